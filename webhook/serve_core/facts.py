@@ -1,0 +1,29 @@
+"""What the core needs to know of the cluster, as one frozen value.
+
+The server keeps it fresh from watches, the plugin reads it from the cluster or takes the defaults.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from serve_core.runtimes import Runtime
+
+PRIVATE_NETWORKS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
+"""Where stores inside the cluster or the company live (RFC 1918, RFC 6598, RFC 4193)."""
+
+
+@dataclass(frozen=True)
+class LoaderFacts:
+    """The init container that downloads models."""
+
+    image: str
+    allow_networks: tuple[str, ...] = PRIVATE_NETWORKS
+    """Networks in CIDR notation that models may come from although they are not public."""
+
+
+@dataclass(frozen=True)
+class PlatformFacts:
+    loader: LoaderFacts
+    runtimes: tuple[Runtime, ...] = ()
+    features: Mapping[str, str] = field(default_factory=dict)
+    """ConfigMap ``knative-serving/config-features``, as it stands there."""

@@ -1,0 +1,35 @@
+"""Names that more than one part must agree on. The annotations have a module of their own."""
+
+GROUP = "kubectl-serve.dev"
+PREFIX = f"{GROUP}/"
+
+NAMESPACE = "kubectl-serve"
+"""Where the server runs."""
+
+SERVICE_ACCOUNT = "kubectl-serve"
+SERVER_USERNAME = f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"
+"""The user by which the API server names our own writes."""
+
+FIELD_MANAGER = "kubectl-serve"
+"""Field manager of every server-side apply of the reconciler."""
+
+SERVED_LABEL = f"{PREFIX}served"
+"""On a served Deployment, value ``true``: what the reconciler lists and watches."""
+
+DEPLOYMENT_LABEL = f"{PREFIX}deployment"
+"""On the Knative Service and its pods: the name of the Deployment they come from."""
+
+CONDITION_MODEL_LOADED = f"{PREFIX}ModelLoaded"
+CONDITION_READY = f"{PREFIX}Ready"
+
+LOADER_CONTAINER = "model-loader"
+SERVER_CONTAINER = "model-server"
+MODEL_VOLUME = "model"
+CREDENTIALS_VOLUME = "model-credentials"
+
+MODEL_VOLUME_MOUNT = "/mnt/model-volume"
+"""Where the loader sees the whole volume; its sub-path ``model`` is what the server sees."""
+MODEL_SUBPATH = "model"
+MODEL_MOUNT = "/mnt/models"
+"""Where the model server finds the model, as in KServe."""
+CREDENTIALS_MOUNT = f"/var/run/secrets/{GROUP}/credentials"

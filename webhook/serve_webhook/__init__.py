@@ -1,0 +1,1 @@
+"""What runs in the cluster: the admission webhook and the reconciler beside it."""
