@@ -12,6 +12,12 @@ PRIVATE_NETWORKS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0
 """Where stores inside the cluster or the company live (RFC 1918, RFC 6598, RFC 4193)."""
 
 
+REQUIRED_FEATURES = {
+    "kubernetes.podspec-init-containers": "enabled",
+}
+"""What an installation needs of ConfigMap ``knative-serving/config-features``; assumed without a cluster at hand."""
+
+
 @dataclass(frozen=True)
 class LoaderFacts:
     """The init container that downloads models."""
@@ -25,5 +31,5 @@ class LoaderFacts:
 class PlatformFacts:
     loader: LoaderFacts
     runtimes: tuple[Runtime, ...] = ()
-    features: Mapping[str, str] = field(default_factory=dict)
-    """ConfigMap ``knative-serving/config-features``, as it stands there."""
+    features: Mapping[str, str] = field(default_factory=lambda: dict(REQUIRED_FEATURES))
+    """The data of ConfigMap ``knative-serving/config-features``, as it stands there."""

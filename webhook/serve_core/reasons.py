@@ -1,10 +1,14 @@
 """The catalogue of everything that kubectl-serve says to a user: refusals, warnings, choices and condition reasons.
 
-Each has a code, a sentence and, where there is something to do, a hint. The documentation is checked against this module.
+Each has a code, a sentence and, where there is something to do, a hint. Words in braces are filled in by the caller.
+A message is made from here or it is not made: the documentation and the tests are checked against :data:`CATALOGUE`.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+_LONGEST_WORD = 200
+"""Characters of a user's own text that a message repeats."""
 
 
 class Kind(StrEnum):
@@ -44,3 +48,173 @@ class Choice:
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
+
+
+_REFUSALS = (
+    # The annotations.
+    ("UnknownAnnotation", "{key} is not an annotation of kubectl-serve.", "{nearest}"),
+    ("InvalidAnnotation", "{value} is not a {what}.", "Allowed: {allowed}."),
+    ("OrphanAnnotation", "{key} means nothing without a model.", "Add kubectl-serve.dev/model, or remove it."),
+    ("ConflictingAnnotations", "{one} and {other} exclude each other: {why}.", "Remove one of them."),
+    # The model's URI.
+    ("InvalidModelURI", "{value} is not a model URI: {why}.", "Write it as {example}."),
+    ("UnknownScheme", "{scheme} is not a scheme that models are loaded from.", "Allowed: {allowed}."),
+    (
+        "SecretInURI",
+        "the model URI carries a secret ({what}).",
+        "Put it into a Secret and name that in kubectl-serve.dev/credentials.",
+    ),
+    # The choice of the model server.
+    (
+        "FormatUnknown",
+        "the format of the model cannot be told from its URI.",
+        "Add kubectl-serve.dev/format (known: {formats}), or write a container of your own.",
+    ),
+    (
+        "NoRuntime",
+        "no runtime serves {wanted}.",
+        "Known: {known}. For another model server write its container into the Deployment.",
+    ),
+    ("UnknownRuntime", "there is no runtime {name}.", "Known: {known}."),
+    (
+        "ContainerMissing",
+        "runtime custom needs a container of your own, and the Deployment has none.",
+        "Add spec.template.spec.containers, or remove kubectl-serve.dev/runtime.",
+    ),
+    (
+        "ContainerAmbiguous",
+        "it cannot be told which of the containers {names} serves the model.",
+        "Name one of them model-server, or give ports to that one alone.",
+    ),
+    (
+        "ImageMissing",
+        "container {name} has no image.",
+        "Add one, or remove the container so that a runtime is chosen.",
+    ),
+    ("NameReserved", "{what} {name} is kubectl-serve's own.", "Choose another name."),
+    # The object as a whole.
+    ("InvalidObject", "{why}.", "Compare it with `kubectl explain deployment`."),
+    ("InvalidRecord", "the record of what was filled in cannot be read: {why}.", "Remove this annotation."),
+    (
+        "NothingToGiveBack",
+        "without the model annotation the Deployment has no container to run.",
+        "Delete it, or add a container in the same change.",
+    ),
+    (
+        "InvalidServiceName",
+        "{name} cannot be the name of a Knative Service.",
+        "Use at most 63 lower-case letters, digits and hyphens, beginning with a letter.",
+    ),
+    # Fields that a Knative Service cannot carry.
+    ("FieldUnsupported", "a Knative Service cannot carry it: {why}.", "{way_out}"),
+    (
+        "FeatureDisabled",
+        "Knative's feature flag {flag} is {state}.",
+        'Ask for `kubectl patch cm/config-features -n knative-serving -p \'{{"data":{{"{flag}":"enabled"}}}}\'`.',
+    ),
+    (
+        "Parked",
+        "the Deployment is served by Knative, which decides how many replicas run.",
+        "Set the annotation kubectl-serve.dev/scale instead, for example 1..5.",
+    ),
+)
+
+_WARNINGS = (
+    ("FieldIgnored", "it has no meaning for a Knative Service and is left out: {why}.", ""),
+    ("RunningReplaced", "the running replicas are replaced by a Knative Service.", ""),
+)
+
+_CHOICES = (
+    ("FormatFromURI", "format {format}, because the model's name ends in {suffix}.", ""),
+    ("RuntimeByFormat", "runtime {runtime}, because it serves {wanted} with the highest priority.", ""),
+    ("RuntimeByName", "runtime {runtime}, because the annotation says so.", ""),
+    ("RuntimeCustom", "container {name} serves the model, because {why}.", ""),
+    ("ModelFromClaim", "claim {claim} is mounted read-only; nothing is downloaded.", ""),
+    ("ModelByLoader", "init container model-loader downloads the model before the server starts.", ""),
+    ("ModelPathIsFile", "the server is pointed at {path}, because the URI names one file.", ""),
+    ("ScaleDefault", "scales from zero without an upper bound, because there is no scale annotation.", ""),
+)
+
+_CONDITIONS = (
+    # ModelLoaded, while and after the loader runs. Its own codes first.
+    ("Loading", "the model is being downloaded.", ""),
+    ("Loaded", "the model is loaded.", ""),
+    ("NotNeeded", "nothing is downloaded: the model is mounted from a claim.", ""),
+    ("InvalidSource", "the loader cannot use the model URI.", "Correct kubectl-serve.dev/model."),
+    (
+        "Unauthorized",
+        "the store refuses the loader.",
+        "Check the Secret that kubectl-serve.dev/credentials names, and what it may read.",
+    ),
+    ("NotFound", "the store has no such model.", "Correct kubectl-serve.dev/model, or upload the model."),
+    (
+        "DigestMismatch",
+        "what was downloaded is not what kubectl-serve.dev/digest promises.",
+        "Correct the digest, or find out who changed the model.",
+    ),
+    ("Corrupted", "what arrived does not match the store's own checksum.", "Upload the model again."),
+    ("Refused", "the loader refuses this source.", "See the message for the rule."),
+    ("NoSpace", "the model does not fit on the node's disk.", "Give the node more disk, or use a pvc:// model."),
+    (
+        "Unreachable",
+        "the store cannot be reached.",
+        "Check the host, DNS and network policies; the loader goes on trying.",
+    ),
+    ("ServerError", "the store answers with errors.", "The loader goes on trying; look at the store's own state."),
+    ("Stalled", "the download stalled.", "Check the network between the node and the store."),
+    ("Changed", "the model changed while it was downloaded.", "Upload models under a new name, never over an old one."),
+    ("Interrupted", "the download was interrupted.", "The kubelet starts it again."),
+    ("ImagePullFailed", "an image cannot be pulled.", "Check its name, and the pull secrets of the service account."),
+    ("OutOfMemory", "a container ran out of memory.", "Raise its memory limit."),
+    ("Unschedulable", "no node can take the pod.", "Lower the resource requests, or add a node."),
+    ("LoaderCrashed", "the loader ended without saying why.", "Read `kubectl serve logs {name} -c loader`."),
+    # Ready.
+    ("Ready", "the model answers.", ""),
+    ("Progressing", "waiting for the Knative Service.", ""),
+    ("ModelNotLoaded", "the model is not loaded.", "See the condition kubectl-serve.dev/ModelLoaded."),
+    ("ServerCrashed", "the model server ends again and again.", "Read `kubectl serve logs {name}`."),
+    ("ServiceNotReady", "the Knative Service is not ready.", "Read `kubectl describe ksvc {name}`."),
+    ("RevisionFailed", "the newest revision is not ready.", "Read `kubectl serve describe {name}`."),
+    (
+        "NameTaken",
+        "there is a Knative Service of this name that is not ours.",
+        "Rename the Deployment, or delete that Knative Service.",
+    ),
+    ("NotAccepted", "the API server refuses the Knative Service.", "See the message; correct the Deployment."),
+)
+
+CATALOGUE: dict[str, Reason] = {
+    code: Reason(code, kind, sentence, hint)
+    for kind, rows in (
+        (Kind.REFUSAL, _REFUSALS),
+        (Kind.WARNING, _WARNINGS),
+        (Kind.CHOICE, _CHOICES),
+        (Kind.CONDITION, _CONDITIONS),
+    )
+    for code, sentence, hint in rows
+}
+
+
+def quote(text: object) -> str:
+    """A user's own text as a message may repeat it: on one line, visible, bounded."""
+    plain = str(text)
+    if len(plain) > _LONGEST_WORD:
+        plain = plain[:_LONGEST_WORD] + "…"
+    return '"' + "".join(c if c.isprintable() and c != '"' else ascii(c)[1:-1] for c in plain) + '"'
+
+
+def problem(code: str, path: str, **words: object) -> Problem:
+    """The refusal or warning ``code`` about ``path``. ``words`` fill the sentence and the hint."""
+    reason = CATALOGUE[code]
+    return Problem(path, code, reason.sentence.format(**words), reason.hint.format(**words))
+
+
+def choice(code: str, **words: object) -> Choice:
+    """The choice ``code``, said with its reason."""
+    return Choice(code, CATALOGUE[code].sentence.format(**words))
+
+
+def condition_message(code: str, **words: object) -> str:
+    """The message of a condition with reason ``code``: its sentence and its hint."""
+    reason = CATALOGUE[code]
+    return " ".join(part for part in (reason.sentence.format(**words), reason.hint.format(**words)) if part)

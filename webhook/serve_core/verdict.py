@@ -1,14 +1,23 @@
 """The one entry point of the core: what becomes of a Deployment, and why.
 
-Admission, the reconciler, ``kubectl serve render`` and the tests all call :func:`judge`; the same input gives
-the same answer in each.
+Admission, the reconciler, ``kubectl serve render`` and the tests all call it; the same input gives the same answer in
+each.
 """
 
+import copy
+import json
 from dataclasses import dataclass
+from typing import Any
 
+from serve_core import annotations, filling
+from serve_core.annotations import FILLED, MODEL, REPLICAS, ServingSpec, path_of
+from serve_core.complete import complete
 from serve_core.facts import PlatformFacts
+from serve_core.filling import Record
 from serve_core.json import JsonObject
-from serve_core.reasons import Choice, Problem
+from serve_core.names import SERVED_LABEL
+from serve_core.reasons import Choice, Problem, problem
+from serve_core.render import render
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,28 @@ def judge(deployment: JsonObject, facts: PlatformFacts) -> Verdict:
     A Deployment without the ``model`` annotation is given back as the user wrote it: what was filled in earlier
     is taken out again. The input is not changed. Bad input never raises: it is a problem of the verdict.
     """
-    raise NotImplementedError
+    problems = _malformed(deployment)
+    if problems:
+        return Verdict(problems=problems)
+    served = copy.deepcopy(deployment)
+    spec, faults = annotations.read(_annotations(served))
+    record = _record(served)
+    if isinstance(record, Problem):
+        return Verdict(problems=(*faults, record))
+    if faults:
+        return Verdict(problems=faults)
+    if spec is None:
+        return _given_back(served, record)
+    filling.take_back(served, record)
+    filled, choices, problems = complete(served, spec, facts)
+    if problems:
+        return Verdict(problems=tuple(sorted(problems)), choices=choices)
+    _remember(served, filled)
+    service, problems, warnings = render(served, spec, facts)
+    if problems:
+        return Verdict(problems=problems, warnings=warnings, choices=choices)
+    _park(served)
+    return Verdict(warnings=warnings, choices=choices, deployment=served, service=service)
 
 
 def render_stored(deployment: JsonObject, facts: PlatformFacts) -> Verdict:
@@ -46,4 +76,150 @@ def render_stored(deployment: JsonObject, facts: PlatformFacts) -> Verdict:
     The reconciler's half of :func:`judge`: what was decided at admission stands until the next admission, so that
     a new loader image or runtime rolls out nobody's model by surprise.
     """
-    raise NotImplementedError
+    problems = _malformed(deployment)
+    if problems:
+        return Verdict(problems=problems)
+    spec, faults = annotations.read(_annotations(deployment))
+    if faults or spec is None:
+        return Verdict(problems=faults)
+    if not _containers(deployment):
+        at = "spec.template.spec.containers"
+        return Verdict(problems=(problem("InvalidObject", at, why="it was never completed"),))
+    service, problems, warnings = render(deployment, spec, facts)
+    return Verdict(problems=problems, warnings=warnings, service=None if problems else service)
+
+
+def is_served(deployment: JsonObject) -> bool:
+    """Whether the Deployment asks to be served."""
+    return MODEL in _annotations(deployment)
+
+
+def serving_spec(deployment: JsonObject) -> ServingSpec | None:
+    """What a stored Deployment's annotations ask for; ``None`` when they ask for nothing, or for something refused."""
+    return annotations.read(_annotations(deployment))[0]
+
+
+def _annotations(deployment: JsonObject) -> JsonObject:
+    return deployment["metadata"].get("annotations") or {}
+
+
+def _containers(deployment: JsonObject) -> list[Any]:
+    return _at(deployment, "spec", "template", "spec", "containers") or []
+
+
+def _at(node: Any, *steps: str) -> Any:
+    for step in steps:
+        node = node.get(step) if isinstance(node, dict) else None
+    return node
+
+
+def _record(deployment: JsonObject) -> Record | Problem:
+    text = _annotations(deployment).get(FILLED)
+    if text is None:
+        return {}
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        record = None
+    if isinstance(record, dict) and all(isinstance(value, str) for value in record.values()):
+        return record
+    return problem("InvalidRecord", path_of(FILLED), why="it is not what kubectl-serve wrote")
+
+
+def _remember(deployment: JsonObject, record: Record) -> None:
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    deployment["metadata"].setdefault("annotations", {})[FILLED] = text
+
+
+def _park(deployment: JsonObject) -> None:
+    """Keep the user's replicas in an annotation and leave none to the Deployment's own controller."""
+    notes, spec = deployment["metadata"]["annotations"], deployment["spec"]
+    wanted = spec.get("replicas")
+    if REPLICAS not in notes or wanted not in (None, 0):
+        notes[REPLICAS] = str(1 if wanted is None else wanted)
+    spec["replicas"] = 0
+
+
+def _given_back(deployment: JsonObject, record: Record) -> Verdict:
+    metadata = deployment["metadata"]
+    notes = metadata.get("annotations") or {}
+    state = [annotation.key for annotation in annotations.STATE if annotation.key in notes]
+    if not state and SERVED_LABEL not in (metadata.get("labels") or {}):
+        return Verdict(deployment=deployment)
+    # The selector cannot be changed, and the template's labels have to go on satisfying it.
+    kept = ("/spec/selector/", "/spec/template/metadata/labels/")
+    filling.take_back(deployment, {path: value for path, value in record.items() if not path.startswith(kept)})
+    if not _containers(deployment):
+        return Verdict(problems=(problem("NothingToGiveBack", path_of(MODEL)),))
+    replicas = notes.get(REPLICAS, "")
+    if _at(deployment, "spec", "replicas") == 0 and replicas.isascii() and replicas.isdigit():
+        deployment["spec"]["replicas"] = min(int(replicas[:9]), 2**31 - 1)
+    for key in state:
+        del notes[key]
+    if not notes:
+        metadata.pop("annotations", None)
+    labels = metadata.get("labels") or {}
+    labels.pop(SERVED_LABEL, None)
+    if not labels:
+        metadata.pop("labels", None)
+    return Verdict(deployment=deployment)
+
+
+def _malformed(deployment: Any) -> tuple[Problem, ...]:
+    """What is wrong with the object's shape: the API server checks it before admission, ``render`` meets it raw."""
+    if not isinstance(deployment, dict):
+        return (problem("InvalidObject", "", why="it is not an object"),)
+    if deployment.get("apiVersion") != "apps/v1" or deployment.get("kind") != "Deployment":
+        return (problem("InvalidObject", "kind", why="it is not a Deployment of apps/v1"),)
+    found = [
+        problem("InvalidObject", ".".join(steps), why="it is not an object")
+        for steps in (
+            ("metadata",),
+            ("metadata", "annotations"),
+            ("metadata", "labels"),
+            ("spec",),
+            ("spec", "selector"),
+            ("spec", "selector", "matchLabels"),
+            ("spec", "template"),
+            ("spec", "template", "metadata"),
+            ("spec", "template", "metadata", "labels"),
+            ("spec", "template", "metadata", "annotations"),
+            ("spec", "template", "spec"),
+        )
+        if _at(deployment, *steps) is not None and not isinstance(_at(deployment, *steps), dict)
+    ]
+    if not isinstance(_at(deployment, "metadata", "name"), str):
+        found.append(problem("InvalidObject", "metadata.name", why="it has no name"))
+    notes = _at(deployment, "metadata", "annotations")
+    if isinstance(notes, dict):
+        found += [
+            problem("InvalidObject", path_of(str(key)), why="its value is not a string; put it into quotes")
+            for key, value in notes.items()
+            if not isinstance(value, str)
+        ]
+    pod = _at(deployment, "spec", "template", "spec")
+    if isinstance(pod, dict):
+        found += _malformed_lists(pod, "spec.template.spec", ("containers", "initContainers", "volumes"))
+    return tuple(sorted(found))
+
+
+def _malformed_lists(owner: JsonObject, path: str, keys: tuple[str, ...]) -> list[Problem]:
+    found = []
+    for key in keys:
+        elements = owner.get(key)
+        if elements is None:
+            continue
+        if not isinstance(elements, list):
+            found.append(problem("InvalidObject", f"{path}.{key}", why="it is not a list"))
+            continue
+        for index, element in enumerate(elements):
+            at = f"{path}.{key}[{index}]"
+            merge_key = {"volumeMounts": "name", "ports": "containerPort"}.get(key, "name")
+            kind: type = int if merge_key == "containerPort" else str
+            if not isinstance(element, dict):
+                found.append(problem("InvalidObject", at, why="it is not an object"))
+            elif not isinstance(element.get(merge_key), kind):
+                found.append(problem("InvalidObject", at, why=f"it has no {merge_key}"))
+            elif key in ("containers", "initContainers"):
+                found += _malformed_lists(element, at, ("env", "volumeMounts", "ports"))
+    return found

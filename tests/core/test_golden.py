@@ -1,0 +1,76 @@
+"""Every folder of ``tests/golden`` is a case: what goes in, what comes out, and why the case exists.
+
+``UPDATE_GOLDEN=1 pytest tests/core/test_golden.py`` writes what comes out now; the difference is reviewed as prose.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from serve_core.facts import REQUIRED_FEATURES, LoaderFacts, PlatformFacts
+from serve_core.json import JsonObject
+from serve_core.patch import json_patch
+from serve_core.runtimes import parse
+from serve_core.verdict import Verdict, judge, render_stored
+
+ROOT = Path(__file__).resolve().parents[2]
+CASES = sorted(path.parent for path in (ROOT / "tests/golden").glob("*/input.yaml"))
+RUNTIMES = tuple(
+    parse(yaml.safe_load(path.read_text())) for path in sorted((ROOT / "manifests/runtimes").glob("*.yaml"))
+)
+
+
+def facts_of(case: Path) -> PlatformFacts:
+    """A case may have a ``features.yaml``: what it adds to the flags that an installation requires."""
+    extra = case / "features.yaml"
+    features = {**REQUIRED_FEATURES, **(yaml.safe_load(extra.read_text()) if extra.exists() else {})}
+    return PlatformFacts(LoaderFacts("example.com/model-loader:1"), RUNTIMES, features)
+
+
+def report(verdict: Verdict) -> str:
+    parts = {"refused": verdict.problems, "warning": verdict.warnings, "chosen": verdict.choices}
+    return "".join(f"{kind} {item}\n" for kind, items in parts.items() for item in items)
+
+
+def outputs(verdict: Verdict) -> dict[str, str | None]:
+    def dump(document: JsonObject | None) -> str | None:
+        return None if document is None else yaml.safe_dump(document, sort_keys=False, width=120)
+
+    return {
+        "report.txt": report(verdict),
+        "deployment.yaml": dump(verdict.deployment),
+        "service.yaml": dump(verdict.service),
+    }
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_what_comes_out_is_what_was_reviewed(case: Path) -> None:
+    text = (case / "input.yaml").read_text()
+    assert text.startswith("# "), "the first line says why the case exists"
+    made = outputs(judge(yaml.safe_load(text), facts_of(case)))
+    if os.environ.get("UPDATE_GOLDEN"):
+        for name, content in made.items():
+            if content is None:
+                (case / name).unlink(missing_ok=True)
+            else:
+                (case / name).write_text(content)
+    reviewed = {name: (case / name).read_text() if (case / name).exists() else None for name in made}
+    assert made == reviewed
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_completing_twice_changes_nothing(case: Path) -> None:
+    facts = facts_of(case)
+    once = judge(yaml.safe_load((case / "input.yaml").read_text()), facts)
+    if once.deployment is None:
+        return
+    twice = judge(once.deployment, facts)
+    assert json_patch(once.deployment, twice.deployment or {}) == []
+    assert twice.service == once.service
+    if once.service is not None:
+        assert render_stored(once.deployment, facts).service == once.service
+
+
+def test_every_case_has_a_reason_of_its_own() -> None:
+    assert len({(case / "input.yaml").read_text().splitlines()[0] for case in CASES}) == len(CASES) > 0

@@ -1,0 +1,343 @@
+"""The user's language: the annotations under ``kubectl-serve.dev/``, each with its values, meaning and check.
+
+:data:`USER` is what a user may write, :data:`STATE` what kubectl-serve keeps on the Deployment itself. The plugin's
+flags, the documentation and the checks at admission all come from these tables.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from serve_core import models
+from serve_core.models import ModelURI
+from serve_core.names import PREFIX
+from serve_core.reasons import Problem, problem, quote
+
+PROTOCOLS = ("v1", "v2", "openai", "grpc-v2")
+"""v1: TensorFlow Serving's; v2 and grpc-v2: the Open Inference Protocol; openai: OpenAI's REST API."""
+
+CUSTOM = "custom"
+"""The runtime of a Deployment that brings its own model server."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Fewest and most replicas; ``most`` is ``None`` where there is no upper bound."""
+
+    least: int = 0
+    most: int | None = None
+
+
+@dataclass(frozen=True)
+class Format:
+    name: str
+    version: str | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.version is None else f"{self.name}:{self.version}"
+
+
+@dataclass(frozen=True)
+class ServingSpec:
+    """What the user asked for, checked. Durations are in seconds."""
+
+    model: ModelURI
+    digest: str | None = None
+    runtime: str | None = None
+    format: Format | None = None
+    protocol: str | None = None
+    scale: Scale | None = None
+    target: str | None = None
+    metric: str | None = None
+    concurrency: int | None = None
+    window: int | None = None
+    timeout: int | None = None
+    credentials: str | None = None
+    visibility: str | None = None
+
+
+class _InvalidError(ValueError):
+    """A value that its annotation does not allow."""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    name: str
+    """The key after the prefix."""
+    values: str
+    """What is allowed, as documentation and hints say it."""
+    meaning: str
+    what: str = ""
+    """What a value is called in a refusal."""
+    parse: Callable[[str], Any] = field(default=str, repr=False)
+
+    @property
+    def key(self) -> str:
+        return PREFIX + self.name
+
+
+def _pattern(expression: str) -> Callable[[str], str]:
+    compiled = re.compile(expression)
+
+    def parse(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise _InvalidError
+        return text
+
+    return parse
+
+
+def _one_of(*allowed: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise _InvalidError
+        return text
+
+    return parse
+
+
+def _integer(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or not least <= int(text) <= most:
+            raise _InvalidError
+        return int(text)
+
+    return parse
+
+
+def _duration(least: int, most: int) -> Callable[[str], int]:
+    """Go's notation, as Kubernetes and Knative write durations, in whole seconds."""
+
+    def parse(text: str) -> int:
+        parts = re.fullmatch(r"(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,6})s)?", text, re.ASCII)
+        if not text or parts is None:
+            raise _InvalidError
+        hours, minutes, seconds = (int(part or 0) for part in parts.groups())
+        total = hours * 3600 + minutes * 60 + seconds
+        if not least <= total <= most:
+            raise _InvalidError
+        return total
+
+    return parse
+
+
+def _scale(text: str) -> Scale:
+    match = re.fullmatch(r"([0-9]{1,6})(\.\.([0-9]{1,6})?)?", text, re.ASCII)
+    if match is None:
+        raise _InvalidError
+    least = int(match[1])
+    if match[2] is None:
+        most: int | None = least
+    else:
+        most = int(match[3]) if match[3] else None
+    if most is not None and (most < least or most == 0):
+        raise _InvalidError
+    return Scale(least, most)
+
+
+def _format(text: str) -> Format:
+    match = re.fullmatch(r"([a-z][a-z0-9-]{0,62})(?::([A-Za-z0-9][A-Za-z0-9.-]{0,62}))?", text, re.ASCII)
+    if match is None:
+        raise _InvalidError
+    return Format(match[1], match[2])
+
+
+def _target(text: str) -> str:
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text, re.ASCII) or float(text) < 0.01:
+        raise _InvalidError
+    return text
+
+
+_NAME = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_DNS_SUBDOMAIN = rf"(?=.{{1,253}}\Z){_NAME}(\.{_NAME})*"
+
+# Bounds of Knative 1.23: pkg/apis/autoscaling/annotation_validation.go, pkg/apis/config/defaults.go.
+USER: tuple[Annotation, ...] = (
+    Annotation(
+        "model",
+        ", ".join(models.SCHEMES.values()),
+        "Where the model is. The trigger for everything.",
+    ),
+    Annotation(
+        "digest",
+        "sha256: and 64 hexadecimal digits",
+        "What the downloaded model must hash to: a file, or a directory's manifest. The loader refuses anything else.",
+        "digest",
+        _pattern(r"sha256:[0-9a-f]{64}"),
+    ),
+    Annotation(
+        "runtime",
+        "the name of a runtime, or custom",
+        "The model server. Without it, chosen by the format, or by the container that you wrote.",
+        "runtime's name",
+        _pattern(_DNS_SUBDOMAIN),
+    ),
+    Annotation(
+        "format",
+        "a name with an optional :version, for example sklearn or sklearn:1",
+        "What the model is. Without it, told by the suffix of the model's file.",
+        "model format",
+        _format,
+    ),
+    Annotation(
+        "protocol",
+        ", ".join(PROTOCOLS),
+        "How the model is asked.",
+        "protocol",
+        _one_of(*PROTOCOLS),
+    ),
+    Annotation(
+        "scale",
+        "fewest..most, for example 0..5; 1.. has no upper bound; 3 is exactly three",
+        "Fewest and most replicas. Default 0.., from zero without an upper bound.",
+        "range of replicas",
+        _scale,
+    ),
+    Annotation(
+        "target",
+        "a number of at least 0.01",
+        "How much of the metric one replica should carry.",
+        "target",
+        _target,
+    ),
+    Annotation(
+        "metric",
+        "concurrency, rps",
+        "What the autoscaler measures. Default concurrency.",
+        "metric",
+        _one_of("concurrency", "rps"),
+    ),
+    Annotation(
+        "concurrency",
+        "a whole number from 0 to 1000",
+        "Most requests at once that one replica is given; 0 is no limit.",
+        "number of requests at once",
+        _integer(0, 1000),
+    ),
+    Annotation(
+        "window",
+        "6s to 1h in whole seconds, for example 30s or 1m30s",
+        "How long the autoscaler looks back. Default 60s.",
+        "window",
+        _duration(6, 3600),
+    ),
+    Annotation(
+        "timeout",
+        "1s to 10m in whole seconds, for example 90s",
+        "How long one request may take. Default 300s.",
+        "timeout",
+        _duration(1, 600),
+    ),
+    Annotation(
+        "credentials",
+        "the name of a Secret in the Deployment's namespace",
+        "Credentials for the loader, mounted as files, never read by the webhook.",
+        "Secret's name",
+        _pattern(_DNS_SUBDOMAIN),
+    ),
+    Annotation(
+        "visibility",
+        "public, cluster-local",
+        "Where the model's URL is reachable. Default: as Knative is set up.",
+        "visibility",
+        _one_of("public", "cluster-local"),
+    ),
+)
+
+STATE: tuple[Annotation, ...] = (
+    Annotation("replicas", "a number", "The replicas that the Deployment had or asked for before it was parked."),
+    Annotation("filled", "JSON", "Path and digest of each value that the webhook filled in."),
+    Annotation("url", "a URL", "Where the model answers."),
+    Annotation("ready-revision", "a name", "The newest revision that is ready."),
+    Annotation("observed-generation", "a number", "The generation of the Deployment that the conditions speak of."),
+)
+
+MODEL = PREFIX + "model"
+DIGEST = PREFIX + "digest"
+RUNTIME = PREFIX + "runtime"
+FORMAT = PREFIX + "format"
+PROTOCOL = PREFIX + "protocol"
+SCALE = PREFIX + "scale"
+TARGET = PREFIX + "target"
+METRIC = PREFIX + "metric"
+CONCURRENCY = PREFIX + "concurrency"
+WINDOW = PREFIX + "window"
+TIMEOUT = PREFIX + "timeout"
+CREDENTIALS = PREFIX + "credentials"
+VISIBILITY = PREFIX + "visibility"
+
+REPLICAS = PREFIX + "replicas"
+FILLED = PREFIX + "filled"
+URL = PREFIX + "url"
+READY_REVISION = PREFIX + "ready-revision"
+OBSERVED_GENERATION = PREFIX + "observed-generation"
+
+_USER_BY_KEY = {annotation.key: annotation for annotation in USER}
+_STATE_KEYS = frozenset(annotation.key for annotation in STATE)
+
+
+def path_of(key: str) -> str:
+    """Where an annotation stands in its object, as messages say it."""
+    return f"metadata.annotations[{key}]"
+
+
+def read(annotations: Mapping[str, str]) -> tuple[ServingSpec | None, tuple[Problem, ...]]:
+    """Read all annotations under our prefix; all their faults come at once.
+
+    Returns ``(None, ())`` for an object that has none of the user's.
+    """
+    ours = {key: value for key, value in annotations.items() if key.startswith(PREFIX) and key not in _STATE_KEYS}
+    problems = [_unknown(key) for key in ours if key not in _USER_BY_KEY]
+    if MODEL not in ours:
+        problems += [problem("OrphanAnnotation", path_of(key), key=key) for key in ours if key in _USER_BY_KEY]
+        return None, tuple(sorted(problems))
+    values: dict[str, Any] = {}
+    for key, text in ours.items():
+        annotation = _USER_BY_KEY.get(key)
+        if annotation is None:
+            continue
+        value = models.parse(text, path_of(key)) if key == MODEL else _value(annotation, text)
+        if isinstance(value, Problem):
+            problems.append(value)
+        else:
+            values[annotation.name] = value
+    problems += _conflicts(values)
+    if problems:
+        return None, tuple(sorted(problems))
+    return ServingSpec(**values), ()
+
+
+def _value(annotation: Annotation, text: str) -> Any:
+    try:
+        return annotation.parse(text)
+    except _InvalidError:
+        return problem(
+            "InvalidAnnotation",
+            path_of(annotation.key),
+            value=quote(text),
+            what=annotation.what,
+            allowed=annotation.values,
+        )
+
+
+def _unknown(key: str) -> Problem:
+    import difflib  # only a mistake pays for it  # noqa: PLC0415
+
+    names = [annotation.name for annotation in USER]
+    near = difflib.get_close_matches(key.removeprefix(PREFIX), names, n=1)
+    known = ", ".join(names)
+    nearest = f"Did you mean {PREFIX}{near[0]}?" if near else f"Known after {PREFIX}: {known}."
+    return problem("UnknownAnnotation", path_of(quote(key)[1:-1]), key=quote(key)[1:-1], nearest=nearest)
+
+
+def _conflicts(values: Mapping[str, Any]) -> list[Problem]:
+    model = values.get("model")
+    if model is None or model.scheme != "pvc":
+        return []
+    why = "a model in a claim is mounted, not downloaded"
+    return [
+        problem("ConflictingAnnotations", path_of(key), one=key, other="a pvc:// model", why=why)
+        for key in (DIGEST, CREDENTIALS)
+        if key.removeprefix(PREFIX) in values
+    ]

@@ -1,0 +1,216 @@
+"""Completing a Deployment: what a model needs and the user left out, as one overlay."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from serve_core import filling, runtimes
+from serve_core.annotations import CUSTOM, RUNTIME, ServingSpec, path_of
+from serve_core.facts import PlatformFacts
+from serve_core.json import JsonObject
+from serve_core.names import (
+    CREDENTIALS_MOUNT,
+    CREDENTIALS_VOLUME,
+    DEPLOYMENT_LABEL,
+    LOADER_CONTAINER,
+    MODEL_MOUNT,
+    MODEL_SUBPATH,
+    MODEL_VOLUME,
+    MODEL_VOLUME_MOUNT,
+    SERVED_LABEL,
+    SERVER_CONTAINER,
+)
+from serve_core.reasons import Choice, Problem, choice, problem
+from serve_core.runtimes import Runtime
+
+_RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""Passes the Pod Security Standard ``restricted``, whatever the image says."""
+
+_TERMINATION = {"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "FallbackToLogsOnError"}
+
+# What the API server would default inside a probe (k8s.io/kubernetes, pkg/apis/core/v1/defaults.go).
+_PROBE_DEFAULTS = {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3}
+
+_PODS = "spec.template.spec"
+
+
+@dataclass(frozen=True)
+class Server:
+    """The container that serves the model, and the runtime that completes it, if one does."""
+
+    name: str
+    runtime: Runtime | None
+
+
+def complete(
+    deployment: JsonObject, spec: ServingSpec, facts: PlatformFacts
+) -> tuple[filling.Record, tuple[Choice, ...], tuple[Problem, ...]]:
+    """Fill ``deployment`` in place with what it lacks; return the record of what was filled, or why it cannot be."""
+    pod = ((deployment.get("spec") or {}).get("template") or {}).get("spec") or {}
+    server, choices, problems = _server(pod.get("containers") or [], spec, facts)
+    if server is None:
+        return {}, choices, problems
+    overlay, more = _overlay(deployment, server, spec, facts)
+    return filling.fill(deployment, overlay), (*choices, *more), problems
+
+
+def server_container(containers: list[JsonObject]) -> JsonObject | None:
+    """The container that serves the model: named so, or the only one, or the only one with a port, in this order.
+
+    One without an image is waiting for a runtime, so it comes before one with.
+    """
+    for candidates in (
+        [c for c in containers if c.get("name") == SERVER_CONTAINER],
+        [c for c in containers if not c.get("image")],
+        containers,
+        [c for c in containers if c.get("ports")],
+    ):
+        if len(candidates) == 1:
+            return candidates[0]
+    return None
+
+
+def _server(
+    containers: list[JsonObject], spec: ServingSpec, facts: PlatformFacts
+) -> tuple[Server | None, tuple[Choice, ...], tuple[Problem, ...]]:
+    found = server_container(containers)
+    at = f"{_PODS}.containers"
+    if containers and found is None:
+        names = ", ".join(str(container.get("name")) for container in containers)
+        return None, (), (problem("ContainerAmbiguous", at, names=names),)
+    missing = tuple(
+        problem("ImageMissing", f"{at}[{index}].image", name=container.get("name"))
+        for index, container in enumerate(containers)
+        if not container.get("image") and (container is not found or spec.runtime == CUSTOM)
+    )
+    if spec.runtime == CUSTOM:
+        if found is None:
+            return None, (), (problem("ContainerMissing", path_of(RUNTIME)),)
+        why = "the runtime is custom"
+        return Server(found["name"], None), (choice("RuntimeCustom", name=found["name"], why=why),), missing
+    if found is not None and found.get("image") and spec.runtime is None:
+        why = "you wrote its image"
+        return Server(found["name"], None), (choice("RuntimeCustom", name=found["name"], why=why),), missing
+    runtime, choices, problems = runtimes.choose(spec, facts.runtimes)
+    if runtime is None:
+        return None, choices, (*missing, *problems)
+    return Server(found["name"] if found else SERVER_CONTAINER, runtime), choices, missing
+
+
+def _overlay(
+    deployment: JsonObject, server: Server, spec: ServingSpec, facts: PlatformFacts
+) -> tuple[JsonObject, tuple[Choice, ...]]:
+    name = deployment["metadata"]["name"]
+    directory, file_name = spec.model.path, spec.model.file_name
+    if spec.model.scheme == "pvc" and file_name is not None:
+        directory = directory.rpartition("/")[0]
+    model_path = MODEL_MOUNT if file_name is None else f"{MODEL_MOUNT}/{file_name}"
+    choices = [] if file_name is None or server.runtime is None else [choice("ModelPathIsFile", path=model_path)]
+
+    mount = {"name": MODEL_VOLUME, "mountPath": MODEL_MOUNT, "readOnly": True}
+    pod: JsonObject = {}
+    if spec.model.scheme == "pvc":
+        choices.append(choice("ModelFromClaim", claim=spec.model.host))
+        volumes = [
+            {"name": MODEL_VOLUME, "persistentVolumeClaim": {"claimName": spec.model.host, "readOnly": True}},
+        ]
+        if directory.strip("/"):
+            mount["subPath"] = directory.strip("/")
+    else:
+        choices.append(choice("ModelByLoader"))
+        volumes = [{"name": MODEL_VOLUME, "emptyDir": {}}]
+        mount["subPath"] = MODEL_SUBPATH
+        pod["initContainers"] = [_loader(spec, facts)]
+        if spec.credentials is not None:
+            volumes.append(
+                {"name": CREDENTIALS_VOLUME, "secret": {"secretName": spec.credentials, "defaultMode": 0o644}},
+            )
+    container: JsonObject = {"name": server.name}
+    if server.runtime is not None:
+        container |= _spelled_out(server.runtime.container, name, model_path)
+        container["env"] = [
+            {"name": "MODEL_NAME", "value": name},
+            {"name": "MODEL_PATH", "value": model_path},
+            *container.get("env", []),
+        ]
+        # A model server has no business with the API server; a container of the user's own may have.
+        pod["automountServiceAccountToken"] = False
+    container["volumeMounts"] = [mount, *container.get("volumeMounts", [])]
+    volumes += [
+        {"name": extra["name"], "emptyDir": {}} for extra in container["volumeMounts"] if extra["name"] != MODEL_VOLUME
+    ]
+    pod |= {"containers": [container], "volumes": volumes}
+    overlay = {
+        "metadata": {"labels": {SERVED_LABEL: "true"}},
+        "spec": {**_selector(deployment, name), "template": {"metadata": _labels(deployment, name), "spec": pod}},
+    }
+    return overlay, tuple(choices)
+
+
+def _loader(spec: ServingSpec, facts: PlatformFacts) -> JsonObject:
+    args = ["--volume", MODEL_VOLUME_MOUNT]
+    mounts: list[JsonObject] = [{"name": MODEL_VOLUME, "mountPath": MODEL_VOLUME_MOUNT}]
+    for network in facts.loader.allow_networks:
+        args += ["--allow-network", network]
+    if spec.digest is not None:
+        args += ["--digest", spec.digest]
+    if spec.credentials is not None:
+        args += ["--credentials", CREDENTIALS_MOUNT]
+        mounts.append({"name": CREDENTIALS_VOLUME, "mountPath": CREDENTIALS_MOUNT, "readOnly": True})
+    return {
+        "name": LOADER_CONTAINER,
+        "image": facts.loader.image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": [*args, "--", spec.model.text],
+        # The limit bounds the page cache too; the loader keeps its own memory under a quarter of it.
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
+        "securityContext": _RESTRICTED,
+        **_TERMINATION,
+        "volumeMounts": mounts,
+    }
+
+
+def _spelled_out(container: JsonObject, model_name: str, model_path: str) -> JsonObject:
+    """A runtime's container with what the API server would default in it: what is stored shall be what was filled."""
+    spelled: JsonObject = {
+        "imagePullPolicy": "IfNotPresent",
+        "securityContext": _RESTRICTED,
+        **_TERMINATION,
+        **container,
+    }
+    spelled.pop("name", None)
+    for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
+        if probe in spelled:
+            spelled[probe] = _probe(spelled[probe], model_name, model_path)
+    if "ports" in spelled:
+        spelled["ports"] = [{"protocol": "TCP", **port} for port in spelled["ports"]]
+    return spelled
+
+
+def _probe(probe: JsonObject, model_name: str, model_path: str) -> JsonObject:
+    """The kubelet expands ``$(NAME)`` in ``args`` and ``env`` but not in a probe, so it is done here."""
+    spelled = {**_PROBE_DEFAULTS, **probe}
+    if "httpGet" in spelled:
+        get = {"path": "/", "scheme": "HTTP", **spelled["httpGet"]}
+        path = get["path"].replace("$(MODEL_NAME)", model_name).replace("$(MODEL_PATH)", model_path)
+        spelled["httpGet"] = {**get, "path": path}
+    return spelled
+
+
+def _selector(deployment: JsonObject, name: str) -> JsonObject:
+    if (deployment.get("spec") or {}).get("selector"):
+        return {}
+    return {"selector": {"matchLabels": {DEPLOYMENT_LABEL: name}}}
+
+
+def _labels(deployment: JsonObject, name: str) -> JsonObject:
+    """The template's labels have to satisfy the selector; where the user wrote one, it says which they are."""
+    selector: Any = (deployment.get("spec") or {}).get("selector")
+    if not selector:
+        return {"labels": {DEPLOYMENT_LABEL: name}}
+    return {"labels": dict(selector.get("matchLabels") or {})}

@@ -1,0 +1,140 @@
+"""Model URIs, taken apart once and compared as parts ever after."""
+
+import re
+from dataclasses import dataclass
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from serve_core.reasons import Problem, problem, quote
+
+SCHEMES = {
+    "http": "http://host/path/model.joblib",
+    "https": "https://host/path/model.joblib",
+    "s3": "s3://bucket/path",
+    "pvc": "pvc://claim/path",
+}
+"""Scheme to an example of it."""
+
+SUFFIX_FORMATS = {
+    ".joblib": "sklearn",
+    ".pkl": "sklearn",
+    ".pickle": "sklearn",
+    ".ubj": "xgboost",
+    ".bst": "xgboost",
+    ".onnx": "onnx",
+    ".gguf": "gguf",
+    ".safetensors": "huggingface",
+}
+"""What a model's file name says of its format."""
+
+_LONGEST = 2048
+_HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*\Z")
+_IPV6 = re.compile(r"[0-9a-f:.]{2,45}\Z")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
+_CLAIM = _HOST
+_PATH_TEXT = re.compile(r"[!-~]*\Z")
+
+
+@dataclass(frozen=True)
+class ModelURI:
+    text: str
+    scheme: str
+    host: str
+    """The host, bucket or claim."""
+    port: int | None
+    path: str
+    """The path in it, without the leading slash; not percent-decoded."""
+
+    @property
+    def file_name(self) -> str | None:
+        """The name of the one file that the URI points to, if its suffix says that it is one."""
+        name = unquote(self.path.rsplit("/", 1)[-1])
+        return name if any(name.endswith(suffix) and name != suffix for suffix in SUFFIX_FORMATS) else None
+
+
+def parse(text: str, path: str) -> ModelURI | Problem:
+    """Take a model URI apart. ``path`` is where it stands, for the message.
+
+    Never repeats what may be a secret. ``..``, control characters and Kubernetes' ``$(NAME)`` expansion are refused:
+    the URI becomes an argument of the loader.
+    """
+    scheme, separator, _ = text.partition("://")
+    if not separator:
+        allowed = ", ".join(f"{name}://" for name in SCHEMES)
+        return problem(
+            "InvalidModelURI",
+            path,
+            value=quote(_redacted(text)),
+            why=f"it has no scheme ({allowed})",
+            example=SCHEMES["s3"],
+        )
+    if scheme not in SCHEMES:
+        return problem(
+            "UnknownScheme", path, scheme=quote(scheme + "://"), allowed=", ".join(f"{s}://" for s in SCHEMES)
+        )
+    secret = _secret(text)
+    if secret:
+        return problem("SecretInURI", path, what=secret)
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return _invalid(text, path, scheme, "its host or port is malformed")
+    why = _fault(text, parts, host, port)
+    if why:
+        return _invalid(text, path, scheme, why)
+    return ModelURI(text, scheme, host, port, parts.path.lstrip("/"))
+
+
+def _fault(text: str, parts: SplitResult, host: str, port: int | None) -> str:
+    """The first rule that the URI breaks, or nothing."""
+    segments = unquote(parts.path).split("/")
+    rules = (
+        (len(text) > _LONGEST, f"it is longer than {_LONGEST} characters"),
+        (
+            not _PATH_TEXT.match(text),
+            "it has white space, control characters or letters outside ASCII; percent-encode them",
+        ),
+        ("$(" in text, "it contains $("),
+        ("#" in text, "it has a fragment"),
+        ("\\" in text, "it has a backslash"),
+        (not host, "it names no " + {"s3": "bucket", "pvc": "claim"}.get(parts.scheme, "host")),
+        (".." in segments or "." in segments, "its path has . or .. segments"),
+    )
+    for broken, why in rules:
+        if broken:
+            return why
+    return _web_fault(parts, host) if parts.scheme in ("http", "https") else _store_fault(parts, port)
+
+
+def _web_fault(parts: SplitResult, host: str) -> str:
+    if not (_HOST.match(host) or (parts.netloc.startswith("[") and _IPV6.match(host))):
+        return f"{quote(host)} is not a host name or an address"
+    return "it names no file" if parts.path in ("", "/") else ""
+
+
+def _store_fault(parts: SplitResult, port: int | None) -> str:
+    if port is not None or parts.netloc.endswith(":"):
+        return "it has a port"
+    if parts.scheme == "s3" and not _BUCKET.match(parts.netloc):
+        return f"{quote(parts.netloc)} is not a bucket name"
+    if parts.scheme == "pvc" and not _CLAIM.match(parts.netloc):
+        return f"{quote(parts.netloc)} is not a claim's name"
+    return ""
+
+
+def _secret(text: str) -> str:
+    rest = text.partition("://")[2]
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if "@" in authority:
+        return "a user name or password"
+    if "?" in rest:
+        return "a query, as signed URLs have"
+    return ""
+
+
+def _redacted(text: str) -> str:
+    return re.sub(r"[^/@]*@", "…@", text.split("?", 1)[0])
+
+
+def _invalid(text: str, path: str, scheme: str, why: str) -> Problem:
+    return problem("InvalidModelURI", path, value=quote(text), why=why, example=SCHEMES[scheme])

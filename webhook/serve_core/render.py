@@ -1,0 +1,284 @@
+"""Rendering a completed Deployment as the Knative Service that serves it."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from serve_core import fields
+from serve_core.annotations import (
+    METRIC,
+    SCALE,
+    TARGET,
+    VISIBILITY,
+    WINDOW,
+    ServingSpec,
+    path_of,
+)
+from serve_core.complete import server_container
+from serve_core.facts import PlatformFacts
+from serve_core.fields import Carrier
+from serve_core.json import JsonObject
+from serve_core.names import DEPLOYMENT_LABEL, SERVED_LABEL
+from serve_core.reasons import Problem, problem, quote
+
+_AUTOSCALING = "autoscaling.knative.dev/"
+# pkg/apis/autoscaling/register.go. Knative ignores what it does not know under this prefix, so it is refused here.
+_AUTOSCALING_KEYS = frozenset(
+    _AUTOSCALING + name
+    for name in (
+        "class",
+        "min-scale",
+        "max-scale",
+        "initial-scale",
+        "activation-scale",
+        "metric",
+        "target",
+        "target-utilization-percentage",
+        "target-burst-capacity",
+        "window",
+        "scale-down-delay",
+        "scale-to-zero-pod-retention-period",
+        "panic-window-percentage",
+        "panic-threshold-percentage",
+    )
+)
+_SERVICE_ANNOTATIONS = ("serving.knative.dev/rollout-duration", "networking.knative.dev/")
+_VISIBILITY_LABEL = "networking.knative.dev/visibility"
+_DEADLINE = "serving.knative.dev/progress-deadline"
+_RESPONSE_START_DEFAULT = 300
+"""Seconds; Knative's default of ``responseStartTimeoutSeconds``, which a longer timeout has to raise as well."""
+
+_DNS_1035 = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+_POD = "spec.template.spec"
+
+# What the API server fills into a Deployment (pkg/apis/apps/v1/defaults.go), and what kubectl and its like write.
+_STRATEGY_DEFAULT = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}}
+_DEADLINE_DEFAULT = 600
+_IGNORED = {
+    "strategy": (_STRATEGY_DEFAULT, "Knative moves traffic to a new revision once it is ready"),
+    "minReadySeconds": (0, "Knative has no such delay"),
+    "revisionHistoryLimit": (10, "Knative keeps revisions by its own configuration"),
+}
+_PROBE_TIMING = {"periodSeconds": 10, "timeoutSeconds": 1, "failureThreshold": 3}
+_TEMPLATE_METADATA = frozenset({"labels", "annotations", "creationTimestamp"})
+
+
+def render(
+    deployment: JsonObject, spec: ServingSpec, facts: PlatformFacts
+) -> tuple[JsonObject, tuple[Problem, ...], tuple[Problem, ...]]:
+    """The Knative Service of a completed Deployment, with the problems that refuse it and the warnings about it."""
+    metadata = deployment["metadata"]
+    name = metadata["name"]
+    carrier = Carrier(facts.features)
+    if not _DNS_1035.fullmatch(name):
+        carrier.problems.append(problem("InvalidServiceName", "metadata.name", name=quote(name)))
+    template = deployment["spec"]["template"]
+    pod, warnings = _pod(template["spec"], carrier), _ignored(deployment["spec"], template)
+    if spec.timeout is not None:
+        pod["timeoutSeconds"] = spec.timeout
+        if spec.timeout > _RESPONSE_START_DEFAULT:
+            pod["responseStartTimeoutSeconds"] = spec.timeout
+    if spec.concurrency is not None:
+        pod["containerConcurrency"] = spec.concurrency
+    own = template.get("metadata") or {}
+    service: JsonObject = {
+        "apiVersion": "serving.knative.dev/v1",
+        "kind": "Service",
+        "metadata": {
+            "name": name,
+            "labels": _service_labels(metadata, spec, carrier),
+        },
+        "spec": {
+            "template": {
+                "metadata": {
+                    "labels": {**(own.get("labels") or {}), DEPLOYMENT_LABEL: name},
+                    "annotations": _template_annotations(own, deployment["spec"], spec, carrier),
+                },
+                "spec": pod,
+            }
+        },
+    }
+    if "namespace" in metadata:
+        service["metadata"]["namespace"] = metadata["namespace"]
+    annotations = {
+        key: value for key, value in (metadata.get("annotations") or {}).items() if key.startswith(_SERVICE_ANNOTATIONS)
+    }
+    if annotations:
+        service["metadata"]["annotations"] = annotations
+    if not service["spec"]["template"]["metadata"]["annotations"]:
+        del service["spec"]["template"]["metadata"]["annotations"]
+    return service, tuple(sorted(carrier.problems)), tuple(warnings)
+
+
+def _service_labels(metadata: JsonObject, spec: ServingSpec, carrier: Carrier) -> JsonObject:
+    labels = {key: value for key, value in (metadata.get("labels") or {}).items() if key != SERVED_LABEL}
+    labels[DEPLOYMENT_LABEL] = metadata["name"]
+    if spec.visibility is None:
+        return labels
+    written = labels.pop(_VISIBILITY_LABEL, None)
+    if written is not None and written != spec.visibility:
+        _conflict(carrier, VISIBILITY, f"label {_VISIBILITY_LABEL}")
+    if spec.visibility == "cluster-local":
+        labels[_VISIBILITY_LABEL] = "cluster-local"
+    return labels
+
+
+def _template_annotations(own: JsonObject, outer: JsonObject, spec: ServingSpec, carrier: Carrier) -> JsonObject:
+    annotations: JsonObject = dict(own.get("annotations") or {})
+    for key in annotations:
+        if key.startswith(_AUTOSCALING) and key not in _AUTOSCALING_KEYS:
+            at = f"spec.template.metadata.annotations[{quote(key)[1:-1]}]"
+            carrier.refuse(at, "Knative does not know this key and would ignore it", "Correct or remove it.")
+    for source, key, value in _wanted(spec):
+        if key in annotations and annotations[key] != value:
+            _conflict(carrier, source, f"template annotation {key}")
+        annotations[key] = value
+    deadline = outer.get("progressDeadlineSeconds")
+    if deadline not in (None, _DEADLINE_DEFAULT):
+        annotations.setdefault(_DEADLINE, f"{deadline}s")
+    return annotations
+
+
+def _wanted(spec: ServingSpec) -> list[tuple[str, str, str]]:
+    """Which of our annotations asks for which of Knative's, and its value."""
+    wanted: list[tuple[str, str, str | None]] = [
+        (METRIC, "metric", spec.metric),
+        (TARGET, "target", spec.target),
+        (WINDOW, "window", None if spec.window is None else f"{spec.window}s"),
+    ]
+    if spec.scale is not None:
+        wanted += [(SCALE, "min-scale", str(spec.scale.least)), (SCALE, "max-scale", str(spec.scale.most or 0))]
+    return [(source, _AUTOSCALING + key, value) for source, key, value in wanted if value is not None]
+
+
+def _conflict(carrier: Carrier, ours: str, other: str) -> None:
+    why = "both say the same thing differently"
+    carrier.problems.append(problem("ConflictingAnnotations", path_of(ours), one=ours, other=other, why=why))
+
+
+def _ignored(spec: JsonObject, template: JsonObject) -> list[Problem]:
+    warnings = [
+        problem("FieldIgnored", f"spec.{key}", why=why)
+        for key, (default, why) in _IGNORED.items()
+        if key in spec and spec[key] != default
+    ]
+    why = "only labels and annotations of the template reach the pods"
+    warnings += [
+        problem("FieldIgnored", f"spec.template.metadata.{key}", why=why)
+        for key, value in (template.get("metadata") or {}).items()
+        if key not in _TEMPLATE_METADATA and value
+    ]
+    return warnings
+
+
+def _pod(spec: JsonObject, carrier: Carrier) -> JsonObject:
+    containers, init = spec["containers"], spec.get("initContainers") or []
+    server = server_container(containers)
+    rest = {
+        key: value
+        for key, value in spec.items()
+        if key not in ("containers", "initContainers")
+        # The API server writes the deprecated name beside the present one.
+        and not (key == "serviceAccount" and value == spec.get("serviceAccountName"))
+    }
+    pod = carrier.carry(rest, fields.POD, _POD)
+    if len(containers) > 1:
+        carrier.require("multi-container", f"{_POD}.containers", exact=True)
+    volumes = {volume["name"]: volume for volume in spec.get("volumes") or []}
+    pod["containers"] = [
+        _container(container, f"{_POD}.containers[{index}]", container is server, volumes, carrier)
+        for index, container in enumerate(containers)
+    ]
+    if init:
+        carrier.require("kubernetes.podspec-init-containers", f"{_POD}.initContainers", exact=True)
+        pod["initContainers"] = [
+            _read_only(carrier.carry(container, fields.INIT_CONTAINER, f"{_POD}.initContainers[{index}]"), volumes)
+            for index, container in enumerate(init)
+        ]
+    _volumes_mounted(pod, carrier)
+    return pod
+
+
+def _container(
+    container: JsonObject, path: str, is_server: bool, volumes: Mapping[str, JsonObject], carrier: Carrier
+) -> JsonObject:
+    carried = carrier.carry(container, fields.CONTAINER if is_server else fields.SIDE_CONTAINER, path)
+    ports = container.get("ports") or []
+    for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
+        if probe in carried:
+            carried[probe] = _numbered(carried[probe], ports, f"{path}.{probe}", carrier)
+    if is_server and "readinessProbe" in carried:
+        carried["readinessProbe"] = _eager(carried["readinessProbe"])
+    if is_server and "ports" in carried:
+        carried["ports"] = _ports(ports, path, carrier)
+    return _read_only(carried, volumes)
+
+
+def _ports(ports: list[JsonObject], path: str, carrier: Carrier) -> list[JsonObject]:
+    if len(ports) > 1:
+        carrier.refuse(f"{path}.ports", "a Knative Service has one port", "Keep the one that serves the model.")
+    carried = []
+    for index, port in enumerate(ports):
+        at = f"{path}.ports[{index}]"
+        if port.get("hostPort"):
+            carrier.refuse(f"{at}.hostPort", "Knative routes to the pod, not to the node")
+        if port.get("hostIP"):
+            carrier.refuse(f"{at}.hostIP", "Knative routes to the pod, not to the node")
+        if port.get("protocol", "TCP") != "TCP":
+            carrier.refuse(f"{at}.protocol", "Knative speaks HTTP over TCP")
+        carried.append({"containerPort": port.get("containerPort"), **_port_name(port)})
+    return carried
+
+
+def _port_name(port: JsonObject) -> JsonObject:
+    """Knative knows two names; others, such as ``http`` and ``grpc-predict``, are translated as Istio reads them."""
+    name = str(port.get("name") or "")
+    if name in ("http1", "h2c"):
+        return {"name": name}
+    return {"name": "h2c"} if name.partition("-")[0] in ("grpc", "http2") else {}
+
+
+def _numbered(probe: Any, ports: list[JsonObject], path: str, carrier: Carrier) -> Any:
+    """A probe with its named port resolved: the pod's port has another name under Knative."""
+    if not isinstance(probe, dict):
+        return probe
+    numbers = {port["name"]: port.get("containerPort") for port in ports if port.get("name")}
+    resolved = dict(probe)
+    for handler in ("httpGet", "tcpSocket"):
+        port = (probe.get(handler) or {}).get("port")
+        if isinstance(port, str) and not port.isdigit():
+            if port not in numbers:
+                carrier.refuse(f"{path}.{handler}.port", f"no port is named {quote(port)}", "Use a port's number.")
+            resolved[handler] = {**probe[handler], "port": numbers.get(port)}
+    return resolved
+
+
+def _eager(probe: Any) -> Any:
+    """Without Kubernetes' default timing Knative asks many times a second until the server is ready (its period 0)."""
+    if isinstance(probe, dict) and all(probe.get(key, value) == value for key, value in _PROBE_TIMING.items()):
+        return {key: value for key, value in probe.items() if key not in _PROBE_TIMING}
+    return probe
+
+
+def _read_only(container: JsonObject, volumes: Mapping[str, JsonObject]) -> JsonObject:
+    """Knative wants it said where a volume cannot be written anyway; it defaults containers, not init containers."""
+    if "volumeMounts" not in container:
+        return container
+    unwritable = ("secret", "configMap", "projected", "image")
+    mounts = [
+        {**mount, "readOnly": True} if any(kind in volumes.get(mount["name"], {}) for kind in unwritable) else mount
+        for mount in container["volumeMounts"]
+    ]
+    return {**container, "volumeMounts": mounts}
+
+
+def _volumes_mounted(pod: JsonObject, carrier: Carrier) -> None:
+    mounted = {
+        mount["name"]
+        for container in [*pod["containers"], *pod.get("initContainers", [])]
+        for mount in container.get("volumeMounts", [])
+    }
+    for index, volume in enumerate(pod.get("volumes", [])):
+        if volume["name"] not in mounted:
+            at = f"{_POD}.volumes[{index}]"
+            carrier.refuse(at, "no container mounts it", "Mount or remove it.")
