@@ -242,14 +242,17 @@ def _numbered(probe: Any, ports: list[JsonObject], path: str, carrier: Carrier) 
     """A probe with its named port resolved: the pod's port has another name under Knative."""
     if not isinstance(probe, dict):
         return probe
-    numbers = {port["name"]: port.get("containerPort") for port in ports if port.get("name")}
+    numbers = {str(port.get("name")): port["containerPort"] for port in ports}
     resolved = dict(probe)
     for handler in ("httpGet", "tcpSocket"):
-        port = (probe.get(handler) or {}).get("port")
+        target = probe.get(handler)
+        if not isinstance(target, dict):
+            continue
+        port = target.get("port")
         if isinstance(port, str) and not port.isdigit():
             if port not in numbers:
                 carrier.refuse(f"{path}.{handler}.port", f"no port is named {quote(port)}", "Use a port's number.")
-            resolved[handler] = {**probe[handler], "port": numbers.get(port)}
+            resolved[handler] = {**target, "port": numbers.get(port)}
     return resolved
 
 

@@ -19,6 +19,9 @@ from serve_core.names import SERVED_LABEL
 from serve_core.reasons import Choice, Problem, problem
 from serve_core.render import render
 
+_DEEPEST = 64
+"""Levels of nesting; the deepest Deployment of the API's schema has fewer than 20."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -168,7 +171,10 @@ def _given_back(deployment: JsonObject, record: Record) -> Verdict:
 def _malformed(deployment: Any) -> tuple[Problem, ...]:
     """What is wrong with the object's shape: the API server checks it before admission, ``render`` meets it raw."""
     if not isinstance(deployment, dict):
-        return (problem("InvalidObject", "", why="it is not an object"),)
+        return (problem("InvalidObject", "kind", why="it is not an object"),)
+    strange = _strange(deployment)
+    if strange:
+        return (problem("InvalidObject", "metadata", why=strange),)
     if deployment.get("apiVersion") != "apps/v1" or deployment.get("kind") != "Deployment":
         return (problem("InvalidObject", "kind", why="it is not a Deployment of apps/v1"),)
     found = [
@@ -201,6 +207,24 @@ def _malformed(deployment: Any) -> tuple[Problem, ...]:
     if isinstance(pod, dict):
         found += _malformed_lists(pod, "spec.template.spec", ("containers", "initContainers", "volumes"))
     return tuple(sorted(found))
+
+
+def _strange(document: JsonObject) -> str:
+    """What YAML allows and JSON or a Kubernetes object does not: keys that are no strings, bottomless nesting."""
+    level: list[Any] = [document]
+    for _ in range(_DEEPEST):
+        inner: list[Any] = []
+        for node in level:
+            if isinstance(node, dict):
+                if not all(isinstance(key, str) for key in node):
+                    return "a key in it is not a string; put it into quotes"
+                inner += node.values()
+            elif isinstance(node, list):
+                inner += node
+        if not inner:
+            return ""
+        level = inner
+    return f"it is nested more than {_DEEPEST} levels deep"
 
 
 def _malformed_lists(owner: JsonObject, path: str, keys: tuple[str, ...]) -> list[Problem]:

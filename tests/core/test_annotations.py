@@ -1,0 +1,160 @@
+"""The user's language: what is understood, what is refused, and with which words."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from serve_core import annotations
+from serve_core.annotations import Format, Scale, read
+from serve_core.models import ModelURI, parse
+
+MODEL = {annotations.MODEL: "s3://models/iris/model.joblib"}
+
+
+def value(key: str, text: str) -> object:
+    spec, problems = read({**MODEL, key: text})
+    return problems[0].code if spec is None else getattr(spec, key.removeprefix("kubectl-serve.dev/"))
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "expected"),
+    [
+        (annotations.SCALE, "0..5", Scale(0, 5)),
+        (annotations.SCALE, "1..", Scale(1, None)),
+        (annotations.SCALE, "3", Scale(3, 3)),
+        (annotations.SCALE, "0", "InvalidAnnotation"),
+        (annotations.SCALE, "0..0", "InvalidAnnotation"),
+        (annotations.SCALE, "..5", "InvalidAnnotation"),
+        (annotations.SCALE, "-1..5", "InvalidAnnotation"),
+        (annotations.SCALE, "٣", "InvalidAnnotation"),
+        (annotations.FORMAT, "sklearn", Format("sklearn")),
+        (annotations.FORMAT, "tensorflow:2.1", Format("tensorflow", "2.1")),
+        (annotations.FORMAT, "sklearn:", "InvalidAnnotation"),
+        (annotations.WINDOW, "1m30s", 90),
+        (annotations.WINDOW, "1h", 3600),
+        (annotations.WINDOW, "5s", "InvalidAnnotation"),
+        (annotations.WINDOW, "1h1s", "InvalidAnnotation"),
+        (annotations.WINDOW, "", "InvalidAnnotation"),
+        (annotations.WINDOW, "90", "InvalidAnnotation"),
+        (annotations.TIMEOUT, "600s", 600),
+        (annotations.TIMEOUT, "601s", "InvalidAnnotation"),
+        (annotations.TARGET, "0.01", "0.01"),
+        (annotations.TARGET, "0.001", "InvalidAnnotation"),
+        (annotations.TARGET, "NaN", "InvalidAnnotation"),
+        (annotations.METRIC, "rps", "rps"),
+        (annotations.METRIC, "cpu", "InvalidAnnotation"),
+        (annotations.CONCURRENCY, "1000", 1000),
+        (annotations.CONCURRENCY, "1001", "InvalidAnnotation"),
+        (annotations.DIGEST, "sha256:" + "0a" * 32, "sha256:" + "0a" * 32),
+        (annotations.DIGEST, "sha256:" + "0A" * 32, "InvalidAnnotation"),
+        (annotations.CREDENTIALS, "my.store", "my.store"),
+        (annotations.CREDENTIALS, "my_store", "InvalidAnnotation"),
+        (annotations.VISIBILITY, "public", "public"),
+        (annotations.VISIBILITY, "private", "InvalidAnnotation"),
+        (annotations.PROTOCOL, "v2", "v2"),
+        (annotations.PROTOCOL, "v3", "InvalidAnnotation"),
+        (annotations.RUNTIME, "custom", "custom"),
+        (annotations.RUNTIME, "--flag", "InvalidAnnotation"),
+    ],
+)
+def test_a_value_is_read_or_refused(key: str, text: str, expected: object) -> None:
+    assert value(key, text) == expected
+
+
+def test_nothing_of_ours_means_nothing_to_serve() -> None:
+    assert read({"app": "iris", "kubectl-serve.dev.example.com/model": "x"}) == (None, ())
+
+
+def test_what_we_wrote_ourselves_is_no_fault() -> None:
+    spec, problems = read({**MODEL, annotations.URL: "http://x", annotations.FILLED: "{}"})
+    assert spec is not None
+    assert problems == ()
+
+
+def test_the_nearest_key_is_named() -> None:
+    _, problems = read({"kubectl-serve.dev/modle": "s3://models/iris"})
+    assert problems[0].hint == "Did you mean kubectl-serve.dev/model?"
+
+
+def test_a_claim_needs_neither_digest_nor_credentials() -> None:
+    _, problems = read(
+        {annotations.MODEL: "pvc://c/m.joblib", annotations.DIGEST: "sha256:" + "0" * 64, annotations.CREDENTIALS: "s"}
+    )
+    assert [problem.code for problem in problems] == ["ConflictingAnnotations"] * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("s3://models/iris/model.joblib", ("s3", "models", None, "iris/model.joblib", "model.joblib")),
+        ("s3://models", ("s3", "models", None, "", None)),
+        ("https://Example.com:8443/a/b%20c.pkl", ("https", "example.com", 8443, "a/b%20c.pkl", "b c.pkl")),
+        ("http://[::1]:80/m.onnx", ("http", "::1", 80, "m.onnx", "m.onnx")),
+        ("pvc://claim/models/iris", ("pvc", "claim", None, "models/iris", None)),
+    ],
+)
+def test_a_model_uri_is_taken_apart(text: str, parts: tuple[object, ...]) -> None:
+    uri = parse(text, "x")
+    assert isinstance(uri, ModelURI)
+    assert (uri.scheme, uri.host, uri.port, uri.path, uri.file_name) == parts
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "iris",
+        "s3:/models/iris",
+        "s3://",
+        "s3://Models/iris",
+        "s3://ab/iris",
+        "s3://models:80/iris",
+        "s3://models/../other",
+        "s3://models/%2e%2e/other",
+        "s3://models/./iris",
+        "s3://models/iris#1",
+        "s3://models/$(HOME)",
+        "s3://models/a b",
+        "s3://models/a\nb",
+        "s3://models/a\x00b",
+        "s3://models/ïris",
+        "s3://models\\iris",
+        "S3://models/iris",
+        "https://example.com",
+        "https://example.com/",
+        "https://exa_mple.com/m",
+        "https://example.com:99999/m",
+        "https://[::1/m",
+        "https://user:pass@example.com/m",
+        "https://example.com/m?X-Amz-Signature=1",
+        "javascript://x/y",
+        "pvc:///m",
+        "pvc://Claim/m",
+        "s3://models/" + "a" * 3000,
+    ],
+)
+def test_a_bad_model_uri_is_refused(text: str) -> None:
+    assert not isinstance(parse(text, "x"), ModelURI)
+
+
+def test_a_refusal_never_repeats_a_secret() -> None:
+    for text in (
+        "https://user:hunter2@host/m",
+        "s3://user:hunter2@bucket/m",
+        "https://host/m?key=hunter2",
+        "user:hunter2@host/m?key=hunter2",
+    ):
+        assert "hunter2" not in str(parse(text, "x"))
+
+
+@given(text=st.text(max_size=80))
+def test_any_text_is_a_model_uri_or_a_sentence(text: str) -> None:
+    parsed = parse(text, "x")
+    if not isinstance(parsed, ModelURI):
+        assert parsed.message.isprintable()
+        assert parsed.message
+
+
+@given(notes=st.dictionaries(st.sampled_from([a.key for a in annotations.USER]), st.text(max_size=12)))
+def test_any_annotations_are_read_or_refused(notes: dict[str, str]) -> None:
+    spec, problems = read(notes)
+    assert (spec is None) == bool(problems) or not notes

@@ -1,0 +1,182 @@
+"""What becomes of a Deployment over its life: created, scaled, edited, given back."""
+
+import copy
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from serve_core import annotations, reasons
+from serve_core.annotations import Format
+from serve_core.facts import LoaderFacts, PlatformFacts
+from serve_core.json import JsonObject
+from serve_core.runtimes import Runtime
+from serve_core.verdict import judge, render_stored
+
+RUNTIME = Runtime("server", (Format("sklearn", "1"),), ("v2",), {"image": "example.com/server:1"})
+FACTS = PlatformFacts(LoaderFacts("example.com/loader:1"), (RUNTIME,))
+
+
+def deployment(**spec: object) -> JsonObject:
+    made: JsonObject = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "iris", "annotations": {annotations.MODEL: "s3://models/iris/model.joblib"}},
+    }
+    return made | ({"spec": spec} if spec else {})
+
+
+def own_container() -> JsonObject:
+    return {
+        "selector": {"matchLabels": {"app": "iris"}},
+        "template": {
+            "metadata": {"labels": {"app": "iris"}},
+            "spec": {"containers": [{"name": "app", "image": "example.com/app:1"}]},
+        },
+    }
+
+
+def accepted(document: JsonObject) -> JsonObject:
+    verdict = judge(document, FACTS)
+    assert verdict.problems == ()
+    assert verdict.deployment is not None
+    return verdict.deployment
+
+
+def test_the_input_is_not_changed() -> None:
+    document = deployment(replicas=2)
+    before = copy.deepcopy(document)
+    judge(document, FACTS)
+    assert document == before
+
+
+def test_replicas_are_parked_and_remembered() -> None:
+    parked = accepted(deployment(replicas=3))
+    assert parked["spec"]["replicas"] == 0
+    assert parked["metadata"]["annotations"][annotations.REPLICAS] == "3"
+
+
+def test_a_parked_deployment_stays_parked_and_a_new_number_is_remembered() -> None:
+    parked = accepted(deployment(replicas=3))
+    assert accepted(parked) == parked
+    parked["spec"]["replicas"] = 5
+    again = accepted(parked)
+    assert again["spec"]["replicas"] == 0
+    assert again["metadata"]["annotations"][annotations.REPLICAS] == "5"
+
+
+def test_taking_the_annotation_off_gives_the_deployment_back() -> None:
+    plain = deployment(replicas=3, **own_container())
+    del plain["metadata"]["annotations"]
+    plain["metadata"]["labels"] = {"team": "a"}
+    annotated = copy.deepcopy(plain)
+    annotated["metadata"]["annotations"] = {annotations.MODEL: "s3://models/iris/model.joblib"}
+    parked = accepted(annotated)
+    parked["metadata"]["annotations"][annotations.URL] = "http://iris.example.com"
+    del parked["metadata"]["annotations"][annotations.MODEL]
+    assert accepted(parked) == plain
+
+
+def test_another_model_replaces_what_was_filled_for_the_first() -> None:
+    parked = accepted(deployment())
+    parked["metadata"]["annotations"][annotations.MODEL] = "s3://models/wine/model.joblib"
+    loader = accepted(parked)["spec"]["template"]["spec"]["initContainers"][0]
+    assert loader["args"][-1] == "s3://models/wine/model.joblib"
+
+
+def test_what_the_user_changed_in_our_containers_survives_another_model() -> None:
+    parked = accepted(deployment())
+    parked["spec"]["template"]["spec"]["initContainers"][0]["resources"] = {"limits": {"memory": "8Gi"}}
+    parked["metadata"]["annotations"][annotations.MODEL] = "s3://models/wine/model.joblib"
+    loader = accepted(parked)["spec"]["template"]["spec"]["initContainers"][0]
+    assert loader["resources"] == {"limits": {"memory": "8Gi"}}
+    assert loader["args"][-1] == "s3://models/wine/model.joblib"
+
+
+def test_a_new_loader_image_changes_nothing_that_is_stored() -> None:
+    parked = accepted(deployment())
+    newer = PlatformFacts(LoaderFacts("example.com/loader:2"), ())
+    assert render_stored(parked, newer).service == render_stored(parked, FACTS).service
+
+
+def test_a_forged_record_harms_nobody() -> None:
+    document = deployment()
+    document["metadata"]["annotations"][annotations.FILLED] = json.dumps({"/metadata/name": "x", "/spec/": "y"})
+    assert accepted(document)["metadata"]["name"] == "iris"
+
+
+@pytest.mark.parametrize("record", ["", "[]", "7", '{"a": 1}', "{" * 5000])
+def test_an_unreadable_record_is_told(record: str) -> None:
+    document = deployment()
+    document["metadata"]["annotations"][annotations.FILLED] = record
+    assert [problem.code for problem in judge(document, FACTS).problems] == ["InvalidRecord"]
+
+
+KEYS = (
+    *("metadata", "name", "annotations", annotations.MODEL, annotations.FILLED, annotations.REPLICAS, "labels"),
+    *("spec", "template", "selector", "matchLabels", "replicas", "strategy", "progressDeadlineSeconds"),
+    *("containers", "initContainers", "volumes", "image", "ports", "containerPort", "env", "volumeMounts"),
+    *("readinessProbe", "httpGet", "port", "securityContext", "capabilities", "resources", "serviceAccount"),
+)
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        {"readinessProbe": {"httpGet": "/"}},
+        {"readinessProbe": {"httpGet": {"port": {}}}, "ports": [{"containerPort": 1, "name": {}}]},
+        {"ports": [{"containerPort": 1, "protocol": []}]},
+        {"securityContext": [], "resources": "all", "volumeMounts": [{"name": "model", "mountPath": []}]},
+        {"env": [{"name": "A", "valueFrom": "x"}]},
+        {1: 2},
+    ],
+)
+def test_nonsense_inside_a_container_does_not_make_it_raise(container: JsonObject) -> None:
+    made = own_container()
+    made["template"]["spec"]["containers"][0] |= container
+    judge(deployment(**made), FACTS)
+
+
+def test_bottomless_nesting_is_refused() -> None:
+    document: JsonObject = {}
+    for _ in range(5000):
+        document = {"a": document}
+    assert [problem.code for problem in judge(deployment() | {"spec": document}, FACTS).problems] == ["InvalidObject"]
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=5)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from(KEYS),
+            inner,
+            max_size=4,
+        ),
+    ),
+    max_leaves=30,
+)
+
+
+@given(metadata=JSON, spec=JSON)
+def test_no_document_makes_it_raise(metadata: object, spec: object) -> None:
+    judge({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec}, FACTS)
+
+
+@given(container=st.dictionaries(st.sampled_from(KEYS), JSON), pod=st.dictionaries(st.sampled_from(KEYS), JSON))
+def test_no_container_makes_it_raise(container: JsonObject, pod: JsonObject) -> None:
+    pod = {**pod, "containers": [{**container, "name": "app", "image": "example.com/app:1"}]}
+    judge(deployment(**{**own_container(), "template": {"spec": pod}}), FACTS)
+
+
+@given(spec=JSON)
+def test_no_spec_of_a_served_deployment_makes_it_raise(spec: object) -> None:
+    judge(deployment() | {"spec": spec}, FACTS)
+
+
+def test_the_catalogue_says_everything_in_one_sentence_and_hints_what_to_do() -> None:
+    for reason in reasons.CATALOGUE.values():
+        assert reason.sentence.endswith("."), reason.code
+        assert "\n" not in reason.sentence + reason.hint
+        if reason.kind is reasons.Kind.REFUSAL:
+            assert reason.hint, reason.code
