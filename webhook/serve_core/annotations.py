@@ -55,6 +55,9 @@ class ServingSpec:
     timeout: int | None = None
     credentials: str | None = None
     visibility: str | None = None
+    canary: int | None = None
+    """Percent of the traffic."""
+    pin: str | None = None
 
 
 class _InvalidError(ValueError):
@@ -141,6 +144,13 @@ def _format(text: str) -> Format:
     if match is None:
         raise _InvalidError
     return Format(match[1], match[2])
+
+
+def _percent(text: str) -> int:
+    match = re.fullmatch(r"([1-9][0-9]?)%", text, re.ASCII)
+    if match is None:
+        raise _InvalidError
+    return int(match[1])
 
 
 def _target(text: str) -> str:
@@ -243,6 +253,20 @@ USER: tuple[Annotation, ...] = (
         "visibility",
         _one_of("public", "cluster-local"),
     ),
+    Annotation(
+        "canary",
+        "1% to 99%",
+        "Share of the traffic for the newest revision; the rest stays on the last one that was promoted.",
+        "share of the traffic",
+        _percent,
+    ),
+    Annotation(
+        "pin",
+        "the name of a revision",
+        "All traffic goes to that revision until the pin is removed.",
+        "revision's name",
+        _pattern(_NAME),
+    ),
 )
 
 STATE: tuple[Annotation, ...] = (
@@ -250,6 +274,8 @@ STATE: tuple[Annotation, ...] = (
     Annotation("filled", "JSON", "Path and digest of each value that the webhook filled in."),
     Annotation("url", "a URL", "Where the model answers."),
     Annotation("ready-revision", "a name", "The newest revision that is ready."),
+    Annotation("promoted", "the name of a revision", "The revision that last had all the traffic."),
+    Annotation("previous", "the name of a revision", "The one before it, reachable under the tag previous."),
     Annotation("observed-generation", "a number", "The generation of the Deployment that the conditions speak of."),
 )
 
@@ -266,11 +292,15 @@ WINDOW = PREFIX + "window"
 TIMEOUT = PREFIX + "timeout"
 CREDENTIALS = PREFIX + "credentials"
 VISIBILITY = PREFIX + "visibility"
+CANARY = PREFIX + "canary"
+PIN = PREFIX + "pin"
 
 REPLICAS = PREFIX + "replicas"
 FILLED = PREFIX + "filled"
 URL = PREFIX + "url"
 READY_REVISION = PREFIX + "ready-revision"
+PROMOTED = PREFIX + "promoted"
+PREVIOUS = PREFIX + "previous"
 OBSERVED_GENERATION = PREFIX + "observed-generation"
 
 _USER_BY_KEY = {annotation.key: annotation for annotation in USER}
@@ -332,11 +362,15 @@ def _unknown(key: str) -> Problem:
 
 
 def _conflicts(values: Mapping[str, Any]) -> list[Problem]:
+    found = []
+    if "canary" in values and "pin" in values:
+        why = "a pin sends all traffic to one revision"
+        found.append(problem("ConflictingAnnotations", path_of(CANARY), one=CANARY, other=PIN, why=why))
     model = values.get("model")
     if model is None or model.scheme != "pvc":
-        return []
+        return found
     why = "a model in a claim is mounted, not downloaded"
-    return [
+    return found + [
         problem("ConflictingAnnotations", path_of(key), one=key, other="a pvc:// model", why=why)
         for key in (DIGEST, CREDENTIALS)
         if key.removeprefix(PREFIX) in values

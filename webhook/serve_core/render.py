@@ -20,6 +20,7 @@ from serve_core.fields import Carrier
 from serve_core.json import JsonObject
 from serve_core.names import DEPLOYMENT_LABEL, SERVED_LABEL
 from serve_core.reasons import Problem, problem, quote
+from serve_core.traffic import targets
 
 _AUTOSCALING = "autoscaling.knative.dev/"
 # pkg/apis/autoscaling/register.go. Knative ignores what it does not know under this prefix, so it is refused here.
@@ -98,6 +99,9 @@ def render(
             }
         },
     }
+    traffic = targets(spec, metadata.get("annotations") or {})
+    if traffic:
+        service["spec"]["traffic"] = traffic
     if "namespace" in metadata:
         service["metadata"]["namespace"] = metadata["namespace"]
     annotations = {

@@ -1,0 +1,37 @@
+"""What is noted about revisions as they become ready."""
+
+from serve_core.annotations import CANARY, MODEL, PIN, PREVIOUS, PROMOTED, read
+from serve_core.traffic import settled
+
+
+def noted(latest: str, notes: dict[str, str], **asked: str) -> dict[str, str]:
+    spec, problems = read({MODEL: "s3://models/iris/model.joblib", **asked})
+    assert spec is not None, problems
+    return settled(spec, notes, {"latestReadyRevisionName": latest})
+
+
+def test_the_first_ready_revision_is_promoted() -> None:
+    assert noted("iris-00001", {}) == {PROMOTED: "iris-00001"}
+
+
+def test_the_next_one_makes_the_promoted_one_the_previous() -> None:
+    assert noted("iris-00002", {PROMOTED: "iris-00001"}) == {PROMOTED: "iris-00002", PREVIOUS: "iris-00001"}
+
+
+def test_nothing_is_forgotten_while_nothing_changes() -> None:
+    notes = {PROMOTED: "iris-00002", PREVIOUS: "iris-00001"}
+    assert noted("iris-00002", notes) == notes
+
+
+def test_a_canary_is_not_promoted_by_being_ready() -> None:
+    notes = {PROMOTED: "iris-00001"}
+    assert noted("iris-00002", notes, **{CANARY: "10%"}) == notes
+
+
+def test_a_pin_keeps_what_was_promoted() -> None:
+    notes = {PROMOTED: "iris-00002", PREVIOUS: "iris-00001"}
+    assert noted("iris-00003", notes, **{PIN: "iris-00001"}) == notes
+
+
+def test_before_anything_is_ready_nothing_is_promoted() -> None:
+    assert noted("", {}) == {}
