@@ -1,0 +1,112 @@
+"""What the cluster tests share: the store with trained models in it, and a namespace of its own for every test.
+
+They run against the cluster that KUBECONFIG names, with kubectl-serve installed (``scripts/test cluster`` does it).
+"""
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pytest
+from obstore.store import S3Store
+from sklearn.datasets import load_iris
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
+
+from cluster.support import Ingress, Namespace, Store, Trained, kubeconfig_is_set
+
+EXAMPLES = Path(__file__).parents[2] / "manifests" / "examples"
+_FOLDER = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(_FOLDER):
+            item.add_marker(pytest.mark.cluster)
+
+
+def _train(estimator: Any) -> Trained:
+    data = load_iris()
+    fitted = estimator.fit(data.data, data.target)
+    file = BytesIO()
+    joblib.dump(fitted, file)
+    return Trained(data.data.tolist(), fitted.predict(data.data).tolist(), file.getvalue())
+
+
+@pytest.fixture(scope="session")
+def ingress() -> Ingress:
+    if not kubeconfig_is_set() or shutil.which("kubectl") is None:
+        pytest.fail("no cluster: run scripts/test cluster, or eval the output of scripts/cluster env", pytrace=False)
+    service = Namespace("traefik").get("service", "traefik")
+    return Ingress(service["status"]["loadBalancer"]["ingress"][0]["ip"])
+
+
+@pytest.fixture(scope="session")
+def iris() -> Trained:
+    """A model that has learnt something."""
+    return _train(LogisticRegression(max_iter=1000))
+
+
+@pytest.fixture(scope="session")
+def always_two() -> Trained:
+    """A model that answers 2 whatever is asked: easy to tell from the other."""
+    return _train(DummyClassifier(strategy="constant", constant=2))
+
+
+@pytest.fixture(scope="session")
+def store(ingress: Ingress, iris: Trained, always_two: Trained) -> Iterator[Store]:
+    """The example store, with ``s3://models/iris`` and ``s3://models/always-two`` in it."""
+    namespace = Namespace("kubectl-serve-tests")
+    with _created(namespace):
+        namespace.kubectl("apply", "-f", str(EXAMPLES / "store.yaml"))
+        namespace.kubectl("rollout", "status", "deployment/store", "--timeout=2m")
+        credentials = {
+            "AWS_ACCESS_KEY_ID": "try-it-out",
+            "AWS_SECRET_ACCESS_KEY": "not-for-production",
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": f"http://store.{namespace.name}.svc:7070",
+        }
+        address = namespace.get("service", "store")["spec"]["clusterIP"]
+        bucket = S3Store(
+            "models",
+            endpoint=f"http://{address}:7070",
+            access_key_id=credentials["AWS_ACCESS_KEY_ID"],
+            secret_access_key=credentials["AWS_SECRET_ACCESS_KEY"],
+            region=credentials["AWS_REGION"],
+            client_options={"allow_http": True},
+        )
+        bucket.put("iris/model.joblib", iris.content)
+        bucket.put("always-two/model.joblib", always_two.content)
+        yield Store(credentials["AWS_ENDPOINT_URL"], bucket, credentials)
+
+
+@contextmanager
+def _created(namespace: Namespace) -> Iterator[Namespace]:
+    """A namespace under the restricted Pod Security Standard, for the time of a block."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    namespace.kubectl("delete", "namespace", namespace.name, "--ignore-not-found")
+    namespace.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace.name, "labels": labels}})
+    yield namespace
+    namespace.kubectl("delete", "namespace", namespace.name, "--wait=false")
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def empty(ingress: Ingress) -> Iterator[Namespace]:
+    """A namespace with nothing in it."""
+    with _created(Namespace(f"test-{next(_numbers)}")) as namespace:
+        yield namespace
+
+
+@pytest.fixture
+def namespace(empty: Namespace, store: Store) -> Namespace:
+    """A namespace with the store's credentials in the Secret ``store``."""
+    empty.apply(store.secret())
+    return empty

@@ -1,0 +1,266 @@
+"""The tools of the cluster tests: kubectl as a user types it, the ingress as a client sees it, the S3 store."""
+
+import base64
+import http.client
+import json
+import os
+import queue
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from obstore.store import S3Store
+
+Json = dict[str, Any]
+_T = TypeVar("_T")
+
+PREFIX = "kubectl-serve.dev/"
+READY = f"{PREFIX}Ready"
+LOADED = f"{PREFIX}ModelLoaded"
+
+
+class Namespace:
+    """kubectl and kubectl serve against one namespace."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def run(self, *command: str, stdin: str | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command in this namespace; with ``check`` a failure shows both its streams."""
+        done = subprocess.run(
+            [*command, "--namespace", self.name], input=stdin, capture_output=True, text=True, check=False, timeout=300
+        )
+        if check and done.returncode:
+            raise AssertionError(f"exit code {done.returncode}: {' '.join(command)}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        return self.run("kubectl", *arguments, stdin=stdin).stdout
+
+    def apply(self, *objects: Json, flags: tuple[str, ...] = ()) -> str:
+        return self.kubectl("apply", *flags, "-f", "-", stdin=manifest(*objects))
+
+    def refusal(self, *objects: Json) -> str:
+        """What ``kubectl apply`` says when it is refused."""
+        done = self.run("kubectl", "apply", "-f", "-", stdin=manifest(*objects), check=False)
+        assert done.returncode != 0, f"it was accepted: {done.stdout}"
+        return done.stderr
+
+    def get(self, kind: str, name: str) -> Json:
+        found: Json = json.loads(self.kubectl("get", kind, name, "-o", "json"))
+        return found
+
+    def list(self, kind: str, selector: str = "") -> list[Json]:
+        found: list[Json] = json.loads(self.kubectl("get", kind, "-l", selector, "-o", "json"))["items"]
+        return found
+
+    def wait_ready(self, name: str, seconds: int = 120) -> Json:
+        """Wait as a user does, and until the conditions speak of the Deployment's present generation."""
+        self.watch("deployment", name, is_ready, seconds)
+        self.kubectl("wait", f"--for=condition={READY}", f"deployment/{name}", "--timeout=10s")
+        return self.get("deployment", name)
+
+    def wait_scaled_to_zero(self, name: str, seconds: int = 180) -> None:
+        pods = f"serving.knative.dev/service={name}"
+        self.kubectl("wait", "--for=delete", "pod", "-l", pods, f"--timeout={seconds}s")
+
+    def watch(self, kind: str, name: str, until: Callable[[Json], bool], seconds: float = 60) -> Json:
+        """Follow one object until it is as wanted; the object may appear later. Fails with its last state."""
+        last: Json = {}
+        for last in self._events(kind, name, seconds):
+            if until(last):
+                return last
+        status = json.dumps({"metadata": last.get("metadata"), "status": last.get("status")}, indent=1)
+        raise AssertionError(f"{kind} {name} did not get there within {seconds} s; last seen:\n{status}")
+
+    def _events(self, kind: str, name: str, seconds: float) -> Iterator[Json]:
+        command = ["kubectl", "get", kind, "--namespace", self.name, "--field-selector", f"metadata.name={name}"]
+        process = subprocess.Popen([*command, "-o", "json", "--watch"], stdout=subprocess.PIPE, text=True)
+        objects: queue.Queue[Json | None] = queue.Queue()
+        threading.Thread(target=_read_objects, args=(process.stdout, objects), daemon=True).start()
+        deadline = time.monotonic() + seconds
+        try:
+            while (left := deadline - time.monotonic()) > 0:
+                try:
+                    found = objects.get(timeout=left)
+                except queue.Empty:
+                    return
+                if found is None:
+                    raise AssertionError(f"kubectl's watch of {kind} {name} ended early")
+                yield found
+        finally:
+            process.terminate()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+def _read_objects(stream: Any, objects: "queue.Queue[Json | None]") -> None:
+    """kubectl prints one indented document after the other; each ends with a brace in the first column."""
+    lines: list[str] = []
+    try:
+        for line in stream:
+            lines.append(line)
+            if line.startswith("}"):
+                objects.put(json.loads("".join(lines)))
+                lines = []
+    except ValueError:
+        pass  # the stream was closed: nobody listens any more
+    objects.put(None)
+
+
+SERVER = Namespace("kubectl-serve")
+"""Where kubectl-serve itself runs."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """The S3 store, reachable in the cluster by ``endpoint``; ``credentials`` is the Secret's content."""
+
+    endpoint: str
+    bucket: S3Store
+    credentials: dict[str, str]
+
+    def secret(self, **changes: str) -> Json:
+        data = self.credentials | changes
+        return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "store"}, "stringData": data}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A fitted model and what it answers."""
+
+    rows: list[list[float]]
+    answers: list[int]
+    content: bytes = field(repr=False)
+
+
+def manifest(*objects: Json) -> str:
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+
+
+def deployment(name: str, model: str, spec: Json | None = None, **annotations: str) -> Json:
+    """An annotated Deployment; without a spec it is nothing but its name and its annotations."""
+    ours = {PREFIX + key: value for key, value in {"model": model, **annotations}.items()}
+    found: Json = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "annotations": ours}}
+    return found if spec is None else found | {"spec": spec}
+
+
+def config_map(name: str, files: dict[str, bytes]) -> Json:
+    data = {key: base64.b64encode(value).decode() for key, value in files.items()}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "binaryData": data}
+
+
+def condition(found: Json, kind: str) -> Json:
+    """The condition of that type; empty where there is none yet."""
+    conditions: list[Json] = (found.get("status") or {}).get("conditions") or []
+    return next((entry for entry in conditions if entry["type"] == kind), {})
+
+
+def annotation(found: Json, name: str) -> str | None:
+    value: str | None = found["metadata"].get("annotations", {}).get(PREFIX + name)
+    return value
+
+
+def is_ready(found: Json) -> bool:
+    """What the plugin waits for too."""
+    observed = annotation(found, "observed-generation")
+    return condition(found, READY).get("status") == "True" and observed == str(found["metadata"]["generation"])
+
+
+def label_of_service(found: Json) -> str:
+    return f"serving.knative.dev/service={found['metadata']['name']}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: str
+
+    @property
+    def predicted(self) -> list[Any]:
+        assert self.status == 200, f"HTTP {self.status}: {self.body}"
+        data: list[Any] = json.loads(self.body)["outputs"][0]["data"]
+        return data
+
+
+class Ingress:
+    """The ingress as a client outside the cluster sees it; the URL's host goes into the Host header."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def request(self, url: str, path: str, body: str | None = None, seconds: float = 60) -> Answer:
+        connection = http.client.HTTPConnection(self.address, 80, timeout=seconds)
+        try:
+            headers = {"Host": urlsplit(url).netloc, "Content-Type": "application/json"}
+            connection.request("GET" if body is None else "POST", path, body, headers)
+            response = connection.getresponse()
+            return Answer(response.status, response.read().decode(errors="replace"))
+        finally:
+            connection.close()
+
+    def predict(self, found: Json, rows: list[list[float]], seconds: float = 60) -> Answer:
+        """Ask a served Deployment by the Open Inference Protocol (v2)."""
+        url = annotation(found, "url")
+        assert url, "the Deployment has no URL"
+        tensor = {"name": "rows", "datatype": "FP64", "shape": [len(rows), len(rows[0])], "data": rows}
+        path = f"/v2/models/{found['metadata']['name']}/infer"
+        return self.request(url, path, json.dumps({"inputs": [tensor]}), seconds)
+
+
+@dataclass
+class Requests:
+    """What came of requests that were sent all the while."""
+
+    answers: list[Answer | OSError | http.client.HTTPException] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[Answer | OSError | http.client.HTTPException]:
+        return [answer for answer in self.answers if not isinstance(answer, Answer) or answer.status != 200]
+
+    @property
+    def predictions(self) -> list[list[Any]]:
+        return [answer.predicted for answer in self.answers if isinstance(answer, Answer) and answer.status == 200]
+
+
+@contextmanager
+def constant_requests(send: Callable[[], Answer], clients: int = 3, pause: float = 0.05) -> Iterator[Requests]:
+    """Send requests from several clients at once for as long as the block runs."""
+    requests, stop = Requests(), threading.Event()
+
+    def client() -> None:
+        while not stop.is_set():
+            try:
+                requests.answers.append(send())
+            except (OSError, http.client.HTTPException) as error:
+                requests.answers.append(error)
+            stop.wait(pause)
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield requests
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def eventually(check: Callable[[], _T], seconds: float, why: str) -> _T:
+    """For what no watch tells: look again until the answer is true."""
+    deadline = time.monotonic() + seconds
+    while not (found := check()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {why}"
+        time.sleep(0.25)
+    return found
+
+
+def kubeconfig_is_set() -> bool:
+    return bool(os.environ.get("KUBECONFIG"))

@@ -1,0 +1,199 @@
+"""Where models come from, and what a user is told when one does not come."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.support import LOADED, READY, Ingress, Json, Namespace, Store, Trained, condition, config_map, deployment
+
+SOON = 15.0
+"""Seconds within which a cause has to be on the Deployment."""
+
+IMAGE = "dev.local/kubectl-serve/mlserver-sklearn:1.7.1"
+
+RESTRICTED: Json = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+@pytest.fixture
+def web(empty: Namespace, iris: Trained) -> Iterator[str]:
+    """A web server with ``/model.joblib``; its address."""
+    server: Json = {
+        "name": "web",
+        "image": IMAGE,
+        "command": ["/opt/mlserver/bin/python", "-m", "http.server", "8080", "--directory", "/models"],
+        "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
+        "securityContext": RESTRICTED,
+        "volumeMounts": [{"name": "models", "mountPath": "/models"}],
+    }
+    pod: Json = {"containers": [server], "volumes": [{"name": "models", "configMap": {"name": "models"}}]}
+    labels = {"app": "web"}
+    empty.apply(
+        config_map("models", {"model.joblib": iris.content}),
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "labels": labels}, "spec": pod},
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "web"},
+            "spec": {"selector": labels, "ports": [{"port": 8080}]},
+        },
+    )
+    empty.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=2m")
+    yield f"http://web.{empty.name}.svc:8080"
+    empty.kubectl("delete", "pod", "web", "--now", "--wait=false")
+
+
+def cause_of_failure(namespace: Namespace, model: Json) -> tuple[Json, float]:
+    """Apply a Deployment whose download fails; its condition with the cause, and the seconds it took to be there."""
+    name = model["metadata"]["name"]
+    began = time.monotonic()
+    namespace.apply(model)
+    found = namespace.watch(
+        "deployment",
+        name,
+        lambda found: (
+            condition(found, LOADED).get("reason") not in {None, "Loading"}
+            and condition(found, LOADED)["status"] != "True"
+        ),
+    )
+    seconds = time.monotonic() - began
+    print(f"{condition(found, LOADED)} after {seconds:.1f} s")
+    return found, seconds
+
+
+def test_a_model_from_a_web_server(empty: Namespace, web: str, ingress: Ingress, iris: Trained) -> None:
+    empty.apply(deployment("iris", f"{web}/model.joblib"))
+    assert ingress.predict(empty.wait_ready("iris"), iris.rows).predicted == iris.answers
+
+
+def test_a_prefix_of_a_bucket(namespace: Namespace, ingress: Ingress, iris: Trained) -> None:
+    namespace.apply(deployment("iris", "s3://models/iris", credentials="store", format="sklearn"))
+    assert ingress.predict(namespace.wait_ready("iris"), iris.rows).predicted == iris.answers
+
+
+def test_a_model_in_a_claim_is_mounted_without_a_loader(
+    empty: Namespace, ingress: Ingress, iris: Trained, tmp_path: Path
+) -> None:
+    # The node is this machine: a folder of the test is a volume there.
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(0o755)
+    (tmp_path / "iris").mkdir()
+    (tmp_path / "iris" / "model.joblib").write_bytes(iris.content)
+    name = f"models-{empty.name}"
+    size = {"storage": "1Gi"}
+    access = {"accessModes": ["ReadOnlyMany"], "storageClassName": ""}
+    empty.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": name},
+            "spec": {**access, "capacity": size, "hostPath": {"path": str(tmp_path)}},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "models"},
+            "spec": {**access, "resources": {"requests": size}, "volumeName": name},
+        },
+    )
+    try:
+        empty.apply(deployment("iris", "pvc://models/iris/model.joblib"))
+        served = empty.wait_ready("iris")
+        assert ingress.predict(served, iris.rows).predicted == iris.answers
+        assert condition(served, LOADED)["reason"] == "NotNeeded"
+        (pod,) = empty.list("pods")
+        assert "initContainers" not in pod["spec"]
+    finally:
+        empty.kubectl("delete", "persistentvolume", name, "--wait=false")
+
+
+def test_ones_own_container_gets_the_model_mounted(namespace: Namespace, ingress: Ingress, iris: Trained) -> None:
+    container: Json = {
+        "name": "files",
+        "image": IMAGE,
+        "command": ["/opt/mlserver/bin/python", "-m", "http.server", "8080", "--directory", "/mnt/models"],
+        "ports": [{"containerPort": 8080}],
+        "securityContext": RESTRICTED,
+    }
+    labels = {"app": "own"}
+    spec: Json = {
+        "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+    }
+    namespace.apply(deployment("own", "s3://models/iris/model.joblib", spec, credentials="store", runtime="custom"))
+    served = namespace.wait_ready("own")
+    url = served["metadata"]["annotations"]["kubectl-serve.dev/url"]
+    assert ingress.request(url, "/model.joblib").status == 200
+    assert len(iris.content) > 0
+
+
+def test_a_model_that_is_not_there(empty: Namespace, web: str) -> None:
+    found, seconds = cause_of_failure(empty, deployment("missing", f"{web}/nothing.joblib"))
+    assert condition(found, LOADED)["reason"] == "NotFound"
+    assert condition(found, READY)["status"] != "True"
+    assert seconds < SOON
+
+
+def test_an_object_that_is_not_in_the_bucket(namespace: Namespace) -> None:
+    found, seconds = cause_of_failure(
+        namespace, deployment("missing", "s3://models/nothing/model.joblib", credentials="store")
+    )
+    assert condition(found, LOADED)["reason"] == "NotFound"
+    assert seconds < SOON
+
+
+def test_wrong_credentials(empty: Namespace, store: Store) -> None:
+    empty.apply(store.secret(AWS_SECRET_ACCESS_KEY="not-the-key"))
+    found, seconds = cause_of_failure(empty, deployment("iris", "s3://models/iris/model.joblib", credentials="store"))
+    assert condition(found, LOADED)["reason"] == "Unauthorized"
+    assert "not-the-key" not in str(found["status"])
+    assert seconds < SOON
+
+
+def test_a_store_that_cannot_be_reached(empty: Namespace, store: Store) -> None:
+    # A Service without endpoints refuses the connection; the loader goes on trying.
+    empty.apply(
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "nobody"}, "spec": {"ports": [{"port": 80}]}}
+    )
+    empty.apply(store.secret(AWS_ENDPOINT_URL=f"http://nobody.{empty.name}.svc"))
+    found, seconds = cause_of_failure(empty, deployment("iris", "s3://models/iris/model.joblib", credentials="store"))
+    assert condition(found, LOADED)["reason"] == "Unreachable"
+    assert seconds < SOON
+
+
+def test_a_model_with_another_digest_is_never_served(namespace: Namespace) -> None:
+    model = deployment("iris", "s3://models/iris/model.joblib", credentials="store", digest=f"sha256:{'0' * 64}")
+    found, _ = cause_of_failure(namespace, model)
+    assert condition(found, LOADED)["reason"] == "DigestMismatch"
+
+
+def test_a_broken_model_never_becomes_ready(
+    namespace: Namespace, store: Store, ingress: Ingress, iris: Trained
+) -> None:
+    """The old revision goes on answering where the new one's model cannot be loaded by the server."""
+    store.bucket.put("broken/model.joblib", b"this is no model")
+    namespace.apply(deployment("iris", "s3://models/iris/model.joblib", credentials="store"))
+    namespace.wait_ready("iris")
+
+    namespace.apply(deployment("iris", "s3://models/broken/model.joblib", credentials="store"))
+    crashed = namespace.watch(
+        "revision", "iris-00002", lambda found: condition(found, "Ready").get("status") == "False"
+    )
+    print(condition(crashed, "Ready"))
+    failed = namespace.watch("deployment", "iris", lambda found: condition(found, READY).get("status") == "False")
+
+    assert condition(failed, READY)["reason"] == "RevisionFailed"
+    assert ingress.predict(failed, iris.rows).predicted == iris.answers
+
+
+def test_a_secret_that_comes_later_is_waited_for(empty: Namespace, store: Store) -> None:
+    empty.apply(deployment("iris", "s3://models/iris/model.joblib", credentials="store"))
+    empty.watch("services.serving.knative.dev", "iris", lambda found: True)
+    empty.apply(store.secret())
+    empty.wait_ready("iris", seconds=180)

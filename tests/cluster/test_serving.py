@@ -1,0 +1,139 @@
+"""The main job: a model answers, goes to zero, comes back, changes, and leaves nothing behind."""
+
+import json
+import time
+
+from cluster.support import (
+    LOADED,
+    READY,
+    Ingress,
+    Namespace,
+    Trained,
+    annotation,
+    condition,
+    constant_requests,
+    deployment,
+    eventually,
+    is_ready,
+)
+
+IRIS = "s3://models/iris/model.joblib"
+ALWAYS_TWO = "s3://models/always-two/model.joblib"
+
+
+def test_four_lines_of_yaml_answer_like_scikit_learn(namespace: Namespace, ingress: Ingress, iris: Trained) -> None:
+    namespace.apply(deployment("iris", IRIS, credentials="store"))
+    served = namespace.wait_ready("iris")
+
+    assert ingress.predict(served, iris.rows).predicted == iris.answers
+    assert condition(served, LOADED)["status"] == "True"
+    assert annotation(served, "ready-revision") == "iris-00001"
+    assert served["spec"]["replicas"] == 0, "the Deployment itself is parked"
+    assert not [pod for pod in namespace.list("pods") if "-deployment-" not in pod["metadata"]["name"]]
+
+
+def test_the_plugin_creates_predicts_and_deletes(namespace: Namespace, iris: Trained) -> None:
+    create = namespace.run("kubectl", "serve", "create", "iris", "--model", IRIS, "--credentials", "store")
+    assert create.stdout == "deployment.apps/iris served\n"
+
+    answer = namespace.kubectl("serve", "predict", "iris", json.dumps(iris.rows))
+    assert json.loads(answer)["outputs"][0]["data"] == iris.answers
+
+    namespace.kubectl("serve", "delete", "iris")
+    assert namespace.list("deployments") == []
+    assert namespace.list("services.serving.knative.dev") == []
+
+
+def test_both_ways_in_make_the_same_service(namespace: Namespace) -> None:
+    namespace.run("kubectl", "serve", "create", "iris", "--model", IRIS, "--credentials", "store", "--no-wait")
+    created = namespace.watch("services.serving.knative.dev", "iris", lambda found: True)
+    namespace.kubectl("delete", "deployment", "iris", "--cascade=foreground")
+    namespace.apply(deployment("iris", IRIS, credentials="store"))
+    applied = namespace.watch("services.serving.knative.dev", "iris", lambda found: True)
+
+    assert applied["metadata"]["uid"] != created["metadata"]["uid"]
+    assert applied["spec"] == created["spec"]
+
+
+def test_goes_to_zero_and_comes_back_on_a_request(namespace: Namespace, ingress: Ingress, iris: Trained) -> None:
+    namespace.apply(deployment("iris", IRIS, credentials="store", window="6s"))
+    namespace.wait_ready("iris")
+    namespace.wait_scaled_to_zero("iris")
+
+    asleep = namespace.get("deployment", "iris")
+    assert is_ready(asleep), "a model at zero is ready"
+    assert condition(asleep, LOADED)["status"] == "True"
+
+    began = time.monotonic()
+    assert ingress.predict(asleep, iris.rows).predicted == iris.answers
+    print(f"cold start: {time.monotonic() - began:.1f} s")
+
+
+def test_a_new_model_takes_over_without_a_failed_request(
+    namespace: Namespace, ingress: Ingress, iris: Trained, always_two: Trained
+) -> None:
+    row = iris.rows[:1]
+    assert iris.answers[:1] != always_two.answers[:1]
+    namespace.apply(deployment("iris", IRIS, credentials="store"))
+    served = namespace.wait_ready("iris")
+
+    with constant_requests(lambda: ingress.predict(served, row)) as requests:
+        eventually(lambda: iris.answers[:1] in requests.predictions, 30, "the first model answers")
+        namespace.apply(deployment("iris", ALWAYS_TWO, credentials="store"))
+        changed = namespace.wait_ready("iris")
+        eventually(lambda: requests.predictions[-1] == always_two.answers[:1], 30, "the second model answers")
+
+    print(f"{len(requests.answers)} requests, {len(requests.failed)} failed")
+    assert requests.failed == []
+    assert annotation(served, "ready-revision") == "iris-00001"
+    assert annotation(changed, "ready-revision") == "iris-00002"
+
+
+def test_kubectl_wait_is_enough(namespace: Namespace) -> None:
+    namespace.apply(deployment("iris", IRIS, credentials="store"))
+    said = namespace.kubectl("wait", f"--for=condition={READY}", "deployment/iris", "--timeout=2m")
+    assert said == "deployment.apps/iris condition met\n"
+
+
+def test_deleting_the_deployment_leaves_nothing_behind(namespace: Namespace) -> None:
+    before = everything_in(namespace)
+    namespace.apply(deployment("iris", IRIS, credentials="store"))
+    namespace.wait_ready("iris")
+    assert everything_in(namespace) > before
+
+    namespace.kubectl("delete", "deployment", "iris")
+
+    eventually(lambda: everything_in(namespace) <= before, 120, "only what was there before")
+
+
+def test_taking_the_annotation_off_gives_the_plain_deployment_back(namespace: Namespace) -> None:
+    container = {"name": "own", "image": "dev.local/kubectl-serve/versitygw:1.8.0", "ports": [{"containerPort": 8080}]}
+    labels = {"app": "own"}
+    spec = {
+        "replicas": 2,
+        "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+    }
+    plain = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "own"}, "spec": spec}
+    namespace.apply(plain)
+    written = namespace.get("deployment", "own")
+    namespace.kubectl("delete", "deployment", "own")
+
+    namespace.apply(deployment("own", IRIS, spec, credentials="store"))
+    namespace.watch("services.serving.knative.dev", "own", lambda found: True)
+    namespace.kubectl("annotate", "deployment", "own", "kubectl-serve.dev/model-", "kubectl-serve.dev/credentials-")
+
+    given_back = namespace.get("deployment", "own")
+    assert given_back["spec"] == written["spec"]
+    assert [key for key in given_back["metadata"].get("labels", {}) if key.startswith("kubectl-serve.dev/")] == []
+    namespace.kubectl("wait", "--for=delete", "services.serving.knative.dev/own", "--timeout=60s")
+    left = [key for key in given_back["metadata"]["annotations"] if key.startswith("kubectl-serve.dev/")]
+    assert left == []
+
+
+def everything_in(namespace: Namespace) -> set[tuple[str, str]]:
+    """Every object of every kind that can be listed there; Events only tell what was."""
+    kinds = namespace.kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()
+    listed = ",".join(kind for kind in kinds if not kind.startswith("events"))
+    names = namespace.kubectl("get", listed, "--ignore-not-found", "-o", "name").split()
+    return {(kind, name) for kind, name in (line.split("/", 1) for line in names)}
