@@ -119,10 +119,7 @@ _REFUSALS = (
     ),
 )
 
-_WARNINGS = (
-    ("FieldIgnored", "it has no meaning for a Knative Service and is left out: {why}.", ""),
-    ("RunningReplaced", "the running replicas are replaced by a Knative Service.", ""),
-)
+_WARNINGS = (("FieldIgnored", "it has no meaning for a Knative Service and is left out: {why}.", ""),)
 
 _CHOICES = (
     ("FormatFromURI", "format {format}, because the model's name ends in {suffix}.", ""),
@@ -181,6 +178,7 @@ _CONDITIONS = (
         "Rename the Deployment, or delete that Knative Service.",
     ),
     ("NotAccepted", "the API server refuses the Knative Service.", "See the message; correct the Deployment."),
+    ("KnativeMissing", "the cluster has no Knative Serving.", "Install it; the Knative Service is made as soon as it can."),
 )
 
 CATALOGUE: dict[str, Reason] = {

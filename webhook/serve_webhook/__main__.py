@@ -1,0 +1,90 @@
+"""The server's command: arguments in, exit code out.
+
+0: stopped as asked; 1: something failed that should not (the container starts anew); 2: it cannot be started like this.
+"""
+
+import argparse
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from serve_webhook import logs, settings
+from serve_webhook.api import ApiError
+from serve_webhook.process import Options, Replica
+
+logger = logging.getLogger("serve_webhook")
+
+
+def run() -> NoReturn:
+    """The entry point ``kubectl-serve-webhook``."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code."""
+    args = _parser().parse_args(arguments)
+    logs.configure(sys.stderr, args.log_level)
+    try:
+        configuration = settings.load(args.settings, args.runtimes)
+    except settings.SettingsError as error:
+        for fault in str(error).splitlines():
+            logger.error("%s", fault)
+        return 2
+    options = Options(
+        identity=args.identity,
+        settings=args.settings,
+        runtimes=args.runtimes,
+        host=args.host,
+        port=args.port,
+        health_port=args.health_port,
+        drain_seconds=args.drain_seconds,
+    )
+    try:
+        asyncio.run(_serve(options, configuration, args.kubeconfig))
+    except ApiError as error:
+        logger.error("%s", error)
+        return 2
+    except Exception:
+        logger.exception("The server failed.")
+        return 1
+    logger.info("Stopped.")
+    return 0
+
+
+async def _serve(options: Options, configuration: settings.Configuration, kubeconfig: str | None) -> None:
+    from serve_webhook.cluster import Cluster  # half of the start-up time: not for --help  # noqa: PLC0415
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with await Cluster.connect(kubeconfig) as cluster:
+        await Replica(cluster, options, configuration).run(stop)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kubectl-serve-webhook", description="Answers admission reviews and reconciles served Deployments."
+    )
+    folder = Path("/etc/kubectl-serve")
+    parser.add_argument("--settings", type=Path, default=folder / "settings.yaml", metavar="FILE")
+    parser.add_argument("--runtimes", type=Path, default=folder / "runtimes", metavar="FOLDER")
+    parser.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104 - a pod's is not known
+    parser.add_argument("--port", type=int, default=8443, help="admission, over TLS")
+    parser.add_argument("--health-port", type=int, default=8080, help="/healthz, /readyz and /metrics")
+    parser.add_argument("--identity", default=socket.gethostname(), help="name in the Lease and in Events")
+    parser.add_argument("--drain-seconds", type=float, default=5.0, help="between SIGTERM and the last answer")
+    parser.add_argument(
+        "--kubeconfig", metavar="FILE", help="the cluster; by default the one around the pod"
+    )
+    parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+    return parser
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,137 @@
+"""What the server asks of the Kubernetes API: resources, operations and the errors they end in.
+
+The one implementation is in :mod:`serve_webhook.cluster`; everything else depends on this page only, so that no client
+library is imported where it is not needed.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import quote
+
+from serve_core.json import JsonObject
+
+
+class ApiError(Exception):
+    """The API server did not do what it was asked to. ``message`` is its own sentence."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+
+
+class UnavailableError(ApiError):
+    """Nobody answered, or the answer was "not now" (5xx, 429, time-out): worth trying again."""
+
+
+class NotFoundError(ApiError):
+    """The object, or the whole resource, does not exist."""
+
+
+class ConflictError(ApiError):
+    """Somebody else was there first: another version, another field manager, another UID."""
+
+
+class GoneError(ApiError):
+    """The resource version is too old: list again."""
+
+
+class ForbiddenError(ApiError):
+    """RBAC does not allow it."""
+
+
+class RejectedError(ApiError):
+    """The object is invalid, or an admission webhook denied it: trying again does not help."""
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One kind of object and where it lives."""
+
+    api_version: str
+    kind: str
+    plural: str
+
+    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
+        root = f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
+        parts = [f"namespaces/{quote(namespace, safe='')}"] if namespace else []
+        parts.append(self.plural)
+        parts += [quote(part, safe="") for part in (name, subresource) if part]
+        return "/".join([root, *parts])
+
+    def identity(self, namespace: str = "", name: str = "") -> JsonObject:
+        """The head that every applied object has."""
+        metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
+        return {"apiVersion": self.api_version, "kind": self.kind, "metadata": metadata}
+
+
+DEPLOYMENTS = Resource("apps/v1", "Deployment", "deployments")
+KNATIVE_SERVICES = Resource("serving.knative.dev/v1", "Service", "services")
+PODS = Resource("v1", "Pod", "pods")
+CONFIG_MAPS = Resource("v1", "ConfigMap", "configmaps")
+SECRETS = Resource("v1", "Secret", "secrets")
+EVENTS = Resource("events.k8s.io/v1", "Event", "events")
+LEASES = Resource("coordination.k8s.io/v1", "Lease", "leases")
+MUTATING_WEBHOOKS = Resource(
+    "admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations"
+)
+VALIDATING_WEBHOOKS = Resource(
+    "admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations"
+)
+
+
+@dataclass(frozen=True)
+class WatchEvent:
+    """``type`` is ADDED, MODIFIED, DELETED or BOOKMARK."""
+
+    type: str
+    object: JsonObject
+
+
+class Api(Protocol):
+    """Every operation raises an :class:`ApiError`."""
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> JsonObject: ...
+
+    async def list(
+        self, resource: Resource, namespace: str, selectors: Mapping[str, str]
+    ) -> tuple[list[JsonObject], str]:
+        """All objects and the resource version to watch from. ``selectors``: labelSelector, fieldSelector."""
+        ...
+
+    def watch(
+        self, resource: Resource, namespace: str, selectors: Mapping[str, str], version: str, seconds: int
+    ) -> AsyncIterator[WatchEvent]:
+        """The changes after ``version``, for ``seconds`` at most."""
+        ...
+
+    async def create(self, resource: Resource, manifest: JsonObject) -> JsonObject: ...
+
+    async def replace(self, resource: Resource, manifest: JsonObject) -> JsonObject:
+        """Put ``manifest`` in the object's place; its resource version must still be the live one."""
+        ...
+
+    async def apply(
+        self, resource: Resource, manifest: JsonObject, *, subresource: str = "", force: bool = True
+    ) -> JsonObject:
+        """Server-side apply as the field manager ``kubectl-serve``."""
+        ...
+
+    async def merge(self, resource: Resource, namespace: str, name: str, patch: JsonObject) -> JsonObject:
+        """JSON merge patch (RFC 7396)."""
+        ...
+
+    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
+        """Delete the object if it still has this UID; its dependents follow in the background."""
+        ...
+
+    async def log(self, namespace: str, pod: str, container: str, *, lines: int, size: int) -> str:
+        """The last ``lines`` lines of a container's log, ``size`` bytes at most."""
+        ...
+
+
+def key(manifest: JsonObject) -> tuple[str, str]:
+    """Namespace (empty for cluster-scoped objects) and name."""
+    metadata = manifest["metadata"]
+    return metadata.get("namespace", ""), metadata["name"]

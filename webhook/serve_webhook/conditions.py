@@ -1,0 +1,185 @@
+"""The conditions that a Deployment is given, from what was observed. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from serve_core.json import JsonObject
+from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, LOADER_CONTAINER
+from serve_core.reasons import condition_message
+from serve_webhook import pods
+from serve_webhook.pods import Finding
+
+LONGEST = 1500
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A Deployment's condition; ``status`` is True, False or Unknown."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+
+
+def stored(deployment: JsonObject, kind: str) -> Condition | None:
+    """The condition as it stands on the Deployment."""
+    for entry in (deployment.get("status") or {}).get("conditions") or []:
+        if entry["type"] == kind:
+            return Condition(kind, entry["status"], entry.get("reason") or "", entry.get("message") or "")
+    return None
+
+
+def entries(conditions: Sequence[Condition], deployment: JsonObject, now: datetime) -> list[JsonObject]:
+    """The conditions as the API has them. A time of transition stays where the status does."""
+    before = {entry["type"]: entry for entry in (deployment.get("status") or {}).get("conditions") or []}
+    moment = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return [
+        {
+            "type": condition.type,
+            "status": condition.status,
+            "reason": condition.reason,
+            "message": condition.message,
+            "lastUpdateTime": moment,
+            "lastTransitionTime": old["lastTransitionTime"]
+            if (old := before.get(condition.type)) and old["status"] == condition.status
+            else moment,
+        }
+        for condition in conditions
+    ]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a Knative Service is. Its conditions count only when they speak of its present generation."""
+
+    service: JsonObject
+    name: str
+    pods: Sequence[JsonObject]
+    lines: Mapping[str, JsonObject]
+    """The last line of each running loader's log, by pod."""
+    reported: Condition | None
+    """ModelLoaded as it stands on the Deployment."""
+    reported_revision: str
+    """The ready revision as it stands on the Deployment."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether Knative has seen the present generation."""
+        return bool(self._status.get("observedGeneration") == self.service["metadata"].get("generation"))
+
+    @property
+    def _status(self) -> JsonObject:
+        return self.service.get("status") or {}
+
+    @property
+    def created(self) -> str:
+        return str(self._status.get("latestCreatedRevisionName") or "")
+
+    @property
+    def ready(self) -> str:
+        return str(self._status.get("latestReadyRevisionName") or "")
+
+    @property
+    def url(self) -> str:
+        return str(self._status.get("url") or "")
+
+    def knative(self, kind: str) -> JsonObject:
+        """One of Knative's conditions; empty if it is not there."""
+        found: JsonObject = next((c for c in self._status.get("conditions") or [] if c["type"] == kind), {})
+        return found
+
+    @property
+    def own_pods(self) -> list[JsonObject]:
+        """Those of the newest revision."""
+        return pods.of_revision(self.pods, self.created)
+
+    @property
+    def has_loader(self) -> bool:
+        spec = self.service["spec"]["template"]["spec"]
+        return any(container["name"] == LOADER_CONTAINER for container in spec.get("initContainers") or [])
+
+
+def model_loaded(progress: Progress) -> Condition:
+    """Whether the newest revision's model is on its pods. With no pods, what was last said of this revision."""
+    return Condition(CONDITION_MODEL_LOADED, *_parts(_model_loaded(progress)))
+
+
+def _model_loaded(progress: Progress) -> Finding:
+    reported = progress.reported
+    if not progress.has_loader:
+        return Finding("True", "NotNeeded", condition_message("NotNeeded"))
+    loading = Finding("Unknown", "Loading", condition_message("Loading"))
+    if not progress.settled:
+        return _again(reported) if reported else loading
+    findings = [pods.loading(pod, progress.lines.get(_name(pod), {}), progress.name) for pod in progress.own_pods]
+    is_ready = progress.created == progress.ready
+    if findings:
+        found = min(findings, key=_order)
+        # A pod that joins or wakes up says nothing against a model that has been loaded before.
+        if found.code == "Loading" and is_ready and reported and reported.status == "True":
+            return _again(reported)
+        return found
+    if is_ready and reported and progress.reported_revision == progress.ready:
+        return _again(reported)
+    if is_ready and progress.ready:
+        return Finding("True", "Loaded", condition_message("Loaded"))
+    if progress.knative("ConfigurationsReady").get("status") == "False" and reported and reported.status == "False":
+        return _again(reported)
+    return loading
+
+
+def _order(finding: Finding) -> int:
+    """One pod that has the model is enough; a failure says more than "loading"."""
+    return {"True": 0, "False": 1}.get(finding.status, 3 if finding.code == "Loading" else 2)
+
+
+def _again(condition: Condition) -> Finding:
+    return Finding(condition.status, condition.reason, condition.message)
+
+
+def ready(progress: Progress, loaded: Condition) -> Condition:
+    """Whether the newest revision answers."""
+    return Condition(CONDITION_READY, *_parts(_ready(progress, loaded)))
+
+
+def _ready(progress: Progress, loaded: Condition) -> Finding:
+    if not progress.settled:
+        return Finding("Unknown", "Progressing", condition_message("Progressing"))
+    if loaded.status == "False":
+        return Finding("False", "ModelNotLoaded", loaded.message + _still_serving(progress))
+    overall, revision = progress.knative("Ready"), progress.knative("ConfigurationsReady")
+    if overall.get("status") == "True":
+        return Finding("True", "Ready", condition_message("Ready") + (f" URL: {progress.url}" if progress.url else ""))
+    trouble = next(filter(None, (pods.serving(pod, progress.name) for pod in progress.own_pods)), None)
+    if trouble or revision.get("status") == "False":
+        said = trouble.message if trouble else _said(revision)
+        message = f"{condition_message('RevisionFailed', name=progress.name)} {said}"
+        return Finding("False", "RevisionFailed", message + _still_serving(progress))
+    if overall.get("status") == "False":
+        message = f"{condition_message('ServiceNotReady', name=progress.name)} {_said(overall)}"
+        return Finding("False", "ServiceNotReady", message + _still_serving(progress))
+    details = loaded.message if loaded.status != "True" else _said(overall)
+    return Finding("Unknown", "Progressing", f"{condition_message('Progressing')} {details}".strip())
+
+
+def _still_serving(progress: Progress) -> str:
+    if not progress.ready or progress.ready == progress.created:
+        return ""
+    return f" Revision {progress.ready} goes on serving."
+
+
+def _said(condition: JsonObject) -> str:
+    """What Knative says, on one line."""
+    said = ": ".join(str(condition[key]) for key in ("reason", "message") if condition.get(key))
+    return " ".join(said.split())
+
+
+def _parts(finding: Finding) -> tuple[str, str, str]:
+    message = finding.message[:1].upper() + finding.message[1:]
+    return finding.status, finding.code, message[:LONGEST]
+
+
+def _name(pod: JsonObject) -> str:
+    return str(pod["metadata"]["name"])

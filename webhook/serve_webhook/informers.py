@@ -1,0 +1,137 @@
+"""A copy of some of the cluster's objects, kept fresh by one watch."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterator, Mapping
+from typing import NoReturn
+
+from serve_core.json import JsonObject
+from serve_webhook.api import Api, ApiError, GoneError, NotFoundError, Resource, key
+from serve_webhook.workqueue import backoff
+
+Name = tuple[str, str]
+Handler = Callable[[JsonObject | None, JsonObject | None], None]
+"""Called with an object as it was and as it is; ``None`` stands for "not there"."""
+
+logger = logging.getLogger(__name__)
+
+WATCH_SECONDS = (120, 180)
+"""How long one watch lasts: short enough to notice a connection that died in silence, jittered against herds."""
+
+
+def without_managed_fields(manifest: JsonObject) -> JsonObject:
+    """The object without the half of it that nobody here reads."""
+    return manifest | {"metadata": {k: v for k, v in manifest["metadata"].items() if k != "managedFields"}}
+
+
+class Informer:
+    """Lists and watches one resource by selector; the newest state of each object by namespace and name."""
+
+    def __init__(
+        self,
+        api: Api,
+        resource: Resource,
+        *,
+        namespace: str = "",
+        selectors: Mapping[str, str] | None = None,
+        trim: Callable[[JsonObject], JsonObject] = without_managed_fields,
+        optional: bool = False,
+        restarted: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """``optional``: the resource itself may be missing from the cluster, which counts as no objects.
+        ``restarted`` is told the resource's plural each time that everything has to be listed again."""
+        self._api = api
+        self._resource = resource
+        self._namespace = namespace
+        self._selectors = dict(selectors or {})
+        self._trim = trim
+        self._optional = optional
+        self._restarted = restarted
+        self._objects: dict[Name, JsonObject] = {}
+        self._handlers: list[Handler] = []
+        self._seen = 0
+        self.synced = asyncio.Event()
+
+    def __iter__(self) -> Iterator[JsonObject]:
+        return iter(list(self._objects.values()))
+
+    def get(self, namespace: str, name: str) -> JsonObject | None:
+        return self._objects.get((namespace, name))
+
+    def subscribe(self, handler: Handler) -> Callable[[], None]:
+        """Call ``handler`` with every change from now on; what is returned ends that."""
+        self._handlers.append(handler)
+        return lambda: self._handlers.remove(handler)
+
+    def remember(self, manifest: JsonObject) -> None:
+        """Take in the answer to a write, so that nobody acts on the state before it."""
+        # The watch may be ahead of the answer: what it has passed and does not have was deleted since.
+        if key(manifest) in self._objects or _version(manifest) > self._seen:
+            self._put(manifest)
+
+    async def run(self) -> NoReturn:
+        """List and watch until cancelled."""
+        attempt = 0
+        while True:
+            try:
+                version = await self._relist()
+                while True:
+                    version = await self._follow(version)
+                    attempt = 0
+            except GoneError:
+                logger.info("Listing %s again: the watch is too old.", self._resource.plural)
+            except ApiError as error:
+                if self._optional and isinstance(error, NotFoundError):
+                    self._replace([])
+                logger.warning("The watch of %s failed: %s", self._resource.plural, error)
+            self._restarted(self._resource.plural)
+            await asyncio.sleep(backoff(attempt))
+            attempt += 1
+
+    async def _relist(self) -> str:
+        objects, version = await self._api.list(self._resource, self._namespace, self._selectors)
+        self._replace(objects)
+        self._seen = int(version)
+        return version
+
+    async def _follow(self, version: str) -> str:
+        seconds = random.randint(*WATCH_SECONDS)  # noqa: S311 - jitter, not a secret
+        async for event in self._api.watch(self._resource, self._namespace, self._selectors, version, seconds):
+            version = event.object["metadata"]["resourceVersion"]
+            self._seen = int(version)
+            if event.type == "DELETED":
+                self._drop(key(event.object))
+            elif event.type != "BOOKMARK":
+                self._put(event.object)
+        return version
+
+    def _replace(self, objects: list[JsonObject]) -> None:
+        names = {key(manifest) for manifest in objects}
+        for gone in [name for name in self._objects if name not in names]:
+            self._drop(gone)
+        for manifest in objects:
+            # Items of a list carry neither kind nor version of their own.
+            self._put({"apiVersion": self._resource.api_version, "kind": self._resource.kind} | manifest)
+        self.synced.set()
+
+    def _put(self, manifest: JsonObject) -> None:
+        name = key(manifest)
+        old = self._objects.get(name)
+        if old and _version(old) >= _version(manifest):
+            return
+        self._objects[name] = new = self._trim(manifest)
+        self._tell(old, new)
+
+    def _drop(self, name: Name) -> None:
+        if old := self._objects.pop(name, None):
+            self._tell(old, None)
+
+    def _tell(self, old: JsonObject | None, new: JsonObject | None) -> None:
+        for handler in self._handlers:
+            handler(old, new)
+
+
+def _version(manifest: JsonObject) -> int:
+    """Resource versions of one resource can be compared as integers (Kubernetes API conventions since 1.35)."""
+    return int(manifest["metadata"]["resourceVersion"])

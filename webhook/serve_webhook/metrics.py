@@ -1,0 +1,66 @@
+"""What the server counts, for Prometheus."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+
+class Metrics:
+    """One registry of one server; every name starts with ``kubectl_serve_``."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self.reviews = Counter(
+            "kubectl_serve_admission_reviews",
+            "Admission reviews answered.",
+            ("review", "decision"),
+            registry=self._registry,
+        )
+        self.review_seconds = Histogram(
+            "kubectl_serve_admission_review_seconds",
+            "From the request's last byte to the answer.",
+            ("review",),
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
+            registry=self._registry,
+        )
+        self.reconciles = Counter(
+            "kubectl_serve_reconciles",
+            "Deployments reconciled.",
+            ("result",),
+            registry=self._registry,
+        )
+        self.writes = Counter(
+            "kubectl_serve_writes",
+            "Objects written by the reconciler.",
+            ("what",),
+            registry=self._registry,
+        )
+        self.queue = Gauge("kubectl_serve_queue_length", "Names that wait to be reconciled.", registry=self._registry)
+        self.leading = Gauge("kubectl_serve_leading", "1 while this replica reconciles.", registry=self._registry)
+        self.watch_restarts = Counter(
+            "kubectl_serve_watch_restarts",
+            "Times that a resource had to be listed again.",
+            ("resource",),
+            registry=self._registry,
+        )
+        self.certificate_expiry = Gauge(
+            "kubectl_serve_certificate_expiry_timestamp_seconds",
+            "When the serving certificate ends (Unix time).",
+            registry=self._registry,
+        )
+        self.certificate_trusted = Gauge(
+            "kubectl_serve_certificate_trusted",
+            "1 if the API server's bundles verify the serving certificate, as the leader sees it.",
+            registry=self._registry,
+        )
+        self.settings_valid = Gauge(
+            "kubectl_serve_settings_valid",
+            "0 while the mounted settings or runtimes are broken and older ones are in use.",
+            registry=self._registry,
+        )
+
+    def watch_restarted(self, resource: str) -> None:
+        self.watch_restarts.labels(resource).inc()
+
+    def render(self) -> bytes:
+        """The text exposition format, version 0.0.4."""
+        return generate_latest(self._registry)

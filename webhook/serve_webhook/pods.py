@@ -1,0 +1,207 @@
+"""What keeps a pod from serving, told from its status and its loader's last words. Pure.
+
+Knative does not look at init containers, so that a failing download would show only as a deadline that passed.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from serve_core.json import JsonObject
+from serve_core.names import LOADER_CONTAINER
+from serve_core.reasons import CATALOGUE, Kind, condition_message
+
+REVISION_LABEL = "serving.knative.dev/revision"
+QUEUE_PROXY = "queue-proxy"
+LONGEST = 800
+"""Characters of what a pod says about itself."""
+
+_PULL_FAILURES = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"}
+)
+_START_FAILURES = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """``status``: True, False or Unknown, as in a condition; ``code``: its reason."""
+
+    status: str
+    code: str
+    message: str
+
+
+def trim(pod: JsonObject) -> JsonObject:
+    """The part of a pod that is read here: served models may have many."""
+    metadata, spec, status = pod["metadata"], pod.get("spec") or {}, pod.get("status") or {}
+    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "labels")
+    return {
+        "metadata": {key: metadata[key] for key in kept if key in metadata},
+        "spec": {"initContainers": [{"name": container["name"]} for container in spec.get("initContainers") or []]},
+        "status": {
+            key: status[key]
+            for key in ("phase", "conditions", "initContainerStatuses", "containerStatuses")
+            if key in status
+        },
+    }
+
+
+def of_revision(pods: Sequence[JsonObject], revision: str) -> list[JsonObject]:
+    """The pods of a revision that are not on their way out, oldest first."""
+    found = [
+        pod
+        for pod in pods
+        if (pod["metadata"].get("labels") or {}).get(REVISION_LABEL) == revision
+        and "deletionTimestamp" not in pod["metadata"]
+    ]
+    return sorted(found, key=lambda pod: (pod["metadata"].get("creationTimestamp") or "", pod["metadata"]["name"]))
+
+
+def loader_is_running(pod: JsonObject) -> bool:
+    return "running" in (_loader_status(pod).get("state") or {})
+
+
+def last_line(log: str) -> JsonObject:
+    """The last JSON object of the loader's log; empty if there is none."""
+    for line in reversed(log.splitlines()):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and "event" in entry:
+            return entry
+    return {}
+
+
+def loading(pod: JsonObject, line: JsonObject, name: str) -> Finding:
+    """How far the loader of this pod is. ``line``: the last of its log; ``name``: the Deployment's."""
+    status = _loader_status(pod)
+    state, before = status.get("state") or {}, (status.get("lastState") or {}).get("terminated")
+    if terminated := state.get("terminated"):
+        return _ended(terminated, name)
+    if "running" in state:
+        return _running(line, before, name)
+    if unschedulable := _unschedulable(pod):
+        return unschedulable
+    waiting = state.get("waiting") or {}
+    if (reason := waiting.get("reason")) in _PULL_FAILURES:
+        return _finding("False", "ImagePullFailed", waiting)
+    if reason in _START_FAILURES:
+        return _finding("False", "LoaderCrashed", waiting, name=name)
+    if before:
+        return _ended(before, name)
+    return Finding("Unknown", "Loading", "Waiting for the pod's containers to start.")
+
+
+def serving(pod: JsonObject, name: str) -> Finding | None:
+    """What keeps the model server of this pod from serving; ``None`` if nothing is known to."""
+    if unschedulable := _unschedulable(pod):
+        return unschedulable
+    for status in (pod.get("status") or {}).get("containerStatuses") or []:
+        state = status.get("state") or {}
+        waiting = state.get("waiting") or {}
+        ended = state.get("terminated") or (status.get("lastState") or {}).get("terminated") or {}
+        reason = waiting.get("reason")
+        if reason in _PULL_FAILURES:
+            return _finding("False", "ImagePullFailed", waiting)
+        if status["name"] == QUEUE_PROXY or "running" in state:
+            continue
+        if ended.get("reason") == "OOMKilled":
+            return _finding("False", "OutOfMemory", {"message": f"Container {status['name']}."})
+        if reason in _START_FAILURES:
+            return _finding("False", "ServerCrashed", waiting, name=name)
+        if ended and ended.get("exitCode") != 0:
+            said = f"Container {status['name']} ended with exit code {ended.get('exitCode')}."
+            return _finding("False", "ServerCrashed", {"message": said}, name=name)
+    return None
+
+
+def _loader_status(pod: JsonObject) -> JsonObject:
+    statuses = (pod.get("status") or {}).get("initContainerStatuses") or []
+    found: JsonObject = next((status for status in statuses if status["name"] == LOADER_CONTAINER), {})
+    return found
+
+
+def _unschedulable(pod: JsonObject) -> Finding | None:
+    for condition in (pod.get("status") or {}).get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
+            return _finding("False", "Unschedulable", condition)
+    return None
+
+
+def _running(line: JsonObject, before: JsonObject | None, name: str) -> Finding:
+    event = line.get("event")
+    if event in ("retry", "failed"):
+        return _said(line, "Unknown" if event == "retry" else "False", name)
+    if event in ("plan", "progress"):
+        return Finding("Unknown", "Loading", _progress(line))
+    # It has just started: what ended the run before is still the best that is known.
+    return _ended(before, name) if before else Finding("Unknown", "Loading", condition_message("Loading"))
+
+
+def _ended(terminated: JsonObject, name: str) -> Finding:
+    words = _object(terminated.get("message"))
+    if terminated.get("exitCode") == 0:
+        return Finding("True", "Loaded", _loaded(words))
+    if terminated.get("reason") == "OOMKilled":
+        return _finding("False", "OutOfMemory", {"message": f"Container {LOADER_CONTAINER}."})
+    if words.get("code") == "Interrupted":
+        return _said(words, "Unknown", name)
+    if "code" in words:
+        return _said(words, "False", name)
+    said = f"Exit code {terminated.get('exitCode')}."
+    return _finding("False", "LoaderCrashed", {"message": said}, name=name)
+
+
+def _said(words: Mapping[str, object], status: str, name: str) -> Finding:
+    """The loader's own code, sentence and hint."""
+    code, message = str(words.get("code")), str(words.get("message") or "")
+    reason = CATALOGUE.get(code)
+    if reason is None or reason.kind is not Kind.CONDITION:
+        return _finding(status, "LoaderCrashed", {"message": message}, name=name)
+    if not message:
+        return Finding(status, code, condition_message(code))
+    return Finding(status, code, f"{_sentence(message)} {words.get('hint') or reason.hint}".strip()[:LONGEST])
+
+
+def _finding(status: str, code: str, said: Mapping[str, object], **words: str) -> Finding:
+    """A code of ours, with what the kubelet or the scheduler says about it."""
+    detail = " ".join(str(said.get("message") or "").split())[:LONGEST]
+    return Finding(status, code, f"{condition_message(code, **words)} {detail}".strip())
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else text + "."
+
+
+def _object(text: object) -> JsonObject:
+    try:
+        words = json.loads(str(text))
+    except ValueError:
+        return {}
+    return words if isinstance(words, dict) else {}
+
+
+def _progress(line: JsonObject) -> str:
+    done, total = line.get("bytes"), line.get("total")
+    if line.get("event") == "plan":
+        done, total = 0, done
+    if not isinstance(done, int) or not isinstance(total, int) or total <= 0:
+        return condition_message("Loading")
+    return f"Downloaded {_size(done)} of {_size(total)} ({100 * done // total} %)."
+
+
+def _loaded(words: JsonObject) -> str:
+    size, files, seconds = words.get("bytes"), words.get("files"), words.get("seconds")
+    if not isinstance(size, int) or not isinstance(files, int) or not isinstance(seconds, int | float):
+        return condition_message("Loaded")
+    return f"Downloaded {_size(size)} in {files} file{'' if files == 1 else 's'} in {seconds:.1f} s."
+
+
+def _size(size: float) -> str:
+    for unit in _UNITS:
+        if size < 1024 or unit == _UNITS[-1]:
+            break
+        size /= 1024
+    return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"

@@ -1,0 +1,182 @@
+"""The life of one replica: start, serve, lead when it is its turn, stop without dropping a request.
+
+Every replica answers reviews; one of them, by the Lease, also keeps the certificates and reconciles.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from serve_core.facts import PlatformFacts
+from serve_core.names import DEPLOYMENT_LABEL, NAMESPACE, SERVED_LABEL
+from serve_webhook import pods, server, settings
+from serve_webhook.api import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    KNATIVE_SERVICES,
+    MUTATING_WEBHOOKS,
+    PODS,
+    SECRETS,
+    VALIDATING_WEBHOOKS,
+    Api,
+    Resource,
+)
+from serve_webhook.events import Recorder
+from serve_webhook.informers import Informer
+from serve_webhook.lease import Election
+from serve_webhook.metrics import Metrics
+from serve_webhook.reconciler import Reconciler
+from serve_webhook.settings import Configuration
+from serve_webhook.trust import SECRET, WEBHOOKS, Keeper, Presented
+
+FEATURES = ("knative-serving", "config-features")
+"""Namespace and name of the ConfigMap of Knative's feature flags."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a replica is started with."""
+
+    identity: str
+    settings: Path
+    runtimes: Path
+    host: str = "0.0.0.0"  # noqa: S104 - a pod's address is not known beforehand
+    port: int = 8443
+    health_port: int = 8080
+    drain_seconds: float = server.DRAIN_SECONDS
+
+
+class Replica:
+    """One process of the server. ``configuration`` is what its files said at the start."""
+
+    def __init__(self, api: Api, options: Options, configuration: Configuration) -> None:
+        self._api = api
+        self._options = options
+        self._configuration = configuration
+        self._metrics = Metrics()
+        self._metrics.settings_valid.set(1)
+        self._context = server.tls_context()
+        self._features = self._single(CONFIG_MAPS, *FEATURES)
+        self._secrets = self._single(SECRETS, NAMESPACE, SECRET)
+        self._deployments = self._informer(DEPLOYMENTS, selectors={"labelSelector": f"{SERVED_LABEL}=true"})
+        self._presented = Presented(self._secrets, self._context, self._metrics)
+        self._reconciler: Reconciler | None = None
+        self._answering = False
+        self._stopping = False
+        self._features.subscribe(lambda _old, _new: self._facts_changed())
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until ``stop`` is set; then go out of service, answer what still comes, and return.
+
+        Raises what no part of the server could handle, as an ExceptionGroup.
+        """
+        health = server.health_app(self._missing, self._metrics)
+        async with (
+            server.serving(health, self._options.host, self._options.health_port),
+            asyncio.TaskGroup() as group,
+        ):
+            tasks = [group.create_task(part) for part in self._parts()]
+            election = Election(self._api, self._options.identity, _now)
+            campaign = group.create_task(election.campaign(self._lead))
+            await stop.wait()
+            logger.info("Stopping: out of service within %.0f s.", self._options.drain_seconds)
+            self._stopping = True
+            # The Lease goes first, so that another replica leads while this one still answers.
+            campaign.cancel()
+            await asyncio.sleep(self._options.drain_seconds)
+            for task in tasks:
+                task.cancel()
+
+    def _parts(self) -> list[Coroutine[Any, Any, NoReturn]]:
+        files = settings.follow(
+            self._options.settings, self._options.runtimes, self._configured, self._metrics.settings_valid.set
+        )
+        return [self._features.run(), self._secrets.run(), self._deployments.run(), files, self._answer()]
+
+    async def _answer(self) -> NoReturn:
+        """Answer reviews, as soon as there is a certificate, until cancelled."""
+        await self._presented.loaded.wait()
+        app = server.admission_app(self._known_facts, self._deployments.get, self._metrics)
+        async with server.serving(app, self._options.host, self._options.port, self._context) as port:
+            self._answering = True
+            logger.info("Answering reviews on port %d.", port)
+            await asyncio.Event().wait()
+        raise AssertionError("waits for ever")
+
+    async def _lead(self) -> None:
+        """The leader's work, until cancelled."""
+        services = self._informer(KNATIVE_SERVICES, selectors={"labelSelector": DEPLOYMENT_LABEL}, optional=True)
+        model_pods = self._informer(PODS, selectors={"labelSelector": DEPLOYMENT_LABEL}, trim=pods.trim)
+        mutating, validating = (
+            self._single(resource, "", WEBHOOKS) for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS)
+        )
+        webhooks = ((MUTATING_WEBHOOKS, mutating), (VALIDATING_WEBHOOKS, validating))
+        keeper = Keeper(self._api, self._secrets, webhooks, self._metrics, _now)
+        reconciler = Reconciler(
+            self._api,
+            deployments=self._deployments,
+            services=services,
+            pods=model_pods,
+            facts=self._facts,
+            recorder=Recorder(self._api, self._options.identity, _now),
+            metrics=self._metrics,
+            now=_now,
+        )
+        self._metrics.leading.set(1)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for informer in (services, model_pods, mutating, validating):
+                    group.create_task(informer.run())
+                group.create_task(keeper.run())
+                await self._features.synced.wait()
+                self._reconciler = reconciler
+                group.create_task(reconciler.run())
+        finally:
+            self._reconciler = None
+            self._metrics.leading.set(0)
+
+    def _facts(self) -> PlatformFacts:
+        features = self._features.get(*FEATURES) or {}
+        return PlatformFacts(
+            loader=self._configuration.loader,
+            runtimes=self._configuration.runtimes,
+            features=features.get("data") or {},
+        )
+
+    def _known_facts(self) -> PlatformFacts | None:
+        return self._facts() if self._features.synced.is_set() else None
+
+    def _configured(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        logger.info("Read the settings and %d runtimes.", len(configuration.runtimes))
+        self._facts_changed()
+
+    def _facts_changed(self) -> None:
+        if self._reconciler:
+            self._reconciler.refresh()
+
+    def _missing(self) -> list[str]:
+        """What this replica lacks to answer reviews."""
+        parts = {
+            "certificates": self._answering,
+            "Knative's feature flags": self._features.synced.is_set(),
+            "Deployments": self._deployments.synced.is_set(),
+            "the end, stopping": not self._stopping,
+        }
+        return [name for name, there in parts.items() if not there]
+
+    def _single(self, resource: Resource, namespace: str, name: str) -> Informer:
+        return self._informer(resource, namespace=namespace, selectors={"fieldSelector": f"metadata.name={name}"})
+
+    def _informer(self, resource: Resource, **arguments: Any) -> Informer:
+        return Informer(self._api, resource, restarted=self._metrics.watch_restarted, **arguments)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,214 @@
+"""Admission reviews: bytes in, bytes out. Pure.
+
+What the API server sends is answered; what no API server would send is a :class:`MalformedError`. Nothing fails
+otherwise: a defect in the core becomes a refusal that says so.
+"""
+
+import base64
+import json
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from serve_core.annotations import MODEL
+from serve_core.facts import PlatformFacts
+from serve_core.json import JsonObject
+from serve_core.names import SERVED_LABEL, SERVER_USERNAME
+from serve_core.patch import json_patch
+from serve_core.reasons import problem
+from serve_core.verdict import judge
+
+API_VERSION = "admission.k8s.io/v1"
+DEEPEST = 100
+"""Levels of nesting; a Deployment with everything in it has about 20."""
+LONGEST_WARNING = 120
+"""Characters that Kubernetes promises to show; 4,096 bytes for all of them together."""
+
+logger = logging.getLogger(__name__)
+
+
+class MalformedError(ValueError):
+    """The request is not an admission review: no API server sent it."""
+
+
+class UserInfo(BaseModel):
+    username: str = ""
+
+
+class Request(BaseModel):
+    """``AdmissionRequest`` of admission.k8s.io/v1, as far as it is read."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    uid: str = Field(min_length=1, max_length=253)
+    operation: Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
+    namespace: str = ""
+    name: str = ""
+    user: UserInfo = Field(alias="userInfo")
+    new: JsonObject | None = Field(None, alias="object")
+    old: JsonObject | None = Field(None, alias="oldObject")
+
+
+class AdmissionReview(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    api_version: Literal["admission.k8s.io/v1"] = Field(alias="apiVersion")
+    kind: Literal["AdmissionReview"]
+    request: Request
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a request. ``problems`` are the lines of a refusal."""
+
+    patch: tuple[JsonObject, ...] = ()
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    code: int = 422
+    """HTTP status of a refusal, as the API server passes it on."""
+    reason: str = "Invalid"
+
+    @property
+    def decision(self) -> str:
+        if self.problems:
+            return "error" if self.code == 500 else "refused"
+        return "completed" if self.patch else "allowed"
+
+
+Reviewer = Callable[[Request], Answer]
+
+
+def review(body: bytes, reviewer: Reviewer) -> tuple[bytes, str]:
+    """Answer one AdmissionReview; also returns the decision in a word. Raises :class:`MalformedError`."""
+    try:
+        request = AdmissionReview.model_validate(parse(body)).request
+    except ValidationError as error:
+        # Only places are repeated, never values: they are whatever an unknown caller sent.
+        places = ", ".join(".".join(map(str, fault["loc"])) or "the document" for fault in error.errors()[:5])
+        raise MalformedError(f"not an AdmissionReview of {API_VERSION}: {places}") from None
+    try:
+        answer = reviewer(request)
+    except Exception:  # the API server must hear that it was a defect, not a time-out
+        logger.exception("Reviewing %s %s/%s failed.", request.operation, request.namespace, request.name)
+        text = "Internal: kubectl-serve failed on this object; its log says more."
+        answer = Answer(problems=(text,), code=500, reason="InternalError")
+    return json.dumps(_response(request.uid, answer)).encode(), answer.decision
+
+
+def mutate(request: Request, facts: PlatformFacts) -> Answer:
+    """Complete, give back or refuse a Deployment."""
+    if request.new is None or _exempt(request):
+        return Answer()
+    verdict = judge(request.new, facts)
+    if verdict.refused or verdict.deployment is None:
+        return Answer(problems=tuple(map(str, verdict.problems)))
+    patch = json_patch(request.new, verdict.deployment)
+    return Answer(patch=tuple(patch), warnings=tuple(_shortened(str(warning)) for warning in verdict.warnings))
+
+
+def scale(request: Request, deployment: JsonObject | None) -> Answer:
+    """Answer, not obey, the scaling of a parked Deployment. ``deployment``: the one that is scaled, if it is known."""
+    if request.new is None or _exempt(request) or deployment is None or not is_parked(deployment):
+        return Answer()
+    wanted = request.new.get("spec")
+    if not isinstance(wanted, dict) or not wanted.get("replicas"):
+        return Answer()
+    return Answer(problems=(str(problem("Parked", "spec.replicas")),), code=403, reason="Forbidden")
+
+
+def is_parked(deployment: JsonObject) -> bool:
+    """Whether Knative runs this Deployment's pods: it asks for that, and admission has seen it."""
+    metadata = deployment["metadata"]
+    return MODEL in (metadata.get("annotations") or {}) and SERVED_LABEL in (metadata.get("labels") or {})
+
+
+def _exempt(request: Request) -> bool:
+    """Our own writes must not complete anew, and what is being deleted only loses finalizers."""
+    metadata = (request.new or {}).get("metadata")
+    going = isinstance(metadata, dict) and bool(metadata.get("deletionTimestamp"))
+    return request.user.username == SERVER_USERNAME or going or request.operation not in ("CREATE", "UPDATE")
+
+
+def _response(uid: str, answer: Answer) -> JsonObject:
+    response: JsonObject = {"uid": uid, "allowed": not answer.problems}
+    if answer.problems:
+        response["status"] = {
+            "status": "Failure",
+            "code": answer.code,
+            "reason": answer.reason,
+            "message": "\n".join(answer.problems),
+        }
+    elif answer.patch:
+        response["patchType"] = "JSONPatch"
+        response["patch"] = base64.b64encode(json.dumps(answer.patch).encode()).decode()
+    if answer.warnings:
+        response["warnings"] = list(answer.warnings)
+    return {"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": response}
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_WARNING else text[: LONGEST_WARNING - 1] + "…"
+
+
+def parse(body: bytes) -> Any:
+    """JSON as RFC 8259 has it, and stricter than Python: no duplicate names, NaN, infinity or lone surrogates, and a
+    bounded depth. Raises :class:`MalformedError`."""
+    try:
+        document = json.loads(
+            body.decode(), object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+        )
+    except RecursionError:
+        raise MalformedError("nested too deeply") from None
+    except MalformedError:
+        raise
+    except ValueError:  # syntax, encoding, or an integer of thousands of digits
+        raise MalformedError("not JSON") from None
+    _check(document)
+    return document
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> JsonObject:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise MalformedError("a name occurs twice in one object")
+    return members
+
+
+def _no_constant(_: str) -> NoReturn:
+    raise MalformedError("NaN and Infinity are not JSON")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise MalformedError("a number is too large")
+    return number
+
+
+def _check(document: Any) -> None:
+    """Depth and characters, without recursion."""
+    level = [document]
+    for _ in range(DEEPEST):
+        following: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                following += value
+                following += value.values()
+            elif isinstance(value, list):
+                following += value
+            elif isinstance(value, str) and not value.isascii():
+                _encodable(value)
+        if not following:
+            return
+        level = following
+    raise MalformedError("nested too deeply")
+
+
+def _encodable(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise MalformedError("a string has half of a surrogate pair") from None

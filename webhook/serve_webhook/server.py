@@ -1,0 +1,172 @@
+"""HTTP: the admission endpoints over TLS, and health, readiness and metrics on a port of their own.
+
+Knows nothing of the cluster: what it answers from is passed in.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from time import perf_counter
+
+from aiohttp import web
+
+from serve_core.facts import PlatformFacts
+from serve_core.json import JsonObject
+from serve_webhook import review
+from serve_webhook.metrics import Metrics
+
+LARGEST = 8 * 2**20
+"""Bytes of a request: object and old object may have 3 MB each."""
+IN_FLIGHT = 16 * 2**20
+"""Bytes of all requests together that are read or wait at one time."""
+READ_SECONDS = 2.0
+"""For the body to arrive, and before that for its turn; the API server gives us 5 s in all."""
+IDLE_SECONDS = 75.0
+DRAIN_SECONDS = 5.0
+"""Until every node has heard that this replica is to be called no more."""
+
+Facts = Callable[[], PlatformFacts | None]
+Lookup = Callable[[str, str], JsonObject | None]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Gate:
+    """Bounds the bytes that are in flight, first come, first served."""
+
+    def __init__(self, capacity: int) -> None:
+        self._free = capacity
+        self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def admit(self, size: int) -> AsyncIterator[None]:
+        await self._acquire(size)
+        try:
+            yield
+        finally:
+            self._release(size)
+
+    async def _acquire(self, size: int) -> None:
+        if not self._queue and size <= self._free:
+            self._free -= size
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append((size, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._release(size)
+            else:
+                self._queue.remove((size, turn))
+                self._wake()
+            raise
+
+    def _release(self, size: int) -> None:
+        self._free += size
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._queue and self._queue[0][0] <= self._free:
+            size, turn = self._queue.popleft()
+            if turn.cancelled():
+                continue
+            self._free -= size
+            turn.set_result(None)
+
+
+def admission_app(facts: Facts, deployment: Lookup, metrics: Metrics) -> web.Application:
+    """``facts`` are ``None`` until everything they come from was read; ``deployment`` finds a served one by namespace
+    and name."""
+    gate = Gate(IN_FLIGHT)
+
+    def endpoint(name: str, reviewer: Callable[[PlatformFacts], review.Reviewer]) -> Handler:
+        async def handle(request: web.Request) -> web.Response:
+            size = _checked_size(request)
+            try:
+                async with asyncio.timeout(READ_SECONDS), gate.admit(size):
+                    body = await request.read()
+            except TimeoutError:
+                return _plain(503, "too busy, or the body did not arrive in time")
+            if (present := facts()) is None:
+                return _plain(503, "not ready yet")
+            start = perf_counter()
+            try:
+                answer, decision = review.review(body, reviewer(present))
+            except review.MalformedError as error:
+                metrics.reviews.labels(name, "malformed").inc()
+                return _plain(400, str(error))
+            metrics.reviews.labels(name, decision).inc()
+            metrics.review_seconds.labels(name).observe(perf_counter() - start)
+            return web.Response(body=answer, content_type="application/json")
+
+        return handle
+
+    def complete(present: PlatformFacts) -> review.Reviewer:
+        return lambda request: review.mutate(request, present)
+
+    def scale(_: PlatformFacts) -> review.Reviewer:
+        return lambda request: review.scale(request, deployment(request.namespace, request.name))
+
+    app = web.Application(client_max_size=LARGEST)
+    app.router.add_post("/deployments", endpoint("deployments", complete))
+    app.router.add_post("/deployments/scale", endpoint("scale", scale))
+    return app
+
+
+def health_app(missing: Callable[[], list[str]], metrics: Metrics) -> web.Application:
+    """``missing`` names what this replica waits for before it can serve."""
+
+    async def live(_: web.Request) -> web.Response:
+        return _plain(200, "ok")
+
+    async def ready(_: web.Request) -> web.Response:
+        lacking = missing()
+        return _plain(503 if lacking else 200, "waiting for " + ", ".join(lacking) if lacking else "ok")
+
+    async def measured(_: web.Request) -> web.Response:
+        return web.Response(body=metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
+
+    app = web.Application()
+    app.router.add_get("/healthz", live)
+    app.router.add_get("/readyz", ready)
+    app.router.add_get("/metrics", measured)
+    return app
+
+
+def tls_context() -> ssl.SSLContext:
+    """Without a certificate yet."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+@asynccontextmanager
+async def serving(
+    app: web.Application, host: str, port: int, context: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """Serve ``app`` and yield its port; at the end the requests that are being answered are finished."""
+    runner = web.AppRunner(app, access_log=None, keepalive_timeout=IDLE_SECONDS, shutdown_timeout=DRAIN_SECONDS)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port, ssl_context=context)
+        await site.start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+def _checked_size(request: web.Request) -> int:
+    """The declared length of an acceptable request; raises the HTTP error of any other."""
+    if request.content_type != "application/json":
+        raise web.HTTPUnsupportedMediaType(text="only application/json")
+    if (size := request.content_length) is None:
+        raise web.HTTPLengthRequired(text="a Content-Length is needed")
+    if size > LARGEST:
+        raise web.HTTPRequestEntityTooLarge(LARGEST, size)
+    return size
+
+
+def _plain(status: int, text: str) -> web.Response:
+    return web.Response(status=status, text=text + "\n")

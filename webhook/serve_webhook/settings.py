@@ -1,0 +1,128 @@
+"""What the operator sets, read from mounted files and read again when they change."""
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from serve_core import runtimes
+from serve_core.facts import PRIVATE_NETWORKS, LoaderFacts
+from serve_core.runtimes import Runtime
+
+POLL_SECONDS = 5.0
+"""A mounted ConfigMap changes by the exchange of a symbolic link, a minute after its object: nothing to be awaited."""
+
+logger = logging.getLogger(__name__)
+
+
+class SettingsError(ValueError):
+    """The files cannot be used; the message has a line for each fault."""
+
+
+def _network(text: str) -> str:
+    return str(ipaddress.ip_network(text))
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
+
+
+class LoaderSettings(_Strict):
+    image: str = Field(min_length=1)
+    allow_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = PRIVATE_NETWORKS
+
+
+class Settings(_Strict):
+    """The file ``settings.yaml``."""
+
+    loader: LoaderSettings
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The part of the platform facts that comes from files."""
+
+    loader: LoaderFacts
+    runtimes: tuple[Runtime, ...]
+
+
+def load(settings: Path, runtimes_folder: Path) -> Configuration:
+    """Read the settings file and every ``*.yaml`` of the runtimes' folder. Raises :class:`SettingsError`."""
+    faults: list[str] = []
+    loader = _loader(settings, faults)
+    found = []
+    for file in sorted(runtimes_folder.glob("*.yaml")):
+        try:
+            found.append(runtimes.parse(_yaml(file)))
+        except ValueError as error:
+            faults.append(f"{file}: {error}.")
+    names = [runtime.name for runtime in found]
+    faults += [
+        f"{runtimes_folder}: two runtimes are called {name}." for name in sorted(set(names)) if names.count(name) > 1
+    ]
+    if faults or loader is None:
+        raise SettingsError("\n".join(faults))
+    return Configuration(loader, tuple(found))
+
+
+def _loader(file: Path, faults: list[str]) -> LoaderFacts | None:
+    try:
+        loader = Settings.model_validate(_yaml(file)).loader
+    except ValidationError as error:
+        faults += [f"{file}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}." for fault in error.errors()]
+    except ValueError as error:
+        faults.append(f"{file}: {error}.")
+    else:
+        return LoaderFacts(loader.image, loader.allow_networks)
+    return None
+
+
+def _yaml(file: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(file.read_bytes())
+    except OSError as error:
+        raise ValueError(error.strerror or "it cannot be read") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise ValueError("it is not YAML" + (f" (line {mark.line + 1})" if mark else "")) from error
+    if not isinstance(document, dict):
+        raise ValueError("it is not a mapping")
+    return document
+
+
+async def follow(
+    settings: Path,
+    runtimes_folder: Path,
+    changed: Callable[[Configuration], None],
+    valid: Callable[[bool], None],
+    seconds: float = POLL_SECONDS,
+) -> NoReturn:
+    """Call ``changed`` whenever the files say something new; broken ones are logged and the last good ones stay."""
+    known = ""
+    while True:
+        await asyncio.sleep(seconds)
+        if (present := _stamp(settings, runtimes_folder)) == known:
+            continue
+        known = present
+        try:
+            changed(load(settings, runtimes_folder))
+            valid(True)
+        except SettingsError as error:
+            logger.error("The settings are broken, the last good ones stay: %s", error)
+            valid(False)
+
+
+def _stamp(settings: Path, runtimes_folder: Path) -> str:
+    """Differs when a file differs: names, inodes and times of change."""
+    try:
+        files = [settings, *sorted(runtimes_folder.glob("*.yaml"))]
+        return repr([(str(file), stat.st_ino, stat.st_mtime_ns) for file in files for stat in (file.stat(),)])
+    except OSError:
+        return ""
