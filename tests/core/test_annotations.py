@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from serve_core import annotations
 from serve_core.annotations import Format, Scale, read
 from serve_core.models import ModelURI, parse

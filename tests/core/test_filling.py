@@ -5,6 +5,7 @@ import json
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from serve_core.filling import fill, take_back
 from serve_core.json import JsonObject
 

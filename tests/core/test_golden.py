@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from serve_core.facts import REQUIRED_FEATURES, LoaderFacts, PlatformFacts
 from serve_core.json import JsonObject
 from serve_core.patch import json_patch

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from serve_core.json import JsonObject
 from serve_core.patch import json_patch
 

@@ -6,6 +6,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from serve_core import annotations, reasons
 from serve_core.annotations import Format
 from serve_core.facts import LoaderFacts, PlatformFacts
@@ -36,8 +37,8 @@ def own_container() -> JsonObject:
     }
 
 
-def accepted(document: JsonObject) -> JsonObject:
-    verdict = judge(document, FACTS)
+def accepted(document: JsonObject, previous: JsonObject | None = None) -> JsonObject:
+    verdict = judge(document, FACTS, previous)
     assert verdict.problems == ()
     assert verdict.deployment is not None
     return verdict.deployment
@@ -74,7 +75,11 @@ def test_taking_the_annotation_off_gives_the_deployment_back() -> None:
     parked = accepted(annotated)
     parked["metadata"]["annotations"][annotations.URL] = "http://iris.example.com"
     del parked["metadata"]["annotations"][annotations.MODEL]
-    assert accepted(parked) == plain
+    back = accepted(parked)
+    # What is left is for the reconciler: it takes both away once the pods are back.
+    assert back["metadata"].pop("annotations") == {annotations.HANDOVER: "from-knative"}
+    assert back["metadata"]["labels"].pop("kubectl-serve.dev/served") == "true"
+    assert back == plain
 
 
 def test_another_model_replaces_what_was_filled_for_the_first() -> None:

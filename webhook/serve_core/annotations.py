@@ -271,6 +271,11 @@ USER: tuple[Annotation, ...] = (
 
 STATE: tuple[Annotation, ...] = (
     Annotation("replicas", "a number", "The replicas that the Deployment had or asked for before it was parked."),
+    Annotation(
+        "handover",
+        "to-knative, from-knative",
+        "While the Deployment's own pods serve until the Knative Service does, or the other way round.",
+    ),
     Annotation("filled", "JSON", "Path and digest of each value that the webhook filled in."),
     Annotation("url", "a URL", "Where the model answers."),
     Annotation("ready-revision", "a name", "The newest revision that is ready."),
@@ -296,12 +301,16 @@ CANARY = PREFIX + "canary"
 PIN = PREFIX + "pin"
 
 REPLICAS = PREFIX + "replicas"
+HANDOVER = PREFIX + "handover"
 FILLED = PREFIX + "filled"
 URL = PREFIX + "url"
 READY_REVISION = PREFIX + "ready-revision"
 PROMOTED = PREFIX + "promoted"
 PREVIOUS = PREFIX + "previous"
 OBSERVED_GENERATION = PREFIX + "observed-generation"
+
+NOTED = (URL, READY_REVISION, PROMOTED, PREVIOUS, OBSERVED_GENERATION)
+"""What the reconciler notes on a served Deployment."""
 
 _USER_BY_KEY = {annotation.key: annotation for annotation in USER}
 _STATE_KEYS = frozenset(annotation.key for annotation in STATE)

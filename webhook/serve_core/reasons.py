@@ -178,7 +178,11 @@ _CONDITIONS = (
         "Rename the Deployment, or delete that Knative Service.",
     ),
     ("NotAccepted", "the API server refuses the Knative Service.", "See the message; correct the Deployment."),
-    ("KnativeMissing", "the cluster has no Knative Serving.", "Install it; the Knative Service is made as soon as it can."),
+    (
+        "KnativeMissing",
+        "the cluster has no Knative Serving.",
+        "Install it; the Knative Service is made as soon as it can.",
+    ),
 )
 
 CATALOGUE: dict[str, Reason] = {

@@ -9,8 +9,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from serve_core import annotations, filling
-from serve_core.annotations import FILLED, MODEL, REPLICAS, ServingSpec, path_of
+from serve_core import annotations, filling, handover
+from serve_core.annotations import FILLED, HANDOVER, MODEL, ServingSpec, path_of
 from serve_core.complete import complete
 from serve_core.facts import PlatformFacts
 from serve_core.filling import Record
@@ -43,11 +43,12 @@ class Verdict:
         return bool(self.problems)
 
 
-def judge(deployment: JsonObject, facts: PlatformFacts) -> Verdict:
+def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | None = None) -> Verdict:
     """Decide what becomes of ``deployment``: complete it, park it and render its Knative Service, or refuse it.
 
-    A Deployment without the ``model`` annotation is given back as the user wrote it: what was filled in earlier
-    is taken out again. The input is not changed. Bad input never raises: it is a problem of the verdict.
+    ``previous`` is what the API server stores before an update: what was noted on it is kept, and what was running is
+    handed over. A Deployment without the ``model`` annotation is given back as the user wrote it: what was filled in
+    earlier is taken out again. The input is not changed. Bad input never raises: it is a problem of the verdict.
     """
     problems = _malformed(deployment)
     if problems:
@@ -61,6 +62,7 @@ def judge(deployment: JsonObject, facts: PlatformFacts) -> Verdict:
         return Verdict(problems=faults)
     if spec is None:
         return _given_back(served, record)
+    _keep_state(served, previous)
     filling.take_back(served, record)
     filled, choices, problems = complete(served, spec, facts)
     if problems:
@@ -69,7 +71,7 @@ def judge(deployment: JsonObject, facts: PlatformFacts) -> Verdict:
     service, problems, warnings = render(served, spec, facts)
     if problems:
         return Verdict(problems=problems, warnings=warnings, choices=choices)
-    _park(served)
+    handover.park(served, running=_is_running(previous))
     return Verdict(warnings=warnings, choices=choices, deployment=served, service=service)
 
 
@@ -134,13 +136,21 @@ def _remember(deployment: JsonObject, record: Record) -> None:
     deployment["metadata"].setdefault("annotations", {})[FILLED] = text
 
 
-def _park(deployment: JsonObject) -> None:
-    """Keep the user's replicas in an annotation and leave none to the Deployment's own controller."""
-    notes, spec = deployment["metadata"]["annotations"], deployment["spec"]
-    wanted = spec.get("replicas")
-    if REPLICAS not in notes or wanted not in (None, 0):
-        notes[REPLICAS] = str(1 if wanted is None else wanted)
-    spec["replicas"] = 0
+def _keep_state(deployment: JsonObject, previous: JsonObject | None) -> None:
+    """What we noted survives a write that replaces the whole object, such as ``kubectl replace``."""
+    if previous is None:
+        return
+    before, notes = _annotations(previous), deployment["metadata"].setdefault("annotations", {})
+    for key in (HANDOVER, *annotations.NOTED):
+        if key in before:
+            notes.setdefault(key, before[key])
+
+
+def _is_running(deployment: JsonObject | None) -> bool:
+    """Whether it has pods of its own that may be serving."""
+    if deployment is None or (MODEL in _annotations(deployment)):
+        return False
+    return bool((deployment.get("spec") or {}).get("replicas", 1))
 
 
 def _given_back(deployment: JsonObject, record: Record) -> Verdict:
@@ -154,17 +164,12 @@ def _given_back(deployment: JsonObject, record: Record) -> Verdict:
     filling.take_back(deployment, {path: value for path, value in record.items() if not path.startswith(kept)})
     if not _containers(deployment):
         return Verdict(problems=(problem("NothingToGiveBack", path_of(MODEL)),))
-    replicas = notes.get(REPLICAS, "")
-    if _at(deployment, "spec", "replicas") == 0 and replicas.isascii() and replicas.isdigit():
-        deployment["spec"]["replicas"] = min(int(replicas[:9]), 2**31 - 1)
+    handover.unpark(deployment)
     for key in state:
         del notes[key]
-    if not notes:
-        metadata.pop("annotations", None)
-    labels = metadata.get("labels") or {}
-    labels.pop(SERVED_LABEL, None)
-    if not labels:
-        metadata.pop("labels", None)
+    # The label stays with the note: the reconciler has yet to see the pods back and the Knative Service gone.
+    metadata.setdefault("annotations", {})[HANDOVER] = handover.FROM_KNATIVE
+    metadata.setdefault("labels", {})[SERVED_LABEL] = "true"
     return Verdict(deployment=deployment)
 
 

@@ -1,0 +1,97 @@
+"""A running Deployment is annotated, and an annotated one is given back: somebody serves all the time."""
+
+import copy
+
+import pytest
+
+from serve_core import annotations
+from serve_core.facts import LoaderFacts, PlatformFacts
+from serve_core.handover import finish, is_back
+from serve_core.json import JsonObject
+from serve_core.verdict import judge
+
+FACTS = PlatformFacts(LoaderFacts("example.com/loader:1"))
+PLAIN: JsonObject = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "iris"},
+    "spec": {
+        "replicas": 2,
+        "selector": {"matchLabels": {"app": "iris"}},
+        "template": {
+            "metadata": {"labels": {"app": "iris"}},
+            "spec": {"containers": [{"name": "app", "image": "example.com/app:1"}]},
+        },
+    },
+}
+
+
+def annotated(deployment: JsonObject) -> JsonObject:
+    made = copy.deepcopy(deployment)
+    made["metadata"].setdefault("annotations", {})[annotations.MODEL] = "s3://models/iris/model.joblib"
+    return made
+
+
+def accepted(deployment: JsonObject, previous: JsonObject | None) -> JsonObject:
+    verdict = judge(deployment, FACTS, previous)
+    assert verdict.deployment is not None, verdict.problems
+    return verdict.deployment
+
+
+def handover(deployment: JsonObject) -> str | None:
+    note: str | None = deployment["metadata"].get("annotations", {}).get(annotations.HANDOVER)
+    return note
+
+
+def test_a_running_deployment_keeps_its_pods_until_the_knative_service_is_ready() -> None:
+    served = accepted(annotated(PLAIN), PLAIN)
+    assert (served["spec"]["replicas"], served["spec"]["paused"], handover(served)) == (2, True, "to-knative")
+    again = accepted(served, served)
+    assert again == served
+    patch = finish()
+    assert patch["spec"] == {"paused": None, "replicas": 0}
+    assert patch["metadata"]["annotations"] == {annotations.HANDOVER: None}
+
+
+@pytest.mark.parametrize(
+    "previous", [None, {**PLAIN, "spec": {**PLAIN["spec"], "replicas": 0}}], ids=["new", "at zero"]
+)
+def test_what_does_not_run_is_parked_at_once(previous: JsonObject | None) -> None:
+    served = accepted(annotated(PLAIN), previous)
+    assert (served["spec"]["replicas"], handover(served)) == (0, None)
+
+
+def test_the_way_back_keeps_the_label_for_the_reconciler() -> None:
+    served = accepted(annotated(PLAIN), None)
+    del served["metadata"]["annotations"][annotations.MODEL]
+    back = accepted(served, None)
+    assert (back["spec"]["replicas"], handover(back)) == (2, "from-knative")
+
+
+def test_the_annotation_comes_and_goes_before_the_handover_ends() -> None:
+    served = accepted(annotated(PLAIN), PLAIN)
+    del served["metadata"]["annotations"][annotations.MODEL]
+    back = accepted(served, served)
+    assert (back["spec"], handover(back)) == (PLAIN["spec"], "from-knative")
+    again = accepted(annotated(back), back)
+    assert (again["spec"]["replicas"], again["spec"]["paused"], handover(again)) == (2, True, "to-knative")
+
+
+def test_replacing_the_whole_object_forgets_nothing() -> None:
+    served = accepted(annotated(PLAIN), PLAIN)
+    served["metadata"]["annotations"] |= {annotations.PROMOTED: "iris-00001", annotations.URL: "http://iris"}
+    assert accepted(annotated(PLAIN), served) == served
+
+
+@pytest.mark.parametrize(
+    ("status", "back"),
+    [
+        ({"observedGeneration": 2, "updatedReplicas": 2, "availableReplicas": 2}, True),
+        ({"observedGeneration": 1, "updatedReplicas": 2, "availableReplicas": 2}, False),
+        ({"observedGeneration": 2, "updatedReplicas": 1, "availableReplicas": 2}, False),
+        ({"observedGeneration": 2, "updatedReplicas": 2, "availableReplicas": 1}, False),
+        ({}, False),
+    ],
+)
+def test_it_is_back_with_all_its_pods(status: JsonObject, back: bool) -> None:
+    assert is_back({**PLAIN, "metadata": {"name": "iris", "generation": 2}, "status": status}) is back

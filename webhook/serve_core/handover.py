@@ -1,0 +1,64 @@
+"""Parking a Deployment, and handing its traffic over without an outage.
+
+A served Deployment is parked: no replicas of its own, the user's number kept in an annotation. One that is running
+when it is first annotated is handed over: its pods go on serving, unchanged because it is paused, until the Knative
+Service is ready. Taking the annotation off does the reverse: the pods come first, then the Knative Service goes.
+"""
+
+from typing import Any
+
+from serve_core.annotations import HANDOVER, REPLICAS
+from serve_core.json import JsonObject
+
+TO_KNATIVE = "to-knative"
+FROM_KNATIVE = "from-knative"
+
+_MOST = 2**31 - 1
+
+
+def park(deployment: JsonObject, *, running: bool) -> None:
+    """Keep the user's replicas in an annotation and leave none to the Deployment's own controller.
+
+    ``running``: it has pods that serve and was not served by Knative before. Those stay until :func:`finish`.
+    """
+    notes, spec = deployment["metadata"]["annotations"], deployment["spec"]
+    wanted = spec.get("replicas")
+    if notes.get(HANDOVER) == FROM_KNATIVE:
+        del notes[HANDOVER]  # annotated again before its own pods were back
+    if running:
+        notes[HANDOVER] = TO_KNATIVE
+    if REPLICAS not in notes or wanted not in (None, 0):
+        notes[REPLICAS] = str(1 if wanted is None else wanted)
+    if notes.get(HANDOVER) == TO_KNATIVE:
+        spec["paused"] = True
+    else:
+        spec["replicas"] = 0
+
+
+def finish() -> JsonObject:
+    """The merge patch that parks a Deployment whose Knative Service has taken over."""
+    return {"metadata": {"annotations": {HANDOVER: None}}, "spec": {"paused": None, "replicas": 0}}
+
+
+def unpark(deployment: JsonObject) -> None:
+    """Give the Deployment its replicas back; its controller starts them from the template as the user wrote it."""
+    notes, spec = deployment["metadata"].get("annotations") or {}, deployment.get("spec")
+    if not isinstance(spec, dict):
+        return
+    if notes.get(HANDOVER) == TO_KNATIVE:
+        spec.pop("paused", None)
+        return
+    replicas = notes.get(REPLICAS, "")
+    if spec.get("replicas") == 0 and replicas.isascii() and replicas.isdigit():
+        spec["replicas"] = min(int(replicas[:10]), _MOST)
+
+
+def is_back(deployment: JsonObject) -> bool:
+    """Whether a Deployment that was given back has all its own pods, so that the Knative Service may go."""
+    status: dict[str, Any] = deployment.get("status") or {}
+    wanted = (deployment.get("spec") or {}).get("replicas", 1)
+    return bool(
+        status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
+        and status.get("updatedReplicas", 0) >= wanted
+        and status.get("availableReplicas", 0) >= wanted
+    )
