@@ -72,16 +72,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="kubectl-serve-webhook", description="Answers admission reviews and reconciles served Deployments."
     )
     folder = Path("/etc/kubectl-serve")
-    parser.add_argument("--settings", type=Path, default=folder / "settings.yaml", metavar="FILE")
+    parser.add_argument("--settings", type=Path, default=folder / "settings" / "settings.yaml", metavar="FILE")
     parser.add_argument("--runtimes", type=Path, default=folder / "runtimes", metavar="FOLDER")
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104 - a pod's is not known
     parser.add_argument("--port", type=int, default=8443, help="admission, over TLS")
     parser.add_argument("--health-port", type=int, default=8080, help="/healthz, /readyz and /metrics")
     parser.add_argument("--identity", default=socket.gethostname(), help="name in the Lease and in Events")
     parser.add_argument("--drain-seconds", type=float, default=5.0, help="between SIGTERM and the last answer")
-    parser.add_argument(
-        "--kubeconfig", metavar="FILE", help="the cluster; by default the one around the pod"
-    )
+    parser.add_argument("--kubeconfig", metavar="FILE", help="the cluster; by default the one around the pod")
     parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     return parser
 
