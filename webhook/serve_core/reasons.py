@@ -16,6 +16,7 @@ class Kind(StrEnum):
     WARNING = "warning"
     CHOICE = "choice"
     CONDITION = "condition"
+    POLICY = "policy"
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,10 @@ _REFUSALS = (
     ),
 )
 
-_WARNINGS = (("FieldIgnored", "it has no meaning for a Knative Service and is left out: {why}.", ""),)
+_WARNINGS = (
+    ("FieldIgnored", "it has no meaning for a Knative Service and is left out: {why}.", ""),
+    ("Excepted", "{by} does not count until {until}, by exception {exception}: {reason} ({ticket}).", ""),
+)
 
 _CHOICES = (
     ("FormatFromURI", "format {format}, because the model's name ends in {suffix}.", ""),
@@ -130,6 +134,7 @@ _CHOICES = (
     ("ModelByLoader", "init container model-loader downloads the model before the server starts.", ""),
     ("ModelPathIsFile", "the server is pointed at {path}, because the URI names one file.", ""),
     ("ScaleDefault", "scales from zero without an upper bound, because there is no scale annotation.", ""),
+    ("DefaultByPolicy", "{key} is {value}, because policy {policy} says so.", ""),
 )
 
 _CONDITIONS = (
@@ -185,6 +190,38 @@ _CONDITIONS = (
     ),
 )
 
+_POLICIES = (
+    # Findings of a ServingPolicy: {by} is the policy and its rule.
+    ("SourceNotAllowed", "{by} does not allow models from {source}.", "{allowed}"),
+    ("SourceUnreadable", "{by} cannot tell where {source} is: {why}.", "Write it plainly."),
+    (
+        "ModelNotPinned",
+        "{by} wants the model pinned, and {source} may change.",
+        "Add kubectl-serve.dev/digest{revision}.",
+    ),
+    ("FormatNotAllowed", "{by} does not allow models of format {format}.", "{allowed}"),
+    ("FormatUntold", "{by} has to know the format of the model.", "Add kubectl-serve.dev/format."),
+    ("RuntimeNotAllowed", "{by} does not allow runtime {runtime}.", "{allowed}"),
+    ("ImageNotAllowed", "{by} does not allow image {image}.", "{allowed}"),
+    ("ImageNotPinned", "{by} wants image {image} pinned.", "Add its digest: NAME@sha256:..."),
+    ("ImageUnreadable", "{by} cannot tell which image {image} is.", "Write it as HOST/PATH:TAG or HOST/PATH@DIGEST."),
+    ("ResourceExceeded", "{by} allows {most} of {resource} {per}, and this asks for {wanted}.", "Ask for less."),
+    ("ResourceUnbounded", "{by} bounds {resource} {per}, and {why}.", "{way_out}"),
+    ("ScaleNotAllowed", "{by} wants {wanted} replicas, and this asks for {scale}.", "Set kubectl-serve.dev/scale."),
+    ("ValueNotAllowed", "{by} does not allow {what} {value}.", "{allowed}"),
+    ("ServiceAccountNotAllowed", "{by} does not allow service account {name}.", "{allowed}"),
+    ("SecretNotAllowed", "{by} does not allow Secret {name}.", "{allowed}"),
+    ("VariableNotAllowed", "{by} does not allow environment variable {name} of container {container}.", "Remove it."),
+    ("ArgumentNotAllowed", "{by} does not allow argument {argument} of container {container}.", "Remove it."),
+    ("LabelNotAllowed", "{by} wants label {key} to be {values}, and it is {value}.", "Set the label."),
+    ("ExpressionFalse", "{by} is not met: {message}.", "Correct the object, or ask for an exception."),
+    ("ExpressionFailed", "{by} cannot be judged: {why}.", "Ask whoever wrote the policy."),
+    ("PolicyUnreadable", "policy {policy} cannot be read: {why}.", "Ask whoever wrote the policy."),
+    # Documents of policies themselves.
+    ("InvalidPolicy", "{why}.", "Compare it with `kubectl explain {kind}.spec`."),
+    ("ExceptionElsewhere", "an exception counts only in namespace {namespace}.", "Create it there."),
+)
+
 CATALOGUE: dict[str, Reason] = {
     code: Reason(code, kind, sentence, hint)
     for kind, rows in (
@@ -192,6 +229,7 @@ CATALOGUE: dict[str, Reason] = {
         (Kind.WARNING, _WARNINGS),
         (Kind.CHOICE, _CHOICES),
         (Kind.CONDITION, _CONDITIONS),
+        (Kind.POLICY, _POLICIES),
     )
     for code, sentence, hint in rows
 }
