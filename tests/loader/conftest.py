@@ -1,0 +1,31 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loader import harness
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> harness.Loader:
+    return harness.Loader(tmp_path)
+
+
+@pytest.fixture
+def web() -> Iterator[harness.WebServer]:
+    server = harness.WebServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[harness.Store]:
+    with harness.store(tmp_path_factory.mktemp("store")) as running:
+        yield running
+
+
+@pytest.fixture
+def s3(store: harness.Store, load: harness.Loader) -> harness.Store:
+    """The store, with the loader's Secret for it."""
+    load.credentials(**harness.KEYS, AWS_ENDPOINT_URL=store.endpoint)
+    return store

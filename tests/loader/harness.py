@@ -1,0 +1,262 @@
+"""Real servers on loopback for the loader, and one way to run it."""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import socket
+import socketserver
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from model_loader.__main__ import main
+
+LOOPBACK = "127.0.0.0/8"
+REPOSITORY = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run of the loader left behind."""
+
+    exit_code: int
+    events: list[dict[str, object]]
+    message: dict[str, object]
+    volume: Path
+    output: str
+
+    @property
+    def code(self) -> object:
+        """The code of the termination message."""
+        return self.message["code"]
+
+    def files(self) -> dict[str, bytes]:
+        """Return what the model server would see."""
+        return contents(self.volume / "model")
+
+    def of(self, event: str) -> list[dict[str, object]]:
+        """Return the lines of one kind."""
+        return [line for line in self.events if line["event"] == event]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file below `folder` by its relative path; nothing where there is no folder."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+class Loader:
+    """Runs the loader on one volume, in this process."""
+
+    def __init__(self, root: Path) -> None:
+        self.volume = root / "volume"
+        self.volume.mkdir()
+        self.log = root / "termination-log"
+        self.secret = root / "secret"
+
+    def credentials(self, **keys: str) -> None:
+        """Make the mounted Secret."""
+        self.secret.mkdir(exist_ok=True)
+        for key, value in keys.items():
+            (self.secret / key).write_text(value)
+
+    def arguments(self, *uris: str, options: tuple[str, ...] = (), network: str | None = LOOPBACK) -> list[str]:
+        """Return the command line for `uris`."""
+        credentials = ["--credentials", str(self.secret)] if self.secret.exists() else []
+        allowed = ["--allow-network", network] if network else []
+        volume = ["--volume", str(self.volume), "--termination-log", str(self.log)]
+        return [*volume, *credentials, *allowed, "--patience=3", *options, "--", *uris]
+
+    def __call__(
+        self,
+        *uris: str,
+        options: tuple[str, ...] = (),
+        network: str | None = LOOPBACK,
+        environment: Mapping[str, str] | None = None,
+    ) -> Run:
+        """Run once."""
+        out, err = io.StringIO(), io.StringIO()
+        exit_code = main(self.arguments(*uris, options=options, network=network), environment or {}, out, err)
+        events = [json.loads(line) for line in out.getvalue().splitlines()]
+        message = json.loads(self.log.read_text())
+        return Run(exit_code, events, message, self.volume, out.getvalue() + err.getvalue() + self.log.read_text())
+
+
+@dataclass
+class Request:
+    """One request as a server of the tests saw it."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+
+
+@dataclass
+class Reply:
+    """What a server of the tests answers. `cut`: bytes of the body after which the connection is closed."""
+
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    cut: int | None = None
+
+
+class WebServer:
+    """A file server with ranges and ETags, which can be told to fail.
+
+    `files` are served by path. `fault` sees every request first: what it returns is the answer.
+    """
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.requests: list[Request] = []
+        self.fault: Callable[[Request, int], Reply | None] = lambda request, number: None
+        self.ranges = True
+        owner = self
+        lock = threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                with lock:
+                    owner.requests.append(request := Request(self.command, self.path, dict(self.headers)))
+                    number = len(owner.requests)
+                reply = owner.fault(request, number) or owner.answer(request)
+                self.send_response(reply.status)
+                for name, value in ({"Content-Length": str(len(reply.body))} | reply.headers).items():
+                    self.send_header(name, value)
+                self.end_headers()
+                if self.command != "HEAD":
+                    with contextlib.suppress(ConnectionError):
+                        self.wfile.write(reply.body[: reply.cut])
+                if reply.cut is not None:
+                    self.close_connection = True
+
+            do_HEAD = do_POST = do_GET  # noqa: N815
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            block_on_close = False
+
+            def handle_error(self, *_: object) -> None:
+                pass  # a client that goes away is the point of some tests
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def answer(self, request: Request) -> Reply:
+        """Return what a good server answers."""
+        body = self.files.get(request.path.partition("?")[0])
+        if body is None:
+            return Reply(404)
+        etag = f'"{hash(body)}"'
+        if request.headers.get("If-Match", etag) != etag:
+            return Reply(412)
+        wanted = request.headers.get("Range", "")
+        if not wanted or not self.ranges:
+            return Reply(200, {"ETag": etag}, body)
+        first, _, last = wanted.removeprefix("bytes=").partition("-")
+        if int(first) >= len(body):
+            return Reply(416)
+        part = body[int(first) : int(last) + 1]
+        content_range = f"bytes {first}-{int(first) + len(part) - 1}/{len(body)}"
+        return Reply(206, {"ETag": etag, "Content-Range": content_range}, part)
+
+    def close(self) -> None:
+        """Stop serving."""
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def cache() -> Path:
+    """Return the folder that the project's tools keep builds in."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "kubectl-serve"
+
+
+def versitygw() -> Path:
+    """Return the S3 gateway's program: the one on PATH, or built once from its locked module."""
+    found = shutil.which("versitygw")
+    program = Path(found) if found else cache() / "tests" / "versitygw"
+    if not program.exists():
+        module = REPOSITORY / "scripts" / "localcluster" / "modules" / "versitygw"
+        program.parent.mkdir(parents=True, exist_ok=True)
+        draft = program.with_name(f"versitygw.{os.getpid()}")
+        package = "github.com/versity/versitygw/cmd/versitygw"
+        command = ["go", "build", "-mod=readonly", "-trimpath", "-o", str(draft), package]
+        subprocess.run(command, cwd=module, check=True, env=os.environ | {"CGO_ENABLED": "0"})
+        draft.rename(program)
+    return program
+
+
+@dataclass(frozen=True)
+class Store:
+    """A running S3 store that serves `folder`: its buckets are the folders in it."""
+
+    endpoint: str
+    folder: Path
+
+    def put(self, bucket: str, objects: Mapping[str, bytes]) -> None:
+        """Put objects, by key."""
+        for key, body in objects.items():
+            path = self.folder / bucket / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(body)
+
+
+KEYS = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "reader-secret"}
+
+
+@contextlib.contextmanager
+def store(folder: Path) -> Iterator[Store]:
+    """Run versitygw on loopback until left."""
+    port = free_port()
+    environment = {"ROOT_ACCESS_KEY": KEYS["AWS_ACCESS_KEY_ID"], "ROOT_SECRET_KEY": KEYS["AWS_SECRET_ACCESS_KEY"]}
+    command = [
+        str(versitygw()),
+        "--port",
+        f"127.0.0.1:{port}",
+        "--quiet",
+        "--keep-alive",
+        "posix",
+        "--nometa",
+        str(folder),
+    ]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        wait_for_port(port, process)
+        yield Store(f"http://127.0.0.1:{port}", folder)
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
+    with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as server:
+        return int(server.server_address[1])
+
+
+def wait_for_port(port: int, process: subprocess.Popen[str]) -> None:
+    """Return when the process listens on loopback's `port`; raise when it ends instead."""
+    listening = f"0100007F:{port:04X} 00000000:0000 0A"
+    while listening not in Path("/proc/net/tcp").read_text():
+        if process.poll() is not None:
+            raise RuntimeError(process.communicate()[0])
+        threading.Event().wait(0.01)  # another process' socket can only be looked at
+
+
+def unused_address() -> str:
+    """Return host:port of loopback that refuses connections."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{sock.getsockname()[1]}"

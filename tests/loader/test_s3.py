@@ -1,0 +1,112 @@
+"""Models in an S3 store: versitygw on loopback."""
+
+import os
+from pathlib import Path
+
+from loader.harness import Loader, Store, unused_address
+
+
+def test_a_prefix_gives_the_objects_below_it_relative_to_it(load: Loader, s3: Store) -> None:
+    objects = {"iris/v1/model.joblib": b"weights", "iris/v1/config/a b+ü~.json": b"{}", "iris/v1/empty": b""}
+    s3.put("models", objects | {"iris/v10/model.joblib": b"a sibling"})
+
+    run = load("s3://models/iris/v1")
+
+    assert run.files() == {"model.joblib": b"weights", "config/a b+ü~.json": b"{}", "empty": b""}
+    assert (run.exit_code, run.code, run.message["bytes"], run.message["files"]) == (0, "Loaded", 9, 3)
+
+
+def test_an_exact_key_gives_that_one_file_by_its_base_name(load: Loader, s3: Store) -> None:
+    s3.put("models", {"one/model.joblib": b"weights", "one/model.joblib.bak": b"other"})
+
+    run = load("s3://models/one/model.joblib")
+
+    assert run.files() == {"model.joblib": b"weights"}
+
+
+def test_a_file_of_many_parts_arrives_whole(load: Loader, s3: Store) -> None:
+    weights = os.urandom((20 << 20) + 17)
+    s3.put("models", {"large/model.bin": weights})
+
+    run = load("s3://models/large")
+
+    assert run.files() == {"model.bin": weights}
+
+
+def test_more_objects_than_a_page_of_the_list_all_arrive(load: Loader, s3: Store) -> None:
+    objects = {f"many/{number:04}": b"%d" % number for number in range(1100)}
+    s3.put("models", objects)
+
+    run = load("s3://models/many")
+
+    assert run.files() == {key.removeprefix("many/"): body for key, body in objects.items()}
+
+
+def test_the_model_is_readable_by_every_user(load: Loader, s3: Store) -> None:
+    s3.put("models", {"modes/folder/model.joblib": b"weights"})
+
+    run = load("s3://models/modes")
+
+    model = run.volume / "model"
+    assert {oct(path.stat().st_mode & 0o777) for path in (model, model / "folder")} == {"0o755"}
+    assert oct((model / "folder/model.joblib").stat().st_mode & 0o777) == "0o644"
+
+
+def test_kserves_names_of_the_keys_are_understood(load: Loader, store: Store) -> None:
+    store.put("models", {"legacy/model.joblib": b"weights"})
+    load.credentials(awsAccessKeyID="reader", awsSecretAccessKey="reader-secret")
+
+    run = load("s3://models/legacy", environment={"AWS_ENDPOINT_URL": store.endpoint})
+
+    assert run.code == "Loaded"
+
+
+def test_a_wrong_key_is_unauthorized_and_never_shown(load: Loader, s3: Store) -> None:
+    s3.put("models", {"iris/model.joblib": b"weights"})
+    load.credentials(AWS_SECRET_ACCESS_KEY="not-the-secret")
+
+    run = load("s3://models/iris")
+
+    assert (run.exit_code, run.code, run.message["retryable"]) == (10, "Unauthorized", False)
+    assert "SignatureDoesNotMatch" in str(run.message["message"])
+    assert "not-the-secret" not in run.output
+    assert run.files() == {}
+
+
+def test_half_a_pair_of_keys_is_refused_before_asking(load: Loader, store: Store) -> None:
+    load.credentials(AWS_ACCESS_KEY_ID="reader", AWS_ENDPOINT_URL=store.endpoint)
+
+    run = load("s3://models/iris")
+
+    assert (run.code, run.exit_code) == ("InvalidSource", 2)
+    assert "AWS_SECRET_ACCESS_KEY" in str(run.message["message"])
+
+
+def test_a_prefix_without_objects_and_an_absent_bucket_are_not_found(load: Loader, s3: Store) -> None:
+    s3.put("models", {"iris/model.joblib": b"weights"})
+
+    assert [load(uri).code for uri in ("s3://models/iri", "s3://absent/iris", "s3://models/iris/")] == [
+        "NotFound",
+        "NotFound",
+        "Loaded",
+    ]
+
+
+def test_several_models_go_to_several_folders(load: Loader, s3: Store, tmp_path: Path) -> None:
+    s3.put("models", {"base/model.bin": b"base", "adapter/adapter.bin": b"adapter"})
+
+    run = load("s3://models/base", "s3://models/adapter=adapters/one")
+
+    assert run.files() == {"model.bin": b"base", "adapters/one/adapter.bin": b"adapter"}
+
+
+def test_an_endpoint_that_refuses_connections_is_told_at_once_and_in_the_end(load: Loader, store: Store) -> None:
+    load.credentials(AWS_ENDPOINT_URL=f"http://{unused_address()}")
+
+    run = load("s3://models/iris")
+
+    assert (run.code, run.exit_code, run.message["retryable"]) == ("Unreachable", 16, True)
+    first = run.events[0]
+    assert (first["event"], first["code"], first["attempt"]) == ("retry", "Unreachable", 1)
+    assert "refused" in str(first["message"])
+    assert first["hint"]

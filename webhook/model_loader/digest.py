@@ -1,0 +1,43 @@
+r"""The digest of a model: what `kubectl-serve.dev/digest` pins.
+
+A model that is one file has that file's sha256. A model that is a folder has the sha256 of its manifest: for each file
+one line `<sha256, hex>  <path>\n`, the path relative to the folder, the lines sorted by the path's UTF-8 bytes. So
+coreutils give the same:
+
+    find . -type f -printf '%P\0' | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum
+
+Empty folders, modes and times do not count.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+_BUFFER = 1 << 20
+
+
+def of_manifest(files: Mapping[str, str]) -> str:
+    """Return the digest of a folder from each file's path and hex sha256."""
+    lines = (
+        f"{sha256}  {path}\n".encode() for path, sha256 in sorted(files.items(), key=lambda item: item[0].encode())
+    )
+    return "sha256:" + hashlib.sha256(b"".join(lines)).hexdigest()
+
+
+def of_path(path: Path) -> str:
+    """Return the digest of a file or folder on disk. Raises OSError; links are not followed, nor counted."""
+    if not path.is_dir():
+        return "sha256:" + _sha256(path)
+    found: dict[str, str] = {}
+    for folder, _, names in os.walk(path):
+        for name in names:
+            file = Path(folder) / name
+            if file.is_file() and not file.is_symlink():
+                found[file.relative_to(path).as_posix()] = _sha256(file)
+    return of_manifest(found)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb", buffering=0) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

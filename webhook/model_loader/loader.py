@@ -1,0 +1,178 @@
+"""One load from start to end: plan, read, verify, publish."""
+
+import functools
+import json
+import os
+import shutil
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from model_loader import digest as digests
+from model_loader import journal, paths, sources
+from model_loader.engine import Engine, storage_failure
+from model_loader.model import Context, File, Secret
+from model_loader.options import Load, Options
+from model_loader.outcomes import Code, LoadError
+from model_loader.report import Report
+from model_loader.retries import Patience
+from model_loader.transport import Transport, redact
+
+# A little more than the model, for the file system's own books.
+_SPACE = 1.02
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model on the volume: bytes, files, and its digest where it was computed."""
+
+    size: int
+    files: int
+    digest: str
+
+
+class Volume:
+    """The model volume: `model` is what the server sees, `state` what the loader keeps beside it."""
+
+    def __init__(self, root: Path) -> None:
+        self.model = root / "model"
+        self.state = root / "state"
+        self.files = self.state / "files"
+        self.journal = self.state / "journal"
+        self.complete = self.state / "complete.json"
+
+    def clear(self) -> None:
+        """Remove the model and everything that was read for one."""
+        for path in (self.complete, self.journal):
+            path.unlink(missing_ok=True)
+        for folder in (self.model, self.files):
+            if folder.exists():
+                shutil.rmtree(folder)
+
+
+def load(options: Options, report: Report) -> Loaded:
+    """Bring the model onto the volume. Raises LoadError; what the server could see is then not there."""
+    volume = Volume(options.volume)
+    order = json.dumps([options.digest, [(redact(load.uri), load.folder) for load in options.loads], journal.boot()])
+    try:
+        volume.state.mkdir(mode=0o755, exist_ok=True)
+        found = _complete(volume, order, options)
+        if found is not None:
+            return found
+        if volume.model.exists():
+            volume.clear()
+        return _load(options, report, volume, order)
+    except OSError as error:
+        raise storage_failure(error) from None
+
+
+def _complete(volume: Volume, order: str, options: Options) -> Loaded | None:
+    """Return the model that an earlier start of this container left, published if it had not come to that."""
+    try:
+        record = json.loads(volume.complete.read_text())
+        if record["order"] != order or (options.hashing and not record["digest"]):
+            return None
+        if not volume.model.is_dir():
+            volume.files.rename(volume.model)
+        return Loaded(int(record["bytes"]), int(record["files"]), str(record["digest"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _load(options: Options, report: Report, volume: Volume, order: str) -> Loaded:
+    secret = Secret(options.credentials, options.environment)
+    transport = Transport(options.network, certificates=_certificates(secret))
+    context = Context(transport, secret)
+    planned_again = False
+    try:
+        while True:
+            files, single = _plan(options, context, report)
+            try:
+                return _read(options, report, volume, order, transport, files, single)
+            except LoadError as failure:
+                if failure.code is not Code.CHANGED or planned_again:
+                    raise
+                planned_again = True
+                report.retry(failure, 1, 0.0)
+    finally:
+        transport.close()
+
+
+def _certificates(secret: Secret) -> str:
+    text = secret.get("AWS_CA_BUNDLE", "ca.crt")
+    if text and "-----BEGIN" not in text and secret.environment.get("AWS_CA_BUNDLE") == text:
+        try:
+            return Path(text).read_text()  # in the environment it is a path, as the SDKs have it
+        except OSError:
+            raise LoadError(Code.INVALID_SOURCE, "AWS_CA_BUNDLE names a file that cannot be read") from None
+    return text
+
+
+def _plan(options: Options, context: Context, report: Report) -> tuple[list[File], bool]:
+    """Return the files of all sources, and whether they are one single file."""
+    patience = Patience(options.patience, report, threading.Event().wait)
+    files: list[File] = []
+    single = False
+    for item in options.loads:
+        listing = patience.run(functools.partial(sources.list_files, item.uri, context))
+        single = listing.single and len(options.loads) == 1
+        files += [replace(file, path=_below(item, file.path)) for file in listing.files]
+    paths.check_clashes(file.path for file in files)
+    return files, single
+
+
+def _below(item: Load, path: str) -> str:
+    return f"{item.folder}/{path}" if item.folder else path
+
+
+def _read(
+    options: Options,
+    report: Report,
+    volume: Volume,
+    order: str,
+    transport: Transport,
+    files: list[File],
+    single: bool,
+) -> Loaded:
+    header = f"{journal.identity(files)} {journal.boot()}"
+    book = journal.Journal(volume.journal, header)
+    if not book.parts and volume.files.exists():
+        shutil.rmtree(volume.files)
+    volume.files.mkdir(mode=0o755, exist_ok=True)
+    engine = Engine(
+        files,
+        volume.files,
+        transport=transport,
+        journal=book,
+        report=report,
+        patience=options.patience,
+        hashing=options.hashing,
+    )
+    report.plan(len(files), sum(max(file.size, 0) for file in files))
+    _check_space(volume, engine.missing)
+    engine.run()
+    book.close()
+    hashes = engine.hashes()
+    digest = ""
+    if options.hashing:
+        digest = f"sha256:{next(iter(hashes.values()))}" if single else digests.of_manifest(hashes)
+    if options.digest and digest != options.digest:
+        volume.clear()
+        raise LoadError(Code.DIGEST_MISMATCH, f"the model has the digest {digest}, not the one asked for")
+    record = {"order": order, "bytes": engine.size, "files": len(files), "digest": digest}
+    draft = volume.state / "complete.json.part"
+    draft.write_text(json.dumps(record))
+    draft.rename(volume.complete)
+    volume.files.rename(volume.model)
+    volume.journal.unlink()
+    return Loaded(engine.size, len(files), digest)
+
+
+def _check_space(volume: Volume, needed: int) -> None:
+    room = os.statvfs(volume.state)
+    free = room.f_bavail * room.f_frsize
+    if needed * _SPACE > free:
+        raise LoadError(
+            Code.NO_SPACE,
+            f"the model needs {needed >> 20} MiB more and the volume has {free >> 20} MiB free",
+        )

@@ -1,0 +1,67 @@
+"""What a source says of a model before it is read: its files, and how to read each."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from model_loader.outcomes import Code, LoadError
+from model_loader.transport import ANONYMOUS, Authorizer, Transport
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of the model.
+
+    `path` is relative to the model's folder; `size` is in bytes, or -1 where the server does not tell; `ranged` says
+    whether the server serves parts. `etag` is sent as If-Match; `version` is what else the store calls this state of
+    the file. `sha256` is what its publisher says that it hashes to.
+    """
+
+    path: str
+    url: str
+    size: int
+    by: Authorizer = ANONYMOUS
+    etag: str = ""
+    version: str = ""
+    ranged: bool = True
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The files of one source. `single`: the source names one file, so the model's digest is that file's own."""
+
+    files: tuple[File, ...]
+    single: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """The mounted Secret, one file a key, and behind it the environment (for the AWS names, as the SDKs do)."""
+
+    folder: Path | None
+    environment: Mapping[str, str]
+
+    def get(self, *keys: str) -> str:
+        """Return the first of `keys` that the Secret has, else that the environment has, else an empty text."""
+        for key in keys:
+            if self.folder is not None:
+                try:
+                    return (self.folder / key).read_text().strip()
+                except FileNotFoundError:
+                    continue
+                except (OSError, UnicodeDecodeError):
+                    raise LoadError(Code.INVALID_SOURCE, f"key {key} of the Secret cannot be read as text") from None
+        return next((self.environment[key] for key in keys if key.startswith("AWS_") and key in self.environment), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a source may use."""
+
+    transport: Transport
+    secret: Secret
+
+
+Source = Callable[[str, Context], Listing]
+"""Returns the files below a URI. Raises LoadError."""

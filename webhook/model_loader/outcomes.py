@@ -1,0 +1,94 @@
+"""How a load can end: one table of codes, with the exit code, whether trying again may help, and what to do.
+
+Standard library only and free of imports from the rest of the loader, so that others can read the table.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    """The `code` of a termination message."""
+
+    LOADED = "Loaded"
+    INTERNAL = "Internal"
+    INVALID_SOURCE = "InvalidSource"
+    UNAUTHORIZED = "Unauthorized"
+    NOT_FOUND = "NotFound"
+    DIGEST_MISMATCH = "DigestMismatch"
+    CORRUPTED = "Corrupted"
+    REFUSED = "Refused"
+    NO_SPACE = "NoSpace"
+    UNREACHABLE = "Unreachable"
+    SERVER_ERROR = "ServerError"
+    STALLED = "Stalled"
+    CHANGED = "Changed"
+    INTERRUPTED = "Interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`retryable`: the same load may succeed later with nobody's doing. `transient`: worth another try at once."""
+
+    exit_code: int
+    retryable: bool
+    hint: str
+    transient: bool = False
+
+
+OUTCOMES: Mapping[Code, Outcome] = {
+    Code.LOADED: Outcome(0, False, ""),
+    Code.INTERNAL: Outcome(1, False, "This is a defect of the loader: report it with the container's log."),
+    Code.INVALID_SOURCE: Outcome(2, False, "Correct the model's URI or the loader's arguments."),
+    Code.UNAUTHORIZED: Outcome(
+        10, False, "Check the Secret named by the credentials annotation, and what its identity may read."
+    ),
+    Code.NOT_FOUND: Outcome(11, False, "Check the URI: the name is case-sensitive and must exist in the store."),
+    Code.DIGEST_MISMATCH: Outcome(
+        12, False, "Serve the model that the digest was made from, or pin the new one after looking at it."
+    ),
+    Code.CORRUPTED: Outcome(13, True, "The bytes differ from the store's own checksum: upload the model again."),
+    Code.REFUSED: Outcome(14, False, "Ask the cluster's operator to allow it, or use another source."),
+    Code.NO_SPACE: Outcome(15, False, "Give the model volume more room (ephemeral-storage, or its size limit)."),
+    Code.UNREACHABLE: Outcome(
+        16, True, "Check the host name, the network policy, and that the store is up.", transient=True
+    ),
+    Code.SERVER_ERROR: Outcome(17, True, "The store is failing or throttling: look at its own health.", transient=True),
+    Code.STALLED: Outcome(18, True, "The store stopped sending: check the network in between.", transient=True),
+    Code.CHANGED: Outcome(19, True, "The model was overwritten while it was read: upload to a new path each time."),
+    Code.INTERRUPTED: Outcome(20, True, "The container was stopped; the next start goes on from here."),
+}
+
+
+class LoadError(Exception):
+    """A load, or a part of one, that ended as `code`. `message` never holds credentials, user-info or a query string.
+
+    `file` is the model's file concerned, `wait` the seconds that the server asked to wait, `status` the HTTP status,
+    and `headers` the answer's headers in lower case, where there are any.
+    """
+
+    def __init__(
+        self,
+        code: Code,
+        message: str,
+        *,
+        hint: str = "",
+        file: str = "",
+        wait: float = 0.0,
+        status: int = 0,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint or OUTCOMES[code].hint
+        self.file = file
+        self.wait = wait
+        self.status = status
+        self.headers: Mapping[str, str] = headers or {}
+
+    @property
+    def transient(self) -> bool:
+        """Whether another try at once may succeed."""
+        return OUTCOMES[self.code].transient

@@ -1,0 +1,85 @@
+"""What the loader tells: JSON lines on stdout while it runs, and one JSON object as the termination message."""
+
+import json
+import threading
+from collections.abc import Mapping
+from typing import TextIO
+
+from model_loader.outcomes import OUTCOMES, Code, LoadError
+
+TERMINATION_BYTES = 1024
+
+
+class Report:
+    """Writes the events of one load to `out`; safe to use from several threads."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._lock = threading.Lock()
+
+    def event(self, event: str, fields: Mapping[str, object]) -> None:
+        """Write one line: {"event": event, ...fields}."""
+        line = json.dumps({"event": event, **fields}, separators=(",", ":"))
+        with self._lock:
+            self._out.write(line + "\n")
+            self._out.flush()
+
+    def plan(self, files: int, size: int) -> None:
+        """Tell what is going to be read: files, bytes."""
+        self.event("plan", {"files": files, "bytes": size})
+
+    def progress(self, done: int, total: int, files: int, seconds: float, rate: float) -> None:
+        """Tell how far it is: bytes, total bytes, files finished, seconds, bytes a second of late."""
+        fields = {"bytes": done, "total": total, "files": files, "seconds": round(seconds, 1), "rate": int(rate)}
+        self.event("progress", fields)
+
+    def retry(self, failure: LoadError, attempt: int, wait: float) -> None:
+        """Tell a failure that is going to be tried again after `wait` seconds."""
+        fields: dict[str, object] = {"code": failure.code, "message": failure.message, "hint": failure.hint}
+        if failure.file:
+            fields["file"] = failure.file
+        self.event("retry", {**fields, "attempt": attempt, "wait": round(wait, 2)})
+
+
+def outcome(
+    code: Code,
+    message: str,
+    *,
+    hint: str = "",
+    file: str = "",
+    size: int = 0,
+    files: int = 0,
+    seconds: float = 0.0,
+    digest: str = "",
+) -> dict[str, object]:
+    """Return the fields of the termination message."""
+    fields: dict[str, object] = {
+        "code": code,
+        "message": message,
+        "hint": hint,
+        "retryable": OUTCOMES[code].retryable,
+        "bytes": size,
+        "files": files,
+        "seconds": round(seconds, 3),
+    }
+    if file:
+        fields["file"] = file
+    if digest:
+        fields["digest"] = digest
+    return fields
+
+
+def termination_message(fields: Mapping[str, object]) -> str:
+    """Return `fields` as JSON of at most TERMINATION_BYTES, the long texts cut where need be."""
+    fields = dict(fields)
+    text = json.dumps(fields, separators=(",", ":"))
+    for key in ("file", "message", "hint"):
+        over = len(text) - TERMINATION_BYTES
+        value = str(fields.get(key, ""))
+        if over > 0 and len(value) > 16:
+            # A character takes up to 12 bytes as JSON escapes, so halving until it fits is both simple and exact.
+            while len(text) > TERMINATION_BYTES and len(value) > 16:
+                value = value[: len(value) // 2]
+                fields[key] = value + "…"
+                text = json.dumps(fields, separators=(",", ":"))
+    return text

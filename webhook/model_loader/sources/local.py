@@ -1,0 +1,37 @@
+"""`file:///path`: a file or a folder that is already in the container."""
+
+import os
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from model_loader.model import Context, File, Listing
+from model_loader.outcomes import Code, LoadError
+from model_loader.paths import safe_path
+
+
+def list_files(uri: str, context: Context) -> Listing:
+    """Return the regular files below the path. Raises LoadError: NotFound, or Refused for links and devices."""
+    parts = urlsplit(uri)
+    if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+        raise LoadError(Code.INVALID_SOURCE, "a file URI is file:///path")
+    root = Path(unquote(parts.path))
+    if not root.exists():
+        raise LoadError(Code.NOT_FOUND, f"{root} does not exist")
+    if not root.is_dir():
+        return Listing((_file(root, root.name),), single=True)
+    files: list[File] = []
+    for folder, folders, names in os.walk(root):
+        for name in sorted(names + [name for name in folders if (Path(folder) / name).is_symlink()]):
+            path = Path(folder) / name
+            files.append(_file(path, str(path.relative_to(root))))
+    if not files:
+        raise LoadError(Code.NOT_FOUND, f"{root} holds no file")
+    return Listing(tuple(files))
+
+
+def _file(path: Path, name: str) -> File:
+    name = safe_path(name)
+    if path.is_symlink() or not path.is_file():
+        raise LoadError(Code.REFUSED, f"{name} is not a regular file", hint="Copy the file itself there.", file=name)
+    state = path.stat()
+    return File(path=name, url=path.as_uri(), size=state.st_size, version=str(state.st_mtime_ns))

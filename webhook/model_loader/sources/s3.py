@@ -1,0 +1,190 @@
+"""`s3://bucket/prefix` of Amazon S3 and of stores that speak its protocol."""
+
+import hashlib
+import hmac
+import time
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, quote, urlencode
+from xml.etree import ElementTree
+
+from model_loader.model import Context, File, Listing
+from model_loader.outcomes import Code, LoadError
+from model_loader.paths import safe_path
+from model_loader.transport import ANONYMOUS, Authorizer
+
+_NOTHING = hashlib.sha256(b"").hexdigest()
+_ALGORITHM = "AWS4-HMAC-SHA256"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """An access key, and the session token of a temporary one."""
+
+    access: str
+    secret: str = field(repr=False)
+    token: str = field(default="", repr=False)
+
+
+class Signer:
+    """AWS Signature Version 4 over requests without a body.
+
+    Source: https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
+    """
+
+    def __init__(self, keys: Keys, region: str) -> None:
+        self._keys = keys
+        self._region = region
+        self._day = ""
+        self._key = b""
+
+    def sign(self, method: str, url: SplitResult, headers: dict[str, str]) -> None:
+        """Add the date, the hash of the empty body, the session token and the signature."""
+        now = time.gmtime()
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", now)
+        day = stamp[:8]
+        headers["x-amz-content-sha256"] = _NOTHING
+        headers["x-amz-date"] = stamp
+        if self._keys.token:
+            headers["x-amz-security-token"] = self._keys.token
+        signed = {"host": url.netloc} | {k.lower(): v for k, v in headers.items() if k.lower().startswith("x-amz-")}
+        names = sorted(signed)
+        lines = [method, url.path or "/", url.query, *(f"{name}:{signed[name]}" for name in names), ""]
+        canonical = "\n".join([*lines, ";".join(names), _NOTHING])
+        scope = f"{day}/{self._region}/s3/aws4_request"
+        text = f"{_ALGORITHM}\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+        signature = hmac.digest(self._signing_key(day), text.encode(), "sha256").hex()
+        headers["Authorization"] = (
+            f"{_ALGORITHM} Credential={self._keys.access}/{scope}, SignedHeaders={';'.join(names)}, "
+            f"Signature={signature}"
+        )
+
+    def refresh(self) -> bool:
+        """Keys from the Secret do not change while the loader runs."""
+        return False
+
+    def _signing_key(self, day: str) -> bytes:
+        if day != self._day:
+            key = f"AWS4{self._keys.secret}".encode()
+            for word in (day, self._region, "s3", "aws4_request"):
+                key = hmac.digest(key, word.encode(), "sha256")
+            self._key, self._day = key, day
+        return self._key
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Where a bucket is, and who asks."""
+
+    base: str
+    by: Authorizer
+
+    def url(self, key: str) -> str:
+        """Return the URL of an object."""
+        return f"{self.base}/{quote(key, safe='/~')}"
+
+
+def list_files(uri: str, context: Context) -> Listing:
+    """Return the objects below the prefix, or the one object of exactly that key. Raises LoadError."""
+    name, _, path = uri.removeprefix("s3://").partition("/")
+    if not name or "@" in name or "?" in uri:
+        raise LoadError(Code.INVALID_SOURCE, "an s3 URI is s3://bucket/prefix", hint="Credentials go into a Secret.")
+    prefix = path.rstrip("/")
+    try:
+        return _list(name, path, prefix, context, _region(context))
+    except LoadError as failure:
+        region = failure.headers.get("x-amz-bucket-region", "")
+        if failure.status in (301, 307, 400) and region:
+            return _list(name, path, prefix, context, region)
+        raise
+
+
+def _list(name: str, path: str, prefix: str, context: Context, region: str) -> Listing:
+    bucket = _bucket(name, context, region)
+    refused: LoadError | None = None
+    try:
+        files = _objects(bucket, f"{prefix}/" if prefix else "", context)
+    except LoadError as failure:
+        # A reader of single objects need not be allowed to list.
+        if failure.code is not Code.UNAUTHORIZED or not prefix or path.endswith("/"):
+            raise
+        files, refused = [], failure
+    if not files and prefix and not path.endswith("/"):
+        single = _object(bucket, prefix, context, refused)
+        if single is not None:
+            return Listing((single,), single=True)
+    if not files:
+        raise LoadError(Code.NOT_FOUND, f"s3://{name}/{path} holds no object")
+    return Listing(tuple(files))
+
+
+def _region(context: Context) -> str:
+    return context.secret.get("AWS_REGION", "AWS_DEFAULT_REGION") or "us-east-1"
+
+
+def _bucket(name: str, context: Context, region: str) -> Bucket:
+    secret = context.secret
+    access = secret.get("AWS_ACCESS_KEY_ID", "awsAccessKeyID")
+    key = secret.get("AWS_SECRET_ACCESS_KEY", "awsSecretAccessKey")
+    if bool(access) != bool(key):
+        missing = "AWS_SECRET_ACCESS_KEY" if access else "AWS_ACCESS_KEY_ID"
+        raise LoadError(Code.INVALID_SOURCE, f"the credentials lack {missing}", hint="Add the key to the Secret.")
+    by: Authorizer = ANONYMOUS
+    if access:
+        by = Signer(Keys(access, key, secret.get("AWS_SESSION_TOKEN")), region)
+    endpoint = secret.get("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL").rstrip("/")
+    if endpoint:
+        return Bucket(f"{endpoint}/{name}", by)
+    domain = f"s3.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
+    # A bucket with dots does not match the wildcard certificate.
+    return Bucket(f"https://{domain}/{name}" if "." in name else f"https://{name}.{domain}", by)
+
+
+def _objects(bucket: Bucket, prefix: str, context: Context) -> list[File]:
+    files: list[File] = []
+    token = ""
+    while True:
+        # Sorted and quoted as the signature wants it.
+        query = {"continuation-token": token} if token else {}
+        query |= {"list-type": "2", "prefix": prefix}
+        body = context.transport.read(f"{bucket.base}?{urlencode(query, quote_via=quote, safe='~')}", by=bucket.by)
+        try:
+            page = ElementTree.fromstring(body)  # noqa: S314  # expat limits entity expansion since 2.4.1
+        except ElementTree.ParseError:
+            raise LoadError(Code.SERVER_ERROR, f"{bucket.base} did not answer with a list of objects") from None
+        space = page.tag.partition("}")[0] + "}" if page.tag.startswith("{") else ""
+        for entry in page.iterfind(f"{space}Contents"):
+            key = entry.findtext(f"{space}Key") or ""
+            if key.endswith("/") or key == prefix:
+                continue  # a folder's marker
+            etag = entry.findtext(f"{space}ETag") or ""
+            files.append(
+                File(
+                    path=safe_path(key.removeprefix(prefix)),
+                    url=bucket.url(key),
+                    size=int(entry.findtext(f"{space}Size") or 0),
+                    by=bucket.by,
+                    etag=etag if etag.strip('"') else "",
+                    version=entry.findtext(f"{space}LastModified") or "",
+                )
+            )
+        token = page.findtext(f"{space}NextContinuationToken") or ""
+        if not token:
+            return files
+
+
+def _object(bucket: Bucket, key: str, context: Context, refused: LoadError | None) -> File | None:
+    try:
+        answer = context.transport.send("HEAD", bucket.url(key), {}, by=bucket.by)
+    except LoadError as failure:
+        if failure.code is Code.NOT_FOUND:
+            return None
+        raise refused or failure from None
+    answer.body.read()
+    return File(
+        path=safe_path(key.rpartition("/")[2]),
+        url=bucket.url(key),
+        size=int(answer.headers.get("content-length", "-1")),
+        by=bucket.by,
+        etag=answer.headers.get("etag", ""),
+        version=answer.headers.get("last-modified", ""),
+    )

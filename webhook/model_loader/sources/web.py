@@ -1,0 +1,78 @@
+"""`https://host/path/file` and, where the operator allows the address, `http://`."""
+
+import base64
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from model_loader.model import Context, File, Listing
+from model_loader.outcomes import Code, LoadError
+from model_loader.paths import safe_path
+from model_loader.transport import ANONYMOUS, Authorizer, redact
+
+
+class Header:
+    """Authorises by one fixed value of the Authorization header."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def sign(self, method: str, url: SplitResult, headers: dict[str, str]) -> None:
+        """Add the header."""
+        headers["Authorization"] = self._value
+
+    def refresh(self) -> bool:
+        """A header from the Secret does not change while the loader runs."""
+        return False
+
+
+def authorizer(context: Context) -> Authorizer:
+    """Return what the Secret has: `authorization` as it is, or `username` and `password`, or nothing."""
+    value = context.secret.get("authorization")
+    user, password = context.secret.get("username"), context.secret.get("password")
+    if not value and (user or password):
+        value = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+    if not value:
+        return ANONYMOUS
+    if not value.isprintable() or not value.isascii():
+        raise LoadError(Code.INVALID_SOURCE, "the Secret's authorization is not one line of ASCII text")
+    return Header(value)
+
+
+def list_files(uri: str, context: Context) -> Listing:
+    """Return the one file that `uri` names. Raises LoadError."""
+    name = safe_path(unquote(urlsplit(uri).path.rpartition("/")[2]) or _no_name(uri))
+    by = authorizer(context)
+    # Asking for the first byte tells the size, the version and whether parts are served; HEAD is often not allowed.
+    try:
+        answer = context.transport.get(uri, {"Range": "bytes=0-0"}, by)
+    except LoadError as failure:
+        if failure.status != 416:
+            raise
+        answer = context.transport.get(uri, {}, by)  # an empty file has no first byte
+    etag = answer.headers.get("etag", "")
+    ranged = answer.status == 206
+    size = (
+        answer.headers.get("content-range", "").rpartition("/")[2] if ranged else answer.headers.get("content-length")
+    )
+    if not ranged:
+        context.transport.close()
+    else:
+        answer.body.read()
+    known = int(size) if size and size.isdigit() else -1
+    file = File(
+        path=name,
+        url=uri,
+        size=known,
+        by=by,
+        etag="" if etag.startswith("W/") else etag,
+        version=etag or answer.headers.get("last-modified", ""),
+        ranged=ranged and known >= 0,
+    )
+    return Listing((file,), single=True)
+
+
+def _no_name(uri: str) -> str:
+    raise LoadError(
+        Code.INVALID_SOURCE,
+        f"{redact(uri)} names no file",
+        hint="End the URI in the file's name, as in …/model.joblib.",
+    )
