@@ -1,0 +1,1 @@
+"""A real local cluster, standard library only: what `scripts/cluster` runs."""

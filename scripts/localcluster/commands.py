@@ -1,0 +1,68 @@
+"""Running programs: their output captured, their failure explained, and ended when the caller is."""
+
+import asyncio
+import contextlib
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from localcluster.errors import ClusterError
+
+
+def tail(text: str, lines: int = 20) -> str:
+    """The last lines, indented, for an error message."""
+    return "\n".join(f"    {line}" for line in text.strip().splitlines()[-lines:])
+
+
+async def run(
+    *arguments: str | Path,
+    stdin: str | Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> str:
+    """Run a program to its end and return its standard output.
+
+    `stdin` is text or a file. `environment` is added to the caller's. Cancelling the caller ends the program.
+
+    Raises:
+        ClusterError: it could not be started or its exit code was not 0; the message has the tail of its output.
+    """
+    command = [str(argument) for argument in arguments]
+    try:
+        with contextlib.ExitStack() as stack:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=stack.enter_context(stdin.open("rb")) if isinstance(stdin, Path) else _pipe_for(stdin),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, **(environment or {})},
+                cwd=folder,
+            )
+    except OSError as error:
+        raise ClusterError(f"{command[0]} could not be started: {error}") from error
+    try:
+        output, errors = await process.communicate(stdin.encode() if isinstance(stdin, str) else None)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+    if process.returncode:
+        raise ClusterError(
+            f"`{shlex.join(command)}` ended with code {process.returncode}:\n"
+            f"{tail((errors or output).decode(errors='replace'))}"
+        )
+    return output.decode(errors="replace")
+
+
+def _pipe_for(text: str | None) -> int:
+    return asyncio.subprocess.DEVNULL if text is None else asyncio.subprocess.PIPE
+
+
+async def succeeds(*arguments: str | Path) -> bool:
+    """Whether a program ends with exit code 0."""
+    try:
+        await run(*arguments)
+    except ClusterError:
+        return False
+    return True

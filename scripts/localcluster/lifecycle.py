@@ -1,0 +1,176 @@
+"""Bringing a cluster up, taking it down, and telling how it is."""
+
+import asyncio
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from localcluster import addons, build, control_plane, images, node, pins, places, prerequisites, processes, sandbox
+from localcluster import cluster as clusters
+from localcluster.addons import Kubectl
+from localcluster.build import Binaries
+from localcluster.cluster import Cluster
+from localcluster.errors import ClusterError
+from localcluster.locks import held
+from localcluster.places import State
+from localcluster.processes import Process, Record
+from localcluster.progress import Progress, duration
+from localcluster.sandbox import Sandbox
+
+PROCESSES = (
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "containerd",
+    "kubelet",
+    "kube-proxy",
+)
+
+
+async def up(state: State, progress: Progress) -> None:
+    """Make the cluster run: build what is not cached, start what does not run, wait until all of it is ready.
+
+    Raises:
+        ClusterError: something is missing, could not be built, or did not get ready.
+    """
+    started = time.monotonic()
+    prerequisites.need_root()
+    await prerequisites.need(pins.DEBIAN_PACKAGES, progress)
+    async with held(state.lock, f"the cluster {state.name}", progress):
+        cluster = await clusters.load_or_choose(state)
+        async with held(places.cache() / "lock", "the cache", progress):
+            binaries = await build.binaries(progress)
+        async with progress.step("credentials and configuration"):
+            await clusters.write_credentials(cluster)
+            control_plane.hand_over(cluster)
+            node.write_config(cluster)
+            clusters.link_kubectl(cluster, binaries)
+        here = sandbox.find(state)
+        if here is None:
+            async with progress.step("sandbox: namespaces, network link, cgroups"):
+                here = await sandbox.create(state, cluster.network)
+        await _start(cluster, here, binaries, progress)
+        kubectl = Kubectl(cluster, binaries)
+        async with progress.step("CoreDNS, Traefik and Knative Serving are available"):
+            await addons.ready(kubectl)
+    progress.say(_summary(cluster, time.monotonic() - started))
+
+
+async def down(state: State, progress: Progress) -> None:
+    """End the cluster and remove everything that was made for it, but the cache. One that is gone stays gone."""
+    started = time.monotonic()
+    prerequisites.need_root()
+    async with held(state.lock, f"the cluster {state.name}", progress):
+        existed = state.folder.is_dir()
+        await sandbox.remove(state)
+        shutil.rmtree(state.folder, ignore_errors=False) if existed else None
+        state.lock.unlink(missing_ok=True)
+    said = f"ended and removed in {duration(time.monotonic() - started)}" if existed else "there is none"
+    progress.say(f"Cluster {state.name}: {said}")
+
+
+async def status(state: State) -> dict[str, str]:
+    """The parts of the cluster, each with what is wrong with it; nothing if it is well.
+
+    Raises:
+        ClusterError: there is no such cluster.
+    """
+    cluster = existing(state)
+    running = {name: Record(state.run / f"{name}.json").read() for name in ("sandbox", *PROCESSES)}
+    parts = {name: "" if process else f"not running; see {state.log / name}.log" for name, process in running.items()}
+    if not parts["kube-apiserver"]:
+        if not await control_plane.api_is_ready(cluster):
+            parts["kube-apiserver"] = f"{cluster.server}/readyz does not say ok; see {state.log / 'kube-apiserver'}.log"
+        else:
+            kubectl = Kubectl(cluster, Binaries({module.name: build.folder_of(module) for module in pins.MODULES}))
+            parts |= await addons.report(kubectl)
+    return parts
+
+
+def existing(state: State) -> Cluster:
+    """The cluster in this folder.
+
+    Raises:
+        ClusterError: there is none.
+    """
+    cluster = clusters.load(state)
+    if cluster is None:
+        raise ClusterError(f"there is no cluster {state.name}", f"Make it: scripts/cluster up --name {state.name}")
+    return cluster
+
+
+def running(state: State) -> Sandbox:
+    """The sandbox of a cluster that runs.
+
+    Raises:
+        ClusterError: it does not.
+    """
+    existing(state)
+    here = sandbox.find(state)
+    if here is None:
+        raise ClusterError(
+            f"the cluster {state.name} does not run", f"Start it: scripts/cluster up --name {state.name}"
+        )
+    return here
+
+
+async def _start(cluster: Cluster, here: Sandbox, binaries: Binaries, progress: Progress) -> None:
+    state = cluster.state
+    kubectl = Kubectl(cluster, binaries)
+
+    def start(commands: Mapping[str, list[str | Path]]) -> dict[str, Process]:
+        return {name: _ensure(state, here, name, command) for name, command in commands.items()}
+
+    central = control_plane.commands(cluster, binaries)
+    api_server = start({name: central.pop(name) for name in ("etcd", "kube-apiserver")})["kube-apiserver"]
+    containerd = start({"containerd": node.containerd_command()})["containerd"]
+
+    async def api() -> None:
+        async with progress.step("API server is ready"):
+            await processes.until(
+                lambda: control_plane.api_is_ready(cluster),
+                "kube-apiserver",
+                60,
+                process=api_server,
+                log=state.log / "kube-apiserver.log",
+            )
+        start(central)
+        start(node.commands(cluster, binaries))
+        async with progress.step("manifests are applied"):
+            await addons.apply(cluster, binaries, kubectl)
+
+    async def load_images() -> None:
+        async with progress.step("images are loaded"):
+            await processes.until(
+                lambda: images.containerd_is_ready(here),
+                "containerd",
+                30,
+                process=containerd,
+                log=state.log / "containerd.log",
+            )
+            await images.load_own(here, binaries)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(api())
+        group.create_task(load_images())
+
+
+def _ensure(state: State, here: Sandbox, name: str, command: list[str | Path]) -> Process:
+    record = Record(state.run / f"{name}.json")
+    process = record.read()
+    if process is None:
+        process = processes.start(here.enter(*command), state.log / f"{name}.log")
+        record.write(process)
+    return process
+
+
+def _summary(cluster: Cluster, seconds: float) -> str:
+    option = "" if cluster.name == places.APPLICATION else f" --name {cluster.name}"
+    return f"""
+Cluster {cluster.name} is ready after {duration(seconds)}.
+  Kubernetes {pins.KUBERNETES} at {cluster.server}, Knative Serving {pins.KNATIVE[0].version}
+  Ingress: http://{cluster.network.node} with the header Host: NAME.NAMESPACE.{pins.DOMAIN}
+  Kubeconfig: {cluster.state.kubeconfig}
+Next: eval "$(scripts/cluster env{option})" && kubectl get nodes"""

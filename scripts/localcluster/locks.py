@@ -1,0 +1,22 @@
+"""One command at a time on a cluster, and on the cache."""
+
+import asyncio
+import contextlib
+import fcntl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from localcluster.progress import Progress
+
+
+@contextlib.asynccontextmanager
+async def held(path: Path, what: str, progress: Progress) -> AsyncIterator[None]:
+    """Hold the lock file `path`, waiting for another process that has it. The kernel frees it when we end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            async with progress.step(f"waiting for another command that works on {what}"):
+                await asyncio.to_thread(fcntl.flock, file, fcntl.LOCK_EX)
+        yield

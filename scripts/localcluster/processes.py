@@ -1,0 +1,140 @@
+"""Processes that outlive the command that started them: who they are, whether they still run, how they end."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from localcluster.commands import tail
+from localcluster.errors import ClusterError
+
+POLL_EVERY = 0.1
+"""Seconds between two looks at something that tells nobody when it is ready, such as a port."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process by its id and start time, so that an id the kernel has given away again is not taken for ours."""
+
+    pid: int
+    started: int
+
+    @classmethod
+    def of(cls, pid: int) -> Self:
+        """The process that has the id now.
+
+        Raises:
+            ProcessLookupError: none has.
+        """
+        return cls(pid, _start_time(pid))
+
+    @property
+    def alive(self) -> bool:
+        try:
+            return _start_time(self.pid) == self.started
+        except ProcessLookupError:
+            return False
+
+    def children(self) -> list["Process"]:
+        try:
+            pids = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        except (FileNotFoundError, ProcessLookupError):
+            return []
+        return [Process.of(int(pid)) for pid in pids]
+
+    async def kill(self) -> None:
+        """End it at once, and wait until it is gone."""
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return
+        try:
+            # Opened first, checked second: from here on the descriptor cannot mean another process.
+            if self.alive:
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                await _readable(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class Record:
+    """The file that remembers a started process."""
+
+    path: Path
+
+    def write(self, process: Process) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.path.with_suffix(".new")
+        unfinished.write_text(json.dumps(asdict(process)))
+        unfinished.replace(self.path)
+
+    def read(self) -> Process | None:
+        """The process, if it still runs."""
+        try:
+            process = Process(**json.loads(self.path.read_text()))
+        except FileNotFoundError:
+            return None
+        return process if process.alive else None
+
+
+def start(command: Iterable[str | Path], log: Path) -> Process:
+    """Start a process in a session of its own, its output appended to `log`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            [str(argument) for argument in command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd="/",
+        )
+    child.returncode = 0  # It is to outlive us: without this, Popen warns when it is collected.
+    return Process.of(child.pid)
+
+
+async def until(
+    ready: Callable[[], Awaitable[bool]], what: str, seconds: float, *, process: Process | None = None, log: Path | None = None
+) -> None:
+    """Wait until `ready` says so.
+
+    Raises:
+        ClusterError: `process` ended, or the time is over; the message has the tail of `log`.
+    """
+    deadline = time.monotonic() + seconds
+    while not await ready():
+        ended = process is not None and not process.alive
+        if ended or time.monotonic() > deadline:
+            reason = "ended at once" if ended else f"is not ready after {seconds:.0f} s"
+            last = f"; the end of {log}:\n{tail(log.read_text(errors='replace'))}" if log and log.exists() else ""
+            raise ClusterError(f"{what} {reason}{last}")
+        await asyncio.sleep(POLL_EVERY)
+
+
+def _start_time(pid: int) -> int:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise ProcessLookupError(pid) from error
+    # The program's name, in brackets, may hold anything. After it: field 3 is the state, field 22 the start time.
+    fields = status.rpartition(")")[2].split()
+    if fields[0] in "ZX":
+        raise ProcessLookupError(pid)
+    return int(fields[19])
+
+
+async def _readable(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(descriptor, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(descriptor)
