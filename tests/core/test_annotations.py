@@ -73,7 +73,7 @@ def test_what_we_wrote_ourselves_is_no_fault() -> None:
 
 def test_the_nearest_key_is_named() -> None:
     _, problems = read({"kubectl-serve.dev/modle": "s3://models/iris"})
-    assert problems[0].hint == "Did you mean kubectl-serve.dev/model?"
+    assert problems[0].hint == "Did you mean kubectl-serve.dev/mode or kubectl-serve.dev/model?"
 
 
 def test_a_claim_needs_neither_digest_nor_credentials() -> None:

@@ -42,6 +42,7 @@ def outputs(verdict: Verdict) -> dict[str, str | None]:
         "report.txt": report(verdict),
         "deployment.yaml": dump(verdict.deployment),
         "service.yaml": dump(verdict.service),
+        "extras.yaml": yaml.safe_dump_all(verdict.extras, sort_keys=False, width=120) if verdict.extras else None,
     }
 
 
@@ -68,9 +69,10 @@ def test_completing_twice_changes_nothing(case: Path) -> None:
         return
     twice = judge(once.deployment, facts)
     assert json_patch(once.deployment, twice.deployment or {}) == []
-    assert twice.service == once.service
-    if once.service is not None:
-        assert render_stored(once.deployment, facts).service == once.service
+    assert (twice.service, twice.extras) == (once.service, once.extras)
+    if once.service is not None or once.extras:
+        stored = render_stored(once.deployment, facts)
+        assert (stored.service, stored.extras) == (once.service, once.extras)
 
 
 def test_every_case_has_a_reason_of_its_own() -> None:

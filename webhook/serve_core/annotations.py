@@ -17,6 +17,9 @@ from serve_core.reasons import Problem, problem, quote
 PROTOCOLS = ("v1", "v2", "openai", "grpc-v2")
 """v1: TensorFlow Serving's; v2 and grpc-v2: the Open Inference Protocol; openai: OpenAI's REST API."""
 
+KNATIVE, DEPLOYMENT = "knative", "deployment"
+"""The modes: scaled from zero by a Knative Service, or left running as the Deployment it is."""
+
 CUSTOM = "custom"
 """The runtime of a Deployment that brings its own model server."""
 
@@ -58,6 +61,9 @@ class ServingSpec:
     canary: int | None = None
     """Percent of the traffic."""
     pin: str | None = None
+    domain: str | None = None
+    tls: str | None = None
+    mode: str = KNATIVE
 
 
 class _InvalidError(ValueError):
@@ -267,6 +273,28 @@ USER: tuple[Annotation, ...] = (
         "revision's name",
         _pattern(_NAME),
     ),
+    Annotation(
+        "domain",
+        "a host name, for example models.example.com",
+        "The model's own host name. Your DNS has to lead it to Knative's ingress.",
+        "host name",
+        _pattern(rf"(?=.{{3,253}}\Z){_NAME}(\.{_NAME})+"),
+    ),
+    Annotation(
+        "tls",
+        "the name of a TLS Secret in the Deployment's namespace",
+        "The certificate of the domain. Without it, Knative's own certificates are used where they are set up.",
+        "Secret's name",
+        _pattern(_DNS_SUBDOMAIN),
+    ),
+    Annotation(
+        "mode",
+        "knative, deployment",
+        "knative (default): a Knative Service that scales from zero. deployment: the Deployment is completed and left "
+        "running, with a Service in front, and an autoscaler where scale gives a range.",
+        "mode",
+        _one_of(KNATIVE, DEPLOYMENT),
+    ),
 )
 
 STATE: tuple[Annotation, ...] = (
@@ -299,6 +327,9 @@ CREDENTIALS = PREFIX + "credentials"
 VISIBILITY = PREFIX + "visibility"
 CANARY = PREFIX + "canary"
 PIN = PREFIX + "pin"
+DOMAIN = PREFIX + "domain"
+TLS = PREFIX + "tls"
+MODE = PREFIX + "mode"
 
 REPLICAS = PREFIX + "replicas"
 HANDOVER = PREFIX + "handover"
@@ -364,23 +395,34 @@ def _unknown(key: str) -> Problem:
     import difflib  # only a mistake pays for it  # noqa: PLC0415
 
     names = [annotation.name for annotation in USER]
-    near = difflib.get_close_matches(key.removeprefix(PREFIX), names, n=1)
-    known = ", ".join(names)
-    nearest = f"Did you mean {PREFIX}{near[0]}?" if near else f"Known after {PREFIX}: {known}."
+    near = difflib.get_close_matches(key.removeprefix(PREFIX), names, n=2)
+    nearest = f"Did you mean {' or '.join(PREFIX + name for name in near)}?"
+    if not near:
+        nearest = f"Known after {PREFIX}: {', '.join(names)}."
     return problem("UnknownAnnotation", path_of(quote(key)[1:-1]), key=quote(key)[1:-1], nearest=nearest)
 
 
 def _conflicts(values: Mapping[str, Any]) -> list[Problem]:
     found = []
-    if "canary" in values and "pin" in values:
-        why = "a pin sends all traffic to one revision"
-        found.append(problem("ConflictingAnnotations", path_of(CANARY), one=CANARY, other=PIN, why=why))
+
+    def exclude(key: str, other: str, why: str) -> None:
+        if key.removeprefix(PREFIX) in values:
+            found.append(problem("ConflictingAnnotations", path_of(key), one=key, other=other, why=why))
+
+    if "pin" in values:
+        exclude(CANARY, PIN, "a pin sends all traffic to one revision")
+    if "domain" not in values:
+        exclude(TLS, "no domain", "a certificate is for a host name")
+    if values.get("visibility") == "cluster-local":
+        exclude(DOMAIN, "visibility cluster-local", "a host name of its own is for the world outside")
     model = values.get("model")
-    if model is None or model.scheme != "pvc":
-        return found
-    why = "a model in a claim is mounted, not downloaded"
-    return found + [
-        problem("ConflictingAnnotations", path_of(key), one=key, other="a pvc:// model", why=why)
-        for key in (DIGEST, CREDENTIALS)
-        if key.removeprefix(PREFIX) in values
-    ]
+    if model is not None and model.scheme == "pvc":
+        for key in (DIGEST, CREDENTIALS):
+            exclude(key, "a pvc:// model", "a model in a claim is mounted, not downloaded")
+    if values.get("mode") == DEPLOYMENT:
+        for key in (TARGET, METRIC, CONCURRENCY, WINDOW, TIMEOUT, CANARY, PIN, DOMAIN, VISIBILITY):
+            exclude(key, "mode deployment", "it is Knative that does it")
+        scale = values.get("scale")
+        if scale is not None and (scale.least == 0 or scale.most is None):
+            exclude(SCALE, "mode deployment", "without Knative there is no scale to zero, and an upper bound is needed")
+    return found

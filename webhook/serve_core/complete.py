@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serve_core import filling, runtimes
-from serve_core.annotations import CUSTOM, RUNTIME, ServingSpec, path_of
+from serve_core.annotations import CUSTOM, DEPLOYMENT, RUNTIME, ServingSpec, path_of
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
 from serve_core.names import (
@@ -20,7 +20,7 @@ from serve_core.names import (
     SERVER_CONTAINER,
 )
 from serve_core.reasons import Choice, Problem, choice, problem
-from serve_core.runtimes import Runtime
+from serve_core.runtimes import Runtime, Variant
 
 _RESTRICTED = {
     "allowPrivilegeEscalation": False,
@@ -36,6 +36,10 @@ _TERMINATION = {"terminationMessagePath": "/dev/termination-log", "terminationMe
 # What the API server would default inside a probe (k8s.io/kubernetes, pkg/apis/core/v1/defaults.go).
 _PROBE_DEFAULTS = {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3}
 
+PROGRESS_DEADLINE = "serving.knative.dev/progress-deadline"
+PROGRESS_DEADLINE_DEFAULT = 600
+"""Seconds; what the API server fills into a Deployment, and Knative's default too."""
+
 _PODS = "spec.template.spec"
 
 
@@ -45,6 +49,8 @@ class Server:
 
     name: str
     runtime: Runtime | None
+    variants: tuple[Variant, ...] = ()
+    """Those of the runtime that apply."""
 
 
 def complete(
@@ -96,10 +102,25 @@ def _server(
     if found is not None and found.get("image") and spec.runtime is None:
         why = "you wrote its image"
         return Server(found["name"], None), (choice("RuntimeCustom", name=found["name"], why=why),), missing
-    runtime, choices, problems = runtimes.choose(spec, facts.runtimes)
+    resources = _extended_resources(found)
+    runtime, choices, problems = runtimes.choose(spec, facts.runtimes, resources)
     if runtime is None:
         return None, choices, (*missing, *problems)
-    return Server(found["name"] if found else SERVER_CONTAINER, runtime), choices, missing
+    variants = runtime.applying(spec.protocol, resources)
+    choices += tuple(
+        choice("RuntimeVariant", runtime=runtime.name, wanted=variant.resource or f"protocol {variant.protocol}")
+        for variant in variants
+    )
+    if resources and not runtime.has_variant_for(resources):
+        choices += (choice("RuntimeWithoutVariant", runtime=runtime.name, wanted=", ".join(sorted(resources))),)
+    return Server(found["name"] if found else SERVER_CONTAINER, runtime, variants), choices, missing
+
+
+def _extended_resources(container: JsonObject | None) -> frozenset[str]:
+    """What the user's container asks for beside CPU, memory and the like: all that has a domain in its name."""
+    asked = (container or {}).get("resources") or {}
+    names = {name for part in ("limits", "requests") if isinstance(asked.get(part), dict) for name in asked[part]}
+    return frozenset(name for name in names if "/" in name)
 
 
 def _overlay(
@@ -132,7 +153,7 @@ def _overlay(
             )
     container: JsonObject = {"name": server.name}
     if server.runtime is not None:
-        container |= _spelled_out(server.runtime.container, name, model_path)
+        container |= _spelled_out(server.runtime.container_of(server.variants), name, model_path)
         container["env"] = [
             {"name": "MODEL_NAME", "value": name},
             {"name": "MODEL_PATH", "value": model_path},
@@ -141,13 +162,20 @@ def _overlay(
         # A model server has no business with the API server; a container of the user's own may have.
         pod["automountServiceAccountToken"] = False
     container["volumeMounts"] = [mount, *container.get("volumeMounts", [])]
+    special = {volume["name"]: volume for volume in (server.runtime.volumes if server.runtime else ())}
     volumes += [
-        {"name": extra["name"], "emptyDir": {}} for extra in container["volumeMounts"] if extra["name"] != MODEL_VOLUME
+        special.get(extra["name"], {"name": extra["name"], "emptyDir": {}})
+        for extra in container["volumeMounts"]
+        if extra["name"] != MODEL_VOLUME
     ]
     pod |= {"containers": [container], "volumes": volumes}
+    labels = _labels(deployment, name)
+    if spec.mode == DEPLOYMENT:
+        labels[DEPLOYMENT_LABEL] = name  # a Knative Service's template gets it when it is rendered
+    template = {"metadata": {"labels": labels, **_deadline(deployment, server.runtime)}, "spec": pod}
     overlay = {
         "metadata": {"labels": {SERVED_LABEL: "true"}},
-        "spec": {**_selector(deployment, name), "template": {"metadata": _labels(deployment, name), "spec": pod}},
+        "spec": {**_selector(deployment, name), "template": template},
     }
     return overlay, tuple(choices)
 
@@ -187,6 +215,11 @@ def _spelled_out(container: JsonObject, model_name: str, model_path: str) -> Jso
     for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
         if probe in spelled:
             spelled[probe] = _probe(spelled[probe], model_name, model_path)
+    if "resources" in spelled:
+        spelled["resources"] = {
+            part: {name: str(quantity) for name, quantity in quantities.items()}
+            for part, quantities in spelled["resources"].items()
+        }
     if "ports" in spelled:
         spelled["ports"] = [{"protocol": "TCP", **port} for port in spelled["ports"]]
     return spelled
@@ -195,6 +228,8 @@ def _spelled_out(container: JsonObject, model_name: str, model_path: str) -> Jso
 def _probe(probe: JsonObject, model_name: str, model_path: str) -> JsonObject:
     """The kubelet expands ``$(NAME)`` in ``args`` and ``env`` but not in a probe, so it is done here."""
     spelled = {**_PROBE_DEFAULTS, **probe}
+    if "grpc" in spelled:
+        spelled["grpc"] = {"service": "", **spelled["grpc"]}
     if "httpGet" in spelled:
         get = {"path": "/", "scheme": "HTTP", **spelled["httpGet"]}
         path = get["path"].replace("$(MODEL_NAME)", model_name).replace("$(MODEL_PATH)", model_path)
@@ -212,5 +247,13 @@ def _labels(deployment: JsonObject, name: str) -> JsonObject:
     """The template's labels have to satisfy the selector; where the user wrote one, it says which they are."""
     selector: Any = (deployment.get("spec") or {}).get("selector")
     if not selector:
-        return {"labels": {DEPLOYMENT_LABEL: name}}
-    return {"labels": dict(selector.get("matchLabels") or {})}
+        return {DEPLOYMENT_LABEL: name}
+    return dict(selector.get("matchLabels") or {})
+
+
+def _deadline(deployment: JsonObject, runtime: Runtime | None) -> JsonObject:
+    """How long a runtime may take to become ready, unless the user has said so."""
+    written = (deployment.get("spec") or {}).get("progressDeadlineSeconds")
+    if runtime is None or runtime.deadline is None or written not in (None, PROGRESS_DEADLINE_DEFAULT):
+        return {}
+    return {"annotations": {PROGRESS_DEADLINE: f"{runtime.deadline}s"}}

@@ -51,6 +51,7 @@ def unpark(deployment: JsonObject) -> None:
     replicas = notes.get(REPLICAS, "")
     if spec.get("replicas") == 0 and replicas.isascii() and replicas.isdigit():
         spec["replicas"] = min(int(replicas[:10]), _MOST)
+    notes.pop(REPLICAS, None)
 
 
 def is_back(deployment: JsonObject) -> bool:

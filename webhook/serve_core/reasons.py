@@ -129,6 +129,8 @@ _CHOICES = (
     ("FormatFromURI", "format {format}, because the model's name ends in {suffix}.", ""),
     ("RuntimeByFormat", "runtime {runtime}, because it serves {wanted} with the highest priority.", ""),
     ("RuntimeByName", "runtime {runtime}, because the annotation says so.", ""),
+    ("RuntimeVariant", "runtime {runtime} in its variant for {wanted}, because that is asked for.", ""),
+    ("RuntimeWithoutVariant", "runtime {runtime} as for any node: it has no variant for {wanted}.", ""),
     ("RuntimeCustom", "container {name} serves the model, because {why}.", ""),
     ("ModelFromClaim", "claim {claim} is mounted read-only; nothing is downloaded.", ""),
     ("ModelByLoader", "init container model-loader downloads the model before the server starts.", ""),

@@ -14,7 +14,7 @@ from serve_core.annotations import (
     ServingSpec,
     path_of,
 )
-from serve_core.complete import server_container
+from serve_core.complete import PROGRESS_DEADLINE, PROGRESS_DEADLINE_DEFAULT, server_container
 from serve_core.facts import PlatformFacts
 from serve_core.fields import Carrier
 from serve_core.json import JsonObject
@@ -45,7 +45,6 @@ _AUTOSCALING_KEYS = frozenset(
 )
 _SERVICE_ANNOTATIONS = ("serving.knative.dev/rollout-duration", "networking.knative.dev/")
 _VISIBILITY_LABEL = "networking.knative.dev/visibility"
-_DEADLINE = "serving.knative.dev/progress-deadline"
 _RESPONSE_START_DEFAULT = 300
 """Seconds; Knative's default of ``responseStartTimeoutSeconds``, which a longer timeout has to raise as well."""
 
@@ -54,7 +53,6 @@ _POD = "spec.template.spec"
 
 # What the API server fills into a Deployment (pkg/apis/apps/v1/defaults.go), and what kubectl and its like write.
 _STRATEGY_DEFAULT = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}}
-_DEADLINE_DEFAULT = 600
 _IGNORED = {
     "strategy": (_STRATEGY_DEFAULT, "Knative moves traffic to a new revision once it is ready"),
     "minReadySeconds": (0, "Knative has no such delay"),
@@ -71,7 +69,7 @@ def render(
     metadata = deployment["metadata"]
     name = metadata["name"]
     carrier = Carrier(facts.features)
-    if not _DNS_1035.fullmatch(name):
+    if not is_service_name(name):
         carrier.problems.append(problem("InvalidServiceName", "metadata.name", name=quote(name)))
     template = deployment["spec"]["template"]
     pod, warnings = _pod(template["spec"], carrier), _ignored(deployment["spec"], template)
@@ -114,6 +112,11 @@ def render(
     return service, tuple(sorted(carrier.problems)), tuple(warnings)
 
 
+def is_service_name(name: str) -> bool:
+    """Whether a Service, Knative's or Kubernetes' own, may have this name: a DNS-1035 label."""
+    return _DNS_1035.fullmatch(name) is not None
+
+
 def _service_labels(metadata: JsonObject, spec: ServingSpec, carrier: Carrier) -> JsonObject:
     labels = {key: value for key, value in (metadata.get("labels") or {}).items() if key != SERVED_LABEL}
     labels[DEPLOYMENT_LABEL] = metadata["name"]
@@ -138,8 +141,8 @@ def _template_annotations(own: JsonObject, outer: JsonObject, spec: ServingSpec,
             _conflict(carrier, source, f"template annotation {key}")
         annotations[key] = value
     deadline = outer.get("progressDeadlineSeconds")
-    if deadline not in (None, _DEADLINE_DEFAULT):
-        annotations.setdefault(_DEADLINE, f"{deadline}s")
+    if deadline not in (None, PROGRESS_DEADLINE_DEFAULT):
+        annotations.setdefault(PROGRESS_DEADLINE, f"{deadline}s")
     return annotations
 
 

@@ -1,6 +1,6 @@
 """Model servers: what each can serve, the container that does it, and the choice among them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,22 @@ from serve_core.reasons import Choice, Problem, choice, problem, quote
 
 API_VERSION = f"{GROUP}/v1alpha1"
 KIND = "ModelRuntime"
+
+_BY_NAME = frozenset({"env", "volumeMounts"})
+"""Lists of a container that a variant adds to; everything else it replaces."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is different about a runtime's container where something is asked for."""
+
+    container: JsonObject
+    resource: str | None = None
+    """An extended resource that the user's container asks for, such as ``nvidia.com/gpu``."""
+    protocol: str | None = None
+
+    def applies(self, protocol: str, resources: Collection[str]) -> bool:
+        return self.protocol in (None, protocol) and (self.resource is None or self.resource in resources)
 
 
 @dataclass(frozen=True)
@@ -26,6 +42,12 @@ class Runtime:
     and the path of an HTTP probe."""
     priority: int = 0
     """The highest wins where several serve the same."""
+    variants: tuple[Variant, ...] = ()
+    """Laid over the container one after the other, each where it applies."""
+    volumes: tuple[JsonObject, ...] = ()
+    """The volumes of its mounts that are not a plain ``emptyDir``."""
+    deadline: int | None = None
+    """Seconds that it may take to become ready, the download included; ``None`` is Knative's default, 600."""
 
     def serves(self, wanted: Format, protocol: str | None) -> bool:
         return (protocol is None or protocol in self.protocols) and any(
@@ -33,15 +55,41 @@ class Runtime:
             for known in self.formats
         )
 
+    def applying(self, protocol: str | None, resources: Collection[str]) -> tuple[Variant, ...]:
+        """The variants for a protocol, or the default one, and the extended resources that were asked for."""
+        return tuple(v for v in self.variants if v.applies(protocol or self.protocols[0], resources))
+
+    def container_of(self, variants: Iterable[Variant]) -> JsonObject:
+        """The container with ``variants`` laid over it."""
+        made = dict(self.container)
+        for variant in variants:
+            for key, value in variant.container.items():
+                made[key] = _joined(made.get(key, []), value) if key in _BY_NAME else value
+        return made
+
+    def has_variant_for(self, resources: Collection[str]) -> bool:
+        return any(variant.resource in resources for variant in self.variants)
+
+
+def _joined(present: list[JsonObject], added: list[JsonObject]) -> list[JsonObject]:
+    names = {element["name"] for element in added}
+    return [*(element for element in present if element["name"] not in names), *added]
+
 
 def parse(document: JsonObject) -> Runtime:
     """Read a ``ModelRuntime`` document. Raises ValueError with a sentence that says what is wrong with it."""
     if document.get("apiVersion") != API_VERSION or document.get("kind") != KIND:
         raise ValueError(f"it is not a {KIND} of {API_VERSION}")
     name = _expect(_expect(document, "metadata", dict), "name", str)
-    spec = _expect(document, "spec", dict)
+    return parse_spec(name, _expect(document, "spec", dict))
+
+
+def parse_spec(name: str, spec: JsonObject) -> Runtime:
+    """Read the ``spec`` of the ``ModelRuntime`` of that name. Raises ValueError as :func:`parse` does."""
+    _only(spec, "spec", ("formats", "protocols", "priority", "container", "variants", "volumes", _DEADLINE))
     container = _expect(spec, "container", dict)
     _expect(container, "image", str)
+    _named(container, "spec.container")
     protocols = tuple(_expect(spec, "protocols", list))
     unknown = sorted(set(map(str, protocols)) - set(PROTOCOLS))
     if unknown or not protocols:
@@ -50,10 +98,78 @@ def parse(document: JsonObject) -> Runtime:
         Format(_expect(entry, "name", str), str(entry["version"]) if "version" in entry else None)
         for entry in _expect(spec, "formats", list)
     )
-    priority = spec.get("priority", 0)
-    if not isinstance(priority, int):
-        raise ValueError("spec.priority must be a whole number")
-    return Runtime(name, formats, protocols, container, priority)
+    deadline = _number(spec, _DEADLINE, None)
+    if deadline is not None and deadline < 1:
+        raise ValueError(f"spec.{_DEADLINE} must be at least 1")
+    return Runtime(
+        name,
+        formats,
+        protocols,
+        container,
+        _number(spec, "priority", None) or 0,
+        tuple(_variant(entry, protocols) for entry in spec.get("variants") or []),
+        tuple(_volume(entry) for entry in spec.get("volumes") or []),
+        deadline,
+    )
+
+
+def spec_document(runtime: Runtime) -> JsonObject:
+    """The ``spec`` that :func:`parse_spec` reads as ``runtime``."""
+    document: JsonObject = {
+        "formats": [{"name": f.name} | ({"version": f.version} if f.version else {}) for f in runtime.formats],
+        "protocols": list(runtime.protocols),
+        "priority": runtime.priority,
+        "container": runtime.container,
+        "variants": [
+            {"when": {key: value for key, value in when.items() if value is not None}, "container": variant.container}
+            for variant in runtime.variants
+            for when in ({"resource": variant.resource, "protocol": variant.protocol},)
+        ],
+        "volumes": list(runtime.volumes),
+        _DEADLINE: runtime.deadline,
+    }
+    return {key: value for key, value in document.items() if value not in (None, [], 0)}
+
+
+_DEADLINE = "progressDeadlineSeconds"
+
+
+def _variant(entry: Any, protocols: tuple[str, ...]) -> Variant:
+    when, container = _expect(entry, "when", dict), _expect(entry, "container", dict)
+    _only(when, "spec.variants[].when", ("resource", "protocol"))
+    if not when or not all(isinstance(value, str) for value in when.values()):
+        raise ValueError("spec.variants[].when must name a resource or a protocol")
+    if when.get("protocol") not in (None, *protocols):
+        raise ValueError(f"spec.variants[].when.protocol must be one of spec.protocols, not {when['protocol']}")
+    _named(container, "spec.variants[].container")
+    return Variant(container, when.get("resource"), when.get("protocol"))
+
+
+def _volume(entry: Any) -> JsonObject:
+    _expect(entry, "name", str)
+    if not isinstance(entry.get("emptyDir"), dict) or len(entry) != 2:
+        raise ValueError("spec.volumes may only hold a name and an emptyDir each")
+    return dict(entry)
+
+
+def _named(container: JsonObject, path: str) -> None:
+    for key in sorted(_BY_NAME):
+        for element in container.get(key) or []:
+            if not isinstance(element, dict) or not isinstance(element.get("name"), str):
+                raise ValueError(f"each of {path}.{key} must have a name")
+
+
+def _only(document: JsonObject, path: str, known: tuple[str, ...]) -> None:
+    unknown = sorted(set(document) - set(known))
+    if unknown:
+        raise ValueError(f"{path} has no field {quote(unknown[0])}; known: {', '.join(known)}")
+
+
+def _number(document: JsonObject, key: str, default: int | None) -> int | None:
+    value = document.get(key, default)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise ValueError(f"spec.{key} must be a whole number")
+    return value
 
 
 def _expect(document: Any, key: str, kind: type) -> Any:
@@ -76,9 +192,13 @@ def format_of(spec: ServingSpec) -> tuple[Format | None, tuple[Choice, ...]]:
 
 
 def choose(
-    spec: ServingSpec, runtimes: Sequence[Runtime]
+    spec: ServingSpec, runtimes: Sequence[Runtime], resources: Collection[str] = ()
 ) -> tuple[Runtime | None, tuple[Choice, ...], tuple[Problem, ...]]:
-    """The runtime for a model: the annotated one, or the best that serves its format and protocol."""
+    """The runtime for a model: the annotated one, or the best that serves its format and protocol.
+
+    ``resources`` are the extended resources that the user's container asks for: a runtime with a variant for one of
+    them comes before one without, the higher priority before the lower, and then the name decides.
+    """
     known = ", ".join(sorted(runtime.name for runtime in runtimes)) or "none"
     if spec.runtime is not None:
         named = next((runtime for runtime in runtimes if runtime.name == spec.runtime), None)
@@ -101,8 +221,9 @@ def choose(
     what = f"{wanted}" + (f" over {spec.protocol}" if spec.protocol else "")
     if not able:
         at = path_of(FORMAT if spec.format else MODEL)
-        return None, choices, (problem("NoRuntime", at, wanted=what, known=_offers(runtimes)),)
-    best = min(able, key=lambda runtime: (-runtime.priority, runtime.name))
+        same = [runtime for runtime in runtimes if any(known.name == wanted.name for known in runtime.formats)]
+        return None, choices, (problem("NoRuntime", at, wanted=what, known=_offers(same or runtimes)),)
+    best = min(able, key=lambda runtime: (not runtime.has_variant_for(resources), -runtime.priority, runtime.name))
     return best, (*choices, choice("RuntimeByFormat", runtime=best.name, wanted=what)), ()
 
 

@@ -6,10 +6,10 @@ each.
 
 import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from serve_core import annotations, filling, handover
+from serve_core import annotations, domain, filling, handover, plain
 from serve_core.annotations import FILLED, HANDOVER, MODEL, ServingSpec, path_of
 from serve_core.complete import complete
 from serve_core.facts import PlatformFacts
@@ -36,7 +36,9 @@ class Verdict:
     deployment: JsonObject | None = None
     """The completed and parked Deployment, or the plain one given back; ``None`` when refused."""
     service: JsonObject | None = None
-    """The Knative Service it becomes; ``None`` when refused or not served."""
+    """The Knative Service it becomes; ``None`` when refused, not served, or served by the Deployment itself."""
+    extras: tuple[JsonObject, ...] = ()
+    """Further objects that it needs and the Deployment owns."""
 
     @property
     def refused(self) -> bool:
@@ -68,11 +70,14 @@ def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | N
     if problems:
         return Verdict(problems=tuple(sorted(problems)), choices=choices)
     _remember(served, filled)
-    service, problems, warnings = render(served, spec, facts)
-    if problems:
-        return Verdict(problems=problems, warnings=warnings, choices=choices)
-    handover.park(served, running=_is_running(previous))
-    return Verdict(warnings=warnings, choices=choices, deployment=served, service=service)
+    made = _made(served, spec, facts)
+    if made.refused:
+        return replace(made, choices=choices)
+    if spec.mode == annotations.KNATIVE:
+        handover.park(served, running=_is_running(previous))
+    else:
+        handover.unpark(served)
+    return replace(made, choices=choices, deployment=served)
 
 
 def render_stored(deployment: JsonObject, facts: PlatformFacts) -> Verdict:
@@ -90,8 +95,18 @@ def render_stored(deployment: JsonObject, facts: PlatformFacts) -> Verdict:
     if not _containers(deployment):
         at = "spec.template.spec.containers"
         return Verdict(problems=(problem("InvalidObject", at, why="it was never completed"),))
+    return _made(deployment, spec, facts)
+
+
+def _made(deployment: JsonObject, spec: ServingSpec, facts: PlatformFacts) -> Verdict:
+    """What a completed Deployment makes: a Knative Service, or what stands beside it, or the reasons why not."""
+    if spec.mode == annotations.DEPLOYMENT:
+        extras, problems = plain.beside(deployment, spec)
+        return Verdict(problems=problems, extras=extras)
     service, problems, warnings = render(deployment, spec, facts)
-    return Verdict(problems=problems, warnings=warnings, service=None if problems else service)
+    if problems:
+        return Verdict(problems=problems, warnings=warnings)
+    return Verdict(warnings=warnings, service=service, extras=domain.mapping(service, spec))
 
 
 def is_served(deployment: JsonObject) -> bool:
@@ -166,7 +181,7 @@ def _given_back(deployment: JsonObject, record: Record) -> Verdict:
         return Verdict(problems=(problem("NothingToGiveBack", path_of(MODEL)),))
     handover.unpark(deployment)
     for key in state:
-        del notes[key]
+        notes.pop(key, None)
     # The label stays with the note: the reconciler has yet to see the pods back and the Knative Service gone.
     metadata.setdefault("annotations", {})[HANDOVER] = handover.FROM_KNATIVE
     metadata.setdefault("labels", {})[SERVED_LABEL] = "true"

@@ -1,0 +1,27 @@
+"""A host name of the model's own: the DomainMapping beside its Knative Service."""
+
+from serve_core.annotations import ServingSpec
+from serve_core.json import JsonObject
+from serve_core.names import DEPLOYMENT_LABEL
+
+
+def mapping(service: JsonObject, spec: ServingSpec) -> tuple[JsonObject, ...]:
+    """The DomainMapping (serving.knative.dev/v1beta1) that leads ``domain`` to a Knative Service, if it is asked for.
+
+    Knative also wants a ClusterDomainClaim. It makes that itself where ``config-network`` says
+    ``autocreate-cluster-domain-claims``; elsewhere who may claim which host is an administrator's decision.
+    """
+    if spec.domain is None:
+        return ()
+    metadata = service["metadata"]
+    made: JsonObject = {
+        "apiVersion": "serving.knative.dev/v1beta1",
+        "kind": "DomainMapping",
+        "metadata": {"name": spec.domain, "labels": {DEPLOYMENT_LABEL: metadata["name"]}},
+        "spec": {"ref": {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "name": metadata["name"]}},
+    }
+    if "namespace" in metadata:
+        made["metadata"]["namespace"] = metadata["namespace"]
+    if spec.tls is not None:
+        made["spec"]["tls"] = {"secretName": spec.tls}
+    return (made,)
