@@ -68,6 +68,9 @@ class Resource:
 
 DEPLOYMENTS = Resource("apps/v1", "Deployment", "deployments")
 KNATIVE_SERVICES = Resource("serving.knative.dev/v1", "Service", "services")
+DOMAIN_MAPPINGS = Resource("serving.knative.dev/v1beta1", "DomainMapping", "domainmappings")
+SERVICES = Resource("v1", "Service", "services")
+AUTOSCALERS = Resource("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
 PODS = Resource("v1", "Pod", "pods")
 CONFIG_MAPS = Resource("v1", "ConfigMap", "configmaps")
 SECRETS = Resource("v1", "Secret", "secrets")
@@ -79,6 +82,9 @@ MUTATING_WEBHOOKS = Resource(
 VALIDATING_WEBHOOKS = Resource(
     "admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations"
 )
+
+OWNED = (KNATIVE_SERVICES, DOMAIN_MAPPINGS, SERVICES, AUTOSCALERS)
+"""Every kind that a verdict may ask for beside its Deployment: watched, applied and removed by the reconciler."""
 
 
 @dataclass(frozen=True)
@@ -135,3 +141,11 @@ def key(manifest: JsonObject) -> tuple[str, str]:
     """Namespace (empty for cluster-scoped objects) and name."""
     metadata = manifest["metadata"]
     return metadata.get("namespace", ""), metadata["name"]
+
+
+def owned_resource(manifest: JsonObject) -> Resource:
+    """The resource of an object that a verdict asks for. Raises LookupError for a kind that is not in :data:`OWNED`."""
+    for resource in OWNED:
+        if (resource.api_version, resource.kind) == (manifest["apiVersion"], manifest["kind"]):
+            return resource
+    raise LookupError(f"{manifest['kind']} of {manifest['apiVersion']} is not in OWNED")

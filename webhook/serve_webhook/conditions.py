@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from serve_core.handover import is_back
 from serve_core.json import JsonObject
 from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, LOADER_CONTAINER
 from serve_core.reasons import condition_message
@@ -95,11 +96,6 @@ class Progress:
         """Those of the newest revision."""
         return pods.of_revision(self.pods, self.created)
 
-    @property
-    def has_loader(self) -> bool:
-        spec = self.service["spec"]["template"]["spec"]
-        return any(container["name"] == LOADER_CONTAINER for container in spec.get("initContainers") or [])
-
 
 def model_loaded(progress: Progress) -> Condition:
     """Whether the newest revision's model is on its pods. With no pods, what was last said of this revision."""
@@ -108,7 +104,7 @@ def model_loaded(progress: Progress) -> Condition:
 
 def _model_loaded(progress: Progress) -> Finding:
     reported = progress.reported
-    if not progress.has_loader:
+    if not _has_loader(progress.service):
         return Finding("True", "NotNeeded", condition_message("NotNeeded"))
     loading = Finding("Unknown", "Loading", condition_message("Loading"))
     if not progress.settled:
@@ -154,14 +150,51 @@ def _ready(progress: Progress, loaded: Condition) -> Finding:
         return Finding("True", "Ready", condition_message("Ready") + (f" URL: {progress.url}" if progress.url else ""))
     trouble = next(filter(None, (pods.serving(pod, progress.name) for pod in progress.own_pods)), None)
     if trouble or revision.get("status") == "False":
-        said = trouble.message if trouble else _said(revision)
-        message = f"{condition_message('RevisionFailed', name=progress.name)} {said}"
+        details = trouble.message if trouble else _knative_says(revision)
+        message = f"{condition_message('RevisionFailed', name=progress.name)} {details}"
         return Finding("False", "RevisionFailed", message + _still_serving(progress))
     if overall.get("status") == "False":
-        message = f"{condition_message('ServiceNotReady', name=progress.name)} {_said(overall)}"
+        message = f"{condition_message('ServiceNotReady', name=progress.name)} {_knative_says(overall)}"
         return Finding("False", "ServiceNotReady", message + _still_serving(progress))
-    details = loaded.message if loaded.status != "True" else _said(overall)
+    details = loaded.message if loaded.status != "True" else _knative_says(overall)
     return Finding("Unknown", "Progressing", f"{condition_message('Progressing')} {details}".strip())
+
+
+def said(kind: str, status: str, code: str) -> Condition:
+    """A condition that has nothing to add to its reason."""
+    return Condition(kind, *_parts(Finding(status, code, condition_message(code))))
+
+
+def plain_loaded(deployment: JsonObject, its_pods: Sequence[JsonObject], lines: Mapping[str, JsonObject]) -> Condition:
+    """Whether the model is on the pods of a Deployment that runs them itself."""
+    name = deployment["metadata"]["name"]
+    if not _has_loader(deployment):
+        return said(CONDITION_MODEL_LOADED, "True", "NotNeeded")
+    findings = [pods.loading(pod, lines.get(_name(pod), {}), name) for pod in pods.of_revision(its_pods, "")]
+    if not findings:
+        return said(CONDITION_MODEL_LOADED, "Unknown", "Loading")
+    return Condition(CONDITION_MODEL_LOADED, *_parts(min(findings, key=_order)))
+
+
+def plain_ready(deployment: JsonObject, its_pods: Sequence[JsonObject], loaded: Condition) -> Condition:
+    """Whether a Deployment that runs its pods itself has all of them, from its present template."""
+    name = deployment["metadata"]["name"]
+    if is_back(deployment):
+        return said(CONDITION_READY, "True", "Ready")
+    if loaded.status == "False":
+        return Condition(CONDITION_READY, "False", "ModelNotLoaded", loaded.message)
+    trouble = next(filter(None, (pods.serving(pod, name) for pod in pods.of_revision(its_pods, ""))), None)
+    stuck = stored(deployment, "Progressing")
+    if trouble or (stuck and stuck.status == "False"):
+        details = trouble.message if trouble else stuck.message if stuck else ""
+        message = f"{condition_message('RevisionFailed', name=name)} {details}"
+        return Condition(CONDITION_READY, *_parts(Finding("False", "RevisionFailed", message)))
+    return Condition(CONDITION_READY, "Unknown", "Progressing", "Waiting for the Deployment's pods.")
+
+
+def _has_loader(owner: JsonObject) -> bool:
+    spec = owner["spec"]["template"]["spec"]
+    return any(container["name"] == LOADER_CONTAINER for container in spec.get("initContainers") or [])
 
 
 def _still_serving(progress: Progress) -> str:
@@ -170,10 +203,10 @@ def _still_serving(progress: Progress) -> str:
     return f" Revision {progress.ready} goes on serving."
 
 
-def _said(condition: JsonObject) -> str:
+def _knative_says(condition: JsonObject) -> str:
     """What Knative says, on one line."""
-    said = ": ".join(str(condition[key]) for key in ("reason", "message") if condition.get(key))
-    return " ".join(said.split())
+    words = ": ".join(str(condition[key]) for key in ("reason", "message") if condition.get(key))
+    return " ".join(words.split())
 
 
 def _parts(finding: Finding) -> tuple[str, str, str]:

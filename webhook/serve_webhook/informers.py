@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NoReturn
 
 from serve_core.json import JsonObject
+from serve_core.names import DEPLOYMENT_LABEL
 from serve_webhook.api import Api, ApiError, GoneError, NotFoundError, Resource, key
 from serve_webhook.workqueue import backoff
 
@@ -81,9 +82,13 @@ class Informer:
                     attempt = 0
             except GoneError:
                 logger.info("Listing %s again: the watch is too old.", self._resource.plural)
-            except ApiError as error:
-                if self._optional and isinstance(error, NotFoundError):
+            except NotFoundError as error:
+                if not self._optional:
+                    logger.warning("The watch of %s failed: %s", self._resource.plural, error)
+                elif not self.synced.is_set():
+                    logger.info("The cluster has no %s.", self._resource.plural)
                     self._replace([])
+            except ApiError as error:
                 logger.warning("The watch of %s failed: %s", self._resource.plural, error)
             self._restarted(self._resource.plural)
             await asyncio.sleep(backoff(attempt))
@@ -130,6 +135,38 @@ class Informer:
     def _tell(self, old: JsonObject | None, new: JsonObject | None) -> None:
         for handler in self._handlers:
             handler(old, new)
+
+
+class Index:
+    """An informer's objects by the Deployment that their label names, within its namespace."""
+
+    def __init__(self, informer: Informer, changed: Callable[[Name], None]) -> None:
+        """``changed`` is called with the Deployment's name whenever one of its objects changes, now for all of them."""
+        self._changed = changed
+        self._found: dict[Name, dict[str, JsonObject]] = {}
+        self.close = informer.subscribe(self._update)
+        for manifest in informer:
+            self._update(None, manifest)
+
+    def of(self, deployment: Name) -> tuple[JsonObject, ...]:
+        return tuple(self._found.get(deployment, {}).values())
+
+    def _update(self, old: JsonObject | None, new: JsonObject | None) -> None:
+        before, after = old and _deployment_of(old), new and _deployment_of(new)
+        if old and before and before != after:
+            self._found[before].pop(old["metadata"]["name"])
+            if not self._found[before]:
+                del self._found[before]
+            self._changed(before)
+        if new and after:
+            self._found.setdefault(after, {})[new["metadata"]["name"]] = new
+            self._changed(after)
+
+
+def _deployment_of(manifest: JsonObject) -> Name | None:
+    metadata = manifest["metadata"]
+    name = (metadata.get("labels") or {}).get(DEPLOYMENT_LABEL)
+    return (metadata["namespace"], name) if name else None
 
 
 def _version(manifest: JsonObject) -> int:

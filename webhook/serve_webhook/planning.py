@@ -1,6 +1,7 @@
 """What is to be done about one Deployment, from what was observed. Pure: the executor does it, and nothing else.
 
-The Knative Service comes first (:func:`service_change`), then what is said about it (:func:`report`).
+The objects that the Deployment becomes come first (:func:`change`, :func:`surplus`), then what is said about them
+(:func:`report`).
 """
 
 import hashlib
@@ -9,20 +10,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from serve_core.annotations import OBSERVED_GENERATION, READY_REVISION, URL
+from serve_core import handover, traffic
+from serve_core.annotations import HANDOVER, NOTED, OBSERVED_GENERATION, READY_REVISION, URL
 from serve_core.json import JsonObject
-from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY
-from serve_core.reasons import condition_message
-from serve_core.verdict import Verdict
+from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, SERVED_LABEL
+from serve_core.verdict import Verdict, serving_spec
 from serve_webhook import conditions
+from serve_webhook.api import KNATIVE_SERVICES
 from serve_webhook.conditions import Condition, Progress
 
-OWN_ANNOTATIONS = (URL, READY_REVISION, OBSERVED_GENERATION)
+Identity = tuple[str, str, str]
+"""API version, kind and name: what tells the objects of one namespace apart."""
 
 
 @dataclass(frozen=True)
 class Applied:
-    """What the last apply of a Knative Service left behind."""
+    """What the last apply of an object left behind."""
 
     fingerprint: str
     """Of what was applied."""
@@ -36,30 +39,48 @@ class Observed:
 
     deployment: JsonObject
     verdict: Verdict
-    service: JsonObject | None = None
-    """The live Knative Service of its name, whoever owns it."""
+    live: Mapping[Identity, JsonObject] = field(default_factory=dict)
+    """The objects that carry its label, and those that have a name it wants, whoever owns them."""
     pods: Sequence[JsonObject] = ()
     lines: Mapping[str, JsonObject] = field(default_factory=dict)
     """The last line of each running loader's log, by pod."""
-    applied: Applied | None = None
+    applied: Mapping[Identity, Applied] = field(default_factory=dict)
     fault: Condition | None = None
-    """Why the last apply failed: what :attr:`Ready` says then."""
+    """Why an apply failed: what Ready says then."""
+
+    @property
+    def wanted(self) -> tuple[JsonObject, ...]:
+        """The objects that the Deployment becomes."""
+        service = self.verdict.service
+        return (*((service,) if service else ()), *self.verdict.extras)
 
     @property
     def served(self) -> bool:
-        return self.verdict.service is not None or self.verdict.refused
+        return bool(self.wanted) or self.verdict.refused
 
     @property
     def going(self) -> bool:
         return "deletionTimestamp" in self.deployment["metadata"]
 
     @property
-    def owned(self) -> bool:
-        return self.service is not None and owns(self.deployment, self.service)
+    def service(self) -> JsonObject | None:
+        """The live Knative Service, if it is ours."""
+        if self.verdict.service is None:
+            # It may still be there: refused since, or on its way out.
+            ours = (o for i, o in self.live.items() if i[1] == KNATIVE_SERVICES.kind and owns(self.deployment, o))
+            return next((o for o in ours if o["apiVersion"] == KNATIVE_SERVICES.api_version), None)
+        found = self.live.get(identity(self.verdict.service))
+        return found if found is not None and owns(self.deployment, found) else None
+
+    @property
+    def taken(self) -> JsonObject | None:
+        """An object of somebody else's that has a name which is wanted."""
+        found = (self.live.get(identity(manifest)) for manifest in self.wanted)
+        return next((live for live in found if live is not None and not owns(self.deployment, live)), None)
 
 
 @dataclass(frozen=True)
-class ApplyService:
+class Apply:
     """Apply ``manifest``. With ``uid`` it changes that object, by force; without, nothing may be there yet."""
 
     manifest: JsonObject
@@ -68,8 +89,16 @@ class ApplyService:
 
 
 @dataclass(frozen=True)
-class Park:
-    """Set the replicas back to zero."""
+class Delete:
+    manifest: JsonObject
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Merge ``patch`` into the Deployment. ``why``: a word for the metrics."""
+
+    patch: JsonObject
+    why: str
 
 
 @dataclass(frozen=True)
@@ -88,57 +117,67 @@ class SetConditions:
     told: Sequence[Condition] = ()
 
 
-@dataclass(frozen=True)
-class DeleteService:
-    uid: str
+Action = Delete | Merge | Annotate | SetConditions
 
 
-Action = ApplyService | Park | Annotate | SetConditions | DeleteService
+def identity(manifest: JsonObject) -> Identity:
+    return manifest["apiVersion"], manifest["kind"], manifest["metadata"]["name"]
 
 
-def owns(deployment: JsonObject, service: JsonObject) -> bool:
-    """Whether the Deployment is the controller of the Knative Service."""
+def owns(deployment: JsonObject, manifest: JsonObject) -> bool:
+    """Whether the Deployment is the controller of an object."""
     return any(
         reference.get("controller") and reference.get("uid") == deployment["metadata"]["uid"]
-        for reference in service["metadata"].get("ownerReferences") or []
+        for reference in manifest["metadata"].get("ownerReferences") or []
     )
 
 
-def service_change(observed: Observed) -> ApplyService | None:
-    """The write that the Knative Service needs, if any."""
-    wanted = observed.verdict.service
-    if wanted is None or observed.going or (observed.service is not None and not observed.owned):
+def change(observed: Observed, wanted: JsonObject) -> Apply | None:
+    """The write that a wanted object needs, if any. What belongs to somebody else needs none."""
+    live = observed.live.get(identity(wanted))
+    if observed.going or (live is not None and not owns(observed.deployment, live)):
         return None
     manifest = _with_owner(wanted, observed.deployment)
     fingerprint = _fingerprint(manifest)
-    live, applied = observed.service, observed.applied
     if live is None:
-        return ApplyService(manifest, fingerprint)
-    metadata = live["metadata"]
+        return Apply(manifest, fingerprint)
+    metadata, applied = live["metadata"], observed.applied.get(identity(wanted))
     if "deletionTimestamp" in metadata:
         return None
     unchanged = (
         applied is not None
         and (applied.fingerprint, applied.uid) == (fingerprint, metadata["uid"])
-        and metadata["generation"] == applied.generation
+        and metadata.get("generation", 0) == applied.generation
         and all(_contains(metadata.get(key), manifest["metadata"].get(key)) for key in ("labels", "annotations"))
     )
-    return None if unchanged else ApplyService(manifest, fingerprint, metadata["uid"])
+    return None if unchanged else Apply(manifest, fingerprint, metadata["uid"])
+
+
+def surplus(observed: Observed) -> tuple[Delete, ...]:
+    """What the Deployment owned once and wants no more. A Knative Service goes when the Deployment's own pods serve."""
+    deployment, verdict = observed.deployment, observed.verdict
+    if observed.going or verdict.refused:
+        return ()
+    wanted = {identity(manifest) for manifest in observed.wanted}
+    ours = [live for at, live in observed.live.items() if at not in wanted and owns(deployment, live)]
+    if not verdict.service and not handover.is_back(deployment):
+        return ()
+    return tuple(Delete(live) for live in ours if "deletionTimestamp" not in live["metadata"])
 
 
 def report(observed: Observed, now: datetime) -> tuple[Action, ...]:
-    """The writes that the Deployment needs, in their order."""
+    """The writes that a served Deployment needs, in their order."""
     deployment = observed.deployment
     if observed.going or not observed.served:
         return ()
-    actions: list[Action] = []
-    # What was refused is not parked: the user's own number may be all that runs.
-    if observed.verdict.service is not None and (deployment.get("spec") or {}).get("replicas") != 0:
-        actions.append(Park())
     progress = _progress(observed)
     told = _conditions(observed, progress)
+    is_ready = told[-1].status == "True"
+    if parking := _parking(observed, is_ready):
+        # It changes the generation: the rest follows from what it leaves behind.
+        return (parking,)
     before = [conditions.stored(deployment, condition.type) for condition in told]
-    notes = _annotations(observed, progress)
+    notes = _notes(observed, progress, is_ready)
     writes: list[Action] = []
     if told != before:
         news = [new for new, old in zip(told, before, strict=True) if _is_news(new, old)]
@@ -146,40 +185,44 @@ def report(observed: Observed, now: datetime) -> tuple[Action, ...]:
     if notes:
         writes.append(Annotate(notes, deployment["metadata"]["generation"]))
     # Whoever waits for Ready reads the annotations next: good news comes last, bad news first.
-    if told[-1].status == "True":
+    if is_ready:
         writes.reverse()
-    return (*actions, *writes)
+    return tuple(writes)
 
 
-def release(deployment: JsonObject, service: JsonObject) -> tuple[Action, ...] | None:
-    """What is left to do about a Deployment that is served no more; ``None`` while its own pods are not there yet."""
-    if not owns(deployment, service) or "deletionTimestamp" in deployment["metadata"]:
-        return ()
-    if _starting(deployment):
-        return None
+def release(deployment: JsonObject) -> tuple[Action, ...]:
+    """What takes the last of us off a Deployment that is served no more and owns nothing of ours any more."""
+    metadata = deployment["metadata"]
     actions: list[Action] = []
     if any(conditions.stored(deployment, kind) for kind in (CONDITION_MODEL_LOADED, CONDITION_READY)):
         actions.append(SetConditions(()))
-    if any(key in (deployment["metadata"].get("annotations") or {}) for key in OWN_ANNOTATIONS):
-        actions.append(Annotate({}, deployment["metadata"]["generation"]))
-    return (*actions, DeleteService(service["metadata"]["uid"]))
+    notes = metadata.get("annotations") or {}
+    if any(key in notes for key in NOTED):
+        actions.append(Annotate({}, metadata["generation"]))
+    if HANDOVER in notes or SERVED_LABEL in (metadata.get("labels") or {}):
+        last = {"metadata": {"labels": {SERVED_LABEL: None}, "annotations": {HANDOVER: None}}}
+        actions.append(Merge(last, "release"))
+    return tuple(actions)
 
 
-def _starting(deployment: JsonObject) -> bool:
-    """Whether the plain Deployment is about to have a pod that serves, so that nothing is taken away before."""
-    status = deployment.get("status") or {}
-    if (deployment.get("spec") or {}).get("replicas", 1) == 0 or status.get("availableReplicas"):
-        return False
-    stuck = conditions.stored(deployment, "Progressing")
-    return stuck is None or stuck.status != "False"
+def _parking(observed: Observed, is_ready: bool) -> Merge | None:
+    deployment = observed.deployment
+    if observed.verdict.service is None:
+        return None
+    if (deployment["metadata"].get("annotations") or {}).get(HANDOVER) == handover.TO_KNATIVE:
+        return Merge(handover.finish(), "handover") if is_ready else None
+    if (deployment.get("spec") or {}).get("replicas") == 0:
+        return None
+    return Merge({"spec": {"replicas": 0}}, "park")
 
 
 def _progress(observed: Observed) -> Progress | None:
-    if observed.service is None or not observed.owned:
+    service = observed.service
+    if service is None:
         return None
     notes = observed.deployment["metadata"].get("annotations") or {}
     return Progress(
-        service=observed.service,
+        service=service,
         name=observed.deployment["metadata"]["name"],
         pods=observed.pods,
         lines=observed.lines,
@@ -190,33 +233,45 @@ def _progress(observed: Observed) -> Progress | None:
 
 def _conditions(observed: Observed, progress: Progress | None) -> list[Condition]:
     """ModelLoaded and Ready, in this order."""
-    waiting = Condition(CONDITION_MODEL_LOADED, "Unknown", "Loading", _upper(condition_message("Loading")))
-    loaded = conditions.model_loaded(progress) if progress else waiting
+    plain = observed.verdict.service is None and not observed.verdict.refused
+    if plain:
+        loaded = conditions.plain_loaded(observed.deployment, observed.pods, observed.lines)
+    elif progress:
+        loaded = conditions.model_loaded(progress)
+    else:
+        loaded = conditions.said(CONDITION_MODEL_LOADED, "Unknown", "Loading")
     if observed.verdict.refused:
-        first = observed.verdict.problems[0]
-        text = "\n".join(map(str, observed.verdict.problems))[: conditions.LONGEST]
-        return [loaded, Condition(CONDITION_READY, "False", first.code, text)]
+        problems = observed.verdict.problems
+        text = "\n".join(map(str, problems))[: conditions.LONGEST]
+        return [loaded, Condition(CONDITION_READY, "False", problems[0].code, text)]
     if observed.fault:
         return [loaded, observed.fault]
-    if observed.service is not None and not observed.owned:
-        return [loaded, Condition(CONDITION_READY, "False", "NameTaken", _upper(condition_message("NameTaken")))]
+    if observed.taken:
+        return [loaded, conditions.said(CONDITION_READY, "False", "NameTaken")]
+    if plain:
+        return [loaded, conditions.plain_ready(observed.deployment, observed.pods, loaded)]
     if progress is None:
-        return [loaded, Condition(CONDITION_READY, "Unknown", "Progressing", _upper(condition_message("Progressing")))]
+        return [loaded, conditions.said(CONDITION_READY, "Unknown", "Progressing")]
     return [loaded, conditions.ready(progress, loaded)]
 
 
-def _annotations(observed: Observed, progress: Progress | None) -> dict[str, str]:
+def _notes(observed: Observed, progress: Progress | None, is_ready: bool) -> dict[str, str]:
     """Our annotations as they should be; empty when they are."""
     metadata = observed.deployment["metadata"]
-    notes = metadata.get("annotations") or {}
-    wanted = {key: notes[key] for key in (URL, READY_REVISION) if key in notes}
+    present = {key: value for key, value in (metadata.get("annotations") or {}).items() if key in NOTED}
+    wanted = dict(present)
+    if observed.verdict.service is None and not observed.verdict.refused:
+        wanted = {URL: f"http://{metadata['name']}.{metadata['namespace']}.svc"}
     if progress and progress.url:
         wanted[URL] = progress.url
     if progress and progress.settled and progress.ready:
         wanted[READY_REVISION] = progress.ready
+    spec = serving_spec(observed.deployment)
+    if progress and is_ready and spec:
+        wanted |= traffic.settled(spec, wanted, progress.service["status"])
     generation = int(metadata["generation"])
-    unchanged = all(notes.get(key) == value for key, value in wanted.items())
-    if unchanged and notes.get(OBSERVED_GENERATION) == str(generation):
+    wanted[OBSERVED_GENERATION] = str(generation)
+    if wanted == present:
         return {}
     # A change of any annotation adds one to a Deployment's generation (pkg/registry/apps/deployment/strategy.go),
     # this one's own as well: what is written is the generation that writing it makes.
@@ -225,11 +280,11 @@ def _annotations(observed: Observed, progress: Progress | None) -> dict[str, str
 
 def _is_news(new: Condition, old: Condition | None) -> bool:
     """Whether users are to hear of it: what went well or wrong, not that something goes on."""
-    said = old is not None and (old.status, old.reason) == (new.status, new.reason)
-    return not said and new.reason not in ("Loading", "Progressing", "NotNeeded")
+    again = old is not None and (old.status, old.reason) == (new.status, new.reason)
+    return not again and new.reason not in ("Loading", "Progressing", "NotNeeded")
 
 
-def _with_owner(service: JsonObject, deployment: JsonObject) -> JsonObject:
+def _with_owner(manifest: JsonObject, deployment: JsonObject) -> JsonObject:
     metadata = deployment["metadata"]
     owner = {
         "apiVersion": "apps/v1",
@@ -239,7 +294,7 @@ def _with_owner(service: JsonObject, deployment: JsonObject) -> JsonObject:
         "controller": True,
         "blockOwnerDeletion": True,
     }
-    return service | {"metadata": service["metadata"] | {"ownerReferences": [owner]}}
+    return manifest | {"metadata": manifest["metadata"] | {"ownerReferences": [owner]}}
 
 
 def _fingerprint(manifest: JsonObject) -> str:
@@ -248,7 +303,3 @@ def _fingerprint(manifest: JsonObject) -> str:
 
 def _contains(live: Mapping[str, str] | None, wanted: Mapping[str, str] | None) -> bool:
     return (wanted or {}).items() <= (live or {}).items()
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]

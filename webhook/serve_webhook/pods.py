@@ -48,11 +48,11 @@ def trim(pod: JsonObject) -> JsonObject:
 
 
 def of_revision(pods: Sequence[JsonObject], revision: str) -> list[JsonObject]:
-    """The pods of a revision that are not on their way out, oldest first."""
+    """The pods of a revision that are not on their way out, oldest first; of no revision: a Deployment's own."""
     found = [
         pod
         for pod in pods
-        if (pod["metadata"].get("labels") or {}).get(REVISION_LABEL) == revision
+        if (pod["metadata"].get("labels") or {}).get(REVISION_LABEL, "") == revision
         and "deletionTimestamp" not in pod["metadata"]
     ]
     return sorted(found, key=lambda pod: (pod["metadata"].get("creationTimestamp") or "", pod["metadata"]["name"]))

@@ -17,8 +17,8 @@ from serve_webhook import pods, server, settings
 from serve_webhook.api import (
     CONFIG_MAPS,
     DEPLOYMENTS,
-    KNATIVE_SERVICES,
     MUTATING_WEBHOOKS,
+    OWNED,
     PODS,
     SECRETS,
     VALIDATING_WEBHOOKS,
@@ -111,8 +111,9 @@ class Replica:
 
     async def _lead(self) -> None:
         """The leader's work, until cancelled."""
-        services = self._informer(KNATIVE_SERVICES, selectors={"labelSelector": DEPLOYMENT_LABEL}, optional=True)
-        model_pods = self._informer(PODS, selectors={"labelSelector": DEPLOYMENT_LABEL}, trim=pods.trim)
+        ours = {"labelSelector": DEPLOYMENT_LABEL}
+        owned = {resource: self._informer(resource, selectors=ours, optional=True) for resource in OWNED}
+        model_pods = self._informer(PODS, selectors=ours, trim=pods.trim)
         mutating, validating = (
             self._single(resource, "", WEBHOOKS) for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS)
         )
@@ -121,7 +122,7 @@ class Replica:
         reconciler = Reconciler(
             self._api,
             deployments=self._deployments,
-            services=services,
+            owned=owned,
             pods=model_pods,
             facts=self._facts,
             recorder=Recorder(self._api, self._options.identity, _now),
@@ -131,7 +132,7 @@ class Replica:
         self._metrics.leading.set(1)
         try:
             async with asyncio.TaskGroup() as group:
-                for informer in (services, model_pods, mutating, validating):
+                for informer in (*owned.values(), model_pods, mutating, validating):
                     group.create_task(informer.run())
                 group.create_task(keeper.run())
                 await self._features.synced.wait()

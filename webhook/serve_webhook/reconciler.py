@@ -1,11 +1,11 @@
-"""Brings Knative Services and what is said about them in line with the served Deployments.
+"""Brings the objects that served Deployments become, and what is said about them, in line with the Deployments.
 
 Level-based: whatever happens only adds a name to the queue, and each name is handled from the present state.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
@@ -13,9 +13,9 @@ from typing import NoReturn
 
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
-from serve_core.names import CONDITION_READY, DEPLOYMENT_LABEL, LOADER_CONTAINER, SERVED_LABEL
+from serve_core.names import CONDITION_READY, LOADER_CONTAINER, SERVED_LABEL
 from serve_core.reasons import condition_message
-from serve_core.verdict import render_stored
+from serve_core.verdict import Verdict, render_stored
 from serve_webhook import planning, pods
 from serve_webhook.api import (
     DEPLOYMENTS,
@@ -26,30 +26,23 @@ from serve_webhook.api import (
     ForbiddenError,
     NotFoundError,
     RejectedError,
+    Resource,
     UnavailableError,
     key,
+    owned_resource,
 )
 from serve_webhook.conditions import Condition
 from serve_webhook.events import Recorder
-from serve_webhook.informers import Informer, Name
+from serve_webhook.informers import Index, Informer, Name
 from serve_webhook.metrics import Metrics
-from serve_webhook.planning import (
-    Action,
-    Annotate,
-    Applied,
-    ApplyService,
-    DeleteService,
-    Observed,
-    Park,
-    SetConditions,
-)
+from serve_webhook.planning import Action, Annotate, Applied, Apply, Delete, Identity, Merge, Observed, SetConditions
 from serve_webhook.workqueue import WorkQueue
 
 WORKERS = 4
 LOADING_SECONDS = 3.0
 """Between two looks at a loader that runs: its log is the only place where it says what it is waiting for."""
-HANDOVER_SECONDS = 2.0
-"""Between two looks at a Deployment that is served no more and is not watched any more."""
+UNWATCHED_SECONDS = 2.0
+"""Between two looks at a Deployment that is served no more and lost its label before its pods were back."""
 LOGS = 3
 """Pods of one Deployment whose logs are read."""
 LOG_LINES = 5
@@ -59,14 +52,15 @@ logger = logging.getLogger(__name__)
 
 
 class Reconciler:
-    """The leader's work. ``facts`` must be there before :meth:`run`."""
+    """The leader's work. ``owned`` has an informer for each of :data:`serve_webhook.api.OWNED`; ``facts`` must be
+    known before :meth:`run`."""
 
     def __init__(
         self,
         api: Api,
         *,
         deployments: Informer,
-        services: Informer,
+        owned: Mapping[Resource, Informer],
         pods: Informer,
         facts: Callable[[], PlatformFacts],
         recorder: Recorder,
@@ -75,29 +69,28 @@ class Reconciler:
     ) -> None:
         self._api = api
         self._deployments = deployments
-        self._services = services
+        self._owned = owned
         self._pods = pods
         self._facts = facts
         self._recorder = recorder
         self._metrics = metrics
         self._now = now
         self._queue: WorkQueue[Name] = WorkQueue()
-        self._applied: dict[Name, Applied] = {}
-        self._pods_by_name: dict[Name, dict[str, JsonObject]] = {}
+        self._applied: dict[Name, dict[Identity, Applied]] = {}
+        self._live_index: list[Index] = []
+        self._pod_index: Index | None = None
 
     async def run(self) -> NoReturn:
         """Reconcile until cancelled."""
         with ExitStack() as stack:
             stack.callback(self._queue.close)
-            stack.callback(self._deployments.subscribe(self._deployment_changed))
-            stack.callback(self._services.subscribe(self._service_changed))
-            stack.callback(self._pods.subscribe(self._pod_changed))
-            for informer in (self._deployments, self._services, self._pods):
+            for informer in (self._deployments, self._pods, *self._owned.values()):
                 await informer.synced.wait()
-            for pod in self._pods:
-                self._pod_changed(None, pod)
-            for service in self._services:
-                self._add(_owner_name(service))
+            stack.callback(self._deployments.subscribe(self._deployment_changed))
+            self._live_index = [Index(informer, self._add) for informer in self._owned.values()]
+            self._pod_index = Index(self._pods, self._add)
+            for index in (*self._live_index, self._pod_index):
+                stack.callback(index.close)
             self.refresh()
             async with asyncio.TaskGroup() as group:
                 for _ in range(WORKERS):
@@ -109,32 +102,12 @@ class Reconciler:
         for deployment in self._deployments:
             self._add(key(deployment))
 
-    def _add(self, name: Name | None) -> None:
-        if name is not None:
-            self._queue.add(name)
-            self._metrics.queue.set(len(self._queue))
+    def _add(self, name: Name) -> None:
+        self._queue.add(name)
+        self._metrics.queue.set(len(self._queue))
 
     def _deployment_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
         self._add(key(new or old or {}))
-
-    def _service_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
-        name = _owner_name(new or old or {})
-        if new is None and name is not None:
-            self._applied.pop(name, None)
-        self._add(name)
-
-    def _pod_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
-        pod = new or old or {}
-        if (name := _owner_name(pod)) is None:
-            return
-        known = self._pods_by_name.setdefault(name, {})
-        if new is None:
-            known.pop(pod["metadata"]["name"], None)
-        else:
-            known[pod["metadata"]["name"]] = new
-        if not known:
-            del self._pods_by_name[name]
-        self._add(name)
 
     async def _work(self) -> NoReturn:
         while True:
@@ -163,69 +136,68 @@ class Reconciler:
             self._queue.retry(name)
             logger.exception("%s/%s cannot be reconciled.", *name)
             return "defect"
-        if again is None:
-            self._queue.forget(name)
-        elif again:
-            self._queue.forget(name)
-            self._queue.add_after(name, again)
-        else:
+        if again == 0:
             self._queue.retry(name)
+            return "blocked"
+        self._queue.forget(name)
+        if again is not None:
+            self._queue.add_after(name, again)
         return "ok"
 
     async def _reconcile(self, name: Name) -> float | None:
         """Returns the seconds until the next look, 0 for a back-off, or ``None`` to wait for a change."""
         deployment = self._deployments.get(*name)
-        verdict = None if deployment is None else render_stored(deployment, self._facts())
-        if deployment is None or verdict is None or not (verdict.service or verdict.refused):
-            return await self._release(name)
+        verdict = render_stored(deployment, self._facts()) if deployment else Verdict()
+        live = {planning.identity(manifest): manifest for index in self._live_index for manifest in index.of(name)}
         observed = Observed(
-            deployment,
+            deployment or {},
             verdict,
-            self._services.get(*name),
-            tuple(self._pods_by_name.get(name, {}).values()),
-            applied=self._applied.get(name),
+            live,
+            self._pod_index.of(name) if self._pod_index else (),
+            applied=self._applied.get(name, {}),
         )
-        observed = await self._with_service(name, observed)
+        if deployment is None or not observed.served:
+            return await self._release(name, observed)
+        observed = await self._with_objects(name, observed)
         observed = await self._with_lines(observed)
-        await self._execute(deployment, planning.report(observed, self._now()))
-        if observed.fault or (observed.service is not None and not observed.owned):
+        await self._execute(deployment, (*planning.surplus(observed), *planning.report(observed, self._now())))
+        if observed.fault or observed.taken:
             return 0
         return LOADING_SECONDS if observed.lines else None
 
-    async def _with_service(self, name: Name, observed: Observed) -> Observed:
-        """What is observed once the Knative Service is as it should be, or the reason that it cannot be."""
-        change = planning.service_change(observed)
-        if change is not None and change.uid is None:
-            # The watch sees only those with our label: one of this name may be there without it.
+    async def _with_objects(self, name: Name, observed: Observed) -> Observed:
+        """What is observed once every wanted object is as it should be, or the reason why one cannot be."""
+        for wanted in observed.wanted:
+            at, change = planning.identity(wanted), planning.change(observed, wanted)
+            if change is not None and change.uid is None:
+                # The watch sees only what has our label: something of this name may be there without it.
+                try:
+                    found = await self._api.get(owned_resource(wanted), name[0], wanted["metadata"]["name"])
+                    observed = replace(observed, live={**observed.live, at: found})
+                    change = planning.change(observed, wanted)
+                except NotFoundError:
+                    pass
+            if change is None:
+                continue
             try:
-                observed = replace(observed, service=await self._api.get(KNATIVE_SERVICES, *name))
-                change = planning.service_change(observed)
-            except NotFoundError:
-                pass
-        if change is None:
-            return observed
-        try:
-            service = await self._apply(name, change)
-        except (RejectedError, NotFoundError, ForbiddenError) as error:
-            code = "KnativeMissing" if isinstance(error, NotFoundError) else "NotAccepted"
-            return replace(observed, fault=_fault("False", code, error))
-        except UnavailableError as error:
-            if not error.status:
-                raise
-            # The API server is there, one of its webhooks is not: Knative's own, as a rule.
-            return replace(observed, fault=_fault("Unknown", "Progressing", error))
-        return replace(observed, service=service)
+                applied = await self._apply(name, change)
+            except (RejectedError, NotFoundError, ForbiddenError, UnavailableError) as error:
+                return replace(observed, fault=_fault(wanted, error))
+            observed = replace(observed, live={**observed.live, at: applied})
+        return observed
 
-    async def _apply(self, name: Name, change: ApplyService) -> JsonObject:
+    async def _apply(self, name: Name, change: Apply) -> JsonObject:
         manifest = change.manifest
         if change.uid is not None:
             manifest = manifest | {"metadata": manifest["metadata"] | {"uid": change.uid}}
-        service = await self._api.apply(KNATIVE_SERVICES, manifest, force=change.uid is not None)
-        metadata = service["metadata"]
-        self._applied[name] = Applied(change.fingerprint, metadata["uid"], metadata["generation"])
-        self._services.remember(service)
-        self._metrics.writes.labels("service").inc()
-        return service
+        resource = owned_resource(manifest)
+        live = await self._api.apply(resource, manifest, force=change.uid is not None)
+        metadata = live["metadata"]
+        applied = Applied(change.fingerprint, metadata["uid"], metadata.get("generation", 0))
+        self._applied.setdefault(name, {})[planning.identity(manifest)] = applied
+        self._owned[resource].remember(live)
+        self._metrics.writes.labels(resource.plural).inc()
+        return live
 
     async def _with_lines(self, observed: Observed) -> Observed:
         """What is observed, with the last words of the loaders that run."""
@@ -241,23 +213,26 @@ class Reconciler:
             return {}
         return pods.last_line(log)
 
-    async def _release(self, name: Name) -> float | None:
-        """See to a Knative Service whose Deployment is gone or is served no more."""
+    async def _release(self, name: Name, observed: Observed) -> float | None:
+        """See to what a Deployment that is gone, or is served no more, has left."""
         self._applied.pop(name, None)
-        service = self._services.get(*name)
-        if service is None:
+        watched = bool(observed.deployment)
+        if not watched:
+            if not observed.live:
+                return None
+            try:
+                deployment = await self._api.get(DEPLOYMENTS, *name)
+            except NotFoundError:
+                return None  # the garbage collector's
+            if SERVED_LABEL in (deployment["metadata"].get("labels") or {}):
+                return None  # served again: the watch is about to say so
+            observed = replace(observed, deployment=deployment)
+        if observed.going:
             return None
-        try:
-            deployment = await self._api.get(DEPLOYMENTS, *name)
-        except NotFoundError:
-            return None  # the garbage collector's
-        cached = self._deployments.get(*name)
-        if cached is None and SERVED_LABEL in (deployment["metadata"].get("labels") or {}):
-            return None  # served again: the watch is about to say so
-        actions = planning.release(deployment, service)
-        if actions is None:
-            return HANDOVER_SECONDS
-        await self._execute(deployment, actions)
+        if any(planning.owns(observed.deployment, live) for live in observed.live.values()):
+            await self._execute(observed.deployment, planning.surplus(observed))
+            return None if watched else UNWATCHED_SECONDS
+        await self._execute(observed.deployment, planning.release(observed.deployment))
         return None
 
     async def _execute(self, deployment: JsonObject, actions: tuple[Action, ...]) -> None:
@@ -266,7 +241,7 @@ class Reconciler:
             written = await self._do(action, deployment)
             if written is not None:
                 deployment = written
-                if watched:
+                if watched and SERVED_LABEL in (written["metadata"].get("labels") or {}):
                     self._deployments.remember(written)
 
     async def _do(self, action: Action, deployment: JsonObject) -> JsonObject | None:
@@ -274,9 +249,11 @@ class Reconciler:
         namespace, name = key(deployment)
         metadata = deployment["metadata"]
         match action:
-            case Park():
-                self._metrics.writes.labels("park").inc()
-                return await self._api.merge(DEPLOYMENTS, namespace, name, {"spec": {"replicas": 0}})
+            case Merge(patch, why):
+                self._metrics.writes.labels(why).inc()
+                # The UID is a precondition here as well.
+                change = {**patch, "metadata": {**patch.get("metadata", {}), "uid": metadata["uid"]}}
+                return await self._api.merge(DEPLOYMENTS, namespace, name, change)
             case Annotate(annotations, generation):
                 if metadata["generation"] != generation:
                     raise ConflictError("the Deployment has a new generation")
@@ -289,24 +266,23 @@ class Reconciler:
                 self._metrics.writes.labels("conditions").inc()
                 written = await self._api.apply(DEPLOYMENTS, manifest, subresource="status")
                 for condition in told:
-                    warning = condition.status != "True"
                     await self._recorder.record(
-                        deployment, warning=warning, reason=condition.reason, note=condition.message
+                        deployment,
+                        warning=condition.status != "True",
+                        reason=condition.reason,
+                        note=condition.message,
                     )
                 return written
-            case DeleteService(uid):
+            case Delete(manifest):
                 self._metrics.writes.labels("delete").inc()
-                await self._api.delete(KNATIVE_SERVICES, namespace, name, uid=uid)
+                await self._delete(manifest)
                 return None
-            case ApplyService():
-                raise AssertionError("a report has no such action")
 
-
-def _owner_name(manifest: JsonObject) -> Name | None:
-    """Namespace and name of the Deployment that an object's label names."""
-    metadata = manifest["metadata"]
-    name = (metadata.get("labels") or {}).get(DEPLOYMENT_LABEL)
-    return (metadata["namespace"], name) if name else None
+    async def _delete(self, manifest: JsonObject) -> None:
+        try:
+            await self._api.delete(owned_resource(manifest), *key(manifest), uid=manifest["metadata"]["uid"])
+        except NotFoundError:
+            logger.info("%s %s/%s is gone already.", manifest["kind"], *key(manifest))
 
 
 def _head(deployment: JsonObject, **metadata: object) -> JsonObject:
@@ -315,6 +291,15 @@ def _head(deployment: JsonObject, **metadata: object) -> JsonObject:
     return head | {"metadata": head["metadata"] | {"uid": deployment["metadata"]["uid"]} | metadata}
 
 
-def _fault(status: str, code: str, error: ApiError) -> Condition:
+def _fault(wanted: JsonObject, error: ApiError) -> Condition:
+    """What Ready says of an object that could not be applied."""
+    status, code = "False", "NotAccepted"
+    if isinstance(error, UnavailableError):
+        if not error.status:
+            raise error  # nobody answers: nothing can be said either
+        # The API server is there, one of its webhooks is not: Knative's own, as a rule.
+        status, code = "Unknown", "Progressing"
+    elif isinstance(error, NotFoundError) and owned_resource(wanted) is KNATIVE_SERVICES:
+        code = "KnativeMissing"
     message = f"{condition_message(code)} {' '.join(error.message.split())}"
     return Condition(CONDITION_READY, status, code, message[:1].upper() + message[1:])

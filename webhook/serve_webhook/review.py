@@ -103,7 +103,7 @@ def mutate(request: Request, facts: PlatformFacts) -> Answer:
     """Complete, give back or refuse a Deployment."""
     if request.new is None or _exempt(request):
         return Answer()
-    verdict = judge(request.new, facts)
+    verdict = judge(request.new, facts, request.old)
     if verdict.refused or verdict.deployment is None:
         return Answer(problems=tuple(map(str, verdict.problems)))
     patch = json_patch(request.new, verdict.deployment)
