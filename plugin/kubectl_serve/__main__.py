@@ -1,0 +1,49 @@
+"""From the command line to an exit code. The only place that exits the process.
+
+Help and version are answered before anything is imported that costs time.
+"""
+
+import sys
+
+from kubectl_serve import __version__
+from kubectl_serve.verbs import help_text
+
+_HELP: tuple[list[str], ...] = ([], ["--help"], ["-h"], ["help"])
+_VERSION = (["version"], ["--version"])
+
+
+def run() -> None:
+    """Entry point of ``kubectl-serve``, which kubectl runs as ``kubectl serve``."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def run_completion() -> None:
+    """Entry point of ``kubectl_complete-serve``, which kubectl asks for completions."""
+    from kubectl_serve import completion
+
+    sys.exit(completion.main(sys.argv[1:]))
+
+
+def main(argv: list[str]) -> int:
+    if argv in _HELP:
+        return _say(help_text())
+    if argv in _VERSION:
+        return _say(f"kubectl-serve {__version__}\n")
+    from kubectl_serve import dispatch
+
+    return dispatch.main(argv)
+
+
+def _say(text: str) -> int:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read has gone; leave nothing for the interpreter to flush at its end.
+        sys.stdout = None
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,54 @@
+"""``kubectl serve completion``: how completion is switched on."""
+
+from argparse import Namespace
+
+from kubectl_serve import options
+from kubectl_serve.streams import Streams
+
+_OWN_SHELLS = {
+    "bash": """\
+_kubectl_serve() {
+    local IFS=$'\\n' words
+    words=$(kubectl_complete-serve "${COMP_WORDS[@]:1:COMP_CWORD-1}" "${COMP_WORDS[COMP_CWORD]}" 2>/dev/null)
+    COMPREPLY=($(compgen -W "$(sed -e '$d' -e 's/\\t.*//' <<<"$words")" -- "${COMP_WORDS[COMP_CWORD]}"))
+}
+complete -F _kubectl_serve kubectl-serve
+""",
+    "zsh": """\
+#compdef kubectl-serve
+_kubectl_serve() {
+    local -a found
+    found=(${(f)"$(kubectl_complete-serve "${(@)words[2,CURRENT]}" 2>/dev/null | sed -e '$d' -e 's/\\t/:/')"})
+    _describe 'kubectl-serve' found
+}
+compdef _kubectl_serve kubectl-serve
+""",
+    "fish": """\
+set -l ask 'kubectl_complete-serve (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null | string match -v ":*"'
+complete -c kubectl-serve -f -a "($ask)"
+""",
+}
+
+_HOW = """\
+kubectl completes `kubectl serve` by itself: it asks the program kubectl_complete-serve, which is installed beside
+kubectl-serve. All it needs is kubectl's own completion:
+
+  bash: source <(kubectl completion bash)
+  zsh:  source <(kubectl completion zsh)
+  fish: kubectl completion fish | source
+
+For the command under its own name, kubectl-serve:
+
+  bash: source <(kubectl-serve completion bash)
+  zsh:  source <(kubectl-serve completion zsh)
+  fish: kubectl-serve completion fish | source
+"""
+
+
+def configure(parser: options.Parser) -> None:
+    parser.add_argument("shell", metavar="SHELL", nargs="?", choices=[*_OWN_SHELLS], help="bash, zsh or fish")
+
+
+def run(args: Namespace, streams: Streams) -> int:
+    streams.stdout.write(_OWN_SHELLS[args.shell] if args.shell else _HOW)
+    return 0

@@ -1,0 +1,158 @@
+"""``kubectl serve create``: an annotated Deployment, and the wait until its model answers."""
+
+from argparse import Namespace
+
+from kubectl_serve import documents, errors, manifests, options, view
+from kubectl_serve.api import DEPLOYMENTS, Api, Connect, namespace_of
+from kubectl_serve.errors import ReportedError, ServeError
+from kubectl_serve.follow import Follower, Patience, until_end
+from kubectl_serve.progress import Progress
+from kubectl_serve.streams import Streams
+from kubectl_serve.verbs import PROGRAM
+from serve_core import annotations
+from serve_core.json import JsonObject
+from serve_core.verdict import judge
+
+EXAMPLES = """\
+  kubectl serve create iris --model s3://models/iris/model.joblib
+  kubectl serve create iris --model s3://models/iris --format sklearn --scale 1..5 --credentials store
+  kubectl serve create iris --model pvc://models/iris/model.joblib --dry-run -o yaml > iris.yaml"""
+
+PATIENCE = Patience()
+
+_CLUSTER_KNOWS_BETTER = frozenset({"UnknownRuntime", "NoRuntime", "FormatUnknown", "FeatureDisabled"})
+"""Refusals that hang on what is installed: only the cluster's own webhook can tell."""
+
+
+def configure(parser: options.Parser) -> None:
+    parser.add_argument("name", metavar="NAME", help="name of the Deployment")
+    asked = parser.add_argument_group("the model, each flag an annotation kubectl-serve.dev/...")
+    for annotation in annotations.USER:
+        meaning = f"{annotation.meaning} Values: {annotation.values}.".replace("%", "%%")
+        required = annotation.key == annotations.MODEL
+        asked.add_argument(f"--{annotation.name}", metavar=_metavar(annotation.name), required=required, help=meaning)
+    options.dry_run(parser)
+    options.output(parser, "yaml", "json", "name")
+    parser.switch("--wait", default=True, help="wait until the model answers (the default); --no-wait does not")
+    # --timeout is the annotation: how long a request may take.
+    parser.add_argument(
+        "--wait-timeout",
+        metavar="TIME",
+        type=options.duration,
+        default=600.0,
+        help="longest time to wait for the model (default 10m)",
+    )
+    options.namespace(parser)
+    options.connection(parser)
+
+
+def _metavar(name: str) -> str:
+    return {"model": "URI", "digest": "sha256:...", "credentials": "SECRET"}.get(name, name.upper())
+
+
+async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
+    manifest = _manifest(args)
+    _judge(manifest, streams, offline=args.dry_run == "client")
+    if args.dry_run == "client":
+        _print(manifest, args, streams, "served (dry run)")
+        return 0
+    async with connect(args, streams) as cluster:
+        namespace = namespace_of(args, cluster)
+        manifest["metadata"]["namespace"] = namespace
+        created = await _create(cluster, manifest, dry_run=args.dry_run == "server")
+        if not view.is_served(created):
+            raise _not_installed(args.name, dry_run=args.dry_run == "server")
+        if args.dry_run == "server":
+            _print(created, args, streams, "served (server dry run)")
+            return 0
+        if not args.wait:
+            _print(created, args, streams, "created")
+            return 0
+        deployment = await _wait(cluster, namespace, args, streams)
+        _print(deployment, args, streams, "served")
+        url = view.notes(deployment).get(annotations.URL)
+        streams.note(f"URL: {url}" if url else "It has no URL.")
+        flags = f" -n {namespace}" if namespace != cluster.namespace else ""
+        streams.note(f"Next: {PROGRAM} predict {args.name}{flags} '[[...]]'")
+    return 0
+
+
+def _manifest(args: Namespace) -> JsonObject:
+    asked = {each.key: getattr(args, each.name) for each in annotations.USER}
+    metadata: JsonObject = {"name": args.name}
+    if args.namespace:
+        metadata["namespace"] = args.namespace
+    metadata["annotations"] = {key: value for key, value in asked.items() if value is not None}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}
+
+
+def _judge(manifest: JsonObject, streams: Streams, *, offline: bool) -> None:
+    """Refuse at once, in the webhook's words, what no cluster would take."""
+    problems = judge(manifest, manifests.default_facts()).problems
+    if not offline:
+        problems = tuple(problem for problem in problems if problem.code not in _CLUSTER_KNOWS_BETTER)
+    if problems:
+        streams.error(f"deployment.apps/{manifest['metadata']['name']} is refused:")
+        for problem in problems:
+            streams.note(str(problem))
+        raise ReportedError
+
+
+async def _create(cluster: Api, manifest: JsonObject, *, dry_run: bool) -> JsonObject:
+    name = manifest["metadata"]["name"]
+    try:
+        return await cluster.create(DEPLOYMENTS, manifest, dry_run=dry_run)
+    except errors.AlreadyExistsError as error:
+        raise ServeError(
+            f"there is a Deployment {name} already.",
+            f"Change what it serves with `kubectl annotate deployment {name} --overwrite "
+            f"{annotations.MODEL}=URI`, or remove it with `{PROGRAM} delete {name}`.",
+        ) from error
+    except errors.InvalidError as error:
+        # Without the webhook nothing completes the Deployment: the API server misses what it needs.
+        if "spec.selector" in error.sentence or "spec.template" in error.sentence:
+            raise _not_installed(name, dry_run=True) from error
+        raise
+
+
+def _not_installed(name: str, *, dry_run: bool) -> ServeError:
+    left = "" if dry_run else f" (the Deployment {name} stays as it is)"
+    return ServeError(
+        f"kubectl-serve is not installed in this cluster: nothing completed the Deployment{left}.",
+        f"An administrator can install it with `{PROGRAM} install`.",
+    )
+
+
+async def _wait(cluster: Api, namespace: str, args: Namespace, streams: Streams) -> JsonObject:
+    """Tell what happens until the model answers; return the Deployment. Raises ServeError if it does not."""
+    async with Follower(cluster, namespace, args.name) as follower:
+        with Progress(streams) as progress:
+            end = await until_end(follower, args.wait_timeout, PATIENCE, progress)
+        picture = await follower.picture(0)
+    flags = f" -n {namespace}" if namespace != cluster.namespace else ""
+    see = f"`{PROGRAM} describe {args.name}{flags}` shows more; the Deployment stays, and goes on trying."
+    if end is None:
+        raise ServeError(
+            f"{args.name} is not ready after {args.wait_timeout:.0f} s: {_last(picture)}.",
+            f"--wait-timeout waits longer. {see}",
+        )
+    if not end.ready or picture.deployment is None:
+        raise ServeError(f"{args.name} is not ready: {end.code}: {end.message}", see)
+    return picture.deployment
+
+
+def _last(picture: view.Picture) -> str:
+    state = view.readiness(picture.deployment) if picture.deployment else None
+    return f"{state.reason}: {state.message.rstrip('.')}" if state and state.reason else "nothing is known of it"
+
+
+def _print(deployment: JsonObject, args: Namespace, streams: Streams, done: str) -> None:
+    if args.output == "yaml":
+        streams.stdout.write(documents.to_yaml([deployment]))
+    elif args.output == "json":
+        streams.stdout.write(documents.to_json(deployment))
+    elif args.output == "name":
+        streams.out(f"deployment.apps/{args.name}")
+    else:
+        streams.out(f"deployment.apps/{args.name} {done}")
+    streams.stdout.flush()

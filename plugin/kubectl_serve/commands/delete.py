@@ -1,0 +1,86 @@
+"""``kubectl serve delete``: stop serving, and wait until nothing is left of it."""
+
+import asyncio
+from argparse import Namespace
+
+from kubectl_serve import errors, options
+from kubectl_serve.api import DEPLOYMENTS, KNATIVE_SERVICES, PODS, Api, Connect, Resource, namespace_of
+from kubectl_serve.commands.get import served_deployment
+from kubectl_serve.errors import ServeError, UsageError
+from kubectl_serve.follow import states
+from kubectl_serve.streams import Streams
+from serve_core.names import DEPLOYMENT_LABEL, SERVED_LABEL
+
+EXAMPLES = """\
+  kubectl serve delete iris
+  kubectl serve delete -l team=ml --wait=false"""
+
+
+def configure(parser: options.Parser) -> None:
+    parser.add_argument("names", metavar="NAME", nargs="*", help="names of served Deployments")
+    options.selector(parser)
+    parser.switch("--ignore-not-found", help="succeed if there is no such Deployment")
+    parser.switch("--wait", default=True, help="wait until pods and Knative Service are gone (the default)")
+    options.timeout(parser, "5m", "longest time to wait")
+    options.namespace(parser)
+    options.connection(parser)
+
+
+async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
+    if bool(args.names) == bool(args.selector):
+        raise UsageError("it takes either names or -l.", "Name the Deployments, or choose them by their labels.")
+    async with connect(args, streams) as cluster:
+        namespace = namespace_of(args, cluster)
+        names = await _names(args, cluster, namespace)
+        if not names:
+            streams.note(f"No served models found in {namespace} namespace.")
+        for name in names:
+            await cluster.delete(DEPLOYMENTS, namespace, name)
+            streams.out(f"deployment.apps/{name} deleted")
+            streams.stdout.flush()
+        if args.wait and names:
+            await _wait(cluster, namespace, names, args.timeout)
+    return 0
+
+
+async def _names(args: Namespace, cluster: Api, namespace: str) -> list[str]:
+    """Those to delete. All are looked at before the first is deleted: a wrong name deletes nothing."""
+    if args.selector:
+        found, _ = await cluster.list(DEPLOYMENTS, namespace, labels=f"{SERVED_LABEL}=true,{args.selector}")
+        return [each["metadata"]["name"] for each in found]
+    names = []
+    for name in dict.fromkeys(args.names):
+        if args.ignore_not_found:
+            try:
+                await cluster.get(DEPLOYMENTS, namespace, name)
+            except errors.NotFoundError:
+                continue
+        await served_deployment(cluster, namespace, name)
+        names.append(name)
+    return names
+
+
+async def _wait(cluster: Api, namespace: str, names: list[str], seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            for resource, labels in ((DEPLOYMENTS, ""), (KNATIVE_SERVICES, ""), (PODS, DEPLOYMENT_LABEL)):
+                await _gone(cluster, resource, namespace, set(names), labels)
+    except TimeoutError as error:
+        raise ServeError(
+            f"it is not gone after {seconds:.0f} s.",
+            f"`kubectl get ksvc,pods -n {namespace} -l '{DEPLOYMENT_LABEL} in ({','.join(names)})'` shows the rest.",
+        ) from error
+
+
+async def _gone(cluster: Api, resource: Resource, namespace: str, names: set[str], labels: str) -> None:
+    """Wait until no object of ``names``, by name or by our label, is there any more."""
+    try:
+        async for state in states(cluster, resource, namespace, labels=labels):
+            left = {
+                (each["metadata"].get("labels") or {}).get(DEPLOYMENT_LABEL) if labels else name
+                for (_, name), each in state.items()
+            }
+            if not left & names:
+                return
+    except (errors.ForbiddenError, errors.NotFoundError):
+        return

@@ -1,0 +1,130 @@
+"""``kubectl serve describe``: what was asked, what was chosen and why, what runs, and what keeps it from running."""
+
+from argparse import Namespace
+from collections.abc import Iterable, Sequence
+
+from kubectl_serve import documents, errors, manifests, options, tables, view
+from kubectl_serve.api import EVENTS, KNATIVE_SERVICES, PODS, REVISIONS, Api, Connect, Resource, namespace_of
+from kubectl_serve.commands.get import served_deployment
+from kubectl_serve.streams import Streams
+from kubectl_serve.view import Described
+from serve_core.json import JsonObject
+from serve_core.names import DEPLOYMENT_LABEL
+from serve_core.verdict import judge
+
+EXAMPLES = """\
+  kubectl serve describe iris
+  kubectl serve describe iris -o json"""
+
+_MOST_EVENTS = 10
+
+
+def configure(parser: options.Parser) -> None:
+    parser.add_argument("name", metavar="NAME", help="name of the served Deployment")
+    options.output(parser, "json", "yaml")
+    options.namespace(parser)
+    options.connection(parser)
+
+
+async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
+    async with connect(args, streams) as cluster:
+        namespace = namespace_of(args, cluster)
+        deployment = await served_deployment(cluster, namespace, args.name)
+        labels = f"{DEPLOYMENT_LABEL}={args.name}"
+        services = await _seen(cluster, KNATIVE_SERVICES, namespace, fields=f"metadata.name={args.name}")
+        described = view.described(
+            deployment,
+            services[0] if services else None,
+            await _seen(cluster, REVISIONS, namespace, labels=f"serving.knative.dev/service={args.name}"),
+            await _seen(cluster, PODS, namespace, labels=labels),
+            await _seen(cluster, EVENTS, namespace),
+            judge(deployment, manifests.default_facts()).choices,
+        )
+    if args.output == "json":
+        streams.stdout.write(documents.to_json(described.as_json()))
+    elif args.output == "yaml":
+        streams.stdout.write(documents.to_yaml([described.as_json()]))
+    else:
+        streams.stdout.write(_text(described, streams.now()))
+    return 0
+
+
+async def _seen(
+    cluster: Api, resource: Resource, namespace: str, *, labels: str = "", fields: str = ""
+) -> list[JsonObject]:
+    """The objects of a kind, or none where it is not there or one may not see it."""
+    try:
+        return (await cluster.list(resource, namespace, labels=labels, fields=fields))[0]
+    except (errors.ForbiddenError, errors.NotFoundError):
+        return []
+
+
+def _text(described: Described, now: float) -> str:
+    served = described.served
+    ready = served.ready + (f" ({served.reason})" if served.reason and served.ready != "True" else "")
+    lines = [
+        *_pairs(
+            [
+                ("Name", served.name),
+                ("Namespace", served.namespace),
+                ("Ready", ready),
+                ("URL", served.url or view.NONE),
+                ("Age", view.age_text(served.created, now)),
+            ]
+        ),
+        *_section("Asked", _pairs(described.asked)),
+        *_section("Chosen", [f"{each.code}: {each.message}" for each in described.choices]),
+        *_section("Filled in", described.filled),
+        *_section("Conditions", _conditions(described)),
+        *_section("Revisions", _table(["NAME", "READY", "TRAFFIC", "REASON", "AGE"], _revisions(described, now))),
+        *_section("Pods", _table(["NAME", "STATE", "RESTARTS", "NODE", "AGE"], _pods(described, now))),
+        *_section("Events", _table(["LAST", "TYPE", "REASON", "ABOUT", "MESSAGE"], _events(described, now))),
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _pairs(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    pairs = list(pairs)
+    width = max((len(key) for key, _ in pairs), default=0) + 3
+    return [f"{key + ':':<{width}}{value}" for key, value in pairs]
+
+
+def _section(title: str, lines: Sequence[str]) -> list[str]:
+    return [f"{title}:", *(f"  {line}" for line in lines or [view.NONE])]
+
+
+def _table(headings: list[str], rows: list[list[str]]) -> list[str]:
+    return tables.render([headings, *rows]).splitlines() if rows else []
+
+
+def _conditions(described: Described) -> list[str]:
+    return [
+        line
+        for each in described.conditions
+        for line in (f"{each.type}: {each.status} ({each.reason or view.UNKNOWN})", *_indented(each.message))
+    ]
+
+
+def _indented(text: str) -> list[str]:
+    return [f"  {line}" for line in text.splitlines()]
+
+
+def _revisions(described: Described, now: float) -> list[list[str]]:
+    return [
+        [each.name, each.ready, f"{each.percent}%", each.reason or view.NONE, view.age_text(each.created, now)]
+        for each in described.revisions
+    ]
+
+
+def _pods(described: Described, now: float) -> list[list[str]]:
+    return [
+        [each.name, each.state, str(each.restarts), each.node or view.NONE, view.age_text(each.created, now)]
+        for each in described.pods
+    ]
+
+
+def _events(described: Described, now: float) -> list[list[str]]:
+    return [
+        [view.age_text(each.last, now), each.type, each.reason, each.about, each.message]
+        for each in described.events[-_MOST_EVENTS:]
+    ]

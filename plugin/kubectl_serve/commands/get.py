@@ -1,0 +1,223 @@
+"""``kubectl serve get``: the served models as a table, once or as they change."""
+
+import asyncio
+from argparse import Namespace
+from collections.abc import Iterable
+
+from kubectl_serve import documents, errors, options, tables, view
+from kubectl_serve.api import DEPLOYMENTS, KNATIVE_SERVICES, PODS, Api, Connect, namespace_of
+from kubectl_serve.errors import ServeError, UsageError
+from kubectl_serve.follow import Follower, Patience, State, states, until_end
+from kubectl_serve.streams import Streams
+from kubectl_serve.verbs import PROGRAM
+from kubectl_serve.view import Picture, Served
+from serve_core.json import JsonObject
+from serve_core.names import DEPLOYMENT_LABEL, SERVED_LABEL
+
+EXAMPLES = """\
+  kubectl serve get
+  kubectl serve get iris -w
+  kubectl serve get -A -o json"""
+
+PATIENCE = Patience()
+_SERVED = f"{SERVED_LABEL}=true"
+_FOR_EVER = 366 * 86400.0
+
+
+def configure(parser: options.Parser) -> None:
+    parser.add_argument("names", metavar="NAME", nargs="*", help="show only these")
+    options.output(parser, "wide", "json", "yaml", "name", "url")
+    parser.switch("-w", "--watch", help="go on showing changes; with one NAME, until it is ready or has failed")
+    options.all_namespaces(parser)
+    options.selector(parser)
+    options.namespace(parser)
+    options.connection(parser)
+
+
+async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
+    if args.names and (args.all_namespaces or args.selector):
+        raise UsageError("a NAME goes with neither -A nor -l.", "Leave one of them out.")
+    if args.watch and args.output not in (None, "wide"):
+        raise UsageError(f"-w goes with the table only, not with -o {args.output}.", "Leave out -w or -o.")
+    async with connect(args, streams) as cluster:
+        namespace = None if args.all_namespaces else namespace_of(args, cluster)
+        if args.watch:
+            return await _watch(args, streams, cluster, namespace)
+        models = await _models(args, cluster, namespace)
+    if not models and args.output in (None, "wide"):
+        streams.note(
+            "No served models found." if namespace is None else f"No served models found in {namespace} namespace."
+        )
+        return 0
+    _print(models, args, streams)
+    return 0
+
+
+async def _models(args: Namespace, cluster: Api, namespace: str | None) -> list[Served]:
+    deployments = await _deployments(args, cluster, namespace)
+    pods = await _visible(cluster, namespace)
+    services: dict[tuple[str, str], JsonObject] = {}
+    if args.output in ("wide", "json", "yaml"):
+        services = await _services(cluster, namespace)
+    return [view.served(each, pods, services.get(_key(each))) for each in deployments]
+
+
+async def _deployments(args: Namespace, cluster: Api, namespace: str | None) -> list[JsonObject]:
+    if not args.names:
+        labels = ",".join(part for part in (_SERVED, args.selector) if part)
+        return (await cluster.list(DEPLOYMENTS, namespace, labels=labels))[0]
+    return [await served_deployment(cluster, namespace or "", name) for name in args.names]
+
+
+async def served_deployment(cluster: Api, namespace: str, name: str) -> JsonObject:
+    """The served Deployment ``name``. Raises ServeError if there is none, or if it is not served."""
+    try:
+        found = await cluster.get(DEPLOYMENTS, namespace, name)
+    except errors.NotFoundError as error:
+        raise ServeError(
+            f"there is no Deployment {name} in namespace {namespace}.",
+            f"`{PROGRAM} get -A` lists what is served. `{PROGRAM} create {name} --model URI` serves a model.",
+        ) from error
+    if not view.is_served(found):
+        raise ServeError(
+            f"the Deployment {name} is not served.",
+            f"`kubectl annotate deployment {name} -n {namespace} kubectl-serve.dev/model=URI` serves a model with it.",
+        )
+    return found
+
+
+async def _visible(cluster: Api, namespace: str | None) -> list[JsonObject]:
+    """The pods of served models, or none where one may not see pods."""
+    try:
+        return (await cluster.list(PODS, namespace, labels=DEPLOYMENT_LABEL))[0]
+    except errors.ForbiddenError:
+        return []
+
+
+async def _services(cluster: Api, namespace: str | None) -> dict[tuple[str, str], JsonObject]:
+    try:
+        found, _ = await cluster.list(KNATIVE_SERVICES, namespace, labels=DEPLOYMENT_LABEL)
+    except (errors.ForbiddenError, errors.NotFoundError):
+        return {}
+    return {_key(each): each for each in found}
+
+
+def _key(thing: JsonObject) -> tuple[str, str]:
+    return thing["metadata"].get("namespace", ""), thing["metadata"]["name"]
+
+
+def _print(models: list[Served], args: Namespace, streams: Streams) -> None:
+    if args.output in ("json", "yaml"):
+        items = [model.as_json() for model in models]
+        document: JsonObject = items[0] if len(args.names) == 1 else {"items": items}
+        text = documents.to_json(document) if args.output == "json" else documents.to_yaml([document])
+        streams.stdout.write(text)
+    elif args.output == "name":
+        for model in models:
+            streams.out(f"deployment.apps/{model.name}")
+    elif args.output == "url":
+        _print_urls(models, streams)
+    else:
+        streams.stdout.write(tables.render(_table(models, args, streams)))
+
+
+def _print_urls(models: list[Served], streams: Streams) -> None:
+    for model in models:
+        if model.url:
+            streams.out(model.url)
+    without = [model.name for model in models if not model.url]
+    if without:
+        raise ServeError(f"no URL yet: {', '.join(without)}.", f"`{PROGRAM} get` shows whether they are ready.")
+
+
+def _table(models: Iterable[Served], args: Namespace, streams: Streams) -> list[list[str]]:
+    wide = args.output == "wide"
+    return view.table(list(models), streams.now(), streams.width, wide=wide, namespaces=args.all_namespaces)
+
+
+async def _watch(args: Namespace, streams: Streams, cluster: Api, namespace: str | None) -> int:
+    screen = _Screen(args, streams)
+    if len(args.names) == 1:
+        return await _watch_one(screen, cluster, namespace or "", args.names[0])
+    labels = ",".join(part for part in (_SERVED, args.selector) if part)
+    latest: dict[str, State] = {}
+    changed = asyncio.Event()
+
+    async def follow_deployments() -> None:
+        async for state in states(cluster, DEPLOYMENTS, namespace, labels=labels):
+            latest["deployments"] = state
+            changed.set()
+
+    async def follow_pods() -> None:
+        try:
+            async for state in states(cluster, PODS, namespace, labels=DEPLOYMENT_LABEL):
+                latest["pods"] = state
+                changed.set()
+        except errors.ForbiddenError:
+            latest["pods"] = {}
+            changed.set()
+
+    async def show() -> None:
+        while True:
+            await changed.wait()
+            changed.clear()
+            if len(latest) == 2:
+                chosen = [
+                    each
+                    for (_, name), each in sorted(latest["deployments"].items())
+                    if not args.names or name in args.names
+                ]
+                screen.show([view.served(each, latest["pods"].values()) for each in chosen])
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for work in (follow_deployments(), follow_pods(), show()):
+                tasks.create_task(work)
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+    return 0
+
+
+async def _watch_one(screen: "_Screen", cluster: Api, namespace: str, name: str) -> int:
+    await served_deployment(cluster, namespace, name)
+    async with Follower(cluster, namespace, name) as follower:
+        end = await until_end(follower, _FOR_EVER, PATIENCE, screen)
+    if end is None or not end.ready:
+        code, message = (end.code, end.message) if end else ("", "")
+        raise ServeError(f"{name} is not ready: {code}: {message}", f"`{PROGRAM} describe {name}` shows more.")
+    return 0
+
+
+class _Screen:
+    """The table of a watch: rewritten in place on a terminal, changed rows appended elsewhere."""
+
+    def __init__(self, args: Namespace, streams: Streams) -> None:
+        self._args = args
+        self._streams = streams
+        self._in_place = streams.stdout.isatty()
+        self._lines = 0
+        self._shown: dict[tuple[str, str], Served] = {}
+
+    def __call__(self, picture: Picture) -> None:
+        if picture.deployment is not None:
+            self.show([view.served(picture.deployment, picture.pods, picture.service)])
+
+    def show(self, models: list[Served]) -> None:
+        now = {(model.namespace, model.name): model for model in models}
+        changed = [model for key, model in now.items() if self._shown.get(key) != model]
+        gone = self._shown.keys() - now.keys()
+        if not changed and not gone:
+            return
+        text = tables.render(_table(models if self._in_place else changed, self._args, self._streams))
+        if self._in_place:
+            text = "".join(_cut(line, self._streams.width) for line in text.splitlines())
+            self._streams.stdout.write((f"\x1b[{self._lines}A\x1b[J" if self._lines else "") + text)
+            self._lines = text.count("\n")
+        elif changed:
+            self._streams.stdout.write(text if not self._shown else text.partition("\n")[2])
+        self._shown = now
+        self._streams.stdout.flush()
+
+
+def _cut(line: str, width: int) -> str:
+    return (line if len(line) <= width else line[: width - 1] + "…") + "\n"

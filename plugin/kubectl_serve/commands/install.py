@@ -1,0 +1,190 @@
+"""``kubectl serve install``: everything of the manifests into the cluster, in order, until the webhook answers."""
+
+import asyncio
+from argparse import Namespace
+
+from kubectl_serve import documents, errors, manifests, options, view
+from kubectl_serve.api import (
+    ALL_INSTALLED,
+    CONFIG_MAPS,
+    DEFINITIONS,
+    DEPLOYMENTS,
+    PODS,
+    Api,
+    Connect,
+    Resource,
+)
+from kubectl_serve.errors import ServeError
+from kubectl_serve.follow import states
+from kubectl_serve.streams import Streams
+from kubectl_serve.verbs import PROGRAM
+from serve_core.annotations import FORMAT, MODEL
+from serve_core.facts import REQUIRED_FEATURES
+from serve_core.json import JsonObject
+from serve_core.names import NAMESPACE
+
+EXAMPLES = """\
+  kubectl serve install
+  kubectl serve install --registry registry.example.com/serving --tag 0.1.0
+  kubectl serve install --dry-run -o yaml > kubectl-serve.yaml"""
+
+FIELD_MANAGER = "kubectl-serve-install"
+_SERVER = "kubectl-serve"
+_KNATIVE = "knative-serving"
+_FEATURES = "config-features"
+_PROBE_PAUSE = 0.5
+"""Seconds between two questions to the webhook: that it answers is no event that could be awaited."""
+
+
+def configure(parser: options.Parser) -> None:
+    parser.add_argument(
+        "--registry", metavar="PREFIX", help=f"where the images are (default {manifests.PREFIX}, a local build)"
+    )
+    parser.add_argument(
+        "--tag", metavar="TAG", help="tag of the server's and the loader's image (default: this version)"
+    )
+    options.dry_run(parser)
+    options.output(parser, "yaml", "json")
+    parser.switch("--wait", default=True, help="wait until the webhook answers (the default)")
+    options.timeout(parser, "5m", "longest time to wait")
+    options.connection(parser)
+
+
+async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
+    wanted = manifests.all_objects(args.registry, args.tag)
+    if args.dry_run == "client":
+        _show(wanted, args, streams)
+        return 0
+    async with connect(args, streams) as cluster:
+        await _check_knative(cluster)
+        for manifest in wanted:
+            await _apply(cluster, manifest, streams, dry_run=args.dry_run == "server")
+        if args.wait and args.dry_run == "none":
+            await _wait(cluster, streams, args.timeout)
+    return 0
+
+
+def _show(wanted: list[JsonObject], args: Namespace, streams: Streams) -> None:
+    if args.output == "yaml":
+        streams.stdout.write(documents.to_yaml(wanted))
+    elif args.output == "json":
+        streams.stdout.write(documents.to_json(documents.as_list(wanted)))
+    else:
+        for manifest in wanted:
+            streams.out(f"{_title(manifest)} applied (dry run)")
+
+
+async def _check_knative(cluster: Api) -> None:
+    """Refuse where Knative is missing or set up so that nothing could be served."""
+    try:
+        await cluster.get(DEFINITIONS, None, "services.serving.knative.dev")
+    except errors.NotFoundError as error:
+        raise ServeError(
+            "Knative Serving is not installed in this cluster, and models are served by it.",
+            "Install it first: https://knative.dev/docs/install/",
+        ) from error
+    try:
+        features = (await cluster.get(CONFIG_MAPS, _KNATIVE, _FEATURES)).get("data") or {}
+    except errors.NotFoundError:
+        features = {}
+    missing = {key: value for key, value in REQUIRED_FEATURES.items() if features.get(key, "").lower() != value}
+    if missing:
+        flags = ",".join(f'"{key}":"{value}"' for key, value in missing.items())
+        raise ServeError(
+            f"Knative's feature flag {', '.join(missing)} is not enabled: the loader could not run.",
+            f"kubectl patch configmap/{_FEATURES} -n {_KNATIVE} --type merge -p '{{\"data\":{{{flags}}}}}'",
+        )
+
+
+def resource_of(manifest: JsonObject) -> Resource:
+    """The resource of a manifest. Raises ServeError for a kind that no manifest of ours has."""
+    for resource in ALL_INSTALLED:
+        if (resource.api_version, resource.kind) == (manifest["apiVersion"], manifest["kind"]):
+            return resource
+    raise ServeError(f"the manifests hold a {manifest['kind']}, which is not expected.", "Install kubectl-serve again.")
+
+
+def _title(manifest: JsonObject) -> str:
+    return f"{resource_of(manifest).title}/{view.name_of(manifest)}"
+
+
+async def _apply(cluster: Api, manifest: JsonObject, streams: Streams, *, dry_run: bool) -> None:
+    """Apply one object and tell what that changed."""
+    resource, metadata = resource_of(manifest), manifest["metadata"]
+    try:
+        before = await cluster.get(resource, metadata.get("namespace"), metadata["name"])
+    except errors.NotFoundError:
+        before = {}
+    if dry_run and not before and resource.namespaced:
+        # The namespace itself may be there in the dry run alone, so nothing in it can be tried.
+        streams.out(f"{_title(manifest)} created (server dry run)")
+        return
+    after = await cluster.apply(resource, manifest, manager=FIELD_MANAGER, dry_run=dry_run)
+    done = "configured" if before else "created"
+    if before and before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"] and not dry_run:
+        done = "unchanged"
+    streams.out(f"{_title(manifest)} {done}" + (" (server dry run)" if dry_run else ""))
+    streams.stdout.flush()
+
+
+async def _wait(cluster: Api, streams: Streams, seconds: float) -> None:
+    streams.note("Waiting for the server ...")
+    try:
+        async with asyncio.timeout(seconds):
+            await _rolled_out(cluster)
+            await _answers(cluster)
+    except TimeoutError as error:
+        raise ServeError(
+            f"kubectl-serve does not answer after {seconds:.0f} s: {await _cause(cluster)}.",
+            f"`kubectl get pods -n {NAMESPACE}` shows its pods; the same command again goes on from here.",
+        ) from error
+    streams.note(f"kubectl-serve is ready. Next: {PROGRAM} create NAME --model URI")
+
+
+async def _rolled_out(cluster: Api) -> None:
+    """Wait until the server's Deployment runs as it was applied. Source: kubectl's rollout status."""
+    async for state in states(cluster, DEPLOYMENTS, NAMESPACE, fields=f"metadata.name={_SERVER}"):
+        for deployment in state.values():
+            status, wanted = deployment.get("status") or {}, deployment["spec"].get("replicas", 1)
+            if status.get("observedGeneration") == deployment["metadata"]["generation"] and all(
+                status.get(count, 0) == wanted for count in ("updatedReplicas", "availableReplicas", "replicas")
+            ):
+                return
+
+
+async def _answers(cluster: Api) -> None:
+    """Wait until the webhook completes a Deployment, by a dry run."""
+    probe: JsonObject = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": "kubectl-serve-probe",
+            "namespace": "default",
+            "annotations": {MODEL: "https://example.com/model.joblib", FORMAT: "sklearn"},
+        },
+    }
+    while True:
+        try:
+            if view.is_served(await cluster.create(DEPLOYMENTS, probe, dry_run=True)):
+                return
+        except errors.ForbiddenError:
+            raise
+        except errors.ApiError:
+            # Not yet: the API server refuses a Deployment that nothing completes, or cannot reach the webhook.
+            pass
+        await asyncio.sleep(_PROBE_PAUSE)
+
+
+async def _cause(cluster: Api) -> str:
+    """What keeps the server's pods, as far as they say."""
+    pods, _ = await cluster.list(PODS, NAMESPACE, labels=f"app.kubernetes.io/name={_SERVER}")
+    for pod in view.newest_pods(pods):
+        scheduled = view.condition(pod, "PodScheduled")
+        if scheduled.status == "False":
+            return f"no node takes its pod: {scheduled.message.rstrip('.')}"
+        for status in view.at(pod, "status", "containerStatuses") or []:
+            waiting = (status.get("state") or {}).get("waiting")
+            if waiting:
+                said = f": {waiting['message']}" if waiting.get("message") else ""
+                return f"{waiting.get('reason')}{said}".rstrip(".")
+    return "its pods run, but the webhook does not complete Deployments" if pods else "it has no pods"

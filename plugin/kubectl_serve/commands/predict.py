@@ -1,0 +1,198 @@
+"""``kubectl serve predict``: ask a model, however far away its ingress is."""
+
+import asyncio
+import contextlib
+import json
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from kubectl_serve import documents, inference, ingress, manifests, options, view
+from kubectl_serve.api import Connect, namespace_of
+from kubectl_serve.commands.get import served_deployment
+from kubectl_serve.errors import ReportedError, ServeError, UsageError
+from kubectl_serve.ingress import Way
+from kubectl_serve.streams import Streams
+from kubectl_serve.verbs import PROGRAM
+from serve_core import annotations
+from serve_core.json import JsonObject
+from serve_core.verdict import serving_spec
+
+EXAMPLES = """\
+  kubectl serve predict iris '[[5.1, 3.5, 1.4, 0.2]]'
+  kubectl serve predict iris -f request.json
+  head -1 rows.json | kubectl serve predict iris -"""
+
+_PATIENT_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    text: str
+
+
+def configure(parser: options.Parser) -> None:
+    parser.add_argument("name", metavar="NAME", help="name of the served Deployment")
+    parser.add_argument(
+        "data", metavar="DATA", nargs="?", help="JSON: rows of values, or a whole request as an object; - reads it"
+    )
+    parser.add_argument("-f", "--filename", metavar="FILE", help="read the JSON from this file; - for standard input")
+    parser.add_argument("--protocol", choices=inference.PROTOCOLS, help="default: the annotation's, else the runtime's")
+    parser.add_argument("--path", metavar="PATH", help="path of the request, instead of the protocol's")
+    parser.add_argument(
+        "--ingress", metavar="URL", help=f"where the ingress is, instead of finding it (or {ingress.ENVIRONMENT})"
+    )
+    parser.add_argument("-o", "--output", choices=("json", "yaml"), metavar="FORMAT", help="json (indented) or yaml")
+    parser.switch("-v", "--verbose", help="tell which way is taken, and the times")
+    options.timeout(parser, "5m", "longest time to wait for the answer, a cold start included")
+    options.namespace(parser)
+    options.connection(parser)
+
+
+async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
+    text = _data(args, streams)
+
+    def tell(line: str) -> None:
+        if args.verbose:
+            streams.note(line)
+
+    async with connect(args, streams) as cluster:
+        namespace = namespace_of(args, cluster)
+        deployment = await served_deployment(cluster, namespace, args.name)
+        url = _url(deployment)
+        protocol = args.protocol or _protocol(deployment)
+        request = inference.body(text, protocol)
+        path = args.path or inference.path(protocol, args.name)
+        override = args.ingress or streams.environment.get(ingress.ENVIRONMENT)
+        start = streams.now()
+        async with ingress.way_to(url, cluster, namespace, args.name, override, tell) as way:
+            tell(f"way: {way.how} ({_milliseconds(streams, start)})")
+            start = streams.now()
+            tell(f"POST {url}/{path.lstrip('/')}")
+            answer = await _ask(args, streams, url, path, request, way)
+            tell(f"status {answer.status} ({_milliseconds(streams, start)})")
+    _print(answer, args, streams)
+    return 0
+
+
+def _milliseconds(streams: Streams, start: float) -> str:
+    return f"{(streams.now() - start) * 1000:.0f} ms"
+
+
+def _data(args: Namespace, streams: Streams) -> str:
+    if args.data is not None and args.filename is not None:
+        raise UsageError("there are both DATA and -f.", "Leave one of them out.")
+    source = args.filename or ("-" if args.data in (None, "-") else None)
+    if source is None:
+        return str(args.data)
+    if source != "-":
+        try:
+            return Path(source).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ServeError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    if args.data is None and args.filename is None and streams.stdin.isatty():
+        raise UsageError("there is no data.", f"{PROGRAM} predict {args.name} '[[5.1, 3.5, 1.4, 0.2]]'")
+    return streams.stdin.read()
+
+
+def _url(deployment: JsonObject) -> str:
+    url = view.notes(deployment).get(annotations.URL)
+    if url:
+        return str(url).rstrip("/")
+    state, name = view.readiness(deployment), view.name_of(deployment)
+    raise ServeError(
+        f"{name} has no URL yet: {state.reason or 'Progressing'}: {state.message or 'it is being set up.'}",
+        f"`{PROGRAM} get {name} -w` waits until it is ready.",
+    )
+
+
+def _protocol(deployment: JsonObject) -> str:
+    """The protocol that the annotation or the runtime names; v2 where none of them is one of ours."""
+    spec = serving_spec(deployment)
+    if spec is not None and spec.protocol in inference.PROTOCOLS:
+        return str(spec.protocol)
+    image = next((each.get("image") for each in _containers(deployment) if each.get("image")), None)
+    for runtime in manifests.known_runtimes():
+        if _image_name(runtime.container["image"]) == _image_name(image):
+            return next((each for each in runtime.protocols if each in inference.PROTOCOLS), "v2")
+    return "v2"
+
+
+def _containers(deployment: JsonObject) -> list[JsonObject]:
+    return view.at(deployment, "spec", "template", "spec", "containers") or []
+
+
+def _image_name(image: str | None) -> str:
+    """The last part of an image's name, without registry and tag: an installation may take it from elsewhere."""
+    return (image or "").rpartition("/")[2].partition(":")[0]
+
+
+async def _ask(args: Namespace, streams: Streams, url: str, path: str, request: JsonObject, way: Way) -> Answer:
+    note = asyncio.create_task(_note_cold_start(args.name, streams))
+    try:
+        async with asyncio.timeout(args.timeout):
+            return await _post(url, path, request, way)
+    except TimeoutError as error:
+        raise ServeError(
+            f"{args.name} did not answer within {args.timeout:.0f} s.",
+            f"--timeout waits longer. `{PROGRAM} describe {args.name}` shows how far it is.",
+        ) from error
+    finally:
+        note.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await note
+
+
+async def _note_cold_start(name: str, streams: Streams) -> None:
+    await asyncio.sleep(_PATIENT_SECONDS)
+    streams.note(f"{name} takes its time: starting from zero, or busy; waiting for its answer.")
+
+
+async def _post(url: str, path: str, request: JsonObject, way: Way) -> Answer:
+    import aiohttp
+
+    parts = urlsplit(url)
+    address = f"[{way.host}]" if ":" in way.host else way.host
+    # The address says where to connect to; the host's own name goes into the header and into TLS.
+    target = f"{parts.scheme}://{address}:{way.port}/{path.lstrip('/')}"
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0)) as session,
+            session.post(
+                target,
+                data=json.dumps(request).encode(),
+                headers={"Host": parts.netloc, "Content-Type": "application/json", "Accept": "application/json"},
+                server_hostname=parts.hostname if parts.scheme == "https" else None,
+                allow_redirects=False,
+            ) as response,
+        ):
+            return Answer(response.status, (await response.read()).decode(errors="replace"))
+    except aiohttp.ClientConnectorCertificateError as error:
+        raise ServeError(
+            f"the certificate of {parts.hostname} is not trusted: {error.certificate_error}.",
+            "SSL_CERT_FILE names a file of certificate authorities to trust.",
+        ) from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise ServeError(f"the request broke off: {error} ({way.how}).", "Try again; -v tells the way.") from error
+
+
+def _print(answer: Answer, args: Namespace, streams: Streams) -> None:
+    if not 200 <= answer.status < 300:
+        streams.error(
+            f"the model answers with status {answer.status}: {inference.fault(answer.status, answer.text)}",
+            inference.hint(answer.status),
+        )
+        raise ReportedError
+    try:
+        document = json.loads(answer.text)
+    except ValueError:
+        streams.out(answer.text.rstrip("\n"))
+        return
+    if args.output == "json":
+        streams.stdout.write(documents.to_json(document))
+    elif args.output == "yaml":
+        streams.stdout.write(documents.to_yaml([document]))
+    else:
+        streams.out(json.dumps(document, ensure_ascii=False))

@@ -1,0 +1,96 @@
+"""``kubectl serve render``: what becomes of Deployments, offline and in the webhook's words."""
+
+from argparse import Namespace
+
+from kubectl_serve import documents, manifests, options
+from kubectl_serve.documents import Document
+from kubectl_serve.errors import UsageError
+from kubectl_serve.streams import Streams
+from serve_core.json import JsonObject
+from serve_core.verdict import Verdict, is_served, judge
+
+EXAMPLES = """\
+  kubectl serve render -f iris.yaml
+  kubectl serve render -f iris.yaml --only service | kubectl diff -f -
+  kubectl serve create iris --model s3://models/iris --dry-run -o yaml | kubectl serve render -f -"""
+
+
+def configure(parser: options.Parser) -> None:
+    parser.add_argument(
+        "-f", "--filename", metavar="FILE", action="append", default=[], help="file, directory or - for standard input"
+    )
+    parser.switch("-R", "--recursive", help="look into the directories of a directory as well")
+    parser.add_argument(
+        "--only", choices=("deployment", "service"), help="show only the Deployment, or only the Knative Service"
+    )
+    parser.switch("--reasons", help="tell on standard error what was chosen, and why")
+    parser.add_argument("-n", "--namespace", metavar="NAME", help="namespace of objects that name none")
+    options.output(parser, "yaml", "json")
+
+
+def run(args: Namespace, streams: Streams) -> int:
+    if not args.filename:
+        raise UsageError("there is no -f.", "Name a file, a directory, or - for standard input.")
+    found = documents.read(args.filename, streams, recursive=args.recursive)
+    facts = manifests.default_facts()
+    rendered: list[JsonObject] = []
+    passed_over = refused = 0
+    for document in found:
+        if not _is_deployment(document.object):
+            passed_over += 1
+            continue
+        verdict = judge(_in_namespace(document.object, args.namespace), facts)
+        if verdict.refused:
+            refused += 1
+            _tell_refusal(document, verdict, streams)
+        elif not is_served(document.object):
+            passed_over += 1
+        else:
+            _tell_reasons(document, verdict, streams, choices=args.reasons)
+            rendered += _chosen(verdict, args.only)
+    if passed_over:
+        streams.note(f"{passed_over} {'object' if passed_over == 1 else 'objects'} without a model passed over")
+    if rendered and args.output == "json":
+        streams.stdout.write(documents.to_json(rendered[0] if len(rendered) == 1 else documents.as_list(rendered)))
+    elif rendered:
+        streams.stdout.write(documents.to_yaml(rendered))
+    return 1 if refused else 0
+
+
+def _chosen(verdict: Verdict, only: str | None) -> list[JsonObject]:
+    if only == "deployment":
+        return [verdict.deployment] if verdict.deployment else []
+    if only == "service":
+        return [verdict.service] if verdict.service else []
+    return [each for each in (verdict.deployment, verdict.service, *verdict.extras) if each]
+
+
+def _is_deployment(manifest: JsonObject) -> bool:
+    return manifest.get("kind") == "Deployment"
+
+
+def _in_namespace(manifest: JsonObject, namespace: str | None) -> JsonObject:
+    metadata = manifest.get("metadata")
+    if namespace is None or not isinstance(metadata, dict) or "namespace" in metadata:
+        return manifest
+    return manifest | {"metadata": metadata | {"namespace": namespace}}
+
+
+def _title(document: Document) -> str:
+    metadata = document.object.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    return f"deployment.apps/{name or '<unknown>'} in {document.source}"
+
+
+def _tell_refusal(document: Document, verdict: Verdict, streams: Streams) -> None:
+    streams.error(f"{_title(document)} is refused:")
+    for problem in verdict.problems:
+        streams.note(str(problem))
+
+
+def _tell_reasons(document: Document, verdict: Verdict, streams: Streams, *, choices: bool) -> None:
+    for warning in verdict.warnings:
+        streams.note(f"Warning: {_title(document)}: {warning}")
+    if choices:
+        for choice in verdict.choices:
+            streams.note(f"{_title(document)}: {choice}")

@@ -1,0 +1,82 @@
+"""``kubectl serve uninstall``: the webhooks first, so that nothing waits for a server that is gone, then the rest.
+
+The Knative Services belong to their Deployments, not to the server: what is served goes on.
+"""
+
+import asyncio
+from argparse import Namespace
+
+from kubectl_serve import errors, manifests, options, view
+from kubectl_serve.api import DEPLOYMENTS, NAMESPACES, Api, Connect
+from kubectl_serve.commands.install import resource_of
+from kubectl_serve.errors import ServeError
+from kubectl_serve.follow import states
+from kubectl_serve.streams import Streams
+from kubectl_serve.verbs import PROGRAM
+from serve_core.json import JsonObject
+from serve_core.names import NAMESPACE, SERVED_LABEL
+
+EXAMPLES = """\
+  kubectl serve uninstall"""
+
+
+def configure(parser: options.Parser) -> None:
+    options.dry_run(parser)
+    parser.switch("--wait", default=True, help="wait until everything is gone (the default)")
+    options.timeout(parser, "5m", "longest time to wait")
+    options.connection(parser)
+
+
+async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
+    dry = args.dry_run != "none"
+    async with connect(args, streams) as cluster:
+        await _warn(cluster, streams)
+        for manifest in order(manifests.all_objects()):
+            await _delete(cluster, manifest, streams, dry_run=dry)
+        if args.wait and not dry:
+            await _wait(cluster, args.timeout)
+    return 0
+
+
+def order(objects: list[JsonObject]) -> list[JsonObject]:
+    """The webhook configurations first, then the rest against the order of installation."""
+    webhooks = [each for each in objects if str(each["kind"]).endswith("WebhookConfiguration")]
+    return [*webhooks, *(each for each in reversed(objects) if each not in webhooks)]
+
+
+async def _warn(cluster: Api, streams: Streams) -> None:
+    served, _ = await cluster.list(DEPLOYMENTS, None, labels=f"{SERVED_LABEL}=true")
+    if served:
+        count = view.count_text(len(served), "served Deployment")
+        streams.note(
+            f"Warning: {count} in this cluster: the models go on answering, but changes to them are no longer seen. "
+            f"`{PROGRAM} get -A` lists them; installing again takes them up again."
+        )
+
+
+async def _delete(cluster: Api, manifest: JsonObject, streams: Streams, *, dry_run: bool) -> None:
+    resource, metadata = resource_of(manifest), manifest["metadata"]
+    title = f"{resource.title}/{metadata['name']}"
+    namespace = metadata.get("namespace")
+    try:
+        if dry_run:
+            await cluster.get(resource, namespace, metadata["name"])
+        else:
+            await cluster.delete(resource, namespace, metadata["name"])
+    except errors.NotFoundError:
+        return
+    streams.out(f"{title} deleted" + (" (dry run)" if dry_run else ""))
+    streams.stdout.flush()
+
+
+async def _wait(cluster: Api, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            async for state in states(cluster, NAMESPACES, None, fields=f"metadata.name={NAMESPACE}"):
+                if not state:
+                    return
+    except TimeoutError as error:
+        raise ServeError(
+            f"the namespace {NAMESPACE} is not gone after {seconds:.0f} s.",
+            f"`kubectl get namespace {NAMESPACE} -o yaml` shows what holds it.",
+        ) from error

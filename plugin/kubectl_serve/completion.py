@@ -1,0 +1,133 @@
+"""Completion for kubectl: it runs ``kubectl_complete-serve`` with the words typed so far and reads candidates.
+
+One candidate a line, perhaps with a tab and its meaning, and a last line such as ``:4``. Source: kubectl's
+pkg/cmd/plugin_completion.go and cobra's completions.go.
+"""
+
+import sys
+
+from kubectl_serve.verbs import BY_NAME, VALUE_FLAGS, VERBS, split
+
+_NO_FILES = 4
+_DEFAULT = 0
+_ON_SERVED = ("get", "describe", "logs", "predict", "delete")
+_SECONDS = "3s"
+"""Longer than that nobody waits for a Tab."""
+
+
+def main(words: list[str]) -> int:
+    """``words`` are those after ``kubectl serve``, the last one being the one at the cursor. Never fails."""
+    try:
+        found, directive = _complete(words[:-1], words[-1] if words else "")
+    except Exception:  # noqa: BLE001  # a stack trace in the middle of a command line helps nobody
+        found, directive = [], _DEFAULT
+    sys.stdout.write("".join(f"{line}\n" for line in found) + f":{directive}\n")
+    return 0
+
+
+def _complete(before: list[str], typed: str) -> tuple[list[str], int]:
+    verb, rest = split(before)
+    if verb is None or (before and before[-1] in VALUE_FLAGS and not rest):
+        if before and before[-1] in ("-n", "--namespace"):
+            return _names("namespaces", before, typed), _NO_FILES
+        if before and before[-1] == "--kubeconfig":
+            return [], _DEFAULT
+        return [f"{each.name}\t{each.summary}" for each in VERBS if each.name.startswith(typed)], _NO_FILES
+    if verb not in BY_NAME:
+        return [], _NO_FILES
+    return _after_verb(verb, before, typed)
+
+
+def _after_verb(verb: str, before: list[str], typed: str) -> tuple[list[str], int]:
+    flag, separator, value = typed.partition("=")
+    if separator and flag.startswith("--"):
+        found, directive = _values(verb, flag, value, before)
+        return [f"{flag}={each}" for each in found], directive
+    if before[-1].startswith("-") and _takes_value(verb, before[-1]):
+        return _values(verb, before[-1], typed, before)
+    if typed.startswith("-"):
+        return _flags(verb, typed), _NO_FILES
+    if verb in _ON_SERVED:
+        return _names("served", before, typed), _NO_FILES
+    if verb == "completion":
+        return [shell for shell in ("bash", "zsh", "fish") if shell.startswith(typed)], _NO_FILES
+    return [], _NO_FILES
+
+
+def _actions(verb: str) -> "list[Action]":
+    import importlib
+
+    from kubectl_serve.options import Parser
+
+    module = importlib.import_module(f"kubectl_serve.commands.{verb}")
+    parser = Parser(BY_NAME[verb])
+    module.configure(parser)
+    return parser._actions
+
+
+def _flags(verb: str, typed: str) -> list[str]:
+    lines = []
+    for action in _actions(verb):
+        meaning = (action.help or "").replace("%%", "%")
+        if meaning != "==SUPPRESS==":
+            lines += [f"{name}\t{meaning}" for name in action.option_strings if name.startswith("--")]
+    return sorted(line for line in lines if line.startswith(typed))
+
+
+def _find(verb: str, flag: str) -> "Action | None":
+    return next((action for action in _actions(verb) if flag in action.option_strings), None)
+
+
+def _takes_value(verb: str, flag: str) -> bool:
+    action = _find(verb, flag)
+    return action is not None and action.nargs != 0
+
+
+def _values(verb: str, flag: str, typed: str, before: list[str]) -> tuple[list[str], int]:
+    if flag in ("-n", "--namespace"):
+        return _names("namespaces", before, typed), _NO_FILES
+    if flag in ("-f", "--filename", "--kubeconfig"):
+        return [], _DEFAULT
+    action = _find(verb, flag)
+    choices = [str(choice) for choice in (action.choices or [])] if action is not None else []
+    if verb == "create" and flag == "--runtime":
+        from kubectl_serve import manifests
+
+        choices = [*(runtime.name for runtime in manifests.known_runtimes()), "custom"]
+    if verb == "create" and flag in ("--protocol", "--metric", "--visibility"):
+        from serve_core import annotations
+
+        choices = next(each.values for each in annotations.USER if f"--{each.name}" == flag).split(", ")
+    return [choice for choice in choices if choice.startswith(typed)], _NO_FILES
+
+
+def _names(of: str, before: list[str], typed: str) -> list[str]:
+    """Names of served Deployments, or of namespaces, as the flags typed so far choose the cluster."""
+    import asyncio
+
+    return [name for name in asyncio.run(_ask(of, before)) if name.startswith(typed)]
+
+
+async def _ask(of: str, before: list[str]) -> list[str]:
+    from kubectl_serve import cluster
+    from kubectl_serve.api import DEPLOYMENTS, NAMESPACES, namespace_of
+    from kubectl_serve.options import Parser, connection, namespace
+    from kubectl_serve.streams import Streams
+    from serve_core.names import SERVED_LABEL
+
+    parser = Parser(BY_NAME["get"])
+    namespace(parser)
+    connection(parser)
+    words = before[:-1] if before[-1] in ("-n", "--namespace") else before
+    args, _ = parser.parse_known_args([*words, "--request-timeout", _SECONDS])
+    async with cluster.connect(args, Streams.of_process()) as opened:
+        if of == "namespaces":
+            found, _ = await opened.list(NAMESPACES, None)
+        else:
+            found, _ = await opened.list(DEPLOYMENTS, namespace_of(args, opened), labels=f"{SERVED_LABEL}=true")
+    return [each["metadata"]["name"] for each in found]
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Action

@@ -1,0 +1,91 @@
+"""Runs one verb: finds its module, reads its flags, and turns what goes wrong into an exit code."""
+
+import contextlib
+import importlib
+import os
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from kubectl_serve.errors import ReportedError, ServeError, UsageError
+from kubectl_serve.options import Parser
+from kubectl_serve.streams import Streams
+from kubectl_serve.verbs import BY_NAME, PROGRAM, VERBS, Verb, help_text, split
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from kubectl_serve.api import Api, Connect
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it."""
+
+
+def main(argv: list[str], streams: Streams | None = None, connect: "Connect | None" = None) -> int:
+    """Run the command line; return the exit code. Tests pass in ``streams`` and the cluster to ``connect`` to."""
+    streams = streams or Streams.of_process()
+    try:
+        code = _run(argv, streams, connect)
+        streams.stdout.flush()
+    except ReportedError:
+        return 1
+    except ServeError as error:
+        streams.error(error.sentence, error.hint)
+        return 1
+    except KeyboardInterrupt:
+        streams.note()
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read has gone, as `head` does: say nothing, and leave nothing to flush at the interpreter's end.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+def _run(argv: list[str], streams: Streams, connect: "Connect | None") -> int:
+    name, rest = split(argv)
+    if name == "help":
+        name, rest = split(rest)
+        rest = ["--help"]
+    if name is None and rest and rest[0] not in ("-h", "--help"):
+        raise UsageError("there is no verb.", f"`{PROGRAM} --help` lists them.")
+    if name is None:
+        streams.stdout.write(help_text())
+        return 0
+    verb = BY_NAME.get(name)
+    if verb is None:
+        raise _unknown(name)
+    module = importlib.import_module(f"kubectl_serve.commands.{verb.name}")
+    parser = Parser(verb, examples=getattr(module, "EXAMPLES", ""))
+    module.configure(parser)
+    if {"-h", "--help"} & set(rest[: rest.index("--") if "--" in rest else None]):
+        parser.print_help(streams.stdout)
+        return 0
+    args = parser.read(rest)
+    return _execute(verb, module, args, streams, connect)
+
+
+def _execute(verb: Verb, module: ModuleType, args: "Namespace", streams: Streams, connect: "Connect | None") -> int:
+    if not verb.online:
+        return int(module.run(args, streams))
+    import asyncio
+
+    if connect is None:
+        connect = _connect
+    return int(asyncio.run(module.run(args, streams, connect)))
+
+
+def _connect(args: "Namespace", streams: Streams) -> "contextlib.AbstractAsyncContextManager[Api]":
+    from kubectl_serve import cluster
+
+    return cluster.connect(args, streams)
+
+
+def _unknown(name: str) -> UsageError:
+    import difflib
+
+    near = difflib.get_close_matches(name, BY_NAME, n=1)
+    if near:
+        return UsageError(f'"{name}" is not a verb.', f"Did you mean `{PROGRAM} {near[0]}`?")
+    return UsageError(f'"{name}" is not a verb.', f"Verbs: {', '.join(verb.name for verb in VERBS)}.")

@@ -1,0 +1,134 @@
+"""YAML and JSON documents in and out, as kubectl reads and writes them."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kubectl_serve.errors import ServeError
+from kubectl_serve.streams import Streams
+from serve_core.json import JsonObject
+
+_SUFFIXES = (".yaml", ".yml", ".json")
+_LONGEST_FILE = 32 * 1024 * 1024
+"""Bytes; the API server takes objects of 3 MiB at most."""
+
+
+@dataclass(frozen=True)
+class Document:
+    source: str
+    """The file it stands in, for messages."""
+    object: JsonObject
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Kubernetes' YAML: no dates, and no key twice: Python would silently keep the last."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # as in the base class
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge" and isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f'"{key.value}" stands twice', key.start_mark)
+                seen.add(key.value)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """Texts of several lines as blocks, and no anchors: for people to read."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def _represent_text(dumper: Any, text: str) -> Any:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def read(paths: Iterable[str], streams: Streams, *, recursive: bool = False) -> list[Document]:
+    """All objects of the files, directories or standard input (``-``); lists are taken apart.
+
+    Raises ServeError, with the line where there is one.
+    """
+    return [document for path in paths for document in _read(path, streams, recursive)]
+
+
+def _read(path: str, streams: Streams, recursive: bool) -> Iterator[Document]:
+    if path == "-":
+        yield from parse(streams.stdin.read(), "standard input")
+        return
+    if re.match(r"https?://", path):
+        raise ServeError(
+            f"{path} is a URL, and nothing is downloaded here.", f"Pipe it in: `curl -fsS {path} | … -f -`"
+        )
+    folder = Path(path)
+    if not folder.is_dir():
+        yield from parse(_text(folder), path)
+        return
+    files = sorted(file for file in (folder.rglob("*") if recursive else folder.glob("*")) if file.suffix in _SUFFIXES)
+    if not files:
+        raise ServeError(f"{path} holds no .yaml, .yml or .json file.", "-R looks into its directories as well.")
+    for file in files:
+        yield from parse(_text(file), str(file))
+
+
+def _text(file: Path) -> str:
+    try:
+        if file.stat().st_size > _LONGEST_FILE:
+            raise ServeError(f"{file} is larger than {_LONGEST_FILE // 2**20} MiB.", "Is this the right file?")
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ServeError(f"{file} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ServeError(f"{file} is not text in UTF-8.", "Is this the right file?") from error
+
+
+def parse(text: str, source: str) -> Iterator[Document]:
+    """The objects in a text of YAML or JSON. Raises ServeError."""
+    try:
+        documents = list(yaml.load_all(text, _Loader))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ServeError(f"{source}{where}: {error.problem or error.context}.", "It must be YAML or JSON.") from error
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error).rstrip(".")
+        raise ServeError(f"{source}: {reason}.", "It must be YAML or JSON.") from error
+    for number, document in enumerate(documents, 1):
+        if document is None:
+            continue
+        if not isinstance(document, dict):
+            raise ServeError(f"{source}: document {number} is not an object.", "Kubernetes objects are YAML mappings.")
+        items = document.get("items")
+        if str(document.get("kind", "")).endswith("List") and isinstance(items, list):
+            yield from (Document(source, item) for item in items if isinstance(item, dict))
+        else:
+            yield Document(source, document)
+
+
+def to_yaml(objects: Iterable[object]) -> str:
+    """Objects as YAML documents, in the order in which people write their keys."""
+    return str(yaml.dump_all(objects, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000))
+
+
+def to_json(value: object) -> str:
+    import json
+
+    return json.dumps(value, indent=4, ensure_ascii=False) + "\n"
+
+
+def as_list(objects: list[JsonObject]) -> JsonObject:
+    """Several objects as one, as kubectl writes them in JSON."""
+    return {"apiVersion": "v1", "kind": "List", "items": objects}

@@ -1,0 +1,136 @@
+"""Flags, each defined once and named as in kubectl."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from typing import NoReturn
+
+from kubectl_serve.errors import UsageError
+from kubectl_serve.verbs import PROGRAM, Verb
+
+_SWITCH_VALUES = {"=true": True, "=false": False}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with kubectl's manners: errors are ours, ``--flag=true`` works, flags may stand between operands."""
+
+    def __init__(self, verb: Verb, description: str = "", examples: str = "") -> None:
+        super().__init__(
+            prog=f"{PROGRAM} {verb.name}",
+            usage=f"{PROGRAM} {verb.name} {verb.operands} [flags]".replace("  ", " "),
+            description=description or verb.summary + ".",
+            epilog=f"examples:\n{examples}" if examples else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            add_help=False,
+        )
+        self.verb = verb
+        self.add_argument("-h", "--help", action="help", help="show this help")
+        self._defaults_of_bare: dict[str, str] = {}
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}.", f"`{PROGRAM} {self.verb.name} --help` shows the flags.")
+
+    def switch(self, *names: str, help: str, default: bool = False) -> None:  # noqa: A002
+        """A flag that is on or off: ``--flag``, ``--flag=true``, ``--flag=false``, and ``--no-flag`` where it is on."""
+        long = next(name for name in names if name.startswith("--"))
+        self.add_argument(*names, action="store_true", default=default, help=help)
+        off = f"--no-{long[2:]}"
+        off_help = f"the same as {long}=false" if default else argparse.SUPPRESS
+        self.add_argument(off, dest=long[2:].replace("-", "_"), action="store_false", default=default, help=off_help)
+
+    def optional_value(self, name: str, bare: str, **kwargs: object) -> None:
+        """A flag whose value may be left out: then ``bare`` is meant. A value needs the equals sign, as in kubectl."""
+        self._defaults_of_bare[name] = bare
+        self.add_argument(name, **kwargs)  # type: ignore[arg-type]
+
+    def read(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse ``argv``. Raises UsageError."""
+        words: list[str] = []
+        for index, word in enumerate(argv):
+            if word == "--":
+                words += argv[index:]
+                break
+            words.append(self._plain(word))
+        return self.parse_intermixed_args(words)
+
+    def _plain(self, word: str) -> str:
+        if word in self._defaults_of_bare:
+            return f"{word}={self._defaults_of_bare[word]}"
+        name, separator, value = word.partition("=")
+        action = self._option_string_actions.get(name)
+        if isinstance(action, argparse._StoreTrueAction) and separator and f"={value}" in _SWITCH_VALUES:
+            return name if _SWITCH_VALUES[f"={value}"] else f"--no-{self._long(action)[2:]}"
+        return word
+
+    @staticmethod
+    def _long(action: argparse.Action) -> str:
+        return next(name for name in action.option_strings if name.startswith("--"))
+
+
+def connection(parser: Parser) -> None:
+    """Which cluster, and as whom."""
+    group = parser.add_argument_group("kubectl's flags")
+    group.add_argument("--kubeconfig", metavar="FILE", help="kubeconfig file to use")
+    group.add_argument("--context", metavar="NAME", help="context of the kubeconfig to use")
+    group.add_argument("--cluster", metavar="NAME", help="cluster of the kubeconfig to use")
+    group.add_argument("--user", metavar="NAME", help="user of the kubeconfig to use")
+    group.add_argument("-s", "--server", metavar="URL", help="address of the API server")
+    group.add_argument("--token", metavar="TOKEN", help="bearer token for the API server")
+    group.add_argument("--as", dest="as_user", metavar="USER", help="user to impersonate")
+    group.add_argument(
+        "--as-group", dest="as_groups", metavar="GROUP", action="append", default=[], help="group to impersonate"
+    )
+    group.add_argument(
+        "--insecure-skip-tls-verify",
+        action="store_true",
+        help="do not check the API server's certificate",
+    )
+    group.add_argument(
+        "--request-timeout", metavar="TIME", type=duration, default=0.0, help="longest time of one API request (10s)"
+    )
+
+
+def namespace(parser: Parser) -> None:
+    parser.add_argument("-n", "--namespace", metavar="NAME", help="namespace; default: the context's")
+
+
+def all_namespaces(parser: Parser) -> None:
+    parser.switch("-A", "--all-namespaces", help="look in all namespaces")
+
+
+def selector(parser: Parser) -> None:
+    parser.add_argument("-l", "--selector", metavar="SELECTOR", default="", help="label selector, for example team=ml")
+
+
+def output(parser: Parser, *formats: str) -> None:
+    parser.add_argument(
+        "-o", "--output", choices=formats, metavar="FORMAT", help=f"output format: {', '.join(formats)}"
+    )
+
+
+def dry_run(parser: Parser) -> None:
+    parser.optional_value(
+        "--dry-run",
+        "client",
+        choices=("none", "client", "server"),
+        default="none",
+        metavar="client|server|none",
+        help="only show what would be done; with =server the API server judges it too",
+    )
+
+
+def timeout(parser: Parser, default: str, help: str) -> None:  # noqa: A002
+    parser.add_argument(
+        "--timeout", metavar="TIME", type=duration, default=duration(default), help=f"{help} (default {default})"
+    )
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+
+
+def duration(text: str) -> float:
+    """Seconds of Go's notation for durations, such as 90s or 1m30s; a bare number counts seconds. Raises ValueError."""
+    if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h))+|\d+", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f'"{text}" is not a duration; write it as 90s or 1m30s')
+    return sum(float(number) * _UNITS[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)(ms|s|m|h|)", text))

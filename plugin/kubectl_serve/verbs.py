@@ -1,0 +1,81 @@
+"""The verbs: one table for help, completion and dispatch. Imports nothing: help must be instant."""
+
+
+class Verb:
+    """One verb; its code is the module of that name in :mod:`kubectl_serve.commands`, imported only to run it."""
+
+    __slots__ = ("group", "name", "online", "operands", "summary")
+
+    def __init__(self, group: str, name: str, operands: str, summary: str, *, online: bool = True) -> None:
+        self.group = group
+        self.name = name
+        self.operands = operands
+        self.summary = summary
+        self.online = online
+        """Whether it talks to the cluster, and so runs in an event loop."""
+
+
+VERBS = (
+    Verb("Serve a model", "create", "NAME --model URI", "Serve a model, and wait until it answers"),
+    Verb("Serve a model", "get", "[NAME...]", "List served models"),
+    Verb("Serve a model", "describe", "NAME", "Show what was asked, what was chosen and why, and what runs"),
+    Verb("Serve a model", "logs", "NAME", "Show the logs of the loader and the model server"),
+    Verb("Serve a model", "predict", "NAME [DATA]", "Ask a model for a prediction"),
+    Verb("Serve a model", "delete", "NAME...", "Stop serving, and wait until nothing is left"),
+    Verb(
+        "Look ahead",
+        "render",
+        "-f FILE",
+        "Show offline what becomes of a Deployment, or why it is refused",
+        online=False,
+    ),
+    Verb("Set up a cluster", "install", "", "Install kubectl-serve into the cluster, or update it"),
+    Verb("Set up a cluster", "uninstall", "", "Remove kubectl-serve from the cluster; what is served goes on"),
+    Verb("About", "version", "", "Print the version of this command, and of the cluster's part"),
+    Verb("About", "completion", "[SHELL]", "Show how to switch on completion", online=False),
+)
+
+BY_NAME = {verb.name: verb for verb in VERBS}
+
+PROGRAM = "kubectl serve"
+
+VALUE_FLAGS = (
+    "-n", "--namespace", "--kubeconfig", "--context", "--cluster", "--user", "--as", "--as-group", "-s", "--server",
+    "--token", "--request-timeout",
+)  # fmt: skip
+"""kubectl's flags that take a value: they may stand before the verb as well."""
+
+
+def help_text() -> str:
+    """What ``kubectl serve --help`` prints."""
+    width = max(len(verb.name) for verb in VERBS) + 2
+    lines = ["Serve a model on Kubernetes with one line.", "", f"Usage: {PROGRAM} VERB [flags]"]
+    group = ""
+    for verb in VERBS:
+        if verb.group != group:
+            group = verb.group
+            lines += ["", f"{group}:"]
+        lines.append(f"  {verb.name:<{width}}{verb.summary}")
+    lines += [
+        "",
+        "Example:",
+        f"  {PROGRAM} create iris --model s3://models/iris/model.joblib",
+        f"  {PROGRAM} predict iris '[[5.1, 3.5, 1.4, 0.2]]'",
+        "",
+        f"`{PROGRAM} VERB --help` shows a verb's flags. kubectl's own flags (-n, --context, ...) work everywhere.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def split(argv: list[str]) -> tuple[str | None, list[str]]:
+    """The verb, which is the first word that is none of kubectl's flags, and all the other words."""
+    index = 0
+    while index < len(argv):
+        word = argv[index]
+        if word == "--" or not word.startswith("-"):
+            break
+        index += 2 if word in VALUE_FLAGS else 1
+    if index >= len(argv) or argv[index] == "--":
+        return None, argv
+    return argv[index], argv[:index] + argv[index + 1 :]
