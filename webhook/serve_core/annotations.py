@@ -5,7 +5,7 @@ flags, the documentation and the checks at admission all come from these tables.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,14 @@ class Format:
 
 
 @dataclass(frozen=True)
+class Caller:
+    """Workloads of the mesh: all of a namespace, or those of one of its service accounts."""
+
+    namespace: str
+    service_account: str | None = None
+
+
+@dataclass(frozen=True)
 class ServingSpec:
     """What the user asked for, checked. Durations are in seconds."""
 
@@ -64,6 +72,14 @@ class ServingSpec:
     domain: str | None = None
     tls: str | None = None
     mode: str = KNATIVE
+    mesh: str | None = None
+    auth: str = "none"
+    auth_issuer: str | None = None
+    auth_jwks: str | None = None
+    auth_audiences: tuple[str, ...] = ()
+    auth_claims: tuple[tuple[str, str], ...] = ()
+    """Name and value of each claim; several values of one claim are alternatives."""
+    auth_callers: tuple[Caller, ...] = ()
 
 
 class _InvalidError(ValueError):
@@ -167,6 +183,31 @@ def _target(text: str) -> str:
 
 _NAME = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _DNS_SUBDOMAIN = rf"(?=.{{1,253}}\Z){_NAME}(\.{_NAME})*"
+
+_WORD = r"[A-Za-z0-9][A-Za-z0-9._~:/@+-]{0,252}"
+"""Of a token. No comma, and no ``*``, which Istio would take for any text."""
+
+
+def _list(expression: str) -> Callable[[str], tuple[str, ...]]:
+    item = _pattern(expression)
+
+    def parse(text: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(item(part.strip()) for part in text.split(",")))
+
+    return parse
+
+
+def _claims(text: str) -> tuple[tuple[str, str], ...]:
+    pairs = _list(rf"[A-Za-z_][A-Za-z0-9_-]{{0,62}}={_WORD}")(text)
+    return tuple((name, value) for name, _, value in (pair.partition("=") for pair in pairs))
+
+
+def _callers(text: str) -> tuple[Caller, ...]:
+    pairs = _list(rf"{_NAME}(/{_DNS_SUBDOMAIN})?")(text)
+    return tuple(
+        Caller(namespace, account or None) for namespace, _, account in (pair.partition("/") for pair in pairs)
+    )
+
 
 # Bounds of Knative 1.23: pkg/apis/autoscaling/annotation_validation.go, pkg/apis/config/defaults.go.
 USER: tuple[Annotation, ...] = (
@@ -295,6 +336,56 @@ USER: tuple[Annotation, ...] = (
         "mode",
         _one_of(KNATIVE, DEPLOYMENT),
     ),
+    Annotation(
+        "mesh",
+        "auto, istio, none",
+        "Whether the pods get Istio's sidecar. auto (default): as the namespace and the cluster have it.",
+        "way to stand to the mesh",
+        _one_of("auto", "istio", "none"),
+    ),
+    Annotation(
+        "auth",
+        "none, mtls, jwt",
+        "Who may call the model, as Istio enforces it. mtls: workloads of the mesh. jwt: who shows a token of "
+        "auth-issuer. none (default): the mesh's own rules alone.",
+        "way to authenticate",
+        _one_of("none", "mtls", "jwt"),
+    ),
+    Annotation(
+        "auth-issuer",
+        "the iss of the tokens, for example https://login.example.com",
+        "Who has to have issued the token. Needed with auth jwt.",
+        "issuer",
+        _pattern(r"[A-Za-z0-9][A-Za-z0-9._~:/@%-]{0,252}"),
+    ),
+    Annotation(
+        "auth-jwks",
+        "an https:// URL",
+        "Where the issuer's keys are. Without it, Istio asks the issuer's OpenID configuration.",
+        "URL of a key set",
+        _pattern(r"https://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?(/[A-Za-z0-9._~%/-]{0,512})?"),
+    ),
+    Annotation(
+        "auth-audiences",
+        "audiences, separated by commas",
+        "For whom the token has to have been issued: one of these. Without it, any token of the issuer is good.",
+        "list of audiences",
+        _list(_WORD),
+    ),
+    Annotation(
+        "auth-claims",
+        "name=value, separated by commas, for example group=research,group=ops,scope=predict",
+        "Claims that the token has to carry. Several values of one name are alternatives.",
+        "list of claims",
+        _claims,
+    ),
+    Annotation(
+        "auth-callers",
+        "namespaces or namespace/service-account, separated by commas, for example shop,research/notebook",
+        "Which workloads of the mesh may call. Needs one replica at least: Knative's activator would hide the caller.",
+        "list of callers",
+        _callers,
+    ),
 )
 
 STATE: tuple[Annotation, ...] = (
@@ -330,6 +421,13 @@ PIN = PREFIX + "pin"
 DOMAIN = PREFIX + "domain"
 TLS = PREFIX + "tls"
 MODE = PREFIX + "mode"
+MESH = PREFIX + "mesh"
+AUTH = PREFIX + "auth"
+AUTH_ISSUER = PREFIX + "auth-issuer"
+AUTH_JWKS = PREFIX + "auth-jwks"
+AUTH_AUDIENCES = PREFIX + "auth-audiences"
+AUTH_CLAIMS = PREFIX + "auth-claims"
+AUTH_CALLERS = PREFIX + "auth-callers"
 
 REPLICAS = PREFIX + "replicas"
 HANDOVER = PREFIX + "handover"
@@ -371,8 +469,9 @@ def read(annotations: Mapping[str, str]) -> tuple[ServingSpec | None, tuple[Prob
         if isinstance(value, Problem):
             problems.append(value)
         else:
-            values[annotation.name] = value
+            values[annotation.name.replace("-", "_")] = value
     problems += _conflicts(values)
+    problems += _incomplete(values, ours.keys())
     if problems:
         return None, tuple(sorted(problems))
     return ServingSpec(**values), ()
@@ -400,6 +499,20 @@ def _unknown(key: str) -> Problem:
     if not near:
         nearest = f"Known after {PREFIX}: {', '.join(names)}."
     return problem("UnknownAnnotation", path_of(quote(key)[1:-1]), key=quote(key)[1:-1], nearest=nearest)
+
+
+def _incomplete(values: Mapping[str, Any], keys: Collection[str]) -> list[Problem]:
+    """What says who may call, without what makes it mean something. ``keys`` are those written, right or wrong."""
+    if AUTH in keys and "auth" not in values:
+        return []
+    auth = values.get("auth")
+    of_tokens = (AUTH_ISSUER, AUTH_JWKS, AUTH_AUDIENCES, AUTH_CLAIMS)
+    missing = [(key, f"{AUTH}: jwt") for key in of_tokens if key in keys and auth != "jwt"]
+    if AUTH_CALLERS in keys and auth not in ("mtls", "jwt"):
+        missing.append((AUTH_CALLERS, f"{AUTH}: mtls"))
+    if auth == "jwt" and AUTH_ISSUER not in keys:
+        missing.append((AUTH, AUTH_ISSUER))
+    return [problem("MissingAnnotation", path_of(one), one=one, other=other) for one, other in missing]
 
 
 def _conflicts(values: Mapping[str, Any]) -> list[Problem]:

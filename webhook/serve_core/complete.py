@@ -6,6 +6,7 @@ from typing import Any
 from serve_core import filling, runtimes
 from serve_core.annotations import CUSTOM, DEPLOYMENT, RUNTIME, ServingSpec, path_of
 from serve_core.facts import PlatformFacts
+from serve_core.istio import Mesh
 from serve_core.json import JsonObject
 from serve_core.names import (
     CREDENTIALS_MOUNT,
@@ -54,14 +55,14 @@ class Server:
 
 
 def complete(
-    deployment: JsonObject, spec: ServingSpec, facts: PlatformFacts
+    deployment: JsonObject, spec: ServingSpec, facts: PlatformFacts, mesh: Mesh
 ) -> tuple[filling.Record, tuple[Choice, ...], tuple[Problem, ...]]:
     """Fill ``deployment`` in place with what it lacks; return the record of what was filled, or why it cannot be."""
     pod = ((deployment.get("spec") or {}).get("template") or {}).get("spec") or {}
     server, choices, problems = _server(pod.get("containers") or [], spec, facts)
     if server is None:
         return {}, choices, problems
-    overlay, more = _overlay(deployment, server, spec, facts)
+    overlay, more = _overlay(deployment, server, spec, facts, mesh)
     return filling.fill(deployment, overlay), (*choices, *more), problems
 
 
@@ -118,13 +119,14 @@ def _server(
 
 def _extended_resources(container: JsonObject | None) -> frozenset[str]:
     """What the user's container asks for beside CPU, memory and the like: all that has a domain in its name."""
-    asked = (container or {}).get("resources") or {}
-    names = {name for part in ("limits", "requests") if isinstance(asked.get(part), dict) for name in asked[part]}
+    asked = (container or {}).get("resources")
+    parts = [asked.get(part) for part in ("limits", "requests")] if isinstance(asked, dict) else []
+    names = {name for part in parts if isinstance(part, dict) for name in part}
     return frozenset(name for name in names if "/" in name)
 
 
 def _overlay(
-    deployment: JsonObject, server: Server, spec: ServingSpec, facts: PlatformFacts
+    deployment: JsonObject, server: Server, spec: ServingSpec, facts: PlatformFacts, mesh: Mesh
 ) -> tuple[JsonObject, tuple[Choice, ...]]:
     name = deployment["metadata"]["name"]
     directory, file_name = spec.model.path, spec.model.file_name
@@ -146,7 +148,7 @@ def _overlay(
         choices.append(choice("ModelByLoader"))
         volumes = [{"name": MODEL_VOLUME, "emptyDir": {}}]
         mount["subPath"] = MODEL_SUBPATH
-        pod["initContainers"] = [_loader(spec, facts)]
+        pod["initContainers"] = [_loader(spec, facts, mesh)]
         if spec.credentials is not None:
             volumes.append(
                 {"name": CREDENTIALS_VOLUME, "secret": {"secretName": spec.credentials, "defaultMode": 0o644}},
@@ -172,7 +174,11 @@ def _overlay(
     labels = _labels(deployment, name)
     if spec.mode == DEPLOYMENT:
         labels[DEPLOYMENT_LABEL] = name  # a Knative Service's template gets it when it is rendered
-    template = {"metadata": {"labels": labels, **_deadline(deployment, server.runtime)}, "spec": pod}
+    notes = _deadline(deployment, server.runtime) | dict(mesh.annotations)
+    template = {
+        "metadata": {"labels": labels | dict(mesh.labels), **({"annotations": notes} if notes else {})},
+        "spec": pod,
+    }
     overlay = {
         "metadata": {"labels": {SERVED_LABEL: "true"}},
         "spec": {**_selector(deployment, name), "template": template},
@@ -180,7 +186,7 @@ def _overlay(
     return overlay, tuple(choices)
 
 
-def _loader(spec: ServingSpec, facts: PlatformFacts) -> JsonObject:
+def _loader(spec: ServingSpec, facts: PlatformFacts, mesh: Mesh) -> JsonObject:
     args = ["--volume", MODEL_VOLUME_MOUNT]
     mounts: list[JsonObject] = [{"name": MODEL_VOLUME, "mountPath": MODEL_VOLUME_MOUNT}]
     for network in facts.loader.allow_networks:
@@ -197,7 +203,7 @@ def _loader(spec: ServingSpec, facts: PlatformFacts) -> JsonObject:
         "args": [*args, "--", spec.model.text],
         # The limit bounds the page cache too; the loader keeps its own memory under a quarter of it.
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
-        "securityContext": _RESTRICTED,
+        "securityContext": _RESTRICTED | ({} if mesh.loader_uid is None else {"runAsUser": mesh.loader_uid}),
         **_TERMINATION,
         "volumeMounts": mounts,
     }
@@ -256,4 +262,4 @@ def _deadline(deployment: JsonObject, runtime: Runtime | None) -> JsonObject:
     written = (deployment.get("spec") or {}).get("progressDeadlineSeconds")
     if runtime is None or runtime.deadline is None or written not in (None, PROGRESS_DEADLINE_DEFAULT):
         return {}
-    return {"annotations": {PROGRESS_DEADLINE: f"{runtime.deadline}s"}}
+    return {PROGRESS_DEADLINE: f"{runtime.deadline}s"}

@@ -6,6 +6,7 @@ The server keeps it fresh from watches, the plugin reads it from the cluster or 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from serve_core.istio import IstioFacts
 from serve_core.runtimes import Runtime
 
 PRIVATE_NETWORKS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
@@ -33,3 +34,5 @@ class PlatformFacts:
     runtimes: tuple[Runtime, ...] = ()
     features: Mapping[str, str] = field(default_factory=lambda: dict(REQUIRED_FEATURES))
     """The data of ConfigMap ``knative-serving/config-features``, as it stands there."""
+    istio: IstioFacts | None = None
+    """``None`` where Istio is not installed."""

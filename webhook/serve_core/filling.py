@@ -112,6 +112,11 @@ def _take_back(node: Any, steps: list[str], value: str) -> None:
             del node[key]
 
 
+def path(*steps: str) -> str:
+    """The path of a value, as a record has it."""
+    return "".join(f"/{_escape(step)}" for step in steps)
+
+
 def _escape(text: str) -> str:
     return text.replace("~", "~0").replace("/", "~1")
 

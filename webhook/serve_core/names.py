@@ -19,6 +19,9 @@ SERVED_LABEL = f"{PREFIX}served"
 DEPLOYMENT_LABEL = f"{PREFIX}deployment"
 """On the Knative Service and its pods: the name of the Deployment they come from."""
 
+EXPLANATION = f"{PREFIX}explanation"
+"""Annotation on what is made beside the Knative Service: why it says what it says."""
+
 CONDITION_MODEL_LOADED = f"{PREFIX}ModelLoaded"
 CONDITION_READY = f"{PREFIX}Ready"
 

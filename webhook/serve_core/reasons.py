@@ -57,6 +57,7 @@ _REFUSALS = (
     ("InvalidAnnotation", "{value} is not a {what}.", "Allowed: {allowed}."),
     ("OrphanAnnotation", "{key} means nothing without a model.", "Add kubectl-serve.dev/model, or remove it."),
     ("ConflictingAnnotations", "{one} and {other} exclude each other: {why}.", "Remove one of them."),
+    ("MissingAnnotation", "{one} means nothing without {other}.", "Add {other}, or remove it."),
     # The model's URI.
     ("InvalidModelURI", "{value} is not a model URI: {why}.", "Write it as {example}."),
     ("UnknownScheme", "{scheme} is not a scheme that models are loaded from.", "Allowed: {allowed}."),
@@ -92,6 +93,53 @@ _REFUSALS = (
         "container {name} has no image.",
         "Add one, or remove the container so that a runtime is chosen.",
     ),
+    # The mesh.
+    (
+        "MeshMissing",
+        "there is no Istio in this cluster that could take the model into its mesh.",
+        "Remove this annotation, or have Istio installed.",
+    ),
+    (
+        "MeshForbidden",
+        "the pods would get no sidecar: {why}.",
+        "Change that, or set kubectl-serve.dev/mesh to auto.",
+    ),
+    (
+        "MeshRevisionAmbiguous",
+        "it cannot be told which revision of Istio is meant.",
+        "Add label istio.io/rev to the namespace or to spec.template.metadata.labels (known: {names}).",
+    ),
+    (
+        "LoaderBlocked",
+        "the loader could not download behind the sidecar: {why}, and on OpenShift the sidecar's user is not known.",
+        "Have Istio 1.24 and kubelets 1.29 or newer, use a pvc:// model, or set kubectl-serve.dev/mesh to none.",
+    ),
+    (
+        "StoreNotRegistered",
+        "the mesh lets pods reach only hosts that it knows (outboundTrafficPolicy REGISTRY_ONLY), and {host} is none.",
+        "Ask for a ServiceEntry of host {host} that namespace {namespace} sees.",
+    ),
+    (
+        "ProbesBlocked",
+        "Knative's probes would end at the sidecar, and the model would never be ready.",
+        'Set it to "true", or remove it.',
+    ),
+    # Who may call.
+    (
+        "AuthNeedsSidecar",
+        "nobody would enforce it: {why}.",
+        "Set kubectl-serve.dev/mesh to istio, or label the namespace istio-injection=enabled.",
+    ),
+    (
+        "KnativeOutsideMesh",
+        "the sidecar would turn away Knative's autoscaler and activator, which are not in the mesh.",
+        "Ask for `kubectl label ns knative-serving istio-injection=enabled` and a restart of what runs there.",
+    ),
+    (
+        "CallersNeedReplica",
+        "the callers would be hidden by Knative's activator, which stands in for a model that scales to zero.",
+        "Set kubectl-serve.dev/scale to at least 1, for example 1..5.",
+    ),
     ("NameReserved", "{what} {name} is kubectl-serve's own.", "Choose another name."),
     # The object as a whole.
     ("InvalidObject", "{why}.", "Compare it with `kubectl explain deployment`."),
@@ -122,6 +170,17 @@ _REFUSALS = (
 
 _WARNINGS = (
     ("FieldIgnored", "it has no meaning for a Knative Service and is left out: {why}.", ""),
+    (
+        "StoreMayBeUnregistered",
+        "the mesh lets pods reach only hosts that it knows (outboundTrafficPolicy REGISTRY_ONLY).",
+        "Make sure that a ServiceEntry covers the store of {scheme}:// for namespace {namespace}.",
+    ),
+    (
+        "GatewayCounts",
+        "Knative's gateway and activator are workloads of the mesh: who reaches them reaches the model.",
+        "Add kubectl-serve.dev/auth-callers, or use auth jwt.",
+    ),
+    ("AnyAudience", "every token of the issuer is good, also one meant for others.", "Add {key}."),
     ("Excepted", "{by} does not count until {until}, by exception {exception}: {reason} ({ticket}).", ""),
 )
 
@@ -135,6 +194,26 @@ _CHOICES = (
     ("ModelFromClaim", "claim {claim} is mounted read-only; nothing is downloaded.", ""),
     ("ModelByLoader", "init container model-loader downloads the model before the server starts.", ""),
     ("ModelPathIsFile", "the server is pointed at {path}, because the URI names one file.", ""),
+    ("MeshOptedOut", "no sidecar, because kubectl-serve.dev/mesh is none.", ""),
+    ("MeshOutside", "no sidecar, because {why}.", ""),
+    (
+        "MeshAmbient",
+        "the node's proxy carries the traffic, because the namespace is ambient; the loader needs nothing.",
+        "",
+    ),
+    ("MeshSidecar", "a sidecar of Istio's revision {revision}, because {why}.", ""),
+    ("LoaderBehindSidecar", "the sidecar starts before the loader, as a native one, because {why}.", ""),
+    (
+        "LoaderPastSidecar",
+        "the loader runs as user 1337, whose traffic is not redirected, because the sidecar starts after it: {why}.",
+        "",
+    ),
+    (
+        "LoaderBeforeRedirect",
+        "the loader downloads before istio-init redirects traffic, in plain text, without a native sidecar: {why}.",
+        "",
+    ),
+    ("CallersDirect", "Knative's activator is kept out of the way, because auth-callers needs to see who calls.", ""),
     ("ScaleDefault", "scales from zero without an upper bound, because there is no scale annotation.", ""),
     ("DefaultByPolicy", "{key} is {value}, because policy {policy} says so.", ""),
 )

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
-from serve_core import annotations, domain, filling, handover, plain
+from serve_core import annotations, domain, filling, handover, istio, plain, security
 from serve_core.annotations import FILLED, HANDOVER, MODEL, ServingSpec, path_of
 from serve_core.complete import complete
 from serve_core.facts import PlatformFacts
@@ -66,18 +66,21 @@ def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | N
         return _given_back(served, record)
     _keep_state(served, previous)
     filling.take_back(served, record)
-    filled, choices, problems = complete(served, spec, facts)
+    mesh = security.direct(istio.decide(served, spec, facts.istio), spec, served)
+    filled, choices, problems = complete(served, spec, facts, mesh)
+    choices, problems = (*choices, *mesh.choices), (*problems, *mesh.problems)
     if problems:
         return Verdict(problems=tuple(sorted(problems)), choices=choices)
     _remember(served, filled)
     made = _made(served, spec, facts)
+    made = replace(made, choices=(*choices, *made.choices), warnings=(*made.warnings, *mesh.warnings))
     if made.refused:
-        return replace(made, choices=choices)
+        return made
     if spec.mode == annotations.KNATIVE:
         handover.park(served, running=_is_running(previous))
     else:
         handover.unpark(served)
-    return replace(made, choices=choices, deployment=served)
+    return replace(made, deployment=served)
 
 
 def render_stored(deployment: JsonObject, facts: PlatformFacts) -> Verdict:
@@ -100,13 +103,18 @@ def render_stored(deployment: JsonObject, facts: PlatformFacts) -> Verdict:
 
 def _made(deployment: JsonObject, spec: ServingSpec, facts: PlatformFacts) -> Verdict:
     """What a completed Deployment makes: a Knative Service, or what stands beside it, or the reasons why not."""
+    guards = security.guard(deployment, spec, facts.istio)
     if spec.mode == annotations.DEPLOYMENT:
         extras, problems = plain.beside(deployment, spec)
-        return Verdict(problems=problems, extras=extras)
-    service, problems, warnings = render(deployment, spec, facts)
+        made = Verdict(problems=problems, extras=extras)
+    else:
+        service, problems, warnings = render(deployment, spec, facts)
+        made = Verdict(problems=problems, warnings=warnings, service=service, extras=domain.mapping(service, spec))
+    problems, warnings = (*made.problems, *guards.problems), (*made.warnings, *guards.warnings)
     if problems:
-        return Verdict(problems=problems, warnings=warnings)
-    return Verdict(warnings=warnings, service=service, extras=domain.mapping(service, spec))
+        return Verdict(problems=tuple(sorted(problems)), warnings=warnings)
+    # The guards come first: what is applied in this order is never unguarded.
+    return replace(made, warnings=warnings, extras=(*guards.objects, *made.extras))
 
 
 def is_served(deployment: JsonObject) -> bool:
@@ -175,7 +183,8 @@ def _given_back(deployment: JsonObject, record: Record) -> Verdict:
     if not state and SERVED_LABEL not in (metadata.get("labels") or {}):
         return Verdict(deployment=deployment)
     # The selector cannot be changed, and the template's labels have to go on satisfying it.
-    kept = ("/spec/selector/", "/spec/template/metadata/labels/")
+    selected = _at(deployment, "spec", "selector", "matchLabels") or {}
+    kept = ("/spec/selector/", *(filling.path("spec", "template", "metadata", "labels", key) for key in selected))
     filling.take_back(deployment, {path: value for path, value in record.items() if not path.startswith(kept)})
     if not _containers(deployment):
         return Verdict(problems=(problem("NothingToGiveBack", path_of(MODEL)),))
