@@ -396,6 +396,12 @@ STATE: tuple[Annotation, ...] = (
         "While the Deployment's own pods serve until the Knative Service does, or the other way round.",
     ),
     Annotation("filled", "JSON", "Path and digest of each value that the webhook filled in."),
+    Annotation(
+        "completed-with",
+        "JSON",
+        "The runtime and the loader that it was completed with. They stay until what the choice rests on changes, or "
+        "until this says renew.",
+    ),
     Annotation("url", "a URL", "Where the model answers."),
     Annotation("ready-revision", "a name", "The newest revision that is ready."),
     Annotation("promoted", "the name of a revision", "The revision that last had all the traffic."),
@@ -432,6 +438,7 @@ AUTH_CALLERS = PREFIX + "auth-callers"
 REPLICAS = PREFIX + "replicas"
 HANDOVER = PREFIX + "handover"
 FILLED = PREFIX + "filled"
+COMPLETED_WITH = PREFIX + "completed-with"
 URL = PREFIX + "url"
 READY_REVISION = PREFIX + "ready-revision"
 PROMOTED = PREFIX + "promoted"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from serve_core import filling, runtimes
+from serve_core import filling, remembered, runtimes
 from serve_core.annotations import CUSTOM, DEPLOYMENT, RUNTIME, ServingSpec, path_of
 from serve_core.facts import PlatformFacts
 from serve_core.istio import Mesh
@@ -59,9 +59,16 @@ def complete(
 ) -> tuple[filling.Record, tuple[Choice, ...], tuple[Problem, ...]]:
     """Fill ``deployment`` in place with what it lacks; return the record of what was filled, or why it cannot be."""
     pod = ((deployment.get("spec") or {}).get("template") or {}).get("spec") or {}
-    server, choices, problems = _server(pod.get("containers") or [], spec, facts)
+    containers = pod.get("containers") or []
+    resources = _extended_resources(server_container(containers))
+    facts, earlier, problems = remembered.recall(deployment, spec, resources, facts)
+    if problems:
+        return {}, (), problems
+    server, choices, problems = _server(containers, spec, facts)
+    choices += earlier
     if server is None:
         return {}, choices, problems
+    remembered.note(deployment, spec, resources, facts.loader, server.runtime)
     overlay, more = _overlay(deployment, server, spec, facts, mesh)
     return filling.fill(deployment, overlay), (*choices, *more), problems
 

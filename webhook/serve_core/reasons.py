@@ -191,6 +191,11 @@ _CHOICES = (
     ("RuntimeVariant", "runtime {runtime} in its variant for {wanted}, because that is asked for.", ""),
     ("RuntimeWithoutVariant", "runtime {runtime} as for any node: it has no variant for {wanted}.", ""),
     ("RuntimeCustom", "container {name} serves the model, because {why}.", ""),
+    (
+        "CompletedEarlier",
+        "runtime and loader stay as they were at first; `kubectl serve runtimes` shows what has changed since.",
+        "",
+    ),
     ("ModelFromClaim", "claim {claim} is mounted read-only; nothing is downloaded.", ""),
     ("ModelByLoader", "init container model-loader downloads the model before the server starts.", ""),
     ("ModelPathIsFile", "the server is pointed at {path}, because the URI names one file.", ""),

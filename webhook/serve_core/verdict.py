@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from serve_core import annotations, domain, filling, handover, istio, plain, security
-from serve_core.annotations import FILLED, HANDOVER, MODEL, ServingSpec, path_of
+from serve_core.annotations import COMPLETED_WITH, FILLED, HANDOVER, MODEL, ServingSpec, path_of
 from serve_core.complete import complete
 from serve_core.facts import PlatformFacts
 from serve_core.filling import Record
@@ -164,7 +164,7 @@ def _keep_state(deployment: JsonObject, previous: JsonObject | None) -> None:
     if previous is None:
         return
     before, notes = _annotations(previous), deployment["metadata"].setdefault("annotations", {})
-    for key in (HANDOVER, *annotations.NOTED):
+    for key in (HANDOVER, COMPLETED_WITH, *annotations.NOTED):
         if key in before:
             notes.setdefault(key, before[key])
 

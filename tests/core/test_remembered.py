@@ -1,0 +1,119 @@
+"""A changed catalogue or loader rolls out nobody's model by surprise."""
+
+import copy
+import json
+from dataclasses import replace
+
+import pytest
+
+from serve_core import annotations, remembered
+from serve_core.annotations import Format
+from serve_core.facts import LoaderFacts, PlatformFacts
+from serve_core.json import JsonObject
+from serve_core.runtimes import Runtime
+from serve_core.verdict import Verdict, judge
+
+OLD = Runtime("server", (Format("sklearn"),), ("v2",), {"image": "example.com/server:1"})
+NEW = replace(OLD, container={"image": "example.com/server:2"})
+BETTER = replace(OLD, name="better", container={"image": "example.com/better:1"}, priority=1, protocols=("v2", "v1"))
+THEN = PlatformFacts(LoaderFacts("example.com/loader:1"), (OLD,))
+NOW = PlatformFacts(LoaderFacts("example.com/loader:2"), (NEW, BETTER))
+
+
+def user_wrote(**asked: str) -> JsonObject:
+    notes = {annotations.MODEL: "s3://models/iris/model.joblib"}
+    notes |= {annotations.PREFIX + key: value for key, value in asked.items()}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "iris", "annotations": notes}}
+
+
+def images(verdict: Verdict) -> list[str]:
+    assert verdict.problems == ()
+    assert verdict.deployment is not None
+    pod = verdict.deployment["spec"]["template"]["spec"]
+    return [container["image"] for container in (*pod["initContainers"], *pod["containers"])]
+
+
+@pytest.fixture
+def stored() -> JsonObject:
+    document = judge(user_wrote(), THEN).deployment
+    assert document is not None
+    return document
+
+
+def test_an_unrelated_edit_keeps_runtime_and_loader(stored: JsonObject) -> None:
+    stored["metadata"]["labels"]["team"] = "a"
+    verdict = judge(stored, NOW, stored)
+    assert images(verdict) == ["example.com/loader:1", "example.com/server:1"]
+    assert "CompletedEarlier" in {choice.code for choice in verdict.choices}
+
+
+def test_another_model_keeps_them_too(stored: JsonObject) -> None:
+    stored["metadata"]["annotations"][annotations.MODEL] = "s3://models/other/model.joblib"
+    verdict = judge(stored, NOW, stored)
+    assert images(verdict) == ["example.com/loader:1", "example.com/server:1"]
+    assert verdict.deployment is not None
+    assert (
+        "s3://models/other/model.joblib" in verdict.deployment["spec"]["template"]["spec"]["initContainers"][0]["args"]
+    )
+
+
+def test_a_write_that_replaces_the_whole_object_keeps_them(stored: JsonObject) -> None:
+    assert images(judge(user_wrote(), NOW, stored)) == ["example.com/loader:1", "example.com/server:1"]
+
+
+def test_what_is_unchanged_is_not_said_to_be_from_earlier(stored: JsonObject) -> None:
+    assert "CompletedEarlier" not in {choice.code for choice in judge(stored, THEN, stored).choices}
+
+
+@pytest.mark.parametrize("change", [{"protocol": "v1"}, {"runtime": "better"}, {"format": "sklearn:1"}])
+def test_what_concerns_the_choice_chooses_anew(stored: JsonObject, change: dict[str, str]) -> None:
+    stored["metadata"]["annotations"] |= {annotations.PREFIX + key: value for key, value in change.items()}
+    assert images(judge(stored, NOW, stored)) == ["example.com/loader:2", "example.com/better:1"]
+
+
+def test_it_is_completed_anew_when_told_to(stored: JsonObject) -> None:
+    told = copy.deepcopy(stored)
+    told["metadata"]["annotations"][annotations.COMPLETED_WITH] = remembered.RENEW
+    verdict = judge(told, NOW, stored)
+    assert images(verdict) == ["example.com/loader:2", "example.com/better:1"]
+    assert judge(verdict.deployment or {}, NOW, told).deployment == verdict.deployment
+
+
+def test_a_container_of_ones_own_keeps_its_loader() -> None:
+    document = user_wrote() | {"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "b"}]}}}}
+    stored = judge(document, THEN).deployment
+    assert stored is not None
+    assert images(judge(stored, NOW, stored)) == ["example.com/loader:1", "b"]
+
+
+def test_taking_the_annotation_off_forgets_it(stored: JsonObject) -> None:
+    stored["spec"]["template"]["spec"]["containers"].append({"name": "mine", "image": "b"})
+    del stored["metadata"]["annotations"][annotations.MODEL]
+    given_back = judge(stored, NOW, stored).deployment
+    assert given_back is not None
+    assert annotations.COMPLETED_WITH not in given_back["metadata"]["annotations"]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "",
+        "null",
+        "[]",
+        "{}",
+        '{"asked": 1, "loader": {"image": "a", "allowNetworks": []}}',
+        '{"asked": "a", "loader": {"image": "a", "allowNetworks": "b"}}',
+        '{"asked": "a", "loader": {"image": "a", "allowNetworks": []}, "runtime": {"name": "a", "spec": {}}}',
+        "[" * 100_000,
+    ],
+)
+def test_a_broken_record_is_refused_with_the_way_out(broken: str) -> None:
+    verdict = judge(user_wrote(**{"completed-with": broken}), NOW)
+    assert [problem.code for problem in verdict.problems] == ["InvalidRecord"]
+    assert annotations.COMPLETED_WITH in verdict.problems[0].path
+
+
+def test_the_record_can_be_read_by_people(stored: JsonObject) -> None:
+    record = json.loads(stored["metadata"]["annotations"][annotations.COMPLETED_WITH])
+    assert record["runtime"]["name"] == "server"
+    assert record["loader"]["image"] == "example.com/loader:1"

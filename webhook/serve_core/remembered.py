@@ -1,0 +1,76 @@
+"""What a Deployment was completed with, so that a changed catalogue or loader rolls out nobody's model by surprise.
+
+It is kept in one annotation: until the user changes what the choice of the runtime rests on, or asks to be completed
+anew by :data:`RENEW`.
+"""
+
+import json
+from collections.abc import Collection
+from dataclasses import replace
+
+from serve_core import filling, runtimes
+from serve_core.annotations import COMPLETED_WITH, ServingSpec, path_of
+from serve_core.facts import LoaderFacts, PlatformFacts
+from serve_core.json import JsonObject
+from serve_core.reasons import Choice, Problem, choice, problem
+from serve_core.runtimes import Runtime
+
+RENEW = "renew"
+"""The annotation's value that asks for the present catalogue and loader at the next admission."""
+
+
+def recall(
+    deployment: JsonObject, spec: ServingSpec, resources: Collection[str], facts: PlatformFacts
+) -> tuple[PlatformFacts, tuple[Choice, ...], tuple[Problem, ...]]:
+    """``facts`` with the runtime and the loader that ``deployment`` was completed with, if they are still to be used.
+
+    ``resources`` are the extended resources that its container asks for.
+    """
+    text = (deployment["metadata"].get("annotations") or {}).get(COMPLETED_WITH)
+    if text is None or text == RENEW:
+        return facts, (), ()
+    try:
+        asked, loader, runtime = _read(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        why = "it is not what kubectl-serve wrote"
+        return facts, (), (problem("InvalidRecord", path_of(COMPLETED_WITH), why=why),)
+    if asked != _asked(spec, resources):
+        return facts, (), ()
+    known = {present.name: present for present in facts.runtimes}
+    as_it_is = loader == facts.loader and (runtime is None or known.get(runtime.name) == runtime)
+    kept = replace(facts, loader=loader, runtimes=facts.runtimes if runtime is None else (runtime,))
+    return kept, () if as_it_is else (choice("CompletedEarlier"),), ()
+
+
+def note(
+    deployment: JsonObject,
+    spec: ServingSpec,
+    resources: Collection[str],
+    loader: LoaderFacts,
+    runtime: Runtime | None,
+) -> None:
+    """Write into ``deployment`` what it was completed with."""
+    record: JsonObject = {
+        "asked": _asked(spec, resources),
+        "loader": {"image": loader.image, "allowNetworks": list(loader.allow_networks)},
+    }
+    if runtime is not None:
+        record["runtime"] = {"name": runtime.name, "spec": runtimes.spec_document(runtime)}
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    deployment["metadata"].setdefault("annotations", {})[COMPLETED_WITH] = text
+
+
+def _read(record: JsonObject) -> tuple[str, LoaderFacts, Runtime | None]:
+    loader, written = record["loader"], record.get("runtime")
+    networks = loader["allowNetworks"]
+    texts = [record["asked"], loader["image"], *networks, *([] if written is None else [written["name"]])]
+    if not isinstance(networks, list) or not all(isinstance(text, str) for text in texts):
+        raise TypeError
+    runtime = None if written is None else runtimes.parse_spec(written["name"], written["spec"])
+    return record["asked"], LoaderFacts(loader["image"], tuple(networks)), runtime
+
+
+def _asked(spec: ServingSpec, resources: Collection[str]) -> str:
+    """A digest of what the choice of a runtime rests on."""
+    wanted, _ = runtimes.format_of(spec)
+    return filling.digest([spec.runtime, wanted and str(wanted), spec.protocol, sorted(resources)])
