@@ -120,7 +120,21 @@ def parse(text: str, source: str) -> Iterator[Document]:
 
 def to_yaml(objects: Iterable[object]) -> str:
     """Objects as YAML documents, in the order in which people write their keys."""
-    return str(yaml.dump_all(objects, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000))
+    ordered = [_ordered(each) for each in objects]
+    return str(yaml.dump_all(ordered, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000))
+
+
+_FIRST = {key: index for index, key in enumerate(
+    ("apiVersion", "kind", "metadata", "name", "namespace", "labels", "annotations", "replicas", "image")
+)}  # fmt: skip
+
+
+def _ordered(value: Any) -> Any:
+    """``value`` with what names a thing before what says more of it; all else stays where it is."""
+    if isinstance(value, dict):
+        keys = sorted(value, key=lambda key: _FIRST.get(key, len(_FIRST)))
+        return {key: _ordered(value[key]) for key in keys}
+    return [_ordered(each) for each in value] if isinstance(value, list) else value
 
 
 def to_json(value: object) -> str:

@@ -488,7 +488,8 @@ class Described:
 
     def as_json(self) -> JsonObject:
         document = asdict(self)
-        return document.pop("served") | document | {"asked": dict(self.asked)}
+        own: JsonObject = document.pop("served")
+        return own | document | {"asked": dict(self.asked)}
 
 
 def described(

@@ -1,0 +1,164 @@
+"""A cluster of plain objects: what the commands ask is answered from a list, and a script says what happens then."""
+
+import asyncio
+import copy
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Self
+
+from kubectl_serve import errors
+from kubectl_serve.api import Resource, WatchEvent
+from serve_core.json import JsonObject
+
+NOW = 1_795_000_000.0
+
+
+@dataclass
+class Happens:
+    """Something that happens to an object, ``after`` so many seconds."""
+
+    after: float
+    object: JsonObject
+    type: str = "MODIFIED"
+
+
+@dataclass
+class FakeCluster:
+    """See :class:`kubectl_serve.api.Api`. It holds data; it does not play the API server."""
+
+    objects: list[JsonObject] = field(default_factory=list)
+    happens: list[Happens] = field(default_factory=list)
+    log: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    """Lines by pod and container."""
+    completes: JsonObject | None = None
+    """What becomes of a Deployment that is created; without it, what was sent."""
+    refuses: errors.ApiError | None = None
+    """How creating is answered, if not with success."""
+    hidden: frozenset[str] = frozenset()
+    """Plurals that this user may not see."""
+    namespace: str = "default"
+    wrote: list[tuple[str, str, JsonObject]] = field(default_factory=list)
+    """Verb, resource and object of every write."""
+    elapsed: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._moved = asyncio.Condition()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    def now(self) -> float:
+        return NOW + self.elapsed
+
+    def _of(self, resource: Resource) -> list[JsonObject]:
+        if resource.plural in self.hidden:
+            raise errors.ForbiddenError(f"{resource.plural} is forbidden", "Ask the cluster's administrator.")
+        return [
+            each for each in self.objects if (each["apiVersion"], each["kind"]) == (resource.api_version, resource.kind)
+        ]
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> JsonObject:
+        for each in self._of(resource):
+            if _matches(each, namespace, "", f"metadata.name={name}"):
+                return copy.deepcopy(each)
+        raise errors.NotFoundError(f'{resource.plural} "{name}" not found')
+
+    async def list(
+        self, resource: Resource, namespace: str | None, *, labels: str = "", fields: str = ""
+    ) -> tuple[list[JsonObject], str]:
+        return [copy.deepcopy(each) for each in self._of(resource) if _matches(each, namespace, labels, fields)], "1"
+
+    async def watch(
+        self, resource: Resource, namespace: str | None, version: str, *, labels: str = "", fields: str = ""
+    ) -> AsyncIterator[WatchEvent]:
+        while True:
+            async with self._moved:
+                await self._moved.wait_for(lambda: bool(self.happens) and self._is_of(self.happens[0].object, resource))
+                event = self.happens.pop(0)
+                self.elapsed += event.after
+                self._change(event)
+                self._moved.notify_all()
+            if _matches(event.object, namespace, labels, fields):
+                yield WatchEvent(event.type, copy.deepcopy(event.object))
+            # Let whoever follows see each state on its own.
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+    @staticmethod
+    def _is_of(thing: JsonObject, resource: Resource) -> bool:
+        return (thing["apiVersion"], thing["kind"]) == (resource.api_version, resource.kind)
+
+    def _change(self, event: Happens) -> None:
+        key = _key(event.object)
+        self.objects = [each for each in self.objects if _key(each) != key]
+        if event.type != "DELETED":
+            self.objects.append(event.object)
+
+    async def create(self, resource: Resource, manifest: JsonObject, *, dry_run: bool = False) -> JsonObject:
+        self.wrote.append(("dry-run" if dry_run else "create", resource.plural, copy.deepcopy(manifest)))
+        if self.refuses is not None:
+            raise self.refuses
+        made = copy.deepcopy(self.completes or manifest)
+        if not dry_run:
+            self.objects.append(made)
+        return made
+
+    async def apply(
+        self, resource: Resource, manifest: JsonObject, *, manager: str, dry_run: bool = False
+    ) -> JsonObject:
+        self.wrote.append(("dry-run" if dry_run else "apply", resource.plural, copy.deepcopy(manifest)))
+        before = next((each for each in self.objects if _key(each) == _key(manifest)), None)
+        same = before is not None and _without_version(before) == manifest
+        after = copy.deepcopy(manifest)
+        version = before["metadata"]["resourceVersion"] if before and same else f"{len(self.wrote)}"
+        after["metadata"]["resourceVersion"] = version
+        if not dry_run:
+            self.objects = [each for each in self.objects if _key(each) != _key(manifest)] + [after]
+        return after
+
+    async def delete(self, resource: Resource, namespace: str | None, name: str) -> None:
+        found = await self.get(resource, namespace, name)
+        self.wrote.append(("delete", resource.plural, found))
+        self.objects = [each for each in self.objects if _key(each) != _key(found)]
+
+    async def logs(
+        self,
+        namespace: str,
+        pod: str,
+        container: str,
+        *,
+        follow: bool = False,
+        previous: bool = False,
+        tail: int | None = None,
+    ) -> AsyncIterator[str]:
+        lines = self.log[pod, container]
+        for line in lines if tail is None else lines[-tail:]:
+            yield line
+
+    async def forward(self, namespace: str, pod: str, port: int, reader: StreamReader, writer: StreamWriter) -> None:
+        raise errors.UnreachableError("nothing is forwarded here.")
+
+
+def _key(thing: JsonObject) -> tuple[str, str, str, str]:
+    metadata = thing["metadata"]
+    return thing["apiVersion"], thing["kind"], metadata.get("namespace", ""), metadata["name"]
+
+
+def _without_version(thing: JsonObject) -> JsonObject:
+    return thing | {"metadata": {key: value for key, value in thing["metadata"].items() if key != "resourceVersion"}}
+
+
+def _matches(thing: JsonObject, namespace: str | None, labels: str, fields: str) -> bool:
+    metadata = thing["metadata"]
+    if namespace is not None and metadata.get("namespace", namespace) != namespace:
+        return False
+    own = metadata.get("labels") or {}
+    for term in filter(None, labels.split(",")):
+        key, separator, value = term.partition("=")
+        if key not in own or (separator and own[key] != value):
+            return False
+    return all(metadata["name"] == term.partition("=")[2] for term in filter(None, fields.split(",")))

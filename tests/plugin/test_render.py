@@ -1,0 +1,128 @@
+"""render: offline, whole screens."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kubectl_serve import __version__, documents, manifests
+from kubectl_serve.errors import ServeError
+from plugin.conftest import Run
+
+IRIS = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: iris
+  annotations:
+    kubectl-serve.dev/model: s3://models/iris/model.joblib
+"""
+OTHERS = """\
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: notes}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: plain}
+"""
+
+
+def test_four_lines_become_a_deployment_and_a_knative_service(run: Run) -> None:
+    screen = run("render", "-f", "-", stdin=IRIS)
+    assert (screen.code, screen.err) == (0, "")
+    deployment, service = yaml.safe_load_all(screen.out)
+    assert (deployment["kind"], deployment["spec"]["replicas"]) == ("Deployment", 0)
+    assert (service["apiVersion"], service["kind"]) == ("serving.knative.dev/v1", "Service")
+    loader = service["spec"]["template"]["spec"]["initContainers"][0]
+    assert loader["image"] == f"{manifests.PREFIX}/model-loader:{__version__}"
+
+
+@pytest.mark.parametrize(("only", "kind"), [("deployment", "Deployment"), ("service", "Service")])
+def test_only_one_of_the_two(run: Run, only: str, kind: str) -> None:
+    screen = run("render", "-f", "-", "--only", only, "-o", "json", stdin=IRIS)
+    assert json.loads(screen.out)["kind"] == kind
+
+
+def test_two_objects_in_json_are_a_list(run: Run) -> None:
+    document = json.loads(run("render", "-f", "-", "-o", "json", stdin=IRIS).out)
+    assert (document["kind"], [each["kind"] for each in document["items"]]) == ("List", ["Deployment", "Service"])
+
+
+def test_what_has_no_model_is_passed_over_with_a_count(run: Run) -> None:
+    screen = run("render", "-f", "-", "--only", "service", stdin=IRIS + OTHERS)
+    assert (screen.code, screen.err) == (0, "2 objects without a model passed over\n")
+    assert len(list(yaml.safe_load_all(screen.out))) == 1
+
+
+def test_rendering_twice_changes_nothing(run: Run) -> None:
+    once = run("render", "-f", "-", "--only", "deployment", stdin=IRIS).out
+    assert yaml.safe_load(run("render", "-f", "-", "--only", "deployment", stdin=once).out) == yaml.safe_load(once)
+
+
+def test_all_problems_of_all_objects_are_told_in_the_webhooks_words(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(IRIS + "    kubectl-serve.dev/scale: many\n    kubectl-serve.dev/modle: x\n")
+    (tmp_path / "b.yaml").write_text(IRIS.replace("s3:", "ftp:"))
+    (tmp_path / "c.yaml").write_text(IRIS.replace("name: iris", "name: good"))
+    screen = run("render", "-f", str(tmp_path), "--only", "service")
+    assert screen.code == 1
+    assert yaml.safe_load(screen.out)["metadata"]["name"] == "good"
+    lines = screen.err.splitlines()
+    assert lines[0] == f"error: deployment.apps/iris in {tmp_path}/a.yaml is refused:"
+    assert {line.split(":")[0] for line in lines[1:3]} == {"UnknownAnnotation", "InvalidAnnotation"}
+    assert lines[3] == f"error: deployment.apps/iris in {tmp_path}/b.yaml is refused:"
+    assert lines[4].startswith("UnknownScheme: metadata.annotations[kubectl-serve.dev/model]: ")
+    assert len(lines) == 5
+
+
+def test_the_namespace_is_filled_in_where_there_is_none(run: Run) -> None:
+    service = yaml.safe_load(run("render", "-f", "-", "-n", "models", "--only", "service", stdin=IRIS).out)
+    assert service["metadata"]["namespace"] == "models"
+
+
+def test_reasons_are_told_on_request(run: Run) -> None:
+    assert "RuntimeByFormat: runtime mlserver-sklearn" in run("render", "-f", "-", "--reasons", stdin=IRIS).err
+
+
+def test_without_a_file_there_is_a_hint(run: Run) -> None:
+    assert run("render").err == ("error: there is no -f.\nhint: Name a file, a directory, or - for standard input.\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a: [1, 2\nb: 3\n", "x.yaml, line 2: "),
+        ("a: 1\nb: 2\na: 3\n", 'x.yaml, line 3: "a" stands twice.'),
+        ("- 1\n", "x.yaml: document 1 is not an object."),
+        ("a: !!python/object:os.system x\n", "x.yaml, line 1: could not determine a constructor"),
+        ("[" * 5000, "x.yaml"),
+        ("a: \x00", "x.yaml"),
+    ],
+)
+def test_what_is_not_yaml_is_an_error_with_its_place(text: str, sentence: str) -> None:
+    with pytest.raises(ServeError) as refused:
+        list(documents.parse(text, "x.yaml"))
+    assert refused.value.sentence.startswith(sentence)
+
+
+def test_dates_stay_text() -> None:
+    (document,) = documents.parse("a: 2026-11-18\n", "x.yaml")
+    assert document.object == {"a": "2026-11-18"}
+
+
+def test_lists_are_taken_apart() -> None:
+    found = documents.parse('{"kind": "List", "items": [{"kind": "A"}, {"kind": "B"}]}', "x.yaml")
+    assert [each.object["kind"] for each in found] == ["A", "B"]
+
+
+def test_a_directory_is_read_deeply_on_request(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "iris.yml").write_text(IRIS)
+    assert "holds no .yaml" in run("render", "-f", str(tmp_path)).err
+    assert run("render", "-R", "-f", str(tmp_path)).code == 0
+
+
+def test_a_url_is_refused(run: Run) -> None:
+    assert "is a URL, and nothing is downloaded here" in run("render", "-f", "https://example.com/a.yaml").err

@@ -1,0 +1,42 @@
+"""What starts fast: guarded by what is imported, not by a clock."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"kubernetes_asyncio", "aiohttp", "pydantic", "cryptography", "asyncio", "tabulate"}
+
+
+def imported(*argv: str, entry: str = "main", stdin: str = "") -> set[str]:
+    """The modules that a command line has imported when it ends."""
+    code = (
+        "import sys\n"
+        f"from kubectl_serve.{'__main__' if entry == 'main' else 'completion'} import main\n"
+        f"code = main({list(argv)!r})\n"
+        "print(*sys.modules, file=sys.stderr)\n"
+        "sys.exit(code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=stdin, capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in done.stderr.split()}
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"], ["version"], ["--version"]])
+def test_help_and_version_import_next_to_nothing(argv: list[str]) -> None:
+    beyond = imported(*argv) - imported("--help")
+    assert not beyond
+    assert not imported(*argv) & (HEAVY | {"argparse", "yaml", "json", "dataclasses", "re", "typing", "serve_core"})
+
+
+@pytest.mark.parametrize("words", [[""], ["cr"], ["create", "--"], ["get", "-"], ["install", "--dry-run="]])
+def test_completing_verbs_and_flags_does_not_import_a_client(words: list[str]) -> None:
+    assert not imported(*words, entry="completion") & (HEAVY - {"asyncio"})
+
+
+def test_completing_verbs_imports_next_to_nothing() -> None:
+    assert not imported("", entry="completion") & (HEAVY | {"argparse", "yaml", "json", "serve_core"})
+
+
+def test_render_does_not_import_a_client() -> None:
+    manifest = '{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "plain"}}'
+    assert not imported("render", "-f", "-", stdin=manifest) & HEAVY
