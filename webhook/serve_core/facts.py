@@ -5,9 +5,13 @@ The server keeps it fresh from watches, the plugin reads it from the cluster or 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from serve_core.istio import IstioFacts
 from serve_core.runtimes import Runtime
+
+if TYPE_CHECKING:
+    from serve_core.policy.documents import ServingPolicy
 
 PRIVATE_NETWORKS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
 """Where stores inside the cluster or the company live (RFC 1918, RFC 6598, RFC 4193)."""
@@ -36,3 +40,6 @@ class PlatformFacts:
     """The data of ConfigMap ``knative-serving/config-features``, as it stands there."""
     istio: IstioFacts | None = None
     """``None`` where Istio is not installed."""
+    policies: tuple["ServingPolicy", ...] = ()
+    namespace_labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Labels by namespace, for policies that select namespaces by them."""

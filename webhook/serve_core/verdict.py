@@ -16,6 +16,7 @@ from serve_core.facts import PlatformFacts
 from serve_core.filling import Record
 from serve_core.json import JsonObject
 from serve_core.names import SERVED_LABEL
+from serve_core.policy import defaults
 from serve_core.reasons import Choice, Problem, problem
 from serve_core.render import render
 
@@ -56,10 +57,11 @@ def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | N
     if problems:
         return Verdict(problems=problems)
     served = copy.deepcopy(deployment)
-    spec, faults = annotations.read(_annotations(served))
     record = _record(served)
     if isinstance(record, Problem):
-        return Verdict(problems=(*faults, record))
+        return Verdict(problems=(*annotations.read(_annotations(served))[1], record))
+    defaulted, by_policy = defaults.fill(served, record, facts)
+    spec, faults = annotations.read(_annotations(served))
     if faults:
         return Verdict(problems=faults)
     if spec is None:
@@ -68,10 +70,10 @@ def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | N
     filling.take_back(served, record)
     mesh = security.direct(istio.decide(served, spec, facts.istio), spec, served)
     filled, choices, problems = complete(served, spec, facts, mesh)
-    choices, problems = (*choices, *mesh.choices), (*problems, *mesh.problems)
+    choices, problems = (*by_policy, *choices, *mesh.choices), (*problems, *mesh.problems)
     if problems:
         return Verdict(problems=tuple(sorted(problems)), choices=choices)
-    _remember(served, filled)
+    _remember(served, defaulted | filled)
     made = _made(served, spec, facts)
     made = replace(made, choices=(*choices, *made.choices), warnings=(*made.warnings, *mesh.warnings))
     if made.refused:

@@ -1,0 +1,156 @@
+"""The one evaluator: what the policies say of a subject, at admission, in the audit and offline."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from serve_core.policy.documents import Match, PolicyException, Rule, ServingPolicy, utc_text
+from serve_core.policy.matching import is_about_namespace, selects
+from serve_core.policy.patterns import matches
+from serve_core.policy.rules import findings
+from serve_core.policy.subjects import Subject
+from serve_core.reasons import Problem, problem
+
+
+class Outcome(StrEnum):
+    """What one rule says of one subject."""
+
+    PASS = "Pass"  # noqa: S105 - no password
+    DENY = "Deny"
+    WARN = "Warn"
+    AUDIT = "Audit"
+    EXCEPTED = "Excepted"
+    EXEMPT = "Exempt"
+
+
+@dataclass(frozen=True)
+class User:
+    """Who asks, as the API server names them."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    policy: str
+    rule: str
+    outcome: Outcome
+    findings: tuple[Problem, ...] = ()
+    exception: PolicyException | None = None
+
+    @property
+    def by(self) -> str:
+        return f"{self.policy}/{self.rule}"
+
+
+@dataclass(frozen=True)
+class PolicyVerdict:
+    """What all rules that are about a subject say of it, in the order of their policies' names."""
+
+    results: tuple[Result, ...] = ()
+
+    @property
+    def denied(self) -> bool:
+        return any(result.outcome is Outcome.DENY for result in self.results)
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Why the subject is refused."""
+        return self._of(Outcome.DENY)
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What its user is told although it is not refused."""
+        excepted = [
+            problem(
+                "Excepted",
+                "metadata.name",
+                by=result.by,
+                until=utc_text(result.exception.spec.expires),
+                exception=result.exception.name,
+                reason=result.exception.spec.reason.rstrip("."),
+                ticket=result.exception.spec.ticket,
+            )
+            for result in self.results
+            if result.exception is not None
+        ]
+        return (*self._of(Outcome.WARN), *excepted)
+
+    def _of(self, outcome: Outcome) -> tuple[Problem, ...]:
+        return tuple(found for result in self.results if result.outcome is outcome for found in result.findings)
+
+
+def judge_policies(
+    subject: Subject,
+    policies: Iterable[ServingPolicy],
+    exceptions: Sequence[PolicyException],
+    now: datetime,
+    user: User | None = None,
+) -> PolicyVerdict:
+    """Judge ``subject`` by all policies. ``user`` is who asks; the audit asks for nobody, and exempts nobody."""
+    results: list[Result] = []
+    for policy in sorted(policies, key=lambda policy: policy.name):
+        if policy.fault:
+            fault = problem("PolicyUnreadable", "metadata.name", policy=policy.name, why=policy.fault)
+            results.append(Result(policy.name, "*", Outcome.DENY, (fault,)))
+        elif is_about(policy.spec.match, subject):
+            exempt = user is not None and _exempts(policy, user)
+            results += [_judge(rule, policy, subject, exceptions, now, exempt) for rule in policy.spec.rules]
+    return PolicyVerdict(tuple(results))
+
+
+def _judge(
+    rule: Rule,
+    policy: ServingPolicy,
+    subject: Subject,
+    exceptions: Sequence[PolicyException],
+    now: datetime,
+    exempt: bool,
+) -> Result:
+    if exempt:
+        return Result(policy.name, rule.name, Outcome.EXEMPT)
+    found = findings(rule, subject, f"{policy.name}/{rule.name}")
+    if not found:
+        return Result(policy.name, rule.name, Outcome.PASS)
+    exception = _exception(policy.name, rule.name, subject, exceptions, now)
+    if exception is not None:
+        return Result(policy.name, rule.name, Outcome.EXCEPTED, found, exception)
+    return Result(policy.name, rule.name, Outcome(rule.action or policy.spec.action), found)
+
+
+def is_about(match: Match, subject: Subject) -> bool:
+    """Whether a policy with this match judges the subject."""
+    if match.kinds and subject.kind not in match.kinds:
+        return False
+    if not is_about_namespace(match, subject.namespace, subject.namespace_labels):
+        return False
+    selector = match.object_selector
+    return selector is None or selects(selector, subject.labels) or selects(selector, subject.former_labels)
+
+
+def _exempts(policy: ServingPolicy, user: User) -> bool:
+    exempt = policy.spec.exempt
+    return user.name in exempt.users or any(group in exempt.groups for group in user.groups)
+
+
+def _exception(
+    policy: str, rule: str, subject: Subject, exceptions: Sequence[PolicyException], now: datetime
+) -> PolicyException | None:
+    """The narrowest exception that counts now."""
+    fitting = [
+        exception
+        for exception in exceptions
+        if exception.spec.policy == policy
+        and rule in exception.spec.rules
+        and exception.spec.match.namespace == subject.namespace
+        and matches(subject.workload, exception.spec.match.name)
+        and exception.counts(now)
+    ]
+    # A plain name is narrower than a pattern, a longer pattern than a shorter one; then the first by name.
+    return min(
+        fitting,
+        key=lambda e: ("*" in e.spec.match.name, -len(e.spec.match.name), len(e.spec.rules), e.name),
+        default=None,
+    )

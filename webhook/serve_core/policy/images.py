@@ -1,0 +1,58 @@
+"""Container images, compared as registry, path, tag and digest.
+
+Source of the grammar: github.com/distribution/reference, ``reference.go`` and ``normalize.go``.
+"""
+
+import re
+from dataclasses import dataclass
+
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_HOST_PART = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_DOMAIN = rf"(?:{_HOST_PART}(?:\.{_HOST_PART})*|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?"
+_REFERENCE = re.compile(
+    rf"(?:({_DOMAIN})/)?({_PART}(?:/{_PART})*)(?::([A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}))?(?:@(sha256:[0-9a-f]{{64}}))?",
+    re.ASCII,
+)
+_LONGEST = 512
+DEFAULT_REGISTRY = "docker.io"
+
+
+@dataclass(frozen=True)
+class Image:
+    registry: str
+    path: tuple[str, ...]
+    tag: str | None = None
+    digest: str | None = None
+
+
+def parse(text: str) -> Image:
+    """Read a reference as the container runtime will. Raises ValueError."""
+    match = _REFERENCE.fullmatch(text) if len(text) <= _LONGEST else None
+    if match is None:
+        raise ValueError("it is not an image reference")
+    registry, path, tag, digest = match.groups()
+    if registry is not None and not (
+        "." in registry or ":" in registry or registry == "localhost" or registry.lower() != registry
+    ):
+        registry, path = None, f"{registry}/{path}"
+    registry = (registry or DEFAULT_REGISTRY).lower()
+    if registry in ("index.docker.io", "registry-1.docker.io"):
+        registry = DEFAULT_REGISTRY
+    if registry == DEFAULT_REGISTRY and "/" not in path:
+        path = f"library/{path}"
+    return Image(registry, tuple(path.split("/")), tag, digest)
+
+
+def parse_repository(text: str) -> Image:
+    """Read the beginning of image names in a policy, a registry with or without a path. Raises ValueError."""
+    registry, _, path = text.removesuffix("/").partition("/")
+    if not re.fullmatch(_DOMAIN, registry) or not ("." in registry or ":" in registry or registry == "localhost"):
+        raise ValueError("it does not begin with a registry, such as docker.io or ghcr.io")
+    if path and not re.fullmatch(rf"{_PART}(?:/{_PART})*", path):
+        raise ValueError("its path is not one of an image; leave the tag and the digest out")
+    return Image(registry.lower(), tuple(path.split("/")) if path else ())
+
+
+def is_below(image: Image, repository: Image) -> bool:
+    """Whether the image is in this registry, and its path begins with this path by whole segments."""
+    return image.registry == repository.registry and image.path[: len(repository.path)] == repository.path

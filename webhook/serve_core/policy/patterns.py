@@ -1,0 +1,32 @@
+"""Names with ``*``."""
+
+import re
+from functools import lru_cache
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether ``name`` is ``pattern``, in which each ``*`` stands for any characters."""
+    return name == pattern if "*" not in pattern else _glob(pattern)(name)
+
+
+@lru_cache(maxsize=1024)
+def _glob(pattern: str) -> "_Glob":
+    return _Glob(pattern)
+
+
+class _Glob:
+    """Matches by searching the parts from left to right: linear, where a regular expression would track back."""
+
+    def __init__(self, pattern: str) -> None:
+        self._first, *self._middle, self._last = re.split(r"\*+", pattern)
+
+    def __call__(self, name: str) -> bool:
+        if not name.startswith(self._first) or not name.endswith(self._last):
+            return False
+        at, end = len(self._first), len(name) - len(self._last)
+        for part in self._middle:
+            at = name.find(part, at, end)
+            if at < 0:
+                return False
+            at += len(part)
+        return at <= end

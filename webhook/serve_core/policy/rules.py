@@ -1,0 +1,265 @@
+"""What each kind of rule finds wrong with a subject. What cannot be compared is a finding."""
+
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+from typing import Any
+
+from serve_core.annotations import FORMAT, SCALE, path_of
+from serve_core.policy import expressions, images, quantities, sources
+from serve_core.policy.documents import (
+    Container,
+    Expression,
+    Images,
+    Label,
+    Names,
+    Pinned,
+    Places,
+    Resources,
+    Rule,
+    ScaleBounds,
+)
+from serve_core.policy.patterns import matches
+from serve_core.policy.subjects import ContainerUse, Scale, Subject, Use, plain_word
+from serve_core.reasons import Problem, problem, quote
+
+_FEWEST_SHOWN = 12
+"""Names that a hint lists."""
+
+
+def findings(rule: Rule, subject: Subject, by: str) -> tuple[Problem, ...]:
+    """What ``rule`` finds wrong; ``by`` names the policy and the rule in the messages."""
+    name, about = rule.about
+    found = tuple(dict.fromkeys(_CHECKS[name](about, subject, by)))
+    if rule.hint is not None:
+        found = tuple(Problem(finding.path, finding.code, finding.message, rule.hint) for finding in found)
+    return tuple(sorted(found))
+
+
+def _sources(about: Places, subject: Subject, by: str) -> Iterator[Problem]:
+    allow = [sources.parse_place(text) for text in about.allow]
+    deny = [sources.parse_place(text) for text in about.deny]
+    seen: set[str] = set()
+    for origin in subject.origins:
+        if origin.text in seen:
+            continue
+        seen.add(origin.text)
+        try:
+            source = sources.parse(origin.text)
+        except ValueError as error:
+            shown = quote(_without_secrets(origin.text))
+            yield problem("SourceUnreadable", origin.path, by=by, source=shown, why=error)
+            continue
+        denied = any(place.holds(source) for place in deny)
+        if denied or (allow and not any(place.holds(source) for place in allow)):
+            hint = _allowed(about.allow, "Use another source.")
+            yield problem("SourceNotAllowed", origin.path, by=by, source=source, allowed=hint)
+
+
+def _without_secrets(text: str) -> str:
+    """A URI as it may be repeated: neither user and password nor a signed query."""
+    head, separator, rest = text.partition("://")
+    rest = rest.split("?", 1)[0].rpartition("@")[2]
+    return head.split("?", 1)[0] + separator + rest
+
+
+def _pinned(about: Pinned, subject: Subject, by: str) -> Iterator[Problem]:
+    for origin in subject.origins:
+        by_digest = "digest" in about.by and origin.digest
+        by_revision = "revision" in about.by and sources.is_immutable(origin.text)
+        if not by_digest and not by_revision:
+            revision = ", or name a commit or digest in the URI" if "revision" in about.by else ""
+            shown = quote(_without_secrets(origin.text))
+            yield problem("ModelNotPinned", origin.path, by=by, source=shown, revision=revision)
+
+
+def _formats(about: Names, subject: Subject, by: str) -> Iterator[Problem]:
+    if not subject.origins and not subject.formats:
+        return
+    if not subject.formats:
+        yield problem("FormatUntold", path_of(FORMAT), by=by)
+    for use in subject.formats:
+        if not _permits(about, use.name):
+            hint = _allowed(about.allow, "Use another format.")
+            yield problem("FormatNotAllowed", use.path, by=by, format=quote(use.name), allowed=hint)
+
+
+def _runtimes(about: Names, subject: Subject, by: str) -> Iterator[Problem]:
+    use = subject.runtime
+    if use is not None and not _permits(about, use.name):
+        hint = _allowed(about.allow, "Use another runtime.")
+        yield problem("RuntimeNotAllowed", use.path, by=by, runtime=quote(use.name), allowed=hint)
+
+
+def _images(about: Images, subject: Subject, by: str) -> Iterator[Problem]:
+    allow = [images.parse_repository(text) for text in about.allow]
+    deny = [images.parse_repository(text) for text in about.deny]
+    for use in subject.images:
+        shown = quote(use.image)
+        try:
+            image = images.parse(use.image)
+        except ValueError:
+            yield problem("ImageUnreadable", use.path, by=by, image=shown)
+            continue
+        denied = any(images.is_below(image, repository) for repository in deny)
+        if denied or (allow and not any(images.is_below(image, repository) for repository in allow)):
+            hint = _allowed(about.allow, "Use another image.")
+            yield problem("ImageNotAllowed", use.path, by=by, image=shown, allowed=hint)
+        if about.digest and image.digest is None:
+            yield problem("ImageNotPinned", use.path, by=by, image=shown)
+
+
+def _resources(about: Resources, subject: Subject, by: str) -> Iterator[Problem]:
+    for resource, most in about.per_replica.items():
+        yield from _amount(resource, most, subject, by, times=None)
+    if subject.scale is not None:
+        for resource, most in about.total.items():
+            yield from _amount(resource, most, subject, by, times=subject.scale)
+
+
+def _amount(resource: str, most: str | int, subject: Subject, by: str, times: Scale | None) -> Iterator[Problem]:
+    per = "per replica" if times is None else "for all replicas"
+    needed = resource in ("cpu", "memory")
+    unbounded = []
+    total, before = Fraction(0), Fraction(0)
+    for use in subject.containers:
+        written = use.amounts.get(resource)
+        try:
+            amount = quantities.parse(written) if written is not None else Fraction(0)
+        except ValueError:
+            unbounded.append((use, f"{quote(written)} is not a quantity"))
+            continue
+        if written is None and needed:
+            unbounded.append((use, "it has neither a limit nor a request"))
+        # What runs before the others needs its share for a while only (Kubernetes' effective request).
+        total, before = (total + amount, before) if use.side else (total, max(before, amount))
+    for use, why in unbounded:
+        yield _unbounded(use, resource, by, per, why)
+    if unbounded:
+        return
+    wanted = max(total, before)
+    if times is not None:
+        if times.most is None and wanted:
+            why = "there is no upper bound of replicas"
+            words = {"by": by, "resource": resource, "per": per, "why": why, "way_out": "Set kubectl-serve.dev/scale."}
+            yield problem("ResourceUnbounded", path_of(SCALE), **words)
+            return
+        wanted *= times.most or 0
+    if wanted > quantities.parse(most):
+        at = "spec" if times is None else path_of(SCALE)
+        words = {"most": str(most), "resource": resource, "per": per, "wanted": quantities.text(wanted)}
+        yield problem("ResourceExceeded", at, by=by, **words)
+
+
+def _unbounded(use: ContainerUse, resource: str, by: str, per: str, why: str) -> Problem:
+    words = {"by": by, "resource": resource, "per": per, "way_out": f"Set a limit of {resource}."}
+    return problem("ResourceUnbounded", f"{use.path}.resources", why=f"container {use.name}: {why}", **words)
+
+
+def _scale(about: ScaleBounds, subject: Subject, by: str) -> Iterator[Problem]:
+    scale = subject.scale
+    if scale is None:
+        return
+    wants = []
+    if about.most is not None and (scale.most is None or scale.most > about.most):
+        wants.append(f"at most {about.most}")
+    if about.least is not None and scale.least < about.least:
+        wants.append(f"at least {about.least}")
+    if about.to_zero == "Required" and scale.least > 0:
+        wants.append("down to 0")
+    if about.to_zero == "Forbidden" and scale.least == 0:
+        wants.append("at least 1")
+    asked = f"{scale.least}.." if scale.most is None else f"{scale.least}..{scale.most}"
+    for wanted in dict.fromkeys(wants):
+        yield problem("ScaleNotAllowed", path_of(SCALE), by=by, wanted=wanted, scale=asked)
+
+
+def _value(name: str) -> Callable[[Names, Subject, str], Iterator[Problem]]:
+    """A rule on one value that a subject has or does not say."""
+
+    def check(about: Names, subject: Subject, by: str) -> Iterator[Problem]:
+        use: Use | None = getattr(subject, name)
+        if use is not None and not _permits(about, use.name):
+            hint = _allowed(about.allow, f"Use another {name}.")
+            yield problem("ValueNotAllowed", use.path, by=by, what=name, value=quote(use.name), allowed=hint)
+
+    return check
+
+
+def _service_accounts(about: Names, subject: Subject, by: str) -> Iterator[Problem]:
+    for use in subject.service_accounts:
+        if not _permits(about, use.name):
+            hint = _allowed(about.allow, "Use another service account.")
+            yield problem("ServiceAccountNotAllowed", use.path, by=by, name=quote(use.name), allowed=hint)
+
+
+def _secrets(about: Names, subject: Subject, by: str) -> Iterator[Problem]:
+    for use in subject.secrets:
+        if not _permits(about, use.name):
+            hint = _allowed(about.allow, "Use another Secret.")
+            yield problem("SecretNotAllowed", use.path, by=by, name=quote(use.name), allowed=hint)
+
+
+def _containers(about: Container, subject: Subject, by: str) -> Iterator[Problem]:
+    for use in subject.containers:
+        container = quote(use.name)
+        for name in use.variables:
+            if any(matches(name, pattern) for pattern in about.variables):
+                yield problem("VariableNotAllowed", f"{use.path}.env", by=by, name=quote(name), container=container)
+        for argument in about.arguments:
+            if plain_word(argument) in use.words:
+                yield problem("ArgumentNotAllowed", use.path, by=by, argument=quote(argument), container=container)
+
+
+def _label(about: Label, subject: Subject, by: str) -> Iterator[Problem]:
+    value = subject.labels.get(about.key)
+    if value is None or (about.values and value not in about.values):
+        wanted = f"one of {_listed(about.values)}" if about.values else "set"
+        shown = "missing" if value is None else quote(value)
+        at = f"metadata.labels[{about.key}]"
+        yield problem("LabelNotAllowed", at, by=by, key=about.key, values=wanted, value=shown)
+
+
+def _expression(about: Expression, subject: Subject, by: str) -> Iterator[Problem]:
+    try:
+        holds = expressions.holds(about.cel, {"object": subject.document, "subject": subject.for_expressions()})
+    except ValueError as error:
+        yield problem("ExpressionFailed", "metadata.name", by=by, why=error)
+        return
+    if not holds:
+        yield problem("ExpressionFalse", "metadata.name", by=by, message=about.message.rstrip("."))
+
+
+_CHECKS: dict[str, Callable[[Any, Subject, str], Iterable[Problem]]] = {
+    "sources": _sources,
+    "pinned": _pinned,
+    "formats": _formats,
+    "runtimes": _runtimes,
+    "protocols": _value("protocol"),
+    "images": _images,
+    "resources": _resources,
+    "scale": _scale,
+    "mesh": _value("mesh"),
+    "auth": _value("auth"),
+    "visibility": _value("visibility"),
+    "mode": _value("mode"),
+    "service_accounts": _service_accounts,
+    "secrets": _secrets,
+    "containers": _containers,
+    "label": _label,
+    "expression": _expression,
+}
+
+
+def _permits(about: Names, name: str) -> bool:
+    if any(matches(name, pattern) for pattern in about.deny):
+        return False
+    return not about.allow or any(matches(name, pattern) for pattern in about.allow)
+
+
+def _allowed(names: tuple[str, ...], otherwise: str) -> str:
+    return f"Allowed: {_listed(names)}." if names else otherwise
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    more = len(names) - _FEWEST_SHOWN
+    return ", ".join(names[:_FEWEST_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,545 @@
+"""What policies see: one normal form of every object that serves a model, whoever wrote it.
+
+What an object *does* counts, not what it says: the loader's arguments beside the annotation, the Knative Service that
+a Deployment becomes, the claims and images behind the model's mount.
+"""
+
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from serve_core import annotations
+from serve_core.annotations import DEPLOYMENT, KNATIVE, path_of
+from serve_core.facts import PlatformFacts
+from serve_core.json import JsonObject
+from serve_core.models import SUFFIX_FORMATS
+from serve_core.names import DEPLOYMENT_LABEL, LOADER_CONTAINER, MODEL_MOUNT, PREFIX
+from serve_core.policy import images
+from serve_core.policy.documents import Kind
+from serve_core.verdict import render_stored
+
+_AUTOSCALING = "autoscaling.knative.dev/"
+_VISIBILITY_LABELS = ("networking.knative.dev/visibility", "networking.kserve.io/visibility")
+_SIDECAR = "sidecar.istio.io/inject"
+_STORAGE_INITIALIZER = "storage-initializer"
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_WORDS = re.compile(r"[^\s;|&'\"`()<>=,\[\]{}]+")
+
+# KServe 0.15, pkg/apis/serving/v1beta1: what can stand in a predictor beside the pod's own fields.
+_FRAMEWORKS = (
+    "model", "sklearn", "xgboost", "lightgbm", "tensorflow", "pytorch", "triton", "onnx", "huggingface", "pmml",
+    "paddle",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A model's URI as it stands in the object."""
+
+    text: str
+    path: str
+    digest: bool = False
+    """Whether whoever loads it checks a digest."""
+
+
+@dataclass(frozen=True)
+class ImageUse:
+    image: str
+    path: str
+
+
+@dataclass(frozen=True)
+class ContainerUse:
+    name: str
+    path: str
+    amounts: Mapping[str, object] = field(default_factory=dict)
+    """Resource to the limit, or the request where there is no limit; as written."""
+    variables: tuple[str, ...] = ()
+    words: frozenset[str] = frozenset()
+    """Words of the command, the arguments and the variables' values."""
+    side: bool = True
+    """Whether it runs beside the others, not before them."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    least: int
+    most: int | None
+    """``None`` where there is no upper bound."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """Something that is used or asked for by name."""
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    kind: Kind
+    namespace: str
+    name: str
+    workload: str
+    """The name by which exceptions call it: a pod goes by what it belongs to."""
+    document: JsonObject = field(repr=False)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    former_labels: Mapping[str, str] = field(default_factory=dict)
+    """Those before the request: who takes a label off does not leave a policy in the same step."""
+    namespace_labels: Mapping[str, str] = field(default_factory=dict)
+    origins: tuple[Origin, ...] = ()
+    formats: tuple[Use, ...] = ()
+    runtime: Use | None = None
+    protocol: Use | None = None
+    images: tuple[ImageUse, ...] = ()
+    containers: tuple[ContainerUse, ...] = ()
+    scale: Scale | None = None
+    """``None`` where the object does not say how many there are: a pod is one of many."""
+    mesh: Use | None = None
+    auth: Use | None = None
+    visibility: Use | None = None
+    mode: Use | None = None
+    service_accounts: tuple[Use, ...] = ()
+    secrets: tuple[Use, ...] = ()
+
+    @property
+    def title(self) -> str:
+        return f"{self.kind.lower()}/{self.name}"
+
+    def for_expressions(self) -> JsonObject:
+        """What expressions know as ``subject``."""
+        return {
+            "kind": self.kind,
+            "namespace": self.namespace,
+            "name": self.name,
+            "labels": dict(self.labels),
+            "namespaceLabels": dict(self.namespace_labels),
+            "sources": [origin.text for origin in self.origins],
+            "formats": [use.name for use in self.formats],
+            "images": [use.image for use in self.images],
+            "secrets": [use.name for use in self.secrets],
+            "serviceAccounts": [use.name for use in self.service_accounts],
+            "least": self.scale.least if self.scale else 0,
+            "most": -1 if self.scale is None or self.scale.most is None else self.scale.most,
+        } | {
+            name: use.name if (use := getattr(self, name)) else ""
+            for name in ("runtime", "protocol", "mesh", "auth", "visibility", "mode")
+        }
+
+
+def subject_of(
+    document: JsonObject,
+    facts: PlatformFacts,
+    *,
+    namespace: str = "",
+    namespace_labels: Mapping[str, str] | None = None,
+    former: JsonObject | None = None,
+) -> Subject | None:
+    """The subject that an object is, or ``None`` if policies have nothing to say about it.
+
+    ``namespace`` is the request's, for an object that does not say it; ``former`` is the object before the request.
+    """
+    if not isinstance(document.get("metadata"), dict):
+        return None
+    group = str(document.get("apiVersion")).partition("/")[0]
+    kind = document.get("kind")
+    maker = _MAKERS.get((group, str(kind)))
+    if maker is None:
+        return None
+    metadata = document["metadata"]
+    made: dict[str, Any] | None = maker(document, facts)
+    if made is None:
+        return None
+    labels = _strings(metadata.get("labels"))
+    # A name that the API server has yet to make up.
+    name = str(metadata.get("name") or metadata.get("generateName") or "")
+    workload = made.pop("workload", name)
+    return Subject(
+        kind=kind,  # type: ignore[arg-type]  # the table of makers knows no other
+        namespace=str(metadata.get("namespace") or namespace),
+        name=name,
+        workload=workload,
+        document=_plain(document),
+        labels=labels,
+        former_labels=_strings(_at(former, "metadata", "labels")),
+        namespace_labels=dict(namespace_labels or {}),
+        **made,
+    )
+
+
+def _plain(document: JsonObject) -> JsonObject:
+    """The object without what the API server keeps about it."""
+    metadata = {key: value for key, value in document["metadata"].items() if key != "managedFields"}
+    return {key: value for key, value in document.items() if key != "status"} | {"metadata": metadata}
+
+
+def carries_loader(pod: JsonObject, facts: PlatformFacts) -> bool:
+    """Whether a pod's spec has our loader in it, under its name or under another."""
+    return any(_is_loader(container, facts) for container, _, _ in _containers(pod, ""))
+
+
+def _deployment(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | None:
+    notes = _strings(document["metadata"].get("annotations"))
+    if annotations.MODEL not in notes:
+        return None
+    pod = _object(document, "spec", "template", "spec")
+    uri = notes[annotations.MODEL]
+    annotated = Origin(uri, path_of(annotations.MODEL), bool(_DIGEST.fullmatch(notes.get(annotations.DIGEST, ""))))
+    made = _pod_parts(pod, "spec.template.spec", facts, uri)
+    made["origins"] = (annotated, *made["origins"])
+    made["formats"] = tuple(_formats(notes, made["origins"]))
+    runtime = notes.get(annotations.RUNTIME) or _runtime(pod, facts)
+    made["runtime"] = Use(runtime, path_of(annotations.RUNTIME))
+    if annotations.PROTOCOL in notes:
+        made["protocol"] = Use(notes[annotations.PROTOCOL], path_of(annotations.PROTOCOL))
+    made["mode"] = Use(notes.get(annotations.MODE, KNATIVE), path_of(annotations.MODE))
+    if annotations.CREDENTIALS in notes:
+        named = Use(notes[annotations.CREDENTIALS], path_of(annotations.CREDENTIALS))
+        made["secrets"] = (named, *(use for use in made["secrets"] if use.name != named.name))
+    service = render_stored(document, facts).service
+    if service is not None:
+        made |= _knative_parts(service["metadata"], _object(service, "spec", "template"))
+        made["visibility"] = Use(made["visibility"].name, path_of(annotations.VISIBILITY))
+    else:
+        made |= _running_scale(document, notes)
+        made["visibility"] = Use("cluster-local", path_of(annotations.MODE))
+        made["mesh"] = Use(_mesh(_object(document, "spec", "template", "metadata")), "spec.template.metadata")
+    if mesh := notes.get(f"{PREFIX}mesh"):
+        made["mesh"] = Use(mesh, path_of(f"{PREFIX}mesh"))
+    auth = notes.get(f"{PREFIX}auth", "none").split(maxsplit=1)
+    made["auth"] = Use(auth[0] if auth else "none", path_of(f"{PREFIX}auth"))
+    return made
+
+
+def _running_scale(document: JsonObject, notes: Mapping[str, str]) -> dict[str, Any]:
+    """The replicas of a Deployment that is not handed to Knative."""
+    spec, _ = annotations.read(notes)
+    if spec is not None and spec.scale is not None:
+        return {"scale": Scale(spec.scale.least, spec.scale.most)}
+    replicas = _object(document, "spec").get("replicas", 1)
+    number = _count(replicas, 1)
+    if spec is not None and spec.mode == DEPLOYMENT:
+        return {"scale": Scale(number, number)}
+    return {"scale": Scale(0, None)}
+
+
+def _service(document: JsonObject, facts: PlatformFacts) -> dict[str, Any]:
+    template = _object(document, "spec", "template")
+    made = _by_hand(template.get("spec"), "spec.template.spec", facts)
+    return made | _knative_parts(document["metadata"], template)
+
+
+def _revision(document: JsonObject, facts: PlatformFacts) -> dict[str, Any]:
+    made = _by_hand(document.get("spec"), "spec", facts)
+    made |= _knative_parts(document["metadata"], document)
+    return made | {"workload": _strings(document["metadata"].get("labels")).get("serving.knative.dev/service", "")}
+
+
+def _by_hand(pod: Any, path: str, facts: PlatformFacts) -> dict[str, Any]:
+    """A Knative object that nobody annotated: what serves in it is its user's own."""
+    spec = pod if isinstance(pod, dict) else {}
+    made = _pod_parts(spec, path, facts)
+    if made["origins"]:
+        made["formats"] = tuple(_formats({}, made["origins"]))
+        made["runtime"] = Use(_runtime(spec, facts), path)
+    made["mode"] = Use(KNATIVE, "kind")
+    made["auth"] = Use("none", "kind")
+    return made
+
+
+def _knative_parts(metadata: Any, template: JsonObject) -> dict[str, Any]:
+    labels = _strings(_at(metadata, "labels"))
+    own = _object(template, "metadata")
+    public = not any(labels.get(key) == "cluster-local" for key in _VISIBILITY_LABELS)
+    notes = _strings(own.get("annotations"))
+    least = _number(notes, "min-scale", "minScale")
+    return {
+        "scale": Scale(least or 0, _number(notes, "max-scale", "maxScale") or None),
+        "visibility": Use("public" if public else "cluster-local", f"metadata.labels[{_VISIBILITY_LABELS[0]}]"),
+        "mesh": Use(_mesh(own), "spec.template.metadata"),
+    }
+
+
+def _number(notes: Mapping[str, str], *names: str) -> int | None:
+    """The largest that any spelling of the annotation says; what is no number counts as none."""
+    found = [notes[_AUTOSCALING + name] for name in names if _AUTOSCALING + name in notes]
+    numbers = [int(text) for text in found if re.fullmatch(r"[0-9]{1,9}", text, re.ASCII)]
+    return None if not numbers or len(numbers) != len(found) or 0 in numbers else max(numbers)
+
+
+def _mesh(metadata: JsonObject) -> str:
+    written = {
+        str(found[_SIDECAR]).lower()
+        for found in (_strings(metadata.get("labels")), _strings(metadata.get("annotations")))
+        if _SIDECAR in found
+    }
+    return "none" if "false" in written else "istio" if written == {"true"} else "auto"
+
+
+def _inference_service(document: JsonObject, facts: PlatformFacts) -> dict[str, Any]:
+    made: dict[str, Any] = {"origins": (), "images": (), "containers": (), "secrets": (), "service_accounts": ()}
+    formats: list[Use] = []
+    protocol: Use | None = None
+    runtime: Use | None = None
+    scales: list[Scale] = []
+    for part in ("predictor", "transformer", "explainer"):
+        spec = _object(document, "spec", part)
+        if not spec:
+            continue
+        path = f"spec.{part}"
+        parts = _pod_parts(spec, path, facts)
+        for key, value in parts.items():
+            made[key] = (*made.get(key, ()), *value)
+        least, most = spec.get("minReplicas"), spec.get("maxReplicas")
+        scales.append(Scale(_count(least, 1), _count(most, 0) or None))
+        for framework in _FRAMEWORKS:
+            server = spec.get(framework)
+            if not isinstance(server, dict):
+                continue
+            at = f"{path}.{framework}"
+            named = _at(server, "modelFormat", "name") if framework == "model" else framework
+            if named:
+                formats.append(Use(str(named), f"{at}.modelFormat"))
+            if server.get("runtime"):
+                runtime = Use(str(server["runtime"]), f"{at}.runtime")
+            if server.get("protocolVersion"):
+                protocol = Use(str(server["protocolVersion"]), f"{at}.protocolVersion")
+            made["origins"] += tuple(_kserve_origins(server, at))
+            used = _container_parts([(server, at, True)], facts)
+            for key, value in used.items():
+                made[key] = (*made[key], *value)
+    made["formats"] = tuple(dict.fromkeys([*formats, *_formats({}, made["origins"])]))
+    made |= {"protocol": protocol, "runtime": runtime or Use(annotations.CUSTOM, "spec.predictor")}
+    notes = _strings(document["metadata"].get("annotations"))
+    raw = notes.get("serving.kserve.io/deploymentMode", "").lower() in ("rawdeployment", "standard")
+    made["mode"] = Use(DEPLOYMENT if raw else KNATIVE, "metadata.annotations[serving.kserve.io/deploymentMode]")
+    made["auth"] = Use("none", "kind")
+    made |= {k: v for k, v in _knative_parts(document["metadata"], document).items() if k in ("visibility", "mesh")}
+    if scales:
+        unbounded = any(scale.most is None for scale in scales)
+        most = None if unbounded else max(scale.most or 0 for scale in scales)
+        made["scale"] = Scale(min(scale.least for scale in scales), most)
+    return made
+
+
+def _kserve_origins(server: JsonObject, path: str) -> Iterator[Origin]:
+    if server.get("storageUri"):
+        yield Origin(str(server["storageUri"]), f"{path}.storageUri")
+    storage = server.get("storage")
+    if isinstance(storage, dict):
+        # Its bucket stands in a Secret, which nobody here reads.
+        yield Origin(f"storage:{storage.get('key')}/{storage.get('path')}", f"{path}.storage")
+
+
+def _count(value: object, otherwise: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else otherwise
+
+
+def _pod(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | None:
+    spec = _object(document, "spec")
+    if not carries_loader(spec, facts):
+        return None
+    made = _pod_parts(spec, "spec", facts)
+    made["formats"] = tuple(_formats({}, made["origins"]))
+    labels = _strings(document["metadata"].get("labels"))
+    owner = labels.get(DEPLOYMENT_LABEL) or labels.get("serving.knative.dev/service")
+    made["mesh"] = Use(_mesh(document["metadata"]), "metadata")
+    return made | {"workload": owner or str(document["metadata"].get("name") or "")}
+
+
+_MAKERS = {
+    ("apps", "Deployment"): _deployment,
+    ("serving.knative.dev", "Service"): _service,
+    ("serving.knative.dev", "Configuration"): _service,
+    ("serving.knative.dev", "Revision"): _revision,
+    ("serving.kserve.io", "InferenceService"): _inference_service,
+    ("v1", "Pod"): _pod,
+}
+
+
+def _formats(notes: Mapping[str, str], origins: Iterable[Origin]) -> Iterator[Use]:
+    """What the annotation says and what the files' suffixes tell; a name that is told twice comes once."""
+    found = {}
+    if written := notes.get(annotations.FORMAT):
+        found[written.partition(":")[0]] = Use(written.partition(":")[0], path_of(annotations.FORMAT))
+    for origin in origins:
+        for suffix, name in SUFFIX_FORMATS.items():
+            if origin.text.split("?")[0].lower().endswith(suffix):
+                found.setdefault(name, Use(name, origin.path))
+    yield from found.values()
+
+
+def _runtime(pod: JsonObject, facts: PlatformFacts) -> str:
+    """The runtime whose image serves, or ``custom``."""
+    used = {container.get("image") for container, _, side in _containers(pod, "") if side}
+    return next((r.name for r in facts.runtimes if r.container.get("image") in used), annotations.CUSTOM)
+
+
+def _pod_parts(pod: JsonObject, path: str, facts: PlatformFacts, annotated: str = "") -> dict[str, Any]:
+    parts = _container_parts(list(_containers(pod, path)), facts)
+    volumes = list(_elements(pod.get("volumes"), f"{path}.volumes"))
+    parts["origins"] += tuple(_mounted_origins(pod, volumes, annotated))
+    parts["images"] += tuple(
+        ImageUse(str(_at(volume, "image", "reference")), f"{at}.image.reference")
+        for volume, at in volumes
+        if _at(volume, "image", "reference")
+    )
+    secrets = [*parts["secrets"], *(use for volume, at in volumes for use in _volume_secrets(volume, at))]
+    parts["secrets"] = tuple(dict.fromkeys(secrets))
+    account = pod.get("serviceAccountName") or pod.get("serviceAccount") or "default"
+    parts["service_accounts"] = (Use(str(account), f"{path}.serviceAccountName"),)
+    return parts
+
+
+def _container_parts(containers: list[tuple[JsonObject, str, bool]], facts: PlatformFacts) -> dict[str, Any]:
+    origins: list[Origin] = []
+    used_images: list[ImageUse] = []
+    uses: list[ContainerUse] = []
+    secrets: list[Use] = []
+    for container, at, side in containers:
+        if _is_loader(container, facts) or container.get("name") == _STORAGE_INITIALIZER:
+            origins += _loaded_origins(container, at)
+        if container.get("image") and container["image"] != facts.loader.image:
+            used_images.append(ImageUse(str(container["image"]), f"{at}.image"))
+        environment = list(_elements(container.get("env"), f"{at}.env"))
+        origins += [
+            Origin(str(variable.get("value")), f"{where}.value")
+            for variable, where in environment
+            if variable.get("name") == "STORAGE_URI"
+        ]
+        secrets += _container_secrets(container, environment, at)
+        uses.append(_container_use(container, environment, at, side))
+    return {
+        "origins": tuple(origins),
+        "images": tuple(used_images),
+        "containers": tuple(uses),
+        "secrets": tuple(secrets),
+    }
+
+
+def _containers(pod: JsonObject, path: str) -> Iterator[tuple[JsonObject, str, bool]]:
+    for container, at in _elements(pod.get("initContainers"), f"{path}.initContainers"):
+        yield container, at, container.get("restartPolicy") == "Always"
+    for key in ("containers", "ephemeralContainers"):
+        for container, at in _elements(pod.get(key), f"{path}.{key}"):
+            yield container, at, True
+
+
+def _is_loader(container: JsonObject, facts: PlatformFacts) -> bool:
+    if container.get("name") == LOADER_CONTAINER:
+        return True
+    try:
+        ours, image = images.parse(facts.loader.image), images.parse(str(container.get("image")))
+    except ValueError:
+        return False
+    # Another registry's copy is as able; its last name tells it.
+    return image.path[-1] == ours.path[-1]
+
+
+def _loaded_origins(container: JsonObject, path: str) -> Iterator[Origin]:
+    """The URIs in the arguments of a container that loads models."""
+    arguments = [str(word) for key in ("command", "args") for word in _list(container.get(key))]
+    uris = [word for word in arguments if "://" in word]
+    digests = [i for i, word in enumerate(arguments) if word.startswith("--d")]
+    checked = (
+        len(digests) == 1
+        and arguments[digests[0]] == "--digest"
+        and _DIGEST.fullmatch("".join(arguments[digests[0] + 1 : digests[0] + 2])) is not None
+    )
+    if len(uris) > 1:
+        uris = [word.rpartition("=")[0] or word for word in uris]
+    for uri in uris or [""]:
+        yield Origin(uri, f"{path}.args", checked)
+
+
+def _mounted_origins(pod: JsonObject, volumes: list[tuple[JsonObject, str]], annotated: str) -> Iterator[Origin]:
+    """Models that are mounted, not loaded: whatever lies where the model server looks for its model."""
+    mounts: dict[str, list[str]] = {}
+    for container, _, _ in _containers(pod, ""):
+        for mount, _ in _elements(container.get("volumeMounts"), ""):
+            target = posixpath.normpath(str(mount.get("mountPath")))
+            if target == MODEL_MOUNT or target.startswith(f"{MODEL_MOUNT}/"):
+                mounts.setdefault(str(mount.get("name")), []).append(str(mount.get("subPath") or "").strip("/"))
+    for volume, at in volumes:
+        sources = [key for key, value in volume.items() if key != "name" and value is not None]
+        for subpath in dict.fromkeys(mounts.get(str(volume.get("name")), [])):
+            if "persistentVolumeClaim" in sources:
+                text = f"pvc://{_at(volume, 'persistentVolumeClaim', 'claimName')}/{subpath}".rstrip("/")
+                # The annotation's own claim: it names the file in the folder that is mounted.
+                if not (annotated == text or annotated.rpartition("/")[0] == text):
+                    yield Origin(text, f"{at}.persistentVolumeClaim")
+            elif "image" in sources:
+                yield Origin(f"oci://{_at(volume, 'image', 'reference')}", f"{at}.image")
+            elif "hostPath" in sources:
+                yield Origin(f"file://{_at(volume, 'hostPath', 'path')}", f"{at}.hostPath")
+            elif sources != ["emptyDir"]:
+                yield Origin(f"{'/'.join(sources)}:", at)
+
+
+def _container_use(
+    container: JsonObject, environment: list[tuple[JsonObject, str]], path: str, side: bool
+) -> ContainerUse:
+    requests, limits = _object(container, "resources", "requests"), _object(container, "resources", "limits")
+    texts = [str(word) for key in ("command", "args") for word in _list(container.get(key))]
+    texts += [str(variable["value"]) for variable, _ in environment if variable.get("value") is not None]
+    return ContainerUse(
+        name=str(container.get("name") or path.rpartition(".")[2]),
+        path=path,
+        amounts={**requests, **limits},
+        variables=tuple(str(variable.get("name")) for variable, _ in environment),
+        words=frozenset(plain_word(word) for text in texts for word in _WORDS.findall(text)),
+        side=side,
+    )
+
+
+def plain_word(word: str) -> str:
+    """An argument as programs compare it: ``--Trust_Remote_Code`` is ``trust-remote-code``."""
+    return word.lower().replace("_", "-").lstrip("-")
+
+
+def _container_secrets(container: JsonObject, environment: list[tuple[JsonObject, str]], path: str) -> Iterator[Use]:
+    for variable, at in environment:
+        if name := _at(variable, "valueFrom", "secretKeyRef", "name"):
+            yield Use(str(name), f"{at}.valueFrom.secretKeyRef")
+    for source, at in _elements(container.get("envFrom"), f"{path}.envFrom"):
+        if name := _at(source, "secretRef", "name"):
+            yield Use(str(name), f"{at}.secretRef")
+
+
+def _volume_secrets(volume: JsonObject, path: str) -> Iterator[Use]:
+    if name := _at(volume, "secret", "secretName"):
+        yield Use(str(name), f"{path}.secret")
+    for source, at in _elements(_at(volume, "projected", "sources"), f"{path}.projected.sources"):
+        if name := _at(source, "secret", "name"):
+            yield Use(str(name), f"{at}.secret")
+    for kind in ("csi", "azureFile"):
+        if name := _at(volume, kind, "nodePublishSecretRef", "name") or _at(volume, kind, "secretName"):
+            yield Use(str(name), f"{path}.{kind}")
+
+
+def _at(node: Any, *steps: str) -> Any:
+    for step in steps:
+        node = node.get(step) if isinstance(node, dict) else None
+    return node
+
+
+def _object(node: Any, *steps: str) -> JsonObject:
+    found = _at(node, *steps)
+    return found if isinstance(found, dict) else {}
+
+
+def _list(node: Any) -> list[Any]:
+    return node if isinstance(node, list) else []
+
+
+def _elements(node: Any, path: str) -> Iterator[tuple[JsonObject, str]]:
+    for index, element in enumerate(_list(node)):
+        if isinstance(element, dict):
+            yield element, f"{path}[{index}]"
+
+
+def _strings(node: Any) -> dict[str, str]:
+    return {str(key): str(value) for key, value in node.items()} if isinstance(node, dict) else {}
