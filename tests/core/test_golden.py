@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from istio_installation import installation
 from serve_core.facts import REQUIRED_FEATURES, LoaderFacts, PlatformFacts
 from serve_core.json import JsonObject
 from serve_core.patch import json_patch
@@ -23,10 +24,12 @@ RUNTIMES = tuple(
 
 
 def facts_of(case: Path) -> PlatformFacts:
-    """A case may have a ``features.yaml``: what it adds to the flags that an installation requires."""
-    extra = case / "features.yaml"
+    """A case may have a ``features.yaml``, which adds to the flags that an installation requires, and an
+    ``istio.yaml``: the arguments of :func:`istio_installation.installation`."""
+    extra, mesh = case / "features.yaml", case / "istio.yaml"
     features = {**REQUIRED_FEATURES, **(yaml.safe_load(extra.read_text()) if extra.exists() else {})}
-    return PlatformFacts(LoaderFacts("example.com/model-loader:1"), RUNTIMES, features)
+    istio = installation(**yaml.safe_load(mesh.read_text())) if mesh.exists() else None
+    return PlatformFacts(LoaderFacts("example.com/model-loader:1"), RUNTIMES, features, istio)
 
 
 def report(verdict: Verdict) -> str:

@@ -355,7 +355,7 @@ USER: tuple[Annotation, ...] = (
         "auth-issuer",
         "the iss of the tokens, for example https://login.example.com",
         "Who has to have issued the token. Needed with auth jwt.",
-        "issuer",
+        "token issuer",
         _pattern(r"[A-Za-z0-9][A-Za-z0-9._~:/@%-]{0,252}"),
     ),
     Annotation(

@@ -35,7 +35,7 @@ _BURST = "autoscaling.knative.dev/target-burst-capacity"
 _LEAST = "autoscaling.knative.dev/min-scale"
 
 # Ports of queue-proxy, which a policy has to name: it is behind them that the model is.
-_MODEL_PORTS = ["8012", "8013"]
+_MODEL_PORTS = ("8012", "8013")
 _AUTOSCALER_PORT = "9090"
 _METRICS_PORT = "9091"
 
@@ -82,12 +82,13 @@ def guard(deployment: JsonObject, spec: ServingSpec, facts: IstioFacts | None) -
     if spec.auth == "none":
         return Guards()
     mesh = istio.decide(deployment, spec, facts)
-    if facts is None or mesh.member is not Member.SIDECAR or mesh.revision is None:
-        why = "the pods get no sidecar"
-        if facts is None:
-            why = "Istio is not installed"
-        elif mesh.member is Member.AMBIENT:
-            why = "the namespace is ambient, whose node proxies do not read requests"
+    if facts is None:
+        return Guards(problems=(problem("MeshMissing", path_of(AUTH)),))
+    if mesh.member is not Member.SIDECAR or mesh.revision is None:
+        ambient = mesh.member is Member.AMBIENT
+        why = (
+            "the namespace is ambient, and its node's proxy reads no requests" if ambient else "the pods get no sidecar"
+        )
         return Guards(problems=(problem("AuthNeedsSidecar", path_of(AUTH), why=why),))
     by_knative = spec.mode != DEPLOYMENT
     if by_knative and not facts.injects(KNATIVE_NAMESPACE):
@@ -126,7 +127,7 @@ def _tokens(deployment: JsonObject, spec: ServingSpec, by_knative: bool) -> Json
 
 
 def _allowed(deployment: JsonObject, spec: ServingSpec, trust_domain: str, by_knative: bool) -> JsonObject:
-    ports = _MODEL_PORTS if by_knative else [str(_container_port(deployment))]
+    ports = list(_MODEL_PORTS) if by_knative else [str(_container_port(deployment))]
     callers: JsonObject = {"from": _sources(spec, trust_domain), "to": [{"operation": {"ports": ports}}]}
     if spec.auth_claims:
         claims: dict[str, list[str]] = {}
@@ -137,7 +138,7 @@ def _allowed(deployment: JsonObject, spec: ServingSpec, trust_domain: str, by_kn
     if by_knative:
         rules += _of_knative()
     why = [f"Rule {number}: {reason}" for number, (_, reason) in enumerate(rules, 1)]
-    why.append("Everything else is refused (403): the model's own metrics too, and whatever another port serves.")
+    why.append("What no rule names is refused (403), the model's own metrics and every other port too.")
     return _object(
         "AuthorizationPolicy",
         deployment,
@@ -152,7 +153,7 @@ def _of_knative() -> list[tuple[JsonObject, str]]:
 
     def probe(agent: str) -> JsonObject:
         return {
-            "to": [{"operation": {"ports": _MODEL_PORTS, "methods": ["GET"], "paths": ["/healthz"]}}],
+            "to": [{"operation": {"ports": list(_MODEL_PORTS), "methods": ["GET"], "paths": ["/healthz"]}}],
             "when": [{"key": "request.headers[User-Agent]", "values": [f"{agent}*"]}],
         }
 
@@ -180,9 +181,14 @@ def _of_knative() -> list[tuple[JsonObject, str]]:
 
 def _sources(spec: ServingSpec, trust_domain: str) -> list[JsonObject]:
     """Fields of one source have all to match, so namespaces and principals are sources of their own."""
-    token = {"requestPrincipals": [f"{spec.auth_issuer}/*"]} if spec.auth == "jwt" else {}
+
+    def source(key: str, values: list[str]) -> JsonObject:
+        named = {key: values} if values else {}
+        token = {"requestPrincipals": [f"{spec.auth_issuer}/*"]} if spec.auth == "jwt" else {}
+        return {"source": {**named, **token}}
+
     if not spec.auth_callers:
-        return [{"source": token or {"principals": ["*"]}}]
+        return [source("principals", ["*"] if spec.auth == "mtls" else [])]
     namespaces = [caller.namespace for caller in spec.auth_callers if caller.service_account is None]
     principals = [
         f"{trust_domain}/ns/{caller.namespace}/sa/{caller.service_account}"
@@ -190,7 +196,7 @@ def _sources(spec: ServingSpec, trust_domain: str) -> list[JsonObject]:
         if caller.service_account is not None
     ]
     found = [("namespaces", namespaces), ("principals", principals)]
-    return [{"source": {key: values, **token}} for key, values in found if values]
+    return [source(key, values) for key, values in found if values]
 
 
 def _who(spec: ServingSpec) -> str:
