@@ -151,6 +151,34 @@ def deployment(name: str, model: str, spec: Json | None = None, **annotations: s
     return found if spec is None else found | {"spec": spec}
 
 
+PYTHON_IMAGE = "dev.local/kubectl-serve/mlserver-sklearn:1.7.1"
+
+RESTRICTED: Json = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+def file_server(name: str, directory: str) -> Json:
+    """A container that serves the files of a folder: what a user's own model server may look like."""
+    return {
+        "name": name,
+        "image": PYTHON_IMAGE,
+        "command": ["/opt/mlserver/bin/python", "-m", "http.server", "8080", "--directory", directory],
+        "ports": [{"containerPort": 8080}],
+        "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
+        "securityContext": RESTRICTED,
+    }
+
+
+def pod_template(container: Json, labels: dict[str, str]) -> Json:
+    """The spec of a Deployment of that one container."""
+    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+    return {"selector": {"matchLabels": labels}, "template": template}
+
+
 def config_map(name: str, files: dict[str, bytes]) -> Json:
     data = {key: base64.b64encode(value).decode() for key, value in files.items()}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "binaryData": data}

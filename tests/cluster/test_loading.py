@@ -6,32 +6,30 @@ from pathlib import Path
 
 import pytest
 
-from cluster.support import LOADED, READY, Ingress, Json, Namespace, Store, Trained, condition, config_map, deployment
+from cluster.support import (
+    LOADED,
+    PYTHON_IMAGE,
+    READY,
+    Ingress,
+    Json,
+    Namespace,
+    Store,
+    Trained,
+    condition,
+    config_map,
+    deployment,
+    file_server,
+    pod_template,
+)
 
 SOON = 15.0
 """Seconds within which a cause has to be on the Deployment."""
-
-IMAGE = "dev.local/kubectl-serve/mlserver-sklearn:1.7.1"
-
-RESTRICTED: Json = {
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "runAsNonRoot": True,
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
 
 
 @pytest.fixture
 def web(empty: Namespace, iris: Trained) -> Iterator[str]:
     """A web server with ``/model.joblib``; its address."""
-    server: Json = {
-        "name": "web",
-        "image": IMAGE,
-        "command": ["/opt/mlserver/bin/python", "-m", "http.server", "8080", "--directory", "/models"],
-        "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
-        "securityContext": RESTRICTED,
-        "volumeMounts": [{"name": "models", "mountPath": "/models"}],
-    }
+    server = file_server("web", "/models") | {"volumeMounts": [{"name": "models", "mountPath": "/models"}]}
     pod: Json = {"containers": [server], "volumes": [{"name": "models", "configMap": {"name": "models"}}]}
     labels = {"app": "web"}
     empty.apply(
@@ -113,24 +111,13 @@ def test_a_model_in_a_claim_is_mounted_without_a_loader(
         empty.kubectl("delete", "persistentvolume", name, "--wait=false")
 
 
-def test_ones_own_container_gets_the_model_mounted(namespace: Namespace, ingress: Ingress, iris: Trained) -> None:
-    container: Json = {
-        "name": "files",
-        "image": IMAGE,
-        "command": ["/opt/mlserver/bin/python", "-m", "http.server", "8080", "--directory", "/mnt/models"],
-        "ports": [{"containerPort": 8080}],
-        "securityContext": RESTRICTED,
-    }
-    labels = {"app": "own"}
-    spec: Json = {
-        "selector": {"matchLabels": labels},
-        "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
-    }
+def test_ones_own_container_gets_the_model_mounted(namespace: Namespace, ingress: Ingress) -> None:
+    spec = pod_template(file_server("files", "/mnt/models"), {"app": "own"})
     namespace.apply(deployment("own", "s3://models/iris/model.joblib", spec, credentials="store", runtime="custom"))
     served = namespace.wait_ready("own")
     url = served["metadata"]["annotations"]["kubectl-serve.dev/url"]
     assert ingress.request(url, "/model.joblib").status == 200
-    assert len(iris.content) > 0
+    assert served["spec"]["template"]["spec"]["containers"][0]["image"] == PYTHON_IMAGE
 
 
 def test_a_model_that_is_not_there(empty: Namespace, web: str) -> None:

@@ -13,11 +13,14 @@ PLAIN: Json = {
     "kind": "Deployment",
     "metadata": {"name": "plain"},
     "spec": {
-        "replicas": 0,
         "selector": {"matchLabels": {"app": "plain"}},
         "template": {
             "metadata": {"labels": {"app": "plain"}},
-            "spec": {"containers": [{"name": "plain", "image": "dev.local/nothing"}]},
+            # It need not run anywhere.
+            "spec": {
+                "nodeSelector": {"nowhere": "true"},
+                "containers": [{"name": "plain", "image": "dev.local/nothing"}],
+            },
         },
     },
 }
@@ -52,8 +55,7 @@ def server_is_down() -> Iterator[None]:
 def test_an_unannotated_deployment_never_reaches_the_webhook(empty: Namespace) -> None:
     before = reviews()
     empty.apply(PLAIN)
-    empty.kubectl("scale", "deployment/plain", "--replicas=1")
-    empty.kubectl("scale", "deployment/plain", "--replicas=0")
+    empty.kubectl("scale", "deployment/plain", "--replicas=2")
     empty.kubectl("annotate", "deployment/plain", "some.where/else=1")
     empty.kubectl("delete", "deployment/plain")
     assert reviews() == before
@@ -61,6 +63,7 @@ def test_an_unannotated_deployment_never_reaches_the_webhook(empty: Namespace) -
 
 def test_an_unannotated_deployment_does_not_need_the_server(empty: Namespace, server_is_down: None) -> None:
     empty.apply(PLAIN)
+    empty.kubectl("scale", "deployment/plain", "--replicas=0")
     empty.kubectl("scale", "deployment/plain", "--replicas=1")
     assert "failed calling webhook" in empty.refusal(deployment("iris", IRIS))
 

@@ -5,8 +5,10 @@ import time
 
 from cluster.support import (
     LOADED,
+    PREFIX,
     READY,
     Ingress,
+    Json,
     Namespace,
     Trained,
     annotation,
@@ -14,7 +16,9 @@ from cluster.support import (
     constant_requests,
     deployment,
     eventually,
+    file_server,
     is_ready,
+    pod_template,
 )
 
 IRIS = "s3://models/iris/model.joblib"
@@ -107,28 +111,27 @@ def test_deleting_the_deployment_leaves_nothing_behind(namespace: Namespace) -> 
 
 
 def test_taking_the_annotation_off_gives_the_plain_deployment_back(namespace: Namespace) -> None:
-    container = {"name": "own", "image": "dev.local/kubectl-serve/versitygw:1.8.0", "ports": [{"containerPort": 8080}]}
-    labels = {"app": "own"}
-    spec = {
-        "replicas": 2,
-        "selector": {"matchLabels": labels},
-        "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
-    }
-    plain = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "own"}, "spec": spec}
-    namespace.apply(plain)
-    written = namespace.get("deployment", "own")
+    spec = {"replicas": 2} | pod_template(file_server("files", "/"), {"app": "own"})
+    namespace.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "own"}, "spec": spec})
+    written = namespace.get("deployment", "own")["spec"]
     namespace.kubectl("delete", "deployment", "own")
 
     namespace.apply(deployment("own", IRIS, spec, credentials="store"))
-    namespace.watch("services.serving.knative.dev", "own", lambda found: True)
+    namespace.wait_ready("own")
     namespace.kubectl("annotate", "deployment", "own", "kubectl-serve.dev/model-", "kubectl-serve.dev/credentials-")
 
-    given_back = namespace.get("deployment", "own")
-    assert given_back["spec"] == written["spec"]
-    assert [key for key in given_back["metadata"].get("labels", {}) if key.startswith("kubectl-serve.dev/")] == []
-    namespace.kubectl("wait", "--for=delete", "services.serving.knative.dev/own", "--timeout=60s")
-    left = [key for key in given_back["metadata"]["annotations"] if key.startswith("kubectl-serve.dev/")]
-    assert left == []
+    namespace.kubectl("wait", "--for=delete", "services.serving.knative.dev/own", "--timeout=120s")
+    given_back = namespace.watch("deployment", "own", lambda found: not marks_of_ours(found))
+    assert given_back["spec"] == written
+    assert given_back["status"]["readyReplicas"] == 2
+
+
+def marks_of_ours(found: Json) -> list[str]:
+    """Annotations, labels and conditions that are kubectl-serve's."""
+    metadata = found["metadata"]
+    keys = [*metadata.get("annotations", {}), *metadata.get("labels", {})]
+    keys += [condition["type"] for condition in found["status"].get("conditions", [])]
+    return [key for key in keys if key.startswith(PREFIX)]
 
 
 def everything_in(namespace: Namespace) -> set[tuple[str, str]]:
