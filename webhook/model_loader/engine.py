@@ -2,18 +2,19 @@
 
 import errno
 import hashlib
-import http.client
+import mmap
 import os
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
+from model_loader.http1 import ProtocolError
 from model_loader.journal import Journal, Part
 from model_loader.model import File
 from model_loader.outcomes import Code, LoadError
@@ -24,10 +25,11 @@ from model_loader.transport import Transport
 PART = 8 << 20
 """Bytes of one request. A killed loader reads at most so much again for each worker."""
 BUFFER = 256 << 10
-"""Bytes that a worker holds in memory."""
+"""Bytes that a worker holds in memory: small enough for a core's cache, so that hashing them costs no second read."""
 WORKERS = 8
 MOST_WORKERS = 32
 _TICK = 2.0
+_UNKNOWN = -1
 
 
 class Reader(Protocol):
@@ -40,23 +42,43 @@ class Reader(Protocol):
         """Let go of what is behind it."""
 
 
-@dataclass(slots=True)
 class _State:
-    """What is known of a file while it is read."""
+    """What is known of a file while it is read. The lock guards the hash; the engine's lock guards the rest."""
 
-    file: File
-    size: int
-    missing: set[int]
-    done: dict[int, int] = field(default_factory=dict)
-    modified: str = ""
-    hashed: int = 0
-    sha256: "hashlib._Hash | None" = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    retried: bool = False
+    def __init__(self, index: int, file: File, hashing: bool) -> None:
+        self.index = index
+        self.file = file
+        self.hashing = hashing or bool(file.sha256)
+        self.retried = False
+        self.reset(frozenset())
+
+    def reset(self, written: Set[Part]) -> None:
+        """Begin anew with the parts that are written already left out."""
+        size = self.file.size
+        self.size = max(size, 0)
+        self.modified = ""
+        self.parts: deque[tuple[int, int]] = deque()
+        self.done: dict[int, int] = {}
+        for start, end in _cuts(self.file):
+            if (self.index, start, end) in written:
+                self.done[start] = end
+            else:
+                self.parts.append((start, end))
+        self.left = len(self.parts)
+        self.lock = threading.Lock()
+        self.sha256 = hashlib.sha256()
+        self.hashed = 0
+
+
+def _cuts(file: File) -> list[tuple[int, int]]:
+    if file.size < 0:
+        return [(0, _UNKNOWN)]
+    step = PART if file.ranged else max(file.size, 1)
+    return [(start, min(start + step, file.size)) for start in range(0, max(file.size, 1), step)]
 
 
 class Engine:
-    """Reads `files` into `folder`. One use only: `run`, then `hashes`."""
+    """Reads `files` into `folder`, once: `run`, then `size` and `hashes`."""
 
     def __init__(
         self,
@@ -78,19 +100,18 @@ class Engine:
         self._patience = Patience(patience, report, self._over.wait)
         self._events: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._states = [self._state(file, hashing) for file in files]
+        self._states = [_State(index, file, hashing) for index, file in enumerate(files)]
+        for state in self._states:
+            state.reset(journal.parts)
+        # Largest first, so that no large file is left for the end.
+        self._waiting = deque(sorted((s for s in self._states if s.left), key=lambda state: -state.file.size))
+        self._left = sum(bool(state.left) for state in self._states)
         self._total = sum(max(file.size, 0) for file in files)
+        self.missing = sum(end - start for state in self._waiting for start, end in state.parts if end >= 0)
+        """Bytes that are still to be read, as far as the sizes are known."""
         self._received: list[int] = []
+        self._told = 0
         self._limit = WORKERS
-        self._files_done = 0
-        self._parts = self._plan(journal)
-        self._left = len(self._parts)
-        self._kept = self._total - sum(end - start for _, start, end in self._parts if end >= 0)
-
-    @property
-    def received(self) -> int:
-        """Bytes read from the source so far."""
-        return sum(self._received)
 
     @property
     def size(self) -> int:
@@ -98,148 +119,147 @@ class Engine:
         return sum(state.size for state in self._states)
 
     @property
-    def missing(self) -> int:
-        """Bytes that are still to be read, as far as sizes are known."""
-        return self._total - self._kept
+    def received(self) -> int:
+        """Bytes read from the source so far."""
+        return sum(self._received)
 
     def hashes(self) -> dict[str, str]:
         """Return the hex sha256 of each file that was hashed, by path."""
-        return {state.file.path: state.sha256.hexdigest() for state in self._states if state.sha256 is not None}
+        return {state.file.path: state.sha256.hexdigest() for state in self._states if state.hashing}
 
     def run(self) -> None:
-        """Read everything. Raises the LoadError that ended it; no worker writes to the folder afterwards."""
+        """Read everything. Raises the LoadError that ended it."""
+        self._prepare()
         threads: list[threading.Thread] = []
-        started = told = moved = time.monotonic()
-        told_bytes = moved_bytes = 0
-        rate = best = 0.0
         try:
-            while self._left:
-                wanted = min(self._limit, self._left + sum(thread.is_alive() for thread in threads))
-                while len(threads) < wanted:
-                    self._received.append(0)
-                    thread = threading.Thread(target=self._work, args=(len(threads),), daemon=True)
-                    threads.append(thread)
-                    thread.start()
-                try:
-                    event = self._events.get(timeout=max(0.0, told + _TICK - time.monotonic()))
-                    if event is not None:
-                        raise event
-                except queue.Empty:
-                    pass
-                now, received = time.monotonic(), self.received
-                if received > moved_bytes:
-                    moved_bytes, moved = received, now
-                elif now - moved > self._patience.seconds + _TICK:
-                    raise LoadError(Code.STALLED, f"nothing was received for {now - moved:.0f} s")
-                due = now - told >= _TICK
-                if received > told_bytes and (due or received - told_bytes >= self._total / 20):
-                    rate = (received - told_bytes) / max(now - told, 1e-6)
-                    self._report.progress(self._kept + received, self._total, self._files_done, now - started, rate)
-                if due:
-                    # More connections as long as they bring more: a far store is limited by each one's window.
-                    if rate > best * 1.1 and len(threads) == self._limit < MOST_WORKERS:
-                        best, self._limit = rate, self._limit + WORKERS // 2
-                    told, told_bytes = now, received
+            self._watch(threads)
         finally:
             self._over.set()
-            for thread in threads:
-                thread.join(timeout=0 if self._left else None)
+        for thread in threads:
+            thread.join()
 
-    def _state(self, file: File, hashing: bool) -> _State:
-        hasher = hashlib.sha256() if hashing or file.sha256 else None
-        return _State(file, max(file.size, 0), set(), sha256=hasher)
-
-    def _plan(self, journal: Journal) -> deque[Part]:
-        """Make the folders and files, and return the parts to read: largest files first, so that none is left last."""
-        parts: list[Part] = []
+    def _prepare(self) -> None:
+        """Make folders and files, and look once more at the files that an earlier start completed."""
         for folder in sorted({os.path.dirname(state.file.path) for state in self._states}):
             os.makedirs(self._folder / folder, mode=0o755, exist_ok=True)
-        for index, state in sorted(enumerate(self._states), key=lambda item: -item[1].file.size):
-            file = state.file
-            cuts = [(0, -1)]
-            if file.size >= 0:
-                step = PART if file.ranged else max(file.size, 1)
-                cuts = [(start, min(start + step, file.size)) for start in range(0, max(file.size, 1), step)]
-            if len(cuts) > 1 and not any((index, *cut) in journal.parts for cut in cuts):
-                self._reserve(file)
-            for start, end in cuts:
-                if (index, start, end) in journal.parts:
-                    state.done[start] = end
-                else:
-                    state.missing.add(start)
-                    parts.append((index, start, end))
-            if not state.missing:
-                self._files_done += 1
-        return deque(parts)
+        for state in self._states:
+            if not state.done and state.file.size > PART:
+                with _Opened(self._folder, state.file) as fd:
+                    os.ftruncate(fd, state.file.size)
+            if not state.left:
+                with _Opened(self._folder, state.file) as fd:
+                    self._hash_on(state, fd, wait=True)
+                self._left += not self._verified(state)
 
-    def _reserve(self, file: File) -> None:
-        fd = self._open(file)
-        try:
-            os.ftruncate(fd, file.size)
-        finally:
-            os.close(fd)
+    def _watch(self, threads: list[threading.Thread]) -> None:
+        """Keep enough workers going and tell the progress until all is read. Raises what ended a worker."""
+        started = told = moved = time.monotonic()
+        moved_bytes = 0
+        best = 0.0
+        while self._left:
+            while len(threads) < min(self._limit, sum(state.left for state in self._states)):
+                self._received.append(0)
+                threads.append(threading.Thread(target=self._work, args=(len(threads),), daemon=True))
+                threads[-1].start()
+            try:
+                event = self._events.get(timeout=max(0.0, told + _TICK - time.monotonic()))
+                if event is not None:
+                    raise event
+            except queue.Empty:
+                pass
+            now, received = time.monotonic(), self.received
+            if received != moved_bytes:
+                moved_bytes, moved = received, now
+            elif now - moved > self._patience.seconds + _TICK:
+                raise LoadError(Code.STALLED, f"nothing was received for {now - moved:.0f} s")
+            due = now - told >= _TICK
+            if received > self._told and (due or received - self._told >= self._total / 20):
+                rate = (received - self._told) / max(now - told, 1e-3)
+                kept = self._total - self.missing
+                self._report.progress(kept + received, self._total, self._files_done(), now - started, rate)
+                # More connections as long as they bring more: over a long way each one's window is the limit.
+                if due and rate > best * 1.1 and self._limit < MOST_WORKERS and len(threads) == self._limit:
+                    best, self._limit = rate, self._limit + WORKERS // 2
+                self._told = received
+                told = now
+            elif due:
+                told = now
 
-    def _open(self, file: File) -> int:
-        return os.open(self._folder / file.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    def _files_done(self) -> int:
+        return len(self._states) - self._left
 
     def _work(self, slot: int) -> None:
         buffer = memoryview(bytearray(BUFFER))
+        state = None
         try:
             while slot < self._limit and not self._over.is_set():
-                try:
-                    part = self._parts.popleft()
-                except IndexError:
+                found = self._next(state)
+                if found is None:
                     return
-                self._read(part, slot, buffer)
+                state, start, end = found
+                with _Opened(self._folder, state.file) as fd:
+                    self._read(state, start, end, slot, fd, buffer)
         except BaseException as error:  # noqa: BLE001  # raised again in the thread that waits for it
             self._events.put(error)
         finally:
             self._transport.close()
 
-    def _read(self, part: Part, slot: int, buffer: memoryview) -> None:
-        index, start, end = part
-        state = self._states[index]
-        position = start
-        # A file that is one part is hashed as it passes; the parts of others arrive out of order.
-        hasher = state.sha256 if len(state.missing) == 1 and not state.done else None
+    def _next(self, state: _State | None) -> tuple[_State, int, int] | None:
+        """Return the next part to read: of the same file, so that it is hashed as it passes, else of another."""
+        with self._lock:
+            if state is None or not state.parts:
+                if self._waiting:
+                    state = self._waiting.popleft()
+                else:
+                    state = max(self._states, key=lambda other: len(other.parts))
+                    if not state.parts:
+                        return None
+            return state, *state.parts.popleft()
 
-        def attempt() -> None:
-            nonlocal position, hasher
-            if not state.file.ranged and position > start:
-                self._received[slot] -= position - start
-                position, hasher = start, hasher and hashlib.sha256()
-            reader = self._request(state, position, start, end)
-            try:
-                while end < 0 or position < end:
-                    view = buffer if end < 0 else buffer[: min(BUFFER, end - position)]
-                    count = reader.readinto(view)
-                    if not count:
-                        break
-                    self._write(fd, buffer[:count], position, state.file)
-                    if hasher is not None:
-                        hasher.update(buffer[:count])
-                    position += count
-                    self._received[slot] += count
-                    if self._over.is_set():
-                        raise LoadError(Code.INTERRUPTED, "the load ended elsewhere")
-            except (OSError, http.client.HTTPException) as error:
-                raise self._transport.broken(state.file.url, error) from None
-            finally:
-                reader.close()
-            if position < end:
-                raise self._transport.broken(state.file.url, http.client.IncompleteRead(b""))
-
-        fd = self._open(state.file)
+    def _read(self, state: _State, start: int, end: int, slot: int, fd: int, buffer: memoryview) -> None:
+        # Who reads the part that is to be hashed next hashes it as it passes.
+        hashes = state.hashing and state.lock.acquire(blocking=False)
+        if hashes and state.hashed != start:
+            state.lock.release()
+            hashes = False
+        task = _Task(state, start, end, slot, fd, hashes)
         try:
-            self._persist(attempt, lambda: position, state.file)
+            self._persist(lambda: self._copy(task, buffer), lambda: task.position, state.file)
             if end < 0:
-                os.ftruncate(fd, position)
-                state.size = position
-            if hasher is not None:
-                state.sha256, state.hashed = hasher, position
-            self._finish(part, state, position, fd, buffer)
+                state.size = task.position
         finally:
-            os.close(fd)
+            if hashes:
+                state.lock.release()
+        self._finish(state, (start, end), task.position, fd)
+
+    def _copy(self, task: "_Task", buffer: memoryview) -> None:
+        """Read what is missing of a part: one request. Raises LoadError."""
+        state, end = task.state, task.end
+        if not state.file.ranged:
+            self._received[task.slot] -= task.position - task.start
+            task.position = task.start
+            if task.hashes:
+                state.sha256, state.hashed = hashlib.sha256(), 0
+        reader = self._request(state, task.position, end)
+        try:
+            while end < 0 or task.position < end:
+                count = reader.readinto(buffer if end < 0 else buffer[: min(BUFFER, end - task.position)])
+                if not count:
+                    break
+                _write(task.fd, buffer[:count], task.position, state.file)
+                if task.hashes:
+                    state.sha256.update(buffer[:count])
+                    state.hashed += count
+                task.position += count
+                self._received[task.slot] += count
+                if self._over.is_set():
+                    raise LoadError(Code.INTERRUPTED, "the load has ended")
+        except (OSError, ProtocolError) as error:
+            raise self._transport.broken(state.file.url, error) from None
+        finally:
+            reader.close()
+        if task.position < end:
+            raise LoadError(Code.CHANGED, f"{state.file.path} is shorter than the store says")
 
     def _persist(self, attempt: Callable[[], None], progress: Callable[[], int], file: File) -> None:
         def named() -> None:
@@ -253,90 +273,131 @@ class Engine:
 
         self._patience.run(named, progress)
 
-    def _request(self, state: _State, position: int, start: int, end: int) -> Reader:
-        """Ask for bytes from `position` to `end`. Raises LoadError(Changed) when the file is not what was planned."""
+    def _request(self, state: _State, position: int, end: int) -> Reader:
+        """Ask for the bytes from `position` on. Raises LoadError(Changed) when the file is not what was planned."""
         file = state.file
         if file.url.startswith("file:"):
             stream = open(unquote(urlsplit(file.url).path), "rb", buffering=0)  # noqa: SIM115  # closed by who reads it
             stream.seek(position)
             return stream
         headers: dict[str, str] = {}
-        whole = (position, end) in ((0, file.size), (0, -1))
+        whole = (position, end) in ((0, file.size), (0, _UNKNOWN))
         if not whole:
             headers["Range"] = f"bytes={position}-{end - 1}"
         if file.etag:
             headers["If-Match"] = file.etag
         answer = self._transport.get(file.url, headers, file.by)
-        etag = answer.headers.get("etag", "")
-        modified = answer.headers.get("last-modified", "")
-        state.modified = state.modified or modified
-        total = answer.headers.get("content-range", "").rpartition("/")[2]
-        length = answer.headers.get("content-length", "")
-        changed = (
-            (file.etag and etag and etag != file.etag)
-            or (modified and modified != state.modified)
-            or (total.isdigit() and file.size >= 0 and int(total) != file.size)
-            or (whole and length.isdigit() and file.size >= 0 and int(length) != file.size)
-        )
-        if changed:
-            self._transport.close()
+        if self._changed(state, answer.headers, whole):
             raise LoadError(Code.CHANGED, f"{file.path} was changed in the store while it was read", file=file.path)
         if not whole and answer.status != 206:
-            self._transport.close()
             raise LoadError(Code.SERVER_ERROR, f"the server answered {answer.status} to a request for a part")
         return answer.body
 
-    def _write(self, fd: int, data: memoryview, position: int, file: File) -> None:
-        try:
-            while len(data):
-                count = os.pwrite(fd, data, position)
-                data, position = data[count:], position + count
-        except OSError as error:
-            raise storage_failure(error, file.path) from None
+    def _changed(self, state: _State, headers: Mapping[str, str], whole: bool) -> bool:
+        """Tell whether an answer is about another state of the file than the plan, or than an earlier answer."""
+        file = state.file
+        etag, modified = headers.get("etag", ""), headers.get("last-modified", "")
+        if (file.etag and etag and etag != file.etag) or (state.modified and modified != state.modified):
+            return True
+        state.modified = modified
+        told = headers.get("content-length", "") if whole else headers.get("content-range", "").rpartition("/")[2]
+        return file.size >= 0 and told.isdecimal() and int(told) != file.size
 
-    def _finish(self, part: Part, state: _State, position: int, fd: int, buffer: memoryview) -> None:
-        _, start, _ = part
-        with state.lock:
-            state.done[start] = position
-        self._hash_on(state, fd, buffer)
-        with state.lock:
-            state.missing.discard(start)
-            last = not state.missing
-        if last:
-            self._hash_on(state, fd, buffer, wait=True)
-            self._verify(state)
-        self._journal.add(part)
+    def _finish(self, state: _State, part: tuple[int, int], position: int, fd: int) -> None:
+        """Write down that a part is there, and when it was the last of its file, that the file is."""
+        state.done[part[0]] = position
+        self._journal.add((state.index, *part))
+        self._hash_on(state, fd)
         with self._lock:
-            self._files_done += last
-            self._left -= 1
-        if not self._left or self.received - self._progressed >= self._total / 20:
-            self._progressed = self.received
+            state.left -= 1
+            last = not state.left
+        if last:
+            if state.size != os.fstat(fd).st_size:
+                os.ftruncate(fd, state.size)
+            self._hash_on(state, fd, wait=True)
+            if not self._verified(state):
+                self._events.put(None)
+                return
+            with self._lock:
+                self._left -= 1
+        if not self._left or self.received - self._told >= self._total / 20:
             self._events.put(None)
 
-    _progressed = 0
-
-    def _hash_on(self, state: _State, fd: int, buffer: memoryview, *, wait: bool = False) -> None:
-        """Hash what is contiguous so far: one worker at a time, behind the writes, out of the page cache."""
-        if state.sha256 is None:
-            return
-        while state.hashed in state.done and state.hashed < state.size:
+    def _hash_on(self, state: _State, fd: int, *, wait: bool = False) -> None:
+        """Hash what is there up to the first gap: one worker at a time, behind the writes, out of the page cache."""
+        while state.hashing and state.hashed < state.size and state.hashed in state.done:
             if not state.lock.acquire(blocking=wait):
                 return
             try:
                 end = state.done.get(state.hashed, 0)
-                while state.hashed < end:
-                    count = os.preadv(fd, [buffer[: min(BUFFER, end - state.hashed)]], state.hashed)
-                    state.sha256.update(buffer[:count])
-                    state.hashed += count
+                if end > state.hashed:
+                    # Mapped and not read: no copy. A part begins on a page.
+                    with mmap.mmap(fd, end - state.hashed, prot=mmap.PROT_READ, offset=state.hashed) as data:
+                        state.sha256.update(data)
+                    state.hashed = end
             finally:
                 state.lock.release()
 
-    def _verify(self, state: _State) -> None:
+    def _verified(self, state: _State) -> bool:
+        """Tell whether a file is what its publisher says; if not, have it read again. Raises LoadError(Corrupted)."""
         wanted = state.file.sha256
-        if wanted and state.sha256 is not None and state.sha256.hexdigest() != wanted:
-            raise LoadError(
-                Code.CORRUPTED, f"{state.file.path} does not hash to what its publisher says", file=state.file.path
-            )
+        if not wanted or state.sha256.hexdigest() == wanted:
+            return True
+        failure = LoadError(
+            Code.CORRUPTED, f"{state.file.path} does not hash to what its publisher says", file=state.file.path
+        )
+        if state.retried:
+            raise failure
+        self._report.retry(failure, 1, 0.0)
+        with self._lock:
+            state.retried = True
+            state.reset(frozenset())
+            self._waiting.append(state)
+        return False
+
+
+@dataclass(slots=True)
+class _Task:
+    """A part that is being read into `fd`, up to `position` so far; `hashes`: its reader holds the file's hash."""
+
+    state: _State
+    start: int
+    end: int
+    slot: int
+    fd: int
+    hashes: bool
+    position: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.position = self.start
+
+
+class _Opened:
+    """A file of the model, open for reading and writing for as long as the block lasts; never through a link."""
+
+    def __init__(self, folder: Path, file: File) -> None:
+        self._path = folder / file.path
+        self._file = file
+
+    def __enter__(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            self._fd = os.open(self._path, flags, 0o644)
+        except OSError as error:
+            raise storage_failure(error, self._file.path) from None
+        return self._fd
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+def _write(fd: int, data: memoryview, position: int, file: File) -> None:
+    try:
+        while data:
+            count = os.pwrite(fd, data, position)
+            data, position = data[count:], position + count
+    except OSError as error:
+        raise storage_failure(error, file.path) from None
 
 
 def storage_failure(error: OSError, file: str = "") -> LoadError:

@@ -15,7 +15,7 @@ from model_loader.model import File
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 Part = tuple[int, int, int]
-"""File's index in the plan, first byte, byte after the last."""
+"""File's index in the plan, first byte, byte after the last (-1: the file's end, whatever its size)."""
 
 
 def boot() -> str:

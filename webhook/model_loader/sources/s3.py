@@ -179,7 +179,6 @@ def _object(bucket: Bucket, key: str, context: Context, refused: LoadError | Non
         if failure.code is Code.NOT_FOUND:
             return None
         raise refused or failure from None
-    answer.body.read()
     return File(
         path=safe_path(key.rpartition("/")[2]),
         url=bucket.url(key),

@@ -53,10 +53,8 @@ def list_files(uri: str, context: Context) -> Listing:
     size = (
         answer.headers.get("content-range", "").rpartition("/")[2] if ranged else answer.headers.get("content-length")
     )
-    if not ranged:
-        context.transport.close()
-    else:
-        answer.body.read()
+    if ranged:
+        answer.body.read(1)
     known = int(size) if size and size.isdigit() else -1
     file = File(
         path=name,
