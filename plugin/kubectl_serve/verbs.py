@@ -29,6 +29,7 @@ VERBS = (
         "Show offline what becomes of a Deployment, or why it is refused",
         online=False,
     ),
+    Verb("Look ahead", "convert", "-f FILE", "Turn KServe's InferenceServices into Deployments, offline", online=False),
     Verb("Set up a cluster", "install", "", "Install kubectl-serve into the cluster, or update it"),
     Verb("Set up a cluster", "uninstall", "", "Remove kubectl-serve from the cluster; what is served goes on"),
     Verb("About", "version", "", "Print the version of this command, and of the cluster's part"),

@@ -1,0 +1,71 @@
+"""``kubectl serve convert``: KServe's InferenceServices to annotated Deployments, offline."""
+
+from argparse import Namespace
+from typing import NamedTuple
+
+from kubectl_serve import convert, documents, manifests, options
+from kubectl_serve.convert import Converted, Note
+from kubectl_serve.errors import UsageError
+from kubectl_serve.streams import Streams
+from serve_core.facts import PlatformFacts
+from serve_core.json import JsonObject
+
+EXAMPLES = """\
+  kubectl serve convert -f iris.yaml
+  kubectl get inferenceservices -o yaml | kubectl serve convert -f - > deployments.yaml
+  kubectl serve convert -f iris.yaml -o json | jq .notes"""
+
+
+def configure(parser: options.Parser) -> None:
+    parser.add_argument(
+        "-f", "--filename", metavar="FILE", action="append", default=[], help="file, directory or - for standard input"
+    )
+    parser.switch("-R", "--recursive", help="look into the directories of a directory as well")
+    options.output(parser, "yaml", "json")
+
+
+def run(args: Namespace, streams: Streams) -> int:
+    if not args.filename:
+        raise UsageError("there is no -f.", "Name a file, a directory, or - for standard input.")
+    found = [document.object for document in documents.read(args.filename, streams, recursive=args.recursive)]
+    kserves = [each for each in found if str(each.get("apiVersion")).startswith(f"{convert.GROUP}/")]
+    facts = manifests.default_facts()
+    results = [(_title(each), _converted(each, facts)) for each in kserves]
+    notes = [_Told(title, note.path, note.sentence) for title, result in results for note in _notes(result)]
+    for told in notes:
+        streams.note(f"{told.object}: {told.path}: {told.message}")
+    if len(kserves) < len(found):
+        streams.note(f"{len(found) - len(kserves)} of {len(found)} objects are not KServe's and passed over")
+    deployments = [result.deployment for _, result in results if result.deployment is not None]
+    if args.output == "json":
+        document = {**documents.as_list(deployments), "notes": [told._asdict() for told in notes]}
+        streams.stdout.write(documents.to_json(document))
+    elif deployments:
+        streams.stdout.write(documents.to_yaml(deployments))
+    return 1 if any(result.deployment is None or result.problems for _, result in results) else 0
+
+
+class _Told(NamedTuple):
+    object: str
+    path: str
+    message: str
+
+
+def _converted(manifest: JsonObject, facts: PlatformFacts) -> Converted:
+    kind, version = str(manifest.get("kind")), str(manifest.get("apiVersion"))
+    if (version, kind) != (convert.VERSION, convert.KIND):
+        return Converted(None, (Note("kind", f"{kind} of {version} has no equivalent."),))
+    return convert.convert(manifest, facts)
+
+
+def _notes(result: Converted) -> list[Note]:
+    refusals = [
+        Note(each.path, f"refused as it stands: {each.message} {each.hint}".rstrip()) for each in result.problems
+    ]
+    return [*result.notes, *refusals]
+
+
+def _title(manifest: JsonObject) -> str:
+    metadata = manifest.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    return f"{str(manifest.get('kind')).lower()}/{name or '<unknown>'}"
