@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from serve_core.handover import is_back
 from serve_core.json import JsonObject
 from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, LOADER_CONTAINER
-from serve_core.reasons import condition_message
 from serve_webhook import pods
 from serve_webhook.pods import Finding
 
@@ -105,8 +104,8 @@ def model_loaded(progress: Progress) -> Condition:
 def _model_loaded(progress: Progress) -> Finding:
     reported = progress.reported
     if not _has_loader(progress.service):
-        return Finding("True", "NotNeeded", condition_message("NotNeeded"))
-    loading = Finding("Unknown", "Loading", condition_message("Loading"))
+        return Finding("True", "NotNeeded", pods.sentence("NotNeeded"))
+    loading = Finding("Unknown", "Loading", pods.sentence("Loading"))
     if not progress.settled:
         return _again(reported) if reported else loading
     findings = [pods.loading(pod, progress.lines.get(_name(pod), {}), progress.name) for pod in progress.own_pods]
@@ -120,7 +119,7 @@ def _model_loaded(progress: Progress) -> Finding:
     if is_ready and reported and progress.reported_revision == progress.ready:
         return _again(reported)
     if is_ready and progress.ready:
-        return Finding("True", "Loaded", condition_message("Loaded"))
+        return Finding("True", "Loaded", pods.sentence("Loaded"))
     if progress.knative("ConfigurationsReady").get("status") == "False" and reported and reported.status == "False":
         return _again(reported)
     return loading
@@ -142,27 +141,27 @@ def ready(progress: Progress, loaded: Condition) -> Condition:
 
 def _ready(progress: Progress, loaded: Condition) -> Finding:
     if not progress.settled:
-        return Finding("Unknown", "Progressing", condition_message("Progressing"))
+        return Finding("Unknown", "Progressing", pods.sentence("Progressing"))
     if loaded.status == "False":
         return Finding("False", "ModelNotLoaded", loaded.message + _still_serving(progress))
     overall, revision = progress.knative("Ready"), progress.knative("ConfigurationsReady")
     if overall.get("status") == "True":
-        return Finding("True", "Ready", condition_message("Ready") + (f" URL: {progress.url}" if progress.url else ""))
+        return Finding("True", "Ready", pods.sentence("Ready") + (f" URL: {progress.url}" if progress.url else ""))
     trouble = next(filter(None, (pods.serving(pod, progress.name) for pod in progress.own_pods)), None)
     if trouble or revision.get("status") == "False":
         details = trouble.message if trouble else _knative_says(revision)
-        message = f"{condition_message('RevisionFailed', name=progress.name)} {details}"
+        message = f"{pods.sentence('RevisionFailed', name=progress.name)} {details}"
         return Finding("False", "RevisionFailed", message + _still_serving(progress))
     if overall.get("status") == "False":
-        message = f"{condition_message('ServiceNotReady', name=progress.name)} {_knative_says(overall)}"
+        message = f"{pods.sentence('ServiceNotReady', name=progress.name)} {_knative_says(overall)}"
         return Finding("False", "ServiceNotReady", message + _still_serving(progress))
     details = loaded.message if loaded.status != "True" else _knative_says(overall)
-    return Finding("Unknown", "Progressing", f"{condition_message('Progressing')} {details}".strip())
+    return Finding("Unknown", "Progressing", f"{pods.sentence('Progressing')} {details}".strip())
 
 
 def said(kind: str, status: str, code: str) -> Condition:
     """A condition that has nothing to add to its reason."""
-    return Condition(kind, *_parts(Finding(status, code, condition_message(code))))
+    return Condition(kind, *_parts(Finding(status, code, pods.sentence(code))))
 
 
 def plain_loaded(deployment: JsonObject, its_pods: Sequence[JsonObject], lines: Mapping[str, JsonObject]) -> Condition:
@@ -187,7 +186,7 @@ def plain_ready(deployment: JsonObject, its_pods: Sequence[JsonObject], loaded: 
     stuck = stored(deployment, "Progressing")
     if trouble or (stuck and stuck.status == "False"):
         details = trouble.message if trouble else stuck.message if stuck else ""
-        message = f"{condition_message('RevisionFailed', name=name)} {details}"
+        message = f"{pods.sentence('RevisionFailed', name=name)} {details}"
         return Condition(CONDITION_READY, *_parts(Finding("False", "RevisionFailed", message)))
     return Condition(CONDITION_READY, "Unknown", "Progressing", "Waiting for the Deployment's pods.")
 
@@ -210,8 +209,7 @@ def _knative_says(condition: JsonObject) -> str:
 
 
 def _parts(finding: Finding) -> tuple[str, str, str]:
-    message = finding.message[:1].upper() + finding.message[1:]
-    return finding.status, finding.code, message[:LONGEST]
+    return finding.status, finding.code, finding.message[:LONGEST]
 
 
 def _name(pod: JsonObject) -> str:

@@ -1,12 +1,23 @@
 """What the server counts, for Prometheus."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+import math
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 
 
 class Metrics:
     """One registry of one server; every name starts with ``kubectl_serve_``."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self.reviews = Counter(
@@ -49,9 +60,10 @@ class Metrics:
         )
         self.certificate_trusted = Gauge(
             "kubectl_serve_certificate_trusted",
-            "1 if the API server's bundles verify the serving certificate, as the leader sees it.",
+            "1 if the API server's bundles verify the serving certificate; the leader's, elsewhere not a number.",
             registry=self._registry,
         )
+        self.certificate_trusted.set(math.nan)
         self.settings_valid = Gauge(
             "kubectl_serve_settings_valid",
             "0 while the mounted settings or runtimes are broken and older ones are in use.",

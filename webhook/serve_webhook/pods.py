@@ -117,6 +117,12 @@ def serving(pod: JsonObject, name: str) -> Finding | None:
     return None
 
 
+def sentence(code: str, **words: str) -> str:
+    """The catalogue's sentence and hint, as a message begins."""
+    text = condition_message(code, **words)
+    return text[:1].upper() + text[1:]
+
+
 def _loader_status(pod: JsonObject) -> JsonObject:
     statuses = (pod.get("status") or {}).get("initContainerStatuses") or []
     found: JsonObject = next((status for status in statuses if status["name"] == LOADER_CONTAINER), {})
@@ -137,7 +143,7 @@ def _running(line: JsonObject, before: JsonObject | None, name: str) -> Finding:
     if event in ("plan", "progress"):
         return Finding("Unknown", "Loading", _progress(line))
     # It has just started: what ended the run before is still the best that is known.
-    return _ended(before, name) if before else Finding("Unknown", "Loading", condition_message("Loading"))
+    return _ended(before, name) if before else Finding("Unknown", "Loading", sentence("Loading"))
 
 
 def _ended(terminated: JsonObject, name: str) -> Finding:
@@ -161,17 +167,17 @@ def _said(words: Mapping[str, object], status: str, name: str) -> Finding:
     if reason is None or reason.kind is not Kind.CONDITION:
         return _finding(status, "LoaderCrashed", {"message": message}, name=name)
     if not message:
-        return Finding(status, code, condition_message(code))
-    return Finding(status, code, f"{_sentence(message)} {words.get('hint') or reason.hint}".strip()[:LONGEST])
+        return Finding(status, code, sentence(code))
+    return Finding(status, code, f"{_stopped(message)} {words.get('hint') or reason.hint}".strip()[:LONGEST])
 
 
 def _finding(status: str, code: str, said: Mapping[str, object], **words: str) -> Finding:
     """A code of ours, with what the kubelet or the scheduler says about it."""
     detail = " ".join(str(said.get("message") or "").split())[:LONGEST]
-    return Finding(status, code, f"{condition_message(code, **words)} {detail}".strip())
+    return Finding(status, code, f"{sentence(code, **words)} {detail}".strip())
 
 
-def _sentence(text: str) -> str:
+def _stopped(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else text + "."
 
 
@@ -188,14 +194,14 @@ def _progress(line: JsonObject) -> str:
     if line.get("event") == "plan":
         done, total = 0, done
     if not isinstance(done, int) or not isinstance(total, int) or total <= 0:
-        return condition_message("Loading")
+        return sentence("Loading")
     return f"Downloaded {_size(done)} of {_size(total)} ({100 * done // total} %)."
 
 
 def _loaded(words: JsonObject) -> str:
     size, files, seconds = words.get("bytes"), words.get("files"), words.get("seconds")
     if not isinstance(size, int) or not isinstance(files, int) or not isinstance(seconds, int | float):
-        return condition_message("Loaded")
+        return sentence("Loaded")
     return f"Downloaded {_size(size)} in {files} file{'' if files == 1 else 's'} in {seconds:.1f} s."
 
 

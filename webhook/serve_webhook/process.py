@@ -5,6 +5,7 @@ Every replica answers reviews; one of them, by the Lease, also keeps the certifi
 
 import asyncio
 import logging
+import math
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -141,6 +142,7 @@ class Replica:
         finally:
             self._reconciler = None
             self._metrics.leading.set(0)
+            self._metrics.certificate_trusted.set(math.nan)
 
     def _facts(self) -> PlatformFacts:
         features = self._features.get(*FEATURES) or {}

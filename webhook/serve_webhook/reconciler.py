@@ -14,7 +14,6 @@ from typing import NoReturn
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
 from serve_core.names import CONDITION_READY, LOADER_CONTAINER, SERVED_LABEL
-from serve_core.reasons import condition_message
 from serve_core.verdict import Verdict, render_stored
 from serve_webhook import planning, pods
 from serve_webhook.api import (
@@ -301,5 +300,4 @@ def _fault(wanted: JsonObject, error: ApiError) -> Condition:
         status, code = "Unknown", "Progressing"
     elif isinstance(error, NotFoundError) and owned_resource(wanted) is KNATIVE_SERVICES:
         code = "KnativeMissing"
-    message = f"{condition_message(code)} {' '.join(error.message.split())}"
-    return Condition(CONDITION_READY, status, code, message[:1].upper() + message[1:])
+    return Condition(CONDITION_READY, status, code, f"{pods.sentence(code)} {' '.join(error.message.split())}")

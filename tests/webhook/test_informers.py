@@ -1,0 +1,139 @@
+"""Copies of the cluster's objects that follow it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from serve_core.names import DEPLOYMENT_LABEL
+from serve_webhook import informers
+from serve_webhook.api import DEPLOYMENTS, KNATIVE_SERVICES, NotFoundError, UnavailableError
+from serve_webhook.informers import Index, Informer
+from webhook_api import MemoryApi
+
+
+def manifest(name: str, owner: str = "", **spec: Any) -> dict[str, Any]:
+    labels = {DEPLOYMENT_LABEL: owner} if owner else {}
+    return DEPLOYMENTS.identity("default", name) | {
+        "metadata": {"name": name, "namespace": "default", "labels": labels, "managedFields": [{"manager": "kubectl"}]},
+        "spec": spec,
+    }
+
+
+@asynccontextmanager
+async def running(informer: Informer) -> AsyncIterator[None]:
+    task = asyncio.create_task(informer.run())
+    try:
+        async with asyncio.timeout(5):
+            await informer.synced.wait()
+            yield
+    finally:
+        task.cancel()
+
+
+async def until(informer: Informer, condition: Callable[[], bool]) -> None:
+    changed = asyncio.Event()
+    stop = informer.subscribe(lambda _old, _new: changed.set())
+    while not condition():
+        changed.clear()
+        await changed.wait()
+    stop()
+
+
+@pytest.fixture(autouse=True)
+def _no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(informers, "backoff", lambda _: 0.0)
+
+
+async def test_it_has_what_was_there_and_follows_what_comes(api: MemoryApi) -> None:
+    api.put(DEPLOYMENTS, manifest("old"))
+    informer = Informer(api, DEPLOYMENTS)
+    async with running(informer):
+        assert [found["metadata"]["name"] for found in informer] == ["old"]
+        api.put(DEPLOYMENTS, manifest("new"))
+        api.put(DEPLOYMENTS, manifest("old", replicas=2))
+        await until(informer, lambda: (informer.get("default", "old") or {}).get("spec") == {"replicas": 2})
+        api.remove(DEPLOYMENTS, "default", "new")
+        await until(informer, lambda: informer.get("default", "new") is None)
+
+
+async def test_what_nobody_reads_is_not_kept(api: MemoryApi) -> None:
+    api.put(DEPLOYMENTS, manifest("a"))
+    informer = Informer(api, DEPLOYMENTS)
+    async with running(informer):
+        assert "managedFields" not in (informer.get("default", "a") or {})["metadata"]
+
+
+async def test_a_watch_that_is_too_old_lists_again_and_tells_what_went_meanwhile(api: MemoryApi) -> None:
+    api.put(DEPLOYMENTS, manifest("stays"))
+    api.put(DEPLOYMENTS, manifest("goes"))
+    restarts: list[str] = []
+    informer = Informer(api, DEPLOYMENTS, restarted=restarts.append)
+    gone = []
+    informer.subscribe(lambda old, new: gone.append(old and old["metadata"]["name"]) if new is None else None)
+    async with running(informer):
+        del api.objects["deployments", "default", "goes"]  # unseen
+        api.forget_history()
+        await until(informer, lambda: informer.get("default", "goes") is None)
+    assert (gone, restarts) == (["goes"], ["deployments"])
+
+
+async def test_the_api_server_may_be_away_at_the_start(api: MemoryApi) -> None:
+    api.failures["list deployments"] = UnavailableError("not yet")
+    informer = Informer(api, DEPLOYMENTS)
+    task = asyncio.create_task(informer.run())
+    await asyncio.sleep(0)
+    assert not informer.synced.is_set()
+    del api.failures["list deployments"]
+    async with asyncio.timeout(5):
+        await informer.synced.wait()
+    task.cancel()
+
+
+async def test_a_kind_that_the_cluster_lacks_counts_as_none(api: MemoryApi) -> None:
+    api.failures["list services"] = NotFoundError("no such resource")
+    informer = Informer(api, KNATIVE_SERVICES, optional=True)
+    async with running(informer):
+        assert list(informer) == []
+
+
+async def test_the_answer_to_a_write_counts_at_once_and_an_older_event_not_any_more(api: MemoryApi) -> None:
+    api.put(DEPLOYMENTS, manifest("a", replicas=1))
+    informer = Informer(api, DEPLOYMENTS)
+    async with running(informer):
+        api.put(DEPLOYMENTS, manifest("a", replicas=2))
+        newest = api.put(DEPLOYMENTS, manifest("a", replicas=3))
+        informer.remember(newest)
+        seen = []
+        informer.subscribe(lambda _old, new: seen.append((new or {}).get("spec")))
+        api.put(DEPLOYMENTS, manifest("b"))
+        await until(informer, lambda: informer.get("default", "b") is not None)
+        assert {"replicas": 2} not in seen
+        assert (informer.get("default", "a") or {})["spec"] == {"replicas": 3}
+
+
+async def test_an_answer_that_comes_after_the_deletion_revives_nothing(api: MemoryApi) -> None:
+    answer = api.put(DEPLOYMENTS, manifest("a"))
+    informer = Informer(api, DEPLOYMENTS)
+    async with running(informer):
+        api.remove(DEPLOYMENTS, "default", "a")
+        await until(informer, lambda: informer.get("default", "a") is None)
+        informer.remember(answer)
+        assert informer.get("default", "a") is None
+
+
+async def test_an_index_finds_objects_by_their_deployment(api: MemoryApi) -> None:
+    api.put(DEPLOYMENTS, manifest("one", owner="iris"))
+    informer = Informer(api, DEPLOYMENTS)
+    told: list[tuple[str, str]] = []
+    async with running(informer):
+        index = Index(informer, told.append)
+        assert [found["metadata"]["name"] for found in index.of(("default", "iris"))] == ["one"]
+        api.put(DEPLOYMENTS, manifest("one", owner="wine"))
+        await until(informer, lambda: bool(index.of(("default", "wine"))))
+        assert index.of(("default", "iris")) == ()
+        api.remove(DEPLOYMENTS, "default", "one")
+        await until(informer, lambda: not index.of(("default", "wine")))
+    assert told == [("default", name) for name in ("iris", "iris", "wine", "wine")]

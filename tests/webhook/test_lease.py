@@ -1,0 +1,109 @@
+"""Who leads."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import pytest
+
+from serve_core.names import NAMESPACE
+from serve_webhook.api import LEASES, UnavailableError
+from serve_webhook.lease import NAME, Election, Timing
+from webhook_api import MemoryApi
+
+QUICK = Timing(duration=1, give_up=0.2, retry=0.02)
+
+
+class Work:
+    """Notes when it runs."""
+
+    def __init__(self) -> None:
+        self.started = asyncio.Event()
+        self.ended = asyncio.Event()
+
+    async def __call__(self) -> None:
+        self.started.set()
+        self.ended.clear()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.started.clear()
+            self.ended.set()
+
+
+@asynccontextmanager
+async def candidate(
+    api: MemoryApi, name: str, work: Callable[[], Awaitable[None]]
+) -> AsyncIterator[asyncio.Task[None]]:
+    election = Election(api, name, lambda: datetime.now(UTC), timing=QUICK)
+    task = asyncio.create_task(election.campaign(work))
+    try:
+        async with asyncio.timeout(10):
+            yield task
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def holder(api: MemoryApi) -> str:
+    return str(api.objects["leases", NAMESPACE, NAME]["spec"]["holderIdentity"])
+
+
+async def test_one_of_two_leads_and_the_other_takes_over_when_it_leaves(api: MemoryApi) -> None:
+    one, two = Work(), Work()
+    async with candidate(api, "two", two):
+        async with candidate(api, "one", one):
+            await asyncio.wait(
+                {asyncio.create_task(one.started.wait()), asyncio.create_task(two.started.wait())},
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            assert one.started.is_set() != two.started.is_set()
+        # The one that left has given the Lease back, so the other need not wait for it to run out.
+        async with asyncio.timeout(0.5):
+            await two.started.wait()
+    assert holder(api) == ""
+
+
+async def test_a_lease_whose_holder_says_nothing_runs_out(api: MemoryApi) -> None:
+    spec = {"holderIdentity": "dead", "leaseDurationSeconds": 1, "renewTime": "2020-01-01T00:00:00.000000Z"}
+    api.put(LEASES, LEASES.identity(NAMESPACE, NAME) | {"spec": spec})
+    work, start = Work(), asyncio.get_running_loop().time()
+    async with candidate(api, "alive", work):
+        await work.started.wait()
+        # Its time counts from when we first saw it: the holder's clock may be wrong.
+        assert asyncio.get_running_loop().time() - start >= 0.9
+        assert holder(api) == "alive"
+
+
+async def test_who_cannot_renew_stops_before_anybody_else_may_start(api: MemoryApi) -> None:
+    work = Work()
+    async with candidate(api, "one", work):
+        await work.started.wait()
+        start = asyncio.get_running_loop().time()
+        for verb in ("get", "replace"):
+            api.failures[f"{verb} leases"] = UnavailableError("away")
+        await work.ended.wait()
+        assert asyncio.get_running_loop().time() - start < QUICK.duration
+        api.failures.clear()
+        await work.started.wait()
+
+
+async def test_a_lease_that_was_taken_away_ends_the_work_at_once(api: MemoryApi) -> None:
+    work = Work()
+    async with candidate(api, "one", work):
+        await work.started.wait()
+        stolen = await api.get(LEASES, NAMESPACE, NAME)
+        stolen["spec"]["holderIdentity"] = "thief"
+        api.put(LEASES, stolen)
+        await work.ended.wait()
+        assert holder(api) == "thief"
+
+
+async def test_the_works_own_failure_is_not_swallowed(api: MemoryApi) -> None:
+    async def broken() -> None:
+        raise RuntimeError("oops")
+
+    async with candidate(api, "one", broken) as task:
+        with pytest.raises(RuntimeError, match="oops"):
+            await task

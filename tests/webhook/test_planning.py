@@ -1,0 +1,369 @@
+"""What is done about one Deployment, from what was observed: no cluster, no clock."""
+
+import copy
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from serve_core import annotations
+from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY
+from serve_core.reasons import problem
+from serve_core.verdict import Verdict
+from serve_webhook import planning
+from serve_webhook.conditions import Condition
+from serve_webhook.planning import Annotate, Applied, Apply, Delete, Merge, Observed, SetConditions, change, identity
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+OWNER = {"kind": "Deployment", "name": "iris", "uid": "d-1", "controller": True}
+LOADER = {"name": "model-loader", "image": "loader:1"}
+
+
+def deployment(
+    *, replicas: int = 0, generation: int = 4, notes: Any = None, conditions: Any = (), **status: Any
+) -> Any:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": "iris",
+            "namespace": "default",
+            "uid": "d-1",
+            "generation": generation,
+            "resourceVersion": "10",
+            "labels": {"kubectl-serve.dev/served": "true"},
+            "annotations": {annotations.MODEL: "https://example.com/model.joblib", **(notes or {})},
+        },
+        "spec": {"replicas": replicas, "template": {"spec": {"containers": [], "initContainers": [LOADER]}}},
+        "status": {"conditions": list(conditions), **status},
+    }
+
+
+WANTED: Any = {
+    "apiVersion": "serving.knative.dev/v1",
+    "kind": "Service",
+    "metadata": {"name": "iris", "namespace": "default", "labels": {"kubectl-serve.dev/deployment": "iris"}},
+    "spec": {"template": {"spec": {"containers": [{"image": "server:1"}], "initContainers": [LOADER]}}},
+}
+EXTRA: Any = {
+    "apiVersion": "serving.knative.dev/v1beta1",
+    "kind": "DomainMapping",
+    "metadata": {"name": "iris.example.com", "namespace": "default"},
+    "spec": {},
+}
+
+
+def live(
+    ready: str = "True",
+    *,
+    latest: str = "iris-00001",
+    serving: str = "iris-00001",
+    generation: int = 1,
+    observed: int = 1,
+    owner: Any = OWNER,
+    configuration: str | None = None,
+    message: str = "",
+) -> Any:
+    made = copy.deepcopy(WANTED)
+    made["metadata"] |= {"uid": "s-1", "generation": generation, "ownerReferences": [owner] if owner else []}
+    made["metadata"]["annotations"] = {"serving.knative.dev/creator": "somebody"}
+    made["status"] = {
+        "observedGeneration": observed,
+        "latestCreatedRevisionName": latest,
+        "latestReadyRevisionName": serving,
+        "url": "http://iris.default.example.com",
+        "conditions": [
+            {"type": "Ready", "status": ready, "message": message},
+            {"type": "ConfigurationsReady", "status": configuration or ready, "message": message},
+        ],
+    }
+    return made
+
+
+def observed(
+    of: Any = None, service: Any = None, *, verdict: Verdict | None = None, applied: bool = True, **more: Any
+) -> Observed:
+    state = Observed(
+        of or deployment(),
+        verdict or Verdict(service=WANTED),
+        {identity(service): service} if service else {},
+        **more,
+    )
+    if not (service and applied):
+        return state
+    first = change(state, WANTED)
+    fingerprint = first.fingerprint if first else ""
+    return Observed(
+        state.deployment,
+        state.verdict,
+        state.live,
+        applied={identity(service): Applied(fingerprint, "s-1", service["metadata"]["generation"])},
+        **more,
+    )
+
+
+def conditions_of(state: Observed) -> dict[str, Condition]:
+    for action in planning.report(state, NOW):
+        if isinstance(action, SetConditions):
+            return {
+                entry["type"]: Condition(entry["type"], entry["status"], entry["reason"], entry["message"])
+                for entry in action.entries
+            }
+    return {}
+
+
+def ready(state: Observed) -> Condition:
+    return conditions_of(state)[CONDITION_READY]
+
+
+def loaded(state: Observed) -> Condition:
+    return conditions_of(state)[CONDITION_MODEL_LOADED]
+
+
+def notes_of(state: Observed) -> dict[str, str]:
+    return next((dict(a.annotations) for a in planning.report(state, NOW) if isinstance(a, Annotate)), {})
+
+
+def settled(**more: Any) -> Any:
+    """A Deployment on which everything is said already."""
+    first = observed(service=live())
+    notes, entries = (
+        notes_of(first),
+        next(a for a in planning.report(first, NOW) if isinstance(a, SetConditions)).entries,
+    )
+    return deployment(notes=notes, conditions=entries, generation=int(notes[annotations.OBSERVED_GENERATION]), **more)
+
+
+# The objects.
+
+
+def test_a_missing_service_is_applied_with_its_owner_and_without_force() -> None:
+    apply = change(observed(), WANTED)
+    assert apply is not None
+    assert apply.uid is None
+    (owner,) = apply.manifest["metadata"]["ownerReferences"]
+    assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == ("d-1", True, True)
+
+
+def test_nothing_is_written_where_nothing_changed_whatever_knative_fills_in() -> None:
+    assert change(observed(service=live()), WANTED) is None
+
+
+@pytest.mark.parametrize(
+    "drifted",
+    [
+        pytest.param(live(generation=2), id="its spec"),
+        pytest.param(
+            live() | {"metadata": live()["metadata"] | {"labels": {}}},
+            id="its labels",
+        ),
+    ],
+)
+def test_what_somebody_changed_is_set_right(drifted: Any) -> None:
+    state = observed(service=drifted)
+    applied = {at: Applied(a.fingerprint, a.uid, 1) for at, a in state.applied.items()}
+    apply = change(Observed(state.deployment, state.verdict, state.live, applied=applied), WANTED)
+    assert isinstance(apply, Apply)
+    assert apply.uid == "s-1"
+
+
+def test_after_a_restart_it_is_applied_once_more() -> None:
+    assert change(observed(service=live(), applied=False), WANTED) is not None
+
+
+@pytest.mark.parametrize("owner", [None, OWNER | {"uid": "d-0"}, OWNER | {"controller": False}])
+def test_what_is_not_ours_is_not_touched_and_said(owner: Any) -> None:
+    state = observed(service=live(owner=owner))
+    assert change(state, WANTED) is None
+    assert planning.surplus(state) == ()
+    assert ready(state).reason == "NameTaken"
+
+
+def test_a_deployment_on_its_way_out_is_left_to_the_garbage_collector() -> None:
+    going = deployment()
+    going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    state = observed(going, live(), verdict=Verdict(service=WANTED))
+    assert change(state, WANTED) is None
+    assert planning.report(state, NOW) == ()
+    assert planning.surplus(state) == ()
+
+
+def test_an_extra_that_is_wanted_no_more_goes() -> None:
+    extra = EXTRA | {"metadata": EXTRA["metadata"] | {"uid": "m-1", "ownerReferences": [OWNER]}}
+    state = observed(service=live())
+    with_extra = Observed(state.deployment, state.verdict, {**state.live, identity(extra): extra})
+    assert planning.surplus(with_extra) == (Delete(extra),)
+    wanted = Observed(state.deployment, Verdict(service=WANTED, extras=(EXTRA,)), with_extra.live)
+    assert planning.surplus(wanted) == ()
+
+
+def test_the_knative_service_goes_only_when_the_deployments_own_pods_are_back() -> None:
+    unserved = Verdict()
+    starting = deployment(replicas=2, observedGeneration=4, updatedReplicas=2, availableReplicas=1)
+    assert planning.surplus(observed(starting, live(), verdict=unserved)) == ()
+    back = deployment(replicas=2, observedGeneration=4, updatedReplicas=2, availableReplicas=2)
+    assert [d.manifest["metadata"]["uid"] for d in planning.surplus(observed(back, live(), verdict=unserved))] == [
+        "s-1"
+    ]
+
+
+def test_a_refusal_deletes_nothing() -> None:
+    refused = Verdict(problems=(problem("Parked", "spec"),))
+    assert planning.surplus(observed(service=live(), verdict=refused)) == ()
+
+
+def test_the_release_takes_everything_of_ours_off() -> None:
+    actions = planning.release(settled())
+    assert isinstance(actions[0], SetConditions)
+    assert actions[0].entries == ()
+    assert isinstance(actions[1], Annotate)
+    assert not actions[1].annotations
+    assert isinstance(actions[2], Merge)
+    bare = deployment()
+    bare["metadata"]["labels"] = {}
+    assert planning.release(bare) == ()
+
+
+# What is said.
+
+
+def test_ready_with_url_revision_and_generation() -> None:
+    state = observed(service=live())
+    assert ready(state).status == "True"
+    assert notes_of(state) == {
+        annotations.URL: "http://iris.default.example.com",
+        annotations.READY_REVISION: "iris-00001",
+        annotations.PROMOTED: "iris-00001",
+        annotations.OBSERVED_GENERATION: "5",  # writing it makes the generation 5 of 4
+    }
+
+
+def test_nothing_is_said_twice() -> None:
+    assert planning.report(observed(settled(), live()), NOW) == ()
+
+
+def test_good_news_comes_after_the_annotations_and_bad_news_before() -> None:
+    good = planning.report(observed(service=live()), NOW)
+    bad = planning.report(observed(service=live("False")), NOW)
+    assert [type(action) for action in good] == [Annotate, SetConditions]
+    assert [type(action) for action in bad] == [SetConditions, Annotate]
+
+
+def test_the_time_of_transition_stays_while_the_status_does() -> None:
+    before = settled()
+    later = NOW.replace(hour=13)
+    service = live()
+    service["status"]["url"] = "http://elsewhere.example.com"
+    (conditions,) = (a for a in planning.report(observed(before, service), later) if isinstance(a, SetConditions))
+    entry = next(entry for entry in conditions.entries if entry["type"] == CONDITION_READY)
+    assert entry["lastUpdateTime"] == "2026-01-01T13:00:00Z"
+    assert entry["lastTransitionTime"] == "2026-01-01T12:00:00Z"
+    assert conditions.told == []
+
+
+def test_knatives_word_counts_only_for_the_present_generation() -> None:
+    assert ready(observed(settled(), live(generation=2, observed=1))).reason == "Progressing"
+
+
+def test_events_tell_what_went_well_or_wrong_not_what_goes_on() -> None:
+    def told(state: Observed) -> list[str]:
+        (action,) = (a for a in planning.report(state, NOW) if isinstance(a, SetConditions))
+        return [condition.reason for condition in action.told]
+
+    assert told(observed()) == []
+    assert told(observed(service=live())) == ["Loaded", "Ready"]
+    assert told(observed(service=live("False", serving="", message="no"))) == ["RevisionFailed"]
+
+
+def test_a_failing_download_is_the_cause_of_not_ready() -> None:
+    state = observed(service=live("Unknown", serving=""), pods=[loader_pod(11, "NotFound")])
+    assert (loaded(state).status, loaded(state).reason) == ("False", "NotFound")
+    assert (ready(state).status, ready(state).reason) == ("False", "ModelNotLoaded")
+    assert "goes on serving" not in ready(state).message
+
+
+def test_a_new_revision_that_fails_names_the_one_that_still_serves() -> None:
+    state = observed(settled(), live("Unknown", latest="iris-00002"), pods=[loader_pod(11, "NotFound", "iris-00002")])
+    assert (ready(state).status, ready(state).reason) == ("False", "ModelNotLoaded")
+    assert "Revision iris-00001 goes on serving." in ready(state).message
+    failed = observed(settled(), live("False", latest="iris-00002", message="crash"))
+    assert ready(failed).reason == "RevisionFailed"
+    assert "crash" in ready(failed).message
+    assert "Revision iris-00001 goes on serving." in ready(failed).message
+
+
+def test_a_route_that_fails_is_the_services_fault() -> None:
+    state = observed(service=live("False", configuration="True", message="no certificate"))
+    assert ready(state).reason == "ServiceNotReady"
+    assert "no certificate" in ready(state).message
+
+
+def test_after_the_scale_to_zero_what_was_said_stays() -> None:
+    said = Condition(CONDITION_MODEL_LOADED, "True", "Loaded", "Downloaded 8 B in 1 file in 0.0 s.")
+    before = settled()
+    next(c for c in before["status"]["conditions"] if c["type"] == said.type)["message"] = said.message
+    assert planning.report(observed(before, live()), NOW) == ()
+
+
+def test_a_pod_that_wakes_up_says_nothing_against_a_loaded_model() -> None:
+    waking = observed(settled(), live(), pods=[loader_pod(None, "")])
+    assert planning.report(waking, NOW) == ()
+
+
+def test_a_cold_start_that_fails_is_told() -> None:
+    assert ready(observed(settled(), live(), pods=[loader_pod(11, "NotFound")])).reason == "ModelNotLoaded"
+
+
+def test_one_pod_with_the_model_is_enough() -> None:
+    both = [loader_pod(11, "NotFound"), loader_pod(0, "Loaded", name="b")]
+    assert loaded(observed(service=live(), pods=both)).status == "True"
+
+
+def test_a_model_in_a_claim_needs_no_loader() -> None:
+    service = live()
+    del service["spec"]["template"]["spec"]["initContainers"]
+    assert loaded(observed(service=service)).reason == "NotNeeded"
+
+
+def test_a_stored_deployment_that_cannot_be_rendered_says_why_and_is_not_parked() -> None:
+    refused = Verdict(problems=(problem("FeatureDisabled", "spec", flag="f", state="disabled"),))
+    state = observed(deployment(replicas=2), verdict=refused)
+    assert ready(state).reason == "FeatureDisabled"
+    assert not any(isinstance(action, Merge) for action in planning.report(state, NOW))
+
+
+def test_what_was_scaled_past_the_webhook_is_parked_again() -> None:
+    (action,) = planning.report(observed(deployment(replicas=3), live()), NOW)
+    assert action == Merge({"spec": {"replicas": 0}}, "park")
+
+
+@pytest.mark.parametrize(("status", "handed_over"), [("Unknown", False), ("True", True)])
+def test_a_running_deployment_keeps_its_pods_until_knative_is_ready(status: str, handed_over: bool) -> None:
+    running = deployment(replicas=3, notes={annotations.HANDOVER: "to-knative"})
+    actions = planning.report(observed(running, live(status)), NOW)
+    assert [a.why for a in actions if isinstance(a, Merge)] == (["handover"] if handed_over else [])
+
+
+def test_a_fault_of_the_apply_is_what_ready_says() -> None:
+    fault = Condition(CONDITION_READY, "False", "NotAccepted", "no")
+    state = observed()
+    assert ready(Observed(state.deployment, state.verdict, fault=fault)) == fault
+
+
+def test_a_deployment_that_runs_its_pods_itself_is_ready_with_all_of_them() -> None:
+    plain = Verdict(extras=({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "iris"}},))
+    waiting = Observed(deployment(replicas=2, observedGeneration=4, updatedReplicas=2), plain)
+    assert ready(waiting).reason == "Progressing"
+    there = deployment(replicas=2, observedGeneration=4, updatedReplicas=2, availableReplicas=2)
+    assert ready(Observed(there, plain)).status == "True"
+    assert notes_of(Observed(there, plain))[annotations.URL] == "http://iris.default.svc"
+
+
+def loader_pod(exit_code: int | None, code: str, revision: str = "iris-00001", name: str = "a") -> Any:
+    message = json.dumps({"code": code, "message": "what happened", "hint": "what to do"})
+    state = {"running": {}} if exit_code is None else {"terminated": {"exitCode": exit_code, "message": message}}
+    return {
+        "metadata": {"name": name, "labels": {"serving.knative.dev/revision": revision}},
+        "status": {"initContainerStatuses": [{"name": "model-loader", "state": state}]},
+    }

@@ -1,0 +1,179 @@
+"""What is told of a pod: its status as the kubelet writes it, and its loader's last line."""
+
+import json
+from typing import Any
+
+import pytest
+
+from serve_webhook import pods
+
+
+def pod(
+    *,
+    state: dict[str, Any] | None = None,
+    last: dict[str, Any] | None = None,
+    server: dict[str, Any] | None = None,
+    conditions: tuple[dict[str, Any], ...] = (),
+    name: str = "iris-00001-x",
+    **metadata: Any,
+) -> dict[str, Any]:
+    loader = {"name": "model-loader", "state": state or {}, "lastState": last or {}}
+    return {
+        "metadata": {"name": name, "labels": {"serving.knative.dev/revision": "iris-00001"}, **metadata},
+        "status": {
+            "conditions": list(conditions),
+            "initContainerStatuses": [loader] if state else [],
+            "containerStatuses": [
+                {"name": "queue-proxy", "state": {"running": {}}},
+                {"name": "model-server", "state": {"waiting": {"reason": "PodInitializing"}}, **(server or {})},
+            ],
+        },
+    }
+
+
+def ended(exit_code: int, message: str = "", reason: str = "Error") -> dict[str, Any]:
+    return {"terminated": {"exitCode": exit_code, "reason": reason, "message": message}}
+
+
+def words(code: str, message: str = "what happened", hint: str = "what to do") -> str:
+    return json.dumps({"code": code, "message": message, "hint": hint, "bytes": 0, "files": 0, "seconds": 1.0})
+
+
+WAITING = {"waiting": {"reason": "PodInitializing"}}
+CRASHED = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}
+RUNNING = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+UNSCHEDULABLE = {
+    "type": "PodScheduled",
+    "status": "False",
+    "reason": "Unschedulable",
+    "message": "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",
+}
+RETRY = {"event": "retry", "code": "Unreachable", "message": "no route", "hint": "check", "attempt": 2}
+
+
+@pytest.mark.parametrize(
+    ("found", "line", "expected"),
+    [
+        pytest.param(pod(), {}, ("Unknown", "Loading", "containers to start"), id="just made"),
+        pytest.param(pod(state=WAITING), {}, ("Unknown", "Loading", "containers to start"), id="being created"),
+        pytest.param(pod(state=RUNNING), {}, ("Unknown", "Loading", "being downloaded"), id="nothing said yet"),
+        pytest.param(
+            pod(state=RUNNING),
+            {"event": "progress", "bytes": 3 << 20, "total": 12 << 20},
+            ("Unknown", "Loading", "3.0 MiB of 12.0 MiB (25 %)"),
+            id="progress",
+        ),
+        pytest.param(pod(state=RUNNING), RETRY, ("Unknown", "Unreachable", "No route. check"), id="retrying"),
+        pytest.param(
+            pod(state=RUNNING, last=ended(11, words("NotFound"))),
+            {},
+            ("False", "NotFound", "what happened. what to do"),
+            id="started again, the last failure is still what is known",
+        ),
+        pytest.param(
+            pod(state=CRASHED, last=ended(10, words("Unauthorized"))),
+            {},
+            ("False", "Unauthorized", "what happened. what to do"),
+            id="failed and waiting for its next turn",
+        ),
+        pytest.param(
+            pod(state=ended(20, words("Interrupted"))), {}, ("Unknown", "Interrupted", "what happened"), id="stopped"
+        ),
+        pytest.param(
+            pod(state=ended(137, reason="OOMKilled")), {}, ("False", "OutOfMemory", "model-loader"), id="out of memory"
+        ),
+        pytest.param(pod(state=ended(1, "Traceback")), {}, ("False", "LoaderCrashed", "Exit code 1"), id="crashed"),
+        pytest.param(
+            pod(state=ended(1, words("Internal"))), {}, ("False", "LoaderCrashed", "what happened"), id="a defect"
+        ),
+        pytest.param(
+            pod(state={"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}),
+            {},
+            ("False", "ImagePullFailed", "Back-off pulling image"),
+            id="no image",
+        ),
+        pytest.param(
+            pod(state={"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "s3" not found'}}),
+            {},
+            ("False", "LoaderCrashed", 'secret "s3" not found'),
+            id="cannot be started",
+        ),
+        pytest.param(
+            pod(conditions=(UNSCHEDULABLE,)),
+            {},
+            ("False", "Unschedulable", "Insufficient nvidia.com/gpu"),
+            id="no node",
+        ),
+        pytest.param(
+            pod(state=ended(0, json.dumps({"code": "Loaded", "bytes": 2048, "files": 2, "seconds": 0.25}))),
+            {},
+            ("True", "Loaded", "2.0 KiB in 2 files in 0.2 s"),
+            id="loaded",
+        ),
+        pytest.param(pod(state=ended(0)), {}, ("True", "Loaded", "is loaded"), id="loaded, with nothing said"),
+    ],
+)
+def test_how_far_the_loader_is(found: dict[str, Any], line: dict[str, Any], expected: tuple[str, str, str]) -> None:
+    finding = pods.loading(found, line, "iris")
+    assert (finding.status, finding.code) == expected[:2]
+    assert expected[2].lower() in finding.message.lower()
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        pytest.param(pod(), None, id="nothing wrong"),
+        pytest.param(pod(server={"state": RUNNING, "lastState": ended(1)}), None, id="up again"),
+        pytest.param(
+            pod(server={"state": CRASHED, "lastState": ended(3)}), ("ServerCrashed", "exit code 3"), id="crashes"
+        ),
+        pytest.param(
+            pod(server={"state": CRASHED, "lastState": ended(137, reason="OOMKilled")}),
+            ("OutOfMemory", "model-server"),
+            id="out of memory",
+        ),
+        pytest.param(
+            pod(server={"state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}),
+            ("ImagePullFailed", "not found"),
+            id="no image",
+        ),
+        pytest.param(pod(conditions=(UNSCHEDULABLE,)), ("Unschedulable", "nvidia.com/gpu"), id="no node"),
+    ],
+)
+def test_what_keeps_the_server_from_serving(found: dict[str, Any], expected: tuple[str, str] | None) -> None:
+    finding = pods.serving(found, "iris")
+    assert (finding and finding.code) == (expected and expected[0])
+    assert finding is None or expected is None or expected[1] in finding.message
+
+
+def test_the_last_line_skips_what_is_not_the_loaders() -> None:
+    log = '{"event": "plan", "bytes": 1}\n{"event": "retry", "code": "Stalled"}\nTraceback:\n[1]\n{'
+    assert pods.last_line(log) == {"event": "retry", "code": "Stalled"}
+    assert pods.last_line("") == {}
+
+
+def test_only_pods_that_stay_count_oldest_first() -> None:
+    young = pod(name="young", creationTimestamp="2026-01-02T00:00:00Z")
+    old = pod(name="old", creationTimestamp="2026-01-01T00:00:00Z")
+    going = pod(name="going", deletionTimestamp="2026-01-02T00:00:00Z")
+    other = pod(name="other", labels={"serving.knative.dev/revision": "iris-00002"})
+    assert [p["metadata"]["name"] for p in pods.of_revision([young, going, other, old], "iris-00001")] == [
+        "old",
+        "young",
+    ]
+
+
+def test_a_trimmed_pod_tells_the_same() -> None:
+    whole = pod(state=ended(11, words("NotFound")), namespace="default", uid="1", resourceVersion="5")
+    whole["spec"] = {
+        "initContainers": [{"name": "model-loader", "image": "x" * 1000}],
+        "containers": [{"name": "y" * 999}],
+    }
+    trimmed = pods.trim(whole)
+    assert pods.loading(trimmed, {}, "iris") == pods.loading(whole, {}, "iris")
+    assert len(json.dumps(trimmed)) < 1000
+
+
+def test_what_a_loader_says_is_bounded() -> None:
+    finding = pods.loading(pod(state=ended(11, words("NotFound", "x" * 100_000))), {}, "iris")
+    assert len(finding.message) <= pods.LONGEST

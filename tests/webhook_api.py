@@ -1,0 +1,174 @@
+"""A Kubernetes API in memory: versions, generations, preconditions and watches, without schemas or defaults."""
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
+
+from serve_core.json import JsonObject
+from serve_webhook.api import ConflictError, GoneError, NotFoundError, Resource, WatchEvent, key
+
+
+class MemoryApi:
+    """What :class:`serve_webhook.api.Api` promises, for tests of what stands on it."""
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[str, str, str], JsonObject] = {}
+        self.writes: list[str] = []
+        self.logs: dict[str, str] = {}
+        self.failures: dict[str, Exception] = {}
+        self._version = 100
+        self._events: list[tuple[int, str, WatchEvent]] = []
+        self._changed = asyncio.Event()
+        self._oldest = 0
+
+    def put(self, resource: Resource, manifest: JsonObject) -> JsonObject:
+        """Write as somebody else."""
+        where = (resource.plural, *key(manifest))
+        before = self.objects.get(where)
+        manifest = copy.deepcopy(manifest)
+        self._version += 1
+        metadata = manifest["metadata"]
+        metadata["resourceVersion"] = str(self._version)
+        metadata.setdefault("uid", before["metadata"]["uid"] if before else f"uid-{self._version}")
+        generation = before["metadata"]["generation"] if before else 0
+        same_spec = before and before.get("spec") == manifest.get("spec")
+        same_notes = before and before["metadata"].get("annotations") == metadata.get("annotations")
+        counts_notes = resource.plural == "deployments"
+        metadata["generation"] = generation + (not (same_spec and (same_notes or not counts_notes)))
+        self.objects[where] = manifest
+        self._tell(resource, "MODIFIED" if before else "ADDED", manifest)
+        return copy.deepcopy(manifest)
+
+    def remove(self, resource: Resource, namespace: str, name: str) -> None:
+        manifest = copy.deepcopy(self.objects.pop((resource.plural, namespace, name)))
+        self._version += 1
+        manifest["metadata"]["resourceVersion"] = str(self._version)
+        self._tell(resource, "DELETED", manifest)
+
+    def forget_history(self) -> None:
+        """What a compaction of etcd does to a watch that is behind."""
+        self._version += 1
+        self._oldest = self._version
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _tell(self, resource: Resource, kind: str, manifest: JsonObject) -> None:
+        self._events.append((self._version, resource.plural, WatchEvent(kind, copy.deepcopy(manifest))))
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _check(self, verb: str, resource: Resource) -> None:
+        if failure := self.failures.get(f"{verb} {resource.plural}"):
+            raise failure
+
+    def _live(self, resource: Resource, namespace: str, name: str) -> JsonObject:
+        try:
+            return self.objects[resource.plural, namespace, name]
+        except KeyError:
+            raise NotFoundError(f"{resource.plural} {name} not found", 404) from None
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> JsonObject:
+        self._check("get", resource)
+        return copy.deepcopy(self._live(resource, namespace, name))
+
+    async def list(
+        self, resource: Resource, namespace: str, selectors: Mapping[str, str]
+    ) -> tuple[list[JsonObject], str]:
+        self._check("list", resource)
+        found = [copy.deepcopy(o) for where, o in self.objects.items() if where[0] == resource.plural]
+        return [o for o in found if _selected(o, selectors)], str(self._version)
+
+    async def watch(
+        self, resource: Resource, namespace: str, selectors: Mapping[str, str], version: str, seconds: int
+    ) -> AsyncIterator[WatchEvent]:
+        seen = int(version)
+        while True:
+            self._check("watch", resource)
+            if seen < self._oldest:
+                raise GoneError("too old", 410)
+            for at, plural, event in list(self._events):
+                if at > seen and plural == resource.plural and _selected(event.object, selectors):
+                    seen = at
+                    yield event
+            await self._changed.wait()
+
+    async def create(self, resource: Resource, manifest: JsonObject) -> JsonObject:
+        self._check("create", resource)
+        if (resource.plural, *key(manifest)) in self.objects:
+            raise ConflictError("already exists", 409)
+        self.writes.append(f"create {resource.plural}")
+        return self.put(resource, manifest)
+
+    async def replace(self, resource: Resource, manifest: JsonObject) -> JsonObject:
+        self._check("replace", resource)
+        live = self._live(resource, *key(manifest))
+        if live["metadata"]["resourceVersion"] != manifest["metadata"]["resourceVersion"]:
+            raise ConflictError("changed", 409)
+        self.writes.append(f"replace {resource.plural}")
+        return self.put(resource, manifest)
+
+    async def apply(
+        self, resource: Resource, manifest: JsonObject, *, subresource: str = "", force: bool = True
+    ) -> JsonObject:
+        self._check("apply", resource)
+        live = self.objects.get((resource.plural, *key(manifest)), {})
+        for precondition in ("uid", "resourceVersion"):
+            wanted = manifest["metadata"].get(precondition)
+            if wanted and live.get("metadata", {}).get(precondition) != wanted:
+                raise ConflictError(f"{precondition} differs", 409)
+        merged = _merged(live, manifest)
+        if merged == live:
+            return copy.deepcopy(live)
+        self.writes.append(f"apply {resource.plural}{'/' + subresource if subresource else ''}")
+        return self.put(resource, merged)
+
+    async def merge(self, resource: Resource, namespace: str, name: str, patch: JsonObject) -> JsonObject:
+        self.writes.append(f"merge {resource.plural}")
+        return self.put(resource, _merged(self._live(resource, namespace, name), patch))
+
+    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
+        if self._live(resource, namespace, name)["metadata"]["uid"] != uid:
+            raise ConflictError("another one", 409)
+        self.writes.append(f"delete {resource.plural}")
+        self.remove(resource, namespace, name)
+
+    async def log(self, namespace: str, pod: str, container: str, *, lines: int, size: int) -> str:
+        return self.logs.get(pod, "")
+
+
+def _merged(live: JsonObject, patch: JsonObject) -> JsonObject:
+    """As RFC 7396, but lists of named elements are merged by name, as server-side apply merges them."""
+    merged = copy.deepcopy(live)
+    for name, value in patch.items():
+        old = merged.get(name)
+        if isinstance(value, dict) and isinstance(old, dict):
+            merged[name] = _merged(old, value)
+        elif name == "webhooks" and isinstance(old, list):
+            changes = {element["name"]: element for element in value}
+            merged[name] = [_merged(element, changes.get(element["name"], {})) for element in old]
+        else:
+            merged[name] = copy.deepcopy(value)
+    return merged
+
+
+def _selected(manifest: JsonObject, selectors: Mapping[str, str]) -> bool:
+    label, value = (selectors.get("labelSelector", "") + "=").split("=")[:2]
+    labels = manifest["metadata"].get("labels") or {}
+    if label and (label not in labels or (value and labels[label] != value)):
+        return False
+    wanted = selectors.get("fieldSelector", "").removeprefix("metadata.name=")
+    return not wanted or manifest["metadata"]["name"] == wanted
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def move(self, **delta: float) -> None:
+        self.now += timedelta(**delta)
