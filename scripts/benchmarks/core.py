@@ -23,8 +23,9 @@ from serve_core.facts import LoaderFacts, PlatformFacts
 from serve_core.runtimes import parse
 from serve_core.verdict import judge
 runtimes = tuple(map(parse, json.load(sys.stdin)))
-verdict = judge({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "iris", "annotations":
-    {"kubectl-serve.dev/model": "s3://models/iris/model.joblib"}}}, PlatformFacts(LoaderFacts("example.com/l:1"), runtimes))
+metadata = {"name": "iris", "annotations": {"kubectl-serve.dev/model": "s3://models/iris/model.joblib"}}
+deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}
+verdict = judge(deployment, PlatformFacts(LoaderFacts("example.com/loader:1"), runtimes))
 assert verdict.service is not None
 print(time.perf_counter() - started)
 """
