@@ -8,8 +8,8 @@ import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from model_loader import archives, journal, paths, sources
 from model_loader import digest as digests
-from model_loader import journal, paths, sources
 from model_loader.engine import Engine, storage_failure
 from model_loader.model import Context, File, Secret
 from model_loader.options import Load, Options
@@ -29,6 +29,15 @@ class Loaded:
     size: int
     files: int
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The files of all sources; `single`: they are one file; `packed`: those that are archives."""
+
+    files: list[File]
+    single: bool
+    packed: list[str]
 
 
 class Volume:
@@ -86,9 +95,9 @@ def _load(options: Options, report: Report, volume: Volume, order: str) -> Loade
     planned_again = False
     try:
         while True:
-            files, single = _plan(options, context, report)
+            plan = _plan(options, context, report)
             try:
-                return _read(options, report, volume, order, transport, files, single)
+                return _read(options, report, volume, order, transport, plan)
             except LoadError as failure:
                 if failure.code is not Code.CHANGED or planned_again:
                     raise
@@ -108,17 +117,20 @@ def _certificates(secret: Secret) -> str:
     return text
 
 
-def _plan(options: Options, context: Context, report: Report) -> tuple[list[File], bool]:
-    """Return the files of all sources, and whether they are one single file."""
+def _plan(options: Options, context: Context, report: Report) -> _Plan:
     patience = Patience(options.patience, report, threading.Event().wait)
     files: list[File] = []
+    packed: list[str] = []
     single = False
     for item in options.loads:
         listing = patience.run(functools.partial(sources.list_files, item.uri, context))
         single = listing.single and len(options.loads) == 1
-        files += [replace(file, path=_below(item, file.path)) for file in listing.files]
+        found = [replace(file, path=_below(item, file.path)) for file in listing.files]
+        files += found
+        if listing.single and archives.is_archive(found[0].path):
+            packed.append(found[0].path)
     paths.check_clashes(file.path for file in files)
-    return files, single
+    return _Plan(files, single, packed)
 
 
 def _below(item: Load, path: str) -> str:
@@ -131,11 +143,12 @@ def _read(
     volume: Volume,
     order: str,
     transport: Transport,
-    files: list[File],
-    single: bool,
+    plan: _Plan,
 ) -> Loaded:
-    header = f"{journal.identity(files)} {journal.boot()}"
-    book = journal.Journal(volume.journal, header)
+    files = plan.files
+    if not volume.files.is_dir():
+        volume.journal.unlink(missing_ok=True)
+    book = journal.Journal(volume.journal, f"{journal.identity(files)} {journal.boot()}")
     if not book.parts and volume.files.exists():
         shutil.rmtree(volume.files)
     volume.files.mkdir(mode=0o755, exist_ok=True)
@@ -155,17 +168,29 @@ def _read(
     hashes = engine.hashes()
     digest = ""
     if options.hashing:
-        digest = f"sha256:{next(iter(hashes.values()))}" if single else digests.of_manifest(hashes)
+        digest = f"sha256:{next(iter(hashes.values()))}" if plan.single else digests.of_manifest(hashes)
     if options.digest and digest != options.digest:
         volume.clear()
         raise LoadError(Code.DIGEST_MISMATCH, f"the model has the digest {digest}, not the one asked for")
-    record = {"order": order, "bytes": engine.size, "files": len(files), "digest": digest}
+    # From here on the files are no longer what the journal says; a start that is killed now begins anew.
+    volume.journal.unlink()
+    count = len(files) + sum(_unpack(volume, path) for path in plan.packed)
+    record = {"order": order, "bytes": engine.size, "files": count, "digest": digest}
     draft = volume.state / "complete.json.part"
     draft.write_text(json.dumps(record))
     draft.rename(volume.complete)
     volume.files.rename(volume.model)
-    volume.journal.unlink()
-    return Loaded(engine.size, len(files), digest)
+    return Loaded(engine.size, count, digest)
+
+
+def _unpack(volume: Volume, path: str) -> int:
+    """Put an archive's files in its place, and return how many more files there are."""
+    source = volume.files / path
+    archive = volume.state / source.name
+    source.rename(archive)
+    count = archives.unpack(archive, source.parent)
+    archive.unlink()
+    return count - 1
 
 
 def _check_space(volume: Volume, needed: int) -> None:

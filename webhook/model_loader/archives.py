@@ -1,0 +1,179 @@
+"""Archives that are a model: `.tar`, `.tar.gz`, `.tgz`, `.tar.bz2`, `.tar.xz` and `.zip` are unpacked, once verified.
+
+What is refused: links, devices and anything else that is not a file or folder, unsafe names, and archives that explode.
+No member's mode, owner or time is taken over.
+"""
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from model_loader import paths
+from model_loader.engine import storage_failure
+from model_loader.outcomes import Code, LoadError
+
+_TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_MOST_FILES = 100_000
+_RATIO = 100
+"""Most bytes out of one byte in; weights hardly shrink at all."""
+_FREE = 64 << 20
+"""Bytes that may come out whatever the ratio: a short text shrinks well."""
+_BUFFER = 1 << 20
+_BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    ValueError,
+)
+
+
+def is_archive(name: str) -> bool:
+    """Tell by its name whether a file is unpacked."""
+    return name.lower().endswith((*_TAR, ".zip"))
+
+
+def unpack(archive: Path, folder: Path) -> int:
+    """Unpack `archive` into `folder`, over nothing that is there, and return the number of files.
+
+    Raises LoadError: Refused for what an archive must not hold, Corrupted when it cannot be read, NoSpace.
+    """
+    most = max(archive.stat().st_size * _RATIO, _FREE)
+    members = _zip(archive) if archive.name.lower().endswith(".zip") else _tar(archive, most)
+    size = 0
+    names: list[str] = []
+    try:
+        for name, stream in members:
+            names.append(paths.safe_path(name))
+            if len(names) > _MOST_FILES:
+                raise _refused(archive, f"holds more than {_MOST_FILES} files")
+            target = folder / name
+            _open_folder(target.parent)
+            with _create(target) as out:
+                while data := stream.read(_BUFFER):
+                    size += len(data)
+                    if size > most:
+                        raise _bomb(archive)
+                    _write(out, data, name)
+        paths.check_clashes(names)
+    except _BROKEN as error:
+        raise LoadError(
+            Code.CORRUPTED, f"{archive.name} cannot be unpacked: {type(error).__name__}", file=archive.name
+        ) from None
+    if not names:
+        raise LoadError(Code.NOT_FOUND, f"{archive.name} holds no file", file=archive.name)
+    return len(names)
+
+
+class _Limited(io.RawIOBase):
+    """What comes out of a compressed archive, up to so many bytes: its headers can be a bomb too."""
+
+    def __init__(self, archive: Path, stream: gzip.GzipFile | IO[bytes], most: int) -> None:
+        self._archive = archive
+        self._stream = stream
+        self._most = most
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not 0 <= size <= _BUFFER:
+            raise _refused(self._archive, "has a header that is too long")
+        return self._stream.read(size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        if offset > self._most:
+            raise _bomb(self._archive)
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+
+def _open_tar(archive: Path) -> gzip.GzipFile | IO[bytes]:
+    name = archive.name.lower()
+    if name.endswith("gz"):
+        return gzip.open(archive)
+    if name.endswith("bz2"):
+        return bz2.open(archive)
+    return lzma.open(archive) if name.endswith("xz") else archive.open("rb")
+
+
+def _tar(archive: Path, most: int) -> Iterator[tuple[str, IO[bytes]]]:
+    with _open_tar(archive) as plain, tarfile.open(fileobj=_Limited(archive, plain, most), mode="r:") as tar:
+        for member in tar:
+            name = member.name.removeprefix("./").rstrip("/")
+            if member.isdir():
+                continue
+            if not member.isreg() or member.issparse():
+                raise _refused(archive, f"holds {ascii(name)[:80]}, which is a link, a device or sparse")
+            stream = tar.extractfile(member)
+            if stream is not None:
+                yield name, stream
+        # To its very end, where the compression's own checksum is.
+        while plain.read(_BUFFER):
+            if plain.tell() > most:
+                raise _bomb(archive)
+
+
+def _zip(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    with zipfile.ZipFile(archive) as file:
+        if len(file.infolist()) > _MOST_FILES:
+            raise _refused(archive, f"holds more than {_MOST_FILES} files")
+        for member in file.infolist():
+            if member.is_dir():
+                continue
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG):
+                raise _refused(archive, f"holds {ascii(member.filename)[:80]}, which is a link or a device")
+            if member.flag_bits & 1:
+                raise _refused(archive, f"holds {ascii(member.filename)[:80]}, which is encrypted")
+            with file.open(member) as stream:
+                yield member.filename, stream
+
+
+def _open_folder(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except FileExistsError:
+        raise LoadError(Code.REFUSED, f"{path.name!a} is a file and a folder in the archive") from None
+    except OSError as error:
+        raise storage_failure(error, path.name) from None
+
+
+def _create(path: Path) -> IO[bytes]:
+    try:
+        return path.open("xb", buffering=0)
+    except FileExistsError:
+        raise LoadError(Code.REFUSED, f"{path.name!a} is in the archive twice", file=path.name) from None
+    except OSError as error:
+        raise storage_failure(error, path.name) from None
+
+
+def _write(out: IO[bytes], data: bytes, name: str) -> None:
+    try:
+        out.write(data)
+    except OSError as error:
+        raise storage_failure(error, name) from None
+
+
+def _bomb(archive: Path) -> LoadError:
+    return _refused(archive, f"unpacks to more than {_RATIO} times its size")
+
+
+def _refused(archive: Path, why: str) -> LoadError:
+    return LoadError(
+        Code.REFUSED,
+        f"{archive.name} {why}",
+        hint="Make the archive anew, of files and folders only.",
+        file=archive.name,
+    )
