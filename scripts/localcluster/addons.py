@@ -16,7 +16,7 @@ DEPLOYMENTS = {
     "traefik": ("traefik",),
     "knative-serving": ("activator", "autoscaler", "controller", "webhook"),
 }
-FIELD_MANAGER = "scripts-cluster"
+FIELD_MANAGER = "--field-manager=scripts-cluster"
 
 PROBE = {
     "apiVersion": "serving.knative.dev/v1",
@@ -34,8 +34,8 @@ class Kubectl:
         self._program = binaries.path("kubernetes", "kubectl")
         self._kubeconfig = cluster.state.kubeconfig
 
-    async def __call__(self, *arguments: str | Path, stdin: str | None = None) -> str:
-        return await run(self._program, f"--kubeconfig={self._kubeconfig}", *arguments, stdin=stdin)
+    async def __call__(self, *arguments: str | Path, text: str | None = None) -> str:
+        return await run(self._program, f"--kubeconfig={self._kubeconfig}", *arguments, text=text)
 
 
 async def apply(cluster: Cluster, binaries: Binaries, kubectl: Kubectl) -> None:
@@ -57,9 +57,7 @@ async def apply(cluster: Cluster, binaries: Binaries, kubectl: Kubectl) -> None:
 
     async def applied() -> bool:
         try:
-            await kubectl(
-                "apply", "--server-side", "--force-conflicts", f"--field-manager={FIELD_MANAGER}", "-f", "-", stdin=manifest
-            )  # fmt: skip
+            await kubectl("apply", "--server-side", "--force-conflicts", FIELD_MANAGER, "-f", "-", text=manifest)
         except ClusterError as error:
             # After an interrupted `up`, Knative's webhook may guard its ConfigMaps and not run yet.
             if "failed calling webhook" in str(error):
@@ -68,7 +66,9 @@ async def apply(cluster: Cluster, binaries: Binaries, kubectl: Kubectl) -> None:
         return True
 
     await processes.until(applied, "Knative's webhook", 90)
-    await kubectl("patch", "service", "traefik", "-n", "traefik", "--subresource=status", "--type=merge", "-p", balancer)
+    await kubectl(
+        "patch", "service", "traefik", "-n", "traefik", "--subresource=status", "--type=merge", "-p", balancer
+    )
     cluster.state.applied.touch()
 
 
@@ -85,7 +85,7 @@ async def ready(kubectl: Kubectl) -> None:
 
     async def admitted() -> bool:
         try:
-            await kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(PROBE))
+            await kubectl("create", "--dry-run=server", "-f", "-", text=json.dumps(PROBE))
         except ClusterError:
             return False
         return True
@@ -98,7 +98,9 @@ async def report(kubectl: Kubectl) -> dict[str, str]:
     answer = json.loads(await kubectl("get", "deployments", "--all-namespaces", "-o", "json"))
     found = {(item["metadata"]["namespace"], item["metadata"]["name"]): item["status"] for item in answer["items"]}
     return {
-        f"{namespace}/{name}": _missing(found.get((namespace, name))) for namespace, names in DEPLOYMENTS.items() for name in names
+        f"{namespace}/{name}": _missing(found.get((namespace, name)))
+        for namespace, names in DEPLOYMENTS.items()
+        for name in names
     }
 
 
@@ -108,5 +110,3 @@ def _missing(status: dict[str, list[dict[str, str]]] | None) -> str:
     conditions = {condition["type"]: condition for condition in status.get("conditions", [])}
     available = conditions.get("Available", {"status": "Unknown", "message": "no status yet"})
     return "" if available["status"] == "True" else available["message"]
-
-

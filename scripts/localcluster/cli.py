@@ -8,8 +8,9 @@ import signal
 import sys
 from pathlib import Path
 
-from localcluster import images, lifecycle, places, prerequisites
+from localcluster import containerfiles, images, lifecycle, pins, places, prerequisites
 from localcluster.errors import ClusterError
+from localcluster.locks import held
 from localcluster.places import State
 from localcluster.progress import Progress
 
@@ -40,10 +41,10 @@ async def _interruptible(options: argparse.Namespace) -> int:
         return await _command(options)
     except ExceptionGroup as group:
         # Of several parts that failed together, the first is told; the others were ended because of it.
-        found = group.subgroup(ClusterError)
-        while isinstance(found, ExceptionGroup):
-            found = found.exceptions[0]
-        raise found or group from None
+        first: Exception = group
+        while isinstance(first, ExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None
 
 
 async def _command(options: argparse.Namespace) -> int:
@@ -61,10 +62,30 @@ async def _command(options: argparse.Namespace) -> int:
                 print(f"export KUBECONFIG={shlex.quote(str(cluster.state.kubeconfig))}")
                 print(f'export PATH={shlex.quote(str(cluster.state.bin))}:"$PATH"')
             case "load-image":
-                for archive in options.images:
-                    async with progress.step(f"loaded {archive}"):
-                        await images.load(lifecycle.running(state), Path(archive))
+                await _load(state, options.images, progress)
+            case "build-image":
+                print(await _build(options, progress))
     return 0
+
+
+async def _load(state: State, wanted: list[str], progress: Progress) -> None:
+    here = lifecycle.running(state)
+    for image, archive in [(image, containerfiles.archive_of(image)) for image in wanted]:
+        async with progress.step(f"loaded {image}"):
+            await images.load(here, archive)
+
+
+async def _build(options: argparse.Namespace, progress: Progress) -> Path:
+    prerequisites.need_root()
+    await prerequisites.need(pins.DEBIAN_PACKAGES_FOR_IMAGES, progress)
+    recipe = containerfiles.Recipe(
+        options.image,
+        options.context.resolve(),
+        (options.file or options.context / "Containerfile").resolve(),
+        dict(options.build_arg),
+    )
+    async with held(places.cache() / "images.lock", "images", progress):
+        return await containerfiles.build_image(recipe, progress)
 
 
 def _show(parts: dict[str, str]) -> int:
@@ -85,11 +106,24 @@ def _parser() -> argparse.ArgumentParser:
         "status": "say of every part whether it is well; exit code 1 if one is not",
         "env": 'print what a shell needs: eval "$(scripts/cluster env)"',
         "load-image": "give images to the cluster",
+        "build-image": "build a Containerfile and print the path of the image's archive; no cluster is needed",
     }.items():
         added = verbs.add_parser(verb, help=text, description=text, parents=[common])
         if verb == "load-image":
             added.add_argument("images", nargs="+", metavar="FILE|NAME:TAG", help="an archive, or a built image")
+        if verb == "build-image":
+            added.add_argument("image", metavar="NAME:TAG")
+            added.add_argument("context", metavar="CONTEXT_DIR", type=Path)
+            added.add_argument("-f", "--file", type=Path, help="the Containerfile (CONTEXT_DIR/Containerfile)")
+            added.add_argument("--build-arg", type=_pair, action="append", default=[], metavar="KEY=VALUE")
     return parser
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not key or not separator:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key, value
 
 
 def _name(text: str) -> str:

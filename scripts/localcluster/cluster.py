@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from localcluster import build, network, pins, places, pki
+from localcluster import build, network, pins, pki, places
 from localcluster.build import Binaries
 from localcluster.errors import ClusterError
 from localcluster.network import Network
@@ -37,14 +37,9 @@ class Cluster:
 
 
 def version() -> str:
-    """Stands for everything a running cluster was made from: the programs, the manifests and this code."""
-    files = [*places.PACKAGE.glob("*.py"), *places.MANIFESTS.rglob("*.yaml")]
-    return build.fingerprint(
-        [
-            *(str(build.folder_of(module)).encode() for module in pins.MODULES),
-            *(path.read_bytes() for path in sorted(files)),
-        ]
-    )
+    """Stands for the programs and manifests that a cluster is made of."""
+    programs = [build.folder_of(module).name.encode() for module in pins.MODULES]
+    return build.fingerprint([*programs, *(path.read_bytes() for path in sorted(places.MANIFESTS.rglob("*.yaml")))])
 
 
 def load(state: State) -> Cluster | None:

@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from localcluster.errors import ClusterError
 
@@ -17,13 +18,14 @@ def tail(text: str, lines: int = 20) -> str:
 
 async def run(
     *arguments: str | Path,
-    stdin: str | Path | None = None,
+    text: str | None = None,
+    file: Path | None = None,
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
 ) -> str:
     """Run a program to its end and return its standard output.
 
-    `stdin` is text or a file. `environment` is added to the caller's. Cancelling the caller ends the program.
+    Its standard input is `text`, or `file`, or nothing. `environment` is added to the caller's. Cancelling the caller ends the program.
 
     Raises:
         ClusterError: it could not be started or its exit code was not 0; the message has the tail of its output.
@@ -33,7 +35,7 @@ async def run(
         with contextlib.ExitStack() as stack:
             process = await asyncio.create_subprocess_exec(
                 *command,
-                stdin=stack.enter_context(stdin.open("rb")) if isinstance(stdin, Path) else _pipe_for(stdin),
+                stdin=_stdin(text, file, stack),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 env={**os.environ, **(environment or {})},
@@ -42,7 +44,7 @@ async def run(
     except OSError as error:
         raise ClusterError(f"{command[0]} could not be started: {error}") from error
     try:
-        output, errors = await process.communicate(stdin.encode() if isinstance(stdin, str) else None)
+        output, errors = await process.communicate(None if text is None else text.encode())
     finally:
         if process.returncode is None:
             process.terminate()
@@ -55,7 +57,9 @@ async def run(
     return output.decode(errors="replace")
 
 
-def _pipe_for(text: str | None) -> int:
+def _stdin(text: str | None, file: Path | None, stack: contextlib.ExitStack) -> int | BinaryIO:
+    if file is not None:
+        return stack.enter_context(file.open("rb"))
     return asyncio.subprocess.DEVNULL if text is None else asyncio.subprocess.PIPE
 
 

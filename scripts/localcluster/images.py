@@ -22,7 +22,7 @@ async def present(sandbox: Sandbox) -> set[str]:
 async def load(sandbox: Sandbox, archive: Path) -> str:
     """Import an archive (docker-archive or OCI) and return what containerd says about it."""
     # Piped: the sandbox has a /run of its own, so that it may not see the caller's path.
-    return await run(*node.ctr(sandbox, "images", "import", "-"), stdin=archive)
+    return await run(*node.ctr(sandbox, "images", "import", "-"), file=archive)
 
 
 async def load_own(sandbox: Sandbox, binaries: Binaries) -> None:

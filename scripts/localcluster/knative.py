@@ -1,6 +1,5 @@
 """Knative's manifests, put together from the Go modules its programs are built from."""
 
-import asyncio
 import string
 import tempfile
 from pathlib import Path
@@ -24,10 +23,9 @@ MODULES = ("knative.dev/serving", "knative.dev/networking", "knative.dev/caching
 
 async def manifest(binaries: Binaries) -> Path:
     """The file to apply, in the cache."""
-    ours = places.MANIFESTS / "knative"
+    ours = sorted(places.MANIFESTS.glob("knative/*.yaml"))
     key = build.fingerprint(
-        [str(binaries.folders["knative"]).encode(), Path(__file__).read_bytes()]
-        + [path.read_bytes() for path in sorted(ours.iterdir())]
+        [binaries.folders["knative"].name.encode(), *(path.read_bytes() for path in (*ours, Path(__file__)))]
     )
     target = places.cache() / "manifests" / f"knative-{key}.yaml"
     if target.exists():
@@ -35,14 +33,13 @@ async def manifest(binaries: Binaries) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         there = Path(folder)
-        for path in ours.iterdir():
+        for path in ours:
             (there / path.name).write_text(string.Template(path.read_text()).substitute(domain=pins.DOMAIN))
-        sources = await build.module_folders("knative", *MODULES)
-        (there / "upstream.yaml").write_text(await asyncio.to_thread(_upstream, sources))
+        (there / "upstream.yaml").write_text(_upstream(await build.module_folders("knative", *MODULES)))
         rendered = await run(binaries.path("kubernetes", "kubectl"), "kustomize", folder)
-        unfinished = target.with_suffix(".new")
-        unfinished.write_text(rendered)
-        unfinished.replace(target)
+    unfinished = target.with_suffix(".new")
+    unfinished.write_text(rendered)
+    unfinished.replace(target)
     return target
 
 

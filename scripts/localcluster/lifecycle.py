@@ -133,8 +133,7 @@ async def _start(cluster: Cluster, here: Sandbox, binaries: Binaries, progress: 
                 lambda: control_plane.api_is_ready(cluster),
                 "kube-apiserver",
                 60,
-                process=api_server,
-                log=state.log / "kube-apiserver.log",
+                (api_server, state.log / "kube-apiserver.log"),
             )
         start(central)
         start(node.commands(cluster, binaries))
@@ -147,8 +146,7 @@ async def _start(cluster: Cluster, here: Sandbox, binaries: Binaries, progress: 
                 lambda: images.containerd_is_ready(here),
                 "containerd",
                 30,
-                process=containerd,
-                log=state.log / "containerd.log",
+                (containerd, state.log / "containerd.log"),
             )
             await images.load_own(here, binaries)
 

@@ -63,7 +63,8 @@ def first_free(taken: Iterable[IPv4Network]) -> Network:
         if not any(block.overlaps(other) for other in used):
             return Network(block)
     raise ClusterError(
-        f"no free network between {CANDIDATES[-1]} and {CANDIDATES[0]}", "End a cluster: scripts/cluster down --name NAME."
+        f"no free network between {CANDIDATES[-1]} and {CANDIDATES[0]}",
+        "End a cluster: scripts/cluster down --name NAME",
     )
 
 
@@ -72,10 +73,13 @@ async def taken() -> list[IPv4Network]:
     routes = json.loads(await run("ip", "-json", "-4", "route", "show", "table", "all"))
     destinations = [route["dst"] for route in routes if route["dst"] != "default"]
     networks = [ipaddress.ip_network(destination, strict=False) for destination in destinations]
-    for facts in places.clusters().glob("*/cluster.json"):
-        networks.append(IPv4Network(json.loads(facts.read_text())["block"]))
-    for line in Path("/etc/resolv.conf").read_text().splitlines():
-        words = line.split()
-        if len(words) > 1 and words[0] == "nameserver" and ":" not in words[1]:
-            networks.append(IPv4Network(words[1]))
-    return [network for network in networks if isinstance(network, IPv4Network)]
+    return [network for network in networks if isinstance(network, IPv4Network)] + _clusters() + _name_servers()
+
+
+def _clusters() -> list[IPv4Network]:
+    return [IPv4Network(json.loads(facts.read_text())["block"]) for facts in places.clusters().glob("*/cluster.json")]
+
+
+def _name_servers() -> list[IPv4Network]:
+    lines = [line.split() for line in Path("/etc/resolv.conf").read_text().splitlines()]
+    return [IPv4Network(line[1]) for line in lines if line[:1] == ["nameserver"] and ":" not in line[1]]

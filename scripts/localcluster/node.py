@@ -1,4 +1,7 @@
-"""containerd, the kubelet and kube-proxy: the cluster's only node. They need root: they make containers, mounts and rules."""
+"""The cluster's only node: containerd, the kubelet and kube-proxy.
+
+They run as root, as on every node: they make containers, mounts and iptables rules.
+"""
 
 import json
 from pathlib import Path

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 IMAGE_PREFIX: Final = "dev.local/kubectl-serve"
-"""Knative resolves no tags under dev.local (config-deployment, registries-skipping-tag-resolving), so nothing is pulled."""
+"""Knative takes tags under dev.local as they are (config-deployment, registries-skipping-tag-resolving)."""
 
 DOMAIN: Final = "kubectl-serve.test"
 """Public URLs are http://NAME.NAMESPACE.DOMAIN. Nobody resolves it: clients send it as the Host header."""
@@ -38,7 +38,7 @@ class Module:
 
     name: str
     packages: tuple[str, ...]
-    """Import paths of the main packages. A binary is called after the last element, versions left out."""
+    """Import paths of the main packages."""
     link_variables: tuple[str, ...] = ()
     """Values the linker sets (`-X`)."""
 

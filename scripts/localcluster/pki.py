@@ -1,4 +1,7 @@
-"""The cluster's certificates, made with the openssl program. The layout is kubeadm's: a CA each for the cluster, etcd and the front proxy."""
+"""The cluster's certificates, made with the openssl program.
+
+The layout is kubeadm's: a certificate authority each for the cluster, for etcd and for the front proxy.
+"""
 
 import asyncio
 import base64
@@ -30,7 +33,7 @@ AUTHORITIES = ("ca", "etcd-ca", "front-proxy-ca")
 
 
 def leaves(node: str, node_address: str, api_service: str) -> tuple[Leaf, ...]:
-    """Every certificate of the cluster. Common names and organizations are those RBAC and the Node authorizer expect."""
+    """Every certificate of the cluster, with the names that RBAC and the Node authorizer expect."""
     cluster = "cluster.local"
     api_names = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", f"kubernetes.default.svc.{cluster}")
     return (
@@ -57,22 +60,32 @@ def leaves(node: str, node_address: str, api_service: str) -> tuple[Leaf, ...]:
 
 async def make(folder: Path, certificates: tuple[Leaf, ...]) -> None:
     """Make all of them, once: a finished folder is left as it is."""
-    if folder.is_dir():
+    unfinished = _unfinished(folder)
+    if unfinished is None:
         return
-    unfinished = folder.with_name(f".{folder.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    # The machine's own openssl.cnf may add extensions; ours adds none.
-    (unfinished / "openssl.cnf").write_text("[req]\ndistinguished_name=subject\n[subject]\n")
     await asyncio.gather(*(_authority(unfinished, name) for name in AUTHORITIES), _token_keys(unfinished))
     await asyncio.gather(*(_leaf(unfinished, leaf) for leaf in certificates))
     unfinished.rename(folder)
 
 
+def _unfinished(folder: Path) -> Path | None:
+    """A new folder beside `folder` to work in, or None if there is nothing to do."""
+    if folder.is_dir():
+        return None
+    unfinished = folder.with_name(f".{folder.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    # The machine's own openssl.cnf may add extensions; ours adds none.
+    (unfinished / "openssl.cnf").write_text("[req]\ndistinguished_name=subject\n[subject]\n")
+    return unfinished
+
+
 async def _authority(folder: Path, name: str) -> None:
     await run(
-        "openssl", "req", "-config", folder / "openssl.cnf", "-x509", *KEY, "-days", DAYS, "-subj", f"/CN=kubectl-serve {name}",
-        "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign,digitalSignature",
+        "openssl", "req", "-config", folder / "openssl.cnf", "-x509", *KEY, "-days", DAYS,
+        "-subj", f"/CN=kubectl-serve {name}",
+        "-addext", "basicConstraints=critical,CA:TRUE",
+        "-addext", "keyUsage=critical,keyCertSign,cRLSign,digitalSignature",
         "-addext", "subjectKeyIdentifier=hash",
         "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.crt",
     )  # fmt: skip
@@ -83,7 +96,8 @@ async def _leaf(folder: Path, leaf: Leaf) -> None:
     usage = "clientAuth,serverAuth" if leaf.alternative_names else "clientAuth"
     names = ("-addext", f"subjectAltName={','.join(leaf.alternative_names)}") if leaf.alternative_names else ()
     await run(
-        "openssl", "req", "-config", folder / "openssl.cnf", "-x509", *KEY, "-days", DAYS, "-subj", f"{organization}/CN={leaf.common_name}",
+        "openssl", "req", "-config", folder / "openssl.cnf", "-x509", *KEY, "-days", DAYS,
+        "-subj", f"{organization}/CN={leaf.common_name}",
         "-CA", folder / f"{leaf.authority}.crt", "-CAkey", folder / f"{leaf.authority}.key",
         "-addext", "basicConstraints=critical,CA:FALSE", "-addext", "keyUsage=critical,digitalSignature",
         "-addext", f"extendedKeyUsage={usage}", *names,

@@ -101,20 +101,21 @@ def start(command: Iterable[str | Path], log: Path) -> Process:
 
 
 async def until(
-    ready: Callable[[], Awaitable[bool]], what: str, seconds: float, *, process: Process | None = None, log: Path | None = None
+    ready: Callable[[], Awaitable[bool]], what: str, seconds: float, started: tuple[Process, Path] | None = None
 ) -> None:
     """Wait until `ready` says so.
 
+    `started` is the process that is to become ready, with its log.
+
     Raises:
-        ClusterError: `process` ended, or the time is over; the message has the tail of `log`.
+        ClusterError: it ended, or the time is over; the message has the tail of the log.
     """
     deadline = time.monotonic() + seconds
     while not await ready():
-        ended = process is not None and not process.alive
+        ended = started is not None and not started[0].alive
         if ended or time.monotonic() > deadline:
             reason = "ended at once" if ended else f"is not ready after {seconds:.0f} s"
-            last = f"; the end of {log}:\n{tail(log.read_text(errors='replace'))}" if log and log.exists() else ""
-            raise ClusterError(f"{what} {reason}{last}")
+            raise ClusterError(f"{what} {reason}{_log_of(started)}")
         await asyncio.sleep(POLL_EVERY)
 
 
@@ -128,6 +129,13 @@ def _start_time(pid: int) -> int:
     if fields[0] in "ZX":
         raise ProcessLookupError(pid)
     return int(fields[19])
+
+
+def _log_of(started: tuple[Process, Path] | None) -> str:
+    if started is None:
+        return ""
+    log = started[1]
+    return f"; the end of {log}:\n{tail(log.read_text(errors='replace'))}"
 
 
 async def _readable(descriptor: int) -> None:

@@ -80,7 +80,7 @@ async def create(state: State, network: Network) -> Sandbox:
         return bool(holder.children()) and await succeeds(*sandbox.enter("mountpoint", "-q", "/proc"))
 
     try:
-        await processes.until(entered, "the sandbox", 10, process=holder, log=state.log / "sandbox.log")
+        await processes.until(entered, "the sandbox", 10, (holder, state.log / "sandbox.log"))
         await _mounts(sandbox, state)
         await _link(sandbox, state.name, network)
         for hierarchy in _cgroup_hierarchies():
@@ -132,9 +132,7 @@ async def _mounts(sandbox: Sandbox, state: State) -> None:
 
 async def _link(sandbox: Sandbox, name: str, network: Network) -> None:
     here = interface(name)
-    await run(
-        "ip", "link", "add", here, "type", "veth", "peer", "name", "eth0", "netns", str(sandbox.holder.pid)
-    )  # fmt: skip
+    await run("ip", "link", "add", here, "type", "veth", "peer", "name", "eth0", "netns", str(sandbox.holder.pid))
     await run("ip", "address", "add", f"{network.host}/{network.link_prefix}", "dev", here)
     await run("ip", "link", "set", here, "up")
     lines = [
@@ -156,9 +154,10 @@ async def _link(sandbox: Sandbox, name: str, network: Network) -> None:
 
 async def _remove_link(name: str) -> None:
     # The kernel removes it too, some time after the sandbox has ended: who comes first does not matter.
-    link = Path("/sys/class/net", interface(name))
-    if link.exists() and not await succeeds("ip", "link", "delete", link.name) and link.exists():
-        raise ClusterError(f"the network link {link.name} could not be removed")
+    link = interface(name)
+    exists = ("ip", "link", "show", link)
+    if await succeeds(*exists) and not await succeeds("ip", "link", "delete", link) and await succeeds(*exists):
+        raise ClusterError(f"the network link {link} could not be removed")
 
 
 def _cgroup_hierarchies() -> list[Path]:

@@ -1,0 +1,297 @@
+"""Building images from Containerfiles without Docker: mmdebstrap makes a base once, buildah builds on it."""
+
+import asyncio
+import configparser
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from localcluster import build, pins, places
+from localcluster.commands import run, succeeds
+from localcluster.errors import ClusterError
+from localcluster.progress import Progress
+
+# Wheels with C++ in them want libstdc++, as the public Python images have it.
+BASE_PACKAGES = ("python3", "python3-venv", "ca-certificates", "libstdc++6")
+LEFT_OUT_OF_BASE = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
+CERTIFICATES = Path("/etc/ssl/certs")
+PIP_CONFIG = Path("/etc/pip.conf")
+KEPT_ARCHIVES = 2
+"""How many archives of one image name the cache keeps: the newest, of whatever tag."""
+
+REFERENCE = re.compile(
+    r"(?P<name>[a-z0-9][a-z0-9._/-]*(:\d+/[a-z0-9._/-]+)?):(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})"
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an image is built from."""
+
+    reference: str
+    context: Path
+    containerfile: Path
+    arguments: Mapping[str, str]
+
+    def check(self) -> None:
+        """
+        Raises:
+            ClusterError: the name is none, or a path is missing.
+        """
+        if not REFERENCE.fullmatch(self.reference):
+            raise ClusterError(
+                f"{self.reference!r} is not an image's NAME:TAG", f"For example: {pins.IMAGE_PREFIX}/server:1"
+            )
+        if not self.context.is_dir():
+            raise ClusterError(f"the build context {self.context} is not a folder")
+        if not self.containerfile.is_file():
+            raise ClusterError(f"there is no Containerfile at {self.containerfile}", "Name it with -f.")
+
+
+def _archives() -> Path:
+    return places.cache() / "built-images"
+
+
+def _slug(text: str) -> str:
+    return text.replace("/", "__").replace(":", "@")
+
+
+def archive_of(reference: str) -> Path:
+    """The file of this name, or the newest archive of the image that was built under it.
+
+    Raises:
+        ClusterError: there is neither.
+    """
+    if Path(reference).is_file():
+        return Path(reference)
+    found = sorted(_archives().glob(f"{_slug(reference)}@*.tar"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise ClusterError(
+            f"{reference} is no file, and no image of this name has been built",
+            f"Build it: scripts/cluster build-image {reference} CONTEXT_DIR",
+        )
+    return found[-1]
+
+
+async def build_image(recipe: Recipe, progress: Progress) -> Path:
+    """Build the image, unless nothing that goes into it has changed, and return its archive.
+
+    Raises:
+        ClusterError: an input is missing, or the build failed.
+    """
+    recipe.check()
+    base = _base_reference()
+    files = await _context_files(recipe.context)
+    key = await asyncio.to_thread(_key, recipe, base, files)
+    target = _archives() / f"{_slug(recipe.reference)}@{key}.tar"
+    if _is_fresh(target):
+        return target
+    async with _storage() as storage:
+        if not await succeeds(*storage.buildah("inspect", "--type=image", base)):
+            async with progress.step(f"made the base image: Debian {pins.DEBIAN_SUITE} with Python"):
+                await _make_base(storage, base)
+        async with progress.step(f"built {recipe.reference}"):
+            await _build(storage, recipe, base, files)
+            unfinished = storage.scratch / "archive.tar"
+            await run(*storage.buildah("push", recipe.reference, f"docker-archive:{unfinished}:{recipe.reference}"))
+            unfinished.replace(target)
+    _forget_old(recipe.reference)
+    return target
+
+
+def _is_fresh(archive: Path) -> bool:
+    """Whether the archive exists; if so it counts as the newest of its name from now on."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    if archive.exists():
+        archive.touch()
+    return archive.exists()
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """buildah's storage in the cache, with a scratch folder for one run."""
+
+    driver: str
+    scratch: Path
+
+    def buildah(self, *arguments: str | Path) -> list[str]:
+        # In namespaces of its own: what an interrupted build has mounted or started is gone with it.
+        return [
+            "unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--mount-proc",
+            "buildah", f"--root={places.cache() / f'buildah-{self.driver}'}", f"--runroot={self.scratch / 'run'}",
+            f"--storage-driver={self.driver}", *map(str, arguments),
+        ]  # fmt: skip
+
+
+@asynccontextmanager
+async def _storage() -> AsyncIterator[_Storage]:
+    # In the cache, so that a finished archive is only renamed.
+    with tempfile.TemporaryDirectory(prefix=".build-", dir=places.cache()) as folder:
+        scratch = Path(folder)
+        yield _Storage("overlay" if await _overlay_works(scratch) else "vfs", scratch)
+
+
+async def _overlay_works(scratch: Path) -> bool:
+    """Whether the cache's file system can be the upper layer: it cannot where it is an overlay itself."""
+    layers = {name: scratch / name for name in ("lowerdir", "upperdir", "workdir")}
+    for folder in layers.values():
+        folder.mkdir()
+    options = ",".join(f"{name}={folder}" for name, folder in layers.items())
+    return await succeeds("unshare", "--mount", "mount", "-t", "overlay", "-o", options, "overlay", layers["lowerdir"])
+
+
+def _base_reference() -> str:
+    recipe = [pins.DEBIAN_SUITE, *BASE_PACKAGES, *LEFT_OUT_OF_BASE, BASE_CONTAINERFILE]
+    return f"localhost/kubectl-serve-base:{build.fingerprint(part.encode() for part in recipe)}"
+
+
+# The empty file is a mount point: pip's configuration of this machine is shown there while an image is built.
+BASE_CONTAINERFILE = f"""FROM scratch
+ADD base.tar /
+RUN : > {PIP_CONFIG}
+ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+"""
+
+
+async def _make_base(storage: _Storage, reference: str) -> None:
+    context = storage.scratch / "base"
+    context.mkdir()
+    sources = await _apt_sources()
+    await run(
+        "mmdebstrap",
+        "--quiet",
+        "--variant=essential",
+        f"--include={','.join(BASE_PACKAGES)}",
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT_OF_BASE),
+        pins.DEBIAN_SUITE,
+        context / "base.tar",
+        *sources,
+    )
+    (context / "Containerfile").write_text(BASE_CONTAINERFILE)
+    await run(*storage.buildah("bud", "--isolation=chroot", "-f", context / "Containerfile", "-t", reference, context))
+    shutil.rmtree(context)
+
+
+async def _apt_sources() -> list[str]:
+    """apt lines for the base on the mirrors this machine uses; none, for mmdebstrap's default, if it is no Debian."""
+    fields = "$(ORIGIN)|$(LABEL)|$(COMPONENT)|$(REPO_URI)"
+    output = await run("apt-get", "indextargets", "--format", fields, "Identifier: Packages")
+    mirrors = {
+        label: uri
+        for origin, label, component, uri in (line.split("|") for line in output.splitlines())
+        if origin == "Debian" and component == "main"
+    }
+    if "Debian" not in mirrors:
+        return []
+    suite = pins.DEBIAN_SUITE
+    lines = [f"deb {mirrors['Debian']} {name} main" for name in (suite, f"{suite}-updates")]
+    if "Debian-Security" in mirrors:
+        lines.append(f"deb {mirrors['Debian-Security']} {suite}-security main")
+    return lines
+
+
+async def _build(storage: _Storage, recipe: Recipe, base: str, files: list[Path]) -> None:
+    # A copy of what git tracks: neither bytecode nor a virtual environment of the checkout gets into the image.
+    context = storage.scratch / "context"
+    await asyncio.to_thread(_copy, recipe.context, files, context)
+    pip_config = storage.scratch / "pip.conf"
+    mounts = {CERTIFICATES: CERTIFICATES, pip_config: PIP_CONFIG, **_write_pip_config(pip_config)}
+    await run(
+        *storage.buildah(
+            "bud",
+            "--isolation=chroot",
+            "--layers",
+            "--pull=false",
+            *(f"--volume={here}:{there}:ro" for here, there in mounts.items()),
+            *(f"--build-arg={name}={value}" for name, value in {"BASE": base, **recipe.arguments}.items()),
+            "-f",
+            recipe.containerfile,
+            "-t",
+            recipe.reference,
+            context,
+        )
+    )
+
+
+def _copy(source: Path, files: list[Path], target: Path) -> None:
+    for file in files:
+        copied = target / file
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source / file, copied)
+        os.utime(copied, (0, 0))  # buildah takes a file with another time for a changed one
+        copied.chmod(0o755 if os.access(source / file, os.X_OK) else 0o644)
+
+
+def _write_pip_config(target: Path) -> dict[Path, Path]:
+    """Write what pip is configured with on this machine; returns folders of wheels to mount."""
+    config = configparser.RawConfigParser()
+    home = Path.home()
+    config.read([PIP_CONFIG, home / ".pip/pip.conf", home / ".config/pip/pip.conf"])
+    config.read(os.environ.get("PIP_CONFIG_FILE", ""))
+    if not config.has_section("global"):
+        config.add_section("global")
+    for name, value in os.environ.items():
+        if name.startswith("PIP_") and name != "PIP_CONFIG_FILE":
+            config.set("global", name.removeprefix("PIP_").lower().replace("_", "-"), value)
+    config.set("global", "cert", str(CERTIFICATES / "ca-certificates.crt"))
+    mounts = {}
+    wheels = Path(config.get("global", "find-links", fallback=""))
+    if wheels.is_absolute():
+        # /mnt is an empty folder of every base, so that no mount point is left in the image.
+        config.set("global", "find-links", "/mnt")
+        if wheels.is_dir():
+            mounts[wheels] = Path("/mnt")
+    with target.open("w") as file:
+        config.write(file)
+    return mounts
+
+
+async def _context_files(context: Path) -> list[Path]:
+    """The files of the context, relative to it: those git tracks or would track; without git, all."""
+    if await succeeds("git", "-C", context, "rev-parse", "--git-dir"):
+        output = await run("git", "-C", context, "ls-files", "-z", "--cached", "--others", "--exclude-standard", ".")
+        listed = {context / name for name in output.split("\0") if name}
+    else:
+        listed = await asyncio.to_thread(lambda: set(context.rglob("*")))
+    return sorted(path.relative_to(context) for path in listed if path.is_file())
+
+
+def _key(recipe: Recipe, base: str, files: list[Path]) -> str:
+    text = recipe.containerfile.read_text()
+    copied = _copied(text)
+    parts = [recipe.reference, base, text, repr(sorted(recipe.arguments.items()))]
+    contents: list[bytes] = [part.encode() for part in parts]
+    for file in files:
+        if copied is None or any(file == source or source in file.parents for source in copied):
+            mode = b"x" if os.access(recipe.context / file, os.X_OK) else b"-"
+            contents += [str(file).encode(), mode, (recipe.context / file).read_bytes()]
+    return build.fingerprint(contents)
+
+
+def _copied(containerfile: str) -> set[Path] | None:
+    """The paths of the context that a Containerfile copies; None, which is all, if it uses patterns or variables."""
+    lines = containerfile.replace("\\\n", " ").splitlines()
+    sources: set[Path] = set()
+    for words in (line.split() for line in lines):
+        if not words or words[0].upper() not in {"COPY", "ADD"}:
+            continue
+        flags = [word for word in words[1:] if word.startswith("--")]
+        if any(flag.startswith("--from=") for flag in flags):
+            continue
+        paths = [word for word in words[1:] if not word.startswith("--")][:-1]
+        if any(re.search(r"[][*?$\"']", path) for path in paths):
+            return None
+        sources |= {Path(path.lstrip("/")) for path in paths}
+    return None if Path() in sources else sources
+
+
+def _forget_old(reference: str) -> None:
+    name = reference.rpartition(":")[0]
+    found = sorted(_archives().glob(f"{_slug(name)}@*.tar"), key=lambda path: path.stat().st_mtime)
+    for archive in found[:-KEPT_ARCHIVES]:
+        archive.unlink(missing_ok=True)
