@@ -89,6 +89,8 @@ def admission_app(facts: Facts, deployment: Lookup, metrics: Metrics) -> web.App
                     body = await request.read()
             except TimeoutError:
                 return _plain(503, "too busy, or the body did not arrive in time")
+            except web.RequestPayloadError:
+                return _plain(400, "the body broke off")
             if (present := facts()) is None:
                 return _plain(503, "not ready yet")
             start = perf_counter()
@@ -161,6 +163,8 @@ def _checked_size(request: web.Request) -> int:
     """The declared length of an acceptable request; raises the HTTP error of any other."""
     if request.content_type != "application/json":
         raise web.HTTPUnsupportedMediaType(text="only application/json")
+    if "Content-Encoding" in request.headers:
+        raise web.HTTPUnsupportedMediaType(text="no compression")
     if (size := request.content_length) is None:
         raise web.HTTPLengthRequired(text="a Content-Length is needed")
     if size > LARGEST:

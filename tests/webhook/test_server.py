@@ -1,0 +1,189 @@
+"""The server over real TLS on loopback, as the API server and as others call it."""
+
+import asyncio
+import io
+import json
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import pytest
+
+from serve_core.facts import LoaderFacts, PlatformFacts
+from serve_core.names import SERVED_LABEL
+from serve_webhook import certificates, server
+from serve_webhook.metrics import Metrics
+
+NAME = certificates.SERVER_NAMES[0]
+JSON = {"Content-Type": "application/json"}
+
+
+def body(**request: Any) -> bytes:
+    sent = {
+        "uid": "u-1",
+        "operation": "UPDATE",
+        "userInfo": {"username": "jane"},
+        "namespace": "default",
+        "name": "iris",
+    }
+    return json.dumps(
+        {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": sent | request}
+    ).encode()
+
+
+@dataclass
+class Running:
+    """A server that is answering, and what it answers from."""
+
+    context: ssl.SSLContext
+    material: certificates.Material
+    metrics: Metrics = field(default_factory=Metrics)
+    facts: PlatformFacts | None = field(default_factory=lambda: PlatformFacts(LoaderFacts("loader:1")))
+    deployments: dict[tuple[str, str], Any] = field(default_factory=dict)
+    port: int = 0
+
+    def client(self) -> aiohttp.ClientSession:
+        trusting = ssl.create_default_context(cadata=self.material.bundle.decode())
+        return aiohttp.ClientSession(
+            f"https://127.0.0.1:{self.port}", connector=aiohttp.TCPConnector(ssl=trusting), headers=JSON
+        )
+
+    async def post(self, path: str, sent: Any, **options: Any) -> tuple[int, str]:
+        sent = io.BytesIO(sent) if isinstance(sent, bytes) else sent
+        async with self.client() as client, client.post(path, data=sent, server_hostname=NAME, **options) as answer:
+            return answer.status, await answer.text()
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[Running]:
+    material, context = certificates.issue(datetime.now(UTC)), server.tls_context()
+    certificates.load(context, material)
+    found = Running(context, material)
+    app = server.admission_app(lambda: found.facts, lambda *name: found.deployments.get(name), found.metrics)
+    async with server.serving(app, "127.0.0.1", 0, context) as found.port:
+        yield found
+
+
+async def test_a_review_is_answered(running: Running) -> None:
+    status, text = await running.post("/deployments", body(object={"metadata": {"name": "iris"}}))
+    assert status == 200
+    assert json.loads(text)["response"]["uid"] == "u-1"
+    assert b'decision="refused",review="deployments"} 1.0' in running.metrics.render()
+
+
+async def test_scaling_is_answered_from_what_is_watched(running: Running) -> None:
+    scaling = body(object={"spec": {"replicas": 2}})
+    assert json.loads((await running.post("/deployments/scale", scaling))[1])["response"]["allowed"]
+    running.deployments["default", "iris"] = {
+        "metadata": {"labels": {SERVED_LABEL: "true"}, "annotations": {"kubectl-serve.dev/model": "s3://a/b"}}
+    }
+    response = json.loads((await running.post("/deployments/scale", scaling))[1])["response"]
+    assert response["status"]["reason"] == "Forbidden"
+
+
+async def test_before_everything_is_known_nobody_is_waved_through(running: Running) -> None:
+    running.facts = None
+    assert (await running.post("/deployments", body()))[0] == 503
+
+
+@pytest.mark.parametrize(
+    ("sent", "options", "status"),
+    [
+        pytest.param(b"{", {}, 400, id="not JSON"),
+        pytest.param(b"[" * 1_000_000, {}, 400, id="a million lists"),
+        pytest.param(b"{}", {"headers": {"Content-Type": "text/plain"}}, 415, id="another type"),
+        pytest.param(b"x" * (server.LARGEST + 1), {}, 413, id="too large"),
+        pytest.param(b"{}", {"headers": {"Content-Encoding": "gzip"}}, 415, id="compressed"),
+    ],
+)
+async def test_what_no_api_server_sends_is_a_client_error(
+    running: Running, sent: bytes, options: dict[str, Any], status: int
+) -> None:
+    assert (await running.post("/deployments", sent, **options))[0] == status
+
+
+async def test_a_body_of_unknown_length_is_not_waited_for(running: Running) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"{"
+
+    assert (await running.post("/deployments", endless()))[0] == 411
+
+
+async def test_another_method_or_path_is_none_of_ours(running: Running) -> None:
+    assert (await running.post("/", body()))[0] == 404
+    async with running.client() as client, client.get("/deployments", server_hostname=NAME) as answer:
+        assert answer.status == 405
+
+
+async def test_an_object_of_six_megabytes_is_answered(running: Running) -> None:
+    large = {"metadata": {"name": "iris", "annotations": {"a": "x" * 3_000_000}}}
+    status, _ = await running.post("/deployments", body(object=large, oldObject=large))
+    assert status == 200
+
+
+async def test_a_slow_sender_is_cut_off(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "READ_SECONDS", 0.05)
+    trusting = ssl.create_default_context(cadata=running.material.bundle.decode())
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=trusting, server_hostname=NAME)
+    writer.write(
+        b"POST /deployments HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+    )
+    await writer.drain()
+    async with asyncio.timeout(5):
+        assert (await reader.readline()).split()[1] == b"503"
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_a_new_certificate_is_served_without_a_restart(running: Running) -> None:
+    old = running.material
+    running.material = certificates.issue(datetime.now(UTC))
+    certificates.load(running.context, running.material)
+    assert (await running.post("/deployments", body()))[0] == 200
+    running.material = old
+    with pytest.raises(aiohttp.ClientConnectorCertificateError):
+        await running.post("/deployments", body())
+
+
+async def test_the_gate_lets_in_as_many_bytes_as_fit_in_their_order() -> None:
+    gate, order = server.Gate(10), []
+
+    async def enter(name: str, size: int, leave: asyncio.Event) -> None:
+        async with gate.admit(size):
+            order.append(name)
+            await leave.wait()
+
+    leave = asyncio.Event()
+    first = asyncio.create_task(enter("first", 8, leave))
+    await asyncio.sleep(0)
+    large = asyncio.create_task(enter("large", 5, asyncio.Event()))
+    small = asyncio.create_task(enter("small", 1, asyncio.Event()))
+    await asyncio.sleep(0)
+    assert order == ["first"]
+    large.cancel()  # one that gives up does not hold up those behind it
+    await asyncio.wait({large})
+    await asyncio.sleep(0)
+    assert order == ["first", "small"]
+    leave.set()
+    await first
+    async with gate.admit(9):
+        pass
+    small.cancel()
+
+
+async def test_health_readiness_and_metrics() -> None:
+    missing = ["certificates"]
+    app = server.health_app(lambda: missing, Metrics())
+    async with server.serving(app, "127.0.0.1", 0) as port, aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+        async with client.get("/healthz") as answer:
+            assert answer.status == 200
+        async with client.get("/readyz") as answer:
+            assert (answer.status, await answer.text()) == (503, "waiting for certificates\n")
+        missing.clear()
+        async with client.get("/readyz") as answer:
+            assert answer.status == 200
+        async with client.get("/metrics") as answer:
+            assert "kubectl_serve_leading 0.0" in await answer.text()
