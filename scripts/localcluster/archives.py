@@ -32,10 +32,9 @@ def archive(image: pins.Image, binaries: build.Binaries) -> Path:
 
 def _write(file: io.BufferedWriter, reference: str, binary: Path) -> None:
     layer = _layer(binary)
-    architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
     config = json.dumps(
         {
-            "architecture": architecture,
+            "architecture": build.architecture(),
             "os": "linux",
             "config": {"Entrypoint": [f"/{binary.name}"], "User": NON_ROOT, "WorkingDir": "/"},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},

@@ -28,6 +28,11 @@ def fingerprint(parts: Iterable[bytes]) -> str:
     return digest.hexdigest()[:12]
 
 
+def architecture() -> str:
+    """Go's, and so an image's, name for this machine's processor."""
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
+
+
 @dataclass(frozen=True)
 class Binaries:
     """The folders of built programs, one per module."""
@@ -41,13 +46,8 @@ class Binaries:
 def folder_of(module: pins.Module) -> Path:
     """Where the module's programs are once they are built; another version has another folder."""
     sources = sorted(path for path in (places.MODULES / module.name).iterdir() if path.is_file())
-    key = fingerprint(
-        [
-            *(path.name.encode() + path.read_bytes() for path in sources),
-            repr(module).encode(),
-            os.uname().machine.encode(),
-        ]
-    )
+    contents = [path.name.encode() + path.read_bytes() for path in sources]
+    key = fingerprint([*contents, repr(module).encode(), architecture().encode()])
     return places.cache() / "bin" / f"{module.name}-{key}"
 
 

@@ -25,7 +25,8 @@ async def run(
 ) -> str:
     """Run a program to its end and return its standard output.
 
-    Its standard input is `text`, or `file`, or nothing. `environment` is added to the caller's. Cancelling the caller ends the program.
+    Its standard input is `text`, or `file`, or nothing. Variables of `environment` are added to the caller's.
+    Cancelling the caller ends the program.
 
     Raises:
         ClusterError: it could not be started or its exit code was not 0; the message has the tail of its output.
