@@ -44,8 +44,33 @@ EVENTS = Resource("events.k8s.io/v1", "events", "Event")
 KNATIVE_SERVICES = Resource("serving.knative.dev/v1", "services", "Service")
 REVISIONS = Resource("serving.knative.dev/v1", "revisions", "Revision")
 INGRESSES = Resource("networking.internal.knative.dev/v1alpha1", "ingresses", "Ingress")
+POLICIES = Resource("kubectl-serve.dev/v1alpha1", "servingpolicies", "ServingPolicy", namespaced=False)
+POLICY_EXCEPTIONS = Resource("kubectl-serve.dev/v1alpha1", "policyexceptions", "PolicyException")
+INFERENCE_SERVICES = Resource("serving.kserve.io/v1beta1", "inferenceservices", "InferenceService")
 DEFINITIONS = Resource(
     "apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
+)
+DAEMON_SETS = Resource("apps/v1", "daemonsets", "DaemonSet")
+SECRETS = Resource("v1", "secrets", "Secret")
+MUTATING_WEBHOOKS = Resource(
+    "admissionregistration.k8s.io/v1",
+    "mutatingwebhookconfigurations",
+    "MutatingWebhookConfiguration",
+    namespaced=False,
+)
+VALIDATING_WEBHOOKS = Resource(
+    "admissionregistration.k8s.io/v1",
+    "validatingwebhookconfigurations",
+    "ValidatingWebhookConfiguration",
+    namespaced=False,
+)
+PEER_AUTHENTICATIONS = Resource("security.istio.io/v1", "peerauthentications", "PeerAuthentication")
+SERVICE_ENTRIES = Resource("networking.istio.io/v1", "serviceentries", "ServiceEntry")
+SUBJECT_ACCESS_REVIEWS = Resource(
+    "authorization.k8s.io/v1", "subjectaccessreviews", "SubjectAccessReview", namespaced=False
+)
+SELF_SUBJECT_ACCESS_REVIEWS = Resource(
+    "authorization.k8s.io/v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False
 )
 
 ALL_INSTALLED = (
@@ -55,7 +80,7 @@ ALL_INSTALLED = (
     DEPLOYMENTS,
     DEFINITIONS,
     Resource("v1", "serviceaccounts", "ServiceAccount"),
-    Resource("v1", "secrets", "Secret"),
+    SECRETS,
     Resource("rbac.authorization.k8s.io/v1", "clusterroles", "ClusterRole", namespaced=False),
     Resource("rbac.authorization.k8s.io/v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False),
     Resource("rbac.authorization.k8s.io/v1", "roles", "Role"),
@@ -64,18 +89,8 @@ ALL_INSTALLED = (
     Resource("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy"),
     Resource("coordination.k8s.io/v1", "leases", "Lease"),
     Resource("scheduling.k8s.io/v1", "priorityclasses", "PriorityClass", namespaced=False),
-    Resource(
-        "admissionregistration.k8s.io/v1",
-        "mutatingwebhookconfigurations",
-        "MutatingWebhookConfiguration",
-        namespaced=False,
-    ),
-    Resource(
-        "admissionregistration.k8s.io/v1",
-        "validatingwebhookconfigurations",
-        "ValidatingWebhookConfiguration",
-        namespaced=False,
-    ),
+    MUTATING_WEBHOOKS,
+    VALIDATING_WEBHOOKS,
 )
 """Every kind of object that the manifests may hold."""
 
@@ -92,6 +107,10 @@ class Api(Protocol):
 
     namespace: str
     """The context's namespace."""
+
+    async def version(self) -> JsonObject:
+        """What the API server says of itself, with ``gitVersion``."""
+        ...
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> JsonObject: ...
 
@@ -113,6 +132,12 @@ class Api(Protocol):
         self, resource: Resource, manifest: JsonObject, *, manager: str, dry_run: bool = False
     ) -> JsonObject:
         """Server-side apply that takes over the fields in question."""
+        ...
+
+    async def merge(
+        self, resource: Resource, namespace: str | None, name: str, patch: JsonObject, *, dry_run: bool = False
+    ) -> JsonObject:
+        """JSON Merge Patch (RFC 7386): what is null goes."""
         ...
 
     async def delete(self, resource: Resource, namespace: str | None, name: str) -> None: ...

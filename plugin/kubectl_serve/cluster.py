@@ -32,6 +32,7 @@ _REQUEST_SECONDS = 30.0
 _CONNECT_SECONDS = 10.0
 _APPLY = "application/apply-patch+yaml"
 _JSON = "application/json"
+_MERGE = "application/merge-patch+json"
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _SUBPROTOCOL = "v4.channel.k8s.io"
 
@@ -177,6 +178,9 @@ class _Cluster:
         self._streams = streams
         self._warned: set[str] = set()
 
+    async def version(self) -> JsonObject:
+        return await self._json("GET", "/version")
+
     async def get(self, resource: Resource, namespace: str | None, name: str) -> JsonObject:
         return await self._json("GET", resource.path(namespace, name))
 
@@ -225,6 +229,12 @@ class _Cluster:
         path = resource.path(metadata.get("namespace"), metadata["name"])
         query = [("fieldManager", manager), ("force", "true")] + ([("dryRun", "All")] if dry_run else [])
         return await self._json("PATCH", path, query, manifest, _APPLY)
+
+    async def merge(
+        self, resource: Resource, namespace: str | None, name: str, patch: JsonObject, *, dry_run: bool = False
+    ) -> JsonObject:
+        query = [("fieldManager", FIELD_MANAGER)] + ([("dryRun", "All")] if dry_run else [])
+        return await self._json("PATCH", resource.path(namespace, name), query, patch, _MERGE)
 
     async def delete(self, resource: Resource, namespace: str | None, name: str) -> None:
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}

@@ -107,6 +107,12 @@ class FakeCluster:
             self.objects.append(made)
         return made
 
+    async def merge(
+        self, resource: Resource, namespace: str | None, name: str, patch: JsonObject, *, dry_run: bool = False
+    ) -> JsonObject:
+        self.wrote.append(("dry-run" if dry_run else "merge", resource.plural, copy.deepcopy(patch)))
+        return await self.get(resource, namespace, name)
+
     async def apply(
         self, resource: Resource, manifest: JsonObject, *, manager: str, dry_run: bool = False
     ) -> JsonObject:

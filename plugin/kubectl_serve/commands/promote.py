@@ -1,0 +1,33 @@
+"""``kubectl serve promote``: all traffic to the newest revision that is ready."""
+
+from argparse import Namespace
+
+from kubectl_serve import options, view
+from kubectl_serve.api import Connect, namespace_of
+from kubectl_serve.commands.get import served_deployment
+from kubectl_serve.shift import configure as configure_shift
+from kubectl_serve.shift import shift
+from kubectl_serve.streams import Streams
+from serve_core.annotations import CANARY, PIN
+
+EXAMPLES = """\
+  kubectl annotate deployment iris --overwrite kubectl-serve.dev/model=s3://models/iris-2/model.joblib \\
+      kubectl-serve.dev/canary=10%
+  kubectl serve promote iris"""
+
+
+def configure(parser: options.Parser) -> None:
+    configure_shift(parser)
+
+
+async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
+    async with connect(args, streams) as cluster:
+        deployment = await served_deployment(cluster, namespace_of(args, cluster), args.name)
+        held = [key for key in (CANARY, PIN) if key in view.notes(deployment)]
+        if not held:
+            streams.note(f"{args.name} has neither a canary nor a pin: the newest revision has all the traffic.")
+            streams.out(f"deployment.apps/{args.name} unchanged")
+            return 0
+        await shift(cluster, deployment, dict.fromkeys(held), "promoted", args, streams)
+        streams.note(f"Remove {' and '.join(held)} from your manifest as well, or the next apply brings it back.")
+    return 0

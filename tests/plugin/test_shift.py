@@ -1,0 +1,104 @@
+"""Promote and roll back: which annotations are written, what is waited for, what the screen says."""
+
+import copy
+
+from kubectl_serve import errors
+from plugin.conftest import Run
+from plugin.fake import FakeCluster, Happens
+from serve_core import annotations
+from serve_core.annotations import CANARY, OBSERVED_GENERATION, PIN, PREVIOUS, PROMOTED
+from serve_core.json import JsonObject
+from serve_core.names import CONDITION_READY, SERVED_LABEL
+
+
+def iris(generation: int = 1, status: str = "True", reason: str = "Ready", **notes: str) -> JsonObject:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": "iris",
+            "namespace": "default",
+            "uid": "1",
+            "resourceVersion": str(generation),
+            "generation": generation,
+            "creationTimestamp": "2026-11-18T11:00:00Z",
+            "labels": {SERVED_LABEL: "true"},
+            "annotations": {
+                annotations.MODEL: "s3://models/iris/model.joblib",
+                OBSERVED_GENERATION: str(generation),
+                **notes,
+            },
+        },
+        "spec": {"replicas": 0},
+        "status": {"conditions": [{"type": CONDITION_READY, "status": status, "reason": reason, "message": "It is."}]},
+    }
+
+
+def written(cluster: FakeCluster) -> list[JsonObject]:
+    return [manifest["metadata"]["annotations"] for verb, _, manifest in cluster.wrote if verb == "merge"]
+
+
+def test_promoting_takes_the_canary_away_and_waits_for_the_traffic(run: Run) -> None:
+    moved = iris(2, **{PROMOTED: "iris-00002"})
+    cluster = FakeCluster([iris(**{CANARY: "10%"})], [Happens(0.5, moved)])
+    screen = run("promote", "iris", cluster=cluster)
+    assert (screen.code, screen.out) == (0, "deployment.apps/iris promoted\n")
+    assert written(cluster) == [{CANARY: None}]
+    assert f"Remove {CANARY} from your manifest as well" in screen.err
+
+
+def test_there_is_nothing_to_promote_without_a_canary_or_a_pin(run: Run) -> None:
+    cluster = FakeCluster([iris()])
+    screen = run("promote", "iris", cluster=cluster)
+    assert (screen.code, screen.out) == (0, "deployment.apps/iris unchanged\n")
+    assert written(cluster) == []
+
+
+def test_rolling_back_pins_the_revision_before(run: Run) -> None:
+    cluster = FakeCluster([iris(**{PROMOTED: "iris-00002", PREVIOUS: "iris-00001"})])
+    screen = run("rollback", "iris", "--wait=false", cluster=cluster)
+    assert (screen.code, screen.out) == (0, "deployment.apps/iris rolled back to iris-00001\n")
+    assert written(cluster) == [{CANARY: None, PIN: "iris-00001"}]
+
+
+def test_rolling_back_from_a_canary_pins_the_promoted_revision(run: Run) -> None:
+    cluster = FakeCluster([iris(**{CANARY: "10%", PROMOTED: "iris-00002", PREVIOUS: "iris-00001"})])
+    run("rollback", "iris", "--wait=false", cluster=cluster)
+    assert written(cluster) == [{CANARY: None, PIN: "iris-00002"}]
+
+
+def test_the_first_revision_cannot_be_rolled_back(run: Run) -> None:
+    screen = run("rollback", "iris", cluster=FakeCluster([iris(**{PROMOTED: "iris-00001"})]))
+    assert screen.code == 1
+    assert screen.err.startswith(
+        "error: iris has had no revision before this one.\nhint: `kubectl serve describe iris`"
+    )
+
+
+def test_a_dry_run_of_the_client_writes_nothing(run: Run) -> None:
+    cluster = FakeCluster([iris(**{PREVIOUS: "iris-00001"})])
+    screen = run("rollback", "iris", "--dry-run", cluster=cluster)
+    assert (screen.code, screen.out) == (0, "deployment.apps/iris rolled back to iris-00001 (dry run)\n")
+    assert cluster.wrote == []
+
+
+def test_a_revision_that_is_gone_is_said_with_its_cause(run: Run) -> None:
+    failed = iris(2, "False", "ServiceNotReady", **{PIN: "iris-00009"})
+    failed["status"]["conditions"][0]["message"] = "Revision iris-00009 does not exist."
+    again = copy.deepcopy(failed)
+    cluster = FakeCluster([iris()], [Happens(0.5, failed), Happens(10, again)])
+    screen = run("rollback", "iris", "--to", "iris-00009", cluster=cluster)
+    assert screen.code == 1
+    assert "the traffic of iris has not moved: ServiceNotReady: Revision iris-00009 does not exist." in screen.err
+
+
+def test_what_the_webhook_refuses_is_passed_on(run: Run) -> None:
+    cluster = FakeCluster([iris(**{PREVIOUS: "iris-00001"})])
+
+    async def refuse(*_: object, **__: object) -> JsonObject:
+        raise errors.InvalidError("InvalidAnnotation: it is not allowed.")
+
+    cluster.merge = refuse  # type: ignore[method-assign]
+    screen = run("rollback", "iris", cluster=cluster)
+    assert screen.code == 1
+    assert "InvalidAnnotation" in screen.err
