@@ -17,6 +17,7 @@ class MemoryApi:
         self.writes: list[str] = []
         self.logs: dict[str, str] = {}
         self.failures: dict[str, Exception] = {}
+        self._applied: dict[tuple[str, ...], JsonObject] = {}
         self._version = 100
         self._events: list[tuple[int, str, WatchEvent]] = []
         self._changed = asyncio.Event()
@@ -117,7 +118,9 @@ class MemoryApi:
             wanted = manifest["metadata"].get(precondition)
             if wanted and live.get("metadata", {}).get(precondition) != wanted:
                 raise ConflictError(f"{precondition} differs", 409)
-        merged = _merged(live, manifest)
+        at = (resource.plural, *key(manifest), subresource)
+        merged = _merged(_dropped(live, self._applied.get(at, {}), manifest), manifest)
+        self._applied[at] = manifest
         if merged == live:
             return copy.deepcopy(live)
         self.writes.append(f"apply {resource.plural}{'/' + subresource if subresource else ''}")
@@ -137,12 +140,25 @@ class MemoryApi:
         return self.logs.get(pod, "")
 
 
+def _dropped(live: JsonObject, before: JsonObject, now: JsonObject) -> JsonObject:
+    """What a server-side apply removes: what the one before it had and it has no more."""
+    kept = copy.deepcopy(live)
+    for name, value in before.items():
+        if isinstance(value, dict) and isinstance(kept.get(name), dict):
+            kept[name] = _dropped(kept[name], value, now.get(name) or {})
+        elif name not in now and name not in ("uid", "resourceVersion"):
+            kept.pop(name, None)
+    return kept
+
+
 def _merged(live: JsonObject, patch: JsonObject) -> JsonObject:
     """As RFC 7396, but lists of named elements are merged by name, as server-side apply merges them."""
     merged = copy.deepcopy(live)
     for name, value in patch.items():
         old = merged.get(name)
-        if isinstance(value, dict) and isinstance(old, dict):
+        if value is None:
+            merged.pop(name, None)
+        elif isinstance(value, dict) and isinstance(old, dict):
             merged[name] = _merged(old, value)
         elif name == "webhooks" and isinstance(old, list):
             changes = {element["name"]: element for element in value}

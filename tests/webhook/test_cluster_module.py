@@ -1,0 +1,173 @@
+"""The module that talks to the cluster, against a real HTTP server that answers like an API server."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+from kubernetes_asyncio.client import ApiClient, Configuration
+
+from serve_webhook.api import (
+    DEPLOYMENTS,
+    PODS,
+    ApiError,
+    ConflictError,
+    ForbiddenError,
+    GoneError,
+    NotFoundError,
+    RejectedError,
+    UnavailableError,
+)
+from serve_webhook.cluster import Cluster
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def cluster(handler: Handler) -> AsyncIterator[Cluster]:
+    runner = web.ServerRunner(web.Server(handler))  # type: ignore[arg-type]
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host = "http://127.0.0.1:{1}".format(*runner.addresses[0])
+    try:
+        async with Cluster(ApiClient(Configuration(host=host))) as connected:
+            yield connected
+    finally:
+        await runner.cleanup()
+
+
+def answering(document: Any, status: int = 200) -> Handler:
+    async def handler(_: web.Request) -> web.Response:
+        return web.json_response(document, status=status)
+
+    return handler
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, RejectedError),
+        (401, ForbiddenError),
+        (403, ForbiddenError),
+        (404, NotFoundError),
+        (409, ConflictError),
+        (410, GoneError),
+        (422, RejectedError),
+        (429, UnavailableError),
+        (500, UnavailableError),
+        (503, UnavailableError),
+    ],
+)
+async def test_an_error_carries_the_api_servers_own_sentence(status: int, error: type[ApiError]) -> None:
+    async with cluster(answering({"kind": "Status", "message": "because"}, status)) as api:
+        with pytest.raises(error, match="because") as caught:
+            await api.get(DEPLOYMENTS, "default", "iris")
+        assert caught.value.status == status
+
+
+async def test_nobody_there_is_unavailable_without_a_status() -> None:
+    async with Cluster(ApiClient(Configuration(host="http://127.0.0.1:1"))) as api:
+        with pytest.raises(UnavailableError) as caught:
+            await api.get(DEPLOYMENTS, "default", "iris")
+        assert caught.value.status == 0
+
+
+@pytest.mark.parametrize("text", ["<html>", "[]", ""])
+async def test_what_is_no_object_is_unavailable(text: str) -> None:
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(text=text)
+
+    async with cluster(handler) as api:
+        with pytest.raises(UnavailableError):
+            await api.get(DEPLOYMENTS, "default", "iris")
+
+
+async def test_a_long_list_comes_page_by_page() -> None:
+    pages = {
+        "": {"metadata": {"resourceVersion": "7", "continue": "next"}, "items": [{"n": 1}]},
+        "next": {"metadata": {"resourceVersion": "7"}, "items": [{"n": 2}]},
+    }
+
+    async def handler(request: web.Request) -> web.Response:
+        assert request.query["labelSelector"] == "a=b,c"
+        return web.json_response(pages[request.query.get("continue", "")])
+
+    async with cluster(handler) as api:
+        assert await api.list(DEPLOYMENTS, "", {"labelSelector": "a=b,c"}) == ([{"n": 1}, {"n": 2}], "7")
+
+
+def streaming(*chunks: bytes) -> Handler:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for chunk in chunks:
+            await response.write(chunk)
+            await asyncio.sleep(0)
+        return response
+
+    return handler
+
+
+def event(kind: str, **found: Any) -> bytes:
+    return json.dumps({"type": kind, "object": found}).encode() + b"\n"
+
+
+async def test_a_watch_yields_events_however_they_are_cut_and_however_long() -> None:
+    long = event("ADDED", text="x" * 1_500_000)
+    both = event("MODIFIED", n=1) + event("DELETED", n=2)
+    async with cluster(streaming(long[:100_000], long[100_000:], both[:5], both[5:])) as api:
+        seen = [(e.type, e.object) async for e in api.watch(DEPLOYMENTS, "", {}, "1", 5)]
+    assert [kind for kind, _ in seen] == ["ADDED", "MODIFIED", "DELETED"]
+    assert len(seen[0][1]["text"]) == 1_500_000
+
+
+@pytest.mark.parametrize(
+    ("chunks", "error"),
+    [
+        ((event("ERROR", code=410, message="too old"),), GoneError),
+        ((event("ERROR", code=500, message="etcd"),), UnavailableError),
+        ((b"{nonsense}\n",), UnavailableError),
+    ],
+)
+async def test_a_watch_that_ends_badly_says_how(chunks: tuple[bytes, ...], error: type[ApiError]) -> None:
+    async with cluster(streaming(*chunks)) as api:
+        with pytest.raises(error):
+            async for _ in api.watch(DEPLOYMENTS, "", {}, "1", 5):
+                pass
+
+
+async def test_an_apply_is_a_patch_by_our_field_manager() -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return web.json_response(
+            {
+                "path": request.path,
+                "type": request.content_type,
+                "query": dict(request.query),
+                "sent": json.loads(await request.text()),
+            }
+        )
+
+    manifest = DEPLOYMENTS.identity("default", "iris")
+    async with cluster(handler) as api:
+        seen = await api.apply(DEPLOYMENTS, manifest, subresource="status", force=False)
+    assert seen["path"] == "/apis/apps/v1/namespaces/default/deployments/iris/status"
+    assert seen["type"] == "application/apply-patch+yaml"
+    assert seen["query"] == {"fieldManager": "kubectl-serve", "force": "false"}
+    assert seen["sent"] == manifest
+
+
+async def test_a_log_may_hold_anything() -> None:
+    async def handler(request: web.Request) -> web.Response:
+        assert dict(request.query) == {"container": "model-loader", "tailLines": "5", "limitBytes": "100"}
+        return web.Response(body=b"\xff{}\n")
+
+    async with cluster(handler) as api:
+        assert await api.log("default", "p", "model-loader", lines=5, size=100) == "\ufffd{}\n"
+
+
+def test_paths_are_quoted() -> None:
+    assert PODS.path("a/b", "c?d", "log") == "/api/v1/namespaces/a%2Fb/pods/c%3Fd/log"

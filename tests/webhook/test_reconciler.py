@@ -1,0 +1,226 @@
+"""The reconciler on an API in memory: what it writes for a served Deployment, and what it leaves alone."""
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from serve_core import annotations
+from serve_core.facts import LoaderFacts, PlatformFacts
+from serve_core.names import CONDITION_READY
+from serve_core.verdict import judge, render_stored
+from serve_webhook import reconciler
+from serve_webhook.api import DEPLOYMENTS, KNATIVE_SERVICES, OWNED, PODS, RejectedError, UnavailableError
+from serve_webhook.conditions import stored
+from serve_webhook.events import Recorder
+from serve_webhook.informers import Informer
+from serve_webhook.metrics import Metrics
+from serve_webhook.reconciler import Reconciler
+from webhook_api import Clock, MemoryApi
+
+FACTS = PlatformFacts(LoaderFacts("loader:1"))
+
+
+def served(**notes: str) -> Any:
+    """As admission leaves it and the API server stores it."""
+    written = DEPLOYMENTS.identity("default", "iris")
+    written["metadata"]["annotations"] = {annotations.MODEL: "https://example.com/model.joblib", **notes}
+    written["spec"] = {
+        "selector": {"matchLabels": {"app": "iris"}},
+        "template": {
+            "metadata": {"labels": {"app": "iris"}},
+            "spec": {"containers": [{"name": "app", "image": "app:1"}]},
+        },
+    }
+    verdict = judge(written, FACTS)
+    assert verdict.deployment, verdict.problems
+    return verdict.deployment
+
+
+@asynccontextmanager
+async def running(api: MemoryApi, clock: Clock) -> AsyncIterator[None]:
+    deployments = Informer(api, DEPLOYMENTS, selectors={"labelSelector": "kubectl-serve.dev/served=true"})
+    ours = {"labelSelector": "kubectl-serve.dev/deployment"}
+    owned = {resource: Informer(api, resource, selectors=ours, optional=True) for resource in OWNED}
+    pods = Informer(api, PODS, selectors=ours)
+    worker = Reconciler(
+        api,
+        deployments=deployments,
+        owned=owned,
+        pods=pods,
+        facts=lambda: FACTS,
+        recorder=Recorder(api, "server-1", clock),
+        metrics=Metrics(),
+        now=clock,
+    )
+    informers = (deployments, *owned.values(), pods)
+    tasks = [asyncio.create_task(run()) for run in (*(informer.run for informer in informers), worker.run)]
+    try:
+        async with asyncio.timeout(10):
+            yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():  # noqa: ASYNC110 - many parts change it, none of them says so
+        await asyncio.sleep(0)
+
+
+def deployment(api: MemoryApi) -> Any:
+    return copy.deepcopy(api.objects["deployments", "default", "iris"])
+
+
+def service(api: MemoryApi) -> Any:
+    return copy.deepcopy(api.objects.get(("services", "default", "iris")))
+
+
+def ready(api: MemoryApi) -> str:
+    condition = stored(deployment(api), CONDITION_READY)
+    return condition.reason if condition else ""
+
+
+def knative_makes_it_ready(api: MemoryApi) -> None:
+    made = service(api)
+    made["status"] = {
+        "observedGeneration": made["metadata"]["generation"],
+        "latestCreatedRevisionName": "iris-00001",
+        "latestReadyRevisionName": "iris-00001",
+        "url": "http://iris.default.example.com",
+        "conditions": [{"type": kind, "status": "True"} for kind in ("Ready", "ConfigurationsReady")],
+    }
+    api.put(KNATIVE_SERVICES, made)
+
+
+def settled(api: MemoryApi) -> bool:
+    metadata = deployment(api)["metadata"]
+    return ready(api) == "Ready" and metadata["annotations"].get(annotations.OBSERVED_GENERATION) == str(
+        metadata["generation"]
+    )
+
+
+async def test_from_an_annotated_deployment_to_ready(api: MemoryApi, clock: Clock) -> None:
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api) == "Progressing")
+        (owner,) = service(api)["metadata"]["ownerReferences"]
+        assert owner["uid"] == deployment(api)["metadata"]["uid"]
+        knative_makes_it_ready(api)
+        await until(lambda: settled(api))
+    assert deployment(api)["metadata"]["annotations"][annotations.URL] == "http://iris.default.example.com"
+    assert {found["reason"] for where, found in api.objects.items() if where[0] == "events"} == {"Loaded", "Ready"}
+
+
+async def test_a_new_leader_writes_nothing_where_all_is_well(api: MemoryApi, clock: Clock) -> None:
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        knative_makes_it_ready(api)
+        await until(lambda: settled(api))
+    api.writes.clear()
+    async with running(api, clock):
+        api.put(PODS, PODS.identity("default", "other"))
+        changed = deployment(api)
+        changed["status"]["observedGeneration"] = 99
+        api.put(DEPLOYMENTS, changed)
+        for _ in range(200):
+            await asyncio.sleep(0)
+    assert api.writes == []
+
+
+async def test_a_knative_service_of_somebody_elses_is_left_alone(api: MemoryApi, clock: Clock) -> None:
+    theirs = api.put(KNATIVE_SERVICES, KNATIVE_SERVICES.identity("default", "iris") | {"spec": {"theirs": True}})
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: ready(api) == "NameTaken")
+    assert service(api) == theirs
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RejectedError("admission webhook denied the request: no", 400), "NotAccepted"),
+        (UnavailableError("failed calling webhook: connection refused", 500), "Progressing"),
+    ],
+)
+async def test_what_the_api_server_refuses_is_said(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    api.failures["apply services"] = error
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: ready(api) == reason)
+        condition = stored(deployment(api), CONDITION_READY)
+        assert condition
+        assert str(error) in condition.message
+        del api.failures["apply services"]
+        await until(lambda: service(api))
+
+
+async def test_the_last_line_of_a_running_loader_is_told(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "LOADING_SECONDS", 0.01)
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        made = service(api)
+        made["status"] = {"observedGeneration": 1, "latestCreatedRevisionName": "iris-00001"}
+        api.put(KNATIVE_SERVICES, made)
+        pod = PODS.identity("default", "iris-00001-x")
+        pod["metadata"]["labels"] = {
+            "kubectl-serve.dev/deployment": "iris",
+            "serving.knative.dev/revision": "iris-00001",
+        }
+        pod["status"] = {"initContainerStatuses": [{"name": "model-loader", "state": {"running": {}}}]}
+        api.put(PODS, pod)
+        api.logs["iris-00001-x"] = '{"event": "retry", "code": "Unreachable", "message": "No route to the store."}'
+        await until(lambda: "No route to the store." in str(deployment(api)["status"]))
+        api.logs["iris-00001-x"] = '{"event": "progress", "bytes": 5, "total": 10}'
+        await until(lambda: "50 %" in str(deployment(api)["status"]))
+
+
+async def test_taking_the_annotation_off_takes_everything_of_ours_off(api: MemoryApi, clock: Clock) -> None:
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        knative_makes_it_ready(api)
+        await until(lambda: settled(api))
+        written = deployment(api)
+        del written["metadata"]["annotations"][annotations.MODEL]
+        back = judge(written, FACTS, written).deployment
+        assert back
+        assert back["spec"]["replicas"] == 1
+        api.put(DEPLOYMENTS, back)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert service(api), "its own pods are not back yet"
+        back = deployment(api)
+        back["status"] |= {"observedGeneration": 99, "updatedReplicas": 1, "availableReplicas": 1}
+        api.put(DEPLOYMENTS, back)
+        await until(lambda: service(api) is None)
+        await until(lambda: "kubectl-serve.dev/served" not in deployment(api)["metadata"].get("labels", {}))
+
+
+async def test_one_deployments_defect_does_not_stop_the_others(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+
+    def render(found: Any, facts: PlatformFacts) -> Any:
+        if found["metadata"]["name"] == "broken":
+            raise KeyError("oops")
+        return render_stored(found, facts)
+
+    monkeypatch.setattr(reconciler, "render_stored", render)
+    broken = served()
+    broken["metadata"]["name"] = "broken"
+    api.put(DEPLOYMENTS, broken)
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api))
+    assert "default/broken cannot be reconciled" in caplog.text
