@@ -71,6 +71,15 @@ def all_objects(registry: str | None = None, tag: str | None = None) -> list[Jso
     return [relocate(each, registry or PREFIX, tag) for each in objects]
 
 
+def istio_objects() -> list[JsonObject]:
+    """What an installation has in Istio's own namespace, where there is one."""
+    return [
+        document.object
+        for file in _yaml_files("istio")
+        for document in documents.parse(file.read_text(encoding="utf-8"), str(file))
+    ]
+
+
 def _is_runtimes(manifest: JsonObject) -> bool:
     return bool(manifest.get("kind") == "ConfigMap" and manifest["metadata"]["name"] == RUNTIMES_CONFIG_MAP)
 

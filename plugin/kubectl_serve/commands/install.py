@@ -9,6 +9,7 @@ from kubectl_serve.api import (
     CONFIG_MAPS,
     DEFINITIONS,
     DEPLOYMENTS,
+    NAMESPACES,
     PODS,
     Api,
     Connect,
@@ -18,6 +19,7 @@ from kubectl_serve.errors import ServeError
 from kubectl_serve.follow import states
 from kubectl_serve.streams import Streams
 from kubectl_serve.verbs import PROGRAM
+from serve_core import istio
 from serve_core.annotations import FORMAT, MODEL
 from serve_core.facts import REQUIRED_FEATURES
 from serve_core.json import JsonObject
@@ -57,6 +59,8 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         return 0
     async with connect(args, streams) as cluster:
         await _check_knative(cluster)
+        if await _has_istio(cluster):
+            wanted += manifests.istio_objects()
         for manifest in wanted:
             await _apply(cluster, manifest, streams, dry_run=args.dry_run == "server")
         if args.wait and args.dry_run == "none":
@@ -94,6 +98,14 @@ async def _check_knative(cluster: Api) -> None:
             f"Knative's feature flag {', '.join(missing)} is not enabled: the loader could not run.",
             f"kubectl patch configmap/{_FEATURES} -n {_KNATIVE} --type merge -p '{{\"data\":{{{flags}}}}}'",
         )
+
+
+async def _has_istio(cluster: Api) -> bool:
+    try:
+        await cluster.get(NAMESPACES, None, istio.NAMESPACE)
+    except errors.NotFoundError:
+        return False
+    return True
 
 
 def resource_of(manifest: JsonObject) -> Resource:

@@ -31,7 +31,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     dry = args.dry_run != "none"
     async with connect(args, streams) as cluster:
         await _warn(cluster, streams)
-        for manifest in order(manifests.all_objects()):
+        for manifest in order([*manifests.all_objects(), *manifests.istio_objects()]):
             await _delete(cluster, manifest, streams, dry_run=dry)
         if args.wait and not dry:
             await _wait(cluster, args.timeout)

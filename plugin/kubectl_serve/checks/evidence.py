@@ -1,0 +1,253 @@
+"""What the checks judge by: objects of the cluster, and what the API server says when it is asked."""
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from kubectl_serve import errors, manifests, view
+from kubectl_serve.api import (
+    CONFIG_MAPS,
+    DAEMON_SETS,
+    DEFINITIONS,
+    DEPLOYMENTS,
+    MUTATING_WEBHOOKS,
+    NAMESPACES,
+    NODES,
+    PEER_AUTHENTICATIONS,
+    PODS,
+    SECRETS,
+    SELF_SUBJECT_ACCESS_REVIEWS,
+    SERVICE_ENTRIES,
+    SUBJECT_ACCESS_REVIEWS,
+    VALIDATING_WEBHOOKS,
+    Api,
+    Resource,
+)
+from serve_core import istio
+from serve_core.annotations import FORMAT, MODEL
+from serve_core.json import JsonObject
+from serve_core.names import NAMESPACE, SERVED_LABEL, SERVER_USERNAME
+
+SERVER = "kubectl-serve"
+CERTIFICATES = "kubectl-serve-certificates"
+KNATIVE = istio.KNATIVE_NAMESPACE
+KNATIVE_DEFINITION = "services.serving.knative.dev"
+
+Objects = list[JsonObject] | None
+"""``None``: they may not be seen."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Right:
+    """Something that somebody may or may not do."""
+
+    verb: str
+    group: str
+    resource: str
+    namespace: str = ""
+    name: str = ""
+
+    def __str__(self) -> str:
+        resource = f"{self.resource}.{self.group}" if self.group else self.resource
+        place = f" in {self.namespace}" if self.namespace else ""
+        return f"{self.verb} {resource}{'/' + self.name if self.name else ''}{place}"
+
+    def attributes(self) -> JsonObject:
+        resource, _, subresource = self.resource.partition("/")
+        found = {
+            "verb": self.verb,
+            "group": self.group,
+            "resource": resource,
+            "subresource": subresource,
+            "namespace": self.namespace,
+            "name": self.name,
+        }
+        return {key: value for key, value in found.items() if value}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything the checks look at. ``None`` stands for what may not be seen, unless it says otherwise."""
+
+    now: float
+    """Seconds since the epoch."""
+    version: JsonObject = field(default_factory=dict)
+    nodes: Objects = None
+    namespaces: Objects = None
+    knative: JsonObject | None = None
+    """The definition of Knative Services; ``None`` where Knative is not installed."""
+    knative_config: Mapping[str, Mapping[str, str]] | None = None
+    """ConfigMaps of Knative by name."""
+    knative_deployments: Objects = None
+    knative_pods: Objects = None
+    ingresses: Objects = None
+    """Deployments outside of Knative's namespace that serve its ingress."""
+    server: JsonObject | None = None
+    """Our Deployment; ``None`` where it is not installed."""
+    config: Mapping[str, Mapping[str, str]] | None = None
+    """Our own ConfigMaps by name."""
+    mutating: JsonObject | None = None
+    validating: JsonObject | None = None
+    """Our webhook configurations; ``None`` where they are missing."""
+    secret: JsonObject | None = None
+    probe: str | None = None
+    """What was wrong with the webhook's answer; empty if nothing."""
+    my_rights: Mapping[Right, bool] | None = None
+    server_rights: Mapping[Right, bool] | None = None
+    injectors: Objects = None
+    istio_config: Objects = None
+    istio_daemons: Objects = None
+    peers: Objects = None
+    entries: Objects = None
+    served: Objects = None
+
+    @property
+    def istio(self) -> istio.IstioFacts | None:
+        return istio.detect(
+            injectors=self.injectors or (),
+            config_maps=self.istio_config or (),
+            nodes=self.nodes or (),
+            namespaces=self.namespaces or (),
+            daemon_sets=self.istio_daemons or (),
+            service_entries=self.entries or (),
+        )
+
+
+MY_RIGHTS = tuple(Right(verb, "apps", "deployments") for verb in ("create", "get", "list", "watch", "patch", "delete"))
+
+
+async def gather(cluster: Api, now: float, namespace: str) -> Evidence:
+    """Ask the cluster for everything, all at once. Raises UnreachableError if nothing answers."""
+    version = await cluster.version()
+    mine = [Right(right.verb, right.group, right.resource, namespace) for right in MY_RIGHTS]
+    try:
+        async with asyncio.TaskGroup() as group:
+            ask = group.create_task
+            nodes = ask(_list(cluster, NODES, None))
+            namespaces = ask(_list(cluster, NAMESPACES, None))
+            knative = ask(_get(cluster, DEFINITIONS, None, KNATIVE_DEFINITION))
+            knative_config = ask(_data(cluster, KNATIVE))
+            knative_deployments = ask(_list(cluster, DEPLOYMENTS, KNATIVE))
+            knative_pods = ask(_list(cluster, PODS, KNATIVE))
+            ingresses = ask(_list(cluster, DEPLOYMENTS, None, "app.kubernetes.io/name"))
+            server = ask(_get(cluster, DEPLOYMENTS, NAMESPACE, SERVER))
+            config = ask(_data(cluster, NAMESPACE))
+            mutating = ask(_get(cluster, MUTATING_WEBHOOKS, None, SERVER))
+            validating = ask(_get(cluster, VALIDATING_WEBHOOKS, None, SERVER))
+            secret = ask(_get(cluster, SECRETS, NAMESPACE, CERTIFICATES))
+            probe = ask(_probe(cluster))
+            my_rights = ask(_rights(cluster, mine, None))
+            server_rights = ask(_rights(cluster, rights_of_manifests(), SERVER_USERNAME))
+            injectors = ask(_list(cluster, MUTATING_WEBHOOKS, None, istio.INJECTORS))
+            istio_config = ask(_list(cluster, CONFIG_MAPS, istio.NAMESPACE))
+            istio_daemons = ask(_list(cluster, DAEMON_SETS, istio.NAMESPACE))
+            peers = ask(_list(cluster, PEER_AUTHENTICATIONS, None))
+            entries = ask(_list(cluster, SERVICE_ENTRIES, None))
+            served = ask(_list(cluster, DEPLOYMENTS, None, f"{SERVED_LABEL}=true"))
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return Evidence(
+        now,
+        version,
+        nodes.result(),
+        namespaces.result(),
+        knative.result(),
+        knative_config.result(),
+        knative_deployments.result(),
+        knative_pods.result(),
+        ingresses.result(),
+        server.result(),
+        config.result(),
+        mutating.result(),
+        validating.result(),
+        secret.result(),
+        probe.result(),
+        my_rights.result(),
+        server_rights.result(),
+        injectors.result(),
+        istio_config.result(),
+        istio_daemons.result(),
+        peers.result(),
+        entries.result(),
+        served.result(),
+    )
+
+
+def rights_of_manifests() -> list[Right]:
+    """What the manifests give to the server."""
+    rights = []
+    for manifest in (*manifests.all_objects(), *manifests.istio_objects()):
+        if manifest["kind"] in ("ClusterRole", "Role"):
+            namespace = manifest["metadata"].get("namespace", "")
+            rights += [
+                Right(verb, group, resource, namespace, name)
+                for rule in manifest["rules"]
+                for group in rule["apiGroups"]
+                for resource in rule["resources"]
+                for verb in rule["verbs"]
+                for name in rule.get("resourceNames", [""])
+            ]
+    return rights
+
+
+async def _seen(answer: Coroutine[Any, Any, _T], absent: _T) -> _T | None:
+    try:
+        return await answer
+    except errors.ForbiddenError:
+        return None
+    except errors.NotFoundError:
+        return absent
+
+
+async def _list(cluster: Api, resource: Resource, namespace: str | None, labels: str = "") -> Objects:
+    async def objects() -> list[JsonObject]:
+        return (await cluster.list(resource, namespace, labels=labels))[0]
+
+    return await _seen(objects(), [])
+
+
+async def _get(cluster: Api, resource: Resource, namespace: str | None, name: str) -> JsonObject | None:
+    return await _seen(cluster.get(resource, namespace, name), {}) or None
+
+
+async def _data(cluster: Api, namespace: str) -> Mapping[str, Mapping[str, str]] | None:
+    found = await _list(cluster, CONFIG_MAPS, namespace)
+    return None if found is None else {view.name_of(each): each.get("data") or {} for each in found}
+
+
+async def _probe(cluster: Api) -> str | None:
+    """Whether a Deployment is completed, by a dry run."""
+    probe: JsonObject = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": "kubectl-serve-probe",
+            "namespace": "default",
+            "annotations": {MODEL: "https://example.com/model.joblib", FORMAT: "sklearn"},
+        },
+    }
+    try:
+        made = await cluster.create(DEPLOYMENTS, probe, dry_run=True)
+    except errors.ForbiddenError:
+        return None
+    except errors.ApiError as error:
+        return error.sentence
+    return "" if view.is_served(made) else "it was not asked about a Deployment with the annotation"
+
+
+async def _rights(cluster: Api, rights: Sequence[Right], user: str | None) -> Mapping[Right, bool] | None:
+    resource = SELF_SUBJECT_ACCESS_REVIEWS if user is None else SUBJECT_ACCESS_REVIEWS
+
+    async def allowed(right: Right) -> bool:
+        spec: JsonObject = {"resourceAttributes": right.attributes(), **({"user": user} if user else {})}
+        review: JsonObject = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {}, "spec": spec}
+        answer: Any = (await cluster.create(resource, review)).get("status") or {}
+        return bool(answer.get("allowed"))
+
+    async def all_of_them() -> Mapping[Right, bool]:
+        return dict(zip(rights, await asyncio.gather(*map(allowed, rights)), strict=True))
+
+    return await _seen(all_of_them(), {})

@@ -1,0 +1,200 @@
+"""kubectl-serve's own part in the cluster: is it there, does it answer, may it do its work."""
+
+from base64 import b64decode
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from kubectl_serve import __version__, view
+from kubectl_serve.checks.evidence import SERVER, Evidence, Right
+from kubectl_serve.checks.finding import Finding, failed, ok, skipped, unseen, warning
+from kubectl_serve.checks.platform import available, is_local
+from serve_core import istio
+from serve_core.json import JsonObject
+from serve_core.names import NAMESPACE
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+_INSTALL = "kubectl serve install"
+_RESTART = f"kubectl rollout restart deployment/{SERVER} -n {NAMESPACE}"
+_SOON = timedelta(days=7)
+"""A certificate that is this near to its end should have been renewed long ago."""
+
+
+def checks(evidence: Evidence) -> Iterator[Finding]:
+    if evidence.server is None:
+        yield failed("server-installed", f"there is no Deployment {SERVER} in namespace {NAMESPACE}.", _INSTALL)
+    else:
+        yield _version(evidence.server)
+        yield _running(evidence.server)
+    yield _webhook("server-mutating-webhook", evidence.mutating, "Fail")
+    yield _webhook("server-validating-webhook", evidence.validating, None)
+    yield _certificates(evidence)
+    yield _answers(evidence)
+    yield _mine(evidence.my_rights)
+    yield _servers(evidence)
+    yield _loader_image(evidence)
+
+
+def _version(server: JsonObject) -> Finding:
+    tag = str(server["spec"]["template"]["spec"]["containers"][0]["image"]).rpartition(":")[2]
+    if tag != __version__:
+        return warning("server-installed", f"the server's image is {tag}, and this command is {__version__}.", _INSTALL)
+    return ok("server-installed", f"version {tag} is installed.")
+
+
+def _running(server: JsonObject) -> Finding:
+    running, wanted = available(server), int(server["spec"].get("replicas", 1))
+    if wanted == 0:
+        fix = f"kubectl scale deployment/{SERVER} -n {NAMESPACE} --replicas=2"
+        return failed("server-running", "the server is scaled to zero: no model can be created or changed.", fix)
+    if not running:
+        fix = f"kubectl describe pods -n {NAMESPACE} -l app.kubernetes.io/name={SERVER}"
+        return failed("server-running", "no pod of the server is ready.", fix)
+    if running < min(wanted, 2):
+        return warning(
+            "server-running",
+            f"{running} of {wanted} pods of the server is ready: a restart stops admission.",
+            f"kubectl describe pods -n {NAMESPACE} -l app.kubernetes.io/name={SERVER}",
+        )
+    return ok("server-running", f"{running} of {wanted} pods of the server are ready.")
+
+
+def _webhook(check: str, found: JsonObject | None, policy: str | None) -> Finding:
+    kind = check.removeprefix("server-").replace("-", " ")
+    if found is None:
+        return failed(check, f"the {kind} {SERVER} is missing.", _INSTALL)
+    for hook in found.get("webhooks") or []:
+        if policy and hook.get("failurePolicy") != policy:
+            return failed(
+                check,
+                f"{hook['name']} has failurePolicy {hook.get('failurePolicy')}: models would get past it uncompleted.",
+                _INSTALL,
+            )
+        if not hook.get("matchConditions"):
+            return failed(check, f"{hook['name']} has no matchConditions: it is asked about everything.", _INSTALL)
+    return ok(check, f"the {kind} is as it was installed.")
+
+
+def _bundle(configuration: JsonObject | None) -> set[str]:
+    return {
+        str(view.at(hook, "clientConfig", "caBundle") or "") for hook in (configuration or {}).get("webhooks") or []
+    }
+
+
+def _certificates(evidence: Evidence) -> Finding:
+    """Does the API server trust what the server shows, and for how long."""
+    from cryptography import x509
+
+    check = "server-certificates"
+    bundles = _bundle(evidence.mutating) | _bundle(evidence.validating)
+    if not bundles:
+        return skipped(check, "there are no webhooks.")
+    try:
+        authorities = {text: x509.load_pem_x509_certificates(b64decode(text)) for text in bundles}
+    except ValueError:
+        return failed(check, "a webhook has no caBundle that could be read.", _RESTART)
+    now = datetime.fromtimestamp(evidence.now, UTC)
+    for authority in (each for found in authorities.values() for each in found):
+        late = _late(authority, now, "the certificate authority")
+        if late:
+            return late
+    if evidence.secret is None:
+        return ok(check, "the webhooks trust a certificate authority that is valid; its Secret may not be seen.")
+    data: Mapping[str, Any] = evidence.secret.get("data") or {}
+    try:
+        leaf = x509.load_pem_x509_certificates(b64decode(data["tls.crt"]))[0]
+    except (KeyError, ValueError):
+        fix = f"kubectl delete secret {evidence.secret['metadata']['name']} -n {NAMESPACE}"
+        return failed(check, "the Secret holds no certificate that could be read.", fix)
+    late = _late(leaf, now, "the server's certificate")
+    if late:
+        return late
+    if not all(any(_signed(leaf, authority) for authority in found) for found in authorities.values()):
+        return failed(check, "a webhook does not trust the server's certificate.", _RESTART)
+    return ok(check, f"the server's certificate is trusted, and valid until {leaf.not_valid_after_utc:%Y-%m-%d}.")
+
+
+def _late(certificate: "x509.Certificate", now: datetime, what: str) -> Finding | None:
+    end = certificate.not_valid_after_utc
+    if now >= end:
+        return failed("server-certificates", f"{what} has expired on {end:%Y-%m-%d}.", _RESTART)
+    if now >= end - _SOON:
+        return warning("server-certificates", f"{what} expires on {end:%Y-%m-%d}, and was not renewed.", _RESTART)
+    return None
+
+
+def _signed(leaf: "x509.Certificate", authority: "x509.Certificate") -> bool:
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        leaf.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _answers(evidence: Evidence) -> Finding:
+    if evidence.probe is None:
+        return skipped("server-answers", "you may not create Deployments, so the webhook was not asked.")
+    if evidence.probe:
+        return failed("server-answers", f"the webhook does not complete a Deployment: {evidence.probe}", _RESTART)
+    return ok("server-answers", "the webhook completes a Deployment.")
+
+
+def _missing(rights: Mapping[Right, bool]) -> list[str]:
+    return [str(right) for right, allowed in rights.items() if not allowed]
+
+
+def _mine(rights: Mapping[Right, bool] | None) -> Finding:
+    if rights is None:
+        return unseen("rights-mine", "what you may do")
+    missing = _missing(rights)
+    if missing:
+        return warning("rights-mine", f"you may not {', '.join(missing)}.", "Ask the cluster's administrator for it.")
+    return ok("rights-mine", "you may serve models in this namespace.")
+
+
+def _servers(evidence: Evidence) -> Finding:
+    if not evidence.server_rights:
+        return unseen("rights-server", "what the server may do")
+    # Without Istio there is nothing to be read in its namespace; with it, the mesh's own check looks at that.
+    rights = {right: may for right, may in evidence.server_rights.items() if right.namespace != istio.NAMESPACE}
+    missing = _missing(rights)
+    if missing:
+        more = f", and {len(missing) - 3} more" if len(missing) > 3 else ""
+        return failed("rights-server", f"the server may not {', '.join(missing[:3])}{more}.", _INSTALL)
+    return ok("rights-server", f"the server may do all {len(rights)} things that it needs.")
+
+
+def loader_image(evidence: Evidence) -> str | None:
+    """The loader's image as the settings name it."""
+    import yaml
+
+    text = (evidence.config or {}).get(SERVER, {}).get("settings.yaml", "")
+    try:
+        image = view.at(yaml.safe_load(text), "loader", "image")
+    except yaml.YAMLError:
+        return None
+    return image if isinstance(image, str) else None
+
+
+def _loader_image(evidence: Evidence) -> Finding:
+    check = "loader-image"
+    if evidence.config is None:
+        return unseen(check, f"the ConfigMaps of {NAMESPACE}")
+    image = loader_image(evidence)
+    if not image:
+        return failed(check, f"the ConfigMap {SERVER} names no image of the loader.", _INSTALL)
+    if evidence.nodes is None:
+        return unseen(check, "which images the nodes have")
+    names = {
+        name for node in evidence.nodes for each in view.at(node, "status", "images") or [] for name in each["names"]
+    }
+    if image in names or f"docker.io/{image}" in names:
+        return ok(check, f"a node has {image}.")
+    if is_local(image):
+        fix = f"Load {image} into the nodes, or `kubectl serve install --registry PREFIX` with a registry of yours."
+        return failed(check, f"no node has {image}, and it can be pulled from nowhere.", fix)
+    return ok(check, f"{image} is pulled when the first model is loaded.")

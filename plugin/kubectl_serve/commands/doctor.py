@@ -1,0 +1,73 @@
+"""``kubectl serve doctor``: is the cluster ready to serve models, and if not, what to do."""
+
+from argparse import Namespace
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from kubectl_serve import documents, options
+from kubectl_serve.api import Connect, namespace_of
+from kubectl_serve.checks.finding import Finding, Verdict
+from kubectl_serve.streams import Streams
+
+if TYPE_CHECKING:
+    from kubectl_serve.checks.evidence import Evidence
+
+EXAMPLES = """\
+  kubectl serve doctor
+  kubectl serve doctor -n team-a -o json"""
+
+_COLOURS = {Verdict.OK: "32", Verdict.WARNING: "33", Verdict.FAILED: "31", Verdict.SKIPPED: "2"}
+
+
+def configure(parser: options.Parser) -> None:
+    options.output(parser, "json", "yaml")
+    options.namespace(parser)
+    options.connection(parser)
+
+
+async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
+    from kubectl_serve.checks import evidence
+
+    async with connect(args, streams) as cluster:
+        found = judge(await evidence.gather(cluster, streams.now(), namespace_of(args, cluster)))
+    if args.output:
+        document = {"ready": not _failed(found), "checks": [_as_json(each) for each in found]}
+        text = documents.to_json(document) if args.output == "json" else documents.to_yaml([document])
+        streams.stdout.write(text)
+    else:
+        _print(found, streams)
+    return 1 if _failed(found) else 0
+
+
+def judge(evidence: "Evidence") -> list[Finding]:
+    """All checks, in the order in which one would put things right."""
+    from kubectl_serve.checks import mesh, platform, server
+
+    return [*platform.checks(evidence), *server.checks(evidence), *mesh.checks(evidence)]
+
+
+def _failed(found: Iterable[Finding]) -> bool:
+    return any(each.verdict is Verdict.FAILED for each in found)
+
+
+def _as_json(finding: Finding) -> dict[str, str]:
+    said = {
+        "check": finding.check,
+        "verdict": str(finding.verdict),
+        "reason": finding.reason,
+        "fix": finding.fix,
+    }
+    return {key: value for key, value in said.items() if value}
+
+
+def _print(found: list[Finding], streams: Streams) -> None:
+    width = max(len(each.check) for each in found)
+    for each in found:
+        word = f"{each.verdict:<7}"
+        if streams.colour and streams.stdout.isatty():
+            word = f"\x1b[{_COLOURS[each.verdict]}m{word}\x1b[0m"
+        streams.out(f"{word}  {each.check:<{width}}  {each.reason}")
+        if each.fix:
+            streams.out(f"{'':<7}  {'':<{width}}  fix: {each.fix}")
+    counts = {verdict: sum(each.verdict is verdict for each in found) for verdict in Verdict}
+    streams.note(", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count))

@@ -1,0 +1,455 @@
+"""``kubectl serve doctor``: each fault is found, and the fix that is named puts it right."""
+
+import base64
+import copy
+import functools
+import json
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import trustme
+
+from istio_installation import control_plane
+from kubectl_serve import errors, manifests
+from kubectl_serve.api import Resource
+from plugin.conftest import Run, Screen
+from plugin.fake import FakeCluster
+from serve_core.annotations import AUTH
+from serve_core.json import JsonObject
+from serve_core.names import SERVED_LABEL
+
+LOADER = "dev.local/kubectl-serve/model-loader:0.1.0"
+AUTHORITY = trustme.CA()
+
+
+@dataclass
+class Cluster(FakeCluster):
+    """Also answers what one may do, and says which Kubernetes it is."""
+
+    git_version: str = "v1.35.4"
+    denied: set[str] = field(default_factory=set)
+    """Resources or namespaces that the server may not touch, or ``me`` where the user may do nothing."""
+    broken: str = ""
+    """How the webhook fails."""
+
+    async def version(self) -> JsonObject:
+        return {"gitVersion": self.git_version}
+
+    async def create(self, resource: Resource, manifest: JsonObject, *, dry_run: bool = False) -> JsonObject:
+        if resource.plural.endswith("subjectaccessreviews"):
+            asked = manifest["spec"]["resourceAttributes"]
+            about = {asked["resource"], asked.get("namespace")} if "user" in manifest["spec"] else {"me"}
+            return manifest | {"status": {"allowed": not about & self.denied}}
+        assert dry_run, "the doctor changes nothing"
+        if self.broken:
+            raise errors.InvalidError(self.broken)
+        return manifest | {"metadata": manifest["metadata"] | {"labels": {SERVED_LABEL: "true"}}}
+
+    def one(self, kind: str, name: str, namespace: str | None = None) -> JsonObject:
+        found = [
+            each
+            for each in self.objects
+            if each["kind"] == kind
+            and each["metadata"]["name"] == name
+            and namespace in (None, each["metadata"].get("namespace"))
+        ]
+        assert len(found) == 1, (kind, name)
+        return found[0]
+
+    def remove(self, kind: str, name: str, namespace: str | None = None) -> None:
+        self.objects.remove(self.one(kind, name, namespace))
+
+
+def thing(api: str, kind: str, name: str, namespace: str | None = None, **rest: Any) -> JsonObject:
+    labels = rest.pop("labels", {})
+    metadata: JsonObject = {"name": name, "labels": labels, **({"namespace": namespace} if namespace else {})}
+    return {"apiVersion": api, "kind": kind, "metadata": metadata, **rest}
+
+
+def knative() -> list[JsonObject]:
+    config = {
+        "config-features": {"kubernetes.podspec-init-containers": "enabled", "_example": "text"},
+        "config-network": {
+            "ingress-class": "istio.ingress.networking.knative.dev",
+            "mesh-compatibility-mode": "enabled",
+        },
+        "config-domain": {"models.example.com": ""},
+        "config-deployment": {"registries-skipping-tag-resolving": "kind.local,ko.local,dev.local"},
+        "config-autoscaler": {},
+    }
+    parts = ("activator", "autoscaler", "controller", "webhook", "net-istio-controller")
+    space, crd = "knative-serving", "CustomResourceDefinition"
+    version = {"app.kubernetes.io/version": "1.23.0"}
+    return [
+        thing("apiextensions.k8s.io/v1", crd, "services.serving.knative.dev", labels=version),
+        *(thing("v1", "ConfigMap", name, space, data=data) for name, data in config.items()),
+        *(thing("apps/v1", "Deployment", part, space, spec={}, status={"availableReplicas": 1}) for part in parts),
+        *(knative_pod(part) for part in parts[:2]),
+    ]
+
+
+def knative_pod(part: str, *containers: str) -> JsonObject:
+    names = containers or (part, "istio-proxy")
+    spec = {"containers": [{"name": name} for name in names]}
+    return thing("v1", "Pod", f"{part}-7d4c", "knative-serving", spec=spec)
+
+
+@functools.cache
+def parsed() -> list[JsonObject]:
+    return manifests.all_objects()
+
+
+@pytest.fixture(autouse=True)
+def _parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = parsed()
+    monkeypatch.setattr(manifests, "all_objects", lambda: made)
+
+
+def installed() -> list[JsonObject]:
+    objects = copy.deepcopy(parsed())
+    bundle = base64.b64encode(AUTHORITY.cert_pem.bytes()).decode()
+    for each in objects:
+        if each["kind"].endswith("WebhookConfiguration"):
+            for hook in each["webhooks"]:
+                hook["clientConfig"]["caBundle"] = bundle
+        if each["kind"] == "Deployment":
+            each["status"] = {"availableReplicas": each["spec"]["replicas"]}
+    return [*objects, secret(AUTHORITY)]
+
+
+def secret(authority: trustme.CA, **how: Any) -> JsonObject:
+    leaf = authority.issue_cert("kubectl-serve.kubectl-serve.svc", **how).cert_chain_pems[0].bytes()
+    data = {"tls.crt": base64.b64encode(leaf).decode()}
+    return thing("v1", "Secret", "kubectl-serve-certificates", "kubectl-serve", data=data)
+
+
+def mesh(**how: Any) -> list[JsonObject]:
+    plane = control_plane(**how)
+    kinds = {
+        "injectors": ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration"),
+        "config_maps": ("v1", "ConfigMap"),
+    }
+    made = []
+    for part, (api, kind) in kinds.items():
+        for each in plane[part]:
+            each["metadata"] |= {"namespace": "istio-system"} if kind == "ConfigMap" else {}
+            made.append({"apiVersion": api, "kind": kind, **each})
+    return made
+
+
+def healthy() -> Cluster:
+    node = {"nodeInfo": {"kubeletVersion": "v1.35.4"}, "images": [{"names": [LOADER]}]}
+    return Cluster(
+        [
+            thing("v1", "Node", "a", status=node),
+            thing("v1", "Namespace", "knative-serving", labels={"istio-injection": "enabled"}),
+            thing("v1", "Namespace", "istio-system"),
+            *knative(),
+            *installed(),
+            *mesh(),
+        ]
+    )
+
+
+Fault = Callable[[Cluster], object]
+FAULTS: dict[str, tuple[str, str, str]] = {}
+PLANTED: dict[str, Fault] = {}
+
+
+def plants(check: str, reason: str, fix: str) -> Callable[[Fault], Fault]:
+    """A fault, what is said of it, and how the fix begins."""
+
+    def register(fault: Fault) -> Fault:
+        PLANTED[fault.__name__] = fault
+        FAULTS[fault.__name__] = (check, reason, fix)
+        return fault
+
+    return register
+
+
+def settings(cluster: Cluster, name: str) -> dict[str, str]:
+    found: dict[str, str] = cluster.one("ConfigMap", name)["data"]
+    return found
+
+
+@plants("kubernetes-version", "Kubernetes is v1.29.3", "Update the cluster")
+def old_kubernetes(cluster: Cluster) -> None:
+    cluster.git_version = "v1.29.3"
+
+
+@plants("knative-version", "Knative Serving is not installed", "Install it: https://knative.dev")
+def no_knative(cluster: Cluster) -> None:
+    cluster.remove("CustomResourceDefinition", "services.serving.knative.dev")
+
+
+@plants("knative-running", "Knative's activator has no running pod.", "kubectl rollout restart deployment/activator")
+def activator_down(cluster: Cluster) -> None:
+    cluster.one("Deployment", "activator")["status"] = {}
+
+
+@plants(
+    "knative-features", "kubernetes.podspec-init-containers is not enabled", "kubectl patch configmap/config-features"
+)
+def init_containers_off(cluster: Cluster) -> None:
+    settings(cluster, "config-features")["kubernetes.podspec-init-containers"] = "allowed"
+
+
+@plants("knative-flags", '"enabeld", which Knative takes for its default', "kubectl patch configmap/config-features")
+def misspelt_value(cluster: Cluster) -> None:
+    settings(cluster, "config-features")["kubernetes.podspec-affinity"] = "enabeld"
+
+
+@plants("knative-flags", "is no feature flag of Knative", "kubectl patch configmap/config-features")
+def misspelt_flag(cluster: Cluster) -> None:
+    settings(cluster, "config-features")["kubernetes.podspec-toleration"] = "enabled"
+
+
+@plants("knative-ingress", "no net-kourier-controller is running", "kubectl patch configmap/config-network")
+def wrong_ingress(cluster: Cluster) -> None:
+    settings(cluster, "config-network")["ingress-class"] = "kourier.ingress.networking.knative.dev"
+
+
+@plants("knative-domain", "no domain is set", "kubectl patch configmap/config-domain")
+def no_domain(cluster: Cluster) -> None:
+    settings(cluster, "config-domain").clear()
+
+
+@plants("knative-tags", "Knative would ask dev.local for the digest", "kubectl patch configmap/config-deployment")
+def tags_resolved(cluster: Cluster) -> None:
+    settings(cluster, "config-deployment")["registries-skipping-tag-resolving"] = "kind.local"
+
+
+@plants("knative-scale-to-zero", "Knative scales nothing to zero", "kubectl patch configmap/config-autoscaler")
+def no_scale_to_zero(cluster: Cluster) -> None:
+    settings(cluster, "config-autoscaler")["enable-scale-to-zero"] = "false"
+
+
+@plants("server-installed", "there is no Deployment kubectl-serve", "kubectl serve install")
+def not_installed(cluster: Cluster) -> None:
+    cluster.remove("Deployment", "kubectl-serve")
+
+
+@plants("server-installed", "the server's image is 0.0.9", "kubectl serve install")
+def another_version(cluster: Cluster) -> None:
+    cluster.one("Deployment", "kubectl-serve")["spec"]["template"]["spec"]["containers"][0]["image"] = "a/server:0.0.9"
+
+
+@plants("server-running", "scaled to zero", "kubectl scale deployment/kubectl-serve")
+def server_scaled_to_zero(cluster: Cluster) -> None:
+    cluster.one("Deployment", "kubectl-serve")["spec"]["replicas"] = 0
+
+
+@plants("server-running", "no pod of the server is ready", "kubectl describe pods")
+def server_down(cluster: Cluster) -> None:
+    cluster.one("Deployment", "kubectl-serve")["status"] = {}
+
+
+@plants("server-mutating-webhook", "is missing", "kubectl serve install")
+def no_webhook(cluster: Cluster) -> None:
+    cluster.remove("MutatingWebhookConfiguration", "kubectl-serve")
+
+
+@plants("server-mutating-webhook", "has failurePolicy Ignore", "kubectl serve install")
+def webhook_fails_open(cluster: Cluster) -> None:
+    cluster.one("MutatingWebhookConfiguration", "kubectl-serve")["webhooks"][0]["failurePolicy"] = "Ignore"
+
+
+@plants("server-certificates", "no caBundle that could be read", "kubectl rollout restart deployment/kubectl-serve")
+def no_bundle(cluster: Cluster) -> None:
+    cluster.one("MutatingWebhookConfiguration", "kubectl-serve")["webhooks"][0]["clientConfig"]["caBundle"] = "Cg=="
+
+
+@plants("server-certificates", "has expired on 2026-01-01", "kubectl rollout restart deployment/kubectl-serve")
+def expired(cluster: Cluster) -> None:
+    cluster.remove("Secret", "kubectl-serve-certificates")
+    cluster.objects.append(secret(AUTHORITY, not_after=datetime(2026, 1, 1, tzinfo=UTC)))
+
+
+@plants("server-certificates", "a webhook does not trust", "kubectl rollout restart deployment/kubectl-serve")
+def of_another_authority(cluster: Cluster) -> None:
+    cluster.remove("Secret", "kubectl-serve-certificates")
+    cluster.objects.append(secret(trustme.CA()))
+
+
+@plants("server-answers", "connection refused", "kubectl rollout restart deployment/kubectl-serve")
+def webhook_unreachable(cluster: Cluster) -> None:
+    cluster.broken = "failed calling webhook: connection refused."
+
+
+@plants("rights-mine", "you may not create deployments.apps in default", "Ask the cluster's administrator")
+def user_may_nothing(cluster: Cluster) -> None:
+    cluster.denied.add("me")
+
+
+@plants("rights-server", "domainmappings.serving.knative.dev", "kubectl serve install")
+def server_lacks_a_right(cluster: Cluster) -> None:
+    cluster.denied.add("domainmappings")
+
+
+@plants("loader-image", f"no node has {LOADER}", f"Load {LOADER} into the nodes")
+def no_loader_image(cluster: Cluster) -> None:
+    cluster.one("Node", "a")["status"]["images"] = []
+
+
+@plants("istio-configuration", "the server may not read Istio's configuration", "kubectl serve install")
+def server_does_not_see_istio(cluster: Cluster) -> None:
+    cluster.denied.add("istio-system")
+
+
+@plants("istio-loader", "as the sidecar's user, outside the mesh: the oldest kubelet is 1.28", "Update Istio to 1.24")
+def old_kubelet_with_cni(cluster: Cluster) -> None:
+    cluster.one("Node", "a")["status"]["nodeInfo"]["kubeletVersion"] = "v1.28.1"
+    cluster.objects = [each for each in cluster.objects if each["metadata"].get("namespace") != "istio-system"]
+    cluster.objects += [each for each in mesh(cni=True) if each["kind"] == "ConfigMap"]
+
+
+@plants("istio-webhook", "pods of namespace kubectl-serve get a sidecar", "kubectl label namespace kubectl-serve")
+def webhook_in_the_mesh(cluster: Cluster) -> None:
+    cluster.one("Namespace", "kubectl-serve")["metadata"]["labels"]["istio-injection"] = "enabled"
+
+
+@plants("istio-knative", "mTLS is STRICT", "kubectl label namespace knative-serving istio-injection=enabled")
+def strict_without_knative(cluster: Cluster) -> None:
+    cluster.one("Namespace", "knative-serving")["metadata"]["labels"].clear()
+    spec = {"mtls": {"mode": "STRICT"}}
+    cluster.objects.append(thing("security.istio.io/v1", "PeerAuthentication", "all", "istio-system", spec=spec))
+
+
+@plants("istio-knative", "iris has kubectl-serve.dev/auth", "kubectl label namespace knative-serving")
+def guarded_without_knative(cluster: Cluster) -> None:
+    cluster.one("Namespace", "knative-serving")["metadata"]["labels"].clear()
+    iris = thing("apps/v1", "Deployment", "iris", "default", labels={SERVED_LABEL: "true"}, spec={})
+    iris["metadata"]["annotations"] = {AUTH: "jwt"}
+    cluster.objects.append(iris)
+
+
+@plants(
+    "istio-knative-sidecars", "activator-7d4c started before", "kubectl rollout restart deployment -n knative-serving"
+)
+def knative_not_restarted(cluster: Cluster) -> None:
+    cluster.remove("Pod", "activator-7d4c")
+    cluster.objects.append(knative_pod("activator", "activator"))
+
+
+@plants("istio-mesh-compatibility", "mesh-compatibility-mode is auto", "kubectl patch configmap/config-network")
+def asks_pods_by_address(cluster: Cluster) -> None:
+    del settings(cluster, "config-network")["mesh-compatibility-mode"]
+
+
+@plants("istio-egress", "REGISTRY_ONLY", "Apply a ServiceEntry")
+def closed_mesh(cluster: Cluster) -> None:
+    cluster.objects = [
+        each
+        for each in cluster.objects
+        if (each["kind"], each["metadata"].get("namespace")) != ("ConfigMap", "istio-system")
+    ]
+    outbound = {"outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"}}
+    cluster.objects += [each for each in mesh(mesh=outbound) if each["kind"] == "ConfigMap"]
+
+
+def diagnose(run: Run, cluster: Cluster, **how: Any) -> tuple[Screen, dict[str, JsonObject]]:
+    screen = run("doctor", "-o", "json", cluster=cluster, **how)
+    return screen, {each["check"]: each for each in json.loads(screen.out)["checks"]}
+
+
+def obey(cluster: Cluster, command: str) -> None:
+    """Do what a fix says, as the cluster would."""
+    for words in (shlex.split(part) for part in command.split("&&")):
+        match words:
+            case ["kubectl", "patch", target, "-n", namespace, "--type", "merge", "-p", patch, *_]:
+                data = cluster.one("ConfigMap", target.partition("/")[2], namespace)["data"]
+                for key, value in json.loads(patch)["data"].items():
+                    data.pop(key, None) if value is None else data.update({key: value})
+            case ["kubectl", "label", "namespace", name, label, "--overwrite"]:
+                key, _, value = label.partition("=")
+                cluster.one("Namespace", name)["metadata"]["labels"][key] = value
+            case ["kubectl", "scale", target, "-n", namespace, replicas]:
+                one = cluster.one("Deployment", target.partition("/")[2], namespace)
+                one["spec"]["replicas"] = int(replicas.partition("=")[2])
+            case ["kubectl", "rollout", "restart", _, "-n", "knative-serving"]:
+                restore(cluster, [each for each in knative() if each["kind"] in ("Deployment", "Pod")])
+            case ["kubectl", "rollout", "restart", "deployment/kubectl-serve", "-n", "kubectl-serve"]:
+                cluster.broken = ""  # a new pod renews what is not good any more, and writes the bundle
+                restore(cluster, [e for e in installed() if e["kind"] == "Secret" or "webhooks" in e])
+            case ["kubectl", "serve", "install"]:
+                cluster.denied.clear()
+                restore(cluster, installed())
+            case _:
+                raise AssertionError(f"nobody can run: {words}")
+
+
+def restore(cluster: Cluster, objects: list[JsonObject]) -> None:
+    def key(each: JsonObject) -> tuple[str, str, str | None]:
+        return each["kind"], each["metadata"]["name"], each["metadata"].get("namespace")
+
+    fresh = {key(each) for each in objects}
+    cluster.objects = [each for each in cluster.objects if key(each) not in fresh] + objects
+
+
+def test_a_healthy_cluster_is_ready(run: Run) -> None:
+    screen, found = diagnose(run, healthy())
+    assert {check: each["reason"] for check, each in found.items() if each["verdict"] != "ok"} == {}
+    assert screen.code == 0
+    assert len(found) >= 20
+
+
+@pytest.mark.parametrize("fault", PLANTED)
+def test_a_fault_is_found_and_its_fix_works(run: Run, fault: str) -> None:
+    check, reason, fix = FAULTS[fault]
+    cluster = healthy()
+    PLANTED[fault](cluster)
+    screen, found = diagnose(run, cluster)
+    said = found[check]
+    assert reason in said["reason"]
+    assert said["fix"].startswith(fix)
+    assert (said["verdict"], screen.code) in (("failed", 1), ("warning", 0))
+    others = [name for name, each in found.items() if each["verdict"] == "failed" and name != check]
+    if fault == "no_knative":
+        return
+    if fix.startswith(("kubectl patch", "kubectl label", "kubectl scale", "kubectl rollout", "kubectl serve")):
+        obey(cluster, said["fix"])
+        again, found = diagnose(run, cluster)
+        assert found[check]["verdict"] == "ok"
+        assert again.code == 0
+    assert others == [], "one fault is told once"
+
+
+def test_at_least_fifteen_faults_are_planted() -> None:
+    assert len(PLANTED) >= 15
+
+
+def test_what_may_not_be_seen_is_not_judged(run: Run) -> None:
+    cluster = healthy()
+    cluster.hidden = frozenset({"nodes", "configmaps", "secrets", "mutatingwebhookconfigurations", "namespaces"})
+    _, found = diagnose(run, cluster)
+    skipped = {check for check, each in found.items() if each["verdict"] == "skipped"}
+    assert {"knative-features", "loader-image", "istio"} <= skipped
+
+
+def test_a_cluster_without_istio_is_ready_too(run: Run) -> None:
+    cluster = healthy()
+    cluster.objects = [
+        each
+        for each in cluster.objects
+        if each["metadata"].get("namespace") != "istio-system"
+        and not each["metadata"]["name"].startswith("istio-sidecar-injector")
+    ]
+    screen, found = diagnose(run, cluster)
+    assert found["istio"]["reason"] == "Istio is not installed: models get no sidecar."
+    assert screen.code == 0
+
+
+def test_the_screen_has_a_line_for_each_check_and_the_fix_below_it(run: Run) -> None:
+    cluster = healthy()
+    no_webhook(cluster)
+    screen = run("doctor", cluster=cluster)
+    lines = screen.out.splitlines()
+    at = next(index for index, line in enumerate(lines) if line.startswith("failed"))
+    assert lines[at] == "failed   server-mutating-webhook    the mutating webhook kubectl-serve is missing."
+    assert lines[at + 1].strip() == "fix: kubectl serve install"
+    assert screen.err.endswith(" ok, 1 failed\n")
+    assert screen.code == 1
