@@ -3,34 +3,18 @@
 import hashlib
 import io
 import json
-import os
 import tarfile
-import tempfile
 from pathlib import Path
 
-from localcluster import build, pins, places
+from localcluster import build, pins
 
 NON_ROOT = "65532:65532"
 """The numeric user of distroless images; Knative's pods ask for a non-root image."""
 
 
-def archive(image: pins.Image, binaries: build.Binaries) -> Path:
-    """The image's archive in the cache; written if it is not there yet."""
+def write(image: pins.Image, binaries: build.Binaries, target: Path) -> Path:
+    """Write the image's archive, and return its path."""
     binary = binaries.path(image.module, image.binary)
-    target = places.cache() / "images" / f"{image.name}-{binary.parent.name.rpartition('-')[2]}.tar"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(prefix=f".{image.name}-", dir=target.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                _write(file, image.reference, binary)
-            Path(unfinished).rename(target)
-        finally:
-            Path(unfinished).unlink(missing_ok=True)
-    return target
-
-
-def _write(file: io.BufferedWriter, reference: str, binary: Path) -> None:
     layer = _layer(binary)
     config = json.dumps(
         {
@@ -40,10 +24,11 @@ def _write(file: io.BufferedWriter, reference: str, binary: Path) -> None:
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
         }
     ).encode()
-    manifest = json.dumps([{"Config": "config.json", "RepoTags": [reference], "Layers": ["layer.tar"]}]).encode()
-    with tarfile.open(fileobj=file, mode="w") as archive_file:
+    manifest = json.dumps([{"Config": "config.json", "RepoTags": [image.reference], "Layers": ["layer.tar"]}]).encode()
+    with tarfile.open(target, mode="w") as archive:
         for name, content in (("manifest.json", manifest), ("config.json", config), ("layer.tar", layer)):
-            _add(archive_file, name, content, 0o644)
+            _add(archive, name, content, 0o644)
+    return target
 
 
 def _layer(binary: Path) -> bytes:

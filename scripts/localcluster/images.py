@@ -1,22 +1,37 @@
-"""Getting images into a cluster's containerd."""
+"""Getting images into a cluster's containerd.
+
+The cluster's own images are imported once into a folder of the cache; a new cluster starts with hard links to it. That
+takes no time and no disk where importing half a gigabyte takes half a minute of a small machine.
+"""
 
 import asyncio
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from localcluster import archives, node, pins
+from localcluster import archives, build, node, pins, places
 from localcluster.build import Binaries
 from localcluster.commands import run, succeeds
+from localcluster.progress import Progress
 from localcluster.sandbox import Sandbox
+
+# A containerd of its own for the time of the imports, without the part the kubelet talks to.
+IMPORT = """
+mount -t tmpfs tmpfs /run
+containerd --root "$1" --state /run/containerd --address /run/containerd.sock --config /dev/null &
+until ctr --address /run/containerd.sock version; do kill -0 $!; sleep 0.1; done
+shift
+for archive; do ctr --address /run/containerd.sock --namespace k8s.io images import "$archive"; done
+kill $!
+wait
+"""
 
 
 async def containerd_is_ready(sandbox: Sandbox) -> bool:
     """Whether containerd answers."""
     return await succeeds(*node.ctr(sandbox, "version"))
-
-
-async def present(sandbox: Sandbox) -> set[str]:
-    """The references of the images that containerd has."""
-    return set((await run(*node.ctr(sandbox, "images", "list", "--quiet"))).split())
 
 
 async def load(sandbox: Sandbox, archive: Path) -> str:
@@ -25,12 +40,49 @@ async def load(sandbox: Sandbox, archive: Path) -> str:
     return await run(*node.ctr(sandbox, "images", "import", "-"), file=archive)
 
 
-async def load_own(sandbox: Sandbox, binaries: Binaries) -> None:
-    """Import the cluster's own images, those that are missing."""
-    there = await present(sandbox)
-    missing = [image for image in pins.IMAGES if image.reference not in there]
+async def imported(binaries: Binaries, progress: Progress) -> Path:
+    """The folder in the cache that is containerd's with the cluster's own images; made if it is not there yet."""
+    parts = [await run("containerd", "--version"), *(folder.name for folder in binaries.folders.values())]
+    parts += [image.reference for image in pins.IMAGES]
+    target = places.cache() / f"containerd-{build.fingerprint(part.encode() for part in parts)}"
+    if not _exists(target):
+        async with progress.step("images of the cluster's own programs"):
+            with _unfinished(target) as folder:
+                files = [
+                    await asyncio.to_thread(archives.write, image, binaries, folder / f"{image.name}.tar")
+                    for image in pins.IMAGES
+                ]
+                await run(
+                    "unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--mount-proc",
+                    "sh", "-euc", IMPORT, "sh", folder / "root", *files,
+                )  # fmt: skip
+    return target
 
-    async def write_and_load(image: pins.Image) -> None:
-        await load(sandbox, await asyncio.to_thread(archives.archive, image, binaries))
 
-    await asyncio.gather(*map(write_and_load, missing))
+def _exists(folder: Path) -> bool:
+    return folder.is_dir()
+
+
+@contextmanager
+def _unfinished(target: Path) -> Iterator[Path]:
+    """A scratch folder whose folder `root` becomes `target` if the block succeeds."""
+    with tempfile.TemporaryDirectory(prefix=".import-", dir=target.parent) as folder:
+        yield Path(folder)
+        (Path(folder) / "root").rename(target)
+
+
+async def give(source: Path, target: Path) -> None:
+    """Make `target`, containerd's folder of a new cluster, out of the imported images; one that exists is kept."""
+    if _exists(target):
+        return
+    unfinished = target.with_name(f".{target.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    # Layers and blobs are never written to, so they can be shared; the databases cannot.
+    if not await succeeds("cp", "-a", "--link", source, unfinished):
+        shutil.rmtree(unfinished, ignore_errors=True)
+        await run("cp", "-a", source, unfinished)
+    for database in unfinished.rglob("*.db"):
+        copy = database.with_suffix(".copy")
+        shutil.copy2(database, copy)
+        copy.replace(database)
+    unfinished.rename(target)

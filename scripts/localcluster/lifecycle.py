@@ -42,11 +42,13 @@ async def up(state: State, progress: Progress) -> None:
         cluster = await clusters.load_or_choose(state)
         async with held(places.cache() / "lock", "the cache", progress):
             binaries = await build.binaries(progress)
+            imported = await images.imported(binaries, progress)
         async with progress.step("credentials and configuration"):
             await clusters.write_credentials(cluster)
             control_plane.hand_over(cluster)
             node.write_config(cluster)
             clusters.link_kubectl(cluster, binaries)
+            await images.give(imported, state.folder / "containerd")
         here = sandbox.find(state)
         if here is None:
             async with progress.step("sandbox: namespaces, network link, cgroups"):
@@ -127,32 +129,21 @@ async def _start(cluster: Cluster, here: Sandbox, binaries: Binaries, progress: 
     api_server = start({name: central.pop(name) for name in ("etcd", "kube-apiserver")})["kube-apiserver"]
     containerd = start({"containerd": node.containerd_command()})["containerd"]
 
-    async def api() -> None:
-        async with progress.step("API server is ready"):
-            await processes.until(
-                lambda: control_plane.api_is_ready(cluster),
-                "kube-apiserver",
-                60,
-                (api_server, state.log / "kube-apiserver.log"),
-            )
-        start(central)
-        start(node.commands(cluster, binaries))
-        async with progress.step("manifests are applied"):
-            await addons.apply(cluster, binaries, kubectl)
+    async def api_is_ready() -> None:
+        log = state.log / "kube-apiserver.log"
+        await processes.until(lambda: control_plane.api_is_ready(cluster), "kube-apiserver", 60, (api_server, log))
 
-    async def load_images() -> None:
-        async with progress.step("images are loaded"):
-            await processes.until(
-                lambda: images.containerd_is_ready(here),
-                "containerd",
-                30,
-                (containerd, state.log / "containerd.log"),
-            )
-            await images.load_own(here, binaries)
+    async def containerd_is_ready() -> None:
+        log = state.log / "containerd.log"
+        await processes.until(lambda: images.containerd_is_ready(here), "containerd", 30, (containerd, log))
 
-    async with asyncio.TaskGroup() as group:
-        group.create_task(api())
-        group.create_task(load_images())
+    async with progress.step("API server and containerd are ready"), asyncio.TaskGroup() as group:
+        group.create_task(api_is_ready())
+        group.create_task(containerd_is_ready())
+    start(central)
+    start(node.commands(cluster, binaries))
+    async with progress.step("manifests are applied"):
+        await addons.apply(cluster, binaries, kubectl)
 
 
 def _ensure(state: State, here: Sandbox, name: str, command: list[str | Path]) -> Process:
