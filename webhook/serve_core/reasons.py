@@ -293,7 +293,7 @@ _POLICIES = (
     ("ImageUnreadable", "{by} cannot tell which image {image} is.", "Write it as HOST/PATH:TAG or HOST/PATH@DIGEST."),
     ("ResourceExceeded", "{by} allows {most} of {resource} {per}, and this asks for {wanted}.", "Ask for less."),
     ("ResourceUnbounded", "{by} bounds {resource} {per}, and {why}.", "{way_out}"),
-    ("ScaleNotAllowed", "{by} wants {wanted} replicas, and this asks for {scale}.", "Set kubectl-serve.dev/scale."),
+    ("ScaleNotAllowed", "{by} wants {wanted} replicas, and this asks for {scale}.", "{way_out}"),
     ("ValueNotAllowed", "{by} does not allow {what} {value}.", "{allowed}"),
     ("ServiceAccountNotAllowed", "{by} does not allow service account {name}.", "{allowed}"),
     ("SecretNotAllowed", "{by} does not allow Secret {name}.", "{allowed}"),

@@ -67,7 +67,7 @@ def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | N
     if spec is None:
         return _given_back(served, record)
     _keep_state(served, previous)
-    filling.take_back(served, record)
+    filling.take_back(served, {path: value for path, value in record.items() if path not in defaulted})
     mesh = security.direct(istio.decide(served, spec, facts.istio), spec, served)
     filled, choices, problems = complete(served, spec, facts, mesh)
     choices, problems = (*by_policy, *choices, *mesh.choices), (*problems, *mesh.problems)

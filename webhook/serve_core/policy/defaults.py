@@ -10,7 +10,7 @@ from serve_core.names import PREFIX
 from serve_core.policy.matching import is_about_namespace, selects
 from serve_core.reasons import Choice, choice
 
-_ANNOTATIONS = filling.path("metadata", "annotations", "")
+_ANNOTATIONS = frozenset(filling.path("metadata", "annotations", annotation.key) for annotation in annotations.USER)
 
 
 def fill(deployment: JsonObject, record: Record, facts: PlatformFacts) -> tuple[Record, tuple[Choice, ...]]:
@@ -18,7 +18,7 @@ def fill(deployment: JsonObject, record: Record, facts: PlatformFacts) -> tuple[
 
     A default that contradicts what the user wrote gives way.
     """
-    filling.take_back(deployment, {path: value for path, value in record.items() if path.startswith(_ANNOTATIONS)})
+    filling.take_back(deployment, {path: value for path, value in record.items() if path in _ANNOTATIONS})
     notes = deployment["metadata"].get("annotations") or {}
     if annotations.MODEL not in notes:
         return {}, ()

@@ -391,13 +391,23 @@ def _read(document: JsonObject, kind: str, adapter: TypeAdapter[_Spec]) -> tuple
         return name, adapter.validate_json(json.dumps(document.get("spec")), strict=True)
     except ValidationError as error:
         raise PolicyError(
-            _invalid(".".join(["spec", *map(str, fault["loc"])]), _sentence(fault["msg"]), lower)
+            _invalid(".".join(["spec", *map(str, fault["loc"])]), _sentence(fault["type"], fault["msg"]), lower)
             for fault in error.errors(include_url=False)
         ) from None
 
 
-def _sentence(message: str) -> str:
-    return message[:1].lower() + message[1:].rstrip(".")
+_SENTENCES = {
+    "missing": "it is missing",
+    "unexpected_keyword_argument": "there is no such field",
+    "too_short": "it is empty",
+    "tuple_type": "it is not a list",
+    "dataclass_type": "it is not an object",
+    "string_type": "it is not a string",
+}
+
+
+def _sentence(kind: str, message: str) -> str:
+    return _SENTENCES.get(kind, message[:1].lower() + message[1:].rstrip("."))
 
 
 def _invalid(path: str, why: str, kind: str = "servingpolicy") -> Problem:

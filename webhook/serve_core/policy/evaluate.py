@@ -44,6 +44,22 @@ class Result:
     def by(self) -> str:
         return f"{self.policy}/{self.rule}"
 
+    @property
+    def excuse(self) -> Problem | None:
+        """By which exception the findings do not count."""
+        if self.exception is None:
+            return None
+        spec = self.exception.spec
+        return problem(
+            "Excepted",
+            self.findings[0].path,
+            by=self.by,
+            until=utc_text(spec.expires),
+            exception=self.exception.name,
+            reason=spec.reason.rstrip("."),
+            ticket=spec.ticket,
+        )
+
 
 @dataclass(frozen=True)
 class PolicyVerdict:
@@ -63,20 +79,8 @@ class PolicyVerdict:
     @property
     def warnings(self) -> tuple[Problem, ...]:
         """What its user is told although it is not refused."""
-        excepted = [
-            problem(
-                "Excepted",
-                "metadata.name",
-                by=result.by,
-                until=utc_text(result.exception.spec.expires),
-                exception=result.exception.name,
-                reason=result.exception.spec.reason.rstrip("."),
-                ticket=result.exception.spec.ticket,
-            )
-            for result in self.results
-            if result.exception is not None
-        ]
-        return (*self._of(Outcome.WARN), *excepted)
+        excuses = [result.excuse for result in self.results if result.excuse is not None]
+        return (*self._of(Outcome.WARN), *excuses)
 
     def _of(self, outcome: Outcome) -> tuple[Problem, ...]:
         return tuple(found for result in self.results if result.outcome is outcome for found in result.findings)

@@ -5,6 +5,7 @@ expressions in linear time; the length of the expression and the size of what it
 """
 
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -62,5 +63,6 @@ def _check_size(values: Mapping[str, Any]) -> None:
 
 
 def _first_line(error: object) -> str:
-    text = str(error).split("\n", 1)[0].removeprefix("INVALID_ARGUMENT: ").removeprefix("ERROR: ")
-    return text.removesuffix(" [INVALID_ARGUMENT]").removesuffix(" [INTERNAL]")[:200].rstrip(".")
+    """CEL's own sentence, without its codes."""
+    text = re.sub(r"^(?:[A-Z_]+: )+|(?: \[[A-Z_]+\])$", "", str(error).split("\n", 1)[0])
+    return text.removeprefix("<input>:")[:200].rstrip(".")

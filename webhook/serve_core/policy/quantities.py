@@ -29,9 +29,10 @@ _QUANTITY = re.compile(
 
 def parse(value: object) -> Fraction:
     """The number that a quantity such as ``500m``, ``1.5Gi``, ``2e3`` or ``4`` means. Raises ValueError."""
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ValueError("it is not a quantity")
-    match = _QUANTITY.fullmatch(str(value)) if isinstance(value, int) or len(value) <= 132 else None
+    written = str(value)
+    match = _QUANTITY.fullmatch(written) if len(written) <= 132 else None
     if match is None:
         raise ValueError("it is not a quantity")
     sign, digits, suffix, exponent = match.groups()

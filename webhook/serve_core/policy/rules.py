@@ -63,10 +63,12 @@ def _without_secrets(text: str) -> str:
 
 
 def _pinned(about: Pinned, subject: Subject, by: str) -> Iterator[Problem]:
+    seen: set[str] = set()
     for origin in subject.origins:
         by_digest = "digest" in about.by and origin.digest
         by_revision = "revision" in about.by and sources.is_immutable(origin.text)
-        if not by_digest and not by_revision:
+        if not by_digest and not by_revision and origin.text not in seen:
+            seen.add(origin.text)
             revision = ", or name a commit or digest in the URI" if "revision" in about.by else ""
             shown = quote(_without_secrets(origin.text))
             yield problem("ModelNotPinned", origin.path, by=by, source=shown, revision=revision)
@@ -104,7 +106,7 @@ def _images(about: Images, subject: Subject, by: str) -> Iterator[Problem]:
         if denied or (allow and not any(images.is_below(image, repository) for repository in allow)):
             hint = _allowed(about.allow, "Use another image.")
             yield problem("ImageNotAllowed", use.path, by=by, image=shown, allowed=hint)
-        if about.digest and image.digest is None:
+        elif about.digest and image.digest is None:
             yield problem("ImageNotPinned", use.path, by=by, image=shown)
 
 
@@ -140,12 +142,12 @@ def _amount(resource: str, most: str | int, subject: Subject, by: str, times: Sc
     if times is not None:
         if times.most is None and wanted:
             why = "there is no upper bound of replicas"
-            words = {"by": by, "resource": resource, "per": per, "why": why, "way_out": "Set kubectl-serve.dev/scale."}
-            yield problem("ResourceUnbounded", path_of(SCALE), **words)
+            words = {"by": by, "resource": resource, "per": per, "why": why, "way_out": _rescale(times)}
+            yield problem("ResourceUnbounded", times.path, **words)
             return
         wanted *= times.most or 0
     if wanted > quantities.parse(most):
-        at = "spec" if times is None else path_of(SCALE)
+        at = "spec" if times is None else times.path
         words = {"most": str(most), "resource": resource, "per": per, "wanted": quantities.text(wanted)}
         yield problem("ResourceExceeded", at, by=by, **words)
 
@@ -168,9 +170,13 @@ def _scale(about: ScaleBounds, subject: Subject, by: str) -> Iterator[Problem]:
         wants.append("down to 0")
     if about.to_zero == "Forbidden" and scale.least == 0:
         wants.append("at least 1")
-    asked = f"{scale.least}.." if scale.most is None else f"{scale.least}..{scale.most}"
     for wanted in dict.fromkeys(wants):
-        yield problem("ScaleNotAllowed", path_of(SCALE), by=by, wanted=wanted, scale=asked)
+        words = {"wanted": wanted, "scale": quote(scale), "way_out": _rescale(scale)}
+        yield problem("ScaleNotAllowed", scale.path, by=by, **words)
+
+
+def _rescale(scale: Scale) -> str:
+    return "Set kubectl-serve.dev/scale." if scale.path == path_of(SCALE) else f"Set {scale.path}."
 
 
 def _value(name: str) -> Callable[[Names, Subject, str], Iterator[Problem]]:

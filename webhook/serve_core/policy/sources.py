@@ -51,7 +51,7 @@ def parse(text: str) -> Source:
     Stricter than the loader: what two programs may read differently is not compared at all.
     """
     scheme, host, port, segments = _parts(text)
-    if not (_HOST.fullmatch(host) or (":" in host and _ADDRESS.fullmatch(host))):
+    if not (_is_host(host) or (scheme, host) == ("file", "")):
         raise ValueError("its host is not a plain name or address")
     return Source(scheme, host, port, segments)
 
@@ -60,7 +60,7 @@ def parse_place(text: str) -> Place:
     """Read a place of a policy, such as ``s3://models/team-a`` or ``https://*.example.com``. Raises ValueError."""
     scheme, host, port, segments = _parts(text)
     plain = host.removeprefix("*.")
-    if host != "*" and not (_HOST.fullmatch(plain) or (":" in host and _ADDRESS.fullmatch(host))):
+    if host != "*" and not (_is_host(plain) or (scheme, host) == ("file", "")):
         raise ValueError("its host is not a name, * or *.NAME")
     return Place(scheme, host, port, segments)
 
@@ -81,6 +81,10 @@ def _parts(text: str) -> tuple[str, str, int | None, tuple[str, ...]]:
     except ValueError:
         raise ValueError("its host or port is malformed") from None
     return scheme, host, _PORTS.get(scheme) if port is None else port, _segments(parts.path)
+
+
+def _is_host(host: str) -> bool:
+    return bool(_HOST.fullmatch(host) or (":" in host and _ADDRESS.fullmatch(host)))
 
 
 def _segments(path: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from serve_core.annotations import DEPLOYMENT, KNATIVE, path_of
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
 from serve_core.models import SUFFIX_FORMATS
-from serve_core.names import DEPLOYMENT_LABEL, LOADER_CONTAINER, MODEL_MOUNT, PREFIX
+from serve_core.names import DEPLOYMENT_LABEL, LOADER_CONTAINER, MODEL_MOUNT
 from serve_core.policy import images
 from serve_core.policy.documents import Kind
 from serve_core.verdict import render_stored
@@ -68,6 +68,10 @@ class Scale:
     least: int
     most: int | None
     """``None`` where there is no upper bound."""
+    path: str = field(default=path_of(annotations.SCALE), compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.least}.." if self.most is None else f"{self.least}..{self.most}"
 
 
 @dataclass(frozen=True)
@@ -193,8 +197,8 @@ def _deployment(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | 
     made["formats"] = tuple(_formats(notes, made["origins"]))
     runtime = notes.get(annotations.RUNTIME) or _runtime(pod, facts)
     made["runtime"] = Use(runtime, path_of(annotations.RUNTIME))
-    if annotations.PROTOCOL in notes:
-        made["protocol"] = Use(notes[annotations.PROTOCOL], path_of(annotations.PROTOCOL))
+    spoken = next((known.protocols[0] for known in facts.runtimes if known.name == runtime), "unknown")
+    made["protocol"] = Use(notes.get(annotations.PROTOCOL, spoken), path_of(annotations.PROTOCOL))
     made["mode"] = Use(notes.get(annotations.MODE, KNATIVE), path_of(annotations.MODE))
     if annotations.CREDENTIALS in notes:
         named = Use(notes[annotations.CREDENTIALS], path_of(annotations.CREDENTIALS))
@@ -202,15 +206,18 @@ def _deployment(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | 
     service = render_stored(document, facts).service
     if service is not None:
         made |= _knative_parts(service["metadata"], _object(service, "spec", "template"))
+        made["scale"] = Scale(made["scale"].least, made["scale"].most)
         made["visibility"] = Use(made["visibility"].name, path_of(annotations.VISIBILITY))
     else:
         made |= _running_scale(document, notes)
         made["visibility"] = Use("cluster-local", path_of(annotations.MODE))
         made["mesh"] = Use(_mesh(_object(document, "spec", "template", "metadata")), "spec.template.metadata")
-    if mesh := notes.get(f"{PREFIX}mesh"):
-        made["mesh"] = Use(mesh, path_of(f"{PREFIX}mesh"))
-    auth = notes.get(f"{PREFIX}auth", "none").split(maxsplit=1)
-    made["auth"] = Use(auth[0] if auth else "none", path_of(f"{PREFIX}auth"))
+    # What the pods say is what Istio does; the annotation only asked for it.
+    sidecar = made["mesh"].name
+    made["mesh"] = Use(
+        notes.get(annotations.MESH, sidecar) if sidecar == "auto" else sidecar, path_of(annotations.MESH)
+    )
+    made["auth"] = Use(notes.get(annotations.AUTH, "none"), path_of(annotations.AUTH))
     return made
 
 
@@ -257,7 +264,11 @@ def _knative_parts(metadata: Any, template: JsonObject) -> dict[str, Any]:
     notes = _strings(own.get("annotations"))
     least = _number(notes, "min-scale", "minScale")
     return {
-        "scale": Scale(least or 0, _number(notes, "max-scale", "maxScale") or None),
+        "scale": Scale(
+            least or 0,
+            _number(notes, "max-scale", "maxScale") or None,
+            f"spec.template.metadata.annotations[{_AUTOSCALING}max-scale]",
+        ),
         "visibility": Use("public" if public else "cluster-local", f"metadata.labels[{_VISIBILITY_LABELS[0]}]"),
         "mesh": Use(_mesh(own), "spec.template.metadata"),
     }
@@ -321,7 +332,7 @@ def _inference_service(document: JsonObject, facts: PlatformFacts) -> dict[str, 
     if scales:
         unbounded = any(scale.most is None for scale in scales)
         most = None if unbounded else max(scale.most or 0 for scale in scales)
-        made["scale"] = Scale(min(scale.least for scale in scales), most)
+        made["scale"] = Scale(min(scale.least for scale in scales), most, "spec.predictor.maxReplicas")
     return made
 
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from serve_core import annotations, istio
 from serve_core.facts import PlatformFacts
+from serve_core.istio import IstioFacts
 from serve_core.json import JsonObject
 from serve_core.policy.documents import (
     API_VERSION,
@@ -14,11 +16,14 @@ from serve_core.policy.documents import (
     ServingPolicy,
     read_exception,
     read_policy,
+    stored_policy,
 )
 from serve_core.policy.evaluate import PolicyVerdict, User, judge_policies
-from serve_core.policy.subjects import subject_of
+from serve_core.policy.subjects import Subject, Use, subject_of
 from serve_core.reasons import Problem
-from serve_core.verdict import is_served, judge
+from serve_core.verdict import judge
+
+_WORST_FIRST = ("Refused", "Deny", "Warn", "Audit")
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,10 @@ class Tried:
     verdict: PolicyVerdict = field(default_factory=PolicyVerdict)
 
     @property
-    def denied(self) -> bool:
-        return bool(self.refused) or self.verdict.denied
+    def outcome(self) -> str:
+        """The worst that any rule says: Refused, Deny, Warn, Audit or Pass."""
+        found = {str(result.outcome) for result in self.verdict.results} | ({"Refused"} if self.refused else set())
+        return next((outcome for outcome in _WORST_FIRST if outcome in found), "Pass")
 
 
 @dataclass(frozen=True)
@@ -52,56 +59,121 @@ def run(
     *,
     namespace: str = "default",
     user: User | None = None,
+    stored: bool = False,
 ) -> Trial:
     """Judge every object among ``documents`` by every policy among them, as admission would.
 
-    ``namespace`` is that of objects that do not say one. Namespaces among the documents tell their labels.
+    ``namespace`` is that of objects that do not say one. Namespaces among the documents tell their labels. ``stored``
+    objects come from a cluster and are judged as they are: neither completed anew nor are broken policies faults.
     """
     policies: list[ServingPolicy] = []
     exceptions: list[PolicyException] = []
     labels: dict[str, Mapping[str, str]] = {}
     faults: list[tuple[str, Problem]] = []
     objects: list[JsonObject] = []
+    namespaces: list[JsonObject] = []
     for document in _flat(documents):
         kind = (str(document.get("apiVersion")), str(document.get("kind")))
         try:
             if kind == (API_VERSION, "ServingPolicy"):
-                policies.append(read_policy(document))
+                policies.append(stored_policy(document) if stored else read_policy(document))
             elif kind == (API_VERSION, "PolicyException"):
                 exceptions.append(read_exception(document))
             elif kind == ("v1", "Namespace"):
+                namespaces.append(document)
                 labels[_name(document)] = _metadata(document).get("labels") or {}
             else:
                 objects.append(document)
         except PolicyError as error:
             faults += [(f"{kind[1].lower()}/{_name(document)}", found) for found in error.problems]
-    facts = replace(facts, policies=tuple(policies), namespace_labels=labels)
-    tried = [_try(document, facts, exceptions, now, namespace, user) for document in objects]
-    found = tuple(one for one in tried if one is not None)
-    return Trial(found, tuple(faults), len(tried) - len(found))
+    facts = replace(
+        facts, policies=tuple(policies), namespace_labels=labels, istio=facts.istio or _istio([*objects, *namespaces])
+    )
+    tried: list[Tried] = []
+    subjects: list[Subject] = []
+    for document in objects:
+        metadata = _metadata(document)
+        here = str(metadata.get("namespace") or namespace)
+        located = {**document, "metadata": {**metadata, "namespace": here}}
+        final, refused = (located, ()) if stored else _completed(located, facts)
+        if refused:
+            tried.append(Tried(f"deployment/{_name(document)}", here, refused))
+            continue
+        subject = subject_of(final, facts, namespace_labels=labels.get(here, {}))
+        if subject is not None:
+            subjects.append(subject)
+    if stored:
+        subjects = list(without_twins(subjects))
+    tried += [
+        Tried(subject.title, subject.namespace, verdict=judge_policies(subject, policies, exceptions, now, user))
+        for subject in subjects
+    ]
+    return Trial(tuple(tried), tuple(faults), skipped=len(objects) - len(tried))
 
 
-def _try(
-    document: JsonObject,
-    facts: PlatformFacts,
-    exceptions: list[PolicyException],
-    now: datetime,
-    namespace: str,
-    user: User | None,
-) -> Tried | None:
-    metadata = _metadata(document)
-    if metadata and "namespace" not in metadata:
-        document = {**document, "metadata": {**metadata, "namespace": namespace}}
-    namespace = str(metadata.get("namespace") or namespace)
-    if document.get("kind") == "Deployment" and isinstance(metadata.get("annotations"), dict) and is_served(document):
-        completed = judge(document, facts)
-        if completed.deployment is None:
-            return Tried(f"deployment/{_name(document)}", namespace, completed.problems)
-        document = completed.deployment
-    subject = subject_of(document, facts, namespace_labels=facts.namespace_labels.get(namespace, {}))
-    if subject is None:
+def without_twins(subjects: Iterable[Subject]) -> Iterator[Subject]:
+    """Leave out the Knative Services that are what a Deployment became: its own verdict stands for them.
+
+    They are told by what they do, never by their owner: that anybody can write.
+    """
+    found = list(subjects)
+    deployments = {(subject.namespace, subject.name): subject for subject in found if subject.kind == "Deployment"}
+    for subject in found:
+        twin = deployments.get((subject.namespace, subject.name)) if subject.kind == "Service" else None
+        if twin is None or not _does_no_more(subject, twin):
+            yield subject
+
+
+def _does_no_more(service: Subject, deployment: Subject) -> bool:
+    same = all(
+        getattr(service, name) == getattr(deployment, name) for name in ("scale", "service_accounts", "containers")
+    )
+    subset = all(
+        {use.name for use in getattr(service, name)} <= {use.name for use in getattr(deployment, name)}
+        for name in ("secrets", "formats")
+    )
+    values = all(
+        _name_of(getattr(service, name)) == _name_of(getattr(deployment, name)) for name in ("visibility", "mesh")
+    )
+    return (
+        same
+        and subset
+        and values
+        and {use.image for use in service.images} <= {use.image for use in deployment.images}
+        and {origin.text for origin in service.origins} <= {origin.text for origin in deployment.origins}
+    )
+
+
+def _name_of(use: Use | None) -> str:
+    return use.name if use is not None else ""
+
+
+def _completed(document: JsonObject, facts: PlatformFacts) -> tuple[JsonObject, tuple[Problem, ...]]:
+    """What the mutating webhook makes of an object, or why it is refused."""
+    notes = document["metadata"].get("annotations")
+    is_deployment = (document.get("apiVersion"), document.get("kind")) == ("apps/v1", "Deployment")
+    if not is_deployment or not isinstance(notes, dict) or annotations.MODEL not in notes:
+        return document, ()
+    completed = judge(document, facts)
+    return completed.deployment or document, completed.problems
+
+
+def _istio(documents: list[JsonObject]) -> IstioFacts | None:
+    """Istio, where its own objects are among the documents."""
+
+    def kind(name: str) -> list[JsonObject]:
+        return [document for document in documents if document.get("kind") == name and _name(document)]
+
+    key, _, value = istio.INJECTORS.partition("=")
+    injectors = [
+        document
+        for document in kind("MutatingWebhookConfiguration")
+        if (_metadata(document).get("labels") or {}).get(key) == value
+    ]
+    config_maps = [each for each in kind("ConfigMap") if _metadata(each).get("namespace") == istio.NAMESPACE]
+    if not injectors:
         return None
-    return Tried(subject.title, namespace, verdict=judge_policies(subject, facts.policies, exceptions, now, user))
+    return istio.detect(injectors=injectors, config_maps=config_maps, nodes=kind("Node"), namespaces=kind("Namespace"))
 
 
 def _flat(documents: Iterable[Any]) -> Iterator[JsonObject]:

@@ -1,0 +1,272 @@
+"""``kubectl serve policy``: policies tried offline, listed, explained, and held against what is served."""
+
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from kubectl_serve import documents, errors, manifests, options, tables
+from kubectl_serve.api import (
+    DEPLOYMENTS,
+    INFERENCE_SERVICES,
+    KNATIVE_SERVICES,
+    NAMESPACES,
+    POLICIES,
+    POLICY_EXCEPTIONS,
+    Api,
+    Connect,
+    Resource,
+    namespace_of,
+)
+from kubectl_serve.errors import ServeError, UsageError
+from kubectl_serve.streams import Streams
+from kubectl_serve.verbs import PROGRAM
+from kubectl_serve.view import age_text
+from serve_core.json import JsonObject
+from serve_core.names import NAMESPACE
+from serve_core.policy import trial
+from serve_core.policy.evaluate import Outcome
+from serve_core.policy.trial import Trial, Tried
+
+EXAMPLES = """\
+  kubectl serve policy test -f policies/ -f iris.yaml
+  kubectl serve policy test -f policies/ -f iris.yaml --expect expected.yaml
+  kubectl serve policy list
+  kubectl serve policy explain iris
+  kubectl serve policy audit -A
+  kubectl serve policy audit -A -f stricter.yaml"""
+
+_ACTIONS = {
+    "test": "judge the objects of files by the policies of files, offline, as admission would",
+    "list": "list the cluster's policies and exceptions",
+    "explain": "show what every policy says of a served Deployment",
+    "audit": "show what breaks a policy now; with -f, what would break those policies",
+}
+_VERDICTS = ("Pass", "Audit", "Warn", "Deny", "Refused", "Excepted", "Exempt")
+
+
+def configure(parser: options.Parser) -> None:
+    actions = "; ".join(f"{name}: {text}" for name, text in _ACTIONS.items())
+    parser.add_argument("action", metavar="ACTION", choices=tuple(_ACTIONS), help=actions)
+    parser.add_argument("name", metavar="NAME", nargs="?", help="with explain: the Deployment's name")
+    parser.add_argument(
+        "-f", "--filename", metavar="FILE", action="append", default=[], help="file, directory or - for standard input"
+    )
+    parser.switch("-R", "--recursive", help="look into the directories of a directory as well")
+    parser.add_argument(
+        "--expect", metavar="FILE", help="with test: the verdicts that are right; exit 1 if one differs"
+    )
+    parser.switch("--all", help="show the rules that are kept as well")
+    options.output(parser, "json")
+    options.all_namespaces(parser)
+    options.namespace(parser)
+    options.connection(parser)
+
+
+async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
+    _check(args)
+    if args.action == "test":
+        return _test(args, streams)
+    async with connect(args, streams) as cluster:
+        if args.action == "list":
+            return await _list(args, streams, cluster)
+        if args.action == "explain":
+            return await _explain(args, streams, cluster)
+        return await _audit(args, streams, cluster)
+
+
+def _check(args: Namespace) -> None:
+    if args.action == "test" and not args.filename:
+        raise UsageError("there is no -f.", "Name a file, a directory, or - for standard input.")
+    if args.filename and args.action not in ("test", "audit"):
+        raise UsageError(f"-f does not go with {args.action}.", "Leave it out.")
+    if args.expect and args.action != "test":
+        raise UsageError(f"--expect does not go with {args.action}.", "Leave it out.")
+    if (args.action == "explain") != (args.name is not None):
+        raise UsageError(
+            "explain needs the NAME of a Deployment." if args.name is None else f"{args.action} takes no NAME.",
+            f"`{PROGRAM} policy --help` shows how.",
+        )
+
+
+def _test(args: Namespace, streams: Streams) -> int:
+    found = [each.object for each in documents.read(args.filename, streams, recursive=args.recursive)]
+    tried = trial.run(found, manifests.default_facts(), _now(streams), namespace=args.namespace or "default")
+    _tell_faults(tried, streams)
+    _print(tried.tried, streams, args, every_rule=True)
+    if args.expect:
+        return _compare(tried, args.expect, streams)
+    if tried.skipped:
+        streams.note(f"{tried.skipped} {'object' if tried.skipped == 1 else 'objects'} that no policy is about")
+    return 1 if tried.faults or any(each.outcome in ("Deny", "Refused") for each in tried.tried) else 0
+
+
+def _compare(tried: Trial, file: str, streams: Streams) -> int:
+    """Hold verdicts against a file that maps an object, or an object and a rule, to the verdict that is right."""
+    read = documents.read([file], streams)
+    expected = {str(key): value for each in read for key, value in each.object.items()}
+    actual: dict[str, str] = {}
+    for each in tried.tried:
+        for title in (each.title, f"{each.namespace}/{each.title}"):
+            actual[title] = each.outcome
+            actual |= {f"{title} {result.by}": str(result.outcome) for result in each.verdict.results}
+    differences = []
+    for key, verdict in expected.items():
+        if verdict not in _VERDICTS:
+            raise ServeError(f'{file}: "{verdict}" is not a verdict.', f"Known: {', '.join(_VERDICTS)}.")
+        if actual.get(key) != verdict:
+            differences.append(f"{key}: expected {verdict}, got {actual.get(key, 'nothing')}")
+    for difference in differences:
+        streams.note(difference)
+    streams.note(f"{len(expected) - len(differences)} of {len(expected)} verdicts as expected")
+    return 1 if differences or tried.faults or not expected else 0
+
+
+async def _list(args: Namespace, streams: Streams, cluster: Api) -> int:
+    policies, exceptions = await _policies(cluster)
+    if args.output == "json":
+        streams.stdout.write(documents.to_json(documents.as_list([*policies, *exceptions])))
+        return 0
+    if not policies:
+        streams.note("No policies found.")
+        return 0
+    rows = [["NAME", "ACTION", "RULES", "DEFAULTS", "EXCEPTIONS", "AGE"]]
+    live = [each for each in exceptions if str(each["spec"].get("expires", "")) > _stamp(streams)]
+    count = Counter(str(each["spec"].get("policy")) for each in live)
+    for policy in policies:
+        name, spec = policy["metadata"]["name"], policy.get("spec") or {}
+        rules, defaults = str(len(spec.get("rules") or [])), str(len(spec.get("defaults") or {}))
+        rows.append([name, spec.get("action", "Deny"), rules, defaults, str(count[name]), _age(policy, streams)])
+    streams.stdout.write(tables.render(rows))
+    if exceptions:
+        streams.out()
+        rows = [["EXCEPTION", "POLICY", "RULES", "FOR", "EXPIRES", "TICKET", "AGE"]]
+        for each in exceptions:
+            spec, match = each["spec"], each["spec"]["match"]
+            about = f"{match['namespace']}/{match.get('name', '*')}"
+            expired = "" if each in live else " (expired)"
+            rules = ",".join(spec["rules"])
+            name, expires = each["metadata"]["name"], spec["expires"] + expired
+            rows.append([name, spec["policy"], rules, about, expires, spec["ticket"], _age(each, streams)])
+        streams.stdout.write(tables.render(rows))
+    return 0
+
+
+async def _explain(args: Namespace, streams: Streams, cluster: Api) -> int:
+    namespace = namespace_of(args, cluster)
+    try:
+        deployment = await cluster.get(DEPLOYMENTS, namespace, args.name)
+    except errors.NotFoundError as error:
+        raise ServeError(
+            f"there is no Deployment {args.name} in namespace {namespace}.",
+            f"`{PROGRAM} get -A` lists what is served.",
+        ) from error
+    policies, exceptions = await _policies(cluster)
+    spaces = await _listed(cluster, NAMESPACES, None)
+    found = trial.run(
+        [*policies, *exceptions, *spaces, deployment], manifests.default_facts(), _now(streams), stored=True
+    )
+    if not found.tried:
+        raise ServeError(f"the Deployment {args.name} is not served.", "Policies are about served Deployments.")
+    _print(found.tried, streams, args, every_rule=True)
+    if not found.tried[0].verdict.results and args.output != "json":
+        streams.note("No policy is about it.")
+    return 0
+
+
+async def _audit(args: Namespace, streams: Streams, cluster: Api) -> int:
+    namespace = None if args.all_namespaces else namespace_of(args, cluster)
+    policies, exceptions = await _policies(cluster)
+    if args.filename:
+        policies = [each.object for each in documents.read(args.filename, streams, recursive=args.recursive)]
+        _tell_faults(trial.run(policies, manifests.default_facts(), _now(streams)), streams)
+    served: list[JsonObject] = []
+    for resource in (DEPLOYMENTS, KNATIVE_SERVICES, INFERENCE_SERVICES):
+        served += await _listed(cluster, resource, namespace)
+    spaces = await _listed(cluster, NAMESPACES, None)
+    found = trial.run([*policies, *exceptions, *spaces, *served], manifests.default_facts(), _now(streams), stored=True)
+    _print(found.tried, streams, args, every_rule=args.all)
+    broken = [each for each in found.tried if each.outcome != "Pass"]
+    streams.note(f"{len(found.tried)} objects judged, {len(broken)} break a policy")
+    return 1 if any(each.outcome == "Deny" for each in found.tried) else 0
+
+
+async def _policies(cluster: Api) -> tuple[list[JsonObject], list[JsonObject]]:
+    try:
+        policies, _ = await cluster.list(POLICIES, None)
+        exceptions, _ = await cluster.list(POLICY_EXCEPTIONS, NAMESPACE)
+    except errors.NotFoundError as error:
+        raise ServeError("the cluster knows no policies.", f"`{PROGRAM} install` adds them.") from error
+    return policies, exceptions
+
+
+async def _listed(cluster: Api, resource: Resource, namespace: str | None) -> list[JsonObject]:
+    """Objects of a resource, or none where the cluster does not know it or does not show it."""
+    try:
+        return (await cluster.list(resource, namespace))[0]
+    except (errors.NotFoundError, errors.ForbiddenError):
+        return []
+
+
+def _tell_faults(tried: Trial, streams: Streams) -> None:
+    for title, fault in tried.faults:
+        streams.error(f"{title}: {fault}")
+
+
+def _print(tried: Sequence[Tried], streams: Streams, args: Namespace, *, every_rule: bool) -> None:
+    if args.output == "json":
+        streams.stdout.write(documents.to_json({"items": [_as_json(each) for each in tried]}))
+        return
+    rows = [["OBJECT", "NAMESPACE", "RULE", "VERDICT"]]
+    for each in tried:
+        if each.refused:
+            rows.append([each.title, each.namespace, "<none>", "Refused"])
+        rows += [
+            [each.title, each.namespace, result.by, str(result.outcome)]
+            for result in each.verdict.results
+            if every_rule or result.findings
+        ]
+    if len(rows) > 1:
+        streams.stdout.write(tables.render(rows))
+        streams.stdout.flush()
+    for each in tried:
+        for refusal in each.refused:
+            streams.note(f"{each.title}: {refusal}")
+        for result in each.verdict.results:
+            mark = "" if result.outcome is Outcome.DENY else f"{result.outcome}: "
+            for finding in [result.excuse] if result.excuse else result.findings:
+                streams.note(f"{mark}{each.title}: {finding}")
+
+
+def _as_json(each: Tried) -> JsonObject:
+    def findings(found: Sequence[object]) -> list[JsonObject]:
+        return [vars(problem) for problem in found]
+
+    return {
+        "object": each.title,
+        "namespace": each.namespace,
+        "verdict": each.outcome,
+        "refused": findings(each.refused),
+        "results": [
+            {
+                "policy": result.policy,
+                "rule": result.rule,
+                "verdict": str(result.outcome),
+                "findings": findings(result.findings),
+            }
+            | ({"exception": result.exception.name} if result.exception else {})
+            for result in each.verdict.results
+        ],
+    }
+
+
+def _now(streams: Streams) -> datetime:
+    return datetime.fromtimestamp(streams.now(), UTC)
+
+
+def _stamp(streams: Streams) -> str:
+    return _now(streams).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _age(manifest: JsonObject, streams: Streams) -> str:
+    return age_text(str(manifest["metadata"].get("creationTimestamp")), streams.now())

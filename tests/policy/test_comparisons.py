@@ -1,0 +1,164 @@
+"""What policies compare, taken apart: quantities, images, sources, names and expressions."""
+
+import fnmatch
+import re
+import time
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_core.policy import expressions, images, quantities, sources
+from serve_core.policy.expressions import ExpressionError
+from serve_core.policy.images import Image
+from serve_core.policy.patterns import matches
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("1", 1), (4, 4), ("0.5", Fraction(1, 2)), (0.5, Fraction(1, 2)), (".5", Fraction(1, 2)), ("5.", 5),
+        ("500m", Fraction(1, 2)), ("100n", Fraction(1, 10**7)), ("1Ki", 1024), ("1.5Gi", 1536 * 2**20), ("2k", 2000),
+        ("1E", 10**18), ("1e3", 1000), ("1E3", 1000), ("12e-1", Fraction(6, 5)), ("-1", -1), ("+1", 1), ("1Ei", 2**60),
+    ],
+)  # fmt: skip
+def test_quantities_are_what_kubernetes_takes_them_for(text: object, number: object) -> None:
+    assert quantities.parse(text) == number
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " 1", "1 ", "1K", "1GI", "1gi", "1e", "1e999", "0x1", "1,5", "NaN", "inf", "--1", "١", "1" * 200, True, None],
+)
+def test_what_is_no_quantity_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match="not a quantity"):
+        quantities.parse(text)
+
+
+@given(st.fractions(min_value=0, max_value=2**62).map(lambda f: Fraction(round(f * 1000), 1000)))
+def test_a_quantity_that_is_written_is_read_again(number: Fraction) -> None:
+    assert quantities.parse(quantities.text(number)) == number
+
+
+DIGEST = "sha256:" + "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+
+@pytest.mark.parametrize(
+    ("text", "image"),
+    [
+        ("python", Image("docker.io", ("library", "python"))),
+        ("python:3.11", Image("docker.io", ("library", "python"), "3.11")),
+        ("index.docker.io/python", Image("docker.io", ("library", "python"))),
+        ("ml/server", Image("docker.io", ("ml", "server"))),
+        ("ghcr.io/ml/server:1", Image("ghcr.io", ("ml", "server"), "1")),
+        ("GHCR.io/ml/server", Image("ghcr.io", ("ml", "server"))),
+        ("localhost/server", Image("localhost", ("server",))),
+        ("host:5000/server:1", Image("host:5000", ("server",), "1")),
+        (f"ghcr.io/ml/server:1@{DIGEST}", Image("ghcr.io", ("ml", "server"), "1", DIGEST)),
+    ],
+)
+def test_images_are_read_as_the_runtime_does(text: str, image: Image) -> None:
+    assert images.parse(text) == image
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a b", "-a", "a/../b", "a//b", "a:", "a@sha256:1", "https://a/b", "a\n", "ａ", "A/b/", "a" * 600]
+)
+def test_what_is_no_image_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not an image reference"):
+        images.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "models", "S3://models", "s3:/models", "s3://models/a/../b", "s3://models/a/%2e%2e/b", "s3://models//a",
+        "s3://models/a%2fb", "s3://models/%252e", "s3://user@models/a", "https://models:x/a", "https://host/a?b",
+        "https://host/a#b", "https://host\\@evil/a", "https://ho%73t/a", "https://höst/a", "https://host\u202e/a",
+        "s3://mod els/a", "s3://models/a\n", "s3://models/a\x00", "https://$(HOST)/a", "https://[::1/a", "https:///a",
+    ],
+)  # fmt: skip
+def test_a_source_that_could_be_read_in_two_ways_is_not_compared(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^it"):
+        sources.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("https://Models.Example.com/a", "https://models.example.com:443/a/"),
+        ("https://models.example.com./a", "https://models.example.com/a"),
+        ("s3://models/%61", "s3://models/a"),
+    ],
+)
+def test_two_spellings_of_one_place_are_one_source(one: str, other: str) -> None:
+    assert sources.parse(one) == sources.parse(other)
+
+
+@pytest.mark.parametrize(
+    ("place", "source", "inside"),
+    [
+        ("s3://models", "s3://models/a", True),
+        ("s3://models/a", "s3://models/a", True),
+        ("s3://models/a", "s3://models/ab", False),
+        ("s3://*", "s3://anything/a", True),
+        ("https://*.example.com", "https://a.b.example.com/x", True),
+        ("https://*.example.com", "https://example.com/x", False),
+        ("https://*.example.com", "https://evil-example.com/x", False),
+        ("https://*.example.com", "http://a.example.com/x", False),
+        ("https://[::1]/a", "https://[::1]/a/b", True),
+        ("oci://ghcr.io/ml", f"oci://ghcr.io/ml/iris@{DIGEST}", True),
+        ("file:///srv", "file:///srv/model", True),
+    ],
+)
+def test_a_place_holds_what_is_below_it(place: str, source: str, inside: bool) -> None:
+    assert sources.parse_place(place).holds(sources.parse(source)) is inside
+
+
+@given(st.text("ab.*", max_size=12), st.text("ab.*", max_size=8))
+def test_patterns_mean_what_fnmatch_means(name: str, pattern: str) -> None:
+    assert matches(name, pattern) == (re.fullmatch(fnmatch.translate(pattern), name) is not None)
+
+
+def test_a_pattern_of_many_stars_costs_nothing() -> None:
+    started = time.perf_counter()
+    assert not matches("a" * 100_000, "*a" * 100 + "b")
+    assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("object.items.all(x, object.items.all(y, x + y >= 0))", "Iteration budget exceeded"),
+        ("(" * 100 + "true" + ")" * 100, "recursion"),
+        ("true || " * 300 + "true", "longer than 2048 characters"),
+    ],
+)
+def test_an_expression_that_would_cost_too_much_is_stopped(text: str, why: str) -> None:
+    started = time.perf_counter()
+    with pytest.raises(ExpressionError, match=why):
+        expressions.holds(text, {"object": {"items": list(range(20_000))}, "subject": {}})
+    assert time.perf_counter() - started < 1
+
+
+def test_an_expression_sees_no_object_larger_than_512_kib() -> None:
+    with pytest.raises(ExpressionError, match="larger than 512 KiB"):
+        expressions.holds("true", {"object": {"a": "a" * 600_000}, "subject": {}})
+
+
+def test_a_pattern_that_tracks_back_elsewhere_is_linear() -> None:
+    started = time.perf_counter()
+    values = {"object": {"a": "a" * 100_000 + "!"}, "subject": {}}
+    assert not expressions.holds("object.a.matches('^(a+)+$')", values)
+    assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize("value", ["a\x00b", {"k\x00": 1}, "\ud800", 2**80])
+def test_what_the_binding_would_change_on_its_way_is_not_judged(value: object) -> None:
+    with pytest.raises(ExpressionError):
+        expressions.holds("object.a == 'a'", {"object": {"a": value}, "subject": {}})
+
+
+def test_a_backslash_before_the_letters_of_a_nul_is_no_nul() -> None:
+    assert expressions.holds("object.a != ''", {"object": {"a": "\\u0000"}, "subject": {}})

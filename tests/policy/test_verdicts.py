@@ -1,0 +1,228 @@
+"""Verdicts: who goes past, what a label that was taken off means, defaults, and what could not be read."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kubectl_serve.manifests import default_facts
+from plugin.conftest import Run
+from serve_core.facts import PlatformFacts
+from serve_core.json import JsonObject
+from serve_core.policy.documents import ServingPolicy, read_policy, stored_policy
+from serve_core.policy.evaluate import Outcome, PolicyVerdict, User, judge_policies
+from serve_core.policy.subjects import subject_of
+from serve_core.policy.trial import run as try_documents
+from serve_core.verdict import judge
+
+NOW = datetime(2026, 11, 18, tzinfo=UTC)
+FACTS = default_facts()
+PREFIX = "kubectl-serve.dev/"
+
+
+def policy(spec: str, name: str = "p") -> ServingPolicy:
+    return read_policy(document("ServingPolicy", {"name": name}, yaml.safe_load(spec)))
+
+
+def document(kind: str, metadata: JsonObject, spec: Any) -> JsonObject:
+    return {"apiVersion": "kubectl-serve.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def deployment(**annotations: str) -> JsonObject:
+    notes = {"model": "s3://models/iris/model.joblib"} | annotations
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": "iris",
+            "namespace": "ml",
+            "annotations": {PREFIX + key: value for key, value in notes.items()},
+        },
+    }
+
+
+def service(**labels: str) -> JsonObject:
+    return {
+        "apiVersion": "serving.knative.dev/v1",
+        "kind": "Service",
+        "metadata": {"name": "s", "namespace": "ml", "labels": labels},
+        "spec": {"template": {"spec": {"containers": [{"image": "example.com/a:1"}]}}},
+    }
+
+
+def verdict(
+    manifest: JsonObject, *policies: ServingPolicy, former: JsonObject | None = None, user: User | None = None
+) -> PolicyVerdict:
+    subject = subject_of(manifest, FACTS, former=former)
+    assert subject is not None
+    return judge_policies(subject, policies, (), NOW, user)
+
+
+PRIVATE = "rules: [{name: r, visibility: {allow: [cluster-local]}}]"
+
+
+def test_who_is_exempt_is_told_by_the_api_server_alone() -> None:
+    exempting = policy("exempt: {users: [boss], groups: [admins]}\n" + PRIVATE)
+    assert verdict(service(), exempting, user=User("boss")).results[0].outcome is Outcome.EXEMPT
+    assert verdict(service(), exempting, user=User("x", ("admins",))).results[0].outcome is Outcome.EXEMPT
+    assert verdict(service(**{"kubectl-serve.dev/user": "boss"}), exempting, user=User("bos")).denied
+
+
+def test_the_audit_exempts_nobody() -> None:
+    assert verdict(service(), policy("exempt: {users: [boss]}\n" + PRIVATE), user=None).denied
+
+
+def test_taking_a_label_off_does_not_leave_the_policy_in_the_same_step() -> None:
+    selecting = policy("match: {objectSelector: {matchLabels: {risk: high}}}\n" + PRIVATE)
+    assert not verdict(service(), selecting).results
+    assert verdict(service(), selecting, former=service(risk="high")).denied
+
+
+def test_a_stored_policy_that_cannot_be_read_refuses_everything() -> None:
+    broken = stored_policy(document("ServingPolicy", {"name": "broken"}, {"rules": [{"name": "x"}]}))
+    (found,) = verdict(service(), broken).problems
+    assert (found.code, found.message) == (
+        "PolicyUnreadable",
+        "policy broken cannot be read: a rule is about exactly one thing, not about nothing.",
+    )
+
+
+def facts(*policies: ServingPolicy) -> PlatformFacts:
+    return PlatformFacts(FACTS.loader, FACTS.runtimes, policies=policies)
+
+
+def scale_of(manifest: JsonObject | None) -> str | None:
+    assert manifest is not None
+    scale: str | None = manifest["metadata"]["annotations"].get(PREFIX + "scale")
+    return scale
+
+
+def test_a_default_fills_what_the_user_left_empty_and_says_so() -> None:
+    made = judge(deployment(), facts(policy("defaults: {scale: 0..3}")))
+    assert scale_of(made.deployment) == "0..3"
+    said = "DefaultByPolicy: kubectl-serve.dev/scale is 0..3, because policy p says so."
+    assert said in map(str, made.choices)
+    assert made.service is not None
+    assert made.service["spec"]["template"]["metadata"]["annotations"]["autoscaling.knative.dev/max-scale"] == "3"
+
+
+def test_a_default_changes_nothing_that_the_user_wrote() -> None:
+    assert scale_of(judge(deployment(scale="1..9"), facts(policy("defaults: {scale: 0..3}"))).deployment) == "1..9"
+
+
+def test_a_default_follows_its_policy_and_goes_with_it() -> None:
+    once = judge(deployment(), facts(policy("defaults: {scale: 0..3}"))).deployment
+    assert once is not None
+    assert scale_of(judge(once, facts(policy("defaults: {scale: 0..4}"))).deployment) == "0..4"
+    assert scale_of(judge(once, facts()).deployment) is None
+
+
+def test_a_default_goes_with_the_model() -> None:
+    once = judge(deployment(), facts(policy("defaults: {visibility: cluster-local}"))).deployment
+    assert once is not None
+    containers = [{"name": "own", "image": "example.com/own:1"}]
+    once["spec"]["template"]["spec"]["containers"] += containers
+    del once["metadata"]["annotations"][PREFIX + "model"]
+    back = judge(once, facts(policy("defaults: {visibility: cluster-local}")))
+    assert not back.problems
+    assert PREFIX + "visibility" not in (back.deployment or {})["metadata"]["annotations"]
+
+
+def test_a_default_that_contradicts_the_user_gives_way() -> None:
+    private = facts(policy("defaults: {visibility: cluster-local}"))
+    made = judge(deployment(mode="deployment"), private)
+    assert not made.problems
+    assert PREFIX + "visibility" not in (made.deployment or {})["metadata"]["annotations"]
+
+
+def test_of_two_policies_the_first_by_name_fills() -> None:
+    both = facts(policy("defaults: {scale: 0..2}", "b"), policy("defaults: {scale: 0..1}", "a"))
+    assert scale_of(judge(deployment(), both).deployment) == "0..1"
+
+
+def test_filling_defaults_twice_changes_nothing() -> None:
+    both = facts(policy("defaults: {scale: 0..2, visibility: cluster-local}"))
+    once = judge(deployment(), both).deployment
+    assert once is not None
+    assert judge(once, both).deployment == once
+
+
+def test_what_a_deployment_became_is_judged_once_by_what_it_does_not_by_its_owner() -> None:
+    made = judge(deployment(format="sklearn"), FACTS)
+    forged = service() | {"metadata": {"name": "iris", "namespace": "ml", "ownerReferences": [{"kind": "Deployment"}]}}
+    policies = [document("ServingPolicy", {"name": "p"}, yaml.safe_load(PRIVATE))]
+    twins = try_documents([*policies, made.deployment, made.service], FACTS, NOW, stored=True)
+    assert [each.title for each in twins.tried] == ["deployment/iris"]
+    both = try_documents([*policies, made.deployment, forged], FACTS, NOW, stored=True)
+    assert [each.title for each in both.tried] == ["deployment/iris", "service/iris"]
+
+
+def test_expected_verdicts_are_compared(run: Run, tmp_path: Any) -> None:
+    (tmp_path / "policy.yaml").write_text(
+        yaml.safe_dump(document("ServingPolicy", {"name": "p"}, yaml.safe_load(PRIVATE)))
+    )
+    (tmp_path / "iris.yaml").write_text(yaml.safe_dump(deployment()))
+    files = ["-f", str(tmp_path / "policy.yaml"), "-f", str(tmp_path / "iris.yaml")]
+    (tmp_path / "right.yaml").write_text("deployment/iris: Deny\nml/deployment/iris p/r: Deny\n")
+    right = run("policy", "test", *files, "--expect", str(tmp_path / "right.yaml"))
+    assert (right.code, right.err.splitlines()[-1]) == (0, "2 of 2 verdicts as expected")
+    (tmp_path / "wrong.yaml").write_text("deployment/iris: Pass\ndeployment/other: Deny\n")
+    wrong = run("policy", "test", *files, "--expect", str(tmp_path / "wrong.yaml"))
+    assert (wrong.code, wrong.err.splitlines()[-3:]) == (
+        1,
+        [
+            "deployment/iris: expected Pass, got Deny",
+            "deployment/other: expected Deny, got nothing",
+            "0 of 2 verdicts as expected",
+        ],
+    )
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(
+        ("metadata", "spec", "template", "containers", "initContainers", "name", "image", "args", "env", "volumes",
+         "volumeMounts", "resources", "limits", "predictor", "model", "labels", "annotations", "secret", "projected")
+    ), inner, max_size=4),
+    max_leaves=12,
+)  # fmt: skip
+EVERYTHING = policy(
+    "rules: [{name: a, sources: {allow: ['s3://a']}}, {name: b, pinned: {}}, {name: c, formats: {deny: [x]}},"
+    "{name: d, images: {digest: true}}, {name: e, resources: {perReplica: {cpu: 1}, total: {memory: 1Gi}}},"
+    "{name: f, scale: {most: 1}}, {name: g, containers: {arguments: [x]}}, {name: h, secrets: {allow: [x]}},"
+    "{name: i, expression: {cel: 'object.spec.a', message: x}}, {name: j, serviceAccounts: {allow: [x]}}]"
+)
+SHAPES = (
+    ("apps/v1", "Deployment"),
+    ("serving.knative.dev/v1", "Service"),
+    ("serving.knative.dev/v1", "Revision"),
+    ("serving.kserve.io/v1beta1", "InferenceService"),
+    ("v1", "Pod"),
+)
+
+
+@given(st.sampled_from(SHAPES), JSON, JSON, JSON)
+def test_no_object_makes_it_raise(shape: tuple[str, str], spec: Any, labels: Any, annotations: Any) -> None:
+    notes = {PREFIX + "model": "s3://a"} | annotations if isinstance(annotations, dict) else annotations
+    manifest = {
+        "apiVersion": shape[0],
+        "kind": shape[1],
+        "metadata": {"name": "x", "labels": labels, "annotations": notes},
+        "spec": spec,
+    }
+    subject = subject_of(manifest, FACTS)
+    if subject is not None:
+        judge_policies(subject, (EVERYTHING,), (), NOW)
+
+
+@given(JSON)
+def test_no_policy_makes_it_raise(spec: Any) -> None:
+    stored_policy(document("ServingPolicy", {"name": "p"}, spec))
+
+
+@pytest.mark.parametrize("name", ["", None, 3])
+def test_a_policy_needs_a_name(name: object) -> None:
+    assert stored_policy(document("ServingPolicy", {"name": name}, {})).fault
