@@ -83,7 +83,23 @@ VALIDATING_WEBHOOKS = Resource(
     "admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations"
 )
 
-OWNED = (KNATIVE_SERVICES, DOMAIN_MAPPINGS, SERVICES, AUTOSCALERS)
+DAEMON_SETS = Resource("apps/v1", "DaemonSet", "daemonsets")
+NODES = Resource("v1", "Node", "nodes")
+NAMESPACES = Resource("v1", "Namespace", "namespaces")
+SERVICE_ENTRIES = Resource("networking.istio.io/v1", "ServiceEntry", "serviceentries")
+PEER_AUTHENTICATIONS = Resource("security.istio.io/v1", "PeerAuthentication", "peerauthentications")
+REQUEST_AUTHENTICATIONS = Resource("security.istio.io/v1", "RequestAuthentication", "requestauthentications")
+AUTHORIZATION_POLICIES = Resource("security.istio.io/v1", "AuthorizationPolicy", "authorizationpolicies")
+
+OWNED = (
+    PEER_AUTHENTICATIONS,
+    REQUEST_AUTHENTICATIONS,
+    AUTHORIZATION_POLICIES,
+    KNATIVE_SERVICES,
+    DOMAIN_MAPPINGS,
+    SERVICES,
+    AUTOSCALERS,
+)
 """Every kind that a verdict may ask for beside its Deployment: watched, applied and removed by the reconciler."""
 
 

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from serve_core.json import JsonObject
 from serve_core.names import DEPLOYMENT_LABEL
-from serve_webhook.api import Api, ApiError, GoneError, NotFoundError, Resource, key
+from serve_webhook.api import Api, ApiError, ForbiddenError, GoneError, NotFoundError, Resource, key
 from serve_webhook.workqueue import backoff
 
 Name = tuple[str, str]
@@ -40,7 +40,7 @@ class Informer:
         optional: bool = False,
         restarted: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """``optional``: the resource itself may be missing from the cluster, which counts as no objects.
+        """``optional``: the resource may be missing from the cluster, or not ours to see; both count as no objects.
         ``restarted`` is told the resource's plural each time that everything has to be listed again."""
         self._api = api
         self._resource = resource
@@ -82,11 +82,11 @@ class Informer:
                     attempt = 0
             except GoneError:
                 logger.info("Listing %s again: the watch is too old.", self._resource.plural)
-            except NotFoundError as error:
+            except (NotFoundError, ForbiddenError) as error:
                 if not self._optional:
                     logger.warning("The watch of %s failed: %s", self._resource.plural, error)
                 elif not self.synced.is_set():
-                    logger.info("The cluster has no %s.", self._resource.plural)
+                    logger.info("Going on without %s: %s", self._resource.plural, error)
                     self._replace([])
             except ApiError as error:
                 logger.warning("The watch of %s failed: %s", self._resource.plural, error)

@@ -50,9 +50,8 @@ class Observed:
 
     @property
     def wanted(self) -> tuple[JsonObject, ...]:
-        """The objects that the Deployment becomes."""
-        service = self.verdict.service
-        return (*((service,) if service else ()), *self.verdict.extras)
+        """The objects that the Deployment becomes, in the order of their application."""
+        return self.verdict.objects
 
     @property
     def served(self) -> bool:

@@ -29,6 +29,7 @@ from serve_webhook.api import (
 from serve_webhook.events import Recorder
 from serve_webhook.informers import Informer
 from serve_webhook.lease import Election
+from serve_webhook.mesh import Mesh
 from serve_webhook.metrics import Metrics
 from serve_webhook.reconciler import Reconciler
 from serve_webhook.settings import Configuration
@@ -68,6 +69,7 @@ class Replica:
         self._deployments = self._informer(DEPLOYMENTS, selectors={"labelSelector": f"{SERVED_LABEL}=true"})
         self._presented = Presented(self._secrets, self._context, self._metrics)
         self._reconciler: Reconciler | None = None
+        self._mesh = Mesh(self._informer, self._facts_changed)
         self._answering = False
         self._stopping = False
         self._features.subscribe(lambda _old, _new: self._facts_changed())
@@ -77,7 +79,7 @@ class Replica:
 
         Raises what no part of the server could handle, as an ExceptionGroup.
         """
-        health = server.health_app(self._missing, self._metrics)
+        health = server.health_app(self.missing, self._metrics)
         async with (
             server.serving(health, self._options.host, self._options.health_port),
             asyncio.TaskGroup() as group,
@@ -94,11 +96,23 @@ class Replica:
             for task in tasks:
                 task.cancel()
 
+    def missing(self) -> list[str]:
+        """What this replica lacks to answer reviews."""
+        parts = {
+            "certificates": self._answering,
+            "Knative's feature flags": self._features.synced.is_set(),
+            "Deployments": self._deployments.synced.is_set(),
+            "Istio's configuration": self._mesh.synced,
+            "its end": not self._stopping,
+        }
+        return [name for name, there in parts.items() if not there]
+
     def _parts(self) -> list[Coroutine[Any, Any, NoReturn]]:
         files = settings.follow(
             self._options.settings, self._options.runtimes, self._configured, self._metrics.settings_valid.set
         )
-        return [self._features.run(), self._secrets.run(), self._deployments.run(), files, self._answer()]
+        caches = [self._features.run(), self._secrets.run(), self._deployments.run(), *self._mesh.parts()]
+        return [*caches, files, self._answer()]
 
     async def _answer(self) -> NoReturn:
         """Answer reviews, as soon as there is a certificate, until cancelled."""
@@ -137,6 +151,7 @@ class Replica:
                     group.create_task(informer.run())
                 group.create_task(keeper.run())
                 await self._features.synced.wait()
+                await self._mesh.wait()
                 self._reconciler = reconciler
                 group.create_task(reconciler.run())
         finally:
@@ -150,10 +165,11 @@ class Replica:
             loader=self._configuration.loader,
             runtimes=self._configuration.runtimes,
             features=features.get("data") or {},
+            istio=self._mesh.facts(),
         )
 
     def _known_facts(self) -> PlatformFacts | None:
-        return self._facts() if self._features.synced.is_set() else None
+        return self._facts() if self._features.synced.is_set() and self._mesh.synced else None
 
     def _configured(self, configuration: Configuration) -> None:
         self._configuration = configuration
@@ -163,16 +179,6 @@ class Replica:
     def _facts_changed(self) -> None:
         if self._reconciler:
             self._reconciler.refresh()
-
-    def _missing(self) -> list[str]:
-        """What this replica lacks to answer reviews."""
-        parts = {
-            "certificates": self._answering,
-            "Knative's feature flags": self._features.synced.is_set(),
-            "Deployments": self._deployments.synced.is_set(),
-            "the end, stopping": not self._stopping,
-        }
-        return [name for name, there in parts.items() if not there]
 
     def _single(self, resource: Resource, namespace: str, name: str) -> Informer:
         return self._informer(resource, namespace=namespace, selectors={"fieldSelector": f"metadata.name={name}"})

@@ -1,0 +1,90 @@
+"""The life of one replica, from its start to its end."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from serve_core.facts import LoaderFacts
+from serve_core.names import NAMESPACE
+from serve_webhook.api import LEASES, UnavailableError
+from serve_webhook.process import Options, Replica
+from serve_webhook.settings import Configuration
+from serve_webhook.trust import SECRET
+from webhook_api import MemoryApi
+
+CONFIGURATION = Configuration(LoaderFacts("loader:1"), ())
+
+
+def replica(api: MemoryApi, folder: Path, name: str = "server-1") -> Replica:
+    options = Options(
+        identity=name,
+        settings=folder / "settings.yaml",
+        runtimes=folder,
+        host="127.0.0.1",
+        port=0,
+        health_port=0,
+        drain_seconds=0.05,
+    )
+    return Replica(api, options, CONFIGURATION)
+
+
+@asynccontextmanager
+async def started(made: Replica, stop: asyncio.Event) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(made.run(stop))
+    async with asyncio.timeout(10):
+        yield task
+
+
+async def ready(made: Replica) -> None:
+    while made.missing():  # noqa: ASYNC110 - it is asked, as the kubelet asks
+        await asyncio.sleep(0.01)
+
+
+async def test_it_becomes_ready_leads_and_gives_the_lease_back_at_the_end(api: MemoryApi, tmp_path: Path) -> None:
+    made, stop = replica(api, tmp_path), asyncio.Event()
+    assert made.missing() == ["certificates", "Knative's feature flags", "Deployments"]
+    async with started(made, stop) as task:
+        await ready(made)
+        assert ("secrets", NAMESPACE, SECRET) in api.objects
+        stop.set()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert made.missing() == ["its end"]
+        await task
+    assert api.objects[LEASES.plural, NAMESPACE, "kubectl-serve"]["spec"]["holderIdentity"] == ""
+
+
+async def test_a_second_replica_serves_without_leading(api: MemoryApi, tmp_path: Path) -> None:
+    first, second, stop = replica(api, tmp_path), replica(api, tmp_path, "server-2"), asyncio.Event()
+    async with started(first, stop) as one, started(second, stop) as two:
+        await ready(first)
+        await ready(second)
+        stop.set()
+        await asyncio.gather(one, two)
+
+
+async def test_it_waits_for_an_api_server_that_is_away(api: MemoryApi, tmp_path: Path) -> None:
+    api.failures["list configmaps"] = UnavailableError("not yet")
+    made, stop = replica(api, tmp_path), asyncio.Event()
+    async with started(made, stop) as task:
+        while "certificates" in made.missing():  # noqa: ASYNC110 - it is asked, as the kubelet asks
+            await asyncio.sleep(0.01)
+        assert made.missing() == ["Knative's feature flags"]
+        api.failures.clear()
+        await ready(made)
+        stop.set()
+        await task
+
+
+async def test_a_defect_ends_the_process_so_that_it_starts_anew(
+    api: MemoryApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(_: object) -> None:
+        raise RuntimeError("oops")
+
+    monkeypatch.setattr("serve_webhook.trust.Keeper.run", broken)
+    with pytest.RaisesGroup(pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="oops"))):
+        await replica(api, tmp_path).run(asyncio.Event())
