@@ -45,13 +45,15 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith((*_TAR, ".zip"))
 
 
-def unpack(archive: Path, folder: Path) -> int:
+def unpack(archive: Path, folder: Path, *, below: str = "") -> int:
     """Unpack `archive` into `folder`, over nothing that is there, and return the number of files.
+
+    `below`: only what is in this folder of the archive counts, and there may be nothing.
 
     Raises LoadError: Refused for what an archive must not hold, Corrupted when it cannot be read, NoSpace.
     """
     most = max(archive.stat().st_size * _RATIO, _FREE)
-    members = _zip(archive) if archive.name.lower().endswith(".zip") else _tar(archive, most)
+    members = _zip(archive) if archive.name.lower().endswith(".zip") else _tar(archive, most, below)
     size = 0
     names: list[str] = []
     try:
@@ -72,7 +74,7 @@ def unpack(archive: Path, folder: Path) -> int:
         raise LoadError(
             Code.CORRUPTED, f"{archive.name} cannot be unpacked: {type(error).__name__}", file=archive.name
         ) from None
-    if not names:
+    if not names and not below:
         raise LoadError(Code.NOT_FOUND, f"{archive.name} holds no file", file=archive.name)
     return len(names)
 
@@ -108,12 +110,15 @@ def _open_tar(archive: Path) -> gzip.GzipFile | IO[bytes]:
     return lzma.open(archive) if name.endswith("xz") else archive.open("rb")
 
 
-def _tar(archive: Path, most: int) -> Iterator[tuple[str, IO[bytes]]]:
+def _tar(archive: Path, most: int, below: str) -> Iterator[tuple[str, IO[bytes]]]:
     with _open_tar(archive) as plain, tarfile.open(fileobj=_Limited(archive, plain, most), mode="r:") as tar:
         for member in tar:
             name = member.name.removeprefix("./").rstrip("/")
-            if member.isdir():
+            if member.isdir() or not name.startswith(below):
                 continue
+            name = name.removeprefix(below)
+            if below and name.rpartition("/")[2].startswith(".wh."):
+                raise _refused(archive, f"deletes {name[4:80]!a} of an earlier layer")
             if not member.isreg() or member.issparse():
                 raise _refused(archive, f"holds {ascii(name)[:80]}, which is a link, a device or sparse")
             stream = tar.extractfile(member)

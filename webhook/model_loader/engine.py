@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
+from model_loader import checksums
 from model_loader.http1 import ProtocolError
 from model_loader.journal import Journal, Part
 from model_loader.model import File
 from model_loader.outcomes import Code, LoadError
 from model_loader.report import Report
 from model_loader.retries import Patience
-from model_loader.transport import Transport
+from model_loader.transport import Answer, Transport
 
 PART = 8 << 20
 """Bytes of one request. A killed loader reads at most so much again for each worker."""
@@ -48,8 +49,9 @@ class _State:
     def __init__(self, index: int, file: File, hashing: bool) -> None:
         self.index = index
         self.file = file
-        self.hashing = hashing or bool(file.sha256)
+        self.hashing = hashing or bool(file.checksum)
         self.retried = False
+        self.redirected = ""
         self.reset(frozenset())
 
     def reset(self, written: Set[Part]) -> None:
@@ -66,8 +68,28 @@ class _State:
                 self.parts.append((start, end))
         self.left = len(self.parts)
         self.lock = threading.Lock()
+        self.restart_hash()
+
+    def restart_hash(self) -> None:
+        """Hash from the file's start."""
         self.sha256 = hashlib.sha256()
+        wanted = self.file.checksum
+        self.check: checksums.Hash | None = None
+        if wanted and not wanted.startswith("sha256:"):
+            self.check = checksums.new(wanted, max(self.file.size, 0))
         self.hashed = 0
+
+    def hash(self, data: checksums.Bytes) -> None:
+        """Take in the next bytes of the file."""
+        self.sha256.update(data)
+        if self.check is not None:
+            self.check.update(data)
+        self.hashed += len(data)
+
+    def genuine(self) -> bool:
+        """Tell whether the file, hashed to its end, has the store's checksum."""
+        wanted = self.file.checksum.partition(":")[2]
+        return not wanted or (self.check or self.sha256).hexdigest() == wanted
 
 
 def _cuts(file: File) -> list[tuple[int, int]]:
@@ -239,7 +261,7 @@ class Engine:
             self._received[task.slot] -= task.position - task.start
             task.position = task.start
             if task.hashes:
-                state.sha256, state.hashed = hashlib.sha256(), 0
+                state.restart_hash()
         reader = self._request(state, task.position, end)
         try:
             while end < 0 or task.position < end:
@@ -248,8 +270,7 @@ class Engine:
                     break
                 _write(task.fd, buffer[:count], task.position, state.file)
                 if task.hashes:
-                    state.sha256.update(buffer[:count])
-                    state.hashed += count
+                    state.hash(buffer[:count])
                 task.position += count
                 self._received[task.slot] += count
                 if self._over.is_set():
@@ -286,12 +307,25 @@ class Engine:
             headers["Range"] = f"bytes={position}-{end - 1}"
         if file.etag:
             headers["If-Match"] = file.etag
-        answer = self._transport.get(file.url, headers, file.by)
+        answer = self._get(state, headers)
         if self._changed(state, answer.headers, whole):
             raise LoadError(Code.CHANGED, f"{file.path} was changed in the store while it was read", file=file.path)
         if not whole and answer.status != 206:
             raise LoadError(Code.SERVER_ERROR, f"the server answered {answer.status} to a request for a part")
         return answer.body
+
+    def _get(self, state: _State, headers: Mapping[str, str]) -> Answer:
+        """Send the request where the last one was redirected to, which spares the hub a question for every part."""
+        if state.redirected:
+            try:
+                return self._transport.get(state.redirected, headers)
+            except LoadError as failure:
+                if failure.status not in (400, 401, 403, 404, 410):
+                    raise
+        answer = self._transport.get(state.file.url, headers, state.file.by)
+        asked = urlsplit(state.file.url)
+        state.redirected = answer.url if urlsplit(answer.url)[:2] != asked[:2] else ""
+        return answer
 
     def _changed(self, state: _State, headers: Mapping[str, str], whole: bool) -> bool:
         """Tell whether an answer is about another state of the file than the plan, or than an earlier answer."""
@@ -333,18 +367,16 @@ class Engine:
                 if end > state.hashed:
                     # Mapped and not read: no copy. A part begins on a page.
                     with mmap.mmap(fd, end - state.hashed, prot=mmap.PROT_READ, offset=state.hashed) as data:
-                        state.sha256.update(data)
-                    state.hashed = end
+                        state.hash(data)
             finally:
                 state.lock.release()
 
     def _verified(self, state: _State) -> bool:
-        """Tell whether a file is what its publisher says; if not, have it read again. Raises LoadError(Corrupted)."""
-        wanted = state.file.sha256
-        if not wanted or state.sha256.hexdigest() == wanted:
+        """Tell whether a file is what the store says; if not, have it read again. Raises LoadError(Corrupted)."""
+        if state.genuine():
             return True
         failure = LoadError(
-            Code.CORRUPTED, f"{state.file.path} does not hash to what its publisher says", file=state.file.path
+            Code.CORRUPTED, f"{state.file.path} does not have the checksum that the store keeps", file=state.file.path
         )
         if state.retried:
             raise failure

@@ -28,7 +28,7 @@ def boot() -> str:
 
 def identity(files: Sequence[File]) -> str:
     """Return a text that changes when any file of the plan does. It holds no URL: a signed one is a credential."""
-    lines = json.dumps([(file.path, file.size, file.etag, file.version, file.sha256) for file in files])
+    lines = json.dumps([(file.path, file.size, file.etag, file.version, file.checksum) for file in files])
     return hashlib.sha256(lines.encode()).hexdigest()
 
 

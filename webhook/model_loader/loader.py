@@ -11,7 +11,7 @@ from pathlib import Path
 from model_loader import archives, journal, paths, sources
 from model_loader import digest as digests
 from model_loader.engine import Engine, storage_failure
-from model_loader.model import Context, File, Secret
+from model_loader.model import Context, File, Secret, Unpack
 from model_loader.options import Load, Options
 from model_loader.outcomes import Code, LoadError
 from model_loader.report import Report
@@ -33,11 +33,10 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """The files of all sources; `single`: they are one file; `packed`: those that are archives."""
+    """The files of all sources; `single`: they are one file, whose digest is the model's."""
 
     files: list[File]
     single: bool
-    packed: list[str]
 
 
 class Volume:
@@ -120,17 +119,15 @@ def _certificates(secret: Secret) -> str:
 def _plan(options: Options, context: Context, report: Report) -> _Plan:
     patience = Patience(options.patience, report, threading.Event().wait)
     files: list[File] = []
-    packed: list[str] = []
     single = False
     for item in options.loads:
         listing = patience.run(functools.partial(sources.list_files, item.uri, context))
         single = listing.single and len(options.loads) == 1
-        found = [replace(file, path=_below(item, file.path)) for file in listing.files]
-        files += found
-        if listing.single and archives.is_archive(found[0].path):
-            packed.append(found[0].path)
+        for file in listing.files:
+            packed = Unpack.WHOLE if listing.single and archives.is_archive(file.path) else file.unpack
+            files.append(replace(file, path=_below(item, file.path), unpack=packed))
     paths.check_clashes(file.path for file in files)
-    return _Plan(files, single, packed)
+    return _Plan(files, single)
 
 
 def _below(item: Load, path: str) -> str:
@@ -174,7 +171,9 @@ def _read(
         raise LoadError(Code.DIGEST_MISMATCH, f"the model has the digest {digest}, not the one asked for")
     # From here on the files are no longer what the journal says; a start that is killed now begins anew.
     volume.journal.unlink()
-    count = len(files) + sum(_unpack(volume, path) for path in plan.packed)
+    count = sum(_unpack(volume, file) if file.unpack is not Unpack.NO else 1 for file in files)
+    if not count:
+        raise LoadError(Code.NOT_FOUND, "the image has no file below /models")
     record = {"order": order, "bytes": engine.size, "files": count, "digest": digest}
     draft = volume.state / "complete.json.part"
     draft.write_text(json.dumps(record))
@@ -183,14 +182,14 @@ def _read(
     return Loaded(engine.size, count, digest)
 
 
-def _unpack(volume: Volume, path: str) -> int:
-    """Put an archive's files in its place, and return how many more files there are."""
-    source = volume.files / path
+def _unpack(volume: Volume, file: File) -> int:
+    """Put an archive's files in its place, and return how many they are."""
+    source = volume.files / file.path
     archive = volume.state / source.name
     source.rename(archive)
-    count = archives.unpack(archive, source.parent)
+    count = archives.unpack(archive, source.parent, below="models/" if file.unpack is Unpack.IMAGE else "")
     archive.unlink()
-    return count - 1
+    return count
 
 
 def _check_space(volume: Volume, needed: int) -> None:

@@ -2,10 +2,20 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from model_loader.outcomes import Code, LoadError
 from model_loader.transport import ANONYMOUS, Authorizer, Transport
+
+
+class Unpack(Enum):
+    """Whether a file is unpacked, and which part of it."""
+
+    NO = "no"
+    WHOLE = "whole"
+    IMAGE = "image"
+    """A layer of a container image: only what is below /models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +24,8 @@ class File:
 
     `path` is relative to the model's folder; `size` is in bytes, or -1 where the server does not tell; `ranged` says
     whether the server serves parts. `etag` is sent as If-Match; `version` is what else the store calls this state of
-    the file. `sha256` is what its publisher says that it hashes to.
+    the file. `checksum` is what the store says that it hashes to, as `algorithm:hex`. `unpack` says whether the file is an
+    archive whose files take its place.
     """
 
     path: str
@@ -24,7 +35,8 @@ class File:
     etag: str = ""
     version: str = ""
     ranged: bool = True
-    sha256: str = ""
+    checksum: str = ""
+    unpack: Unpack = Unpack.NO
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +47,12 @@ class Listing:
     single: bool = False
 
 
+_SDKS = ("AWS_", "AZURE_", "HF_")
+
+
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """The mounted Secret, one file a key, and behind it the environment (for the AWS names, as the SDKs do)."""
+    """The mounted Secret, one file a key, and behind it the environment for the names that SDKs read there."""
 
     folder: Path | None
     environment: Mapping[str, str]
@@ -52,7 +67,7 @@ class Secret:
                     continue
                 except (OSError, UnicodeDecodeError):
                     raise LoadError(Code.INVALID_SOURCE, f"key {key} of the Secret cannot be read as text") from None
-        return next((self.environment[key] for key in keys if key.startswith("AWS_") and key in self.environment), "")
+        return next((self.environment[key] for key in keys if key.startswith(_SDKS) and key in self.environment), "")
 
 
 @dataclass(frozen=True, slots=True)

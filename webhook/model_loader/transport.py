@@ -6,7 +6,8 @@ and they leave addresses, redirects and headers in our hands.
 
 import ssl
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -50,6 +51,57 @@ class Anonymous:
 
 
 ANONYMOUS = Anonymous()
+
+
+class Header:
+    """Authorises by one fixed value of the Authorization header."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def sign(self, method: str, url: SplitResult, headers: dict[str, str]) -> None:
+        """Add the header."""
+        headers["Authorization"] = self._value
+
+    def refresh(self) -> bool:
+        """What the Secret says does not change while the loader runs."""
+        return False
+
+
+class Token:
+    """Authorises by a bearer token, fetched when the server first asks for one and again shortly before it ends."""
+
+    def __init__(self, fetch: Callable[[], tuple[str, float]]) -> None:
+        """`fetch` returns a token and the seconds that it is good for, or raises LoadError."""
+        self._fetch = fetch
+        self._value = ""
+        self._until = 0.0
+        self._lock = threading.Lock()
+
+    def sign(self, method: str, url: SplitResult, headers: dict[str, str]) -> None:
+        """Add the token, if there is one."""
+        with self._lock:
+            if self._value and time.monotonic() > self._until:
+                self._renew()
+            if self._value:
+                headers["Authorization"] = f"Bearer {self._value}"
+
+    def refresh(self) -> bool:
+        """Fetch a token, and tell whether there is another one now."""
+        with self._lock:
+            before = self._value
+            try:
+                self._renew()
+            except LoadError:
+                return False
+            return self._value != before
+
+    def _renew(self) -> None:
+        try:
+            self._value, seconds = self._fetch()
+        except (OSError, ValueError, KeyError, TypeError):
+            raise LoadError(Code.UNAUTHORIZED, "the platform's identity service gave no token") from None
+        self._until = time.monotonic() + max(seconds - 60, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +175,18 @@ class Transport:
     ) -> Answer:
         """Send one request, follow its redirects, and return the answer with its body unread.
 
-        Raises LoadError: Refused for an address or redirect that is not allowed, Unreachable or Stalled when the
-        connection fails, and by the HTTP status: Unauthorized, NotFound, Changed, ServerError, InvalidSource.
+        A refusal is answered once with fresh credentials, where there are any. Raises LoadError: Refused for an address
+        or redirect that is not allowed, Unreachable or Stalled when the connection fails, and by the HTTP status:
+        Unauthorized, NotFound, Changed, ServerError, InvalidSource.
         """
+        try:
+            return self._follow(method, url, headers, by, body)
+        except LoadError as failure:
+            if failure.code is not Code.UNAUTHORIZED or not by.refresh():
+                raise
+        return self._follow(method, url, headers, by, body)
+
+    def _follow(self, method: str, url: str, headers: Mapping[str, str], by: Authorizer, body: bytes | None) -> Answer:
         parts = split(url)
         sent = dict(headers)
         by.sign(method, parts, sent)

@@ -7,6 +7,10 @@ from model_loader.outcomes import Code, LoadError
 
 _MODULES = {
     "s3": "s3",
+    "gs": "google",
+    "az": "azure",
+    "hf": "huggingface",
+    "oci": "registry",
     "https": "web",
     "http": "web",
     "file": "local",

@@ -3,26 +3,20 @@
 import hashlib
 import hmac
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from urllib.parse import SplitResult, quote, urlencode
 from xml.etree import ElementTree
 
-from model_loader.model import Context, File, Listing
+from model_loader.model import Context, File, Listing, Secret
 from model_loader.outcomes import Code, LoadError
 from model_loader.paths import safe_path
+from model_loader.sources import aws_identity
+from model_loader.sources.aws_identity import Keys
 from model_loader.transport import ANONYMOUS, Authorizer
 
 _NOTHING = hashlib.sha256(b"").hexdigest()
 _ALGORITHM = "AWS4-HMAC-SHA256"
-
-
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """An access key, and the session token of a temporary one."""
-
-    access: str
-    secret: str = field(repr=False)
-    token: str = field(default="", repr=False)
 
 
 class Signer:
@@ -31,11 +25,12 @@ class Signer:
     Source: https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
     """
 
-    def __init__(self, keys: Keys, region: str) -> None:
-        self._keys = keys
+    def __init__(self, fetch: Callable[[], Keys], region: str) -> None:
+        """`fetch` returns the keys as they are now, or raises LoadError."""
+        self._fetch = fetch
+        self._keys = fetch()
         self._region = region
-        self._day = ""
-        self._key = b""
+        self._derived: tuple[str, Keys, bytes] | None = None
 
     def sign(self, method: str, url: SplitResult, headers: dict[str, str]) -> None:
         """Add the date, the hash of the empty body, the session token and the signature."""
@@ -44,31 +39,36 @@ class Signer:
         day = stamp[:8]
         headers["x-amz-content-sha256"] = _NOTHING
         headers["x-amz-date"] = stamp
-        if self._keys.token:
-            headers["x-amz-security-token"] = self._keys.token
+        keys = self._keys
+        if keys.token:
+            headers["x-amz-security-token"] = keys.token
         signed = {"host": url.netloc} | {k.lower(): v for k, v in headers.items() if k.lower().startswith("x-amz-")}
         names = sorted(signed)
         lines = [method, url.path or "/", url.query, *(f"{name}:{signed[name]}" for name in names), ""]
         canonical = "\n".join([*lines, ";".join(names), _NOTHING])
         scope = f"{day}/{self._region}/s3/aws4_request"
         text = f"{_ALGORITHM}\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
-        signature = hmac.digest(self._signing_key(day), text.encode(), "sha256").hex()
+        signature = hmac.digest(self._signing_key(day, keys), text.encode(), "sha256").hex()
         headers["Authorization"] = (
-            f"{_ALGORITHM} Credential={self._keys.access}/{scope}, SignedHeaders={';'.join(names)}, "
-            f"Signature={signature}"
+            f"{_ALGORITHM} Credential={keys.access}/{scope}, SignedHeaders={';'.join(names)}, Signature={signature}"
         )
 
     def refresh(self) -> bool:
-        """Keys from the Secret do not change while the loader runs."""
-        return False
+        """Fetch the keys anew: a temporary one may have ended, a Secret may have been rotated."""
+        before = self._keys
+        try:
+            self._keys = self._fetch()
+        except LoadError:
+            return False
+        return self._keys != before
 
-    def _signing_key(self, day: str) -> bytes:
-        if day != self._day:
-            key = f"AWS4{self._keys.secret}".encode()
+    def _signing_key(self, day: str, keys: Keys) -> bytes:
+        if self._derived is None or self._derived[:2] != (day, keys):
+            key = f"AWS4{keys.secret}".encode()
             for word in (day, self._region, "s3", "aws4_request"):
                 key = hmac.digest(key, word.encode(), "sha256")
-            self._key, self._day = key, day
-        return self._key
+            self._derived = day, keys, key
+        return self._derived[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,16 +121,31 @@ def _region(context: Context) -> str:
     return context.secret.get("AWS_REGION", "AWS_DEFAULT_REGION") or "us-east-1"
 
 
-def _bucket(name: str, context: Context, region: str) -> Bucket:
-    secret = context.secret
+def _keys(secret: Secret) -> Keys | None:
+    """Return the keys of the Secret or the environment. Raises LoadError(InvalidSource) for half of a pair."""
     access = secret.get("AWS_ACCESS_KEY_ID", "awsAccessKeyID")
     key = secret.get("AWS_SECRET_ACCESS_KEY", "awsSecretAccessKey")
     if bool(access) != bool(key):
         missing = "AWS_SECRET_ACCESS_KEY" if access else "AWS_ACCESS_KEY_ID"
         raise LoadError(Code.INVALID_SOURCE, f"the credentials lack {missing}", hint="Add the key to the Secret.")
-    by: Authorizer = ANONYMOUS
-    if access:
-        by = Signer(Keys(access, key, secret.get("AWS_SESSION_TOKEN")), region)
+    return Keys(access, key, secret.get("AWS_SESSION_TOKEN")) if access else None
+
+
+def _authorizer(context: Context, region: str) -> Authorizer:
+    """Return keys, else the pod's workload identity, else nothing: the request is then not signed."""
+    secret = context.secret
+    if _keys(secret):
+        return Signer(lambda: _keys(secret) or Keys("", ""), region)
+    if secret.get("AWS_WEB_IDENTITY_TOKEN_FILE") and secret.get("AWS_ROLE_ARN"):
+        return Signer(lambda: aws_identity.from_web_identity(context, region), region)
+    if secret.get("AWS_CONTAINER_CREDENTIALS_FULL_URI"):
+        return Signer(lambda: aws_identity.from_container(context), region)
+    return ANONYMOUS
+
+
+def _bucket(name: str, context: Context, region: str) -> Bucket:
+    secret = context.secret
+    by = _authorizer(context, region)
     endpoint = secret.get("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL").rstrip("/")
     if endpoint:
         return Bucket(f"{endpoint}/{name}", by)

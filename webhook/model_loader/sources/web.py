@@ -1,27 +1,12 @@
 """`https://host/path/file` and, where the operator allows the address, `http://`."""
 
 import base64
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from model_loader.model import Context, File, Listing
 from model_loader.outcomes import Code, LoadError
 from model_loader.paths import safe_path
-from model_loader.transport import ANONYMOUS, Authorizer, redact
-
-
-class Header:
-    """Authorises by one fixed value of the Authorization header."""
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def sign(self, method: str, url: SplitResult, headers: dict[str, str]) -> None:
-        """Add the header."""
-        headers["Authorization"] = self._value
-
-    def refresh(self) -> bool:
-        """A header from the Secret does not change while the loader runs."""
-        return False
+from model_loader.transport import ANONYMOUS, Authorizer, Header, redact
 
 
 def authorizer(context: Context) -> Authorizer:

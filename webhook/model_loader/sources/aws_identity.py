@@ -1,0 +1,79 @@
+"""The pod's identity on AWS: IAM roles for service accounts, and the node's agent (EKS Pod Identity, ECS)."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote, urlencode, urlsplit
+from xml.etree import ElementTree
+
+from model_loader.model import Context
+from model_loader.network import Network
+from model_loader.outcomes import Code, LoadError
+from model_loader.transport import Transport
+
+# Where the agents of ECS and EKS listen, and the only plain addresses that the AWS SDKs accept as well.
+_AGENTS = ("169.254.170.2/32", "169.254.170.23/32", "fd00:ec2::23/128", "127.0.0.0/8", "::1/128")
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """An access key, and the session token of a temporary one."""
+
+    access: str
+    secret: str = field(repr=False)
+    token: str = field(default="", repr=False)
+
+
+def from_web_identity(context: Context, region: str) -> Keys:
+    """Exchange the service account's token for keys. Raises LoadError.
+
+    Source: https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
+    """
+    secret = context.secret
+    domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    service = (secret.get("AWS_ENDPOINT_URL_STS") or f"https://sts.{region}.{domain}").rstrip("/")
+    form = {
+        "Action": "AssumeRoleWithWebIdentity",
+        "Version": "2011-06-15",
+        "RoleArn": secret.get("AWS_ROLE_ARN"),
+        "RoleSessionName": secret.get("AWS_ROLE_SESSION_NAME") or "kubectl-serve-model-loader",
+        "WebIdentityToken": _text(secret.get("AWS_WEB_IDENTITY_TOKEN_FILE")),
+    }
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    body = urlencode(form, quote_via=quote).encode()
+    answer = context.transport.send("POST", f"{service}/", headers, body=body).body.read(1 << 20)
+    space = "{https://sts.amazonaws.com/doc/2011-06-15/}"
+    try:
+        found = ElementTree.fromstring(answer).find(f".//{space}Credentials")  # noqa: S314  # see s3
+    except ElementTree.ParseError:
+        found = None
+    if found is None:
+        raise LoadError(Code.UNAUTHORIZED, "the token service gave no credentials")
+    return Keys(
+        *(found.findtext(f"{space}{name}") or "" for name in ("AccessKeyId", "SecretAccessKey", "SessionToken"))
+    )
+
+
+def from_container(context: Context) -> Keys:
+    """Ask the agent of the node for keys. Raises LoadError."""
+    secret = context.secret
+    url = secret.get("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    token = secret.get("AWS_CONTAINER_AUTHORIZATION_TOKEN")
+    file = secret.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
+    headers = {"Authorization": _text(file) if file else token} if file or token else {}
+    agent = Transport(Network.of(_AGENTS)) if urlsplit(url).scheme == "http" else context.transport
+    try:
+        found = json.loads(agent.read(url, headers))
+        return Keys(str(found["AccessKeyId"]), str(found["SecretAccessKey"]), str(found["Token"]))
+    except (ValueError, KeyError, TypeError):
+        raise LoadError(Code.UNAUTHORIZED, "the node's agent gave no credentials") from None
+    finally:
+        if agent is not context.transport:
+            agent.close()
+
+
+def _text(file: str) -> str:
+    try:
+        return Path(file).read_text().strip()
+    except OSError:
+        raise LoadError(Code.INVALID_SOURCE, f"the identity token {file} cannot be read") from None

@@ -1,0 +1,155 @@
+"""`az://container/prefix` of the Azure storage account that the Secret or the environment names."""
+
+import base64
+import hmac
+import json
+from email.utils import formatdate
+from pathlib import Path
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode
+from xml.etree import ElementTree
+
+from model_loader import checksums
+from model_loader.model import Context, File, Listing
+from model_loader.outcomes import Code, LoadError
+from model_loader.paths import safe_path
+from model_loader.transport import ANONYMOUS, Authorizer, Token
+
+_VERSION = "2023-11-03"
+_LOGIN = "https://login.microsoftonline.com"
+
+
+class SharedKey:
+    """Authorises by the account's key.
+
+    Source: https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key
+    """
+
+    def __init__(self, account: str, key: str) -> None:
+        self._account = account
+        try:
+            self._key = base64.b64decode(key, validate=True)
+        except ValueError:
+            raise LoadError(Code.INVALID_SOURCE, "AZURE_STORAGE_KEY is not base64") from None
+
+    def sign(self, method: str, url: SplitResult, headers: dict[str, str]) -> None:
+        """Add the date and the signature."""
+        headers["x-ms-date"] = formatdate(usegmt=True)
+        headers["x-ms-version"] = _VERSION
+        known = {name.lower(): value for name, value in headers.items()}
+        own = "".join(f"{name}:{known[name]}\n" for name in sorted(known) if name.startswith("x-ms-"))
+        query = sorted((name.lower(), value) for name, value in parse_qsl(url.query, keep_blank_values=True))
+        resource = f"/{self._account}{url.path}" + "".join(f"\n{name}:{value}" for name, value in query)
+        # Content-Encoding to If-Modified-Since, If-Match, If-None-Match and If-Unmodified-Since, Range.
+        text = f"{method}\n" + "\n" * 7 + f"{known.get('if-match', '')}\n\n\n{known.get('range', '')}\n{own}{resource}"
+        signature = base64.b64encode(hmac.digest(self._key, text.encode(), "sha256")).decode()
+        headers["Authorization"] = f"SharedKey {self._account}:{signature}"
+
+    def refresh(self) -> bool:
+        """A key from the Secret does not change while the loader runs."""
+        return False
+
+
+class _Versioned:
+    """Another way to authorise, with the protocol's version, which bearer tokens ask for."""
+
+    def __init__(self, inner: Authorizer) -> None:
+        self._inner = inner
+
+    def sign(self, method: str, url: SplitResult, headers: dict[str, str]) -> None:
+        headers["x-ms-version"] = _VERSION
+        self._inner.sign(method, url, headers)
+
+    def refresh(self) -> bool:
+        return self._inner.refresh()
+
+
+def list_files(uri: str, context: Context) -> Listing:
+    """Return the blobs below the prefix, or the one blob of exactly that name. Raises LoadError."""
+    container, _, path = uri.removeprefix("az://").partition("/")
+    secret = context.secret
+    account = secret.get("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME")
+    if not container or "@" in container or "?" in uri:
+        raise LoadError(Code.INVALID_SOURCE, "an Azure URI is az://container/prefix")
+    if not account:
+        raise LoadError(
+            Code.INVALID_SOURCE, "the storage account is not named", hint="Add AZURE_STORAGE_ACCOUNT to the Secret."
+        )
+    endpoint = secret.get("AZURE_STORAGE_ENDPOINT").rstrip("/") or f"https://{account}.blob.core.windows.net"
+    base = f"{endpoint}/{quote(container, safe='$')}"
+    token = secret.get("AZURE_STORAGE_SAS_TOKEN").lstrip("?")
+    by = _authorizer(account, context)
+    prefix = path.rstrip("/")
+    found = _blobs(base, prefix, token, context, by)
+    below = [file for file in found if not prefix or file.path.startswith(f"{prefix}/")]
+    if below:
+        start = len(prefix) + 1 if prefix else 0
+        return Listing(tuple(_named(file, file.path[start:]) for file in below))
+    exact = [file for file in found if file.path == path]
+    if exact:
+        return Listing((_named(exact[0], path.rpartition("/")[2]),), single=True)
+    raise LoadError(Code.NOT_FOUND, f"az://{container}/{path} holds no blob")
+
+
+def _named(file: File, path: str) -> File:
+    return File(safe_path(path), file.url, file.size, file.by, file.etag, file.version, checksum=file.checksum)
+
+
+def _blobs(base: str, prefix: str, token: str, context: Context, by: Authorizer) -> list[File]:
+    files: list[File] = []
+    marker = ""
+    while True:
+        query = {"restype": "container", "comp": "list", "prefix": prefix} | ({"marker": marker} if marker else {})
+        url = f"{base}?{urlencode(query)}{f'&{token}' if token else ''}"
+        try:
+            page = ElementTree.fromstring(context.transport.read(url, by=by))  # noqa: S314  # see s3
+        except ElementTree.ParseError:
+            raise LoadError(Code.SERVER_ERROR, f"{base} did not answer with a list of blobs") from None
+        for entry in page.iterfind("Blobs/Blob"):
+            name = entry.findtext("Name") or ""
+            size = int(entry.findtext("Properties/Content-Length") or 0)
+            if name.endswith("/") or entry.findtext("Properties/ResourceType") == "directory":
+                continue
+            etag = (entry.findtext("Properties/Etag") or "").strip('"')
+            files.append(
+                File(
+                    path=name,
+                    url=f"{base}/{quote(name)}{f'?{token}' if token else ''}",
+                    size=size,
+                    by=by,
+                    etag=f'"{etag}"' if etag else "",
+                    version=entry.findtext("Properties/Last-Modified") or "",
+                    checksum=checksums.from_base64("md5", entry.findtext("Properties/Content-MD5") or ""),
+                )
+            )
+        marker = page.findtext("NextMarker") or ""
+        if not marker:
+            return files
+
+
+def _authorizer(account: str, context: Context) -> Authorizer:
+    """Return the account's key, or the pod's workload identity, or nothing (a signed URL's token is in the query)."""
+    secret = context.secret
+    key = secret.get("AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCESS_KEY")
+    if key:
+        return SharedKey(account, key)
+    tenant, client = secret.get("AZURE_TENANT_ID"), secret.get("AZURE_CLIENT_ID")
+    assertion = secret.get("AZURE_FEDERATED_TOKEN_FILE")
+    if not (tenant and client and assertion) or secret.get("AZURE_STORAGE_SAS_TOKEN"):
+        return _Versioned(ANONYMOUS)
+    login = (secret.get("AZURE_AUTHORITY_HOST") or _LOGIN).rstrip("/")
+
+    def fetch() -> tuple[str, float]:
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": client,
+            "scope": "https://storage.azure.com/.default",
+            "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+            "client_assertion": Path(assertion).read_text(),
+        }
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        url = f"{login}/{quote(tenant)}/oauth2/v2.0/token"
+        answer = context.transport.send("POST", url, headers, body=urlencode(form).encode())
+        found = json.loads(answer.body.read(1 << 20))
+        return str(found["access_token"]), float(found["expires_in"])
+
+    return _Versioned(Token(fetch))

@@ -1,0 +1,91 @@
+"""`gs://bucket/prefix` of Google Cloud Storage."""
+
+import json
+from urllib.parse import quote, urlencode
+
+from model_loader import checksums
+from model_loader.model import Context, File, Listing
+from model_loader.network import Network
+from model_loader.outcomes import Code, LoadError
+from model_loader.paths import safe_path
+from model_loader.transport import Authorizer, Header, Token, Transport
+
+_STORE = "https://storage.googleapis.com"
+_METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/token"
+
+
+def list_files(uri: str, context: Context) -> Listing:
+    """Return the objects below the prefix, or the one object of exactly that name. Raises LoadError."""
+    bucket, _, path = uri.removeprefix("gs://").partition("/")
+    if not bucket or "@" in bucket or "?" in uri:
+        raise LoadError(Code.INVALID_SOURCE, "a Google Cloud Storage URI is gs://bucket/prefix")
+    store = (context.secret.get("GS_ENDPOINT_URL") or _STORE).rstrip("/")
+    base = f"{store}/storage/v1/b/{quote(bucket, safe='')}/o"
+    by = _authorizer(context)
+    prefix = path.rstrip("/")
+    files = _objects(base, f"{prefix}/" if prefix else "", context, by)
+    if files:
+        return Listing(tuple(files))
+    if prefix and not path.endswith("/"):
+        try:
+            entry = _document(context, f"{base}/{quote(prefix, safe='')}", by)
+            return Listing((_file(base, entry, prefix.rpartition("/")[0], by),), single=True)
+        except LoadError as failure:
+            if failure.code is not Code.NOT_FOUND:
+                raise
+    raise LoadError(Code.NOT_FOUND, f"gs://{bucket}/{path} holds no object")
+
+
+def _objects(base: str, prefix: str, context: Context, by: Authorizer) -> list[File]:
+    files: list[File] = []
+    token = ""
+    while True:
+        query = {"prefix": prefix, "fields": "nextPageToken,items(name,size,generation,md5Hash,contentEncoding)"}
+        page = _document(context, f"{base}?{urlencode(query | ({'pageToken': token} if token else {}))}", by)
+        entries = page.get("items", [])
+        if not isinstance(entries, list):
+            raise LoadError(Code.SERVER_ERROR, f"{base} did not answer with a list of objects")
+        files += [_file(base, entry, prefix.rstrip("/"), by) for entry in entries if not entry["name"].endswith("/")]
+        token = str(page.get("nextPageToken") or "")
+        if not token:
+            return files
+
+
+def _file(base: str, entry: dict[str, object], folder: str, by: Authorizer) -> File:
+    try:
+        name, generation = str(entry["name"]), str(entry["generation"])
+        return File(
+            path=safe_path(name.removeprefix(f"{folder}/") if folder else name),
+            # By its generation: an overwritten object is not found, never mixed.
+            url=f"{base}/{quote(name, safe='')}?alt=media&generation={generation}",
+            size=int(str(entry["size"])),
+            by=by,
+            version=generation,
+            checksum=checksums.from_base64("md5", str(entry.get("md5Hash") or "")),
+        )
+    except (KeyError, ValueError):
+        raise LoadError(Code.SERVER_ERROR, f"{base} did not answer with a list of objects") from None
+
+
+def _document(context: Context, url: str, by: Authorizer) -> dict[str, object]:
+    try:
+        found = json.loads(context.transport.read(url, by=by))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise LoadError(Code.SERVER_ERROR, "the store did not answer with JSON")
+    return found
+
+
+def _authorizer(context: Context) -> Authorizer:
+    """Return the Secret's `token`, else the identity of the pod, which is only asked for when the store wants one."""
+    token = context.secret.get("token")
+    if token:
+        return Header(f"Bearer {token}")
+    metadata = Transport(Network.of(["169.254.169.254/32"]))
+
+    def fetch() -> tuple[str, float]:
+        found = json.loads(metadata.read(_METADATA, {"Metadata-Flavor": "Google"}))
+        return str(found["access_token"]), float(found["expires_in"])
+
+    return Token(fetch)

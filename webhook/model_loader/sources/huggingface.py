@@ -1,0 +1,54 @@
+"""`hf://organisation/model[@revision]` of a Hugging Face hub."""
+
+import json
+import re
+from urllib.parse import quote
+
+from model_loader.model import Context, File, Listing
+from model_loader.outcomes import Code, LoadError
+from model_loader.paths import safe_path
+from model_loader.transport import ANONYMOUS, Authorizer, Header
+
+_HUB = "https://huggingface.co"
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def list_files(uri: str, context: Context) -> Listing:
+    """Return the files of the repository at the commit that the revision stands for now. Raises LoadError.
+
+    Every file is read by that commit, and checked against what the hub says of it: the sha256 of what it keeps in large
+    file storage, git's own hash of the rest.
+    """
+    repository, _, revision = uri.removeprefix("hf://").strip("/").partition("@")
+    if not _REPOSITORY.fullmatch(repository) or "?" in revision:
+        raise LoadError(Code.INVALID_SOURCE, "a Hugging Face URI is hf://organisation/model or …/model@revision")
+    hub = (context.secret.get("HF_ENDPOINT") or _HUB).rstrip("/")
+    token = context.secret.get("HF_TOKEN", "token")
+    by: Authorizer = Header(f"Bearer {token}") if token else ANONYMOUS
+    about = f"{hub}/api/models/{repository}/revision/{quote(revision or 'main', safe='')}?blobs=true"
+    answer = context.transport.read(about, by=by)
+    try:
+        found = json.loads(answer)
+        commit = str(found["sha"])
+        if not _COMMIT.fullmatch(commit):
+            raise ValueError(commit)
+        base = f"{hub}/{repository}/resolve/{commit}"
+        files = tuple(_file(base, entry, by) for entry in found["siblings"])
+    except (ValueError, KeyError, TypeError):
+        raise LoadError(Code.SERVER_ERROR, f"{hub} did not answer with a list of files") from None
+    if not files:
+        raise LoadError(Code.NOT_FOUND, f"hf://{repository} holds no file")
+    return Listing(files)
+
+
+def _file(base: str, entry: dict[str, object], by: Authorizer) -> File:
+    name = str(entry["rfilename"])
+    stored = entry.get("lfs")
+    if isinstance(stored, dict):
+        checksum, size = f"sha256:{stored['sha256']}", stored["size"]
+    else:
+        checksum, size = f"git-blob:{entry['blobId']}", entry["size"]
+    return File(
+        path=safe_path(name), url=f"{base}/{quote(name)}", size=int(str(size)), by=by, version=base, checksum=checksum
+    )

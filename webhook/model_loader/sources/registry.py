@@ -1,0 +1,165 @@
+"""`oci://registry/repository[:tag|@sha256:…]`: a model as an artifact or an image of an OCI registry.
+
+A layer with a title (as ORAS pushes files) is that file. Any other layer is a tar and is unpacked; of a container image,
+which keeps its model in `/models`, only what is below. Every blob is read by its digest and checked.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from urllib.parse import urlencode, urlsplit
+
+from model_loader.model import Context, File, Listing, Unpack
+from model_loader.outcomes import Code, LoadError
+from model_loader.paths import safe_path
+from model_loader.transport import ANONYMOUS, Authorizer, Header, Token, redact
+
+_REFERENCE = re.compile(
+    r"(?P<host>[A-Za-z0-9.-]+(:\d+)?)/(?P<name>[a-z0-9]+([._/-]+[a-z0-9]+)*)"
+    r"(:(?P<tag>[A-Za-z0-9_][\w.-]{0,127}))?(@(?P<digest>sha256:[0-9a-f]{64}))?",
+    re.ASCII,
+)
+_INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
+_MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
+_IMAGES = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
+_TITLE = "org.opencontainers.image.title"
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_UNPACK = "io.deis.oras.content.unpack"
+_TARS = {"tar": ".tar", "tar+gzip": ".tar.gz", "tar.gzip": ".tar.gz"}
+
+
+def list_files(uri: str, context: Context) -> Listing:
+    """Return the layers of the artifact or image. Raises LoadError."""
+    found = _REFERENCE.fullmatch(uri.removeprefix("oci://"))
+    if found is None:
+        raise LoadError(Code.INVALID_SOURCE, "an OCI URI is oci://registry/repository:tag, or …@sha256:digest")
+    host, name = found["host"], found["name"]
+    scheme = "http" if context.secret.get("plain-http") == "true" else "https"
+    base = f"{scheme}://{host}/v2/{name}"
+    by = _authorizer(base, host, name, context)
+    manifest = _manifest(base, found["digest"] or found["tag"] or "latest", context, by)
+    if "manifests" in manifest:
+        manifest = _manifest(base, _platform(manifest), context, by)
+    try:
+        image = str(_mapping(manifest["config"])["mediaType"]) in _IMAGES
+        layers = enumerate(_list(manifest["layers"]))
+        files = tuple(
+            _layer(base, index, layer, Unpack.IMAGE if image else Unpack.WHOLE, by) for index, layer in layers
+        )
+    except (KeyError, TypeError, ValueError):
+        raise LoadError(Code.SERVER_ERROR, f"{redact(base)} has no manifest of layers there") from None
+    if not files:
+        raise LoadError(Code.NOT_FOUND, f"{uri} has no layer")
+    return Listing(files)
+
+
+def _layer(base: str, index: int, layer: Mapping[str, object], unpack: Unpack, by: Authorizer) -> File:
+    digest, kind = str(layer["digest"]), str(layer["mediaType"])
+    notes = _mapping(layer.get("annotations") or {})
+    title = str(notes.get(_TITLE, ""))
+    ending = next((ending for suffix, ending in _TARS.items() if kind.endswith(suffix)), "")
+    if not digest.startswith("sha256:"):
+        raise LoadError(Code.REFUSED, f"a layer has the digest {digest.partition(':')[0]}, not sha256")
+    # ORAS packs a folder as a layer that has a title and is to be unpacked.
+    if notes.get(_UNPACK) == "true":
+        path, unpack = f"layer-{index:03}.tar.gz", Unpack.WHOLE
+    elif title:
+        path, unpack = safe_path(title), Unpack.NO
+    elif ending:
+        path = f"layer-{index:03}{ending}"
+    else:
+        raise LoadError(Code.REFUSED, f"a layer of type {kind[:80]} is neither a file with a title nor a tar")
+    size = int(str(layer["size"]))
+    return File(path, f"{base}/blobs/{digest}", size, by, version=digest, checksum=digest, unpack=unpack)
+
+
+def _manifest(base: str, reference: str, context: Context, by: Authorizer) -> Mapping[str, object]:
+    body = context.transport.read(f"{base}/manifests/{reference}", {"Accept": ", ".join(_MANIFESTS + _INDEXES)}, by)
+    if reference.startswith("sha256:"):
+        if hashlib.sha256(body).hexdigest() != reference[7:]:
+            raise LoadError(Code.CORRUPTED, f"the manifest that {redact(base)} sent does not have its digest")
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise LoadError(Code.SERVER_ERROR, f"{redact(base)} did not answer with a manifest")
+    return found
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    if not isinstance(value, dict):
+        raise TypeError(value)
+    return value
+
+
+def _list(value: object) -> list[Mapping[str, object]]:
+    if not isinstance(value, list):
+        raise TypeError(value)
+    return value
+
+
+def _platform(index: Mapping[str, object]) -> str:
+    """Return the digest of the manifest for this machine, or of the first where none says what it is for."""
+    machine = os.uname().machine
+    wanted = ("linux", _ARCHITECTURES.get(machine, machine))
+    try:
+        entries = _list(index["manifests"])
+        about = [(entry.get("platform") or {}, str(entry["digest"])) for entry in entries]
+    except (KeyError, TypeError):
+        raise LoadError(Code.SERVER_ERROR, "the registry's index cannot be read") from None
+    for is_for, digest in about:
+        if isinstance(is_for, dict) and (is_for.get("os"), is_for.get("architecture")) == wanted:
+            return digest
+    if len(about) == 1:
+        return about[0][1]
+    raise LoadError(Code.NOT_FOUND, f"the index has no image for {'/'.join(wanted)}")
+
+
+def _authorizer(base: str, host: str, name: str, context: Context) -> Authorizer:
+    """Return what fetches a token from where the registry says, or sends the Secret's user and password themselves.
+
+    Source: https://distribution.github.io/distribution/spec/auth/token/
+    """
+    basic = _basic(host, context)
+    try:
+        context.transport.get(f"{urlsplit(base).scheme}://{host}/v2/").body.read(1 << 20)
+    except LoadError as failure:
+        challenge = failure.headers.get("www-authenticate", "")
+        if failure.status != 401:
+            if failure.code is Code.NOT_FOUND:
+                return ANONYMOUS
+            raise
+        if challenge.lower().startswith("basic"):
+            return Header(basic) if basic else ANONYMOUS
+        asked = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
+        if "realm" not in asked:
+            raise
+
+        def fetch() -> tuple[str, float]:
+            query = {"scope": f"repository:{name}:pull"} | ({"service": asked["service"]} if "service" in asked else {})
+            by = Header(basic) if basic else ANONYMOUS
+            found = json.loads(context.transport.read(f"{asked['realm']}?{urlencode(query)}", by=by))
+            return str(found.get("token") or found["access_token"]), float(found.get("expires_in", 60))
+
+        return Token(fetch)
+    return Header(basic) if basic else ANONYMOUS
+
+
+def _basic(host: str, context: Context) -> str:
+    """Return the Authorization header for `host`: of a Secret of kubectl's docker-registry or basic-auth type."""
+    user, password = context.secret.get("username"), context.secret.get("password")
+    pair = f"{user}:{password}" if user or password else ""
+    config = context.secret.get(".dockerconfigjson")
+    if config:
+        try:
+            entry = json.loads(config)["auths"].get(host) or {}
+            pair = base64.b64decode(entry["auth"]).decode() if "auth" in entry else pair
+            if "username" in entry and "password" in entry:
+                pair = f"{entry['username']}:{entry['password']}"
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise LoadError(Code.INVALID_SOURCE, "the Secret's .dockerconfigjson cannot be read") from None
+    return "Basic " + base64.b64encode(pair.encode()).decode() if pair else ""
