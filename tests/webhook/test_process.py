@@ -45,13 +45,13 @@ async def ready(made: Replica) -> None:
 
 async def test_it_becomes_ready_leads_and_gives_the_lease_back_at_the_end(api: MemoryApi, tmp_path: Path) -> None:
     made, stop = replica(api, tmp_path), asyncio.Event()
-    assert made.missing() == ["certificates", "Knative's feature flags", "Deployments"]
+    assert made.missing() == ["certificates", "Knative's feature flags", "Deployments", "Istio's configuration"]
     async with started(made, stop) as task:
         await ready(made)
         assert ("secrets", NAMESPACE, SECRET) in api.objects
         stop.set()
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        while not made.missing():  # noqa: ASYNC110 - it is asked, as the kubelet asks
+            await asyncio.sleep(0)
         assert made.missing() == ["its end"]
         await task
     assert api.objects[LEASES.plural, NAMESPACE, "kubectl-serve"]["spec"]["holderIdentity"] == ""
@@ -66,13 +66,16 @@ async def test_a_second_replica_serves_without_leading(api: MemoryApi, tmp_path:
         await asyncio.gather(one, two)
 
 
-async def test_it_waits_for_an_api_server_that_is_away(api: MemoryApi, tmp_path: Path) -> None:
+async def test_it_waits_for_an_api_server_that_is_away(
+    api: MemoryApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_webhook.informers.backoff", lambda _: 0.01)
     api.failures["list configmaps"] = UnavailableError("not yet")
     made, stop = replica(api, tmp_path), asyncio.Event()
     async with started(made, stop) as task:
         while "certificates" in made.missing():  # noqa: ASYNC110 - it is asked, as the kubelet asks
             await asyncio.sleep(0.01)
-        assert made.missing() == ["Knative's feature flags"]
+        assert made.missing() == ["Knative's feature flags", "Istio's configuration"]
         api.failures.clear()
         await ready(made)
         stop.set()

@@ -29,6 +29,7 @@ from serve_core.names import DEPLOYMENT_LABEL, EXPLANATION
 from serve_core.plain import DEFAULT_PORT
 from serve_core.reasons import Problem, choice, problem
 
+_API_VERSION = "security.istio.io/v1"
 _SERVICE_LABEL = "serving.knative.dev/service"
 """On every pod of every revision of a Knative Service."""
 _BURST = "autoscaling.knative.dev/target-burst-capacity"
@@ -103,6 +104,11 @@ def guard(deployment: JsonObject, spec: ServingSpec, facts: IstioFacts | None) -
         _allowed(deployment, spec, mesh.revision.trust_domain, by_knative),
     ]
     return Guards(tuple(objects), warnings=tuple(warnings))
+
+
+def is_guard(manifest: JsonObject) -> bool:
+    """Whether an object decides who may call."""
+    return bool(manifest["apiVersion"] == _API_VERSION)
 
 
 def _strict(deployment: JsonObject, by_knative: bool) -> JsonObject:
@@ -225,7 +231,7 @@ def _object(kind: str, deployment: JsonObject, by_knative: bool, spec: JsonObjec
         metadata["namespace"] = deployment["metadata"]["namespace"]
     labels = {_SERVICE_LABEL if by_knative else DEPLOYMENT_LABEL: name}
     return {
-        "apiVersion": "security.istio.io/v1",
+        "apiVersion": _API_VERSION,
         "kind": kind,
         "metadata": metadata,
         "spec": {"selector": {"matchLabels": labels}, **spec},

@@ -42,6 +42,14 @@ class Verdict:
     """Further objects that it needs and the Deployment owns."""
 
     @property
+    def objects(self) -> tuple[JsonObject, ...]:
+        """Everything beside the Deployment, in the order of its application: no model is reachable before its guards
+        are there."""
+        guards = tuple(extra for extra in self.extras if security.is_guard(extra))
+        others = tuple(extra for extra in self.extras if not security.is_guard(extra))
+        return (*guards, *((self.service,) if self.service else ()), *others)
+
+    @property
     def refused(self) -> bool:
         return bool(self.problems)
 
@@ -115,7 +123,6 @@ def _made(deployment: JsonObject, spec: ServingSpec, facts: PlatformFacts) -> Ve
     problems, warnings = (*made.problems, *guards.problems), (*made.warnings, *guards.warnings)
     if problems:
         return Verdict(problems=tuple(sorted(problems)), warnings=warnings)
-    # The guards come first: what is applied in this order is never unguarded.
     return replace(made, warnings=warnings, extras=(*guards.objects, *made.extras))
 
 
