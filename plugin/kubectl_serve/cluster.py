@@ -417,7 +417,7 @@ def _error(status: int, document: Mapping[str, Any]) -> errors.ApiError:
     message = str(document.get("message") or f"the API server answered with status {status}").strip()
     denied = message.partition(" denied the request: ")
     if denied[1]:
-        return errors.InvalidError(f"the cluster refuses it.\n{denied[2]}")
+        return errors.RefusedError(denied[2])
     if document.get("reason") == "AlreadyExists":
         return errors.AlreadyExistsError(message)
     if "failed calling webhook" in message:

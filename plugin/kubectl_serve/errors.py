@@ -49,5 +49,9 @@ class InvalidError(ApiError):
     """400 or 422, or refused by an admission webhook."""
 
 
+class RefusedError(InvalidError):
+    """Refused by an admission webhook; the sentence has one problem a line."""
+
+
 class UnreachableError(ApiError):
     """The API server does not answer."""

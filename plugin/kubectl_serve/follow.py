@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Self
@@ -26,6 +27,8 @@ class Patience:
     definite: float = 3.0
     passing: float = 60.0
     """For a cause that may pass by itself."""
+    calm: float = 10.0
+    """How long nothing must be wrong until a cause has passed: a container that starts anew looks well at first."""
 
 
 async def states(
@@ -95,7 +98,9 @@ class Follower:
         self._changed.clear()
         if self._failure is not None:
             raise self._failure
-        deployment = (self._deployments or {}).get((self._namespace, self._name))
+        if self._deployments is None:
+            raise errors.UnreachableError("the API server did not tell of the Deployment in time.")
+        deployment = self._deployments.get((self._namespace, self._name))
         service = self._services.get((self._namespace, self._name))
         return Picture(deployment, service, tuple(self._pods.values()), self._line)
 
@@ -158,23 +163,43 @@ async def until_end(
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + seconds
-    failing: tuple[tuple[bool, str], float] | None = None
+    doubt = _Doubt(patience)
     while True:
-        wait = deadline - clock()
-        if failing is not None:
-            wait = min(wait, failing[1] - clock())
-        picture = await follower.picture(max(wait, 0))
+        picture = await follower.picture(max(min(deadline, doubt.look_again_at) - clock(), 0))
         end = view.end(picture.deployment)
         show(picture)
         if end is not None and (end.ready or picture.deployment is None):
             return end
-        if end is None:
-            failing = None
-        else:
-            cause = (end.definite, end.code)
-            if failing is None or failing[0] != cause:
-                failing = (cause, clock() + (patience.definite if end.definite else patience.passing))
-            if clock() >= failing[1]:
-                return end
+        believed = doubt.see(end, clock())
+        if believed is not None:
+            return believed
         if clock() >= deadline:
             return None
+
+
+class _Doubt:
+    """How long something has been wrong, and since when it counts as the end."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        self._cause: tuple[bool, str] | None = None
+        self._calm_since: float | None = None
+        self._believed_at = math.inf
+        self.look_again_at = math.inf
+        """When this may change although nothing else does."""
+
+    def see(self, end: End | None, now: float) -> End | None:
+        """Take in what is wrong at the moment, or nothing; return it once it has lasted."""
+        if end is None:
+            self._calm_since = now if self._calm_since is None else self._calm_since
+            self.look_again_at = self._calm_since + self._patience.calm if self._cause else math.inf
+            if now >= self.look_again_at:
+                self._cause, self.look_again_at = None, math.inf
+            return None
+        self._calm_since = None
+        cause = (end.definite, end.code if end.definite else "")
+        if cause != self._cause:
+            self._cause = cause
+            self._believed_at = now + (self._patience.definite if end.definite else self._patience.passing)
+        self.look_again_at = self._believed_at
+        return end if now >= self._believed_at else None

@@ -95,6 +95,11 @@ def namespace(parser: Parser) -> None:
     parser.add_argument("-n", "--namespace", metavar="NAME", help="namespace; default: the context's")
 
 
+def again(args: argparse.Namespace) -> str:
+    """The flags that a command proposed in a hint needs as well."""
+    return f" -n {args.namespace}" if args.namespace else ""
+
+
 def all_namespaces(parser: Parser) -> None:
     parser.switch("-A", "--all-namespaces", help="look in all namespaces")
 

@@ -7,5 +7,6 @@ def render(rows: Sequence[Sequence[str]]) -> str:
     """``rows``, the first being the headings, as text with a line's end after each."""
     from tabulate import tabulate
 
-    text = tabulate(rows[1:], headers=rows[0], tablefmt="plain", disable_numparse=True)
+    # The headings as a row like the others: as headings they would be given more room than they need.
+    text = tabulate(rows, tablefmt="plain", disable_numparse=True)
     return "".join(line.rstrip() + "\n" for line in text.split("\n"))

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from serve_core import annotations, runtimes
-from serve_core.annotations import MODEL, OBSERVED_GENERATION, PROTOCOL, READY_REVISION, RUNTIME, URL
+from serve_core.annotations import FILLED, MODEL, OBSERVED_GENERATION, PROTOCOL, READY_REVISION, RUNTIME, URL
 from serve_core.complete import server_container
 from serve_core.json import JsonObject
 from serve_core.names import (
@@ -15,7 +15,6 @@ from serve_core.names import (
     CONDITION_READY,
     DEPLOYMENT_LABEL,
     LOADER_CONTAINER,
-    PREFIX,
     SERVED_LABEL,
 )
 from serve_core.reasons import Choice
@@ -122,8 +121,9 @@ def readiness(deployment: JsonObject) -> Condition:
     if not is_current(deployment) and ready.status != "Unknown":
         return Condition(CONDITION_READY, "Unknown", "Progressing", "the change is not rolled out yet.")
     loaded = condition(deployment, CONDITION_MODEL_LOADED)
-    # Ready says only that the model is not loaded; the cause is the other condition's.
-    if ready.status != "True" and (loaded.status == "False" or loaded.reason in RETRYING or not ready.reason):
+    # As long as the model is not loaded, the other condition knows more.
+    waits_for_it = ready.status == "Unknown" and loaded.status != "True" and loaded.reason
+    if waits_for_it or ready.reason == "ModelNotLoaded":
         return Condition(CONDITION_READY, ready.status, loaded.reason, loaded.message)
     return ready
 
@@ -228,10 +228,14 @@ def steps(picture: Picture) -> list[Step]:
     if picture.deployment is None:
         return []
     found = [Step("accepted", f"Deployment {name_of(picture.deployment)} accepted")]
-    revision = at(picture.service, "status", "latestCreatedRevisionName")
     if picture.service is not None:
-        found.append(Step("service", "Knative Service created" + (f", revision {revision}" if revision else "")))
+        found.append(Step("service", "Knative Service created"))
+    revision = at(picture.service, "status", "latestCreatedRevisionName")
     pods = newest_pods(picture.pods, revision)
+    # A pod may be seen before the Knative Service says of which revision it is.
+    revision = revision or (at(pods[0], "metadata", "labels") or {}).get(REVISION_LABEL) if pods else revision
+    if revision:
+        found.append(Step("revision", f"revision {revision} created"))
     if pods:
         found += _pod_steps(pods[0], picture.line)
     if readiness(picture.deployment).status == "True":
@@ -242,8 +246,7 @@ def steps(picture: Picture) -> list[Step]:
 def _pod_steps(pod: JsonObject, line: JsonObject) -> list[Step]:
     scheduled = condition(pod, "PodScheduled")
     if scheduled.status != "True":
-        reason = f": {scheduled.message}" if scheduled.reason == "Unschedulable" else ""
-        return [Step("pod", f"pod waits for a node{reason}")]
+        return [Step("pod", f"no node takes the pod: {scheduled.message}")] if scheduled.message else []
     found = [Step("pod", f"pod scheduled on {at(pod, 'spec', 'nodeName') or 'a node'}")]
     containers = at(pod, "spec", "initContainers") or []
     if any(container["name"] == LOADER_CONTAINER for container in containers):
@@ -256,6 +259,8 @@ def _pod_steps(pod: JsonObject, line: JsonObject) -> list[Step]:
         found.append(Step("server", "model server ready"))
     elif kind == "running":
         found.append(Step("server", "model server starting"))
+    elif kind == "terminated":
+        found.append(Step("server", f"model server ended with exit code {detail.get('exitCode')}, and is started again"))
     elif detail.get("reason") not in (None, "PodInitializing", "ContainerCreating"):
         found.append(Step("server", f"model server: {detail['reason']}"))
     return found
@@ -273,20 +278,20 @@ def _loader_step(pod: JsonObject, line: JsonObject) -> Step:
         plain = reason in (None, "PodInitializing", "ContainerCreating")
         return Step("loader", "loader starting" if plain else f"loader: {reason}")
     if line.get("event") == "retry":
-        return Step(
-            "loader", f"loader tries again: {line.get('message') or line.get('code')}", f"attempt {line.get('attempt')}"
-        )
+        return Step("loader", f"loader tries again: {line.get('message') or line.get('code')}")
+    if line.get("event") == "failed":
+        return Step("loader", f"loader failed: {line.get('code')}")
     return Step("loader", "model loading", progress_text(line))
 
 
 def end(deployment: JsonObject | None) -> End | None:
-    """Whether waiting for the model is over; None while there is hope and nothing to report."""
+    """Whether waiting for the model is over, if it stays like this; None while nothing is wrong."""
     if deployment is None:
         return End(False, code="Deleted", message="the Deployment was deleted.")
     state = readiness(deployment)
     if state.status == "True":
         return End(True)
-    if state.status == "False":
+    if state.status == "False" or state.reason in RETRYING:
         return End(False, state.reason not in RETRYING, state.reason, state.message)
     return None
 
@@ -344,14 +349,15 @@ def loader_line(words: JsonObject) -> str:
     if event == "loaded":
         return loaded_text(words) + (f", {words['digest']}" if words.get("digest") else "")
     said = ": ".join(str(words[key]) for key in ("code", "message") if words.get(key))
+    said = said if said.endswith((".", "!", "?")) else f"{said}."
     hint = f" {words['hint']}" if words.get("hint") else ""
     if event == "retry":
         wait = words.get("wait")
         again = f" (attempt {words.get('attempt')}" + (
             f", next in {wait:.0f} s)" if isinstance(wait, int | float) else ")"
         )
-        return f"trying again: {said}{again}{hint}"
-    return f"failed: {said}{hint}" if event == "failed" else said or json.dumps(words)
+        return f"trying again{again}: {said}{hint}"
+    return f"failed: {said}{hint}" if event == "failed" else json.dumps(words)
 
 
 # -- Time and tables. ----------------------------------------------------------------------------------------------
@@ -389,11 +395,11 @@ def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:
 
 
 def shortened(text: str, width: int) -> str:
-    """``text`` in at most ``width`` characters: its beginning and, more of it, its end."""
+    """``text`` in at most ``width`` characters: its end, which tells models apart, and its scheme if there is room."""
     if len(text) <= width:
         return text
-    head = max((width - 1) // 3, 1)
-    return text[:head] + "…" + text[len(text) - (width - 1 - head) :]
+    scheme = text.partition("://")[0] + "://" if "://" in text and width >= 24 else ""
+    return scheme + "…" + text[len(text) - (width - 1 - len(scheme)) :]
 
 
 _SHORTEST_MODEL = 16
@@ -437,9 +443,28 @@ def asked(deployment: JsonObject) -> list[tuple[str, str]]:
 
 
 def filled(deployment: JsonObject) -> list[str]:
-    """The paths of what the webhook filled in."""
-    record = loader_words(notes(deployment).get(f"{PREFIX}filled"))
-    return sorted(path.replace("~1", "/").replace("~0", "~") for path in record)
+    """What the webhook filled in, by the part of the Deployment that it stands in."""
+    groups: dict[str, list[str]] = {}
+    for path in sorted(loader_words(notes(deployment).get(FILLED))):
+        steps = [step.replace("~1", "/").replace("~0", "~") for step in path.split("/")[1:]]
+        group, rest = _part(steps)
+        names = groups.setdefault(group, [])
+        if rest not in names:
+            names.append(rest)
+    return [f"{group}: {', '.join(names)}" for group, names in sorted(groups.items())]
+
+
+def _part(steps: list[str]) -> tuple[str, str]:
+    """The part that a path leads into, and what is filled in there."""
+    pod = steps[3:] if steps[:3] == ["spec", "template", "spec"] else []
+    if pod[:1] in (["containers"], ["initContainers"]) and len(pod) > 2:
+        kind = "container" if pod[0] == "containers" else "init container"
+        return f"{kind} {pod[1].partition('=')[2]}", pod[2]
+    if pod:
+        return "pods", pod[0]
+    if steps[:3] == ["spec", "template", "metadata"]:
+        return "pods", " ".join(steps[3:4])
+    return "Deployment", steps[1]
 
 
 # -- Describing. ---------------------------------------------------------------------------------------------------
@@ -470,6 +495,8 @@ class EventView:
     type: str
     reason: str
     about: str
+    """The kind of object; ``name`` says which one."""
+    name: str
     message: str
 
 
@@ -575,6 +602,7 @@ def _event_view(event: JsonObject) -> EventView:
         last=last,
         type=event.get("type", ""),
         reason=event.get("reason", ""),
-        about=f"{regarding.get('kind', '').lower()}/{regarding.get('name', '')}",
+        about=regarding.get("kind", ""),
+        name=regarding.get("name", ""),
         message=" ".join(str(event.get("note") or "").split()),
     )

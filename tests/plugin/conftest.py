@@ -9,10 +9,7 @@ import pytest
 
 from kubectl_serve import dispatch
 from kubectl_serve.streams import Streams
-from plugin.fake import FakeCluster
-
-NOW = 1_795_000_000.0
-"""2026-11-18T11:06:40Z."""
+from plugin.fake import NOW, FakeCluster
 
 
 @dataclass(frozen=True)

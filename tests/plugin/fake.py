@@ -2,16 +2,19 @@
 
 import asyncio
 import copy
+import json
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
 from kubectl_serve import errors
 from kubectl_serve.api import Resource, WatchEvent
 from serve_core.json import JsonObject
 
-NOW = 1_795_000_000.0
+NOW = 1_795_456_010.0
+"""When the recording begins: 2026-11-23T17:46:50Z."""
 
 
 @dataclass
@@ -83,7 +86,9 @@ class FakeCluster:
                 self._change(event)
                 self._moved.notify_all()
             if _matches(event.object, namespace, labels, fields):
-                yield WatchEvent(event.type, copy.deepcopy(event.object))
+                shown = copy.deepcopy(event.object)
+                shown["metadata"]["resourceVersion"] = str(len(self.happens))
+                yield WatchEvent(event.type, shown)
             # Let whoever follows see each state on its own.
             for _ in range(20):
                 await asyncio.sleep(0)
@@ -168,3 +173,16 @@ def _matches(thing: JsonObject, namespace: str | None, labels: str, fields: str)
         if key not in own or (separator and own[key] != value):
             return False
     return all(metadata["name"] == term.partition("=")[2] for term in filter(None, fields.split(",")))
+
+
+RECORDED = Path(__file__).parent / "recorded"
+
+
+def recorded(name: str) -> list[JsonObject]:
+    """Objects as a real API server gave them, in the order of their changes: Kubernetes 1.35, Knative 1.23."""
+    return [json.loads(line) for line in (RECORDED / f"{name}.jsonl").read_text().splitlines()]
+
+
+def at_the_end(name: str) -> list[JsonObject]:
+    """The last state of every recorded object."""
+    return list({_key(each): each for each in recorded(name)}.values())

@@ -1,6 +1,7 @@
 """``kubectl serve create``: an annotated Deployment, and the wait until its model answers."""
 
 from argparse import Namespace
+from typing import NoReturn
 
 from kubectl_serve import documents, errors, manifests, options, view
 from kubectl_serve.api import DEPLOYMENTS, Api, Connect, namespace_of
@@ -29,8 +30,13 @@ def configure(parser: options.Parser) -> None:
     asked = parser.add_argument_group("the model, each flag an annotation kubectl-serve.dev/...")
     for annotation in annotations.USER:
         meaning = f"{annotation.meaning} Values: {annotation.values}.".replace("%", "%%")
-        required = annotation.key == annotations.MODEL
-        asked.add_argument(f"--{annotation.name}", metavar=_metavar(annotation.name), required=required, help=meaning)
+        asked.add_argument(
+            f"--{annotation.name}",
+            dest=annotation.key,
+            metavar=_metavar(annotation.name),
+            required=annotation.key == annotations.MODEL,
+            help=meaning,
+        )
     options.dry_run(parser)
     options.output(parser, "yaml", "json", "name")
     parser.switch("--wait", default=True, help="wait until the model answers (the default); --no-wait does not")
@@ -59,7 +65,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     async with connect(args, streams) as cluster:
         namespace = namespace_of(args, cluster)
         manifest["metadata"]["namespace"] = namespace
-        created = await _create(cluster, manifest, dry_run=args.dry_run == "server")
+        created = await _create(cluster, manifest, args, streams)
         if not view.is_served(created):
             raise _not_installed(args.name, dry_run=args.dry_run == "server")
         if args.dry_run == "server":
@@ -70,15 +76,12 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
             return 0
         deployment = await _wait(cluster, namespace, args, streams)
         _print(deployment, args, streams, "served")
-        url = view.notes(deployment).get(annotations.URL)
-        streams.note(f"URL: {url}" if url else "It has no URL.")
-        flags = f" -n {namespace}" if namespace != cluster.namespace else ""
-        streams.note(f"Next: {PROGRAM} predict {args.name}{flags} '[[...]]'")
+        streams.note(f"Next: {PROGRAM} predict {args.name}{options.again(args)} '[[...]]'")
     return 0
 
 
 def _manifest(args: Namespace) -> JsonObject:
-    asked = {each.key: getattr(args, each.name) for each in annotations.USER}
+    asked = {each.key: vars(args)[each.key] for each in annotations.USER}
     metadata: JsonObject = {"name": args.name}
     if args.namespace:
         metadata["namespace"] = args.namespace
@@ -92,22 +95,27 @@ def _judge(manifest: JsonObject, streams: Streams, *, offline: bool) -> None:
     if not offline:
         problems = tuple(problem for problem in problems if problem.code not in _CLUSTER_KNOWS_BETTER)
     if problems:
-        streams.error(f"deployment.apps/{manifest['metadata']['name']} is refused:")
-        for problem in problems:
-            streams.note(str(problem))
-        raise ReportedError
+        _tell_refusal(manifest, "\n".join(map(str, problems)), streams)
 
 
-async def _create(cluster: Api, manifest: JsonObject, *, dry_run: bool) -> JsonObject:
-    name = manifest["metadata"]["name"]
+def _tell_refusal(manifest: JsonObject, problems: str, streams: Streams) -> NoReturn:
+    streams.error(f"deployment.apps/{view.name_of(manifest)} is refused:")
+    streams.note(problems)
+    raise ReportedError
+
+
+async def _create(cluster: Api, manifest: JsonObject, args: Namespace, streams: Streams) -> JsonObject:
+    name, flags = args.name, options.again(args)
     try:
-        return await cluster.create(DEPLOYMENTS, manifest, dry_run=dry_run)
+        return await cluster.create(DEPLOYMENTS, manifest, dry_run=args.dry_run == "server")
     except errors.AlreadyExistsError as error:
         raise ServeError(
             f"there is a Deployment {name} already.",
-            f"Change what it serves with `kubectl annotate deployment {name} --overwrite "
-            f"{annotations.MODEL}=URI`, or remove it with `{PROGRAM} delete {name}`.",
+            f"Change what it serves with `kubectl annotate deployment {name}{flags} --overwrite "
+            f"{annotations.MODEL}=URI`, or remove it with `{PROGRAM} delete {name}{flags}`.",
         ) from error
+    except errors.RefusedError as error:
+        _tell_refusal(manifest, error.sentence, streams)
     except errors.InvalidError as error:
         # Without the webhook nothing completes the Deployment: the API server misses what it needs.
         if "spec.selector" in error.sentence or "spec.template" in error.sentence:
@@ -129,8 +137,7 @@ async def _wait(cluster: Api, namespace: str, args: Namespace, streams: Streams)
         with Progress(streams) as progress:
             end = await until_end(follower, args.wait_timeout, PATIENCE, progress)
         picture = await follower.picture(0)
-    flags = f" -n {namespace}" if namespace != cluster.namespace else ""
-    see = f"`{PROGRAM} describe {args.name}{flags}` shows more; the Deployment stays, and goes on trying."
+    see = f"`{PROGRAM} describe {args.name}{options.again(args)}` shows more; the Deployment stays, and goes on trying."
     if end is None:
         raise ServeError(
             f"{args.name} is not ready after {args.wait_timeout:.0f} s: {_last(picture)}.",

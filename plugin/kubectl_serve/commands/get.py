@@ -138,7 +138,7 @@ def _table(models: Iterable[Served], args: Namespace, streams: Streams) -> list[
 async def _watch(args: Namespace, streams: Streams, cluster: Api, namespace: str | None) -> int:
     screen = _Screen(args, streams)
     if len(args.names) == 1:
-        return await _watch_one(screen, cluster, namespace or "", args.names[0])
+        return await _watch_one(screen, cluster, namespace or "", args.names[0], options.again(args))
     labels = ",".join(part for part in (_SERVED, args.selector) if part)
     latest: dict[str, State] = {}
     changed = asyncio.Event()
@@ -178,13 +178,13 @@ async def _watch(args: Namespace, streams: Streams, cluster: Api, namespace: str
     return 0
 
 
-async def _watch_one(screen: "_Screen", cluster: Api, namespace: str, name: str) -> int:
+async def _watch_one(screen: "_Screen", cluster: Api, namespace: str, name: str, flags: str) -> int:
     await served_deployment(cluster, namespace, name)
     async with Follower(cluster, namespace, name) as follower:
         end = await until_end(follower, _FOR_EVER, PATIENCE, screen)
     if end is None or not end.ready:
         code, message = (end.code, end.message) if end else ("", "")
-        raise ServeError(f"{name} is not ready: {code}: {message}", f"`{PROGRAM} describe {name}` shows more.")
+        raise ServeError(f"{name} is not ready: {code}: {message}", f"`{PROGRAM} describe {name}{flags}` shows more.")
     return 0
 
 

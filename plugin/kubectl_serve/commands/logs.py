@@ -65,11 +65,12 @@ async def _pods(args: Namespace, streams: Streams, cluster: Api, namespace: str)
     pods = view.newest_pods(found)
     if pods:
         return pods
+    flags = options.again(args)
     if not args.follow:
         raise ServeError(
             f"{args.name} has no pods at the moment: it is scaled to zero, or has not started.",
-            f"A request wakes it (`{PROGRAM} predict {args.name} ...`); -f waits for its pods; "
-            f"`{PROGRAM} describe {args.name}` shows why there are none.",
+            f"A request wakes it (`{PROGRAM} predict {args.name}{flags} ...`); -f waits for its pods; "
+            f"`{PROGRAM} describe {args.name}{flags}` shows why there are none.",
         )
     streams.note(f"{args.name} has no pods; waiting for one to start.")
     async for state in states(cluster, PODS, namespace, labels=labels):
@@ -109,7 +110,7 @@ async def _copy(
         if "waiting to start" in error.sentence or "PodInitializing" in error.sentence:
             raise ServeError(
                 f"container {container} of pod {pod} has not started.",
-                f"`{PROGRAM} logs {args.name} -c loader` shows the loader.",
+                f"`{PROGRAM} logs {args.name}{options.again(args)} -c loader` shows the loader.",
             ) from error
         if "previous terminated container" in error.sentence:
             raise ServeError(f"container {container} of pod {pod} has had no run before this one.") from error

@@ -61,7 +61,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     async with connect(args, streams) as cluster:
         namespace = namespace_of(args, cluster)
         deployment = await served_deployment(cluster, namespace, args.name)
-        url = _url(deployment)
+        url = _url(deployment, options.again(args))
         protocol = args.protocol or _protocol(deployment)
         request = inference.body(text, protocol)
         path = args.path or inference.path(protocol, args.name)
@@ -97,14 +97,16 @@ def _data(args: Namespace, streams: Streams) -> str:
     return streams.stdin.read()
 
 
-def _url(deployment: JsonObject) -> str:
-    url = view.notes(deployment).get(annotations.URL)
-    if url:
-        return str(url).rstrip("/")
+def _url(deployment: JsonObject, flags: str) -> str:
+    """Where the model answers: as long as any revision is ready, it does."""
+    notes = view.notes(deployment)
     state, name = view.readiness(deployment), view.name_of(deployment)
+    url = notes.get(annotations.URL)
+    if url and (state.status == "True" or notes.get(annotations.READY_REVISION)):
+        return str(url).rstrip("/")
     raise ServeError(
-        f"{name} has no URL yet: {state.reason or 'Progressing'}: {state.message or 'it is being set up.'}",
-        f"`{PROGRAM} get {name} -w` waits until it is ready.",
+        f"{name} is not ready: {state.reason or 'Progressing'}: {state.message or 'it is being set up.'}",
+        f"`{PROGRAM} get {name}{flags} -w` waits until it is.",
     )
 
 
@@ -137,7 +139,7 @@ async def _ask(args: Namespace, streams: Streams, url: str, path: str, request: 
     except TimeoutError as error:
         raise ServeError(
             f"{args.name} did not answer within {args.timeout:.0f} s.",
-            f"--timeout waits longer. `{PROGRAM} describe {args.name}` shows how far it is.",
+            f"--timeout waits longer. `{PROGRAM} describe {args.name}{options.again(args)}` shows how far it is.",
         ) from error
     finally:
         note.cancel()
