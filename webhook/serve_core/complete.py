@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from serve_core import filling, remembered, runtimes
+from serve_core import filling, knative, remembered, runtimes
 from serve_core.annotations import CUSTOM, DEPLOYMENT, RUNTIME, ServingSpec, path_of
 from serve_core.facts import PlatformFacts
 from serve_core.istio import Mesh
@@ -37,7 +37,6 @@ _TERMINATION = {"terminationMessagePath": "/dev/termination-log", "terminationMe
 # What the API server would default inside a probe (k8s.io/kubernetes, pkg/apis/core/v1/defaults.go).
 _PROBE_DEFAULTS = {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3}
 
-PROGRESS_DEADLINE = "serving.knative.dev/progress-deadline"
 PROGRESS_DEADLINE_DEFAULT = 600
 """Seconds; what the API server fills into a Deployment, and Knative's default too."""
 
@@ -269,4 +268,4 @@ def _deadline(deployment: JsonObject, runtime: Runtime | None) -> JsonObject:
     written = (deployment.get("spec") or {}).get("progressDeadlineSeconds")
     if runtime is None or runtime.deadline is None or written not in (None, PROGRESS_DEADLINE_DEFAULT):
         return {}
-    return {PROGRESS_DEADLINE: f"{runtime.deadline}s"}
+    return {knative.PROGRESS_DEADLINE: f"{runtime.deadline}s"}

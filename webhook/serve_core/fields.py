@@ -49,7 +49,7 @@ class Carrier:
 
     def state(self, flag: str) -> str:
         """The flag's state as Knative reads it: case does not count, a misspelt value means the default."""
-        value = str(self.features.get(flag, "")).strip().lower()
+        value = str(self.features.get(flag, "")).lower()
         default = "enabled" if flag in _ON_BY_DEFAULT else "disabled"
         return value if value in ("enabled", "allowed", "disabled") else default
 
@@ -113,7 +113,7 @@ _MOUNT: Rules = {
     "mountPath": CARRY,
     "readOnly": CARRY,
     "subPath": CARRY,
-    "mountPropagation": Rule(flag="kubernetes.podspec-volumes-mount-propagation", drop=("None",)),
+    "mountPropagation": Rule(flag="kubernetes.podspec-volumes-mount-propagation", exact=True, drop=("None",)),
     "subPathExpr": _refused("only subPath is", "Use subPath with a fixed path."),
     "recursiveReadOnly": _refused("Knative has no such field", drop=("Disabled",)),
 }

@@ -43,7 +43,7 @@ def _fill(document: JsonObject, overlay: Mapping[str, Any], path: str) -> Iterat
     for key, value in overlay.items():
         here = f"{path}/{_escape(key)}"
         present = document.get(key)
-        empty = present in (None, {}, [])
+        empty = _is_empty(present)
         if key in _MERGE_KEYS and isinstance(value, list):
             elements = [] if empty else present
             if isinstance(elements, list):
@@ -57,6 +57,11 @@ def _fill(document: JsonObject, overlay: Mapping[str, Any], path: str) -> Iterat
         elif empty:
             document[key] = value
             yield here, digest(value)
+
+
+def _is_empty(value: Any) -> bool:
+    """Nothing, or what the API server stores as nothing."""
+    return value in (None, {}, []) or (isinstance(value, dict) and all(inner in (None, []) for inner in value.values()))
 
 
 def _fill_list(elements: list[Any], overlay: list[Any], key: str, path: str) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from serve_core import fields
+from serve_core import fields, knative
 from serve_core.annotations import (
     METRIC,
     SCALE,
@@ -14,7 +14,7 @@ from serve_core.annotations import (
     ServingSpec,
     path_of,
 )
-from serve_core.complete import PROGRESS_DEADLINE, PROGRESS_DEADLINE_DEFAULT, server_container
+from serve_core.complete import PROGRESS_DEADLINE_DEFAULT, server_container
 from serve_core.facts import PlatformFacts
 from serve_core.fields import Carrier
 from serve_core.json import JsonObject
@@ -22,29 +22,8 @@ from serve_core.names import DEPLOYMENT_LABEL, SERVED_LABEL
 from serve_core.reasons import Problem, problem, quote
 from serve_core.traffic import targets
 
-_AUTOSCALING = "autoscaling.knative.dev/"
-# pkg/apis/autoscaling/register.go. Knative ignores what it does not know under this prefix, so it is refused here.
-_AUTOSCALING_KEYS = frozenset(
-    _AUTOSCALING + name
-    for name in (
-        "class",
-        "min-scale",
-        "max-scale",
-        "initial-scale",
-        "activation-scale",
-        "metric",
-        "target",
-        "target-utilization-percentage",
-        "target-burst-capacity",
-        "window",
-        "scale-down-delay",
-        "scale-to-zero-pod-retention-period",
-        "panic-window-percentage",
-        "panic-threshold-percentage",
-    )
-)
-_SERVICE_ANNOTATIONS = ("serving.knative.dev/rollout-duration", "networking.knative.dev/")
-_VISIBILITY_LABEL = "networking.knative.dev/visibility"
+_PORT_DEFAULT = 8080
+"""Knative's, which it does not assume where there are several containers."""
 _RESPONSE_START_DEFAULT = 300
 """Seconds; Knative's default of ``responseStartTimeoutSeconds``, which a longer timeout has to raise as well."""
 
@@ -102,8 +81,9 @@ def render(
         service["spec"]["traffic"] = traffic
     if "namespace" in metadata:
         service["metadata"]["namespace"] = metadata["namespace"]
+    knative.check_service_metadata(metadata.get("annotations") or {}, metadata.get("labels") or {}, carrier)
     annotations = {
-        key: value for key, value in (metadata.get("annotations") or {}).items() if key.startswith(_SERVICE_ANNOTATIONS)
+        key: value for key, value in (metadata.get("annotations") or {}).items() if knative.is_for_the_service(key)
     }
     if annotations:
         service["metadata"]["annotations"] = annotations
@@ -122,27 +102,24 @@ def _service_labels(metadata: JsonObject, spec: ServingSpec, carrier: Carrier) -
     labels[DEPLOYMENT_LABEL] = metadata["name"]
     if spec.visibility is None:
         return labels
-    written = labels.pop(_VISIBILITY_LABEL, None)
+    written = labels.pop(knative.VISIBILITY_LABEL, None)
     if written is not None and written != spec.visibility:
-        _conflict(carrier, VISIBILITY, f"label {_VISIBILITY_LABEL}")
+        _conflict(carrier, VISIBILITY, f"label {knative.VISIBILITY_LABEL}")
     if spec.visibility == "cluster-local":
-        labels[_VISIBILITY_LABEL] = "cluster-local"
+        labels[knative.VISIBILITY_LABEL] = "cluster-local"
     return labels
 
 
 def _template_annotations(own: JsonObject, outer: JsonObject, spec: ServingSpec, carrier: Carrier) -> JsonObject:
     annotations: JsonObject = dict(own.get("annotations") or {})
-    for key in annotations:
-        if key.startswith(_AUTOSCALING) and key not in _AUTOSCALING_KEYS:
-            at = f"spec.template.metadata.annotations[{quote(key)[1:-1]}]"
-            carrier.refuse(at, "Knative does not know this key and would ignore it", "Correct or remove it.")
     for source, key, value in _wanted(spec):
         if key in annotations and annotations[key] != value:
             _conflict(carrier, source, f"template annotation {key}")
         annotations[key] = value
     deadline = outer.get("progressDeadlineSeconds")
     if deadline not in (None, PROGRESS_DEADLINE_DEFAULT):
-        annotations.setdefault(PROGRESS_DEADLINE, f"{deadline}s")
+        annotations.setdefault(knative.PROGRESS_DEADLINE, f"{deadline}s")
+    knative.check_template_annotations(annotations, carrier)
     return annotations
 
 
@@ -155,7 +132,7 @@ def _wanted(spec: ServingSpec) -> list[tuple[str, str, str]]:
     ]
     if spec.scale is not None:
         wanted += [(SCALE, "min-scale", str(spec.scale.least)), (SCALE, "max-scale", str(spec.scale.most or 0))]
-    return [(source, _AUTOSCALING + key, value) for source, key, value in wanted if value is not None]
+    return [(source, knative.AUTOSCALING + key, value) for source, key, value in wanted if value is not None]
 
 
 def _conflict(carrier: Carrier, ours: str, other: str) -> None:
@@ -193,11 +170,13 @@ def _pod(spec: JsonObject, carrier: Carrier) -> JsonObject:
         carrier.require("multi-container", f"{_POD}.containers", exact=True)
     volumes = {volume["name"]: volume for volume in spec.get("volumes") or []}
     pod["containers"] = [
-        _container(container, f"{_POD}.containers[{index}]", container is server, volumes, carrier)
+        _container(container, f"{_POD}.containers[{index}]", container is server, len(containers) > 1, volumes, carrier)
         for index, container in enumerate(containers)
     ]
     if init:
         carrier.require("kubernetes.podspec-init-containers", f"{_POD}.initContainers", exact=True)
+        for index, container in enumerate(init):
+            knative.check_container(container, f"{_POD}.initContainers[{index}]", is_server=False, carrier=carrier)
         pod["initContainers"] = [
             _read_only(carrier.carry(container, fields.INIT_CONTAINER, f"{_POD}.initContainers[{index}]"), volumes)
             for index, container in enumerate(init)
@@ -207,8 +186,9 @@ def _pod(spec: JsonObject, carrier: Carrier) -> JsonObject:
 
 
 def _container(
-    container: JsonObject, path: str, is_server: bool, volumes: Mapping[str, JsonObject], carrier: Carrier
+    container: JsonObject, path: str, is_server: bool, among_others: bool, volumes: Mapping[str, JsonObject], carrier: Carrier
 ) -> JsonObject:
+    knative.check_container(container, path, is_server=is_server, carrier=carrier)
     carried = carrier.carry(container, fields.CONTAINER if is_server else fields.SIDE_CONTAINER, path)
     ports = container.get("ports") or []
     for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
@@ -216,8 +196,10 @@ def _container(
             carried[probe] = _numbered(carried[probe], ports, f"{path}.{probe}", carrier)
     if is_server and "readinessProbe" in carried:
         carried["readinessProbe"] = _eager(carried["readinessProbe"])
-    if is_server and "ports" in carried:
+    if is_server and ports:
         carried["ports"] = _ports(ports, path, carrier)
+    elif is_server and among_others:
+        carried["ports"] = [{"containerPort": _PORT_DEFAULT}]
     return _read_only(carried, volumes)
 
 
