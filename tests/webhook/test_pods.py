@@ -177,3 +177,28 @@ def test_a_trimmed_pod_tells_the_same() -> None:
 def test_what_a_loader_says_is_bounded() -> None:
     finding = pods.loading(pod(state=ended(11, words("NotFound", "x" * 100_000))), {}, "iris")
     assert len(finding.message) <= pods.LONGEST
+
+
+def injected(*init: str, uid: int | None = None) -> dict[str, Any]:
+    """A pod that Istio has seen to, with its loader running among ``init``."""
+    found = pod(state=RUNNING, annotations={"sidecar.istio.io/status": "{}"})
+    loader = {"name": "model-loader", "securityContext": {"runAsUser": uid}}
+    return pods.trim(
+        found | {"spec": {"initContainers": [loader if n == "model-loader" else {"name": n} for n in init]}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "code"),
+    [
+        (injected("istio-validation", "model-loader"), "SidecarStartsLater"),
+        (injected("istio-validation", "model-loader", uid=1337), "Unreachable"),
+        (injected("istio-validation", "istio-proxy", "model-loader"), "Unreachable"),
+        (pods.trim(pod(state=RUNNING)), "Unreachable"),
+    ],
+    ids=["captured", "as the proxy", "behind a native sidecar", "no mesh"],
+)
+def test_a_loader_that_istio_cuts_off_is_told_so(found: dict[str, Any], code: str) -> None:
+    said = pods.loading(found, RETRY, "iris")
+    assert (said.status, said.code) == ("Unknown", code)
+    assert "no route" in said.message, "what the loader saw is told as well"

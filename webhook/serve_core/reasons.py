@@ -248,6 +248,11 @@ _CONDITIONS = (
         "the store cannot be reached.",
         "Check the host, DNS and network policies; the loader goes on trying.",
     ),
+    (
+        "SidecarStartsLater",
+        "Istio redirects the loader's traffic to a sidecar that starts after it.",
+        "Change any annotation, so that it is completed for Istio; or set kubectl-serve.dev/mesh to none.",
+    ),
     ("ServerError", "the store answers with errors.", "The loader goes on trying; look at the store's own state."),
     ("Stalled", "the download stalled.", "Check the network between the node and the store."),
     ("Changed", "the model changed while it was downloaded.", "Upload models under a new name, never over an old one."),

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from serve_core.istio import PROXY_UID
 from serve_core.json import JsonObject
 from serve_core.names import LOADER_CONTAINER
 from serve_core.reasons import CATALOGUE, Kind, condition_message
@@ -20,6 +21,9 @@ _PULL_FAILURES = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"}
 )
 _START_FAILURES = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+_SIDECAR = "istio-proxy"
+_INJECTED = "sidecar.istio.io/status"
+"""Annotation of every pod that Istio's injector has seen to."""
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -36,15 +40,22 @@ def trim(pod: JsonObject) -> JsonObject:
     """The part of a pod that is read here: served models may have many."""
     metadata, spec, status = pod["metadata"], pod.get("spec") or {}, pod.get("status") or {}
     kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "labels")
+    annotations = metadata.get("annotations") or {}
     return {
-        "metadata": {key: metadata[key] for key in kept if key in metadata},
-        "spec": {"initContainers": [{"name": container["name"]} for container in spec.get("initContainers") or []]},
+        "metadata": {key: metadata[key] for key in kept if key in metadata}
+        | ({"annotations": {_INJECTED: annotations[_INJECTED]}} if _INJECTED in annotations else {}),
+        "spec": {"initContainers": [_trim_container(container) for container in spec.get("initContainers") or []]},
         "status": {
             key: status[key]
             for key in ("phase", "conditions", "initContainerStatuses", "containerStatuses")
             if key in status
         },
     }
+
+
+def _trim_container(container: JsonObject) -> JsonObject:
+    user = (container.get("securityContext") or {}).get("runAsUser")
+    return {"name": container["name"], "securityContext": {"runAsUser": user}}
 
 
 def of_revision(pods: Sequence[JsonObject], revision: str) -> list[JsonObject]:
@@ -76,6 +87,27 @@ def last_line(log: str) -> JsonObject:
 
 def loading(pod: JsonObject, line: JsonObject, name: str) -> Finding:
     """How far the loader of this pod is. ``line``: the last of its log; ``name``: the Deployment's."""
+    found = _loading(pod, line, name)
+    if found.code in ("Unreachable", "Stalled") and _has_late_sidecar(pod):
+        return Finding(
+            found.status, "SidecarStartsLater", f"{sentence('SidecarStartsLater')} {found.message}"[:LONGEST]
+        )
+    return found
+
+
+def _has_late_sidecar(pod: JsonObject) -> bool:
+    """Whether Istio redirects the loader's traffic to a sidecar that starts when the loader has ended."""
+    if _INJECTED not in (pod["metadata"].get("annotations") or {}):
+        return False
+    for container in (pod.get("spec") or {}).get("initContainers") or []:
+        if container["name"] == _SIDECAR:
+            return False
+        if container["name"] == LOADER_CONTAINER:
+            return bool((container.get("securityContext") or {}).get("runAsUser") != PROXY_UID)
+    return False
+
+
+def _loading(pod: JsonObject, line: JsonObject, name: str) -> Finding:
     status = _loader_status(pod)
     state, before = status.get("state") or {}, (status.get("lastState") or {}).get("terminated")
     if terminated := state.get("terminated"):
