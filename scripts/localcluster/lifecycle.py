@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 
 from localcluster import addons, build, control_plane, images, node, pins, places, prerequisites, processes, sandbox
@@ -122,35 +122,30 @@ async def _start(cluster: Cluster, here: Sandbox, binaries: Binaries, progress: 
     state = cluster.state
     kubectl = Kubectl(cluster, binaries)
 
-    def start(commands: Mapping[str, list[str | Path]]) -> dict[str, Process]:
-        return {name: _ensure(state, here, name, command) for name, command in commands.items()}
+    async def start(commands: Mapping[str, list[str | Path]]) -> dict[str, Process]:
+        return {name: await _ensure(state, here, name, command) for name, command in commands.items()}
 
     central = control_plane.commands(cluster, binaries)
-    api_server = start({name: central.pop(name) for name in ("etcd", "kube-apiserver")})["kube-apiserver"]
-    containerd = start({"containerd": node.containerd_command()})["containerd"]
+    first = {name: central.pop(name) for name in ("etcd", "kube-apiserver")}
+    started = await start({**first, "containerd": node.containerd_command()})
 
-    async def api_is_ready() -> None:
-        log = state.log / "kube-apiserver.log"
-        await processes.until(lambda: control_plane.api_is_ready(cluster), "kube-apiserver", 60, (api_server, log))
-
-    async def containerd_is_ready() -> None:
-        log = state.log / "containerd.log"
-        await processes.until(lambda: images.containerd_is_ready(here), "containerd", 30, (containerd, log))
+    def waiting(name: str, ready: Callable[[], Awaitable[bool]]) -> Coroutine[object, object, None]:
+        return processes.until(ready, name, 60, (started[name], state.log / f"{name}.log"))
 
     async with progress.step("API server and containerd are ready"), asyncio.TaskGroup() as group:
-        group.create_task(api_is_ready())
-        group.create_task(containerd_is_ready())
-    start(central)
-    start(node.commands(cluster, binaries))
+        group.create_task(waiting("kube-apiserver", lambda: control_plane.api_is_ready(cluster)))
+        group.create_task(waiting("containerd", lambda: images.containerd_is_ready(here)))
+    await start(central)
+    await start(node.commands(cluster, binaries))
     async with progress.step("manifests are applied"):
         await addons.apply(cluster, binaries, kubectl)
 
 
-def _ensure(state: State, here: Sandbox, name: str, command: list[str | Path]) -> Process:
+async def _ensure(state: State, here: Sandbox, name: str, command: list[str | Path]) -> Process:
     record = Record(state.run / f"{name}.json")
     process = record.read()
     if process is None:
-        process = processes.start(here.enter(*command), state.log / f"{name}.log")
+        process = await here.start(command, state.log / f"{name}.log")
         record.write(process)
     return process
 

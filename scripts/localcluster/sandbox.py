@@ -7,6 +7,7 @@ along, the cgroups and the files, `remove` and the caller take away by the clust
 
 import contextlib
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,21 @@ class Sandbox:
             *map(str, command),
         ]  # fmt: skip
 
+    async def start(self, command: Sequence[str | Path], log: Path) -> Process:
+        """Start a process in the sandbox.
+
+        Raises:
+            ClusterError: it ended at once.
+        """
+        # nsenter waits outside of the PID namespace; its child is the process that matters.
+        outside = processes.start(self.enter(*command), log)
+
+        async def forked() -> bool:
+            return bool(outside.children())
+
+        await processes.until(forked, str(command[0]), 10, (outside, log))
+        return outside.children()[0]
+
     async def run(self, *command: str | Path) -> str:
         return await run(*self.enter(*command))
 
@@ -63,8 +79,8 @@ def find(state: State) -> Sandbox | None:
 
 
 async def create(state: State, network: Network) -> Sandbox:
-    """Make the namespaces, their mounts and the link to the machine. What an earlier holder left is replaced."""
-    await _remove_link(state.name)
+    """Make the namespaces, their mounts and the link to the machine. What an earlier holder left is taken away."""
+    await remove(state)
     holder = processes.start(
         [
             "unshare", "--net", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--mount-proc",
