@@ -122,8 +122,8 @@ class Reconciler:
         """Reconcile one name and see to its next turn; returns the result in a word."""
         try:
             again = await self._reconcile(name)
-        except ConflictError as error:
-            # Somebody wrote at the same time: the watch brings their version.
+        except (ConflictError, NotFoundError) as error:
+            # Somebody wrote or deleted it at the same time: the watch brings what it is now.
             logger.info("%s/%s has changed meanwhile: %s", *name, error)
             self._queue.retry(name)
             return "conflict"
