@@ -29,3 +29,9 @@ def s3(store: harness.Store, load: harness.Loader) -> harness.Store:
     """The store, with the loader's Secret for it."""
     load.credentials(**harness.KEYS, AWS_ENDPOINT_URL=store.endpoint)
     return store
+
+
+@pytest.fixture(scope="session")
+def registry() -> Iterator[harness.Registry]:
+    with harness.registry() as running:
+        yield running

@@ -1,6 +1,7 @@
 """Real servers on loopback for the loader, and one way to run it."""
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import socket
 import socketserver
 import subprocess
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -260,3 +262,66 @@ def unused_address() -> str:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{sock.getsockname()[1]}"
+
+
+def go_program(name: str, package: str) -> Path:
+    """Return a Go program by its pinned package, built once into the cache."""
+    program = cache() / "tests" / name
+    if not program.exists():
+        program.parent.mkdir(parents=True, exist_ok=True)
+        environment = os.environ | {"GOBIN": str(program.parent), "CGO_ENABLED": "0", "GOFLAGS": "-trimpath"}
+        subprocess.run(["go", "install", package], check=True, env=environment)
+    return program
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A running OCI registry, and the client that pushes to it."""
+
+    host: str
+    crane: Path
+
+    def push_image(self, reference: str, *layers: Path) -> None:
+        """Push an image of these layers (tar files)."""
+        files = [argument for layer in layers for argument in ("-f", str(layer))]
+        command = [str(self.crane), "append", "--insecure", *files, "-t", f"{self.host}/{reference}"]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def push_artifact(self, name: str, tag: str, files: Mapping[str, bytes]) -> str:
+        """Push files as ORAS does, each a layer with a title; return the manifest's digest."""
+        layers = []
+        for title, body in files.items():
+            digest = self._blob(name, body)
+            layer = {"mediaType": "application/octet-stream", "digest": digest, "size": len(body)}
+            layers.append(layer | {"annotations": {"org.opencontainers.image.title": title}})
+        empty = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": self._blob(name, b"{}"), "size": 2}
+        kind = "application/vnd.oci.image.manifest.v1+json"
+        manifest = {"schemaVersion": 2, "mediaType": kind, "config": empty, "layers": layers}
+        body = json.dumps(manifest).encode()
+        self._send("PUT", f"/v2/{name}/manifests/{tag}", body, {"Content-Type": kind})
+        return "sha256:" + hashlib.sha256(body).hexdigest()
+
+    def _blob(self, name: str, body: bytes) -> str:
+        digest = "sha256:" + hashlib.sha256(body).hexdigest()
+        self._send("POST", f"/v2/{name}/blobs/uploads/?digest={digest}", body, {})
+        return digest
+
+    def _send(self, method: str, target: str, body: bytes, headers: Mapping[str, str]) -> None:
+        request = urllib.request.Request(f"http://{self.host}{target}", body, dict(headers), method=method)
+        with urllib.request.urlopen(request) as answer:
+            answer.read()
+
+
+@contextlib.contextmanager
+def registry() -> Iterator[Registry]:
+    """Run go-containerregistry's registry on loopback until left."""
+    crane = go_program("crane", "github.com/google/go-containerregistry/cmd/crane@v0.20.6")
+    port = free_port()
+    command = [str(crane), "registry", "serve", "--address", f"127.0.0.1:{port}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        wait_for_port(port, process)
+        yield Registry(f"127.0.0.1:{port}", crane)
+    finally:
+        process.terminate()
+        process.communicate()

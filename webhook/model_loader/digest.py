@@ -6,7 +6,8 @@ coreutils give the same:
 
     find . -type f -printf '%P\0' | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum
 
-Empty folders, modes and times do not count.
+Empty folders, modes and times do not count. A model that is an archive at a URL has the archive's sha256; of an OCI
+artifact or image the files that came out of it count.
 """
 
 import hashlib

@@ -384,7 +384,6 @@ class Engine:
         with self._lock:
             state.retried = True
             state.reset(frozenset())
-            self._waiting.append(state)
         return False
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -162,24 +163,37 @@ def _read(
     _check_space(volume, engine.missing)
     engine.run()
     book.close()
-    hashes = engine.hashes()
-    digest = ""
-    if options.hashing:
-        digest = f"sha256:{next(iter(hashes.values()))}" if plan.single else digests.of_manifest(hashes)
-    if options.digest and digest != options.digest:
-        volume.clear()
-        raise LoadError(Code.DIGEST_MISMATCH, f"the model has the digest {digest}, not the one asked for")
     # From here on the files are no longer what the journal says; a start that is killed now begins anew.
     volume.journal.unlink()
+    digest = _digest(engine.hashes(), plan) if options.hashing else ""
+    _check_digest(options, volume, digest)
     count = sum(_unpack(volume, file) if file.unpack is not Unpack.NO else 1 for file in files)
     if not count:
         raise LoadError(Code.NOT_FOUND, "the image has no file below /models")
+    if options.hashing and not digest:
+        digest = digests.of_path(volume.files)
+        _check_digest(options, volume, digest)
     record = {"order": order, "bytes": engine.size, "files": count, "digest": digest}
     draft = volume.state / "complete.json.part"
     draft.write_text(json.dumps(record))
     draft.rename(volume.complete)
     volume.files.rename(volume.model)
     return Loaded(engine.size, count, digest)
+
+
+def _digest(hashes: Mapping[str, str], plan: _Plan) -> str:
+    """Return the digest by what was hashed while reading, or an empty text where only the unpacked files will tell."""
+    if plan.single:
+        return f"sha256:{next(iter(hashes.values()))}"
+    if any(file.unpack is not Unpack.NO for file in plan.files):
+        return ""
+    return digests.of_manifest(hashes)
+
+
+def _check_digest(options: Options, volume: Volume, digest: str) -> None:
+    if options.digest and digest and digest != options.digest:
+        volume.clear()
+        raise LoadError(Code.DIGEST_MISMATCH, f"the model has the digest {digest}, not the one asked for")
 
 
 def _unpack(volume: Volume, file: File) -> int:

@@ -24,8 +24,8 @@ class File:
 
     `path` is relative to the model's folder; `size` is in bytes, or -1 where the server does not tell; `ranged` says
     whether the server serves parts. `etag` is sent as If-Match; `version` is what else the store calls this state of
-    the file. `checksum` is what the store says that it hashes to, as `algorithm:hex`. `unpack` says whether the file is an
-    archive whose files take its place.
+    the file. `checksum` is what the store says that it hashes to, as `algorithm:hex`. `unpack` says whether the file is
+    an archive whose files take its place.
     """
 
     path: str

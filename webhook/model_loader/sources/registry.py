@@ -1,7 +1,7 @@
 """`oci://registry/repository[:tag|@sha256:…]`: a model as an artifact or an image of an OCI registry.
 
-A layer with a title (as ORAS pushes files) is that file. Any other layer is a tar and is unpacked; of a container image,
-which keeps its model in `/models`, only what is below. Every blob is read by its digest and checked.
+A layer with a title (as ORAS pushes files) is that file. Any other layer is a tar and is unpacked; of a container
+image, which keeps its model in `/models`, only what is below. Every blob is read by its digest and checked.
 """
 
 import base64
@@ -78,9 +78,8 @@ def _layer(base: str, index: int, layer: Mapping[str, object], unpack: Unpack, b
 
 def _manifest(base: str, reference: str, context: Context, by: Authorizer) -> Mapping[str, object]:
     body = context.transport.read(f"{base}/manifests/{reference}", {"Accept": ", ".join(_MANIFESTS + _INDEXES)}, by)
-    if reference.startswith("sha256:"):
-        if hashlib.sha256(body).hexdigest() != reference[7:]:
-            raise LoadError(Code.CORRUPTED, f"the manifest that {redact(base)} sent does not have its digest")
+    if reference.startswith("sha256:") and hashlib.sha256(body).hexdigest() != reference[7:]:
+        raise LoadError(Code.CORRUPTED, f"the manifest that {redact(base)} sent does not have its digest")
     try:
         found = json.loads(body)
     except ValueError:
