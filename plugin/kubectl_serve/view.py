@@ -24,7 +24,9 @@ REVISION_LABEL = "serving.knative.dev/revision"
 NONE = "<none>"
 UNKNOWN = "<unknown>"
 
-RETRYING = frozenset({"Unreachable", "ServerError", "Stalled", "Interrupted", "Changed", "Unschedulable"})
+RETRYING = frozenset(
+    {"Unreachable", "ServerError", "Stalled", "Interrupted", "Changed", "Unschedulable", "SidecarStartsLater"}
+)
 """Causes that may pass by themselves: whoever waits is patient with them."""
 
 
@@ -260,7 +262,9 @@ def _pod_steps(pod: JsonObject, line: JsonObject) -> list[Step]:
     elif kind == "running":
         found.append(Step("server", "model server starting"))
     elif kind == "terminated":
-        found.append(Step("server", f"model server ended with exit code {detail.get('exitCode')}, and is started again"))
+        found.append(
+            Step("server", f"model server ended with exit code {detail.get('exitCode')}, and is started again")
+        )
     elif detail.get("reason") not in (None, "PodInitializing", "ContainerCreating"):
         found.append(Step("server", f"model server: {detail['reason']}"))
     return found
