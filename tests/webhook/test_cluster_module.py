@@ -69,6 +69,14 @@ async def test_an_error_carries_the_api_servers_own_sentence(status: int, error:
         assert caught.value.status == status
 
 
+async def test_a_patch_that_meets_another_object_of_that_name_is_a_conflict() -> None:
+    causes = [{"reason": "FieldValueInvalid", "field": "metadata.uid"}]
+    refusal = {"kind": "Status", "message": "field is immutable", "details": {"causes": causes}}
+    async with cluster(answering(refusal, 422)) as api:
+        with pytest.raises(ConflictError):
+            await api.apply(DEPLOYMENTS, DEPLOYMENTS.identity("default", "iris"))
+
+
 async def test_nobody_there_is_unavailable_without_a_status() -> None:
     async with Cluster(ApiClient(Configuration(host="http://127.0.0.1:1"))) as api:
         with pytest.raises(UnavailableError) as caught:

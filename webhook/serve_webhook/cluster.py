@@ -208,6 +208,9 @@ class Cluster:
 
 def _error(status: int, document: JsonObject) -> ApiError:
     message = document.get("message") or f"The API server answered with status {status}."
+    causes = (document.get("details") or {}).get("causes") or []
+    if status == 422 and any(cause.get("field") == "metadata.uid" for cause in causes):
+        status = 409  # what a PATCH says of another object of this name; DELETE and PUT call it a conflict
     return _ERRORS.get(status, UnavailableError)(str(message)[:2000], status)
 
 
