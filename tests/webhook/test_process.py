@@ -45,7 +45,14 @@ async def ready(made: Replica) -> None:
 
 async def test_it_becomes_ready_leads_and_gives_the_lease_back_at_the_end(api: MemoryApi, tmp_path: Path) -> None:
     made, stop = replica(api, tmp_path), asyncio.Event()
-    assert made.missing() == ["certificates", "Knative's feature flags", "Deployments", "Istio's configuration"]
+    assert made.missing() == [
+        "certificates",
+        "Knative's feature flags",
+        "Knative's images",
+        "Deployments",
+        "Istio's configuration",
+        "policies",
+    ]
     async with started(made, stop) as task:
         await ready(made)
         assert ("secrets", NAMESPACE, SECRET) in api.objects
@@ -75,7 +82,7 @@ async def test_it_waits_for_an_api_server_that_is_away(
     async with started(made, stop) as task:
         while "certificates" in made.missing():  # noqa: ASYNC110 - it is asked, as the kubelet asks
             await asyncio.sleep(0.01)
-        assert made.missing() == ["Knative's feature flags", "Istio's configuration"]
+        assert made.missing() == ["Knative's feature flags", "Knative's images", "Istio's configuration"]
         api.failures.clear()
         await ready(made)
         stop.set()

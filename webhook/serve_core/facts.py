@@ -41,5 +41,7 @@ class PlatformFacts:
     istio: IstioFacts | None = None
     """``None`` where Istio is not installed."""
     policies: tuple["ServingPolicy", ...] = ()
+    sidecar_images: frozenset[str] = frozenset()
+    """Images of containers that the platform adds to pods, such as Knative's queue-proxy; policies pass over them."""
     namespace_labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Labels by namespace, for policies that select namespaces by them."""

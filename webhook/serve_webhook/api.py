@@ -76,6 +76,8 @@ CONFIG_MAPS = Resource("v1", "ConfigMap", "configmaps")
 SECRETS = Resource("v1", "Secret", "secrets")
 EVENTS = Resource("events.k8s.io/v1", "Event", "events")
 LEASES = Resource("coordination.k8s.io/v1", "Lease", "leases")
+POLICIES = Resource("kubectl-serve.dev/v1alpha1", "ServingPolicy", "servingpolicies")
+POLICY_EXCEPTIONS = Resource("kubectl-serve.dev/v1alpha1", "PolicyException", "policyexceptions")
 MUTATING_WEBHOOKS = Resource(
     "admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations"
 )

@@ -46,6 +46,11 @@ class Mesh:
     def synced(self) -> bool:
         return all(informer.synced.is_set() for informer in self._informers.values())
 
+    @property
+    def namespaces(self) -> Informer:
+        """Every namespace with its labels."""
+        return self._informers["namespaces"]
+
     async def wait(self) -> None:
         """Until everything has been seen once."""
         for informer in self._informers.values():

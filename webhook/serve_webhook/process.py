@@ -31,12 +31,16 @@ from serve_webhook.informers import Informer
 from serve_webhook.lease import Election
 from serve_webhook.mesh import Mesh
 from serve_webhook.metrics import Metrics
+from serve_webhook.policies import NamespaceLabels, Policies
 from serve_webhook.reconciler import Reconciler
 from serve_webhook.settings import Configuration
 from serve_webhook.trust import SECRET, WEBHOOKS, Keeper, Presented
 
 FEATURES = ("knative-serving", "config-features")
 """Namespace and name of the ConfigMap of Knative's feature flags."""
+
+IMAGES = ("knative-serving", "config-deployment")
+"""The ConfigMap that says which image Knative's queue-proxy has."""
 
 logger = logging.getLogger(__name__)
 
@@ -65,11 +69,14 @@ class Replica:
         self._metrics.settings_valid.set(1)
         self._context = server.tls_context()
         self._features = self._single(CONFIG_MAPS, *FEATURES)
+        self._images = self._single(CONFIG_MAPS, *IMAGES)
         self._secrets = self._single(SECRETS, NAMESPACE, SECRET)
         self._deployments = self._informer(DEPLOYMENTS, selectors={"labelSelector": f"{SERVED_LABEL}=true"})
         self._presented = Presented(self._secrets, self._context, self._metrics)
         self._reconciler: Reconciler | None = None
         self._mesh = Mesh(self._informer, self._facts_changed)
+        self._namespace_labels = NamespaceLabels(self._mesh.namespaces)
+        self._policies = Policies(self._informer, self._facts_changed)
         self._answering = False
         self._stopping = False
         self._features.subscribe(lambda _old, _new: self._facts_changed())
@@ -101,8 +108,10 @@ class Replica:
         parts = {
             "certificates": self._answering,
             "Knative's feature flags": self._features.synced.is_set(),
+            "Knative's images": self._images.synced.is_set(),
             "Deployments": self._deployments.synced.is_set(),
             "Istio's configuration": self._mesh.synced,
+            "policies": self._policies.synced,
             "its end": not self._stopping,
         }
         return [name for name, there in parts.items() if not there]
@@ -111,13 +120,22 @@ class Replica:
         files = settings.follow(
             self._options.settings, self._options.runtimes, self._configured, self._metrics.settings_valid.set
         )
-        caches = [self._features.run(), self._secrets.run(), self._deployments.run(), *self._mesh.parts()]
+        caches = [
+            self._features.run(),
+            self._images.run(),
+            self._secrets.run(),
+            self._deployments.run(),
+            *self._mesh.parts(),
+            *self._policies.parts(),
+        ]
         return [*caches, files, self._answer()]
 
     async def _answer(self) -> NoReturn:
         """Answer reviews, as soon as there is a certificate, until cancelled."""
         await self._presented.loaded.wait()
-        app = server.admission_app(self._known_facts, self._deployments.get, self._metrics)
+        app = server.admission_app(
+            self._known_facts, self._deployments.get, self._metrics, lambda: self._policies.exceptions, _now
+        )
         async with server.serving(app, self._options.host, self._options.port, self._context) as port:
             self._answering = True
             logger.info("Answering reviews on port %d.", port)
@@ -152,6 +170,7 @@ class Replica:
                 group.create_task(keeper.run())
                 await self._features.synced.wait()
                 await self._mesh.wait()
+                await self._policies.wait()
                 self._reconciler = reconciler
                 group.create_task(reconciler.run())
         finally:
@@ -161,15 +180,20 @@ class Replica:
 
     def _facts(self) -> PlatformFacts:
         features = self._features.get(*FEATURES) or {}
+        queue_proxy = ((self._images.get(*IMAGES) or {}).get("data") or {}).get("queue-sidecar-image", "")
         return PlatformFacts(
             loader=self._configuration.loader,
             runtimes=self._configuration.runtimes,
             features=features.get("data") or {},
             istio=self._mesh.facts(),
+            policies=self._policies.policies,
+            sidecar_images=self._configuration.sidecar_images | {queue_proxy},
+            namespace_labels=self._namespace_labels,
         )
 
     def _known_facts(self) -> PlatformFacts | None:
-        return self._facts() if self._features.synced.is_set() and self._mesh.synced else None
+        read = (self._features.synced.is_set(), self._images.synced.is_set(), self._mesh.synced, self._policies.synced)
+        return self._facts() if all(read) else None
 
     def _configured(self, configuration: Configuration) -> None:
         self._configuration = configuration

@@ -37,6 +37,7 @@ class MalformedError(ValueError):
 
 class UserInfo(BaseModel):
     username: str = ""
+    groups: tuple[str, ...] = Field((), strict=False)
 
 
 class Request(BaseModel):
@@ -107,7 +108,7 @@ def mutate(request: Request, facts: PlatformFacts) -> Answer:
     if verdict.refused or verdict.deployment is None:
         return Answer(problems=tuple(map(str, verdict.problems)))
     patch = json_patch(request.new, verdict.deployment)
-    return Answer(patch=tuple(patch), warnings=tuple(_shortened(str(warning)) for warning in verdict.warnings))
+    return Answer(patch=tuple(patch), warnings=tuple(shortened(str(warning)) for warning in verdict.warnings))
 
 
 def scale(request: Request, deployment: JsonObject | None) -> Answer:
@@ -150,7 +151,7 @@ def _response(uid: str, answer: Answer) -> JsonObject:
     return {"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": response}
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
     return text if len(text) <= LONGEST_WARNING else text[: LONGEST_WARNING - 1] + "…"
 
 

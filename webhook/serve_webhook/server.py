@@ -6,15 +6,17 @@ Knows nothing of the cluster: what it answers from is passed in.
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from time import perf_counter
 
 from aiohttp import web
 
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
-from serve_webhook import review
+from serve_core.policy.documents import PolicyException
+from serve_webhook import review, validation
 from serve_webhook.metrics import Metrics
 
 LARGEST = 8 * 2**20
@@ -76,7 +78,13 @@ class Gate:
             turn.set_result(None)
 
 
-def admission_app(facts: Facts, deployment: Lookup, metrics: Metrics) -> web.Application:
+def admission_app(
+    facts: Facts,
+    deployment: Lookup,
+    metrics: Metrics,
+    exceptions: Callable[[], Sequence[PolicyException]] = tuple,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> web.Application:
     """``facts`` are ``None`` until everything they come from was read; ``deployment`` finds a served one by namespace
     and name."""
     gate = Gate(IN_FLIGHT)
@@ -111,7 +119,11 @@ def admission_app(facts: Facts, deployment: Lookup, metrics: Metrics) -> web.App
     def scale(_: PlatformFacts) -> review.Reviewer:
         return lambda request: review.scale(request, deployment(request.namespace, request.name))
 
+    def policies(present: PlatformFacts) -> review.Reviewer:
+        return lambda request: validation.validate(request, present, exceptions(), now(), deployment)
+
     app = web.Application(client_max_size=LARGEST)
+    app.router.add_post("/policies", endpoint("policies", policies))
     app.router.add_post("/deployments", endpoint("deployments", complete))
     app.router.add_post("/deployments/scale", endpoint("scale", scale))
     return app

@@ -43,6 +43,8 @@ class Settings(_Strict):
     """The file ``settings.yaml``."""
 
     loader: LoaderSettings
+    sidecar_images: tuple[str, ...] = ()
+    """Images of containers that the platform adds to pods, exactly as they stand there; policies pass over them."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,13 @@ class Configuration:
 
     loader: LoaderFacts
     runtimes: tuple[Runtime, ...]
+    sidecar_images: frozenset[str] = frozenset()
 
 
 def load(settings: Path, runtimes_folder: Path) -> Configuration:
     """Read the settings file and every ``*.yaml`` of the runtimes' folder. Raises :class:`SettingsError`."""
     faults: list[str] = []
-    loader = _loader(settings, faults)
+    read = _settings(settings, faults)
     found = []
     for file in sorted(runtimes_folder.glob("*.yaml")):
         try:
@@ -67,20 +70,19 @@ def load(settings: Path, runtimes_folder: Path) -> Configuration:
     faults += [
         f"{runtimes_folder}: two runtimes are called {name}." for name in sorted(set(names)) if names.count(name) > 1
     ]
-    if faults or loader is None:
+    if faults or read is None:
         raise SettingsError("\n".join(faults))
-    return Configuration(loader, tuple(found))
+    loader = LoaderFacts(read.loader.image, read.loader.allow_networks)
+    return Configuration(loader, tuple(found), frozenset(read.sidecar_images))
 
 
-def _loader(file: Path, faults: list[str]) -> LoaderFacts | None:
+def _settings(file: Path, faults: list[str]) -> Settings | None:
     try:
-        loader = Settings.model_validate(_yaml(file)).loader
+        return Settings.model_validate(_yaml(file))
     except ValidationError as error:
         faults += [f"{file}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}." for fault in error.errors()]
     except ValueError as error:
         faults.append(f"{file}: {error}.")
-    else:
-        return LoaderFacts(loader.image, loader.allow_networks)
     return None
 
 

@@ -101,8 +101,17 @@ def judge_policies(
             results.append(Result(policy.name, "*", Outcome.DENY, (fault,)))
         elif is_about(policy.spec.match, subject):
             exempt = user is not None and _exempts(policy, user)
-            results += [_judge(rule, policy, subject, exceptions, now, exempt) for rule in policy.spec.rules]
+            results += [
+                _judge(rule, policy, subject, exceptions, now, exempt)
+                for rule in policy.spec.rules
+                if _says_something(rule, policy.spec.match, subject)
+            ]
     return PolicyVerdict(tuple(results))
+
+
+def _says_something(rule: Rule, match: Match, subject: Subject) -> bool:
+    """A pod bears neither the labels nor the annotations of what it was made from, which was judged by them."""
+    return subject.kind != "Pod" or "Pod" in match.kinds or rule.about[0] not in ("label", "expression")
 
 
 def _judge(

@@ -77,7 +77,7 @@ def _pinned(about: Pinned, subject: Subject, by: str) -> Iterator[Problem]:
 def _formats(about: Names, subject: Subject, by: str) -> Iterator[Problem]:
     if not subject.origins and not subject.formats:
         return
-    if not subject.formats:
+    if not subject.formats and subject.kind != "Pod":
         yield problem("FormatUntold", path_of(FORMAT), by=by)
     for use in subject.formats:
         if not _permits(about, use.name):

@@ -157,13 +157,15 @@ def subject_of(
     made: dict[str, Any] | None = maker(document, facts)
     if made is None:
         return None
+    namespace = str(metadata.get("namespace") or namespace)
+    made["mesh"] = _in_mesh(made["mesh"], namespace, facts)
     labels = _strings(metadata.get("labels"))
     # A name that the API server has yet to make up.
     name = str(metadata.get("name") or metadata.get("generateName") or "")
     workload = made.pop("workload", name)
     return Subject(
         kind=kind,  # type: ignore[arg-type]  # the table of makers knows no other
-        namespace=str(metadata.get("namespace") or namespace),
+        namespace=namespace,
         name=name,
         workload=workload,
         document=_plain(document),
@@ -172,6 +174,15 @@ def subject_of(
         namespace_labels=dict(namespace_labels or {}),
         **made,
     )
+
+
+def _in_mesh(said: Use, namespace: str, facts: PlatformFacts) -> Use:
+    """Where nothing is said on the pods it is their namespace that decides; without Istio nobody is in its mesh."""
+    if facts.istio is None:
+        return Use("none", said.path)
+    if said.name != "auto":
+        return said
+    return Use("istio" if facts.istio.injects(namespace) else "none", said.path)
 
 
 def _plain(document: JsonObject) -> JsonObject:
@@ -213,10 +224,7 @@ def _deployment(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | 
         made["visibility"] = Use("cluster-local", path_of(annotations.MODE))
         made["mesh"] = Use(_mesh(_object(document, "spec", "template", "metadata")), "spec.template.metadata")
     # What the pods say is what Istio does; the annotation only asked for it.
-    sidecar = made["mesh"].name
-    made["mesh"] = Use(
-        notes.get(annotations.MESH, sidecar) if sidecar == "auto" else sidecar, path_of(annotations.MESH)
-    )
+    made["mesh"] = Use(made["mesh"].name, path_of(annotations.MESH))
     made["auth"] = Use(notes.get(annotations.AUTH, "none"), path_of(annotations.AUTH))
     return made
 
@@ -353,7 +361,7 @@ def _pod(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | None:
     spec = _object(document, "spec")
     if not carries_loader(spec, facts):
         return None
-    made = _pod_parts(spec, "spec", facts)
+    made = _pod_parts(_without_sidecars(spec, facts), "spec", facts)
     made["formats"] = tuple(_formats({}, made["origins"]))
     labels = _strings(document["metadata"].get("labels"))
     owner = labels.get(DEPLOYMENT_LABEL) or labels.get("serving.knative.dev/service")
@@ -371,6 +379,15 @@ _MAKERS = {
 }
 
 
+def _without_sidecars(pod: JsonObject, facts: PlatformFacts) -> JsonObject:
+    """The pod without what the platform adds to it, which is told by the image: a name is anybody's."""
+
+    def own(key: str) -> list[Any]:
+        return [each if str(_at(each, "image")) not in facts.sidecar_images else None for each in _list(pod.get(key))]
+
+    return {**pod, "containers": own("containers"), "initContainers": own("initContainers")}
+
+
 def _formats(notes: Mapping[str, str], origins: Iterable[Origin]) -> Iterator[Use]:
     """What the annotation says and what the files' suffixes tell; a name that is told twice comes once."""
     found = {}
@@ -385,7 +402,7 @@ def _formats(notes: Mapping[str, str], origins: Iterable[Origin]) -> Iterator[Us
 
 def _runtime(pod: JsonObject, facts: PlatformFacts) -> str:
     """The runtime whose image serves, or ``custom``."""
-    used = {container.get("image") for container, _, side in _containers(pod, "") if side}
+    used = {str(container.get("image")) for container, _, side in _containers(pod, "") if side}
     return next((r.name for r in facts.runtimes if r.container.get("image") in used), annotations.CUSTOM)
 
 

@@ -1,0 +1,383 @@
+"""The validating webhook: what is judged, who goes past, and the attacks that have to be survived."""
+
+import base64
+import json
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kubectl_serve.manifests import default_facts
+from serve_core.facts import PlatformFacts
+from serve_core.json import JsonObject
+from serve_core.names import SERVER_USERNAME
+from serve_core.policy.documents import PolicyException, read_exception, read_policy, stored_policy
+from serve_core.verdict import judge
+from serve_webhook import review, validation
+from serve_webhook.validation import KNATIVE_USERNAME
+
+NOW = datetime(2026, 11, 18, tzinfo=UTC)
+STORES = """
+rules:
+  - {name: places, sources: {allow: ['s3://models']}}
+  - {name: images, images: {allow: [dev.local/kubectl-serve, example.com]}}
+  - {name: memory, resources: {perReplica: {memory: 2Gi}}}
+  - {name: scale, scale: {most: 5}}
+"""
+
+
+def document(kind: str, spec: str, name: str = "stores", **metadata: str) -> JsonObject:
+    head = {"apiVersion": "kubectl-serve.dev/v1alpha1", "kind": kind, "metadata": {"name": name, **metadata}}
+    return head | {"spec": yaml.safe_load(spec)}
+
+
+def facts_with(*specs: str) -> PlatformFacts:
+    base = default_facts()
+    made = tuple(read_policy(document("ServingPolicy", spec, f"p{i}")) for i, spec in enumerate(specs))
+    return PlatformFacts(
+        base.loader, base.runtimes, policies=made, sidecar_images=frozenset({"example.org/queue@sha256:1"})
+    )
+
+
+FACTS = facts_with(STORES)
+
+
+def deployment(uri: str = "s3://models/iris/model.joblib", **notes: str) -> JsonObject:
+    annotations = {"kubectl-serve.dev/model": uri, "kubectl-serve.dev/scale": "0..3"}
+    annotations |= {f"kubectl-serve.dev/{key}": value for key, value in notes.items()}
+    metadata = {"name": "iris", "namespace": "ml", "annotations": annotations}
+    made = judge({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}, FACTS).deployment
+    assert made is not None
+    return made
+
+
+def pod(uri: str, **more: Any) -> JsonObject:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "p", "namespace": "ml"},
+        "spec": {
+            "initContainers": [{"name": "model-loader", "image": "example.com/l:1", "args": ["--", uri], **MEMORY}],
+            "containers": [{"name": "server", "image": "example.com/s:1", **MEMORY}],
+            **more,
+        },
+    }
+
+
+MEMORY = {"resources": {"limits": {"memory": "1Gi"}}}
+
+
+def knative(kind: str = "Service", uri: str = "s3://elsewhere/a") -> JsonObject:
+    spec = pod(uri)["spec"]
+    return {
+        "apiVersion": "serving.knative.dev/v1",
+        "kind": kind,
+        "metadata": {"name": "s", "namespace": "ml", "annotations": {"autoscaling.knative.dev/max-scale": "1"}},
+        "spec": spec
+        if kind == "Revision"
+        else {"template": {"metadata": {"annotations": {"autoscaling.knative.dev/max-scale": "1"}}, "spec": spec}},
+    }
+
+
+def request(new: JsonObject | None, old: JsonObject | None = None, **more: Any) -> bytes:
+    metadata = (new or old or {}).get("metadata", {})
+    body = {
+        "uid": "u",
+        "operation": "UPDATE" if old else "CREATE",
+        "namespace": metadata.get("namespace", ""),
+        "name": metadata.get("name", ""),
+        "userInfo": {"username": "alice", "groups": ["system:authenticated"]},
+        "object": new,
+        "oldObject": old,
+    } | more
+    return json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": body}).encode()
+
+
+def ask(
+    body: bytes,
+    facts: PlatformFacts = FACTS,
+    exceptions: tuple[PolicyException, ...] = (),
+    known: JsonObject | None = None,
+    now: datetime = NOW,
+) -> JsonObject:
+    answer, _ = review.review(body, lambda asked: validation.validate(asked, facts, exceptions, now, lambda *_: known))
+    response: JsonObject = json.loads(answer)["response"]
+    return response
+
+
+def refused(response: JsonObject) -> str:
+    assert not response["allowed"]
+    message: str = response["status"]["message"]
+    return message
+
+
+def test_what_keeps_the_policies_is_let_through() -> None:
+    assert ask(request(deployment()))["allowed"]
+
+
+def test_a_refusal_names_the_policy_the_rule_the_place_and_the_way_out() -> None:
+    assert refused(ask(request(deployment("s3://elsewhere/model.joblib")))) == (
+        "SourceNotAllowed: metadata.annotations[kubectl-serve.dev/model]: p0/places does not allow models from "
+        "s3://elsewhere/model.joblib. Allowed: s3://models."
+    )
+
+
+@pytest.mark.parametrize("kind", ["Service", "Configuration", "Revision"])
+def test_no_way_round_by_knatives_objects(kind: str) -> None:
+    assert "SourceNotAllowed" in refused(ask(request(knative(kind))))
+
+
+def test_no_way_round_by_a_pod_or_what_makes_pods() -> None:
+    by_controller = {"username": "system:serviceaccount:kube-system:replicaset-controller", "groups": []}
+    assert "SourceNotAllowed" in refused(ask(request(pod("s3://elsewhere/a"), userInfo=by_controller)))
+
+
+def test_no_way_round_by_kserve() -> None:
+    manifest = {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": "k", "namespace": "ml"},
+        "spec": {"predictor": {"maxReplicas": 1, "model": {"storageUri": "s3://elsewhere/a"}}},
+    }
+    assert "SourceNotAllowed" in refused(ask(request(manifest)))
+
+
+def test_an_ephemeral_container_is_judged_as_it_is_added() -> None:
+    added = pod("s3://models/a", ephemeralContainers=[{"name": "debug", "image": "docker.io/busybox", **MEMORY}])
+    asked = request(added, pod("s3://models/a"), subResource="ephemeralcontainers")
+    assert "spec.ephemeralContainers[0].image" in refused(ask(asked))
+
+
+def test_a_pod_is_judged_as_it_is_resized() -> None:
+    larger = pod("s3://models/a")
+    larger["spec"]["containers"][0] = larger["spec"]["containers"][0] | {"resources": {"limits": {"memory": "3Gi"}}}
+    assert "ResourceExceeded" in refused(ask(request(larger, pod("s3://models/a"), subResource="resize")))
+
+
+def test_a_scale_is_judged_as_the_deployment_that_it_makes() -> None:
+    scaled = {"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "iris"}, "spec": {"replicas": 6}}
+    running = {"metadata": {"name": "iris", "namespace": "ml"}, "apiVersion": "apps/v1", "kind": "Deployment"}
+    running["metadata"]["annotations"] = {  # type: ignore[index]
+        "kubectl-serve.dev/model": "s3://models/a.joblib",
+        "kubectl-serve.dev/mode": "deployment",
+    }
+    completed = judge(running, FACTS).deployment
+    asked = request(scaled, scaled | {"spec": {"replicas": 1}}, namespace="ml", name="iris", subResource="scale")
+    assert "ScaleNotAllowed" in refused(ask(asked, known=completed))
+    assert ask(asked, known=None)["allowed"]
+
+
+def test_who_made_it_is_told_by_the_user_never_by_an_owner_or_a_label() -> None:
+    forged = knative()
+    forged["metadata"] |= {
+        "labels": {"kubectl-serve.dev/deployment": "iris", "app.kubernetes.io/managed-by": "kubectl-serve"},
+        "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "iris", "controller": True}],
+    }
+    assert not ask(request(forged))["allowed"]
+    assert ask(request(forged, userInfo={"username": SERVER_USERNAME}))["allowed"]
+
+
+def test_knatives_controller_makes_revisions_but_nothing_else() -> None:
+    controller = {"username": KNATIVE_USERNAME}
+    assert ask(request(knative("Revision"), userInfo=controller))["allowed"]
+    assert not ask(request(knative("Service"), userInfo=controller))["allowed"]
+    assert not ask(request(pod("s3://elsewhere/a"), userInfo=controller))["allowed"]
+
+
+def test_a_label_that_is_taken_off_in_the_same_step_still_counts() -> None:
+    facts = facts_with("match: {objectSelector: {matchLabels: {risk: high}}}\n" + STORES)
+    before = deployment()
+    before["metadata"]["labels"]["risk"] = "high"
+    assert not ask(request(deployment("s3://elsewhere/a.joblib"), before), facts)["allowed"]
+
+
+def test_a_finalizer_can_go_whatever_the_policies_say_by_now() -> None:
+    before = deployment("s3://elsewhere/a.joblib")
+    before["metadata"] |= {"finalizers": ["example.com/x"], "deletionTimestamp": "2026-11-18T00:00:00Z"}
+    after = json.loads(json.dumps(before))
+    del after["metadata"]["finalizers"]
+    assert ask(request(after, before))["allowed"]
+
+
+def test_what_is_being_deleted_is_no_hiding_place() -> None:
+    before = deployment()
+    before["metadata"] |= {"finalizers": ["example.com/x"], "deletionTimestamp": "2026-11-18T00:00:00Z"}
+    after = deployment("s3://elsewhere/a.joblib")
+    after["metadata"] |= before["metadata"] | {"annotations": after["metadata"]["annotations"]}
+    assert not ask(request(after, before))["allowed"]
+
+
+def test_nothing_in_last_applied_or_look_alike_keys_counts() -> None:
+    disguised = deployment("s3://elsewhere/a.joblib")
+    disguised["metadata"]["annotations"] |= {
+        "kubectl.kubernetes.io/last-applied-configuration": json.dumps(deployment()),
+        "kubectl-serve.dev/mоdel": "s3://models/a.joblib",
+        "KUBECTL-SERVE.dev/model": "s3://models/a.joblib",
+    }
+    assert not ask(request(disguised))["allowed"]
+
+
+def test_an_exception_counts_until_it_ends_and_is_told() -> None:
+    exception = read_exception(
+        document(
+            "PolicyException",
+            "{policy: p0, rules: [places], match: {namespace: ml, name: iris}, expires: '2026-11-18T00:00:01Z',"
+            " reason: we move, ticket: OPS-1}",
+            namespace="kubectl-serve",
+        )
+    )
+    asked = request(deployment("s3://elsewhere/a.joblib"))
+    during = ask(asked, exceptions=(exception,))
+    assert during["allowed"]
+    assert "p0/places does not count until 2026-11-18T00:00:01Z" in during["warnings"][0]
+    after = datetime(2026, 11, 18, 0, 0, 1, tzinfo=UTC)
+    assert not ask(asked, exceptions=(exception,), now=after)["allowed"]
+
+
+@pytest.mark.parametrize("namespace", ["ml", "default", ""])
+def test_an_exception_of_ones_own_is_refused(namespace: str) -> None:
+    spec = (
+        "{policy: p0, rules: [places], match: {namespace: ml}, expires: '2030-01-01T00:00:00Z', reason: r, ticket: t}"
+    )
+    own = document("PolicyException", spec, namespace=namespace)
+    assert "ExceptionElsewhere" in refused(ask(request(own)))
+
+
+def test_a_policy_that_cannot_be_read_is_never_stored() -> None:
+    broken = document("ServingPolicy", "rules: [{name: a, expression: {cel: 'object.', message: x}}]")
+    assert refused(ask(request(broken))).startswith("InvalidPolicy: spec.rules.0.expression.cel: ")
+
+
+def test_a_policy_that_is_stored_and_cannot_be_read_refuses_everything() -> None:
+    broken = stored_policy(document("ServingPolicy", "rules: [{name: a}]", "old"))
+    base = default_facts()
+    facts = PlatformFacts(base.loader, base.runtimes, policies=(broken,))
+    assert "PolicyUnreadable" in refused(ask(request(deployment()), facts))
+
+
+def test_a_secret_in_a_uri_is_never_repeated() -> None:
+    manifest = pod("https://user:hunter2@elsewhere.example/a?X-Amz-Signature=hunter2")
+    assert "hunter2" not in refused(ask(request(manifest)))
+
+
+def test_the_platforms_own_sidecars_are_told_by_their_image_not_by_their_name() -> None:
+    manifest = pod("s3://models/a")
+    manifest["spec"]["containers"].append({"name": "queue-proxy", "image": "example.org/queue@sha256:1"})
+    assert ask(request(manifest))["allowed"]
+    manifest["spec"]["containers"][-1]["image"] = "evil.example/queue:1"
+    assert not ask(request(manifest))["allowed"]
+
+
+@pytest.mark.parametrize("operation", ["DELETE", "CONNECT"])
+def test_going_is_always_free(operation: str) -> None:
+    assert ask(request(None, deployment("s3://elsewhere/a.joblib"), operation=operation))["allowed"]
+
+
+def test_an_object_of_three_megabytes_is_judged_in_time() -> None:
+    big = pod("s3://elsewhere/a")
+    big["spec"]["containers"][0]["env"] = [{"name": f"N{i}", "value": "v" * 90} for i in range(25_000)]
+    started = datetime.now(UTC)
+    assert "SourceNotAllowed" in refused(ask(request(big, big | {"spec": {}})))
+    assert (datetime.now(UTC) - started).total_seconds() < 2
+
+
+def seeds() -> list[bytes]:
+    other = pod("s3://models/a")
+    return [
+        request(deployment()),
+        request(deployment("s3://elsewhere/a.joblib"), deployment()),
+        request(knative(), knative("Service", "s3://models/b")),
+        request(other, pod("s3://models/b")),
+        request(document("ServingPolicy", STORES)),
+    ]
+
+
+VALUES = [b"null", b"NaN", b"1e999", b"{}", b'"\\ud800"', b"9" * 5000]
+HOSTILE: list[Callable[[bytes, random.Random], bytes]] = [
+    lambda body, rng: body[: rng.randrange(len(body))],
+    lambda body, rng: bytes(byte ^ (rng.random() < 0.01) for byte in body),
+    lambda body, rng: body.replace(b'"spec"', b'"spec": 1, "spec"', 1),
+    lambda body, rng: body.replace(b'"metadata": {', b'"metadata": [{', 1),
+    lambda body, rng: body.replace(
+        b'"ml"', rng.choice([b"null", b"NaN", b"1e999", b"{}", b'"\\ud800"', b"9" * 5000]), 1
+    ),
+    lambda body, rng: body.replace(b'"s"', b"[" * rng.randrange(2000) + b"]" * 10, 1),
+    lambda body, rng: body.replace(b"s3://", rng.choice([b"\\u0000", b"\\u202e", b"$(A)", b"-", b"../"]), 1),
+    lambda body, rng: rng.randbytes(rng.randrange(200)),
+]
+
+
+@pytest.mark.parametrize("count", [1000, pytest.param(15_000, marks=pytest.mark.slow)])
+def test_hostile_reviews_get_a_denial_or_are_the_callers_fault(count: int) -> None:
+    """Whatever comes: a well-formed answer, or MalformedError, which is HTTP 400. Never an internal error."""
+    rng, bodies = random.Random(7), seeds()
+    answered = malformed = 0
+    for _ in range(count):
+        body = rng.choice(HOSTILE)(rng.choice(bodies), rng)
+        try:
+            response = ask(body)
+        except review.MalformedError:
+            malformed += 1
+            continue
+        answered += 1
+        assert set(response) <= {"uid", "allowed", "status", "warnings"}
+        assert response.get("status", {}).get("code") != 500
+    assert answered > count // 40
+    assert malformed > count // 4
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=6) | st.sampled_from(("s3://a/b", 0.5))
+ANYTHING = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+)
+
+
+def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    return (
+        [path, *(place for key, value in inner for place in places(value, (*path, key)))]
+        if path
+        else [place for key, value in inner for place in places(value, (key,))]
+    )
+
+
+OBJECTS = [deployment(), knative(), knative("Revision"), pod("s3://models/a"), document("ServingPolicy", STORES)]
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from(OBJECTS), st.data())
+def test_any_value_in_any_place_is_answered(manifest: JsonObject, data: st.DataObject) -> None:
+    changed = json.loads(json.dumps(manifest))
+    *steps, last = data.draw(st.sampled_from(places(changed)))
+    node = changed
+    for step in steps:
+        node = node[step]
+    node[last] = data.draw(ANYTHING)
+    try:
+        response = ask(request(changed))
+    except review.MalformedError:
+        return
+    assert response.get("status", {}).get("code") != 500
+
+
+def test_the_patch_of_the_mutator_passes_the_validator() -> None:
+    facts = facts_with("defaults: {scale: 0..2, visibility: cluster-local}\n" + STORES)
+    raw = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": "iris",
+            "namespace": "ml",
+            "annotations": {"kubectl-serve.dev/model": "s3://models/a.joblib"},
+        },
+    }
+    answer, _ = review.review(request(raw), lambda asked: review.mutate(asked, facts))
+    patch = json.loads(base64.b64decode(json.loads(answer)["response"]["patch"]))
+    assert {"op": "add", "path": "/metadata/annotations/kubectl-serve.dev~1scale", "value": "0..2"} in patch
+    assert ask(request(judge(raw, facts).deployment), facts)["allowed"]

@@ -1,0 +1,85 @@
+"""The policies and exceptions of the cluster, read as they change."""
+
+import logging
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from typing import Any, NoReturn
+
+from serve_core.json import JsonObject
+from serve_core.names import NAMESPACE
+from serve_core.policy.documents import PolicyError, PolicyException, ServingPolicy, read_exception, stored_policy
+from serve_webhook.api import POLICIES, POLICY_EXCEPTIONS
+from serve_webhook.informers import Informer
+
+logger = logging.getLogger(__name__)
+
+
+class Policies:
+    """Keeps :attr:`policies` and :attr:`exceptions`; ``changed`` is called when they are others."""
+
+    def __init__(self, informer: Callable[..., Informer], changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._informers = (informer(POLICIES), informer(POLICY_EXCEPTIONS, namespace=NAMESPACE))
+        self._policies: dict[str, ServingPolicy] = {}
+        self._exceptions: dict[str, PolicyException] = {}
+        policies, exceptions = self._informers
+        policies.subscribe(self._policy_changed)
+        exceptions.subscribe(self._exception_changed)
+
+    @property
+    def policies(self) -> tuple[ServingPolicy, ...]:
+        return tuple(self._policies.values())
+
+    @property
+    def exceptions(self) -> tuple[PolicyException, ...]:
+        return tuple(self._exceptions.values())
+
+    @property
+    def synced(self) -> bool:
+        return all(informer.synced.is_set() for informer in self._informers)
+
+    async def wait(self) -> None:
+        """Until everything has been seen once."""
+        for informer in self._informers:
+            await informer.synced.wait()
+
+    def parts(self) -> list[Coroutine[Any, Any, NoReturn]]:
+        """What has to run."""
+        return [informer.run() for informer in self._informers]
+
+    def _policy_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
+        if new is not None:
+            policy = stored_policy(new)
+            self._policies[new["metadata"]["name"]] = policy
+            if policy.fault:
+                logger.error("Policy %s cannot be read and refuses everything: %s.", policy.name, policy.fault)
+        elif old is not None:
+            self._policies.pop(old["metadata"]["name"], None)
+        self._changed()
+
+    def _exception_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
+        name = ((new or old) or {})["metadata"]["name"]
+        self._exceptions.pop(name, None)
+        if new is not None:
+            try:
+                self._exceptions[name] = read_exception(new)
+            except PolicyError as error:
+                logger.error("Exception %s cannot be read and does not count: %s", name, error)
+        self._changed()
+
+
+class NamespaceLabels(Mapping[str, Mapping[str, str]]):
+    """Labels by namespace, as an informer of namespaces has them."""
+
+    def __init__(self, namespaces: Informer) -> None:
+        self._namespaces = namespaces
+
+    def __getitem__(self, name: str) -> Mapping[str, str]:
+        if (found := self._namespaces.get("", name)) is None:
+            raise KeyError(name)
+        return found["metadata"].get("labels") or {}
+
+    def __iter__(self) -> Iterator[str]:
+        return (namespace["metadata"]["name"] for namespace in self._namespaces)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._namespaces)

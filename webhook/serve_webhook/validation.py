@@ -1,0 +1,96 @@
+"""The validating half of admission: policies judge the final state of whatever serves a model. Pure.
+
+Who goes past is told by the user that the API server names, never by what an object says of itself.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from serve_core.facts import PlatformFacts
+from serve_core.json import JsonObject
+from serve_core.names import SERVER_USERNAME
+from serve_core.policy.documents import PolicyError, PolicyException, read_exception, read_policy
+from serve_core.policy.evaluate import User, judge_policies
+from serve_core.policy.subjects import subject_of
+from serve_webhook.review import Answer, Request, shortened
+
+KNATIVE_USERNAME = "system:serviceaccount:knative-serving:controller"
+KSERVE_USERNAME = "system:serviceaccount:kserve:kserve-controller-manager"
+
+_MADE_BY = {
+    "Deployment": (SERVER_USERNAME,),
+    "Service": (SERVER_USERNAME, KSERVE_USERNAME),
+    "Configuration": (KNATIVE_USERNAME,),
+    "Revision": (KNATIVE_USERNAME,),
+}
+"""Who makes objects of a kind out of others that were judged themselves."""
+
+_BOOKKEEPING = frozenset({"managedFields", "resourceVersion", "generation", "finalizers", "ownerReferences", "uid"})
+"""Of an object's metadata: nothing that a policy can be about."""
+
+
+def validate(
+    request: Request,
+    facts: PlatformFacts,
+    exceptions: Sequence[PolicyException],
+    now: datetime,
+    deployment: Callable[[str, str], JsonObject | None],
+) -> Answer:
+    """Judge what is about to be stored. ``deployment`` finds a served one by namespace and name."""
+    if request.new is None or request.operation not in ("CREATE", "UPDATE"):
+        return Answer()
+    kind = str(request.new.get("kind"))
+    if kind in ("ServingPolicy", "PolicyException"):
+        return _document(request.new, kind)
+    final = _scaled(request, deployment) if kind == "Scale" else request.new
+    if final is None or request.user.username in _MADE_BY.get(kind, ()):
+        return Answer()
+    if request.old is not None and _essence(request.new) == _essence(request.old):
+        return Answer()
+    subject = subject_of(
+        final,
+        facts,
+        namespace=request.namespace,
+        namespace_labels=facts.namespace_labels.get(request.namespace, {}),
+        former=request.old,
+    )
+    if subject is None:
+        return Answer()
+    user = User(request.user.username, request.user.groups)
+    verdict = judge_policies(subject, facts.policies, exceptions, now, user)
+    return Answer(
+        problems=tuple(map(str, verdict.problems)),
+        warnings=tuple(shortened(str(warning)) for warning in verdict.warnings),
+        code=403,
+        reason="Forbidden",
+    )
+
+
+def _document(document: JsonObject, kind: str) -> Answer:
+    """A policy or an exception that cannot be read is never stored."""
+    try:
+        if kind == "ServingPolicy":
+            read_policy(document)
+        else:
+            read_exception(document)
+    except PolicyError as error:
+        return Answer(problems=tuple(map(str, error.problems)))
+    return Answer()
+
+
+def _scaled(request: Request, deployment: Callable[[str, str], JsonObject | None]) -> JsonObject | None:
+    """The Deployment with the replicas that a Scale asks for."""
+    found = deployment(request.namespace, request.name)
+    wanted = (request.new or {}).get("spec")
+    if found is None or not isinstance(wanted, dict):
+        return None
+    return {**found, "spec": {**(found.get("spec") or {}), "replicas": wanted.get("replicas", 0)}}
+
+
+def _essence(document: JsonObject) -> JsonObject:
+    """The object without its status and the API server's notes: finalizers may go, whatever the policies say by now."""
+    metadata = document.get("metadata")
+    kept = {k: v for k, v in metadata.items() if k not in _BOOKKEEPING} if isinstance(metadata, dict) else metadata
+    if isinstance(kept, dict):
+        kept = {key: value for key, value in kept.items() if not key.startswith("deletion")}
+    return {key: value for key, value in document.items() if key != "status"} | {"metadata": kept}
