@@ -25,7 +25,7 @@ _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _MOST_FILES = 100_000
 _RATIO = 100
 """Most bytes out of one byte in; weights hardly shrink at all."""
-_FREE = 64 << 20
+_FREE = 16 << 20
 """Bytes that may come out whatever the ratio: a short text shrinks well."""
 _BUFFER = 1 << 20
 _BROKEN = (

@@ -155,10 +155,13 @@ class Engine:
         threads: list[threading.Thread] = []
         try:
             self._watch(threads)
-        finally:
+        except BaseException:
             self._over.set()
-        for thread in threads:
-            thread.join()
+            self._transport.abort()
+            raise
+        finally:
+            for thread in threads:
+                thread.join()
 
     def _prepare(self) -> None:
         """Make folders and files, and look once more at the files that an earlier start completed."""
@@ -273,8 +276,7 @@ class Engine:
                     state.hash(buffer[:count])
                 task.position += count
                 self._received[task.slot] += count
-                if self._over.is_set():
-                    raise LoadError(Code.INTERRUPTED, "the load has ended")
+                self._check_going_on()
         except (OSError, ProtocolError) as error:
             raise self._transport.broken(state.file.url, error) from None
         finally:
@@ -282,11 +284,17 @@ class Engine:
         if task.position < end:
             raise LoadError(Code.CHANGED, f"{state.file.path} is shorter than the store says")
 
+    def _check_going_on(self) -> None:
+        if self._over.is_set():
+            raise LoadError(Code.INTERRUPTED, "the load has ended")
+
     def _persist(self, attempt: Callable[[], None], progress: Callable[[], int], file: File) -> None:
         def named() -> None:
             try:
+                self._check_going_on()
                 attempt()
             except LoadError as failure:
+                self._check_going_on()
                 failure.file = failure.file or file.path
                 if failure.status in (429, 503):
                     self._limit = max(1, self._limit // 2)

@@ -4,6 +4,7 @@ Not `http.client`: its header parsing (the e-mail package) alone took half of th
 Source of the rules: RFC 9112.
 """
 
+import contextlib
 import socket
 from collections.abc import Mapping
 
@@ -44,6 +45,12 @@ class Connection:
     def close(self) -> None:
         """Close the connection."""
         self._sock.close()
+
+    def abort(self) -> None:
+        """End the connection from another thread: who waits on it is woken."""
+        with contextlib.suppress(OSError):
+            # Not the method of a TLS socket, which is no more fit for use by its own thread then.
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
     def readinto(self, view: memoryview) -> int:
         """Fill `view` with what is there, at least one byte, and return the count; 0 at the connection's end."""

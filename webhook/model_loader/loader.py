@@ -90,21 +90,19 @@ def _complete(volume: Volume, order: str, options: Options) -> Loaded | None:
 
 def _load(options: Options, report: Report, volume: Volume, order: str) -> Loaded:
     secret = Secret(options.credentials, options.environment)
-    transport = Transport(options.network, certificates=_certificates(secret))
-    context = Context(transport, secret)
     planned_again = False
-    try:
-        while True:
-            plan = _plan(options, context, report)
-            try:
-                return _read(options, report, volume, order, transport, plan)
-            except LoadError as failure:
-                if failure.code is not Code.CHANGED or planned_again:
-                    raise
-                planned_again = True
-                report.retry(failure, 1, 0.0)
-    finally:
-        transport.close()
+    while True:
+        transport = Transport(options.network, certificates=_certificates(secret))
+        try:
+            plan = _plan(options, Context(transport, secret), report)
+            return _read(options, report, volume, order, transport, plan)
+        except LoadError as failure:
+            if failure.code is not Code.CHANGED or planned_again:
+                raise
+            planned_again = True
+            report.retry(failure, 1, 0.0)
+        finally:
+            transport.close()
 
 
 def _certificates(secret: Secret) -> str:

@@ -146,7 +146,9 @@ class Transport:
         self._certificates = certificates
         self._local = threading.local()
         self._tls: ssl.SSLContext | None = None
-        self._tls_lock = threading.Lock()
+        self._lock = threading.Lock()
+        self._in_use: set[Connection] = set()
+        self._aborted = False
 
     def get(self, url: str, headers: Mapping[str, str] | None = None, by: Authorizer = ANONYMOUS) -> Answer:
         """Send a GET; see `send`."""
@@ -222,8 +224,20 @@ class Transport:
     def close(self) -> None:
         """Close this thread's connections."""
         for connection, _ in self._connections().values():
-            connection.close()
+            self._drop(connection)
         self._connections().clear()
+
+    def abort(self) -> None:
+        """End every request, in whatever thread, and all that follow."""
+        with self._lock:
+            self._aborted = True
+            for connection in self._in_use:
+                connection.abort()
+
+    def _drop(self, connection: Connection) -> None:
+        with self._lock:
+            self._in_use.discard(connection)
+        connection.close()
 
     def _connections(self) -> dict[_Origin, tuple[Connection, Response]]:
         """Return this thread's connections, each with the last answer on it."""
@@ -237,7 +251,7 @@ class Transport:
         connections = self._connections()
         connection, last = connections.pop(origin, (None, None))
         if connection is not None and last is not None and (last.left or not last.reusable):
-            connection.close()
+            self._drop(connection)
             connection = None
         kept = connection is not None
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -253,7 +267,7 @@ class Transport:
             ) from None
         except (OSError, ProtocolError) as error:
             if connection is not None:
-                connection.close()
+                self._drop(connection)
             # A kept connection may have been closed by the server meanwhile, which says nothing about the server.
             if kept and not isinstance(error, TimeoutError):
                 return self._exchange(method, parts, headers, body)
@@ -268,10 +282,15 @@ class Transport:
         if scheme == "https":
             sock = self._tls_context().wrap_socket(sock, server_hostname=host)
         name = f"[{host}]" if ":" in host else host
-        return Connection(sock, name if port == _PORTS[scheme] else f"{name}:{port}")
+        connection = Connection(sock, name if port == _PORTS[scheme] else f"{name}:{port}")
+        with self._lock:
+            self._in_use.add(connection)
+            if self._aborted:
+                connection.abort()
+        return connection
 
     def _tls_context(self) -> ssl.SSLContext:
-        with self._tls_lock:
+        with self._lock:
             if self._tls is None:
                 self._tls = ssl.create_default_context()
                 if self._certificates:

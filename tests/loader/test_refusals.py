@@ -1,0 +1,155 @@
+"""What the loader refuses: addresses, names, credentials in the open."""
+
+import ipaddress
+
+import pytest
+import trustme
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loader.harness import Loader, WebServer
+from model_loader.network import Network
+from model_loader.outcomes import LoadError
+from model_loader.paths import check_clashes, safe_path
+
+PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "::1",
+        "10.1.2.3",
+        "192.168.1.1",
+        "100.64.0.1",
+        "169.254.169.254",
+        "169.254.170.23",
+        "168.63.129.16",
+        "100.100.100.200",
+        "fd00:ec2::254",
+        "fe80::1",
+        "0.0.0.0",
+        "224.0.0.1",
+        "::ffff:127.0.0.1",
+        "64:ff9b::7f00:1",
+        "2002:7f00:1::",
+    ],
+)
+def test_an_address_that_is_not_public_is_refused(address: str) -> None:
+    assert not Network().allows(ipaddress.ip_address(address), plain=False)
+
+
+@pytest.mark.parametrize("address", ["10.1.2.3", "192.168.1.1", "fd12::1", "::ffff:10.1.2.3"])
+def test_an_operator_may_allow_private_networks_and_plain_http_in_them(address: str) -> None:
+    assert Network.of(PRIVATE).allows(ipaddress.ip_address(address), plain=True)
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "fd00:ec2::254", "168.63.129.16"])
+def test_metadata_is_only_opened_by_exactly_its_address(address: str) -> None:
+    wide = Network.of((*PRIVATE, "169.254.0.0/16", "168.0.0.0/8"))
+
+    assert not wide.allows(ipaddress.ip_address(address), plain=True)
+    assert Network.of([address]).allows(ipaddress.ip_address(address), plain=True)
+
+
+def test_plain_http_to_a_public_address_is_refused() -> None:
+    public = ipaddress.ip_address("1.1.1.1")
+
+    assert Network().allows(public, plain=False)
+    assert not Network.of(PRIVATE).allows(public, plain=True)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://127.0.0.1:1/model.bin",
+        "http://[::1]:1/model.bin",
+        "http://localhost:1/model.bin",
+        "http://0x7f.1:1/model.bin",
+        "http://2130706433:1/model.bin",
+        "https://169.254.169.254/model.bin",
+        "http://1.1.1.1/model.bin",
+        "https://user:password@127.0.0.1/model.bin",
+    ],
+)
+def test_a_uri_that_leads_there_is_refused_without_a_connection(load: Loader, uri: str) -> None:
+    run = load(uri, network=None)
+
+    assert (run.code, run.exit_code, run.of("retry")) == ("Refused", 14, [])
+    assert "password" not in run.output
+    assert run.message["hint"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "/etc/passwd",
+        "..",
+        "a/../b",
+        "./a",
+        "a//b",
+        "a/",
+        "a\\b",
+        "a\0b",
+        "a\nb",
+        "a\u202eb",
+        "\ud800",
+        "x" * 256,
+        "ü" * 128,
+    ],
+)
+def test_an_unsafe_name_is_refused(name: str) -> None:
+    with pytest.raises(LoadError) as caught:
+        safe_path(name)
+    assert caught.value.code == "Refused"
+
+
+@given(st.text())
+def test_a_name_that_is_accepted_stays_below_the_model(name: str) -> None:
+    try:
+        segments = safe_path(name).split("/")
+    except LoadError:
+        return
+    assert all(segment not in ("", ".", "..") and len(segment.encode()) <= 255 for segment in segments)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("Model", "model"), ("é", "e\u0301"), ("ß", "SS"), ("a", "a/b"), ("a/b", "A"), ("x", "x")],
+)
+def test_names_that_clash_somewhere_are_refused(names: tuple[str, str]) -> None:
+    for pair in (names, names[::-1]):
+        with pytest.raises(LoadError):
+            check_clashes(pair)
+
+
+def test_names_that_only_look_alike_are_fine() -> None:
+    check_clashes(["a/b", "a/c", "ab", "b/a", "a.b"])
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused_and_the_secrets_authority_is_believed(
+    load: Loader, web: WebServer
+) -> None:
+    authority = trustme.CA()
+    web.secure(authority.issue_cert("127.0.0.1"))
+    web.files["/model.bin"] = b"weights"
+
+    stranger = load(f"{web.url}/model.bin")
+    load.credentials(**{"ca.crt": authority.cert_pem.bytes().decode()})
+    known = load(f"{web.url}/model.bin")
+
+    assert (stranger.code, "not trusted" in str(stranger.message["message"])) == ("Refused", True)
+    assert known.files() == {"model.bin": b"weights"}
+
+
+def test_https_never_becomes_http(load: Loader, web: WebServer) -> None:
+    from loader.harness import Reply
+
+    authority = trustme.CA()
+    web.secure(authority.issue_cert("127.0.0.1"))
+    web.fault = lambda request, number: Reply(302, {"Location": "http://127.0.0.1:1/model.bin"})
+    load.credentials(**{"ca.crt": authority.cert_pem.bytes().decode()})
+
+    assert load(f"{web.url}/model.bin").code == "Refused"
