@@ -95,7 +95,7 @@ def test_sigterm_ends_as_interrupted_and_the_next_start_goes_on(load: Loader, we
 
 def test_a_journal_of_another_boot_is_not_trusted(load: Loader, web: WebServer, half: Gate) -> None:
     half.holds = False
-    assert load(f"{web.url}/model.bin", options=("--patience=0",)).code == "ServerError"
+    assert load(f"{web.url}/model.bin", options=("--patience=1",)).code == "ServerError"
     half.opened.set()
     journal = load.volume / "state" / "journal"
     header, _, rest = journal.read_text().partition("\n")
@@ -109,7 +109,7 @@ def test_a_journal_of_another_boot_is_not_trusted(load: Loader, web: WebServer, 
 
 def test_what_an_earlier_start_read_of_another_version_is_not_used(load: Loader, web: WebServer, half: Gate) -> None:
     half.holds = False
-    assert load(f"{web.url}/model.bin", options=("--patience=0",)).code == "ServerError"
+    assert load(f"{web.url}/model.bin", options=("--patience=1",)).code == "ServerError"
     half.opened.set()
     web.files["/model.bin"] = os.urandom(SIZE)
 
