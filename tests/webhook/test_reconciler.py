@@ -8,12 +8,21 @@ from typing import Any
 
 import pytest
 
+from istio_installation import installation
 from serve_core import annotations
 from serve_core.facts import LoaderFacts, PlatformFacts
 from serve_core.names import CONDITION_READY
 from serve_core.verdict import judge, render_stored
 from serve_webhook import reconciler
-from serve_webhook.api import DEPLOYMENTS, KNATIVE_SERVICES, OWNED, PODS, RejectedError, UnavailableError
+from serve_webhook.api import (
+    AUTHORIZATION_POLICIES,
+    DEPLOYMENTS,
+    KNATIVE_SERVICES,
+    OWNED,
+    PODS,
+    RejectedError,
+    UnavailableError,
+)
 from serve_webhook.conditions import stored
 from serve_webhook.events import Recorder
 from serve_webhook.informers import Informer
@@ -22,6 +31,8 @@ from serve_webhook.reconciler import Reconciler
 from webhook_api import Clock, MemoryApi
 
 FACTS = PlatformFacts(LoaderFacts("loader:1"))
+IN_THE_MESH = {name: {"istio-injection": "enabled"} for name in ("default", "knative-serving")}
+MESH = PlatformFacts(LoaderFacts("loader:1"), istio=installation(namespaces=IN_THE_MESH))
 
 
 def served(**notes: str) -> Any:
@@ -35,13 +46,13 @@ def served(**notes: str) -> Any:
             "spec": {"containers": [{"name": "app", "image": "app:1"}]},
         },
     }
-    verdict = judge(written, FACTS)
+    verdict = judge(written, MESH if annotations.AUTH in notes else FACTS)
     assert verdict.deployment, verdict.problems
     return verdict.deployment
 
 
 @asynccontextmanager
-async def running(api: MemoryApi, clock: Clock) -> AsyncIterator[None]:
+async def running(api: MemoryApi, clock: Clock, facts: PlatformFacts = FACTS) -> AsyncIterator[None]:
     deployments = Informer(api, DEPLOYMENTS, selectors={"labelSelector": "kubectl-serve.dev/served=true"})
     ours = {"labelSelector": "kubectl-serve.dev/deployment"}
     owned = {resource: Informer(api, resource, selectors=ours, optional=True) for resource in OWNED}
@@ -51,7 +62,7 @@ async def running(api: MemoryApi, clock: Clock) -> AsyncIterator[None]:
         deployments=deployments,
         owned=owned,
         pods=pods,
-        facts=lambda: FACTS,
+        facts=lambda: facts,
         recorder=Recorder(api, "server-1", clock),
         metrics=Metrics(),
         now=clock,
@@ -139,6 +150,18 @@ async def test_a_knative_service_of_somebody_elses_is_left_alone(api: MemoryApi,
     async with running(api, clock):
         await until(lambda: ready(api) == "NameTaken")
     assert service(api) == theirs
+
+
+async def test_no_model_is_there_without_its_guards(api: MemoryApi, clock: Clock) -> None:
+    api.put(AUTHORIZATION_POLICIES, AUTHORIZATION_POLICIES.identity("default", "iris") | {"spec": {"theirs": True}})
+    api.put(DEPLOYMENTS, served(**{annotations.AUTH: "mtls"}))
+    async with running(api, clock, MESH):
+        await until(lambda: ready(api) == "NameTaken")
+        assert service(api) is None
+        api.remove(AUTHORIZATION_POLICIES, "default", "iris")
+        await until(lambda: service(api))
+    applied = [write for write in api.writes if write.startswith("apply") and "deployments" not in write]
+    assert [write.split()[1] for write in applied] == ["peerauthentications", "authorizationpolicies", "services"]
 
 
 @pytest.mark.parametrize(

@@ -176,6 +176,8 @@ class Reconciler:
                     change = planning.change(observed, wanted)
                 except NotFoundError:
                     pass
+            if change is None and observed.taken:
+                return observed  # what comes after it may rest on it, as a model does on its guards
             if change is None:
                 continue
             try:
