@@ -186,7 +186,12 @@ def _pod(spec: JsonObject, carrier: Carrier) -> JsonObject:
 
 
 def _container(
-    container: JsonObject, path: str, is_server: bool, among_others: bool, volumes: Mapping[str, JsonObject], carrier: Carrier
+    container: JsonObject,
+    path: str,
+    is_server: bool,
+    among_others: bool,
+    volumes: Mapping[str, JsonObject],
+    carrier: Carrier,
 ) -> JsonObject:
     knative.check_container(container, path, is_server=is_server, carrier=carrier)
     carried = carrier.carry(container, fields.CONTAINER if is_server else fields.SIDE_CONTAINER, path)
@@ -246,10 +251,15 @@ def _numbered(probe: Any, ports: list[JsonObject], path: str, carrier: Carrier) 
 
 
 def _eager(probe: Any) -> Any:
-    """Without Kubernetes' default timing Knative asks many times a second until the server is ready (its period 0)."""
-    if isinstance(probe, dict) and all(probe.get(key, value) == value for key, value in _PROBE_TIMING.items()):
+    """Without Kubernetes' default timing Knative asks many times a second until the server is ready (its period 0).
+
+    Any other timing is said in full: Knative takes a period that is left out for that period of 0.
+    """
+    if not isinstance(probe, dict):
+        return probe
+    if all(probe.get(key, value) == value for key, value in _PROBE_TIMING.items()):
         return {key: value for key, value in probe.items() if key not in _PROBE_TIMING}
-    return probe
+    return _PROBE_TIMING | probe
 
 
 def _read_only(container: JsonObject, volumes: Mapping[str, JsonObject]) -> JsonObject:
