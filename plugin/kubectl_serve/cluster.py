@@ -54,7 +54,7 @@ _ERRORS: dict[int, type[errors.ApiError]] = {
 async def connect(args: Namespace, streams: Streams) -> AsyncIterator[Api]:
     """The cluster that kubectl would talk to with the same flags. Raises ServeError if there is none."""
     configuration, namespace = await _configuration(args, streams.environment)
-    headers = [("User-Agent", f"kubectl-serve/{__version__}"), ("Accept", _JSON)]
+    headers = [("User-Agent", f"kubectl-serve/{__version__}")]
     if args.as_user:
         headers.append(("Impersonate-User", args.as_user))
     elif args.as_groups:
@@ -273,7 +273,9 @@ class _Cluster:
             ) as socket:
                 await _carry(socket, port, reader, writer)
         except aiohttp.WSServerHandshakeError as error:
-            raise _error(error.status, {"message": f"the API server refuses to forward to pod {pod}"}) from error
+            raise _error(
+                error.status, {"message": f"the API server refuses to forward to pod {pod} ({error.status})."}
+            ) from error
         except (aiohttp.ClientError, OSError) as error:
             raise errors.UnreachableError(f"the connection to pod {pod} broke: {_sentence(error)}.") from error
 
@@ -304,6 +306,8 @@ class _Cluster:
         seconds: float | None = None,
     ) -> aiohttp.ClientResponse:
         headers = await self._authorised(query)
+        # Not everywhere: the kubelet refuses to forward a port where only JSON is accepted.
+        headers["Accept"] = "application/json, */*"
         if content_type:
             headers["Content-Type"] = content_type
         host = self._host

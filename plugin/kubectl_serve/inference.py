@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from kubectl_serve.errors import ServeError
+from kubectl_serve.verbs import PROGRAM
 from serve_core.json import JsonObject
 
 PROTOCOLS = ("v1", "v2")
@@ -109,8 +110,8 @@ def fault(status: int, answer: str) -> str:
     return answer.strip()[:2000] or f"an empty answer with status {status}"
 
 
-def hint(status: int) -> str:
-    """What to do about a status, where something is known."""
+def hint(status: int, name: str) -> str:
+    """What to do about a status. ``name``: the model, with the flags that commands about it need."""
     if status == 404:
         return "Is it the right protocol? --protocol v1|v2 chooses it, --path names another path."
     if status in (400, 415, 422):
@@ -118,5 +119,5 @@ def hint(status: int) -> str:
     if status in (401, 403):
         return "Something before the model asks for credentials."
     if status in (502, 503, 504):
-        return "The model could not be started or did not answer in time: `kubectl serve describe` shows why."
-    return "`kubectl serve logs` shows what the model server says."
+        return f"The model could not be started or did not answer in time: `{PROGRAM} describe {name}` shows why."
+    return f"`{PROGRAM} logs {name}` shows what the model server says."

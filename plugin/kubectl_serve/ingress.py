@@ -51,7 +51,8 @@ async def way_to(
         yield Way(host, port, f"{host} resolves")
         return
     tell(f"{host} is inside the cluster only" if is_local else f"{host} does not resolve")
-    service = await _ingress_service(cluster, namespace, name, private=is_local)
+    own = await _own_service(cluster, host) if is_local else None
+    service = own or await _ingress_service(cluster, namespace, name, private=is_local)
     for way in [] if is_local else await _addresses(cluster, service, port):
         if await _connects(way):
             yield way
@@ -62,11 +63,11 @@ async def way_to(
 
 
 def _overridden(text: str, port: int) -> Way:
-    parts = urlsplit(text if "://" in text else f"//{text}")
     try:
+        parts = urlsplit(text if "://" in text else f"//{text}")
         host, own_port = parts.hostname, parts.port
     except ValueError:
-        host = own_port = None
+        host = None
     if not host:
         raise ServeError(f"{text} is not the address of an ingress.", "Write it as http://10.0.0.1:8080 or 10.0.0.1.")
     return Way(host, own_port or (443 if parts.scheme == "https" else port), f"ingress {text}, as told")
@@ -89,6 +90,16 @@ async def _connects(way: Way) -> bool:
         return False
     writer.close()
     return True
+
+
+async def _own_service(cluster: Api, host: str) -> JsonObject | None:
+    """The Service that a name inside the cluster stands for, if pods are behind it: Knative's has none."""
+    service, service_namespace = host.split(".")[:2]
+    try:
+        found = await cluster.get(SERVICES, service_namespace, service)
+    except (errors.ForbiddenError, errors.NotFoundError):
+        return None
+    return found if found["spec"].get("selector") else None
 
 
 async def _ingress_service(cluster: Api, namespace: str, name: str, *, private: bool) -> JsonObject:
@@ -153,7 +164,8 @@ async def _forwarded(cluster: Api, service: JsonObject, port: int) -> AsyncItera
     own_port = server.sockets[0].getsockname()[1]
     try:
         yield Way("127.0.0.1", own_port, f"forwarded through the API server to pod {namespace}/{view.name_of(pod)}")
-    except OSError as error:
+    except ServeError as error:
+        # The request only sees that its connection ended; the forwarding knows why.
         raise failures[0] if failures else error from None
     finally:
         server.close()

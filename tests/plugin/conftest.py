@@ -44,7 +44,7 @@ def run() -> Run:
         kind = _Terminal if terminal else io.StringIO
         out, err = kind(), kind()
         now = cluster.now if cluster is not None else lambda: NOW
-        streams = Streams(io.StringIO(stdin), out, err, environment or {}, now, width)
+        streams = Streams(kind(stdin), out, err, environment or {}, now, width)
 
         def connect(_args: object, _streams: Streams) -> AbstractAsyncContextManager[FakeCluster]:
             assert cluster is not None, "this command must not ask the cluster"

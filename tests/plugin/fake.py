@@ -44,6 +44,8 @@ class FakeCluster:
     wrote: list[tuple[str, str, JsonObject]] = field(default_factory=list)
     """Verb, resource and object of every write."""
     elapsed: float = 0.0
+    keeps_status: bool = False
+    """Whether applying leaves the status and the generation, as the API server does."""
 
     def __post_init__(self) -> None:
         self._moved = asyncio.Condition()
@@ -63,6 +65,9 @@ class FakeCluster:
         return [
             each for each in self.objects if (each["apiVersion"], each["kind"]) == (resource.api_version, resource.kind)
         ]
+
+    async def version(self) -> JsonObject:
+        return {"gitVersion": "v1.35.4"}
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> JsonObject:
         for each in self._of(resource):
@@ -126,6 +131,9 @@ class FakeCluster:
         same = before is not None and _without_version(before) == manifest
         after = copy.deepcopy(manifest)
         version = before["metadata"]["resourceVersion"] if before and same else f"{len(self.wrote)}"
+        if before and self.keeps_status and "status" in before:
+            after["status"] = before["status"]
+            after["metadata"]["generation"] = before["metadata"]["generation"]
         after["metadata"]["resourceVersion"] = version
         if not dry_run:
             self.objects = [each for each in self.objects if _key(each) != _key(manifest)] + [after]

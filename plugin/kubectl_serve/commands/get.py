@@ -196,15 +196,17 @@ class _Screen:
         self._streams = streams
         self._in_place = streams.stdout.isatty()
         self._lines = 0
-        self._shown: dict[tuple[str, str], Served] = {}
+        self._shown: dict[tuple[str, str], list[str]] = {}
+        """What is seen of each, but its age."""
 
     def __call__(self, picture: Picture) -> None:
         if picture.deployment is not None:
             self.show([view.served(picture.deployment, picture.pods, picture.service)])
 
     def show(self, models: list[Served]) -> None:
-        now = {(model.namespace, model.name): model for model in models}
-        changed = [model for key, model in now.items() if self._shown.get(key) != model]
+        rows = _table(models, self._args, self._streams)[1:]
+        now = {(model.namespace, model.name): row[:-1] for model, row in zip(models, rows, strict=True)}
+        changed = [model for model in models if self._shown.get(key := (model.namespace, model.name)) != now[key]]
         gone = self._shown.keys() - now.keys()
         if not changed and not gone:
             return

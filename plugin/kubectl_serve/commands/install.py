@@ -158,7 +158,7 @@ async def _rolled_out(cluster: Api) -> None:
     async for state in states(cluster, DEPLOYMENTS, NAMESPACE, fields=f"metadata.name={_SERVER}"):
         for deployment in state.values():
             status, wanted = deployment.get("status") or {}, deployment["spec"].get("replicas", 1)
-            if status.get("observedGeneration") == deployment["metadata"]["generation"] and all(
+            if status.get("observedGeneration") == deployment["metadata"].get("generation") and all(
                 status.get(count, 0) == wanted for count in ("updatedReplicas", "availableReplicas", "replicas")
             ):
                 return

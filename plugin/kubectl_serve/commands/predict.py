@@ -184,7 +184,7 @@ def _print(answer: Answer, args: Namespace, streams: Streams) -> None:
     if not 200 <= answer.status < 300:
         streams.error(
             f"the model answers with status {answer.status}: {inference.fault(answer.status, answer.text)}",
-            inference.hint(answer.status),
+            inference.hint(answer.status, f"{args.name}{options.again(args)}"),
         )
         raise ReportedError
     try:

@@ -1,0 +1,178 @@
+"""predict: what is asked, by which way, and how answers and faults look. The model is a real HTTP server here."""
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plugin.conftest import Run
+from plugin.fake import FakeCluster, at_the_end, recorded
+from serve_core import annotations
+
+ROWS = "[[5.1, 3.5, 1.4, 0.2]]"
+
+
+@dataclass
+class Model:
+    """What was asked, and what is answered."""
+
+    port: int = 0
+    status: int = 200
+    answer: str = '{"outputs": [{"data": [0]}]}'
+    asked: list[tuple[str, str, Any]] = field(default_factory=list)
+
+    @property
+    def ingress(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@pytest.fixture
+def model() -> Iterator[Model]:
+    state = Model()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            state.asked.append((self.headers["Host"], self.path, json.loads(body)))
+            self.send_response(state.status)
+            self.send_header("Content-Length", str(len(state.answer.encode())))
+            self.end_headers()
+            self.wfile.write(state.answer.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    state.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield state
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def cluster() -> FakeCluster:
+    return FakeCluster([*at_the_end("iris"), *at_the_end("nope"), *recorded("around")], namespace="models")
+
+
+def test_rows_are_asked_over_the_runtimes_protocol_under_the_models_own_host(
+    run: Run, cluster: FakeCluster, model: Model
+) -> None:
+    screen = run("predict", "iris", ROWS, "--ingress", model.ingress, cluster=cluster)
+    assert (screen.code, screen.out, screen.err) == (0, '{"outputs": [{"data": [0]}]}\n', "")
+    ((host, path, body),) = model.asked
+    assert (host, path) == ("iris.models.kubectl-serve.test", "/v2/models/iris/infer")
+    assert body["inputs"][0]["shape"] == [1, 4]
+
+
+def test_the_ingress_may_come_from_the_environment(run: Run, cluster: FakeCluster, model: Model) -> None:
+    environment = {"KUBECTL_SERVE_INGRESS": model.ingress}
+    assert run("predict", "iris", ROWS, cluster=cluster, environment=environment).code == 0
+
+
+def test_protocol_and_path_can_be_chosen(run: Run, cluster: FakeCluster, model: Model) -> None:
+    run("predict", "iris", ROWS, "--protocol", "v1", "--ingress", model.ingress, cluster=cluster)
+    run("predict", "iris", "{}", "--path", "/own", "--ingress", model.ingress, cluster=cluster)
+    assert [(path, body) for _, path, body in model.asked] == [
+        ("/v1/models/iris:predict", {"instances": json.loads(ROWS)}),
+        ("/own", {}),
+    ]
+
+
+def test_the_annotation_decides_the_protocol(run: Run, cluster: FakeCluster, model: Model) -> None:
+    deployment = next(each for each in cluster.objects if each["kind"] == "Deployment")
+    deployment["metadata"]["annotations"][annotations.PROTOCOL] = "v1"
+    run("predict", "iris", ROWS, "--ingress", model.ingress, cluster=cluster)
+    assert model.asked[0][1] == "/v1/models/iris:predict"
+
+
+def test_data_comes_from_a_file_or_from_standard_input(
+    run: Run, cluster: FakeCluster, model: Model, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.json").write_text(ROWS)
+    way = ("--ingress", model.ingress)
+    assert run("predict", "iris", "-f", str(tmp_path / "rows.json"), *way, cluster=cluster).code == 0
+    assert run("predict", "iris", "-", *way, stdin=ROWS, cluster=cluster).code == 0
+    assert run("predict", "iris", *way, stdin=ROWS, cluster=cluster).code == 0
+    assert len({json.dumps(body) for _, _, body in model.asked}) == 1
+    assert "there are both DATA and -f" in run("predict", "iris", ROWS, "-f", "x", cluster=cluster).err
+    assert "cannot be read: No such file" in run("predict", "iris", "-f", str(tmp_path / "no"), cluster=cluster).err
+
+
+def test_a_fault_of_the_model_is_told_with_a_hint(run: Run, cluster: FakeCluster, model: Model) -> None:
+    model.status, model.answer = 400, '{"error": "Invalid input to LogisticRegression"}'
+    screen = run("predict", "iris", ROWS, "--ingress", model.ingress, cluster=cluster)
+    assert (screen.code, screen.out) == (1, "")
+    assert screen.err == (
+        "error: the model answers with status 400: Invalid input to LogisticRegression\n"
+        "hint: The model server refuses the data: check its shape and types. An object is sent as it is.\n"
+    )
+
+
+def test_the_answer_can_be_indented_or_yaml(run: Run, cluster: FakeCluster, model: Model) -> None:
+    argv = ("predict", "iris", ROWS, "--ingress", model.ingress, "-o")
+    assert run(*argv, "json", cluster=cluster).out.startswith('{\n    "outputs": [')
+    assert run(*argv, "yaml", cluster=cluster).out == "outputs:\n- data:\n  - 0\n"
+
+
+def test_verbose_tells_the_way_and_the_times(run: Run, cluster: FakeCluster, model: Model) -> None:
+    err = run("predict", "iris", ROWS, "-v", "--ingress", model.ingress, cluster=cluster).err
+    assert err == (
+        f"way: ingress {model.ingress}, as told (0 ms)\n"
+        "POST http://iris.models.kubectl-serve.test/v2/models/iris/infer\n"
+        "status 200 (0 ms)\n"
+    )
+
+
+def test_the_way_is_found_through_knatives_ingress(run: Run, cluster: FakeCluster, model: Model) -> None:
+    """The recorded Service, with its address and port where the test's server is."""
+    service = next(each for each in cluster.objects if each["metadata"]["name"] == "traefik")
+    service["status"] = {"loadBalancer": {}}
+    service["spec"]["ports"] = [{"port": 80, "nodePort": model.port, "targetPort": "web"}]
+    cluster.objects.append(
+        {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": "node"},
+            "status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}]},
+        }
+    )
+    screen = run("predict", "iris", ROWS, "-v", cluster=cluster)
+    assert screen.code == 0, screen.err
+    assert screen.err.splitlines()[:2] == [
+        "iris.models.kubectl-serve.test does not resolve",
+        f"way: Service traefik/traefik at node 127.0.0.1:{model.port} (0 ms)",
+    ]
+
+
+def test_without_the_right_to_find_the_way_there_is_a_hint(run: Run, cluster: FakeCluster) -> None:
+    cluster.hidden = frozenset({"ingresses"})
+    assert run("predict", "iris", ROWS, cluster=cluster).err == (
+        "error: the way to the ingress cannot be found: ingresses is forbidden\n"
+        "hint: Name it with --ingress URL, or in KUBECTL_SERVE_INGRESS.\n"
+    )
+
+
+def test_a_model_that_is_not_ready_is_not_asked(run: Run, cluster: FakeCluster) -> None:
+    screen = run("predict", "nope", ROWS, cluster=cluster)
+    assert screen.code == 1
+    assert screen.err.startswith("error: nope is not ready: NotFound: ")
+    assert screen.err.endswith("hint: `kubectl serve get nope -w` waits until it is.\n")
+
+
+def test_no_data_at_a_terminal_is_no_endless_wait(run: Run) -> None:
+    screen = run("predict", "iris", terminal=True)
+    assert screen.code == 1
+    assert screen.err.endswith("there is no data.\nhint: kubectl serve predict iris '[[5.1, 3.5, 1.4, 0.2]]'\n")
+
+
+def test_a_wrong_ingress_is_refused(run: Run, cluster: FakeCluster) -> None:
+    screen = run("predict", "iris", ROWS, "--ingress", "http://[", cluster=cluster)
+    assert (screen.code, screen.err.splitlines()[0]) == (1, "error: http://[ is not the address of an ingress.")
