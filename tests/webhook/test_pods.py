@@ -125,6 +125,9 @@ def test_how_far_the_loader_is(found: dict[str, Any], line: dict[str, Any], expe
         pytest.param(pod(), None, id="nothing wrong"),
         pytest.param(pod(server={"state": RUNNING, "lastState": ended(1)}), None, id="up again"),
         pytest.param(
+            pod(server={"state": CRASHED, "lastState": ended(0)}), ("ServerCrashed", "exit code 0"), id="ends"
+        ),
+        pytest.param(
             pod(server={"state": CRASHED, "lastState": ended(3)}), ("ServerCrashed", "exit code 3"), id="crashes"
         ),
         pytest.param(

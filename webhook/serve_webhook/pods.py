@@ -143,7 +143,8 @@ def serving(pod: JsonObject, name: str) -> Finding | None:
             return _finding("False", "OutOfMemory", {"message": f"Container {status['name']}."})
         if reason in _START_FAILURES:
             return _finding("False", "ServerCrashed", waiting, name=name)
-        if ended and ended.get("exitCode") != 0:
+        # A server that ends is no server, whatever its exit code: MLServer ends with 0 where it cannot load the model.
+        if ended:
             said = f"Container {status['name']} ended with exit code {ended.get('exitCode')}."
             return _finding("False", "ServerCrashed", {"message": said}, name=name)
     return None
