@@ -3,18 +3,19 @@
 import json
 
 from cluster.support import Json, Namespace, deployment
+from serve_core.reasons import CATALOGUE, Kind
 
 IRIS = "s3://models/iris/model.joblib"
 
 BAD: Json = deployment("iris", "ftp://models/iris.joblib", scale="5..1", modle="x", window="1ms")
 
 
+CODES = [f"{reason.code}: " for reason in CATALOGUE.values() if reason.kind is Kind.REFUSAL]
+
+
 def problems_said(text: str) -> list[str]:
     """The lines that name an annotation, without what the program around them says."""
     return sorted(line[line.index(code) :] for line in text.splitlines() for code in CODES if code in line)
-
-
-CODES = ("InvalidAnnotation: ", "UnknownAnnotation: ", "UnsupportedScheme: ", "InvalidModel: ", "InvalidURI: ")
 
 
 def test_a_bad_annotation_is_refused_by_apply_and_by_render_in_the_same_words(empty: Namespace) -> None:
@@ -25,7 +26,7 @@ def test_a_bad_annotation_is_refused_by_apply_and_by_render_in_the_same_words(em
     assert rendered.stdout == ""
     assert len(problems_said(applied)) == 4, applied
     assert problems_said(applied) == problems_said(rendered.stderr)
-    assert "Did you mean kubectl-serve.dev/model?" in applied
+    assert "Did you mean kubectl-serve.dev/mode" in applied
 
 
 def test_create_says_it_in_the_same_words_too(empty: Namespace) -> None:

@@ -169,13 +169,10 @@ def test_a_broken_model_never_becomes_ready(
     namespace.wait_ready("iris")
 
     namespace.apply(deployment("iris", "s3://models/broken/model.joblib", credentials="store"))
-    crashed = namespace.watch(
-        "revision", "iris-00002", lambda found: condition(found, "Ready").get("status") == "False"
-    )
-    print(condition(crashed, "Ready"))
     failed = namespace.watch("deployment", "iris", lambda found: condition(found, READY).get("status") == "False")
 
     assert condition(failed, READY)["reason"] == "RevisionFailed"
+    assert "iris-00001 goes on serving" in condition(failed, READY)["message"]
     assert ingress.predict(failed, iris.rows).predicted == iris.answers
 
 

@@ -1,0 +1,299 @@
+"""Istio's half of the cluster: its API takes what we make, and a pod that it captures gets its model all the same.
+
+There is no istiod here: its resources come from its API's Go module, its configuration from a real installation, and
+the capture of a pod's traffic from a CNI plugin that writes the rules which Istio's writes.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from cluster.support import (
+    LOADED,
+    PREFIX,
+    PYTHON_IMAGE,
+    SERVER,
+    Ingress,
+    Json,
+    Namespace,
+    Trained,
+    condition,
+    config_map,
+    deployment,
+    eventually,
+    file_server,
+)
+from istio_installation import control_plane
+
+ISTIO = Namespace("istio-system")
+ISTIO_API = "istio.io/api@v1.29.2"
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests/golden"
+GUARDS = ("peerauthentication", "requestauthentication", "authorizationpolicy")
+SOON = 15.0
+"""Seconds within which a cause has to be on the Deployment."""
+
+
+def _go() -> str:
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "")) if os.environ.get("XDG_CACHE_HOME") else Path.home() / ".cache"
+    found = shutil.which("go") or next(cache.glob("kubectl-serve/go-*/lib/python*/site-packages/go/bin/go"), None)
+    assert found, "the local cluster was built by Go, so there should be one"
+    return str(found)
+
+
+@pytest.fixture(scope="module")
+def definitions(ingress: Ingress, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Istio's CustomResourceDefinitions."""
+    downloaded = subprocess.run(
+        [_go(), "mod", "download", "-json", ISTIO_API],
+        cwd=tmp_path_factory.mktemp("go"),
+        env=os.environ | {"GOFLAGS": "-mod=mod"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    file = Path(json.loads(downloaded.stdout)["Dir"]) / "kubernetes/customresourcedefinitions.gen.yaml"
+    everywhere = Namespace("default")
+    everywhere.kubectl("apply", "--server-side", "-f", str(file))
+    everywhere.kubectl("wait", "--for=condition=Established", "crd/authorizationpolicies.security.istio.io")
+    yield
+    everywhere.kubectl("delete", "--wait=false", "-f", str(file))
+
+
+def install(*, version: str, cni: bool) -> None:
+    """What an installation of Istio leaves in the cluster, as far as it is read."""
+    objects: list[Json] = []
+    plane = control_plane(version=version, cni=cni)
+    for injector in plane["injectors"]:
+        head = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration"}
+        objects.append(head | injector | {"webhooks": []})
+    for each in plane["config_maps"]:
+        metadata = each["metadata"] | {"namespace": ISTIO.name}
+        objects.append({"apiVersion": "v1", "kind": "ConfigMap"} | each | {"metadata": metadata})
+    ISTIO.apply(*objects)
+
+
+@contextmanager
+def istio(version: str = "1.29.2", *, cni: bool = False) -> Iterator[None]:
+    """An installation of Istio, with Knative in its mesh, that the server has seen."""
+    ISTIO.kubectl("create", "namespace", ISTIO.name)
+    ISTIO.kubectl("apply", "-k", str(ROOT / "manifests/istio"))
+    install(version=version, cni=cni)
+    ISTIO.kubectl("label", "namespace", "knative-serving", "istio-injection=enabled", "--overwrite")
+    try:
+        yield
+    finally:
+        ISTIO.kubectl("label", "namespace", "knative-serving", "istio-injection-")
+        ISTIO.kubectl("delete", "mutatingwebhookconfiguration", "istio-sidecar-injector")
+        ISTIO.kubectl("delete", "namespace", ISTIO.name)
+
+
+@pytest.fixture(scope="module")
+def mesh(definitions: None) -> Iterator[None]:
+    with istio():
+        yield
+
+
+@pytest.fixture
+def team(empty: Namespace, mesh: None) -> Namespace:
+    """A namespace of the mesh."""
+    empty.kubectl("label", "namespace", empty.name, "istio-injection=enabled")
+    eventually(lambda: sees_the_mesh(empty), 60, "the server sees Istio")
+    return empty
+
+
+def sees_the_mesh(namespace: Namespace, key: str = "sidecar.istio.io/nativeSidecar") -> bool:
+    """Whether the server completes a Deployment for the mesh, asked by a dry run."""
+    model = deployment("probe", "https://example.com/iris.joblib")
+    made = json.loads(namespace.apply(model, flags=("--dry-run=server", "-o", "json")))
+    return key in json.dumps(made["spec"]["template"])
+
+
+def guards(namespace: Namespace) -> dict[str, Json]:
+    return {kind: found[0] for kind in GUARDS if (found := namespace.list(kind, f"{PREFIX}deployment=iris"))}
+
+
+def annotations(case: str) -> dict[str, str]:
+    """What a golden case asks for."""
+    import yaml
+
+    notes = yaml.safe_load((GOLDEN / case / "input.yaml").read_text())["metadata"]["annotations"]
+    return {key.removeprefix(PREFIX): value for key, value in notes.items() if key != f"{PREFIX}model"}
+
+
+def reviewed(case: str) -> dict[str, Json]:
+    """The specs that were reviewed, by kind."""
+    import yaml
+
+    documents = yaml.safe_load_all((GOLDEN / case / "extras.yaml").read_text())
+    return {each["kind"].lower(): each["spec"] for each in documents if "istio" in each["apiVersion"]}
+
+
+# --- The capture of a pod's traffic
+
+
+@pytest.fixture
+def web(empty: Namespace, iris: Trained) -> str:
+    """A model on a web server, whose pod is not captured."""
+    server = file_server("web", "/models") | {"volumeMounts": [{"name": "models", "mountPath": "/models"}]}
+    pod = {"containers": [server], "volumes": [{"name": "models", "configMap": {"name": "models"}}]}
+    labels = {"app": "web"}
+    empty.apply(
+        config_map("models", {"model.joblib": iris.content}),
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "labels": labels}, "spec": pod},
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "web"},
+            "spec": {"selector": labels, "ports": [{"port": 8080}]},
+        },
+    )
+    empty.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=2m")
+    return f"http://web.{empty.name}.svc:8080/model.joblib"
+
+
+@pytest.fixture
+def captured(empty: Namespace, tmp_path: Path) -> Iterator[None]:
+    """The node's network captures the pods of the test's namespace, as Istio's does."""
+    state = Path(os.environ["KUBECONFIG"]).parent
+    holder = json.loads((state / "run/sandbox.json").read_text())["pid"]
+    inside = ["nsenter", f"--target={holder}", "--mount", f"--pid=/proc/{holder}/ns/pid_for_children", "--"]
+    plugins, chain = Path("/usr/lib/cni"), state / "config/cni/10-ptp.conflist"
+    shutil.copytree(plugins, tmp_path / "cni")
+    shutil.copy2(Path(__file__).parent / "capture.py", tmp_path / "cni/capture")
+    (tmp_path / "cni/capture").chmod(0o755)
+    before = chain.read_text()
+    document = json.loads(before)
+    document["plugins"].append({"type": "capture", "namespace": empty.name})
+    with ExitStack() as undo:
+        subprocess.run([*inside, "mount", "--bind", tmp_path / "cni", plugins], check=True)
+        undo.callback(subprocess.run, [*inside, "umount", "--lazy", plugins], check=True)
+        undo.callback(chain.write_text, before)
+        chain.write_text(json.dumps(document))
+        eventually(lambda: is_captured(empty), 60, "the node has read its network's configuration again")
+        yield
+
+
+def is_captured(namespace: Namespace) -> bool:
+    """Whether a new pod cannot reach anything by TCP."""
+    probe = "import socket; socket.create_connection(('kubernetes.default.svc', 443), 5)"
+    security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True}
+    pod = {
+        "restartPolicy": "Never",
+        "containers": [
+            {
+                "name": "probe",
+                "image": PYTHON_IMAGE,
+                "command": ["/opt/mlserver/bin/python", "-c", probe],
+                "securityContext": security | {"seccompProfile": {"type": "RuntimeDefault"}},
+            }
+        ],
+    }
+    namespace.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "probe"}, "spec": pod})
+    ended = namespace.watch("pod", "probe", lambda found: found["status"]["phase"] in ("Succeeded", "Failed"))
+    namespace.kubectl("delete", "pod", "probe", "--now")
+    return bool(ended["status"]["phase"] == "Failed")
+
+
+def test_a_captured_loader_fails_with_its_cause_and_succeeds_once_completed_for_the_mesh(
+    empty: Namespace, web: str, captured: None, ingress: Ingress, iris: Trained
+) -> None:
+    # Istio comes when the model is served already. This is the annotation by which a pod says that it was injected.
+    labels = {"app": "iris"}
+    pod = {"metadata": {"labels": labels, "annotations": {"sidecar.istio.io/status": "{}"}}}
+    model = deployment("iris", web, {"selector": {"matchLabels": labels}, "template": pod})
+    began = time.monotonic()
+    empty.apply(model)
+    failed = empty.watch(
+        "deployment", "iris", lambda found: condition(found, LOADED).get("reason") not in {None, "Loading"}
+    )
+    seconds = time.monotonic() - began
+    cause = condition(failed, LOADED)
+    print(f"{cause} after {seconds:.1f} s")
+    assert cause["reason"] == "SidecarStartsLater"
+    assert "set kubectl-serve.dev/mesh to none" in cause["message"]
+    assert seconds < SOON
+
+    empty.kubectl("label", "namespace", empty.name, "istio-injection=enabled")
+    with istio("1.23.4", cni=True):
+        eventually(lambda: sees_the_mesh(empty, '"runAsUser": 1337'), 60, "the server sees Istio")
+        empty.kubectl("annotate", "deployment", "iris", "team=a")
+        found = empty.wait_ready("iris")
+        loader = found["spec"]["template"]["spec"]["initContainers"][0]
+        assert loader["securityContext"]["runAsUser"] == 1337
+        pods = empty.list("pod", "serving.knative.dev/service=iris")
+        users = [c.get("securityContext", {}).get("runAsUser") for pod in pods for c in pod["spec"]["containers"]]
+        assert 1337 not in users, "the server stays in the mesh, and reads what the loader's user wrote"
+        assert ingress.predict(found, iris.rows).predicted == iris.answers
+
+
+# --- Who may call
+
+MODEL = "https://models.example.com/iris.joblib"
+CASES = sorted(path.parent.name for path in GOLDEN.glob("auth-*/extras.yaml"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_api_server_takes_every_guard_as_it_was_reviewed(team: Namespace, case: str) -> None:
+    wanted = reviewed(case)
+    if case == "auth-mtls-callers":  # whose mesh has another trust domain
+        wanted = json.loads(json.dumps(wanted).replace("example.org", "cluster.local"))
+    team.apply(deployment("iris", MODEL, **annotations(case)))
+    eventually(lambda: guards(team).keys() == wanted.keys(), 30, "every guard is there")
+    found = guards(team)
+    assert {kind: each["spec"] for kind, each in found.items()} == wanted
+    uid = team.get("deployment", "iris")["metadata"]["uid"]
+    for each in found.values():
+        owner = each["metadata"]["ownerReferences"][0]
+        assert (owner["uid"], owner["controller"]) == (uid, True)
+
+
+def test_guards_follow_what_is_asked_and_go_with_it(team: Namespace) -> None:
+    team.apply(deployment("iris", MODEL, **annotations("auth-jwt")))
+    eventually(lambda: guards(team).keys() == set(GUARDS[1:]), 30, "a token is asked for")
+    team.apply(deployment("iris", MODEL, **annotations("auth-mtls")))
+    eventually(lambda: guards(team).keys() == {GUARDS[0], GUARDS[2]}, 30, "mTLS is asked for")
+    team.apply(deployment("iris", MODEL))
+    eventually(lambda: not guards(team), 30, "nothing is asked for any more")
+    team.apply(deployment("iris", MODEL, **annotations("auth-mtls")))
+    eventually(lambda: len(guards(team)) == 2, 30, "the guards are back")
+    team.kubectl("delete", "deployment", "iris")
+    eventually(lambda: not guards(team), 30, "the garbage collector has been there")
+
+
+def test_a_guard_that_somebody_weakens_is_put_right(team: Namespace) -> None:
+    team.apply(deployment("iris", MODEL, **annotations("auth-jwt")))
+    eventually(lambda: len(guards(team)) == 2, 30, "the guards are there")
+    everyone = json.dumps({"spec": {"rules": [{}]}})
+    team.kubectl("patch", "authorizationpolicy", "iris", "--type=merge", "-p", everyone)
+    wanted = reviewed("auth-jwt")["authorizationpolicy"]
+    eventually(lambda: guards(team)["authorizationpolicy"]["spec"] == wanted, 30, "the policy is as it was")
+
+
+def test_no_model_is_there_before_its_guards(team: Namespace) -> None:
+    stranger = {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": "iris"},
+        "spec": {"action": "DENY"},
+    }
+    team.apply(stranger)
+    team.apply(deployment("iris", MODEL, **annotations("auth-jwt")))
+    team.watch("deployment", "iris", lambda found: condition(found, f"{PREFIX}Ready").get("reason") == "NameTaken", 30)
+    assert team.list("ksvc") == []
+    team.kubectl("delete", "authorizationpolicy", "iris")
+    eventually(lambda: team.list("ksvc"), 60, "the model is there, guarded")
+    assert len(guards(team)) == 2
+
+
+def test_the_server_tells_what_it_sees_of_istio(team: Namespace) -> None:
+    log = SERVER.kubectl("logs", "-l", "app.kubernetes.io/name=kubectl-serve", "--tail=200")
+    assert "Istio: revisions default" in log
