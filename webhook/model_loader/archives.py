@@ -21,7 +21,6 @@ from model_loader import paths
 from model_loader.engine import storage_failure
 from model_loader.outcomes import Code, LoadError
 
-_TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _MOST_FILES = 100_000
 _RATIO = 100
 """Most bytes out of one byte in; weights hardly shrink at all."""
@@ -38,11 +37,6 @@ _BROKEN = (
     NotImplementedError,
     ValueError,
 )
-
-
-def is_archive(name: str) -> bool:
-    """Tell by its name whether a file is unpacked."""
-    return name.lower().endswith((*_TAR, ".zip"))
 
 
 def unpack(archive: Path, folder: Path, *, below: str = "") -> int:

@@ -331,8 +331,8 @@ class Engine:
                 if failure.status not in (400, 401, 403, 404, 410):
                     raise
         answer = self._transport.get(state.file.url, headers, state.file.by)
-        asked = urlsplit(state.file.url)
-        state.redirected = answer.url if urlsplit(answer.url)[:2] != asked[:2] else ""
+        elsewhere = answer.url != state.file.url and urlsplit(answer.url)[:2] != urlsplit(state.file.url)[:2]
+        state.redirected = answer.url if elsewhere else ""
         return answer
 
     def _changed(self, state: _State, headers: Mapping[str, str], whole: bool) -> bool:

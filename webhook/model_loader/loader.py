@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from model_loader import archives, journal, paths, sources
+from model_loader import journal, paths, sources
 from model_loader import digest as digests
 from model_loader.engine import Engine, storage_failure
 from model_loader.model import Context, File, Secret, Unpack
@@ -21,6 +21,8 @@ from model_loader.transport import Transport, redact
 
 # A little more than the model, for the file system's own books.
 _SPACE = 1.02
+# What a URI that names one file is unpacked by; the file of a folder stays as it is.
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def _plan(options: Options, context: Context, report: Report) -> _Plan:
         listing = patience.run(functools.partial(sources.list_files, item.uri, context))
         single = listing.single and len(options.loads) == 1
         for file in listing.files:
-            packed = Unpack.WHOLE if listing.single and archives.is_archive(file.path) else file.unpack
+            packed = Unpack.WHOLE if listing.single and file.path.lower().endswith(_ARCHIVES) else file.unpack
             files.append(replace(file, path=_below(item, file.path), unpack=packed))
     paths.check_clashes(file.path for file in files)
     return _Plan(files, single)
@@ -196,6 +198,8 @@ def _check_digest(options: Options, volume: Volume, digest: str) -> None:
 
 def _unpack(volume: Volume, file: File) -> int:
     """Put an archive's files in its place, and return how many they are."""
+    from model_loader import archives  # noqa: PLC0415  # tarfile and zipfile: start-up that most models need not pay
+
     source = volume.files / file.path
     archive = volume.state / source.name
     source.rename(archive)

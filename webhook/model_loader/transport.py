@@ -189,14 +189,14 @@ class Transport:
         return self._follow(method, url, headers, by, body)
 
     def _follow(self, method: str, url: str, headers: Mapping[str, str], by: Authorizer, body: bytes | None) -> Answer:
-        parts = split(url)
+        parts, reached = split(url), url
         sent = dict(headers)
         by.sign(method, parts, sent)
         for _ in range(_REDIRECTS + 1):
             response = self._exchange(method, parts, sent, body)
             answered = response.headers
             if response.status < 300:
-                return Answer(parts.geturl(), response.status, answered, response)
+                return Answer(reached, response.status, answered, response)
             target = answered.get("location", "")
             text = self._drain(response)
             if response.status not in (301, 302, 303, 307, 308) or not target:
@@ -210,7 +210,7 @@ class Transport:
                 )
             if _origin(following) != _origin(parts):
                 sent = {name: value for name, value in sent.items() if name.lower() in _CARRIED}
-            parts, body = following, None
+            parts, reached, body = following, following.geturl(), None
         raise LoadError(Code.REFUSED, f"{redact(url)} redirects more than {_REDIRECTS} times")
 
     def broken(self, url: str, error: Exception) -> LoadError:
