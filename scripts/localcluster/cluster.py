@@ -84,12 +84,16 @@ async def write_credentials(cluster: Cluster) -> None:
     pki.write_kubeconfig(cluster.state.kubeconfig, folder, "admin", cluster.server, cluster=cluster.name)
 
 
-def link_kubectl(cluster: Cluster, binaries: Binaries) -> None:
-    """Put kubectl, and nothing else, into the folder that `env` adds to PATH."""
-    link = cluster.state.bin / "kubectl"
-    link.parent.mkdir(exist_ok=True)
-    link.unlink(missing_ok=True)
-    link.symlink_to(binaries.path("kubernetes", "kubectl"))
+def link_programs(cluster: Cluster, binaries: Binaries) -> None:
+    """Put kubectl and the plugin of this checkout, and nothing else, into the folder that `env` adds to PATH."""
+    programs = [binaries.path("kubernetes", "kubectl")]
+    # `scripts/setup` may make these later: until then kubectl does not find the plugin.
+    programs += [places.CHECKOUT / ".venv" / "bin" / name for name in ("kubectl-serve", "kubectl_complete-serve")]
+    for program in programs:
+        link = cluster.state.bin / program.name
+        link.parent.mkdir(exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(program)
 
 
 def inside(program: Path) -> Path:

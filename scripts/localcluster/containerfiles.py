@@ -92,6 +92,8 @@ async def build_image(recipe: Recipe, progress: Progress) -> Path:
     if _is_fresh(target):
         return target
     async with _storage() as storage:
+        # An interrupted build leaves its container.
+        await run(*storage.buildah("rm", "--all"))
         if not await succeeds(*storage.buildah("inspect", "--type=image", base)):
             async with progress.step(f"made the base image: Debian {pins.DEBIAN_SUITE} with Python"):
                 await _make_base(storage, base)
@@ -100,7 +102,7 @@ async def build_image(recipe: Recipe, progress: Progress) -> Path:
             unfinished = storage.scratch / "archive.tar"
             await run(*storage.buildah("push", recipe.reference, f"docker-archive:{unfinished}:{recipe.reference}"))
             unfinished.replace(target)
-    _forget_old(recipe.reference)
+        await _forget_old(storage, recipe.reference)
     return target
 
 
@@ -253,8 +255,10 @@ def _write_pip_config(target: Path) -> dict[Path, Path]:
 
 async def _context_files(context: Path) -> list[Path]:
     """The files of the context, relative to it: those git tracks or would track; without git, all."""
-    if await succeeds("git", "-C", context, "rev-parse", "--git-dir"):
-        output = await run("git", "-C", context, "ls-files", "-z", "--cached", "--others", "--exclude-standard", ".")
+    # Root asks about a checkout that may be another user's.
+    git = ("git", "-c", "safe.directory=*", "-C", context)
+    if await succeeds(*git, "rev-parse", "--git-dir"):
+        output = await run(*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard", ".")
         listed = {context / name for name in output.split("\0") if name}
     else:
         listed = await asyncio.to_thread(lambda: set(context.rglob("*")))
@@ -263,7 +267,7 @@ async def _context_files(context: Path) -> list[Path]:
 
 def _key(recipe: Recipe, base: str, files: list[Path]) -> str:
     text = recipe.containerfile.read_text()
-    copied = _copied(text)
+    copied = copied_paths(text)
     parts = [recipe.reference, base, text, repr(sorted(recipe.arguments.items()))]
     contents: list[bytes] = [part.encode() for part in parts]
     for file in files:
@@ -273,7 +277,7 @@ def _key(recipe: Recipe, base: str, files: list[Path]) -> str:
     return build.fingerprint(contents)
 
 
-def _copied(containerfile: str) -> set[Path] | None:
+def copied_paths(containerfile: str) -> set[Path] | None:
     """The paths of the context that a Containerfile copies; None, which is all, if it uses patterns or variables."""
     lines = containerfile.replace("\\\n", " ").splitlines()
     sources: set[Path] = set()
@@ -290,8 +294,12 @@ def _copied(containerfile: str) -> set[Path] | None:
     return None if Path() in sources else sources
 
 
-def _forget_old(reference: str) -> None:
+async def _forget_old(storage: _Storage, reference: str) -> None:
     name = reference.rpartition(":")[0]
+    listed = await run(*storage.buildah("images", "--format", "{{.Name}}:{{.Tag}}"))
+    old = [line for line in listed.split() if line.startswith(f"{name}:") and line != reference]
+    if old:
+        await run(*storage.buildah("rmi", *old))
     found = sorted(_archives().glob(f"{_slug(name)}@*.tar"), key=lambda path: path.stat().st_mtime)
     for archive in found[:-KEPT_ARCHIVES]:
         archive.unlink(missing_ok=True)

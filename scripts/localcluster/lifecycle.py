@@ -47,7 +47,7 @@ async def up(state: State, progress: Progress) -> None:
             await clusters.write_credentials(cluster)
             control_plane.hand_over(cluster)
             node.write_config(cluster)
-            clusters.link_kubectl(cluster, binaries)
+            clusters.link_programs(cluster, binaries)
             await images.give(imported, state.folder / "containerd")
         here = sandbox.find(state)
         if here is None:

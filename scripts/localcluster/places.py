@@ -6,6 +6,7 @@ from pathlib import Path
 
 APPLICATION = "kubectl-serve"
 PACKAGE = Path(__file__).parent
+CHECKOUT = PACKAGE.parent.parent
 MODULES = PACKAGE / "modules"
 MANIFESTS = PACKAGE / "manifests"
 

@@ -100,7 +100,7 @@ async def create(state: State, network: Network) -> Sandbox:
         await _mounts(sandbox, state)
         await _link(sandbox, state.name, network)
         for hierarchy in _cgroup_hierarchies():
-            (hierarchy / cgroup(state.name)).mkdir(exist_ok=True)
+            _make_cgroup(hierarchy, cgroup(state.name))
     except BaseException:
         await _end(holder)
         raise
@@ -180,6 +180,15 @@ def _cgroup_hierarchies() -> list[Path]:
     """Where cgroup hierarchies are mounted: one with version 2, one per controller with version 1."""
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
     return [Path(fields[1]) for fields in mounts if fields[2] in {"cgroup", "cgroup2"}]
+
+
+def _make_cgroup(hierarchy: Path, name: str) -> None:
+    # With version 2 the kubelet asks for every controller it knows, and a child has those its parent hands down.
+    controllers = hierarchy / "cgroup.controllers"
+    if controllers.exists():
+        wanted = {"cpu", "cpuset", "hugetlb", "memory", "pids"} & set(controllers.read_text().split())
+        (hierarchy / "cgroup.subtree_control").write_text(" ".join(f"+{controller}" for controller in sorted(wanted)))
+    (hierarchy / name).mkdir(exist_ok=True)
 
 
 def _remove_cgroup(folder: Path) -> None:
