@@ -10,6 +10,10 @@ SCHEMES = {
     "http": "http://host/path/model.joblib",
     "https": "https://host/path/model.joblib",
     "s3": "s3://bucket/path",
+    "gs": "gs://bucket/path",
+    "az": "az://container/path",
+    "hf": "hf://organisation/model@revision",
+    "oci": "oci://registry/repository:tag",
     "pvc": "pvc://claim/path",
 }
 """Scheme to an example of it."""
@@ -29,8 +33,17 @@ SUFFIX_FORMATS = {
 _LONGEST = 2048
 _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*\Z")
 _IPV6 = re.compile(r"[0-9a-f:.]{2,45}\Z")
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
-_CLAIM = _HOST
+# Scheme to what stands behind it, and its rule.
+_STORES = {
+    "s3": ("a bucket's name", re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")),
+    "gs": ("a bucket's name", re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]\Z")),
+    "az": ("a container's name", re.compile(r"(\$root|[a-z0-9](?!.*--)[a-z0-9-]{1,61}[a-z0-9])\Z")),
+    "hf": ("an organisation's name", re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}\Z")),
+    "pvc": ("a claim's name", _HOST),
+}
+_REPOSITORY = re.compile(r"[A-Za-z0-9_.-]{1,96}(@[A-Za-z0-9_./-]{1,200})?\Z")
+_ARTIFACT = re.compile(r"/[a-z0-9]+([._/-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?\Z")
+_BEHIND = {"s3": "bucket", "gs": "bucket", "az": "container", "hf": "organisation", "oci": "registry", "pvc": "claim"}
 _PATH_TEXT = re.compile(r"[!-~]*\Z")
 
 
@@ -39,7 +52,7 @@ class ModelURI:
     text: str
     scheme: str
     host: str
-    """The host, bucket or claim."""
+    """The host, bucket, container, organisation, registry or claim."""
     port: int | None
     path: str
     """The path in it, without the leading slash; not percent-decoded."""
@@ -47,6 +60,8 @@ class ModelURI:
     @property
     def file_name(self) -> str | None:
         """The name of the one file that the URI points to, if its suffix says that it is one."""
+        if self.scheme in ("hf", "oci"):
+            return None  # a whole repository or artifact, whatever its name ends in
         name = unquote(self.path.rsplit("/", 1)[-1])
         return name if any(name.endswith(suffix) and name != suffix for suffix in SUFFIX_FORMATS) else None
 
@@ -82,7 +97,8 @@ def parse(text: str, path: str) -> ModelURI | Problem:
     why = _fault(text, parts, host, port)
     if why:
         return _invalid(text, path, scheme, why)
-    return ModelURI(text, scheme, host, port, parts.path.lstrip("/"))
+    # Host names know no upper case, names of a hub's organisations do.
+    return ModelURI(text, scheme, parts.netloc if scheme == "hf" else host, port, parts.path.lstrip("/"))
 
 
 def _fault(text: str, parts: SplitResult, host: str, port: int | None) -> str:
@@ -97,12 +113,14 @@ def _fault(text: str, parts: SplitResult, host: str, port: int | None) -> str:
         ("$(" in text, "it contains $("),
         ("#" in text, "it has a fragment"),
         ("\\" in text, "it has a backslash"),
-        (not host, "it names no " + {"s3": "bucket", "pvc": "claim"}.get(parts.scheme, "host")),
+        (not host, "it names no " + _BEHIND.get(parts.scheme, "host")),
         (".." in segments or "." in segments, "its path has . or .. segments"),
     )
     for broken, why in rules:
         if broken:
             return why
+    if parts.scheme == "oci":
+        return _registry_fault(parts, host)
     return _web_fault(parts, host) if parts.scheme in ("http", "https") else _store_fault(parts, port)
 
 
@@ -113,13 +131,20 @@ def _web_fault(parts: SplitResult, host: str) -> str:
 
 
 def _store_fault(parts: SplitResult, port: int | None) -> str:
+    what, pattern = _STORES[parts.scheme]
     if port is not None or parts.netloc.endswith(":"):
         return "it has a port"
-    if parts.scheme == "s3" and not _BUCKET.match(parts.netloc):
-        return f"{quote(parts.netloc)} is not a bucket name"
-    if parts.scheme == "pvc" and not _CLAIM.match(parts.netloc):
-        return f"{quote(parts.netloc)} is not a claim's name"
+    if not pattern.match(parts.netloc):
+        return f"{quote(parts.netloc)} is not {what}"
+    if parts.scheme == "hf" and not _REPOSITORY.match(parts.path.strip("/")):
+        return "it names no model of the organisation"
     return ""
+
+
+def _registry_fault(parts: SplitResult, host: str) -> str:
+    if not _HOST.match(host):
+        return f"{quote(host)} is not a registry's host name"
+    return "" if _ARTIFACT.match(parts.path) else "it names no artifact as repository:tag or repository@sha256:…"
 
 
 def _secret(text: str) -> str:

@@ -185,6 +185,7 @@ _WARNINGS = (
 )
 
 _CHOICES = (
+    ("FormatFromHub", "format huggingface, because the model comes from a Hugging Face hub.", ""),
     ("FormatFromURI", "format {format}, because the model's name ends in {suffix}.", ""),
     ("RuntimeByFormat", "runtime {runtime}, because it serves {wanted} with the highest priority.", ""),
     ("RuntimeByName", "runtime {runtime}, because the annotation says so.", ""),

@@ -183,6 +183,8 @@ def format_of(spec: ServingSpec) -> tuple[Format | None, tuple[Choice, ...]]:
     """The model's format: as annotated, or told by the suffix of its file."""
     if spec.format is not None:
         return spec.format, ()
+    if spec.model.scheme == "hf":
+        return Format("huggingface"), (choice("FormatFromHub"),)
     name = spec.model.file_name
     if name is None:
         return None, ()
