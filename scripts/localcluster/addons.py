@@ -18,6 +18,9 @@ DEPLOYMENTS = {
 }
 FIELD_MANAGER = "--field-manager=scripts-cluster"
 
+PATIENCE = 300
+"""Seconds that something may take on a machine with more to do; it takes 15 on one that is idle."""
+
 PROBE = {
     "apiVersion": "serving.knative.dev/v1",
     "kind": "Service",
@@ -65,7 +68,7 @@ async def apply(cluster: Cluster, binaries: Binaries, kubectl: Kubectl) -> None:
             raise
         return True
 
-    await processes.until(applied, "Knative's webhook", 90)
+    await processes.until(applied, "Knative's webhook", PATIENCE)
     await kubectl(
         "patch", "service", "traefik", "-n", "traefik", "--subresource=status", "--type=merge", "-p", balancer
     )
@@ -78,11 +81,11 @@ async def ready(kubectl: Kubectl) -> None:
     Raises:
         ClusterError: they are not in time; the message has what Kubernetes says about it.
     """
-    await kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=60s")
+    await kubectl("wait", "--for=condition=Ready", "node", "--all", f"--timeout={PATIENCE}s")
     try:
         await asyncio.gather(
             *(
-                kubectl("rollout", "status", "--timeout=120s", "-n", namespace, f"deployment/{name}")
+                kubectl("rollout", "status", f"--timeout={PATIENCE}s", "-n", namespace, f"deployment/{name}")
                 for namespace, names in DEPLOYMENTS.items()
                 for name in names
             )
@@ -90,7 +93,7 @@ async def ready(kubectl: Kubectl) -> None:
     except ClusterError as error:
         lines = [f"    {part}: {trouble}" for part, trouble in (await report(kubectl)).items() if trouble]
         raise ClusterError(
-            "\n".join(["not available after 120 s:", *lines]), "kubectl describe pod says more."
+            "\n".join([f"not available after {PATIENCE} s:", *lines]), "kubectl describe pod says more."
         ) from error
 
     async def admitted() -> bool:
@@ -100,7 +103,7 @@ async def ready(kubectl: Kubectl) -> None:
             return False
         return True
 
-    await processes.until(admitted, "Knative's webhook", 60)
+    await processes.until(admitted, "Knative's webhook", PATIENCE)
 
 
 async def report(kubectl: Kubectl) -> dict[str, str]:

@@ -87,7 +87,7 @@ async def build_image(recipe: Recipe, progress: Progress) -> Path:
     recipe.check()
     base = _base_reference()
     files = await _context_files(recipe.context)
-    key = await asyncio.to_thread(_key, recipe, base, files)
+    key = await asyncio.to_thread(key_of, recipe, base, files)
     target = _archives() / f"{_slug(recipe.reference)}@{key}.tar"
     if _is_fresh(target):
         return target
@@ -265,7 +265,7 @@ async def _context_files(context: Path) -> list[Path]:
     return sorted(path.relative_to(context) for path in listed if path.is_file())
 
 
-def _key(recipe: Recipe, base: str, files: list[Path]) -> str:
+def key_of(recipe: Recipe, base: str, files: list[Path]) -> str:
     text = recipe.containerfile.read_text()
     copied = copied_paths(text)
     parts = [recipe.reference, base, text, repr(sorted(recipe.arguments.items()))]

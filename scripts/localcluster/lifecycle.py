@@ -130,7 +130,7 @@ async def _start(cluster: Cluster, here: Sandbox, binaries: Binaries, progress: 
     started = await start({**first, "containerd": node.containerd_command()})
 
     def waiting(name: str, ready: Callable[[], Awaitable[bool]]) -> Coroutine[object, object, None]:
-        return processes.until(ready, name, 60, (started[name], state.log / f"{name}.log"))
+        return processes.until(ready, name, 180, (started[name], state.log / f"{name}.log"))
 
     async with progress.step("API server and containerd are ready"), asyncio.TaskGroup() as group:
         group.create_task(waiting("kube-apiserver", lambda: control_plane.api_is_ready(cluster)))

@@ -1,6 +1,7 @@
 """Processes that outlive the command that started them: who they are, whether they still run, how they end."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -32,21 +33,27 @@ class Process:
         Raises:
             ProcessLookupError: none has.
         """
-        return cls(pid, _start_time(pid))
+        return cls(pid, _state_and_start(pid)[1])
 
     @property
     def alive(self) -> bool:
+        """Whether it still runs; one that has ended and was not waited for does not."""
         try:
-            return _start_time(self.pid) == self.started
+            state, started = _state_and_start(self.pid)
         except ProcessLookupError:
             return False
+        return started == self.started and state not in "ZX"
 
     def children(self) -> list["Process"]:
         try:
             pids = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         except (FileNotFoundError, ProcessLookupError):
             return []
-        return [Process.of(int(pid)) for pid in pids]
+        found = []
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                found.append(Process.of(int(pid)))
+        return found
 
     async def kill(self) -> None:
         """End it at once, and wait until it is gone."""
@@ -119,16 +126,14 @@ async def until(
         await asyncio.sleep(POLL_EVERY)
 
 
-def _start_time(pid: int) -> int:
+def _state_and_start(pid: int) -> tuple[str, int]:
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError) as error:
         raise ProcessLookupError(pid) from error
     # The program's name, in brackets, may hold anything. After it: field 3 is the state, field 22 the start time.
     fields = status.rpartition(")")[2].split()
-    if fields[0] in "ZX":
-        raise ProcessLookupError(pid)
-    return int(fields[19])
+    return fields[0], int(fields[19])
 
 
 def _log_of(started: tuple[Process, Path] | None) -> str:

@@ -1,0 +1,51 @@
+"""The command line of scripts/cluster."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from localcluster.cli import main
+from localcluster.places import State
+
+
+@pytest.fixture(autouse=True)
+def _folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "a state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("verb", ["status", "env"])
+def test_a_cluster_that_does_not_exist_is_an_error_with_a_way_out(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([verb, "--name", "nowhere"]) == 1
+    assert capsys.readouterr().err == (
+        "error: there is no cluster nowhere\nhint: Make it: scripts/cluster up --name nowhere\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["Upper", "1st", "a/b", "a" * 41, "-a", "a-"])
+def test_a_name_that_would_not_fit_everywhere_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", f"--name={name}"]) == 1
+    assert "is not a name" in capsys.readouterr().err
+
+
+def test_env_is_safe_for_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
+    state = State("here")
+    state.folder.mkdir(parents=True)
+    state.facts.write_text(json.dumps({"block": "10.9.0.0/16", "version": "x"}))
+
+    assert main(["env", "--name", "here"]) == 0
+    script = capsys.readouterr().out + '\nprintf "%s\\n" "$KUBECONFIG" "${PATH%%:*}"'
+    shell = subprocess.run(["sh", "-euc", script], check=True, capture_output=True, text=True)
+    assert shell.stdout.splitlines() == [str(state.kubeconfig), str(state.bin)]
+
+
+def test_an_image_that_was_never_built_is_an_error_with_a_way_out(capsys: pytest.CaptureFixture[str]) -> None:
+    state = State("here")
+    state.folder.mkdir(parents=True)
+    state.facts.write_text(json.dumps({"block": "10.9.0.0/16", "version": "x"}))
+    assert main(["load-image", "--name", "here", "dev.local/none:1"]) == 1
+    assert "the cluster here does not run" in capsys.readouterr().err

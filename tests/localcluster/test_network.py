@@ -1,0 +1,35 @@
+"""The addresses a cluster gets."""
+
+from ipaddress import IPv4Network
+
+import pytest
+
+from localcluster import network
+from localcluster.errors import ClusterError
+
+
+def test_the_first_candidate_is_chosen_on_a_machine_without_routes() -> None:
+    assert network.first_free([]).block == network.CANDIDATES[0]
+
+
+def test_a_block_that_overlaps_in_part_with_a_route_is_passed_over() -> None:
+    inside_the_first = IPv4Network((network.CANDIDATES[0][77], 32))
+    assert network.first_free([inside_the_first]).block == network.CANDIDATES[1]
+
+
+def test_a_default_route_in_two_halves_leaves_nothing_free() -> None:
+    with pytest.raises(ClusterError, match="no free network"):
+        network.first_free([IPv4Network("0.0.0.0/1")])
+
+
+def test_link_services_and_pods_share_no_address() -> None:
+    cluster = network.Network(IPv4Network("10.9.0.0/16"))
+    link = IPv4Network((cluster.block[0], cluster.link_prefix))
+
+    assert {cluster.host, cluster.node} == set(link.hosts())
+    for one, other in ((link, cluster.services), (link, cluster.pods), (cluster.services, cluster.pods)):
+        assert not one.overlaps(other)
+    for part in (link, cluster.services, cluster.pods):
+        assert part.subnet_of(cluster.block)
+    assert cluster.api_service in cluster.services
+    assert cluster.dns_service in cluster.services
