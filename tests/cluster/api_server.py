@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Self
 from urllib.parse import urlsplit
 
 from cluster.support import Json
@@ -29,6 +30,12 @@ class ApiServer:
             context.load_cert_chain(pair)
         address = urlsplit(cluster["server"])
         self._connection = http.client.HTTPSConnection(str(address.hostname), address.port, timeout=60, context=context)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
 
     def get(self, path: str) -> Json:
         status, body = self._request("GET", path, None)

@@ -60,8 +60,9 @@ DEFAULTS: Json = {
 
 
 @pytest.fixture(scope="module")
-def api() -> ApiServer:
-    return ApiServer()
+def api() -> Iterator[ApiServer]:
+    with ApiServer() as connected:
+        yield connected
 
 
 @pytest.fixture(scope="module")
