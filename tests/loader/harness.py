@@ -76,6 +76,11 @@ class Loader:
         volume = ["--volume", str(self.volume), "--termination-log", str(self.log)]
         return [*volume, *credentials, *allowed, "--patience=3", *options, "--", *uris]
 
+    def message(self) -> dict[str, object]:
+        """Return the termination message of the last run."""
+        found: dict[str, object] = json.loads(self.log.read_text())
+        return found
+
     def __call__(
         self,
         *uris: str,
@@ -87,8 +92,9 @@ class Loader:
         out, err = io.StringIO(), io.StringIO()
         exit_code = main(self.arguments(*uris, options=options, network=network), environment or {}, out, err)
         events = [json.loads(line) for line in out.getvalue().splitlines()]
-        message = json.loads(self.log.read_text())
-        return Run(exit_code, events, message, self.volume, out.getvalue() + err.getvalue() + self.log.read_text())
+        return Run(
+            exit_code, events, self.message(), self.volume, out.getvalue() + err.getvalue() + self.log.read_text()
+        )
 
 
 @dataclass
@@ -116,7 +122,7 @@ class WebServer:
     `files` are served by path. `fault` sees every request first: what it returns is the answer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.files: dict[str, bytes] = {}
         self.requests: list[Request] = []
         self.fault: Callable[[Request, int], Reply | None] = lambda request, number: None
@@ -134,7 +140,8 @@ class WebServer:
                 reply = owner.fault(request, number) or owner.answer(request)
                 self.send_response(reply.status)
                 for name, value in ({"Content-Length": str(len(reply.body))} | reply.headers).items():
-                    self.send_header(name, value)
+                    if value:
+                        self.send_header(name, value)
                 self.end_headers()
                 if self.command != "HEAD":
                     with contextlib.suppress(ConnectionError):
@@ -154,7 +161,7 @@ class WebServer:
             def handle_error(self, *_: object) -> None:
                 pass  # a client that goes away is the point of some tests
 
-        self.server = Server(("127.0.0.1", 0), Handler)
+        self.server = Server(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from model_loader import journal, paths, sources
 from model_loader import digest as digests
+from model_loader import journal, paths, sources
 from model_loader.engine import Engine, storage_failure
 from model_loader.model import Context, File, Secret, Unpack
 from model_loader.options import Load, Options

@@ -30,13 +30,13 @@ _Origin = tuple[str, str, int]
 
 
 class Authorizer(Protocol):
-    """Adds what proves who is asking. `refresh` is called once after a 401 or 403 and tells whether it helped."""
+    """Adds what proves who is asking. `refresh` is called after a refusal and tells whether to ask once more."""
 
     def sign(self, method: str, url: SplitResult, headers: dict[str, str]) -> None:
         """Add the headers that authorise this request."""
 
     def refresh(self) -> bool:
-        """Fetch the credentials anew, and tell whether they differ."""
+        """Fetch the credentials anew, and tell whether there are any to try."""
 
 
 class Anonymous:
@@ -87,14 +87,13 @@ class Token:
                 headers["Authorization"] = f"Bearer {self._value}"
 
     def refresh(self) -> bool:
-        """Fetch a token, and tell whether there is another one now."""
+        """Fetch a token, and tell whether there is one now."""
         with self._lock:
-            before = self._value
             try:
                 self._renew()
             except LoadError:
                 return False
-            return self._value != before
+            return True
 
     def _renew(self) -> None:
         try:
@@ -154,9 +153,15 @@ class Transport:
         """Send a GET; see `send`."""
         return self.send("GET", url, headers or {}, by=by)
 
-    def read(self, url: str, headers: Mapping[str, str] | None = None, by: Authorizer = ANONYMOUS) -> bytes:
-        """Return the whole body of a GET of at most 64 MiB; see `send`."""
-        answer = self.get(url, headers, by)
+    def read(
+        self, url: str, headers: Mapping[str, str] | None = None, by: Authorizer = ANONYMOUS, form: str | None = None
+    ) -> bytes:
+        """Return the whole body, of at most 64 MiB, of a GET, or of a POST of `form`; see `send`."""
+        if form is None:
+            answer = self.get(url, headers, by)
+        else:
+            kind = {"Content-Type": "application/x-www-form-urlencoded"}
+            answer = self.send("POST", url, {**kind, **(headers or {})}, by=by, body=form.encode())
         try:
             body = answer.body.read(_DOCUMENT_BYTES)
         except (OSError, ProtocolError) as error:
@@ -198,7 +203,7 @@ class Transport:
             if response.status < 300:
                 return Answer(reached, response.status, answered, response)
             target = answered.get("location", "")
-            text = self._drain(response)
+            text = self.drain(response)
             if response.status not in (301, 302, 303, 307, 308) or not target:
                 raise _status_failure(parts.geturl(), response.status, answered, text)
             following = split(urljoin(parts.geturl(), target))
@@ -302,8 +307,8 @@ class Transport:
                         ) from None
             return self._tls
 
-    def _drain(self, response: Response) -> str:
-        """Read an error's body; a short one leaves the connection fit for use."""
+    def drain(self, response: Response) -> str:
+        """Return the start of a body that is of no other use; a short one leaves the connection fit for use."""
         try:
             return response.read(_ERROR_BYTES).decode("utf-8", "replace")
         except (OSError, ProtocolError):

@@ -39,9 +39,7 @@ def from_web_identity(context: Context, region: str) -> Keys:
         "RoleSessionName": secret.get("AWS_ROLE_SESSION_NAME") or "kubectl-serve-model-loader",
         "WebIdentityToken": _text(secret.get("AWS_WEB_IDENTITY_TOKEN_FILE")),
     }
-    headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    body = urlencode(form, quote_via=quote).encode()
-    answer = context.transport.send("POST", f"{service}/", headers, body=body).body.read(1 << 20)
+    answer = context.transport.read(f"{service}/", form=urlencode(form, quote_via=quote))
     space = "{https://sts.amazonaws.com/doc/2011-06-15/}"
     try:
         found = ElementTree.fromstring(answer).find(f".//{space}Credentials")  # noqa: S314  # see s3

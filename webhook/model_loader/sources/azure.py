@@ -146,10 +146,7 @@ def _authorizer(account: str, context: Context) -> Authorizer:
             "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
             "client_assertion": Path(assertion).read_text(),
         }
-        headers = {"Content-Type": "application/x-www-form-urlencoded"}
-        url = f"{login}/{quote(tenant)}/oauth2/v2.0/token"
-        answer = context.transport.send("POST", url, headers, body=urlencode(form).encode())
-        found = json.loads(answer.body.read(1 << 20))
+        found = json.loads(context.transport.read(f"{login}/{quote(tenant)}/oauth2/v2.0/token", form=urlencode(form)))
         return str(found["access_token"]), float(found["expires_in"])
 
     return _Versioned(Token(fetch))

@@ -125,7 +125,7 @@ def _authorizer(base: str, host: str, name: str, context: Context) -> Authorizer
     """
     basic = _basic(host, context)
     try:
-        context.transport.get(f"{urlsplit(base).scheme}://{host}/v2/").body.read(1 << 20)
+        context.transport.read(f"{urlsplit(base).scheme}://{host}/v2/")
     except LoadError as failure:
         challenge = failure.headers.get("www-authenticate", "")
         if failure.status != 401:

@@ -55,12 +55,11 @@ class Signer:
 
     def refresh(self) -> bool:
         """Fetch the keys anew: a temporary one may have ended, a Secret may have been rotated."""
-        before = self._keys
         try:
             self._keys = self._fetch()
         except LoadError:
             return False
-        return self._keys != before
+        return True
 
     def _signing_key(self, day: str, keys: Keys) -> bytes:
         if self._derived is None or self._derived[:2] != (day, keys):

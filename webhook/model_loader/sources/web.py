@@ -39,7 +39,7 @@ def list_files(uri: str, context: Context) -> Listing:
         answer.headers.get("content-range", "").rpartition("/")[2] if ranged else answer.headers.get("content-length")
     )
     if ranged:
-        answer.body.read(1)
+        context.transport.drain(answer.body)
     known = int(size) if size and size.isdigit() else -1
     file = File(
         path=name,

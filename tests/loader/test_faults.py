@@ -1,0 +1,185 @@
+"""Whatever the store does, the server sees the right model or none, and the cause is told."""
+
+import hashlib
+import os
+import random
+import subprocess
+import sys
+import threading
+from collections import Counter
+
+import pytest
+
+from loader import harness
+from loader.harness import Loader, Reply, Request, WebServer
+from model_loader import transport
+
+SIZE = 20 << 20
+
+
+def listing(*keys: str, size: int) -> bytes:
+    """Return what S3 answers when it is asked for the objects of a bucket."""
+    entries = "".join(f"<Contents><Key>{key}</Key><Size>{size}</Size></Contents>" for key in keys)
+    return f'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{entries}</ListBucketResult>'.encode()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_store_that_misbehaves_at_random_never_gives_a_wrong_model(
+    load: Loader, web: WebServer, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "READ_SECONDS", 0.3)
+    chance = random.Random(seed)
+    weights = web.files["/model.bin"] = chance.randbytes(SIZE)
+    injected: Counter[str] = Counter()
+    lock = threading.Lock()
+
+    def misbehave(request: Request, number: int) -> Reply | None:
+        with lock:
+            kind = chance.choice(["503", "500", "cut", "stall", "corrupt", "hang up", "", "", "", ""])
+            injected[kind] += 1
+        reply = web.answer(request)
+        if kind in ("503", "500"):
+            return Reply(int(kind), {"Retry-After": "0"})
+        if kind == "cut":
+            reply.cut = len(reply.body) // 2
+        if kind == "hang up":
+            reply.cut, reply.headers = 0, reply.headers | {"Content-Length": "0", "Connection": "close"}
+        if kind == "stall":
+            threading.Event().wait(0.5)
+        if kind == "corrupt" and number % 2:
+            reply.body = reply.body[:-1] + bytes([reply.body[-1] ^ 1])
+        return reply
+
+    web.fault = misbehave
+    digest = f"sha256:{hashlib.sha256(weights).hexdigest()}"
+
+    run = load(f"{web.url}/model.bin", options=(f"--digest={digest}",))
+
+    assert injected.total() >= 4
+    if run.code == "Loaded":
+        assert run.files() == {"model.bin": weights}
+    else:
+        assert run.code in ("DigestMismatch", "Changed", "ServerError", "Unreachable", "Stalled"), run.output
+        assert run.message["hint"]
+        assert not (run.volume / "model").exists()
+
+
+def test_a_server_that_stops_sending_is_told_as_stalled(
+    load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "READ_SECONDS", 0.1)
+    over = threading.Event()
+    web.files["/model.bin"] = b"weights"
+    web.fault = lambda request, number: None if over.wait(30) else Reply(500)
+
+    run = load(f"{web.url}/model.bin", options=("--patience=0.5",))
+    over.set()
+
+    assert (run.code, run.exit_code, run.message["retryable"]) == ("Stalled", 18, True)
+    assert run.events[0]["code"] == "Stalled"
+
+
+@pytest.mark.parametrize("seconds", [1.0, pytest.param(20.0, marks=pytest.mark.slow)])
+def test_a_store_that_comes_up_late_is_waited_for(load: Loader, web: WebServer, seconds: float) -> None:
+    """As behind a sidecar that starts after the loader: connections are refused at first."""
+    port = harness.free_port()
+    late: list[WebServer] = []
+
+    def open_late() -> None:
+        late.append(WebServer(port))
+        late[0].files["/model.bin"] = b"weights"
+
+    timer = threading.Timer(seconds, open_late)
+    timer.start()
+    run = load(f"http://127.0.0.1:{port}/model.bin", options=("--patience=60",))
+    timer.join()
+    late[0].close()
+
+    assert run.files() == {"model.bin": b"weights"}
+    assert {line["code"] for line in run.of("retry")} == {"Unreachable"}
+    assert float(str(run.message["seconds"])) < seconds + 6
+
+
+def test_credentials_that_end_while_loading_are_read_from_the_secret_again(load: Loader, web: WebServer) -> None:
+    body = os.urandom(SIZE)
+    web.files["/models/m/model.bin"] = body
+    load.credentials(AWS_ACCESS_KEY_ID="first", AWS_SECRET_ACCESS_KEY="s", AWS_ENDPOINT_URL=web.url)
+
+    def expire(request: Request, number: int) -> Reply | None:
+        if number > 2 and "Credential=first/" in request.headers["Authorization"]:
+            load.credentials(AWS_ACCESS_KEY_ID="second")
+            return Reply(400, body=b"<Error><Code>ExpiredToken</Code></Error>")
+        return Reply(body=listing("m/model.bin", size=SIZE)) if "list-type" in request.path else None
+
+    web.fault = expire
+
+    assert load("s3://models/m").files() == {"model.bin": body}
+
+
+def test_credentials_that_stay_expired_are_unauthorized(load: Loader, web: WebServer) -> None:
+    web.fault = lambda request, number: Reply(400, body=b"<Error><Code>ExpiredToken</Code></Error>")
+    load.credentials(AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s", AWS_ENDPOINT_URL=web.url)
+
+    run = load("s3://models/m")
+
+    assert (run.code, run.of("retry")) == ("Unauthorized", [])
+    assert "ExpiredToken" in str(run.message["message"])
+
+
+def test_the_region_that_s3_names_is_used(load: Loader, web: WebServer) -> None:
+    web.files["/models/m/model.bin"] = b"weights"
+    load.credentials(AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s", AWS_ENDPOINT_URL=web.url)
+
+    def elsewhere(request: Request, number: int) -> Reply | None:
+        if "/eu-west-3/s3/" not in request.headers["Authorization"]:
+            return Reply(400, {"x-amz-bucket-region": "eu-west-3"})
+        return Reply(body=listing("m/model.bin", size=7)) if "list-type" in request.path else None
+
+    web.fault = elsewhere
+
+    assert load("s3://models/m").files() == {"model.bin": b"weights"}
+
+
+def run_on_small_volume(load: Loader, url: str, size: int) -> int:
+    """Run the loader as a process on a volume of `size` bytes, and return the exit code."""
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    script = 'mount -t tmpfs -o "size=$1" tmpfs "$2" && shift 2 && exec "$@"'
+    loader = [sys.executable, "-m", "model_loader", *load.arguments(url)]
+    command = ["unshare", *user, "--mount", "sh", "-c", script, "sh", str(size), str(load.volume), *loader]
+    environment = os.environ | {"PYTHONPATH": str(harness.REPOSITORY / "webhook")}
+    return subprocess.run(command, env=environment, check=False, capture_output=True).returncode
+
+
+def test_a_model_that_does_not_fit_is_refused_before_it_is_read(load: Loader, web: WebServer) -> None:
+    web.files["/model.bin"] = bytes(SIZE)
+
+    assert run_on_small_volume(load, f"{web.url}/model.bin", 4 << 20) == 15
+    assert load.message()["code"] == "NoSpace"
+    assert "20 MiB" in str(load.message()["message"])
+    assert len(web.requests) == 1
+
+
+def test_a_volume_that_fills_up_is_told(load: Loader, web: WebServer) -> None:
+    web.files["/model.bin"] = bytes(SIZE)
+    chunks = b"".join(b"100000\r\n" + bytes(1 << 20) + b"\r\n" for _ in range(20)) + b"0\r\n\r\n"
+    web.fault = lambda request, number: Reply(200, {"Transfer-Encoding": "chunked", "Content-Length": ""}, chunks)
+
+    assert run_on_small_volume(load, f"{web.url}/model.bin", 4 << 20) == 15
+    assert (load.message()["code"], load.message()["file"]) == ("NoSpace", "model.bin")
+
+
+def test_a_chunked_answer_of_unknown_length_is_read_to_its_end(load: Loader, web: WebServer) -> None:
+    chunks = b"5\r\nweigh\r\n2;x=y\r\nts\r\n0\r\nTrailer: x\r\n\r\n"
+    web.fault = lambda request, number: Reply(200, {"Transfer-Encoding": "chunked", "Content-Length": ""}, chunks)
+
+    assert load(f"{web.url}/model.bin").files() == {"model.bin": b"weights"}
+
+
+def test_a_chunked_answer_that_is_cut_is_never_taken_for_the_model(load: Loader, web: WebServer) -> None:
+    chunks = b"5\r\nweigh\r\n2\r\nts\r\n"
+    headers = {"Transfer-Encoding": "chunked", "Content-Length": ""}
+    web.fault = lambda request, number: Reply(200, headers, chunks, cut=len(chunks))
+
+    run = load(f"{web.url}/model.bin", options=("--patience=0.3",))
+
+    assert (run.code, run.files()) == ("Unreachable", {})
