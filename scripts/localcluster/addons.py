@@ -3,6 +3,9 @@
 import asyncio
 import json
 import string
+import urllib.error
+import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 
 from localcluster import knative, pins, places, processes
@@ -38,7 +41,11 @@ class Kubectl:
         self._kubeconfig = cluster.state.kubeconfig
 
     async def __call__(self, *arguments: str | Path, text: str | None = None) -> str:
-        return await run(self._program, f"--kubeconfig={self._kubeconfig}", *arguments, text=text)
+        # A proxy named by the environment is not for an address of this machine.
+        environment = {"NO_PROXY": "*", "no_proxy": "*"}
+        return await run(
+            self._program, f"--kubeconfig={self._kubeconfig}", *arguments, text=text, environment=environment
+        )
 
 
 async def apply(cluster: Cluster, binaries: Binaries, kubectl: Kubectl) -> None:
@@ -75,8 +82,8 @@ async def apply(cluster: Cluster, binaries: Binaries, kubectl: Kubectl) -> None:
     cluster.state.applied.touch()
 
 
-async def ready(kubectl: Kubectl) -> None:
-    """Wait until all of it is available and Knative's webhooks answer.
+async def ready(cluster: Cluster, kubectl: Kubectl) -> None:
+    """Wait until all of it is available, and Knative's webhooks and the ingress answer.
 
     Raises:
         ClusterError: they are not in time; the message has what Kubernetes says about it.
@@ -104,6 +111,18 @@ async def ready(kubectl: Kubectl) -> None:
         return True
 
     await processes.until(admitted, "Knative's webhook", PATIENCE)
+    await processes.until(lambda: asyncio.to_thread(_ingress_answers, cluster), "the ingress", PATIENCE)
+
+
+def _ingress_answers(cluster: Cluster) -> bool:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        opener.open(f"http://{cluster.network.node}/", timeout=5).close()
+    except urllib.error.HTTPError as error:
+        return error.code == HTTPStatus.NOT_FOUND  # Traefik's answer for a host that nobody serves
+    except OSError:
+        return False
+    return True
 
 
 async def report(kubectl: Kubectl) -> dict[str, str]:

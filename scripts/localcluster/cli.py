@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import re
 import shlex
 import signal
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from localcluster import containerfiles, images, lifecycle, pins, places, prerequisites
+from localcluster.cluster import Cluster
 from localcluster.errors import ClusterError
 from localcluster.locks import held
 from localcluster.places import State
 from localcluster.progress import Progress
 
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 
 DESCRIPTION = """A real local Kubernetes cluster with Knative Serving and an ingress, on a machine without Docker.
@@ -53,8 +56,11 @@ async def _interruptible(options: argparse.Namespace) -> int:
 
 
 async def _command(options: argparse.Namespace) -> int:
-    state = State(options.name)
     async with Progress(sys.stderr) as progress:
+        if options.command == "build-image":
+            print(await _build(options, progress))
+            return 0
+        state = State(options.name)
         match options.command:
             case "up":
                 await lifecycle.up(state, progress)
@@ -63,14 +69,17 @@ async def _command(options: argparse.Namespace) -> int:
             case "status":
                 return _show(await lifecycle.status(state))
             case "env":
-                cluster = lifecycle.existing(state)
-                print(f"export KUBECONFIG={shlex.quote(str(cluster.state.kubeconfig))}")
-                print(f'export PATH={shlex.quote(str(cluster.state.bin))}:"$PATH"')
+                _print_environment(lifecycle.existing(state))
             case "load-image":
                 await _load(state, options.images, progress)
-            case "build-image":
-                print(await _build(options, progress))
     return 0
+
+
+def _print_environment(cluster: Cluster) -> None:
+    print(f"export KUBECONFIG={shlex.quote(str(cluster.state.kubeconfig))}")
+    print(f'export PATH={shlex.quote(str(cluster.state.bin))}:"$PATH"')
+    if any(os.environ.get(name) for name in PROXIES):
+        print(f'export NO_PROXY="${{NO_PROXY:+$NO_PROXY,}}{cluster.network.block}"; export no_proxy="$NO_PROXY"')
 
 
 async def _load(state: State, wanted: list[str], progress: Progress) -> None:
@@ -107,8 +116,6 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="scripts/cluster", description=DESCRIPTION)
-    common = _Parser(add_help=False)
-    common.add_argument("--name", type=_name, default=places.APPLICATION, help="the cluster's name (%(default)s)")
     verbs = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for verb, text in {
         "up": "make the cluster run; repairs one that runs in part",
@@ -118,7 +125,11 @@ def _parser() -> argparse.ArgumentParser:
         "load-image": "give images to the cluster",
         "build-image": "build a Containerfile and print the path of the image's archive; no cluster is needed",
     }.items():
-        added = verbs.add_parser(verb, help=text, description=text, parents=[common])
+        added = verbs.add_parser(verb, help=text, description=text)
+        if verb != "build-image":
+            added.add_argument(
+                "--name", type=_name, default=places.APPLICATION, help="the cluster's name (default: %(default)s)"
+            )
         if verb == "load-image":
             added.add_argument("images", nargs="+", metavar="FILE|NAME:TAG", help="an archive, or a built image")
         if verb == "build-image":

@@ -60,7 +60,7 @@ async def load_or_choose(state: State) -> Cluster:
     found = load(state)
     if found is None:
         chosen = network.first_free(await network.taken())
-        state.folder.mkdir(parents=True, exist_ok=True)
+        state.folder.mkdir(mode=0o711, parents=True, exist_ok=True)  # unprivileged parts pass through it
         unfinished = state.facts.with_suffix(".new")
         unfinished.write_text(json.dumps({"block": str(chosen.block), "version": version()}))
         unfinished.replace(state.facts)

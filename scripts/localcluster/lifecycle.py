@@ -56,7 +56,7 @@ async def up(state: State, progress: Progress) -> None:
         await _start(cluster, here, binaries, progress)
         kubectl = Kubectl(cluster, binaries)
         async with progress.step("CoreDNS, Traefik and Knative Serving are available"):
-            await addons.ready(kubectl)
+            await addons.ready(cluster, kubectl)
     progress.say(_summary(cluster, time.monotonic() - started))
 
 

@@ -92,7 +92,10 @@ class Record:
 
 
 def start(command: Iterable[str | Path], log: Path) -> Process:
-    """Start a process in a session of its own, its output appended to `log`."""
+    """Start a process in a session of its own, its output appended to `log`.
+
+    Of the environment it gets PATH only: a proxy or a trust store of the user's shell is not for the cluster.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         child = subprocess.Popen(
@@ -102,6 +105,7 @@ def start(command: Iterable[str | Path], log: Path) -> Process:
             stderr=subprocess.STDOUT,
             start_new_session=True,
             cwd="/",
+            env={"PATH": os.environ["PATH"]},
         )
     child.returncode = 0  # It is to outlive us: without this, Popen warns when it is collected.
     return Process.of(child.pid)

@@ -73,9 +73,17 @@ def cgroup(name: str) -> str:
 
 
 def find(state: State) -> Sandbox | None:
-    """The cluster's sandbox, if its holder runs."""
-    holder = Record(state.run / "sandbox.json").read()
-    return Sandbox(holder) if holder else None
+    """The cluster's sandbox, if its holder runs and it was made to its end."""
+    holder = _record(state).read()
+    return Sandbox(holder) if holder and _made(state).exists() else None
+
+
+def _record(state: State) -> Record:
+    return Record(state.run / "sandbox.json")
+
+
+def _made(state: State) -> Path:
+    return state.run / "sandbox-is-made"
 
 
 async def create(state: State, network: Network) -> Sandbox:
@@ -89,41 +97,35 @@ async def create(state: State, network: Network) -> Sandbox:
         ],
         state.log / "sandbox.log",
     )  # fmt: skip
+    _record(state).write(holder)
     sandbox = Sandbox(holder)
 
     async def entered() -> bool:
         # `unshare` has forked only after the namespaces are made and /proc is mounted by the child.
         return bool(holder.children()) and await succeeds(*sandbox.enter("mountpoint", "-q", "/proc"))
 
-    try:
-        await processes.until(entered, "the sandbox", 10, (holder, state.log / "sandbox.log"))
-        await _mounts(sandbox, state)
-        await _link(sandbox, state.name, network)
-        for hierarchy in _cgroup_hierarchies():
-            _make_cgroup(hierarchy, cgroup(state.name))
-    except BaseException:
-        await _end(holder)
-        raise
-    # Written last: a sandbox that was interrupted half-made is not taken for a whole one.
-    Record(state.run / "sandbox.json").write(holder)
+    await processes.until(entered, "the sandbox", 30, (holder, state.log / "sandbox.log"))
+    await _mounts(sandbox, state)
+    await _link(sandbox, state.name, network)
+    for hierarchy in _cgroup_hierarchies():
+        _make_cgroup(hierarchy, cgroup(state.name))
+    # Last: a sandbox that was interrupted half-made is not taken for a whole one, but is ended by the next command.
+    _made(state).touch()
     return sandbox
 
 
 async def remove(state: State) -> None:
     """End everything of the cluster that runs, and take its link and cgroups away."""
-    found = find(state)
-    if found:
-        await _end(found.holder)
+    _made(state).unlink(missing_ok=True)
+    holder = _record(state).read()
+    if holder:
+        # Process 1 of the namespace is gone only when all others in it are; so it is ended before its parent.
+        for child in holder.children():
+            await child.kill()
+        await holder.kill()
     await _remove_link(state.name)
     for hierarchy in _cgroup_hierarchies():
         _remove_cgroup(hierarchy / cgroup(state.name))
-
-
-async def _end(holder: Process) -> None:
-    # Process 1 of the namespace is gone only when all other processes in it are; so it is ended before its parent.
-    for child in holder.children():
-        await child.kill()
-    await holder.kill()
 
 
 async def _mounts(sandbox: Sandbox, state: State) -> None:
