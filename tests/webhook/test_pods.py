@@ -205,3 +205,17 @@ def test_a_loader_that_istio_cuts_off_is_told_so(found: dict[str, Any], code: st
     said = pods.loading(found, RETRY, "iris")
     assert (said.status, said.code) == ("Unknown", code)
     assert "no route" in said.message, "what the loader saw is told as well"
+
+
+@pytest.mark.parametrize(
+    ("found", "end"),
+    [
+        (pod(state=ended(0, words("Loaded"))), ("Loaded", 1.0)),
+        (pod(state=ended(11, words("NotFound"))), ("NotFound", 1.0)),
+        (pod(state=ended(0, words("Anything"))), None),
+        (pod(state=ended(137)), None),
+        (pod(state=RUNNING), None),
+    ],
+)
+def test_how_a_loader_ended_and_how_long_it_took(found: dict[str, Any], end: tuple[str, float] | None) -> None:
+    assert pods.loader_end(found) == end

@@ -45,6 +45,13 @@ class Metrics:
             ("what",),
             registry=self._registry,
         )
+        self.load_seconds = Histogram(
+            "kubectl_serve_model_load_seconds",
+            "How long the loader of a pod took, by the code that it ended with.",
+            ("code",),
+            buckets=(1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600),
+            registry=self._registry,
+        )
         self.queue = Gauge("kubectl_serve_queue_length", "Names that wait to be reconciled.", registry=self._registry)
         self.leading = Gauge("kubectl_serve_leading", "1 while this replica reconciles.", registry=self._registry)
         self.watch_restarts = Counter(

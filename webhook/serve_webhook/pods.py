@@ -73,6 +73,15 @@ def loader_is_running(pod: JsonObject) -> bool:
     return "running" in (_loader_status(pod).get("state") or {})
 
 
+def loader_end(pod: JsonObject) -> tuple[str, float] | None:
+    """The code that the loader has ended with, and the seconds that it took; ``None`` where it says neither."""
+    words = _object(((_loader_status(pod).get("state") or {}).get("terminated") or {}).get("message"))
+    code, seconds = words.get("code"), words.get("seconds")
+    if not isinstance(seconds, int | float) or code not in CATALOGUE:
+        return None
+    return str(code), float(seconds)
+
+
 def last_line(log: str) -> JsonObject:
     """The last JSON object of the loader's log; empty if there is none."""
     for line in reversed(log.splitlines()):

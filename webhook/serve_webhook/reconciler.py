@@ -88,6 +88,7 @@ class Reconciler:
             stack.callback(self._deployments.subscribe(self._deployment_changed))
             self._live_index = [Index(informer, self._add) for informer in self._owned.values()]
             self._pod_index = Index(self._pods, self._add)
+            stack.callback(self._pods.subscribe(self._pod_changed))
             for index in (*self._live_index, self._pod_index):
                 stack.callback(index.close)
             self.refresh()
@@ -107,6 +108,12 @@ class Reconciler:
 
     def _deployment_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
         self._add(key(new or old or {}))
+
+    def _pod_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
+        """Count a loader that has ended. One that ended before anybody looked is not counted: it may have been."""
+        if old and new and (end := pods.loader_end(new)) and end != pods.loader_end(old):
+            code, seconds = end
+            self._metrics.load_seconds.labels(code).observe(seconds)
 
     async def _work(self) -> NoReturn:
         while True:
