@@ -333,6 +333,11 @@ class _Cluster:
             raise errors.UnreachableError(
                 f"{host} did not answer {method} {path} in time.", "Is the cluster up? --request-timeout waits longer."
             ) from error
+        except aiohttp.ClientConnectorError as error:
+            raise errors.UnreachableError(
+                f"the API server {host} cannot be reached: {_connecting(error.os_error)}.",
+                "Is the cluster up? Is it this context?",
+            ) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise errors.UnreachableError(
                 f"the API server {host} cannot be reached: {_sentence(error)}.",
@@ -434,6 +439,11 @@ def _error(status: int, document: Mapping[str, Any]) -> errors.ApiError:
     elif status == 403:
         hint = "Ask the cluster's administrator for this permission, or use another context."
     return _ERRORS.get(status, errors.ApiError)(message, hint)
+
+
+def _connecting(error: OSError) -> str:
+    """Why a connection was not made, as the operating system says it."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else _sentence(error)
 
 
 def _sentence(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """``kubectl serve create``: an annotated Deployment, and the wait until its model answers."""
 
+import asyncio
 from argparse import Namespace
 from typing import NoReturn
 
@@ -134,8 +135,12 @@ def _not_installed(name: str, *, dry_run: bool) -> ServeError:
 async def _wait(cluster: Api, namespace: str, args: Namespace, streams: Streams) -> JsonObject:
     """Tell what happens until the model answers; return the Deployment. Raises ServeError if it does not."""
     async with Follower(cluster, namespace, args.name) as follower:
-        with Progress(streams) as progress:
-            end = await until_end(follower, args.wait_timeout, PATIENCE, progress)
+        try:
+            with Progress(streams) as progress:
+                end = await until_end(follower, args.wait_timeout, PATIENCE, progress)
+        except asyncio.CancelledError:
+            streams.note(f"The Deployment stays; `{PROGRAM} get {args.name}{options.again(args)} -w` waits for it.")
+            raise
         picture = await follower.picture(0)
     see = f"`{PROGRAM} describe {args.name}{options.again(args)}` shows more; the Deployment stays, and goes on trying."
     if end is None:

@@ -133,10 +133,17 @@ async def _apply(cluster: Api, manifest: JsonObject, streams: Streams, *, dry_ru
         return
     after = await cluster.apply(resource, manifest, manager=FIELD_MANAGER, dry_run=dry_run)
     done = "configured" if before else "created"
-    if before and before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"] and not dry_run:
+    if before and _content(before) == _content(after):
         done = "unchanged"
     streams.out(f"{_title(manifest)} {done}" + (" (server dry run)" if dry_run else ""))
     streams.stdout.flush()
+
+
+def _content(manifest: JsonObject) -> JsonObject:
+    """An object without what changes with every write: what a dry run can be compared by as well."""
+    moving = ("managedFields", "resourceVersion", "generation")
+    metadata = {key: value for key, value in manifest["metadata"].items() if key not in moving}
+    return manifest | {"metadata": metadata}
 
 
 async def _wait(cluster: Api, streams: Streams, seconds: float) -> None:

@@ -1,0 +1,195 @@
+"""The one client of the cluster, against a real API server: the cluster that KUBECONFIG names."""
+
+import argparse
+import asyncio
+import io
+import os
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kubectl_serve import errors, options
+from kubectl_serve.api import CONFIG_MAPS, DEPLOYMENTS, NAMESPACES, PODS, Api
+from kubectl_serve.cluster import connect
+from kubectl_serve.follow import states
+from kubectl_serve.streams import Streams
+from kubectl_serve.verbs import BY_NAME
+from serve_core.json import JsonObject
+
+pytestmark = pytest.mark.cluster
+
+
+def flags(*argv: str) -> argparse.Namespace:
+    parser = options.Parser(BY_NAME["get"])
+    options.namespace(parser)
+    options.connection(parser)
+    return parser.read(argv)
+
+
+def kubeconfig() -> JsonObject:
+    """The kubeconfig in use, to be changed."""
+    found: JsonObject = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())
+    return found
+
+
+def write(path: Path, config: JsonObject) -> None:
+    path.write_text(yaml.safe_dump(config))
+
+
+def streams() -> Streams:
+    return Streams(io.StringIO(), io.StringIO(), io.StringIO(), os.environ)
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Api]:
+    async with connect(flags(), streams()) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def namespace(cluster: Api) -> AsyncIterator[str]:
+    name = f"plugin-{uuid.uuid4().hex[:8]}"
+    await cluster.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    yield name
+    await cluster.delete(NAMESPACES, None, name)
+
+
+def notes(namespace: str, name: str, **data: str) -> JsonObject:
+    metadata = {"name": name, "namespace": namespace, "labels": {"of": "test"}}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+
+
+async def test_objects_are_made_read_listed_and_deleted(cluster: Api, namespace: str) -> None:
+    await cluster.create(CONFIG_MAPS, notes(namespace, "a", x="1"))
+    assert (await cluster.get(CONFIG_MAPS, namespace, "a"))["data"] == {"x": "1"}
+    listed, _ = await cluster.list(CONFIG_MAPS, namespace, labels="of=test")
+    assert [(each["kind"], each["metadata"]["name"]) for each in listed] == [("ConfigMap", "a")]
+    await cluster.delete(CONFIG_MAPS, namespace, "a")
+    with pytest.raises(errors.NotFoundError, match='"a" not found'):
+        await cluster.get(CONFIG_MAPS, namespace, "a")
+
+
+async def test_a_dry_run_makes_nothing(cluster: Api, namespace: str) -> None:
+    await cluster.create(CONFIG_MAPS, notes(namespace, "a"), dry_run=True)
+    await cluster.apply(CONFIG_MAPS, notes(namespace, "a"), manager="test", dry_run=True)
+    assert (await cluster.list(CONFIG_MAPS, namespace, labels="of=test"))[0] == []
+
+
+async def test_making_it_twice_is_told_apart_from_other_conflicts(cluster: Api, namespace: str) -> None:
+    await cluster.create(CONFIG_MAPS, notes(namespace, "a"))
+    with pytest.raises(errors.AlreadyExistsError):
+        await cluster.create(CONFIG_MAPS, notes(namespace, "a"))
+
+
+async def test_applying_the_same_again_changes_nothing(cluster: Api, namespace: str) -> None:
+    first = await cluster.apply(CONFIG_MAPS, notes(namespace, "a", x="1"), manager="test")
+    again = await cluster.apply(CONFIG_MAPS, notes(namespace, "a", x="1"), manager="test")
+    assert again["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+
+
+async def test_what_the_schema_refuses_is_invalid(cluster: Api, namespace: str) -> None:
+    with pytest.raises(errors.InvalidError, match=r"metadata\.name"):
+        await cluster.create(CONFIG_MAPS, notes(namespace, "Not_A_Name"))
+
+
+async def test_long_lists_come_page_by_page(cluster: Api, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kubectl_serve.cluster._PAGE", 2)
+    for name in "abcde":
+        await cluster.create(CONFIG_MAPS, notes(namespace, name))
+    listed, _ = await cluster.list(CONFIG_MAPS, namespace, labels="of=test")
+    assert [each["metadata"]["name"] for each in listed] == list("abcde")
+
+
+async def test_a_watch_tells_every_state(cluster: Api, namespace: str) -> None:
+    seen = states(cluster, CONFIG_MAPS, namespace, labels="of=test")
+    async with asyncio.timeout(20):
+        assert await anext(seen) == {}
+        await cluster.create(CONFIG_MAPS, notes(namespace, "a"))
+        assert list(await anext(seen)) == [(namespace, "a")]
+        await cluster.merge(CONFIG_MAPS, namespace, "a", {"data": {"x": "2"}})
+        assert (await anext(seen))[namespace, "a"]["data"] == {"x": "2"}
+        await cluster.delete(CONFIG_MAPS, namespace, "a")
+        assert await anext(seen) == {}
+    await seen.aclose()  # type: ignore[attr-defined]
+
+
+async def test_impersonation_is_passed_on(namespace: str) -> None:
+    argv = ("--as", "somebody", "--as-group", "readers", "--as-group", "writers")
+    async with connect(flags(*argv), streams()) as opened:
+        with pytest.raises(errors.ForbiddenError, match='User "somebody" cannot list'):
+            await opened.list(DEPLOYMENTS, namespace)
+
+
+async def test_warnings_of_the_api_server_are_shown_once(namespace: str) -> None:
+    told = streams()
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "a", "namespace": namespace},
+        "spec": {"nodeSelector": {"beta.kubernetes.io/os": "linux"}, "containers": [{"name": "a", "image": "a"}]},
+    }
+    async with connect(flags(), told) as opened:
+        for _ in range(2):
+            await opened.create(PODS, pod, dry_run=True)
+    lines = str(told.stderr.getvalue()).splitlines()  # type: ignore[attr-defined]
+    assert lines
+    assert len(set(lines)) == len(lines)
+    assert all(line.startswith("Warning: ") for line in lines)
+
+
+async def test_a_token_that_is_not_valid_says_how_to_go_on(tmp_path: Path) -> None:
+    config = kubeconfig()
+    config["users"] = [{"name": each["name"], "user": {"token": "wrong"}} for each in config["users"]]
+    write(tmp_path / "config", config)
+    async with connect(flags("--kubeconfig", str(tmp_path / "config")), streams()) as opened:
+        with pytest.raises(errors.ForbiddenError) as refused:
+            await opened.list(DEPLOYMENTS, "default")
+    assert refused.value.hint.startswith("Log in to the cluster again")
+
+
+async def test_the_flags_choose_cluster_user_and_namespace(tmp_path: Path) -> None:
+    config = kubeconfig()
+    config["clusters"][0]["name"] = "here"
+    config["users"][0]["name"] = "admin"
+    config["contexts"] = [{"name": "elsewhere", "context": {"cluster": "gone", "user": "nobody", "namespace": "team"}}]
+    config["current-context"] = "elsewhere"
+    write(tmp_path / "config", config)
+    argv = ("--kubeconfig", str(tmp_path / "config"), "--cluster", "here", "--user", "admin")
+    async with connect(flags(*argv), streams()) as opened:
+        assert opened.namespace == "team"
+        await opened.get(NAMESPACES, None, "default")
+
+
+async def test_an_untrusted_certificate_is_said(tmp_path: Path) -> None:
+    config = kubeconfig()
+    config["clusters"][0]["cluster"].pop("certificate-authority-data")
+    write(tmp_path / "config", config)
+    async with connect(flags("--kubeconfig", str(tmp_path / "config")), streams()) as opened:
+        with pytest.raises(errors.UnreachableError, match="is not trusted"):
+            await opened.get(NAMESPACES, None, "default")
+    argv = ("--kubeconfig", str(tmp_path / "config"), "--insecure-skip-tls-verify")
+    async with connect(flags(*argv), streams()) as opened:
+        await opened.get(NAMESPACES, None, "default")
+
+
+async def test_a_port_of_a_pod_is_carried_through_the_api_server(cluster: Api) -> None:
+    pods, _ = await cluster.list(PODS, "kube-system", labels="k8s-app=kube-dns")
+    done = asyncio.Event()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await cluster.forward("kube-system", pods[0]["metadata"]["name"], 8080, reader, writer)
+        writer.close()
+        done.set()
+
+    server = await asyncio.start_server(carry, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    writer.write(b"GET /health HTTP/1.0\r\n\r\n")
+    async with asyncio.timeout(20):
+        assert (await reader.read()).startswith(b"HTTP/1.0 200")
+        writer.close()
+        await done.wait()
+    server.close()
+    await server.wait_closed()
