@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 
 from serve_core.json import JsonObject
+from serve_core.names import FIELD_MANAGER
 from serve_webhook.api import ConflictError, GoneError, NotFoundError, Resource, WatchEvent, key
 
 
@@ -110,7 +111,13 @@ class MemoryApi:
         return self.put(resource, manifest)
 
     async def apply(
-        self, resource: Resource, manifest: JsonObject, *, subresource: str = "", force: bool = True
+        self,
+        resource: Resource,
+        manifest: JsonObject,
+        *,
+        subresource: str = "",
+        force: bool = True,
+        manager: str = FIELD_MANAGER,
     ) -> JsonObject:
         self._check("apply", resource)
         live = self.objects.get((resource.plural, *key(manifest)), {})
@@ -118,7 +125,7 @@ class MemoryApi:
             wanted = manifest["metadata"].get(precondition)
             if wanted and live.get("metadata", {}).get(precondition) != wanted:
                 raise ConflictError(f"{precondition} differs", 409)
-        at = (resource.plural, *key(manifest), subresource)
+        at = (resource.plural, *key(manifest), subresource, manager)
         merged = _merged(_dropped(live, self._applied.get(at, {}), manifest), manifest)
         self._applied[at] = manifest
         if merged == live:

@@ -24,6 +24,7 @@ EXPLANATION = f"{PREFIX}explanation"
 
 CONDITION_MODEL_LOADED = f"{PREFIX}ModelLoaded"
 CONDITION_READY = f"{PREFIX}Ready"
+CONDITION_COMPLIANT = f"{PREFIX}PolicyCompliant"
 
 LOADER_CONTAINER = "model-loader"
 SERVER_CONTAINER = "model-server"

@@ -262,6 +262,9 @@ _CONDITIONS = (
     ("OutOfMemory", "a container ran out of memory.", "Raise its memory limit."),
     ("Unschedulable", "no node can take the pod.", "Lower the resource requests, or add a node."),
     ("LoaderCrashed", "the loader ended without saying why.", "Read `kubectl serve logs {name} -c loader`."),
+    # PolicyCompliant.
+    ("Compliant", "it keeps every policy that is about it.", ""),
+    ("PolicyViolated", "{found}.", "Read `kubectl serve policy explain {name}`."),
     # Ready.
     ("Ready", "the model answers.", ""),
     ("Progressing", "waiting for the Knative Service.", ""),

@@ -10,6 +10,7 @@ from typing import Protocol
 from urllib.parse import quote
 
 from serve_core.json import JsonObject
+from serve_core.names import FIELD_MANAGER
 
 
 class ApiError(Exception):
@@ -77,6 +78,8 @@ SECRETS = Resource("v1", "Secret", "secrets")
 EVENTS = Resource("events.k8s.io/v1", "Event", "events")
 LEASES = Resource("coordination.k8s.io/v1", "Lease", "leases")
 POLICIES = Resource("kubectl-serve.dev/v1alpha1", "ServingPolicy", "servingpolicies")
+POLICY_REPORTS = Resource("wgpolicyk8s.io/v1alpha2", "PolicyReport", "policyreports")
+INFERENCE_SERVICES = Resource("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices")
 POLICY_EXCEPTIONS = Resource("kubectl-serve.dev/v1alpha1", "PolicyException", "policyexceptions")
 MUTATING_WEBHOOKS = Resource(
     "admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations"
@@ -137,9 +140,15 @@ class Api(Protocol):
         ...
 
     async def apply(
-        self, resource: Resource, manifest: JsonObject, *, subresource: str = "", force: bool = True
+        self,
+        resource: Resource,
+        manifest: JsonObject,
+        *,
+        subresource: str = "",
+        force: bool = True,
+        manager: str = FIELD_MANAGER,
     ) -> JsonObject:
-        """Server-side apply as the field manager ``kubectl-serve``."""
+        """Server-side apply."""
         ...
 
     async def merge(self, resource: Resource, namespace: str, name: str, patch: JsonObject) -> JsonObject:

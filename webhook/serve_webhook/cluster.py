@@ -120,10 +120,16 @@ class Cluster:
         )
 
     async def apply(
-        self, resource: Resource, manifest: JsonObject, *, subresource: str = "", force: bool = True
+        self,
+        resource: Resource,
+        manifest: JsonObject,
+        *,
+        subresource: str = "",
+        force: bool = True,
+        manager: str = FIELD_MANAGER,
     ) -> JsonObject:
         path = resource.path(*key(manifest), subresource)
-        params = {"fieldManager": FIELD_MANAGER, "force": str(force).lower()}
+        params = {"fieldManager": manager, "force": str(force).lower()}
         return await self._json("PATCH", path, params, manifest, APPLY)
 
     async def merge(self, resource: Resource, namespace: str, name: str, patch: JsonObject) -> JsonObject:

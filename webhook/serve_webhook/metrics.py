@@ -45,6 +45,17 @@ class Metrics:
             ("what",),
             registry=self._registry,
         )
+        self.policy_violations = Gauge(
+            "kubectl_serve_policy_violations",
+            "Objects that break a rule, as the leader's last audit found.",
+            ("policy", "rule", "verdict"),
+            registry=self._registry,
+        )
+        self.audited = Gauge(
+            "kubectl_serve_audit_timestamp_seconds",
+            "When the last audit ended (Unix time); 0 on replicas that do not lead.",
+            registry=self._registry,
+        )
         self.load_seconds = Histogram(
             "kubectl_serve_model_load_seconds",
             "How long the loader of a pod took, by the code that it ended with.",

@@ -26,6 +26,7 @@ from serve_webhook.api import (
     Api,
     Resource,
 )
+from serve_webhook.audit import Audit
 from serve_webhook.events import Recorder
 from serve_webhook.informers import Informer
 from serve_webhook.lease import Election
@@ -74,6 +75,7 @@ class Replica:
         self._deployments = self._informer(DEPLOYMENTS, selectors={"labelSelector": f"{SERVED_LABEL}=true"})
         self._presented = Presented(self._secrets, self._context, self._metrics)
         self._reconciler: Reconciler | None = None
+        self._audit: Audit | None = None
         self._mesh = Mesh(self._informer, self._facts_changed)
         self._namespace_labels = NamespaceLabels(self._mesh.namespaces)
         self._policies = Policies(self._informer, self._facts_changed)
@@ -152,13 +154,23 @@ class Replica:
         )
         webhooks = ((MUTATING_WEBHOOKS, mutating), (VALIDATING_WEBHOOKS, validating))
         keeper = Keeper(self._api, self._secrets, webhooks, self._metrics, _now)
+        recorder = Recorder(self._api, self._options.identity, _now)
         reconciler = Reconciler(
             self._api,
             deployments=self._deployments,
             owned=owned,
             pods=model_pods,
             facts=self._facts,
-            recorder=Recorder(self._api, self._options.identity, _now),
+            recorder=recorder,
+            metrics=self._metrics,
+            now=_now,
+        )
+        audit = Audit(
+            self._api,
+            deployments=self._deployments,
+            policies=self._policies,
+            facts=self._facts,
+            recorder=recorder,
             metrics=self._metrics,
             now=_now,
         )
@@ -173,8 +185,11 @@ class Replica:
                 await self._policies.wait()
                 self._reconciler = reconciler
                 group.create_task(reconciler.run())
+                self._audit = audit
+                group.create_task(audit.run())
         finally:
             self._reconciler = None
+            self._audit = None
             self._metrics.leading.set(0)
             self._metrics.certificate_trusted.set(math.nan)
 
@@ -203,6 +218,8 @@ class Replica:
     def _facts_changed(self) -> None:
         if self._reconciler:
             self._reconciler.refresh()
+        if self._audit:
+            self._audit.refresh()
 
     def _single(self, resource: Resource, namespace: str, name: str) -> Informer:
         return self._informer(resource, namespace=namespace, selectors={"fieldSelector": f"metadata.name={name}"})
