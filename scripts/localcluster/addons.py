@@ -5,6 +5,7 @@ import json
 import string
 import urllib.error
 import urllib.request
+from collections.abc import Set
 from http import HTTPStatus
 from pathlib import Path
 
@@ -82,12 +83,26 @@ async def apply(cluster: Cluster, binaries: Binaries, kubectl: Kubectl) -> None:
     cluster.state.applied.touch()
 
 
-async def ready(cluster: Cluster, kubectl: Kubectl) -> None:
+async def running_containers(kubectl: Kubectl) -> set[str]:
+    """The ids of all containers that run, by what the kubelet said last."""
+    pods = json.loads(await kubectl("get", "pods", "--all-namespaces", "-o", "json"))["items"]
+    statuses = [status for pod in pods for status in pod["status"].get("containerStatuses", [])]
+    return {status["containerID"].removeprefix("containerd://") for status in statuses if "running" in status["state"]}
+
+
+async def ready(cluster: Cluster, kubectl: Kubectl, dead: Set[str]) -> None:
     """Wait until all of it is available, and Knative's webhooks and the ingress answer.
+
+    `dead` are containers that have ended with the sandbox they ran in, and that the kubelet has to notice first.
 
     Raises:
         ClusterError: they are not in time; the message has what Kubernetes says about it.
     """
+
+    async def noticed() -> bool:
+        return not dead & await running_containers(kubectl)
+
+    await processes.until(noticed, "the kubelet's report on its pods", PATIENCE)
     await kubectl("wait", "--for=condition=Ready", "node", "--all", f"--timeout={PATIENCE}s")
     try:
         await asyncio.gather(

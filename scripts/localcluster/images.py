@@ -1,4 +1,4 @@
-"""Getting images into a cluster's containerd.
+"""A cluster's containerd: whether it is ready, what it runs, and how images get into it.
 
 The cluster's own images are imported once into a folder of the cache; a new cluster starts with hard links to it. That
 takes no time and no disk where importing half a gigabyte takes half a minute of a small machine.
@@ -32,6 +32,11 @@ wait
 async def containerd_is_ready(sandbox: Sandbox) -> bool:
     """Whether containerd answers."""
     return await succeeds(*node.ctr(sandbox, "version"))
+
+
+async def running_containers(sandbox: Sandbox) -> set[str]:
+    """The ids of the containers that run."""
+    return set((await run(*node.ctr(sandbox, "tasks", "list", "--quiet"))).split())
 
 
 async def load(sandbox: Sandbox, archive: Path) -> str:

@@ -53,10 +53,9 @@ async def up(state: State, progress: Progress) -> None:
         if here is None:
             async with progress.step("sandbox: namespaces, network link, cgroups"):
                 here = await sandbox.create(state, cluster.network)
-        await _start(cluster, here, binaries, progress)
-        kubectl = Kubectl(cluster, binaries)
+        dead = await _start(cluster, here, binaries, progress)
         async with progress.step("CoreDNS, Traefik and Knative Serving are available"):
-            await addons.ready(cluster, kubectl)
+            await addons.ready(cluster, Kubectl(cluster, binaries), dead)
     progress.say(_summary(cluster, time.monotonic() - started))
 
 
@@ -118,7 +117,8 @@ def running(state: State) -> Sandbox:
     return here
 
 
-async def _start(cluster: Cluster, here: Sandbox, binaries: Binaries, progress: Progress) -> None:
+async def _start(cluster: Cluster, here: Sandbox, binaries: Binaries, progress: Progress) -> set[str]:
+    """Start what does not run; returns the ids of the containers that Kubernetes takes for running and that are not."""
     state = cluster.state
     kubectl = Kubectl(cluster, binaries)
 
@@ -135,10 +135,12 @@ async def _start(cluster: Cluster, here: Sandbox, binaries: Binaries, progress: 
     async with progress.step("API server and containerd are ready"), asyncio.TaskGroup() as group:
         group.create_task(waiting("kube-apiserver", lambda: control_plane.api_is_ready(cluster)))
         group.create_task(waiting("containerd", lambda: images.containerd_is_ready(here)))
+    dead = await addons.running_containers(kubectl) - await images.running_containers(here)
     await start(central)
     await start(node.commands(cluster, binaries))
     async with progress.step("manifests are applied"):
         await addons.apply(cluster, binaries, kubectl)
+    return dead
 
 
 async def _ensure(state: State, here: Sandbox, name: str, command: list[str | Path]) -> Process:
