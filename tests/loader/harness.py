@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 import trustme
 
@@ -173,12 +174,16 @@ class WebServer:
         self.server.socket = context.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
         self.url = self.url.replace("http://", "https://")
 
+    def etag(self, body: bytes) -> str:
+        """Return the ETag of a file."""
+        return f'"{hash(body)}"'
+
     def answer(self, request: Request) -> Reply:
         """Return what a good server answers."""
-        body = self.files.get(request.path.partition("?")[0])
+        body = self.files.get(unquote(request.path.partition("?")[0]))
         if body is None:
             return Reply(404)
-        etag = f'"{hash(body)}"'
+        etag = self.etag(body)
         if request.headers.get("If-Match", etag) != etag:
             return Reply(412)
         wanted = request.headers.get("Range", "")

@@ -1,5 +1,6 @@
 """Reading the files of a plan in parallel parts, with bounded memory, into a folder."""
 
+import contextlib
 import errno
 import hashlib
 import mmap
@@ -27,9 +28,12 @@ PART = 8 << 20
 """Bytes of one request. A killed loader reads at most so much again for each worker."""
 BUFFER = 256 << 10
 """Bytes that a worker holds in memory: small enough for a core's cache, so that hashing them costs no second read."""
-WORKERS = 8
+WORKERS = 4
 MOST_WORKERS = 32
 _TICK = 2.0
+"""Seconds between two lines of progress, at most."""
+_WEIGH = 0.5
+"""Seconds between two looks at whether more workers brought more."""
 _UNKNOWN = -1
 
 
@@ -178,36 +182,35 @@ class Engine:
 
     def _watch(self, threads: list[threading.Thread]) -> None:
         """Keep enough workers going and tell the progress until all is read. Raises what ended a worker."""
-        started = told = moved = time.monotonic()
-        moved_bytes = 0
+        started = told = moved = weighed = time.monotonic()
+        moved_bytes = weighed_bytes = 0
         best = 0.0
         while self._left:
             while len(threads) < min(self._limit, sum(state.left for state in self._states)):
                 self._received.append(0)
                 threads.append(threading.Thread(target=self._work, args=(len(threads),), daemon=True))
                 threads[-1].start()
-            try:
-                event = self._events.get(timeout=max(0.0, told + _TICK - time.monotonic()))
+            with contextlib.suppress(queue.Empty):
+                event = self._events.get(timeout=max(0.0, min(told + _TICK, weighed + _WEIGH) - time.monotonic()))
                 if event is not None:
                     raise event
-            except queue.Empty:
-                pass
             now, received = time.monotonic(), self.received
             if received != moved_bytes:
                 moved_bytes, moved = received, now
             elif now - moved > self._patience.seconds + _TICK:
                 raise LoadError(Code.STALLED, f"nothing was received for {now - moved:.0f} s")
-            due = now - told >= _TICK
-            if received > self._told and (due or received - self._told >= self._total / 20):
+            if now - weighed >= _WEIGH:
+                rate = (received - weighed_bytes) / (now - weighed)
+                # More connections as long as they bring more: over a long way each one's window is the limit.
+                if rate > best * 1.1 and len(threads) == self._limit < MOST_WORKERS:
+                    best, self._limit = rate, self._limit * 2
+                weighed, weighed_bytes = now, received
+            if received > self._told and (now - told >= _TICK or received - self._told >= self._total / 20):
                 rate = (received - self._told) / max(now - told, 1e-3)
                 kept = self._total - self.missing
                 self._report.progress(kept + received, self._total, self._files_done(), now - started, rate)
-                # More connections as long as they bring more: over a long way each one's window is the limit.
-                if due and rate > best * 1.1 and self._limit < MOST_WORKERS and len(threads) == self._limit:
-                    best, self._limit = rate, self._limit + WORKERS // 2
-                self._told = received
-                told = now
-            elif due:
+                self._told, told = received, now
+            elif now - told >= _TICK:
                 told = now
 
     def _files_done(self) -> int:

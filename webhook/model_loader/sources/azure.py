@@ -33,14 +33,16 @@ class SharedKey:
 
     def sign(self, method: str, url: SplitResult, headers: dict[str, str]) -> None:
         """Add the date and the signature."""
-        headers["x-ms-date"] = formatdate(usegmt=True)
+        headers["Date"] = formatdate(usegmt=True)
         headers["x-ms-version"] = _VERSION
         known = {name.lower(): value for name, value in headers.items()}
         own = "".join(f"{name}:{known[name]}\n" for name in sorted(known) if name.startswith("x-ms-"))
         query = sorted((name.lower(), value) for name, value in parse_qsl(url.query, keep_blank_values=True))
         resource = f"/{self._account}{url.path}" + "".join(f"\n{name}:{value}" for name, value in query)
-        # Content-Encoding to If-Modified-Since, If-Match, If-None-Match and If-Unmodified-Since, Range.
-        text = f"{method}\n" + "\n" * 7 + f"{known.get('if-match', '')}\n\n\n{known.get('range', '')}\n{own}{resource}"
+        # Encoding, language, length, MD5 and type of a body that there is not; Date; If-Modified-Since; If-Match;
+        # If-None-Match, If-Unmodified-Since; Range.
+        fields = ["", "", "", "", "", known["date"], "", known.get("if-match", ""), "", "", known.get("range", "")]
+        text = "\n".join([method, *fields, own + resource])
         signature = base64.b64encode(hmac.digest(self._key, text.encode(), "sha256")).decode()
         headers["Authorization"] = f"SharedKey {self._account}:{signature}"
 
