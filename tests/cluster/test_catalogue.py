@@ -61,3 +61,10 @@ def test_the_namespace_does_turn_others_away(api: ApiServer, restricted: str) ->
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "model"}, "spec": spec}
     status, answer = api.dry_run(f"/api/v1/namespaces/{restricted}/pods", pod)
     assert (status, "violates PodSecurity" in answer["message"]) == (403, True)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_crd_takes_it_as_a_runtime_of_the_clusters_own(path: Path, api: ApiServer) -> None:
+    status, answer = api.dry_run("/apis/kubectl-serve.dev/v1alpha1/modelruntimes", yaml.safe_load(path.read_text()))
+    assert status == 201, answer
+    assert runtimes.parse(answer) == runtimes.parse(yaml.safe_load(path.read_text()))

@@ -243,3 +243,23 @@ def test_the_time_a_runtime_may_take_gives_way_to_the_users() -> None:
 
     assert deadline() == deadline(progressDeadlineSeconds=600) == "1800s"
     assert deadline(progressDeadlineSeconds=60) == "60s"
+
+
+def test_the_clusters_own_runtimes_replace_and_extend_the_catalogue() -> None:
+    ours = runtimes.parse(runtime_document())
+    triton = runtimes.parse(runtime_document() | {"metadata": {"name": "triton"}})
+    extended = {runtime.name: runtime for runtime in runtimes.extended(CATALOGUE, (ours, triton))}
+    assert extended["triton"] == triton
+    assert extended.keys() == {runtime.name for runtime in CATALOGUE} | {"mine"}
+
+
+def test_the_crd_has_the_fields_that_are_read() -> None:
+    (crd,) = yaml.safe_load_all((FOLDER.parent / "base/06-runtimes.yaml").read_text())
+    assert crd["spec"]["group"] == runtimes.API_VERSION.partition("/")[0]
+    assert crd["spec"]["names"]["kind"] == runtimes.KIND
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    read = {key for runtime in CATALOGUE for key in runtimes.spec_document(runtime)}
+    assert schema.keys() == read
+    for field in ("protocols", "formats"):
+        assert schema[field]["minItems"] == 1
+    assert tuple(schema["protocols"]["items"]["enum"]) == annotations.PROTOCOLS

@@ -52,6 +52,7 @@ async def test_it_becomes_ready_leads_and_gives_the_lease_back_at_the_end(api: M
         "Deployments",
         "Istio's configuration",
         "policies",
+        "runtimes",
     ]
     async with started(made, stop) as task:
         await ready(made)

@@ -113,6 +113,11 @@ def parse_spec(name: str, spec: JsonObject) -> Runtime:
     )
 
 
+def extended(catalogue: Iterable[Runtime], own: Iterable[Runtime]) -> tuple[Runtime, ...]:
+    """The runtimes that come with kubectl-serve and the cluster's own, which replace those of their names."""
+    return tuple(({each.name: each for each in catalogue} | {each.name: each for each in own}).values())
+
+
 def spec_document(runtime: Runtime) -> JsonObject:
     """The ``spec`` that :func:`parse_spec` reads as ``runtime``."""
     document: JsonObject = {

@@ -81,6 +81,7 @@ POLICIES = Resource("kubectl-serve.dev/v1alpha1", "ServingPolicy", "servingpolic
 POLICY_REPORTS = Resource("wgpolicyk8s.io/v1alpha2", "PolicyReport", "policyreports")
 INFERENCE_SERVICES = Resource("serving.kserve.io/v1beta1", "InferenceService", "inferenceservices")
 POLICY_EXCEPTIONS = Resource("kubectl-serve.dev/v1alpha1", "PolicyException", "policyexceptions")
+MODEL_RUNTIMES = Resource("kubectl-serve.dev/v1alpha1", "ModelRuntime", "modelruntimes")
 MUTATING_WEBHOOKS = Resource(
     "admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations"
 )

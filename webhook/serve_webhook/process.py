@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
+from serve_core import runtimes
 from serve_core.facts import PlatformFacts
 from serve_core.names import DEPLOYMENT_LABEL, NAMESPACE, SERVED_LABEL
 from serve_webhook import pods, server, settings
@@ -34,6 +35,7 @@ from serve_webhook.mesh import Mesh
 from serve_webhook.metrics import Metrics
 from serve_webhook.policies import NamespaceLabels, Policies
 from serve_webhook.reconciler import Reconciler
+from serve_webhook.runtimes import Runtimes
 from serve_webhook.settings import Configuration
 from serve_webhook.trust import SECRET, WEBHOOKS, Keeper, Presented
 
@@ -79,6 +81,7 @@ class Replica:
         self._mesh = Mesh(self._informer, self._facts_changed)
         self._namespace_labels = NamespaceLabels(self._mesh.namespaces)
         self._policies = Policies(self._informer, self._facts_changed)
+        self._runtimes = Runtimes(self._informer, self._facts_changed)
         self._answering = False
         self._stopping = False
         self._features.subscribe(lambda _old, _new: self._facts_changed())
@@ -114,6 +117,7 @@ class Replica:
             "Deployments": self._deployments.synced.is_set(),
             "Istio's configuration": self._mesh.synced,
             "policies": self._policies.synced,
+            "runtimes": self._runtimes.synced,
             "its end": not self._stopping,
         }
         return [name for name, there in parts.items() if not there]
@@ -129,6 +133,7 @@ class Replica:
             self._deployments.run(),
             *self._mesh.parts(),
             *self._policies.parts(),
+            *self._runtimes.parts(),
         ]
         return [*caches, files, self._answer()]
 
@@ -183,6 +188,7 @@ class Replica:
                 await self._features.synced.wait()
                 await self._mesh.wait()
                 await self._policies.wait()
+                await self._runtimes.wait()
                 self._reconciler = reconciler
                 group.create_task(reconciler.run())
                 self._audit = audit
@@ -198,7 +204,7 @@ class Replica:
         queue_proxy = ((self._images.get(*IMAGES) or {}).get("data") or {}).get("queue-sidecar-image", "")
         return PlatformFacts(
             loader=self._configuration.loader,
-            runtimes=self._configuration.runtimes,
+            runtimes=runtimes.extended(self._configuration.runtimes, self._runtimes.own),
             features=features.get("data") or {},
             istio=self._mesh.facts(),
             policies=self._policies.policies,
@@ -207,7 +213,8 @@ class Replica:
         )
 
     def _known_facts(self) -> PlatformFacts | None:
-        read = (self._features.synced.is_set(), self._images.synced.is_set(), self._mesh.synced, self._policies.synced)
+        caches = (self._mesh.synced, self._policies.synced, self._runtimes.synced)
+        read = (self._features.synced.is_set(), self._images.synced.is_set(), *caches)
         return self._facts() if all(read) else None
 
     def _configured(self, configuration: Configuration) -> None:

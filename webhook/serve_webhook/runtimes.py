@@ -1,0 +1,51 @@
+"""The cluster's own runtimes, ModelRuntime objects, read as they change."""
+
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
+
+from serve_core import runtimes
+from serve_core.json import JsonObject
+from serve_core.runtimes import Runtime
+from serve_webhook.api import MODEL_RUNTIMES
+from serve_webhook.informers import Informer
+
+logger = logging.getLogger(__name__)
+
+
+class Runtimes:
+    """Keeps :attr:`own`; ``changed`` is called when they are others."""
+
+    def __init__(self, informer: Callable[..., Informer], changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._informer = informer(MODEL_RUNTIMES)
+        self._own: dict[str, Runtime] = {}
+        self._informer.subscribe(self._runtime_changed)
+
+    @property
+    def own(self) -> tuple[Runtime, ...]:
+        return tuple(self._own.values())
+
+    @property
+    def synced(self) -> bool:
+        return self._informer.synced.is_set()
+
+    async def wait(self) -> None:
+        """Until all have been seen once."""
+        await self._informer.synced.wait()
+
+    def parts(self) -> list[Coroutine[Any, Any, NoReturn]]:
+        """What has to run."""
+        return [self._informer.run()]
+
+    def _runtime_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
+        if new is not None:
+            try:
+                runtime = runtimes.parse(new)
+                self._own[runtime.name] = runtime
+            except ValueError as error:
+                # The last good one stays: falling back to another server would be a surprise.
+                logger.error("ModelRuntime %s cannot be read: %s.", new["metadata"]["name"], error)
+        elif old is not None:
+            self._own.pop(old["metadata"]["name"], None)
+        self._changed()
