@@ -253,7 +253,7 @@ def no_webhook(cluster: Cluster) -> None:
     cluster.remove("MutatingWebhookConfiguration", "kubectl-serve")
 
 
-@plants("server-mutating-webhook", "has failurePolicy Ignore", "kubectl serve install")
+@plants("server-mutating-webhook", "has failurePolicy Ignore instead of Fail", "kubectl serve install")
 def webhook_fails_open(cluster: Cluster) -> None:
     cluster.one("MutatingWebhookConfiguration", "kubectl-serve")["webhooks"][0]["failurePolicy"] = "Ignore"
 

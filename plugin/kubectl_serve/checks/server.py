@@ -1,11 +1,12 @@
 """kubectl-serve's own part in the cluster: is it there, does it answer, may it do its work."""
 
+import re
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from kubectl_serve import __version__, view
+from kubectl_serve import __version__, manifests, view
 from kubectl_serve.checks.evidence import SERVER, Evidence, Right
 from kubectl_serve.checks.finding import Finding, failed, ok, skipped, unseen, warning
 from kubectl_serve.checks.platform import available, is_local
@@ -28,8 +29,9 @@ def checks(evidence: Evidence) -> Iterator[Finding]:
     else:
         yield _version(evidence.server)
         yield _running(evidence.server)
-    yield _webhook("server-mutating-webhook", evidence.mutating, "Fail")
-    yield _webhook("server-validating-webhook", evidence.validating, None)
+    wanted = {each["kind"]: each for each in manifests.all_objects()}
+    yield _webhook("server-mutating-webhook", evidence.mutating, wanted["MutatingWebhookConfiguration"])
+    yield _webhook("server-validating-webhook", evidence.validating, wanted["ValidatingWebhookConfiguration"])
     yield _certificates(evidence)
     yield _answers(evidence)
     yield _mine(evidence.my_rights)
@@ -39,7 +41,8 @@ def checks(evidence: Evidence) -> Iterator[Finding]:
 
 def _version(server: JsonObject) -> Finding:
     tag = str(server["spec"]["template"]["spec"]["containers"][0]["image"]).rpartition(":")[2]
-    if tag != __version__:
+    # What has no version's form was built and tagged by somebody on purpose.
+    if tag != __version__ and re.fullmatch(r"v?[0-9]+\.[0-9]+\.[0-9]+", tag):
         return warning("server-installed", f"the server's image is {tag}, and this command is {__version__}.", _INSTALL)
     return ok("server-installed", f"version {tag} is installed.")
 
@@ -61,19 +64,21 @@ def _running(server: JsonObject) -> Finding:
     return ok("server-running", f"{running} of {wanted} pods of the server are ready.")
 
 
-def _webhook(check: str, found: JsonObject | None, policy: str | None) -> Finding:
+def _webhook(check: str, found: JsonObject | None, wanted: JsonObject) -> Finding:
+    """Is a webhook configuration as the manifests have it, where a difference would let models past, or stop others."""
     kind = check.removeprefix("server-").replace("-", " ")
     if found is None:
         return failed(check, f"the {kind} {SERVER} is missing.", _INSTALL)
-    for hook in found.get("webhooks") or []:
-        if policy and hook.get("failurePolicy") != policy:
-            return failed(
-                check,
-                f"{hook['name']} has failurePolicy {hook.get('failurePolicy')}: models would get past it uncompleted.",
-                _INSTALL,
-            )
-        if not hook.get("matchConditions"):
-            return failed(check, f"{hook['name']} has no matchConditions: it is asked about everything.", _INSTALL)
+    live = {hook["name"]: hook for hook in found.get("webhooks") or []}
+    for hook in wanted["webhooks"]:
+        name = hook["name"]
+        if name not in live:
+            return failed(check, f"{name} is missing from it.", _INSTALL)
+        policy = live[name].get("failurePolicy")
+        if policy != hook["failurePolicy"]:
+            return failed(check, f"{name} has failurePolicy {policy} instead of {hook['failurePolicy']}.", _INSTALL)
+        if "matchConditions" in hook and not live[name].get("matchConditions"):
+            return failed(check, f"{name} has no matchConditions: it is asked about everything.", _INSTALL)
     return ok(check, f"the {kind} is as it was installed.")
 
 
