@@ -37,8 +37,8 @@ PROBE = {
 class Kubectl:
     """The cluster's own kubectl, as its administrator."""
 
-    def __init__(self, cluster: Cluster, binaries: Binaries) -> None:
-        self._program = binaries.path("kubernetes", "kubectl")
+    def __init__(self, cluster: Cluster) -> None:
+        self._program = cluster.state.bin / "kubectl"
         self._kubeconfig = cluster.state.kubeconfig
 
     async def __call__(self, *arguments: str | Path, text: str | None = None) -> str:

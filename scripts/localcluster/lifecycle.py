@@ -39,7 +39,8 @@ async def up(state: State, progress: Progress) -> None:
     prerequisites.need_root()
     await prerequisites.need(pins.DEBIAN_PACKAGES, progress)
     async with held(state.lock, f"the cluster {state.name}", progress):
-        cluster = await clusters.load_or_choose(state)
+        async with held(places.cache() / "addresses.lock", "the addresses of a new cluster", progress):
+            cluster = await clusters.load_or_choose(state)
         async with held(places.cache() / "lock", "the cache", progress):
             binaries = await build.binaries(progress)
             imported = await images.imported(binaries, progress)
@@ -55,7 +56,7 @@ async def up(state: State, progress: Progress) -> None:
                 here = await sandbox.create(state, cluster.network)
         dead = await _start(cluster, here, binaries, progress)
         async with progress.step("CoreDNS, Traefik and Knative Serving are available"):
-            await addons.ready(cluster, Kubectl(cluster, binaries), dead)
+            await addons.ready(cluster, Kubectl(cluster), dead)
     progress.say(_summary(cluster, time.monotonic() - started))
 
 
@@ -66,7 +67,8 @@ async def down(state: State, progress: Progress) -> None:
     async with held(state.lock, f"the cluster {state.name}", progress):
         existed = state.folder.is_dir()
         await sandbox.remove(state)
-        shutil.rmtree(state.folder, ignore_errors=False) if existed else None
+        if existed:
+            shutil.rmtree(state.folder)
         state.lock.unlink(missing_ok=True)
     said = f"ended and removed in {duration(time.monotonic() - started)}" if existed else "there is none"
     progress.say(f"Cluster {state.name}: {said}")
@@ -85,7 +87,7 @@ async def status(state: State) -> dict[str, str]:
         if not await control_plane.api_is_ready(cluster):
             parts["kube-apiserver"] = f"{cluster.server}/readyz does not say ok; see {state.log / 'kube-apiserver'}.log"
         else:
-            kubectl = Kubectl(cluster, Binaries({module.name: build.folder_of(module) for module in pins.MODULES}))
+            kubectl = Kubectl(cluster)
             parts |= await addons.report(kubectl)
     return parts
 
@@ -120,7 +122,7 @@ def running(state: State) -> Sandbox:
 async def _start(cluster: Cluster, here: Sandbox, binaries: Binaries, progress: Progress) -> set[str]:
     """Start what does not run; returns the ids of the containers that Kubernetes takes for running and that are not."""
     state = cluster.state
-    kubectl = Kubectl(cluster, binaries)
+    kubectl = Kubectl(cluster)
 
     async def start(commands: Mapping[str, list[str | Path]]) -> dict[str, Process]:
         return {name: await _ensure(state, here, name, command) for name, command in commands.items()}

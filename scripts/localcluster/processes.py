@@ -44,6 +44,14 @@ class Process:
             return False
         return started == self.started and state not in "ZX"
 
+    @property
+    def name(self) -> str:
+        """The name of the program it runs now."""
+        try:
+            return Path(f"/proc/{self.pid}/comm").read_text().strip()
+        except (FileNotFoundError, ProcessLookupError):
+            return ""
+
     def children(self) -> list["Process"]:
         try:
             pids = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()

@@ -5,7 +5,6 @@ the kernel ends every process, container, mount, interface and iptables rule of 
 along, the cgroups and the files, `remove` and the caller take away by the cluster's own name.
 """
 
-import contextlib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,11 +99,11 @@ async def create(state: State, network: Network) -> Sandbox:
     _record(state).write(holder)
     sandbox = Sandbox(holder)
 
-    async def entered() -> bool:
-        # `unshare` has forked only after the namespaces are made and /proc is mounted by the child.
-        return bool(holder.children()) and await succeeds(*sandbox.enter("mountpoint", "-q", "/proc"))
+    async def furnished() -> bool:
+        # The child becomes `sleep` after it has mounted its own /proc, which the next mounts are to lie over.
+        return any(child.name == "sleep" for child in holder.children())
 
-    await processes.until(entered, "the sandbox", 30, (holder, state.log / "sandbox.log"))
+    await processes.until(furnished, "the sandbox", 30, (holder, state.log / "sandbox.log"))
     await _mounts(sandbox, state)
     await _link(sandbox, state.name, network)
     for hierarchy in _cgroup_hierarchies():
@@ -124,8 +123,13 @@ async def remove(state: State) -> None:
             await child.kill()
         await holder.kill()
     await _remove_link(state.name)
-    for hierarchy in _cgroup_hierarchies():
-        _remove_cgroup(hierarchy / cgroup(state.name))
+    folders = [hierarchy / cgroup(state.name) for hierarchy in _cgroup_hierarchies()]
+
+    async def removed() -> bool:
+        # The kernel may take a moment to let go of a cgroup whose processes have just ended.
+        return all(_remove_cgroup(folder) for folder in folders)
+
+    await processes.until(removed, f"the removal of cgroup {cgroup(state.name)}", 30)
 
 
 async def _mounts(sandbox: Sandbox, state: State) -> None:
@@ -193,15 +197,15 @@ def _make_cgroup(hierarchy: Path, name: str) -> None:
     (hierarchy / name).mkdir(exist_ok=True)
 
 
-def _remove_cgroup(folder: Path) -> None:
-    if not folder.is_dir():
-        return
-    for child in sorted(folder.rglob("*/"), key=lambda path: len(path.parts), reverse=True):
-        if child.is_dir():
-            _remove_cgroup_folder(child)
-    _remove_cgroup_folder(folder)
-
-
-def _remove_cgroup_folder(folder: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
+def _remove_cgroup(folder: Path) -> bool:
+    """Remove a cgroup and those below it; returns whether it is gone."""
+    try:
+        for child in folder.iterdir():
+            if child.is_dir():
+                _remove_cgroup(child)
         folder.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
