@@ -68,7 +68,9 @@ class Loader:
         """Make the mounted Secret."""
         self.secret.mkdir(exist_ok=True)
         for key, value in keys.items():
-            (self.secret / key).write_text(value)
+            draft = self.secret / f".{key}.{threading.get_ident()}"
+            draft.write_text(value)
+            draft.rename(self.secret / key)  # as the kubelet: never half a value
 
     def arguments(self, *uris: str, options: tuple[str, ...] = (), network: str | None = LOOPBACK) -> list[str]:
         """Return the command line for `uris`."""
@@ -242,20 +244,13 @@ KEYS = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "reader-secret"}
 
 
 @contextlib.contextmanager
-def store(folder: Path) -> Iterator[Store]:
-    """Run versitygw on loopback until left."""
+def store(folder: Path, *, metadata: bool = False) -> Iterator[Store]:
+    """Run versitygw on loopback until left; with `metadata` it keeps checksums and ETags of what is put."""
     port = free_port()
     environment = {"ROOT_ACCESS_KEY": KEYS["AWS_ACCESS_KEY_ID"], "ROOT_SECRET_KEY": KEYS["AWS_SECRET_ACCESS_KEY"]}
-    command = [
-        str(versitygw()),
-        "--port",
-        f"127.0.0.1:{port}",
-        "--quiet",
-        "--keep-alive",
-        "posix",
-        "--nometa",
-        str(folder),
-    ]
+    options = [] if metadata else ["--nometa"]
+    listen = ["--port", f"127.0.0.1:{port}", "--quiet", "--keep-alive"]
+    command = [str(versitygw()), *listen, "posix", *options, str(folder)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         wait_for_port(port, process)

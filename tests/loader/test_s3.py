@@ -1,8 +1,15 @@
 """Models in an S3 store: versitygw on loopback."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
+import obstore
+import pytest
+from obstore.store import S3Store
+
+from loader import harness
 from loader.harness import Loader, Store, unused_address
 
 
@@ -110,3 +117,44 @@ def test_an_endpoint_that_refuses_connections_is_told_at_once_and_in_the_end(loa
     assert (first["event"], first["code"], first["attempt"]) == ("retry", "Unreachable", 1)
     assert "refused" in str(first["message"])
     assert first["hint"]
+
+
+@pytest.fixture(scope="module")
+def keeping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A store that keeps the checksums that objects are put with."""
+    folder = tmp_path_factory.mktemp("keeping")
+    (folder / "models").mkdir()
+    with harness.store(folder, metadata=True) as running:
+        yield running
+
+
+def put_with_checksum(store: Store, key: str, body: bytes) -> None:
+    client = S3Store(
+        "models",
+        endpoint=store.endpoint,
+        access_key_id=harness.KEYS["AWS_ACCESS_KEY_ID"],
+        secret_access_key=harness.KEYS["AWS_SECRET_ACCESS_KEY"],
+        region="us-east-1",
+        checksum_algorithm="SHA256",
+        client_options={"allow_http": True},
+    )
+    obstore.put(client, key, body, use_multipart=False)
+
+
+@pytest.mark.parametrize("size", [7, 9 << 20])
+@pytest.mark.parametrize("options", [(), ("--no-digest",)])
+def test_an_object_that_rots_in_the_store_is_corrupted_by_the_stores_own_checksum(
+    load: Loader, keeping: Store, size: int, options: tuple[str, ...]
+) -> None:
+    load.credentials(**harness.KEYS, AWS_ENDPOINT_URL=keeping.endpoint)
+    body = os.urandom(size)
+    put_with_checksum(keeping, "iris/model.bin", body)
+    assert load("s3://models/iris", options=options).files() == {"model.bin": body}
+    shutil.rmtree(load.volume)
+    load.volume.mkdir()
+    with (keeping.folder / "models/iris/model.bin").open("r+b") as stream:
+        stream.write(bytes([body[0] ^ 1]))
+
+    run = load("s3://models/iris", options=options)
+
+    assert (run.code, run.message["file"], run.files()) == ("Corrupted", "model.bin", {})

@@ -54,6 +54,15 @@ def new(checksum: str, size: int) -> Hash:
     return _ALGORITHMS[checksum.partition(":")[0]](size)
 
 
+def of_answer(headers: Mapping[str, str]) -> str:
+    """Return the checksum of the whole object that S3 tells with it, of an algorithm that we have; else an empty text.
+
+    Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html
+    """
+    told = (from_base64(name, headers.get(f"x-amz-checksum-{name}", "")) for name in ("sha256", "crc32", "sha1"))
+    return next(filter(None, told), "")
+
+
 def from_base64(algorithm: str, text: str) -> str:
     """Return the checksum that a store writes in base64, or an empty text where it is not one of the whole file."""
     try:

@@ -54,6 +54,8 @@ class _State:
         self.index = index
         self.file = file
         self.hashing = hashing or bool(file.checksum)
+        self.wanted = file.checksum
+        self.asked = not file.ask
         self.retried = False
         self.redirected = ""
         self.reset(frozenset())
@@ -77,10 +79,9 @@ class _State:
     def restart_hash(self) -> None:
         """Hash from the file's start."""
         self.sha256 = hashlib.sha256()
-        wanted = self.file.checksum
         self.check: checksums.Hash | None = None
-        if wanted and not wanted.startswith("sha256:"):
-            self.check = checksums.new(wanted, max(self.file.size, 0))
+        if self.wanted and not self.wanted.startswith("sha256:"):
+            self.check = checksums.new(self.wanted, max(self.file.size, 0))
         self.hashed = 0
 
     def hash(self, data: checksums.Bytes) -> None:
@@ -92,8 +93,15 @@ class _State:
 
     def genuine(self) -> bool:
         """Tell whether the file, hashed to its end, has the store's checksum."""
-        wanted = self.file.checksum.partition(":")[2]
+        wanted = self.wanted.partition(":")[2]
         return not wanted or (self.check or self.sha256).hexdigest() == wanted
+
+    def expect(self, checksum: str) -> None:
+        """Hash for this checksum too, from the file's start; the lock must be held."""
+        self.asked = True
+        if checksum:
+            self.wanted, self.hashing = checksum, True
+            self.restart_hash()
 
 
 def _cuts(file: File) -> list[tuple[int, int]]:
@@ -245,6 +253,8 @@ class Engine:
             return state, *state.parts.popleft()
 
     def _read(self, state: _State, start: int, end: int, slot: int, fd: int, buffer: memoryview) -> None:
+        if not state.asked and (start, end) != (0, state.file.size):
+            self._persist(lambda: self._ask(state), lambda: 0, state.file)
         # Who reads the part that is to be hashed next hashes it as it passes.
         hashes = state.hashing and state.lock.acquire(blocking=False)
         if hashes and state.hashed != start:
@@ -260,6 +270,13 @@ class Engine:
                 state.lock.release()
         self._finish(state, (start, end), task.position, fd)
 
+    def _ask(self, state: _State) -> None:
+        """Ask for the checksum of a file that is read in parts, whose answers do not tell it."""
+        answer = self._transport.send("HEAD", state.file.url, {}, by=state.file.by)
+        with state.lock:
+            if not state.asked:
+                state.expect(checksums.of_answer(answer.headers))
+
     def _copy(self, task: "_Task", buffer: memoryview) -> None:
         """Read what is missing of a part: one request. Raises LoadError."""
         state, end = task.state, task.end
@@ -268,7 +285,7 @@ class Engine:
             task.position = task.start
             if task.hashes:
                 state.restart_hash()
-        reader = self._request(state, task.position, end)
+        reader = self._request(task)
         try:
             while end < 0 or task.position < end:
                 count = reader.readinto(buffer if end < 0 else buffer[: min(BUFFER, end - task.position)])
@@ -305,8 +322,9 @@ class Engine:
 
         self._patience.run(named, progress)
 
-    def _request(self, state: _State, position: int, end: int) -> Reader:
-        """Ask for the bytes from `position` on. Raises LoadError(Changed) when the file is not what was planned."""
+    def _request(self, task: "_Task") -> Reader:
+        """Ask for what is missing of a part. Raises LoadError(Changed) when the file is not what was planned."""
+        state, position, end = task.state, task.position, task.end
         file = state.file
         if file.url.startswith("file:"):
             stream = open(unquote(urlsplit(file.url).path), "rb", buffering=0)  # noqa: SIM115  # closed by who reads it
@@ -323,6 +341,9 @@ class Engine:
             raise LoadError(Code.CHANGED, f"{file.path} was changed in the store while it was read", file=file.path)
         if not whole and answer.status != 206:
             raise LoadError(Code.SERVER_ERROR, f"the server answered {answer.status} to a request for a part")
+        if whole and not state.asked:
+            with contextlib.nullcontext() if task.hashes else state.lock:
+                state.expect(checksums.of_answer(answer.headers))
         return answer.body
 
     def _get(self, state: _State, headers: Mapping[str, str]) -> Answer:

@@ -24,8 +24,8 @@ class File:
 
     `path` is relative to the model's folder; `size` is in bytes, or -1 where the server does not tell; `ranged` says
     whether the server serves parts. `etag` is sent as If-Match; `version` is what else the store calls this state of
-    the file. `checksum` is what the store says that it hashes to, as `algorithm:hex`. `unpack` says whether the file is
-    an archive whose files take its place.
+    the file. `checksum` is what the store says that it hashes to, as `algorithm:hex`; `ask` says that it tells so with
+    the file, or to a HEAD request. `unpack` says whether the file is an archive whose files take its place.
     """
 
     path: str
@@ -36,6 +36,7 @@ class File:
     version: str = ""
     ranged: bool = True
     checksum: str = ""
+    ask: bool = False
     unpack: Unpack = Unpack.NO
 
 

@@ -189,7 +189,9 @@ class Transport:
         try:
             return self._follow(method, url, headers, by, body)
         except LoadError as failure:
-            if failure.code is not Code.UNAUTHORIZED or not by.refresh():
+            # The answer to a HEAD has no body to say that it is the token which is refused.
+            refused = failure.code is Code.UNAUTHORIZED or (method == "HEAD" and failure.status == 400)
+            if not refused or not by.refresh():
                 raise
         return self._follow(method, url, headers, by, body)
 

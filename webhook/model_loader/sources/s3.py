@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, quote, urlencode
 from xml.etree import ElementTree
 
+from model_loader import checksums
 from model_loader.model import Context, File, Listing, Secret
 from model_loader.outcomes import Code, LoadError
 from model_loader.paths import safe_path
@@ -39,6 +40,8 @@ class Signer:
         day = stamp[:8]
         headers["x-amz-content-sha256"] = _NOTHING
         headers["x-amz-date"] = stamp
+        if "list-type=2" not in url.query:
+            headers["x-amz-checksum-mode"] = "ENABLED"
         keys = self._keys
         if keys.token:
             headers["x-amz-security-token"] = keys.token
@@ -179,6 +182,7 @@ def _objects(bucket: Bucket, prefix: str, context: Context) -> list[File]:
                     by=bucket.by,
                     etag=etag if etag.strip('"') else "",
                     version=entry.findtext(f"{space}LastModified") or "",
+                    ask=True,
                 )
             )
         token = page.findtext(f"{space}NextContinuationToken") or ""
@@ -200,4 +204,5 @@ def _object(bucket: Bucket, key: str, context: Context, refused: LoadError | Non
         by=bucket.by,
         etag=answer.headers.get("etag", ""),
         version=answer.headers.get("last-modified", ""),
+        checksum=checksums.of_answer(answer.headers),
     )
