@@ -21,7 +21,7 @@ BASE_PACKAGES = ("python3", "python3-venv", "ca-certificates", "libstdc++6")
 LEFT_OUT_OF_BASE = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
 CERTIFICATES = Path("/etc/ssl/certs")
 PIP_CONFIG = Path("/etc/pip.conf")
-KEPT_ARCHIVES = 2
+KEPT_ARCHIVES = 5
 """How many archives of one image name the cache keeps: the newest, of whatever tag."""
 
 REFERENCE = re.compile(
