@@ -46,6 +46,7 @@ REVISIONS = Resource("serving.knative.dev/v1", "revisions", "Revision")
 INGRESSES = Resource("networking.internal.knative.dev/v1alpha1", "ingresses", "Ingress")
 POLICIES = Resource("kubectl-serve.dev/v1alpha1", "servingpolicies", "ServingPolicy", namespaced=False)
 POLICY_EXCEPTIONS = Resource("kubectl-serve.dev/v1alpha1", "policyexceptions", "PolicyException")
+MODEL_RUNTIMES = Resource("kubectl-serve.dev/v1alpha1", "modelruntimes", "ModelRuntime", namespaced=False)
 INFERENCE_SERVICES = Resource("serving.kserve.io/v1beta1", "inferenceservices", "InferenceService")
 DEFINITIONS = Resource(
     "apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False

@@ -32,6 +32,7 @@ VERBS = (
         online=False,
     ),
     Verb("Look ahead", "policy", "ACTION", "Try policies offline, and show what they say of what is served"),
+    Verb("Look ahead", "runtimes", "", "List model servers, show who would change with them, and roll it out"),
     Verb("Look ahead", "convert", "-f FILE", "Turn KServe's InferenceServices into Deployments, offline", online=False),
     Verb("Set up a cluster", "install", "", "Install kubectl-serve into the cluster, or update it"),
     Verb("Set up a cluster", "doctor", "", "Check whether the cluster is ready to serve models, and say what to do"),

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
-from serve_core import annotations, domain, filling, handover, istio, plain, security
+from serve_core import annotations, domain, filling, handover, istio, plain, remembered, security
 from serve_core.annotations import COMPLETED_WITH, FILLED, HANDOVER, MODEL, ServingSpec, path_of
 from serve_core.complete import complete
 from serve_core.facts import PlatformFacts
@@ -91,6 +91,13 @@ def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | N
     else:
         handover.unpark(served)
     return replace(made, deployment=served)
+
+
+def renewed(deployment: JsonObject, facts: PlatformFacts) -> Verdict:
+    """What would become of a stored Deployment if it were completed with the present runtimes and loader."""
+    told = copy.deepcopy(deployment)
+    told["metadata"]["annotations"] = {**_annotations(told), COMPLETED_WITH: remembered.RENEW}
+    return judge(told, facts)
 
 
 def render_stored(deployment: JsonObject, facts: PlatformFacts) -> Verdict:
