@@ -165,6 +165,22 @@ def test_uninstalling_removes_what_was_installed_and_nothing_else(run: Run) -> N
     assert run("uninstall", cluster=cluster).out == ""
 
 
+def test_uninstalling_keeps_what_users_wrote(run: Run) -> None:
+    cluster = FakeCluster([KNATIVE, READY])
+    run("install", "--no-wait", cluster=cluster)
+    definition = next(each for each in cluster.objects if each["metadata"]["name"].startswith("servingpolicies."))
+    spec = definition["spec"]
+    version = f"{spec['group']}/{spec['versions'][0]['name']}"
+    cluster.objects.append({"apiVersion": version, "kind": spec["names"]["kind"], "metadata": {"name": "sources"}})
+    screen = run("uninstall", cluster=cluster)
+    name = definition["metadata"]["name"]
+    assert screen.err == (
+        f"customresourcedefinition.apiextensions.k8s.io/{name} kept: "
+        "deleting it would delete the objects of its kind as well.\n"
+    )
+    assert definition in cluster.objects or any(each["metadata"]["name"] == name for each in cluster.objects)
+
+
 def test_uninstalling_says_what_goes_on_without_it(run: Run) -> None:
     cluster = FakeCluster([KNATIVE, READY, *at_the_end("iris")])
     assert run("uninstall", cluster=cluster).err.startswith("Warning: 1 served Deployment in this cluster: ")

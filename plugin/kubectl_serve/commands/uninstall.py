@@ -7,7 +7,7 @@ import asyncio
 from argparse import Namespace
 
 from kubectl_serve import errors, manifests, options, view
-from kubectl_serve.api import DEPLOYMENTS, NAMESPACES, Api, Connect
+from kubectl_serve.api import DEFINITIONS, DEPLOYMENTS, NAMESPACES, Api, Connect, Resource
 from kubectl_serve.commands.install import resource_of
 from kubectl_serve.errors import ServeError
 from kubectl_serve.follow import states
@@ -58,6 +58,9 @@ async def _delete(cluster: Api, manifest: JsonObject, streams: Streams, *, dry_r
     resource, metadata = resource_of(manifest), manifest["metadata"]
     title = f"{resource.title}/{metadata['name']}"
     namespace = metadata.get("namespace")
+    if resource is DEFINITIONS and await _is_used(cluster, manifest):
+        streams.note(f"{title} kept: deleting it would delete the objects of its kind as well.")
+        return
     try:
         if dry_run:
             await cluster.get(resource, namespace, metadata["name"])
@@ -67,6 +70,17 @@ async def _delete(cluster: Api, manifest: JsonObject, streams: Streams, *, dry_r
         return
     streams.out(f"{title} deleted" + (" (dry run)" if dry_run else ""))
     streams.stdout.flush()
+
+
+async def _is_used(cluster: Api, definition: JsonObject) -> bool:
+    """Whether there are objects of a kind that a user wrote."""
+    spec = definition["spec"]
+    served = next(each["name"] for each in spec["versions"] if each["served"])
+    kind = Resource(f"{spec['group']}/{served}", spec["names"]["plural"], spec["names"]["kind"])
+    try:
+        return bool((await cluster.list(kind, None))[0])
+    except errors.NotFoundError:
+        return False
 
 
 async def _wait(cluster: Api, seconds: float) -> None:
