@@ -86,10 +86,17 @@ class Carrier:
             return value
         if rule.each and isinstance(value, list):
             return [
-                self.carry(element, rule.inner, f"{path}[{index}]") if isinstance(element, dict) else element
+                self.carry(element, rule.inner, f"{path}[{_place(element, index, path)}]")
+                if isinstance(element, dict)
+                else element
                 for index, element in enumerate(value)
             ]
         return self.carry(value, rule.inner, path) if isinstance(value, dict) else value
+
+
+def _place(element: Mapping[str, Any], index: int, path: str) -> object:
+    """Variables are told by their names: ours stand before the user's and would shift their numbers."""
+    return element.get("name", index) if path.endswith(".env") else index
 
 
 CARRY = Rule()

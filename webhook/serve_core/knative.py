@@ -217,10 +217,10 @@ def check_container(container: JsonObject, path: str, *, is_server: bool, carrie
     """Refuse names, variables, ports and paths that are Knative's own."""
     if container.get("name") == _RESERVED_CONTAINER:
         carrier.refuse(f"{path}.name", "Knative's own container bears this name", "Choose another name.")
-    for index, variable in enumerate(container.get("env") or []):
+    for variable in container.get("env") or []:
         name = variable.get("name")
         if name in _RESERVED_ENV or (is_server and name == "PORT"):
-            carrier.refuse(f"{path}.env[{index}]", f"Knative sets {name} itself", "Choose another name.")
+            carrier.refuse(f"{path}.env[{name}]", f"Knative sets {name} itself", "Choose another name.")
     for index, port in enumerate(container.get("ports") or []):
         if port.get("containerPort") in _RESERVED_PORTS:
             at = f"{path}.ports[{index}].containerPort"

@@ -18,7 +18,7 @@ from serve_core.complete import PROGRESS_DEADLINE_DEFAULT, server_container
 from serve_core.facts import PlatformFacts
 from serve_core.fields import Carrier
 from serve_core.json import JsonObject
-from serve_core.names import DEPLOYMENT_LABEL, SERVED_LABEL
+from serve_core.names import DEPLOYMENT_LABEL, LOADER_CONTAINER, SERVED_LABEL
 from serve_core.reasons import Problem, problem, quote
 from serve_core.traffic import targets
 
@@ -175,14 +175,25 @@ def _pod(spec: JsonObject, carrier: Carrier) -> JsonObject:
     ]
     if init:
         carrier.require("kubernetes.podspec-init-containers", f"{_POD}.initContainers", exact=True)
-        for index, container in enumerate(init):
-            knative.check_container(container, f"{_POD}.initContainers[{index}]", is_server=False, carrier=carrier)
         pod["initContainers"] = [
-            _read_only(carrier.carry(container, fields.INIT_CONTAINER, f"{_POD}.initContainers[{index}]"), volumes)
-            for index, container in enumerate(init)
+            _init_container(container, f"{_POD}.initContainers[{place}]", volumes, carrier)
+            for place, container in _as_written(init)
         ]
     _volumes_mounted(pod, carrier)
     return pod
+
+
+def _as_written(init: list[JsonObject]) -> list[tuple[int, JsonObject]]:
+    """Init containers with the numbers that they have in the user's document: the loader stands before them."""
+    ours = sum(container.get("name") == LOADER_CONTAINER for container in init[:1])
+    return [(max(index - ours, 0), container) for index, container in enumerate(init)]
+
+
+def _init_container(
+    container: JsonObject, path: str, volumes: Mapping[str, JsonObject], carrier: Carrier
+) -> JsonObject:
+    knative.check_container(container, path, is_server=False, carrier=carrier)
+    return _read_only(carrier.carry(container, fields.INIT_CONTAINER, path), volumes)
 
 
 def _container(
