@@ -6,7 +6,6 @@ Help and version are answered before anything is imported that costs time.
 import sys
 
 from kubectl_serve import __version__
-from kubectl_serve.verbs import help_text
 
 _HELP: tuple[list[str], ...] = ([], ["--help"], ["-h"], ["help"])
 _VERSION = (["version"], ["--version"])
@@ -26,6 +25,8 @@ def run_completion() -> None:
 
 def main(argv: list[str]) -> int:
     if argv in _HELP:
+        from kubectl_serve.verbs import help_text
+
         return _say(help_text())
     if argv in _VERSION:
         return _say(f"kubectl-serve {__version__}\n")
