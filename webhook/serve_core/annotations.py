@@ -50,6 +50,14 @@ class Caller:
 
 
 @dataclass(frozen=True)
+class Telemetry:
+    """What the mesh is to record; ``trace`` is percent of the requests."""
+
+    access_log: bool = False
+    trace: int | None = None
+
+
+@dataclass(frozen=True)
 class ServingSpec:
     """What the user asked for, checked. Durations are in seconds."""
 
@@ -80,6 +88,7 @@ class ServingSpec:
     auth_claims: tuple[tuple[str, str], ...] = ()
     """Name and value of each claim; several values of one claim are alternatives."""
     auth_callers: tuple[Caller, ...] = ()
+    telemetry: Telemetry | None = None
 
 
 class _InvalidError(ValueError):
@@ -200,6 +209,14 @@ def _list(expression: str) -> Callable[[str], tuple[str, ...]]:
 def _claims(text: str) -> tuple[tuple[str, str], ...]:
     pairs = _list(rf"[A-Za-z_][A-Za-z0-9_-]{{0,62}}={_WORD}")(text)
     return tuple((name, value) for name, _, value in (pair.partition("=") for pair in pairs))
+
+
+def _telemetry(text: str) -> Telemetry:
+    parts = _list(r"access-log|trace=([1-9][0-9]?|100)%")(text)
+    traces = [int(part.removeprefix("trace=").rstrip("%")) for part in parts if part != "access-log"]
+    if len(traces) > 1:
+        raise _InvalidError
+    return Telemetry("access-log" in parts, traces[0] if traces else None)
 
 
 def _callers(text: str) -> tuple[Caller, ...]:
@@ -386,6 +403,13 @@ USER: tuple[Annotation, ...] = (
         "list of callers",
         _callers,
     ),
+    Annotation(
+        "telemetry",
+        "access-log, trace=1% to trace=100%, or both, separated by a comma",
+        "What Istio records beside its metrics: each request in the sidecar's log, and traces of a share of them.",
+        "list of what to record",
+        _telemetry,
+    ),
 )
 
 STATE: tuple[Annotation, ...] = (
@@ -434,6 +458,7 @@ AUTH_JWKS = PREFIX + "auth-jwks"
 AUTH_AUDIENCES = PREFIX + "auth-audiences"
 AUTH_CLAIMS = PREFIX + "auth-claims"
 AUTH_CALLERS = PREFIX + "auth-callers"
+TELEMETRY = PREFIX + "telemetry"
 
 REPLICAS = PREFIX + "replicas"
 HANDOVER = PREFIX + "handover"

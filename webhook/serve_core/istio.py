@@ -14,6 +14,7 @@ from typing import Any
 
 from serve_core.annotations import MESH, MODEL, ServingSpec, path_of
 from serve_core.json import JsonObject
+from serve_core.names import DEPLOYMENT_LABEL, EXPLANATION
 from serve_core.reasons import Choice, Problem, choice, problem, quote
 
 NAMESPACE = "istio-system"
@@ -46,6 +47,9 @@ _NATIVE_SINCE = (1, 24)
 """The first Istio that reads :data:`NATIVE_ANNOTATION`."""
 _SIDECARS_SINCE = (1, 29)
 """The first kubelet that runs an init container as a sidecar unasked."""
+
+_SERVICE_LABEL = "serving.knative.dev/service"
+"""On every pod of every revision of a Knative Service."""
 
 _NAMESPACE_LABELS = frozenset({INJECTION_LABEL, REVISION_LABEL, AMBIENT_LABEL})
 _DEFAULT = "default"
@@ -282,6 +286,33 @@ def decide(deployment: JsonObject, spec: ServingSpec, facts: IstioFacts | None) 
     if spec.mesh == "istio":
         return _refuse("MeshForbidden", MESH, why=why)
     return Mesh(choices=(choice("MeshOutside", why=why),))
+
+
+def needs_sidecar(mesh: Mesh, facts: IstioFacts | None, path: str) -> tuple[Problem, ...]:
+    """Why the annotation at ``path`` would come to nothing: only a sidecar reads requests."""
+    if facts is None:
+        return (problem("MeshMissing", path),)
+    if mesh.member is Member.SIDECAR:
+        return ()
+    ambient = "the namespace is ambient, and its node's proxy reads no requests"
+    why = ambient if mesh.member is Member.AMBIENT else "the pods get no sidecar"
+    return (problem("NeedsSidecar", path, why=why),)
+
+
+def resource(
+    api_version: str, kind: str, deployment: JsonObject, by_knative: bool, spec: JsonObject, why: list[str]
+) -> JsonObject:
+    """A resource of Istio's about the pods of one model, which says why it says what it says."""
+    name = deployment["metadata"]["name"]
+    metadata: JsonObject = {
+        "name": name,
+        "labels": {DEPLOYMENT_LABEL: name},
+        "annotations": {EXPLANATION: "\n".join(why)},
+    }
+    if "namespace" in deployment["metadata"]:
+        metadata["namespace"] = deployment["metadata"]["namespace"]
+    selector = {"matchLabels": {_SERVICE_LABEL if by_knative else DEPLOYMENT_LABEL: name}}
+    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": {"selector": selector, **spec}}
 
 
 @dataclass(frozen=True)

@@ -126,8 +126,8 @@ _REFUSALS = (
     ),
     # Who may call.
     (
-        "AuthNeedsSidecar",
-        "nobody would enforce it: {why}.",
+        "NeedsSidecar",
+        "nothing would come of it: {why}.",
         "Set kubectl-serve.dev/mesh to istio, or label the namespace istio-injection=enabled.",
     ),
     (

@@ -23,15 +23,12 @@ from serve_core.annotations import (
     path_of,
 )
 from serve_core.complete import server_container
-from serve_core.istio import KNATIVE_NAMESPACE, IstioFacts, Member, Mesh
+from serve_core.istio import KNATIVE_NAMESPACE, IstioFacts, Mesh
 from serve_core.json import JsonObject
-from serve_core.names import DEPLOYMENT_LABEL, EXPLANATION
 from serve_core.plain import DEFAULT_PORT
 from serve_core.reasons import Problem, choice, problem
 
 _API_VERSION = "security.istio.io/v1"
-_SERVICE_LABEL = "serving.knative.dev/service"
-"""On every pod of every revision of a Knative Service."""
 _BURST = "autoscaling.knative.dev/target-burst-capacity"
 _LEAST = "autoscaling.knative.dev/min-scale"
 
@@ -83,14 +80,9 @@ def guard(deployment: JsonObject, spec: ServingSpec, facts: IstioFacts | None) -
     if spec.auth == "none":
         return Guards()
     mesh = istio.decide(deployment, spec, facts)
-    if facts is None:
-        return Guards(problems=(problem("MeshMissing", path_of(AUTH)),))
-    if mesh.member is not Member.SIDECAR or mesh.revision is None:
-        ambient = mesh.member is Member.AMBIENT
-        why = (
-            "the namespace is ambient, and its node's proxy reads no requests" if ambient else "the pods get no sidecar"
-        )
-        return Guards(problems=(problem("AuthNeedsSidecar", path_of(AUTH), why=why),))
+    problems = istio.needs_sidecar(mesh, facts, path_of(AUTH))
+    if problems or facts is None or mesh.revision is None:
+        return Guards(problems=problems)
     by_knative = spec.mode != DEPLOYMENT
     if by_knative and not facts.injects(KNATIVE_NAMESPACE):
         return Guards(problems=(problem("KnativeOutsideMesh", path_of(AUTH)),))
@@ -221,21 +213,7 @@ def _caller(caller: Caller) -> str:
 
 
 def _object(kind: str, deployment: JsonObject, by_knative: bool, spec: JsonObject, why: list[str]) -> JsonObject:
-    name = deployment["metadata"]["name"]
-    metadata: JsonObject = {
-        "name": name,
-        "labels": {DEPLOYMENT_LABEL: name},
-        "annotations": {EXPLANATION: "\n".join(why)},
-    }
-    if "namespace" in deployment["metadata"]:
-        metadata["namespace"] = deployment["metadata"]["namespace"]
-    labels = {_SERVICE_LABEL if by_knative else DEPLOYMENT_LABEL: name}
-    return {
-        "apiVersion": _API_VERSION,
-        "kind": kind,
-        "metadata": metadata,
-        "spec": {"selector": {"matchLabels": labels}, **spec},
-    }
+    return istio.resource(_API_VERSION, kind, deployment, by_knative, spec, why)
 
 
 def _template(deployment: JsonObject) -> JsonObject:

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
-from serve_core import annotations, domain, filling, handover, istio, plain, remembered, security
+from serve_core import annotations, domain, filling, handover, istio, plain, remembered, security, telemetry
 from serve_core.annotations import COMPLETED_WITH, FILLED, HANDOVER, MODEL, ServingSpec, path_of
 from serve_core.complete import complete
 from serve_core.facts import PlatformFacts
@@ -127,10 +127,11 @@ def _made(deployment: JsonObject, spec: ServingSpec, facts: PlatformFacts) -> Ve
     else:
         service, problems, warnings = render(deployment, spec, facts)
         made = Verdict(problems=problems, warnings=warnings, service=service, extras=domain.mapping(service, spec))
-    problems, warnings = (*made.problems, *guards.problems), (*made.warnings, *guards.warnings)
+    recorded, faults = telemetry.recorded(deployment, spec, facts.istio)
+    problems, warnings = (*made.problems, *guards.problems, *faults), (*made.warnings, *guards.warnings)
     if problems:
         return Verdict(problems=tuple(sorted(problems)), warnings=warnings)
-    return replace(made, warnings=warnings, extras=(*guards.objects, *made.extras))
+    return replace(made, warnings=warnings, extras=(*guards.objects, *made.extras, *recorded))
 
 
 def is_served(deployment: JsonObject) -> bool:

@@ -96,6 +96,7 @@ SERVICE_ENTRIES = Resource("networking.istio.io/v1", "ServiceEntry", "serviceent
 PEER_AUTHENTICATIONS = Resource("security.istio.io/v1", "PeerAuthentication", "peerauthentications")
 REQUEST_AUTHENTICATIONS = Resource("security.istio.io/v1", "RequestAuthentication", "requestauthentications")
 AUTHORIZATION_POLICIES = Resource("security.istio.io/v1", "AuthorizationPolicy", "authorizationpolicies")
+TELEMETRIES = Resource("telemetry.istio.io/v1", "Telemetry", "telemetries")
 
 OWNED = (
     PEER_AUTHENTICATIONS,
@@ -105,6 +106,7 @@ OWNED = (
     DOMAIN_MAPPINGS,
     SERVICES,
     AUTOSCALERS,
+    TELEMETRIES,
 )
 """Every kind that a verdict may ask for beside its Deployment: watched, applied and removed by the reconciler."""
 
