@@ -85,7 +85,8 @@ def knative(kind: str = "Service", uri: str = "s3://elsewhere/a") -> JsonObject:
 
 
 def request(new: JsonObject | None, old: JsonObject | None = None, **more: Any) -> bytes:
-    metadata = (new or old or {}).get("metadata", {})
+    metadata = (new or old or {}).get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
     body = {
         "uid": "u",
         "operation": "UPDATE" if old else "CREATE",

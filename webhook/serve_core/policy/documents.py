@@ -434,8 +434,7 @@ def _default_faults(defaults: dict[str, str]) -> Iterable[Problem]:
         at = f"spec.defaults.{quote(name)[1:-1]}"
         known = next((known for known in annotations.USER if known.name == name), None)
         if known is None or known.key == annotations.MODEL:
-            allowed = ", ".join(a.name for a in annotations.USER if a.key != annotations.MODEL)
-            yield _invalid(at, f"it is not one of {allowed}")
+            yield _invalid(at, "it is not an annotation that a policy can fill in")
         else:
             model = {annotations.MODEL: "https://example.com/model.joblib"}
             for fault in annotations.read({**model, known.key: value})[1]:
