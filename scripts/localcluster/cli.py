@@ -86,7 +86,10 @@ async def _load(state: State, wanted: list[str], progress: Progress) -> None:
     here = lifecycle.running(state)
     for image, archive in [(image, containerfiles.archive_of(image)) for image in wanted]:
         async with progress.step(f"loaded {image}"):
-            await images.load(here, archive)
+            if Path(image).is_file():
+                await images.load(here, archive)
+            else:
+                await images.load_built(here, image, archive)
 
 
 async def _build(options: argparse.Namespace, progress: Progress) -> Path:

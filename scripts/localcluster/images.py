@@ -17,6 +17,9 @@ from localcluster.commands import run, succeeds
 from localcluster.progress import Progress
 from localcluster.sandbox import Sandbox
 
+LOADED_FROM = "kubectl-serve.dev/loaded-from"
+"""Label of an image in containerd: the archive that it was imported from."""
+
 # A containerd of its own for the time of the imports, without the part the kubelet talks to.
 IMPORT = """
 mount -t tmpfs tmpfs /run
@@ -43,6 +46,14 @@ async def load(sandbox: Sandbox, archive: Path) -> str:
     """Import an archive (docker-archive or OCI) and return what containerd says about it."""
     # Piped: the sandbox has a /run of its own, so that it may not see the caller's path.
     return await run(*node.ctr(sandbox, "images", "import", "-"), file=archive)
+
+
+async def load_built(sandbox: Sandbox, reference: str, archive: Path) -> None:
+    """Import an archive that `build-image` made, unless containerd has it: the archive's name tells its content."""
+    label = f"{LOADED_FROM}={archive.name}"
+    if label not in await run(*node.ctr(sandbox, "images", "list", f"name=={reference}")):
+        await load(sandbox, archive)
+        await run(*node.ctr(sandbox, "images", "label", reference, label))
 
 
 async def imported(binaries: Binaries, progress: Progress) -> Path:
