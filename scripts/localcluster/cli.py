@@ -86,7 +86,7 @@ async def _load(state: State, wanted: list[str], progress: Progress) -> None:
     here = lifecycle.running(state)
     for image, archive in [(image, containerfiles.archive_of(image)) for image in wanted]:
         async with progress.step(f"loaded {image}"):
-            if Path(image).is_file():
+            if archive == Path(image):
                 await images.load(here, archive)
             else:
                 await images.load_built(here, image, archive)
