@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from loader.harness import Loader, WebServer
+from loader.harness import REPOSITORY, Loader, WebServer
 from model_loader.outcomes import OUTCOMES, Code
 from model_loader.report import TERMINATION_BYTES, outcome, termination_message
 
@@ -89,3 +89,11 @@ def test_a_folder_of_the_node_is_loaded_with_the_digest_of_its_manifest(load: Lo
     run = load(source.as_uri())
     assert run.files() == {"A": b"1", "b/two": b"2"}
     assert run.message["digest"] == "sha256:" + hashlib.sha256(lines.replace("B\n", "A\n").encode()).hexdigest()
+
+
+def test_the_documentation_lists_every_code_as_the_table_has_it() -> None:
+    text = (REPOSITORY / "docs" / "loader.md").read_text()
+
+    for code, end in OUTCOMES.items():
+        row = f"| `{code}` | {end.exit_code} | {'yes' if end.retryable else 'no'} | {end.hint} |"
+        assert row in text

@@ -94,7 +94,7 @@ def _load(options: Options, report: Report, volume: Volume, order: str) -> Loade
     secret = Secret(options.credentials, options.environment)
     planned_again = False
     while True:
-        transport = Transport(options.network, certificates=_certificates(secret))
+        transport = Transport(options.network, certificates=_certificates(secret), environment=options.environment)
         try:
             plan = _plan(options, Context(transport, secret), report)
             return _read(options, report, volume, order, transport, plan)

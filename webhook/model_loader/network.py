@@ -83,6 +83,15 @@ class Network:
             hint="Have the operator add it to the loader's allowed networks, if the model may come from there.",
         )
 
+    def check(self, host: str, port: int, *, plain: bool) -> None:
+        """Raise LoadError(Refused) for a host behind a proxy that may not be used; who resolves it is the proxy."""
+        try:
+            self.resolve(host, port, plain=plain)
+        except LoadError as failure:
+            # Inside a cluster that is left through a proxy only, names outside often do not resolve.
+            if failure.code is not Code.UNREACHABLE:
+                raise
+
     def connect(self, host: str, port: int, *, plain: bool, timeout: float) -> socket.socket:
         """Return a TCP connection to the first address of `host` that may be used and answers.
 

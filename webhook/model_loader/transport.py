@@ -4,21 +4,24 @@ Measured against obstore, plain sockets are as fast, take fewer CPU seconds and 
 and they leave addresses, redirects and headers in our hands.
 """
 
+import base64
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from model_loader.http1 import Connection, ProtocolError, Response
 from model_loader.network import Network
 from model_loader.outcomes import Code, LoadError
+from model_loader.proxies import proxy_for
 
 CONNECT_SECONDS = 10.0
 # No byte for so long counts as a stall; the request is then repeated from where it stopped.
-READ_SECONDS = 20.0
+READ_SECONDS = 10.0
 _REDIRECTS = 5
 _ERROR_BYTES = 4096
 _DOCUMENT_BYTES = 64 << 20
@@ -139,9 +142,12 @@ def split(url: str) -> SplitResult:
 class Transport:
     """Sends requests over kept connections, one per thread and host."""
 
-    def __init__(self, network: Network, *, certificates: str = "") -> None:
-        """`certificates`: PEM text of authorities to trust beside the system's."""
+    def __init__(
+        self, network: Network, *, certificates: str = "", environment: Mapping[str, str] | None = None
+    ) -> None:
+        """`certificates`: PEM text of authorities to trust beside the system's. `environment` may name proxies."""
         self._network = network
+        self._environment = environment or {}
         self._certificates = certificates
         self._local = threading.local()
         self._tls: ssl.SSLContext | None = None
@@ -262,6 +268,8 @@ class Transport:
             connection = None
         kept = connection is not None
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        if parts.scheme == "http" and proxy_for("http", parts.hostname or "", self._environment):
+            target = f"http://{parts.netloc}{target}"
         try:
             if connection is None:
                 connection = self._dial(origin)
@@ -284,17 +292,41 @@ class Transport:
 
     def _dial(self, origin: _Origin) -> Connection:
         scheme, host, port = origin
-        sock = self._network.connect(host, port, plain=scheme == "http", timeout=CONNECT_SECONDS)
+        name = f"[{host}]" if ":" in host else host
+        proxy = proxy_for(scheme, host, self._environment)
+        if proxy is None:
+            sock = self._network.connect(host, port, plain=scheme == "http", timeout=CONNECT_SECONDS)
+        else:
+            self._network.check(host, port, plain=scheme == "http")
+            at = proxy.hostname or "", proxy.port or 80
+            sock = self._network.connect(*at, plain=True, timeout=CONNECT_SECONDS)
         sock.settimeout(READ_SECONDS)
+        if proxy is not None and scheme == "https":
+            self._tunnel(sock, f"{name}:{port}", proxy)
         if scheme == "https":
             sock = self._tls_context().wrap_socket(sock, server_hostname=host)
-        name = f"[{host}]" if ":" in host else host
         connection = Connection(sock, name if port == _PORTS[scheme] else f"{name}:{port}")
         with self._lock:
             self._in_use.add(connection)
             if self._aborted:
                 connection.abort()
         return connection
+
+    def _tunnel(self, sock: socket.socket, target: str, proxy: SplitResult) -> None:
+        """Have the proxy connect to `target`. Raises LoadError."""
+        headers = {}
+        if proxy.username is not None:
+            pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+            headers["Proxy-Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
+        try:
+            status = Connection(sock, target).request("CONNECT", target, headers).status
+        except BaseException:
+            sock.close()
+            raise
+        if status >= 300:
+            sock.close()
+            code = Code.SERVER_ERROR if status >= 500 else Code.REFUSED
+            raise LoadError(code, f"the proxy {proxy.hostname} answered {status} for {target}")
 
     def _tls_context(self) -> ssl.SSLContext:
         with self._lock:
