@@ -29,6 +29,7 @@ from kubectl_serve.api import (
 from kubectl_serve.cluster import connect
 from kubectl_serve.manifests import default_facts
 from kubectl_serve.streams import Streams
+from serve_core.annotations import STATE
 from serve_core.json import JsonObject
 from serve_core.policy import trial
 
@@ -41,6 +42,7 @@ CONFIGURATIONS = Resource("serving.knative.dev/v1", "configurations", "Configura
 DIGEST = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 FLAGS = dict.fromkeys(("kubeconfig", "context", "cluster", "user", "server", "token", "namespace", "as_user"))
 _PREFIX = "kubectl-serve.dev/"
+_STATE = {annotation.key for annotation in STATE}
 
 
 @pytest.fixture
@@ -285,7 +287,17 @@ async def test_whatever_is_done_nothing_exists_that_a_policy_denies(api: Api, sp
 def _said(manifest: JsonObject) -> list[Any]:
     """What policies can be about."""
     metadata = manifest["metadata"]
-    return [manifest["spec"], metadata.get("labels"), metadata.get("annotations")]
+    notes = metadata.get("annotations") or {}
+    said = {key: value for key, value in notes.items() if key not in _STATE}
+    return [manifest["spec"], metadata.get("labels"), said]
+
+
+def _is_no_more(after: list[Any], before: list[Any] | None) -> bool:
+    """Whether nothing that a policy can be about has changed, but perhaps for fewer replicas."""
+    if before is None or after[1:] != before[1:]:
+        return False
+    fewer = after[0].get("replicas", 1) <= before[0].get("replicas", 1)
+    return bool(fewer and {**after[0], "replicas": 0} == {**before[0], "replicas": 0})
 
 
 class _World:
@@ -413,8 +425,9 @@ class _World:
             stored = await self.api.get(resource, self.space, name or written["metadata"]["name"])
         except errors.NotFoundError:
             return
-        if before.get(stored["metadata"]["name"]) == _said(stored):
-            # Nothing that a policy is about has changed: what an exception let through may go on to lose finalizers.
+        if _is_no_more(_said(stored), before.get(stored["metadata"]["name"])):
+            # What an exception let through may lose finalizers and replicas when that has ended.
             return
         exceptions = [self.exception] if self.exception else []
-        assert at_the_desk([*self.policies, *exceptions, stored], stored=True) == [], stored
+        left = at_the_desk([*self.policies, *exceptions, stored], stored=True)
+        assert left == [], (before.get(stored["metadata"]["name"]), _said(stored))

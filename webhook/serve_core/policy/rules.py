@@ -19,7 +19,7 @@ from serve_core.policy.documents import (
     ScaleBounds,
 )
 from serve_core.policy.patterns import matches
-from serve_core.policy.subjects import ContainerUse, Scale, Subject, Use, plain_word
+from serve_core.policy.subjects import ContainerUse, Scale, Subject, Use, plain_word, words_of
 from serve_core.reasons import Problem, problem, quote
 
 _FEWEST_SHOWN = 12
@@ -211,8 +211,9 @@ def _containers(about: Container, subject: Subject, by: str) -> Iterator[Problem
         for name in use.variables:
             if any(matches(name, pattern) for pattern in about.variables):
                 yield problem("VariableNotAllowed", f"{use.path}.env", by=by, name=quote(name), container=container)
+        words = words_of(use) if about.arguments else frozenset()
         for argument in about.arguments:
-            if plain_word(argument) in use.words:
+            if plain_word(argument) in words:
                 yield problem("ArgumentNotAllowed", use.path, by=by, argument=quote(argument), container=container)
 
 

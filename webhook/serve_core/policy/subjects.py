@@ -57,8 +57,8 @@ class ContainerUse:
     amounts: Mapping[str, object] = field(default_factory=dict)
     """Resource to the limit, or the request where there is no limit; as written."""
     variables: tuple[str, ...] = ()
-    words: frozenset[str] = frozenset()
-    """Words of the command, the arguments and the variables' values."""
+    texts: tuple[str, ...] = ()
+    """The command, the arguments and the variables' values."""
     side: bool = True
     """Whether it runs beside the others, not before them."""
 
@@ -518,9 +518,14 @@ def _container_use(
         path=path,
         amounts={**requests, **limits},
         variables=tuple(str(variable.get("name")) for variable, _ in environment),
-        words=frozenset(plain_word(word) for text in texts for word in _WORDS.findall(text)),
+        texts=tuple(texts),
         side=side,
     )
+
+
+def words_of(use: ContainerUse) -> frozenset[str]:
+    """Every word that a container is told, as :func:`plain_word` has it."""
+    return frozenset(plain_word(word) for text in use.texts for word in _WORDS.findall(text))
 
 
 def plain_word(word: str) -> str:
