@@ -27,7 +27,7 @@ _MOST = {"PodSpec": 2, "Container": 3, "SecurityContext": 2, "ObjectMeta": 2}
 _ALWAYS = {"Deployment": ("spec",), "PodTemplateSpec": ("spec",)}
 """Optional fields that lead to where most of the schema is."""
 
-_NAMED = frozenset({"env", "volumes", "resourceClaims"})
+_NAMED = frozenset({"volumes", "resourceClaims"})
 
 RUNTIME_CLASS = "kubectl-serve-property"
 """Has to exist: Knative's webhook has the API server try the pod."""

@@ -33,6 +33,8 @@ class Rule:
     way_out: str = ""
     inner: Mapping[str, "Rule"] | None = field(default=None, repr=False)
     """The rules of an object's fields."""
+    key: str = ""
+    """The field by which Knative tells a list's elements apart: it takes none twice, Kubernetes does."""
     each: bool = False
     """Whether ``inner`` is about each element of a list."""
 
@@ -81,7 +83,22 @@ class Carrier:
                     self.require(rule.flag, here, exact=rule.exact)
                 yield key, self._inside(value, rule, here)
 
+    def _once(self, elements: list[Any], key: str, path: str) -> list[Any]:
+        found: list[Any] = []
+        for index, element in enumerate(elements):
+            name = element.get(key, "") if isinstance(element, dict) else element
+            if element in found:
+                continue
+            if any(isinstance(each, dict) and each.get(key, "") == name for each in found):
+                self.refuse(
+                    f"{path}[{_place(element, index, path)}]", f"{quote(name)} stands twice", "Remove one of them."
+                )
+            found.append(element)
+        return found
+
     def _inside(self, value: Any, rule: Rule, path: str) -> Any:
+        if rule.key and isinstance(value, list):
+            value = self._once(value, rule.key, path)
         if rule.inner is None:
             return value
         if rule.each and isinstance(value, list):
@@ -160,7 +177,7 @@ _ANY_CONTAINER: Rules = {
     "imagePullPolicy": CARRY,
     "terminationMessagePath": CARRY,
     "terminationMessagePolicy": CARRY,
-    "env": Rule(inner=_ENV, each=True),
+    "env": Rule(inner=_ENV, each=True, key="name"),
     "envFrom": CARRY,
     "resources": Rule(inner=_RESOURCES, drop=({},)),
     "securityContext": Rule(inner=_CONTAINER_SECURITY, drop=({},)),
@@ -224,7 +241,7 @@ POD: Rules = {
     "volumes": Rule(inner=VOLUME, each=True),
     "serviceAccountName": CARRY,
     "serviceAccount": _refused("it is the deprecated name of serviceAccountName", "Use serviceAccountName."),
-    "imagePullSecrets": CARRY,
+    "imagePullSecrets": Rule(key="name"),
     "enableServiceLinks": CARRY,
     "automountServiceAccountToken": Rule(only=(False,), drop=(True,), refuse="only false is"),
     "affinity": _flagged("affinity", ({},)),
