@@ -168,7 +168,14 @@ _RESOURCES: Rules = {
     "claims": _refused("Knative has no resource claims", drop=([],)),
 }
 
-_ANY_CONTAINER: Rules = {
+_ANY__PROBE: Rules = {
+    **dict.fromkeys(("exec", "grpc", "httpGet", "tcpSocket"), CARRY),
+    **dict.fromkeys(("initialDelaySeconds", "periodSeconds", "timeoutSeconds"), CARRY),
+    **dict.fromkeys(("failureThreshold", "successThreshold"), CARRY),
+    "terminationGracePeriodSeconds": _refused("Knative takes it from the request timeout"),
+}
+
+CONTAINER: Rules = {
     "name": CARRY,
     "image": CARRY,
     "command": CARRY,
@@ -195,11 +202,9 @@ _ANY_CONTAINER: Rules = {
 CONTAINER: Rules = {
     **_ANY_CONTAINER,
     "ports": CARRY,
-    "readinessProbe": CARRY,
-    "livenessProbe": CARRY,
-    "startupProbe": CARRY,
+    **dict.fromkeys(("readinessProbe", "livenessProbe", "startupProbe"), Rule(inner=_PROBE)),
 }
-_SIDE_PROBE = Rule(flag="multi-container-probing", exact=True)
+_SIDE_PROBE = Rule(flag="multi-container-probing", exact=True, inner=_PROBE)
 SIDE_CONTAINER: Rules = {
     **_ANY_CONTAINER,
     "ports": _refused("a Knative Service has one port, the model server's", drop=([],)),
