@@ -168,14 +168,7 @@ _RESOURCES: Rules = {
     "claims": _refused("Knative has no resource claims", drop=([],)),
 }
 
-_ANY__PROBE: Rules = {
-    **dict.fromkeys(("exec", "grpc", "httpGet", "tcpSocket"), CARRY),
-    **dict.fromkeys(("initialDelaySeconds", "periodSeconds", "timeoutSeconds"), CARRY),
-    **dict.fromkeys(("failureThreshold", "successThreshold"), CARRY),
-    "terminationGracePeriodSeconds": _refused("Knative takes it from the request timeout"),
-}
-
-CONTAINER: Rules = {
+_ANY_CONTAINER: Rules = {
     "name": CARRY,
     "image": CARRY,
     "command": CARRY,
@@ -197,6 +190,13 @@ CONTAINER: Rules = {
     "resizePolicy": _refused("Knative makes new revisions instead of resizing", drop=([],)),
     "restartPolicy": _refused("Knative has no sidecar init containers", "Make it a container."),
     "restartPolicyRules": _refused("Knative has no restart rules"),
+}
+
+_PROBE: Rules = {
+    **dict.fromkeys(("exec", "grpc", "httpGet", "tcpSocket"), CARRY),
+    **dict.fromkeys(("initialDelaySeconds", "periodSeconds", "timeoutSeconds"), CARRY),
+    **dict.fromkeys(("failureThreshold", "successThreshold"), CARRY),
+    "terminationGracePeriodSeconds": _refused("Knative takes it from the request timeout"),
 }
 
 CONTAINER: Rules = {
