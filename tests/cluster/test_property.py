@@ -124,6 +124,8 @@ def missing(written: Any, carried: Any, path: str = "") -> Iterator[str]:
                 yield f"{here} = {value!r}"
     elif isinstance(written, list) and isinstance(carried, list):
         for index, element in enumerate(written):
+            if element in written[:index]:
+                continue  # saying it once says it
             yield from missing(element, _counterpart(element, carried, index), f"{path}[{index}]")
     elif (written != carried or type(written) is not type(carried)) and not _translated(path, carried):
         yield f"{path}: {written!r} became {carried!r}"
