@@ -30,6 +30,8 @@ def reviews() -> float:
     """Admission reviews of all replicas so far."""
     total = 0.0
     for pod in SERVER.list("pods"):
+        if "deletionTimestamp" in pod["metadata"]:
+            continue  # of an installation before this one
         proxy = f"/api/v1/namespaces/{SERVER.name}/pods/{pod['metadata']['name']}:8080/proxy/metrics"
         for line in SERVER.kubectl("get", "--raw", proxy).splitlines():
             if line.startswith("kubectl_serve_admission_reviews_total{"):
