@@ -55,9 +55,10 @@ def server_is_down() -> Iterator[None]:
 
 
 def test_an_unannotated_deployment_never_reaches_the_webhook(empty: Namespace) -> None:
+    """Its scale does: a Scale carries no annotation that could tell. Those webhooks fail open."""
     before = reviews()
     empty.apply(PLAIN)
-    empty.kubectl("scale", "deployment/plain", "--replicas=2")
+    empty.kubectl("set", "image", "deployment/plain", "plain=dev.local/something")
     empty.kubectl("annotate", "deployment/plain", "some.where/else=1")
     empty.kubectl("delete", "deployment/plain")
     assert reviews() == before
