@@ -4,6 +4,7 @@ They need an API server with kubectl-serve's webhooks, Knative's resources, and 
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -308,7 +309,9 @@ class _World:
 
     async def step(self) -> None:
         often = [self.make, self.make, self.server_side_apply, self.change]
-        await self.rng.choice([*often, self.scale, self.add_container, self.except_])()
+        # On a cluster with Knative, pods come and go by themselves: one may be gone before it is looked at.
+        with contextlib.suppress(errors.NotFoundError):
+            await self.rng.choice([*often, self.scale, self.add_container, self.except_])()
 
     def _kind(self) -> tuple[Resource, Maker]:
         def configuration(rng: random.Random, space: str, name: str) -> JsonObject:
