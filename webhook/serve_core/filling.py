@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, escape, unescape
 
 # Kubernetes' patchMergeKey of each list (k8s.io/api, core/v1 types). Containers are filled field by field, ...
 _CONTAINER_LISTS = {"containers": "name", "initContainers": "name"}
@@ -41,7 +41,7 @@ def fill(document: JsonObject, overlay: Mapping[str, Any]) -> Record:
 
 def _fill(document: JsonObject, overlay: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
     for key, value in overlay.items():
-        here = f"{path}/{_escape(key)}"
+        here = f"{path}/{escape(key)}"
         present = document.get(key)
         empty = _is_empty(present)
         if key in _MERGE_KEYS and isinstance(value, list):
@@ -72,7 +72,7 @@ def _fill_list(elements: list[Any], overlay: list[Any], key: str, path: str) -> 
     merge_key = _MERGE_KEYS[key]
     at = 0 if key in _FIRST else len(elements)
     for value in overlay:
-        here = f"{path}/{merge_key}={_escape(str(value[merge_key]))}"
+        here = f"{path}/{merge_key}={escape(str(value[merge_key]))}"
         found = next((e for e in elements if isinstance(e, dict) and e.get(merge_key) == value[merge_key]), None)
         if found is None:
             found = {} if key in _CONTAINER_LISTS else value
@@ -97,7 +97,7 @@ def _take_back(node: Any, steps: list[str], value: str) -> None:
     if isinstance(node, list) and steps:
         merge_key, _, name = steps[0].partition("=")
         for index, element in enumerate(node):
-            if isinstance(element, dict) and str(element.get(merge_key)) == _unescape(name):
+            if isinstance(element, dict) and str(element.get(merge_key)) == unescape(name):
                 whole = len(steps) == 1 and digest(element) == value
                 only_its_name = steps[1:] == [merge_key] and len(element) == 1
                 if whole or only_its_name:
@@ -106,7 +106,7 @@ def _take_back(node: Any, steps: list[str], value: str) -> None:
                     _take_back(element, steps[1:], value)
                 return
     elif isinstance(node, dict) and steps:
-        key = _unescape(steps[0])
+        key = unescape(steps[0])
         if key not in node:
             return
         if len(steps) > 1:
@@ -119,12 +119,4 @@ def _take_back(node: Any, steps: list[str], value: str) -> None:
 
 def path(*steps: str) -> str:
     """The path of a value, as a record has it."""
-    return "".join(f"/{_escape(step)}" for step in steps)
-
-
-def _escape(text: str) -> str:
-    return text.replace("~", "~0").replace("/", "~1")
-
-
-def _unescape(text: str) -> str:
-    return text.replace("~1", "/").replace("~0", "~")
+    return "".join(f"/{escape(step)}" for step in steps)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, escape
 
 
 def json_patch(before: JsonObject, after: JsonObject) -> list[JsonObject]:
@@ -25,9 +25,9 @@ def _value(before: Any, after: Any, path: str, operations: list[JsonObject]) -> 
 
 
 def _object(before: JsonObject, after: JsonObject, path: str, operations: list[JsonObject]) -> None:
-    operations += [{"op": "remove", "path": f"{path}/{_escape(key)}"} for key in before if key not in after]
+    operations += [{"op": "remove", "path": f"{path}/{escape(key)}"} for key in before if key not in after]
     for key, value in after.items():
-        here = f"{path}/{_escape(key)}"
+        here = f"{path}/{escape(key)}"
         if key in before:
             _value(before[key], value, here, operations)
         else:
@@ -59,7 +59,3 @@ def _same(one: Any, other: Any) -> bool:
             if key in one or key in other:
                 return bool(one.get(key) == other.get(key))
     return bool(one == other)
-
-
-def _escape(text: str) -> str:
-    return text.replace("~", "~0").replace("/", "~1")
