@@ -10,10 +10,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
 
 from serve_core.annotations import MESH, MODEL, ServingSpec, path_of
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, value_at
 from serve_core.names import DEPLOYMENT_LABEL, EXPLANATION
 from serve_core.reasons import Choice, Problem, choice, problem, quote
 
@@ -184,25 +183,25 @@ def detect(
 def _revision(name: str, version: Version | None, values: JsonObject | None, mesh: JsonObject) -> Revision:
     if values is None:
         return Revision(name, version)
-    native = str(_at(values, "pilot", "env", "ENABLE_NATIVE_SIDECARS")).lower()
+    native = str(value_at(values, "pilot", "env", "ENABLE_NATIVE_SIDECARS")).lower()
     resources = {
         key: str(amount)
         for key, (kind, what) in PROXY_RESOURCES.items()
-        if (amount := _at(values, "global", "proxy", "resources", kind, what)) is not None
+        if (amount := value_at(values, "global", "proxy", "resources", kind, what)) is not None
     }
-    metadata = _at(mesh, "defaultConfig", "proxyMetadata") or {}
+    metadata = value_at(mesh, "defaultConfig", "proxyMetadata") or {}
     return Revision(
         name,
-        _version(_at(values, "global", "tag")) or version,
-        cni=bool(_at(values, "pilot", "cni", "enabled")),
+        _version(value_at(values, "global", "tag")) or version,
+        cni=bool(value_at(values, "pilot", "cni", "enabled")),
         native={"true": True, "false": False}.get(native),
-        registry_only=_at(mesh, "outboundTrafficPolicy", "mode") == "REGISTRY_ONLY",
+        registry_only=value_at(mesh, "outboundTrafficPolicy", "mode") == "REGISTRY_ONLY",
         dns_capture=str(metadata.get("ISTIO_META_DNS_CAPTURE", "")).lower() == "true",
-        everywhere=bool(_at(values, "sidecarInjectorWebhook", "enableNamespacesByDefault")),
-        only_when_asked=_at(values, "global", "proxy", "autoInject") == "disabled",
-        probes_rewritten=_at(values, "sidecarInjectorWebhook", "rewriteAppHTTPProbe") is not False,
-        openshift="openshift" in (_at(values, "global", "platform"), _at(values, "platform"))
-        or _at(values, "pilot", "cni", "provider") == "multus",
+        everywhere=bool(value_at(values, "sidecarInjectorWebhook", "enableNamespacesByDefault")),
+        only_when_asked=value_at(values, "global", "proxy", "autoInject") == "disabled",
+        probes_rewritten=value_at(values, "sidecarInjectorWebhook", "rewriteAppHTTPProbe") is not False,
+        openshift="openshift" in (value_at(values, "global", "platform"), value_at(values, "platform"))
+        or value_at(values, "pilot", "cni", "provider") == "multus",
         trust_domain=str(mesh.get("trustDomain") or "cluster.local"),
         proxy_resources=resources,
     )
@@ -224,7 +223,7 @@ def _version(text: object) -> Version | None:
 
 
 def _oldest(nodes: Iterable[JsonObject]) -> Version | None:
-    versions = [_version(_at(node, "status", "nodeInfo", "kubeletVersion")) for node in nodes]
+    versions = [_version(value_at(node, "status", "nodeInfo", "kubeletVersion")) for node in nodes]
     known = [version for version in versions if version is not None]
     return min(known) if known and len(known) == len(versions) else None
 
@@ -232,26 +231,20 @@ def _oldest(nodes: Iterable[JsonObject]) -> Version | None:
 def _hosts(service_entries: Iterable[JsonObject]) -> dict[str, frozenset[str]]:
     hosts: dict[str, frozenset[str]] = {}
     for entry in service_entries:
-        own = _at(entry, "metadata", "namespace") or ""
-        exported = _at(entry, "spec", "exportTo") or ["*"]
+        own = value_at(entry, "metadata", "namespace") or ""
+        exported = value_at(entry, "spec", "exportTo") or ["*"]
         seen_by = frozenset(own if namespace == "." else str(namespace) for namespace in exported)
-        for host in _at(entry, "spec", "hosts") or []:
+        for host in value_at(entry, "spec", "hosts") or []:
             hosts[str(host)] = hosts.get(str(host), frozenset()) | seen_by
     return hosts
 
 
-def _at(node: Any, *steps: str) -> Any:
-    for step in steps:
-        node = node.get(step) if isinstance(node, dict) else None
-    return node
-
-
 def _name(document: JsonObject) -> str:
-    return str(_at(document, "metadata", "name") or "")
+    return str(value_at(document, "metadata", "name") or "")
 
 
 def _labels(document: JsonObject) -> Mapping[str, str]:
-    return _at(document, "metadata", "labels") or {}
+    return value_at(document, "metadata", "labels") or {}
 
 
 # --- Decision
@@ -261,15 +254,15 @@ def decide(deployment: JsonObject, spec: ServingSpec, facts: IstioFacts | None) 
     """Decide what the mesh asks of a served Deployment. Without Istio nothing is set."""
     if facts is None:
         return _refuse("MeshMissing", MESH) if spec.mesh == "istio" else Mesh()
-    template = _at(deployment, "spec", "template", "metadata") or {}
+    template = value_at(deployment, "spec", "template", "metadata") or {}
     pod = Template(template.get("labels") or {}, template.get("annotations") or {})
-    namespace = _at(deployment, "metadata", "namespace") or "default"
+    namespace = value_at(deployment, "metadata", "namespace") or "default"
     of_namespace = facts.namespaces.get(namespace, {})
     if spec.mesh == "none":
         return _opted_out(pod, of_namespace, facts)
     asked: dict[str, str] = {}
     revision, why = _injection(of_namespace, pod.labels, pod.annotations, facts)
-    if _at(deployment, "spec", "template", "spec", "hostNetwork"):
+    if value_at(deployment, "spec", "template", "spec", "hostNetwork"):
         revision, why = None, "it uses the node's network"
     elif revision is None and spec.mesh == "istio" and not _ambient(of_namespace, pod.labels, facts):
         found = _ask(of_namespace, pod, facts, why)

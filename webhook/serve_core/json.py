@@ -6,6 +6,13 @@ JsonObject = dict[str, Any]
 """A JSON object: a Kubernetes object or a part of one."""
 
 
+def value_at(node: Any, *steps: str) -> Any:
+    """What stands at a path of an object; ``None`` where there is no such path."""
+    for step in steps:
+        node = node.get(step) if isinstance(node, dict) else None
+    return node
+
+
 def escape(text: str) -> str:
     """A name as a JSON Pointer's step (RFC 6901)."""
     return text.replace("~", "~0").replace("/", "~1")

@@ -14,7 +14,7 @@ from serve_core.annotations import COMPLETED_WITH, FILLED, HANDOVER, MODEL, Serv
 from serve_core.complete import complete
 from serve_core.facts import PlatformFacts
 from serve_core.filling import Record
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, value_at
 from serve_core.names import SERVED_LABEL
 from serve_core.policy import defaults
 from serve_core.reasons import Choice, Problem, problem
@@ -149,13 +149,7 @@ def _annotations(deployment: JsonObject) -> JsonObject:
 
 
 def _containers(deployment: JsonObject) -> list[Any]:
-    return _at(deployment, "spec", "template", "spec", "containers") or []
-
-
-def _at(node: Any, *steps: str) -> Any:
-    for step in steps:
-        node = node.get(step) if isinstance(node, dict) else None
-    return node
+    return value_at(deployment, "spec", "template", "spec", "containers") or []
 
 
 def _record(deployment: JsonObject) -> Record | Problem:
@@ -200,7 +194,7 @@ def _given_back(deployment: JsonObject, record: Record) -> Verdict:
     if not state and SERVED_LABEL not in (metadata.get("labels") or {}):
         return Verdict(deployment=deployment)
     # The selector cannot be changed, and the template's labels have to go on satisfying it.
-    selected = _at(deployment, "spec", "selector", "matchLabels") or {}
+    selected = value_at(deployment, "spec", "selector", "matchLabels") or {}
     kept = ("/spec/selector/", *(filling.path("spec", "template", "metadata", "labels", key) for key in selected))
     filling.take_back(deployment, {path: value for path, value in record.items() if not path.startswith(kept)})
     if not _containers(deployment):
@@ -238,18 +232,18 @@ def _malformed(deployment: Any) -> tuple[Problem, ...]:
             ("spec", "template", "metadata", "annotations"),
             ("spec", "template", "spec"),
         )
-        if _at(deployment, *steps) is not None and not isinstance(_at(deployment, *steps), dict)
+        if value_at(deployment, *steps) is not None and not isinstance(value_at(deployment, *steps), dict)
     ]
-    if not isinstance(_at(deployment, "metadata", "name"), str):
+    if not isinstance(value_at(deployment, "metadata", "name"), str):
         found.append(problem("InvalidObject", "metadata.name", why="it has no name"))
-    notes = _at(deployment, "metadata", "annotations")
+    notes = value_at(deployment, "metadata", "annotations")
     if isinstance(notes, dict):
         found += [
             problem("InvalidObject", path_of(str(key)), why="its value is not a string; put it into quotes")
             for key, value in notes.items()
             if not isinstance(value, str)
         ]
-    pod = _at(deployment, "spec", "template", "spec")
+    pod = value_at(deployment, "spec", "template", "spec")
     if isinstance(pod, dict):
         found += _malformed_lists(pod, "spec.template.spec", ("containers", "initContainers", "volumes"))
     return tuple(sorted(found))

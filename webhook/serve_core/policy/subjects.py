@@ -13,7 +13,7 @@ from typing import Any
 from serve_core import annotations
 from serve_core.annotations import DEPLOYMENT, KNATIVE, path_of
 from serve_core.facts import PlatformFacts
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, value_at
 from serve_core.models import SUFFIX_FORMATS
 from serve_core.names import DEPLOYMENT_LABEL, LOADER_CONTAINER, MODEL_MOUNT
 from serve_core.policy import images
@@ -170,7 +170,7 @@ def subject_of(
         workload=workload,
         document=_plain(document),
         labels=labels,
-        former_labels=_strings(_at(former, "metadata", "labels")),
+        former_labels=_strings(value_at(former, "metadata", "labels")),
         namespace_labels=dict(namespace_labels or {}),
         **made,
     )
@@ -266,7 +266,7 @@ def _by_hand(pod: Any, path: str, facts: PlatformFacts) -> dict[str, Any]:
 
 
 def _knative_parts(metadata: Any, template: JsonObject) -> dict[str, Any]:
-    labels = _strings(_at(metadata, "labels"))
+    labels = _strings(value_at(metadata, "labels"))
     own = _object(template, "metadata")
     public = not any(labels.get(key) == "cluster-local" for key in _VISIBILITY_LABELS)
     notes = _strings(own.get("annotations"))
@@ -319,7 +319,7 @@ def _inference_service(document: JsonObject, facts: PlatformFacts) -> dict[str, 
             if not isinstance(server, dict):
                 continue
             at = f"{path}.{framework}"
-            named = _at(server, "modelFormat", "name") if framework == "model" else framework
+            named = value_at(server, "modelFormat", "name") if framework == "model" else framework
             if named:
                 formats.append(Use(str(named), f"{at}.modelFormat"))
             if server.get("runtime"):
@@ -383,7 +383,9 @@ def _without_sidecars(pod: JsonObject, facts: PlatformFacts) -> JsonObject:
     """The pod without what the platform adds to it, which is told by the image: a name is anybody's."""
 
     def own(key: str) -> list[Any]:
-        return [each if str(_at(each, "image")) not in facts.sidecar_images else None for each in _list(pod.get(key))]
+        return [
+            each if str(value_at(each, "image")) not in facts.sidecar_images else None for each in _list(pod.get(key))
+        ]
 
     return {**pod, "containers": own("containers"), "initContainers": own("initContainers")}
 
@@ -411,9 +413,9 @@ def _pod_parts(pod: JsonObject, path: str, facts: PlatformFacts, annotated: str 
     volumes = list(_elements(pod.get("volumes"), f"{path}.volumes"))
     parts["origins"] += tuple(_mounted_origins(pod, volumes, annotated))
     parts["images"] += tuple(
-        ImageUse(str(_at(volume, "image", "reference")), f"{at}.image.reference")
+        ImageUse(str(value_at(volume, "image", "reference")), f"{at}.image.reference")
         for volume, at in volumes
-        if _at(volume, "image", "reference")
+        if value_at(volume, "image", "reference")
     )
     secrets = [*parts["secrets"], *(use for volume, at in volumes for use in _volume_secrets(volume, at))]
     parts["secrets"] = tuple(dict.fromkeys(secrets))
@@ -495,14 +497,14 @@ def _mounted_origins(pod: JsonObject, volumes: list[tuple[JsonObject, str]], ann
         sources = [key for key, value in volume.items() if key != "name" and value is not None]
         for subpath in dict.fromkeys(mounts.get(str(volume.get("name")), [])):
             if "persistentVolumeClaim" in sources:
-                text = f"pvc://{_at(volume, 'persistentVolumeClaim', 'claimName')}/{subpath}".rstrip("/")
+                text = f"pvc://{value_at(volume, 'persistentVolumeClaim', 'claimName')}/{subpath}".rstrip("/")
                 # The annotation's own claim: it names the file in the folder that is mounted.
                 if not (annotated == text or annotated.rpartition("/")[0] == text):
                     yield Origin(text, f"{at}.persistentVolumeClaim")
             elif "image" in sources:
-                yield Origin(f"oci://{_at(volume, 'image', 'reference')}", f"{at}.image")
+                yield Origin(f"oci://{value_at(volume, 'image', 'reference')}", f"{at}.image")
             elif "hostPath" in sources:
-                yield Origin(f"file://{_at(volume, 'hostPath', 'path')}", f"{at}.hostPath")
+                yield Origin(f"file://{value_at(volume, 'hostPath', 'path')}", f"{at}.hostPath")
             elif sources != ["emptyDir"]:
                 yield Origin(f"{'/'.join(sources)}:", at)
 
@@ -535,32 +537,26 @@ def plain_word(word: str) -> str:
 
 def _container_secrets(container: JsonObject, environment: list[tuple[JsonObject, str]], path: str) -> Iterator[Use]:
     for variable, at in environment:
-        if name := _at(variable, "valueFrom", "secretKeyRef", "name"):
+        if name := value_at(variable, "valueFrom", "secretKeyRef", "name"):
             yield Use(str(name), f"{at}.valueFrom.secretKeyRef")
     for source, at in _elements(container.get("envFrom"), f"{path}.envFrom"):
-        if name := _at(source, "secretRef", "name"):
+        if name := value_at(source, "secretRef", "name"):
             yield Use(str(name), f"{at}.secretRef")
 
 
 def _volume_secrets(volume: JsonObject, path: str) -> Iterator[Use]:
-    if name := _at(volume, "secret", "secretName"):
+    if name := value_at(volume, "secret", "secretName"):
         yield Use(str(name), f"{path}.secret")
-    for source, at in _elements(_at(volume, "projected", "sources"), f"{path}.projected.sources"):
-        if name := _at(source, "secret", "name"):
+    for source, at in _elements(value_at(volume, "projected", "sources"), f"{path}.projected.sources"):
+        if name := value_at(source, "secret", "name"):
             yield Use(str(name), f"{at}.secret")
     for kind in ("csi", "azureFile"):
-        if name := _at(volume, kind, "nodePublishSecretRef", "name") or _at(volume, kind, "secretName"):
+        if name := value_at(volume, kind, "nodePublishSecretRef", "name") or value_at(volume, kind, "secretName"):
             yield Use(str(name), f"{path}.{kind}")
 
 
-def _at(node: Any, *steps: str) -> Any:
-    for step in steps:
-        node = node.get(step) if isinstance(node, dict) else None
-    return node
-
-
 def _object(node: Any, *steps: str) -> JsonObject:
-    found = _at(node, *steps)
+    found = value_at(node, *steps)
     return found if isinstance(found, dict) else {}
 
 
