@@ -5,6 +5,7 @@ They run against the cluster that KUBECONFIG names, with kubectl-serve installed
 
 import itertools
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -18,7 +19,17 @@ from sklearn.datasets import load_iris
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 
-from cluster.support import Ingress, Namespace, Store, Trained, kubeconfig_is_set
+from cluster.support import (
+    Ingress,
+    Json,
+    Namespace,
+    Store,
+    Trained,
+    config_map,
+    eventually,
+    file_server,
+    kubeconfig_is_set,
+)
 
 EXAMPLES = Path(__file__).parents[2] / "manifests" / "examples"
 _FOLDER = Path(__file__).parent
@@ -110,3 +121,35 @@ def namespace(empty: Namespace, store: Store) -> Namespace:
     """A namespace with the store's credentials in the Secret ``store``."""
     empty.apply(store.secret())
     return empty
+
+
+@pytest.fixture
+def web(empty: Namespace, iris: Trained) -> Iterator[str]:
+    """A web server with ``/model.joblib``; its address."""
+    server = file_server("web", "/models") | {"volumeMounts": [{"name": "models", "mountPath": "/models"}]}
+    pod: Json = {"containers": [server], "volumes": [{"name": "models", "configMap": {"name": "models"}}]}
+    labels = {"app": "web"}
+    empty.apply(
+        config_map("models", {"model.joblib": iris.content}),
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "labels": labels}, "spec": pod},
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "web"},
+            "spec": {"selector": labels, "ports": [{"port": 8080}]},
+        },
+    )
+    empty.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=2m")
+    address = empty.get("service", "web")["spec"]["clusterIP"]
+    # A ready pod is reached through its Service only once kube-proxy has written its rules, which no object tells.
+    eventually(lambda: _is_open(address, 8080), 30, "the web server is reached through its Service")
+    yield f"http://web.{empty.name}.svc:8080"
+    empty.kubectl("delete", "pod", "web", "--now", "--wait=false")
+
+
+def _is_open(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), timeout=1).close()
+    except OSError:
+        return False
+    return True

@@ -1,10 +1,7 @@
 """Where models come from, and what a user is told when one does not come."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from cluster.support import (
     LOADED,
@@ -16,7 +13,6 @@ from cluster.support import (
     Store,
     Trained,
     condition,
-    config_map,
     deployment,
     file_server,
     pod_template,
@@ -24,27 +20,6 @@ from cluster.support import (
 
 SOON = 15.0
 """Seconds within which a cause has to be on the Deployment."""
-
-
-@pytest.fixture
-def web(empty: Namespace, iris: Trained) -> Iterator[str]:
-    """A web server with ``/model.joblib``; its address."""
-    server = file_server("web", "/models") | {"volumeMounts": [{"name": "models", "mountPath": "/models"}]}
-    pod: Json = {"containers": [server], "volumes": [{"name": "models", "configMap": {"name": "models"}}]}
-    labels = {"app": "web"}
-    empty.apply(
-        config_map("models", {"model.joblib": iris.content}),
-        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "labels": labels}, "spec": pod},
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "web"},
-            "spec": {"selector": labels, "ports": [{"port": 8080}]},
-        },
-    )
-    empty.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=2m")
-    yield f"http://web.{empty.name}.svc:8080"
-    empty.kubectl("delete", "pod", "web", "--now", "--wait=false")
 
 
 def cause_of_failure(namespace: Namespace, model: Json) -> tuple[Json, float]:

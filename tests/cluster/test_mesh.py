@@ -25,10 +25,8 @@ from cluster.support import (
     Namespace,
     Trained,
     condition,
-    config_map,
     deployment,
     eventually,
-    file_server,
 )
 from istio_installation import control_plane
 
@@ -141,26 +139,6 @@ def reviewed(case: str) -> dict[str, Json]:
 
 
 @pytest.fixture
-def web(empty: Namespace, iris: Trained) -> str:
-    """A model on a web server, whose pod is not captured."""
-    server = file_server("web", "/models") | {"volumeMounts": [{"name": "models", "mountPath": "/models"}]}
-    pod = {"containers": [server], "volumes": [{"name": "models", "configMap": {"name": "models"}}]}
-    labels = {"app": "web"}
-    empty.apply(
-        config_map("models", {"model.joblib": iris.content}),
-        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "labels": labels}, "spec": pod},
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "web"},
-            "spec": {"selector": labels, "ports": [{"port": 8080}]},
-        },
-    )
-    empty.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=2m")
-    return f"http://web.{empty.name}.svc:8080/model.joblib"
-
-
-@pytest.fixture
 def captured(empty: Namespace, tmp_path: Path) -> Iterator[None]:
     """The node's network captures the pods of the test's namespace, as Istio's does."""
     state = Path(os.environ["KUBECONFIG"]).parent
@@ -218,10 +196,11 @@ def loader_started(namespace: Namespace) -> datetime:
 def test_a_captured_loader_fails_with_its_cause_and_succeeds_once_completed_for_the_mesh(
     empty: Namespace, web: str, captured: None, ingress: Ingress, iris: Trained
 ) -> None:
-    # Istio comes when the model is served already. This is the annotation by which a pod says that it was injected.
+    # The web server's own pod is there before the capture. Istio comes when the model is served already. This is the
+    # annotation by which a pod says that it was injected.
     labels = {"app": "iris"}
     pod = {"metadata": {"labels": labels, "annotations": {"sidecar.istio.io/status": "{}"}}}
-    model = deployment("iris", web, {"selector": {"matchLabels": labels}, "template": pod})
+    model = deployment("iris", f"{web}/model.joblib", {"selector": {"matchLabels": labels}, "template": pod})
     empty.apply(model)
     failed = empty.watch(
         "deployment", "iris", lambda found: condition(found, LOADED).get("reason") not in {None, "Loading"}
