@@ -144,7 +144,7 @@ def manifest(*objects: Json) -> str:
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
 
 
-def deployment(name: str, model: str, spec: Json | None = None, **annotations: str) -> Json:
+def deployment(name: str, model: str, spec: Json | None = None, /, **annotations: str) -> Json:
     """An annotated Deployment; without a spec it is nothing but its name and its annotations."""
     ours = {PREFIX + key: value for key, value in {"model": model, **annotations}.items()}
     found: Json = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "annotations": ours}}

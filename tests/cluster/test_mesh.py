@@ -153,7 +153,7 @@ def captured(empty: Namespace, tmp_path: Path) -> Iterator[None]:
     document["plugins"].append({"type": "capture", "namespace": empty.name})
     with ExitStack() as undo:
         subprocess.run([*inside, "mount", "--bind", tmp_path / "cni", plugins], check=True)
-        undo.callback(subprocess.run, [*inside, "umount", "--lazy", plugins], check=True)
+        undo.callback(lambda: subprocess.run([*inside, "umount", "--lazy", plugins], check=True))
         undo.callback(chain.write_text, before)
         chain.write_text(json.dumps(document))
         eventually(lambda: is_captured(empty), 60, "the node has read its network's configuration again")

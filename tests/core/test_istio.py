@@ -93,7 +93,7 @@ AMBIENT = (
 )
 
 # How the pod gets its proxy · what is set (nativeSidecar, the loader's uid) · why.
-TABLE = {
+TABLE: dict[str, Any] = {
     "not injected": (
         {"namespaces": {"team-a": {}}},
         (None, None),

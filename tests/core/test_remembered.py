@@ -10,6 +10,7 @@ from serve_core import annotations, remembered
 from serve_core.annotations import Format
 from serve_core.facts import LoaderFacts, PlatformFacts
 from serve_core.json import JsonObject
+from serve_core.names import PREFIX
 from serve_core.runtimes import Runtime
 from serve_core.verdict import Verdict, judge
 
@@ -22,7 +23,7 @@ NOW = PlatformFacts(LoaderFacts("example.com/loader:2"), (NEW, BETTER))
 
 def user_wrote(**asked: str) -> JsonObject:
     notes = {annotations.MODEL: "s3://models/iris/model.joblib"}
-    notes |= {annotations.PREFIX + key: value for key, value in asked.items()}
+    notes |= {PREFIX + key: value for key, value in asked.items()}
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "iris", "annotations": notes}}
 
 
@@ -67,7 +68,7 @@ def test_what_is_unchanged_is_not_said_to_be_from_earlier(stored: JsonObject) ->
 
 @pytest.mark.parametrize("change", [{"protocol": "v1"}, {"runtime": "better"}, {"format": "sklearn:1"}])
 def test_what_concerns_the_choice_chooses_anew(stored: JsonObject, change: dict[str, str]) -> None:
-    stored["metadata"]["annotations"] |= {annotations.PREFIX + key: value for key, value in change.items()}
+    stored["metadata"]["annotations"] |= {PREFIX + key: value for key, value in change.items()}
     assert images(judge(stored, NOW, stored)) == ["example.com/loader:2", "example.com/better:1"]
 
 

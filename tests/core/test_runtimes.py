@@ -12,6 +12,7 @@ from serve_core.annotations import Format
 from serve_core.facts import LoaderFacts, PlatformFacts
 from serve_core.json import JsonObject
 from serve_core.models import SUFFIX_FORMATS
+from serve_core.names import PREFIX
 from serve_core.runtimes import Runtime
 from serve_core.verdict import Verdict, judge
 
@@ -23,7 +24,7 @@ GPU = "nvidia.com/gpu"
 
 def served(*, gpu: bool = False, model: str = "s3://models/iris", **asked: str) -> Verdict:
     """What becomes of a Deployment with these annotations, and a container that asks for a GPU or none at all."""
-    notes = {annotations.MODEL: model} | {annotations.PREFIX + key: value for key, value in asked.items()}
+    notes = {annotations.MODEL: model} | {PREFIX + key: value for key, value in asked.items()}
     container = {"name": "model-server", "resources": {"limits": {GPU: "1"}}}
     spec = {"template": {"spec": {"containers": [container]}}} if gpu else {}
     metadata = {"name": "iris", "annotations": notes}

@@ -11,7 +11,7 @@ from serve_core.json import JsonObject
 from serve_core.names import CONDITION_READY, SERVED_LABEL
 
 
-def iris(generation: int = 1, status: str = "True", reason: str = "Ready", **notes: str) -> JsonObject:
+def iris(generation: int = 1, status: str = "True", reason: str = "Ready", /, **notes: str) -> JsonObject:
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

@@ -38,7 +38,8 @@ _SELECTION = re.compile(r"([a-z_]+)(?:\{([^}]*)\})?\[|([a-z_]+)\{([^}]*)\}")
 
 def ours() -> dict[str, set[str]]:
     """Our own metrics with their labels, as they are exposed."""
-    metrics, found = Metrics(), {}
+    metrics = Metrics()
+    found: dict[str, set[str]] = {}
     for family in metrics._registry.collect():
         labels = set(getattr(metrics._registry._names_to_collectors.get(family.name), "_labelnames", ()))
         suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(family.type, [""])
