@@ -12,6 +12,7 @@ from serve_core.facts import LoaderFacts, PlatformFacts
 from serve_core.istio import IstioFacts, Revision, detect
 from serve_core.json import JsonObject
 from serve_core.names import LOADER_CONTAINER
+from serve_core.patch import json_patch
 from serve_core.reasons import CATALOGUE, Kind
 from serve_core.verdict import Verdict, judge
 
@@ -84,6 +85,7 @@ PAST = (
     "LoaderPastSidecar: the loader runs as user 1337, whose traffic is not redirected,"
     " because the sidecar starts after it: "
 )
+PAST_DNS = PAST.replace("traffic is", "traffic and DNS lookups are")
 BEFORE = (
     "LoaderBeforeRedirect: the loader downloads before istio-init redirects traffic,"
     " in plain text, without a native sidecar: "
@@ -160,6 +162,14 @@ TABLE: dict[str, Any] = {
             PAST + "Istio is 1.23, older than 1.24.",
         ],
     ),
+    "CNI, as Istio's values said it before 1.22": (
+        {"version": "1.21.6", "values": {"pilot": {}, "istio_cni": {"enabled": True, "chained": True}}},
+        (None, 1337),
+        [
+            ENABLED,
+            PAST + "Istio is 1.21, older than 1.24.",
+        ],
+    ),
     "CNI, an old kubelet": (
         {"cni": True, "kubelets": OLD},
         (None, 1337),
@@ -177,7 +187,7 @@ TABLE: dict[str, Any] = {
         (None, 1337),
         [
             ENABLED,
-            PAST + "a kubelet is 1.28, older than 1.29.",
+            PAST_DNS + "a kubelet is 1.28, older than 1.29.",
         ],
     ),
     "CNI, kubelets unknown": (
@@ -290,6 +300,9 @@ def test_openshift_has_no_user_1337() -> None:
     assert [problem.code for problem in blocked.problems] == ["LoaderBlocked"]
     native = judged(installation(cni=True, namespaces=INJECTED, values=openshift))
     assert template(native)["metadata"]["annotations"] == {NATIVE: "true"}
+    before_1_22 = {"pilot": {}, "istio_cni": {"enabled": True, "chained": False}}
+    blocked = judged(installation(version="1.21.6", namespaces=INJECTED, values=before_1_22))
+    assert [problem.code for problem in blocked.problems] == ["LoaderBlocked"]
 
 
 @pytest.mark.parametrize(
@@ -451,6 +464,21 @@ def test_what_cannot_be_read_is_not_known() -> None:
     assert facts is not None
     assert facts.revisions == (Revision("default"),)
     assert facts.kubelet is None
+
+
+def test_a_native_sidecar_of_the_users_own_stays_one() -> None:
+    """A typed copy of the pod that does not know ``restartPolicy`` would make it a container to wait for."""
+    own = {"name": "tunnel", "image": "example.com/tunnel:1", "restartPolicy": "Always", "aFieldToCome": {"a": 1}}
+    document = deployment(mode="deployment", pod={"initContainers": [own]})
+    verdict = judged(installation(namespaces=INJECTED), document)
+    assert verdict.problems == ()
+    assert verdict.deployment is not None
+    found = verdict.deployment["spec"]["template"]["spec"]["initContainers"]
+    assert [container["name"] for container in found] == [LOADER_CONTAINER, "tunnel"]
+    assert found[1] == own
+    at = "/spec/template/spec/initContainers/"
+    touched = [each for each in json_patch(document, verdict.deployment) if each["path"].startswith(at)]
+    assert [(each["op"], each["path"]) for each in touched] == [("add", at + "0")], "the loader is put before it"
 
 
 def test_giving_the_deployment_back_takes_the_mesh_settings_with_it() -> None:

@@ -71,6 +71,7 @@ class Revision:
     registry_only: bool = False
     """Whether pods reach only hosts that the mesh knows."""
     dns_capture: bool = False
+    """Whether the sidecar answers the pod's DNS lookups."""
     everywhere: bool = False
     """Whether pods are injected where nobody says anything."""
     only_when_asked: bool = False
@@ -103,9 +104,10 @@ class IstioFacts:
         name = self.tags.get(name, name)
         return next((revision for revision in self.revisions if revision.name == name), None)
 
-    def injects(self, namespace: str) -> bool:
-        """Whether pods of ``namespace`` that say nothing get a sidecar."""
-        return _injection(self.namespaces.get(namespace, {}), {}, {}, self)[0] is not None
+    def injects(self, namespace: str, template: JsonObject | None = None) -> bool:
+        """Whether pods of ``namespace`` get a sidecar: those of a ``template``, or those that say nothing of it."""
+        labels, annotations = (value_at(template, "metadata", kind) or {} for kind in ("labels", "annotations"))
+        return _injection(self.namespaces.get(namespace, {}), labels, annotations, self)[0] is not None
 
 
 class Member(StrEnum):
@@ -193,7 +195,8 @@ def _revision(name: str, version: Version | None, values: JsonObject | None, mes
     return Revision(
         name,
         _version(value_at(values, "global", "tag")) or version,
-        cni=bool(value_at(values, "pilot", "cni", "enabled")),
+        # Before Istio 1.22 it was called istio_cni.
+        cni=bool(value_at(values, "pilot", "cni", "enabled") or value_at(values, "istio_cni", "enabled")),
         native={"true": True, "false": False}.get(native),
         registry_only=value_at(mesh, "outboundTrafficPolicy", "mode") == "REGISTRY_ONLY",
         dns_capture=str(metadata.get("ISTIO_META_DNS_CAPTURE", "")).lower() == "true",
@@ -201,7 +204,8 @@ def _revision(name: str, version: Version | None, values: JsonObject | None, mes
         only_when_asked=value_at(values, "global", "proxy", "autoInject") == "disabled",
         probes_rewritten=value_at(values, "sidecarInjectorWebhook", "rewriteAppHTTPProbe") is not False,
         openshift="openshift" in (value_at(values, "global", "platform"), value_at(values, "platform"))
-        or value_at(values, "pilot", "cni", "provider") == "multus",
+        or value_at(values, "pilot", "cni", "provider") == "multus"
+        or value_at(values, "istio_cni", "chained") is False,
         trust_domain=str(mesh.get("trustDomain") or "cluster.local"),
         proxy_resources=resources,
     )
@@ -418,7 +422,8 @@ def _sidecar(pod: Template, spec: ServingSpec, revision: Revision, facts: IstioF
             problems.append(problem("LoaderBlocked", path_of(MODEL), why=because))
         else:
             uid = PROXY_UID
-            choices.append(choice("LoaderPastSidecar", why=because))
+            what = "traffic and DNS lookups are" if revision.dns_capture else "traffic is"
+            choices.append(choice("LoaderPastSidecar", what=what, why=because))
     if through_proxy and revision.registry_only:
         refused, warnings = _registry(spec, facts, namespace)
         problems += refused

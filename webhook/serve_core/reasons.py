@@ -211,7 +211,7 @@ _CHOICES = (
     ("LoaderBehindSidecar", "the sidecar starts before the loader, as a native one, because {why}.", ""),
     (
         "LoaderPastSidecar",
-        "the loader runs as user 1337, whose traffic is not redirected, because the sidecar starts after it: {why}.",
+        "the loader runs as user 1337, whose {what} not redirected, because the sidecar starts after it: {why}.",
         "",
     ),
     (
