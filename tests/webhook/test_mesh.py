@@ -29,6 +29,8 @@ from serve_webhook.informers import Informer
 from serve_webhook.mesh import Mesh
 from webhook_api import MemoryApi
 
+NOTHING = IstioFacts(())
+
 
 class Watched:
     """A mesh that is watched, and how often its change was told."""
@@ -97,6 +99,30 @@ async def test_istio_that_comes_later_is_seen(api: MemoryApi) -> None:
         facts = watched.mesh.facts()
         assert facts is not None
         assert (facts.kubelet, facts.namespaces["team-a"]) == ((1, 35), {"istio-injection": "enabled"})
+
+
+async def test_revisions_come_and_go_and_a_tag_moves(api: MemoryApi) -> None:
+    api.put(NAMESPACES, {"metadata": {"name": "team-a", "labels": {"istio.io/rev": "prod"}}})
+    install(api, version="1.23.4", revision="old", tags=("prod",), cni=True)
+
+    def meant(watched: Watched) -> str | None:
+        facts = watched.mesh.facts()
+        found = facts and facts.revision("prod")
+        return found.name if found else None
+
+    async with watching(api) as watched:
+        assert meant(watched) == "old"
+        install(api, revision="new", tags=("prod",))
+        await watched.until(lambda: meant(watched) == "new")
+        api.remove(MUTATING_WEBHOOKS, "", "istio-sidecar-injector-old")
+        for name in ("istio-old", "istio-sidecar-injector-old"):
+            api.remove(CONFIG_MAPS, NAMESPACE, name)
+        await watched.until(lambda: [r.name for r in (watched.mesh.facts() or NOTHING).revisions] == ["new"])
+        for name in ("istio-sidecar-injector-new", "istio-revision-tag-prod"):
+            api.remove(MUTATING_WEBHOOKS, "", name)
+        for name in ("istio-new", "istio-sidecar-injector-new"):
+            api.remove(CONFIG_MAPS, NAMESPACE, name)
+        await watched.until(lambda: watched.mesh.facts() is None)
 
 
 async def test_a_heartbeat_is_no_change(api: MemoryApi) -> None:

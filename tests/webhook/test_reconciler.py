@@ -4,6 +4,7 @@ import asyncio
 import copy
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -52,7 +53,9 @@ def served(**notes: str) -> Any:
 
 
 @asynccontextmanager
-async def running(api: MemoryApi, clock: Clock, facts: PlatformFacts = FACTS) -> AsyncIterator[None]:
+async def running(
+    api: MemoryApi, clock: Clock, facts: Callable[[], PlatformFacts] = lambda: FACTS
+) -> AsyncIterator[Reconciler]:
     deployments = Informer(api, DEPLOYMENTS, selectors={"labelSelector": "kubectl-serve.dev/served=true"})
     ours = {"labelSelector": "kubectl-serve.dev/deployment"}
     owned = {resource: Informer(api, resource, selectors=ours, optional=True) for resource in OWNED}
@@ -62,7 +65,7 @@ async def running(api: MemoryApi, clock: Clock, facts: PlatformFacts = FACTS) ->
         deployments=deployments,
         owned=owned,
         pods=pods,
-        facts=lambda: facts,
+        facts=facts,
         recorder=Recorder(api, "server-1", clock),
         metrics=Metrics(),
         now=clock,
@@ -71,7 +74,7 @@ async def running(api: MemoryApi, clock: Clock, facts: PlatformFacts = FACTS) ->
     tasks = [asyncio.create_task(run()) for run in (*(informer.run for informer in informers), worker.run)]
     try:
         async with asyncio.timeout(10):
-            yield
+            yield worker
     finally:
         for task in tasks:
             task.cancel()
@@ -155,13 +158,24 @@ async def test_a_knative_service_of_somebody_elses_is_left_alone(api: MemoryApi,
 async def test_no_model_is_there_without_its_guards(api: MemoryApi, clock: Clock) -> None:
     api.put(AUTHORIZATION_POLICIES, AUTHORIZATION_POLICIES.identity("default", "iris") | {"spec": {"theirs": True}})
     api.put(DEPLOYMENTS, served(**{annotations.AUTH: "mtls"}))
-    async with running(api, clock, MESH):
+    async with running(api, clock, lambda: MESH):
         await until(lambda: ready(api) == "NameTaken")
         assert service(api) is None
         api.remove(AUTHORIZATION_POLICIES, "default", "iris")
         await until(lambda: service(api))
     applied = [write for write in api.writes if write.startswith("apply") and "deployments" not in write]
     assert [write.split()[1] for write in applied] == ["peerauthentications", "authorizationpolicies", "services"]
+
+
+async def test_a_namespace_that_leaves_the_mesh_is_told_on_its_guarded_models(api: MemoryApi, clock: Clock) -> None:
+    api.put(DEPLOYMENTS, served(**{annotations.AUTH: "mtls"}))
+    facts = [MESH]
+    async with running(api, clock, lambda: facts[0]) as reconciler:
+        await until(lambda: service(api))
+        facts[0] = replace(MESH, istio=installation(namespaces={**IN_THE_MESH, "default": {}}))
+        reconciler.refresh()
+        await until(lambda: ready(api) == "NeedsSidecar")
+    assert ("authorizationpolicies", "default", "iris") in api.objects, "it guards again when the label is back"
 
 
 @pytest.mark.parametrize(
