@@ -1,10 +1,22 @@
 """The platform facts of a live cluster, read from where the server reads them."""
 
+import asyncio
+
 from kubectl_serve import documents
-from kubectl_serve.api import CONFIG_MAPS, MODEL_RUNTIMES, Api
-from kubectl_serve.errors import NotFoundError, ServeError
+from kubectl_serve.api import (
+    CONFIG_MAPS,
+    DAEMON_SETS,
+    MODEL_RUNTIMES,
+    MUTATING_WEBHOOKS,
+    NAMESPACES,
+    NODES,
+    SERVICE_ENTRIES,
+    Api,
+    Resource,
+)
+from kubectl_serve.errors import ForbiddenError, NotFoundError, ServeError
 from kubectl_serve.manifests import RUNTIMES_CONFIG_MAP, SETTINGS_CONFIG_MAP
-from serve_core import runtimes
+from serve_core import istio, runtimes
 from serve_core.facts import PRIVATE_NETWORKS, LoaderFacts, PlatformFacts
 from serve_core.json import JsonObject
 from serve_core.names import NAMESPACE
@@ -15,9 +27,9 @@ _FEATURES = "config-features"
 
 
 async def facts(cluster: Api) -> tuple[PlatformFacts, frozenset[str]]:
-    """What the server knows of runtimes, loader and feature flags, and which runtimes are the cluster's own.
+    """What the server knows of runtimes, loader, feature flags and Istio, and which runtimes are the cluster's own.
 
-    How Istio injects is left out: it is decided at admission. Raises ServeError where kubectl-serve is not installed.
+    Raises NotFoundError where kubectl-serve is not installed, ForbiddenError where its settings may not be seen.
     """
     settings = _document((await _config_map(cluster, NAMESPACE, SETTINGS_CONFIG_MAP)).get("settings.yaml", ""))
     catalogue = await _config_map(cluster, NAMESPACE, RUNTIMES_CONFIG_MAP)
@@ -33,16 +45,40 @@ async def facts(cluster: Api) -> tuple[PlatformFacts, frozenset[str]]:
                 [_runtime(_document(text)) for name, text in sorted(catalogue.items()) if name.endswith(".yaml")], own
             ),
             features=features,
+            istio=await mesh(cluster),
         ),
         frozenset(runtime.name for runtime in own),
     )
+
+
+async def mesh(cluster: Api) -> istio.IstioFacts | None:
+    """How Istio is installed, as far as this user may see it; ``None`` where nothing of it is seen."""
+    wanted = {
+        "injectors": visible(cluster, MUTATING_WEBHOOKS, None, labels=istio.INJECTORS),
+        "config_maps": visible(cluster, CONFIG_MAPS, istio.NAMESPACE),
+        "daemon_sets": visible(cluster, DAEMON_SETS, istio.NAMESPACE),
+        "nodes": visible(cluster, NODES, None),
+        "namespaces": visible(cluster, NAMESPACES, None),
+        "service_entries": visible(cluster, SERVICE_ENTRIES, None),
+    }
+    return istio.detect(**dict(zip(wanted, await asyncio.gather(*wanted.values()), strict=True)))
+
+
+async def visible(
+    cluster: Api, resource: Resource, namespace: str | None, *, labels: str = "", fields: str = ""
+) -> list[JsonObject]:
+    """The objects of a kind, or none where it is not there or one may not see it."""
+    try:
+        return (await cluster.list(resource, namespace, labels=labels, fields=fields))[0]
+    except (ForbiddenError, NotFoundError):
+        return []
 
 
 async def _config_map(cluster: Api, namespace: str, name: str) -> dict[str, str]:
     try:
         found = await cluster.get(CONFIG_MAPS, namespace, name)
     except NotFoundError as error:
-        raise ServeError(
+        raise NotFoundError(
             f"there is no ConfigMap {name} in namespace {namespace}.", "Is it installed? `kubectl serve doctor` tells."
         ) from error
     return found.get("data") or {}

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from istio_installation import control_plane, named
 from plugin.conftest import Run
 from plugin.fake import FakeCluster, at_the_end, recorded
 
@@ -75,3 +76,22 @@ def test_what_one_may_not_see_is_left_out(run: Run, models: FakeCluster) -> None
     screen = run("describe", "iris", cluster=models)
     assert screen.code == 0
     assert "Pods:\n  <none>\nEvents:\n  <none>\n" in screen.out
+
+
+def test_what_the_mesh_asked_for_is_told_with_its_reason(run: Run, models: FakeCluster) -> None:
+    plane = control_plane()
+    for each in plane["config_maps"]:
+        models.objects.append({"apiVersion": "v1", "kind": "ConfigMap", **each})
+        each["metadata"]["namespace"] = "istio-system"
+    head = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration"}
+    models.objects += [head | injector for injector in plane["injectors"]]
+    for kind, one in {
+        "Node": named("a", status={"nodeInfo": {"kubeletVersion": "v1.35.4"}}),
+        "Namespace": named("models", {"istio-injection": "enabled"}),
+    }.items():
+        models.objects.append({"apiVersion": "v1", "kind": kind, **one})
+    out = run("describe", "iris", cluster=models).out
+    assert "  MeshSidecar: a sidecar of Istio's revision default, because the namespace's label" in out
+    assert "  LoaderBehindSidecar: the sidecar starts before the loader, as a native one, because Istio is 1.29" in out
+    models.hidden = frozenset({"mutatingwebhookconfigurations", "configmaps", "namespaces", "nodes"})
+    assert "MeshSidecar" not in run("describe", "iris", cluster=models).out

@@ -2,13 +2,14 @@
 
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from kubectl_serve import documents, errors, manifests, options, tables, view
-from kubectl_serve.api import EVENTS, KNATIVE_SERVICES, PODS, REVISIONS, Api, Connect, Resource, namespace_of
+from kubectl_serve import documents, errors, manifests, options, platform, tables, view
+from kubectl_serve.api import EVENTS, KNATIVE_SERVICES, PODS, REVISIONS, Api, Connect, namespace_of
 from kubectl_serve.commands.get import served_deployment
 from kubectl_serve.streams import Streams
 from kubectl_serve.view import Described
-from serve_core.json import JsonObject
+from serve_core.facts import PlatformFacts
 from serve_core.names import DEPLOYMENT_LABEL
 from serve_core.verdict import judge
 
@@ -31,14 +32,14 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         namespace = namespace_of(args, cluster)
         deployment = await served_deployment(cluster, namespace, args.name)
         labels = f"{DEPLOYMENT_LABEL}={args.name}"
-        services = await _seen(cluster, KNATIVE_SERVICES, namespace, fields=f"metadata.name={args.name}")
+        services = await platform.visible(cluster, KNATIVE_SERVICES, namespace, fields=f"metadata.name={args.name}")
         described = view.described(
             deployment,
             services[0] if services else None,
-            await _seen(cluster, REVISIONS, namespace, labels=f"serving.knative.dev/service={args.name}"),
-            await _seen(cluster, PODS, namespace, labels=labels),
-            await _seen(cluster, EVENTS, namespace),
-            judge(deployment, manifests.default_facts()).choices,
+            await platform.visible(cluster, REVISIONS, namespace, labels=f"serving.knative.dev/service={args.name}"),
+            await platform.visible(cluster, PODS, namespace, labels=labels),
+            await platform.visible(cluster, EVENTS, namespace),
+            judge(deployment, await _facts(cluster)).choices,
         )
     if args.output == "json":
         streams.stdout.write(documents.to_json(described.as_json()))
@@ -49,14 +50,12 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     return 0
 
 
-async def _seen(
-    cluster: Api, resource: Resource, namespace: str, *, labels: str = "", fields: str = ""
-) -> list[JsonObject]:
-    """The objects of a kind, or none where it is not there or one may not see it."""
+async def _facts(cluster: Api) -> PlatformFacts:
+    """What the webhook knew, as far as this user may see it."""
     try:
-        return (await cluster.list(resource, namespace, labels=labels, fields=fields))[0]
+        return (await platform.facts(cluster))[0]
     except (errors.ForbiddenError, errors.NotFoundError):
-        return []
+        return replace(manifests.default_facts(), istio=await platform.mesh(cluster))
 
 
 def _text(described: Described, now: float) -> str:
