@@ -66,6 +66,7 @@ VALIDATING_WEBHOOKS = Resource(
     namespaced=False,
 )
 PEER_AUTHENTICATIONS = Resource("security.istio.io/v1", "peerauthentications", "PeerAuthentication")
+REQUEST_AUTHENTICATIONS = Resource("security.istio.io/v1", "requestauthentications", "RequestAuthentication")
 SERVICE_ENTRIES = Resource("networking.istio.io/v1", "serviceentries", "ServiceEntry")
 SUBJECT_ACCESS_REVIEWS = Resource(
     "authorization.k8s.io/v1", "subjectaccessreviews", "SubjectAccessReview", namespaced=False

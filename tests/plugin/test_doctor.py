@@ -18,7 +18,7 @@ from kubectl_serve import errors, manifests
 from kubectl_serve.api import Resource
 from plugin.conftest import Run, Screen
 from plugin.fake import FakeCluster
-from serve_core.annotations import AUTH
+from serve_core.annotations import AUTH, AUTH_ISSUER
 from serve_core.json import JsonObject
 from serve_core.names import SERVED_LABEL
 
@@ -155,6 +155,29 @@ def healthy() -> Cluster:
     )
 
 
+def strict(namespace: str) -> JsonObject:
+    """A namespace, or the whole mesh, that takes mTLS alone."""
+    spec = {"mtls": {"mode": "STRICT"}}
+    return thing("security.istio.io/v1", "PeerAuthentication", "all", namespace, spec=spec)
+
+
+def served_in_mesh(**notes: str) -> list[JsonObject]:
+    """A model in a namespace of the mesh."""
+    iris = thing("apps/v1", "Deployment", "iris", "team-a", labels={SERVED_LABEL: "true"}, spec={"template": {}})
+    iris["metadata"]["annotations"] = notes
+    return [thing("v1", "Namespace", "team-a", labels={"istio-injection": "enabled"}), iris]
+
+
+def traefik(cluster: Cluster) -> list[JsonObject]:
+    """An ingress that is not Istio's, and Knative set up for it."""
+    settings(cluster, "config-network")["ingress-class"] = "traefik.ingress.networking.knative.dev"
+    labels = {"app.kubernetes.io/name": "traefik"}
+    spec = {"template": {"metadata": {"labels": labels}}}
+    status = {"availableReplicas": 1}
+    gateway = thing("apps/v1", "Deployment", "traefik", "traefik", labels=labels, spec=spec, status=status)
+    return [thing("v1", "Namespace", "traefik"), gateway]
+
+
 Fault = Callable[[Cluster], object]
 FAULTS: dict[str, tuple[str, str, str]] = {}
 PLANTED: dict[str, Fault] = {}
@@ -201,6 +224,11 @@ def init_containers_off(cluster: Cluster) -> None:
 @plants("knative-flags", '"enabeld", which Knative takes for its default', "kubectl patch configmap/config-features")
 def misspelt_value(cluster: Cluster) -> None:
     settings(cluster, "config-features")["kubernetes.podspec-affinity"] = "enabeld"
+
+
+@plants("knative-flags", '"enabled\\n", which Knative takes for its default', "kubectl patch configmap/config-features")
+def line_end_in_value(cluster: Cluster) -> None:
+    settings(cluster, "config-features")["kubernetes.podspec-affinity"] = "enabled\n"
 
 
 @plants("knative-flags", "is no feature flag of Knative", "kubectl patch configmap/config-features")
@@ -307,24 +335,29 @@ def old_kubelet_with_cni(cluster: Cluster) -> None:
     cluster.objects += [each for each in mesh(cni=True) if each["kind"] == "ConfigMap"]
 
 
-@plants("istio-webhook", "pods of namespace kubectl-serve get a sidecar", "kubectl label namespace kubectl-serve")
+@plants("istio-webhook", "the webhook's pods get a sidecar", "kubectl serve install")
 def webhook_in_the_mesh(cluster: Cluster) -> None:
     cluster.one("Namespace", "kubectl-serve")["metadata"]["labels"]["istio-injection"] = "enabled"
+    template = cluster.one("Deployment", "kubectl-serve")["spec"]["template"]
+    template["metadata"]["labels"].pop("sidecar.istio.io/inject")
 
 
 @plants("istio-knative", "mTLS is STRICT", "kubectl label namespace knative-serving istio-injection=enabled")
 def strict_without_knative(cluster: Cluster) -> None:
     cluster.one("Namespace", "knative-serving")["metadata"]["labels"].clear()
-    spec = {"mtls": {"mode": "STRICT"}}
-    cluster.objects.append(thing("security.istio.io/v1", "PeerAuthentication", "all", "istio-system", spec=spec))
+    cluster.objects.append(strict("istio-system"))
+
+
+@plants("istio-knative", "mTLS is STRICT in namespace team-a", "kubectl label namespace knative-serving")
+def strict_models_without_knative(cluster: Cluster) -> None:
+    cluster.one("Namespace", "knative-serving")["metadata"]["labels"].clear()
+    cluster.objects += [*served_in_mesh(), strict("team-a")]
 
 
 @plants("istio-knative", "iris has kubectl-serve.dev/auth", "kubectl label namespace knative-serving")
 def guarded_without_knative(cluster: Cluster) -> None:
     cluster.one("Namespace", "knative-serving")["metadata"]["labels"].clear()
-    iris = thing("apps/v1", "Deployment", "iris", "default", labels={SERVED_LABEL: "true"}, spec={})
-    iris["metadata"]["annotations"] = {AUTH: "jwt"}
-    cluster.objects.append(iris)
+    cluster.objects += served_in_mesh(**{AUTH: "jwt"})
 
 
 @plants(
@@ -338,6 +371,42 @@ def knative_not_restarted(cluster: Cluster) -> None:
 @plants("istio-mesh-compatibility", "mesh-compatibility-mode is auto", "kubectl patch configmap/config-network")
 def asks_pods_by_address(cluster: Cluster) -> None:
     del settings(cluster, "config-network")["mesh-compatibility-mode"]
+
+
+@plants(
+    "istio-ingress",
+    "mTLS is STRICT, and Knative's ingress traefik has no sidecar",
+    "kubectl patch deployment/traefik -n traefik",
+)
+def strict_with_an_ingress_outside(cluster: Cluster) -> None:
+    cluster.objects += [*traefik(cluster), strict("istio-system")]
+
+
+@plants(
+    "istio-ingress", "mTLS is STRICT in namespace team-a", "kubectl label namespace traefik istio-injection=enabled"
+)
+def strict_models_with_an_ingress_kept_outside(cluster: Cluster) -> None:
+    cluster.objects += [*traefik(cluster), *served_in_mesh(), strict("team-a")]
+    cluster.one("Namespace", "traefik")["metadata"]["labels"]["istio-injection"] = "disabled"
+
+
+@plants(
+    "istio-ingress", "iris has kubectl-serve.dev/auth: mtls, and Knative's ingress traefik", "kubectl patch deployment"
+)
+def guarded_with_an_ingress_outside(cluster: Cluster) -> None:
+    cluster.objects += [*traefik(cluster), *served_in_mesh(**{AUTH: "mtls"})]
+
+
+@plants(
+    "istio-tokens",
+    "RequestAuthentication all in istio-system takes the token off what is sent to iris",
+    "kubectl patch requestauthentication/all -n istio-system",
+)
+def token_taken_off_before_the_model(cluster: Cluster) -> None:
+    rules = [{"issuer": "https://else.example.com"}, {"issuer": "https://login.example.com"}]
+    cluster.objects += served_in_mesh(**{AUTH: "jwt", AUTH_ISSUER: "https://login.example.com"})
+    everywhere = ("RequestAuthentication", "all", "istio-system")
+    cluster.objects.append(thing("security.istio.io/v1", *everywhere, spec={"jwtRules": rules}))
 
 
 @plants("istio-egress", "REGISTRY_ONLY", "Apply a ServiceEntry")
@@ -361,25 +430,54 @@ def obey(cluster: Cluster, command: str) -> None:
     for words in (shlex.split(part) for part in command.split("&&")):
         match words:
             case ["kubectl", "patch", target, "-n", namespace, "--type", "merge", "-p", patch, *_]:
-                data = cluster.one("ConfigMap", target.partition("/")[2], namespace)["data"]
-                for key, value in json.loads(patch)["data"].items():
-                    data.pop(key, None) if value is None else data.update({key: value})
+                merge(named(cluster, target, namespace), json.loads(patch))
+            case ["kubectl", "patch", target, "-n", namespace, "--type", "json", "-p", patch]:
+                [change] = json.loads(patch)
+                *steps, last = change["path"].strip("/").split("/")
+                node = named(cluster, target, namespace)
+                for step in steps:
+                    node = node[int(step) if isinstance(node, list) else step]
+                assert change["op"] == "add"
+                node[last] = change["value"]
             case ["kubectl", "label", "namespace", name, label, "--overwrite"]:
                 key, _, value = label.partition("=")
                 cluster.one("Namespace", name)["metadata"]["labels"][key] = value
             case ["kubectl", "scale", target, "-n", namespace, replicas]:
-                one = cluster.one("Deployment", target.partition("/")[2], namespace)
-                one["spec"]["replicas"] = int(replicas.partition("=")[2])
+                named(cluster, target, namespace)["spec"]["replicas"] = int(replicas.partition("=")[2])
             case ["kubectl", "rollout", "restart", _, "-n", "knative-serving"]:
                 restore(cluster, [each for each in knative() if each["kind"] in ("Deployment", "Pod")])
             case ["kubectl", "rollout", "restart", "deployment/kubectl-serve", "-n", "kubectl-serve"]:
                 cluster.broken = ""  # a new pod renews what is not good any more, and writes the bundle
                 restore(cluster, [e for e in installed() if e["kind"] == "Secret" or "webhooks" in e])
-            case ["kubectl", "serve", "install"]:
+            case ["kubectl", "serve", "install", *flags]:
+                registry = flags[flags.index("--registry") + 1] if "--registry" in flags else manifests.PREFIX
+                tag = flags[flags.index("--tag") + 1] if "--tag" in flags else None
                 cluster.denied.clear()
-                restore(cluster, installed())
+                restore(cluster, manifests.relocate(installed(), registry, tag))
             case _:
                 raise AssertionError(f"nobody can run: {words}")
+
+
+def named(cluster: Cluster, target: str, namespace: str) -> Any:
+    """The object that a command names as TYPE/NAME."""
+    kinds = {
+        "configmap": "ConfigMap",
+        "deployment": "Deployment",
+        "requestauthentication": "RequestAuthentication",
+    }
+    kind, _, name = target.partition("/")
+    return cluster.one(kinds[kind], name, namespace)
+
+
+def merge(node: JsonObject, patch: JsonObject) -> None:
+    """RFC 7386."""
+    for key, value in patch.items():
+        if value is None:
+            node.pop(key, None)
+        elif isinstance(value, dict):
+            merge(node.setdefault(key, {}), value)
+        else:
+            node[key] = value
 
 
 def restore(cluster: Cluster, objects: list[JsonObject]) -> None:
@@ -416,6 +514,23 @@ def test_a_fault_is_found_and_its_fix_works(run: Run, fault: str) -> None:
         assert found[check]["verdict"] == "ok"
         assert again.code == 0
     assert others == [], "one fault is told once"
+
+
+def test_what_is_installed_again_comes_from_where_it_came_before(run: Run) -> None:
+    cluster = healthy()
+    template = cluster.one("Deployment", "kubectl-serve")["spec"]["template"]
+    template["spec"]["containers"][0]["image"] = "registry.example.com:5000/ml/server:3f2a"
+    no_webhook(cluster)
+    _, found = diagnose(run, cluster)
+    fix = "kubectl serve install --registry registry.example.com:5000/ml --tag 3f2a"
+    assert found["server-mutating-webhook"]["fix"] == fix
+
+
+def test_a_flag_with_values_of_its_own_is_spelt_right(run: Run) -> None:
+    cluster = healthy()
+    settings(cluster, "config-features")["secure-pod-defaults"] = "AllowRootBounded"
+    _, found = diagnose(run, cluster)
+    assert found["knative-flags"]["verdict"] == "ok"
 
 
 def test_at_least_fifteen_faults_are_planted() -> None:

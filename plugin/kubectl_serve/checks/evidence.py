@@ -16,6 +16,7 @@ from kubectl_serve.api import (
     NODES,
     PEER_AUTHENTICATIONS,
     PODS,
+    REQUEST_AUTHENTICATIONS,
     SECRETS,
     SELF_SUBJECT_ACCESS_REVIEWS,
     SERVICE_ENTRIES,
@@ -101,6 +102,9 @@ class Evidence:
     istio_config: Objects = None
     istio_daemons: Objects = None
     peers: Objects = None
+    """PeerAuthentications."""
+    tokens: Objects = None
+    """RequestAuthentications."""
     entries: Objects = None
     served: Objects = None
 
@@ -145,6 +149,7 @@ async def gather(cluster: Api, now: float, namespace: str) -> Evidence:
             istio_config = ask(_list(cluster, CONFIG_MAPS, istio.NAMESPACE))
             istio_daemons = ask(_list(cluster, DAEMON_SETS, istio.NAMESPACE))
             peers = ask(_list(cluster, PEER_AUTHENTICATIONS, None))
+            tokens = ask(_list(cluster, REQUEST_AUTHENTICATIONS, None))
             entries = ask(_list(cluster, SERVICE_ENTRIES, None))
             served = ask(_list(cluster, DEPLOYMENTS, None, f"{SERVED_LABEL}=true"))
     except ExceptionGroup as failures:
@@ -171,6 +176,7 @@ async def gather(cluster: Api, now: float, namespace: str) -> Evidence:
         istio_config.result(),
         istio_daemons.result(),
         peers.result(),
+        tokens.result(),
         entries.result(),
         served.result(),
     )

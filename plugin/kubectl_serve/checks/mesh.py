@@ -1,20 +1,31 @@
 """Istio: what it makes of models, and the traps that it sets to Knative and to our webhook."""
 
+import json
 from collections.abc import Iterator
 
 from kubectl_serve import view
 from kubectl_serve.checks.evidence import KNATIVE, Evidence
 from kubectl_serve.checks.finding import Finding, failed, ok, skipped, unseen, warning
-from kubectl_serve.checks.platform import patch
+from kubectl_serve.checks.platform import ingress_class, patch
+from kubectl_serve.checks.server import install
 from serve_core import istio
-from serve_core.annotations import AUTH
+from serve_core.annotations import AUTH, AUTH_ISSUER
 from serve_core.istio import IstioFacts, Revision
 from serve_core.json import JsonObject
-from serve_core.names import NAMESPACE, SERVER_USERNAME
+from serve_core.names import DEPLOYMENT_LABEL, NAMESPACE, SERVER_USERNAME
 
 _NATIVE_KUBELET = "1.29"
 _COMPATIBILITY = "mesh-compatibility-mode"
 _PROXY = "istio-proxy"
+_INBOUND = "traffic.sidecar.istio.io/includeInboundPorts"
+# Ingress class to the name of the Deployment that carries its requests.
+_GATEWAYS = {
+    "kourier.ingress.networking.knative.dev": "3scale-kourier-gateway",
+    "traefik.ingress.networking.knative.dev": "traefik",
+}
+_ISTIO_CLASS = "istio.ingress.networking.knative.dev"
+_ISTIO_GATEWAYS = "istio-ingress"
+"""Where Istio's documentation installs gateways, if not beside the control plane."""
 
 
 def checks(evidence: Evidence) -> Iterator[Finding]:
@@ -31,14 +42,18 @@ def checks(evidence: Evidence) -> Iterator[Finding]:
     yield _installed(facts)
     yield _readable(evidence)
     yield _loader(facts)
-    yield _webhook_namespace(facts)
-    strict = _strict(evidence.peers or [])
-    guarded = [each for each in evidence.served or [] if view.notes(each).get(AUTH, "none") != "none"]
-    yield _knative_injected(evidence, facts, strict, guarded)
+    yield _webhook_sidecar(evidence, facts)
+    yield _knative_injected(evidence, facts)
     if facts.injects(KNATIVE):
         yield _knative_sidecars(evidence)
         yield _compatibility(evidence)
+        yield _ingress(evidence, facts)
+    yield _tokens(evidence)
     yield _registry(facts)
+
+
+def _namespace(thing: JsonObject) -> str:
+    return str(view.at(thing, "metadata", "namespace") or "")
 
 
 def _installed(facts: IstioFacts) -> Finding:
@@ -64,7 +79,7 @@ def _readable(evidence: Evidence) -> Finding:
         return failed(
             "istio-configuration",
             "the server may not read Istio's configuration, and takes the safest way for the loader.",
-            "kubectl serve install",
+            install(evidence),
         )
     return ok("istio-configuration", "the server reads Istio's configuration.")
 
@@ -94,33 +109,48 @@ def _loader(facts: IstioFacts) -> Finding:
     return ok(check, "loaders download behind a native sidecar.")
 
 
-def _webhook_namespace(facts: IstioFacts) -> Finding:
+def _webhook_sidecar(evidence: Evidence, facts: IstioFacts) -> Finding:
     """The API server is in no mesh: a sidecar before the webhook can turn it away."""
-    if facts.injects(NAMESPACE):
+    if evidence.server is not None and facts.injects(NAMESPACE, evidence.server["spec"]["template"]):
         return failed(
             "istio-webhook",
-            f"pods of namespace {NAMESPACE} get a sidecar, which turns the API server away where mTLS is STRICT.",
-            f"kubectl label namespace {NAMESPACE} istio-injection=disabled --overwrite",
+            "the webhook's pods get a sidecar, which turns the API server away where mTLS is STRICT.",
+            install(evidence),
         )
     return ok("istio-webhook", "no sidecar stands before the webhook.")
 
 
-def _strict(peers: list[JsonObject]) -> bool:
-    """Whether the mesh, or Knative's namespace, takes mTLS alone."""
-    return any(
-        view.at(each, "spec", "mtls", "mode") == "STRICT"
-        and each["metadata"].get("namespace") in (istio.NAMESPACE, KNATIVE)
-        and not view.at(each, "spec", "selector")
-        for each in peers
-    )
+def _strict(peers: list[JsonObject], namespaces: set[str]) -> str:
+    """Where one of the namespaces takes mTLS alone, in words; empty if none does."""
+    for each in sorted(peers, key=lambda peer: _namespace(peer) != istio.NAMESPACE):
+        namespace = _namespace(each)
+        everywhere = namespace == istio.NAMESPACE
+        strict = view.at(each, "spec", "mtls", "mode") == "STRICT" and not view.at(each, "spec", "selector")
+        if strict and (everywhere or namespace in namespaces):
+            return "mTLS is STRICT" + ("" if everywhere else f" in namespace {namespace}")
+    return ""
 
 
-def _knative_injected(evidence: Evidence, facts: IstioFacts, strict: bool, guarded: list[JsonObject]) -> Finding:
+def _guarded(evidence: Evidence, *kinds: str) -> list[JsonObject]:
+    """The served Deployments with one of these values of ``auth``."""
+    return [each for each in evidence.served or [] if view.notes(each).get(AUTH) in kinds]
+
+
+def _in_mesh(evidence: Evidence, facts: IstioFacts) -> set[str]:
+    """The namespaces of the models that get a sidecar."""
+    return {
+        _namespace(each)
+        for each in evidence.served or []
+        if facts.injects(_namespace(each), view.at(each, "spec", "template"))
+    }
+
+
+def _knative_injected(evidence: Evidence, facts: IstioFacts) -> Finding:
     check = "istio-knative"
     if facts.injects(KNATIVE):
         return ok(check, "Knative is in the mesh.")
-    needed = "mTLS is STRICT" if strict else ""
-    if guarded:
+    needed = _strict(evidence.peers or [], {KNATIVE} | _in_mesh(evidence, facts))
+    if guarded := _guarded(evidence, "mtls", "jwt"):
         needed = f"{view.name_of(guarded[0])} has {AUTH}"
     if needed:
         return failed(
@@ -168,6 +198,77 @@ def _compatibility(evidence: Evidence) -> Finding:
             patch("config-network", {_COMPATIBILITY: "enabled"}),
         )
     return ok(check, f"{_COMPATIBILITY} is enabled.")
+
+
+def _ingress(evidence: Evidence, facts: IstioFacts) -> Finding:
+    """An ingress of another make speaks no mTLS: STRICT turns its requests away, at the activator or at the model."""
+    check = "istio-ingress"
+    if evidence.knative_config is None or evidence.ingresses is None or evidence.knative_deployments is None:
+        return unseen(check, "the Deployments of all namespaces")
+    name = ingress_class(evidence.knative_config.get("config-network", {}))
+    if name == _ISTIO_CLASS:
+        return ok(check, "Knative's ingress is Istio's own.")
+    gateways = _gateways(evidence, name)
+    if not gateways:
+        return skipped(check, f"whether ingress class {name} is in the mesh is not known here.")
+    outside = [each for each in gateways if not facts.injects(_namespace(each), view.at(each, "spec", "template"))]
+    if not outside:
+        return ok(check, "Knative's ingress is in the mesh.")
+    says = f"and Knative's ingress {view.name_of(outside[0])} has no sidecar"
+    if strict := _strict(evidence.peers or [], {KNATIVE} | _in_mesh(evidence, facts)):
+        return failed(check, f"{strict}, {says}: what it sends is turned away (502).", _join(outside[0], facts))
+    if guarded := _guarded(evidence, "mtls"):
+        why = f"{view.name_of(guarded[0])} has {AUTH}: mtls, {says}: its URL answers 502."
+        return warning(check, why, _join(outside[0], facts))
+    return ok(check, "Knative's ingress is not in the mesh, which matters only with mTLS.")
+
+
+def _gateways(evidence: Evidence, name: str) -> list[JsonObject]:
+    """The Deployments that carry the requests of an ingress class."""
+    found = (*(evidence.ingresses or ()), *(evidence.knative_deployments or ()))
+    return [each for each in found if view.name_of(each) == _GATEWAYS.get(name)]
+
+
+def _join(gateway: JsonObject, facts: IstioFacts) -> str:
+    """The command that gives an ingress a sidecar for what it sends. What comes in is the ingress's own, as before."""
+    namespace = _namespace(gateway)
+    asks = {istio.INJECT_LABEL: "true"}
+    if facts.revision("default") is None:
+        asks = {istio.REVISION_LABEL: facts.revisions[0].name}
+    metadata = {"labels": asks, "annotations": {_INBOUND: ""}}
+    change = json.dumps({"spec": {"template": {"metadata": metadata}}}, separators=(",", ":"))
+    command = f"kubectl patch deployment/{view.name_of(gateway)} -n {namespace} --type merge -p '{change}'"
+    if facts.injects(namespace, {"metadata": metadata}):
+        return command
+    # The namespace says no, and has the last word.
+    return f"kubectl label namespace {namespace} {istio.INJECTION_LABEL}=enabled --overwrite && {command}"
+
+
+def _tokens(evidence: Evidence) -> Finding:
+    """Whoever validates a token takes it off the request, unless told not to: the next one sees none."""
+    check = "istio-tokens"
+    issuers = {view.notes(each).get(AUTH_ISSUER): each for each in _guarded(evidence, "jwt")}
+    if not issuers:
+        return ok(check, f"no model has {AUTH}: jwt.")
+    if evidence.tokens is None:
+        return unseen(check, "RequestAuthentications")
+    name = ingress_class((evidence.knative_config or {}).get("config-network", {}))
+    places = {istio.NAMESPACE, _ISTIO_GATEWAYS, KNATIVE, *map(_namespace, _gateways(evidence, name))}
+    for each in evidence.tokens:
+        if _namespace(each) not in places or DEPLOYMENT_LABEL in (each["metadata"].get("labels") or {}):
+            continue
+        for index, rule in enumerate(view.at(each, "spec", "jwtRules") or []):
+            if rule.get("issuer") in issuers and not rule.get("forwardOriginalToken"):
+                name, namespace = view.name_of(each), _namespace(each)
+                change = [{"op": "add", "path": f"/spec/jwtRules/{index}/forwardOriginalToken", "value": True}]
+                return failed(
+                    check,
+                    f"RequestAuthentication {name} in {namespace} takes the token off what is sent to "
+                    f"{view.name_of(issuers[rule['issuer']])}, which then refuses it (403).",
+                    f"kubectl patch requestauthentication/{name} -n {namespace} --type json "
+                    f"-p '{json.dumps(change, separators=(',', ':'))}'",
+                )
+    return ok(check, f"nothing takes the tokens off what is sent to models with {AUTH}: jwt.")
 
 
 def _registry(facts: IstioFacts) -> Finding:

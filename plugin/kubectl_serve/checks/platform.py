@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 
 from kubectl_serve import view
-from kubectl_serve.checks.evidence import KNATIVE, Evidence
+from kubectl_serve.checks.evidence import KNATIVE, SERVER, Evidence
 from kubectl_serve.checks.finding import Finding, failed, ok, skipped, unseen, warning
 from serve_core import fields
 from serve_core.facts import REQUIRED_FEATURES
@@ -34,6 +34,7 @@ FLAGS = frozenset((
     "queueproxy.mount-podinfo", "queueproxy.resource-defaults", "secure-pod-defaults", "tag-header-based-routing",
 ))  # fmt: skip
 _STATES = ("enabled", "allowed", "disabled")
+_STATES_OF = {"secure-pod-defaults": ("enabled", "AllowRootBounded", "disabled")}
 _EXAMPLE = "_example"
 _SKIPPED_BY_DEFAULT = "kind.local,ko.local,dev.local"
 # Ingress class to the name of the Deployment that serves it.
@@ -140,7 +141,10 @@ def _features(features: Mapping[str, str]) -> Finding:
 
 
 def _flag_values(features: Mapping[str, str]) -> Finding:
-    """Knative ignores a key that it does not know, and takes a value that it does not know for the default."""
+    """Knative ignores a key that it does not know, and takes a value that it does not know for the default.
+
+    A value counts without regard to case, but with every blank and line end.
+    """
     for key, value in features.items():
         near = difflib.get_close_matches(key, FLAGS, n=1, cutoff=0.85)
         if key not in FLAGS and key != _EXAMPLE and near and near[0] not in features:
@@ -149,19 +153,25 @@ def _flag_values(features: Mapping[str, str]) -> Finding:
                 f'"{key}" is no feature flag of Knative, which ignores it.',
                 patch("config-features", {key: None, near[0]: value}),
             )
-        if key in FLAGS and value.strip().lower() not in _STATES:
-            near_value = difflib.get_close_matches(value.strip().lower(), _STATES, n=1, cutoff=0.5)
-            meant = near_value[0] if near_value else "enabled"
+        states = {state.lower(): state for state in _STATES_OF.get(key, _STATES)}
+        if key in FLAGS and value.lower() not in states:
+            near_value = difflib.get_close_matches(value.strip().lower(), states, n=1, cutoff=0.5)
+            meant = states[near_value[0]] if near_value else "enabled"
             return failed(
                 "knative-flags",
-                f'{key} is "{value}", which Knative takes for its default.',
+                f"{key} is {json.dumps(value)}, which Knative takes for its default.",
                 patch("config-features", {key: meant}),
             )
     return ok("knative-flags", "every feature flag is spelt as Knative knows it.")
 
 
+def ingress_class(network: Mapping[str, str]) -> str:
+    """The ingress that Knative uses, by ConfigMap ``config-network``."""
+    return network.get("ingress-class") or network.get("ingress.class") or "istio.ingress.networking.knative.dev"
+
+
 def _ingress(evidence: Evidence, network: Mapping[str, str]) -> Finding:
-    name = network.get("ingress-class") or network.get("ingress.class") or "istio.ingress.networking.knative.dev"
+    name = ingress_class(network)
     wanted = _INGRESSES.get(name)
     if wanted is None:
         return skipped("knative-ingress", f"ingress class {name} is not known here.")
@@ -186,11 +196,24 @@ def _domain(domain: Mapping[str, str]) -> Finding:
     return ok("knative-domain", f"URLs end in {', '.join(sorted(domains))}.")
 
 
-def images(evidence: Evidence) -> list[str]:
-    """The images of the runtimes' model servers."""
+def loader_image(evidence: Evidence) -> str | None:
+    """The loader's image as the settings name it."""
     import yaml
 
-    found = []
+    text = (evidence.config or {}).get(SERVER, {}).get("settings.yaml", "")
+    try:
+        image = view.at(yaml.safe_load(text), "loader", "image")
+    except yaml.YAMLError:
+        return None
+    return image if isinstance(image, str) else None
+
+
+def images(evidence: Evidence) -> list[str]:
+    """The images of the model servers and of the loader."""
+    import yaml
+
+    loader = loader_image(evidence)
+    found = [loader] if loader else []
     for text in (evidence.config or {}).get("kubectl-serve-runtimes", {}).values():
         try:
             document = yaml.safe_load(text)
@@ -219,7 +242,7 @@ def _tags(evidence: Evidence, deployment: Mapping[str, str]) -> Finding:
             f"Knative would ask {', '.join(missing)} for the digest of an image, and there is no such registry.",
             patch("config-deployment", {"registries-skipping-tag-resolving": value}),
         )
-    return ok("knative-tags", "the runtimes' images are taken as Knative finds them.")
+    return ok("knative-tags", "the images of the loader and of the runtimes are taken as Knative finds them.")
 
 
 def _scale_to_zero(autoscaler: Mapping[str, str]) -> Finding:

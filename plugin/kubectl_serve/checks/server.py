@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kubectl_serve import __version__, manifests, view
 from kubectl_serve.checks.evidence import SERVER, Evidence, Right
 from kubectl_serve.checks.finding import Finding, failed, ok, skipped, unseen, warning
-from kubectl_serve.checks.platform import available, is_local
+from kubectl_serve.checks.platform import available, is_local, loader_image
 from serve_core import istio
 from serve_core.json import JsonObject
 from serve_core.names import NAMESPACE
@@ -17,21 +17,21 @@ from serve_core.names import NAMESPACE
 if TYPE_CHECKING:
     from cryptography import x509
 
-_INSTALL = "kubectl serve install"
 _RESTART = f"kubectl rollout restart deployment/{SERVER} -n {NAMESPACE}"
 _SOON = timedelta(days=7)
 """A certificate that is this near to its end should have been renewed long ago."""
 
 
 def checks(evidence: Evidence) -> Iterator[Finding]:
+    again = install(evidence)
     if evidence.server is None:
-        yield failed("server-installed", f"there is no Deployment {SERVER} in namespace {NAMESPACE}.", _INSTALL)
+        yield failed("server-installed", f"there is no Deployment {SERVER} in namespace {NAMESPACE}.", again)
     else:
-        yield _version(evidence.server)
+        yield _version(evidence.server, again)
         yield _running(evidence.server)
     wanted = {each["kind"]: each for each in manifests.all_objects()}
-    yield _webhook("server-mutating-webhook", evidence.mutating, wanted["MutatingWebhookConfiguration"])
-    yield _webhook("server-validating-webhook", evidence.validating, wanted["ValidatingWebhookConfiguration"])
+    yield _webhook("server-mutating-webhook", evidence.mutating, wanted["MutatingWebhookConfiguration"], again)
+    yield _webhook("server-validating-webhook", evidence.validating, wanted["ValidatingWebhookConfiguration"], again)
     yield _certificates(evidence)
     yield _answers(evidence)
     yield _mine(evidence.my_rights)
@@ -39,11 +39,32 @@ def checks(evidence: Evidence) -> Iterator[Finding]:
     yield _loader_image(evidence)
 
 
-def _version(server: JsonObject) -> Finding:
-    tag = str(server["spec"]["template"]["spec"]["containers"][0]["image"]).rpartition(":")[2]
-    # What has no version's form was built and tagged by somebody on purpose.
-    if tag != __version__ and re.fullmatch(r"v?[0-9]+\.[0-9]+\.[0-9]+", tag):
-        return warning("server-installed", f"the server's image is {tag}, and this command is {__version__}.", _INSTALL)
+def install(evidence: Evidence) -> str:
+    """The command that installs everything again, with images from where they are now."""
+    image = _image(evidence.server) if evidence.server else loader_image(evidence) or ""
+    repository, _, tag = image.rpartition(":")
+    registry = repository.rpartition("/")[0]
+    command = "kubectl serve install"
+    if registry not in ("", manifests.PREFIX):
+        command += f" --registry {registry}"
+    if tag and not _is_release(tag):
+        command += f" --tag {tag}"
+    return command
+
+
+def _image(server: JsonObject) -> str:
+    return str(server["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+def _is_release(tag: str) -> bool:
+    """What has no version's form was built and tagged by somebody on purpose."""
+    return re.fullmatch(r"v?[0-9]+\.[0-9]+\.[0-9]+", tag) is not None
+
+
+def _version(server: JsonObject, again: str) -> Finding:
+    tag = _image(server).rpartition(":")[2]
+    if tag != __version__ and _is_release(tag):
+        return warning("server-installed", f"the server's image is {tag}, and this command is {__version__}.", again)
     return ok("server-installed", f"version {tag} is installed.")
 
 
@@ -64,21 +85,21 @@ def _running(server: JsonObject) -> Finding:
     return ok("server-running", f"{running} of {wanted} pods of the server are ready.")
 
 
-def _webhook(check: str, found: JsonObject | None, wanted: JsonObject) -> Finding:
+def _webhook(check: str, found: JsonObject | None, wanted: JsonObject, again: str) -> Finding:
     """Is a webhook configuration as the manifests have it, where a difference would let models past, or stop others."""
     kind = check.removeprefix("server-").replace("-", " ")
     if found is None:
-        return failed(check, f"the {kind} {SERVER} is missing.", _INSTALL)
+        return failed(check, f"the {kind} {SERVER} is missing.", again)
     live = {hook["name"]: hook for hook in found.get("webhooks") or []}
     for hook in wanted["webhooks"]:
         name = hook["name"]
         if name not in live:
-            return failed(check, f"{name} is missing from it.", _INSTALL)
+            return failed(check, f"{name} is missing from it.", again)
         policy = live[name].get("failurePolicy")
         if policy != hook["failurePolicy"]:
-            return failed(check, f"{name} has failurePolicy {policy} instead of {hook['failurePolicy']}.", _INSTALL)
+            return failed(check, f"{name} has failurePolicy {policy} instead of {hook['failurePolicy']}.", again)
         if "matchConditions" in hook and not live[name].get("matchConditions"):
-            return failed(check, f"{name} has no matchConditions: it is asked about everything.", _INSTALL)
+            return failed(check, f"{name} has no matchConditions: it is asked about everything.", again)
     return ok(check, f"the {kind} is as it was installed.")
 
 
@@ -169,20 +190,8 @@ def _servers(evidence: Evidence) -> Finding:
     missing = _missing(rights)
     if missing:
         more = f", and {len(missing) - 3} more" if len(missing) > 3 else ""
-        return failed("rights-server", f"the server may not {', '.join(missing[:3])}{more}.", _INSTALL)
+        return failed("rights-server", f"the server may not {', '.join(missing[:3])}{more}.", install(evidence))
     return ok("rights-server", f"the server may do all {len(rights)} things that it needs.")
-
-
-def loader_image(evidence: Evidence) -> str | None:
-    """The loader's image as the settings name it."""
-    import yaml
-
-    text = (evidence.config or {}).get(SERVER, {}).get("settings.yaml", "")
-    try:
-        image = view.at(yaml.safe_load(text), "loader", "image")
-    except yaml.YAMLError:
-        return None
-    return image if isinstance(image, str) else None
 
 
 def _loader_image(evidence: Evidence) -> Finding:
@@ -191,7 +200,7 @@ def _loader_image(evidence: Evidence) -> Finding:
         return unseen(check, f"the ConfigMaps of {NAMESPACE}")
     image = loader_image(evidence)
     if not image:
-        return failed(check, f"the ConfigMap {SERVER} names no image of the loader.", _INSTALL)
+        return failed(check, f"the ConfigMap {SERVER} names no image of the loader.", install(evidence))
     if evidence.nodes is None:
         return unseen(check, "which images the nodes have")
     names = {
