@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from serve_core import annotations
 from serve_core.annotations import Format, Scale, read
-from serve_core.models import ModelURI, parse
+from serve_core.models import ModelURI, parse, parse_all
 
 MODEL = {annotations.MODEL: "s3://models/iris/model.joblib"}
 
@@ -153,6 +153,26 @@ def test_a_bad_model_uri_is_refused(text: str) -> None:
     assert not isinstance(parse(text, "x"), ModelURI)
 
 
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("s3://models/epoch=3", [("s3://models/epoch=3", "")]),
+        (" s3://models/iris\n", [("s3://models/iris", "")]),
+        ("s3://models/a nfs://b=c", ["UnknownScheme"]),
+        ("s3://models/epoch=3=.\ns3://models/b=a.b/c-d", [("s3://models/epoch=3", ""), ("s3://models/b", "a.b/c-d")]),
+        ("s3://models/a s3://models/b", [("s3://models/a", ""), ("s3://models/b", "")]),
+        *[(f"s3://models/a s3://models/b={folder}", ["InvalidModelURI"]) for folder in ("..", "a/../b", "/a", "a//b")],
+        ("s3://models/a s3://models/b=", [("s3://models/a", ""), ("s3://models/b", "")]),
+        ("s3://models/a pvc://claim", ["InvalidModelURI"]),
+        (" ".join(f"s3://models/a={number}" for number in range(17)), ["InvalidModelURI"]),
+    ],
+)
+def test_several_models_each_have_a_folder(text: str, parts: list[object]) -> None:
+    found, problems = parse_all(text, "x")
+    told = [(place.uri.text, place.folder) for place in found]
+    assert ([problem.code for problem in problems] or told) == parts
+
+
 def test_a_refusal_never_repeats_a_secret() -> None:
     for text in (
         "https://user:hunter2@host/m",
@@ -161,6 +181,7 @@ def test_a_refusal_never_repeats_a_secret() -> None:
         "user:hunter2@host/m?key=hunter2",
     ):
         assert "hunter2" not in str(parse(text, "x"))
+        assert "hunter2" not in str(parse_all(f"s3://models/a {text}=b s3://models/c={text}", "x"))
 
 
 @given(text=st.text(max_size=80))

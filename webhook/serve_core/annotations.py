@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from serve_core import models
-from serve_core.models import ModelURI
+from serve_core.models import ModelURI, Placed
 from serve_core.names import PREFIX
 from serve_core.reasons import Problem, problem, quote
 
@@ -61,7 +61,8 @@ class Telemetry:
 class ServingSpec:
     """What the user asked for, checked. Durations are in seconds."""
 
-    model: ModelURI
+    models: tuple[Placed, ...]
+    """At least one."""
     digest: str | None = None
     runtime: str | None = None
     format: Format | None = None
@@ -89,6 +90,16 @@ class ServingSpec:
     """Name and value of each claim; several values of one claim are alternatives."""
     auth_callers: tuple[Caller, ...] = ()
     telemetry: Telemetry | None = None
+
+    @property
+    def model(self) -> ModelURI:
+        """The first, which the format is told by."""
+        return self.models[0].uri
+
+    @property
+    def file_name(self) -> str | None:
+        """The name of the one file that is the model, if the suffix of its URI says that it is one."""
+        return self.model.file_name if len(self.models) == 1 else None
 
 
 class _InvalidError(ValueError):
@@ -230,7 +241,7 @@ def _callers(text: str) -> tuple[Caller, ...]:
 USER: tuple[Annotation, ...] = (
     Annotation(
         "model",
-        ", ".join(models.SCHEMES.values()),
+        ", ".join(models.SCHEMES.values()) + "; or several, divided by white space, each with its folder: URI=FOLDER",
         "Where the model is. The trigger for everything.",
     ),
     Annotation(
@@ -497,7 +508,11 @@ def read(annotations: Mapping[str, str]) -> tuple[ServingSpec | None, tuple[Prob
         annotation = _USER_BY_KEY.get(key)
         if annotation is None:
             continue
-        value = models.parse(text, path_of(key)) if key == MODEL else _value(annotation, text)
+        if key == MODEL:
+            values["models"], faults = models.parse_all(text, path_of(key))
+            problems += faults
+            continue
+        value = _value(annotation, text)
         if isinstance(value, Problem):
             problems.append(value)
         else:
@@ -560,8 +575,7 @@ def _conflicts(values: Mapping[str, Any]) -> list[Problem]:
         exclude(TLS, "no domain", "a certificate is for a host name")
     if values.get("visibility") == "cluster-local":
         exclude(DOMAIN, "visibility cluster-local", "a host name of its own is for the world outside")
-    model = values.get("model")
-    if model is not None and model.scheme == "pvc":
+    if any(model.uri.scheme == "pvc" for model in values["models"]):
         for key in (DIGEST, CREDENTIALS):
             exclude(key, "a pvc:// model", "a model in a claim is mounted, not downloaded")
     if values.get("mode") == DEPLOYMENT:

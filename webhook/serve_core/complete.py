@@ -135,7 +135,7 @@ def _overlay(
     deployment: JsonObject, server: Server, spec: ServingSpec, facts: PlatformFacts, mesh: Mesh
 ) -> tuple[JsonObject, tuple[Choice, ...]]:
     name = deployment["metadata"]["name"]
-    directory, file_name = spec.model.path, spec.model.file_name
+    directory, file_name = spec.model.path, spec.file_name
     if spec.model.scheme == "pvc" and file_name is not None:
         directory = directory.rpartition("/")[0]
     model_path = MODEL_MOUNT if file_name is None else f"{MODEL_MOUNT}/{file_name}"
@@ -202,11 +202,13 @@ def _loader(spec: ServingSpec, facts: PlatformFacts, mesh: Mesh) -> JsonObject:
     if spec.credentials is not None:
         args += ["--credentials", CREDENTIALS_MOUNT]
         mounts.append({"name": CREDENTIALS_VOLUME, "mountPath": CREDENTIALS_MOUNT, "readOnly": True})
+    several = len(spec.models) > 1
+    uris = [model.argument if several else model.uri.text for model in spec.models]
     return {
         "name": LOADER_CONTAINER,
         "image": facts.loader.image,
         "imagePullPolicy": "IfNotPresent",
-        "args": [*args, "--", spec.model.text],
+        "args": [*args, "--", *uris],
         # The limit bounds the page cache too; the loader keeps its own memory under a quarter of it.
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": _RESTRICTED | ({} if mesh.loader_uid is None else {"runAsUser": mesh.loader_uid}),

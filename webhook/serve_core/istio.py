@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from serve_core.annotations import MESH, MODEL, ServingSpec, path_of
 from serve_core.json import JsonObject, value_at
+from serve_core.models import ModelURI
 from serve_core.names import DEPLOYMENT_LABEL, EXPLANATION
 from serve_core.reasons import Choice, Problem, choice, problem, quote
 
@@ -425,8 +426,10 @@ def _sidecar(pod: Template, spec: ServingSpec, revision: Revision, facts: IstioF
             what = "traffic and DNS lookups are" if revision.dns_capture else "traffic is"
             choices.append(choice("LoaderPastSidecar", what=what, why=because))
     if through_proxy and revision.registry_only:
-        refused, warnings = _registry(spec, facts, namespace)
-        problems += refused
+        for model in dict.fromkeys(model.uri for model in spec.models):
+            refused, more = _registry(model, facts, namespace)
+            problems += refused
+            warnings += more
     return Mesh(
         Member.SIDECAR,
         revision,
@@ -463,9 +466,8 @@ def _text(version: Version) -> str:
     return f"{version[0]}.{version[1]}"
 
 
-def _registry(spec: ServingSpec, facts: IstioFacts, namespace: str) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
+def _registry(model: ModelURI, facts: IstioFacts, namespace: str) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
     """Whether a mesh of registered hosts lets the loader reach the store. Hosts inside the cluster are registered."""
-    model = spec.model
     if model.scheme not in ("http", "https"):
         return (), (problem("StoreMayBeUnregistered", path_of(MODEL), scheme=model.scheme, namespace=namespace),)
     host = model.host.rstrip(".")

@@ -45,6 +45,11 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9_.-]{1,96}(@[A-Za-z0-9_./-]{1,200})?\Z")
 _ARTIFACT = re.compile(r"/[a-z0-9]+([._/-]+[a-z0-9]+)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?\Z")
 _BEHIND = {"s3": "bucket", "gs": "bucket", "az": "container", "hf": "organisation", "oci": "registry", "pvc": "claim"}
 _PATH_TEXT = re.compile(r"[!-~]*\Z")
+_BLANK = " \t\r\n"
+_SPACE = re.compile(f"[{_BLANK}]+")
+_FOLDER = re.compile(r"[A-Za-z0-9._-]{1,255}\Z", re.ASCII)
+_MOST = 16
+"""Models of one Deployment."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,61 @@ class ModelURI:
             return None  # a whole repository or artifact, whatever its name ends in
         name = unquote(self.path.rsplit("/", 1)[-1])
         return name if any(name.endswith(suffix) and name != suffix for suffix in SUFFIX_FORMATS) else None
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A model's URI, and the folder of the whole that it fills; empty where it fills the whole."""
+
+    uri: ModelURI
+    folder: str = ""
+
+    @property
+    def argument(self) -> str:
+        """How the loader is told, where there are several."""
+        return f"{self.uri.text}={self.folder or '.'}"
+
+
+def split(text: str) -> tuple[tuple[str, str], ...]:
+    """The URIs that the annotation names, and what each has for a folder.
+
+    One URI is taken as it is. Of several, divided by white space, each may end in ``=FOLDER``.
+    """
+    words = _SPACE.split(text.strip(_BLANK))
+    if len(words) == 1:
+        return ((words[0], ""),)
+    parts = (word.rpartition("=") for word in words)
+    return tuple((uri, folder) if equals else (folder, "") for uri, equals, folder in parts)
+
+
+def parse_all(text: str, path: str) -> tuple[tuple[Placed, ...], tuple[Problem, ...]]:
+    """Take apart what the annotation names; all faults come at once. ``path`` is where it stands."""
+    parts = split(text)
+    found: list[Placed] = []
+    problems: list[Problem] = []
+    for uri, folder in parts:
+        parsed = parse(uri, path)
+        if isinstance(parsed, Problem):
+            problems.append(parsed)
+        elif folder not in ("", ".") and not _is_folder(folder):
+            why = "what follows the = is no folder, a path of letters, digits, dots, underscores and hyphens"
+            example = f"{SCHEMES['s3']}=adapters/one"
+            problems.append(problem("InvalidModelURI", path, value=quote(f"{uri}=…"), why=why, example=example))
+        elif parsed.scheme == "pvc" and len(parts) > 1:
+            why = "a claim is mounted as it is, and cannot be one of several models"
+            problems.append(_invalid(uri, path, "pvc", why))
+        else:
+            found.append(Placed(parsed, "" if folder == "." else folder))
+    if len(parts) > _MOST:
+        why = f"they are more than {_MOST}"
+        value = f"a list of {len(parts)} URIs"
+        problems.append(problem("InvalidModelURI", path, value=value, why=why, example=SCHEMES["s3"]))
+    return tuple(found), tuple(problems)
+
+
+def _is_folder(text: str) -> bool:
+    segments = text.split("/")
+    return all(_FOLDER.match(segment) for segment in segments) and "." not in segments and ".." not in segments
 
 
 def parse(text: str, path: str) -> ModelURI | Problem:

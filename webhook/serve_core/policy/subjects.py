@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from serve_core import annotations
+from serve_core import annotations, models
 from serve_core.annotations import DEPLOYMENT, KNATIVE, path_of
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject, value_at
@@ -201,10 +201,11 @@ def _deployment(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | 
     if annotations.MODEL not in notes:
         return None
     pod = _object(document, "spec", "template", "spec")
-    uri = notes[annotations.MODEL]
-    annotated = Origin(uri, path_of(annotations.MODEL), bool(_DIGEST.fullmatch(notes.get(annotations.DIGEST, ""))))
-    made = _pod_parts(pod, "spec.template.spec", facts, uri)
-    made["origins"] = (annotated, *made["origins"])
+    uris = tuple(uri for uri, _ in models.split(notes[annotations.MODEL]))
+    digest = bool(_DIGEST.fullmatch(notes.get(annotations.DIGEST, "")))
+    annotated = tuple(Origin(uri, path_of(annotations.MODEL), digest) for uri in uris)
+    made = _pod_parts(pod, "spec.template.spec", facts, uris[0])
+    made["origins"] = (*annotated, *made["origins"])
     made["formats"] = tuple(_formats(notes, made["origins"]))
     runtime = notes.get(annotations.RUNTIME) or _runtime(pod, facts)
     made["runtime"] = Use(runtime, path_of(annotations.RUNTIME))
