@@ -7,7 +7,7 @@ from serve_core import filling, knative, remembered, runtimes
 from serve_core.annotations import CUSTOM, DEPLOYMENT, RUNTIME, ServingSpec, path_of
 from serve_core.facts import PlatformFacts
 from serve_core.istio import Mesh
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, value_at
 from serve_core.names import (
     CREDENTIALS_MOUNT,
     CREDENTIALS_VOLUME,
@@ -41,6 +41,9 @@ PROGRESS_DEADLINE_DEFAULT = 600
 """Seconds; what the API server fills into a Deployment, and Knative's default too."""
 
 _PODS = "spec.template.spec"
+
+_ACCOUNT_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+"""k8s.io/kubernetes, plugin/pkg/admission/serviceaccount: DefaultAPITokenMountPath."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ def _overlay(
         choices.append(choice("ModelByLoader"))
         volumes = [{"name": MODEL_VOLUME, "emptyDir": {}}]
         mount["subPath"] = MODEL_SUBPATH
-        pod["initContainers"] = [_loader(spec, facts, mesh)]
+        pod["initContainers"] = [_loader(spec, facts, mesh, masked=_has_token(deployment, server))]
         if spec.credentials is not None:
             volumes.append(
                 {"name": CREDENTIALS_VOLUME, "secret": {"secretName": spec.credentials, "defaultMode": 0o644}},
@@ -192,9 +195,24 @@ def _overlay(
     return overlay, tuple(choices)
 
 
-def _loader(spec: ServingSpec, facts: PlatformFacts, mesh: Mesh) -> JsonObject:
+def _has_token(deployment: JsonObject, server: Server) -> bool:
+    """Whether the pod's containers are given a token for the API server."""
+    said = value_at(deployment, "spec", "template", "spec", "automountServiceAccountToken")
+    return server.runtime is None if said is None else said is not False
+
+
+def _loader(spec: ServingSpec, facts: PlatformFacts, mesh: Mesh, *, masked: bool) -> JsonObject:
+    """The init container. ``masked``: the pod has a token for the API server, which the loader shall not have.
+
+    A workload identity's token is another one: the platform's own webhook mounts it beside.
+    """
     args = ["--volume", MODEL_VOLUME_MOUNT]
     mounts: list[JsonObject] = [{"name": MODEL_VOLUME, "mountPath": MODEL_VOLUME_MOUNT}]
+    if masked:
+        # The API server mounts the token where nothing is mounted yet.
+        mounts.append(
+            {"name": MODEL_VOLUME, "mountPath": _ACCOUNT_MOUNT, "subPath": "no-token", "readOnly": True},
+        )
     for network in facts.loader.allow_networks:
         args += ["--allow-network", network]
     if spec.digest is not None:
