@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 import trustme
 
@@ -107,6 +107,12 @@ class Request:
     method: str
     path: str
     headers: dict[str, str]
+    body: bytes = b""
+
+    @property
+    def form(self) -> dict[str, str]:
+        """The fields of a form that was sent."""
+        return dict(parse_qsl(self.body.decode()))
 
 
 @dataclass
@@ -137,8 +143,9 @@ class WebServer:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
                 with lock:
-                    owner.requests.append(request := Request(self.command, self.path, dict(self.headers)))
+                    owner.requests.append(request := Request(self.command, self.path, dict(self.headers), body))
                     number = len(owner.requests)
                 reply = owner.fault(request, number) or owner.answer(request)
                 self.send_response(reply.status)

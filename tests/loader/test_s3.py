@@ -1,16 +1,23 @@
 """Models in an S3 store: versitygw on loopback."""
 
+import contextlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import obstore
 import pytest
+from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from loader import harness
-from loader.harness import Loader, Store, unused_address
+from loader.harness import Loader, Store, WebServer, unused_address
+from model_loader.sources import s3
+from model_loader.sources.aws_identity import Keys
 
 
 def test_a_prefix_gives_the_objects_below_it_relative_to_it(load: Loader, s3: Store) -> None:
@@ -126,6 +133,33 @@ def keeping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     (folder / "models").mkdir()
     with harness.store(folder, metadata=True) as running:
         yield running
+
+
+def test_our_signature_with_a_session_is_the_one_that_obstore_makes(
+    web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same request, at obstore's moment, gets the same Authorization header; versitygw knows no sessions."""
+    keys = Keys("access", "secret", "token/of+the session=")
+    store = S3Store(
+        "models",
+        endpoint=web.url,
+        access_key_id=keys.access,
+        secret_access_key=keys.secret,
+        token=keys.token,
+        region="eu-west-3",
+        client_options={"allow_http": True},
+    )
+    with contextlib.suppress(BaseError, FileNotFoundError):  # only its request matters
+        obstore.list(store, "iris/v-1.0_2").collect()
+    theirs = {name.lower(): value for name, value in web.requests[0].headers.items()}
+    moment = time.strptime(theirs["x-amz-date"], "%Y%m%dT%H%M%SZ")
+    monkeypatch.setattr(s3, "time", SimpleNamespace(gmtime=lambda: moment, strftime=time.strftime))
+    ours: dict[str, str] = {}
+
+    s3.Signer(lambda: keys, "eu-west-3").sign("GET", urlsplit(f"{web.url}{web.requests[0].path}"), ours)
+
+    assert theirs["x-amz-security-token"] == keys.token
+    assert ours["Authorization"] == theirs["authorization"]
 
 
 def put_with_checksum(store: Store, key: str, body: bytes) -> None:

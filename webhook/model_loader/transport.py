@@ -29,6 +29,7 @@ _AGENT = {"User-Agent": "kubectl-serve-model-loader"}
 # All that another host may see of a request: no credential, no cookie, no header of a store's own.
 _CARRIED = frozenset({"accept", "range", "if-match"})
 _PORTS = {"http": 80, "https": 443}
+_IDENTITY_HINT = "Check the service account of the pod, and which identity it stands for."
 _Origin = tuple[str, str, int]
 
 
@@ -90,11 +91,14 @@ class Token:
                 headers["Authorization"] = f"Bearer {self._value}"
 
     def refresh(self) -> bool:
-        """Fetch a token, and tell whether there is one now."""
+        """Fetch a token, and tell whether there is one now. Raises the refusal of a service that is there."""
         with self._lock:
             try:
                 self._renew()
-            except LoadError:
+            except LoadError as failure:
+                if failure.status:
+                    why = f"the identity service gave no token: {failure.message}"
+                    raise LoadError(Code.UNAUTHORIZED, why, hint=_IDENTITY_HINT) from None
                 return False
             return True
 

@@ -39,14 +39,19 @@ def from_web_identity(context: Context, region: str) -> Keys:
         "RoleSessionName": secret.get("AWS_ROLE_SESSION_NAME") or "kubectl-serve-model-loader",
         "WebIdentityToken": _text(secret.get("AWS_WEB_IDENTITY_TOKEN_FILE")),
     }
-    answer = context.transport.read(f"{service}/", form=urlencode(form, quote_via=quote))
+    try:
+        answer = context.transport.read(f"{service}/", form=urlencode(form, quote_via=quote))
+    except LoadError as failure:
+        if failure.transient or failure.code is Code.REFUSED:
+            raise
+        raise LoadError(Code.UNAUTHORIZED, f"the token service gave no keys: {failure.message}") from None
     space = "{https://sts.amazonaws.com/doc/2011-06-15/}"
     try:
         found = ElementTree.fromstring(answer).find(f".//{space}Credentials")  # noqa: S314  # see s3
     except ElementTree.ParseError:
         found = None
     if found is None:
-        raise LoadError(Code.UNAUTHORIZED, "the token service gave no credentials")
+        raise LoadError(Code.UNAUTHORIZED, "the token service gave no keys")
     return Keys(
         *(found.findtext(f"{space}{name}") or "" for name in ("AccessKeyId", "SecretAccessKey", "SessionToken"))
     )
@@ -64,7 +69,7 @@ def from_container(context: Context) -> Keys:
         found = json.loads(agent.read(url, headers))
         return Keys(str(found["AccessKeyId"]), str(found["SecretAccessKey"]), str(found["Token"]))
     except (ValueError, KeyError, TypeError):
-        raise LoadError(Code.UNAUTHORIZED, "the node's agent gave no credentials") from None
+        raise LoadError(Code.UNAUTHORIZED, "the node's agent gave no keys") from None
     finally:
         if agent is not context.transport:
             agent.close()

@@ -11,7 +11,10 @@ from model_loader.paths import safe_path
 from model_loader.transport import Authorizer, Header, Token, Transport
 
 _STORE = "https://storage.googleapis.com"
-_METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/service-accounts/default/token"
+_METADATA = "metadata.google.internal"
+_PATH = "/computeMetadata/v1/instance/service-accounts/default/token"
+_SERVERS = ("169.254.169.254/32", "127.0.0.0/8", "::1/128")
+"""Where the metadata server is, or what stands in for it on the node."""
 
 
 def list_files(uri: str, context: Context) -> Listing:
@@ -82,10 +85,15 @@ def _authorizer(context: Context) -> Authorizer:
     token = context.secret.get("token")
     if token:
         return Header(f"Bearer {token}")
-    metadata = Transport(Network.of(["169.254.169.254/32"]))
+    metadata = Transport(Network.of(_SERVERS))
+    # As Google's own libraries have it.
+    host = context.secret.environment.get("GCE_METADATA_HOST") or _METADATA
 
     def fetch() -> tuple[str, float]:
-        found = json.loads(metadata.read(_METADATA, {"Metadata-Flavor": "Google"}))
+        try:
+            found = json.loads(metadata.read(f"http://{host}{_PATH}", {"Metadata-Flavor": "Google"}))
+        finally:
+            metadata.close()
         return str(found["access_token"]), float(found["expires_in"])
 
     return Token(fetch)
