@@ -5,7 +5,7 @@ import copy
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, value_at
 from serve_core.names import FIELD_MANAGER
 from serve_webhook.api import ConflictError, GoneError, NotFoundError, Resource, WatchEvent, key
 
@@ -16,6 +16,8 @@ class MemoryApi:
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str, str], JsonObject] = {}
         self.writes: list[str] = []
+        self.lists: list[str] = []
+        """Plural and selectors of every list."""
         self.logs: dict[str, str] = {}
         self.failures: dict[str, Exception] = {}
         self._applied: dict[tuple[str, ...], JsonObject] = {}
@@ -78,6 +80,7 @@ class MemoryApi:
         self, resource: Resource, namespace: str, selectors: Mapping[str, str]
     ) -> tuple[list[JsonObject], str]:
         self._check("list", resource)
+        self.lists.append(" ".join([resource.plural, *selectors.values()]))
         found = [copy.deepcopy(o) for where, o in self.objects.items() if where[0] == resource.plural]
         return [o for o in found if _selected(o, selectors)], str(self._version)
 
@@ -180,8 +183,8 @@ def _selected(manifest: JsonObject, selectors: Mapping[str, str]) -> bool:
     labels = manifest["metadata"].get("labels") or {}
     if label and (label not in labels or (value and labels[label] != value)):
         return False
-    wanted = selectors.get("fieldSelector", "").removeprefix("metadata.name=")
-    return not wanted or manifest["metadata"]["name"] == wanted
+    path, _, wanted = selectors.get("fieldSelector", "").partition("=")
+    return not path or value_at(manifest, *path.split(".")) == wanted
 
 
 class Clock:

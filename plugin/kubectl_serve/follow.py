@@ -10,6 +10,7 @@ from typing import Any, Self
 from kubectl_serve import errors, view
 from kubectl_serve.api import DEPLOYMENTS, KNATIVE_SERVICES, PODS, Api, Resource
 from kubectl_serve.view import End, Picture
+from serve_core import loader
 from serve_core.json import JsonObject
 from serve_core.names import DEPLOYMENT_LABEL, LOADER_CONTAINER
 
@@ -148,10 +149,20 @@ class Follower:
     async def _follow_log(self, pod: str) -> None:
         with contextlib.suppress(errors.ApiError):
             async for line in self._cluster.logs(self._namespace, pod, LOADER_CONTAINER, follow=True, tail=1):
-                words = view.loader_words(line)
+                words = loader.words(line)
                 if words.get("event"):
                     self._line = words
                     self._changed.set()
+
+
+async def together(*works: Coroutine[Any, Any, None]) -> None:
+    """Run all until they end; raise the first failure as it is, and end the others."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for work in works:
+                tasks.create_task(work)
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
 
 
 async def until_end(

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from kubectl_serve import errors, view
 from kubectl_serve.api import INGRESSES, NODES, PODS, SERVICES, Api
 from kubectl_serve.errors import ServeError
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, value_at
 
 ENVIRONMENT = "KUBECTL_SERVE_INGRESS"
 _RESOLVE_SECONDS = 2.0
@@ -106,7 +106,7 @@ async def _ingress_service(cluster: Api, namespace: str, name: str, *, private: 
     """The Service of the ingress that Knative uses for this model."""
     try:
         ingress = await cluster.get(INGRESSES, namespace, name)
-        balancer = view.at(ingress, "status", "privateLoadBalancer" if private else "publicLoadBalancer", "ingress")
+        balancer = value_at(ingress, "status", "privateLoadBalancer" if private else "publicLoadBalancer", "ingress")
         internal = next((each["domainInternal"] for each in balancer or [] if each.get("domainInternal")), None)
         if internal is None:
             raise ServeError("Knative's ingress has no address yet.", "Try again in a moment, or pass --ingress URL.")
@@ -122,7 +122,7 @@ async def _ingress_service(cluster: Api, namespace: str, name: str, *, private: 
 async def _addresses(cluster: Api, service: JsonObject, port: int) -> list[Way]:
     title = f"Service {service['metadata']['namespace']}/{service['metadata']['name']}"
     balancer = [
-        each.get("ip") or each.get("hostname") for each in view.at(service, "status", "loadBalancer", "ingress") or []
+        each.get("ip") or each.get("hostname") for each in value_at(service, "status", "loadBalancer", "ingress") or []
     ]
     ways = [Way(str(host), port, f"{title} at {host}:{port}") for host in balancer if host]
     ways += [Way(ip, port, f"{title} at {ip}:{port}") for ip in service["spec"].get("externalIPs") or []]
@@ -140,7 +140,7 @@ def _ports(service: JsonObject, port: int) -> list[JsonObject]:
 
 def _node_addresses(nodes: Iterable[JsonObject]) -> list[str]:
     """One node will do; its address outside the cluster before the one inside."""
-    found = [each for node in nodes for each in view.at(node, "status", "addresses") or []]
+    found = [each for node in nodes for each in value_at(node, "status", "addresses") or []]
     return [each["address"] for kind in ("ExternalIP", "InternalIP") for each in found if each["type"] == kind][:2]
 
 

@@ -1,25 +1,62 @@
-"""Telling on standard error what a command waits for: lines with times, the last one live where that is possible."""
+"""Telling how far something is: lines with times or of the loader, the last one rewritten where that is possible."""
 
+import time
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
 from kubectl_serve import view
 from kubectl_serve.streams import Streams
 from kubectl_serve.view import Picture
+from serve_core import loader
+from serve_core.json import JsonObject
 
-_PLAIN_SECONDS = 10.0
-"""Where no line can be rewritten, a step's details are told this often."""
+PLAIN_SECONDS = 10.0
+"""Where no line can be rewritten, what changes all the time is told this often."""
 _CLEAR = "\r\x1b[2K"
 
 
+class LiveLine:
+    """The last line of a terminal, rewritten in place."""
+
+    def __init__(self, stream: TextIO, width: int) -> None:
+        self._stream = stream
+        self._width = width
+        self._text = ""
+
+    def show(self, text: str) -> None:
+        """Put ``text``, cut to the terminal's width, in place of what stands there; nothing clears the line."""
+        if self._text or text:
+            cut = text if len(text) < self._width else text[: self._width - 2] + "…"
+            self._stream.write(_CLEAR + cut)
+            self._stream.flush()
+        self._text = text
+
+    def line(self, text: str) -> None:
+        """Write a line that stays."""
+        self.show("")
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+    def keep(self) -> None:
+        """Leave what stands there, and go on below it."""
+        if self._text:
+            self._stream.write("\n")
+            self._stream.flush()
+        self._text = ""
+
+
 class Progress:
-    """Each step once, with the seconds since the start. Use as a context manager, so that a live line is closed."""
+    """Each step of a served model once, with the seconds since the start, on standard error.
+
+    Use as a context manager, so that a live line is closed.
+    """
 
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
+        self._live = LiveLine(streams.stderr, streams.width)
         self._start = streams.now()
         self._told: dict[str, str] = {}
-        self._live = ""
         self._details_at = self._start
 
     def __enter__(self) -> Self:
@@ -28,7 +65,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._show_live("")
+        self._live.show("")
 
     def __call__(self, picture: Picture) -> None:
         found = view.steps(picture)
@@ -36,28 +73,72 @@ class Progress:
             if self._told.get(step.key) != step.text:
                 self._told[step.key] = step.text
                 self.tell(step.text)
-        if found and found[-1].detail:
-            self._detail(f"{found[-1].text}: {found[-1].detail}")
-        else:
-            self._show_live("")
+        last = found[-1] if found else None
+        if last is None or not last.detail:
+            self._live.show("")
+        elif self._streams.live:
+            self._live.show(self._line(f"{last.text}: {last.bar}{last.detail}"))
+        elif self._streams.now() - self._details_at >= PLAIN_SECONDS:
+            self._details_at = self._streams.now()
+            self.tell(f"{last.text}: {last.detail}")
 
     def tell(self, text: str) -> None:
-        self._show_live("")
-        self._streams.note(self._line(text))
-
-    def _detail(self, text: str) -> None:
-        if self._streams.live:
-            self._show_live(self._line(text))
-        elif self._streams.now() - self._details_at >= _PLAIN_SECONDS:
-            self._details_at = self._streams.now()
-            self.tell(text)
+        self._live.line(self._line(text))
 
     def _line(self, text: str) -> str:
         return f"{self._streams.now() - self._start:6.1f}s  {text}"
 
-    def _show_live(self, text: str) -> None:
-        if self._live or text:
-            cut = text if len(text) < self._streams.width else text[: self._streams.width - 2] + "…"
-            self._streams.stderr.write(_CLEAR + cut)
-            self._streams.stderr.flush()
-        self._live = text
+
+class LoaderLines:
+    """The loader's lines for a person: its progress is one line with a bar on a terminal.
+
+    Elsewhere there are ``seconds`` between two lines of progress at least, by ``clock``. Use as a context manager.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        width: int,
+        *,
+        live: bool,
+        prefix: str = "",
+        seconds: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._live = LiveLine(stream, width)
+        self._moves = live
+        self._prefix = prefix
+        self._seconds = seconds
+        self._clock = clock
+        self._told_at = clock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.keep()
+
+    def __call__(self, line: str) -> None:
+        """Show a line of the loader's log."""
+        words = loader.words(line)
+        if words:
+            self.tell(words)
+        else:
+            self._live.line(self._prefix + line)
+
+    def tell(self, words: JsonObject) -> None:
+        """Show an event of the loader."""
+        text = self._prefix + view.loader_line(words)
+        if words.get("event") != "progress":
+            self._live.line(text)
+        elif self._moves:
+            self._live.show(view.bar(words) + text)
+        elif self._clock() - self._told_at >= self._seconds:
+            self._told_at = self._clock()
+            self._live.line(text)
+
+    def done(self) -> None:
+        """Take the line of progress away: what comes next says more."""
+        self._live.show("")

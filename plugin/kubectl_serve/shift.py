@@ -15,7 +15,7 @@ PATIENCE = Patience()
 
 
 def configure(parser: options.Parser) -> None:
-    parser.add_argument("name", metavar="NAME", help="name of the served Deployment")
+    options.name(parser)
     options.dry_run(parser)
     options.output(parser, "yaml", "json", "name")
     parser.switch("--wait", default=True, help="wait until the traffic has moved (the default)")

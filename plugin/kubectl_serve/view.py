@@ -4,12 +4,12 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any
 
-from serve_core import annotations, runtimes
+from serve_core import annotations, loader, runtimes
 from serve_core.annotations import FILLED, MODEL, OBSERVED_GENERATION, PROTOCOL, READY_REVISION, RUNTIME, URL
 from serve_core.complete import server_container
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, unescape, value_at
+from serve_core.loader import count_text, size_text
 from serve_core.names import (
     CONDITION_MODEL_LOADED,
     CONDITION_READY,
@@ -25,7 +25,16 @@ NONE = "<none>"
 UNKNOWN = "<unknown>"
 
 RETRYING = frozenset(
-    {"Unreachable", "ServerError", "Stalled", "Interrupted", "Changed", "Unschedulable", "SidecarStartsLater"}
+    {
+        "Unreachable",
+        "ServerError",
+        "Stalled",
+        "Interrupted",
+        "Changed",
+        "Unschedulable",
+        "NotStarted",
+        "SidecarStartsLater",
+    }
 )
 """Causes that may pass by themselves: whoever waits is patient with them."""
 
@@ -84,29 +93,22 @@ class Picture:
     """What the loader said last."""
 
 
-def at(node: Any, *steps: str) -> Any:
-    """What stands at a path of an object; None where there is no such path."""
-    for step in steps:
-        node = node.get(step) if isinstance(node, dict) else None
-    return node
-
-
 def name_of(thing: JsonObject) -> str:
     return str(thing["metadata"]["name"])
 
 
 def notes(thing: JsonObject) -> JsonObject:
     """The annotations."""
-    return at(thing, "metadata", "annotations") or {}
+    return value_at(thing, "metadata", "annotations") or {}
 
 
 def is_served(deployment: JsonObject) -> bool:
-    return (at(deployment, "metadata", "labels") or {}).get(SERVED_LABEL) == "true"
+    return (value_at(deployment, "metadata", "labels") or {}).get(SERVED_LABEL) == "true"
 
 
 def condition(thing: JsonObject | None, kind: str) -> Condition:
     """A condition of an object; Unknown if it is not there."""
-    for entry in at(thing, "status", "conditions") or []:
+    for entry in value_at(thing, "status", "conditions") or []:
         if entry.get("type") == kind:
             return Condition(kind, entry.get("status", "Unknown"), entry.get("reason", ""), entry.get("message", ""))
     return Condition(kind)
@@ -136,7 +138,7 @@ def served(deployment: JsonObject, pods: Iterable[JsonObject] = (), service: Jso
     ready = readiness(deployment)
     spec = serving_spec(deployment)
     model_format = runtimes.format_of(spec)[0] if spec else None
-    container = server_container(at(deployment, "spec", "template", "spec", "containers") or []) or {}
+    container = server_container(value_at(deployment, "spec", "template", "spec", "containers") or []) or {}
     return Served(
         name=metadata["name"],
         namespace=metadata.get("namespace", ""),
@@ -160,7 +162,7 @@ def traffic(service: JsonObject | None) -> tuple[Traffic, ...]:
     """Which revision gets how much, as Knative reports it."""
     return tuple(
         Traffic(entry.get("revisionName", ""), entry.get("percent") or 0, bool(entry.get("latestRevision")))
-        for entry in at(service, "status", "traffic") or []
+        for entry in value_at(service, "status", "traffic") or []
         if entry.get("percent")
     )
 
@@ -191,9 +193,14 @@ def newest_pods(pods: Iterable[JsonObject], revision: str | None = None) -> list
     return [pod for pod in ordered if (pod["metadata"].get("labels") or {}).get(REVISION_LABEL) == wanted]
 
 
+def _statuses(pod: JsonObject) -> list[JsonObject]:
+    """Those of the init containers come first."""
+    status = pod.get("status") or {}
+    return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+
+
 def container_status(pod: JsonObject, container: str) -> JsonObject:
-    statuses = [*(at(pod, "status", "initContainerStatuses") or []), *(at(pod, "status", "containerStatuses") or [])]
-    found: JsonObject = next((status for status in statuses if status["name"] == container), {})
+    found: JsonObject = next((status for status in _statuses(pod) if status["name"] == container), {})
     return found
 
 
@@ -211,7 +218,9 @@ class Step:
     key: str
     text: str
     detail: str = ""
-    """What changes all the time; shown where a line can be rewritten."""
+    """What changes all the time."""
+    bar: str = ""
+    """The same as a picture, for a line that can be rewritten."""
 
 
 @dataclass(frozen=True)
@@ -232,10 +241,10 @@ def steps(picture: Picture) -> list[Step]:
     found = [Step("accepted", f"Deployment {name_of(picture.deployment)} accepted")]
     if picture.service is not None:
         found.append(Step("service", "Knative Service created"))
-    revision = at(picture.service, "status", "latestCreatedRevisionName")
+    revision = value_at(picture.service, "status", "latestCreatedRevisionName")
     pods = newest_pods(picture.pods, revision)
     # A pod may be seen before the Knative Service says of which revision it is.
-    revision = revision or (at(pods[0], "metadata", "labels") or {}).get(REVISION_LABEL) if pods else revision
+    revision = revision or (value_at(pods[0], "metadata", "labels") or {}).get(REVISION_LABEL) if pods else revision
     if revision:
         found.append(Step("revision", f"revision {revision} created"))
     if pods:
@@ -249,13 +258,13 @@ def _pod_steps(pod: JsonObject, line: JsonObject) -> list[Step]:
     scheduled = condition(pod, "PodScheduled")
     if scheduled.status != "True":
         return [Step("pod", f"no node takes the pod: {scheduled.message}")] if scheduled.message else []
-    found = [Step("pod", f"pod scheduled on {at(pod, 'spec', 'nodeName') or 'a node'}")]
-    containers = at(pod, "spec", "initContainers") or []
+    found = [Step("pod", f"pod scheduled on {value_at(pod, 'spec', 'nodeName') or 'a node'}")]
+    containers = value_at(pod, "spec", "initContainers") or []
     if any(container["name"] == LOADER_CONTAINER for container in containers):
         found.append(_loader_step(pod, line))
         if state_of(pod, LOADER_CONTAINER)[0] != "terminated":
             return found
-    server = server_container(at(pod, "spec", "containers") or []) or {}
+    server = server_container(value_at(pod, "spec", "containers") or []) or {}
     kind, detail = state_of(pod, server.get("name", ""))
     if pod_is_ready(pod):
         found.append(Step("server", "model server ready"))
@@ -273,7 +282,7 @@ def _pod_steps(pod: JsonObject, line: JsonObject) -> list[Step]:
 def _loader_step(pod: JsonObject, line: JsonObject) -> Step:
     kind, detail = state_of(pod, LOADER_CONTAINER)
     if kind == "terminated":
-        words = loader_words(detail.get("message"))
+        words = loader.words(detail.get("message"))
         if detail.get("exitCode") == 0:
             return Step("loader", loaded_text(words))
         return Step("loader", f"loader failed: {words.get('code') or detail.get('reason') or 'Error'}")
@@ -285,7 +294,7 @@ def _loader_step(pod: JsonObject, line: JsonObject) -> Step:
         return Step("loader", f"loader tries again: {line.get('message') or line.get('code')}")
     if line.get("event") == "failed":
         return Step("loader", f"loader failed: {line.get('code')}")
-    return Step("loader", "model loading", progress_text(line))
+    return Step("loader", "model loading", progress_text(line), bar(line))
 
 
 def end(deployment: JsonObject | None) -> End | None:
@@ -303,26 +312,8 @@ def end(deployment: JsonObject | None) -> End | None:
 # -- The loader's words. -------------------------------------------------------------------------------------------
 
 
-def loader_words(text: object) -> JsonObject:
-    """A line of the loader's log, or its termination message; empty if it is something else."""
-    try:
-        words = json.loads(str(text))
-    except (ValueError, RecursionError):
-        return {}
-    return words if isinstance(words, dict) else {}
-
-
-def size_text(count: float) -> str:
-    """Bytes in the unit that is best to read."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
 def progress_text(line: JsonObject) -> str:
-    """``45 % of 12.3 MB, 11.0 MB/s``; empty if the line says nothing of it."""
+    """``45 % of 12.3 MiB, 11.0 MiB/s``; empty if the line says nothing of it."""
     done, total, rate = line.get("bytes"), line.get("total"), line.get("rate")
     if line.get("event") == "plan" and isinstance(done, int):
         return f"{size_text(done)} in {count_text(line.get('files'), 'file')}"
@@ -332,15 +323,21 @@ def progress_text(line: JsonObject) -> str:
     return share + (f", {size_text(rate)}/s" if isinstance(rate, int | float) and rate else "")
 
 
+_BAR = 20
+"""Characters between the brackets."""
+
+
+def bar(line: JsonObject) -> str:
+    """``[#########           ] ``, for a line that can be rewritten; empty where the share is not known."""
+    found = loader.share(line)
+    if found is None:
+        return ""
+    filled = min(_BAR * found[0] // found[1], _BAR)
+    return f"[{'#' * filled}{' ' * (_BAR - filled)}] "
+
+
 def loaded_text(words: JsonObject) -> str:
-    size, seconds = words.get("bytes"), words.get("seconds")
-    if not isinstance(size, int) or not isinstance(seconds, int | float):
-        return "model loaded"
-    return f"model loaded: {size_text(size)} in {seconds:.1f} s"
-
-
-def count_text(count: object, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return f"model loaded: {loader.loaded_text(words)}".removesuffix(": ")
 
 
 def loader_line(words: JsonObject) -> str:
@@ -351,7 +348,7 @@ def loader_line(words: JsonObject) -> str:
     if event == "progress":
         return progress_text(words) or "downloading"
     if event == "loaded":
-        return loaded_text(words) + (f", {words['digest']}" if words.get("digest") else "")
+        return loaded_text(words)
     said = ": ".join(str(words[key]) for key in ("code", "message") if words.get(key))
     said = said if said.endswith((".", "!", "?")) else f"{said}."
     hint = f" {words['hint']}" if words.get("hint") else ""
@@ -449,8 +446,8 @@ def asked(deployment: JsonObject) -> list[tuple[str, str]]:
 def filled(deployment: JsonObject) -> list[str]:
     """What the webhook filled in, by the part of the Deployment that it stands in."""
     groups: dict[str, list[str]] = {}
-    for path in sorted(loader_words(notes(deployment).get(FILLED))):
-        steps = [step.replace("~1", "/").replace("~0", "~") for step in path.split("/")[1:]]
+    for path in sorted(loader.words(notes(deployment).get(FILLED))):
+        steps = [unescape(step) for step in path.split("/")[1:]]
         group, rest = _part(steps)
         names = groups.setdefault(group, [])
         if rest not in names:
@@ -544,7 +541,8 @@ def described(
         revisions=[_revision_view(each, shares) for each in newest_first],
         pods=[_pod_view(each) for each in sorted(pods, key=name_of)],
         events=sorted(
-            (_event_view(each) for each in events if at(each, "regarding", "name") in names), key=lambda each: each.last
+            (_event_view(each) for each in events if value_at(each, "regarding", "name") in names),
+            key=lambda each: each.last,
         ),
     )
 
@@ -561,13 +559,12 @@ def _revision_view(revision: JsonObject, shares: dict[str, int]) -> RevisionView
 
 
 def _pod_view(pod: JsonObject) -> PodView:
-    statuses = [*(at(pod, "status", "initContainerStatuses") or []), *(at(pod, "status", "containerStatuses") or [])]
     return PodView(
         name=name_of(pod),
         revision=(pod["metadata"].get("labels") or {}).get(REVISION_LABEL, ""),
         state=pod_state(pod),
-        restarts=sum(status.get("restartCount", 0) for status in statuses),
-        node=at(pod, "spec", "nodeName") or "",
+        restarts=sum(status.get("restartCount", 0) for status in _statuses(pod)),
+        node=value_at(pod, "spec", "nodeName") or "",
         created=pod["metadata"].get("creationTimestamp", ""),
     )
 
@@ -581,12 +578,12 @@ def pod_state(pod: JsonObject) -> str:
     if condition(pod, "PodScheduled").status == "False":
         return condition(pod, "PodScheduled").reason or "Pending"
     for kind, statuses in (("Init:", "initContainerStatuses"), ("", "containerStatuses")):
-        for status in at(pod, "status", statuses) or []:
+        for status in value_at(pod, "status", statuses) or []:
             state = status.get("state") or {}
             ended = state.get("terminated")
             waiting = state.get("waiting") or {}
             if ended and ended.get("exitCode") != 0:
-                return f"{kind}{loader_words(ended.get('message')).get('code') or ended.get('reason') or 'Error'}"
+                return f"{kind}{loader.words(ended.get('message')).get('code') or ended.get('reason') or 'Error'}"
             if waiting.get("reason") not in (None, "PodInitializing", "ContainerCreating"):
                 return f"{kind}{waiting['reason']}"
             if kind and "running" in state:
@@ -596,7 +593,7 @@ def pod_state(pod: JsonObject) -> str:
 
 def _event_view(event: JsonObject) -> EventView:
     last = (
-        at(event, "series", "lastObservedTime")
+        value_at(event, "series", "lastObservedTime")
         or event.get("deprecatedLastTimestamp")
         or event.get("eventTime")
         or event["metadata"].get("creationTimestamp", "")

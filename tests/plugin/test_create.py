@@ -11,6 +11,7 @@ from plugin.fake import FakeCluster, Happens, at_the_end, recorded
 from serve_core import annotations
 
 MODEL = "http://store.example.com/iris/model.joblib"
+DIGEST = "sha256:23e052fa7b0c9d4b78c82b64bd76a61a2872e3f7742f07ad72360a606c27aa0a"
 ARGV = ("create", "iris", "-n", "models", "--model", MODEL)
 
 
@@ -65,7 +66,7 @@ def test_it_tells_each_step_once_and_ends_at_the_url(run: Run) -> None:
         "pod scheduled on kubectl-serve",
         "loader starting",
         "model loading",
-        "model loaded: 991 B in 0.0 s",
+        f"model loaded: 991 B in 1 file in 0.0 s, {DIGEST}",
         "model server starting",
         "model server ready",
         "ready at http://iris.models.kubectl-serve.test",
@@ -133,7 +134,7 @@ def test_progress_is_one_live_line_on_a_terminal(run: Run) -> None:
     pod = next(each.object["metadata"]["name"] for each in cluster.happens if each.object["kind"] == "Pod")
     cluster.log[pod, "model-loader"] = ['{"event": "progress", "bytes": 450, "total": 1000, "rate": 100000}']
     screen = run(*ARGV, cluster=cluster, terminal=True)
-    assert "model loading: 45 % of 1.0 kB, 100 kB/s\r\x1b[2K" in screen.err
+    assert "model loading: [#########           ] 45 % of 1000 B, 97.7 KiB/s\r\x1b[2K" in screen.err
 
 
 def test_a_client_dry_run_asks_nobody(run: Run) -> None:

@@ -39,7 +39,7 @@ def test_the_loaders_lines_are_for_people(run: Run, models: FakeCluster) -> None
         "downloading 991 B in 1 file\n"
         "45 % of 991 B, 900 B/s\n"
         "trying again (attempt 2, next in 3 s): Unreachable: no route to host. Check the host.\n"
-        "model loaded: 991 B in 2.5 s, sha256:23e0\n"
+        "model loaded: 991 B in 1 file in 2.5 s, sha256:23e0\n"
     )
 
 
@@ -75,7 +75,7 @@ def test_scaled_to_zero_is_said(run: Run, models: FakeCluster) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ({"event": "plan", "files": 2, "bytes": 12_300_000}, "downloading 12.3 MB in 2 files"),
+        ({"event": "plan", "files": 2, "bytes": 12_300_000}, "downloading 11.7 MiB in 2 files"),
         ({"event": "failed", "code": "NotFound", "message": "answered 404"}, "failed: NotFound: answered 404."),
         ({"event": "news", "of": 1}, '{"event": "news", "of": 1}'),
     ],

@@ -1,11 +1,14 @@
 """What is told of a pod: its status as the kubelet writes it, and its loader's last line."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from serve_webhook import pods
+
+WAITING = {"waiting": {"reason": "PodInitializing"}}
 
 
 def pod(
@@ -19,13 +22,18 @@ def pod(
 ) -> dict[str, Any]:
     loader = {"name": "model-loader", "state": state or {}, "lastState": last or {}}
     return {
-        "metadata": {"name": name, "labels": {"serving.knative.dev/revision": "iris-00001"}, **metadata},
+        "metadata": {
+            "name": name,
+            "namespace": "models",
+            "labels": {"serving.knative.dev/revision": "iris-00001"},
+            **metadata,
+        },
         "status": {
             "conditions": list(conditions),
             "initContainerStatuses": [loader] if state else [],
             "containerStatuses": [
-                {"name": "queue-proxy", "state": {"running": {}}},
-                {"name": "model-server", "state": {"waiting": {"reason": "PodInitializing"}}, **(server or {})},
+                {"name": "queue-proxy", "state": {"running": {}} if server else WAITING},
+                {"name": "model-server", "state": WAITING, **(server or {})},
             ],
         },
     }
@@ -39,7 +47,6 @@ def words(code: str, message: str = "what happened", hint: str = "what to do") -
     return json.dumps({"code": code, "message": message, "hint": hint, "bytes": 0, "files": 0, "seconds": 1.0})
 
 
-WAITING = {"waiting": {"reason": "PodInitializing"}}
 CRASHED = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}
 RUNNING = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
 UNSCHEDULABLE = {
@@ -95,7 +102,13 @@ RETRY = {"event": "retry", "code": "Unreachable", "message": "no route", "hint":
         pytest.param(
             pod(state={"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "s3" not found'}}),
             {},
-            ("False", "LoaderCrashed", 'secret "s3" not found'),
+            ("False", "SecretNotFound", "no Secret s3. Create it: `kubectl create secret generic s3 -n models "),
+            id="a variable from a Secret that is not there",
+        ),
+        pytest.param(
+            pod(state={"waiting": {"reason": "CreateContainerError", "message": "no such device"}}),
+            {},
+            ("Unknown", "NotStarted", "It goes on trying. no such device"),
             id="cannot be started",
         ),
         pytest.param(
@@ -141,6 +154,15 @@ def test_how_far_the_loader_is(found: dict[str, Any], line: dict[str, Any], expe
             id="no image",
         ),
         pytest.param(pod(conditions=(UNSCHEDULABLE,)), ("Unschedulable", "nvidia.com/gpu"), id="no node"),
+        pytest.param(
+            pod(
+                server={
+                    "state": {"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "db" not found'}}
+                }
+            ),
+            ("SecretNotFound", "kubectl create secret generic db -n models"),
+            id="a variable from a Secret that is not there",
+        ),
     ],
 )
 def test_what_keeps_the_server_from_serving(found: dict[str, Any], expected: tuple[str, str] | None) -> None:
@@ -219,3 +241,61 @@ def test_a_loader_that_istio_cuts_off_is_told_so(found: dict[str, Any], code: st
 )
 def test_how_a_loader_ended_and_how_long_it_took(found: dict[str, Any], end: tuple[str, float] | None) -> None:
     assert pods.loader_end(found) == end
+
+
+SCHEDULED = {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+NO_SECRET = 'MountVolume.SetUp failed for volume "credentials" : secret "store" not found'
+NO_DEVICE = 'MountVolume.SetUp failed for volume "model" : rpc error: code = Internal'
+
+
+@pytest.mark.parametrize(
+    ("found", "waits"),
+    [
+        pytest.param(pod(state=WAITING, conditions=(SCHEDULED,)), True, id="on its node, and nothing runs"),
+        pytest.param(pod(conditions=(SCHEDULED,)), True, id="the kubelet has not said anything"),
+        pytest.param(pod(state=WAITING, conditions=(UNSCHEDULABLE,)), False, id="on no node"),
+        pytest.param(pod(state=WAITING), False, id="not scheduled yet"),
+        pytest.param(pod(state=RUNNING, conditions=(SCHEDULED,)), False, id="the loader runs"),
+        pytest.param(pod(state=CRASHED, last=ended(1), conditions=(SCHEDULED,)), False, id="the loader has run"),
+        pytest.param(pod(conditions=(SCHEDULED,), server={"state": RUNNING}), False, id="the server runs"),
+        pytest.param(
+            pod(state={"waiting": {"reason": "ImagePullBackOff"}}, conditions=(SCHEDULED,)), False, id="it says why"
+        ),
+    ],
+)
+def test_a_pod_waits_when_its_node_has_started_nothing_of_it(found: dict[str, Any], waits: bool) -> None:
+    since = datetime(2026, 1, 1, tzinfo=UTC) if waits else None
+    assert pods.waits_since(found) == since
+    assert pods.waits_since(pods.trim(found)) == since
+
+
+def event(note: str, kind: str = "Warning", second: int = 0) -> dict[str, Any]:
+    return {"type": kind, "note": note, "deprecatedLastTimestamp": f"2026-01-01T00:00:{second:02}Z"}
+
+
+@pytest.mark.parametrize(
+    ("events", "note"),
+    [
+        ([], ""),
+        ([event("old", second=1), event("new", second=2), event("older")], "new"),
+        ([event("old"), event("Pulling image", "Normal", second=2)], ""),
+        ([event("once"), {**event("again"), "series": {"lastObservedTime": "2026-01-01T00:00:09.1Z"}}], "again"),
+    ],
+)
+def test_only_the_newest_event_of_a_pod_counts(events: list[dict[str, Any]], note: str) -> None:
+    assert pods.warning(events) == note
+
+
+@pytest.mark.parametrize(
+    ("warning", "expected"),
+    [
+        (NO_SECRET, ("False", "SecretNotFound", "`kubectl create secret generic store -n models ")),
+        (NO_DEVICE, ("Unknown", "NotStarted", NO_DEVICE)),
+    ],
+)
+def test_what_the_node_says_of_a_pod_that_it_cannot_start_is_told(warning: str, expected: tuple[str, str, str]) -> None:
+    waiting = pod(state=WAITING, conditions=(SCHEDULED,))
+    for found in (pods.loading(waiting, {}, "iris", warning), pods.serving(waiting, "iris", warning)):
+        assert found is not None
+        assert (found.status, found.code) == expected[:2]
+        assert expected[2] in found.message

@@ -12,15 +12,17 @@ import pytest
 from istio_installation import installation
 from serve_core import annotations
 from serve_core.facts import LoaderFacts, PlatformFacts
-from serve_core.names import CONDITION_READY
+from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY
 from serve_core.verdict import judge, render_stored
 from serve_webhook import reconciler
 from serve_webhook.api import (
     AUTHORIZATION_POLICIES,
     DEPLOYMENTS,
+    EVENTS,
     KNATIVE_SERVICES,
     OWNED,
     PODS,
+    ForbiddenError,
     RejectedError,
     UnavailableError,
 )
@@ -220,6 +222,69 @@ async def test_the_last_line_of_a_running_loader_is_told(
         await until(lambda: "No route to the store." in str(deployment(api)["status"]))
         api.logs["iris-00001-x"] = '{"event": "progress", "bytes": 5, "total": 10}'
         await until(lambda: "50 %" in str(deployment(api)["status"]))
+
+
+def waiting_pod(api: MemoryApi, clock: Clock) -> Any:
+    """A pod that was given to its node just now."""
+    pod = PODS.identity("default", "iris-00001-x")
+    pod["metadata"]["labels"] = {"kubectl-serve.dev/deployment": "iris", "serving.knative.dev/revision": "iris-00001"}
+    scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": clock().isoformat()}
+    pod["status"] = {"conditions": [scheduled]}
+    return api.put(PODS, pod)
+
+
+def says(api: MemoryApi, pod: Any, note: str) -> None:
+    """What the kubelet says of a pod."""
+    about = {"regarding": {"uid": pod["metadata"]["uid"]}, "type": "Warning", "note": note}
+    api.put(EVENTS, EVENTS.identity("default", f"{pod['metadata']['name']}.1") | about)
+
+
+async def test_a_missing_secret_is_told_by_the_events_of_the_pod(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "LOADING_SECONDS", 0.01)
+    monkeypatch.setattr(reconciler, "LONGEST_LOOK_SECONDS", 0.01)
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        made = service(api)
+        made["status"] = {"observedGeneration": 1, "latestCreatedRevisionName": "iris-00001"}
+        api.put(KNATIVE_SERVICES, made)
+        pod = waiting_pod(api, clock)
+        says(api, pod, 'MountVolume.SetUp failed for volume "credentials" : secret "store" not found')
+        await until(lambda: "Waiting for the pod's containers" in str(deployment(api)["status"]))
+        assert not [each for each in api.lists if each.startswith("events")], "it may be about to start"
+
+        clock.move(seconds=reconciler.STUCK_SECONDS)
+        await until(lambda: ready(api) == "ModelNotLoaded")
+        loaded = stored(deployment(api), CONDITION_MODEL_LOADED)
+        assert loaded
+        assert (loaded.reason, loaded.status) == ("SecretNotFound", "False")
+        assert "kubectl create secret generic store -n default" in loaded.message
+        asked = {each for each in api.lists if each.startswith("events")}
+        assert asked == {f"events regarding.uid={pod['metadata']['uid']}"}
+
+        pod["status"]["initContainerStatuses"] = [{"name": "model-loader", "state": {"running": {}}}]
+        api.put(PODS, pod)
+        await until(lambda: ready(api) == "Progressing")
+
+
+async def test_without_the_right_to_read_events_a_pod_just_waits(
+    api: MemoryApi, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.failures["list events"] = ForbiddenError("events is forbidden", 403)
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        made = service(api)
+        made["status"] = {"observedGeneration": 1, "latestCreatedRevisionName": "iris-00001"}
+        pod = waiting_pod(api, clock)
+        clock.move(seconds=60)
+        with caplog.at_level("INFO"):
+            api.put(KNATIVE_SERVICES, made)
+            await until(lambda: "events is forbidden" in caplog.text)
+        await until(lambda: "Waiting for the pod's containers" in str(deployment(api)["status"]))
+    assert pod["metadata"]["name"] in caplog.text
 
 
 async def test_taking_the_annotation_off_takes_everything_of_ours_off(api: MemoryApi, clock: Clock) -> None:

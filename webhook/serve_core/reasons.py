@@ -260,6 +260,12 @@ _CONDITIONS = (
     ("Interrupted", "the download was interrupted.", "The kubelet starts it again."),
     ("ImagePullFailed", "an image cannot be pulled.", "Check its name, and the pull secrets of the service account."),
     ("OutOfMemory", "a container ran out of memory.", "Raise its memory limit."),
+    (
+        "SecretNotFound",
+        "there is no Secret {secret}.",
+        "Create it: `kubectl create secret generic {secret} -n {namespace} --from-env-file=FILE`; the pod goes on.",
+    ),
+    ("NotStarted", "the node cannot start the pod.", "It goes on trying."),
     ("Unschedulable", "no node can take the pod.", "Lower the resource requests, or add a node."),
     ("LoaderCrashed", "the loader ended without saying why.", "Read `kubectl serve logs {name} -c loader`."),
     # PolicyCompliant.

@@ -59,6 +59,8 @@ class Progress:
     pods: Sequence[JsonObject]
     lines: Mapping[str, JsonObject]
     """The last line of each running loader's log, by pod."""
+    warnings: Mapping[str, str]
+    """What the node says of each pod that it cannot start, by pod."""
     reported: Condition | None
     """ModelLoaded as it stands on the Deployment."""
     reported_revision: str
@@ -108,7 +110,7 @@ def _model_loaded(progress: Progress) -> Finding:
     loading = Finding("Unknown", "Loading", pods.sentence("Loading"))
     if not progress.settled:
         return _again(reported) if reported else loading
-    findings = [pods.loading(pod, progress.lines.get(_name(pod), {}), progress.name) for pod in progress.own_pods]
+    findings = _loadings(progress.own_pods, progress.name, progress.lines, progress.warnings)
     is_ready = progress.created == progress.ready
     if findings:
         found = min(findings, key=_order)
@@ -147,15 +149,15 @@ def _ready(progress: Progress, loaded: Condition) -> Finding:
     overall, revision = progress.knative("Ready"), progress.knative("ConfigurationsReady")
     if overall.get("status") == "True":
         return Finding("True", "Ready", pods.sentence("Ready") + (f" URL: {progress.url}" if progress.url else ""))
-    trouble = next(filter(None, (pods.serving(pod, progress.name) for pod in progress.own_pods)), None)
-    if trouble or revision.get("status") == "False":
+    trouble = _trouble(progress.own_pods, progress.name, progress.warnings)
+    if (trouble and trouble.status == "False") or revision.get("status") == "False":
         details = trouble.message if trouble else _knative_says(revision)
         message = f"{pods.sentence('RevisionFailed', name=progress.name)} {details}"
         return Finding("False", "RevisionFailed", message + _still_serving(progress))
     if overall.get("status") == "False":
         message = f"{pods.sentence('ServiceNotReady', name=progress.name)} {_knative_says(overall)}"
         return Finding("False", "ServiceNotReady", message + _still_serving(progress))
-    details = loaded.message if loaded.status != "True" else _knative_says(overall)
+    details = loaded.message if loaded.status != "True" else trouble.message if trouble else _knative_says(overall)
     return Finding("Unknown", "Progressing", f"{pods.sentence('Progressing')} {details}".strip())
 
 
@@ -164,31 +166,49 @@ def said(kind: str, status: str, code: str) -> Condition:
     return Condition(kind, *_parts(Finding(status, code, pods.sentence(code))))
 
 
-def plain_loaded(deployment: JsonObject, its_pods: Sequence[JsonObject], lines: Mapping[str, JsonObject]) -> Condition:
+def plain_loaded(
+    deployment: JsonObject,
+    its_pods: Sequence[JsonObject],
+    lines: Mapping[str, JsonObject],
+    warnings: Mapping[str, str],
+) -> Condition:
     """Whether the model is on the pods of a Deployment that runs them itself."""
     name = deployment["metadata"]["name"]
     if not _has_loader(deployment):
         return said(CONDITION_MODEL_LOADED, "True", "NotNeeded")
-    findings = [pods.loading(pod, lines.get(_name(pod), {}), name) for pod in pods.of_revision(its_pods, "")]
+    findings = _loadings(pods.of_revision(its_pods, ""), name, lines, warnings)
     if not findings:
         return said(CONDITION_MODEL_LOADED, "Unknown", "Loading")
     return Condition(CONDITION_MODEL_LOADED, *_parts(min(findings, key=_order)))
 
 
-def plain_ready(deployment: JsonObject, its_pods: Sequence[JsonObject], loaded: Condition) -> Condition:
+def plain_ready(
+    deployment: JsonObject, its_pods: Sequence[JsonObject], loaded: Condition, warnings: Mapping[str, str]
+) -> Condition:
     """Whether a Deployment that runs its pods itself has all of them, from its present template."""
     name = deployment["metadata"]["name"]
     if is_back(deployment):
         return said(CONDITION_READY, "True", "Ready")
     if loaded.status == "False":
         return Condition(CONDITION_READY, "False", "ModelNotLoaded", loaded.message)
-    trouble = next(filter(None, (pods.serving(pod, name) for pod in pods.of_revision(its_pods, ""))), None)
+    trouble = _trouble(pods.of_revision(its_pods, ""), name, warnings)
     stuck = stored(deployment, "Progressing")
-    if trouble or (stuck and stuck.status == "False"):
+    if (trouble and trouble.status == "False") or (stuck and stuck.status == "False"):
         details = trouble.message if trouble else stuck.message if stuck else ""
         message = f"{pods.sentence('RevisionFailed', name=name)} {details}"
         return Condition(CONDITION_READY, *_parts(Finding("False", "RevisionFailed", message)))
     return Condition(CONDITION_READY, "Unknown", "Progressing", "Waiting for the Deployment's pods.")
+
+
+def _loadings(
+    some: Sequence[JsonObject], name: str, lines: Mapping[str, JsonObject], warnings: Mapping[str, str]
+) -> list[Finding]:
+    return [pods.loading(pod, lines.get(_name(pod), {}), name, warnings.get(_name(pod), "")) for pod in some]
+
+
+def _trouble(some: Sequence[JsonObject], name: str, warnings: Mapping[str, str]) -> Finding | None:
+    """The first thing that keeps a model server from serving."""
+    return next(filter(None, (pods.serving(pod, name, warnings.get(_name(pod), "")) for pod in some)), None)
 
 
 def _has_loader(owner: JsonObject) -> bool:

@@ -44,6 +44,8 @@ class Observed:
     pods: Sequence[JsonObject] = ()
     lines: Mapping[str, JsonObject] = field(default_factory=dict)
     """The last line of each running loader's log, by pod."""
+    warnings: Mapping[str, str] = field(default_factory=dict)
+    """What the node says of each pod that it cannot start, by pod."""
     applied: Mapping[Identity, Applied] = field(default_factory=dict)
     fault: Condition | None = None
     """Why an apply failed: what Ready says then."""
@@ -225,6 +227,7 @@ def _progress(observed: Observed) -> Progress | None:
         name=observed.deployment["metadata"]["name"],
         pods=observed.pods,
         lines=observed.lines,
+        warnings=observed.warnings,
         reported=conditions.stored(observed.deployment, CONDITION_MODEL_LOADED),
         reported_revision=notes.get(READY_REVISION, ""),
     )
@@ -234,7 +237,7 @@ def _conditions(observed: Observed, progress: Progress | None) -> list[Condition
     """ModelLoaded and Ready, in this order."""
     plain = observed.verdict.service is None and not observed.verdict.refused
     if plain:
-        loaded = conditions.plain_loaded(observed.deployment, observed.pods, observed.lines)
+        loaded = conditions.plain_loaded(observed.deployment, observed.pods, observed.lines, observed.warnings)
     elif progress:
         loaded = conditions.model_loaded(progress)
     else:
@@ -248,7 +251,7 @@ def _conditions(observed: Observed, progress: Progress | None) -> list[Condition
     if observed.taken:
         return [loaded, conditions.said(CONDITION_READY, "False", "NameTaken")]
     if plain:
-        return [loaded, conditions.plain_ready(observed.deployment, observed.pods, loaded)]
+        return [loaded, conditions.plain_ready(observed.deployment, observed.pods, loaded, observed.warnings)]
     if progress is None:
         return [loaded, conditions.said(CONDITION_READY, "Unknown", "Progressing")]
     return [loaded, conditions.ready(progress, loaded)]

@@ -3,12 +3,14 @@
 Knative does not look at init containers, so that a failing download would show only as a deadline that passed.
 """
 
-import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
+from serve_core import loader
 from serve_core.istio import PROXY_UID
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, value_at
 from serve_core.names import LOADER_CONTAINER
 from serve_core.reasons import CATALOGUE, Kind, condition_message
 
@@ -21,10 +23,12 @@ _PULL_FAILURES = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"}
 )
 _START_FAILURES = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+_STARTING = frozenset({None, "PodInitializing", "ContainerCreating"})
+_NO_SECRET = re.compile(r'secret "([^"]+)" not found')
+"""As the kubelet says it, of a volume and of a variable."""
 _SIDECAR = "istio-proxy"
 _INJECTED = "sidecar.istio.io/status"
 """Annotation of every pod that Istio's injector has seen to."""
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def loader_is_running(pod: JsonObject) -> bool:
 
 def loader_end(pod: JsonObject) -> tuple[str, float] | None:
     """The code that the loader has ended with, and the seconds that it took; ``None`` where it says neither."""
-    words = _object(((_loader_status(pod).get("state") or {}).get("terminated") or {}).get("message"))
+    words = loader.words(((_loader_status(pod).get("state") or {}).get("terminated") or {}).get("message"))
     code, seconds = words.get("code"), words.get("seconds")
     if not isinstance(seconds, int | float) or code not in CATALOGUE:
         return None
@@ -85,18 +89,46 @@ def loader_end(pod: JsonObject) -> tuple[str, float] | None:
 def last_line(log: str) -> JsonObject:
     """The last JSON object of the loader's log; empty if there is none."""
     for line in reversed(log.splitlines()):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and "event" in entry:
+        entry = loader.words(line)
+        if "event" in entry:
             return entry
     return {}
 
 
-def loading(pod: JsonObject, line: JsonObject, name: str) -> Finding:
-    """How far the loader of this pod is. ``line``: the last of its log; ``name``: the Deployment's."""
-    found = _loading(pod, line, name)
+def waits_since(pod: JsonObject) -> datetime | None:
+    """Since when the node has had the pod without starting any container of it; ``None`` where that is not so."""
+    status = pod.get("status") or {}
+    started = any(
+        (state.get("state") or {}).keys() - {"waiting"}
+        or state.get("lastState")
+        or value_at(state, "state", "waiting", "reason") not in _STARTING
+        for key in ("initContainerStatuses", "containerStatuses")
+        for state in status.get(key) or []
+    )
+    for condition in status.get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition["status"] == "True" and not started:
+            return datetime.fromisoformat(condition["lastTransitionTime"])
+    return None
+
+
+def warning(events: Sequence[JsonObject]) -> str:
+    """What the newest of a pod's Events says, if it is a warning: an image that is being pulled is none."""
+    newest = max(events, key=_last_seen, default={})
+    return str(newest.get("note") or "") if newest.get("type") == "Warning" else ""
+
+
+def _last_seen(event: JsonObject) -> str:
+    series = value_at(event, "series", "lastObservedTime")
+    return str(series or event.get("deprecatedLastTimestamp") or event.get("eventTime") or "")
+
+
+def loading(pod: JsonObject, line: JsonObject, name: str, warning: str = "") -> Finding:
+    """How far the loader of this pod is.
+
+    ``line``: the last of its log; ``name``: the Deployment's; ``warning``: what the node says of a pod that it cannot
+    start.
+    """
+    found = _loading(pod, line, name, warning)
     if found.code in ("Unreachable", "Stalled") and _has_late_sidecar(pod):
         return Finding(
             found.status, "SidecarStartsLater", f"{sentence('SidecarStartsLater')} {found.message}"[:LONGEST]
@@ -116,7 +148,7 @@ def _has_late_sidecar(pod: JsonObject) -> bool:
     return False
 
 
-def _loading(pod: JsonObject, line: JsonObject, name: str) -> Finding:
+def _loading(pod: JsonObject, line: JsonObject, name: str, warning: str) -> Finding:
     status = _loader_status(pod)
     state, before = status.get("state") or {}, (status.get("lastState") or {}).get("terminated")
     if terminated := state.get("terminated"):
@@ -129,16 +161,23 @@ def _loading(pod: JsonObject, line: JsonObject, name: str) -> Finding:
     if (reason := waiting.get("reason")) in _PULL_FAILURES:
         return _finding("False", "ImagePullFailed", waiting)
     if reason in _START_FAILURES:
-        return _finding("False", "LoaderCrashed", waiting, name=name)
+        return _not_started(pod, waiting)
     if before:
         return _ended(before, name)
+    if warning:
+        return _not_started(pod, {"message": warning})
     return Finding("Unknown", "Loading", "Waiting for the pod's containers to start.")
 
 
-def serving(pod: JsonObject, name: str) -> Finding | None:
-    """What keeps the model server of this pod from serving; ``None`` if nothing is known to."""
+def serving(pod: JsonObject, name: str, warning: str = "") -> Finding | None:
+    """What keeps the model server of this pod from serving; ``None`` if nothing is known to.
+
+    ``warning``: what the node says of a pod that it cannot start.
+    """
     if unschedulable := _unschedulable(pod):
         return unschedulable
+    if warning:
+        return _not_started(pod, {"message": warning})
     for status in (pod.get("status") or {}).get("containerStatuses") or []:
         state = status.get("state") or {}
         waiting = state.get("waiting") or {}
@@ -151,7 +190,7 @@ def serving(pod: JsonObject, name: str) -> Finding | None:
         if ended.get("reason") == "OOMKilled":
             return _finding("False", "OutOfMemory", {"message": f"Container {status['name']}."})
         if reason in _START_FAILURES:
-            return _finding("False", "ServerCrashed", waiting, name=name)
+            return _not_started(pod, waiting)
         # A server that ends is no server, whatever its exit code: MLServer ends with 0 where it cannot load the model.
         if ended:
             said = f"Container {status['name']} ended with exit code {ended.get('exitCode')}."
@@ -178,6 +217,16 @@ def _unschedulable(pod: JsonObject) -> Finding | None:
     return None
 
 
+def _not_started(pod: JsonObject, said: Mapping[str, object]) -> Finding:
+    """What the kubelet says of a pod that it cannot start: a Secret that is missing, or something else."""
+    missing = _NO_SECRET.search(str(said.get("message") or ""))
+    if missing is None:
+        return _finding("Unknown", "NotStarted", said)
+    return Finding(
+        "False", "SecretNotFound", sentence("SecretNotFound", secret=missing[1], namespace=pod["metadata"]["namespace"])
+    )
+
+
 def _running(line: JsonObject, before: JsonObject | None, name: str) -> Finding:
     event = line.get("event")
     if event in ("retry", "failed"):
@@ -189,7 +238,7 @@ def _running(line: JsonObject, before: JsonObject | None, name: str) -> Finding:
 
 
 def _ended(terminated: JsonObject, name: str) -> Finding:
-    words = _object(terminated.get("message"))
+    words = loader.words(terminated.get("message"))
     if terminated.get("exitCode") == 0:
         return Finding("True", "Loaded", _loaded(words))
     if terminated.get("reason") == "OOMKilled":
@@ -223,33 +272,14 @@ def _stopped(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else text + "."
 
 
-def _object(text: object) -> JsonObject:
-    try:
-        words = json.loads(str(text))
-    except ValueError:
-        return {}
-    return words if isinstance(words, dict) else {}
-
-
 def _progress(line: JsonObject) -> str:
-    done, total = line.get("bytes"), line.get("total")
-    if line.get("event") == "plan":
-        done, total = 0, done
-    if not isinstance(done, int) or not isinstance(total, int) or total <= 0:
+    share = loader.share(line)
+    if share is None:
         return sentence("Loading")
-    return f"Downloaded {_size(done)} of {_size(total)} ({100 * done // total} %)."
+    done, total = share
+    return f"Downloaded {loader.size_text(done)} of {loader.size_text(total)} ({100 * done // total} %)."
 
 
 def _loaded(words: JsonObject) -> str:
-    size, files, seconds = words.get("bytes"), words.get("files"), words.get("seconds")
-    if not isinstance(size, int) or not isinstance(files, int) or not isinstance(seconds, int | float):
-        return sentence("Loaded")
-    return f"Downloaded {_size(size)} in {files} file{'' if files == 1 else 's'} in {seconds:.1f} s."
-
-
-def _size(size: float) -> str:
-    for unit in _UNITS:
-        if size < 1024 or unit == _UNITS[-1]:
-            break
-        size /= 1024
-    return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+    brought = loader.loaded_text(words)
+    return f"Downloaded {brought}." if brought else sentence("Loaded")

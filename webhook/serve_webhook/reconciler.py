@@ -18,6 +18,7 @@ from serve_core.verdict import Verdict, render_stored
 from serve_webhook import planning, pods
 from serve_webhook.api import (
     DEPLOYMENTS,
+    EVENTS,
     KNATIVE_SERVICES,
     Api,
     ApiError,
@@ -40,10 +41,14 @@ from serve_webhook.workqueue import WorkQueue
 WORKERS = 4
 LOADING_SECONDS = 3.0
 """Between two looks at a loader that runs: its log is the only place where it says what it is waiting for."""
+STUCK_SECONDS = 2.0
+"""A pod whose containers have not started after that long is asked for its Events: nothing else says why."""
+LONGEST_LOOK_SECONDS = 60.0
+"""Between two looks at a pod that does not start; the first ones follow faster."""
 UNWATCHED_SECONDS = 2.0
 """Between two looks at a Deployment that is served no more and lost its label before its pods were back."""
 LOGS = 3
-"""Pods of one Deployment whose logs are read."""
+"""Pods of one Deployment whose logs or Events are read."""
 LOG_LINES = 5
 LOG_BYTES = 8192
 
@@ -165,11 +170,11 @@ class Reconciler:
         if deployment is None or not observed.served:
             return await self._release(name, observed)
         observed = await self._with_objects(name, observed)
-        observed = await self._with_lines(observed)
+        observed, again = await self._with_words(observed)
         await self._execute(deployment, (*planning.surplus(observed), *planning.report(observed, self._now())))
         if observed.fault or observed.taken:
             return 0
-        return LOADING_SECONDS if observed.lines else None
+        return again
 
     async def _with_objects(self, name: Name, observed: Observed) -> Observed:
         """What is observed once every wanted object is as it should be, or the reason why one cannot be."""
@@ -207,11 +212,34 @@ class Reconciler:
         self._metrics.writes.labels(resource.plural).inc()
         return live
 
-    async def _with_lines(self, observed: Observed) -> Observed:
-        """What is observed, with the last words of the loaders that run."""
+    async def _with_words(self, observed: Observed) -> tuple[Observed, float | None]:
+        """What is observed, with the last words of the loaders that run and of nodes that cannot start a pod.
+
+        Also the seconds until the next look: no watch tells that there are new ones.
+        """
         revision = ((observed.service or {}).get("status") or {}).get("latestCreatedRevisionName") or ""
-        running = [pod for pod in pods.of_revision(observed.pods, revision) if pods.loader_is_running(pod)]
-        return replace(observed, lines={pod["metadata"]["name"]: await self._line(pod) for pod in running[:LOGS]})
+        own = pods.of_revision(observed.pods, revision)
+        running = [pod for pod in own if pods.loader_is_running(pod)][:LOGS]
+        lines = {pod["metadata"]["name"]: await self._line(pod) for pod in running}
+        waiting = {pod["metadata"]["name"]: (pod, since) for pod in own if (since := pods.waits_since(pod))}
+        seconds = {name: (self._now() - since).total_seconds() for name, (_, since) in waiting.items()}
+        stuck = [name for name in waiting if seconds[name] >= STUCK_SECONDS][:LOGS]
+        warnings = {name: await self._warning(waiting[name][0]) for name in stuck}
+        looks = [LOADING_SECONDS for _ in running]
+        looks += [min(max(seconds[name], LOADING_SECONDS), LONGEST_LOOK_SECONDS) for name in waiting]
+        return replace(observed, lines=lines, warnings=warnings), min(looks, default=None)
+
+    async def _warning(self, pod: JsonObject) -> str:
+        """What the node says of a pod that it cannot start."""
+        metadata = pod["metadata"]
+        try:
+            events, _ = await self._api.list(
+                EVENTS, metadata["namespace"], {"fieldSelector": f"regarding.uid={metadata['uid']}"}
+            )
+        except ApiError as error:
+            logger.info("The Events of %s/%s cannot be read: %s", *key(pod), error)
+            return ""
+        return pods.warning(events)
 
     async def _line(self, pod: JsonObject) -> JsonObject:
         try:

@@ -11,7 +11,7 @@ from kubectl_serve.checks.server import install
 from serve_core import istio
 from serve_core.annotations import AUTH, AUTH_ISSUER
 from serve_core.istio import IstioFacts, Revision
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, value_at
 from serve_core.names import DEPLOYMENT_LABEL, NAMESPACE, SERVER_USERNAME
 
 _NATIVE_KUBELET = "1.29"
@@ -53,7 +53,7 @@ def checks(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _namespace(thing: JsonObject) -> str:
-    return str(view.at(thing, "metadata", "namespace") or "")
+    return str(value_at(thing, "metadata", "namespace") or "")
 
 
 def _installed(facts: IstioFacts) -> Finding:
@@ -125,7 +125,7 @@ def _strict(peers: list[JsonObject], namespaces: set[str]) -> str:
     for each in sorted(peers, key=lambda peer: _namespace(peer) != istio.NAMESPACE):
         namespace = _namespace(each)
         everywhere = namespace == istio.NAMESPACE
-        strict = view.at(each, "spec", "mtls", "mode") == "STRICT" and not view.at(each, "spec", "selector")
+        strict = value_at(each, "spec", "mtls", "mode") == "STRICT" and not value_at(each, "spec", "selector")
         if strict and (everywhere or namespace in namespaces):
             return "mTLS is STRICT" + ("" if everywhere else f" in namespace {namespace}")
     return ""
@@ -141,7 +141,7 @@ def _in_mesh(evidence: Evidence, facts: IstioFacts) -> set[str]:
     return {
         _namespace(each)
         for each in evidence.served or []
-        if facts.injects(_namespace(each), view.at(each, "spec", "template"))
+        if facts.injects(_namespace(each), value_at(each, "spec", "template"))
     }
 
 
@@ -211,7 +211,7 @@ def _ingress(evidence: Evidence, facts: IstioFacts) -> Finding:
     gateways = _gateways(evidence, name)
     if not gateways:
         return skipped(check, f"whether ingress class {name} is in the mesh is not known here.")
-    outside = [each for each in gateways if not facts.injects(_namespace(each), view.at(each, "spec", "template"))]
+    outside = [each for each in gateways if not facts.injects(_namespace(each), value_at(each, "spec", "template"))]
     if not outside:
         return ok(check, "Knative's ingress is in the mesh.")
     says = f"and Knative's ingress {view.name_of(outside[0])} has no sidecar"
@@ -257,7 +257,7 @@ def _tokens(evidence: Evidence) -> Finding:
     for each in evidence.tokens:
         if _namespace(each) not in places or DEPLOYMENT_LABEL in (each["metadata"].get("labels") or {}):
             continue
-        for index, rule in enumerate(view.at(each, "spec", "jwtRules") or []):
+        for index, rule in enumerate(value_at(each, "spec", "jwtRules") or []):
             if rule.get("issuer") in issuers and not rule.get("forwardOriginalToken"):
                 name, namespace = view.name_of(each), _namespace(each)
                 change = [{"op": "add", "path": f"/spec/jwtRules/{index}/forwardOriginalToken", "value": True}]

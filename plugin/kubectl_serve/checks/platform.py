@@ -9,7 +9,7 @@ from kubectl_serve.checks.evidence import KNATIVE, SERVER, Evidence
 from kubectl_serve.checks.finding import Finding, failed, ok, skipped, unseen, warning
 from serve_core import fields
 from serve_core.facts import REQUIRED_FEATURES
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, value_at
 
 KUBERNETES_SINCE = (1, 30)
 """matchConditions of webhooks are stable from here on."""
@@ -202,7 +202,7 @@ def loader_image(evidence: Evidence) -> str | None:
 
     text = (evidence.config or {}).get(SERVER, {}).get("settings.yaml", "")
     try:
-        image = view.at(yaml.safe_load(text), "loader", "image")
+        image = value_at(yaml.safe_load(text), "loader", "image")
     except yaml.YAMLError:
         return None
     return image if isinstance(image, str) else None
@@ -219,7 +219,7 @@ def images(evidence: Evidence) -> list[str]:
             document = yaml.safe_load(text)
         except yaml.YAMLError:
             continue
-        image = view.at(document, "spec", "container", "image")
+        image = value_at(document, "spec", "container", "image")
         if isinstance(image, str):
             found.append(image)
     return found

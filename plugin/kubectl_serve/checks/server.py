@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from kubectl_serve import __version__, manifests, view
+from kubectl_serve import __version__, manifests
 from kubectl_serve.checks.evidence import SERVER, Evidence, Right
 from kubectl_serve.checks.finding import Finding, failed, ok, skipped, unseen, warning
 from kubectl_serve.checks.platform import available, is_local, loader_image
 from serve_core import istio
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, value_at
 from serve_core.names import NAMESPACE
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _webhook(check: str, found: JsonObject | None, wanted: JsonObject, again: st
 
 def _bundle(configuration: JsonObject | None) -> set[str]:
     return {
-        str(view.at(hook, "clientConfig", "caBundle") or "") for hook in (configuration or {}).get("webhooks") or []
+        str(value_at(hook, "clientConfig", "caBundle") or "") for hook in (configuration or {}).get("webhooks") or []
     }
 
 
@@ -204,7 +204,7 @@ def _loader_image(evidence: Evidence) -> Finding:
     if evidence.nodes is None:
         return unseen(check, "which images the nodes have")
     names = {
-        name for node in evidence.nodes for each in view.at(node, "status", "images") or [] for name in each["names"]
+        name for node in evidence.nodes for each in value_at(node, "status", "images") or [] for name in each["names"]
     }
     if image in names or f"docker.io/{image}" in names:
         return ok(check, f"a node has {image}.")

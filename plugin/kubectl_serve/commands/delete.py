@@ -3,9 +3,8 @@
 import asyncio
 from argparse import Namespace
 
-from kubectl_serve import errors, options
+from kubectl_serve import errors, options, served
 from kubectl_serve.api import DEPLOYMENTS, KNATIVE_SERVICES, PODS, Api, Connect, Resource, namespace_of
-from kubectl_serve.commands.get import served_deployment
 from kubectl_serve.errors import ServeError, UsageError
 from kubectl_serve.follow import states
 from kubectl_serve.streams import Streams
@@ -55,7 +54,7 @@ async def _names(args: Namespace, cluster: Api, namespace: str) -> list[str]:
                 await cluster.get(DEPLOYMENTS, namespace, name)
             except errors.NotFoundError:
                 continue
-        await served_deployment(cluster, namespace, name)
+        await served.find(cluster, namespace, name)
         names.append(name)
     return names
 

@@ -4,9 +4,8 @@ from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from kubectl_serve import documents, errors, manifests, options, platform, tables, view
-from kubectl_serve.api import EVENTS, KNATIVE_SERVICES, PODS, REVISIONS, Api, Connect, namespace_of
-from kubectl_serve.commands.get import served_deployment
+from kubectl_serve import documents, errors, manifests, options, platform, served, tables, view
+from kubectl_serve.api import EVENTS, KNATIVE_SERVICES, PODS, REVISIONS, Api, Connect
 from kubectl_serve.streams import Streams
 from kubectl_serve.view import Described
 from serve_core.facts import PlatformFacts
@@ -21,16 +20,14 @@ _MOST_EVENTS = 10
 
 
 def configure(parser: options.Parser) -> None:
-    parser.add_argument("name", metavar="NAME", help="name of the served Deployment")
+    options.name(parser)
     options.output(parser, "json", "yaml")
     options.namespace(parser)
     options.connection(parser)
 
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
-    async with connect(args, streams) as cluster:
-        namespace = namespace_of(args, cluster)
-        deployment = await served_deployment(cluster, namespace, args.name)
+    async with served.opened(args, streams, connect) as (cluster, namespace, deployment):
         labels = f"{DEPLOYMENT_LABEL}={args.name}"
         services = await platform.visible(cluster, KNATIVE_SERVICES, namespace, fields=f"metadata.name={args.name}")
         described = view.described(

@@ -4,10 +4,10 @@ import asyncio
 from argparse import Namespace
 from collections.abc import Iterable
 
-from kubectl_serve import documents, errors, options, tables, view
+from kubectl_serve import documents, errors, options, served, tables, view
 from kubectl_serve.api import DEPLOYMENTS, KNATIVE_SERVICES, PODS, Api, Connect, namespace_of
 from kubectl_serve.errors import ServeError, UsageError
-from kubectl_serve.follow import Follower, Patience, State, states, until_end
+from kubectl_serve.follow import Follower, Patience, State, states, together, until_end
 from kubectl_serve.streams import Streams
 from kubectl_serve.verbs import PROGRAM
 from kubectl_serve.view import Picture, Served
@@ -66,24 +66,7 @@ async def _deployments(args: Namespace, cluster: Api, namespace: str | None) -> 
     if not args.names:
         labels = ",".join(part for part in (_SERVED, args.selector) if part)
         return (await cluster.list(DEPLOYMENTS, namespace, labels=labels))[0]
-    return [await served_deployment(cluster, namespace or "", name) for name in args.names]
-
-
-async def served_deployment(cluster: Api, namespace: str, name: str) -> JsonObject:
-    """The served Deployment ``name``. Raises ServeError if there is none, or if it is not served."""
-    try:
-        found = await cluster.get(DEPLOYMENTS, namespace, name)
-    except errors.NotFoundError as error:
-        raise ServeError(
-            f"there is no Deployment {name} in namespace {namespace}.",
-            f"`{PROGRAM} get -A` lists what is served. `{PROGRAM} create {name} --model URI` serves a model.",
-        ) from error
-    if not view.is_served(found):
-        raise ServeError(
-            f"the Deployment {name} is not served.",
-            f"`kubectl annotate deployment {name} -n {namespace} kubectl-serve.dev/model=URI` serves a model with it.",
-        )
-    return found
+    return [await served.find(cluster, namespace or "", name) for name in args.names]
 
 
 async def _visible(cluster: Api, namespace: str | None) -> list[JsonObject]:
@@ -169,17 +152,12 @@ async def _watch(args: Namespace, streams: Streams, cluster: Api, namespace: str
                 ]
                 screen.show([view.served(each, latest["pods"].values()) for each in chosen])
 
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for work in (follow_deployments(), follow_pods(), show()):
-                tasks.create_task(work)
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from None
+    await together(follow_deployments(), follow_pods(), show())
     return 0
 
 
 async def _watch_one(screen: "_Screen", cluster: Api, namespace: str, name: str, flags: str) -> int:
-    await served_deployment(cluster, namespace, name)
+    await served.find(cluster, namespace, name)
     async with Follower(cluster, namespace, name) as follower:
         end = await until_end(follower, _FOR_EVER, PATIENCE, screen)
     if end is None or not end.ready:

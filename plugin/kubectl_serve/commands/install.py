@@ -22,7 +22,7 @@ from kubectl_serve.verbs import PROGRAM
 from serve_core import istio
 from serve_core.annotations import FORMAT, MODEL
 from serve_core.facts import REQUIRED_FEATURES
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, value_at
 from serve_core.names import NAMESPACE
 
 EXAMPLES = """\
@@ -201,7 +201,7 @@ async def _cause(cluster: Api) -> str:
         scheduled = view.condition(pod, "PodScheduled")
         if scheduled.status == "False":
             return f"no node takes its pod: {scheduled.message.rstrip('.')}"
-        for status in view.at(pod, "status", "containerStatuses") or []:
+        for status in value_at(pod, "status", "containerStatuses") or []:
             waiting = (status.get("state") or {}).get("waiting")
             if waiting:
                 said = f": {waiting['message']}" if waiting.get("message") else ""

@@ -1,14 +1,14 @@
 """``kubectl serve logs``: of the loader and the model server, on the pods of the newest revision."""
 
-import asyncio
+import contextlib
 from argparse import Namespace
 from collections.abc import Callable
 
-from kubectl_serve import errors, options, view
-from kubectl_serve.api import PODS, Api, Connect, namespace_of
-from kubectl_serve.commands.get import served_deployment
+from kubectl_serve import errors, options, served, view
+from kubectl_serve.api import PODS, Api, Connect
 from kubectl_serve.errors import ServeError
-from kubectl_serve.follow import states
+from kubectl_serve.follow import states, together
+from kubectl_serve.progress import LoaderLines
 from kubectl_serve.streams import Streams
 from kubectl_serve.verbs import PROGRAM
 from serve_core.complete import server_container
@@ -20,11 +20,9 @@ EXAMPLES = """\
   kubectl serve logs iris -c loader -f
   kubectl serve logs iris --previous --tail 50"""
 
-_CLEAR = "\r\x1b[2K"
-
 
 def configure(parser: options.Parser) -> None:
-    parser.add_argument("name", metavar="NAME", help="name of the served Deployment")
+    options.name(parser)
     parser.add_argument(
         "-c",
         "--container",
@@ -41,20 +39,18 @@ def configure(parser: options.Parser) -> None:
 
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
-    async with connect(args, streams) as cluster:
-        namespace = namespace_of(args, cluster)
-        deployment = await served_deployment(cluster, namespace, args.name)
+    async with served.opened(args, streams, connect) as (cluster, namespace, deployment):
         pods = await _pods(args, streams, cluster, namespace)
         container = _container(args.container, deployment, pods[0])
         if args.container is None and container == LOADER_CONTAINER:
             streams.note("The model server has not started; this is the loader. -c server shows the other.")
-        prints = [_printer(args, streams, container, pod if len(pods) > 1 else None) for pod in pods]
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for pod, write in zip(pods, prints, strict=True):
-                    tasks.create_task(_copy(args, cluster, namespace, view.name_of(pod), container, write))
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        with contextlib.ExitStack() as screens:
+            prints = [_printer(args, streams, container, pod if len(pods) > 1 else None, screens) for pod in pods]
+            copies = [
+                _copy(args, cluster, namespace, view.name_of(pod), container, write)
+                for pod, write in zip(pods, prints, strict=True)
+            ]
+            await together(*copies)
     return 0
 
 
@@ -117,7 +113,10 @@ async def _copy(
         raise
 
 
-def _printer(args: Namespace, streams: Streams, container: str, pod: JsonObject | None) -> Callable[[str], None]:
+def _printer(
+    args: Namespace, streams: Streams, container: str, pod: JsonObject | None, screens: contextlib.ExitStack
+) -> Callable[[str], None]:
+    """What prints one line; ``pod`` is named before each where there are several."""
     prefix = f"[{view.name_of(pod)}] " if pod else ""
     if container != LOADER_CONTAINER or args.output == "json":
 
@@ -126,33 +125,5 @@ def _printer(args: Namespace, streams: Streams, container: str, pod: JsonObject 
             streams.stdout.flush()
 
         return write
-    return _LoaderLines(streams, prefix, live=streams.stdout.isatty() and not prefix)
-
-
-class _LoaderLines:
-    """The loader's lines for a person: its progress as one line that grows, where that is possible."""
-
-    def __init__(self, streams: Streams, prefix: str, *, live: bool) -> None:
-        self._streams = streams
-        self._prefix = prefix
-        self._live = live
-        self._open = False
-
-    def __call__(self, line: str) -> None:
-        words = view.loader_words(line)
-        text = view.loader_line(words) if words else line
-        moving = self._live and words.get("event") == "progress"
-        start = _CLEAR if self._open else ""
-        if moving:
-            text = _bar(words) + text
-        self._streams.stdout.write(f"{start}{self._prefix}{text}" + ("" if moving else "\n"))
-        self._streams.stdout.flush()
-        self._open = moving
-
-
-def _bar(words: JsonObject) -> str:
-    done, total = words.get("bytes"), words.get("total")
-    if not isinstance(done, int) or not isinstance(total, int) or total <= 0:
-        return ""
-    filled = min(20 * done // total, 20)
-    return f"[{'#' * filled}{' ' * (20 - filled)}] "
+    live = streams.stdout.isatty() and not prefix
+    return screens.enter_context(LoaderLines(streams.stdout, streams.width, live=live, prefix=prefix))

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from kubectl_serve import documents, inference, ingress, manifests, options, view
-from kubectl_serve.api import Connect, namespace_of
-from kubectl_serve.commands.get import served_deployment
+from kubectl_serve import documents, inference, ingress, manifests, options, served, view
+from kubectl_serve.api import Connect
 from kubectl_serve.errors import ReportedError, ServeError, UsageError
 from kubectl_serve.ingress import Way
 from kubectl_serve.streams import Streams
 from kubectl_serve.verbs import PROGRAM
 from serve_core import annotations
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, value_at
 from serve_core.verdict import serving_spec
 
 EXAMPLES = """\
@@ -34,7 +33,7 @@ class Answer:
 
 
 def configure(parser: options.Parser) -> None:
-    parser.add_argument("name", metavar="NAME", help="name of the served Deployment")
+    options.name(parser)
     parser.add_argument(
         "data", metavar="DATA", nargs="?", help="JSON: rows of values, or a whole request as an object; - reads it"
     )
@@ -58,9 +57,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         if args.verbose:
             streams.note(line)
 
-    async with connect(args, streams) as cluster:
-        namespace = namespace_of(args, cluster)
-        deployment = await served_deployment(cluster, namespace, args.name)
+    async with served.opened(args, streams, connect) as (cluster, namespace, deployment):
         url = _url(deployment, options.again(args))
         protocol = args.protocol or _protocol(deployment)
         request = inference.body(text, protocol)
@@ -123,7 +120,7 @@ def _protocol(deployment: JsonObject) -> str:
 
 
 def _containers(deployment: JsonObject) -> list[JsonObject]:
-    return view.at(deployment, "spec", "template", "spec", "containers") or []
+    return value_at(deployment, "spec", "template", "spec", "containers") or []
 
 
 def _image_name(image: str | None) -> str:

@@ -2,9 +2,8 @@
 
 from argparse import Namespace
 
-from kubectl_serve import options, view
-from kubectl_serve.api import Connect, namespace_of
-from kubectl_serve.commands.get import served_deployment
+from kubectl_serve import options, served, view
+from kubectl_serve.api import Connect
 from kubectl_serve.errors import ServeError
 from kubectl_serve.shift import configure as configure_shift
 from kubectl_serve.shift import shift
@@ -23,8 +22,7 @@ def configure(parser: options.Parser) -> None:
 
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
-    async with connect(args, streams) as cluster:
-        deployment = await served_deployment(cluster, namespace_of(args, cluster), args.name)
+    async with served.opened(args, streams, connect) as (cluster, _, deployment):
         notes = view.notes(deployment)
         # A canary is not promoted yet: the revision before it is the promoted one.
         target = args.to or (notes.get(PROMOTED) if CANARY in notes else notes.get(PREVIOUS))

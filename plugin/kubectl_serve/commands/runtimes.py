@@ -3,9 +3,8 @@
 from argparse import Namespace
 from dataclasses import asdict, dataclass
 
-from kubectl_serve import documents, options, platform, tables
+from kubectl_serve import documents, options, platform, served, tables
 from kubectl_serve.api import DEPLOYMENTS, Api, Connect, namespace_of
-from kubectl_serve.commands.get import served_deployment
 from kubectl_serve.errors import UsageError
 from kubectl_serve.streams import Streams
 from kubectl_serve.verbs import PROGRAM
@@ -53,8 +52,8 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
             await _roll_out(args, streams, cluster, namespace or "")
             return 0
         facts, own = await platform.facts(cluster)
-        served, _ = await cluster.list(DEPLOYMENTS, namespace, labels=f"{SERVED_LABEL}=true")
-    outdated = [each for deployment in served for each in _outdated(deployment, facts)]
+        deployments, _ = await cluster.list(DEPLOYMENTS, namespace, labels=f"{SERVED_LABEL}=true")
+    outdated = [each for deployment in deployments for each in _outdated(deployment, facts)]
     if args.output in ("json", "yaml"):
         listed = [_document(runtime, own) for runtime in sorted(facts.runtimes, key=lambda runtime: runtime.name)]
         document = {"runtimes": listed, "outdated": [asdict(each) for each in outdated]}
@@ -131,7 +130,7 @@ def _print_outdated(outdated: list[Outdated], args: Namespace, streams: Streams)
 
 async def _roll_out(args: Namespace, streams: Streams, cluster: Api, namespace: str) -> None:
     for name in args.roll_out:  # all of them exist before one is touched
-        await served_deployment(cluster, namespace, name)
+        await served.find(cluster, namespace, name)
     patch = {"metadata": {"annotations": {COMPLETED_WITH: RENEW}}}
     for name in args.roll_out:
         if args.dry_run != "client":

@@ -6,7 +6,7 @@ The Knative Services belong to their Deployments, not to the server: what is ser
 import asyncio
 from argparse import Namespace
 
-from kubectl_serve import errors, manifests, options, view
+from kubectl_serve import errors, manifests, options
 from kubectl_serve.api import DEFINITIONS, DEPLOYMENTS, NAMESPACES, Api, Connect, Resource
 from kubectl_serve.commands.install import resource_of
 from kubectl_serve.errors import ServeError
@@ -14,6 +14,7 @@ from kubectl_serve.follow import states
 from kubectl_serve.streams import Streams
 from kubectl_serve.verbs import PROGRAM
 from serve_core.json import JsonObject
+from serve_core.loader import count_text
 from serve_core.names import NAMESPACE, SERVED_LABEL
 
 EXAMPLES = """\
@@ -47,7 +48,7 @@ def order(objects: list[JsonObject]) -> list[JsonObject]:
 async def _warn(cluster: Api, streams: Streams) -> None:
     served, _ = await cluster.list(DEPLOYMENTS, None, labels=f"{SERVED_LABEL}=true")
     if served:
-        count = view.count_text(len(served), "served Deployment")
+        count = count_text(len(served), "served Deployment")
         streams.note(
             f"Warning: {count} in this cluster: the models go on answering, but changes to them are no longer seen. "
             f"`{PROGRAM} get -A` lists them; installing again takes them up again."

@@ -1,0 +1,37 @@
+"""The served Deployment that a command is about."""
+
+from argparse import Namespace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from kubectl_serve import errors, view
+from kubectl_serve.api import DEPLOYMENTS, Api, Connect, namespace_of
+from kubectl_serve.errors import ServeError
+from kubectl_serve.streams import Streams
+from kubectl_serve.verbs import PROGRAM
+from serve_core.json import JsonObject
+
+
+@asynccontextmanager
+async def opened(args: Namespace, streams: Streams, connect: Connect) -> AsyncIterator[tuple[Api, str, JsonObject]]:
+    """The cluster, the namespace and the served Deployment that the flags name. Raises ServeError."""
+    async with connect(args, streams) as cluster:
+        namespace = namespace_of(args, cluster)
+        yield cluster, namespace, await find(cluster, namespace, args.name)
+
+
+async def find(cluster: Api, namespace: str, name: str) -> JsonObject:
+    """The served Deployment ``name``. Raises ServeError if there is none, or if it is not served."""
+    try:
+        found = await cluster.get(DEPLOYMENTS, namespace, name)
+    except errors.NotFoundError as error:
+        raise ServeError(
+            f"there is no Deployment {name} in namespace {namespace}.",
+            f"`{PROGRAM} get -A` lists what is served. `{PROGRAM} create {name} --model URI` serves a model.",
+        ) from error
+    if not view.is_served(found):
+        raise ServeError(
+            f"the Deployment {name} is not served.",
+            f"`kubectl annotate deployment {name} -n {namespace} kubectl-serve.dev/model=URI` serves a model with it.",
+        )
+    return found
