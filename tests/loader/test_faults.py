@@ -7,12 +7,13 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from typing import NoReturn
 
 import pytest
 
 from loader import harness
 from loader.harness import Loader, Reply, Request, WebServer
-from model_loader import transport
+from model_loader import loader, transport
 
 SIZE = 20 << 20
 
@@ -183,3 +184,17 @@ def test_a_chunked_answer_that_is_cut_is_never_taken_for_the_model(load: Loader,
     run = load(f"{web.url}/model.bin", options=("--patience=0.3",))
 
     assert (run.code, run.files()) == ("Unreachable", {})
+
+
+def test_a_size_that_no_volume_has_is_not_cut_into_parts(
+    load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("a list of the parts alone would fill the memory")
+
+    monkeypatch.setattr(loader, "Engine", cut)
+    web.fault = lambda request, number: Reply(206, {"Content-Range": f"bytes 0-0/{1 << 60}"}, b"x")
+
+    run = load(f"{web.url}/model.bin")
+
+    assert (run.code, run.exit_code) == ("NoSpace", 15)

@@ -150,6 +150,8 @@ def _read(
     if not book.parts and volume.files.exists():
         shutil.rmtree(volume.files)
     volume.files.mkdir(mode=0o755, exist_ok=True)
+    size = sum(max(file.size, 0) for file in files)
+    _check_capacity(volume, size)
     engine = Engine(
         files,
         volume.files,
@@ -159,7 +161,7 @@ def _read(
         patience=options.patience,
         hashing=options.hashing,
     )
-    report.plan(len(files), sum(max(file.size, 0) for file in files))
+    report.plan(len(files), size)
     _check_space(volume, engine.missing)
     engine.run()
     book.close()
@@ -206,6 +208,14 @@ def _unpack(volume: Volume, file: File) -> int:
     count = archives.unpack(archive, source.parent, below="models/" if file.unpack is Unpack.IMAGE else "")
     archive.unlink()
     return count
+
+
+def _check_capacity(volume: Volume, size: int) -> None:
+    """Before the files are cut into parts: a server may claim sizes whose parts alone would not fit into memory."""
+    room = os.statvfs(volume.state)
+    whole = room.f_blocks * room.f_frsize
+    if size > whole:
+        raise LoadError(Code.NO_SPACE, f"the model has {size >> 20} MiB and the whole volume {whole >> 20} MiB")
 
 
 def _check_space(volume: Volume, needed: int) -> None:
