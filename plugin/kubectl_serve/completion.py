@@ -49,6 +49,8 @@ def _after_verb(verb: str, before: list[str], typed: str) -> tuple[list[str], in
         return _flags(verb, typed), _NO_FILES
     if verb in _ON_SERVED:
         return _names("served", before, typed), _NO_FILES
+    if verb == "digest":
+        return [], _DEFAULT
     if verb == "completion":
         return [shell for shell in ("bash", "zsh", "fish") if shell.startswith(typed)], _NO_FILES
     return [], _NO_FILES
@@ -86,7 +88,7 @@ def _takes_value(verb: str, flag: str) -> bool:
 def _values(verb: str, flag: str, typed: str, before: list[str]) -> tuple[list[str], int]:
     if flag in ("-n", "--namespace"):
         return _names("namespaces", before, typed), _NO_FILES
-    if flag in ("-f", "--filename", "--kubeconfig"):
+    if flag in ("-f", "--filename", "--kubeconfig", "--credentials-dir"):
         return [], _DEFAULT
     action = _find(verb, flag)
     choices = [str(choice) for choice in (action.choices or [])] if action is not None else []

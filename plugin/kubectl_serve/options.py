@@ -3,10 +3,13 @@
 import argparse
 import re
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from kubectl_serve.errors import UsageError
 from kubectl_serve.verbs import PROGRAM, Verb
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _SWITCH_VALUES = {"=true": True, "=false": False}
 
@@ -91,6 +94,10 @@ def connection(parser: Parser) -> None:
     )
 
 
+def name(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME", help="name of the served Deployment")
+
+
 def namespace(parser: Parser) -> None:
     parser.add_argument("-n", "--namespace", metavar="NAME", help="namespace; default: the context's")
 
@@ -112,6 +119,23 @@ def output(parser: Parser, *formats: str) -> None:
     parser.add_argument(
         "-o", "--output", choices=formats, metavar="FORMAT", help=f"output format: {', '.join(formats)}"
     )
+
+
+def credentials_dir(parser: Parser) -> None:
+    parser.add_argument(
+        "--credentials-dir",
+        metavar="DIR",
+        type=_folder,
+        help="folder with a Secret's keys as files, to read the model with; default: the environment's variables",
+    )
+
+
+def _folder(text: str) -> "Path":
+    from pathlib import Path
+
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f'"{text}" is not a folder')
+    return Path(text)
 
 
 def dry_run(parser: Parser) -> None:

@@ -31,6 +31,7 @@ VERBS = (
         "Show offline what becomes of a Deployment, or why it is refused",
         online=False,
     ),
+    Verb("Look ahead", "digest", "URI|PATH", "Compute the digest that pins a model to what it is now", online=False),
     Verb("Look ahead", "policy", "ACTION", "Try policies offline, and show what they say of what is served"),
     Verb("Look ahead", "runtimes", "", "List model servers, show who would change with them, and roll it out"),
     Verb("Look ahead", "convert", "-f FILE", "Turn KServe's InferenceServices into Deployments, offline", online=False),

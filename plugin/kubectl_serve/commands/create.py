@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from kubectl_serve import documents, errors, manifests, options, view
 from kubectl_serve.api import DEPLOYMENTS, Api, Connect, namespace_of
-from kubectl_serve.errors import ReportedError, ServeError
+from kubectl_serve.errors import ReportedError, ServeError, UsageError
 from kubectl_serve.follow import Follower, Patience, until_end
 from kubectl_serve.progress import Progress
 from kubectl_serve.streams import Streams
@@ -18,9 +18,13 @@ from serve_core.verdict import judge
 EXAMPLES = """\
   kubectl serve create iris --model s3://models/iris/model.joblib
   kubectl serve create iris --model s3://models/iris --format sklearn --scale 1..5 --credentials store
+  kubectl serve create iris --model https://example.com/model.joblib --pin
   kubectl serve create iris --model pvc://models/iris/model.joblib --dry-run -o yaml > iris.yaml"""
 
 PATIENCE = Patience()
+
+_ASKED = tuple(each for each in annotations.USER if each.key != annotations.PIN)
+"""A Deployment that is made now has no revision to be pinned to: --pin is the model's."""
 
 _CLUSTER_KNOWS_BETTER = frozenset({"UnknownRuntime", "NoRuntime", "FormatUnknown", "FeatureDisabled"})
 """Refusals that hang on what is installed: only the cluster's own webhook can tell."""
@@ -29,7 +33,7 @@ _CLUSTER_KNOWS_BETTER = frozenset({"UnknownRuntime", "NoRuntime", "FormatUnknown
 def configure(parser: options.Parser) -> None:
     parser.add_argument("name", metavar="NAME", help="name of the Deployment")
     asked = parser.add_argument_group("the model, each flag an annotation kubectl-serve.dev/...")
-    for annotation in annotations.USER:
+    for annotation in _ASKED:
         meaning = f"{annotation.meaning} Values: {annotation.values}.".replace("%", "%%")
         asked.add_argument(
             f"--{annotation.name}",
@@ -38,6 +42,8 @@ def configure(parser: options.Parser) -> None:
             required=annotation.key == annotations.MODEL,
             help=meaning,
         )
+    parser.switch("--pin", help="read the model, and write its digest: the loader then refuses anything else")
+    options.credentials_dir(parser)
     options.dry_run(parser)
     options.output(parser, "yaml", "json", "name")
     parser.switch("--wait", default=True, help="wait until the model answers (the default); --no-wait does not")
@@ -57,9 +63,21 @@ def _metavar(name: str) -> str:
     return {"model": "URI", "digest": "sha256:...", "credentials": "SECRET"}.get(name, name.upper())
 
 
+def prepare(args: Namespace, streams: Streams) -> None:
+    """Refuse what no cluster would take, and read the model if it is to be pinned."""
+    if args.pin and vars(args)[annotations.DIGEST] is not None:
+        raise UsageError("--pin computes the digest that --digest gives.", "Leave one of them out.")
+    _judge(_manifest(args), streams, offline=args.dry_run == "client")
+    if args.pin:
+        from kubectl_serve import digests
+
+        found = digests.of_source(vars(args)[annotations.MODEL], args.credentials_dir, streams)
+        vars(args)[annotations.DIGEST] = found.digest
+        streams.note(f"pinned to {found.digest}")
+
+
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     manifest = _manifest(args)
-    _judge(manifest, streams, offline=args.dry_run == "client")
     if args.dry_run == "client":
         _print(manifest, args, streams, "served (dry run)")
         return 0
@@ -82,7 +100,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
 
 
 def _manifest(args: Namespace) -> JsonObject:
-    asked = {each.key: vars(args)[each.key] for each in annotations.USER}
+    asked = {each.key: vars(args)[each.key] for each in _ASKED}
     metadata: JsonObject = {"name": args.name}
     if args.namespace:
         metadata["namespace"] = args.namespace

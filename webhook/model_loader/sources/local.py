@@ -10,11 +10,20 @@ from model_loader.paths import safe_path
 
 
 def list_files(uri: str, context: Context) -> Listing:
-    """Return the regular files below the path. Raises LoadError: NotFound, or Refused for links and devices."""
+    """Return the regular files below the path. Raises LoadError."""
+    return files_of(path_of(uri))
+
+
+def path_of(uri: str) -> Path:
+    """Return the path that a file URI names. Raises LoadError(InvalidSource)."""
     parts = urlsplit(uri)
     if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
         raise LoadError(Code.INVALID_SOURCE, "a file URI is file:///path")
-    root = Path(unquote(parts.path))
+    return Path(unquote(parts.path))
+
+
+def files_of(root: Path) -> Listing:
+    """Return the regular files below an absolute path. Raises LoadError: NotFound, or Refused for links and devices."""
     if not root.exists():
         raise LoadError(Code.NOT_FOUND, f"{root} does not exist")
     if not root.is_dir():

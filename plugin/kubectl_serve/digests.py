@@ -1,0 +1,128 @@
+"""The digest of a model as the loader computes it: by the loader's own code, so that both cannot differ.
+
+The only module of the plugin that imports the loader.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from kubectl_serve.errors import ServeError
+from kubectl_serve.progress import PLAIN_SECONDS, LoaderLines
+from kubectl_serve.streams import Streams
+from model_loader import digest, paths
+from model_loader.loader import load
+from model_loader.model import Secret
+from model_loader.network import Network
+from model_loader.options import Load, Options
+from model_loader.outcomes import OUTCOMES, Code, LoadError
+from model_loader.report import Report
+from model_loader.sources import local
+from model_loader.transport import redact
+from serve_core.facts import PRIVATE_NETWORKS
+from serve_core.json import JsonObject
+
+_NETWORKS = (*PRIVATE_NETWORKS, "127.0.0.0/8", "::1/128")
+"""Where plain http and addresses that are not public are allowed: as in a cluster, and this machine."""
+_PATIENCE = 15.0
+"""Seconds without progress; the loader in a pod waits longer, for sidecars to start."""
+TELL_SECONDS = 0.5
+
+_HINTS = {
+    Code.INVALID_SOURCE: "Name a file, a folder, or a URI of docs/loader.md.",
+    Code.NOT_FOUND: "Check the name: it is case-sensitive.",
+    Code.UNAUTHORIZED: "Set the store's variables, such as AWS_ACCESS_KEY_ID, or name a folder that has the Secret's "
+    "keys as files by --credentials-dir.",
+    Code.NO_SPACE: "The model is read into a temporary folder: TMPDIR=FOLDER puts that where there is more room.",
+}
+"""What to do at a desk, where that is something else than in a cluster."""
+
+
+@dataclass(frozen=True)
+class Digested:
+    """A model's digest, and what was read for it."""
+
+    model: str
+    digest: str
+    bytes: int
+    files: int
+
+
+def of_source(source: str, credentials: Path | None, streams: Streams) -> Digested:
+    """The digest of a path, or of a URI that can be reached from here; progress is told on standard error.
+
+    ``credentials``: a folder with a Secret's keys as files. Raises ServeError. Nothing is left behind.
+    """
+    shown = redact(source) if "://" in source else source
+    with LoaderLines(
+        streams.stderr, streams.width, live=streams.live, seconds=PLAIN_SECONDS, clock=streams.now
+    ) as lines:
+        try:
+            return _of_source(source, Secret(credentials, streams.environment), _Shown(streams.stderr, lines.tell))
+        except LoadError as failure:
+            lines.done()
+            generic = failure.hint == OUTCOMES[failure.code].hint
+            hint = _HINTS.get(failure.code, failure.hint) if generic else failure.hint
+            raise ServeError(f"{shown} has no digest: {failure.code}: {failure.message}.", hint) from failure
+        except OSError as error:
+            lines.done()
+            raise ServeError(f"{error.filename or source} cannot be read: {error.strerror or error}.") from error
+        finally:
+            lines.done()
+
+
+def _of_source(source: str, secret: Secret, report: Report) -> Digested:
+    scheme, separator, _ = source.partition("://")
+    if scheme == "pvc" and separator:
+        raise ServeError(
+            "a pvc:// model has no digest: it is mounted, not downloaded.", "Name a copy of it on this machine."
+        )
+    if scheme == "file" or not separator:
+        return _of_path(source, local.path_of(source) if separator else Path(source), report)
+    with tempfile.TemporaryDirectory(prefix="kubectl-serve-", ignore_cleanup_errors=True) as folder:
+        options = Options(
+            volume=Path(folder),
+            loads=(Load(source),),
+            digest="",
+            credentials=secret.folder,
+            network=Network.of(_NETWORKS),
+            hashing=True,
+            patience=_PATIENCE,
+            environment=secret.environment,
+        )
+        loaded = load(options, report)
+    return Digested(redact(source), loaded.digest, loaded.size, loaded.files)
+
+
+def _of_path(source: str, path: Path, report: Report) -> Digested:
+    """What lies here already is hashed where it is, if the loader would take each of its files."""
+    listing = local.files_of(path.absolute())
+    paths.check_clashes(file.path for file in listing.files)
+    total = sum(file.size for file in listing.files)
+    started = told_at = time.monotonic()
+    done = told = 0
+
+    def tell(size: int) -> None:
+        nonlocal done, told, told_at
+        done += size
+        now = time.monotonic()
+        if now - told_at >= TELL_SECONDS:
+            report.progress(done, total, 0, now - started, (done - told) / (now - told_at))
+            told_at, told = now, done
+
+    return Digested(source, digest.of_path(path, tell), done, len(listing.files))
+
+
+class _Shown(Report):
+    """The loader's events, on the screen instead of in a log."""
+
+    def __init__(self, out: TextIO, tell: Callable[[JsonObject], None]) -> None:
+        super().__init__(out)
+        self._tell = tell
+
+    def event(self, event: str, fields: Mapping[str, object]) -> None:
+        with self._lock:
+            self._tell({"event": event, **fields})

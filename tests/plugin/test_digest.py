@@ -1,0 +1,197 @@
+"""digest, and create --pin: the loader's digest of a model, computed beside the user."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kubectl_serve import digests
+from loader import harness
+from loader.harness import Reply, WebServer
+from plugin.conftest import Run
+from plugin.fake import FakeCluster
+from serve_core.annotations import DIGEST, MODEL
+
+BY_COREUTILS = r"find . -type f -printf '%P\0' | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum"
+"""As docs/loader.md has it."""
+
+
+@pytest.fixture
+def web() -> Iterator[WebServer]:
+    server = WebServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model of several files, whose order by bytes is not that of a dictionary."""
+    root = tmp_path / "model"
+    for name, body in {"b": b"2", "Z/last": b"", "a file": b"1", "é/weights.bin": os.urandom(3 << 20)}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(body)
+    (root / "empty").mkdir()
+    return root
+
+
+def sha256(body: bytes) -> str:
+    return "sha256:" + hashlib.sha256(body).hexdigest()
+
+
+def test_of_a_file_it_is_what_sha256sum_prints(run: Run, folder: Path) -> None:
+    file = folder / "é/weights.bin"
+    printed = subprocess.run(["sha256sum", file], capture_output=True, text=True, check=True).stdout.split()[0]
+    screen = run("digest", str(file))
+    assert (screen.code, screen.out, screen.err) == (0, f"sha256:{printed}\n", "")
+
+
+def test_of_a_folder_it_is_what_coreutils_print(run: Run, folder: Path) -> None:
+    done = subprocess.run(BY_COREUTILS, cwd=folder, shell=True, capture_output=True, text=True, check=True)
+    screen = run("digest", str(folder))
+    assert (screen.code, screen.out, screen.err) == (0, f"sha256:{done.stdout.split()[0]}\n", "")
+    assert run("digest", folder.as_uri()).out == screen.out
+
+
+def test_of_a_uri_it_is_what_the_loader_says(run: Run, web: WebServer, tmp_path: Path) -> None:
+    web.files["/model.joblib"] = b"weights"
+    loaded = harness.Loader(tmp_path)(f"{web.url}/model.joblib")
+    screen = run("digest", f"{web.url}/model.joblib")
+    assert (screen.code, screen.out) == (0, f"{loaded.message['digest']}\n")
+    assert screen.out == f"{sha256(b'weights')}\n"
+    assert screen.err == "downloading 7 B in 1 file\n"
+
+
+def test_of_a_prefix_it_is_that_of_the_same_folder_here(run: Run, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    with harness.store(tmp_path) as store:
+        folder.rename(tmp_path / "models" / "iris")
+        environment = {**harness.KEYS, "AWS_ENDPOINT_URL": store.endpoint}
+        screen = run("digest", "s3://models/iris", environment=environment)
+    assert (screen.code, screen.out) == run_of(run, tmp_path / "models" / "iris"), screen.err
+
+
+def run_of(run: Run, path: Path) -> tuple[int, str]:
+    screen = run("digest", str(path))
+    return screen.code, screen.out
+
+
+@pytest.mark.parametrize(("form", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])
+def test_as_a_document_it_says_what_was_read(run: Run, folder: Path, form: str, read: type) -> None:
+    screen = run("digest", str(folder / "b"), "-o", form)
+    assert read(screen.out) == {"model": str(folder / "b"), "digest": sha256(b"2"), "bytes": 1, "files": 1}
+
+
+def test_credentials_are_a_secrets_keys_as_files(run: Run, web: WebServer, tmp_path: Path) -> None:
+    web.files["/model.joblib"] = b"weights"
+    (tmp_path / "authorization").write_text("Bearer let-me-in\n")
+    screen = run("digest", f"{web.url}/model.joblib", "--credentials-dir", str(tmp_path))
+    assert screen.code == 0
+    assert {request.headers["Authorization"] for request in web.requests} == {"Bearer let-me-in"}
+
+
+def test_what_takes_long_has_a_bar_on_a_terminal(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digests, "TELL_SECONDS", 0.0)
+    screen = run("digest", str(folder), terminal=True)
+    assert "\r\x1b[2K[######              ] 33 % of 3.0 MiB, " in screen.err
+    assert screen.err.endswith("\r\x1b[2K"), "nothing of it stays"
+    assert "\r" not in run("digest", str(folder)).err
+
+
+@pytest.mark.parametrize(
+    ("source", "said", "hint"),
+    [
+        ("nothing", "NotFound", "case-sensitive"),
+        ("model", "NotFound", "case-sensitive"),
+        ("link", "Refused: file is not a regular file", "Copy the file itself"),
+        ("ftp://models/iris", "InvalidSource", "Use s3://"),
+        ("pvc://claim/iris", "mounted, not downloaded", "copy of it on this machine"),
+        ("file://elsewhere/model", "InvalidSource", "docs/loader.md"),
+        ("{web}/nothing.joblib", "NotFound", "case-sensitive"),
+        ("{web}/secret.joblib?token=hidden", "Unauthorized", "--credentials-dir"),
+        ("http://169.254.169.254/latest", "Refused", "allowed networks"),
+    ],
+)
+def test_what_has_no_digest_is_told_with_a_hint(
+    run: Run, web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, said: str, hint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model").mkdir()
+    Path("link").mkdir()
+    Path("link/file").symlink_to("/etc/hostname")
+    web.fault = lambda request, number: Reply(401) if "secret" in request.path else None
+    screen = run("digest", source.format(web=web.url))
+    assert (screen.code, screen.out) == (1, "")
+    error, told = screen.err.splitlines()[-2:]
+    assert error.startswith("error: ")
+    assert said in error
+    assert told.startswith("hint: ")
+    assert hint in told
+    assert "hidden" not in screen.err
+
+
+def test_without_room_for_the_model_it_says_where_to_find_some(run: Run, web: WebServer) -> None:
+    web.fault = lambda request, number: Reply(206, {"Content-Range": f"bytes 0-0/{1 << 42}"}, b"x")
+    screen = run("digest", f"{web.url}/model.joblib")
+    assert screen.code == 1
+    assert "NoSpace" in screen.err
+    assert "TMPDIR" in screen.err
+
+
+@pytest.mark.parametrize("command", [["digest"], ["create", "iris", "--pin", "--dry-run", "--model"]])
+def test_ctrl_c_leaves_nothing_behind(web: WebServer, tmp_path: Path, command: list[str]) -> None:
+    reading, go_on = threading.Event(), threading.Event()
+    web.files["/model.joblib"] = b"x" * (1 << 20)
+
+    def stall(request: object, number: int) -> None:
+        if number > 1:
+            reading.set()
+            go_on.wait(60)
+
+    web.fault = stall
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kubectl_serve", *command, f"{web.url}/model.joblib"],
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert reading.wait(60)
+    assert list(tmp_path.iterdir())
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    go_on.set()
+    assert (process.returncode, out) == (130, "")
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pin_writes_the_digest_of_what_is_there_now(run: Run, web: WebServer) -> None:
+    web.files["/model.joblib"] = b"weights"
+    asked = ("create", "iris", "--model", f"{web.url}/model.joblib", "--pin")
+    written = yaml.safe_load(run(*asked, "--dry-run", "-o", "yaml").out)
+    assert written["metadata"]["annotations"] == {MODEL: f"{web.url}/model.joblib", DIGEST: sha256(b"weights")}
+
+    cluster = FakeCluster()
+    run(*asked, "--no-wait", cluster=cluster)
+    ((_, _, sent),) = cluster.wrote
+    assert sent["metadata"]["annotations"] == written["metadata"]["annotations"]
+
+
+def test_what_is_refused_anyway_is_not_read(run: Run, web: WebServer) -> None:
+    screen = run("create", "iris", "--model", f"{web.url}/model.joblib", "--scale", "9..1", "--pin")
+    assert screen.code == 1
+    assert "InvalidAnnotation" in screen.err
+    assert web.requests == []
+
+
+def test_a_digest_is_given_or_computed(run: Run) -> None:
+    screen = run("create", "iris", "--model", "s3://models/iris", "--pin", "--digest", f"sha256:{'0' * 64}")
+    assert screen.err.startswith("error: --pin computes the digest that --digest gives.\nhint: ")
