@@ -79,6 +79,7 @@ async def _build(go: Path, module: pins.Module, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     link = " ".join(["-s", "-w", *(f"-X {variable}" for variable in module.link_variables)])
     unfinished = Path(tempfile.mkdtemp(prefix=f".{module.name}-", dir=target.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=f".{module.name}-", dir=target.parent))
     try:
         await run(
             "nice",
@@ -87,6 +88,7 @@ async def _build(go: Path, module: pins.Module, target: Path) -> None:
             "-trimpath",
             "-buildvcs=false",
             f"-ldflags={link}",
+            *await _patched(go, module, scratch),
             "-o",
             f"{unfinished}/",
             *module.packages,
@@ -96,6 +98,22 @@ async def _build(go: Path, module: pins.Module, target: Path) -> None:
         _finish(module, unfinished, target)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+async def _patched(go: Path, module: pins.Module, scratch: Path) -> list[str]:
+    """The flags that have Go build from patched sources in `scratch`, where the module has a patch."""
+    if not module.patched:
+        return []
+    folder = places.MODULES / module.name
+    [sources] = await module_folders(module.name, module.patched)
+    copy = scratch / "sources"
+    await run("cp", "--recursive", "--no-preserve=mode", sources, copy)
+    await run("patch", "--strip=1", "--fuzz=0", f"--input={folder / 'upstream.patch'}", folder=copy)
+    for name in ("go.mod", "go.sum"):
+        shutil.copyfile(folder / name, scratch / name)
+    await run(go, "mod", "edit", f"-replace={module.patched}={copy}", scratch / "go.mod", environment=_environment())
+    return [f"-modfile={scratch / 'go.mod'}"]
 
 
 def _finish(module: pins.Module, unfinished: Path, target: Path) -> None:

@@ -1,6 +1,6 @@
 """Every version the cluster is made of, and every name that other modules and the manifests share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 IMAGE_PREFIX: Final = "dev.local/kubectl-serve"
@@ -29,6 +29,7 @@ DEBIAN_PACKAGES: Final = {
     "nsenter": "util-linux",
     "mount": "mount",
     "openssl": "openssl",
+    "patch": "patch",
 }
 DEBIAN_PACKAGES_FOR_GO: Final = {"/usr/share/python-wheels": "python3-venv"}
 DEBIAN_PACKAGES_FOR_IMAGES: Final = {"buildah": "buildah", "mmdebstrap": "mmdebstrap"}
@@ -45,6 +46,8 @@ class Module:
     """Import paths of the main packages."""
     link_variables: tuple[str, ...] = ()
     """Values the linker sets (`-X`)."""
+    patched: str = field(default="", repr=False)
+    """The Go module whose sources are built with the changes of `upstream.patch`, beside go.mod."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,9 @@ MODULES: Final = (
             "k8s.io/component-base/version.gitMinor=35",
         ),
     ),
-    Module("traefik", ("github.com/traefik/traefik/v3/cmd/traefik",)),
+    # Its Knative provider answers a DomainMapping with 404 (traefik/traefik#13131): the patch has it follow the
+    # mapping's Service and rewrite the host, as Knative's specification of an ingress asks.
+    Module("traefik", ("github.com/traefik/traefik/v3/cmd/traefik",), patched="github.com/traefik/traefik/v3"),
     Module(
         "knative",
         tuple(

@@ -5,6 +5,8 @@ import http.client
 import json
 import os
 import queue
+import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -218,28 +220,49 @@ class Answer:
 
 
 class Ingress:
-    """The ingress as a client outside the cluster sees it; the URL's host goes into the Host header."""
+    """The ingress as a client outside the cluster sees it; the URL's host goes into the Host header, and into TLS."""
 
     def __init__(self, address: str) -> None:
         self.address = address
 
-    def request(self, url: str, path: str, body: str | None = None, seconds: float = 60) -> Answer:
+    def request(
+        self, url: str, path: str, body: str | None = None, seconds: float = 60, trust: ssl.SSLContext | None = None
+    ) -> Answer:
+        """``trust`` says which certificates are good; an ``https`` URL needs it."""
+        host = urlsplit(url).netloc
         connection = http.client.HTTPConnection(self.address, 80, timeout=seconds)
         try:
-            headers = {"Host": urlsplit(url).netloc, "Content-Type": "application/json"}
+            if urlsplit(url).scheme == "https":
+                assert trust is not None
+                connection.sock = trust.wrap_socket(self._connected(seconds), server_hostname=host)
+            headers = {"Host": host, "Content-Type": "application/json"}
             connection.request("GET" if body is None else "POST", path, body, headers)
             response = connection.getresponse()
             return Answer(response.status, response.read().decode(errors="replace"))
         finally:
             connection.close()
 
-    def predict(self, found: Json, rows: list[list[float]], seconds: float = 60) -> Answer:
+    def certificate(self, host: str) -> bytes:
+        """The certificate that is shown for a host name, whoever signed it, in DER."""
+        anything = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        anything.check_hostname, anything.verify_mode = False, ssl.CERT_NONE
+        with anything.wrap_socket(self._connected(), server_hostname=host) as connection:
+            shown = connection.getpeercert(binary_form=True)
+        assert shown is not None
+        return shown
+
+    def predict(
+        self, found: Json, rows: list[list[float]], seconds: float = 60, trust: ssl.SSLContext | None = None
+    ) -> Answer:
         """Ask a served Deployment by the Open Inference Protocol (v2)."""
         url = annotation(found, "url")
         assert url, "the Deployment has no URL"
         tensor = {"name": "rows", "datatype": "FP64", "shape": [len(rows), len(rows[0])], "data": rows}
         path = f"/v2/models/{found['metadata']['name']}/infer"
-        return self.request(url, path, json.dumps({"inputs": [tensor]}), seconds)
+        return self.request(url, path, json.dumps({"inputs": [tensor]}), seconds, trust)
+
+    def _connected(self, seconds: float = 60) -> socket.socket:
+        return socket.create_connection((self.address, 443), seconds)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -349,6 +350,48 @@ def test_a_fault_of_the_apply_is_what_ready_says() -> None:
     fault = Condition(CONDITION_READY, "False", "NotAccepted", "no")
     state = observed()
     assert ready(Observed(state.deployment, state.verdict, fault=fault)) == fault
+
+
+def mapped(ready: str, *, claimed: str = "True", observed: int = 1, message: str = "") -> Any:
+    """The DomainMapping of ``EXTRA``, as Knative has it."""
+    metadata = EXTRA["metadata"] | {"uid": "m-1", "generation": 1, "ownerReferences": [OWNER]}
+    entries = [{"type": "Ready", "status": ready, "message": message}, {"type": "DomainClaimed", "status": claimed}]
+    status = {"observedGeneration": observed, "url": "https://iris.example.com", "conditions": entries}
+    return EXTRA | {"metadata": metadata, "status": status}
+
+
+def with_domain(mapping: Any) -> Observed:
+    state = observed(service=live(), verdict=Verdict(service=WANTED, extras=(EXTRA,)))
+    return replace(state, live={**state.live, identity(mapping): mapping})
+
+
+def test_a_model_with_a_host_name_of_its_own_is_ready_under_it() -> None:
+    state = with_domain(mapped("True"))
+    assert ready(state).status == "True"
+    assert "https://iris.example.com" in ready(state).message
+    assert notes_of(state)[annotations.URL] == "https://iris.example.com"
+
+
+@pytest.mark.parametrize(
+    ("mapping", "status", "reason"),
+    [
+        pytest.param(mapped("Unknown"), "Unknown", "Progressing", id="not yet"),
+        pytest.param(mapped("True", observed=0), "Unknown", "Progressing", id="of an earlier generation"),
+        pytest.param(mapped("False", claimed="False"), "False", "DomainNotClaimed", id="unclaimed"),
+        pytest.param(mapped("False", message="no certificate"), "False", "DomainNotReady", id="failed"),
+    ],
+)
+def test_until_its_host_name_answers_a_model_is_not_ready_and_has_knatives_url(
+    mapping: Any, status: str, reason: str
+) -> None:
+    state = with_domain(mapping)
+    assert (ready(state).status, ready(state).reason) == (status, reason)
+    assert notes_of(state)[annotations.URL] == "http://iris.default.example.com"
+    assert notes_of(state)[annotations.PROMOTED] == "iris-00001", "the traffic does not wait for a host name"
+
+
+def test_knatives_own_words_are_kept_where_it_knows_why_a_host_name_fails() -> None:
+    assert "no certificate" in ready(with_domain(mapped("False", message="no certificate"))).message
 
 
 def test_a_deployment_that_runs_its_pods_itself_is_ready_with_all_of_them() -> None:

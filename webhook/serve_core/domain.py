@@ -2,6 +2,7 @@
 
 from serve_core.annotations import ServingSpec
 from serve_core.json import JsonObject
+from serve_core.knative import NETWORKING
 from serve_core.names import DEPLOYMENT_LABEL
 
 
@@ -9,7 +10,9 @@ def mapping(service: JsonObject, spec: ServingSpec) -> tuple[JsonObject, ...]:
     """The DomainMapping (serving.knative.dev/v1beta1) that leads ``domain`` to a Knative Service, if it is asked for.
 
     Knative also wants a ClusterDomainClaim. It makes that itself where ``config-network`` says
-    ``autocreate-cluster-domain-claims``; elsewhere who may claim which host is an administrator's decision.
+    ``autocreate-cluster-domain-claims``; elsewhere which namespace may have which host is an administrator's decision,
+    and the reconciler says what is missing. What the Knative Service's annotations say about networking, such as the
+    ingress class, holds for the mapping too.
     """
     if spec.domain is None:
         return ()
@@ -22,6 +25,9 @@ def mapping(service: JsonObject, spec: ServingSpec) -> tuple[JsonObject, ...]:
     }
     if "namespace" in metadata:
         made["metadata"]["namespace"] = metadata["namespace"]
+    annotations = metadata.get("annotations") or {}
+    if networking := {key: value for key, value in annotations.items() if key.startswith(NETWORKING)}:
+        made["metadata"]["annotations"] = networking
     if spec.tls is not None:
         made["spec"]["tls"] = {"secretName": spec.tls}
     return (made,)

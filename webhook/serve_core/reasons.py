@@ -279,6 +279,16 @@ _CONDITIONS = (
     ("ServiceNotReady", "the Knative Service is not ready.", "Read `kubectl describe ksvc {name}`."),
     ("RevisionFailed", "the newest revision is not ready.", "Read `kubectl serve describe {name}`."),
     (
+        "DomainNotClaimed",
+        "namespace {namespace} has no claim to the host name {domain}.",
+        "Make a ClusterDomainClaim of that name for it, or set autocreate-cluster-domain-claims in config-network.",
+    ),
+    (
+        "DomainNotReady",
+        "the model answers, but not under {domain}.",
+        "Read `kubectl describe domainmapping {domain}`.",
+    ),
+    (
         "NameTaken",
         "there is a Knative Service of this name that is not ours.",
         "Rename the Deployment, or delete that Knative Service.",

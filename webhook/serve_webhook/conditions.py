@@ -69,7 +69,7 @@ class Progress:
     @property
     def settled(self) -> bool:
         """Whether Knative has seen the present generation."""
-        return bool(self._status.get("observedGeneration") == self.service["metadata"].get("generation"))
+        return _settled(self.service)
 
     @property
     def _status(self) -> JsonObject:
@@ -89,8 +89,7 @@ class Progress:
 
     def knative(self, kind: str) -> JsonObject:
         """One of Knative's conditions; empty if it is not there."""
-        found: JsonObject = next((c for c in self._status.get("conditions") or [] if c["type"] == kind), {})
-        return found
+        return _condition(self.service, kind)
 
     @property
     def own_pods(self) -> list[JsonObject]:
@@ -159,6 +158,48 @@ def _ready(progress: Progress, loaded: Condition) -> Finding:
         return Finding("False", "ServiceNotReady", message + _still_serving(progress))
     details = loaded.message if loaded.status != "True" else trouble.message if trouble else _knative_says(overall)
     return Finding("Unknown", "Progressing", f"{pods.sentence('Progressing')} {details}".strip())
+
+
+def with_domain(answers: Condition, mapping: JsonObject | None) -> Condition:
+    """Whether a model that ``answers`` also does so under its own host name; ``mapping``: its DomainMapping, if any."""
+    if mapping is None or answers.status != "True":
+        return answers
+    return Condition(answers.type, *_parts(_mapped(mapping)))
+
+
+def _mapped(mapping: JsonObject) -> Finding:
+    domain, namespace = mapping["metadata"]["name"], mapping["metadata"]["namespace"]
+    overall, claimed = _condition(mapping, "Ready"), _condition(mapping, "DomainClaimed")
+    if url := mapped_url(mapping):
+        return Finding("True", "Ready", f"{pods.sentence('Ready')} URL: {url}")
+    if not _settled(mapping) or overall.get("status") != "False":
+        return Finding("Unknown", "Progressing", f"Waiting for the DomainMapping. {_knative_says(overall)}".strip())
+    if claimed.get("status") == "False":
+        # Knative's own words take every claim that is missing for somebody else's.
+        words = pods.sentence("DomainNotClaimed", domain=domain, namespace=namespace)
+        return Finding("False", "DomainNotClaimed", words)
+    words = f"{pods.sentence('DomainNotReady', domain=domain)} {_knative_says(overall)}"
+    return Finding("False", "DomainNotReady", words)
+
+
+def mapped_url(mapping: JsonObject) -> str:
+    """The URL of a host name of the model's own; empty until it answers."""
+    if not _settled(mapping) or _condition(mapping, "Ready").get("status") != "True":
+        return ""
+    return str(mapping["status"].get("url") or "")
+
+
+def _settled(manifest: JsonObject) -> bool:
+    """Whether Knative has seen the present generation of an object of its own."""
+    status = manifest.get("status") or {}
+    return bool(status.get("observedGeneration") == manifest["metadata"].get("generation"))
+
+
+def _condition(manifest: JsonObject, kind: str) -> JsonObject:
+    """One of Knative's conditions; empty if it is not there."""
+    conditions = (manifest.get("status") or {}).get("conditions") or []
+    found: JsonObject = next((condition for condition in conditions if condition["type"] == kind), {})
+    return found
 
 
 def said(kind: str, status: str, code: str) -> Condition:

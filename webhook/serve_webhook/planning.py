@@ -16,7 +16,7 @@ from serve_core.json import JsonObject
 from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, SERVED_LABEL
 from serve_core.verdict import Verdict, serving_spec
 from serve_webhook import conditions
-from serve_webhook.api import KNATIVE_SERVICES
+from serve_webhook.api import DOMAIN_MAPPINGS, KNATIVE_SERVICES
 from serve_webhook.conditions import Condition, Progress
 
 Identity = tuple[str, str, str]
@@ -72,6 +72,12 @@ class Observed:
             return next((o for o in ours if o["apiVersion"] == KNATIVE_SERVICES.api_version), None)
         found = self.live.get(identity(self.verdict.service))
         return found if found is not None and owns(self.deployment, found) else None
+
+    @property
+    def mapping(self) -> JsonObject | None:
+        """The live DomainMapping of a model with a host name of its own."""
+        wanted = (identity(manifest) for manifest in self.wanted if manifest["kind"] == DOMAIN_MAPPINGS.kind)
+        return next((self.live[at] for at in wanted if at in self.live), None)
 
     @property
     def taken(self) -> JsonObject | None:
@@ -178,7 +184,7 @@ def report(observed: Observed, now: datetime) -> tuple[Action, ...]:
         # It changes the generation: the rest follows from what it leaves behind.
         return (parking,)
     before = [conditions.stored(deployment, condition.type) for condition in told]
-    notes = _notes(observed, progress, is_ready)
+    notes = _notes(observed, progress, told[0])
     writes: list[Action] = []
     if told != before:
         news = [new for new, old in zip(told, before, strict=True) if _is_news(new, old)]
@@ -254,10 +260,10 @@ def _conditions(observed: Observed, progress: Progress | None) -> list[Condition
         return [loaded, conditions.plain_ready(observed.deployment, observed.pods, loaded, observed.warnings)]
     if progress is None:
         return [loaded, conditions.said(CONDITION_READY, "Unknown", "Progressing")]
-    return [loaded, conditions.ready(progress, loaded)]
+    return [loaded, conditions.with_domain(conditions.ready(progress, loaded), observed.mapping)]
 
 
-def _notes(observed: Observed, progress: Progress | None, is_ready: bool) -> dict[str, str]:
+def _notes(observed: Observed, progress: Progress | None, loaded: Condition) -> dict[str, str]:
     """Our annotations as they should be; empty when they are."""
     metadata = observed.deployment["metadata"]
     present = {key: value for key, value in (metadata.get("annotations") or {}).items() if key in NOTED}
@@ -265,11 +271,12 @@ def _notes(observed: Observed, progress: Progress | None, is_ready: bool) -> dic
     if observed.verdict.service is None and not observed.verdict.refused:
         wanted = {URL: f"http://{metadata['name']}.{metadata['namespace']}.svc"}
     if progress and progress.url:
-        wanted[URL] = progress.url
+        wanted[URL] = (observed.mapping and conditions.mapped_url(observed.mapping)) or progress.url
     if progress and progress.settled and progress.ready:
         wanted[READY_REVISION] = progress.ready
     spec = serving_spec(observed.deployment)
-    if progress and is_ready and spec:
+    # What has the traffic does not wait for a host name.
+    if progress and spec and conditions.ready(progress, loaded).status == "True":
         wanted |= traffic.settled(spec, wanted, progress.service["status"])
     generation = int(metadata["generation"])
     wanted[OBSERVED_GENERATION] = str(generation)
