@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import queue
+import shlex
 import socket
 import ssl
 import subprocess
@@ -118,6 +119,18 @@ def _read_objects(stream: Any, objects: "queue.Queue[Json | None]") -> None:
 
 SERVER = Namespace("kubectl-serve")
 """Where kubectl-serve itself runs."""
+
+
+def diagnose() -> tuple[int, dict[str, Json]]:
+    """The doctor's exit code, and what it found by check."""
+    done = SERVER.run("kubectl", "serve", "doctor", "-o", "json", check=False)
+    return done.returncode, {each["check"]: each for each in json.loads(done.stdout)["checks"]}
+
+
+def obey(fix: str) -> None:
+    """Run the commands of one of its fixes as they stand."""
+    for command in fix.split(" && "):
+        subprocess.run(shlex.split(command), check=True, capture_output=True, text=True, timeout=300)
 
 
 @dataclass(frozen=True)
