@@ -6,11 +6,12 @@ pkg/cmd/plugin_completion.go and cobra's completions.go.
 
 import sys
 
+from kubectl_serve.flags import FLAGS
 from kubectl_serve.verbs import BY_NAME, VALUE_FLAGS, VERBS, split
 
 _NO_FILES = 4
 _DEFAULT = 0
-_ON_SERVED = ("get", "describe", "logs", "predict", "delete")
+_ON_SERVED = ("get", "describe", "logs", "predict", "promote", "rollback", "delete")
 _SECONDS = "3s"
 """Longer than that nobody waits for a Tab."""
 
@@ -56,33 +57,13 @@ def _after_verb(verb: str, before: list[str], typed: str) -> tuple[list[str], in
     return [], _NO_FILES
 
 
-def _actions(verb: str) -> "list[Action]":
-    import importlib
-
-    from kubectl_serve.options import Parser
-
-    module = importlib.import_module(f"kubectl_serve.commands.{verb}")
-    parser = Parser(BY_NAME[verb])
-    module.configure(parser)
-    return parser._actions
-
-
 def _flags(verb: str, typed: str) -> list[str]:
-    lines = []
-    for action in _actions(verb):
-        meaning = (action.help or "").replace("%%", "%")
-        if meaning != "==SUPPRESS==":
-            lines += [f"{name}\t{meaning}" for name in action.option_strings if name.startswith("--")]
-    return sorted(line for line in lines if line.startswith(typed))
-
-
-def _find(verb: str, flag: str) -> "Action | None":
-    return next((action for action in _actions(verb) if flag in action.option_strings), None)
+    found = [f"{name}\t{meaning}" for names, _, _, meaning in FLAGS[verb] for name in names if name.startswith("--")]
+    return sorted(line for line in found if line.startswith(typed))
 
 
 def _takes_value(verb: str, flag: str) -> bool:
-    action = _find(verb, flag)
-    return action is not None and action.nargs != 0
+    return any(takes for names, takes, _, _ in FLAGS[verb] if flag in names)
 
 
 def _values(verb: str, flag: str, typed: str, before: list[str]) -> tuple[list[str], int]:
@@ -90,17 +71,8 @@ def _values(verb: str, flag: str, typed: str, before: list[str]) -> tuple[list[s
         return _names("namespaces", before, typed), _NO_FILES
     if flag in ("-f", "--filename", "--kubeconfig", "--credentials-dir"):
         return [], _DEFAULT
-    action = _find(verb, flag)
-    choices = [str(choice) for choice in (action.choices or [])] if action is not None else []
-    if verb == "create" and flag == "--runtime":
-        from kubectl_serve import manifests
-
-        choices = [*(runtime.name for runtime in manifests.known_runtimes()), "custom"]
-    if verb == "create" and flag in ("--protocol", "--metric", "--visibility"):
-        from serve_core import annotations
-
-        choices = next(each.values for each in annotations.USER if f"--{each.name}" == flag).split(", ")
-    return [choice for choice in choices if choice.startswith(typed)], _NO_FILES
+    known = next((values for names, _, values, _ in FLAGS[verb] if flag in names), ())
+    return [value for value in known if value.startswith(typed)], _NO_FILES
 
 
 def _names(of: str, before: list[str], typed: str) -> list[str]:
@@ -128,8 +100,3 @@ async def _ask(of: str, before: list[str]) -> list[str]:
         else:
             found, _ = await opened.list(DEPLOYMENTS, namespace_of(args, opened), labels=f"{SERVED_LABEL}=true")
     return [each["metadata"]["name"] for each in found]
-
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from argparse import Action

@@ -32,6 +32,7 @@ def test_flags_are_those_of_the_verb(capsys: pytest.CaptureFixture[str]) -> None
         (["create", "--dry-run=s"], ["--dry-run=server"]),
         (["create", "x", "--metric", ""], ["concurrency", "rps"]),
         (["create", "x", "--visibility", "c"], ["cluster-local"]),
+        (["create", "x", "--mesh", ""], ["auto", "istio", "none"]),
         (["create", "x", "--runtime", "mlserver-s"], ["mlserver-sklearn"]),
         (["completion", "z"], ["zsh"]),
         (["nonsense", ""], []),

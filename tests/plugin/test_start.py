@@ -28,13 +28,11 @@ def test_help_and_version_import_next_to_nothing(argv: list[str]) -> None:
     assert not imported(*argv) & (HEAVY | {"argparse", "yaml", "json", "dataclasses", "re", "typing", "serve_core"})
 
 
-@pytest.mark.parametrize("words", [[""], ["cr"], ["create", "--"], ["get", "-"], ["install", "--dry-run="]])
-def test_completing_verbs_and_flags_does_not_import_a_client(words: list[str]) -> None:
-    assert not imported(*words, entry="completion") & (HEAVY - {"asyncio"})
-
-
-def test_completing_verbs_imports_next_to_nothing() -> None:
-    assert not imported("", entry="completion") & (HEAVY | {"argparse", "yaml", "json", "serve_core"})
+@pytest.mark.parametrize(
+    "words", [[""], ["cr"], ["create", "--"], ["get", "-"], ["install", "--dry-run="], ["create", "x", "--runtime", ""]]
+)
+def test_completing_verbs_flags_and_values_imports_next_to_nothing(words: list[str]) -> None:
+    assert not imported(*words, entry="completion") & (HEAVY | {"argparse", "yaml", "json", "re", "serve_core"})
 
 
 def test_render_does_not_import_a_client() -> None:
