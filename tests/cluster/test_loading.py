@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+import pytest
+
 from cluster.support import (
     LOADED,
     PYTHON_IMAGE,
@@ -151,8 +153,26 @@ def test_a_broken_model_never_becomes_ready(
     assert ingress.predict(failed, iris.rows).predicted == iris.answers
 
 
-def test_a_secret_that_comes_later_is_waited_for(empty: Namespace, store: Store) -> None:
-    empty.apply(deployment("iris", "s3://models/iris/model.joblib", credentials="store"))
-    empty.watch("services.serving.knative.dev", "iris", lambda found: True)
+def test_a_secret_that_comes_later_is_told_and_waited_for(empty: Namespace, store: Store) -> None:
+    found, seconds = cause_of_failure(empty, deployment("iris", "s3://models/iris/model.joblib", credentials="store"))
+    assert condition(found, LOADED)["reason"] == "SecretNotFound"
+    assert f"kubectl create secret generic store -n {empty.name} " in condition(found, READY)["message"]
+    assert seconds < SOON
     empty.apply(store.secret())
     empty.wait_ready("iris", seconds=180)
+
+
+@pytest.mark.parametrize(
+    ("loader", "reason"),
+    [
+        pytest.param({"resources": {"limits": {"memory": "8Mi"}}}, "OutOfMemory", id="memory"),
+        pytest.param({"image": "dev.local/nobody/loader:1"}, "ImagePullFailed", id="image"),
+    ],
+)
+def test_a_loader_that_cannot_run_is_told(namespace: Namespace, loader: Json, reason: str) -> None:
+    spec = pod_template({"name": "model-server"}, {"app": "iris"})
+    spec["template"]["spec"]["initContainers"] = [{"name": "model-loader"} | loader]
+    model = deployment("iris", "s3://models/iris/model.joblib", spec, credentials="store")
+    found, _ = cause_of_failure(namespace, model)
+    assert condition(found, LOADED)["reason"] == reason
+    assert condition(found, READY)["status"] == "False"
