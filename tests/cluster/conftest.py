@@ -82,10 +82,10 @@ def store(ingress: Ingress, iris: Trained, always_two: Trained) -> Iterator[Stor
             "AWS_REGION": "us-east-1",
             "AWS_ENDPOINT_URL": f"http://store.{namespace.name}.svc:7070",
         }
-        address = namespace.get("service", "store")["spec"]["clusterIP"]
+        address = f"http://{namespace.get('service', 'store')['spec']['clusterIP']}:7070"
         bucket = S3Store(
             "models",
-            endpoint=f"http://{address}:7070",
+            endpoint=address,
             access_key_id=credentials["AWS_ACCESS_KEY_ID"],
             secret_access_key=credentials["AWS_SECRET_ACCESS_KEY"],
             region=credentials["AWS_REGION"],
@@ -93,7 +93,7 @@ def store(ingress: Ingress, iris: Trained, always_two: Trained) -> Iterator[Stor
         )
         bucket.put("iris/model.joblib", iris.content)
         bucket.put("always-two/model.joblib", always_two.content)
-        yield Store(credentials["AWS_ENDPOINT_URL"], bucket, credentials)
+        yield Store(credentials["AWS_ENDPOINT_URL"], address, bucket, credentials)
 
 
 @contextmanager

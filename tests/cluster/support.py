@@ -135,9 +135,13 @@ def obey(fix: str) -> None:
 
 @dataclass(frozen=True)
 class Store:
-    """The S3 store, reachable in the cluster by ``endpoint``; ``credentials`` is the Secret's content."""
+    """The S3 store, reachable in the cluster by ``endpoint`` and from here by ``address``.
+
+    ``credentials`` is the Secret's content.
+    """
 
     endpoint: str
+    address: str
     bucket: S3Store
     credentials: dict[str, str]
 

@@ -47,9 +47,17 @@ def test_a_model_from_a_web_server(empty: Namespace, web: str, ingress: Ingress,
     assert ingress.predict(empty.wait_ready("iris"), iris.rows).predicted == iris.answers
 
 
-def test_a_prefix_of_a_bucket(namespace: Namespace, ingress: Ingress, iris: Trained) -> None:
-    namespace.apply(deployment("iris", "s3://models/iris", credentials="store", format="sklearn"))
-    assert ingress.predict(namespace.wait_ready("iris"), iris.rows).predicted == iris.answers
+def test_a_prefix_of_a_bucket_pinned_from_the_desk(
+    namespace: Namespace, store: Store, ingress: Ingress, iris: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in (store.credentials | {"AWS_ENDPOINT_URL": store.address}).items():
+        monkeypatch.setenv(key, value)
+    model = ("--model", "s3://models/iris", "--format", "sklearn", "--credentials", "store")
+    namespace.run("kubectl", "serve", "create", "iris", *model, "--pin")
+    served = namespace.wait_ready("iris")
+    assert ingress.predict(served, iris.rows).predicted == iris.answers
+    pinned = served["metadata"]["annotations"]["kubectl-serve.dev/digest"]
+    assert condition(served, LOADED)["message"].endswith(f", {pinned}.")
 
 
 def test_a_model_in_a_claim_is_mounted_without_a_loader(
