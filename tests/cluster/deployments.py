@@ -77,6 +77,7 @@ _ANNOTATIONS = st.dictionaries(
 
 _OURS: dict[str, list[str]] = {
     "digest": ["sha256:" + "0" * 64],
+    "size": ["140Gi", "1Mi"],
     "runtime": ["mlserver-sklearn", "triton", "vllm", "custom"],
     "format": ["sklearn", "onnx", "tensorflow:2", "huggingface"],
     "protocol": ["v1", "v2", "grpc-v2"],

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_core.policy import expressions, images, quantities, sources
+from serve_core import quantities
+from serve_core.policy import expressions, images, sources
 from serve_core.policy.expressions import ExpressionError
 from serve_core.policy.images import Image
 from serve_core.policy.patterns import matches

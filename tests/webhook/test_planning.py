@@ -403,6 +403,25 @@ def test_a_deployment_that_runs_its_pods_itself_is_ready_with_all_of_them() -> N
     assert notes_of(Observed(there, plain))[annotations.URL] == "http://iris.default.svc"
 
 
+@pytest.mark.parametrize(
+    ("pod", "line", "noted"),
+    [
+        pytest.param(("Loaded", 3 * 2**30), {}, str(3 * 2**30), id="loaded"),
+        pytest.param(("Loaded", 2**20), {}, None, id="too small to matter"),
+        pytest.param(None, {"event": "plan", "bytes": 2**31}, str(2**31), id="planned"),
+        pytest.param(None, {"event": "progress", "bytes": 1, "total": 2**31}, str(2**31), id="under way"),
+        pytest.param(None, {"event": "progress", "bytes": 2**31, "total": -1}, "7", id="unknown: what is known stays"),
+    ],
+)
+def test_the_size_of_a_large_model_is_noted(pod: Any, line: Any, noted: str | None) -> None:
+    loader = loader_pod(None if pod is None else 0, "Loaded")
+    if pod is not None:
+        message = json.dumps({"code": pod[0], "bytes": pod[1]})
+        loader["status"]["initContainerStatuses"][0]["state"]["terminated"]["message"] = message
+    state = observed(deployment(notes={annotations.MODEL_SIZE: "7"}), live("Unknown"), pods=[loader], lines={"a": line})
+    assert notes_of(state).get(annotations.MODEL_SIZE) == noted
+
+
 def loader_pod(exit_code: int | None, code: str, revision: str = "iris-00001", name: str = "a") -> Any:
     message = json.dumps({"code": code, "message": "what happened", "hint": "what to do"})
     state = {"running": {}} if exit_code is None else {"terminated": {"exitCode": exit_code, "message": message}}

@@ -4,12 +4,13 @@
 flags, the documentation and the checks at admission all come from these tables.
 """
 
+import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from serve_core import models
+from serve_core import models, quantities
 from serve_core.models import ModelURI, Placed
 from serve_core.names import PREFIX
 from serve_core.reasons import Problem, problem, quote
@@ -64,6 +65,8 @@ class ServingSpec:
     models: tuple[Placed, ...]
     """At least one."""
     digest: str | None = None
+    size: int | None = None
+    """Bytes."""
     runtime: str | None = None
     format: Format | None = None
     protocol: str | None = None
@@ -201,6 +204,16 @@ def _target(text: str) -> str:
     return text
 
 
+def _size(text: str) -> int:
+    try:
+        size = quantities.parse(text)
+    except ValueError:
+        raise _InvalidError from None
+    if not 1 <= size <= 2**50:
+        raise _InvalidError
+    return math.ceil(size)
+
+
 _NAME = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _DNS_SUBDOMAIN = rf"(?=.{{1,253}}\Z){_NAME}(\.{_NAME})*"
 
@@ -250,6 +263,13 @@ USER: tuple[Annotation, ...] = (
         "What the downloaded model must hash to: a file, or a directory's manifest. The loader refuses anything else.",
         "digest",
         _pattern(r"sha256:[0-9a-f]{64}"),
+    ),
+    Annotation(
+        "size",
+        "a quantity from 1 to 1Pi, for example 140Gi",
+        "How large the model is: the deadline, and the room on the node. Without it, as large as the one before it.",
+        "size of a model",
+        _size,
     ),
     Annotation(
         "runtime",
@@ -439,6 +459,11 @@ STATE: tuple[Annotation, ...] = (
     ),
     Annotation("url", "a URL", "Where the model answers."),
     Annotation("ready-revision", "a name", "The newest revision that is ready."),
+    Annotation(
+        "model-size",
+        "bytes",
+        "The size of the newest model as its loader told it, from 1 GiB on. The next model is sized by it.",
+    ),
     Annotation("promoted", "the name of a revision", "The revision that last had all the traffic."),
     Annotation("previous", "the name of a revision", "The one before it, reachable under the tag previous."),
     Annotation("observed-generation", "a number", "The generation of the Deployment that the conditions speak of."),
@@ -446,6 +471,7 @@ STATE: tuple[Annotation, ...] = (
 
 MODEL = PREFIX + "model"
 DIGEST = PREFIX + "digest"
+SIZE = PREFIX + "size"
 RUNTIME = PREFIX + "runtime"
 FORMAT = PREFIX + "format"
 PROTOCOL = PREFIX + "protocol"
@@ -477,11 +503,12 @@ FILLED = PREFIX + "filled"
 COMPLETED_WITH = PREFIX + "completed-with"
 URL = PREFIX + "url"
 READY_REVISION = PREFIX + "ready-revision"
+MODEL_SIZE = PREFIX + "model-size"
 PROMOTED = PREFIX + "promoted"
 PREVIOUS = PREFIX + "previous"
 OBSERVED_GENERATION = PREFIX + "observed-generation"
 
-NOTED = (URL, READY_REVISION, PROMOTED, PREVIOUS, OBSERVED_GENERATION)
+NOTED = (URL, READY_REVISION, MODEL_SIZE, PROMOTED, PREVIOUS, OBSERVED_GENERATION)
 """What the reconciler notes on a served Deployment."""
 
 _USER_BY_KEY = {annotation.key: annotation for annotation in USER}
@@ -576,7 +603,7 @@ def _conflicts(values: Mapping[str, Any]) -> list[Problem]:
     if values.get("visibility") == "cluster-local":
         exclude(DOMAIN, "visibility cluster-local", "a host name of its own is for the world outside")
     if any(model.uri.scheme == "pvc" for model in values["models"]):
-        for key in (DIGEST, CREDENTIALS):
+        for key in (DIGEST, SIZE, CREDENTIALS):
             exclude(key, "a pvc:// model", "a model in a claim is mounted, not downloaded")
     if values.get("mode") == DEPLOYMENT:
         for key in (TARGET, METRIC, CONCURRENCY, WINDOW, TIMEOUT, CANARY, PIN, DOMAIN, VISIBILITY):

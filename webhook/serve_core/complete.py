@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from serve_core import filling, knative, remembered, runtimes
+from serve_core import filling, knative, loader, remembered, runtimes, sizing
 from serve_core.annotations import CUSTOM, DEPLOYMENT, RUNTIME, ServingSpec, path_of
 from serve_core.facts import PlatformFacts
 from serve_core.istio import Mesh
@@ -183,7 +183,10 @@ def _overlay(
     labels = _labels(deployment, name)
     if spec.mode == DEPLOYMENT:
         labels[DEPLOYMENT_LABEL] = name  # a Knative Service's template gets it when it is rendered
-    notes = _deadline(deployment, server.runtime) | dict(mesh.annotations)
+    size = None if spec.model.scheme == "pvc" else spec.size
+    if storage := sizing.storage(size):
+        choices.append(choice("SizedByModel", size=loader.size_text(size or 0), storage=storage))
+    notes = _deadline(deployment, server.runtime, size) | dict(mesh.annotations)
     template = {
         "metadata": {"labels": labels | dict(mesh.labels), **({"annotations": notes} if notes else {})},
         "spec": pod,
@@ -220,6 +223,9 @@ def _loader(spec: ServingSpec, facts: PlatformFacts, mesh: Mesh, *, masked: bool
     if spec.credentials is not None:
         args += ["--credentials", CREDENTIALS_MOUNT]
         mounts.append({"name": CREDENTIALS_VOLUME, "mountPath": CREDENTIALS_MOUNT, "readOnly": True})
+    requests = {"cpu": "100m", "memory": "128Mi"}
+    if storage := sizing.storage(spec.size):
+        requests["ephemeral-storage"] = storage
     several = len(spec.models) > 1
     uris = [model.argument if several else model.uri.text for model in spec.models]
     return {
@@ -227,8 +233,9 @@ def _loader(spec: ServingSpec, facts: PlatformFacts, mesh: Mesh, *, masked: bool
         "image": facts.loader.image,
         "imagePullPolicy": "IfNotPresent",
         "args": [*args, "--", *uris],
-        # The limit bounds the page cache too; the loader keeps its own memory under a quarter of it.
-        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
+        # Memory does not grow with the model. The limit bounds the page cache too; the loader keeps its own under a
+        # quarter of it.
+        "resources": {"requests": requests, "limits": {"memory": "1Gi"}},
         "securityContext": _RESTRICTED | ({} if mesh.loader_uid is None else {"runAsUser": mesh.loader_uid}),
         **_TERMINATION,
         "volumeMounts": mounts,
@@ -283,9 +290,10 @@ def _labels(deployment: JsonObject, name: str) -> JsonObject:
     return dict(selector.get("matchLabels") or {})
 
 
-def _deadline(deployment: JsonObject, runtime: Runtime | None) -> JsonObject:
-    """How long a runtime may take to become ready, unless the user has said so."""
+def _deadline(deployment: JsonObject, runtime: Runtime | None, size: int | None) -> JsonObject:
+    """How long the download and the runtime may take to become ready, unless the user has said so."""
     written = (deployment.get("spec") or {}).get("progressDeadlineSeconds")
-    if runtime is None or runtime.deadline is None or written not in (None, PROGRESS_DEADLINE_DEFAULT):
+    wanted, download = runtime.deadline if runtime else None, sizing.seconds(size)
+    if written not in (None, PROGRESS_DEADLINE_DEFAULT) or (wanted is None and not download):
         return {}
-    return {knative.PROGRESS_DEADLINE: f"{runtime.deadline}s"}
+    return {knative.PROGRESS_DEADLINE: f"{(wanted or PROGRESS_DEADLINE_DEFAULT) + download}s"}

@@ -199,6 +199,7 @@ _CHOICES = (
     ),
     ("ModelFromClaim", "claim {claim} is mounted read-only; nothing is downloaded.", ""),
     ("ModelByLoader", "init container model-loader downloads the model before the server starts.", ""),
+    ("SizedByModel", "{storage} of the node's disk and time to download it, because the model has {size}.", ""),
     ("ModelPathIsFile", "the server is pointed at {path}, because the URI names one file.", ""),
     ("MeshOptedOut", "no sidecar, because kubectl-serve.dev/mesh is none.", ""),
     ("MeshOutside", "no sidecar, because {why}.", ""),

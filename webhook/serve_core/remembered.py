@@ -5,11 +5,13 @@ anew by :data:`RENEW`.
 """
 
 import json
+import re
 from collections.abc import Collection
 from dataclasses import replace
+from typing import Any
 
 from serve_core import filling, runtimes
-from serve_core.annotations import COMPLETED_WITH, ServingSpec, path_of
+from serve_core.annotations import COMPLETED_WITH, MODEL, MODEL_SIZE, ServingSpec, path_of
 from serve_core.facts import LoaderFacts, PlatformFacts
 from serve_core.json import JsonObject
 from serve_core.reasons import Choice, Problem, choice, problem
@@ -42,6 +44,27 @@ def recall(
     return kept, () if as_it_is else (choice("CompletedEarlier"),), ()
 
 
+def size(deployment: JsonObject, spec: ServingSpec, previous: JsonObject | None) -> int | None:
+    """The bytes by which the model is sized: what the user says, else what the model before it had.
+
+    The latter is taken when another model is asked for, or to be completed anew: a size that becomes known rolls
+    nothing out. ``previous`` is the Deployment before this change, if there is one.
+    """
+    if spec.size is not None:
+        return spec.size
+    notes = deployment["metadata"].get("annotations") or {}
+    before = None if previous is None else (previous["metadata"].get("annotations") or {}).get(MODEL)
+    text = notes.get(COMPLETED_WITH)
+    if text == RENEW or before not in (None, notes[MODEL]):
+        found: Any = notes.get(MODEL_SIZE, "")
+        return int(found) if re.fullmatch(r"[0-9]{1,16}", found, re.ASCII) else None
+    try:
+        found = json.loads(text or "{}").get("size")
+    except (ValueError, AttributeError, RecursionError):
+        return None  # told by recall
+    return found if isinstance(found, int) else None
+
+
 def note(
     deployment: JsonObject,
     spec: ServingSpec,
@@ -54,6 +77,8 @@ def note(
         "asked": _asked(spec, resources),
         "loader": {"image": loader.image, "allowNetworks": list(loader.allow_networks)},
     }
+    if spec.size is not None:
+        record["size"] = spec.size
     if runtime is not None:
         record["runtime"] = {"name": runtime.name, "spec": runtimes.spec_document(runtime)}
     text = json.dumps(record, sort_keys=True, separators=(",", ":"))

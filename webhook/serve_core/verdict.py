@@ -75,6 +75,7 @@ def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | N
     if spec is None:
         return _given_back(served, record)
     _keep_state(served, previous)
+    spec = replace(spec, size=remembered.size(served, spec, previous))
     filling.take_back(served, {path: value for path, value in record.items() if path not in defaulted})
     mesh = security.direct(istio.decide(served, spec, facts.istio), spec, served)
     filled, choices, problems = complete(served, spec, facts, mesh)

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from serve_core import handover, traffic
-from serve_core.annotations import HANDOVER, NOTED, OBSERVED_GENERATION, READY_REVISION, URL
+from serve_core import handover, sizing, traffic
+from serve_core.annotations import HANDOVER, MODEL_SIZE, NOTED, OBSERVED_GENERATION, READY_REVISION, URL
 from serve_core.json import JsonObject
 from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, SERVED_LABEL
 from serve_core.verdict import Verdict, serving_spec
-from serve_webhook import conditions
+from serve_webhook import conditions, pods
 from serve_webhook.api import DOMAIN_MAPPINGS, KNATIVE_SERVICES
 from serve_webhook.conditions import Condition, Progress
 
@@ -274,6 +274,8 @@ def _notes(observed: Observed, progress: Progress | None, loaded: Condition) -> 
         wanted[URL] = (observed.mapping and conditions.mapped_url(observed.mapping)) or progress.url
     if progress and progress.settled and progress.ready:
         wanted[READY_REVISION] = progress.ready
+    if progress:
+        wanted = _with_size(wanted, observed, progress.own_pods)
     spec = serving_spec(observed.deployment)
     # What has the traffic does not wait for a host name.
     if progress and spec and conditions.ready(progress, loaded).status == "True":
@@ -285,6 +287,16 @@ def _notes(observed: Observed, progress: Progress | None, loaded: Condition) -> 
     # A change of any annotation adds one to a Deployment's generation (pkg/registry/apps/deployment/strategy.go),
     # this one's own as well: what is written is the generation that writing it makes.
     return wanted | {OBSERVED_GENERATION: str(generation + 1)}
+
+
+def _with_size(notes: dict[str, str], observed: Observed, own_pods: Sequence[JsonObject]) -> dict[str, str]:
+    """``notes`` with the size of the model that these pods load, if they tell it and it matters."""
+    told = [pods.model_size(pod, observed.lines.get(pod["metadata"]["name"], {})) for pod in own_pods]
+    size = next((size for size in told if size is not None), None)
+    if size is None:
+        return notes
+    others = {key: value for key, value in notes.items() if key != MODEL_SIZE}
+    return others | ({MODEL_SIZE: str(size)} if size >= sizing.LEAST else {})
 
 
 def _is_news(new: Condition, old: Condition | None) -> bool:

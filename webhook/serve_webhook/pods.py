@@ -86,6 +86,14 @@ def loader_end(pod: JsonObject) -> tuple[str, float] | None:
     return str(code), float(seconds)
 
 
+def model_size(pod: JsonObject, line: JsonObject) -> int | None:
+    """The bytes of the model, once its loader has told them. ``line``: the last of a running loader's log."""
+    ended = loader.words(((_loader_status(pod).get("state") or {}).get("terminated") or {}).get("message"))
+    share = loader.share(line)
+    told = ended.get("bytes") if ended.get("code") == "Loaded" else share and share[1]
+    return told if isinstance(told, int) and told > 0 else None
+
+
 def last_line(log: str) -> JsonObject:
     """The last JSON object of the loader's log; empty if there is none."""
     for line in reversed(log.splitlines()):

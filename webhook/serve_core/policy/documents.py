@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from pydantic.alias_generators import to_camel
 
-from serve_core import annotations
+from serve_core import annotations, quantities
 from serve_core.json import JsonObject
 from serve_core.names import GROUP, NAMESPACE
-from serve_core.policy import expressions, images, quantities, sources
+from serve_core.policy import expressions, images, sources
 from serve_core.reasons import Problem, problem, quote
 
 API_VERSION = f"{GROUP}/v1alpha1"

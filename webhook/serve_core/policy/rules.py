@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
+from serve_core import quantities
 from serve_core.annotations import FORMAT, SCALE, path_of
-from serve_core.policy import expressions, images, quantities, sources
+from serve_core.policy import expressions, images, sources
 from serve_core.policy.documents import (
     Container,
     Expression,
