@@ -119,8 +119,8 @@ def parse(text: str, source: str) -> Iterator[Document]:
 
 
 def to_yaml(objects: Iterable[object]) -> str:
-    """Objects as YAML documents, in the order in which people write their keys."""
-    ordered = [_ordered(each) for each in objects]
+    """Objects as YAML documents; those of Kubernetes in the order in which people write their keys."""
+    ordered = [_ordered(each) if isinstance(each, dict) and "kind" in each else each for each in objects]
     return str(yaml.dump_all(ordered, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000))
 
 

@@ -72,8 +72,8 @@ class Follower:
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: BaseException | None = None
         self._deployments: State | None = None
-        self._services: State = {}
-        self._pods: State = {}
+        self._services: State | None = None
+        self._pods: State | None = None
         self._line: JsonObject = {}
         self._listened: set[tuple[str, str]] = set()
 
@@ -93,7 +93,7 @@ class Follower:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
-                while self._deployments is None and self._failure is None:
+                while None in (self._deployments, self._services, self._pods) and self._failure is None:
                     self._changed.clear()
                     await self._changed.wait()
         self._changed.clear()
@@ -102,8 +102,8 @@ class Follower:
         if self._deployments is None:
             raise errors.UnreachableError("the API server did not tell of the Deployment in time.")
         deployment = self._deployments.get((self._namespace, self._name))
-        service = self._services.get((self._namespace, self._name))
-        return Picture(deployment, service, tuple(self._pods.values()), self._line)
+        service = (self._services or {}).get((self._namespace, self._name))
+        return Picture(deployment, service, tuple((self._pods or {}).values()), self._line)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(self._guarded(work)))
@@ -128,6 +128,8 @@ class Follower:
             async for state in states(self._cluster, KNATIVE_SERVICES, self._namespace, fields=fields):
                 self._services = state
                 self._changed.set()
+        self._services = {}
+        self._changed.set()
 
     async def _follow_pods(self) -> None:
         with contextlib.suppress(errors.ForbiddenError):
@@ -137,6 +139,8 @@ class Follower:
                 for pod in view.newest_pods(state.values())[:1]:
                     self._listen(pod)
                 self._changed.set()
+        self._pods = {}
+        self._changed.set()
 
     def _listen(self, pod: JsonObject) -> None:
         """Follow the loader's log of each of its runs once."""

@@ -1,5 +1,6 @@
 """get: the table, its other forms, and the watch."""
 
+import asyncio
 import copy
 import json
 
@@ -7,6 +8,7 @@ import pytest
 import yaml
 
 from kubectl_serve import view
+from kubectl_serve.api import PODS, Resource
 from kubectl_serve.commands import get
 from kubectl_serve.follow import Patience
 from plugin.conftest import Run
@@ -163,3 +165,22 @@ def test_the_objects_of_the_cluster_are_not_changed(models: FakeCluster) -> None
     before = copy.deepcopy(deployment)
     view.served(deployment, models.objects)
     assert deployment == before
+
+
+class SlowToListPods(FakeCluster):
+    """As a real one: not every list is answered at the same time."""
+
+    async def list(
+        self, resource: Resource, namespace: str | None, *, labels: str = "", fields: str = ""
+    ) -> tuple[list[JsonObject], str]:
+        if resource is PODS:
+            for _ in range(10):
+                await asyncio.sleep(0)
+        return await super().list(resource, namespace, labels=labels, fields=fields)
+
+
+def test_a_watch_of_one_that_is_ready_shows_its_replicas(run: Run) -> None:
+    screen = run("get", "iris", "-w", cluster=SlowToListPods(at_the_end("iris"), namespace="models"))
+    assert screen.code == 0
+    headings, row = (line.split() for line in screen.out.splitlines())
+    assert dict(zip(headings, row, strict=True))["REPLICAS"] == "1"
