@@ -1,8 +1,9 @@
 """The platform facts of a live cluster, read from where the server reads them."""
 
 import asyncio
+from dataclasses import replace
 
-from kubectl_serve import documents
+from kubectl_serve import documents, manifests
 from kubectl_serve.api import (
     CONFIG_MAPS,
     DAEMON_SETS,
@@ -49,6 +50,15 @@ async def facts(cluster: Api) -> tuple[PlatformFacts, frozenset[str]]:
         ),
         frozenset(runtime.name for runtime in own),
     )
+
+
+async def facts_for_policies(cluster: Api) -> PlatformFacts:
+    """What the server judges by, as far as this user may see it; the defaults for what they may not."""
+    try:
+        known, _ = await facts(cluster)
+    except ForbiddenError:
+        known = manifests.default_facts()
+    return replace(known, istio=await mesh(cluster))
 
 
 async def mesh(cluster: Api) -> istio.IstioFacts | None:

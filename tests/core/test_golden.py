@@ -13,6 +13,7 @@ from istio_installation import installation
 from serve_core.facts import REQUIRED_FEATURES, LoaderFacts, PlatformFacts
 from serve_core.json import JsonObject
 from serve_core.patch import json_patch
+from serve_core.policy.documents import read_policy
 from serve_core.runtimes import parse
 from serve_core.verdict import Verdict, judge, render_stored
 
@@ -24,12 +25,14 @@ RUNTIMES = tuple(
 
 
 def facts_of(case: Path) -> PlatformFacts:
-    """A case may have a ``features.yaml``, which adds to the flags that an installation requires, and an
-    ``istio.yaml``: the arguments of :func:`istio_installation.installation`."""
+    """A case may have a ``features.yaml``, which adds to the flags that an installation requires, an ``istio.yaml``:
+    the arguments of :func:`istio_installation.installation`, and a ``policies.yaml``."""
     extra, mesh = case / "features.yaml", case / "istio.yaml"
     features = {**REQUIRED_FEATURES, **(yaml.safe_load(extra.read_text()) if extra.exists() else {})}
     istio = installation(**yaml.safe_load(mesh.read_text())) if mesh.exists() else None
-    return PlatformFacts(LoaderFacts("example.com/model-loader:1"), RUNTIMES, features, istio)
+    written = case / "policies.yaml"
+    policies = map(read_policy, yaml.safe_load_all(written.read_text())) if written.exists() else ()
+    return PlatformFacts(LoaderFacts("example.com/model-loader:1"), RUNTIMES, features, istio, tuple(policies))
 
 
 def report(verdict: Verdict) -> str:

@@ -1,5 +1,7 @@
 """Verdicts: who goes past, what a label that was taken off means, defaults, and what could not be read."""
 
+import contextlib
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +14,7 @@ from kubectl_serve.manifests import default_facts
 from plugin.conftest import Run
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
+from serve_core.policy import sources
 from serve_core.policy.documents import ServingPolicy, read_policy, stored_policy
 from serve_core.policy.evaluate import Outcome, PolicyVerdict, User, judge_policies
 from serve_core.policy.subjects import subject_of
@@ -148,6 +151,108 @@ def test_filling_defaults_twice_changes_nothing() -> None:
     once = judge(deployment(), both).deployment
     assert once is not None
     assert judge(once, both).deployment == once
+
+
+ADOPTING = "{match: {namespaces: [ml]}, adopt: {model: 's3://models/{label}/model.joblib'}, defaults: {scale: 0..2}}"
+OWN = {
+    "selector": {"matchLabels": {"app": "iris"}},
+    "replicas": 2,
+    "template": {
+        "metadata": {"labels": {"app": "iris"}},
+        "spec": {"containers": [{"name": "own", "image": "example.com/own:1"}]},
+    },
+}
+
+
+def labelled(spec: Any = None, **labels: str) -> JsonObject:
+    metadata = {"name": "iris", "namespace": "ml", "labels": {PREFIX + "adopt": "iris"} | labels}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata} | ({"spec": spec} if spec else {})
+
+
+def adopted(manifest: JsonObject, previous: JsonObject | None = None) -> JsonObject:
+    made = judge(manifest, facts(policy(ADOPTING)), previous).deployment
+    assert made is not None
+    return json.loads(json.dumps(made))  # type: ignore[no-any-return]
+
+
+def model_of(manifest: JsonObject) -> str | None:
+    model: str | None = (manifest["metadata"].get("annotations") or {}).get(PREFIX + "model")
+    return model
+
+
+def test_an_adopted_deployment_is_served_as_if_it_were_annotated() -> None:
+    made = judge(labelled(), facts(policy(ADOPTING)))
+    assert made.deployment is not None
+    assert made.service is not None
+    assert model_of(made.deployment) == "s3://models/iris/model.joblib"
+    assert scale_of(made.deployment) == "0..2"
+    assert judge(made.deployment, facts(policy(ADOPTING))).deployment == made.deployment
+
+
+def test_one_that_runs_is_adopted_without_an_outage() -> None:
+    made = adopted(labelled(OWN), labelled(OWN))
+    assert (made["spec"]["replicas"], made["spec"]["paused"]) == (2, True)
+    assert made["metadata"]["annotations"][PREFIX + "handover"] == "to-knative"
+
+
+def test_taking_the_label_off_gives_the_deployment_back() -> None:
+    once = adopted(labelled(OWN))
+    del once["metadata"]["labels"][PREFIX + "adopt"]
+    back = judge(once, facts(policy(ADOPTING)), once).deployment
+    assert back is not None
+    assert back["spec"] == OWN
+    assert set(back["metadata"]["annotations"]) == {PREFIX + "handover"}
+
+
+@pytest.mark.parametrize(
+    "policies", [(), ("{match: {namespaces: [other]}, adopt: {model: 's3://models/{label}.onnx'}}",)]
+)
+def test_when_no_policy_adopts_any_more_the_next_change_gives_it_back(policies: tuple[str, ...]) -> None:
+    once = adopted(labelled(OWN))
+    once["metadata"]["annotations"][PREFIX + "canary"] = "10%"
+    made = judge(once, facts(*map(policy, policies)), once)
+    assert made.deployment is not None
+    assert made.deployment["spec"] == OWN
+    assert model_of(made.deployment) is None
+    assert [warning.code for warning in made.warnings] == ["NotAdopted"]
+
+
+def test_an_adopted_model_follows_its_policy_and_its_label() -> None:
+    once = adopted(labelled())
+    once["metadata"]["labels"][PREFIX + "adopt"] = "iris-v2"
+    assert model_of(adopted(once, once)) == "s3://models/iris-v2/model.joblib"
+    moved = judge(once, facts(policy("{adopt: {model: 's3://new/{namespace}/{name}.joblib'}}"))).deployment
+    assert moved is not None
+    assert model_of(moved) == "s3://new/ml/iris.joblib"
+
+
+def test_a_model_that_its_user_writes_is_the_users() -> None:
+    once = adopted(labelled())
+    once["metadata"]["annotations"][PREFIX + "model"] = "s3://mine/model.joblib"
+    assert model_of(adopted(once, once)) == "s3://mine/model.joblib"
+    taken_off = adopted(labelled())
+    del taken_off["metadata"]["annotations"][PREFIX + "model"]
+    assert model_of(adopted(taken_off, taken_off)) == "s3://models/iris/model.joblib", "the label still asks for it"
+
+
+def test_replacing_an_adopted_deployment_by_its_file_keeps_it_served() -> None:
+    once = adopted(labelled(OWN))
+    again = adopted(labelled(OWN), once)
+    assert model_of(again) == "s3://models/iris/model.joblib"
+    assert (again["spec"]["replicas"], again["metadata"]["annotations"][PREFIX + "replicas"]) == (0, "2")
+
+
+@given(
+    st.text(max_size=12), st.sampled_from(("s3://models/{label}", "https://m.example/{namespace}/{label}/{name}.onnx"))
+)
+def test_no_label_leads_out_of_the_place_that_the_policy_names(label: str, template: str) -> None:
+    manifest = labelled(**{PREFIX + "adopt": label})
+    made = judge(manifest, facts(policy(f"{{adopt: {{model: '{template}'}}}}")))
+    if made.deployment is not None:
+        with contextlib.suppress(ValueError):  # what cannot be compared breaks every rule on sources
+            source = sources.parse(model_of(made.deployment) or "")
+            assert source.host in {"models", "m.example"}
+            assert source.host == "models" or source.segments[0] == "ml"
 
 
 def test_what_a_deployment_became_is_judged_once_by_what_it_does_not_by_its_owner() -> None:

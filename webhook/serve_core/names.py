@@ -16,6 +16,9 @@ FIELD_MANAGER = "kubectl-serve"
 SERVED_LABEL = f"{PREFIX}served"
 """On a served Deployment, value ``true``: what the reconciler lists and watches."""
 
+ADOPT_LABEL = f"{PREFIX}adopt"
+"""On a Deployment without a model: where a policy adopts, its value stands for ``{label}`` in the policy's URI."""
+
 DEPLOYMENT_LABEL = f"{PREFIX}deployment"
 """On the Knative Service and its pods: the name of the Deployment they come from."""
 

@@ -140,6 +140,11 @@ _REFUSALS = (
         "the callers would be hidden by Knative's activator, which stands in for a model that scales to zero.",
         "Set kubectl-serve.dev/scale to at least 1, for example 1..5.",
     ),
+    (
+        "AdoptedModelInvalid",
+        "policy {policy} makes a model URI of this label that cannot be used: {why}.",
+        "Correct the label, or remove it.",
+    ),
     ("NameReserved", "{what} {name} is kubectl-serve's own.", "Choose another name."),
     # The object as a whole.
     ("InvalidObject", "{why}.", "Compare it with `kubectl explain deployment`."),
@@ -179,6 +184,11 @@ _WARNINGS = (
         "GatewayCounts",
         "Knative's gateway and activator are workloads of the mesh: who reaches them reaches the model.",
         "Add kubectl-serve.dev/auth-callers, or use auth jwt.",
+    ),
+    (
+        "NotAdopted",
+        "no policy adopts Deployments of namespace {namespace}, so no model is served.",
+        "Add kubectl-serve.dev/model, or remove the label.",
     ),
     ("AnyAudience", "every token of the issuer is good, also one meant for others.", "Add {key}."),
     ("Excepted", "{by} does not count until {until}, by exception {exception}: {reason} ({ticket}).", ""),
@@ -223,6 +233,7 @@ _CHOICES = (
     ("CallersDirect", "Knative's activator is kept out of the way, because auth-callers needs to see who calls.", ""),
     ("ScaleDefault", "scales from zero without an upper bound, because there is no scale annotation.", ""),
     ("DefaultByPolicy", "{key} is {value}, because policy {policy} says so.", ""),
+    ("AdoptedByPolicy", "the model is {uri}, because policy {policy} adopts Deployments with label {label}.", ""),
 )
 
 _CONDITIONS = (

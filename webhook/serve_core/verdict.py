@@ -58,8 +58,9 @@ def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | N
     """Decide what becomes of ``deployment``: complete it, park it and render its Knative Service, or refuse it.
 
     ``previous`` is what the API server stores before an update: what was noted on it is kept, and what was running is
-    handed over. A Deployment without the ``model`` annotation is given back as the user wrote it: what was filled in
-    earlier is taken out again. The input is not changed. Bad input never raises: it is a problem of the verdict.
+    handed over. A Deployment without the ``model`` annotation, and without a policy that adopts it, is given back as
+    the user wrote it: what was filled in earlier is taken out again. The input is not changed. Bad input never raises:
+    it is a problem of the verdict.
     """
     problems = _malformed(deployment)
     if problems:
@@ -68,21 +69,24 @@ def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | N
     record = _record(served)
     if isinstance(record, Problem):
         return Verdict(problems=(*annotations.read(_annotations(served))[1], record))
-    defaulted, by_policy = defaults.fill(served, record, facts)
+    by_policy = defaults.fill(served, record, facts)
     spec, faults = annotations.read(_annotations(served))
-    if faults:
-        return Verdict(problems=faults)
+    if by_policy.warnings:
+        # Where no policy adopts any more, what was written for a model that policies gave is in nobody's way.
+        faults = tuple(fault for fault in faults if fault.code != "OrphanAnnotation")
+    if faults or by_policy.problems:
+        return Verdict(problems=(*faults, *by_policy.problems))
     if spec is None:
-        return _given_back(served, record)
+        return replace(_given_back(served, record), warnings=by_policy.warnings)
     _keep_state(served, previous)
     spec = replace(spec, size=remembered.size(served, spec, previous))
-    filling.take_back(served, {path: value for path, value in record.items() if path not in defaulted})
+    filling.take_back(served, {path: value for path, value in record.items() if path not in by_policy.record})
     mesh = security.direct(istio.decide(served, spec, facts.istio), spec, served)
     filled, choices, problems = complete(served, spec, facts, mesh)
-    choices, problems = (*by_policy, *choices, *mesh.choices), (*problems, *mesh.problems)
+    choices, problems = (*by_policy.choices, *choices, *mesh.choices), (*problems, *mesh.problems)
     if problems:
         return Verdict(problems=tuple(sorted(problems)), choices=choices)
-    _remember(served, defaulted | filled)
+    _remember(served, by_policy.record | filled)
     made = _made(served, spec, facts)
     made = replace(made, choices=(*choices, *made.choices), warnings=(*made.warnings, *mesh.warnings))
     if made.refused:
@@ -92,6 +96,13 @@ def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | N
     else:
         handover.unpark(served)
     return replace(made, deployment=served)
+
+
+def given_by_policies(deployment: JsonObject, facts: PlatformFacts) -> tuple[Choice, ...]:
+    """The annotations that policies give to a stored Deployment, each with the policy that says so."""
+    copied = copy.deepcopy(deployment)
+    record = _record(copied)
+    return () if isinstance(record, Problem) else defaults.fill(copied, record, facts).choices
 
 
 def renewed(deployment: JsonObject, facts: PlatformFacts) -> Verdict:
@@ -138,6 +149,12 @@ def _made(deployment: JsonObject, spec: ServingSpec, facts: PlatformFacts) -> Ve
 def is_served(deployment: JsonObject) -> bool:
     """Whether the Deployment asks to be served."""
     return MODEL in _annotations(deployment)
+
+
+def concerns(deployment: JsonObject) -> bool:
+    """Whether admission is called for it: it asks to be served, or to be adopted. The same as the matchConditions."""
+    notes = value_at(deployment, "metadata", "annotations")
+    return (isinstance(notes, dict) and MODEL in notes) or defaults.asks_for_adoption(deployment)
 
 
 def serving_spec(deployment: JsonObject) -> ServingSpec | None:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from kubectl_serve import documents, errors, manifests, options, tables
+from kubectl_serve import documents, errors, manifests, options, platform, tables
 from kubectl_serve.api import (
     DEPLOYMENTS,
     INFERENCE_SERVICES,
@@ -21,12 +21,13 @@ from kubectl_serve.api import (
 from kubectl_serve.errors import ServeError, UsageError
 from kubectl_serve.streams import Streams
 from kubectl_serve.verbs import PROGRAM
-from kubectl_serve.view import age_text
+from kubectl_serve.view import age_text, count_text
 from serve_core.json import JsonObject
 from serve_core.names import NAMESPACE
 from serve_core.policy import trial
 from serve_core.policy.evaluate import Outcome
 from serve_core.policy.trial import Trial, Tried
+from serve_core.verdict import given_by_policies
 
 EXAMPLES = """\
   kubectl serve policy test -f policies/ -f iris.yaml
@@ -130,13 +131,14 @@ async def _list(args: Namespace, streams: Streams, cluster: Api) -> int:
     if not policies:
         streams.note("No policies found.")
         return 0
-    rows = [["NAME", "ACTION", "RULES", "DEFAULTS", "EXCEPTIONS", "AGE"]]
+    rows = [["NAME", "ACTION", "RULES", "DEFAULTS", "ADOPTS", "EXCEPTIONS", "AGE"]]
     live = [each for each in exceptions if str(each["spec"].get("expires", "")) > _stamp(streams)]
     count = Counter(str(each["spec"].get("policy")) for each in live)
     for policy in policies:
         name, spec = policy["metadata"]["name"], policy.get("spec") or {}
         rules, defaults = str(len(spec.get("rules") or [])), str(len(spec.get("defaults") or {}))
-        rows.append([name, spec.get("action", "Deny"), rules, defaults, str(count[name]), _age(policy, streams)])
+        adopts, left = "yes" if spec.get("adopt") else "no", str(count[name])
+        rows.append([name, spec.get("action", "Deny"), rules, defaults, adopts, left, _age(policy, streams)])
     streams.stdout.write(tables.render(rows))
     if exceptions:
         streams.out()
@@ -163,14 +165,17 @@ async def _explain(args: Namespace, streams: Streams, cluster: Api) -> int:
         ) from error
     policies, exceptions = await _policies(cluster)
     spaces = await _listed(cluster, NAMESPACES, None)
-    found = trial.run(
-        [*policies, *exceptions, *spaces, deployment], manifests.default_facts(), _now(streams), stored=True
-    )
+    known, facts = [*policies, *exceptions, *spaces], await platform.facts_for_policies(cluster)
+    found = trial.run([*known, deployment], facts, _now(streams), stored=True)
     if not found.tried:
         raise ServeError(f"the Deployment {args.name} is not served.", "Policies are about served Deployments.")
     _print(found.tried, streams, args, every_rule=True)
-    if not found.tried[0].verdict.results and args.output != "json":
-        streams.note("No policy is about it.")
+    if args.output != "json":
+        given = given_by_policies(deployment, trial.read_documents(known, facts, stored=True).facts)
+        for choice in given:
+            streams.note(str(choice))
+        if not found.tried[0].verdict.results and not given:
+            streams.note("No policy is about it.")
     return 0
 
 
@@ -184,10 +189,11 @@ async def _audit(args: Namespace, streams: Streams, cluster: Api) -> int:
     for resource in (DEPLOYMENTS, KNATIVE_SERVICES, INFERENCE_SERVICES):
         served += await _listed(cluster, resource, namespace)
     spaces = await _listed(cluster, NAMESPACES, None)
-    found = trial.run([*policies, *exceptions, *spaces, *served], manifests.default_facts(), _now(streams), stored=True)
+    facts = await platform.facts_for_policies(cluster)
+    found = trial.run([*policies, *exceptions, *spaces, *served], facts, _now(streams), stored=True)
     _print(found.tried, streams, args, every_rule=args.all)
     broken = [each for each in found.tried if each.outcome != "Pass"]
-    streams.note(f"{len(found.tried)} objects judged, {len(broken)} break a policy")
+    streams.note(f"{count_text(len(found.tried), 'object')} judged, {len(broken)} break a policy")
     return 1 if any(each.outcome == "Deny" for each in found.tried) else 0
 
 

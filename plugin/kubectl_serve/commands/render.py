@@ -4,13 +4,16 @@ from argparse import Namespace
 
 from kubectl_serve import documents, manifests, options
 from kubectl_serve.documents import Document
-from kubectl_serve.errors import UsageError
+from kubectl_serve.errors import ServeError, UsageError
 from kubectl_serve.streams import Streams
+from kubectl_serve.verbs import PROGRAM
+from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
 from serve_core.verdict import Verdict, is_served, judge
 
 EXAMPLES = """\
   kubectl serve render -f iris.yaml
+  kubectl serve render -f policies/ -f iris.yaml -n team-a
   kubectl serve render -f iris.yaml --only service | kubectl diff -f -
   kubectl serve create iris --model s3://models/iris --dry-run -o yaml | kubectl serve render -f -"""
 
@@ -32,19 +35,20 @@ def run(args: Namespace, streams: Streams) -> int:
     if not args.filename:
         raise UsageError("there is no -f.", "Name a file, a directory, or - for standard input.")
     found = documents.read(args.filename, streams, recursive=args.recursive)
-    facts = manifests.default_facts()
+    facts = _facts([document.object for document in found])
     rendered: list[JsonObject] = []
     passed_over = refused = 0
     for document in found:
         if not _is_deployment(document.object):
-            passed_over += 1
+            passed_over += document.object.get("kind") not in ("ServingPolicy", "PolicyException")
             continue
         verdict = judge(_in_namespace(document.object, args.namespace), facts)
         if verdict.refused:
             refused += 1
             _tell_refusal(document, verdict, streams)
-        elif not is_served(document.object):
+        elif verdict.deployment is None or not is_served(verdict.deployment):
             passed_over += 1
+            _tell_reasons(document, verdict, streams, choices=False)
         else:
             _tell_reasons(document, verdict, streams, choices=args.reasons)
             rendered += _chosen(verdict, args.only)
@@ -55,6 +59,20 @@ def run(args: Namespace, streams: Streams) -> int:
     elif rendered:
         streams.stdout.write(documents.to_yaml(rendered))
     return 1 if refused else 0
+
+
+def _facts(found: list[JsonObject]) -> PlatformFacts:
+    """With the defaults and adoptions of the policies among the files."""
+    facts = manifests.default_facts()
+    if not any(each.get("kind") == "ServingPolicy" for each in found):
+        return facts
+    from serve_core.policy import trial
+
+    read = trial.read_documents(found, facts)
+    if read.faults:
+        title, fault = read.faults[0]
+        raise ServeError(f"{title}: {fault}", f"`{PROGRAM} policy test -f FILE` tells all that is wrong with policies.")
+    return read.facts
 
 
 def _chosen(verdict: Verdict, only: str | None) -> list[JsonObject]:

@@ -1,44 +1,87 @@
-"""Annotations that policies fill in where the user wrote none."""
+"""Annotations that policies fill in where the user wrote none: defaults, and the model of what they adopt."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from serve_core import annotations, filling
+from serve_core import annotations, filling, models
+from serve_core.annotations import MODEL
 from serve_core.facts import PlatformFacts
 from serve_core.filling import Record
-from serve_core.json import JsonObject
-from serve_core.names import PREFIX
+from serve_core.json import JsonObject, value_at
+from serve_core.names import ADOPT_LABEL, PREFIX
+from serve_core.policy import templates
 from serve_core.policy.matching import is_about_namespace, selects
-from serve_core.reasons import Choice, choice
+from serve_core.reasons import Choice, Problem, choice, problem
+
+if TYPE_CHECKING:
+    from serve_core.policy.documents import ServingPolicy
 
 _ANNOTATIONS = frozenset(filling.path("metadata", "annotations", annotation.key) for annotation in annotations.USER)
+_AT = f"metadata.labels[{ADOPT_LABEL}]"
 
 
-def fill(deployment: JsonObject, record: Record, facts: PlatformFacts) -> tuple[Record, tuple[Choice, ...]]:
-    """Exchange the defaults that ``record`` remembers for those that hold now; return what was filled, and why.
+@dataclass(frozen=True)
+class Filled:
+    """What policies filled in, and why."""
+
+    record: Record
+    choices: tuple[Choice, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+def fill(deployment: JsonObject, record: Record, facts: PlatformFacts) -> Filled:
+    """Exchange in ``deployment`` the annotations that ``record`` remembers for those that policies give now.
 
     A default that contradicts what the user wrote gives way.
     """
     filling.take_back(deployment, {path: value for path, value in record.items() if path in _ANNOTATIONS})
-    notes = deployment["metadata"].get("annotations") or {}
-    if annotations.MODEL not in notes:
-        return {}, ()
-    filled: Record = {}
-    choices = []
-    for name, (value, policy) in sorted(_wanted(deployment, facts).items()):
-        key = PREFIX + name
-        notes = deployment["metadata"]["annotations"]
+    policies = tuple(_about(deployment, facts))
+    adopted = Filled({}) if MODEL in _notes(deployment) else _adopt(deployment, policies)
+    if MODEL not in _notes(deployment):
+        return adopted
+    filled = dict(adopted.record)
+    choices = list(adopted.choices)
+    for name, (value, policy) in sorted(_wanted(policies).items()):
+        key, notes = PREFIX + name, _notes(deployment)
         if key not in notes and len(annotations.read({**notes, key: value})[1]) <= len(annotations.read(notes)[1]):
             filled |= filling.fill(deployment, {"metadata": {"annotations": {key: value}}})
             choices.append(choice("DefaultByPolicy", key=key, value=value, policy=policy))
-    return filled, tuple(choices)
+    return replace(adopted, record=filled, choices=tuple(choices))
 
 
-def _wanted(deployment: JsonObject, facts: PlatformFacts) -> Mapping[str, tuple[str, str]]:
+def asks_for_adoption(deployment: JsonObject) -> bool:
+    """Whether it bears the label by which policies adopt."""
+    labels = value_at(deployment, "metadata", "labels")
+    return isinstance(labels, dict) and ADOPT_LABEL in labels
+
+
+def _adopt(deployment: JsonObject, policies: tuple["ServingPolicy", ...]) -> Filled:
+    """Give the model annotation to a Deployment that bears the label; the first policy by name says which."""
+    if not asks_for_adoption(deployment):
+        return Filled({})
+    metadata = deployment["metadata"]
+    namespace, label = str(metadata.get("namespace", "")), str(metadata["labels"][ADOPT_LABEL])
+    for policy in policies:
+        if policy.spec.adopt is None:
+            continue
+        uri = templates.filled_in(policy.spec.adopt.model, label=label, name=metadata["name"], namespace=namespace)
+        if isinstance(fault := models.parse(uri, _AT), Problem):
+            why = fault.message.rstrip(".")
+            return Filled({}, problems=(problem("AdoptedModelInvalid", _AT, policy=policy.name, why=why),))
+        filled = filling.fill(deployment, {"metadata": {"annotations": {MODEL: uri}}})
+        return Filled(filled, (choice("AdoptedByPolicy", uri=uri, policy=policy.name, label=ADOPT_LABEL),))
+    return Filled({}, warnings=(problem("NotAdopted", _AT, namespace=namespace),))
+
+
+def _wanted(policies: tuple["ServingPolicy", ...]) -> Mapping[str, tuple[str, str]]:
     """Annotation by its short name to its default and the policy that says so; the first policy by name wins."""
-    return dict(reversed(list(_all(deployment, facts))))
+    return {name: (value, policy.name) for policy in reversed(policies) for name, value in policy.spec.defaults.items()}
 
 
-def _all(deployment: JsonObject, facts: PlatformFacts) -> Iterator[tuple[str, tuple[str, str]]]:
+def _about(deployment: JsonObject, facts: PlatformFacts) -> Iterator["ServingPolicy"]:
+    """The policies that are about the Deployment, by name."""
     metadata = deployment["metadata"]
     namespace = str(metadata.get("namespace", ""))
     namespace_labels = facts.namespace_labels.get(namespace, {})
@@ -49,5 +92,8 @@ def _all(deployment: JsonObject, facts: PlatformFacts) -> Iterator[tuple[str, tu
             and is_about_namespace(match, namespace, namespace_labels)
             and (match.object_selector is None or selects(match.object_selector, metadata.get("labels") or {}))
         ):
-            for name, value in policy.spec.defaults.items():
-                yield name, (value, policy.name)
+            yield policy
+
+
+def _notes(deployment: JsonObject) -> JsonObject:
+    return deployment["metadata"].get("annotations") or {}

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from pydantic.alias_generators import to_camel
 
-from serve_core import annotations, quantities
+from serve_core import annotations, models, quantities
 from serve_core.json import JsonObject
 from serve_core.names import GROUP, NAMESPACE
-from serve_core.policy import expressions, images, sources
+from serve_core.policy import expressions, images, sources, templates
 from serve_core.reasons import Problem, problem, quote
 
 API_VERSION = f"{GROUP}/v1alpha1"
@@ -267,6 +267,21 @@ ABOUT = tuple(f.name for f in fields(Rule) if f.name not in ("name", "action", "
 
 @_strict
 @dataclass(frozen=True)
+class Adopt:
+    """Deployments with the label kubectl-serve.dev/adopt are served, as if they had the annotation model."""
+
+    model: Annotated[
+        str,
+        _doc(
+            "The model's URI. {label} stands for the label's value, {name} and {namespace} for the Deployment's.",
+            min_length=1,
+            max_length=512,
+        ),
+    ]
+
+
+@_strict
+@dataclass(frozen=True)
 class PolicySpec:
     """What the policy says."""
 
@@ -281,6 +296,9 @@ class PolicySpec:
             "Annotations that are filled in where the user wrote none, by their name after the prefix.", max_length=32
         ),
     ] = field(default_factory=dict)
+    adopt: Annotated[
+        Adopt | None, _doc("Serve the Deployments that bear the label kubectl-serve.dev/adopt and no model.")
+    ] = None
     rules: Annotated[
         tuple[Rule, ...],
         _doc(
@@ -417,6 +435,8 @@ def _invalid(path: str, why: str, kind: str = "servingpolicy") -> Problem:
 def _faults(spec: PolicySpec) -> Iterable[Problem]:
     """What no schema can say."""
     yield from _default_faults(spec.defaults)
+    if spec.adopt is not None:
+        yield from _adopt_faults(spec.adopt)
     names = [rule.name for rule in spec.rules]
     for index, rule in enumerate(spec.rules):
         at = f"spec.rules.{index}"
@@ -440,6 +460,16 @@ def _default_faults(defaults: dict[str, str]) -> Iterable[Problem]:
             for fault in annotations.read({**model, known.key: value})[1]:
                 if fault.code == "InvalidAnnotation":
                     yield _invalid(at, fault.message.rstrip("."))
+
+
+def _adopt_faults(adopt: Adopt) -> Iterable[Problem]:
+    at = "spec.adopt.model"
+    if templates.has_strangers(adopt.model):
+        yield _invalid(at, f"only {', '.join(templates.PLACEHOLDERS)} can stand in braces")
+        return
+    example = templates.filled_in(adopt.model, label="label", name="name", namespace="namespace")
+    if isinstance(found := models.parse(example, at), Problem):
+        yield _invalid(at, found.message.rstrip("."))
 
 
 def _rule_faults(about: Any, at: str) -> Iterable[Problem]:

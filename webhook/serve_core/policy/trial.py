@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from serve_core import annotations, istio
+from serve_core import istio
 from serve_core.facts import PlatformFacts
 from serve_core.istio import IstioFacts
 from serve_core.json import JsonObject
@@ -21,7 +21,7 @@ from serve_core.policy.documents import (
 from serve_core.policy.evaluate import PolicyVerdict, User, judge_policies
 from serve_core.policy.subjects import Subject, Use, subject_of
 from serve_core.reasons import Problem
-from serve_core.verdict import judge
+from serve_core.verdict import concerns, judge
 
 _WORST_FIRST = ("Refused", "Deny", "Warn", "Audit")
 
@@ -52,6 +52,17 @@ class Trial:
     """Documents that policies say nothing about."""
 
 
+@dataclass(frozen=True)
+class Documents:
+    """What documents tell: policies, labels of namespaces and the mesh as facts, and the objects to be judged."""
+
+    facts: PlatformFacts
+    exceptions: tuple[PolicyException, ...]
+    faults: tuple[tuple[str, Problem], ...]
+    """What is wrong with policies and exceptions, each with the document's title."""
+    objects: tuple[JsonObject, ...]
+
+
 def run(
     documents: Iterable[Any],
     facts: PlatformFacts,
@@ -66,6 +77,32 @@ def run(
     ``namespace`` is that of objects that do not say one. Namespaces among the documents tell their labels. ``stored``
     objects come from a cluster and are judged as they are: neither completed anew nor are broken policies faults.
     """
+    read = read_documents(documents, facts, stored=stored)
+    facts = read.facts
+    tried: list[Tried] = []
+    subjects: list[Subject] = []
+    for document in read.objects:
+        metadata = _metadata(document)
+        here = str(metadata.get("namespace") or namespace)
+        located = {**document, "metadata": {**metadata, "namespace": here}}
+        final, refused = (located, ()) if stored else _completed(located, facts)
+        if refused:
+            tried.append(Tried(f"deployment/{_name(document)}", here, refused))
+            continue
+        subject = subject_of(final, facts, namespace_labels=facts.namespace_labels.get(here, {}))
+        if subject is not None:
+            subjects.append(subject)
+    if stored:
+        subjects = list(without_twins(subjects))
+    tried += [
+        Tried(each.title, each.namespace, verdict=judge_policies(each, facts.policies, read.exceptions, now, user))
+        for each in subjects
+    ]
+    return Trial(tuple(tried), read.faults, skipped=len(read.objects) - len(tried))
+
+
+def read_documents(documents: Iterable[Any], facts: PlatformFacts, *, stored: bool = False) -> Documents:
+    """Sort documents. ``stored`` policies are those of a cluster: a broken one is no fault, it refuses everything."""
     policies: list[ServingPolicy] = []
     exceptions: list[PolicyException] = []
     labels: dict[str, Mapping[str, str]] = {}
@@ -86,29 +123,9 @@ def run(
                 objects.append(document)
         except PolicyError as error:
             faults += [(f"{kind[1].lower()}/{_name(document)}", found) for found in error.problems]
-    facts = replace(
-        facts, policies=tuple(policies), namespace_labels=labels, istio=facts.istio or _istio([*objects, *namespaces])
-    )
-    tried: list[Tried] = []
-    subjects: list[Subject] = []
-    for document in objects:
-        metadata = _metadata(document)
-        here = str(metadata.get("namespace") or namespace)
-        located = {**document, "metadata": {**metadata, "namespace": here}}
-        final, refused = (located, ()) if stored else _completed(located, facts)
-        if refused:
-            tried.append(Tried(f"deployment/{_name(document)}", here, refused))
-            continue
-        subject = subject_of(final, facts, namespace_labels=labels.get(here, {}))
-        if subject is not None:
-            subjects.append(subject)
-    if stored:
-        subjects = list(without_twins(subjects))
-    tried += [
-        Tried(subject.title, subject.namespace, verdict=judge_policies(subject, policies, exceptions, now, user))
-        for subject in subjects
-    ]
-    return Trial(tuple(tried), tuple(faults), skipped=len(objects) - len(tried))
+    mesh = facts.istio or _istio([*objects, *namespaces])
+    told = replace(facts, policies=tuple(policies), namespace_labels=labels, istio=mesh)
+    return Documents(told, tuple(exceptions), tuple(faults), tuple(objects))
 
 
 def without_twins(subjects: Iterable[Subject]) -> Iterator[Subject]:
@@ -150,9 +167,8 @@ def _name_of(use: Use | None) -> str:
 
 def _completed(document: JsonObject, facts: PlatformFacts) -> tuple[JsonObject, tuple[Problem, ...]]:
     """What the mutating webhook makes of an object, or why it is refused."""
-    notes = document["metadata"].get("annotations")
     is_deployment = (document.get("apiVersion"), document.get("kind")) == ("apps/v1", "Deployment")
-    if not is_deployment or not isinstance(notes, dict) or annotations.MODEL not in notes:
+    if not is_deployment or not concerns(document):
         return document, ()
     completed = judge(document, facts)
     return completed.deployment or document, completed.problems
