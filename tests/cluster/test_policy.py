@@ -17,13 +17,16 @@ import pytest
 
 from kubectl_serve import errors
 from kubectl_serve.api import (
+    DEFINITIONS,
     DEPLOYMENTS,
+    INFERENCE_SERVICES,
     KNATIVE_SERVICES,
     NAMESPACES,
     PODS,
     POLICIES,
     POLICY_EXCEPTIONS,
     REVISIONS,
+    VALIDATING_WEBHOOKS,
     Api,
     Resource,
 )
@@ -33,6 +36,7 @@ from kubectl_serve.streams import Streams
 from serve_core.annotations import STATE
 from serve_core.json import JsonObject
 from serve_core.policy import trial
+from serve_webhook.failure_policy import GUARDED
 
 SEED = int(os.environ.get("POLICY_SEED", "7"))
 BATCHES = int(os.environ.get("POLICY_BATCHES", "12"))
@@ -41,6 +45,34 @@ OPERATIONS = int(os.environ.get("POLICY_OPERATIONS", "300"))
 FACTS = default_facts()
 CONFIGURATIONS = Resource("serving.knative.dev/v1", "configurations", "Configuration")
 DIGEST = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+PLAIN: JsonObject = {
+    "replicas": 0,
+    "selector": {"matchLabels": {"app": "plain"}},
+    "template": {
+        "metadata": {"labels": {"app": "plain"}},
+        "spec": {"containers": [{"name": "plain", "image": "example.com/plain:1"}]},
+    },
+}
+
+
+def definition(resource: Resource) -> JsonObject:
+    """The smallest definition of somebody else's kind."""
+    group, _, version = resource.api_version.partition("/")
+    anything = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    return {
+        "apiVersion": DEFINITIONS.api_version,
+        "kind": DEFINITIONS.kind,
+        "metadata": {"name": f"{resource.plural}.{group}"},
+        "spec": {
+            "group": group,
+            "scope": "Namespaced",
+            "names": {"kind": resource.kind, "plural": resource.plural, "singular": resource.kind.lower()},
+            "versions": [{"name": version, "served": True, "storage": True, "schema": anything}],
+        },
+    }
+
+
+INFERENCE_SERVICE_DEFINITION = definition(INFERENCE_SERVICES)
 FLAGS = dict.fromkeys(("kubeconfig", "context", "cluster", "user", "server", "token", "namespace", "as_user"))
 _PREFIX = "kubectl-serve.dev/"
 _STATE = {annotation.key for annotation in STATE}
@@ -283,6 +315,93 @@ async def test_whatever_is_done_nothing_exists_that_a_policy_denies(api: Api, sp
     print(f"\n{OPERATIONS} operations, {world.accepted} let through, {world.refused} refused, no way round found")
     assert world.accepted > OPERATIONS // 10
     assert world.refused > OPERATIONS // 10
+
+
+async def failure_policies(api: Api) -> set[str]:
+    """Those of the webhooks that only policies need."""
+    found = await api.get(VALIDATING_WEBHOOKS, None, "kubectl-serve")
+    return {webhook["failurePolicy"] for webhook in found["webhooks"] if webhook["name"] in GUARDED}
+
+
+@contextlib.asynccontextmanager
+async def nobody_answers(api: Api) -> AsyncIterator[None]:
+    """No replica of the server runs for the time of a block."""
+
+    async def running(number: int) -> bool:
+        pods, _ = await api.list(PODS, "kubectl-serve")
+        ready = [pod for pod in pods if any(
+            each["type"] == "Ready" and each["status"] == "True" for each in pod["status"].get("conditions") or []
+        )]  # fmt: skip
+        return len(ready) == len(pods) == number
+
+    replicas = (await api.get(DEPLOYMENTS, "kubectl-serve", "kubectl-serve"))["spec"]["replicas"]
+    try:
+        await api.merge(DEPLOYMENTS, "kubectl-serve", "kubectl-serve", {"spec": {"replicas": 0}})
+        await until(lambda: running(0))
+        yield
+    finally:
+        await api.merge(DEPLOYMENTS, "kubectl-serve", "kubectl-serve", {"spec": {"replicas": replicas}})
+        await until(lambda: running(replicas))
+
+
+async def test_while_nobody_answers_what_a_policy_could_deny_is_refused_and_nothing_else(api: Api, space: str) -> None:
+    rng = random.Random(1)
+
+    async def are(wanted: str) -> bool:
+        return await failure_policies(api) == {wanted}
+
+    await until(lambda: are("Ignore"), times=1)
+    name = (await api.create(POLICIES, policy(space, "images", [{"name": "r", "images": {"digest": True}}])))[
+        "metadata"
+    ]["name"]
+    await until(lambda: are("Fail"), times=1)
+    async with nobody_answers(api):
+        for resource, make in MAKERS:
+            with pytest.raises(errors.ApiError, match="does not answer"):
+                await api.create(resource, make(rng, space, "refused"), dry_run=True)
+        other = pod(rng, space, "other")
+        other["spec"].pop("initContainers")
+        await api.create(PODS, other, dry_run=True)
+        plain = deployment(rng, space, "plain") | {"spec": PLAIN}
+        plain["metadata"]["annotations"].clear()
+        await api.create(DEPLOYMENTS, plain, dry_run=True)
+        # The way out is never closed.
+        await api.delete(POLICIES, None, name)
+    await until(lambda: are("Ignore"), times=1)
+    assert (await api.create(PODS, pod(rng, space, "open"), dry_run=True))["metadata"]["name"] == "open"
+
+
+async def test_kserves_objects_are_judged_where_their_kind_exists(api: Api, space: str) -> None:
+    await api.apply(DEFINITIONS, INFERENCE_SERVICE_DEFINITION, manager="test")
+    await api.create(POLICIES, policy(space, "stores", [{"name": "places", "sources": {"allow": ["s3://models"]}}]))
+    await known(api, space, "b")
+
+    def inference_service(uri: str) -> JsonObject:
+        model = {"modelFormat": {"name": "sklearn"}, "storageUri": uri}
+        return {
+            "apiVersion": INFERENCE_SERVICES.api_version,
+            "kind": INFERENCE_SERVICES.kind,
+            "metadata": {"name": "iris", "namespace": space, "labels": {"batch": "b"}},
+            "spec": {"predictor": {"model": model}},
+        }
+
+    async def exists() -> bool:
+        with contextlib.suppress(errors.NotFoundError):
+            await api.list(INFERENCE_SERVICES, space)
+            return True
+        return False
+
+    await until(exists)
+    bad = inference_service("s3://elsewhere/a.joblib")
+    _, lines = await answer(api.create(INFERENCE_SERVICES, bad))
+    gate = policy(space, "z-gate", [{"name": "gate", "label": {"key": "batch", "values": ["b"]}}])
+    stores = policy(space, "stores", [{"name": "places", "sources": {"allow": ["s3://models"]}}])
+    assert lines == at_the_desk([stores, gate, bad]) != []
+    good = await api.create(INFERENCE_SERVICES, inference_service("s3://models/a.joblib"))
+    changed = good | {"spec": bad["spec"]}
+    _, lines = await answer(api.apply(INFERENCE_SERVICES, {**changed, "metadata": bad["metadata"]}, manager="test"))
+    assert lines == at_the_desk([stores, gate, bad])
+    await api.delete(DEFINITIONS, None, INFERENCE_SERVICE_DEFINITION["metadata"]["name"])
 
 
 def _said(manifest: JsonObject) -> list[Any]:

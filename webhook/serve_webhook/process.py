@@ -29,6 +29,7 @@ from serve_webhook.api import (
 )
 from serve_webhook.audit import Audit
 from serve_webhook.events import Recorder
+from serve_webhook.failure_policy import FailurePolicies
 from serve_webhook.informers import Informer
 from serve_webhook.lease import Election
 from serve_webhook.mesh import Mesh
@@ -78,6 +79,7 @@ class Replica:
         self._presented = Presented(self._secrets, self._context, self._metrics)
         self._reconciler: Reconciler | None = None
         self._audit: Audit | None = None
+        self._failure_policies: FailurePolicies | None = None
         self._mesh = Mesh(self._informer, self._facts_changed)
         self._namespace_labels = NamespaceLabels(self._mesh.namespaces)
         self._policies = Policies(self._informer, self._facts_changed)
@@ -179,6 +181,7 @@ class Replica:
             metrics=self._metrics,
             now=_now,
         )
+        failure_policies = FailurePolicies(self._api, validating, lambda: self._policies.policies)
         self._metrics.leading.set(1)
         try:
             async with asyncio.TaskGroup() as group:
@@ -188,6 +191,8 @@ class Replica:
                 await self._features.synced.wait()
                 await self._mesh.wait()
                 await self._policies.wait()
+                self._failure_policies = failure_policies
+                group.create_task(failure_policies.run())
                 await self._runtimes.wait()
                 self._reconciler = reconciler
                 group.create_task(reconciler.run())
@@ -196,6 +201,7 @@ class Replica:
         finally:
             self._reconciler = None
             self._audit = None
+            self._failure_policies = None
             self._metrics.leading.set(0)
             self._metrics.certificate_trusted.set(math.nan)
 
@@ -214,7 +220,8 @@ class Replica:
 
     def _known_facts(self) -> PlatformFacts | None:
         caches = (self._mesh.synced, self._policies.synced, self._runtimes.synced)
-        read = (self._features.synced.is_set(), self._images.synced.is_set(), *caches)
+        informers = (self._features, self._images, self._deployments)
+        read = (*(informer.synced.is_set() for informer in informers), *caches)
         return self._facts() if all(read) else None
 
     def _configured(self, configuration: Configuration) -> None:
@@ -227,6 +234,8 @@ class Replica:
             self._reconciler.refresh()
         if self._audit:
             self._audit.refresh()
+        if self._failure_policies:
+            self._failure_policies.refresh()
 
     def _single(self, resource: Resource, namespace: str, name: str) -> Informer:
         return self._informer(resource, namespace=namespace, selectors={"fieldSelector": f"metadata.name={name}"})

@@ -290,6 +290,14 @@ class PolicySpec:
     action: Annotated[
         Action, _doc("Deny refuses, Warn lets through with a warning, Audit only reports. Default: Deny.")
     ] = "Deny"
+    failure_policy: Annotated[
+        Literal["Fail", "Ignore"],
+        _doc(
+            "While no replica of kubectl-serve answers: whether pods with the loader, and Knative Services and "
+            "InferenceServices made by hand, are refused (Fail, the default) for what the policy denies, or let "
+            "through to be found by the audit (Ignore)."
+        ),
+    ] = "Fail"
     defaults: Annotated[
         dict[str, Annotated[str, Field(max_length=2048)]],
         _doc(

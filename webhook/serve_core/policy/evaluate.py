@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from serve_core.policy.documents import Match, PolicyException, Rule, ServingPolicy, utc_text
+from serve_core.policy.documents import Kind, Match, PolicyException, Rule, ServingPolicy, utc_text
 from serve_core.policy.matching import is_about_namespace, selects
 from serve_core.policy.patterns import matches
 from serve_core.policy.rules import findings
 from serve_core.policy.subjects import Subject
 from serve_core.reasons import Problem, problem
+
+NOT_FOR_PODS = frozenset({"runtimes", "protocols", "scale", "auth", "visibility", "mode"})
+"""Kinds of rules that find nothing in a pod: it does not say what they are about."""
 
 
 class Outcome(StrEnum):
@@ -104,14 +107,27 @@ def judge_policies(
             results += [
                 _judge(rule, policy, subject, exceptions, now, exempt)
                 for rule in policy.spec.rules
-                if _says_something(rule, policy.spec.match, subject)
+                if _says_something(rule, policy.spec.match, subject.kind)
             ]
     return PolicyVerdict(tuple(results))
 
 
-def _says_something(rule: Rule, match: Match, subject: Subject) -> bool:
+def may_refuse(policy: ServingPolicy, kind: Kind) -> bool:
+    """Whether the policy can refuse any object of that kind."""
+    match = policy.spec.match
+    about = not match.kinds or kind in match.kinds
+    return bool(policy.fault) or any(
+        about
+        and (rule.action or policy.spec.action) == "Deny"
+        and _says_something(rule, match, kind)
+        and (kind != "Pod" or rule.about[0] not in NOT_FOR_PODS)
+        for rule in policy.spec.rules
+    )
+
+
+def _says_something(rule: Rule, match: Match, kind: Kind) -> bool:
     """A pod bears neither the labels nor the annotations of what it was made from, which was judged by them."""
-    return subject.kind != "Pod" or "Pod" in match.kinds or rule.about[0] not in ("label", "expression")
+    return kind != "Pod" or "Pod" in match.kinds or rule.about[0] not in ("label", "expression")
 
 
 def _judge(

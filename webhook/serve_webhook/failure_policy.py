@@ -1,0 +1,87 @@
+"""What becomes of requests while no replica answers: the ``failurePolicy`` of the webhooks that only policies need.
+
+Pods with the loader, and what people make of Knative and KServe by hand, need no answer as long as no policy would
+refuse such things. As soon as one would, the leader closes their webhook, and opens it again when none does any more.
+It owns that field alone, by server-side apply; the manifests leave it out, and without it a webhook is closed.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import NoReturn
+
+from serve_core.json import JsonObject
+from serve_core.policy.documents import Kind, ServingPolicy
+from serve_core.policy.evaluate import may_refuse
+from serve_webhook.api import VALIDATING_WEBHOOKS, Api, ApiError
+from serve_webhook.informers import Informer
+from serve_webhook.trust import WEBHOOKS
+from serve_webhook.workqueue import backoff
+
+GUARDED: Mapping[str, tuple[Kind, ...]] = {
+    "policies-pods.kubectl-serve.dev": ("Pod",),
+    "policies-knative.kubectl-serve.dev": ("Service", "Configuration", "Revision", "InferenceService"),
+}
+"""What each of these webhooks is called for."""
+
+MANAGER = "kubectl-serve-failure-policy"
+"""Field manager: the certificates' bundle in the same objects is kept by another."""
+
+logger = logging.getLogger(__name__)
+
+
+def wanted(policies: Iterable[ServingPolicy]) -> Mapping[str, str]:
+    """Webhook to ``Fail`` where a policy may refuse what it is called for and does not give it up, else ``Ignore``."""
+    strict = [policy for policy in policies if policy.spec.failure_policy == "Fail"]
+    return {
+        name: "Fail" if any(may_refuse(policy, kind) for policy in strict for kind in kinds) else "Ignore"
+        for name, kinds in GUARDED.items()
+    }
+
+
+class FailurePolicies:
+    """The leader's work. ``policies`` are those of now."""
+
+    def __init__(self, api: Api, webhooks: Informer, policies: Callable[[], Iterable[ServingPolicy]]) -> None:
+        self._api = api
+        self._webhooks = webhooks
+        self._policies = policies
+        self._changed = asyncio.Event()
+        webhooks.subscribe(lambda _old, _new: self._changed.set())
+
+    def refresh(self) -> None:
+        """Look again: policies have changed."""
+        self._changed.set()
+
+    async def run(self) -> NoReturn:
+        """Keep them right until cancelled. Every policy has to be known before."""
+        await self._webhooks.synced.wait()
+        attempt = 0
+        while True:
+            self._changed.clear()
+            try:
+                await self._once()
+            except ApiError as error:
+                logger.warning("The failurePolicy of the webhooks cannot be kept: %s", error)
+                await asyncio.sleep(backoff(attempt))
+                attempt += 1
+                continue
+            attempt = 0
+            await self._changed.wait()
+
+    async def _once(self) -> None:
+        configuration = self._webhooks.get("", WEBHOOKS)
+        if configuration is None:
+            return
+        right = wanted(self._policies())
+        live = {webhook["name"]: webhook.get("failurePolicy") for webhook in configuration.get("webhooks") or []}
+        known = {name: policy for name, policy in right.items() if name in live}
+        if all(live[name] == policy for name, policy in known.items()):
+            return
+        manifest: JsonObject = VALIDATING_WEBHOOKS.identity(name=WEBHOOKS)
+        manifest["metadata"]["uid"] = configuration["metadata"]["uid"]
+        manifest["webhooks"] = [{"name": name, "failurePolicy": policy} for name, policy in known.items()]
+        self._webhooks.remember(await self._api.apply(VALIDATING_WEBHOOKS, manifest, manager=MANAGER))
+        for name, policy in known.items():
+            if live[name] != policy:
+                logger.info("%s has failurePolicy %s from now on.", name, policy)
