@@ -21,8 +21,9 @@ from kubectl_serve.api import (
 from kubectl_serve.errors import ServeError, UsageError
 from kubectl_serve.streams import Streams
 from kubectl_serve.verbs import PROGRAM
-from kubectl_serve.view import age_text, count_text
+from kubectl_serve.view import age_text
 from serve_core.json import JsonObject
+from serve_core.loader import count_text
 from serve_core.names import NAMESPACE
 from serve_core.policy import trial
 from serve_core.policy.evaluate import Outcome
