@@ -320,7 +320,7 @@ _POLICIES = (
     (
         "ModelNotPinned",
         "{by} wants the model pinned, and {source} may change.",
-        "Add kubectl-serve.dev/digest{revision}.",
+        "Add kubectl-serve.dev/digest (`kubectl serve digest` computes it){revision}.",
     ),
     ("FormatNotAllowed", "{by} does not allow models of format {format}.", "{allowed}"),
     ("FormatUntold", "{by} has to know the format of the model.", "Add kubectl-serve.dev/format."),
