@@ -213,3 +213,11 @@ ODD_OBJECTS: dict[str, Any] = {
 def test_odd_objects_are_answered_without_a_defect(new: Any) -> None:
     _, decision = review.review(body(new), complete)
     assert decision in ("allowed", "completed", "refused")
+
+
+def test_a_refusal_of_thousands_of_lines_is_cut_short() -> None:
+    unknown = {f"unknown-{index}": "" for index in range(1000)}
+    answered, _ = review.review(body(deployment(**unknown)), complete)
+    lines = json.loads(answered)["response"]["status"]["message"].splitlines()
+    assert len(lines) == review.MOST_PROBLEMS + 1
+    assert lines[-1] == "and 900 more like these"

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from serve_core.json import canonical
 from serve_core.reasons import Problem, problem, quote
 
 _ON_BY_DEFAULT = frozenset({"multi-container", "kubernetes.podspec-volumes-emptydir", "kubernetes.podspec-dryrun"})
@@ -84,12 +85,18 @@ class Carrier:
                 yield key, self._inside(value, rule, here)
 
     def _once(self, elements: list[Any], key: str, path: str) -> list[Any]:
+        """The elements without those that are there twice; linear, whatever there are of them."""
         found: list[Any] = []
+        first: dict[str, Any] = {}
+        others: set[str] = set()
         for index, element in enumerate(elements):
             name = element.get(key, "") if isinstance(element, dict) else element
-            if element in found:
+            if (told_by := repr(name)) not in first:
+                first[told_by] = element
+            elif element == first[told_by] or (text := canonical(element)) in others:
                 continue
-            if any(isinstance(each, dict) and each.get(key, "") == name for each in found):
+            else:
+                others.add(text)
                 self.refuse(
                     f"{path}[{_place(element, index, path)}]", f"{quote(name)} stands twice", "Remove one of them."
                 )

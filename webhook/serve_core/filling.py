@@ -9,11 +9,11 @@ An overlay spells out what the API server would default inside it: else the stor
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from serve_core.json import JsonObject, escape, unescape
+from serve_core.json import JsonObject, canonical, escape, unescape
 
 # Kubernetes' patchMergeKey of each list (k8s.io/api, core/v1 types). Containers are filled field by field, ...
 _CONTAINER_LISTS = {"containers": "name", "initContainers": "name"}
@@ -30,8 +30,7 @@ Record = dict[str, str]
 
 def digest(value: object) -> str:
     """A short digest of a JSON value. Nobody gains by a collision: it tells whose a value of one's own object is."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:12]
 
 
 def fill(document: JsonObject, overlay: Mapping[str, Any]) -> Record:
@@ -86,35 +85,58 @@ def _fill_list(elements: list[Any], overlay: list[Any], key: str, path: str) -> 
 
 def take_back(document: JsonObject, record: Record) -> None:
     """Remove from ``document`` every value of ``record`` that is still as it was filled, and what that leaves empty."""
-    paths = [(path.split("/")[1:], value) for path, value in record.items()]
-    # The deepest first and a container's name after its fields: a container goes with the last thing of ours in it.
-    paths.sort(key=lambda item: (-len(item[0]), item[0][-1:] == ["name"]))
-    for steps, value in paths:
-        _take_back(document, steps, value)
+    root = _Remembered()
+    for path, value in record.items():
+        place = root
+        for step in path.split("/")[1:]:
+            place = place.below.setdefault(step, _Remembered())
+        place.digest = value
+    _take_back(document, root.below)
 
 
-def _take_back(node: Any, steps: list[str], value: str) -> None:
-    if isinstance(node, list) and steps:
-        merge_key, _, name = steps[0].partition("=")
-        for index, element in enumerate(node):
-            if isinstance(element, dict) and str(element.get(merge_key)) == unescape(name):
-                whole = len(steps) == 1 and digest(element) == value
-                only_its_name = steps[1:] == [merge_key] and len(element) == 1
-                if whole or only_its_name:
-                    del node[index]
-                elif steps[1:] != [merge_key]:
-                    _take_back(element, steps[1:], value)
-                return
-    elif isinstance(node, dict) and steps:
-        key = unescape(steps[0])
-        if key not in node:
-            return
-        if len(steps) > 1:
-            _take_back(node[key], steps[1:], value)
-            if node[key] in ({}, []):
-                del node[key]
-        elif digest(node[key]) == value:
-            del node[key]
+@dataclass
+class _Remembered:
+    """What a record says of one place, and of the places below it by their steps."""
+
+    digest: str | None = None
+    below: "dict[str, _Remembered]" = field(default_factory=dict)
+
+
+def _take_back(node: Any, places: Mapping[str, _Remembered]) -> None:
+    """Each node is visited once: anybody can write a long record for a long list."""
+    if isinstance(node, list) and places:
+        _take_elements(node, places)
+    elif isinstance(node, dict):
+        for step, place in places.items():
+            key = unescape(step)
+            if key in node:
+                _take_back(node[key], place.below)
+                if (place.below and node[key] in ({}, [])) or _is_as_filled(node[key], place):
+                    del node[key]
+
+
+def _take_elements(elements: list[Any], places: Mapping[str, _Remembered]) -> None:
+    named: dict[str, dict[str, JsonObject]] = {merge_key: {} for merge_key in _MERGE_KEYS.values()}
+    for merge_key, found in named.items():
+        for element in elements:
+            if isinstance(element, dict):
+                found.setdefault(str(element.get(merge_key)), element)
+    gone = set()
+    for step, place in places.items():
+        merge_key, _, name = step.partition("=")
+        element = named.get(merge_key, {}).get(unescape(name))
+        if element is None:
+            continue
+        _take_back(element, {step: inner for step, inner in place.below.items() if step != merge_key})
+        # A container goes with the last thing of ours in it, which is its name.
+        only_its_name = merge_key in place.below and len(element) == 1
+        if only_its_name or _is_as_filled(element, place):
+            gone.add(id(element))
+    elements[:] = [element for element in elements if id(element) not in gone]
+
+
+def _is_as_filled(value: Any, place: _Remembered) -> bool:
+    return place.digest is not None and digest(value) == place.digest
 
 
 def path(*steps: str) -> str:

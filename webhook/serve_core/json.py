@@ -1,5 +1,6 @@
 """JSON documents as plain Python values."""
 
+import json
 from typing import Any
 
 JsonObject = dict[str, Any]
@@ -11,6 +12,20 @@ def value_at(node: Any, *steps: str) -> Any:
     for step in steps:
         node = node.get(step) if isinstance(node, dict) else None
     return node
+
+
+def copied(value: Any) -> Any:
+    """A copy whose objects and lists are its own; several times as fast as ``copy.deepcopy``."""
+    if isinstance(value, dict):
+        return {key: copied(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [copied(inner) for inner in value]
+    return value
+
+
+def canonical(value: object) -> str:
+    """One text for each JSON value, whatever the order of its names."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def escape(text: str) -> str:

@@ -27,11 +27,10 @@ def _value(before: Any, after: Any, path: str, operations: list[JsonObject]) -> 
 def _object(before: JsonObject, after: JsonObject, path: str, operations: list[JsonObject]) -> None:
     operations += [{"op": "remove", "path": f"{path}/{escape(key)}"} for key in before if key not in after]
     for key, value in after.items():
-        here = f"{path}/{escape(key)}"
-        if key in before:
-            _value(before[key], value, here, operations)
-        else:
-            operations.append({"op": "add", "path": here, "value": value})
+        if key not in before:
+            operations.append({"op": "add", "path": f"{path}/{escape(key)}", "value": value})
+        elif before[key] is not value:  # most of a copy is shared with the original
+            _value(before[key], value, f"{path}/{escape(key)}", operations)
 
 
 def _list(before: list[Any], after: list[Any], path: str, operations: list[JsonObject]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from serve_core import filling, runtimes
 from serve_core.annotations import COMPLETED_WITH, MODEL, MODEL_SIZE, ServingSpec, path_of
 from serve_core.facts import LoaderFacts, PlatformFacts
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, canonical
 from serve_core.reasons import Choice, Problem, choice, problem
 from serve_core.runtimes import Runtime
 
@@ -81,8 +81,7 @@ def note(
         record["size"] = spec.size
     if runtime is not None:
         record["runtime"] = {"name": runtime.name, "spec": runtimes.spec_document(runtime)}
-    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
-    deployment["metadata"].setdefault("annotations", {})[COMPLETED_WITH] = text
+    deployment["metadata"].setdefault("annotations", {})[COMPLETED_WITH] = canonical(record)
 
 
 def _read(record: JsonObject) -> tuple[str, LoaderFacts, Runtime | None]:

@@ -4,7 +4,6 @@ Admission, the reconciler, ``kubectl serve render`` and the tests all call it; t
 each.
 """
 
-import copy
 import json
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +13,7 @@ from serve_core.annotations import COMPLETED_WITH, FILLED, HANDOVER, MODEL, Serv
 from serve_core.complete import complete
 from serve_core.facts import PlatformFacts
 from serve_core.filling import Record
-from serve_core.json import JsonObject, value_at
+from serve_core.json import JsonObject, canonical, copied, value_at
 from serve_core.names import SERVED_LABEL
 from serve_core.policy import defaults
 from serve_core.reasons import Choice, Problem, problem
@@ -65,7 +64,7 @@ def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | N
     problems = _malformed(deployment)
     if problems:
         return Verdict(problems=problems)
-    served = copy.deepcopy(deployment)
+    served = copied(deployment)
     record = _record(served)
     if isinstance(record, Problem):
         return Verdict(problems=(*annotations.read(_annotations(served))[1], record))
@@ -100,14 +99,14 @@ def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | N
 
 def given_by_policies(deployment: JsonObject, facts: PlatformFacts) -> tuple[Choice, ...]:
     """The annotations that policies give to a stored Deployment, each with the policy that says so."""
-    copied = copy.deepcopy(deployment)
-    record = _record(copied)
-    return () if isinstance(record, Problem) else defaults.fill(copied, record, facts).choices
+    told = copied(deployment)
+    record = _record(told)
+    return () if isinstance(record, Problem) else defaults.fill(told, record, facts).choices
 
 
 def renewed(deployment: JsonObject, facts: PlatformFacts) -> Verdict:
     """What would become of a stored Deployment if it were completed with the present runtimes and loader."""
-    told = copy.deepcopy(deployment)
+    told = copied(deployment)
     told["metadata"]["annotations"] = {**_annotations(told), COMPLETED_WITH: remembered.RENEW}
     return judge(told, facts)
 
@@ -184,8 +183,7 @@ def _record(deployment: JsonObject) -> Record | Problem:
 
 
 def _remember(deployment: JsonObject, record: Record) -> None:
-    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
-    deployment["metadata"].setdefault("annotations", {})[FILLED] = text
+    deployment["metadata"].setdefault("annotations", {})[FILLED] = canonical(record)
 
 
 def _keep_state(deployment: JsonObject, previous: JsonObject | None) -> None:

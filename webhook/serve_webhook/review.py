@@ -25,6 +25,8 @@ from serve_core.verdict import judge
 API_VERSION = "admission.k8s.io/v1"
 DEEPEST = 100
 """Levels of nesting; a Deployment with everything in it has about 20."""
+MOST_PROBLEMS = 100
+"""Lines of a refusal; how many more there are is said in another."""
 LONGEST_WARNING = 120
 """Characters that Kubernetes promises to show; 4,096 bytes for all of them together."""
 
@@ -141,7 +143,7 @@ def _response(uid: str, answer: Answer) -> JsonObject:
             "status": "Failure",
             "code": answer.code,
             "reason": answer.reason,
-            "message": "\n".join(answer.problems),
+            "message": "\n".join(_shown(answer.problems)),
         }
     elif answer.patch:
         response["patchType"] = "JSONPatch"
@@ -149,6 +151,11 @@ def _response(uid: str, answer: Answer) -> JsonObject:
     if answer.warnings:
         response["warnings"] = list(answer.warnings)
     return {"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": response}
+
+
+def _shown(problems: tuple[str, ...]) -> tuple[str, ...]:
+    more = len(problems) - MOST_PROBLEMS
+    return (*problems[:MOST_PROBLEMS], f"and {more} more like these") if more > 0 else problems
 
 
 def shortened(text: str) -> str:
@@ -168,7 +175,10 @@ def parse(body: bytes) -> Any:
         raise
     except ValueError:  # syntax, encoding, or an integer of thousands of digits
         raise MalformedError("not JSON") from None
-    _check(document)
+    if _too_deep(document):
+        raise MalformedError("nested too deeply")
+    if b"\\u" in body:  # half of a pair comes by an escape only: as UTF-8 it was refused already
+        _encodable(document)
     return document
 
 
@@ -189,27 +199,24 @@ def _finite(text: str) -> float:
     return number
 
 
-def _check(document: Any) -> None:
-    """Depth and characters, without recursion."""
+def _too_deep(document: Any) -> bool:
+    """Without recursion."""
     level = [document]
     for _ in range(DEEPEST):
-        following: list[Any] = []
+        inner: list[Any] = []
         for value in level:
             if isinstance(value, dict):
-                following += value
-                following += value.values()
+                inner += value.values()
             elif isinstance(value, list):
-                following += value
-            elif isinstance(value, str) and not value.isascii():
-                _encodable(value)
-        if not following:
-            return
-        level = following
-    raise MalformedError("nested too deeply")
+                inner += value
+        if not inner:
+            return False
+        level = inner
+    return True
 
 
-def _encodable(text: str) -> None:
+def _encodable(document: Any) -> None:
     try:
-        text.encode()
+        json.dumps(document, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise MalformedError("a string has half of a surrogate pair") from None
