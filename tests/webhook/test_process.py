@@ -1,6 +1,8 @@
 """The life of one replica, from its start to its end."""
 
 import asyncio
+import json
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,12 +11,20 @@ import pytest
 
 from serve_core.facts import LoaderFacts
 from serve_core.names import NAMESPACE
+from serve_webhook import certificates
 from serve_webhook.api import LEASES, UnavailableError
 from serve_webhook.process import Options, Replica
 from serve_webhook.settings import Configuration
-from serve_webhook.trust import SECRET
+from serve_webhook.trust import SECRET, material_of
 from webhook_api import MemoryApi
 
+REVIEW = json.dumps(
+    {
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {"uid": "u-1", "operation": "DELETE", "userInfo": {}},
+    }
+).encode()
 CONFIGURATION = Configuration(LoaderFacts("loader:1"), ())
 
 
@@ -63,6 +73,36 @@ async def test_it_becomes_ready_leads_and_gives_the_lease_back_at_the_end(api: M
         assert made.missing() == ["its end"]
         await task
     assert api.objects[LEASES.plural, NAMESPACE, "kubectl-serve"]["spec"]["holderIdentity"] == ""
+
+
+async def test_what_is_in_flight_is_answered_after_it_was_told_to_stop(
+    api: MemoryApi, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    made, stop = replica(api, tmp_path), asyncio.Event()
+    async with started(made, stop) as task:
+        await ready(made)
+        port = int(
+            next(line for line in caplog.messages if "Answering reviews on port" in line).split()[-1].rstrip(".")
+        )
+        material = material_of(api.objects["secrets", NAMESPACE, SECRET])
+        assert material
+        trusting = ssl.create_default_context(cadata=material.bundle.decode())
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=trusting, server_hostname=certificates.SERVER_NAMES[0]
+        )
+        head = "POST /deployments HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
+        writer.write(head.format(len(REVIEW)).encode() + REVIEW[:10])
+        await writer.drain()
+        stop.set()
+        while not made.missing():  # noqa: ASYNC110 - it is asked, as the kubelet asks
+            await asyncio.sleep(0)
+        writer.write(REVIEW[10:])
+        answer = await reader.read()  # up to its end: the server closes the connection
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        assert b"Connection: close" in answer
+        writer.close()
+        await task
 
 
 async def test_a_second_replica_serves_without_leading(api: MemoryApi, tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ class Running:
     metrics: Metrics = field(default_factory=Metrics)
     facts: PlatformFacts | None = field(default_factory=lambda: PlatformFacts(LoaderFacts("loader:1")))
     deployments: dict[tuple[str, str], Any] = field(default_factory=dict)
+    stopping: bool = False
     port: int = 0
 
     def client(self) -> aiohttp.ClientSession:
@@ -62,7 +63,12 @@ async def running() -> AsyncIterator[Running]:
     material, context = certificates.issue(datetime.now(UTC)), server.tls_context()
     certificates.load(context, material)
     found = Running(context, material)
-    app = server.admission_app(lambda: found.facts, lambda *name: found.deployments.get(name), found.metrics)
+    app = server.admission_app(
+        lambda: found.facts,
+        lambda *name: found.deployments.get(name),
+        found.metrics,
+        stopping=lambda: found.stopping,
+    )
     async with server.serving(app, "127.0.0.1", 0, context) as found.port:
         yield found
 
@@ -72,6 +78,15 @@ async def test_a_review_is_answered(running: Running) -> None:
     assert status == 200
     assert json.loads(text)["response"]["uid"] == "u-1"
     assert b'decision="refused",review="deployments"} 1.0' in running.metrics.render()
+
+
+async def test_on_its_way_out_it_says_that_the_connection_closes(running: Running) -> None:
+    async with running.client() as client:
+        async with client.post("/deployments", data=body(), server_hostname=NAME) as answer:
+            assert "Connection" not in answer.headers
+        running.stopping = True
+        async with client.post("/deployments", data=body(), server_hostname=NAME) as answer:
+            assert (answer.status, answer.headers["Connection"]) == (200, "close")
 
 
 async def test_scaling_is_answered_from_what_is_watched(running: Running) -> None:
@@ -86,7 +101,9 @@ async def test_scaling_is_answered_from_what_is_watched(running: Running) -> Non
 
 async def test_before_everything_is_known_nobody_is_waved_through(running: Running) -> None:
     running.facts = None
-    assert (await running.post("/deployments", body()))[0] == 503
+    async with running.client() as client, client.post("/deployments", data=body(), server_hostname=NAME) as answer:
+        assert answer.status == 503
+        assert answer.headers["Retry-After"] == "1", "so the API server asks once more by itself"
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,12 @@ class Replica:
         """Answer reviews, as soon as there is a certificate, until cancelled."""
         await self._presented.loaded.wait()
         app = server.admission_app(
-            self._known_facts, self._deployments.get, self._metrics, lambda: self._policies.exceptions, _now
+            self._known_facts,
+            self._deployments.get,
+            self._metrics,
+            lambda: self._policies.exceptions,
+            _now,
+            lambda: self._stopping,
         )
         async with server.serving(app, self._options.host, self._options.port, self._context) as port:
             self._answering = True

@@ -25,7 +25,12 @@ IN_FLIGHT = 16 * 2**20
 """Bytes of all requests together that are read or wait at one time."""
 READ_SECONDS = 2.0
 """For the body to arrive, and before that for its turn; the API server gives us 5 s in all."""
-IDLE_SECONDS = 75.0
+IDLE_SECONDS = 120.0
+"""Longer than the API server keeps a connection that it does not use (90 s, as Go's ``http.DefaultTransport``): the one
+who closes first never cuts off a request that is on its way."""
+RETRY_SECONDS = 1
+"""After which a call that could not be answered is worth another try. The API server does that by itself, up to ten
+times within the webhook's time limit (client-go, ``rest/with_retry.go``)."""
 DRAIN_SECONDS = 5.0
 """Until every node has heard that this replica is to be called no more."""
 
@@ -84,9 +89,10 @@ def admission_app(
     metrics: Metrics,
     exceptions: Callable[[], Sequence[PolicyException]] = tuple,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    stopping: Callable[[], bool] = lambda: False,
 ) -> web.Application:
     """``facts`` are ``None`` until everything they come from was read; ``deployment`` finds a served one by namespace
-    and name."""
+    and name. ``stopping``: from now on every answer is the last one of its connection."""
     gate = Gate(IN_FLIGHT)
 
     def endpoint(name: str, reviewer: Callable[[PlatformFacts], review.Reviewer]) -> Handler:
@@ -96,11 +102,11 @@ def admission_app(
                 async with asyncio.timeout(READ_SECONDS), gate.admit(size):
                     body = await request.read()
             except TimeoutError:
-                return _plain(503, "too busy, or the body did not arrive in time")
+                return _later("too busy, or the body did not arrive in time")
             except web.RequestPayloadError:
                 return _plain(400, "the body broke off")
             if (present := facts()) is None:
-                return _plain(503, "not ready yet")
+                return _later("not ready yet")
             start = perf_counter()
             try:
                 answer, decision = review.review(body, reviewer(present))
@@ -122,7 +128,15 @@ def admission_app(
     def policies(present: PlatformFacts) -> review.Reviewer:
         return lambda request: validation.validate(request, present, exceptions(), now(), deployment)
 
-    app = web.Application(client_max_size=LARGEST)
+    @web.middleware
+    async def part(request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        if stopping():
+            # The API server hears it before the connection closes, and asks another replica by a new one.
+            response.force_close()
+        return response
+
+    app = web.Application(client_max_size=LARGEST, middlewares=[part])
     app.router.add_post("/policies", endpoint("policies", policies))
     app.router.add_post("/deployments", endpoint("deployments", complete))
     app.router.add_post("/deployments/scale", endpoint("scale", scale))
@@ -186,3 +200,7 @@ def _checked_size(request: web.Request) -> int:
 
 def _plain(status: int, text: str) -> web.Response:
     return web.Response(status=status, text=text + "\n")
+
+
+def _later(text: str) -> web.Response:
+    return web.Response(status=503, text=text + "\n", headers={"Retry-After": str(RETRY_SECONDS)})
