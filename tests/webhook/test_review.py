@@ -221,3 +221,15 @@ def test_a_refusal_of_thousands_of_lines_is_cut_short() -> None:
     lines = json.loads(answered)["response"]["status"]["message"].splitlines()
     assert len(lines) == review.MOST_PROBLEMS + 1
     assert lines[-1] == "and 900 more like these"
+
+
+def test_more_than_can_be_judged_in_time_is_refused_not_left_to_a_time_out() -> None:
+    """Where a webhook fails open, a time-out would be a way round every policy."""
+    pod = {"containers": [{"name": "server", "env": [{} for _ in range(60_000)]}]}
+    new = deployment(model="s3://models/a.joblib") | {"spec": {"template": {"spec": pod}}}
+    request = {"uid": "u-1", "operation": "CREATE", "userInfo": {}, "object": new}
+    sent = {"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request}
+    answered, decision = review.review(json.dumps(sent, separators=(",", ":")).encode(), complete)
+    response = json.loads(answered)["response"]
+    assert (response["uid"], decision) == ("u-1", "refused")
+    assert "more than 50,000 objects" in response["status"]["message"]

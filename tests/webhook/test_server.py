@@ -191,6 +191,23 @@ async def test_the_gate_lets_in_as_many_bytes_as_fit_in_their_order() -> None:
     small.cancel()
 
 
+async def test_who_gives_up_in_the_instant_of_a_turn_is_passed_over() -> None:
+    gate, entered = server.Gate(1), asyncio.Event()
+
+    async def enter() -> None:
+        async with gate.admit(1):
+            entered.set()
+
+    async with gate.admit(1):
+        impatient, patient = asyncio.create_task(enter()), asyncio.create_task(enter())
+        await asyncio.sleep(0)
+        impatient.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await impatient
+    await patient
+    assert entered.is_set()
+
+
 async def test_health_readiness_and_metrics() -> None:
     missing = ["certificates"]
     app = server.health_app(lambda: missing, Metrics())

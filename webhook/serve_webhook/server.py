@@ -7,7 +7,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from time import perf_counter
 
@@ -66,7 +66,9 @@ class Gate:
             if turn.done() and not turn.cancelled():
                 self._release(size)
             else:
-                self._queue.remove((size, turn))
+                # Not there any more if somebody left in the same instant, and passed over it.
+                with suppress(ValueError):
+                    self._queue.remove((size, turn))
                 self._wake()
             raise
 
@@ -100,7 +102,8 @@ def admission_app(
             size = _checked_size(request)
             try:
                 async with asyncio.timeout(READ_SECONDS), gate.admit(size):
-                    body = await request.read()
+                    # Not request.read(): the request would keep the body until the connection's next one.
+                    body = await request.content.read()
             except TimeoutError:
                 return _later("too busy, or the body did not arrive in time")
             except web.RequestPayloadError:
