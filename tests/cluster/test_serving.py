@@ -93,6 +93,16 @@ def test_a_new_model_takes_over_without_a_failed_request(
     assert annotation(changed, "ready-revision") == "iris-00002"
 
 
+def test_a_large_model_gets_time_and_room(namespace: Namespace) -> None:
+    namespace.apply(deployment("iris", IRIS, credentials="store", size="1Gi"))
+    namespace.wait_ready("iris")
+
+    (revision,) = namespace.list("deployments", "serving.knative.dev/revision=iris-00001")
+    assert revision["spec"]["progressDeadlineSeconds"] == 703
+    (pod,) = namespace.list("pods")
+    assert pod["spec"]["initContainers"][0]["resources"]["requests"]["ephemeral-storage"] == "2Gi"
+
+
 def test_kubectl_wait_is_enough(namespace: Namespace) -> None:
     namespace.apply(deployment("iris", IRIS, credentials="store"))
     said = namespace.kubectl("wait", f"--for=condition={READY}", "deployment/iris", "--timeout=2m")
