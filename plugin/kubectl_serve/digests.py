@@ -22,6 +22,7 @@ from model_loader.outcomes import OUTCOMES, Code, LoadError
 from model_loader.report import Report
 from model_loader.sources import local
 from model_loader.transport import redact
+from serve_core import models
 from serve_core.facts import PRIVATE_NETWORKS
 from serve_core.json import JsonObject
 
@@ -56,7 +57,7 @@ def of_source(source: str, credentials: Path | None, streams: Streams) -> Digest
 
     ``credentials``: a folder with a Secret's keys as files. Raises ServeError. Nothing is left behind.
     """
-    shown = redact(source) if "://" in source else source
+    shown = _plain(source) if "://" in source else source
     with LoaderLines(
         streams.stderr, streams.width, live=streams.live, seconds=PLAIN_SECONDS, clock=streams.now
     ) as lines:
@@ -85,7 +86,7 @@ def _of_source(source: str, secret: Secret, report: Report) -> Digested:
     with tempfile.TemporaryDirectory(prefix="kubectl-serve-", ignore_cleanup_errors=True) as folder:
         options = Options(
             volume=Path(folder),
-            loads=(Load(source),),
+            loads=tuple(Load(uri, folder) for uri, folder in models.split(source)),
             digest="",
             credentials=secret.folder,
             network=Network.of(_NETWORKS),
@@ -94,7 +95,12 @@ def _of_source(source: str, secret: Secret, report: Report) -> Digested:
             environment=secret.environment,
         )
         loaded = load(options, report)
-    return Digested(redact(source), loaded.digest, loaded.size, loaded.files)
+    return Digested(_plain(source), loaded.digest, loaded.size, loaded.files)
+
+
+def _plain(source: str) -> str:
+    """Each URI as it may be shown."""
+    return " ".join(redact(uri) for uri in source.split())
 
 
 def _of_path(source: str, path: Path, report: Report) -> Digested:

@@ -1,7 +1,9 @@
-"""The pod's own identity: token services on loopback, each asked as obstore, an independent client, asks it."""
+"""Identities that are exchanged for a token: token services on loopback, asked as another client (obstore) does."""
 
+import base64
 import contextlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,11 @@ from urllib.parse import parse_qsl, urlsplit
 import obstore
 import pytest
 import trustme
+from awscrt import checksums as crt
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, S3Store
 
@@ -183,10 +190,9 @@ def test_an_agent_of_another_address_is_not_asked(load: Loader, token: Path) -> 
     assert load("s3://models/iris", environment=environment, network="169.254.0.0/16").code == "Refused"
 
 
-def bucket(web: WebServer) -> Callable[[Request, int], Reply | None]:
-    """Google Cloud Storage, of one object, for whoever has the token."""
-    web.files["/storage/v1/b/models/o/iris%2Fmodel.bin"] = b"weights"
-    entry = {"name": "iris/model.bin", "generation": "1", "size": "7"}
+def bucket(web: WebServer, **about: str) -> Callable[[Request, int], Reply | None]:
+    """Google Cloud Storage, of one object, for whoever has the token. ``about``: what else it says of the object."""
+    entry = {"name": "iris/model.bin", "generation": "1", "size": "7"} | about
 
     def answer(request: Request, number: int) -> Reply | None:
         if request.headers.get("Authorization") != "Bearer of-the-account":
@@ -230,6 +236,96 @@ def test_a_metadata_server_elsewhere_is_not_asked(load: Loader, web: WebServer) 
     run = load("gs://models/iris", environment={"GCE_METADATA_HOST": "10.0.0.1"}, network="127.0.0.1/32")
 
     assert run.code == "Unauthorized"
+
+
+@pytest.fixture(scope="module")
+def private() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def key_file(private: rsa.RSAPrivateKey, service: WebServer) -> str:
+    """Return a service account's key file, as Google makes it."""
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    fields = {"type": "service_account", "private_key_id": "the-key", "client_email": "reader@team.example.com"}
+    return json.dumps(fields | {"private_key": pem, "token_uri": f"{service.url}/token"})
+
+
+def decoded(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def accounts(private: rsa.RSAPrivateKey, service: WebServer) -> Callable[[Request, int], Reply | None]:
+    """Google's token service: a token for an assertion that the account's key has signed, and that is of now."""
+
+    def answer(request: Request, number: int) -> Reply | None:
+        fields = request.form
+        head, claims, signature = fields["assertion"].split(".")
+        said = json.loads(decoded(claims))
+        try:
+            key = private.public_key()
+            key.verify(decoded(signature), f"{head}.{claims}".encode(), padding.PKCS1v15(), hashes.SHA256())
+        except InvalidSignature:
+            return Reply(400, body=b'{"error": "invalid_grant"}')
+        good = (
+            json.loads(decoded(head)) == {"alg": "RS256", "typ": "JWT", "kid": "the-key"}
+            and fields["grant_type"] == "urn:ietf:params:oauth:grant-type:jwt-bearer"
+            and (said["iss"], said["aud"]) == ("reader@team.example.com", f"{service.url}/token")
+            and said["scope"] == "https://www.googleapis.com/auth/devstorage.read_only"
+            and abs(said["iat"] - time.time()) < 60
+            and said["exp"] - said["iat"] == 3600
+        )
+        return Reply(body=b'{"access_token": "of-the-account", "expires_in": 3599}') if good else Reply(400)
+
+    return answer
+
+
+@pytest.mark.parametrize("name", ["gcloud-application-credentials.json", "key.json"])
+def test_a_google_accounts_key_file(
+    load: Loader, web: WebServer, service: WebServer, private: rsa.RSAPrivateKey, name: str
+) -> None:
+    service.fault = accounts(private, service)
+    web.fault = bucket(web)
+    load.credentials(**{name: key_file(private, service), "GS_ENDPOINT_URL": web.url})
+
+    run = load("gs://models/iris")
+
+    assert run.files() == {"model.bin": b"weights"}, run.output
+    assert "PRIVATE" not in run.output
+
+
+def test_a_key_that_was_revoked_is_told(
+    load: Loader, web: WebServer, service: WebServer, private: rsa.RSAPrivateKey
+) -> None:
+    another = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    service.fault = accounts(private, service)
+    web.fault = bucket(web)
+    load.credentials(**{"key.json": key_file(another, service), "GS_ENDPOINT_URL": web.url})
+
+    run = load("gs://models/iris")
+
+    assert (run.code, "identity service" in str(run.message["message"])) == ("Unauthorized", True)
+
+
+@pytest.mark.parametrize("text", ["{}", "nonsense", '{"type": "authorized_user"}', '{"type": "service_account"}'])
+def test_what_is_no_key_file_is_told(load: Loader, web: WebServer, text: str) -> None:
+    load.credentials(**{"key.json": text, "GS_ENDPOINT_URL": web.url})
+
+    run = load("gs://models/iris")
+
+    assert (run.code, "key file" in str(run.message["message"])) == ("InvalidSource", True)
+
+
+def test_an_object_that_was_composed_is_checked_by_its_crc32c(load: Loader, web: WebServer) -> None:
+    """Google keeps no MD5 of it."""
+    load.credentials(GS_ENDPOINT_URL=web.url, token="of-the-account")
+    right, wrong = (base64.b64encode(crt.crc32c(body).to_bytes(4, "big")).decode() for body in (b"weights", b"WEIGHTS"))
+    web.fault = bucket(web, crc32c=wrong)
+    assert load("gs://models/iris").code == "Corrupted"
+    web.fault = bucket(web, crc32c=right)
+
+    run = load("gs://models/iris")
+
+    assert (run.files(), run.message["checked"]) == ({"model.bin": b"weights"}, 1)
 
 
 AZURE = {"AZURE_TENANT_ID": "the-tenant", "AZURE_CLIENT_ID": "the-client"}

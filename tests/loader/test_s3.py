@@ -1,9 +1,11 @@
 """Models in an S3 store: versitygw on loopback."""
 
+import base64
 import contextlib
 import os
 import shutil
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +18,7 @@ from obstore.store import S3Store
 
 from loader import harness
 from loader.harness import Loader, Store, WebServer, unused_address
+from model_loader import checksums
 from model_loader.sources import s3
 from model_loader.sources.aws_identity import Keys
 
@@ -162,28 +165,41 @@ def test_our_signature_with_a_session_is_the_one_that_obstore_makes(
     assert ours["Authorization"] == theirs["authorization"]
 
 
-def put_with_checksum(store: Store, key: str, body: bytes) -> None:
-    client = S3Store(
-        "models",
-        endpoint=store.endpoint,
-        access_key_id=harness.KEYS["AWS_ACCESS_KEY_ID"],
-        secret_access_key=harness.KEYS["AWS_SECRET_ACCESS_KEY"],
-        region="us-east-1",
-        checksum_algorithm="SHA256",
-        client_options={"allow_http": True},
-    )
-    obstore.put(client, key, body, use_multipart=False)
+def put(store: Store, key: str, body: bytes, algorithm: str) -> None:
+    """Put an object with a checksum, which the store checks and keeps."""
+    value = checksums.new(algorithm, len(body))
+    value.update(body)
+    headers = {f"x-amz-checksum-{algorithm}": base64.b64encode(bytes.fromhex(value.hexdigest())).decode()}
+    keys = Keys(*harness.KEYS.values())
+    url = f"{store.endpoint}/models/{key}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(s3, "_NOTHING", "UNSIGNED-PAYLOAD")  # the loader's own signature is of requests without a body
+        s3.Signer(lambda: keys, "us-east-1").sign("PUT", urlsplit(url), headers)
+    with urllib.request.urlopen(urllib.request.Request(url, body, headers, method="PUT")) as answer:
+        assert answer.headers[f"x-amz-checksum-{algorithm}"] == headers[f"x-amz-checksum-{algorithm}"]
 
 
 @pytest.mark.parametrize("size", [7, 9 << 20])
-@pytest.mark.parametrize("options", [(), ("--no-digest",)])
+@pytest.mark.parametrize(
+    ("algorithm", "options"),
+    [
+        ("sha256", ()),
+        ("sha256", ("--no-digest",)),
+        ("crc64nvme", ()),
+        ("crc64nvme", ("--no-digest",)),
+        ("crc32c", ()),
+        ("crc32", ()),
+        ("sha1", ()),
+    ],
+)
 def test_an_object_that_rots_in_the_store_is_corrupted_by_the_stores_own_checksum(
-    load: Loader, keeping: Store, size: int, options: tuple[str, ...]
+    load: Loader, keeping: Store, size: int, algorithm: str, options: tuple[str, ...]
 ) -> None:
     load.credentials(**harness.KEYS, AWS_ENDPOINT_URL=keeping.endpoint)
     body = os.urandom(size)
-    put_with_checksum(keeping, "iris/model.bin", body)
-    assert load("s3://models/iris", options=options).files() == {"model.bin": body}
+    put(keeping, "iris/model.bin", body, algorithm)
+    run = load("s3://models/iris", options=options)
+    assert (run.files(), run.message["checked"]) == ({"model.bin": body}, 1)
     shutil.rmtree(load.volume)
     load.volume.mkdir()
     with (keeping.folder / "models/iris/model.bin").open("r+b") as stream:
@@ -192,3 +208,16 @@ def test_an_object_that_rots_in_the_store_is_corrupted_by_the_stores_own_checksu
     run = load("s3://models/iris", options=options)
 
     assert (run.code, run.message["file"], run.files()) == ("Corrupted", "model.bin", {})
+
+
+def test_a_checksum_that_cannot_be_computed_is_not_claimed(
+    load: Loader, keeping: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the library is not installed, the message says that nothing was checked."""
+    load.credentials(**harness.KEYS, AWS_ENDPOINT_URL=keeping.endpoint)
+    put(keeping, "plain/model.bin", b"weights", "crc64nvme")
+    monkeypatch.setattr(checksums, "_has_crt", lambda: False)
+
+    run = load("s3://models/plain")
+
+    assert (run.code, run.message["checked"]) == ("Loaded", 0)

@@ -69,6 +69,17 @@ def test_of_a_uri_it_is_what_the_loader_says(run: Run, web: WebServer, tmp_path:
     assert screen.err == "downloading 7 B in 1 file\n"
 
 
+def test_of_several_models_it_is_that_of_the_whole(run: Run, web: WebServer, tmp_path: Path) -> None:
+    web.files |= {"/base.bin": b"1", "/adapter.bin": b"2"}
+    uris = f"{web.url}/base.bin", f"{web.url}/adapter.bin=adapters/one"
+    loaded = harness.Loader(tmp_path)(*uris)
+    screen = run("digest", " ".join(uris))
+    assert (loaded.files().keys(), screen.out) == (
+        {"base.bin", "adapters/one/adapter.bin"},
+        f"{loaded.message['digest']}\n",
+    )
+
+
 def test_of_a_prefix_it_is_that_of_the_same_folder_here(run: Run, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     with harness.store(tmp_path) as store:

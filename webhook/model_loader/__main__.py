@@ -29,6 +29,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str], out: TextIO, 
             files=loaded.files,
             seconds=time.monotonic() - started,
             digest=loaded.digest,
+            checked=loaded.checked,
         )
     except LoadError as failure:
         fields = _failed(failure, started)

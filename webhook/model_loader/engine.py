@@ -153,6 +153,11 @@ class Engine:
         return sum(state.size for state in self._states)
 
     @property
+    def checked(self) -> int:
+        """How many files were checked against a checksum that the store keeps."""
+        return sum(bool(state.wanted) for state in self._states)
+
+    @property
     def received(self) -> int:
         """Bytes read from the source so far."""
         return sum(self._received)

@@ -6,7 +6,7 @@ import os
 import shutil
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from model_loader import digest as digests
@@ -27,10 +27,15 @@ _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model on the volume: bytes, files, and its digest where it was computed."""
+    """A model on the volume.
+
+    Bytes and files, how many of those that were read have a checksum that the store keeps, and the model's digest where
+    it was computed.
+    """
 
     size: int
     files: int
+    checked: int
     digest: str
 
 
@@ -81,11 +86,11 @@ def _complete(volume: Volume, order: str, options: Options) -> Loaded | None:
     """Return the model that an earlier start of this container left, published if it had not come to that."""
     try:
         record = json.loads(volume.complete.read_text())
-        if record["order"] != order or (options.hashing and not record["digest"]):
+        if record["order"] != order or (options.hashing and not record["loaded"]["digest"]):
             return None
         if not volume.model.is_dir():
             volume.files.rename(volume.model)
-        return Loaded(int(record["bytes"]), int(record["files"]), str(record["digest"]))
+        return Loaded(**record["loaded"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -175,12 +180,12 @@ def _read(
     if options.hashing and not digest:
         digest = digests.of_path(volume.files)
         _check_digest(options, volume, digest)
-    record = {"order": order, "bytes": engine.size, "files": count, "digest": digest}
+    loaded = Loaded(engine.size, count, engine.checked, digest)
     draft = volume.state / "complete.json.part"
-    draft.write_text(json.dumps(record))
+    draft.write_text(json.dumps({"order": order, "loaded": asdict(loaded)}))
     draft.rename(volume.complete)
     volume.files.rename(volume.model)
-    return Loaded(engine.size, count, digest)
+    return loaded
 
 
 def _digest(hashes: Mapping[str, str], plan: _Plan) -> str:

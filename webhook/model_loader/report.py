@@ -51,6 +51,7 @@ def outcome(
     files: int = 0,
     seconds: float = 0.0,
     digest: str = "",
+    checked: int | None = None,
 ) -> dict[str, object]:
     """Return the fields of the termination message."""
     fields: dict[str, object] = {
@@ -62,6 +63,8 @@ def outcome(
         "files": files,
         "seconds": round(seconds, 3),
     }
+    if checked is not None:
+        fields["checked"] = checked
     if file:
         fields["file"] = file
     if digest:

@@ -29,7 +29,7 @@ _AGENT = {"User-Agent": "kubectl-serve-model-loader"}
 # All that another host may see of a request: no credential, no cookie, no header of a store's own.
 _CARRIED = frozenset({"accept", "range", "if-match"})
 _PORTS = {"http": 80, "https": 443}
-_IDENTITY_HINT = "Check the service account of the pod, and which identity it stands for."
+_IDENTITY_HINT = "Check the identity: the pod's service account, or the key in the Secret."
 _Origin = tuple[str, str, int]
 
 

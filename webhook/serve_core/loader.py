@@ -40,10 +40,14 @@ def share(line: Mapping[str, object]) -> tuple[int, int] | None:
 
 
 def loaded_text(said: Mapping[str, object]) -> str:
-    """What a loader that has ended well brought: bytes, files, seconds and digest; empty where it does not say."""
+    """What a loader that has ended well brought; empty where it does not say.
+
+    Bytes, files, seconds, how many files had a checksum of the store's own to be checked against, and the digest.
+    """
     size, seconds = said.get("bytes"), said.get("seconds")
     if not isinstance(size, int) or not isinstance(seconds, int | float):
         return ""
     files = f" in {count_text(said['files'], 'file')}" if isinstance(said.get("files"), int) else ""
     digest = f", {said['digest']}" if said.get("digest") else ""
-    return f"{size_text(size)}{files} in {seconds:.1f} s{digest}"
+    checked = f", {said['checked']} checked against the store's own checksum" if said.get("checked") else ""
+    return f"{size_text(size)}{files} in {seconds:.1f} s{checked}{digest}"

@@ -93,7 +93,7 @@ def split(text: str) -> tuple[tuple[str, str], ...]:
     if len(words) == 1:
         return ((words[0], ""),)
     parts = (word.rpartition("=") for word in words)
-    return tuple((uri, folder) if equals else (folder, "") for uri, equals, folder in parts)
+    return tuple((uri, "" if folder == "." else folder) if equals else (folder, "") for uri, equals, folder in parts)
 
 
 def parse_all(text: str, path: str) -> tuple[tuple[Placed, ...], tuple[Problem, ...]]:
@@ -105,7 +105,7 @@ def parse_all(text: str, path: str) -> tuple[tuple[Placed, ...], tuple[Problem, 
         parsed = parse(uri, path)
         if isinstance(parsed, Problem):
             problems.append(parsed)
-        elif folder not in ("", ".") and not _is_folder(folder):
+        elif folder and not _is_folder(folder):
             why = "what follows the = is no folder, a path of letters, digits, dots, underscores and hyphens"
             example = f"{SCHEMES['s3']}=adapters/one"
             problems.append(problem("InvalidModelURI", path, value=quote(f"{uri}=…"), why=why, example=example))
@@ -113,7 +113,7 @@ def parse_all(text: str, path: str) -> tuple[tuple[Placed, ...], tuple[Problem, 
             why = "a claim is mounted as it is, and cannot be one of several models"
             problems.append(_invalid(uri, path, "pvc", why))
         else:
-            found.append(Placed(parsed, "" if folder == "." else folder))
+            found.append(Placed(parsed, folder))
     if len(parts) > _MOST:
         why = f"they are more than {_MOST}"
         value = f"a list of {len(parts)} URIs"

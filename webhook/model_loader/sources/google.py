@@ -11,6 +11,8 @@ from model_loader.paths import safe_path
 from model_loader.transport import Authorizer, Header, Token, Transport
 
 _STORE = "https://storage.googleapis.com"
+_KEY_FILES = ("gcloud-application-credentials.json", "key.json")
+"""What KServe and Google's own documentation call a service account's key file in a Secret."""
 _METADATA = "metadata.google.internal"
 _PATH = "/computeMetadata/v1/instance/service-accounts/default/token"
 _SERVERS = ("169.254.169.254/32", "127.0.0.0/8", "::1/128")
@@ -43,7 +45,7 @@ def _objects(base: str, prefix: str, context: Context, by: Authorizer) -> list[F
     files: list[File] = []
     token = ""
     while True:
-        query = {"prefix": prefix, "fields": "nextPageToken,items(name,size,generation,md5Hash,contentEncoding)"}
+        query = {"prefix": prefix, "fields": "nextPageToken,items(name,size,generation,md5Hash,crc32c,contentEncoding)"}
         page = _document(context, f"{base}?{urlencode(query | ({'pageToken': token} if token else {}))}", by)
         entries = page.get("items", [])
         if not isinstance(entries, list):
@@ -64,7 +66,9 @@ def _file(base: str, entry: dict[str, object], folder: str, by: Authorizer) -> F
             size=int(str(entry["size"])),
             by=by,
             version=generation,
-            checksum=checksums.from_base64("md5", str(entry.get("md5Hash") or "")),
+            # An object that was composed of parts has no MD5.
+            checksum=checksums.from_base64("md5", str(entry.get("md5Hash") or ""))
+            or checksums.from_base64("crc32c", str(entry.get("crc32c") or "")),
         )
     except (KeyError, ValueError):
         raise LoadError(Code.SERVER_ERROR, f"{base} did not answer with a list of objects") from None
@@ -81,10 +85,15 @@ def _document(context: Context, url: str, by: Authorizer) -> dict[str, object]:
 
 
 def _authorizer(context: Context) -> Authorizer:
-    """Return the Secret's `token`, else the identity of the pod, which is only asked for when the store wants one."""
+    """Return the Secret's token or account, else the pod's identity, asked for a token when the store wants one."""
     token = context.secret.get("token")
     if token:
         return Header(f"Bearer {token}")
+    key = context.secret.get(*_KEY_FILES)
+    if key:
+        from model_loader.sources import google_account  # noqa: PLC0415  # with a library that others need not have
+
+        return Token(google_account.tokens(key, context.transport))
     metadata = Transport(Network.of(_SERVERS))
     # As Google's own libraries have it.
     host = context.secret.environment.get("GCE_METADATA_HOST") or _METADATA

@@ -40,7 +40,7 @@ class Signer:
         day = stamp[:8]
         headers["x-amz-content-sha256"] = _NOTHING
         headers["x-amz-date"] = stamp
-        if "list-type=2" not in url.query:
+        if method in ("GET", "HEAD") and "list-type=2" not in url.query:
             headers["x-amz-checksum-mode"] = "ENABLED"
         keys = self._keys
         if keys.token:
