@@ -1,7 +1,9 @@
 """What the loader is asked, and how it says how it ended."""
 
 import hashlib
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,35 @@ def test_a_folder_of_the_node_is_loaded_with_the_digest_of_its_manifest(load: Lo
     run = load(source.as_uri())
     assert run.files() == {"A": b"1", "b/two": b"2"}
     assert run.message["digest"] == "sha256:" + hashlib.sha256(lines.replace("B\n", "A\n").encode()).hexdigest()
+
+
+def test_files_that_may_run_code_are_counted_and_the_first_is_named(load: Loader, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "sub").mkdir(parents=True)
+    bodies = {
+        "config.json": json.dumps({"auto_map": {"AutoModel": "modeling.Model"}}),
+        "generation_config.json": "{}",
+        "model.safetensors": "",
+        "sub/Weights.PKL": "",
+        "sub/modeling.py": "",
+        "sub/tokenizer_config.json": "[" * 100_000,
+    }
+    for name, body in bodies.items():
+        (source / name).write_text(body)
+
+    runs = [load(source.as_uri()), load(source.as_uri())]
+
+    assert [(run.message["runs_code"], run.message["runs_code_first"]) for run in runs] == [(3, "config.json")] * 2
+
+
+def test_an_archives_files_may_run_code_as_well(load: Loader, web: WebServer) -> None:
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as archive:
+        archive.writestr("saved/model.joblib", b"weights")
+    web.files = {"/model.zip": body.getvalue(), "/model.onnx": b"weights"}
+
+    assert load(f"{web.url}/model.zip").message["runs_code_first"] == "saved/model.joblib"
+    assert "runs_code" not in load(f"{web.url}/model.onnx").message
 
 
 def test_the_documentation_lists_every_code_as_the_table_has_it() -> None:

@@ -123,6 +123,24 @@ RETRY = {"event": "retry", "code": "Unreachable", "message": "no route", "hint":
             ("True", "Loaded", "2.0 KiB in 2 files in 0.2 s"),
             id="loaded",
         ),
+        pytest.param(
+            pod(state=ended(0, json.dumps({"code": "Loaded", "bytes": 8, "files": 2, "seconds": 1, "checked": 2}))),
+            {},
+            ("True", "Loaded", "in 1.0 s, 2 checked against the store's own checksum."),
+            id="loaded and checked",
+        ),
+        pytest.param(
+            pod(state=ended(0, json.dumps({"code": "Loaded", "runs_code": 2, "runs_code_first": "a\n.pkl"}))),
+            {},
+            ("True", "Loaded", 'is loaded. 2 files may run code when they are loaded, among them "a\\n.pkl".'),
+            id="loaded, with files that run code",
+        ),
+        pytest.param(
+            pod(state=ended(0, json.dumps({"code": "Loaded", "runs_code": "2", "runs_code_first": None}))),
+            {},
+            ("True", "Loaded", "is loaded."),
+            id="loaded, with words that are not the loader's",
+        ),
         pytest.param(pod(state=ended(0)), {}, ("True", "Loaded", "is loaded"), id="loaded, with nothing said"),
     ],
 )

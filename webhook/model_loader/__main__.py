@@ -29,8 +29,10 @@ def main(arguments: Sequence[str], environment: Mapping[str, str], out: TextIO, 
             files=loaded.files,
             seconds=time.monotonic() - started,
             digest=loaded.digest,
-            checked=loaded.checked,
         )
+        fields |= {"checked": loaded.checked}
+        if loaded.runs_code:
+            fields |= {"runs_code": loaded.runs_code, "runs_code_first": loaded.runs_code_first}
     except LoadError as failure:
         fields = _failed(failure, started)
     except Exception as error:  # noqa: BLE001  # a defect must still be told in the termination message

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from model_loader import digest as digests
-from model_loader import journal, paths, sources
+from model_loader import executable, journal, paths, sources
 from model_loader.engine import Engine, storage_failure
 from model_loader.model import Context, File, Secret, Unpack
 from model_loader.options import Load, Options
@@ -29,14 +29,16 @@ _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 class Loaded:
     """A model on the volume.
 
-    Bytes and files, how many of those that were read have a checksum that the store keeps, and the model's digest where
-    it was computed.
+    Bytes and files, how many of those that were read have a checksum that the store keeps, the model's digest where it
+    was computed, how many of its files may run code when they are loaded, and the first of those.
     """
 
     size: int
     files: int
     checked: int
     digest: str
+    runs_code: int
+    runs_code_first: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,8 @@ def _read(
     if options.hashing and not digest:
         digest = digests.of_path(volume.files)
         _check_digest(options, volume, digest)
-    loaded = Loaded(engine.size, count, engine.checked, digest)
+    programs = executable.names(volume.files)
+    loaded = Loaded(engine.size, count, engine.checked, digest, len(programs), programs[0] if programs else "")
     draft = volume.state / "complete.json.part"
     draft.write_text(json.dumps({"order": order, "loaded": asdict(loaded)}))
     draft.rename(volume.complete)

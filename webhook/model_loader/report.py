@@ -51,7 +51,6 @@ def outcome(
     files: int = 0,
     seconds: float = 0.0,
     digest: str = "",
-    checked: int | None = None,
 ) -> dict[str, object]:
     """Return the fields of the termination message."""
     fields: dict[str, object] = {
@@ -63,8 +62,6 @@ def outcome(
         "files": files,
         "seconds": round(seconds, 3),
     }
-    if checked is not None:
-        fields["checked"] = checked
     if file:
         fields["file"] = file
     if digest:
@@ -76,7 +73,7 @@ def termination_message(fields: Mapping[str, object]) -> str:
     """Return `fields` as JSON of at most TERMINATION_BYTES, the long texts cut where need be."""
     fields = dict(fields)
     text = json.dumps(fields, separators=(",", ":"))
-    for key in ("file", "message", "hint"):
+    for key in ("file", "runs_code_first", "message", "hint"):
         over = len(text) - TERMINATION_BYTES
         value = str(fields.get(key, ""))
         if over > 0 and len(value) > 16:

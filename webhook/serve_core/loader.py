@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 
 from serve_core.json import JsonObject
+from serve_core.reasons import quote
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -37,6 +38,16 @@ def share(line: Mapping[str, object]) -> tuple[int, int] | None:
     if line.get("event") == "plan":
         done, total = 0, done
     return (done, total) if isinstance(done, int) and isinstance(total, int) and total > 0 else None
+
+
+def code_text(said: Mapping[str, object]) -> str:
+    """Which files of a model may run code when they are loaded, as a sentence; empty where there is none."""
+    count, first = said.get("runs_code"), said.get("runs_code_first")
+    if not isinstance(count, int) or not isinstance(first, str) or count < 1:
+        return ""
+    if count == 1:
+        return f"{quote(first)} may run code when it is loaded."
+    return f"{count} files may run code when they are loaded, among them {quote(first)}."
 
 
 def loaded_text(said: Mapping[str, object]) -> str:

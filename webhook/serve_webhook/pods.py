@@ -290,4 +290,5 @@ def _progress(line: JsonObject) -> str:
 
 def _loaded(words: JsonObject) -> str:
     brought = loader.loaded_text(words)
-    return f"Downloaded {brought}." if brought else sentence("Loaded")
+    told = f"Downloaded {brought}." if brought else sentence("Loaded")
+    return f"{told} {loader.code_text(words)}".rstrip()
