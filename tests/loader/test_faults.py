@@ -1,5 +1,6 @@
 """Whatever the store does, the server sees the right model or none, and the cause is told."""
 
+import base64
 import hashlib
 import os
 import random
@@ -7,6 +8,8 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import pytest
@@ -22,6 +25,103 @@ def listing(*keys: str, size: int) -> bytes:
     """Return what S3 answers when it is asked for the objects of a bucket."""
     entries = "".join(f"<Contents><Key>{key}</Key><Size>{size}</Size></Contents>" for key in keys)
     return f'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{entries}</ListBucketResult>'.encode()
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What the server does to an answer, and how the load ends when it does so for ever."""
+
+    spoil: Callable[[Reply], Reply]
+    lasting: str
+
+
+def status(code: int) -> Callable[[Reply], Reply]:
+    return lambda reply: Reply(code)
+
+
+def stall(reply: Reply) -> Reply:
+    threading.Event().wait(0.4)
+    return reply
+
+
+def cut(reply: Reply) -> Reply:
+    return replace(reply, cut=0)
+
+
+def shorter(reply: Reply) -> Reply:
+    """The body ends before what the list of objects promised, and the server thinks that it is whole."""
+    return Reply(reply.status, reply.headers | {"Content-Range": "bytes 0-0/1"}, reply.body[:1])
+
+
+def corrupt(reply: Reply) -> Reply:
+    return replace(reply, body=bytes([reply.body[0] ^ 1]) + reply.body[1:])
+
+
+def another_part(reply: Reply) -> Reply:
+    """As a cache does that ignores which part is asked for."""
+    if reply.status != 206:
+        return Reply(503)
+    whole = reply.headers["Content-Range"].rpartition("/")[2]
+    return replace(reply, headers=reply.headers | {"Content-Range": f"bytes 1-{len(reply.body)}/{whole}"})
+
+
+def another_version(reply: Reply) -> Reply:
+    return replace(reply, headers=reply.headers | {"ETag": '"another"'})
+
+
+FAULTS = {
+    "storm of 503": Fault(status(503), "ServerError"),
+    "storm of 429": Fault(status(429), "ServerError"),
+    "500": Fault(status(500), "ServerError"),
+    "stall": Fault(stall, "Stalled"),
+    "cut": Fault(cut, "Unreachable"),
+    "truncated": Fault(shorter, "Changed"),
+    "corrupted": Fault(corrupt, "Corrupted"),
+    "another part": Fault(another_part, "ServerError"),
+    "overwritten": Fault(another_version, "Changed"),
+    "expired credentials": Fault(status(403), "Unauthorized"),
+    "gone": Fault(status(404), "NotFound"),
+}
+
+
+@pytest.mark.parametrize("lasting", [False, True], ids=["passing", "lasting"])
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_of_the_store_ends_in_the_right_model_or_in_its_cause(
+    load: Loader, web: WebServer, name: str, lasting: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An object store with checksums whose answers are spoilt on their way: the first, or all of them."""
+    monkeypatch.setattr(transport, "READ_SECONDS", 0.2)
+    fault, weights = FAULTS[name], os.urandom(SIZE)
+    web.files["/models/m/model.bin"] = weights
+    value = base64.b64encode(hashlib.sha1(weights).digest()).decode()
+    load.credentials(AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s", AWS_ENDPOINT_URL=web.url)
+    spoilt, seen = Counter[str](), Counter[str]()
+    lock = threading.Lock()
+
+    def misbehave(request: Request, number: int) -> Reply | None:
+        seen["a model too early"] += (load.volume / "model").exists()
+        if "list-type" in request.path:
+            etag = f"<ETag>{web.etag(weights)}</ETag><Size>".encode()
+            return Reply(body=listing("m/model.bin", size=SIZE).replace(b"<Size>", etag))
+        reply = web.answer(request)
+        reply.headers |= {"x-amz-checksum-sha1": value}
+        if request.method == "HEAD":
+            return reply
+        with lock:
+            spoils = lasting or not spoilt[name]
+            spoilt[name] += spoils
+        return fault.spoil(reply) if spoils else reply
+
+    web.fault = misbehave
+    run = load("s3://models/m", options=("--patience=1",))
+
+    assert spoilt[name] >= 1
+    assert seen["a model too early"] == 0
+    assert run.code == "Loaded" or run.message["hint"]
+    if lasting or name == "gone":  # which another try does not mend
+        assert (run.code, run.files()) == (fault.lasting, {}), run.output
+    else:
+        assert run.files() == {"model.bin": weights}, run.output
 
 
 @pytest.mark.parametrize("seed", range(4))

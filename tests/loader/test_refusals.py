@@ -1,13 +1,14 @@
 """What the loader refuses: addresses, names, credentials in the open."""
 
 import ipaddress
+import socket
 
 import pytest
 import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loader.harness import Loader, WebServer
+from loader.harness import Loader, Reply, WebServer
 from model_loader.network import Network
 from model_loader.outcomes import LoadError
 from model_loader.paths import check_clashes, safe_path
@@ -129,6 +130,53 @@ def test_names_that_only_look_alike_are_fine() -> None:
     check_clashes(["a/b", "a/c", "ab", "b/a", "a.b"])
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["m/../../etc/passwd"],
+        ["m//etc/passwd"],
+        ["m/./a"],
+        ["m/a\\b"],
+        [f"m/{'a' * 256}"],
+        ["m/Model", "m/model"],
+        ["m/é", "m/e\u0301"],
+        ["m/a", "m/a/b"],
+    ],
+)
+def test_objects_that_no_folder_can_hold_are_refused_before_one_is_read(
+    load: Loader, web: WebServer, keys: list[str]
+) -> None:
+    entries = "".join(f"<Contents><Key>{key}</Key><Size>1</Size></Contents>" for key in ["m/good", *keys])
+    web.fault = lambda request, number: Reply(body=f"<ListBucketResult>{entries}</ListBucketResult>".encode())
+    load.credentials(AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s", AWS_ENDPOINT_URL=web.url)
+
+    run = load("s3://models/m")
+
+    assert (run.code, run.exit_code) == ("Refused", 14)
+    assert len(web.requests) == 1
+    assert run.files() == {}
+
+
+def test_the_address_that_was_judged_is_the_one_that_is_talked_to(
+    web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that says something else when it is asked again (DNS rebinding) gains nothing."""
+    port = int(web.url.rpartition(":")[2])
+    asked: list[str] = []
+
+    def resolve(host: str, port: int, **_: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+        asked.append(host)
+        address = "127.0.0.1" if len(asked) % 2 else "169.254.169.254"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+
+    with Network.of(["127.0.0.0/8"]).connect("store.example.com", port, plain=True, timeout=5) as sock:
+        assert (sock.getpeername(), asked) == (("127.0.0.1", port), ["store.example.com"])
+    with pytest.raises(LoadError, match=r"169\.254\.169\.254"):
+        Network.of(["127.0.0.0/8"]).connect("store.example.com", port, plain=True, timeout=5)
+
+
 def test_a_certificate_that_nobody_vouches_for_is_refused_and_the_secrets_authority_is_believed(
     load: Loader, web: WebServer
 ) -> None:
@@ -145,8 +193,6 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_and_the_secrets_author
 
 
 def test_https_never_becomes_http(load: Loader, web: WebServer) -> None:
-    from loader.harness import Reply
-
     authority = trustme.CA()
     web.secure(authority.issue_cert("127.0.0.1"))
     web.fault = lambda request, number: Reply(302, {"Location": "http://127.0.0.1:1/model.bin"})

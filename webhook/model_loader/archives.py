@@ -106,7 +106,13 @@ def _open_tar(archive: Path) -> gzip.GzipFile | IO[bytes]:
 
 def _tar(archive: Path, most: int, below: str) -> Iterator[tuple[str, IO[bytes]]]:
     with _open_tar(archive) as plain, tarfile.open(fileobj=_Limited(archive, plain, most), mode="r:") as tar:
-        for member in tar:
+        end = -1
+        while (member := tar.next()) is not None:
+            # Before 3.11.14 tarfile takes negative sizes, and goes round for ever.
+            if member.size < 0 or tar.offset <= end:
+                raise tarfile.ReadError("a member has a negative size")
+            end = tar.offset
+            tar.members.clear()  # type: ignore[attr-defined]  # it would keep each, and headers can be many
             name = member.name.removeprefix("./").rstrip("/")
             if member.isdir() or not name.startswith(below):
                 continue

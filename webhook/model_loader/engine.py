@@ -346,6 +346,8 @@ class Engine:
             raise LoadError(Code.CHANGED, f"{file.path} was changed in the store while it was read", file=file.path)
         if not whole and answer.status != 206:
             raise LoadError(Code.SERVER_ERROR, f"the server answered {answer.status} to a request for a part")
+        if not whole and not answer.headers.get("content-range", "").startswith(f"bytes {position}-"):
+            raise LoadError(Code.SERVER_ERROR, "the server answered with another part than the one asked for")
         if whole and not state.asked:
             with contextlib.nullcontext() if task.hashes else state.lock:
                 state.expect(checksums.of_answer(answer.headers))
