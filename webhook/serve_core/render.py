@@ -210,8 +210,8 @@ def _container(
     for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
         if probe in carried:
             carried[probe] = _numbered(carried[probe], ports, f"{path}.{probe}", carrier)
-    if is_server and "readinessProbe" in carried:
-        carried["readinessProbe"] = _eager(carried["readinessProbe"])
+    if "readinessProbe" in carried:
+        carried["readinessProbe"] = _timed(carried["readinessProbe"], eager=is_server)
     if is_server and ports:
         carried["ports"] = _ports(ports, path, carrier)
     elif is_server and among_others:
@@ -261,14 +261,15 @@ def _numbered(probe: Any, ports: list[JsonObject], path: str, carrier: Carrier) 
     return resolved
 
 
-def _eager(probe: Any) -> Any:
-    """Without Kubernetes' default timing Knative asks many times a second until the server is ready (its period 0).
+def _timed(probe: Any, *, eager: bool) -> Any:
+    """A readiness probe with its timing said in full: Knative takes a period that is left out for one of 0.
 
-    Any other timing is said in full: Knative takes a period that is left out for that period of 0.
+    With that it asks many times a second until the container is ready. An ``eager`` probe, the server's, gets it in
+    the place of Kubernetes' default timing.
     """
     if not isinstance(probe, dict):
         return probe
-    if all(probe.get(key, value) == value for key, value in _PROBE_TIMING.items()):
+    if eager and all(probe.get(key, value) == value for key, value in _PROBE_TIMING.items()):
         return {key: value for key, value in probe.items() if key not in _PROBE_TIMING}
     return _PROBE_TIMING | probe
 
