@@ -57,7 +57,8 @@ def test_a_prefix_of_a_bucket_pinned_from_the_desk(
     served = namespace.wait_ready("iris")
     assert ingress.predict(served, iris.rows).predicted == iris.answers
     pinned = served["metadata"]["annotations"]["kubectl-serve.dev/digest"]
-    assert condition(served, LOADED)["message"].endswith(f", {pinned}.")
+    told = condition(served, LOADED)["message"]
+    assert told.endswith(f', {pinned}. "model.joblib" may run code when it is loaded.')
 
 
 def test_a_model_in_a_claim_is_mounted_without_a_loader(
@@ -103,6 +104,15 @@ def test_ones_own_container_gets_the_model_mounted(namespace: Namespace, ingress
     url = served["metadata"]["annotations"]["kubectl-serve.dev/url"]
     assert ingress.request(url, "/model.joblib").status == 200
     assert served["spec"]["template"]["spec"]["containers"][0]["image"] == PYTHON_IMAGE
+    # The pod's token for the API server is the server's alone.
+    (pod, *_) = namespace.list("pods", "kubectl-serve.dev/deployment=own")
+    account = "/var/run/secrets/kubernetes.io/serviceaccount"
+    loader, server = (
+        {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        for container in (pod["spec"]["initContainers"][0], pod["spec"]["containers"][0])
+    )
+    assert loader[account] == "model"
+    assert server[account].startswith("kube-api-access-")
 
 
 def test_a_model_that_is_not_there(empty: Namespace, web: str) -> None:
