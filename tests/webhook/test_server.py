@@ -4,13 +4,18 @@ import asyncio
 import io
 import json
 import ssl
+import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from serve_core.facts import LoaderFacts, PlatformFacts
 from serve_core.names import SERVED_LABEL
@@ -46,8 +51,11 @@ class Running:
     stopping: bool = False
     port: int = 0
 
-    def client(self) -> aiohttp.ClientSession:
+    def client(self, shown: certificates.Signer | None = None) -> aiohttp.ClientSession:
+        """``shown`` is the client's own certificate."""
         trusting = ssl.create_default_context(cadata=self.material.bundle.decode())
+        if shown is not None:
+            show(trusting, shown)
         return aiohttp.ClientSession(
             f"https://127.0.0.1:{self.port}", connector=aiohttp.TCPConnector(ssl=trusting), headers=JSON
         )
@@ -56,6 +64,35 @@ class Running:
         sent = io.BytesIO(sent) if isinstance(sent, bytes) else sent
         async with self.client() as client, client.post(path, data=sent, server_hostname=NAME, **options) as answer:
             return answer.status, await answer.text()
+
+
+def show(context: ssl.SSLContext, signer: certificates.Signer) -> None:
+    """Load a certificate and its key, for which Python's TLS wants a file."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(signer.certificate.public_bytes(serialization.Encoding.PEM))
+        file.write(signer.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ))  # fmt: skip
+        file.flush()
+        context.load_cert_chain(file.name)
+
+
+def signed(name: str, authority: certificates.Signer | None = None) -> certificates.Signer:
+    """A client's certificate, or an authority's where nobody signs it."""
+    now, key = datetime.now(UTC), ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(authority.certificate.subject if authority else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=authority is None, path_length=None), critical=True)
+        .sign(authority.key if authority else key, hashes.SHA256())
+    )
+    return certificates.Signer(made, key)
 
 
 @pytest.fixture
@@ -153,6 +190,28 @@ async def test_a_slow_sender_is_cut_off(running: Running, monkeypatch: pytest.Mo
         assert (await reader.readline()).split()[1] == b"503"
     writer.close()
     await writer.wait_closed()
+
+
+@pytest.mark.parametrize("names", [(), ("apiserver",)])
+async def test_with_an_authority_for_clients_only_its_certificates_are_answered(names: tuple[str, ...]) -> None:
+    authority, stranger = signed("clients"), signed("clients")
+    material = certificates.issue(datetime.now(UTC))
+    pem = authority.certificate.public_bytes(serialization.Encoding.PEM).decode()
+    context = server.tls_context(pem)
+    certificates.load(context, material)
+    found = Running(context, material)
+    app = server.admission_app(lambda: found.facts, lambda *_: None, found.metrics, callers=names)
+
+    async def ask(shown: certificates.Signer | None) -> int:
+        async with found.client(shown) as client, client.post("/policies", data=body(), server_hostname=NAME) as answer:
+            return answer.status
+
+    async with server.serving(app, "127.0.0.1", 0, context) as found.port:
+        assert await ask(signed("apiserver", authority)) == 200
+        assert await ask(signed("kubelet", authority)) == (403 if names else 200)
+        for forged in (None, signed("apiserver", stranger)):
+            with pytest.raises(aiohttp.ClientError):
+                await ask(forged)
 
 
 async def test_a_new_certificate_is_served_without_a_restart(running: Running) -> None:

@@ -42,6 +42,10 @@ def test_what_is_installed_is_valid(tmp_path: Path) -> None:
         ("loader: {}", "loader.image: Field required."),
         ("loader: {image: a, imgae: b}", "loader.imgae: Extra inputs are not permitted."),
         ("loader: {image: a, allowNetworks: [10.0.0.1/8]}", "loader.allowNetworks.0: Value error, 10.0.0.1/8"),
+        (
+            "{loader: {image: a}, callers: {certificateAuthority: x}}",
+            "callers.certificateAuthority: Value error, it holds no certificate in PEM.",
+        ),
     ],
 )
 def test_a_fault_is_named_with_its_place(tmp_path: Path, text: str, expected: str) -> None:

@@ -71,7 +71,8 @@ class Replica:
         self._configuration = configuration
         self._metrics = Metrics()
         self._metrics.settings_valid.set(1)
-        self._context = server.tls_context()
+        self._callers = configuration.callers
+        self._context = server.tls_context(self._callers.certificate_authority if self._callers else "")
         self._features = self._single(CONFIG_MAPS, *FEATURES)
         self._images = self._single(CONFIG_MAPS, *IMAGES)
         self._secrets = self._single(SECRETS, NAMESPACE, SECRET)
@@ -149,6 +150,7 @@ class Replica:
             lambda: self._policies.exceptions,
             _now,
             lambda: self._stopping,
+            self._callers.names if self._callers else (),
         )
         async with server.serving(app, self._options.host, self._options.port, self._context) as port:
             self._answering = True
@@ -232,6 +234,8 @@ class Replica:
     def _configured(self, configuration: Configuration) -> None:
         self._configuration = configuration
         logger.info("Read the settings and %d runtimes.", len(configuration.runtimes))
+        if configuration.callers != self._callers:
+            logger.warning("The setting callers counts from the next start on.")
         self._facts_changed()
 
     def _facts_changed(self) -> None:

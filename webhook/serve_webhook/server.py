@@ -92,13 +92,16 @@ def admission_app(
     exceptions: Callable[[], Sequence[PolicyException]] = tuple,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     stopping: Callable[[], bool] = lambda: False,
+    callers: Sequence[str] = (),
 ) -> web.Application:
     """``facts`` are ``None`` until everything they come from was read; ``deployment`` finds a served one by namespace
-    and name. ``stopping``: from now on every answer is the last one of its connection."""
+    and name. ``stopping``: from now on every answer is the last one of its connection. ``callers`` are the names of
+    client certificates that are answered, where not all are."""
     gate = Gate(IN_FLIGHT)
 
     def endpoint(name: str, reviewer: Callable[[PlatformFacts], review.Reviewer]) -> Handler:
         async def handle(request: web.Request) -> web.Response:
+            _check_caller(request, callers)
             size = _checked_size(request)
             try:
                 async with asyncio.timeout(READ_SECONDS), gate.admit(size):
@@ -166,10 +169,13 @@ def health_app(missing: Callable[[], list[str]], metrics: Metrics) -> web.Applic
     return app
 
 
-def tls_context() -> ssl.SSLContext:
-    """Without a certificate yet."""
+def tls_context(client_authority: str = "") -> ssl.SSLContext:
+    """Without a certificate yet. With ``client_authority``, in PEM, only its certificates may call."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if client_authority:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(cadata=client_authority)
     return context
 
 
@@ -186,6 +192,16 @@ async def serving(
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
+
+
+def _check_caller(request: web.Request, callers: Sequence[str]) -> None:
+    """Turn away who shows the certificate of somebody else."""
+    if not callers:
+        return
+    certificate = (request.transport and request.transport.get_extra_info("peercert")) or {}
+    subject = [pair for part in certificate.get("subject", ()) for pair in part]
+    if not any(kind == "commonName" and name in callers for kind, name in subject):
+        raise web.HTTPForbidden(text="only the API server is answered")
 
 
 def _checked_size(request: web.Request) -> int:

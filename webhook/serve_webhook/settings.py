@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import yaml
+from cryptography import x509
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
@@ -39,10 +40,30 @@ class LoaderSettings(_Strict):
     allow_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = PRIVATE_NETWORKS
 
 
+def _authorities(text: str) -> str:
+    try:
+        found = x509.load_pem_x509_certificates(text.encode())
+    except ValueError:
+        found = []
+    if not found:
+        raise ValueError("it holds no certificate in PEM")
+    return text
+
+
+class CallerSettings(_Strict):
+    """Who may ask for reviews: whoever shows a client certificate of this authority, with one of these names."""
+
+    certificate_authority: Annotated[str, AfterValidator(_authorities)]
+    """PEM."""
+    names: tuple[str, ...] = ()
+    """Common names of subjects; all that the authority signed where there are none."""
+
+
 class Settings(_Strict):
     """The file ``settings.yaml``."""
 
     loader: LoaderSettings
+    callers: CallerSettings | None = None
     sidecar_images: tuple[str, ...] = ()
     """Images of containers that the platform adds to pods, exactly as they stand there; policies pass over them."""
 
@@ -54,6 +75,8 @@ class Configuration:
     loader: LoaderFacts
     runtimes: tuple[Runtime, ...]
     sidecar_images: frozenset[str] = frozenset()
+    callers: CallerSettings | None = None
+    """``None``: whoever reaches the port."""
 
 
 def load(settings: Path, runtimes_folder: Path) -> Configuration:
@@ -73,7 +96,7 @@ def load(settings: Path, runtimes_folder: Path) -> Configuration:
     if faults or read is None:
         raise SettingsError("\n".join(faults))
     loader = LoaderFacts(read.loader.image, read.loader.allow_networks)
-    return Configuration(loader, tuple(found), frozenset(read.sidecar_images))
+    return Configuration(loader, tuple(found), frozenset(read.sidecar_images), read.callers)
 
 
 def _settings(file: Path, faults: list[str]) -> Settings | None:
