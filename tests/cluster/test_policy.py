@@ -33,48 +33,38 @@ from kubectl_serve.api import (
 from kubectl_serve.cluster import connect
 from kubectl_serve.manifests import default_facts
 from kubectl_serve.streams import Streams
+from policy_objects import (
+    CONFIGURATIONS,
+    IMAGES,
+    MAKERS,
+    PLAIN,
+    URIS,
+    Maker,
+    definition,
+    deployment,
+    knative,
+    loader,
+    pod,
+    policy,
+    rules,
+)
 from serve_core.annotations import STATE
 from serve_core.json import JsonObject
 from serve_core.policy import trial
+from serve_core.policy.evaluate import Outcome
 from serve_webhook.failure_policy import GUARDED
 
 SEED = int(os.environ.get("POLICY_SEED", "7"))
 BATCHES = int(os.environ.get("POLICY_BATCHES", "12"))
 """Sets of policies; each judges 60 objects."""
+AUDITS = int(os.environ.get("POLICY_AUDITS", "3"))
+"""Sets of policies by which what exists is audited."""
 OPERATIONS = int(os.environ.get("POLICY_OPERATIONS", "300"))
 FACTS = default_facts()
-CONFIGURATIONS = Resource("serving.knative.dev/v1", "configurations", "Configuration")
-DIGEST = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-PLAIN: JsonObject = {
-    "replicas": 0,
-    "selector": {"matchLabels": {"app": "plain"}},
-    "template": {
-        "metadata": {"labels": {"app": "plain"}},
-        "spec": {"containers": [{"name": "plain", "image": "example.com/plain:1"}]},
-    },
-}
-
-
-def definition(resource: Resource) -> JsonObject:
-    """The smallest definition of somebody else's kind."""
-    group, _, version = resource.api_version.partition("/")
-    anything = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
-    return {
-        "apiVersion": DEFINITIONS.api_version,
-        "kind": DEFINITIONS.kind,
-        "metadata": {"name": f"{resource.plural}.{group}"},
-        "spec": {
-            "group": group,
-            "scope": "Namespaced",
-            "names": {"kind": resource.kind, "plural": resource.plural, "singular": resource.kind.lower()},
-            "versions": [{"name": version, "served": True, "storage": True, "schema": anything}],
-        },
-    }
-
-
 INFERENCE_SERVICE_DEFINITION = definition(INFERENCE_SERVICES)
+POLICY_REPORTS = Resource("wgpolicyk8s.io/v1alpha2", "policyreports", "PolicyReport")
+PREFIX = "kubectl-serve.dev/"
 FLAGS = dict.fromkeys(("kubeconfig", "context", "cluster", "user", "server", "token", "namespace", "as_user"))
-_PREFIX = "kubectl-serve.dev/"
 _STATE = {annotation.key for annotation in STATE}
 
 
@@ -98,138 +88,6 @@ async def space(api: Api) -> AsyncIterator[str]:
             if each["metadata"]["name"].startswith(name):
                 await api.delete(resource, namespace, each["metadata"]["name"])
     await api.delete(NAMESPACES, None, name)
-
-
-def policy(space: str, name: str, rules: list[JsonObject], action: str = "Deny") -> JsonObject:
-    return {
-        "apiVersion": "kubectl-serve.dev/v1alpha1",
-        "kind": "ServingPolicy",
-        "metadata": {"name": f"{space}-{name}"},
-        "spec": {"match": {"namespaces": [space]}, "action": action, "rules": rules},
-    }
-
-
-def rules(rng: random.Random) -> list[JsonObject]:
-    """Some rules of every kind, with values that some objects keep and some break."""
-    pool: list[JsonObject] = [
-        {"sources": {"allow": rng.sample(["s3://models", "s3://models/team-a", "https://*.example.com"], 2)}},
-        {"sources": {"deny": ["s3://models/team-a"]}},
-        {"pinned": {"by": ["digest"]}},
-        {"formats": {rng.choice(["allow", "deny"]): rng.sample(["sklearn", "xgboost", "onnx"], 2)}},
-        {"runtimes": {"deny": ["custom"]}},
-        {"images": {"allow": rng.sample(["dev.local/kubectl-serve", "example.com/ml", "docker.io"], 2)}},
-        {"images": {"digest": True}},
-        {"resources": {"perReplica": {"memory": rng.choice(["512Mi", "1Gi", "3Gi"])}}},
-        {"resources": {"total": {"cpu": rng.choice([1, "2500m", "12"])}}},
-        {"scale": {"most": rng.choice([1, 3, 10])}},
-        {"scale": {"toZero": rng.choice(["Required", "Forbidden"])}},
-        {"visibility": {"allow": ["cluster-local"]}},
-        {"mode": {"allow": ["knative"]}},
-        {"protocols": {"allow": ["v2"]}},
-        {"secrets": {"allow": ["models-*"]}},
-        {"serviceAccounts": {"deny": ["builder"]}},
-        {"containers": {"arguments": ["--trust-remote-code"], "variables": ["*_TOKEN"]}},
-        {"label": {"key": "license", "values": ["mit", "apache-2.0"]}},
-        {"expression": {"cel": "subject.images.size() < 3", "message": "it has too many images"}},
-        {"expression": {"cel": "object.metadata.labels.license != 'gpl'", "message": "it is under the GPL"}},
-    ]
-    found = rng.sample(pool, rng.randrange(1, 5))
-    extras = [{"action": rng.choice(["Deny", "Warn", "Audit"])} if rng.random() < 0.3 else {} for _ in found]
-    return [{"name": f"r{i}"} | rule | extra for i, (rule, extra) in enumerate(zip(found, extras, strict=True))]
-
-
-URIS = (
-    *("s3://models/a.joblib", "https://eu.example.com/m/b.ubj") * 5,
-    "s3://models/team-a/b.ubj", "s3://models/team-a/%62.ubj", "s3://models-evil/a.joblib", "s3://models/team-ab/a.onnx",
-    "https://example.com:8443/a.joblib", "https://example.com.evil.example/a.joblib", "s3://models//a.joblib",
-    "ftp://models/a.joblib",
-)  # fmt: skip
-"""What most policies allow comes more often, so that something is let through."""
-IMAGES = (
-    *("example.com/ml/server:1", "dev.local/kubectl-serve/mlserver-sklearn:1.7.1") * 5,
-    "dev.local/kubectl-serve/mlserver-sklearn:1.7.1", "example.com/ml/server:1", f"example.com/ml/server@{DIGEST}",
-    "example.com/ml-evil/server:1", "python", "example.com:5000/ml/server:1",
-)  # fmt: skip
-
-
-def container(rng: random.Random, name: str) -> JsonObject:
-    made: JsonObject = {"name": name, "image": rng.choice(IMAGES)}
-    if rng.random() < 0.7:
-        memory, cpu = rng.choice(["512Mi", "1Gi", "2048Mi", "3221225473"]), rng.choice(["0.5", "1", "1500m"])
-        limits = {"memory": memory, "cpu": cpu}
-        made["resources"] = {"limits": limits, "requests": limits}
-    if rng.random() < 0.3:
-        made["args"] = rng.sample(["--trust-remote-code", "--trust_remote_code=1", "--verbose"], 2)
-    if rng.random() < 0.3:
-        made["env"] = [{"name": rng.choice(["HF_TOKEN", "LEVEL"]), "value": rng.choice(["x", "--trust-remote-code"])}]
-    if rng.random() < 0.2:
-        made["envFrom"] = [{"secretRef": {"name": rng.choice(["models-a", "others"])}}]
-    return made
-
-
-def loader(rng: random.Random) -> JsonObject:
-    digest = ["--digest", DIGEST] if rng.random() < 0.4 else []
-    arguments = ["--volume", "/mnt/model-volume", *digest, "--", rng.choice(URIS)]
-    return container(rng, "model-loader") | {"args": arguments}
-
-
-def labels(rng: random.Random) -> JsonObject:
-    return {"license": rng.choice(["mit", "gpl"])} if rng.random() < 0.7 else {}
-
-
-def deployment(rng: random.Random, space: str, name: str) -> JsonObject:
-    notes = {"model": rng.choice(URIS)}
-    notes |= {key: value for key, value in {
-        "scale": rng.choice(["0..3", "1..10", "2", "many"]), "digest": DIGEST, "visibility": "cluster-local",
-        "format": rng.choice(["sklearn", "xgboost:1", "onnx"]), "credentials": rng.choice(["models-a", "others"]),
-        "protocol": rng.choice(["v2", "v1"]), "mode": "deployment",
-    }.items() if rng.random() < 0.25}  # fmt: skip
-    made: JsonObject = {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {
-            "name": name,
-            "namespace": space,
-            "labels": labels(rng),
-            "annotations": {f"{_PREFIX}{key}": value for key, value in notes.items()},
-        },
-    }
-    if rng.random() < 0.4:
-        made["spec"] = {"template": {"spec": {"containers": [container(rng, "server")]}}}
-        if rng.random() < 0.3:
-            made["spec"]["template"]["spec"]["serviceAccountName"] = "builder"
-        if rng.random() < 0.2:
-            made["spec"]["template"]["spec"]["initContainers"] = [{"name": "model-loader", "args": [rng.choice(URIS)]}]
-    return made
-
-
-def knative(rng: random.Random, space: str, name: str, resource: Resource = KNATIVE_SERVICES) -> JsonObject:
-    spec: JsonObject = {"containers": [container(rng, "server")]}
-    if rng.random() < 0.6:
-        spec["initContainers"] = [loader(rng)]
-    notes = {f"autoscaling.knative.dev/{key}": rng.choice("0123") for key in ("min-scale",) if rng.random() < 0.5}
-    if rng.random() < 0.7:
-        notes["autoscaling.knative.dev/max-scale"] = rng.choice(["3", "10", "0"])
-    own = labels(rng) | ({"networking.knative.dev/visibility": "cluster-local"} if rng.random() < 0.5 else {})
-    head = {"apiVersion": resource.api_version, "kind": resource.kind}
-    metadata = {"name": name, "namespace": space, "labels": own}
-    if resource is REVISIONS:
-        return head | {"metadata": metadata | {"annotations": notes}, "spec": spec}
-    return head | {"metadata": metadata, "spec": {"template": {"metadata": {"annotations": notes}, "spec": spec}}}
-
-
-def pod(rng: random.Random, space: str, name: str) -> JsonObject:
-    spec = {"initContainers": [loader(rng)], "containers": [container(rng, "server")]}
-    metadata = {"name": name, "namespace": space, "labels": labels(rng)}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
-
-
-Maker = Callable[[random.Random, str, str], JsonObject]
-MAKERS: tuple[tuple[Resource, Maker], ...] = (
-    (DEPLOYMENTS, deployment),
-    (KNATIVE_SERVICES, knative),
-    (PODS, pod),
-)
 
 
 async def answer(work: Awaitable[JsonObject]) -> tuple[JsonObject | None, list[str]]:
@@ -295,6 +153,70 @@ async def test_the_api_server_and_the_desk_say_the_same_word_for_word(api: Api, 
     print(f"\n{pairs} pairs of a policy and an object, {refused} objects refused, no difference")
 
 
+async def test_the_audit_the_api_server_and_the_desk_say_the_same_of_what_exists(api: Api, space: str) -> None:
+    """Word for word: the leader's report, the refusals of a touch, and ``policy test`` on what is stored."""
+    await api.apply(DEFINITIONS, definition(POLICY_REPORTS), manager="test")
+    rng, pairs, entries = random.Random(SEED), 0, 0
+    for index in range(8):
+        await answer(api.create(DEPLOYMENTS, deployment(rng, space, f"d{index}")))
+        await answer(api.create(KNATIVE_SERVICES, knative(rng, space, f"k{index}")))
+    for number in range(AUDITS):
+        for each in (await api.list(POLICIES, None))[0]:
+            if each["metadata"]["name"].startswith(space):
+                await api.delete(POLICIES, None, each["metadata"]["name"])
+        policies = [policy(space, f"p{i}", rules(rng), rng.choice(["Deny", "Deny", "Warn", "Audit"])) for i in range(3)]
+        # Every object breaks the gate, which names the batch: so it is seen when the audit is of this batch.
+        gate = policy(space, "z-gate", [{"name": "gate", "label": {"key": "batch", "values": [f"b{number}"]}}], "Audit")
+        for each in [*policies, gate]:
+            await api.create(POLICIES, each)
+        told: list[list[str]] = []
+        expected: list[list[str]] = []
+
+        async def audited(
+            documents: tuple[JsonObject, ...] = (*policies, gate),
+            told: list[list[str]] = told,
+            expected: list[list[str]] = expected,
+        ) -> bool:
+            report = await _existing(api, POLICY_REPORTS, space)
+            told[:] = sorted(
+                [entry["resources"][0]["kind"], entry["resources"][0]["name"], entry["policy"], entry["rule"],
+                 entry["result"], entry["message"]]
+                for each in report for entry in each["results"]
+            )  # fmt: skip
+            stored = [*await _existing(api, DEPLOYMENTS, space), *await _existing(api, KNATIVE_SERVICES, space)]
+            tried = trial.run([*documents, *stored], FACTS, datetime.now(UTC), stored=True).tried
+            expected[:] = sorted(
+                [{"deployment": "Deployment", "service": "Service"}[kind], name, result.policy, result.rule,
+                 _RESULTS[result.outcome], "; ".join(map(str, result.findings))[:1024]]
+                for each in tried for kind, _, name in [each.title.partition("/")]
+                for result in each.verdict.results if result.outcome in _RESULTS
+            )  # fmt: skip
+            return told == expected
+
+        try:
+            await until(audited, times=1)
+        except TimeoutError:
+            assert told == expected
+        assert len(expected) <= 100, "a report has no more entries"
+        entries += len(told)
+        for resource in (DEPLOYMENTS, KNATIVE_SERVICES):
+            for each in await _existing(api, resource, space):
+                touch = {"metadata": {"annotations": {"touched": f"b{number}"}}}
+                name = each["metadata"]["name"]
+                _, lines = await answer(api.merge(resource, space, name, touch, dry_run=True))
+                assert lines == at_the_desk([*policies, gate, each], stored=True)
+                pairs += len(policies) + 1
+    print(f"\n{pairs} pairs of a policy and a stored object, {entries} entries of the audit's report, no difference")
+    await api.delete(DEFINITIONS, None, definition(POLICY_REPORTS)["metadata"]["name"])
+
+
+_RESULTS = {Outcome.DENY: "fail", Outcome.WARN: "warn", Outcome.AUDIT: "fail"}
+
+
+async def _existing(api: Api, resource: Resource, space: str) -> list[JsonObject]:
+    return (await api.list(resource, space))[0]
+
+
 async def test_whatever_is_done_nothing_exists_that_a_policy_denies(api: Api, space: str) -> None:
     """Random operations; after each that was let through, what exists is held against what the policies allow."""
     rng = random.Random(SEED)
@@ -305,7 +227,9 @@ async def test_whatever_is_done_nothing_exists_that_a_policy_denies(api: Api, sp
             {"name": "memory", "resources": {"perReplica": {"memory": "2Gi"}}},
         ]),
         policy(space, "size", [{"name": "most", "scale": {"most": 10}}]),
+        policy(space, "tier", [{"name": "most", "scale": {"most": 3}}]),
     ]  # fmt: skip
+    policies[-1]["spec"]["match"]["namespaceSelector"] = {"matchLabels": {"tier": "production"}}
     for each in policies:
         await api.create(POLICIES, each)
     await known(api, space, "b")
@@ -425,12 +349,13 @@ class _World:
         self.api, self.space, self.rng, self.policies = api, space, rng, policies
         self.accepted = self.refused = 0
         self.exception: JsonObject | None = None
+        self.tier: str | None = None
 
     async def step(self) -> None:
         often = [self.make, self.make, self.server_side_apply, self.change]
         # On a cluster with Knative, pods come and go by themselves: one may be gone before it is looked at.
         with contextlib.suppress(errors.NotFoundError):
-            await self.rng.choice([*often, self.scale, self.add_container, self.except_])()
+            await self.rng.choice([*often, self.scale, self.add_container, self.except_, self.relabel_namespace])()
 
     def _kind(self) -> tuple[Resource, Maker]:
         def configuration(rng: random.Random, space: str, name: str) -> JsonObject:
@@ -455,6 +380,8 @@ class _World:
 
     async def make(self) -> None:
         resource, manifest = self._manifest()
+        if self.rng.random() < 0.1:
+            manifest["metadata"]["generateName"] = manifest["metadata"].pop("name") + "-"
         await self._write(resource, self.api.create(resource, manifest))
 
     async def server_side_apply(self) -> None:
@@ -467,9 +394,9 @@ class _World:
         if name is None:
             return
         patch: JsonObject = self.rng.choice([
-            {"metadata": {"annotations": {f"{_PREFIX}model": self.rng.choice(URIS)}}},
-            {"metadata": {"annotations": {f"{_PREFIX}model": None}}},
-            {"metadata": {"annotations": {f"{_PREFIX}scale": self.rng.choice(["0..3", "0..50", None])}}},
+            {"metadata": {"annotations": {f"{PREFIX}model": self.rng.choice(URIS)}}},
+            {"metadata": {"annotations": {f"{PREFIX}model": None}}},
+            {"metadata": {"annotations": {f"{PREFIX}scale": self.rng.choice(["0..3", "0..50", None])}}},
             {"metadata": {"labels": {"batch": None}}},
             {"metadata": {"labels": {"batch": "b", "kubectl-serve.dev/served": None}}},
             {"metadata": {"finalizers": ["example.com/keep"]}},
@@ -501,6 +428,29 @@ class _World:
             resized = [{**each, "resources": larger} for each in live["spec"]["containers"]]
             path, patch = "resize", {"spec": {"containers": resized}}
         await self._write(PODS, self.api.merge(PODS, self.space, f"{name}/{path}", patch), name)
+
+    async def relabel_namespace(self) -> None:
+        """Take the namespace into a policy that selects it by label, or out; no label leads out of the others."""
+        self.tier = None if self.tier else "production"
+        ways_out = {"control-plane": "true", "kubernetes.io/metadata.name": "kube-system"}
+        labels = {"tier": self.tier, self.rng.choice(sorted(ways_out)): self.rng.choice([*ways_out.values(), None])}
+        try:
+            await self.api.merge(NAMESPACES, None, self.space, {"metadata": {"labels": labels}})
+        except errors.InvalidError:
+            await self.api.merge(NAMESPACES, None, self.space, {"metadata": {"labels": {"tier": self.tier}}})
+        probe = knative(random.Random(1), self.space, "probe")
+        probe["metadata"]["labels"]["batch"] = "b"
+        probe["spec"]["template"] = {
+            "metadata": {"annotations": {"autoscaling.knative.dev/max-scale": "5"}},
+            "spec": {"containers": [{"image": "example.com/ml/a:1"}]},
+        }
+        wanted = self.tier is not None
+
+        async def told() -> bool:
+            _, lines = await answer(self.api.create(KNATIVE_SERVICES, probe, dry_run=True))
+            return any(f"{self.space}-tier/most" in line for line in lines) is wanted
+
+        await until(told)
 
     async def except_(self) -> None:
         """Make an exception, or take it back; what stays of what it let through is the audit's to tell."""
@@ -551,5 +501,7 @@ class _World:
             # What an exception let through may lose finalizers and replicas when that has ended.
             return
         exceptions = [self.exception] if self.exception else []
-        left = at_the_desk([*self.policies, *exceptions, stored], stored=True)
+        labels = {"tier": self.tier} if self.tier else {}
+        space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.space, "labels": labels}}
+        left = at_the_desk([*self.policies, *exceptions, space, stored], stored=True)
         assert left == [], (before.get(stored["metadata"]["name"]), _said(stored))
