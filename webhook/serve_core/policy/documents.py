@@ -294,8 +294,8 @@ class PolicySpec:
         Literal["Fail", "Ignore"],
         _doc(
             "While no replica of kubectl-serve answers: whether pods with the loader, and Knative Services and "
-            "InferenceServices made by hand, are refused (Fail, the default) for what the policy denies, or let "
-            "through to be found by the audit (Ignore)."
+            "InferenceServices made by hand, are refused (Fail, the default) or let through (Ignore). The audit finds "
+            "such Services later, but no pods."
         ),
     ] = "Fail"
     defaults: Annotated[
