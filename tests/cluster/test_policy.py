@@ -300,6 +300,32 @@ async def test_while_nobody_answers_what_a_policy_could_deny_is_refused_and_noth
     assert (await api.create(PODS, pod(rng, space, "open"), dry_run=True))["metadata"]["name"] == "open"
 
 
+async def test_a_label_is_as_good_as_the_annotation_where_a_policy_adopts(api: Api, space: str) -> None:
+    labelled = deployment(random.Random(1), space, "iris") | {"spec": PLAIN | {"replicas": 1}}
+    labelled["metadata"] |= {"annotations": {}, "labels": {f"{PREFIX}adopt": "iris"}}
+    adopting = policy(space, "adopts", [])
+    adopting["spec"] |= {"adopt": {"model": "s3://models/{namespace}/{label}/model.joblib"}}
+
+    def model(found: JsonObject | None) -> str | None:
+        return ((found or {})["metadata"].get("annotations") or {}).get(f"{PREFIX}model")
+
+    async def adopted() -> bool:
+        made, _ = await answer(api.create(DEPLOYMENTS, labelled, dry_run=True))
+        return model(made) == f"s3://models/{space}/iris/model.joblib"
+
+    assert not await adopted()
+    await api.create(POLICIES, adopting)
+    await until(adopted)
+    made = await api.create(DEPLOYMENTS, labelled)
+    assert made["spec"]["replicas"] == 0, "it is parked, as any served one"
+    off = {"metadata": {"labels": {f"{PREFIX}adopt": None}}}
+    given_back = await api.merge(DEPLOYMENTS, space, "iris", off)
+    assert model(given_back) is None
+    assert given_back["spec"]["replicas"] == 1
+    assert [each["name"] for each in given_back["spec"]["template"]["spec"]["containers"]] == ["plain"]
+    assert not given_back["spec"]["template"]["spec"].get("initContainers")
+
+
 async def test_kserves_objects_are_judged_where_their_kind_exists(api: Api, space: str) -> None:
     await api.apply(DEFINITIONS, INFERENCE_SERVICE_DEFINITION, manager="test")
     await api.create(POLICIES, policy(space, "stores", [{"name": "places", "sources": {"allow": ["s3://models"]}}]))
