@@ -1,4 +1,13 @@
-"""What admission costs: an open-loop mix through the API server, with the webhooks and without, in one run."""
+"""What admission costs: an open-loop mix through the API server, with the webhooks and without, in one run.
+
+Needs a cluster with kubectl-serve installed: eval "$(scripts/cluster env)". It scales the server to each number of
+replicas, and back at the end. Every request is a dry run; nothing is stored.
+
+Each cell alternates between blocks with the webhooks and blocks of the same objects under annotations that are not
+ours, at the same rate. Open loop: a request is due when its time has come, whatever became of those before, and its
+latency counts from then. At most CONNECTIONS wait for an answer at once; what is due meanwhile waits for its turn, and
+what has no turn before its block ends was never sent.
+"""
 
 import argparse
 import asyncio
@@ -6,144 +15,336 @@ import json
 import random
 import re
 import statistics
+import subprocess
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 from kubernetes_asyncio import config
 from kubernetes_asyncio.client import ApiClient, Configuration
 
 SIZES = {"4 KiB": 4 * 2**10, "256 KiB": 256 * 2**10, "2 MiB": 2 * 2**20}
-SHARES = {"4 KiB": 0.94, "256 KiB": 0.05, "2 MiB": 0.01}
-"""How often each size comes: people write few objects of two megabytes."""
-MIX = {"allow": 0.7, "mutate": 0.2, "deny": 0.1}
-"""allow: judged and let through; mutate: completed as well; deny: refused."""
-SPACE = "default"
+MIXED = {"4 KiB": 94, "256 KiB": 5, "2 MiB": 1}
+"""How often each size comes where they are mixed: people write few objects of two megabytes."""
+MIX = {"allow": 70, "mutate": 20, "deny": 10}
+"""allow: a completed Deployment that is written again; mutate: one to be completed; deny: completed, then refused by a
+policy. All of them pass the mutating webhook, and then the validating one."""
+CONNECTIONS = 64
+LATE = 0.01
+"""Seconds after its time at which a request counts as sent late."""
+BLOCK = 3.0
+"""Seconds of one block."""
+
+NAMESPACE = "kubectl-serve-bench"
+SERVER = "/api/v1/namespaces/kubectl-serve/pods"
+OURS, THEIRS = "kubectl-serve.dev/", "kubectl-serve.not/"
+POLICY = {
+    "apiVersion": "kubectl-serve.dev/v1alpha1",
+    "kind": "ServingPolicy",
+    "metadata": {"name": NAMESPACE},
+    "spec": {
+        "match": {"namespaces": [NAMESPACE]},
+        "rules": [
+            {"name": "places", "sources": {"deny": ["s3://forbidden"]}},
+            {"name": "images", "images": {"allow": ["example.com", "dev.local"]}},
+        ],
+    },
+}
+WEBHOOKS = ("deployments.kubectl-serve.dev", "policies.kubectl-serve.dev")
 
 
-def body(kind: str, size: int, *, webhooks: bool) -> tuple[str, bytes]:
-    """Path and body of a dry run. Without the webhooks it is the same object under an annotation that is not ours."""
-    prefix = "kubectl-serve.dev" if webhooks else "not-kubectl-serve.dev"
-    uri = "ftp://models/a.joblib" if kind == "deny" else "s3://models/a.joblib"
-    container = {"name": "server", "image": "example.com/server:1"}
-    used = len(json.dumps(container)) + 600
-    container["env"] = [  # type: ignore[assignment]
-        {"name": f"N{i}", "value": "v" * 1000} for i in range(max(0, (size - used) // 1030))
-    ]
-    labels = {"app": "bench"}
-    template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
-    manifest = {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "bench", "namespace": SPACE, "annotations": {f"{prefix}/model": uri}},
-        "spec": {"selector": {"matchLabels": labels}, "template": template},
-    }
-    if kind == "allow":
-        service = {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "bench"}}
-        if webhooks:
-            return f"/apis/serving.knative.dev/v1/namespaces/{SPACE}/services", json.dumps(
-                service | {"spec": {"template": {"spec": {"containers": [container]}}}}
-            ).encode()
-    return f"/apis/apps/v1/namespaces/{SPACE}/deployments", json.dumps(manifest).encode()
+@dataclass
+class Arm:
+    """What was seen in the blocks of one kind."""
+
+    seconds: list[float] = field(default_factory=list)
+    late: int = 0
+    unsent: int = 0
+    wrong: Counter[str] = field(default_factory=Counter)
+    busy: list[float] = field(default_factory=list)
+
+    def quantile(self, share: float) -> float:
+        """In milliseconds."""
+        if len(self.seconds) < 2:
+            return float("nan")
+        return statistics.quantiles(self.seconds, n=100, method="inclusive")[round(share * 100) - 1] * 1000
+
+
+@dataclass
+class Server:
+    """What the replicas used while the webhooks were called."""
+
+    cpu: float = 0.0
+    elapsed: float = 0.0
+    memory: float = 0.0
+    """Bytes of the largest replica, at most."""
+
+
+class Client:
+    """The API server, as KUBECONFIG says."""
+
+    def __init__(self, session: aiohttp.ClientSession, host: str) -> None:
+        self._session = session
+        self._host = host
+
+    async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
+        headers = {"Content-Type": "application/json"}
+        async with self._session.post(self._host + path, data=body, headers=headers) as answer:
+            return answer.status, await answer.read()
+
+    async def delete(self, path: str) -> None:
+        async with self._session.delete(self._host + path) as answer:
+            await answer.read()
+
+    async def text(self, path: str) -> str:
+        async with self._session.get(self._host + path) as answer:
+            answer.raise_for_status()
+            return await answer.text()
 
 
 @asynccontextmanager
-async def session() -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
-    """A session with the cluster that KUBECONFIG names, and its address."""
+async def connected() -> AsyncIterator[Client]:
     configuration = Configuration()
+    configuration.connection_pool_maxsize = 2 * CONNECTIONS
     await config.load_kube_config(client_configuration=configuration)
-    async with ApiClient(configuration) as client:
-        headers = {"Content-Type": "application/json"}
-        await client.update_params_for_auth(headers, [], ["BearerToken"], None)
-        connector = client.rest_client.pool_manager.connector
-        async with aiohttp.ClientSession(connector=connector, connector_owner=False, headers=headers) as made:
-            yield made, str(configuration.host)
+    async with ApiClient(configuration) as api:
+        headers: dict[str, str] = {}
+        await api.update_params_for_auth(headers, [], ["BearerToken"], None)
+        connector = api.rest_client.pool_manager.connector
+        async with aiohttp.ClientSession(connector=connector, connector_owner=False, headers=headers) as session:
+            yield Client(session, str(configuration.host))
 
 
-async def measure(rate: float, seconds: float, rng: random.Random) -> None:
-    latencies: dict[tuple[str, str, bool], list[float]] = defaultdict(list)
-    wrong: dict[str, int] = defaultdict(int)
-    bodies = {(k, s, w): body(k, n, webhooks=w) for k in MIX for s, n in SIZES.items() for w in (True, False)}
-    async with session() as (client, host):
+def deployment(uri: str, size: int) -> dict[str, Any]:
+    """An annotated Deployment of about that many bytes."""
+    container = {"name": "server", "image": "example.com/server:1"}
+    variables = [{"name": f"N{i}", "value": "v" * 1000} for i in range(max(0, (size - 800) // 1031))]
+    variables.append({"name": "LAST", "value": "v" * max(0, (size - 800) % 1031)})
+    labels = {"app": "bench"}
+    pod = {"metadata": {"labels": labels}, "spec": {"containers": [container | {"env": variables}]}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "bench", "namespace": NAMESPACE, "annotations": {f"{OURS}model": uri}},
+        "spec": {"selector": {"matchLabels": labels}, "template": pod},
+    }
 
-        async def ask(kind: str, size: str, webhooks: bool) -> None:
-            path, data = bodies[kind, size, webhooks]
-            start = time.perf_counter()
+
+PATH = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments?dryRun=All"
+
+
+async def bodies(client: Client) -> dict[tuple[str, str], bytes]:
+    """What is sent, by what becomes of it and by size."""
+    found = {}
+    for name, size in SIZES.items():
+        mutate = json.dumps(deployment("s3://models/a.joblib", size)).encode()
+        status, text = await client.post(PATH, mutate)
+        if status != 201:
+            raise SystemExit(f"a Deployment was not completed: HTTP {status} {text[:500]!r}")
+        completed = json.loads(text)
+        for key in ("uid", "creationTimestamp", "generation", "managedFields"):
+            completed["metadata"].pop(key, None)
+        completed.pop("status", None)
+        found["mutate", name] = mutate
+        found["allow", name] = json.dumps(completed).encode()
+        found["deny", name] = json.dumps(deployment("s3://forbidden/a.joblib", size)).encode()
+    return found
+
+
+async def block(client: Client, arm: Arm, choices: list[tuple[str, bytes]], rate: float, denied: int) -> None:
+    """One block of requests, one every 1/rate seconds."""
+    turns, begin = asyncio.Semaphore(CONNECTIONS), time.perf_counter()
+    end = begin + len(choices) / rate
+
+    async def ask(kind: str, body: bytes, due: float) -> None:
+        try:
+            status, text = await client.post(PATH, body)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            arm.wrong[type(error).__name__] += 1
+            return
+        finally:
+            turns.release()
+        arm.seconds.append(time.perf_counter() - due)
+        if status != (denied if kind == "deny" else 201):
+            arm.wrong[f"{kind}: HTTP {status} {text[:200]!r}"] += 1
+
+    before = _machine()
+    async with asyncio.TaskGroup() as group:
+        for index, (kind, body) in enumerate(choices):
+            due = begin + index / rate
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
             try:
-                async with client.post(f"{host}{path}?dryRun=All", data=data) as response:
-                    text = await response.text()
-            except (aiohttp.ClientError, TimeoutError) as error:
-                wrong[type(error).__name__] += 1
-                return
-            latencies[kind, size, webhooks].append((time.perf_counter() - start) * 1000)
-            refused = response.status >= 400
-            if refused is not (kind == "deny" and webhooks):
-                wrong[f"{kind}: HTTP {response.status} {text[:120]}"] += 1
-
-        async with asyncio.TaskGroup() as group:
-            begin, count = time.perf_counter(), int(rate * seconds)
-            for index in range(count):
-                # Open loop: the next one comes when its time has come, whatever became of those before.
-                await asyncio.sleep(max(0.0, begin + index / rate - time.perf_counter()))
-                (kind,) = rng.choices(list(MIX), list(MIX.values()))
-                (size,) = rng.choices(list(SHARES), list(SHARES.values()))
-                group.create_task(ask(kind, size, index % 2 == 0))
-    report(rate, latencies, wrong)
+                async with asyncio.timeout_at(asyncio.get_running_loop().time() + max(0.0, end - time.perf_counter())):
+                    await turns.acquire()
+            except TimeoutError:
+                arm.unsent += len(choices) - index
+                break
+            arm.late += time.perf_counter() - due > LATE
+            group.create_task(ask(kind, body, due))
+    after = _machine()
+    arm.busy.append(_busy(before, after))
 
 
-def report(rate: float, latencies: dict[tuple[str, str, bool], list[float]], wrong: dict[str, int]) -> None:
-    print(
-        f"\n{rate:.0f} requests/s, half of them past the webhooks; milliseconds as a client of the API server sees them"
-    )
-    print(f"{'':22}{'with':>24}{'without':>24}{'added':>18}")
-    print(f"{'':22}{'n':>8}{'p50':>8}{'p99':>8}{'n':>8}{'p50':>8}{'p99':>8}{'p50':>10}{'p99':>8}")
-    rows = [(kind, size) for kind in MIX for size in SIZES]
-    for kind, size in [*rows, ("all", "all")]:
-        cells = []
-        for webhooks in (True, False):
-            found = [
-                value
-                for (k, s, w), values in latencies.items()
-                if w is webhooks and (kind == "all" or (k, s) == (kind, size))
-                for value in values
-            ]
-            cells.append((len(found), quantile(found, 0.5), quantile(found, 0.99)))
-        (n, p50, p99), (m, q50, q99) = cells
-        print(
-            f"{kind + ' ' + size:22}{n:8}{p50:8.1f}{p99:8.1f}{m:8}{q50:8.1f}{q99:8.1f}{p50 - q50:10.1f}{p99 - q99:8.1f}"
-        )
-    print("not as expected: " + ("none" if not wrong else "; ".join(f"{n} x {what}" for what, n in wrong.items())))
+async def cell(client: Client, made: dict[tuple[str, str], bytes], rate: float, size: str, seconds: float) -> list[str]:
+    """One line of the table."""
+    rng = random.Random(7)  # noqa: S311 - the same order every time
+    arms, server, before = {True: Arm(), False: Arm()}, Server(), await _webhook_calls(client)
+    for _ in range(max(1, round(seconds / BLOCK))):
+        kinds = rng.choices(list(MIX), list(MIX.values()), k=int(rate * BLOCK))
+        sizes = rng.choices(list(MIXED), list(MIXED.values()), k=len(kinds)) if size == "mixed" else [size] * len(kinds)
+        for ours in (True, False):
+            sent = [(kind, made[kind, each]) for kind, each in zip(kinds, sizes, strict=True)]
+            if ours:
+                async with _watched(client, server):
+                    await block(client, arms[ours], sent, rate, 403)
+            else:
+                other = {id(body): body.replace(OURS.encode(), THEIRS.encode()) for _, body in sent}
+                await block(client, arms[ours], [(kind, other[id(body)]) for kind, body in sent], rate, 201)
+    return _line(rate, size, arms[True], arms[False], server, before, await _webhook_calls(client))
 
 
-def quantile(values: list[float], share: float) -> float:
-    if len(values) < 2:
-        return values[0] if values else float("nan")
-    return statistics.quantiles(values, n=100, method="inclusive")[round(share * 100) - 1]
+HEADINGS = (
+    "requests/s", "objects", "with: p50", "p99", "without: p50", "p99", "added: p50", "p99", "late", "not sent",
+    "failed", "machine busy", "webhook call, mean", "webhook CPU", "webhook memory",
+)  # fmt: skip
 
 
-async def usage(url: str) -> str:
-    """CPU seconds and memory of a replica, from its metrics."""
-    async with aiohttp.ClientSession() as client, client.get(url) as response:
-        text = await response.text()
+def _line(
+    rate: float, size: str, ours: Arm, theirs: Arm, server: Server, before: dict[str, float], after: dict[str, float]
+) -> list[str]:
+    for arm in (ours, theirs):
+        for what, number in arm.wrong.most_common(3):
+            print(f"    {number} x {what}")
+    values = [arm.quantile(share) for arm in (ours, theirs) for share in (0.5, 0.99)]
+    calls = sum(after[f"{name} count"] - before[f"{name} count"] for name in WEBHOOKS)
+    spent = sum(after[f"{name} sum"] - before[f"{name} sum"] for name in WEBHOOKS)
+    return [
+        f"{rate:.0f}",
+        size,
+        *(f"{value:.1f}" for value in values),
+        *(f"{values[index] - values[index + 2]:.1f}" for index in (0, 1)),
+        f"{ours.late} / {theirs.late}",
+        f"{ours.unsent} / {theirs.unsent}",
+        f"{ours.wrong.total()} / {theirs.wrong.total()}",
+        " / ".join(f"{statistics.mean(arm.busy):.0%}" for arm in (ours, theirs)),
+        f"{spent / calls * 1000:.1f}" if calls else "-",
+        f"{server.cpu / server.elapsed:.2f}",
+        f"{server.memory / 2**20:.0f}",
+    ]
+
+
+@asynccontextmanager
+async def _watched(client: Client, server: Server) -> AsyncIterator[None]:
+    """Count what the replicas use meanwhile."""
+    names = await _replicas(client)
+
+    async def usage() -> list[tuple[float, float]]:
+        return [await _usage(client, name) for name in names]
+
+    async def look() -> None:
+        while True:
+            await asyncio.sleep(1)
+            server.memory = max(server.memory, *(memory for _, memory in await usage()))
+
+    before, start = await usage(), time.perf_counter()
+    watcher = asyncio.create_task(look())
+    yield
+    watcher.cancel()
+    with suppress(asyncio.CancelledError):
+        await watcher
+    server.elapsed += time.perf_counter() - start
+    after = await usage()
+    server.memory = max(server.memory, *(memory for _, memory in after))
+    server.cpu += sum(cpu for cpu, _ in after) - sum(cpu for cpu, _ in before)
+
+
+async def _replicas(client: Client) -> list[str]:
+    found = json.loads(await client.text(SERVER))["items"]
+    return [pod["metadata"]["name"] for pod in found]
+
+
+async def _usage(client: Client, name: str) -> tuple[float, float]:
+    """CPU seconds and resident bytes of a replica, from its metrics."""
+    text = await client.text(f"{SERVER}/{name}:8080/proxy/metrics")
     found = dict(re.findall(r"^process_(cpu_seconds_total|resident_memory_bytes) (\S+)$", text, re.MULTILINE))
-    memory = float(found["resident_memory_bytes"]) / 2**20
-    return f"{float(found['cpu_seconds_total']):.1f} s of CPU since its start, {memory:.0f} MiB"
+    return float(found["cpu_seconds_total"]), float(found["resident_memory_bytes"])
+
+
+async def _webhook_calls(client: Client) -> dict[str, float]:
+    """The API server's own histogram of our webhooks: number and seconds."""
+    found: Counter[str] = Counter()
+    pattern = re.compile(r"^apiserver_admission_webhook_admission_duration_seconds_(sum|count)\{(.*)\} (\S+)$")
+    for line in (await client.text("/metrics")).splitlines():
+        match = pattern.match(line)
+        if not match:
+            continue
+        for name in WEBHOOKS:
+            if f'name="{name}"' in match[2]:
+                found[f"{name} {match[1]}"] += float(match[3])  # type: ignore[assignment]
+    return dict(found)
+
+
+def _machine() -> tuple[float, float]:
+    """Idle and all jiffies of this machine so far."""
+    with open("/proc/stat") as file:
+        values = [int(value) for value in file.readline().split()[1:9]]
+    return values[3] + values[4], sum(values)
+
+
+def _busy(before: tuple[float, float], after: tuple[float, float]) -> float:
+    return 1 - (after[0] - before[0]) / (after[1] - before[1])
+
+
+def _kubectl(*arguments: str) -> str:
+    done = subprocess.run(["kubectl", "-n", "kubectl-serve", *arguments], check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def _scale(replicas: int) -> None:
+    _kubectl("scale", "deployment/kubectl-serve", f"--replicas={replicas}")
+    _kubectl("rollout", "status", "deployment/kubectl-serve", "--timeout=2m")
+    while len(_kubectl("get", "pods", "-o", "name").split()) != replicas:
+        time.sleep(0.5)
 
 
 async def run(args: argparse.Namespace) -> None:
-    for rate in args.rates:
-        await measure(rate, args.seconds, random.Random(7))  # noqa: S311
-        for url in args.metrics:
-            print(f"{url}: {await usage(url)}")
+    async with connected() as client:
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+        await client.post("/api/v1/namespaces", json.dumps(namespace).encode())
+        policies = "/apis/kubectl-serve.dev/v1alpha1/servingpolicies"
+        await client.post(policies, json.dumps(POLICY).encode())
+        before = int(_kubectl("get", "deployment/kubectl-serve", "-o", "jsonpath={.spec.replicas}"))
+        try:
+            for replicas in args.replicas:
+                _scale(replicas)
+                made = await bodies(client)
+                before_load = _machine()
+                await asyncio.sleep(BLOCK)
+                busy = _busy(before_load, _machine())
+                print(f"\n### {replicas} replica{'s' if replicas > 1 else ''}\n")
+                print(f"Before the first request the machine was {busy:.0%} busy.\n")
+                print(f"| {' | '.join(HEADINGS)} |\n|{' --- |' * len(HEADINGS)}", flush=True)
+                for rate in args.rates:
+                    for size in args.sizes:
+                        print(f"| {' | '.join(await cell(client, made, rate, size, args.seconds))} |", flush=True)
+        finally:
+            _scale(before)
+            await client.delete(f"{policies}/{NAMESPACE}")
+            await client.delete(f"/api/v1/namespaces/{NAMESPACE}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="scripts/bench admission", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench admission", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rates", type=float, nargs="+", default=[50, 200, 500], help="requests per second")
-    parser.add_argument("--seconds", type=float, default=20, help="for each rate")
-    parser.add_argument("--metrics", nargs="*", default=[], metavar="URL", help="/metrics of each replica")
+    parser.add_argument("--sizes", nargs="+", default=[*SIZES, "mixed"], choices=[*SIZES, "mixed"])
+    parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--seconds", type=float, default=12, help="of each cell, with the webhooks and again without")
     asyncio.run(run(parser.parse_args()))
 
 
