@@ -130,7 +130,9 @@ def diagnose() -> tuple[int, dict[str, Json]]:
 def obey(fix: str) -> None:
     """Run the commands of one of its fixes as they stand."""
     for command in fix.split(" && "):
-        subprocess.run(shlex.split(command), check=True, capture_output=True, text=True, timeout=300)
+        given, _, words = command.rpartition(" | ")
+        text = shlex.split(given)[1] if given else None  # echo TEXT | COMMAND
+        subprocess.run(shlex.split(words), input=text, check=True, capture_output=True, text=True, timeout=300)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from kubectl_serve import errors, manifests
 from kubectl_serve.api import Resource
 from plugin.conftest import Run, Screen
 from plugin.fake import FakeCluster
-from serve_core.annotations import AUTH, AUTH_ISSUER
+from serve_core.annotations import AUTH, AUTH_CALLERS, AUTH_ISSUER
 from serve_core.json import JsonObject
 from serve_core.names import SERVED_LABEL
 
@@ -87,9 +87,15 @@ def knative() -> list[JsonObject]:
     return [
         thing("apiextensions.k8s.io/v1", crd, "services.serving.knative.dev", labels=version),
         *(thing("v1", "ConfigMap", name, space, data=data) for name, data in config.items()),
-        *(thing("apps/v1", "Deployment", part, space, spec={}, status={"availableReplicas": 1}) for part in parts),
+        *(knative_deployment(part) for part in parts),
         *(knative_pod(part) for part in parts[:2]),
     ]
+
+
+def knative_deployment(part: str) -> JsonObject:
+    labels = {"sidecar.istio.io/inject": "false"} if part == "webhook" else {}
+    spec = {"template": {"metadata": {"labels": labels}}}
+    return thing("apps/v1", "Deployment", part, "knative-serving", spec=spec, status={"availableReplicas": 1})
 
 
 def knative_pod(part: str, *containers: str) -> JsonObject:
@@ -374,25 +380,24 @@ def asks_pods_by_address(cluster: Cluster) -> None:
 
 
 @plants(
-    "istio-ingress",
-    "mTLS is STRICT, and Knative's ingress traefik has no sidecar",
-    "kubectl patch deployment/traefik -n traefik",
+    "istio-knative-webhook", "Knative's webhook has a sidecar: the API server is turned away", 'echo \'{"apiVersion":'
 )
+def strict_knative_webhook(cluster: Cluster) -> None:
+    cluster.one("Deployment", "webhook")["spec"].clear()
+    cluster.objects.append(strict("knative-serving"))
+
+
+@plants("istio-ingress", "mTLS is STRICT, and Knative's ingress speaks none", 'echo \'{"apiVersion":')
 def strict_with_an_ingress_outside(cluster: Cluster) -> None:
     cluster.objects += [*traefik(cluster), strict("istio-system")]
 
 
-@plants(
-    "istio-ingress", "mTLS is STRICT in namespace team-a", "kubectl label namespace traefik istio-injection=enabled"
-)
-def strict_models_with_an_ingress_kept_outside(cluster: Cluster) -> None:
+@plants("istio-ingress", "mTLS is STRICT in namespace team-a", "kubectl patch configmap/config-autoscaler")
+def strict_models_with_an_ingress_outside(cluster: Cluster) -> None:
     cluster.objects += [*traefik(cluster), *served_in_mesh(), strict("team-a")]
-    cluster.one("Namespace", "traefik")["metadata"]["labels"]["istio-injection"] = "disabled"
 
 
-@plants(
-    "istio-ingress", "iris has kubectl-serve.dev/auth: mtls, and Knative's ingress traefik", "kubectl patch deployment"
-)
+@plants("istio-ingress", "iris has kubectl-serve.dev/auth: mtls", "kubectl patch configmap/config-autoscaler")
 def guarded_with_an_ingress_outside(cluster: Cluster) -> None:
     cluster.objects += [*traefik(cluster), *served_in_mesh(**{AUTH: "mtls"})]
 
@@ -429,6 +434,8 @@ def obey(cluster: Cluster, command: str) -> None:
     """Do what a fix says, as the cluster would."""
     for words in (shlex.split(part) for part in command.split("&&")):
         match words:
+            case ["echo", text, "|", "kubectl", "apply", "-f", "-"]:
+                cluster.objects.append(json.loads(text))
             case ["kubectl", "patch", target, "-n", namespace, "--type", "merge", "-p", patch, *_]:
                 merge(named(cluster, target, namespace), json.loads(patch))
             case ["kubectl", "patch", target, "-n", namespace, "--type", "json", "-p", patch]:
@@ -508,7 +515,7 @@ def test_a_fault_is_found_and_its_fix_works(run: Run, fault: str) -> None:
     others = [name for name, each in found.items() if each["verdict"] == "failed" and name != check]
     if fault == "no_knative":
         return
-    if fix.startswith(("kubectl patch", "kubectl label", "kubectl scale", "kubectl rollout", "kubectl serve")):
+    if fix.startswith(("echo", "kubectl patch", "kubectl label", "kubectl scale", "kubectl rollout", "kubectl serve")):
         obey(cluster, said["fix"])
         again, found = diagnose(run, cluster)
         assert found[check]["verdict"] == "ok"
@@ -524,6 +531,21 @@ def test_what_is_installed_again_comes_from_where_it_came_before(run: Run) -> No
     _, found = diagnose(run, cluster)
     fix = "kubectl serve install --registry registry.example.com:5000/ml --tag 3f2a"
     assert found["server-mutating-webhook"]["fix"] == fix
+
+
+def test_callers_that_are_named_come_by_no_ingress(run: Run) -> None:
+    cluster = healthy()
+    cluster.objects += [*traefik(cluster), *served_in_mesh(**{AUTH: "mtls", AUTH_CALLERS: "shop"})]
+    _, found = diagnose(run, cluster)
+    assert found["istio-ingress"]["verdict"] == "ok"
+
+
+def test_a_pod_that_is_going_needs_no_sidecar(run: Run) -> None:
+    cluster = healthy()
+    knative_not_restarted(cluster)
+    cluster.one("Pod", "activator-7d4c")["metadata"]["deletionTimestamp"] = "2026-11-26T00:00:00Z"
+    _, found = diagnose(run, cluster)
+    assert found["istio-knative-sidecars"]["verdict"] == "ok"
 
 
 def test_a_flag_with_values_of_its_own_is_spelt_right(run: Run) -> None:

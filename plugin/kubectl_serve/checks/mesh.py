@@ -9,20 +9,17 @@ from kubectl_serve.checks.finding import Finding, failed, ok, skipped, unseen, w
 from kubectl_serve.checks.platform import ingress_class, patch
 from kubectl_serve.checks.server import install
 from serve_core import istio
-from serve_core.annotations import AUTH, AUTH_ISSUER
+from serve_core.annotations import AUTH, AUTH_CALLERS, AUTH_ISSUER
 from serve_core.istio import IstioFacts, Revision
 from serve_core.json import JsonObject, value_at
 from serve_core.names import DEPLOYMENT_LABEL, NAMESPACE, SERVER_USERNAME
 
 _NATIVE_KUBELET = "1.29"
+_BURST = "target-burst-capacity"
 _COMPATIBILITY = "mesh-compatibility-mode"
 _PROXY = "istio-proxy"
-_INBOUND = "traffic.sidecar.istio.io/includeInboundPorts"
-# Ingress class to the name of the Deployment that carries its requests.
-_GATEWAYS = {
-    "kourier.ingress.networking.knative.dev": "3scale-kourier-gateway",
-    "traefik.ingress.networking.knative.dev": "traefik",
-}
+_OUTSIDE = frozenset(f"{name}.ingress.networking.knative.dev" for name in ("contour", "kourier", "traefik"))
+"""Ingress classes that speak plain text. A sidecar does not help: it knows no Service by the host of a model."""
 _ISTIO_CLASS = "istio.ingress.networking.knative.dev"
 _ISTIO_GATEWAYS = "istio-ingress"
 """Where Istio's documentation installs gateways, if not beside the control plane."""
@@ -46,6 +43,7 @@ def checks(evidence: Evidence) -> Iterator[Finding]:
     yield _knative_injected(evidence, facts)
     if facts.injects(KNATIVE):
         yield _knative_sidecars(evidence)
+        yield _knative_webhooks(evidence, facts)
         yield _compatibility(evidence)
         yield _ingress(evidence, facts)
     yield _tokens(evidence)
@@ -170,7 +168,8 @@ def _knative_sidecars(evidence: Evidence) -> Finding:
     without = [
         view.name_of(pod)
         for pod in evidence.knative_pods
-        if any(part in view.name_of(pod) for part in ("activator", "autoscaler"))
+        if "deletionTimestamp" not in pod["metadata"]
+        and any(part in view.name_of(pod) for part in ("activator", "autoscaler"))
         and not any(
             container["name"] == _PROXY
             for container in [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]
@@ -183,6 +182,29 @@ def _knative_sidecars(evidence: Evidence) -> Finding:
             f"kubectl rollout restart deployment -n {KNATIVE}",
         )
     return ok(check, "Knative's activator and autoscaler have their sidecars.")
+
+
+def _knative_webhooks(evidence: Evidence, facts: IstioFacts) -> Finding:
+    """The API server is in no mesh, and asks Knative's webhooks as it asks ours."""
+    check = "istio-knative-webhook"
+    if evidence.knative_deployments is None:
+        return unseen(check, f"the Deployments of {KNATIVE}")
+    peers = evidence.peers or []
+    behind = [
+        view.name_of(each)
+        for each in evidence.knative_deployments
+        if view.name_of(each).endswith("webhook")
+        and facts.injects(KNATIVE, value_at(each, "spec", "template"))
+        and not _takes_plain_text(peers, view.name_of(each), "8443")
+    ]
+    if behind and (strict := _strict(peers, {KNATIVE})):
+        return failed(
+            check,
+            f"{strict}, and Knative's {', '.join(behind)} has a sidecar: the API server is turned away, "
+            "and no model can be created or changed.",
+            " && ".join(_accept(name, "8443") for name in behind),
+        )
+    return ok(check, "nothing turns the API server away from Knative's webhooks.")
 
 
 def _compatibility(evidence: Evidence) -> Finding:
@@ -203,45 +225,51 @@ def _compatibility(evidence: Evidence) -> Finding:
 def _ingress(evidence: Evidence, facts: IstioFacts) -> Finding:
     """An ingress of another make speaks no mTLS: STRICT turns its requests away, at the activator or at the model."""
     check = "istio-ingress"
-    if evidence.knative_config is None or evidence.ingresses is None or evidence.knative_deployments is None:
-        return unseen(check, "the Deployments of all namespaces")
+    if evidence.knative_config is None:
+        return unseen(check, f"the ConfigMaps of {KNATIVE}")
     name = ingress_class(evidence.knative_config.get("config-network", {}))
     if name == _ISTIO_CLASS:
         return ok(check, "Knative's ingress is Istio's own.")
-    gateways = _gateways(evidence, name)
-    if not gateways:
-        return skipped(check, f"whether ingress class {name} is in the mesh is not known here.")
-    outside = [each for each in gateways if not facts.injects(_namespace(each), value_at(each, "spec", "template"))]
-    if not outside:
-        return ok(check, "Knative's ingress is in the mesh.")
-    says = f"and Knative's ingress {view.name_of(outside[0])} has no sidecar"
-    if strict := _strict(evidence.peers or [], {KNATIVE} | _in_mesh(evidence, facts)):
-        return failed(check, f"{strict}, {says}: what it sends is turned away (502).", _join(outside[0], facts))
-    if guarded := _guarded(evidence, "mtls"):
-        why = f"{view.name_of(guarded[0])} has {AUTH}: mtls, {says}: its URL answers 502."
-        return warning(check, why, _join(outside[0], facts))
-    return ok(check, "Knative's ingress is not in the mesh, which matters only with mTLS.")
+    if name not in _OUTSIDE:
+        return skipped(check, f"whether ingress class {name} speaks mTLS is not known here.")
+    peers = evidence.peers or []
+    strict = _strict(peers, {KNATIVE} | _in_mesh(evidence, facts))
+    guarded = [each for each in _guarded(evidence, "mtls") if AUTH_CALLERS not in view.notes(each)]
+    fixes = []
+    if _strict(peers, {KNATIVE}) and not _takes_plain_text(peers, "activator", "8012"):
+        fixes.append(_accept("activator", "8012", "8013"))
+    if (strict or guarded) and evidence.knative_config.get("config-autoscaler", {}).get(_BURST) != "-1":
+        # Else the ingress goes past the activator once there are enough replicas.
+        fixes.append(patch("config-autoscaler", {_BURST: "-1"}))
+    if not fixes:
+        return ok(check, "nothing turns away what Knative's ingress sends.")
+    says = "and Knative's ingress speaks none: what it sends is turned away (502)."
+    if strict:
+        return failed(check, f"{strict}, {says}", " && ".join(fixes))
+    return warning(check, f"{view.name_of(guarded[0])} has {AUTH}: mtls, {says}", " && ".join(fixes))
 
 
-def _gateways(evidence: Evidence, name: str) -> list[JsonObject]:
-    """The Deployments that carry the requests of an ingress class."""
-    found = (*(evidence.ingresses or ()), *(evidence.knative_deployments or ()))
-    return [each for each in found if view.name_of(each) == _GATEWAYS.get(name)]
+def _takes_plain_text(peers: list[JsonObject], app: str, port: str) -> bool:
+    """Whether a PeerAuthentication lets a part of Knative's take plain text at a port."""
+    return any(
+        value_at(each, "spec", "portLevelMtls", port, "mode") in ("PERMISSIVE", "DISABLE")
+        for each in peers
+        if _namespace(each) == KNATIVE and value_at(each, "spec", "selector", "matchLabels") == {"app": app}
+    )
 
 
-def _join(gateway: JsonObject, facts: IstioFacts) -> str:
-    """The command that gives an ingress a sidecar for what it sends. What comes in is the ingress's own, as before."""
-    namespace = _namespace(gateway)
-    asks = {istio.INJECT_LABEL: "true"}
-    if facts.revision("default") is None:
-        asks = {istio.REVISION_LABEL: facts.revisions[0].name}
-    metadata = {"labels": asks, "annotations": {_INBOUND: ""}}
-    change = json.dumps({"spec": {"template": {"metadata": metadata}}}, separators=(",", ":"))
-    command = f"kubectl patch deployment/{view.name_of(gateway)} -n {namespace} --type merge -p '{change}'"
-    if facts.injects(namespace, {"metadata": metadata}):
-        return command
-    # The namespace says no, and has the last word.
-    return f"kubectl label namespace {namespace} {istio.INJECTION_LABEL}=enabled --overwrite && {command}"
+def _accept(app: str, *ports: str) -> str:
+    """The command that lets a part of Knative's take plain text at its ports; all else stays as it is."""
+    peer = {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "PeerAuthentication",
+        "metadata": {"name": f"{app}-plain-text", "namespace": KNATIVE},
+        "spec": {
+            "selector": {"matchLabels": {"app": app}},
+            "portLevelMtls": {port: {"mode": "PERMISSIVE"} for port in ports},
+        },
+    }
+    return f"echo '{json.dumps(peer, separators=(',', ':'))}' | kubectl apply -f -"
 
 
 def _tokens(evidence: Evidence) -> Finding:
@@ -252,8 +280,7 @@ def _tokens(evidence: Evidence) -> Finding:
         return ok(check, f"no model has {AUTH}: jwt.")
     if evidence.tokens is None:
         return unseen(check, "RequestAuthentications")
-    name = ingress_class((evidence.knative_config or {}).get("config-network", {}))
-    places = {istio.NAMESPACE, _ISTIO_GATEWAYS, KNATIVE, *map(_namespace, _gateways(evidence, name))}
+    places = {istio.NAMESPACE, _ISTIO_GATEWAYS, KNATIVE}
     for each in evidence.tokens:
         if _namespace(each) not in places or DEPLOYMENT_LABEL in (each["metadata"].get("labels") or {}):
             continue
