@@ -2,7 +2,6 @@
 
 import copy
 import json
-import time
 
 import pytest
 from hypothesis import given
@@ -186,19 +185,3 @@ def test_the_catalogue_says_everything_in_one_sentence_and_hints_what_to_do() ->
         assert "\n" not in reason.sentence + reason.hint
         if reason.kind is reasons.Kind.REFUSAL:
             assert reason.hint, reason.code
-
-
-def test_a_list_of_many_elements_is_judged_in_linear_time() -> None:
-    """Twenty thousand variables took minutes when each was held against all before it."""
-    env = [{"name": f"a{number}"} for number in range(20_000)]
-    container = {"name": "server", "image": "example.com/server:1", "env": env}
-    large = {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "iris", "annotations": {"kubectl-serve.dev/model": "s3://models/iris"}},
-        "spec": {"template": {"spec": {"containers": [container]}}},
-    }
-    started = time.monotonic()
-    made = judge(large, PlatformFacts(LoaderFacts("loader:1")))
-    assert not made.refused
-    assert time.monotonic() - started < 30
