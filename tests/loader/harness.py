@@ -12,7 +12,7 @@ import ssl
 import subprocess
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -238,6 +238,7 @@ class Store:
 
     endpoint: str
     folder: Path
+    pid: int
 
     def put(self, bucket: str, objects: Mapping[str, bytes]) -> None:
         """Put objects, by key."""
@@ -251,17 +252,22 @@ KEYS = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "reader-secret"}
 
 
 @contextlib.contextmanager
-def store(folder: Path, *, metadata: bool = False) -> Iterator[Store]:
-    """Run versitygw on loopback until left; with `metadata` it keeps checksums and ETags of what is put."""
+def store(
+    folder: Path, *, metadata: bool = False, address: str = "127.0.0.1", enter: Sequence[str] = ()
+) -> Iterator[Store]:
+    """Run versitygw on `address` until left; with `metadata` it keeps checksums and ETags of what is put.
+
+    `enter` comes before its command: what brings it into another network namespace.
+    """
     port = free_port()
     environment = {"ROOT_ACCESS_KEY": KEYS["AWS_ACCESS_KEY_ID"], "ROOT_SECRET_KEY": KEYS["AWS_SECRET_ACCESS_KEY"]}
     options = [] if metadata else ["--nometa"]
-    listen = ["--port", f"127.0.0.1:{port}", "--quiet", "--keep-alive"]
-    command = [str(versitygw()), *listen, "posix", *options, str(folder)]
+    listen = ["--port", f"{address}:{port}", "--quiet", "--keep-alive"]
+    command = [*enter, str(versitygw()), *listen, "posix", *options, str(folder)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         wait_for_port(port, process)
-        yield Store(f"http://127.0.0.1:{port}", folder)
+        yield Store(f"http://{address}:{port}", folder, process.pid)
     finally:
         process.terminate()
         process.communicate()
@@ -274,11 +280,14 @@ def free_port() -> int:
 
 
 def wait_for_port(port: int, process: subprocess.Popen[str]) -> None:
-    """Return when the process listens on loopback's `port`; raise when it ends instead."""
-    listening = f"0100007F:{port:04X} 00000000:0000 0A"
-    while listening not in Path("/proc/net/tcp").read_text():
+    """Return when somebody listens on `port` in the process' network; raise when it ends instead."""
+    listening = f":{port:04X} 00000000:0000 0A"
+    while True:
         if process.poll() is not None:
             raise RuntimeError(process.communicate()[0])
+        with contextlib.suppress(OSError):
+            if listening in Path(f"/proc/{process.pid}/net/tcp").read_text():
+                return
         threading.Event().wait(0.01)  # another process' socket can only be looked at
 
 
