@@ -165,8 +165,9 @@ def test_ctrl_c_leaves_nothing_behind(web: WebServer, tmp_path: Path, command: l
             go_on.wait(60)
 
     web.fault = stall
+    # Whoever runs the tests in the background of a shell has them, and what they start, ignore Ctrl-C.
     process = subprocess.Popen(
-        [sys.executable, "-m", "kubectl_serve", *command, f"{web.url}/model.joblib"],
+        ["env", "--default-signal=INT", sys.executable, "-m", "kubectl_serve", *command, f"{web.url}/model.joblib"],
         env=os.environ | {"TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
