@@ -18,6 +18,8 @@ from loader import harness
 from loader.harness import Loader, Reply, Request, WebServer
 from model_loader import loader, transport
 
+pytestmark = pytest.mark.slow
+
 SIZE = 20 << 20
 
 
