@@ -1,6 +1,7 @@
 """Archives are unpacked when they are files and folders, and refused when they are anything else."""
 
 import io
+import os
 import stat
 import tarfile
 import zipfile
@@ -13,6 +14,7 @@ import pytest
 from loader.harness import Loader, WebServer
 from model_loader import archives
 from model_loader.outcomes import LoadError
+from model_loader.volume import Folder
 
 Member = tuple[tarfile.TarInfo, bytes]
 
@@ -180,13 +182,19 @@ def test_a_broken_archive_is_corrupted_and_leaves_no_model(
     assert not (run.volume / "model").exists()
 
 
+def unpack(archive: Path, folder: Path, *, below: str = "") -> None:
+    folder.mkdir()
+    with archive.open("rb") as stream, Folder(os.open(folder, os.O_RDONLY)) as opened:
+        archives.unpack(archives.Archive(archive.name, stream), opened, below=below)
+
+
 def test_a_bomb_is_stopped_while_it_is_written(tmp_path: Path) -> None:
     """What has come out when it is refused is bounded, whatever the members say of their sizes."""
     archive = tmp_path / "bomb.zip"
     archive.write_bytes(packed(*((f"{number}", bytes(4 << 20)) for number in range(10))))
 
     with pytest.raises(LoadError, match="100 times"):
-        archives.unpack(archive, tmp_path / "out")
+        unpack(archive, tmp_path / "out")
 
     assert sum(path.stat().st_size for path in (tmp_path / "out").iterdir()) <= 16 << 20
 
@@ -204,6 +212,6 @@ def test_a_tar_that_leads_back_to_its_start_ends(tmp_path: Path, kind: bytes) ->
     archive.write_bytes(tarfile.TarInfo("usr/a").tobuf() + bytes(header) + bytes(1024))
 
     with pytest.raises(LoadError) as caught:
-        archives.unpack(archive, tmp_path / "out", below="models/")
+        unpack(archive, tmp_path / "out", below="models/")
 
     assert caught.value.code == "Corrupted"

@@ -14,12 +14,12 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import IO
 
 from model_loader import paths
-from model_loader.engine import storage_failure
 from model_loader.outcomes import Code, LoadError
+from model_loader.volume import Folder, storage_failure
 
 _MOST_FILES = 100_000
 _RATIO = 100
@@ -39,14 +39,27 @@ _BROKEN = (
 )
 
 
-def unpack(archive: Path, folder: Path, *, below: str = "") -> int:
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """An archive's own name, whose ending says what it is, and its bytes."""
+
+    name: str
+    stream: IO[bytes]
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return os.fstat(self.stream.fileno()).st_size
+
+
+def unpack(archive: Archive, folder: Folder, *, below: str = "") -> int:
     """Unpack `archive` into `folder`, over nothing that is there, and return the number of files.
 
     `below`: only what is in this folder of the archive counts, and there may be nothing.
 
     Raises LoadError: Refused for what an archive must not hold, Corrupted when it cannot be read, NoSpace.
     """
-    most = max(archive.stat().st_size * _RATIO, _FREE)
+    most = max(archive.size * _RATIO, _FREE)
     members = _zip(archive) if archive.name.lower().endswith(".zip") else _tar(archive, most, below)
     size = 0
     names: list[str] = []
@@ -55,9 +68,7 @@ def unpack(archive: Path, folder: Path, *, below: str = "") -> int:
             names.append(paths.safe_path(name))
             if len(names) > _MOST_FILES:
                 raise _refused(archive, f"holds more than {_MOST_FILES} files")
-            target = folder / name
-            _open_folder(target.parent)
-            with _create(target) as out:
+            with _create(folder, name) as out:
                 while data := stream.read(_BUFFER):
                     size += len(data)
                     if size > most:
@@ -76,7 +87,7 @@ def unpack(archive: Path, folder: Path, *, below: str = "") -> int:
 class _Limited(io.RawIOBase):
     """What comes out of a compressed archive, up to so many bytes: its headers can be a bomb too."""
 
-    def __init__(self, archive: Path, stream: gzip.GzipFile | IO[bytes], most: int) -> None:
+    def __init__(self, archive: Archive, stream: gzip.GzipFile | IO[bytes], most: int) -> None:
         self._archive = archive
         self._stream = stream
         self._most = most
@@ -95,16 +106,16 @@ class _Limited(io.RawIOBase):
         return self._stream.tell()
 
 
-def _open_tar(archive: Path) -> gzip.GzipFile | IO[bytes]:
-    name = archive.name.lower()
+def _open_tar(archive: Archive) -> gzip.GzipFile | IO[bytes]:
+    name, stream = archive.name.lower(), archive.stream
     if name.endswith("gz"):
-        return gzip.open(archive)
+        return gzip.open(stream)
     if name.endswith("bz2"):
-        return bz2.open(archive)
-    return lzma.open(archive) if name.endswith("xz") else archive.open("rb")
+        return bz2.open(stream)
+    return lzma.open(stream) if name.endswith("xz") else stream
 
 
-def _tar(archive: Path, most: int, below: str) -> Iterator[tuple[str, IO[bytes]]]:
+def _tar(archive: Archive, most: int, below: str) -> Iterator[tuple[str, IO[bytes]]]:
     with _open_tar(archive) as plain, tarfile.open(fileobj=_Limited(archive, plain, most), mode="r:") as tar:
         end = -1
         while (member := tar.next()) is not None:
@@ -130,8 +141,8 @@ def _tar(archive: Path, most: int, below: str) -> Iterator[tuple[str, IO[bytes]]
                 raise _bomb(archive)
 
 
-def _zip(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    with zipfile.ZipFile(archive) as file:
+def _zip(archive: Archive) -> Iterator[tuple[str, IO[bytes]]]:
+    with zipfile.ZipFile(archive.stream) as file:
         if len(file.infolist()) > _MOST_FILES:
             raise _refused(archive, f"holds more than {_MOST_FILES} files")
         for member in file.infolist():
@@ -146,22 +157,17 @@ def _zip(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 yield member.filename, stream
 
 
-def _open_folder(path: Path) -> None:
+def _create(folder: Folder, name: str) -> IO[bytes]:
+    parent, _, last = name.rpartition("/")
     try:
-        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with folder.folder(parent or ".", make=True) as place:
+            return open(place.open(last, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb", buffering=0)
     except FileExistsError:
-        raise LoadError(Code.REFUSED, f"{path.name!a} is a file and a folder in the archive") from None
+        raise LoadError(Code.REFUSED, f"{last!a} is in the archive twice", file=last) from None
+    except NotADirectoryError:
+        raise LoadError(Code.REFUSED, f"{parent!a} is a file and a folder in the archive") from None
     except OSError as error:
-        raise storage_failure(error, path.name) from None
-
-
-def _create(path: Path) -> IO[bytes]:
-    try:
-        return path.open("xb", buffering=0)
-    except FileExistsError:
-        raise LoadError(Code.REFUSED, f"{path.name!a} is in the archive twice", file=path.name) from None
-    except OSError as error:
-        raise storage_failure(error, path.name) from None
+        raise storage_failure(error, last) from None
 
 
 def _write(out: IO[bytes], data: bytes, name: str) -> None:
@@ -171,11 +177,11 @@ def _write(out: IO[bytes], data: bytes, name: str) -> None:
         raise storage_failure(error, name) from None
 
 
-def _bomb(archive: Path) -> LoadError:
+def _bomb(archive: Archive) -> LoadError:
     return _refused(archive, f"unpacks to more than {_RATIO} times its size")
 
 
-def _refused(archive: Path, why: str) -> LoadError:
+def _refused(archive: Archive, why: str) -> LoadError:
     return LoadError(
         Code.REFUSED,
         f"{archive.name} {why}",

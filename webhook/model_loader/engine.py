@@ -1,7 +1,6 @@
 """Reading the files of a plan in parallel parts, with bounded memory, into a folder."""
 
 import contextlib
-import errno
 import hashlib
 import mmap
 import os
@@ -11,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -23,6 +21,7 @@ from model_loader.outcomes import Code, LoadError
 from model_loader.report import Report
 from model_loader.retries import Patience
 from model_loader.transport import Answer, Transport
+from model_loader.volume import Folder, storage_failure
 
 PART = 8 << 20
 """Bytes of one request. A killed loader reads at most so much again for each worker."""
@@ -117,7 +116,7 @@ class Engine:
     def __init__(
         self,
         files: Sequence[File],
-        folder: Path,
+        folder: Folder,
         *,
         transport: Transport,
         journal: Journal,
@@ -183,7 +182,7 @@ class Engine:
     def _prepare(self) -> None:
         """Make folders and files, and look once more at the files that an earlier start completed."""
         for folder in sorted({os.path.dirname(state.file.path) for state in self._states}):
-            os.makedirs(self._folder / folder, mode=0o755, exist_ok=True)
+            self._folder.folder(folder or ".", make=True).close()
         for state in self._states:
             if not state.done and state.file.size > PART:
                 with _Opened(self._folder, state.file) as fd:
@@ -445,14 +444,13 @@ class _Task:
 class _Opened:
     """A file of the model, open for reading and writing for as long as the block lasts; never through a link."""
 
-    def __init__(self, folder: Path, file: File) -> None:
-        self._path = folder / file.path
+    def __init__(self, folder: Folder, file: File) -> None:
+        self._folder = folder
         self._file = file
 
     def __enter__(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            self._fd = os.open(self._path, flags, 0o644)
+            self._fd = self._folder.open(self._file.path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise storage_failure(error, self._file.path) from None
         return self._fd
@@ -468,10 +466,3 @@ def _write(fd: int, data: memoryview, position: int, file: File) -> None:
             data, position = data[count:], position + count
     except OSError as error:
         raise storage_failure(error, file.path) from None
-
-
-def storage_failure(error: OSError, file: str = "") -> LoadError:
-    """Return the failure that stands for an error of the volume."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return LoadError(Code.NO_SPACE, "the model volume is full", file=file)
-    return LoadError(Code.INTERNAL, f"the model volume cannot be written: {error.strerror}", file=file)

@@ -10,8 +10,10 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from model_loader.model import File
+from model_loader.volume import Folder
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 Part = tuple[int, int, int]
@@ -35,32 +37,30 @@ def identity(files: Sequence[File]) -> str:
 class Journal:
     """The parts that are written, of one plan; safe to add to from several threads."""
 
-    def __init__(self, path: Path, header: str) -> None:
-        """Open the journal at `path`, dropping what is not of `header`. Raises OSError."""
+    def __init__(self, folder: Folder, name: str, header: str) -> None:
+        """Open the journal of that name in `folder`, dropping what is not of `header`. Raises OSError."""
         self.parts: set[Part] = set()
-        if not self._read(path, header):
-            path.write_text(f"{header}\n")
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self._fd = folder.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        with open(self._fd, "rb", closefd=False) as stream:
+            found = stream.read()
+        # What follows the last line end is a line that was being written when the loader was killed.
+        first, *lines = found.split(b"\n")[:-1] or [b""]
+        if first != header.encode():
+            first, lines = header.encode(), []
+        for line in lines:
+            index, start, end = map(int, line.split())
+            self.parts.add((index, start, end))
+        kept = b"".join(line + b"\n" for line in (first, *lines))
+        if kept != found:
+            os.ftruncate(self._fd, 0)
+            os.write(self._fd, kept)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
 
     def add(self, part: Part) -> None:
         """Write down that `part` is on the volume."""
         os.write(self._fd, b"%d %d %d\n" % part)
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._fd)
-
-    def _read(self, path: Path, header: str) -> bool:
-        try:
-            first, *lines = path.read_text().split("\n")
-        except (OSError, UnicodeDecodeError):
-            return False
-        if first != header:
-            return False
-        # What follows the last line end is a line that was being written when the loader was killed.
-        for line in lines[:-1]:
-            index, start, end = map(int, line.split())
-            self.parts.add((index, start, end))
-        if lines and lines[-1]:
-            path.write_text("\n".join([first, *lines[:-1], ""]))
-        return True

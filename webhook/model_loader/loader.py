@@ -1,9 +1,9 @@
 """One load from start to end: plan, read, verify, publish."""
 
+import contextlib
 import functools
 import json
 import os
-import shutil
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -11,13 +11,14 @@ from pathlib import Path
 
 from model_loader import digest as digests
 from model_loader import executable, journal, paths, sources
-from model_loader.engine import Engine, storage_failure
+from model_loader.engine import Engine
 from model_loader.model import Context, File, Secret, Unpack
 from model_loader.options import Load, Options
 from model_loader.outcomes import Code, LoadError
 from model_loader.report import Report
 from model_loader.retries import Patience
 from model_loader.transport import Transport, redact
+from model_loader.volume import Folder, Volume, storage_failure
 
 # A little more than the model, for the file system's own books.
 _SPACE = 1.02
@@ -49,37 +50,17 @@ class _Plan:
     single: bool
 
 
-class Volume:
-    """The model volume: `model` is what the server sees, `state` what the loader keeps beside it."""
-
-    def __init__(self, root: Path) -> None:
-        self.model = root / "model"
-        self.state = root / "state"
-        self.files = self.state / "files"
-        self.journal = self.state / "journal"
-        self.complete = self.state / "complete.json"
-
-    def clear(self) -> None:
-        """Remove the model and everything that was read for one."""
-        for path in (self.complete, self.journal):
-            path.unlink(missing_ok=True)
-        for folder in (self.model, self.files):
-            if folder.exists():
-                shutil.rmtree(folder)
-
-
 def load(options: Options, report: Report) -> Loaded:
     """Bring the model onto the volume. Raises LoadError; what the server could see is then not there."""
-    volume = Volume(options.volume)
     order = json.dumps([options.digest, [(redact(load.uri), load.folder) for load in options.loads], journal.boot()])
     try:
-        volume.state.mkdir(mode=0o755, exist_ok=True)
-        found = _complete(volume, order, options)
-        if found is not None:
-            return found
-        if volume.model.exists():
-            volume.clear()
-        return _load(options, report, volume, order)
+        with Volume(options.volume) as volume:
+            found = _complete(volume, order, options)
+            if found is not None:
+                return found
+            if volume.root.has_folder(Volume.MODEL):
+                volume.clear()
+            return _load(options, report, volume, order)
     except OSError as error:
         raise storage_failure(error) from None
 
@@ -87,11 +68,11 @@ def load(options: Options, report: Report) -> Loaded:
 def _complete(volume: Volume, order: str, options: Options) -> Loaded | None:
     """Return the model that an earlier start of this container left, published if it had not come to that."""
     try:
-        record = json.loads(volume.complete.read_text())
+        record = json.loads(volume.state.read(Volume.COMPLETE))
         if record["order"] != order or (options.hashing and not record["loaded"]["digest"]):
             return None
-        if not volume.model.is_dir():
-            volume.files.rename(volume.model)
+        if not volume.root.has_folder(Volume.MODEL):
+            volume.publish()
         return Loaded(**record["loaded"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -151,32 +132,33 @@ def _read(
     plan: _Plan,
 ) -> Loaded:
     files = plan.files
-    if not volume.files.is_dir():
-        volume.journal.unlink(missing_ok=True)
-    book = journal.Journal(volume.journal, f"{journal.identity(files)} {journal.boot()}")
-    if not book.parts and volume.files.exists():
-        shutil.rmtree(volume.files)
-    volume.files.mkdir(mode=0o755, exist_ok=True)
-    size = sum(max(file.size, 0) for file in files)
-    _check_capacity(volume, size)
-    engine = Engine(
-        files,
-        volume.files,
-        transport=transport,
-        journal=book,
-        report=report,
-        patience=options.patience,
-        hashing=options.hashing,
-    )
-    report.plan(len(files), size)
-    _check_space(volume, engine.missing)
-    engine.run()
-    book.close()
-    # From here on the files are no longer what the journal says; a start that is killed now begins anew.
-    volume.journal.unlink()
-    digest = _digest(engine.hashes(), plan) if options.hashing else ""
-    _check_digest(options, volume, digest)
-    count = sum(_unpack(volume, file) if file.unpack is not Unpack.NO else 1 for file in files)
+    if not volume.state.has_folder(Volume.FILES):
+        volume.state.remove(Volume.JOURNAL)
+    with contextlib.ExitStack() as opened:
+        header = f"{journal.identity(files)} {journal.boot()}"
+        book = opened.enter_context(journal.Journal(volume.state, Volume.JOURNAL, header))
+        if not book.parts:
+            volume.state.remove(Volume.FILES)
+        folder = opened.enter_context(volume.state.folder(Volume.FILES, make=True))
+        size = sum(max(file.size, 0) for file in files)
+        _check_capacity(volume, size)
+        engine = Engine(
+            files,
+            folder,
+            transport=transport,
+            journal=book,
+            report=report,
+            patience=options.patience,
+            hashing=options.hashing,
+        )
+        report.plan(len(files), size)
+        _check_space(volume, engine.missing)
+        engine.run()
+        # From here on the files are no longer what the journal says; a start that is killed now begins anew.
+        volume.state.remove(Volume.JOURNAL)
+        digest = _digest(engine.hashes(), plan) if options.hashing else ""
+        _check_digest(options, volume, digest)
+        count = sum(_unpack(volume, folder, file) if file.unpack is not Unpack.NO else 1 for file in files)
     if not count:
         raise LoadError(Code.NOT_FOUND, "the image has no file below /models")
     if options.hashing and not digest:
@@ -184,10 +166,8 @@ def _read(
         _check_digest(options, volume, digest)
     programs = executable.names(volume.files)
     loaded = Loaded(engine.size, count, engine.checked, digest, len(programs), programs[0] if programs else "")
-    draft = volume.state / "complete.json.part"
-    draft.write_text(json.dumps({"order": order, "loaded": asdict(loaded)}))
-    draft.rename(volume.complete)
-    volume.files.rename(volume.model)
+    volume.state.write(Volume.COMPLETE, json.dumps({"order": order, "loaded": asdict(loaded)}).encode())
+    volume.publish()
     return loaded
 
 
@@ -206,28 +186,29 @@ def _check_digest(options: Options, volume: Volume, digest: str) -> None:
         raise LoadError(Code.DIGEST_MISMATCH, f"the model has the digest {digest}, not the one asked for")
 
 
-def _unpack(volume: Volume, file: File) -> int:
+def _unpack(volume: Volume, folder: Folder, file: File) -> int:
     """Put an archive's files in its place, and return how many they are."""
     from model_loader import archives  # noqa: PLC0415  # tarfile and zipfile: start-up that most models need not pay
 
-    source = volume.files / file.path
-    archive = volume.state / source.name
-    source.rename(archive)
-    count = archives.unpack(archive, source.parent, below="models/" if file.unpack is Unpack.IMAGE else "")
-    archive.unlink()
+    place, _, name = file.path.rpartition("/")
+    folder.rename(file.path, volume.state, name)
+    with open(volume.state.open(name, os.O_RDONLY), "rb") as archive, folder.folder(place or ".") as into:
+        below = "models/" if file.unpack is Unpack.IMAGE else ""
+        count = archives.unpack(archives.Archive(name, archive), into, below=below)
+    volume.state.remove(name)
     return count
 
 
 def _check_capacity(volume: Volume, size: int) -> None:
     """Before the files are cut into parts: a server may claim sizes whose parts alone would not fit into memory."""
-    room = os.statvfs(volume.state)
+    room = volume.room()
     whole = room.f_blocks * room.f_frsize
     if size > whole:
         raise LoadError(Code.NO_SPACE, f"the model has {size >> 20} MiB and the whole volume {whole >> 20} MiB")
 
 
 def _check_space(volume: Volume, needed: int) -> None:
-    room = os.statvfs(volume.state)
+    room = volume.room()
     free = room.f_bavail * room.f_frsize
     if needed * _SPACE > free:
         raise LoadError(
