@@ -181,6 +181,8 @@ def _merged(live: JsonObject, patch: JsonObject) -> JsonObject:
 def _selected(manifest: JsonObject, selectors: Mapping[str, str]) -> bool:
     label, value = (selectors.get("labelSelector", "") + "=").split("=")[:2]
     labels = manifest["metadata"].get("labels") or {}
+    if label.startswith("!"):
+        return label[1:] not in labels
     if label and (label not in labels or (value and labels[label] != value)):
         return False
     path, _, wanted = selectors.get("fieldSelector", "").partition("=")

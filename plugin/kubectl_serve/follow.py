@@ -13,6 +13,7 @@ from kubectl_serve.view import End, Picture
 from serve_core import loader
 from serve_core.json import JsonObject
 from serve_core.names import DEPLOYMENT_LABEL, LOADER_CONTAINER
+from serve_core.services import service_name
 
 State = dict[tuple[str, str], JsonObject]
 """Objects by namespace and name."""
@@ -102,7 +103,8 @@ class Follower:
         if self._deployments is None:
             raise errors.UnreachableError("the API server did not tell of the Deployment in time.")
         deployment = self._deployments.get((self._namespace, self._name))
-        service = (self._services or {}).get((self._namespace, self._name))
+        name = service_name(deployment) if deployment else self._name
+        service = (self._services or {}).get((self._namespace, name))
         return Picture(deployment, service, tuple((self._pods or {}).values()), self._line)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -124,8 +126,8 @@ class Follower:
     async def _follow_services(self) -> None:
         # Details for those who may see them: without the right to, or without Knative, the Deployment says enough.
         with contextlib.suppress(errors.NotFoundError, errors.ForbiddenError):
-            fields = f"metadata.name={self._name}"
-            async for state in states(self._cluster, KNATIVE_SERVICES, self._namespace, fields=fields):
+            labels = f"{DEPLOYMENT_LABEL}={self._name}"
+            async for state in states(self._cluster, KNATIVE_SERVICES, self._namespace, labels=labels):
                 self._services = state
                 self._changed.set()
         self._services = {}

@@ -18,6 +18,7 @@ from serve_core.names import (
     SERVED_LABEL,
 )
 from serve_core.reasons import Choice
+from serve_core.services import service_name
 from serve_core.verdict import serving_spec
 
 REVISION_LABEL = "serving.knative.dev/revision"
@@ -67,6 +68,8 @@ class Served:
     message: str
     model: str
     url: str | None
+    service: str
+    """The Knative Service; in mode ``deployment`` the Service."""
     revision: str | None
     """The newest revision that is ready."""
     replicas: int
@@ -147,6 +150,7 @@ def served(deployment: JsonObject, pods: Iterable[JsonObject] = (), service: Jso
         message=ready.message,
         model=" ".join(own.get(MODEL, "").split()),
         url=own.get(URL),
+        service=service_name(deployment),
         revision=own.get(READY_REVISION),
         replicas=sum(1 for pod in pods if is_of(pod, deployment) and pod_is_ready(pod)),
         runtime=own.get(RUNTIME),

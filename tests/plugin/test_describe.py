@@ -23,6 +23,7 @@ def test_the_whole_screen(run: Run, models: FakeCluster) -> None:
     assert head == (
         "Name:       iris\n"
         "Namespace:  models\n"
+        "Service:    iris\n"
         "Ready:      True\n"
         "URL:        http://iris.models.kubectl-serve.test\n"
         "Age:        60s\n"

@@ -395,7 +395,7 @@ def test_knatives_own_words_are_kept_where_it_knows_why_a_host_name_fails() -> N
 
 
 def test_a_deployment_that_runs_its_pods_itself_is_ready_with_all_of_them() -> None:
-    plain = Verdict(extras=({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "iris"}},))
+    plain = Verdict(extras=({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "iris"}},), name="iris")
     waiting = Observed(deployment(replicas=2, observedGeneration=4, updatedReplicas=2), plain)
     assert ready(waiting).reason == "Progressing"
     there = deployment(replicas=2, observedGeneration=4, updatedReplicas=2, availableReplicas=2)
@@ -429,3 +429,23 @@ def loader_pod(exit_code: int | None, code: str, revision: str = "iris-00001", n
         "metadata": {"name": name, "labels": {"serving.knative.dev/revision": revision}},
         "status": {"initContainerStatuses": [{"name": "model-loader", "state": state}]},
     }
+
+
+# The name.
+
+
+def test_the_name_that_was_chosen_is_noted_on_the_deployment() -> None:
+    renamed = copy.deepcopy(WANTED)
+    renamed["metadata"]["name"] = "iris-model"
+    notes = notes_of(Observed(deployment(), Verdict(service=renamed, name="iris-model")))
+    assert notes[annotations.SERVICE] == "iris-model"
+
+
+def test_a_knative_service_goes_once_the_one_with_the_new_name_answers() -> None:
+    old, renamed = live(), copy.deepcopy(WANTED)
+    renamed["metadata"]["name"] = "iris-model"
+    for status, gone in (("Unknown", ()), ("True", (Delete(old),))):
+        new = live(status)
+        new["metadata"]["name"] = "iris-model"
+        both = {identity(old): old, identity(new): new}
+        assert planning.surplus(Observed(deployment(), Verdict(service=renamed, name="iris-model"), both)) == gone

@@ -63,6 +63,7 @@ async def test_it_becomes_ready_leads_and_gives_the_lease_back_at_the_end(api: M
         "Istio's configuration",
         "policies",
         "runtimes",
+        "Services",
     ]
     async with started(made, stop) as task:
         await ready(made)

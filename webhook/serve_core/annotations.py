@@ -457,6 +457,11 @@ STATE: tuple[Annotation, ...] = (
         "The runtime and the loader that it was completed with. They stay until what the choice rests on changes, or "
         "until this says renew.",
     ),
+    Annotation(
+        "service",
+        "a name",
+        "The Knative Service's name, where the Deployment's own was taken; in mode deployment the Service's.",
+    ),
     Annotation("url", "a URL", "Where the model answers."),
     Annotation("ready-revision", "a name", "The newest revision that is ready."),
     Annotation(
@@ -501,6 +506,7 @@ REPLICAS = PREFIX + "replicas"
 HANDOVER = PREFIX + "handover"
 FILLED = PREFIX + "filled"
 COMPLETED_WITH = PREFIX + "completed-with"
+SERVICE = PREFIX + "service"
 URL = PREFIX + "url"
 READY_REVISION = PREFIX + "ready-revision"
 MODEL_SIZE = PREFIX + "model-size"
@@ -508,7 +514,7 @@ PROMOTED = PREFIX + "promoted"
 PREVIOUS = PREFIX + "previous"
 OBSERVED_GENERATION = PREFIX + "observed-generation"
 
-NOTED = (URL, READY_REVISION, MODEL_SIZE, PROMOTED, PREVIOUS, OBSERVED_GENERATION)
+NOTED = (SERVICE, URL, READY_REVISION, MODEL_SIZE, PROMOTED, PREVIOUS, OBSERVED_GENERATION)
 """What the reconciler notes on a served Deployment."""
 
 _USER_BY_KEY = {annotation.key: annotation for annotation in USER}

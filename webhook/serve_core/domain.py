@@ -20,7 +20,7 @@ def mapping(service: JsonObject, spec: ServingSpec) -> tuple[JsonObject, ...]:
     made: JsonObject = {
         "apiVersion": "serving.knative.dev/v1beta1",
         "kind": "DomainMapping",
-        "metadata": {"name": spec.domain, "labels": {DEPLOYMENT_LABEL: metadata["name"]}},
+        "metadata": {"name": spec.domain, "labels": {DEPLOYMENT_LABEL: metadata["labels"][DEPLOYMENT_LABEL]}},
         "spec": {"ref": {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "name": metadata["name"]}},
     }
     if "namespace" in metadata:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from serve_core.istio import IstioFacts
 from serve_core.runtimes import Runtime
+from serve_core.services import Services
 
 if TYPE_CHECKING:
     from serve_core.policy.documents import ServingPolicy
@@ -45,3 +46,5 @@ class PlatformFacts:
     """Images of containers that the platform adds to pods, such as Knative's queue-proxy; policies pass over them."""
     namespace_labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Labels by namespace, for policies that select namespaces by them."""
+    services: Services = field(default_factory=dict)
+    """The Kubernetes Services of the cluster, but for those that Knative makes for each revision."""

@@ -22,17 +22,25 @@ def park(deployment: JsonObject, *, running: bool) -> None:
     ``running``: it has pods that serve and was not served by Knative before. Those stay until :func:`finish`.
     """
     notes, spec = deployment["metadata"]["annotations"], deployment["spec"]
-    wanted = spec.get("replicas")
+    replicas = wanted_replicas(deployment)
     if notes.get(HANDOVER) == FROM_KNATIVE:
         del notes[HANDOVER]  # annotated again before its own pods were back
     if running:
         notes[HANDOVER] = TO_KNATIVE
-    if REPLICAS not in notes or wanted not in (None, 0):
-        notes[REPLICAS] = str(1 if wanted is None else wanted)
+    notes[REPLICAS] = str(replicas)
     if notes.get(HANDOVER) == TO_KNATIVE:
         spec["paused"] = True
     else:
         spec["replicas"] = 0
+
+
+def wanted_replicas(deployment: JsonObject) -> int:
+    """The replicas that the user wants of a Deployment, parked or not."""
+    written = (deployment.get("spec") or {}).get("replicas")
+    kept = (deployment["metadata"].get("annotations") or {}).get(REPLICAS, "")
+    if written in (None, 0) and kept.isascii() and kept.isdigit():
+        return min(int(kept[:10]), _MOST)
+    return written if isinstance(written, int) else 1
 
 
 def finish() -> JsonObject:
@@ -48,9 +56,8 @@ def unpark(deployment: JsonObject) -> None:
     if notes.get(HANDOVER) == TO_KNATIVE:
         spec.pop("paused", None)
         return
-    replicas = notes.get(REPLICAS, "")
-    if spec.get("replicas") == 0 and replicas.isascii() and replicas.isdigit():
-        spec["replicas"] = min(int(replicas[:10]), _MOST)
+    if spec.get("replicas") == 0 and REPLICAS in notes:
+        spec["replicas"] = wanted_replicas(deployment)
     notes.pop(REPLICAS, None)
 
 

@@ -16,6 +16,7 @@ from serve_core.json import JsonObject, value_at
 from serve_core.models import ModelURI
 from serve_core.names import DEPLOYMENT_LABEL, EXPLANATION
 from serve_core.reasons import Choice, Problem, choice, problem, quote
+from serve_core.services import service_name
 
 NAMESPACE = "istio-system"
 """Where Istio's control plane keeps its configuration."""
@@ -309,8 +310,13 @@ def resource(
     }
     if "namespace" in deployment["metadata"]:
         metadata["namespace"] = deployment["metadata"]["namespace"]
-    selector = {"matchLabels": {_SERVICE_LABEL if by_knative else DEPLOYMENT_LABEL: name}}
-    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": {"selector": selector, **spec}}
+    labels = {_SERVICE_LABEL: service_name(deployment)} if by_knative else {DEPLOYMENT_LABEL: name}
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": metadata,
+        "spec": {"selector": {"matchLabels": labels}, **spec},
+    }
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from serve_core.complete import server_container
 from serve_core.json import JsonObject
 from serve_core.names import DEPLOYMENT_LABEL
 from serve_core.reasons import Problem, problem, quote
-from serve_core.render import is_service_name
+from serve_core.services import is_service_name, service_name
 
 DEFAULT_PORT = 8080
 """Where a container without ports is taken to listen, as Knative takes it."""
@@ -28,7 +28,7 @@ def beside(deployment: JsonObject, spec: ServingSpec) -> tuple[tuple[JsonObject,
     service = {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": own,
+        "metadata": own | {"name": service_name(deployment)},
         "spec": {
             "selector": dict((deployment["spec"].get("selector") or {}).get("matchLabels") or {}),
             "ports": [{"name": "http", "port": 80, "targetPort": port.get("containerPort", DEFAULT_PORT)}],

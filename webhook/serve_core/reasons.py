@@ -159,6 +159,11 @@ _REFUSALS = (
         "{name} cannot be the name of a Knative Service.",
         "Use at most 63 lower-case letters, digits and hyphens, beginning with a letter.",
     ),
+    (
+        "PortByName",
+        "Service {service} finds port {port} by its name, which Knative changes: its clients would lose the model.",
+        "Give that Service's targetPort as a number first.",
+    ),
     # Fields that a Knative Service cannot carry.
     ("FieldUnsupported", "a Knative Service cannot carry it: {why}.", "{way_out}"),
     (
@@ -174,6 +179,12 @@ _REFUSALS = (
 )
 
 _WARNINGS = (
+    ("NameInTheWay", "Service {taken} is in the way; the Knative Service is {service}.", ""),
+    (
+        "PastKnative",
+        "Service {service} finds the pods past Knative, and cannot wake them from zero.",
+        "A canary does not count for its clients either: have them use the model's URL.",
+    ),
     ("FieldIgnored", "it has no meaning for a Knative Service and is left out: {why}.", ""),
     (
         "StoreMayBeUnregistered",
@@ -231,6 +242,12 @@ _CHOICES = (
         "",
     ),
     ("CallersDirect", "Knative's activator is kept out of the way, because auth-callers needs to see who calls.", ""),
+    ("ServiceNamed", "the Knative Service is {service}, because the name {name} was taken.", ""),
+    (
+        "ScaleForService",
+        "scale {value}, because Service {service} leads to the pods past Knative, which could not wake them for it.",
+        "",
+    ),
     ("ScaleDefault", "scales from zero without an upper bound, because there is no scale annotation.", ""),
     ("DefaultByPolicy", "{key} is {value}, because policy {policy} says so.", ""),
     ("AdoptedByPolicy", "the model is {uri}, because policy {policy} adopts Deployments with label {label}.", ""),

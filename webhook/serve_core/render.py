@@ -1,6 +1,5 @@
 """Rendering a completed Deployment as the Knative Service that serves it."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ from serve_core.fields import Carrier
 from serve_core.json import JsonObject
 from serve_core.names import DEPLOYMENT_LABEL, LOADER_CONTAINER, SERVED_LABEL
 from serve_core.reasons import Problem, problem, quote
+from serve_core.services import is_service_name, service_name
 from serve_core.traffic import targets
 
 _PORT_DEFAULT = 8080
@@ -27,7 +27,6 @@ _PORT_DEFAULT = 8080
 _RESPONSE_START_DEFAULT = 300
 """Seconds; Knative's default of ``responseStartTimeoutSeconds``, which a longer timeout has to raise as well."""
 
-_DNS_1035 = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 _POD = "spec.template.spec"
 
 # What the API server fills into a Deployment (pkg/apis/apps/v1/defaults.go), and what kubectl and its like write.
@@ -46,7 +45,7 @@ def render(
 ) -> tuple[JsonObject, tuple[Problem, ...], tuple[Problem, ...]]:
     """The Knative Service of a completed Deployment, with the problems that refuse it and the warnings about it."""
     metadata = deployment["metadata"]
-    name = metadata["name"]
+    name = service_name(deployment)
     carrier = Carrier(facts.features)
     if not is_service_name(name):
         carrier.problems.append(problem("InvalidServiceName", "metadata.name", name=quote(name)))
@@ -69,7 +68,7 @@ def render(
         "spec": {
             "template": {
                 "metadata": {
-                    "labels": {**(own.get("labels") or {}), DEPLOYMENT_LABEL: name},
+                    "labels": {**(own.get("labels") or {}), DEPLOYMENT_LABEL: metadata["name"]},
                     "annotations": _template_annotations(own, deployment["spec"], spec, carrier),
                 },
                 "spec": pod,
@@ -90,11 +89,6 @@ def render(
     if not service["spec"]["template"]["metadata"]["annotations"]:
         del service["spec"]["template"]["metadata"]["annotations"]
     return service, tuple(sorted(carrier.problems)), tuple(warnings)
-
-
-def is_service_name(name: str) -> bool:
-    """Whether a Service, Knative's or Kubernetes' own, may have this name: a DNS-1035 label."""
-    return _DNS_1035.fullmatch(name) is not None
 
 
 def _service_labels(metadata: JsonObject, spec: ServingSpec, carrier: Carrier) -> JsonObject:

@@ -8,8 +8,8 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
-from serve_core import annotations, domain, filling, handover, istio, plain, remembered, security, telemetry
-from serve_core.annotations import COMPLETED_WITH, FILLED, HANDOVER, MODEL, ServingSpec, path_of
+from serve_core import annotations, domain, filling, handover, istio, plain, remembered, security, services, telemetry
+from serve_core.annotations import COMPLETED_WITH, FILLED, HANDOVER, KNATIVE, MODEL, ServingSpec, path_of
 from serve_core.complete import complete
 from serve_core.facts import PlatformFacts
 from serve_core.filling import Record
@@ -39,6 +39,8 @@ class Verdict:
     """The Knative Service it becomes; ``None`` when refused, not served, or served by the Deployment itself."""
     extras: tuple[JsonObject, ...] = ()
     """Further objects that it needs and the Deployment owns."""
+    name: str = ""
+    """Of the Knative Service, or of the Service in mode ``deployment``; empty where there is neither."""
 
     @property
     def objects(self) -> tuple[JsonObject, ...]:
@@ -78,19 +80,27 @@ def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | N
     if spec is None:
         return replace(_given_back(served, record), warnings=by_policy.warnings)
     _keep_state(served, previous)
-    spec = replace(spec, size=remembered.size(served, spec, previous))
     filling.take_back(served, {path: value for path, value in record.items() if path not in by_policy.record})
+    lost = services.lost_by_name(served, facts.services) if _is_running(previous) and spec.mode == KNATIVE else ()
+    kept, scale, for_service = services.keep_replicas(served, spec, handover.wanted_replicas(served), facts.services)
+    spec = replace(spec, scale=scale, size=remembered.size(served, spec, previous))
     mesh = security.direct(istio.decide(served, spec, facts.istio), spec, served)
     filled, choices, problems = complete(served, spec, facts, mesh)
-    choices, problems = (*by_policy.choices, *choices, *mesh.choices), (*problems, *mesh.problems)
+    choices = (*by_policy.choices, *for_service, *choices, *mesh.choices)
+    problems = (*lost, *problems, *mesh.problems)
     if problems:
         return Verdict(problems=tuple(sorted(problems)), choices=choices)
-    _remember(served, by_policy.record | filled)
+    _remember(served, by_policy.record | kept | filled)
+    served, named, in_the_way = services.settle_name(served, spec, facts.services)
     made = _made(served, spec, facts)
-    made = replace(made, choices=(*choices, *made.choices), warnings=(*made.warnings, *mesh.warnings))
+    made = replace(
+        made,
+        choices=(*choices, *named, *made.choices),
+        warnings=(*in_the_way, *made.warnings, *mesh.warnings),
+    )
     if made.refused:
         return made
-    if spec.mode == annotations.KNATIVE:
+    if spec.mode == KNATIVE:
         handover.park(served, running=_is_running(previous))
     else:
         handover.unpark(served)
@@ -126,6 +136,7 @@ def render_stored(deployment: JsonObject, facts: PlatformFacts) -> Verdict:
     if not _containers(deployment):
         at = "spec.template.spec.containers"
         return Verdict(problems=(problem("InvalidObject", at, why="it was never completed"),))
+    deployment, _, _ = services.settle_name(deployment, spec, facts.services)
     return _made(deployment, spec, facts)
 
 
@@ -139,10 +150,12 @@ def _made(deployment: JsonObject, spec: ServingSpec, facts: PlatformFacts) -> Ve
         service, problems, warnings = render(deployment, spec, facts)
         made = Verdict(problems=problems, warnings=warnings, service=service, extras=domain.mapping(service, spec))
     recorded, faults = telemetry.recorded(deployment, spec, facts.istio)
-    problems, warnings = (*made.problems, *guards.problems, *faults), (*made.warnings, *guards.warnings)
+    problems = (*made.problems, *guards.problems, *faults)
+    warnings = (*services.past_knative(deployment, spec, facts.services), *made.warnings, *guards.warnings)
     if problems:
         return Verdict(problems=tuple(sorted(problems)), warnings=warnings)
-    return replace(made, warnings=warnings, extras=(*guards.objects, *made.extras, *recorded))
+    extras = (*guards.objects, *made.extras, *recorded)
+    return replace(made, warnings=warnings, extras=extras, name=services.service_name(deployment))
 
 
 def is_served(deployment: JsonObject) -> bool:

@@ -1,12 +1,13 @@
 """The conditions that a Deployment is given, from what was observed. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from serve_core.handover import is_back
 from serve_core.json import JsonObject
 from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, LOADER_CONTAINER
+from serve_core.reasons import Problem
 from serve_webhook import pods
 from serve_webhook.pods import Finding
 
@@ -135,9 +136,11 @@ def _again(condition: Condition) -> Finding:
     return Finding(condition.status, condition.reason, condition.message)
 
 
-def ready(progress: Progress, loaded: Condition) -> Condition:
-    """Whether the newest revision answers."""
-    return Condition(CONDITION_READY, *_parts(_ready(progress, loaded)))
+def ready(progress: Progress, loaded: Condition, warnings: Sequence[Problem] = ()) -> Condition:
+    """Whether the newest revision answers, and what its users should know of the Services that lead past Knative."""
+    found = _ready(progress, loaded)
+    past = [warning.message for warning in warnings if warning.code == "PastKnative"]
+    return Condition(CONDITION_READY, *_parts(replace(found, message=" ".join([found.message, *past]))))
 
 
 def _ready(progress: Progress, loaded: Condition) -> Finding:
@@ -154,7 +157,8 @@ def _ready(progress: Progress, loaded: Condition) -> Finding:
         message = f"{pods.sentence('RevisionFailed', name=progress.name)} {details}"
         return Finding("False", "RevisionFailed", message + _still_serving(progress))
     if overall.get("status") == "False":
-        message = f"{pods.sentence('ServiceNotReady', name=progress.name)} {_knative_says(overall)}"
+        name = progress.service["metadata"]["name"]
+        message = f"{pods.sentence('ServiceNotReady', name=name)} {_knative_says(overall)}"
         return Finding("False", "ServiceNotReady", message + _still_serving(progress))
     details = loaded.message if loaded.status != "True" else trouble.message if trouble else _knative_says(overall)
     return Finding("Unknown", "Progressing", f"{pods.sentence('Progressing')} {details}".strip())

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from serve_core import handover, sizing, traffic
-from serve_core.annotations import HANDOVER, MODEL_SIZE, NOTED, OBSERVED_GENERATION, READY_REVISION, URL
+from serve_core.annotations import HANDOVER, MODEL_SIZE, NOTED, OBSERVED_GENERATION, READY_REVISION, SERVICE, URL
 from serve_core.json import JsonObject
 from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, SERVED_LABEL
 from serve_core.verdict import Verdict, serving_spec
@@ -68,8 +68,8 @@ class Observed:
         """The live Knative Service, if it is ours."""
         if self.verdict.service is None:
             # It may still be there: refused since, or on its way out.
-            ours = (o for i, o in self.live.items() if i[1] == KNATIVE_SERVICES.kind and owns(self.deployment, o))
-            return next((o for o in ours if o["apiVersion"] == KNATIVE_SERVICES.api_version), None)
+            ours = (live for live in self.live.values() if _is_knative_service(live) and owns(self.deployment, live))
+            return next(ours, None)
         found = self.live.get(identity(self.verdict.service))
         return found if found is not None and owns(self.deployment, found) else None
 
@@ -131,6 +131,17 @@ def identity(manifest: JsonObject) -> Identity:
     return manifest["apiVersion"], manifest["kind"], manifest["metadata"]["name"]
 
 
+def _is_knative_service(manifest: JsonObject) -> bool:
+    return (manifest["apiVersion"], manifest["kind"]) == (KNATIVE_SERVICES.api_version, KNATIVE_SERVICES.kind)
+
+
+def _answers(service: JsonObject | None) -> bool:
+    """Whether a Knative Service is ready as it is now."""
+    status = (service or {}).get("status") or {}
+    ready = any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions") or [])
+    return bool(ready and service and status.get("observedGeneration") == service["metadata"].get("generation"))
+
+
 def owns(deployment: JsonObject, manifest: JsonObject) -> bool:
     """Whether the Deployment is the controller of an object."""
     return any(
@@ -161,7 +172,8 @@ def change(observed: Observed, wanted: JsonObject) -> Apply | None:
 
 
 def surplus(observed: Observed) -> tuple[Delete, ...]:
-    """What the Deployment owned once and wants no more. A Knative Service goes when the Deployment's own pods serve."""
+    """What the Deployment owned once and wants no more. A Knative Service goes when the Deployment's own pods serve, or
+    the one that has taken its place under another name."""
     deployment, verdict = observed.deployment, observed.verdict
     if observed.going or verdict.refused:
         return ()
@@ -169,6 +181,8 @@ def surplus(observed: Observed) -> tuple[Delete, ...]:
     ours = [live for at, live in observed.live.items() if at not in wanted and owns(deployment, live)]
     if not verdict.service and not handover.is_back(deployment):
         return ()
+    if verdict.service and not _answers(observed.service):
+        ours = [live for live in ours if not _is_knative_service(live)]
     return tuple(Delete(live) for live in ours if "deletionTimestamp" not in live["metadata"])
 
 
@@ -260,7 +274,8 @@ def _conditions(observed: Observed, progress: Progress | None) -> list[Condition
         return [loaded, conditions.plain_ready(observed.deployment, observed.pods, loaded, observed.warnings)]
     if progress is None:
         return [loaded, conditions.said(CONDITION_READY, "Unknown", "Progressing")]
-    return [loaded, conditions.with_domain(conditions.ready(progress, loaded), observed.mapping)]
+    ready = conditions.ready(progress, loaded, observed.verdict.warnings)
+    return [loaded, conditions.with_domain(ready, observed.mapping)]
 
 
 def _notes(observed: Observed, progress: Progress | None, loaded: Condition) -> dict[str, str]:
@@ -268,8 +283,11 @@ def _notes(observed: Observed, progress: Progress | None, loaded: Condition) -> 
     metadata = observed.deployment["metadata"]
     present = {key: value for key, value in (metadata.get("annotations") or {}).items() if key in NOTED}
     wanted = dict(present)
+    name = observed.verdict.name
     if observed.verdict.service is None and not observed.verdict.refused:
-        wanted = {URL: f"http://{metadata['name']}.{metadata['namespace']}.svc"}
+        wanted = {URL: f"http://{name}.{metadata['namespace']}.svc"}
+    if name not in ("", metadata["name"]):
+        wanted[SERVICE] = name
     if progress and progress.url:
         wanted[URL] = (observed.mapping and conditions.mapped_url(observed.mapping)) or progress.url
     if progress and progress.settled and progress.ready:

@@ -37,6 +37,7 @@ from serve_webhook.metrics import Metrics
 from serve_webhook.policies import NamespaceLabels, Policies
 from serve_webhook.reconciler import Reconciler
 from serve_webhook.runtimes import Runtimes
+from serve_webhook.services import Services
 from serve_webhook.settings import Configuration
 from serve_webhook.trust import SECRET, WEBHOOKS, Keeper, Presented
 
@@ -85,6 +86,7 @@ class Replica:
         self._namespace_labels = NamespaceLabels(self._mesh.namespaces)
         self._policies = Policies(self._informer, self._facts_changed)
         self._runtimes = Runtimes(self._informer, self._facts_changed)
+        self._services = Services(self._informer, self._services_changed)
         self._answering = False
         self._stopping = False
         self._features.subscribe(lambda _old, _new: self._facts_changed())
@@ -121,6 +123,7 @@ class Replica:
             "Istio's configuration": self._mesh.synced,
             "policies": self._policies.synced,
             "runtimes": self._runtimes.synced,
+            "Services": self._services.synced,
             "its end": not self._stopping,
         }
         return [name for name, there in parts.items() if not there]
@@ -137,6 +140,7 @@ class Replica:
             *self._mesh.parts(),
             *self._policies.parts(),
             *self._runtimes.parts(),
+            *self._services.parts(),
         ]
         return [*caches, files, self._answer()]
 
@@ -201,6 +205,7 @@ class Replica:
                 self._failure_policies = failure_policies
                 group.create_task(failure_policies.run())
                 await self._runtimes.wait()
+                await self._services.wait()
                 self._reconciler = reconciler
                 group.create_task(reconciler.run())
                 self._audit = audit
@@ -223,10 +228,11 @@ class Replica:
             policies=self._policies.policies,
             sidecar_images=self._configuration.sidecar_images | {queue_proxy},
             namespace_labels=self._namespace_labels,
+            services=self._services,
         )
 
     def _known_facts(self) -> PlatformFacts | None:
-        caches = (self._mesh.synced, self._policies.synced, self._runtimes.synced)
+        caches = (self._mesh.synced, self._policies.synced, self._runtimes.synced, self._services.synced)
         informers = (self._features, self._images, self._deployments)
         read = (*(informer.synced.is_set() for informer in informers), *caches)
         return self._facts() if all(read) else None
@@ -245,6 +251,10 @@ class Replica:
             self._audit.refresh()
         if self._failure_policies:
             self._failure_policies.refresh()
+
+    def _services_changed(self, namespace: str) -> None:
+        if self._reconciler:
+            self._reconciler.refresh(namespace)
 
     def _single(self, resource: Resource, namespace: str, name: str) -> Informer:
         return self._informer(resource, namespace=namespace, selectors={"fieldSelector": f"metadata.name={name}"})

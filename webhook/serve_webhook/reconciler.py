@@ -102,10 +102,11 @@ class Reconciler:
                     group.create_task(self._work())
         raise AssertionError("workers do not end")
 
-    def refresh(self) -> None:
-        """Look at every Deployment again: something that all depend on has changed."""
+    def refresh(self, namespace: str | None = None) -> None:
+        """Look at every Deployment again, or at those of one namespace: something that they depend on has changed."""
         for deployment in self._deployments:
-            self._add(key(deployment))
+            if namespace in (None, deployment["metadata"]["namespace"]):
+                self._add(key(deployment))
 
     def _add(self, name: Name) -> None:
         self._queue.add(name)

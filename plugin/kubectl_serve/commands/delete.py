@@ -62,7 +62,7 @@ async def _names(args: Namespace, cluster: Api, namespace: str) -> list[str]:
 async def _wait(cluster: Api, namespace: str, names: list[str], seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
-            for resource, labels in ((DEPLOYMENTS, ""), (KNATIVE_SERVICES, ""), (PODS, DEPLOYMENT_LABEL)):
+            for resource, labels in ((DEPLOYMENTS, ""), (KNATIVE_SERVICES, DEPLOYMENT_LABEL), (PODS, DEPLOYMENT_LABEL)):
                 await _gone(cluster, resource, namespace, set(names), labels)
     except TimeoutError as error:
         raise ServeError(

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from kubectl_serve import documents, errors, manifests, options, platform, served, tables, view
-from kubectl_serve.api import EVENTS, KNATIVE_SERVICES, PODS, REVISIONS, Api, Connect
+from kubectl_serve.api import EVENTS, KNATIVE_SERVICES, PODS, REVISIONS, SERVICES, Api, Connect
 from kubectl_serve.streams import Streams
 from kubectl_serve.view import Described
 from serve_core.facts import PlatformFacts
 from serve_core.names import DEPLOYMENT_LABEL
+from serve_core.services import read, service_name
 from serve_core.verdict import judge
 
 EXAMPLES = """\
@@ -29,14 +30,18 @@ def configure(parser: options.Parser) -> None:
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     async with served.opened(args, streams, connect) as (cluster, namespace, deployment):
         labels = f"{DEPLOYMENT_LABEL}={args.name}"
-        services = await platform.visible(cluster, KNATIVE_SERVICES, namespace, fields=f"metadata.name={args.name}")
+        service = service_name(deployment)
+        found = await platform.visible(cluster, KNATIVE_SERVICES, namespace, fields=f"metadata.name={service}")
+        # What was chosen may rest on the plain Services that there are.
+        around = {view.name_of(each): read(each) for each in await platform.visible(cluster, SERVICES, namespace)}
+        facts = replace(await _facts(cluster), services={namespace: around})
         described = view.described(
             deployment,
-            services[0] if services else None,
-            await platform.visible(cluster, REVISIONS, namespace, labels=f"serving.knative.dev/service={args.name}"),
+            found[0] if found else None,
+            await platform.visible(cluster, REVISIONS, namespace, labels=f"serving.knative.dev/service={service}"),
             await platform.visible(cluster, PODS, namespace, labels=labels),
             await platform.visible(cluster, EVENTS, namespace),
-            judge(deployment, await _facts(cluster)).choices,
+            judge(deployment, facts).choices,
         )
     if args.output == "json":
         streams.stdout.write(documents.to_json(described.as_json()))
@@ -63,6 +68,7 @@ def _text(described: Described, now: float) -> str:
             [
                 ("Name", served.name),
                 ("Namespace", served.namespace),
+                ("Service", served.service),
                 ("Ready", ready),
                 ("URL", served.url or view.NONE),
                 ("Age", view.age_text(served.created, now)),

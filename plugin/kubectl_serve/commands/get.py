@@ -13,6 +13,7 @@ from kubectl_serve.verbs import PROGRAM
 from kubectl_serve.view import Picture, Served
 from serve_core.json import JsonObject
 from serve_core.names import DEPLOYMENT_LABEL, SERVED_LABEL
+from serve_core.services import service_name
 
 EXAMPLES = """\
   kubectl serve get
@@ -59,7 +60,10 @@ async def _models(args: Namespace, cluster: Api, namespace: str | None) -> list[
     services: dict[tuple[str, str], JsonObject] = {}
     if args.output in ("wide", "json", "yaml"):
         services = await _services(cluster, namespace)
-    return [view.served(each, pods, services.get(_key(each))) for each in deployments]
+    return [
+        view.served(each, pods, services.get((each["metadata"].get("namespace", ""), service_name(each))))
+        for each in deployments
+    ]
 
 
 async def _deployments(args: Namespace, cluster: Api, namespace: str | None) -> list[JsonObject]:
@@ -82,11 +86,7 @@ async def _services(cluster: Api, namespace: str | None) -> dict[tuple[str, str]
         found, _ = await cluster.list(KNATIVE_SERVICES, namespace, labels=DEPLOYMENT_LABEL)
     except (errors.ForbiddenError, errors.NotFoundError):
         return {}
-    return {_key(each): each for each in found}
-
-
-def _key(thing: JsonObject) -> tuple[str, str]:
-    return thing["metadata"].get("namespace", ""), thing["metadata"]["name"]
+    return {(each["metadata"]["namespace"], each["metadata"]["name"]): each for each in found}
 
 
 def _print(models: list[Served], args: Namespace, streams: Streams) -> None:

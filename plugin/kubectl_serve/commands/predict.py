@@ -16,6 +16,7 @@ from kubectl_serve.streams import Streams
 from kubectl_serve.verbs import PROGRAM
 from serve_core import annotations
 from serve_core.json import JsonObject, value_at
+from serve_core.services import service_name
 from serve_core.verdict import serving_spec
 
 EXAMPLES = """\
@@ -64,7 +65,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         path = args.path or inference.path(protocol, args.name)
         override = args.ingress or streams.environment.get(ingress.ENVIRONMENT)
         start = streams.now()
-        async with ingress.way_to(url, cluster, namespace, args.name, override, tell) as way:
+        async with ingress.way_to(url, cluster, namespace, service_name(deployment), override, tell) as way:
             tell(f"way: {way.how} ({_milliseconds(streams, start)})")
             start = streams.now()
             tell(f"POST {url}/{path.lstrip('/')}")

@@ -1,6 +1,7 @@
 """``kubectl serve render``: what becomes of Deployments, offline and in the webhook's words."""
 
 from argparse import Namespace
+from dataclasses import replace
 
 from kubectl_serve import documents, manifests, options
 from kubectl_serve.documents import Document
@@ -8,7 +9,8 @@ from kubectl_serve.errors import ServeError, UsageError
 from kubectl_serve.streams import Streams
 from kubectl_serve.verbs import PROGRAM
 from serve_core.facts import PlatformFacts
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, value_at
+from serve_core.services import ServiceFacts, Services, read
 from serve_core.verdict import Verdict, is_served, judge
 
 EXAMPLES = """\
@@ -16,6 +18,8 @@ EXAMPLES = """\
   kubectl serve render -f policies/ -f iris.yaml -n team-a
   kubectl serve render -f iris.yaml --only service | kubectl diff -f -
   kubectl serve create iris --model s3://models/iris --dry-run -o yaml | kubectl serve render -f -"""
+
+_SERVICES = ("v1", "serving.knative.dev/v1")
 
 
 def configure(parser: options.Parser) -> None:
@@ -36,6 +40,7 @@ def run(args: Namespace, streams: Streams) -> int:
         raise UsageError("there is no -f.", "Name a file, a directory, or - for standard input.")
     found = documents.read(args.filename, streams, recursive=args.recursive)
     facts = _facts([document.object for document in found])
+    facts = replace(facts, services=_services(found, args.namespace))
     rendered: list[JsonObject] = []
     passed_over = refused = 0
     for document in found:
@@ -68,11 +73,11 @@ def _facts(found: list[JsonObject]) -> PlatformFacts:
         return facts
     from serve_core.policy import trial
 
-    read = trial.read_documents(found, facts)
-    if read.faults:
-        title, fault = read.faults[0]
+    tried = trial.read_documents(found, facts)
+    if tried.faults:
+        title, fault = tried.faults[0]
         raise ServeError(f"{title}: {fault}", f"`{PROGRAM} policy test -f FILE` tells all that is wrong with policies.")
-    return read.facts
+    return tried.facts
 
 
 def _chosen(verdict: Verdict, only: str | None) -> list[JsonObject]:
@@ -81,6 +86,17 @@ def _chosen(verdict: Verdict, only: str | None) -> list[JsonObject]:
     if only == "service":
         return [verdict.service] if verdict.service else []
     return [each for each in (verdict.deployment, verdict.service, *verdict.extras) if each]
+
+
+def _services(found: list[Document], namespace: str | None) -> Services:
+    """The Services among the documents: their names are taken, and they may lead to a model's pods."""
+    services: dict[str, dict[str, ServiceFacts]] = {}
+    for each in (_in_namespace(document.object, namespace) for document in found):
+        name = value_at(each, "metadata", "name")
+        if each.get("kind") == "Service" and each.get("apiVersion") in _SERVICES and isinstance(name, str):
+            here = services.setdefault(str(value_at(each, "metadata", "namespace") or ""), {})
+            here[name] = read(each)
+    return services
 
 
 def _is_deployment(manifest: JsonObject) -> bool:

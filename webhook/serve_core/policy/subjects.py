@@ -251,7 +251,8 @@ def _service(document: JsonObject, facts: PlatformFacts) -> dict[str, Any]:
 def _revision(document: JsonObject, facts: PlatformFacts) -> dict[str, Any]:
     made = _by_hand(document.get("spec"), "spec", facts)
     made |= _knative_parts(document["metadata"], document)
-    return made | {"workload": _strings(document["metadata"].get("labels")).get("serving.knative.dev/service", "")}
+    labels = _strings(document["metadata"].get("labels"))
+    return made | {"workload": labels.get(DEPLOYMENT_LABEL) or labels.get("serving.knative.dev/service", "")}
 
 
 def _by_hand(pod: Any, path: str, facts: PlatformFacts) -> dict[str, Any]:

@@ -1,0 +1,152 @@
+"""Plain Services around a model: a name that is taken, and clients that go past Knative."""
+
+import copy
+from typing import Any
+
+from serve_core import annotations
+from serve_core.facts import LoaderFacts, PlatformFacts
+from serve_core.json import JsonObject
+from serve_core.names import PREFIX
+from serve_core.services import read
+from serve_core.verdict import Verdict, judge, render_stored
+
+PLAIN: JsonObject = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {"name": "iris", "namespace": "models"},
+    "spec": {
+        "replicas": 2,
+        "selector": {"matchLabels": {"app": "iris"}},
+        "template": {
+            "metadata": {"labels": {"app": "iris", "tier": "ml"}},
+            "spec": {
+                "containers": [
+                    {"name": "app", "image": "example.com/app:1", "ports": [{"name": "http", "containerPort": 80}]}
+                ]
+            },
+        },
+    },
+}
+
+
+def service(name: str, target: int | str = 80, owner: str = "", **selector: str) -> tuple[str, Any]:
+    labels = {"kubectl-serve.dev/deployment": owner} if owner else {}
+    spec = {"selector": selector, "ports": [{"port": 80, "targetPort": target}]}
+    return name, read({"metadata": {"name": name, "labels": labels}, "spec": spec})
+
+
+def facts(*services: tuple[str, Any]) -> PlatformFacts:
+    return PlatformFacts(LoaderFacts("example.com/loader:1"), services={"models": dict(services)})
+
+
+def annotated(**notes: str) -> JsonObject:
+    made = copy.deepcopy(PLAIN)
+    made["metadata"]["annotations"] = {PREFIX + key: value for key, value in notes.items()}
+    made["metadata"]["annotations"][annotations.MODEL] = "s3://models/iris/model.joblib"
+    return made
+
+
+def names(verdict: Verdict) -> tuple[str, str]:
+    assert verdict.service is not None, verdict.problems
+    return verdict.name, verdict.service["metadata"]["name"]
+
+
+def codes(verdict: Verdict) -> list[str]:
+    return [warning.code for warning in verdict.warnings] + [choice.code for choice in verdict.choices]
+
+
+def test_a_name_that_nobody_has_is_kept() -> None:
+    verdict = judge(annotated(), facts(service("other"), service("iris", owner="iris")))
+    assert names(verdict) == ("iris", "iris")
+    assert not {"NameInTheWay", "ServiceNamed", "PastKnative"} & set(codes(verdict))
+    assert verdict.deployment is not None
+    assert annotations.SERVICE not in verdict.deployment["metadata"]["annotations"]
+
+
+def test_where_a_plain_service_has_the_name_another_is_chosen_and_told() -> None:
+    verdict = judge(annotated(), facts(service("iris")))
+    assert names(verdict) == ("iris-model", "iris-model")
+    (warning,) = verdict.warnings
+    assert str(warning) == (
+        "NameInTheWay: metadata.name: Service iris is in the way; the Knative Service is iris-model."
+    )
+    assert "ServiceNamed" in codes(verdict)
+
+
+def test_a_name_is_free_only_with_the_names_of_its_tags() -> None:
+    assert judge(annotated(), facts(service("previous-iris"))).name == "iris-model"
+    taken = facts(service("iris"), service("iris-model", owner="iris-model"), service("latest-iris-model-2"))
+    assert judge(annotated(), taken).name == "iris-model-3"
+
+
+def test_the_name_stays_although_the_other_service_goes() -> None:
+    stored = judge(annotated(), facts(service("iris"))).deployment
+    assert stored is not None
+    again = judge(annotated(), facts(), stored)
+    assert names(again) == ("iris-model", "iris-model")
+    assert "NameInTheWay" not in codes(again)
+    assert names(render_stored(stored, facts())) == ("iris-model", "iris-model")
+
+
+def test_the_reconciler_chooses_too_where_the_service_came_later() -> None:
+    stored = judge(annotated(), facts()).deployment
+    assert stored is not None
+    before = copy.deepcopy(stored)
+    assert names(render_stored(stored, facts(service("iris")))) == ("iris-model", "iris-model")
+    assert stored == before
+
+
+def test_a_service_of_mode_deployment_gets_out_of_the_way_as_well() -> None:
+    verdict = judge(annotated(mode="deployment"), facts(service("iris", app="iris"), service("latest-iris")))
+    (made,) = verdict.extras
+    assert (made["kind"], made["metadata"]["name"], verdict.name) == ("Service", "iris-model", "iris-model")
+    assert codes(verdict)[0] == "NameInTheWay"
+
+
+def test_a_long_name_is_cut_for_its_ending() -> None:
+    long = annotated()
+    long["metadata"]["name"] = "a" * 63
+    chosen = judge(long, facts(service("a" * 63))).name
+    assert (len(chosen), chosen[-7:]) == (63, "a-model")
+
+
+def test_replicas_are_kept_for_the_clients_of_a_service_that_selects_the_pods() -> None:
+    around = facts(service("web", app="iris"))
+    verdict = judge(annotated(), around, PLAIN)
+    assert verdict.deployment is not None
+    assert verdict.service is not None
+    assert verdict.deployment["metadata"]["annotations"][annotations.SCALE] == "2.."
+    assert verdict.service["spec"]["template"]["metadata"]["annotations"]["autoscaling.knative.dev/min-scale"] == "2"
+    assert {"PastKnative", "ScaleForService"} <= set(codes(verdict))
+    again = judge(verdict.deployment, around, verdict.deployment)
+    assert again.deployment == verdict.deployment
+    without = judge(verdict.deployment, facts(), verdict.deployment)
+    assert without.deployment is not None
+    assert annotations.SCALE not in without.deployment["metadata"]["annotations"]
+
+
+def test_a_scale_of_the_users_own_stays_and_is_warned_about() -> None:
+    verdict = judge(annotated(scale="0..3"), facts(service("web", app="iris")), PLAIN)
+    assert "ScaleForService" not in codes(verdict)
+    assert str(verdict.warnings[0]).startswith(
+        "PastKnative: spec.template.metadata.labels: "
+        "Service web finds the pods past Knative, and cannot wake them from zero."
+    )
+
+
+def test_what_selects_other_pods_is_nobodys_business() -> None:
+    others = facts(service("web", app="shop"), service("headless"), service("iris-1", owner="iris", app="iris"))
+    assert codes(judge(annotated(), others)) == codes(judge(annotated(), facts()))
+
+
+def test_a_running_deployment_is_not_handed_over_where_a_service_would_lose_its_port() -> None:
+    by_name = facts(service("web", target="http", app="iris"))
+    verdict = judge(annotated(), by_name, PLAIN)
+    assert [problem.code for problem in verdict.problems] == ["PortByName"]
+    assert judge(annotated(), by_name).problems == (), "nothing ran that could be lost"
+    assert judge(annotated(), facts(service("web", target=80, app="iris")), PLAIN).problems == ()
+
+
+def test_offline_documents_of_any_shape_are_read() -> None:
+    assert read({"metadata": {"name": "a"}, "spec": {"ports": 5, "selector": []}}).selector == {}
+    assert read({"metadata": {"name": "a", "labels": None}, "spec": None}).owner == ""

@@ -1,0 +1,60 @@
+"""The Services of the cluster, whose names may be in a model's way or whose selectors may find its pods."""
+
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from typing import Any, NoReturn
+
+from serve_core.json import JsonObject
+from serve_core.services import NOT_A_REVISION, ServiceFacts, read
+from serve_webhook.api import SERVICES, key
+from serve_webhook.informers import Informer
+
+_KEPT = ("name", "namespace", "resourceVersion")
+
+
+class Services(Mapping[str, Mapping[str, ServiceFacts]]):
+    """What matters of each, by namespace and name; ``changed`` is called with the namespace where it is different."""
+
+    def __init__(self, informer: Callable[..., Informer], changed: Callable[[str], None]) -> None:
+        self._changed = changed
+        self._found: dict[str, dict[str, ServiceFacts]] = {}
+        self._informer = informer(SERVICES, selectors={"labelSelector": NOT_A_REVISION}, trim=_trim)
+        self._informer.subscribe(self._update)
+
+    def __getitem__(self, namespace: str) -> Mapping[str, ServiceFacts]:
+        return self._found[namespace]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    @property
+    def synced(self) -> bool:
+        return self._informer.synced.is_set()
+
+    async def wait(self) -> None:
+        """Until everything has been seen once."""
+        await self._informer.synced.wait()
+
+    def parts(self) -> list[Coroutine[Any, Any, NoReturn]]:
+        """What has to run."""
+        return [self._informer.run()]
+
+    def _update(self, old: JsonObject | None, new: JsonObject | None) -> None:
+        namespace, name = key(new or old or {})
+        here = self._found.setdefault(namespace, {})
+        before = here.pop(name, None)
+        after = new["facts"] if new else None
+        if after is not None:
+            here[name] = after
+        if not here:
+            del self._found[namespace]
+        if before != after:
+            self._changed(namespace)
+
+
+def _trim(service: JsonObject) -> JsonObject:
+    """A cluster may have many of them: a few hundred bytes of each are kept."""
+    metadata = service["metadata"]
+    return {"metadata": {name: metadata[name] for name in _KEPT if name in metadata}, "facts": read(service)}
