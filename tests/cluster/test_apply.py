@@ -35,6 +35,19 @@ def test_applying_twice_changes_nothing(namespace: Namespace) -> None:
     assert state(namespace)[1:] == before[1:]
 
 
+def test_ten_times_the_same_by_every_way_of_applying_moves_nothing(namespace: Namespace) -> None:
+    namespace.apply(MODEL)
+    namespace.wait_ready("iris")
+    before = state(namespace)[1:]
+    for _ in range(10):
+        namespace.apply(MODEL)
+        namespace.apply(MODEL, flags=("--server-side", "--force-conflicts"))
+        namespace.kubectl("replace", "-f", "-", stdin=json.dumps(MODEL))
+        assert state(namespace)[1:] == before
+    namespace.wait_ready("iris")
+    assert state(namespace)[1:] == before
+
+
 def test_server_side_apply_alone_is_enough(namespace: Namespace) -> None:
     namespace.apply(MODEL, flags=("--server-side",))
     namespace.wait_ready("iris")

@@ -1,0 +1,154 @@
+"""Who answers: a Deployment's own pods or Knative's, this revision or that one, and never nobody."""
+
+import json
+
+from cluster.support import (
+    LOADED,
+    PREFIX,
+    READY,
+    Ingress,
+    Json,
+    Namespace,
+    Trained,
+    annotation,
+    condition,
+    constant_requests,
+    deployment,
+    eventually,
+    file_server,
+    pod_template,
+)
+
+IRIS = "s3://models/iris/model.joblib"
+ALWAYS_TWO = "s3://models/always-two/model.joblib"
+KNATIVE_SERVICES = "services.serving.knative.dev"
+
+
+def test_a_running_deployment_is_handed_over_and_given_back_without_a_failed_request(namespace: Namespace) -> None:
+    """Behind a plain Service of its own name: the commonest case."""
+    labels = {"app": "files"}
+    running: Json = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "files"}}
+    running["spec"] = {"replicas": 2} | pod_template(file_server("files", "/"), labels)
+    front: Json = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "files"}}
+    front["spec"] = {"selector": labels, "ports": [{"port": 80, "targetPort": 8080}]}
+    namespace.apply(running, front)
+    namespace.kubectl("rollout", "status", "deployment/files", "--timeout=2m")
+    written = namespace.get("deployment", "files")["spec"]
+    client = Ingress(namespace.get("service", "files")["spec"]["clusterIP"])
+    eventually(lambda: is_reached(client), 30, "the Service leads to its pods")
+
+    with constant_requests(lambda: client.request("http://files", "/")) as requests:
+        eventually(lambda: len(requests.answers) > 20, 30, "its own pods answer")
+        model, secret = f"{PREFIX}model={IRIS}", f"{PREFIX}credentials=store"
+        said = namespace.run("kubectl", "annotate", "deployment", "files", model, secret).stderr
+        namespace.watch("deployment", "files", lambda found: annotation(found, "url") is not None, 180)
+        served = namespace.watch("deployment", "files", is_parked, 180)
+        handed_over = len(requests.answers)
+        eventually(lambda: len(requests.answers) > handed_over + 100, 60, "Knative's pods answer")
+        namespace.kubectl("annotate", "deployment", "files", f"{PREFIX}model-", f"{PREFIX}credentials-")
+        namespace.kubectl("wait", "--for=delete", f"{KNATIVE_SERVICES}/files-model", "--timeout=3m")
+        given_back = len(requests.answers)
+        eventually(lambda: len(requests.answers) > given_back + 100, 60, "its own pods answer again")
+
+    print(f"{len(requests.answers)} requests sent, {len(requests.failed)} failed")
+    assert requests.failed == []
+    assert "NameInTheWay" in said
+    assert "PastKnative" in said
+    assert (annotation(served, "service"), annotation(served, "scale")) == ("files-model", "2..")
+    assert (annotation(served, "url") or "").startswith(f"http://files-model.{namespace.name}.")
+    assert namespace.get("deployment", "files")["spec"] == written
+
+
+def is_reached(client: Ingress) -> bool:
+    try:
+        return client.request("http://files", "/").status == 200
+    except OSError:
+        return False
+
+
+def is_parked(found: Json) -> bool:
+    return condition(found, READY).get("status") == "True" and not (found.get("status") or {}).get("replicas")
+
+
+def test_a_service_that_comes_with_its_deployment_is_got_out_of_the_way_of(
+    namespace: Namespace, ingress: Ingress, iris: Trained
+) -> None:
+    """Applied in one go, and the Deployment first: admission cannot know of the Service yet."""
+    front: Json = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "iris"}}
+    front["spec"] = {"selector": {"app": "iris"}, "ports": [{"port": 80}]}
+    namespace.apply(deployment("iris", IRIS, credentials="store"))
+    namespace.run("kubectl", "create", "-f", "-", stdin=json.dumps(front), check=False)
+    served = namespace.wait_ready("iris", 240)
+
+    assert ingress.predict(served, iris.rows).predicted == iris.answers
+    names = {found["metadata"]["name"] for found in namespace.list(KNATIVE_SERVICES)}
+    owned = namespace.get("service", "iris")["metadata"].get("labels", {})
+    # Whoever was first has the name; the model answers either way.
+    assert names == ({"iris"} if "serving.knative.dev/route" in owned else {"iris-model"})
+    described = namespace.kubectl("serve", "describe", "iris")
+    assert f"Service:    {names.pop()}\n" in described
+
+
+def test_a_canary_its_promotion_the_way_back_and_a_revision_that_never_becomes_ready(
+    namespace: Namespace, ingress: Ingress, iris: Trained, always_two: Trained
+) -> None:
+    row, old, new = iris.rows[:1], iris.answers[:1], always_two.answers[:1]
+    assert old != new
+    namespace.apply(deployment("iris", IRIS, credentials="store"))
+    served = namespace.wait_ready("iris")
+
+    # A canary has its share, and both revisions an address of their own.
+    change(namespace, f"model={ALWAYS_TWO}", "canary=20%")
+    served = namespace.wait_ready("iris")
+    eventually(lambda: ingress.predict(served, row).predicted == new, 60, "the canary answers")
+    answers = [ingress.predict(served, row).predicted for _ in range(200)]
+    share = answers.count(new) / len(answers)
+    print(f"canary of 20 %: {100 * share:.0f} % of {len(answers)} requests")
+    assert 0.08 < share < 0.35
+    assert (annotation(served, "promoted"), annotation(served, "ready-revision")) == ("iris-00001", "iris-00002")
+    eventually(
+        lambda: answers_at_tag(namespace, ingress, served, "previous", row, old), 60, "the tag previous leads there"
+    )
+    eventually(lambda: answers_at_tag(namespace, ingress, served, "latest", row, new), 60, "the tag latest leads there")
+
+    assert "promoted" in namespace.kubectl("serve", "promote", "iris")
+    eventually(lambda: only(ingress, served, row, new), 60, "everything goes to the promoted revision")
+    eventually(
+        lambda: answers_at_tag(namespace, ingress, served, "previous", row, old), 60, "the tag previous leads there"
+    )
+
+    namespace.kubectl("serve", "rollback", "iris")
+    eventually(lambda: only(ingress, served, row, old), 60, "everything goes to the revision before")
+    assert annotation(namespace.get("deployment", "iris"), "pin") == "iris-00001"
+
+    # The pin goes, and a model that does not exist comes: the last ready revision goes on serving.
+    change(namespace, "pin-", "model=s3://models/missing/model.joblib")
+    broken = namespace.watch("deployment", "iris", lambda found: condition(found, READY).get("status") == "False", 120)
+    assert condition(broken, LOADED)["reason"] == "NotFound"
+    assert condition(broken, READY)["reason"] == "ModelNotLoaded"
+    assert "Revision iris-00002 goes on serving." in condition(broken, READY)["message"]
+    eventually(lambda: only(ingress, served, row, new), 60, "the last ready revision answers")
+    service = namespace.get(KNATIVE_SERVICES, "iris")
+    assert service["status"]["latestCreatedRevisionName"] == "iris-00003"
+    shares = {each["revisionName"]: each.get("percent") for each in service["status"]["traffic"]}
+    assert "iris-00003" not in shares
+    assert shares["iris-00002"] == 100
+
+
+def change(namespace: Namespace, *annotations: str) -> None:
+    namespace.kubectl("annotate", "deployment", "iris", "--overwrite", *(PREFIX + each for each in annotations))
+
+
+def only(ingress: Ingress, served: Json, row: list[list[float]], wanted: list[int]) -> bool:
+    return all(ingress.predict(served, row).predicted == wanted for _ in range(10))
+
+
+def answers_at_tag(
+    namespace: Namespace, ingress: Ingress, served: Json, tag: str, row: list[list[float]], wanted: list[int]
+) -> bool:
+    """Whether the revision under a tag answers so at its own URL, which the ingress may not know at once."""
+    traffic = namespace.get(KNATIVE_SERVICES, "iris")["status"]["traffic"]
+    url = next((each["url"] for each in traffic if each.get("tag") == tag), "http://not-yet")
+    tagged = {**served, "metadata": {**served["metadata"], "annotations": {f"{PREFIX}url": url}}}
+    answer = ingress.predict(tagged, row)
+    return answer.status == 200 and answer.predicted == wanted
