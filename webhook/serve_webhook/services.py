@@ -55,6 +55,6 @@ class Services(Mapping[str, Mapping[str, ServiceFacts]]):
 
 
 def _trim(service: JsonObject) -> JsonObject:
-    """A cluster may have many of them: a few hundred bytes of each are kept."""
+    """A cluster may have many of them: about a thousand bytes of each are kept."""
     metadata = service["metadata"]
     return {"metadata": {name: metadata[name] for name in _KEPT if name in metadata}, "facts": read(service)}
