@@ -113,7 +113,10 @@ def fault(status: int, answer: str) -> str:
 def hint(status: int, name: str) -> str:
     """What to do about a status. ``name``: the model, with the flags that commands about it need."""
     if status == 404:
-        return "Is it the right protocol? --protocol v1|v2 chooses it, --path names another path."
+        return (
+            "Is it the right protocol? --protocol v1|v2 chooses it, --path names another path. "
+            "Right after a model became ready, some ingresses have no route to it for a few seconds."
+        )
     if status in (400, 415, 422):
         return "The model server refuses the data: check its shape and types. An object is sent as it is."
     if status in (401, 403):

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from cluster.support import READY, Ingress, Json, Namespace, Trained, annotation, condition, deployment, eventually
+from cluster.support import READY, Ingress, Json, Namespace, Trained, annotation, condition, deployment
 
 IRIS = "s3://models/iris/model.joblib"
 DOMAIN = "iris.models.example.com"
@@ -108,8 +108,6 @@ def test_visibility_says_who_reaches_a_model(namespace: Namespace, ingress: Ingr
 
     outside = urlsplit(annotation(public, "url") or "").hostname or ""
     assert not outside.endswith(".svc.cluster.local")
-    # Traefik says that it is ready a moment before it has the route.
-    eventually(lambda: ingress.predict(public, iris.rows).status == 200, 30, "the ingress has the route")
     assert ingress.predict(public, iris.rows).predicted == iris.answers
 
     name = f"inner.{namespace.name}.svc.cluster.local"
