@@ -15,6 +15,8 @@ from serve_core.json import JsonObject
 from serve_core.patch import json_patch
 from serve_core.policy.documents import read_policy
 from serve_core.runtimes import parse
+from serve_core.services import ServiceFacts
+from serve_core.services import read as read_service
 from serve_core.verdict import Verdict, judge, render_stored
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,13 +28,18 @@ RUNTIMES = tuple(
 
 def facts_of(case: Path) -> PlatformFacts:
     """A case may have a ``features.yaml``, which adds to the flags that an installation requires, an ``istio.yaml``:
-    the arguments of :func:`istio_installation.installation`, and a ``policies.yaml``."""
+    the arguments of :func:`istio_installation.installation`, a ``policies.yaml``, and a ``services.yaml``: the
+    Services of its namespace."""
     extra, mesh = case / "features.yaml", case / "istio.yaml"
     features = {**REQUIRED_FEATURES, **(yaml.safe_load(extra.read_text()) if extra.exists() else {})}
     istio = installation(**yaml.safe_load(mesh.read_text())) if mesh.exists() else None
     written = case / "policies.yaml"
     policies = map(read_policy, yaml.safe_load_all(written.read_text())) if written.exists() else ()
-    return PlatformFacts(LoaderFacts("example.com/model-loader:1"), RUNTIMES, features, istio, tuple(policies))
+    around: dict[str, dict[str, ServiceFacts]] = {}
+    for each in yaml.safe_load_all((case / "services.yaml").read_text()) if (case / "services.yaml").exists() else ():
+        around.setdefault(each["metadata"]["namespace"], {})[each["metadata"]["name"]] = read_service(each)
+    loader = LoaderFacts("example.com/model-loader:1")
+    return PlatformFacts(loader, RUNTIMES, features, istio, tuple(policies), services=around)
 
 
 def report(verdict: Verdict) -> str:

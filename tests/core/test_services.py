@@ -68,7 +68,7 @@ def test_where_a_plain_service_has_the_name_another_is_chosen_and_told() -> None
     assert names(verdict) == ("iris-model", "iris-model")
     (warning,) = verdict.warnings
     assert str(warning) == (
-        "NameInTheWay: metadata.name: Service iris is in the way; the Knative Service is iris-model."
+        "NameInTheWay: metadata.name: Service iris is in the way; the model is served as Service iris-model."
     )
     assert "ServiceNamed" in codes(verdict)
 

@@ -179,7 +179,7 @@ _REFUSALS = (
 )
 
 _WARNINGS = (
-    ("NameInTheWay", "Service {taken} is in the way; the Knative Service is {service}.", ""),
+    ("NameInTheWay", "Service {taken} is in the way; the model is served as Service {service}.", ""),
     (
         "PastKnative",
         "Service {service} finds the pods past Knative, and cannot wake them from zero.",
@@ -242,7 +242,7 @@ _CHOICES = (
         "",
     ),
     ("CallersDirect", "Knative's activator is kept out of the way, because auth-callers needs to see who calls.", ""),
-    ("ServiceNamed", "the Knative Service is {service}, because the name {name} was taken.", ""),
+    ("ServiceNamed", "Service {service}, because the name {name} was taken.", ""),
     (
         "ScaleForService",
         "scale {value}, because Service {service} leads to the pods past Knative, which could not wake them for it.",
