@@ -163,7 +163,7 @@ async def test_the_next_leader_writes_nothing_where_all_is_right(api: MemoryApi)
 async def test_an_api_server_that_refuses_is_asked_again(
     api: MemoryApi, failure: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve_webhook.failure_policy.backoff", lambda _: 0)
+    monkeypatch.setattr("serve_webhook.workqueue.backoff", lambda _: 0)
     install(api)
     api.failures["apply " + VALIDATING_WEBHOOKS.plural] = failure
     async with leading(api):

@@ -13,10 +13,10 @@ from typing import NoReturn
 from serve_core.json import JsonObject
 from serve_core.policy.documents import Kind, ServingPolicy
 from serve_core.policy.evaluate import may_refuse
-from serve_webhook.api import VALIDATING_WEBHOOKS, Api, ApiError
+from serve_webhook.api import VALIDATING_WEBHOOKS, Api
 from serve_webhook.informers import Informer
 from serve_webhook.trust import WEBHOOKS
-from serve_webhook.workqueue import backoff
+from serve_webhook.workqueue import keep
 
 GUARDED: Mapping[str, tuple[Kind, ...]] = {
     "policies-pods.kubectl-serve.dev": ("Pod",),
@@ -56,18 +56,7 @@ class FailurePolicies:
     async def run(self) -> NoReturn:
         """Keep them right until cancelled. Every policy has to be known before."""
         await self._webhooks.synced.wait()
-        attempt = 0
-        while True:
-            self._changed.clear()
-            try:
-                await self._once()
-            except ApiError as error:
-                logger.warning("The failurePolicy of the webhooks cannot be kept: %s", error)
-                await asyncio.sleep(backoff(attempt))
-                attempt += 1
-                continue
-            attempt = 0
-            await self._changed.wait()
+        await keep("The failurePolicy of the webhooks", self._once, self._changed, logger)
 
     async def _once(self) -> None:
         configuration = self._webhooks.get("", WEBHOOKS)

@@ -10,18 +10,17 @@ import binascii
 import logging
 import ssl
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from datetime import datetime
 from typing import NoReturn
 
 from serve_core.json import JsonObject
 from serve_core.names import NAMESPACE
 from serve_webhook import certificates
-from serve_webhook.api import SECRETS, Api, ApiError, Resource
+from serve_webhook.api import SECRETS, Api, Resource
 from serve_webhook.certificates import Material
 from serve_webhook.informers import Informer
 from serve_webhook.metrics import Metrics
-from serve_webhook.workqueue import backoff
+from serve_webhook.workqueue import keep
 
 SECRET = "kubectl-serve-certificates"  # noqa: S105 - its name
 WEBHOOKS = "kubectl-serve"
@@ -90,20 +89,7 @@ class Keeper:
         """Keep everything right until cancelled."""
         for informer in (self._secrets, *(informer for _, informer in self._configurations)):
             await informer.synced.wait()
-        attempt = 0
-        while True:
-            self._changed.clear()
-            try:
-                await self._once()
-            except ApiError as error:
-                logger.warning("The certificates cannot be kept: %s", error)
-                await asyncio.sleep(backoff(attempt))
-                attempt += 1
-                continue
-            attempt = 0
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await self._changed.wait()
+        await keep("The certificates", self._once, self._changed, logger, LOOK_SECONDS)
 
     async def _once(self) -> None:
         secret = self._secrets.get(NAMESPACE, SECRET)

@@ -1,9 +1,13 @@
-"""A queue of names: each name is handled by one worker at a time, and waits in it once however often it is added."""
+"""Level-triggered work: a queue of names, each handled by one worker at a time, and one thing that is kept right."""
 
 import asyncio
+import logging
 import random
-from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Hashable
+from contextlib import suppress
+from typing import Generic, NoReturn, TypeVar
+
+from serve_webhook.api import ApiError
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -13,6 +17,30 @@ def backoff(
 ) -> float:
     """Seconds to wait before attempt ``attempt`` (from 0): doubling, at most ``most``, with jitter against herds."""
     return float(min(most, first * 2 ** min(attempt, 30)) * (0.5 + chance() / 2))
+
+
+async def keep(
+    what: str,
+    right: Callable[[], Awaitable[None]],
+    changed: asyncio.Event,
+    logger: logging.Logger,
+    seconds: float | None = None,
+) -> NoReturn:
+    """Call ``right`` now, whenever ``changed`` is set, and after ``seconds``; again after a back-off where it fails."""
+    attempt = 0
+    while True:
+        changed.clear()
+        try:
+            await right()
+        except ApiError as error:
+            logger.warning("%s cannot be kept: %s", what, error)
+            await asyncio.sleep(backoff(attempt))
+            attempt += 1
+            continue
+        attempt = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await changed.wait()
 
 
 class WorkQueue(Generic[Key]):
