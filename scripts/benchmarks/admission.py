@@ -66,6 +66,9 @@ class Arm:
     unsent: int = 0
     wrong: Counter[str] = field(default_factory=Counter)
     busy: list[float] = field(default_factory=list)
+    api_server: float = 0.0
+    """CPU seconds of the API server."""
+    elapsed: float = 0.0
 
     def quantile(self, share: float) -> float:
         """In milliseconds."""
@@ -157,8 +160,7 @@ async def bodies(client: Client) -> dict[tuple[str, str], bytes]:
 
 async def block(client: Client, arm: Arm, choices: list[tuple[str, bytes]], rate: float, denied: int) -> None:
     """One block of requests, one every 1/rate seconds."""
-    turns, begin = asyncio.Semaphore(CONNECTIONS), time.perf_counter()
-    end = begin + len(choices) / rate
+    turns = asyncio.Semaphore(CONNECTIONS)
 
     async def ask(kind: str, body: bytes, due: float) -> None:
         try:
@@ -172,7 +174,9 @@ async def block(client: Client, arm: Arm, choices: list[tuple[str, bytes]], rate
         if status != (denied if kind == "deny" else 201):
             arm.wrong[f"{kind}: HTTP {status} {text[:200]!r}"] += 1
 
-    before = _machine()
+    before, spent = _machine(), await _api_server_seconds(client)
+    begin = time.perf_counter()
+    end = begin + len(choices) / rate
     async with asyncio.TaskGroup() as group:
         for index, (kind, body) in enumerate(choices):
             due = begin + index / rate
@@ -185,8 +189,9 @@ async def block(client: Client, arm: Arm, choices: list[tuple[str, bytes]], rate
                 break
             arm.late += time.perf_counter() - due > LATE
             group.create_task(ask(kind, body, due))
-    after = _machine()
-    arm.busy.append(_busy(before, after))
+    arm.elapsed += time.perf_counter() - begin
+    arm.busy.append(_busy(before, _machine()))
+    arm.api_server += await _api_server_seconds(client) - spent
 
 
 async def cell(client: Client, made: dict[tuple[str, str], bytes], rate: float, size: str, seconds: float) -> list[str]:
@@ -209,7 +214,7 @@ async def cell(client: Client, made: dict[tuple[str, str], bytes], rate: float, 
 
 HEADINGS = (
     "requests/s", "objects", "with: p50", "p99", "without: p50", "p99", "added: p50", "p99", "late", "not sent",
-    "failed", "machine busy", "webhook call, mean", "webhook CPU", "webhook memory",
+    "failed", "machine busy", "API server CPU", "webhook call, mean", "webhook CPU", "webhook memory",
 )  # fmt: skip
 
 
@@ -231,6 +236,7 @@ def _line(
         f"{ours.unsent} / {theirs.unsent}",
         f"{ours.wrong.total()} / {theirs.wrong.total()}",
         " / ".join(f"{statistics.mean(arm.busy):.0%}" for arm in (ours, theirs)),
+        " / ".join(f"{arm.api_server / arm.elapsed:.2f}" for arm in (ours, theirs)),
         f"{spent / calls * 1000:.1f}" if calls else "-",
         f"{server.cpu / server.elapsed:.2f}",
         f"{server.memory / 2**20:.0f}",
@@ -272,6 +278,11 @@ async def _usage(client: Client, name: str) -> tuple[float, float]:
     text = await client.text(f"{SERVER}/{name}:8080/proxy/metrics")
     found = dict(re.findall(r"^process_(cpu_seconds_total|resident_memory_bytes) (\S+)$", text, re.MULTILINE))
     return float(found["cpu_seconds_total"]), float(found["resident_memory_bytes"])
+
+
+async def _api_server_seconds(client: Client) -> float:
+    found = re.search(r"^process_cpu_seconds_total (\S+)$", await client.text("/metrics"), re.MULTILINE)
+    return float(found[1]) if found else float("nan")
 
 
 async def _webhook_calls(client: Client) -> dict[str, float]:
