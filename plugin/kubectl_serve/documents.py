@@ -11,6 +11,7 @@ import yaml
 from kubectl_serve.errors import ServeError
 from kubectl_serve.streams import Streams
 from serve_core.json import JsonObject
+from serve_core.yaml import check_aliases
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _LONGEST_FILE = 32 * 1024 * 1024
@@ -98,6 +99,7 @@ def _text(file: Path) -> str:
 def parse(text: str, source: str) -> Iterator[Document]:
     """The objects in a text of YAML or JSON. Raises ServeError."""
     try:
+        check_aliases(text)
         documents = list(yaml.load_all(text, _Loader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark

@@ -107,6 +107,15 @@ def test_what_is_not_yaml_is_an_error_with_its_place(text: str, sentence: str) -
     assert refused.value.sentence.startswith(sentence)
 
 
+@pytest.mark.attack(21)
+@pytest.mark.parametrize("verb", ["render -f -", "policy test -f -"])
+def test_a_file_whose_aliases_explode_is_an_error_with_its_place(run: Run, verb: str) -> None:
+    lines = ["&a0 [x]", *(f"&a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10))]
+    screen = run(*verb.split(), stdin="".join(f"a{i}: {line}\n" for i, line in enumerate(lines)))
+    assert (screen.code, screen.out) == (1, "")
+    assert screen.err.startswith("error: standard input, line 6: its aliases stand for more than 100,000 values.")
+
+
 def test_dates_stay_text() -> None:
     (document,) = documents.parse("a: 2026-11-18\n", "x.yaml")
     assert document.object == {"a": "2026-11-18"}

@@ -214,11 +214,13 @@ def _revision(name: str, version: Version | None, values: JsonObject | None, mes
 
 
 def _document(text: object) -> JsonObject | None:
-    import yaml  # only who asks the cluster pays for it  # noqa: PLC0415
+    from yaml import YAMLError  # only who asks the cluster pays for it  # noqa: PLC0415
+
+    from serve_core import yaml  # noqa: PLC0415
 
     try:
-        found = yaml.safe_load(str(text))
-    except (yaml.YAMLError, ValueError, RecursionError):
+        found = yaml.load(str(text))
+    except (YAMLError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

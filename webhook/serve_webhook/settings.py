@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import yaml
 from cryptography import x509
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
+from yaml import YAMLError
 
-from serve_core import runtimes
+from serve_core import runtimes, yaml
 from serve_core.facts import PRIVATE_NETWORKS, LoaderFacts
 from serve_core.runtimes import Runtime
 
@@ -111,10 +111,10 @@ def _settings(file: Path, faults: list[str]) -> Settings | None:
 
 def _yaml(file: Path) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(file.read_bytes())
+        document = yaml.load(file.read_bytes())
     except OSError as error:
         raise ValueError(error.strerror or "it cannot be read") from error
-    except yaml.YAMLError as error:
+    except (YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         raise ValueError("it is not YAML" + (f" (line {mark.line + 1})" if mark else "")) from error
     if not isinstance(document, dict):

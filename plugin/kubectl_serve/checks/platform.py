@@ -198,26 +198,30 @@ def _domain(domain: Mapping[str, str]) -> Finding:
 
 def loader_image(evidence: Evidence) -> str | None:
     """The loader's image as the settings name it."""
-    import yaml
+    from yaml import YAMLError
+
+    from serve_core import yaml
 
     text = (evidence.config or {}).get(SERVER, {}).get("settings.yaml", "")
     try:
-        image = value_at(yaml.safe_load(text), "loader", "image")
-    except yaml.YAMLError:
+        image = value_at(yaml.load(text), "loader", "image")
+    except (YAMLError, ValueError, RecursionError):
         return None
     return image if isinstance(image, str) else None
 
 
 def images(evidence: Evidence) -> list[str]:
     """The images of the model servers and of the loader."""
-    import yaml
+    from yaml import YAMLError
+
+    from serve_core import yaml
 
     loader = loader_image(evidence)
     found = [loader] if loader else []
     for text in (evidence.config or {}).get("kubectl-serve-runtimes", {}).values():
         try:
-            document = yaml.safe_load(text)
-        except yaml.YAMLError:
+            document = yaml.load(text)
+        except (YAMLError, ValueError, RecursionError):
             continue
         image = value_at(document, "spec", "container", "image")
         if isinstance(image, str):
