@@ -19,6 +19,8 @@ from serve_core.policy import defaults
 from serve_core.reasons import Choice, Problem, problem
 from serve_core.render import render
 
+MOST_ANNOTATIONS = 256 * 1024
+"""Bytes of an object's annotations (k8s.io/apimachinery, pkg/api/validation: ``TotalAnnotationSizeLimitB``)."""
 _DEEPEST = 64
 """Levels of nesting; the deepest Deployment of the API's schema has fewer than 20."""
 
@@ -92,6 +94,8 @@ def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | N
         return Verdict(problems=tuple(sorted(problems)), choices=choices)
     _remember(served, by_policy.record | kept | filled)
     served, named, in_the_way = services.settle_name(served, spec, facts.services)
+    if too_large := _too_large(served):
+        return Verdict(problems=too_large, choices=choices)
     made = _made(served, spec, facts)
     made = replace(
         made,
@@ -197,6 +201,14 @@ def _record(deployment: JsonObject) -> Record | Problem:
 
 def _remember(deployment: JsonObject, record: Record) -> None:
     deployment["metadata"].setdefault("annotations", {})[FILLED] = canonical(record)
+
+
+def _too_large(deployment: JsonObject) -> tuple[Problem, ...]:
+    notes = _annotations(deployment).items()
+    if sum(len((key + text).encode(errors="surrogatepass")) for key, text in notes) <= MOST_ANNOTATIONS:
+        return ()
+    why = f"an object has at most {MOST_ANNOTATIONS // 1024} KiB of annotations"
+    return (problem("TooLarge", "metadata.annotations", why=why),)
 
 
 def _keep_state(deployment: JsonObject, previous: JsonObject | None) -> None:
