@@ -143,9 +143,8 @@ def parse(text: str, path: str) -> ModelURI | Problem:
             example=SCHEMES["s3"],
         )
     if scheme not in SCHEMES:
-        return problem(
-            "UnknownScheme", path, scheme=quote(scheme + "://"), allowed=", ".join(f"{s}://" for s in SCHEMES)
-        )
+        allowed = ", ".join(f"{name}://" for name in SCHEMES)
+        return problem("UnknownScheme", path, scheme=quote(_redacted(scheme) + "://"), allowed=allowed)
     secret = _secret(text)
     if secret:
         return problem("SecretInURI", path, what=secret)

@@ -37,7 +37,7 @@ class Problem:
     hint: str = ""
 
     def __str__(self) -> str:
-        return f"{self.code}: {self.path}: {self.message}" + (f" {self.hint}" if self.hint else "")
+        return _one_line(f"{self.code}: {self.path}: {self.message}" + (f" {self.hint}" if self.hint else ""))
 
 
 @dataclass(frozen=True, order=True)
@@ -148,6 +148,11 @@ _REFUSALS = (
     ("NameReserved", "{what} {name} is kubectl-serve's own.", "Choose another name."),
     # The object as a whole.
     ("InvalidObject", "{why}.", "Compare it with `kubectl explain deployment`."),
+    (
+        "TooLarge",
+        "what kubectl-serve adds would make it too large: {why}.",
+        "Move what is large in it into a ConfigMap, or remove it.",
+    ),
     ("InvalidRecord", "the record of what was filled in cannot be read: {why}.", "Remove this annotation."),
     (
         "NothingToGiveBack",
@@ -373,6 +378,13 @@ CATALOGUE: dict[str, Reason] = {
     )
     for code, sentence, hint in rows
 }
+
+
+def _one_line(text: str) -> str:
+    """No text of an object may look like another line of a refusal, or turn the terminal's direction or colour."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
 
 
 def quote(text: object) -> str:

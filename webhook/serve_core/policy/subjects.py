@@ -552,9 +552,12 @@ def _volume_secrets(volume: JsonObject, path: str) -> Iterator[Use]:
     for source, at in _elements(value_at(volume, "projected", "sources"), f"{path}.projected.sources"):
         if name := value_at(source, "secret", "name"):
             yield Use(str(name), f"{at}.secret")
-    for kind in ("csi", "azureFile"):
-        if name := value_at(volume, kind, "nodePublishSecretRef", "name") or value_at(volume, kind, "secretName"):
-            yield Use(str(name), f"{path}.{kind}")
+    for kind, source in volume.items():
+        # csi, azureFile, and the secretRef of cephfs, flexVolume, iscsi, rbd, scaleIO and storageos.
+        named = (value_at(source, "nodePublishSecretRef", "name"), value_at(source, "secretRef", "name"))
+        for name in (*named, value_at(source, "secretName") if kind != "secret" else None):
+            if name:
+                yield Use(str(name), f"{path}.{kind}")
 
 
 def _object(node: Any, *steps: str) -> JsonObject:
