@@ -165,3 +165,17 @@ def test_a_model_is_guarded_before_it_is_there() -> None:
     entry = SERVICE_ENTRIES.identity("default", "iris")
     assert is_guard(guard)
     assert Verdict(service=service, extras=(entry, guard)).objects == (guard, service, entry)
+
+
+@pytest.mark.attack(20)
+async def test_namespaces_that_may_not_be_seen_are_waited_for(api: MemoryApi) -> None:
+    """Their labels say whom policies are about: without them nobody would be."""
+    install(api)
+    api.failures["list namespaces"] = ForbiddenError("not yours", 403)
+    made = mesh.Mesh(lambda resource, **arguments: Informer(api, resource, **arguments), lambda: None)
+    tasks = [asyncio.create_task(part) for part in made.parts()]
+    others = [informer for name, informer in made._informers.items() if name != "namespaces"]
+    await asyncio.gather(*(informer.synced.wait() for informer in others))
+    assert not made.synced
+    for task in tasks:
+        task.cancel()

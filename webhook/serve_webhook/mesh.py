@@ -32,7 +32,8 @@ class Mesh:
             "config_maps": informer(CONFIG_MAPS, namespace=istio.NAMESPACE, trim=_configuration, optional=True),
             "daemon_sets": informer(DAEMON_SETS, namespace=istio.NAMESPACE, trim=_labelled, optional=True),
             "nodes": informer(NODES, trim=_node, optional=True),
-            "namespaces": informer(NAMESPACES, trim=_labelled, optional=True),
+            # Not optional: without the namespaces' labels, policies that select by them would be about nobody.
+            "namespaces": informer(NAMESPACES, trim=_labelled),
             "service_entries": informer(SERVICE_ENTRIES, trim=_entry, optional=True),
         }
         self._facts: IstioFacts | None = None
