@@ -2,16 +2,23 @@
 
 import base64
 import json
+import socket
+import tracemalloc
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from serve_core import filling
 from serve_core.facts import LoaderFacts, PlatformFacts
+from serve_core.models import SCHEMES
 from serve_core.names import SERVED_LABEL, SERVER_USERNAME
 from serve_core.runtimes import Runtime
-from serve_webhook import review
+from serve_core.verdict import MOST_ANNOTATIONS
+from serve_webhook import review, validation
 from serve_webhook.review import Answer, MalformedError, Request
 
+NOW = datetime(2026, 11, 18, tzinfo=UTC)
 RUNTIME: dict[str, Any] = {
     "apiVersion": "kubectl-serve.dev/v1alpha1",
     "kind": "ModelRuntime",
@@ -107,6 +114,7 @@ def test_what_is_being_deleted_is_left_alone() -> None:
     assert respond(body(going, operation="UPDATE"))["allowed"]
 
 
+@pytest.mark.attack(9)
 def test_a_defect_is_a_refusal_that_says_so(caplog: pytest.LogCaptureFixture) -> None:
     def broken(_: Request) -> Answer:
         raise KeyError("oops")
@@ -147,6 +155,7 @@ def test_other_scaling_is_allowed(request_: Request, target: dict[str, Any] | No
     assert review.scale(request_, target) == Answer()
 
 
+@pytest.mark.attack(5)
 def test_a_label_alone_parks_nothing() -> None:
     forged = deployment()
     forged["metadata"]["labels"] = {SERVED_LABEL: "true"}
@@ -161,36 +170,51 @@ def test_long_warnings_are_cut_to_what_is_shown() -> None:
     assert all(len(warning) <= review.LONGEST_WARNING for warning in warnings)
 
 
+GOOD = body(deployment() | {"spec": {"paused": "HERE"}})
+
+
+def holding(value: bytes) -> bytes:
+    """A review that would be answered if it were not for this one value."""
+    return GOOD.replace(b'"HERE"', value)
+
+
+NOT_JSON, TOO_DEEP, NO_REVIEW = "not JSON", "nested too deeply", "not an AdmissionReview"
 HOSTILE = {
-    "empty": b"",
-    "not JSON": b"{",
-    "not UTF-8": b'{"\xff": 1}',
-    "duplicate names": b'{"kind": "A", "kind": "B"}',
-    "NaN": b'{"a": NaN}',
-    "Infinity": b'{"a": -Infinity}',
-    "a float past the end": b'{"a": 1e999}',
-    "an integer of 5000 digits": b'{"a": ' + b"9" * 5000 + b"}",
-    "half a surrogate pair": rb'{"a": "\ud800"}',
-    "half a surrogate pair in a name": rb'{"\udfff": 1}',
-    "100,000 lists deep": b"[" * 100_000 + b"]" * 100_000,
-    "200 objects deep": b'{"a":' * 200 + b"1" + b"}" * 200,
-    "a list": b"[]",
-    "a number": b"1",
-    "another kind": b'{"apiVersion": "v1", "kind": "Pod"}',
-    "an older version": body().replace(b"admission.k8s.io/v1", b"admission.k8s.io/v1beta1"),
-    "no uid": body().replace(b"705ab4f5-6393-11e8-b7cc-42010a800002", b""),
-    "an uid that is a number": body().replace(b'"705ab4f5-6393-11e8-b7cc-42010a800002"', b"7"),
-    "an object that is a list": body([1, 2]),
-    "another operation": body(operation="PATCH"),
+    "empty": (b"", NOT_JSON),
+    "cut off": (GOOD[:-1], NOT_JSON),
+    "not UTF-8": (holding(b'"\xff"'), NOT_JSON),
+    "duplicate names": (holding(b'{"kind": "A", "kind": "B"}'), "a name occurs twice"),
+    "NaN": (holding(b"NaN"), "NaN and Infinity"),
+    "Infinity": (holding(b"-Infinity"), "NaN and Infinity"),
+    "a float past the end": (holding(b"1e999"), "a number is too large"),
+    "an integer of 5000 digits": (holding(b"9" * 5000), NOT_JSON),
+    "half a surrogate pair": (holding(rb'"\ud800"'), "half of a surrogate pair"),
+    "half a surrogate pair in a name": (holding(rb'{"\udfff": 1}'), "half of a surrogate pair"),
+    "100,000 lists deep": (holding(b"[" * 100_000 + b"]" * 100_000), TOO_DEEP),
+    "200 objects deep": (holding(b'{"a":' * 200 + b"1" + b"}" * 200), TOO_DEEP),
+    "a list": (b"[]", NO_REVIEW),
+    "a number": (b"1", NO_REVIEW),
+    "another kind": (b'{"apiVersion": "v1", "kind": "Pod"}', NO_REVIEW),
+    "an older version": (GOOD.replace(b"admission.k8s.io/v1", b"admission.k8s.io/v1beta1"), "apiVersion"),
+    "no uid": (GOOD.replace(b"705ab4f5-6393-11e8-b7cc-42010a800002", b""), "request.uid"),
+    "an uid that is a number": (GOOD.replace(b'"705ab4f5-6393-11e8-b7cc-42010a800002"', b"7"), "request.uid"),
+    "an object that is a list": (body([1, 2]), "request.object"),
+    "another operation": (body(operation="PATCH"), "request.operation"),
 }
 
 
-@pytest.mark.parametrize("sent", HOSTILE.values(), ids=HOSTILE.keys())
-def test_what_no_api_server_sends_is_malformed(sent: bytes) -> None:
-    with pytest.raises(MalformedError):
+def test_the_review_that_is_spoilt_below_would_be_answered() -> None:
+    assert respond(GOOD)["allowed"]
+
+
+@pytest.mark.attack(8, 9)
+@pytest.mark.parametrize(("sent", "why"), HOSTILE.values(), ids=HOSTILE.keys())
+def test_what_no_api_server_sends_is_malformed(sent: bytes, why: str) -> None:
+    with pytest.raises(MalformedError, match=why):
         review.review(sent, complete)
 
 
+@pytest.mark.attack(17)
 def test_a_malformed_request_repeats_nothing_of_what_was_sent() -> None:
     with pytest.raises(MalformedError) as caught:
         review.review(body(operation="s3cr3t"), complete)
@@ -215,6 +239,7 @@ def test_odd_objects_are_answered_without_a_defect(new: Any) -> None:
     assert decision in ("allowed", "completed", "refused")
 
 
+@pytest.mark.attack(11)
 def test_a_refusal_of_thousands_of_lines_is_cut_short() -> None:
     unknown = {f"unknown-{index}": "" for index in range(1000)}
     answered, _ = review.review(body(deployment(**unknown)), complete)
@@ -223,6 +248,7 @@ def test_a_refusal_of_thousands_of_lines_is_cut_short() -> None:
     assert lines[-1] == "and 900 more like these"
 
 
+@pytest.mark.attack(18)
 def test_more_than_can_be_judged_in_time_is_refused_not_left_to_a_time_out() -> None:
     """Where a webhook fails open, a time-out would be a way round every policy."""
     pod = {"containers": [{"name": "server", "env": [{} for _ in range(60_000)]}]}
@@ -233,3 +259,67 @@ def test_more_than_can_be_judged_in_time_is_refused_not_left_to_a_time_out() -> 
     response = json.loads(answered)["response"]
     assert (response["uid"], decision) == ("u-1", "refused")
     assert "more than 50,000 objects" in response["status"]["message"]
+
+
+@pytest.mark.attack(9, 10)
+@pytest.mark.parametrize("filler", ['"a":1', "[]", "1.5", '"xy"'])
+def test_millions_of_small_values_are_not_even_parsed(filler: str) -> None:
+    """8 MiB of them would take as many as 300 MiB: more than the server is given."""
+    many = "[" + ",".join(["{" + filler + "}" if ":" in filler else filler] * 300_000) + "]"
+    head = '{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":"u-1"'
+    tracemalloc.start()
+    try:
+        with pytest.raises(MalformedError, match="more than"):
+            review.review(f'{{"a":{many}}}'.encode(), complete)
+        answered, decision = review.review(f'{head},"object":{{"a":{many}}}}}}}'.encode(), complete)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (json.loads(answered)["response"]["uid"], decision) == ("u-1", "refused")
+    assert peak < 2 * 2**20 + 4 * len(many)
+
+
+def described(size: int) -> bytes:
+    new = deployment(model="https://example.com/model.joblib")
+    new["metadata"]["annotations"]["note"] = "n" * size
+    return body(new)
+
+
+@pytest.mark.attack(11)
+def test_annotations_that_would_grow_beyond_their_bound_are_refused_by_us() -> None:
+    assert "patch" in respond(described(MOST_ANNOTATIONS - 8 * 1024))
+    response = respond(described(MOST_ANNOTATIONS - 100))
+    assert response["status"]["message"].startswith("TooLarge: metadata.annotations: ")
+    assert "256 KiB" in response["status"]["message"]
+
+
+def forged(number: int, step: int, width: int) -> bytes:
+    """A record that claims for us every ``step``-th after the first of so many variables of a user's own container."""
+    variables = [{"name": f"A{index}", "value": "v" * width} for index in range(number)]
+    place = "/spec/template/spec/containers/name=own/env/name="
+    record = {f"{place}{each['name']}": filling.digest(each) for each in variables[1::step]}
+    new = deployment(model="https://example.com/model.joblib", filled=json.dumps(record))
+    containers = [{"name": "own", "image": "example.com/own:1", "env": variables}]
+    return body(new | {"spec": {"template": {"spec": {"containers": containers}}}})
+
+
+@pytest.mark.attack(11)
+@pytest.mark.parametrize(("number", "step", "width"), [(10_500, 1, 1), (4_000, 2, 600)], ids=["operations", "bytes"])
+def test_a_patch_that_an_object_makes_grow_is_refused(
+    number: int, step: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_core.verdict.MOST_ANNOTATIONS", 2**30)
+    assert "patch" in respond(forged(number // 20, step, width))
+    assert respond(forged(number, step, width))["status"]["message"].startswith("TooLarge: metadata: ")
+
+
+@pytest.mark.attack(14)
+@pytest.mark.parametrize("scheme", sorted(SCHEMES.keys() - {"pvc"}))
+def test_no_address_is_asked_for_where_a_model_is(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    for name in ("getaddrinfo", "gethostbyname", "create_connection", "socket"):
+        monkeypatch.setattr(socket, name, lambda *arguments, **_: asked.append(arguments))
+    new = deployment(model=SCHEMES[scheme], format="sklearn")
+    assert respond(body(new))["allowed"]
+    review.review(body(new), lambda asked: validation.validate(asked, FACTS, (), NOW, lambda *_: None))
+    assert asked == []

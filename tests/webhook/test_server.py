@@ -95,6 +95,15 @@ def signed(name: str, authority: certificates.Signer | None = None) -> certifica
     return certificates.Signer(made, key)
 
 
+async def speak(running: Running, said: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection on which so much has been said, and no more."""
+    trusting = ssl.create_default_context(cadata=running.material.bundle.decode())
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=trusting, server_hostname=NAME)
+    writer.write(said.encode())
+    await writer.drain()
+    return reader, writer
+
+
 @pytest.fixture
 async def running() -> AsyncIterator[Running]:
     material, context = certificates.issue(datetime.now(UTC)), server.tls_context()
@@ -136,6 +145,7 @@ async def test_scaling_is_answered_from_what_is_watched(running: Running) -> Non
     assert response["status"]["reason"] == "Forbidden"
 
 
+@pytest.mark.attack(20)
 async def test_before_everything_is_known_nobody_is_waved_through(running: Running) -> None:
     running.facts = None
     async with running.client() as client, client.post("/deployments", data=body(), server_hostname=NAME) as answer:
@@ -153,12 +163,14 @@ async def test_before_everything_is_known_nobody_is_waved_through(running: Runni
         pytest.param(b"{}", {"headers": {"Content-Encoding": "gzip"}}, 415, id="compressed"),
     ],
 )
+@pytest.mark.attack(9, 10)
 async def test_what_no_api_server_sends_is_a_client_error(
     running: Running, sent: bytes, options: dict[str, Any], status: int
 ) -> None:
     assert (await running.post("/deployments", sent, **options))[0] == status
 
 
+@pytest.mark.attack(10)
 async def test_a_body_of_unknown_length_is_not_waited_for(running: Running) -> None:
     async def endless() -> AsyncIterator[bytes]:
         yield b"{"
@@ -172,27 +184,67 @@ async def test_another_method_or_path_is_none_of_ours(running: Running) -> None:
         assert answer.status == 405
 
 
+@pytest.mark.attack(10)
 async def test_an_object_of_six_megabytes_is_answered(running: Running) -> None:
     large = {"metadata": {"name": "iris", "annotations": {"a": "x" * 3_000_000}}}
     status, _ = await running.post("/deployments", body(object=large, oldObject=large))
     assert status == 200
 
 
+@pytest.mark.attack(18)
 async def test_a_slow_sender_is_cut_off(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "READ_SECONDS", 0.05)
-    trusting = ssl.create_default_context(cadata=running.material.bundle.decode())
-    reader, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=trusting, server_hostname=NAME)
-    writer.write(
-        b"POST /deployments HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
-    )
-    await writer.drain()
+    head = "POST /deployments HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+    reader, writer = await speak(running, head)
     async with asyncio.timeout(5):
-        assert (await reader.readline()).split()[1] == b"503"
+        assert (await reader.readline()).split()[1] == b"429"
     writer.close()
     await writer.wait_closed()
 
 
+@pytest.mark.attack(10)
+async def test_no_more_bytes_are_taken_than_fit_into_memory(running: Running) -> None:
+    """While two senders keep all that may be in flight, a third waits for its turn."""
+    head = "POST /deployments HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{{"
+    holding = [await speak(running, head.format(server.IN_FLIGHT // 2)) for _ in range(2)]
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await running.post("/deployments", body())
+    for _, writer in holding:
+        writer.close()
+    assert (await running.post("/deployments", body()))[0] == 200
+
+
+@pytest.mark.attack(18)
+async def test_who_only_keeps_connections_open_gives_way(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 3)
+    silent = [await speak(running, start) for start in ("", "POST /depl", "")]
+    async with running.client() as client:
+        for _ in range(2):
+            async with client.post("/deployments", data=body(), server_hostname=NAME) as answer:
+                assert answer.status == 200
+        async with asyncio.timeout(5):
+            assert await silent[0][0].read() == b"", "the oldest is cut off, and no other"
+        for reader, writer in silent[1:]:
+            assert not reader.at_eof()
+            writer.close()
+
+
+@pytest.mark.attack(18)
+async def test_who_is_being_answered_keeps_the_connection(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 1)
+    monkeypatch.setattr(server, "READ_SECONDS", 0.3)
+    head = "POST /deployments HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+    reader, writer = await speak(running, head)
+    with pytest.raises(aiohttp.ClientError):
+        await running.post("/deployments", body())
+    async with asyncio.timeout(5):
+        assert (await reader.readline()).split()[1] == b"429"
+    writer.close()
+
+
 @pytest.mark.parametrize("names", [(), ("apiserver",)])
+@pytest.mark.attack(17)
 async def test_with_an_authority_for_clients_only_its_certificates_are_answered(names: tuple[str, ...]) -> None:
     authority, stranger = signed("clients"), signed("clients")
     material = certificates.issue(datetime.now(UTC))
@@ -224,6 +276,7 @@ async def test_a_new_certificate_is_served_without_a_restart(running: Running) -
         await running.post("/deployments", body())
 
 
+@pytest.mark.attack(10)
 async def test_the_gate_lets_in_as_many_bytes_as_fit_in_their_order() -> None:
     gate, order = server.Gate(10), []
 

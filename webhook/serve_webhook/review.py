@@ -26,12 +26,18 @@ from serve_core.verdict import judge
 API_VERSION = "admission.k8s.io/v1"
 MOST_OBJECTS = 50_000
 """In one review; judging so many takes most of a second, in which nobody else is answered."""
+MOST_VALUES = 250_000
+"""In one review, counted by the commas between them: parsed, 8 MiB of small values would be as many as 300 MiB."""
 DEEPEST = 100
 """Levels of nesting; a Deployment with everything in it has about 20."""
 MOST_PROBLEMS = 100
 """Lines of a refusal; how many more there are is said in another."""
-LONGEST_WARNING = 120
-"""Characters that Kubernetes promises to show; 4,096 bytes for all of them together."""
+MOST_OPERATIONS = 10_000
+"""Of a patch; the API server takes as many from a user (k8s.io/apiserver, pkg/endpoints/handlers/patch.go)."""
+LARGEST_PATCH = 2**20
+"""Bytes. The object that it makes has to fit into 1.5 MiB, the largest request that etcd takes."""
+LONGEST_WARNING = 256
+"""Characters to which the API server may cut one (k8s.io/apiserver, pkg/endpoints/filters/warning.go)."""
 
 _HEAD = re.compile(
     rb'\{"kind":"AdmissionReview","apiVersion":"admission\.k8s\.io/v1","request":\{"uid":"([^"\\]{1,253})"'
@@ -95,10 +101,11 @@ Reviewer = Callable[[Request], Answer]
 
 def review(body: bytes, reviewer: Reviewer) -> tuple[bytes, str]:
     """Answer one AdmissionReview; also returns the decision in a word. Raises :class:`MalformedError`."""
-    if body.count(b"{") > MOST_OBJECTS and (head := _HEAD.match(body)):
+    if why := _too_much(body):
+        if (head := _HEAD.match(body)) is None:
+            raise MalformedError(why)
         # An error or a time-out would be as good as a yes where a webhook fails open.
-        refusal = problem("InvalidObject", "metadata", why=f"it has more than {MOST_OBJECTS:,} objects in it")
-        answer = Answer(problems=(str(refusal),))
+        answer = Answer(problems=(str(problem("InvalidObject", "metadata", why=why)),))
         return json.dumps(_response(head[1].decode(errors="replace"), answer)).encode(), answer.decision
     try:
         request = AdmissionReview.model_validate(parse(body)).request
@@ -123,6 +130,9 @@ def mutate(request: Request, facts: PlatformFacts) -> Answer:
     if verdict.refused or verdict.deployment is None:
         return Answer(problems=tuple(map(str, verdict.problems)))
     patch = json_patch(request.new, verdict.deployment)
+    if len(patch) > MOST_OPERATIONS or len(json.dumps(patch)) > LARGEST_PATCH:
+        why = f"the patch has more than {MOST_OPERATIONS:,} operations or {LARGEST_PATCH // 2**20} MiB"
+        return Answer(problems=(str(problem("TooLarge", "metadata", why=why)),))
     return Answer(patch=tuple(patch), warnings=tuple(shortened(str(warning)) for warning in verdict.warnings))
 
 
@@ -147,6 +157,13 @@ def _exempt(request: Request) -> bool:
     metadata = (request.new or {}).get("metadata")
     going = isinstance(metadata, dict) and bool(metadata.get("deletionTimestamp"))
     return request.user.username == SERVER_USERNAME or going or request.operation not in ("CREATE", "UPDATE")
+
+
+def _too_much(body: bytes) -> str:
+    """Why it is not even parsed: judging it would take too long, or more memory than there is."""
+    if body.count(b"{") > MOST_OBJECTS:
+        return f"it has more than {MOST_OBJECTS:,} objects in it"
+    return f"it has more than {MOST_VALUES:,} values in it" if body.count(b",") > MOST_VALUES else ""
 
 
 def _response(uid: str, answer: Answer) -> JsonObject:

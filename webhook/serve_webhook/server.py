@@ -31,6 +31,9 @@ who closes first never cuts off a request that is on its way."""
 RETRY_SECONDS = 1
 """After which a call that could not be answered is worth another try. The API server does that by itself, up to ten
 times within the webhook's time limit (client-go, ``rest/with_retry.go``)."""
+MOST_CONNECTIONS = 256
+"""At one time. Each takes 300 KiB, most of it Python's buffer for TLS. The API server opens one for a call in flight,
+and has no more than 200 requests that change something (its ``--max-mutating-requests-inflight``)."""
 DRAIN_SECONDS = 5.0
 """Until every node has heard that this replica is to be called no more."""
 
@@ -108,11 +111,11 @@ def admission_app(
                     # Not request.read(): the request would keep the body until the connection's next one.
                     body = await request.content.read()
             except TimeoutError:
-                return _later("too busy, or the body did not arrive in time")
+                return _later(429, "too busy, or the body did not arrive in time")
             except web.RequestPayloadError:
                 return _plain(400, "the body broke off")
             if (present := facts()) is None:
-                return _later("not ready yet")
+                return _later(503, "not ready yet")
             start = perf_counter()
             try:
                 answer, decision = review.review(body, reviewer(present))
@@ -184,14 +187,56 @@ async def serving(
     app: web.Application, host: str, port: int, context: ssl.SSLContext | None = None
 ) -> AsyncIterator[int]:
     """Serve ``app`` and yield its port; at the end the requests that are being answered are finished."""
-    runner = web.AppRunner(app, access_log=None, keepalive_timeout=IDLE_SECONDS, shutdown_timeout=DRAIN_SECONDS)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        keepalive_timeout=IDLE_SECONDS,
+        shutdown_timeout=DRAIN_SECONDS,
+        lingering_time=READ_SECONDS,
+        # What is compressed is refused; unpacking it to throw it away would be the sender's gain.
+        auto_decompress=False,
+    )
+    busy: set[object] = set()
+
+    @web.middleware
+    async def in_hand(request: web.Request, handler: Handler) -> web.StreamResponse:
+        busy.add(request.protocol)
+        try:
+            return await handler(request)
+        finally:
+            busy.discard(request.protocol)
+
+    app.middlewares.append(in_hand)
     await runner.setup()
+    accept = runner.server
+    assert accept is not None  # noqa: S101 - what setup() is for
+
+    def connected() -> asyncio.Protocol:
+        """Of too many connections, the oldest that asks for nothing gives way."""
+        if len(there := accept.connections) < MOST_CONNECTIONS:
+            return accept()
+        idle = next((connection for connection in there if connection not in busy), None)
+        if idle is None:
+            return _Refusing()
+        idle.force_close()
+        return accept()
+
+    handshake = None if context is None else READ_SECONDS
+    listening = await asyncio.get_running_loop().create_server(
+        connected, host, port, ssl=context, ssl_handshake_timeout=handshake
+    )
     try:
-        site = web.TCPSite(runner, host, port, ssl_context=context)
-        await site.start()
-        yield runner.addresses[0][1]
+        yield listening.sockets[0].getsockname()[1]
     finally:
+        listening.close()
         await runner.cleanup()
+
+
+class _Refusing(asyncio.Protocol):
+    """A connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
 
 
 def _check_caller(request: web.Request, callers: Sequence[str]) -> None:
@@ -221,5 +266,6 @@ def _plain(status: int, text: str) -> web.Response:
     return web.Response(status=status, text=text + "\n")
 
 
-def _later(text: str) -> web.Response:
-    return web.Response(status=503, text=text + "\n", headers={"Retry-After": str(RETRY_SECONDS)})
+def _later(status: int, text: str) -> web.Response:
+    """429 or 503: what the API server takes for a reason to ask again (client-go, ``rest/with_retry.go``)."""
+    return web.Response(status=status, text=text + "\n", headers={"Retry-After": str(RETRY_SECONDS)})
