@@ -222,6 +222,7 @@ async def _existing(api: Api, resource: Resource, space: str) -> list[JsonObject
     return (await api.list(resource, space))[0]
 
 
+@pytest.mark.attack(1, 2, 3, 4, 5, 6, 19)
 async def test_whatever_is_done_nothing_exists_that_a_policy_denies(api: Api, space: str) -> None:
     """Random operations; after each that was let through, what exists is held against what the policies allow."""
     rng = random.Random(SEED)
@@ -273,6 +274,7 @@ async def nobody_answers(api: Api) -> AsyncIterator[None]:
         await until(lambda: running(replicas))
 
 
+@pytest.mark.attack(20)
 async def test_while_nobody_answers_what_a_policy_could_deny_is_refused_and_nothing_else(api: Api, space: str) -> None:
     rng = random.Random(1)
 

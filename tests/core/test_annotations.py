@@ -149,6 +149,7 @@ def test_a_model_uri_is_taken_apart(text: str, parts: tuple[object, ...]) -> Non
         "s3://models/" + "a" * 3000,
     ],
 )
+@pytest.mark.attack(12, 16)
 def test_a_bad_model_uri_is_refused(text: str) -> None:
     assert not isinstance(parse(text, "x"), ModelURI)
 
@@ -173,12 +174,15 @@ def test_several_models_each_have_a_folder(text: str, parts: list[object]) -> No
     assert ([problem.code for problem in problems] or told) == parts
 
 
+@pytest.mark.attack(15)
 def test_a_refusal_never_repeats_a_secret() -> None:
     for text in (
         "https://user:hunter2@host/m",
         "s3://user:hunter2@bucket/m",
         "https://host/m?key=hunter2",
         "user:hunter2@host/m?key=hunter2",
+        "user:hunter2@host/m://x",
+        "https://host/m?key=hunter2://x",
     ):
         assert "hunter2" not in str(parse(text, "x"))
         assert "hunter2" not in str(parse_all(f"s3://models/a {text}=b s3://models/c={text}", "x"))

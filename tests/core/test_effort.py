@@ -52,6 +52,7 @@ def steps(judged: JsonObject) -> int:
 
 
 @pytest.mark.parametrize("made", [variables, a_forged_record])
+@pytest.mark.attack(18)
 def test_twice_the_elements_are_about_twice_the_work(made: Callable[[int], JsonObject]) -> None:
     steps(made(1))  # what is imported or compiled once does not count
     assert steps(made(400)) < 2.5 * steps(made(200))

@@ -40,6 +40,7 @@ def apply(document: Any, operations: list[JsonObject]) -> Any:
 
 
 @given(before=DOCUMENTS, after=DOCUMENTS)
+@pytest.mark.attack(11)
 def test_the_patch_makes_the_other_document(before: JsonObject, after: JsonObject) -> None:
     made = apply(before, json_patch(before, after))
     assert repr(sorted_deep(made)) == repr(sorted_deep(after))

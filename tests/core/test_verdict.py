@@ -179,6 +179,16 @@ def test_no_spec_of_a_served_deployment_makes_it_raise(spec: object) -> None:
     judge(deployment() | {"spec": spec}, FACTS)
 
 
+@pytest.mark.attack(16)
+def test_the_loader_is_told_by_a_list_of_arguments_and_by_no_shell() -> None:
+    document = deployment()
+    document["metadata"]["annotations"][annotations.MODEL] = "s3://models/-a/b;c|d&e`f`.joblib"
+    (loader,) = accepted(document)["spec"]["template"]["spec"]["initContainers"]
+    assert "command" not in loader
+    # What stands after -- is no option, whatever it begins with.
+    assert loader["args"][-2:] == ["--", "s3://models/-a/b;c|d&e`f`.joblib"]
+
+
 def test_the_catalogue_says_everything_in_one_sentence_and_hints_what_to_do() -> None:
     for reason in reasons.CATALOGUE.values():
         assert reason.sentence.endswith("."), reason.code

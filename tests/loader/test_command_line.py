@@ -39,6 +39,7 @@ def test_a_termination_message_fits_whatever_it_says() -> None:
         (("--wrong", "--", "s3://models/a"), "--wrong"),
     ],
 )
+@pytest.mark.attack(16)
 def test_bad_arguments_are_told_in_the_termination_message(load: Loader, arguments: tuple[str, ...], part: str) -> None:
     *options, uri = arguments
     run = load(uri, options=tuple(option for option in options if option != "--"))

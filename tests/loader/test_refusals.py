@@ -37,6 +37,7 @@ PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
         "2002:7f00:1::",
     ],
 )
+@pytest.mark.attack(14)
 def test_an_address_that_is_not_public_is_refused(address: str) -> None:
     assert not Network().allows(ipaddress.ip_address(address), plain=False)
 
@@ -47,6 +48,7 @@ def test_an_operator_may_allow_private_networks_and_plain_http_in_them(address: 
 
 
 @pytest.mark.parametrize("address", ["169.254.169.254", "fd00:ec2::254", "168.63.129.16"])
+@pytest.mark.attack(14)
 def test_metadata_is_only_opened_by_exactly_its_address(address: str) -> None:
     wide = Network.of((*PRIVATE, "169.254.0.0/16", "168.0.0.0/8"))
 
@@ -74,6 +76,7 @@ def test_plain_http_to_a_public_address_is_refused() -> None:
         "https://user:password@127.0.0.1/model.bin",
     ],
 )
+@pytest.mark.attack(14, 15)
 def test_a_uri_that_leads_there_is_refused_without_a_connection(load: Loader, uri: str) -> None:
     run = load(uri, network=None)
 
@@ -101,6 +104,7 @@ def test_a_uri_that_leads_there_is_refused_without_a_connection(load: Loader, ur
         "ü" * 128,
     ],
 )
+@pytest.mark.attack(16)
 def test_an_unsafe_name_is_refused(name: str) -> None:
     with pytest.raises(LoadError) as caught:
         safe_path(name)
@@ -157,6 +161,7 @@ def test_objects_that_no_folder_can_hold_are_refused_before_one_is_read(
     assert run.files() == {}
 
 
+@pytest.mark.attack(14)
 def test_the_address_that_was_judged_is_the_one_that_is_talked_to(
     web: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +197,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_and_the_secrets_author
     assert known.files() == {"model.bin": b"weights"}
 
 
+@pytest.mark.attack(14)
 def test_https_never_becomes_http(load: Loader, web: WebServer) -> None:
     authority = trustme.CA()
     web.secure(authority.issue_cert("127.0.0.1"))

@@ -78,6 +78,7 @@ def test_kserves_names_of_the_keys_are_understood(load: Loader, store: Store) ->
     assert run.code == "Loaded"
 
 
+@pytest.mark.attack(15)
 def test_a_wrong_key_is_unauthorized_and_never_shown(load: Loader, s3: Store) -> None:
     s3.put("models", {"iris/model.joblib": b"weights"})
     load.credentials(AWS_SECRET_ACCESS_KEY="not-the-secret")

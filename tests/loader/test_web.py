@@ -2,6 +2,8 @@
 
 import os
 
+import pytest
+
 from loader.harness import Loader, Reply, Request, WebServer
 
 
@@ -77,6 +79,7 @@ def test_a_basic_auth_secret_is_sent(load: Loader, web: WebServer) -> None:
     assert {request.headers["Authorization"] for request in web.requests} == {"Basic YWRhOmxvdmVsYWNl"}
 
 
+@pytest.mark.attack(14)
 def test_no_credential_follows_a_redirect_to_another_host(load: Loader, web: WebServer) -> None:
     other = WebServer()
     other.files["/elsewhere"] = b"weights"
@@ -91,6 +94,7 @@ def test_no_credential_follows_a_redirect_to_another_host(load: Loader, web: Web
     assert not any("Authorization" in request.headers for request in other.requests)
 
 
+@pytest.mark.attack(14)
 def test_a_redirect_to_a_refused_address_is_refused(load: Loader, web: WebServer) -> None:
     web.fault = lambda request, number: Reply(302, {"Location": "http://169.254.169.254/latest/meta-data/"})
 

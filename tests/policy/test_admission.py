@@ -16,7 +16,8 @@ from kubectl_serve.manifests import default_facts
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
 from serve_core.names import SERVER_USERNAME
-from serve_core.policy.documents import PolicyException, read_exception, read_policy, stored_policy
+from serve_core.policy.documents import PolicyError, PolicyException, read_exception, read_policy, stored_policy
+from serve_core.reasons import CATALOGUE
 from serve_core.verdict import judge
 from serve_webhook import review, validation
 from serve_webhook.validation import KNATIVE_USERNAME
@@ -117,6 +118,11 @@ def refused(response: JsonObject) -> str:
     return message
 
 
+def refused_not(response: JsonObject) -> str:
+    assert response["allowed"]
+    return "\n".join(response["warnings"])
+
+
 def test_what_keeps_the_policies_is_let_through() -> None:
     assert ask(request(deployment()))["allowed"]
 
@@ -129,15 +135,25 @@ def test_a_refusal_names_the_policy_the_rule_the_place_and_the_way_out() -> None
 
 
 @pytest.mark.parametrize("kind", ["Service", "Configuration", "Revision"])
+@pytest.mark.attack(2)
 def test_no_way_round_by_knatives_objects(kind: str) -> None:
     assert "SourceNotAllowed" in refused(ask(request(knative(kind))))
 
 
+@pytest.mark.attack(2)
 def test_no_way_round_by_a_pod_or_what_makes_pods() -> None:
     by_controller = {"username": "system:serviceaccount:kube-system:replicaset-controller", "groups": []}
     assert "SourceNotAllowed" in refused(ask(request(pod("s3://elsewhere/a"), userInfo=by_controller)))
 
 
+@pytest.mark.attack(1)
+def test_an_object_that_has_yet_to_be_named_is_judged() -> None:
+    for made in (pod("s3://elsewhere/a"), knative()):
+        made["metadata"]["generateName"] = made["metadata"].pop("name") + "-"
+        assert "SourceNotAllowed" in refused(ask(request(made)))
+
+
+@pytest.mark.attack(2)
 def test_no_way_round_by_kserve() -> None:
     manifest = {
         "apiVersion": "serving.kserve.io/v1beta1",
@@ -148,18 +164,21 @@ def test_no_way_round_by_kserve() -> None:
     assert "SourceNotAllowed" in refused(ask(request(manifest)))
 
 
+@pytest.mark.attack(1)
 def test_an_ephemeral_container_is_judged_as_it_is_added() -> None:
     added = pod("s3://models/a", ephemeralContainers=[{"name": "debug", "image": "docker.io/busybox", **MEMORY}])
     asked = request(added, pod("s3://models/a"), subResource="ephemeralcontainers")
     assert "spec.ephemeralContainers[0].image" in refused(ask(asked))
 
 
+@pytest.mark.attack(1)
 def test_a_pod_is_judged_as_it_is_resized() -> None:
     larger = pod("s3://models/a")
     larger["spec"]["containers"][0] = larger["spec"]["containers"][0] | {"resources": {"limits": {"memory": "3Gi"}}}
     assert "ResourceExceeded" in refused(ask(request(larger, pod("s3://models/a"), subResource="resize")))
 
 
+@pytest.mark.attack(1)
 def test_a_scale_is_judged_as_the_deployment_that_it_makes() -> None:
     scaled = {"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "iris"}, "spec": {"replicas": 6}}
     running = {"metadata": {"name": "iris", "namespace": "ml"}, "apiVersion": "apps/v1", "kind": "Deployment"}
@@ -173,6 +192,7 @@ def test_a_scale_is_judged_as_the_deployment_that_it_makes() -> None:
     assert ask(asked, known=None)["allowed"]
 
 
+@pytest.mark.attack(5)
 def test_who_made_it_is_told_by_the_user_never_by_an_owner_or_a_label() -> None:
     forged = knative()
     forged["metadata"] |= {
@@ -183,6 +203,7 @@ def test_who_made_it_is_told_by_the_user_never_by_an_owner_or_a_label() -> None:
     assert ask(request(forged, userInfo={"username": SERVER_USERNAME}))["allowed"]
 
 
+@pytest.mark.attack(5)
 def test_knatives_controller_makes_revisions_but_nothing_else() -> None:
     controller = {"username": KNATIVE_USERNAME}
     assert ask(request(knative("Revision"), userInfo=controller))["allowed"]
@@ -190,6 +211,7 @@ def test_knatives_controller_makes_revisions_but_nothing_else() -> None:
     assert not ask(request(pod("s3://elsewhere/a"), userInfo=controller))["allowed"]
 
 
+@pytest.mark.attack(3)
 def test_a_label_that_is_taken_off_in_the_same_step_still_counts() -> None:
     facts = facts_with("match: {objectSelector: {matchLabels: {risk: high}}}\n" + STORES)
     before = deployment()
@@ -197,6 +219,7 @@ def test_a_label_that_is_taken_off_in_the_same_step_still_counts() -> None:
     assert not ask(request(deployment("s3://elsewhere/a.joblib"), before), facts)["allowed"]
 
 
+@pytest.mark.attack(6)
 def test_a_finalizer_can_go_whatever_the_policies_say_by_now() -> None:
     before = deployment("s3://elsewhere/a.joblib")
     before["metadata"] |= {"finalizers": ["example.com/x"], "deletionTimestamp": "2026-11-18T00:00:00Z"}
@@ -205,6 +228,7 @@ def test_a_finalizer_can_go_whatever_the_policies_say_by_now() -> None:
     assert ask(request(after, before))["allowed"]
 
 
+@pytest.mark.attack(6)
 def test_what_is_being_deleted_is_no_hiding_place() -> None:
     before = deployment()
     before["metadata"] |= {"finalizers": ["example.com/x"], "deletionTimestamp": "2026-11-18T00:00:00Z"}
@@ -213,6 +237,42 @@ def test_what_is_being_deleted_is_no_hiding_place() -> None:
     assert not ask(request(after, before))["allowed"]
 
 
+SECRET = {"name": "stolen"}
+HIDING_PLACES: dict[str, JsonObject] = {
+    "an init container": {"initContainers": [{"name": "i", "image": "evil.example/i:1", **MEMORY}]},
+    "a native sidecar": {"initContainers": [{"name": "i", "image": "evil.example/i:1", "restartPolicy": "Always"}]},
+    "an image volume": {"volumes": [{"name": "v", "image": {"reference": "evil.example/m:1"}}]},
+    "envFrom": {"containers": [{"name": "c", "image": "example.com/c:1", "envFrom": [{"secretRef": SECRET}]}]},
+    "an environment variable": {"containers": [
+        {"name": "c", "image": "example.com/c:1", "env": [{"name": "A", "valueFrom": {"secretKeyRef": SECRET}}]}]},
+    "a secret volume": {"volumes": [{"name": "v", "secret": {"secretName": "stolen"}}]},
+    "a projected volume": {"volumes": [{"name": "v", "projected": {"sources": [{"secret": SECRET}]}}]},
+    "a CSI volume": {"volumes": [{"name": "v", "csi": {"driver": "d", "nodePublishSecretRef": SECRET}}]},
+    "an Azure file": {"volumes": [{"name": "v", "azureFile": {"secretName": "stolen"}}]},
+    "a flex volume": {"volumes": [{"name": "v", "flexVolume": {"driver": "d", "secretRef": SECRET}}]},
+    "a claim where the model is": {
+        "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}],
+        "containers": [{"name": "c", "image": "example.com/c:1", **MEMORY,
+                        "volumeMounts": [{"name": "v", "mountPath": "/mnt/models//x/.."}]}]},
+}  # fmt: skip
+
+
+@pytest.mark.attack(7)
+@pytest.mark.parametrize("more", HIDING_PLACES.values(), ids=HIDING_PLACES.keys())
+@pytest.mark.parametrize("kind", ["Pod", "Service"])
+def test_what_a_rule_forbids_is_found_wherever_a_pod_can_carry_it(kind: str, more: JsonObject) -> None:
+    facts = facts_with(STORES + "  - {name: secrets, secrets: {deny: [stolen]}}")
+    made = pod("s3://models/a") if kind == "Pod" else knative("Service", "s3://models/a")
+    assert ask(request(made), facts)["allowed"]
+    spec = made["spec"] if kind == "Pod" else made["spec"]["template"]["spec"]
+    loading = spec["initContainers"]
+    spec |= more
+    spec["initContainers"] = [*loading, *more.get("initContainers", [])]
+    found = {line.split(":")[0] for line in refused(ask(request(made), facts)).splitlines()}
+    assert found & {"ImageNotAllowed", "SecretNotAllowed", "SourceNotAllowed"}
+
+
+@pytest.mark.attack(8)
 def test_nothing_in_last_applied_or_look_alike_keys_counts() -> None:
     disguised = deployment("s3://elsewhere/a.joblib")
     disguised["metadata"]["annotations"] |= {
@@ -223,6 +283,7 @@ def test_nothing_in_last_applied_or_look_alike_keys_counts() -> None:
     assert not ask(request(disguised))["allowed"]
 
 
+@pytest.mark.attack(19)
 def test_an_exception_counts_until_it_ends_and_is_told() -> None:
     exception = read_exception(
         document(
@@ -240,7 +301,41 @@ def test_an_exception_counts_until_it_ends_and_is_told() -> None:
     assert not ask(asked, exceptions=(exception,), now=after)["allowed"]
 
 
+@pytest.mark.attack(19)
+@pytest.mark.parametrize("left_out", ["expires", "reason", "ticket"])
+def test_an_exception_without_an_end_a_reason_or_a_ticket_is_never_stored(left_out: str) -> None:
+    spec = {
+        "policy": "p0", "rules": ["places"], "match": {"namespace": "ml"}, "expires": "2030-01-01T00:00:00Z",
+        "reason": "r", "ticket": "t",
+    }  # fmt: skip
+    made = document("PolicyException", json.dumps(spec), namespace="kubectl-serve")
+    assert ask(request(made))["allowed"]
+    del made["spec"][left_out]
+    assert f"spec.{left_out}: it is missing" in refused(ask(request(made)))
+    with pytest.raises(PolicyError):
+        read_exception(made)  # nor does one count that was stored past us
+
+
+@pytest.mark.attack(19)
+def test_the_narrowest_exception_is_the_one_that_counts() -> None:
+    def exception(name: str, match: str) -> PolicyException:
+        spec = (
+            f"{{policy: p0, rules: [places], match: {{namespace: ml, name: '{match}'}}, ticket: T,"
+            " expires: '2030-01-01T00:00:00Z', reason: r}"
+        )
+        return read_exception(document("PolicyException", spec, name, namespace="kubectl-serve"))
+
+    asked = request(deployment("s3://elsewhere/a.joblib"))
+    found = (exception("a-wide", "*"), exception("b-less-wide", "ir*"), exception("c-narrow", "iris"))
+    for order in (found, found[::-1]):
+        assert "by exception c-narrow" in refused_not(ask(asked, exceptions=order))
+    assert "by exception b-less-wide" in refused_not(ask(asked, exceptions=found[:2]))
+    elsewhere = exception("other", "other")
+    assert not ask(asked, exceptions=(elsewhere,))["allowed"]
+
+
 @pytest.mark.parametrize("namespace", ["ml", "default", ""])
+@pytest.mark.attack(19)
 def test_an_exception_of_ones_own_is_refused(namespace: str) -> None:
     spec = (
         "{policy: p0, rules: [places], match: {namespace: ml}, expires: '2030-01-01T00:00:00Z', reason: r, ticket: t}"
@@ -254,6 +349,7 @@ def test_a_policy_that_cannot_be_read_is_never_stored() -> None:
     assert refused(ask(request(broken))).startswith("InvalidPolicy: spec.rules.0.expression.cel: ")
 
 
+@pytest.mark.attack(20)
 def test_a_policy_that_is_stored_and_cannot_be_read_refuses_everything() -> None:
     broken = stored_policy(document("ServingPolicy", "rules: [{name: a}]", "old"))
     base = default_facts()
@@ -261,11 +357,13 @@ def test_a_policy_that_is_stored_and_cannot_be_read_refuses_everything() -> None
     assert "PolicyUnreadable" in refused(ask(request(deployment()), facts))
 
 
+@pytest.mark.attack(15)
 def test_a_secret_in_a_uri_is_never_repeated() -> None:
     manifest = pod("https://user:hunter2@elsewhere.example/a?X-Amz-Signature=hunter2")
     assert "hunter2" not in refused(ask(request(manifest)))
 
 
+@pytest.mark.attack(5)
 def test_the_platforms_own_sidecars_are_told_by_their_image_not_by_their_name() -> None:
     manifest = pod("s3://models/a")
     manifest["spec"]["containers"].append({"name": "queue-proxy", "image": "example.org/queue@sha256:1"})
@@ -279,6 +377,7 @@ def test_going_is_always_free(operation: str) -> None:
     assert ask(request(None, deployment("s3://elsewhere/a.joblib"), operation=operation))["allowed"]
 
 
+@pytest.mark.attack(18)
 def test_an_object_of_three_megabytes_is_judged_in_time() -> None:
     big = pod("s3://elsewhere/a")
     big["spec"]["containers"][0]["env"] = [{"name": f"N{i}", "value": "v" * 90} for i in range(25_000)]
@@ -314,6 +413,7 @@ HOSTILE: list[Callable[[bytes, random.Random], bytes]] = [
 
 
 @pytest.mark.parametrize("count", [1000, pytest.param(15_000, marks=pytest.mark.slow)])
+@pytest.mark.attack(9)
 def test_hostile_reviews_get_a_denial_or_are_the_callers_fault(count: int) -> None:
     """Whatever comes: a well-formed answer, or MalformedError, which is HTTP 400. Never an internal error."""
     rng, bodies = random.Random(7), seeds()
@@ -353,6 +453,7 @@ OBJECTS = [deployment(), knative(), knative("Revision"), pod("s3://models/a"), d
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(OBJECTS), st.data())
+@pytest.mark.attack(9)
 def test_any_value_in_any_place_is_answered(manifest: JsonObject, data: st.DataObject) -> None:
     changed = json.loads(json.dumps(manifest))
     *steps, last = data.draw(st.sampled_from(places(changed)))
@@ -365,6 +466,37 @@ def test_any_value_in_any_place_is_answered(manifest: JsonObject, data: st.DataO
     except review.MalformedError:
         return
     assert response.get("status", {}).get("code") != 500
+
+
+NOT_A_LINE = "x\nCompliant: a line of its own\u202e\x1b[31m"
+
+
+@pytest.mark.attack(8, 12)
+@pytest.mark.parametrize("manifest", OBJECTS, ids=lambda each: each["kind"])
+def test_no_text_of_an_object_looks_like_a_line_of_the_answer(manifest: JsonObject) -> None:
+    strict = facts_with(
+        "rules: [{name: a, sources: {allow: ['s3://x']}}, {name: b, images: {allow: [x.example]}},"
+        "{name: c, resources: {perReplica: {memory: 1, cpu: 1}}}, {name: d, label: {key: a}},"
+        "{name: e, secrets: {allow: [x]}}, {name: f, serviceAccounts: {allow: [x]}},"
+        "{name: g, containers: {variables: ['*']}}, {name: h, formats: {allow: [x]}}, {name: i, pinned: {}}]"
+    )
+    refusals = 0
+    for *steps, last in places(manifest):
+        for forged in ("value", "name"):
+            changed = json.loads(json.dumps(manifest))
+            node = changed
+            for step in steps:
+                node = node[step]
+            if forged == "value":
+                node[last] = NOT_A_LINE
+            elif isinstance(node, dict):
+                node[NOT_A_LINE] = node.pop(last)
+            response = ask(request(changed), strict)
+            told = [*response.get("status", {}).get("message", "").splitlines(), *response.get("warnings", [])]
+            assert all(line.split(":")[0] in CATALOGUE and line.isprintable() for line in told), told
+            assert not any(line.startswith("Compliant") for line in told)
+            refusals += not response["allowed"]
+    assert refusals > 10
 
 
 def test_the_patch_of_the_mutator_passes_the_validator() -> None:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from kubectl_serve.manifests import default_facts
@@ -58,6 +59,7 @@ def audited(objects: list[JsonObject], *policies: JsonObject, exceptions: Any = 
     return list(audit.audit(objects, facts(*policies), tuple(map(read_exception, exceptions)), now))
 
 
+@pytest.mark.attack(11)
 def test_a_report_has_a_bounded_number_of_entries_the_worst_first_and_counts_all() -> None:
     many = [deployment(f"m{i:03}", "s3://elsewhere/a.joblib" if i % 2 else "s3://models/a.joblib") for i in range(150)]
     (report,) = audit.reports(audited(many, STORES, WATCHED))
@@ -70,6 +72,7 @@ def test_a_namespace_in_which_all_is_well_has_no_report() -> None:
     assert audit.reports(audited([deployment("good")], STORES)) == []
 
 
+@pytest.mark.attack(19)
 def test_an_exception_that_has_expired_stops_to_count() -> None:
     bad = [deployment("bad", "s3://elsewhere/a.joblib")]
     (during,) = audit.reports(audited(bad, STORES, exceptions=[EXCEPTION]))

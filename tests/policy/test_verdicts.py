@@ -78,6 +78,7 @@ def test_the_audit_exempts_nobody() -> None:
     assert verdict(service(), policy("exempt: {users: [boss]}\n" + PRIVATE), user=None).denied
 
 
+@pytest.mark.attack(3)
 def test_taking_a_label_off_does_not_leave_the_policy_in_the_same_step() -> None:
     selecting = policy("match: {objectSelector: {matchLabels: {risk: high}}}\n" + PRIVATE)
     assert not verdict(service(), selecting).results
@@ -255,6 +256,7 @@ def test_no_label_leads_out_of_the_place_that_the_policy_names(label: str, templ
             assert source.host == "models" or source.segments[0] == "ml"
 
 
+@pytest.mark.attack(5)
 def test_what_a_deployment_became_is_judged_once_by_what_it_does_not_by_its_owner() -> None:
     made = judge(deployment(format="sklearn"), FACTS)
     forged = service() | {"metadata": {"name": "iris", "namespace": "ml", "ownerReferences": [{"kind": "Deployment"}]}}

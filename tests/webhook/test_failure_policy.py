@@ -56,6 +56,7 @@ LABEL = "rules: [{name: r, label: {key: owner}}]"
         pytest.param("defaults: {scale: 0..2}", set(), id="a policy without rules"),
     ],
 )
+@pytest.mark.attack(20)
 def test_what_a_policy_closes(policy: str, names: set[str]) -> None:
     assert closed(policy) == names
 
@@ -83,6 +84,7 @@ def test_without_a_policy_nobody_depends_on_us() -> None:
     assert closed() == set()
 
 
+@pytest.mark.attack(20)
 def test_a_policy_that_cannot_be_read_closes_everything() -> None:
     broken: ServingPolicy = stored_policy(document("rules: [{name: r}]"))
     assert set(wanted([broken]).values()) == {"Fail"}
@@ -139,6 +141,7 @@ async def test_the_leader_opens_and_closes_as_policies_come_and_go_and_touches_n
         await until(lambda: live(api) == OPEN)
 
 
+@pytest.mark.attack(20)
 async def test_what_somebody_opens_by_hand_is_closed_again(api: MemoryApi) -> None:
     install(api)
     api.put(POLICIES, document(IMAGES))

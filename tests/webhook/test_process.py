@@ -115,6 +115,7 @@ async def test_a_second_replica_serves_without_leading(api: MemoryApi, tmp_path:
         await asyncio.gather(one, two)
 
 
+@pytest.mark.attack(20)
 async def test_it_waits_for_an_api_server_that_is_away(
     api: MemoryApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
