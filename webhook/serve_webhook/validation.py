@@ -43,7 +43,7 @@ def validate(
     if kind in ("ServingPolicy", "PolicyException"):
         return _document(request.new, kind)
     final = _scaled(request, deployment) if kind == "Scale" else request.new
-    if final is None or request.user.username in _MADE_BY.get(kind, ()):
+    if final is None or not facts.policies or request.user.username in _MADE_BY.get(kind, ()):
         return Answer()
     if request.old is not None and _essence(request.new) == _essence(request.old):
         return Answer()
