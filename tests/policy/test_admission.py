@@ -3,101 +3,24 @@
 import base64
 import json
 import random
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
-import yaml
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
+from hostile import OBJECTS, objects, places, reviews, spoilt
 from kubectl_serve.manifests import default_facts
+from reviews import FACTS, MEMORY, STORES, deployment, document, facts_with, knative, pod, request
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
 from serve_core.names import SERVER_USERNAME
-from serve_core.policy.documents import PolicyError, PolicyException, read_exception, read_policy, stored_policy
+from serve_core.policy.documents import PolicyError, PolicyException, read_exception, stored_policy
 from serve_core.reasons import CATALOGUE
 from serve_core.verdict import judge
 from serve_webhook import review, validation
 from serve_webhook.validation import KNATIVE_USERNAME
 
 NOW = datetime(2026, 11, 18, tzinfo=UTC)
-STORES = """
-rules:
-  - {name: places, sources: {allow: ['s3://models']}}
-  - {name: images, images: {allow: [dev.local/kubectl-serve, example.com]}}
-  - {name: memory, resources: {perReplica: {memory: 2Gi}}}
-  - {name: scale, scale: {most: 5}}
-"""
-
-
-def document(kind: str, spec: str, name: str = "stores", **metadata: str) -> JsonObject:
-    head = {"apiVersion": "kubectl-serve.dev/v1alpha1", "kind": kind, "metadata": {"name": name, **metadata}}
-    return head | {"spec": yaml.safe_load(spec)}
-
-
-def facts_with(*specs: str) -> PlatformFacts:
-    base = default_facts()
-    made = tuple(read_policy(document("ServingPolicy", spec, f"p{i}")) for i, spec in enumerate(specs))
-    return PlatformFacts(
-        base.loader, base.runtimes, policies=made, sidecar_images=frozenset({"example.org/queue@sha256:1"})
-    )
-
-
-FACTS = facts_with(STORES)
-
-
-def deployment(uri: str = "s3://models/iris/model.joblib", **notes: str) -> JsonObject:
-    annotations = {"kubectl-serve.dev/model": uri, "kubectl-serve.dev/scale": "0..3"}
-    annotations |= {f"kubectl-serve.dev/{key}": value for key, value in notes.items()}
-    metadata = {"name": "iris", "namespace": "ml", "annotations": annotations}
-    made = judge({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}, FACTS).deployment
-    assert made is not None
-    return made
-
-
-def pod(uri: str, **more: Any) -> JsonObject:
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "p", "namespace": "ml"},
-        "spec": {
-            "initContainers": [{"name": "model-loader", "image": "example.com/l:1", "args": ["--", uri], **MEMORY}],
-            "containers": [{"name": "server", "image": "example.com/s:1", **MEMORY}],
-            **more,
-        },
-    }
-
-
-MEMORY = {"resources": {"limits": {"memory": "1Gi"}}}
-
-
-def knative(kind: str = "Service", uri: str = "s3://elsewhere/a") -> JsonObject:
-    spec = pod(uri)["spec"]
-    return {
-        "apiVersion": "serving.knative.dev/v1",
-        "kind": kind,
-        "metadata": {"name": "s", "namespace": "ml", "annotations": {"autoscaling.knative.dev/max-scale": "1"}},
-        "spec": spec
-        if kind == "Revision"
-        else {"template": {"metadata": {"annotations": {"autoscaling.knative.dev/max-scale": "1"}}, "spec": spec}},
-    }
-
-
-def request(new: JsonObject | None, old: JsonObject | None = None, **more: Any) -> bytes:
-    metadata = (new or old or {}).get("metadata")
-    metadata = metadata if isinstance(metadata, dict) else {}
-    body = {
-        "uid": "u",
-        "operation": "UPDATE" if old else "CREATE",
-        "namespace": metadata.get("namespace", ""),
-        "name": metadata.get("name", ""),
-        "userInfo": {"username": "alice", "groups": ["system:authenticated"]},
-        "object": new,
-        "oldObject": old,
-    } | more
-    return json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": body}).encode()
 
 
 def ask(
@@ -386,40 +309,14 @@ def test_an_object_of_three_megabytes_is_judged_in_time() -> None:
     assert (datetime.now(UTC) - started).total_seconds() < 2
 
 
-def seeds() -> list[bytes]:
-    other = pod("s3://models/a")
-    return [
-        request(deployment()),
-        request(deployment("s3://elsewhere/a.joblib"), deployment()),
-        request(knative(), knative("Service", "s3://models/b")),
-        request(other, pod("s3://models/b")),
-        request(document("ServingPolicy", STORES)),
-    ]
-
-
-VALUES = [b"null", b"NaN", b"1e999", b"{}", b'"\\ud800"', b"9" * 5000]
-HOSTILE: list[Callable[[bytes, random.Random], bytes]] = [
-    lambda body, rng: body[: rng.randrange(len(body))],
-    lambda body, rng: bytes(byte ^ (rng.random() < 0.01) for byte in body),
-    lambda body, rng: body.replace(b'"spec"', b'"spec": 1, "spec"', 1),
-    lambda body, rng: body.replace(b'"metadata": {', b'"metadata": [{', 1),
-    lambda body, rng: body.replace(
-        b'"ml"', rng.choice([b"null", b"NaN", b"1e999", b"{}", b'"\\ud800"', b"9" * 5000]), 1
-    ),
-    lambda body, rng: body.replace(b'"s"', b"[" * rng.randrange(2000) + b"]" * 10, 1),
-    lambda body, rng: body.replace(b"s3://", rng.choice([b"\\u0000", b"\\u202e", b"$(A)", b"-", b"../"]), 1),
-    lambda body, rng: rng.randbytes(rng.randrange(200)),
-]
-
-
 @pytest.mark.parametrize("count", [1000, pytest.param(15_000, marks=pytest.mark.slow)])
 @pytest.mark.attack(9)
 def test_hostile_reviews_get_a_denial_or_are_the_callers_fault(count: int) -> None:
     """Whatever comes: a well-formed answer, or MalformedError, which is HTTP 400. Never an internal error."""
-    rng, bodies = random.Random(7), seeds()
+    rng, good = random.Random(7), reviews()
     answered = malformed = 0
     for _ in range(count):
-        body = rng.choice(HOSTILE)(rng.choice(bodies), rng)
+        body = spoilt(rng, good)
         try:
             response = ask(body)
         except review.MalformedError:
@@ -432,37 +329,12 @@ def test_hostile_reviews_get_a_denial_or_are_the_callers_fault(count: int) -> No
     assert malformed > count // 4
 
 
-SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=6) | st.sampled_from(("s3://a/b", 0.5))
-ANYTHING = st.recursive(
-    SCALARS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
-)
-
-
-def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    return (
-        [path, *(place for key, value in inner for place in places(value, (*path, key)))]
-        if path
-        else [place for key, value in inner for place in places(value, (key,))]
-    )
-
-
-OBJECTS = [deployment(), knative(), knative("Revision"), pod("s3://models/a"), document("ServingPolicy", STORES)]
-
-
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.sampled_from(OBJECTS), st.data())
+@given(objects())
 @pytest.mark.attack(9)
-def test_any_value_in_any_place_is_answered(manifest: JsonObject, data: st.DataObject) -> None:
-    changed = json.loads(json.dumps(manifest))
-    *steps, last = data.draw(st.sampled_from(places(changed)))
-    node = changed
-    for step in steps:
-        node = node[step]
-    node[last] = data.draw(ANYTHING)
+def test_any_value_in_any_place_is_answered(manifest: JsonObject) -> None:
     try:
-        response = ask(request(changed))
+        response = ask(request(manifest))
     except review.MalformedError:
         return
     assert response.get("status", {}).get("code") != 500

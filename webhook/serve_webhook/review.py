@@ -27,7 +27,7 @@ API_VERSION = "admission.k8s.io/v1"
 MOST_OBJECTS = 50_000
 """In one review; judging so many takes most of a second, in which nobody else is answered."""
 MOST_VALUES = 250_000
-"""In one review, counted by the commas between them: parsed, 8 MiB of small values would be as many as 300 MiB."""
+"""In one review, counted by the commas between them: parsed, 8 MiB of small values would be 300 MiB."""
 DEEPEST = 100
 """Levels of nesting; a Deployment with everything in it has about 20."""
 MOST_PROBLEMS = 100

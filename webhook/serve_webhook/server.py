@@ -4,6 +4,7 @@ Knows nothing of the cluster: what it answers from is passed in.
 """
 
 import asyncio
+import logging
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 from time import perf_counter
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
@@ -40,6 +42,11 @@ DRAIN_SECONDS = 5.0
 Facts = Callable[[], PlatformFacts | None]
 Lookup = Callable[[str, str], JsonObject | None]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+_http_logger = logging.getLogger("serve_webhook.http")
+# What cannot be read as HTTP is its sender's fault: a traceback each would let anybody fill the log.
+_http_logger.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
 
 
 class Gate:
@@ -190,6 +197,7 @@ async def serving(
     runner = web.AppRunner(
         app,
         access_log=None,
+        logger=_http_logger,
         keepalive_timeout=IDLE_SECONDS,
         shutdown_timeout=DRAIN_SECONDS,
         lingering_time=READ_SECONDS,

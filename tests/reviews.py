@@ -1,0 +1,88 @@
+"""Reviews as the API server sends them, of objects that policies are about."""
+
+import json
+from typing import Any
+
+import yaml
+
+from kubectl_serve.manifests import default_facts
+from serve_core.facts import PlatformFacts
+from serve_core.json import JsonObject
+from serve_core.policy.documents import read_policy
+from serve_core.verdict import judge
+
+STORES = """
+rules:
+  - {name: places, sources: {allow: ['s3://models']}}
+  - {name: images, images: {allow: [dev.local/kubectl-serve, example.com]}}
+  - {name: memory, resources: {perReplica: {memory: 2Gi}}}
+  - {name: scale, scale: {most: 5}}
+"""
+
+
+def document(kind: str, spec: str, name: str = "stores", **metadata: str) -> JsonObject:
+    head = {"apiVersion": "kubectl-serve.dev/v1alpha1", "kind": kind, "metadata": {"name": name, **metadata}}
+    return head | {"spec": yaml.safe_load(spec)}
+
+
+def facts_with(*specs: str) -> PlatformFacts:
+    base = default_facts()
+    made = tuple(read_policy(document("ServingPolicy", spec, f"p{i}")) for i, spec in enumerate(specs))
+    return PlatformFacts(
+        base.loader, base.runtimes, policies=made, sidecar_images=frozenset({"example.org/queue@sha256:1"})
+    )
+
+
+FACTS = facts_with(STORES)
+
+
+def deployment(uri: str = "s3://models/iris/model.joblib", **notes: str) -> JsonObject:
+    annotations = {"kubectl-serve.dev/model": uri, "kubectl-serve.dev/scale": "0..3"}
+    annotations |= {f"kubectl-serve.dev/{key}": value for key, value in notes.items()}
+    metadata = {"name": "iris", "namespace": "ml", "annotations": annotations}
+    made = judge({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}, FACTS).deployment
+    assert made is not None
+    return made
+
+
+def pod(uri: str, **more: Any) -> JsonObject:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "p", "namespace": "ml"},
+        "spec": {
+            "initContainers": [{"name": "model-loader", "image": "example.com/l:1", "args": ["--", uri], **MEMORY}],
+            "containers": [{"name": "server", "image": "example.com/s:1", **MEMORY}],
+            **more,
+        },
+    }
+
+
+MEMORY = {"resources": {"limits": {"memory": "1Gi"}}}
+
+
+def knative(kind: str = "Service", uri: str = "s3://elsewhere/a") -> JsonObject:
+    spec = pod(uri)["spec"]
+    return {
+        "apiVersion": "serving.knative.dev/v1",
+        "kind": kind,
+        "metadata": {"name": "s", "namespace": "ml", "annotations": {"autoscaling.knative.dev/max-scale": "1"}},
+        "spec": spec
+        if kind == "Revision"
+        else {"template": {"metadata": {"annotations": {"autoscaling.knative.dev/max-scale": "1"}}, "spec": spec}},
+    }
+
+
+def request(new: JsonObject | None, old: JsonObject | None = None, **more: Any) -> bytes:
+    metadata = (new or old or {}).get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    body = {
+        "uid": "u",
+        "operation": "UPDATE" if old else "CREATE",
+        "namespace": metadata.get("namespace", ""),
+        "name": metadata.get("name", ""),
+        "userInfo": {"username": "alice", "groups": ["system:authenticated"]},
+        "object": new,
+        "oldObject": old,
+    } | more
+    return json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": body}).encode()
