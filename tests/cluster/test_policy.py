@@ -52,6 +52,7 @@ from policy_objects import (
 from serve_core.annotations import STATE
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
+from serve_core.names import CONDITION_COMPLIANT
 from serve_core.policy import trial
 from serve_core.policy.evaluate import Outcome
 from serve_webhook.failure_policy import GUARDED
@@ -326,6 +327,57 @@ async def test_a_label_is_as_good_as_the_annotation_where_a_policy_adopts(api: A
     assert given_back["spec"]["replicas"] == 1
     assert [each["name"] for each in given_back["spec"]["template"]["spec"]["containers"]] == ["plain"]
     assert not given_back["spec"]["template"]["spec"].get("initContainers")
+
+
+@pytest.mark.attack(4)
+async def test_a_namespace_is_judged_by_its_labels_from_its_first_object_on(api: Api, space: str) -> None:
+    """However soon that comes: the webhook waits for its watch to bring the namespace."""
+    production = policy(space, "tier", [{"name": "places", "sources": {"allow": ["s3://models"]}}])
+    production["spec"]["match"] = {"namespaces": [f"{space}-*"], "namespaceSelector": {"matchLabels": {"tier": space}}}
+    await api.create(POLICIES, production)
+    await known(api, space, "b")
+    for number in range(10):
+        new = f"{space}-{number}"
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": new, "labels": {"tier": space}}}
+        made = deployment(random.Random(number), new, "iris")
+        made["metadata"]["annotations"] = {f"{PREFIX}model": "s3://elsewhere/a.joblib"}
+        await api.create(NAMESPACES, namespace)
+        stored, lines = await answer(api.create(DEPLOYMENTS, made))
+        await api.delete(NAMESPACES, None, new)
+        assert stored is None
+        assert any(line.startswith("SourceNotAllowed: ") and f"{space}-tier/places" in line for line in lines), lines
+
+
+@pytest.mark.attack(19)
+async def test_when_an_exception_ends_the_audit_tells_it_although_nobody_writes_anything(api: Api, space: str) -> None:
+    made = deployment(random.Random(1), space, "iris") | {"spec": PLAIN}
+    made["metadata"]["annotations"] = {f"{PREFIX}model": "s3://elsewhere/a.joblib"}
+    stores = policy(space, "stores", [{"name": "places", "sources": {"allow": ["s3://models"]}}])
+    ends = (datetime.now(UTC) + timedelta(seconds=20)).replace(microsecond=0)
+    await api.create(POLICY_EXCEPTIONS, {
+        "apiVersion": "kubectl-serve.dev/v1alpha1", "kind": "PolicyException",
+        "metadata": {"name": f"{space}-e", "namespace": "kubectl-serve"},
+        "spec": {"policy": f"{space}-stores", "rules": ["places"], "match": {"namespace": space, "name": "iris"},
+                 "expires": ends.strftime("%Y-%m-%dT%H:%M:%SZ"), "reason": "a test", "ticket": "T-1"},
+    })  # fmt: skip
+    await api.create(POLICIES, stores)
+    await api.create(DEPLOYMENTS, made)
+
+    async def told() -> JsonObject:
+        live = await api.get(DEPLOYMENTS, space, "iris")
+        found = [each for each in live["status"].get("conditions") or [] if each["type"] == CONDITION_COMPLIANT]
+        return found[0] if found else {}
+
+    async def is_told(status: str) -> bool:
+        return (await told()).get("status") == status
+
+    await until(lambda: is_told("False"), times=1)
+    condition = await told()
+    assert condition["reason"] == "PolicyViolated"
+    assert f"{space}-stores/places does not allow models from s3://elsewhere/a.joblib" in condition["message"]
+    assert datetime.fromisoformat(condition["lastTransitionTime"]) >= ends
+    _, lines = await answer(api.merge(DEPLOYMENTS, space, "iris", {"metadata": {"annotations": {"touched": "x"}}}))
+    assert [line.split(":")[0] for line in lines] == ["SourceNotAllowed"]
 
 
 async def test_kserves_objects_are_judged_where_their_kind_exists(api: Api, space: str) -> None:

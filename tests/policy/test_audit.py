@@ -1,8 +1,9 @@
 """The audit: bounded reports, conditions, metrics, and exceptions that end."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,13 +17,13 @@ from serve_core.policy.documents import read_exception, read_policy
 from serve_core.policy.trial import run as try_documents
 from serve_core.verdict import judge
 from serve_webhook import audit
-from serve_webhook.api import DEPLOYMENTS, KNATIVE_SERVICES, POLICIES, POLICY_REPORTS
+from serve_webhook.api import DEPLOYMENTS, KNATIVE_SERVICES, POLICIES, POLICY_EXCEPTIONS, POLICY_REPORTS
 from serve_webhook.audit import Audit
 from serve_webhook.events import Recorder
 from serve_webhook.informers import Informer
 from serve_webhook.metrics import Metrics
 from serve_webhook.policies import Policies
-from webhook_api import MemoryApi
+from webhook_api import Clock, MemoryApi
 
 NOW = datetime(2026, 11, 18, tzinfo=UTC)
 BASE = default_facts()
@@ -109,18 +110,13 @@ def test_the_audit_and_the_desk_say_the_same() -> None:
     assert ours == [each.verdict for each in desk.tried]
 
 
-async def test_it_writes_what_it_found_and_nothing_twice(api: MemoryApi, tmp_path: Path) -> None:
+@asynccontextmanager
+async def auditing(api: MemoryApi, clock: Clock) -> AsyncIterator[tuple[Audit, Informer, Metrics]]:
+    """The audit of what ``api`` has, its Deployments as they are watched, and its metrics."""
+
     def informer(resource: Any, **arguments: Any) -> Informer:
         return Informer(api, resource, **arguments)
 
-    api.put(POLICIES, STORES)
-    api.put(DEPLOYMENTS, deployment("bad", "s3://elsewhere/a.joblib"))
-    api.put(KNATIVE_SERVICES, {
-        "apiVersion": "serving.knative.dev/v1", "kind": "Service",
-        "metadata": {"name": "by-hand", "namespace": "other"},
-        "spec": {"template": {"spec": {"containers": [
-            {"image": "a", "env": [{"name": "STORAGE_URI", "value": "s3://elsewhere/b"}]}]}}},
-    })  # fmt: skip
     metrics, policies = Metrics(), Policies(informer, lambda: None)
     deployments = informer(DEPLOYMENTS)
     tasks = [asyncio.create_task(part) for part in (*policies.parts(), deployments.run())]
@@ -131,22 +127,72 @@ async def test_it_writes_what_it_found_and_nothing_twice(api: MemoryApi, tmp_pat
         deployments=deployments,
         policies=policies,
         facts=lambda: PlatformFacts(BASE.loader, BASE.runtimes, policies=policies.policies),
-        recorder=Recorder(api, "server-1", lambda: NOW),
+        recorder=Recorder(api, "server-1", clock),
         metrics=metrics,
-        now=lambda: NOW,
+        now=clock,
     )
-    await made.once()
-    (condition,) = api.objects[DEPLOYMENTS.plural, "ml", "bad"]["status"]["conditions"]
-    assert (condition["type"], condition["status"]) == ("kubectl-serve.dev/PolicyCompliant", "False")
-    assert api.objects[POLICY_REPORTS.plural, "ml", "kubectl-serve"]["summary"]["fail"] == 1
-    (entry,) = api.objects[POLICY_REPORTS.plural, "other", "kubectl-serve"]["results"]
-    assert entry["resources"][0]["name"] == "by-hand"
-    assert b'policy_violations{policy="stores",rule="places",verdict="Deny"} 2.0' in metrics.render()
-    async with asyncio.timeout(5):
-        while not deployments.get("ml", "bad")["status"]:  # type: ignore[index] # noqa: ASYNC110 - the watch brings it
-            await asyncio.sleep(0)
-    api.writes.clear()
-    await made.once()
-    assert api.writes == []
+    yield made, deployments, metrics
     for task in tasks:
         task.cancel()
+
+
+def compliant(api: MemoryApi) -> tuple[str, str]:
+    (condition,) = api.objects[DEPLOYMENTS.plural, "ml", "bad"]["status"]["conditions"]
+    assert condition["type"] == "kubectl-serve.dev/PolicyCompliant"
+    return condition["status"], condition["lastTransitionTime"]
+
+
+async def test_it_writes_what_it_found_and_nothing_twice(api: MemoryApi) -> None:
+    api.put(POLICIES, STORES)
+    api.put(DEPLOYMENTS, deployment("bad", "s3://elsewhere/a.joblib"))
+    api.put(KNATIVE_SERVICES, {
+        "apiVersion": "serving.knative.dev/v1", "kind": "Service",
+        "metadata": {"name": "by-hand", "namespace": "other"},
+        "spec": {"template": {"spec": {"containers": [
+            {"image": "a", "env": [{"name": "STORAGE_URI", "value": "s3://elsewhere/b"}]}]}}},
+    })  # fmt: skip
+    clock = Clock()
+    clock.now = NOW
+    async with auditing(api, clock) as (made, deployments, metrics):
+        await made.once()
+        assert compliant(api)[0] == "False"
+        assert api.objects[POLICY_REPORTS.plural, "ml", "kubectl-serve"]["summary"]["fail"] == 1
+        (entry,) = api.objects[POLICY_REPORTS.plural, "other", "kubectl-serve"]["results"]
+        assert entry["resources"][0]["name"] == "by-hand"
+        assert b'policy_violations{policy="stores",rule="places",verdict="Deny"} 2.0' in metrics.render()
+        async with asyncio.timeout(5):
+            while not deployments.get("ml", "bad")["status"]:  # type: ignore[index] # noqa: ASYNC110 - the watch brings it
+                await asyncio.sleep(0)
+        api.writes.clear()
+        await made.once()
+        assert api.writes == []
+
+
+@pytest.mark.attack(19)
+async def test_when_an_exception_ends_the_condition_turns_and_an_event_says_so(
+    api: MemoryApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the clock alone: nobody writes anything, and the audit looks again by itself."""
+    monkeypatch.setattr(audit, "SETTLE_SECONDS", 0)
+    ends = datetime(2026, 11, 18, 0, 5, tzinfo=UTC)
+    api.put(POLICIES, STORES)
+    api.put(POLICY_EXCEPTIONS, EXCEPTION)
+    api.put(DEPLOYMENTS, deployment("bad", "s3://elsewhere/a.joblib"))
+    clock = Clock()
+    clock.now = ends - timedelta(milliseconds=100)
+    async with auditing(api, clock) as (made, _, metrics), asyncio.timeout(10):
+
+        async def reported(kind: str) -> None:
+            report = (POLICY_REPORTS.plural, "ml", "kubectl-serve")
+            while api.objects.get(report, {}).get("summary", {}).get(kind) != 1:  # noqa: ASYNC110 - it is written last
+                await asyncio.sleep(0)
+
+        running = asyncio.create_task(made.run())
+        await reported("skip")
+        assert compliant(api) == ("True", "2026-11-18T00:04:59Z")
+        clock.now = ends
+        await reported("fail")
+        assert compliant(api) == ("False", "2026-11-18T00:05:00Z")
+        assert [each["reason"] for where, each in api.objects.items() if where[0] == "events"] == ["PolicyViolated"]
+        assert b'policy_violations{policy="stores",rule="places",verdict="Deny"} 1.0' in metrics.render()
+        running.cancel()

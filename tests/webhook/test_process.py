@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
 
+from reviews import STORES, document, knative, request
 from serve_core.facts import LoaderFacts
 from serve_core.names import NAMESPACE
 from serve_webhook import certificates
-from serve_webhook.api import LEASES, UnavailableError
+from serve_webhook.api import LEASES, NAMESPACES, POLICIES, UnavailableError
 from serve_webhook.process import Options, Replica
 from serve_webhook.settings import Configuration
 from serve_webhook.trust import SECRET, material_of
@@ -53,6 +55,18 @@ async def ready(made: Replica) -> None:
         await asyncio.sleep(0.01)
 
 
+def port_of(caplog: pytest.LogCaptureFixture) -> int:
+    """Where a replica that is ready said that it answers."""
+    said = next(line for line in caplog.messages if "Answering reviews on port" in line)
+    return int(said.split()[-1].rstrip("."))
+
+
+def trusting(api: MemoryApi) -> ssl.SSLContext:
+    material = material_of(api.objects["secrets", NAMESPACE, SECRET])
+    assert material
+    return ssl.create_default_context(cadata=material.bundle.decode())
+
+
 async def test_it_becomes_ready_leads_and_gives_the_lease_back_at_the_end(api: MemoryApi, tmp_path: Path) -> None:
     made, stop = replica(api, tmp_path), asyncio.Event()
     assert made.missing() == [
@@ -83,14 +97,8 @@ async def test_what_is_in_flight_is_answered_after_it_was_told_to_stop(
     made, stop = replica(api, tmp_path), asyncio.Event()
     async with started(made, stop) as task:
         await ready(made)
-        port = int(
-            next(line for line in caplog.messages if "Answering reviews on port" in line).split()[-1].rstrip(".")
-        )
-        material = material_of(api.objects["secrets", NAMESPACE, SECRET])
-        assert material
-        trusting = ssl.create_default_context(cadata=material.bundle.decode())
         reader, writer = await asyncio.open_connection(
-            "127.0.0.1", port, ssl=trusting, server_hostname=certificates.SERVER_NAMES[0]
+            "127.0.0.1", port_of(caplog), ssl=trusting(api), server_hostname=certificates.SERVER_NAMES[0]
         )
         head = "POST /deployments HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
         writer.write(head.format(len(REVIEW)).encode() + REVIEW[:10])
@@ -141,3 +149,32 @@ async def test_a_defect_ends_the_process_so_that_it_starts_anew(
     monkeypatch.setattr("serve_webhook.trust.Keeper.run", broken)
     with pytest.RaisesGroup(pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="oops"))):
         await replica(api, tmp_path).run(asyncio.Event())
+
+
+@pytest.mark.attack(4)
+async def test_a_namespace_as_new_as_what_is_made_in_it_is_waited_for(
+    api: MemoryApi, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else a policy that selects namespaces by label would not be about it yet."""
+    caplog.set_level("INFO")
+    policy = document("ServingPolicy", "match: {namespaceSelector: {matchLabels: {tier: production}}}\n" + STORES)
+    api.put(POLICIES, policy)
+    made, stop = replica(api, tmp_path), asyncio.Event()
+    async with started(made, stop) as task:
+        await ready(made)
+        connector = aiohttp.TCPConnector(ssl=trusting(api))
+        async with aiohttp.ClientSession(f"https://127.0.0.1:{port_of(caplog)}", connector=connector) as client:
+
+            async def ask(body: bytes) -> tuple[int, str]:
+                name, headers = certificates.SERVER_NAMES[0], {"Content-Type": "application/json"}
+                async with client.post("/policies", data=body, server_hostname=name, headers=headers) as answer:
+                    return answer.status, await answer.text()
+
+            assert (await ask(request(knative(), namespace="never")))[0] == 429
+            asked = asyncio.create_task(ask(request(knative())))
+            done, _ = await asyncio.wait({asked}, timeout=0.05)
+            assert not done
+            api.put(NAMESPACES, {"metadata": {"name": "ml", "labels": {"tier": "production"}}})
+            assert "SourceNotAllowed" in (await asked)[1]
+        stop.set()
+        await task

@@ -1,5 +1,6 @@
 """The policies and exceptions of the cluster, read as they change."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, NoReturn
@@ -7,7 +8,7 @@ from typing import Any, NoReturn
 from serve_core.json import JsonObject
 from serve_core.names import NAMESPACE
 from serve_core.policy.documents import PolicyError, PolicyException, ServingPolicy, read_exception, stored_policy
-from serve_webhook.api import POLICIES, POLICY_EXCEPTIONS
+from serve_webhook.api import POLICIES, POLICY_EXCEPTIONS, key
 from serve_webhook.informers import Informer
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,16 @@ class NamespaceLabels(Mapping[str, Mapping[str, str]]):
         if (found := self._namespaces.get("", name)) is None:
             raise KeyError(name)
         return found["metadata"].get("labels") or {}
+
+    async def appears(self, name: str) -> None:
+        """Return as soon as there is a namespace of that name."""
+        seen = asyncio.Event()
+        end = self._namespaces.subscribe(lambda _old, new: seen.set() if new and key(new) == ("", name) else None)
+        try:
+            if name not in self:
+                await seen.wait()
+        finally:
+            end()
 
     def __iter__(self) -> Iterator[str]:
         return (namespace["metadata"]["name"] for namespace in self._namespaces)

@@ -155,6 +155,7 @@ class Replica:
             _now,
             lambda: self._stopping,
             self._callers.names if self._callers else (),
+            self._namespace_labels.appears,
         )
         async with server.serving(app, self._options.host, self._options.port, self._context) as port:
             self._answering = True

@@ -51,6 +51,10 @@ class MalformedError(ValueError):
     """The request is not an admission review: no API server sent it."""
 
 
+class UnknownNamespaceError(LookupError):
+    """The watch has not brought the request's namespace yet; the message is its name."""
+
+
 class UserInfo(BaseModel):
     username: str = ""
     groups: tuple[str, ...] = Field((), strict=False)
@@ -63,7 +67,7 @@ class Request(BaseModel):
 
     uid: str = Field(min_length=1, max_length=253)
     operation: Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
-    namespace: str = ""
+    namespace: str = Field("", pattern=r"^[a-z0-9-]{0,63}$")
     name: str = ""
     user: UserInfo = Field(alias="userInfo")
     new: JsonObject | None = Field(None, alias="object")
@@ -100,7 +104,10 @@ Reviewer = Callable[[Request], Answer]
 
 
 def review(body: bytes, reviewer: Reviewer) -> tuple[bytes, str]:
-    """Answer one AdmissionReview; also returns the decision in a word. Raises :class:`MalformedError`."""
+    """Answer one AdmissionReview; also returns the decision in a word.
+
+    Raises :class:`MalformedError`, and :class:`UnknownNamespaceError` where ``reviewer`` does.
+    """
     if why := _too_much(body):
         if (head := _HEAD.match(body)) is None:
             raise MalformedError(why)
@@ -115,6 +122,8 @@ def review(body: bytes, reviewer: Reviewer) -> tuple[bytes, str]:
         raise MalformedError(f"not an AdmissionReview of {API_VERSION}: {places}") from None
     try:
         answer = reviewer(request)
+    except UnknownNamespaceError:
+        raise
     except Exception:  # the API server must hear that it was a defect, not a time-out
         logger.exception("Reviewing %s %s/%s failed.", request.operation, request.namespace, request.name)
         text = "Internal: kubectl-serve failed on this object; its log says more."

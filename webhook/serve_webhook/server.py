@@ -30,9 +30,11 @@ READ_SECONDS = 2.0
 IDLE_SECONDS = 120.0
 """Longer than the API server keeps a connection that it does not use (90 s, as Go's ``http.DefaultTransport``): the one
 who closes first never cuts off a request that is on its way."""
-RETRY_SECONDS = 1
-"""After which a call that could not be answered is worth another try. The API server does that by itself, up to ten
-times within the webhook's time limit (client-go, ``rest/with_retry.go``)."""
+NAMESPACE_SECONDS = 0.5
+"""For the watch to bring a namespace that is as new as what is made in it; then the API server may ask again."""
+AGAIN = {"Retry-After": "1"}
+"""With 429 and 503: seconds after which a call that could not be answered is worth another try. The API server does
+that by itself, up to ten times within the webhook's time limit (client-go, ``rest/with_retry.go``)."""
 MOST_CONNECTIONS = 256
 """At one time. Each takes 300 KiB, most of it Python's buffer for TLS. The API server opens one for a call in flight,
 and has no more than 200 requests that change something (its ``--max-mutating-requests-inflight``)."""
@@ -40,6 +42,7 @@ DRAIN_SECONDS = 5.0
 """Until every node has heard that this replica is to be called no more."""
 
 Facts = Callable[[], PlatformFacts | None]
+Appears = Callable[[str], Awaitable[None]]
 Lookup = Callable[[str, str], JsonObject | None]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -103,29 +106,25 @@ def admission_app(
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     stopping: Callable[[], bool] = lambda: False,
     callers: Sequence[str] = (),
+    appears: Appears | None = None,
 ) -> web.Application:
     """``facts`` are ``None`` until everything they come from was read; ``deployment`` finds a served one by namespace
     and name. ``stopping``: from now on every answer is the last one of its connection. ``callers`` are the names of
-    client certificates that are answered, where not all are."""
+    client certificates that are answered, where not all are. ``appears`` returns as soon as a namespace of that name is
+    among the facts' labels; without it, no namespace is waited for."""
     gate = Gate(IN_FLIGHT)
 
     def endpoint(name: str, reviewer: Callable[[PlatformFacts], review.Reviewer]) -> Handler:
         async def handle(request: web.Request) -> web.Response:
             _check_caller(request, callers)
-            size = _checked_size(request)
-            try:
-                async with asyncio.timeout(READ_SECONDS), gate.admit(size):
-                    # Not request.read(): the request would keep the body until the connection's next one.
-                    body = await request.content.read()
-            except TimeoutError:
-                return _later(429, "too busy, or the body did not arrive in time")
-            except web.RequestPayloadError:
-                return _plain(400, "the body broke off")
+            body = await _read(request, gate)
             if (present := facts()) is None:
-                return _later(503, "not ready yet")
+                raise web.HTTPServiceUnavailable(text="not ready yet", headers=AGAIN)
             start = perf_counter()
             try:
-                answer, decision = review.review(body, reviewer(present))
+                answer, decision = await _reviewed(body, present, lambda: facts() or present, reviewer, appears)
+            except TimeoutError:
+                raise web.HTTPTooManyRequests(text="the namespace is not known yet", headers=AGAIN) from None
             except review.MalformedError as error:
                 metrics.reviews.labels(name, "malformed").inc()
                 return _plain(400, str(error))
@@ -157,6 +156,34 @@ def admission_app(
     app.router.add_post("/deployments", endpoint("deployments", complete))
     app.router.add_post("/deployments/scale", endpoint("scale", scale))
     return app
+
+
+async def _reviewed(
+    body: bytes,
+    present: PlatformFacts,
+    later: Callable[[], PlatformFacts],
+    reviewer: Callable[[PlatformFacts], review.Reviewer],
+    appears: Appears | None,
+) -> tuple[bytes, str]:
+    """Judge nothing in a namespace whose labels are not known: policies may select it by them, and so does Istio.
+
+    Raises TimeoutError where the watch does not bring it, and what :func:`review.review` raises.
+    """
+
+    def judge_by(facts: PlatformFacts) -> review.Reviewer:
+        def judge(request: review.Request) -> review.Answer:
+            if appears and request.namespace and request.namespace not in facts.namespace_labels:
+                raise review.UnknownNamespaceError(request.namespace)
+            return reviewer(facts)(request)
+
+        return judge
+
+    try:
+        return review.review(body, judge_by(present))
+    except review.UnknownNamespaceError as unknown:
+        async with asyncio.timeout(NAMESPACE_SECONDS):
+            await appears(str(unknown))  # type: ignore[misc]  # without it nothing is unknown
+    return review.review(body, judge_by(later()))
 
 
 def health_app(missing: Callable[[], list[str]], metrics: Metrics) -> web.Application:
@@ -257,6 +284,19 @@ def _check_caller(request: web.Request, callers: Sequence[str]) -> None:
         raise web.HTTPForbidden(text="only the API server is answered")
 
 
+async def _read(request: web.Request, gate: Gate) -> bytes:
+    """The body of an acceptable request; raises the HTTP error of any other."""
+    size = _checked_size(request)
+    try:
+        async with asyncio.timeout(READ_SECONDS), gate.admit(size):
+            # Not request.read(): the request would keep the body until the connection's next one.
+            return await request.content.read()
+    except TimeoutError:
+        raise web.HTTPTooManyRequests(text="too busy, or the body did not arrive in time", headers=AGAIN) from None
+    except web.RequestPayloadError:
+        raise web.HTTPBadRequest(text="the body broke off") from None
+
+
 def _checked_size(request: web.Request) -> int:
     """The declared length of an acceptable request; raises the HTTP error of any other."""
     if request.content_type != "application/json":
@@ -272,8 +312,3 @@ def _checked_size(request: web.Request) -> int:
 
 def _plain(status: int, text: str) -> web.Response:
     return web.Response(status=status, text=text + "\n")
-
-
-def _later(status: int, text: str) -> web.Response:
-    """429 or 503: what the API server takes for a reason to ask again (client-go, ``rest/with_retry.go``)."""
-    return web.Response(status=status, text=text + "\n", headers={"Retry-After": str(RETRY_SECONDS)})
