@@ -82,6 +82,10 @@ async def write_credentials(cluster: Cluster) -> None:
     for name in ("controller-manager", "scheduler", "kube-proxy", "kubelet"):
         pki.write_kubeconfig(cluster.state.config / f"{name}.kubeconfig", folder, name, local, cluster=cluster.name)
     pki.write_kubeconfig(cluster.state.kubeconfig, folder, "admin", cluster.server, cluster=cluster.name)
+    # By which the API server says to kubectl-serve's webhooks who it is, where they ask.
+    webhooks = cluster.state.config / "webhooks.kubeconfig"
+    service = "kubectl-serve.kubectl-serve.svc"
+    pki.write_kubeconfig(webhooks, folder, "front-proxy-client", local, cluster=cluster.name, user=service)
 
 
 def link_programs(cluster: Cluster, binaries: Binaries) -> None:

@@ -1,5 +1,6 @@
 """etcd, the API server, the controller manager and the scheduler, as unprivileged processes in the sandbox."""
 
+import json
 import os
 import ssl
 import urllib.error
@@ -42,10 +43,28 @@ def hand_over(cluster: Cluster) -> None:
                 "ca",  # the controller manager signs certificate requests
             )
         ),
-        *(cluster.state.config / f"{name}.kubeconfig" for name in ("controller-manager", "scheduler")),
+        *(cluster.state.config / f"{name}.kubeconfig" for name in ("controller-manager", "scheduler", "webhooks")),
     ]
     for path in own:
         os.chown(path, USER, USER)
+
+
+def write_config(cluster: Cluster) -> None:
+    """Write which certificate the API server shows to webhooks."""
+    webhooks = {
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "WebhookAdmissionConfiguration",
+        "kubeConfigFile": str(CONFIG / "webhooks.kubeconfig"),
+    }
+    admission = {
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "AdmissionConfiguration",
+        "plugins": [
+            {"name": name, "configuration": webhooks}
+            for name in ("MutatingAdmissionWebhook", "ValidatingAdmissionWebhook")
+        ],
+    }
+    (cluster.state.config / "admission.json").write_text(json.dumps(admission))
 
 
 def commands(cluster: Cluster, binaries: Binaries) -> dict[str, list[str | Path]]:
@@ -91,6 +110,7 @@ def commands(cluster: Cluster, binaries: Binaries) -> dict[str, list[str | Path]
             "service-cluster-ip-range": cluster.network.services,
             "authorization-mode": "Node,RBAC",
             "enable-admission-plugins": "NodeRestriction",
+            "admission-control-config-file": CONFIG / "admission.json",
             "allow-privileged": "true",
             "requestheader-client-ca-file": PKI / "front-proxy-ca.crt",
             "requestheader-allowed-names": "front-proxy-client",

@@ -47,6 +47,7 @@ async def up(state: State, progress: Progress) -> None:
         async with progress.step("credentials and configuration"):
             await clusters.write_credentials(cluster)
             control_plane.hand_over(cluster)
+            control_plane.write_config(cluster)
             node.write_config(cluster)
             clusters.link_programs(cluster, binaries)
             await images.give(imported, state.folder / "containerd")

@@ -114,8 +114,12 @@ async def _token_keys(folder: Path) -> None:
     await run("openssl", "pkey", "-in", private, "-pubout", "-out", folder / "service-account.pub")
 
 
-def write_kubeconfig(target: Path, pki: Path, name: str, server: str, *, cluster: str) -> None:
-    """Write the kubeconfig of certificate `name`, with everything embedded, readable by its owner only."""
+def write_kubeconfig(target: Path, pki: Path, name: str, server: str, *, cluster: str, user: str = "") -> None:
+    """Write the kubeconfig of certificate `name`, with everything embedded, readable by its owner only.
+
+    `user` is what the certificate is called in it.
+    """
+    user = user or f"{cluster}-{name}"
 
     def embedded(file: str) -> str:
         return base64.b64encode((pki / file).read_bytes()).decode()
@@ -128,14 +132,14 @@ def write_kubeconfig(target: Path, pki: Path, name: str, server: str, *, cluster
         ],
         "users": [
             {
-                "name": f"{cluster}-{name}",
+                "name": user,
                 "user": {
                     "client-certificate-data": embedded(f"{name}.crt"),
                     "client-key-data": embedded(f"{name}.key"),
                 },
             }
         ],
-        "contexts": [{"name": cluster, "context": {"cluster": cluster, "user": f"{cluster}-{name}"}}],
+        "contexts": [{"name": cluster, "context": {"cluster": cluster, "user": user}}],
         "current-context": cluster,
     }
     target.parent.mkdir(parents=True, exist_ok=True)

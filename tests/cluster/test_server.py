@@ -1,10 +1,14 @@
 """The server in the cluster: called only when it matters, and nothing is lost with it."""
 
+import json
+import socket
+import ssl
 from collections.abc import Iterator
 
 import pytest
+import yaml
 
-from cluster.support import SERVER, Ingress, Json, Namespace, Trained, deployment, is_ready
+from cluster.support import SERVER, Ingress, Json, Namespace, Trained, deployment, eventually, is_ready
 
 IRIS = "s3://models/iris/model.joblib"
 
@@ -69,6 +73,49 @@ def test_an_unannotated_deployment_does_not_need_the_server(empty: Namespace, se
     empty.kubectl("scale", "deployment/plain", "--replicas=0")
     empty.kubectl("scale", "deployment/plain", "--replicas=1")
     assert "failed calling webhook" in empty.refusal(deployment("iris", IRIS))
+
+
+def apply_settings(text: str) -> None:
+    patch = json.dumps({"data": {"settings.yaml": text}})
+    SERVER.kubectl("patch", "configmap", "kubectl-serve", "--type=merge", "-p", patch)
+    SERVER.kubectl("rollout", "restart", "deployment/kubectl-serve")
+    SERVER.kubectl("rollout", "status", "deployment/kubectl-serve", "--timeout=2m")
+
+
+@pytest.fixture
+def callers_are_named() -> Iterator[None]:
+    """The local cluster's API server shows webhooks the certificate by which it calls extensions of itself."""
+    before = SERVER.get("configmap", "kubectl-serve")["data"]["settings.yaml"]
+    known = Namespace("kube-system").get("configmap", "extension-apiserver-authentication")["data"]
+    callers = {"certificateAuthority": known["requestheader-client-ca-file"], "names": ["front-proxy-client"]}
+    apply_settings(yaml.safe_dump(yaml.safe_load(before) | {"callers": callers}))
+    yield
+    apply_settings(before)
+
+
+def is_answered_without_a_certificate() -> bool:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    address = SERVER.get("service", "kubectl-serve")["spec"]["clusterIP"]
+    try:
+        with (
+            socket.create_connection((address, 443), timeout=5) as plain,
+            context.wrap_socket(plain, server_hostname="kubectl-serve.kubectl-serve.svc") as connection,
+        ):
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: kubectl-serve\r\n\r\n")
+            return connection.recv(1) != b""
+    except ssl.SSLError:
+        return False
+
+
+@pytest.mark.attack(17)
+def test_where_callers_are_named_the_api_server_is_answered_and_nobody_else(
+    empty: Namespace, callers_are_named: None
+) -> None:
+    eventually(lambda: not is_answered_without_a_certificate(), 30, "the replicas from before are gone")
+    completed = json.loads(empty.apply(deployment("iris", IRIS), flags=("--dry-run=server", "-o", "json")))
+    assert completed["spec"]["replicas"] == 0
+    assert "UnknownScheme" in empty.refusal(deployment("iris", "ftp://models/iris"))
 
 
 def test_a_killed_server_loses_nothing(namespace: Namespace, ingress: Ingress, iris: Trained) -> None:
