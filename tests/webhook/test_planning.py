@@ -10,11 +10,12 @@ import pytest
 
 from serve_core import annotations
 from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY
+from serve_core.owned import identity
 from serve_core.reasons import problem
 from serve_core.verdict import Verdict
 from serve_webhook import planning
 from serve_webhook.conditions import Condition
-from serve_webhook.planning import Annotate, Applied, Apply, Delete, Merge, Observed, SetConditions, change, identity
+from serve_webhook.planning import Annotate, Applied, Apply, Delete, Merge, Observed, SetConditions, change
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 OWNER = {"kind": "Deployment", "name": "iris", "uid": "d-1", "controller": True}

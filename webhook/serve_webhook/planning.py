@@ -14,13 +14,11 @@ from serve_core import handover, sizing, traffic
 from serve_core.annotations import HANDOVER, MODEL_SIZE, NOTED, OBSERVED_GENERATION, READY_REVISION, SERVICE, URL
 from serve_core.json import JsonObject
 from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, SERVED_LABEL
+from serve_core.owned import Identity, identity, owns
 from serve_core.verdict import Verdict, serving_spec
 from serve_webhook import conditions, pods
 from serve_webhook.api import DOMAIN_MAPPINGS, KNATIVE_SERVICES
 from serve_webhook.conditions import Condition, Progress
-
-Identity = tuple[str, str, str]
-"""API version, kind and name: what tells the objects of one namespace apart."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +125,6 @@ class SetConditions:
 Action = Delete | Merge | Annotate | SetConditions
 
 
-def identity(manifest: JsonObject) -> Identity:
-    return manifest["apiVersion"], manifest["kind"], manifest["metadata"]["name"]
-
-
 def _is_knative_service(manifest: JsonObject) -> bool:
     return (manifest["apiVersion"], manifest["kind"]) == (KNATIVE_SERVICES.api_version, KNATIVE_SERVICES.kind)
 
@@ -140,14 +134,6 @@ def _answers(service: JsonObject | None) -> bool:
     status = (service or {}).get("status") or {}
     ready = any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions") or [])
     return bool(ready and service and status.get("observedGeneration") == service["metadata"].get("generation"))
-
-
-def owns(deployment: JsonObject, manifest: JsonObject) -> bool:
-    """Whether the Deployment is the controller of an object."""
-    return any(
-        reference.get("controller") and reference.get("uid") == deployment["metadata"]["uid"]
-        for reference in manifest["metadata"].get("ownerReferences") or []
-    )
 
 
 def change(observed: Observed, wanted: JsonObject) -> Apply | None:

@@ -14,6 +14,7 @@ from typing import NoReturn
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
 from serve_core.names import CONDITION_READY, LOADER_CONTAINER, SERVED_LABEL
+from serve_core.owned import Identity, identity, owns
 from serve_core.verdict import Verdict, render_stored
 from serve_webhook import planning, pods
 from serve_webhook.api import (
@@ -35,7 +36,7 @@ from serve_webhook.conditions import Condition
 from serve_webhook.events import Recorder
 from serve_webhook.informers import Index, Informer, Name
 from serve_webhook.metrics import Metrics
-from serve_webhook.planning import Action, Annotate, Applied, Apply, Delete, Identity, Merge, Observed, SetConditions
+from serve_webhook.planning import Action, Annotate, Applied, Apply, Delete, Merge, Observed, SetConditions
 from serve_webhook.workqueue import WorkQueue
 
 WORKERS = 4
@@ -160,7 +161,7 @@ class Reconciler:
         """Returns the seconds until the next look, 0 for a back-off, or ``None`` to wait for a change."""
         deployment = self._deployments.get(*name)
         verdict = render_stored(deployment, self._facts()) if deployment else Verdict()
-        live = {planning.identity(manifest): manifest for index in self._live_index for manifest in index.of(name)}
+        live = {identity(manifest): manifest for index in self._live_index for manifest in index.of(name)}
         observed = Observed(
             deployment or {},
             verdict,
@@ -180,7 +181,7 @@ class Reconciler:
     async def _with_objects(self, name: Name, observed: Observed) -> Observed:
         """What is observed once every wanted object is as it should be, or the reason why one cannot be."""
         for wanted in observed.wanted:
-            at, change = planning.identity(wanted), planning.change(observed, wanted)
+            at, change = identity(wanted), planning.change(observed, wanted)
             if change is not None and change.uid is None:
                 # The watch sees only what has our label: something of this name may be there without it.
                 try:
@@ -208,7 +209,7 @@ class Reconciler:
         live = await self._api.apply(resource, manifest, force=change.uid is not None)
         metadata = live["metadata"]
         applied = Applied(change.fingerprint, metadata["uid"], metadata.get("generation", 0))
-        self._applied.setdefault(name, {})[planning.identity(manifest)] = applied
+        self._applied.setdefault(name, {})[identity(manifest)] = applied
         self._owned[resource].remember(live)
         self._metrics.writes.labels(resource.plural).inc()
         return live
@@ -266,7 +267,7 @@ class Reconciler:
             observed = replace(observed, deployment=deployment)
         if observed.going:
             return None
-        if any(planning.owns(observed.deployment, live) for live in observed.live.values()):
+        if any(owns(observed.deployment, live) for live in observed.live.values()):
             await self._execute(observed.deployment, planning.surplus(observed))
             return None if watched else UNWATCHED_SECONDS
         await self._execute(observed.deployment, planning.release(observed.deployment))
