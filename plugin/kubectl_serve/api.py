@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import quote
 
 from kubectl_serve.streams import Streams
 from serve_core.json import JsonObject
@@ -29,8 +30,8 @@ class Resource:
         root = "/api" if self.api_version == "v1" else "/apis"
         parts = [root, self.api_version]
         if self.namespaced and namespace is not None:
-            parts += ["namespaces", namespace]
-        parts += [part for part in (self.plural, name, subresource) if part]
+            parts += ["namespaces", quote(namespace, safe="")]
+        parts += [quote(part, safe="") for part in (self.plural, name, subresource) if part]
         return "/".join(parts)
 
 
@@ -51,6 +52,8 @@ INFERENCE_SERVICES = Resource("serving.kserve.io/v1beta1", "inferenceservices", 
 DEFINITIONS = Resource(
     "apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
 )
+DOMAIN_MAPPINGS = Resource("serving.knative.dev/v1beta1", "domainmappings", "DomainMapping")
+AUTOSCALERS = Resource("autoscaling/v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
 DAEMON_SETS = Resource("apps/v1", "daemonsets", "DaemonSet")
 SECRETS = Resource("v1", "secrets", "Secret")
 MUTATING_WEBHOOKS = Resource(
@@ -67,6 +70,8 @@ VALIDATING_WEBHOOKS = Resource(
 )
 PEER_AUTHENTICATIONS = Resource("security.istio.io/v1", "peerauthentications", "PeerAuthentication")
 REQUEST_AUTHENTICATIONS = Resource("security.istio.io/v1", "requestauthentications", "RequestAuthentication")
+AUTHORIZATION_POLICIES = Resource("security.istio.io/v1", "authorizationpolicies", "AuthorizationPolicy")
+TELEMETRIES = Resource("telemetry.istio.io/v1", "telemetries", "Telemetry")
 SERVICE_ENTRIES = Resource("networking.istio.io/v1", "serviceentries", "ServiceEntry")
 SUBJECT_ACCESS_REVIEWS = Resource(
     "authorization.k8s.io/v1", "subjectaccessreviews", "SubjectAccessReview", namespaced=False
@@ -74,6 +79,18 @@ SUBJECT_ACCESS_REVIEWS = Resource(
 SELF_SUBJECT_ACCESS_REVIEWS = Resource(
     "authorization.k8s.io/v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False
 )
+
+ALL_MADE = (
+    KNATIVE_SERVICES,
+    DOMAIN_MAPPINGS,
+    SERVICES,
+    AUTOSCALERS,
+    PEER_AUTHENTICATIONS,
+    REQUEST_AUTHENTICATIONS,
+    AUTHORIZATION_POLICIES,
+    TELEMETRIES,
+)
+"""Every kind of object that a Deployment may become, beside its pods."""
 
 ALL_INSTALLED = (
     NAMESPACES,
@@ -131,15 +148,22 @@ class Api(Protocol):
     async def create(self, resource: Resource, manifest: JsonObject, *, dry_run: bool = False) -> JsonObject: ...
 
     async def apply(
-        self, resource: Resource, manifest: JsonObject, *, manager: str, dry_run: bool = False
+        self, resource: Resource, manifest: JsonObject, *, manager: str, dry_run: bool = False, force: bool = True
     ) -> JsonObject:
-        """Server-side apply that takes over the fields in question."""
+        """Server-side apply. With ``force`` it takes over the fields in question; without, they are a ConflictError."""
         ...
 
     async def merge(
-        self, resource: Resource, namespace: str | None, name: str, patch: JsonObject, *, dry_run: bool = False
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        patch: JsonObject,
+        *,
+        dry_run: bool = False,
+        strategic: bool = False,
     ) -> JsonObject:
-        """JSON Merge Patch (RFC 7386): what is null goes."""
+        """JSON Merge Patch (RFC 7386): what is null goes. With ``strategic``, Kubernetes' own, which merges lists."""
         ...
 
     async def delete(self, resource: Resource, namespace: str | None, name: str) -> None: ...

@@ -33,6 +33,7 @@ _CONNECT_SECONDS = 10.0
 _APPLY = "application/apply-patch+yaml"
 _JSON = "application/json"
 _MERGE = "application/merge-patch+json"
+_STRATEGIC = "application/strategic-merge-patch+json"
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _SUBPROTOCOL = "v4.channel.k8s.io"
 
@@ -223,18 +224,27 @@ class _Cluster:
         return await self._json("POST", path, query, manifest, _JSON)
 
     async def apply(
-        self, resource: Resource, manifest: JsonObject, *, manager: str, dry_run: bool = False
+        self, resource: Resource, manifest: JsonObject, *, manager: str, dry_run: bool = False, force: bool = True
     ) -> JsonObject:
         metadata = manifest["metadata"]
         path = resource.path(metadata.get("namespace"), metadata["name"])
-        query = [("fieldManager", manager), ("force", "true")] + ([("dryRun", "All")] if dry_run else [])
+        query = [("fieldManager", manager)]
+        query += ([("force", "true")] if force else []) + ([("dryRun", "All")] if dry_run else [])
         return await self._json("PATCH", path, query, manifest, _APPLY)
 
     async def merge(
-        self, resource: Resource, namespace: str | None, name: str, patch: JsonObject, *, dry_run: bool = False
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        patch: JsonObject,
+        *,
+        dry_run: bool = False,
+        strategic: bool = False,
     ) -> JsonObject:
         query = [("fieldManager", FIELD_MANAGER)] + ([("dryRun", "All")] if dry_run else [])
-        return await self._json("PATCH", resource.path(namespace, name), query, patch, _MERGE)
+        content_type = _STRATEGIC if strategic else _MERGE
+        return await self._json("PATCH", resource.path(namespace, name), query, patch, content_type)
 
     async def delete(self, resource: Resource, namespace: str | None, name: str) -> None:
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
@@ -426,7 +436,7 @@ def _error(status: int, document: Mapping[str, Any]) -> errors.ApiError:
     message = str(document.get("message") or f"the API server answered with status {status}").strip()
     denied = message.partition(" denied the request: ")
     if denied[1]:
-        return errors.RefusedError(denied[2])
+        return errors.RefusedError(denied[2], webhook=denied[0].rpartition("admission webhook ")[2].strip('"'))
     if document.get("reason") == "AlreadyExists":
         return errors.AlreadyExistsError(message)
     if "failed calling webhook" in message:

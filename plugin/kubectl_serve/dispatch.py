@@ -28,10 +28,10 @@ def main(argv: list[str], streams: Streams | None = None, connect: "Connect | No
         code = _run(argv, streams, connect)
         streams.stdout.flush()
     except ReportedError:
-        return 1
+        return _failed(argv)
     except ServeError as error:
         streams.error(error.sentence, error.hint)
-        return 1
+        return _failed(argv)
     except KeyboardInterrupt:
         streams.note()
         return INTERRUPTED
@@ -39,8 +39,13 @@ def main(argv: list[str], streams: Streams | None = None, connect: "Connect | No
         # Whoever read has gone, as `head` does: say nothing, and leave nothing to flush at the interpreter's end.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return _failed(argv)
     return code
+
+
+def _failed(argv: list[str]) -> int:
+    verb = BY_NAME.get(split(argv)[0] or "")
+    return verb.failed if verb else 1
 
 
 def _run(argv: list[str], streams: Streams, connect: "Connect | None") -> int:

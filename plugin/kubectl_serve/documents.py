@@ -4,14 +4,17 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from kubectl_serve.errors import ServeError
+from kubectl_serve.errors import ServeError, UsageError
 from kubectl_serve.streams import Streams
 from serve_core.json import JsonObject
 from serve_core.yaml import check_aliases
+
+if TYPE_CHECKING:
+    from argparse import Namespace
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _LONGEST_FILE = 32 * 1024 * 1024
@@ -56,6 +59,20 @@ def _represent_text(dumper: Any, text: str) -> Any:
 
 
 _Dumper.add_representer(str, _represent_text)
+
+
+def title(document: Document) -> str:
+    """A Deployment and where it stands, for messages."""
+    metadata = document.object.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    return f"deployment.apps/{name or '<unknown>'} in {document.source}"
+
+
+def asked(args: "Namespace", streams: Streams) -> list[Document]:
+    """All objects that ``-f`` and ``-R`` name. Raises ServeError."""
+    if not args.filename:
+        raise UsageError("there is no -f.", "Name a file, a directory, or - for standard input.")
+    return read(args.filename, streams, recursive=args.recursive)
 
 
 def read(paths: Iterable[str], streams: Streams, *, recursive: bool = False) -> list[Document]:

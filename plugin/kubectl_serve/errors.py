@@ -52,6 +52,11 @@ class InvalidError(ApiError):
 class RefusedError(InvalidError):
     """Refused by an admission webhook; the sentence has one problem a line."""
 
+    def __init__(self, sentence: str, hint: str = "", webhook: str = "") -> None:
+        super().__init__(sentence, hint)
+        self.webhook = webhook
+        """Its name."""
+
 
 class UnreachableError(ApiError):
     """The API server does not answer."""

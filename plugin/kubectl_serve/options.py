@@ -94,6 +94,13 @@ def connection(parser: Parser) -> None:
     )
 
 
+def files(parser: Parser) -> None:
+    parser.add_argument(
+        "-f", "--filename", metavar="FILE", action="append", default=[], help="file, directory or - for standard input"
+    )
+    parser.switch("-R", "--recursive", help="look into the directories of a directory as well")
+
+
 def name(parser: Parser) -> None:
     parser.add_argument("name", metavar="NAME", help="name of the served Deployment")
 

@@ -1,6 +1,7 @@
 """The platform facts of a live cluster, read from where the server reads them."""
 
 import asyncio
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from kubectl_serve import documents, manifests
@@ -22,6 +23,7 @@ from serve_core.facts import PRIVATE_NETWORKS, LoaderFacts, PlatformFacts
 from serve_core.json import JsonObject
 from serve_core.names import NAMESPACE
 from serve_core.runtimes import Runtime
+from serve_core.verdict import serving_spec
 
 _KNATIVE = "knative-serving"
 _FEATURES = "config-features"
@@ -50,6 +52,34 @@ async def facts(cluster: Api) -> tuple[PlatformFacts, frozenset[str]]:
         ),
         frozenset(runtime.name for runtime in own),
     )
+
+
+class _Judged(Mapping[str, str]):
+    """Knative's feature flags where others have judged by them: every one counts as set."""
+
+    def __getitem__(self, flag: str) -> str:
+        return "enabled"
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+async def facts_to_render(cluster: Api, *, asks_istio: bool) -> PlatformFacts:
+    """What a Deployment that admission has completed is rendered by.
+
+    Its runtime and its loader stand in it, and it was judged by the real feature flags, which not every user may read.
+    Istio is looked at, as far as this user may see it, only for what asks something of it.
+    """
+    return PlatformFacts(LoaderFacts(""), features=_Judged(), istio=await mesh(cluster) if asks_istio else None)
+
+
+def asks_istio(deployment: JsonObject) -> bool:
+    """Whether something of Istio is made of a completed Deployment."""
+    spec = serving_spec(deployment)
+    return spec is not None and (spec.auth != "none" or spec.telemetry is not None)
 
 
 async def facts_for_policies(cluster: Api) -> PlatformFacts:

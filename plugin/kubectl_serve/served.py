@@ -12,6 +12,19 @@ from kubectl_serve.verbs import PROGRAM
 from serve_core.json import JsonObject
 
 
+def not_installed(left: str = "") -> ServeError:
+    """Nothing completed a Deployment; ``left`` says what stays of it."""
+    return ServeError(
+        f"kubectl-serve is not installed in this cluster: nothing completed the Deployment{left}.",
+        f"An administrator can install it with `{PROGRAM} install`.",
+    )
+
+
+def is_uncompleted(error: errors.InvalidError) -> bool:
+    """Whether the API server misses what the webhook would have completed."""
+    return "spec.selector" in error.sentence or "spec.template" in error.sentence
+
+
 @asynccontextmanager
 async def opened(args: Namespace, streams: Streams, connect: Connect) -> AsyncIterator[tuple[Api, str, JsonObject]]:
     """The cluster, the namespace and the served Deployment that the flags name. Raises ServeError."""

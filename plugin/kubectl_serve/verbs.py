@@ -4,15 +4,19 @@
 class Verb:
     """One verb; its code is the module of that name in :mod:`kubectl_serve.commands`, imported only to run it."""
 
-    __slots__ = ("group", "name", "online", "operands", "summary")
+    __slots__ = ("failed", "group", "name", "online", "operands", "summary")
 
-    def __init__(self, group: str, name: str, operands: str, summary: str, *, online: bool = True) -> None:
+    def __init__(
+        self, group: str, name: str, operands: str, summary: str, *, online: bool = True, failed: int = 1
+    ) -> None:
         self.group = group
         self.name = name
         self.operands = operands
         self.summary = summary
         self.online = online
         """Whether it talks to the cluster, and so runs in an event loop."""
+        self.failed = failed
+        """The exit code of a failure."""
 
 
 VERBS = (
@@ -31,6 +35,8 @@ VERBS = (
         "Show offline what becomes of a Deployment, or why it is refused",
         online=False,
     ),
+    # As for kubectl diff, 1 says that there is a difference.
+    Verb("Look ahead", "diff", "-f FILE", "Show what an apply would change in the Knative Service", failed=2),
     Verb("Look ahead", "digest", "URI|PATH", "Compute the digest that pins a model to what it is now", online=False),
     Verb("Look ahead", "policy", "ACTION", "Try policies offline, and show what they say of what is served"),
     Verb("Look ahead", "runtimes", "", "List model servers, show who would change with them, and roll it out"),

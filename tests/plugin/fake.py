@@ -118,13 +118,20 @@ class FakeCluster:
         return made
 
     async def merge(
-        self, resource: Resource, namespace: str | None, name: str, patch: JsonObject, *, dry_run: bool = False
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        patch: JsonObject,
+        *,
+        dry_run: bool = False,
+        strategic: bool = False,
     ) -> JsonObject:
         self.wrote.append(("dry-run" if dry_run else "merge", resource.plural, copy.deepcopy(patch)))
         return await self.get(resource, namespace, name)
 
     async def apply(
-        self, resource: Resource, manifest: JsonObject, *, manager: str, dry_run: bool = False
+        self, resource: Resource, manifest: JsonObject, *, manager: str, dry_run: bool = False, force: bool = True
     ) -> JsonObject:
         self.wrote.append(("dry-run" if dry_run else "apply", resource.plural, copy.deepcopy(manifest)))
         before = next((each for each in self.objects if _key(each) == _key(manifest)), None)

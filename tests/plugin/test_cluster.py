@@ -3,7 +3,9 @@
 import argparse
 import asyncio
 import io
+import json
 import os
+import subprocess
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kubectl_serve import errors, options
+from kubectl_serve import errors, options, threeway
 from kubectl_serve.api import CONFIG_MAPS, DEPLOYMENTS, NAMESPACES, PODS, Api
 from kubectl_serve.cluster import connect
 from kubectl_serve.follow import states
@@ -88,6 +90,78 @@ async def test_applying_the_same_again_changes_nothing(cluster: Api, namespace: 
     first = await cluster.apply(CONFIG_MAPS, notes(namespace, "a", x="1"), manager="test")
     again = await cluster.apply(CONFIG_MAPS, notes(namespace, "a", x="1"), manager="test")
     assert again["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+
+
+def container(name: str, **more: object) -> JsonObject:
+    return {"name": name, "image": f"example.com/{name}:1", **more}
+
+
+def deployment(pod: JsonObject, annotations: dict[str, str] | None = None, **spec: object) -> JsonObject:
+    labels = {"app": "web"}
+    template = {"metadata": {"labels": labels}, "spec": pod}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web"} | ({} if annotations is None else {"annotations": annotations}),
+        "spec": {"replicas": 0, "selector": {"matchLabels": labels}, "template": template, **spec},
+    }
+
+
+def kubectl_apply(manifest: JsonObject, namespace: str, *argv: str) -> JsonObject:
+    command = ["kubectl", "apply", "-n", namespace, *argv, "-o", "json", "-f", "-"]
+    done = subprocess.run(command, input=json.dumps(manifest), capture_output=True, text=True, check=True, timeout=60)
+    found: JsonObject = json.loads(done.stdout)
+    return found
+
+
+VARIABLES = [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]
+APPLIED = deployment(
+    {
+        "containers": [container("a", env=VARIABLES, args=["x"], ports=[{"containerPort": 80}]), container("b")],
+        "initContainers": [container("i")],
+        "volumes": [{"name": "v", "emptyDir": {}}, {"name": "w", "emptyDir": {}}],
+        "tolerations": [{"key": "t", "operator": "Exists"}],
+    },
+    {"one": "1", "two": "2"},
+    minReadySeconds=5,
+)
+"""What is applied, before each of these is."""
+CHANGES = {
+    "nothing": APPLIED,
+    "all but the least": deployment({"containers": [container("a")]}),
+    "elements": deployment(
+        {
+            "containers": [container("c"), container("a", env=[{"name": "C", "value": "3"}, VARIABLES[0]])],
+            "initContainers": [container("i", command=["y"])],
+            "volumes": [{"name": "v", "configMap": {"name": "c"}}],
+        },
+        {"two": "3"},
+    ),
+    "strategy": deployment({"containers": [container("b"), container("a")]}, strategy={"type": "Recreate"}),
+    "ports": deployment({"containers": [container("a", ports=[{"containerPort": 81}, {"containerPort": 80}])]}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_deployment_is_changed_as_kubectl_changes_it(cluster: Api, namespace: str, change: str) -> None:
+    """Also what others have added stays, or goes, as it does with kubectl."""
+    wanted = CHANGES[change]
+    kubectl_apply(APPLIED, namespace)
+    added: JsonObject = {"metadata": {"annotations": {"by": "others"}}, "spec": {"template": {"spec": {}}}}
+    added["spec"]["template"]["spec"] = {
+        "containers": [{"name": "a", "env": [{"name": "OTHER", "value": "1"}]}],
+        "initContainers": [container("other")],
+    }
+    live = await cluster.merge(DEPLOYMENTS, namespace, "web", added, strategic=True)
+    patch = threeway.patch(wanted, live)
+    ours = await cluster.merge(DEPLOYMENTS, namespace, "web", patch, dry_run=True, strategic=True)
+    theirs = kubectl_apply(wanted, namespace, "--dry-run=server")
+    for found in (ours, theirs):
+        # The first is kubectl's own note, the other comes from the Deployment's controller at any time.
+        for key in (threeway.LAST_APPLIED, "deployment.kubernetes.io/revision"):
+            found["metadata"]["annotations"].pop(key, None)
+    assert ours["spec"] == theirs["spec"]
+    assert ours["metadata"]["annotations"] == theirs["metadata"]["annotations"]
 
 
 async def test_what_the_schema_refuses_is_invalid(cluster: Api, namespace: str) -> None:

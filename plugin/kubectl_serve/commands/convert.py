@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from kubectl_serve import convert, documents, manifests, options
 from kubectl_serve.convert import Converted, Note
-from kubectl_serve.errors import UsageError
 from kubectl_serve.streams import Streams
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
@@ -17,17 +16,12 @@ EXAMPLES = """\
 
 
 def configure(parser: options.Parser) -> None:
-    parser.add_argument(
-        "-f", "--filename", metavar="FILE", action="append", default=[], help="file, directory or - for standard input"
-    )
-    parser.switch("-R", "--recursive", help="look into the directories of a directory as well")
+    options.files(parser)
     options.output(parser, "yaml", "json")
 
 
 def run(args: Namespace, streams: Streams) -> int:
-    if not args.filename:
-        raise UsageError("there is no -f.", "Name a file, a directory, or - for standard input.")
-    found = [document.object for document in documents.read(args.filename, streams, recursive=args.recursive)]
+    found = [document.object for document in documents.asked(args, streams)]
     kserves = [each for each in found if str(each.get("apiVersion")).startswith(f"{convert.GROUP}/")]
     facts = manifests.default_facts()
     results = [(_title(each), _converted(each, facts)) for each in kserves]

@@ -4,7 +4,7 @@ import asyncio
 from argparse import Namespace
 from typing import NoReturn
 
-from kubectl_serve import documents, errors, manifests, options, view
+from kubectl_serve import documents, errors, manifests, options, served, view
 from kubectl_serve.api import DEPLOYMENTS, Api, Connect, namespace_of
 from kubectl_serve.errors import ReportedError, ServeError, UsageError
 from kubectl_serve.follow import Follower, Patience, until_end
@@ -86,7 +86,8 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         manifest["metadata"]["namespace"] = namespace
         created = await _create(cluster, manifest, args, streams)
         if not view.is_served(created):
-            raise _not_installed(args.name, dry_run=args.dry_run == "server")
+            left = "" if args.dry_run == "server" else f" (the Deployment {args.name} stays as it is)"
+            raise served.not_installed(left)
         if args.dry_run == "server":
             _print(created, args, streams, "served (server dry run)")
             return 0
@@ -136,18 +137,9 @@ async def _create(cluster: Api, manifest: JsonObject, args: Namespace, streams: 
     except errors.RefusedError as error:
         _tell_refusal(manifest, error.sentence, streams)
     except errors.InvalidError as error:
-        # Without the webhook nothing completes the Deployment: the API server misses what it needs.
-        if "spec.selector" in error.sentence or "spec.template" in error.sentence:
-            raise _not_installed(name, dry_run=True) from error
+        if served.is_uncompleted(error):
+            raise served.not_installed() from error
         raise
-
-
-def _not_installed(name: str, *, dry_run: bool) -> ServeError:
-    left = "" if dry_run else f" (the Deployment {name} stays as it is)"
-    return ServeError(
-        f"kubectl-serve is not installed in this cluster: nothing completed the Deployment{left}.",
-        f"An administrator can install it with `{PROGRAM} install`.",
-    )
 
 
 async def _wait(cluster: Api, namespace: str, args: Namespace, streams: Streams) -> JsonObject:

@@ -51,10 +51,7 @@ def configure(parser: options.Parser) -> None:
     actions = "; ".join(f"{name}: {text}" for name, text in _ACTIONS.items())
     parser.add_argument("action", metavar="ACTION", choices=tuple(_ACTIONS), help=actions)
     parser.add_argument("name", metavar="NAME", nargs="?", help="with explain: the Deployment's name")
-    parser.add_argument(
-        "-f", "--filename", metavar="FILE", action="append", default=[], help="file, directory or - for standard input"
-    )
-    parser.switch("-R", "--recursive", help="look into the directories of a directory as well")
+    options.files(parser)
     parser.add_argument(
         "--expect", metavar="FILE", help="with test: the verdicts that are right; exit 1 if one differs"
     )

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from kubectl_serve import documents, manifests, options
 from kubectl_serve.documents import Document
-from kubectl_serve.errors import ServeError, UsageError
+from kubectl_serve.errors import ServeError
 from kubectl_serve.streams import Streams
 from kubectl_serve.verbs import PROGRAM
 from serve_core.facts import PlatformFacts
@@ -16,17 +16,13 @@ from serve_core.verdict import Verdict, is_served, judge
 EXAMPLES = """\
   kubectl serve render -f iris.yaml
   kubectl serve render -f policies/ -f iris.yaml -n team-a
-  kubectl serve render -f iris.yaml --only service | kubectl diff -f -
   kubectl serve create iris --model s3://models/iris --dry-run -o yaml | kubectl serve render -f -"""
 
 _SERVICES = ("v1", "serving.knative.dev/v1")
 
 
 def configure(parser: options.Parser) -> None:
-    parser.add_argument(
-        "-f", "--filename", metavar="FILE", action="append", default=[], help="file, directory or - for standard input"
-    )
-    parser.switch("-R", "--recursive", help="look into the directories of a directory as well")
+    options.files(parser)
     parser.add_argument(
         "--only", choices=("deployment", "service"), help="show only the Deployment, or only the Knative Service"
     )
@@ -36,9 +32,7 @@ def configure(parser: options.Parser) -> None:
 
 
 def run(args: Namespace, streams: Streams) -> int:
-    if not args.filename:
-        raise UsageError("there is no -f.", "Name a file, a directory, or - for standard input.")
-    found = documents.read(args.filename, streams, recursive=args.recursive)
+    found = documents.asked(args, streams)
     facts = _facts([document.object for document in found])
     facts = replace(facts, services=_services(found, args.namespace))
     rendered: list[JsonObject] = []
@@ -110,21 +104,15 @@ def _in_namespace(manifest: JsonObject, namespace: str | None) -> JsonObject:
     return manifest | {"metadata": metadata | {"namespace": namespace}}
 
 
-def _title(document: Document) -> str:
-    metadata = document.object.get("metadata")
-    name = metadata.get("name") if isinstance(metadata, dict) else None
-    return f"deployment.apps/{name or '<unknown>'} in {document.source}"
-
-
 def _tell_refusal(document: Document, verdict: Verdict, streams: Streams) -> None:
-    streams.error(f"{_title(document)} is refused:")
+    streams.error(f"{documents.title(document)} is refused:")
     for problem in verdict.problems:
         streams.note(str(problem))
 
 
 def _tell_reasons(document: Document, verdict: Verdict, streams: Streams, *, choices: bool) -> None:
     for warning in verdict.warnings:
-        streams.note(f"Warning: {_title(document)}: {warning}")
+        streams.note(f"Warning: {documents.title(document)}: {warning}")
     if choices:
         for choice in verdict.choices:
-            streams.note(f"{_title(document)}: {choice}")
+            streams.note(f"{documents.title(document)}: {choice}")

@@ -1,0 +1,153 @@
+"""``kubectl serve diff``: what an apply would change in the Knative Service, as ``kubectl diff`` shows it."""
+
+import asyncio
+import difflib
+import re
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TextIO
+
+from kubectl_serve import documents, errors, options
+from kubectl_serve.api import Connect, namespace_of
+from kubectl_serve.changes import Change, Preview, ServerSide
+from kubectl_serve.documents import Document
+from kubectl_serve.errors import ServeError, UsageError
+from kubectl_serve.streams import Streams
+from kubectl_serve.verbs import BY_NAME
+from serve_core.json import value_at
+
+EXAMPLES = """\
+  kubectl serve diff -f iris.yaml
+  kubectl serve diff -R -f models/ -n team-a
+  KUBECTL_EXTERNAL_DIFF="colordiff -u -N" kubectl serve diff -f iris.yaml
+
+exit codes: 0 without a difference, 1 with one, 2 when something is refused or fails"""
+
+EXTERNAL = "KUBECTL_EXTERNAL_DIFF"
+"""The variable that names another program to show differences, kubectl's own."""
+
+_FAILED = BY_NAME["diff"].failed
+
+
+def configure(parser: options.Parser) -> None:
+    options.files(parser)
+    parser.switch("--server-side", help="try it as `kubectl apply --server-side` would")
+    parser.switch("--force-conflicts", help="with --server-side: take over the fields of others")
+    parser.add_argument(
+        "--field-manager", metavar="NAME", default="kubectl", help="with --server-side: who applies (default kubectl)"
+    )
+    options.namespace(parser)
+    options.connection(parser)
+
+
+def prepare(args: Namespace, streams: Streams) -> None:
+    """Read the files, or wait for standard input."""
+    if args.force_conflicts and not args.server_side:
+        raise UsageError("--force-conflicts goes with --server-side only.", "Add --server-side.")
+    args.documents = documents.asked(args, streams)
+
+
+async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
+    changes: list[Change] = []
+    passed_over = failed = 0
+    async with connect(args, streams) as cluster:
+        server_side = ServerSide(args.field_manager, args.force_conflicts) if args.server_side else None
+        preview = Preview(cluster, server_side, lambda sentence: streams.note(f"Warning: {sentence}"))
+        for document in args.documents:
+            try:
+                found = await _changes(document, preview, namespace_of(args, cluster))
+            except errors.UnreachableError:
+                raise
+            except ServeError as error:
+                failed += 1
+                _tell(document, error, streams)
+                continue
+            passed_over += found is None
+            changes += found or []
+    if passed_over:
+        streams.note(f"{passed_over} {'object' if passed_over == 1 else 'objects'} without a model passed over")
+    differ = await _show(changes, streams)
+    return _FAILED if failed else int(differ)
+
+
+async def _changes(document: Document, preview: Preview, namespace: str) -> list[Change] | None:
+    manifest = document.object
+    if manifest.get("kind") != "Deployment":
+        return None
+    name = value_at(manifest, "metadata", "name")
+    if not isinstance(name, str) or not name:
+        raise ServeError("it has no name.", "Give it one in metadata.name.")
+    namespace = str(value_at(manifest, "metadata", "namespace") or namespace)
+    return await preview.changes(manifest | {"metadata": manifest["metadata"] | {"namespace": namespace}})
+
+
+def _tell(document: Document, error: ServeError, streams: Streams) -> None:
+    title = documents.title(document)
+    if isinstance(error, errors.RefusedError):
+        streams.error(f"{title} is refused:")
+        streams.note(error.sentence)
+    else:
+        streams.error(f"{title}: {error.sentence}", error.hint)
+
+
+async def _show(changes: Sequence[Change], streams: Streams) -> bool:
+    """Print the differences; returns whether there are any."""
+    texts = {change.title: change.texts for change in changes}
+    program = streams.environment.get(EXTERNAL)
+    if program and texts:
+        return await _show_by(program, texts, streams)
+    differ = {title: both for title, both in texts.items() if both[0] != both[1]}
+    for title, (live, merged) in differ.items():
+        names = f"LIVE/{title}", f"MERGED/{title}"
+        streams.out(f"diff -u -N {names[0]} {names[1]}")
+        for line in difflib.unified_diff(live.splitlines(), merged.splitlines(), *names, lineterm=""):
+            streams.out(line)
+    return bool(differ)
+
+
+async def _show_by(command: str, texts: dict[str, tuple[str, str]], streams: Streams) -> bool:
+    """Have the user's program compare two folders, with the arguments that kubectl would let it have.
+
+    Source: kubectl 1.35, ``pkg/cmd/diff/diff.go``: no shell; arguments of other than these characters are dropped.
+    """
+    program, *words = command.split(" ")
+    arguments = [word for word in words if re.fullmatch(r"[a-zA-Z0-9=-]+", word)]
+    streams.stdout.flush()
+    with TemporaryDirectory(prefix="LIVE-") as live, TemporaryDirectory(prefix="MERGED-") as merged:
+        try:
+            _write(texts, Path(live), Path(merged))
+            process = await asyncio.create_subprocess_exec(
+                program, live, merged, *arguments, stdout=_handed_on(streams.stdout), stderr=_handed_on(streams.stderr)
+            )
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise ServeError(
+                f'the program "{program}" of {EXTERNAL} cannot compare: {why}.', "Correct the variable, or unset it."
+            ) from error
+        out, err = await process.communicate()
+    streams.stdout.write((out or b"").decode(errors="replace"))
+    streams.stderr.write((err or b"").decode(errors="replace"))
+    if process.returncode not in (0, 1):
+        raise ServeError(
+            f'the program "{program}" of {EXTERNAL} failed with exit code {process.returncode}.',
+            "It has to end with 0 without a difference, and with 1 with one.",
+        )
+    return process.returncode == 1
+
+
+def _write(texts: dict[str, tuple[str, str]], live: Path, merged: Path) -> None:
+    for title, both in texts.items():
+        for folder, text in zip((live, merged), both, strict=True):
+            if text:
+                (folder / title).write_text(text, encoding="utf-8")
+
+
+def _handed_on(stream: TextIO) -> TextIO | int:
+    """The stream itself, so that a program sees a terminal; a pipe where it is nothing that a program can write to."""
+    try:
+        stream.fileno()
+    except OSError:
+        return asyncio.subprocess.PIPE
+    return stream
