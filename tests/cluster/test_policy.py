@@ -329,25 +329,6 @@ async def test_a_label_is_as_good_as_the_annotation_where_a_policy_adopts(api: A
     assert not given_back["spec"]["template"]["spec"].get("initContainers")
 
 
-@pytest.mark.attack(4)
-async def test_a_namespace_is_judged_by_its_labels_from_its_first_object_on(api: Api, space: str) -> None:
-    """However soon that comes: the webhook waits for its watch to bring the namespace."""
-    production = policy(space, "tier", [{"name": "places", "sources": {"allow": ["s3://models"]}}])
-    production["spec"]["match"] = {"namespaces": [f"{space}-*"], "namespaceSelector": {"matchLabels": {"tier": space}}}
-    await api.create(POLICIES, production)
-    await known(api, space, "b")
-    for number in range(10):
-        new = f"{space}-{number}"
-        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": new, "labels": {"tier": space}}}
-        made = deployment(random.Random(number), new, "iris")
-        made["metadata"]["annotations"] = {f"{PREFIX}model": "s3://elsewhere/a.joblib"}
-        await api.create(NAMESPACES, namespace)
-        stored, lines = await answer(api.create(DEPLOYMENTS, made))
-        await api.delete(NAMESPACES, None, new)
-        assert stored is None
-        assert any(line.startswith("SourceNotAllowed: ") and f"{space}-tier/places" in line for line in lines), lines
-
-
 @pytest.mark.attack(19)
 async def test_when_an_exception_ends_the_audit_tells_it_although_nobody_writes_anything(api: Api, space: str) -> None:
     made = deployment(random.Random(1), space, "iris") | {"spec": PLAIN}

@@ -32,7 +32,7 @@ from serve_webhook.certificates import SERVER_NAMES
 ROOT = Path(__file__).resolve().parents[2]
 IN_TIME = 5.0
 """Seconds: the webhooks' ``timeoutSeconds``."""
-SMALL, LARGE = 32 * 2**10, 140 * 2**10
+SMALL, LARGE = 32 * 2**10, 150 * 2**10
 """KiB of memory beyond what an idle server has, at its peak, with small bodies and with floods. It is given 256 MiB
 and needs about 100 with the Kubernetes client, which is not here: 75 for 256 connections, 16 for what is in flight, and
 up to 50 for the one body that is parsed."""
