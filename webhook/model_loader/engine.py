@@ -144,7 +144,9 @@ class Engine:
         """Bytes that are still to be read, as far as the sizes are known."""
         self._received: list[int] = []
         self._told = 0
-        self._limit = WORKERS
+        # A file is hashed in order, by one core: workers that read far ahead only take the CPU from it.
+        self._fewest = min(WORKERS, len(self._waiting) + 1) if hashing else WORKERS
+        self._limit = self._fewest
 
     @property
     def size(self) -> int:
@@ -214,7 +216,9 @@ class Engine:
             if now - weighed >= _WEIGH:
                 rate = (received - weighed_bytes) / (now - weighed)
                 # More connections as long as they bring more: over a long way each one's window is the limit.
-                if rate > best * 1.1 and len(threads) == self._limit < MOST_WORKERS:
+                if self._unhashed() > 2 * self._limit * PART:
+                    self._limit = min(self._limit, max(self._fewest, self._limit // 2))
+                elif rate > best * 1.1 and len(threads) == self._limit < MOST_WORKERS:
                     best, self._limit = rate, self._limit * 2
                 weighed, weighed_bytes = now, received
             if received > self._told and (now - told >= _TICK or received - self._told >= self._total / 20):
@@ -224,6 +228,14 @@ class Engine:
                 self._told, told = received, now
             elif now - told >= _TICK:
                 told = now
+
+    def _unhashed(self) -> int:
+        """Return the bytes that are on the volume and are still to be hashed."""
+        return sum(
+            sum(end - start for start, end in state.done.copy().items()) - state.hashed
+            for state in self._states
+            if state.hashing and state.left
+        )
 
     def _files_done(self) -> int:
         return len(self._states) - self._left
