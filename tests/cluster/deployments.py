@@ -270,6 +270,23 @@ def _members(short: str, schema: Json, value: Any) -> SearchStrategy[Json]:
     return members()
 
 
+_IMAGES = (
+    "app",
+    "x",
+    "example.com/x:1",
+    "Example/app",
+    "Example.com/app",
+    "example.com/app:",
+    "example.com/app@latest",
+    "localhost:5000/app",
+    "localhost/app:1_2",
+    "exa_mple.com/team/app",
+    f"example.com:5000/team/app:1@sha256:{64 * 'a'}",
+    f"app@sha256:{64 * 'A'}",
+)
+"""References that one may write, and some that only look like one."""
+
+
 def _seldom(usually: Any, seldom: Any) -> SearchStrategy[Any]:
     """One value nearly always, the other one time in twenty."""
     return st.integers(0, 19).map(lambda n: seldom if n == 19 else usually)
@@ -301,7 +318,7 @@ def _template(draw: DrawFn) -> Json:
     """Names of containers, and whether each volume is mounted, which almost always has to be so."""
     return {
         "names": draw(st.permutations(["app", "model-server", "side", draw(_seldom("extra", "queue-proxy"))])),
-        "images": draw(_seldom(True, False)),
+        "image": draw(st.sampled_from(40 * ("example.com/app:1",) + ("", *_IMAGES))),
         "mounted": draw(_seldom(True, False)),
         "name": draw(_seldom("iris", "a.b")),
         "annotations": draw(_ANNOTATIONS),
@@ -334,8 +351,8 @@ def _make_plausible(pod: Json, extra: Json) -> None:
     everything = [*pod.get("containers", []), *pod.get("initContainers", []), *pod.get("ephemeralContainers", [])]
     for name, container in zip([*extra["names"], *(f"more-{n}" for n in range(9))], everything, strict=False):
         container["name"] = name
-        if extra["images"] and (name != SERVER_CONTAINER or container not in pod["containers"]):
-            container.setdefault("image", "example.com/app:1")
+        if extra["image"] and (name != SERVER_CONTAINER or container not in pod["containers"]):
+            container.setdefault("image", extra["image"])
     volumes = {volume["name"] for volume in pod.get("volumes", [])}
     mounted = set()
     for container in everything:

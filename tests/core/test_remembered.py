@@ -81,14 +81,14 @@ def test_it_is_completed_anew_when_told_to(stored: JsonObject) -> None:
 
 
 def test_a_container_of_ones_own_keeps_its_loader() -> None:
-    document = user_wrote() | {"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "b"}]}}}}
+    document = user_wrote() | {"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "mine"}]}}}}
     stored = judge(document, THEN).deployment
     assert stored is not None
-    assert images(judge(stored, NOW, stored)) == ["example.com/loader:1", "b"]
+    assert images(judge(stored, NOW, stored)) == ["example.com/loader:1", "mine"]
 
 
 def test_taking_the_annotation_off_forgets_it(stored: JsonObject) -> None:
-    stored["spec"]["template"]["spec"]["containers"].append({"name": "mine", "image": "b"})
+    stored["spec"]["template"]["spec"]["containers"].append({"name": "mine", "image": "mine"})
     del stored["metadata"]["annotations"][annotations.MODEL]
     given_back = judge(stored, NOW, stored).deployment
     assert given_back is not None

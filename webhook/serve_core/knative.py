@@ -1,7 +1,7 @@
 """Values that Knative refuses, ignores or keeps for itself: annotations with their bounds, reserved names and ports.
 
 Source: Knative Serving 1.23, ``pkg/apis/autoscaling/annotation_validation.go``, ``pkg/apis/serving/k8s_validation.go``
-and ``pkg/apis/serving/v1/revision_validation.go``.
+and ``pkg/apis/serving/v1/revision_validation.go``; go-containerregistry 0.20, ``pkg/name``.
 """
 
 import posixpath
@@ -41,6 +41,10 @@ _UNITS: dict[str, Fraction | int] = {
     "m": 60,
     "h": 3600,
 }
+_REGISTRY = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]+)?", re.ASCII)
+_REPOSITORY = re.compile(r"[a-z0-9_./-]{2,255}")
+_TAG = re.compile(r"[A-Za-z0-9_.-]{1,128}", re.ASCII)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)", re.ASCII)
 _QUANTITY = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?", re.ASCII)
 
@@ -213,8 +217,28 @@ def _check_scale(annotations: Mapping[str, str], carrier: Carrier) -> None:
         carrier.refuse(at, "it is not between min-scale and max-scale", "Correct it.")
 
 
+def is_image(reference: str) -> bool:
+    """Whether Knative can read a reference to an image: stricter than a node, a name has two letters at least."""
+    name, at, digest = reference.partition("@")
+    if at and not _DIGEST.fullmatch(digest):
+        return False
+    before, colon, tag = name.rpartition(":")
+    if colon and "/" not in tag:
+        if not _TAG.fullmatch(tag):
+            return False
+        name = before
+    registry, slash, repository = name.partition("/")
+    if not slash or not ("." in registry or ":" in registry):
+        return bool(_REPOSITORY.fullmatch(name))
+    return bool(_REGISTRY.fullmatch(registry) and _REPOSITORY.fullmatch(repository))
+
+
 def check_container(container: JsonObject, path: str, *, is_server: bool, carrier: Carrier) -> None:
-    """Refuse names, variables, ports and paths that are Knative's own."""
+    """Refuse images that Knative cannot read, and names, variables, ports and paths that are its own."""
+    image = container.get("image")
+    if isinstance(image, str) and image and not is_image(image):
+        way_out = "Write it as REGISTRY/NAME:TAG; NAME has two characters at least, and no capital letters."
+        carrier.refuse(f"{path}.image", f"Knative cannot read the image {quote(image)}", way_out)
     if container.get("name") == _RESERVED_CONTAINER:
         carrier.refuse(f"{path}.name", "Knative's own container bears this name", "Choose another name.")
     for variable in container.get("env") or []:
