@@ -325,7 +325,8 @@ def _scale(replicas: int) -> None:
 async def run(args: argparse.Namespace) -> None:
     async with connected() as client:
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-        await client.post("/api/v1/namespaces", json.dumps(namespace).encode())
+        if (await client.post("/api/v1/namespaces", json.dumps(namespace).encode()))[0] != 201:
+            raise SystemExit(f"Namespace {NAMESPACE} is there already: an earlier run's may be on its way out.")
         policies = "/apis/kubectl-serve.dev/v1alpha1/servingpolicies"
         await client.post(policies, json.dumps(POLICY).encode())
         before = int(_kubectl("get", "deployment/kubectl-serve", "-o", "jsonpath={.spec.replicas}"))
