@@ -26,8 +26,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from obstore.store import S3Store
-
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 
@@ -39,6 +37,7 @@ from cluster.support import (  # noqa: E402  # the tools that the cluster's test
     Namespace,
     deployment,
     eventually,
+    example_store,
     file_server,
     pod_template,
 )
@@ -96,7 +95,7 @@ def served() -> Iterator[dict[str, str]]:
     SPACE.kubectl("delete", "namespace", SPACE.name, "--ignore-not-found")
     SPACE.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE.name, "labels": labels}})
     try:
-        make_store()
+        example_store(SPACE).bucket.put(MODEL.removeprefix("s3://models/"), os.urandom(MODEL_BYTES))
         server = file_server("server", FOLDER) | {"command": ["/opt/mlserver/bin/python", "-c", SERVER]}
         SPACE.apply(
             deployment(OURS, MODEL, pod_template(server, {"app": OURS}), credentials="store", window="6s"),
@@ -111,20 +110,6 @@ def served() -> Iterator[dict[str, str]]:
         yield {name: SPACE.get("ksvc", name)["status"]["url"] for name in TITLES}
     finally:
         SPACE.kubectl("delete", "namespace", SPACE.name, "--wait=false")
-
-
-def make_store() -> None:
-    SPACE.kubectl("apply", "-f", str(ROOT / "manifests" / "examples" / "store.yaml"))
-    SPACE.kubectl("rollout", "status", "deployment/store", "--timeout=3m")
-    bucket = S3Store(
-        "models",
-        endpoint=f"http://{SPACE.get('service', 'store')['spec']['clusterIP']}:7070",
-        access_key_id="try-it-out",
-        secret_access_key="not-for-production",  # noqa: S106  # what store.yaml says
-        region="us-east-1",
-        client_options={"allow_http": True},
-    )
-    bucket.put(MODEL.removeprefix("s3://models/"), os.urandom(MODEL_BYTES))
 
 
 def beside(name: str, template: Json, init: Json) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 
 import joblib
 import pytest
-from obstore.store import S3Store
 from sklearn.datasets import load_iris
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
@@ -27,11 +26,11 @@ from cluster.support import (
     Trained,
     config_map,
     eventually,
+    example_store,
     file_server,
     kubeconfig_is_set,
 )
 
-EXAMPLES = Path(__file__).parents[2] / "manifests" / "examples"
 _FOLDER = Path(__file__).parent
 
 
@@ -74,26 +73,10 @@ def store(ingress: Ingress, iris: Trained, always_two: Trained) -> Iterator[Stor
     """The example store, with ``s3://models/iris`` and ``s3://models/always-two`` in it."""
     namespace = Namespace("kubectl-serve-tests")
     with _created(namespace):
-        namespace.kubectl("apply", "-f", str(EXAMPLES / "store.yaml"))
-        namespace.kubectl("rollout", "status", "deployment/store", "--timeout=2m")
-        credentials = {
-            "AWS_ACCESS_KEY_ID": "try-it-out",
-            "AWS_SECRET_ACCESS_KEY": "not-for-production",
-            "AWS_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": f"http://store.{namespace.name}.svc:7070",
-        }
-        address = f"http://{namespace.get('service', 'store')['spec']['clusterIP']}:7070"
-        bucket = S3Store(
-            "models",
-            endpoint=address,
-            access_key_id=credentials["AWS_ACCESS_KEY_ID"],
-            secret_access_key=credentials["AWS_SECRET_ACCESS_KEY"],
-            region=credentials["AWS_REGION"],
-            client_options={"allow_http": True},
-        )
-        bucket.put("iris/model.joblib", iris.content)
-        bucket.put("always-two/model.joblib", always_two.content)
-        yield Store(credentials["AWS_ENDPOINT_URL"], address, bucket, credentials)
+        found = example_store(namespace)
+        found.bucket.put("iris/model.joblib", iris.content)
+        found.bucket.put("always-two/model.joblib", always_two.content)
+        yield found
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ from obstore.store import S3Store
 Json = dict[str, Any]
 _T = TypeVar("_T")
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "manifests" / "examples"
 PREFIX = "kubectl-serve.dev/"
 READY = f"{PREFIX}Ready"
 LOADED = f"{PREFIX}ModelLoaded"
@@ -150,6 +152,28 @@ class Store:
     def secret(self, **changes: str) -> Json:
         data = self.credentials | changes
         return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "store"}, "stringData": data}
+
+
+def example_store(namespace: Namespace) -> Store:
+    """The store of ``manifests/examples`` in a namespace, once it is there."""
+    namespace.kubectl("apply", "-f", str(EXAMPLES / "store.yaml"))
+    namespace.kubectl("rollout", "status", "deployment/store", "--timeout=2m")
+    credentials = {
+        "AWS_ACCESS_KEY_ID": "try-it-out",
+        "AWS_SECRET_ACCESS_KEY": "not-for-production",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://store.{namespace.name}.svc:7070",
+    }
+    address = f"http://{namespace.get('service', 'store')['spec']['clusterIP']}:7070"
+    bucket = S3Store(
+        "models",
+        endpoint=address,
+        access_key_id=credentials["AWS_ACCESS_KEY_ID"],
+        secret_access_key=credentials["AWS_SECRET_ACCESS_KEY"],
+        region=credentials["AWS_REGION"],
+        client_options={"allow_http": True},
+    )
+    return Store(credentials["AWS_ENDPOINT_URL"], address, bucket, credentials)
 
 
 @dataclass(frozen=True)

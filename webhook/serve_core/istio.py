@@ -214,15 +214,9 @@ def _revision(name: str, version: Version | None, values: JsonObject | None, mes
 
 
 def _document(text: object) -> JsonObject | None:
-    from yaml import YAMLError  # only who asks the cluster pays for it  # noqa: PLC0415
+    from serve_core.yaml import load_object  # only who asks the cluster pays for it  # noqa: PLC0415
 
-    from serve_core import yaml  # noqa: PLC0415
-
-    try:
-        found = yaml.load(str(text))
-    except (YAMLError, ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
+    return load_object(str(text))
 
 
 def _version(text: object) -> Version | None:

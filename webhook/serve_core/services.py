@@ -119,9 +119,11 @@ def keep_replicas(
     """
     written = value_at(deployment, "spec", "template", "metadata", "annotations") or {}
     bounds = (AUTOSCALING + "min-scale", AUTOSCALING + "max-scale")
-    selecting = _selecting(deployment, services)
-    if not selecting or spec.mode == DEPLOYMENT or spec.scale is not None or any(key in written for key in bounds):
+    if spec.mode == DEPLOYMENT or spec.scale is not None or any(key in written for key in bounds):
         return {}, spec.scale, ()
+    selecting = _selecting(deployment, services)
+    if not selecting:
+        return {}, None, ()
     scale = Scale(max(replicas, 1))
     value = f"{scale.least}.."
     record = filling.fill(deployment, {"metadata": {"annotations": {SCALE: value}}})
@@ -156,8 +158,9 @@ def _selecting(deployment: JsonObject, services: Services) -> dict[str, ServiceF
         **(value_at(deployment, "spec", "template", "metadata", "labels") or {}),
         DEPLOYMENT_LABEL: metadata["name"],
     }
-    return {
+    selecting = {
         name: facts
-        for name, facts in sorted(services.get(metadata.get("namespace", ""), {}).items())
+        for name, facts in services.get(metadata.get("namespace", ""), {}).items()
         if facts.owner != metadata["name"] and facts.selector and facts.selector.items() <= labels.items()
     }
+    return {name: selecting[name] for name in sorted(selecting)}

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from serve_core.json import JsonObject
+
 MOST_ALIASED = 100_000
 """Values that all aliases of a text may stand for; a Deployment with everything in it has a thousand."""
 
@@ -15,6 +17,15 @@ def load(text: str | bytes) -> object:
     """The one document of ``text``. Raises ``yaml.YAMLError``, ValueError or RecursionError."""
     check_aliases(text)
     return yaml.safe_load(text)
+
+
+def load_object(text: str) -> JsonObject | None:
+    """The one document of ``text``; ``None`` where it cannot be read, or is no object."""
+    try:
+        found = load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def check_aliases(text: str | bytes) -> None:

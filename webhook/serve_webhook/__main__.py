@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
 async def _serve(options: Options, configuration: settings.Configuration, kubeconfig: str | None) -> None:
     from serve_webhook.cluster import Cluster  # half of the start-up time: not for --help  # noqa: PLC0415
 
-    # What is imported stays: a full collection need not look through it: tens of milliseconds without answers.
+    # What is imported stays. A full collection need not look through it: that is tens of milliseconds without answers.
     gc.collect()
     gc.freeze()
     stop = asyncio.Event()

@@ -199,6 +199,11 @@ def _settled(manifest: JsonObject) -> bool:
     return bool(status.get("observedGeneration") == manifest["metadata"].get("generation"))
 
 
+def answers(service: JsonObject) -> bool:
+    """Whether a Knative Service is ready as it is now."""
+    return _settled(service) and _condition(service, "Ready").get("status") == "True"
+
+
 def _condition(manifest: JsonObject, kind: str) -> JsonObject:
     """One of Knative's conditions; empty if it is not there."""
     conditions = (manifest.get("status") or {}).get("conditions") or []

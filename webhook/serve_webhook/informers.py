@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping
-from typing import NoReturn
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from typing import Any, NoReturn
 
 from serve_core.json import JsonObject
 from serve_core.names import DEPLOYMENT_LABEL
@@ -135,6 +135,26 @@ class Informer:
     def _tell(self, old: JsonObject | None, new: JsonObject | None) -> None:
         for handler in self._handlers:
             handler(old, new)
+
+
+class Watching:
+    """What is kept from informers: when it is complete, and what has to run for it."""
+
+    def __init__(self, *informers: Informer) -> None:
+        self._watched = informers
+
+    @property
+    def synced(self) -> bool:
+        return all(informer.synced.is_set() for informer in self._watched)
+
+    async def wait(self) -> None:
+        """Until everything has been seen once."""
+        for informer in self._watched:
+            await informer.synced.wait()
+
+    def parts(self) -> list[Coroutine[Any, Any, NoReturn]]:
+        """What has to run."""
+        return [informer.run() for informer in self._watched]
 
 
 class Index:

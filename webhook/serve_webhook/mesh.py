@@ -2,14 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping
 
 from serve_core import istio
 from serve_core.istio import IstioFacts
 from serve_core.json import JsonObject
 from serve_webhook.api import CONFIG_MAPS, DAEMON_SETS, MUTATING_WEBHOOKS, NAMESPACES, NODES, SERVICE_ENTRIES
-from serve_webhook.informers import Informer
+from serve_webhook.informers import Informer, Watching
 
 SETTLE_SECONDS = 0.2
 """What changes together is looked at together."""
@@ -20,7 +19,7 @@ _USED_DATA = ("values", "mesh")
 logger = logging.getLogger(__name__)
 
 
-class Mesh:
+class Mesh(Watching):
     """Keeps :meth:`facts`; ``changed`` is called when they are others. ``informer`` makes an informer."""
 
     def __init__(self, informer: Callable[..., Informer], changed: Callable[[], None]) -> None:
@@ -36,6 +35,7 @@ class Mesh:
             "namespaces": informer(NAMESPACES, trim=_labelled),
             "service_entries": informer(SERVICE_ENTRIES, trim=_entry, optional=True),
         }
+        super().__init__(*self._informers.values())
         self._facts: IstioFacts | None = None
         self._stale = True
         self._told: IstioFacts | None = None
@@ -44,22 +44,9 @@ class Mesh:
             one.subscribe(self._update)
 
     @property
-    def synced(self) -> bool:
-        return all(informer.synced.is_set() for informer in self._informers.values())
-
-    @property
     def namespaces(self) -> Informer:
         """Every namespace with its labels."""
         return self._informers["namespaces"]
-
-    async def wait(self) -> None:
-        """Until everything has been seen once."""
-        for informer in self._informers.values():
-            await informer.synced.wait()
-
-    def parts(self) -> list[Coroutine[Any, Any, NoReturn]]:
-        """What has to run."""
-        return [informer.run() for informer in self._informers.values()]
 
     def facts(self) -> IstioFacts | None:
         if self._stale:

@@ -129,13 +129,6 @@ def _is_knative_service(manifest: JsonObject) -> bool:
     return (manifest["apiVersion"], manifest["kind"]) == (KNATIVE_SERVICES.api_version, KNATIVE_SERVICES.kind)
 
 
-def _answers(service: JsonObject | None) -> bool:
-    """Whether a Knative Service is ready as it is now."""
-    status = (service or {}).get("status") or {}
-    ready = any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions") or [])
-    return bool(ready and service and status.get("observedGeneration") == service["metadata"].get("generation"))
-
-
 def change(observed: Observed, wanted: JsonObject) -> Apply | None:
     """The write that a wanted object needs, if any. What belongs to somebody else needs none."""
     live = observed.live.get(identity(wanted))
@@ -167,7 +160,7 @@ def surplus(observed: Observed) -> tuple[Delete, ...]:
     ours = [live for at, live in observed.live.items() if at not in wanted and owns(deployment, live)]
     if not verdict.service and not handover.is_back(deployment):
         return ()
-    if verdict.service and not _answers(observed.service):
+    if verdict.service and not (observed.service and conditions.answers(observed.service)):
         ours = [live for live in ours if not _is_knative_service(live)]
     return tuple(Delete(live) for live in ours if "deletionTimestamp" not in live["metadata"])
 

@@ -2,27 +2,26 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Mapping
 
 from serve_core.json import JsonObject
 from serve_core.names import NAMESPACE
 from serve_core.policy.documents import PolicyError, PolicyException, ServingPolicy, read_exception, stored_policy
 from serve_webhook.api import POLICIES, POLICY_EXCEPTIONS, key
-from serve_webhook.informers import Informer
+from serve_webhook.informers import Informer, Watching
 
 logger = logging.getLogger(__name__)
 
 
-class Policies:
+class Policies(Watching):
     """Keeps :attr:`policies` and :attr:`exceptions`; ``changed`` is called when they are others."""
 
     def __init__(self, informer: Callable[..., Informer], changed: Callable[[], None]) -> None:
         self._changed = changed
-        self._informers = (informer(POLICIES), informer(POLICY_EXCEPTIONS, namespace=NAMESPACE))
+        policies, exceptions = informer(POLICIES), informer(POLICY_EXCEPTIONS, namespace=NAMESPACE)
+        super().__init__(policies, exceptions)
         self._policies: dict[str, ServingPolicy] = {}
         self._exceptions: dict[str, PolicyException] = {}
-        policies, exceptions = self._informers
         policies.subscribe(self._policy_changed)
         exceptions.subscribe(self._exception_changed)
 
@@ -33,19 +32,6 @@ class Policies:
     @property
     def exceptions(self) -> tuple[PolicyException, ...]:
         return tuple(self._exceptions.values())
-
-    @property
-    def synced(self) -> bool:
-        return all(informer.synced.is_set() for informer in self._informers)
-
-    async def wait(self) -> None:
-        """Until everything has been seen once."""
-        for informer in self._informers:
-            await informer.synced.wait()
-
-    def parts(self) -> list[Coroutine[Any, Any, NoReturn]]:
-        """What has to run."""
-        return [informer.run() for informer in self._informers]
 
     def _policy_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
         if new is not None:

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -93,6 +94,11 @@ class Answer:
     """HTTP status of a refusal, as the API server passes it on."""
     reason: str = "Invalid"
 
+    @cached_property
+    def encoded_patch(self) -> bytes:
+        """The patch in JSON."""
+        return json.dumps(self.patch).encode()
+
     @property
     def decision(self) -> str:
         if self.problems:
@@ -138,11 +144,12 @@ def mutate(request: Request, facts: PlatformFacts) -> Answer:
     verdict = judge(request.new, facts, request.old)
     if verdict.refused or verdict.deployment is None:
         return Answer(problems=tuple(map(str, verdict.problems)))
-    patch = json_patch(request.new, verdict.deployment)
-    if len(patch) > MOST_OPERATIONS or len(json.dumps(patch)) > LARGEST_PATCH:
+    patch = tuple(json_patch(request.new, verdict.deployment))
+    answer = Answer(patch=patch, warnings=tuple(shortened(str(warning)) for warning in verdict.warnings))
+    if len(patch) > MOST_OPERATIONS or len(answer.encoded_patch) > LARGEST_PATCH:
         why = f"the patch has more than {MOST_OPERATIONS:,} operations or {LARGEST_PATCH // 2**20} MiB"
         return Answer(problems=(str(problem("TooLarge", "metadata", why=why)),))
-    return Answer(patch=tuple(patch), warnings=tuple(shortened(str(warning)) for warning in verdict.warnings))
+    return answer
 
 
 def scale(request: Request, deployment: JsonObject | None) -> Answer:
@@ -186,7 +193,7 @@ def _response(uid: str, answer: Answer) -> JsonObject:
         }
     elif answer.patch:
         response["patchType"] = "JSONPatch"
-        response["patch"] = base64.b64encode(json.dumps(answer.patch).encode()).decode()
+        response["patch"] = base64.b64encode(answer.encoded_patch).decode()
     if answer.warnings:
         response["warnings"] = list(answer.warnings)
     return {"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": response}

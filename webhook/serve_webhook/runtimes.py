@@ -1,42 +1,30 @@
 """The cluster's own runtimes, ModelRuntime objects, read as they change."""
 
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn
+from collections.abc import Callable
 
 from serve_core import runtimes
 from serve_core.json import JsonObject
 from serve_core.runtimes import Runtime
 from serve_webhook.api import MODEL_RUNTIMES
-from serve_webhook.informers import Informer
+from serve_webhook.informers import Informer, Watching
 
 logger = logging.getLogger(__name__)
 
 
-class Runtimes:
+class Runtimes(Watching):
     """Keeps :attr:`own`; ``changed`` is called when they are others."""
 
     def __init__(self, informer: Callable[..., Informer], changed: Callable[[], None]) -> None:
         self._changed = changed
-        self._informer = informer(MODEL_RUNTIMES)
+        models = informer(MODEL_RUNTIMES)
+        super().__init__(models)
         self._own: dict[str, Runtime] = {}
-        self._informer.subscribe(self._runtime_changed)
+        models.subscribe(self._runtime_changed)
 
     @property
     def own(self) -> tuple[Runtime, ...]:
         return tuple(self._own.values())
-
-    @property
-    def synced(self) -> bool:
-        return self._informer.synced.is_set()
-
-    async def wait(self) -> None:
-        """Until all have been seen once."""
-        await self._informer.synced.wait()
-
-    def parts(self) -> list[Coroutine[Any, Any, NoReturn]]:
-        """What has to run."""
-        return [self._informer.run()]
 
     def _runtime_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
         if new is not None:

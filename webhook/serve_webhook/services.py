@@ -1,24 +1,24 @@
 """The Services of the cluster, whose names may be in a model's way or whose selectors may find its pods."""
 
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Mapping
 
 from serve_core.json import JsonObject
 from serve_core.services import NOT_A_REVISION, ServiceFacts, read
 from serve_webhook.api import SERVICES, key
-from serve_webhook.informers import Informer
+from serve_webhook.informers import Informer, Watching
 
 _KEPT = ("name", "namespace", "resourceVersion")
 
 
-class Services(Mapping[str, Mapping[str, ServiceFacts]]):
+class Services(Watching, Mapping[str, Mapping[str, ServiceFacts]]):
     """What matters of each, by namespace and name; ``changed`` is called with the namespace where it is different."""
 
     def __init__(self, informer: Callable[..., Informer], changed: Callable[[str], None]) -> None:
         self._changed = changed
         self._found: dict[str, dict[str, ServiceFacts]] = {}
-        self._informer = informer(SERVICES, selectors={"labelSelector": NOT_A_REVISION}, trim=_trim)
-        self._informer.subscribe(self._update)
+        plain = informer(SERVICES, selectors={"labelSelector": NOT_A_REVISION}, trim=_trim)
+        super().__init__(plain)
+        plain.subscribe(self._update)
 
     def __getitem__(self, namespace: str) -> Mapping[str, ServiceFacts]:
         return self._found[namespace]
@@ -28,18 +28,6 @@ class Services(Mapping[str, Mapping[str, ServiceFacts]]):
 
     def __len__(self) -> int:
         return len(self._found)
-
-    @property
-    def synced(self) -> bool:
-        return self._informer.synced.is_set()
-
-    async def wait(self) -> None:
-        """Until everything has been seen once."""
-        await self._informer.synced.wait()
-
-    def parts(self) -> list[Coroutine[Any, Any, NoReturn]]:
-        """What has to run."""
-        return [self._informer.run()]
 
     def _update(self, old: JsonObject | None, new: JsonObject | None) -> None:
         namespace, name = key(new or old or {})

@@ -198,32 +198,21 @@ def _domain(domain: Mapping[str, str]) -> Finding:
 
 def loader_image(evidence: Evidence) -> str | None:
     """The loader's image as the settings name it."""
-    from yaml import YAMLError
-
-    from serve_core import yaml
+    from serve_core.yaml import load_object
 
     text = (evidence.config or {}).get(SERVER, {}).get("settings.yaml", "")
-    try:
-        image = value_at(yaml.load(text), "loader", "image")
-    except (YAMLError, ValueError, RecursionError):
-        return None
+    image = value_at(load_object(text), "loader", "image")
     return image if isinstance(image, str) else None
 
 
 def images(evidence: Evidence) -> list[str]:
     """The images of the model servers and of the loader."""
-    from yaml import YAMLError
-
-    from serve_core import yaml
+    from serve_core.yaml import load_object
 
     loader = loader_image(evidence)
     found = [loader] if loader else []
     for text in (evidence.config or {}).get("kubectl-serve-runtimes", {}).values():
-        try:
-            document = yaml.load(text)
-        except (YAMLError, ValueError, RecursionError):
-            continue
-        image = value_at(document, "spec", "container", "image")
+        image = value_at(load_object(text), "spec", "container", "image")
         if isinstance(image, str):
             found.append(image)
     return found
