@@ -88,6 +88,7 @@ def _of_source(source: str, secret: Secret, report: Report) -> Digested:
             volume=Path(folder),
             loads=tuple(Load(uri, folder) for uri, folder in models.split(source)),
             digest="",
+            signature_key=None,
             credentials=secret.folder,
             network=Network.of(_NETWORKS),
             hashing=True,

@@ -18,7 +18,8 @@ PREFIX = "dev.local/kubectl-serve"
 RUNTIMES_CONFIG_MAP = "kubectl-serve-runtimes"
 SETTINGS_CONFIG_MAP = "kubectl-serve"
 
-_OURS = re.compile(rf"{re.escape(PREFIX)}/(server|model-loader):[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_OURS = re.compile(rf"{re.escape(PREFIX)}/(server|model-loader):[A-Za-z0-9_.]+")
+"""Up to the version: what distinguishes images of one version comes behind a dash."""
 
 
 @cache
@@ -46,7 +47,8 @@ def runtime_files() -> list[Path]:
 
 def default_facts() -> PlatformFacts:
     """What the core needs to know of a cluster that was set up by ``install`` of this version and changed by nobody."""
-    loader = LoaderFacts(image=f"{PREFIX}/model-loader:{__version__}")
+    image = f"{PREFIX}/model-loader:{__version__}"
+    loader = LoaderFacts(image, signing_image=f"{image}-signing")
     return PlatformFacts(loader=loader, runtimes=known_runtimes())
 
 

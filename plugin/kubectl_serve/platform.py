@@ -42,7 +42,9 @@ async def facts(cluster: Api) -> tuple[PlatformFacts, frozenset[str]]:
     return (
         PlatformFacts(
             loader=LoaderFacts(
-                str(loader.get("image")), tuple(map(str, loader.get("allowNetworks") or PRIVATE_NETWORKS))
+                str(loader.get("image")),
+                tuple(map(str, loader.get("allowNetworks") or PRIVATE_NETWORKS)),
+                loader.get("signingImage"),
             ),
             runtimes=runtimes.extended(
                 [_runtime(_document(text)) for name, text in sorted(catalogue.items()) if name.endswith(".yaml")], own

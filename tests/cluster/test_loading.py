@@ -15,10 +15,12 @@ from cluster.support import (
     Store,
     Trained,
     condition,
+    config_map,
     deployment,
     file_server,
     pod_template,
 )
+from loader.signing import Key
 
 SOON = 15.0
 """Seconds within which a cause has to be on the Deployment."""
@@ -153,6 +155,34 @@ def test_a_model_with_another_digest_is_never_served(namespace: Namespace) -> No
     model = deployment("iris", "s3://models/iris/model.joblib", credentials="store", digest=f"sha256:{'0' * 64}")
     found, _ = cause_of_failure(namespace, model)
     assert condition(found, LOADED)["reason"] == "DigestMismatch"
+
+
+def test_a_model_is_served_as_it_was_signed_or_not_at_all(
+    namespace: Namespace, store: Store, ingress: Ingress, iris: Trained, always_two: Trained, tmp_path: Path
+) -> None:
+    team = Key(tmp_path / "team")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.joblib").write_bytes(iris.content)
+    team.sign(tmp_path / "model")
+    for name, content in {"signed": iris.content, "changed": always_two.content}.items():
+        store.bucket.put(f"{name}/model.joblib", content)
+        store.bucket.put(f"{name}/model.sig", (tmp_path / "model" / "model.sig").read_bytes())
+    namespace.apply(config_map("ml-team", {"key.pub": team.public.read_bytes()}))
+    asked = {"credentials": "store", "signature-key": "ml-team"}
+
+    namespace.apply(
+        deployment("signed", "s3://models/signed/model.joblib", **asked),
+        deployment("keyless", "s3://models/signed/model.joblib", **asked | {"signature-key": "nobody"}),
+    )
+    found, _ = cause_of_failure(namespace, deployment("changed", "s3://models/changed/model.joblib", **asked))
+
+    assert condition(found, LOADED)["reason"] == "NotSigned"
+    assert "model.joblib is not the file that was signed. Serve the model as" in condition(found, LOADED)["message"]
+    told = namespace.watch("deployment", "keyless", lambda found: condition(found, LOADED).get("status") == "False")
+    assert condition(told, LOADED)["reason"] == "ConfigMapNotFound"
+    served = namespace.wait_ready("signed")
+    assert ", its signature verified, sha256:" in condition(served, LOADED)["message"]
+    assert ingress.predict(served, iris.rows).predicted == iris.answers
 
 
 def test_a_broken_model_never_becomes_ready(

@@ -38,7 +38,7 @@ def facts_of(case: Path) -> PlatformFacts:
     around: dict[str, dict[str, ServiceFacts]] = {}
     for each in yaml.safe_load_all((case / "services.yaml").read_text()) if (case / "services.yaml").exists() else ():
         around.setdefault(each["metadata"]["namespace"], {})[each["metadata"]["name"]] = read_service(each)
-    loader = LoaderFacts("example.com/model-loader:1")
+    loader = LoaderFacts("example.com/model-loader:1", signing_image="example.com/model-loader:1-signing")
     return PlatformFacts(loader, RUNTIMES, features, istio, tuple(policies), services=around)
 
 

@@ -72,6 +72,28 @@ def test_what_concerns_the_choice_chooses_anew(stored: JsonObject, change: dict[
     assert images(judge(stored, NOW, stored)) == ["example.com/loader:2", "example.com/better:1"]
 
 
+def test_who_asks_for_signatures_gets_the_loader_that_can_verify_them(stored: JsonObject) -> None:
+    now = replace(THEN, loader=replace(THEN.loader, signing_image="example.com/loader:1-signing"))
+    assert images(judge(stored, now, stored))[0] == "example.com/loader:1"
+
+    stored["metadata"]["annotations"][annotations.SIGNATURE_KEY] = "team"
+    verdict = judge(stored, now, stored)
+    assert images(verdict)[0] == "example.com/loader:1-signing"
+    asked = verdict.deployment
+    assert asked is not None
+    again = judge(asked, now, asked)
+    assert images(again)[0] == "example.com/loader:1-signing"
+    assert "CompletedEarlier" not in {choice.code for choice in again.choices}
+
+    del asked["metadata"]["annotations"][annotations.SIGNATURE_KEY]
+    assert images(judge(asked, now, asked))[0] == "example.com/loader:1"
+
+
+def test_a_platform_without_that_loader_tries_the_one_that_it_has(stored: JsonObject) -> None:
+    stored["metadata"]["annotations"][annotations.SIGNATURE_KEY] = "team"
+    assert images(judge(stored, THEN, stored))[0] == "example.com/loader:1"
+
+
 def test_it_is_completed_anew_when_told_to(stored: JsonObject) -> None:
     told = copy.deepcopy(stored)
     told["metadata"]["annotations"][annotations.COMPLETED_WITH] = remembered.RENEW

@@ -69,7 +69,8 @@ def test_the_runtimes_come_along_as_one_config_map() -> None:
 def test_images_are_taken_from_the_registry_and_tag_that_are_asked_for() -> None:
     text = json.dumps(manifests.all_objects("registry.example.com/serving/", "abc"))
     assert "registry.example.com/serving/server:abc" in text
-    assert "registry.example.com/serving/model-loader:abc" in text
+    assert "registry.example.com/serving/model-loader:abc\\n" in text
+    assert "registry.example.com/serving/model-loader:abc-signing\\n" in text
     assert "registry.example.com/serving/mlserver-sklearn:1.7.1" in text
     assert manifests.PREFIX not in text
 
@@ -77,7 +78,7 @@ def test_images_are_taken_from_the_registry_and_tag_that_are_asked_for() -> None
 def test_the_manifests_name_the_images_of_this_version() -> None:
     text = json.dumps(manifests.all_objects())
     assert f"{manifests.PREFIX}/server:{__version__}" in text
-    assert manifests.default_facts().loader.image in text
+    assert all(f"{image}\\n" in text for image in manifests.default_facts().loader.images)
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,12 @@ RETRY = {"event": "retry", "code": "Unreachable", "message": "no route", "hint":
             id="a variable from a Secret that is not there",
         ),
         pytest.param(
+            pod(state={"waiting": {"reason": "CreateContainerConfigError", "message": 'configmap "key" not found'}}),
+            {},
+            ("False", "ConfigMapNotFound", "no ConfigMap key. Create it: `kubectl create configmap key -n models "),
+            id="a ConfigMap that is not there",
+        ),
+        pytest.param(
             pod(state={"waiting": {"reason": "CreateContainerError", "message": "no such device"}}),
             {},
             ("Unknown", "NotStarted", "It goes on trying. no such device"),
@@ -128,6 +134,12 @@ RETRY = {"event": "retry", "code": "Unreachable", "message": "no route", "hint":
             {},
             ("True", "Loaded", "in 1.0 s, 2 checked against the store's own checksum."),
             id="loaded and checked",
+        ),
+        pytest.param(
+            pod(state=ended(0, json.dumps({"code": "Loaded", "bytes": 8, "seconds": 1, "signed": True}))),
+            {},
+            ("True", "Loaded", "in 1.0 s, its signature verified."),
+            id="loaded and signed",
         ),
         pytest.param(
             pod(state=ended(0, json.dumps({"code": "Loaded", "runs_code": 2, "runs_code_first": "a\n.pkl"}))),

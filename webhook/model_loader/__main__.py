@@ -31,6 +31,8 @@ def main(arguments: Sequence[str], environment: Mapping[str, str], out: TextIO, 
             digest=loaded.digest,
         )
         fields |= {"checked": loaded.checked}
+        if loaded.signed:
+            fields |= {"signed": True}
         if loaded.runs_code:
             fields |= {"runs_code": loaded.runs_code, "runs_code_first": loaded.runs_code_first}
     except LoadError as failure:

@@ -31,15 +31,18 @@ def of_path(path: Path, told: Callable[[int], None] = lambda size: None) -> str:
 
     `told` is called with the size of each piece that was read.
     """
-    if not path.is_dir():
-        return "sha256:" + _sha256(path, told)
+    return of_manifest(hashes(path, told)) if path.is_dir() else "sha256:" + _sha256(path, told)
+
+
+def hashes(path: Path, told: Callable[[int], None] = lambda size: None) -> dict[str, str]:
+    """Return the hex sha256 of each file of a folder, by path. Otherwise as of_path."""
     found: dict[str, str] = {}
     for folder, _, names in os.walk(path):
         for name in names:
             file = Path(folder) / name
             if file.is_file() and not file.is_symlink():
                 found[file.relative_to(path).as_posix()] = _sha256(file, told)
-    return of_manifest(found)
+    return found
 
 
 def _sha256(path: Path, told: Callable[[int], None]) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import threading
@@ -10,10 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from model_loader import digest as digests
-from model_loader import executable, journal, paths, sources
+from model_loader import executable, journal, paths, signatures, sources
 from model_loader.engine import Engine
 from model_loader.model import Context, File, Secret, Unpack
-from model_loader.options import Load, Options
+from model_loader.options import Options
 from model_loader.outcomes import Code, LoadError
 from model_loader.report import Report
 from model_loader.retries import Patience
@@ -31,20 +32,22 @@ class Loaded:
     """A model on the volume.
 
     Bytes and files, how many of those that were read have a checksum that the store keeps, the model's digest where it
-    was computed, how many of its files may run code when they are loaded, and the first of those.
+    was computed, whether its signature was verified, how many of its files may run code when they are loaded, and the
+    first of those.
     """
 
     size: int
     files: int
     checked: int
     digest: str
+    signed: bool
     runs_code: int
     runs_code_first: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """The files of all sources; `single`: they are one file, whose digest is the model's."""
+    """The files of all sources; `single`: the first of them is the model, whose digest is that file's."""
 
     files: list[File]
     single: bool
@@ -52,17 +55,32 @@ class _Plan:
 
 def load(options: Options, report: Report) -> Loaded:
     """Bring the model onto the volume. Raises LoadError; what the server could see is then not there."""
-    order = json.dumps([options.digest, [(redact(load.uri), load.folder) for load in options.loads], journal.boot()])
     try:
         with Volume(options.volume) as volume:
+            key = _key(options, volume)
+            signer = "" if key is None else hashlib.sha256(key).hexdigest()
+            uris = [(redact(load.uri), load.folder) for load in options.loads]
+            order = json.dumps([options.digest, signer, uris, journal.boot()])
             found = _complete(volume, order, options)
             if found is not None:
                 return found
             if volume.root.has_folder(Volume.MODEL):
                 volume.clear()
-            return _load(options, report, volume, order)
+            verifier = None if key is None else signatures.Verifier(key)
+            return _load(options, report, volume, order, verifier)
     except OSError as error:
         raise storage_failure(error) from None
+
+
+def _key(options: Options, volume: Volume) -> bytes | None:
+    """Return the key that the model has to be signed with, if any."""
+    if options.signature_key is None:
+        return None
+    try:
+        return signatures.read_key(options.signature_key)
+    except LoadError:
+        volume.clear()
+        raise
 
 
 def _complete(volume: Volume, order: str, options: Options) -> Loaded | None:
@@ -78,14 +96,14 @@ def _complete(volume: Volume, order: str, options: Options) -> Loaded | None:
         return None
 
 
-def _load(options: Options, report: Report, volume: Volume, order: str) -> Loaded:
+def _load(options: Options, report: Report, volume: Volume, order: str, verifier: signatures.Verifier | None) -> Loaded:
     secret = Secret(options.credentials, options.environment)
     planned_again = False
     while True:
         transport = Transport(options.network, certificates=_certificates(secret), environment=options.environment)
         try:
             plan = _plan(options, Context(transport, secret), report)
-            return _read(options, report, volume, order, transport, plan)
+            return _read(options, report, volume, order, transport, plan, verifier)
         except LoadError as failure:
             if failure.code is not Code.CHANGED or planned_again:
                 raise
@@ -109,18 +127,38 @@ def _plan(options: Options, context: Context, report: Report) -> _Plan:
     patience = Patience(options.patience, report, threading.Event().wait)
     files: list[File] = []
     single = False
+    alone: dict[str, str] = {}
     for item in options.loads:
         listing = patience.run(functools.partial(sources.list_files, item.uri, context))
         single = listing.single and len(options.loads) == 1
         for file in listing.files:
             packed = Unpack.WHOLE if listing.single and file.path.lower().endswith(_ARCHIVES) else file.unpack
-            files.append(replace(file, path=_below(item, file.path), unpack=packed))
+            files.append(replace(file, path=_below(item.folder, file.path), unpack=packed))
+        if options.signature_key and listing.single and files[-1].unpack is Unpack.NO:
+            alone[item.folder] = item.uri
+    for folder, uri in alone.items():
+        path = _below(folder, signatures.NAME)
+        if all(file.path != path for file in files):
+            files.append(patience.run(functools.partial(_signature, uri, path, context)))
     paths.check_clashes(file.path for file in files)
     return _Plan(files, single)
 
 
-def _below(item: Load, path: str) -> str:
-    return f"{item.folder}/{path}" if item.folder else path
+def _signature(uri: str, path: str, context: Context) -> File:
+    """Return the signature of a model that is one file: it lies beside it. Raises LoadError."""
+    beside = f"{uri.partition('?')[0].rpartition('/')[0]}/{signatures.NAME}"
+    missing = LoadError(Code.NOT_SIGNED, f"there is no signature {redact(beside)}", file=path)
+    try:
+        listing = sources.list_files(beside, context)
+    except LoadError as failure:
+        raise missing if failure.code is Code.NOT_FOUND else failure from None
+    if not listing.single:
+        raise missing
+    return replace(listing.files[0], path=path)
+
+
+def _below(folder: str, path: str) -> str:
+    return f"{folder}/{path}" if folder else path
 
 
 def _read(
@@ -130,6 +168,7 @@ def _read(
     order: str,
     transport: Transport,
     plan: _Plan,
+    verifier: signatures.Verifier | None,
 ) -> Loaded:
     files = plan.files
     if not volume.state.has_folder(Volume.FILES):
@@ -156,16 +195,22 @@ def _read(
         engine.run()
         # From here on the files are no longer what the journal says; a start that is killed now begins anew.
         volume.state.remove(Volume.JOURNAL)
-        digest = _digest(engine.hashes(), plan) if options.hashing else ""
+        hashes = engine.hashes()
+        digest = _digest(hashes, plan) if options.hashing else ""
         _check_digest(options, volume, digest)
         count = sum(_unpack(volume, folder, file) if file.unpack is not Unpack.NO else 1 for file in files)
-    if not count:
-        raise LoadError(Code.NOT_FOUND, "the image has no file below /models")
-    if options.hashing and not digest:
-        digest = digests.of_path(volume.files)
-        _check_digest(options, volume, digest)
+        if not count:
+            raise LoadError(Code.NOT_FOUND, "the image has no file below /models")
+        if any(file.unpack is not Unpack.NO for file in files) and (verifier or (options.hashing and not digest)):
+            hashes = digests.hashes(volume.files)
+        if options.hashing and not digest:
+            digest = digests.of_manifest(hashes)
+            _check_digest(options, volume, digest)
+        if verifier is not None:
+            _check_signature(verifier, options, volume, folder, hashes)
     programs = executable.names(volume.files)
-    loaded = Loaded(engine.size, count, engine.checked, digest, len(programs), programs[0] if programs else "")
+    first = programs[0] if programs else ""
+    loaded = Loaded(engine.size, count, engine.checked, digest, verifier is not None, len(programs), first)
     volume.state.write(Volume.COMPLETE, json.dumps({"order": order, "loaded": asdict(loaded)}).encode())
     volume.publish()
     return loaded
@@ -174,7 +219,7 @@ def _read(
 def _digest(hashes: Mapping[str, str], plan: _Plan) -> str:
     """Return the digest by what was hashed while reading, or an empty text where only the unpacked files will tell."""
     if plan.single:
-        return f"sha256:{next(iter(hashes.values()))}"
+        return f"sha256:{hashes[plan.files[0].path]}"
     if any(file.unpack is not Unpack.NO for file in plan.files):
         return ""
     return digests.of_manifest(hashes)
@@ -184,6 +229,17 @@ def _check_digest(options: Options, volume: Volume, digest: str) -> None:
     if options.digest and digest and digest != options.digest:
         volume.clear()
         raise LoadError(Code.DIGEST_MISMATCH, f"the model has the digest {digest}, not the one asked for")
+
+
+def _check_signature(
+    verifier: signatures.Verifier, options: Options, volume: Volume, folder: Folder, hashes: Mapping[str, str]
+) -> None:
+    try:
+        verifier.check(folder, hashes, [load.folder for load in options.loads])
+    except LoadError as failure:
+        if failure.code is Code.NOT_SIGNED:
+            volume.clear()
+        raise
 
 
 def _unpack(volume: Volume, folder: Folder, file: File) -> int:

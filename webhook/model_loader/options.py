@@ -28,6 +28,7 @@ class Options:
     volume: Path
     loads: tuple[Load, ...]
     digest: str
+    signature_key: Path | None
     credentials: Path | None
     network: Network
     hashing: bool
@@ -45,6 +46,9 @@ def parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="model-loader", description="Download a model onto a volume, whole and verified.")
     parser.add_argument("--volume", type=Path, required=True, metavar="DIR", help="the volume; the model is DIR/model")
     parser.add_argument("--digest", default="", help="what the model must hash to, as sha256:HEX")
+    parser.add_argument(
+        "--signature-key", type=Path, metavar="FILE", help="what the model must be signed with: a public key as PEM"
+    )
     parser.add_argument("--credentials", type=Path, metavar="DIR", help="a mounted Secret, one file a key")
     parser.add_argument(
         "--allow-network", action="append", default=[], metavar="CIDR", help="private addresses allowed"
@@ -70,9 +74,10 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Options:
         volume=found.volume,
         loads=_loads(found.loads),
         digest=digest,
+        signature_key=found.signature_key,
         credentials=found.credentials,
         network=Network.of(found.allow_network),
-        hashing=bool(digest) or not found.no_digest,
+        hashing=bool(digest) or found.signature_key is not None or not found.no_digest,
         patience=found.patience,
         environment=environment,
     )

@@ -25,6 +25,8 @@ class Code(StrEnum):
     STALLED = "Stalled"
     CHANGED = "Changed"
     INTERRUPTED = "Interrupted"
+    CANNOT_VERIFY = "CannotVerify"
+    NOT_SIGNED = "NotSigned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,12 @@ OUTCOMES: Mapping[Code, Outcome] = {
     Code.STALLED: Outcome(18, True, "The store stopped sending: check the network in between.", transient=True),
     Code.CHANGED: Outcome(19, True, "The model was overwritten while it was read: upload to a new path each time."),
     Code.INTERRUPTED: Outcome(20, True, "The container was stopped; the next start goes on from here."),
+    Code.CANNOT_VERIFY: Outcome(
+        21, False, "Check the ConfigMap named by the signature-key annotation: its key.pub is to have the public key."
+    ),
+    Code.NOT_SIGNED: Outcome(
+        22, False, "Serve the model as it was signed with this key, or sign it again after looking at what differs."
+    ),
 }
 
 

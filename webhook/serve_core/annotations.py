@@ -65,6 +65,7 @@ class ServingSpec:
     models: tuple[Placed, ...]
     """At least one."""
     digest: str | None = None
+    signature_key: str | None = None
     size: int | None = None
     """Bytes."""
     runtime: str | None = None
@@ -263,6 +264,14 @@ USER: tuple[Annotation, ...] = (
         "What the downloaded model must hash to: a file, or a directory's manifest. The loader refuses anything else.",
         "digest",
         _pattern(r"sha256:[0-9a-f]{64}"),
+    ),
+    Annotation(
+        "signature-key",
+        "the name of a ConfigMap in the Deployment's namespace",
+        "Whose OpenSSF signature the model must have: key.pub is the public key. The loader refuses what is not as it "
+        "was signed.",
+        "ConfigMap's name",
+        _pattern(_DNS_SUBDOMAIN),
     ),
     Annotation(
         "size",
@@ -476,6 +485,7 @@ STATE: tuple[Annotation, ...] = (
 
 MODEL = PREFIX + "model"
 DIGEST = PREFIX + "digest"
+SIGNATURE_KEY = PREFIX + "signature-key"
 SIZE = PREFIX + "size"
 RUNTIME = PREFIX + "runtime"
 FORMAT = PREFIX + "format"
@@ -549,12 +559,17 @@ def read(annotations: Mapping[str, str]) -> tuple[ServingSpec | None, tuple[Prob
         if isinstance(value, Problem):
             problems.append(value)
         else:
-            values[annotation.name.replace("-", "_")] = value
+            values[_field(annotation.key)] = value
     problems += _conflicts(values)
     problems += _incomplete(values, ours.keys())
     if problems:
         return None, tuple(sorted(problems))
     return ServingSpec(**values), ()
+
+
+def _field(key: str) -> str:
+    """The name of an annotation's field of :class:`ServingSpec`."""
+    return key.removeprefix(PREFIX).replace("-", "_")
 
 
 def _value(annotation: Annotation, text: str) -> Any:
@@ -599,7 +614,7 @@ def _conflicts(values: Mapping[str, Any]) -> list[Problem]:
     found = []
 
     def exclude(key: str, other: str, why: str) -> None:
-        if key.removeprefix(PREFIX) in values:
+        if _field(key) in values:
             found.append(problem("ConflictingAnnotations", path_of(key), one=key, other=other, why=why))
 
     if "pin" in values:
@@ -609,7 +624,7 @@ def _conflicts(values: Mapping[str, Any]) -> list[Problem]:
     if values.get("visibility") == "cluster-local":
         exclude(DOMAIN, "visibility cluster-local", "a host name of its own is for the world outside")
     if any(model.uri.scheme == "pvc" for model in values["models"]):
-        for key in (DIGEST, SIZE, CREDENTIALS):
+        for key in (DIGEST, SIGNATURE_KEY, SIZE, CREDENTIALS):
             exclude(key, "a pvc:// model", "a model in a claim is mounted, not downloaded")
     if values.get("mode") == DEPLOYMENT:
         for key in (TARGET, METRIC, CONCURRENCY, WINDOW, TIMEOUT, CANARY, PIN, DOMAIN, VISIBILITY):

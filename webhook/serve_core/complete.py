@@ -1,6 +1,6 @@
 """Completing a Deployment: what a model needs and the user left out, as one overlay."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from serve_core import filling, knative, loader, remembered, runtimes, sizing
@@ -19,6 +19,9 @@ from serve_core.names import (
     MODEL_VOLUME_MOUNT,
     SERVED_LABEL,
     SERVER_CONTAINER,
+    SIGNATURE_KEY,
+    SIGNATURE_KEY_MOUNT,
+    SIGNATURE_KEY_VOLUME,
 )
 from serve_core.reasons import Choice, Problem, choice, problem
 from serve_core.runtimes import Runtime, Variant
@@ -63,6 +66,7 @@ def complete(
     pod = ((deployment.get("spec") or {}).get("template") or {}).get("spec") or {}
     containers = pod.get("containers") or []
     resources = _extended_resources(server_container(containers))
+    facts = replace(facts, loader=facts.loader.chosen(verifying=spec.signature_key is not None))
     facts, earlier, problems = remembered.recall(deployment, spec, resources, facts)
     if problems:
         return {}, (), problems
@@ -162,6 +166,10 @@ def _overlay(
             volumes.append(
                 {"name": CREDENTIALS_VOLUME, "secret": {"secretName": spec.credentials, "defaultMode": 0o644}},
             )
+        if spec.signature_key is not None:
+            volumes.append(
+                {"name": SIGNATURE_KEY_VOLUME, "configMap": {"name": spec.signature_key, "defaultMode": 0o644}},
+            )
     container: JsonObject = {"name": server.name}
     if server.runtime is not None:
         container |= _spelled_out(server.runtime.container_of(server.variants), name, model_path)
@@ -220,6 +228,9 @@ def _loader(spec: ServingSpec, facts: PlatformFacts, mesh: Mesh, *, masked: bool
         args += ["--allow-network", network]
     if spec.digest is not None:
         args += ["--digest", spec.digest]
+    if spec.signature_key is not None:
+        args += ["--signature-key", f"{SIGNATURE_KEY_MOUNT}/{SIGNATURE_KEY}"]
+        mounts.append({"name": SIGNATURE_KEY_VOLUME, "mountPath": SIGNATURE_KEY_MOUNT, "readOnly": True})
     if spec.credentials is not None:
         args += ["--credentials", CREDENTIALS_MOUNT]
         mounts.append({"name": CREDENTIALS_VOLUME, "mountPath": CREDENTIALS_MOUNT, "readOnly": True})

@@ -4,7 +4,7 @@ The server keeps it fresh from watches, the plugin reads it from the cluster or 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from serve_core.istio import IstioFacts
@@ -31,6 +31,16 @@ class LoaderFacts:
     image: str
     allow_networks: tuple[str, ...] = PRIVATE_NETWORKS
     """Networks in CIDR notation that models may come from although they are not public."""
+    signing_image: str | None = None
+    """The same loader with the libraries that verify signatures; without one, ``image`` is tried for it too."""
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        return (self.image,) if self.signing_image is None else (self.image, self.signing_image)
+
+    def chosen(self, *, verifying: bool) -> "LoaderFacts":
+        """The loader with the one image that a model needs. ``verifying``: the model's signature is to be verified."""
+        return replace(self, image=(verifying and self.signing_image) or self.image, signing_image=None)
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ def code_text(said: Mapping[str, object]) -> str:
 def loaded_text(said: Mapping[str, object]) -> str:
     """What a loader that has ended well brought; empty where it does not say.
 
-    Bytes, files, seconds, how many files had a checksum of the store's own to be checked against, and the digest.
+    Bytes, files, seconds, how many files had a checksum of the store's own to be checked against, whether a signature
+    was verified, and the digest.
     """
     size, seconds = said.get("bytes"), said.get("seconds")
     if not isinstance(size, int) or not isinstance(seconds, int | float):
@@ -61,4 +62,5 @@ def loaded_text(said: Mapping[str, object]) -> str:
     files = f" in {count_text(said['files'], 'file')}" if isinstance(said.get("files"), int) else ""
     digest = f", {said['digest']}" if said.get("digest") else ""
     checked = f", {said['checked']} checked against the store's own checksum" if said.get("checked") else ""
-    return f"{size_text(size)}{files} in {seconds:.1f} s{checked}{digest}"
+    signed = ", its signature verified" if said.get("signed") is True else ""
+    return f"{size_text(size)}{files} in {seconds:.1f} s{checked}{signed}{digest}"

@@ -275,6 +275,16 @@ _CONDITIONS = (
         "what was downloaded is not what kubectl-serve.dev/digest promises.",
         "Correct the digest, or find out who changed the model.",
     ),
+    (
+        "NotSigned",
+        "the model is not what was signed with the key of kubectl-serve.dev/signature-key.",
+        "Serve the model as it was signed, or sign it again.",
+    ),
+    (
+        "CannotVerify",
+        "the loader cannot verify signatures.",
+        "Check the key.pub of the ConfigMap that kubectl-serve.dev/signature-key names.",
+    ),
     ("Corrupted", "what arrived does not match the store's own checksum.", "Upload the model again."),
     ("Refused", "the loader refuses this source.", "See the message for the rule."),
     ("NoSpace", "the model does not fit on the node's disk.", "Give the node more disk, or use a pvc:// model."),
@@ -298,6 +308,11 @@ _CONDITIONS = (
         "SecretNotFound",
         "there is no Secret {secret}.",
         "Create it: `kubectl create secret generic {secret} -n {namespace} --from-env-file=FILE`; the pod goes on.",
+    ),
+    (
+        "ConfigMapNotFound",
+        "there is no ConfigMap {config_map}.",
+        "Create it: `kubectl create configmap {config_map} -n {namespace} --from-file=FILE`; the pod goes on.",
     ),
     ("NotStarted", "the node cannot start the pod.", "It goes on trying."),
     ("Unschedulable", "no node can take the pod.", "Lower the resource requests, or add a node."),

@@ -95,6 +95,7 @@ def _read(record: JsonObject) -> tuple[str, LoaderFacts, Runtime | None]:
 
 
 def _asked(spec: ServingSpec, resources: Collection[str]) -> str:
-    """A digest of what the choice of a runtime rests on."""
+    """A digest of what the choice of a runtime, and of the loader's image, rests on."""
     wanted, _ = runtimes.format_of(spec)
-    return filling.digest([spec.runtime, wanted and str(wanted), spec.protocol, sorted(resources)])
+    verified = [] if spec.signature_key is None else ["signed"]
+    return filling.digest([spec.runtime, wanted and str(wanted), spec.protocol, sorted(resources), *verified])

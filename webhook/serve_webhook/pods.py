@@ -24,7 +24,7 @@ _PULL_FAILURES = frozenset(
 )
 _START_FAILURES = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _STARTING = frozenset({None, "PodInitializing", "ContainerCreating"})
-_NO_SECRET = re.compile(r'secret "([^"]+)" not found')
+_MISSING = re.compile(r'(secret|configmap) "([^"]+)" not found')
 """As the kubelet says it, of a volume and of a variable."""
 _SIDECAR = "istio-proxy"
 _INJECTED = "sidecar.istio.io/status"
@@ -226,13 +226,16 @@ def _unschedulable(pod: JsonObject) -> Finding | None:
 
 
 def _not_started(pod: JsonObject, said: Mapping[str, object]) -> Finding:
-    """What the kubelet says of a pod that it cannot start: a Secret that is missing, or something else."""
-    missing = _NO_SECRET.search(str(said.get("message") or ""))
+    """What the kubelet says of a pod that it cannot start: that something is missing, or something else."""
+    missing = _MISSING.search(str(said.get("message") or ""))
     if missing is None:
         return _finding("Unknown", "NotStarted", said)
-    return Finding(
-        "False", "SecretNotFound", sentence("SecretNotFound", secret=missing[1], namespace=pod["metadata"]["namespace"])
-    )
+    namespace = pod["metadata"]["namespace"]
+    if missing[1] == "secret":
+        message = sentence("SecretNotFound", secret=missing[2], namespace=namespace)
+        return Finding("False", "SecretNotFound", message)
+    message = sentence("ConfigMapNotFound", config_map=missing[2], namespace=namespace)
+    return Finding("False", "ConfigMapNotFound", message)
 
 
 def _running(line: JsonObject, before: JsonObject | None, name: str) -> Finding:

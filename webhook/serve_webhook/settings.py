@@ -37,6 +37,7 @@ class _Strict(BaseModel):
 
 class LoaderSettings(_Strict):
     image: str = Field(min_length=1)
+    signing_image: str | None = Field(default=None, min_length=1)
     allow_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = PRIVATE_NETWORKS
 
 
@@ -95,7 +96,7 @@ def load(settings: Path, runtimes_folder: Path) -> Configuration:
     ]
     if faults or read is None:
         raise SettingsError("\n".join(faults))
-    loader = LoaderFacts(read.loader.image, read.loader.allow_networks)
+    loader = LoaderFacts(read.loader.image, read.loader.allow_networks, read.loader.signing_image)
     return Configuration(loader, tuple(found), frozenset(read.sidecar_images), read.callers)
 
 

@@ -434,7 +434,7 @@ def _container_parts(containers: list[tuple[JsonObject, str, bool]], facts: Plat
     for container, at, side in containers:
         if _is_loader(container, facts) or container.get("name") == _STORAGE_INITIALIZER:
             origins += _loaded_origins(container, at)
-        if container.get("image") and container["image"] != facts.loader.image:
+        if container.get("image") and container["image"] not in facts.loader.images:
             used_images.append(ImageUse(str(container["image"]), f"{at}.image"))
         environment = list(_elements(container.get("env"), f"{at}.env"))
         origins += [
