@@ -22,7 +22,7 @@ LEFT_OUT_OF_BASE = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*",
 CERTIFICATES = Path("/etc/ssl/certs")
 PIP_CONFIG = Path("/etc/pip.conf")
 KEPT_ARCHIVES = 5
-"""How many archives of one image name the cache keeps: the newest, of whatever tag."""
+"""How many archives of one image the cache keeps: the newest, of whatever version."""
 
 REFERENCE = re.compile(
     r"(?P<name>[a-z0-9][a-z0-9._/-]*(:\d+/[a-z0-9._/-]+)?):(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})"
@@ -294,12 +294,22 @@ def copied_paths(containerfile: str) -> set[Path] | None:
     return None if Path() in sources else sources
 
 
+def _variant(tag: str) -> str:
+    """What tells images of one version apart: what follows a dash in the tag. They are no older ones of each other."""
+    return tag.partition("-")[2]
+
+
 async def _forget_old(storage: _Storage, reference: str) -> None:
-    name = reference.rpartition(":")[0]
+    name, _, tag = reference.rpartition(":")
     listed = await run(*storage.buildah("images", "--format", "{{.Name}}:{{.Tag}}"))
-    old = [line for line in listed.split() if line.startswith(f"{name}:") and line != reference]
+    old = [
+        line
+        for line in listed.split()
+        if line.startswith(f"{name}:") and line != reference and _variant(line.rpartition(":")[2]) == _variant(tag)
+    ]
     if old:
         await run(*storage.buildah("rmi", *old))
     found = sorted(_archives().glob(f"{_slug(name)}@*.tar"), key=lambda path: path.stat().st_mtime)
+    found = [path for path in found if _variant(path.name.rsplit("@", 2)[1]) == _variant(tag)]
     for archive in found[:-KEPT_ARCHIVES]:
         archive.unlink(missing_ok=True)
