@@ -51,6 +51,7 @@ def rules(rng: random.Random) -> list[JsonObject]:
         {"sources": {"allow": rng.sample(["s3://models", "s3://models/team-a", "https://*.example.com"], 2)}},
         {"sources": {"deny": ["s3://models/team-a"]}},
         {"pinned": {"by": ["digest"]}},
+        {"signed": rng.choice([{}, {"keys": ["ml-team"]}])},
         {"formats": {rng.choice(["allow", "deny"]): rng.sample(["sklearn", "xgboost", "onnx"], 2)}},
         {"runtimes": {"deny": ["custom"]}},
         {"images": {"allow": rng.sample(["dev.local/kubectl-serve", "example.com/ml", "docker.io"], 2)}},
@@ -105,8 +106,14 @@ def container(rng: random.Random, name: str) -> JsonObject:
 
 def loader(rng: random.Random) -> JsonObject:
     digest = ["--digest", DIGEST] if rng.random() < 0.4 else []
-    arguments = ["--volume", "/mnt/model-volume", *digest, "--", rng.choice(URIS)]
-    return container(rng, "model-loader") | {"args": arguments}
+    key = ["--signature-key", "/etc/kubectl-serve.dev/signature-key/key.pub"] if rng.random() < 0.4 else []
+    mounts = [{"name": "key", "mountPath": "/etc/kubectl-serve.dev/signature-key"}]
+    arguments = ["--volume", "/mnt/model-volume", *digest, *key, "--", rng.choice(URIS)]
+    return container(rng, "model-loader") | {"args": arguments, "volumeMounts": mounts}
+
+
+def key_volumes(rng: random.Random) -> list[JsonObject]:
+    return [{"name": "key", "configMap": {"name": rng.choice(["ml-team", "mine"])}}]
 
 
 def labels(rng: random.Random) -> JsonObject:
@@ -118,7 +125,7 @@ def deployment(rng: random.Random, space: str, name: str) -> JsonObject:
     notes |= {key: value for key, value in {
         "scale": rng.choice(["0..3", "1..10", "2", "many"]), "digest": DIGEST, "visibility": "cluster-local",
         "format": rng.choice(["sklearn", "xgboost:1", "onnx"]), "credentials": rng.choice(["models-a", "others"]),
-        "protocol": rng.choice(["v2", "v1"]), "mode": "deployment",
+        "protocol": rng.choice(["v2", "v1"]), "mode": "deployment", "signature-key": rng.choice(["ml-team", "mine"]),
     }.items() if rng.random() < 0.25}  # fmt: skip
     made: JsonObject = {
         "apiVersion": "apps/v1",
@@ -142,7 +149,7 @@ def deployment(rng: random.Random, space: str, name: str) -> JsonObject:
 def knative(rng: random.Random, space: str, name: str, resource: Resource = KNATIVE_SERVICES) -> JsonObject:
     spec: JsonObject = {"containers": [container(rng, "server")]}
     if rng.random() < 0.6:
-        spec["initContainers"] = [loader(rng)]
+        spec |= {"initContainers": [loader(rng)], "volumes": key_volumes(rng)}
     notes = {f"autoscaling.knative.dev/{key}": rng.choice("0123") for key in ("min-scale",) if rng.random() < 0.5}
     if rng.random() < 0.7:
         notes["autoscaling.knative.dev/max-scale"] = rng.choice(["3", "10", "0"])
@@ -155,7 +162,11 @@ def knative(rng: random.Random, space: str, name: str, resource: Resource = KNAT
 
 
 def pod(rng: random.Random, space: str, name: str) -> JsonObject:
-    spec = {"initContainers": [loader(rng)], "containers": [container(rng, "server")]}
+    spec = {
+        "initContainers": [loader(rng)],
+        "containers": [container(rng, "server")],
+        "volumes": key_volumes(rng),
+    }
     metadata = {"name": name, "namespace": space, "labels": labels(rng)}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 

@@ -359,6 +359,11 @@ _POLICIES = (
         "{by} wants the model pinned, and {source} may change.",
         "Add kubectl-serve.dev/digest (`kubectl serve digest` computes it){revision}.",
     ),
+    (
+        "ModelNotSigned",
+        "{by} wants the signature of {source} verified, with a key that it allows.",
+        "Set kubectl-serve.dev/signature-key to {keys}.",
+    ),
     ("FormatNotAllowed", "{by} does not allow models of format {format}.", "{allowed}"),
     ("FormatUntold", "{by} has to know the format of the model.", "Add kubectl-serve.dev/format."),
     ("RuntimeNotAllowed", "{by} does not allow runtime {runtime}.", "{allowed}"),

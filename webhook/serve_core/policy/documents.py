@@ -141,6 +141,21 @@ class Pinned:
 
 @_strict
 @dataclass(frozen=True)
+class Signed:
+    """The loader verifies the model's signature: the annotation signature-key."""
+
+    keys: Annotated[
+        tuple[_Text, ...],
+        _doc(
+            "ConfigMaps with the public key, by name; * stands for any characters. Empty: any.",
+            max_length=256,
+            json_schema_extra=_SET,
+        ),
+    ] = ()
+
+
+@_strict
+@dataclass(frozen=True)
 class Names:
     """Allowed and denied names."""
 
@@ -238,6 +253,7 @@ class Rule:
     hint: Annotated[str | None, _doc("What to do about a finding, instead of the usual hint.", max_length=512)] = None
     sources: Places | None = None
     pinned: Pinned | None = None
+    signed: Signed | None = None
     formats: Annotated[Names | None, _doc("Formats of models.")] = None
     runtimes: Annotated[Names | None, _doc("Model servers, by the runtime's name or custom.")] = None
     protocols: Annotated[Names | None, _doc("Protocols that are asked for.")] = None

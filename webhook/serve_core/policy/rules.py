@@ -18,6 +18,7 @@ from serve_core.policy.documents import (
     Resources,
     Rule,
     ScaleBounds,
+    Signed,
 )
 from serve_core.policy.patterns import matches
 from serve_core.policy.subjects import ContainerUse, Scale, Subject, Use, plain_word, words_of
@@ -73,6 +74,19 @@ def _pinned(about: Pinned, subject: Subject, by: str) -> Iterator[Problem]:
             revision = ", or name a commit or digest in the URI" if "revision" in about.by else ""
             shown = quote(_without_secrets(origin.text))
             yield problem("ModelNotPinned", origin.path, by=by, source=shown, revision=revision)
+
+
+def _signed(about: Signed, subject: Subject, by: str) -> Iterator[Problem]:
+    keys = "the name of a ConfigMap with a public key"
+    if about.keys:
+        keys = about.keys[0] if len(about.keys) == 1 else f"one of {_listed(about.keys)}"
+    seen: set[str] = set()
+    for origin in subject.origins:
+        right = bool(origin.key) and (not about.keys or any(matches(origin.key, pattern) for pattern in about.keys))
+        if not right and origin.text not in seen:
+            seen.add(origin.text)
+            shown = quote(_without_secrets(origin.text))
+            yield problem("ModelNotSigned", origin.path, by=by, source=shown, keys=keys)
 
 
 def _formats(about: Names, subject: Subject, by: str) -> Iterator[Problem]:
@@ -240,6 +254,7 @@ def _expression(about: Expression, subject: Subject, by: str) -> Iterator[Proble
 _CHECKS: dict[str, Callable[[Any, Subject, str], Iterable[Problem]]] = {
     "sources": _sources,
     "pinned": _pinned,
+    "signed": _signed,
     "formats": _formats,
     "runtimes": _runtimes,
     "protocols": _value("protocol"),

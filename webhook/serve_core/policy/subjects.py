@@ -15,7 +15,7 @@ from serve_core.annotations import DEPLOYMENT, KNATIVE, path_of
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject, value_at
 from serve_core.models import SUFFIX_FORMATS
-from serve_core.names import DEPLOYMENT_LABEL, LOADER_CONTAINER, MODEL_MOUNT
+from serve_core.names import DEPLOYMENT_LABEL, LOADER_CONTAINER, MODEL_MOUNT, SIGNATURE_KEY, SIGNATURE_KEY_MOUNT
 from serve_core.policy import images
 from serve_core.policy.documents import Kind
 from serve_core.verdict import render_stored
@@ -42,6 +42,8 @@ class Origin:
     path: str
     digest: bool = False
     """Whether whoever loads it checks a digest."""
+    key: str = ""
+    """The ConfigMap by whose public key whoever loads it verifies a signature; empty where nobody does."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,8 @@ def _deployment(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | 
     pod = _object(document, "spec", "template", "spec")
     uris = tuple(uri for uri, _ in models.split(notes[annotations.MODEL]))
     digest = bool(_DIGEST.fullmatch(notes.get(annotations.DIGEST, "")))
-    annotated = tuple(Origin(uri, path_of(annotations.MODEL), digest) for uri in uris)
+    key = notes.get(annotations.SIGNATURE_KEY, "")
+    annotated = tuple(Origin(uri, path_of(annotations.MODEL), digest, key) for uri in uris)
     made = _pod_parts(pod, "spec.template.spec", facts, uris[0])
     made["origins"] = (*annotated, *made["origins"])
     made["formats"] = tuple(_formats(notes, made["origins"]))
@@ -411,8 +414,8 @@ def _runtime(pod: JsonObject, facts: PlatformFacts) -> str:
 
 
 def _pod_parts(pod: JsonObject, path: str, facts: PlatformFacts, annotated: str = "") -> dict[str, Any]:
-    parts = _container_parts(list(_containers(pod, path)), facts)
     volumes = list(_elements(pod.get("volumes"), f"{path}.volumes"))
+    parts = _container_parts(list(_containers(pod, path)), facts, [volume for volume, _ in volumes])
     parts["origins"] += tuple(_mounted_origins(pod, volumes, annotated))
     parts["images"] += tuple(
         ImageUse(str(value_at(volume, "image", "reference")), f"{at}.image.reference")
@@ -426,13 +429,17 @@ def _pod_parts(pod: JsonObject, path: str, facts: PlatformFacts, annotated: str 
     return parts
 
 
-def _container_parts(containers: list[tuple[JsonObject, str, bool]], facts: PlatformFacts) -> dict[str, Any]:
+def _container_parts(
+    containers: list[tuple[JsonObject, str, bool]], facts: PlatformFacts, volumes: Iterable[JsonObject] = ()
+) -> dict[str, Any]:
     origins: list[Origin] = []
     used_images: list[ImageUse] = []
     uses: list[ContainerUse] = []
     secrets: list[Use] = []
     for container, at, side in containers:
-        if _is_loader(container, facts) or container.get("name") == _STORAGE_INITIALIZER:
+        if _is_loader(container, facts):
+            origins += _loaded_origins(container, at, _signature_key(container, volumes))
+        elif container.get("name") == _STORAGE_INITIALIZER:
             origins += _loaded_origins(container, at)
         if container.get("image") and container["image"] not in facts.loader.images:
             used_images.append(ImageUse(str(container["image"]), f"{at}.image"))
@@ -471,9 +478,32 @@ def _is_loader(container: JsonObject, facts: PlatformFacts) -> bool:
     return image.path[-1] == ours.path[-1]
 
 
-def _loaded_origins(container: JsonObject, path: str) -> Iterator[Origin]:
-    """The URIs in the arguments of a container that loads models."""
-    arguments = [str(word) for key in ("command", "args") for word in _list(container.get(key))]
+def _arguments(container: JsonObject) -> list[str]:
+    return [str(word) for key in ("command", "args") for word in _list(container.get(key))]
+
+
+def _signature_key(container: JsonObject, volumes: Iterable[JsonObject]) -> str:
+    """The ConfigMap by whose key a loader verifies signatures; empty where it is not told so as the core tells it."""
+    arguments = _arguments(container)
+    asked = [i for i, word in enumerate(arguments) if word.startswith("--s")]
+    if [arguments[i : i + 2] for i in asked] != [["--signature-key", f"{SIGNATURE_KEY_MOUNT}/{SIGNATURE_KEY}"]]:
+        return ""
+    there = [
+        mount
+        for mount, _ in _elements(container.get("volumeMounts"), "")
+        if f"{posixpath.normpath(str(mount.get('mountPath')))}/".startswith(f"{SIGNATURE_KEY_MOUNT}/")
+    ]
+    if [mount.keys() - {"readOnly"} for mount in there] != [{"name", "mountPath"}]:
+        return ""  # a part of the volume, or another over it
+    held = [volume for volume in volumes if volume.get("name") == there[0]["name"]]
+    if [volume.keys() for volume in held] != [{"name", "configMap"}] or value_at(held[0], "configMap", "items"):
+        return ""
+    return str(value_at(held[0], "configMap", "name") or "")
+
+
+def _loaded_origins(container: JsonObject, path: str, key: str = "") -> Iterator[Origin]:
+    """The URIs in the arguments of a container that loads models. ``key``: what it verifies signatures with."""
+    arguments = _arguments(container)
     uris = [word for word in arguments if "://" in word]
     digests = [i for i, word in enumerate(arguments) if word.startswith("--d")]
     checked = (
@@ -484,7 +514,7 @@ def _loaded_origins(container: JsonObject, path: str) -> Iterator[Origin]:
     if len(uris) > 1:
         uris = [word.rpartition("=")[0] or word for word in uris]
     for uri in uris or [""]:
-        yield Origin(uri, f"{path}.args", checked)
+        yield Origin(uri, f"{path}.args", checked, key)
 
 
 def _mounted_origins(pod: JsonObject, volumes: list[tuple[JsonObject, str]], annotated: str) -> Iterator[Origin]:
