@@ -107,7 +107,7 @@ def container(rng: random.Random, name: str) -> JsonObject:
 def loader(rng: random.Random) -> JsonObject:
     digest = ["--digest", DIGEST] if rng.random() < 0.4 else []
     key = ["--signature-key", "/etc/kubectl-serve.dev/signature-key/key.pub"] if rng.random() < 0.4 else []
-    mounts = [{"name": "key", "mountPath": "/etc/kubectl-serve.dev/signature-key"}]
+    mounts = [{"name": "key", "mountPath": "/etc/kubectl-serve.dev/signature-key", "readOnly": True}]
     arguments = ["--volume", "/mnt/model-volume", *digest, *key, "--", rng.choice(URIS)]
     return container(rng, "model-loader") | {"args": arguments, "volumeMounts": mounts}
 
