@@ -3,12 +3,11 @@
 import random
 from collections.abc import Callable
 
-from kubectl_serve.api import DEFINITIONS, DEPLOYMENTS, KNATIVE_SERVICES, PODS, REVISIONS, Resource
+from kubectl_serve.api import CONFIGURATIONS, DEFINITIONS, DEPLOYMENTS, KNATIVE_SERVICES, PODS, REVISIONS, Resource
 from serve_core.json import JsonObject
 from serve_core.names import PREFIX
 
 DIGEST = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-CONFIGURATIONS = Resource("serving.knative.dev/v1", "configurations", "Configuration")
 PLAIN: JsonObject = {
     "replicas": 0,
     "selector": {"matchLabels": {"app": "plain"}},
@@ -171,9 +170,19 @@ def pod(rng: random.Random, space: str, name: str) -> JsonObject:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
+def configuration(rng: random.Random, space: str, name: str) -> JsonObject:
+    return knative(rng, space, name, CONFIGURATIONS)
+
+
+def revision(rng: random.Random, space: str, name: str) -> JsonObject:
+    return knative(rng, space, name, REVISIONS)
+
+
 Maker = Callable[[random.Random, str, str], JsonObject]
 MAKERS: tuple[tuple[Resource, Maker], ...] = (
     (DEPLOYMENTS, deployment),
     (KNATIVE_SERVICES, knative),
+    (CONFIGURATIONS, configuration),
+    (REVISIONS, revision),
     (PODS, pod),
 )

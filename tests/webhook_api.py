@@ -2,7 +2,7 @@
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from serve_core.json import JsonObject, value_at
@@ -83,6 +83,11 @@ class MemoryApi:
         self.lists.append(" ".join([resource.plural, *selectors.values()]))
         found = [copy.deepcopy(o) for where, o in self.objects.items() if where[0] == resource.plural]
         return [o for o in found if _selected(o, selectors)], str(self._version)
+
+    async def pages(self, resource: Resource, size: int) -> AsyncIterator[Sequence[JsonObject]]:
+        found, _ = await self.list(resource, "", {})
+        for start in range(0, len(found), size):
+            yield found[start : start + size]
 
     async def watch(
         self, resource: Resource, namespace: str, selectors: Mapping[str, str], version: str, seconds: int

@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -44,6 +44,7 @@ CONFIG_MAPS = Resource("v1", "configmaps", "ConfigMap")
 EVENTS = Resource("events.k8s.io/v1", "events", "Event")
 KNATIVE_SERVICES = Resource("serving.knative.dev/v1", "services", "Service")
 REVISIONS = Resource("serving.knative.dev/v1", "revisions", "Revision")
+CONFIGURATIONS = Resource("serving.knative.dev/v1", "configurations", "Configuration")
 INGRESSES = Resource("networking.internal.knative.dev/v1alpha1", "ingresses", "Ingress")
 POLICIES = Resource("kubectl-serve.dev/v1alpha1", "servingpolicies", "ServingPolicy", namespaced=False)
 POLICY_EXCEPTIONS = Resource("kubectl-serve.dev/v1alpha1", "policyexceptions", "PolicyException")
@@ -137,6 +138,10 @@ class Api(Protocol):
         self, resource: Resource, namespace: str | None, *, labels: str = "", fields: str = ""
     ) -> tuple[list[JsonObject], str]:
         """All objects, and the resource version to watch from."""
+        ...
+
+    def pages(self, resource: Resource, namespace: str | None) -> AsyncIterator[Sequence[JsonObject]]:
+        """All objects, some hundreds at a time."""
         ...
 
     def watch(

@@ -11,7 +11,7 @@ import os
 import struct
 from argparse import Namespace
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -188,19 +188,28 @@ class _Cluster:
     async def list(
         self, resource: Resource, namespace: str | None, *, labels: str = "", fields: str = ""
     ) -> tuple[list[JsonObject], str]:
-        query = [*_selectors(labels, fields), ("limit", str(_PAGE))]
         objects: list[JsonObject] = []
+        version = ""
+        async for page in self._pages(resource, namespace, _selectors(labels, fields)):
+            objects += _items(resource, page)
+            version = page["metadata"]["resourceVersion"]
+        return objects, version
+
+    async def pages(self, resource: Resource, namespace: str | None) -> AsyncIterator[Sequence[JsonObject]]:
+        async for page in self._pages(resource, namespace, []):
+            yield _items(resource, page)
+
+    async def _pages(self, resource: Resource, namespace: str | None, selectors: _Query) -> AsyncIterator[JsonObject]:
+        query = [*selectors, ("limit", str(_PAGE))]
         following = ""
         while True:
             page = await self._json(
                 "GET", resource.path(namespace), query + ([("continue", following)] if following else [])
             )
-            # Items of a list come without their type.
-            kind = {"apiVersion": resource.api_version, "kind": resource.kind}
-            objects += [kind | item for item in page.get("items") or []]
+            yield page
             following = page["metadata"].get("continue", "")
             if not following:
-                return objects, page["metadata"]["resourceVersion"]
+                return
 
     async def watch(
         self, resource: Resource, namespace: str | None, version: str, *, labels: str = "", fields: str = ""
@@ -369,6 +378,12 @@ class _Cluster:
             if text not in self._warned:
                 self._warned.add(text)
                 self._streams.note(f"Warning: {text}")
+
+
+def _items(resource: Resource, page: JsonObject) -> list[JsonObject]:
+    """The objects of a list, with their type, which they come without."""
+    kind = {"apiVersion": resource.api_version, "kind": resource.kind}
+    return [kind | item for item in page.get("items") or []]
 
 
 async def _carry(

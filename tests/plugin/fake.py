@@ -4,7 +4,7 @@ import asyncio
 import copy
 import json
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -79,6 +79,10 @@ class FakeCluster:
         self, resource: Resource, namespace: str | None, *, labels: str = "", fields: str = ""
     ) -> tuple[list[JsonObject], str]:
         return [copy.deepcopy(each) for each in self._of(resource) if _matches(each, namespace, labels, fields)], "1"
+
+    async def pages(self, resource: Resource, namespace: str | None) -> AsyncIterator[Sequence[JsonObject]]:
+        for each in (await self.list(resource, namespace))[0]:
+            yield [each]
 
     async def watch(
         self, resource: Resource, namespace: str | None, version: str, *, labels: str = "", fields: str = ""

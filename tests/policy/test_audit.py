@@ -1,6 +1,8 @@
 """The audit: bounded reports, conditions, metrics, and exceptions that end."""
 
 import asyncio
+import copy
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,10 +16,20 @@ from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
 from serve_core.names import NAMESPACE
 from serve_core.policy.documents import read_exception, read_policy
+from serve_core.policy.existing import Existing, Judged
 from serve_core.policy.trial import run as try_documents
 from serve_core.verdict import judge
 from serve_webhook import audit
-from serve_webhook.api import DEPLOYMENTS, KNATIVE_SERVICES, POLICIES, POLICY_EXCEPTIONS, POLICY_REPORTS
+from serve_webhook.api import (
+    CONFIGURATIONS,
+    DEPLOYMENTS,
+    KNATIVE_SERVICES,
+    PODS,
+    POLICIES,
+    POLICY_EXCEPTIONS,
+    POLICY_REPORTS,
+    REVISIONS,
+)
 from serve_webhook.audit import Audit
 from serve_webhook.events import Recorder
 from serve_webhook.informers import Informer
@@ -56,8 +68,14 @@ def deployment(name: str, uri: str = "s3://models/a.joblib", namespace: str = "m
     return made
 
 
-def audited(objects: list[JsonObject], *policies: JsonObject, exceptions: Any = (), now: datetime = NOW) -> Any:
-    return list(audit.audit(objects, facts(*policies), tuple(map(read_exception, exceptions)), now))
+FORBIDDEN = deployment("bad", "s3://elsewhere/a.joblib")
+
+
+def audited(
+    objects: list[JsonObject], *policies: JsonObject, exceptions: Any = (), now: datetime = NOW
+) -> list[Judged]:
+    existing = Existing(facts(*policies), tuple(map(read_exception, exceptions)), now)
+    return [judged for judged in map(existing.judge, objects) if judged is not None]
 
 
 @pytest.mark.attack(11)
@@ -85,8 +103,9 @@ def test_an_exception_that_has_expired_stops_to_count() -> None:
 
 def test_the_next_audit_is_when_the_next_exception_ends() -> None:
     exceptions = [read_exception(EXCEPTION)]
-    assert audit.seconds_to_next(exceptions, NOW) == 300.1
-    assert audit.seconds_to_next(exceptions, NOW + timedelta(minutes=6)) == audit.INTERVAL.total_seconds() + 0.1
+    assert audit.next_audit(exceptions, NOW) == NOW + timedelta(minutes=5)
+    later = NOW + timedelta(minutes=6)
+    assert audit.next_audit(exceptions, later) == later + audit.INTERVAL
 
 
 def test_the_condition_says_what_is_broken_and_how_to_read_more() -> None:
@@ -161,11 +180,121 @@ async def test_it_writes_what_it_found_and_nothing_twice(api: MemoryApi) -> None
         assert entry["resources"][0]["name"] == "by-hand"
         assert b'policy_violations{policy="stores",rule="places",verdict="Deny"} 2.0' in metrics.render()
         async with asyncio.timeout(5):
-            while not deployments.get("ml", "bad")["status"]:  # type: ignore[index] # noqa: ASYNC110 - the watch brings it
+            while not deployments.get("ml", "bad").get("status"):  # type: ignore[union-attr] # noqa: ASYNC110 - the watch brings it
                 await asyncio.sleep(0)
         api.writes.clear()
         await made.once()
         assert api.writes == []
+
+
+def pod(name: str) -> JsonObject:
+    """One with the loader that was made by hand."""
+    spec = copy.deepcopy(FORBIDDEN["spec"]["template"]["spec"])
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "ml"}, "spec": spec}
+
+
+def by_hand(kind: str, name: str) -> JsonObject:
+    template = {"spec": pod(name)["spec"]}
+    head = {"apiVersion": "serving.knative.dev/v1", "kind": kind, "metadata": {"name": name, "namespace": "ml"}}
+    return head | {"spec": template["spec"] if kind == "Revision" else {"template": template}}
+
+
+def reported(api: MemoryApi) -> list[tuple[str, str]]:
+    report = api.objects.get((POLICY_REPORTS.plural, "ml", "kubectl-serve"), {"results": []})
+    return [(each["resources"][0]["kind"], each["resources"][0]["name"]) for each in report["results"]]
+
+
+async def test_whatever_was_made_by_hand_is_found_until_it_goes(api: MemoryApi) -> None:
+    kinds = {CONFIGURATIONS: "Configuration", REVISIONS: "Revision", KNATIVE_SERVICES: "Service"}
+    api.put(POLICIES, STORES)
+    for resource, kind in kinds.items():
+        api.put(resource, by_hand(kind, f"a-{kind.lower()}"))
+    api.put(PODS, pod("a-pod"))
+    api.put(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "other", "namespace": "ml"}, "spec": {}})
+    async with auditing(api, Clock()) as (made, _, metrics):
+        await made.once()
+        assert reported(api) == [("Configuration", "a-configuration"), ("Pod", "a-pod"), ("Revision", "a-revision"),
+                                 ("Service", "a-service")]  # fmt: skip
+        assert b'policy_violations{policy="stores",rule="places",verdict="Deny"} 4.0' in metrics.render()
+        for resource, kind in kinds.items():
+            api.remove(resource, "ml", f"a-{kind.lower()}")
+        await made.once()
+        assert reported(api) == [("Pod", "a-pod")]
+        api.remove(PODS, "ml", "a-pod")
+        await made.once()
+        assert (POLICY_REPORTS.plural, "ml", "kubectl-serve") not in api.objects
+
+
+async def test_a_deployment_that_changes_is_judged_without_listing_the_pods_of_the_cluster(
+    api: MemoryApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "SETTLE_SECONDS", 0)
+    api.put(POLICIES, STORES)
+    api.put(PODS, pod("a-pod"))
+    async with auditing(api, Clock()) as (made, _, _), asyncio.timeout(10):
+
+        async def until_reported(*wanted: tuple[str, str]) -> None:
+            while reported(api) != list(wanted):  # noqa: ASYNC110 - it is written last
+                await asyncio.sleep(0)
+
+        running = asyncio.create_task(made.run())
+        await until_reported(("Pod", "a-pod"))
+        api.lists.clear()
+        api.put(DEPLOYMENTS, deployment("bad", "s3://elsewhere/b.joblib"))
+        await until_reported(("Deployment", "bad"), ("Pod", "a-pod"))
+        assert {each.partition(" ")[0] for each in api.lists} == {POLICY_REPORTS.plural}
+        api.put(POLICIES, STORES | {"spec": {"rules": [{"name": "r", "sources": {"allow": ["s3://elsewhere"]}}]}})
+        made.refresh()
+        await until_reported()
+        running.cancel()
+
+
+async def test_everything_is_judged_again_only_after_a_rest_that_is_longer_the_more_there_is(
+    api: MemoryApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(audit, "REST", 10**6)
+    api.put(POLICIES, STORES)
+    async with auditing(api, Clock()) as (made, _, _), asyncio.timeout(10):
+        running = asyncio.create_task(made.run())
+        while PODS.plural not in api.lists:  # noqa: ASYNC110 - nothing tells it
+            await asyncio.sleep(0)
+        made.refresh()
+        api.put(DEPLOYMENTS, deployment("bad", "s3://elsewhere/b.joblib"))
+        while reported(api) != [("Deployment", "bad")]:  # noqa: ASYNC110 - it is written last
+            await asyncio.sleep(0)
+        assert api.lists.count(PODS.plural) == 1
+        running.cancel()
+
+
+class Spec(dict[str, Any]):
+    """A pod's spec, which can be watched as it goes."""
+
+
+async def test_of_thousands_of_pods_the_audit_has_no_more_in_memory_than_it_lists_at_a_time(
+    api: MemoryApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: set[int] = set()
+    most: list[int] = []
+
+    async def listed(resource: Any, size: int) -> AsyncIterator[list[JsonObject]]:
+        for page in range(2000 // size if resource is PODS else 0):
+            objects = [pod(f"p-{page}-{number}") for number in range(size)]
+            for each in objects:
+                each["spec"] = Spec(each["spec"])
+                alive.add(id(each["spec"]))
+                weakref.finalize(each["spec"], alive.discard, id(each["spec"]))
+            most.append(len(alive))
+            yield objects
+            del objects, each
+
+    monkeypatch.setattr(api, "pages", listed)
+    api.put(POLICIES, STORES)
+    async with auditing(api, Clock()) as (made, _, metrics):
+        await made.once()
+    assert b'policy_violations{policy="stores",rule="places",verdict="Deny"} 2000.0' in metrics.render()
+    assert max(most) <= 2 * audit.PAGE
+    assert not alive
 
 
 @pytest.mark.attack(19)

@@ -15,9 +15,9 @@ from policy_objects import MAKERS, policy, rules
 from serve_core.json import JsonObject
 from serve_core.policy import trial
 from serve_core.policy.documents import read_policy
+from serve_core.policy.existing import Existing
 from serve_core.verdict import concerns, judge
 from serve_webhook import review, validation
-from serve_webhook.audit import audit
 
 NOW = datetime(2026, 11, 18, tzinfo=UTC)
 FACTS = default_facts()
@@ -68,7 +68,8 @@ def test_the_webhook_the_audit_and_the_desk_say_the_same_word_for_word(batches: 
             refused += bool(lines)
             if stored is None:
                 continue
-            (audited,) = audit([stored], facts, (), NOW)
+            audited = Existing(facts, (), NOW).judge(stored)
+            assert audited is not None
             assert audited.verdict == tried.verdict, manifest
     print(f"\n{pairs} pairs of a policy and an object, {refused} objects refused, no difference by any of three ways")
     assert pairs // 20 < refused < pairs // 4

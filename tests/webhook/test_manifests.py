@@ -8,7 +8,11 @@ import yaml
 from cel_expr_python import cel
 
 from serve_core.json import JsonObject
-from serve_core.names import ADOPT_LABEL
+from serve_core.names import ADOPT_LABEL, NEVER_JUDGED
+from serve_core.policy.documents import KINDS
+from serve_core.policy.existing import ORDER
+from serve_webhook.api import DEPLOYMENTS
+from serve_webhook.audit import LISTED
 
 ROOT = Path(__file__).resolve().parents[2]
 WEBHOOKS = {
@@ -16,7 +20,6 @@ WEBHOOKS = {
     for document in yaml.safe_load_all((ROOT / "manifests/base/50-webhooks.yaml").read_text())
     for webhook in document["webhooks"]
 }
-NEVER = {"kube-system", "kube-node-lease", "knative-serving", "kubectl-serve"}
 
 
 def called(name: str, **values: Any) -> bool:
@@ -55,6 +58,21 @@ def test_whatever_serves_a_model_is_judged_however_it_was_made() -> None:
     assert not called("policies-pods", object={"spec": {"containers": [{"name": "a", "image": "b"}]}})
 
 
+def test_what_is_judged_at_admission_is_what_the_audit_judges() -> None:
+    at_admission = {
+        (group, resource)
+        for name in ("policies", "policies-knative", "policies-pods")
+        for rule in WEBHOOKS[name]["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        if "/" not in resource
+    }
+    audited = {(resource.api_version.rpartition("/")[0], resource.plural) for resource in (DEPLOYMENTS, *LISTED)}
+    assert audited == at_admission
+    assert [resource.kind for resource in (DEPLOYMENTS, *LISTED)] == list(ORDER)
+    assert set(ORDER) == set(KINDS)
+
+
 @pytest.mark.attack(3)
 @pytest.mark.parametrize(
     "served",
@@ -81,7 +99,7 @@ def test_no_label_that_anybody_can_set_takes_a_namespace_out() -> None:
         assert not selector, name
         # The API server sets this label itself, and lets nobody change it.
         assert requirement["key"] == "kubernetes.io/metadata.name"
-        assert (requirement["operator"], set(requirement["values"])) == ("NotIn", NEVER)
+        assert (requirement["operator"], frozenset(requirement["values"])) == ("NotIn", NEVER_JUDGED)
 
 
 @pytest.mark.attack(5)

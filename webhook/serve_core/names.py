@@ -6,6 +6,9 @@ PREFIX = f"{GROUP}/"
 NAMESPACE = "kubectl-serve"
 """Where the server runs."""
 
+NEVER_JUDGED = frozenset({"kube-system", "kube-node-lease", "knative-serving", NAMESPACE})
+"""Namespaces that the webhooks are not called for, and no policy is about."""
+
 SERVICE_ACCOUNT = "kubectl-serve"
 SERVER_USERNAME = f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"
 """The user by which the API server names our own writes."""

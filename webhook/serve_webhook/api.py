@@ -4,7 +4,7 @@ The one implementation is in :mod:`serve_webhook.cluster`; everything else depen
 library is imported where it is not needed.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote
@@ -69,6 +69,8 @@ class Resource:
 
 DEPLOYMENTS = Resource("apps/v1", "Deployment", "deployments")
 KNATIVE_SERVICES = Resource("serving.knative.dev/v1", "Service", "services")
+CONFIGURATIONS = Resource("serving.knative.dev/v1", "Configuration", "configurations")
+REVISIONS = Resource("serving.knative.dev/v1", "Revision", "revisions")
 DOMAIN_MAPPINGS = Resource("serving.knative.dev/v1beta1", "DomainMapping", "domainmappings")
 SERVICES = Resource("v1", "Service", "services")
 AUTOSCALERS = Resource("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
@@ -128,6 +130,10 @@ class Api(Protocol):
         self, resource: Resource, namespace: str, selectors: Mapping[str, str]
     ) -> tuple[list[JsonObject], str]:
         """All objects and the resource version to watch from. ``selectors``: labelSelector, fieldSelector."""
+        ...
+
+    def pages(self, resource: Resource, size: int) -> AsyncIterator[Sequence[JsonObject]]:
+        """All objects of all namespaces, ``size`` at a time: never more than those are in memory."""
         ...
 
     def watch(

@@ -1,5 +1,8 @@
 """The audit: everything that exists, held against the policies of now, as often as they change and by the clock.
 
+Served Deployments are at hand, and judged again whenever one changes. Everything else is listed page by page, pods of
+the whole cluster among them: that costs more, and is done less often.
+
 What it finds stands in a bounded PolicyReport for each namespace (wgpolicyk8s.io, where the cluster has that), in a
 condition of each Deployment, in Events and in metrics. An exception that has expired stops to count here too.
 """
@@ -7,9 +10,8 @@ condition of each Deployment, in Events and in metrics. An exception that has ex
 import asyncio
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NoReturn
 
@@ -17,20 +19,23 @@ from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
 from serve_core.names import CONDITION_COMPLIANT
 from serve_core.policy.documents import PolicyException
-from serve_core.policy.evaluate import Outcome, PolicyVerdict, Result, judge_policies
-from serve_core.policy.subjects import Subject, subject_of
-from serve_core.policy.trial import without_twins
+from serve_core.policy.evaluate import Outcome, PolicyVerdict, Result
+from serve_core.policy.existing import Existing, Judged
 from serve_core.reasons import condition_message
 from serve_webhook import conditions
 from serve_webhook.api import (
+    CONFIGURATIONS,
     DEPLOYMENTS,
     INFERENCE_SERVICES,
     KNATIVE_SERVICES,
+    PODS,
     POLICY_REPORTS,
+    REVISIONS,
     Api,
     ApiError,
+    ConflictError,
+    ForbiddenError,
     NotFoundError,
-    Resource,
 )
 from serve_webhook.conditions import Condition
 from serve_webhook.events import Recorder
@@ -41,6 +46,12 @@ from serve_webhook.policies import Policies
 INTERVAL = timedelta(minutes=10)
 SETTLE_SECONDS = 2.0
 """Policies that change together are audited together."""
+REST = 9
+"""How many times as long as everything took to judge the audit lets go by before it does that again."""
+LISTED = (INFERENCE_SERVICES, KNATIVE_SERVICES, CONFIGURATIONS, REVISIONS, PODS)
+"""What is judged beside Deployments, in the order of :data:`serve_core.policy.existing.ORDER`."""
+PAGE = 50
+"""Objects that are listed at a time: a pod has some ten kilobytes, and several times that in memory."""
 MOST_RESULTS = 100
 """Entries of one namespace's report; its summary counts all of them."""
 MANAGER = "kubectl-serve-audit"
@@ -56,12 +67,6 @@ _RESULTS = {
 _BROKEN = (Outcome.DENY, Outcome.WARN, Outcome.AUDIT)
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Audited:
-    subject: Subject
-    verdict: PolicyVerdict
 
 
 class Audit:
@@ -85,65 +90,98 @@ class Audit:
         self._recorder = recorder
         self._metrics = metrics
         self._now = now
+        self._others: list[Judged] = []
         self._asked = asyncio.Event()
+        self._stale = True
         deployments.subscribe(self._deployment_changed)
 
     def _deployment_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
         if old is None or new is None or old["metadata"].get("generation") != new["metadata"].get("generation"):
-            self.refresh()
+            self._asked.set()
 
     def refresh(self) -> None:
-        """Audit soon: something has changed that verdicts rest on."""
+        """Judge everything again soon: something has changed that verdicts rest on."""
+        self._stale = True
         self._asked.set()
 
     async def run(self) -> NoReturn:
         """Audit until cancelled."""
         await self._deployments.synced.wait()
+        clock = asyncio.get_running_loop().time
+        rests_until, ends = clock(), self._now()
         while True:
             await asyncio.sleep(SETTLE_SECONDS)
             self._asked.clear()
+            began, now = clock(), self._now()
+            everything = self._stale and began >= rests_until
             try:
-                await self.once()
+                if everything:
+                    self._stale = False
+                    ends = next_audit(self._policies.exceptions, now)
+                    await self.once()
+                    rests_until = clock() + REST * (clock() - began)
+                else:
+                    await self.of_deployments()
             except ApiError as error:
                 logger.warning("The audit broke off: %s", error)
-            seconds = seconds_to_next(self._policies.exceptions, self._now())
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
+            seconds = rests_until - clock() if self._stale else (ends - self._now()).total_seconds() + 0.1
+            try:
+                async with asyncio.timeout(max(seconds, 0)):
                     await self._asked.wait()
+            except TimeoutError:
+                self._stale = True
 
     async def once(self) -> None:
-        """Audit everything once."""
+        """Judge everything that exists."""
         facts, now = self._facts(), self._now()
-        served = {(each["metadata"].get("namespace", ""), each["metadata"]["name"]): each for each in self._deployments}
-        objects = list(served.values())
+        existing = Existing(facts, self._policies.exceptions, now)
+        deployments = await self._judged(existing, self._deployments)
+        others: list[Judged] = []
         if facts.policies:
-            for resource in (KNATIVE_SERVICES, INFERENCE_SERVICES):
-                objects += await self._listed(resource)
-        audited = list(audit(objects, facts, self._policies.exceptions, now))
-        self._measure(audited, now)
-        for one in audited:
-            if one.subject.kind == "Deployment":
-                await self._tell(served[one.subject.namespace, one.subject.name], one, now)
+            async for page in self._pages():
+                others += await self._judged(existing, page)
+        self._others = others
+        await self._tell_all(deployments, now)
+        self._metrics.audited.set(now.timestamp())
+
+    async def of_deployments(self) -> None:
+        """Judge the Deployments; what was found in everything else stands as it was."""
+        now = self._now()
+        existing = Existing(self._facts(), self._policies.exceptions, now)
+        await self._tell_all(await self._judged(existing, self._deployments), now)
+
+    async def _judged(self, existing: Existing, documents: Iterable[JsonObject]) -> list[Judged]:
+        found = []
+        for document in documents:
+            if (judged := existing.judge(document)) is not None:
+                found.append(judged)
             # Let reviews through between two objects.
             await asyncio.sleep(0)
+        return found
+
+    async def _pages(self) -> AsyncIterator[list[JsonObject]]:
+        for resource in LISTED:
+            # Items of a list carry neither kind nor version of their own.
+            head = {"apiVersion": resource.api_version, "kind": resource.kind}
+            with suppress(NotFoundError):
+                async for page in self._api.pages(resource, PAGE):
+                    yield [head | each for each in page]
+
+    async def _tell_all(self, deployments: list[Judged], now: datetime) -> None:
+        audited = [*deployments, *self._others]
+        self._measure(audited, now)
+        for one in deployments:
+            if (live := self._deployments.get(one.namespace, one.name)) is not None:
+                await self._tell(live, one, now)
         await self._report(audited)
 
-    async def _listed(self, resource: Resource) -> list[JsonObject]:
-        try:
-            found, _ = await self._api.list(resource, "", {})
-        except NotFoundError:
-            return []
-        head = {"apiVersion": resource.api_version, "kind": resource.kind}
-        return [head | each for each in found]
-
-    def _measure(self, audited: list[Audited], now: datetime) -> None:
+    def _measure(self, audited: list[Judged], now: datetime) -> None:
         count = Counter((r.policy, r.rule, str(r.outcome)) for one in audited for r in broken(one.verdict))
         self._metrics.policy_violations.clear()
         for labels, number in count.items():
             self._metrics.policy_violations.labels(*labels).set(number)
-        self._metrics.audited.set(now.timestamp())
 
-    async def _tell(self, deployment: JsonObject, one: Audited, now: datetime) -> None:
+    async def _tell(self, deployment: JsonObject, one: Judged, now: datetime) -> None:
         told = compliance(one)
         before = conditions.stored(deployment, CONDITION_COMPLIANT)
         if told == before or (told is None and before is None):
@@ -154,12 +192,12 @@ class Audit:
         manifest["metadata"]["uid"] = metadata["uid"]
         entries = conditions.entries([told] if told else [], deployment, now)
         manifest["status"] = {"conditions": entries} if entries else {}
-        with suppress(NotFoundError):
+        with suppress(NotFoundError, ConflictError):
             await self._api.apply(DEPLOYMENTS, manifest, subresource="status", manager=MANAGER)
         if told is not None and told.status == "False":
             await self._recorder.record(deployment, warning=True, reason=told.reason, note=told.message)
 
-    async def _report(self, audited: list[Audited]) -> None:
+    async def _report(self, audited: list[Judged]) -> None:
         wanted = reports(audited)
         try:
             live, _ = await self._api.list(
@@ -167,27 +205,19 @@ class Audit:
             )
         except NotFoundError:
             return
+        stored = {each["metadata"]["namespace"]: each for each in live}
         for manifest in wanted:
-            await self._api.apply(POLICY_REPORTS, manifest)
-        kept = {manifest["metadata"]["namespace"] for manifest in wanted}
-        for each in live:
+            namespace = manifest["metadata"]["namespace"]
+            before = stored.pop(namespace, {})
+            if all(before.get(part) == manifest[part] for part in ("summary", "results")):
+                continue
+            try:
+                await self._api.apply(POLICY_REPORTS, manifest)
+            except ForbiddenError as error:  # the namespace is being deleted, for instance
+                logger.warning("The report of namespace %s is not written: %s", namespace, error)
+        for each in stored.values():
             metadata = each["metadata"]
-            if metadata["namespace"] not in kept:
-                await self._api.delete(POLICY_REPORTS, metadata["namespace"], metadata["name"], uid=metadata["uid"])
-
-
-def audit(
-    objects: Iterable[JsonObject], facts: PlatformFacts, exceptions: tuple[PolicyException, ...], now: datetime
-) -> Iterator[Audited]:
-    """Judge objects as they are stored."""
-    found = []
-    for document in objects:
-        namespace = document["metadata"].get("namespace", "")
-        subject = subject_of(document, facts, namespace_labels=facts.namespace_labels.get(namespace, {}))
-        if subject is not None:
-            found.append(subject)
-    for subject in without_twins(found):
-        yield Audited(subject, judge_policies(subject, facts.policies, exceptions, now))
+            await self._api.delete(POLICY_REPORTS, metadata["namespace"], metadata["name"], uid=metadata["uid"])
 
 
 def broken(verdict: PolicyVerdict) -> list[Result]:
@@ -195,7 +225,7 @@ def broken(verdict: PolicyVerdict) -> list[Result]:
     return [result for result in verdict.results if result.outcome in _BROKEN]
 
 
-def compliance(one: Audited) -> Condition | None:
+def compliance(one: Judged) -> Condition | None:
     """The condition of a Deployment; ``None`` where no policy is about it."""
     if not one.verdict.results:
         return None
@@ -204,20 +234,20 @@ def compliance(one: Audited) -> Condition | None:
         return Condition(CONDITION_COMPLIANT, "True", "Compliant", condition_message("Compliant"))
     text = "; ".join(found)
     text = text if len(text) <= conditions.LONGEST - 200 else text[: conditions.LONGEST - 200] + "…"
-    message = condition_message("PolicyViolated", found=text.rstrip("."), name=one.subject.name)
+    message = condition_message("PolicyViolated", found=text.rstrip("."), name=one.name)
     return Condition(CONDITION_COMPLIANT, "False", "PolicyViolated", message)
 
 
-def reports(audited: Iterable[Audited]) -> list[JsonObject]:
+def reports(audited: Iterable[Judged]) -> list[JsonObject]:
     """One PolicyReport for each namespace in which a rule is broken or excepted; what is worst comes first."""
-    by_namespace: dict[str, list[tuple[Subject, Result]]] = defaultdict(list)
+    by_namespace: dict[str, list[tuple[Judged, Result]]] = defaultdict(list)
     summary: dict[str, Counter[str]] = defaultdict(Counter)
     for one in audited:
         for result in one.verdict.results:
             kind, _ = _RESULTS.get(result.outcome, ("pass", ""))
-            summary[one.subject.namespace][kind] += 1
+            summary[one.namespace][kind] += 1
             if kind != "pass":
-                by_namespace[one.subject.namespace].append((one.subject, result))
+                by_namespace[one.namespace].append((one, result))
     order = list(_RESULTS)
     made = []
     for namespace, found in sorted(by_namespace.items()):
@@ -226,12 +256,12 @@ def reports(audited: Iterable[Audited]) -> list[JsonObject]:
         manifest["metadata"]["labels"] = {"app.kubernetes.io/managed-by": "kubectl-serve"}
         counts = summary[namespace]
         manifest["summary"] = {kind: counts[kind] for kind in ("pass", "fail", "warn", "error", "skip")}
-        manifest["results"] = [_entry(subject, result) for subject, result in found[:MOST_RESULTS]]
+        manifest["results"] = [_entry(one, result) for one, result in found[:MOST_RESULTS]]
         made.append(manifest)
     return made
 
 
-def _entry(subject: Subject, result: Result) -> JsonObject:
+def _entry(one: Judged, result: Result) -> JsonObject:
     kind, severity = _RESULTS[result.outcome]
     message = str(result.excuse or "; ".join(map(str, result.findings)))
     return {
@@ -241,19 +271,10 @@ def _entry(subject: Subject, result: Result) -> JsonObject:
         "result": kind,
         "severity": severity,
         "message": message[:1024],
-        "resources": [
-            {
-                "apiVersion": subject.document["apiVersion"],
-                "kind": subject.kind,
-                "namespace": subject.namespace,
-                "name": subject.name,
-            }
-        ],
+        "resources": [{"apiVersion": one.api_version, "kind": one.kind, "namespace": one.namespace, "name": one.name}],
     }
 
 
-def seconds_to_next(exceptions: Iterable[PolicyException], now: datetime) -> float:
-    """How long to wait: until the next exception ends, but no longer than the interval."""
-    ends = [exception.spec.expires for exception in exceptions if exception.counts(now)]
-    until = min([now + INTERVAL, *ends])
-    return max((until - now).total_seconds(), 0.0) + 0.1
+def next_audit(exceptions: Iterable[PolicyException], now: datetime) -> datetime:
+    """When everything has to be judged again, if nothing changes: when the next exception ends, or by the clock."""
+    return min([now + INTERVAL, *(exception.spec.expires for exception in exceptions if exception.counts(now))])

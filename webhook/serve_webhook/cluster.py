@@ -6,7 +6,7 @@ large, and lose the fields that they do not know.
 
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Self
 
 import aiohttp
@@ -80,12 +80,25 @@ class Cluster:
         self, resource: Resource, namespace: str, selectors: Mapping[str, str]
     ) -> tuple[list[JsonObject], str]:
         objects: list[JsonObject] = []
-        params = dict(selectors) | {"limit": str(PAGE)}
+        version = ""
+        async for page in self._pages(resource, namespace, selectors, PAGE):
+            objects += page.get("items") or []
+            version = page["metadata"]["resourceVersion"]
+        return objects, version
+
+    async def pages(self, resource: Resource, size: int) -> AsyncIterator[Sequence[JsonObject]]:
+        async for page in self._pages(resource, "", {}, size):
+            yield page.get("items") or []
+
+    async def _pages(
+        self, resource: Resource, namespace: str, selectors: Mapping[str, str], size: int
+    ) -> AsyncIterator[JsonObject]:
+        params = dict(selectors) | {"limit": str(size)}
         while True:
             page = await self._json("GET", resource.path(namespace), params)
-            objects += page.get("items") or []
+            yield page
             if not (following := page["metadata"].get("continue")):
-                return objects, page["metadata"]["resourceVersion"]
+                return
             params["continue"] = following
 
     async def watch(

@@ -7,15 +7,17 @@ from datetime import UTC, datetime
 
 from kubectl_serve import documents, errors, manifests, options, platform, tables
 from kubectl_serve.api import (
+    CONFIGURATIONS,
     DEPLOYMENTS,
     INFERENCE_SERVICES,
     KNATIVE_SERVICES,
     NAMESPACES,
+    PODS,
     POLICIES,
     POLICY_EXCEPTIONS,
+    REVISIONS,
     Api,
     Connect,
-    Resource,
     namespace_of,
 )
 from kubectl_serve.errors import ServeError, UsageError
@@ -27,6 +29,7 @@ from serve_core.loader import count_text
 from serve_core.names import NAMESPACE
 from serve_core.policy import trial
 from serve_core.policy.evaluate import Outcome
+from serve_core.policy.subjects import subject_of
 from serve_core.policy.trial import Trial, Tried
 from serve_core.verdict import given_by_policies
 
@@ -44,6 +47,7 @@ _ACTIONS = {
     "explain": "show what every policy says of a served Deployment",
     "audit": "show what breaks a policy now; with -f, what would break those policies",
 }
+_JUDGED = (DEPLOYMENTS, INFERENCE_SERVICES, KNATIVE_SERVICES, CONFIGURATIONS, REVISIONS, PODS)
 _VERDICTS = ("Pass", "Audit", "Warn", "Deny", "Refused", "Excepted", "Exempt")
 
 
@@ -162,7 +166,7 @@ async def _explain(args: Namespace, streams: Streams, cluster: Api) -> int:
             f"`{PROGRAM} get -A` lists what is served.",
         ) from error
     policies, exceptions = await _policies(cluster)
-    spaces = await _listed(cluster, NAMESPACES, None)
+    spaces = await platform.visible(cluster, NAMESPACES, None)
     known, facts = [*policies, *exceptions, *spaces], await platform.facts_for_policies(cluster)
     found = trial.run([*known, deployment], facts, _now(streams), stored=True)
     if not found.tried:
@@ -183,11 +187,17 @@ async def _audit(args: Namespace, streams: Streams, cluster: Api) -> int:
     if args.filename:
         policies = [each.object for each in documents.read(args.filename, streams, recursive=args.recursive)]
         _tell_faults(trial.run(policies, manifests.default_facts(), _now(streams)), streams)
-    served: list[JsonObject] = []
-    for resource in (DEPLOYMENTS, KNATIVE_SERVICES, INFERENCE_SERVICES):
-        served += await _listed(cluster, resource, namespace)
-    spaces = await _listed(cluster, NAMESPACES, None)
+    spaces = await platform.visible(cluster, NAMESPACES, None)
     facts = await platform.facts_for_policies(cluster)
+    served: list[JsonObject] = []
+    for resource in _JUDGED:
+        try:
+            async for page in cluster.pages(resource, namespace):
+                served += [each for each in page if subject_of(each, facts) is not None]
+        except errors.ForbiddenError:
+            streams.note(f"no {resource.title} is judged: you may not list them")
+        except errors.NotFoundError:
+            continue  # the cluster does not know it
     found = trial.run([*policies, *exceptions, *spaces, *served], facts, _now(streams), stored=True)
     _print(found.tried, streams, args, every_rule=args.all)
     broken = [each for each in found.tried if each.outcome != "Pass"]
@@ -202,14 +212,6 @@ async def _policies(cluster: Api) -> tuple[list[JsonObject], list[JsonObject]]:
     except errors.NotFoundError as error:
         raise ServeError("the cluster knows no policies.", f"`{PROGRAM} install` adds them.") from error
     return policies, exceptions
-
-
-async def _listed(cluster: Api, resource: Resource, namespace: str | None) -> list[JsonObject]:
-    """Objects of a resource, or none where the cluster does not know it or does not show it."""
-    try:
-        return (await cluster.list(resource, namespace))[0]
-    except (errors.NotFoundError, errors.ForbiddenError):
-        return []
 
 
 def _tell_faults(tried: Trial, streams: Streams) -> None:

@@ -107,7 +107,7 @@ def judge_policies(
             results += [
                 _judge(rule, policy, subject, exceptions, now, exempt)
                 for rule in policy.spec.rules
-                if _says_something(rule, policy.spec.match, subject.kind)
+                if _says_something(rule, policy.spec.match, subject.kind, subject.made)
             ]
     return PolicyVerdict(tuple(results))
 
@@ -125,8 +125,10 @@ def may_refuse(policy: ServingPolicy, kind: Kind) -> bool:
     )
 
 
-def _says_something(rule: Rule, match: Match, kind: Kind) -> bool:
+def _says_something(rule: Rule, match: Match, kind: Kind, made: bool = False) -> bool:
     """A pod bears neither the labels nor the annotations of what it was made from, which was judged by them."""
+    if made and rule.about[0] in (*NOT_FOR_PODS, "label", "expression"):
+        return False
     return kind != "Pod" or "Pod" in match.kinds or rule.about[0] not in ("label", "expression")
 
 

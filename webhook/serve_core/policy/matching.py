@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from serve_core.names import NEVER_JUDGED
 from serve_core.policy.patterns import matches
 
 if TYPE_CHECKING:
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 
 def is_about_namespace(match: "Match", namespace: str, labels: Mapping[str, str]) -> bool:
     """Whether a policy with this match is about a namespace with these labels."""
+    if namespace in NEVER_JUDGED:
+        return False
     if match.namespaces and not any(matches(namespace, pattern) for pattern in match.namespaces):
         return False
     if any(matches(namespace, pattern) for pattern in match.exclude_namespaces):

@@ -22,6 +22,7 @@ from serve_core.verdict import render_stored
 
 _AUTOSCALING = "autoscaling.knative.dev/"
 _VISIBILITY_LABELS = ("networking.knative.dev/visibility", "networking.kserve.io/visibility")
+_OUTER = (DEPLOYMENT_LABEL, *(f"serving.knative.dev/{kind}" for kind in ("service", "configuration", "revision")))
 _SIDECAR = "sidecar.istio.io/inject"
 _STORAGE_INITIALIZER = "storage-initializer"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -95,6 +96,8 @@ class Subject:
     labels: Mapping[str, str] = field(default_factory=dict)
     former_labels: Mapping[str, str] = field(default_factory=dict)
     """Those before the request: who takes a label off does not leave a policy in the same step."""
+    made: bool = False
+    """Whether it was made of another object that is judged: then only what it carries is its own."""
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
     origins: tuple[Origin, ...] = ()
     formats: tuple[Use, ...] = ()
@@ -254,8 +257,7 @@ def _service(document: JsonObject, facts: PlatformFacts) -> dict[str, Any]:
 def _revision(document: JsonObject, facts: PlatformFacts) -> dict[str, Any]:
     made = _by_hand(document.get("spec"), "spec", facts)
     made |= _knative_parts(document["metadata"], document)
-    labels = _strings(document["metadata"].get("labels"))
-    return made | {"workload": labels.get(DEPLOYMENT_LABEL) or labels.get("serving.knative.dev/service", "")}
+    return made | {"workload": _workload(document["metadata"])}
 
 
 def _by_hand(pod: Any, path: str, facts: PlatformFacts) -> dict[str, Any]:
@@ -368,10 +370,14 @@ def _pod(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | None:
         return None
     made = _pod_parts(_without_sidecars(spec, facts), "spec", facts)
     made["formats"] = tuple(_formats({}, made["origins"]))
-    labels = _strings(document["metadata"].get("labels"))
-    owner = labels.get(DEPLOYMENT_LABEL) or labels.get("serving.knative.dev/service")
     made["mesh"] = Use(_mesh(document["metadata"]), "metadata")
-    return made | {"workload": owner or str(document["metadata"].get("name") or "")}
+    return made | {"workload": _workload(document["metadata"])}
+
+
+def _workload(metadata: JsonObject) -> str:
+    """The outermost object that a pod or a Revision says it was made of, or its own name."""
+    labels = _strings(metadata.get("labels"))
+    return next((labels[key] for key in _OUTER if labels.get(key)), str(metadata.get("name") or ""))
 
 
 _MAKERS = {

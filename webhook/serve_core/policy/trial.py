@@ -19,7 +19,8 @@ from serve_core.policy.documents import (
     stored_policy,
 )
 from serve_core.policy.evaluate import PolicyVerdict, User, judge_policies
-from serve_core.policy.subjects import Subject, Use, subject_of
+from serve_core.policy.existing import Existing, order
+from serve_core.policy.subjects import subject_of
 from serve_core.reasons import Problem
 from serve_core.verdict import concerns, judge
 
@@ -79,26 +80,29 @@ def run(
     """
     read = read_documents(documents, facts, stored=stored)
     facts = read.facts
+    if stored:
+        judged = tuple(_stored(read.objects, Existing(facts, read.exceptions, now)))
+        return Trial(judged, read.faults, skipped=len(read.objects) - len(judged))
     tried: list[Tried] = []
-    subjects: list[Subject] = []
     for document in read.objects:
         metadata = _metadata(document)
         here = str(metadata.get("namespace") or namespace)
         located = {**document, "metadata": {**metadata, "namespace": here}}
-        final, refused = (located, ()) if stored else _completed(located, facts)
+        final, refused = _completed(located, facts)
         if refused:
             tried.append(Tried(f"deployment/{_name(document)}", here, refused))
             continue
         subject = subject_of(final, facts, namespace_labels=facts.namespace_labels.get(here, {}))
         if subject is not None:
-            subjects.append(subject)
-    if stored:
-        subjects = list(without_twins(subjects))
-    tried += [
-        Tried(each.title, each.namespace, verdict=judge_policies(each, facts.policies, read.exceptions, now, user))
-        for each in subjects
-    ]
+            verdict = judge_policies(subject, facts.policies, read.exceptions, now, user)
+            tried.append(Tried(subject.title, subject.namespace, verdict=verdict))
     return Trial(tuple(tried), read.faults, skipped=len(read.objects) - len(tried))
+
+
+def _stored(objects: Iterable[JsonObject], existing: Existing) -> Iterator[Tried]:
+    for document in sorted(objects, key=order):
+        if (judged := existing.judge(document)) is not None:
+            yield Tried(f"{judged.kind.lower()}/{judged.name}", judged.namespace, verdict=judged.verdict)
 
 
 def read_documents(documents: Iterable[Any], facts: PlatformFacts, *, stored: bool = False) -> Documents:
@@ -126,43 +130,6 @@ def read_documents(documents: Iterable[Any], facts: PlatformFacts, *, stored: bo
     mesh = facts.istio or _istio([*objects, *namespaces])
     told = replace(facts, policies=tuple(policies), namespace_labels=labels, istio=mesh)
     return Documents(told, tuple(exceptions), tuple(faults), tuple(objects))
-
-
-def without_twins(subjects: Iterable[Subject]) -> Iterator[Subject]:
-    """Leave out the Knative Services that are what a Deployment became: its own verdict stands for them.
-
-    They are told by what they do, never by their owner: that anybody can write.
-    """
-    found = list(subjects)
-    deployments = {(subject.namespace, subject.name): subject for subject in found if subject.kind == "Deployment"}
-    for subject in found:
-        twin = deployments.get((subject.namespace, subject.name)) if subject.kind == "Service" else None
-        if twin is None or not _does_no_more(subject, twin):
-            yield subject
-
-
-def _does_no_more(service: Subject, deployment: Subject) -> bool:
-    same = all(
-        getattr(service, name) == getattr(deployment, name) for name in ("scale", "service_accounts", "containers")
-    )
-    subset = all(
-        {use.name for use in getattr(service, name)} <= {use.name for use in getattr(deployment, name)}
-        for name in ("secrets", "formats")
-    )
-    values = all(
-        _name_of(getattr(service, name)) == _name_of(getattr(deployment, name)) for name in ("visibility", "mesh")
-    )
-    return (
-        same
-        and subset
-        and values
-        and {use.image for use in service.images} <= {use.image for use in deployment.images}
-        and {origin.text for origin in service.origins} <= {origin.text for origin in deployment.origins}
-    )
-
-
-def _name_of(use: Use | None) -> str:
-    return use.name if use is not None else ""
 
 
 def _completed(document: JsonObject, facts: PlatformFacts) -> tuple[JsonObject, tuple[Problem, ...]]:

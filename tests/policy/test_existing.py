@@ -1,0 +1,171 @@
+"""What of all that exists is judged, and what is left out because it was judged before."""
+
+import copy
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import yaml
+
+from kubectl_serve.manifests import default_facts
+from serve_core.facts import PlatformFacts
+from serve_core.json import JsonObject
+from serve_core.names import DEPLOYMENT_LABEL, NEVER_JUDGED
+from serve_core.policy.documents import read_exception, read_policy
+from serve_core.policy.existing import Existing
+from serve_core.verdict import judge
+
+NOW = datetime(2026, 11, 18, tzinfo=UTC)
+BASE = default_facts()
+STORES = "{name: places, sources: {allow: ['s3://models']}}"
+PRIVATE = "{name: private, visibility: {allow: [cluster-local]}}"
+OWNED = "{name: owner, label: {key: owner}}"
+
+
+def facts(*rules: str) -> PlatformFacts:
+    spec = yaml.safe_load(f"rules: [{', '.join(rules)}]")
+    head = {"apiVersion": "kubectl-serve.dev/v1alpha1", "kind": "ServingPolicy", "metadata": {"name": "p"}}
+    return PlatformFacts(BASE.loader, BASE.runtimes, policies=(read_policy(head | {"spec": spec}),))
+
+
+def told(documents: Iterable[JsonObject], *rules: str, exceptions: Any = ()) -> dict[str, list[str]]:
+    """Every object that is judged, with the findings of it by their codes."""
+    existing = Existing(facts(*rules), tuple(map(read_exception, exceptions)), NOW)
+    found = [judged for judged in map(existing.judge, documents) if judged is not None]
+    return {
+        f"{one.kind}/{one.name}": [problem.code for result in one.verdict.results for problem in result.findings]
+        for one in found
+    }
+
+
+def made(uri: str = "s3://models/a.joblib", **notes: str) -> tuple[JsonObject, ...]:
+    """A Deployment and everything that becomes of it: Service, Configuration, Revision and pod."""
+    annotations = {f"kubectl-serve.dev/{key}": value for key, value in {"model": uri, **notes}.items()}
+    metadata = {"name": "iris", "namespace": "ml", "annotations": annotations}
+    verdict = judge({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}, BASE)
+    deployment, service = verdict.deployment, verdict.service
+    assert deployment is not None
+    assert service is not None
+    deployment["metadata"]["uid"] = "deployment"
+    template = service["spec"]["template"]
+    configuration = copy.deepcopy(service) | {"kind": "Configuration"}
+    configuration["metadata"]["uid"] = "configuration"
+    labels = {DEPLOYMENT_LABEL: "iris", "serving.knative.dev/routingState": "active"}
+    owner = {"kind": "Configuration", "name": "iris", "uid": "configuration", "controller": True}
+    own: JsonObject = {"name": "iris-00001", "namespace": "ml", "labels": labels, "ownerReferences": [owner]}
+    revision = {
+        "apiVersion": "serving.knative.dev/v1",
+        "kind": "Revision",
+        "metadata": copy.deepcopy(template.get("metadata") or {}) | own,
+        "spec": copy.deepcopy(template["spec"]),
+    }
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "iris-00001-x", "namespace": "ml", "labels": dict(labels)},
+        "spec": copy.deepcopy(template["spec"]),
+        "status": {"phase": "Running"},
+    }
+    return deployment, service, configuration, revision, pod
+
+
+def loading(document: JsonObject, uri: str) -> JsonObject:
+    """The object with a loader that loads something else."""
+    changed = copy.deepcopy(document)
+    spec = changed["spec"]
+    (loader,) = (spec.get("template", {}).get("spec") or spec)["initContainers"]
+    loader["args"] = [uri if "://" in word else word for word in loader["args"]]
+    return changed
+
+
+def test_what_a_deployment_became_is_told_with_the_deployment() -> None:
+    assert told(made(visibility="cluster-local"), STORES, PRIVATE, OWNED) == {
+        "Deployment/iris": ["LabelNotAllowed"], "Revision/iris-00001": [], "Pod/iris-00001-x": [],
+    }  # fmt: skip
+    assert told(made("s3://elsewhere/a.joblib"), STORES) == {"Deployment/iris": ["SourceNotAllowed"]}
+
+
+@pytest.mark.attack(5)
+@pytest.mark.parametrize("index", [1, 2], ids=["Service", "Configuration"])
+def test_what_does_more_than_it_was_made_of_is_judged_by_itself(index: int) -> None:
+    objects = list(made())
+    objects[index] = loading(objects[index], "s3://elsewhere/a.joblib")
+    kind = objects[index]["kind"]
+    assert told(objects, STORES)[f"{kind}/iris"] == ["SourceNotAllowed"]
+    objects = list(made())
+    notes = objects[index]["spec"]["template"]["metadata"].setdefault("annotations", {})
+    notes["autoscaling.knative.dev/max-scale"] = "50"
+    assert told(objects, "{name: most, scale: {most: 3}}")[f"{kind}/iris"] == ["ScaleNotAllowed"]
+
+
+def test_an_older_revision_with_traffic_is_judged_by_what_it_carries() -> None:
+    """Where it is reachable, and its labels, were judged with the Deployment: the Revision does not say them."""
+    *whole, revision, _ = made(visibility="cluster-local")
+    older = loading(revision, "s3://elsewhere/old.joblib")
+    assert told([*whole, older], STORES, PRIVATE, OWNED)["Revision/iris-00001"] == ["SourceNotAllowed"]
+
+
+def test_a_revision_in_reserve_has_no_pods_and_is_left_out() -> None:
+    *whole, revision, _ = made()
+    older = loading(revision, "s3://elsewhere/old.joblib")
+    older["metadata"]["labels"]["serving.knative.dev/routingState"] = "reserve"
+    assert "Revision/iris-00001" not in told([*whole, older], STORES)
+
+
+@pytest.mark.attack(5)
+@pytest.mark.parametrize(
+    "forged",
+    [{"uid": "another"}, {"controller": False}, {"controller": "true"}, {"uid": None}],
+    ids=["of nothing that exists", "no controller", "a word for true", "without a uid"],
+)
+def test_a_revision_whose_owner_is_forged_is_judged_in_full(forged: JsonObject) -> None:
+    *whole, revision, _ = made()
+    revision["metadata"]["labels"]["serving.knative.dev/routingState"] = "reserve"
+    revision["metadata"]["ownerReferences"][0] |= forged
+    found = told([*whole, loading(revision, "s3://elsewhere/a.joblib")], STORES, PRIVATE, OWNED)
+    assert found["Revision/iris-00001"] == ["SourceNotAllowed", "ValueNotAllowed", "LabelNotAllowed"]
+    assert told([revision], PRIVATE)["Revision/iris-00001"] == ["ValueNotAllowed"], "without its Configuration as well"
+
+
+@pytest.mark.attack(5)
+def test_a_pod_that_claims_to_belong_to_a_workload_is_told_by_what_that_does_not() -> None:
+    whole = made("s3://elsewhere/a.joblib")
+    forged = loading(whole[-1], "s3://elsewhere/other.joblib")
+    forged["metadata"]["name"] = "forged"
+    assert told([*whole, forged], STORES) == {
+        "Deployment/iris": ["SourceNotAllowed"], "Pod/forged": ["SourceNotAllowed"],
+    }  # fmt: skip
+
+
+def test_many_pods_of_one_workload_are_told_once() -> None:
+    *_, pod = made("s3://elsewhere/a.joblib")
+    pods = [pod | {"metadata": pod["metadata"] | {"name": f"iris-{number}"}} for number in range(5)]
+    assert told(pods, STORES) == {"Pod/iris-0": ["SourceNotAllowed"]}
+    others = [pod | {"metadata": {"name": f"other-{number}", "namespace": "ml"}} for number in range(2)]
+    assert len(told([*pods, *others], STORES)) == 3, "of those without a workload each is its own"
+
+
+def test_what_an_exception_lets_through_in_the_deployment_only_is_told_of_others() -> None:
+    exception = {
+        "apiVersion": "kubectl-serve.dev/v1alpha1", "kind": "PolicyException",
+        "metadata": {"name": "e", "namespace": "kubectl-serve"},
+        "spec": {"policy": "p", "rules": ["places"], "match": {"namespace": "ml", "name": "iris"},
+                 "expires": (NOW + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ"), "reason": "r", "ticket": "T"},
+    }  # fmt: skip
+    deployment, *_, pod = made("s3://elsewhere/a.joblib")
+    by_hand = pod | {"metadata": {"name": "by-hand", "namespace": "ml"}}
+    assert set(told([deployment, pod, by_hand], STORES, exceptions=[exception])) == {"Deployment/iris", "Pod/by-hand"}
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+def test_a_pod_that_has_ended_is_not_judged(phase: str) -> None:
+    *_, pod = made("s3://elsewhere/a.joblib")
+    assert told([pod | {"status": {"phase": phase}}], STORES) == {}
+
+
+@pytest.mark.parametrize("namespace", sorted(NEVER_JUDGED))
+def test_where_admission_is_never_asked_the_audit_tells_nothing(namespace: str) -> None:
+    *_, pod = made("s3://elsewhere/a.joblib")
+    moved = pod | {"metadata": {"name": "a", "namespace": namespace}}
+    assert told([moved], STORES) == {"Pod/a": []}

@@ -1,0 +1,135 @@
+"""What exists, held against the policies: for the audit, and for ``kubectl serve policy audit``.
+
+At admission, the requesting user tells who makes an object out of another that was judged. Of what is stored nobody
+knows that any more, and anybody can write names, labels and owners. So what was made of another object is told by what
+it does, and what such a thing does beyond that is never left out.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from serve_core.facts import PlatformFacts
+from serve_core.json import JsonObject, value_at
+from serve_core.policy.documents import Kind, PolicyException
+from serve_core.policy.evaluate import Outcome, PolicyVerdict, Result, judge_policies
+from serve_core.policy.subjects import Subject, Use, subject_of
+
+ORDER: tuple[Kind, ...] = ("Deployment", "InferenceService", "Service", "Configuration", "Revision", "Pod")
+"""The kinds that are judged, in the order in which one is made of another."""
+
+_MADE_OF = {"Service": "Deployment", "Configuration": "Service"}
+"""What has the name of what it is made of, and is kept as that says."""
+
+_ROUTING_STATE = "serving.knative.dev/routingState"
+"""Knative's note on a Revision, by which its autoscaler goes: ``reserve`` has no traffic and no pods."""
+
+_ENDED = ("Succeeded", "Failed")
+"""Phases of pods that do nothing any more."""
+
+_Told = tuple[str, Outcome, str, str]
+"""Rule, outcome, and a finding's code and message."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An object and what the policies say of it."""
+
+    api_version: str
+    kind: Kind
+    namespace: str
+    name: str
+    verdict: PolicyVerdict
+
+
+class Existing:
+    """Judges objects as they are stored, one after another in :data:`ORDER`; keeps little of each."""
+
+    def __init__(self, facts: PlatformFacts, exceptions: Sequence[PolicyException], now: datetime) -> None:
+        self._facts = facts
+        self._exceptions = exceptions
+        self._now = now
+        self._wholes: dict[tuple[str, str, str], Subject] = {}
+        self._configurations: set[str] = set()
+        self._told: dict[tuple[str, str], set[_Told]] = defaultdict(set)
+
+    def judge(self, document: JsonObject) -> Judged | None:
+        """Judge an object; ``None`` where policies have nothing to say about it, or have said it already.
+
+        - A Knative Service that does no more than the Deployment of its name is left out, and a Configuration that does
+          no more than the Service of its name.
+        - A Revision of a Configuration that exists is judged by what it carries, like a pod: the rest was judged with
+          the Configuration. An older one can carry something else and have traffic; without traffic it is left out.
+        - Of such a Revision, and of a pod, only those findings are told that the workload which they say they belong
+          to does not have as well.
+        """
+        namespace = str(document["metadata"].get("namespace") or "")
+        subject = subject_of(document, self._facts, namespace_labels=self._facts.namespace_labels.get(namespace, {}))
+        if subject is None or _has_ended(document, subject):
+            return None
+        if self._has_configuration(document, subject):
+            if subject.labels.get(_ROUTING_STATE) == "reserve":
+                return None
+            subject = replace(subject, made=True)
+        twin = self._wholes.get((_MADE_OF.get(subject.kind, ""), subject.namespace, subject.name))
+        self._remember(document, subject)
+        if twin is not None and _does_no_more(subject, twin):
+            return None
+        verdict = judge_policies(subject, self._facts.policies, self._exceptions, self._now)
+        told = self._told[subject.namespace, subject.workload]
+        if subject.made or subject.kind == "Pod":
+            news = tuple(result for result in verdict.results if not _tellings(result) or _tellings(result) - told)
+            if len(news) < len(verdict.results) and not any(map(_tellings, news)):
+                return None
+            verdict = PolicyVerdict(news)
+        told.update(*map(_tellings, verdict.results))
+        return Judged(str(document["apiVersion"]), subject.kind, subject.namespace, subject.name, verdict)
+
+    def _has_configuration(self, document: JsonObject, subject: Subject) -> bool:
+        """Whether it is a Revision whose controller is a Configuration that was judged."""
+        return subject.kind == "Revision" and any(
+            reference.get("controller") is True and reference.get("uid") in self._configurations
+            for reference in document["metadata"].get("ownerReferences") or []
+        )
+
+    def _remember(self, document: JsonObject, subject: Subject) -> None:
+        if subject.kind in _MADE_OF.values():
+            # Objects are large: of thousands only what is compared is kept.
+            self._wholes[subject.kind, subject.namespace, subject.name] = replace(subject, document={})
+        elif subject.kind == "Configuration":
+            self._configurations.add(str(document["metadata"].get("uid")))
+
+
+def order(document: JsonObject) -> int:
+    """What to sort objects of several kinds by."""
+    kind = document.get("kind")
+    return ORDER.index(kind) if kind in ORDER else len(ORDER)
+
+
+def _has_ended(document: JsonObject, subject: Subject) -> bool:
+    return subject.kind == "Pod" and value_at(document, "status", "phase") in _ENDED
+
+
+def _tellings(result: Result) -> set[_Told]:
+    return {(result.by, result.outcome, found.code, found.message) for found in result.findings}
+
+
+def _does_no_more(made: Subject, whole: Subject) -> bool:
+    same = all(getattr(made, name) == getattr(whole, name) for name in ("scale", "service_accounts", "containers"))
+    subset = all(
+        {use.name for use in getattr(made, name)} <= {use.name for use in getattr(whole, name)}
+        for name in ("secrets", "formats")
+    )
+    values = all(_name_of(getattr(made, name)) == _name_of(getattr(whole, name)) for name in ("visibility", "mesh"))
+    return (
+        same
+        and subset
+        and values
+        and {use.image for use in made.images} <= {use.image for use in whole.images}
+        and {origin.text for origin in made.origins} <= {origin.text for origin in whole.origins}
+    )
+
+
+def _name_of(use: Use | None) -> str:
+    return use.name if use is not None else ""
