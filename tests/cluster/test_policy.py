@@ -83,6 +83,14 @@ async def api() -> AsyncIterator[Api]:
 
 
 @pytest.fixture
+async def reporting(api: Api) -> AsyncIterator[None]:
+    """A cluster that has PolicyReports."""
+    await api.apply(DEFINITIONS, definition(POLICY_REPORTS), manager="test")
+    yield
+    await api.delete(DEFINITIONS, None, definition(POLICY_REPORTS)["metadata"]["name"])
+
+
+@pytest.fixture
 async def space(api: Api) -> AsyncIterator[str]:
     """A namespace of its own; the policies that are named after it go with it."""
     name = f"policy-{random.randrange(16**6):06x}"
@@ -165,9 +173,9 @@ async def test_the_api_server_and_the_desk_say_the_same_word_for_word(api: Api, 
     print(f"\n{pairs} pairs of a policy and an object, {refused} objects refused, no difference")
 
 
+@pytest.mark.usefixtures("reporting")
 async def test_the_audit_the_api_server_and_the_desk_say_the_same_of_what_exists(api: Api, space: str) -> None:
     """Word for word: the leader's report, the refusals of a touch, and ``policy test`` on what is stored."""
-    await api.apply(DEFINITIONS, definition(POLICY_REPORTS), manager="test")
     facts = await facts_for_policies(api)
     rng, pairs, entries = random.Random(SEED), 0, 0
     for index in range(4):
@@ -182,46 +190,16 @@ async def test_the_audit_the_api_server_and_the_desk_say_the_same_of_what_exists
         gate = policy(space, "z-gate", [{"name": "gate", "label": {"key": "batch", "values": [f"b{number}"]}}], "Audit")
         for each in [*policies, gate]:
             await api.create(POLICIES, each)
-        told: list[list[str]] = []
-        expected: list[list[str]] = []
-
-        async def audited(
-            documents: tuple[JsonObject, ...] = (*policies, gate),
-            told: list[list[str]] = told,
-            expected: list[list[str]] = expected,
-        ) -> bool:
-            report = await _existing(api, POLICY_REPORTS, space)
-            told[:] = sorted(
-                [entry["resources"][0]["kind"], entry["resources"][0]["name"], entry["policy"], entry["rule"],
-                 entry["result"], entry["message"]]
-                for each in report for entry in each["results"]
-            )  # fmt: skip
-            stored = [each for resource, _ in MAKERS for each in await _existing(api, resource, space)]
-            tried = trial.run([*documents, *stored], facts, datetime.now(UTC), stored=True).tried
-            expected[:] = sorted(
-                [_KINDS[kind], name, result.policy, result.rule,
-                 _RESULTS[result.outcome], "; ".join(map(str, result.findings))[:1024]]
-                for each in tried for kind, _, name in [each.title.partition("/")]
-                for result in each.verdict.results if result.outcome in _RESULTS
-            )  # fmt: skip
-            return told == expected
-
-        try:
-            await until_audited(api, gate, audited)
-        except TimeoutError:
-            assert told == expected
-        assert len(expected) <= 100, "a report has no more entries"
-        entries += len(told)
+        entries += await the_audit_says_what_the_desk_says(api, space, facts, gate)
         for resource, each in await _made_by_hand(api, space):
             touch = {"metadata": {"annotations": {"touched": f"b{number}"}}}
             _, lines = await answer(api.merge(resource, space, each["metadata"]["name"], touch, dry_run=True))
             assert lines == at_the_desk([*policies, gate, each], facts, stored=True), each
             pairs += len(policies) + 1
     print(f"\n{pairs} pairs of a policy and a stored object, {entries} entries of the audit's report, no difference")
-    await api.delete(DEFINITIONS, None, definition(POLICY_REPORTS)["metadata"]["name"])
 
 
-_RESULTS = {Outcome.DENY: "fail", Outcome.WARN: "warn", Outcome.AUDIT: "fail"}
+_RESULTS = {Outcome.DENY: "fail", Outcome.WARN: "warn", Outcome.AUDIT: "fail", Outcome.EXCEPTED: "skip"}
 _KINDS = {resource.kind.lower(): resource.kind for resource, _ in MAKERS}
 
 
@@ -238,16 +216,98 @@ async def until_audited(api: Api, policy: JsonObject, condition: Callable[[], Aw
     await until(holds, times=1)
 
 
+async def the_audit_says_what_the_desk_says(api: Api, space: str, facts: PlatformFacts, policy: JsonObject) -> int:
+    """Word for word, of all that exists and by all that counts now. Returns how many entries the report has."""
+    told: list[list[str]] = []
+    expected: list[list[str]] = []
+
+    async def same() -> bool:
+        told[:] = sorted(
+            [entry["resources"][0]["kind"], entry["resources"][0]["name"], entry["policy"], entry["rule"],
+             entry["result"], entry["message"]]
+            for report in await _existing(api, POLICY_REPORTS, space) for entry in report["results"]
+        )  # fmt: skip
+        documents = [each for each in (await api.list(POLICIES, None))[0] if each["metadata"]["name"].startswith(space)]
+        documents += [*(await api.list(POLICY_EXCEPTIONS, "kubectl-serve"))[0], await api.get(NAMESPACES, None, space)]
+        documents += [each for resource, _ in MAKERS for each in await _existing(api, resource, space)]
+        tried = trial.run(documents, facts, datetime.now(UTC), stored=True).tried
+        expected[:] = sorted(
+            [_KINDS[kind], name, result.policy, result.rule, _RESULTS[result.outcome],
+             str(result.excuse or "; ".join(map(str, result.findings)))[:1024]]
+            for each in tried for kind, _, name in [each.title.partition("/")]
+            for result in each.verdict.results if result.outcome in _RESULTS
+        )  # fmt: skip
+        return told == expected
+
+    try:
+        await until_audited(api, policy, same)
+    except TimeoutError:
+        assert told == expected
+    assert len(told) < 100, "a report has no more entries"
+    return len(told)
+
+
 async def _made_by_hand(api: Api, space: str) -> list[tuple[Resource, JsonObject]]:
     """Without what became of another object: Knative's own webhook may be the first to refuse a change of that."""
     found = [(resource, each) for resource, _ in MAKERS for each in await _existing(api, resource, space)]
     return [(resource, each) for resource, each in found if not each["metadata"].get("ownerReferences")]
 
 
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"rules": [{"name": "a", "pinned": {}, "images": {"digest": True}}]}, "a rule is about exactly one thing"),
+        ({"rules": [{"name": "a", "resources": {}}]}, "bound something"),
+        ({"rules": [{"name": "A", "pinned": {}}]}, "spec.rules[0].name"),
+        ({"action": "Deny"}, "a policy has rules, defaults, or adopts"),
+        ({"rules": [], "action": "Ignore"}, "spec.action"),
+    ],
+)
+async def test_the_schema_alone_refuses_a_policy_that_says_nothing_or_two_things(
+    api: Api, space: str, spec: JsonObject, why: str
+) -> None:
+    with pytest.raises(errors.InvalidError) as refused:
+        await api.create(POLICIES, policy(space, "p", []) | {"spec": spec}, dry_run=True)
+    assert why in refused.value.sentence
+
+
+async def test_kubectl_shows_of_a_policy_and_an_exception_what_matters(api: Api, space: str) -> None:
+    await api.create(POLICIES, policy(space, "stores", [{"name": "r", "pinned": {}}], "Warn"))
+    await api.create(POLICY_EXCEPTIONS, exception(space, "stores", "r", "iris", "2999-01-01T00:00:00Z"))
+    kubectl = Namespace("kubectl-serve").kubectl
+    rows = [kubectl("get", kind, name).splitlines() for kind, name in
+            (("servingpolicies", f"{space}-stores"), ("policyexceptions", f"{space}-e"))]  # fmt: skip
+    assert [heading.split() for heading, _ in rows] == [
+        ["NAME", "ACTION", "NAMESPACES", "AGE"], ["NAME", "POLICY", "FOR", "NAME", "EXPIRES", "TICKET", "AGE"],
+    ]  # fmt: skip
+    assert rows[0][1].split()[1:3] == ["Warn", f'["{space}"]']
+    assert rows[1][1].split()[1:6] == [f"{space}-stores", space, "iris", "2999-01-01T00:00:00Z", "T-1"]
+
+
+def exception(space: str, policy: str, rule: str, name: str, expires: str) -> JsonObject:
+    return {
+        "apiVersion": "kubectl-serve.dev/v1alpha1",
+        "kind": "PolicyException",
+        "metadata": {"name": f"{space}-e", "namespace": "kubectl-serve"},
+        "spec": {
+            "policy": f"{space}-{policy}",
+            "rules": [rule],
+            "match": {"namespace": space, "name": name},
+            "expires": expires,
+            "reason": "a test",
+            "ticket": "T-1",
+        },
+    }
+
+
+def in_an_hour() -> str:
+    return (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@pytest.mark.usefixtures("reporting")
 async def test_what_was_made_by_hand_before_a_policy_is_found_by_the_audit_and_at_the_desk(
     api: Api, space: str
 ) -> None:
-    await api.apply(DEFINITIONS, definition(POLICY_REPORTS), manager="test")
     loading = loader(random.Random(1)) | {"args": ["--", "s3://elsewhere/a.joblib"]}
     spec = {"initContainers": [loading], "containers": [{"name": "server", "image": "example.com/ml/a:1"}]}
     by_hand: dict[Resource, JsonObject] = {
@@ -281,16 +341,11 @@ async def test_what_was_made_by_hand_before_a_policy_is_found_by_the_audit_and_a
     everything = [f"{kind}/a-{kind}" for kind in ("service", "configuration", "revision", "pod")]
     await until_audited(api, stores, lambda: are("fail", *everything))
     assert at_the_desk_of(space) == dict.fromkeys(everything, "Deny")
-    expires = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    await api.create(POLICY_EXCEPTIONS, {
-        "apiVersion": "kubectl-serve.dev/v1alpha1", "kind": "PolicyException",
-        "metadata": {"name": f"{space}-e", "namespace": "kubectl-serve"},
-        "spec": {"policy": stores["metadata"]["name"], "rules": ["places"],
-                 "match": {"namespace": space, "name": "a-revision"},
-                 "expires": expires, "reason": "a test", "ticket": "T-1"},
-    })  # fmt: skip
+    await api.create(POLICY_EXCEPTIONS, exception(space, "stores", "places", "a-revision", in_an_hour()))
     await until_audited(api, stores, lambda: are("skip", "revision/a-revision"))
     assert await reported("fail") == set(everything) - {"revision/a-revision"}
+    await api.delete(POLICY_EXCEPTIONS, "kubectl-serve", f"{space}-e")
+    await until_audited(api, stores, lambda: are("fail", *everything))
     await api.delete(KNATIVE_SERVICES, space, "a-service")
 
     async def nothing_is_reported() -> bool:
@@ -298,7 +353,6 @@ async def test_what_was_made_by_hand_before_a_policy_is_found_by_the_audit_and_a
 
     await until_audited(api, stores, nothing_is_reported)
     assert at_the_desk_of(space) == {}
-    await api.delete(DEFINITIONS, None, definition(POLICY_REPORTS)["metadata"]["name"])
 
 
 def at_the_desk_of(space: str) -> dict[str, str]:
@@ -312,8 +366,11 @@ async def _existing(api: Api, resource: Resource, space: str) -> list[JsonObject
 
 
 @pytest.mark.attack(1, 2, 3, 4, 5, 6, 19)
+@pytest.mark.usefixtures("reporting")
 async def test_whatever_is_done_nothing_exists_that_a_policy_denies(api: Api, space: str) -> None:
-    """Random operations; after each that was let through, what exists is held against what the policies allow."""
+    """Random operations; after each that was let through, what exists is held against what the policies allow.
+
+    In the end the audit says of all of it what the policies say: what an exception had let through, too."""
     rng = random.Random(SEED)
     policies = [
         policy(space, "stores", [
@@ -331,7 +388,9 @@ async def test_whatever_is_done_nothing_exists_that_a_policy_denies(api: Api, sp
     world = _World(api, space, rng, policies)
     for _ in range(OPERATIONS):
         await world.step()
-    print(f"\n{OPERATIONS} operations, {world.accepted} let through, {world.refused} refused, no way round found")
+    left = await the_audit_says_what_the_desk_says(api, space, await facts_for_policies(api), policies[0])
+    print(f"\n{OPERATIONS} operations, {world.accepted} let through, {world.refused} refused, no way round found;"
+          f" {left} entries of the audit's report say what is left of exceptions")  # fmt: skip
     assert world.accepted > OPERATIONS // 10
     assert world.refused > OPERATIONS // 10
 
@@ -423,12 +482,8 @@ async def test_when_an_exception_ends_the_audit_tells_it_although_nobody_writes_
     made["metadata"]["annotations"] = {f"{PREFIX}model": "s3://elsewhere/a.joblib"}
     stores = policy(space, "stores", [{"name": "places", "sources": {"allow": ["s3://models"]}}])
     ends = (datetime.now(UTC) + timedelta(seconds=20)).replace(microsecond=0)
-    await api.create(POLICY_EXCEPTIONS, {
-        "apiVersion": "kubectl-serve.dev/v1alpha1", "kind": "PolicyException",
-        "metadata": {"name": f"{space}-e", "namespace": "kubectl-serve"},
-        "spec": {"policy": f"{space}-stores", "rules": ["places"], "match": {"namespace": space, "name": "iris"},
-                 "expires": ends.strftime("%Y-%m-%dT%H:%M:%SZ"), "reason": "a test", "ticket": "T-1"},
-    })  # fmt: skip
+    expires = ends.strftime("%Y-%m-%dT%H:%M:%SZ")
+    await api.create(POLICY_EXCEPTIONS, exception(space, "stores", "places", "iris", expires))
     await api.create(POLICIES, stores)
     await api.create(DEPLOYMENTS, made)
 
@@ -614,13 +669,8 @@ class _World:
             await self.api.delete(POLICY_EXCEPTIONS, "kubectl-serve", name)
             self.exception = None
         else:
-            expires = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-            self.exception = await self.api.create(POLICY_EXCEPTIONS, {
-                "apiVersion": "kubectl-serve.dev/v1alpha1", "kind": "PolicyException",
-                "metadata": {"name": name, "namespace": "kubectl-serve"},
-                "spec": {"policy": f"{self.space}-stores", "rules": ["places"], "match": {"namespace": self.space},
-                         "expires": expires, "reason": "a test", "ticket": "T-1"},
-            })  # fmt: skip
+            made = exception(self.space, "stores", "places", "*", in_an_hour())
+            self.exception = await self.api.create(POLICY_EXCEPTIONS, made)
         await until(told)
 
     async def _existing(self, resource: Resource | None = None) -> tuple[Resource, str | None]:

@@ -142,6 +142,40 @@ def test_audit_shows_what_would_break_if_a_policy_were_enforced_now(
     assert screen.err.endswith(f"1 object judged, {code} break a policy\n")
 
 
+def by_hand() -> list[JsonObject]:
+    """A pod with the loader and a Revision of the same, beside a pod that has nothing to do with us."""
+    (served,) = (each for each in cluster().objects if each["kind"] == "Deployment")
+    spec = served["spec"]["template"]["spec"]
+
+    def made(version: str, kind: str, name: str, spec: JsonObject) -> JsonObject:
+        return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": "ml"}, "spec": spec}
+
+    plain = {"containers": [{"name": "a", "image": "example.com/a:1"}]}
+    return [
+        made("v1", "Pod", "a-pod", spec),
+        made("serving.knative.dev/v1", "Revision", "a-revision", spec),
+        made("v1", "Pod", "plain", plain),
+    ]
+
+
+def test_audit_judges_what_was_made_by_hand_and_says_what_it_may_not_see(run: Run) -> None:
+    found = cluster()
+    found.objects += by_hand()
+    screen = run("policy", "audit", "-n", "ml", cluster=found)
+    assert screen.out == (
+        "OBJECT               NAMESPACE  RULE           VERDICT\n"
+        "deployment/iris      ml         stores/places  Deny\n"
+        "revision/a-revision  ml         stores/places  Deny\n"
+        "revision/a-revision  ml         stores/most    Warn\n"
+        "pod/a-pod            ml         stores/places  Deny\n"
+    )
+    assert screen.err.endswith("3 objects judged, 3 break a policy\n")
+    found.hidden = frozenset({"pods"})
+    screen = run("policy", "audit", "-n", "ml", cluster=found)
+    assert "no pod is judged: you may not list them\n" in screen.err
+    assert screen.err.endswith("2 objects judged, 2 break a policy\n")
+
+
 def test_audit_judges_by_the_clusters_own_features(run: Run) -> None:
     """As the server does: a field that only a feature flag allows is no reason to see no Knative Service."""
     found = cluster()

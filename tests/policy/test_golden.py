@@ -3,12 +3,16 @@
 ``UPDATE_GOLDEN=1 pytest tests/policy/test_golden.py`` writes what comes out now; the difference is reviewed as prose.
 """
 
+import json
 import os
 from pathlib import Path
 
 import pytest
+import yaml
+from pydantic.alias_generators import to_camel
 
 from plugin.conftest import Run
+from serve_core.policy.documents import ABOUT
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(file.parent for file in GOLDEN.glob("*/input.yaml"))
@@ -24,6 +28,25 @@ def test_what_is_said_is_what_was_reviewed(case: Path, run: Run) -> None:
     if os.environ.get("UPDATE_GOLDEN"):
         (case / "screen.txt").write_text(said)
     assert said == (case / "screen.txt").read_text()
+
+
+def test_every_kind_of_rule_has_an_object_that_keeps_it_and_one_that_breaks_it(run: Run) -> None:
+    shown = {kind: set[str]() for kind in ABOUT}
+    for case in CASES:
+        text = (case / "input.yaml").read_text()
+        kinds = {
+            f"{document['metadata']['name']}/{rule['name']}": kind
+            for document in yaml.safe_load_all(text)
+            if isinstance(document, dict) and document.get("kind") == "ServingPolicy"
+            for rule in (document.get("spec") or {}).get("rules") or ()
+            for kind in ABOUT
+            if to_camel(kind) in rule
+        }
+        items = json.loads(run("policy", "test", "-f", "-", "-o", "json", stdin=text).out)["items"]
+        for result in (result for each in items for result in each["results"]):
+            if (kind := kinds.get(f"{result['policy']}/{result['rule']}")) is not None:
+                shown[kind].add(result["verdict"])
+    assert {kind for kind, verdicts in shown.items() if not {"Pass", "Deny"} <= verdicts} == set()
 
 
 @pytest.mark.parametrize("policy", STARTERS, ids=lambda policy: policy.stem)

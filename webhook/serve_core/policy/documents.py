@@ -311,7 +311,7 @@ class PolicySpec:
         _doc(
             "While no replica of kubectl-serve answers: whether pods with the loader, and Knative Services and "
             "InferenceServices made by hand, are refused (Fail, the default) or let through (Ignore). The audit finds "
-            "such Services later, but no pods."
+            "what got through."
         ),
     ] = "Fail"
     defaults: Annotated[
@@ -340,7 +340,11 @@ class ExceptionMatch:
 
     namespace: Annotated[str, _doc("One namespace.", min_length=1, max_length=63, pattern=_DNS)]
     name: Annotated[
-        _Glob, _doc("The Deployment's, Knative Service's or InferenceService's name; * stands for any characters.")
+        _Glob,
+        _doc(
+            "The name of the Deployment, or of what was made by hand (with all that it becomes); * stands for any "
+            "characters."
+        ),
     ] = "*"
 
 
