@@ -44,7 +44,7 @@ def made(uri: str = "s3://models/a.joblib", **notes: str) -> tuple[JsonObject, .
     annotations = {f"kubectl-serve.dev/{key}": value for key, value in {"model": uri, **notes}.items()}
     metadata = {"name": "iris", "namespace": "ml", "annotations": annotations}
     verdict = judge({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}, BASE)
-    deployment, service = verdict.deployment, verdict.service
+    deployment, service = verdict.deployment, copy.deepcopy(verdict.service)
     assert deployment is not None
     assert service is not None
     deployment["metadata"]["uid"] = "deployment"
@@ -97,6 +97,16 @@ def test_what_does_more_than_it_was_made_of_is_judged_by_itself(index: int) -> N
     notes = objects[index]["spec"]["template"]["metadata"].setdefault("annotations", {})
     notes["autoscaling.knative.dev/max-scale"] = "50"
     assert told(objects, "{name: most, scale: {most: 3}}")[f"{kind}/iris"] == ["ScaleNotAllowed"]
+
+
+@pytest.mark.attack(5)
+def test_another_key_in_the_same_place_is_more_than_what_it_was_made_of() -> None:
+    objects = made(**{"signature-key": "ml-team"})
+    signed = "{name: signed, signed: {keys: [ml-team]}}"
+    assert told(objects, signed)["Deployment/iris"] == []
+    (volume,) = (each for each in objects[1]["spec"]["template"]["spec"]["volumes"] if "configMap" in each)
+    volume["configMap"]["name"] = "mine"
+    assert told(objects, signed)["Service/iris"] == ["ModelNotSigned"]
 
 
 def test_an_older_revision_with_traffic_is_judged_by_what_it_carries() -> None:

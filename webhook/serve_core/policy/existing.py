@@ -14,7 +14,7 @@ from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject, value_at
 from serve_core.policy.documents import Kind, PolicyException
 from serve_core.policy.evaluate import Outcome, PolicyVerdict, Result, judge_policies
-from serve_core.policy.subjects import Subject, Use, subject_of
+from serve_core.policy.subjects import Origin, Subject, Use, subject_of
 
 ORDER: tuple[Kind, ...] = ("Deployment", "InferenceService", "Service", "Configuration", "Revision", "Pod")
 """The kinds that are judged, in the order in which one is made of another."""
@@ -127,8 +127,12 @@ def _does_no_more(made: Subject, whole: Subject) -> bool:
         and subset
         and values
         and {use.image for use in made.images} <= {use.image for use in whole.images}
-        and {origin.text for origin in made.origins} <= {origin.text for origin in whole.origins}
+        and {_checked(origin) for origin in made.origins} <= {_checked(origin) for origin in whole.origins}
     )
+
+
+def _checked(origin: Origin) -> tuple[str, bool, str]:
+    return origin.text, origin.digest, origin.key
 
 
 def _name_of(use: Use | None) -> str:
