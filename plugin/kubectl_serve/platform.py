@@ -27,6 +27,7 @@ from serve_core.verdict import serving_spec
 
 _KNATIVE = "knative-serving"
 _FEATURES = "config-features"
+_IMAGES = "config-deployment"
 
 
 async def facts(cluster: Api) -> tuple[PlatformFacts, frozenset[str]]:
@@ -51,6 +52,7 @@ async def facts(cluster: Api) -> tuple[PlatformFacts, frozenset[str]]:
             ),
             features=features,
             istio=await mesh(cluster),
+            sidecar_images=frozenset(map(str, settings.get("sidecarImages") or ())),
         ),
         frozenset(runtime.name for runtime in own),
     )
@@ -85,9 +87,14 @@ def asks_istio(deployment: JsonObject) -> bool:
 
 
 async def facts_for_policies(cluster: Api) -> PlatformFacts:
-    """What the server judges by, as far as this user may see it; the defaults for what they may not."""
+    """What the server judges by, as far as this user may see it; the defaults for what they may not.
+
+    Without any sidecar images, nobody knows what Knative adds to pods.
+    """
     try:
         known, _ = await facts(cluster)
+        queue_proxy = (await _config_map(cluster, _KNATIVE, _IMAGES)).get("queue-sidecar-image", "")
+        known = replace(known, sidecar_images=known.sidecar_images | {queue_proxy})
     except ForbiddenError:
         known = manifests.default_facts()
     return replace(known, istio=await mesh(cluster))

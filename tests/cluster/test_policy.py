@@ -34,7 +34,6 @@ from kubectl_serve.api import (
     Resource,
 )
 from kubectl_serve.cluster import connect
-from kubectl_serve.manifests import default_facts
 from kubectl_serve.platform import facts_for_policies
 from kubectl_serve.streams import Streams
 from policy_objects import (
@@ -44,6 +43,7 @@ from policy_objects import (
     URIS,
     definition,
     deployment,
+    key_volumes,
     knative,
     loader,
     pod,
@@ -64,7 +64,6 @@ BATCHES = int(os.environ.get("POLICY_BATCHES", "12"))
 AUDITS = int(os.environ.get("POLICY_AUDITS", "3"))
 """Sets of policies by which what exists is audited."""
 OPERATIONS = int(os.environ.get("POLICY_OPERATIONS", "300"))
-FACTS = default_facts()
 INFERENCE_SERVICE_DEFINITION = definition(INFERENCE_SERVICES)
 POLICY_REPORTS = Resource("wgpolicyk8s.io/v1alpha2", "policyreports", "PolicyReport")
 PREFIX = "kubectl-serve.dev/"
@@ -80,6 +79,12 @@ async def api() -> AsyncIterator[Api]:
     flags = Flags(**FLAGS, as_groups=[], insecure_skip_tls_verify=False, request_timeout=30.0)
     async with connect(flags, Streams.of_process()) as connected:
         yield connected
+
+
+@pytest.fixture
+async def facts(api: Api) -> PlatformFacts:
+    """What the server knows of this cluster."""
+    return await facts_for_policies(api)
 
 
 @pytest.fixture
@@ -141,14 +146,16 @@ async def known(api: Api, space: str, batch: str) -> None:
     await until(told)
 
 
-def at_the_desk(documents: list[JsonObject], facts: PlatformFacts = FACTS, *, stored: bool = False) -> list[str]:
+def at_the_desk(documents: list[JsonObject], facts: PlatformFacts, *, stored: bool = False) -> list[str]:
     """The refusals that ``kubectl serve policy test`` tells, in its words."""
     tried = trial.run(documents, facts, datetime.now(UTC), stored=stored)
     assert not tried.faults, tried.faults
     return [str(found) for each in tried.tried for found in (*each.refused, *each.verdict.problems)]
 
 
-async def test_the_api_server_and_the_desk_say_the_same_word_for_word(api: Api, space: str) -> None:
+async def test_the_api_server_and_the_desk_say_the_same_word_for_word(
+    api: Api, space: str, facts: PlatformFacts
+) -> None:
     rng = random.Random(SEED)
     pairs = refused = 0
     for number in range(BATCHES):
@@ -164,19 +171,20 @@ async def test_the_api_server_and_the_desk_say_the_same_word_for_word(api: Api, 
             manifest = make(rng, space, f"o{index}")
             manifest["metadata"]["labels"]["batch"] = f"b{number}"
             stored, lines = await answer(api.create(resource, json.loads(json.dumps(manifest)), dry_run=True))
-            expected = at_the_desk([*policies, manifest])
+            expected = at_the_desk([*policies, manifest], facts)
             assert lines == expected, manifest
             if stored is not None:
-                assert at_the_desk([*policies, stored], stored=True) == []
+                assert at_the_desk([*policies, stored], facts, stored=True) == []
             pairs += len(policies)
             refused += stored is None
     print(f"\n{pairs} pairs of a policy and an object, {refused} objects refused, no difference")
 
 
 @pytest.mark.usefixtures("reporting")
-async def test_the_audit_the_api_server_and_the_desk_say_the_same_of_what_exists(api: Api, space: str) -> None:
+async def test_the_audit_the_api_server_and_the_desk_say_the_same_of_what_exists(
+    api: Api, space: str, facts: PlatformFacts
+) -> None:
     """Word for word: the leader's report, the refusals of a touch, and ``policy test`` on what is stored."""
-    facts = await facts_for_policies(api)
     rng, pairs, entries = random.Random(SEED), 0, 0
     for index in range(4):
         for resource, make in MAKERS:
@@ -308,7 +316,7 @@ def in_an_hour() -> str:
 async def test_what_was_made_by_hand_before_a_policy_is_found_by_the_audit_and_at_the_desk(
     api: Api, space: str
 ) -> None:
-    loading = loader(random.Random(1)) | {"args": ["--", "s3://elsewhere/a.joblib"]}
+    loading = {"name": "model-loader", "image": "example.com/ml/loader:1", "args": ["--", "s3://elsewhere/a.joblib"]}
     spec = {"initContainers": [loading], "containers": [{"name": "server", "image": "example.com/ml/a:1"}]}
     by_hand: dict[Resource, JsonObject] = {
         KNATIVE_SERVICES: {"template": {"spec": spec}},
@@ -367,7 +375,7 @@ async def _existing(api: Api, resource: Resource, space: str) -> list[JsonObject
 
 @pytest.mark.attack(1, 2, 3, 4, 5, 6, 19)
 @pytest.mark.usefixtures("reporting")
-async def test_whatever_is_done_nothing_exists_that_a_policy_denies(api: Api, space: str) -> None:
+async def test_whatever_is_done_nothing_exists_that_a_policy_denies(api: Api, space: str, facts: PlatformFacts) -> None:
     """Random operations; after each that was let through, what exists is held against what the policies allow.
 
     In the end the audit says of all of it what the policies say: what an exception had let through, too."""
@@ -385,10 +393,10 @@ async def test_whatever_is_done_nothing_exists_that_a_policy_denies(api: Api, sp
     for each in policies:
         await api.create(POLICIES, each)
     await known(api, space, "b")
-    world = _World(api, space, rng, policies)
+    world = _World(api, space, facts, rng, policies)
     for _ in range(OPERATIONS):
         await world.step()
-    left = await the_audit_says_what_the_desk_says(api, space, await facts_for_policies(api), policies[0])
+    left = await the_audit_says_what_the_desk_says(api, space, facts, policies[0])
     print(f"\n{OPERATIONS} operations, {world.accepted} let through, {world.refused} refused, no way round found;"
           f" {left} entries of the audit's report say what is left of exceptions")  # fmt: skip
     assert world.accepted > OPERATIONS // 10
@@ -504,7 +512,7 @@ async def test_when_an_exception_ends_the_audit_tells_it_although_nobody_writes_
     assert [line.split(":")[0] for line in lines] == ["SourceNotAllowed"]
 
 
-async def test_kserves_objects_are_judged_where_their_kind_exists(api: Api, space: str) -> None:
+async def test_kserves_objects_are_judged_where_their_kind_exists(api: Api, space: str, facts: PlatformFacts) -> None:
     await api.apply(DEFINITIONS, INFERENCE_SERVICE_DEFINITION, manager="test")
     await api.create(POLICIES, policy(space, "stores", [{"name": "places", "sources": {"allow": ["s3://models"]}}]))
     await known(api, space, "b")
@@ -529,11 +537,11 @@ async def test_kserves_objects_are_judged_where_their_kind_exists(api: Api, spac
     _, lines = await answer(api.create(INFERENCE_SERVICES, bad))
     gate = policy(space, "z-gate", [{"name": "gate", "label": {"key": "batch", "values": ["b"]}}])
     stores = policy(space, "stores", [{"name": "places", "sources": {"allow": ["s3://models"]}}])
-    assert lines == at_the_desk([stores, gate, bad]) != []
+    assert lines == at_the_desk([stores, gate, bad], facts) != []
     good = await api.create(INFERENCE_SERVICES, inference_service("s3://models/a.joblib"))
     changed = good | {"spec": bad["spec"]}
     _, lines = await answer(api.apply(INFERENCE_SERVICES, {**changed, "metadata": bad["metadata"]}, manager="test"))
-    assert lines == at_the_desk([stores, gate, bad])
+    assert lines == at_the_desk([stores, gate, bad], facts)
     await api.delete(DEFINITIONS, None, INFERENCE_SERVICE_DEFINITION["metadata"]["name"])
 
 
@@ -554,8 +562,10 @@ def _is_no_more(after: list[Any], before: list[Any] | None) -> bool:
 
 
 class _World:
-    def __init__(self, api: Api, space: str, rng: random.Random, policies: list[JsonObject]) -> None:
-        self.api, self.space, self.rng, self.policies = api, space, rng, policies
+    def __init__(
+        self, api: Api, space: str, facts: PlatformFacts, rng: random.Random, policies: list[JsonObject]
+    ) -> None:
+        self.api, self.space, self.facts, self.rng, self.policies = api, space, facts, rng, policies
         self.accepted = self.refused = 0
         self.exception: JsonObject | None = None
         self.tier: str | None = None
@@ -601,7 +611,8 @@ class _World:
             {"metadata": {"labels": {"batch": "b", "kubectl-serve.dev/served": None}}},
             {"metadata": {"finalizers": [FINALIZER]}},
             {"spec": {"template": {"metadata": {"annotations": {"autoscaling.knative.dev/max-scale": "50"}}}}},
-            {"spec": {"template": {"spec": {"initContainers": [loader(self.rng)]}}}},
+            {"spec": {"template": {"spec": {
+                "initContainers": [loader(self.rng)], "volumes": key_volumes(self.rng)}}}},
             {"spec": {"replicas": 20}},
         ])  # fmt: skip
         await self._write(resource, self.api.merge(resource, self.space, name, patch))
@@ -698,5 +709,5 @@ class _World:
         exceptions = [self.exception] if self.exception else []
         labels = {"tier": self.tier} if self.tier else {}
         space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.space, "labels": labels}}
-        left = at_the_desk([*self.policies, *exceptions, space, stored], stored=True)
+        left = at_the_desk([*self.policies, *exceptions, space, stored], self.facts, stored=True)
         assert left == [], (before.get(stored["metadata"]["name"]), _said(stored))

@@ -42,6 +42,7 @@ metadata: {name: old, namespace: kubectl-serve, creationTimestamp: "2026-11-23T1
 spec:
   {policy: stores, rules: [places], match: {namespace: ml}, expires: "2026-11-23T00:00:00Z", reason: r, ticket: T-0}
 """
+QUEUE_PROXY = "example.org/knative/queue@sha256:1"
 LABELLED = """\
 apiVersion: apps/v1
 kind: Deployment
@@ -68,8 +69,14 @@ def cluster() -> FakeCluster:
         "metadata": {"name": "config-features", "namespace": "knative-serving"},
         "data": dict(base.features),
     }
+    images = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "config-deployment", "namespace": "knative-serving"},
+        "data": {"queue-sidecar-image": QUEUE_PROXY},
+    }
     configuration = [each for each in manifests.all_objects() if each["kind"] == "ConfigMap"]
-    return FakeCluster([*policies, *documents(EXCEPTIONS), served, features, *configuration], namespace="ml")
+    return FakeCluster([*policies, *documents(EXCEPTIONS), served, features, images, *configuration], namespace="ml")
 
 
 def test_render_gives_what_the_policies_among_the_files_give(run: Run, tmp_path: Path) -> None:
@@ -170,6 +177,15 @@ def test_audit_judges_what_was_made_by_hand_and_says_what_it_may_not_see(run: Ru
         "pod/a-pod            ml         stores/places  Deny\n"
     )
     assert screen.err.endswith("3 objects judged, 3 break a policy\n")
+    found.objects.append({
+        "apiVersion": "kubectl-serve.dev/v1alpha1", "kind": "ServingPolicy", "metadata": {"name": "z"},
+        "spec": {"rules": [{"name": "images", "images": {"deny": ["example.org"]}}]},
+    })  # fmt: skip
+    (a_pod,) = (each for each in found.objects if each["metadata"]["name"] == "a-pod")
+    a_pod["spec"] = a_pod["spec"] | {"containers": [*a_pod["spec"]["containers"], {"name": "q", "image": QUEUE_PROXY}]}
+    assert "pod/a-pod: ImageNotAllowed" not in run("policy", "audit", "-n", "ml", cluster=found).err
+    found.hidden = frozenset({"configmaps"})
+    assert "no pod is judged: you may not see which" in run("policy", "audit", "-n", "ml", cluster=found).err
     found.hidden = frozenset({"pods"})
     screen = run("policy", "audit", "-n", "ml", cluster=found)
     assert "no pod is judged: you may not list them\n" in screen.err

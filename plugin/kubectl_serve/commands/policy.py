@@ -191,6 +191,9 @@ async def _audit(args: Namespace, streams: Streams, cluster: Api) -> int:
     facts = await platform.facts_for_policies(cluster)
     served: list[JsonObject] = []
     for resource in _JUDGED:
+        if resource is PODS and not facts.sidecar_images:
+            streams.note("no pod is judged: you may not see which images the platform adds to pods")
+            continue
         try:
             async for page in cluster.pages(resource, namespace):
                 served += [each for each in page if subject_of(each, facts) is not None]
