@@ -22,6 +22,7 @@ from kubectl_serve.api import (
     CONFIGURATIONS,
     DEFINITIONS,
     DEPLOYMENTS,
+    EVENTS,
     INFERENCE_SERVICES,
     KNATIVE_SERVICES,
     NAMESPACES,
@@ -64,7 +65,6 @@ BATCHES = int(os.environ.get("POLICY_BATCHES", "12"))
 AUDITS = int(os.environ.get("POLICY_AUDITS", "3"))
 """Sets of policies by which what exists is audited."""
 OPERATIONS = int(os.environ.get("POLICY_OPERATIONS", "300"))
-INFERENCE_SERVICE_DEFINITION = definition(INFERENCE_SERVICES)
 POLICY_REPORTS = Resource("wgpolicyk8s.io/v1alpha2", "policyreports", "PolicyReport")
 PREFIX = "kubectl-serve.dev/"
 FLAGS = dict.fromkeys(("kubeconfig", "context", "cluster", "user", "server", "token", "namespace", "as_user"))
@@ -93,6 +93,22 @@ async def reporting(api: Api) -> AsyncIterator[None]:
     await api.apply(DEFINITIONS, definition(POLICY_REPORTS), manager="test")
     yield
     await api.delete(DEFINITIONS, None, definition(POLICY_REPORTS)["metadata"]["name"])
+
+
+@pytest.fixture
+async def kserve(api: Api) -> AsyncIterator[None]:
+    """A cluster that knows InferenceServices."""
+
+    async def exists() -> bool:
+        with contextlib.suppress(errors.NotFoundError):
+            await api.list(INFERENCE_SERVICES, None)
+            return True
+        return False
+
+    await api.apply(DEFINITIONS, definition(INFERENCE_SERVICES), manager="test")
+    await until(exists)
+    yield
+    await api.delete(DEFINITIONS, None, definition(INFERENCE_SERVICES)["metadata"]["name"])
 
 
 @pytest.fixture
@@ -312,7 +328,7 @@ def in_an_hour() -> str:
     return (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-@pytest.mark.usefixtures("reporting")
+@pytest.mark.usefixtures("reporting", "kserve")
 async def test_what_was_made_by_hand_before_a_policy_is_found_by_the_audit_and_at_the_desk(
     api: Api, space: str
 ) -> None:
@@ -323,6 +339,7 @@ async def test_what_was_made_by_hand_before_a_policy_is_found_by_the_audit_and_a
         CONFIGURATIONS: {"template": {"spec": spec}},
         REVISIONS: spec,
         PODS: spec | {"nodeSelector": {"kubernetes.io/os": "none"}},
+        INFERENCE_SERVICES: {"predictor": {"model": {"storageUri": "s3://elsewhere/a.joblib"}}},
     }
     owners: list[JsonObject] = []
     for resource, made in by_hand.items():
@@ -346,7 +363,7 @@ async def test_what_was_made_by_hand_before_a_policy_is_found_by_the_audit_and_a
     async def are(result: str, *wanted: str) -> bool:
         return await reported(result) == set(wanted)
 
-    everything = [f"{kind}/a-{kind}" for kind in ("service", "configuration", "revision", "pod")]
+    everything = [f"{resource.kind.lower()}/a-{resource.kind.lower()}" for resource in by_hand]
     await until_audited(api, stores, lambda: are("fail", *everything))
     assert at_the_desk_of(space) == dict.fromkeys(everything, "Deny")
     await api.create(POLICY_EXCEPTIONS, exception(space, "stores", "places", "a-revision", in_an_hour()))
@@ -508,12 +525,18 @@ async def test_when_an_exception_ends_the_audit_tells_it_although_nobody_writes_
     assert condition["reason"] == "PolicyViolated"
     assert f"{space}-stores/places does not allow models from s3://elsewhere/a.joblib" in condition["message"]
     assert datetime.fromisoformat(condition["lastTransitionTime"]) >= ends
+
+    async def has_an_event() -> bool:
+        events = [each for each in await _existing(api, EVENTS, space) if each["reason"] == "PolicyViolated"]
+        return [(each["type"], each["regarding"]["name"]) for each in events] == [("Warning", "iris")]
+
+    await until(has_an_event, times=1)
     _, lines = await answer(api.merge(DEPLOYMENTS, space, "iris", {"metadata": {"annotations": {"touched": "x"}}}))
     assert [line.split(":")[0] for line in lines] == ["SourceNotAllowed"]
 
 
+@pytest.mark.usefixtures("kserve")
 async def test_kserves_objects_are_judged_where_their_kind_exists(api: Api, space: str, facts: PlatformFacts) -> None:
-    await api.apply(DEFINITIONS, INFERENCE_SERVICE_DEFINITION, manager="test")
     await api.create(POLICIES, policy(space, "stores", [{"name": "places", "sources": {"allow": ["s3://models"]}}]))
     await known(api, space, "b")
 
@@ -526,13 +549,6 @@ async def test_kserves_objects_are_judged_where_their_kind_exists(api: Api, spac
             "spec": {"predictor": {"model": model}},
         }
 
-    async def exists() -> bool:
-        with contextlib.suppress(errors.NotFoundError):
-            await api.list(INFERENCE_SERVICES, space)
-            return True
-        return False
-
-    await until(exists)
     bad = inference_service("s3://elsewhere/a.joblib")
     _, lines = await answer(api.create(INFERENCE_SERVICES, bad))
     gate = policy(space, "z-gate", [{"name": "gate", "label": {"key": "batch", "values": ["b"]}}])
@@ -542,7 +558,6 @@ async def test_kserves_objects_are_judged_where_their_kind_exists(api: Api, spac
     changed = good | {"spec": bad["spec"]}
     _, lines = await answer(api.apply(INFERENCE_SERVICES, {**changed, "metadata": bad["metadata"]}, manager="test"))
     assert lines == at_the_desk([stores, gate, bad], facts)
-    await api.delete(DEFINITIONS, None, INFERENCE_SERVICE_DEFINITION["metadata"]["name"])
 
 
 def _said(manifest: JsonObject) -> list[Any]:
