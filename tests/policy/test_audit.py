@@ -29,6 +29,7 @@ from serve_webhook.api import (
     POLICY_EXCEPTIONS,
     POLICY_REPORTS,
     REVISIONS,
+    UnavailableError,
 )
 from serve_webhook.audit import Audit
 from serve_webhook.events import Recorder
@@ -264,6 +265,22 @@ async def test_everything_is_judged_again_only_after_a_rest_that_is_longer_the_m
         while reported(api) != [("Deployment", "bad")]:  # noqa: ASYNC110 - it is written last
             await asyncio.sleep(0)
         assert api.lists.count(PODS.plural) == 1
+        running.cancel()
+
+
+async def test_an_audit_that_breaks_off_is_begun_again_soon(api: MemoryApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(audit, "RETRY_SECONDS", 0.01)
+    api.put(POLICIES, STORES)
+    api.put(PODS, pod("a-pod"))
+    api.failures["list pods"] = UnavailableError("storage is (re)initializing", 429)
+    async with auditing(api, Clock()) as (made, _, _), asyncio.timeout(10):
+        running = asyncio.create_task(made.run())
+        while api.lists.count(REVISIONS.plural) < 2:  # noqa: ASYNC110 - nothing tells it
+            await asyncio.sleep(0)
+        api.failures.clear()
+        while reported(api) != [("Pod", "a-pod")]:  # noqa: ASYNC110 - it is written last
+            await asyncio.sleep(0)
         running.cancel()
 
 

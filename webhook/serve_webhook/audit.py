@@ -48,6 +48,8 @@ SETTLE_SECONDS = 2.0
 """Policies that change together are audited together."""
 REST = 9
 """How many times as long as everything took to judge the audit lets go by before it does that again."""
+RETRY_SECONDS = 30.0
+"""How long it rests where the API server did not let it finish."""
 LISTED = (INFERENCE_SERVICES, KNATIVE_SERVICES, CONFIGURATIONS, REVISIONS, PODS)
 """What is judged beside Deployments, in the order of :data:`serve_core.policy.existing.ORDER`."""
 PAGE = 50
@@ -124,6 +126,7 @@ class Audit:
                     await self.of_deployments()
             except ApiError as error:
                 logger.warning("The audit broke off: %s", error)
+                self._stale, rests_until = True, clock() + RETRY_SECONDS
             seconds = rests_until - clock() if self._stale else (ends - self._now()).total_seconds() + 0.1
             try:
                 async with asyncio.timeout(max(seconds, 0)):
