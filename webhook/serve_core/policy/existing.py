@@ -64,21 +64,21 @@ class Existing:
         - Of such a Revision, and of a pod, only those findings are told that the workload which they say they belong
           to does not have as well.
         """
+        made = self._has_configuration(document)
+        if _has_ended(document) or (made and _is_in_reserve(document)):
+            return None
         namespace = str(document["metadata"].get("namespace") or "")
         subject = subject_of(document, self._facts, namespace_labels=self._facts.namespace_labels.get(namespace, {}))
-        if subject is None or _has_ended(document, subject):
+        if subject is None:
             return None
-        if self._has_configuration(document, subject):
-            if subject.labels.get(_ROUTING_STATE) == "reserve":
-                return None
-            subject = replace(subject, made=True)
+        subject = replace(subject, made=made)
         twin = self._wholes.get((_MADE_OF.get(subject.kind, ""), subject.namespace, subject.name))
         self._remember(document, subject)
         if twin is not None and _does_no_more(subject, twin):
             return None
         verdict = judge_policies(subject, self._facts.policies, self._exceptions, self._now)
         told = self._told[subject.namespace, subject.workload]
-        if subject.made or subject.kind == "Pod":
+        if made or subject.kind == "Pod":
             news = tuple(result for result in verdict.results if not _tellings(result) or _tellings(result) - told)
             if len(news) < len(verdict.results) and not any(map(_tellings, news)):
                 return None
@@ -86,9 +86,9 @@ class Existing:
         told.update(*map(_tellings, verdict.results))
         return Judged(str(document["apiVersion"]), subject.kind, subject.namespace, subject.name, verdict)
 
-    def _has_configuration(self, document: JsonObject, subject: Subject) -> bool:
+    def _has_configuration(self, document: JsonObject) -> bool:
         """Whether it is a Revision whose controller is a Configuration that was judged."""
-        return subject.kind == "Revision" and any(
+        return document.get("kind") == "Revision" and any(
             reference.get("controller") is True and reference.get("uid") in self._configurations
             for reference in document["metadata"].get("ownerReferences") or []
         )
@@ -107,8 +107,12 @@ def order(document: JsonObject) -> int:
     return ORDER.index(kind) if kind in ORDER else len(ORDER)
 
 
-def _has_ended(document: JsonObject, subject: Subject) -> bool:
-    return subject.kind == "Pod" and value_at(document, "status", "phase") in _ENDED
+def _has_ended(document: JsonObject) -> bool:
+    return document.get("kind") == "Pod" and value_at(document, "status", "phase") in _ENDED
+
+
+def _is_in_reserve(document: JsonObject) -> bool:
+    return bool(value_at(document, "metadata", "labels", _ROUTING_STATE) == "reserve")
 
 
 def _tellings(result: Result) -> set[_Told]:
