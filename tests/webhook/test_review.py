@@ -4,10 +4,13 @@ import base64
 import json
 import socket
 import tracemalloc
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from serve_core import filling
 from serve_core.facts import LoaderFacts, PlatformFacts
@@ -192,6 +195,7 @@ HOSTILE = {
     "half a surrogate pair in a name": (holding(rb'{"\udfff": 1}'), "half of a surrogate pair"),
     "100,000 lists deep": (holding(b"[" * 100_000 + b"]" * 100_000), TOO_DEEP),
     "200 objects deep": (holding(b'{"a":' * 200 + b"1" + b"}" * 200), TOO_DEEP),
+    "300 objects deep": (holding(b'{"a":' * 300 + b"1" + b"}" * 300), TOO_DEEP),
     "a list": (b"[]", NO_REVIEW),
     "a number": (b"1", NO_REVIEW),
     "another kind": (b'{"apiVersion": "v1", "kind": "Pod"}', NO_REVIEW),
@@ -207,11 +211,56 @@ def test_the_review_that_is_spoilt_below_would_be_answered() -> None:
     assert respond(GOOD)["allowed"]
 
 
+def as_go_writes(sent: bytes) -> bytes:
+    return sent.replace(b": ", b":").replace(b", ", b",") + b"\n"
+
+
 @pytest.mark.attack(8, 9)
+@pytest.mark.parametrize("written", [bytes, as_go_writes])
 @pytest.mark.parametrize(("sent", "why"), HOSTILE.values(), ids=HOSTILE.keys())
-def test_what_no_api_server_sends_is_malformed(sent: bytes, why: str) -> None:
+def test_what_no_api_server_sends_is_malformed(sent: bytes, why: str, written: Callable[[bytes], bytes]) -> None:
     with pytest.raises(MalformedError, match=why):
-        review.review(sent, complete)
+        review.review(written(sent), complete)
+
+
+NUMBERS = st.sampled_from(["0", "-0", "1.0", "-0.0", "1e3", "0.1", "1e400", "9007199254740993", "9" * 25, "NaN"])
+STRINGS = st.sampled_from(["a", "", "<&>", "\u00e9", "\u2028", "\x7f", "\x00", '":', "\\", '\\"', "\ud800"]).map(
+    json.dumps
+)
+TEXTS = st.recursive(
+    NUMBERS | STRINGS | st.sampled_from(["null", "true"]),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda parts: f"[{','.join(parts)}]")
+        | st.lists(st.tuples(STRINGS, inner), max_size=3).map(
+            lambda pairs: "{" + ",".join(f"{name}:{value}" for name, value in pairs) + "}"
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(text=TEXTS, raw=st.booleans())
+def test_the_fast_parser_reads_what_the_careful_one_reads(text: str, raw: bool) -> None:
+    if raw:
+        text = text.replace("\\u00e9", "\u00e9").replace("\\u007f", "\x7f")
+
+    def outcome(parse: Callable[[bytes], Any]) -> str:
+        try:
+            return repr(parse(text.encode() + b"\n"))
+        except MalformedError as error:
+            return str(error)
+
+    assert outcome(review.parse) == outcome(review.parse_with_care)
+
+
+def test_who_set_which_field_is_not_even_looked_at() -> None:
+    """Managed fields are half of an object, nested as deep as it is."""
+    new = deployment(model="https://example.com/model.joblib")
+    plain, _ = review.review(body(new), complete)
+    new["metadata"]["managedFields"] = [
+        {"manager": "kubectl", "fieldsV1": json.loads('{"f:a":' * 200 + "{}" + "}" * 200)}
+    ]
+    assert review.review(body(new), complete)[0] == plain
 
 
 @pytest.mark.attack(17)

@@ -10,15 +10,17 @@ import logging
 import math
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NoReturn
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serve_core.annotations import MODEL
 from serve_core.facts import PlatformFacts
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, value_at
 from serve_core.names import SERVED_LABEL, SERVER_USERNAME
 from serve_core.patch import json_patch
 from serve_core.reasons import problem
@@ -177,6 +179,8 @@ def _exempt(request: Request) -> bool:
 
 def _too_much(body: bytes) -> str:
     """Why it is not even parsed: judging it would take too long, or more memory than there is."""
+    if len(body) <= MOST_OBJECTS:  # too short for either
+        return ""
     if body.count(b"{") > MOST_OBJECTS:
         return f"it has more than {MOST_OBJECTS:,} objects in it"
     return f"it has more than {MOST_VALUES:,} values in it" if body.count(b",") > MOST_VALUES else ""
@@ -210,7 +214,30 @@ def shortened(text: str) -> str:
 
 def parse(body: bytes) -> Any:
     """JSON as RFC 8259 has it, and stricter than Python: no duplicate names, NaN, infinity or lone surrogates, and a
-    bounded depth. Raises :class:`MalformedError`."""
+    bounded depth, managed fields aside, which are left out. Raises :class:`MalformedError`."""
+    document = _parsed(body)
+    _drop_managed_fields(document)
+    if _too_deep(document):
+        raise MalformedError("nested too deeply")
+    return document
+
+
+def _parsed(body: bytes) -> Any:
+    """What can be written again just as it came has lost nothing: no name was there twice, no number out of range."""
+    with suppress(orjson.JSONDecodeError, orjson.JSONEncodeError):
+        document = orjson.loads(body)
+        if _as_go_writes(document) == body:
+            return document
+    return parse_with_care(body)
+
+
+def _as_go_writes(document: Any) -> bytes:
+    text = orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
+    return text.replace(b"&", rb"\u0026").replace(b"<", rb"\u003c").replace(b">", rb"\u003e")
+
+
+def parse_with_care(body: bytes) -> Any:
+    """The same of any text, several times as slow."""
     try:
         document = json.loads(
             body.decode(), object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
@@ -221,11 +248,17 @@ def parse(body: bytes) -> Any:
         raise
     except ValueError:  # syntax, encoding, or an integer of thousands of digits
         raise MalformedError("not JSON") from None
-    if _too_deep(document):
-        raise MalformedError("nested too deeply")
     if b"\\u" in body:  # half of a pair comes by an escape only: as UTF-8 it was refused already
         _encodable(document)
     return document
+
+
+def _drop_managed_fields(document: Any) -> None:
+    """Take out, in place, the half of an object that nobody here reads: who set which of its fields."""
+    for key in ("object", "oldObject"):
+        metadata = value_at(document, "request", key, "metadata")
+        if isinstance(metadata, dict):
+            metadata.pop("managedFields", None)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> JsonObject:
