@@ -54,6 +54,17 @@ def test_filling_anew_after_taking_back_changes_nothing(user: JsonObject, ours: 
     assert json.dumps(document, sort_keys=True) == once
 
 
+@given(user=PODS, ours=PODS)
+def test_what_is_in_the_document_may_be_shared_with_another(user: JsonObject, ours: JsonObject) -> None:
+    before = copy.deepcopy((user, ours))
+    document = {**user}
+    record = fill(document, ours)
+    filled, as_filled = {**document}, copy.deepcopy(document)
+    take_back(document, record)
+    assert (user, ours) == before
+    assert filled == as_filled
+
+
 def leaves(value: object, path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
     """Every scalar with the way to it; elements are known by their name, for ours may come before the user's."""
     if isinstance(value, dict):

@@ -65,16 +65,16 @@ def complete(
     """Fill ``deployment`` in place with what it lacks; return the record of what was filled, or why it cannot be."""
     pod = ((deployment.get("spec") or {}).get("template") or {}).get("spec") or {}
     containers = pod.get("containers") or []
-    resources = _extended_resources(server_container(containers))
+    asks = remembered.asked(spec, _extended_resources(server_container(containers)))
     facts = replace(facts, loader=facts.loader.chosen(verifying=spec.signature_key is not None))
-    facts, earlier, problems = remembered.recall(deployment, spec, resources, facts)
+    facts, earlier, problems = remembered.recall(deployment, asks, facts)
     if problems:
         return {}, (), problems
     server, choices, problems = _server(containers, spec, facts)
     choices += earlier
     if server is None:
         return {}, choices, problems
-    remembered.note(deployment, spec, resources, facts.loader, server.runtime)
+    remembered.note(deployment, spec, asks, facts.loader, server.runtime)
     overlay, more = _overlay(deployment, server, spec, facts, mesh)
     return filling.fill(deployment, overlay), (*choices, *more), problems
 

@@ -7,8 +7,9 @@ Source of the rules: Knative Serving 1.23, ``pkg/apis/serving/fieldmask.go``, ``
 ``pkg/apis/config/features.go``.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from serve_core.json import canonical
@@ -39,6 +40,11 @@ class Rule:
     each: bool = False
     """Whether ``inner`` is about each element of a list."""
 
+    @cached_property
+    def as_they_stand(self) -> frozenset[str]:
+        """Fields that are carried whatever is in them."""
+        return frozenset(key for key, rule in (self.inner or {}).items() if rule is CARRY)
+
 
 Rules = Mapping[str, Rule]
 
@@ -65,14 +71,15 @@ class Carrier:
         self.problems.append(problem("FieldUnsupported", path, why=why, way_out=way_out or "Remove it."))
 
     def carry(self, document: Mapping[str, Any], rules: Rules, path: str) -> dict[str, Any]:
-        return dict(self._carry(document, rules, path))
-
-    def _carry(self, document: Mapping[str, Any], rules: Rules, path: str) -> Iterator[tuple[str, Any]]:
+        carried = {}
         for key, value in document.items():
             rule = rules.get(key)
-            here = f"{path}.{key}"
             if value is None:
                 continue
+            if rule is CARRY:
+                carried[key] = value
+                continue
+            here = f"{path}.{key}"
             if rule is None:
                 self.refuse(path + "." + quote(key)[1:-1], "Knative does not know this field")
             elif any(value == dropped and type(value) is type(dropped) for dropped in rule.drop):
@@ -82,21 +89,25 @@ class Carrier:
             else:
                 if rule.flag:
                     self.require(rule.flag, here, exact=rule.exact)
-                yield key, self._inside(value, rule, here)
+                carried[key] = self._inside(value, rule, here)
+        return carried
 
     def _once(self, elements: list[Any], key: str, path: str) -> list[Any]:
         """The elements without those that are there twice; linear, whatever there are of them."""
+        names = [repr(element.get(key, "") if isinstance(element, dict) else element) for element in elements]
+        if len({*names}) == len(names):
+            return elements
         found: list[Any] = []
         first: dict[str, Any] = {}
         others: set[str] = set()
-        for index, element in enumerate(elements):
-            name = element.get(key, "") if isinstance(element, dict) else element
-            if (told_by := repr(name)) not in first:
+        for index, (element, told_by) in enumerate(zip(elements, names, strict=True)):
+            if told_by not in first:
                 first[told_by] = element
             elif element == first[told_by] or (text := canonical(element)) in others:
                 continue
             else:
                 others.add(text)
+                name = element.get(key, "") if isinstance(element, dict) else element
                 self.refuse(
                     f"{path}[{_place(element, index, path)}]", f"{quote(name)} stands twice", "Remove one of them."
                 )
@@ -111,11 +122,16 @@ class Carrier:
         if rule.each and isinstance(value, list):
             return [
                 self.carry(element, rule.inner, f"{path}[{_place(element, index, path)}]")
-                if isinstance(element, dict)
+                if isinstance(element, dict) and not _stands(element, rule)
                 else element
                 for index, element in enumerate(value)
             ]
         return self.carry(value, rule.inner, path) if isinstance(value, dict) else value
+
+
+def _stands(element: Mapping[str, Any], rule: Rule) -> bool:
+    """Whether it is carried as it stands: most elements are, and there may be thousands."""
+    return element.keys() <= rule.as_they_stand and None not in element.values()
 
 
 def _place(element: Mapping[str, Any], index: int, path: str) -> object:

@@ -5,11 +5,14 @@ merged by name, as Kubernetes' strategic merge does; every other list is one val
 as a whole, such as a probe. Each value that was filled is remembered as its path and a digest: what still has that
 digest is ours, what differs the user has changed since.
 
+What is changed is copied first, down to it and no further: the document itself is the caller's to write to, everything
+in it may be shared with another.
+
 An overlay spells out what the API server would default inside it: else the stored value would differ from the filled.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,10 +38,12 @@ def digest(value: object) -> str:
 
 def fill(document: JsonObject, overlay: Mapping[str, Any]) -> Record:
     """Add to ``document`` what it lacks of ``overlay``; return what was added."""
-    return dict(_fill(document, overlay, ""))
+    record: Record = {}
+    _fill(document, overlay, "", record)
+    return record
 
 
-def _fill(document: JsonObject, overlay: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
+def _fill(document: JsonObject, overlay: Mapping[str, Any], path: str, record: Record) -> None:
     for key, value in overlay.items():
         here = f"{path}/{escape(key)}"
         present = document.get(key)
@@ -46,16 +51,16 @@ def _fill(document: JsonObject, overlay: Mapping[str, Any], path: str) -> Iterat
         if key in _MERGE_KEYS and isinstance(value, list):
             elements = [] if empty else present
             if isinstance(elements, list):
-                document[key] = elements
-                yield from _fill_list(elements, value, key, here)
+                document[key] = [*elements]
+                _fill_list(document[key], value, key, here, record)
         elif isinstance(value, dict) and value and key not in _WHOLE:
             inner = {} if empty else present
             if isinstance(inner, dict):
-                document[key] = inner
-                yield from _fill(inner, value, here)
+                document[key] = {**inner}
+                _fill(document[key], value, here, record)
         elif empty:
             document[key] = value
-            yield here, digest(value)
+            record[here] = digest(value)
 
 
 def _is_empty(value: Any) -> bool:
@@ -63,7 +68,7 @@ def _is_empty(value: Any) -> bool:
     return value in (None, {}, []) or (isinstance(value, dict) and all(inner in (None, []) for inner in value.values()))
 
 
-def _fill_list(elements: list[Any], overlay: list[Any], key: str, path: str) -> Iterator[tuple[str, str]]:
+def _fill_list(elements: list[Any], overlay: list[Any], key: str, path: str, record: Record) -> None:
     """Ours come last, so that the user's keep their places; first where the order matters.
 
     In ``env``, ``$(NAME)`` is expanded only below ``NAME`` itself, and an init container may want to see the model.
@@ -72,15 +77,18 @@ def _fill_list(elements: list[Any], overlay: list[Any], key: str, path: str) -> 
     at = 0 if key in _FIRST else len(elements)
     for value in overlay:
         here = f"{path}/{merge_key}={escape(str(value[merge_key]))}"
-        found = next((e for e in elements if isinstance(e, dict) and e.get(merge_key) == value[merge_key]), None)
+        found = next(
+            (i for i, e in enumerate(elements) if isinstance(e, dict) and e.get(merge_key) == value[merge_key]), None
+        )
         if found is None:
-            found = {} if key in _CONTAINER_LISTS else value
-            elements.insert(at, found)
+            found = at
+            elements.insert(at, {} if key in _CONTAINER_LISTS else value)
             at += 1
             if key in _ELEMENT_LISTS:
-                yield here, digest(value)
+                record[here] = digest(value)
         if key in _CONTAINER_LISTS:
-            yield from _fill(found, value, here)
+            elements[found] = {**elements[found]}
+            _fill(elements[found], value, here, record)
 
 
 def take_back(document: JsonObject, record: Record) -> None:
@@ -110,29 +118,37 @@ def _take_back(node: Any, places: Mapping[str, _Remembered]) -> None:
         for step, place in places.items():
             key = unescape(step)
             if key in node:
-                _take_back(node[key], place.below)
+                if place.below:
+                    node[key] = _own(node[key])
+                    _take_back(node[key], place.below)
                 if (place.below and node[key] in ({}, [])) or _is_as_filled(node[key], place):
                     del node[key]
 
 
 def _take_elements(elements: list[Any], places: Mapping[str, _Remembered]) -> None:
-    named: dict[str, dict[str, JsonObject]] = {merge_key: {} for merge_key in _MERGE_KEYS.values()}
+    asked_for = {step.partition("=")[0] for step in places}
+    named: dict[str, dict[str, int]] = {merge_key: {} for merge_key in _MERGE_KEYS.values() if merge_key in asked_for}
     for merge_key, found in named.items():
-        for element in elements:
+        for index, element in enumerate(elements):
             if isinstance(element, dict):
-                found.setdefault(str(element.get(merge_key)), element)
+                found.setdefault(str(element.get(merge_key)), index)
     gone = set()
     for step, place in places.items():
         merge_key, _, name = step.partition("=")
-        element = named.get(merge_key, {}).get(unescape(name))
-        if element is None:
+        at = named.get(merge_key, {}).get(unescape(name))
+        if at is None:
             continue
+        elements[at] = element = _own(elements[at])
         _take_back(element, {step: inner for step, inner in place.below.items() if step != merge_key})
         # A container goes with the last thing of ours in it, which is its name.
         only_its_name = merge_key in place.below and len(element) == 1
         if only_its_name or _is_as_filled(element, place):
-            gone.add(id(element))
-    elements[:] = [element for element in elements if id(element) not in gone]
+            gone.add(at)
+    elements[:] = [element for index, element in enumerate(elements) if index not in gone]
+
+
+def _own(value: Any) -> Any:
+    return {**value} if isinstance(value, dict) else [*value] if isinstance(value, list) else value
 
 
 def _is_as_filled(value: Any, place: _Remembered) -> bool:

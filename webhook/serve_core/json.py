@@ -14,18 +14,12 @@ def value_at(node: Any, *steps: str) -> Any:
     return node
 
 
-def copied(value: Any) -> Any:
-    """A copy whose objects and lists are its own; several times as fast as ``copy.deepcopy``."""
-    if isinstance(value, dict):
-        return {key: copied(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [copied(inner) for inner in value]
-    return value
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 def canonical(value: object) -> str:
     """One text for each JSON value, whatever the order of its names."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return _CANONICAL.encode(value)
 
 
 def escape(text: str) -> str:

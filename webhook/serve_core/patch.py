@@ -16,6 +16,8 @@ def json_patch(before: JsonObject, after: JsonObject) -> list[JsonObject]:
 
 
 def _value(before: Any, after: Any, path: str, operations: list[JsonObject]) -> None:
+    if before is after:
+        return
     if isinstance(before, dict) and isinstance(after, dict):
         _object(before, after, path, operations)
     elif isinstance(before, list) and isinstance(after, list):
@@ -29,18 +31,17 @@ def _object(before: JsonObject, after: JsonObject, path: str, operations: list[J
     for key, value in after.items():
         if key not in before:
             operations.append({"op": "add", "path": f"{path}/{escape(key)}", "value": value})
-        elif before[key] is not value:  # most of a copy is shared with the original
+        elif before[key] is not value:  # most of a changed document is shared with the original
             _value(before[key], value, f"{path}/{escape(key)}", operations)
 
 
 def _list(before: list[Any], after: list[Any], path: str, operations: list[JsonObject]) -> None:
     """Elements are matched from both ends by name where they have one; what lies between is changed in place."""
-    start = 0
-    while start < min(len(before), len(after)) and _same(before[start], after[start]):
+    shorter, start, end = min(len(before), len(after)), 0, 0
+    while start < shorter and _same(before[start], after[start]):
         _value(before[start], after[start], f"{path}/{start}", operations)
         start += 1
-    end = 0
-    while end < min(len(before), len(after)) - start and _same(before[-1 - end], after[-1 - end]):
+    while end < shorter - start and _same(before[-1 - end], after[-1 - end]):
         end += 1
     old, new = before[start : len(before) - end], after[start : len(after) - end]
     # What stays at the end is patched while its old positions still hold.
@@ -53,6 +54,8 @@ def _list(before: list[Any], after: list[Any], path: str, operations: list[JsonO
 
 def _same(one: Any, other: Any) -> bool:
     """Whether two elements are the same thing, perhaps changed."""
+    if one is other:
+        return True
     if isinstance(one, dict) and isinstance(other, dict):
         for key in ("name", "mountPath", "containerPort"):
             if key in one or key in other:

@@ -412,6 +412,8 @@ def quote(text: object) -> str:
     plain = str(text)
     if len(plain) > _LONGEST_WORD:
         plain = plain[:_LONGEST_WORD] + "…"
+    if plain.isprintable() and '"' not in plain:
+        return f'"{plain}"'
     return '"' + "".join(c if c.isprintable() and c != '"' else ascii(c)[1:-1] for c in plain) + '"'
 
 

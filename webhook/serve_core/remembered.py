@@ -21,22 +21,30 @@ RENEW = "renew"
 """The annotation's value that asks for the present catalogue and loader at the next admission."""
 
 
-def recall(
-    deployment: JsonObject, spec: ServingSpec, resources: Collection[str], facts: PlatformFacts
-) -> tuple[PlatformFacts, tuple[Choice, ...], tuple[Problem, ...]]:
-    """``facts`` with the runtime and the loader that ``deployment`` was completed with, if they are still to be used.
+def asked(spec: ServingSpec, resources: Collection[str]) -> str:
+    """A digest of what the choice of a runtime, and of the loader's image, rests on.
 
-    ``resources`` are the extended resources that its container asks for.
+    ``resources``: the extended ones that are asked for.
     """
+    wanted, _ = runtimes.format_of(spec)
+    verified = [] if spec.signature_key is None else ["signed"]
+    return filling.digest([spec.runtime, wanted and str(wanted), spec.protocol, sorted(resources), *verified])
+
+
+def recall(
+    deployment: JsonObject, asks: str, facts: PlatformFacts
+) -> tuple[PlatformFacts, tuple[Choice, ...], tuple[Problem, ...]]:
+    """``facts`` with the runtime and the loader that ``deployment`` was completed with, if they are still to be used:
+    if what :func:`asked` says now, ``asks``, is what it said then."""
     text = (deployment["metadata"].get("annotations") or {}).get(COMPLETED_WITH)
     if text is None or text == RENEW:
         return facts, (), ()
     try:
-        asked, loader, runtime = _read(json.loads(text))
+        before, loader, runtime = _read(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         why = "it is not what kubectl-serve wrote"
         return facts, (), (problem("InvalidRecord", path_of(COMPLETED_WITH), why=why),)
-    if asked != _asked(spec, resources):
+    if before != asks:
         return facts, (), ()
     known = {present.name: present for present in facts.runtimes}
     as_it_is = loader == facts.loader and (runtime is None or known.get(runtime.name) == runtime)
@@ -68,13 +76,13 @@ def size(deployment: JsonObject, spec: ServingSpec, previous: JsonObject | None)
 def note(
     deployment: JsonObject,
     spec: ServingSpec,
-    resources: Collection[str],
+    asks: str,
     loader: LoaderFacts,
     runtime: Runtime | None,
 ) -> None:
     """Write into ``deployment`` what it was completed with."""
     record: JsonObject = {
-        "asked": _asked(spec, resources),
+        "asked": asks,
         "loader": {"image": loader.image, "allowNetworks": list(loader.allow_networks)},
     }
     if spec.size is not None:
@@ -92,10 +100,3 @@ def _read(record: JsonObject) -> tuple[str, LoaderFacts, Runtime | None]:
         raise TypeError
     runtime = None if written is None else runtimes.parse_spec(written["name"], written["spec"])
     return record["asked"], LoaderFacts(loader["image"], tuple(networks)), runtime
-
-
-def _asked(spec: ServingSpec, resources: Collection[str]) -> str:
-    """A digest of what the choice of a runtime, and of the loader's image, rests on."""
-    wanted, _ = runtimes.format_of(spec)
-    verified = [] if spec.signature_key is None else ["signed"]
-    return filling.digest([spec.runtime, wanted and str(wanted), spec.protocol, sorted(resources), *verified])

@@ -13,7 +13,7 @@ from serve_core.annotations import COMPLETED_WITH, FILLED, HANDOVER, KNATIVE, MO
 from serve_core.complete import complete
 from serve_core.facts import PlatformFacts
 from serve_core.filling import Record
-from serve_core.json import JsonObject, canonical, copied, value_at
+from serve_core.json import JsonObject, canonical, value_at
 from serve_core.names import SERVED_LABEL
 from serve_core.policy import defaults
 from serve_core.reasons import Choice, Problem, problem
@@ -68,7 +68,7 @@ def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | N
     problems = _malformed(deployment)
     if problems:
         return Verdict(problems=problems)
-    served = copied(deployment)
+    served = _own(deployment)
     record = _record(served)
     if isinstance(record, Problem):
         return Verdict(problems=(*annotations.read(_annotations(served))[1], record))
@@ -113,14 +113,14 @@ def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | N
 
 def given_by_policies(deployment: JsonObject, facts: PlatformFacts) -> tuple[Choice, ...]:
     """The annotations that policies give to a stored Deployment, each with the policy that says so."""
-    told = copied(deployment)
+    told = _own(deployment)
     record = _record(told)
     return () if isinstance(record, Problem) else defaults.fill(told, record, facts).choices
 
 
 def renewed(deployment: JsonObject, facts: PlatformFacts) -> Verdict:
     """What would become of a stored Deployment if it were completed with the present runtimes and loader."""
-    told = copied(deployment)
+    told = _own(deployment)
     told["metadata"]["annotations"] = {**_annotations(told), COMPLETED_WITH: remembered.RENEW}
     return judge(told, facts)
 
@@ -178,6 +178,16 @@ def serving_spec(deployment: JsonObject) -> ServingSpec | None:
     return annotations.read(_annotations(deployment))[0]
 
 
+def _own(deployment: JsonObject) -> JsonObject:
+    """A copy to be written to, as far down as is written to here; :mod:`filling` copies what it changes below."""
+    made = {**deployment, "metadata": {**deployment["metadata"]}}
+    places = ((made["metadata"], "annotations"), (made["metadata"], "labels"), (made, "spec"))
+    for owner, key in places:
+        if isinstance(owner.get(key), dict):
+            owner[key] = {**owner[key]}
+    return made
+
+
 def _annotations(deployment: JsonObject) -> JsonObject:
     return deployment["metadata"].get("annotations") or {}
 
@@ -229,10 +239,9 @@ def _is_running(deployment: JsonObject | None) -> bool:
 
 
 def _given_back(deployment: JsonObject, record: Record) -> Verdict:
-    metadata = deployment["metadata"]
-    notes = metadata.get("annotations") or {}
+    notes = _annotations(deployment)
     state = [annotation.key for annotation in annotations.STATE if annotation.key in notes]
-    if not state and SERVED_LABEL not in (metadata.get("labels") or {}):
+    if not state and SERVED_LABEL not in (deployment["metadata"].get("labels") or {}):
         return Verdict(deployment=deployment)
     # The selector cannot be changed, and the template's labels have to go on satisfying it.
     selected = value_at(deployment, "spec", "selector", "matchLabels") or {}
@@ -242,8 +251,9 @@ def _given_back(deployment: JsonObject, record: Record) -> Verdict:
         return Verdict(problems=(problem("NothingToGiveBack", path_of(MODEL)),))
     handover.unpark(deployment)
     for key in state:
-        notes.pop(key, None)
+        _annotations(deployment).pop(key, None)
     # The label stays with the note: the reconciler has yet to see the pods back and the Knative Service gone.
+    metadata = deployment["metadata"]
     metadata.setdefault("annotations", {})[HANDOVER] = handover.FROM_KNATIVE
     metadata.setdefault("labels", {})[SERVED_LABEL] = "true"
     return Verdict(deployment=deployment)
@@ -273,7 +283,7 @@ def _malformed(deployment: Any) -> tuple[Problem, ...]:
             ("spec", "template", "metadata", "annotations"),
             ("spec", "template", "spec"),
         )
-        if value_at(deployment, *steps) is not None and not isinstance(value_at(deployment, *steps), dict)
+        if not isinstance(value_at(deployment, *steps), dict | None)
     ]
     if not isinstance(value_at(deployment, "metadata", "name"), str):
         found.append(problem("InvalidObject", "metadata.name", why="it has no name"))

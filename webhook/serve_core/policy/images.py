@@ -5,6 +5,7 @@ Source of the grammar: github.com/distribution/reference, ``reference.go`` and `
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _HOST_PART = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -43,6 +44,7 @@ def parse(text: str) -> Image:
     return Image(registry, tuple(path.split("/")), tag, digest)
 
 
+@lru_cache(maxsize=1024)
 def parse_repository(text: str) -> Image:
     """Read the beginning of image names in a policy, a registry with or without a path. Raises ValueError."""
     registry, _, path = text.removesuffix("/").partition("/")

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
 _PORTS = {"http": 80, "https": 443}
@@ -56,6 +57,7 @@ def parse(text: str) -> Source:
     return Source(scheme, host, port, segments)
 
 
+@lru_cache(maxsize=1024)
 def parse_place(text: str) -> Place:
     """Read a place of a policy, such as ``s3://models/team-a`` or ``https://*.example.com``. Raises ValueError."""
     scheme, host, port, segments = _parts(text)
