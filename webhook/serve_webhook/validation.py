@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from serve_core.facts import PlatformFacts
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, value_at
 from serve_core.names import SERVER_USERNAME
 from serve_core.policy.documents import PolicyError, PolicyException, read_exception, read_policy
 from serve_core.policy.evaluate import User, judge_policies
+from serve_core.policy.matching import is_about_namespace
 from serve_core.policy.subjects import subject_of
 from serve_webhook.review import Answer, Request, shortened
 
@@ -43,7 +44,17 @@ def validate(
     if kind in ("ServingPolicy", "PolicyException"):
         return _document(request.new, kind)
     final = _scaled(request, deployment) if kind == "Scale" else request.new
-    if final is None or not facts.policies or request.user.username in _MADE_BY.get(kind, ()):
+    if final is None or request.user.username in _MADE_BY.get(kind, ()):
+        return Answer()
+    # Most namespaces of a cluster may be no policy's: there, nothing needs to be known of the object.
+    namespace = str(value_at(final, "metadata", "namespace") or request.namespace)
+    namespace_labels = facts.namespace_labels.get(request.namespace, {})
+    policies = [
+        policy
+        for policy in facts.policies
+        if policy.fault or is_about_namespace(policy.spec.match, namespace, namespace_labels)
+    ]
+    if not policies:
         return Answer()
     if request.old is not None and _essence(request.new) == _essence(request.old):
         return Answer()
@@ -51,13 +62,13 @@ def validate(
         final,
         facts,
         namespace=request.namespace,
-        namespace_labels=facts.namespace_labels.get(request.namespace, {}),
+        namespace_labels=namespace_labels,
         former=request.old,
     )
     if subject is None:
         return Answer()
     user = User(request.user.username, request.user.groups)
-    verdict = judge_policies(subject, facts.policies, exceptions, now, user)
+    verdict = judge_policies(subject, policies, exceptions, now, user)
     return Answer(
         problems=tuple(map(str, verdict.problems)),
         warnings=tuple(shortened(str(warning)) for warning in verdict.warnings),
