@@ -12,9 +12,11 @@ import random
 from argparse import Namespace as Flags
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from cluster.support import Namespace
 from kubectl_serve import errors
@@ -66,6 +68,7 @@ AUDITS = int(os.environ.get("POLICY_AUDITS", "3"))
 """Sets of policies by which what exists is audited."""
 OPERATIONS = int(os.environ.get("POLICY_OPERATIONS", "300"))
 POLICY_REPORTS = Resource("wgpolicyk8s.io/v1alpha2", "policyreports", "PolicyReport")
+STARTERS = sorted((Path(__file__).resolve().parents[2] / "manifests/policies").glob("*.yaml"))
 PREFIX = "kubectl-serve.dev/"
 FLAGS = dict.fromkeys(("kubeconfig", "context", "cluster", "user", "server", "token", "namespace", "as_user"))
 FINALIZER = "example.com/keep"
@@ -293,6 +296,11 @@ async def test_the_schema_alone_refuses_a_policy_that_says_nothing_or_two_things
     with pytest.raises(errors.InvalidError) as refused:
         await api.create(POLICIES, policy(space, "p", []) | {"spec": spec}, dry_run=True)
     assert why in refused.value.sentence
+
+
+@pytest.mark.parametrize("file", STARTERS, ids=lambda file: file.stem)
+async def test_the_schema_takes_the_starter_set(api: Api, file: Path) -> None:
+    await api.create(POLICIES, yaml.safe_load(file.read_text()), dry_run=True)
 
 
 async def test_kubectl_shows_of_a_policy_and_an_exception_what_matters(api: Api, space: str) -> None:

@@ -14,7 +14,7 @@ from reviews import STORES, document, knative, request
 from serve_core.facts import LoaderFacts
 from serve_core.names import NAMESPACE
 from serve_webhook import certificates
-from serve_webhook.api import LEASES, NAMESPACES, POLICIES, UnavailableError
+from serve_webhook.api import KNATIVE_SERVICES, LEASES, NAMESPACES, POLICIES, POLICY_REPORTS, UnavailableError
 from serve_webhook.process import Options, Replica
 from serve_webhook.settings import Configuration
 from serve_webhook.trust import SECRET, material_of
@@ -176,5 +176,25 @@ async def test_a_namespace_as_new_as_what_is_made_in_it_is_waited_for(
             assert not done
             api.put(NAMESPACES, {"metadata": {"name": "ml", "labels": {"tier": "production"}}})
             assert "SourceNotAllowed" in (await asked)[1]
+        stop.set()
+        await task
+
+
+async def test_a_namespace_that_comes_under_a_policy_by_its_label_is_audited_at_once(
+    api: MemoryApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_webhook.audit.SETTLE_SECONDS", 0.01)
+    api.put(NAMESPACES, {"metadata": {"name": "ml"}})
+    api.put(KNATIVE_SERVICES, knative())
+    api.put(POLICIES, document("ServingPolicy", "match: {namespaceSelector: {matchLabels: {tier: high}}}\n" + STORES))
+    made, stop = replica(api, tmp_path), asyncio.Event()
+    async with started(made, stop) as task:
+        while POLICY_REPORTS.plural not in {each.partition(" ")[0] for each in api.lists}:  # noqa: ASYNC110 - nothing tells it
+            await asyncio.sleep(0.01)
+        report = (POLICY_REPORTS.plural, "ml", "kubectl-serve")
+        assert report not in api.objects
+        api.put(NAMESPACES, {"metadata": {"name": "ml", "labels": {"tier": "high"}}})
+        while report not in api.objects:  # noqa: ASYNC110 - nothing tells it
+            await asyncio.sleep(0.01)
         stop.set()
         await task

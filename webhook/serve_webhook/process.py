@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from serve_core import runtimes
 from serve_core.facts import PlatformFacts
+from serve_core.json import JsonObject
 from serve_core.names import DEPLOYMENT_LABEL, NAMESPACE, SERVED_LABEL
 from serve_webhook import pods, server, settings
 from serve_webhook.api import (
@@ -84,6 +85,7 @@ class Replica:
         self._failure_policies: FailurePolicies | None = None
         self._mesh = Mesh(self._informer, self._facts_changed)
         self._namespace_labels = NamespaceLabels(self._mesh.namespaces)
+        self._mesh.namespaces.subscribe(self._namespace_changed)
         self._policies = Policies(self._informer, self._facts_changed)
         self._runtimes = Runtimes(self._informer, self._facts_changed)
         self._services = Services(self._informer, self._services_changed)
@@ -252,6 +254,11 @@ class Replica:
             self._audit.refresh()
         if self._failure_policies:
             self._failure_policies.refresh()
+
+    def _namespace_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
+        """Policies select namespaces by label."""
+        if self._audit and old and new and old["metadata"].get("labels") != new["metadata"].get("labels"):
+            self._audit.refresh()
 
     def _services_changed(self, namespace: str) -> None:
         if self._reconciler:
