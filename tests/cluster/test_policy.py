@@ -68,7 +68,10 @@ AUDITS = int(os.environ.get("POLICY_AUDITS", "3"))
 """Sets of policies by which what exists is audited."""
 OPERATIONS = int(os.environ.get("POLICY_OPERATIONS", "300"))
 POLICY_REPORTS = Resource("wgpolicyk8s.io/v1alpha2", "policyreports", "PolicyReport")
-STARTERS = sorted((Path(__file__).resolve().parents[2] / "manifests/policies").glob("*.yaml"))
+STARTERS = [
+    yaml.safe_load(file.read_text())
+    for file in sorted((Path(__file__).resolve().parents[2] / "manifests/policies").glob("*.yaml"))
+]
 PREFIX = "kubectl-serve.dev/"
 FLAGS = dict.fromkeys(("kubeconfig", "context", "cluster", "user", "server", "token", "namespace", "as_user"))
 FINALIZER = "example.com/keep"
@@ -90,28 +93,40 @@ async def facts(api: Api) -> PlatformFacts:
     return await facts_for_policies(api)
 
 
+@contextlib.asynccontextmanager
+async def defined(api: Api, resource: Resource) -> AsyncIterator[None]:
+    """Somebody else's kind of objects, for the time of a block."""
+    made = definition(resource)
+
+    async def is_there(what: Resource, name: str = "") -> bool:
+        with contextlib.suppress(errors.NotFoundError):
+            await (api.get(what, None, name) if name else api.list(what, None))
+            return True
+        return False
+
+    async def is_gone() -> bool:
+        return not await is_there(DEFINITIONS, made["metadata"]["name"])
+
+    await api.apply(DEFINITIONS, made, manager="test")
+    await until(lambda: is_there(resource))
+    yield
+    await api.delete(DEFINITIONS, None, made["metadata"]["name"])
+    # What is applied while it goes goes with it.
+    await until(is_gone)
+
+
 @pytest.fixture
 async def reporting(api: Api) -> AsyncIterator[None]:
     """A cluster that has PolicyReports."""
-    await api.apply(DEFINITIONS, definition(POLICY_REPORTS), manager="test")
-    yield
-    await api.delete(DEFINITIONS, None, definition(POLICY_REPORTS)["metadata"]["name"])
+    async with defined(api, POLICY_REPORTS):
+        yield
 
 
 @pytest.fixture
 async def kserve(api: Api) -> AsyncIterator[None]:
     """A cluster that knows InferenceServices."""
-
-    async def exists() -> bool:
-        with contextlib.suppress(errors.NotFoundError):
-            await api.list(INFERENCE_SERVICES, None)
-            return True
-        return False
-
-    await api.apply(DEFINITIONS, definition(INFERENCE_SERVICES), manager="test")
-    await until(exists)
-    yield
-    await api.delete(DEFINITIONS, None, definition(INFERENCE_SERVICES)["metadata"]["name"])
+    async with defined(api, INFERENCE_SERVICES):
+        yield
 
 
 @pytest.fixture
@@ -298,9 +313,9 @@ async def test_the_schema_alone_refuses_a_policy_that_says_nothing_or_two_things
     assert why in refused.value.sentence
 
 
-@pytest.mark.parametrize("file", STARTERS, ids=lambda file: file.stem)
-async def test_the_schema_takes_the_starter_set(api: Api, file: Path) -> None:
-    await api.create(POLICIES, yaml.safe_load(file.read_text()), dry_run=True)
+@pytest.mark.parametrize("starter", STARTERS, ids=lambda starter: starter["metadata"]["name"])
+async def test_the_schema_takes_the_starter_set(api: Api, starter: JsonObject) -> None:
+    await api.create(POLICIES, starter, dry_run=True)
 
 
 async def test_kubectl_shows_of_a_policy_and_an_exception_what_matters(api: Api, space: str) -> None:
