@@ -124,6 +124,10 @@ class Reply:
     body: bytes = b""
     cut: int | None = None
 
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the body as it is sent."""
+        yield self.body[: self.cut]
+
 
 class WebServer:
     """A file server with ranges and ETags, which can be told to fail.
@@ -155,7 +159,8 @@ class WebServer:
                 self.end_headers()
                 if self.command != "HEAD":
                     with contextlib.suppress(ConnectionError):
-                        self.wfile.write(reply.body[: reply.cut])
+                        for piece in reply.pieces():
+                            self.wfile.write(piece)
                 if reply.cut is not None:
                     self.close_connection = True
 

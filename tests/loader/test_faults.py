@@ -50,6 +50,10 @@ def cut(reply: Reply) -> Reply:
     return replace(reply, cut=0)
 
 
+def cut_at_half(reply: Reply) -> Reply:
+    return replace(reply, cut=len(reply.body) // 2)
+
+
 def shorter(reply: Reply) -> Reply:
     """The body ends before what the list of objects promised, and the server thinks that it is whole."""
     return Reply(reply.status, reply.headers | {"Content-Range": "bytes 0-0/1"}, reply.body[:1])
@@ -77,6 +81,7 @@ FAULTS = {
     "500": Fault(status(500), "ServerError"),
     "stall": Fault(stall, "Stalled"),
     "cut": Fault(cut, "Unreachable"),
+    "cut at half": Fault(cut_at_half, "Unreachable"),
     "truncated": Fault(shorter, "Changed"),
     "corrupted": Fault(corrupt, "Corrupted"),
     "another part": Fault(another_part, "ServerError"),
@@ -86,10 +91,15 @@ FAULTS = {
 }
 
 
+WAYS = {"one answer": (), "parts": ("--no-digest",)}
+"""How the loader asks for one large file: where it hashes every byte, in order, one worker reads it alone."""
+
+
 @pytest.mark.parametrize("lasting", [False, True], ids=["passing", "lasting"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_of_the_store_ends_in_the_right_model_or_in_its_cause(
-    load: Loader, web: WebServer, name: str, lasting: bool, monkeypatch: pytest.MonkeyPatch
+    load: Loader, web: WebServer, name: str, way: str, lasting: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An object store with checksums whose answers are spoilt on their way: the first, or all of them."""
     monkeypatch.setattr(transport, "READ_SECONDS", 0.2)
@@ -115,7 +125,7 @@ def test_a_fault_of_the_store_ends_in_the_right_model_or_in_its_cause(
         return fault.spoil(reply) if spoils else reply
 
     web.fault = misbehave
-    run = load("s3://models/m", options=("--patience=1",))
+    run = load("s3://models/m", options=("--patience=1", *WAYS[way]))
 
     assert spoilt[name] >= 1
     assert seen["a model too early"] == 0
@@ -132,7 +142,8 @@ def test_a_store_that_misbehaves_at_random_never_gives_a_wrong_model(
 ) -> None:
     monkeypatch.setattr(transport, "READ_SECONDS", 0.3)
     chance = random.Random(seed)
-    weights = web.files["/model.bin"] = chance.randbytes(SIZE)
+    weights = {f"{name}.bin": chance.randbytes(SIZE // 2) for name in "abc"}
+    web.files |= {f"/{name}": body for name, body in weights.items()}
     injected: Counter[str] = Counter()
     lock = threading.Lock()
 
@@ -154,13 +165,14 @@ def test_a_store_that_misbehaves_at_random_never_gives_a_wrong_model(
         return reply
 
     web.fault = misbehave
-    digest = f"sha256:{hashlib.sha256(weights).hexdigest()}"
+    manifest = "".join(f"{hashlib.sha256(body).hexdigest()}  {name}\n" for name, body in weights.items())
+    digest = f"sha256:{hashlib.sha256(manifest.encode()).hexdigest()}"
 
-    run = load(f"{web.url}/model.bin", options=(f"--digest={digest}",))
+    run = load(*(f"{web.url}/{name}=." for name in weights), options=(f"--digest={digest}",))
 
     assert injected.total() >= 4
     if run.code == "Loaded":
-        assert run.files() == {"model.bin": weights}
+        assert run.files() == weights
     else:
         assert run.code in ("DigestMismatch", "Changed", "ServerError", "Unreachable", "Stalled"), run.output
         assert run.message["hint"]

@@ -114,10 +114,27 @@ def test_a_file_that_changes_between_parts_is_planned_anew(load: Loader, web: We
         return None
 
     web.fault = change
-    run = load(f"{web.url}/model.bin")
+    run = load(f"{web.url}/model.bin", options=("--no-digest",))
 
     assert run.files() == {"model.bin": after}
     assert [line["code"] for line in run.of("retry")] == ["Changed"]
+
+
+def test_a_file_that_changes_when_its_answer_is_cut_is_planned_anew(load: Loader, web: WebServer) -> None:
+    before = web.files["/model.bin"] = b"a" * (20 << 20)
+    after = b"b" * (20 << 20)
+
+    def change(request: Request, number: int) -> Reply | None:
+        if number != 2:
+            return None
+        web.files["/model.bin"] = after
+        return Reply(headers={"ETag": web.etag(before)}, body=before, cut=len(before) // 2)
+
+    web.fault = change
+    run = load(f"{web.url}/model.bin")
+
+    assert run.files() == {"model.bin": after}
+    assert [line["code"] for line in run.of("retry")] == ["Unreachable", "Changed"]
 
 
 def test_a_file_that_never_stops_changing_is_refused_and_leaves_nothing(load: Loader, web: WebServer) -> None:

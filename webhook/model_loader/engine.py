@@ -9,7 +9,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -24,16 +23,26 @@ from model_loader.transport import Answer, Transport
 from model_loader.volume import Folder, storage_failure
 
 PART = 8 << 20
-"""Bytes of one request. A killed loader reads at most so much again for each worker."""
+"""Bytes of one line of the journal. A killed loader reads at most so much again for each worker."""
+AHEAD = 256 << 20
+"""Bytes that all workers together ask for of one file at once, and that they are ahead of its hash at most.
+
+What is hashed behind the writes is then still in the page cache.
+"""
 BUFFER = 256 << 10
 """Bytes that a worker holds in memory: small enough for a core's cache, so that hashing them costs no second read."""
 WORKERS = 4
 MOST_WORKERS = 32
 _TICK = 2.0
 """Seconds between two lines of progress, at most."""
-_WEIGH = 0.5
+_WEIGH = 0.1
 """Seconds between two looks at whether more workers brought more."""
+_GAIN = 1.25
+"""So much more must twice as many workers have brought, for twice as many again."""
+_BUSY = 0.4
+"""The share of the machine's cores that this process uses, from which on more workers would only be in the way."""
 _UNKNOWN = -1
+_CORES = len(os.sched_getaffinity(0))
 
 
 class Reader(Protocol):
@@ -56,6 +65,8 @@ class _State:
         self.wanted = file.checksum
         self.asked = not file.ask
         self.retried = False
+        self.beside = False
+        """Whether a thread of its own hashes the file, beside the workers."""
         self.redirected = ""
         self.reset(frozenset())
 
@@ -133,6 +144,8 @@ class Engine:
         self._patience = Patience(patience, report, self._over.wait)
         self._events: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
+        self._moved = threading.Condition(self._lock)
+        """Notified when a part is there, and when more of a file that is hashed beside the workers is."""
         self._states = [_State(index, file, hashing) for index, file in enumerate(files)]
         for state in self._states:
             state.reset(journal.parts)
@@ -142,11 +155,10 @@ class Engine:
         self._total = sum(max(file.size, 0) for file in files)
         self.missing = sum(end - start for state in self._waiting for start, end in state.parts if end >= 0)
         """Bytes that are still to be read, as far as the sizes are known."""
-        self._received: list[int] = []
+        self._unclaimed = sum(len(state.parts) for state in self._waiting)
+        self._workers: list[_Worker] = []
         self._told = 0
-        # A file is hashed in order, by one core: workers that read far ahead only take the CPU from it.
-        self._fewest = min(WORKERS, len(self._waiting) + 1) if hashing else WORKERS
-        self._limit = self._fewest
+        self._limit = self._first_limit(hashing)
 
     @property
     def size(self) -> int:
@@ -161,16 +173,36 @@ class Engine:
     @property
     def received(self) -> int:
         """Bytes read from the source so far."""
-        return sum(self._received)
+        return sum(worker.received for worker in self._workers)
 
     def hashes(self) -> dict[str, str]:
         """Return the hex sha256 of each file that was hashed, by path."""
         return {state.file.path: state.sha256.hexdigest() for state in self._states if state.hashing}
 
+    def _first_limit(self, hashing: bool) -> int:
+        """Return how many workers to begin with.
+
+        A file is hashed in order, by one core. Where one file is most of the model, one worker reads it while a thread
+        beside hashes what is there: more would take the CPU from that.
+        """
+        sizes = [sum(end - start for start, end in state.parts) for state in self._waiting]
+        if not hashing or min(sizes, default=0) < 0:
+            return WORKERS
+        limit = max(1, min(WORKERS, sum(sizes) // max([1, *sizes])))
+        if limit == 1 and self._waiting:
+            self._waiting[0].beside = len(self._waiting[0].parts) > 1
+        return limit
+
     def run(self) -> None:
         """Read everything. Raises the LoadError that ended it."""
         self._prepare()
-        threads: list[threading.Thread] = []
+        threads = [
+            threading.Thread(target=self._hash_beside, args=(state,), daemon=True)
+            for state in self._states
+            if state.beside
+        ]
+        for thread in threads:
+            thread.start()
         try:
             self._watch(threads)
         except BaseException:
@@ -178,6 +210,8 @@ class Engine:
             self._transport.abort()
             raise
         finally:
+            with self._moved:
+                self._moved.notify_all()
             for thread in threads:
                 thread.join()
 
@@ -197,12 +231,13 @@ class Engine:
     def _watch(self, threads: list[threading.Thread]) -> None:
         """Keep enough workers going and tell the progress until all is read. Raises what ended a worker."""
         started = told = moved = weighed = time.monotonic()
+        spent = time.process_time()
         moved_bytes = weighed_bytes = 0
         best = 0.0
         while self._left:
-            while len(threads) < min(self._limit, sum(state.left for state in self._states)):
-                self._received.append(0)
-                threads.append(threading.Thread(target=self._work, args=(len(threads),), daemon=True))
+            while len(self._workers) < min(self._limit, sum(state.left for state in self._states)):
+                self._workers.append(_Worker(len(self._workers)))
+                threads.append(threading.Thread(target=self._work, args=(self._workers[-1],), daemon=True))
                 threads[-1].start()
             with contextlib.suppress(queue.Empty):
                 event = self._events.get(timeout=max(0.0, min(told + _TICK, weighed + _WEIGH) - time.monotonic()))
@@ -215,12 +250,11 @@ class Engine:
                 raise LoadError(Code.STALLED, f"nothing was received for {now - moved:.0f} s")
             if now - weighed >= _WEIGH:
                 rate = (received - weighed_bytes) / (now - weighed)
-                # More connections as long as they bring more: over a long way each one's window is the limit.
-                if self._unhashed() > 2 * self._limit * PART:
-                    self._limit = min(self._limit, max(self._fewest, self._limit // 2))
-                elif rate > best * 1.1 and len(threads) == self._limit < MOST_WORKERS:
-                    best, self._limit = rate, self._limit * 2
-                weighed, weighed_bytes = now, received
+                busy = (time.process_time() - spent) / (now - weighed) / _CORES
+                if rate > best * _GAIN and busy < _BUSY and len(self._workers) == self._limit < MOST_WORKERS:
+                    best = rate
+                    self._double()
+                weighed, weighed_bytes, spent = now, received, time.process_time()
             if received > self._told and (now - told >= _TICK or received - self._told >= self._total / 20):
                 rate = (received - self._told) / max(now - told, 1e-3)
                 kept = self._total - self.missing
@@ -229,36 +263,36 @@ class Engine:
             elif now - told >= _TICK:
                 told = now
 
-    def _unhashed(self) -> int:
-        """Return the bytes that are on the volume and are still to be hashed."""
-        return sum(
-            sum(end - start for start, end in state.done.copy().items()) - state.hashed
-            for state in self._states
-            if state.hashing and state.left
-        )
+    def _double(self) -> None:
+        """Let twice as many workers read: over a long way, what one connection brings is limited by the way."""
+        with self._lock:
+            self._limit *= 2
+            for worker in self._workers:
+                if worker.state is not None and worker.claimed:
+                    self._unclaimed += len(worker.claimed)
+                    worker.state.parts.extend(worker.claimed)
+                    worker.state.parts = deque(sorted(worker.state.parts))
+                    worker.claimed.clear()
 
     def _files_done(self) -> int:
         return len(self._states) - self._left
 
-    def _work(self, slot: int) -> None:
-        buffer = memoryview(bytearray(BUFFER))
-        state = None
+    def _work(self, worker: "_Worker") -> None:
         try:
-            while slot < self._limit and not self._over.is_set():
-                found = self._next(state)
-                if found is None:
-                    return
-                state, start, end = found
-                with _Opened(self._folder, state.file) as fd:
-                    self._read(state, start, end, slot, fd, buffer)
+            while worker.slot < self._limit and not self._over.is_set() and (state := self._claim(worker)):
+                while self._next(worker):
+                    with _Opened(self._folder, state.file) as worker.fd:
+                        self._read(worker, state)
         except BaseException as error:  # noqa: BLE001  # raised again in the thread that waits for it
             self._events.put(error)
         finally:
+            worker.leave()
             self._transport.close()
 
-    def _next(self, state: _State | None) -> tuple[_State, int, int] | None:
-        """Return the next part to read: of the same file, so that it is hashed as it passes, else of another."""
+    def _claim(self, worker: "_Worker") -> _State | None:
+        """Give a worker parts to read, next to each other: of the same file, so that they are hashed as they pass."""
         with self._lock:
+            state = worker.state
             if state is None or not state.parts:
                 if self._waiting:
                     state = self._waiting.popleft()
@@ -266,25 +300,54 @@ class Engine:
                     state = max(self._states, key=lambda other: len(other.parts))
                     if not state.parts:
                         return None
-            return state, *state.parts.popleft()
+            # Many parts by one request, but no more than a worker's share, so that all come to an end together.
+            most = -(-self._unclaimed // self._limit)
+            if self._limit > 1:
+                most = min(most, max(1, AHEAD // PART // self._limit))
+            worker.state = state
+            while state.parts and most and (not worker.claimed or state.parts[0][0] == worker.claimed[-1][1]):
+                worker.claimed.append(state.parts.popleft())
+                self._unclaimed -= 1
+                most -= 1
+            return state
 
-    def _read(self, state: _State, start: int, end: int, slot: int, fd: int, buffer: memoryview) -> None:
-        if not state.asked and (start, end) != (0, state.file.size):
+    def _next(self, worker: "_Worker") -> bool:
+        """Go on to the next part that a worker has claimed, if there is one."""
+        with self._lock:
+            if not worker.claimed:
+                return False
+            worker.until = worker.claimed[-1][1]
+            worker.start, worker.end = worker.claimed.popleft()
+        worker.position = worker.start
+        return True
+
+    def _read(self, worker: "_Worker", state: _State) -> None:
+        if not state.asked and (worker.start, worker.until) != (0, state.file.size):
             self._persist(lambda: self._ask(state), lambda: 0, state.file)
+        self._stay_close(worker, state)
         # Who reads the part that is to be hashed next hashes it as it passes.
-        hashes = state.hashing and state.lock.acquire(blocking=False)
-        if hashes and state.hashed != start:
+        worker.hashes = state.hashing and not state.beside and state.lock.acquire(blocking=False)
+        if worker.hashes and state.hashed != worker.start:
             state.lock.release()
-            hashes = False
-        task = _Task(state, start, end, slot, fd, hashes)
+            worker.hashes = False
         try:
-            self._persist(lambda: self._copy(task, buffer), lambda: task.position, state.file)
-            if end < 0:
-                state.size = task.position
+            self._persist(lambda: self._copy(worker, state), lambda: worker.position, state.file)
+            if worker.end < 0:
+                state.size = worker.position
         finally:
-            if hashes:
+            if worker.hashes:
                 state.lock.release()
-        self._finish(state, (start, end), task.position, fd)
+        self._finish(worker, state)
+
+    def _stay_close(self, worker: "_Worker", state: _State) -> None:
+        """Wait until the file's hash is not too far behind; whatever it waits for is being read by somebody else."""
+        while state.hashing and worker.start - state.hashed > AHEAD:
+            if not state.beside:
+                self._hash_on(state, worker.fd)
+            with self._moved:
+                if worker.start - state.hashed > AHEAD:
+                    self._moved.wait(_TICK)
+            self._check_going_on()
 
     def _ask(self, state: _State) -> None:
         """Ask for the checksum of a file that is read in parts, whose answers do not tell it."""
@@ -293,32 +356,40 @@ class Engine:
             if not state.asked:
                 state.expect(checksums.of_answer(answer.headers))
 
-    def _copy(self, task: "_Task", buffer: memoryview) -> None:
-        """Read what is missing of a part: one request. Raises LoadError."""
-        state, end = task.state, task.end
+    def _copy(self, worker: "_Worker", state: _State) -> None:
+        """Read what is missing of a part, out of the answer that is open or of a new one. Raises LoadError."""
+        end, buffer = worker.end, worker.buffer
         if not state.file.ranged:
-            self._received[task.slot] -= task.position - task.start
-            task.position = task.start
-            if task.hashes:
+            worker.received -= worker.position - worker.start
+            worker.position = worker.start
+            if worker.hashes:
                 state.restart_hash()
-        reader = self._request(task)
         try:
-            while end < 0 or task.position < end:
-                count = reader.readinto(buffer if end < 0 else buffer[: min(BUFFER, end - task.position)])
+            if worker.reader is None or worker.reads != (state, worker.position) or end > worker.reach:
+                worker.leave()
+                worker.reader, worker.reach = self._request(worker, state), worker.until
+            while end < 0 or worker.position < end:
+                count = worker.reader.readinto(buffer if end < 0 else buffer[: min(BUFFER, end - worker.position)])
                 if not count:
                     break
-                _write(task.fd, buffer[:count], task.position, state.file)
-                if task.hashes:
+                _write(worker.fd, buffer[:count], worker.position, state.file)
+                if worker.hashes:
                     state.hash(buffer[:count])
-                task.position += count
-                self._received[task.slot] += count
+                worker.position += count
+                worker.received += count
                 self._check_going_on()
+            worker.reads = state, worker.position
         except (OSError, ProtocolError) as error:
+            worker.leave()
             raise self._transport.broken(state.file.url, error) from None
-        finally:
-            reader.close()
-        if task.position < end:
+        except BaseException:
+            worker.leave()
+            raise
+        if worker.position < end:
+            worker.leave()
             raise LoadError(Code.CHANGED, f"{state.file.path} is shorter than the store says")
+        if worker.position == worker.reach:
+            worker.leave()
 
     def _check_going_on(self) -> None:
         if self._over.is_set():
@@ -338,10 +409,9 @@ class Engine:
 
         self._patience.run(named, progress)
 
-    def _request(self, task: "_Task") -> Reader:
-        """Ask for what is missing of a part. Raises LoadError(Changed) when the file is not what was planned."""
-        state, position, end = task.state, task.position, task.end
-        file = state.file
+    def _request(self, worker: "_Worker", state: _State) -> Reader:
+        """Ask for all that a worker has claimed. Raises LoadError(Changed) when the file is not what was planned."""
+        file, position, end = state.file, worker.position, worker.until
         if file.url.startswith("file:"):
             stream = open(unquote(urlsplit(file.url).path), "rb", buffering=0)  # noqa: SIM115  # closed by who reads it
             stream.seek(position)
@@ -360,7 +430,7 @@ class Engine:
         if not whole and not answer.headers.get("content-range", "").startswith(f"bytes {position}-"):
             raise LoadError(Code.SERVER_ERROR, "the server answered with another part than the one asked for")
         if whole and not state.asked:
-            with contextlib.nullcontext() if task.hashes else state.lock:
+            with contextlib.nullcontext() if worker.hashes else state.lock:
                 state.expect(checksums.of_answer(answer.headers))
         return answer.body
 
@@ -387,18 +457,20 @@ class Engine:
         told = headers.get("content-length", "") if whole else headers.get("content-range", "").rpartition("/")[2]
         return file.size >= 0 and told.isdecimal() and int(told) != file.size
 
-    def _finish(self, state: _State, part: tuple[int, int], position: int, fd: int) -> None:
+    def _finish(self, worker: "_Worker", state: _State) -> None:
         """Write down that a part is there, and when it was the last of its file, that the file is."""
-        state.done[part[0]] = position
-        self._journal.add((state.index, *part))
-        self._hash_on(state, fd)
-        with self._lock:
+        state.done[worker.start] = worker.position
+        self._journal.add((state.index, worker.start, worker.end))
+        if not state.beside:
+            self._hash_on(state, worker.fd)
+        with self._moved:
             state.left -= 1
             last = not state.left
+            self._moved.notify_all()
         if last:
-            if state.size != os.fstat(fd).st_size:
-                os.ftruncate(fd, state.size)
-            self._hash_on(state, fd, wait=True)
+            if state.size != os.fstat(worker.fd).st_size:
+                os.ftruncate(worker.fd, state.size)
+            self._hash_on(state, worker.fd, wait=True)
             if not self._verified(state):
                 self._events.put(None)
                 return
@@ -406,6 +478,19 @@ class Engine:
                 self._left -= 1
         if not self._left or self.received - self._told >= self._total / 20:
             self._events.put(None)
+
+    def _hash_beside(self, state: _State) -> None:
+        """Hash a file while a worker reads it."""
+        try:
+            with _Opened(self._folder, state.file) as fd:
+                while state.left and not self._over.is_set():
+                    self._hash_on(state, fd)
+                    with self._moved:
+                        self._moved.notify_all()
+                        if state.left and state.hashed not in state.done and not self._over.is_set():
+                            self._moved.wait(_TICK)
+        except BaseException as error:  # noqa: BLE001  # raised again in the thread that waits for it
+            self._events.put(error)
 
     def _hash_on(self, state: _State, fd: int, *, wait: bool = False) -> None:
         """Hash what is there up to the first gap: one worker at a time, behind the writes, out of the page cache."""
@@ -416,7 +501,8 @@ class Engine:
                 end = state.done.get(state.hashed, 0)
                 if end > state.hashed:
                     # Mapped and not read: no copy. A part begins on a page.
-                    with mmap.mmap(fd, end - state.hashed, prot=mmap.PROT_READ, offset=state.hashed) as data:
+                    length, flags = end - state.hashed, mmap.MAP_SHARED | mmap.MAP_POPULATE
+                    with mmap.mmap(fd, length, flags, mmap.PROT_READ, offset=state.hashed) as data:
                         state.hash(data)
             finally:
                 state.lock.release()
@@ -432,25 +518,36 @@ class Engine:
             raise failure
         self._report.retry(failure, 1, 0.0)
         with self._lock:
-            state.retried = True
+            state.retried, state.beside = True, False
             state.reset(frozenset())
+            self._unclaimed += len(state.parts)
         return False
 
 
-@dataclass(slots=True)
-class _Task:
-    """A part that is being read into `fd`, up to `position` so far; `hashes`: its reader holds the file's hash."""
+class _Worker:
+    """What one thread has claimed of a file, and how far it is: at `position` of the part from `start` to `end`."""
 
-    state: _State
-    start: int
-    end: int
-    slot: int
-    fd: int
-    hashes: bool
-    position: int = field(init=False)
+    def __init__(self, slot: int) -> None:
+        self.slot = slot
+        self.buffer = memoryview(bytearray(BUFFER))
+        self.received = 0
+        self.state: _State | None = None
+        self.claimed: deque[tuple[int, int]] = deque()
+        self.start = self.end = self.position = self.until = 0
+        """`until` is where that ends which is asked for."""
+        self.fd = -1
+        self.hashes = False
+        """Whether it holds the file's hash."""
+        self.reader: Reader | None = None
+        self.reads: tuple[_State, int] | None = None
+        """What the open answer gives next, and in `reach` where it ends."""
+        self.reach = 0
 
-    def __post_init__(self) -> None:
-        self.position = self.start
+    def leave(self) -> None:
+        """Let go of the answer that is open."""
+        if self.reader is not None:
+            self.reader.close()
+            self.reader = None
 
 
 class _Opened:

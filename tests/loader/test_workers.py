@@ -1,0 +1,125 @@
+"""How many connections the loader opens, and what each of them asks for."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from loader.harness import Loader, Reply, Request, WebServer
+from model_loader import engine
+
+PART = 64 << 10
+SIZE = 200 * PART + 1
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut files into more parts than workers ask for at once, and than they are ahead of the hash."""
+    monkeypatch.setattr(engine, "PART", PART)
+    monkeypatch.setattr(engine, "AHEAD", 32 * PART)
+
+
+class Way:
+    """A long way to the store: what one connection brings is little, until `wanted` of them are open at once."""
+
+    def __init__(self, web: WebServer, wanted: int) -> None:
+        self.most = 0
+        self._wanted = wanted
+        self._open = 0
+        self._short = threading.Event()
+        self._lock = threading.Lock()
+        web.fault = lambda request, number: Distant(**vars(web.answer(request)), way=self)
+
+    def send(self, body: bytes) -> Iterator[bytes]:
+        with self._lock:
+            self._open += 1
+            self.most = max(self.most, self._open)
+        if self.most >= self._wanted:
+            self._short.set()
+        try:
+            for start in range(0, len(body), PART):
+                self._short.wait(0.02)
+                yield body[start : start + PART]
+        finally:
+            with self._lock:
+                self._open -= 1
+
+
+@dataclass(kw_only=True)
+class Distant(Reply):
+    """An answer that comes over a long way."""
+
+    way: Way
+
+    def pieces(self) -> Iterator[bytes]:
+        return self.way.send(self.body)
+
+
+@pytest.mark.parametrize("files", [1, 3])
+@pytest.mark.parametrize("options", [(), ("--no-digest",)], ids=["hashed", "not hashed"])
+def test_a_long_way_gets_more_connections(load: Loader, web: WebServer, files: int, options: tuple[str, ...]) -> None:
+    web.files = {f"/{index}.bin": os.urandom(SIZE) for index in range(files)}
+    way = Way(web, wanted=16)
+
+    run = load(*uris(web), options=options)
+
+    assert run.code == "Loaded", run.output
+    assert run.files() == {path[1:]: body for path, body in web.files.items()}
+    assert way.most >= 16
+    assert not run.of("retry")
+    assert run.message.get("digest") == (None if options else manifest(web.files))
+
+
+def uris(web: WebServer) -> list[str]:
+    """Return the arguments that name all files, in one folder."""
+    return [f"{web.url}{path}{'=.' if len(web.files) > 1 else ''}" for path in web.files]
+
+
+def manifest(files: dict[str, bytes]) -> str:
+    if len(files) == 1:
+        return f"sha256:{hashlib.sha256(files['/0.bin']).hexdigest()}"
+    lines = "".join(f"{hashlib.sha256(body).hexdigest()}  {path[1:]}\n" for path, body in sorted(files.items()))
+    return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
+
+
+def ranges(requests: list[Request]) -> list[str]:
+    """Return what was asked for, without the first request, which asks for the file's size."""
+    return [request.headers.get("Range", "all") for request in requests[1:]]
+
+
+def test_a_single_file_that_is_hashed_is_asked_for_once(
+    load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "MOST_WORKERS", 1)
+    web.files["/model.bin"] = os.urandom(SIZE)
+
+    assert load(f"{web.url}/model.bin").code == "Loaded"
+    assert ranges(web.requests) == ["all"]
+
+
+def test_a_single_file_that_is_not_hashed_is_shared_out(
+    load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "MOST_WORKERS", engine.WORKERS)
+    web.files["/model.bin"] = os.urandom(SIZE)
+
+    assert load(f"{web.url}/model.bin", options=("--no-digest",)).code == "Loaded"
+    assert f"bytes=0-{8 * PART - 1}" in ranges(web.requests)
+    assert len(ranges(web.requests)) >= engine.WORKERS
+
+
+@pytest.mark.parametrize("files", [1, 2])
+def test_what_is_far_ahead_of_the_hash_waits_for_it(
+    load: Loader, web: WebServer, files: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With several workers on one file, and with one that another thread hashes for."""
+    monkeypatch.setattr(engine, "AHEAD", PART)
+    web.files = {f"/{index}.bin": os.urandom(SIZE) for index in range(files)}
+
+    run = load(*uris(web))
+
+    assert run.files() == {path[1:]: body for path, body in web.files.items()}
+    assert run.message["digest"] == manifest(web.files)
