@@ -31,7 +31,8 @@ What is hashed behind the writes is then still in the page cache.
 """
 BUFFER = 256 << 10
 """Bytes that a worker holds in memory: small enough for a core's cache, so that hashing them costs no second read."""
-WORKERS = 4
+WORKERS = 2
+"""To begin with: enough for a store next door, and more would contend for the interpreter over many small files."""
 MOST_WORKERS = 32
 _TICK = 2.0
 """Seconds between two lines of progress, at most."""
@@ -39,7 +40,7 @@ _WEIGH = 0.1
 """Seconds between two looks at whether more workers brought more."""
 _GAIN = 1.25
 """So much more must twice as many workers have brought, for twice as many again."""
-_BUSY = 0.4
+_BUSY = 0.3
 """The share of the machine's cores that this process uses, from which on more workers would only be in the way."""
 _UNKNOWN = -1
 _CORES = len(os.sched_getaffinity(0))

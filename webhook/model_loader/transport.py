@@ -5,6 +5,7 @@ and they leave addresses, redirects and headers in our hands.
 """
 
 import base64
+import functools
 import socket
 import ssl
 import threading
@@ -131,16 +132,23 @@ def split(url: str) -> SplitResult:
     """Return `url` taken apart. Raises LoadError: InvalidSource without a host, Refused with credentials in it."""
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018  # raises ValueError on a bad port
+        host, _, credentials = _authority(parts.netloc)
     except ValueError as error:
         raise LoadError(Code.INVALID_SOURCE, f"{redact(url)!r} is not a URL: {error}") from None
-    if parts.scheme not in _PORTS or not parts.hostname:
+    if parts.scheme not in _PORTS or not host:
         raise LoadError(Code.INVALID_SOURCE, f"{redact(url)!r} is not an http or https URL with a host")
-    if parts.username is not None or parts.password is not None:
+    if credentials:
         raise LoadError(
             Code.REFUSED, f"{redact(url)} has credentials in it", hint="Put them in a Secret: a URI is seen by many."
         )
     return parts
+
+
+@functools.lru_cache
+def _authority(netloc: str) -> tuple[str, int, bool]:
+    """Return the host, the port (0 where there is none), and whether there are credentials. Raises ValueError."""
+    parts = SplitResult("", netloc, "", "", "")
+    return parts.hostname or "", parts.port or 0, parts.username is not None or parts.password is not None
 
 
 class Transport:
@@ -152,6 +160,7 @@ class Transport:
         """`certificates`: PEM text of authorities to trust beside the system's. `environment` may name proxies."""
         self._network = network
         self._environment = environment or {}
+        self._proxies: dict[_Origin, SplitResult | None] = {}
         self._certificates = certificates
         self._local = threading.local()
         self._tls: ssl.SSLContext | None = None
@@ -272,7 +281,7 @@ class Transport:
             connection = None
         kept = connection is not None
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        if parts.scheme == "http" and proxy_for("http", parts.hostname or "", self._environment):
+        if parts.scheme == "http" and self._proxy(origin):
             target = f"http://{parts.netloc}{target}"
         try:
             if connection is None:
@@ -297,7 +306,7 @@ class Transport:
     def _dial(self, origin: _Origin) -> Connection:
         scheme, host, port = origin
         name = f"[{host}]" if ":" in host else host
-        proxy = proxy_for(scheme, host, self._environment)
+        proxy = self._proxy(origin)
         if proxy is None:
             sock = self._network.connect(host, port, plain=scheme == "http", timeout=CONNECT_SECONDS)
         else:
@@ -315,6 +324,11 @@ class Transport:
             if self._aborted:
                 connection.abort()
         return connection
+
+    def _proxy(self, origin: _Origin) -> SplitResult | None:
+        if origin not in self._proxies:
+            self._proxies[origin] = proxy_for(*origin[:2], self._environment)
+        return self._proxies[origin]
 
     def _tunnel(self, sock: socket.socket, target: str, proxy: SplitResult) -> None:
         """Have the proxy connect to `target`. Raises LoadError."""
@@ -354,7 +368,8 @@ class Transport:
 
 
 def _origin(parts: SplitResult) -> _Origin:
-    return parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme]
+    host, port, _ = _authority(parts.netloc)
+    return parts.scheme, host, port or _PORTS[parts.scheme]
 
 
 def _host(url: str) -> str:
