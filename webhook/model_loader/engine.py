@@ -33,13 +33,13 @@ BUFFER = 256 << 10
 """Bytes that a worker holds in memory: small enough for a core's cache, so that hashing them costs no second read."""
 WORKERS = 2
 """To begin with: enough for a store next door, and more would contend for the interpreter over many small files."""
-MOST_WORKERS = 32
+MOST_WORKERS = 64
 _TICK = 2.0
 """Seconds between two lines of progress, at most."""
 _WEIGH = 0.1
 """Seconds between two looks at whether more workers brought more."""
 _GAIN = 1.25
-"""So much more must twice as many workers have brought, for twice as many again."""
+"""So much more must more workers have brought, for still more."""
 _BUSY = 0.3
 """The share of the machine's cores that this process uses, from which on more workers would only be in the way."""
 _UNKNOWN = -1
@@ -254,7 +254,7 @@ class Engine:
                 busy = (time.process_time() - spent) / (now - weighed) / _CORES
                 if rate > best * _GAIN and busy < _BUSY and len(self._workers) == self._limit < MOST_WORKERS:
                     best = rate
-                    self._double()
+                    self._grow()
                 weighed, weighed_bytes, spent = now, received, time.process_time()
             if received > self._told and (now - told >= _TICK or received - self._told >= self._total / 20):
                 rate = (received - self._told) / max(now - told, 1e-3)
@@ -264,10 +264,10 @@ class Engine:
             elif now - told >= _TICK:
                 told = now
 
-    def _double(self) -> None:
-        """Let twice as many workers read: over a long way, what one connection brings is limited by the way."""
+    def _grow(self) -> None:
+        """Let four times as many workers read: over a long way, what one connection brings is limited by the way."""
         with self._lock:
-            self._limit *= 2
+            self._limit = min(MOST_WORKERS, self._limit * 4)
             for worker in self._workers:
                 if worker.state is not None and worker.claimed:
                     self._unclaimed += len(worker.claimed)
