@@ -8,6 +8,7 @@ arms, they do not tell what a network gives. Prints Markdown tables of medians w
   scripts/bench loader --full               nine rounds, every way, and what else there is to know
   scripts/bench loader --ways limited       1 CPU and 1 GiB of memory (KServe's default), to the disk
   scripts/bench loader --ways far           the store is 20 ms away
+  scripts/bench loader --ways tls           the store speaks TLS
 
 `floor` reads known files as plain ranges from nginx with sendfile, where there is an nginx. Peers come from PyPI into
 virtual environments in the cache. As root, everything runs in a network namespace of its own, and in a control group
@@ -19,12 +20,14 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import trustme
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
@@ -34,7 +37,9 @@ from loading import tables, ways  # noqa: E402
 from loading.arms import FLOOR_ARM, OURS, S5CMD, Arm, arms, install, installed_size, nginx  # noqa: E402
 from loading.measuring import ArmError, Bench, Beside, Sample, control_group  # noqa: E402
 
-SETS = {"64x32MiB": (64, 32 << 20), "2000x16KiB": (2000, 16 << 10), "1x2GiB": (1, 2 << 30)}
+SETS = {"64x32MiB": (64, 32 << 20), "2000x16KiB": (2000, 16 << 10), "1x2GiB": (1, 2 << 30), "1x8GiB": (1, 8 << 30)}
+USUAL = [*SETS][:3]
+"""The last one is for memory, and asked for by name."""
 MEMORY = Path("/dev/shm")  # noqa: S108  # a tmpfs, so that no disk is measured
 DISK = Path("/var/tmp")  # noqa: S108  # what a tmpfs would hold counts against the limit of memory
 GROUP = "kubectl-serve-bench"
@@ -48,12 +53,14 @@ class Way:
     cpu: float = 0.0
     memory: int = 0
     seconds: float = 0.0
+    tls: bool = False
 
 
 WAYS = {
     "near": Way("All CPUs, over loopback"),
     "limited": Way("1 CPU and 1 GiB for the client, over loopback, to the disk", cpu=1.0, memory=1 << 30),
     "far": Way("All CPUs, the store 20 ms away", seconds=0.02),
+    "tls": Way("All CPUs, over loopback with TLS", tls=True),
 }
 
 
@@ -67,6 +74,37 @@ def make_data(folder: Path, sets: Sequence[str]) -> None:
             with path.open("wb") as out:
                 for _ in range(0, size, 1 << 20):
                     out.write(os.urandom(min(size, 1 << 20)))
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What the store shows, and the variables by which clients trust it."""
+
+    server: Path
+    environment: dict[str, str]
+
+
+def own_certificate(folder: Path) -> Certificate:
+    """Make an authority and a certificate of the store's in `folder`."""
+    authority = trustme.CA()
+    server, trusted = folder / "server.pem", folder / "authority.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(server))
+    authority.cert_pem.write_to_path(str(trusted))
+    return Certificate(server, dict.fromkeys(("AWS_CA_BUNDLE", "SSL_CERT_FILE"), str(trusted)))
+
+
+@contextlib.contextmanager
+def scratch(place: Path, name: str) -> Iterator[Path]:
+    """Make a folder in `place` until left, and remove those of earlier runs that were killed."""
+    for left in place.glob(f"{GROUP}-*"):
+        if not Path("/proc", left.name.rpartition("-")[2]).exists():
+            shutil.rmtree(left)
+    folder = place / f"{GROUP}-{name}-{os.getpid()}"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 def digest(folder: Path) -> str:
@@ -129,18 +167,26 @@ def run_way(way: Way, options: argparse.Namespace, root: Path) -> dict[str, tabl
     results: dict[str, tables.Results] = {}
     with contextlib.ExitStack() as stack:
         disk = DISK if way.memory else MEMORY
-        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=options.target or disk))
+        folder = stack.enter_context(scratch(options.target or disk, "target")) / "target"
         # The client's limits are its own: the servers run beside it.
         client = stack.enter_context(control_group(f"{GROUP}-client", cpu=way.cpu, memory=way.memory))
         between = ways.long_way(way.seconds) if way.seconds else ways.loopback()
         there = stack.enter_context(between)
-        store = stack.enter_context(harness.store(root, address=there.address, enter=there.enter))
-        floor, server = stack.enter_context(nginx(root / "bucket", root, there.address, there.enter))
-        bench = Bench(Path(folder) / "target", client, (store.pid, server))
+        own = own_certificate(root) if way.tls else None
+        certificate = own.server if own else None
+        store = stack.enter_context(
+            harness.store(root, address=there.address, enter=there.enter, certificate=certificate)
+        )
+        floor, server = "", 0
+        if own is None:
+            floor, server = stack.enter_context(nginx(root / "bucket", root, there.address, there.enter))
+        bench = Bench(folder, client, (store.pid, server))
         sys.stdout.write(f"## {way.title}\n\n")
         for name in options.sets:
             source = root / "bucket" / name.lower()
             found = arms(f"s3://bucket/{name.lower()}", bench.target, store.endpoint, source, floor)
+            for arm in found:
+                arm.environment = {**arm.environment, **(own.environment if own else {})}
             found = [arm for arm in found if options.arms in arm.name or arm.name == S5CMD]
             results[name], table = compare(found, source, bench, options.rounds)
             sys.stdout.write(f"### {name}\n\n{table}\n")
@@ -161,7 +207,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, help="default 3, or 9")
     parser.add_argument("--ways", nargs="+", choices=WAYS, help="default near, or all")
     parser.add_argument("--beside", type=int, metavar="ROUNDS", help="first byte, kill, restart, size; default 0, or 3")
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=USUAL)
     parser.add_argument("--arms", default="", help="only the arms whose name has this in it, and s5cmd")
     parser.add_argument("--source", type=Path, default=MEMORY, help="where the store's files are made")
     parser.add_argument("--target", type=Path, help="where models are loaded to")
@@ -180,7 +226,7 @@ def main() -> int:
         ways.leave_the_machines_network()
     results: dict[str, dict[str, tables.Results]] = {}
     with contextlib.ExitStack() as stack:
-        root = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=options.source)))
+        root = stack.enter_context(scratch(options.source, "store"))
         make_data(root / "bucket", options.sets)
         everything = stack.enter_context(control_group(GROUP))
         for group in everything:

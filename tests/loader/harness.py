@@ -258,21 +258,29 @@ KEYS = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "reader-secret"}
 
 @contextlib.contextmanager
 def store(
-    folder: Path, *, metadata: bool = False, address: str = "127.0.0.1", enter: Sequence[str] = ()
+    folder: Path,
+    *,
+    metadata: bool = False,
+    address: str = "127.0.0.1",
+    enter: Sequence[str] = (),
+    certificate: Path | None = None,
 ) -> Iterator[Store]:
     """Run versitygw on `address` until left; with `metadata` it keeps checksums and ETags of what is put.
 
-    `enter` comes before its command: what brings it into another network namespace.
+    `enter` comes before its command: what brings it into another network namespace. With `certificate`, a PEM file
+    that has the key as well, it speaks TLS.
     """
     port = free_port()
     environment = {"ROOT_ACCESS_KEY": KEYS["AWS_ACCESS_KEY_ID"], "ROOT_SECRET_KEY": KEYS["AWS_SECRET_ACCESS_KEY"]}
     options = [] if metadata else ["--nometa"]
     listen = ["--port", f"{address}:{port}", "--quiet", "--keep-alive"]
+    if certificate is not None:
+        listen += ["--cert", str(certificate), "--key", str(certificate)]
     command = [*enter, str(versitygw()), *listen, "posix", *options, str(folder)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         wait_for_port(port, process)
-        yield Store(f"http://{address}:{port}", folder, process.pid)
+        yield Store(f"http{'s' if certificate else ''}://{address}:{port}", folder, process.pid)
     finally:
         process.terminate()
         process.communicate()

@@ -7,6 +7,7 @@ Source of the rules: RFC 9112.
 import contextlib
 import socket
 from collections.abc import Mapping
+from typing import Protocol
 
 _HEAD_BYTES = 64 << 10
 
@@ -15,10 +16,26 @@ class ProtocolError(Exception):
     """The server's bytes are not HTTP, or the connection ended in the middle of an answer."""
 
 
+class Socket(Protocol):
+    """What is used of a socket, with TLS or without. Each raises OSError."""
+
+    def sendall(self, data: bytes, /) -> None:
+        """Send all of `data`."""
+
+    def recv_into(self, view: memoryview, /) -> int:
+        """Fill `view` with what is there, at least one byte, and return the count; 0 at the connection's end."""
+
+    def shutdown(self, how: int, /) -> None:
+        """Shut the connection down, whichever thread uses it."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
 class Connection:
     """A connection that is used for one request at a time."""
 
-    def __init__(self, sock: socket.socket, host: str) -> None:
+    def __init__(self, sock: Socket, host: str) -> None:
         """`host`: what the Host header says."""
         self._sock = sock
         self._host = host
@@ -49,8 +66,7 @@ class Connection:
     def abort(self) -> None:
         """End the connection from another thread: who waits on it is woken."""
         with contextlib.suppress(OSError):
-            # Not the method of a TLS socket, which is no more fit for use by its own thread then.
-            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def readinto(self, view: memoryview) -> int:
         """Fill `view` with what is there, at least one byte, and return the count; 0 at the connection's end."""

@@ -19,6 +19,7 @@ from model_loader.http1 import Connection, ProtocolError, Response
 from model_loader.network import Network
 from model_loader.outcomes import Code, LoadError
 from model_loader.proxies import proxy_for
+from model_loader.tls import TlsSocket
 
 CONNECT_SECONDS = 10.0
 # No byte for so long counts as a stall; the request is then repeated from where it stopped.
@@ -316,14 +317,22 @@ class Transport:
         sock.settimeout(READ_SECONDS)
         if proxy is not None and scheme == "https":
             self._tunnel(sock, f"{name}:{port}", proxy)
-        if scheme == "https":
-            sock = self._tls_context().wrap_socket(sock, server_hostname=host)
-        connection = Connection(sock, name if port == _PORTS[scheme] else f"{name}:{port}")
+        connection = Connection(
+            self._secure(sock, host) if scheme == "https" else sock,
+            name if port == _PORTS[scheme] else f"{name}:{port}",
+        )
         with self._lock:
             self._in_use.add(connection)
             if self._aborted:
                 connection.abort()
         return connection
+
+    def _secure(self, sock: socket.socket, host: str) -> TlsSocket:
+        try:
+            return TlsSocket(sock, self._tls_context(), host)
+        except BaseException:
+            sock.close()
+            raise
 
     def _proxy(self, origin: _Origin) -> SplitResult | None:
         if origin not in self._proxies:
