@@ -287,13 +287,18 @@ def _malformed(deployment: Any) -> tuple[Problem, ...]:
     ]
     if not isinstance(value_at(deployment, "metadata", "name"), str):
         found.append(problem("InvalidObject", "metadata.name", why="it has no name"))
-    notes = value_at(deployment, "metadata", "annotations")
-    if isinstance(notes, dict):
-        found += [
-            problem("InvalidObject", path_of(str(key)), why="its value is not a string; put it into quotes")
-            for key, value in notes.items()
-            if not isinstance(value, str)
-        ]
+    for place in (("metadata",), ("spec", "template", "metadata")):
+        for kind in ("annotations", "labels"):
+            texts = value_at(deployment, *place, kind)
+            found += [
+                problem(
+                    "InvalidObject",
+                    f"{'.'.join(place)}.{kind}[{key}]",
+                    why="its value is not a string; put it into quotes",
+                )
+                for key, value in (texts.items() if isinstance(texts, dict) else ())
+                if not isinstance(value, str)
+            ]
     pod = value_at(deployment, "spec", "template", "spec")
     if isinstance(pod, dict):
         found += _malformed_lists(pod, "spec.template.spec", ("containers", "initContainers", "volumes"))
