@@ -12,7 +12,7 @@ import ssl
 import subprocess
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -48,6 +48,12 @@ class Run:
     def of(self, event: str) -> list[dict[str, object]]:
         """Return the lines of one kind."""
         return [line for line in self.events if line["event"] == event]
+
+
+def manifest_digest(files: Mapping[str, bytes]) -> str:
+    """Return the digest of a folder with these files, as the documentation has it."""
+    lines = "".join(f"{hashlib.sha256(body).hexdigest()}  {path}\n" for path, body in sorted(files.items()))
+    return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -123,10 +129,8 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     cut: int | None = None
-
-    def pieces(self) -> Iterator[bytes]:
-        """Yield the body as it is sent."""
-        yield self.body[: self.cut]
+    pieces: Callable[[bytes], Iterable[bytes]] = lambda body: [body]
+    """Yields the body as it is to be sent."""
 
 
 class WebServer:
@@ -159,7 +163,7 @@ class WebServer:
                 self.end_headers()
                 if self.command != "HEAD":
                     with contextlib.suppress(ConnectionError):
-                        for piece in reply.pieces():
+                        for piece in reply.pieces(reply.body[: reply.cut]):
                             self.wfile.write(piece)
                 if reply.cut is not None:
                     self.close_connection = True

@@ -15,7 +15,7 @@ from typing import NoReturn
 import pytest
 
 from loader import harness
-from loader.harness import Loader, Reply, Request, WebServer
+from loader.harness import Loader, Reply, Request, WebServer, manifest_digest
 from model_loader import loader, transport
 
 pytestmark = pytest.mark.slow
@@ -165,10 +165,8 @@ def test_a_store_that_misbehaves_at_random_never_gives_a_wrong_model(
         return reply
 
     web.fault = misbehave
-    manifest = "".join(f"{hashlib.sha256(body).hexdigest()}  {name}\n" for name, body in weights.items())
-    digest = f"sha256:{hashlib.sha256(manifest.encode()).hexdigest()}"
 
-    run = load(*(f"{web.url}/{name}=." for name in weights), options=(f"--digest={digest}",))
+    run = load(*(f"{web.url}/{name}=." for name in weights), options=(f"--digest={manifest_digest(weights)}",))
 
     assert injected.total() >= 4
     if run.code == "Loaded":

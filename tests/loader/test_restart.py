@@ -8,7 +8,8 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,29 +42,17 @@ class Gate:
         web.fault = self._answer
 
     def _answer(self, request: Request, number: int) -> Reply | None:
-        reply = self._web.answer(request)
-        return Paced(reply.status, reply.headers, reply.body, gate=self, path=request.path)
+        return replace(self._web.answer(request), pieces=partial(self._let_through, request.path))
 
-    def let_through(self, path: str, size: int) -> None:
+    def _let_through(self, path: str, body: bytes) -> Iterator[bytes]:
         """Count bytes that are about to be sent, or hold them."""
-        if not self.opened.is_set() and len(parts(self._load)) >= HALF:
-            self.reached.set()
-            self.opened.wait(60)
-        with self._lock:
-            self.sent[path] += size
-
-
-@dataclass(kw_only=True)
-class Paced(Reply):
-    """An answer that goes through a gate."""
-
-    gate: Gate
-    path: str
-
-    def pieces(self) -> Iterator[bytes]:
-        for start in range(0, len(self.body), 1 << 20):
-            piece = self.body[start : start + (1 << 20)]
-            self.gate.let_through(self.path, len(piece))
+        for start in range(0, len(body), 1 << 20):
+            piece = body[start : start + (1 << 20)]
+            if not self.opened.is_set() and len(parts(self._load)) >= HALF:
+                self.reached.set()
+                self.opened.wait(60)
+            with self._lock:
+                self.sent[path] += len(piece)
             yield piece
 
 

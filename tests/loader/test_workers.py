@@ -4,11 +4,11 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 
 import pytest
 
-from loader.harness import Loader, Reply, Request, WebServer
+from loader.harness import Loader, Request, WebServer, manifest_digest
 from model_loader import engine
 
 PART = 64 << 10
@@ -31,9 +31,9 @@ class Way:
         self._open = 0
         self._short = threading.Event()
         self._lock = threading.Lock()
-        web.fault = lambda request, number: Distant(**vars(web.answer(request)), way=self)
+        web.fault = lambda request, number: replace(web.answer(request), pieces=self._send)
 
-    def send(self, body: bytes) -> Iterator[bytes]:
+    def _send(self, body: bytes) -> Iterator[bytes]:
         with self._lock:
             self._open += 1
             self.most = max(self.most, self._open)
@@ -46,16 +46,6 @@ class Way:
         finally:
             with self._lock:
                 self._open -= 1
-
-
-@dataclass(kw_only=True)
-class Distant(Reply):
-    """An answer that comes over a long way."""
-
-    way: Way
-
-    def pieces(self) -> Iterator[bytes]:
-        return self.way.send(self.body)
 
 
 @pytest.mark.parametrize("files", [1, 3])
@@ -81,8 +71,7 @@ def uris(web: WebServer) -> list[str]:
 def manifest(files: dict[str, bytes]) -> str:
     if len(files) == 1:
         return f"sha256:{hashlib.sha256(files['/0.bin']).hexdigest()}"
-    lines = "".join(f"{hashlib.sha256(body).hexdigest()}  {path[1:]}\n" for path, body in sorted(files.items()))
-    return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
+    return manifest_digest({path[1:]: body for path, body in files.items()})
 
 
 def ranges(requests: list[Request]) -> list[str]:

@@ -379,16 +379,14 @@ class Engine:
                 worker.position += count
                 worker.received += count
                 self._check_going_on()
-            worker.reads = state, worker.position
-        except (OSError, ProtocolError) as error:
+            if worker.position < end:
+                raise LoadError(Code.CHANGED, f"{state.file.path} is shorter than the store says")
+        except BaseException as error:
             worker.leave()
-            raise self._transport.broken(state.file.url, error) from None
-        except BaseException:
-            worker.leave()
+            if isinstance(error, OSError | ProtocolError):
+                raise self._transport.broken(state.file.url, error) from None
             raise
-        if worker.position < end:
-            worker.leave()
-            raise LoadError(Code.CHANGED, f"{state.file.path} is shorter than the store says")
+        worker.reads = state, worker.position
         if worker.position == worker.reach:
             worker.leave()
 

@@ -52,6 +52,11 @@ class _Plan:
     files: list[File]
     single: bool
 
+    @property
+    def packed(self) -> bool:
+        """Whether any of them is an archive, whose files are what counts."""
+        return any(file.unpack is not Unpack.NO for file in self.files)
+
 
 def load(options: Options, report: Report) -> Loaded:
     """Bring the model onto the volume. Raises LoadError; what the server could see is then not there."""
@@ -133,11 +138,11 @@ def _plan(options: Options, context: Context, report: Report) -> _Plan:
         single = listing.single and len(options.loads) == 1
         for file in listing.files:
             packed = Unpack.WHOLE if listing.single and file.path.lower().endswith(_ARCHIVES) else file.unpack
-            files.append(replace(file, path=_below(item.folder, file.path), unpack=packed))
+            files.append(replace(file, path=paths.below(item.folder, file.path), unpack=packed))
         if options.signature_key and listing.single and files[-1].unpack is Unpack.NO:
             alone[item.folder] = item.uri
     for folder, uri in alone.items():
-        path = _below(folder, signatures.NAME)
+        path = paths.below(folder, signatures.NAME)
         if all(file.path != path for file in files):
             files.append(patience.run(functools.partial(_signature, uri, path, context)))
     paths.check_clashes(file.path for file in files)
@@ -155,10 +160,6 @@ def _signature(uri: str, path: str, context: Context) -> File:
     if not listing.single:
         raise missing
     return replace(listing.files[0], path=path)
-
-
-def _below(folder: str, path: str) -> str:
-    return f"{folder}/{path}" if folder else path
 
 
 def _read(
@@ -201,7 +202,7 @@ def _read(
         count = sum(_unpack(volume, folder, file) if file.unpack is not Unpack.NO else 1 for file in files)
         if not count:
             raise LoadError(Code.NOT_FOUND, "the image has no file below /models")
-        if any(file.unpack is not Unpack.NO for file in files) and (verifier or (options.hashing and not digest)):
+        if plan.packed and (verifier or (options.hashing and not digest)):
             hashes = digests.hashes(volume.files)
         if options.hashing and not digest:
             digest = digests.of_manifest(hashes)
@@ -220,7 +221,7 @@ def _digest(hashes: Mapping[str, str], plan: _Plan) -> str:
     """Return the digest by what was hashed while reading, or an empty text where only the unpacked files will tell."""
     if plan.single:
         return f"sha256:{hashes[plan.files[0].path]}"
-    if any(file.unpack is not Unpack.NO for file in plan.files):
+    if plan.packed:
         return ""
     return digests.of_manifest(hashes)
 

@@ -9,6 +9,11 @@ _SEGMENT_BYTES = 255
 _PATH_BYTES = 4000
 
 
+def below(folder: str, path: str) -> str:
+    """Return where `path` is when it is put into `folder`; an empty one is the model's own."""
+    return f"{folder}/{path}" if folder else path
+
+
 def safe_path(name: str) -> str:
     """Return `name` as the relative path of a file inside the model. Raises LoadError(Refused) when it is unsafe.
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from model_loader.outcomes import Code, LoadError
+from model_loader.paths import below
 from model_loader.volume import Folder
 
 NAME = "model.sig"
@@ -85,7 +86,7 @@ class Verifier:
 
     def _signed(self, folder: Folder, files: Mapping[str, str], place: str) -> dict[str, str]:
         """Return the sha256 by path that the signature in `place` vouches for."""
-        path = _below(place, NAME)
+        path = below(place, NAME)
         if NAME not in files:
             raise _not_signed(f"the model has no signature {path}", path)
         with open(folder.open(path, os.O_RDONLY), "rb") as stream:
@@ -118,7 +119,7 @@ def _compare(signed: Mapping[str, str], files: Mapping[str, str], place: str) ->
         (signed.keys() - files.keys(), "was signed and is not there"),
     ):
         if names:
-            path = _below(place, min(names))
+            path = below(place, min(names))
             raise _not_signed(f"{path} {what}", path)
 
 
@@ -138,10 +139,6 @@ def _files(folder: Folder) -> list[str]:
             elif not stat.S_ISDIR(mode):
                 raise _not_signed(f"{path} is not a regular file", path)
     return found
-
-
-def _below(place: str, name: str) -> str:
-    return f"{place}/{name}" if place else name
 
 
 @contextlib.contextmanager

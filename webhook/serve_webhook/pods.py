@@ -24,6 +24,7 @@ _PULL_FAILURES = frozenset(
 )
 _START_FAILURES = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _STARTING = frozenset({None, "PodInitializing", "ContainerCreating"})
+_NOT_FOUND = {"secret": ("SecretNotFound", "secret"), "configmap": ("ConfigMapNotFound", "config_map")}
 _MISSING = re.compile(r'(secret|configmap) "([^"]+)" not found')
 """As the kubelet says it, of a volume and of a variable."""
 _SIDECAR = "istio-proxy"
@@ -230,12 +231,8 @@ def _not_started(pod: JsonObject, said: Mapping[str, object]) -> Finding:
     missing = _MISSING.search(str(said.get("message") or ""))
     if missing is None:
         return _finding("Unknown", "NotStarted", said)
-    namespace = pod["metadata"]["namespace"]
-    if missing[1] == "secret":
-        message = sentence("SecretNotFound", secret=missing[2], namespace=namespace)
-        return Finding("False", "SecretNotFound", message)
-    message = sentence("ConfigMapNotFound", config_map=missing[2], namespace=namespace)
-    return Finding("False", "ConfigMapNotFound", message)
+    reason, what = _NOT_FOUND[missing[1]]
+    return Finding("False", reason, sentence(reason, **{what: missing[2]}, namespace=pod["metadata"]["namespace"]))
 
 
 def _running(line: JsonObject, before: JsonObject | None, name: str) -> Finding:
