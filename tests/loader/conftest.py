@@ -1,9 +1,11 @@
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from loader import harness
+from loader.hub import Hub
 
 
 @pytest.fixture
@@ -35,3 +37,12 @@ def s3(store: harness.Store, load: harness.Loader) -> harness.Store:
 def registry() -> Iterator[harness.Registry]:
     with harness.registry() as running:
         yield running
+
+
+@pytest.fixture
+def hub(web: harness.WebServer, load: harness.Loader) -> Iterator[Hub]:
+    """A hub with a model of a small file and a large one, which the loader's Secret names."""
+    network = harness.WebServer()
+    load.credentials(HF_ENDPOINT=web.url)
+    yield Hub(web, network, {"config.json": b"{}"}, {"model.safetensors": os.urandom(20 << 20)})
+    network.close()

@@ -10,6 +10,7 @@ import socket
 import socketserver
 import ssl
 import subprocess
+import tarfile
 import threading
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -338,19 +339,30 @@ class Registry:
         command = [str(self.crane), "append", "--insecure", *files, "-t", f"{self.host}/{reference}"]
         subprocess.run(command, check=True, capture_output=True)
 
-    def push_artifact(self, name: str, tag: str, files: Mapping[str, bytes]) -> str:
-        """Push files as ORAS does, each a layer with a title; return the manifest's digest."""
-        layers = []
-        for title, body in files.items():
-            digest = self._blob(name, body)
-            layer = {"mediaType": "application/octet-stream", "digest": digest, "size": len(body)}
-            layers.append(layer | {"annotations": {"org.opencontainers.image.title": title}})
+    def push_artifact(
+        self, name: str, tag: str, files: Mapping[str, bytes], folders: Mapping[str, Path] | None = None
+    ) -> str:
+        """Push files as ORAS does, each a layer with a title; return the manifest's digest.
+
+        `folders`: likewise, each packed into a tar.
+        """
+        layers = [self._layer(name, title, body, {}) for title, body in files.items()]
+        for title, tar in (folders or {}).items():
+            layers.append(self._layer(name, title, tar.read_bytes(), {"io.deis.oras.content.unpack": "true"}))
         empty = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": self._blob(name, b"{}"), "size": 2}
         kind = "application/vnd.oci.image.manifest.v1+json"
         manifest = {"schemaVersion": 2, "mediaType": kind, "config": empty, "layers": layers}
         body = json.dumps(manifest).encode()
         self._send("PUT", f"/v2/{name}/manifests/{tag}", body, {"Content-Type": kind})
         return "sha256:" + hashlib.sha256(body).hexdigest()
+
+    def _layer(self, name: str, title: str, body: bytes, notes: Mapping[str, str]) -> dict[str, object]:
+        return {
+            "mediaType": f"application/vnd.oci.image.layer.v1.tar{'+gzip' if notes else ''}",
+            "digest": self._blob(name, body),
+            "size": len(body),
+            "annotations": {"org.opencontainers.image.title": title, **notes},
+        }
 
     def _blob(self, name: str, body: bytes) -> str:
         digest = "sha256:" + hashlib.sha256(body).hexdigest()
@@ -361,6 +373,20 @@ class Registry:
         request = urllib.request.Request(f"http://{self.host}{target}", body, dict(headers), method=method)
         with urllib.request.urlopen(request) as answer:
             answer.read()
+
+
+def layer(path: Path, members: dict[str, bytes], *, link: str = "") -> Path:
+    """Make a layer of an image, or what ORAS packs a folder as."""
+    with tarfile.open(path, "w:gz") as archive:
+        for name, body in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(body)
+            archive.addfile(info, io.BytesIO(body))
+        if link:
+            info = tarfile.TarInfo(link)
+            info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            archive.addfile(info)
+    return path
 
 
 @contextlib.contextmanager

@@ -1,25 +1,10 @@
 """Models in an OCI registry: go-containerregistry's, on loopback."""
 
 import hashlib
-import io
-import tarfile
 from pathlib import Path
 
-from loader.harness import Loader, Registry, Reply, Request, WebServer
+from loader.harness import Loader, Registry, Reply, Request, WebServer, layer
 from model_loader.digest import of_manifest
-
-
-def layer(path: Path, members: dict[str, bytes], *, link: str = "") -> Path:
-    with tarfile.open(path, "w:gz") as archive:
-        for name, body in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(body)
-            archive.addfile(info, io.BytesIO(body))
-        if link:
-            info = tarfile.TarInfo(link)
-            info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
-            archive.addfile(info)
-    return path
 
 
 def sha256(body: bytes) -> str:
@@ -35,6 +20,17 @@ def test_an_artifacts_files_have_their_titles(load: Loader, registry: Registry) 
 
     assert run.files() == files
     assert run.message["digest"] == of_manifest({name: sha256(body) for name, body in files.items()})
+
+
+def test_a_folder_that_oras_packed_is_unpacked_in_its_place(load: Loader, registry: Registry, tmp_path: Path) -> None:
+    """Such a layer has the folder as its title, and the folder's name in its members."""
+    packed = layer(tmp_path / "weights.tar.gz", {"weights/1.bin": b"1", "weights/2.bin": b"2"})
+    registry.push_artifact("team/packed", "v1", {"config.json": b"{}"}, {"weights": packed})
+    load.credentials(**{"plain-http": "true"})
+
+    run = load(f"oci://{registry.host}/team/packed:v1")
+
+    assert run.files() == {"config.json": b"{}", "weights/1.bin": b"1", "weights/2.bin": b"2"}
 
 
 def test_of_an_image_only_what_is_below_models_counts(load: Loader, registry: Registry, tmp_path: Path) -> None:

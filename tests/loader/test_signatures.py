@@ -15,7 +15,8 @@ import model_signing
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from loader.harness import Loader, Reply, Request, Run, Store, WebServer, contents
+from loader.harness import Loader, Registry, Reply, Request, Run, Store, WebServer, contents, layer
+from loader.hub import Hub
 from loader.signing import Authority, Key
 from model_loader.signatures import NAME
 
@@ -225,6 +226,78 @@ def test_an_object_without_a_signature_is_refused(load: Loader, s3: Store, key: 
     run = load("s3://unsigned/model.bin", options=asking(key.public))
 
     assert_refused(run, "there is no signature s3://unsigned/model.sig")
+
+
+Publish = Callable[[Path], str]
+"""Publishes a folder, and returns its URI."""
+
+
+@pytest.fixture(params=["hub", "artifact", "packed artifact", "image"])
+def publish(request: pytest.FixtureRequest, load: Loader, hub: Hub, registry: Registry, tmp_path: Path) -> Publish:
+    """A hub or a registry to publish models at, as their users do."""
+    name = f"team/{tmp_path.name.lower()}"
+    load.credentials(**{"plain-http": "true"})
+
+    def to_hub(model: Path) -> str:
+        hub.files, hub.large = {".gitattributes": b"*.bin filter=lfs"}, {}
+        for path, body in contents(model).items():
+            (hub.large if path.endswith(".bin") else hub.files)[path] = body
+        return "hf://team/model"
+
+    def as_artifact(model: Path) -> str:
+        return f"oci://{registry.host}/{name}@{registry.push_artifact(name, 'v1', contents(model))}"
+
+    def as_packed_artifact(model: Path) -> str:
+        """`oras push` from inside the folder: `config.json weights model.sig`."""
+        inner = {path: body for path, body in contents(model).items() if "/" in path}
+        outer = {path: body for path, body in contents(model).items() if "/" not in path}
+        packed = layer(tmp_path / "packed.tar.gz", inner)
+        return f"oci://{registry.host}/{name}@{registry.push_artifact(name, 'v1', outer, {'weights': packed})}"
+
+    def as_image(model: Path) -> str:
+        """The signature is a layer of its own, which comes later."""
+        files = {f"models/{path}": body for path, body in contents(model).items()}
+        signature = {path: files.pop(path) for path in [f"models/{NAME}"] if path in files}
+        layers = layer(tmp_path / "model.tar.gz", files), layer(tmp_path / "signature.tar.gz", signature)
+        registry.push_image(f"{name}:v1", *layers)
+        return f"oci://{registry.host}/{name}:v1"
+
+    ways: dict[object, Publish] = {
+        "hub": to_hub,
+        "artifact": as_artifact,
+        "packed artifact": as_packed_artifact,
+        "image": as_image,
+    }
+    return ways[request.param]
+
+
+def test_a_signed_model_of_a_hub_or_registry_is_loaded(
+    load: Loader, model: Path, key: Key, publish: Publish, tmp_path: Path
+) -> None:
+    uri = publish(model)
+
+    run = load(uri, options=asking(key.public))
+
+    assert (run.code, run.message["signed"]) == ("Loaded", True)
+    assert {name: body for name, body in run.files().items() if name != ".gitattributes"} == contents(model)
+    assert_refused(load(uri, options=asking(Key(tmp_path / "other").public)), "Key mismatch")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(put("weights/two.bin", b"3"), "weights/two.bin is not the file that was signed", id="one byte"),
+        pytest.param(put("weights/three.bin"), "weights/three.bin is not among the files", id="one file more"),
+        pytest.param(remove("weights/two.bin"), "weights/two.bin was signed and is not there", id="one file less"),
+        pytest.param(remove(NAME), "the model has no signature model.sig", id="no signature"),
+    ],
+)
+def test_a_model_of_a_hub_or_registry_that_is_not_as_it_was_signed_is_refused(
+    load: Loader, model: Path, key: Key, publish: Publish, change: Callable[[Path], object], message: str
+) -> None:
+    change(model)
+
+    assert_refused(load(publish(model), options=asking(key.public)), message)
 
 
 def zipped(folder: Path) -> bytes:
