@@ -20,7 +20,7 @@ from model_loader.outcomes import Code, LoadError
 from model_loader.report import Report
 from model_loader.retries import Patience
 from model_loader.transport import Answer, Transport
-from model_loader.volume import Folder, storage_failure
+from model_loader.volume import Folder, Opener, storage_failure
 
 PART = 8 << 20
 """Bytes of one line of the journal. A killed loader reads at most so much again for each worker."""
@@ -59,7 +59,8 @@ class Reader(Protocol):
 class _State:
     """What is known of a file while it is read. The lock guards the hash; the engine's lock guards the rest."""
 
-    def __init__(self, index: int, file: File, hashing: bool) -> None:
+    def __init__(self, index: int, file: File, hashing: bool, written: Set[Part]) -> None:
+        """`written`: the parts that are there already."""
         self.index = index
         self.file = file
         self.hashing = hashing or bool(file.checksum)
@@ -69,7 +70,7 @@ class _State:
         self.beside = False
         """Whether a thread of its own hashes the file, beside the workers."""
         self.redirected = ""
-        self.reset(frozenset())
+        self.reset(written)
 
     def reset(self, written: Set[Part]) -> None:
         """Begin anew with the parts that are written already left out."""
@@ -84,6 +85,8 @@ class _State:
             else:
                 self.parts.append((start, end))
         self.left = len(self.parts)
+        self.single = self.left == 1 and not self.done and size >= 0
+        """Whether it is read by one part of known size."""
         self.lock = threading.Lock()
         self.restart_hash()
 
@@ -147,9 +150,7 @@ class Engine:
         self._lock = threading.Lock()
         self._moved = threading.Condition(self._lock)
         """Notified when a part is there, and when more of a file that is hashed beside the workers is."""
-        self._states = [_State(index, file, hashing) for index, file in enumerate(files)]
-        for state in self._states:
-            state.reset(journal.parts)
+        self._states = [_State(index, file, hashing, journal.parts) for index, file in enumerate(files)]
         # Largest first, so that no large file is left for the end.
         self._waiting = deque(sorted((s for s in self._states if s.left), key=lambda state: -state.file.size))
         self._left = sum(bool(state.left) for state in self._states)
@@ -236,8 +237,8 @@ class Engine:
         moved_bytes = weighed_bytes = 0
         best = 0.0
         while self._left:
-            while len(self._workers) < min(self._limit, sum(state.left for state in self._states)):
-                self._workers.append(_Worker(len(self._workers)))
+            while len(self._workers) < self._limit and len(self._workers) < sum(state.left for state in self._states):
+                self._workers.append(_Worker(len(self._workers), Opener(self._folder)))
                 threads.append(threading.Thread(target=self._work, args=(self._workers[-1],), daemon=True))
                 threads[-1].start()
             with contextlib.suppress(queue.Empty):
@@ -282,12 +283,14 @@ class Engine:
         try:
             while worker.slot < self._limit and not self._over.is_set() and (state := self._claim(worker)):
                 while self._next(worker):
-                    with _Opened(self._folder, state.file) as worker.fd:
+                    # Nothing is left of what may be there, without another look.
+                    with _Opened(worker.opener, state.file, os.O_TRUNC if state.single else 0) as worker.fd:
                         self._read(worker, state)
         except BaseException as error:  # noqa: BLE001  # raised again in the thread that waits for it
             self._events.put(error)
         finally:
             worker.leave()
+            worker.opener.close()
             self._transport.close()
 
     def _claim(self, worker: "_Worker") -> _State | None:
@@ -467,7 +470,7 @@ class Engine:
             last = not state.left
             self._moved.notify_all()
         if last:
-            if state.size != os.fstat(worker.fd).st_size:
+            if not state.single and state.size != os.fstat(worker.fd).st_size:
                 os.ftruncate(worker.fd, state.size)
             self._hash_on(state, worker.fd, wait=True)
             if not self._verified(state):
@@ -526,8 +529,9 @@ class Engine:
 class _Worker:
     """What one thread has claimed of a file, and how far it is: at `position` of the part from `start` to `end`."""
 
-    def __init__(self, slot: int) -> None:
+    def __init__(self, slot: int, opener: Opener) -> None:
         self.slot = slot
+        self.opener = opener
         self.buffer = memoryview(bytearray(BUFFER))
         self.received = 0
         self.state: _State | None = None
@@ -552,13 +556,14 @@ class _Worker:
 class _Opened:
     """A file of the model, open for reading and writing for as long as the block lasts; never through a link."""
 
-    def __init__(self, folder: Folder, file: File) -> None:
+    def __init__(self, folder: Folder | Opener, file: File, flags: int = 0) -> None:
         self._folder = folder
         self._file = file
+        self._flags = os.O_RDWR | os.O_CREAT | flags
 
     def __enter__(self) -> int:
         try:
-            self._fd = self._folder.open(self._file.path, os.O_RDWR | os.O_CREAT)
+            self._fd = self._folder.open(self._file.path, self._flags)
         except OSError as error:
             raise storage_failure(error, self._file.path) from None
         return self._fd

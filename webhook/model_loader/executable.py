@@ -8,6 +8,8 @@ import json
 import os
 from pathlib import Path
 
+from model_loader.paths import below
+
 _SUFFIXES = (".pkl", ".pickle", ".joblib", ".bin", ".pt", ".pth", ".ckpt", ".mar", ".py")
 _CONFIGURATION_BYTES = 4 << 20
 
@@ -16,10 +18,11 @@ def names(folder: Path) -> list[str]:
     """Return the relative paths of such files below `folder`, sorted. Raises OSError."""
     found: list[str] = []
     for parent, _, files in os.walk(folder):
+        place = "" if parent == str(folder) else os.path.relpath(parent, folder)
         for name in files:
-            path = Path(parent) / name
-            if name.lower().endswith(_SUFFIXES) or (name.lower().endswith("config.json") and _has_auto_map(path)):
-                found.append(path.relative_to(folder).as_posix())
+            lower = name.lower()
+            if lower.endswith(_SUFFIXES) or (lower.endswith("config.json") and _has_auto_map(Path(parent, name))):
+                found.append(below(place, name))
     return sorted(found)
 
 

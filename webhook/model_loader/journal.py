@@ -5,9 +5,11 @@ written. A line is only trusted in the same boot of the node: after a crash of t
 what the journal says was written may not have reached the disk.
 """
 
+import contextlib
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -15,6 +17,8 @@ from typing import Self
 from model_loader.model import File
 from model_loader.volume import Folder
 
+_AT_ONCE = 1 << 20
+"""Bytes of parts whose lines are written at once: a line for each small file would cost as much as its own writing."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 Part = tuple[int, int, int]
 """File's index in the plan, first byte, byte after the last (-1: the file's end, whatever its size)."""
@@ -40,6 +44,9 @@ class Journal:
     def __init__(self, folder: Folder, name: str, header: str) -> None:
         """Open the journal of that name in `folder`, dropping what is not of `header`. Raises OSError."""
         self.parts: set[Part] = set()
+        self._lock = threading.Lock()
+        self._lines: list[bytes] = []
+        self._unwritten = 0
         self._fd = folder.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         with open(self._fd, "rb", closefd=False) as stream:
             found = stream.read()
@@ -59,8 +66,21 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # What is not written down is read again; why the load ends is not to be hidden by that.
+        with contextlib.suppress(OSError), self._lock:
+            self._write()
         os.close(self._fd)
 
     def add(self, part: Part) -> None:
-        """Write down that `part` is on the volume."""
-        os.write(self._fd, b"%d %d %d\n" % part)
+        """Write down that `part` is on the volume, at once or with the next 1 MiB of parts."""
+        _, start, end = part
+        with self._lock:
+            self._lines.append(b"%d %d %d\n" % part)
+            self._unwritten += end - start if end >= 0 else _AT_ONCE
+            if self._unwritten >= _AT_ONCE:
+                self._write()
+
+    def _write(self) -> None:
+        os.write(self._fd, b"".join(self._lines))
+        self._lines.clear()
+        self._unwritten = 0

@@ -7,8 +7,8 @@ import json
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from model_loader import digest as digests
 from model_loader import executable, journal, paths, signatures, sources
@@ -27,8 +27,7 @@ _SPACE = 1.02
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """A model on the volume.
 
     Bytes and files, how many of those that were read have a checksum that the store keeps, the model's digest where it
@@ -45,8 +44,7 @@ class Loaded:
     runs_code_first: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
+class _Plan(NamedTuple):
     """The files of all sources; `single`: the first of them is the model, whose digest is that file's."""
 
     files: list[File]
@@ -138,7 +136,7 @@ def _plan(options: Options, context: Context, report: Report) -> _Plan:
         single = listing.single and len(options.loads) == 1
         for file in listing.files:
             packed = Unpack.WHOLE if listing.single and file.path.lower().endswith(_ARCHIVES) else file.unpack
-            files.append(replace(file, path=paths.below(item.folder, file.path), unpack=packed))
+            files.append(file._replace(path=paths.below(item.folder, file.path), unpack=packed))
         if options.signature_key and listing.single and files[-1].unpack is Unpack.NO:
             alone[item.folder] = item.uri
     for folder, uri in alone.items():
@@ -159,7 +157,7 @@ def _signature(uri: str, path: str, context: Context) -> File:
         raise missing if failure.code is Code.NOT_FOUND else failure from None
     if not listing.single:
         raise missing
-    return replace(listing.files[0], path=path)
+    return listing.files[0]._replace(path=path)
 
 
 def _read(
@@ -212,7 +210,7 @@ def _read(
     programs = executable.names(volume.files)
     first = programs[0] if programs else ""
     loaded = Loaded(engine.size, count, engine.checked, digest, verifier is not None, len(programs), first)
-    volume.state.write(Volume.COMPLETE, json.dumps({"order": order, "loaded": asdict(loaded)}).encode())
+    volume.state.write(Volume.COMPLETE, json.dumps({"order": order, "loaded": loaded._asdict()}).encode())
     volume.publish()
     return loaded
 

@@ -1,9 +1,9 @@
 """What a source says of a model before it is read: its files, and how to read each."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import NamedTuple
 
 from model_loader.outcomes import Code, LoadError
 from model_loader.transport import ANONYMOUS, Authorizer, Transport
@@ -18,8 +18,7 @@ class Unpack(Enum):
     """A layer of a container image: only what is below /models."""
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(NamedTuple):
     """A file of the model.
 
     `path` is relative to the model's folder; `size` is in bytes, or -1 where the server does not tell; `ranged` says
@@ -40,8 +39,7 @@ class File:
     unpack: Unpack = Unpack.NO
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(NamedTuple):
     """The files of one source. `single`: the source names one file, so the model's digest is that file's own."""
 
     files: tuple[File, ...]
@@ -51,8 +49,7 @@ class Listing:
 _SDKS = ("AWS_", "AZURE_", "HF_")
 
 
-@dataclass(frozen=True, slots=True)
-class Secret:
+class Secret(NamedTuple):
     """The mounted Secret, one file a key, and behind it the environment for the names that SDKs read there."""
 
     folder: Path | None
@@ -71,8 +68,7 @@ class Secret:
         return next((self.environment[key] for key in keys if key.startswith(_SDKS) and key in self.environment), "")
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """What a source may use."""
 
     transport: Transport

@@ -3,7 +3,7 @@
 import ipaddress
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from model_loader.outcomes import Code, LoadError
 
@@ -38,8 +38,7 @@ def _embedded(address: Address) -> Address:
     return address
 
 
-@dataclass(frozen=True, slots=True)
-class Network:
+class Network(NamedTuple):
     """The rule: public addresses, and those inside an allowed network; plain http only to the latter."""
 
     allowed: tuple[Cidr, ...] = ()

@@ -2,9 +2,8 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from model_loader.network import Network
 from model_loader.outcomes import Code, LoadError
@@ -13,16 +12,14 @@ from model_loader.paths import safe_path
 TERMINATION_LOG = Path("/dev/termination-log")
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(NamedTuple):
     """One source, and the folder of the model that it fills (empty: the model's own)."""
 
     uri: str
     folder: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """What one run of the loader is asked to do."""
 
     volume: Path

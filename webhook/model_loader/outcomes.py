@@ -4,8 +4,8 @@ Standard library only and free of imports from the rest of the loader, so that o
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Code(StrEnum):
@@ -29,8 +29,7 @@ class Code(StrEnum):
     NOT_SIGNED = "NotSigned"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """`retryable`: the same load may succeed later with nobody's doing. `transient`: worth another try at once."""
 
     exit_code: int

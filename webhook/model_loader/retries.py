@@ -1,10 +1,8 @@
 """Trying again: what is worth it, how long to wait, and when to give up."""
 
-import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from model_loader.outcomes import LoadError
 from model_loader.report import Report
@@ -15,8 +13,7 @@ _LONGEST_WAIT = 5.0
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(NamedTuple):
     """Repeats what fails for a passing reason, for `seconds` without progress: a sidecar may take 30 s to start.
 
     `pause` waits for so many seconds, or less when there is no sense in going on.
@@ -39,6 +36,8 @@ class Patience:
             except LoadError as failure:
                 if progress() > reached:
                     started, reached, attempt = self.clock(), progress(), 0
+                import random  # noqa: PLC0415  # start-up that a load without trouble need not pay
+
                 attempt += 1
                 # Half of the wait is random, so that many pods do not come back in step.
                 wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(attempt - 1, 10)) * random.uniform(0.5, 1)  # noqa: S311

@@ -10,15 +10,29 @@ import socket
 import ssl
 from typing import cast
 
+from model_loader.outcomes import Code, LoadError
+
 _CHUNK = 256 << 10
 """Bytes that are taken from the socket at once."""
+
+
+def context(certificates: str) -> ssl.SSLContext:
+    """Return the settings that trust the system's authorities and, PEM text, `certificates`. Raises LoadError."""
+    found = ssl.create_default_context()
+    if certificates:
+        try:
+            found.load_verify_locations(cadata=certificates)
+        except (ssl.SSLError, ValueError):
+            why = "the certificate authorities of the Secret are not PEM certificates"
+            raise LoadError(Code.INVALID_SOURCE, why) from None
+    return found
 
 
 class TlsSocket:
     """The client's side of a connection: what `http1.Connection` uses of a socket."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, host: str) -> None:
-        """Take over `sock` and shake hands. Raises OSError: ssl.SSLCertVerificationError, TimeoutError and others."""
+        """Take over `sock` and shake hands. Raises OSError, and LoadError(Refused) for a certificate."""
         self._sock = sock
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
@@ -29,10 +43,16 @@ class TlsSocket:
             except ssl.SSLWantReadError:
                 self._send()
                 self._receive()
-            except ssl.SSLError:
+            except ssl.SSLError as error:
                 # The server is to see the alert that says why; it may be gone already.
                 with contextlib.suppress(OSError):
                     self._send()
+                if isinstance(error, ssl.SSLCertVerificationError):
+                    raise LoadError(
+                        Code.REFUSED,
+                        f"the certificate of {host} is not trusted: {error.verify_message}",
+                        hint="Put the authority's certificate into the Secret as AWS_CA_BUNDLE (S3) or ca.crt.",
+                    ) from None
                 raise
             else:
                 self._send()

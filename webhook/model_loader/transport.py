@@ -7,23 +7,28 @@ and they leave addresses, redirects and headers in our hands.
 import base64
 import functools
 import socket
-import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from model_loader.http1 import Connection, ProtocolError, Response
 from model_loader.network import Network
 from model_loader.outcomes import Code, LoadError
 from model_loader.proxies import proxy_for
-from model_loader.tls import TlsSocket
+
+if TYPE_CHECKING:
+    import ssl
+
+    from model_loader.tls import TlsSocket
 
 CONNECT_SECONDS = 10.0
 # No byte for so long counts as a stall; the request is then repeated from where it stopped.
 READ_SECONDS = 10.0
+_STALLED = (TimeoutError, BlockingIOError)
+"""How Python tells it, and how the kernel does."""
 _REDIRECTS = 5
 _ERROR_BYTES = 4096
 _DOCUMENT_BYTES = 64 << 20
@@ -112,8 +117,7 @@ class Token:
         self._until = time.monotonic() + max(seconds - 60, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A successful response: `url` after redirects, header names in lower case, and the body still to be read."""
 
     url: str
@@ -243,7 +247,7 @@ class Transport:
     def broken(self, url: str, error: Exception) -> LoadError:
         """Return the failure that stands for a connection lost in the middle; this thread's connections are dropped."""
         self.close()
-        if isinstance(error, TimeoutError):
+        if isinstance(error, _STALLED):
             return LoadError(Code.STALLED, f"{_host(url)} sent nothing for {READ_SECONDS:.0f} s")
         reason = (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
         return LoadError(Code.UNREACHABLE, f"the connection to {_host(url)} broke: {reason}")
@@ -288,17 +292,11 @@ class Transport:
             if connection is None:
                 connection = self._dial(origin)
             response = connection.request(method, target, {**_AGENT, **headers}, body)
-        except ssl.SSLCertVerificationError as error:
-            raise LoadError(
-                Code.REFUSED,
-                f"the certificate of {parts.hostname} is not trusted: {error.verify_message}",
-                hint="Put the authority's certificate into the Secret as AWS_CA_BUNDLE (S3) or ca.crt.",
-            ) from None
         except (OSError, ProtocolError) as error:
             if connection is not None:
                 self._drop(connection)
             # A kept connection may have been closed by the server meanwhile, which says nothing about the server.
-            if kept and not isinstance(error, TimeoutError):
+            if kept and not isinstance(error, _STALLED):
                 return self._exchange(method, parts, headers, body)
             raise self.broken(parts.geturl(), error) from None
         connections[origin] = connection, response
@@ -314,7 +312,7 @@ class Transport:
             self._network.check(host, port, plain=scheme == "http")
             at = proxy.hostname or "", proxy.port or 80
             sock = self._network.connect(*at, plain=True, timeout=CONNECT_SECONDS)
-        sock.settimeout(READ_SECONDS)
+        _limit(sock)
         if proxy is not None and scheme == "https":
             self._tunnel(sock, f"{name}:{port}", proxy)
         connection = Connection(
@@ -327,9 +325,13 @@ class Transport:
                 connection.abort()
         return connection
 
-    def _secure(self, sock: socket.socket, host: str) -> TlsSocket:
+    def _secure(self, sock: socket.socket, host: str) -> "TlsSocket":
         try:
-            return TlsSocket(sock, self._tls_context(), host)
+            from model_loader import tls  # noqa: PLC0415  # 5 ms of start-up that a plain store need not pay
+
+            with self._lock:
+                self._tls = self._tls or tls.context(self._certificates)
+            return tls.TlsSocket(sock, self._tls, host)
         except BaseException:
             sock.close()
             raise
@@ -355,25 +357,20 @@ class Transport:
             code = Code.SERVER_ERROR if status >= 500 else Code.REFUSED
             raise LoadError(code, f"the proxy {proxy.hostname} answered {status} for {target}")
 
-    def _tls_context(self) -> ssl.SSLContext:
-        with self._lock:
-            if self._tls is None:
-                self._tls = ssl.create_default_context()
-                if self._certificates:
-                    try:
-                        self._tls.load_verify_locations(cadata=self._certificates)
-                    except (ssl.SSLError, ValueError):
-                        raise LoadError(
-                            Code.INVALID_SOURCE, "the certificate authorities of the Secret are not PEM certificates"
-                        ) from None
-            return self._tls
-
     def drain(self, response: Response) -> str:
         """Return the start of a body that is of no other use; a short one leaves the connection fit for use."""
         try:
             return response.read(_ERROR_BYTES).decode("utf-8", "replace")
         except (OSError, ProtocolError):
             return ""
+
+
+def _limit(sock: socket.socket) -> None:
+    """Let the kernel end a call that waits for too long: a socket with a timeout of Python's asks before each one."""
+    sock.settimeout(None)
+    seconds = struct.pack("@ll", int(READ_SECONDS), int(READ_SECONDS % 1 * 1e6))
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        sock.setsockopt(socket.SOL_SOCKET, option, seconds)
 
 
 def _origin(parts: SplitResult) -> _Origin:

@@ -8,7 +8,6 @@ whenever it is put there. Source: openat(2), O_NOFOLLOW.
 import contextlib
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,6 +85,8 @@ class Folder:
         """Remove the file, link or folder of this name, if there is one."""
         with contextlib.suppress(FileNotFoundError):
             if stat.S_ISDIR(os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mode):
+                import shutil  # noqa: PLC0415  # 3 ms of start-up, with its archives
+
                 shutil.rmtree(name, dir_fd=self.fd)
             else:
                 os.unlink(name, dir_fd=self.fd)
@@ -99,6 +100,30 @@ class Folder:
             return
         with self.folder(folder) as holder:
             yield holder.fd, name
+
+
+class Opener:
+    """Opens the files of a folder as :meth:`Folder.open` does, and keeps the folder of the last one for the next."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._place = ""
+        self._holder = folder
+
+    def open(self, path: str, flags: int) -> int:
+        """Return a descriptor of the file at `path`. Raises OSError."""
+        place, _, name = path.rpartition("/")
+        if place != self._place:
+            self.close()
+            if place:
+                self._holder, self._place = self._folder.folder(place), place
+        return self._holder.open(name, flags)
+
+    def close(self) -> None:
+        """Let go of the folder that is kept."""
+        if self._place:
+            self._holder.close()
+        self._holder, self._place = self._folder, ""
 
 
 class Volume:

@@ -1,8 +1,8 @@
 """The pod's identity on AWS: IAM roles for service accounts, and the node's agent (EKS Pod Identity, ECS)."""
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 from xml.etree import ElementTree
 
@@ -15,13 +15,15 @@ from model_loader.transport import Transport
 _AGENTS = ("169.254.170.2/32", "169.254.170.23/32", "fd00:ec2::23/128", "127.0.0.0/8", "::1/128")
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
+class Keys(NamedTuple):
     """An access key, and the session token of a temporary one."""
 
     access: str
-    secret: str = field(repr=False)
-    token: str = field(default="", repr=False)
+    secret: str
+    token: str = ""
+
+    def __repr__(self) -> str:
+        return f"Keys({self.access!r})"  # the others are nobody's to see
 
 
 def from_web_identity(context: Context, region: str) -> Keys:

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import SplitResult, quote, urlencode
 from xml.etree import ElementTree
 
@@ -31,7 +31,7 @@ class Signer:
         self._fetch = fetch
         self._keys = fetch()
         self._region = region
-        self._derived: tuple[str, Keys, bytes] | None = None
+        self._derived: tuple[str, Keys, hmac.HMAC] | None = None
 
     def sign(self, method: str, url: SplitResult, headers: dict[str, str]) -> None:
         """Add the date, the hash of the empty body, the session token and the signature."""
@@ -51,10 +51,11 @@ class Signer:
         canonical = "\n".join([*lines, ";".join(names), _NOTHING])
         scope = f"{day}/{self._region}/s3/aws4_request"
         text = f"{_ALGORITHM}\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
-        signature = hmac.digest(self._signing_key(day, keys), text.encode(), "sha256").hex()
-        headers["Authorization"] = (
-            f"{_ALGORITHM} Credential={keys.access}/{scope}, SignedHeaders={';'.join(names)}, Signature={signature}"
-        )
+        # Copied and not made anew: hmac.digest gives the interpreter's lock away, and who else reads takes it.
+        signature = self._signing_key(day, keys).copy()
+        signature.update(text.encode())
+        signed_by = f"Credential={keys.access}/{scope}, SignedHeaders={';'.join(names)}"
+        headers["Authorization"] = f"{_ALGORITHM} {signed_by}, Signature={signature.hexdigest()}"
 
     def refresh(self) -> bool:
         """Fetch the keys anew: a temporary one may have ended, a Secret may have been rotated."""
@@ -64,17 +65,16 @@ class Signer:
             return False
         return True
 
-    def _signing_key(self, day: str, keys: Keys) -> bytes:
+    def _signing_key(self, day: str, keys: Keys) -> hmac.HMAC:
         if self._derived is None or self._derived[:2] != (day, keys):
             key = f"AWS4{keys.secret}".encode()
             for word in (day, self._region, "s3", "aws4_request"):
                 key = hmac.digest(key, word.encode(), "sha256")
-            self._derived = day, keys, key
+            self._derived = day, keys, hmac.new(key, digestmod="sha256")
         return self._derived[2]
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
+class Bucket(NamedTuple):
     """Where a bucket is, and who asks."""
 
     base: str
