@@ -9,10 +9,13 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from reviews import STORES, deployment, document, knative, pod, request
+from reviews import STORES, deployment, document, knative, leading, pod, request
 from serve_core.json import JsonObject
 
-OBJECTS = [deployment(), knative(), knative("Revision"), pod("s3://models/a"), document("ServingPolicy", STORES)]
+OBJECTS = [
+    deployment(), knative(), knative("Revision"), leading("Route"), leading("DomainMapping"), pod("s3://models/a"),
+    document("ServingPolicy", STORES),
+]  # fmt: skip
 
 
 def reviews() -> list[bytes]:
@@ -23,6 +26,7 @@ def reviews() -> list[bytes]:
         request(deployment("s3://elsewhere/a.joblib"), deployment()),
         request(knative(), knative("Service", "s3://models/b")),
         request(other, pod("s3://models/b")),
+        request(leading("Route"), leading("DomainMapping")),
         request(document("ServingPolicy", STORES)),
     ]
 

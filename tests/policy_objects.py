@@ -3,8 +3,19 @@
 import random
 from collections.abc import Callable
 
-from kubectl_serve.api import CONFIGURATIONS, DEFINITIONS, DEPLOYMENTS, KNATIVE_SERVICES, PODS, REVISIONS, Resource
+from kubectl_serve.api import (
+    CONFIGURATIONS,
+    DEFINITIONS,
+    DEPLOYMENTS,
+    DOMAIN_MAPPINGS,
+    KNATIVE_SERVICES,
+    PODS,
+    REVISIONS,
+    ROUTES,
+    Resource,
+)
 from serve_core.json import JsonObject
+from serve_core.knative import VISIBILITY_LABEL
 from serve_core.names import PREFIX
 
 DIGEST = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -119,6 +130,10 @@ def labels(rng: random.Random) -> JsonObject:
     return {"license": rng.choice(["mit", "gpl"])} if rng.random() < 0.7 else {}
 
 
+def visibility(rng: random.Random) -> JsonObject:
+    return {VISIBILITY_LABEL: "cluster-local"} if rng.random() < 0.5 else {}
+
+
 def deployment(rng: random.Random, space: str, name: str) -> JsonObject:
     notes = {"model": rng.choice(URIS)}
     notes |= {key: value for key, value in {
@@ -152,9 +167,8 @@ def knative(rng: random.Random, space: str, name: str, resource: Resource = KNAT
     notes = {f"autoscaling.knative.dev/{key}": rng.choice("0123") for key in ("min-scale",) if rng.random() < 0.5}
     if rng.random() < 0.7:
         notes["autoscaling.knative.dev/max-scale"] = rng.choice(["3", "10", "0"])
-    own = labels(rng) | ({"networking.knative.dev/visibility": "cluster-local"} if rng.random() < 0.5 else {})
     head = {"apiVersion": resource.api_version, "kind": resource.kind}
-    metadata = {"name": name, "namespace": space, "labels": own}
+    metadata = {"name": name, "namespace": space, "labels": labels(rng) | visibility(rng)}
     if resource is REVISIONS:
         return head | {"metadata": metadata | {"annotations": notes}, "spec": spec}
     return head | {"metadata": metadata, "spec": {"template": {"metadata": {"annotations": notes}, "spec": spec}}}
@@ -178,11 +192,37 @@ def revision(rng: random.Random, space: str, name: str) -> JsonObject:
     return knative(rng, space, name, REVISIONS)
 
 
+def route(rng: random.Random, space: str, name: str) -> JsonObject:
+    return {
+        "apiVersion": ROUTES.api_version,
+        "kind": ROUTES.kind,
+        "metadata": {"name": name, "namespace": space, "labels": labels(rng) | visibility(rng)},
+        "spec": {"traffic": [{"configurationName": name, "percent": 100}]},
+    }
+
+
+def domain_mapping(rng: random.Random, space: str, name: str) -> JsonObject:
+    """No label makes it private."""
+    leads_to = {"apiVersion": KNATIVE_SERVICES.api_version, "kind": KNATIVE_SERVICES.kind, "name": name}
+    return {
+        "apiVersion": DOMAIN_MAPPINGS.api_version,
+        "kind": DOMAIN_MAPPINGS.kind,
+        "metadata": {
+            "name": f"{name}.{space}.example.com",
+            "namespace": space,
+            "labels": labels(rng) | visibility(rng),
+        },
+        "spec": {"ref": leads_to},
+    }
+
+
 Maker = Callable[[random.Random, str, str], JsonObject]
 MAKERS: tuple[tuple[Resource, Maker], ...] = (
     (DEPLOYMENTS, deployment),
     (KNATIVE_SERVICES, knative),
     (CONFIGURATIONS, configuration),
     (REVISIONS, revision),
+    (ROUTES, route),
+    (DOMAIN_MAPPINGS, domain_mapping),
     (PODS, pod),
 )

@@ -73,6 +73,16 @@ def knative(kind: str = "Service", uri: str = "s3://elsewhere/a") -> JsonObject:
     }
 
 
+def leading(kind: str, **labels: str) -> JsonObject:
+    """A Route or a DomainMapping to a Knative Service."""
+    metadata = {"name": "s", "namespace": "ml", "labels": labels}
+    if kind == "Route":
+        spec: JsonObject = {"traffic": [{"configurationName": "s", "percent": 100}]}
+        return {"apiVersion": "serving.knative.dev/v1", "kind": kind, "metadata": metadata, "spec": spec}
+    spec = {"ref": {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "name": "s"}}
+    return {"apiVersion": "serving.knative.dev/v1beta1", "kind": kind, "metadata": metadata, "spec": spec}
+
+
 def request(new: JsonObject | None, old: JsonObject | None = None, **more: Any) -> bytes:
     metadata = (new or old or {}).get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}

@@ -53,6 +53,7 @@ INFERENCE_SERVICES = Resource("serving.kserve.io/v1beta1", "inferenceservices", 
 DEFINITIONS = Resource(
     "apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
 )
+ROUTES = Resource("serving.knative.dev/v1", "routes", "Route")
 DOMAIN_MAPPINGS = Resource("serving.knative.dev/v1beta1", "domainmappings", "DomainMapping")
 AUTOSCALERS = Resource("autoscaling/v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
 DAEMON_SETS = Resource("apps/v1", "daemonsets", "DaemonSet")

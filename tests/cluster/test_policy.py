@@ -24,6 +24,7 @@ from kubectl_serve.api import (
     CONFIGURATIONS,
     DEFINITIONS,
     DEPLOYMENTS,
+    DOMAIN_MAPPINGS,
     EVENTS,
     INFERENCE_SERVICES,
     KNATIVE_SERVICES,
@@ -32,6 +33,7 @@ from kubectl_serve.api import (
     POLICIES,
     POLICY_EXCEPTIONS,
     REVISIONS,
+    ROUTES,
     VALIDATING_WEBHOOKS,
     Api,
     Resource,
@@ -46,18 +48,22 @@ from policy_objects import (
     URIS,
     definition,
     deployment,
+    domain_mapping,
     key_volumes,
     knative,
     loader,
     pod,
     policy,
+    route,
     rules,
 )
 from serve_core.annotations import STATE
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
+from serve_core.knative import VISIBILITY_LABEL
 from serve_core.names import CONDITION_COMPLIANT
 from serve_core.policy import trial
+from serve_core.policy.documents import KINDS
 from serve_core.policy.evaluate import Outcome
 from serve_webhook.failure_policy import GUARDED
 
@@ -364,6 +370,12 @@ async def test_what_was_made_by_hand_before_a_policy_is_found_by_the_audit_and_a
         PODS: spec | {"nodeSelector": {"kubernetes.io/os": "none"}},
         INFERENCE_SERVICES: {"predictor": {"model": {"storageUri": "s3://elsewhere/a.joblib"}}},
     }
+    leading = ((ROUTES, route), (DOMAIN_MAPPINGS, domain_mapping))
+    ways_in = []
+    for resource, make in leading:
+        way_in = make(random.Random(1), space, f"a-{resource.kind.lower()}")
+        way_in["metadata"]["labels"] = {}
+        ways_in.append(await api.create(resource, way_in))
     owners: list[JsonObject] = []
     for resource, made in by_hand.items():
         head = {"apiVersion": resource.api_version, "kind": resource.kind}
@@ -372,11 +384,14 @@ async def test_what_was_made_by_hand_before_a_policy_is_found_by_the_audit_and_a
         stored = await api.create(resource, head | {"metadata": metadata, "spec": made})
         owners = owners or [head | {"name": "a-service", "uid": stored["metadata"]["uid"], "controller": True}]
     stores = policy(space, "stores", [{"name": "places", "sources": {"allow": ["s3://models"]}}])
-    await api.create(POLICIES, stores)
+    private = policy(space, "private", [{"name": "private", "visibility": {"allow": ["cluster-local"]}}])
+    private["spec"]["match"]["kinds"] = [resource.kind for resource, _ in leading]
+    for each in (stores, private):
+        await api.create(POLICIES, each)
 
     async def reported(result: str) -> set[str]:
         found = [each for report in await _existing(api, POLICY_REPORTS, space) for each in report["results"]]
-        assert {each["policy"] for each in found} <= {stores["metadata"]["name"]}
+        assert {each["policy"] for each in found} <= {stores["metadata"]["name"], private["metadata"]["name"]}
         named = {each["result"]: set[str]() for each in found} | {result: set()}
         for each in found:
             (subject,) = each["resources"]
@@ -387,6 +402,7 @@ async def test_what_was_made_by_hand_before_a_policy_is_found_by_the_audit_and_a
         return await reported(result) == set(wanted)
 
     everything = [f"{resource.kind.lower()}/a-{resource.kind.lower()}" for resource in by_hand]
+    everything += [f"{each['kind'].lower()}/{each['metadata']['name']}" for each in ways_in]
     await until_audited(api, stores, lambda: are("fail", *everything))
     assert at_the_desk_of(space) == dict.fromkeys(everything, "Deny")
     await api.create(POLICY_EXCEPTIONS, exception(space, "stores", "places", "a-revision", in_an_hour()))
@@ -395,6 +411,8 @@ async def test_what_was_made_by_hand_before_a_policy_is_found_by_the_audit_and_a
     await api.delete(POLICY_EXCEPTIONS, "kubectl-serve", f"{space}-e")
     await until_audited(api, stores, lambda: are("fail", *everything))
     await api.delete(KNATIVE_SERVICES, space, "a-service")
+    for (resource, _), each in zip(leading, ways_in, strict=True):
+        await api.delete(resource, space, each["metadata"]["name"])
 
     async def nothing_is_reported() -> bool:
         return not await _existing(api, POLICY_REPORTS, space)
@@ -427,8 +445,11 @@ async def test_whatever_is_done_nothing_exists_that_a_policy_denies(api: Api, sp
             {"name": "memory", "resources": {"perReplica": {"memory": "2Gi"}}},
         ]),
         policy(space, "size", [{"name": "most", "scale": {"most": 10}}]),
+        policy(space, "private", [{"name": "private", "visibility": {"allow": ["cluster-local"]}}]),
         policy(space, "tier", [{"name": "most", "scale": {"most": 3}}]),
     ]  # fmt: skip
+    # Few annotated Deployments say where they can be reached: they would all be refused for that.
+    policies[2]["spec"]["match"]["kinds"] = [kind for kind in KINDS if kind != "Deployment"]
     policies[-1]["spec"]["match"]["namespaceSelector"] = {"matchLabels": {"tier": "production"}}
     for each in policies:
         await api.create(POLICIES, each)
@@ -646,6 +667,7 @@ class _World:
             {"metadata": {"annotations": {f"{PREFIX}model": None}}},
             {"metadata": {"annotations": {f"{PREFIX}scale": self.rng.choice(["0..3", "0..50", None])}}},
             {"metadata": {"labels": {"batch": None}}},
+            {"metadata": {"labels": {VISIBILITY_LABEL: None}}},
             {"metadata": {"labels": {"batch": "b", "kubectl-serve.dev/served": None}}},
             {"metadata": {"finalizers": [FINALIZER]}},
             {"spec": {"template": {"metadata": {"annotations": {"autoscaling.knative.dev/max-scale": "50"}}}}},

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 
 from hostile import OBJECTS, objects, places, reviews, spoilt
 from kubectl_serve.manifests import default_facts
-from reviews import FACTS, MEMORY, STORES, deployment, document, facts_with, knative, pod, request
+from reviews import FACTS, MEMORY, STORES, deployment, document, facts_with, knative, leading, pod, request
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
 from serve_core.names import SERVER_USERNAME
@@ -61,6 +61,34 @@ def test_a_refusal_names_the_policy_the_rule_the_place_and_the_way_out() -> None
 @pytest.mark.attack(2)
 def test_no_way_round_by_knatives_objects(kind: str) -> None:
     assert "SourceNotAllowed" in refused(ask(request(knative(kind))))
+
+
+PRIVATE = facts_with(STORES + "  - {name: private, visibility: {allow: [cluster-local]}}")
+LOCAL = {"networking.knative.dev/visibility": "cluster-local"}
+
+
+@pytest.mark.parametrize("kind", ["Route", "DomainMapping"])
+@pytest.mark.attack(2)
+def test_no_way_round_by_what_leads_to_a_model_from_outside(kind: str) -> None:
+    assert refused(ask(request(leading(kind)), PRIVATE)).count("\n") == 0, "for nothing that it does not have"
+    assert "visibility" in refused(ask(request(leading(kind)), PRIVATE))
+    assert ask(request(leading(kind)))["allowed"]
+
+
+@pytest.mark.attack(2, 3)
+def test_a_label_makes_a_route_private_and_no_label_a_domain_mapping() -> None:
+    assert ask(request(leading("Route", **LOCAL)), PRIVATE)["allowed"]
+    assert not ask(request(leading("Route"), leading("Route", **LOCAL)), PRIVATE)["allowed"]
+    assert not ask(request(leading("DomainMapping", **LOCAL)), PRIVATE)["allowed"]
+
+
+@pytest.mark.attack(2)
+def test_a_host_name_of_its_own_makes_a_model_public_whatever_its_labels_say() -> None:
+    labelled = deployment(domain="iris.example.com")
+    labelled["metadata"]["labels"] |= LOCAL
+    assert "kubectl-serve.dev/domain" in refused(ask(request(labelled), PRIVATE))
+    del labelled["metadata"]["annotations"]["kubectl-serve.dev/domain"]
+    assert ask(request(labelled), PRIVATE)["allowed"]
 
 
 @pytest.mark.attack(2)
@@ -122,14 +150,19 @@ def test_who_made_it_is_told_by_the_user_never_by_an_owner_or_a_label() -> None:
         "labels": {"kubectl-serve.dev/deployment": "iris", "app.kubernetes.io/managed-by": "kubectl-serve"},
         "ownerReferences": [{"apiVersion": "apps/v1", "kind": "Deployment", "name": "iris", "controller": True}],
     }
-    assert not ask(request(forged))["allowed"]
-    assert ask(request(forged, userInfo={"username": SERVER_USERNAME}))["allowed"]
+    mapping = leading("DomainMapping", **forged["metadata"]["labels"])
+    for each in (forged, mapping):
+        assert not ask(request(each), PRIVATE)["allowed"]
+        assert ask(request(each, userInfo={"username": SERVER_USERNAME}), PRIVATE)["allowed"]
+    assert not ask(request(leading("Route"), userInfo={"username": SERVER_USERNAME}), PRIVATE)["allowed"]
 
 
 @pytest.mark.attack(5)
-def test_knatives_controller_makes_revisions_but_nothing_else() -> None:
+def test_knatives_controller_makes_revisions_and_routes_but_nothing_else() -> None:
     controller = {"username": KNATIVE_USERNAME}
     assert ask(request(knative("Revision"), userInfo=controller))["allowed"]
+    assert ask(request(leading("Route"), userInfo=controller), PRIVATE)["allowed"]
+    assert not ask(request(leading("DomainMapping"), userInfo=controller), PRIVATE)["allowed"]
     assert not ask(request(knative("Service"), userInfo=controller))["allowed"]
     assert not ask(request(pod("s3://elsewhere/a"), userInfo=controller))["allowed"]
 
@@ -350,7 +383,8 @@ def test_no_text_of_an_object_looks_like_a_line_of_the_answer(manifest: JsonObje
         "rules: [{name: a, sources: {allow: ['s3://x']}}, {name: b, images: {allow: [x.example]}},"
         "{name: c, resources: {perReplica: {memory: 1, cpu: 1}}}, {name: d, label: {key: a}},"
         "{name: e, secrets: {allow: [x]}}, {name: f, serviceAccounts: {allow: [x]}},"
-        "{name: g, containers: {variables: ['*']}}, {name: h, formats: {allow: [x]}}, {name: i, pinned: {}}]"
+        "{name: g, containers: {variables: ['*']}}, {name: h, formats: {allow: [x]}}, {name: i, pinned: {}},"
+        "{name: j, visibility: {allow: [x]}}]"
     )
     refusals = 0
     for *steps, last in places(manifest):

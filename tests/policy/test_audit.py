@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from kubectl_serve.manifests import default_facts
+from reviews import leading
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
 from serve_core.names import NAMESPACE
@@ -23,12 +24,14 @@ from serve_webhook import audit
 from serve_webhook.api import (
     CONFIGURATIONS,
     DEPLOYMENTS,
+    DOMAIN_MAPPINGS,
     KNATIVE_SERVICES,
     PODS,
     POLICIES,
     POLICY_EXCEPTIONS,
     POLICY_REPORTS,
     REVISIONS,
+    ROUTES,
     UnavailableError,
 )
 from serve_webhook.audit import Audit
@@ -224,6 +227,17 @@ async def test_whatever_was_made_by_hand_is_found_until_it_goes(api: MemoryApi) 
         api.remove(PODS, "ml", "a-pod")
         await made.once()
         assert (POLICY_REPORTS.plural, "ml", "kubectl-serve") not in api.objects
+
+
+@pytest.mark.attack(2)
+async def test_what_leads_to_models_from_outside_is_found(api: MemoryApi) -> None:
+    api.put(POLICIES, document("ServingPolicy", "private", "rules: [{name: r, visibility: {allow: [cluster-local]}}]"))
+    api.put(ROUTES, leading("Route") | {"metadata": {"name": "r", "namespace": "ml"}})
+    api.put(DOMAIN_MAPPINGS, leading("DomainMapping"))
+    async with auditing(api, Clock()) as (made, _, metrics):
+        await made.once()
+        assert reported(api) == [("DomainMapping", "s"), ("Route", "r")]
+        assert b'policy_violations{policy="private",rule="r",verdict="Deny"} 2.0' in metrics.render()
 
 
 async def test_a_deployment_that_changes_is_judged_without_listing_the_pods_of_the_cluster(

@@ -70,6 +70,22 @@ def made(uri: str = "s3://models/a.joblib", **notes: str) -> tuple[JsonObject, .
     return deployment, service, configuration, revision, pod
 
 
+def leading(host: str = "iris.example.com", to: str = "iris", **labels: str) -> JsonObject:
+    """A DomainMapping."""
+    return {
+        "apiVersion": "serving.knative.dev/v1beta1",
+        "kind": "DomainMapping",
+        "metadata": {"name": host, "namespace": "ml", "labels": labels},
+        "spec": {"ref": {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "name": to}},
+    }
+
+
+def route(name: str = "iris", **labels: str) -> JsonObject:
+    spec = {"traffic": [{"configurationName": "iris", "percent": 100}]}
+    metadata = {"name": name, "namespace": "ml", "labels": labels}
+    return {"apiVersion": "serving.knative.dev/v1", "kind": "Route", "metadata": metadata, "spec": spec}
+
+
 def loading(document: JsonObject, uri: str) -> JsonObject:
     """The object with a loader that loads something else."""
     changed = copy.deepcopy(document)
@@ -97,6 +113,29 @@ def test_what_does_more_than_it_was_made_of_is_judged_by_itself(index: int) -> N
     notes = objects[index]["spec"]["template"]["metadata"].setdefault("annotations", {})
     notes["autoscaling.knative.dev/max-scale"] = "50"
     assert told(objects, "{name: most, scale: {most: 3}}")[f"{kind}/iris"] == ["ScaleNotAllowed"]
+
+
+LOCAL = {"networking.knative.dev/visibility": "cluster-local"}
+
+
+@pytest.mark.attack(2)
+def test_what_leads_to_a_private_model_from_outside_is_told() -> None:
+    private = made(visibility="cluster-local")
+    ways_in = (route("iris", **LOCAL), route("other"), leading())
+    assert told([*private, *ways_in], PRIVATE) == {
+        "Deployment/iris": [], "Revision/iris-00001": [], "Pod/iris-00001-x": [],
+        "Route/other": ["ValueNotAllowed"], "DomainMapping/iris.example.com": ["ValueNotAllowed"],
+    }  # fmt: skip
+    assert told([*private, route()], PRIVATE)["Route/iris"] == ["ValueNotAllowed"], "its label was taken off"
+
+
+@pytest.mark.attack(5)
+def test_a_host_name_is_told_once_with_the_model_that_it_leads_to_whatever_its_labels_say() -> None:
+    deployment, service, *_ = made(domain="iris.example.com")
+    public = [deployment, service, route(), leading()]
+    assert told(public, PRIVATE) == {"Deployment/iris": ["ValueNotAllowed"]}
+    elsewhere = leading("shop.example.com", "shop", **{DEPLOYMENT_LABEL: "iris"})
+    assert set(told([*public, elsewhere], PRIVATE)) == {"Deployment/iris", "DomainMapping/shop.example.com"}
 
 
 @pytest.mark.attack(5)

@@ -26,11 +26,13 @@ from serve_webhook import conditions
 from serve_webhook.api import (
     CONFIGURATIONS,
     DEPLOYMENTS,
+    DOMAIN_MAPPINGS,
     INFERENCE_SERVICES,
     KNATIVE_SERVICES,
     PODS,
     POLICY_REPORTS,
     REVISIONS,
+    ROUTES,
     Api,
     ApiError,
     ConflictError,
@@ -50,8 +52,8 @@ REST = 9
 """How many times as long as everything took to judge the audit lets go by before it does that again."""
 RETRY_SECONDS = 30.0
 """How long it rests where the API server did not let it finish."""
-LISTED = (INFERENCE_SERVICES, KNATIVE_SERVICES, CONFIGURATIONS, REVISIONS, PODS)
-"""What is judged beside Deployments, in the order of :data:`serve_core.policy.existing.ORDER`."""
+LISTED = (INFERENCE_SERVICES, KNATIVE_SERVICES, CONFIGURATIONS, REVISIONS, ROUTES, DOMAIN_MAPPINGS, PODS)
+"""What is judged beside Deployments, in the order of :data:`serve_core.policy.documents.KINDS`."""
 PAGE = 50
 """Objects that are listed at a time: a pod has some ten kilobytes, and several times that in memory."""
 MOST_RESULTS = 100

@@ -20,8 +20,10 @@ from serve_webhook.workqueue import keep
 
 GUARDED: Mapping[str, tuple[Kind, ...]] = {
     "policies-pods.kubectl-serve.dev": ("Pod",),
-    "policies-knative.kubectl-serve.dev": ("Service", "Configuration", "Revision", "InferenceService"),
-}
+    "policies-knative.kubectl-serve.dev": (
+        "Service", "Configuration", "Revision", "Route", "DomainMapping", "InferenceService",
+    ),
+}  # fmt: skip
 """What each of these webhooks is called for."""
 
 MANAGER = "kubectl-serve-failure-policy"

@@ -23,6 +23,8 @@ _MADE_BY = {
     "Service": (SERVER_USERNAME, KSERVE_USERNAME),
     "Configuration": (KNATIVE_USERNAME,),
     "Revision": (KNATIVE_USERNAME,),
+    "Route": (KNATIVE_USERNAME,),
+    "DomainMapping": (SERVER_USERNAME,),
 }
 """Who makes objects of a kind out of others that were judged themselves."""
 

@@ -9,6 +9,7 @@ from kubectl_serve import documents, errors, manifests, options, platform, table
 from kubectl_serve.api import (
     CONFIGURATIONS,
     DEPLOYMENTS,
+    DOMAIN_MAPPINGS,
     INFERENCE_SERVICES,
     KNATIVE_SERVICES,
     NAMESPACES,
@@ -16,6 +17,7 @@ from kubectl_serve.api import (
     POLICIES,
     POLICY_EXCEPTIONS,
     REVISIONS,
+    ROUTES,
     Api,
     Connect,
     namespace_of,
@@ -47,7 +49,9 @@ _ACTIONS = {
     "explain": "show what every policy says of a served Deployment",
     "audit": "show what breaks a policy now; with -f, what would break those policies",
 }
-_JUDGED = (DEPLOYMENTS, INFERENCE_SERVICES, KNATIVE_SERVICES, CONFIGURATIONS, REVISIONS, PODS)
+_JUDGED = (
+    DEPLOYMENTS, INFERENCE_SERVICES, KNATIVE_SERVICES, CONFIGURATIONS, REVISIONS, ROUTES, DOMAIN_MAPPINGS, PODS,
+)  # fmt: skip
 _VERDICTS = ("Pass", "Audit", "Warn", "Deny", "Refused", "Excepted", "Exempt")
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from pydantic.alias_generators import to_camel
@@ -22,10 +22,12 @@ from serve_core.reasons import Problem, problem, quote
 API_VERSION = f"{GROUP}/v1alpha1"
 
 Action = Literal["Deny", "Warn", "Audit"]
-Kind = Literal["Deployment", "Service", "Configuration", "Revision", "InferenceService", "Pod"]
-KINDS: tuple[Kind, ...] = ("Deployment", "Service", "Configuration", "Revision", "InferenceService", "Pod")
-"""What policies judge: annotated Deployments, Knative's Service, Configuration and Revision, KServe's InferenceService,
-and pods with our loader."""
+Kind = Literal[
+    "Deployment", "InferenceService", "Service", "Configuration", "Revision", "Route", "DomainMapping", "Pod"
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""What policies judge, in the order in which one is made of another: annotated Deployments, KServe's InferenceService,
+Knative's Service, Configuration, Revision, Route and DomainMapping, and pods with our loader."""
 
 _DNS = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
 _GLOB = r"^[a-z0-9*]([-a-z0-9.*]{0,251}[a-z0-9*])?$"
@@ -97,7 +99,8 @@ class Match:
         ),
     ] = None
     kinds: Annotated[
-        tuple[Kind, ...], _doc("Kinds of objects. Default: all of them.", max_length=6, json_schema_extra=_SET)
+        tuple[Kind, ...],
+        _doc("Kinds of objects. Default: all of them.", max_length=len(KINDS), json_schema_extra=_SET),
     ] = ()
 
 
@@ -309,9 +312,8 @@ class PolicySpec:
     failure_policy: Annotated[
         Literal["Fail", "Ignore"],
         _doc(
-            "While no replica of kubectl-serve answers: whether pods with the loader, and Knative Services and "
-            "InferenceServices made by hand, are refused (Fail, the default) or let through (Ignore). The audit finds "
-            "what got through."
+            "While no replica of kubectl-serve answers: whether pods with the loader, and what is made of Knative and "
+            "KServe by hand, are refused (Fail, the default) or let through (Ignore). The audit finds what got through."
         ),
     ] = "Fail"
     defaults: Annotated[
@@ -342,8 +344,8 @@ class ExceptionMatch:
     name: Annotated[
         _Glob,
         _doc(
-            "The name of the Deployment, or of what was made by hand (with all that it becomes); * stands for any "
-            "characters."
+            "The name of the Deployment, or of what was made by hand (with all that it becomes, and the host names "
+            "that lead to it); * stands for any characters."
         ),
     ] = "*"
 

@@ -15,6 +15,12 @@ from serve_core.reasons import Problem, problem
 NOT_FOR_PODS = frozenset({"runtimes", "protocols", "scale", "auth", "visibility", "mode"})
 """Kinds of rules that find nothing in a pod: it does not say what they are about."""
 
+_LEADING: frozenset[Kind] = frozenset({"Route", "DomainMapping"})
+"""Kinds that serve nothing themselves and lead to what does: of these, only where they can be reached counts."""
+
+_FOR_ANYTHING = ("label", "expression")
+"""Kinds of rules that are about any object, whatever it does."""
+
 
 class Outcome(StrEnum):
     """What one rule says of one subject."""
@@ -127,9 +133,12 @@ def may_refuse(policy: ServingPolicy, kind: Kind) -> bool:
 
 def _says_something(rule: Rule, match: Match, kind: Kind, made: bool = False) -> bool:
     """A pod bears neither the labels nor the annotations of what it was made from, which was judged by them."""
-    if made and rule.about[0] in (*NOT_FOR_PODS, "label", "expression"):
+    about = rule.about[0]
+    if made and (about in NOT_FOR_PODS or about in _FOR_ANYTHING):
         return False
-    return kind != "Pod" or "Pod" in match.kinds or rule.about[0] not in ("label", "expression")
+    if about in _FOR_ANYTHING:
+        return kind in match.kinds or kind not in ("Pod", *_LEADING)
+    return about == "visibility" or kind not in _LEADING
 
 
 def _judge(

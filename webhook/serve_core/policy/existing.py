@@ -12,14 +12,11 @@ from datetime import datetime
 
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject, value_at
-from serve_core.policy.documents import Kind, PolicyException
+from serve_core.policy.documents import KINDS, Kind, PolicyException
 from serve_core.policy.evaluate import Outcome, PolicyVerdict, Result, judge_policies
 from serve_core.policy.subjects import Origin, Subject, Use, subject_of
 
-ORDER: tuple[Kind, ...] = ("Deployment", "InferenceService", "Service", "Configuration", "Revision", "Pod")
-"""The kinds that are judged, in the order in which one is made of another."""
-
-_MADE_OF = {"Service": "Deployment", "Configuration": "Service"}
+_MADE_OF = {"Service": "Deployment", "Configuration": "Service", "Route": "Service"}
 """What has the name of what it is made of, and is kept as that says."""
 
 _ROUTING_STATE = "serving.knative.dev/routingState"
@@ -44,7 +41,7 @@ class Judged:
 
 
 class Existing:
-    """Judges objects as they are stored, one after another in :data:`ORDER`; keeps little of each."""
+    """Judges objects as they are stored, one after another in the order of ``KINDS``; keeps little of each."""
 
     def __init__(self, facts: PlatformFacts, exceptions: Sequence[PolicyException], now: datetime) -> None:
         self._facts = facts
@@ -57,12 +54,12 @@ class Existing:
     def judge(self, document: JsonObject) -> Judged | None:
         """Judge an object; ``None`` where policies have nothing to say about it, or have said it already.
 
-        - A Knative Service that does no more than the Deployment of its name is left out, and a Configuration that does
-          no more than the Service of its name.
+        - A Knative Service that does no more than the Deployment of its name is left out, and a Configuration or Route
+          that does no more than the Service of its name.
         - A Revision of a Configuration that exists is judged by what it carries, like a pod: the rest was judged with
           the Configuration. An older one can carry something else and have traffic; without traffic it is left out.
-        - Of such a Revision, and of a pod, only those findings are told that the workload which they say they belong
-          to does not have as well.
+        - Of such a Revision, of a pod and of a DomainMapping only those findings are told that the workload which they
+          say they belong to, or lead to, does not have as well.
         """
         made = self._has_configuration(document)
         if _has_ended(document) or (made and _is_in_reserve(document)):
@@ -78,7 +75,7 @@ class Existing:
             return None
         verdict = judge_policies(subject, self._facts.policies, self._exceptions, self._now)
         told = self._told[subject.namespace, subject.workload]
-        if made or subject.kind == "Pod":
+        if made or subject.kind in ("Pod", "DomainMapping"):
             news = tuple(result for result in verdict.results if not _tellings(result) or _tellings(result) - told)
             if len(news) < len(verdict.results) and not any(map(_tellings, news)):
                 return None
@@ -104,7 +101,7 @@ class Existing:
 def order(document: JsonObject) -> int:
     """What to sort objects of several kinds by."""
     kind = document.get("kind")
-    return ORDER.index(kind) if kind in ORDER else len(ORDER)
+    return KINDS.index(kind) if kind in KINDS else len(KINDS)
 
 
 def _has_ended(document: JsonObject) -> bool:
@@ -120,6 +117,8 @@ def _tellings(result: Result) -> set[_Told]:
 
 
 def _does_no_more(made: Subject, whole: Subject) -> bool:
+    if made.kind == "Route":
+        return _name_of(made.visibility) == _name_of(whole.visibility)
     same = all(getattr(made, name) == getattr(whole, name) for name in ("scale", "service_accounts", "containers"))
     subset = all(
         {use.name for use in getattr(made, name)} <= {use.name for use in getattr(whole, name)}

@@ -14,6 +14,7 @@ from serve_core import annotations, models
 from serve_core.annotations import DEPLOYMENT, KNATIVE, path_of
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject, value_at
+from serve_core.knative import VISIBILITY_LABEL
 from serve_core.models import SUFFIX_FORMATS
 from serve_core.names import DEPLOYMENT_LABEL, LOADER_CONTAINER, MODEL_MOUNT, SIGNATURE_KEY, SIGNATURE_KEY_MOUNT
 from serve_core.policy import images
@@ -21,7 +22,7 @@ from serve_core.policy.documents import Kind
 from serve_core.verdict import render_stored
 
 _AUTOSCALING = "autoscaling.knative.dev/"
-_VISIBILITY_LABELS = ("networking.knative.dev/visibility", "networking.kserve.io/visibility")
+_KSERVE_VISIBILITY = "networking.kserve.io/visibility"
 _OUTER = (DEPLOYMENT_LABEL, *(f"serving.knative.dev/{kind}" for kind in ("service", "configuration", "revision")))
 _SIDECAR = "sidecar.istio.io/inject"
 _STORAGE_INITIALIZER = "storage-initializer"
@@ -91,7 +92,7 @@ class Subject:
     namespace: str
     name: str
     workload: str
-    """The name by which exceptions call it: a pod goes by what it belongs to."""
+    """The name by which exceptions call it: a pod goes by what it belongs to, a DomainMapping by what it leads to."""
     document: JsonObject = field(repr=False)
     labels: Mapping[str, str] = field(default_factory=dict)
     former_labels: Mapping[str, str] = field(default_factory=dict)
@@ -163,7 +164,8 @@ def subject_of(
     if made is None:
         return None
     namespace = str(metadata.get("namespace") or namespace)
-    made["mesh"] = _in_mesh(made["mesh"], namespace, facts)
+    if "mesh" in made:
+        made["mesh"] = _in_mesh(made["mesh"], namespace, facts)
     labels = _strings(metadata.get("labels"))
     # A name that the API server has yet to make up.
     name = str(metadata.get("name") or metadata.get("generateName") or "")
@@ -226,6 +228,8 @@ def _deployment(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | 
         made |= _knative_parts(service["metadata"], _object(service, "spec", "template"))
         made["scale"] = Scale(made["scale"].least, made["scale"].most)
         made["visibility"] = Use(made["visibility"].name, path_of(annotations.VISIBILITY))
+        if annotations.DOMAIN in notes:
+            made["visibility"] = Use("public", path_of(annotations.DOMAIN))
     else:
         made |= _running_scale(document, notes)
         made["visibility"] = Use("cluster-local", path_of(annotations.MODE))
@@ -273,9 +277,7 @@ def _by_hand(pod: Any, path: str, facts: PlatformFacts) -> dict[str, Any]:
 
 
 def _knative_parts(metadata: Any, template: JsonObject) -> dict[str, Any]:
-    labels = _strings(value_at(metadata, "labels"))
     own = _object(template, "metadata")
-    public = not any(labels.get(key) == "cluster-local" for key in _VISIBILITY_LABELS)
     notes = _strings(own.get("annotations"))
     least = _number(notes, "min-scale", "minScale")
     return {
@@ -284,9 +286,27 @@ def _knative_parts(metadata: Any, template: JsonObject) -> dict[str, Any]:
             _number(notes, "max-scale", "maxScale") or None,
             f"spec.template.metadata.annotations[{_AUTOSCALING}max-scale]",
         ),
-        "visibility": Use("public" if public else "cluster-local", f"metadata.labels[{_VISIBILITY_LABELS[0]}]"),
+        "visibility": _visibility(metadata),
         "mesh": Use(_mesh(own), "spec.template.metadata"),
     }
+
+
+def _visibility(metadata: Any, label: str = VISIBILITY_LABEL) -> Use:
+    private = value_at(metadata, "labels", label) == "cluster-local"
+    return Use("cluster-local" if private else "public", f"metadata.labels[{label}]")
+
+
+def _route(document: JsonObject, _facts: PlatformFacts) -> dict[str, Any]:
+    """By hand it can lead from anywhere to any Configuration or Revision, whatever these say themselves."""
+    return {"visibility": _visibility(document["metadata"])}
+
+
+def _domain_mapping(document: JsonObject, _facts: PlatformFacts) -> dict[str, Any]:
+    """Knative 1.23, ``pkg/reconciler/domainmapping/resources/ingress.go``: it is for the world outside, whatever labels
+    it bears and whatever the visibility of what it leads to."""
+    made: dict[str, Any] = {"visibility": Use("public", "kind")}
+    leads_to = value_at(document, "spec", "ref", "name")
+    return made | ({"workload": str(leads_to)} if leads_to else {})
 
 
 def _number(notes: Mapping[str, str], *names: str) -> int | None:
@@ -343,7 +363,9 @@ def _inference_service(document: JsonObject, facts: PlatformFacts) -> dict[str, 
     raw = notes.get("serving.kserve.io/deploymentMode", "").lower() in ("rawdeployment", "standard")
     made["mode"] = Use(DEPLOYMENT if raw else KNATIVE, "metadata.annotations[serving.kserve.io/deploymentMode]")
     made["auth"] = Use("none", "kind")
-    made |= {k: v for k, v in _knative_parts(document["metadata"], document).items() if k in ("visibility", "mesh")}
+    # Without Knative, KServe goes by a label of its own (0.15, .../inferenceservice/reconcilers/ingress).
+    made["visibility"] = _visibility(document["metadata"], _KSERVE_VISIBILITY if raw else VISIBILITY_LABEL)
+    made["mesh"] = Use(_mesh(document["metadata"]), "spec.template.metadata")
     if scales:
         unbounded = any(scale.most is None for scale in scales)
         most = None if unbounded else max(scale.most or 0 for scale in scales)
@@ -385,6 +407,8 @@ _MAKERS = {
     ("serving.knative.dev", "Service"): _service,
     ("serving.knative.dev", "Configuration"): _service,
     ("serving.knative.dev", "Revision"): _revision,
+    ("serving.knative.dev", "Route"): _route,
+    ("serving.knative.dev", "DomainMapping"): _domain_mapping,
     ("serving.kserve.io", "InferenceService"): _inference_service,
     ("v1", "Pod"): _pod,
 }
