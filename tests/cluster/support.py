@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from obstore.store import S3Store
+from prometheus_client.parser import text_string_to_metric_families
 
 Json = dict[str, Any]
 _T = TypeVar("_T")
@@ -121,6 +122,19 @@ def _read_objects(stream: Any, objects: "queue.Queue[Json | None]") -> None:
 
 SERVER = Namespace("kubectl-serve")
 """Where kubectl-serve itself runs."""
+
+
+def measured(metric: str, **labels: str) -> list[float]:
+    """What each replica that runs tells of a metric, the sum over all samples that bear the labels; most first."""
+    found = []
+    for pod in SERVER.list("pods"):
+        if "deletionTimestamp" in pod["metadata"]:
+            continue  # of an installation before this one
+        proxy = f"/api/v1/namespaces/{SERVER.name}/pods/{pod['metadata']['name']}:8080/proxy/metrics"
+        families = text_string_to_metric_families(SERVER.kubectl("get", "--raw", proxy))
+        samples = (sample for family in families for sample in family.samples if sample.name == metric)
+        found.append(sum(sample.value for sample in samples if labels.items() <= sample.labels.items()))
+    return sorted(found, reverse=True)
 
 
 def diagnose() -> tuple[int, dict[str, Json]]:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.support import Namespace
+from cluster.support import Namespace, measured
 from kubectl_serve import errors
 from kubectl_serve.api import (
     CONFIGURATIONS,
@@ -575,8 +575,20 @@ async def test_when_an_exception_ends_the_audit_tells_it_although_nobody_writes_
         return [(each["type"], each["regarding"]["name"]) for each in events] == [("Warning", "iris")]
 
     await until(has_an_event, times=1)
+    broken = {"policy": f"{space}-stores", "rule": "places", "verdict": "Deny"}
+    violations = measured("kubectl_serve_policy_violations", **broken)
+    assert (violations[0], sum(violations)) == (1, 1), "the leader alone tells what its audit found"
+
+    async def the_leader_alone_has_audited() -> bool:
+        audited, *others = measured("kubectl_serve_audit_timestamp_seconds")
+        return audited >= ends.timestamp() and sum(others) == 0
+
+    await until(the_leader_alone_has_audited, times=1)
+    refused = sum(measured("kubectl_serve_admission_reviews_total", review="policies", decision="refused"))
     _, lines = await answer(api.merge(DEPLOYMENTS, space, "iris", {"metadata": {"annotations": {"touched": "x"}}}))
     assert [line.split(":")[0] for line in lines] == ["SourceNotAllowed"]
+    now = sum(measured("kubectl_serve_admission_reviews_total", review="policies", decision="refused"))
+    assert now == refused + 1
 
 
 @pytest.mark.usefixtures("kserve")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from cluster.support import SERVER, Ingress, Json, Namespace, Trained, deployment, eventually, is_ready
+from cluster.support import SERVER, Ingress, Json, Namespace, Trained, deployment, eventually, is_ready, measured
 
 IRIS = "s3://models/iris/model.joblib"
 
@@ -30,19 +30,6 @@ PLAIN: Json = {
 }
 
 
-def reviews() -> float:
-    """Admission reviews of all replicas so far."""
-    total = 0.0
-    for pod in SERVER.list("pods"):
-        if "deletionTimestamp" in pod["metadata"]:
-            continue  # of an installation before this one
-        proxy = f"/api/v1/namespaces/{SERVER.name}/pods/{pod['metadata']['name']}:8080/proxy/metrics"
-        for line in SERVER.kubectl("get", "--raw", proxy).splitlines():
-            if line.startswith("kubectl_serve_admission_reviews_total{"):
-                total += float(line.rsplit(" ", 1)[1])
-    return total
-
-
 def kill_all() -> None:
     """No grace: the kubelet kills the containers, as a crash would."""
     SERVER.kubectl("delete", "pods", "--all", "--force", "--grace-period=0")
@@ -60,12 +47,12 @@ def server_is_down() -> Iterator[None]:
 
 def test_an_unannotated_deployment_never_reaches_the_webhook(empty: Namespace) -> None:
     """Its scale does: a Scale carries no annotation that could tell. Those webhooks fail open."""
-    before = reviews()
+    before = measured("kubectl_serve_admission_reviews_total")
     empty.apply(PLAIN)
     empty.kubectl("set", "image", "deployment/plain", "plain=dev.local/something")
     empty.kubectl("annotate", "deployment/plain", "some.where/else=1")
     empty.kubectl("delete", "deployment/plain")
-    assert reviews() == before
+    assert measured("kubectl_serve_admission_reviews_total") == before
 
 
 def test_an_unannotated_deployment_does_not_need_the_server(empty: Namespace, server_is_down: None) -> None:

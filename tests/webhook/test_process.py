@@ -50,6 +50,11 @@ async def started(made: Replica, stop: asyncio.Event) -> AsyncIterator[asyncio.T
         yield task
 
 
+def told(made: Replica) -> str:
+    """Its metrics."""
+    return made._metrics.render().decode()
+
+
 async def ready(made: Replica) -> None:
     while made.missing():  # noqa: ASYNC110 - it is asked, as the kubelet asks
         await asyncio.sleep(0.01)
@@ -196,5 +201,10 @@ async def test_a_namespace_that_comes_under_a_policy_by_its_label_is_audited_at_
         api.put(NAMESPACES, {"metadata": {"name": "ml", "labels": {"tier": "high"}}})
         while report not in api.objects:  # noqa: ASYNC110 - nothing tells it
             await asyncio.sleep(0.01)
+        violated = 'kubectl_serve_policy_violations{policy="stores"'
+        assert violated in told(made)
         stop.set()
         await task
+    assert violated not in told(made), "it leads no more, and the next leader tells it"
+    assert "kubectl_serve_audit_timestamp_seconds 0.0" in told(made)
+    assert "kubectl_serve_leading 0.0" in told(made)

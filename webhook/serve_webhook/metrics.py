@@ -47,7 +47,7 @@ class Metrics:
         )
         self.policy_violations = Gauge(
             "kubectl_serve_policy_violations",
-            "Objects that break a rule, as the leader's last audit found.",
+            "Objects that break a rule, as the leader's last audit found; nothing on other replicas.",
             ("policy", "rule", "verdict"),
             registry=self._registry,
         )
@@ -81,12 +81,21 @@ class Metrics:
             "1 if the API server's bundles verify the serving certificate; the leader's, elsewhere not a number.",
             registry=self._registry,
         )
-        self.certificate_trusted.set(math.nan)
         self.settings_valid = Gauge(
             "kubectl_serve_settings_valid",
             "0 while the mounted settings or runtimes are broken and older ones are in use.",
             registry=self._registry,
         )
+
+        self.not_leading()
+
+    def not_leading(self) -> None:
+        """What only the leader knows is no other replica's to tell, were it of the time when that led."""
+        self.leading.set(0)
+        self.queue.set(0)
+        self.policy_violations.clear()
+        self.audited.set(0)
+        self.certificate_trusted.set(math.nan)
 
     def watch_restarted(self, resource: str) -> None:
         self.watch_restarts.labels(resource).inc()

@@ -5,7 +5,6 @@ Every replica answers reviews; one of them, by the Lease, also keeps the certifi
 
 import asyncio
 import logging
-import math
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -217,8 +216,7 @@ class Replica:
             self._reconciler = None
             self._audit = None
             self._failure_policies = None
-            self._metrics.leading.set(0)
-            self._metrics.certificate_trusted.set(math.nan)
+            self._metrics.not_leading()
 
     def _facts(self) -> PlatformFacts:
         features = self._features.get(*FEATURES) or {}
