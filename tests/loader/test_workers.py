@@ -100,6 +100,23 @@ def test_a_single_file_that_is_not_hashed_is_shared_out(
     assert len(ranges(web.requests)) >= engine.WORKERS
 
 
+def test_where_an_answer_ends_the_next_one_is_asked_for(
+    load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that stays with its file asks for so many parts at once, and then for as many behind them."""
+    monkeypatch.setattr(engine, "MOST_WORKERS", engine.WORKERS)
+    web.files = {f"/{index}.bin": os.urandom(SIZE) for index in range(engine.WORKERS)}
+
+    run = load(*uris(web))
+
+    assert run.files() == {path[1:]: body for path, body in web.files.items()}
+    assert not run.of("retry")
+    at_once = engine.AHEAD // engine.WORKERS
+    for path in web.files:
+        asked = [request.headers["Range"] for request in web.requests if request.path == path]
+        assert {f"bytes={at_once * n}-{at_once * (n + 1) - 1}" for n in range(3)} < set(asked)
+
+
 @pytest.mark.parametrize("files", [1, 2])
 def test_what_is_far_ahead_of_the_hash_waits_for_it(
     load: Loader, web: WebServer, files: int, monkeypatch: pytest.MonkeyPatch

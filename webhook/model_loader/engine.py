@@ -369,7 +369,7 @@ class Engine:
             if worker.hashes:
                 state.restart_hash()
         try:
-            if worker.reader is None or worker.reads != (state, worker.position) or end > worker.reach:
+            if worker.reader is None or worker.reads != (state, worker.position):
                 worker.leave()
                 worker.reader, worker.reach = self._request(worker, state), worker.until
             while end < 0 or worker.position < end:
@@ -543,7 +543,7 @@ class _Worker:
         """Whether it holds the file's hash."""
         self.reader: Reader | None = None
         self.reads: tuple[_State, int] | None = None
-        """What the open answer gives next, and in `reach` where it ends."""
+        """What the open answer gives next, and in `reach` where it ends: with a part, so that none reaches beyond."""
         self.reach = 0
 
     def leave(self) -> None:
