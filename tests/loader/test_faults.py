@@ -102,7 +102,8 @@ def test_a_fault_of_the_store_ends_in_the_right_model_or_in_its_cause(
     load: Loader, web: WebServer, name: str, way: str, lasting: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An object store with checksums whose answers are spoilt on their way: the first, or all of them."""
-    monkeypatch.setattr(transport, "READ_SECONDS", 0.2)
+    if name == "stall":
+        monkeypatch.setattr(transport, "READ_SECONDS", 0.2)
     fault, weights = FAULTS[name], os.urandom(SIZE)
     web.files["/models/m/model.bin"] = weights
     value = base64.b64encode(hashlib.sha1(weights).digest()).decode()
@@ -125,7 +126,7 @@ def test_a_fault_of_the_store_ends_in_the_right_model_or_in_its_cause(
         return fault.spoil(reply) if spoils else reply
 
     web.fault = misbehave
-    run = load("s3://models/m", options=("--patience=1", *WAYS[way]))
+    run = load("s3://models/m", options=(f"--patience={1 if lasting else 30}", *WAYS[way]))
 
     assert spoilt[name] >= 1
     assert seen["a model too early"] == 0
@@ -210,7 +211,7 @@ def test_a_store_that_comes_up_late_is_waited_for(load: Loader, web: WebServer, 
 
     assert run.files() == {"model.bin": b"weights"}
     assert {line["code"] for line in run.of("retry")} == {"Unreachable"}
-    assert float(str(run.message["seconds"])) < seconds + 6
+    assert max(float(str(line["wait"])) for line in run.of("retry")) <= 5
 
 
 def test_credentials_that_end_while_loading_are_read_from_the_secret_again(load: Loader, web: WebServer) -> None:

@@ -2,13 +2,13 @@
 
 import fnmatch
 import re
-import time
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import cpu_time
 from serve_core import quantities
 from serve_core.policy import expressions, images, sources
 from serve_core.policy.expressions import ExpressionError
@@ -148,9 +148,8 @@ def test_patterns_mean_what_fnmatch_means(name: str, pattern: str) -> None:
 
 @pytest.mark.attack(18)
 def test_a_pattern_of_many_stars_costs_nothing() -> None:
-    started = time.perf_counter()
-    assert not matches("a" * 100_000, "*a" * 100 + "b")
-    assert time.perf_counter() - started < 1
+    with cpu_time.at_most(1):
+        assert not matches("a" * 100_000, "*a" * 100 + "b")
 
 
 @pytest.mark.parametrize(
@@ -163,10 +162,8 @@ def test_a_pattern_of_many_stars_costs_nothing() -> None:
 )
 @pytest.mark.attack(18)
 def test_an_expression_that_would_cost_too_much_is_stopped(text: str, why: str) -> None:
-    started = time.perf_counter()
-    with pytest.raises(ExpressionError, match=why):
+    with cpu_time.at_most(1), pytest.raises(ExpressionError, match=why):
         expressions.holds(text, {"object": {"items": list(range(20_000))}, "subject": {}})
-    assert time.perf_counter() - started < 1
 
 
 def test_an_expression_sees_no_object_larger_than_512_kib() -> None:
@@ -176,10 +173,9 @@ def test_an_expression_sees_no_object_larger_than_512_kib() -> None:
 
 @pytest.mark.attack(18)
 def test_a_pattern_that_tracks_back_elsewhere_is_linear() -> None:
-    started = time.perf_counter()
     values = {"object": {"a": "a" * 100_000 + "!"}, "subject": {}}
-    assert not expressions.holds("object.a.matches('^(a+)+$')", values)
-    assert time.perf_counter() - started < 1
+    with cpu_time.at_most(1):
+        assert not expressions.holds("object.a.matches('^(a+)+$')", values)
 
 
 @pytest.mark.parametrize("value", ["a\x00b", {"k\x00": 1}, "\ud800", 2**80])

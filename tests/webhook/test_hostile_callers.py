@@ -24,6 +24,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 
+from cpu_time import starved
 from hostile import FRAMES, PATHS, bodies, bomb, heavy, posted, reviews, spoilt
 from reviews import deployment, request
 from serve_webhook import server
@@ -31,7 +32,7 @@ from serve_webhook.certificates import SERVER_NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 IN_TIME = 5.0
-"""Seconds: the webhooks' ``timeoutSeconds``."""
+"""Seconds: the webhooks' ``timeoutSeconds``. What a busy machine lets the server wait for a core is not counted."""
 SMALL, LARGE = 32 * 2**10, 150 * 2**10
 """KiB of memory beyond what an idle server has, at its peak, with small bodies and with floods. It is given 256 MiB
 and needs about 100 with the Kubernetes client, which is not here: 75 for 256 connections, 16 for what is in flight, and
@@ -86,7 +87,7 @@ class Caller:
 
     def ask(self, said: bytes, *, whole: bool = True) -> tuple[int, bytes, float]:
         """Status, body and seconds. ``whole``: it is one request to its end, and another may follow."""
-        started = time.perf_counter()
+        started = self._attacked.clock()
         for attempt in (1, 2):
             try:
                 status, head, body = self._ask(said)
@@ -97,7 +98,7 @@ class Caller:
                     raise
             else:
                 break
-        seconds = time.perf_counter() - started
+        seconds = self._attacked.clock() - started
         if b"connection: close" in head.lower() or not whole:
             self.close()
         return status, body, seconds
@@ -133,9 +134,13 @@ class Attacked:
     log: Path
 
     def connect(self) -> ssl.SSLSocket:
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout=IN_TIME + 1)
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self.context.wrap_socket(plain, server_hostname=SERVER_NAMES[0])
+
+    def clock(self) -> float:
+        """Seconds, without those that the server, or this thread, waited for a core."""
+        return time.perf_counter() - starved(self.process.pid) - starved("thread-self")
 
     def memory(self, which: str = "VmRSS") -> int:
         """KiB; VmHWM is the peak."""

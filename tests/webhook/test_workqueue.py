@@ -6,7 +6,7 @@ from serve_webhook.workqueue import WorkQueue, backoff
 
 
 async def taken(queue: WorkQueue[str]) -> str:
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(10):
         return await queue.get()
 
 
