@@ -23,6 +23,7 @@ from serve_core.json import JsonObject
 from serve_core.names import SERVED_LABEL
 
 LOADER = "dev.local/kubectl-serve/model-loader:0.1.0"
+SIGNING = f"{LOADER}-signing"
 AUTHORITY = trustme.CA()
 
 
@@ -148,7 +149,7 @@ def mesh(**how: Any) -> list[JsonObject]:
 
 
 def healthy() -> Cluster:
-    node = {"nodeInfo": {"kubeletVersion": "v1.35.4"}, "images": [{"names": [LOADER]}]}
+    node = {"nodeInfo": {"kubeletVersion": "v1.35.4"}, "images": [{"names": [LOADER]}, {"names": [SIGNING]}]}
     return Cluster(
         [
             thing("v1", "Node", "a", status=node),
@@ -326,7 +327,12 @@ def server_lacks_a_right(cluster: Cluster) -> None:
 
 @plants("loader-image", f"no node has {LOADER}", f"Load {LOADER} into the nodes")
 def no_loader_image(cluster: Cluster) -> None:
-    cluster.one("Node", "a")["status"]["images"] = []
+    cluster.one("Node", "a")["status"]["images"] = [{"names": [SIGNING]}]
+
+
+@plants("loader-signing-image", f"no node has {SIGNING}, and it can be pulled from nowhere: no model with", "Load")
+def no_loader_image_that_verifies(cluster: Cluster) -> None:
+    cluster.one("Node", "a")["status"]["images"] = [{"names": [LOADER]}]
 
 
 @plants("istio-configuration", "the server may not read Istio's configuration", "kubectl serve install")

@@ -196,12 +196,12 @@ def _domain(domain: Mapping[str, str]) -> Finding:
     return ok("knative-domain", f"URLs end in {', '.join(sorted(domains))}.")
 
 
-def loader_image(evidence: Evidence) -> str | None:
-    """The loader's image as the settings name it."""
+def loader_image(evidence: Evidence, *, verifying: bool = False) -> str | None:
+    """The loader's image as the settings name it. ``verifying``: the one that verifies signatures."""
     from serve_core.yaml import load_object
 
     text = (evidence.config or {}).get(SERVER, {}).get("settings.yaml", "")
-    image = value_at(load_object(text), "loader", "image")
+    image = value_at(load_object(text), "loader", "signingImage" if verifying else "image")
     return image if isinstance(image, str) else None
 
 
@@ -209,8 +209,8 @@ def images(evidence: Evidence) -> list[str]:
     """The images of the model servers and of the loader."""
     from serve_core.yaml import load_object
 
-    loader = loader_image(evidence)
-    found = [loader] if loader else []
+    loaders = (loader_image(evidence), loader_image(evidence, verifying=True))
+    found = [image for image in loaders if image]
     for text in (evidence.config or {}).get("kubectl-serve-runtimes", {}).values():
         image = value_at(load_object(text), "spec", "container", "image")
         if isinstance(image, str):

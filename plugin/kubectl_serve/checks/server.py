@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64decode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,8 @@ def checks(evidence: Evidence) -> Iterator[Finding]:
     yield _mine(evidence.my_rights)
     yield _servers(evidence)
     yield _loader_image(evidence)
+    if signing := loader_image(evidence, verifying=True):
+        yield _on_a_node("loader-signing-image", signing, evidence, warning, ": no model with signature-key is loaded")
 
 
 def install(evidence: Evidence) -> str:
@@ -202,6 +204,13 @@ def _loader_image(evidence: Evidence) -> Finding:
     image = loader_image(evidence)
     if not image:
         return failed(check, f"the ConfigMap {SERVER} names no image of the loader.", install(evidence))
+    return _on_a_node(check, image, evidence, failed)
+
+
+def _on_a_node(
+    check: str, image: str, evidence: Evidence, fault: Callable[[str, str, str], Finding], so: str = ""
+) -> Finding:
+    """Whether there is the image, or a registry to pull it from. ``so``: what follows where there is neither."""
     if evidence.nodes is None:
         return unseen(check, "which images the nodes have")
     names = {
@@ -211,5 +220,5 @@ def _loader_image(evidence: Evidence) -> Finding:
         return ok(check, f"a node has {image}.")
     if is_local(image):
         fix = f"Load {image} into the nodes, or `kubectl serve install --registry PREFIX` with a registry of yours."
-        return failed(check, f"no node has {image}, and it can be pulled from nowhere.", fix)
-    return ok(check, f"{image} is pulled when the first model is loaded.")
+        return fault(check, f"no node has {image}, and it can be pulled from nowhere{so}.", fix)
+    return ok(check, f"{image} is pulled when the first model needs it.")

@@ -468,7 +468,9 @@ def _container_parts(
     secrets: list[Use] = []
     for container, at, side in containers:
         if _is_loader(container, facts):
-            origins += _loaded_origins(container, at, _signature_key(container, volumes))
+            origins += _loaded_origins(
+                container, at, checked=_checks_digest(container), key=_signature_key(container, volumes)
+            )
         elif container.get("name") == _STORAGE_INITIALIZER:
             origins += _loaded_origins(container, at)
         if container.get("image") and container["image"] not in facts.loader.images:
@@ -501,11 +503,11 @@ def _is_loader(container: JsonObject, facts: PlatformFacts) -> bool:
     if container.get("name") == LOADER_CONTAINER:
         return True
     try:
-        ours, image = images.parse(facts.loader.image), images.parse(str(container.get("image")))
+        ours = {images.parse(image).path[-1] for image in facts.loader.images}
+        # Another registry's copy is as able; its last name tells it.
+        return images.parse(str(container.get("image"))).path[-1] in ours
     except ValueError:
         return False
-    # Another registry's copy is as able; its last name tells it.
-    return image.path[-1] == ours.path[-1]
 
 
 def _arguments(container: JsonObject) -> list[str]:
@@ -531,16 +533,21 @@ def _signature_key(container: JsonObject, volumes: Iterable[JsonObject]) -> str:
     return str(value_at(held[0], "configMap", "name") or "")
 
 
-def _loaded_origins(container: JsonObject, path: str, key: str = "") -> Iterator[Origin]:
-    """The URIs in the arguments of a container that loads models. ``key``: what it verifies signatures with."""
+def _checks_digest(container: JsonObject) -> bool:
+    """Whether a loader is told a digest as the core tells it."""
     arguments = _arguments(container)
-    uris = [word for word in arguments if "://" in word]
     digests = [i for i, word in enumerate(arguments) if word.startswith("--d")]
-    checked = (
+    return (
         len(digests) == 1
         and arguments[digests[0]] == "--digest"
         and _DIGEST.fullmatch("".join(arguments[digests[0] + 1 : digests[0] + 2])) is not None
     )
+
+
+def _loaded_origins(container: JsonObject, path: str, *, checked: bool = False, key: str = "") -> Iterator[Origin]:
+    """The URIs in the arguments of a container that loads models. Only of our own loader it is known that it checks
+    them: ``checked`` by a digest, and signatures by ``key``."""
+    uris = [word for word in _arguments(container) if "://" in word]
     if len(uris) > 1:
         uris = [word.rpartition("=")[0] or word for word in uris]
     for uri in uris or [""]:
