@@ -31,6 +31,8 @@ What is hashed behind the writes is then still in the page cache.
 """
 BUFFER = 256 << 10
 """Bytes that a worker holds in memory: small enough for a core's cache, so that hashing them costs no second read."""
+_BUFFERS = 8
+"""Of so many bytes, between a worker and the thread that hashes beside it."""
 WORKERS = 2
 """To begin with: enough for a store next door, and more would contend for the interpreter over many small files."""
 MOST_WORKERS = 64
@@ -67,8 +69,7 @@ class _State:
         self.wanted = file.checksum
         self.asked = not file.ask
         self.retried = False
-        self.beside = False
-        """Whether a thread of its own hashes the file, beside the workers."""
+        self.beside: _Beside | None = None
         self.redirected = ""
         self.reset(written)
 
@@ -92,6 +93,7 @@ class _State:
 
     def restart_hash(self) -> None:
         """Hash from the file's start."""
+        self._settle()
         self.sha256 = hashlib.sha256()
         self.check: checksums.Hash | None = None
         if self.wanted and not self.wanted.startswith("sha256:"):
@@ -100,13 +102,31 @@ class _State:
 
     def hash(self, data: checksums.Bytes) -> None:
         """Take in the next bytes of the file."""
+        self._settle()
+        self.update(data)
+        self.hashed += len(data)
+
+    def hash_buffer(self, buffer: memoryview, count: int) -> memoryview:
+        """Take in the first `count` bytes of `buffer`, which come next, and return the buffer to read into then."""
+        self.hashed += count
+        if self.beside is not None:
+            return self.beside.update(buffer, count)
+        self.update(buffer[:count])
+        return buffer
+
+    def update(self, data: checksums.Bytes) -> None:
+        """Add to the hashes."""
         self.sha256.update(data)
         if self.check is not None:
             self.check.update(data)
-        self.hashed += len(data)
+
+    def _settle(self) -> None:
+        if self.beside is not None:
+            self.beside.settle()
 
     def genuine(self) -> bool:
         """Tell whether the file, hashed to its end, has the store's checksum."""
+        self._settle()
         wanted = self.wanted.partition(":")[2]
         return not wanted or (self.check or self.sha256).hexdigest() == wanted
 
@@ -149,7 +169,7 @@ class Engine:
         self._events: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._moved = threading.Condition(self._lock)
-        """Notified when a part is there, and when more of a file that is hashed beside the workers is."""
+        """Notified when a part is there."""
         self._states = [_State(index, file, hashing, journal.parts) for index, file in enumerate(files)]
         # Largest first, so that no large file is left for the end.
         self._waiting = deque(sorted((s for s in self._states if s.left), key=lambda state: -state.file.size))
@@ -184,27 +204,24 @@ class Engine:
     def _first_limit(self, hashing: bool) -> int:
         """Return how many workers to begin with.
 
-        A file is hashed in order, by one core. Where one file is most of the model, one worker reads it while a thread
-        beside hashes what is there: more would take the CPU from that.
+        A file is hashed in order, by one core. Where one file is most of the model, one worker reads it and a thread
+        beside hashes: more would take the CPU from that.
         """
         sizes = [sum(end - start for start, end in state.parts) for state in self._waiting]
         if not hashing or min(sizes, default=0) < 0:
             return WORKERS
         limit = max(1, min(WORKERS, sum(sizes) // max([1, *sizes])))
-        if limit == 1 and self._waiting:
-            self._waiting[0].beside = len(self._waiting[0].parts) > 1
+        if limit == 1 and self._waiting and len(self._waiting[0].parts) > 1:
+            self._waiting[0].beside = _Beside(self._waiting[0].update, self._events.put)
         return limit
 
     def run(self) -> None:
         """Read everything. Raises the LoadError that ended it."""
         self._prepare()
-        threads = [
-            threading.Thread(target=self._hash_beside, args=(state,), daemon=True)
-            for state in self._states
-            if state.beside
-        ]
-        for thread in threads:
-            thread.start()
+        beside = [state.beside for state in self._states if state.beside is not None]
+        for hasher in beside:
+            hasher.start()
+        threads: list[threading.Thread] = []
         try:
             self._watch(threads)
         except BaseException:
@@ -216,6 +233,8 @@ class Engine:
                 self._moved.notify_all()
             for thread in threads:
                 thread.join()
+            for hasher in beside:
+                hasher.stop()
 
     def _prepare(self) -> None:
         """Make folders and files, and look once more at the files that an earlier start completed."""
@@ -330,7 +349,7 @@ class Engine:
             self._persist(lambda: self._ask(state), lambda: 0, state.file)
         self._stay_close(worker, state)
         # Who reads the part that is to be hashed next hashes it as it passes.
-        worker.hashes = state.hashing and not state.beside and state.lock.acquire(blocking=False)
+        worker.hashes = state.hashing and state.lock.acquire(blocking=False)
         if worker.hashes and state.hashed != worker.start:
             state.lock.release()
             worker.hashes = False
@@ -346,8 +365,7 @@ class Engine:
     def _stay_close(self, worker: "_Worker", state: _State) -> None:
         """Wait until the file's hash is not too far behind; whatever it waits for is being read by somebody else."""
         while state.hashing and worker.start - state.hashed > AHEAD:
-            if not state.beside:
-                self._hash_on(state, worker.fd)
+            self._hash_on(state, worker.fd)
             with self._moved:
                 if worker.start - state.hashed > AHEAD:
                     self._moved.wait(_TICK)
@@ -378,7 +396,7 @@ class Engine:
                     break
                 _write(worker.fd, buffer[:count], worker.position, state.file)
                 if worker.hashes:
-                    state.hash(buffer[:count])
+                    buffer = worker.buffer = state.hash_buffer(buffer, count)
                 worker.position += count
                 worker.received += count
                 self._check_going_on()
@@ -463,8 +481,7 @@ class Engine:
         """Write down that a part is there, and when it was the last of its file, that the file is."""
         state.done[worker.start] = worker.position
         self._journal.add((state.index, worker.start, worker.end))
-        if not state.beside:
-            self._hash_on(state, worker.fd)
+        self._hash_on(state, worker.fd)
         with self._moved:
             state.left -= 1
             last = not state.left
@@ -480,19 +497,6 @@ class Engine:
                 self._left -= 1
         if not self._left or self.received - self._told >= self._total / 20:
             self._events.put(None)
-
-    def _hash_beside(self, state: _State) -> None:
-        """Hash a file while a worker reads it."""
-        try:
-            with _Opened(self._folder, state.file) as fd:
-                while state.left and not self._over.is_set():
-                    self._hash_on(state, fd)
-                    with self._moved:
-                        self._moved.notify_all()
-                        if state.left and state.hashed not in state.done and not self._over.is_set():
-                            self._moved.wait(_TICK)
-        except BaseException as error:  # noqa: BLE001  # raised again in the thread that waits for it
-            self._events.put(error)
 
     def _hash_on(self, state: _State, fd: int, *, wait: bool = False) -> None:
         """Hash what is there up to the first gap: one worker at a time, behind the writes, out of the page cache."""
@@ -520,10 +524,52 @@ class Engine:
             raise failure
         self._report.retry(failure, 1, 0.0)
         with self._lock:
-            state.retried, state.beside = True, False
+            state.retried = True
             state.reset(frozenset())
             self._unclaimed += len(state.parts)
         return False
+
+
+class _Beside:
+    """A thread that hashes what a worker has read while the worker reads on; for one worker at a time."""
+
+    def __init__(self, update: Callable[[memoryview], None], failed: Callable[[BaseException], None]) -> None:
+        """`update` hashes; `failed` is told what it raises."""
+        self._update = update
+        self._failed = failed
+        self._full: queue.SimpleQueue[tuple[memoryview, int] | None] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+        for _ in range(_BUFFERS):
+            self._free.put(memoryview(bytearray(BUFFER)))
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Begin to hash."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Hash what is there, and end."""
+        self._full.put(None)
+        self._thread.join()
+
+    def update(self, buffer: memoryview, count: int) -> memoryview:
+        """Have the first `count` bytes of `buffer` hashed, which is then not its giver's, and return another for it."""
+        self._full.put((buffer, count))
+        return self._free.get()
+
+    def settle(self) -> None:
+        """Wait until everything is hashed, which is when every buffer is free."""
+        for buffer in [self._free.get() for _ in range(_BUFFERS)]:
+            self._free.put(buffer)
+
+    def _run(self) -> None:
+        while (given := self._full.get()) is not None:
+            buffer, count = given
+            try:
+                self._update(buffer[:count])
+            except BaseException as error:  # noqa: BLE001  # raised again in the thread that waits for it
+                self._failed(error)
+            self._free.put(buffer)
 
 
 class _Worker:
