@@ -6,6 +6,7 @@ Knows nothing of the cluster: what it answers from is passed in.
 import asyncio
 import logging
 import ssl
+from asyncio import sslproto
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -35,8 +36,11 @@ NAMESPACE_SECONDS = 0.5
 AGAIN = {"Retry-After": "1"}
 """With 429 and 503: seconds after which a call that could not be answered is worth another try. The API server does
 that by itself, up to ten times within the webhook's time limit (client-go, ``rest/with_retry.go``)."""
+sslproto.SSLProtocol.max_size = 64 * 2**10
+"""Bytes of each connection's buffer for TLS, where Python has 256 KiB: it costs no more time, and the API server opens
+a connection for every call in flight."""
 MOST_CONNECTIONS = 256
-"""At one time. Each takes 300 KiB, most of it Python's buffer for TLS. The API server opens one for a call in flight,
+"""At one time. Each takes 90 KiB, most of it the buffer for TLS. The API server opens one for a call in flight,
 and has no more than 200 requests that change something (its ``--max-mutating-requests-inflight``)."""
 DRAIN_SECONDS = 5.0
 """Until every node has heard that this replica is to be called no more."""
