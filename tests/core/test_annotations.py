@@ -137,6 +137,7 @@ def test_a_model_uri_is_taken_apart(text: str, parts: tuple[object, ...]) -> Non
         "gs://b/m",
         "az://Models/m",
         "az://a--b/m",
+        "https://-o/m",
         "hf://org",
         "hf://org/model/sub",
         "hf://org/model@",
@@ -168,6 +169,7 @@ def test_a_bad_model_uri_is_refused(text: str) -> None:
         (" ".join(f"s3://models/a={number}" for number in range(17)), ["InvalidModelURI"]),
     ],
 )
+@pytest.mark.attack(16)
 def test_several_models_each_have_a_folder(text: str, parts: list[object]) -> None:
     found, problems = parse_all(text, "x")
     told = [(place.uri.text, place.folder) for place in found]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from serve_core.json import JsonObject
 from serve_core.patch import json_patch
 
-KEYS = st.sampled_from(["a", "b/c", "d~e", "name", "containerPort"])
+KEYS = st.sampled_from(["a", "b/c", "d~e", "f~1g", "h~0i", "name", "containerPort"])
 VALUES: st.SearchStrategy[Any] = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(0, 2), st.sampled_from(["", "x"])),
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(KEYS, inner, max_size=4)),

@@ -91,6 +91,7 @@ def test_plain_http_is_asked_of_the_proxy_by_the_whole_url(load: Loader, web: We
     assert proxy.asked[0].startswith(f"GET {web.url}/model.bin HTTP/1.1\r\n")
 
 
+@pytest.mark.attack(14)
 def test_a_proxy_is_no_way_round_the_rules(load: Loader, proxy: Proxy) -> None:
     environment = {"HTTPS_PROXY": proxy.url}
 

@@ -182,6 +182,15 @@ def test_the_address_that_was_judged_is_the_one_that_is_talked_to(
         Network.of(["127.0.0.0/8"]).connect("store.example.com", port, plain=True, timeout=5)
 
 
+@pytest.mark.attack(14)
+def test_of_several_addresses_only_those_that_are_allowed_are_talked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = ("169.254.169.254", "10.1.2.3", "1.1.1.1")
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443)) for address in addresses]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+    assert Network().resolve("store.example.com", 443, plain=False) == [(socket.AF_INET, "1.1.1.1")]
+
+
 def test_a_certificate_that_nobody_vouches_for_is_refused_and_the_secrets_authority_is_believed(
     load: Loader, web: WebServer
 ) -> None:

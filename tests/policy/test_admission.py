@@ -3,6 +3,7 @@
 import base64
 import json
 import random
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -116,6 +117,63 @@ def test_no_way_round_by_kserve() -> None:
     assert "SourceNotAllowed" in refused(ask(request(manifest)))
 
 
+KSERVE_LOCAL = {"networking.kserve.io/visibility": "cluster-local"}
+
+
+def inference_service(labels: JsonObject, storage: JsonObject, mode: str = "Serverless") -> JsonObject:
+    model = {"modelFormat": {"name": "onnx"}, "resources": MEMORY["resources"], **storage}
+    annotations = {"serving.kserve.io/deploymentMode": mode}
+    return {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": "k", "namespace": "ml", "labels": labels, "annotations": annotations},
+        "spec": {"predictor": {"maxReplicas": 1, "model": model}},
+    }
+
+
+@pytest.mark.attack(2)
+def test_a_label_that_nobody_reads_makes_nothing_private() -> None:
+    allowed = {"storageUri": "s3://models/a.onnx"}
+    for made, right, wrong in (
+        (knative("Service", "s3://models/a"), LOCAL, KSERVE_LOCAL),
+        (inference_service({}, allowed), LOCAL, KSERVE_LOCAL),
+        (inference_service({}, allowed, "RawDeployment"), KSERVE_LOCAL, LOCAL),
+    ):
+        assert ask(request(made | {"metadata": made["metadata"] | {"labels": right}}), PRIVATE)["allowed"]
+        assert not ask(request(made | {"metadata": made["metadata"] | {"labels": wrong}}), PRIVATE)["allowed"]
+
+
+def loaded_by(container: JsonObject) -> JsonObject:
+    """A Knative Service in which this container loads the model."""
+    made = knative("Service", "s3://models/a")
+    made["spec"]["template"]["spec"]["initContainers"] = [container | MEMORY]
+    return made
+
+
+OTHER_LOADERS = {
+    "our loader under another name": {"name": "x", "image": "example.com/mirror/model-loader@sha256:" + "0" * 64},
+    "our loader that verifies": {"name": "x", "image": "example.com/mirror/verifying-loader:1"},
+    "KServe's loader": {"name": "storage-initializer", "image": "example.com/storage-initializer:1"},
+    "what KServe's webhook makes of a variable": {
+        "name": "x", "image": "example.com/s:1", "env": [{"name": "STORAGE_URI", "value": "s3://elsewhere/a"}],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.attack(2)
+@pytest.mark.parametrize("container", OTHER_LOADERS.values(), ids=OTHER_LOADERS.keys())
+def test_no_way_round_by_another_loader(container: JsonObject) -> None:
+    loading = loaded_by({"args": ["s3://elsewhere/a"]} | container)
+    facts = replace(FACTS, loader=replace(FACTS.loader, signing_image="example.com/verifying-loader:1"))
+    assert "SourceNotAllowed" in refused(ask(request(loading), facts))
+
+
+@pytest.mark.attack(2)
+def test_no_way_round_by_a_store_that_only_a_secret_names() -> None:
+    stored = inference_service({}, {"storage": {"key": "store", "path": "a.onnx"}})
+    assert "SourceUnreadable" in refused(ask(request(stored)))
+
+
 @pytest.mark.attack(1)
 def test_an_ephemeral_container_is_judged_as_it_is_added() -> None:
     added = pod("s3://models/a", ephemeralContainers=[{"name": "debug", "image": "docker.io/busybox", **MEMORY}])
@@ -192,8 +250,17 @@ def test_what_is_being_deleted_is_no_hiding_place() -> None:
     after = deployment("s3://elsewhere/a.joblib")
     after["metadata"] |= before["metadata"] | {"annotations": after["metadata"]["annotations"]}
     assert not ask(request(after, before))["allowed"]
+    for wide, narrow in (
+        (leading("Route"), leading("Route", **LOCAL)),
+        (pod("s3://elsewhere/a"), pod("s3://models/a")),
+    ):
+        for each in (wide, narrow):
+            each["metadata"] |= {"finalizers": ["example.com/x"], "deletionTimestamp": "2026-11-18T00:00:00Z"}
+        assert not ask(request(wide, narrow), PRIVATE)["allowed"], "be it the labels or the spec alone"
 
 
+MOUNTED = [{"name": "v", "mountPath": "/mnt/x/..//models"}]
+SERVING = {"containers": [{"name": "c", "image": "example.com/c:1", **MEMORY, "volumeMounts": MOUNTED}]}
 SECRET = {"name": "stolen"}
 HIDING_PLACES: dict[str, JsonObject] = {
     "an init container": {"initContainers": [{"name": "i", "image": "evil.example/i:1", **MEMORY}]},
@@ -207,10 +274,10 @@ HIDING_PLACES: dict[str, JsonObject] = {
     "a CSI volume": {"volumes": [{"name": "v", "csi": {"driver": "d", "nodePublishSecretRef": SECRET}}]},
     "an Azure file": {"volumes": [{"name": "v", "azureFile": {"secretName": "stolen"}}]},
     "a flex volume": {"volumes": [{"name": "v", "flexVolume": {"driver": "d", "secretRef": SECRET}}]},
-    "a claim where the model is": {
-        "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}],
-        "containers": [{"name": "c", "image": "example.com/c:1", **MEMORY,
-                        "volumeMounts": [{"name": "v", "mountPath": "/mnt/models//x/.."}]}]},
+    "a claim where the model is": SERVING | {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]},
+    "an image where the model is": SERVING | {"volumes": [{"name": "v", "image": {"reference": "example.com/m:1"}}]},
+    "a folder of the node where the model is": SERVING | {"volumes": [{"name": "v", "hostPath": {"path": "/m"}}]},
+    "a share where the model is": SERVING | {"volumes": [{"name": "v", "nfs": {"server": "s", "path": "/"}}]},
 }  # fmt: skip
 
 
@@ -226,7 +293,7 @@ def test_what_a_rule_forbids_is_found_wherever_a_pod_can_carry_it(kind: str, mor
     spec |= more
     spec["initContainers"] = [*loading, *more.get("initContainers", [])]
     found = {line.split(":")[0] for line in refused(ask(request(made), facts)).splitlines()}
-    assert found & {"ImageNotAllowed", "SecretNotAllowed", "SourceNotAllowed"}
+    assert found & {"ImageNotAllowed", "SecretNotAllowed", "SourceNotAllowed", "SourceUnreadable"}
 
 
 @pytest.mark.attack(8)
@@ -237,7 +304,7 @@ def test_nothing_in_last_applied_or_look_alike_keys_counts() -> None:
         "kubectl-serve.dev/mоdel": "s3://models/a.joblib",
         "KUBECTL-SERVE.dev/model": "s3://models/a.joblib",
     }
-    assert not ask(request(disguised))["allowed"]
+    assert "metadata.annotations[kubectl-serve.dev/model]" in refused(ask(request(disguised)))
 
 
 @pytest.mark.attack(19)
@@ -316,8 +383,11 @@ def test_a_policy_that_is_stored_and_cannot_be_read_refuses_everything() -> None
 
 @pytest.mark.attack(15)
 def test_a_secret_in_a_uri_is_never_repeated() -> None:
-    manifest = pod("https://user:hunter2@elsewhere.example/a?X-Amz-Signature=hunter2")
-    assert "hunter2" not in refused(ask(request(manifest)))
+    facts = facts_with(STORES + "  - {name: pinned, pinned: {}}\n  - {name: signed, signed: {}}")
+    for text in ("https://user:hunter2@elsewhere.example/a", "https://elsewhere.example/a?X-Amz-Signature=hunter2"):
+        lines = refused(ask(request(pod(text)), facts)).splitlines()
+        assert [line.split(":")[0] for line in lines] == ["SourceUnreadable", "ModelNotPinned", "ModelNotSigned"]
+        assert not any("hunter2" in line for line in lines)
 
 
 @pytest.mark.attack(5)

@@ -91,6 +91,16 @@ def test_a_report_has_a_bounded_number_of_entries_the_worst_first_and_counts_all
     assert [entry["severity"] for entry in report["results"][:76]] == ["high"] * 75 + ["low"]
 
 
+@pytest.mark.attack(11)
+def test_an_entry_of_a_report_has_a_bounded_length() -> None:
+    images = [{"name": f"c{i}", "image": f"evil.example/{'a' * 200}{i}"} for i in range(20)]
+    many = pod("many")
+    many["spec"]["containers"] += images
+    denied = document("ServingPolicy", "images", "rules: [{name: r, images: {deny: [evil.example]}}]")
+    (report,) = audit.reports(audited([many], denied))
+    assert len(report["results"][0]["message"]) == 1024
+
+
 def test_a_namespace_in_which_all_is_well_has_no_report() -> None:
     assert audit.reports(audited([deployment("good")], STORES)) == []
 
@@ -208,6 +218,7 @@ def reported(api: MemoryApi) -> list[tuple[str, str]]:
     return [(each["resources"][0]["kind"], each["resources"][0]["name"]) for each in report["results"]]
 
 
+@pytest.mark.attack(2)
 async def test_whatever_was_made_by_hand_is_found_until_it_goes(api: MemoryApi) -> None:
     kinds = {CONFIGURATIONS: "Configuration", REVISIONS: "Revision", KNATIVE_SERVICES: "Service"}
     api.put(POLICIES, STORES)

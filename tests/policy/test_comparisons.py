@@ -79,7 +79,8 @@ def test_what_is_no_image_is_refused(text: str) -> None:
         "", "models", "S3://models", "s3:/models", "s3://models/a/../b", "s3://models/a/%2e%2e/b", "s3://models//a",
         "s3://models/a%2fb", "s3://models/%252e", "s3://user@models/a", "https://models:x/a", "https://host/a?b",
         "https://host/a#b", "https://host\\@evil/a", "https://ho%73t/a", "https://höst/a", "https://host\u202e/a",
-        "s3://mod els/a", "s3://models/a\n", "s3://models/a\x00", "https://$(HOST)/a", "https://[::1/a", "https:///a",
+        "s3://mod els/a", "s3://models/a\n", "s3://models/a\x00", "https://$(HOST)/a", "s3://models/é",
+        "s3://models/%00", "s3://models/a%0ab", "s3://models/%e2%80%ae", "https://[::1/a", "https:///a",
     ],
 )  # fmt: skip
 @pytest.mark.attack(12)
@@ -112,6 +113,9 @@ def test_two_spellings_of_one_place_are_one_source(one: str, other: str) -> None
         ("https://*.example.com", "https://example.com/x", False),
         ("https://*.example.com", "https://evil-example.com/x", False),
         ("https://*.example.com", "http://a.example.com/x", False),
+        ("s3://models", "gs://models/a", False),
+        ("https://example.com", "https://example.com:8443/x", False),
+        ("https://example.com:8443", "https://example.com/x", False),
         ("https://[::1]/a", "https://[::1]/a/b", True),
         ("oci://ghcr.io/ml", f"oci://ghcr.io/ml/iris@{DIGEST}", True),
         ("file:///srv", "file:///srv/model", True),

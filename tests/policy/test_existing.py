@@ -113,12 +113,16 @@ def test_what_does_more_than_it_was_made_of_is_judged_by_itself(index: int) -> N
     notes = objects[index]["spec"]["template"]["metadata"].setdefault("annotations", {})
     notes["autoscaling.knative.dev/max-scale"] = "50"
     assert told(objects, "{name: most, scale: {most: 3}}")[f"{kind}/iris"] == ["ScaleNotAllowed"]
+    objects = list(made())
+    volume = {"name": "v", "image": {"reference": "evil.example/a:1"}}
+    objects[index]["spec"]["template"]["spec"]["volumes"].append(volume)
+    assert told(objects, "{name: images, images: {deny: [evil.example]}}")[f"{kind}/iris"] == ["ImageNotAllowed"]
 
 
 LOCAL = {"networking.knative.dev/visibility": "cluster-local"}
 
 
-@pytest.mark.attack(2)
+@pytest.mark.attack(2, 5)
 def test_what_leads_to_a_private_model_from_outside_is_told() -> None:
     private = made(visibility="cluster-local")
     ways_in = (route("iris", **LOCAL), route("other"), leading())

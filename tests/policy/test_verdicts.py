@@ -67,11 +67,13 @@ def verdict(
 PRIVATE = "rules: [{name: r, visibility: {allow: [cluster-local]}}]"
 
 
+@pytest.mark.attack(5)
 def test_who_is_exempt_is_told_by_the_api_server_alone() -> None:
     exempting = policy("exempt: {users: [boss], groups: [admins]}\n" + PRIVATE)
     assert verdict(service(), exempting, user=User("boss")).results[0].outcome is Outcome.EXEMPT
     assert verdict(service(), exempting, user=User("x", ("admins",))).results[0].outcome is Outcome.EXEMPT
     assert verdict(service(**{"kubectl-serve.dev/user": "boss"}), exempting, user=User("bos")).denied
+    assert verdict(service(), exempting, user=User("Boss", ("Admins",))).denied
 
 
 def test_the_audit_exempts_nobody() -> None:

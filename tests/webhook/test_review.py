@@ -105,10 +105,17 @@ def test_a_refusal_has_a_line_for_each_problem() -> None:
     assert [line.split(":")[0] for line in lines] == ["UnknownAnnotation", "InvalidAnnotation"]
 
 
-def test_our_own_writes_are_left_alone() -> None:
+@pytest.mark.attack(5)
+def test_our_own_writes_are_left_alone_and_nobody_elses() -> None:
     response = respond(body(deployment(model="nonsense"), operation="UPDATE", user=SERVER_USERNAME))
     assert response["allowed"]
     assert "patch" not in response
+    for user in (
+        "system:serviceaccount:evil:kubectl-serve",
+        "system:serviceaccount:kubectl-serve:default",
+        "kubectl-serve",
+    ):
+        assert not respond(body(deployment(model="nonsense"), operation="UPDATE", user=user))["allowed"]
 
 
 def test_what_is_being_deleted_is_left_alone() -> None:
@@ -297,7 +304,7 @@ def test_a_refusal_of_thousands_of_lines_is_cut_short() -> None:
     assert lines[-1] == "and 900 more like these"
 
 
-@pytest.mark.attack(18)
+@pytest.mark.attack(10, 18)
 def test_more_than_can_be_judged_in_time_is_refused_not_left_to_a_time_out() -> None:
     """Where a webhook fails open, a time-out would be a way round every policy."""
     pod = {"containers": [{"name": "server", "env": [{} for _ in range(60_000)]}]}

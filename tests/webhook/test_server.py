@@ -1,6 +1,7 @@
 """The server over real TLS on loopback, as the API server and as others call it."""
 
 import asyncio
+import gzip
 import io
 import json
 import ssl
@@ -12,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -80,7 +82,9 @@ def show(context: ssl.SSLContext, signer: certificates.Signer) -> None:
 def signed(name: str, authority: certificates.Signer | None = None) -> certificates.Signer:
     """A client's certificate, or an authority's where nobody signs it."""
     now, key = datetime.now(UTC), ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    # The unit is whatever its owner asked the authority for.
+    unit = x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "apiserver")
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name), unit])
     made = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -202,6 +206,17 @@ async def test_a_slow_sender_is_cut_off(running: Running, monkeypatch: pytest.Mo
     await writer.wait_closed()
 
 
+@pytest.mark.attack(18)
+async def test_who_begins_no_handshake_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "READ_SECONDS", 0.05)
+    context = server.tls_context()
+    certificates.load(context, certificates.issue(datetime.now(UTC)))
+    async with server.serving(web.Application(), "127.0.0.1", 0, context) as port, asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await reader.read() == b""
+        writer.close()
+
+
 @pytest.mark.attack(10)
 async def test_no_more_bytes_are_taken_than_fit_into_memory(running: Running) -> None:
     """While two senders keep all that may be in flight, a third waits for its turn."""
@@ -241,6 +256,15 @@ async def test_who_is_being_answered_keeps_the_connection(running: Running, monk
     writer.write(b"}".ljust(8))
     assert (await reader.readline()).split()[1] == b"400"
     writer.close()
+
+
+@pytest.mark.attack(10)
+async def test_what_is_compressed_is_never_unpacked(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    unpacked: list[bytes] = []
+    monkeypatch.setattr(aiohttp.http_parser.DeflateBuffer, "feed_data", lambda _, data, *more: unpacked.append(data))
+    headers = {"Content-Encoding": "gzip"}
+    assert (await running.post("/deployments", gzip.compress(body()), headers=headers))[0] == 415
+    assert unpacked == []
 
 
 @pytest.mark.parametrize("names", [(), ("apiserver",)])
