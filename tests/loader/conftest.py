@@ -34,8 +34,17 @@ def s3(store: harness.Store, load: harness.Loader) -> harness.Store:
 
 
 @pytest.fixture(scope="session")
-def registry() -> Iterator[harness.Registry]:
-    with harness.registry() as running:
+def keeping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[harness.Store]:
+    """A store that keeps the checksums that objects are put with."""
+    folder = tmp_path_factory.mktemp("keeping")
+    (folder / "models").mkdir()
+    with harness.store(folder, metadata=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[harness.Registry]:
+    with harness.registry(tmp_path_factory.mktemp("registry") / "log") as running:
         yield running
 
 

@@ -1,5 +1,6 @@
 """Real servers on loopback for the loader, and one way to run it."""
 
+import base64
 import contextlib
 import hashlib
 import io
@@ -17,11 +18,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote, urlsplit
 
+import pytest
 import trustme
 
+from model_loader import checksums
 from model_loader.__main__ import main
+from model_loader.sources import s3
+from model_loader.sources.aws_identity import Keys
 
 LOOPBACK = "127.0.0.0/8"
 REPOSITORY = Path(__file__).parents[2]
@@ -140,7 +145,8 @@ class WebServer:
     `files` are served by path. `fault` sees every request first: what it returns is the answer.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, *, listening: bool = True) -> None:
+        """Without `listening`, connections are refused until `listen` is called."""
         self.files: dict[str, bytes] = {}
         self.requests: list[Request] = []
         self.fault: Callable[[Request, int], Reply | None] = lambda request, number: None
@@ -177,12 +183,20 @@ class WebServer:
         class Server(ThreadingHTTPServer):
             daemon_threads = True
             block_on_close = False
+            request_queue_size = 128  # else many that connect at once wait for a second
 
             def handle_error(self, *_: object) -> None:
                 pass  # a client that goes away is the point of some tests
 
-        self.server = Server(("127.0.0.1", port), Handler)
+        self.server = Server(("127.0.0.1", 0), Handler, bind_and_activate=False)
+        self.server.server_bind()
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        if listening:
+            self.listen()
+
+    def listen(self) -> None:
+        """Take connections from now on."""
+        self.server.server_activate()
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def secure(self, certificate: trustme.LeafCert) -> None:
@@ -257,6 +271,20 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(body)
 
+    def upload(self, path: str, body: bytes, algorithm: str) -> None:
+        """Put an object, `bucket/key`, with a checksum, which the store checks and keeps."""
+        value = checksums.new(algorithm, len(body))
+        value.update(body)
+        headers = {f"x-amz-checksum-{algorithm}": base64.b64encode(bytes.fromhex(value.hexdigest())).decode()}
+        keys = Keys(*KEYS.values())
+        url = f"{self.endpoint}/{path}"
+        with pytest.MonkeyPatch.context() as patch:
+            # The loader's own signature is of requests without a body.
+            patch.setattr(s3, "_NOTHING", "UNSIGNED-PAYLOAD")
+            s3.Signer(lambda: keys, "us-east-1").sign("PUT", urlsplit(url), headers)
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers, method="PUT")) as answer:
+            assert answer.headers[f"x-amz-checksum-{algorithm}"] == headers[f"x-amz-checksum-{algorithm}"]
+
 
 KEYS = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "reader-secret"}
 
@@ -302,7 +330,7 @@ def wait_for_port(port: int, process: subprocess.Popen[str]) -> None:
     listening = f":{port:04X} 00000000:0000 0A"
     while True:
         if process.poll() is not None:
-            raise RuntimeError(process.communicate()[0])
+            raise RuntimeError(f"{process.args!r} has ended: {process.communicate()[0]}")
         with contextlib.suppress(OSError):
             if listening in Path(f"/proc/{process.pid}/net/tcp").read_text():
                 return
@@ -390,12 +418,13 @@ def layer(path: Path, members: dict[str, bytes], *, link: str = "") -> Path:
 
 
 @contextlib.contextmanager
-def registry() -> Iterator[Registry]:
-    """Run go-containerregistry's registry on loopback until left."""
+def registry(log: Path) -> Iterator[Registry]:
+    """Run go-containerregistry's registry on loopback until left; `log` gets a line for every request."""
     crane = go_program("crane", "github.com/google/go-containerregistry/cmd/crane@v0.20.6")
     port = free_port()
     command = [str(crane), "registry", "serve", "--address", f"127.0.0.1:{port}"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with log.open("w") as lines:  # a pipe would be full some time, and the registry would stand still
+        process = subprocess.Popen(command, stdout=lines, stderr=subprocess.STDOUT, text=True)
     try:
         wait_for_port(port, process)
         yield Registry(f"127.0.0.1:{port}", crane)

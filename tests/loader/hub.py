@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+from urllib.parse import unquote
 
 from loader.harness import Reply, Request, WebServer
 
@@ -17,6 +18,9 @@ class Hub:
         self.network = network
         self.files = files
         self.large = large
+        self.commit = COMMIT
+        self.past: dict[str, tuple[dict[str, bytes], dict[str, bytes]]] = {}
+        """Files and large ones by earlier commits."""
         self.token = ""
         self.once = False
         """Whether a signed address of the network is good for one request only."""
@@ -24,6 +28,12 @@ class Hub:
         self.used: set[str] = set()
         api.fault = self._answer
         network.fault = self._expire
+
+    def push(self, files: dict[str, bytes], large: dict[str, bytes]) -> None:
+        """Have `main` stand for these files from now on."""
+        self.past[self.commit] = self.files, self.large
+        self.commit = hashlib.sha1(str(len(self.past)).encode()).hexdigest()
+        self.files, self.large = files, large
 
     def siblings(self) -> list[dict[str, object]]:
         small: list[dict[str, object]] = [
@@ -51,12 +61,17 @@ class Hub:
             "/api/models/team/model/revision/main?blobs=true",
             "/api/models/team/model/revision/refs%2Fpr%2F1?blobs=true",
         ):
-            return Reply(body=json.dumps({"sha": COMMIT, "siblings": self.siblings()}).encode())
-        name = request.path.removeprefix(f"/team/model/resolve/{COMMIT}/")
-        if name in self.large:
-            self.network.files[f"/{name}"] = self.large[name]
-            return Reply(302, {"Location": f"{self.network.url}/{name}?Signature={next(self.signed)}"})
-        return Reply(body=self.files[name]) if name in self.files else Reply(404)
+            return Reply(body=json.dumps({"sha": self.commit, "siblings": self.siblings()}).encode())
+        commit, _, name = request.path.removeprefix("/team/model/resolve/").partition("/")
+        files, large = (self.past | {self.commit: (self.files, self.large)}).get(commit, ({}, {}))
+        if name in large:
+            place = f"/{commit}/{name}"
+            self.network.files[place] = large[name]
+            return Reply(302, {"Location": f"{self.network.url}{place}?Signature={next(self.signed)}"})
+        if name not in files:
+            return Reply(404)
+        self.api.files[unquote(request.path)] = files[name]
+        return None
 
     def _expire(self, request: Request, number: int) -> Reply | None:
         refused = self.once and request.path in self.used

@@ -65,6 +65,17 @@ def test_a_file_that_is_corrupted_once_is_read_again(load: Loader, hub: Hub) -> 
     assert [line["code"] for line in run.of("retry")] == ["Corrupted"]
 
 
+def test_a_file_that_was_to_be_read_again_is_read_by_the_next_start(load: Loader, hub: Hub) -> None:
+    """Its journal has the file from the first time."""
+    hub.large = {"model.safetensors": b"weights"}
+    hub.network.fault = lambda request, number: Reply(body=b"WEIGHTS") if number == 1 else Reply(403)
+    first = load("hf://team/model")
+    assert ([line["code"] for line in first.of("retry")], first.code) == (["Corrupted"], "Unauthorized")
+    hub.network.fault = lambda request, number: None
+
+    assert load("hf://team/model").files() == hub.files | hub.large
+
+
 def test_an_unsafe_name_in_a_repository_is_refused(load: Loader, hub: Hub) -> None:
     hub.files["../escape"] = b"x"
 

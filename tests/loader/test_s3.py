@@ -1,14 +1,12 @@
 """Models in an S3 store: versitygw on loopback."""
 
-import base64
 import contextlib
 import os
 import shutil
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 import obstore
@@ -17,8 +15,10 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from loader import harness
-from loader.harness import Loader, Store, WebServer, unused_address
+from loader.harness import Loader, Reply, Store, WebServer, unused_address
 from model_loader import checksums
+from model_loader.engine import _State
+from model_loader.outcomes import Code, LoadError
 from model_loader.sources import s3
 from model_loader.sources.aws_identity import Keys
 
@@ -130,15 +130,6 @@ def test_an_endpoint_that_refuses_connections_is_told_at_once_and_in_the_end(loa
     assert first["hint"]
 
 
-@pytest.fixture(scope="module")
-def keeping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """A store that keeps the checksums that objects are put with."""
-    folder = tmp_path_factory.mktemp("keeping")
-    (folder / "models").mkdir()
-    with harness.store(folder, metadata=True) as running:
-        yield running
-
-
 def test_our_signature_with_a_session_is_the_one_that_obstore_makes(
     web: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,20 +157,6 @@ def test_our_signature_with_a_session_is_the_one_that_obstore_makes(
     assert ours["Authorization"] == theirs["authorization"]
 
 
-def put(store: Store, key: str, body: bytes, algorithm: str) -> None:
-    """Put an object with a checksum, which the store checks and keeps."""
-    value = checksums.new(algorithm, len(body))
-    value.update(body)
-    headers = {f"x-amz-checksum-{algorithm}": base64.b64encode(bytes.fromhex(value.hexdigest())).decode()}
-    keys = Keys(*harness.KEYS.values())
-    url = f"{store.endpoint}/models/{key}"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(s3, "_NOTHING", "UNSIGNED-PAYLOAD")  # the loader's own signature is of requests without a body
-        s3.Signer(lambda: keys, "us-east-1").sign("PUT", urlsplit(url), headers)
-    with urllib.request.urlopen(urllib.request.Request(url, body, headers, method="PUT")) as answer:
-        assert answer.headers[f"x-amz-checksum-{algorithm}"] == headers[f"x-amz-checksum-{algorithm}"]
-
-
 @pytest.mark.parametrize("size", [7, 9 << 20])
 @pytest.mark.parametrize(
     ("algorithm", "options"),
@@ -193,22 +170,56 @@ def put(store: Store, key: str, body: bytes, algorithm: str) -> None:
         ("sha1", ()),
     ],
 )
-def test_an_object_that_rots_in_the_store_is_corrupted_by_the_stores_own_checksum(
+def test_an_object_that_rots_in_the_store_is_corrupted_by_the_stores_own_checksum_until_it_is_mended(
     load: Loader, keeping: Store, size: int, algorithm: str, options: tuple[str, ...]
 ) -> None:
     load.credentials(**harness.KEYS, AWS_ENDPOINT_URL=keeping.endpoint)
     body = os.urandom(size)
-    put(keeping, "iris/model.bin", body, algorithm)
+    keeping.upload("models/iris/model.bin", body, algorithm)
     run = load("s3://models/iris", options=options)
     assert (run.files(), run.message["checked"]) == ({"model.bin": body}, 1)
     shutil.rmtree(load.volume)
     load.volume.mkdir()
-    with (keeping.folder / "models/iris/model.bin").open("r+b") as stream:
+    file = keeping.folder / "models/iris/model.bin"
+    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+
+    def write(first: int) -> None:
+        with file.open("r+b") as stream:
+            stream.write(bytes([first]))
+        os.utime(file, ns=times)  # it is the same object, so that what is there of it could be taken for it
+
+    write(body[0] ^ 1)
+    run = load("s3://models/iris", options=options)
+    assert (run.code, run.message["file"], run.files()) == ("Corrupted", "model.bin", {})
+    write(body[0])
+
+    assert load("s3://models/iris", options=options).files() == {"model.bin": body}
+
+
+def test_who_may_not_list_and_finds_no_object_is_told_of_the_refusal(load: Loader, web: WebServer) -> None:
+    load.credentials(**harness.KEYS, AWS_ENDPOINT_URL=web.url)
+    web.fault = lambda request, number: Reply(403) if "list-type" in request.path else None
+
+    assert load("s3://models/iris").code == "Unauthorized"
+
+
+def test_a_file_whose_start_ended_before_it_was_verified_is_verified_by_the_next(
+    load: Loader, keeping: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load.credentials(**harness.KEYS, AWS_ENDPOINT_URL=keeping.endpoint)
+    body = os.urandom(9 << 20)
+    keeping.upload("models/late/model.bin", body, "sha256")
+    with (keeping.folder / "models/late/model.bin").open("r+b") as stream:
         stream.write(bytes([body[0] ^ 1]))
 
-    run = load("s3://models/iris", options=options)
+    def end(_: object) -> NoReturn:
+        raise LoadError(Code.INTERRUPTED, "the container was stopped")
 
-    assert (run.code, run.message["file"], run.files()) == ("Corrupted", "model.bin", {})
+    with monkeypatch.context() as patch:
+        patch.setattr(_State, "genuine", end)
+        assert load("s3://models/late").code == "Interrupted"
+
+    assert load("s3://models/late").code == "Corrupted"
 
 
 def test_a_checksum_that_cannot_be_computed_is_not_claimed(
@@ -216,7 +227,7 @@ def test_a_checksum_that_cannot_be_computed_is_not_claimed(
 ) -> None:
     """Where the library is not installed, the message says that nothing was checked."""
     load.credentials(**harness.KEYS, AWS_ENDPOINT_URL=keeping.endpoint)
-    put(keeping, "plain/model.bin", b"weights", "crc64nvme")
+    keeping.upload("models/plain/model.bin", b"weights", "crc64nvme")
     monkeypatch.setattr(checksums, "_has_crt", lambda: False)
 
     run = load("s3://models/plain")

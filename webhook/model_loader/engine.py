@@ -86,8 +86,8 @@ class _State:
             else:
                 self.parts.append((start, end))
         self.left = len(self.parts)
-        self.single = self.left == 1 and not self.done and size >= 0
-        """Whether it is read by one part of known size."""
+        self.single = self.left == 1 and not self.done and size >= 0 and not self.retried
+        """Whether it is read by one part of known size, and the journal lists nothing of it."""
         self.lock = threading.Lock()
         self.restart_hash()
 
@@ -479,12 +479,14 @@ class Engine:
 
     def _finish(self, worker: "_Worker", state: _State) -> None:
         """Write down that a part is there, and when it was the last of its file, that the file is."""
+        part = state.index, worker.start, worker.end
         state.done[worker.start] = worker.position
-        self._journal.add((state.index, worker.start, worker.end))
         self._hash_on(state, worker.fd)
         with self._moved:
+            last = state.left == 1
+            if not last:
+                self._journal.add(part)
             state.left -= 1
-            last = not state.left
             self._moved.notify_all()
         if last:
             if not state.single and state.size != os.fstat(worker.fd).st_size:
@@ -493,6 +495,8 @@ class Engine:
             if not self._verified(state):
                 self._events.put(None)
                 return
+            # The next start takes a file that is listed whole as it is.
+            self._journal.add(part)
             with self._lock:
                 self._left -= 1
         if not self._left or self.received - self._told >= self._total / 20:
@@ -517,6 +521,7 @@ class Engine:
         """Tell whether a file is what the store says; if not, have it read again. Raises LoadError(Corrupted)."""
         if state.genuine():
             return True
+        self._journal.drop(state.index)
         failure = LoadError(
             Code.CORRUPTED, f"{state.file.path} does not have the checksum that the store keeps", file=state.file.path
         )

@@ -1,8 +1,10 @@
 """What is already on the volume, so that a restarted container goes on where the last one stopped.
 
 The journal lies beside the files: its first line says what it belongs to, every further line is a part that was
-written. A line is only trusted in the same boot of the node: after a crash of the node the page cache is lost, and
-what the journal says was written may not have reached the disk.
+written, or a file alone, of which nothing counts that stands before. The last part of a file is written down when the
+file is verified, so one that is listed whole need not be verified again. A line is only trusted in the same boot of the
+node: after a crash of the node the page cache is lost, and what the journal says was written may not have reached the
+disk.
 """
 
 import contextlib
@@ -55,8 +57,11 @@ class Journal:
         if first != header.encode():
             first, lines = header.encode(), []
         for line in lines:
-            index, start, end = map(int, line.split())
-            self.parts.add((index, start, end))
+            index, *span = map(int, line.split())
+            if span:
+                self.parts.add((index, span[0], span[1]))
+            else:
+                self.parts = {part for part in self.parts if part[0] != index}
         kept = b"".join(line + b"\n" for line in (first, *lines))
         if kept != found:
             os.ftruncate(self._fd, 0)
@@ -79,6 +84,11 @@ class Journal:
             self._unwritten += end - start if end >= 0 else _AT_ONCE
             if self._unwritten >= _AT_ONCE:
                 self._write()
+
+    def drop(self, index: int) -> None:
+        """Write down that nothing of a file counts which was added before."""
+        with self._lock:
+            self._lines.append(b"%d\n" % index)
 
     def _write(self) -> None:
         os.write(self._fd, b"".join(self._lines))

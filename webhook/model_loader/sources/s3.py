@@ -115,7 +115,7 @@ def _list(name: str, path: str, prefix: str, context: Context, region: str) -> L
         if single is not None:
             return Listing((single,), single=True)
     if not files:
-        raise LoadError(Code.NOT_FOUND, f"s3://{name}/{path} holds no object")
+        raise refused or LoadError(Code.NOT_FOUND, f"s3://{name}/{path} holds no object")
     return Listing(tuple(files))
 
 
