@@ -338,6 +338,8 @@ def test_an_exception_without_an_end_a_reason_or_a_ticket_is_never_stored(left_o
     assert f"spec.{left_out}: it is missing" in refused(ask(request(made)))
     with pytest.raises(PolicyError):
         read_exception(made)  # nor does one count that was stored past us
+    made["spec"][left_out] = "2030-01-01T00:00:00" if left_out == "expires" else ""
+    assert f"spec.{left_out}" in refused(ask(request(made))), "nor with one that says nothing, or not when"
 
 
 @pytest.mark.attack(19)
@@ -356,6 +358,33 @@ def test_the_narrowest_exception_is_the_one_that_counts() -> None:
     assert "by exception b-less-wide" in refused_not(ask(asked, exceptions=found[:2]))
     elsewhere = exception("other", "other")
     assert not ask(asked, exceptions=(elsewhere,))["allowed"]
+
+
+@pytest.mark.attack(19)
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"policy": "p1"},
+        {"rules": ["images"]},
+        {"match": {"namespace": "mlops"}},
+        {"match": {"namespace": "ml", "name": "iri"}},
+        {"match": {"namespace": "ml", "name": "*-iris"}},
+    ],
+    ids=str,
+)
+def test_an_exception_counts_for_what_it_names_and_for_nothing_else(other: JsonObject) -> None:
+    spec = {
+        "policy": "p0", "rules": ["places"], "match": {"namespace": "ml", "name": "iris"},
+        "expires": "2030-01-01T00:00:00Z", "reason": "r", "ticket": "t",
+    }  # fmt: skip
+
+    def answered(about: JsonObject) -> bool:
+        made = document("PolicyException", json.dumps(spec | about), namespace="kubectl-serve")
+        asked = request(deployment("s3://elsewhere/a.joblib"))
+        return bool(ask(asked, exceptions=(read_exception(made),))["allowed"])
+
+    assert answered({})
+    assert not answered(other)
 
 
 @pytest.mark.parametrize("namespace", ["ml", "default", ""])

@@ -170,6 +170,7 @@ def test_an_expression_that_would_cost_too_much_is_stopped(text: str, why: str) 
         expressions.holds(text, {"object": {"items": list(range(20_000))}, "subject": {}})
 
 
+@pytest.mark.attack(18)
 def test_an_expression_sees_no_object_larger_than_512_kib() -> None:
     with pytest.raises(ExpressionError, match="larger than 512 KiB"):
         expressions.holds("true", {"object": {"a": "a" * 600_000}, "subject": {}})

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,11 +13,20 @@ import pytest
 from reviews import STORES, document, knative, request
 from serve_core.facts import LoaderFacts
 from serve_core.names import NAMESPACE
+from serve_core.policy.documents import ServingPolicy
 from serve_webhook import certificates
-from serve_webhook.api import KNATIVE_SERVICES, LEASES, NAMESPACES, POLICIES, POLICY_REPORTS, UnavailableError
+from serve_webhook.api import (
+    KNATIVE_SERVICES,
+    LEASES,
+    NAMESPACES,
+    POLICIES,
+    POLICY_REPORTS,
+    VALIDATING_WEBHOOKS,
+    UnavailableError,
+)
 from serve_webhook.process import Options, Replica
 from serve_webhook.settings import Configuration
-from serve_webhook.trust import SECRET, material_of
+from serve_webhook.trust import SECRET, WEBHOOKS, material_of
 from webhook_api import MemoryApi
 
 REVIEW = json.dumps(
@@ -48,6 +57,16 @@ async def started(made: Replica, stop: asyncio.Event) -> AsyncIterator[asyncio.T
     task = asyncio.create_task(made.run(stop))
     async with asyncio.timeout(10):
         yield task
+
+
+async def ask(api: MemoryApi, caplog: pytest.LogCaptureFixture, body: bytes) -> tuple[int, str]:
+    name, headers = certificates.SERVER_NAMES[0], {"Content-Type": "application/json"}
+    connector = aiohttp.TCPConnector(ssl=trusting(api))
+    async with (
+        aiohttp.ClientSession(f"https://127.0.0.1:{port_of(caplog)}", connector=connector) as client,
+        client.post("/policies", data=body, server_hostname=name, headers=headers) as answer,
+    ):
+        return answer.status, await answer.text()
 
 
 def told(made: Replica) -> str:
@@ -145,6 +164,72 @@ async def test_it_waits_for_an_api_server_that_is_away(
         await task
 
 
+@pytest.mark.attack(20)
+@pytest.mark.parametrize(
+    ("unread", "lacking"),
+    [
+        ("configmaps", ["Knative's feature flags", "Knative's images", "Istio's configuration"]),
+        ("deployments", ["Deployments"]),
+        ("namespaces", ["Istio's configuration"]),
+        ("servingpolicies", ["policies"]),
+        ("policyexceptions", ["policies"]),
+        ("modelruntimes", ["runtimes"]),
+        ("services", ["Services"]),
+    ],
+)
+async def test_nothing_is_answered_while_one_thing_was_not_read(
+    api: MemoryApi,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    unread: str,
+    lacking: list[str],
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr("serve_webhook.informers.backoff", lambda _: 0.01)
+    api.put(NAMESPACES, {"metadata": {"name": "ml"}})
+    api.failures[f"list {unread}"] = UnavailableError("not yet")
+    made, stop = replica(api, tmp_path), asyncio.Event()
+    async with started(made, stop) as task:
+        while made.missing() != lacking:  # noqa: ASYNC110 - it is asked, as the kubelet asks
+            await asyncio.sleep(0.01)
+        assert (await ask(api, caplog, request(knative())))[0] == 503
+        api.failures.clear()
+        await ready(made)
+        assert (await ask(api, caplog, request(knative())))[0] == 200
+        stop.set()
+        await task
+
+
+@pytest.mark.attack(20)
+async def test_who_leads_before_the_policies_were_read_opens_no_webhook(
+    api: MemoryApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_webhook.informers.backoff", lambda _: 0.01)
+    known: list[list[str]] = []
+
+    def wanted(policies: Iterable[ServingPolicy]) -> Mapping[str, str]:
+        known.append([policy.name for policy in policies])
+        return {}
+
+    monkeypatch.setattr("serve_webhook.failure_policy.wanted", wanted)
+    api.put(VALIDATING_WEBHOOKS, VALIDATING_WEBHOOKS.identity(name=WEBHOOKS) | {"webhooks": []})
+    api.put(POLICIES, document("ServingPolicy", STORES))
+    api.failures["list servingpolicies"] = UnavailableError("not yet")
+    made, stop = replica(api, tmp_path), asyncio.Event()
+    async with started(made, stop) as task:
+        while made.missing() != ["policies"] or "kubectl_serve_leading 1.0" not in told(made):  # noqa: ASYNC110 - nothing tells it
+            await asyncio.sleep(0.01)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        api.failures.clear()
+        while not known:  # noqa: ASYNC110 - nothing tells it
+            await asyncio.sleep(0.01)
+        stop.set()
+        await task
+    assert known[0] == ["stores"]
+
+
 async def test_a_defect_ends_the_process_so_that_it_starts_anew(
     api: MemoryApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,20 +252,12 @@ async def test_a_namespace_as_new_as_what_is_made_in_it_is_waited_for(
     made, stop = replica(api, tmp_path), asyncio.Event()
     async with started(made, stop) as task:
         await ready(made)
-        connector = aiohttp.TCPConnector(ssl=trusting(api))
-        async with aiohttp.ClientSession(f"https://127.0.0.1:{port_of(caplog)}", connector=connector) as client:
-
-            async def ask(body: bytes) -> tuple[int, str]:
-                name, headers = certificates.SERVER_NAMES[0], {"Content-Type": "application/json"}
-                async with client.post("/policies", data=body, server_hostname=name, headers=headers) as answer:
-                    return answer.status, await answer.text()
-
-            assert (await ask(request(knative(), namespace="never")))[0] == 429
-            asked = asyncio.create_task(ask(request(knative())))
-            done, _ = await asyncio.wait({asked}, timeout=0.05)
-            assert not done
-            api.put(NAMESPACES, {"metadata": {"name": "ml", "labels": {"tier": "production"}}})
-            assert "SourceNotAllowed" in (await asked)[1]
+        assert (await ask(api, caplog, request(knative(), namespace="never")))[0] == 429
+        asked = asyncio.create_task(ask(api, caplog, request(knative())))
+        done, _ = await asyncio.wait({asked}, timeout=0.05)
+        assert not done
+        api.put(NAMESPACES, {"metadata": {"name": "ml", "labels": {"tier": "production"}}})
+        assert "SourceNotAllowed" in (await asked)[1]
         stop.set()
         await task
 

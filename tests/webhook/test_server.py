@@ -217,6 +217,17 @@ async def test_who_begins_no_handshake_is_cut_off(monkeypatch: pytest.MonkeyPatc
         writer.close()
 
 
+@pytest.mark.attack(18)
+async def test_the_rest_of_what_was_refused_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "READ_SECONDS", 0.05)
+    app = server.admission_app(lambda: None, lambda *_: None, Metrics())
+    async with server.serving(app, "127.0.0.1", 0) as port, asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST /deployments HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\n{")
+        assert (await reader.read()).startswith(b"HTTP/1.1 415"), "up to the connection's end"
+        writer.close()
+
+
 @pytest.mark.attack(10)
 async def test_no_more_bytes_are_taken_than_fit_into_memory(running: Running) -> None:
     """While two senders keep all that may be in flight, a third waits for its turn."""
