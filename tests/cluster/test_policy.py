@@ -163,10 +163,10 @@ async def answer(work: Awaitable[JsonObject]) -> tuple[JsonObject | None, list[s
         return None, error.sentence.splitlines()
 
 
-async def until(condition: Callable[[], Awaitable[bool]], times: int = 3) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], times: int = 3, seconds: float = 60) -> None:
     """Until it holds ``times`` in a row: every replica has a watch of its own."""
     held = 0
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(seconds):
         while held < times:
             held = held + 1 if await condition() else 0
             await asyncio.sleep(0.05)
@@ -252,7 +252,10 @@ _KINDS = {resource.kind.lower(): resource.kind for resource, _ in MAKERS}
 
 
 async def until_audited(api: Api, policy: JsonObject, condition: Callable[[], Awaitable[bool]]) -> None:
-    """Until it holds. The leader looks again soon and not by the clock: the policy changes, and says what it said."""
+    """Until it holds. The leader looks again soon and not by the clock: the policy changes, and says what it said.
+
+    On a slow machine an audit takes seconds, and is followed by a rest of nine times that.
+    """
     polls = itertools.count()
 
     async def holds() -> bool:
@@ -261,7 +264,7 @@ async def until_audited(api: Api, policy: JsonObject, condition: Callable[[], Aw
             await api.merge(POLICIES, None, policy["metadata"]["name"], note)
         return await condition()
 
-    await until(holds, times=1)
+    await until(holds, times=1, seconds=240)
 
 
 async def the_audit_says_what_the_desk_says(api: Api, space: str, facts: PlatformFacts, policy: JsonObject) -> int:
