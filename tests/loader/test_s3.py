@@ -17,7 +17,7 @@ from obstore.store import S3Store
 from loader import harness
 from loader.harness import Loader, Reply, Store, WebServer, unused_address
 from model_loader import checksums
-from model_loader.engine import _State
+from model_loader.hashing import FileHash
 from model_loader.outcomes import Code, LoadError
 from model_loader.sources import s3
 from model_loader.sources.aws_identity import Keys
@@ -216,7 +216,7 @@ def test_a_file_whose_start_ended_before_it_was_verified_is_verified_by_the_next
         raise LoadError(Code.INTERRUPTED, "the container was stopped")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_State, "genuine", end)
+        patch.setattr(FileHash, "is_genuine", end)
         assert load("s3://models/late").code == "Interrupted"
 
     assert load("s3://models/late").code == "Corrupted"

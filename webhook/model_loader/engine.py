@@ -1,7 +1,6 @@
 """Reading the files of a plan in parallel parts, with bounded memory, into a folder."""
 
 import contextlib
-import hashlib
 import mmap
 import os
 import queue
@@ -13,6 +12,7 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from model_loader import checksums
+from model_loader.hashing import BUFFER, FileHash
 from model_loader.http1 import ProtocolError
 from model_loader.journal import Journal, Part
 from model_loader.model import File
@@ -29,10 +29,6 @@ AHEAD = 256 << 20
 
 What is hashed behind the writes is then still in the page cache.
 """
-BUFFER = 256 << 10
-"""Bytes that a worker holds in memory: small enough for a core's cache, so that hashing them costs no second read."""
-_BUFFERS = 8
-"""Of so many bytes, between a worker and the thread that hashes beside it."""
 WORKERS = 2
 """To begin with: enough for a store next door, and more would contend for the interpreter over many small files."""
 MOST_WORKERS = 64
@@ -59,17 +55,15 @@ class Reader(Protocol):
 
 
 class _State:
-    """What is known of a file while it is read. The lock guards the hash; the engine's lock guards the rest."""
+    """What is known of a file while it is read. The engine's lock guards it; the hash has its own."""
 
     def __init__(self, index: int, file: File, hashing: bool, written: Set[Part]) -> None:
         """`written`: the parts that are there already."""
         self.index = index
         self.file = file
-        self.hashing = hashing or bool(file.checksum)
-        self.wanted = file.checksum
+        self.hash = FileHash(file.size, file.checksum, needed=hashing)
         self.asked = not file.ask
         self.retried = False
-        self.beside: _Beside | None = None
         self.redirected = ""
         self.reset(written)
 
@@ -88,54 +82,13 @@ class _State:
         self.left = len(self.parts)
         self.single = self.left == 1 and not self.done and size >= 0 and not self.retried
         """Whether it is read by one part of known size, and the journal lists nothing of it."""
-        self.lock = threading.Lock()
-        self.restart_hash()
-
-    def restart_hash(self) -> None:
-        """Hash from the file's start."""
-        self._settle()
-        self.sha256 = hashlib.sha256()
-        self.check: checksums.Hash | None = None
-        if self.wanted and not self.wanted.startswith("sha256:"):
-            self.check = checksums.new(self.wanted, max(self.file.size, 0))
-        self.hashed = 0
-
-    def hash(self, data: checksums.Bytes) -> None:
-        """Take in the next bytes of the file."""
-        self._settle()
-        self.update(data)
-        self.hashed += len(data)
-
-    def hash_buffer(self, buffer: memoryview, count: int) -> memoryview:
-        """Take in the first `count` bytes of `buffer`, which come next, and return the buffer to read into then."""
-        self.hashed += count
-        if self.beside is not None:
-            return self.beside.update(buffer, count)
-        self.update(buffer[:count])
-        return buffer
-
-    def update(self, data: checksums.Bytes) -> None:
-        """Add to the hashes."""
-        self.sha256.update(data)
-        if self.check is not None:
-            self.check.update(data)
-
-    def _settle(self) -> None:
-        if self.beside is not None:
-            self.beside.settle()
-
-    def genuine(self) -> bool:
-        """Tell whether the file, hashed to its end, has the store's checksum."""
-        self._settle()
-        wanted = self.wanted.partition(":")[2]
-        return not wanted or (self.check or self.sha256).hexdigest() == wanted
+        self.hash.restart()
 
     def expect(self, checksum: str) -> None:
-        """Hash for this checksum too, from the file's start; the lock must be held."""
+        """Note what the store says that the file hashes to, if it does; the hash's lock must be held."""
         self.asked = True
         if checksum:
-            self.wanted, self.hashing = checksum, True
-            self.restart_hash()
+            self.hash.expect(checksum)
 
 
 def _cuts(file: File) -> list[tuple[int, int]]:
@@ -190,7 +143,7 @@ class Engine:
     @property
     def checked(self) -> int:
         """How many files were checked against a checksum that the store keeps."""
-        return sum(bool(state.wanted) for state in self._states)
+        return sum(bool(state.hash.checksum) for state in self._states)
 
     @property
     def received(self) -> int:
@@ -199,7 +152,7 @@ class Engine:
 
     def hashes(self) -> dict[str, str]:
         """Return the hex sha256 of each file that was hashed, by path."""
-        return {state.file.path: state.sha256.hexdigest() for state in self._states if state.hashing}
+        return {state.file.path: state.hash.sha256() for state in self._states if state.hash.needed}
 
     def _first_limit(self, hashing: bool) -> int:
         """Return how many workers to begin with.
@@ -210,17 +163,13 @@ class Engine:
         sizes = [sum(end - start for start, end in state.parts) for state in self._waiting]
         if not hashing or min(sizes, default=0) < 0:
             return WORKERS
-        limit = max(1, min(WORKERS, sum(sizes) // max([1, *sizes])))
-        if limit == 1 and self._waiting and len(self._waiting[0].parts) > 1:
-            self._waiting[0].beside = _Beside(self._waiting[0].update, self._events.put)
-        return limit
+        return max(1, min(WORKERS, sum(sizes) // max([1, *sizes])))
 
     def run(self) -> None:
         """Read everything. Raises the LoadError that ended it."""
         self._prepare()
-        beside = [state.beside for state in self._states if state.beside is not None]
-        for hasher in beside:
-            hasher.start()
+        if self._limit < WORKERS and self._waiting and len(self._waiting[0].parts) > 1:
+            self._waiting[0].hash.work_beside(self._events.put)
         threads: list[threading.Thread] = []
         try:
             self._watch(threads)
@@ -233,8 +182,8 @@ class Engine:
                 self._moved.notify_all()
             for thread in threads:
                 thread.join()
-            for hasher in beside:
-                hasher.stop()
+            for state in self._states:
+                state.hash.close()
 
     def _prepare(self) -> None:
         """Make folders and files, and look once more at the files that an earlier start completed."""
@@ -349,9 +298,9 @@ class Engine:
             self._persist(lambda: self._ask(state), lambda: 0, state.file)
         self._stay_close(worker, state)
         # Who reads the part that is to be hashed next hashes it as it passes.
-        worker.hashes = state.hashing and state.lock.acquire(blocking=False)
-        if worker.hashes and state.hashed != worker.start:
-            state.lock.release()
+        worker.hashes = state.hash.needed and state.hash.lock.acquire(blocking=False)
+        if worker.hashes and state.hash.position != worker.start:
+            state.hash.lock.release()
             worker.hashes = False
         try:
             self._persist(lambda: self._copy(worker, state), lambda: worker.position, state.file)
@@ -359,22 +308,22 @@ class Engine:
                 state.size = worker.position
         finally:
             if worker.hashes:
-                state.lock.release()
+                state.hash.lock.release()
         self._finish(worker, state)
 
     def _stay_close(self, worker: "_Worker", state: _State) -> None:
         """Wait until the file's hash is not too far behind; whatever it waits for is being read by somebody else."""
-        while state.hashing and worker.start - state.hashed > AHEAD:
+        while state.hash.needed and worker.start - state.hash.position > AHEAD:
             self._hash_on(state, worker.fd)
             with self._moved:
-                if worker.start - state.hashed > AHEAD:
+                if worker.start - state.hash.position > AHEAD:
                     self._moved.wait(_TICK)
             self._check_going_on()
 
     def _ask(self, state: _State) -> None:
         """Ask for the checksum of a file that is read in parts, whose answers do not tell it."""
         answer = self._transport.send("HEAD", state.file.url, {}, by=state.file.by)
-        with state.lock:
+        with state.hash.lock:
             if not state.asked:
                 state.expect(checksums.of_answer(answer.headers))
 
@@ -385,7 +334,7 @@ class Engine:
             worker.received -= worker.position - worker.start
             worker.position = worker.start
             if worker.hashes:
-                state.restart_hash()
+                state.hash.restart()
         try:
             if worker.reader is None or worker.reads != (state, worker.position):
                 worker.leave()
@@ -396,7 +345,7 @@ class Engine:
                     break
                 _write(worker.fd, buffer[:count], worker.position, state.file)
                 if worker.hashes:
-                    buffer = worker.buffer = state.hash_buffer(buffer, count)
+                    buffer = worker.buffer = state.hash.take(buffer, count)
                 worker.position += count
                 worker.received += count
                 self._check_going_on()
@@ -450,7 +399,7 @@ class Engine:
         if not whole and not answer.headers.get("content-range", "").startswith(f"bytes {position}-"):
             raise LoadError(Code.SERVER_ERROR, "the server answered with another part than the one asked for")
         if whole and not state.asked:
-            with contextlib.nullcontext() if worker.hashes else state.lock:
+            with contextlib.nullcontext() if worker.hashes else state.hash.lock:
                 state.expect(checksums.of_answer(answer.headers))
         return answer.body
 
@@ -504,22 +453,22 @@ class Engine:
 
     def _hash_on(self, state: _State, fd: int, *, wait: bool = False) -> None:
         """Hash what is there up to the first gap: one worker at a time, behind the writes, out of the page cache."""
-        while state.hashing and state.hashed < state.size and state.hashed in state.done:
-            if not state.lock.acquire(blocking=wait):
+        while state.hash.needed and state.hash.position < state.size and state.hash.position in state.done:
+            if not state.hash.lock.acquire(blocking=wait):
                 return
             try:
-                end = state.done.get(state.hashed, 0)
-                if end > state.hashed:
+                end = state.done.get(state.hash.position, 0)
+                if end > state.hash.position:
                     # Mapped and not read: no copy. A part begins on a page.
-                    length, flags = end - state.hashed, mmap.MAP_SHARED | mmap.MAP_POPULATE
-                    with mmap.mmap(fd, length, flags, mmap.PROT_READ, offset=state.hashed) as data:
-                        state.hash(data)
+                    length, flags = end - state.hash.position, mmap.MAP_SHARED | mmap.MAP_POPULATE
+                    with mmap.mmap(fd, length, flags, mmap.PROT_READ, offset=state.hash.position) as data:
+                        state.hash.add(data)
             finally:
-                state.lock.release()
+                state.hash.lock.release()
 
     def _verified(self, state: _State) -> bool:
         """Tell whether a file is what the store says; if not, have it read again. Raises LoadError(Corrupted)."""
-        if state.genuine():
+        if state.hash.is_genuine():
             return True
         self._journal.drop(state.index)
         failure = LoadError(
@@ -533,48 +482,6 @@ class Engine:
             state.reset(frozenset())
             self._unclaimed += len(state.parts)
         return False
-
-
-class _Beside:
-    """A thread that hashes what a worker has read while the worker reads on; for one worker at a time."""
-
-    def __init__(self, update: Callable[[memoryview], None], failed: Callable[[BaseException], None]) -> None:
-        """`update` hashes; `failed` is told what it raises."""
-        self._update = update
-        self._failed = failed
-        self._full: queue.SimpleQueue[tuple[memoryview, int] | None] = queue.SimpleQueue()
-        self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
-        for _ in range(_BUFFERS):
-            self._free.put(memoryview(bytearray(BUFFER)))
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def start(self) -> None:
-        """Begin to hash."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Hash what is there, and end."""
-        self._full.put(None)
-        self._thread.join()
-
-    def update(self, buffer: memoryview, count: int) -> memoryview:
-        """Have the first `count` bytes of `buffer` hashed, which is then not its giver's, and return another for it."""
-        self._full.put((buffer, count))
-        return self._free.get()
-
-    def settle(self) -> None:
-        """Wait until everything is hashed, which is when every buffer is free."""
-        for buffer in [self._free.get() for _ in range(_BUFFERS)]:
-            self._free.put(buffer)
-
-    def _run(self) -> None:
-        while (given := self._full.get()) is not None:
-            buffer, count = given
-            try:
-                self._update(buffer[:count])
-            except BaseException as error:  # noqa: BLE001  # raised again in the thread that waits for it
-                self._failed(error)
-            self._free.put(buffer)
 
 
 class _Worker:
