@@ -8,8 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from loader.harness import Loader, Request, WebServer, manifest_digest
+from loader.harness import Loader, Reply, Request, WebServer, manifest_digest
+from loader.hub import Hub
 from model_loader import engine
+from model_loader.engine import Engine
 
 PART = 64 << 10
 SIZE = 200 * PART + 1
@@ -129,3 +131,38 @@ def test_what_is_far_ahead_of_the_hash_waits_for_it(
 
     assert run.files() == {path[1:]: body for path, body in web.files.items()}
     assert run.message["digest"] == manifest(web.files)
+
+
+def test_what_is_to_be_read_again_is_read_when_all_workers_have_left(
+    load: Loader, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is done; the other may not go on since the server throttles, and has read something corrupted."""
+    first_done = threading.Event()
+    work = Engine._work
+
+    def watched(self: Engine, worker: engine._Worker) -> None:
+        work(self, worker)
+        if worker.slot == 0:
+            first_done.set()
+
+    monkeypatch.setattr(Engine, "_work", watched)
+    hub.files, hub.large = {}, {"0.bin": b"weights", "1.bin": b"Weights"}
+    seen: list[str] = []
+
+    def answer(request: Request, number: int) -> Reply | None:
+        if "/1.bin" not in request.path:
+            return None
+        seen.append(request.path)
+        if len(seen) == 1:
+            return Reply(503)
+        if len(seen) == 2:
+            first_done.wait(30)
+            return Reply(body=b"wrong..")
+        return None
+
+    hub.network.fault = answer
+
+    run = load("hf://team/model")
+
+    assert run.files() == hub.large
+    assert [line["code"] for line in run.of("retry")] == ["ServerError", "Corrupted"]

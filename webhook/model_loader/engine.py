@@ -205,10 +205,7 @@ class Engine:
         moved_bytes = weighed_bytes = 0
         best = 0.0
         while self._left:
-            while len(self._workers) < self._limit and len(self._workers) < sum(state.left for state in self._states):
-                self._workers.append(_Worker(len(self._workers), Opener(self._folder)))
-                threads.append(threading.Thread(target=self._work, args=(self._workers[-1],), daemon=True))
-                threads[-1].start()
+            self._engage(threads)
             with contextlib.suppress(queue.Empty):
                 event = self._events.get(timeout=max(0.0, min(told + _TICK, weighed + _WEIGH) - time.monotonic()))
                 if event is not None:
@@ -232,6 +229,22 @@ class Engine:
                 self._told, told = received, now
             elif now - told >= _TICK:
                 told = now
+
+    def _engage(self, threads: list[threading.Thread]) -> None:
+        """Have as many workers as may be and as there is work for, also where one has left because there was none."""
+        wanted = self._unclaimed
+        for slot in range(self._limit):
+            if wanted <= 0:
+                return
+            if slot < len(self._workers) and not self._workers[slot].gone:
+                continue
+            worker = _Worker(slot, Opener(self._folder))
+            if slot < len(self._workers):
+                worker.received = self._workers[slot].received
+            self._workers[slot : slot + 1] = [worker]
+            threads.append(threading.Thread(target=self._work, args=(worker,), daemon=True))
+            threads[-1].start()
+            wanted -= 1
 
     def _grow(self) -> None:
         """Let four times as many workers read: over a long way, what one connection brings is limited by the way."""
@@ -260,6 +273,7 @@ class Engine:
             worker.leave()
             worker.opener.close()
             self._transport.close()
+            worker.gone = True
 
     def _claim(self, worker: "_Worker") -> _State | None:
         """Give a worker parts to read, next to each other: of the same file, so that they are hashed as they pass."""
@@ -490,6 +504,7 @@ class _Worker:
     def __init__(self, slot: int, opener: Opener) -> None:
         self.slot = slot
         self.opener = opener
+        self.gone = False
         self.buffer = memoryview(bytearray(BUFFER))
         self.received = 0
         self.state: _State | None = None
