@@ -32,8 +32,8 @@ class Hub:
     def push(self, files: dict[str, bytes], large: dict[str, bytes]) -> None:
         """Have `main` stand for these files from now on."""
         self.past[self.commit] = self.files, self.large
-        self.commit = hashlib.sha1(str(len(self.past)).encode()).hexdigest()
         self.files, self.large = files, large
+        self.commit = hashlib.sha1(json.dumps(self.siblings()).encode()).hexdigest()
 
     def siblings(self) -> list[dict[str, object]]:
         small: list[dict[str, object]] = [
