@@ -9,8 +9,8 @@ from model_loader import checksums
 
 BUFFER = 256 << 10
 """Bytes that are read and then hashed: small enough for a core's cache, so that hashing costs no second read."""
-_BUFFERS = 8
-"""Between a worker and the thread that hashes beside it."""
+_BUFFERS = 32
+"""Between a worker and the thread that hashes beside it, so that neither waits while the other is off its core."""
 
 
 class FileHash:
