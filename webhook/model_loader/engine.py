@@ -34,7 +34,7 @@ WORKERS = 2
 MOST_WORKERS = 64
 _TICK = 2.0
 """Seconds between two lines of progress, at most."""
-_WEIGH = 0.05
+_WEIGH = 0.1
 """Seconds between two looks at whether more workers brought more."""
 _GAIN = 1.25
 """So much more must more workers have brought, for still more."""
