@@ -82,7 +82,6 @@ class _State:
         self.left = len(self.parts)
         self.single = self.left == 1 and not self.done and size >= 0 and not self.retried
         """Whether it is read by one part of known size, and the journal lists nothing of it."""
-        self.hash.restart()
 
     def expect(self, checksum: str) -> None:
         """Note what the store says that the file hashes to, if it does; the hash's lock must be held."""
@@ -494,6 +493,7 @@ class Engine:
         with self._lock:
             state.retried = True
             state.reset(frozenset())
+            state.hash.restart()
             self._unclaimed += len(state.parts)
         return False
 

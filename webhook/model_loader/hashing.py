@@ -35,7 +35,6 @@ class FileHash:
 
     def close(self) -> None:
         """End the thread, if there is one."""
-        self._settle()
         if self._beside is not None:
             self._beside.stop()
             self._beside = None
@@ -113,7 +112,7 @@ class _Beside:
             self._free.put(buffer)
 
     def stop(self) -> None:
-        """End the thread."""
+        """Hash what is there, and end the thread."""
         self._full.put(None)
         self._thread.join()
 
