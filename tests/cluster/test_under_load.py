@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from cluster.api_server import ApiServer
-from cluster.support import SERVER, Json, Namespace, deployment, eventually
+from cluster.support import SERVER, Json, Namespace, deployment, eventually, measured
 from serve_core.names import FIELD_MANAGER, SERVED_LABEL
 from serve_webhook import certificates
 from serve_webhook.certificates import Material, Signer
@@ -117,6 +117,17 @@ def test_a_rollout_loses_no_review(judged: Namespace) -> None:
         # The old ones have drained, too.
         SERVER.kubectl("wait", "--for=delete", *(f"pod/{name}" for name in before), "--timeout=1m")
     assert not set(before) & set(_replicas())
+    reviews.are_all_answered()
+
+
+def test_a_new_replica_takes_its_share_of_connections_that_last(judged: Namespace) -> None:
+    SERVER.kubectl("scale", "deployment/kubectl-serve", "--replicas=1")
+    eventually(lambda: len(_replicas()) == 1, 60, "one replica is left")
+    with load(judged) as reviews:
+        eventually(lambda: reviews.answered.total() > 200, 30, "there is load")
+        SERVER.kubectl("scale", "deployment/kubectl-serve", "--replicas=2")
+        SERVER.kubectl("rollout", "status", "deployment/kubectl-serve", "--timeout=2m")
+        eventually(lambda: measured("kubectl_serve_admission_reviews_total")[1] > 100, 60, "both replicas answer")
     reviews.are_all_answered()
 
 

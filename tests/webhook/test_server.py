@@ -51,6 +51,7 @@ class Running:
     facts: PlatformFacts | None = field(default_factory=lambda: PlatformFacts(LoaderFacts("loader:1")))
     deployments: dict[tuple[str, str], Any] = field(default_factory=dict)
     stopping: bool = False
+    drawn: float = 0.5
     port: int = 0
 
     def client(self, shown: certificates.Signer | None = None) -> aiohttp.ClientSession:
@@ -118,6 +119,7 @@ async def running() -> AsyncIterator[Running]:
         lambda *name: found.deployments.get(name),
         found.metrics,
         stopping=lambda: found.stopping,
+        draw=lambda: found.drawn,
     )
     async with server.serving(app, "127.0.0.1", 0, context) as found.port:
         yield found
@@ -137,6 +139,13 @@ async def test_on_its_way_out_it_says_that_the_connection_closes(running: Runnin
         running.stopping = True
         async with client.post("/deployments", data=body(), server_hostname=NAME) as answer:
             assert (answer.status, answer.headers["Connection"]) == (200, "close")
+
+
+async def test_now_and_then_a_connection_ends_so_that_another_replica_may_be_asked(running: Running) -> None:
+    async with running.client() as client:
+        for running.drawn, told in ((0.001, "close"), (0.003, None)):
+            async with client.post("/deployments", data=body(), server_hostname=NAME) as answer:
+                assert (answer.status, answer.headers.get("Connection")) == (200, told)
 
 
 async def test_scaling_is_answered_from_what_is_watched(running: Running) -> None:
