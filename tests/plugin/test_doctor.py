@@ -325,12 +325,18 @@ def server_lacks_a_right(cluster: Cluster) -> None:
     cluster.denied.add("domainmappings")
 
 
-@plants("loader-image", f"no node has {LOADER}", f"Load {LOADER} into the nodes")
+@plants("loader-image", f"no node tells of {LOADER}, and it can", f"Load {LOADER} into the nodes")
 def no_loader_image(cluster: Cluster) -> None:
     cluster.one("Node", "a")["status"]["images"] = [{"names": [SIGNING]}]
 
 
-@plants("loader-signing-image", f"no node has {SIGNING}, and it can be pulled from nowhere: no model with", "Load")
+@plants("loader-image", f"no node tells of {LOADER}, but some have more images", f"Load {LOADER} into the nodes (they")
+def node_with_many_images(cluster: Cluster) -> None:
+    images = [SIGNING, *(f"example.com/large:{number}" for number in range(49))]
+    cluster.one("Node", "a")["status"]["images"] = [{"names": [image]} for image in images]
+
+
+@plants("loader-signing-image", f"no node tells of {SIGNING}, and it can be pulled from nowhere: no model with", "Load")
 def no_loader_image_that_verifies(cluster: Cluster) -> None:
     cluster.one("Node", "a")["status"]["images"] = [{"names": [LOADER]}]
 
