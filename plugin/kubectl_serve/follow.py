@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Self
 
-from kubectl_serve import errors, view
+from kubectl_serve import errors, view, waiting
 from kubectl_serve.api import DEPLOYMENTS, KNATIVE_SERVICES, PODS, Api, Resource
-from kubectl_serve.view import End, Picture
+from kubectl_serve.view import Picture
+from kubectl_serve.waiting import End
 from serve_core import loader
 from serve_core.json import JsonObject
 from serve_core.names import DEPLOYMENT_LABEL, LOADER_CONTAINER
@@ -183,7 +184,7 @@ async def until_end(
     doubt = _Doubt(patience)
     while True:
         picture = await follower.picture(max(min(deadline, doubt.look_again_at) - clock(), 0))
-        end = view.end(picture.deployment)
+        end = waiting.end(picture.deployment)
         show(picture)
         if end is not None and (end.ready or picture.deployment is None):
             return end

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TextIO
 
-from kubectl_serve import view
+from kubectl_serve import loader_words, waiting
 from kubectl_serve.streams import Streams
 from kubectl_serve.view import Picture
 from serve_core import loader
@@ -68,7 +68,7 @@ class Progress:
         self._live.show("")
 
     def __call__(self, picture: Picture) -> None:
-        found = view.steps(picture)
+        found = waiting.steps(picture)
         for step in found:
             if self._told.get(step.key) != step.text:
                 self._told[step.key] = step.text
@@ -130,11 +130,11 @@ class LoaderLines:
 
     def tell(self, words: JsonObject) -> None:
         """Show an event of the loader."""
-        text = self._prefix + view.loader_line(words)
+        text = self._prefix + loader_words.line_of(words)
         if words.get("event") != "progress":
             self._live.line(text)
         elif self._moves:
-            self._live.show(view.bar(words) + text)
+            self._live.show(loader_words.bar(words) + text)
         elif self._clock() - self._told_at >= self._seconds:
             self._told_at = self._clock()
             self._live.line(text)

@@ -1,6 +1,10 @@
 """Tables as kubectl prints them: columns with two spaces between, no lines."""
 
 from collections.abc import Sequence
+from datetime import datetime
+
+NONE = "<none>"
+UNKNOWN = "<unknown>"
 
 
 def render(rows: Sequence[Sequence[str]]) -> str:
@@ -10,3 +14,42 @@ def render(rows: Sequence[Sequence[str]]) -> str:
     # The headings as a row like the others: as headings they would be given more room than they need.
     text = tabulate(rows, tablefmt="plain", disable_numparse=True)
     return "".join(line.rstrip() + "\n" for line in text.split("\n"))
+
+
+def seconds_since(timestamp: str, now: float) -> float | None:
+    """Seconds between a Kubernetes timestamp and ``now``; None if it is none."""
+    try:
+        return now - datetime.fromisoformat(timestamp).timestamp()
+    except ValueError:
+        return None
+
+
+def age_text(timestamp: str, now: float) -> str:
+    """An age as kubectl writes it. Source: k8s.io/apimachinery, pkg/util/duration/duration.go."""
+    elapsed = seconds_since(timestamp, now)
+    if elapsed is None:
+        return UNKNOWN
+    seconds = max(int(elapsed), 0)
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    rules = (
+        (seconds < 120, f"{seconds}s"),
+        (minutes < 10, _two(minutes, "m", seconds % 60, "s")),
+        (minutes < 180, f"{minutes}m"),
+        (hours < 8, _two(hours, "h", minutes % 60, "m")),
+        (hours < 48, f"{hours}h"),
+        (days < 8, _two(days, "d", hours % 24, "h")),
+        (days < 730, f"{days}d"),
+    )
+    return next((text for applies, text in rules if applies), f"{days // 365}y")
+
+
+def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:
+    return f"{large}{large_unit}" + (f"{small}{small_unit}" if small else "")
+
+
+def shortened(text: str, width: int) -> str:
+    """``text`` in at most ``width`` characters: its end, which tells models apart, and its scheme if there is room."""
+    if len(text) <= width:
+        return text
+    scheme = text.partition("://")[0] + "://" if "://" in text and width >= 24 else ""
+    return scheme + "…" + text[len(text) - (width - 1 - len(scheme)) :]

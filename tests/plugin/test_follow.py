@@ -8,7 +8,7 @@ import pytest
 from kubectl_serve import errors, follow
 from kubectl_serve.api import CONFIG_MAPS, Resource, WatchEvent
 from kubectl_serve.follow import Patience, states
-from kubectl_serve.view import End
+from kubectl_serve.waiting import End
 from plugin.fake import FakeCluster
 from serve_core.json import JsonObject
 

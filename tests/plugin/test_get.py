@@ -7,7 +7,7 @@ import json
 import pytest
 import yaml
 
-from kubectl_serve import view
+from kubectl_serve import tables, view
 from kubectl_serve.api import PODS, Resource
 from kubectl_serve.commands import get
 from kubectl_serve.follow import Patience
@@ -145,7 +145,7 @@ def test_a_watch_has_no_other_form(run: Run) -> None:
     [(0, "0s"), (119, "119s"), (125, "2m5s"), (600, "10m"), (3 * 3600 + 60, "3h1m"), (86400, "24h"), (3 * 86400, "3d")],
 )
 def test_ages_are_written_as_kubectl_writes_them(seconds: int, text: str) -> None:
-    assert view.age_text("1970-01-01T00:00:00Z", seconds) == text
+    assert tables.age_text("1970-01-01T00:00:00Z", seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_ages_are_written_as_kubectl_writes_them(seconds: int, text: str) -> Non
     ],
 )
 def test_a_long_uri_keeps_its_end_and_its_scheme_if_there_is_room(width: int, short: str) -> None:
-    assert view.shortened("s3://models/a/long/way/to/iris/model.joblib", width) == short
+    assert tables.shortened("s3://models/a/long/way/to/iris/model.joblib", width) == short
 
 
 def test_the_objects_of_the_cluster_are_not_changed(models: FakeCluster) -> None:

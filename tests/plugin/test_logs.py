@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from kubectl_serve import view
+from kubectl_serve import loader_words
 from plugin.conftest import Run
 from plugin.fake import FakeCluster, at_the_end
 
@@ -81,4 +81,4 @@ def test_scaled_to_zero_is_said(run: Run, models: FakeCluster) -> None:
     ],
 )
 def test_each_event_of_the_loader_is_one_line(words: dict[str, object], line: str) -> None:
-    assert view.loader_line(json.loads(json.dumps(words))) == line
+    assert loader_words.line_of(json.loads(json.dumps(words))) == line

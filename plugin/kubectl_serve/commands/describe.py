@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from kubectl_serve import documents, errors, manifests, options, platform, served, tables, view
 from kubectl_serve.api import EVENTS, KNATIVE_SERVICES, PODS, REVISIONS, SERVICES, Api, Connect
+from kubectl_serve.described import Described, described
 from kubectl_serve.streams import Streams
-from kubectl_serve.view import Described
 from serve_core.facts import PlatformFacts
 from serve_core.names import DEPLOYMENT_LABEL
 from serve_core.services import read, service_name
@@ -35,7 +35,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         # What was chosen may rest on the plain Services that there are.
         around = {view.name_of(each): read(each) for each in await platform.visible(cluster, SERVICES, namespace)}
         facts = replace(await _facts(cluster), services={namespace: around})
-        described = view.described(
+        shown = described(
             deployment,
             found[0] if found else None,
             await platform.visible(cluster, REVISIONS, namespace, labels=f"serving.knative.dev/service={service}"),
@@ -44,11 +44,11 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
             judge(deployment, facts).choices,
         )
     if args.output == "json":
-        streams.stdout.write(documents.to_json(described.as_json()))
+        streams.stdout.write(documents.to_json(shown.as_json()))
     elif args.output == "yaml":
-        streams.stdout.write(documents.to_yaml([described.as_json()]))
+        streams.stdout.write(documents.to_yaml([shown.as_json()]))
     else:
-        streams.stdout.write(_text(described, streams.now()))
+        streams.stdout.write(_text(shown, streams.now()))
     return 0
 
 
@@ -70,8 +70,8 @@ def _text(described: Described, now: float) -> str:
                 ("Namespace", served.namespace),
                 ("Service", served.service),
                 ("Ready", ready),
-                ("URL", served.url or view.NONE),
-                ("Age", view.age_text(served.created, now)),
+                ("URL", served.url or tables.NONE),
+                ("Age", tables.age_text(served.created, now)),
             ]
         ),
         *_section("Asked", _pairs(described.asked)),
@@ -92,7 +92,7 @@ def _pairs(pairs: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _section(title: str, lines: Sequence[str]) -> list[str]:
-    return [f"{title}:", *(f"  {line}" for line in lines or [view.NONE])]
+    return [f"{title}:", *(f"  {line}" for line in lines or [tables.NONE])]
 
 
 def _table(headings: list[str], rows: list[list[str]]) -> list[str]:
@@ -103,7 +103,7 @@ def _conditions(described: Described) -> list[str]:
     return [
         line
         for each in described.conditions
-        for line in (f"{each.type}: {each.status} ({each.reason or view.UNKNOWN})", *_indented(each.message))
+        for line in (f"{each.type}: {each.status} ({each.reason or tables.UNKNOWN})", *_indented(each.message))
     ]
 
 
@@ -113,20 +113,20 @@ def _indented(text: str) -> list[str]:
 
 def _revisions(described: Described, now: float) -> list[list[str]]:
     return [
-        [each.name, each.ready, f"{each.percent}%", each.reason or view.NONE, view.age_text(each.created, now)]
+        [each.name, each.ready, f"{each.percent}%", each.reason or tables.NONE, tables.age_text(each.created, now)]
         for each in described.revisions
     ]
 
 
 def _pods(described: Described, now: float) -> list[list[str]]:
     return [
-        [each.name, each.state, str(each.restarts), each.node or view.NONE, view.age_text(each.created, now)]
+        [each.name, each.state, str(each.restarts), each.node or tables.NONE, tables.age_text(each.created, now)]
         for each in described.pods
     ]
 
 
 def _events(described: Described, now: float) -> list[list[str]]:
     return [
-        [view.age_text(each.last, now), each.type, each.reason, each.about, each.message]
+        [tables.age_text(each.last, now), each.type, each.reason, each.about, each.message]
         for each in described.events[-_MOST_EVENTS:]
     ]

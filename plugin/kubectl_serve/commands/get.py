@@ -22,6 +22,8 @@ EXAMPLES = """\
 
 PATIENCE = Patience()
 _SERVED = f"{SERVED_LABEL}=true"
+_SHORTEST_MODEL = 16
+"""Characters that are left of a model's URI, however narrow the screen is."""
 _FOR_EVER = 366 * 86400.0
 
 
@@ -114,8 +116,35 @@ def _print_urls(models: list[Served], streams: Streams) -> None:
 
 
 def _table(models: Iterable[Served], args: Namespace, streams: Streams) -> list[list[str]]:
-    wide = args.output == "wide"
-    return view.table(list(models), streams.now(), streams.width, wide=wide, namespaces=args.all_namespaces)
+    """Headings and rows. But for ``-o wide`` the model's URI gives way, so that a row fits the screen if it can."""
+    wide, namespaces = args.output == "wide", args.all_namespaces
+    headings = ["NAME", "READY", "REPLICAS", "MODEL", "URL"]
+    if wide:
+        headings += ["REASON", "REVISION", "TRAFFIC", "FORMAT", "IMAGE"]
+    headings = (["NAMESPACE"] if namespaces else []) + [*headings, "AGE"]
+    rows = [_row(model, streams.now(), wide=wide, namespaces=namespaces) for model in models]
+    if not wide and rows:
+        column = headings.index("MODEL")
+        widths = [max(len(row[index]) for row in [headings, *rows]) for index in range(len(headings))]
+        excess = sum(widths) + 2 * (len(widths) - 1) - streams.width
+        if excess > 0:
+            room = max(widths[column] - excess, _SHORTEST_MODEL)
+            rows = [[*row[:column], tables.shortened(row[column], room), *row[column + 1 :]] for row in rows]
+    return [headings, *rows]
+
+
+def _row(model: Served, now: float, *, wide: bool, namespaces: bool) -> list[str]:
+    row = [model.namespace] if namespaces else []
+    row += [model.name, model.ready, str(model.replicas), model.model or tables.NONE, model.url or tables.NONE]
+    if wide:
+        row += [
+            model.reason or tables.NONE,
+            model.revision or tables.NONE,
+            ",".join(f"{share.revision}={share.percent}%" for share in model.traffic) or tables.NONE,
+            model.format or tables.NONE,
+            model.image or tables.NONE,
+        ]
+    return [*row, tables.age_text(model.created, now)]
 
 
 async def _watch(args: Namespace, streams: Streams, cluster: Api, namespace: str | None) -> int:

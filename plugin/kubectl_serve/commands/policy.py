@@ -24,8 +24,8 @@ from kubectl_serve.api import (
 )
 from kubectl_serve.errors import ServeError, UsageError
 from kubectl_serve.streams import Streams
+from kubectl_serve.tables import age_text
 from kubectl_serve.verbs import PROGRAM
-from kubectl_serve.view import age_text
 from serve_core.json import JsonObject
 from serve_core.loader import count_text
 from serve_core.names import NAMESPACE
