@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from loader.harness import Reply
+from loader.harness import Reply, Request
 
 STALL = 0.4
 """Seconds."""
@@ -16,6 +16,17 @@ class Fault:
 
     spoil: Callable[[Reply], Reply]
     lasting: str
+    hear: Callable[[Request], Request] = lambda request: request
+    """What the server takes the request for."""
+
+    def answer(self, request: Request, honest: Callable[[Request], Reply]) -> Reply:
+        """Return what `honest` would answer, spoilt."""
+        return self.spoil(honest(self.hear(request)))
+
+
+def without_range(request: Request) -> Request:
+    headers = {name: value for name, value in request.headers.items() if name.lower() != "range"}
+    return replace(request, headers=headers)
 
 
 def status(code: int) -> Callable[[Reply], Reply]:
@@ -76,6 +87,7 @@ FAULTS = {
     "truncated": Fault(shorter, "Changed"),
     "corrupted": Fault(corrupt, "Corrupted"),
     "another part": Fault(another_part, "ServerError"),
+    "whole instead of a part": Fault(lambda reply: reply, "Loaded", without_range),
     "overwritten": Fault(another_version, "Changed"),
     "expired credentials": Fault(status(403), "Unauthorized"),
     "gone": Fault(status(404), "NotFound"),

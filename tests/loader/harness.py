@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import hashlib
+import http.client
 import io
 import json
 import os
@@ -234,6 +235,28 @@ class WebServer:
         """Stop serving."""
         self.server.shutdown()
         self.server.server_close()
+
+
+def listing(*keys: str, size: int) -> bytes:
+    """Return what S3 answers when it is asked for the objects of a bucket."""
+    entries = "".join(f"<Contents><Key>{key}</Key><Size>{size}</Size></Contents>" for key in keys)
+    return f'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{entries}</ListBucketResult>'.encode()
+
+
+def forward(address: str) -> Callable[[Request], Reply]:
+    """Return who answers what the server at `address` does."""
+
+    def ask(request: Request) -> Reply:
+        with contextlib.closing(http.client.HTTPConnection(address)) as connection:
+            connection.request(request.method, request.path, request.body or None, request.headers)
+            answer = connection.getresponse()
+            headers = {name.title(): value for name, value in answer.getheaders()}
+            body = answer.read()
+        if request.method != "HEAD":
+            del headers["Content-Length"]  # it may become another one
+        return Reply(answer.status, headers, body)
+
+    return ask
 
 
 def cache() -> Path:

@@ -3,9 +3,7 @@
 What is drawn is told by a failure and can be drawn again by its seed; `KUBECTL_SERVE_SEED` draws others.
 """
 
-import contextlib
 import hashlib
-import http.client
 import itertools
 import os
 import random
@@ -20,7 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from loader import faults, harness
-from loader.harness import Loader, Registry, Reply, Request, Run, Store, WebServer, layer, manifest_digest
+from loader.harness import Loader, Registry, Reply, Request, Run, Store, WebServer, forward, layer, manifest_digest
 from loader.hub import Hub
 from loader.signing import Key
 from model_loader import engine, retries, transport
@@ -208,22 +206,6 @@ class Image(Artifact):
         self.servers.registry.push_image(f"{self.servers.name}:v1", tar)
 
 
-def forward(address: str) -> Honest:
-    """Return who answers what the server at `address` does."""
-
-    def ask(request: Request) -> Reply:
-        with contextlib.closing(http.client.HTTPConnection(address)) as connection:
-            connection.request(request.method, request.path, request.body or None, request.headers)
-            answer = connection.getresponse()
-            headers = {name.title(): value for name, value in answer.getheaders()}
-            body = answer.read()
-        if request.method != "HEAD":
-            del headers["Content-Length"]  # it may become another one
-        return Reply(answer.status, headers, body)
-
-    return ask
-
-
 @dataclass(frozen=True)
 class Trouble:
     """What happens during one load."""
@@ -317,10 +299,12 @@ class Troubled:
                     self.replaced = True
                     self.causes |= {"Changed"} | self._suspect
                 reply = honest(request)
-                name = self._due(number, request, reply)
+                fault = FAULTS.get(self._due(number, request, reply))
+                if fault and (heard := fault.hear(request)) != request:
+                    reply = honest(heard)
             if self._trouble.slow:
                 reply = replace(reply, pieces=self._by_and_by)
-            return FAULTS[name].spoil(reply) if name else reply
+            return fault.spoil(reply) if fault else reply
 
         return answer
 
@@ -328,6 +312,8 @@ class Troubled:
         """Return the fault that this answer gets, if any."""
         due = [name for name, first, count in self._trouble.faults if first <= number < first + count]
         if not due or reply.status >= 300 or (due[0] in UNREADABLE and not reply.body):
+            return ""
+        if due[0] == "whole instead of a part" and "Range" not in request.headers:
             return ""
         causes, file = {FAULTS[due[0]].lasting}, self._source.is_file(request)
         if due[0] in UNREADABLE:

@@ -54,6 +54,24 @@ class Reader(Protocol):
         """Let go of what is behind it."""
 
 
+class PartsIgnoredError(LoadError):
+    """Ends a run: the server of `file` sends it whole, whatever part of it is asked for."""
+
+    def __init__(self, file: File) -> None:
+        super().__init__(
+            Code.SERVER_ERROR,
+            "the server ignores which part is asked for, so files are read whole",
+            hint="A server that serves parts is read faster, and gone on with where an answer was cut.",
+            file=file.path,
+        )
+        self.server = file.server
+
+    @property
+    def transient(self) -> bool:
+        """Another request for a part would be answered likewise."""
+        return False
+
+
 class _State:
     """What is known of a file while it is read. The engine's lock guards it; the hash has its own."""
 
@@ -74,11 +92,17 @@ class _State:
         self.modified = ""
         self.parts: deque[tuple[int, int]] = deque()
         self.done: dict[int, int] = {}
-        for start, end in _cuts(self.file):
-            if (self.index, start, end) in written:
+        # As one part, where the server of an earlier start served none.
+        whole = (self.index, 0, size) in written
+        for start, end in _cuts(size):
+            if whole or (self.index, start, end) in written:
                 self.done[start] = end
             else:
                 self.parts.append((start, end))
+        self.anew = bool(self.parts) and not self.file.ranged
+        """Whether it has to be read from its start, whatever there is of it: the rest alone cannot be asked for."""
+        if self.anew:
+            self.parts, self.done = deque([(0, size)]), {}
         self.left = len(self.parts)
         self.single = self.left == 1 and not self.done and size >= 0 and not self.retried
         """Whether it is read by one part of known size, and the journal lists nothing of it."""
@@ -90,11 +114,10 @@ class _State:
             self.hash.expect(checksum)
 
 
-def _cuts(file: File) -> list[tuple[int, int]]:
-    if file.size < 0:
+def _cuts(size: int) -> list[tuple[int, int]]:
+    if size < 0:
         return [(0, _UNKNOWN)]
-    step = PART if file.ranged else max(file.size, 1)
-    return [(start, min(start + step, file.size)) for start in range(0, max(file.size, 1), step)]
+    return [(start, min(start + PART, size)) for start in range(0, max(size, 1), PART)]
 
 
 class Engine:
@@ -123,6 +146,7 @@ class Engine:
         self._moved = threading.Condition(self._lock)
         """Notified when a part is there."""
         self._states = [_State(index, file, hashing, journal.parts) for index, file in enumerate(files)]
+        self._make_room()
         # Largest first, so that no large file is left for the end.
         self._waiting = deque(sorted((s for s in self._states if s.left), key=lambda state: -state.file.size))
         self._left = sum(bool(state.left) for state in self._states)
@@ -164,8 +188,20 @@ class Engine:
             return WORKERS
         return max(1, min(WORKERS, sum(sizes) // max([1, *sizes])))
 
+    def _make_room(self) -> None:
+        """Make folders, and give back the room of what an earlier start left of files that have to be read anew."""
+        for folder in sorted({os.path.dirname(state.file.path) for state in self._states}):
+            self._folder.folder(folder or ".", make=True).close()
+        if self._journal.parts:
+            for state in self._states:
+                if state.anew:
+                    # The journal first, which must never list what is not there.
+                    self._journal.drop(state.index)
+                    with _Opened(self._folder, state.file, os.O_TRUNC):
+                        pass
+
     def run(self) -> None:
-        """Read everything. Raises the LoadError that ended it."""
+        """Read everything. Raises the LoadError that ended it: PartsIgnoredError where files are to be read whole."""
         self._prepare()
         if self._limit < WORKERS and self._waiting and len(self._waiting[0].parts) > 1:
             self._waiting[0].hash.work_beside(self._events.put)
@@ -185,15 +221,15 @@ class Engine:
                 state.hash.close()
 
     def _prepare(self) -> None:
-        """Make folders and files, and look once more at the files that an earlier start completed."""
-        for folder in sorted({os.path.dirname(state.file.path) for state in self._states}):
-            self._folder.folder(folder or ".", make=True).close()
+        """Make the large files, and look once more at the files that an earlier start completed."""
         for state in self._states:
             if not state.done and state.file.size > PART:
                 with _Opened(self._folder, state.file) as fd:
                     os.ftruncate(fd, state.file.size)
             if not state.left:
                 with _Opened(self._folder, state.file) as fd:
+                    if state.file.size < 0:
+                        state.size = state.done[0] = os.fstat(fd).st_size
                     self._hash_on(state, fd, wait=True)
                 self._left += not self._verified(state)
 
@@ -343,7 +379,7 @@ class Engine:
     def _copy(self, worker: "_Worker", state: _State) -> None:
         """Read what is missing of a part, out of the answer that is open or of a new one. Raises LoadError."""
         end, buffer = worker.end, worker.buffer
-        if not state.file.ranged:
+        if end < 0 or not state.file.ranged:
             worker.received -= worker.position - worker.start
             worker.position = worker.start
             if worker.hashes:
@@ -407,6 +443,8 @@ class Engine:
         answer = self._get(state, headers)
         if self._changed(state, answer.headers, whole):
             raise LoadError(Code.CHANGED, f"{file.path} was changed in the store while it was read", file=file.path)
+        if not whole and answer.status == 200:
+            raise PartsIgnoredError(file)
         if not whole and answer.status != 206:
             raise LoadError(Code.SERVER_ERROR, f"the server answered {answer.status} to a request for a part")
         if not whole and not answer.headers.get("content-range", "").startswith(f"bytes {position}-"):

@@ -86,9 +86,10 @@ class Journal:
                 self._write()
 
     def drop(self, index: int) -> None:
-        """Write down that nothing of a file counts which was added before."""
+        """Write down, at once, that nothing of a file counts which was added before."""
         with self._lock:
             self._lines.append(b"%d\n" % index)
+            self._write()
 
     def _write(self) -> None:
         os.write(self._fd, b"".join(self._lines))

@@ -6,13 +6,13 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import NamedTuple
 
 from model_loader import digest as digests
 from model_loader import executable, journal, paths, signatures, sources
-from model_loader.engine import Engine
+from model_loader.engine import Engine, PartsIgnoredError
 from model_loader.model import Context, File, Secret, Unpack
 from model_loader.options import Options
 from model_loader.outcomes import Code, LoadError
@@ -102,11 +102,15 @@ def _complete(volume: Volume, order: str, options: Options) -> Loaded | None:
 def _load(options: Options, report: Report, volume: Volume, order: str, verifier: signatures.Verifier | None) -> Loaded:
     secret = Secret(options.credentials, options.environment)
     planned_again = False
+    whole: set[str] = set()
     while True:
         transport = Transport(options.network, certificates=_certificates(secret), environment=options.environment)
         try:
-            plan = _plan(options, Context(transport, secret), report)
+            plan = _plan(options, Context(transport, secret), report, whole)
             return _read(options, report, volume, order, transport, plan, verifier)
+        except PartsIgnoredError as failure:
+            whole.add(failure.server)
+            report.retry(failure, 1, 0.0)
         except LoadError as failure:
             if failure.code is not Code.CHANGED or planned_again:
                 raise
@@ -126,7 +130,8 @@ def _certificates(secret: Secret) -> str:
     return text
 
 
-def _plan(options: Options, context: Context, report: Report) -> _Plan:
+def _plan(options: Options, context: Context, report: Report, whole: Set[str]) -> _Plan:
+    """Return what is to be read. `whole`: the servers that serve no parts. Raises LoadError."""
     patience = Patience(options.patience, report, threading.Event().wait)
     files: list[File] = []
     single = False
@@ -143,6 +148,8 @@ def _plan(options: Options, context: Context, report: Report) -> _Plan:
         path = paths.below(folder, signatures.NAME)
         if all(file.path != path for file in files):
             files.append(patience.run(functools.partial(_signature, uri, path, context)))
+    if whole:
+        files = [file._replace(ranged=file.ranged and file.server not in whole) for file in files]
     paths.check_clashes(file.path for file in files)
     return _Plan(files, single)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from model_loader.outcomes import Code, LoadError
 from model_loader.transport import ANONYMOUS, Authorizer, Transport
@@ -37,6 +38,12 @@ class File(NamedTuple):
     checksum: str = ""
     ask: bool = False
     unpack: Unpack = Unpack.NO
+
+    @property
+    def server(self) -> str:
+        """Who is asked for the file: the scheme and authority of its URL."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}"
 
 
 class Listing(NamedTuple):
