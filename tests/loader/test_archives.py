@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from loader.harness import Loader, WebServer
-from model_loader import archives
+from model_loader import archives, loader
 from model_loader.outcomes import LoadError
 from model_loader.volume import Folder
 
@@ -152,7 +152,8 @@ REFUSED: dict[str, Callable[[], bytes]] = {
 def test_what_an_archive_must_not_hold_is_refused_and_leaves_no_model(
     load: Loader, web: WebServer, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archives, "_MOST_FILES", 10)
+    monkeypatch.setattr(archives, "MOST_FILES", 10)
+    monkeypatch.setattr(loader, "MOST_FILES", 10)
     web.files[f"/{name}"] = REFUSED[name]()
 
     run = load(f"{web.url}/{name}")

@@ -40,7 +40,7 @@ WAYS = {"hashed": "", "not hashed": "", "digest": "DigestMismatch", "signature":
 """How a model is verified beside the store's checksums, and how it ends where it is not the one that was asked for."""
 FAULTS = faults.FAULTS | {"stall at half": faults.Fault(faults.stall_at_half, "Stalled")}
 UNREADABLE = {
-    "truncated": {"ServerError"},
+    "truncated": {"ServerError", "Corrupted"},
     "corrupted": {"ServerError", "NotFound", "Changed", "Corrupted", "Refused", "InvalidSource"},
 }
 """How else it may end where a list of files, and not a file, is so."""

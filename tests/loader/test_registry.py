@@ -1,9 +1,12 @@
 """Models in an OCI registry: go-containerregistry's, on loopback."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
-from loader.harness import Loader, Registry, Reply, Request, WebServer, layer
+import pytest
+
+from loader.harness import Loader, Registry, Reply, Request, WebServer, forward, layer
 from model_loader.digest import of_manifest
 
 
@@ -100,6 +103,97 @@ def test_a_blob_that_is_not_its_digest_is_corrupted(load: Loader, registry: Regi
     assert (run.code, run.message["file"]) == ("Corrupted", "model.bin")
     assert run.files() == {}
     assert [line["code"] for line in run.of("retry")] == ["Corrupted"]
+
+
+@pytest.mark.parametrize("reference", ["v1", "digest"])
+@pytest.mark.parametrize("told", ["sha256:{}", "sha512:{}"])
+def test_a_manifest_that_does_not_have_the_digest_that_the_registry_tells_is_corrupted(
+    load: Loader, registry: Registry, web: WebServer, reference: str, told: str
+) -> None:
+    """By a tag, whatever is sent is taken for the manifest, were it not for the header."""
+    digest = registry.push_artifact("team/told", "v1", {"model.bin": b"weights"})
+    honest, size = forward(registry.host), 128 if "512" in told else 64
+
+    def lie(request: Request, number: int) -> Reply:
+        reply = honest(request)
+        if "/manifests/" in request.path:
+            assert reply.headers["Docker-Content-Digest"] == digest
+            reply.headers["Docker-Content-Digest"] = told.format("0" * size)
+        return reply
+
+    web.fault = lie
+    load.credentials(**{"plain-http": "true"})
+    by = f":{reference}" if reference == "v1" else f"@{digest}"
+
+    run = load(f"oci://{web.url.removeprefix('http://')}/team/told{by}")
+
+    assert (run.code, run.files()) == ("Corrupted", {})
+
+
+def test_a_manifest_that_is_corrupted_once_is_read_again(load: Loader, registry: Registry, web: WebServer) -> None:
+    registry.push_artifact("team/once", "v1", {"model.bin": b"weights"})
+    honest, spoilt = forward(registry.host), iter([b" "])
+
+    def spoil(request: Request, number: int) -> Reply:
+        reply = honest(request)
+        return replace(reply, body=next(spoilt, b"") + reply.body) if "/manifests/" in request.path else reply
+
+    web.fault = spoil
+    load.credentials(**{"plain-http": "true"})
+
+    assert load(f"oci://{web.url.removeprefix('http://')}/team/once:v1").files() == {"model.bin": b"weights"}
+
+
+@pytest.mark.parametrize("told", ["", "sha512:{sha512}", "blake3:00", "no digest"])
+def test_a_registry_need_not_tell_a_digest_and_may_tell_another(
+    load: Loader, registry: Registry, web: WebServer, told: str
+) -> None:
+    registry.push_artifact("team/untold", "v1", {"model.bin": b"weights"})
+    honest = forward(registry.host)
+
+    def tell(request: Request, number: int) -> Reply:
+        reply = honest(request)
+        sha512 = hashlib.sha512(reply.body).hexdigest()
+        return replace(reply, headers=reply.headers | {"Docker-Content-Digest": told.format(sha512=sha512)})
+
+    web.fault = tell
+    load.credentials(**{"plain-http": "true"})
+
+    assert load(f"oci://{web.url.removeprefix('http://')}/team/untold:v1").files() == {"model.bin": b"weights"}
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [{"models/Model": b"1"}, {"models/model": b"2"}],
+        [{"models/é": b"1"}, {"models/e\u0301": b"2"}],
+        [{"models/a": b"1"}, {"models/A/b": b"2"}],
+        [{"models/a/b": b"1"}, {"models/A": b"2"}],
+        [{"models/a": b"1"}, {"models/b": b"2"}, {"models/a": b"3"}],
+    ],
+)
+def test_names_that_clash_across_the_layers_of_an_image_are_refused(
+    load: Loader, registry: Registry, tmp_path: Path, layers: list[dict[str, bytes]]
+) -> None:
+    tars = [layer(tmp_path / f"{number}.tar.gz", members) for number, members in enumerate(layers)]
+    registry.push_image("team/clash:v1", *tars)
+    load.credentials(**{"plain-http": "true"})
+
+    run = load(f"oci://{registry.host}/team/clash:v1")
+
+    assert (run.code, run.exit_code) == ("Refused", 14)
+    assert not (run.volume / "model").exists()
+
+
+def test_names_that_clash_across_a_folder_that_is_packed_and_a_file_are_refused(
+    load: Loader, registry: Registry, tmp_path: Path
+) -> None:
+    registry.push_artifact(
+        "team/mixed", "v1", {"Weights/a": b"1"}, {"weights": layer(tmp_path / "w", {"weights/A": b"2"})}
+    )
+    load.credentials(**{"plain-http": "true"})
+
+    assert load(f"oci://{registry.host}/team/mixed:v1").code == "Refused"
 
 
 def test_what_is_no_reference_is_an_invalid_source(load: Loader) -> None:

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import IO
 
 from model_loader import paths
+from model_loader.model import MOST_FILES
 from model_loader.outcomes import Code, LoadError
 from model_loader.volume import Folder, storage_failure
 
-_MOST_FILES = 100_000
 _RATIO = 100
 """Most bytes out of one byte in; weights hardly shrink at all."""
 _FREE = 16 << 20
@@ -52,36 +52,36 @@ class Archive:
         return os.fstat(self.stream.fileno()).st_size
 
 
-def unpack(archive: Archive, folder: Folder, *, below: str = "") -> int:
-    """Unpack `archive` into `folder`, over nothing that is there, and return the number of files.
+def unpack(archive: Archive, folder: Folder, *, below: str = "", most: int = MOST_FILES) -> list[str]:
+    """Unpack `archive` into `folder`, over nothing that is there, and return the paths of its files.
 
-    `below`: only what is in this folder of the archive counts, and there may be nothing.
+    `below`: only what is in this folder of the archive counts, and there may be nothing. `most`: how many files may
+    come out.
 
     Raises LoadError: Refused for what an archive must not hold, Corrupted when it cannot be read, NoSpace.
     """
-    most = max(archive.size * _RATIO, _FREE)
-    members = _zip(archive) if archive.name.lower().endswith(".zip") else _tar(archive, most, below)
+    room = max(archive.size * _RATIO, _FREE)
+    members = _zip(archive) if archive.name.lower().endswith(".zip") else _tar(archive, room, below)
     size = 0
     names: list[str] = []
     try:
         for name, stream in members:
             names.append(paths.safe_path(name))
-            if len(names) > _MOST_FILES:
-                raise _refused(archive, f"holds more than {_MOST_FILES} files")
+            if len(names) > most:
+                raise _too_many(archive)
             with _create(folder, name) as out:
                 while data := stream.read(_BUFFER):
                     size += len(data)
-                    if size > most:
+                    if size > room:
                         raise _bomb(archive)
                     _write(out, data, name)
-        paths.check_clashes(names)
     except _BROKEN as error:
         raise LoadError(
             Code.CORRUPTED, f"{archive.name} cannot be unpacked: {type(error).__name__}", file=archive.name
         ) from None
     if not names and not below:
         raise LoadError(Code.NOT_FOUND, f"{archive.name} holds no file", file=archive.name)
-    return len(names)
+    return names
 
 
 class _Limited(io.RawIOBase):
@@ -143,8 +143,8 @@ def _tar(archive: Archive, most: int, below: str) -> Iterator[tuple[str, IO[byte
 
 def _zip(archive: Archive) -> Iterator[tuple[str, IO[bytes]]]:
     with zipfile.ZipFile(archive.stream) as file:
-        if len(file.infolist()) > _MOST_FILES:
-            raise _refused(archive, f"holds more than {_MOST_FILES} files")
+        if len(file.infolist()) > MOST_FILES:
+            raise _too_many(archive)
         for member in file.infolist():
             if member.is_dir():
                 continue
@@ -175,6 +175,10 @@ def _write(out: IO[bytes], data: bytes, name: str) -> None:
         out.write(data)
     except OSError as error:
         raise storage_failure(error, name) from None
+
+
+def _too_many(archive: Archive) -> LoadError:
+    return _refused(archive, f"makes the model one of more than {MOST_FILES:,} files")
 
 
 def _bomb(archive: Archive) -> LoadError:

@@ -6,14 +6,14 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
 from model_loader import digest as digests
 from model_loader import executable, journal, paths, signatures, sources
 from model_loader.engine import Engine, PartsIgnoredError
-from model_loader.model import Context, File, Secret, Unpack
+from model_loader.model import MOST_FILES, Context, File, Secret, Unpack
 from model_loader.options import Options
 from model_loader.outcomes import Code, LoadError
 from model_loader.report import Report
@@ -204,9 +204,7 @@ def _read(
         hashes = engine.hashes()
         digest = _digest(hashes, plan) if options.hashing else ""
         _check_digest(options, volume, digest)
-        count = sum(_unpack(volume, folder, file) if file.unpack is not Unpack.NO else 1 for file in files)
-        if not count:
-            raise LoadError(Code.NOT_FOUND, "the image has no file below /models")
+        count = _unpack(volume, folder, files) if plan.packed else len(files)
         if plan.packed and (verifier or (options.hashing and not digest)):
             hashes = digests.hashes(volume.files)
         if options.hashing and not digest:
@@ -248,17 +246,27 @@ def _check_signature(
         raise
 
 
-def _unpack(volume: Volume, folder: Folder, file: File) -> int:
-    """Put an archive's files in its place, and return how many they are."""
+def _unpack(volume: Volume, folder: Folder, files: Sequence[File]) -> int:
+    """Put the files of every archive in its place, and return how many files there are then."""
     from model_loader import archives  # noqa: PLC0415  # tarfile and zipfile: start-up that most models need not pay
 
-    place, _, name = file.path.rpartition("/")
-    folder.rename(file.path, volume.state, name)
-    with open(volume.state.open(name, os.O_RDONLY), "rb") as archive, folder.folder(place or ".") as into:
-        below = "models/" if file.unpack is Unpack.IMAGE else ""
-        count = archives.unpack(archives.Archive(name, archive), into, below=below)
-    volume.state.remove(name)
-    return count
+    names = [file.path for file in files if file.unpack is Unpack.NO]
+    for file in files:
+        if file.unpack is not Unpack.NO:
+            place, _, name = file.path.rpartition("/")
+            folder.rename(file.path, volume.state, name)
+            with open(volume.state.open(name, os.O_RDONLY), "rb") as archive, folder.folder(place or ".") as into:
+                below = "models/" if file.unpack is Unpack.IMAGE else ""
+                found = archives.unpack(
+                    archives.Archive(name, archive), into, below=below, most=MOST_FILES - len(names)
+                )
+            volume.state.remove(name)
+            names += [paths.below(place, name) for name in found]
+    if not names:
+        raise LoadError(Code.NOT_FOUND, "the image has no file below /models")
+    # Of all together: the layers of an image are one folder.
+    paths.check_clashes(names)
+    return len(names)
 
 
 def _check_capacity(volume: Volume, size: int) -> None:

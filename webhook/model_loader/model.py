@@ -9,6 +9,9 @@ from urllib.parse import urlsplit
 from model_loader.outcomes import Code, LoadError
 from model_loader.transport import ANONYMOUS, Authorizer, Transport
 
+MOST_FILES = 100_000
+"""Of a model: the loader keeps in memory what it knows of each."""
+
 
 class Unpack(Enum):
     """Whether a file is unpacked, and which part of it."""

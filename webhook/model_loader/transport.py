@@ -186,13 +186,17 @@ class Transport:
         else:
             kind = {"Content-Type": "application/x-www-form-urlencoded"}
             answer = self.send("POST", url, {**kind, **(headers or {})}, by=by, body=form.encode())
+        return self.document(answer)
+
+    def document(self, answer: Answer) -> bytes:
+        """Return the whole body, of at most 64 MiB, of an answer. Raises LoadError."""
         try:
             body = answer.body.read(_DOCUMENT_BYTES)
         except (OSError, ProtocolError) as error:
-            raise self.broken(url, error) from None
+            raise self.broken(answer.url, error) from None
         if answer.body.left:
             self.close()
-            raise LoadError(Code.REFUSED, f"{redact(url)} is longer than {_DOCUMENT_BYTES >> 20} MiB")
+            raise LoadError(Code.REFUSED, f"{redact(answer.url)} is longer than {_DOCUMENT_BYTES >> 20} MiB")
         return body
 
     def send(

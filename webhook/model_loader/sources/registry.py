@@ -28,6 +28,8 @@ _IMAGES = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.c
 _TITLE = "org.opencontainers.image.title"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _UNPACK = "io.deis.oras.content.unpack"
+_DIGESTS = ("sha256", "sha512")
+"""The registered algorithms."""
 _TARS = {"tar": ".tar", "tar+gzip": ".tar.gz", "tar.gzip": ".tar.gz"}
 
 
@@ -77,8 +79,19 @@ def _layer(base: str, index: int, layer: Mapping[str, object], unpack: Unpack, b
 
 
 def _manifest(base: str, reference: str, context: Context, by: Authorizer) -> Mapping[str, object]:
-    body = context.transport.read(f"{base}/manifests/{reference}", {"Accept": ", ".join(_MANIFESTS + _INDEXES)}, by)
-    if reference.startswith("sha256:") and hashlib.sha256(body).hexdigest() != reference[7:]:
+    """Return a manifest, checked against the digest that was asked for and the one that the registry tells of it.
+
+    Where it has another it is read once more, as files are.
+
+    Source: https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
+    """
+    url, headers = f"{base}/manifests/{reference}", {"Accept": ", ".join(_MANIFESTS + _INDEXES)}
+    for _ in range(2):
+        answer = context.transport.get(url, headers, by)
+        body = context.transport.document(answer)
+        if _has_digest(body, reference) and _has_digest(body, answer.headers.get("docker-content-digest", "")):
+            break
+    else:
         raise LoadError(Code.CORRUPTED, f"the manifest that {redact(base)} sent does not have its digest")
     try:
         found = json.loads(body)
@@ -87,6 +100,12 @@ def _manifest(base: str, reference: str, context: Context, by: Authorizer) -> Ma
     if not isinstance(found, dict):
         raise LoadError(Code.SERVER_ERROR, f"{redact(base)} did not answer with a manifest")
     return found
+
+
+def _has_digest(body: bytes, digest: str) -> bool:
+    """Tell whether `body` has this digest, where it is one: a tag says nothing, nor does an algorithm that we lack."""
+    algorithm, _, value = digest.partition(":")
+    return algorithm not in _DIGESTS or hashlib.new(algorithm, body).hexdigest() == value
 
 
 def _mapping(value: object) -> Mapping[str, object]:
