@@ -32,6 +32,8 @@ from cluster.support import (
 )
 
 _FOLDER = Path(__file__).parent
+INGRESSES = {"traefik": ("traefik", "traefik"), "kourier": ("kourier-system", "kourier")}
+"""Knative's ingresses that the tests know how to reach: namespace and Service."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,8 +54,11 @@ def _train(estimator: Any) -> Trained:
 def ingress() -> Ingress:
     if not kubeconfig_is_set() or shutil.which("kubectl") is None:
         pytest.fail("no cluster: run scripts/test cluster, or eval the output of scripts/cluster env", pytrace=False)
-    service = Namespace("traefik").get("service", "traefik")
-    return Ingress(service["status"]["loadBalancer"]["ingress"][0]["ip"])
+    settings = Namespace("knative-serving").get("configmap", "config-network")["data"]
+    namespace, name = INGRESSES[settings["ingress-class"].partition(".")[0]]
+    service = Namespace(namespace).get("service", name)
+    given = service["status"]["loadBalancer"].get("ingress") or [{"ip": service["spec"]["clusterIP"]}]
+    return Ingress(given[0]["ip"])
 
 
 @pytest.fixture(scope="session")
