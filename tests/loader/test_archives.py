@@ -1,9 +1,14 @@
 """Archives are unpacked when they are files and folders, and refused when they are anything else."""
 
+import gzip
 import io
+import lzma
 import os
 import stat
+import subprocess
+import sys
 import tarfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -11,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from loader import harness
 from loader.harness import Loader, WebServer
+from loader.test_faults import run_on_small_volume
 from model_loader import archives, loader
 from model_loader.outcomes import LoadError
 from model_loader.volume import Folder
@@ -27,9 +34,9 @@ def member(name: str, body: bytes = b"", **attributes: object) -> Member:
     return info, body
 
 
-def tar(*members: Member, mode: str = "w:gz") -> bytes:
+def tar(*members: Member, mode: str = "w:gz", pax_headers: dict[str, str] | None = None) -> bytes:
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode=mode) as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=out, mode=mode, pax_headers=pax_headers) as archive:  # type: ignore[call-overload]
         for info, body in members:
             archive.addfile(info, io.BytesIO(body))
     return out.getvalue()
@@ -102,6 +109,9 @@ def encrypted() -> bytes:
     return bytes(body)
 
 
+SPARSE = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "a", "GNU.sparse.realsize": "9"}
+
+
 def sparse() -> bytes:
     return tar(member("a", b"1", pax_headers={"GNU.sparse.map": "0,1", "GNU.sparse.size": "1"}))
 
@@ -117,6 +127,82 @@ def through_links() -> bytes:
     )
 
 
+def raw(name: str, kind: bytes = tarfile.REGTYPE, body: bytes = b"", size: int | None = None) -> bytes:
+    """Return a member as it is, without what tarfile would say of it; `size`: what it says of its body."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, len(body) if size is None else size
+    return info.tobuf(tarfile.GNU_FORMAT) + body + bytes(-len(body) % tarfile.BLOCKSIZE)
+
+
+def headers(count: int) -> bytes:
+    """Headers of headers, each of which is one more call for who reads them."""
+    return raw("h", tarfile.XHDTYPE) * count + raw("a", body=b"1") + END
+
+
+def comment(length: int) -> bytes:
+    return b"%d comment=%s\n" % (length, b"x" * (length - len(b"%d comment=\n" % length)))
+
+
+def global_fields(count: int) -> bytes:
+    heads = (tar(pax_headers={f"k{number}": "v"}, mode="w:") for number in range(count))
+    return b"".join(head[:1024] for head in heads) + raw("a", body=b"1") + END
+
+
+def overlapping() -> bytes:
+    """A member whose body is another member: a bomb when it is done a thousand times, or something that is hidden."""
+    inner = packed(("b", b"weights"))
+    outer = packed((zipfile.ZipInfo("a"), inner[: inner.index(CENTRAL)]))  # not packed further
+    entry = bytearray(inner[inner.index(CENTRAL) : inner.index(TAIL)])
+    entry[42:46] = (30 + len("a")).to_bytes(4, "little")  # where its local header is
+    start, end = outer.rindex(CENTRAL), outer.rindex(TAIL)
+    tail = bytearray(outer[end:])
+    tail[8:12] = b"\2\0\2\0"
+    tail[12:16] = (end - start + len(entry)).to_bytes(4, "little")
+    return outer[:end] + bytes(entry) + bytes(tail)
+
+
+def patched(mark: bytes, offset: int, value: bytes, *files: tuple[zipfile.ZipInfo | str, bytes]) -> bytes:
+    """Return a zip whose first header of a kind says something else."""
+    body = bytearray(packed(*files or (("a", b"weights"),)))
+    place = body.index(mark) + offset
+    body[place : place + len(value)] = value
+    return bytes(body)
+
+
+def twice_in_zip() -> bytes:
+    with warnings.catch_warnings(action="ignore"):
+        return packed(("a", b"1"), ("a", b"2"))
+
+
+def by_lzma() -> bytes:
+    info = zipfile.ZipInfo("a")
+    info.compress_type = zipfile.ZIP_LZMA
+    return packed((info, b"weights"))
+
+
+def xz_of_a_large_dictionary() -> bytes:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 30}]
+    # Made with a small one: only what the header says counts, and its checksum.
+    body = bytearray(lzma.compress(tar(member("a", b"1"), mode="w:"), filters=[filters[0] | {"dict_size": 1 << 20}]))
+    body[16] = 37  # 1.5 GiB
+    size = (body[12] + 1) * 4
+    body[12 + size - 4 : 12 + size] = zlib.crc32(body[12 : 12 + size - 4]).to_bytes(4, "little")
+    return bytes(body)
+
+
+def many_entries() -> bytes:
+    """A directory of more entries than files may be, all of one place."""
+    body = packed(("a/", b""))
+    start, end = body.index(CENTRAL), body.index(TAIL)
+    directory = body[start:end] * 200_000
+    tail = bytearray(body[end:])
+    tail[8:12] = b"\xff\xff\xff\xff"
+    tail[12:16] = len(directory).to_bytes(4, "little")
+    return body[:start] + directory + bytes(tail)
+
+
+END = bytes(2 * tarfile.BLOCKSIZE)
+LOCAL, CENTRAL, TAIL = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
 REFUSED: dict[str, Callable[[], bytes]] = {
     "absolute.tar.gz": lambda: tar(member("/etc/passwd", b"x")),
     "parent.tar.gz": lambda: tar(member("a/../../passwd", b"x")),
@@ -144,6 +230,23 @@ REFUSED: dict[str, Callable[[], bytes]] = {
     "absolute.zip": lambda: packed(("/a", b"x")),
     "backslash.zip": lambda: packed(("a\\b", b"x")),
     "link.zip": lambda: packed((linked("a"), b"/etc/passwd")),
+    "global-fields.tar.gz": lambda: gzip.compress(global_fields(100)),
+    "long-headers.tar.gz": lambda: gzip.compress(raw("h", tarfile.XGLTYPE, comment(600_000)) * 2 + raw("a") + END),
+    "no-name.tar.gz": lambda: gzip.compress(raw("a", body=b"1") + raw("", body=b"2") + END),
+    "path.tar.gz": lambda: tar(member("a", b"1", pax_headers={"path": "../a"})),
+    "gnu-sparse.tar.gz": lambda: gzip.compress(raw("a", tarfile.GNUTYPE_SPARSE) + END),
+    "bidi.tar.gz": lambda: tar(member("a\u202egnp.bin", b"1")),
+    "latin-1.tar.gz": lambda: gzip.compress(raw("a\udce9", body=b"1") + END),
+    "newline.tar.gz": lambda: tar(member("a\nb", b"1")),
+    "backslash.tar.gz": lambda: tar(member("a\\..\\b", b"1")),
+    "dictionary.tar.xz": xz_of_a_large_dictionary,
+    "twice-the-same.zip": twice_in_zip,
+    "overlapping.zip": overlapping,
+    "nul.zip": lambda: patched(CENTRAL, 46, b"a\0b", (("a-b", b"1"))),
+    "bidi.zip": lambda: packed(("a\u202egnp.bin", b"1")),
+    "entries.zip": many_entries,
+    "directory.zip": lambda: bytes(33 << 20) + TAIL + bytes(8) + (33 << 20).to_bytes(4, "little") + bytes(6),
+    "lzma.zip": by_lzma,
     "bomb.zip": lambda: packed(("a", bytes(20 << 20))),
 }
 
@@ -168,6 +271,26 @@ def test_what_an_archive_must_not_hold_is_refused_and_leaves_no_model(
         ("cut.tar.gz", tar(member("a", zlib.compress(bytes(range(256)) * 999)))[:-40]),
         ("cut.tar", tar(member("a", bytes(99_999)), mode="w:")[:50_000]),
         ("cut.zip", packed(("a", b"1"))[:-10]),
+        ("cut.tar.bz2", tar(member("a", os.urandom(99_999)), mode="w:bz2")[:50_000]),
+        ("cut.tar.xz", tar(member("a", os.urandom(99_999)), mode="w:xz")[:50_000]),
+        ("wrong.tar.bz2", tar(member("a", b"1"), mode="w:bz2")[:20] + bytes(99)),
+        ("behind-a-member.tar", raw("a", body=b"1") + raw("b", body=b"2")),
+        ("behind-a-member.tar.gz", gzip.compress(raw("a", body=b"1") + raw("b", body=b"2"))),
+        ("in-a-header.tar", raw("a", body=b"1") + raw("b", body=b"2")[:100]),
+        ("wrong-header.tar", raw("a", body=b"1") + b"!" + raw("b", body=b"2")[1:] + END),
+        ("headers.tar", headers(3000)),
+        ("size.tar", raw("a", size=1 << 60) + END),
+        ("size.tar.gz", gzip.compress(raw("a", size=1 << 60) + END)),
+        ("sparse-map.tar.gz", tar(member("a", b"9999\n" * 9, pax_headers=SPARSE))),
+        ("size-of-words.tar.gz", tar(member("a", b"1", pax_headers={"size": "-1"}))),
+        ("rubbish-behind.tar.gz", tar(member("a", b"1")) + b"rubbish"),
+        ("crc.zip", patched(CENTRAL, 16, b"\0\0\0\0")),
+        ("other-name.zip", patched(LOCAL, 30, b"b")),
+        ("longer.zip", patched(CENTRAL, 24, b"\xff\0\0\0")),
+        ("shorter.zip", patched(CENTRAL, 24, b"\1\0\0\0")),
+        ("no-utf-8.zip", patched(CENTRAL, 46, b"\xff\xff", ("é", b"1"))),
+        ("strong-encryption.zip", patched(CENTRAL, 8, b"\x40\0")),
+        ("nowhere.zip", patched(CENTRAL, 42, b"\xff\xff\xff\x7f")),
         ("not.zip", b"<html>"),
         ("not.tgz", b"<html>"),
     ],
@@ -181,6 +304,33 @@ def test_a_broken_archive_is_corrupted_and_leaves_no_model(
 
     assert (run.code, run.exit_code) == ("Corrupted", 13)
     assert not (run.volume / "model").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["header-bomb.tar.gz", "global-fields.tar.gz", "dictionary.tar.xz", "bomb.tar.gz", "bomb.zip", "entries.zip"],
+)
+def test_what_is_refused_takes_little_memory(load: Loader, tmp_path: Path, name: str) -> None:
+    """As a process, which tells its own peak."""
+    (tmp_path / name).write_bytes(REFUSED[name]())
+    script = (
+        "from model_loader.__main__ import main; import io, sys; main(sys.argv[1:], {}, io.StringIO(), sys.stderr)\n"
+    )
+    script += "print(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])"
+    command = [sys.executable, "-c", script, *load.arguments((tmp_path / name).as_uri())]
+
+    peak = subprocess.check_output(command, env=os.environ | {"PYTHONPATH": str(harness.REPOSITORY / "webhook")})
+
+    assert load.message()["code"] == "Refused"
+    assert int(peak) < 100 << 10, "KiB"
+
+
+def test_a_volume_that_is_full_when_the_last_bytes_come_is_told(load: Loader, web: WebServer) -> None:
+    """The kernel takes what there is room for, and says so by a count alone."""
+    web.files["/model.tar"] = tar(member("a", os.urandom(1500 << 10)), mode="w:")
+
+    assert run_on_small_volume(load, f"{web.url}/model.tar", 2800 << 10) == 15
+    assert load.message()["code"] == "NoSpace"
 
 
 def unpack(archive: Path, folder: Path, *, below: str = "") -> None:

@@ -1,5 +1,6 @@
 """Models in an OCI registry: go-containerregistry's, on loopback."""
 
+import gzip
 import hashlib
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,37 @@ def test_of_an_image_only_what_is_below_models_counts(load: Loader, registry: Re
 
     assert run.files() == {"1/model.bin": b"weights"}
     assert run.message["digest"] == of_manifest({"1/model.bin": sha256(b"weights")})
+
+
+@pytest.mark.parametrize("name", ["/models/a", "././models/a", "models//a", "etc/../models/./a"])
+def test_a_layers_names_lead_where_a_runtime_puts_them(
+    load: Loader, registry: Registry, tmp_path: Path, name: str
+) -> None:
+    registry.push_image("team/names:v1", layer(tmp_path / "layer.tar.gz", {name: b"weights"}))
+    load.credentials(**{"plain-http": "true"})
+
+    assert load(f"oci://{registry.host}/team/names:v1").files() == {"a": b"weights"}
+
+
+@pytest.mark.parametrize("name", [".wh.models", "models/.wh.a", "models/.wh..wh..opq", ".wh..wh..opq", "models"])
+def test_a_layer_that_deletes_or_replaces_what_an_earlier_one_has_is_refused(
+    load: Loader, registry: Registry, tmp_path: Path, name: str
+) -> None:
+    first = layer(tmp_path / "first.tar.gz", {"models/a": b"weights"})
+    registry.push_image("team/gone:v1", first, layer(tmp_path / "second.tar.gz", {name: b""}))
+    load.credentials(**{"plain-http": "true"})
+
+    assert load(f"oci://{registry.host}/team/gone:v1").code == "Refused"
+
+
+def test_a_layer_need_not_have_a_tars_end(load: Loader, registry: Registry, tmp_path: Path) -> None:
+    """Not every builder writes it, and the registry's digest says that nothing was cut."""
+    tar = gzip.decompress(layer(tmp_path / "layer.tar.gz", {"models/a": b"weights"}).read_bytes())
+    (tmp_path / "layer.tar.gz").write_bytes(gzip.compress(tar[:1024]))
+    registry.push_image("team/open:v1", tmp_path / "layer.tar.gz")
+    load.credentials(**{"plain-http": "true"})
+
+    assert load(f"oci://{registry.host}/team/open:v1").files() == {"a": b"weights"}
 
 
 def test_a_link_below_models_is_refused(load: Loader, registry: Registry, tmp_path: Path) -> None:

@@ -5,11 +5,15 @@ No member's mode, owner or time is taken over.
 """
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
 import os
+import posixpath
 import stat
+import struct
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -27,14 +31,26 @@ _RATIO = 100
 _FREE = 16 << 20
 """Bytes that may come out whatever the ratio: a short text shrinks well."""
 _BUFFER = 1 << 20
+_DIRECTORY_BYTES = 32 << 20
+"""Of a zip's directory, which is read into memory: 300 bytes for each of the most files."""
+_DICTIONARY_BYTES = 128 << 20
+"""What unpacking an xz may take of memory; `xz -9` wants 65 MiB, and a header may ask for 4 GiB."""
+_PAX_GLOBALS = 32
+"""Fields for all members of a tar, which are kept in memory; git writes one."""
+_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
+_ZIP_HEADER_BYTES = 30
 _BROKEN = (
     tarfile.TarError,
     zipfile.BadZipFile,
     zlib.error,
     gzip.BadGzipFile,
     lzma.LZMAError,
+    struct.error,
     EOFError,
     NotImplementedError,
+    OverflowError,
+    RecursionError,
+    LookupError,
     ValueError,
 )
 
@@ -76,9 +92,12 @@ def unpack(archive: Archive, folder: Folder, *, below: str = "", most: int = MOS
                         raise _bomb(archive)
                     _write(out, data, name)
     except _BROKEN as error:
-        raise LoadError(
-            Code.CORRUPTED, f"{archive.name} cannot be unpacked: {type(error).__name__}", file=archive.name
-        ) from None
+        raise _broken(archive, error) from None
+    except OSError as error:
+        # Of the formats, and of places in the archive that cannot be; a disk that fails has another number.
+        if error.errno not in (None, errno.EINVAL):
+            raise
+        raise _broken(archive, error) from None
     if not names and not below:
         raise LoadError(Code.NOT_FOUND, f"{archive.name} holds no file", file=archive.name)
     return names
@@ -87,15 +106,21 @@ def unpack(archive: Archive, folder: Folder, *, below: str = "", most: int = MOS
 class _Limited(io.RawIOBase):
     """What comes out of a compressed archive, up to so many bytes: its headers can be a bomb too."""
 
-    def __init__(self, archive: Archive, stream: gzip.GzipFile | IO[bytes], most: int) -> None:
+    def __init__(self, archive: Archive, stream: IO[bytes], most: int) -> None:
         self._archive = archive
         self._stream = stream
         self._most = most
+        self.left = _BUFFER
+        """Bytes that may be read until this is said anew: all headers of one member are in memory together."""
+        self.last = b""
+        """What was read last."""
 
     def read(self, size: int = -1, /) -> bytes:
-        if not 0 <= size <= _BUFFER:
+        if not 0 <= size <= min(_BUFFER, self.left):
             raise _refused(self._archive, "has a header that is too long")
-        return self._stream.read(size)
+        self.last = self._stream.read(size)
+        self.left -= len(self.last)
+        return self.last
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         if offset > self._most:
@@ -106,55 +131,169 @@ class _Limited(io.RawIOBase):
         return self._stream.tell()
 
 
-def _open_tar(archive: Archive) -> gzip.GzipFile | IO[bytes]:
+class _Xz(io.BufferedIOBase):
+    """What lzma.open gives, within bounds of memory."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._rest = b""
+        self._position = 0
+        self._begin()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            raise io.UnsupportedOperation
+        while True:
+            if self._decoder.eof:
+                # The next stream, behind zeros that fill up.
+                self._rest = self._decoder.unused_data.lstrip(b"\0")
+                while not self._rest:
+                    if not (data := self._archive.stream.read(_BUFFER)):
+                        return b""
+                    self._rest = data.lstrip(b"\0")
+                self._begin()
+            if self._decoder.needs_input and not self._rest:
+                self._rest = self._archive.stream.read(_BUFFER)
+                if not self._rest:
+                    raise EOFError
+            try:
+                data = self._decoder.decompress(self._rest, size)
+            except lzma.LZMAError as error:
+                if "Memory" in str(error):
+                    raise _refused(self._archive, f"needs more than {_DICTIONARY_BYTES >> 20} MiB of memory") from None
+                raise
+            self._rest = b""
+            if data:
+                self._position += len(data)
+                return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        if offset < self._position or whence != os.SEEK_SET:
+            raise io.UnsupportedOperation
+        while self._position < offset and self.read(min(_BUFFER, offset - self._position)):
+            pass
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def _begin(self) -> None:
+        self._decoder = lzma.LZMADecompressor(memlimit=_DICTIONARY_BYTES)
+
+
+def _open_tar(archive: Archive) -> IO[bytes]:
     name, stream = archive.name.lower(), archive.stream
     if name.endswith("gz"):
-        return gzip.open(stream)
+        return gzip.open(stream)  # type: ignore[return-value]
     if name.endswith("bz2"):
         return bz2.open(stream)
-    return lzma.open(stream) if name.endswith("xz") else stream
+    return _Xz(archive) if name.endswith("xz") else stream  # type: ignore[return-value]
 
 
 def _tar(archive: Archive, most: int, below: str) -> Iterator[tuple[str, IO[bytes]]]:
-    with _open_tar(archive) as plain, tarfile.open(fileobj=_Limited(archive, plain, most), mode="r:") as tar:
-        end = -1
-        while (member := tar.next()) is not None:
-            # Before 3.11.14 tarfile takes negative sizes, and goes round for ever.
-            if member.size < 0 or tar.offset <= end:
-                raise tarfile.ReadError("a member has a negative size")
-            end = tar.offset
-            tar.members.clear()  # type: ignore[attr-defined]  # it would keep each, and headers can be many
-            name = member.name.removeprefix("./").rstrip("/")
-            if member.isdir() or not name.startswith(below):
-                continue
-            name = name.removeprefix(below)
-            if below and name.rpartition("/")[2].startswith(".wh."):
-                raise _refused(archive, f"deletes {name[4:80]!a} of an earlier layer")
-            if not member.isreg() or member.issparse():
-                raise _refused(archive, f"holds {ascii(name)[:80]}, which is a link, a device or sparse")
-            stream = tar.extractfile(member)
-            if stream is not None:
-                yield name, stream
+    with _open_tar(archive) as plain:
+        limited = _Limited(archive, plain, most)
+        with tarfile.open(fileobj=limited, mode="r:") as tar:
+            end = -1
+            while (member := tar.next()) is not None:
+                limited.left = sys.maxsize
+                # Before 3.11.14 tarfile takes negative sizes, and goes round for ever.
+                if member.size < 0 or tar.offset <= end:
+                    raise tarfile.ReadError("a member has a negative size")
+                if len(tar.pax_headers) > _PAX_GLOBALS:
+                    raise _refused(archive, "has too many headers")
+                end = tar.offset
+                tar.members.clear()  # type: ignore[attr-defined]  # it would keep each, and headers can be many
+                name = _of_image(archive, member, below) if below else member.name.removeprefix("./").rstrip("/")
+                if not member.isdir() and name is not None:
+                    if not member.isreg() or member.issparse():
+                        raise _refused(archive, f"holds {ascii(name)[:80]}, which is a link, a device or sparse")
+                    stream = tar.extractfile(member)
+                    if stream is not None:
+                        yield name, stream
+                limited.left = _BUFFER
+        # tarfile takes a header that it cannot read for the end. What ends with its last member was cut, unless a
+        # registry's digest says that this is all: not every builder of images writes the end.
+        if limited.last.strip(b"\0") or (len(limited.last) < tarfile.BLOCKSIZE and not below):
+            raise tarfile.ReadError("it does not end as a tar does")
         # To its very end, where the compression's own checksum is.
         while plain.read(_BUFFER):
             if plain.tell() > most:
                 raise _bomb(archive)
 
 
+def _of_image(archive: Archive, member: tarfile.TarInfo, below: str) -> str | None:
+    """Return the path of a layer's member relative to `below`, or nothing where it is somewhere else.
+
+    Raises LoadError(Refused) for what says of an earlier layer's files that they are gone, or somewhere else.
+    Source: https://github.com/opencontainers/image-spec/blob/main/layer.md
+    """
+    name = posixpath.normpath(f"/{member.name}").lstrip("/")
+    last = name.rpartition("/")[2]
+    inside = name.startswith(below)
+    if last.startswith(".wh.") and (inside or name in (f".wh.{below.rstrip('/')}", ".wh..wh..opq")):
+        raise _refused(archive, f"deletes {last[4:80]!a} of an earlier layer")
+    if f"{name}/" == below and not member.isdir():
+        raise _refused(archive, f"holds {name!a}, which is not a folder")
+    return name.removeprefix(below) if inside else None
+
+
+class _Bounded(io.RawIOBase):
+    """A zip's bytes, of which the directory is read at once: no more of it than would be unpacked."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self.in_directory = True
+
+    def read(self, size: int = -1, /) -> bytes:
+        if size > _DIRECTORY_BYTES:
+            raise _too_many(self._archive)
+        data = self._archive.stream.read(size)
+        if self.in_directory and data.count(zipfile.stringCentralDir) > MOST_FILES:  # type: ignore[attr-defined]
+            raise _too_many(self._archive)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        return self._archive.stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._archive.stream.tell()
+
+    def seekable(self) -> bool:
+        return True
+
+
 def _zip(archive: Archive) -> Iterator[tuple[str, IO[bytes]]]:
-    with zipfile.ZipFile(archive.stream) as file:
-        if len(file.infolist()) > MOST_FILES:
-            raise _too_many(archive)
+    bounded = _Bounded(archive)
+    with zipfile.ZipFile(bounded) as file:
+        bounded.in_directory = False
+        _check_overlaps(archive, file)
         for member in file.infolist():
+            name = ascii(member.orig_filename)[:80]
+            if "\0" in member.orig_filename:
+                raise _refused(archive, f"holds {name}, whose name has a NUL")
             if member.is_dir():
                 continue
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in (0, stat.S_IFREG):
-                raise _refused(archive, f"holds {ascii(member.filename)[:80]}, which is a link or a device")
+                raise _refused(archive, f"holds {name}, which is a link or a device")
             if member.flag_bits & 1:
-                raise _refused(archive, f"holds {ascii(member.filename)[:80]}, which is encrypted")
+                raise _refused(archive, f"holds {name}, which is encrypted")
+            if member.compress_type not in _ZIP_METHODS:
+                raise _refused(archive, f"holds {name}, which is packed by another method than deflate and bzip2")
             with file.open(member) as stream:
                 yield member.filename, stream
+                if stream.tell() != member.file_size:
+                    raise zipfile.BadZipFile("a member is shorter than the directory says")
+
+
+def _check_overlaps(archive: Archive, file: zipfile.ZipFile) -> None:
+    """Raise LoadError(Refused) where the same bytes are more than one member's: a bomb, or something that is hidden."""
+    end = 0
+    for member in sorted(file.infolist(), key=lambda member: member.header_offset):
+        if member.header_offset < end:
+            raise _refused(archive, "has members that overlap")
+        end = member.header_offset + _ZIP_HEADER_BYTES + member.compress_size
 
 
 def _create(folder: Folder, name: str) -> IO[bytes]:
@@ -171,10 +310,22 @@ def _create(folder: Folder, name: str) -> IO[bytes]:
 
 
 def _write(out: IO[bytes], data: bytes, name: str) -> None:
+    left = memoryview(data)
     try:
-        out.write(data)
+        # A volume that is nearly full takes some of it, and says so by the next call.
+        while left:
+            left = left[out.write(left) :]
     except OSError as error:
         raise storage_failure(error, name) from None
+
+
+def _broken(archive: Archive, error: Exception) -> LoadError:
+    return LoadError(
+        Code.CORRUPTED,
+        f"{archive.name} cannot be unpacked: {type(error).__name__}",
+        hint="Make the archive anew, and upload it again.",
+        file=archive.name,
+    )
 
 
 def _too_many(archive: Archive) -> LoadError:
