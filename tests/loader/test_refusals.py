@@ -2,6 +2,7 @@
 
 import ipaddress
 import socket
+import tracemalloc
 
 import pytest
 import trustme
@@ -128,6 +129,23 @@ def test_names_that_clash_somewhere_are_refused(names: tuple[str, str]) -> None:
     for pair in (names, names[::-1]):
         with pytest.raises(LoadError):
             check_clashes(pair)
+
+
+def test_which_names_clash_is_told() -> None:
+    with pytest.raises(LoadError, match="'a' is a file and also the folder of 'A/b'"):
+        check_clashes(["A/b", "z", "a"])
+    with pytest.raises(LoadError, match="'Z' is the same as 'z' where case"):
+        check_clashes(["z", "a", "Z"])
+
+
+def test_names_of_many_folders_take_no_more_memory_than_themselves() -> None:
+    names = [f"{number:04}/" + "a/" * 1900 + "b" for number in range(50)]
+    tracemalloc.start()
+    try:
+        check_clashes(names)
+        assert tracemalloc.get_traced_memory()[1] < 4 * sum(map(len, names))
+    finally:
+        tracemalloc.stop()
 
 
 def test_names_that_only_look_alike_are_fine() -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from model_loader import digest as digests
 from model_loader import executable, journal, paths, signatures, sources
 from model_loader.engine import Engine, PartsIgnoredError
-from model_loader.model import MOST_FILES, Context, File, Secret, Unpack
+from model_loader.model import MOST_FILES, Context, File, Secret, Unpack, check_count
 from model_loader.options import Options
 from model_loader.outcomes import Code, LoadError
 from model_loader.report import Report
@@ -142,6 +142,7 @@ def _plan(options: Options, context: Context, report: Report, whole: Set[str]) -
         for file in listing.files:
             packed = Unpack.WHOLE if listing.single and file.path.lower().endswith(_ARCHIVES) else file.unpack
             files.append(file._replace(path=paths.below(item.folder, file.path), unpack=packed))
+        check_count(len(files))
         if options.signature_key and listing.single and files[-1].unpack is Unpack.NO:
             alone[item.folder] = item.uri
     for folder, uri in alone.items():

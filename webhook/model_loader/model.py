@@ -11,6 +11,25 @@ from model_loader.transport import ANONYMOUS, Authorizer, Transport
 
 MOST_FILES = 100_000
 """Of a model: the loader keeps in memory what it knows of each."""
+_SIZE_DIGITS = 19
+
+
+def check_count(files: int) -> None:
+    """Raise LoadError(Refused) for more files than a model may have."""
+    if files > MOST_FILES:
+        raise LoadError(
+            Code.REFUSED,
+            f"the model has more than {MOST_FILES:,} files",
+            hint="Name the folder of one model, or pack its files into fewer.",
+        )
+
+
+def size_of(text: object) -> int:
+    """Return the bytes that a store says that a file has. Raises LoadError(ServerError)."""
+    digits = str(text)
+    if not digits.isascii() or not digits.isdecimal() or len(digits) > _SIZE_DIGITS:
+        raise LoadError(Code.SERVER_ERROR, f"the store says that a file has {digits[:40]!a} bytes")
+    return int(digits)
 
 
 class Unpack(Enum):

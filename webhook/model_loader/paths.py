@@ -1,5 +1,6 @@
 """The names of a model's files: which are refused, and why."""
 
+import itertools
 import unicodedata
 from collections.abc import Iterable
 
@@ -39,18 +40,20 @@ def safe_path(name: str) -> str:
 
 def check_clashes(names: Iterable[str]) -> None:
     """Raise LoadError(Refused) when two names differ only by case or Unicode form, or one is the other's folder."""
-    seen: dict[str, str] = {}
-    folders: dict[str, str] = {}
-    for name in names:
-        folded = name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
-        if folded in seen:
-            raise _refused(name, f"is the same as {_shown(seen[folded])} where case or Unicode form does not count")
-        seen[folded] = name
-        while (folded := folded.rpartition("/")[0]) and folded not in folders:
-            folders[folded] = name
-    for folded, name in folders.items():
-        if folded in seen:
-            raise _refused(seen[folded], f"is a file and also the folder of {_shown(name)}")
+    given = list(names)
+    # Sorted so that what is in a folder comes right behind a file of its name.
+    keys = sorted(map(_folded, given))
+    for before, after in itertools.pairwise(keys):
+        if after.startswith(before) and after[len(before) :][:1] in ("", "\0"):
+            file, name = sorted((name for name in given if _folded(name) in (before, after)), key=_folded)[:2]
+            if after == before:
+                raise _refused(name, f"is the same as {_shown(file)} where case or Unicode form does not count")
+            raise _refused(file, f"is a file and also the folder of {_shown(name)}")
+
+
+def _folded(name: str) -> str:
+    folded = name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
+    return folded.replace("/", "\0")
 
 
 def _shown(name: str) -> str:

@@ -9,9 +9,10 @@ from urllib.parse import SplitResult, parse_qsl, quote, urlencode
 from xml.etree import ElementTree
 
 from model_loader import checksums
-from model_loader.model import Context, File, Listing
+from model_loader.model import Context, File, Listing, size_of
 from model_loader.outcomes import Code, LoadError
 from model_loader.paths import safe_path
+from model_loader.sources import pages
 from model_loader.transport import ANONYMOUS, Authorizer, Token
 
 _VERSION = "2023-11-03"
@@ -97,18 +98,17 @@ def _named(file: File, path: str) -> File:
 
 
 def _blobs(base: str, prefix: str, token: str, context: Context, by: Authorizer) -> list[File]:
-    files: list[File] = []
-    marker = ""
-    while True:
+    def page(marker: str) -> tuple[list[File], str]:
         query = {"restype": "container", "comp": "list", "prefix": prefix} | ({"marker": marker} if marker else {})
         url = f"{base}?{urlencode(query)}{f'&{token}' if token else ''}"
         try:
-            page = ElementTree.fromstring(context.transport.read(url, by=by))  # noqa: S314  # see s3
+            found = ElementTree.fromstring(context.transport.read(url, by=by))  # noqa: S314  # see s3
         except ElementTree.ParseError:
             raise LoadError(Code.SERVER_ERROR, f"{base} did not answer with a list of blobs") from None
-        for entry in page.iterfind("Blobs/Blob"):
+        files: list[File] = []
+        for entry in found.iterfind("Blobs/Blob"):
             name = entry.findtext("Name") or ""
-            size = int(entry.findtext("Properties/Content-Length") or 0)
+            size = size_of(entry.findtext("Properties/Content-Length") or 0)
             if name.endswith("/") or entry.findtext("Properties/ResourceType") == "directory":
                 continue
             etag = (entry.findtext("Properties/Etag") or "").strip('"')
@@ -123,9 +123,9 @@ def _blobs(base: str, prefix: str, token: str, context: Context, by: Authorizer)
                     checksum=checksums.from_base64("md5", entry.findtext("Properties/Content-MD5") or ""),
                 )
             )
-        marker = page.findtext("NextMarker") or ""
-        if not marker:
-            return files
+        return files, found.findtext("NextMarker") or ""
+
+    return pages.read_all(page)
 
 
 def _authorizer(account: str, context: Context) -> Authorizer:

@@ -4,10 +4,11 @@ import json
 from urllib.parse import quote, urlencode
 
 from model_loader import checksums
-from model_loader.model import Context, File, Listing
+from model_loader.model import Context, File, Listing, size_of
 from model_loader.network import Network
 from model_loader.outcomes import Code, LoadError
 from model_loader.paths import safe_path
+from model_loader.sources import pages
 from model_loader.transport import Authorizer, Header, Token, Transport
 
 _STORE = "https://storage.googleapis.com"
@@ -42,18 +43,22 @@ def list_files(uri: str, context: Context) -> Listing:
 
 
 def _objects(base: str, prefix: str, context: Context, by: Authorizer) -> list[File]:
-    files: list[File] = []
-    token = ""
-    while True:
+    def page(token: str) -> tuple[list[File], str]:
         query = {"prefix": prefix, "fields": "nextPageToken,items(name,size,generation,md5Hash,crc32c,contentEncoding)"}
-        page = _document(context, f"{base}?{urlencode(query | ({'pageToken': token} if token else {}))}", by)
-        entries = page.get("items", [])
+        found = _document(context, f"{base}?{urlencode(query | ({'pageToken': token} if token else {}))}", by)
+        entries = found.get("items", [])
         if not isinstance(entries, list):
-            raise LoadError(Code.SERVER_ERROR, f"{base} did not answer with a list of objects")
-        files += [_file(base, entry, prefix.rstrip("/"), by) for entry in entries if not entry["name"].endswith("/")]
-        token = str(page.get("nextPageToken") or "")
-        if not token:
-            return files
+            raise _no_list(base)
+        try:
+            names = [(str(entry["name"]), entry) for entry in entries]
+        except (KeyError, TypeError):
+            raise _no_list(base) from None
+        if not all(name.startswith(prefix) for name, _ in names):
+            raise LoadError(Code.SERVER_ERROR, f"{base} listed an object that is not below the prefix")
+        files = [_file(base, entry, prefix.rstrip("/"), by) for name, entry in names if not name.endswith("/")]
+        return files, str(found.get("nextPageToken") or "")
+
+    return pages.read_all(page)
 
 
 def _file(base: str, entry: dict[str, object], folder: str, by: Authorizer) -> File:
@@ -63,7 +68,7 @@ def _file(base: str, entry: dict[str, object], folder: str, by: Authorizer) -> F
             path=safe_path(name.removeprefix(f"{folder}/") if folder else name),
             # By its generation: an overwritten object is not found, never mixed.
             url=f"{base}/{quote(name, safe='')}?alt=media&generation={generation}",
-            size=int(str(entry["size"])),
+            size=size_of(entry["size"]),
             by=by,
             version=generation,
             # An object that was composed of parts has no MD5.
@@ -71,13 +76,17 @@ def _file(base: str, entry: dict[str, object], folder: str, by: Authorizer) -> F
             or checksums.from_base64("crc32c", str(entry.get("crc32c") or "")),
         )
     except (KeyError, ValueError):
-        raise LoadError(Code.SERVER_ERROR, f"{base} did not answer with a list of objects") from None
+        raise _no_list(base) from None
+
+
+def _no_list(base: str) -> LoadError:
+    return LoadError(Code.SERVER_ERROR, f"{base} did not answer with a list of objects")
 
 
 def _document(context: Context, url: str, by: Authorizer) -> dict[str, object]:
     try:
         found = json.loads(context.transport.read(url, by=by))
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise LoadError(Code.SERVER_ERROR, "the store did not answer with JSON")

@@ -4,13 +4,14 @@ import json
 import re
 from urllib.parse import quote
 
-from model_loader.model import Context, File, Listing
+from model_loader.model import Context, File, Listing, size_of
 from model_loader.outcomes import Code, LoadError
 from model_loader.paths import safe_path
 from model_loader.transport import ANONYMOUS, Authorizer, Header
 
 _HUB = "https://huggingface.co"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+_CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}|git-blob:[0-9a-f]{40}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -35,7 +36,7 @@ def list_files(uri: str, context: Context) -> Listing:
             raise ValueError(commit)
         base = f"{hub}/{repository}/resolve/{commit}"
         files = tuple(_file(base, entry, by) for entry in found["siblings"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise LoadError(Code.SERVER_ERROR, f"{hub} did not answer with a list of files") from None
     if not files:
         raise LoadError(Code.NOT_FOUND, f"hf://{repository} holds no file")
@@ -49,6 +50,8 @@ def _file(base: str, entry: dict[str, object], by: Authorizer) -> File:
         checksum, size = f"sha256:{stored['sha256']}", stored["size"]
     else:
         checksum, size = f"git-blob:{entry['blobId']}", entry["size"]
+    if not _CHECKSUM.fullmatch(checksum):
+        raise ValueError(checksum)
     return File(
-        path=safe_path(name), url=f"{base}/{quote(name)}", size=int(str(size)), by=by, version=base, checksum=checksum
+        path=safe_path(name), url=f"{base}/{quote(name)}", size=size_of(size), by=by, version=base, checksum=checksum
     )

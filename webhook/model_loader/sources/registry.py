@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlencode, urlsplit
 
-from model_loader.model import Context, File, Listing, Unpack
+from model_loader.model import Context, File, Listing, Unpack, size_of
 from model_loader.outcomes import Code, LoadError
 from model_loader.paths import safe_path
 from model_loader.transport import ANONYMOUS, Authorizer, Header, Token, redact
@@ -30,6 +30,7 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _UNPACK = "io.deis.oras.content.unpack"
 _DIGESTS = ("sha256", "sha512")
 """The registered algorithms."""
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _TARS = {"tar": ".tar", "tar+gzip": ".tar.gz", "tar.gzip": ".tar.gz"}
 
 
@@ -63,8 +64,8 @@ def _layer(base: str, index: int, layer: Mapping[str, object], unpack: Unpack, b
     notes = _mapping(layer.get("annotations") or {})
     title = str(notes.get(_TITLE, ""))
     ending = next((ending for suffix, ending in _TARS.items() if kind.endswith(suffix)), "")
-    if not digest.startswith("sha256:"):
-        raise LoadError(Code.REFUSED, f"a layer has the digest {digest.partition(':')[0]}, not sha256")
+    if not digest.startswith("sha256:") or not _DIGEST.fullmatch(digest):
+        raise LoadError(Code.REFUSED, f"a layer has the digest {digest[:80]!a}, which is not a sha256")
     # ORAS packs a folder as a layer that has a title and is to be unpacked.
     if notes.get(_UNPACK) == "true":
         path, unpack = f"layer-{index:03}.tar.gz", Unpack.WHOLE
@@ -74,7 +75,7 @@ def _layer(base: str, index: int, layer: Mapping[str, object], unpack: Unpack, b
         path = f"layer-{index:03}{ending}"
     else:
         raise LoadError(Code.REFUSED, f"a layer of type {kind[:80]} is neither a file with a title nor a tar")
-    size = int(str(layer["size"]))
+    size = size_of(layer["size"])
     return File(path, f"{base}/blobs/{digest}", size, by, version=digest, checksum=digest, unpack=unpack)
 
 
@@ -95,7 +96,7 @@ def _manifest(base: str, reference: str, context: Context, by: Authorizer) -> Ma
         raise LoadError(Code.CORRUPTED, f"the manifest that {redact(base)} sent does not have its digest")
     try:
         found = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise LoadError(Code.SERVER_ERROR, f"{redact(base)} did not answer with a manifest")
@@ -120,14 +121,21 @@ def _list(value: object) -> list[Mapping[str, object]]:
     return value
 
 
+def _digest(value: str) -> str:
+    """Return what can be checked. Raises ValueError."""
+    if not _DIGEST.fullmatch(value):
+        raise ValueError(value)
+    return value
+
+
 def _platform(index: Mapping[str, object]) -> str:
     """Return the digest of the manifest for this machine, or of the first where none says what it is for."""
     machine = os.uname().machine
     wanted = ("linux", _ARCHITECTURES.get(machine, machine))
     try:
         entries = _list(index["manifests"])
-        about = [(entry.get("platform") or {}, str(entry["digest"])) for entry in entries]
-    except (KeyError, TypeError):
+        about = [(entry.get("platform") or {}, _digest(str(entry["digest"]))) for entry in entries]
+    except (KeyError, TypeError, AttributeError, ValueError):
         raise LoadError(Code.SERVER_ERROR, "the registry's index cannot be read") from None
     for is_for, digest in about:
         if isinstance(is_for, dict) and (is_for.get("os"), is_for.get("architecture")) == wanted:

@@ -9,10 +9,10 @@ from urllib.parse import SplitResult, quote, urlencode
 from xml.etree import ElementTree
 
 from model_loader import checksums
-from model_loader.model import Context, File, Listing, Secret
+from model_loader.model import Context, File, Listing, Secret, size_of
 from model_loader.outcomes import Code, LoadError
 from model_loader.paths import safe_path
-from model_loader.sources import aws_identity
+from model_loader.sources import aws_identity, pages
 from model_loader.sources.aws_identity import Keys
 from model_loader.transport import ANONYMOUS, Authorizer
 
@@ -157,37 +157,38 @@ def _bucket(name: str, context: Context, region: str) -> Bucket:
 
 
 def _objects(bucket: Bucket, prefix: str, context: Context) -> list[File]:
-    files: list[File] = []
-    token = ""
-    while True:
+    def page(token: str) -> tuple[list[File], str]:
         # Sorted and quoted as the signature wants it.
         query = {"continuation-token": token} if token else {}
         query |= {"list-type": "2", "prefix": prefix}
         body = context.transport.read(f"{bucket.base}?{urlencode(query, quote_via=quote, safe='~')}", by=bucket.by)
         try:
-            page = ElementTree.fromstring(body)  # noqa: S314  # expat limits entity expansion since 2.4.1
+            found = ElementTree.fromstring(body)  # noqa: S314  # expat limits entity expansion since 2.4.1
         except ElementTree.ParseError:
             raise LoadError(Code.SERVER_ERROR, f"{bucket.base} did not answer with a list of objects") from None
-        space = page.tag.partition("}")[0] + "}" if page.tag.startswith("{") else ""
-        for entry in page.iterfind(f"{space}Contents"):
+        space = found.tag.partition("}")[0] + "}" if found.tag.startswith("{") else ""
+        files: list[File] = []
+        for entry in found.iterfind(f"{space}Contents"):
             key = entry.findtext(f"{space}Key") or ""
             if key.endswith("/") or key == prefix:
                 continue  # a folder's marker
+            if not key.startswith(prefix):
+                raise LoadError(Code.SERVER_ERROR, f"{bucket.base} listed an object that is not below the prefix")
             etag = entry.findtext(f"{space}ETag") or ""
             files.append(
                 File(
                     path=safe_path(key.removeprefix(prefix)),
                     url=bucket.url(key),
-                    size=int(entry.findtext(f"{space}Size") or 0),
+                    size=size_of(entry.findtext(f"{space}Size") or 0),
                     by=bucket.by,
                     etag=etag if etag.strip('"') else "",
                     version=entry.findtext(f"{space}LastModified") or "",
                     ask=True,
                 )
             )
-        token = page.findtext(f"{space}NextContinuationToken") or ""
-        if not token:
-            return files
+        return files, found.findtext(f"{space}NextContinuationToken") or ""
+
+    return pages.read_all(page)
 
 
 def _object(bucket: Bucket, key: str, context: Context, refused: LoadError | None) -> File | None:
@@ -200,7 +201,7 @@ def _object(bucket: Bucket, key: str, context: Context, refused: LoadError | Non
     return File(
         path=safe_path(key.rpartition("/")[2]),
         url=bucket.url(key),
-        size=int(answer.headers.get("content-length", "-1")),
+        size=size_of(answer.headers["content-length"]) if "content-length" in answer.headers else -1,
         by=bucket.by,
         etag=answer.headers.get("etag", ""),
         version=answer.headers.get("last-modified", ""),

@@ -1,0 +1,28 @@
+"""Lists that a store gives page by page."""
+
+from collections.abc import Callable, Sequence
+
+from model_loader.model import File, check_count
+from model_loader.outcomes import Code, LoadError
+
+_MOST_PAGES = 10_000
+"""A store may give empty pages, where much was deleted, but none has a list without an end."""
+
+
+def read_all(page: Callable[[str], tuple[Sequence[File], str]]) -> list[File]:
+    """Return the files of all pages. `page` takes a token, empty at first, and returns files and the next token.
+
+    Raises LoadError: Refused for too many files, ServerError for a list that does not end.
+    """
+    files: list[File] = []
+    token = ""
+    for _ in range(_MOST_PAGES):
+        found, following = page(token)
+        files += found
+        check_count(len(files))
+        if not following:
+            return files
+        if following == token:
+            break
+        token = following
+    raise LoadError(Code.SERVER_ERROR, "the store's list of files does not end")
