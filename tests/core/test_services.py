@@ -73,6 +73,12 @@ def test_where_a_plain_service_has_the_name_another_is_chosen_and_told() -> None
     assert "ServiceNamed" in codes(verdict)
 
 
+def test_our_own_service_is_ours_although_somebody_took_its_label_off() -> None:
+    owner = {"kind": "Deployment", "name": "iris", "uid": "d-1", "controller": True}
+    found = read({"metadata": {"name": "iris", "ownerReferences": [owner]}})
+    assert judge(annotated(mode="deployment"), facts(("iris", found))).name == "iris"
+
+
 def test_a_name_is_free_only_with_the_names_of_its_tags() -> None:
     assert judge(annotated(), facts(service("previous-iris"))).name == "iris-model"
     taken = facts(service("iris"), service("iris-model", owner="iris-model"), service("latest-iris-model-2"))
@@ -150,3 +156,4 @@ def test_a_running_deployment_is_not_handed_over_where_a_service_would_lose_its_
 def test_offline_documents_of_any_shape_are_read() -> None:
     assert read({"metadata": {"name": "a"}, "spec": {"ports": 5, "selector": []}}).selector == {}
     assert read({"metadata": {"name": "a", "labels": None}, "spec": None}).owner == ""
+    assert read({"metadata": {"name": "a", "ownerReferences": [5, {"kind": "Deployment"}]}}).owner == ""
