@@ -83,6 +83,7 @@ def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | N
         return replace(_given_back(served, record), warnings=by_policy.warnings)
     _keep_state(served, previous)
     filling.take_back(served, {path: value for path, value in record.items() if path not in by_policy.record})
+    (served["metadata"].get("labels") or {}).pop(SERVED_LABEL, None)  # ours alone, whoever wrote it
     lost = services.lost_by_name(served, facts.services) if _is_running(previous) and spec.mode == KNATIVE else ()
     kept, scale, for_service = services.keep_replicas(served, spec, handover.wanted_replicas(served), facts.services)
     spec = replace(spec, scale=scale, size=remembered.size(served, spec, previous))
