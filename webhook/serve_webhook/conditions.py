@@ -118,7 +118,7 @@ def _model_loaded(progress: Progress) -> Finding:
         if found.code == "Loading" and is_ready and reported and reported.status == "True":
             return _again(reported)
         return found
-    if is_ready and reported and progress.reported_revision == progress.ready:
+    if is_ready and reported and reported.status != "Unknown" and progress.reported_revision == progress.ready:
         return _again(reported)
     if is_ready and progress.ready:
         return Finding("True", "Loaded", pods.sentence("Loaded"))
