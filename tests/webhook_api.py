@@ -129,10 +129,7 @@ class MemoryApi:
     ) -> JsonObject:
         self._check("apply", resource)
         live = self.objects.get((resource.plural, *key(manifest)), {})
-        for precondition in ("uid", "resourceVersion"):
-            wanted = manifest["metadata"].get(precondition)
-            if wanted and live.get("metadata", {}).get(precondition) != wanted:
-                raise ConflictError(f"{precondition} differs", 409)
+        _check_preconditions(live, manifest)
         at = (resource.plural, *key(manifest), subresource, manager)
         merged = _merged(_dropped(live, self._applied.get(at, {}), manifest), manifest)
         self._applied[at] = manifest
@@ -142,8 +139,10 @@ class MemoryApi:
         return self.put(resource, merged)
 
     async def merge(self, resource: Resource, namespace: str, name: str, patch: JsonObject) -> JsonObject:
+        live = self._live(resource, namespace, name)
+        _check_preconditions(live, patch)
         self.writes.append(f"merge {resource.plural}")
-        return self.put(resource, _merged(self._live(resource, namespace, name), patch))
+        return self.put(resource, _merged(live, patch))
 
     async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
         if self._live(resource, namespace, name)["metadata"]["uid"] != uid:
@@ -153,6 +152,13 @@ class MemoryApi:
 
     async def log(self, namespace: str, pod: str, container: str, *, lines: int, size: int) -> str:
         return self.logs.get(pod, "")
+
+
+def _check_preconditions(live: JsonObject, manifest: JsonObject) -> None:
+    for precondition in ("uid", "resourceVersion"):
+        wanted = manifest.get("metadata", {}).get(precondition)
+        if wanted and live.get("metadata", {}).get(precondition) != wanted:
+            raise ConflictError(f"{precondition} differs", 409)
 
 
 def _dropped(live: JsonObject, before: JsonObject, now: JsonObject) -> JsonObject:

@@ -77,6 +77,28 @@ def test_the_annotation_comes_and_goes_before_the_handover_ends() -> None:
     assert (again["spec"]["replicas"], again["spec"]["paused"], handover(again)) == (2, True, "to-knative")
 
 
+def test_a_handover_that_mode_deployment_ends_leaves_nothing_behind() -> None:
+    served = accepted(annotated(PLAIN), PLAIN)
+    changed = copy.deepcopy(served)
+    changed["metadata"]["annotations"][annotations.MODE] = "deployment"
+    for previous in (served, None):
+        made = accepted(changed, previous)
+        assert (made["spec"]["replicas"], "paused" in made["spec"], handover(made)) == (2, False, None)
+        assert annotations.REPLICAS not in made["metadata"]["annotations"]
+
+
+def test_annotated_again_it_is_what_it_was() -> None:
+    """The label by which the reconciler finds it is still there from before, or written by somebody."""
+    served = accepted(annotated(PLAIN), None)
+    del served["metadata"]["annotations"][annotations.MODEL]
+    back = accepted(served, None)
+    strange = copy.deepcopy(PLAIN)
+    strange["metadata"]["labels"] = {"kubectl-serve.dev/served": "false"}
+    for again in (back, strange):
+        made = accepted(annotated(again), None)
+        assert made["metadata"] == accepted(annotated(PLAIN), None)["metadata"]
+
+
 def test_replacing_the_whole_object_forgets_nothing() -> None:
     served = accepted(annotated(PLAIN), PLAIN)
     served["metadata"]["annotations"] |= {annotations.PROMOTED: "iris-00001", annotations.URL: "http://iris"}

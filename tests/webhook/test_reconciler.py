@@ -309,6 +309,36 @@ async def test_taking_the_annotation_off_takes_everything_of_ours_off(api: Memor
         await until(lambda: "kubectl-serve.dev/served" not in deployment(api)["metadata"].get("labels", {}))
 
 
+async def test_a_handover_ends_only_as_it_was_seen(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user takes the model off at the very moment at which the Deployment would be parked."""
+    handed = served(**{annotations.HANDOVER: "to-knative"})
+    handed["spec"] |= {"paused": True, "replicas": 1}
+    api.put(DEPLOYMENTS, handed)
+    merge, parked = api.merge, asyncio.Event()
+
+    async def late(*arguments: Any) -> Any:
+        if not parked.is_set():
+            parked.set()
+            changed = deployment(api)
+            del changed["metadata"]["annotations"][annotations.MODEL]
+            back = judge(changed, FACTS, changed).deployment
+            assert back
+            api.put(DEPLOYMENTS, back)
+        return await merge(*arguments)
+
+    monkeypatch.setattr(api, "merge", late)
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        knative_makes_it_ready(api)
+        await until(parked.is_set)
+        for _ in range(100):
+            await asyncio.sleep(0)
+    assert deployment(api)["spec"]["replicas"] == 1
+    assert annotations.HANDOVER in deployment(api)["metadata"]["annotations"], "it is not back yet"
+
+
 async def test_one_deployments_defect_does_not_stop_the_others(
     api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -53,10 +53,9 @@ def unpark(deployment: JsonObject) -> None:
     notes, spec = deployment["metadata"].get("annotations") or {}, deployment.get("spec")
     if not isinstance(spec, dict):
         return
-    if notes.get(HANDOVER) == TO_KNATIVE:
+    if notes.pop(HANDOVER, None) == TO_KNATIVE:
         spec.pop("paused", None)
-        return
-    if spec.get("replicas") == 0 and REPLICAS in notes:
+    elif spec.get("replicas") == 0 and REPLICAS in notes:
         spec["replicas"] = wanted_replicas(deployment)
     notes.pop(REPLICAS, None)
 

@@ -289,8 +289,9 @@ class Reconciler:
         match action:
             case Merge(patch, why):
                 self._metrics.writes.labels(why).inc()
-                # The UID is a precondition here as well.
-                change = {**patch, "metadata": {**patch.get("metadata", {}), "uid": metadata["uid"]}}
+                # The version is a precondition here as well: it may not be served, or parked, as it was a moment ago.
+                version = {key: metadata[key] for key in ("uid", "resourceVersion")}
+                change = {**patch, "metadata": {**patch.get("metadata", {}), **version}}
                 return await self._api.merge(DEPLOYMENTS, namespace, name, change)
             case Annotate(annotations, generation):
                 if metadata["generation"] != generation:
