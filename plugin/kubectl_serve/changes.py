@@ -16,7 +16,7 @@ from serve_core import annotations
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject, canonical
 from serve_core.names import DEPLOYMENT_LABEL, FIELD_MANAGER, GROUP
-from serve_core.owned import Identity, identity, owns
+from serve_core.owned import Identity, claims, identity, is_leaving, owns
 from serve_core.verdict import Verdict, concerns, is_served, render_stored
 
 _BOOKKEEPING = frozenset(
@@ -106,7 +106,7 @@ class Preview:
         before = await self._becomes(live) if live is not None else Verdict()
         # Where the Deployment's own pods serve, what they run stands in the Deployment.
         changed = [Change(live, merged)] if verdict.service is None else []
-        return [*changed, *await self._beside(live, before, verdict, metadata["namespace"])]
+        return [*changed, *await self._beside(merged if live is None else live, before, verdict, metadata["namespace"])]
 
     async def _applied(self, manifest: JsonObject, live: JsonObject | None) -> JsonObject:
         """The Deployment as the API server would store it."""
@@ -141,9 +141,7 @@ class Preview:
             self._facts[asks_istio] = await platform.facts_to_render(self._cluster, asks_istio=asks_istio)
         return render_stored(deployment, self._facts[asks_istio])
 
-    async def _beside(
-        self, deployment: JsonObject | None, before: Verdict, after: Verdict, namespace: str
-    ) -> list[Change]:
+    async def _beside(self, deployment: JsonObject, before: Verdict, after: Verdict, namespace: str) -> list[Change]:
         """What changes in the objects that the Deployment owns, in the order of their application."""
         made = await self._made(namespace)
         rendered = {identity(each): each for each in before.objects}
@@ -157,19 +155,21 @@ class Preview:
                 self._tell_untried(resource, namespace, error.sentence)
                 changes.append(Change(rendered.get(at), manifest))
         # What the Deployment does not want as it is now goes anyway, and not by this apply.
-        owned = (at for at, each in made.objects.items() if deployment and owns(deployment, each))
+        owned = (at for at, each in made.objects.items() if owns(deployment, each))
         present = {at: made.objects[at] for at in owned if before.refused or at in rendered}
         present |= {at: each for at, each in rendered.items() if _resource(each) in made.unseen}
         return [*changes, *(Change(live, None) for at, live in present.items() if at not in wanted)]
 
     async def _tried(
-        self, resource: Resource, manifest: JsonObject, live: JsonObject | None, deployment: JsonObject | None
+        self, resource: Resource, manifest: JsonObject, live: JsonObject | None, deployment: JsonObject
     ) -> Change:
         """The change that the reconciler's apply would make. Raises ForbiddenError where the user may not try it."""
         metadata = manifest["metadata"]
         if live is None:
             live = await self._find(resource, metadata["namespace"], metadata["name"])
-        if live is not None and (deployment is None or not owns(deployment, live)):
+        if live is not None and is_leaving(deployment, live):
+            return Change(None, manifest)
+        if live is not None and not claims(deployment, live):
             raise ServeError(
                 f"there is a {resource.title} {metadata['name']} that is not ours, and it would stay as it is.",
                 "Rename the Deployment, or delete what has the name.",

@@ -4,6 +4,7 @@ import json
 import socket
 import ssl
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ import yaml
 from cluster.support import SERVER, Ingress, Json, Namespace, Trained, deployment, eventually, is_ready, measured
 
 IRIS = "s3://models/iris/model.joblib"
+KNATIVE_SERVICES = "services.serving.knative.dev"
 
 PLAIN: Json = {
     "apiVersion": "apps/v1",
@@ -125,6 +127,37 @@ def test_what_was_deleted_while_the_server_was_down_is_gone(namespace: Namespace
 def test_what_a_person_undoes_is_put_right_again(namespace: Namespace) -> None:
     namespace.apply(deployment("iris", IRIS, credentials="store"))
     namespace.wait_ready("iris")
-    namespace.kubectl("delete", "services.serving.knative.dev", "iris")
+    namespace.kubectl("delete", KNATIVE_SERVICES, "iris")
     namespace.watch("deployment", "iris", lambda found: not is_ready(found), seconds=30)
     namespace.wait_ready("iris")
+
+
+def has_spec(spec: Json, found: Json) -> bool:
+    return bool(found["spec"] == spec)
+
+
+def test_what_a_person_adds_to_what_is_ours_is_taken_off_again(namespace: Namespace) -> None:
+    """Also what a server-side apply would leave alone, or could not be applied beside: two ports of one name."""
+    namespace.apply(deployment("iris", IRIS, credentials="store"), deployment("plain", IRIS, mode="deployment"))
+    services = (KNATIVE_SERVICES, "iris"), ("service", "plain")
+    before = [namespace.watch(kind, name, lambda _: True)["spec"] for kind, name in services]
+    template = {"metadata": {"annotations": {"autoscaling.knative.dev/max-scale": "7"}}, "spec": {"timeoutSeconds": 77}}
+    traffic = [{"latestRevision": True, "percent": 100, "tag": "theirs"}]
+    ports = [{"name": "http", "port": 81, "targetPort": 8081}]
+    changes: tuple[Json, ...] = ({"template": template, "traffic": traffic}, {"ports": ports})
+    for (kind, name), spec in zip(services, changes, strict=True):
+        namespace.kubectl("patch", kind, name, "--type=merge", "-p", json.dumps({"spec": spec}))
+    for (kind, name), spec in zip(services, before, strict=True):
+        namespace.watch(kind, name, partial(has_spec, spec))
+
+
+def test_an_orphan_is_taken_back_by_the_deployment_of_its_name(namespace: Namespace) -> None:
+    namespace.apply(deployment("iris", IRIS, credentials="store"))
+    namespace.wait_ready("iris")
+    before = namespace.get(KNATIVE_SERVICES, "iris")["metadata"]["uid"]
+    namespace.kubectl("delete", "deployment", "iris", "--cascade=orphan")
+    namespace.apply(deployment("iris", IRIS, credentials="store"))
+    served = namespace.wait_ready("iris")
+    metadata = namespace.get(KNATIVE_SERVICES, "iris")["metadata"]
+    assert metadata["uid"] == before
+    assert [owner["uid"] for owner in metadata["ownerReferences"]] == [served["metadata"]["uid"]]

@@ -278,6 +278,18 @@ def test_what_is_beside_the_knative_service_is_compared_as_well(run: Run) -> Non
     assert [line[1:] for line in changed(removed)] == [line[1:] for line in changed(added)]
 
 
+def test_knatives_service_of_the_same_name_is_not_in_the_way_of_another_mode(run: Run) -> None:
+    cluster = stored(IRIS)
+    labels = {"serving.knative.dev/route": "iris", "kubectl-serve.dev/deployment": "iris"}
+    metadata = {"name": "iris", "namespace": "default", "labels": labels, "uid": "s-1"}
+    cluster.objects.append({"apiVersion": "v1", "kind": "Service", "metadata": metadata})
+    screen = run(
+        "diff", "-f", "-", stdin=IRIS.replace("0..3", "1..3\n    kubectl-serve.dev/mode: deployment"), cluster=cluster
+    )
+    assert (screen.code, screen.err) == (1, "")
+    assert "v1.Service.default.iris" in titles(screen)
+
+
 def test_what_goes_anyway_is_no_difference(run: Run) -> None:
     """The Knative Service stays until the Deployment's own pods are there: no apply takes it away any more."""
     here = IRIS.replace("0..3", "1..3\n    kubectl-serve.dev/mode: deployment")
@@ -402,7 +414,8 @@ def test_what_knative_would_refuse_is_an_error(run: Run) -> None:
 
 def test_something_of_somebody_else_in_the_way_is_an_error(run: Run) -> None:
     cluster = stored(IRIS)
-    del cluster.objects[1]["metadata"]["ownerReferences"]
+    for key in ("ownerReferences", "labels"):
+        del cluster.objects[1]["metadata"][key]
     screen = run("diff", "-f", "-", stdin=MORE, cluster=cluster)
     assert (screen.code, screen.out) == (2, "")
     assert "there is a service.serving.knative.dev iris that is not ours, and it would stay as it is." in screen.err

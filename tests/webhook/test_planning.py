@@ -100,7 +100,7 @@ def observed(
         state.deployment,
         state.verdict,
         state.live,
-        applied={identity(service): Applied(fingerprint, "s-1", service["metadata"]["generation"])},
+        applied={identity(service): Applied(fingerprint, "s-1", planning.fingerprint_of(WANTED["spec"]))},
         **more,
     )
 
@@ -155,17 +155,18 @@ def test_nothing_is_written_where_nothing_changed_whatever_knative_fills_in() ->
 @pytest.mark.parametrize(
     "drifted",
     [
-        pytest.param(live(generation=2), id="its spec"),
+        pytest.param(live() | {"spec": WANTED["spec"] | {"traffic": []}}, id="its spec"),
         pytest.param(
             live() | {"metadata": live()["metadata"] | {"labels": {}}},
             id="its labels",
         ),
+        pytest.param(live(owner=None), id="its owner"),
     ],
 )
 def test_what_somebody_changed_is_set_right(drifted: Any) -> None:
-    state = observed(service=drifted)
-    applied = {at: Applied(a.fingerprint, a.uid, 1) for at, a in state.applied.items()}
-    apply = change(Observed(state.deployment, state.verdict, state.live, applied=applied), WANTED)
+    state = observed(service=live())
+    now = Observed(state.deployment, state.verdict, {identity(drifted): drifted}, applied=state.applied)
+    apply = change(now, WANTED)
     assert isinstance(apply, Apply)
     assert apply.uid == "s-1"
 
@@ -174,12 +175,25 @@ def test_after_a_restart_it_is_applied_once_more() -> None:
     assert change(observed(service=live(), applied=False), WANTED) is not None
 
 
-@pytest.mark.parametrize("owner", [None, OWNER | {"uid": "d-0"}, OWNER | {"controller": False}])
-def test_what_is_not_ours_is_not_touched_and_said(owner: Any) -> None:
-    state = observed(service=live(owner=owner))
+def without_label(manifest: Any) -> Any:
+    return manifest | {"metadata": manifest["metadata"] | {"labels": {}}}
+
+
+@pytest.mark.parametrize("found", [without_label(live(owner=None)), live(owner=OWNER | {"uid": "d-0"})])
+def test_what_is_not_ours_is_not_touched_and_said(found: Any) -> None:
+    state = observed(service=found)
     assert change(state, WANTED) is None
     assert planning.surplus(state) == ()
     assert ready(state).reason == "NameTaken"
+
+
+@pytest.mark.parametrize("owner", [None, OWNER | {"controller": False}])
+def test_an_orphan_that_bears_our_label_is_taken_back(owner: Any) -> None:
+    state = observed(service=live(owner=owner))
+    apply = change(state, WANTED)
+    assert isinstance(apply, Apply)
+    assert (apply.uid, apply.manifest["metadata"]["ownerReferences"][0]["uid"]) == ("s-1", "d-1")
+    assert state.taken is None
 
 
 def test_a_deployment_on_its_way_out_is_left_to_the_garbage_collector() -> None:
@@ -308,6 +322,14 @@ def test_after_the_scale_to_zero_what_was_said_stays() -> None:
     assert planning.report(observed(before, live()), NOW) == ()
 
 
+def test_a_revision_that_is_ready_has_its_model_although_it_was_loading_when_it_was_last_seen() -> None:
+    before = settled()
+    next(c for c in before["status"]["conditions"] if c["type"] == CONDITION_MODEL_LOADED).update(
+        status="Unknown", reason="Loading"
+    )
+    assert conditions_of(observed(before, live()))[CONDITION_MODEL_LOADED].reason == "Loaded"
+
+
 def test_a_pod_that_wakes_up_says_nothing_against_a_loaded_model() -> None:
     waking = observed(settled(), live(), pods=[loader_pod(None, "")])
     assert planning.report(waking, NOW) == ()
@@ -402,6 +424,22 @@ def test_a_deployment_that_runs_its_pods_itself_is_ready_with_all_of_them() -> N
     there = deployment(replicas=2, observedGeneration=4, updatedReplicas=2, availableReplicas=2)
     assert ready(Observed(there, plain)).status == "True"
     assert notes_of(Observed(there, plain))[annotations.URL] == "http://iris.default.svc"
+
+
+def test_the_service_of_the_knative_service_before_is_nobody_elses() -> None:
+    """A mode that changes: it goes with the Knative Service, which goes when the Deployment's own pods are there."""
+    wanted: Any = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "iris"}}
+    plain = Verdict(extras=(wanted,), name="iris")
+    labels = {"serving.knative.dev/route": "iris", "kubectl-serve.dev/deployment": "iris"}
+    owner = {"kind": "Route", "uid": "r-1", "controller": True}
+    before = wanted | {"metadata": wanted["metadata"] | {"labels": labels, "ownerReferences": [owner]}}
+    there = deployment(replicas=2, observedGeneration=4, updatedReplicas=2, availableReplicas=2)
+    for found in (deployment(replicas=2, observedGeneration=4, updatedReplicas=2), there):
+        state = Observed(found, plain, {identity(before): before})
+        assert (change(state, wanted), state.taken) == (None, None)
+        assert ready(state).reason == "Progressing"
+    theirs = before | {"metadata": before["metadata"] | {"labels": labels | {"kubectl-serve.dev/deployment": "lily"}}}
+    assert ready(Observed(there, plain, {identity(theirs): theirs})).reason == "NameTaken"
 
 
 @pytest.mark.parametrize(

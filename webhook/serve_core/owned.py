@@ -1,6 +1,10 @@
 """Which objects belong to a Deployment, and what tells them apart."""
 
 from serve_core.json import JsonObject
+from serve_core.names import DEPLOYMENT_LABEL
+
+_ROUTE = "serving.knative.dev/route"
+"""Label of the Services that Knative makes."""
 
 Identity = tuple[str, str, str]
 """API version, kind and name: what tells the objects of one namespace apart."""
@@ -11,8 +15,24 @@ def identity(manifest: JsonObject) -> Identity:
 
 
 def owns(deployment: JsonObject, manifest: JsonObject) -> bool:
-    """Whether the Deployment is the controller of an object."""
+    """Whether the Deployment is the controller of an object; one that is not stored yet has no UID."""
+    uid = deployment["metadata"].get("uid")
     return any(
-        reference.get("controller") and reference.get("uid") == deployment["metadata"]["uid"]
+        reference.get("controller") and reference.get("uid") == uid
         for reference in manifest["metadata"].get("ownerReferences") or []
     )
+
+
+def claims(deployment: JsonObject, manifest: JsonObject) -> bool:
+    """Whether an object is the Deployment's own, or an orphan that bears its label: such a one it takes back, as
+    Kubernetes' own controllers do. ``kubectl delete --cascade=orphan`` leaves orphans."""
+    metadata = manifest["metadata"]
+    if any(reference.get("controller") for reference in metadata.get("ownerReferences") or []):
+        return owns(deployment, manifest)
+    return bool((metadata.get("labels") or {}).get(DEPLOYMENT_LABEL) == deployment["metadata"]["name"])
+
+
+def is_leaving(deployment: JsonObject, manifest: JsonObject) -> bool:
+    """Whether it is the Service that Knative made of the Deployment's own Knative Service, and goes with that."""
+    labels = manifest["metadata"].get("labels") or {}
+    return _ROUTE in labels and labels.get(DEPLOYMENT_LABEL) == deployment["metadata"]["name"]

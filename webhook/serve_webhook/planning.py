@@ -14,7 +14,7 @@ from serve_core import handover, sizing, traffic
 from serve_core.annotations import HANDOVER, MODEL_SIZE, NOTED, OBSERVED_GENERATION, READY_REVISION, SERVICE, URL
 from serve_core.json import JsonObject
 from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, SERVED_LABEL
-from serve_core.owned import Identity, identity, owns
+from serve_core.owned import Identity, claims, identity, is_leaving, owns
 from serve_core.verdict import Verdict, serving_spec
 from serve_webhook import conditions, pods
 from serve_webhook.api import DOMAIN_MAPPINGS, KNATIVE_SERVICES
@@ -28,7 +28,8 @@ class Applied:
     fingerprint: str
     """Of what was applied."""
     uid: str
-    generation: int
+    spec: str
+    """The fingerprint of its spec as it is stored: Services and autoscalers have no generation."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,17 @@ class Observed:
     @property
     def taken(self) -> JsonObject | None:
         """An object of somebody else's that has a name which is wanted."""
+        return next((live for live in self._others if not is_leaving(self.deployment, live)), None)
+
+    @property
+    def awaits(self) -> bool:
+        """Whether a name is wanted that Knative's Service of our own, which is on its way out, still has."""
+        return any(is_leaving(self.deployment, live) for live in self._others)
+
+    @property
+    def _others(self) -> list[JsonObject]:
         found = (self.live.get(identity(manifest)) for manifest in self.wanted)
-        return next((live for live in found if live is not None and not owns(self.deployment, live)), None)
+        return [live for live in found if live is not None and not claims(self.deployment, live)]
 
 
 @dataclass(frozen=True)
@@ -132,10 +142,10 @@ def _is_knative_service(manifest: JsonObject) -> bool:
 def change(observed: Observed, wanted: JsonObject) -> Apply | None:
     """The write that a wanted object needs, if any. What belongs to somebody else needs none."""
     live = observed.live.get(identity(wanted))
-    if observed.going or (live is not None and not owns(observed.deployment, live)):
+    if observed.going or (live is not None and not claims(observed.deployment, live)):
         return None
     manifest = _with_owner(wanted, observed.deployment)
-    fingerprint = _fingerprint(manifest)
+    fingerprint = fingerprint_of(manifest)
     if live is None:
         return Apply(manifest, fingerprint)
     metadata, applied = live["metadata"], observed.applied.get(identity(wanted))
@@ -143,8 +153,9 @@ def change(observed: Observed, wanted: JsonObject) -> Apply | None:
         return None
     unchanged = (
         applied is not None
+        and owns(observed.deployment, live)
         and (applied.fingerprint, applied.uid) == (fingerprint, metadata["uid"])
-        and metadata.get("generation", 0) == applied.generation
+        and fingerprint_of(live.get("spec")) == applied.spec
         and all(_contains(metadata.get(key), manifest["metadata"].get(key)) for key in ("labels", "annotations"))
     )
     return None if unchanged else Apply(manifest, fingerprint, metadata["uid"])
@@ -250,7 +261,10 @@ def _conditions(observed: Observed, progress: Progress | None) -> list[Condition
     if observed.taken:
         return [loaded, conditions.said(CONDITION_READY, "False", "NameTaken")]
     if plain:
-        return [loaded, conditions.plain_ready(observed.deployment, observed.pods, loaded, observed.warnings)]
+        ready = conditions.plain_ready(observed.deployment, observed.pods, loaded, observed.warnings)
+        if ready.status == "True" and observed.awaits:
+            ready = conditions.said(CONDITION_READY, "Unknown", "Progressing")
+        return [loaded, ready]
     if progress is None:
         return [loaded, conditions.said(CONDITION_READY, "Unknown", "Progressing")]
     ready = conditions.ready(progress, loaded, observed.verdict.warnings)
@@ -315,8 +329,8 @@ def _with_owner(manifest: JsonObject, deployment: JsonObject) -> JsonObject:
     return manifest | {"metadata": manifest["metadata"] | {"ownerReferences": [owner]}}
 
 
-def _fingerprint(manifest: JsonObject) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+def fingerprint_of(document: object) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def _contains(live: Mapping[str, str] | None, wanted: Mapping[str, str] | None) -> bool:

@@ -16,7 +16,7 @@ from serve_core.json import JsonObject
 from serve_core.names import CONDITION_READY, LOADER_CONTAINER, SERVED_LABEL
 from serve_core.owned import Identity, identity, owns
 from serve_core.verdict import Verdict, render_stored
-from serve_webhook import planning, pods
+from serve_webhook import field_managers, planning, pods
 from serve_webhook.api import (
     DEPLOYMENTS,
     EVENTS,
@@ -206,9 +206,13 @@ class Reconciler:
         if change.uid is not None:
             manifest = manifest | {"metadata": manifest["metadata"] | {"uid": change.uid}}
         resource = owned_resource(manifest)
+        if change.uid is not None:
+            seizure = field_managers.seizure(await self._api.get(resource, *key(manifest)))
+            if seizure is not None:
+                self._metrics.writes.labels("managers").inc()
+                await self._api.merge(resource, *key(manifest), seizure)
         live = await self._api.apply(resource, manifest, force=change.uid is not None)
-        metadata = live["metadata"]
-        applied = Applied(change.fingerprint, metadata["uid"], metadata.get("generation", 0))
+        applied = Applied(change.fingerprint, live["metadata"]["uid"], planning.fingerprint_of(live.get("spec")))
         self._applied.setdefault(name, {})[identity(manifest)] = applied
         self._owned[resource].remember(live)
         self._metrics.writes.labels(resource.plural).inc()
