@@ -112,6 +112,7 @@ def test_replacing_the_whole_object_forgets_nothing() -> None:
         ({"observedGeneration": 1, "updatedReplicas": 2, "availableReplicas": 2}, False),
         ({"observedGeneration": 2, "updatedReplicas": 1, "availableReplicas": 2}, False),
         ({"observedGeneration": 2, "updatedReplicas": 2, "availableReplicas": 1}, False),
+        ({"observedGeneration": 2, "updatedReplicas": 2, "availableReplicas": 2, "replicas": 3}, False),
         ({}, False),
     ],
 )

@@ -61,11 +61,15 @@ def unpark(deployment: JsonObject) -> None:
 
 
 def is_back(deployment: JsonObject) -> bool:
-    """Whether a Deployment that was given back has all its own pods, so that the Knative Service may go."""
+    """Whether a Deployment that was given back has all its own pods, so that the Knative Service may go.
+
+    As ``kubectl rollout status`` has it: while there are pods of an earlier template, it may be those that serve.
+    """
     status: dict[str, Any] = deployment.get("status") or {}
     wanted = (deployment.get("spec") or {}).get("replicas", 1)
+    updated = status.get("updatedReplicas", 0)
     return bool(
         status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
-        and status.get("updatedReplicas", 0) >= wanted
+        and updated >= max(wanted, status.get("replicas", 0))
         and status.get("availableReplicas", 0) >= wanted
     )
