@@ -299,6 +299,7 @@ def test_more_files_than_a_model_may_have_are_refused(
     assert len(asked) == (3 if isinstance(lister, PAGED) else 1)
 
 
+@pytest.mark.slow
 @every(S3, HubOfLists)
 def test_a_hundred_thousand_files_are_planned(load: Loader, lister: Lister) -> None:
     """And then there is no room, so that none is read."""
