@@ -15,7 +15,7 @@ import pytest
 from loader.harness import Loader, Reply, Request, WebServer
 from loader.hub import COMMIT
 from model_loader import model
-from model_loader.sources import pages
+from model_loader.sources import documents, pages
 
 SEED = os.environ.get("KUBECTL_SERVE_SEED", "1")
 BODIES = {"config.json": b"{}", "data/weights.bin": b"weights"}
@@ -324,6 +324,23 @@ def test_what_is_no_list_is_told(load: Loader, lister: Lister, text: bytes) -> N
     lister.serve(lambda request: text)
 
     assert run(load, lister) in (*lister.wrong, "NotFound")
+
+
+@every(*KINDS)
+def test_a_list_that_would_fill_the_memory_is_not_parsed(
+    load: Loader, lister: Lister, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though what it has besides is of no interest."""
+    monkeypatch.setattr(documents, "_MOST_VALUES", 1000)
+    good = lister.page(GOOD)
+    full = (
+        good.replace(b"</", b"<a/>" * 1000 + b"</", 1)
+        if good[:1] == b"<"
+        else b'{"a": [%s1],' % (b"1," * 1000) + good[1:]
+    )
+    lister.serve(lambda request: full)
+
+    assert run(load, lister) == "ServerError"
 
 
 @every(S3, Azure)

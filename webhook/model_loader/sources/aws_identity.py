@@ -49,7 +49,7 @@ def from_web_identity(context: Context, region: str) -> Keys:
         raise LoadError(Code.UNAUTHORIZED, f"the token service gave no keys: {failure.message}") from None
     space = "{https://sts.amazonaws.com/doc/2011-06-15/}"
     try:
-        found = ElementTree.fromstring(answer).find(f".//{space}Credentials")  # noqa: S314  # see s3
+        found = ElementTree.fromstring(answer).find(f".//{space}Credentials")  # noqa: S314  # see documents
     except ElementTree.ParseError:
         found = None
     if found is None:

@@ -6,13 +6,12 @@ import json
 from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode
-from xml.etree import ElementTree
 
 from model_loader import checksums
 from model_loader.model import Context, File, Listing, size_of
 from model_loader.outcomes import Code, LoadError
 from model_loader.paths import safe_path
-from model_loader.sources import pages
+from model_loader.sources import documents, pages
 from model_loader.transport import ANONYMOUS, Authorizer, Token
 
 _VERSION = "2023-11-03"
@@ -102,8 +101,8 @@ def _blobs(base: str, prefix: str, token: str, context: Context, by: Authorizer)
         query = {"restype": "container", "comp": "list", "prefix": prefix} | ({"marker": marker} if marker else {})
         url = f"{base}?{urlencode(query)}{f'&{token}' if token else ''}"
         try:
-            found = ElementTree.fromstring(context.transport.read(url, by=by))  # noqa: S314  # see s3
-        except ElementTree.ParseError:
+            found = documents.from_xml(context.transport.read(url, by=by))
+        except ValueError:
             raise LoadError(Code.SERVER_ERROR, f"{base} did not answer with a list of blobs") from None
         files: list[File] = []
         for entry in found.iterfind("Blobs/Blob"):

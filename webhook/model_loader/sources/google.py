@@ -8,7 +8,7 @@ from model_loader.model import Context, File, Listing, size_of
 from model_loader.network import Network
 from model_loader.outcomes import Code, LoadError
 from model_loader.paths import safe_path
-from model_loader.sources import pages
+from model_loader.sources import documents, pages
 from model_loader.transport import Authorizer, Header, Token, Transport
 
 _STORE = "https://storage.googleapis.com"
@@ -85,8 +85,8 @@ def _no_list(base: str) -> LoadError:
 
 def _document(context: Context, url: str, by: Authorizer) -> dict[str, object]:
     try:
-        found = json.loads(context.transport.read(url, by=by))
-    except (ValueError, RecursionError):
+        found = documents.from_json(context.transport.read(url, by=by))
+    except ValueError:
         found = None
     if not isinstance(found, dict):
         raise LoadError(Code.SERVER_ERROR, "the store did not answer with JSON")

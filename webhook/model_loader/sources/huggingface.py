@@ -1,12 +1,12 @@
 """`hf://organisation/model[@revision]` of a Hugging Face hub."""
 
-import json
 import re
 from urllib.parse import quote
 
 from model_loader.model import Context, File, Listing, size_of
 from model_loader.outcomes import Code, LoadError
 from model_loader.paths import safe_path
+from model_loader.sources import documents
 from model_loader.transport import ANONYMOUS, Authorizer, Header
 
 _HUB = "https://huggingface.co"
@@ -30,13 +30,15 @@ def list_files(uri: str, context: Context) -> Listing:
     about = f"{hub}/api/models/{repository}/revision/{quote(revision or 'main', safe='')}?blobs=true"
     answer = context.transport.read(about, by=by)
     try:
-        found = json.loads(answer)
+        found = documents.from_json(answer)
+        if not isinstance(found, dict):
+            raise TypeError(found)
         commit = str(found["sha"])
         if not _COMMIT.fullmatch(commit):
             raise ValueError(commit)
         base = f"{hub}/{repository}/resolve/{commit}"
         files = tuple(_file(base, entry, by) for entry in found["siblings"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         raise LoadError(Code.SERVER_ERROR, f"{hub} did not answer with a list of files") from None
     if not files:
         raise LoadError(Code.NOT_FOUND, f"hf://{repository} holds no file")

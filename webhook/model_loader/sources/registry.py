@@ -15,6 +15,7 @@ from urllib.parse import urlencode, urlsplit
 from model_loader.model import Context, File, Listing, Unpack, size_of
 from model_loader.outcomes import Code, LoadError
 from model_loader.paths import safe_path
+from model_loader.sources import documents
 from model_loader.transport import ANONYMOUS, Authorizer, Header, Token, redact
 
 _REFERENCE = re.compile(
@@ -95,8 +96,8 @@ def _manifest(base: str, reference: str, context: Context, by: Authorizer) -> Ma
     else:
         raise LoadError(Code.CORRUPTED, f"the manifest that {redact(base)} sent does not have its digest")
     try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
+        found = documents.from_json(body)
+    except ValueError:
         found = None
     if not isinstance(found, dict):
         raise LoadError(Code.SERVER_ERROR, f"{redact(base)} did not answer with a manifest")

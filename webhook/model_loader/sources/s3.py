@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, urlencode
-from xml.etree import ElementTree
 
 from model_loader import checksums
 from model_loader.model import Context, File, Listing, Secret, size_of
 from model_loader.outcomes import Code, LoadError
 from model_loader.paths import safe_path
-from model_loader.sources import aws_identity, pages
+from model_loader.sources import aws_identity, documents, pages
 from model_loader.sources.aws_identity import Keys
 from model_loader.transport import ANONYMOUS, Authorizer
 
@@ -163,8 +162,8 @@ def _objects(bucket: Bucket, prefix: str, context: Context) -> list[File]:
         query |= {"list-type": "2", "prefix": prefix}
         body = context.transport.read(f"{bucket.base}?{urlencode(query, quote_via=quote, safe='~')}", by=bucket.by)
         try:
-            found = ElementTree.fromstring(body)  # noqa: S314  # expat limits entity expansion since 2.4.1
-        except ElementTree.ParseError:
+            found = documents.from_xml(body)
+        except ValueError:
             raise LoadError(Code.SERVER_ERROR, f"{bucket.base} did not answer with a list of objects") from None
         space = found.tag.partition("}")[0] + "}" if found.tag.startswith("{") else ""
         files: list[File] = []
