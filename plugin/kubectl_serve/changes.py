@@ -150,7 +150,11 @@ class Preview:
         for at, manifest in wanted.items():
             resource = _resource(manifest)
             try:
-                changes.append(await self._tried(resource, manifest, made.objects.get(at), deployment))
+                live = made.objects.get(at)
+                if live is not None and is_leaving(deployment, live):
+                    changes.append(Change(rendered.get(at), manifest))  # wanted already, it comes by itself
+                else:
+                    changes.append(await self._tried(resource, manifest, live, deployment))
             except errors.ForbiddenError as error:
                 self._tell_untried(resource, namespace, error.sentence)
                 changes.append(Change(rendered.get(at), manifest))
@@ -167,8 +171,6 @@ class Preview:
         metadata = manifest["metadata"]
         if live is None:
             live = await self._find(resource, metadata["namespace"], metadata["name"])
-        if live is not None and is_leaving(deployment, live):
-            return Change(None, manifest)
         if live is not None and not claims(deployment, live):
             raise ServeError(
                 f"there is a {resource.title} {metadata['name']} that is not ours, and it would stay as it is.",

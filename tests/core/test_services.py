@@ -3,6 +3,8 @@
 import copy
 from typing import Any
 
+import pytest
+
 from serve_core import annotations
 from serve_core.facts import LoaderFacts, PlatformFacts
 from serve_core.json import JsonObject
@@ -73,9 +75,10 @@ def test_where_a_plain_service_has_the_name_another_is_chosen_and_told() -> None
     assert "ServiceNamed" in codes(verdict)
 
 
-def test_our_own_service_is_ours_although_somebody_took_its_label_off() -> None:
+@pytest.mark.parametrize("labels", [{}, {"kubectl-serve.dev/deployment": "lily"}])
+def test_our_own_service_is_ours_whatever_somebody_made_of_its_label(labels: JsonObject) -> None:
     owner = {"kind": "Deployment", "name": "iris", "uid": "d-1", "controller": True}
-    found = read({"metadata": {"name": "iris", "ownerReferences": [owner]}})
+    found = read({"metadata": {"name": "iris", "labels": labels, "ownerReferences": [owner]}})
     assert judge(annotated(mode="deployment"), facts(("iris", found))).name == "iris"
 
 

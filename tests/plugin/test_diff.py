@@ -283,11 +283,13 @@ def test_knatives_service_of_the_same_name_is_not_in_the_way_of_another_mode(run
     labels = {"serving.knative.dev/route": "iris", "kubectl-serve.dev/deployment": "iris"}
     metadata = {"name": "iris", "namespace": "default", "labels": labels, "uid": "s-1"}
     cluster.objects.append({"apiVersion": "v1", "kind": "Service", "metadata": metadata})
-    screen = run(
-        "diff", "-f", "-", stdin=IRIS.replace("0..3", "1..3\n    kubectl-serve.dev/mode: deployment"), cluster=cluster
-    )
+    here = IRIS.replace("0..3", "1..3\n    kubectl-serve.dev/mode: deployment")
+    screen = run("diff", "-f", "-", stdin=here, cluster=cluster)
     assert (screen.code, screen.err) == (1, "")
     assert "v1.Service.default.iris" in titles(screen)
+    left, behind = stored(here), cluster.objects[-1]
+    left.objects = [each for each in left.objects if each["kind"] != "Service"] + [behind]
+    assert parts(run("diff", "-f", "-", stdin=here, cluster=left)) == (0, "", ""), "it comes by itself"
 
 
 def test_what_goes_anyway_is_no_difference(run: Run) -> None:

@@ -36,7 +36,7 @@ class ServiceFacts:
     """A Kubernetes Service, as far as it matters to models."""
 
     owner: str = ""
-    """The Deployment whose model it belongs to, by its label or its owner; empty for everybody else's."""
+    """The Deployment whose model it belongs to, by its owner or its label; empty for everybody else's."""
     selector: Mapping[str, str] = field(default_factory=dict)
     named_ports: tuple[str, ...] = ()
     """The ports that it leads to by name."""
@@ -51,14 +51,14 @@ def read(service: JsonObject) -> ServiceFacts:
     selector, ports = value_at(service, "spec", "selector"), value_at(service, "spec", "ports")
     targets = [value_at(port, "targetPort") for port in ports] if isinstance(ports, list) else []
     return ServiceFacts(
-        value_at(service, "metadata", "labels", DEPLOYMENT_LABEL) or _controller(service),
+        _controller(service) or value_at(service, "metadata", "labels", DEPLOYMENT_LABEL) or "",
         selector if isinstance(selector, dict) else {},
         tuple(target for target in targets if isinstance(target, str) and not target.isdigit()),
     )
 
 
 def _controller(service: JsonObject) -> str:
-    """The Deployment that owns it, whose label somebody has taken off."""
+    """The Deployment that owns it, whatever somebody has made of its label."""
     owners = value_at(service, "metadata", "ownerReferences")
     for owner in owners if isinstance(owners, list) else ():
         if value_at(owner, "kind") == "Deployment" and value_at(owner, "controller"):
