@@ -339,6 +339,35 @@ async def test_a_handover_ends_only_as_it_was_seen(
     assert annotations.HANDOVER in deployment(api)["metadata"]["annotations"], "it is not back yet"
 
 
+async def test_what_is_served_again_while_it_is_released_keeps_its_label(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = served()
+    changed = copy.deepcopy(again)
+    del changed["metadata"]["annotations"][annotations.MODEL]
+    back = judge(changed, FACTS, again).deployment
+    assert back
+    back["spec"]["replicas"] = 0
+    back["status"] = {
+        "observedGeneration": 9,
+        "conditions": [{"type": CONDITION_READY, "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+    }
+    api.put(DEPLOYMENTS, back)
+    apply, taken_off = api.apply, asyncio.Event()
+
+    async def late(resource: Any, manifest: Any, **more: Any) -> Any:
+        if more.get("subresource") and not taken_off.is_set():
+            taken_off.set()
+            api.put(DEPLOYMENTS, again | {"status": back["status"]})
+        return await apply(resource, manifest, **more)
+
+    monkeypatch.setattr(api, "apply", late)
+    async with running(api, clock):
+        await until(lambda: service(api))
+    assert taken_off.is_set()
+    assert deployment(api)["metadata"]["labels"] == {"kubectl-serve.dev/served": "true"}
+
+
 async def test_one_deployments_defect_does_not_stop_the_others(
     api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -118,10 +118,9 @@ class Merge:
 
 @dataclass(frozen=True)
 class Annotate:
-    """Apply our annotations to the Deployment, if it still has this generation."""
+    """Apply our annotations to the Deployment, if it is still as it was observed."""
 
     annotations: Mapping[str, str]
-    generation: int
 
 
 @dataclass(frozen=True)
@@ -194,7 +193,7 @@ def report(observed: Observed, now: datetime) -> tuple[Action, ...]:
         news = [new for new, old in zip(told, before, strict=True) if _is_news(new, old)]
         writes.append(SetConditions(conditions.entries(told, deployment, now), news))
     if notes:
-        writes.append(Annotate(notes, deployment["metadata"]["generation"]))
+        writes.append(Annotate(notes))
     # Whoever waits for Ready reads the annotations next: good news comes last, bad news first.
     if is_ready:
         writes.reverse()
@@ -209,7 +208,7 @@ def release(deployment: JsonObject) -> tuple[Action, ...]:
         actions.append(SetConditions(()))
     notes = metadata.get("annotations") or {}
     if any(key in notes for key in NOTED):
-        actions.append(Annotate({}, metadata["generation"]))
+        actions.append(Annotate({}))
     if HANDOVER in notes or SERVED_LABEL in (metadata.get("labels") or {}):
         last = {"metadata": {"labels": {SERVED_LABEL: None}, "annotations": {HANDOVER: None}}}
         actions.append(Merge(last, "release"))

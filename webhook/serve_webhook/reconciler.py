@@ -282,6 +282,10 @@ class Reconciler:
         for action in actions:
             written = await self._do(action, deployment)
             if written is not None:
+                # Conditions are applied whatever its version; what follows from what was seen of it is not.
+                generation = written["metadata"]["generation"]
+                if isinstance(action, SetConditions) and generation != deployment["metadata"]["generation"]:
+                    raise ConflictError("the Deployment has a new generation")
                 deployment = written
                 if watched and SERVED_LABEL in (written["metadata"].get("labels") or {}):
                     self._deployments.remember(written)
@@ -297,9 +301,7 @@ class Reconciler:
                 version = {key: metadata[key] for key in ("uid", "resourceVersion")}
                 change = {**patch, "metadata": {**patch.get("metadata", {}), **version}}
                 return await self._api.merge(DEPLOYMENTS, namespace, name, change)
-            case Annotate(annotations, generation):
-                if metadata["generation"] != generation:
-                    raise ConflictError("the Deployment has a new generation")
+            case Annotate(annotations):
                 # The version makes the generation that is written the right one.
                 manifest = _head(deployment, annotations=dict(annotations), resourceVersion=metadata["resourceVersion"])
                 self._metrics.writes.labels("annotations").inc()
