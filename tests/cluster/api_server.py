@@ -38,34 +38,38 @@ class ApiServer:
         self._connection.close()
 
     def get(self, path: str) -> Json:
-        status, body = self._request("GET", path, None)
+        status, body = self.request("GET", path, None)
         assert status == 200, body
         return body
 
     def dry_run(self, path: str, document: Json) -> tuple[int, Json]:
         """Create an object without creating it, unknown fields refused; the status, and the object or the error."""
-        return self._request("POST", f"{path}?dryRun=All&fieldValidation=Strict", document)
+        return self.request("POST", f"{path}?dryRun=All&fieldValidation=Strict", document)
 
     def create(self, path: str, document: Json) -> None:
         """Create an object; it may be there already."""
-        status, body = self._request("POST", path, document)
+        status, body = self.request("POST", path, document)
         assert status in (201, 409), body
 
     def delete(self, path: str) -> None:
-        status, body = self._request("DELETE", path, None)
+        status, body = self.request("DELETE", path, None)
         assert status in (200, 404), body
 
     def patch(self, path: str, document: Json) -> Json:
-        status, body = self._request("PATCH", path, document)
+        status, body = self.request("PATCH", path, document)
         assert status == 200, body
         return body
 
-    def _request(self, method: str, path: str, document: Json | None) -> tuple[int, Json]:
+    def request(self, method: str, path: str, document: Json | None = None) -> tuple[int, Json]:
+        """The status, and the object or the error."""
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
         body = None if document is None else json.dumps(document)
         self._connection.request(method, path, body, {"Content-Type": kind, "Accept": "application/json"})
         response = self._connection.getresponse()
-        return response.status, json.loads(response.read())
+        answer = response.read()
+        if response.headers.get_content_type() != "application/json":
+            return response.status, {"message": answer.decode().strip()}  # of a group that nobody knows
+        return response.status, json.loads(answer)
 
 
 def _decoded(owner: Json, key: str) -> str:
