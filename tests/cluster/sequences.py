@@ -405,7 +405,9 @@ class Sequence:
             "another label": {"metadata": {"labels": {DEPLOYMENT_LABEL: "another"}}},
             "spec": {"spec": self._draw.choice(tampered(kind))},
         }
-        done = self._send("DELETE", where) if way == "delete" else self._send("PATCH", where, changes[way])
+        # What Knative made of the one before goes first: a new Route may take long to see that its Service has gone.
+        gone = f"{where}?propagationPolicy=Foreground"
+        done = self._send("DELETE", gone) if way == "delete" else self._send("PATCH", where, changes[way])
         if way == "owner":  # it is taken back while it is wanted, and by nobody later
             assert self._until(lambda: self._is_owned_or_gone(where), 60), f"{metadata['name']} is still an orphan"
         return f"tamper with {kind} {metadata['name']}, {way}: {done}"
