@@ -338,18 +338,19 @@ class Sequence:
         return f"{said}, and create it as it was"
 
     def _scale(self) -> str:
-        number = self._draw.choice((0, 1, 2))
+        number = self._draw.choice(self._numbers())
         done = self._kubectl("scale", f"deployment/{NAME}", f"--replicas={number}")
-        if done and (number or not self._by_knative):  # it is being handed over
+        if done:  # or it is parked
             self._wrote = merged(self._wrote or {}, {"spec": {"replicas": number}})
         return f"scale to {number}: {done}"
 
     def _edit_replicas(self) -> str:
-        number, before = self._draw.choice((0, 1, 2)), self._wrote
-        done = self._edit({"spec": {"replicas": number}})
-        if number == 0 and self._by_knative:
-            self._wrote = before  # it is what is stored: nothing new is said
-        return f"spec.replicas = {number}: {done}"
+        number = self._draw.choice(self._numbers())
+        return f"spec.replicas = {number}: {self._edit({'spec': {'replicas': number}})}"
+
+    def _numbers(self) -> tuple[int, ...]:
+        """Of replicas. While Knative runs it, 0 is nothing new or, until it has been handed over, the user's word."""
+        return (1, 2) if self._by_knative else (0, 1, 2)
 
     def _restart(self) -> str:
         """As ``kubectl rollout restart`` does."""

@@ -10,8 +10,9 @@ At its end the same Deployment is created in a second namespace, where nothing e
 - its own pods: none beside Knative's once those serve, all of them where it is served no more.
 
 A Deployment that is gone has left nothing. Nothing is written any more, and ``kubectl serve diff`` sees no difference.
-``KUBECTL_SERVE_SEED`` draws other sequences, ``KUBECTL_SERVE_CASES`` says how many. What needs Istio is drawn where the
-cluster has its resources.
+It runs where ``KUBECTL_SERVE_SEED`` is set, which draws the sequences; ``KUBECTL_SERVE_CASES`` says how many. On a busy
+machine a sequence may meet a moment that its oracle takes for another: a failure is to be read, not only counted. What
+needs Istio is drawn where the cluster has its resources.
 """
 
 import collections
@@ -26,9 +27,7 @@ import pytest
 from cluster.sequences import Sequence
 from cluster.support import Ingress, Namespace
 
-pytestmark = pytest.mark.slow
-
-SEED = os.environ.get("KUBECTL_SERVE_SEED", "1")
+SEED = os.environ.get("KUBECTL_SERVE_SEED")
 CASES = int(os.environ.get("KUBECTL_SERVE_CASES", "8"))
 AT_ONCE = 8
 """Each of them waits most of the time."""
@@ -57,6 +56,8 @@ def failure(name: str, web: str, counts: collections.Counter[str]) -> str:
     return ""
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(SEED is None, reason="KUBECTL_SERVE_SEED is not set")
 def test_everything_becomes_what_it_would_have_become_by_itself(
     web: str, quick_autoscaler: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
