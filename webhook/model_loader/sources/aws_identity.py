@@ -1,14 +1,13 @@
 """The pod's identity on AWS: IAM roles for service accounts, and the node's agent (EKS Pod Identity, ECS)."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
-from xml.etree import ElementTree
 
 from model_loader.model import Context
 from model_loader.network import Network
 from model_loader.outcomes import Code, LoadError
+from model_loader.sources import documents
 from model_loader.transport import Transport
 
 # Where the agents of ECS and EKS listen, and the only plain addresses that the AWS SDKs accept as well.
@@ -49,8 +48,8 @@ def from_web_identity(context: Context, region: str) -> Keys:
         raise LoadError(Code.UNAUTHORIZED, f"the token service gave no keys: {failure.message}") from None
     space = "{https://sts.amazonaws.com/doc/2011-06-15/}"
     try:
-        found = ElementTree.fromstring(answer).find(f".//{space}Credentials")  # noqa: S314  # see documents
-    except ElementTree.ParseError:
+        found = documents.from_xml(answer).find(f".//{space}Credentials")
+    except ValueError:
         found = None
     if found is None:
         raise LoadError(Code.UNAUTHORIZED, "the token service gave no keys")
@@ -68,7 +67,7 @@ def from_container(context: Context) -> Keys:
     headers = {"Authorization": _text(file) if file else token} if file or token else {}
     agent = Transport(Network.of(_AGENTS)) if urlsplit(url).scheme == "http" else context.transport
     try:
-        found = json.loads(agent.read(url, headers))
+        found = documents.from_json(agent.read(url, headers))
         return Keys(str(found["AccessKeyId"]), str(found["SecretAccessKey"]), str(found["Token"]))
     except (ValueError, KeyError, TypeError):
         raise LoadError(Code.UNAUTHORIZED, "the node's agent gave no keys") from None

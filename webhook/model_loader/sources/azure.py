@@ -2,7 +2,6 @@
 
 import base64
 import hmac
-import json
 from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode
@@ -147,7 +146,8 @@ def _authorizer(account: str, context: Context) -> Authorizer:
             "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
             "client_assertion": Path(assertion).read_text(),
         }
-        found = json.loads(context.transport.read(f"{login}/{quote(tenant)}/oauth2/v2.0/token", form=urlencode(form)))
+        url = f"{login}/{quote(tenant)}/oauth2/v2.0/token"
+        found = documents.from_json(context.transport.read(url, form=urlencode(form)))
         return str(found["access_token"]), float(found["expires_in"])
 
     return _Versioned(Token(fetch))

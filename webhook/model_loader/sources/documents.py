@@ -1,7 +1,7 @@
 """What stores answer in JSON and XML, within bounds: as Python's objects a text may take twenty times its room."""
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -10,13 +10,16 @@ _MOST_VALUES = 2_000_000
 """In one document: a list of the most files that a model may have takes some ten for each."""
 
 
-def from_json(body: bytes) -> object:
-    """Return the value that `body` writes. Raises ValueError."""
+def from_json(body: bytes) -> dict[str, Any]:
+    """Return the object that `body` writes. Raises ValueError."""
     _check(body, b",", b"[", b"{")
     try:
-        return json.loads(body)
+        found = json.loads(body)
     except RecursionError:
         raise ValueError("it is too deep") from None
+    if not isinstance(found, dict):
+        raise ValueError("it is not an object")  # a server's answer, not a caller's mistake
+    return found
 
 
 def from_xml(body: bytes) -> "Element":

@@ -1,6 +1,5 @@
 """`gs://bucket/prefix` of Google Cloud Storage."""
 
-import json
 from urllib.parse import quote, urlencode
 
 from model_loader import checksums
@@ -85,12 +84,9 @@ def _no_list(base: str) -> LoadError:
 
 def _document(context: Context, url: str, by: Authorizer) -> dict[str, object]:
     try:
-        found = documents.from_json(context.transport.read(url, by=by))
+        return documents.from_json(context.transport.read(url, by=by))
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise LoadError(Code.SERVER_ERROR, "the store did not answer with JSON")
-    return found
+        raise LoadError(Code.SERVER_ERROR, "the store did not answer with JSON") from None
 
 
 def _authorizer(context: Context) -> Authorizer:
@@ -109,7 +105,7 @@ def _authorizer(context: Context) -> Authorizer:
 
     def fetch() -> tuple[str, float]:
         try:
-            found = json.loads(metadata.read(f"http://{host}{_PATH}", {"Metadata-Flavor": "Google"}))
+            found = documents.from_json(metadata.read(f"http://{host}{_PATH}", {"Metadata-Flavor": "Google"}))
         finally:
             metadata.close()
         return str(found["access_token"]), float(found["expires_in"])

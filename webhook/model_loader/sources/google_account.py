@@ -8,6 +8,7 @@ from collections.abc import Callable
 from urllib.parse import urlencode
 
 from model_loader.outcomes import Code, LoadError
+from model_loader.sources import documents
 from model_loader.transport import Transport
 
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
@@ -42,7 +43,8 @@ def tokens(key_file: str, transport: Transport) -> Callable[[], tuple[str, float
         text = f"{_base64(json.dumps(header).encode())}.{_base64(json.dumps(claims).encode())}"
         digest = hashlib.sha256(text.encode()).digest()
         assertion = f"{text}.{_base64(private.sign(RSASignatureAlgorithm.PKCS1_5_SHA256, digest))}"
-        found = json.loads(transport.read(service, form=urlencode({"grant_type": _GRANT, "assertion": assertion})))
+        form = urlencode({"grant_type": _GRANT, "assertion": assertion})
+        found = documents.from_json(transport.read(service, form=form))
         return str(found["access_token"]), float(found["expires_in"])
 
     return fetch

@@ -31,8 +31,6 @@ def list_files(uri: str, context: Context) -> Listing:
     answer = context.transport.read(about, by=by)
     try:
         found = documents.from_json(answer)
-        if not isinstance(found, dict):
-            raise TypeError(found)
         commit = str(found["sha"])
         if not _COMMIT.fullmatch(commit):
             raise ValueError(commit)

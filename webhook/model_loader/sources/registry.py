@@ -96,12 +96,9 @@ def _manifest(base: str, reference: str, context: Context, by: Authorizer) -> Ma
     else:
         raise LoadError(Code.CORRUPTED, f"the manifest that {redact(base)} sent does not have its digest")
     try:
-        found = documents.from_json(body)
+        return documents.from_json(body)
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise LoadError(Code.SERVER_ERROR, f"{redact(base)} did not answer with a manifest")
-    return found
+        raise LoadError(Code.SERVER_ERROR, f"{redact(base)} did not answer with a manifest") from None
 
 
 def _has_digest(body: bytes, digest: str) -> bool:
@@ -169,7 +166,7 @@ def _authorizer(base: str, host: str, name: str, context: Context) -> Authorizer
         def fetch() -> tuple[str, float]:
             query = {"scope": f"repository:{name}:pull"} | ({"service": asked["service"]} if "service" in asked else {})
             by = Header(basic) if basic else ANONYMOUS
-            found = json.loads(context.transport.read(f"{asked['realm']}?{urlencode(query)}", by=by))
+            found = documents.from_json(context.transport.read(f"{asked['realm']}?{urlencode(query)}", by=by))
             return str(found.get("token") or found["access_token"]), float(found.get("expires_in", 60))
 
         return Token(fetch)
