@@ -16,20 +16,12 @@ def render(rows: Sequence[Sequence[str]]) -> str:
     return "".join(line.rstrip() + "\n" for line in text.split("\n"))
 
 
-def seconds_since(timestamp: str, now: float) -> float | None:
-    """Seconds between a Kubernetes timestamp and ``now``; None if it is none."""
-    try:
-        return now - datetime.fromisoformat(timestamp).timestamp()
-    except ValueError:
-        return None
-
-
 def age_text(timestamp: str, now: float) -> str:
     """An age as kubectl writes it. Source: k8s.io/apimachinery, pkg/util/duration/duration.go."""
-    elapsed = seconds_since(timestamp, now)
-    if elapsed is None:
+    try:
+        seconds = max(int(now - datetime.fromisoformat(timestamp).timestamp()), 0)
+    except ValueError:
         return UNKNOWN
-    seconds = max(int(elapsed), 0)
     minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
     rules = (
         (seconds < 120, f"{seconds}s"),

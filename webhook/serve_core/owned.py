@@ -1,6 +1,6 @@
 """Which objects belong to a Deployment, and what tells them apart."""
 
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, value_at
 from serve_core.names import DEPLOYMENT_LABEL
 
 _ROUTE = "serving.knative.dev/route"
@@ -14,20 +14,24 @@ def identity(manifest: JsonObject) -> Identity:
     return manifest["apiVersion"], manifest["kind"], manifest["metadata"]["name"]
 
 
+def controller(manifest: JsonObject) -> JsonObject | None:
+    """The reference to the one owner that controls an object."""
+    references = value_at(manifest, "metadata", "ownerReferences")
+    found = references if isinstance(references, list) else ()
+    return next((reference for reference in found if value_at(reference, "controller")), None)
+
+
 def owns(deployment: JsonObject, manifest: JsonObject) -> bool:
     """Whether the Deployment is the controller of an object; one that is not stored yet has no UID."""
-    uid = deployment["metadata"].get("uid")
-    return any(
-        reference.get("controller") and reference.get("uid") == uid
-        for reference in manifest["metadata"].get("ownerReferences") or []
-    )
+    reference = controller(manifest)
+    return reference is not None and reference.get("uid") == deployment["metadata"].get("uid")
 
 
 def claims(deployment: JsonObject, manifest: JsonObject) -> bool:
     """Whether an object is the Deployment's own, or an orphan that bears its label: such a one it takes back, as
     Kubernetes' own controllers do. ``kubectl delete --cascade=orphan`` leaves orphans."""
     metadata = manifest["metadata"]
-    if any(reference.get("controller") for reference in metadata.get("ownerReferences") or []):
+    if controller(manifest) is not None:
         return owns(deployment, manifest)
     return bool((metadata.get("labels") or {}).get(DEPLOYMENT_LABEL) == deployment["metadata"]["name"])
 

@@ -20,6 +20,7 @@ from serve_core.filling import Record
 from serve_core.json import JsonObject, value_at
 from serve_core.knative import AUTOSCALING
 from serve_core.names import DEPLOYMENT_LABEL
+from serve_core.owned import controller
 from serve_core.reasons import Choice, Problem, choice, problem
 from serve_core.traffic import LATEST_TAG, PREVIOUS_TAG
 
@@ -59,11 +60,8 @@ def read(service: JsonObject) -> ServiceFacts:
 
 def _controller(service: JsonObject) -> str:
     """The Deployment that owns it, whatever somebody has made of its label."""
-    owners = value_at(service, "metadata", "ownerReferences")
-    for owner in owners if isinstance(owners, list) else ():
-        if value_at(owner, "kind") == "Deployment" and value_at(owner, "controller"):
-            return str(value_at(owner, "name") or "")
-    return ""
+    owner = controller(service)
+    return str(value_at(owner, "name") or "") if value_at(owner, "kind") == "Deployment" else ""
 
 
 def is_service_name(name: str) -> bool:

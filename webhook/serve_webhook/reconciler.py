@@ -203,10 +203,9 @@ class Reconciler:
 
     async def _apply(self, name: Name, change: Apply) -> JsonObject:
         manifest = change.manifest
-        if change.uid is not None:
-            manifest = manifest | {"metadata": manifest["metadata"] | {"uid": change.uid}}
         resource = owned_resource(manifest)
         if change.uid is not None:
+            manifest = manifest | {"metadata": manifest["metadata"] | {"uid": change.uid}}
             seizure = field_managers.seizure(await self._api.get(resource, *key(manifest)))
             if seizure is not None:
                 self._metrics.writes.labels("managers").inc()

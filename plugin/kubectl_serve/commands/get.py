@@ -117,12 +117,12 @@ def _print_urls(models: list[Served], streams: Streams) -> None:
 
 def _table(models: Iterable[Served], args: Namespace, streams: Streams) -> list[list[str]]:
     """Headings and rows. But for ``-o wide`` the model's URI gives way, so that a row fits the screen if it can."""
-    wide, namespaces = args.output == "wide", args.all_namespaces
+    wide, namespaces, now = args.output == "wide", args.all_namespaces, streams.now()
     headings = ["NAME", "READY", "REPLICAS", "MODEL", "URL"]
     if wide:
         headings += ["REASON", "REVISION", "TRAFFIC", "FORMAT", "IMAGE"]
     headings = (["NAMESPACE"] if namespaces else []) + [*headings, "AGE"]
-    rows = [_row(model, streams.now(), wide=wide, namespaces=namespaces) for model in models]
+    rows = [_row(model, now, wide=wide, namespaces=namespaces) for model in models]
     if not wide and rows:
         column = headings.index("MODEL")
         widths = [max(len(row[index]) for row in [headings, *rows]) for index in range(len(headings))]
