@@ -12,7 +12,7 @@ from kubectl_serve.manifests import default_facts
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
 from serve_core.names import DEPLOYMENT_LABEL, NEVER_JUDGED
-from serve_core.policy.documents import read_exception, read_policy
+from serve_core.policy.documents import read_exception, stored_policy
 from serve_core.policy.existing import Existing
 from serve_core.verdict import judge
 
@@ -21,12 +21,13 @@ BASE = default_facts()
 STORES = "{name: places, sources: {allow: ['s3://models']}}"
 PRIVATE = "{name: private, visibility: {allow: [cluster-local]}}"
 OWNED = "{name: owner, label: {key: owner}}"
+BROKEN = "{name: about-nothing}"
 
 
 def facts(*rules: str) -> PlatformFacts:
     spec = yaml.safe_load(f"rules: [{', '.join(rules)}]")
     head = {"apiVersion": "kubectl-serve.dev/v1alpha1", "kind": "ServingPolicy", "metadata": {"name": "p"}}
-    return PlatformFacts(BASE.loader, BASE.runtimes, policies=(read_policy(head | {"spec": spec}),))
+    return PlatformFacts(BASE.loader, BASE.runtimes, policies=(stored_policy(head | {"spec": spec}),))
 
 
 def told(documents: Iterable[JsonObject], *rules: str, exceptions: Any = ()) -> dict[str, list[str]]:
@@ -222,3 +223,5 @@ def test_where_admission_is_never_asked_the_audit_tells_nothing(namespace: str) 
     *_, pod = made("s3://elsewhere/a.joblib")
     moved = pod | {"metadata": {"name": "a", "namespace": namespace}}
     assert told([moved], STORES) == {"Pod/a": []}
+    assert told([moved], BROKEN) == {"Pod/a": []}
+    assert told([pod], BROKEN) == {"Pod/iris-00001-x": ["PolicyUnreadable"]}

@@ -18,7 +18,7 @@ def controller(manifest: JsonObject) -> JsonObject | None:
     """The reference to the one owner that controls an object."""
     references = value_at(manifest, "metadata", "ownerReferences")
     found = references if isinstance(references, list) else ()
-    return next((reference for reference in found if value_at(reference, "controller")), None)
+    return next((reference for reference in found if value_at(reference, "controller") is True), None)
 
 
 def owns(deployment: JsonObject, manifest: JsonObject) -> bool:

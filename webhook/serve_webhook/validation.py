@@ -52,9 +52,7 @@ def validate(
     namespace = str(value_at(final, "metadata", "namespace") or request.namespace)
     namespace_labels = facts.namespace_labels.get(request.namespace, {})
     policies = [
-        policy
-        for policy in facts.policies
-        if policy.fault or is_about_namespace(policy.spec.match, namespace, namespace_labels)
+        policy for policy in facts.policies if is_about_namespace(policy.spec.match, namespace, namespace_labels)
     ]
     if not policies:
         return Answer()

@@ -105,16 +105,18 @@ def judge_policies(
     """Judge ``subject`` by all policies. ``user`` is who asks; the audit asks for nobody, and exempts nobody."""
     results: list[Result] = []
     for policy in sorted(policies, key=lambda policy: policy.name):
+        if not is_about(policy.spec.match, subject):
+            continue
         if policy.fault:
             fault = problem("PolicyUnreadable", "metadata.name", policy=policy.name, why=policy.fault)
             results.append(Result(policy.name, "*", Outcome.DENY, (fault,)))
-        elif is_about(policy.spec.match, subject):
-            exempt = user is not None and _exempts(policy, user)
-            results += [
-                _judge(rule, policy, subject, exceptions, now, exempt)
-                for rule in policy.spec.rules
-                if _says_something(rule, policy.spec.match, subject.kind, subject.made)
-            ]
+            continue
+        exempt = user is not None and _exempts(policy, user)
+        results += [
+            _judge(rule, policy, subject, exceptions, now, exempt)
+            for rule in policy.spec.rules
+            if _says_something(rule, policy.spec.match, subject.kind, subject.made)
+        ]
     return PolicyVerdict(tuple(results))
 
 

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject, value_at
+from serve_core.owned import controller
 from serve_core.policy.documents import KINDS, Kind, PolicyException
 from serve_core.policy.evaluate import Outcome, PolicyVerdict, Result, judge_policies
 from serve_core.policy.subjects import Origin, Subject, Use, subject_of
@@ -85,10 +86,8 @@ class Existing:
 
     def _has_configuration(self, document: JsonObject) -> bool:
         """Whether it is a Revision whose controller is a Configuration that was judged."""
-        return document.get("kind") == "Revision" and any(
-            reference.get("controller") is True and reference.get("uid") in self._configurations
-            for reference in document["metadata"].get("ownerReferences") or []
-        )
+        uid = value_at(controller(document), "uid")
+        return document.get("kind") == "Revision" and uid in self._configurations
 
     def _remember(self, document: JsonObject, subject: Subject) -> None:
         if subject.kind in _MADE_OF.values():
