@@ -244,11 +244,18 @@ INIT_CONTAINER: Rules = {
     "startupProbe": _NO_PROBE,
 }
 
+_PROJECTED: Rules = {
+    "defaultMode": CARRY,
+    "sources": Rule(
+        inner=dict.fromkeys(("configMap", "downwardAPI", "secret", "serviceAccountToken"), CARRY), each=True
+    ),
+}
+
 VOLUME: Rules = {
     "name": CARRY,
     "secret": CARRY,
     "configMap": CARRY,
-    "projected": CARRY,
+    "projected": Rule(inner=_PROJECTED),
     "emptyDir": Rule(flag="kubernetes.podspec-volumes-emptydir", exact=True),
     "persistentVolumeClaim": Rule(flag="kubernetes.podspec-persistent-volume-claim", exact=True),
     "hostPath": Rule(flag="kubernetes.podspec-volumes-hostpath", exact=True),

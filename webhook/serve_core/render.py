@@ -16,7 +16,7 @@ from serve_core.annotations import (
 from serve_core.complete import PROGRESS_DEADLINE_DEFAULT, server_container
 from serve_core.facts import PlatformFacts
 from serve_core.fields import Carrier
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, value_at
 from serve_core.names import DEPLOYMENT_LABEL, LOADER_CONTAINER, SERVED_LABEL
 from serve_core.reasons import Problem, problem, quote
 from serve_core.services import is_service_name, service_name
@@ -37,6 +37,11 @@ _IGNORED = {
     "revisionHistoryLimit": (10, "Knative keeps revisions by its own configuration"),
 }
 _PROBE_TIMING = {"periodSeconds": 10, "timeoutSeconds": 1, "failureThreshold": 3}
+_UNWRITABLE = ("secret", "configMap", "projected", "image")
+_SAYS_SO = ("persistentVolumeClaim", "csi")
+"""Volumes that may say themselves that they are for reading only."""
+_READ_ONLY = ("csi", "hostPath")
+"""Volumes that can be written, but not under Knative (Knative Serving 1.23, ``validateVolumeMounts``)."""
 _TEMPLATE_METADATA = frozenset({"labels", "annotations", "creationTimestamp"})
 
 
@@ -173,6 +178,7 @@ def _pod(spec: JsonObject, carrier: Carrier) -> JsonObject:
             _init_container(container, f"{_POD}.initContainers[{place}]", volumes, carrier)
             for place, container in _as_written(init)
         ]
+    _claims(pod.get("volumes", []), carrier)
     _volumes_mounted(pod, carrier)
     return pod
 
@@ -187,7 +193,7 @@ def _init_container(
     container: JsonObject, path: str, volumes: Mapping[str, JsonObject], carrier: Carrier
 ) -> JsonObject:
     knative.check_container(container, path, is_server=False, carrier=carrier)
-    return _read_only(carrier.carry(container, fields.INIT_CONTAINER, path), volumes)
+    return _read_only(carrier.carry(container, fields.INIT_CONTAINER, path), path, volumes, carrier)
 
 
 def _container(
@@ -210,7 +216,7 @@ def _container(
         carried["ports"] = _ports(ports, path, carrier)
     elif is_server and among_others:
         carried["ports"] = [{"containerPort": _PORT_DEFAULT}]
-    return _read_only(carried, volumes)
+    return _read_only(carried, path, volumes, carrier)
 
 
 def _ports(ports: list[JsonObject], path: str, carrier: Carrier) -> list[JsonObject]:
@@ -268,16 +274,31 @@ def _timed(probe: Any, *, eager: bool) -> Any:
     return _PROBE_TIMING | probe
 
 
-def _read_only(container: JsonObject, volumes: Mapping[str, JsonObject]) -> JsonObject:
-    """Knative wants it said where a volume cannot be written anyway; it defaults containers, not init containers."""
+def _read_only(container: JsonObject, path: str, volumes: Mapping[str, JsonObject], carrier: Carrier) -> JsonObject:
+    """Knative wants it said where a volume cannot be written anyway; it defaults containers, not init containers.
+
+    What else it mounts for reading only, without a word, is refused where that is not what is asked for.
+    """
     if "volumeMounts" not in container:
         return container
-    unwritable = ("secret", "configMap", "projected", "image")
-    mounts = [
-        {**mount, "readOnly": True} if any(kind in volumes.get(mount["name"], {}) for kind in unwritable) else mount
-        for mount in container["volumeMounts"]
-    ]
+    mounts = []
+    for index, mount in enumerate(container["volumeMounts"]):
+        volume = volumes.get(mount["name"], {})
+        if any(kind in volume for kind in _UNWRITABLE) or any(value_at(volume, k, "readOnly") for k in _SAYS_SO):
+            mounts.append({**mount, "readOnly": True})
+            continue
+        if any(kind in volume for kind in _READ_ONLY) and not mount.get("readOnly"):
+            at = f"{path}.volumeMounts[{index}].readOnly"
+            carrier.refuse(at, "Knative mounts such a volume for reading only", "Set it to true.")
+        mounts.append(mount)
     return {**container, "volumeMounts": mounts}
+
+
+def _claims(volumes: list[JsonObject], carrier: Carrier) -> None:
+    for index, volume in enumerate(volumes):
+        if "persistentVolumeClaim" in volume and not value_at(volume, "persistentVolumeClaim", "readOnly"):
+            at = f"{_POD}.volumes[{index}].persistentVolumeClaim.readOnly"
+            carrier.require("kubernetes.podspec-persistent-volume-write", at, exact=True)
 
 
 def _volumes_mounted(pod: JsonObject, carrier: Carrier) -> None:
