@@ -157,7 +157,7 @@ def _amount(resource: str, most: str | int, subject: Subject, by: str, times: Sc
     if times is not None:
         if times.most is None and wanted:
             why = "there is no upper bound of replicas"
-            words = {"by": by, "resource": resource, "per": per, "why": why, "way_out": _rescale(times)}
+            words = {"by": by, "resource": resource, "per": per, "why": why, "way_out": _rescale(times.path)}
             yield problem("ResourceUnbounded", times.path, **words)
             return
         wanted *= times.most or 0
@@ -178,20 +178,20 @@ def _scale(about: ScaleBounds, subject: Subject, by: str) -> Iterator[Problem]:
         return
     wants = []
     if about.most is not None and (scale.most is None or scale.most > about.most):
-        wants.append(f"at most {about.most}")
+        wants.append((f"at most {about.most}", scale.path))
     if about.least is not None and scale.least < about.least:
-        wants.append(f"at least {about.least}")
+        wants.append((f"at least {about.least}", scale.least_path))
     if about.to_zero == "Required" and scale.least > 0:
-        wants.append("down to 0")
+        wants.append(("down to 0", scale.least_path))
     if about.to_zero == "Forbidden" and scale.least == 0:
-        wants.append("at least 1")
-    for wanted in dict.fromkeys(wants):
-        words = {"wanted": wanted, "scale": quote(scale), "way_out": _rescale(scale)}
-        yield problem("ScaleNotAllowed", scale.path, by=by, **words)
+        wants.append(("at least 1", scale.least_path))
+    for wanted, path in dict.fromkeys(wants):
+        words = {"wanted": wanted, "scale": quote(scale), "way_out": _rescale(path)}
+        yield problem("ScaleNotAllowed", path, by=by, **words)
 
 
-def _rescale(scale: Scale) -> str:
-    return "Set kubectl-serve.dev/scale." if scale.path == path_of(SCALE) else f"Set {scale.path}."
+def _rescale(path: str) -> str:
+    return "Set kubectl-serve.dev/scale." if path == path_of(SCALE) else f"Set {path}."
 
 
 def _value(name: str) -> Callable[[Names, Subject, str], Iterator[Problem]]:

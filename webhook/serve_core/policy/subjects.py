@@ -73,6 +73,8 @@ class Scale:
     most: int | None
     """``None`` where there is no upper bound."""
     path: str = field(default=path_of(annotations.SCALE), compare=False)
+    """Where the most is said."""
+    least_path: str = field(default=path_of(annotations.SCALE), compare=False)
 
     def __str__(self) -> str:
         return f"{self.least}.." if self.most is None else f"{self.least}..{self.most}"
@@ -260,7 +262,7 @@ def _service(document: JsonObject, facts: PlatformFacts) -> dict[str, Any]:
 
 def _revision(document: JsonObject, facts: PlatformFacts) -> dict[str, Any]:
     made = _by_hand(document.get("spec"), "spec", facts)
-    made |= _knative_parts(document["metadata"], document)
+    made |= _knative_parts(document["metadata"], document, "metadata")
     return made | {"workload": _workload(document["metadata"])}
 
 
@@ -276,7 +278,7 @@ def _by_hand(pod: Any, path: str, facts: PlatformFacts) -> dict[str, Any]:
     return made
 
 
-def _knative_parts(metadata: Any, template: JsonObject) -> dict[str, Any]:
+def _knative_parts(metadata: Any, template: JsonObject, at: str = "spec.template.metadata") -> dict[str, Any]:
     own = _object(template, "metadata")
     notes = _strings(own.get("annotations"))
     least = _number(notes, "min-scale", "minScale")
@@ -284,10 +286,11 @@ def _knative_parts(metadata: Any, template: JsonObject) -> dict[str, Any]:
         "scale": Scale(
             least or 0,
             _number(notes, "max-scale", "maxScale") or None,
-            f"spec.template.metadata.annotations[{_AUTOSCALING}max-scale]",
+            f"{at}.annotations[{_AUTOSCALING}max-scale]",
+            f"{at}.annotations[{_AUTOSCALING}min-scale]",
         ),
         "visibility": _visibility(metadata),
-        "mesh": Use(_mesh(own), "spec.template.metadata"),
+        "mesh": Use(_mesh(own), at),
     }
 
 
@@ -369,7 +372,8 @@ def _inference_service(document: JsonObject, facts: PlatformFacts) -> dict[str, 
     if scales:
         unbounded = any(scale.most is None for scale in scales)
         most = None if unbounded else max(scale.most or 0 for scale in scales)
-        made["scale"] = Scale(min(scale.least for scale in scales), most, "spec.predictor.maxReplicas")
+        least = min(scale.least for scale in scales)
+        made["scale"] = Scale(least, most, "spec.predictor.maxReplicas", "spec.predictor.minReplicas")
     return made
 
 
