@@ -104,55 +104,53 @@ def test_a_model_uri_is_taken_apart(text: str, parts: tuple[object, ...]) -> Non
     assert (uri.scheme, uri.host, uri.port, uri.path, uri.file_name) == parts
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "iris",
-        "s3:/models/iris",
-        "s3://",
-        "s3://Models/iris",
-        "s3://ab/iris",
-        "s3://models:80/iris",
-        "s3://models/../other",
-        "s3://models/%2e%2e/other",
-        "s3://models/./iris",
-        "s3://models/iris#1",
-        "s3://models/$(HOME)",
-        "s3://models/a b",
-        "s3://models/a\nb",
-        "s3://models/a\x00b",
-        "s3://models/ïris",
-        "s3://models\\iris",
-        "S3://models/iris",
-        "https://example.com",
-        "https://example.com/",
-        "https://exa_mple.com/m",
-        "https://example.com:99999/m",
-        "https://[::1/m",
-        "https://user:pass@example.com/m",
-        "https://example.com/m?X-Amz-Signature=1",
-        "javascript://x/y",
-        "pvc:///m",
-        "gs://b/m",
-        "az://Models/m",
-        "az://a--b/m",
-        "https://-o/m",
-        "hf://org",
-        "hf://org/model/sub",
-        "hf://org/model@",
-        "hf://org:80/model",
-        "oci://registry",
-        "oci://registry/Iris:1",
-        "oci://registry/iris@sha256:123",
-        "oci://user@registry/iris",
-        "pvc://Claim/m",
-        "s3://models/" + "a" * 3000,
+BAD_URIS = {
+    "it has no scheme (http://, https://, s3://, gs://, az://, hf://, oci://, pvc://).": ["", "iris", "s3:/a/iris"],
+    '"S3://" is not a scheme': ["S3://models/iris"],
+    '"javascript://" is not a scheme': ["javascript://x/y"],
+    "a user name or password": ["https://user:pass@example.com/m", "oci://user@registry/iris"],
+    "a query, as signed URLs have": ["https://example.com/m?X-Amz-Signature=1"],
+    "its host or port is malformed.": ["https://example.com:99999/m", "https://[::1/m"],
+    "it is longer than 2048 characters.": ["s3://models/" + "a" * (2049 - len("s3://models/"))],
+    "it has white space, control characters or letters outside ASCII; percent-encode them.": [
+        "s3://models/a b", "s3://models/a\nb", "s3://models/a\x00b", "s3://models/ïris",
     ],
-)
+    "it contains $(.": ["s3://models/$(HOME)"],
+    "it has a fragment.": ["s3://models/iris#1"],
+    "it has a backslash.": ["s3://models\\iris"],
+    "it names no host.": ["https:///m"],
+    "it names no bucket.": ["s3://", "gs:///m"],
+    "it names no container.": ["az:///m"],
+    "it names no organisation.": ["hf:///m"],
+    "it names no registry.": ["oci:///m:1"],
+    "it names no claim.": ["pvc:///m"],
+    "its path has . or .. segments.": ["s3://models/../other", "s3://models/%2e%2e/other", "s3://models/./iris"],
+    "it names no file.": ["https://example.com", "https://example.com/"],
+    "is not a host name or an address.": ["https://exa_mple.com/m", "https://-o/m"],
+    "it has a port.": ["s3://models:80/iris", "s3://models:/iris", "hf://org:80/model"],
+    "is not a bucket's name.": ["s3://Models/iris", "s3://ab/iris", "gs://b/m"],
+    "is not a container's name.": ["az://Models/m", "az://a--b/m"],
+    "is not an organisation's name.": ["hf://-org/model"],
+    "is not a claim's name.": ["pvc://Claim/m"],
+    "it names no model of the organisation.": ["hf://org", "hf://org/model/sub", "hf://org/model@"],
+    "is not a registry's host name.": ["oci://reg_istry/iris:1"],
+    "it names no artifact as repository:tag or repository@sha256:….": [
+        "oci://registry", "oci://registry/Iris:1", "oci://registry/iris@sha256:123",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("why", "texts"), BAD_URIS.items())
 @pytest.mark.attack(12, 16)
-def test_a_bad_model_uri_is_refused(text: str) -> None:
-    assert not isinstance(parse(text, "x"), ModelURI)
+def test_a_bad_model_uri_is_refused_with_its_reason(why: str, texts: list[str]) -> None:
+    for text in texts:
+        problem = parse(text, "x")
+        assert not isinstance(problem, ModelURI)
+        assert why in problem.message
+
+
+def test_a_uri_of_the_greatest_length_is_taken() -> None:
+    assert isinstance(parse("s3://models/" + "a" * (2048 - len("s3://models/")), "x"), ModelURI)
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,17 @@ def test_what_does_not_run_is_parked_at_once(previous: JsonObject | None) -> Non
     assert (served["spec"]["replicas"], handover(served)) == (0, None)
 
 
+@pytest.mark.parametrize(
+    ("noted", "replicas"),
+    [("3", 3), ("0", 0), ("4294967295", 2**31 - 1), ("9" * 50, 2**31 - 1), ("-1", 0), ("many", 0), ("\u0663", 0)],
+)
+def test_the_way_back_gives_as_many_replicas_as_can_be(noted: str, replicas: int) -> None:
+    served = accepted(annotated(PLAIN), None)
+    served["metadata"]["annotations"][annotations.REPLICAS] = noted
+    del served["metadata"]["annotations"][annotations.MODEL]
+    assert accepted(served, served)["spec"]["replicas"] == replicas
+
+
 def test_the_way_back_keeps_the_label_for_the_reconciler() -> None:
     served = accepted(annotated(PLAIN), None)
     del served["metadata"]["annotations"][annotations.MODEL]

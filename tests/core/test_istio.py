@@ -300,6 +300,9 @@ def test_openshift_has_no_user_1337() -> None:
     assert [problem.code for problem in blocked.problems] == ["LoaderBlocked"]
     native = judged(installation(cni=True, namespaces=INJECTED, values=openshift))
     assert template(native)["metadata"]["annotations"] == {NATIVE: "true"}
+    multus = {"pilot.cni.enabled": True, "pilot.cni.provider": "multus"}
+    blocked = judged(installation(cni=True, kubelets=OLD, namespaces=INJECTED, values=multus))
+    assert [problem.code for problem in blocked.problems] == ["LoaderBlocked"]
     before_1_22 = {"pilot": {}, "istio_cni": {"enabled": True, "chained": False}}
     blocked = judged(installation(version="1.21.6", namespaces=INJECTED, values=before_1_22))
     assert [problem.code for problem in blocked.problems] == ["LoaderBlocked"]
@@ -392,6 +395,13 @@ def test_what_cannot_be_is_refused(facts: IstioFacts | None, document: JsonObjec
     assert [problem.code for problem in judged(facts, document).problems] == [code]
 
 
+def test_mesh_istio_asks_where_istio_injects_only_who_asks() -> None:
+    reluctant = installation(namespaces=INJECTED, values={"global.proxy.autoInject": "disabled"})
+    assert "sidecar.istio.io/inject" not in template(judged(reluctant))["metadata"]["labels"]
+    made = template(judged(reluctant, deployment(mesh="istio")))
+    assert made["metadata"]["labels"]["sidecar.istio.io/inject"] == "true"
+
+
 def test_mesh_none_keeps_the_pods_out() -> None:
     made = template(judged(installation(namespaces=INJECTED), deployment(mesh="none")))
     assert made["metadata"]["labels"]["sidecar.istio.io/inject"] == "false"
@@ -400,15 +410,27 @@ def test_mesh_none_keeps_the_pods_out() -> None:
     assert made["metadata"]["labels"]["istio.io/dataplane-mode"] == "none"
 
 
-def test_one_of_the_proxys_resources_brings_the_other_three() -> None:
-    verdict = judged(installation(namespaces=INJECTED), deployment(notes={"sidecar.istio.io/proxyCPU": "50m"}))
+PROXY = {"proxyCPU": "100m", "proxyCPULimit": "2000m", "proxyMemory": "128Mi", "proxyMemoryLimit": "1024Mi"}
+
+
+@pytest.mark.parametrize("one", PROXY)
+def test_one_of_the_proxys_resources_brings_the_other_three(one: str) -> None:
+    verdict = judged(installation(namespaces=INJECTED), deployment(notes={f"sidecar.istio.io/{one}": "50m"}))
     notes = template(verdict)["metadata"]["annotations"]
-    assert {key.rpartition("/")[2]: value for key, value in notes.items() if "proxy" in key} == {
-        "proxyCPU": "50m",
-        "proxyCPULimit": "2000m",
-        "proxyMemory": "128Mi",
-        "proxyMemoryLimit": "1024Mi",
-    }
+    assert {key.rpartition("/")[2]: value for key, value in notes.items() if "proxy" in key} == PROXY | {one: "50m"}
+
+
+def test_what_is_missing_of_an_installation_is_not_known() -> None:
+    """The injector's values without the mesh's configuration, and a revision of which there is only a webhook."""
+    plane = control_plane(cni=True)
+    found = detect(injectors=plane["injectors"], config_maps=plane["config_maps"][:1])
+    assert found is not None
+    (revision,) = found.revisions
+    assert (revision.cni, revision.registry_only, revision.trust_domain) == (True, False, "cluster.local")
+    found = detect(injectors=plane["injectors"])
+    assert found is not None
+    assert found.revisions == (Revision("default"),)
+    assert found.kubelet is None
 
 
 def test_probes_are_rewritten_although_the_installation_does_not() -> None:

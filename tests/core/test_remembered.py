@@ -66,6 +66,15 @@ def test_what_is_unchanged_is_not_said_to_be_from_earlier(stored: JsonObject) ->
     assert "CompletedEarlier" not in {choice.code for choice in judge(stored, THEN, stored).choices}
 
 
+@pytest.mark.parametrize(
+    "now", [replace(THEN, loader=NOW.loader), replace(THEN, runtimes=NOW.runtimes)], ids=["loader", "runtime"]
+)
+def test_it_is_said_where_one_of_the_two_would_be_another_by_now(stored: JsonObject, now: PlatformFacts) -> None:
+    verdict = judge(stored, now, stored)
+    assert images(verdict) == ["example.com/loader:1", "example.com/server:1"]
+    assert "CompletedEarlier" in {choice.code for choice in verdict.choices}
+
+
 @pytest.mark.parametrize("change", [{"protocol": "v1"}, {"runtime": "better"}, {"format": "sklearn:1"}])
 def test_what_concerns_the_choice_chooses_anew(stored: JsonObject, change: dict[str, str]) -> None:
     stored["metadata"]["annotations"] |= {PREFIX + key: value for key, value in change.items()}

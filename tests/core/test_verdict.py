@@ -142,6 +142,13 @@ def test_nonsense_inside_a_container_does_not_make_it_raise(container: JsonObjec
     judge(deployment(**made), FACTS)
 
 
+def test_half_of_a_surrogate_pair_in_an_annotation_does_not_make_it_raise() -> None:
+    """JSON can write it, UTF-8 cannot."""
+    document = deployment()
+    document["metadata"]["annotations"]["note"] = "\ud800"
+    assert judge(document, FACTS).deployment is not None
+
+
 def test_bottomless_nesting_is_refused() -> None:
     document: JsonObject = {}
     for _ in range(5000):
@@ -165,7 +172,8 @@ JSON = st.recursive(
 
 @given(metadata=JSON, spec=JSON)
 def test_no_document_makes_it_raise(metadata: object, spec: object) -> None:
-    judge({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec}, FACTS)
+    for decide in (judge, render_stored):
+        decide({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec}, FACTS)
 
 
 @given(container=st.dictionaries(st.sampled_from(KEYS), JSON), pod=st.dictionaries(st.sampled_from(KEYS), JSON))
@@ -176,7 +184,8 @@ def test_no_container_makes_it_raise(container: JsonObject, pod: JsonObject) -> 
 
 @given(spec=JSON)
 def test_no_spec_of_a_served_deployment_makes_it_raise(spec: object) -> None:
-    judge(deployment() | {"spec": spec}, FACTS)
+    for decide in (judge, render_stored):
+        decide(deployment() | {"spec": spec}, FACTS)
 
 
 @pytest.mark.attack(16)

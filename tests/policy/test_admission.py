@@ -53,7 +53,9 @@ def test_what_keeps_the_policies_is_let_through() -> None:
 
 
 def test_a_refusal_names_the_policy_the_rule_the_place_and_the_way_out() -> None:
-    assert refused(ask(request(deployment("s3://elsewhere/model.joblib")))) == (
+    asked = ask(request(deployment("s3://elsewhere/model.joblib")))
+    assert (asked["status"]["code"], asked["status"]["reason"]) == (403, "Forbidden")
+    assert refused(asked) == (
         "SourceNotAllowed: metadata.annotations[kubectl-serve.dev/model]: p0/places does not allow models from "
         "s3://elsewhere/model.joblib. Allowed: s3://models."
     )

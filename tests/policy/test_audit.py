@@ -91,6 +91,27 @@ def test_a_report_has_a_bounded_number_of_entries_the_worst_first_and_counts_all
     assert [entry["severity"] for entry in report["results"][:76]] == ["high"] * 75 + ["low"]
 
 
+def test_an_entry_says_what_is_broken_where_and_how_bad_it_is() -> None:
+    warned = document("ServingPolicy", "warned", "{action: Warn, rules: [{name: team, label: {key: team}}]}")
+    others = [deployment("bad", "s3://elsewhere/a.joblib"), deployment("worse", "s3://elsewhere/a.joblib")]
+    (report,) = audit.reports(audited(others, STORES, WATCHED, warned, exceptions=[EXCEPTION]))
+    assert [(each["resources"][0]["name"], each["result"], each["severity"]) for each in report["results"]] == [
+        ("worse", "fail", "high"), ("bad", "warn", "medium"), ("worse", "warn", "medium"), ("bad", "fail", "low"),
+        ("worse", "fail", "low"), ("bad", "skip", "info"),
+    ]  # fmt: skip
+    assert report["summary"] == {"pass": 0, "fail": 3, "warn": 2, "error": 0, "skip": 1}
+    assert report["results"][0] | {"message": ""} == {
+        "source": "kubectl-serve",
+        "policy": "stores",
+        "rule": "places",
+        "result": "fail",
+        "severity": "high",
+        "message": "",
+        "resources": [{"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "ml", "name": "worse"}],
+    }
+    assert "until 2026-11-18T00:05:00Z, by exception late" in report["results"][-1]["message"]
+
+
 @pytest.mark.attack(11)
 def test_an_entry_of_a_report_has_a_bounded_length() -> None:
     images = [{"name": f"c{i}", "image": f"evil.example/{'a' * 200}{i}"} for i in range(20)]
@@ -268,8 +289,10 @@ async def test_a_deployment_that_changes_is_judged_without_listing_the_pods_of_t
         api.lists.clear()
         api.put(DEPLOYMENTS, deployment("bad", "s3://elsewhere/b.joblib"))
         await until_reported(("Deployment", "bad"), ("Pod", "a-pod"))
+        api.put(DEPLOYMENTS, deployment("bad"))
+        await until_reported(("Pod", "a-pod"))
         assert {each.partition(" ")[0] for each in api.lists} == {POLICY_REPORTS.plural}
-        api.put(POLICIES, STORES | {"spec": {"rules": [{"name": "r", "sources": {"allow": ["s3://elsewhere"]}}]}})
+        api.put(POLICIES, STORES | {"spec": {"rules": [{"name": "r", "sources": {"deny": ["s3://other"]}}]}})
         made.refresh()
         await until_reported()
         running.cancel()

@@ -7,12 +7,15 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 import cpu_time
 from serve_core import quantities
 from serve_core.policy import expressions, images, sources
+from serve_core.policy.documents import Selector
 from serve_core.policy.expressions import ExpressionError
 from serve_core.policy.images import Image
+from serve_core.policy.matching import selects
 from serve_core.policy.patterns import matches
 
 
@@ -77,9 +80,9 @@ def test_what_is_no_image_is_refused(text: str) -> None:
     "text",
     [
         "", "models", "S3://models", "s3:/models", "s3://models/a/../b", "s3://models/a/%2e%2e/b", "s3://models//a",
-        "s3://models/a%2fb", "s3://models/%252e", "s3://user@models/a", "https://models:x/a", "https://host/a?b",
+        "s3://models/a%2fb", "s3://models/%252e", "s3://user@models/a", "hf://qwen@evil/qwen3", "https://models:x/a", "https://host/a?b",
         "https://host/a#b", "https://host\\@evil/a", "https://ho%73t/a", "https://höst/a", "https://host\u202e/a",
-        "s3://mod els/a", "s3://models/a\n", "s3://models/a\x00", "https://$(HOST)/a", "s3://models/é",
+        "s3://mod els/a", "s3://models/a\n", "s3://models/a\x00", "https://$(HOST)/a", "s3://models/$(NAME)", "s3://models/é",
         "s3://models/%00", "s3://models/a%0ab", "s3://models/%e2%80%ae", "https://[::1/a", "https:///a",
     ],
 )  # fmt: skip
@@ -94,6 +97,7 @@ def test_a_source_that_could_be_read_in_two_ways_is_not_compared(text: str) -> N
     [
         ("https://Models.Example.com/a", "https://models.example.com:443/a/"),
         ("https://models.example.com./a", "https://models.example.com/a"),
+        ("http://models.example.com:80/a", "http://models.example.com/a"),
         ("s3://models/%61", "s3://models/a"),
     ],
 )
@@ -118,12 +122,47 @@ def test_two_spellings_of_one_place_are_one_source(one: str, other: str) -> None
         ("https://example.com:8443", "https://example.com/x", False),
         ("https://[::1]/a", "https://[::1]/a/b", True),
         ("oci://ghcr.io/ml", f"oci://ghcr.io/ml/iris@{DIGEST}", True),
+        ("hf://qwen", "hf://qwen/qwen3@main", True),
         ("file:///srv", "file:///srv/model", True),
     ],
 )
 @pytest.mark.attack(13)
 def test_a_place_holds_what_is_below_it(place: str, source: str, inside: bool) -> None:
     assert sources.parse_place(place).holds(sources.parse(source)) is inside
+
+
+@pytest.mark.parametrize(
+    ("text", "immutable"),
+    [
+        (f"oci://ghcr.io/ml/iris@{DIGEST}", True),
+        (f"oci://ghcr.io/ml/iris:1@{DIGEST}", True),
+        ("oci://ghcr.io/ml/iris:1", False),
+        (f"oci://ghcr.io/ml/iris@{DIGEST[:-1]}", False),
+        ("hf://qwen/qwen3@" + "0a" * 20, True),
+        ("hf://qwen/qwen3:" + "0a" * 20 + "/model.gguf", True),
+        ("hf://qwen/qwen3@main", False),
+        ("hf://qwen/qwen3@" + "0a" * 21, False),
+        (f"https://example.com/iris@{DIGEST}", False),
+        (f"s3://models/iris@{DIGEST}", False),
+    ],
+)
+def test_a_uri_that_names_one_version_for_ever_is_told(text: str, immutable: bool) -> None:
+    assert sources.is_immutable(text) is immutable
+
+
+@pytest.mark.parametrize(
+    ("requirement", "selected"),
+    [
+        ({"operator": "In", "values": ["prod", "test"]}, ["prod"]),
+        ({"operator": "NotIn", "values": ["prod", "test"]}, ["dev", None]),
+        ({"operator": "Exists"}, ["prod", "dev"]),
+        ({"operator": "DoesNotExist"}, [None]),
+    ],
+)
+def test_labels_are_selected_as_kubernetes_does(requirement: dict[str, object], selected: list[str | None]) -> None:
+    selector = TypeAdapter(Selector).validate_python({"matchExpressions": [{"key": "tier"} | requirement]})
+    labels: list[dict[str, str]] = [{"tier": "prod"}, {"tier": "dev"}, {}]
+    assert [each.get("tier") for each in labels if selects(selector, each)] == selected
 
 
 @pytest.mark.attack(13)

@@ -120,6 +120,34 @@ def test_what_does_more_than_it_was_made_of_is_judged_by_itself(index: int) -> N
     assert told(objects, "{name: images, images: {deny: [evil.example]}}")[f"{kind}/iris"] == ["ImageNotAllowed"]
 
 
+MORE: dict[str, tuple[JsonObject, str, str]] = {
+    "a Secret": (
+        {"volumes": [{"name": "v", "secret": {"secretName": "s"}}]},
+        "{name: r, secrets: {deny: [s]}}", "SecretNotAllowed"),
+    "a service account": (
+        {"serviceAccountName": "builder"}, "{name: r, serviceAccounts: {deny: [builder]}}", "ServiceAccountNotAllowed"),
+    "another container": (
+        {"containers": [{"name": "c", "image": "dev.local/c:1", "args": ["--trust-remote-code"]}]},
+        "{name: r, containers: {arguments: [--trust-remote-code]}}", "ArgumentNotAllowed"),
+    "a model in a claim": (
+        {"containers": [{"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/mnt/models"}]}],
+         "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}, STORES, "SourceNotAllowed"),
+    "another format": (
+        {"initContainers": [{"name": "model-loader", "args": ["s3://models/a.onnx"]}]},
+        "{name: r, formats: {deny: [onnx]}}", "FormatNotAllowed"),
+}  # fmt: skip
+
+
+@pytest.mark.attack(5)
+@pytest.mark.parametrize(("more", "rule", "code"), MORE.values(), ids=MORE.keys())
+def test_whatever_more_it_carries_it_is_judged_by_itself(more: JsonObject, rule: str, code: str) -> None:
+    deployment, service, *_ = made()
+    spec = service["spec"]["template"]["spec"]
+    for key, value in more.items():
+        spec[key] = [*spec[key], *value] if isinstance(value, list) else value
+    assert told([deployment, service], rule) == {"Deployment/iris": [], "Service/iris": [code]}
+
+
 LOCAL = {"networking.knative.dev/visibility": "cluster-local"}
 
 

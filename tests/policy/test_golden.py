@@ -35,7 +35,7 @@ def test_every_kind_of_rule_has_an_object_that_keeps_it_and_one_that_breaks_it(r
     for case in CASES:
         text = (case / "input.yaml").read_text()
         kinds = {
-            f"{document['metadata']['name']}/{rule['name']}": kind
+            f"{document['metadata']['name']}/{rule.get('name')}": kind
             for document in yaml.safe_load_all(text)
             if isinstance(document, dict) and document.get("kind") == "ServingPolicy"
             for rule in (document.get("spec") or {}).get("rules") or ()

@@ -149,6 +149,14 @@ def test_of_two_policies_the_first_by_name_fills() -> None:
     assert scale_of(judge(deployment(), both).deployment) == "0..1"
 
 
+def test_a_default_is_for_what_the_policy_selects_by_its_labels() -> None:
+    selecting = facts(policy("match: {objectSelector: {matchLabels: {team: a}}}\ndefaults: {scale: 0..3}"))
+    assert scale_of(judge(deployment(), selecting).deployment) is None, "it has no labels at all"
+    of_the_team = deployment()
+    of_the_team["metadata"]["labels"] = {"team": "a"}
+    assert scale_of(judge(of_the_team, selecting).deployment) == "0..3"
+
+
 def test_filling_defaults_twice_changes_nothing() -> None:
     both = facts(policy("defaults: {scale: 0..2, visibility: cluster-local}"))
     once = judge(deployment(), both).deployment
@@ -267,6 +275,20 @@ def test_what_a_deployment_became_is_judged_once_by_what_it_does_not_by_its_owne
     assert [each.title for each in twins.tried] == ["deployment/iris"]
     both = try_documents([*policies, made.deployment, forged], FACTS, NOW, stored=True)
     assert [each.title for each in both.tried] == ["deployment/iris", "service/iris"]
+
+
+def test_the_outcome_of_an_object_is_the_worst_of_all_rules() -> None:
+    rule = {"label": {"key": "team"}}
+    actions = ("Audit", "Warn", "Deny")
+    policies = [
+        document("ServingPolicy", {"name": action.lower()}, {"action": action, "rules": [{"name": "r", **rule}]})
+        for action in actions
+    ]
+    for count, worst in enumerate(("Pass", *actions)):
+        (tried,) = try_documents([*policies[:count], service()], FACTS, NOW).tried
+        assert tried.outcome == worst
+    (refused,) = try_documents([*policies, deployment(scale="many")], FACTS, NOW).tried
+    assert refused.outcome == "Refused"
 
 
 def test_expected_verdicts_are_compared(run: Run, tmp_path: Any) -> None:

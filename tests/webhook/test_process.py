@@ -10,15 +10,17 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from reviews import STORES, document, knative, request
+from reviews import MEMORY, STORES, document, knative, pod, request
 from serve_core.facts import LoaderFacts
 from serve_core.names import NAMESPACE
 from serve_core.policy.documents import ServingPolicy
 from serve_webhook import certificates
 from serve_webhook.api import (
+    CONFIG_MAPS,
     KNATIVE_SERVICES,
     LEASES,
     NAMESPACES,
+    PODS,
     POLICIES,
     POLICY_REPORTS,
     VALIDATING_WEBHOOKS,
@@ -43,7 +45,7 @@ def replica(api: MemoryApi, folder: Path, name: str = "server-1") -> Replica:
     options = Options(
         identity=name,
         settings=folder / "settings.yaml",
-        runtimes=folder,
+        runtimes=folder / "runtimes",
         host="127.0.0.1",
         port=0,
         health_port=0,
@@ -258,6 +260,35 @@ async def test_a_namespace_as_new_as_what_is_made_in_it_is_waited_for(
         assert not done
         api.put(NAMESPACES, {"metadata": {"name": "ml", "labels": {"tier": "production"}}})
         assert "SourceNotAllowed" in (await asked)[1]
+        stop.set()
+        await task
+
+
+async def test_settings_that_change_count_from_then_on_and_everything_is_audited_by_them(
+    api: MemoryApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_webhook.settings.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("serve_webhook.audit.SETTLE_SECONDS", 0.01)
+    api.put(NAMESPACES, {"metadata": {"name": "ml"}})
+    api.put(CONFIG_MAPS, {"metadata": {"namespace": "knative-serving", "name": "config-deployment"},
+                          "data": {"queue-sidecar-image": "platform.example/queue:1"}})  # fmt: skip
+    beside = [{"name": name, "image": f"platform.example/{name}:1", **MEMORY} for name in ("queue", "sidecar")]
+    served = pod("s3://models/a")
+    served["spec"]["containers"] += beside
+    api.put(PODS, served)
+    api.put(POLICIES, document("ServingPolicy", STORES))
+    report = (POLICY_REPORTS.plural, "ml", "kubectl-serve")
+    made, stop = replica(api, tmp_path), asyncio.Event()
+    async with started(made, stop) as task:
+        while report not in api.objects:  # noqa: ASYNC110 - nothing tells it
+            await asyncio.sleep(0.01)
+        (entry,) = api.objects[report]["results"]
+        assert "platform.example/sidecar:1" in entry["message"]
+        assert "platform.example/queue:1" not in entry["message"]
+        settings = "{loader: {image: 'loader:1'}, sidecarImages: ['platform.example/sidecar:1']}"
+        (tmp_path / "settings.yaml").write_text(settings)
+        while report in api.objects:  # noqa: ASYNC110 - nothing tells it
+            await asyncio.sleep(0.01)
         stop.set()
         await task
 

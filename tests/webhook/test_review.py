@@ -100,7 +100,7 @@ def test_an_annotated_deployment_is_completed_by_a_patch() -> None:
 def test_a_refusal_has_a_line_for_each_problem() -> None:
     response = respond(body(deployment(model="https://example.com/model.joblib", scale="many", scael="1")))
     assert not response["allowed"]
-    assert response["status"]["code"] == 422
+    assert (response["status"]["code"], response["status"]["reason"]) == (422, "Invalid")
     lines = response["status"]["message"].splitlines()
     assert [line.split(":")[0] for line in lines] == ["UnknownAnnotation", "InvalidAnnotation"]
 
@@ -147,7 +147,9 @@ def scaling(replicas: int, user: str = "jane") -> Request:
 
 
 def test_scaling_a_parked_deployment_is_answered_with_the_annotation_to_use() -> None:
-    (problem,) = review.scale(scaling(3), parked()).problems
+    answer = review.scale(scaling(3), parked())
+    assert (answer.code, answer.reason) == (403, "Forbidden")
+    (problem,) = answer.problems
     assert problem.startswith("Parked: spec.replicas: ")
     assert "kubectl-serve.dev/scale" in problem
 
@@ -211,6 +213,7 @@ HOSTILE = {
     "an uid that is a number": (GOOD.replace(b'"705ab4f5-6393-11e8-b7cc-42010a800002"', b"7"), "request.uid"),
     "an object that is a list": (body([1, 2]), "request.object"),
     "another operation": (body(operation="PATCH"), "request.operation"),
+    "a namespace with a line break": (body(namespace="a\nERROR forged"), "request.namespace"),
 }
 
 

@@ -129,7 +129,10 @@ async def test_a_review_is_answered(running: Running) -> None:
     status, text = await running.post("/deployments", body(object={"metadata": {"name": "iris"}}))
     assert status == 200
     assert json.loads(text)["response"]["uid"] == "u-1"
-    assert b'decision="refused",review="deployments"} 1.0' in running.metrics.render()
+    told = running.metrics.render().decode()
+    assert 'decision="refused",review="deployments"} 1.0' in told
+    (took,) = (line for line in told.splitlines() if "review_seconds_sum" in line)
+    assert float(took.split()[-1]) < 60
 
 
 async def test_on_its_way_out_it_says_that_the_connection_closes(running: Running) -> None:
@@ -343,8 +346,11 @@ async def test_the_gate_lets_in_as_many_bytes_as_fit_in_their_order() -> None:
     leave.set()
     await first
     async with gate.admit(9):
-        pass
-    small.cancel()
+        beyond = asyncio.create_task(enter("beyond", 1, asyncio.Event()))
+        await asyncio.sleep(0)
+        assert "beyond" not in order, "who gave up gave nothing back that it did not have"
+    for task in (small, beyond):
+        task.cancel()
 
 
 async def test_who_gives_up_in_the_instant_of_a_turn_is_passed_over() -> None:
@@ -362,6 +368,26 @@ async def test_who_gives_up_in_the_instant_of_a_turn_is_passed_over() -> None:
         await impatient
     await patient
     assert entered.is_set()
+
+
+async def test_at_the_end_the_requests_that_are_being_answered_are_finished() -> None:
+    entered, go, left = asyncio.Event(), asyncio.Event(), []
+
+    async def handle(_: web.Request) -> web.Response:
+        entered.set()
+        await go.wait()
+        left.append("answered")
+        return web.Response(text="late")
+
+    app = web.Application()
+    app.router.add_get("/", handle)
+    async with aiohttp.ClientSession() as client:
+        async with server.serving(app, "127.0.0.1", 0) as port:
+            asked = asyncio.create_task(client.get(f"http://127.0.0.1:{port}/"))
+            await entered.wait()
+            asyncio.get_running_loop().call_later(0.05, go.set)
+        assert left == ["answered"]
+        assert await (await asked).text() == "late"
 
 
 async def test_health_readiness_and_metrics() -> None:

@@ -66,13 +66,14 @@ def test_the_server_does_not_start_with_broken_settings(tmp_path: Path, capsys: 
     assert "loader.image" in capsys.readouterr().err
 
 
-async def test_a_change_is_read_and_a_broken_one_leaves_the_last_good_one(tmp_path: Path) -> None:
+async def test_a_change_is_read_and_a_broken_one_leaves_the_last_good_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "POLL_SECONDS", 0.01)
     file = write(tmp_path, "loader: {image: one}")
     seen: asyncio.Queue[Configuration] = asyncio.Queue()
     valid: asyncio.Queue[bool] = asyncio.Queue()
-    follower = asyncio.create_task(
-        settings.follow(file, tmp_path / "none", seen.put_nowait, valid.put_nowait, seconds=0.01)
-    )
+    follower = asyncio.create_task(settings.follow(file, tmp_path / "none", seen.put_nowait, valid.put_nowait))
     async with asyncio.timeout(5):
         assert (await seen.get()).loader.image == "one"
         assert await valid.get()

@@ -128,12 +128,11 @@ async def follow(
     runtimes_folder: Path,
     changed: Callable[[Configuration], None],
     valid: Callable[[bool], None],
-    seconds: float = POLL_SECONDS,
 ) -> NoReturn:
     """Call ``changed`` whenever the files say something new; broken ones are logged and the last good ones stay."""
     known = ""
     while True:
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(POLL_SECONDS)
         if (present := _stamp(settings, runtimes_folder)) == known:
             continue
         known = present

@@ -40,7 +40,7 @@ def validate(
     deployment: Callable[[str, str], JsonObject | None],
 ) -> Answer:
     """Judge what is about to be stored. ``deployment`` finds a served one by namespace and name."""
-    if request.new is None or request.operation not in ("CREATE", "UPDATE"):
+    if request.new is None:
         return Answer()
     kind = str(request.new.get("kind"))
     if kind in ("ServingPolicy", "PolicyException"):
@@ -92,16 +92,14 @@ def _document(document: JsonObject, kind: str) -> Answer:
 def _scaled(request: Request, deployment: Callable[[str, str], JsonObject | None]) -> JsonObject | None:
     """The Deployment with the replicas that a Scale asks for."""
     found = deployment(request.namespace, request.name)
-    wanted = (request.new or {}).get("spec")
-    if found is None or not isinstance(wanted, dict):
+    if found is None:
         return None
-    return {**found, "spec": {**(found.get("spec") or {}), "replicas": wanted.get("replicas", 0)}}
+    wanted = value_at(request.new, "spec", "replicas") or 0
+    return {**found, "spec": {**(found.get("spec") or {}), "replicas": wanted}}
 
 
 def _essence(document: JsonObject) -> JsonObject:
-    """The object without its status and the API server's notes: finalizers may go, whatever the policies say by now."""
+    """The object without the API server's notes: finalizers may go, whatever the policies say by now."""
     metadata = document.get("metadata")
     kept = {k: v for k, v in metadata.items() if k not in _BOOKKEEPING} if isinstance(metadata, dict) else metadata
-    if isinstance(kept, dict):
-        kept = {key: value for key, value in kept.items() if not key.startswith("deletion")}
-    return {key: value for key, value in document.items() if key != "status"} | {"metadata": kept}
+    return {**document, "metadata": kept}

@@ -1,0 +1,107 @@
+"""What Knative Serving takes and what it refuses, value by value: its own bounds, at their edges."""
+
+import pytest
+
+from serve_core import knative
+from serve_core.fields import Carrier
+from serve_core.json import JsonObject
+
+MOST = 2**31 - 1
+
+
+def refused_places(**annotations: str) -> list[str]:
+    """Of annotations below ``autoscaling.knative.dev/``, those that are refused."""
+    carrier = Carrier({})
+    knative.check_template_annotations({knative.AUTOSCALING + key: text for key, text in annotations.items()}, carrier)
+    return [problem.path.partition(knative.AUTOSCALING)[2].rstrip("]") for problem in carrier.problems]
+
+
+@pytest.mark.parametrize(
+    ("key", "taken", "refused"),
+    [
+        ("min-scale", ["0", "+1", f"{MOST}"], ["", "-1", "1.0", " 1", "one", f"{MOST + 1}"]),
+        ("max-scale", ["0", "7"], ["-1", "many"]),
+        ("initial-scale", ["1"], ["0", "-1"]),
+        ("activation-scale", ["2"], ["1", "0"]),
+        ("metric-aggregation-algorithm", ["", "linear", "weighted-exponential", "weightedExponential"], ["mean"]),
+        ("target", ["0.01", "0.5", ".5", "5.", "1000"], ["0", "0.009", "-1", "1e3", "NaN", ""]),
+        ("target-utilization-percentage", ["1", "70", "100"], ["0.9", "100.1"]),
+        ("target-burst-capacity", ["-1", "0", "0.5", "200"], ["-2", "-0.5"]),
+        ("window", ["6s", "1h", "1.5m", "60000ms", "1m30s"], ["5s", "3601s", "6.5s", "90", "6 s", "s", ".s", "1d"]),
+        ("scale-down-delay", ["0", "0s", "1h"], ["-1s", "1h1s", "1.5s", "soon"]),
+        ("scale-to-zero-pod-retention-period", ["0", "1.5s", "1h", "500us", "1µs"], ["-1ns", "1h1ns"]),
+        ("panic-window-percentage", ["1", "100"], ["0", "101"]),
+        ("panic-threshold-percentage", ["110", "1000"], ["109", "1001"]),
+        ("class", ["kpa.autoscaling.knative.dev", "hpa.autoscaling.knative.dev", "keda.example.com"],
+         ["lpa.autoscaling.knative.dev"]),
+    ],
+)  # fmt: skip
+def test_an_annotation_of_the_autoscaler_has_bounds(key: str, taken: list[str], refused: list[str]) -> None:
+    assert [text for text in (*taken, *refused) if refused_places(**{key: text})] == refused
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "first", "refused"),
+    [
+        ("2", "2", "2", []),
+        ("3", "2", "3", ["max-scale", "activation-scale"]),
+        ("2", "0", "9", []),
+        ("3", "9", "2", ["activation-scale"]),
+        ("0", "2", "3", ["activation-scale"]),
+    ],
+)
+def test_the_bounds_of_the_scale_have_to_fit_together(least: str, most: str, first: str, refused: list[str]) -> None:
+    scale = {"min-scale": least, "max-scale": most, "activation-scale": first}
+    assert refused_places(**scale) == refused
+
+
+def test_any_metric_goes_with_another_class_than_knatives_own() -> None:
+    assert refused_places(metric="cpu") == ["metric"]
+    assert refused_places(**{"metric": "cpu", "class": "kpa.autoscaling.knative.dev"}) == ["metric"]
+    assert refused_places(**{"metric": "cpu", "class": "hpa.autoscaling.knative.dev"}) == []
+    assert refused_places(metric="") == ["metric"], "no metric is not the default one"
+
+
+DIGEST = "sha256:" + "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("reference", "read"),
+    [
+        ("python", True), ("ab", True), ("a", False), ("", False), ("Python", False), ("org/name_1.x-y:v1.0_a-b", True),
+        ("ghcr.io/org/name", True), ("GHCR.io/org/name", True), ("ghcr.io/a", False), ("ghcr.io/Org/name", False),
+        ("localhost:5000/name:1", True), ("registry:5000/name", True), ("[::1]:5000/name", True), ("a_b:5/name", True),
+        ("host:port/name", False), ("name:", False), ("name:" + "1" * 128, True), ("name:" + "1" * 129, False),
+        ("name:1@" + DIGEST, True), ("name@" + DIGEST, True), ("name@sha256:0", False), ("name@" + DIGEST + "0", False),
+        ("n" * 255, True), ("n" * 256, False), ("name with space", False),
+    ],
+)  # fmt: skip
+def test_an_image_is_read_as_go_containerregistry_reads_it(reference: str, read: bool) -> None:
+    assert knative.is_image(reference) is read
+
+
+def container_faults(*, is_server: bool = True, **container: object) -> list[str]:
+    carrier = Carrier({})
+    found: JsonObject = {"name": "app", "image": "example.com/app:1", **container}
+    knative.check_container(found, "c", is_server=is_server, carrier=carrier)
+    return [problem.path.removeprefix("c.") for problem in carrier.problems]
+
+
+def test_names_variables_and_ports_of_knatives_own_are_refused() -> None:
+    assert container_faults(name="queue-proxy") == ["name"]
+    for name in ("K_SERVICE", "K_CONFIGURATION", "K_REVISION", "PORT"):
+        assert container_faults(env=[{"name": name}]) == [f"env[{name}]"]
+    assert container_faults(env=[{"name": "PORT"}], is_server=False) == []
+    for port in (8008, 8012, 8013, 8022, 9090, 9091):
+        assert container_faults(ports=[{"containerPort": 80}, {"containerPort": port}]) == ["ports[1].containerPort"]
+
+
+def test_a_mount_is_compared_as_the_path_that_it_means() -> None:
+    def faults(*paths: str) -> list[str]:
+        return container_faults(volumeMounts=[{"name": "v", "mountPath": path} for path in paths])
+
+    assert faults("/a", "/a/b", "/dev/shm") == []
+    for reserved in ("/", "//", "/dev", "/dev/", "/x/../dev", "/dev/log"):
+        assert faults(reserved) == ["volumeMounts[0].mountPath"]
+    assert faults("a") == ["volumeMounts[0].mountPath"], "not absolute"
+    assert faults("/a", "/a/") == faults("/a", "//a") == faults("/a", "/b/../a") == ["volumeMounts[1].mountPath"]
