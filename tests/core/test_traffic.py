@@ -1,7 +1,7 @@
 """What is noted about revisions as they become ready."""
 
 from serve_core.annotations import CANARY, MODEL, PIN, PREVIOUS, PROMOTED, read
-from serve_core.traffic import settled
+from serve_core.traffic import settled, targets
 
 
 def noted(latest: str, notes: dict[str, str], **asked: str) -> dict[str, str]:
@@ -26,6 +26,18 @@ def test_nothing_is_forgotten_while_nothing_changes() -> None:
 def test_a_canary_is_not_promoted_by_being_ready() -> None:
     notes = {PROMOTED: "iris-00001"}
     assert noted("iris-00002", notes, **{CANARY: "10%"}) == notes
+
+
+def test_a_model_that_begins_with_a_canary_has_its_first_revision_to_stand_beside() -> None:
+    asked = {CANARY: "10%"}
+    notes = noted("iris-00001", {}, **asked)
+    assert notes == {PROMOTED: "iris-00001"}
+    spec, _ = read({MODEL: "s3://models/iris/model.joblib", **asked})
+    assert spec is not None
+    assert [(each.get("revisionName"), each["percent"]) for each in targets(spec, notes)] == [
+        (None, 10),
+        ("iris-00001", 90),
+    ]
 
 
 def test_a_pin_keeps_what_was_promoted() -> None:

@@ -37,11 +37,12 @@ def settled(spec: ServingSpec, notes: Mapping[str, str], status: Mapping[str, An
     """What to note on the Deployment now that the Knative Service is ready with this ``status``.
 
     Without a canary or a pin the latest ready revision has all the traffic: it is promoted, and what was promoted
-    before is the previous one.
+    before is the previous one. So it is where there is a canary and nothing that it could be one beside.
     """
     promoted = notes.get(PROMOTED, "")
     kept = {key: notes[key] for key in (PROMOTED, PREVIOUS) if key in notes}
     latest = status.get("latestReadyRevisionName")
-    if spec.pin is not None or spec.canary is not None or not latest or latest == promoted:
+    shares = spec.canary is not None and promoted
+    if spec.pin is not None or shares or not latest or latest == promoted:
         return kept
     return {PROMOTED: latest} | ({PREVIOUS: promoted} if promoted else {})
