@@ -387,8 +387,7 @@ class Sequence:
             return ""
         kind, each = self._draw.choice(found)
         metadata = each["metadata"]
-        # A Knative Service that is made anew at once is not ready within 90 s now and then; why is not known.
-        ways = ["spec"] if kind == KNATIVE_SERVICES else ["delete", "spec"]
+        ways = ["delete", "spec"]
         # One without both would be somebody else's. Knative hands the label on to its Service, whose name may then
         # be thought to be taken.
         wanted = (KNATIVE_SERVICES if self._by_knative else SERVICES, annotation(self._stored(), "service") or NAME)
@@ -407,10 +406,15 @@ class Sequence:
             "another label": {"metadata": {"labels": {DEPLOYMENT_LABEL: "another"}}},
             "spec": {"spec": self._draw.choice(tampered(kind))},
         }
-        done = self._send("DELETE", where) if way == "delete" else self._send("PATCH", where, changes[way])
+        done = self._send("PATCH", where, changes[way]) if way != "delete" else self._delete_by_hand(where)
         if way == "owner":  # it is taken back while it is wanted, and by nobody later
             assert self._until(lambda: self._is_owned_or_gone(where), 60), f"{metadata['name']} is still an orphan"
         return f"tamper with {kind} {metadata['name']}, {way}: {done}"
+
+    def _delete_by_hand(self, where: str) -> int:
+        # Not "Orphan": Knative refuses to let go of a Configuration and a Route, and the Service would stay for ever.
+        policy = self._draw.choice(("Background", "Foreground"))
+        return self._send("DELETE", f"{where}?propagationPolicy={policy}")
 
     def _is_owned_or_gone(self, where: str) -> bool:
         status, found = self._api.request("GET", where)

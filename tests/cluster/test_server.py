@@ -9,7 +9,19 @@ from functools import partial
 import pytest
 import yaml
 
-from cluster.support import SERVER, Ingress, Json, Namespace, Trained, deployment, eventually, is_ready, measured
+from cluster.support import (
+    PREFIX,
+    SERVER,
+    Ingress,
+    Json,
+    Namespace,
+    Trained,
+    annotation,
+    deployment,
+    eventually,
+    is_ready,
+    measured,
+)
 
 IRIS = "s3://models/iris/model.joblib"
 KNATIVE_SERVICES = "services.serving.knative.dev"
@@ -127,9 +139,12 @@ def test_what_was_deleted_while_the_server_was_down_is_gone(namespace: Namespace
 def test_what_a_person_undoes_is_put_right_again(namespace: Namespace) -> None:
     namespace.apply(deployment("iris", IRIS, credentials="store"))
     namespace.wait_ready("iris")
+    namespace.kubectl("annotate", "deployment", "iris", f"{PREFIX}timeout=60s")
+    assert annotation(namespace.wait_ready("iris"), "previous") == "iris-00001"
     namespace.kubectl("delete", KNATIVE_SERVICES, "iris")
     namespace.watch("deployment", "iris", lambda found: not is_ready(found), seconds=30)
-    namespace.wait_ready("iris")
+    anew = namespace.wait_ready("iris")
+    assert (annotation(anew, "promoted"), annotation(anew, "previous")) == ("iris-00001", None), "the others are gone"
 
 
 def has_spec(spec: Json, found: Json) -> bool:

@@ -315,6 +315,28 @@ def test_a_route_that_fails_is_the_services_fault() -> None:
     assert "no certificate" in ready(state).message
 
 
+def test_a_previous_revision_that_somebody_has_deleted_is_led_to_no_more() -> None:
+    said = 'Revision "iris-00001" referenced in traffic not found.'
+    gone = live("False", latest="iris-00003", serving="iris-00003", configuration="True", message=said)
+    gone["status"]["conditions"].append(
+        {"type": "RoutesReady", "status": "False", "reason": "RevisionMissing", "message": said}
+    )
+    noted = {annotations.PROMOTED: "iris-00003", annotations.PREVIOUS: "iris-00001"}
+    assert annotations.PREVIOUS not in notes_of(observed(deployment(notes=noted), gone))
+    # What has most of the traffic is another matter: all of it would go to the canary.
+    noted = {annotations.PROMOTED: "iris-00001", annotations.CANARY: "10%"}
+    assert notes_of(observed(deployment(notes=noted), gone))[annotations.PROMOTED] == "iris-00001"
+
+
+def test_a_knative_service_that_does_not_go_says_what_keeps_it() -> None:
+    going = live(generation=2)
+    going["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["orphan"]}
+    state = observed(settled(), going)
+    assert (ready(state).status, ready(state).reason) == ("Unknown", "Progressing")
+    assert "being deleted" in ready(state).message
+    assert "orphan" in ready(state).message
+
+
 def test_after_the_scale_to_zero_what_was_said_stays() -> None:
     said = Condition(CONDITION_MODEL_LOADED, "True", "Loaded", "Downloaded 8 B in 1 file in 0.0 s.")
     before = settled()

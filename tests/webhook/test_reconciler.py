@@ -149,6 +149,25 @@ async def test_a_new_leader_writes_nothing_where_all_is_well(api: MemoryApi, clo
     assert api.writes == []
 
 
+async def test_a_knative_service_that_is_made_anew_is_not_led_to_the_revisions_of_the_one_before(
+    api: MemoryApi, clock: Clock
+) -> None:
+    noted = {annotations.PREVIOUS: "iris-00002", annotations.PROMOTED: "iris-00003", annotations.CANARY: "20%"}
+    api.put(DEPLOYMENTS, served(**noted, **{annotations.READY_REVISION: "iris-00003", annotations.MODEL_SIZE: "7"}))
+    async with running(api, clock):
+        await until(lambda: service(api))
+        assert "traffic" not in service(api)["spec"]
+        knative_makes_it_ready(api)
+        await until(lambda: annotations.PROMOTED in deployment(api)["metadata"]["annotations"])
+        await until(lambda: "traffic" in service(api)["spec"])
+        # It is deleted by hand, and made anew.
+        api.remove(KNATIVE_SERVICES, "default", "iris")
+        await until(lambda: service(api) and "traffic" not in service(api)["spec"])
+    notes = deployment(api)["metadata"]["annotations"]
+    assert not {annotations.PREVIOUS, annotations.PROMOTED, annotations.READY_REVISION} & notes.keys()
+    assert notes[annotations.MODEL_SIZE] == "7", "the model is the same"
+
+
 async def test_a_knative_service_of_somebody_elses_is_left_alone(api: MemoryApi, clock: Clock) -> None:
     theirs = api.put(KNATIVE_SERVICES, KNATIVE_SERVICES.identity("default", "iris") | {"spec": {"theirs": True}})
     api.put(DEPLOYMENTS, served())

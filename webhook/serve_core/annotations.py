@@ -526,6 +526,8 @@ OBSERVED_GENERATION = PREFIX + "observed-generation"
 
 NOTED = (SERVICE, URL, READY_REVISION, MODEL_SIZE, PROMOTED, PREVIOUS, OBSERVED_GENERATION)
 """What the reconciler notes on a served Deployment."""
+OF_REVISIONS = (READY_REVISION, PROMOTED, PREVIOUS)
+"""What it notes of the revisions of one Knative Service: the next one begins to count anew."""
 
 _USER_BY_KEY = {annotation.key: annotation for annotation in USER}
 _STATE_KEYS = frozenset(annotation.key for annotation in STATE)

@@ -92,6 +92,11 @@ class Progress:
         """One of Knative's conditions; empty if it is not there."""
         return _condition(self.service, kind)
 
+    def lacks(self, revision: str) -> bool:
+        """Whether Knative says that it should lead to this revision, and that it is not there: somebody deleted it."""
+        said = self.knative("RoutesReady")
+        return self.settled and said.get("reason") == "RevisionMissing" and f'"{revision}"' in said.get("message", "")
+
     @property
     def own_pods(self) -> list[JsonObject]:
         """Those of the newest revision."""
@@ -144,6 +149,8 @@ def ready(progress: Progress, loaded: Condition, warnings: Sequence[Problem] = (
 
 
 def _ready(progress: Progress, loaded: Condition) -> Finding:
+    if "deletionTimestamp" in progress.service["metadata"]:
+        return Finding("Unknown", "Progressing", f"{pods.sentence('Progressing')} {_leaving(progress.service)}")
     if not progress.settled:
         return Finding("Unknown", "Progressing", pods.sentence("Progressing"))
     if loaded.status == "False":
@@ -162,6 +169,13 @@ def _ready(progress: Progress, loaded: Condition) -> Finding:
         return Finding("False", "ServiceNotReady", message + _still_serving(progress))
     details = loaded.message if loaded.status != "True" else trouble.message if trouble else _knative_says(overall)
     return Finding("Unknown", "Progressing", f"{pods.sentence('Progressing')} {details}".strip())
+
+
+def _leaving(service: JsonObject) -> str:
+    finalizers = ", ".join(service["metadata"].get("finalizers") or [])
+    return "It is being deleted, and made anew when it is gone." + (
+        f" It is kept by {finalizers}." if finalizers else ""
+    )
 
 
 def with_domain(answers: Condition, mapping: JsonObject | None) -> Condition:

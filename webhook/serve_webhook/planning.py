@@ -11,7 +11,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from serve_core import handover, sizing, traffic
-from serve_core.annotations import HANDOVER, MODEL_SIZE, NOTED, OBSERVED_GENERATION, READY_REVISION, SERVICE, URL
+from serve_core.annotations import (
+    HANDOVER,
+    MODEL_SIZE,
+    NOTED,
+    OBSERVED_GENERATION,
+    OF_REVISIONS,
+    PREVIOUS,
+    READY_REVISION,
+    SERVICE,
+    URL,
+)
 from serve_core.json import JsonObject
 from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, SERVED_LABEL
 from serve_core.owned import Identity, claims, identity, is_leaving, owns
@@ -160,6 +170,15 @@ def change(observed: Observed, wanted: JsonObject) -> Apply | None:
     return None if unchanged else Apply(manifest, fingerprint, metadata["uid"])
 
 
+def outdated(deployment: JsonObject, wanted: JsonObject) -> Merge | None:
+    """The write that has to come before a wanted object is made: the revisions of a Knative Service that is gone, or
+    has another name, are none of the new one's, whose Route would wait for them for ever."""
+    stale = [key for key in OF_REVISIONS if key in (deployment["metadata"].get("annotations") or {})]
+    if not stale or not _is_knative_service(wanted):
+        return None
+    return Merge({"metadata": {"annotations": dict.fromkeys(stale)}}, "revisions")
+
+
 def surplus(observed: Observed) -> tuple[Delete, ...]:
     """What the Deployment owned once and wants no more. A Knative Service goes when the Deployment's own pods serve, or
     the one that has taken its place under another name."""
@@ -286,6 +305,8 @@ def _notes(observed: Observed, progress: Progress | None, loaded: Condition) -> 
         wanted[READY_REVISION] = progress.ready
     if progress:
         wanted = _with_size(wanted, observed, progress.own_pods)
+        if (previous := wanted.get(PREVIOUS)) and progress.lacks(previous):
+            del wanted[PREVIOUS]
     spec = serving_spec(observed.deployment)
     # What has the traffic does not wait for a host name.
     if progress and spec and conditions.ready(progress, loaded).status == "True":

@@ -171,15 +171,21 @@ class Reconciler:
         )
         if deployment is None or not observed.served:
             return await self._release(name, observed)
-        observed = await self._with_objects(name, observed)
+        found = await self._with_objects(name, observed)
+        if found is None:
+            return None
+        observed = found
         observed, again = await self._with_words(observed)
         await self._execute(deployment, (*planning.surplus(observed), *planning.report(observed, self._now())))
         if observed.fault or observed.taken:
             return 0
         return again
 
-    async def _with_objects(self, name: Name, observed: Observed) -> Observed:
-        """What is observed once every wanted object is as it should be, or the reason why one cannot be."""
+    async def _with_objects(self, name: Name, observed: Observed) -> Observed | None:
+        """What is observed once every wanted object is as it should be, or the reason why one cannot be.
+
+        ``None`` where the Deployment had to be written first: the watch brings it as it is now.
+        """
         for wanted in observed.wanted:
             at, change = identity(wanted), planning.change(observed, wanted)
             if change is not None and change.uid is None:
@@ -189,7 +195,9 @@ class Reconciler:
                     observed = replace(observed, live={**observed.live, at: found})
                     change = planning.change(observed, wanted)
                 except NotFoundError:
-                    pass
+                    if outdated := planning.outdated(observed.deployment, wanted):
+                        await self._execute(observed.deployment, (outdated,))
+                        return None
             if change is None and observed.taken:
                 return observed  # what comes after it may rest on it, as a model does on its guards
             if change is None:
