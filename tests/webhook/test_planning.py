@@ -185,6 +185,7 @@ def test_what_is_not_ours_is_not_touched_and_said(found: Any) -> None:
     assert change(state, WANTED) is None
     assert planning.surplus(state) == ()
     assert ready(state).reason == "NameTaken"
+    assert "There is a Knative Service iris that is not ours." in ready(state).message
 
 
 @pytest.mark.parametrize("owner", [None, OWNER | {"controller": False}])
@@ -461,7 +462,9 @@ def test_the_service_of_the_knative_service_before_is_nobody_elses() -> None:
         assert (change(state, wanted), state.taken) == (None, None)
         assert ready(state).reason == "Progressing"
     theirs = before | {"metadata": before["metadata"] | {"labels": labels | {"kubectl-serve.dev/deployment": "lily"}}}
-    assert ready(Observed(there, plain, {identity(theirs): theirs})).reason == "NameTaken"
+    taken = ready(Observed(there, plain, {identity(theirs): theirs}))
+    assert taken.reason == "NameTaken"
+    assert "There is a Service iris that is not ours." in taken.message
 
 
 @pytest.mark.parametrize(

@@ -339,10 +339,10 @@ _CONDITIONS = (
     ),
     (
         "NameTaken",
-        "there is a Knative Service of this name that is not ours.",
-        "Rename the Deployment, or delete that Knative Service.",
+        "there is a {kind} {name} that is not ours.",
+        "Delete it, or choose another name: the Deployment's, or the host name that a DomainMapping is named after.",
     ),
-    ("NotAccepted", "the API server refuses the Knative Service.", "See the message; correct the Deployment."),
+    ("NotAccepted", "the API server refuses the {kind} {name}.", "See the message; correct the Deployment."),
     (
         "KnativeMissing",
         "the cluster has no Knative Serving.",

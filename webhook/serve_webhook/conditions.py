@@ -225,9 +225,9 @@ def _condition(manifest: JsonObject, kind: str) -> JsonObject:
     return found
 
 
-def said(kind: str, status: str, code: str) -> Condition:
-    """A condition that has nothing to add to its reason."""
-    return Condition(kind, *_parts(Finding(status, code, pods.sentence(code))))
+def said(kind: str, status: str, code: str, /, **words: str) -> Condition:
+    """A condition that has nothing to add to its reason. ``words``: what the reason's sentence speaks of."""
+    return Condition(kind, *_parts(Finding(status, code, pods.sentence(code, **words))))
 
 
 def plain_loaded(

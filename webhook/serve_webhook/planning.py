@@ -277,7 +277,7 @@ def _conditions(observed: Observed, progress: Progress | None) -> list[Condition
     if observed.fault:
         return [loaded, observed.fault]
     if observed.taken:
-        return [loaded, conditions.said(CONDITION_READY, "False", "NameTaken")]
+        return [loaded, conditions.said(CONDITION_READY, "False", "NameTaken", **named(observed.taken))]
     if plain:
         ready = conditions.plain_ready(observed.deployment, observed.pods, loaded, observed.warnings)
         if ready.status == "True" and observed.awaits:
@@ -347,6 +347,12 @@ def _with_owner(manifest: JsonObject, deployment: JsonObject) -> JsonObject:
         "blockOwnerDeletion": True,
     }
     return manifest | {"metadata": manifest["metadata"] | {"ownerReferences": [owner]}}
+
+
+def named(manifest: JsonObject) -> dict[str, str]:
+    """An object's kind and name, as sentences of the catalogue have them."""
+    kind = "Knative Service" if _is_knative_service(manifest) else manifest["kind"]
+    return {"kind": kind, "name": manifest["metadata"]["name"]}
 
 
 def fingerprint_of(document: object) -> str:

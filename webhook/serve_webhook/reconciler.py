@@ -353,4 +353,5 @@ def _fault(wanted: JsonObject, error: ApiError) -> Condition:
         status, code = "Unknown", "Progressing"
     elif isinstance(error, NotFoundError) and owned_resource(wanted) is KNATIVE_SERVICES:
         code = "KnativeMissing"
-    return Condition(CONDITION_READY, status, code, f"{pods.sentence(code)} {' '.join(error.message.split())}")
+    said = pods.sentence(code, **planning.named(wanted))
+    return Condition(CONDITION_READY, status, code, f"{said} {' '.join(error.message.split())}")
