@@ -2,12 +2,12 @@
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 
 from serve_core.json import JsonObject, value_at
 from serve_core.names import FIELD_MANAGER
-from serve_webhook.api import ConflictError, GoneError, NotFoundError, Resource, WatchEvent, key
+from serve_webhook.api import ConflictError, GoneError, NotFoundError, Page, Resource, WatchEvent, key
 
 
 class MemoryApi:
@@ -76,18 +76,19 @@ class MemoryApi:
         self._check("get", resource)
         return copy.deepcopy(self._live(resource, namespace, name))
 
-    async def list(
-        self, resource: Resource, namespace: str, selectors: Mapping[str, str]
-    ) -> tuple[list[JsonObject], str]:
-        self._check("list", resource)
-        self.lists.append(" ".join([resource.plural, *selectors.values()]))
-        found = [copy.deepcopy(o) for where, o in self.objects.items() if where[0] == resource.plural]
-        return [o for o in found if _selected(o, selectors)], str(self._version)
+    async def list(self, resource: Resource, namespace: str, selectors: Mapping[str, str]) -> list[JsonObject]:
+        return [each async for page in self.pages(resource, 1, namespace, selectors) for each in page.items]
 
-    async def pages(self, resource: Resource, size: int) -> AsyncIterator[Sequence[JsonObject]]:
-        found, _ = await self.list(resource, "", {})
-        for start in range(0, len(found), size):
-            yield found[start : start + size]
+    async def pages(
+        self, resource: Resource, size: int, namespace: str = "", selectors: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Page]:
+        self._check("list", resource)
+        self.lists.append(" ".join([resource.plural, *(selectors or {}).values()]))
+        found = [copy.deepcopy(o) for where, o in self.objects.items() if where[0] == resource.plural]
+        found = [o for o in found if _selected(o, selectors or {}) and namespace in ("", key(o)[0])]
+        version = str(self._version)
+        for start in range(0, max(len(found), 1), size):
+            yield Page(found[start : start + size], version)
 
     async def watch(
         self, resource: Resource, namespace: str, selectors: Mapping[str, str], version: str, seconds: int

@@ -32,7 +32,9 @@ from serve_webhook.api import (
     POLICY_REPORTS,
     REVISIONS,
     ROUTES,
+    Page,
     UnavailableError,
+    key,
 )
 from serve_webhook.audit import Audit
 from serve_webhook.events import Recorder
@@ -298,6 +300,42 @@ async def test_a_deployment_that_changes_is_judged_without_listing_the_pods_of_t
         running.cancel()
 
 
+async def test_of_many_deployments_only_the_one_that_changes_is_judged_again(
+    api: MemoryApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "SETTLE_SECONDS", 0)
+    api.put(POLICIES, STORES)
+    for name, namespace in (("bad", "ml"), ("worse", "ml"), ("bad", "other")):
+        api.put(DEPLOYMENTS, deployment(name, "s3://elsewhere/a.joblib", namespace))
+    judged: list[tuple[str, str]] = []
+    judge_one = Existing.judge
+
+    def noted(self: Existing, document: JsonObject) -> Judged | None:
+        judged.append(key(document))
+        return judge_one(self, document)
+
+    monkeypatch.setattr(Existing, "judge", noted)
+    async with auditing(api, Clock()) as (made, _, metrics), asyncio.timeout(10):
+
+        async def until_reported(*wanted: tuple[str, str]) -> None:
+            while reported(api) != list(wanted):  # noqa: ASYNC110 - it is written last
+                await asyncio.sleep(0)
+
+        running = asyncio.create_task(made.run())
+        await until_reported(("Deployment", "bad"), ("Deployment", "worse"))
+        judged.clear()
+        api.lists.clear()
+        api.put(DEPLOYMENTS, deployment("bad"))
+        await until_reported(("Deployment", "worse"))
+        assert set(judged) == {("ml", "bad")}
+        assert (POLICY_REPORTS.plural, "other", "kubectl-serve") in api.objects
+        assert b'policy_violations{policy="stores",rule="places",verdict="Deny"} 2.0' in metrics.render()
+        api.remove(DEPLOYMENTS, "ml", "worse")
+        while (POLICY_REPORTS.plural, "ml", "kubectl-serve") in api.objects:  # noqa: ASYNC110 - it is written last
+            await asyncio.sleep(0)
+        running.cancel()
+
+
 async def test_everything_is_judged_again_only_after_a_rest_that_is_longer_the_more_there_is(
     api: MemoryApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,7 +380,7 @@ async def test_of_thousands_of_pods_the_audit_has_no_more_in_memory_than_it_list
     alive: set[int] = set()
     most: list[int] = []
 
-    async def listed(resource: Any, size: int) -> AsyncIterator[list[JsonObject]]:
+    async def listed(resource: Any, size: int, *_: Any) -> AsyncIterator[Page]:
         for page in range(2000 // size if resource is PODS else 0):
             objects = [pod(f"p-{page}-{number}") for number in range(size)]
             for each in objects:
@@ -350,12 +388,12 @@ async def test_of_thousands_of_pods_the_audit_has_no_more_in_memory_than_it_list
                 alive.add(id(each["spec"]))
                 weakref.finalize(each["spec"], alive.discard, id(each["spec"]))
             most.append(len(alive))
-            yield objects
+            yield Page(objects, "1")
             del objects, each
 
-    monkeypatch.setattr(api, "pages", listed)
     api.put(POLICIES, STORES)
     async with auditing(api, Clock()) as (made, _, metrics):
+        monkeypatch.setattr(api, "pages", listed)
         await made.once()
     assert b'policy_violations{policy="stores",rule="places",verdict="Deny"} 2000.0' in metrics.render()
     assert max(most) <= 2 * audit.PAGE

@@ -18,6 +18,7 @@ from serve_webhook.api import (
     ForbiddenError,
     GoneError,
     NotFoundError,
+    Page,
     RejectedError,
     UnavailableError,
 )
@@ -95,17 +96,19 @@ async def test_what_is_no_object_is_unavailable(text: str) -> None:
 
 
 async def test_a_long_list_comes_page_by_page() -> None:
-    pages = {
+    answers = {
         "": {"metadata": {"resourceVersion": "7", "continue": "next"}, "items": [{"n": 1}]},
         "next": {"metadata": {"resourceVersion": "7"}, "items": [{"n": 2}]},
     }
 
     async def handler(request: web.Request) -> web.Response:
         assert request.query["labelSelector"] == "a=b,c"
-        return web.json_response(pages[request.query.get("continue", "")])
+        return web.json_response(answers[request.query.get("continue", "")])
 
     async with cluster(handler) as api:
-        assert await api.list(DEPLOYMENTS, "", {"labelSelector": "a=b,c"}) == ([{"n": 1}, {"n": 2}], "7")
+        pages = [page async for page in api.pages(DEPLOYMENTS, 1, "", {"labelSelector": "a=b,c"})]
+        assert pages == [Page([{"n": 1}], "7"), Page([{"n": 2}], "7")]
+        assert await api.list(DEPLOYMENTS, "", {"labelSelector": "a=b,c"}) == [{"n": 1}, {"n": 2}]
 
 
 def streaming(*chunks: bytes) -> Handler:

@@ -1,15 +1,20 @@
 """Copies of the cluster's objects that follow it."""
 
 import asyncio
+import copy
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from kubectl_serve.manifests import default_facts
+from serve_core.annotations import MODEL
 from serve_core.names import DEPLOYMENT_LABEL
+from serve_core.verdict import judge
 from serve_webhook import informers
-from serve_webhook.api import DEPLOYMENTS, KNATIVE_SERVICES, NotFoundError, UnavailableError
+from serve_webhook.api import DEPLOYMENTS, KNATIVE_SERVICES, NotFoundError, Page, UnavailableError
 from serve_webhook.informers import Index, Informer
 from webhook_api import MemoryApi
 
@@ -64,6 +69,45 @@ async def test_what_nobody_reads_is_not_kept(api: MemoryApi) -> None:
     informer = Informer(api, DEPLOYMENTS)
     async with running(informer):
         assert "managedFields" not in (informer.get("default", "a") or {})["metadata"]
+
+
+async def test_of_thousands_of_models_each_takes_little_memory(api: MemoryApi) -> None:
+    deployment = judge(DEPLOYMENTS.identity("default", "a") | {"metadata": {"name": "a", "namespace": "default",
+                       "annotations": {MODEL: "s3://models/a.joblib"}}}, default_facts()).deployment  # fmt: skip
+    assert deployment is not None
+    tracemalloc.start()
+    informer = Informer(api, DEPLOYMENTS)
+    before, _ = tracemalloc.get_traced_memory()
+    for number in range(500):
+        metadata = deployment["metadata"] | {"name": f"m{number}", "resourceVersion": "1"}
+        informer.remember(copy.deepcopy(deployment | {"metadata": metadata}))
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (len(informer), (after - before) // 500 < 3500) == (500, True)
+
+
+async def test_whoever_asks_for_an_object_gets_one_of_its_own(api: MemoryApi) -> None:
+    api.put(DEPLOYMENTS, manifest("a", replicas=1))
+    informer = Informer(api, DEPLOYMENTS)
+    async with running(informer):
+        (informer.get("default", "a") or {})["spec"]["replicas"] = 2
+        assert (informer.get("default", "a") or {})["spec"] == {"replicas": 1}
+
+
+async def test_what_is_written_while_a_long_list_is_read_stays(api: MemoryApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    api.put(DEPLOYMENTS, manifest("old"))
+    informer, listed = Informer(api, DEPLOYMENTS), api.pages
+
+    async def pages(*arguments: Any) -> AsyncIterator[Page]:
+        async for page in listed(*arguments):
+            informer.remember(api.put(DEPLOYMENTS, manifest("new")))
+            yield page
+
+    monkeypatch.setattr(api, "pages", pages)
+    told: list[str] = []
+    informer.subscribe(lambda old, new: told.append((new or {"metadata": {"name": "none"}})["metadata"]["name"]))
+    async with running(informer):
+        assert (sorted(informer.names()), told) == ([("default", "new"), ("default", "old")], ["new", "old"])
 
 
 async def test_a_watch_that_is_too_old_lists_again_and_tells_what_went_meanwhile(api: MemoryApi) -> None:

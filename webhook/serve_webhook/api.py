@@ -122,19 +122,27 @@ class WatchEvent:
     object: JsonObject
 
 
+@dataclass(frozen=True)
+class Page:
+    """Some of the objects of a list. ``version`` is the resource version to watch from, the same on all pages."""
+
+    items: Sequence[JsonObject]
+    version: str
+
+
 class Api(Protocol):
     """Every operation raises an :class:`ApiError`."""
 
     async def get(self, resource: Resource, namespace: str, name: str) -> JsonObject: ...
 
-    async def list(
-        self, resource: Resource, namespace: str, selectors: Mapping[str, str]
-    ) -> tuple[list[JsonObject], str]:
-        """All objects and the resource version to watch from. ``selectors``: labelSelector, fieldSelector."""
+    async def list(self, resource: Resource, namespace: str, selectors: Mapping[str, str]) -> list[JsonObject]:
+        """A few objects, all at once. ``selectors``: labelSelector, fieldSelector."""
         ...
 
-    def pages(self, resource: Resource, size: int) -> AsyncIterator[Sequence[JsonObject]]:
-        """All objects of all namespaces, ``size`` at a time: never more than those are in memory."""
+    def pages(
+        self, resource: Resource, size: int, namespace: str = "", selectors: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Page]:
+        """All objects, of all namespaces as a rule, ``size`` at a time: never more than those are in memory."""
         ...
 
     def watch(

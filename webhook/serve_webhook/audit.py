@@ -1,16 +1,17 @@
 """The audit: everything that exists, held against the policies of now, as often as they change and by the clock.
 
-Served Deployments are at hand, and judged again whenever one changes. Everything else is listed page by page, pods of
-the whole cluster among them: that costs more, and is done less often.
+Served Deployments are at hand, and one that changes is judged again at once. Everything else is listed page by page,
+pods of the whole cluster among them: that costs more, and is done less often.
 
 What it finds stands in a bounded PolicyReport for each namespace (wgpolicyk8s.io, where the cluster has that), in a
 condition of each Deployment, in Events and in metrics. An exception that has expired stops to count here too.
 """
 
 import asyncio
+import itertools
 import logging
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import NoReturn
@@ -38,10 +39,11 @@ from serve_webhook.api import (
     ConflictError,
     ForbiddenError,
     NotFoundError,
+    key,
 )
 from serve_webhook.conditions import Condition
 from serve_webhook.events import Recorder
-from serve_webhook.informers import Informer
+from serve_webhook.informers import Informer, Name
 from serve_webhook.metrics import Metrics
 from serve_webhook.policies import Policies
 
@@ -94,13 +96,16 @@ class Audit:
         self._recorder = recorder
         self._metrics = metrics
         self._now = now
+        self._deployments_judged: dict[Name, Judged] = {}
         self._others: list[Judged] = []
+        self._changed: set[Name] = set()
         self._asked = asyncio.Event()
         self._stale = True
         deployments.subscribe(self._deployment_changed)
 
     def _deployment_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
         if old is None or new is None or old["metadata"].get("generation") != new["metadata"].get("generation"):
+            self._changed.add(key(new or old or {}))
             self._asked.set()
 
     def refresh(self) -> None:
@@ -125,7 +130,7 @@ class Audit:
                     await self.once()
                     rests_until = clock() + REST * (clock() - began)
                 else:
-                    await self.of_deployments()
+                    await self.of_changes()
             except ApiError as error:
                 logger.warning("The audit broke off: %s", error)
                 self._stale, rests_until = True, clock() + RETRY_SECONDS
@@ -139,21 +144,31 @@ class Audit:
     async def once(self) -> None:
         """Judge everything that exists."""
         facts, now = self._facts(), self._now()
+        self._changed.clear()
         existing = Existing(facts, self._policies.exceptions, now)
         deployments = await self._judged(existing, self._deployments)
         others: list[Judged] = []
         if facts.policies:
             async for page in self._pages():
                 others += await self._judged(existing, page)
+        self._deployments_judged = {(one.namespace, one.name): one for one in deployments}
         self._others = others
         await self._tell_all(deployments, now)
+        await self._report()
         self._metrics.audited.set(now.timestamp())
 
-    async def of_deployments(self) -> None:
-        """Judge the Deployments; what was found in everything else stands as it was."""
-        now = self._now()
+    async def of_changes(self) -> None:
+        """Judge the Deployments that have changed; what was found in everything else stands as it was."""
+        now, changed, self._changed = self._now(), self._changed, set()
         existing = Existing(self._facts(), self._policies.exceptions, now)
-        await self._tell_all(await self._judged(existing, self._deployments), now)
+        found = [live for name in changed if (live := self._deployments.get(*name)) is not None]
+        deployments = await self._judged(existing, found)
+        for name in changed:
+            self._deployments_judged.pop(name, None)
+        self._deployments_judged |= {(one.namespace, one.name): one for one in deployments}
+        await self._tell_all(deployments, now)
+        for namespace in sorted({namespace for namespace, _ in changed}):
+            await self._report(namespace)
 
     async def _judged(self, existing: Existing, documents: Iterable[JsonObject]) -> list[Judged]:
         found = []
@@ -170,18 +185,19 @@ class Audit:
             head = {"apiVersion": resource.api_version, "kind": resource.kind}
             with suppress(NotFoundError):
                 async for page in self._api.pages(resource, PAGE):
-                    yield [head | each for each in page]
+                    yield [head | each for each in page.items]
 
     async def _tell_all(self, deployments: list[Judged], now: datetime) -> None:
-        audited = [*deployments, *self._others]
-        self._measure(audited, now)
+        self._measure()
         for one in deployments:
             if (live := self._deployments.get(one.namespace, one.name)) is not None:
                 await self._tell(live, one, now)
-        await self._report(audited)
 
-    def _measure(self, audited: list[Judged], now: datetime) -> None:
-        count = Counter((r.policy, r.rule, str(r.outcome)) for one in audited for r in broken(one.verdict))
+    def _audited(self) -> Iterator[Judged]:
+        return itertools.chain(self._deployments_judged.values(), self._others)
+
+    def _measure(self) -> None:
+        count = Counter((r.policy, r.rule, str(r.outcome)) for one in self._audited() for r in broken(one.verdict))
         self._metrics.policy_violations.clear()
         for labels, number in count.items():
             self._metrics.policy_violations.labels(*labels).set(number)
@@ -202,24 +218,23 @@ class Audit:
         if told is not None and told.status == "False":
             await self._recorder.record(deployment, warning=True, reason=told.reason, note=told.message)
 
-    async def _report(self, audited: list[Judged]) -> None:
-        wanted = reports(audited)
+    async def _report(self, namespace: str = "") -> None:
+        """Write the reports of one namespace, or of all."""
+        managed = {"labelSelector": "app.kubernetes.io/managed-by=kubectl-serve"}
         try:
-            live, _ = await self._api.list(
-                POLICY_REPORTS, "", {"labelSelector": "app.kubernetes.io/managed-by=kubectl-serve"}
-            )
+            live = await self._api.list(POLICY_REPORTS, namespace, managed)
         except NotFoundError:
             return
         stored = {each["metadata"]["namespace"]: each for each in live}
-        for manifest in wanted:
-            namespace = manifest["metadata"]["namespace"]
-            before = stored.pop(namespace, {})
+        for manifest in reports(one for one in self._audited() if namespace in ("", one.namespace)):
+            at = manifest["metadata"]["namespace"]
+            before = stored.pop(at, {})
             if all(before.get(part) == manifest[part] for part in ("summary", "results")):
                 continue
             try:
                 await self._api.apply(POLICY_REPORTS, manifest)
             except ForbiddenError as error:  # the namespace is being deleted, for instance
-                logger.warning("The report of namespace %s is not written: %s", namespace, error)
+                logger.warning("The report of namespace %s is not written: %s", at, error)
         for each in stored.values():
             metadata = each["metadata"]
             await self._api.delete(POLICY_REPORTS, metadata["namespace"], metadata["name"], uid=metadata["uid"])

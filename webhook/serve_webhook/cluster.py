@@ -6,7 +6,7 @@ large, and lose the fields that they do not know.
 
 import json
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from typing import Self
 
 import aiohttp
@@ -22,6 +22,7 @@ from serve_webhook.api import (
     ForbiddenError,
     GoneError,
     NotFoundError,
+    Page,
     RejectedError,
     Resource,
     UnavailableError,
@@ -76,28 +77,17 @@ class Cluster:
     async def get(self, resource: Resource, namespace: str, name: str) -> JsonObject:
         return await self._json("GET", resource.path(namespace, name))
 
-    async def list(
-        self, resource: Resource, namespace: str, selectors: Mapping[str, str]
-    ) -> tuple[list[JsonObject], str]:
-        objects: list[JsonObject] = []
-        version = ""
-        async for page in self._pages(resource, namespace, selectors, PAGE):
-            objects += page.get("items") or []
-            version = page["metadata"]["resourceVersion"]
-        return objects, version
+    async def list(self, resource: Resource, namespace: str, selectors: Mapping[str, str]) -> list[JsonObject]:
+        return [each async for page in self.pages(resource, PAGE, namespace, selectors) for each in page.items]
 
-    async def pages(self, resource: Resource, size: int) -> AsyncIterator[Sequence[JsonObject]]:
-        async for page in self._pages(resource, "", {}, size):
-            yield page.get("items") or []
-
-    async def _pages(
-        self, resource: Resource, namespace: str, selectors: Mapping[str, str], size: int
-    ) -> AsyncIterator[JsonObject]:
-        params = dict(selectors) | {"limit": str(size)}
+    async def pages(
+        self, resource: Resource, size: int, namespace: str = "", selectors: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Page]:
+        params = dict(selectors or {}) | {"limit": str(size)}
         while True:
-            page = await self._json("GET", resource.path(namespace), params)
-            yield page
-            if not (following := page["metadata"].get("continue")):
+            document = await self._json("GET", resource.path(namespace), params)
+            yield Page(document.get("items") or [], document["metadata"]["resourceVersion"])
+            if not (following := document["metadata"].get("continue")):
                 return
             params["continue"] = following
 

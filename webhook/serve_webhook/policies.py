@@ -76,7 +76,7 @@ class NamespaceLabels(Mapping[str, Mapping[str, str]]):
             end()
 
     def __iter__(self) -> Iterator[str]:
-        return (namespace["metadata"]["name"] for namespace in self._namespaces)
+        return (name for _, name in self._namespaces.names())
 
     def __len__(self) -> int:
-        return sum(1 for _ in self._namespaces)
+        return len(self._namespaces)

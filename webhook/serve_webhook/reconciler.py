@@ -105,9 +105,9 @@ class Reconciler:
 
     def refresh(self, namespace: str | None = None) -> None:
         """Look at every Deployment again, or at those of one namespace: something that they depend on has changed."""
-        for deployment in self._deployments:
-            if namespace in (None, deployment["metadata"]["namespace"]):
-                self._add(key(deployment))
+        for name in self._deployments.names():
+            if namespace in (None, name[0]):
+                self._add(name)
 
     def _add(self, name: Name) -> None:
         self._queue.add(name)
@@ -246,7 +246,7 @@ class Reconciler:
         """What the node says of a pod that it cannot start."""
         metadata = pod["metadata"]
         try:
-            events, _ = await self._api.list(
+            events = await self._api.list(
                 EVENTS, metadata["namespace"], {"fieldSelector": f"regarding.uid={metadata['uid']}"}
             )
         except ApiError as error:

@@ -7,8 +7,6 @@ from serve_core.services import NOT_A_REVISION, ServiceFacts, read
 from serve_webhook.api import SERVICES, key
 from serve_webhook.informers import Informer, Watching
 
-_KEPT = ("name", "namespace", "resourceVersion")
-
 
 class Services(Watching, Mapping[str, Mapping[str, ServiceFacts]]):
     """What matters of each, by namespace and name; ``changed`` is called with the namespace where it is different."""
@@ -16,7 +14,7 @@ class Services(Watching, Mapping[str, Mapping[str, ServiceFacts]]):
     def __init__(self, informer: Callable[..., Informer], changed: Callable[[str], None]) -> None:
         self._changed = changed
         self._found: dict[str, dict[str, ServiceFacts]] = {}
-        plain = informer(SERVICES, selectors={"labelSelector": NOT_A_REVISION}, trim=_trim)
+        plain = informer(SERVICES, selectors={"labelSelector": NOT_A_REVISION})
         super().__init__(plain)
         plain.subscribe(self._update)
 
@@ -33,16 +31,10 @@ class Services(Watching, Mapping[str, Mapping[str, ServiceFacts]]):
         namespace, name = key(new or old or {})
         here = self._found.setdefault(namespace, {})
         before = here.pop(name, None)
-        after = new["facts"] if new else None
+        after = read(new) if new else None
         if after is not None:
             here[name] = after
         if not here:
             del self._found[namespace]
         if before != after:
             self._changed(namespace)
-
-
-def _trim(service: JsonObject) -> JsonObject:
-    """A cluster may have many of them: about a thousand bytes of each are kept."""
-    metadata = service["metadata"]
-    return {"metadata": {name: metadata[name] for name in _KEPT if name in metadata}, "facts": read(service)}
