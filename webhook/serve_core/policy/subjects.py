@@ -29,11 +29,12 @@ _STORAGE_INITIALIZER = "storage-initializer"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _WORDS = re.compile(r"[^\s;|&'\"`()<>=,\[\]{}]+")
 
-# KServe 0.15, pkg/apis/serving/v1beta1: what can stand in a predictor beside the pod's own fields.
+# KServe, pkg/apis/serving/v1beta1: what can stand in a predictor beside the pod's own fields, and in an explainer.
 _FRAMEWORKS = (
     "model", "sklearn", "xgboost", "lightgbm", "tensorflow", "pytorch", "triton", "onnx", "huggingface", "pmml",
     "paddle",
 )  # fmt: skip
+_EXPLAINER = "art"
 
 
 @dataclass(frozen=True)
@@ -339,18 +340,22 @@ def _inference_service(document: JsonObject, facts: PlatformFacts) -> dict[str, 
         if not spec:
             continue
         path = f"spec.{part}"
-        parts = _pod_parts(spec, path, facts)
-        for key, value in parts.items():
-            made[key] = (*made.get(key, ()), *value)
+        parts = [_pod_parts(spec, path, facts)]
+        if workers := _object(spec, "workerSpec"):
+            parts.append(_pod_parts(workers, f"{path}.workerSpec", facts))
+        for key, value in (item for each in parts for item in each.items()):
+            made[key] = (*made[key], *value)
+        stored = _elements(spec.get("storageUris"), f"{path}.storageUris")
+        made["origins"] += tuple(Origin(str(each.get("uri")), f"{at}.uri") for each, at in stored)
         least, most = spec.get("minReplicas"), spec.get("maxReplicas")
         scales.append(Scale(_count(least, 1), _count(most, 0) or None))
-        for framework in _FRAMEWORKS:
+        for framework in (*_FRAMEWORKS, _EXPLAINER):
             server = spec.get(framework)
             if not isinstance(server, dict):
                 continue
             at = f"{path}.{framework}"
             named = value_at(server, "modelFormat", "name") if framework == "model" else framework
-            if named:
+            if named and framework != _EXPLAINER:
                 formats.append(Use(str(named), f"{at}.modelFormat"))
             if server.get("runtime"):
                 runtime = Use(str(server["runtime"]), f"{at}.runtime")
