@@ -106,6 +106,11 @@ TABLE: dict[str, Any] = {
         (None, None),
         ["MeshOutside: no sidecar, because the namespace's label istio-injection is disabled."],
     ),
+    "the label of ambient where that is not installed": (
+        {"namespaces": {"team-a": {"istio.io/dataplane-mode": "ambient"}}},
+        (None, None),
+        ["MeshOutside: no sidecar, because neither the namespace nor the pods ask for one."],
+    ),
     "native, from 1.24 on, with istio-init": (
         {"version": "1.24.0", "kubelets": ["v1.29.0"]},
         ("true", None),

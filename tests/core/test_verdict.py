@@ -142,6 +142,27 @@ def test_nonsense_inside_a_container_does_not_make_it_raise(container: JsonObjec
     judge(deployment(**made), FACTS)
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        "metadata", "metadata.annotations", "metadata.labels", "spec", "spec.selector", "spec.selector.matchLabels",
+        "spec.template", "spec.template.metadata", "spec.template.metadata.labels",
+        "spec.template.metadata.annotations", "spec.template.spec",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("strange", [["a"], "a", 1, False])
+def test_what_should_be_an_object_and_is_none_is_told_with_its_place(place: str, strange: object) -> None:
+    document = copy.deepcopy(deployment(**own_container()))
+    *steps, last = place.split(".")
+    node: JsonObject = document
+    for step in steps:
+        node = node.setdefault(step, {})
+    node[last] = strange
+    for decide in (judge, render_stored):
+        found = {problem.path: problem.code for problem in decide(document, FACTS).problems}
+        assert found[place] == "InvalidObject"
+
+
 def test_half_of_a_surrogate_pair_in_an_annotation_does_not_make_it_raise() -> None:
     """JSON can write it, UTF-8 cannot."""
     document = deployment()

@@ -149,7 +149,9 @@ def test_of_two_policies_the_first_by_name_fills() -> None:
     assert scale_of(judge(deployment(), both).deployment) == "0..1"
 
 
-def test_a_default_is_for_what_the_policy_selects_by_its_labels() -> None:
+def test_a_default_is_for_what_the_policy_is_about() -> None:
+    of_pods = facts(policy("match: {kinds: [Pod, Service]}\ndefaults: {scale: 0..3}"))
+    assert scale_of(judge(deployment(), of_pods).deployment) is None
     selecting = facts(policy("match: {objectSelector: {matchLabels: {team: a}}}\ndefaults: {scale: 0..3}"))
     assert scale_of(judge(deployment(), selecting).deployment) is None, "it has no labels at all"
     of_the_team = deployment()

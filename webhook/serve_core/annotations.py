@@ -54,8 +54,8 @@ class Caller:
 class Telemetry:
     """What the mesh is to record; ``trace`` is percent of the requests."""
 
-    access_log: bool = False
-    trace: int | None = None
+    access_log: bool
+    trace: int | None
 
 
 @dataclass(frozen=True)
