@@ -3,6 +3,7 @@
 import copy
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,9 +99,21 @@ def test_what_the_user_has_added_to_our_container_keeps_it() -> None:
     assert document == {"containers": [{"name": "server", "tty": True}]}
 
 
-def test_a_probe_of_the_user_is_not_mixed_with_ours() -> None:
-    document: JsonObject = {"containers": [{"name": "server", "readinessProbe": {"tcpSocket": {"port": 1}}}]}
-    assert not fill(document, {"containers": [{"name": "server", "readinessProbe": {"httpGet": {"port": 2}}}]})
+@pytest.mark.parametrize(
+    "key", ["readinessProbe", "livenessProbe", "startupProbe", "securityContext", "resources", "args", "ports"]
+)
+def test_what_makes_sense_as_a_whole_only_is_the_users_or_ours(key: str) -> None:
+    theirs: object = ["theirs"] if key in ("args", "ports") else {"theirs": 1}
+    ours: object = ["ours"] if key in ("args", "ports") else {"ours": 1}
+    document: JsonObject = {"containers": [{"name": "server", key: theirs}]}
+    assert not fill(document, {"containers": [{"name": "server", key: ours}]})
+
+
+@pytest.mark.parametrize("nothing", [None, {}, [], {"limits": None, "claims": []}])
+def test_what_the_api_server_stores_as_nothing_is_filled(nothing: object) -> None:
+    document: JsonObject = {"containers": [{"name": "server", "resources": nothing}]}
+    fill(document, {"containers": [{"name": "server", "resources": {"limits": {"cpu": "1"}}}]})
+    assert document == {"containers": [{"name": "server", "resources": {"limits": {"cpu": "1"}}}]}
 
 
 def test_a_volume_of_the_user_under_our_name_is_used_as_it_is() -> None:

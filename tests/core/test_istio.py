@@ -301,8 +301,9 @@ def test_a_mounted_model_needs_nothing_for_its_loader() -> None:
 
 def test_openshift_has_no_user_1337() -> None:
     openshift = {"global.platform": "openshift"}
-    blocked = judged(installation(cni=True, kubelets=OLD, namespaces=INJECTED, values=openshift))
-    assert [problem.code for problem in blocked.problems] == ["LoaderBlocked"]
+    for values in (openshift, {"platform": "openshift"}):
+        blocked = judged(installation(cni=True, kubelets=OLD, namespaces=INJECTED, values=values))
+        assert [problem.code for problem in blocked.problems] == ["LoaderBlocked"]
     native = judged(installation(cni=True, namespaces=INJECTED, values=openshift))
     assert template(native)["metadata"]["annotations"] == {NATIVE: "true"}
     multus = {"pilot.cni.enabled": True, "pilot.cni.provider": "multus"}

@@ -80,6 +80,31 @@ def test_the_server_is_chosen_by_format_version_protocol_and_gpu(asked: dict[str
     assert any(choice.code == "RuntimeByFormat" for choice in verdict.choices)
 
 
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("s3://models/iris.joblib", "sklearn"), ("s3://models/iris.pkl", "sklearn"),
+        ("s3://models/iris.pickle", "sklearn"), ("s3://models/iris.ubj", "xgboost"), ("s3://models/iris.bst", "xgboost"),
+        ("s3://models/iris.onnx", "onnx"), ("s3://models/qwen.gguf", "gguf"),
+        ("s3://models/qwen.safetensors", "huggingface"), ("hf://qwen/qwen3.gguf", "huggingface"),
+        ("s3://models/iris", None), ("s3://models/.onnx", None), ("s3://models/iris.onnx/", None),
+        ("oci://registry/iris.onnx:1", None),
+    ],
+)  # fmt: skip
+def test_the_format_is_told_by_the_file_or_the_hub(uri: str, name: str | None) -> None:
+    spec, _ = annotations.read({annotations.MODEL: uri})
+    assert spec is not None
+    told, _ = runtimes.format_of(spec)
+    assert (None if told is None else told.name) == name
+
+
+def test_a_runtime_that_is_named_has_to_serve_what_is_asked_for() -> None:
+    assert served(runtime="triton", format="onnx", protocol="v2").problems == ()
+    for asked, place in (({"format": "sklearn"}, "format"), ({"format": "onnx", "protocol": "v1"}, "protocol")):
+        (problem,) = served(runtime="triton", **asked).problems
+        assert (problem.code, problem.path) == ("NoRuntime", f"metadata.annotations[kubectl-serve.dev/{place}]")
+
+
 def test_a_gpu_that_no_runtime_uses_is_said() -> None:
     choices = {choice.code for choice in served(gpu=True, format="sklearn").choices}
     assert "RuntimeWithoutVariant" in choices

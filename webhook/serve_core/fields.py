@@ -15,7 +15,7 @@ from typing import Any
 from serve_core.json import canonical
 from serve_core.reasons import Problem, problem, quote
 
-_ON_BY_DEFAULT = frozenset({"multi-container", "kubernetes.podspec-volumes-emptydir", "kubernetes.podspec-dryrun"})
+_ON_BY_DEFAULT = frozenset({"multi-container", "kubernetes.podspec-volumes-emptydir"})
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,7 @@ _REFUSALS = (
     ),
     (
         "InvalidServiceName",
-        "{name} cannot be the name of a Knative Service.",
+        "{name} cannot be the name of a Service.",
         "Use at most 63 lower-case letters, digits and hyphens, beginning with a letter.",
     ),
     (
