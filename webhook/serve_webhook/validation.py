@@ -49,10 +49,11 @@ def validate(
     if final is None or request.user.username in _MADE_BY.get(kind, ()):
         return Answer()
     # Most namespaces of a cluster may be no policy's: there, nothing needs to be known of the object.
-    namespace = str(value_at(final, "metadata", "namespace") or request.namespace)
     namespace_labels = facts.namespace_labels.get(request.namespace, {})
     policies = [
-        policy for policy in facts.policies if is_about_namespace(policy.spec.match, namespace, namespace_labels)
+        policy
+        for policy in facts.policies
+        if is_about_namespace(policy.spec.match, request.namespace, namespace_labels)
     ]
     if not policies:
         return Answer()

@@ -109,7 +109,7 @@ def _host_matches(host: str, pattern: str) -> bool:
     if pattern == "*":
         return True
     if pattern.startswith("*."):
-        return host.endswith(pattern[1:]) and host != pattern[2:]
+        return host.endswith(pattern[1:])
     return host == pattern
 
 
