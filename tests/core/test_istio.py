@@ -349,6 +349,27 @@ def test_the_annotation_never_injects_but_can_prevent_it() -> None:
     assert [line.split(":")[0] for line in said(asking) + said(refusing)] == ["MeshOutside", "MeshOutside"]
 
 
+@pytest.mark.parametrize(
+    ("said", "inside"),
+    [
+        ("", True),
+        ("true", True),
+        ("On", True),
+        ("Yes", True),
+        ("y", True),
+        ("False", False),
+        ("off", False),
+        ("x", False),
+    ],
+)
+def test_a_pod_says_no_by_whatever_is_no_yes(said: str, inside: bool) -> None:
+    facts = installation(namespaces=INJECTED)
+    wish = {"sidecar.istio.io/inject": said}
+    for document in (deployment(labels=wish), deployment(notes=wish)):
+        verdict = judged(facts, document)
+        assert any(choice.code == "MeshSidecar" for choice in verdict.choices) is inside
+
+
 def test_a_pod_on_the_nodes_network_gets_no_sidecar() -> None:
     verdict = judged(installation(namespaces=INJECTED), deployment(pod={"hostNetwork": True}))
     assert said(verdict) == ["MeshOutside: no sidecar, because it uses the node's network."]
@@ -381,6 +402,11 @@ def test_mesh_istio_asks_for_the_sidecar_where_the_namespace_does_not() -> None:
         (
             installation(),
             deployment(mesh="istio", labels={"sidecar.istio.io/inject": "false"}),
+            "ConflictingAnnotations",
+        ),
+        (
+            installation(),
+            deployment(mesh="istio", labels={"sidecar.istio.io/inject": "True"}),
             "ConflictingAnnotations",
         ),
         (installation(), deployment(mesh="none", labels={"sidecar.istio.io/inject": "true"}), "ConflictingAnnotations"),

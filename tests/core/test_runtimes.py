@@ -84,7 +84,7 @@ def test_the_server_is_chosen_by_format_version_protocol_and_gpu(asked: dict[str
     ("uri", "name"),
     [
         ("s3://models/iris.joblib", "sklearn"), ("s3://models/iris.pkl", "sklearn"),
-        ("s3://models/iris.pickle", "sklearn"), ("s3://models/iris.ubj", "xgboost"), ("s3://models/iris.bst", "xgboost"),
+        ("s3://models/iris.pickle", "sklearn"), ("s3://models/a.ubj", "xgboost"), ("s3://models/a.bst", "xgboost"),
         ("s3://models/iris.onnx", "onnx"), ("s3://models/qwen.gguf", "gguf"),
         ("s3://models/qwen.safetensors", "huggingface"), ("hf://qwen/qwen3.gguf", "huggingface"),
         ("s3://models/iris", None), ("s3://models/.onnx", None), ("s3://models/iris.onnx/", None),

@@ -44,6 +44,9 @@ PROXY_UID = 1337
 INJECTORS = "app=sidecar-injector"
 """Label selector of Istio's mutating webhook configurations: one for each revision and tag."""
 
+_YES = ("y", "yes", "true", "on")
+"""Of :data:`INJECT_LABEL`, in any case; whatever else stands there is a no (``injectRequired``)."""
+
 _NATIVE_SINCE = (1, 24)
 """The first Istio that reads :data:`NATIVE_ANNOTATION`."""
 _SIDECARS_SINCE = (1, 29)
@@ -108,6 +111,8 @@ class IstioFacts:
 
     def injects(self, namespace: str, template: JsonObject | None = None) -> bool:
         """Whether pods of ``namespace`` get a sidecar: those of a ``template``, or those that say nothing of it."""
+        if value_at(template, "spec", "hostNetwork"):
+            return False
         labels, annotations = (value_at(template, "metadata", kind) or {} for kind in ("labels", "annotations"))
         return _injection(self.namespaces.get(namespace, {}), labels, annotations, self)[0] is not None
 
@@ -354,9 +359,10 @@ def _injection(
     revision = facts.revision(name)
     if revision is None:
         return None, f"{why}, but no revision of Istio has that name" if name != _DEFAULT else "no revision is default"
-    if wish is None and annotations.get(INJECT_LABEL) == "false":
-        return None, f"the pods' annotation {INJECT_LABEL} is false"
-    if wish is None and revision.only_when_asked:
+    where, said = ("annotation", annotations.get(INJECT_LABEL, "")) if wish is None else ("label", wish)
+    if said and said.lower() not in _YES:
+        return None, f"the pods' {where} {INJECT_LABEL} is {said}"
+    if not said and revision.only_when_asked:
         return None, "Istio injects only pods that ask for it themselves"
     return revision, why
 
@@ -384,7 +390,7 @@ def _ask(
     namespace: Mapping[str, str], pod: Template, facts: IstioFacts, why: str
 ) -> tuple[Revision, dict[str, str]] | Problem:
     """The label by which a pod asks for a sidecar that its namespace does not ask for."""
-    if pod.labels.get(INJECT_LABEL) == "false":
+    if pod.labels.get(INJECT_LABEL, "true") != "true":
         other = f"template label {INJECT_LABEL}"
         return problem("ConflictingAnnotations", path_of(MESH), one=f"{MESH}: istio", other=other, why=_BOTH)
     if INJECTION_LABEL in namespace or REVISION_LABEL in namespace or REVISION_LABEL in pod.labels:

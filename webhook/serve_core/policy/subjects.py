@@ -24,7 +24,6 @@ from serve_core.verdict import render_stored
 _AUTOSCALING = "autoscaling.knative.dev/"
 _KSERVE_VISIBILITY = "networking.kserve.io/visibility"
 _OUTER = (DEPLOYMENT_LABEL, *(f"serving.knative.dev/{kind}" for kind in ("service", "configuration", "revision")))
-_SIDECAR = "sidecar.istio.io/inject"
 _STORAGE_INITIALIZER = "storage-initializer"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _WORDS = re.compile(r"[^\s;|&'\"`()<>=,\[\]{}]+")
@@ -168,7 +167,8 @@ def subject_of(
         return None
     namespace = str(metadata.get("namespace") or namespace)
     if "mesh" in made:
-        made["mesh"] = _in_mesh(made["mesh"], namespace, facts)
+        template, at = made["mesh"]
+        made["mesh"] = _in_mesh(template, at, namespace, facts)
     labels = _strings(metadata.get("labels"))
     # A name that the API server has yet to make up.
     name = str(metadata.get("name") or metadata.get("generateName") or "")
@@ -186,13 +186,12 @@ def subject_of(
     )
 
 
-def _in_mesh(said: Use, namespace: str, facts: PlatformFacts) -> Use:
-    """Where nothing is said on the pods it is their namespace that decides; without Istio nobody is in its mesh."""
-    if facts.istio is None:
-        return Use("none", said.path)
-    if said.name != "auto":
-        return said
-    return Use("istio" if facts.istio.injects(namespace) else "none", said.path)
+def _in_mesh(template: JsonObject, path: str, namespace: str, facts: PlatformFacts) -> Use:
+    """What Istio makes of the pods by what they and their namespace say; without it nobody is in its mesh."""
+    said = {key: _strings(value_at(template, "metadata", key)) for key in ("labels", "annotations")}
+    pod = {"metadata": said, "spec": {"hostNetwork": value_at(template, "spec", "hostNetwork")}}
+    inside = facts.istio is not None and facts.istio.injects(namespace, pod)
+    return Use("istio" if inside else "none", path)
 
 
 def _plain(document: JsonObject) -> JsonObject:
@@ -236,9 +235,9 @@ def _deployment(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | 
     else:
         made |= _running_scale(document, notes)
         made["visibility"] = Use("cluster-local", path_of(annotations.MODE))
-        made["mesh"] = Use(_mesh(_object(document, "spec", "template", "metadata")), "spec.template.metadata")
+        made["mesh"] = (_object(document, "spec", "template"), "")
     # What the pods say is what Istio does; the annotation only asked for it.
-    made["mesh"] = Use(made["mesh"].name, path_of(annotations.MESH))
+    made["mesh"] = (made["mesh"][0], path_of(annotations.MESH))
     made["auth"] = Use(notes.get(annotations.AUTH, "none"), path_of(annotations.AUTH))
     return made
 
@@ -291,7 +290,7 @@ def _knative_parts(metadata: Any, template: JsonObject, at: str = "spec.template
             f"{at}.annotations[{_AUTOSCALING}min-scale]",
         ),
         "visibility": _visibility(metadata),
-        "mesh": Use(_mesh(own), at),
+        "mesh": (template, at),
     }
 
 
@@ -318,15 +317,6 @@ def _number(notes: Mapping[str, str], *names: str) -> int | None:
     found = [notes[_AUTOSCALING + name] for name in names if _AUTOSCALING + name in notes]
     numbers = [int(text) for text in found if re.fullmatch(r"[0-9]{1,9}", text, re.ASCII)]
     return None if not numbers or len(numbers) != len(found) or 0 in numbers else max(numbers)
-
-
-def _mesh(metadata: JsonObject) -> str:
-    written = {
-        str(found[_SIDECAR]).lower()
-        for found in (_strings(metadata.get("labels")), _strings(metadata.get("annotations")))
-        if _SIDECAR in found
-    }
-    return "none" if "false" in written else "istio" if written == {"true"} else "auto"
 
 
 def _inference_service(document: JsonObject, facts: PlatformFacts) -> dict[str, Any]:
@@ -373,7 +363,7 @@ def _inference_service(document: JsonObject, facts: PlatformFacts) -> dict[str, 
     made["auth"] = Use("none", "kind")
     # Without Knative, KServe goes by a label of its own (0.15, .../inferenceservice/reconcilers/ingress).
     made["visibility"] = _visibility(document["metadata"], _KSERVE_VISIBILITY if raw else VISIBILITY_LABEL)
-    made["mesh"] = Use(_mesh(document["metadata"]), "spec.template.metadata")
+    made["mesh"] = ({"metadata": document["metadata"]}, "metadata")
     if scales:
         unbounded = any(scale.most is None for scale in scales)
         most = None if unbounded else max(scale.most or 0 for scale in scales)
@@ -401,7 +391,7 @@ def _pod(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | None:
         return None
     made = _pod_parts(_without_sidecars(spec, facts), "spec", facts)
     made["formats"] = tuple(_formats({}, made["origins"]))
-    made["mesh"] = Use(_mesh(document["metadata"]), "metadata")
+    made["mesh"] = (document, "metadata")
     return made | {"workload": _workload(document["metadata"])}
 
 
