@@ -1,5 +1,7 @@
 """create: what is sent, what is told on the way, and how it ends. The objects are recorded from a real cluster."""
 
+import json
+
 import pytest
 import yaml
 
@@ -141,6 +143,8 @@ def test_a_client_dry_run_asks_nobody(run: Run) -> None:
     assert run(*ARGV, "--dry-run").out == "deployment.apps/iris served (dry run)\n"
     written = yaml.safe_load(run(*ARGV, "--dry-run", "-o", "yaml").out)
     assert written["metadata"]["annotations"] == {annotations.MODEL: MODEL}
+    assert json.loads(run(*ARGV, "--dry-run", "-o", "json").out) == written
+    assert run(*ARGV, "--dry-run", "-o", "name").out == "deployment.apps/iris\n"
 
 
 def test_a_server_dry_run_shows_what_the_cluster_makes_of_it(run: Run) -> None:

@@ -245,6 +245,15 @@ def test_a_finalizer_can_go_whatever_the_policies_say_by_now() -> None:
     assert ask(request(after, before))["allowed"]
 
 
+@pytest.mark.parametrize(
+    "kept", ["managedFields", "resourceVersion", "generation", "finalizers", "ownerReferences", "uid"]
+)
+def test_what_the_api_server_or_a_controller_notes_about_an_object_is_no_change_of_it(kept: str) -> None:
+    before = deployment("s3://elsewhere/a.joblib")
+    assert not ask(request(before))["allowed"]
+    assert ask(request(before | {"metadata": before["metadata"] | {kept: "another"}}, before))["allowed"]
+
+
 @pytest.mark.attack(6)
 def test_what_is_being_deleted_is_no_hiding_place() -> None:
     before = deployment()

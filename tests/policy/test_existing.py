@@ -188,6 +188,14 @@ def test_an_older_revision_with_traffic_is_judged_by_what_it_carries() -> None:
     assert told([*whole, older], STORES, PRIVATE, OWNED)["Revision/iris-00001"] == ["SourceNotAllowed"]
 
 
+def test_what_cannot_be_rendered_has_no_upper_bound() -> None:
+    deployment, *_ = made(scale="0..3")
+    most = "{name: r, scale: {most: 5}}"
+    assert told([deployment], most) == {"Deployment/iris": []}
+    deployment["metadata"]["annotations"]["kubectl-serve.dev/window"] = "soon"
+    assert told([deployment], most) == {"Deployment/iris": ["ScaleNotAllowed"]}
+
+
 def test_a_revision_in_reserve_has_no_pods_and_is_left_out() -> None:
     *whole, revision, _ = made()
     older = loading(revision, "s3://elsewhere/old.joblib")

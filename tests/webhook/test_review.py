@@ -180,6 +180,7 @@ def test_long_warnings_are_cut_to_what_is_shown() -> None:
     warnings = respond(body(long))["warnings"]
     assert len(warnings) == 2
     assert all(len(warning) <= review.LONGEST_WARNING for warning in warnings)
+    assert [review.shortened("a" * length) for length in (256, 257)] == ["a" * 256, "a" * 255 + "…"]
 
 
 GOOD = body(deployment() | {"spec": {"paused": "HERE"}})
@@ -342,6 +343,12 @@ def described(size: int) -> bytes:
     new = deployment(model="https://example.com/model.joblib")
     new["metadata"]["annotations"]["note"] = "n" * size
     return body(new)
+
+
+def test_what_is_not_even_parsed_is_answered_whatever_its_uid_is_made_of() -> None:
+    head = b'{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":"u-\xff"'
+    answered, decision = review.review(head + b',"object":[' + b"{}," * (review.MOST_OBJECTS + 1) + b"{}]}}", complete)
+    assert (json.loads(answered)["response"]["uid"], decision) == ("u-\ufffd", "refused")
 
 
 @pytest.mark.attack(11)
