@@ -100,8 +100,11 @@ def test_the_format_is_told_by_the_file_or_the_hub(uri: str, name: str | None) -
 
 def test_a_runtime_that_is_named_has_to_serve_what_is_asked_for() -> None:
     assert served(runtime="triton", format="onnx", protocol="v2").problems == ()
-    for asked, place in (({"format": "sklearn"}, "format"), ({"format": "onnx", "protocol": "v1"}, "protocol")):
-        (problem,) = served(runtime="triton", **asked).problems
+    for refused, place in (
+        (served(runtime="triton", format="sklearn"), "format"),
+        (served(runtime="triton", format="onnx", protocol="v1"), "protocol"),
+    ):
+        (problem,) = refused.problems
         assert (problem.code, problem.path) == ("NoRuntime", f"metadata.annotations[kubectl-serve.dev/{place}]")
 
 
