@@ -336,6 +336,23 @@ async def test_of_many_deployments_only_the_one_that_changes_is_judged_again(
         running.cancel()
 
 
+async def test_what_the_audit_notes_itself_is_no_reason_to_judge_again(
+    api: MemoryApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "SETTLE_SECONDS", 0)
+    api.put(POLICIES, STORES)
+    api.put(DEPLOYMENTS, deployment("bad", "s3://elsewhere/a.joblib"))
+    async with auditing(api, Clock()) as (made, deployments, _), asyncio.timeout(10):
+        running = asyncio.create_task(made.run())
+        while not (deployments.get("ml", "bad") or {}).get("status") or reported(api) != [("Deployment", "bad")]:  # noqa: ASYNC110 - the watch brings it
+            await asyncio.sleep(0)
+        api.lists.clear()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert api.lists == []
+        running.cancel()
+
+
 async def test_everything_is_judged_again_only_after_a_rest_that_is_longer_the_more_there_is(
     api: MemoryApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,8 +90,9 @@ def test_taking_a_label_off_does_not_leave_the_policy_in_the_same_step() -> None
 def test_a_stored_policy_that_cannot_be_read_refuses_everything() -> None:
     broken = stored_policy(document("ServingPolicy", {"name": "broken"}, {"rules": [{"name": "x"}]}))
     (found,) = verdict(service(), broken).problems
-    assert (found.code, found.message) == (
+    assert (found.code, found.path, found.message) == (
         "PolicyUnreadable",
+        "metadata.name",
         "policy broken cannot be read: a rule is about exactly one thing, not about nothing.",
     )
 

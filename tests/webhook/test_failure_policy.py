@@ -12,7 +12,7 @@ import yaml
 
 from kubectl_serve.manifests import default_facts
 from serve_core.json import JsonObject
-from serve_core.policy.documents import ServingPolicy, read_policy, stored_policy
+from serve_core.policy.documents import KINDS, ServingPolicy, read_policy, stored_policy
 from serve_core.policy.evaluate import NOT_FOR_PODS, judge_policies
 from serve_core.policy.subjects import subject_of
 from serve_webhook.api import POLICIES, VALIDATING_WEBHOOKS, ForbiddenError, UnavailableError
@@ -61,6 +61,13 @@ LABEL = "rules: [{name: r, label: {key: owner}}]"
 @pytest.mark.attack(20)
 def test_what_a_policy_closes(policy: str, names: set[str]) -> None:
     assert closed(policy) == names
+
+
+@pytest.mark.attack(20)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "Deployment"])
+def test_a_policy_about_one_kind_closes_the_webhook_of_that_kind(kind: str) -> None:
+    rule = PRIVATE if kind in ("Route", "DomainMapping") else IMAGES
+    assert closed(f"match: {{kinds: [{kind}]}}\n{rule}") == ({PODS} if kind == "Pod" else {KNATIVE})
 
 
 @pytest.mark.parametrize("about", sorted(NOT_FOR_PODS))

@@ -142,6 +142,7 @@ async def test_on_its_way_out_it_says_that_the_connection_closes(running: Runnin
         running.stopping = True
         async with client.post("/deployments", data=body(), server_hostname=NAME) as answer:
             assert (answer.status, answer.headers["Connection"]) == (200, "close")
+            assert answer.content_type == "application/json"
 
 
 async def test_now_and_then_a_connection_ends_so_that_another_replica_may_be_asked(running: Running) -> None:

@@ -76,7 +76,7 @@ class Placed:
     """A model's URI, and the folder of the whole that it fills; empty where it fills the whole."""
 
     uri: ModelURI
-    folder: str = ""
+    folder: str
 
     @property
     def argument(self) -> str:

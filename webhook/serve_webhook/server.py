@@ -160,7 +160,7 @@ def admission_app(
             response.force_close()
         return response
 
-    app = web.Application(client_max_size=LARGEST, middlewares=[part])
+    app = web.Application(middlewares=[part])
     app.router.add_post("/policies", endpoint("policies", policies))
     app.router.add_post("/deployments", endpoint("deployments", complete))
     app.router.add_post("/deployments/scale", endpoint("scale", scale))

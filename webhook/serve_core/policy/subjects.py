@@ -613,16 +613,13 @@ def _container_secrets(container: JsonObject, environment: list[tuple[JsonObject
 
 
 def _volume_secrets(volume: JsonObject, path: str) -> Iterator[Use]:
-    if name := value_at(volume, "secret", "secretName"):
-        yield Use(str(name), f"{path}.secret")
     for source, at in _elements(value_at(volume, "projected", "sources"), f"{path}.projected.sources"):
         if name := value_at(source, "secret", "name"):
             yield Use(str(name), f"{at}.secret")
     for kind, source in volume.items():
-        # csi, azureFile, and the secretRef of cephfs, flexVolume, iscsi, rbd, scaleIO and storageos.
-        named = (value_at(source, "nodePublishSecretRef", "name"), value_at(source, "secretRef", "name"))
-        for name in (*named, value_at(source, "secretName") if kind != "secret" else None):
-            if name:
+        # secret, azureFile, csi, and the secretRef of cephfs, flexVolume, iscsi, rbd, scaleIO and storageos.
+        for steps in (("secretName",), ("nodePublishSecretRef", "name"), ("secretRef", "name")):
+            if name := value_at(source, *steps):
                 yield Use(str(name), f"{path}.{kind}")
 
 
