@@ -93,6 +93,12 @@ def test_a_dry_run_shows_the_manifests_and_asks_nobody(run: Run) -> None:
     assert shown == manifests.all_objects()
 
 
+def test_a_dry_run_in_the_cluster_writes_nothing(run: Run) -> None:
+    cluster = FakeCluster([KNATIVE, READY])
+    assert run("install", "--dry-run=server", cluster=cluster).code == 0
+    assert {verb for verb, _, _ in cluster.wrote} == {"dry-run"}
+
+
 def test_without_knative_nothing_is_applied(run: Run) -> None:
     cluster = FakeCluster()
     screen = run("install", cluster=cluster)
