@@ -118,7 +118,9 @@ def _tellings(result: Result) -> set[_Told]:
 def _does_no_more(made: Subject, whole: Subject) -> bool:
     if made.kind == "Route":
         return _name_of(made.visibility) == _name_of(whole.visibility)
-    same = all(getattr(made, name) == getattr(whole, name) for name in ("scale", "service_accounts", "containers"))
+    same = all(
+        getattr(made, name) == getattr(whole, name) for name in ("scale", "service_accounts", "containers", "pods")
+    )
     subset = all(
         {use.name for use in getattr(made, name)} <= {use.name for use in getattr(whole, name)}
         for name in ("secrets", "formats")

@@ -149,6 +149,11 @@ def _amount(resource: str, most: str | int, subject: Subject, by: str, times: Sc
             unbounded.append((use, "it has neither a limit nor a request"))
         # What runs before the others needs its share for a while only (Kubernetes' effective request).
         total, before = (total + amount, before) if use.side else (total, max(before, amount))
+    for use in subject.pods:
+        try:
+            before = max(before, quantities.parse(use.amounts.get(resource, 0)))
+        except ValueError:
+            unbounded.append((use, f"{quote(use.amounts[resource])} is not a quantity"))
     for use, why in unbounded:
         yield _unbounded(use, resource, by, per, why)
     if unbounded:
@@ -169,7 +174,8 @@ def _amount(resource: str, most: str | int, subject: Subject, by: str, times: Sc
 
 def _unbounded(use: ContainerUse, resource: str, by: str, per: str, why: str) -> Problem:
     words = {"by": by, "resource": resource, "per": per, "way_out": f"Set a limit of {resource}."}
-    return problem("ResourceUnbounded", f"{use.path}.resources", why=f"container {use.name}: {why}", **words)
+    whose = f"container {use.name}" if use.name else "the pod"
+    return problem("ResourceUnbounded", f"{use.path}.resources", why=f"{whose}: {why}", **words)
 
 
 def _scale(about: ScaleBounds, subject: Subject, by: str) -> Iterator[Problem]:

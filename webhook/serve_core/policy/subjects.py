@@ -108,6 +108,8 @@ class Subject:
     protocol: Use | None = None
     images: tuple[ImageUse, ...] = ()
     containers: tuple[ContainerUse, ...] = ()
+    pods: tuple[ContainerUse, ...] = ()
+    """What pods ask for as a whole, beside their containers."""
     scale: Scale | None = None
     """``None`` where the object does not say how many there are: a pod is one of many."""
     mesh: Use | None = None
@@ -320,7 +322,7 @@ def _number(notes: Mapping[str, str], *names: str) -> int | None:
 
 
 def _inference_service(document: JsonObject, facts: PlatformFacts) -> dict[str, Any]:
-    made: dict[str, Any] = {"origins": (), "images": (), "containers": (), "secrets": (), "service_accounts": ()}
+    made: dict[str, Any] = dict.fromkeys(("origins", "images", "containers", "pods", "secrets", "service_accounts"), ())
     formats: list[Use] = []
     protocol: Use | None = None
     runtime: Use | None = None
@@ -453,6 +455,7 @@ def _pod_parts(pod: JsonObject, path: str, facts: PlatformFacts, annotated: str 
     )
     secrets = [*parts["secrets"], *(use for volume, at in volumes for use in _volume_secrets(volume, at))]
     parts["secrets"] = tuple(dict.fromkeys(secrets))
+    parts["pods"] = (ContainerUse("", path, _amounts(pod)),)
     account = pod.get("serviceAccountName") or pod.get("serviceAccount") or "default"
     parts["service_accounts"] = (Use(str(account), f"{path}.serviceAccountName"),)
     return parts
@@ -580,17 +583,20 @@ def _mounted_origins(pod: JsonObject, volumes: list[tuple[JsonObject, str]], ann
 def _container_use(
     container: JsonObject, environment: list[tuple[JsonObject, str]], path: str, side: bool
 ) -> ContainerUse:
-    requests, limits = _object(container, "resources", "requests"), _object(container, "resources", "limits")
     texts = [str(word) for key in ("command", "args") for word in _list(container.get(key))]
     texts += [str(variable["value"]) for variable, _ in environment if variable.get("value") is not None]
     return ContainerUse(
         name=str(container.get("name") or path.rpartition(".")[2]),
         path=path,
-        amounts={**requests, **limits},
+        amounts=_amounts(container),
         variables=tuple(str(variable.get("name")) for variable, _ in environment),
         texts=tuple(texts),
         side=side,
     )
+
+
+def _amounts(owner: JsonObject) -> JsonObject:
+    return _object(owner, "resources", "requests") | _object(owner, "resources", "limits")
 
 
 def words_of(use: ContainerUse) -> frozenset[str]:
