@@ -75,7 +75,7 @@ def help_text() -> str:
         f"  {PROGRAM} create iris --model s3://models/iris/model.joblib",
         f"  {PROGRAM} predict iris '[[5.1, 3.5, 1.4, 0.2]]'",
         "",
-        f"`{PROGRAM} VERB --help` shows a verb's flags. kubectl's own flags (-n, --context, ...) work everywhere.",
+        f"`{PROGRAM} VERB --help` shows a verb's flags. Whatever asks a cluster takes kubectl's own (--context, ...).",
         "",
     ]
     return "\n".join(lines)

@@ -7,7 +7,7 @@ import pytest
 
 from kubectl_serve import options
 from kubectl_serve.errors import UsageError
-from kubectl_serve.verbs import BY_NAME, VERBS, help_text
+from kubectl_serve.verbs import BY_NAME, VALUE_FLAGS, VERBS, help_text
 from plugin.conftest import Run
 from plugin.fake import FakeCluster
 
@@ -27,6 +27,12 @@ def test_every_verb_has_help(run: Run, name: str) -> None:
     assert f"usage: kubectl serve {name}" in screen.out
     assert screen.err == ""
     assert run("help", name) == screen
+
+
+@pytest.mark.parametrize("name", [verb.name for verb in VERBS if verb.online])
+def test_whatever_asks_a_cluster_takes_kubectls_own_flags(run: Run, name: str) -> None:
+    shown = run(name, "--help").out
+    assert [flag for flag in VALUE_FLAGS if flag not in ("-n", "--namespace") and flag not in shown] == []
 
 
 def test_an_unknown_verb_is_refused_with_the_nearest(run: Run) -> None:
