@@ -98,6 +98,19 @@ def test_a_handover_that_mode_deployment_ends_leaves_nothing_behind() -> None:
         assert annotations.REPLICAS not in made["metadata"]["annotations"]
 
 
+def test_a_deployment_that_leaves_mode_deployment_keeps_its_pods_until_the_knative_service_is_ready() -> None:
+    plain = annotated(PLAIN)
+    plain["metadata"]["annotations"][annotations.MODE] = "deployment"
+    plain = accepted(plain, None)
+    changed = copy.deepcopy(plain)
+    del changed["metadata"]["annotations"][annotations.MODE]
+    served = accepted(changed, plain)
+    assert (served["spec"]["replicas"], served["spec"]["paused"], handover(served)) == (2, True, "to-knative")
+    plain["spec"]["replicas"] = 0
+    parked = accepted(changed, plain)
+    assert (parked["spec"]["replicas"], handover(parked)) == (0, None), "none of its own that serve"
+
+
 def test_annotated_again_it_is_what_it_was() -> None:
     """The label by which the reconciler finds it is still there from before, or written by somebody."""
     served = accepted(annotated(PLAIN), None)

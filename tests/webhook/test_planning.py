@@ -225,6 +225,23 @@ def test_the_knative_service_goes_only_when_the_deployments_own_pods_are_back() 
     ]
 
 
+def test_the_service_before_its_own_pods_goes_when_knative_needs_nothing_but_its_name() -> None:
+    metadata = {"name": "iris", "uid": "p-1", "ownerReferences": [OWNER]}
+    plain: Any = {"apiVersion": "v1", "kind": "Service", "metadata": metadata}
+    scaler: Any = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": metadata}
+    before = {identity(each): each for each in (plain, scaler)}
+    for service, gone in (
+        (None, [scaler]),
+        (live("Unknown"), [scaler]),
+        (live("False", configuration="True", generation=2), [scaler]),
+        (live("False", configuration="True"), [plain, scaler]),
+        (live("True"), [plain, scaler]),
+    ):
+        state = observed(service=service)
+        state = replace(state, live={**state.live, **before})
+        assert [delete.manifest for delete in planning.surplus(state)] == gone
+
+
 def test_a_refusal_deletes_nothing() -> None:
     refused = Verdict(problems=(problem("Parked", "spec"),))
     assert planning.surplus(observed(service=live(), verdict=refused)) == ()

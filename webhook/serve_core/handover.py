@@ -1,8 +1,9 @@
 """Parking a Deployment, and handing its traffic over without an outage.
 
 A served Deployment is parked: no replicas of its own, the user's number kept in an annotation. One that is running
-when it is first annotated is handed over: its pods go on serving, unchanged because it is paused, until the Knative
-Service is ready. Taking the annotation off does the reverse: the pods come first, then the Knative Service goes.
+when it is first annotated, or that leaves ``mode: deployment``, is handed over: its pods go on serving, unchanged
+because it is paused, until the Knative Service is ready. Taking the annotation off, or that mode, does the reverse: the
+pods come first, then the Knative Service goes.
 """
 
 from typing import Any

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from serve_core import annotations, domain, filling, handover, istio, plain, remembered, security, services, telemetry
-from serve_core.annotations import COMPLETED_WITH, FILLED, HANDOVER, KNATIVE, MODEL, ServingSpec, path_of
+from serve_core.annotations import COMPLETED_WITH, FILLED, HANDOVER, KNATIVE, MODE, MODEL, ServingSpec, path_of
 from serve_core.complete import complete
 from serve_core.facts import PlatformFacts
 from serve_core.filling import Record
@@ -234,7 +234,10 @@ def _keep_state(deployment: JsonObject, previous: JsonObject | None) -> None:
 
 def _is_running(deployment: JsonObject | None) -> bool:
     """Whether it has pods of its own that may be serving."""
-    if deployment is None or (MODEL in _annotations(deployment)):
+    if deployment is None:
+        return False
+    notes = _annotations(deployment)
+    if MODEL in notes and notes.get(MODE) != annotations.DEPLOYMENT:
         return False
     return bool((deployment.get("spec") or {}).get("replicas", 1))
 

@@ -213,6 +213,11 @@ def _settled(manifest: JsonObject) -> bool:
     return bool(status.get("observedGeneration") == manifest["metadata"].get("generation"))
 
 
+def has_a_ready_revision(service: JsonObject) -> bool:
+    """Whether the newest revision of a Knative Service is ready: what may be lacking is the way to it."""
+    return _settled(service) and _condition(service, "ConfigurationsReady").get("status") == "True"
+
+
 def answers(service: JsonObject) -> bool:
     """Whether a Knative Service is ready as it is now."""
     return _settled(service) and _condition(service, "Ready").get("status") == "True"

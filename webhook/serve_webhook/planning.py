@@ -27,7 +27,7 @@ from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, SERVED_LAB
 from serve_core.owned import Identity, claims, identity, is_leaving, owns
 from serve_core.verdict import Verdict, serving_spec
 from serve_webhook import conditions, pods
-from serve_webhook.api import DOMAIN_MAPPINGS, KNATIVE_SERVICES
+from serve_webhook.api import DOMAIN_MAPPINGS, KNATIVE_SERVICES, SERVICES
 from serve_webhook.conditions import Condition, Progress
 
 
@@ -144,6 +144,9 @@ class SetConditions:
 Action = Delete | Merge | Annotate | SetConditions
 
 
+_SERVICE = (SERVICES.api_version, SERVICES.kind)
+
+
 def _is_knative_service(manifest: JsonObject) -> bool:
     return (manifest["apiVersion"], manifest["kind"]) == (KNATIVE_SERVICES.api_version, KNATIVE_SERVICES.kind)
 
@@ -181,7 +184,8 @@ def outdated(deployment: JsonObject, wanted: JsonObject) -> Merge | None:
 
 def surplus(observed: Observed) -> tuple[Delete, ...]:
     """What the Deployment owned once and wants no more. A Knative Service goes when the Deployment's own pods serve, or
-    the one that has taken its place under another name."""
+    the one that has taken its place under another name. A Service in front of its own pods goes when nothing but its
+    name is lacking to the Knative Service."""
     deployment, verdict = observed.deployment, observed.verdict
     if observed.going or verdict.refused:
         return ()
@@ -191,6 +195,8 @@ def surplus(observed: Observed) -> tuple[Delete, ...]:
         return ()
     if verdict.service and not (observed.service and conditions.answers(observed.service)):
         ours = [live for live in ours if not _is_knative_service(live)]
+        if not (observed.service and conditions.has_a_ready_revision(observed.service)):
+            ours = [live for live in ours if identity(live)[:2] != _SERVICE]
     return tuple(Delete(live) for live in ours if "deletionTimestamp" not in live["metadata"])
 
 
