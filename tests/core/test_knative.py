@@ -55,6 +55,13 @@ def test_the_bounds_of_the_scale_have_to_fit_together(least: str, most: str, fir
     assert refused_places(**scale) == refused
 
 
+def test_a_model_that_begins_with_no_replica_is_refused_with_the_reason() -> None:
+    carrier = Carrier({})
+    knative.check_template_annotations({knative.AUTOSCALING + "initial-scale": "0"}, carrier)
+    (refused,) = carrier.problems
+    assert "never loaded" in str(refused)
+
+
 def test_any_metric_goes_with_another_class_than_knatives_own() -> None:
     assert refused_places(metric="cpu") == ["metric"]
     assert refused_places(**{"metric": "cpu", "class": "kpa.autoscaling.knative.dev"}) == ["metric"]

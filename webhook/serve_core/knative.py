@@ -112,7 +112,10 @@ _TEMPLATE: Mapping[str, _Allowed] = {
     f"{AUTOSCALING}class": _CLASS,
     f"{AUTOSCALING}min-scale": _whole(0),
     f"{AUTOSCALING}max-scale": _whole(0),
-    f"{AUTOSCALING}initial-scale": _whole(1),
+    # A cluster may allow 0 (config-autoscaler): what is said of such a model would be true of nothing that ran.
+    f"{AUTOSCALING}initial-scale": _Allowed(
+        "a whole number of at least 1: with 0, Knative takes a model for ready that was never loaded", _whole(1).check
+    ),
     f"{AUTOSCALING}activation-scale": _whole(2),
     f"{AUTOSCALING}metric": _Allowed("concurrency or rps", bool),
     f"{AUTOSCALING}metric-aggregation-algorithm": _Allowed(
