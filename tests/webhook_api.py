@@ -132,6 +132,9 @@ class MemoryApi:
         live = self.objects.get((resource.plural, *key(manifest)), {})
         _check_preconditions(live, manifest)
         at = (resource.plural, *key(manifest), subresource, manager)
+        theirs = live and at not in self._applied and not subresource and "spec" in live and "spec" in manifest
+        if theirs and not force:
+            raise ConflictError("conflict with another manager of the spec", 409)
         merged = _merged(_dropped(live, self._applied.get(at, {}), manifest), manifest)
         self._applied[at] = manifest
         if merged == live:

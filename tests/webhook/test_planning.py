@@ -242,6 +242,30 @@ def test_the_service_before_its_own_pods_goes_when_knative_needs_nothing_but_its
         assert [delete.manifest for delete in planning.surplus(state)] == gone
 
 
+@pytest.mark.parametrize("owner", [OWNER | {"uid": "d-0"}, OWNER | {"controller": False}, None])
+def test_what_bears_our_label_and_is_somebody_elses_is_not_deleted(owner: Any) -> None:
+    labelled = EXTRA["metadata"] | {"labels": WANTED["metadata"]["labels"], "uid": "m-1"}
+    theirs = EXTRA | {"metadata": labelled | {"ownerReferences": [owner] if owner else []}}
+    back = deployment(replicas=1, observedGeneration=4, updatedReplicas=1, availableReplicas=1)
+    for of, verdict in ((deployment(), Verdict(service=WANTED)), (back, Verdict())):
+        state = observed(of, live(), verdict=verdict)
+        assert Delete(theirs) not in planning.surplus(replace(state, live={**state.live, identity(theirs): theirs}))
+
+
+def test_what_is_on_its_way_out_is_neither_written_nor_deleted_again() -> None:
+    going = live()
+    going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert change(observed(service=going, applied=False), WANTED) is None
+    back = deployment(replicas=1, observedGeneration=4, updatedReplicas=1, availableReplicas=1)
+    assert planning.surplus(observed(back, going, verdict=Verdict())) == ()
+
+
+def test_what_somebody_made_in_the_place_of_ours_is_written_anew() -> None:
+    state, another = observed(service=live()), live()
+    another["metadata"]["uid"] = "s-2"
+    assert change(replace(state, live={identity(another): another}), WANTED) is not None
+
+
 def test_a_refusal_deletes_nothing() -> None:
     refused = Verdict(problems=(problem("Parked", "spec"),))
     assert planning.surplus(observed(service=live(), verdict=refused)) == ()

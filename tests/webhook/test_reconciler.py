@@ -139,6 +139,7 @@ async def test_a_new_leader_writes_nothing_where_all_is_well(api: MemoryApi, clo
         knative_makes_it_ready(api)
         await until(lambda: settled(api))
     api.writes.clear()
+    clock.move(hours=1)
     async with running(api, clock):
         api.put(PODS, PODS.identity("default", "other"))
         changed = deployment(api)
@@ -174,6 +175,46 @@ async def test_a_knative_service_of_somebody_elses_is_left_alone(api: MemoryApi,
     async with running(api, clock):
         await until(lambda: ready(api) == "NameTaken")
     assert service(api) == theirs
+
+
+async def test_what_somebody_makes_at_the_same_moment_is_not_overwritten(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get = api.get
+
+    async def just_before(*arguments: Any) -> Any:
+        try:
+            return await get(*arguments)
+        finally:
+            if arguments == (KNATIVE_SERVICES, "default", "iris") and service(api) is None:
+                api.put(KNATIVE_SERVICES, KNATIVE_SERVICES.identity("default", "iris") | {"spec": {"theirs": True}})
+
+    monkeypatch.setattr(api, "get", just_before)
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: ready(api) == "NameTaken")
+    assert service(api)["spec"] == {"theirs": True}
+
+
+async def test_what_others_have_added_to_a_spec_is_taken_over_before_it_is_set_right(
+    api: MemoryApi, clock: Clock
+) -> None:
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        changed = service(api)
+        wanted, changed["spec"] = changed["spec"], {"traffic": [{"tag": "theirs"}], "template": {}}
+        theirs = {"manager": "kn", "operation": "Update", "fieldsV1": {"f:spec": {"f:traffic": {}}}}
+        changed["metadata"]["managedFields"] = [theirs]
+        api.put(KNATIVE_SERVICES, changed)
+        await until(lambda: wanted.items() <= service(api)["spec"].items())
+    (ours,) = service(api)["metadata"]["managedFields"]
+    assert (ours["manager"], ours["operation"], ours["fieldsV1"]) == ("kubectl-serve", "Apply", theirs["fieldsV1"])
+    assert [write for write in api.writes if write.endswith(" services")] == [
+        "apply services",
+        "merge services",
+        "apply services",
+    ]
 
 
 async def test_no_model_is_there_without_its_guards(api: MemoryApi, clock: Clock) -> None:
@@ -387,12 +428,25 @@ async def test_what_is_served_again_while_it_is_released_keeps_its_label(
     assert deployment(api)["metadata"]["labels"] == {"kubectl-serve.dev/served": "true"}
 
 
+async def test_while_no_api_server_answers_nothing_is_said_and_everything_tried_again(
+    api: MemoryApi, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.failures["apply services"] = UnavailableError("connection refused")
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: "is tried again" in caplog.text)
+        assert ready(api) == ""
+        api.failures.clear()
+        await until(lambda: service(api) and ready(api))
+
+
 async def test_one_deployments_defect_does_not_stop_the_others(
     api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    defects = ["broken"]
 
     def render(found: Any, facts: PlatformFacts) -> Any:
-        if found["metadata"]["name"] == "broken":
+        if found["metadata"]["name"] in defects:
             raise KeyError("oops")
         return render_stored(found, facts)
 
@@ -403,4 +457,9 @@ async def test_one_deployments_defect_does_not_stop_the_others(
     api.put(DEPLOYMENTS, served())
     async with running(api, clock):
         await until(lambda: service(api))
-    assert "default/broken cannot be reconciled" in caplog.text
+        await until(lambda: "default/broken cannot be reconciled" in caplog.text)
+        defects.clear()
+        (
+            await until(lambda: ("services", "default", "broken") in api.objects),
+            "it is tried again, although it is still as it was",
+        )
