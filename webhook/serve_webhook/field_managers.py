@@ -17,7 +17,7 @@ def seizure(live: JsonObject) -> JsonObject | None:
     """
     metadata = live["metadata"]
     entries: list[JsonObject] = metadata.get("managedFields") or []
-    theirs = [entry for entry in entries if _SPEC in entry.get("fieldsV1", {}) and not _is_ours_or_status(entry)]
+    theirs = [entry for entry in entries if _SPEC in entry.get("fieldsV1", {}) and entry["manager"] != FIELD_MANAGER]
     if not theirs:
         return None
     ours: JsonObject = next(filter(_is_our_apply, entries), {"manager": FIELD_MANAGER, "operation": "Apply"})
@@ -33,11 +33,7 @@ def seizure(live: JsonObject) -> JsonObject | None:
 
 
 def _is_our_apply(entry: JsonObject) -> bool:
-    return entry["manager"] == FIELD_MANAGER and entry["operation"] == "Apply" and "subresource" not in entry
-
-
-def _is_ours_or_status(entry: JsonObject) -> bool:
-    return entry["manager"] == FIELD_MANAGER or "subresource" in entry
+    return (entry["manager"], entry["operation"]) == (FIELD_MANAGER, "Apply")
 
 
 def _united(one: JsonObject, two: JsonObject) -> JsonObject:
