@@ -509,7 +509,8 @@ class Sequence:
         one, two = self._state(self.live, live), self._state(self.alone, alone)
         if one["conditions"][READY][0] == "False":
             # What served before goes on until what is to take its place serves.
-            for key in [key for key in one if key.startswith(KNATIVE_SERVICES) and key not in two]:
+            before = (f"{KNATIVE_SERVICES}/", f"{SERVICES}/")
+            for key in [key for key in one if key.startswith(before) and key not in two]:
                 del one[key]
                 for state in (one, two):
                     state["deployment"]["annotations"].pop(annotations.URL, None)
@@ -563,7 +564,7 @@ class Sequence:
             if "deletionTimestamp" not in pod["metadata"]
             and "serving.knative.dev/revision" not in pod["metadata"].get("labels", {})
         ]
-        is_stuck = not self._by_knative and ready.get("status") == "False"  # between two templates
+        is_stuck = (handed or not self._by_knative) and ready.get("status") == "False"  # between two templates
         if len(pods) != wanted and not self._orphaned and not is_stuck:
             yield f"{len(pods)} pods of its own, not {wanted}"
         if ready.get("status") != "False" and status.get("availableReplicas", 0) != wanted:

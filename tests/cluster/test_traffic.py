@@ -16,6 +16,7 @@ from cluster.support import (
     deployment,
     eventually,
     file_server,
+    is_ready,
     pod_template,
 )
 
@@ -57,6 +58,31 @@ def test_a_running_deployment_is_handed_over_and_given_back_without_a_failed_req
     assert (annotation(served, "service"), annotation(served, "scale")) == ("files-model", "2..")
     assert (annotation(served, "url") or "").startswith(f"http://files-model.{namespace.name}.")
     assert namespace.get("deployment", "files")["spec"] == written
+
+
+def test_a_deployment_that_leaves_mode_deployment_serves_on_until_knative_does(namespace: Namespace) -> None:
+    running = pod_template(file_server("files", "/"), {"app": "files"})
+    namespace.apply(deployment("files", IRIS, running, credentials="store", mode="deployment"))
+    namespace.watch("deployment", "files", is_ready, 120)
+    client = Ingress(namespace.get("service", "files")["spec"]["clusterIP"])
+    eventually(lambda: is_reached(client), 30, "the Service leads to its pods")
+
+    with constant_requests(lambda: client.request("http://files", "/")) as requests:
+        missing = f"{PREFIX}model=s3://models/missing/model.joblib"
+        namespace.kubectl("annotate", "deployment", "files", "--overwrite", f"{PREFIX}mode-", missing)
+        namespace.watch("deployment", "files", is_not_loaded, 120)
+        failed = len(requests.answers)
+        eventually(lambda: len(requests.answers) > failed + 20, 30, "its own pods answer, whatever Knative's do")
+    assert requests.failed == []
+    assert "selector" in namespace.get("service", "files")["spec"]
+
+    namespace.kubectl("annotate", "deployment", "files", "--overwrite", f"{PREFIX}model={IRIS}")
+    namespace.watch("deployment", "files", is_parked, 180)
+    assert "serving.knative.dev/route" in namespace.get("service", "files")["metadata"]["labels"]
+
+
+def is_not_loaded(found: Json) -> bool:
+    return condition(found, READY).get("reason") == "ModelNotLoaded"
 
 
 def is_reached(client: Ingress) -> bool:

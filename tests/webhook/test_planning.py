@@ -433,6 +433,14 @@ def test_a_running_deployment_keeps_its_pods_until_knative_is_ready(status: str,
     assert [a.why for a in actions if isinstance(a, Merge)] == (["handover"] if handed_over else [])
 
 
+def test_while_a_handover_waits_for_the_name_of_its_service_nothing_has_failed() -> None:
+    waits = live("False", configuration="True")
+    waits["status"]["conditions"].append({"type": "RoutesReady", "status": "False", "reason": "NotOwned"})
+    handed = deployment(replicas=3, notes={annotations.HANDOVER: "to-knative"})
+    assert ready(observed(handed, waits)).reason == "Progressing"
+    assert ready(observed(deployment(), waits)).reason == "ServiceNotReady", "somebody else's has it"
+
+
 def test_a_fault_of_the_apply_is_what_ready_says() -> None:
     fault = Condition(CONDITION_READY, "False", "NotAccepted", "no")
     state = observed()

@@ -92,6 +92,11 @@ class Progress:
         """One of Knative's conditions; empty if it is not there."""
         return _condition(self.service, kind)
 
+    @property
+    def lacks_its_name(self) -> bool:
+        """Whether a Service that is not Knative's has its name."""
+        return self.settled and self.knative("RoutesReady").get("reason") == "NotOwned"
+
     def lacks(self, revision: str) -> bool:
         """Whether Knative says that it should lead to this revision, and that it is not there: somebody deleted it."""
         said = self.knative("RoutesReady")

@@ -244,11 +244,15 @@ def _parking(observed: Observed, is_ready: bool) -> Merge | None:
     deployment = observed.deployment
     if observed.verdict.service is None:
         return None
-    if (deployment["metadata"].get("annotations") or {}).get(HANDOVER) == handover.TO_KNATIVE:
+    if _hands_over(deployment):
         return Merge(handover.finish(), "handover") if is_ready else None
     if (deployment.get("spec") or {}).get("replicas") == 0:
         return None
     return Merge({"spec": {"replicas": 0}}, "park")
+
+
+def _hands_over(deployment: JsonObject) -> bool:
+    return (deployment["metadata"].get("annotations") or {}).get(HANDOVER) == handover.TO_KNATIVE
 
 
 def _progress(observed: Observed) -> Progress | None:
@@ -290,6 +294,9 @@ def _conditions(observed: Observed, progress: Progress | None) -> list[Condition
             ready = conditions.said(CONDITION_READY, "Unknown", "Progressing")
         return [loaded, ready]
     if progress is None:
+        return [loaded, conditions.said(CONDITION_READY, "Unknown", "Progressing")]
+    if progress.lacks_its_name and _hands_over(observed.deployment):
+        # The Service before its own pods has only just gone: Knative is about to see that.
         return [loaded, conditions.said(CONDITION_READY, "Unknown", "Progressing")]
     ready = conditions.ready(progress, loaded, observed.verdict.warnings)
     return [loaded, conditions.with_domain(ready, observed.mapping)]
