@@ -107,10 +107,10 @@ FLAGS: dict[str, tuple[tuple[tuple[str, ...], bool, tuple[str, ...], str], ...]]
     "predict": (
         (('-h', '--help'), False, (), 'show this help'),
         (('-f', '--filename'), True, (), 'read the JSON from this file; - for standard input'),
-        (('--protocol',), True, ('v1', 'v2'), "default: the annotation's, else the runtime's"),
+        (('--protocol',), True, ('v1', 'v2', 'openai'), "default: the annotation's, else the runtime's"),
         (('--path',), True, (), "path of the request, instead of the protocol's"),
         (('--ingress',), True, (), 'where the ingress is, instead of finding it (or KUBECTL_SERVE_INGRESS)'),
-        (('-o', '--output'), True, ('json', 'yaml'), 'json (indented) or yaml'),
+        (('-o', '--output'), True, ('json', 'yaml'), 'json (indented) or yaml: the whole answer, also to a text'),
         (('-v', '--verbose'), False, (), 'tell which way is taken, and the times'),
         (('--timeout',), True, (), 'longest time to wait for the answer, a cold start included (default 5m)'),
         (('-n', '--namespace'), True, (), "namespace; default: the context's"),

@@ -1,33 +1,73 @@
 """What is sent to a model, and what comes back, in the protocols' own forms. Pure.
 
-Sources: the Open Inference Protocol (v2), TensorFlow Serving's REST API (v1).
+Sources: the Open Inference Protocol (v2), TensorFlow Serving's REST API (v1), OpenAI's API reference (openai).
 """
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from kubectl_serve.errors import ServeError
 from kubectl_serve.verbs import PROGRAM
 from serve_core.json import JsonObject
 
-PROTOCOLS = ("v1", "v2")
+PROTOCOLS = ("v1", "v2", "openai")
+
+_OPENAI_PATHS = {"messages": "/v1/chat/completions", "prompt": "/v1/completions", "input": "/v1/embeddings"}
+"""What a request of OpenAI's API has to hold, and where it goes for that."""
 
 
-def path(protocol: str, model: str) -> str:
-    return f"/v1/models/{model}:predict" if protocol == "v1" else f"/v2/models/{model}/infer"
+@dataclass(frozen=True)
+class Request:
+    path: str
+    body: JsonObject
+    is_text: bool = False
+    """Whether it was made of plain text, and plain text is the answer to it."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether the answer comes piece by piece."""
+        return self.body.get("stream") is True
 
 
-def body(text: str, protocol: str) -> JsonObject:
-    """The request of ``text``: an object is sent as it is, an array is wrapped as the protocol wants it.
+def request(text: str, protocol: str, model: str, *, whole: bool = False) -> Request:
+    """The request of ``text``: an object is sent as it is, anything else is wrapped as the protocol wants it.
 
-    Raises ServeError.
+    ``whole``: the answer to a text is to come in one piece. Raises ServeError.
     """
+    if protocol == "openai":
+        return _openai(text, model, whole)
+    path = f"/v1/models/{model}:predict" if protocol == "v1" else f"/v2/models/{model}/infer"
+    return Request(path, _rows(text, protocol))
+
+
+def _openai(text: str, model: str, whole: bool) -> Request:
+    """Text is what a user says in a chat; an object lacks at most the model's name."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        data = None
+    if isinstance(data, dict):
+        path = next((path for key, path in _OPENAI_PATHS.items() if key in data), _OPENAI_PATHS["messages"])
+        return Request(path, {"model": model, **data})
+    if isinstance(data, list) and data and all(isinstance(each, dict) and "role" in each for each in data):
+        messages = data
+    elif text.strip():
+        messages = [{"role": "user", "content": text.rstrip("\n")}]
+    else:
+        raise ServeError("the text is empty.", f"{PROGRAM} predict {model} 'Why is the sky blue?'")
+    body = {"model": model, "messages": messages} | ({} if whole else {"stream": True})
+    return Request(_OPENAI_PATHS["messages"], body, is_text=True)
+
+
+def _rows(text: str, protocol: str) -> JsonObject:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
         raise ServeError(
-            f"the data is not JSON{where}.", "Write rows of numbers, for example '[[5.1, 3.5, 1.4, 0.2]]'."
+            f"the data is not JSON{where}.",
+            "Write rows of numbers, for example '[[5.1, 3.5, 1.4, 0.2]]'. Plain text is for --protocol openai.",
         ) from error
     if isinstance(data, dict):
         return data
@@ -97,6 +137,51 @@ def _datatype(value: object) -> str:
     )
 
 
+@dataclass(frozen=True)
+class Piece:
+    """What one event of a streamed answer adds."""
+
+    text: str = ""
+    finish: str | None = None
+    """Why the model stopped, once it did: ``stop``, ``length``, ..."""
+    fault: str | None = None
+    """What went wrong in the midst of the answer."""
+    last: bool = False
+
+
+def piece(line: str) -> Piece:
+    """What a line of an answer in server-sent events adds. Lines that are none of OpenAI's add nothing."""
+    field, _, value = line.partition(":")
+    if field != "data":
+        return Piece()
+    if value.strip() == "[DONE]":
+        return Piece(last=True)
+    try:
+        document = json.loads(value)
+    except (ValueError, RecursionError):
+        return Piece()
+    if isinstance(document, dict) and document.get("error"):
+        return Piece(fault=_told(document["error"]))
+    return _first(document)
+
+
+def answer_text(document: Any) -> str | None:
+    """What the model says in a whole answer of OpenAI's API; None if it is no such answer."""
+    found = _first(document)
+    return found.text if found.text or found.finish else None
+
+
+def _first(document: Any) -> Piece:
+    """The first choice of an answer (``message``), of a piece of one (``delta``), or of a completion (``text``)."""
+    choices = document.get("choices") if isinstance(document, dict) else None
+    listed = [each for each in choices if isinstance(each, dict)] if isinstance(choices, list) else []
+    first = next((each for each in listed if each.get("index", 0) == 0), {})
+    said: JsonObject = next((first[key] for key in ("delta", "message") if isinstance(first.get(key), dict)), {})
+    texts = [text for text in (said.get("content"), first.get("text")) if isinstance(text, str)]
+    finish = first.get("finish_reason")
+    return Piece("".join(texts), finish if isinstance(finish, str) else None)
+
+
 def fault(status: int, answer: str) -> str:
     """What the model server, or what stands before it, says went wrong."""
     try:
@@ -106,17 +191,24 @@ def fault(status: int, answer: str) -> str:
     if isinstance(document, dict):
         for key in ("error", "detail", "message"):
             if document.get(key):
-                return str(document[key])
+                return _told(document[key])
     return answer.strip()[:2000] or f"an empty answer with status {status}"
 
 
-def hint(status: int, name: str) -> str:
+def _told(error: Any) -> str:
+    """OpenAI's errors are objects with a message; others are texts."""
+    return str(error["message"]) if isinstance(error, dict) and error.get("message") else str(error)
+
+
+def hint(status: int, name: str, asked: Request) -> str:
     """What to do about a status. ``name``: the model, with the flags that commands about it need."""
     if status == 404:
         return (
-            "Is it the right protocol? --protocol v1|v2 chooses it, --path names another path. "
+            f"Is it the right protocol? --protocol {'|'.join(PROTOCOLS)} chooses it, --path names another path. "
             "Right after a model became ready, some ingresses have no route to it for a few seconds."
         )
+    if status == 400 and asked.is_text:
+        return """A text is asked as a chat. A model without a chat template completes: '{"prompt": "Once upon a"}'."""
     if status in (400, 415, 422):
         return "The model server refuses the data: check its shape and types. An object is sent as it is."
     if status in (401, 403):

@@ -1,15 +1,22 @@
 """What is sent to a model for what a user wrote."""
 
+import json
 from typing import Any
 
 import pytest
 
 from kubectl_serve import inference
 from kubectl_serve.errors import ServeError
+from kubectl_serve.inference import Piece, Request
+from serve_core.json import JsonObject
+
+
+def asked(text: str, protocol: str) -> JsonObject:
+    return inference.request(text, protocol, "iris").body
 
 
 def test_rows_become_a_tensor_of_the_open_inference_protocol() -> None:
-    assert inference.body("[[5.1, 3.5], [6, 2]]", "v2") == {
+    assert asked("[[5.1, 3.5], [6, 2]]", "v2") == {
         "inputs": [{"name": "input-0", "shape": [2, 2], "datatype": "FP64", "data": [5.1, 3.5, 6.0, 2.0]}]
     }
 
@@ -25,17 +32,89 @@ def test_rows_become_a_tensor_of_the_open_inference_protocol() -> None:
     ],
 )
 def test_type_and_shape_follow_the_values(text: str, datatype: str, shape: list[int]) -> None:
-    tensor = inference.body(text, "v2")["inputs"][0]
+    tensor = asked(text, "v2")["inputs"][0]
     assert (tensor["datatype"], tensor["shape"]) == (datatype, shape)
 
 
 def test_rows_become_instances_of_the_v1_protocol() -> None:
-    assert inference.body("[[1, 2]]", "v1") == {"instances": [[1, 2]]}
+    assert asked("[[1, 2]]", "v1") == {"instances": [[1, 2]]}
 
 
-@pytest.mark.parametrize("protocol", inference.PROTOCOLS)
+@pytest.mark.parametrize("protocol", ["v1", "v2"])
 def test_an_object_is_sent_as_it_is(protocol: str) -> None:
-    assert inference.body('{"inputs": []}', protocol) == {"inputs": []}
+    assert asked('{"inputs": []}', protocol) == {"inputs": []}
+
+
+@pytest.mark.parametrize(
+    "text", ["Why is the sky blue?", "Why is the sky blue?\n", "42", '"quoted"', "[1, 2]", "{not JSON"]
+)
+def test_text_is_what_the_user_says_in_a_chat(text: str) -> None:
+    said = {"role": "user", "content": text.rstrip("\n")}
+    body = {"model": "llm", "messages": [said], "stream": True}
+    assert inference.request(text, "openai", "llm") == Request("/v1/chat/completions", body, is_text=True)
+    assert not inference.request(text, "openai", "llm", whole=True).streams
+
+
+def test_messages_are_a_whole_chat() -> None:
+    messages = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Hello"}]
+    assert inference.request(json.dumps(messages), "openai", "llm").body["messages"] == messages
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        ({"messages": []}, "/v1/chat/completions"),
+        ({"prompt": "Once"}, "/v1/completions"),
+        ({"input": "Once"}, "/v1/embeddings"),
+        ({"prompt": "Once", "stream": True}, "/v1/completions"),
+    ],
+)
+def test_an_object_of_openais_goes_where_it_belongs_and_needs_no_model(body: JsonObject, path: str) -> None:
+    request = inference.request(json.dumps(body), "openai", "llm")
+    assert request == Request(path, {"model": "llm"} | body)
+    assert request.streams == ("stream" in body)
+    named = inference.request(json.dumps(body | {"model": "adapter"}), "openai", "llm")
+    assert named.body["model"] == "adapter"
+
+
+def test_no_text_is_refused() -> None:
+    with pytest.raises(ServeError, match=r"the text is empty\."):
+        inference.request(" \n", "openai", "llm")
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ('data: {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": null}]}', Piece("Hi")),
+        ('data:{"choices": [{"index": 0, "text": " a"}]}', Piece(" a")),
+        ('data: {"choices": [{"index": 1, "delta": {"content": "another choice"}}]}', Piece()),
+        ('data: {"choices": [{"delta": {}, "finish_reason": "length"}]}', Piece(finish="length")),
+        ('data: {"choices": [], "usage": {"total_tokens": 3}}', Piece()),
+        ('data: {"error": {"message": "out of memory", "code": 500}}', Piece(fault="out of memory")),
+        ('data: {"choices": [7, {"delta": {"content": null}}]}', Piece()),
+        ("data: not JSON", Piece()),
+        ("data: [DONE]", Piece(last=True)),
+        (": a comment", Piece()),
+        ("event: ping", Piece()),
+        ("", Piece()),
+    ],
+)
+def test_a_line_of_a_stream_adds_a_piece(line: str, found: Piece) -> None:
+    assert inference.piece(line) == found
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        ({"choices": [{"message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}]}, "Hi"),
+        ({"choices": [{"message": {"content": ""}, "finish_reason": "stop"}]}, ""),
+        ({"choices": [{"text": "Hi"}]}, "Hi"),
+        ({"outputs": []}, None),
+        ([], None),
+    ],
+)
+def test_a_whole_answer_has_a_text(document: Any, text: str | None) -> None:
+    assert inference.answer_text(document) == text
 
 
 @pytest.mark.parametrize(
@@ -55,7 +134,7 @@ def test_an_object_is_sent_as_it_is(protocol: str) -> None:
 )
 def test_data_that_is_no_tensor_is_refused(text: str, sentence: str) -> None:
     with pytest.raises(ServeError) as refused:
-        inference.body(text, "v2")
+        asked(text, "v2")
     assert refused.value.sentence == sentence
     assert refused.value.hint
 
@@ -65,6 +144,7 @@ def test_data_that_is_no_tensor_is_refused(text: str, sentence: str) -> None:
     [
         ('{"error": "Model iris not found"}', "Model iris not found"),
         ('{"detail": "wrong shape"}', "wrong shape"),
+        ('{"error": {"message": "no chat template", "type": "BadRequestError", "code": 400}}', "no chat template"),
         ("upstream is gone\n", "upstream is gone"),
         ("", "an empty answer with status 503"),
         ("[1]", "[1]"),

@@ -1,5 +1,6 @@
 """predict: what is asked, by which way, and how answers and faults look. The model is a real HTTP server here."""
 
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from kubectl_serve import dispatch
+from kubectl_serve.streams import Streams
 from plugin.conftest import Run
 from plugin.fake import FakeCluster, at_the_end, recorded
 from serve_core import annotations
@@ -24,6 +27,10 @@ class Model:
     port: int = 0
     status: int = 200
     answer: str = '{"outputs": [{"data": [0]}]}'
+    events: tuple[str, ...] = ()
+    """What is answered instead, as server-sent events."""
+    after_first: threading.Event | None = None
+    """What the model waits for before the second event."""
     asked: list[tuple[str, str, Any]] = field(default_factory=list)
 
     @property
@@ -40,9 +47,20 @@ def model() -> Iterator[Model]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             state.asked.append((self.headers["Host"], self.path, json.loads(body)))
             self.send_response(state.status)
+            if state.events:
+                self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+                self.end_headers()
+                self.stream()
+                return
             self.send_header("Content-Length", str(len(state.answer.encode())))
             self.end_headers()
             self.wfile.write(state.answer.encode())
+
+        def stream(self) -> None:
+            for number, event in enumerate(state.events):
+                if number == 1 and state.after_first is not None and not state.after_first.wait(20):
+                    return
+                self.wfile.write(f"data: {event}\n\n".encode())
 
         def log_message(self, *_: object) -> None:
             pass
@@ -158,6 +176,111 @@ def test_without_the_right_to_find_the_way_there_is_a_hint(run: Run, cluster: Fa
         "error: the way to the ingress cannot be found: ingresses is forbidden\n"
         "hint: Name it with --ingress URL, or in KUBECTL_SERVE_INGRESS.\n"
     )
+
+
+def said(text: str, finish: str | None = None) -> str:
+    return json.dumps({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish}]})
+
+
+@pytest.fixture
+def llm(cluster: FakeCluster) -> FakeCluster:
+    """The same cluster, with a language model in iris' place."""
+    deployment = next(each for each in cluster.objects if each["metadata"]["name"] == "iris")
+    deployment["metadata"]["annotations"][annotations.PROTOCOL] = "openai"
+    return cluster
+
+
+def test_a_language_model_is_asked_in_plain_words_and_answers_so(run: Run, llm: FakeCluster, model: Model) -> None:
+    model.events = (said("Because "), said("of Rayleigh."), said("", "stop"), "[DONE]")
+    screen = run("predict", "iris", "Why is the sky blue?", "--ingress", model.ingress, cluster=llm)
+    assert (screen.code, screen.out, screen.err) == (0, "Because of Rayleigh.\n", "")
+    ((_, path, body),) = model.asked
+    assert path == "/v1/chat/completions"
+    assert body == {"model": "iris", "messages": [{"role": "user", "content": "Why is the sky blue?"}], "stream": True}
+
+
+def test_what_a_language_model_says_is_shown_as_it_comes(llm: FakeCluster, model: Model) -> None:
+    """The model goes on only once its first word is on the screen."""
+    shown = threading.Event()
+
+    class Screen(io.StringIO):
+        def flush(self) -> None:
+            if self.getvalue() == "Hello":
+                shown.set()
+
+    model.events, model.after_first = (said("Hello"), said(", you"), "[DONE]"), shown
+    streams = Streams(io.StringIO(), Screen(), io.StringIO())
+    code = dispatch.main(["predict", "iris", "Hi", "--ingress", model.ingress], streams, lambda *_: llm)
+    assert (code, streams.stdout.getvalue()) == (0, "Hello, you\n")  # type: ignore[attr-defined]
+
+
+def test_a_whole_answer_of_a_language_model_can_be_had(run: Run, llm: FakeCluster, model: Model) -> None:
+    model.answer = '{"choices": [{"message": {"content": "Hi"}}]}'
+    way = ("--ingress", model.ingress)
+    assert run("predict", "iris", "Hello", "-o", "yaml", *way, cluster=llm).out.startswith("choices:\n- message:\n")
+    assert "stream" not in model.asked[0][2]
+    assert run("predict", "iris", "Hello", *way, cluster=llm).out == "Hi\n"  # the server streams nothing
+    assert run("predict", "iris", '{"prompt": "A"}', *way, cluster=llm).out == model.answer + "\n"
+    assert model.asked[2][1:] == ("/v1/completions", {"model": "iris", "prompt": "A"})
+    refused = run("predict", "iris", '{"prompt": "A", "stream": true}', "-o", "json", *way, cluster=llm)
+    assert "-o needs the answer in one piece" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("events", "code", "err"),
+    [
+        ((said("Once"), said("", "length"), "[DONE]"), 0, "iris stopped at its limit of tokens; a whole request can "),
+        ((said("Once"), said("", "stop")), 0, ""),
+        ((said("Once"),), 1, "error: the answer broke off before its end.\n"),
+        (
+            (said("Once"), '{"error": {"message": "out of memory"}}', "[DONE]"),
+            1,
+            "error: the model broke its answer off: out of memory\nhint: `kubectl serve logs iris` says more.\n",
+        ),
+        ((said("Once"), "7" * (3 << 20)), 1, "error: the answer is no stream of events: "),
+    ],
+)
+def test_how_a_streamed_answer_ends_is_told(
+    events: tuple[str, ...], code: int, err: str, run: Run, llm: FakeCluster, model: Model
+) -> None:
+    model.events = events
+    screen = run("predict", "iris", "Hello", "--ingress", model.ingress, cluster=llm)
+    assert (screen.code, screen.out, screen.err[: len(err) or None]) == (code, "Once\n", err)
+
+
+def test_a_language_models_words_are_no_commands_to_the_terminal(run: Run, llm: FakeCluster, model: Model) -> None:
+    model.events = (said("a\x1b]0;title\x07b\n"), "[DONE]")
+    argv = ("predict", "iris", "Hello", "--ingress", model.ingress)
+    assert run(*argv, cluster=llm, terminal=True).out == "a]0;titleb\n"
+    assert run(*argv, cluster=llm).out == "a\x1b]0;title\x07b\n"
+
+
+def test_a_model_without_a_chat_template_says_what_to_do(run: Run, llm: FakeCluster, model: Model) -> None:
+    model.status, model.answer = 400, '{"error": {"message": "you must provide a chat template", "code": 400}}'
+    assert run("predict", "iris", "Hello", "--ingress", model.ingress, cluster=llm).err == (
+        "error: the model answers with status 400: you must provide a chat template\n"
+        "hint: A text is asked as a chat. A model without a chat template completes: "
+        '\'{"prompt": "Once upon a"}\'.\n'
+    )
+
+
+def test_the_protocol_is_that_of_the_runtime_it_was_completed_with(
+    run: Run, cluster: FakeCluster, model: Model
+) -> None:
+    """Also of a runtime that only the cluster has, with an image that nobody here knows."""
+    own = {"formats": [{"name": "gguf"}], "protocols": ["openai"], "container": {"image": "example.com/own:1"}}
+    loader = {"image": "example.com/loader:1", "allowNetworks": []}
+    record = {"asked": "", "loader": loader, "runtime": {"name": "own", "spec": own}}
+    deployment = next(each for each in cluster.objects if each["metadata"]["name"] == "iris")
+    deployment["metadata"]["annotations"][annotations.COMPLETED_WITH] = json.dumps(record)
+    run("predict", "iris", "Hello", "--ingress", model.ingress, cluster=cluster)
+    assert model.asked[0][1] == "/v1/chat/completions"
+
+
+def test_plain_text_for_rows_tells_the_protocol_of_language_models(run: Run, cluster: FakeCluster) -> None:
+    err = run("predict", "iris", "Hello", cluster=cluster).err
+    assert "the data is not JSON" in err
+    assert "--protocol openai" in err
 
 
 def test_a_model_that_is_not_ready_is_not_asked(run: Run, cluster: FakeCluster) -> None:

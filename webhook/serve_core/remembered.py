@@ -73,6 +73,15 @@ def size(deployment: JsonObject, spec: ServingSpec, previous: JsonObject | None)
     return found if isinstance(found, int) else None
 
 
+def runtime_of(deployment: JsonObject) -> Runtime | None:
+    """The runtime that ``deployment`` was completed with, if the record tells."""
+    text = (deployment["metadata"].get("annotations") or {}).get(COMPLETED_WITH)
+    try:
+        return _read(json.loads(text or ""))[2]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
 def note(
     deployment: JsonObject,
     spec: ServingSpec,

@@ -3,40 +3,59 @@
 import asyncio
 import contextlib
 import json
+import re
 from argparse import Namespace
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from kubectl_serve import documents, inference, ingress, manifests, options, served, view
 from kubectl_serve.api import Connect
 from kubectl_serve.errors import ReportedError, ServeError, UsageError
+from kubectl_serve.inference import Request
 from kubectl_serve.ingress import Way
 from kubectl_serve.streams import Streams
 from kubectl_serve.verbs import PROGRAM
-from serve_core import annotations
+from serve_core import annotations, remembered
 from serve_core.json import JsonObject, value_at
+from serve_core.runtimes import Runtime
 from serve_core.services import service_name
 from serve_core.verdict import serving_spec
+
+if TYPE_CHECKING:
+    from aiohttp import ClientResponse
 
 EXAMPLES = """\
   kubectl serve predict iris '[[5.1, 3.5, 1.4, 0.2]]'
   kubectl serve predict iris -f request.json
-  head -1 rows.json | kubectl serve predict iris -"""
+  head -1 rows.json | kubectl serve predict iris -
+  kubectl serve predict llm 'Why is the sky blue?'
+  kubectl serve predict llm '{"prompt": "Once upon a time", "max_tokens": 50}'"""
 
 _PATIENT_SECONDS = 2.0
+_LONGEST_LINE = 1 << 20
+"""Bytes of one event of a streamed answer."""
+_ACCEPTED = "application/json, text/event-stream"
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
 class Answer:
     status: int
     text: str
+    is_told: bool = False
+    """Whether it has been printed as it came."""
 
 
 def configure(parser: options.Parser) -> None:
     options.name(parser)
     parser.add_argument(
-        "data", metavar="DATA", nargs="?", help="JSON: rows of values, or a whole request as an object; - reads it"
+        "data",
+        metavar="DATA",
+        nargs="?",
+        help="JSON: rows of values, or a whole request as an object; for a language model text, too; - reads it",
     )
     parser.add_argument("-f", "--filename", metavar="FILE", help="read the JSON from this file; - for standard input")
     parser.add_argument("--protocol", choices=inference.PROTOCOLS, help="default: the annotation's, else the runtime's")
@@ -44,7 +63,13 @@ def configure(parser: options.Parser) -> None:
     parser.add_argument(
         "--ingress", metavar="URL", help=f"where the ingress is, instead of finding it (or {ingress.ENVIRONMENT})"
     )
-    parser.add_argument("-o", "--output", choices=("json", "yaml"), metavar="FORMAT", help="json (indented) or yaml")
+    parser.add_argument(
+        "-o",
+        "--output",
+        choices=("json", "yaml"),
+        metavar="FORMAT",
+        help="json (indented) or yaml: the whole answer, also to a text",
+    )
     parser.switch("-v", "--verbose", help="tell which way is taken, and the times")
     options.timeout(parser, "5m", "longest time to wait for the answer, a cold start included")
     options.namespace(parser)
@@ -61,8 +86,10 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     async with served.opened(args, streams, connect) as (cluster, namespace, deployment):
         url = _url(deployment, options.again(args))
         protocol = args.protocol or _protocol(deployment)
-        request = inference.body(text, protocol)
-        path = args.path or inference.path(protocol, args.name)
+        request = inference.request(text, protocol, args.name, whole=args.output is not None)
+        if request.streams and args.output is not None:
+            raise UsageError("-o needs the answer in one piece, and the request asks for a stream.", "Leave one out.")
+        path = args.path or request.path
         override = args.ingress or streams.environment.get(ingress.ENVIRONMENT)
         start = streams.now()
         async with ingress.way_to(url, cluster, namespace, service_name(deployment), override, tell) as way:
@@ -71,7 +98,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
             tell(f"POST {url}/{path.lstrip('/')}")
             answer = await _ask(args, streams, url, path, request, way)
             tell(f"status {answer.status} ({_milliseconds(streams, start)})")
-    _print(answer, args, streams)
+    _print(answer, request, args, streams)
     return 0
 
 
@@ -113,11 +140,15 @@ def _protocol(deployment: JsonObject) -> str:
     spec = serving_spec(deployment)
     if spec is not None and spec.protocol in inference.PROTOCOLS:
         return str(spec.protocol)
+    runtime = remembered.runtime_of(deployment) or _runtime_by_image(deployment)
+    spoken = runtime.protocols if runtime is not None else ()
+    return next((each for each in spoken if each in inference.PROTOCOLS), "v2")
+
+
+def _runtime_by_image(deployment: JsonObject) -> Runtime | None:
     image = next((each.get("image") for each in _containers(deployment) if each.get("image")), None)
-    for runtime in manifests.known_runtimes():
-        if _image_name(runtime.container["image"]) == _image_name(image):
-            return next((each for each in runtime.protocols if each in inference.PROTOCOLS), "v2")
-    return "v2"
+    known = manifests.known_runtimes()
+    return next((each for each in known if _image_name(each.container["image"]) == _image_name(image)), None)
 
 
 def _containers(deployment: JsonObject) -> list[JsonObject]:
@@ -129,11 +160,18 @@ def _image_name(image: str | None) -> str:
     return (image or "").rpartition("/")[2].partition(":")[0]
 
 
-async def _ask(args: Namespace, streams: Streams, url: str, path: str, request: JsonObject, way: Way) -> Answer:
+async def _ask(args: Namespace, streams: Streams, url: str, path: str, request: Request, way: Way) -> Answer:
     note = asyncio.create_task(_note_cold_start(args.name, streams))
+
+    async def receive(response: "ClientResponse") -> Answer:
+        note.cancel()
+        if request.streams and response.status == 200 and response.content_type == "text/event-stream":
+            return await _tell_stream(response, args.name, streams)
+        return Answer(response.status, (await response.read()).decode(errors="replace"))
+
     try:
         async with asyncio.timeout(args.timeout):
-            return await _post(url, path, request, way)
+            return await _post(url, path, request.body, way, receive)
     except TimeoutError as error:
         raise ServeError(
             f"{args.name} did not answer within {args.timeout:.0f} s.",
@@ -150,7 +188,47 @@ async def _note_cold_start(name: str, streams: Streams) -> None:
     streams.note(f"{name} takes its time: starting from zero, or busy; waiting for its answer.")
 
 
-async def _post(url: str, path: str, request: JsonObject, way: Way) -> Answer:
+async def _tell_stream(response: "ClientResponse", name: str, streams: Streams) -> Answer:
+    """Print the text of a streamed answer as it comes. Raises ServeError if it ends with a fault, or in its midst."""
+    from aiohttp.http_exceptions import LineTooLong
+
+    finish, end = None, "\n"
+    try:
+        async for line in response.content:
+            piece = inference.piece(line.decode(errors="replace").rstrip("\r\n"))
+            if piece.text:
+                end = piece.text[-1]
+                streams.stdout.write(_shown(piece.text, streams))
+                streams.stdout.flush()
+            finish = piece.finish or finish
+            if piece.fault is not None:
+                raise ServeError(
+                    f"the model broke its answer off: {piece.fault}", f"`{PROGRAM} logs {name}` says more."
+                )
+            if piece.last:
+                break
+        else:
+            if finish is None:
+                raise ServeError("the answer broke off before its end.", "Try again; -v tells the way.")
+    except LineTooLong as error:
+        raise ServeError(
+            "the answer is no stream of events: a line has no end.", "--path names another path."
+        ) from error
+    finally:
+        streams.stdout.write("" if end == "\n" else "\n")
+    if finish == "length":
+        streams.note(f"{name} stopped at its limit of tokens; a whole request can set max_tokens.")
+    return Answer(response.status, "", is_told=True)
+
+
+def _shown(text: str, streams: Streams) -> str:
+    """A model's words for the screen: on a terminal they are no commands to it."""
+    return _CONTROL.sub("", text) if streams.stdout.isatty() else text
+
+
+async def _post(
+    url: str, path: str, body: JsonObject, way: Way, receive: Callable[["ClientResponse"], Awaitable[Answer]]
+) -> Answer:
     import aiohttp
 
     parts = urlsplit(url)
@@ -159,16 +237,18 @@ async def _post(url: str, path: str, request: JsonObject, way: Way) -> Answer:
     target = f"{parts.scheme}://{address}:{way.port}/{path.lstrip('/')}"
     try:
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0)) as session,
+            aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0), read_bufsize=_LONGEST_LINE
+            ) as session,
             session.post(
                 target,
-                data=json.dumps(request).encode(),
-                headers={"Host": parts.netloc, "Content-Type": "application/json", "Accept": "application/json"},
+                data=json.dumps(body).encode(),
+                headers={"Host": parts.netloc, "Content-Type": "application/json", "Accept": _ACCEPTED},
                 server_hostname=parts.hostname if parts.scheme == "https" else None,
                 allow_redirects=False,
             ) as response,
         ):
-            return Answer(response.status, (await response.read()).decode(errors="replace"))
+            return await receive(response)
     except aiohttp.ClientConnectorCertificateError as error:
         raise ServeError(
             f"the certificate of {parts.hostname} is not trusted: {error.certificate_error}.",
@@ -178,21 +258,25 @@ async def _post(url: str, path: str, request: JsonObject, way: Way) -> Answer:
         raise ServeError(f"the request broke off: {error} ({way.how}).", "Try again; -v tells the way.") from error
 
 
-def _print(answer: Answer, args: Namespace, streams: Streams) -> None:
+def _print(answer: Answer, request: Request, args: Namespace, streams: Streams) -> None:
     if not 200 <= answer.status < 300:
         streams.error(
             f"the model answers with status {answer.status}: {inference.fault(answer.status, answer.text)}",
-            inference.hint(answer.status, f"{args.name}{options.again(args)}"),
+            inference.hint(answer.status, f"{args.name}{options.again(args)}", request),
         )
         raise ReportedError
+    if answer.is_told:
+        return
     try:
         document = json.loads(answer.text)
     except ValueError:
-        streams.out(answer.text.rstrip("\n"))
+        streams.out(_shown(answer.text.rstrip("\n"), streams))
         return
     if args.output == "json":
         streams.stdout.write(documents.to_json(document))
     elif args.output == "yaml":
         streams.stdout.write(documents.to_yaml([document]))
+    elif request.is_text and (text := inference.answer_text(document)) is not None:
+        streams.out(_shown(text, streams))  # by a server that does not stream
     else:
         streams.out(json.dumps(document, ensure_ascii=False))
