@@ -100,6 +100,7 @@ async def _build(options: argparse.Namespace, progress: Progress) -> Path:
         options.context.resolve(),
         (options.file or options.context / "Containerfile").resolve(),
         dict(options.build_arg),
+        tuple(options.package),
     )
     async with held(places.cache() / "images.lock", "images", progress):
         return await containerfiles.build_image(recipe, progress)
@@ -140,6 +141,9 @@ def _parser() -> argparse.ArgumentParser:
             added.add_argument("context", metavar="CONTEXT_DIR", type=Path)
             added.add_argument("-f", "--file", type=Path, help="the Containerfile (CONTEXT_DIR/Containerfile)")
             added.add_argument("--build-arg", type=_pair, action="append", default=[], metavar="KEY=VALUE")
+            added.add_argument(
+                "--package", action="append", default=[], metavar="NAME", help="a Debian package for the base image"
+            )
     return parser
 
 

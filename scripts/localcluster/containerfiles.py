@@ -37,6 +37,8 @@ class Recipe:
     context: Path
     containerfile: Path
     arguments: Mapping[str, str]
+    packages: tuple[str, ...] = ()
+    """Debian packages that the base has beside Python."""
 
     def check(self) -> None:
         """
@@ -85,7 +87,7 @@ async def build_image(recipe: Recipe, progress: Progress) -> Path:
         ClusterError: an input is missing, or the build failed.
     """
     recipe.check()
-    base = _base_reference()
+    base = base_reference(recipe.packages)
     files = await _context_files(recipe.context)
     key = await asyncio.to_thread(key_of, recipe, base, files)
     target = _archives() / f"{_slug(recipe.reference)}@{key}.tar"
@@ -96,7 +98,7 @@ async def build_image(recipe: Recipe, progress: Progress) -> Path:
         await run(*storage.buildah("rm", "--all"))
         if not await succeeds(*storage.buildah("inspect", "--type=image", base)):
             async with progress.step(f"made the base image: Debian {pins.DEBIAN_SUITE} with Python"):
-                await _make_base(storage, base)
+                await _make_base(storage, base, recipe.packages)
         async with progress.step(f"built {recipe.reference}"):
             await _build(storage, recipe, base, files)
             unfinished = storage.scratch / "archive.tar"
@@ -147,8 +149,9 @@ async def _overlay_works(scratch: Path) -> bool:
     return await succeeds("unshare", "--mount", "mount", "-t", "overlay", "-o", options, "overlay", layers["lowerdir"])
 
 
-def _base_reference() -> str:
-    recipe = [pins.DEBIAN_SUITE, *BASE_PACKAGES, *LEFT_OUT_OF_BASE, BASE_CONTAINERFILE]
+def base_reference(packages: tuple[str, ...]) -> str:
+    """The name of the base with those packages beside Python."""
+    recipe = [pins.DEBIAN_SUITE, *BASE_PACKAGES, *sorted(packages), *LEFT_OUT_OF_BASE, BASE_CONTAINERFILE]
     return f"localhost/kubectl-serve-base:{build.fingerprint(part.encode() for part in recipe)}"
 
 
@@ -160,7 +163,7 @@ ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 """
 
 
-async def _make_base(storage: _Storage, reference: str) -> None:
+async def _make_base(storage: _Storage, reference: str, packages: tuple[str, ...]) -> None:
     context = storage.scratch / "base"
     context.mkdir()
     sources = await _apt_sources()
@@ -168,7 +171,7 @@ async def _make_base(storage: _Storage, reference: str) -> None:
         "mmdebstrap",
         "--quiet",
         "--variant=essential",
-        f"--include={','.join(BASE_PACKAGES)}",
+        f"--include={','.join((*BASE_PACKAGES, *packages))}",
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT_OF_BASE),
         pins.DEBIAN_SUITE,
         context / "base.tar",

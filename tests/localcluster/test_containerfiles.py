@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from localcluster.containerfiles import Recipe, copied_paths, key_of
+from localcluster.containerfiles import Recipe, base_reference, copied_paths, key_of
 from localcluster.errors import ClusterError
 
 
@@ -45,6 +45,10 @@ def test_a_copied_file_a_mode_and_an_argument_matter(context: Path) -> None:
     (context / "package" / "module.py").write_text("answer = 43\n")
     keys.append(key(context))
     assert len(set(keys)) == 4
+
+
+def test_a_package_makes_another_base_whatever_the_order() -> None:
+    assert base_reference(("cmake", "g++")) == base_reference(("g++", "cmake")) != base_reference(())
 
 
 @pytest.mark.parametrize("reference", ["name", "name:", ":tag", "Name:1", "name:tag:1x", "-n:1"])
