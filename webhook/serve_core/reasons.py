@@ -156,8 +156,8 @@ _REFUSALS = (
     ("InvalidRecord", "the record of what was filled in cannot be read: {why}.", "Remove this annotation."),
     (
         "NothingToGiveBack",
-        "without the model annotation the Deployment has no container to run.",
-        "Delete it, or add a container in the same change.",
+        "without the model annotation the Deployment has no container to run, or one that has no image.",
+        "Delete it, or write a container with its image in the same change.",
     ),
     (
         "InvalidServiceName",

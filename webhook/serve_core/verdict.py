@@ -251,7 +251,8 @@ def _given_back(deployment: JsonObject, record: Record) -> Verdict:
     selected = value_at(deployment, "spec", "selector", "matchLabels") or {}
     kept = ("/spec/selector/", *(filling.path("spec", "template", "metadata", "labels", key) for key in selected))
     filling.take_back(deployment, {path: value for path, value in record.items() if not path.startswith(kept)})
-    if not _containers(deployment):
+    containers = _containers(deployment)
+    if not containers or any(isinstance(each, dict) and not each.get("image") for each in containers):
         return Verdict(problems=(problem("NothingToGiveBack", path_of(MODEL)),))
     handover.unpark(deployment)
     for key in state:
