@@ -150,6 +150,30 @@ async def test_a_new_leader_writes_nothing_where_all_is_well(api: MemoryApi, clo
     assert api.writes == []
 
 
+async def test_ready_is_taken_back_before_the_knative_service_changes(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``kubectl wait`` looks right after the change, and would take the model before it for the new one."""
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api))
+        knative_makes_it_ready(api)
+        await until(lambda: settled(api))
+        apply, said = api.apply, []
+
+        async def noted(resource: Any, manifest: Any, **options: Any) -> Any:
+            if resource is KNATIVE_SERVICES:
+                said.append(ready(api))
+            return await apply(resource, manifest, **options)
+
+        monkeypatch.setattr(api, "apply", noted)
+        changed = deployment(api)
+        changed["spec"]["template"]["spec"]["containers"][0]["image"] = "app:2"
+        api.put(DEPLOYMENTS, changed)
+        await until(lambda: said)
+        assert said[0] == "Progressing"
+
+
 async def test_a_knative_service_that_is_made_anew_is_not_led_to_the_revisions_of_the_one_before(
     api: MemoryApi, clock: Clock
 ) -> None:

@@ -200,6 +200,20 @@ def surplus(observed: Observed) -> tuple[Delete, ...]:
     return tuple(Delete(live) for live in ours if "deletionTimestamp" not in live["metadata"])
 
 
+def renewal(observed: Observed, wanted: JsonObject, now: datetime) -> SetConditions | None:
+    """What is said before a Knative Service changes with its Deployment: Ready was the one before, and ``kubectl wait``
+    looks at once."""
+    deployment = observed.deployment
+    notes = deployment["metadata"].get("annotations") or {}
+    ready = conditions.stored(deployment, CONDITION_READY)
+    is_told = notes.get(OBSERVED_GENERATION) == str(deployment["metadata"]["generation"])
+    if is_told or ready is None or ready.status != "True" or not _is_knative_service(wanted):
+        return None
+    loaded = conditions.stored(deployment, CONDITION_MODEL_LOADED)
+    told = [*([loaded] if loaded else []), conditions.said(CONDITION_READY, "Unknown", "Progressing")]
+    return SetConditions(conditions.entries(told, deployment, now))
+
+
 def report(observed: Observed, now: datetime) -> tuple[Action, ...]:
     """The writes that a served Deployment needs, in their order."""
     deployment = observed.deployment

@@ -176,7 +176,7 @@ class Reconciler:
             return None
         observed = found
         observed, again = await self._with_words(observed)
-        await self._execute(deployment, (*planning.surplus(observed), *planning.report(observed, self._now())))
+        await self._execute(observed.deployment, (*planning.surplus(observed), *planning.report(observed, self._now())))
         if observed.fault or observed.taken:
             return 0
         return again
@@ -202,6 +202,8 @@ class Reconciler:
                 return observed  # what comes after it may rest on it, as a model does on its guards
             if change is None:
                 continue
+            if renewal := planning.renewal(observed, wanted, self._now()):
+                observed = replace(observed, deployment=await self._execute(observed.deployment, (renewal,)))
             try:
                 applied = await self._apply(name, change)
             except (RejectedError, NotFoundError, ForbiddenError, UnavailableError) as error:
@@ -284,7 +286,8 @@ class Reconciler:
         await self._execute(observed.deployment, planning.release(observed.deployment))
         return None
 
-    async def _execute(self, deployment: JsonObject, actions: tuple[Action, ...]) -> None:
+    async def _execute(self, deployment: JsonObject, actions: tuple[Action, ...]) -> JsonObject:
+        """Returns the Deployment as it is after them."""
         watched = self._deployments.get(*key(deployment)) is not None
         for action in actions:
             written = await self._do(action, deployment)
@@ -296,6 +299,7 @@ class Reconciler:
                 deployment = written
                 if watched and SERVED_LABEL in (written["metadata"].get("labels") or {}):
                     self._deployments.remember(written)
+        return deployment
 
     async def _do(self, action: Action, deployment: JsonObject) -> JsonObject | None:
         """Carry out one action; returns the Deployment if it was written."""
