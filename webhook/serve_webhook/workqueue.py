@@ -77,7 +77,7 @@ class WorkQueue(Generic[Key]):
             return
         if timer:
             timer.cancel()
-        self._timers[key] = loop.call_later(seconds, self._due, key)
+        self._timers[key] = loop.call_later(seconds, self.add, key)
 
     def retry(self, key: Key) -> float:
         """Add ``key`` after its back-off, which grows with every retry until :meth:`forget`; returns the seconds."""
@@ -105,8 +105,3 @@ class WorkQueue(Generic[Key]):
         """Forget what is to be added later."""
         for timer in self._timers.values():
             timer.cancel()
-        self._timers.clear()
-
-    def _due(self, key: Key) -> None:
-        self._timers.pop(key, None)
-        self.add(key)
