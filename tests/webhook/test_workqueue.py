@@ -1,8 +1,13 @@
 """The queue of names."""
 
 import asyncio
+import logging
 
-from serve_webhook.workqueue import WorkQueue, backoff
+import pytest
+
+from serve_webhook import workqueue
+from serve_webhook.api import UnavailableError
+from serve_webhook.workqueue import WorkQueue, backoff, keep
 
 
 async def taken(queue: WorkQueue[str]) -> str:
@@ -17,6 +22,8 @@ async def test_a_name_waits_once_however_often_it_is_added() -> None:
     assert len(queue) == 2
     assert [await taken(queue), await taken(queue)] == ["a", "b"]
     assert len(queue) == 0
+    queue.add("c")
+    assert await taken(queue) == "c", "nothing was handed out twice"
 
 
 async def test_a_name_that_is_added_while_it_is_handled_comes_again_afterwards() -> None:
@@ -53,3 +60,30 @@ async def test_retries_wait_longer_and_longer_until_the_name_is_forgotten() -> N
 def test_the_back_off_doubles_up_to_a_bound_with_jitter() -> None:
     assert [backoff(attempt, chance=lambda: 1.0) for attempt in (0, 1, 2, 50)] == [0.2, 0.4, 0.8, 30.0]
     assert backoff(50, chance=lambda: 0.0) == 15.0
+
+
+async def test_what_is_kept_right_waits_no_longer_for_what_failed_before_it_succeeded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    attempts: list[int] = []
+
+    def at_once(attempt: int) -> float:
+        attempts.append(attempt)
+        return 0
+
+    monkeypatch.setattr(workqueue, "backoff", at_once)
+    changed, finished, fails = asyncio.Event(), asyncio.Event(), [True, True, False, True, False]
+
+    async def right() -> None:
+        if fails.pop(0):
+            raise UnavailableError("connection refused")
+        if fails:
+            changed.set()
+        else:
+            finished.set()
+
+    keeping = asyncio.create_task(keep("It", right, changed, logging.getLogger()))
+    async with asyncio.timeout(10):
+        await finished.wait()
+    keeping.cancel()
+    assert attempts == [0, 1, 0]
