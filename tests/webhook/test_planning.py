@@ -485,6 +485,13 @@ def test_until_its_host_name_answers_a_model_is_not_ready_and_has_knatives_url(
     assert notes_of(state)[annotations.PROMOTED] == "iris-00001", "the traffic does not wait for a host name"
 
 
+def test_where_no_host_name_could_be_given_the_reason_is_told_and_knatives_url() -> None:
+    fault = Condition(CONDITION_READY, "False", "NotAccepted", "no")
+    state = replace(observed(service=live(), verdict=Verdict(service=WANTED, extras=(EXTRA,))), fault=fault)
+    assert ready(state) == fault
+    assert notes_of(state)[annotations.URL] == "http://iris.default.example.com"
+
+
 def test_knatives_own_words_are_kept_where_it_knows_why_a_host_name_fails() -> None:
     assert "no certificate" in ready(with_domain(mapped("False", message="no certificate"))).message
 
