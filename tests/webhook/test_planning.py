@@ -365,9 +365,20 @@ def test_a_previous_revision_that_somebody_has_deleted_is_led_to_no_more() -> No
     )
     noted = {annotations.PROMOTED: "iris-00003", annotations.PREVIOUS: "iris-00001"}
     assert annotations.PREVIOUS not in notes_of(observed(deployment(notes=noted), gone))
+    there = live(latest="iris-00003", serving="iris-00003")
+    assert notes_of(observed(deployment(notes=noted), there))[annotations.PREVIOUS] == "iris-00001"
     # What has most of the traffic is another matter: all of it would go to the canary.
     noted = {annotations.PROMOTED: "iris-00001", annotations.CANARY: "10%"}
     assert notes_of(observed(deployment(notes=noted), gone))[annotations.PROMOTED] == "iris-00001"
+
+
+def test_only_a_knative_service_that_is_made_anew_makes_what_is_noted_of_revisions_untrue() -> None:
+    noted = deployment(notes={annotations.PROMOTED: "iris-00003", annotations.URL: "http://iris"})
+    assert planning.outdated(noted, EXTRA) is None
+    assert planning.outdated(deployment(), WANTED) is None
+    merge = planning.outdated(noted, WANTED)
+    assert merge is not None
+    assert merge.patch == {"metadata": {"annotations": {annotations.PROMOTED: None}}}
 
 
 def test_a_knative_service_that_does_not_go_says_what_keeps_it() -> None:
@@ -527,7 +538,8 @@ def test_the_service_of_the_knative_service_before_is_nobody_elses() -> None:
     ("pod", "line", "noted"),
     [
         pytest.param(("Loaded", 3 * 2**30), {}, str(3 * 2**30), id="loaded"),
-        pytest.param(("Loaded", 2**20), {}, None, id="too small to matter"),
+        pytest.param(("Loaded", 2**30), {}, str(2**30), id="just large enough"),
+        pytest.param(("Loaded", 2**30 - 1), {}, None, id="too small to matter"),
         pytest.param(None, {"event": "plan", "bytes": 2**31}, str(2**31), id="planned"),
         pytest.param(None, {"event": "progress", "bytes": 1, "total": 2**31}, str(2**31), id="under way"),
         pytest.param(None, {"event": "progress", "bytes": 2**31, "total": -1}, "7", id="unknown: what is known stays"),
