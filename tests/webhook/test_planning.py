@@ -432,6 +432,13 @@ def test_a_stored_deployment_that_cannot_be_rendered_says_why_and_is_not_parked(
     assert not any(isinstance(action, Merge) for action in planning.report(state, NOW))
 
 
+def test_annotations_that_are_refused_since_are_told_while_the_model_answers() -> None:
+    refused = Verdict(problems=(problem("Parked", "spec"),))
+    state = observed(deployment(notes={annotations.CANARY: "often"}), live(), verdict=refused)
+    assert ready(state).reason == "Parked"
+    assert notes_of(state)[annotations.URL] == "http://iris.default.example.com"
+
+
 def test_what_was_scaled_past_the_webhook_is_parked_again() -> None:
     (action,) = planning.report(observed(deployment(replicas=3), live()), NOW)
     assert action == Merge({"spec": {"replicas": 0}}, "park")

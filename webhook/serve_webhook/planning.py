@@ -217,7 +217,7 @@ def renewal(observed: Observed, wanted: JsonObject, now: datetime) -> SetConditi
 def report(observed: Observed, now: datetime) -> tuple[Action, ...]:
     """The writes that a served Deployment needs, in their order."""
     deployment = observed.deployment
-    if observed.going or not observed.served:
+    if observed.going:
         return ()
     progress = _progress(observed)
     told = _conditions(observed, progress)
