@@ -281,6 +281,12 @@ def test_the_release_takes_everything_of_ours_off() -> None:
     bare = deployment()
     bare["metadata"]["labels"] = {}
     assert planning.release(bare) == ()
+    for left in (
+        ("labels", {"kubectl-serve.dev/served": "true"}),
+        ("annotations", {annotations.HANDOVER: "from-knative"}),
+    ):
+        one = bare | {"metadata": bare["metadata"] | dict([left])}
+        assert [type(action) for action in planning.release(one)] == [Merge], "either of the two may have been lost"
 
 
 # What is said.
