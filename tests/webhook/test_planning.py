@@ -203,7 +203,8 @@ def test_a_deployment_on_its_way_out_is_left_to_the_garbage_collector() -> None:
     state = observed(going, live(), verdict=Verdict(service=WANTED))
     assert change(state, WANTED) is None
     assert planning.report(state, NOW) == ()
-    assert planning.surplus(state) == ()
+    going["status"]["observedGeneration"] = 4
+    assert planning.surplus(replace(state, verdict=Verdict())) == ()
 
 
 def test_an_extra_that_is_wanted_no_more_goes() -> None:
@@ -268,7 +269,11 @@ def test_what_somebody_made_in_the_place_of_ours_is_written_anew() -> None:
 
 def test_a_refusal_deletes_nothing() -> None:
     refused = Verdict(problems=(problem("Parked", "spec"),))
-    assert planning.surplus(observed(service=live(), verdict=refused)) == ()
+    parked = deployment(observedGeneration=4)
+    assert planning.surplus(observed(parked, live(), verdict=refused)) == ()
+    assert planning.surplus(observed(parked, live(), verdict=Verdict())) != (), (
+        "it would go, were it not for the refusal"
+    )
 
 
 def test_the_release_takes_everything_of_ours_off() -> None:
@@ -305,6 +310,14 @@ def test_ready_with_url_revision_and_generation() -> None:
 
 def test_nothing_is_said_twice() -> None:
     assert planning.report(observed(settled(), live()), NOW) == ()
+
+
+def test_a_generation_in_which_nothing_of_ours_changed_counts_as_observed_too() -> None:
+    """Whoever waits for the conditions waits for this."""
+    later = settled()
+    later["metadata"]["generation"] += 1
+    generation = later["metadata"]["generation"]
+    assert notes_of(observed(later, live()))[annotations.OBSERVED_GENERATION] == str(generation + 1)
 
 
 def test_good_news_comes_after_the_annotations_and_bad_news_before() -> None:
@@ -440,9 +453,13 @@ def test_a_stored_deployment_that_cannot_be_rendered_says_why_and_is_not_parked(
 
 def test_annotations_that_are_refused_since_are_told_while_the_model_answers() -> None:
     refused = Verdict(problems=(problem("Parked", "spec"),))
-    state = observed(deployment(notes={annotations.CANARY: "often"}), live(), verdict=refused)
+    noted = {annotations.CANARY: "often", annotations.PROMOTED: "iris-00001"}
+    state = observed(deployment(notes=noted), live(), verdict=refused)
+    mapping = EXTRA | {"metadata": EXTRA["metadata"] | {"ownerReferences": [OWNER]}}
+    state = replace(state, live={identity(mapping): mapping, **state.live})
     assert ready(state).reason == "Parked"
-    assert notes_of(state)[annotations.URL] == "http://iris.default.example.com"
+    notes = notes_of(state)
+    assert (notes[annotations.URL], notes[annotations.PROMOTED]) == ("http://iris.default.example.com", "iris-00001")
 
 
 def test_what_was_scaled_past_the_webhook_is_parked_again() -> None:

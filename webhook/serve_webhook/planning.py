@@ -260,7 +260,7 @@ def _parking(observed: Observed, is_ready: bool) -> Merge | None:
         return None
     if _hands_over(deployment):
         return Merge(handover.finish(), "handover") if is_ready else None
-    if (deployment.get("spec") or {}).get("replicas") == 0:
+    if deployment["spec"].get("replicas") == 0:
         return None
     return Merge({"spec": {"replicas": 0}}, "park")
 
