@@ -17,26 +17,50 @@ RUNTIMES = Path(__file__).resolve().parents[2] / "manifests/runtimes"
 IMAGE = "dev.local/kubectl-serve/mlserver-tests:1.7.1"
 
 TRAINING = """
-import base64, json, numpy, {library}
+import base64, json, numpy, pathlib
 generator = numpy.random.default_rng(7)
 rows = generator.normal(size=(200, 4))
 labels = rows[:, 0] + rows[:, 1] > 0
+folder = pathlib.Path("/tmp/trained/model")
+folder.parent.mkdir()
 {fit}
-fitted.save_model("/tmp/{file}")
-content = base64.b64encode(open("/tmp/{file}", "rb").read()).decode()
-print(json.dumps({{"rows": rows[:20].tolist(), "answers": {predict}.tolist(), "content": content}}))
+files = {{str(path.relative_to(folder)): base64.b64encode(path.read_bytes()).decode()
+         for path in folder.rglob("*") if path.is_file()}}
+print(json.dumps({{"rows": rows[:20].tolist(), "answers": {predict}.tolist(), "files": files}}))
 """
 MODELS = {
     "mlserver-lightgbm": {
-        "library": "lightgbm",
-        "file": "model.bst",
-        "fit": 'fitted = lightgbm.train({"objective": "binary", "verbosity": -1}, lightgbm.Dataset(rows, labels), 5)',
+        "format": "lightgbm",
+        "path": "model.bst",
+        "fit": """
+import lightgbm
+fitted = lightgbm.train({"objective": "binary", "verbosity": -1}, lightgbm.Dataset(rows, labels), 5)
+folder.mkdir()
+fitted.save_model(folder / "model.bst")
+""",
+        "predict": "fitted.predict(rows[:20])",
+    },
+    "mlserver-mlflow": {
+        "format": "mlflow",
+        "path": "",
+        # A signature, for else the server does not know what the model wants.
+        "fit": """
+import mlflow.sklearn, sklearn.linear_model
+fitted = sklearn.linear_model.LinearRegression().fit(rows, labels)
+signature = mlflow.models.infer_signature(rows, fitted.predict(rows))
+mlflow.sklearn.save_model(fitted, folder, signature=signature, pip_requirements=["scikit-learn"])
+""",
         "predict": "fitted.predict(rows[:20])",
     },
     "mlserver-xgboost": {
-        "library": "xgboost",
-        "file": "model.json",
-        "fit": "fitted = xgboost.train({'max_depth': 2}, xgboost.DMatrix(rows, labels), 5)",
+        "format": "xgboost",
+        "path": "model.json",
+        "fit": """
+import xgboost
+fitted = xgboost.train({"max_depth": 2}, xgboost.DMatrix(rows, labels), 5)
+folder.mkdir()
+fitted.save_model(folder / "model.json")
+""",
         "predict": "fitted.predict(xgboost.DMatrix(rows[:20]))",
     },
 }
@@ -53,11 +77,11 @@ def runtime(request: pytest.FixtureRequest, namespace: Namespace) -> Iterator[st
 
 
 def trained(namespace: Namespace, model: Json) -> Json:
-    """What a pod with the library has learnt: the model's file, rows, and what it answers for them."""
+    """What a pod with the library has learnt: the model's files, rows, and what it answers for them."""
     container = {
         "name": "trainer",
         "image": IMAGE,
-        "command": ["/opt/mlserver/bin/python", "-c", TRAINING.format(**model)],
+        "command": ["/opt/mlserver/bin/python", "-c", TRAINING.format(fit=model["fit"], predict=model["predict"])],
         "securityContext": RESTRICTED,
     }
     spec: Json = {"restartPolicy": "Never", "containers": [container]}
@@ -70,10 +94,11 @@ def trained(namespace: Namespace, model: Json) -> Json:
 def test_a_model_answers_as_in_its_library(runtime: str, namespace: Namespace, store: Store, ingress: Ingress) -> None:
     model = MODELS[runtime]
     learnt = trained(namespace, model)
-    store.bucket.put(f"{model['library']}/{model['file']}", base64.b64decode(learnt["content"]))
+    for name, content in learnt["files"].items():
+        store.bucket.put(f"{model['format']}/{name}", base64.b64decode(content))
 
-    uri = f"s3://models/{model['library']}/{model['file']}"
-    namespace.apply(deployment("model", uri, credentials="store", format=model["library"]))
+    uri = f"s3://models/{model['format']}/{model['path']}"
+    namespace.apply(deployment("model", uri.rstrip("/"), credentials="store", format=model["format"]))
     served = namespace.wait_ready("model")
 
     assert json.loads(annotation(served, "completed-with") or "")["runtime"]["name"] == runtime
