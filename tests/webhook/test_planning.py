@@ -186,6 +186,7 @@ def test_what_is_not_ours_is_not_touched_and_said(found: Any) -> None:
     assert planning.surplus(state) == ()
     assert ready(state).reason == "NameTaken"
     assert "There is a Knative Service iris that is not ours." in ready(state).message
+    assert annotations.URL not in notes_of(state), "it leads to somebody else's"
 
 
 @pytest.mark.parametrize("owner", [None, OWNER | {"controller": False}])
@@ -201,7 +202,7 @@ def test_a_deployment_on_its_way_out_is_left_to_the_garbage_collector() -> None:
     going = deployment()
     going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     state = observed(going, live(), verdict=Verdict(service=WANTED))
-    assert change(state, WANTED) is None
+    assert (change(state, WANTED), change(observed(going), WANTED)) == (None, None)
     assert planning.report(state, NOW) == ()
     going["status"]["observedGeneration"] = 4
     assert planning.surplus(replace(state, verdict=Verdict())) == ()
@@ -221,9 +222,8 @@ def test_the_knative_service_goes_only_when_the_deployments_own_pods_are_back() 
     starting = deployment(replicas=2, observedGeneration=4, updatedReplicas=2, availableReplicas=1)
     assert planning.surplus(observed(starting, live(), verdict=unserved)) == ()
     back = deployment(replicas=2, observedGeneration=4, updatedReplicas=2, availableReplicas=2)
-    assert [d.manifest["metadata"]["uid"] for d in planning.surplus(observed(back, live(), verdict=unserved))] == [
-        "s-1"
-    ]
+    for service in (live(), live("False")):
+        assert planning.surplus(observed(back, service, verdict=unserved)) == (Delete(service),)
 
 
 def test_the_service_before_its_own_pods_goes_when_knative_needs_nothing_but_its_name() -> None:
@@ -284,7 +284,7 @@ def test_the_release_takes_everything_of_ours_off() -> None:
     assert not actions[1].annotations
     assert isinstance(actions[2], Merge)
     bare = deployment()
-    bare["metadata"]["labels"] = {}
+    del bare["metadata"]["labels"]
     assert planning.release(bare) == ()
     for left in (
         ("labels", {"kubectl-serve.dev/served": "true"}),
@@ -306,6 +306,12 @@ def test_ready_with_url_revision_and_generation() -> None:
         annotations.PROMOTED: "iris-00001",
         annotations.OBSERVED_GENERATION: "5",  # writing it makes the generation 5 of 4
     }
+
+
+def test_before_knative_has_a_url_none_is_noted() -> None:
+    service = live("Unknown")
+    del service["status"]["url"]
+    assert annotations.URL not in notes_of(observed(service=service))
 
 
 def test_nothing_is_said_twice() -> None:
