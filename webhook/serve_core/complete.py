@@ -180,6 +180,9 @@ def _overlay(
         ]
         # A model server has no business with the API server; a container of the user's own may have.
         pod["automountServiceAccountToken"] = False
+        if spec.mode == DEPLOYMENT:
+            # Knative leaves them out: vLLM, for one, cannot start beside a Service vllm, which gives it a VLLM_PORT.
+            pod["enableServiceLinks"] = False
     container["volumeMounts"] = [mount, *container.get("volumeMounts", [])]
     special = {volume["name"]: volume for volume in (server.runtime.volumes if server.runtime else ())}
     volumes += [
