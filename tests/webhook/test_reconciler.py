@@ -23,6 +23,7 @@ from serve_webhook.api import (
     OWNED,
     PODS,
     ForbiddenError,
+    NotFoundError,
     RejectedError,
     UnavailableError,
 )
@@ -283,6 +284,25 @@ async def test_what_the_api_server_refuses_is_said(
         assert str(error) in condition.message
         del api.failures["apply services"]
         await until(lambda: service(api))
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "named"),
+    [
+        ("services", "KnativeMissing", "no Knative"),
+        ("authorizationpolicies", "NotAccepted", "AuthorizationPolicy iris"),
+    ],
+)
+async def test_what_the_cluster_has_no_resource_for_is_named(
+    api: MemoryApi, clock: Clock, kind: str, reason: str, named: str
+) -> None:
+    api.failures[f"apply {kind}"] = NotFoundError("the server could not find the requested resource", 404)
+    api.put(DEPLOYMENTS, served(**{annotations.AUTH: "mtls"}))
+    async with running(api, clock, lambda: MESH):
+        await until(lambda: ready(api) == reason)
+    condition = stored(deployment(api), CONDITION_READY)
+    assert condition
+    assert named in condition.message
 
 
 async def test_the_last_line_of_a_running_loader_is_told(
