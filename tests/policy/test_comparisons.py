@@ -16,7 +16,7 @@ from serve_core.policy.documents import Selector
 from serve_core.policy.expressions import ExpressionError
 from serve_core.policy.images import Image
 from serve_core.policy.matching import selects
-from serve_core.policy.patterns import matches
+from serve_core.policy.patterns import matches, may_begin
 
 
 @pytest.mark.parametrize(
@@ -190,6 +190,16 @@ def test_patterns_mean_what_fnmatch_means(name: str, pattern: str) -> None:
 
 
 @pytest.mark.attack(18)
+@given(st.text("ab", max_size=4), st.text("ab", max_size=4), st.text("ab*", max_size=6))
+def test_a_prefix_rules_a_pattern_out_only_if_no_name_with_it_could_match(prefix: str, rest: str, pattern: str) -> None:
+    assert may_begin(pattern, prefix) or not matches(prefix + rest, pattern)
+
+
+@pytest.mark.parametrize(("pattern", "prefix"), [("PYTHONPATH", "APP_"), ("HF_*", "APP_"), ("A", "AB")])
+def test_a_prefix_rules_out_what_begins_otherwise(pattern: str, prefix: str) -> None:
+    assert not may_begin(pattern, prefix)
+
+
 def test_a_pattern_of_many_stars_costs_nothing() -> None:
     with cpu_time.at_most(1):
         assert not matches("a" * 100_000, "*a" * 100 + "b")

@@ -377,7 +377,17 @@ _POLICIES = (
     ("ServiceAccountNotAllowed", "{by} does not allow service account {name}.", "{allowed}"),
     ("SecretNotAllowed", "{by} does not allow Secret {name}.", "{allowed}"),
     ("VariableNotAllowed", "{by} does not allow environment variable {name} of container {container}.", "Remove it."),
+    (
+        "VariablesUnseen",
+        "{by} goes by the names of variables, and those that container {container} takes from here are not to be seen.",
+        "Write them out under env, or give them a prefix.",
+    ),
     ("ArgumentNotAllowed", "{by} does not allow argument {argument} of container {container}.", "Remove it."),
+    (
+        "ArgumentUnseen",
+        "{by} goes by arguments, and container {container} expands {name} in them, whose value is not to be seen.",
+        "Write its value out.",
+    ),
     ("LabelNotAllowed", "{by} wants label {key} to be {values}, and it is {value}.", "Set the label."),
     ("ExpressionFalse", "{by} is not met: {message}.", "Correct the object, or ask for an exception."),
     ("ExpressionFailed", "{by} cannot be judged: {why}.", "Ask whoever wrote the policy."),

@@ -9,6 +9,12 @@ def matches(name: str, pattern: str) -> bool:
     return name == pattern if "*" not in pattern else _glob(pattern)(name)
 
 
+def may_begin(pattern: str, prefix: str) -> bool:
+    """Whether a name that begins with ``prefix`` may be ``pattern``."""
+    head, star, _ = pattern.partition("*")
+    return head.startswith(prefix) or bool(star and prefix.startswith(head))
+
+
 @lru_cache(maxsize=1024)
 def _glob(pattern: str) -> "_Glob":
     return _Glob(pattern)

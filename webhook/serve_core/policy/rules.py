@@ -20,7 +20,7 @@ from serve_core.policy.documents import (
     ScaleBounds,
     Signed,
 )
-from serve_core.policy.patterns import matches
+from serve_core.policy.patterns import matches, may_begin
 from serve_core.policy.subjects import ContainerUse, Scale, Subject, Use, plain_word, words_of
 from serve_core.reasons import Problem, problem, quote
 
@@ -232,10 +232,15 @@ def _containers(about: Container, subject: Subject, by: str) -> Iterator[Problem
         for name in use.variables:
             if any(matches(name, pattern) for pattern in about.variables):
                 yield problem("VariableNotAllowed", f"{use.path}.env", by=by, name=quote(name), container=container)
+        for source in use.taken_in:
+            if any(may_begin(pattern, source.name) for pattern in about.variables):
+                yield problem("VariablesUnseen", source.path, by=by, container=container)
         words = words_of(use) if about.arguments else frozenset()
         for argument in about.arguments:
             if plain_word(argument) in words:
                 yield problem("ArgumentNotAllowed", use.path, by=by, argument=quote(argument), container=container)
+        for variable in use.unseen if about.arguments else ():
+            yield problem("ArgumentUnseen", variable.path, by=by, name=quote(variable.name), container=container)
 
 
 def _label(about: Label, subject: Subject, by: str) -> Iterator[Problem]:

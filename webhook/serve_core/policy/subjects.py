@@ -26,6 +26,8 @@ _KSERVE_VISIBILITY = "networking.kserve.io/visibility"
 _OUTER = (DEPLOYMENT_LABEL, *(f"serving.knative.dev/{kind}" for kind in ("service", "configuration", "revision")))
 _STORAGE_INITIALIZER = "storage-initializer"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_EXPANDED = re.compile(r"\$\(([^()]+)\)|\$\{?(\w+)")
+"""A variable as Kubernetes or a shell expands it."""
 _WORDS = re.compile(r"[^\s;|&'\"`()<>=,\[\]{}]+")
 
 # KServe, pkg/apis/serving/v1beta1: what can stand in a predictor beside the pod's own fields, and in an explainer.
@@ -55,6 +57,14 @@ class ImageUse:
 
 
 @dataclass(frozen=True)
+class Use:
+    """Something that is used or asked for by name."""
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True)
 class ContainerUse:
     name: str
     path: str
@@ -63,6 +73,10 @@ class ContainerUse:
     variables: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     """The command, the arguments and the variables' values."""
+    taken_in: tuple[Use, ...] = ()
+    """``envFrom``: the prefixes of variables whose names are not in the object."""
+    unseen: tuple[Use, ...] = ()
+    """Variables that the texts expand, and whose values are not in the object."""
     side: bool = True
     """Whether it runs beside the others, not before them."""
 
@@ -78,14 +92,6 @@ class Scale:
 
     def __str__(self) -> str:
         return f"{self.least}.." if self.most is None else f"{self.least}..{self.most}"
-
-
-@dataclass(frozen=True)
-class Use:
-    """Something that is used or asked for by name."""
-
-    name: str
-    path: str
 
 
 @dataclass(frozen=True)
@@ -585,12 +591,26 @@ def _container_use(
 ) -> ContainerUse:
     texts = [str(word) for key in ("command", "args") for word in _list(container.get(key))]
     texts += [str(variable["value"]) for variable, _ in environment if variable.get("value") is not None]
+    taken_in = tuple(
+        Use(str(source.get("prefix") or ""), at)
+        for source, at in _elements(container.get("envFrom"), f"{path}.envFrom")
+    )
+    elsewhere = {str(variable.get("name")): at for variable, at in environment if variable.get("valueFrom")}
+    written = {str(variable.get("name")) for variable, _ in environment}
+    unseen = {}
+    for name in (one or other for text in texts for one, other in _EXPANDED.findall(text)):
+        if name in elsewhere:
+            unseen[name] = elsewhere[name]
+        elif name not in written and taken_in:
+            unseen[name] = taken_in[0].path
     return ContainerUse(
         name=str(container.get("name") or path.rpartition(".")[2]),
         path=path,
         amounts=_amounts(container),
         variables=tuple(str(variable.get("name")) for variable, _ in environment),
         texts=tuple(texts),
+        taken_in=taken_in,
+        unseen=tuple(Use(name, at) for name, at in unseen.items()),
         side=side,
     )
 
