@@ -121,11 +121,17 @@ def guards(namespace: Namespace) -> dict[str, Json]:
     return {kind: found[0] for kind in GUARDS if (found := namespace.list(kind, f"{PREFIX}deployment=iris"))}
 
 
-def annotations(case: str) -> dict[str, str]:
-    """What a golden case asks for."""
+def written(case: str) -> Json:
+    """The Deployment of a golden case."""
     import yaml
 
-    notes = yaml.safe_load((GOLDEN / case / "input.yaml").read_text())["metadata"]["annotations"]
+    found: Json = yaml.safe_load((GOLDEN / case / "input.yaml").read_text())
+    return found
+
+
+def annotations(case: str) -> dict[str, str]:
+    """What a golden case asks for."""
+    notes = written(case)["metadata"]["annotations"]
     return {key.removeprefix(PREFIX): value for key, value in notes.items() if key != f"{PREFIX}model"}
 
 
@@ -238,7 +244,8 @@ def test_the_api_server_takes_every_guard_as_it_was_reviewed(team: Namespace, ca
     wanted = reviewed(case)
     if case == "auth-mtls-callers":  # whose mesh has another trust domain
         wanted = json.loads(json.dumps(wanted).replace("example.org", "cluster.local"))
-    team.apply(deployment("iris", MODEL, **annotations(case)))
+    spec = {"spec": written(case)["spec"]} if "spec" in written(case) else {}
+    team.apply(deployment("iris", MODEL, **annotations(case)) | spec)
     eventually(lambda: guards(team).keys() == wanted.keys(), 30, "every guard is there")
     found = guards(team)
     assert {kind: each["spec"] for kind, each in found.items()} == wanted
