@@ -241,6 +241,11 @@ def reported(api: MemoryApi) -> list[tuple[str, str]]:
     return [(each["resources"][0]["kind"], each["resources"][0]["name"]) for each in report["results"]]
 
 
+async def until_reported(api: MemoryApi, *wanted: tuple[str, str]) -> None:
+    while reported(api) != list(wanted):  # noqa: ASYNC110 - it is written last
+        await asyncio.sleep(0)
+
+
 @pytest.mark.attack(2)
 async def test_whatever_was_made_by_hand_is_found_until_it_goes(api: MemoryApi) -> None:
     kinds = {CONFIGURATIONS: "Configuration", REVISIONS: "Revision", KNATIVE_SERVICES: "Service"}
@@ -281,22 +286,17 @@ async def test_a_deployment_that_changes_is_judged_without_listing_the_pods_of_t
     api.put(POLICIES, STORES)
     api.put(PODS, pod("a-pod"))
     async with auditing(api, Clock()) as (made, _, _), asyncio.timeout(10):
-
-        async def until_reported(*wanted: tuple[str, str]) -> None:
-            while reported(api) != list(wanted):  # noqa: ASYNC110 - it is written last
-                await asyncio.sleep(0)
-
         running = asyncio.create_task(made.run())
-        await until_reported(("Pod", "a-pod"))
+        await until_reported(api, ("Pod", "a-pod"))
         api.lists.clear()
         api.put(DEPLOYMENTS, deployment("bad", "s3://elsewhere/b.joblib"))
-        await until_reported(("Deployment", "bad"), ("Pod", "a-pod"))
+        await until_reported(api, ("Deployment", "bad"), ("Pod", "a-pod"))
         api.put(DEPLOYMENTS, deployment("bad"))
-        await until_reported(("Pod", "a-pod"))
+        await until_reported(api, ("Pod", "a-pod"))
         assert {each.partition(" ")[0] for each in api.lists} == {POLICY_REPORTS.plural}
         api.put(POLICIES, STORES | {"spec": {"rules": [{"name": "r", "sources": {"deny": ["s3://other"]}}]}})
         made.refresh()
-        await until_reported()
+        await until_reported(api)
         running.cancel()
 
 
@@ -316,17 +316,12 @@ async def test_of_many_deployments_only_the_one_that_changes_is_judged_again(
 
     monkeypatch.setattr(Existing, "judge", noted)
     async with auditing(api, Clock()) as (made, _, metrics), asyncio.timeout(10):
-
-        async def until_reported(*wanted: tuple[str, str]) -> None:
-            while reported(api) != list(wanted):  # noqa: ASYNC110 - it is written last
-                await asyncio.sleep(0)
-
         running = asyncio.create_task(made.run())
-        await until_reported(("Deployment", "bad"), ("Deployment", "worse"))
+        await until_reported(api, ("Deployment", "bad"), ("Deployment", "worse"))
         judged.clear()
         api.lists.clear()
         api.put(DEPLOYMENTS, deployment("bad"))
-        await until_reported(("Deployment", "worse"))
+        await until_reported(api, ("Deployment", "worse"))
         assert set(judged) == {("ml", "bad")}
         assert (POLICY_REPORTS.plural, "other", "kubectl-serve") in api.objects
         assert b'policy_violations{policy="stores",rule="places",verdict="Deny"} 2.0' in metrics.render()
@@ -365,8 +360,7 @@ async def test_everything_is_judged_again_only_after_a_rest_that_is_longer_the_m
             await asyncio.sleep(0)
         made.refresh()
         api.put(DEPLOYMENTS, deployment("bad", "s3://elsewhere/b.joblib"))
-        while reported(api) != [("Deployment", "bad")]:  # noqa: ASYNC110 - it is written last
-            await asyncio.sleep(0)
+        await until_reported(api, ("Deployment", "bad"))
         assert api.lists.count(PODS.plural) == 1
         running.cancel()
 
@@ -382,8 +376,7 @@ async def test_an_audit_that_breaks_off_is_begun_again_soon(api: MemoryApi, monk
         while api.lists.count(REVISIONS.plural) < 2:  # noqa: ASYNC110 - nothing tells it
             await asyncio.sleep(0)
         api.failures.clear()
-        while reported(api) != [("Pod", "a-pod")]:  # noqa: ASYNC110 - it is written last
-            await asyncio.sleep(0)
+        await until_reported(api, ("Pod", "a-pod"))
         running.cancel()
 
 

@@ -27,7 +27,7 @@ from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, SERVED_LAB
 from serve_core.owned import Identity, claims, identity, is_leaving, owns
 from serve_core.verdict import Verdict, serving_spec
 from serve_webhook import conditions, pods
-from serve_webhook.api import DOMAIN_MAPPINGS, KNATIVE_SERVICES, SERVICES
+from serve_webhook.api import DOMAIN_MAPPINGS, KNATIVE_SERVICES, SERVICES, owned_resource
 from serve_webhook.conditions import Condition, Progress
 
 
@@ -144,11 +144,8 @@ class SetConditions:
 Action = Delete | Merge | Annotate | SetConditions
 
 
-_SERVICE = (SERVICES.api_version, SERVICES.kind)
-
-
 def _is_knative_service(manifest: JsonObject) -> bool:
-    return (manifest["apiVersion"], manifest["kind"]) == (KNATIVE_SERVICES.api_version, KNATIVE_SERVICES.kind)
+    return owned_resource(manifest) is KNATIVE_SERVICES
 
 
 def change(observed: Observed, wanted: JsonObject) -> Apply | None:
@@ -196,7 +193,7 @@ def surplus(observed: Observed) -> tuple[Delete, ...]:
     if verdict.service and not (observed.service and conditions.answers(observed.service)):
         ours = [live for live in ours if not _is_knative_service(live)]
         if not (observed.service and conditions.has_a_ready_revision(observed.service)):
-            ours = [live for live in ours if identity(live)[:2] != _SERVICE]
+            ours = [live for live in ours if owned_resource(live) is not SERVICES]
     return tuple(Delete(live) for live in ours if "deletionTimestamp" not in live["metadata"])
 
 
@@ -307,10 +304,8 @@ def _conditions(observed: Observed, progress: Progress | None) -> list[Condition
         if ready.status == "True" and observed.awaits:
             ready = conditions.said(CONDITION_READY, "Unknown", "Progressing")
         return [loaded, ready]
-    if progress is None:
-        return [loaded, conditions.said(CONDITION_READY, "Unknown", "Progressing")]
-    if progress.lacks_its_name and _hands_over(observed.deployment):
-        # The Service before its own pods has only just gone: Knative is about to see that.
+    # At the end of a handover the Service before its own pods has only just gone: Knative is about to see that.
+    if progress is None or (progress.lacks_its_name and _hands_over(observed.deployment)):
         return [loaded, conditions.said(CONDITION_READY, "Unknown", "Progressing")]
     ready = conditions.ready(progress, loaded, observed.verdict.warnings)
     return [loaded, conditions.with_domain(ready, observed.mapping)]
