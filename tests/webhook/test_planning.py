@@ -552,6 +552,38 @@ def test_a_deployment_that_runs_its_pods_itself_is_ready_with_all_of_them() -> N
     assert notes_of(Observed(there, plain))[annotations.URL] == "http://iris.default.svc"
 
 
+def test_during_a_rollout_of_its_own_the_pods_of_the_new_template_count() -> None:
+    """The ones before them serve on, and have their model: that says nothing of the one that is asked for."""
+
+    def own(name: str, template: str, second: int, exit_code: int, code: str) -> Any:
+        pod = loader_pod(exit_code, code, name=name)
+        pod["metadata"] |= {
+            "labels": {"pod-template-hash": template},
+            "creationTimestamp": f"2026-01-01T00:00:0{second}Z",
+        }
+        return pod
+
+    plain = Verdict(extras=({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "iris"}},), name="iris")
+    rolling = deployment(replicas=2, observedGeneration=4, updatedReplicas=1, availableReplicas=2)
+    before, after = own("b", "old", 1, 0, "Loaded"), own("a", "new", 2, 11, "NotFound")
+    failing = Observed(rolling, plain, pods=[after, before])
+    assert (loaded(failing).reason, ready(failing).reason) == ("NotFound", "ModelNotLoaded")
+    mended = Observed(rolling, plain, pods=[own("b", "old", 1, 11, "NotFound"), own("a", "new", 2, 0, "Loaded")])
+    assert (loaded(mended).reason, ready(mended).reason) == ("Loaded", "Progressing")
+
+
+def test_while_a_deployment_comes_back_from_knative_its_own_pods_are_asked() -> None:
+    """The Knative Service stays until they serve: just while something keeps them from it."""
+    own, knatives = loader_pod(None, ""), loader_pod(0, "Loaded", name="b")
+    del own["metadata"]["labels"]
+    plain = Verdict(extras=({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "iris"}},), name="iris")
+    state = Observed(deployment(replicas=1), plain, {identity(WANTED): live()}, pods=[own, knatives])
+    assert state.own_pods == [own]
+    assert replace(state, verdict=Verdict(service=WANTED)).own_pods == [knatives]
+    starting = replace(state, verdict=Verdict(service=WANTED), live={identity(WANTED): live(latest="")})
+    assert starting.own_pods == [], "the first revision is not there yet"
+
+
 def test_the_service_of_the_knative_service_before_is_nobody_elses() -> None:
     """A mode that changes: it goes with the Knative Service, which goes when the Deployment's own pods are there."""
     wanted: Any = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "iris"}}

@@ -218,6 +218,16 @@ def test_only_pods_that_stay_count_oldest_first() -> None:
     ]
 
 
+def test_of_a_deployments_own_pods_those_of_the_newest_template_count() -> None:
+    def own(name: str, template: str, day: int, **more: Any) -> dict[str, Any]:
+        return pod(name=name, labels={"pod-template-hash": template}, creationTimestamp=f"2026-01-0{day}", **more)
+
+    before, first, second = own("before", "a", 1), own("first", "b", 2), own("second", "b", 3)
+    going, knatives = own("going", "c", 4, deletionTimestamp="2026-01-05"), pod(creationTimestamp="2026-01-06")
+    assert pods.of_template([second, knatives, going, before, first]) == [first, second]
+    assert pods.of_template([knatives]) == []
+
+
 def test_a_trimmed_pod_tells_the_same() -> None:
     whole = pod(state=ended(11, words("NotFound")), namespace="default", uid="1", resourceVersion="5")
     whole["spec"] = {

@@ -58,6 +58,7 @@ class Progress:
     service: JsonObject
     name: str
     pods: Sequence[JsonObject]
+    """Those of the newest revision."""
     lines: Mapping[str, JsonObject]
     """The last line of each running loader's log, by pod."""
     warnings: Mapping[str, str]
@@ -102,11 +103,6 @@ class Progress:
         said = self.knative("RoutesReady")
         return self.settled and said.get("reason") == "RevisionMissing" and f'"{revision}"' in said.get("message", "")
 
-    @property
-    def own_pods(self) -> list[JsonObject]:
-        """Those of the newest revision."""
-        return pods.of_revision(self.pods, self.created)
-
 
 def model_loaded(progress: Progress) -> Condition:
     """Whether the newest revision's model is on its pods. With no pods, what was last said of this revision."""
@@ -120,7 +116,7 @@ def _model_loaded(progress: Progress) -> Finding:
     loading = Finding("Unknown", "Loading", pods.sentence("Loading"))
     if not progress.settled:
         return _again(reported) if reported else loading
-    findings = _loadings(progress.own_pods, progress.name, progress.lines, progress.warnings)
+    findings = _loadings(progress.pods, progress.name, progress.lines, progress.warnings)
     is_ready = progress.created == progress.ready
     if findings:
         found = min(findings, key=_order)
@@ -163,7 +159,7 @@ def _ready(progress: Progress, loaded: Condition) -> Finding:
     overall, revision = progress.knative("Ready"), progress.knative("ConfigurationsReady")
     if overall.get("status") == "True":
         return Finding("True", "Ready", pods.sentence("Ready") + (f" URL: {progress.url}" if progress.url else ""))
-    trouble = _trouble(progress.own_pods, progress.name, progress.warnings)
+    trouble = _trouble(progress.pods, progress.name, progress.warnings)
     if (trouble and trouble.status == "False") or revision.get("status") == "False":
         details = trouble.message if trouble else _knative_says(revision)
         message = f"{pods.sentence('RevisionFailed', name=progress.name)} {details}"
@@ -246,11 +242,11 @@ def plain_loaded(
     lines: Mapping[str, JsonObject],
     warnings: Mapping[str, str],
 ) -> Condition:
-    """Whether the model is on the pods of a Deployment that runs them itself."""
+    """Whether the model is on the pods, those of the present template, of a Deployment that runs them itself."""
     name = deployment["metadata"]["name"]
     if not _has_loader(deployment):
         return said(CONDITION_MODEL_LOADED, "True", "NotNeeded")
-    findings = _loadings(pods.of_revision(its_pods, ""), name, lines, warnings)
+    findings = _loadings(its_pods, name, lines, warnings)
     if not findings:
         return said(CONDITION_MODEL_LOADED, "Unknown", "Loading")
     return Condition(CONDITION_MODEL_LOADED, *_parts(min(findings, key=_order)))
@@ -265,7 +261,7 @@ def plain_ready(
         return said(CONDITION_READY, "True", "Ready")
     if loaded.status == "False":
         return Condition(CONDITION_READY, "False", "ModelNotLoaded", loaded.message)
-    trouble = _trouble(pods.of_revision(its_pods, ""), name, warnings)
+    trouble = _trouble(its_pods, name, warnings)
     stuck = stored(deployment, "Progressing")
     if (trouble and trouble.status == "False") or (stuck and stuck.status == "False"):
         details = trouble.message if trouble else stuck.message if stuck else ""

@@ -69,6 +69,19 @@ class Observed:
         return bool(self.wanted) or self.verdict.refused
 
     @property
+    def plain(self) -> bool:
+        """Whether the Deployment runs the pods itself."""
+        return self.verdict.service is None and not self.verdict.refused
+
+    @property
+    def own_pods(self) -> list[JsonObject]:
+        """Those that load its model as it is now: of the present template, or of the newest revision."""
+        if self.plain:
+            return pods.of_template(self.pods)
+        status = (self.service or {}).get("status") or {}
+        return pods.of_revision(self.pods, status.get("latestCreatedRevisionName") or "")
+
+    @property
     def going(self) -> bool:
         return "deletionTimestamp" in self.deployment["metadata"]
 
@@ -274,7 +287,7 @@ def _progress(observed: Observed) -> Progress | None:
     return Progress(
         service=service,
         name=observed.deployment["metadata"]["name"],
-        pods=observed.pods,
+        pods=observed.own_pods,
         lines=observed.lines,
         warnings=observed.warnings,
         reported=conditions.stored(observed.deployment, CONDITION_MODEL_LOADED),
@@ -284,9 +297,8 @@ def _progress(observed: Observed) -> Progress | None:
 
 def _conditions(observed: Observed, progress: Progress | None) -> list[Condition]:
     """ModelLoaded and Ready, in this order."""
-    plain = observed.verdict.service is None and not observed.verdict.refused
-    if plain:
-        loaded = conditions.plain_loaded(observed.deployment, observed.pods, observed.lines, observed.warnings)
+    if observed.plain:
+        loaded = conditions.plain_loaded(observed.deployment, observed.own_pods, observed.lines, observed.warnings)
     elif progress:
         loaded = conditions.model_loaded(progress)
     else:
@@ -299,8 +311,8 @@ def _conditions(observed: Observed, progress: Progress | None) -> list[Condition
         return [loaded, observed.fault]
     if observed.taken:
         return [loaded, conditions.said(CONDITION_READY, "False", "NameTaken", **named(observed.taken))]
-    if plain:
-        ready = conditions.plain_ready(observed.deployment, observed.pods, loaded, observed.warnings)
+    if observed.plain:
+        ready = conditions.plain_ready(observed.deployment, observed.own_pods, loaded, observed.warnings)
         if ready.status == "True" and observed.awaits:
             ready = conditions.said(CONDITION_READY, "Unknown", "Progressing")
         return [loaded, ready]
@@ -317,7 +329,7 @@ def _notes(observed: Observed, progress: Progress | None, loaded: Condition) -> 
     present = {key: value for key, value in (metadata.get("annotations") or {}).items() if key in NOTED}
     wanted = dict(present)
     name = observed.verdict.name
-    if observed.verdict.service is None and not observed.verdict.refused:
+    if observed.plain:
         wanted = {URL: f"http://{name}.{metadata['namespace']}.svc"}
     if name not in ("", metadata["name"]):
         wanted[SERVICE] = name
@@ -326,7 +338,7 @@ def _notes(observed: Observed, progress: Progress | None, loaded: Condition) -> 
     if progress and progress.settled and progress.ready:
         wanted[READY_REVISION] = progress.ready
     if progress:
-        wanted = _with_size(wanted, observed, progress.own_pods)
+        wanted = _with_size(wanted, observed)
         if (previous := wanted.get(PREVIOUS)) and progress.lacks(previous):
             del wanted[PREVIOUS]
     spec = serving_spec(observed.deployment)
@@ -342,9 +354,9 @@ def _notes(observed: Observed, progress: Progress | None, loaded: Condition) -> 
     return wanted | {OBSERVED_GENERATION: str(generation + 1)}
 
 
-def _with_size(notes: dict[str, str], observed: Observed, own_pods: Sequence[JsonObject]) -> dict[str, str]:
-    """``notes`` with the size of the model that these pods load, if they tell it and it matters."""
-    told = [pods.model_size(pod, observed.lines.get(pod["metadata"]["name"], {})) for pod in own_pods]
+def _with_size(notes: dict[str, str], observed: Observed) -> dict[str, str]:
+    """``notes`` with the size of the model that its pods load, if they tell it and it matters."""
+    told = [pods.model_size(pod, observed.lines.get(pod["metadata"]["name"], {})) for pod in observed.own_pods]
     size = next((size for size in told if size is not None), None)
     if size is None:
         return notes

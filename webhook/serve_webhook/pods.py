@@ -15,6 +15,8 @@ from serve_core.names import LOADER_CONTAINER
 from serve_core.reasons import CATALOGUE, Kind, condition_message
 
 REVISION_LABEL = "serving.knative.dev/revision"
+_TEMPLATE_LABEL = "pod-template-hash"
+"""By which ReplicaSets, and so the templates of one Deployment, tell their pods apart."""
 QUEUE_PROXY = "queue-proxy"
 LONGEST = 800
 """Characters of what a pod says about itself."""
@@ -64,14 +66,27 @@ def _trim_container(container: JsonObject) -> JsonObject:
 
 
 def of_revision(pods: Sequence[JsonObject], revision: str) -> list[JsonObject]:
-    """The pods of a revision that are not on their way out, oldest first; of no revision: a Deployment's own."""
-    found = [
-        pod
-        for pod in pods
-        if (pod["metadata"].get("labels") or {}).get(REVISION_LABEL, "") == revision
-        and "deletionTimestamp" not in pod["metadata"]
-    ]
-    return sorted(found, key=lambda pod: (pod["metadata"].get("creationTimestamp") or "", pod["metadata"]["name"]))
+    """The pods of a Knative revision that are not on their way out, oldest first."""
+    return [pod for pod in _that_stay(pods) if _label(pod, REVISION_LABEL) == revision]
+
+
+def of_template(pods: Sequence[JsonObject]) -> list[JsonObject]:
+    """The pods that a Deployment runs itself that are not on their way out, oldest first.
+
+    Those of its present template: the newest pod's. During a rollout there are some of the one before as well.
+    """
+    own = [pod for pod in _that_stay(pods) if _label(pod, REVISION_LABEL) is None]
+    return [pod for pod in own if _label(pod, _TEMPLATE_LABEL) == _label(own[-1], _TEMPLATE_LABEL)]
+
+
+def _that_stay(pods: Sequence[JsonObject]) -> list[JsonObject]:
+    stay = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+    return sorted(stay, key=lambda pod: (pod["metadata"].get("creationTimestamp") or "", pod["metadata"]["name"]))
+
+
+def _label(pod: JsonObject, name: str) -> str | None:
+    found: str | None = (pod["metadata"].get("labels") or {}).get(name)
+    return found
 
 
 def loader_is_running(pod: JsonObject) -> bool:

@@ -232,8 +232,7 @@ class Reconciler:
 
         Also the seconds until the next look: no watch tells that there are new ones.
         """
-        revision = ((observed.service or {}).get("status") or {}).get("latestCreatedRevisionName") or ""
-        own = pods.of_revision(observed.pods, revision)
+        own = observed.own_pods
         running = [pod for pod in own if pods.loader_is_running(pod)][:LOGS]
         lines = {pod["metadata"]["name"]: await self._line(pod) for pod in running}
         waiting = {pod["metadata"]["name"]: (pod, since) for pod in own if (since := pods.waits_since(pod))}
