@@ -15,11 +15,11 @@ def events(api: MemoryApi) -> list[Any]:
 
 async def test_an_event_is_about_the_deployment(api: MemoryApi, clock: Clock) -> None:
     recorder = Recorder(api, "server-1", clock)
-    await recorder.record(DEPLOYMENT, warning=True, reason="NotFound", note="n" * 5000)
+    await recorder.record(DEPLOYMENT, warning=True, reason="NotFound", note="né" * 5000)
     (event,) = events(api)
     assert (event["type"], event["reason"], event["regarding"]["uid"]) == ("Warning", "NotFound", "d-1")
     assert event["eventTime"] == "2026-01-01T00:00:00.000000Z"
-    assert len(event["note"]) == LONGEST_NOTE
+    assert event["note"] == "né" * 341 + "n", f"{LONGEST_NOTE} bytes, and no half of a character"
 
 
 async def test_the_same_again_is_counted_and_seldom_written(api: MemoryApi, clock: Clock) -> None:
@@ -43,5 +43,21 @@ async def test_after_a_while_it_is_a_new_event(api: MemoryApi, clock: Clock) -> 
 
 async def test_an_event_that_cannot_be_written_stops_nothing(api: MemoryApi, clock: Clock) -> None:
     api.failures["create events"] = ApiError("forbidden", 403)
-    await Recorder(api, "server-1", clock).record(DEPLOYMENT, warning=False, reason="Ready", note="yes")
+    recorder = Recorder(api, "server-1", clock)
+    await recorder.record(DEPLOYMENT, warning=False, reason="Ready", note="yes")
     assert events(api) == []
+    api.failures.clear()
+    await recorder.record(DEPLOYMENT, warning=False, reason="Ready", note="yes")
+    assert len(events(api)) == 1, "it is written as soon as it can be"
+
+
+async def test_an_event_that_was_deleted_is_written_anew(api: MemoryApi, clock: Clock) -> None:
+    recorder = Recorder(api, "server-1", clock)
+    await recorder.record(DEPLOYMENT, warning=True, reason="NotFound", note="gone")
+    (event,) = events(api)
+    api.remove(EVENTS, "default", event["metadata"]["name"])
+    clock.move(seconds=60)
+    for _ in range(2):
+        await recorder.record(DEPLOYMENT, warning=True, reason="NotFound", note="gone")
+    (anew,) = events(api)
+    assert anew["eventTime"] == "2026-01-01T00:01:00.000000Z"

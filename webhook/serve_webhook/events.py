@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from serve_core.json import JsonObject
 from serve_core.names import GROUP
-from serve_webhook.api import EVENTS, Api, ApiError
+from serve_webhook.api import EVENTS, Api, ApiError, NotFoundError
 
 SERIES = timedelta(minutes=6)
 """How long the same event goes on being one; the client of Kubernetes itself takes as long."""
@@ -17,6 +17,7 @@ PAUSE = timedelta(seconds=20)
 """Between two writes of one event's count."""
 REMEMBERED = 1024
 LONGEST_NOTE = 1024
+"""Bytes, whatever Kubernetes' own message calls them (pkg/apis/core/validation/events.go)."""
 
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 
@@ -47,18 +48,25 @@ class Recorder:
         identity = (metadata["uid"], reason, note)
         series, now = self._series.get(identity), self._now()
         try:
-            if series and now - series.last < SERIES:
-                series.count += 1
-                series.last = now
-                if now - series.written >= PAUSE:
-                    series.written = now
-                    await self._api.merge(EVENTS, series.namespace, series.name, {"series": _series(series)})
+            if series and now - series.last < SERIES and await self._count(series, now):
                 return
             event = self._event(regarding, now, "Warning" if warning else "Normal", reason, note)
-            self._remember(identity, _Series(metadata["namespace"], event["metadata"]["name"], 1, now, now))
             await self._api.create(EVENTS, event)
+            self._remember(identity, _Series(metadata["namespace"], event["metadata"]["name"], 1, now, now))
         except ApiError as error:
             logger.warning("Event %s of %s/%s: %s", reason, metadata["namespace"], metadata["name"], error)
+
+    async def _count(self, series: _Series, now: datetime) -> bool:
+        """Count an event once more; whether it is still there."""
+        series.count += 1
+        series.last = now
+        if now - series.written >= PAUSE:
+            series.written = now
+            try:
+                await self._api.merge(EVENTS, series.namespace, series.name, {"series": _series(series)})
+            except NotFoundError:
+                return False
+        return True
 
     def _remember(self, identity: tuple[str, ...], series: _Series) -> None:
         self._series[identity] = series
@@ -74,7 +82,7 @@ class Recorder:
             "type": kind,
             "reason": reason,
             "action": "Serve",
-            "note": note[:LONGEST_NOTE],
+            "note": note.encode()[:LONGEST_NOTE].decode(errors="ignore"),
             "regarding": {
                 "apiVersion": "apps/v1",
                 "kind": "Deployment",
