@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -34,9 +35,9 @@ class Work:
 
 @asynccontextmanager
 async def candidate(
-    api: MemoryApi, name: str, work: Callable[[], Awaitable[None]]
+    api: MemoryApi, name: str, work: Callable[[], Awaitable[None]], timing: Timing = QUICK
 ) -> AsyncIterator[asyncio.Task[None]]:
-    election = Election(api, name, lambda: datetime.now(UTC), timing=QUICK)
+    election = Election(api, name, lambda: datetime.now(UTC), timing=timing)
     task = asyncio.create_task(election.campaign(work))
     try:
         async with asyncio.timeout(10):
@@ -87,6 +88,28 @@ async def test_who_cannot_renew_stops_before_anybody_else_may_start(api: MemoryA
         assert asyncio.get_running_loop().time() - start < QUICK.duration
         api.failures.clear()
         await work.started.wait()
+
+
+async def test_an_answer_that_comes_late_makes_the_lease_no_longer(
+    api: MemoryApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timing, clock = Timing(duration=1, give_up=0.6, retry=0.02), asyncio.get_running_loop().time
+    replace, written = api.replace, []
+
+    async def slow(*arguments: Any) -> Any:
+        answer = await replace(*arguments)
+        written.append(clock())
+        for verb in ("get", "replace"):
+            api.failures[f"{verb} leases"] = UnavailableError("away")
+        await asyncio.sleep(0.55)
+        return answer
+
+    monkeypatch.setattr(api, "replace", slow)
+    work = Work()
+    async with candidate(api, "one", work, timing):
+        await work.started.wait()
+        await work.ended.wait()
+        assert clock() - written[0] < timing.duration, "anybody else may start from then on"
 
 
 async def test_a_lease_that_was_taken_away_ends_the_work_at_once(api: MemoryApi) -> None:

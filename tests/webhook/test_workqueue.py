@@ -49,6 +49,16 @@ async def test_the_sooner_of_two_turns_counts() -> None:
     queue.close()
 
 
+async def test_what_was_to_be_added_later_is_forgotten_when_the_queue_is_closed() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add_after("a", 0)
+    queue.close()
+    queue.add_after("b", 0.01)
+    assert await taken(queue) == "b"
+    queue.add_after("a", 0.01)
+    assert await taken(queue) == "a", "whoever leads again begins anew"
+
+
 async def test_retries_wait_longer_and_longer_until_the_name_is_forgotten() -> None:
     queue: WorkQueue[str] = WorkQueue(delay=lambda attempt: 100.0 * 2**attempt)
     assert [queue.retry("a"), queue.retry("a"), queue.retry("b")] == [100, 200, 100]

@@ -51,6 +51,7 @@ class Election:
         self._timing = timing or Timing()
         self._lease: JsonObject | None = None
         self._seen = 0.0
+        self._renewed = 0.0
 
     async def campaign(self, work: Callable[[], Awaitable[None]]) -> None:
         """Whenever this candidate leads, run ``work``; when it leads no more, cancel it and stand again.
@@ -74,17 +75,14 @@ class Election:
 
         task = asyncio.create_task(run(), name="leading")
         loop = asyncio.get_running_loop()
-        renewed = loop.time()
         try:
-            while loop.time() - renewed < self._timing.give_up:
+            while loop.time() - self._renewed < self._timing.give_up:
                 await asyncio.wait({task}, timeout=self._timing.retry)
                 if task.done():
                     break
                 with suppress(TimeoutError):
-                    async with asyncio.timeout_at(renewed + self._timing.give_up):
-                        if await self._try():
-                            renewed = loop.time()
-                        elif self._held_by_another():
+                    async with asyncio.timeout_at(self._renewed + self._timing.give_up):
+                        if not await self._try() and self._held_by_another():
                             return
         finally:
             task.cancel()
@@ -94,6 +92,14 @@ class Election:
 
     async def _try(self) -> bool:
         """Take or renew the Lease if that is allowed; whether it is ours now."""
+        asked = asyncio.get_running_loop().time()
+        is_ours = await self._write()
+        if is_ours:
+            # The others count from when it was written: that may be long before the answer came.
+            self._renewed = asked
+        return is_ours
+
+    async def _write(self) -> bool:
         try:
             lease = self._lease
             if lease is None or self._holder() != self._identity:

@@ -103,5 +103,5 @@ class WorkQueue(Generic[Key]):
 
     def close(self) -> None:
         """Forget what is to be added later."""
-        for timer in self._timers.values():
-            timer.cancel()
+        while self._timers:
+            self._timers.popitem()[1].cancel()
