@@ -399,11 +399,30 @@ def test_a_previous_revision_that_somebody_has_deleted_is_led_to_no_more() -> No
 
 def test_only_a_knative_service_that_is_made_anew_makes_what_is_noted_of_revisions_untrue() -> None:
     noted = deployment(notes={annotations.PROMOTED: "iris-00003", annotations.URL: "http://iris"})
-    assert planning.outdated(noted, EXTRA) is None
-    assert planning.outdated(deployment(), WANTED) is None
-    merge = planning.outdated(noted, WANTED)
-    assert merge is not None
+    state = observed(noted)
+    assert planning.preparation(state, Apply(EXTRA, ""), NOW) is None
+    assert planning.preparation(state, Apply(WANTED, "", "s-1"), NOW) is None
+    assert planning.preparation(observed(), Apply(WANTED, ""), NOW) is None
+    merge = planning.preparation(state, Apply(WANTED, ""), NOW)
+    assert isinstance(merge, Merge)
     assert merge.patch == {"metadata": {"annotations": {annotations.PROMOTED: None}}}
+
+
+def test_only_a_knative_service_that_changes_with_its_deployment_takes_ready_back() -> None:
+    before = settled()
+    state, apply = observed(before, live()), Apply(WANTED, "", "s-1")
+    assert planning.preparation(state, apply, NOW) is None, "it is set right, and the model is the same"
+    before["metadata"]["generation"] += 1
+    assert planning.preparation(state, Apply(EXTRA, "", "m-1"), NOW) is None
+    said = planning.preparation(state, apply, NOW)
+    assert isinstance(said, SetConditions)
+    assert [(entry["reason"], entry["status"]) for entry in said.entries] == [
+        ("Loaded", "True"),
+        ("Progressing", "Unknown"),
+    ]
+    assert said.told == ()
+    taken_back = deployment(conditions=said.entries)
+    assert planning.preparation(observed(taken_back, live()), apply, NOW) is None, "once"
 
 
 def test_a_knative_service_that_does_not_go_says_what_keeps_it() -> None:

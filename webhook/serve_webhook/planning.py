@@ -183,13 +183,26 @@ def change(observed: Observed, wanted: JsonObject) -> Apply | None:
     return None if unchanged else Apply(manifest, fingerprint, metadata["uid"])
 
 
-def outdated(deployment: JsonObject, wanted: JsonObject) -> Merge | None:
-    """The write that has to come before a wanted object is made: the revisions of a Knative Service that is gone, or
-    has another name, are none of the new one's, whose Route would wait for them for ever."""
-    stale = [key for key in OF_REVISIONS if key in (deployment["metadata"].get("annotations") or {})]
-    if not stale or not _is_knative_service(wanted):
+def preparation(observed: Observed, apply: Apply, now: datetime) -> Merge | SetConditions | None:
+    """The write to the Deployment that has to come before a Knative Service is made or changed, if any.
+
+    The revisions of one that is gone, or has another name, are none of the new one's, whose Route would wait for them
+    for ever. And Ready was the one before: ``kubectl wait`` looks at once.
+    """
+    deployment = observed.deployment
+    if not _is_knative_service(apply.manifest):
         return None
-    return Merge({"metadata": {"annotations": dict.fromkeys(stale)}}, "revisions")
+    notes = deployment["metadata"].get("annotations") or {}
+    stale = [key for key in OF_REVISIONS if key in notes]
+    if stale and apply.uid is None:
+        return Merge({"metadata": {"annotations": dict.fromkeys(stale)}}, "revisions")
+    ready = conditions.stored(deployment, CONDITION_READY)
+    is_told = notes.get(OBSERVED_GENERATION) == str(deployment["metadata"]["generation"])
+    if is_told or ready is None or ready.status != "True":
+        return None
+    loaded = conditions.stored(deployment, CONDITION_MODEL_LOADED)
+    told = [*([loaded] if loaded else []), conditions.said(CONDITION_READY, "Unknown", "Progressing")]
+    return SetConditions(conditions.entries(told, deployment, now))
 
 
 def surplus(observed: Observed) -> tuple[Delete, ...]:
@@ -208,20 +221,6 @@ def surplus(observed: Observed) -> tuple[Delete, ...]:
         if not (observed.service and conditions.has_a_ready_revision(observed.service)):
             ours = [live for live in ours if owned_resource(live) is not SERVICES]
     return tuple(Delete(live) for live in ours if "deletionTimestamp" not in live["metadata"])
-
-
-def renewal(observed: Observed, wanted: JsonObject, now: datetime) -> SetConditions | None:
-    """What is said before a Knative Service changes with its Deployment: Ready was the one before, and ``kubectl wait``
-    looks at once."""
-    deployment = observed.deployment
-    notes = deployment["metadata"].get("annotations") or {}
-    ready = conditions.stored(deployment, CONDITION_READY)
-    is_told = notes.get(OBSERVED_GENERATION) == str(deployment["metadata"]["generation"])
-    if is_told or ready is None or ready.status != "True" or not _is_knative_service(wanted):
-        return None
-    loaded = conditions.stored(deployment, CONDITION_MODEL_LOADED)
-    told = [*([loaded] if loaded else []), conditions.said(CONDITION_READY, "Unknown", "Progressing")]
-    return SetConditions(conditions.entries(told, deployment, now))
 
 
 def report(observed: Observed, now: datetime) -> tuple[Action, ...]:

@@ -6,7 +6,7 @@ Level-based: whatever happens only adds a name to the queue, and each name is ha
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import NoReturn
@@ -190,20 +190,17 @@ class Reconciler:
             at, change = identity(wanted), planning.change(observed, wanted)
             if change is not None and change.uid is None:
                 # The watch sees only what has our label: something of this name may be there without it.
-                try:
+                with suppress(NotFoundError):
                     found = await self._api.get(owned_resource(wanted), name[0], wanted["metadata"]["name"])
                     observed = replace(observed, live={**observed.live, at: found})
                     change = planning.change(observed, wanted)
-                except NotFoundError:
-                    if outdated := planning.outdated(observed.deployment, wanted):
-                        await self._execute(observed.deployment, (outdated,))
-                        return None
             if change is None and observed.taken:
                 return observed  # what comes after it may rest on it, as a model does on its guards
             if change is None:
                 continue
-            if renewal := planning.renewal(observed, wanted, self._now()):
-                observed = replace(observed, deployment=await self._execute(observed.deployment, (renewal,)))
+            if first := planning.preparation(observed, change, self._now()):
+                await self._execute(observed.deployment, (first,))
+                return None
             try:
                 applied = await self._apply(name, change)
             except (RejectedError, NotFoundError, ForbiddenError, UnavailableError) as error:
