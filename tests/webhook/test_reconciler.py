@@ -221,6 +221,22 @@ async def test_what_somebody_makes_at_the_same_moment_is_not_overwritten(
     assert service(api)["spec"] == {"theirs": True}
 
 
+async def test_what_was_deleted_a_moment_ago_is_made_anew_and_nothing_else_is_said_of_it(
+    api: MemoryApi, clock: Clock
+) -> None:
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        before = service(api)["metadata"]["uid"]
+        del api.objects["services", "default", "iris"]  # unseen as yet
+        changed = deployment(api)
+        changed["spec"]["template"]["spec"]["containers"][0]["image"] = "app:2"
+        api.put(DEPLOYMENTS, changed)
+        await until(lambda: service(api))
+    assert service(api)["metadata"]["uid"] != before
+    assert not [where for where in api.objects if where[0] == EVENTS.plural]
+
+
 async def test_what_others_have_added_to_a_spec_is_taken_over_before_it_is_set_right(
     api: MemoryApi, clock: Clock
 ) -> None:

@@ -188,12 +188,14 @@ class Reconciler:
         """
         for wanted in observed.wanted:
             at, change = identity(wanted), planning.change(observed, wanted)
-            if change is not None and change.uid is None:
-                # The watch sees only what has our label: something of this name may be there without it.
+            if change is not None:
+                # The watch sees only what has our label: something of this name may be there without it. And what it
+                # has seen may be gone.
+                live = {here: each for here, each in observed.live.items() if here != at}
                 with suppress(NotFoundError):
-                    found = await self._api.get(owned_resource(wanted), name[0], wanted["metadata"]["name"])
-                    observed = replace(observed, live={**observed.live, at: found})
-                    change = planning.change(observed, wanted)
+                    live[at] = await self._api.get(owned_resource(wanted), name[0], wanted["metadata"]["name"])
+                observed = replace(observed, live=live)
+                change = planning.change(observed, wanted)
             if change is None and observed.taken:
                 return observed  # what comes after it may rest on it, as a model does on its guards
             if change is None:
@@ -202,18 +204,19 @@ class Reconciler:
                 await self._execute(observed.deployment, (first,))
                 return None
             try:
-                applied = await self._apply(name, change)
+                applied = await self._apply(name, change, observed.live.get(at))
             except (RejectedError, NotFoundError, ForbiddenError, UnavailableError) as error:
                 return replace(observed, fault=_fault(wanted, error))
             observed = replace(observed, live={**observed.live, at: applied})
         return observed
 
-    async def _apply(self, name: Name, change: Apply) -> JsonObject:
+    async def _apply(self, name: Name, change: Apply, found: JsonObject | None) -> JsonObject:
+        """``found``: what is there."""
         manifest = change.manifest
         resource = owned_resource(manifest)
-        if change.uid is not None:
+        if found is not None:
             manifest = manifest | {"metadata": manifest["metadata"] | {"uid": change.uid}}
-            seizure = field_managers.seizure(await self._api.get(resource, *key(manifest)))
+            seizure = field_managers.seizure(found)
             if seizure is not None:
                 self._metrics.writes.labels("managers").inc()
                 await self._api.merge(resource, *key(manifest), seizure)
