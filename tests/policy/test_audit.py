@@ -331,6 +331,25 @@ async def test_of_many_deployments_only_the_one_that_changes_is_judged_again(
         running.cancel()
 
 
+async def test_of_changes_in_several_namespaces_the_reports_are_listed_once_and_those_of_others_stay(
+    api: MemoryApi,
+) -> None:
+    api.put(POLICIES, STORES)
+    for namespace in ("ml", "other", "third"):
+        api.put(DEPLOYMENTS, deployment("bad", "s3://elsewhere/a.joblib", namespace))
+    async with auditing(api, Clock()) as (made, deployments, _), asyncio.timeout(10):
+        await made.once()
+        api.lists.clear()
+        for namespace in ("ml", "other"):
+            api.put(DEPLOYMENTS, deployment("bad", namespace=namespace))
+        while any("elsewhere" in str(deployments.get(each, "bad")) for each in ("ml", "other")):  # noqa: ASYNC110 - the watch brings it
+            await asyncio.sleep(0)
+        await made.of_changes()
+        await made.of_changes()
+    assert [each.partition(" ")[0] for each in api.lists] == [POLICY_REPORTS.plural]
+    assert [where[1] for where in api.objects if where[0] == POLICY_REPORTS.plural] == ["third"]
+
+
 async def test_what_the_audit_notes_itself_is_no_reason_to_judge_again(
     api: MemoryApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import logging
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import NoReturn
@@ -167,8 +167,8 @@ class Audit:
             self._deployments_judged.pop(name, None)
         self._deployments_judged |= {(one.namespace, one.name): one for one in deployments}
         await self._tell_all(deployments, now)
-        for namespace in sorted({namespace for namespace, _ in changed}):
-            await self._report(namespace)
+        if changed:
+            await self._report({namespace for namespace, _ in changed})
 
     async def _judged(self, existing: Existing, documents: Iterable[JsonObject]) -> list[Judged]:
         found = []
@@ -218,15 +218,18 @@ class Audit:
         if told is not None and told.status == "False":
             await self._recorder.record(deployment, warning=True, reason=told.reason, note=told.message)
 
-    async def _report(self, namespace: str = "") -> None:
-        """Write the reports of one namespace, or of all."""
+    async def _report(self, namespaces: Collection[str] | None = None) -> None:
+        """Write the reports of these namespaces, or of all."""
         managed = {"labelSelector": "app.kubernetes.io/managed-by=kubectl-serve"}
+        listed = next(iter(namespaces)) if namespaces and len(namespaces) == 1 else ""
         try:
-            live = await self._api.list(POLICY_REPORTS, namespace, managed)
+            live = await self._api.list(POLICY_REPORTS, listed, managed)
         except NotFoundError:
             return
         stored = {each["metadata"]["namespace"]: each for each in live}
-        for manifest in reports(one for one in self._audited() if namespace in ("", one.namespace)):
+        if namespaces is not None:
+            stored = {namespace: each for namespace, each in stored.items() if namespace in namespaces}
+        for manifest in reports(one for one in self._audited() if namespaces is None or one.namespace in namespaces):
             at = manifest["metadata"]["namespace"]
             before = stored.pop(at, {})
             if all(before.get(part) == manifest[part] for part in ("summary", "results")):
