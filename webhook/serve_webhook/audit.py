@@ -101,7 +101,6 @@ class Audit:
         self._changed: set[Name] = set()
         self._asked = asyncio.Event()
         self._stale = True
-        deployments.subscribe(self._deployment_changed)
 
     def _deployment_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
         if old is None or new is None or old["metadata"].get("generation") != new["metadata"].get("generation"):
@@ -115,7 +114,14 @@ class Audit:
 
     async def run(self) -> NoReturn:
         """Audit until cancelled."""
-        await self._deployments.synced.wait()
+        stop = self._deployments.subscribe(self._deployment_changed)
+        try:
+            await self._deployments.synced.wait()
+            await self._go_on()
+        finally:
+            stop()
+
+    async def _go_on(self) -> NoReturn:
         clock = asyncio.get_running_loop().time
         rests_until, ends = clock(), self._now()
         while True:

@@ -82,14 +82,18 @@ class Keeper:
         self._now = now
         self._changed = asyncio.Event()
         self._last: Material | None = None
-        for informer in (secrets, *(informer for _, informer in self._configurations)):
-            informer.subscribe(lambda _old, _new: self._changed.set())
 
     async def run(self) -> NoReturn:
         """Keep everything right until cancelled."""
-        for informer in (self._secrets, *(informer for _, informer in self._configurations)):
-            await informer.synced.wait()
-        await keep("The certificates", self._once, self._changed, logger, LOOK_SECONDS)
+        informers = (self._secrets, *(informer for _, informer in self._configurations))
+        stops = [informer.subscribe(lambda _old, _new: self._changed.set()) for informer in informers]
+        try:
+            for informer in informers:
+                await informer.synced.wait()
+            await keep("The certificates", self._once, self._changed, logger, LOOK_SECONDS)
+        finally:
+            for stop in stops:
+                stop()
 
     async def _once(self) -> None:
         secret = self._secrets.get(NAMESPACE, SECRET)
