@@ -168,6 +168,19 @@ async def test_an_answer_that_comes_after_the_deletion_revives_nothing(api: Memo
         assert informer.get("default", "a") is None
 
 
+async def test_what_was_made_anew_is_not_gone_by_the_event_of_the_one_before(api: MemoryApi) -> None:
+    api.put(DEPLOYMENTS, manifest("a", replicas=1))
+    informer = Informer(api, DEPLOYMENTS)
+    async with running(informer):
+        api.remove(DEPLOYMENTS, "default", "a")
+        informer.remember(api.put(DEPLOYMENTS, manifest("a", replicas=2)))
+        seen: list[Any] = []
+        informer.subscribe(lambda _old, new: seen.append(new and new["metadata"]["name"]))
+        api.put(DEPLOYMENTS, manifest("b"))
+        await until(informer, lambda: informer.get("default", "b") is not None)
+        assert (seen, (informer.get("default", "a") or {})["spec"]) == (["b"], {"replicas": 2})
+
+
 async def test_an_index_finds_objects_by_their_deployment(api: MemoryApi) -> None:
     api.put(DEPLOYMENTS, manifest("one", owner="iris"))
     informer = Informer(api, DEPLOYMENTS)

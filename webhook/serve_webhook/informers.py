@@ -137,15 +137,11 @@ class Informer:
                 names.add(key(manifest))
                 # Items of a list carry neither kind nor version of their own.
                 self._put({"apiVersion": self._resource.api_version, "kind": self._resource.kind} | manifest)
-        self._keep_only(names, int(version))
+        for gone in self._objects.keys() - names:
+            self._drop(gone, int(version))
         self._seen = int(version)
         self.synced.set()
         return version
-
-    def _keep_only(self, names: set[Name], version: int) -> None:
-        """Drop what is not among ``names``, but what was written after ``version``, when they were listed."""
-        for gone in [name for name, kept in self._objects.items() if name not in names and kept.version <= version]:
-            self._drop(gone)
 
     async def _follow(self, version: str) -> str:
         seconds = random.randint(*WATCH_SECONDS)  # noqa: S311 - jitter, not a secret
@@ -153,7 +149,7 @@ class Informer:
             version = event.object["metadata"]["resourceVersion"]
             self._seen = int(version)
             if event.type == "DELETED":
-                self._drop(key(event.object))
+                self._drop(key(event.object), int(version))
             elif event.type != "BOOKMARK":
                 self._put(event.object)
         return version
@@ -167,8 +163,11 @@ class Informer:
         self._objects[name] = _Kept.of(new)
         self._tell(old, new)
 
-    def _drop(self, name: Name) -> None:
-        if old := self._objects.pop(name, None):
+    def _drop(self, name: Name, version: int) -> None:
+        """Take out what was not there any more at ``version``; the answer to a write may have brought a newer one."""
+        old = self._objects.get(name)
+        if old and old.version <= version:
+            del self._objects[name]
             self._tell(old, None)
 
     def _tell(self, kept: _Kept | None, new: JsonObject | None) -> None:
