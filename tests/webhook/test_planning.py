@@ -441,6 +441,13 @@ def test_after_the_scale_to_zero_what_was_said_stays() -> None:
     assert planning.report(observed(before, live()), NOW) == ()
 
 
+def test_before_there_is_a_revision_nothing_is_loaded_whatever_was_said_of_those_of_another() -> None:
+    before = deployment(conditions=settled()["status"]["conditions"])
+    refused = live("False", latest="", serving="", message="the quota is exceeded")
+    assert loaded(observed(before, refused)).reason == "Loading"
+    assert "the quota is exceeded" in ready(observed(before, refused)).message
+
+
 def test_a_revision_that_is_ready_has_its_model_although_it_was_loading_when_it_was_last_seen() -> None:
     before = settled()
     next(c for c in before["status"]["conditions"] if c["type"] == CONDITION_MODEL_LOADED).update(

@@ -117,7 +117,7 @@ def _model_loaded(progress: Progress) -> Finding:
     if not progress.settled:
         return _again(reported) if reported else loading
     findings = _loadings(progress.pods, progress.name, progress.lines, progress.warnings)
-    is_ready = progress.created == progress.ready
+    is_ready = bool(progress.ready) and progress.created == progress.ready
     if findings:
         found = min(findings, key=_order)
         # A pod that joins or wakes up says nothing against a model that has been loaded before.
@@ -126,7 +126,7 @@ def _model_loaded(progress: Progress) -> Finding:
         return found
     if is_ready and reported and reported.status != "Unknown" and progress.reported_revision == progress.ready:
         return _again(reported)
-    if is_ready and progress.ready:
+    if is_ready:
         return Finding("True", "Loaded", pods.sentence("Loaded"))
     if progress.knative("ConfigurationsReady").get("status") == "False" and reported and reported.status == "False":
         return _again(reported)
