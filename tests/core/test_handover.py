@@ -142,3 +142,5 @@ def test_replacing_the_whole_object_forgets_nothing() -> None:
 )
 def test_it_is_back_with_all_its_pods(status: JsonObject, back: bool) -> None:
     assert is_back({**PLAIN, "metadata": {"name": "iris", "generation": 2}, "status": status}) is back
+    noted = {"name": "iris", "generation": 3, "annotations": {annotations.OBSERVED_GENERATION: "3"}}
+    assert is_back({**PLAIN, "metadata": noted, "status": status}) is back, "our own note made another generation"

@@ -407,6 +407,26 @@ async def test_without_the_right_to_read_events_a_pod_just_waits(
     assert pod["metadata"]["name"] in caplog.text
 
 
+async def test_what_is_noted_of_a_deployment_that_runs_its_pods_itself_takes_nothing_back(
+    api: MemoryApi, clock: Clock
+) -> None:
+    """Each note makes a generation that the Deployment's controller has not seen yet."""
+    own = api.put(DEPLOYMENTS, served(**{annotations.MODE: annotations.DEPLOYMENT}) | {"status": {}})
+    own["status"] = {"observedGeneration": 1, "updatedReplicas": 1, "replicas": 1, "availableReplicas": 1}
+    said: list[str] = []
+    async with running(api, clock):
+        api.put(DEPLOYMENTS, own)
+        await until(lambda: settled(api))
+        for _ in range(200):
+            await asyncio.sleep(0)
+            said.append(ready(api))
+        assert set(said) == {"Ready"}
+        changed = deployment(api)
+        changed["spec"]["template"]["spec"]["containers"][0]["image"] = "app:2"
+        api.put(DEPLOYMENTS, changed)
+        await until(lambda: ready(api) == "Progressing")
+
+
 async def test_taking_the_annotation_off_takes_everything_of_ours_off(api: MemoryApi, clock: Clock) -> None:
     api.put(DEPLOYMENTS, served())
     async with running(api, clock):
