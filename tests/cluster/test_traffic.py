@@ -69,6 +69,11 @@ def test_a_deployment_that_leaves_mode_deployment_serves_on_until_knative_does(n
 
     with constant_requests(lambda: client.request("http://files", "/")) as requests:
         missing = f"{PREFIX}model=s3://models/missing/model.joblib"
+        namespace.kubectl("annotate", "deployment", "files", "--overwrite", missing)
+        namespace.watch("deployment", "files", is_not_loaded, 60)  # while the pods of the template before serve on
+        namespace.kubectl("annotate", "deployment", "files", "--overwrite", f"{PREFIX}model={IRIS}")
+        namespace.watch("deployment", "files", is_ready, 60)
+
         namespace.kubectl("annotate", "deployment", "files", "--overwrite", f"{PREFIX}mode-", missing)
         namespace.watch("deployment", "files", is_not_loaded, 120)
         failed = len(requests.answers)

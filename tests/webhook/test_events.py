@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import pytest
+
+import serve_webhook.events
 from serve_webhook.api import EVENTS, ApiError
 from serve_webhook.events import LONGEST_NOTE, Recorder
 from webhook_api import Clock, MemoryApi
@@ -17,7 +20,10 @@ async def test_an_event_is_about_the_deployment(api: MemoryApi, clock: Clock) ->
     recorder = Recorder(api, "server-1", clock)
     await recorder.record(DEPLOYMENT, warning=True, reason="NotFound", note="né" * 5000)
     (event,) = events(api)
-    assert (event["type"], event["reason"], event["regarding"]["uid"]) == ("Warning", "NotFound", "d-1")
+    assert (event["type"], event["reason"], event["action"]) == ("Warning", "NotFound", "Serve")
+    deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "default", "name": "iris", "uid": "d-1"}
+    assert event["regarding"] == deployment
+    assert (event["reportingController"], event["reportingInstance"]) == ("kubectl-serve.dev/server", "server-1")
     assert event["eventTime"] == "2026-01-01T00:00:00.000000Z"
     assert event["note"] == "né" * 341 + "n", f"{LONGEST_NOTE} bytes, and no half of a character"
 
@@ -28,7 +34,7 @@ async def test_the_same_again_is_counted_and_seldom_written(api: MemoryApi, cloc
         await recorder.record(DEPLOYMENT, warning=True, reason="NotFound", note="gone")
         clock.move(seconds=5)
     (event,) = events(api)
-    assert event["series"]["count"] >= 96
+    assert event["series"] == {"count": 97, "lastObservedTime": "2026-01-01T00:08:00.000000Z"}
     assert len(api.writes) <= 1 + 100 / 4
 
 
@@ -38,7 +44,27 @@ async def test_after_a_while_it_is_a_new_event(api: MemoryApi, clock: Clock) -> 
     clock.move(minutes=10)
     await recorder.record(DEPLOYMENT, warning=False, reason="Ready", note="yes")
     await recorder.record(DEPLOYMENT, warning=False, reason="Ready", note="otherwise")
+    assert [event["type"] for event in events(api)] == ["Normal"] * 3
+
+
+async def test_what_is_told_of_another_deployment_or_for_another_reason_is_another_event(
+    api: MemoryApi, clock: Clock
+) -> None:
+    recorder = Recorder(api, "server-1", clock)
+    other = {"metadata": DEPLOYMENT["metadata"] | {"uid": "d-2"}}
+    for regarding, reason in ((DEPLOYMENT, "A"), (other, "A"), (DEPLOYMENT, "B"), (DEPLOYMENT, "A")):
+        await recorder.record(regarding, warning=True, reason=reason, note="gone")
     assert len(events(api)) == 3
+
+
+async def test_of_many_events_the_last_ones_are_remembered(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve_webhook.events, "REMEMBERED", 2)
+    recorder = Recorder(api, "server-1", clock)
+    for note in ("a", "b", "c", "b", "c", "a"):
+        await recorder.record(DEPLOYMENT, warning=True, reason="NotFound", note=note)
+    assert [event["note"] for event in events(api)] == ["a", "b", "c", "a"]
 
 
 async def test_an_event_that_cannot_be_written_stops_nothing(api: MemoryApi, clock: Clock) -> None:

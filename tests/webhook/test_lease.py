@@ -22,8 +22,10 @@ class Work:
     def __init__(self) -> None:
         self.started = asyncio.Event()
         self.ended = asyncio.Event()
+        self.runs = 0
 
     async def __call__(self) -> None:
+        self.runs += 1
         self.started.set()
         self.ended.clear()
         try:
@@ -77,6 +79,19 @@ async def test_a_lease_whose_holder_says_nothing_runs_out(api: MemoryApi) -> Non
         assert holder(api) == "alive"
 
 
+async def test_who_renews_works_on_although_somebody_else_writes_to_the_lease(api: MemoryApi) -> None:
+    work, timing = Work(), Timing(duration=1, give_up=0.8, retry=0.1)
+    async with candidate(api, "one", work, timing):
+        await work.started.wait()
+        labelled = await api.get(LEASES, NAMESPACE, NAME)
+        labelled["metadata"]["labels"] = {"team": "a"}
+        api.put(LEASES, labelled)
+        while api.writes.count("replace leases") * timing.retry <= timing.give_up:  # noqa: ASYNC110 - nothing tells it
+            await asyncio.sleep(timing.retry)
+        assert work.runs == 1
+    assert api.objects["leases", NAMESPACE, NAME]["metadata"]["labels"] == {"team": "a"}
+
+
 async def test_who_cannot_renew_stops_before_anybody_else_may_start(api: MemoryApi) -> None:
     work = Work()
     async with candidate(api, "one", work):
@@ -113,8 +128,8 @@ async def test_an_answer_that_comes_late_makes_the_lease_no_longer(
 
 
 async def test_a_lease_that_was_taken_away_ends_the_work_at_once(api: MemoryApi) -> None:
-    work = Work()
-    async with candidate(api, "one", work):
+    work, patient = Work(), Timing(duration=1, give_up=60, retry=0.02)
+    async with candidate(api, "one", work, patient):
         await work.started.wait()
         stolen = await api.get(LEASES, NAMESPACE, NAME)
         stolen["spec"]["holderIdentity"] = "thief"

@@ -49,6 +49,21 @@ async def test_the_sooner_of_two_turns_counts() -> None:
     queue.close()
 
 
+async def test_of_several_reasons_for_a_turn_there_is_one() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("at once")
+    queue.add_after("at once", 0.01)
+    queue.add_after("sooner than thought", 0.01)
+    queue.add("sooner than thought")
+    queue.add_after("soon", 0.02)
+    queue.add_after("soon", 0)
+    for name in ("at once", "sooner than thought", "soon"):
+        assert await taken(queue) == name
+        queue.done(name)
+    queue.add_after("something else", 0.05)
+    assert await taken(queue) == "something else"
+
+
 async def test_what_was_to_be_added_later_is_forgotten_when_the_queue_is_closed() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add_after("a", 0)
