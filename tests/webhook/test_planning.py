@@ -83,6 +83,26 @@ def live(
     return made
 
 
+def loader_pod(exit_code: int | None, code: str, revision: str = "iris-00001", name: str = "a") -> Any:
+    message = json.dumps({"code": code, "message": "what happened", "hint": "what to do"})
+    state = {"running": {}} if exit_code is None else {"terminated": {"exitCode": exit_code, "message": message}}
+    return {
+        "metadata": {"name": name, "labels": {"serving.knative.dev/revision": revision}},
+        "status": {"initContainerStatuses": [{"name": "model-loader", "state": state}]},
+    }
+
+
+def server_pod(**state: Any) -> Any:
+    """One that has the model."""
+    pod = loader_pod(0, "Loaded")
+    pod["status"]["containerStatuses"] = [{"name": "model-server", **state}]
+    return pod
+
+
+CRASHED = server_pod(state={"waiting": {"reason": "CrashLoopBackOff"}}, lastState={"terminated": {"exitCode": 3}})
+NOT_STARTED = server_pod(state={"waiting": {"reason": "CreateContainerError", "message": "no such device"}})
+
+
 def observed(
     of: Any = None, service: Any = None, *, verdict: Verdict | None = None, applied: bool = True, **more: Any
 ) -> Observed:
@@ -115,6 +135,11 @@ def conditions_of(state: Observed) -> dict[str, Condition]:
     return {}
 
 
+def conditions_entries(state: Observed) -> Any:
+    """The conditions as they are stored then."""
+    return next(action.entries for action in planning.report(state, NOW) if isinstance(action, SetConditions))
+
+
 def ready(state: Observed) -> Condition:
     return conditions_of(state)[CONDITION_READY]
 
@@ -130,11 +155,13 @@ def notes_of(state: Observed) -> dict[str, str]:
 def settled(**more: Any) -> Any:
     """A Deployment on which everything is said already."""
     first = observed(service=live())
-    notes, entries = (
-        notes_of(first),
-        next(a for a in planning.report(first, NOW) if isinstance(a, SetConditions)).entries,
+    notes = notes_of(first)
+    return deployment(
+        notes=notes,
+        conditions=conditions_entries(first),
+        generation=int(notes[annotations.OBSERVED_GENERATION]),
+        **more,
     )
-    return deployment(notes=notes, conditions=entries, generation=int(notes[annotations.OBSERVED_GENERATION]), **more)
 
 
 # The objects.
@@ -343,10 +370,15 @@ def test_the_time_of_transition_stays_while_the_status_does() -> None:
     assert entry["lastUpdateTime"] == "2026-01-01T13:00:00Z"
     assert entry["lastTransitionTime"] == "2026-01-01T12:00:00Z"
     assert conditions.told == []
+    (conditions,) = (a for a in planning.report(observed(before, live("False")), later) if isinstance(a, SetConditions))
+    times = {entry["type"]: entry["lastTransitionTime"] for entry in conditions.entries}
+    assert times == {CONDITION_READY: "2026-01-01T13:00:00Z", CONDITION_MODEL_LOADED: "2026-01-01T12:00:00Z"}
 
 
 def test_knatives_word_counts_only_for_the_present_generation() -> None:
-    assert ready(observed(settled(), live(generation=2, observed=1))).reason == "Progressing"
+    unseen = observed(settled(), live(generation=2, observed=1), pods=[loader_pod(11, "NotFound")])
+    assert ready(unseen).reason == "Progressing"
+    assert loaded(unseen).reason == "Loaded", "what was said stays until then"
 
 
 def test_events_tell_what_went_well_or_wrong_not_what_goes_on() -> None:
@@ -376,10 +408,64 @@ def test_a_new_revision_that_fails_names_the_one_that_still_serves() -> None:
     assert "Revision iris-00001 goes on serving." in ready(failed).message
 
 
+def test_a_new_revision_without_a_pod_is_loading_whatever_the_one_before_it_did() -> None:
+    assert loaded(observed(settled(), live("Unknown", latest="iris-00002"))).reason == "Loading"
+
+
+def test_the_cause_stays_when_the_pods_of_a_revision_that_failed_are_gone() -> None:
+    starting = live("Unknown", serving="")
+    failed = conditions_entries(observed(service=starting, pods=[loader_pod(11, "NotFound")]))
+    given_up = live("False", serving="", message="the deadline has passed")
+    assert conditions_of(observed(deployment(conditions=failed), given_up)) == {}, "what was said stays"
+    assert loaded(observed(deployment(conditions=failed), starting)).reason == "Loading", "it is tried again"
+    waiting = conditions_entries(observed(service=starting))
+    assert loaded(observed(deployment(conditions=waiting), given_up)).reason == "Loading", (
+        "nothing is known of the model"
+    )
+
+
+def test_a_loader_that_tries_again_says_more_than_one_that_is_loading() -> None:
+    pods = [loader_pod(None, ""), loader_pod(None, "", name="b")]
+    for loading, retrying in (("a", "b"), ("b", "a")):
+        lines: Any = {loading: {"event": "progress"}, retrying: {"event": "retry", "code": "Unreachable"}}
+        assert loaded(observed(service=live("Unknown"), pods=pods, lines=lines)).reason == "Unreachable"
+
+
+def test_while_it_progresses_ready_says_what_is_waited_for() -> None:
+    waits = live("Unknown", serving="", message="waiting for the ingress")
+    line = {"event": "progress", "bytes": 5, "total": 10}
+    assert "50 %" in ready(observed(service=waits, pods=[loader_pod(None, "")], lines={"a": line})).message
+    message = ready(observed(service=waits, pods=[loader_pod(0, "Loaded")])).message
+    assert ("waiting for the ingress" in message, "Downloaded" in message) == (True, False)
+
+
+def test_a_server_that_ends_is_told_before_knative_gives_up() -> None:
+    state = observed(service=live("Unknown", serving=""), pods=[CRASHED])
+    assert (ready(state).status, ready(state).reason) == ("False", "RevisionFailed")
+    assert "exit code 3" in ready(state).message
+
+
+def test_what_may_pass_by_itself_is_told_and_has_not_failed() -> None:
+    state = observed(service=live("Unknown", serving=""), pods=[NOT_STARTED])
+    assert (ready(state).status, ready(state).reason) == ("Unknown", "Progressing")
+    assert "no such device" in ready(state).message
+    assert ready(observed(service=live(), pods=[CRASHED])).status == "True", "Knative has another one that serves"
+
+
+def test_services_that_lead_past_knative_are_told_with_ready_and_no_other_warning() -> None:
+    warnings = (problem("PastKnative", "spec", service="old"), problem("Parked", "spec"))
+    state = observed(service=live(), verdict=Verdict(service=WANTED, warnings=warnings))
+    assert warnings[0].message in ready(state).message
+    assert warnings[1].message not in ready(state).message
+
+
 def test_a_route_that_fails_is_the_services_fault() -> None:
-    state = observed(service=live("False", configuration="True", message="no certificate"))
+    broken = live("False", latest="iris-00002", configuration="True", message="no certificate")
+    broken["status"]["conditions"][0]["reason"] = "CertificateMissing"
+    state = observed(service=broken)
     assert ready(state).reason == "ServiceNotReady"
-    assert "no certificate" in ready(state).message
+    assert "CertificateMissing: no certificate" in ready(state).message
+    assert "Revision iris-00001 goes on serving." in ready(state).message
 
 
 def test_a_previous_revision_that_somebody_has_deleted_is_led_to_no_more() -> None:
@@ -545,6 +631,7 @@ def test_a_model_with_a_host_name_of_its_own_is_ready_under_it() -> None:
     [
         pytest.param(mapped("Unknown"), "Unknown", "Progressing", id="not yet"),
         pytest.param(mapped("True", observed=0), "Unknown", "Progressing", id="of an earlier generation"),
+        pytest.param(mapped("False", observed=0), "Unknown", "Progressing", id="failed in an earlier generation"),
         pytest.param(mapped("False", claimed="False"), "False", "DomainNotClaimed", id="unclaimed"),
         pytest.param(mapped("False", message="no certificate"), "False", "DomainNotReady", id="failed"),
     ],
@@ -556,6 +643,11 @@ def test_until_its_host_name_answers_a_model_is_not_ready_and_has_knatives_url(
     assert (ready(state).status, ready(state).reason) == (status, reason)
     assert notes_of(state)[annotations.URL] == "http://iris.default.example.com"
     assert notes_of(state)[annotations.PROMOTED] == "iris-00001", "the traffic does not wait for a host name"
+
+
+def test_a_host_name_that_answers_makes_no_model_ready() -> None:
+    state = replace(with_domain(mapped("True")), pods=[loader_pod(11, "NotFound")])
+    assert ready(state).reason == "ModelNotLoaded"
 
 
 def test_where_no_host_name_could_be_given_the_reason_is_told_and_knatives_url() -> None:
@@ -573,9 +665,28 @@ def test_a_deployment_that_runs_its_pods_itself_is_ready_with_all_of_them() -> N
     plain = Verdict(extras=({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "iris"}},), name="iris")
     waiting = Observed(deployment(replicas=2, observedGeneration=4, updatedReplicas=2), plain)
     assert ready(waiting).reason == "Progressing"
+    waiting.deployment["spec"]["template"]["spec"]["initContainers"] = []
+    assert loaded(waiting).reason == "NotNeeded"
     there = deployment(replicas=2, observedGeneration=4, updatedReplicas=2, availableReplicas=2)
     assert ready(Observed(there, plain)).status == "True"
     assert notes_of(Observed(there, plain))[annotations.URL] == "http://iris.default.svc"
+
+
+def test_what_keeps_a_deployment_that_runs_its_pods_itself_from_serving_is_told() -> None:
+    plain = Verdict(extras=({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "iris"}},), name="iris")
+    stuck = {"type": "Progressing", "status": "False", "message": "the deadline has passed"}
+    going_on = {"type": "Progressing", "status": "True", "message": "a ReplicaSet was made"}
+    for found, condition, status, reason, said in (
+        (CRASHED, going_on, "False", "RevisionFailed", "exit code 3"),
+        (NOT_STARTED, going_on, "Unknown", "Progressing", "Waiting"),
+        (NOT_STARTED, stuck, "False", "RevisionFailed", "no such device"),
+        (server_pod(state={"running": {}}), stuck, "False", "RevisionFailed", "the deadline has passed"),
+    ):
+        pod = copy.deepcopy(found)
+        del pod["metadata"]["labels"]
+        state = Observed(deployment(replicas=1, conditions=[condition]), plain, pods=[pod])
+        assert (ready(state).status, ready(state).reason) == (status, reason)
+        assert said in ready(state).message
 
 
 def test_during_a_rollout_of_its_own_the_pods_of_the_new_template_count() -> None:
@@ -646,15 +757,6 @@ def test_the_size_of_a_large_model_is_noted(pod: Any, line: Any, noted: str | No
         loader["status"]["initContainerStatuses"][0]["state"]["terminated"]["message"] = message
     state = observed(deployment(notes={annotations.MODEL_SIZE: "7"}), live("Unknown"), pods=[loader], lines={"a": line})
     assert notes_of(state).get(annotations.MODEL_SIZE) == noted
-
-
-def loader_pod(exit_code: int | None, code: str, revision: str = "iris-00001", name: str = "a") -> Any:
-    message = json.dumps({"code": code, "message": "what happened", "hint": "what to do"})
-    state = {"running": {}} if exit_code is None else {"terminated": {"exitCode": exit_code, "message": message}}
-    return {
-        "metadata": {"name": name, "labels": {"serving.knative.dev/revision": revision}},
-        "status": {"initContainerStatuses": [{"name": "model-loader", "state": state}]},
-    }
 
 
 # The name.
