@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from serve_core.names import NAMESPACE
-from serve_webhook.api import LEASES, UnavailableError
+from serve_webhook.api import LEASES, ConflictError, UnavailableError
 from serve_webhook.lease import NAME, Election, Timing
 from webhook_api import MemoryApi
 
@@ -72,23 +72,37 @@ async def test_a_lease_whose_holder_says_nothing_runs_out(api: MemoryApi) -> Non
     spec = {"holderIdentity": "dead", "leaseDurationSeconds": 1, "renewTime": "2020-01-01T00:00:00.000000Z"}
     api.put(LEASES, LEASES.identity(NAMESPACE, NAME) | {"spec": spec})
     work, start = Work(), asyncio.get_running_loop().time()
-    async with candidate(api, "alive", work):
+    async with candidate(api, "alive", work, Timing(duration=60, give_up=30, retry=0.02)):
         await work.started.wait()
         # Its time counts from when we first saw it: the holder's clock may be wrong.
         assert asyncio.get_running_loop().time() - start >= 0.9
         assert holder(api) == "alive"
 
 
-async def test_who_renews_works_on_although_somebody_else_writes_to_the_lease(api: MemoryApi) -> None:
-    work, timing = Work(), Timing(duration=1, give_up=0.8, retry=0.1)
+@pytest.mark.parametrize("verb", ["create", "replace"])
+async def test_who_comes_second_does_not_work(api: MemoryApi, verb: str) -> None:
+    if verb == "replace":
+        api.put(LEASES, LEASES.identity(NAMESPACE, NAME) | {"spec": {"holderIdentity": ""}})
+    api.failures[f"{verb} leases"] = ConflictError("somebody was there first", 409)
+    work = Work()
+    async with candidate(api, "one", work):
+        await asyncio.sleep(5 * QUICK.retry)
+        assert work.runs == 0
+        api.failures.clear()
+        await work.started.wait()
+
+
+async def test_who_renews_works_on_whoever_waits_for_the_lease_or_writes_to_it(api: MemoryApi) -> None:
+    work, other, timing = Work(), Work(), Timing(duration=1, give_up=0.8, retry=0.1)
     async with candidate(api, "one", work, timing):
         await work.started.wait()
         labelled = await api.get(LEASES, NAMESPACE, NAME)
         labelled["metadata"]["labels"] = {"team": "a"}
         api.put(LEASES, labelled)
-        while api.writes.count("replace leases") * timing.retry <= timing.give_up:  # noqa: ASYNC110 - nothing tells it
-            await asyncio.sleep(timing.retry)
-        assert work.runs == 1
+        async with candidate(api, "two", other, timing):
+            while api.writes.count("replace leases") * timing.retry <= 1.5 * timing.duration:  # noqa: ASYNC110 - nothing tells it
+                await asyncio.sleep(timing.retry)
+            assert (work.runs, other.runs) == (1, 0)
     assert api.objects["leases", NAMESPACE, NAME]["metadata"]["labels"] == {"team": "a"}
 
 
