@@ -574,8 +574,8 @@ def test_annotations_that_are_refused_since_are_told_while_the_model_answers() -
     noted = {annotations.CANARY: "often", annotations.PROMOTED: "iris-00001"}
     state = observed(deployment(notes=noted), live(), verdict=refused)
     mapping = EXTRA | {"metadata": EXTRA["metadata"] | {"ownerReferences": [OWNER]}}
-    state = replace(state, live={identity(mapping): mapping, **state.live})
-    assert ready(state).reason == "Parked"
+    state = replace(state, live={identity(mapping): mapping, **state.live}, pods=[loader_pod(0, "Loaded")])
+    assert (loaded(state).reason, ready(state).reason) == ("Loaded", "Parked")
     notes = notes_of(state)
     assert (notes[annotations.URL], notes[annotations.PROMOTED]) == ("http://iris.default.example.com", "iris-00001")
 
@@ -757,6 +757,7 @@ def test_the_size_of_a_large_model_is_noted(pod: Any, line: Any, noted: str | No
         loader["status"]["initContainerStatuses"][0]["state"]["terminated"]["message"] = message
     state = observed(deployment(notes={annotations.MODEL_SIZE: "7"}), live("Unknown"), pods=[loader], lines={"a": line})
     assert notes_of(state).get(annotations.MODEL_SIZE) == noted
+    assert notes_of(state)[annotations.URL] == "http://iris.default.example.com"
 
 
 # The name.
