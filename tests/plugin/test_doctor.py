@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from istio_installation import control_plane
-from kubectl_serve import errors, manifests
+from kubectl_serve import api, errors, manifests
 from kubectl_serve.api import Resource
 from plugin.conftest import Run, Screen
 from plugin.fake import FakeCluster
@@ -34,7 +34,7 @@ class Cluster(FakeCluster):
     git_version: str = "v1.35.4"
     denied: set[str] = field(default_factory=set)
     """Resources or namespaces that the server may not touch, or ``me`` where the user may do nothing."""
-    broken: str = ""
+    broken: errors.ApiError | None = None
     """How the webhook fails."""
 
     async def version(self) -> JsonObject:
@@ -47,7 +47,7 @@ class Cluster(FakeCluster):
             return manifest | {"status": {"allowed": not about & self.denied}}
         assert dry_run, "the doctor changes nothing"
         if self.broken:
-            raise errors.InvalidError(self.broken)
+            raise self.broken
         return manifest | {"metadata": manifest["metadata"] | {"labels": {SERVED_LABEL: "true"}}}
 
     def one(self, kind: str, name: str, namespace: str | None = None) -> JsonObject:
@@ -141,10 +141,10 @@ def mesh(**how: Any) -> list[JsonObject]:
         "config_maps": ("v1", "ConfigMap"),
     }
     made = []
-    for part, (api, kind) in kinds.items():
+    for part, (version, kind) in kinds.items():
         for each in plane[part]:
             each["metadata"] |= {"namespace": "istio-system"} if kind == "ConfigMap" else {}
-            made.append({"apiVersion": api, "kind": kind, **each})
+            made.append({"apiVersion": version, "kind": kind, **each})
     return made
 
 
@@ -312,7 +312,7 @@ def of_another_authority(cluster: Cluster) -> None:
 
 @plants("server-answers", "connection refused", "kubectl rollout restart deployment/kubectl-serve")
 def webhook_unreachable(cluster: Cluster) -> None:
-    cluster.broken = "failed calling webhook: connection refused."
+    cluster.broken = errors.ApiError("failed calling webhook: connection refused.")
 
 
 @plants("rights-mine", "you may not create deployments.apps in default", "Ask the cluster's administrator")
@@ -466,7 +466,7 @@ def obey(cluster: Cluster, command: str) -> None:
             case ["kubectl", "rollout", "restart", _, "-n", "knative-serving"]:
                 restore(cluster, [each for each in knative() if each["kind"] in ("Deployment", "Pod")])
             case ["kubectl", "rollout", "restart", "deployment/kubectl-serve", "-n", "kubectl-serve"]:
-                cluster.broken = ""  # a new pod renews what is not good any more, and writes the bundle
+                cluster.broken = None  # a new pod renews what is not good any more, and writes the bundle
                 restore(cluster, [e for e in installed() if e["kind"] == "Secret" or "webhooks" in e])
             case ["kubectl", "serve", "install", *flags]:
                 registry = flags[flags.index("--registry") + 1] if "--registry" in flags else manifests.PREFIX
@@ -579,6 +579,59 @@ def test_what_may_not_be_seen_is_not_judged(run: Run) -> None:
     assert {"knative-features", "loader-image", "istio"} <= skipped
 
 
+def test_who_may_see_their_own_namespace_alone_is_told_nothing_wrong(run: Run) -> None:
+    cluster = healthy()
+    seen = {"events", "pods", "services", "revisions"}
+    every = {value.plural for value in vars(api).values() if isinstance(value, Resource)}
+    cluster.hidden = frozenset(every - seen)
+    screen, found = diagnose(run, cluster)
+    assert {check for check, each in found.items() if each["verdict"] != "skipped"} == {
+        "kubernetes-version",
+        "server-answers",
+        "rights-mine",
+        "rights-server",  # asked by a review, which nothing hides here
+    }
+    assert found["knative-version"]["reason"] == "you may not see CustomResourceDefinitions."
+    assert found["server-mutating-webhook"]["reason"] == "you may not see webhook configurations."
+    assert screen.code == 0
+
+
+def test_a_cluster_without_a_server_lacks_that_alone(run: Run) -> None:
+    cluster = healthy()
+    cluster.remove("Deployment", "kubectl-serve")
+    cluster.remove("MutatingWebhookConfiguration", "kubectl-serve")
+    cluster.remove("ValidatingWebhookConfiguration", "kubectl-serve")
+    cluster.remove("ConfigMap", "kubectl-serve", "kubectl-serve")
+    cluster.denied = {"deployments"}
+    _, found = diagnose(run, cluster)
+    failed = {check: each["fix"] for check, each in found.items() if each["verdict"] == "failed"}
+    missing = ("server-installed", "server-mutating-webhook", "server-validating-webhook")
+    assert failed == dict.fromkeys(missing, "kubectl serve install")
+
+
+def test_a_policy_that_would_deny_what_the_webhook_is_asked_is_no_fault_of_the_webhook(run: Run) -> None:
+    cluster = healthy()
+    cluster.broken = errors.RefusedError("SourceNotAllowed: no", webhook="policies.kubectl-serve.dev")
+    _, found = diagnose(run, cluster)
+    assert found["server-answers"]["verdict"] == "ok"
+
+
+def test_a_webhook_that_is_not_asked_is_installed_again(run: Run) -> None:
+    cluster = healthy()
+    cluster.broken = errors.InvalidError(
+        'Deployment.apps "kubectl-serve-probe" is invalid: spec.selector: Required value'
+    )
+    _, found = diagnose(run, cluster)
+    assert found["server-answers"]["fix"] == "kubectl serve install"
+
+
+def test_a_namespace_that_is_not_there_is_told(run: Run) -> None:
+    cluster = healthy()
+    cluster.broken = errors.NotFoundError('namespaces "nope" not found')
+    screen = run("doctor", "-n", "nope", cluster=cluster)
+    assert (screen.code, screen.err) == (1, 'error: namespaces "nope" not found\n')
+
+
 def test_a_cluster_without_istio_is_ready_too(run: Run) -> None:
     cluster = healthy()
     cluster.objects = [
@@ -600,5 +653,5 @@ def test_the_screen_has_a_line_for_each_check_and_the_fix_below_it(run: Run) -> 
     at = next(index for index, line in enumerate(lines) if line.startswith("failed"))
     assert lines[at] == "failed   server-mutating-webhook    the mutating webhook kubectl-serve is missing."
     assert lines[at + 1].strip() == "fix: kubectl serve install"
-    assert screen.err.endswith(" ok, 1 failed\n")
+    assert screen.err.endswith(" ok, 1 failed, 1 skipped\n")
     assert screen.code == 1

@@ -5,7 +5,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from kubectl_serve import errors, manifests, view
+from kubectl_serve import errors, manifests, served, view
 from kubectl_serve.api import (
     CONFIG_MAPS,
     DAEMON_SETS,
@@ -34,6 +34,8 @@ SERVER = "kubectl-serve"
 CERTIFICATES = "kubectl-serve-certificates"
 KNATIVE = istio.KNATIVE_NAMESPACE
 KNATIVE_DEFINITION = "services.serving.knative.dev"
+POLICIES_WEBHOOK = "policies.kubectl-serve.dev"
+UNASKED = "it was not asked about a Deployment with the annotation."
 
 Objects = list[JsonObject] | None
 """``None``: they may not be seen."""
@@ -71,15 +73,17 @@ class Right:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything the checks look at. ``None`` stands for what may not be seen, unless it says otherwise."""
+    """Everything the checks look at. ``None``: it may not be seen. An empty object: it is not there."""
 
     now: float
     """Seconds since the epoch."""
+    namespace: str
+    """Where the user would serve models."""
     version: JsonObject = field(default_factory=dict)
     nodes: Objects = None
     namespaces: Objects = None
     knative: JsonObject | None = None
-    """The definition of Knative Services; ``None`` where Knative is not installed."""
+    """The definition of Knative Services."""
     knative_config: Mapping[str, Mapping[str, str]] | None = None
     """ConfigMaps of Knative by name."""
     knative_deployments: Objects = None
@@ -87,15 +91,15 @@ class Evidence:
     ingresses: Objects = None
     """Deployments outside of Knative's namespace that serve its ingress."""
     server: JsonObject | None = None
-    """Our Deployment; ``None`` where it is not installed."""
+    """Our Deployment."""
     config: Mapping[str, Mapping[str, str]] | None = None
     """Our own ConfigMaps by name."""
     mutating: JsonObject | None = None
     validating: JsonObject | None = None
-    """Our webhook configurations; ``None`` where they are missing."""
+    """Our webhook configurations."""
     secret: JsonObject | None = None
     probe: str | None = None
-    """What was wrong with the webhook's answer; empty if nothing."""
+    """What was wrong with the webhook's answer; empty if nothing. ``None``: the user may not ask."""
     my_rights: Mapping[Right, bool] | None = None
     server_rights: Mapping[Right, bool] | None = None
     injectors: Objects = None
@@ -124,7 +128,10 @@ MY_RIGHTS = tuple(Right(verb, "apps", "deployments") for verb in ("create", "get
 
 
 async def gather(cluster: Api, now: float, namespace: str) -> Evidence:
-    """Ask the cluster for everything, all at once. Raises UnreachableError if nothing answers."""
+    """Ask the cluster for everything, all at once.
+
+    Raises UnreachableError if nothing answers, NotFoundError if there is no such namespace.
+    """
     version = await cluster.version()
     mine = [Right(right.verb, right.group, right.resource, namespace) for right in MY_RIGHTS]
     try:
@@ -142,7 +149,7 @@ async def gather(cluster: Api, now: float, namespace: str) -> Evidence:
             mutating = ask(_get(cluster, MUTATING_WEBHOOKS, None, SERVER))
             validating = ask(_get(cluster, VALIDATING_WEBHOOKS, None, SERVER))
             secret = ask(_get(cluster, SECRETS, NAMESPACE, CERTIFICATES))
-            probe = ask(_probe(cluster))
+            probe = ask(_probe(cluster, namespace))
             my_rights = ask(_rights(cluster, mine, None))
             server_rights = ask(_rights(cluster, rights_of_manifests(), SERVER_USERNAME))
             injectors = ask(_list(cluster, MUTATING_WEBHOOKS, None, istio.INJECTORS))
@@ -156,6 +163,7 @@ async def gather(cluster: Api, now: float, namespace: str) -> Evidence:
         raise failures.exceptions[0] from None
     return Evidence(
         now,
+        namespace,
         version,
         nodes.result(),
         namespaces.result(),
@@ -216,7 +224,7 @@ async def _list(cluster: Api, resource: Resource, namespace: str | None, labels:
 
 
 async def _get(cluster: Api, resource: Resource, namespace: str | None, name: str) -> JsonObject | None:
-    return await _seen(cluster.get(resource, namespace, name), {}) or None
+    return await _seen(cluster.get(resource, namespace, name), {})
 
 
 async def _data(cluster: Api, namespace: str) -> Mapping[str, Mapping[str, str]] | None:
@@ -224,14 +232,14 @@ async def _data(cluster: Api, namespace: str) -> Mapping[str, Mapping[str, str]]
     return None if found is None else {view.name_of(each): each.get("data") or {} for each in found}
 
 
-async def _probe(cluster: Api) -> str | None:
+async def _probe(cluster: Api, namespace: str) -> str | None:
     """Whether a Deployment is completed, by a dry run."""
     probe: JsonObject = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {
             "name": "kubectl-serve-probe",
-            "namespace": "default",
+            "namespace": namespace,
             "annotations": {MODEL: "https://example.com/model.joblib", FORMAT: "sklearn"},
         },
     }
@@ -239,9 +247,16 @@ async def _probe(cluster: Api) -> str | None:
         made = await cluster.create(DEPLOYMENTS, probe, dry_run=True)
     except errors.ForbiddenError:
         return None
+    except errors.NotFoundError:
+        raise
+    except errors.RefusedError as error:
+        # Policies judge what was completed.
+        return "" if error.webhook == POLICIES_WEBHOOK else error.sentence
+    except errors.InvalidError as error:
+        return UNASKED if served.is_uncompleted(error) else error.sentence
     except errors.ApiError as error:
         return error.sentence
-    return "" if view.is_served(made) else "it was not asked about a Deployment with the annotation"
+    return "" if view.is_served(made) else UNASKED
 
 
 async def _rights(cluster: Api, rights: Sequence[Right], user: str | None) -> Mapping[Right, bool] | None:

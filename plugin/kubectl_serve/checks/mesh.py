@@ -109,7 +109,7 @@ def _loader(facts: IstioFacts) -> Finding:
 
 def _webhook_sidecar(evidence: Evidence, facts: IstioFacts) -> Finding:
     """The API server is in no mesh: a sidecar before the webhook can turn it away."""
-    if evidence.server is not None and facts.injects(NAMESPACE, evidence.server["spec"]["template"]):
+    if evidence.server and facts.injects(NAMESPACE, evidence.server["spec"]["template"]):
         return failed(
             "istio-webhook",
             "the webhook's pods get a sidecar, which turns the API server away where mTLS is STRICT.",

@@ -56,7 +56,7 @@ def patch(config_map: str, values: Mapping[str, str | None]) -> str:
 def checks(evidence: Evidence) -> Iterator[Finding]:
     yield _kubernetes(evidence)
     yield _installed(evidence)
-    if evidence.knative is None:
+    if evidence.knative == {}:
         return
     yield _running(evidence)
     if evidence.knative_config is None:
@@ -94,6 +94,8 @@ def _kubernetes(evidence: Evidence) -> Finding:
 
 def _installed(evidence: Evidence) -> Finding:
     if evidence.knative is None:
+        return unseen("knative-version", "CustomResourceDefinitions")
+    if not evidence.knative:
         return failed(
             "knative-version",
             "Knative Serving is not installed, and models are served by it.",

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from kubectl_serve import __version__, manifests
-from kubectl_serve.checks.evidence import SERVER, Evidence, Right
+from kubectl_serve.checks.evidence import CERTIFICATES, SERVER, UNASKED, Evidence, Right
 from kubectl_serve.checks.finding import Finding, failed, ok, skipped, unseen, warning
 from kubectl_serve.checks.platform import available, is_local, loader_image
 from serve_core import istio
@@ -27,6 +27,8 @@ _SOON = timedelta(days=7)
 def checks(evidence: Evidence) -> Iterator[Finding]:
     again = install(evidence)
     if evidence.server is None:
+        yield unseen("server-installed", f"the Deployments of {NAMESPACE}")
+    elif not evidence.server:
         yield failed("server-installed", f"there is no Deployment {SERVER} in namespace {NAMESPACE}.", again)
     else:
         yield _version(evidence.server, again)
@@ -35,7 +37,7 @@ def checks(evidence: Evidence) -> Iterator[Finding]:
     yield _webhook("server-mutating-webhook", evidence.mutating, wanted["MutatingWebhookConfiguration"], again)
     yield _webhook("server-validating-webhook", evidence.validating, wanted["ValidatingWebhookConfiguration"], again)
     yield _certificates(evidence)
-    yield _answers(evidence)
+    yield _answers(evidence, again)
     yield _mine(evidence.my_rights)
     yield _servers(evidence)
     yield _loader_image(evidence)
@@ -93,6 +95,8 @@ def _webhook(check: str, found: JsonObject | None, wanted: JsonObject, again: st
     """Is a webhook configuration as the manifests have it, where a difference would let models past, or stop others."""
     kind = check.removeprefix("server-").replace("-", " ")
     if found is None:
+        return unseen(check, "webhook configurations")
+    if not found:
         return failed(check, f"the {kind} {SERVER} is missing.", again)
     live = {hook["name"]: hook for hook in found.get("webhooks") or []}
     for hook in wanted["webhooks"]:
@@ -119,6 +123,8 @@ def _certificates(evidence: Evidence) -> Finding:
     from cryptography import x509
 
     check = "server-certificates"
+    if evidence.mutating is None or evidence.validating is None:
+        return unseen(check, "webhook configurations")
     bundles = _bundle(evidence.mutating) | _bundle(evidence.validating)
     if not bundles:
         return skipped(check, "there are no webhooks.")
@@ -133,11 +139,13 @@ def _certificates(evidence: Evidence) -> Finding:
             return late
     if evidence.secret is None:
         return ok(check, "the webhooks trust a certificate authority that is valid; its Secret may not be seen.")
+    if not evidence.secret:
+        return failed(check, f"there is no Secret {CERTIFICATES} in namespace {NAMESPACE}.", _RESTART)
     data: Mapping[str, Any] = evidence.secret.get("data") or {}
     try:
         leaf = x509.load_pem_x509_certificates(b64decode(data["tls.crt"]))[0]
     except (KeyError, ValueError):
-        fix = f"kubectl delete secret {evidence.secret['metadata']['name']} -n {NAMESPACE}"
+        fix = f"kubectl delete secret {CERTIFICATES} -n {NAMESPACE}"
         return failed(check, "the Secret holds no certificate that could be read.", fix)
     late = _late(leaf, now, "the server's certificate")
     if late:
@@ -166,11 +174,15 @@ def _signed(leaf: "x509.Certificate", authority: "x509.Certificate") -> bool:
     return True
 
 
-def _answers(evidence: Evidence) -> Finding:
+def _answers(evidence: Evidence, again: str) -> Finding:
+    if evidence.mutating == {}:
+        return skipped("server-answers", "there is no webhook to ask.")
     if evidence.probe is None:
-        return skipped("server-answers", "you may not create Deployments, so the webhook was not asked.")
+        where = f"in namespace {evidence.namespace}"
+        return skipped("server-answers", f"you may not create Deployments {where}, so the webhook was not asked.")
     if evidence.probe:
-        return failed("server-answers", f"the webhook does not complete a Deployment: {evidence.probe}", _RESTART)
+        fix = again if evidence.probe == UNASKED else _RESTART
+        return failed("server-answers", f"the webhook does not complete a Deployment: {evidence.probe}", fix)
     return ok("server-answers", "the webhook completes a Deployment.")
 
 
@@ -190,6 +202,8 @@ def _mine(rights: Mapping[Right, bool] | None) -> Finding:
 def _servers(evidence: Evidence) -> Finding:
     if not evidence.server_rights:
         return unseen("rights-server", "what the server may do")
+    if evidence.server == {}:
+        return skipped("rights-server", "there is no server.")
     # Without Istio there is nothing to be read in its namespace; with it, the mesh's own check looks at that.
     rights = {right: may for right, may in evidence.server_rights.items() if right.namespace != istio.NAMESPACE}
     missing = _missing(rights)
@@ -204,6 +218,8 @@ def _loader_image(evidence: Evidence) -> Finding:
     if evidence.config is None:
         return unseen(check, f"the ConfigMaps of {NAMESPACE}")
     image = loader_image(evidence)
+    if not image and evidence.server == {}:
+        return skipped(check, "there is no server.")
     if not image:
         return failed(check, f"the ConfigMap {SERVER} names no image of the loader.", install(evidence))
     return _on_a_node(check, image, evidence, failed)
