@@ -75,6 +75,27 @@ def test_the_first_revision_cannot_be_rolled_back(run: Run) -> None:
     )
 
 
+def revision(name: str) -> JsonObject:
+    labels = {"serving.knative.dev/service": "iris"}
+    metadata: JsonObject = {"name": name, "namespace": "default", "labels": labels}
+    return {"apiVersion": "serving.knative.dev/v1", "kind": "Revision", "metadata": metadata}
+
+
+def test_rolling_back_to_a_revision_that_is_not_there_changes_nothing(run: Run) -> None:
+    cluster = FakeCluster([iris(), revision("iris-00002"), revision("iris-00001")])
+    screen = run("rollback", "iris", "--to", "iris-0001", cluster=cluster)
+    assert screen.code == 1
+    assert screen.err == "error: iris has no revision iris-0001.\nhint: It has: iris-00001, iris-00002.\n"
+    assert written(cluster) == []
+
+
+def test_rolling_back_asks_for_no_right_to_see_revisions(run: Run) -> None:
+    cluster = FakeCluster([iris()], hidden=frozenset({"revisions"}))
+    screen = run("rollback", "iris", "--to", "iris-00001", "--wait=false", cluster=cluster)
+    assert screen.code == 0
+    assert written(cluster) == [{CANARY: None, PIN: "iris-00001"}]
+
+
 def test_a_dry_run_of_the_client_writes_nothing(run: Run) -> None:
     cluster = FakeCluster([iris(**{PREVIOUS: "iris-00001"})])
     screen = run("rollback", "iris", "--dry-run", cluster=cluster)
@@ -86,7 +107,7 @@ def test_a_revision_that_is_gone_is_said_with_its_cause(run: Run) -> None:
     failed = iris(2, "False", "ServiceNotReady", **{PIN: "iris-00009"})
     failed["status"]["conditions"][0]["message"] = "Revision iris-00009 does not exist."
     again = copy.deepcopy(failed)
-    cluster = FakeCluster([iris()], [Happens(0.5, failed), Happens(10, again)])
+    cluster = FakeCluster([iris(), revision("iris-00009")], [Happens(0.5, failed), Happens(10, again)])
     screen = run("rollback", "iris", "--to", "iris-00009", cluster=cluster)
     assert screen.code == 1
     assert "the traffic of iris has not moved: ServiceNotReady: Revision iris-00009 does not exist." in screen.err

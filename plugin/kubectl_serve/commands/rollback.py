@@ -2,14 +2,16 @@
 
 from argparse import Namespace
 
-from kubectl_serve import options, served, view
-from kubectl_serve.api import Connect
+from kubectl_serve import errors, options, served, view
+from kubectl_serve.api import REVISIONS, Api, Connect
 from kubectl_serve.errors import ServeError
 from kubectl_serve.shift import configure as configure_shift
 from kubectl_serve.shift import shift
 from kubectl_serve.streams import Streams
 from kubectl_serve.verbs import PROGRAM
 from serve_core.annotations import CANARY, PIN, PREVIOUS, PROMOTED
+from serve_core.json import JsonObject
+from serve_core.services import service_name
 
 EXAMPLES = """\
   kubectl serve rollback iris
@@ -22,7 +24,7 @@ def configure(parser: options.Parser) -> None:
 
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
-    async with served.opened(args, streams, connect) as (cluster, _, deployment):
+    async with served.opened(args, streams, connect) as (cluster, namespace, deployment):
         notes = view.notes(deployment)
         # A canary is not promoted yet: the revision before it is the promoted one.
         target = args.to or (notes.get(PROMOTED) if CANARY in notes else notes.get(PREVIOUS))
@@ -31,6 +33,22 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
                 f"{args.name} has had no revision before this one.",
                 f"`{PROGRAM} describe {args.name}{options.again(args)}` lists its revisions; --to names one.",
             )
+        if args.to:
+            await _check(cluster, namespace, deployment, args.to)
         await shift(cluster, deployment, {CANARY: None, PIN: target}, f"rolled back to {target}", args, streams)
         streams.note(f"Next: `{PROGRAM} promote {args.name}{options.again(args)}` goes back to the newest revision.")
     return 0
+
+
+async def _check(cluster: Api, namespace: str, deployment: JsonObject, wanted: str) -> None:
+    """Refuse a revision that is not one of this model's, as far as the user may see them: Knative would take none."""
+    labels = f"serving.knative.dev/service={service_name(deployment)}"
+    try:
+        found, _ = await cluster.list(REVISIONS, namespace, labels=labels)
+    except (errors.ForbiddenError, errors.NotFoundError):
+        return
+    names = sorted(map(view.name_of, found))
+    if wanted not in names:
+        raise ServeError(
+            f"{view.name_of(deployment)} has no revision {wanted}.", f"It has: {', '.join(names) or 'none'}."
+        )
