@@ -12,6 +12,7 @@ from kubectl_serve.verbs import BY_NAME, VALUE_FLAGS, VERBS, split
 _NO_FILES = 4
 _DEFAULT = 0
 _ON_SERVED = ("get", "describe", "logs", "predict", "promote", "rollback", "delete")
+_OPERANDS = {"completion": ("bash", "zsh", "fish"), "policy": ("test", "list", "explain", "audit")}
 _SECONDS = "3s"
 """Longer than that nobody waits for a Tab."""
 
@@ -52,9 +53,9 @@ def _after_verb(verb: str, before: list[str], typed: str) -> tuple[list[str], in
         return _names("served", before, typed), _NO_FILES
     if verb == "digest":
         return [], _DEFAULT
-    if verb == "completion":
-        return [shell for shell in ("bash", "zsh", "fish") if shell.startswith(typed)], _NO_FILES
-    return [], _NO_FILES
+    if verb == "policy" and "explain" in before:
+        return _names("served", before, typed), _NO_FILES
+    return [word for word in _OPERANDS.get(verb, ()) if word.startswith(typed)], _NO_FILES
 
 
 def _flags(verb: str, typed: str) -> list[str]:
@@ -71,6 +72,8 @@ def _values(verb: str, flag: str, typed: str, before: list[str]) -> tuple[list[s
         return _names("namespaces", before, typed), _NO_FILES
     if flag in ("-f", "--filename", "--kubeconfig", "--credentials-dir"):
         return [], _DEFAULT
+    if flag == "--roll-out":
+        return _names("served", before, typed), _NO_FILES
     known = next((values for names, _, values, _ in FLAGS[verb] if flag in names), ())
     return [value for value in known if value.startswith(typed)], _NO_FILES
 

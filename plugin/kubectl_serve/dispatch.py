@@ -93,7 +93,7 @@ def _connect(args: "Namespace", streams: Streams) -> "contextlib.AbstractAsyncCo
 def _unknown(name: str) -> UsageError:
     import difflib
 
-    near = difflib.get_close_matches(name, BY_NAME, n=1)
+    near = difflib.get_close_matches(name, BY_NAME, n=1, cutoff=0.7)
     if near:
         return UsageError(f'"{name}" is not a verb.', f"Did you mean `{PROGRAM} {near[0]}`?")
     return UsageError(f'"{name}" is not a verb.', f"Verbs: {', '.join(verb.name for verb in VERBS)}.")

@@ -11,7 +11,9 @@ from kubectl_serve.verbs import PROGRAM, Verb
 if TYPE_CHECKING:
     from pathlib import Path
 
-_SWITCH_VALUES = {"=true": True, "=false": False}
+_TRUTHS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+"""What Go's ``strconv.ParseBool`` takes, and so kubectl, in lower case."""
+_KINDS = ("deployment", "deployments", "deploy")
 
 
 class Parser(argparse.ArgumentParser):
@@ -54,16 +56,30 @@ class Parser(argparse.ArgumentParser):
             if word == "--":
                 words += argv[index:]
                 break
+            self._check_flag(word)
             words.append(self._plain(word))
         return self.parse_intermixed_args(words)
+
+    def _check_flag(self, word: str) -> None:
+        """A flag that is spelt wrong is told as such, before what is missing because of it."""
+        flag = word.partition("=")[0] if word.startswith("--") else word[:2]
+        if re.fullmatch(r"-[^-\d]|--.+", flag) and " " not in word and flag not in self._option_string_actions:
+            import difflib
+
+            near = difflib.get_close_matches(flag, self._option_string_actions, n=2, cutoff=0.75)
+            meant = f"Did you mean {' or '.join(near)}? " if near else ""
+            raise UsageError(f"unknown flag: {flag}.", f"{meant}`{PROGRAM} {self.verb.name} --help` shows the flags.")
 
     def _plain(self, word: str) -> str:
         if word in self._defaults_of_bare:
             return f"{word}={self._defaults_of_bare[word]}"
         name, separator, value = word.partition("=")
         action = self._option_string_actions.get(name)
-        if isinstance(action, argparse._StoreTrueAction) and separator and f"={value}" in _SWITCH_VALUES:
-            return name if _SWITCH_VALUES[f"={value}"] else f"--no-{self._long(action)[2:]}"
+        if isinstance(action, argparse._StoreTrueAction) and separator:
+            truth = _TRUTHS.get(value.lower())
+            if truth is None:
+                raise UsageError(f'"{value}" is neither true nor false, which {name} takes.', f"Write {name}=false.")
+            return name if truth else f"--no-{self._long(action)[2:]}"
         return word
 
     @staticmethod
@@ -102,7 +118,15 @@ def files(parser: Parser) -> None:
 
 
 def name(parser: Parser) -> None:
-    parser.add_argument("name", metavar="NAME", help="name of the served Deployment")
+    parser.add_argument("name", metavar="NAME", type=deployment_name, help="name of the served Deployment")
+
+
+def deployment_name(text: str) -> str:
+    """A Deployment's name, also written as kubectl prints it: ``deployment.apps/NAME``. Raises ValueError."""
+    kind, separator, name = text.rpartition("/")
+    if separator and (kind.removesuffix(".apps").lower() not in _KINDS or not name):
+        raise argparse.ArgumentTypeError(f'"{text}" is not a Deployment: write NAME or deployment/NAME')
+    return name
 
 
 def namespace(parser: Parser) -> None:

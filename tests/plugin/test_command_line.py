@@ -44,7 +44,49 @@ def test_an_unknown_verb_is_refused_with_the_nearest(run: Run) -> None:
 def test_an_unknown_flag_is_refused_with_exit_code_1(run: Run) -> None:
     screen = run("get", "--colour")
     assert (screen.code, screen.out) == (1, "")
-    assert screen.err.startswith("error: unrecognized arguments: --colour.\nhint: ")
+    assert screen.err == "error: unknown flag: --colour.\nhint: `kubectl serve get --help` shows the flags.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["create", "iris", "--modle", "s3://models/iris"],
+            "unknown flag: --modle.\nhint: Did you mean --mode or --model? ",
+        ),
+        (
+            ["create", "iris", "--modle=s3://models/iris"],
+            "unknown flag: --modle.\nhint: Did you mean --mode or --model? ",
+        ),
+        (["logs", "iris", "-x"], "unknown flag: -x.\nhint: `kubectl serve logs --help`"),
+        (["get", "-xA"], "unknown flag: -x.\nhint: "),
+        (
+            ["create", "iris", "--wait=no"],
+            '"no" is neither true nor false, which --wait takes.\nhint: Write --wait=false.',
+        ),
+    ],
+)
+def test_a_flag_that_is_wrong_is_told_before_what_is_missing(run: Run, words: list[str], told: str) -> None:
+    screen = run(*words)
+    assert screen.code == 1
+    assert screen.err.startswith(f"error: {told}")
+
+
+def test_an_unknown_verb_is_refused_with_all_of_them_where_none_is_near(run: Run) -> None:
+    assert run("list").err.startswith('error: "list" is not a verb.\nhint: Verbs: create, get, ')
+
+
+@pytest.mark.parametrize("written", ["iris", "deployment/iris", "deploy/iris", "deployment.apps/iris"])
+def test_a_deployment_is_named_as_kubectl_names_and_prints_it(run: Run, written: str) -> None:
+    for words in (["get"], ["delete"], ["describe"], ["policy", "explain"], ["runtimes", "--roll-out"]):
+        screen = run(*words, written, cluster=FakeCluster())
+        assert screen.err.startswith("error: there is no Deployment iris in namespace default.\n"), words
+
+
+@pytest.mark.parametrize("written", ["ksvc/iris", "deployment/", "a/deployment/iris"])
+def test_what_is_no_deployment_is_not_looked_for(run: Run, written: str) -> None:
+    screen = run("describe", written, cluster=FakeCluster())
+    assert f'"{written}" is not a Deployment: write NAME or deployment/NAME' in screen.err
 
 
 def test_flags_may_stand_before_the_verb_and_between_operands(run: Run) -> None:
@@ -58,6 +100,8 @@ def test_flags_may_stand_before_the_verb_and_between_operands(run: Run) -> None:
     [
         ([], True),
         (["--wait"], True),
+        (["--wait=T"], True),
+        (["--wait=0"], False),
         (["--wait=true"], True),
         (["--wait=false"], False),
         (["--no-wait"], False),

@@ -35,6 +35,7 @@ def test_flags_are_those_of_the_verb(capsys: pytest.CaptureFixture[str]) -> None
         (["create", "x", "--mesh", ""], ["auto", "istio", "none"]),
         (["create", "x", "--runtime", "mlserver-s"], ["mlserver-sklearn"]),
         (["completion", "z"], ["zsh"]),
+        (["policy", ""], ["test", "list", "explain", "audit"]),
         (["nonsense", ""], []),
     ],
 )

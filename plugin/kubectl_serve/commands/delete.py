@@ -16,7 +16,9 @@ EXAMPLES = """\
 
 
 def configure(parser: options.Parser) -> None:
-    parser.add_argument("names", metavar="NAME", nargs="*", help="names of served Deployments")
+    parser.add_argument(
+        "names", metavar="NAME", nargs="*", type=options.deployment_name, help="names of served Deployments"
+    )
     options.selector(parser)
     parser.switch("--ignore-not-found", help="succeed if there is no such Deployment")
     parser.switch("--wait", default=True, help="wait until pods and Knative Service are gone (the default)")

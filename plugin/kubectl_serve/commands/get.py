@@ -28,7 +28,7 @@ _FOR_EVER = 366 * 86400.0
 
 
 def configure(parser: options.Parser) -> None:
-    parser.add_argument("names", metavar="NAME", nargs="*", help="show only these")
+    parser.add_argument("names", metavar="NAME", nargs="*", type=options.deployment_name, help="show only these")
     options.output(parser, "wide", "json", "yaml", "name", "url")
     parser.switch("-w", "--watch", help="go on showing changes; with one NAME, until it is ready or has failed")
     options.all_namespaces(parser)

@@ -58,7 +58,9 @@ _VERDICTS = ("Pass", "Audit", "Warn", "Deny", "Refused", "Excepted", "Exempt")
 def configure(parser: options.Parser) -> None:
     actions = "; ".join(f"{name}: {text}" for name, text in _ACTIONS.items())
     parser.add_argument("action", metavar="ACTION", choices=tuple(_ACTIONS), help=actions)
-    parser.add_argument("name", metavar="NAME", nargs="?", help="with explain: the Deployment's name")
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", type=options.deployment_name, help="with explain: the Deployment's name"
+    )
     options.files(parser)
     parser.add_argument(
         "--expect", metavar="FILE", help="with test: the verdicts that are right; exit 1 if one differs"

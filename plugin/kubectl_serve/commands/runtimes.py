@@ -34,7 +34,12 @@ class Outdated:
 def configure(parser: options.Parser) -> None:
     parser.switch("--outdated", help="show the models that stay on an earlier runtime or loader, and what would change")
     parser.add_argument(
-        "--roll-out", metavar="NAME", action="append", default=[], help="complete this model anew; may be repeated"
+        "--roll-out",
+        metavar="NAME",
+        type=options.deployment_name,
+        action="append",
+        default=[],
+        help="complete this model anew; may be repeated",
     )
     options.dry_run(parser)
     options.output(parser, "wide", "json", "yaml")
