@@ -24,7 +24,9 @@ from multidict import CIMultiDict
 from kubectl_serve import __version__, errors
 from kubectl_serve.api import PODS, Api, Resource, WatchEvent
 from kubectl_serve.streams import Streams
+from kubectl_serve.verbs import PROGRAM
 from serve_core.json import JsonObject
+from serve_core.names import GROUP
 
 FIELD_MANAGER = "kubectl-serve-client"
 _PAGE = 500
@@ -85,7 +87,7 @@ async def _configuration(args: Namespace, environment: Mapping[str, str]) -> tup
         ) from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise errors.ServeError(
-            f"the kubeconfig cannot be read: {_sentence(error)}.", "`kubectl config view` shows it."
+            f"the kubeconfig cannot be read: {errors.sentence(error)}.", "`kubectl config view` shows it."
         ) from error
     if args.server:
         configuration.host = args.server.rstrip("/")
@@ -296,7 +298,7 @@ class _Cluster:
                 error.status, {"message": f"the API server refuses to forward to pod {pod} ({error.status})."}
             ) from error
         except (aiohttp.ClientError, OSError) as error:
-            raise errors.UnreachableError(f"the connection to pod {pod} broke: {_sentence(error)}.") from error
+            raise errors.UnreachableError(f"the connection to pod {pod} broke: {errors.sentence(error)}.") from error
 
     async def _json(
         self,
@@ -310,7 +312,9 @@ class _Cluster:
         try:
             document = json.loads(await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise errors.UnreachableError(f"the API server's answer cannot be read: {_sentence(error)}.") from error
+            raise errors.UnreachableError(
+                f"the API server's answer cannot be read: {errors.sentence(error)}."
+            ) from error
         if not isinstance(document, dict):
             raise errors.UnreachableError("the API server's answer is not a JSON object.")
         return document
@@ -354,12 +358,12 @@ class _Cluster:
             ) from error
         except aiohttp.ClientConnectorError as error:
             raise errors.UnreachableError(
-                f"the API server {host} cannot be reached: {_connecting(error.os_error)}.",
+                f"the API server {host} cannot be reached: {errors.connecting(error.os_error)}.",
                 "Is the cluster up? Is it this context?",
             ) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise errors.UnreachableError(
-                f"the API server {host} cannot be reached: {_sentence(error)}.",
+                f"the API server {host} cannot be reached: {errors.sentence(error)}.",
                 "Is the cluster up? Is it this context?",
             ) from error
         return response
@@ -433,7 +437,7 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         if rest:
             yield rest
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise errors.UnreachableError(f"the API server's answer broke off: {_sentence(error)}.") from error
+        raise errors.UnreachableError(f"the API server's answer broke off: {errors.sentence(error)}.") from error
     finally:
         response.close()
 
@@ -455,8 +459,12 @@ def _error(status: int, document: Mapping[str, Any]) -> errors.ApiError:
     if document.get("reason") == "AlreadyExists":
         return errors.AlreadyExistsError(message)
     if "failed calling webhook" in message:
+        ours = f'.{GROUP}"' in message
         return errors.ApiError(
-            f"an admission webhook of the cluster does not answer: {message}", "Look at the pods of that webhook."
+            f"an admission webhook of the cluster does not answer: {message}",
+            f"It is kubectl-serve's own: `{PROGRAM} doctor` tells why."
+            if ours
+            else "Look at the pods of that webhook.",
         )
     hint = ""
     if status == 401:
@@ -464,12 +472,3 @@ def _error(status: int, document: Mapping[str, Any]) -> errors.ApiError:
     elif status == 403:
         hint = "Ask the cluster's administrator for this permission, or use another context."
     return _ERRORS.get(status, errors.ApiError)(message, hint)
-
-
-def _connecting(error: OSError) -> str:
-    """Why a connection was not made, as the operating system says it."""
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else _sentence(error)
-
-
-def _sentence(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).rstrip(".")

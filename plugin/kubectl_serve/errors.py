@@ -1,5 +1,17 @@
 """What can go wrong, each as a sentence and a hint for the user. No client library's exception gets past these."""
 
+import os
+
+
+def connecting(error: OSError) -> str:
+    """Why a connection was not made, as the operating system says it."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else sentence(error)
+
+
+def sentence(error: BaseException) -> str:
+    """What an error says, for the middle of a sentence."""
+    return (str(error) or type(error).__name__).rstrip(".")
+
 
 class ServeError(Exception):
     """Ends a command with exit code 1, its sentence and, where there is something to do, a hint."""

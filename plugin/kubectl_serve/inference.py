@@ -61,6 +61,8 @@ def _openai(text: str, model: str, whole: bool) -> Request:
 
 
 def _rows(text: str, protocol: str) -> JsonObject:
+    if not text.strip():
+        raise ServeError("there is no data.", "Write rows of numbers, for example '[[5.1, 3.5, 1.4, 0.2]]'.")
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:

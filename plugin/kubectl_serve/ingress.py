@@ -65,7 +65,7 @@ async def way_to(
 def _overridden(text: str, port: int) -> Way:
     try:
         parts = urlsplit(text if "://" in text else f"//{text}")
-        host, own_port = parts.hostname, parts.port
+        host, own_port = parts.hostname if parts.scheme in ("", "http", "https") else None, parts.port
     except ValueError:
         host = None
     if not host:

@@ -34,6 +34,8 @@ class FakeCluster:
     happens: list[Happens] = field(default_factory=list)
     log: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     """Lines by pod and container."""
+    unreadable: errors.ApiError | None = None
+    """Why there is no log."""
     completes: JsonObject | None = None
     """What becomes of a Deployment that is created; without it, what was sent."""
     refuses: errors.ApiError | None = None
@@ -165,6 +167,8 @@ class FakeCluster:
         previous: bool = False,
         tail: int | None = None,
     ) -> AsyncIterator[str]:
+        if self.unreadable:
+            raise self.unreadable
         lines = self.log[pod, container]
         for line in lines if tail is None else lines[-tail:]:
             yield line

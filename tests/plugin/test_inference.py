@@ -126,6 +126,7 @@ def test_a_whole_answer_has_a_text(document: Any, text: str | None) -> None:
         ('[[1, "a"]]', "the data mixes BYTES and INT64."),
         ("[[null]]", "the data holds null, which is no value of a tensor."),
         ("[[]]", "the data has no values."),
+        (" \n", "there is no data."),
         ("[]", "the data is neither a JSON array with rows nor a JSON object."),
         ("3", "the data is neither a JSON array with rows nor a JSON object."),
         ("[[1, 2]", "the data is not JSON (line 1, column 8)."),

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from kubectl_serve import loader_words
+from kubectl_serve import errors, loader_words
 from plugin.conftest import Run
 from plugin.fake import FakeCluster, at_the_end
 
@@ -62,6 +62,23 @@ def test_before_the_model_server_starts_it_is_the_loader(run: Run, models: FakeC
 def test_an_unknown_container_is_refused_with_those_there_are(run: Run, models: FakeCluster) -> None:
     assert run("logs", "iris", "-c", "sidecar", cluster=models).err == (
         "error: its pods have no container sidecar.\nhint: They have: model-loader, model-server, queue-proxy.\n"
+    )
+
+
+def test_a_pod_that_no_node_has_taken_is_said(run: Run, models: FakeCluster) -> None:
+    for each in models.objects:
+        if each["kind"] == "Pod":
+            del each["spec"]["nodeName"]
+    screen = run("logs", "nope", cluster=models)
+    assert (screen.code, screen.out) == (1, "")
+    assert "has not started: no node has taken it.\nhint: `kubectl serve describe nope` shows why.\n" in screen.err
+
+
+def test_a_loader_that_has_not_started_is_not_looked_for_in_its_own_log(run: Run, models: FakeCluster) -> None:
+    models.unreadable = errors.InvalidError('container "model-loader" in pod "a" is waiting to start: PodInitializing')
+    assert run("logs", "nope", cluster=models).err.endswith("hint: `kubectl serve describe nope` shows why.\n")
+    assert run("logs", "nope", "-c", "server", cluster=models).err.endswith(
+        "hint: `kubectl serve logs nope -c loader` shows the loader.\n"
     )
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -296,6 +297,22 @@ def test_no_data_at_a_terminal_is_no_endless_wait(run: Run) -> None:
     assert screen.err.endswith("there is no data.\nhint: kubectl serve predict iris '[[5.1, 3.5, 1.4, 0.2]]'\n")
 
 
-def test_a_wrong_ingress_is_refused(run: Run, cluster: FakeCluster) -> None:
-    screen = run("predict", "iris", ROWS, "--ingress", "http://[", cluster=cluster)
-    assert (screen.code, screen.err.splitlines()[0]) == (1, "error: http://[ is not the address of an ingress.")
+@pytest.mark.parametrize("address", ["http://[", "ftp://10.0.0.1", "//"])
+def test_a_wrong_ingress_is_refused(run: Run, cluster: FakeCluster, address: str) -> None:
+    screen = run("predict", "iris", ROWS, "--ingress", address, cluster=cluster)
+    assert (screen.code, screen.err.splitlines()[0]) == (1, f"error: {address} is not the address of an ingress.")
+
+
+def test_an_ingress_where_nothing_listens_is_said_in_plain_words(run: Run, cluster: FakeCluster) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    screen = run("predict", "iris", ROWS, "--ingress", f"http://127.0.0.1:{port}", cluster=cluster)
+    address = f"127.0.0.1:{port}"
+    told = f"error: {address} cannot be reached: Connection refused (ingress http://{address}, as told)."
+    assert screen.err.splitlines()[0] == told
+
+
+def test_a_file_that_is_no_text_is_refused(run: Run, tmp_path: Path, cluster: FakeCluster) -> None:
+    (tmp_path / "model.joblib").write_bytes(b"\x80")
+    screen = run("predict", "iris", "-f", str(tmp_path / "model.joblib"), cluster=cluster)
+    assert screen.err == f"error: {tmp_path / 'model.joblib'} is not text in UTF-8.\nhint: Is this the right file?\n"

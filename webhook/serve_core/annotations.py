@@ -599,16 +599,16 @@ def _unknown(key: str) -> Problem:
 
 
 def _incomplete(values: Mapping[str, Any], keys: Collection[str]) -> list[Problem]:
-    """What says who may call, without what makes it mean something. ``keys`` are those written, right or wrong."""
-    if AUTH in keys and "auth" not in values:
-        return []
-    auth = values.get("auth")
-    of_tokens = (AUTH_ISSUER, AUTH_JWKS, AUTH_AUDIENCES, AUTH_CLAIMS)
-    missing = [(key, f"{AUTH}: jwt") for key in of_tokens if key in keys and auth != "jwt"]
-    if AUTH_CALLERS in keys and auth not in ("mtls", "jwt"):
-        missing.append((AUTH_CALLERS, f"{AUTH}: mtls"))
-    if auth == "jwt" and AUTH_ISSUER not in keys:
-        missing.append((AUTH, AUTH_ISSUER))
+    """What is written without what makes it mean something. ``keys`` are those written, right or wrong."""
+    missing = [(TLS, DOMAIN)] if TLS in keys and DOMAIN not in keys else []
+    if AUTH not in keys or "auth" in values:
+        auth = values.get("auth")
+        of_tokens = (AUTH_ISSUER, AUTH_JWKS, AUTH_AUDIENCES, AUTH_CLAIMS)
+        missing += [(key, f"{AUTH}: jwt") for key in of_tokens if key in keys and auth != "jwt"]
+        if AUTH_CALLERS in keys and auth not in ("mtls", "jwt"):
+            missing.append((AUTH_CALLERS, f"{AUTH}: mtls"))
+        if auth == "jwt" and AUTH_ISSUER not in keys:
+            missing.append((AUTH, AUTH_ISSUER))
     return [problem("MissingAnnotation", path_of(one), one=one, other=other) for one, other in missing]
 
 
@@ -621,8 +621,6 @@ def _conflicts(values: Mapping[str, Any]) -> list[Problem]:
 
     if "pin" in values:
         exclude(CANARY, PIN, "a pin sends all traffic to one revision")
-    if "domain" not in values:
-        exclude(TLS, "no domain", "a certificate is for a host name")
     if values.get("visibility") == "cluster-local":
         exclude(DOMAIN, "visibility cluster-local", "a host name of its own is for the world outside")
     if any(model.uri.scheme == "pvc" for model in values["models"]):

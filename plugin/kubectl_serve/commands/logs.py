@@ -12,7 +12,7 @@ from kubectl_serve.progress import LoaderLines
 from kubectl_serve.streams import Streams
 from kubectl_serve.verbs import PROGRAM
 from serve_core.complete import server_container
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, value_at
 from serve_core.names import DEPLOYMENT_LABEL, LOADER_CONTAINER
 
 EXAMPLES = """\
@@ -41,6 +41,13 @@ def configure(parser: options.Parser) -> None:
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     async with served.opened(args, streams, connect) as (cluster, namespace, deployment):
         pods = await _pods(args, streams, cluster, namespace)
+        placed = [pod for pod in pods if value_at(pod, "spec", "nodeName")]
+        if not placed:  # the API server would answer with no lines
+            raise ServeError(
+                f"pod {view.name_of(pods[0])} has not started: no node has taken it.",
+                f"`{PROGRAM} describe {args.name}{options.again(args)}` shows why.",
+            )
+        pods = placed
         container = _container(args.container, deployment, pods[0])
         if args.container is None and container == LOADER_CONTAINER:
             streams.note("The model server has not started; this is the loader. -c server shows the other.")
@@ -97,17 +104,19 @@ def _container(wanted: str | None, deployment: JsonObject, pod: JsonObject) -> s
 async def _copy(
     args: Namespace, cluster: Api, namespace: str, pod: str, container: str, write: Callable[[str], None]
 ) -> None:
+    tail = args.tail if args.tail is not None and args.tail >= 0 else None  # kubectl writes -1 for all
     try:
         async for line in cluster.logs(
-            namespace, pod, container, follow=args.follow, previous=args.previous, tail=args.tail
+            namespace, pod, container, follow=args.follow, previous=args.previous, tail=tail
         ):
             write(line)
     except errors.InvalidError as error:
         if "waiting to start" in error.sentence or "PodInitializing" in error.sentence:
-            raise ServeError(
-                f"container {container} of pod {pod} has not started.",
-                f"`{PROGRAM} logs {args.name}{options.again(args)} -c loader` shows the loader.",
-            ) from error
+            flags = options.again(args)
+            why = f"`{PROGRAM} logs {args.name}{flags} -c loader` shows the loader."
+            if container == LOADER_CONTAINER:
+                why = f"`{PROGRAM} describe {args.name}{flags}` shows why."
+            raise ServeError(f"container {container} of pod {pod} has not started.", why) from error
         if "previous terminated container" in error.sentence:
             raise ServeError(f"container {container} of pod {pod} has had no run before this one.") from error
         raise

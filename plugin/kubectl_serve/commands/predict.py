@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from kubectl_serve import documents, inference, ingress, manifests, options, served, view
+from kubectl_serve import documents, errors, inference, ingress, manifests, options, served, view
 from kubectl_serve.api import Connect
 from kubectl_serve.errors import ReportedError, ServeError, UsageError
 from kubectl_serve.inference import Request
@@ -115,8 +115,10 @@ def _data(args: Namespace, streams: Streams) -> str:
     if source != "-":
         try:
             return Path(source).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ServeError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+        except OSError as error:
+            raise ServeError(f"{source} cannot be read: {error.strerror}.") from error
+        except UnicodeDecodeError as error:
+            raise ServeError(f"{source} is not text in UTF-8.", "Is this the right file?") from error
     if args.data is None and args.filename is None and streams.stdin.isatty():
         raise UsageError("there is no data.", f"{PROGRAM} predict {args.name} '[[5.1, 3.5, 1.4, 0.2]]'")
     return streams.stdin.read()
@@ -253,6 +255,11 @@ async def _post(
         raise ServeError(
             f"the certificate of {parts.hostname} is not trusted: {error.certificate_error}.",
             "SSL_CERT_FILE names a file of certificate authorities to trust.",
+        ) from error
+    except aiohttp.ClientConnectorError as error:
+        raise ServeError(
+            f"{way.host}:{way.port} cannot be reached: {errors.connecting(error.os_error)} ({way.how}).",
+            f"-v tells the way; --ingress URL, or {ingress.ENVIRONMENT}, names another.",
         ) from error
     except (aiohttp.ClientError, OSError) as error:
         raise ServeError(f"the request broke off: {error} ({way.how}).", "Try again; -v tells the way.") from error
