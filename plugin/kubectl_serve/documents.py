@@ -10,7 +10,8 @@ import yaml
 
 from kubectl_serve.errors import ServeError, UsageError
 from kubectl_serve.streams import Streams
-from serve_core.json import JsonObject
+from serve_core.annotations import MODEL
+from serve_core.json import JsonObject, value_at
 from serve_core.yaml import check_aliases
 
 if TYPE_CHECKING:
@@ -72,7 +73,26 @@ def asked(args: "Namespace", streams: Streams) -> list[Document]:
     """All objects that ``-f`` and ``-R`` name. Raises ServeError."""
     if not args.filename:
         raise UsageError("there is no -f.", "Name a file, a directory, or - for standard input.")
-    return read(args.filename, streams, recursive=args.recursive)
+    found = read(args.filename, streams, recursive=args.recursive)
+    if not found:
+        raise ServeError(f"there is no object in {', '.join(args.filename)}.", "Is it the right file?")
+    return found
+
+
+def tell_passed_over(passed_over: list[Document], streams: Streams) -> None:
+    """Say how many objects have no model, and which of them have the annotation where nobody looks for it."""
+    for document in passed_over:
+        thing = document.object
+        places = ("metadata",), ("spec", "template", "metadata")
+        if any(value_at(thing, *place, "annotations", MODEL) is not None for place in places):
+            name = f"{str(thing.get('kind')).lower()}/{value_at(thing, 'metadata', 'name') or '<unknown>'}"
+            streams.note(
+                f"Warning: {name} in {document.source}: {MODEL} does nothing there. "
+                "It belongs into metadata.annotations of a Deployment."
+            )
+    if passed_over:
+        count = len(passed_over)
+        streams.note(f"{count} {'object' if count == 1 else 'objects'} without a model passed over")
 
 
 def read(paths: Iterable[str], streams: Streams, *, recursive: bool = False) -> list[Document]:

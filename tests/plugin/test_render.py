@@ -57,6 +57,26 @@ def test_what_has_no_model_is_passed_over_with_a_count(run: Run) -> None:
     assert len(list(yaml.safe_load_all(screen.out))) == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "metadata"),
+    [("StatefulSet", "metadata: {name: a, annotations: {kubectl-serve.dev/model: s3://a/b.joblib}}"),
+     ("Deployment", "metadata: {name: a}\nspec: {template: {metadata: {annotations: {kubectl-serve.dev/model: b}}}}")],
+)  # fmt: skip
+def test_an_annotation_where_nobody_looks_for_it_is_told(run: Run, kind: str, metadata: str) -> None:
+    screen = run("render", "-f", "-", stdin=f"apiVersion: apps/v1\nkind: {kind}\n{metadata}\n")
+    assert screen.err == (
+        f"Warning: {kind.lower()}/a in standard input: kubectl-serve.dev/model does nothing there. "
+        "It belongs into metadata.annotations of a Deployment.\n1 object without a model passed over\n"
+    )
+
+
+@pytest.mark.parametrize("verb", ["render", "diff", "convert"])
+def test_a_file_without_an_object_is_no_success(run: Run, verb: str) -> None:
+    screen = run(verb, "-f", "-", stdin="# nothing yet\n---\n")
+    assert screen.err == "error: there is no object in -.\nhint: Is it the right file?\n"
+    assert screen.code == (2 if verb == "diff" else 1)
+
+
 def test_rendering_twice_changes_nothing(run: Run) -> None:
     once = run("render", "-f", "-", "--only", "deployment", stdin=IRIS).out
     assert yaml.safe_load(run("render", "-f", "-", "--only", "deployment", stdin=once).out) == yaml.safe_load(once)

@@ -51,7 +51,8 @@ def prepare(args: Namespace, streams: Streams) -> None:
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     changes: list[Change] = []
-    passed_over = failed = 0
+    passed_over: list[Document] = []
+    failed = 0
     async with connect(args, streams) as cluster:
         server_side = ServerSide(args.field_manager, args.force_conflicts) if args.server_side else None
         preview = Preview(cluster, server_side, lambda sentence: streams.note(f"Warning: {sentence}"))
@@ -64,10 +65,10 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
                 failed += 1
                 _tell(document, error, streams)
                 continue
-            passed_over += found is None
+            if found is None:
+                passed_over.append(document)
             changes += found or []
-    if passed_over:
-        streams.note(f"{passed_over} {'object' if passed_over == 1 else 'objects'} without a model passed over")
+    documents.tell_passed_over(passed_over, streams)
     differ = await _show(changes, streams)
     return _FAILED if failed else int(differ)
 

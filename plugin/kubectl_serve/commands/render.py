@@ -36,23 +36,24 @@ def run(args: Namespace, streams: Streams) -> int:
     facts = _facts([document.object for document in found])
     facts = replace(facts, services=_services(found, args.namespace))
     rendered: list[JsonObject] = []
-    passed_over = refused = 0
+    passed_over: list[Document] = []
+    refused = 0
     for document in found:
         if not _is_deployment(document.object):
-            passed_over += document.object.get("kind") not in ("ServingPolicy", "PolicyException")
+            if document.object.get("kind") not in ("ServingPolicy", "PolicyException"):
+                passed_over.append(document)
             continue
         verdict = judge(_in_namespace(document.object, args.namespace), facts)
         if verdict.refused:
             refused += 1
             _tell_refusal(document, verdict, streams)
         elif verdict.deployment is None or not is_served(verdict.deployment):
-            passed_over += 1
+            passed_over.append(document)
             _tell_reasons(document, verdict, streams, choices=False)
         else:
             _tell_reasons(document, verdict, streams, choices=args.reasons)
             rendered += _chosen(verdict, args.only)
-    if passed_over:
-        streams.note(f"{passed_over} {'object' if passed_over == 1 else 'objects'} without a model passed over")
+    documents.tell_passed_over(passed_over, streams)
     if rendered and args.output == "json":
         streams.stdout.write(documents.to_json(rendered[0] if len(rendered) == 1 else documents.as_list(rendered)))
     elif rendered:
