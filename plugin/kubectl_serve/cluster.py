@@ -257,9 +257,10 @@ class _Cluster:
         content_type = _STRATEGIC if strategic else _MERGE
         return await self._json("PATCH", resource.path(namespace, name), query, patch, content_type)
 
-    async def delete(self, resource: Resource, namespace: str | None, name: str) -> None:
+    async def delete(self, resource: Resource, namespace: str | None, name: str, *, dry_run: bool = False) -> None:
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
-        await self._json("DELETE", resource.path(namespace, name), [], options, _JSON)
+        query = [("dryRun", "All")] if dry_run else []
+        await self._json("DELETE", resource.path(namespace, name), query, options, _JSON)
 
     async def logs(
         self,

@@ -168,6 +168,7 @@ FLAGS: dict[str, tuple[tuple[tuple[str, ...], bool, tuple[str, ...], str], ...]]
         (('-h', '--help'), False, (), 'show this help'),
         (('-l', '--selector'), True, (), 'label selector, for example team=ml'),
         (('--ignore-not-found',), False, (), 'succeed if there is no such Deployment'),
+        (('--dry-run',), True, ('none', 'client', 'server'), 'only show what would be done; with =server the API server judges it too'),
         (('--wait',), False, (), 'wait until pods and Knative Service are gone (the default)'),
         (('--no-wait',), False, (), 'the same as --wait=false'),
         (('--timeout',), True, (), 'longest time to wait (default 5m)'),

@@ -169,6 +169,10 @@ def _folder(text: str) -> "Path":
     return Path(text)
 
 
+DRY = {"none": "", "client": " (dry run)", "server": " (server dry run)"}
+"""What follows the word for what was done, for each value of --dry-run."""
+
+
 def dry_run(parser: Parser) -> None:
     parser.optional_value(
         "--dry-run",

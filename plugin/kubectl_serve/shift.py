@@ -47,8 +47,7 @@ async def shift(
     elif args.output == "name":
         streams.out(f"deployment.apps/{name}")
     else:
-        dry = {"client": " (dry run)", "server": " (server dry run)"}.get(args.dry_run, "")
-        streams.out(f"deployment.apps/{name} {done}{dry}")
+        streams.out(f"deployment.apps/{name} {done}{options.DRY[args.dry_run]}")
 
 
 async def _wait(cluster: Api, namespace: str, args: Namespace, streams: Streams) -> JsonObject:

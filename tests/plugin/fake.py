@@ -152,8 +152,11 @@ class FakeCluster:
             self.objects = [each for each in self.objects if _key(each) != _key(manifest)] + [after]
         return after
 
-    async def delete(self, resource: Resource, namespace: str | None, name: str) -> None:
+    async def delete(self, resource: Resource, namespace: str | None, name: str, *, dry_run: bool = False) -> None:
         found = await self.get(resource, namespace, name)
+        if dry_run:
+            self.wrote.append(("dry-run", resource.plural, found))
+            return
         self.wrote.append(("delete", resource.plural, found))
         self.objects = [each for each in self.objects if _key(each) != _key(found)]
 

@@ -27,6 +27,14 @@ def test_it_need_not_wait(run: Run, models: FakeCluster) -> None:
     assert left(models) == set()
 
 
+@pytest.mark.parametrize(("flag", "said"), [("--dry-run", "(dry run)"), ("--dry-run=server", "(server dry run)")])
+def test_a_dry_run_deletes_nothing(run: Run, models: FakeCluster, flag: str, said: str) -> None:
+    screen = run("delete", "iris", flag, cluster=models)
+    assert (screen.code, screen.out) == (0, f"deployment.apps/iris deleted {said}\n")
+    assert left(models) == {"iris", "nope"}
+    assert [verb for verb, _, _ in models.wrote] == (["dry-run"] if "server" in flag else [])
+
+
 def test_the_wait_is_bounded(run: Run, models: FakeCluster) -> None:
     screen = run("delete", "iris", "--timeout", "50ms", cluster=models)
     assert screen.code == 1

@@ -199,6 +199,8 @@ def test_a_dry_run_of_uninstalling_deletes_nothing(run: Run) -> None:
     run("install", "--no-wait", cluster=cluster)
     before = len(cluster.objects)
     assert "namespace/kubectl-serve deleted (dry run)" in run("uninstall", "--dry-run", cluster=cluster).out
+    out = run("uninstall", "--dry-run=server", cluster=cluster).out
+    assert "namespace/kubectl-serve deleted (server dry run)" in out
     assert len(cluster.objects) == before
 
 

@@ -21,6 +21,7 @@ def configure(parser: options.Parser) -> None:
     )
     options.selector(parser)
     parser.switch("--ignore-not-found", help="succeed if there is no such Deployment")
+    options.dry_run(parser)
     parser.switch("--wait", default=True, help="wait until pods and Knative Service are gone (the default)")
     options.timeout(parser, "5m", "longest time to wait")
     options.namespace(parser)
@@ -36,10 +37,11 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         if not names:
             streams.note(f"No served models found in {namespace} namespace.")
         for name in names:
-            await cluster.delete(DEPLOYMENTS, namespace, name)
-            streams.out(f"deployment.apps/{name} deleted")
+            if args.dry_run != "client":
+                await cluster.delete(DEPLOYMENTS, namespace, name, dry_run=args.dry_run == "server")
+            streams.out(f"deployment.apps/{name} deleted{options.DRY[args.dry_run]}")
             streams.stdout.flush()
-        if args.wait and names:
+        if args.wait and names and args.dry_run == "none":
             await _wait(cluster, namespace, names, args.timeout)
     return 0
 

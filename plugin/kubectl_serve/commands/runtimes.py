@@ -140,5 +140,4 @@ async def _roll_out(args: Namespace, streams: Streams, cluster: Api, namespace: 
     for name in args.roll_out:
         if args.dry_run != "client":
             await cluster.merge(DEPLOYMENTS, namespace, name, patch, dry_run=args.dry_run == "server")
-        dry = {"client": " (dry run)", "server": " (server dry run)"}.get(args.dry_run, "")
-        streams.out(f"deployment.apps/{name} rolled out{dry}")
+        streams.out(f"deployment.apps/{name} rolled out{options.DRY[args.dry_run]}")

@@ -29,12 +29,11 @@ def configure(parser: options.Parser) -> None:
 
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
-    dry = args.dry_run != "none"
     async with connect(args, streams) as cluster:
         await _warn(cluster, streams)
         for manifest in order([*manifests.all_objects(), *manifests.istio_objects()]):
-            await _delete(cluster, manifest, streams, dry_run=dry)
-        if args.wait and not dry:
+            await _delete(cluster, manifest, streams, args.dry_run)
+        if args.wait and args.dry_run == "none":
             await _wait(cluster, args.timeout)
     return 0
 
@@ -55,7 +54,7 @@ async def _warn(cluster: Api, streams: Streams) -> None:
         )
 
 
-async def _delete(cluster: Api, manifest: JsonObject, streams: Streams, *, dry_run: bool) -> None:
+async def _delete(cluster: Api, manifest: JsonObject, streams: Streams, dry_run: str) -> None:
     resource, metadata = resource_of(manifest), manifest["metadata"]
     title = f"{resource.title}/{metadata['name']}"
     namespace = metadata.get("namespace")
@@ -63,13 +62,13 @@ async def _delete(cluster: Api, manifest: JsonObject, streams: Streams, *, dry_r
         streams.note(f"{title} kept: deleting it would delete the objects of its kind as well.")
         return
     try:
-        if dry_run:
+        if dry_run == "client":
             await cluster.get(resource, namespace, metadata["name"])
         else:
-            await cluster.delete(resource, namespace, metadata["name"])
+            await cluster.delete(resource, namespace, metadata["name"], dry_run=dry_run == "server")
     except errors.NotFoundError:
         return
-    streams.out(f"{title} deleted" + (" (dry run)" if dry_run else ""))
+    streams.out(f"{title} deleted{options.DRY[dry_run]}")
     streams.stdout.flush()
 
 
