@@ -39,9 +39,11 @@ def _say(text: str) -> int:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read has gone; leave nothing for the interpreter to flush at its end.
+    except OSError as error:
+        # Leave nothing for the interpreter to flush at its end; whoever has stopped reading is told nothing.
         sys.stdout = None
+        if not isinstance(error, BrokenPipeError):
+            sys.stderr.write(f"error: the output cannot be written: {error.strerror}.\n")
         return 1
     return 0
 

@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import os
-import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -35,10 +34,14 @@ def main(argv: list[str], streams: Streams | None = None, connect: "Connect | No
     except KeyboardInterrupt:
         streams.note()
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read has gone, as `head` does: say nothing, and leave nothing to flush at the interpreter's end.
+    except OSError as error:
+        # Leave nothing to flush at the interpreter's end.
         with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), streams.stdout.fileno())
+        # Whoever read has gone, as `head` does: that is no fault.
+        if not isinstance(error, BrokenPipeError):
+            with contextlib.suppress(OSError):
+                streams.error(f"the output cannot be written: {error.strerror or error}.")
         return _failed(argv)
     return code
 

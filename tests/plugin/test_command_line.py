@@ -156,6 +156,18 @@ def test_no_kubeconfig_is_said_with_a_hint(tmp_path: object) -> None:
     )
 
 
+@pytest.mark.parametrize("argv", ["--help", "completion bash"])
+def test_a_disk_that_is_full_is_no_traceback(argv: str) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m kubectl_serve {argv} > /dev/full",
+        shell=True,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "error: the output cannot be written: No space left on device.\n")
+
+
 def test_a_reader_that_goes_away_is_no_traceback() -> None:
     process = subprocess.Popen(
         f"{sys.executable} -m kubectl_serve completion bash | true", shell=True, stderr=subprocess.PIPE, text=True

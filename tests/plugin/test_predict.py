@@ -215,6 +215,17 @@ def test_what_a_language_model_says_is_shown_as_it_comes(llm: FakeCluster, model
     assert (code, streams.stdout.getvalue()) == (0, "Hello, you\n")  # type: ignore[attr-defined]
 
 
+def test_who_stops_reading_what_a_language_model_says_is_told_nothing(llm: FakeCluster, model: Model) -> None:
+    class Gone(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    model.events = (said("Hello"), "[DONE]")
+    streams = Streams(io.StringIO(), Gone(), io.StringIO())
+    assert dispatch.main(["predict", "iris", "Hi", "--ingress", model.ingress], streams, lambda *_: llm) == 1
+    assert streams.stderr.getvalue() == ""  # type: ignore[attr-defined]
+
+
 def test_a_whole_answer_of_a_language_model_can_be_had(run: Run, llm: FakeCluster, model: Model) -> None:
     model.answer = '{"choices": [{"message": {"content": "Hi"}}]}'
     way = ("--ingress", model.ingress)

@@ -256,6 +256,8 @@ async def _post(
             f"the certificate of {parts.hostname} is not trusted: {error.certificate_error}.",
             "SSL_CERT_FILE names a file of certificate authorities to trust.",
         ) from error
+    except BrokenPipeError:  # of standard output: the client's errors are its own
+        raise
     except aiohttp.ClientConnectorError as error:
         raise ServeError(
             f"{way.host}:{way.port} cannot be reached: {errors.connecting(error.os_error)} ({way.how}).",
