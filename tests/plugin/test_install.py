@@ -118,7 +118,8 @@ def test_a_missing_feature_flag_is_named_with_the_command_that_sets_it(run: Run,
     )
 
 
-def test_it_waits_until_the_server_runs_and_the_webhook_answers(run: Run) -> None:
+def rolled_out(run: Run) -> FakeCluster:
+    """A cluster in which the server runs."""
     cluster = FakeCluster([KNATIVE, READY], completes=at_the_end("iris")[0])
     run("install", "--no-wait", cluster=cluster)
     server = next(each for each in cluster.objects if each["kind"] == "Deployment")
@@ -131,12 +132,23 @@ def test_it_waits_until_the_server_runs_and_the_webhook_answers(run: Run) -> Non
         "availableReplicas": replicas,
     }
     cluster.keeps_status = True
+    return cluster
+
+
+def test_it_waits_until_the_server_runs_and_the_webhook_answers(run: Run) -> None:
+    cluster = rolled_out(run)
     screen = run("install", cluster=cluster)
     assert screen.code == 0
     assert screen.err == (
         "Waiting for the server ...\nkubectl-serve is ready. Next: kubectl serve create NAME --model URI\n"
     )
     assert [verb for verb, _, _ in cluster.wrote][-1] == "dry-run"
+
+
+def test_a_policy_that_would_deny_what_the_webhook_is_asked_is_no_reason_to_wait(run: Run) -> None:
+    cluster = rolled_out(run)
+    cluster.refuses = errors.RefusedError("SourceNotAllowed: no", webhook="policies.kubectl-serve.dev")
+    assert run("install", cluster=cluster).code == 0
 
 
 def test_an_image_that_cannot_be_pulled_is_told_when_time_is_up(run: Run) -> None:

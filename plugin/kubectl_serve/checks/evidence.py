@@ -5,7 +5,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from kubectl_serve import errors, manifests, served, view
+from kubectl_serve import errors, manifests, probe, view
 from kubectl_serve.api import (
     CONFIG_MAPS,
     DAEMON_SETS,
@@ -26,7 +26,6 @@ from kubectl_serve.api import (
     Resource,
 )
 from serve_core import istio
-from serve_core.annotations import FORMAT, MODEL
 from serve_core.json import JsonObject
 from serve_core.names import NAMESPACE, SERVED_LABEL, SERVER_USERNAME
 
@@ -34,8 +33,6 @@ SERVER = "kubectl-serve"
 CERTIFICATES = "kubectl-serve-certificates"
 KNATIVE = istio.KNATIVE_NAMESPACE
 KNATIVE_DEFINITION = "services.serving.knative.dev"
-POLICIES_WEBHOOK = "policies.kubectl-serve.dev"
-UNASKED = "it was not asked about a Deployment with the annotation."
 
 Objects = list[JsonObject] | None
 """``None``: they may not be seen."""
@@ -149,7 +146,7 @@ async def gather(cluster: Api, now: float, namespace: str) -> Evidence:
             mutating = ask(_get(cluster, MUTATING_WEBHOOKS, None, SERVER))
             validating = ask(_get(cluster, VALIDATING_WEBHOOKS, None, SERVER))
             secret = ask(_get(cluster, SECRETS, NAMESPACE, CERTIFICATES))
-            probe = ask(_probe(cluster, namespace))
+            probed = ask(_probe(cluster, namespace))
             my_rights = ask(_rights(cluster, mine, None))
             server_rights = ask(_rights(cluster, rights_of_manifests(), SERVER_USERNAME))
             injectors = ask(_list(cluster, MUTATING_WEBHOOKS, None, istio.INJECTORS))
@@ -177,7 +174,7 @@ async def gather(cluster: Api, now: float, namespace: str) -> Evidence:
         mutating.result(),
         validating.result(),
         secret.result(),
-        probe.result(),
+        probed.result(),
         my_rights.result(),
         server_rights.result(),
         injectors.result(),
@@ -233,30 +230,10 @@ async def _data(cluster: Api, namespace: str) -> Mapping[str, Mapping[str, str]]
 
 
 async def _probe(cluster: Api, namespace: str) -> str | None:
-    """Whether a Deployment is completed, by a dry run."""
-    probe: JsonObject = {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {
-            "name": "kubectl-serve-probe",
-            "namespace": namespace,
-            "annotations": {MODEL: "https://example.com/model.joblib", FORMAT: "sklearn"},
-        },
-    }
     try:
-        made = await cluster.create(DEPLOYMENTS, probe, dry_run=True)
+        return await probe.probe(cluster, namespace)
     except errors.ForbiddenError:
         return None
-    except errors.NotFoundError:
-        raise
-    except errors.RefusedError as error:
-        # Policies judge what was completed.
-        return "" if error.webhook == POLICIES_WEBHOOK else error.sentence
-    except errors.InvalidError as error:
-        return UNASKED if served.is_uncompleted(error) else error.sentence
-    except errors.ApiError as error:
-        return error.sentence
-    return "" if view.is_served(made) else UNASKED
 
 
 async def _rights(cluster: Api, rights: Sequence[Right], user: str | None) -> Mapping[Right, bool] | None:

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from kubectl_serve import __version__, manifests
-from kubectl_serve.checks.evidence import CERTIFICATES, SERVER, UNASKED, Evidence, Right
+from kubectl_serve.checks.evidence import CERTIFICATES, SERVER, Evidence, Right
 from kubectl_serve.checks.finding import Finding, failed, ok, skipped, unseen, warning
 from kubectl_serve.checks.platform import available, is_local, loader_image
+from kubectl_serve.probe import UNASKED
 from serve_core import istio
 from serve_core.json import JsonObject, value_at
 from serve_core.names import NAMESPACE

@@ -17,10 +17,10 @@ from kubectl_serve.api import (
 )
 from kubectl_serve.errors import ServeError
 from kubectl_serve.follow import states
+from kubectl_serve.probe import probe
 from kubectl_serve.streams import Streams
 from kubectl_serve.verbs import PROGRAM
 from serve_core import istio
-from serve_core.annotations import FORMAT, MODEL
 from serve_core.facts import REQUIRED_FEATURES
 from serve_core.json import JsonObject, value_at
 from serve_core.names import NAMESPACE
@@ -172,25 +172,10 @@ async def _rolled_out(cluster: Api) -> None:
 
 
 async def _answers(cluster: Api) -> None:
-    """Wait until the webhook completes a Deployment, by a dry run."""
-    probe: JsonObject = {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {
-            "name": "kubectl-serve-probe",
-            "namespace": "default",
-            "annotations": {MODEL: "https://example.com/model.joblib", FORMAT: "sklearn"},
-        },
-    }
+    """Wait until the webhook completes a Deployment: until then none is completed, or it cannot be reached."""
     while True:
-        try:
-            if view.is_served(await cluster.create(DEPLOYMENTS, probe, dry_run=True)):
-                return
-        except errors.ForbiddenError:
-            raise
-        except errors.ApiError:
-            # Not yet: the API server refuses a Deployment that nothing completes, or cannot reach the webhook.
-            pass
+        if not await probe(cluster, "default"):
+            return
         await asyncio.sleep(_PROBE_PAUSE)
 
 
