@@ -114,12 +114,22 @@ async def mesh(cluster: Api) -> istio.IstioFacts | None:
 
 
 async def visible(
-    cluster: Api, resource: Resource, namespace: str | None, *, labels: str = "", fields: str = ""
+    cluster: Api,
+    resource: Resource,
+    namespace: str | None,
+    *,
+    labels: str = "",
+    fields: str = "",
+    unseen: set[str] | None = None,
 ) -> list[JsonObject]:
-    """The objects of a kind, or none where it is not there or one may not see it."""
+    """The objects of a kind, or none where it is not there or one may not see it: then ``unseen`` gets its name."""
     try:
         return (await cluster.list(resource, namespace, labels=labels, fields=fields))[0]
-    except (ForbiddenError, NotFoundError):
+    except NotFoundError:
+        return []
+    except ForbiddenError:
+        if unseen is not None:
+            unseen.add(resource.plural)
         return []
 
 

@@ -77,6 +77,7 @@ def test_what_one_may_not_see_is_left_out(run: Run, models: FakeCluster) -> None
     screen = run("describe", "iris", cluster=models)
     assert screen.code == 0
     assert "Pods:\n  <none>\nEvents:\n  <none>\n" in screen.out
+    assert screen.err == "You may not see events, pods, revisions in namespace models: they are left out.\n"
 
 
 def test_what_the_mesh_asked_for_is_told_with_its_reason(run: Run, models: FakeCluster) -> None:

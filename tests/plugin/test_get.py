@@ -98,7 +98,9 @@ def test_a_deployment_that_is_not_served_is_an_error(run: Run) -> None:
 
 def test_without_the_right_to_see_pods_the_rest_is_shown(run: Run, models: FakeCluster) -> None:
     models.hidden = frozenset({"pods"})
-    assert run("get", cluster=models).out.splitlines()[1].startswith("iris  True   0 ")
+    screen = run("get", cluster=models)
+    assert screen.out.splitlines()[1].startswith("iris  True   0 ")
+    assert screen.err == "You may not see pods: how many replicas there are is not known, and told as 0.\n"
 
 
 def test_conditions_that_are_out_of_date_say_nothing(models: FakeCluster) -> None:

@@ -30,6 +30,7 @@ def configure(parser: options.Parser) -> None:
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     async with served.opened(args, streams, connect) as (cluster, namespace, deployment):
         labels = f"{DEPLOYMENT_LABEL}={args.name}"
+        unseen: set[str] = set()
         service = service_name(deployment)
         found = await platform.visible(cluster, KNATIVE_SERVICES, namespace, fields=f"metadata.name={service}")
         # What was chosen may rest on the plain Services that there are.
@@ -38,11 +39,15 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         shown = described(
             deployment,
             found[0] if found else None,
-            await platform.visible(cluster, REVISIONS, namespace, labels=f"serving.knative.dev/service={service}"),
-            await platform.visible(cluster, PODS, namespace, labels=labels),
-            await platform.visible(cluster, EVENTS, namespace),
+            await platform.visible(
+                cluster, REVISIONS, namespace, labels=f"serving.knative.dev/service={service}", unseen=unseen
+            ),
+            await platform.visible(cluster, PODS, namespace, labels=labels, unseen=unseen),
+            await platform.visible(cluster, EVENTS, namespace, unseen=unseen),
             judge(deployment, facts).choices,
         )
+    if unseen:
+        streams.note(f"You may not see {', '.join(sorted(unseen))} in namespace {namespace}: they are left out.")
     if args.output == "json":
         streams.stdout.write(documents.to_json(shown.as_json()))
     elif args.output == "yaml":

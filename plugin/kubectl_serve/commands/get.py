@@ -4,7 +4,7 @@ import asyncio
 from argparse import Namespace
 from collections.abc import Iterable
 
-from kubectl_serve import documents, errors, options, served, tables, view
+from kubectl_serve import documents, errors, options, platform, served, tables, view
 from kubectl_serve.api import DEPLOYMENTS, KNATIVE_SERVICES, PODS, Api, Connect, namespace_of
 from kubectl_serve.errors import ServeError, UsageError
 from kubectl_serve.follow import Follower, Patience, State, states, together, until_end
@@ -46,7 +46,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         namespace = None if args.all_namespaces else namespace_of(args, cluster)
         if args.watch:
             return await _watch(args, streams, cluster, namespace)
-        models = await _models(args, cluster, namespace)
+        models = await _models(args, streams, cluster, namespace)
     if not models and args.output in (None, "wide"):
         streams.note(
             "No served models found." if namespace is None else f"No served models found in {namespace} namespace."
@@ -56,9 +56,12 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     return 0
 
 
-async def _models(args: Namespace, cluster: Api, namespace: str | None) -> list[Served]:
+async def _models(args: Namespace, streams: Streams, cluster: Api, namespace: str | None) -> list[Served]:
     deployments = await _deployments(args, cluster, namespace)
-    pods = await _visible(cluster, namespace)
+    unseen: set[str] = set()
+    pods = await platform.visible(cluster, PODS, namespace, labels=DEPLOYMENT_LABEL, unseen=unseen)
+    if unseen and deployments:
+        streams.note("You may not see pods: how many replicas there are is not known, and told as 0.")
     services: dict[tuple[str, str], JsonObject] = {}
     if args.output in ("wide", "json", "yaml"):
         services = await _services(cluster, namespace)
@@ -73,14 +76,6 @@ async def _deployments(args: Namespace, cluster: Api, namespace: str | None) -> 
         labels = ",".join(part for part in (_SERVED, args.selector) if part)
         return (await cluster.list(DEPLOYMENTS, namespace, labels=labels))[0]
     return [await served.find(cluster, namespace or "", name) for name in args.names]
-
-
-async def _visible(cluster: Api, namespace: str | None) -> list[JsonObject]:
-    """The pods of served models, or none where one may not see pods."""
-    try:
-        return (await cluster.list(PODS, namespace, labels=DEPLOYMENT_LABEL))[0]
-    except errors.ForbiddenError:
-        return []
 
 
 async def _services(cluster: Api, namespace: str | None) -> dict[tuple[str, str], JsonObject]:
