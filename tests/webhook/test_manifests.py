@@ -86,6 +86,20 @@ def test_who_takes_the_model_off_is_asked_about_it(served: JsonObject) -> None:
     assert not called("deployments", object=plain)
 
 
+@pytest.mark.parametrize("key", ["kubectl-serve.dev/modle", "kubectl-serve.dev/scale", "kubectl-serve.dev/filled"])
+def test_who_writes_any_annotation_of_ours_is_asked_about_it(key: str) -> None:
+    plain: JsonObject = {
+        "metadata": {"name": "a", "annotations": {"team": "ml", "example.com/kubectl-serve.dev/": "x"}}
+    }
+    written: JsonObject = {"metadata": {"name": "a", "annotations": {key: "x"}}}
+    assert called("deployments", object=written)
+    assert called("deployments", object=written, oldObject=plain)
+    assert called("deployments", object=written, oldObject={"metadata": {"name": "a"}})
+    assert not called("deployments", object=written, oldObject=written), "what was there before stops nobody"
+    assert not called("deployments", object=plain, oldObject=written), "nor does its removal"
+    assert not called("deployments", object=plain)
+
+
 @pytest.mark.attack(4)
 def test_no_label_that_anybody_can_set_takes_a_namespace_out() -> None:
     for name, webhook in WEBHOOKS.items():

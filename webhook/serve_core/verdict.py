@@ -14,7 +14,7 @@ from serve_core.complete import complete
 from serve_core.facts import PlatformFacts
 from serve_core.filling import Record
 from serve_core.json import JsonObject, canonical, value_at
-from serve_core.names import SERVED_LABEL
+from serve_core.names import PREFIX, SERVED_LABEL
 from serve_core.policy import defaults
 from serve_core.reasons import Choice, Problem, problem
 from serve_core.render import render
@@ -169,9 +169,13 @@ def is_served(deployment: JsonObject) -> bool:
 
 
 def concerns(deployment: JsonObject) -> bool:
-    """Whether admission is called for it: it asks to be served, or to be adopted. The same as the matchConditions."""
+    """Whether admission is called for it when it is made: it has an annotation of ours, or asks to be adopted.
+
+    The same as the matchConditions.
+    """
     notes = value_at(deployment, "metadata", "annotations")
-    return (isinstance(notes, dict) and MODEL in notes) or defaults.asks_for_adoption(deployment)
+    ours = isinstance(notes, dict) and any(isinstance(key, str) and key.startswith(PREFIX) for key in notes)
+    return ours or defaults.asks_for_adoption(deployment)
 
 
 def serving_spec(deployment: JsonObject) -> ServingSpec | None:
