@@ -12,6 +12,7 @@ from serve_core.names import ADOPT_LABEL, NEVER_JUDGED
 from serve_core.policy.documents import KINDS
 from serve_webhook.api import DEPLOYMENTS
 from serve_webhook.audit import LISTED
+from serve_webhook.validation import KNATIVE_USERNAME
 
 ROOT = Path(__file__).resolve().parents[2]
 WEBHOOKS = {
@@ -98,6 +99,12 @@ def test_who_writes_any_annotation_of_ours_is_asked_about_it(key: str) -> None:
     assert not called("deployments", object=written, oldObject=written), "what was there before stops nobody"
     assert not called("deployments", object=plain, oldObject=written), "nor does its removal"
     assert not called("deployments", object=plain)
+
+
+def test_what_knative_makes_of_a_revision_is_left_to_it() -> None:
+    made: JsonObject = {"metadata": {"name": "a-00001-deployment", "annotations": {"kubectl-serve.dev/scale": "1"}}}
+    assert not called("deployments", object=made, request={"userInfo": {"username": KNATIVE_USERNAME}})
+    assert called("deployments", object=made)
 
 
 @pytest.mark.attack(4)

@@ -17,7 +17,7 @@ from serve_core.complete import PROGRESS_DEADLINE_DEFAULT, server_container
 from serve_core.facts import PlatformFacts
 from serve_core.fields import Carrier
 from serve_core.json import JsonObject, value_at
-from serve_core.names import DEPLOYMENT_LABEL, LOADER_CONTAINER, SERVED_LABEL
+from serve_core.names import DEPLOYMENT_LABEL, LOADER_CONTAINER, PREFIX, SERVED_LABEL
 from serve_core.reasons import Problem, problem, quote
 from serve_core.services import is_service_name, service_name
 from serve_core.traffic import targets
@@ -111,6 +111,10 @@ def _service_labels(metadata: JsonObject, spec: ServingSpec, carrier: Carrier) -
 
 def _template_annotations(own: JsonObject, outer: JsonObject, spec: ServingSpec, carrier: Carrier) -> JsonObject:
     annotations: JsonObject = dict(own.get("annotations") or {})
+    for key in annotations:
+        if key.startswith(PREFIX):
+            at = f"spec.template.metadata.annotations[{quote(key)[1:-1]}]"
+            carrier.refuse(at, "it is read on the Deployment itself only", "Move it to metadata.annotations.")
     for source, key, value in _wanted(spec):
         if key in annotations and annotations[key] != value:
             _conflict(carrier, source, f"template annotation {key}")
