@@ -258,9 +258,14 @@ class _Cluster:
         return await self._json("PATCH", resource.path(namespace, name), query, patch, content_type)
 
     async def delete(self, resource: Resource, namespace: str | None, name: str, *, dry_run: bool = False) -> None:
-        options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
-        query = [("dryRun", "All")] if dry_run else []
-        await self._json("DELETE", resource.path(namespace, name), query, options, _JSON)
+        # Where there is a body, the API server reads no options from the query.
+        options = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Background",
+            **({"dryRun": ["All"]} if dry_run else {}),
+        }
+        await self._json("DELETE", resource.path(namespace, name), [], options, _JSON)
 
     async def logs(
         self,

@@ -80,6 +80,12 @@ async def test_a_dry_run_makes_nothing(cluster: Api, namespace: str) -> None:
     assert (await cluster.list(CONFIG_MAPS, namespace, labels="of=test"))[0] == []
 
 
+async def test_a_dry_run_deletes_nothing(cluster: Api, namespace: str) -> None:
+    await cluster.create(CONFIG_MAPS, notes(namespace, "a"))
+    await cluster.delete(CONFIG_MAPS, namespace, "a", dry_run=True)
+    assert (await cluster.get(CONFIG_MAPS, namespace, "a"))["metadata"]["name"] == "a"
+
+
 async def test_making_it_twice_is_told_apart_from_other_conflicts(cluster: Api, namespace: str) -> None:
     await cluster.create(CONFIG_MAPS, notes(namespace, "a"))
     with pytest.raises(errors.AlreadyExistsError):
