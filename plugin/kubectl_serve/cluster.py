@@ -115,9 +115,13 @@ async def _load(args: Namespace, environment: Mapping[str, str], configuration: 
             "there is no cluster to talk to: no kubeconfig was found.",
             "Set KUBECONFIG, or pass --kubeconfig FILE.",
         )
-    merged = KubeConfigMerger(separator.join(found)).config
+    merger = KubeConfigMerger(separator.join(found))
+    merged = merger.config
     if merged is None:
         raise errors.ServeError("the kubeconfig is empty.", "`kubectl config view` shows it.")
+    # Of several files kubectl goes by the first that has a current context, the library by the last.
+    current = (each.get("current-context") for each in merger.config_files.values())
+    merged.value["current-context"] = next(filter(None, current), None)
     context = _context(merged, args)
     loader = KubeConfigLoader(config_dict=merged, config_base_path=None)
     await loader.load_and_set(configuration)
@@ -125,7 +129,7 @@ async def _load(args: Namespace, environment: Mapping[str, str], configuration: 
 
 
 def _existing(paths: Iterable[str]) -> list[str]:
-    return [path for path in paths if path and Path(path).expanduser().is_file()]
+    return [path for path in paths if path and (file := Path(path).expanduser()).is_file() and file.stat().st_size]
 
 
 def _own_namespace() -> str:
