@@ -135,7 +135,11 @@ def namespace(parser: Parser) -> None:
 
 def again(args: argparse.Namespace) -> str:
     """The flags that a command proposed in a hint needs as well."""
-    return f" -n {args.namespace}" if args.namespace else ""
+    import shlex
+
+    flags = (("--kubeconfig", "kubeconfig"), ("--context", "context"), ("-n", "namespace"))
+    given = ((flag, getattr(args, name, None)) for flag, name in flags)
+    return "".join(f" {flag} {shlex.quote(value)}" for flag, value in given if value)
 
 
 def all_namespaces(parser: Parser) -> None:

@@ -9,7 +9,7 @@ from kubectl_serve import options
 from kubectl_serve.errors import UsageError
 from kubectl_serve.verbs import BY_NAME, VALUE_FLAGS, VERBS, help_text
 from plugin.conftest import Run
-from plugin.fake import FakeCluster
+from plugin.fake import FakeCluster, at_the_end
 
 
 def test_help_lists_every_verb() -> None:
@@ -81,6 +81,11 @@ def test_a_deployment_is_named_as_kubectl_names_and_prints_it(run: Run, written:
     for words in (["get"], ["delete"], ["describe"], ["policy", "explain"], ["runtimes", "--roll-out"]):
         screen = run(*words, written, cluster=FakeCluster())
         assert screen.err.startswith("error: there is no Deployment iris in namespace default.\n"), words
+
+
+def test_what_is_proposed_is_for_the_same_cluster_and_namespace(run: Run) -> None:
+    screen = run("--context", "a b", "rollback", "iris", "-n", "models", cluster=FakeCluster(at_the_end("iris")))
+    assert "`kubectl serve describe iris --context 'a b' -n models` lists its revisions" in screen.err
 
 
 @pytest.mark.parametrize("written", ["ksvc/iris", "deployment/", "a/deployment/iris"])

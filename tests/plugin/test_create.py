@@ -11,6 +11,7 @@ from kubectl_serve.follow import Patience
 from plugin.conftest import Run
 from plugin.fake import FakeCluster, Happens, at_the_end, recorded
 from serve_core import annotations
+from serve_core.json import JsonObject
 
 MODEL = "http://store.example.com/iris/model.joblib"
 DIGEST = "sha256:23e052fa7b0c9d4b78c82b64bd76a61a2872e3f7742f07ad72360a606c27aa0a"
@@ -177,7 +178,17 @@ def test_a_refusal_of_the_cluster_looks_like_one_of_our_own(run: Run) -> None:
 
 
 def test_an_existing_deployment_is_not_touched(run: Run) -> None:
-    cluster = FakeCluster(refuses=errors.AlreadyExistsError('deployments.apps "iris" already exists'))
+    exists = errors.AlreadyExistsError('deployments.apps "iris" already exists')
+    cluster = FakeCluster(at_the_end("iris"), refuses=exists)
+    plain: JsonObject = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "iris", "namespace": "models"},
+    }
+    assert run(*ARGV, cluster=FakeCluster([plain], refuses=exists)).err == (
+        "error: there is a Deployment iris already.\n"
+        "hint: `kubectl annotate deployment iris -n models kubectl-serve.dev/model=URI` serves a model with it.\n"
+    )
     assert run(*ARGV, cluster=cluster).err == (
         "error: there is a Deployment iris already.\n"
         "hint: Change what it serves with `kubectl annotate deployment iris -n models --overwrite "

@@ -129,11 +129,17 @@ async def _create(cluster: Api, manifest: JsonObject, args: Namespace, streams: 
     try:
         return await cluster.create(DEPLOYMENTS, manifest, dry_run=args.dry_run == "server")
     except errors.AlreadyExistsError as error:
-        raise ServeError(
-            f"there is a Deployment {name} already.",
-            f"Change what it serves with `kubectl annotate deployment {name}{flags} --overwrite "
-            f"{annotations.MODEL}=URI`, or remove it with `{PROGRAM} delete {name}{flags}`.",
-        ) from error
+        try:
+            there = await cluster.get(DEPLOYMENTS, manifest["metadata"]["namespace"], name)
+        except (errors.ForbiddenError, errors.NotFoundError):
+            there = {}
+        hint = f"`kubectl annotate deployment {name}{flags} {annotations.MODEL}=URI` serves a model with it."
+        if view.is_served(there):
+            hint = (
+                f"Change what it serves with `kubectl annotate deployment {name}{flags} --overwrite "
+                f"{annotations.MODEL}=URI`, or remove it with `{PROGRAM} delete {name}{flags}`."
+            )
+        raise ServeError(f"there is a Deployment {name} already.", hint) from error
     except errors.RefusedError as error:
         _tell_refusal(manifest, error.sentence, streams)
     except errors.InvalidError as error:
