@@ -5,6 +5,7 @@ Sources: KServe 0.20, ``pkg/apis/serving/v1beta1`` (fields, defaults and the run
 """
 
 import copy
+import posixpath
 from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any
@@ -100,6 +101,7 @@ def convert(document: JsonObject, facts: PlatformFacts) -> Converted:
 class _Conversion:
     document: JsonObject
     facts: PlatformFacts
+    name: str = ""
     asked: dict[str, str] = field(default_factory=dict)
     """Our annotations."""
     pod: JsonObject = field(default_factory=dict)
@@ -108,6 +110,7 @@ class _Conversion:
 
     def result(self) -> Converted:
         metadata, spec = _object(self.document, "metadata"), _object(self.document, "spec")
+        self.name = str(metadata.get("name"))
         self._refuse_others(spec)
         predictor = _object(spec, "predictor")
         labels, kept = self._metadata(metadata)
@@ -219,7 +222,10 @@ class _Conversion:
     def _scaling(self, predictor: JsonObject) -> None:
         least, most = predictor.pop("minReplicas", None), predictor.pop("maxReplicas", None)
         least = 1 if least is None else least  # KServe's default
-        self.asked[SCALE] = str(least) if most == least else f"{least}..{most or ''}"
+        if self.asked.get(MODE) == DEPLOYMENT:
+            least = least or 1  # as KServe has it without Knative
+            most = most or least
+        self.asked[SCALE] = str(least) if most and most == least else f"{least}..{most or ''}"
         metric, target = predictor.pop("scaleMetric", None), predictor.pop("scaleTarget", None)
         if metric in (None, "concurrency", "rps"):
             if metric is not None:
@@ -233,6 +239,7 @@ class _Conversion:
 
     def _server(self, predictor: JsonObject) -> None:
         """The model, its server's container and the rest of the pod."""
+        self._several_models(predictor.pop("storageUris", None) or [])
         server, path = self._model_spec(predictor)
         containers = predictor.pop("containers", None) or []
         for key in [key for key in predictor if key in POD]:
@@ -270,6 +277,20 @@ class _Conversion:
         self._runtime(server, wanted, path)
         return server, path
 
+    def _several_models(self, places: list[JsonObject]) -> None:
+        """KServe's ``storageUris``: a URI each, and where it is mounted."""
+        found = []
+        for index, place in enumerate(places):
+            mounted = posixpath.normpath(place.get("mountPath") or MODEL_MOUNT)
+            folder = mounted.removeprefix(MODEL_MOUNT).strip("/")
+            if mounted != MODEL_MOUNT and not mounted.startswith(f"{MODEL_MOUNT}/"):
+                folder = mounted.strip("/")
+                why = f"models are below {MODEL_MOUNT} here: this one is in {MODEL_MOUNT}/{folder}."
+                self.note(f"{_PREDICTOR}.storageUris[{index}].mountPath", why)
+            found.append(f"{place.get('uri')}={folder}" if folder else str(place.get("uri")))
+        if found:
+            self.asked[MODEL] = " ".join(found)
+
     def _model(self, server: JsonObject, path: str) -> None:
         uri, storage = server.pop("storageUri", None), server.pop("storage", None)
         model_id = _argument(server, "--model_id")
@@ -280,7 +301,7 @@ class _Conversion:
         elif model_id is not None:
             self.asked[MODEL] = f"hf://{model_id}"
             self.note(f"{path}.args", "the model is downloaded by the loader instead of the server.")
-        else:
+        elif MODEL not in self.asked:
             self.note(path, "names no model that could be loaded.")
 
     def _storage(self, storage: JsonObject, path: str) -> None:
@@ -340,7 +361,11 @@ class _Conversion:
             container["image"] = image
             if runtime is not None:
                 self.asked[RUNTIME] = runtime.name
-        args = [arg for arg in container.pop("args", None) or [] if str(arg).partition("=")[0] not in _OWN_ARGS]
+        said = {name: _argument(container, name) for name in _OWN_ARGS}
+        called, name = said["--model_name"] or said["--served-model-name"], self.name
+        if called not in (None, name):
+            self.note(f"{path}.args", f"requests name the model {name} here, as the Deployment, and not {called}.")
+        args = container.pop("args", None)
         if args:
             own = runtime.container.get("args", []) if runtime is not None else []
             container["args"] = [*own, *args]
@@ -367,6 +392,8 @@ class _Conversion:
             container.pop("env", None)
             if env:
                 container["env"] = env
+        if loading is None and MODEL in self.asked and containers:
+            loading = containers[0]
         if loading is None:
             self.note(
                 f"{_PREDICTOR}.containers",
@@ -389,11 +416,13 @@ def _object(owner: JsonObject, key: str) -> JsonObject:
 
 
 def _argument(server: JsonObject, name: str) -> str | None:
-    """Take an argument ``--name=value`` out of a container."""
-    for index, arg in enumerate(server.get("args") or []):
+    """Take an argument out of a container: ``--name=value``, or ``--name`` and its value in the next."""
+    args = server.get("args") or []
+    for index, arg in enumerate(args):
         found, separator, value = str(arg).partition("=")
-        if found == name and separator:
-            del server["args"][index]
+        if found == name and (separator or index + 1 < len(args)):
+            value = value if separator else str(args[index + 1])
+            del args[index : index + (1 if separator else 2)]
             return value
     return None
 
@@ -433,7 +462,12 @@ def _malformed(document: JsonObject) -> list[Note]:
     expect(_dict(document, "spec"), "spec", "an object", "predictor")
     expect(metadata, "metadata", "an object", "labels", "annotations")
     expect(predictor, _PREDICTOR, "an object", "annotations", "model")
-    expect(predictor, _PREDICTOR, "a list", "containers")
+    expect(predictor, _PREDICTOR, "a list", "containers", "storageUris")
+    for index, each in enumerate(_list(predictor, "storageUris")):
+        if not isinstance(each, dict):
+            found.append(Note(f"{_PREDICTOR}.storageUris[{index}]", "is not an object."))
+            continue
+        expect(each, f"{_PREDICTOR}.storageUris[{index}]", "a text; put it into quotes", "uri", "mountPath")
     for key in ("labels", "annotations"):
         texts = _dict(metadata, key)
         expect(texts, f"metadata.{key}", "a text; put it into quotes", *texts)
