@@ -2,6 +2,8 @@
 
 import copy
 
+import pytest
+
 from kubectl_serve import errors
 from plugin.conftest import Run
 from plugin.fake import FakeCluster, Happens
@@ -101,6 +103,38 @@ def test_a_dry_run_of_the_client_writes_nothing(run: Run) -> None:
     screen = run("rollback", "iris", "--dry-run", cluster=cluster)
     assert (screen.code, screen.out) == (0, "deployment.apps/iris rolled back to iris-00001 (dry run)\n")
     assert cluster.wrote == []
+
+
+def test_whoever_does_not_wait_is_told_at_once_that_it_was_asked_for(run: Run) -> None:
+    for flag, said in (("--wait=false", ""), ("--dry-run=server", " (server dry run)")):
+        cluster = FakeCluster([iris(1, "Unknown", "Progressing", **{PREVIOUS: "iris-00001"})])
+        screen = run("rollback", "iris", flag, cluster=cluster)
+        assert (screen.code, screen.out) == (0, f"deployment.apps/iris rolled back to iris-00001{said}\n")
+
+
+@pytest.mark.parametrize(
+    ("form", "begins"),
+    [("yaml", "apiVersion: apps/v1\n"), ("json", '{\n    "apiVersion": "apps/v1"'), ("name", "deployment.apps/iris\n")],
+    ids=["yaml", "json", "name"],
+)
+def test_the_deployment_is_printed_as_it_is_asked_for(run: Run, form: str, begins: str) -> None:
+    cluster = FakeCluster([iris(**{PREVIOUS: "iris-00001"})])
+    screen = run("rollback", "iris", "-o", form, cluster=cluster)
+    assert screen.out.startswith(begins)
+
+
+def test_what_does_not_move_in_time_is_said(run: Run) -> None:
+    cluster = FakeCluster([iris(1, "Unknown", "Progressing", **{PREVIOUS: "iris-00001"})])
+    screen = run("rollback", "iris", "--timeout=1s", cluster=cluster)
+    assert screen.code == 1
+    assert "the traffic of iris has not moved: it is not ready after 1 s." in screen.err
+
+
+def test_a_deployment_that_goes_meanwhile_has_not_moved(run: Run) -> None:
+    waits = iris(1, "Unknown", "Progressing", **{PREVIOUS: "iris-00001"})
+    screen = run("rollback", "iris", cluster=FakeCluster([waits], [Happens(0.1, waits, "DELETED")]))
+    assert screen.code == 1
+    assert "Deleted: the Deployment was deleted." in screen.err
 
 
 def test_a_revision_that_is_gone_is_said_with_its_cause(run: Run) -> None:

@@ -57,7 +57,10 @@ def served(**notes: str) -> Any:
 
 @asynccontextmanager
 async def running(
-    api: MemoryApi, clock: Clock, facts: Callable[[], PlatformFacts] = lambda: FACTS
+    api: MemoryApi,
+    clock: Clock,
+    facts: Callable[[], PlatformFacts] = lambda: FACTS,
+    metrics: Metrics | None = None,
 ) -> AsyncIterator[Reconciler]:
     deployments = Informer(api, DEPLOYMENTS, selectors={"labelSelector": "kubectl-serve.dev/served=true"})
     ours = {"labelSelector": "kubectl-serve.dev/deployment"}
@@ -70,7 +73,7 @@ async def running(
         pods=pods,
         facts=facts,
         recorder=Recorder(api, "server-1", clock),
-        metrics=Metrics(),
+        metrics=metrics or Metrics(),
         now=clock,
     )
     informers = (deployments, *owned.values(), pods)
@@ -197,8 +200,10 @@ async def test_a_knative_service_that_is_made_anew_is_not_led_to_the_revisions_o
 async def test_a_knative_service_of_somebody_elses_is_left_alone(api: MemoryApi, clock: Clock) -> None:
     theirs = api.put(KNATIVE_SERVICES, KNATIVE_SERVICES.identity("default", "iris") | {"spec": {"theirs": True}})
     api.put(DEPLOYMENTS, served())
-    async with running(api, clock):
+    metrics = Metrics()
+    async with running(api, clock, metrics=metrics):
         await until(lambda: ready(api) == "NameTaken")
+        await until(lambda: b'result="blocked"' in metrics.render())  # the next look at it takes longer and longer
     assert service(api) == theirs
 
 
@@ -217,6 +222,28 @@ async def test_what_somebody_makes_at_the_same_moment_is_not_overwritten(
     monkeypatch.setattr(api, "get", just_before)
     api.put(DEPLOYMENTS, served())
     async with running(api, clock):
+        await until(lambda: ready(api) == "NameTaken")
+    assert service(api)["spec"] == {"theirs": True}
+
+
+async def test_what_somebody_puts_in_the_place_of_ours_at_the_same_moment_is_not_overwritten(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply, theirs = api.apply, KNATIVE_SERVICES.identity("default", "iris") | {"spec": {"theirs": True}}
+
+    async def too_late(resource: Any, manifest: Any, **more: Any) -> Any:
+        if resource is KNATIVE_SERVICES and more["force"]:
+            api.remove(KNATIVE_SERVICES, "default", "iris")
+            api.put(KNATIVE_SERVICES, theirs)
+        return await apply(resource, manifest, **more)
+
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        monkeypatch.setattr(api, "apply", too_late)
+        changed = deployment(api)
+        changed["spec"]["template"]["spec"]["containers"][0]["image"] = "app:2"
+        api.put(DEPLOYMENTS, changed)
         await until(lambda: ready(api) == "NameTaken")
     assert service(api)["spec"] == {"theirs": True}
 
@@ -274,10 +301,19 @@ async def test_a_namespace_that_leaves_the_mesh_is_told_on_its_guarded_models(ap
     api.put(DEPLOYMENTS, served(**{annotations.AUTH: "mtls"}))
     facts = [MESH]
     async with running(api, clock, lambda: facts[0]) as reconciler:
-        await until(lambda: service(api))
+        await until(lambda: service(api) and ready(api))
+        for _ in range(100):
+            await asyncio.sleep(0)
         facts[0] = replace(MESH, istio=installation(namespaces={**IN_THE_MESH, "default": {}}))
-        reconciler.refresh()
+        reconciler.refresh("other")
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert ready(api) == "Progressing"
+        reconciler.refresh("default")
         await until(lambda: ready(api) == "NeedsSidecar")
+        facts[0] = MESH
+        reconciler.refresh()
+        await until(lambda: ready(api) == "Progressing")
     assert ("authorizationpolicies", "default", "iris") in api.objects, "it guards again when the label is back"
 
 
@@ -331,17 +367,68 @@ async def test_the_last_line_of_a_running_loader_is_told(
         made = service(api)
         made["status"] = {"observedGeneration": 1, "latestCreatedRevisionName": "iris-00001"}
         api.put(KNATIVE_SERVICES, made)
-        pod = PODS.identity("default", "iris-00001-x")
-        pod["metadata"]["labels"] = {
-            "kubectl-serve.dev/deployment": "iris",
-            "serving.knative.dev/revision": "iris-00001",
-        }
-        pod["status"] = {"initContainerStatuses": [{"name": "model-loader", "state": {"running": {}}}]}
-        api.put(PODS, pod)
+        api.put(PODS, loader_pod("iris-00001-x", {"running": {}}))
         api.logs["iris-00001-x"] = '{"event": "retry", "code": "Unreachable", "message": "No route to the store."}'
         await until(lambda: "No route to the store." in str(deployment(api)["status"]))
         api.logs["iris-00001-x"] = '{"event": "progress", "bytes": 5, "total": 10}'
         await until(lambda: "50 %" in str(deployment(api)["status"]))
+
+
+async def test_of_many_loaders_some_are_asked(api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = set()
+
+    async def log(_: str, pod: str, *__: Any, **___: Any) -> str:
+        asked.add(pod)
+        return '{"event": "retry", "code": "Unreachable", "message": "No route to the store."}'
+
+    monkeypatch.setattr(api, "log", log)
+    for number in range(9):
+        api.put(PODS, loader_pod(f"iris-00001-{number}", {"running": {}}))
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        made = service(api)
+        made["status"] = {"observedGeneration": 1, "latestCreatedRevisionName": "iris-00001"}
+        api.put(KNATIVE_SERVICES, made)
+        await until(lambda: "No route to the store." in str(deployment(api)["status"]))
+    assert len(asked) == reconciler.LOGS
+
+
+async def test_how_long_each_loader_took_is_counted_once(api: MemoryApi, clock: Clock) -> None:
+    metrics = Metrics()
+    ended = {"terminated": {"exitCode": 0, "message": '{"code": "Loaded", "seconds": 7}'}}
+    api.put(PODS, loader_pod("ended-before-anybody-looked", ended))
+    api.put(PODS, loader_pod("iris-00001-x", {"running": {}}))
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock, metrics=metrics):
+        await until(lambda: service(api) and ready(api))
+        for number in range(2):
+            pod = loader_pod("iris-00001-x", ended)
+            pod["metadata"]["labels"]["turn"] = str(number)
+            api.put(PODS, pod)
+        api.put(PODS, loader_pod("iris-00001-y", {"running": {}}))
+        for _ in range(100):
+            await asyncio.sleep(0)
+    (told,) = (line for line in metrics.render().decode().splitlines() if "load_seconds_sum" in line)
+    assert told.endswith('{code="Loaded"} 7.0')
+
+
+async def test_nothing_is_said_before_everything_was_read(api: MemoryApi, clock: Clock) -> None:
+    api.failures["list pods"] = UnavailableError("not yet")
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert api.writes == []
+        api.failures.clear()
+        await until(lambda: service(api))
+
+
+def loader_pod(name: str, state: Any) -> Any:
+    """One of the first revision."""
+    pod = PODS.identity("default", name)
+    pod["metadata"]["labels"] = {"kubectl-serve.dev/deployment": "iris", "serving.knative.dev/revision": "iris-00001"}
+    return pod | {"status": {"initContainerStatuses": [{"name": "model-loader", "state": state}]}}
 
 
 def waiting_pod(api: MemoryApi, clock: Clock) -> Any:
