@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from kubernetes_asyncio.client import ApiClient, Configuration
 
+from serve_core.names import FIELD_MANAGER
 from serve_webhook.api import (
     DEPLOYMENTS,
     PODS,
@@ -167,7 +168,7 @@ async def test_an_apply_is_a_patch_by_our_field_manager() -> None:
         seen = await api.apply(DEPLOYMENTS, manifest, subresource="status", force=False)
     assert seen["path"] == "/apis/apps/v1/namespaces/default/deployments/iris/status"
     assert seen["type"] == "application/apply-patch+yaml"
-    assert seen["query"] == {"fieldManager": "kubectl-serve", "force": "false"}
+    assert seen["query"] == {"fieldManager": FIELD_MANAGER, "force": "false"}
     assert seen["sent"] == manifest
 
 

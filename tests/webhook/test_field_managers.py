@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from serve_core.names import FIELD_MANAGER
+from serve_webhook import failure_policy
 from serve_webhook.field_managers import seizure
 
 OURS: Any = {
-    "manager": "kubectl-serve",
+    "manager": FIELD_MANAGER,
     "operation": "Apply",
     "apiVersion": "serving.knative.dev/v1",
     "fieldsType": "FieldsV1",
@@ -53,3 +55,9 @@ def test_where_nothing_is_ours_any_more_all_of_the_spec_becomes_so() -> None:
     patch = seizure(stored(entry))
     assert patch is not None
     assert patch["metadata"]["managedFields"] == [OURS | {"fieldsV1": {"f:spec": {"f:traffic": {}}}}]
+
+
+def test_flux_does_not_take_the_server_for_somebody_at_a_keyboard() -> None:
+    """It takes over and takes off whatever a manager has that begins with ``kubectl``."""
+    for manager in (FIELD_MANAGER, failure_policy.MANAGER):
+        assert not manager.startswith("kubectl")

@@ -483,6 +483,17 @@ def test_a_previous_revision_that_somebody_has_deleted_is_led_to_no_more() -> No
     assert notes_of(observed(deployment(notes=noted), gone))[annotations.PROMOTED] == "iris-00001"
 
 
+def test_ready_is_said_once_knative_leads_to_the_revisions_as_it_is_noted() -> None:
+    """The tag of the one before changes the Knative Service, which is then not ready for a moment."""
+    newest = live(latest="iris-00002", serving="iris-00002")
+    (write,) = planning.report(observed(deployment(notes={annotations.PROMOTED: "iris-00001"}), newest), NOW)
+    assert isinstance(write, Annotate)
+    assert write.annotations[annotations.PROMOTED] == "iris-00002"
+    assert write.annotations[annotations.PREVIOUS] == "iris-00001"
+    again = observed(deployment(notes=dict(write.annotations)), newest)
+    assert ready(again).status == "True"
+
+
 def test_only_a_knative_service_that_is_made_anew_makes_what_is_noted_of_revisions_untrue() -> None:
     noted = deployment(notes={annotations.PROMOTED: "iris-00003", annotations.URL: "http://iris"})
     state = observed(noted)

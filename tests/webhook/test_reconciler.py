@@ -12,7 +12,7 @@ import pytest
 from istio_installation import installation
 from serve_core import annotations
 from serve_core.facts import LoaderFacts, PlatformFacts
-from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY
+from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, FIELD_MANAGER
 from serve_core.verdict import judge, render_stored
 from serve_webhook import reconciler
 from serve_webhook.api import (
@@ -277,7 +277,7 @@ async def test_what_others_have_added_to_a_spec_is_taken_over_before_it_is_set_r
         api.put(KNATIVE_SERVICES, changed)
         await until(lambda: wanted.items() <= service(api)["spec"].items())
     (ours,) = service(api)["metadata"]["managedFields"]
-    assert (ours["manager"], ours["operation"], ours["fieldsV1"]) == ("kubectl-serve", "Apply", theirs["fieldsV1"])
+    assert (ours["manager"], ours["operation"], ours["fieldsV1"]) == (FIELD_MANAGER, "Apply", theirs["fieldsV1"])
     assert [write for write in api.writes if write.endswith(" services")] == [
         "apply services",
         "merge services",

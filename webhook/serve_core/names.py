@@ -13,8 +13,9 @@ SERVICE_ACCOUNT = "kubectl-serve"
 SERVER_USERNAME = f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"
 """The user by which the API server names our own writes."""
 
-FIELD_MANAGER = "kubectl-serve"
-"""Field manager of every server-side apply of the reconciler."""
+FIELD_MANAGER = "server.kubectl-serve.dev"
+"""Field manager of the server's writes. Flux takes one that begins with ``kubectl`` for somebody at a keyboard, and
+takes back what they wrote."""
 
 SERVED_LABEL = f"{PREFIX}served"
 """On a served Deployment, value ``true``: what the reconciler lists and watches."""

@@ -193,7 +193,7 @@ class Cluster:
         seconds: float = REQUEST_SECONDS,
     ) -> aiohttp.ClientResponse:
         """Start a request; the caller reads or closes the answer, which is a good one."""
-        headers = {"Accept": "application/json", "User-Agent": FIELD_MANAGER}
+        headers = {"Accept": "application/json", "User-Agent": "kubectl-serve-server"}
         if content_type:
             headers["Content-Type"] = content_type
         query = dict(params or {})

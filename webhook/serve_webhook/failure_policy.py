@@ -26,7 +26,7 @@ GUARDED: Mapping[str, tuple[Kind, ...]] = {
 }  # fmt: skip
 """What each of these webhooks is called for."""
 
-MANAGER = "kubectl-serve-failure-policy"
+MANAGER = "failure-policy.kubectl-serve.dev"
 """Field manager: the certificates' bundle in the same objects is kept by another."""
 
 logger = logging.getLogger(__name__)

@@ -245,6 +245,8 @@ def report(observed: Observed, now: datetime) -> tuple[Action, ...]:
     # Whoever waits for Ready reads the annotations next: good news comes last, bad news first.
     if is_ready:
         writes.reverse()
+        if _moves_traffic(observed, notes):
+            return (Annotate(notes),)  # Ready follows once Knative has led it so: it would be taken back for that
     return tuple(writes)
 
 
@@ -261,6 +263,14 @@ def release(deployment: JsonObject) -> tuple[Action, ...]:
         last = {"metadata": {"labels": {SERVED_LABEL: None}, "annotations": {HANDOVER: None}}}
         actions.append(Merge(last, "release"))
     return tuple(actions)
+
+
+def _moves_traffic(observed: Observed, notes: Mapping[str, str]) -> bool:
+    """Whether noting this changes where the Knative Service leads: what was promoted before gets a tag."""
+    spec, present = serving_spec(observed.deployment), observed.deployment["metadata"].get("annotations") or {}
+    if observed.verdict.service is None or spec is None or not notes:
+        return False
+    return traffic.targets(spec, present) != traffic.targets(spec, notes)
 
 
 def _parking(observed: Observed, is_ready: bool) -> Merge | None:
