@@ -381,6 +381,12 @@ def test_knatives_word_counts_only_for_the_present_generation() -> None:
     assert loaded(unseen).reason == "Loaded", "what was said stays until then"
 
 
+def test_what_failed_of_the_revision_before_is_not_said_of_the_one_that_knative_has_yet_to_make() -> None:
+    mended = live("Unknown", generation=2, observed=2)
+    mended["status"]["conditions"][1]["reason"] = "OutOfDate"
+    assert ready(observed(settled(), mended, pods=[loader_pod(11, "NotFound")])).reason == "Progressing"
+
+
 def test_events_tell_what_went_well_or_wrong_not_what_goes_on() -> None:
     def told(state: Observed) -> list[str]:
         (action,) = (a for a in planning.report(state, NOW) if isinstance(a, SetConditions))

@@ -70,8 +70,11 @@ class Progress:
 
     @property
     def settled(self) -> bool:
-        """Whether Knative has seen the present generation."""
-        return _settled(self.service)
+        """Whether Knative has seen the present generation, and its newest revision is that generation's.
+
+        Where its Configuration has yet to follow, the revision is the one before.
+        """
+        return _settled(self.service) and self.knative("ConfigurationsReady").get("reason") != "OutOfDate"
 
     @property
     def _status(self) -> JsonObject:
