@@ -223,7 +223,7 @@ FLAGS: dict[str, tuple[tuple[tuple[str, ...], bool, tuple[str, ...], str], ...]]
         (('-R', '--recursive'), False, (), 'look into the directories of a directory as well'),
         (('--expect',), True, (), 'with test: the verdicts that are right; exit 1 if one differs'),
         (('--all',), False, (), 'show the rules that are kept as well'),
-        (('-o', '--output'), True, ('json',), 'output format: json'),
+        (('-o', '--output'), True, ('json', 'yaml'), 'output format: json, yaml'),
         (('-A', '--all-namespaces'), False, (), 'look in all namespaces'),
         (('-n', '--namespace'), True, (), "namespace; default: the context's"),
         (('--kubeconfig',), True, (), 'kubeconfig file to use'),

@@ -118,6 +118,23 @@ def test_list_shows_policies_and_how_long_exceptions_count(run: Run) -> None:
     )
 
 
+def test_policies_can_be_had_as_yaml_without_what_nobody_reads(run: Run) -> None:
+    known = cluster()
+    for each in known.objects:
+        each["metadata"]["managedFields"] = [{"manager": "kubectl"}]
+    (shown,) = yaml.safe_load_all(run("policy", "list", "-o", "yaml", cluster=known).out)
+    assert [each["metadata"]["name"] for each in shown["items"]] == ["adopting", "stores", "move", "old"]
+    assert not any("managedFields" in each["metadata"] for each in shown["items"])
+    explained = yaml.safe_load(run("policy", "explain", "iris", "-o", "yaml", cluster=known).out)
+    assert explained["items"][0]["verdict"] == "Deny"
+
+
+def test_exceptions_that_outlived_their_policy_are_listed(run: Run) -> None:
+    known = cluster()
+    known.objects = [each for each in known.objects if each["kind"] != "ServingPolicy"]
+    assert "\nold        stores " in run("policy", "list", cluster=known).out
+
+
 def test_explain_shows_which_policy_refused_or_set_what_and_where(run: Run) -> None:
     screen = run("policy", "explain", "iris", cluster=cluster())
     assert screen.code == 0

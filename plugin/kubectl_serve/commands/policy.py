@@ -66,7 +66,7 @@ def configure(parser: options.Parser) -> None:
         "--expect", metavar="FILE", help="with test: the verdicts that are right; exit 1 if one differs"
     )
     parser.switch("--all", help="show the rules that are kept as well")
-    options.output(parser, "json")
+    options.output(parser, "json", "yaml")
     options.all_namespaces(parser)
     options.namespace(parser)
     options.connection(parser)
@@ -133,10 +133,12 @@ def _compare(tried: Trial, file: str, streams: Streams) -> int:
 
 async def _list(args: Namespace, streams: Streams, cluster: Api) -> int:
     policies, exceptions = await _policies(cluster)
-    if args.output == "json":
-        streams.stdout.write(documents.to_json(documents.as_list([*policies, *exceptions])))
+    if args.output:
+        for each in (*policies, *exceptions):
+            each["metadata"].pop("managedFields", None)
+        _write(documents.as_list([*policies, *exceptions]), streams, args)
         return 0
-    if not policies:
+    if not policies and not exceptions:
         streams.note("No policies found.")
         return 0
     rows = [["NAME", "ACTION", "RULES", "DEFAULTS", "ADOPTS", "EXCEPTIONS", "AGE"]]
@@ -178,7 +180,7 @@ async def _explain(args: Namespace, streams: Streams, cluster: Api) -> int:
     if not found.tried:
         raise ServeError(f"the Deployment {args.name} is not served.", "Policies are about served Deployments.")
     _print(found.tried, streams, args, every_rule=True)
-    if args.output != "json":
+    if not args.output:
         given = given_by_policies(deployment, trial.read_documents(known, facts, stored=True).facts)
         for choice in given:
             streams.note(str(choice))
@@ -229,8 +231,8 @@ def _tell_faults(tried: Trial, streams: Streams) -> None:
 
 
 def _print(tried: Sequence[Tried], streams: Streams, args: Namespace, *, every_rule: bool) -> None:
-    if args.output == "json":
-        streams.stdout.write(documents.to_json({"items": [_as_json(each) for each in tried]}))
+    if args.output:
+        _write({"items": [_as_json(each) for each in tried]}, streams, args)
         return
     rows = [["OBJECT", "NAMESPACE", "RULE", "VERDICT"]]
     for each in tried:
@@ -251,6 +253,10 @@ def _print(tried: Sequence[Tried], streams: Streams, args: Namespace, *, every_r
             mark = "" if result.outcome is Outcome.DENY else f"{result.outcome}: "
             for finding in [result.excuse] if result.excuse else result.findings:
                 streams.note(f"{mark}{each.title}: {finding}")
+
+
+def _write(document: JsonObject, streams: Streams, args: Namespace) -> None:
+    streams.stdout.write(documents.to_json(document) if args.output == "json" else documents.to_yaml([document]))
 
 
 def _as_json(each: Tried) -> JsonObject:
