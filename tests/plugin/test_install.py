@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from kubectl_serve import __version__, errors, manifests
+from kubectl_serve.commands import install
 from kubectl_serve.commands.install import resource_of
 from kubectl_serve.commands.uninstall import order
 from plugin.conftest import Run
@@ -151,7 +152,10 @@ def test_a_policy_that_would_deny_what_the_webhook_is_asked_is_no_reason_to_wait
     assert run("install", cluster=cluster).code == 0
 
 
-def test_an_image_that_cannot_be_pulled_is_told_when_time_is_up(run: Run) -> None:
+def test_an_image_that_cannot_be_pulled_is_told_once_at_once_and_when_time_is_up(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install, "TROUBLE_PAUSE", 0.001)
     pod: JsonObject = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -162,9 +166,13 @@ def test_an_image_that_cannot_be_pulled_is_told_when_time_is_up(run: Run) -> Non
         },
         "status": {"containerStatuses": [{"name": "server", "state": {"waiting": {"reason": "ImagePullBackOff"}}}]},
     }
-    screen = run("install", "--timeout", "50ms", cluster=FakeCluster([KNATIVE, READY, pod]))
+    screen = run("install", "--timeout", "200ms", cluster=FakeCluster([KNATIVE, READY, pod]))
     assert screen.code == 1
-    assert "error: kubectl-serve does not answer after 0 s: ImagePullBackOff.\n" in screen.err
+    assert screen.err.splitlines()[:3] == [
+        "Waiting for the server ...",
+        "ImagePullBackOff.",
+        "error: kubectl-serve does not answer after 0 s: ImagePullBackOff.",
+    ]
 
 
 def test_the_webhooks_go_first_and_the_namespace_last() -> None:

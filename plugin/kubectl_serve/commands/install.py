@@ -1,6 +1,7 @@
 """``kubectl serve install``: everything of the manifests into the cluster, in order, until the webhook answers."""
 
 import asyncio
+import contextlib
 from argparse import Namespace
 
 from kubectl_serve import documents, errors, manifests, options, view
@@ -35,6 +36,9 @@ _SERVER = "kubectl-serve"
 _KNATIVE = "knative-serving"
 _FEATURES = "config-features"
 _PROBE_PAUSE = 0.5
+TROUBLE_PAUSE = 3.0
+"""Seconds between two looks at what keeps the server's pods."""
+_ON_THE_WAY = ("", "ContainerCreating", "PodInitializing")
 """Seconds between two questions to the webhook: that it answers is no event that could be awaited."""
 
 
@@ -148,6 +152,7 @@ def _content(manifest: JsonObject) -> JsonObject:
 
 async def _wait(cluster: Api, streams: Streams, seconds: float) -> None:
     streams.note("Waiting for the server ...")
+    teller = asyncio.create_task(_tell_trouble(cluster, streams))
     try:
         async with asyncio.timeout(seconds):
             await _rolled_out(cluster)
@@ -157,6 +162,10 @@ async def _wait(cluster: Api, streams: Streams, seconds: float) -> None:
             f"kubectl-serve does not answer after {seconds:.0f} s: {await _cause(cluster)}.",
             f"`kubectl get pods -n {NAMESPACE}` shows its pods; the same command again goes on from here.",
         ) from error
+    finally:
+        teller.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await teller
     streams.note(f"kubectl-serve is ready. Next: {PROGRAM} create NAME --model URI")
 
 
@@ -179,9 +188,32 @@ async def _answers(cluster: Api) -> None:
         await asyncio.sleep(_PROBE_PAUSE)
 
 
+async def _tell_trouble(cluster: Api, streams: Streams) -> None:
+    """Say what keeps the server's pods, long before the time is up."""
+    said = ""
+    while True:
+        await asyncio.sleep(TROUBLE_PAUSE)
+        try:
+            trouble = _trouble(await _pods(cluster))
+        except errors.ApiError:
+            continue
+        if trouble != said and trouble.partition(":")[0] not in _ON_THE_WAY:
+            streams.note(f"{trouble}.")
+            said = trouble
+
+
 async def _cause(cluster: Api) -> str:
     """What keeps the server's pods, as far as they say."""
-    pods, _ = await cluster.list(PODS, NAMESPACE, labels=f"app.kubernetes.io/name={_SERVER}")
+    pods = await _pods(cluster)
+    unsaid = "its pods run, but the webhook does not complete Deployments" if pods else "it has no pods"
+    return _trouble(pods) or unsaid
+
+
+async def _pods(cluster: Api) -> list[JsonObject]:
+    return (await cluster.list(PODS, NAMESPACE, labels=f"app.kubernetes.io/name={_SERVER}"))[0]
+
+
+def _trouble(pods: list[JsonObject]) -> str:
     for pod in view.newest_pods(pods):
         scheduled = view.condition(pod, "PodScheduled")
         if scheduled.status == "False":
@@ -191,4 +223,4 @@ async def _cause(cluster: Api) -> str:
             if waiting:
                 said = f": {waiting['message']}" if waiting.get("message") else ""
                 return f"{waiting.get('reason')}{said}".rstrip(".")
-    return "its pods run, but the webhook does not complete Deployments" if pods else "it has no pods"
+    return ""
