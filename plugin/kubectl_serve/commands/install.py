@@ -189,14 +189,14 @@ async def _answers(cluster: Api) -> None:
 
 
 async def _tell_trouble(cluster: Api, streams: Streams) -> None:
-    """Say what keeps the server's pods, long before the time is up."""
+    """Say what keeps the server's pods, long before the time is up, as far as one may see it."""
     said = ""
     while True:
         await asyncio.sleep(TROUBLE_PAUSE)
         try:
             trouble = _trouble(await _pods(cluster))
         except errors.ApiError:
-            continue
+            return
         if trouble != said and trouble.partition(":")[0] not in _ON_THE_WAY:
             streams.note(f"{trouble}.")
             said = trouble
