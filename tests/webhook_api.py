@@ -22,7 +22,7 @@ class MemoryApi:
         self.failures: dict[str, Exception] = {}
         self._applied: dict[tuple[str, ...], JsonObject] = {}
         self._version = 100
-        self._events: list[tuple[int, str, WatchEvent]] = []
+        self._events: list[tuple[int, str, WatchEvent, JsonObject | None]] = []
         self._changed = asyncio.Event()
         self._oldest = 0
 
@@ -41,7 +41,7 @@ class MemoryApi:
         counts_notes = resource.plural == "deployments"
         metadata["generation"] = generation + (not (same_spec and (same_notes or not counts_notes)))
         self.objects[where] = manifest
-        self._tell(resource, "MODIFIED" if before else "ADDED", manifest)
+        self._tell(resource, "MODIFIED" if before else "ADDED", manifest, before)
         return copy.deepcopy(manifest)
 
     def remove(self, resource: Resource, namespace: str, name: str) -> None:
@@ -57,8 +57,8 @@ class MemoryApi:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _tell(self, resource: Resource, kind: str, manifest: JsonObject) -> None:
-        self._events.append((self._version, resource.plural, WatchEvent(kind, copy.deepcopy(manifest))))
+    def _tell(self, resource: Resource, kind: str, manifest: JsonObject, before: JsonObject | None = None) -> None:
+        self._events.append((self._version, resource.plural, WatchEvent(kind, copy.deepcopy(manifest)), before))
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -98,10 +98,14 @@ class MemoryApi:
             self._check("watch", resource)
             if seen < self._oldest:
                 raise GoneError("too old", 410)
-            for at, plural, event in list(self._events):
-                if at > seen and plural == resource.plural and _selected(event.object, selectors):
-                    seen = at
+            for at, plural, event, before in list(self._events):
+                if at <= seen or plural != resource.plural:
+                    continue
+                seen = at
+                if _selected(event.object, selectors):
                     yield event
+                elif before and _selected(before, selectors):
+                    yield WatchEvent("DELETED", event.object)  # for who selects, it is gone
             await self._changed.wait()
 
     async def create(self, resource: Resource, manifest: JsonObject) -> JsonObject:

@@ -159,9 +159,10 @@ async def test_the_answer_to_a_write_counts_at_once_and_an_older_event_not_any_m
 
 
 async def test_an_answer_that_comes_after_the_deletion_revives_nothing(api: MemoryApi) -> None:
-    answer = api.put(DEPLOYMENTS, manifest("a"))
     informer = Informer(api, DEPLOYMENTS)
     async with running(informer):
+        answer = api.put(DEPLOYMENTS, manifest("a"))
+        await until(informer, lambda: informer.get("default", "a") is not None)
         api.remove(DEPLOYMENTS, "default", "a")
         await until(informer, lambda: informer.get("default", "a") is None)
         informer.remember(answer)

@@ -72,6 +72,12 @@ RETRY = {"event": "retry", "code": "Unreachable", "message": "no route", "hint":
         ),
         pytest.param(pod(state=RUNNING), RETRY, ("Unknown", "Unreachable", "No route. check"), id="retrying"),
         pytest.param(
+            pod(state=RUNNING),
+            RETRY | {"event": "failed"},
+            ("False", "Unreachable", "No route. check"),
+            id="about to end",
+        ),
+        pytest.param(
             pod(state=RUNNING, last=ended(11, words("NotFound"))),
             {},
             ("False", "NotFound", "what happened. what to do"),
@@ -168,6 +174,11 @@ def test_how_far_the_loader_is(found: dict[str, Any], line: dict[str, Any], expe
         pytest.param(pod(), None, id="nothing wrong"),
         pytest.param(pod(server={"state": RUNNING, "lastState": ended(1)}), None, id="up again"),
         pytest.param(
+            pod(server={"name": "queue-proxy", "state": CRASHED, "lastState": ended(1)}),
+            None,
+            id="it is not the server",
+        ),
+        pytest.param(
             pod(server={"state": CRASHED, "lastState": ended(0)}), ("ServerCrashed", "exit code 0"), id="ends"
         ),
         pytest.param(
@@ -199,6 +210,13 @@ def test_what_keeps_the_server_from_serving(found: dict[str, Any], expected: tup
     finding = pods.serving(found, "iris")
     assert (finding and finding.code) == (expected and expected[0])
     assert finding is None or expected is None or expected[1] in finding.message
+
+
+def test_other_init_containers_say_nothing_of_the_model() -> None:
+    found = pod(state=RUNNING)
+    found["status"]["initContainerStatuses"].insert(0, {"name": "istio-init", "state": ended(0)})
+    assert pods.loading(found, {}, "iris").code == "Loading"
+    assert pods.loader_is_running(found)
 
 
 def test_the_last_line_skips_what_is_not_the_loaders() -> None:

@@ -536,6 +536,26 @@ async def test_taking_the_annotation_off_takes_everything_of_ours_off(api: Memor
         await until(lambda: "kubectl-serve.dev/served" not in deployment(api)["metadata"].get("labels", {}))
 
 
+async def test_what_lost_its_label_on_the_way_back_is_looked_at_until_its_own_pods_serve(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "UNWATCHED_SECONDS", 0.01)
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        back = deployment(api)
+        del back["metadata"]["annotations"][annotations.MODEL]
+        del back["metadata"]["labels"]
+        back["spec"]["replicas"] = 1
+        api.put(DEPLOYMENTS, back)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert service(api), "its own pods are not back yet"
+        back["status"] |= {"observedGeneration": 99, "updatedReplicas": 1, "availableReplicas": 1}
+        api.put(DEPLOYMENTS, back)  # nobody sees that
+        await until(lambda: service(api) is None)
+
+
 async def test_a_handover_ends_only_as_it_was_seen(
     api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
