@@ -540,7 +540,7 @@ class Sequence:
             }
         for kind, each in self._owned(namespace):
             owners = each["metadata"].get("ownerReferences", [])
-            if self._orphaned and not owners:
+            if self._orphaned and not owners and (kind != KNATIVE_SERVICES or not self._served):
                 continue  # of another mode: it was asked for
             made = shown(each)
             for key in ("traffic", "clusterIP", "clusterIPs"):

@@ -253,6 +253,16 @@ def test_the_knative_service_goes_only_when_the_deployments_own_pods_are_back() 
         assert planning.surplus(observed(back, service, verdict=unserved)) == (Delete(service),)
 
 
+def test_an_orphan_of_knatives_goes_as_well_or_its_service_would_keep_the_name_for_ever() -> None:
+    """``kubectl delete --cascade=orphan`` left it, and the Deployment was made anew in mode deployment."""
+    plain = Verdict(extras=({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "iris"}},), name="iris")
+    back = deployment(replicas=1, observedGeneration=4, updatedReplicas=1, availableReplicas=1)
+    orphan = live(owner=None)
+    assert planning.surplus(observed(back, orphan, verdict=plain)) == (Delete(orphan),)
+    assert planning.surplus(observed(back, without_label(orphan), verdict=plain)) == (), "it is somebody else's"
+    assert planning.surplus(observed(back, orphan, verdict=Verdict())) == (), "it is in nobody's way"
+
+
 def test_the_service_before_its_own_pods_goes_when_knative_needs_nothing_but_its_name() -> None:
     metadata = {"name": "iris", "uid": "p-1", "ownerReferences": [OWNER]}
     plain: Any = {"apiVersion": "v1", "kind": "Service", "metadata": metadata}

@@ -207,13 +207,18 @@ def preparation(observed: Observed, apply: Apply, now: datetime) -> Merge | SetC
 
 def surplus(observed: Observed) -> tuple[Delete, ...]:
     """What the Deployment owned once and wants no more. A Knative Service goes when the Deployment's own pods serve, or
-    the one that has taken its place under another name. A Service in front of its own pods goes when nothing but its
-    name is lacking to the Knative Service."""
+    the one that has taken its place under another name; an orphan as well, as Knative's Service has the name that is
+    wanted. A Service in front of its own pods goes when nothing but its name is lacking to the Knative Service."""
     deployment, verdict = observed.deployment, observed.verdict
     if observed.going or verdict.refused:
         return ()
     wanted = {identity(manifest) for manifest in observed.wanted}
-    ours = [live for at, live in observed.live.items() if at not in wanted and owns(deployment, live)]
+    ours = [
+        live
+        for at, live in observed.live.items()
+        if at not in wanted
+        and (owns(deployment, live) or (wanted and _is_knative_service(live) and claims(deployment, live)))
+    ]
     if not verdict.service and not handover.is_back(deployment):
         return ()
     if verdict.service and not (observed.service and conditions.answers(observed.service)):
