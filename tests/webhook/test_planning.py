@@ -87,7 +87,7 @@ def loader_pod(exit_code: int | None, code: str, revision: str = "iris-00001", n
     message = json.dumps({"code": code, "message": "what happened", "hint": "what to do"})
     state = {"running": {}} if exit_code is None else {"terminated": {"exitCode": exit_code, "message": message}}
     return {
-        "metadata": {"name": name, "labels": {"serving.knative.dev/revision": revision}},
+        "metadata": {"name": name, "namespace": "default", "labels": {"serving.knative.dev/revision": revision}},
         "status": {"initContainerStatuses": [{"name": "model-loader", "state": state}]},
     }
 
@@ -459,6 +459,7 @@ def test_a_server_that_ends_is_told_before_knative_gives_up() -> None:
     state = observed(service=live("Unknown", serving=""), pods=[CRASHED])
     assert (ready(state).status, ready(state).reason) == ("False", "RevisionFailed")
     assert "exit code 3" in ready(state).message
+    assert "Read `kubectl serve logs iris -n default`." in ready(state).message
 
 
 def test_what_may_pass_by_itself_is_told_and_has_not_failed() -> None:

@@ -316,17 +316,21 @@ _CONDITIONS = (
     ),
     ("NotStarted", "the node cannot start the pod.", "It goes on trying."),
     ("Unschedulable", "no node can take the pod.", "Lower the resource requests, or add a node."),
-    ("LoaderCrashed", "the loader ended without saying why.", "Read `kubectl serve logs {name} -c loader`."),
+    (
+        "LoaderCrashed",
+        "the loader ended without saying why.",
+        "Read `kubectl serve logs {name} -n {namespace} -c loader`.",
+    ),
     # PolicyCompliant.
     ("Compliant", "it keeps every policy that is about it.", ""),
-    ("PolicyViolated", "{found}.", "Read `kubectl serve policy explain {name}`."),
+    ("PolicyViolated", "{found}.", "Read `kubectl serve policy explain {name} -n {namespace}`."),
     # Ready.
     ("Ready", "the model answers.", ""),
     ("Progressing", "waiting for the Knative Service.", ""),
     ("ModelNotLoaded", "the model is not loaded.", "See the condition kubectl-serve.dev/ModelLoaded."),
-    ("ServerCrashed", "the model server ends again and again.", "Read `kubectl serve logs {name}`."),
-    ("ServiceNotReady", "the Knative Service is not ready.", "Read `kubectl describe ksvc {name}`."),
-    ("RevisionFailed", "the newest revision is not ready.", "Read `kubectl serve describe {name}`."),
+    ("ServerCrashed", "the model server ends again and again.", "Read `kubectl serve logs {name} -n {namespace}`."),
+    ("ServiceNotReady", "the Knative Service is not ready.", "Read `kubectl describe ksvc {name} -n {namespace}`."),
+    ("RevisionFailed", "the newest revision is not ready.", "Read `kubectl serve describe {name} -n {namespace}`."),
     (
         "DomainNotClaimed",
         "namespace {namespace} has no claim to the host name {domain}.",
@@ -335,7 +339,7 @@ _CONDITIONS = (
     (
         "DomainNotReady",
         "the model answers, but not under {domain}.",
-        "Read `kubectl describe domainmapping {domain}`.",
+        "Read `kubectl describe domainmapping {domain} -n {namespace}`.",
     ),
     (
         "NameTaken",

@@ -263,7 +263,7 @@ def compliance(one: Judged) -> Condition | None:
         return Condition(CONDITION_COMPLIANT, "True", "Compliant", condition_message("Compliant"))
     text = "; ".join(found)
     text = text if len(text) <= conditions.LONGEST - 200 else text[: conditions.LONGEST - 200] + "…"
-    message = condition_message("PolicyViolated", found=text.rstrip("."), name=one.name)
+    message = condition_message("PolicyViolated", found=text.rstrip("."), name=one.name, namespace=one.namespace)
     return Condition(CONDITION_COMPLIANT, "False", "PolicyViolated", message)
 
 

@@ -162,14 +162,15 @@ def _ready(progress: Progress, loaded: Condition) -> Finding:
     overall, revision = progress.knative("Ready"), progress.knative("ConfigurationsReady")
     if overall.get("status") == "True":
         return Finding("True", "Ready", pods.sentence("Ready") + (f" URL: {progress.url}" if progress.url else ""))
+    namespace = progress.service["metadata"]["namespace"]
     trouble = _trouble(progress.pods, progress.name, progress.warnings)
     if (trouble and trouble.status == "False") or revision.get("status") == "False":
         details = trouble.message if trouble else _knative_says(revision)
-        message = f"{pods.sentence('RevisionFailed', name=progress.name)} {details}"
+        message = f"{pods.sentence('RevisionFailed', name=progress.name, namespace=namespace)} {details}"
         return Finding("False", "RevisionFailed", message + _still_serving(progress))
     if overall.get("status") == "False":
         name = progress.service["metadata"]["name"]
-        message = f"{pods.sentence('ServiceNotReady', name=name)} {_knative_says(overall)}"
+        message = f"{pods.sentence('ServiceNotReady', name=name, namespace=namespace)} {_knative_says(overall)}"
         return Finding("False", "ServiceNotReady", message + _still_serving(progress))
     details = loaded.message if loaded.status != "True" else trouble.message if trouble else _knative_says(overall)
     return Finding("Unknown", "Progressing", f"{pods.sentence('Progressing')} {details}".strip())
@@ -200,7 +201,7 @@ def _mapped(mapping: JsonObject) -> Finding:
         # Knative's own words take every claim that is missing for somebody else's.
         words = pods.sentence("DomainNotClaimed", domain=domain, namespace=namespace)
         return Finding("False", "DomainNotClaimed", words)
-    words = f"{pods.sentence('DomainNotReady', domain=domain)} {_knative_says(overall)}"
+    words = f"{pods.sentence('DomainNotReady', domain=domain, namespace=namespace)} {_knative_says(overall)}"
     return Finding("False", "DomainNotReady", words)
 
 
@@ -259,7 +260,7 @@ def plain_ready(
     deployment: JsonObject, its_pods: Sequence[JsonObject], loaded: Condition, warnings: Mapping[str, str]
 ) -> Condition:
     """Whether a Deployment that runs its pods itself has all of them, from its present template."""
-    name = deployment["metadata"]["name"]
+    name, namespace = deployment["metadata"]["name"], deployment["metadata"]["namespace"]
     if is_back(deployment):
         return said(CONDITION_READY, "True", "Ready")
     if loaded.status == "False":
@@ -268,7 +269,7 @@ def plain_ready(
     stuck = stored(deployment, "Progressing")
     if (trouble and trouble.status == "False") or (stuck and stuck.status == "False"):
         details = trouble.message if trouble else stuck.message if stuck else ""
-        message = f"{pods.sentence('RevisionFailed', name=name)} {details}"
+        message = f"{pods.sentence('RevisionFailed', name=name, namespace=namespace)} {details}"
         return Condition(CONDITION_READY, *_parts(Finding("False", "RevisionFailed", message)))
     return Condition(CONDITION_READY, "Unknown", "Progressing", "Waiting for the Deployment's pods.")
 

@@ -173,12 +173,13 @@ def _has_late_sidecar(pod: JsonObject) -> bool:
 
 
 def _loading(pod: JsonObject, line: JsonObject, name: str, warning: str) -> Finding:
+    of = {"name": name, "namespace": pod["metadata"]["namespace"]}
     status = _loader_status(pod)
     state, before = status.get("state") or {}, (status.get("lastState") or {}).get("terminated")
     if terminated := state.get("terminated"):
-        return _ended(terminated, name)
+        return _ended(terminated, of)
     if "running" in state:
-        return _running(line, before, name)
+        return _running(line, before, of)
     if unschedulable := _unschedulable(pod):
         return unschedulable
     waiting = state.get("waiting") or {}
@@ -187,7 +188,7 @@ def _loading(pod: JsonObject, line: JsonObject, name: str, warning: str) -> Find
     if reason in _START_FAILURES:
         return _not_started(pod, waiting)
     if before:
-        return _ended(before, name)
+        return _ended(before, of)
     if warning:
         return _not_started(pod, {"message": warning})
     return Finding("Unknown", "Loading", "Waiting for the pod's containers to start.")
@@ -218,7 +219,9 @@ def serving(pod: JsonObject, name: str, warning: str = "") -> Finding | None:
         # A server that ends is no server, whatever its exit code: MLServer ends with 0 where it cannot load the model.
         if ended:
             said = f"Container {status['name']} ended with exit code {ended.get('exitCode')}."
-            return _finding("False", "ServerCrashed", {"message": said}, name=name)
+            return _finding(
+                "False", "ServerCrashed", {"message": said}, name=name, namespace=pod["metadata"]["namespace"]
+            )
     return None
 
 
@@ -250,36 +253,36 @@ def _not_started(pod: JsonObject, said: Mapping[str, object]) -> Finding:
     return Finding("False", reason, sentence(reason, **{what: missing[2]}, namespace=pod["metadata"]["namespace"]))
 
 
-def _running(line: JsonObject, before: JsonObject | None, name: str) -> Finding:
+def _running(line: JsonObject, before: JsonObject | None, of: Mapping[str, str]) -> Finding:
     event = line.get("event")
     if event in ("retry", "failed"):
-        return _said(line, "Unknown" if event == "retry" else "False", name)
+        return _said(line, "Unknown" if event == "retry" else "False", of)
     if event in ("plan", "progress"):
         return Finding("Unknown", "Loading", _progress(line))
     # It has just started: what ended the run before is still the best that is known.
-    return _ended(before, name) if before else Finding("Unknown", "Loading", sentence("Loading"))
+    return _ended(before, of) if before else Finding("Unknown", "Loading", sentence("Loading"))
 
 
-def _ended(terminated: JsonObject, name: str) -> Finding:
+def _ended(terminated: JsonObject, of: Mapping[str, str]) -> Finding:
     words = loader.words(terminated.get("message"))
     if terminated.get("exitCode") == 0:
         return Finding("True", "Loaded", _loaded(words))
     if terminated.get("reason") == "OOMKilled":
         return _finding("False", "OutOfMemory", {"message": f"Container {LOADER_CONTAINER}."})
     if words.get("code") == "Interrupted":
-        return _said(words, "Unknown", name)
+        return _said(words, "Unknown", of)
     if "code" in words:
-        return _said(words, "False", name)
+        return _said(words, "False", of)
     said = f"Exit code {terminated.get('exitCode')}."
-    return _finding("False", "LoaderCrashed", {"message": said}, name=name)
+    return _finding("False", "LoaderCrashed", {"message": said}, **of)
 
 
-def _said(words: Mapping[str, object], status: str, name: str) -> Finding:
+def _said(words: Mapping[str, object], status: str, of: Mapping[str, str]) -> Finding:
     """The loader's own code, sentence and hint."""
     code, message = str(words.get("code")), str(words.get("message") or "")
     reason = CATALOGUE.get(code)
     if reason is None or reason.kind is not Kind.CONDITION:
-        return _finding(status, "LoaderCrashed", {"message": message}, name=name)
+        return _finding(status, "LoaderCrashed", {"message": message}, **of)
     if not message:
         return Finding(status, code, sentence(code))
     return Finding(status, code, f"{_stopped(message)} {words.get('hint') or reason.hint}".strip()[:LONGEST])
