@@ -124,7 +124,7 @@ def name(parser: Parser) -> None:
 def deployment_name(text: str) -> str:
     """A Deployment's name, also written as kubectl prints it: ``deployment.apps/NAME``. Raises ValueError."""
     kind, separator, name = text.rpartition("/")
-    if separator and (kind.removesuffix(".apps").lower() not in _KINDS or not name):
+    if not name or (separator and kind.removesuffix(".apps").lower() not in _KINDS):
         raise argparse.ArgumentTypeError(f'"{text}" is not a Deployment: write NAME or deployment/NAME')
     return name
 

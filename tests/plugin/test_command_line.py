@@ -88,7 +88,7 @@ def test_what_is_proposed_is_for_the_same_cluster_and_namespace(run: Run) -> Non
     assert "`kubectl serve describe iris --context 'a b' -n models` lists its revisions" in screen.err
 
 
-@pytest.mark.parametrize("written", ["ksvc/iris", "deployment/", "a/deployment/iris"])
+@pytest.mark.parametrize("written", ["ksvc/iris", "deployment/", "a/deployment/iris", ""])
 def test_what_is_no_deployment_is_not_looked_for(run: Run, written: str) -> None:
     screen = run("describe", written, cluster=FakeCluster())
     assert f'"{written}" is not a Deployment: write NAME or deployment/NAME' in screen.err

@@ -70,6 +70,18 @@ def test_an_annotation_where_nobody_looks_for_it_is_told(run: Run, kind: str, me
     )
 
 
+def test_knatives_flags_are_those_of_the_file_that_has_them(run: Run) -> None:
+    claim = IRIS.replace("s3://", "pvc://")
+    flag = "kubernetes.podspec-persistent-volume-claim"
+    flags = f"---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: config-features}}\ndata: {{{flag}: enabled}}\n"
+    assert f"FeatureDisabled: spec.template.spec.volumes[0].persistentVolumeClaim: Knative's feature flag {flag}" in (
+        run("render", "-f", "-", stdin=claim).err
+    )
+    screen = run("render", "-f", "-", "--only", "service", stdin=claim + flags)
+    assert (screen.code, screen.err) == (0, "")
+    assert yaml.safe_load(screen.out)["spec"]["template"]["spec"]["volumes"][0]["persistentVolumeClaim"]
+
+
 @pytest.mark.parametrize("verb", ["render", "diff", "convert"])
 def test_a_file_without_an_object_is_no_success(run: Run, verb: str) -> None:
     screen = run(verb, "-f", "-", stdin="# nothing yet\n---\n")

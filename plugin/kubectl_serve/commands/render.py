@@ -16,7 +16,11 @@ from serve_core.verdict import Verdict, is_served, judge
 EXAMPLES = """\
   kubectl serve render -f iris.yaml
   kubectl serve render -f policies/ -f iris.yaml -n team-a
-  kubectl serve create iris --model s3://models/iris --dry-run -o yaml | kubectl serve render -f -"""
+  kubectl serve create iris --model s3://models/iris --dry-run -o yaml | kubectl serve render -f -
+
+Knative's feature flags are taken as they are by default, and for a cluster's own from a file:
+  kubectl get configmap config-features -n knative-serving -o yaml > flags.yaml
+  kubectl serve render -f flags.yaml -f claim.yaml"""
 
 _SERVICES = ("v1", "serving.knative.dev/v1")
 
@@ -40,7 +44,9 @@ def run(args: Namespace, streams: Streams) -> int:
     refused = 0
     for document in found:
         if not _is_deployment(document.object):
-            if document.object.get("kind") not in ("ServingPolicy", "PolicyException"):
+            if document.object.get("kind") not in ("ServingPolicy", "PolicyException") and not _is_flags(
+                document.object
+            ):
                 passed_over.append(document)
             continue
         verdict = judge(_in_namespace(document.object, args.namespace), facts)
@@ -62,8 +68,11 @@ def run(args: Namespace, streams: Streams) -> int:
 
 
 def _facts(found: list[JsonObject]) -> PlatformFacts:
-    """With the defaults and adoptions of the policies among the files."""
+    """With Knative's feature flags, and the defaults and adoptions of the policies, among the files."""
     facts = manifests.default_facts()
+    flags = next((each.get("data") for each in found if _is_flags(each)), None)
+    if isinstance(flags, dict):
+        facts = replace(facts, features={str(key): str(value) for key, value in flags.items()})
     if not any(each.get("kind") == "ServingPolicy" for each in found):
         return facts
     from serve_core.policy import trial
@@ -92,6 +101,10 @@ def _services(found: list[Document], namespace: str | None) -> Services:
             here = services.setdefault(str(value_at(each, "metadata", "namespace") or ""), {})
             here[name] = read(each)
     return services
+
+
+def _is_flags(manifest: JsonObject) -> bool:
+    return manifest.get("kind") == "ConfigMap" and value_at(manifest, "metadata", "name") == "config-features"
 
 
 def _is_deployment(manifest: JsonObject) -> bool:
