@@ -7,10 +7,13 @@ import pytest
 
 from kubectl_serve import errors, follow
 from kubectl_serve.api import CONFIG_MAPS, Resource, WatchEvent
-from kubectl_serve.follow import Patience, states
+from kubectl_serve.follow import Follower, Patience, states
+from kubectl_serve.view import name_of
 from kubectl_serve.waiting import End
 from plugin.fake import FakeCluster
+from serve_core.annotations import SERVICE
 from serve_core.json import JsonObject
+from serve_core.names import DEPLOYMENT_LABEL
 
 
 def note(name: str) -> JsonObject:
@@ -42,6 +45,43 @@ async def test_a_watch_that_breaks_is_listed_anew(error: errors.ApiError, monkey
     assert [name for _, name in await anext(seen)] == ["first", "missed"]
 
 
+def served(**notes: str) -> list[JsonObject]:
+    """A Deployment, the Knative Services of two names, and a pod."""
+    labels = {DEPLOYMENT_LABEL: "iris"}
+    metadata = {"namespace": "default", "resourceVersion": "1", "labels": labels}
+    head = {"apiVersion": "serving.knative.dev/v1", "kind": "Service"}
+    return [
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata | {"name": "iris", "annotations": notes}},
+        *(head | {"metadata": metadata | {"name": name}} for name in ("iris", "iris-model")),
+        {"apiVersion": "v1", "kind": "Pod", "metadata": metadata | {"name": "iris-x"}},
+    ]
+
+
+@pytest.mark.parametrize(("notes", "name"), [({}, "iris"), ({SERVICE: "iris-model"}, "iris-model")])
+async def test_the_picture_has_the_knative_service_under_the_name_that_was_chosen(
+    notes: dict[str, str], name: str
+) -> None:
+    async with Follower(FakeCluster(served(**notes)), "default", "iris") as follower:
+        picture = await follower.picture(10)
+    assert picture.service
+    assert (name_of(picture.service), [name_of(pod) for pod in picture.pods]) == (name, ["iris-x"])
+
+
+async def test_whoever_may_see_nothing_but_the_deployment_follows_that() -> None:
+    cluster = FakeCluster(served(), hidden=frozenset({"services", "pods"}))
+    async with Follower(cluster, "default", "iris") as follower:
+        picture = await follower.picture(10)
+    assert picture.deployment
+    assert (picture.service, picture.pods) == (None, ())
+
+
+async def test_whoever_may_not_see_the_deployment_is_told_so() -> None:
+    cluster = FakeCluster(served(), hidden=frozenset({"deployments"}))
+    async with Follower(cluster, "default", "iris") as follower:
+        with pytest.raises(errors.ForbiddenError):
+            await follower.picture(10)
+
+
 FAILED = End(False, code="NotFound")
 PASSING = End(False, definite=False, code="Unreachable")
 
@@ -53,6 +93,18 @@ def test_a_cause_is_believed_once_it_has_lasted(end: End, seconds: float) -> Non
     assert doubt.look_again_at == 100 + seconds
     assert doubt.see(end, 99.9 + seconds) is None
     assert doubt.see(end, 100 + seconds) is end
+
+
+def test_another_cause_takes_its_own_time_and_one_that_may_pass_is_no_other() -> None:
+    doubt = follow._Doubt(Patience(3, 60, 10))
+    doubt.see(FAILED, 0)
+    crashed = End(False, code="ServerCrashed")
+    assert doubt.see(crashed, 2) is None
+    assert doubt.see(crashed, 4.9) is None
+    assert doubt.see(crashed, 5) is crashed
+    doubt.see(PASSING, 10)
+    again = End(False, definite=False, code="ServerError")
+    assert doubt.see(again, 70) is again
 
 
 def test_a_short_calm_between_two_failures_is_no_recovery() -> None:
