@@ -110,6 +110,7 @@ def test_a_service_of_mode_deployment_gets_out_of_the_way_as_well() -> None:
     (made,) = verdict.extras
     assert (made["kind"], made["metadata"]["name"], verdict.name) == ("Service", "iris-model", "iris-model")
     assert codes(verdict)[0] == "NameInTheWay"
+    assert not {"PastKnative", "ScaleForService"} & set(codes(verdict)), "there is no Knative to be led past"
 
 
 def test_a_long_name_is_cut_for_its_ending() -> None:
