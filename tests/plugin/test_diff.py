@@ -371,6 +371,15 @@ def test_server_side_is_tried_as_kubectl_does_it(run: Run) -> None:
         ("argocd-controller", True),
         (FIELD_MANAGER, True),
     ]
+    assert written(cluster.wrote) == {"dry-run"}
+
+
+def test_a_conflict_of_server_side_apply_is_told_with_its_way_out(run: Run) -> None:
+    cluster = stored(IRIS, takes={"Deployment": errors.ConflictError("conflict with kubectl: .spec.replicas")})
+    screen = run("diff", "--server-side", "-f", "-", stdin=IRIS, cluster=cluster)
+    assert screen.code > 1
+    assert "conflict with kubectl: .spec.replicas" in screen.err
+    assert "--force-conflicts takes these fields over." in screen.err
 
 
 def test_who_may_not_apply_what_is_made_sees_what_is_made_of_the_deployment(run: Run) -> None:

@@ -94,5 +94,18 @@ def test_the_settings_that_the_api_server_filled_in_stay_where_nothing_changes()
 
 
 def test_what_is_no_kubernetes_object_is_left_to_the_api_server() -> None:
-    odd = deployment(template=pod(containers=[1, {"image": "x"}], volumes="none"))
-    assert patch(odd, applied(deployment()))["spec"] == odd["spec"]
+    for containers in ([1, {"image": "x"}], [{"image": "x"}], [{"name": "a"}, {"image": "x"}]):
+        odd = deployment(template=pod(containers=containers, volumes="none"))
+        assert patch(odd, applied(deployment()))["spec"] == odd["spec"]
+
+
+def test_ports_go_by_their_number() -> None:
+    def with_port(number: int) -> JsonObject:
+        return deployment(template=pod(containers=[{"name": "a", "ports": [{"containerPort": number}]}]))
+
+    sent = patch(with_port(2), applied(with_port(1)))["spec"]["template"]["spec"]["containers"]
+    assert sent[0] == {
+        "name": "a",
+        "ports": [{"containerPort": 2}, {"$patch": "delete", "containerPort": 1}],
+        "$setElementOrder/ports": [{"containerPort": 2}],
+    }
