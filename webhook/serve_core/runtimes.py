@@ -228,10 +228,18 @@ def choose(
     what = f"{wanted}" + (f" over {spec.protocol}" if spec.protocol else "")
     if not able:
         at = path_of(FORMAT if spec.format else MODEL)
-        same = [runtime for runtime in runtimes if any(known.name == wanted.name for known in runtime.formats)]
-        return None, choices, (problem("NoRuntime", at, wanted=what, known=_offers(same or runtimes)),)
+        return None, choices, (problem("NoRuntime", at, wanted=what, known=_offers(_nearest(wanted.name, runtimes))),)
     best = min(able, key=lambda runtime: (not runtime.has_variant_for(resources), -runtime.priority, runtime.name))
     return best, (*choices, choice("RuntimeByFormat", runtime=best.name, wanted=what)), ()
+
+
+def _nearest(name: str, runtimes: Sequence[Runtime]) -> Sequence[Runtime]:
+    """Those of the format, else those of one that is spelt like it, else all."""
+    import difflib  # only a mistake pays for it  # noqa: PLC0415
+
+    names = sorted({known.name for runtime in runtimes for known in runtime.formats})
+    near = [name] if name in names else difflib.get_close_matches(name, names, n=1)
+    return [runtime for runtime in runtimes if any(known.name in near for known in runtime.formats)] or runtimes
 
 
 def _offers(runtimes: Sequence[Runtime]) -> str:
