@@ -6,7 +6,7 @@ import pytest
 
 from serve_core import annotations
 from serve_core.facts import LoaderFacts, PlatformFacts
-from serve_core.handover import finish, is_back
+from serve_core.handover import finish, is_back, wanted_replicas
 from serve_core.json import JsonObject
 from serve_core.verdict import judge
 
@@ -70,6 +70,13 @@ def test_the_way_back_gives_as_many_replicas_as_can_be(noted: str, replicas: int
     served["metadata"]["annotations"][annotations.REPLICAS] = noted
     del served["metadata"]["annotations"][annotations.MODEL]
     assert accepted(served, served)["spec"]["replicas"] == replicas
+
+
+def test_a_number_that_is_not_written_is_the_one_that_was_kept() -> None:
+    """Whoever replaces the object need not say it, and parked it is none."""
+    metadata = {"name": "iris", "annotations": {annotations.REPLICAS: "3"}}
+    for spec, replicas in (({}, 3), ({"replicas": 0}, 3), ({"replicas": 5}, 5)):
+        assert wanted_replicas({"metadata": metadata, "spec": spec}) == replicas
 
 
 def test_the_way_back_keeps_the_label_for_the_reconciler() -> None:
