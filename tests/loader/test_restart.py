@@ -58,14 +58,14 @@ class Gate:
             yield piece
 
     def _is_far_ahead(self) -> bool:
-        """Whether two workers' connections may hold so much that the rest of the model is on its way before half."""
+        """Whether a worker's connection may hold so much that the rest of the model is on its way before half."""
         with self._lock:
             return sum(self.sent.values()) > (len(parts(self._load)) + 2) * PART
 
 
 @pytest.fixture
 def half(load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch) -> Gate:
-    # For the starts in this process: more workers leave answers, and what was sent of them is not read.
+    # In every start: more workers leave answers, and what was sent of them is not read.
     monkeypatch.setattr(engine, "MOST_WORKERS", 1)
     web.files["/model.bin"] = os.urandom(SIZE)
     return Gate(load, web)
@@ -74,7 +74,7 @@ def half(load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch) -> Gate:
 @pytest.fixture
 def process(load: Loader, web: WebServer, half: Gate) -> Iterator[subprocess.Popen[bytes]]:
     """A loader that has half of the model, and waits for more."""
-    script = "from model_loader import __main__, engine; engine.MOST_WORKERS = 2; __main__.run()"
+    script = "from model_loader import __main__, engine; engine.MOST_WORKERS = 1; __main__.run()"
     command = [sys.executable, "-c", script, *load.arguments(f"{web.url}/model.bin")]
     environment = os.environ | {"PYTHONPATH": str(harness.REPOSITORY / "webhook")}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
