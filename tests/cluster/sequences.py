@@ -522,7 +522,7 @@ class Sequence:
             # What served before goes on until what is to take its place serves.
             before = (f"{KNATIVE_SERVICES}/", f"{SERVICES}/")
             for key in [key for key in one if key.startswith(before) and key not in two]:
-                del one[key]
+                one.pop(key, None)  # or it went with another
                 for state in (one, two):
                     state["deployment"]["annotations"].pop(annotations.URL, None)
                     state.pop(f"{SERVICES}/{NAME}", None)
