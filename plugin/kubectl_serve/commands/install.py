@@ -36,10 +36,11 @@ _SERVER = "kubectl-serve"
 _KNATIVE = "knative-serving"
 _FEATURES = "config-features"
 _PROBE_PAUSE = 0.5
+"""Seconds between two questions to the webhook: that it answers is no event that could be awaited."""
 TROUBLE_PAUSE = 3.0
 """Seconds between two looks at what keeps the server's pods."""
 _ON_THE_WAY = ("", "ContainerCreating", "PodInitializing")
-"""Seconds between two questions to the webhook: that it answers is no event that could be awaited."""
+"""What a pod waits for that comes by itself."""
 
 
 def configure(parser: options.Parser) -> None:
