@@ -54,6 +54,21 @@ def test_the_least_deployment_is_sent(run: Run) -> None:
     ]
 
 
+def test_labels_are_the_deployments(run: Run) -> None:
+    cluster = serving("iris")
+    run(*ARGV, "-l", "team=research,tier=", "--no-wait", cluster=cluster)
+    [(_, _, sent)] = cluster.wrote
+    assert sent["metadata"]["labels"] == {"team": "research", "tier": ""}
+
+
+@pytest.mark.parametrize("labels", ["team", "=research", "team=research,", ""])
+def test_what_is_no_label_is_told_before_anything_is_sent(labels: str, run: Run) -> None:
+    cluster = serving("iris")
+    screen = run(*ARGV, "--labels", labels, cluster=cluster)
+    assert (screen.code, cluster.wrote) == (1, [])
+    assert f'"{labels}" is not KEY=VALUE, or several of them separated by commas' in screen.err
+
+
 def test_every_annotation_of_the_user_is_a_flag(run: Run) -> None:
     text = run("create", "--help").out
     assert all(f"--{annotation.name} " in text for annotation in annotations.USER)

@@ -1,5 +1,6 @@
 """``kubectl serve create``: an annotated Deployment, and the wait until its model answers."""
 
+import argparse
 import asyncio
 from argparse import Namespace
 from typing import NoReturn
@@ -17,7 +18,7 @@ from serve_core.verdict import judge
 
 EXAMPLES = """\
   kubectl serve create iris --model s3://models/iris/model.joblib
-  kubectl serve create iris --model s3://models/iris --format sklearn --scale 1..5 --credentials store
+  kubectl serve create iris --model s3://models/iris --format sklearn --scale 1..5 --credentials store -l team=research
   kubectl serve create iris --model https://example.com/model.joblib --pin
   kubectl serve create iris --model pvc://models/iris/model.joblib --dry-run -o yaml > iris.yaml"""
 
@@ -42,6 +43,14 @@ def configure(parser: options.Parser) -> None:
             required=annotation.key == annotations.MODEL,
             help=meaning,
         )
+    parser.add_argument(
+        "-l",
+        "--labels",
+        metavar="KEY=VALUE,...",
+        type=_labels,
+        default={},
+        help="labels of the Deployment, separated by commas; its Knative Service gets them too",
+    )
     parser.switch("--pin", help="read the model, and write its digest: the loader then refuses anything else")
     options.credentials_dir(parser)
     options.dry_run(parser)
@@ -57,6 +66,14 @@ def configure(parser: options.Parser) -> None:
     )
     options.namespace(parser)
     options.connection(parser)
+
+
+def _labels(text: str) -> dict[str, str]:
+    """``kubectl run --labels``' notation. What a label may be made of, the API server says. Raises ValueError."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(key and separator for key, separator, _ in pairs):
+        raise argparse.ArgumentTypeError(f'"{text}" is not KEY=VALUE, or several of them separated by commas')
+    return {key: value for key, _, value in pairs}
 
 
 def _metavar(name: str) -> str:
@@ -105,6 +122,8 @@ def _manifest(args: Namespace) -> JsonObject:
     metadata: JsonObject = {"name": args.name}
     if args.namespace:
         metadata["namespace"] = args.namespace
+    if args.labels:
+        metadata["labels"] = dict(args.labels)
     metadata["annotations"] = {key: value for key, value in asked.items() if value is not None}
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}
 
