@@ -410,7 +410,7 @@ def test_an_exception_of_ones_own_is_refused(namespace: str) -> None:
 
 def test_a_policy_that_cannot_be_read_is_never_stored() -> None:
     broken = document("ServingPolicy", "rules: [{name: a, expression: {cel: 'object.', message: x}}]")
-    assert refused(ask(request(broken))).startswith("InvalidPolicy: spec.rules.0.expression.cel: ")
+    assert refused(ask(request(broken))).startswith("InvalidPolicy: spec.rules[0].expression.cel: ")
 
 
 @pytest.mark.attack(20)

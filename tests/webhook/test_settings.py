@@ -41,7 +41,7 @@ def test_what_is_installed_is_valid(tmp_path: Path) -> None:
         ("a: [", "it is not YAML (line 1)."),
         ("loader: {}", "loader.image: Field required."),
         ("loader: {image: a, imgae: b}", "loader.imgae: Extra inputs are not permitted."),
-        ("loader: {image: a, allowNetworks: [10.0.0.1/8]}", "loader.allowNetworks.0: Value error, 10.0.0.1/8"),
+        ("loader: {image: a, allowNetworks: [10.0.0.1/8]}", "loader.allowNetworks[0]: Value error, 10.0.0.1/8"),
         (
             "{loader: {image: a}, callers: {certificateAuthority: x}}",
             "callers.certificateAuthority: Value error, it holds no certificate in PEM.",

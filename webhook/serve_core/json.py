@@ -14,6 +14,11 @@ def value_at(node: Any, *steps: str) -> Any:
     return node
 
 
+def field_path(*steps: str | int) -> str:
+    """A path as Kubernetes writes it: ``spec.rules[0].name``."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")
+
+
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 

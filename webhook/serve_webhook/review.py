@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serve_core.annotations import MODEL
 from serve_core.facts import PlatformFacts
-from serve_core.json import JsonObject, value_at
+from serve_core.json import JsonObject, field_path, value_at
 from serve_core.names import SERVED_LABEL, SERVER_USERNAME
 from serve_core.patch import json_patch
 from serve_core.reasons import problem
@@ -126,7 +126,7 @@ def review(body: bytes, reviewer: Reviewer) -> tuple[bytes, str]:
         request = AdmissionReview.model_validate(parse(body)).request
     except ValidationError as error:
         # Only places are repeated, never values: they are whatever an unknown caller sent.
-        places = ", ".join(".".join(map(str, fault["loc"])) or "the document" for fault in error.errors()[:5])
+        places = ", ".join(field_path(*fault["loc"]) or "the document" for fault in error.errors()[:5])
         raise MalformedError(f"not an AdmissionReview of {API_VERSION}: {places}") from None
     try:
         answer = reviewer(request)

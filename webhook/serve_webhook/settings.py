@@ -15,6 +15,7 @@ from yaml import YAMLError
 
 from serve_core import runtimes, yaml
 from serve_core.facts import PRIVATE_NETWORKS, LoaderFacts
+from serve_core.json import field_path
 from serve_core.runtimes import Runtime
 
 POLL_SECONDS = 5.0
@@ -104,7 +105,7 @@ def _settings(file: Path, faults: list[str]) -> Settings | None:
     try:
         return Settings.model_validate(_yaml(file))
     except ValidationError as error:
-        faults += [f"{file}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}." for fault in error.errors()]
+        faults += [f"{file}: {field_path(*fault['loc'])}: {fault['msg']}." for fault in error.errors()]
     except ValueError as error:
         faults.append(f"{file}: {error}.")
     return None

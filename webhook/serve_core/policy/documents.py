@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 from pydantic.alias_generators import to_camel
 
 from serve_core import annotations, models, quantities
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, field_path
 from serve_core.names import GROUP, NAMESPACE
 from serve_core.policy import expressions, images, sources, templates
 from serve_core.reasons import Problem, problem, quote
@@ -439,7 +439,7 @@ def _read(document: JsonObject, kind: str, adapter: TypeAdapter[_Spec]) -> tuple
         return name, adapter.validate_json(json.dumps(document.get("spec")), strict=True)
     except ValidationError as error:
         raise PolicyError(
-            _invalid(".".join(["spec", *map(str, fault["loc"])]), _sentence(fault["type"], fault["msg"]), lower)
+            _invalid(field_path("spec", *fault["loc"]), _sentence(fault["type"], fault["msg"]), lower)
             for fault in error.errors(include_url=False)
         ) from None
 
@@ -469,7 +469,7 @@ def _faults(spec: PolicySpec) -> Iterable[Problem]:
         yield from _adopt_faults(spec.adopt)
     names = [rule.name for rule in spec.rules]
     for index, rule in enumerate(spec.rules):
-        at = f"spec.rules.{index}"
+        at = field_path("spec", "rules", index)
         if names.count(rule.name) > 1:
             yield _invalid(f"{at}.name", f"two rules are called {rule.name}")
         about = [name for name in ABOUT if getattr(rule, name) is not None]
