@@ -353,6 +353,29 @@ def test_an_exception_without_an_end_a_reason_or_a_ticket_is_never_stored(left_o
     assert f"spec.{left_out}" in refused(ask(request(made))), "nor with one that says nothing, or not when"
 
 
+@pytest.mark.parametrize(
+    ("policy", "rules", "told"),
+    [
+        ("p0", ["places"], ""),
+        (
+            "p0",
+            ["places", "placse"],
+            "spec.rules[1]: the exception names rule placse of policy p0, and there is none now.",
+        ),
+        ("p00", ["places"], "spec.policy: the exception names ServingPolicy p00, and there is none now."),
+    ],
+)
+def test_an_exception_of_what_there_is_not_is_stored_with_a_warning(policy: str, rules: list[str], told: str) -> None:
+    spec = {
+        "policy": policy, "rules": rules, "match": {"namespace": "ml"}, "expires": "2030-01-01T00:00:00Z",
+        "reason": "r", "ticket": "t",
+    }  # fmt: skip
+    answer = ask(request(document("PolicyException", json.dumps(spec), namespace="kubectl-serve")))
+    assert answer["allowed"]
+    assert told in "\n".join(answer.get("warnings", []))
+    assert bool(answer.get("warnings")) is bool(told)
+
+
 @pytest.mark.attack(19)
 def test_the_narrowest_exception_is_the_one_that_counts() -> None:
     def exception(name: str, match: str) -> PolicyException:

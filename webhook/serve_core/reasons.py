@@ -208,6 +208,11 @@ _WARNINGS = (
     ),
     ("AnyAudience", "every token of the issuer is good, also one meant for others.", "Add {key}."),
     ("Excepted", "{by} does not count until {until}, by exception {exception}: {reason} ({ticket}).", ""),
+    (
+        "ExceptionOfNothing",
+        "the exception names {what}, and there is none now.",
+        "Correct the name: `kubectl get servingpolicy -o yaml` shows them. Or make what it names.",
+    ),
 )
 
 _CHOICES = (

@@ -9,7 +9,7 @@ from datetime import datetime
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject, value_at
 from serve_core.names import SERVER_USERNAME
-from serve_core.policy.documents import PolicyError, PolicyException, read_exception, read_policy
+from serve_core.policy.documents import PolicyError, PolicyException, of_nothing, read_exception, read_policy
 from serve_core.policy.evaluate import User, judge_policies
 from serve_core.policy.matching import is_about_namespace
 from serve_core.policy.subjects import subject_of
@@ -44,7 +44,7 @@ def validate(
         return Answer()
     kind = str(request.new.get("kind"))
     if kind in ("ServingPolicy", "PolicyException"):
-        return _document(request.new, kind)
+        return _document(request.new, kind, facts)
     final = _scaled(request, deployment) if kind == "Scale" else request.new
     if final is None or request.user.username in _MADE_BY.get(kind, ()):
         return Answer()
@@ -78,16 +78,16 @@ def validate(
     )
 
 
-def _document(document: JsonObject, kind: str) -> Answer:
+def _document(document: JsonObject, kind: str, facts: PlatformFacts) -> Answer:
     """A policy or an exception that cannot be read is never stored."""
     try:
         if kind == "ServingPolicy":
             read_policy(document)
-        else:
-            read_exception(document)
+            return Answer()
+        warnings = of_nothing(read_exception(document), facts.policies)
     except PolicyError as error:
         return Answer(problems=tuple(map(str, error.problems)))
-    return Answer()
+    return Answer(warnings=tuple(shortened(str(warning)) for warning in warnings))
 
 
 def _scaled(request: Request, deployment: Callable[[str, str], JsonObject | None]) -> JsonObject | None:

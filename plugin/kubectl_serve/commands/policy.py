@@ -228,6 +228,8 @@ async def _policies(cluster: Api) -> tuple[list[JsonObject], list[JsonObject]]:
 def _tell_faults(tried: Trial, streams: Streams) -> None:
     for title, fault in tried.faults:
         streams.error(f"{title}: {fault}")
+    for title, warning in tried.warnings:
+        streams.note(f"Warning: {title}: {warning}")
 
 
 def _print(tried: Sequence[Tried], streams: Streams, args: Namespace, *, every_rule: bool) -> None:

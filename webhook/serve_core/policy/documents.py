@@ -418,6 +418,19 @@ def read_exception(document: JsonObject) -> PolicyException:
     return PolicyException(name, spec)
 
 
+def of_nothing(exception: PolicyException, policies: Iterable[ServingPolicy]) -> tuple[Problem, ...]:
+    """A warning for what an exception names and there is not: it may come later, or be spelt wrong."""
+    policy = next((each for each in policies if each.name == exception.spec.policy), None)
+    if policy is None:
+        return (problem("ExceptionOfNothing", "spec.policy", what=f"ServingPolicy {exception.spec.policy}"),)
+    known = {rule.name for rule in policy.spec.rules}
+    return tuple(
+        problem("ExceptionOfNothing", field_path("spec", "rules", index), what=f"rule {name} of policy {policy.name}")
+        for index, name in enumerate(exception.spec.rules)
+        if name not in known and not policy.fault
+    )
+
+
 def stored_policy(document: JsonObject) -> ServingPolicy:
     """Like :func:`read_policy` for what the API server has stored: one that cannot be read refuses everything."""
     try:

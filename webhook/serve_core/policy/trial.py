@@ -14,6 +14,7 @@ from serve_core.policy.documents import (
     PolicyError,
     PolicyException,
     ServingPolicy,
+    of_nothing,
     read_exception,
     read_policy,
     stored_policy,
@@ -49,6 +50,8 @@ class Trial:
     tried: tuple[Tried, ...] = ()
     faults: tuple[tuple[str, Problem], ...] = ()
     """What is wrong with the policies and exceptions themselves, each with the document's title."""
+    warnings: tuple[tuple[str, Problem], ...] = ()
+    """What should be known of exceptions, each with the document's title."""
     skipped: int = 0
     """Documents that policies say nothing about."""
 
@@ -61,6 +64,8 @@ class Documents:
     exceptions: tuple[PolicyException, ...]
     faults: tuple[tuple[str, Problem], ...]
     """What is wrong with policies and exceptions, each with the document's title."""
+    warnings: tuple[tuple[str, Problem], ...]
+    """What should be known of exceptions, likewise."""
     objects: tuple[JsonObject, ...]
 
 
@@ -96,7 +101,7 @@ def run(
         if subject is not None:
             verdict = judge_policies(subject, facts.policies, read.exceptions, now, user)
             tried.append(Tried(subject.title, subject.namespace, verdict=verdict))
-    return Trial(tuple(tried), read.faults, skipped=len(read.objects) - len(tried))
+    return Trial(tuple(tried), read.faults, read.warnings, skipped=len(read.objects) - len(tried))
 
 
 def _stored(objects: Iterable[JsonObject], existing: Existing) -> Iterator[Tried]:
@@ -129,7 +134,10 @@ def read_documents(documents: Iterable[Any], facts: PlatformFacts, *, stored: bo
             faults += [(f"{kind[1].lower()}/{_name(document)}", found) for found in error.problems]
     mesh = facts.istio or _istio([*objects, *namespaces])
     told = replace(facts, policies=tuple(policies), namespace_labels=labels, istio=mesh)
-    return Documents(told, tuple(exceptions), tuple(faults), tuple(objects))
+    warnings = tuple(
+        (f"policyexception/{each.name}", warning) for each in exceptions for warning in of_nothing(each, policies)
+    )
+    return Documents(told, tuple(exceptions), tuple(faults), warnings, tuple(objects))
 
 
 def _completed(document: JsonObject, facts: PlatformFacts) -> tuple[JsonObject, tuple[Problem, ...]]:
