@@ -11,7 +11,7 @@ import os
 import struct
 from argparse import Namespace
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +100,7 @@ async def _configuration(args: Namespace, environment: Mapping[str, str]) -> tup
 
 async def _load(args: Namespace, environment: Mapping[str, str], configuration: Configuration) -> str:
     """Fill ``configuration`` as kubectl would; return the context's namespace."""
-    paths = args.kubeconfig or environment.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
-    separator = os.pathsep
-    found = _existing(paths.split(separator))
+    found = _kubeconfigs(args, environment)
     if args.kubeconfig and not found:
         raise errors.ServeError(f"there is no kubeconfig {args.kubeconfig}.", "Check the path after --kubeconfig.")
     if not found:
@@ -115,7 +113,7 @@ async def _load(args: Namespace, environment: Mapping[str, str], configuration: 
             "there is no cluster to talk to: no kubeconfig was found.",
             "Set KUBECONFIG, or pass --kubeconfig FILE.",
         )
-    merger = KubeConfigMerger(separator.join(found))
+    merger = KubeConfigMerger(os.pathsep.join(found))
     merged = merger.config
     if merged is None:
         raise errors.ServeError("the kubeconfig is empty.", "`kubectl config view` shows it.")
@@ -128,8 +126,17 @@ async def _load(args: Namespace, environment: Mapping[str, str], configuration: 
     return str(context.get("namespace") or "default")
 
 
-def _existing(paths: Iterable[str]) -> list[str]:
-    return [path for path in paths if path and (file := Path(path).expanduser()).is_file() and file.stat().st_size]
+def contexts(args: Namespace, environment: Mapping[str, str]) -> list[str]:
+    """The names of all contexts that can be chosen."""
+    files = _kubeconfigs(args, environment)
+    found = KubeConfigMerger(os.pathsep.join(files)).config if files else None
+    return [] if found is None else [each["name"] for each in found.value.get("contexts") or []]
+
+
+def _kubeconfigs(args: Namespace, environment: Mapping[str, str]) -> list[str]:
+    paths = args.kubeconfig or environment.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+    files = [(path, Path(path).expanduser()) for path in paths.split(os.pathsep) if path]
+    return [path for path, file in files if file.is_file() and file.stat().st_size]
 
 
 def _own_namespace() -> str:

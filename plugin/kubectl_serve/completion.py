@@ -32,6 +32,8 @@ def _complete(before: list[str], typed: str) -> tuple[list[str], int]:
     if verb is None or (before and before[-1] in VALUE_FLAGS and not rest):
         if before and before[-1] in ("-n", "--namespace"):
             return _names("namespaces", before, typed), _NO_FILES
+        if before and before[-1] == "--context":
+            return _contexts(before, typed), _NO_FILES
         if before and before[-1] == "--kubeconfig":
             return [], _DEFAULT
         return [f"{each.name}\t{each.summary}" for each in VERBS if each.name.startswith(typed)], _NO_FILES
@@ -70,6 +72,8 @@ def _takes_value(verb: str, flag: str) -> bool:
 def _values(verb: str, flag: str, typed: str, before: list[str]) -> tuple[list[str], int]:
     if flag in ("-n", "--namespace"):
         return _names("namespaces", before, typed), _NO_FILES
+    if flag == "--context":
+        return _contexts(before, typed), _NO_FILES
     if flag in ("-f", "--filename", "--kubeconfig", "--credentials-dir"):
         return [], _DEFAULT
     if flag == "--roll-out":
@@ -85,18 +89,23 @@ def _names(of: str, before: list[str], typed: str) -> list[str]:
     return [name for name in asyncio.run(_ask(of, before)) if name.startswith(typed)]
 
 
+def _contexts(before: list[str], typed: str) -> list[str]:
+    """Names of contexts in the kubeconfig."""
+    import os
+
+    from kubectl_serve import cluster, options
+
+    args = options.connection_of(before, _SECONDS)
+    return [name for name in cluster.contexts(args, os.environ) if name.startswith(typed)]
+
+
 async def _ask(of: str, before: list[str]) -> list[str]:
-    from kubectl_serve import cluster
+    from kubectl_serve import cluster, options
     from kubectl_serve.api import DEPLOYMENTS, NAMESPACES, namespace_of
-    from kubectl_serve.options import Parser, connection, namespace
     from kubectl_serve.streams import Streams
     from serve_core.names import SERVED_LABEL
 
-    parser = Parser(BY_NAME["get"])
-    namespace(parser)
-    connection(parser)
-    words = before[:-1] if before[-1] in ("-n", "--namespace") else before
-    args, _ = parser.parse_known_args([*words, "--request-timeout", _SECONDS])
+    args = options.connection_of(before, _SECONDS)
     async with cluster.connect(args, Streams.of_process()) as opened:
         if of == "namespaces":
             found, _ = await opened.list(NAMESPACES, None)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from kubectl_serve.errors import UsageError
-from kubectl_serve.verbs import PROGRAM, Verb
+from kubectl_serve.verbs import BY_NAME, PROGRAM, Verb
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -192,6 +192,18 @@ def timeout(parser: Parser, default: str, help: str) -> None:  # noqa: A002
     parser.add_argument(
         "--timeout", metavar="TIME", type=duration, default=duration(default), help=f"{help} (default {default})"
     )
+
+
+def connection_of(words: list[str], seconds: str) -> argparse.Namespace:
+    """The flags that choose cluster and namespace, of a command that is being typed and is answered within ``seconds``.
+
+    A flag at its end has no value yet.
+    """
+    parser = Parser(BY_NAME["get"])
+    namespace(parser)
+    connection(parser)
+    whole = words[:-1] if words and words[-1] in ("-n", "--namespace", "--context") else words
+    return parser.parse_known_args([*whole, "--request-timeout", seconds])[0]
 
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}

@@ -1,5 +1,7 @@
 """Completion: what kubectl reads after a Tab."""
 
+from pathlib import Path
+
 import pytest
 
 from kubectl_serve import completion
@@ -7,9 +9,11 @@ from kubectl_serve.verbs import VERBS
 
 
 def complete(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[list[str], str]:
-    """The candidates without their meanings, and the last line."""
+    """The candidates without their meanings, and the last line; nothing else is said, whatever happens."""
     assert completion.main(list(words)) == 0
-    *found, directive = capsys.readouterr().out.splitlines()
+    screen = capsys.readouterr()
+    assert screen.err == ""
+    *found, directive = screen.out.splitlines()
     return [line.partition("\t")[0] for line in found], directive
 
 
@@ -48,9 +52,32 @@ def test_files_are_left_to_the_shell(capsys: pytest.CaptureFixture[str], words: 
     assert complete(capsys, *words) == ([], ":0")
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["get", "--context", ""], ["home", "work", "workshop"]),
+        (["--context", "wor"], ["work", "workshop"]),
+        (["get", "-n", "models", "--context=wor"], ["--context=work", "--context=workshop"]),
+        (["--kubeconfig", "/nowhere", "get", "--context", ""], []),
+    ],
+)
+def test_contexts_are_those_of_all_kubeconfigs(
+    words: list[str],
+    found: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    for file, names in (("a", ["home", "work"]), ("b", ["workshop", "work"])):
+        contexts = ", ".join(f"{{name: {name}, context: {{cluster: c, user: u}}}}" for name in names)
+        (tmp_path / file).write_text(f"{{apiVersion: v1, kind: Config, contexts: [{contexts}]}}")
+    monkeypatch.setenv("KUBECONFIG", f"{tmp_path}/a:{tmp_path}/b")
+    assert complete(capsys, *words)[0] == found
+
+
 def test_without_a_cluster_there_are_no_names_and_no_noise(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", "/nowhere")
     assert complete(capsys, "get", "")[0] == []
-    assert capsys.readouterr().err == ""
+    assert complete(capsys, "get", "--context", "")[0] == []
