@@ -20,7 +20,7 @@ from plugin.conftest import Run, Screen
 from plugin.fake import FakeCluster
 from serve_core.annotations import AUTH, AUTH_CALLERS, AUTH_ISSUER
 from serve_core.json import JsonObject
-from serve_core.names import SERVED_LABEL
+from serve_core.names import NEVER_JUDGED, SERVED_LABEL
 
 LOADER = "dev.local/kubectl-serve/model-loader:0.1.0"
 SIGNING = f"{LOADER}-signing"
@@ -48,6 +48,8 @@ class Cluster(FakeCluster):
         assert dry_run, "the doctor changes nothing"
         if self.broken:
             raise self.broken
+        if manifest["metadata"]["namespace"] in NEVER_JUDGED:
+            return manifest
         return manifest | {"metadata": manifest["metadata"] | {"labels": {SERVED_LABEL: "true"}}}
 
     def one(self, kind: str, name: str, namespace: str | None = None) -> JsonObject:
@@ -623,6 +625,12 @@ def test_a_webhook_that_is_not_asked_is_installed_again(run: Run) -> None:
     )
     _, found = diagnose(run, cluster)
     assert found["server-answers"]["fix"] == "kubectl serve install"
+
+
+@pytest.mark.parametrize("namespace", sorted(NEVER_JUDGED))
+def test_a_namespace_of_which_the_webhook_is_never_asked_is_no_fault_of_its(namespace: str, run: Run) -> None:
+    screen = run("doctor", "-n", namespace, "-o", "json", cluster=healthy())
+    assert screen.code == 0
 
 
 def test_a_namespace_that_is_not_there_is_told(run: Run) -> None:
