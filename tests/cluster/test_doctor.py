@@ -21,18 +21,24 @@ PLANTED = {"knative-flags", "knative-tags", "knative-scale-to-zero", "server-mut
 @pytest.fixture
 def flawed() -> Iterator[None]:
     """A cluster with a handful of faults."""
+    rules = KNATIVE.get("clusterrole", "kubectl-serve")["rules"]
     for name, data in FLAWS.items():
         KNATIVE.kubectl("patch", "configmap", name, "--type=merge", "-p", json.dumps({"data": data}))
-    ignore = {"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Ignore"}
-    for kind, change in {
-        "mutatingwebhookconfiguration": ignore,
-        "clusterrole": {"op": "remove", "path": "/rules/0"},
-    }.items():
-        KNATIVE.kubectl("patch", kind, "kubectl-serve", "--type=json", "-p", json.dumps([change]))
+    change("mutatingwebhookconfiguration", "/webhooks/0/failurePolicy", "Ignore")
+    change("clusterrole", "/rules", rules[1:])
     yield
+    # Whatever the test came to: without its rights the server fails every test that follows.
+    change("clusterrole", "/rules", rules)
+    change("mutatingwebhookconfiguration", "/webhooks/0/failurePolicy", "Fail")
     for name, data in FLAWS.items():
         back = json.dumps({"data": dict.fromkeys(data)})
         KNATIVE.kubectl("patch", "configmap", name, "--type=merge", "-p", back)
+
+
+def change(kind: str, path: str, value: object) -> None:
+    """Put a value into one of our objects without a namespace."""
+    operation = {"op": "replace", "path": path, "value": value}
+    KNATIVE.kubectl("patch", kind, "kubectl-serve", "--type=json", "-p", json.dumps([operation]))
 
 
 def test_a_cluster_that_serves_is_ready(ingress: Ingress) -> None:
