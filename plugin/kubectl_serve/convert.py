@@ -282,9 +282,9 @@ class _Conversion:
         found = []
         for index, place in enumerate(places):
             mounted = posixpath.normpath(place.get("mountPath") or MODEL_MOUNT)
-            folder = mounted.removeprefix(MODEL_MOUNT).strip("/")
-            if mounted != MODEL_MOUNT and not mounted.startswith(f"{MODEL_MOUNT}/"):
-                folder = mounted.strip("/")
+            inside = f"{mounted}/".startswith(f"{MODEL_MOUNT}/")
+            folder = (mounted.removeprefix(MODEL_MOUNT) if inside else mounted).strip("/")
+            if not inside:
                 why = f"models are below {MODEL_MOUNT} here: this one is in {MODEL_MOUNT}/{folder}."
                 self.note(f"{_PREDICTOR}.storageUris[{index}].mountPath", why)
             found.append(f"{place.get('uri')}={folder}" if folder else str(place.get("uri")))
@@ -361,10 +361,13 @@ class _Conversion:
             container["image"] = image
             if runtime is not None:
                 self.asked[RUNTIME] = runtime.name
-        said = {name: _argument(container, name) for name in _OWN_ARGS}
-        called, name = said["--model_name"] or said["--served-model-name"], self.name
-        if called not in (None, name):
-            self.note(f"{path}.args", f"requests name the model {name} here, as the Deployment, and not {called}.")
+        said: dict[str, str] = {}
+        for name in _OWN_ARGS:
+            while (value := _argument(container, name)) is not None:
+                said[name] = value
+        called = said.get("--model_name") or said.get("--served-model-name") or self.name
+        if called != self.name:
+            self.note(f"{path}.args", f"requests name the model {self.name} here, as the Deployment, and not {called}.")
         args = container.pop("args", None)
         if args:
             own = runtime.container.get("args", []) if runtime is not None else []
