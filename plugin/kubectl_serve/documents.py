@@ -182,6 +182,11 @@ def to_json(value: object) -> str:
     return json.dumps(value, indent=4, ensure_ascii=False) + "\n"
 
 
+def written(document: object, output: str) -> str:
+    """One document as ``-o json`` or ``-o yaml`` asks for it."""
+    return to_json(document) if output == "json" else to_yaml([document])
+
+
 def as_list(objects: list[JsonObject]) -> JsonObject:
     """Several objects as one, as kubectl writes them in JSON."""
     return {"apiVersion": "v1", "kind": "List", "items": objects}

@@ -40,10 +40,8 @@ async def shift(
         changed = await cluster.merge(DEPLOYMENTS, namespace, name, patch, dry_run=args.dry_run == "server")
         if args.wait and args.dry_run == "none":
             changed = await _wait(cluster, namespace, args, streams)
-    if args.output == "yaml":
-        streams.stdout.write(documents.to_yaml([changed]))
-    elif args.output == "json":
-        streams.stdout.write(documents.to_json(changed))
+    if args.output in ("json", "yaml"):
+        streams.stdout.write(documents.written(changed, args.output))
     elif args.output == "name":
         streams.out(f"deployment.apps/{name}")
     else:

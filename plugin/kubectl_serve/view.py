@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 
 from serve_core import runtimes
-from serve_core.annotations import MODEL, OBSERVED_GENERATION, PROTOCOL, READY_REVISION, RUNTIME, URL
+from serve_core.annotations import MODEL, PROTOCOL, READY_REVISION, RUNTIME, URL, is_current
 from serve_core.complete import server_container
 from serve_core.json import JsonObject, value_at
 from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, DEPLOYMENT_LABEL, SERVED_LABEL
@@ -89,11 +89,6 @@ def condition(thing: JsonObject | None, kind: str) -> Condition:
         if entry.get("type") == kind:
             return Condition(kind, entry.get("status", "Unknown"), entry.get("reason", ""), entry.get("message", ""))
     return Condition(kind)
-
-
-def is_current(deployment: JsonObject) -> bool:
-    """Whether the conditions speak of the Deployment as it is now."""
-    return bool(notes(deployment).get(OBSERVED_GENERATION) == str(deployment["metadata"].get("generation")))
 
 
 def readiness(deployment: JsonObject) -> Condition:

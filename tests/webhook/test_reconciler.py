@@ -105,6 +105,12 @@ def ready(api: MemoryApi) -> str:
     return condition.reason if condition else ""
 
 
+def knative_makes_a_revision(api: MemoryApi) -> None:
+    made = service(api)
+    made["status"] = {"observedGeneration": 1, "latestCreatedRevisionName": "iris-00001"}
+    api.put(KNATIVE_SERVICES, made)
+
+
 def knative_makes_it_ready(api: MemoryApi) -> None:
     made = service(api)
     made["status"] = {
@@ -364,9 +370,7 @@ async def test_the_last_line_of_a_running_loader_is_told(
     api.put(DEPLOYMENTS, served())
     async with running(api, clock):
         await until(lambda: service(api) and ready(api))
-        made = service(api)
-        made["status"] = {"observedGeneration": 1, "latestCreatedRevisionName": "iris-00001"}
-        api.put(KNATIVE_SERVICES, made)
+        knative_makes_a_revision(api)
         api.put(PODS, loader_pod("iris-00001-x", {"running": {}}))
         api.logs["iris-00001-x"] = '{"event": "retry", "code": "Unreachable", "message": "No route to the store."}'
         await until(lambda: "No route to the store." in str(deployment(api)["status"]))
@@ -387,9 +391,7 @@ async def test_of_many_loaders_some_are_asked(api: MemoryApi, clock: Clock, monk
     api.put(DEPLOYMENTS, served())
     async with running(api, clock):
         await until(lambda: service(api) and ready(api))
-        made = service(api)
-        made["status"] = {"observedGeneration": 1, "latestCreatedRevisionName": "iris-00001"}
-        api.put(KNATIVE_SERVICES, made)
+        knative_makes_a_revision(api)
         await until(lambda: "No route to the store." in str(deployment(api)["status"]))
     assert len(asked) == reconciler.LOGS
 
@@ -454,9 +456,7 @@ async def test_a_missing_secret_is_told_by_the_events_of_the_pod(
     api.put(DEPLOYMENTS, served())
     async with running(api, clock):
         await until(lambda: service(api) and ready(api))
-        made = service(api)
-        made["status"] = {"observedGeneration": 1, "latestCreatedRevisionName": "iris-00001"}
-        api.put(KNATIVE_SERVICES, made)
+        knative_makes_a_revision(api)
         pod = waiting_pod(api, clock)
         says(api, pod, 'MountVolume.SetUp failed for volume "credentials" : secret "store" not found')
         await until(lambda: "Waiting for the pod's containers" in str(deployment(api)["status"]))
@@ -483,12 +483,10 @@ async def test_without_the_right_to_read_events_a_pod_just_waits(
     api.put(DEPLOYMENTS, served())
     async with running(api, clock):
         await until(lambda: service(api) and ready(api))
-        made = service(api)
-        made["status"] = {"observedGeneration": 1, "latestCreatedRevisionName": "iris-00001"}
         pod = waiting_pod(api, clock)
         clock.move(seconds=60)
         with caplog.at_level("INFO"):
-            api.put(KNATIVE_SERVICES, made)
+            knative_makes_a_revision(api)
             await until(lambda: "events is forbidden" in caplog.text)
         await until(lambda: "Waiting for the pod's containers" in str(deployment(api)["status"]))
     assert pod["metadata"]["name"] in caplog.text

@@ -533,6 +533,12 @@ _USER_BY_KEY = {annotation.key: annotation for annotation in USER}
 _STATE_KEYS = frozenset(annotation.key for annotation in STATE)
 
 
+def is_current(deployment: Mapping[str, Any]) -> bool:
+    """Whether what the reconciler notes and says speaks of the Deployment as it is now."""
+    metadata = deployment["metadata"]
+    return bool((metadata.get("annotations") or {}).get(OBSERVED_GENERATION) == str(metadata.get("generation")))
+
+
 def path_of(key: str) -> str:
     """Where an annotation stands in its object, as messages say it."""
     return f"metadata.annotations[{key}]"

@@ -8,7 +8,7 @@ pods come first, then the Knative Service goes.
 
 from typing import Any
 
-from serve_core.annotations import HANDOVER, OBSERVED_GENERATION, REPLICAS
+from serve_core.annotations import HANDOVER, REPLICAS, is_current
 from serve_core.json import JsonObject
 
 TO_KNATIVE = "to-knative"
@@ -64,9 +64,8 @@ def is_back(deployment: JsonObject) -> bool:
 
     As ``kubectl rollout status`` has it: while there are pods of an earlier template, it may be those that serve.
     """
-    metadata = deployment["metadata"]
-    generation = metadata.get("generation", 0)
-    if (metadata.get("annotations") or {}).get(OBSERVED_GENERATION) == str(generation):
+    generation = deployment["metadata"].get("generation", 0)
+    if is_current(deployment):
         generation -= 1  # our own note made this one, of which its controller has nothing to see
     status: dict[str, Any] = deployment.get("status") or {}
     wanted = (deployment.get("spec") or {}).get("replicas", 1)

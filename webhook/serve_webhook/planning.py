@@ -21,6 +21,7 @@ from serve_core.annotations import (
     READY_REVISION,
     SERVICE,
     URL,
+    is_current,
 )
 from serve_core.json import JsonObject
 from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, SERVED_LABEL
@@ -197,8 +198,7 @@ def preparation(observed: Observed, apply: Apply, now: datetime) -> Merge | SetC
     if stale and apply.uid is None:
         return Merge({"metadata": {"annotations": dict.fromkeys(stale)}}, "revisions")
     ready = conditions.stored(deployment, CONDITION_READY)
-    is_told = notes.get(OBSERVED_GENERATION) == str(deployment["metadata"]["generation"])
-    if is_told or ready is None or ready.status != "True":
+    if is_current(deployment) or ready is None or ready.status != "True":
         return None
     loaded = conditions.stored(deployment, CONDITION_MODEL_LOADED)
     told = [*([loaded] if loaded else []), conditions.said(CONDITION_READY, "Unknown", "Progressing")]

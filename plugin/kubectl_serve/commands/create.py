@@ -194,10 +194,8 @@ def _last(picture: view.Picture) -> str:
 
 
 def _print(deployment: JsonObject, args: Namespace, streams: Streams, done: str) -> None:
-    if args.output == "yaml":
-        streams.stdout.write(documents.to_yaml([deployment]))
-    elif args.output == "json":
-        streams.stdout.write(documents.to_json(deployment))
+    if args.output in ("json", "yaml"):
+        streams.stdout.write(documents.written(deployment, args.output))
     elif args.output == "name":
         streams.out(f"deployment.apps/{args.name}")
     else:

@@ -48,10 +48,8 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         )
     if unseen:
         streams.note(f"You may not see {', '.join(sorted(unseen))} in namespace {namespace}: they are left out.")
-    if args.output == "json":
-        streams.stdout.write(documents.to_json(shown.as_json()))
-    elif args.output == "yaml":
-        streams.stdout.write(documents.to_yaml([shown.as_json()]))
+    if args.output:
+        streams.stdout.write(documents.written(shown.as_json(), args.output))
     else:
         streams.stdout.write(_text(shown, streams.now()))
     return 0

@@ -32,8 +32,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         found = judge(await evidence.gather(cluster, streams.now(), namespace_of(args, cluster)))
     if args.output:
         document = {"ready": not _failed(found), "checks": [_as_json(each) for each in found]}
-        text = documents.to_json(document) if args.output == "json" else documents.to_yaml([document])
-        streams.stdout.write(text)
+        streams.stdout.write(documents.written(document, args.output))
     else:
         _print(found, streams)
     return 1 if _failed(found) else 0

@@ -90,8 +90,7 @@ def _print(models: list[Served], args: Namespace, streams: Streams) -> None:
     if args.output in ("json", "yaml"):
         items = [model.as_json() for model in models]
         document: JsonObject = items[0] if len(args.names) == 1 else {"items": items}
-        text = documents.to_json(document) if args.output == "json" else documents.to_yaml([document])
-        streams.stdout.write(text)
+        streams.stdout.write(documents.written(document, args.output))
     elif args.output == "name":
         for model in models:
             streams.out(f"deployment.apps/{model.name}")

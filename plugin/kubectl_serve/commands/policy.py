@@ -136,7 +136,7 @@ async def _list(args: Namespace, streams: Streams, cluster: Api) -> int:
     if args.output:
         for each in (*policies, *exceptions):
             each["metadata"].pop("managedFields", None)
-        _write(documents.as_list([*policies, *exceptions]), streams, args)
+        streams.stdout.write(documents.written(documents.as_list([*policies, *exceptions]), args.output))
         return 0
     if not policies and not exceptions:
         streams.note("No policies found.")
@@ -234,7 +234,7 @@ def _tell_faults(tried: Trial, streams: Streams) -> None:
 
 def _print(tried: Sequence[Tried], streams: Streams, args: Namespace, *, every_rule: bool) -> None:
     if args.output:
-        _write({"items": [_as_json(each) for each in tried]}, streams, args)
+        streams.stdout.write(documents.written({"items": [_as_json(each) for each in tried]}, args.output))
         return
     rows = [["OBJECT", "NAMESPACE", "RULE", "VERDICT"]]
     for each in tried:
@@ -255,10 +255,6 @@ def _print(tried: Sequence[Tried], streams: Streams, args: Namespace, *, every_r
             mark = "" if result.outcome is Outcome.DENY else f"{result.outcome}: "
             for finding in [result.excuse] if result.excuse else result.findings:
                 streams.note(f"{mark}{each.title}: {finding}")
-
-
-def _write(document: JsonObject, streams: Streams, args: Namespace) -> None:
-    streams.stdout.write(documents.to_json(document) if args.output == "json" else documents.to_yaml([document]))
 
 
 def _as_json(each: Tried) -> JsonObject:

@@ -281,10 +281,8 @@ def _print(answer: Answer, request: Request, args: Namespace, streams: Streams) 
     except ValueError:
         streams.out(_shown(answer.text.rstrip("\n"), streams))
         return
-    if args.output == "json":
-        streams.stdout.write(documents.to_json(document))
-    elif args.output == "yaml":
-        streams.stdout.write(documents.to_yaml([document]))
+    if args.output in ("json", "yaml"):
+        streams.stdout.write(documents.written(document, args.output))
     elif request.is_text and (text := inference.answer_text(document)) is not None:
         streams.out(_shown(text, streams))  # by a server that does not stream
     else:

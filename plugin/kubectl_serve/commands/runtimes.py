@@ -62,8 +62,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     if args.output in ("json", "yaml"):
         listed = [_document(runtime, own) for runtime in sorted(facts.runtimes, key=lambda runtime: runtime.name)]
         document = {"runtimes": listed, "outdated": [asdict(each) for each in outdated]}
-        text = documents.to_json(document) if args.output == "json" else documents.to_yaml([document])
-        streams.stdout.write(text)
+        streams.stdout.write(documents.written(document, args.output))
     elif args.outdated:
         _print_outdated(outdated, args, streams)
     else:

@@ -25,10 +25,8 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     if args.installed:
         async with connect(args, streams) as cluster:
             versions["cluster"] = await _installed(cluster)
-    if args.output == "json":
-        streams.stdout.write(documents.to_json(versions))
-    elif args.output == "yaml":
-        streams.stdout.write(documents.to_yaml([versions]))
+    if args.output:
+        streams.stdout.write(documents.written(versions, args.output))
     else:
         streams.out(f"kubectl-serve {__version__}")
         if args.installed:

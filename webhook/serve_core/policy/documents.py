@@ -423,11 +423,13 @@ def of_nothing(exception: PolicyException, policies: Iterable[ServingPolicy]) ->
     policy = next((each for each in policies if each.name == exception.spec.policy), None)
     if policy is None:
         return (problem("ExceptionOfNothing", "spec.policy", what=f"ServingPolicy {exception.spec.policy}"),)
+    if policy.fault:
+        return ()  # its rules cannot be read
     known = {rule.name for rule in policy.spec.rules}
     return tuple(
         problem("ExceptionOfNothing", field_path("spec", "rules", index), what=f"rule {name} of policy {policy.name}")
         for index, name in enumerate(exception.spec.rules)
-        if name not in known and not policy.fault
+        if name not in known
     )
 
 
