@@ -3,12 +3,12 @@
 The only module of the plugin that imports the loader.
 """
 
+import io
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from kubectl_serve.errors import ServeError
 from kubectl_serve.progress import PLAIN_SECONDS, LoaderLines
@@ -62,7 +62,7 @@ def of_source(source: str, credentials: Path | None, streams: Streams) -> Digest
         streams.stderr, streams.width, live=streams.live, seconds=PLAIN_SECONDS, clock=streams.now
     ) as lines:
         try:
-            return _of_source(source, Secret(credentials, streams.environment), _Shown(streams.stderr, lines.tell))
+            return _of_source(source, Secret(credentials, streams.environment), _Shown(lines.tell))
         except LoadError as failure:
             lines.done()
             generic = failure.hint == OUTCOMES[failure.code].hint
@@ -126,8 +126,8 @@ def _of_path(source: str, path: Path, report: Report) -> Digested:
 class _Shown(Report):
     """The loader's events, on the screen instead of in a log."""
 
-    def __init__(self, out: TextIO, tell: Callable[[JsonObject], None]) -> None:
-        super().__init__(out)
+    def __init__(self, tell: Callable[[JsonObject], None]) -> None:
+        super().__init__(io.StringIO())
         self._tell = tell
 
     def event(self, event: str, fields: Mapping[str, object]) -> None:

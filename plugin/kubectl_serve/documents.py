@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -12,6 +13,7 @@ from kubectl_serve.errors import ServeError, UsageError
 from kubectl_serve.streams import Streams
 from serve_core.annotations import MODEL
 from serve_core.json import JsonObject, value_at
+from serve_core.visible import in_json, in_yaml, is_visible
 from serve_core.yaml import check_aliases
 
 if TYPE_CHECKING:
@@ -56,7 +58,8 @@ class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[mi
 
 
 def _represent_text(dumper: Any, text: str) -> Any:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    style = '"' if not is_visible(text) else "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _represent_text)
@@ -109,7 +112,7 @@ def _read(path: str, streams: Streams, recursive: bool) -> Iterator[Document]:
         return
     if re.match(r"https?://", path):
         raise ServeError(
-            f"{path} is a URL, and nothing is downloaded here.", f"Pipe it in: `curl -fsS {path} | … -f -`"
+            f"{path} is a URL, and nothing is downloaded here.", f"Pipe it in: `curl -fsS {quote(path)} | … -f -`"
         )
     folder = Path(path)
     if not folder.is_dir():
@@ -160,7 +163,7 @@ def parse(text: str, source: str) -> Iterator[Document]:
 def to_yaml(objects: Iterable[object]) -> str:
     """Objects as YAML documents; those of Kubernetes in the order in which people write their keys."""
     ordered = [_ordered(each) if isinstance(each, dict) and "kind" in each else each for each in objects]
-    return str(yaml.dump_all(ordered, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000))
+    return in_yaml(yaml.dump_all(ordered, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000))
 
 
 _FIRST = {key: index for index, key in enumerate(
@@ -176,10 +179,11 @@ def _ordered(value: Any) -> Any:
     return [_ordered(each) for each in value] if isinstance(value, list) else value
 
 
-def to_json(value: object) -> str:
+def to_json(value: object, indent: int | None = 4) -> str:
+    """A document with a line's end; what is not visible in it is written as an escape."""
     import json
 
-    return json.dumps(value, indent=4, ensure_ascii=False) + "\n"
+    return in_json(json.dumps(value, indent=indent, ensure_ascii=False)) + "\n"
 
 
 def written(document: object, output: str) -> str:

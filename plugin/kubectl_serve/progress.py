@@ -3,13 +3,14 @@
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Self
 
 from kubectl_serve import loader_words, waiting
-from kubectl_serve.streams import Streams
+from kubectl_serve.streams import Output, Streams
 from kubectl_serve.view import Picture
 from serve_core import loader
 from serve_core.json import JsonObject
+from serve_core.visible import inline
 
 PLAIN_SECONDS = 10.0
 """Where no line can be rewritten, what changes all the time is told this often."""
@@ -19,7 +20,7 @@ _CLEAR = "\r\x1b[2K"
 class LiveLine:
     """The last line of a terminal, rewritten in place."""
 
-    def __init__(self, stream: TextIO, width: int) -> None:
+    def __init__(self, stream: Output, width: int) -> None:
         self._stream = stream
         self._width = width
         self._text = ""
@@ -27,15 +28,20 @@ class LiveLine:
     def show(self, text: str) -> None:
         """Put ``text``, cut to the terminal's width, in place of what stands there; nothing clears the line."""
         if self._text or text:
-            cut = text if len(text) < self._width else text[: self._width - 2] + "…"
-            self._stream.write(_CLEAR + cut)
+            shown = inline(text)
+            self._stream.control(_CLEAR)
+            self._stream.write(shown if len(shown) < self._width else shown[: self._width - 2] + "…")
             self._stream.flush()
         self._text = text
 
     def line(self, text: str) -> None:
-        """Write a line that stays."""
+        """Write a line of ours that stays."""
+        self.data(inline(text))
+
+    def data(self, line: str) -> None:
+        """Write a line that stays, as it came."""
         self.show("")
-        self._stream.write(text + "\n")
+        self._stream.data(line + "\n")
         self._stream.flush()
 
     def keep(self) -> None:
@@ -97,7 +103,7 @@ class LoaderLines:
 
     def __init__(
         self,
-        stream: TextIO,
+        stream: Output,
         width: int,
         *,
         live: bool,
@@ -126,7 +132,7 @@ class LoaderLines:
         if words:
             self.tell(words)
         else:
-            self._live.line(self._prefix + line)
+            self._live.data(self._prefix + line)
 
     def tell(self, words: JsonObject) -> None:
         """Show an event of the loader."""

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from serve_core.visible import inline
+
 NONE = "<none>"
 UNKNOWN = "<unknown>"
 
@@ -12,7 +14,7 @@ def render(rows: Sequence[Sequence[str]]) -> str:
     from tabulate import tabulate
 
     # The headings as a row like the others: as headings they would be given more room than they need.
-    text = tabulate(rows, tablefmt="plain", disable_numparse=True)
+    text = tabulate([[inline(cell) for cell in row] for row in rows], tablefmt="plain", disable_numparse=True)
     return "".join(line.rstrip() + "\n" for line in text.split("\n"))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from kubectl_serve import dispatch
-from kubectl_serve.streams import Streams
+from kubectl_serve.streams import Output, Streams
 from plugin.fake import NOW, FakeCluster
 
 
@@ -44,7 +44,7 @@ def run() -> Run:
         kind = _Terminal if terminal else io.StringIO
         out, err = kind(), kind()
         now = cluster.now if cluster is not None else lambda: NOW
-        streams = Streams(kind(stdin), out, err, environment or {}, now, width)
+        streams = Streams(kind(stdin), Output(out), Output(err), environment or {}, now, width)
 
         def connect(_args: object, _streams: Streams) -> AbstractAsyncContextManager[FakeCluster]:
             assert cluster is not None, "this command must not ask the cluster"

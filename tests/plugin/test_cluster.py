@@ -17,7 +17,7 @@ from kubectl_serve import errors, options, threeway
 from kubectl_serve.api import CONFIG_MAPS, DEPLOYMENTS, NAMESPACES, PODS, Api
 from kubectl_serve.cluster import connect
 from kubectl_serve.follow import states
-from kubectl_serve.streams import Streams
+from kubectl_serve.streams import Output, Streams
 from kubectl_serve.verbs import BY_NAME
 from serve_core.json import JsonObject
 
@@ -42,7 +42,7 @@ def write(path: Path, config: JsonObject) -> None:
 
 
 def streams() -> Streams:
-    return Streams(io.StringIO(), io.StringIO(), io.StringIO(), os.environ)
+    return Streams(io.StringIO(), Output(io.StringIO()), Output(io.StringIO()), os.environ)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from kubectl_serve import options
 from kubectl_serve.cluster import connect
-from kubectl_serve.streams import Streams
+from kubectl_serve.streams import Output, Streams
 from kubectl_serve.verbs import BY_NAME
 
 
@@ -28,7 +28,9 @@ def chosen(*files: Path, flags: tuple[str, ...] = ()) -> str:
     parser = options.Parser(BY_NAME["get"])
     options.namespace(parser)
     options.connection(parser)
-    streams = Streams(io.StringIO(), io.StringIO(), io.StringIO(), {"KUBECONFIG": ":".join(map(str, files))})
+    streams = Streams(
+        io.StringIO(), Output(io.StringIO()), Output(io.StringIO()), {"KUBECONFIG": ":".join(map(str, files))}
+    )
 
     async def ask() -> str:
         async with connect(parser.read(flags), streams) as cluster:

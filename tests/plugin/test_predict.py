@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kubectl_serve import dispatch
-from kubectl_serve.streams import Streams
+from kubectl_serve.streams import Output, Streams
 from plugin.conftest import Run
 from plugin.fake import FakeCluster, at_the_end, recorded
 from serve_core import annotations
@@ -210,9 +210,10 @@ def test_what_a_language_model_says_is_shown_as_it_comes(llm: FakeCluster, model
                 shown.set()
 
     model.events, model.after_first = (said("Hello"), said(", you"), "[DONE]"), shown
-    streams = Streams(io.StringIO(), Screen(), io.StringIO())
+    out = Screen()
+    streams = Streams(io.StringIO(), Output(out), Output(io.StringIO()))
     code = dispatch.main(["predict", "iris", "Hi", "--ingress", model.ingress], streams, lambda *_: llm)
-    assert (code, streams.stdout.getvalue()) == (0, "Hello, you\n")  # type: ignore[attr-defined]
+    assert (code, out.getvalue()) == (0, "Hello, you\n")
 
 
 def test_who_stops_reading_what_a_language_model_says_is_told_nothing(llm: FakeCluster, model: Model) -> None:
@@ -221,9 +222,10 @@ def test_who_stops_reading_what_a_language_model_says_is_told_nothing(llm: FakeC
             raise BrokenPipeError
 
     model.events = (said("Hello"), "[DONE]")
-    streams = Streams(io.StringIO(), Gone(), io.StringIO())
+    err = io.StringIO()
+    streams = Streams(io.StringIO(), Output(Gone()), Output(err))
     assert dispatch.main(["predict", "iris", "Hi", "--ingress", model.ingress], streams, lambda *_: llm) == 1
-    assert streams.stderr.getvalue() == ""  # type: ignore[attr-defined]
+    assert err.getvalue() == ""
 
 
 def test_a_whole_answer_of_a_language_model_can_be_had(run: Run, llm: FakeCluster, model: Model) -> None:
@@ -263,7 +265,7 @@ def test_how_a_streamed_answer_ends_is_told(
 def test_a_language_models_words_are_no_commands_to_the_terminal(run: Run, llm: FakeCluster, model: Model) -> None:
     model.events = (said("a\x1b]0;title\x07b\n"), "[DONE]")
     argv = ("predict", "iris", "Hello", "--ingress", model.ingress)
-    assert run(*argv, cluster=llm, terminal=True).out == "a]0;titleb\n"
+    assert run(*argv, cluster=llm, terminal=True).out == "a\\x1b]0;title\\x07b\n"
     assert run(*argv, cluster=llm).out == "a\x1b]0;title\x07b\n"
 
 

@@ -28,6 +28,15 @@ async def test_an_event_is_about_the_deployment(api: MemoryApi, clock: Clock) ->
     assert event["note"] == "né" * 341 + "n", f"{LONGEST_NOTE} bytes, and no half of a character"
 
 
+@pytest.mark.attack(39)
+@pytest.mark.parametrize("command", ["\x1b]52;c;aWQ=\x07", "\x9b2J", "\u202e", "\r", "\b", "\0"])
+async def test_what_a_pod_says_is_no_command_to_a_terminal(api: MemoryApi, clock: Clock, command: str) -> None:
+    await Recorder(api, "server-1", clock).record(DEPLOYMENT, warning=True, reason="NotFound", note=f"it{command}ends")
+    (event,) = events(api)
+    assert event["note"].isprintable()
+    assert event["note"].startswith("it\\")
+
+
 async def test_the_same_again_is_counted_and_seldom_written(api: MemoryApi, clock: Clock) -> None:
     recorder = Recorder(api, "server-1", clock)
     for _ in range(100):

@@ -11,10 +11,11 @@ import pytest
 from serve_core import annotations
 from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY
 from serve_core.owned import identity
-from serve_core.reasons import problem
+from serve_core.reasons import Problem, problem
 from serve_core.verdict import Verdict
+from serve_core.visible import is_visible
 from serve_webhook import planning
-from serve_webhook.conditions import Condition
+from serve_webhook.conditions import LONGEST, LONGEST_REASON, Condition
 from serve_webhook.planning import Annotate, Applied, Apply, Delete, Merge, Observed, SetConditions, change
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -806,3 +807,37 @@ def test_a_knative_service_goes_once_the_one_with_the_new_name_answers() -> None
         new["metadata"]["name"] = "iris-model"
         both = {identity(old): old, identity(new): new}
         assert planning.surplus(Observed(deployment(), Verdict(service=renamed, name="iris-model"), both)) == gone
+
+
+COMMANDS = ["\x1b]52;c;aWQ=\x07", "\x9b2J", "\u202e", "\r", "\b", "\0", "\u2028"]
+
+
+@pytest.mark.attack(39)
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("where", ["loader", "node", "knative", "refusal"])
+def test_what_a_condition_repeats_is_no_command_to_a_terminal(where: str, command: str) -> None:
+    text = f"it{command}ends"
+    state = {
+        "loader": lambda: observed(service=live("False", serving=""), pods=[with_words(text)]),
+        "node": lambda: observed(
+            service=live("Unknown", serving=""),
+            pods=[server_pod(state={"waiting": {"reason": "CreateContainerError", "message": text}})],
+        ),
+        "knative": lambda: observed(service=live("False", serving="", message=text)),
+        "refusal": lambda: observed(verdict=Verdict(problems=(Problem("spec", "InvalidObject", text),))),
+    }[where]()
+    told = conditions_entries(state)
+    assert all(is_visible(each["message"]) and each["reason"].isprintable() for each in told)
+    assert any("ends" in each["message"] for each in told)
+
+
+def with_words(text: str) -> Any:
+    pod = loader_pod(1, "Failed")
+    state = pod["status"]["initContainerStatuses"][0]["state"]
+    state["terminated"]["message"] = json.dumps({"code": "NotFound", "message": text, "hint": text})
+    return pod
+
+
+def test_a_condition_is_bounded() -> None:
+    made = Condition("Ready", "False", "R" * 10_000, "\x1b" * 10_000)
+    assert (len(made.reason), len(made.message)) == (LONGEST_REASON, LONGEST)

@@ -4,8 +4,11 @@ Each has a code, a sentence and, where there is something to do, a hint. Words i
 A message is made from here or it is not made: the documentation and the tests are checked against :data:`CATALOGUE`.
 """
 
+import shlex
 from dataclasses import dataclass
 from enum import StrEnum
+
+from serve_core.visible import inline
 
 _LONGEST_WORD = 200
 """Characters of a user's own text that a message repeats."""
@@ -421,9 +424,7 @@ CATALOGUE: dict[str, Reason] = {
 
 def _one_line(text: str) -> str:
     """No text of an object may look like another line of a refusal, or turn the terminal's direction or colour."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
+    return text if text.isprintable() else inline(" ".join(text.split()))
 
 
 def quote(text: object) -> str:
@@ -436,18 +437,25 @@ def quote(text: object) -> str:
     return '"' + "".join(c if c.isprintable() and c != '"' else ascii(c)[1:-1] for c in plain) + '"'
 
 
+def _filled(template: str, words: dict[str, object]) -> str:
+    """``template`` with its words. Between backticks is a command for a shell: there each is one plain word."""
+    in_command = {name: shlex.quote(str(word)) for name, word in words.items()} if "`" in template else words
+    parts = enumerate(template.split("`"))
+    return "`".join(part.format(**(in_command if index % 2 else words)) for index, part in parts)
+
+
 def problem(code: str, path: str, **words: object) -> Problem:
     """The refusal or warning ``code`` about ``path``. ``words`` fill the sentence and the hint."""
     reason = CATALOGUE[code]
-    return Problem(path, code, reason.sentence.format(**words), reason.hint.format(**words))
+    return Problem(path, code, _filled(reason.sentence, words), _filled(reason.hint, words))
 
 
 def choice(code: str, **words: object) -> Choice:
     """The choice ``code``, said with its reason."""
-    return Choice(code, CATALOGUE[code].sentence.format(**words))
+    return Choice(code, _filled(CATALOGUE[code].sentence, words))
 
 
 def condition_message(code: str, **words: object) -> str:
     """The message of a condition with reason ``code``: its sentence and its hint."""
     reason = CATALOGUE[code]
-    return " ".join(part for part in (reason.sentence.format(**words), reason.hint.format(**words)) if part)
+    return " ".join(part for part in (_filled(reason.sentence, words), _filled(reason.hint, words)) if part)

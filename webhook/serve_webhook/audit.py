@@ -23,6 +23,7 @@ from serve_core.policy.documents import PolicyException
 from serve_core.policy.evaluate import Outcome, PolicyVerdict, Result
 from serve_core.policy.existing import Existing, Judged
 from serve_core.reasons import condition_message
+from serve_core.visible import inline
 from serve_webhook import conditions
 from serve_webhook.api import (
     CONFIGURATIONS,
@@ -299,7 +300,7 @@ def _entry(one: Judged, result: Result) -> JsonObject:
         "rule": result.rule,
         "result": kind,
         "severity": severity,
-        "message": message[:1024],
+        "message": inline(message)[:1024],
         "resources": [{"apiVersion": one.api_version, "kind": one.kind, "namespace": one.namespace, "name": one.name}],
     }
 

@@ -8,20 +8,29 @@ from serve_core.handover import is_back
 from serve_core.json import JsonObject
 from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, LOADER_CONTAINER
 from serve_core.reasons import Problem
+from serve_core.visible import inline, visible
 from serve_webhook import pods
 from serve_webhook.pods import Finding
 
 LONGEST = 1500
+LONGEST_REASON = 200
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A Deployment's condition; ``status`` is True, False or Unknown."""
+    """A Deployment's condition; ``status`` is True, False or Unknown.
+
+    Pods, nodes and stores have a say in what it says: it is made visible and cut here, whoever makes it.
+    """
 
     type: str
     status: str
     reason: str
     message: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", inline(self.reason)[:LONGEST_REASON])
+        object.__setattr__(self, "message", visible(self.message)[:LONGEST])
 
 
 def stored(deployment: JsonObject, kind: str) -> Condition | None:
@@ -303,7 +312,7 @@ def _knative_says(condition: JsonObject) -> str:
 
 
 def _parts(finding: Finding) -> tuple[str, str, str]:
-    return finding.status, finding.code, finding.message[:LONGEST]
+    return finding.status, finding.code, finding.message
 
 
 def _name(pod: JsonObject) -> str:

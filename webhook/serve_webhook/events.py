@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from serve_core.json import JsonObject
 from serve_core.names import GROUP
+from serve_core.visible import visible
 from serve_webhook.api import EVENTS, Api, ApiError, NotFoundError
 
 SERIES = timedelta(minutes=6)
@@ -82,7 +83,7 @@ class Recorder:
             "type": kind,
             "reason": reason,
             "action": "Serve",
-            "note": note.encode()[:LONGEST_NOTE].decode(errors="ignore"),
+            "note": visible(note).encode()[:LONGEST_NOTE].decode(errors="ignore"),
             "regarding": {
                 "apiVersion": "apps/v1",
                 "kind": "Deployment",

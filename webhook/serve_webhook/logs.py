@@ -5,6 +5,8 @@ import logging
 from datetime import UTC, datetime
 from typing import TextIO
 
+from serve_core.visible import in_json
+
 
 class JsonFormatter(logging.Formatter):
     """``time`` (RFC 3339, UTC), ``level``, ``logger``, ``message``, and ``error`` with the traceback of a defect."""
@@ -18,7 +20,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["error"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False)
+        return in_json(json.dumps(entry, ensure_ascii=False))
 
 
 def configure(stream: TextIO, level: str = "INFO") -> None:

@@ -319,7 +319,7 @@ def _conditions(observed: Observed, progress: Progress | None) -> list[Condition
         loaded = conditions.said(CONDITION_MODEL_LOADED, "Unknown", "Loading")
     if observed.verdict.refused:
         problems = observed.verdict.problems
-        text = "\n".join(map(str, problems))[: conditions.LONGEST]
+        text = "\n".join(map(str, problems))
         return [loaded, Condition(CONDITION_READY, "False", problems[0].code, text)]
     if observed.fault:
         return [loaded, observed.fault]

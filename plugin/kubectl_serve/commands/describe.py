@@ -12,6 +12,7 @@ from serve_core.facts import PlatformFacts
 from serve_core.names import DEPLOYMENT_LABEL
 from serve_core.services import read, service_name
 from serve_core.verdict import judge
+from serve_core.visible import inline
 
 EXAMPLES = """\
   kubectl serve describe iris
@@ -91,11 +92,11 @@ def _text(described: Described, now: float) -> str:
 def _pairs(pairs: Iterable[tuple[str, str]]) -> list[str]:
     pairs = list(pairs)
     width = max((len(key) for key, _ in pairs), default=0) + 3
-    return [f"{key + ':':<{width}}{value}" for key, value in pairs]
+    return [f"{key + ':':<{width}}{inline(value)}" for key, value in pairs]
 
 
 def _section(title: str, lines: Sequence[str]) -> list[str]:
-    return [f"{title}:", *(f"  {line}" for line in lines or [tables.NONE])]
+    return [f"{title}:", *(f"  {inline(line)}" for line in lines or [tables.NONE])]
 
 
 def _table(headings: list[str], rows: list[list[str]]) -> list[str]:

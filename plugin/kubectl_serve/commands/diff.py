@@ -7,14 +7,13 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TextIO
 
 from kubectl_serve import documents, errors, options
 from kubectl_serve.api import Connect, namespace_of
 from kubectl_serve.changes import Change, Preview, ServerSide
 from kubectl_serve.documents import Document
 from kubectl_serve.errors import ServeError, UsageError
-from kubectl_serve.streams import Streams
+from kubectl_serve.streams import Output, Streams
 from kubectl_serve.verbs import BY_NAME
 from serve_core.json import value_at
 
@@ -145,10 +144,9 @@ def _write(texts: dict[str, tuple[str, str]], live: Path, merged: Path) -> None:
                 (folder / title).write_text(text, encoding="utf-8")
 
 
-def _handed_on(stream: TextIO) -> TextIO | int:
+def _handed_on(stream: Output) -> int:
     """The stream itself, so that a program sees a terminal; a pipe where it is nothing that a program can write to."""
     try:
-        stream.fileno()
+        return stream.fileno()
     except OSError:
         return asyncio.subprocess.PIPE
-    return stream

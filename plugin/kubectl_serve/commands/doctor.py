@@ -62,10 +62,9 @@ def _as_json(finding: Finding) -> dict[str, str]:
 def _print(found: list[Finding], streams: Streams) -> None:
     width = max(len(each.check) for each in found)
     for each in found:
-        word = f"{each.verdict:<7}"
-        if streams.colour and streams.stdout.isatty():
-            word = f"\x1b[{_COLOURS[each.verdict]}m{word}\x1b[0m"
-        streams.out(f"{word}  {each.check:<{width}}  {each.reason}")
+        coloured = streams.colour and streams.stdout.isatty()
+        streams.stdout.write(f"{each.verdict:<7}", _COLOURS[each.verdict] if coloured else "")
+        streams.out(f"  {each.check:<{width}}  {each.reason}")
         if each.fix:
             streams.out(f"{'':<7}  {'':<{width}}  fix: {each.fix}")
     counts = {verdict: sum(each.verdict is verdict for each in found) for verdict in Verdict}

@@ -214,7 +214,8 @@ class _Screen:
         text = tables.render(_table(models if self._in_place else changed, self._args, self._streams))
         if self._in_place:
             text = "".join(_cut(line, self._streams.width) for line in text.splitlines())
-            self._streams.stdout.write((f"\x1b[{self._lines}A\x1b[J" if self._lines else "") + text)
+            self._streams.stdout.control(f"\x1b[{self._lines}A\x1b[J" if self._lines else "")
+            self._streams.stdout.write(text)
             self._lines = text.count("\n")
         elif changed:
             self._streams.stdout.write(text if not self._shown else text.partition("\n")[2])

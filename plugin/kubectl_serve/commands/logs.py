@@ -130,7 +130,7 @@ def _printer(
     if container != LOADER_CONTAINER or args.output == "json":
 
         def write(line: str) -> None:
-            streams.out(prefix + line)
+            streams.stdout.data(f"{prefix}{line}\n")
             streams.stdout.flush()
 
         return write

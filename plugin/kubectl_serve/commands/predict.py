@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import re
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -38,7 +37,6 @@ _PATIENT_SECONDS = 2.0
 _LONGEST_LINE = 1 << 20
 """Bytes of one event of a streamed answer."""
 _ACCEPTED = "application/json, text/event-stream"
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
@@ -200,7 +198,7 @@ async def _tell_stream(response: "ClientResponse", name: str, streams: Streams) 
             piece = inference.piece(line.decode(errors="replace").rstrip("\r\n"))
             if piece.text:
                 end = piece.text[-1]
-                streams.stdout.write(_shown(piece.text, streams))
+                streams.stdout.data(piece.text)
                 streams.stdout.flush()
             finish = piece.finish or finish
             if piece.fault is not None:
@@ -221,11 +219,6 @@ async def _tell_stream(response: "ClientResponse", name: str, streams: Streams) 
     if finish == "length":
         streams.note(f"{name} stopped at its limit of tokens; a whole request can set max_tokens.")
     return Answer(response.status, "", is_told=True)
-
-
-def _shown(text: str, streams: Streams) -> str:
-    """A model's words for the screen: on a terminal they are no commands to it."""
-    return _CONTROL.sub("", text) if streams.stdout.isatty() else text
 
 
 async def _post(
@@ -279,11 +272,11 @@ def _print(answer: Answer, request: Request, args: Namespace, streams: Streams) 
     try:
         document = json.loads(answer.text)
     except ValueError:
-        streams.out(_shown(answer.text.rstrip("\n"), streams))
+        streams.stdout.data(answer.text.rstrip("\n") + "\n")
         return
     if args.output in ("json", "yaml"):
         streams.stdout.write(documents.written(document, args.output))
     elif request.is_text and (text := inference.answer_text(document)) is not None:
-        streams.out(_shown(text, streams))  # by a server that does not stream
+        streams.stdout.data(text + "\n")  # by a server that does not stream
     else:
-        streams.out(json.dumps(document, ensure_ascii=False))
+        streams.stdout.write(documents.to_json(document, indent=None))
