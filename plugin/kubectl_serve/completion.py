@@ -5,6 +5,7 @@ pkg/cmd/plugin_completion.go and cobra's completions.go.
 """
 
 import sys
+from collections.abc import Iterable
 
 from kubectl_serve.flags import FLAGS
 from kubectl_serve.verbs import BY_NAME, VALUE_FLAGS, VERBS, split
@@ -13,6 +14,8 @@ _NO_FILES = 4
 _DEFAULT = 0
 _ON_SERVED = ("get", "describe", "logs", "predict", "promote", "rollback", "delete")
 _OPERANDS = {"completion": ("bash", "zsh", "fish"), "policy": ("test", "list", "explain", "audit")}
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:/@=+-")
+_FIRST_NOT = tuple("._:/@=+-")
 _SECONDS = "3s"
 """Longer than that nobody waits for a Tab."""
 
@@ -86,7 +89,7 @@ def _names(of: str, before: list[str], typed: str) -> list[str]:
     """Names of served Deployments, or of namespaces, as the flags typed so far choose the cluster."""
     import asyncio
 
-    return [name for name in asyncio.run(_ask(of, before)) if name.startswith(typed)]
+    return _plain(asyncio.run(_ask(of, before)), typed)
 
 
 def _contexts(before: list[str], typed: str) -> list[str]:
@@ -96,13 +99,24 @@ def _contexts(before: list[str], typed: str) -> list[str]:
     from kubectl_serve import cluster, options
 
     args = options.connection_of(before, _SECONDS)
-    return [name for name in cluster.contexts(args, os.environ) if name.startswith(typed)]
+    return _plain(cluster.contexts(args, os.environ), typed)
 
 
-async def _ask(of: str, before: list[str]) -> list[str]:
+def _plain(names: Iterable[object], typed: str) -> list[str]:
+    """The names that a shell reads as one word and nothing else: the others were never typed, and may be commands."""
+    return [
+        name
+        for name in names
+        if isinstance(name, str) and _PLAIN.issuperset(name) and not name.startswith(_FIRST_NOT)
+        if name and name.startswith(typed)
+    ]
+
+
+async def _ask(of: str, before: list[str]) -> list[object]:
     from kubectl_serve import cluster, options
     from kubectl_serve.api import DEPLOYMENTS, NAMESPACES, namespace_of
     from kubectl_serve.streams import Streams
+    from serve_core.json import value_at
     from serve_core.names import SERVED_LABEL
 
     args = options.connection_of(before, _SECONDS)
@@ -111,4 +125,4 @@ async def _ask(of: str, before: list[str]) -> list[str]:
             found, _ = await opened.list(NAMESPACES, None)
         else:
             found, _ = await opened.list(DEPLOYMENTS, namespace_of(args, opened), labels=f"{SERVED_LABEL}=true")
-    return [each["metadata"]["name"] for each in found]
+    return [value_at(each, "metadata", "name") for each in found]

@@ -10,6 +10,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
+from shlex import quote
 from urllib.parse import urlsplit
 
 from kubectl_serve import errors, view
@@ -185,7 +186,9 @@ async def _ready_pod(cluster: Api, service: JsonObject) -> JsonObject:
         ) from error
     ready = [pod for pod in pods if view.pod_is_ready(pod)]
     if not ready:
-        raise ServeError(f"no pod of the ingress {title} is ready.", f"`kubectl get pods -n {namespace}` shows them.")
+        raise ServeError(
+            f"no pod of the ingress {title} is ready.", f"`kubectl get pods -n {quote(namespace)}` shows them."
+        )
     return ready[0]
 
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 _TRUTHS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 """What Go's ``strconv.ParseBool`` takes, and so kubectl, in lower case."""
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?")
+_LONGEST_NAME = 253
+_LONGEST_LABEL = 63
 _KINDS = ("deployment", "deployments", "deploy")
 
 
@@ -126,11 +129,26 @@ def deployment_name(text: str) -> str:
     kind, separator, name = text.rpartition("/")
     if not name or (separator and kind.removesuffix(".apps").lower() not in _KINDS):
         raise argparse.ArgumentTypeError(f'"{text}" is not a Deployment: write NAME or deployment/NAME')
+    if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name):
+        raise argparse.ArgumentTypeError(
+            f'"{name}" cannot be a Deployment\'s name: lower-case letters, digits, "-" and "." make one'
+        )
     return name
 
 
+def namespace_name(text: str) -> str:
+    """A namespace's name. Raises ValueError."""
+    if len(text) > _LONGEST_LABEL or "." in text or not _NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f'"{text}" cannot be a namespace\'s name: lower-case letters, digits and "-" make one'
+        )
+    return text
+
+
 def namespace(parser: Parser) -> None:
-    parser.add_argument("-n", "--namespace", metavar="NAME", help="namespace; default: the context's")
+    parser.add_argument(
+        "-n", "--namespace", metavar="NAME", type=namespace_name, help="namespace; default: the context's"
+    )
 
 
 def again(args: argparse.Namespace) -> str:

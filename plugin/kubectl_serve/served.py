@@ -3,6 +3,7 @@
 from argparse import Namespace
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from shlex import quote
 
 from kubectl_serve import errors, view
 from kubectl_serve.api import DEPLOYMENTS, Api, Connect, namespace_of
@@ -45,6 +46,7 @@ async def find(cluster: Api, namespace: str, name: str) -> JsonObject:
     if not view.is_served(found):
         raise ServeError(
             f"the Deployment {name} is not served.",
-            f"`kubectl annotate deployment {name} -n {namespace} kubectl-serve.dev/model=URI` serves a model with it.",
+            f"`kubectl annotate deployment {name} -n {quote(namespace)} kubectl-serve.dev/model=URI` "
+            "serves a model with it.",
         )
     return found

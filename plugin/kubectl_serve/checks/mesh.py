@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from shlex import quote
 
 from kubectl_serve import view
 from kubectl_serve.checks.evidence import KNATIVE, Evidence
@@ -269,7 +270,7 @@ def _accept(app: str, *ports: str) -> str:
             "portLevelMtls": {port: {"mode": "PERMISSIVE"} for port in ports},
         },
     }
-    return f"echo '{json.dumps(peer, separators=(',', ':'))}' | kubectl apply -f -"
+    return f"echo {quote(json.dumps(peer, separators=(',', ':')))} | kubectl apply -f -"
 
 
 def _tokens(evidence: Evidence) -> Finding:
@@ -292,8 +293,8 @@ def _tokens(evidence: Evidence) -> Finding:
                     check,
                     f"RequestAuthentication {name} in {namespace} takes the token off what is sent to "
                     f"{view.name_of(issuers[rule['issuer']])}, which then refuses it (403).",
-                    f"kubectl patch requestauthentication/{name} -n {namespace} --type json "
-                    f"-p '{json.dumps(change, separators=(',', ':'))}'",
+                    f"kubectl patch {quote(f'requestauthentication/{name}')} -n {quote(namespace)} --type json "
+                    f"-p {quote(json.dumps(change, separators=(',', ':')))}",
                 )
     return ok(check, f"nothing takes the tokens off what is sent to models with {AUTH}: jwt.")
 

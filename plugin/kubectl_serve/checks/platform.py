@@ -3,6 +3,7 @@
 import difflib
 import json
 from collections.abc import Iterator, Mapping
+from shlex import quote
 
 from kubectl_serve import view
 from kubectl_serve.checks.evidence import KNATIVE, SERVER, Evidence
@@ -50,7 +51,7 @@ _INGRESSES = {
 def patch(config_map: str, values: Mapping[str, str | None]) -> str:
     """The command that sets keys of one of Knative's ConfigMaps; ``None`` removes one."""
     data = json.dumps({"data": dict(values)}, separators=(",", ":"))
-    return f"kubectl patch configmap/{config_map} -n {KNATIVE} --type merge -p '{data}'"
+    return f"kubectl patch configmap/{config_map} -n {KNATIVE} --type merge -p {quote(data)}"
 
 
 def checks(evidence: Evidence) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ import re
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from kubectl_serve import __version__, manifests
@@ -53,9 +54,9 @@ def install(evidence: Evidence) -> str:
     registry = repository.rpartition("/")[0]
     command = "kubectl serve install"
     if registry not in ("", manifests.PREFIX):
-        command += f" --registry {registry}"
+        command += f" --registry {quote(registry)}"
     if tag and not _is_release(tag):
-        command += f" --tag {tag}"
+        command += f" --tag {quote(tag)}"
     return command
 
 

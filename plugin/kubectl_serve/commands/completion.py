@@ -8,9 +8,13 @@ from kubectl_serve.streams import Streams
 _OWN_SHELLS = {
     "bash": """\
 _kubectl_serve() {
-    local IFS=$'\\n' words
-    words=$(kubectl_complete-serve "${COMP_WORDS[@]:1:COMP_CWORD-1}" "${COMP_WORDS[COMP_CWORD]}" 2>/dev/null)
-    COMPREPLY=($(compgen -W "$(sed -e '$d' -e 's/\\t.*//' <<<"$words")" -- "${COMP_WORDS[COMP_CWORD]}"))
+    local line typed="${COMP_WORDS[COMP_CWORD]}"
+    COMPREPLY=()
+    while IFS= read -r line; do
+        line="${line%%$'\\t'*}"
+        # compgen -W would expand what it is given: a candidate is only ever a value.
+        [[ $line == :* || $line != "$typed"* ]] || COMPREPLY+=("$line")
+    done < <(kubectl_complete-serve "${COMP_WORDS[@]:1:COMP_CWORD-1}" "$typed" 2>/dev/null)
 }
 complete -F _kubectl_serve kubectl-serve
 """,
@@ -18,7 +22,8 @@ complete -F _kubectl_serve kubectl-serve
 #compdef kubectl-serve
 _kubectl_serve() {
     local -a found
-    found=(${(f)"$(kubectl_complete-serve "${(@)words[2,CURRENT]}" 2>/dev/null | sed -e '$d' -e 's/\\t/:/')"})
+    local ask='s/:/\\\\:/g; s/\\t/:/; $d'
+    found=(${(f)"$(kubectl_complete-serve "${(@)words[2,CURRENT]}" 2>/dev/null | sed -e "$ask")"})
     _describe 'kubectl-serve' found
 }
 compdef _kubectl_serve kubectl-serve

@@ -2,6 +2,7 @@
 
 import asyncio
 from argparse import Namespace
+from shlex import quote
 
 from kubectl_serve import errors, options, served
 from kubectl_serve.api import DEPLOYMENTS, KNATIVE_SERVICES, PODS, Api, Connect, Resource, namespace_of
@@ -69,9 +70,10 @@ async def _wait(cluster: Api, namespace: str, names: list[str], seconds: float) 
             for resource, labels in ((DEPLOYMENTS, ""), (KNATIVE_SERVICES, DEPLOYMENT_LABEL), (PODS, DEPLOYMENT_LABEL)):
                 await _gone(cluster, resource, namespace, set(names), labels)
     except TimeoutError as error:
+        selector = quote(f"{DEPLOYMENT_LABEL} in ({','.join(names)})")
         raise ServeError(
             f"it is not gone after {seconds:.0f} s.",
-            f"`kubectl get ksvc,pods -n {namespace} -l '{DEPLOYMENT_LABEL} in ({','.join(names)})'` shows the rest.",
+            f"`kubectl get ksvc,pods -n {quote(namespace)} -l {selector}` shows the rest.",
         ) from error
 
 
