@@ -13,7 +13,7 @@ from pathlib import Path
 from kubectl_serve.errors import ServeError
 from kubectl_serve.progress import PLAIN_SECONDS, LoaderLines
 from kubectl_serve.streams import Streams
-from model_loader import digest, paths
+from model_loader import digest, paths, sources
 from model_loader.loader import load
 from model_loader.model import Secret
 from model_loader.network import Network
@@ -82,7 +82,7 @@ def _of_source(source: str, secret: Secret, report: Report) -> Digested:
             "a pvc:// model has no digest: it is mounted, not downloaded.", "Name a copy of it on this machine."
         )
     if scheme == "file" or not separator:
-        return _of_path(source, local.path_of(source) if separator else Path(source), report)
+        return _of_path(source, local.path_of(sources.parse(source)) if separator else Path(source), report)
     with tempfile.TemporaryDirectory(prefix="kubectl-serve-", ignore_cleanup_errors=True) as folder:
         options = Options(
             volume=Path(folder),

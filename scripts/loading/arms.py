@@ -146,10 +146,11 @@ def install() -> None:
 
 def installed_size(arm: Arm) -> int:
     """Return the bytes on disk of what an arm needs beside Python itself, compiled."""
-    folder = _folder(arm.peer) if arm.peer else ROOT / "webhook" / "model_loader"
+    folders = [_folder(arm.peer)] if arm.peer else [ROOT / "webhook" / name for name in ("model_loader", "model_uri")]
     if not arm.peer:
-        subprocess.run([sys.executable, "-m", "compileall", "-q", folder], check=True)
-    return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+        subprocess.run([sys.executable, "-m", "compileall", "-q", *folders], check=True)
+    files = (path for folder in folders for path in folder.rglob("*"))
+    return sum(path.lstat().st_blocks * 512 for path in files if path.is_file() and not path.is_symlink())
 
 
 def arms(uri: str, target: Path, endpoint: str, source: Path, floor: str) -> list[Arm]:

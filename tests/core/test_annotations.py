@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model_uri import ModelURI
 from serve_core import annotations
 from serve_core.annotations import Format, Scale, read
-from serve_core.models import ModelURI, parse, parse_all
+from serve_core.models import file_name, parse, parse_all
 
 MODEL = {annotations.MODEL: "s3://models/iris/model.joblib"}
 
@@ -88,20 +89,20 @@ def test_a_claim_needs_neither_digest_nor_credentials() -> None:
     [
         ("s3://models/iris/model.joblib", ("s3", "models", None, "iris/model.joblib", "model.joblib")),
         ("s3://models", ("s3", "models", None, "", None)),
-        ("https://Example.com:8443/a/b%20c.pkl", ("https", "example.com", 8443, "a/b%20c.pkl", "b c.pkl")),
-        ("http://[::1]:80/m.onnx", ("http", "::1", 80, "m.onnx", "m.onnx")),
+        ("https://Example.com:8443/a/b%20c.pkl", ("https", "example.com", 8443, "a/b c.pkl", "b c.pkl")),
+        ("http://[::1]:80/m.onnx", ("http", "::1", None, "m.onnx", "m.onnx")),
         ("gs://models/iris", ("gs", "models", None, "iris", None)),
         ("az://models/iris/m.onnx", ("az", "models", None, "iris/m.onnx", "m.onnx")),
-        ("hf://Qwen/Qwen3-0.6B@main", ("hf", "Qwen", None, "Qwen3-0.6B@main", None)),
-        ("hf://org/model.gguf@refs/pr/1", ("hf", "org", None, "model.gguf@refs/pr/1", None)),
-        ("oci://registry.local:5000/team/iris:1", ("oci", "registry.local", 5000, "team/iris:1", None)),
+        ("hf://Qwen/Qwen3-0.6B@main", ("hf", "Qwen", None, "Qwen3-0.6B", None)),
+        ("hf://org/model.gguf@refs/pr/1", ("hf", "org", None, "model.gguf", None)),
+        ("oci://registry.local:5000/team/iris:1", ("oci", "registry.local", 5000, "team/iris", None)),
         ("pvc://claim/models/iris", ("pvc", "claim", None, "models/iris", None)),
     ],
 )
 def test_a_model_uri_is_taken_apart(text: str, parts: tuple[object, ...]) -> None:
     uri = parse(text, "x")
     assert isinstance(uri, ModelURI)
-    assert (uri.scheme, uri.host, uri.port, uri.path, uri.file_name) == parts
+    assert (uri.scheme, uri.host, uri.port, uri.path, file_name(uri)) == parts
 
 
 BAD_URIS = {

@@ -33,7 +33,7 @@ def test_a_termination_message_fits_whatever_it_says() -> None:
     [
         (("nfs://host/model",), "nfs"),
         (("model.joblib",), "model.joblib"),
-        (("s3://",), "s3://bucket/prefix"),
+        (("s3://",), "names no bucket"),
         (("--digest=sha256:12", "--", "s3://models/a"), "sha256:"),
         (("--allow-network=10.0.0.1/8", "--", "s3://models/a"), "10.0.0.1/8"),
         (("--wrong", "--", "s3://models/a"), "--wrong"),

@@ -36,6 +36,32 @@ PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
         "::ffff:127.0.0.1",
         "64:ff9b::7f00:1",
         "2002:7f00:1::",
+        "fd20:ce::254",
+        "64:ff9b:1::a9fe:a9fe",
+        "64:ff9b:1:a9fe:a9:fe00::",
+        "64:ff9b::a9fe:a9fe",
+        "2002:a9fe:a9fe::1",
+        "2001:0:a9fe:a9fe::1",
+        "2001:0:4136:e378:8000:63bf:5601:5601",
+        "::169.254.169.254",
+        "::10.0.0.1",
+        "::ffff:0:10.0.0.1",
+        "fe80::1%1",
+        "2a00::1%1",
+        "192.0.0.192",
+        "192.88.99.1",
+        "198.18.0.1",
+        "192.0.2.1",
+        "203.0.113.9",
+        "240.0.0.1",
+        "255.255.255.255",
+        "::",
+        "100::1",
+        "2001:db8::1",
+        "3fff::1",
+        "5f00::1",
+        "fec0::1",
+        "ff02::1",
     ],
 )
 @pytest.mark.attack(14)
@@ -48,10 +74,29 @@ def test_an_operator_may_allow_private_networks_and_plain_http_in_them(address: 
     assert Network.of(PRIVATE).allows(ipaddress.ip_address(address), plain=True)
 
 
-@pytest.mark.parametrize("address", ["169.254.169.254", "fd00:ec2::254", "168.63.129.16"])
+@pytest.mark.parametrize("address", ["1.1.1.1", "2606:4700::1111", "64:ff9b::808:808", "2002:808:808::1"])
+def test_a_public_address_is_allowed(address: str) -> None:
+    assert Network().allows(ipaddress.ip_address(address), plain=False)
+
+
+@pytest.mark.parametrize("address", ["64:ff9b:1::a9fe:a9fe", "64:ff9b:1:a9fe:a9:fe00::", "fd00::5efe:a9fe:a9fe"])
+@pytest.mark.attack(14)
+def test_metadata_behind_a_translator_is_not_opened_by_a_network_around_it(address: str) -> None:
+    wide = Network.of(("64:ff9b:1::/48", "fc00::/7", "169.254.0.0/16"))
+
+    assert not wide.allows(ipaddress.ip_address(address), plain=False)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "169.254.169.254", "fd00:ec2::254", "168.63.129.16", "fd20:ce::254", "100.100.100.200", "192.0.0.192",
+        "169.254.170.2", "fe80::a9fe:a9fe",
+    ],
+)  # fmt: skip
 @pytest.mark.attack(14)
 def test_metadata_is_only_opened_by_exactly_its_address(address: str) -> None:
-    wide = Network.of((*PRIVATE, "169.254.0.0/16", "168.0.0.0/8"))
+    wide = Network.of((*PRIVATE, "169.254.0.0/16", "168.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "fe80::/10"))
 
     assert not wide.allows(ipaddress.ip_address(address), plain=True)
     assert Network.of([address]).allows(ipaddress.ip_address(address), plain=True)

@@ -2,10 +2,12 @@
 
 import gzip
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trustme
 
 from loader.harness import Loader, Registry, Reply, Request, WebServer, forward, layer
 from model_loader.digest import of_manifest
@@ -119,6 +121,68 @@ def test_a_token_is_fetched_from_where_the_registry_says(load: Loader, registry:
     assert tokens == ["/token?scope=repository%3Ateam%2Fprivate%3Apull&service=tests"]
 
 
+REALMS = [
+    "http://{other}/token",  # another port
+    "https://{other}/token",
+    "http://localhost:{port}/token",
+    "http://127.1:{port}/token",
+    "https://auth.docker.io/token",
+    "https://user@{host}/token",
+    "http://{host}@{other}/token",
+    "//{other}/token",
+    "file:///etc/passwd",
+]
+
+
+@pytest.mark.parametrize("realm", REALMS)
+@pytest.mark.attack(35)
+def test_a_password_goes_to_no_other_host_that_a_registry_names(load: Loader, web: WebServer, realm: str) -> None:
+    other = WebServer()
+    host, port = web.url.removeprefix("http://"), web.url.rpartition(":")[2]
+    place = realm.format(other=other.url.removeprefix("http://"), host=host, port=port)
+    web.fault = lambda request, number: Reply(401, {"WWW-Authenticate": f'Bearer realm="{place}",service="tests"'})
+    other.fault = lambda request, number: Reply(body=b'{"token": "granted"}')
+    load.credentials(**{"plain-http": "true", "username": "user", "password": "secret"})
+
+    run = load(f"oci://{host}/team/private:v1")
+    other.close()
+
+    assert run.code in ("Refused", "InvalidSource")
+    assert other.requests == []
+    assert not any("Authorization" in request.headers for request in web.requests)
+    assert "secret" not in run.output
+
+
+@pytest.mark.attack(35)
+def test_a_token_service_that_the_secret_names_is_given_the_password(load: Loader, web: WebServer) -> None:
+    authority = trustme.CA()
+    other = WebServer()
+    other.secure(authority.issue_cert("127.0.0.1"))
+    host, service = web.url.removeprefix("http://"), other.url.removeprefix("https://")
+    web.fault = lambda request, number: Reply(401, {"WWW-Authenticate": f'Bearer realm="{other.url}/token"'})
+    other.fault = lambda request, number: Reply(401)
+    auths = {host: {"username": "user", "password": "secret"}, f"https://{service}/": {}}
+    config = {".dockerconfigjson": json.dumps({"auths": auths}), "ca.crt": authority.cert_pem.bytes().decode()}
+    load.credentials(**{"plain-http": "true"}, **config)
+
+    assert load(f"oci://{host}/team/private:v1").code == "Unauthorized"
+    other.close()
+    assert {request.headers.get("Authorization") for request in other.requests} == {"Basic dXNlcjpzZWNyZXQ="}
+
+
+@pytest.mark.parametrize("key", ["{host}", "https://{host}", "http://{host}/v1/"])
+def test_a_docker_config_names_a_registry_by_its_host_or_a_url(load: Loader, web: WebServer, key: str) -> None:
+    host = web.url.removeprefix("http://")
+    auths = {key.format(host=host): {"auth": "dXNlcjpzZWNyZXQ="}}
+    load.credentials(**{"plain-http": "true", ".dockerconfigjson": json.dumps({"auths": auths})})
+    web.fault = lambda request, number: (
+        None if "Authorization" in request.headers else Reply(401, {"WWW-Authenticate": "Basic"})
+    )
+
+    assert load(f"oci://{host}/team/private:v1").code == "NotFound"
+    assert web.requests[-1].headers["Authorization"] == "Basic dXNlcjpzZWNyZXQ="
+
+
 def test_a_blob_that_is_not_its_digest_is_corrupted(load: Loader, registry: Registry, web: WebServer) -> None:
     registry.push_artifact("team/bad", "v1", {"model.bin": b"weights"})
 
@@ -229,10 +293,6 @@ def test_names_that_clash_across_a_folder_that_is_packed_and_a_file_are_refused(
 
 
 def test_what_is_no_reference_is_an_invalid_source(load: Loader) -> None:
-    for uri in (
-        "oci://registry",
-        "oci://registry/UPPER",
-        "oci://user:password@registry/name",
-        "oci://registry/a@sha256:1",
-    ):
+    for uri in ("oci://registry", "oci://registry/UPPER", "oci://registry/a@sha256:1", "oci://registry/a/../b"):
         assert load(uri).code == "InvalidSource"
+    assert load("oci://user:password@registry/name").code == "Refused"

@@ -10,11 +10,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+import model_uri
 from kubectl_serve.manifests import default_facts
 from plugin.conftest import Run
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
-from serve_core.policy import sources
 from serve_core.policy.documents import ServingPolicy, read_policy, stored_policy
 from serve_core.policy.evaluate import Outcome, PolicyVerdict, User, judge_policies
 from serve_core.policy.subjects import subject_of
@@ -264,7 +264,7 @@ def test_no_label_leads_out_of_the_place_that_the_policy_names(label: str, templ
     made = judge(manifest, facts(policy(f"{{adopt: {{model: '{template}'}}}}")))
     if made.deployment is not None:
         with contextlib.suppress(ValueError):  # what cannot be compared breaks every rule on sources
-            source = sources.parse(model_of(made.deployment) or "")
+            source = model_uri.read(model_of(made.deployment) or "")
             assert source.host in {"models", "m.example"}
             assert source.host == "models" or source.segments[0] == "ml"
 

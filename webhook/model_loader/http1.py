@@ -5,11 +5,27 @@ Source of the rules: RFC 9112.
 """
 
 import contextlib
+import re
 import socket
+import time
 from collections.abc import Mapping
 from typing import Protocol
 
 _HEAD_BYTES = 64 << 10
+_MOST_HEADERS = 256
+_MOST_INTERIM = 8
+"""Answers of 1xx before the one that counts."""
+_MOST_TRAILERS = 64
+_DIGITS = 18
+"""Of a length: what is longer is more than any disk has."""
+SLOW_SECONDS = 60.0
+"""So long is waited for ``SLOW_BYTES`` more of one answer: a server that sends a byte now and then ends as a stall."""
+SLOW_BYTES = 16 << 10
+_STATUS = re.compile(r"(HTTP/1\.[01]) ([1-5][0-9]{2})(?: [^\0-\x08\x0a-\x1f\x7f]*)?", re.ASCII)
+_FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\0-\x08\x0a-\x1f\x7f]*)", re.ASCII)
+_LENGTH = re.compile(rf"[0-9]{{1,{_DIGITS}}}", re.ASCII)
+_CHUNK = re.compile(r"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\0-\x08\x0a-\x1f\x7f]{0,1024})?", re.ASCII)
+_TARGET = re.compile(r"[!-~]+", re.ASCII)
 
 
 class ProtocolError(Exception):
@@ -43,6 +59,9 @@ class Connection:
         self._buffer = bytearray(_HEAD_BYTES)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
+        # Seconds that were waited for the present answer, and bytes that came, since it was last looked at.
+        self._waited = 0.0
+        self._came = 0
 
     def request(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None = None) -> "Response":
         """Send a request and return the head of its answer. Raises OSError and ProtocolError."""
@@ -51,13 +70,22 @@ class Connection:
         if body is not None:
             lines.append(f"Content-Length: {len(body)}")
         head = "\r\n".join(lines)
-        if len(lines) != head.count("\n") + 1 or not head.isascii():
+        ends = len(lines) - 1
+        if not head.isascii() or "\0" in head or (head.count("\n"), head.count("\r")) != (ends, ends):
             raise ProtocolError("a header has a line end or is not ASCII")
+        if not _TARGET.fullmatch(target):
+            raise ProtocolError("the URL has a space or what is not ASCII")
+        if self._start != self._end:
+            raise ProtocolError("the server sent more than it was asked for")
+        self._waited, self._came = 0.0, 0
         self._sock.sendall(f"{head}\r\n\r\n".encode() + (body or b""))
-        while True:
+        for _ in range(_MOST_INTERIM + 1):
             response = Response(self, method, self._head())
+            if response.status == 101:
+                raise ProtocolError("the server changes the protocol, unasked")
             if response.status >= 200:
                 return response
+        raise ProtocolError("the server only says that an answer is to come")
 
     def close(self) -> None:
         """Close the connection."""
@@ -72,14 +100,29 @@ class Connection:
         """Fill `view` with what is there, at least one byte, and return the count; 0 at the connection's end."""
         have = min(self._end - self._start, len(view))
         if not have:
-            return self._sock.recv_into(view)
+            return self._receive(view)
         view[:have] = self._view[self._start : self._start + have]
         self._start += have
         return have
 
     def line(self) -> str:
         """Return the next line without its end."""
-        return self._until(b"\r\n").decode("latin-1")
+        text = self._until(b"\r\n").decode("latin-1")
+        if "\r" in text or "\n" in text:
+            raise ProtocolError("a line of the answer has another end")
+        return text
+
+    def _receive(self, view: memoryview) -> int:
+        """Take what is there. Raises TimeoutError where too little has come for too long."""
+        started = time.monotonic()
+        count = self._sock.recv_into(view)
+        self._waited += time.monotonic() - started
+        self._came += count
+        if self._waited > SLOW_SECONDS:
+            if self._came < SLOW_BYTES:
+                raise TimeoutError("the server sends next to nothing")
+            self._waited, self._came = 0.0, 0
+        return count
 
     def _head(self) -> list[str]:
         return self._until(b"\r\n\r\n").decode("latin-1").split("\r\n")
@@ -88,13 +131,15 @@ class Connection:
         """Return the bytes before `mark`, and go on behind it."""
         if self._start == self._end:
             self._start = self._end = 0
-        while (found := self._buffer.find(mark, self._start, self._end)) < 0:
+        begin = self._start
+        while (found := self._buffer.find(mark, begin, self._end)) < 0:
             if self._end == _HEAD_BYTES:
                 if not self._start:
                     raise ProtocolError("the answer's head is too long")
                 self._view[: self._end - self._start] = bytes(self._view[self._start : self._end])
                 self._start, self._end = 0, self._end - self._start
-            count = self._sock.recv_into(self._view[self._end :])
+            begin = max(self._start, self._end - len(mark) + 1)  # no byte is looked at twice
+            count = self._receive(self._view[self._end :])
             if not count:
                 raise ProtocolError("the connection was closed before the answer")
             self._end += count
@@ -110,32 +155,32 @@ class Response:
     """
 
     def __init__(self, connection: Connection, method: str, head: list[str]) -> None:
-        version, _, rest = head[0].partition(" ")
-        if version not in ("HTTP/1.1", "HTTP/1.0") or not rest[:3].isdecimal():
+        status = _STATUS.fullmatch(head[0])
+        if status is None:
             raise ProtocolError("the answer is not HTTP/1.1")
         self._connection = connection
-        self.status = int(rest[:3])
-        self.headers: dict[str, str] = {}
-        for line in head[1:]:
-            name, _, value = line.partition(":")
-            name = name.lower()
-            value = value.strip()
-            self.headers[name] = f"{self.headers[name]}, {value}" if name in self.headers else value
+        self.status = int(status[2])
+        self.headers = _fields(head[1:])
         close = self.headers.get("connection", "").lower()
-        self.reusable = close != "close" if version == "HTTP/1.1" else close == "keep-alive"
-        self._chunked = self.headers.get("transfer-encoding", "").lower().endswith("chunked")
+        self.reusable = close != "close" if status[1] == "HTTP/1.1" else close == "keep-alive"
+        coding = self.headers.get("transfer-encoding")
+        self._chunked = coding is not None
         self._chunk = 0
-        self.left = -1
-        if method == "HEAD" or self.status < 200 or self.status in (204, 304):
+        length = self.headers.get("content-length")
+        self.left = -1 if length is None else _length(length)
+        if self._chunked and ((coding or "").lower() != "chunked" or length is not None or status[1] == "HTTP/1.0"):
+            raise ProtocolError("the answer says in two ways, or in an unknown one, how long it is")
+        if self.status in (204, 304) and (self._chunked or (self.status == 204 and self.left > 0)):
+            raise ProtocolError("an answer that has no body comes with one")
+        if (
+            method == "HEAD"
+            or self.status < 200
+            or self.status in (204, 304)
+            or (method == "CONNECT" and self.status < 300)
+        ):
             self._chunked, self.left = False, 0
-        elif not self._chunked:
-            length = self.headers.get("content-length", "")
-            if length.isdecimal():
-                self.left = int(length)
-            elif length:
-                raise ProtocolError("the answer's Content-Length is no number")
-            else:
-                self.reusable = False
+        elif not self._chunked and self.left < 0:
+            self.reusable = False
 
     def readinto(self, view: memoryview, /) -> int:
         """Fill `view` from its start with some of the body and return the count, 0 at the body's end.
@@ -175,14 +220,38 @@ class Response:
     def _next_chunk(self) -> bool:
         if self._chunk:
             return True
-        text = self._connection.line().partition(";")[0].strip()
-        try:
-            self._chunk = int(text, 16)
-        except ValueError:
-            raise ProtocolError("a chunk has no length") from None
+        size = _CHUNK.fullmatch(self._connection.line())
+        if size is None:
+            raise ProtocolError("a chunk has no length")
+        self._chunk = int(size[1], 16)
         if self._chunk:
             return True
-        while self._connection.line():
-            pass  # trailers
-        self.left = 0
-        return False
+        for _ in range(_MOST_TRAILERS + 1):
+            line = self._connection.line()
+            if not line:
+                self.left = 0
+                return False
+            _fields([line])
+        raise ProtocolError("an answer's trailer does not end")
+
+
+def _fields(lines: list[str]) -> dict[str, str]:
+    """Return a head's or a trailer's fields by their names in lower case. A field on several lines is refused."""
+    if len(lines) > _MOST_HEADERS:
+        raise ProtocolError("the answer has too many headers")
+    found: dict[str, str] = {}
+    for line in lines:
+        field = _FIELD.fullmatch(line)
+        if field is None:
+            raise ProtocolError("the answer has a malformed header")
+        name, value = field[1].lower(), field[2].strip(" \t")
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
+
+
+def _length(text: str) -> int:
+    """Return what Content-Length says, also where it says the same more than once."""
+    values = {value.strip(" \t") for value in text.split(",")}
+    if len(values) != 1 or not _LENGTH.fullmatch(value := values.pop()):
+        raise ProtocolError("the answer's Content-Length is no number")
+    return int(value)

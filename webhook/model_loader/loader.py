@@ -7,6 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from model_loader.report import Report
 from model_loader.retries import Patience
 from model_loader.transport import Transport, redact
 from model_loader.volume import Folder, Volume, storage_failure
+from model_uri import ModelURI
 
 # A little more than the model, for the file system's own books.
 _SPACE = 1.02
@@ -135,16 +137,17 @@ def _plan(options: Options, context: Context, report: Report, whole: Set[str]) -
     patience = Patience(options.patience, report, threading.Event().wait)
     files: list[File] = []
     single = False
-    alone: dict[str, str] = {}
+    alone: dict[str, ModelURI] = {}
     for item in options.loads:
-        listing = patience.run(functools.partial(sources.list_files, item.uri, context))
+        uri = sources.parse(item.uri)
+        listing = patience.run(functools.partial(sources.list_files, uri, context))
         single = listing.single and len(options.loads) == 1
         for file in listing.files:
             packed = Unpack.WHOLE if listing.single and file.path.lower().endswith(_ARCHIVES) else file.unpack
             files.append(file._replace(path=paths.below(item.folder, file.path), unpack=packed))
         check_count(len(files))
         if options.signature_key and listing.single and files[-1].unpack is Unpack.NO:
-            alone[item.folder] = item.uri
+            alone[item.folder] = uri
     for folder, uri in alone.items():
         path = paths.below(folder, signatures.NAME)
         if all(file.path != path for file in files):
@@ -155,10 +158,10 @@ def _plan(options: Options, context: Context, report: Report, whole: Set[str]) -
     return _Plan(files, single)
 
 
-def _signature(uri: str, path: str, context: Context) -> File:
+def _signature(uri: ModelURI, path: str, context: Context) -> File:
     """Return the signature of a model that is one file: it lies beside it. Raises LoadError."""
-    beside = f"{uri.partition('?')[0].rpartition('/')[0]}/{signatures.NAME}"
-    missing = LoadError(Code.NOT_SIGNED, f"there is no signature {redact(beside)}", file=path)
+    beside = replace(uri, segments=(*uri.segments[:-1], signatures.NAME), query="")
+    missing = LoadError(Code.NOT_SIGNED, f"there is no signature {beside}", file=path)
     try:
         listing = sources.list_files(beside, context)
     except LoadError as failure:

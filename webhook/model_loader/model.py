@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from model_loader.outcomes import Code, LoadError
 from model_loader.transport import ANONYMOUS, Authorizer, Transport
+from model_uri import ModelURI
 
 MOST_FILES = 100_000
 """Of a model: the loader keeps in memory what it knows of each."""
@@ -104,5 +105,5 @@ class Context(NamedTuple):
     secret: Secret
 
 
-Source = Callable[[str, Context], Listing]
+Source = Callable[[ModelURI, Context], Listing]
 """Returns the files below a URI. Raises LoadError."""

@@ -10,13 +10,44 @@ from model_loader.outcomes import Code, LoadError
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Cidr = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# Clouds' metadata services: AWS and most others, Azure, Alibaba, Oracle, AWS over IPv6. A wide range allowed by
-# the operator does not open them: only an entry of exactly that address does.
+# Clouds' metadata and credential services. A wide range allowed by the operator does not open them: only an entry of
+# exactly that address does.
 METADATA = frozenset(
     ipaddress.ip_address(text)
-    for text in ("169.254.169.254", "168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:ec2::254")
-)
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+    for text in (
+        "169.254.169.254",  # most of them
+        "169.254.170.2", "169.254.170.23", "fd00:ec2::23", "fd00:ec2::254",  # AWS: ECS, EKS, EC2
+        "fd20:ce::254",  # Google
+        "168.63.129.16",  # Azure
+        "100.100.100.200",  # Alibaba
+        "192.0.0.192",  # Oracle
+        "169.254.0.23",  # Tencent
+        "169.254.42.42", "fd00:42::42",  # Scaleway
+        "fd00:a9fe:a9fe::1",  # Akamai
+        "fe80::a9fe:a9fe",  # OpenStack
+    )
+)  # fmt: skip
+
+
+def _networks(*texts: str) -> tuple[Cidr, ...]:
+    return tuple(ipaddress.ip_network(text) for text in texts)
+
+
+# Here and not by Python's is_global, which differs between its releases. Sources: the registries of special-purpose
+# addresses, https://www.iana.org/assignments/iana-ipv4-special-registry and .../iana-ipv6-special-registry.
+_SPECIAL = _networks(
+    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+    "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
+    "224.0.0.0/4", "240.0.0.0/4",
+    "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20",
+)  # fmt: skip
+_UNICAST = ipaddress.ip_network("2000::/3")
+"""All of IPv6 that is public, but for the special ones."""
+# The well-known prefixes whose last 32 bits are the IPv4 address that is meant: compatible, mapped, translated, NAT64.
+_CARRYING = _networks("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96")
+_LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
+_ISATAP = (0x00005EFE, 0x02005EFE)
+_ITSELF = frozenset({ipaddress.ip_address("::"), ipaddress.ip_address("::1")})
 
 
 def parse_cidr(text: str) -> Cidr:
@@ -30,12 +61,35 @@ def parse_cidr(text: str) -> Cidr:
 
 
 def _embedded(address: Address) -> Address:
-    """Return the IPv4 address that an IPv6 transition address (mapped, 6to4, NAT64) leads to, or the address itself."""
-    if isinstance(address, ipaddress.IPv6Address):
-        if address in _NAT64:
+    """Return the IPv4 address that an IPv6 transition address leads to, or the address itself."""
+    if isinstance(address, ipaddress.IPv6Address) and address not in _ITSELF:
+        if any(address in network for network in _CARRYING):
             return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        return address.ipv4_mapped or address.sixtofour or address
+        return address.sixtofour or address
     return address
+
+
+def _perhaps(address: Address) -> tuple[Address, ...]:
+    """Return the IPv4 addresses to which a translator or tunnel on the way may bring what is sent to `address`."""
+    if not isinstance(address, ipaddress.IPv6Address):
+        return ()
+    number = int(address)
+    if address.teredo:
+        return address.teredo
+    if address in _LOCAL_NAT64:
+        # RFC 6052, section 2.2: the prefix may be of 48, 56, 64 or 96 bits, and bits 64 to 71 are left out.
+        low, high = number & (1 << 56) - 1, number >> 64 & 0xFFFF
+        found = [high << 16 | low >> 40, (high & 0xFF) << 24 | low >> 32, low >> 24, number]
+        return tuple(ipaddress.IPv4Address(each & 0xFFFFFFFF) for each in found)
+    if number >> 32 & 0xFFFFFFFF in _ISATAP:
+        return (ipaddress.IPv4Address(number & 0xFFFFFFFF),)
+    return ()
+
+
+def _is_public(address: Address) -> bool:
+    if any(address in network for network in _SPECIAL):
+        return False
+    return address.version == 4 or address in _UNICAST
 
 
 class Network(NamedTuple):
@@ -50,11 +104,17 @@ class Network(NamedTuple):
 
     def allows(self, address: Address, *, plain: bool) -> bool:
         """Tell whether `address` may be talked to, `plain` without TLS."""
-        address = _embedded(address)
-        holders = [net for net in self.allowed if net.version == address.version and address in net]
-        if address in METADATA:
-            return any(net.num_addresses == 1 for net in holders)
-        return bool(holders) or (address.is_global and not address.is_multicast and not plain)
+        if getattr(address, "scope_id", None) is not None:
+            return False
+        meant = _embedded(address)
+        holders = self._holders(meant)
+        for each in (meant, *_perhaps(meant)):
+            if each in METADATA and not any(net.num_addresses == 1 for net in (*holders, *self._holders(each))):
+                return False
+        return bool(holders) or (_is_public(meant) and not plain)
+
+    def _holders(self, address: Address) -> list[Cidr]:
+        return [net for net in self.allowed if net.version == address.version and address in net]
 
     def resolve(self, host: str, port: int, *, plain: bool) -> list[tuple[int, str]]:
         """Return the (family, address) pairs of `host` that may be talked to.
@@ -111,4 +171,4 @@ class Network(NamedTuple):
 
 
 def _address(text: str) -> Address:
-    return ipaddress.ip_address(text.partition("%")[0])
+    return ipaddress.ip_address(text)

@@ -76,7 +76,10 @@ class TlsSocket:
                 self._receive()
                 continue
             except ssl.SSLEOFError:
-                break  # whoever wanted more will tell
+                # Without TLS' own end: somebody on the way may have cut it.
+                if count:
+                    break
+                raise
             if not read:
                 break
             count += read

@@ -10,8 +10,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from model_uri import ModelURI
 from serve_core import models, quantities
-from serve_core.models import ModelURI, Placed
+from serve_core.models import Placed
 from serve_core.names import PREFIX
 from serve_core.reasons import Problem, problem, quote
 
@@ -103,7 +104,7 @@ class ServingSpec:
     @property
     def file_name(self) -> str | None:
         """The name of the one file that is the model, if the suffix of its URI says that it is one."""
-        return self.model.file_name if len(self.models) == 1 else None
+        return models.file_name(self.model) if len(self.models) == 1 else None
 
 
 class _InvalidError(ValueError):

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from model_uri import ModelURI
 from serve_core.annotations import MESH, MODEL, ServingSpec, path_of
 from serve_core.json import JsonObject, value_at
-from serve_core.models import ModelURI
 from serve_core.names import DEPLOYMENT_LABEL, EXPLANATION
 from serve_core.reasons import Choice, Problem, choice, problem, quote
 from serve_core.services import service_name

@@ -6,7 +6,7 @@ from typing import Any
 
 from serve_core.annotations import FORMAT, MODEL, PROTOCOL, PROTOCOLS, RUNTIME, Format, ServingSpec, path_of
 from serve_core.json import JsonObject
-from serve_core.models import SUFFIX_FORMATS
+from serve_core.models import SUFFIX_FORMATS, file_name
 from serve_core.names import GROUP
 from serve_core.reasons import Choice, Problem, choice, problem, quote
 
@@ -190,7 +190,7 @@ def format_of(spec: ServingSpec) -> tuple[Format | None, tuple[Choice, ...]]:
         return spec.format, ()
     if spec.model.scheme == "hf":
         return Format("huggingface"), (choice("FormatFromHub"),)
-    name = spec.model.file_name
+    name = file_name(spec.model)
     if name is None:
         return None, ()
     suffix = next(suffix for suffix in SUFFIX_FORMATS if name.endswith(suffix))

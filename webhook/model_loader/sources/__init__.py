@@ -2,8 +2,11 @@
 
 import importlib
 
+import model_uri
 from model_loader.model import Context, Listing
 from model_loader.outcomes import Code, LoadError
+from model_loader.transport import redact
+from model_uri import ModelURI, SecretError, URIError
 
 _MODULES = {
     "s3": "s3",
@@ -17,19 +20,25 @@ _MODULES = {
 }
 
 
-def scheme(uri: str) -> str:
-    """Return the scheme of `uri`. Raises LoadError(InvalidSource) where the loader does not know it."""
-    name, separator, _ = uri.partition("://")
+def parse(text: str) -> ModelURI:
+    """Return what `text` names. Raises LoadError: InvalidSource, or Refused for credentials in it."""
+    name, separator, _ = text.partition("://")
     if not separator or name not in _MODULES:
         known = ", ".join(f"{known}://" for known in _MODULES)
         raise LoadError(
             Code.INVALID_SOURCE, f"the loader does not know how to read {name[:40]!r}", hint=f"Use {known}."
         )
-    return name
+    try:
+        return model_uri.model(text, signed=True)
+    except SecretError:
+        hint = "Put them in a Secret: a URI is seen by many."
+        raise LoadError(Code.REFUSED, f"{redact(text)} has credentials in it", hint=hint) from None
+    except URIError as error:
+        raise LoadError(Code.INVALID_SOURCE, f"{redact(text)[:400]!r} is not a model URI: {error}") from None
 
 
-def list_files(uri: str, context: Context) -> Listing:
+def list_files(uri: ModelURI, context: Context) -> Listing:
     """Return the files below `uri`. Raises LoadError."""
-    module = importlib.import_module(f".{_MODULES[scheme(uri)]}", __name__)
+    module = importlib.import_module(f".{_MODULES[uri.scheme]}", __name__)
     listing: Listing = module.list_files(uri, context)
     return listing

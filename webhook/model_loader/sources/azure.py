@@ -12,6 +12,7 @@ from model_loader.outcomes import Code, LoadError
 from model_loader.paths import safe_path
 from model_loader.sources import documents, pages
 from model_loader.transport import ANONYMOUS, Authorizer, Token
+from model_uri import ModelURI
 
 _VERSION = "2023-11-03"
 _LOGIN = "https://login.microsoftonline.com"
@@ -64,13 +65,11 @@ class _Versioned:
         return self._inner.refresh()
 
 
-def list_files(uri: str, context: Context) -> Listing:
+def list_files(uri: ModelURI, context: Context) -> Listing:
     """Return the blobs below the prefix, or the one blob of exactly that name. Raises LoadError."""
-    container, _, path = uri.removeprefix("az://").partition("/")
+    container, path = uri.host, uri.path
     secret = context.secret
     account = secret.get("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME")
-    if not container or "@" in container or "?" in uri:
-        raise LoadError(Code.INVALID_SOURCE, "an Azure URI is az://container/prefix")
     if not account:
         raise LoadError(
             Code.INVALID_SOURCE, "the storage account is not named", hint="Add AZURE_STORAGE_ACCOUNT to the Secret."

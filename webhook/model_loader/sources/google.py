@@ -9,6 +9,7 @@ from model_loader.outcomes import Code, LoadError
 from model_loader.paths import safe_path
 from model_loader.sources import documents, pages
 from model_loader.transport import Authorizer, Header, Token, Transport
+from model_uri import ModelURI
 
 _STORE = "https://storage.googleapis.com"
 _KEY_FILES = ("gcloud-application-credentials.json", "key.json")
@@ -19,11 +20,9 @@ _SERVERS = ("169.254.169.254/32", "127.0.0.0/8", "::1/128")
 """Where the metadata server is, or what stands in for it on the node."""
 
 
-def list_files(uri: str, context: Context) -> Listing:
+def list_files(uri: ModelURI, context: Context) -> Listing:
     """Return the objects below the prefix, or the one object of exactly that name. Raises LoadError."""
-    bucket, _, path = uri.removeprefix("gs://").partition("/")
-    if not bucket or "@" in bucket or "?" in uri:
-        raise LoadError(Code.INVALID_SOURCE, "a Google Cloud Storage URI is gs://bucket/prefix")
+    bucket, path = uri.host, uri.path
     store = (context.secret.get("GS_ENDPOINT_URL") or _STORE).rstrip("/")
     base = f"{store}/storage/v1/b/{quote(bucket, safe='')}/o"
     by = _authorizer(context)

@@ -8,22 +8,20 @@ from model_loader.outcomes import Code, LoadError
 from model_loader.paths import safe_path
 from model_loader.sources import documents
 from model_loader.transport import ANONYMOUS, Authorizer, Header
+from model_uri import ModelURI
 
 _HUB = "https://huggingface.co"
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}|git-blob:[0-9a-f]{40}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def list_files(uri: str, context: Context) -> Listing:
+def list_files(uri: ModelURI, context: Context) -> Listing:
     """Return the files of the repository at the commit that the revision stands for now. Raises LoadError.
 
     Every file is read by that commit, and checked against what the hub says of it: the sha256 of what it keeps in large
     file storage, git's own hash of the rest.
     """
-    repository, _, revision = uri.removeprefix("hf://").strip("/").partition("@")
-    if not _REPOSITORY.fullmatch(repository) or "?" in revision:
-        raise LoadError(Code.INVALID_SOURCE, "a Hugging Face URI is hf://organisation/model or …/model@revision")
+    repository, revision = f"{uri.host}/{uri.segments[0]}", uri.revision
     hub = (context.secret.get("HF_ENDPOINT") or _HUB).rstrip("/")
     token = context.secret.get("HF_TOKEN", "token")
     by: Authorizer = Header(f"Bearer {token}") if token else ANONYMOUS

@@ -2,24 +2,21 @@
 
 import os
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from model_loader.model import Context, File, Listing
 from model_loader.outcomes import Code, LoadError
 from model_loader.paths import safe_path
+from model_uri import ModelURI
 
 
-def list_files(uri: str, context: Context) -> Listing:
+def list_files(uri: ModelURI, context: Context) -> Listing:
     """Return the regular files below the path. Raises LoadError."""
     return files_of(path_of(uri))
 
 
-def path_of(uri: str) -> Path:
-    """Return the path that a file URI names. Raises LoadError(InvalidSource)."""
-    parts = urlsplit(uri)
-    if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
-        raise LoadError(Code.INVALID_SOURCE, "a file URI is file:///path")
-    return Path(unquote(parts.path))
+def path_of(uri: ModelURI) -> Path:
+    """Return the path that a file URI names."""
+    return Path("/", *uri.segments)
 
 
 def files_of(root: Path) -> Listing:

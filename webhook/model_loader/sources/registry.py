@@ -16,13 +16,18 @@ from model_loader.model import Context, File, Listing, Unpack, size_of
 from model_loader.outcomes import Code, LoadError
 from model_loader.paths import safe_path
 from model_loader.sources import documents
-from model_loader.transport import ANONYMOUS, Authorizer, Header, Token, redact
+from model_loader.transport import ANONYMOUS, Authorizer, Header, Token, redact, split
+from model_uri import ModelURI
 
-_REFERENCE = re.compile(
-    r"(?P<host>[A-Za-z0-9.-]+(:\d+)?)/(?P<name>[a-z0-9]+([._/-]+[a-z0-9]+)*)"
-    r"(:(?P<tag>[A-Za-z0-9_][\w.-]{0,127}))?(@(?P<digest>sha256:[0-9a-f]{64}))?",
-    re.ASCII,
-)
+_SERVERS = {"docker.io": "registry-1.docker.io"}
+"""Registries that another host speaks for."""
+_TOKEN_SERVICES = {
+    "registry-1.docker.io": "auth.docker.io",
+    "docker.elastic.co": "docker-auth.elastic.co",
+    "registry.gitlab.com": "gitlab.com",
+    "registry.digitalocean.com": "api.digitalocean.com",
+}
+"""Registries whose tokens another host gives; of the others a registry's own host does."""
 _INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 _MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
 _IMAGES = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
@@ -35,16 +40,13 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _TARS = {"tar": ".tar", "tar+gzip": ".tar.gz", "tar.gzip": ".tar.gz"}
 
 
-def list_files(uri: str, context: Context) -> Listing:
+def list_files(uri: ModelURI, context: Context) -> Listing:
     """Return the layers of the artifact or image. Raises LoadError."""
-    found = _REFERENCE.fullmatch(uri.removeprefix("oci://"))
-    if found is None:
-        raise LoadError(Code.INVALID_SOURCE, "an OCI URI is oci://registry/repository:tag, or …@sha256:digest")
-    host, name = found["host"], found["name"]
+    host, name = _SERVERS.get(uri.host, uri.authority), "/".join(uri.segments)
     scheme = "http" if context.secret.get("plain-http") == "true" else "https"
     base = f"{scheme}://{host}/v2/{name}"
     by = _authorizer(base, host, name, context)
-    manifest = _manifest(base, found["digest"] or found["tag"] or "latest", context, by)
+    manifest = _manifest(base, uri.digest or uri.tag or "latest", context, by)
     if "manifests" in manifest:
         manifest = _manifest(base, _platform(manifest), context, by)
     try:
@@ -159,31 +161,72 @@ def _authorizer(base: str, host: str, name: str, context: Context) -> Authorizer
             raise
         if challenge.lower().startswith("basic"):
             return Header(basic) if basic else ANONYMOUS
-        asked = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
+        asked = dict(re.findall(r'(\w{1,32})="([^"]*)"', challenge[:4096]))
         if "realm" not in asked:
             raise
+        service = _token_service(asked["realm"], base, bool(basic), context)
 
         def fetch() -> tuple[str, float]:
             query = {"scope": f"repository:{name}:pull"} | ({"service": asked["service"]} if "service" in asked else {})
             by = Header(basic) if basic else ANONYMOUS
-            found = documents.from_json(context.transport.read(f"{asked['realm']}?{urlencode(query)}", by=by))
+            mark = "&" if "?" in service else "?"
+            found = documents.from_json(context.transport.read(f"{service}{mark}{urlencode(query)}", by=by))
             return str(found.get("token") or found["access_token"]), float(found.get("expires_in", 60))
 
         return Token(fetch)
     return Header(basic) if basic else ANONYMOUS
 
 
+def _token_service(realm: str, base: str, known: bool, context: Context) -> str:
+    """Return where a registry says that tokens are given, if what is `known` of the user may be sent there.
+
+    Raises LoadError(Refused): a registry names any host, and a password is bound to the one that it was given for.
+    """
+    registry, service = split(base), split(realm)
+    if service.scheme == "http" and (registry.scheme, registry.netloc) != ("http", service.netloc):
+        raise LoadError(
+            Code.REFUSED,
+            f"the registry {registry.netloc} has tokens given over plain http by {service.netloc}",
+            hint="Use a registry whose token service speaks https.",
+        )
+    same = service.hostname == registry.hostname and service.port in (None, 443, registry.port)
+    theirs = {_TOKEN_SERVICES.get(registry.netloc), *map(_host_of, _auths(context))}
+    if known and not same and service.netloc not in theirs:
+        raise LoadError(
+            Code.REFUSED,
+            f"the registry {registry.netloc} asks for the password at another host, {service.netloc}",
+            hint="If it is the registry's own token service, add it to auths in the Secret's .dockerconfigjson.",
+        )
+    return realm
+
+
+def _host_of(key: str) -> str:
+    """Return the host that an entry of a docker config is for: the key may be a URL, as Docker Hub's is."""
+    host = key.partition("://")[2] or key
+    return host.partition("/")[0]
+
+
+def _auths(context: Context) -> Mapping[str, object]:
+    """Return the entries of the Secret's docker config. Raises LoadError(InvalidSource)."""
+    config = context.secret.get(".dockerconfigjson")
+    try:
+        return _mapping(json.loads(config)["auths"]) if config else {}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise LoadError(Code.INVALID_SOURCE, "the Secret's .dockerconfigjson cannot be read") from None
+
+
 def _basic(host: str, context: Context) -> str:
     """Return the Authorization header for `host`: of a Secret of kubectl's docker-registry or basic-auth type."""
     user, password = context.secret.get("username"), context.secret.get("password")
     pair = f"{user}:{password}" if user or password else ""
-    config = context.secret.get(".dockerconfigjson")
-    if config:
-        try:
-            entry = json.loads(config)["auths"].get(host) or {}
-            pair = base64.b64decode(entry["auth"]).decode() if "auth" in entry else pair
-            if "username" in entry and "password" in entry:
-                pair = f"{entry['username']}:{entry['password']}"
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise LoadError(Code.INVALID_SOURCE, "the Secret's .dockerconfigjson cannot be read") from None
+    entries = {_host_of(key): entry for key, entry in _auths(context).items()}
+    if "docker.io" in entries or "index.docker.io" in entries:
+        entries.setdefault(_SERVERS["docker.io"], entries.get("index.docker.io", entries.get("docker.io")))
+    try:
+        entry = _mapping(entries.get(host) or {})
+        pair = base64.b64decode(str(entry["auth"])).decode() if "auth" in entry else pair
+        if "username" in entry and "password" in entry:
+            pair = f"{entry['username']}:{entry['password']}"
+    except (ValueError, TypeError):
+        raise LoadError(Code.INVALID_SOURCE, "the Secret's .dockerconfigjson cannot be read") from None
     return "Basic " + base64.b64encode(pair.encode()).decode() if pair else ""

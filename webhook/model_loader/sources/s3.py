@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import re
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,9 +15,11 @@ from model_loader.paths import safe_path
 from model_loader.sources import aws_identity, documents, pages
 from model_loader.sources.aws_identity import Keys
 from model_loader.transport import ANONYMOUS, Authorizer
+from model_uri import ModelURI
 
 _NOTHING = hashlib.sha256(b"").hexdigest()
 _ALGORITHM = "AWS4-HMAC-SHA256"
+_REGION = re.compile(r"[a-z0-9-]{1,63}", re.ASCII)
 
 
 class Signer:
@@ -84,17 +87,15 @@ class Bucket(NamedTuple):
         return f"{self.base}/{quote(key, safe='/~')}"
 
 
-def list_files(uri: str, context: Context) -> Listing:
+def list_files(uri: ModelURI, context: Context) -> Listing:
     """Return the objects below the prefix, or the one object of exactly that key. Raises LoadError."""
-    name, _, path = uri.removeprefix("s3://").partition("/")
-    if not name or "@" in name or "?" in uri:
-        raise LoadError(Code.INVALID_SOURCE, "an s3 URI is s3://bucket/prefix", hint="Credentials go into a Secret.")
+    name, path = uri.host, uri.path
     prefix = path.rstrip("/")
     try:
         return _list(name, path, prefix, context, _region(context))
     except LoadError as failure:
         region = failure.headers.get("x-amz-bucket-region", "")
-        if failure.status in (301, 307, 400) and region:
+        if failure.status in (301, 307, 400) and _REGION.fullmatch(region):
             return _list(name, path, prefix, context, region)
         raise
 
@@ -119,7 +120,11 @@ def _list(name: str, path: str, prefix: str, context: Context, region: str) -> L
 
 
 def _region(context: Context) -> str:
-    return context.secret.get("AWS_REGION", "AWS_DEFAULT_REGION") or "us-east-1"
+    """Return the region, which becomes a part of host names. Raises LoadError(InvalidSource)."""
+    region = context.secret.get("AWS_REGION", "AWS_DEFAULT_REGION") or "us-east-1"
+    if not _REGION.fullmatch(region):
+        raise LoadError(Code.INVALID_SOURCE, "AWS_REGION is not the name of a region, such as eu-central-1")
+    return region
 
 
 def _keys(secret: Secret) -> Keys | None:

@@ -1,12 +1,12 @@
 """`https://host/path/file` and, where the operator allows the address, `http://`."""
 
 import base64
-from urllib.parse import unquote, urlsplit
 
 from model_loader.model import Context, File, Listing
 from model_loader.outcomes import Code, LoadError
 from model_loader.paths import safe_path
-from model_loader.transport import ANONYMOUS, Authorizer, Header, redact
+from model_loader.transport import ANONYMOUS, Authorizer, Header
+from model_uri import ModelURI
 
 
 def authorizer(context: Context) -> Authorizer:
@@ -22,17 +22,17 @@ def authorizer(context: Context) -> Authorizer:
     return Header(value)
 
 
-def list_files(uri: str, context: Context) -> Listing:
+def list_files(uri: ModelURI, context: Context) -> Listing:
     """Return the one file that `uri` names. Raises LoadError."""
-    name = safe_path(unquote(urlsplit(uri).path.rpartition("/")[2]) or _no_name(uri))
+    name, url = safe_path(uri.segments[-1]), uri.url
     by = authorizer(context)
     # Asking for the first byte tells the size, the version and whether parts are served; HEAD is often not allowed.
     try:
-        answer = context.transport.get(uri, {"Range": "bytes=0-0"}, by)
+        answer = context.transport.get(url, {"Range": "bytes=0-0"}, by)
     except LoadError as failure:
         if failure.status != 416:
             raise
-        answer = context.transport.get(uri, {}, by)  # an empty file has no first byte
+        answer = context.transport.get(url, {}, by)  # an empty file has no first byte
     etag = answer.headers.get("etag", "")
     ranged = answer.status == 206
     size = (
@@ -43,7 +43,7 @@ def list_files(uri: str, context: Context) -> Listing:
     known = int(size) if size and size.isdigit() else -1
     file = File(
         path=name,
-        url=uri,
+        url=url,
         size=known,
         by=by,
         etag="" if etag.startswith("W/") else etag,
@@ -51,11 +51,3 @@ def list_files(uri: str, context: Context) -> Listing:
         ranged=ranged and known >= 0,
     )
     return Listing((file,), single=True)
-
-
-def _no_name(uri: str) -> str:
-    raise LoadError(
-        Code.INVALID_SOURCE,
-        f"{redact(uri)} names no file",
-        hint="End the URI in the file's name, as in …/model.joblib.",
-    )

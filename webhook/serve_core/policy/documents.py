@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from pydantic.alias_generators import to_camel
 
+from model_uri import parse_place
 from serve_core import annotations, models, quantities
 from serve_core.json import JsonObject, field_path
 from serve_core.names import GROUP, NAMESPACE
-from serve_core.policy import expressions, images, sources, templates
+from serve_core.policy import expressions, images, templates
 from serve_core.reasons import Problem, problem, quote
 
 API_VERSION = f"{GROUP}/v1alpha1"
@@ -520,7 +521,7 @@ def _adopt_faults(adopt: Adopt) -> Iterable[Problem]:
 def _rule_faults(about: Any, at: str) -> Iterable[Problem]:
     checks: list[tuple[str, Any, Callable[[Any], object]]] = []
     if isinstance(about, Places):
-        checks += [(key, text, sources.parse_place) for key in ("allow", "deny") for text in getattr(about, key)]
+        checks += [(key, text, parse_place) for key in ("allow", "deny") for text in getattr(about, key)]
     elif isinstance(about, Images):
         checks += [(key, text, images.parse_repository) for key in ("allow", "deny") for text in getattr(about, key)]
     elif isinstance(about, Resources):

@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
+import model_uri
+from model_uri import URIError, parse_place
 from serve_core import quantities
 from serve_core.annotations import FORMAT, SCALE, path_of
-from serve_core.policy import expressions, images, sources
+from serve_core.policy import expressions, images
 from serve_core.policy.documents import (
     Container,
     Expression,
@@ -38,20 +40,20 @@ def findings(rule: Rule, subject: Subject, by: str) -> tuple[Problem, ...]:
 
 
 def _sources(about: Places, subject: Subject, by: str) -> Iterator[Problem]:
-    allow = [sources.parse_place(text) for text in about.allow]
-    deny = [sources.parse_place(text) for text in about.deny]
+    allow = [parse_place(text) for text in about.allow]
+    deny = [parse_place(text) for text in about.deny]
     seen: set[str] = set()
     for origin in subject.origins:
         if origin.text in seen:
             continue
         seen.add(origin.text)
         try:
-            source = sources.parse(origin.text)
-        except ValueError as error:
+            source = model_uri.read(origin.text)
+        except URIError as error:
             shown = quote(_without_secrets(origin.text))
             yield problem("SourceUnreadable", origin.path, by=by, source=shown, why=error)
             continue
-        denied = any(place.holds(source) for place in deny)
+        denied = any(place.names(source) for place in deny)
         if denied or (allow and not any(place.holds(source) for place in allow)):
             hint = _allowed(about.allow, "Use another source.")
             yield problem("SourceNotAllowed", origin.path, by=by, source=source, allowed=hint)
@@ -68,12 +70,19 @@ def _pinned(about: Pinned, subject: Subject, by: str) -> Iterator[Problem]:
     seen: set[str] = set()
     for origin in subject.origins:
         by_digest = "digest" in about.by and origin.digest
-        by_revision = "revision" in about.by and sources.is_immutable(origin.text)
+        by_revision = "revision" in about.by and _is_immutable(origin.text)
         if not by_digest and not by_revision and origin.text not in seen:
             seen.add(origin.text)
             revision = ", or name a commit or digest in the URI" if "revision" in about.by else ""
             shown = quote(_without_secrets(origin.text))
             yield problem("ModelNotPinned", origin.path, by=by, source=shown, revision=revision)
+
+
+def _is_immutable(text: str) -> bool:
+    try:
+        return model_uri.read(text).is_immutable
+    except URIError:
+        return False
 
 
 def _signed(about: Signed, subject: Subject, by: str) -> Iterator[Problem]:

@@ -9,7 +9,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
+import model_uri
+from model_uri import URIError, of_path
 from serve_core import annotations, models
 from serve_core.annotations import DEPLOYMENT, KNATIVE, path_of
 from serve_core.facts import PlatformFacts
@@ -439,7 +442,7 @@ def _formats(notes: Mapping[str, str], origins: Iterable[Origin]) -> Iterator[Us
         found[written.partition(":")[0]] = Use(written.partition(":")[0], path_of(annotations.FORMAT))
     for origin in origins:
         for suffix, name in SUFFIX_FORMATS.items():
-            if origin.text.split("?")[0].lower().endswith(suffix):
+            if unquote(_canonical(origin.text)).lower().endswith(suffix):
                 found.setdefault(name, Use(name, origin.path))
     yield from found.values()
 
@@ -453,7 +456,7 @@ def _runtime(pod: JsonObject, facts: PlatformFacts) -> str:
 def _pod_parts(pod: JsonObject, path: str, facts: PlatformFacts, annotated: str = "") -> dict[str, Any]:
     volumes = list(_elements(pod.get("volumes"), f"{path}.volumes"))
     parts = _container_parts(list(_containers(pod, path)), facts, [volume for volume, _ in volumes])
-    parts["origins"] += tuple(_mounted_origins(pod, volumes, annotated))
+    parts["origins"] += tuple(_mounted_origins(pod, volumes, _canonical(annotated)))
     parts["images"] += tuple(
         ImageUse(str(value_at(volume, "image", "reference")), f"{at}.image.reference")
         for volume, at in volumes
@@ -574,16 +577,35 @@ def _mounted_origins(pod: JsonObject, volumes: list[tuple[JsonObject, str]], ann
         sources = [key for key, value in volume.items() if key != "name" and value is not None]
         for subpath in dict.fromkeys(mounts.get(str(volume.get("name")), [])):
             if "persistentVolumeClaim" in sources:
-                text = f"pvc://{value_at(volume, 'persistentVolumeClaim', 'claimName')}/{subpath}".rstrip("/")
+                text = of_path("pvc", str(value_at(volume, "persistentVolumeClaim", "claimName")), subpath)
                 # The annotation's own claim: it names the file in the folder that is mounted.
                 if not (annotated == text or annotated.rpartition("/")[0] == text):
                     yield Origin(text, f"{at}.persistentVolumeClaim")
             elif "image" in sources:
-                yield Origin(f"oci://{value_at(volume, 'image', 'reference')}", f"{at}.image")
+                yield Origin(_artifact(str(value_at(volume, "image", "reference"))), f"{at}.image")
             elif "hostPath" in sources:
-                yield Origin(f"file://{value_at(volume, 'hostPath', 'path')}", f"{at}.hostPath")
+                path = str(value_at(volume, "hostPath", "path")).strip("/")
+                yield Origin(of_path("file", "", path), f"{at}.hostPath")
             elif sources != ["emptyDir"]:
                 yield Origin(f"{'/'.join(sources)}:", at)
+
+
+def _artifact(reference: str) -> str:
+    """The URI of an image, by the name that the container runtime takes it for."""
+    try:
+        image = images.parse(reference)
+    except ValueError:
+        return f"oci://{reference}"
+    tag, digest = f":{image.tag}" if image.tag else "", f"@{image.digest}" if image.digest else ""
+    return f"oci://{image.registry}/{'/'.join(image.path)}{tag}{digest}"
+
+
+def _canonical(text: str) -> str:
+    """A URI in its one spelling, or as it is where it cannot be read."""
+    try:
+        return str(model_uri.read(text))
+    except URIError:
+        return text.split("?", 1)[0]
 
 
 def _container_use(

@@ -1,0 +1,159 @@
+"""The other names of what a URI names: other spellings, and other schemes and hosts that lead to the same store."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from model_uri.uri import WEB, ModelURI
+
+ANY = "*"
+"""Stands for a bucket that the name of a host does not tell."""
+
+_HUB = "huggingface.co"
+_HUBS = frozenset({_HUB, "hf.co", "www.huggingface.co", "www.hf.co"})
+_HUB_PREFIXES = (
+    ("api", "resolve-cache", "models"), ("api", "resolve-cache", "datasets"), ("api", "models"), ("api", "datasets"),
+    ("api", "spaces"), ("datasets",), ("spaces",), ("v2",),
+)  # fmt: skip
+_HUB_REVISIONS = frozenset({"resolve", "raw", "blob", "tree", "revision"})
+_DOCKER_HUBS = ("registry-1.docker.io", "index.docker.io")
+_S3 = re.compile(r"s3(?:express)?(?:-[a-z0-9-]+)?", re.ASCII)
+_GOOGLE = re.compile(r"storage[a-z0-9.-]*\.googleapis\.com", re.ASCII)
+_GOOGLE_HOSTS = frozenset({"storage.cloud.google.com", "commondatastorage.googleapis.com", "www.googleapis.com"})
+_GOOGLE_API = re.compile(r"storage/v[0-9a-z]+/b/([^/]+)(?:/o(?:/(.+))?)?", re.ASCII | re.DOTALL)
+_AZURE_DOMAINS = (
+    ".core.windows.net", ".core.chinacloudapi.cn", ".core.usgovcloudapi.net", ".core.cloudapi.de", ".storage.azure.net",
+)  # fmt: skip
+_AZURE_SERVICES = frozenset({"blob", "dfs", "web"})
+
+
+def key(uri: ModelURI) -> ModelURI:
+    """Return ``uri`` as it is compared: names of buckets, organisations and a hub's models have no case."""
+    host, segments = uri.host.lower(), uri.segments
+    if uri.scheme == "hf" and segments:
+        segments = (segments[0].lower().removesuffix(".git"), *segments[1:])
+    elif uri.scheme in WEB and host in _HUBS:
+        host = _HUB
+    return replace(uri, host=host, segments=segments)
+
+
+def aliases(uri: ModelURI) -> tuple[ModelURI, ...]:
+    """Return ``uri`` and its other names: by the scheme of its store, and by the store's public hosts."""
+    found = [uri]
+    if uri.scheme in WEB:
+        found += _stores_of(uri)
+        if uri.port is None:
+            found.append(replace(uri, scheme="http" if uri.scheme == "https" else "https"))
+    elif uri.scheme == "oci" and uri.host in _HUBS and len(uri.segments) > 1:
+        found.append(ModelURI(uri.text, "hf", uri.segments[0], None, uri.segments[1:], revision=uri.tag))
+    return tuple(dict.fromkeys([*found, *(other for each in found for other in _addresses_of(each))]))
+
+
+def _addresses_of(uri: ModelURI) -> Iterator[ModelURI]:
+    """By the public hosts of a store, what its scheme names."""
+    path = (uri.host, *uri.segments)
+    if uri.scheme == "hf":
+        yield _web(_HUB, path + (("resolve", uri.revision) if uri.revision else ()))
+    elif uri.scheme == "oci":
+        version = uri.digest or uri.tag
+        path = ("v2", *uri.segments, *(("manifests", version) if version else ()))
+        for host in _DOCKER_HUBS if uri.host == "docker.io" else (uri.host,):
+            yield replace(_web(host, path), port=uri.port)
+    elif uri.scheme == "s3":
+        yield _web("s3.amazonaws.com", path)
+        yield _web(f"{uri.host}.s3.amazonaws.com", uri.segments)
+    elif uri.scheme == "gs":
+        yield _web("storage.googleapis.com", path)
+        yield _web(f"{uri.host}.storage.googleapis.com", uri.segments)
+
+
+def _web(host: str, segments: tuple[str, ...]) -> ModelURI:
+    return ModelURI("", "https", host.lower(), None, segments)
+
+
+def _stores_of(uri: ModelURI) -> Iterator[ModelURI]:
+    """By the schemes of the stores, what a web address leads to."""
+    host, segments = uri.host, uri.segments
+    if host in _HUBS:
+        yield from _of_hub(uri)
+    elif host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+        yield from _of_amazon(uri)
+    elif host.endswith(_AZURE_DOMAINS) and _AZURE_SERVICES & set(host.split(".")):
+        if "web" in host.split("."):
+            yield _store("az", "$web", segments)
+        elif segments:
+            yield _store("az", segments[0], segments[1:])
+            yield _store("az", "$root", segments)
+    else:
+        yield from _of_google(uri)
+    if segments[:1] == ("v2",) and len(segments) > 1:
+        yield from _of_registry(uri)
+
+
+def _of_hub(uri: ModelURI) -> Iterator[ModelURI]:
+    segments = uri.segments
+    prefix = next((each for each in _HUB_PREFIXES if segments[: len(each)] == each), ())
+    segments = segments[len(prefix) :]
+    if not segments:
+        return
+    named = segments[2:3] and segments[2] in _HUB_REVISIONS
+    revision = segments[3] if named and len(segments) > 3 else ""
+    yield ModelURI(uri.text, "hf", segments[0], None, segments[1:2], revision=revision)
+
+
+def _of_amazon(uri: ModelURI) -> Iterator[ModelURI]:
+    labels = uri.host.removesuffix(".cn").removesuffix(".amazonaws.com").split(".")
+    at = next((index for index in reversed(range(len(labels))) if _S3.fullmatch(labels[index])), -1)
+    if at < 0:
+        return
+    bucket = ".".join(labels[:at])
+    aside = ("accesspoint", "object-lambda", "outposts", "vpce", "control")
+    if any(word in label for word in aside for label in labels):
+        yield _store("s3", ANY, ())
+    elif bucket:
+        yield _store("s3", bucket, uri.segments)
+    elif uri.segments:
+        yield _store("s3", uri.segments[0], uri.segments[1:])
+
+
+def _of_google(uri: ModelURI) -> Iterator[ModelURI]:
+    host, segments = uri.host, uri.segments
+    bucket = next(
+        (
+            host.removesuffix(domain)
+            for domain in (".storage.googleapis.com", ".commondatastorage.googleapis.com", ".storage.cloud.google.com")
+            if host.endswith(domain)
+        ),
+        "",
+    )
+    if bucket:
+        yield _store("gs", bucket, segments)
+        return
+    if host == "firebasestorage.googleapis.com":
+        segments = ("storage", *segments)
+    elif host not in _GOOGLE_HOSTS and not _GOOGLE.fullmatch(host):
+        return
+    api = segments[1:] if segments[:1] in (("download",), ("batch",)) else segments
+    found = _GOOGLE_API.fullmatch("/".join(api))
+    if found:
+        yield _store("gs", found[1], tuple(found[2].split("/")) if found[2] else ())
+    if segments:
+        yield _store("gs", segments[0], segments[1:])
+
+
+def _of_registry(uri: ModelURI) -> Iterator[ModelURI]:
+    """A registry's own protocol: ``/v2/REPOSITORY/manifests/TAG``, ``/v2/REPOSITORY/blobs/DIGEST``."""
+    host = "docker.io" if uri.host in _DOCKER_HUBS else uri.host
+    path = uri.segments[1:]
+    kinds = [index for index, segment in enumerate(path) if segment in ("manifests", "blobs", "tags")]
+    name = path[: kinds[-1]] if kinds else path
+    if not name:
+        return
+    reference = path[kinds[-1] + 1 :][:1] if kinds and path[kinds[-1]] == "manifests" else ()
+    tag = reference[0] if reference and ":" not in reference[0] else ""
+    digest = reference[0] if reference and ":" in reference[0] else ""
+    yield ModelURI(uri.text, "oci", host, uri.port, name, tag=tag, digest=digest)
+
+
+def _store(scheme: str, host: str, segments: Iterable[str]) -> ModelURI:
+    return ModelURI("", scheme, host, None, tuple(segments))

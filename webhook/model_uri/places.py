@@ -1,0 +1,100 @@
+"""Sets of places that policies allow and deny, compared as parsed parts."""
+
+import re
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from model_uri import naming
+from model_uri.uri import ModelURI, URIError, read
+
+_PATTERN = re.compile(r"\*(?:\.([^:]+))?(:[0-9]+)?", re.ASCII)
+_FOLDERS = frozenset({"s3", "gs", "az", "hf", "pvc", "file"})
+"""Schemes of which a URI names all that is below it."""
+_NEWEST = {"revision": "main", "tag": "latest"}
+"""What is meant where a URI names no version."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A scheme, a host or ``*`` or ``*.example.com``, and the first segments of a path; all that is below it.
+
+    A revision, tag or digest narrows it to that version.
+    """
+
+    uri: ModelURI
+    """Its host is what the pattern ends in; empty for any."""
+    wild: bool = False
+    """Whether ``*`` stands before the host."""
+
+    def holds(self, uri: ModelURI) -> bool:
+        """Whether what ``uri`` names, by this scheme and host, is in the place."""
+        mine, other = naming.key(self.uri), naming.key(uri)
+        return self._is_of(mine, other) and other.segments[: len(mine.segments)] == mine.segments
+
+    def names(self, uri: ModelURI) -> bool:
+        """Whether ``uri`` names something in the place, or a folder around it, by any of its names: a denial is meant
+        for the thing."""
+        others = naming.aliases(uri)
+        return any(place.holds(other) or place._is_in(other) for place in self._aliases() for other in others)
+
+    @property
+    def specificity(self) -> tuple[bool, int, int]:
+        """Greater for the narrower of two places that hold the same."""
+        return not self.wild, len(self.uri.host), len(self.uri.segments)
+
+    def _is_in(self, folder: ModelURI) -> bool:
+        mine, other = naming.key(self.uri), naming.key(folder)
+        below = mine.segments[: len(other.segments)] == other.segments
+        return other.scheme in _FOLDERS and below and self._is_of(mine, other)
+
+    def _is_of(self, mine: ModelURI, other: ModelURI) -> bool:
+        return (
+            mine.scheme == other.scheme
+            and mine.port == other.port
+            and self._is_host(mine.host, other.host)
+            and self._is_version(mine, other)
+        )
+
+    def _is_version(self, mine: ModelURI, other: ModelURI) -> bool:
+        if not (mine.revision or mine.tag or mine.digest):
+            return True
+        if mine.digest or other.digest:
+            return mine.digest == other.digest or bool(mine.tag and mine.tag == other.tag and not mine.digest)
+        return all(getattr(mine, part) in ("", getattr(other, part) or newest) for part, newest in _NEWEST.items())
+
+    def _is_host(self, mine: str, other: str) -> bool:
+        if naming.ANY in (mine, other):
+            return True
+        if self.wild:
+            return not mine or other.endswith(f".{mine}")
+        return other == mine
+
+    def _aliases(self) -> tuple["Place", ...]:
+        if self.wild:
+            return (self,)
+        found = naming.aliases(self.uri)
+        if (self.uri.scheme, self.uri.host, len(self.uri.segments)) == ("oci", "docker.io", 1):
+            found += (replace(self.uri, segments=("library", *self.uri.segments)),)
+        return tuple(Place(each) for each in found)
+
+
+@lru_cache(maxsize=1024)
+def parse_place(text: str) -> Place:
+    """Read a place, such as ``s3://models/team-a`` or ``https://*.example.com``. Raises URIError."""
+    scheme, separator, rest = text.partition("://")
+    authority, slash, path = rest.partition("/")
+    wild = authority.startswith("*")
+    pattern = _PATTERN.fullmatch(authority)
+    if wild and pattern is None:
+        raise URIError("its host is not a name, * or *.NAME")
+    host = f"{pattern[1] or 'any'}{pattern[2] or ''}" if pattern else authority
+    path = path.removesuffix("/")
+    if scheme == "oci" and "/" not in path:
+        # A registry, or the first part of its repositories' names.
+        uri = read(f"{scheme}{separator}{host}/any/{path or 'any'}")
+        uri = replace(uri, segments=uri.segments[1:] if path else ())
+    else:
+        uri = read(f"{scheme}{separator}{host}{slash}{path}")
+    if pattern and not pattern[1]:
+        uri = replace(uri, host="")
+    return Place(replace(uri, text=text), wild)

@@ -1,0 +1,260 @@
+"""A model's URI, taken apart once.
+
+Admission, policies and the loader read a URI by :func:`read`: what one of them allows is what the other fetches.
+Every pattern here is linear, and the length is checked first.
+"""
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import quote, unquote_to_bytes
+
+from model_uri import hosts
+
+LONGEST = 2048
+"""Characters of a URI."""
+PORTS = {"http": 80, "https": 443, "oci": 443}
+"""What a port is where none is written."""
+WEB = ("http", "https")
+
+_BEHIND = {"s3": "bucket", "gs": "bucket", "az": "container", "hf": "organisation", "oci": "registry", "pvc": "claim"}
+_NAMES = {
+    "s3": ("a bucket's name", re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)),
+    "gs": ("a bucket's name", re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", re.ASCII)),
+    "az": ("a container's name", re.compile(r"\$root|[a-z0-9](-?[a-z0-9]){2,62}", re.ASCII)),
+    "hf": ("an organisation's name", re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}", re.ASCII)),
+    "pvc": ("a claim's name", re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)),
+}
+"""Scheme to what its host is, and the rule for it."""
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,31}", re.ASCII)
+_TEXT = re.compile(r"[!-~]*", re.ASCII)
+_AUTHORITY = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{0,5}))?", re.ASCII)
+_STORE = re.compile(r"[A-Za-z0-9$_.-]{1,253}", re.ASCII)
+_ENCODED = re.compile(r"(?:[^%]|%[0-9A-Fa-f]{2})*", re.ASCII)
+_REPOSITORY_PART = re.compile(r"[a-z0-9]+(?:(?:[.]|__?|-+)[a-z0-9]+)*", re.ASCII)
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+_REVISION = re.compile(r"[A-Za-z0-9_./-]{1,200}", re.ASCII)
+_MODEL = re.compile(r"[A-Za-z0-9_.-]{1,96}", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
+_DOCKER = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
+_SAFE = "!$&'()*+,;=:@-._~"
+"""What a segment of a path may have as it is (RFC 3986, section 3.3)."""
+
+
+class URIError(ValueError):
+    """A text that is no model URI; its message is the end of a sentence on it, such as "it names no bucket"."""
+
+
+class SecretError(URIError):
+    """A URI with what may be a secret in it, which no message may repeat; ``what`` names the kind."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"it has {what}")
+        self.what = what
+
+
+@dataclass(frozen=True)
+class ModelURI:
+    """A model's place. Two that lead to the same by the same scheme are equal, however they were written."""
+
+    text: str = field(compare=False)
+    """As it was written."""
+    scheme: str
+    host: str
+    """The canonical host or registry, or the bucket, container, organisation or claim."""
+    port: int | None
+    """``None`` for the scheme's own."""
+    segments: tuple[str, ...]
+    """Of the path, percent-decoded once; none is empty, ``.`` or ``..``, and none has a slash."""
+    folder: bool = field(default=False, compare=False)
+    """Whether the text ends in a slash."""
+    revision: str = ""
+    """Of a hub's model."""
+    tag: str = ""
+    digest: str = ""
+    """Of an artifact in a registry."""
+    query: str = field(default="", repr=False)
+    """Of a signed URL: a secret."""
+
+    @property
+    def path(self) -> str:
+        """The path without a leading slash, decoded."""
+        return "/".join(self.segments) + ("/" if self.folder else "")
+
+    @property
+    def is_immutable(self) -> bool:
+        """Whether it names one version for ever: a digest in a registry, a commit in a hub."""
+        return bool(self.digest) or (self.scheme == "hf" and _COMMIT.fullmatch(self.revision) is not None)
+
+    @property
+    def authority(self) -> str:
+        """Host and port as they stand in a URL."""
+        return hosts.bracketed(self.host) + ("" if self.port is None else f":{self.port}")
+
+    @property
+    def url(self) -> str:
+        """The URL of a file at ``http://`` or ``https://``, as it is asked for."""
+        return f"{self}{'?' + self.query if self.query else ''}"
+
+    def __str__(self) -> str:
+        """In its one spelling, without a query."""
+        path = "".join(f"/{quote(segment, safe=_SAFE)}" for segment in self.segments)
+        versions = (("@", self.revision), (":", self.tag), ("@", self.digest))
+        version = "".join(f"{mark}{text}" for mark, text in versions if text)
+        root = "/" if self.scheme == "file" and not path else ""
+        return f"{self.scheme}://{self.authority}{path}{version}{root}"
+
+
+def read(text: str, *, signed: bool = False) -> ModelURI:
+    """Take a URI of any scheme apart. Raises URIError where two programs could read it differently.
+
+    ``signed``: a web URL may have a query.
+    """
+    scheme, rest = _scheme(text)
+    _check_text(scheme, rest, signed=signed)
+    rest, _, query = rest.partition("?")
+    authority, slash, raw = rest.partition("/")
+    if not authority and scheme != "file":
+        raise URIError(f"it names no {_BEHIND.get(scheme, 'host')}")
+    host, port = _host(scheme, authority)
+    if scheme == "hf":
+        return _of_hub(text, host, raw)
+    if scheme == "oci":
+        return _of_registry(text, host, port, slash + raw)
+    return ModelURI(text, scheme, host, port, _segments(raw), folder=raw.endswith("/"), query=query)
+
+
+def model(text: str, *, signed: bool = False) -> ModelURI:
+    """Take apart a URI that the loader, or a claim's mount, can bring a model from. Raises URIError.
+
+    :func:`read`, and the rules of the scheme for names.
+    """
+    uri = read(text, signed=signed)
+    if uri.scheme in WEB:
+        if not hosts.is_strict(uri.host):
+            raise URIError(f'"{uri.host}" is not a host name or an address')
+        if not uri.segments or uri.folder:
+            raise URIError("it names no file")
+    elif uri.scheme == "oci":
+        if not hosts.is_strict(uri.host):
+            raise URIError(f'"{uri.host}" is not a registry\'s host name')
+    elif uri.scheme in _NAMES:
+        what, pattern = _NAMES[uri.scheme]
+        if not pattern.fullmatch(uri.host) or (uri.scheme == "az" and "--" in uri.host):
+            raise URIError(f'"{uri.host}" is not {what}')
+    if uri.scheme == "hf":
+        # A revision behind a colon, and a file of the repository, are what others can read.
+        colon = ":" in text.partition("://")[2]
+        if len(uri.segments) != 1 or colon or not _MODEL.fullmatch(uri.segments[0]):
+            raise URIError("it names no model of the organisation")
+    return uri
+
+
+def of_path(scheme: str, host: str, path: str) -> str:
+    """Return the URI of a path in a claim or on a machine, whatever letters it has."""
+    return str(ModelURI("", scheme, host, None, tuple(path.split("/")) if path else ()))
+
+
+def _scheme(text: str) -> tuple[str, str]:
+    if len(text) > LONGEST:
+        raise URIError(f"it is longer than {LONGEST} characters")
+    scheme, separator, rest = text.partition("://")
+    if not separator or not _SCHEME.fullmatch(scheme):
+        raise URIError("it does not begin with a scheme in lower case, such as s3://")
+    return scheme, rest
+
+
+def _check_text(scheme: str, rest: str, *, signed: bool) -> None:
+    """Refuse what is a secret, and what is no part of a URI, before it is taken apart."""
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if "@" in authority:
+        raise SecretError("a user name or password")
+    if "?" in rest and not (signed and scheme in WEB):
+        raise SecretError("a query, as signed URLs have")
+    if not _TEXT.fullmatch(rest):
+        raise URIError("it has white space, control characters or letters outside ASCII; percent-encode them")
+    for mark, why in (("$(", "it contains $("), ("#", "it has a fragment"), ("\\", "it has a backslash")):
+        if mark in rest:
+            raise URIError(why)
+
+
+def _host(scheme: str, authority: str) -> tuple[str, int | None]:
+    found = _AUTHORITY.fullmatch(authority)
+    if found is None or (found[2] and not 0 < int(found[2]) < 65536):
+        raise URIError("its host or port is malformed")
+    host, port = found[1], int(found[2]) if found[2] else None
+    if scheme == "file":
+        if host not in ("", "localhost") or found[2] is not None:
+            raise URIError("its host is not this machine")
+        return "", None
+    if scheme in _NAMES:
+        if found[2] is not None:
+            raise URIError("it has a port")
+        if not _STORE.fullmatch(host):
+            raise URIError(f'"{host}" is not {_NAMES[scheme][0]}')
+        return host, None
+    try:
+        host = hosts.canonical(host)
+    except ValueError:
+        what = "a registry's host name" if scheme == "oci" else "a host name or an address"
+        raise URIError(f'"{host}" is not {what}') from None
+    if scheme == "oci" and host in _DOCKER:
+        host = "docker.io"
+    return host, None if port == PORTS.get(scheme) else port
+
+
+def _segments(raw: str) -> tuple[str, ...]:
+    path = raw.removesuffix("/")
+    return tuple(_segment(segment) for segment in path.split("/")) if path or raw else ()
+
+
+def _segment(raw: str) -> str:
+    """Decode a segment of a path, once."""
+    if not _ENCODED.fullmatch(raw):
+        raise URIError("its path has a % that encodes nothing; write %25 for the sign itself")
+    try:
+        segment = unquote_to_bytes(raw).decode() if "%" in raw else raw
+    except UnicodeDecodeError:
+        raise URIError("its path encodes what is not UTF-8") from None
+    if segment in (".", ".."):
+        raise URIError("its path has . or .. segments")
+    if not segment:
+        raise URIError("its path has an empty segment")
+    if "/" in segment or "\\" in segment:
+        raise URIError("its path has an encoded slash")
+    if not segment.isprintable():
+        raise URIError("its path encodes a character that cannot be seen")
+    if "%" in segment or "$(" in segment:
+        raise URIError("its path is percent-encoded twice, or contains $(")
+    return segment
+
+
+def _of_hub(text: str, host: str, raw: str) -> ModelURI:
+    path, at, revision = raw.partition("@")
+    if at:
+        revision = revision.removesuffix("/")
+        if not _REVISION.fullmatch(revision):
+            raise URIError("it names no model of the organisation" if not revision else "its revision is malformed")
+        _segments(revision)
+    segments = _segments(path)
+    if segments:
+        name, colon, behind = segments[0].partition(":")
+        if colon:
+            if at or not name or not _REVISION.fullmatch(behind):
+                raise URIError("its revision is malformed")
+            segments, revision = (name, *segments[1:]), behind
+    return ModelURI(text, "hf", host, None, segments, revision=revision)
+
+
+def _of_registry(text: str, host: str, port: int | None, path: str) -> ModelURI:
+    rest, at, digest = path.removeprefix("/").partition("@")
+    rest, colon, tag = rest.partition(":")
+    segments = tuple(rest.split("/"))
+    if "." in segments or ".." in segments:
+        raise URIError("its path has . or .. segments")
+    whole = all(map(_REPOSITORY_PART.fullmatch, segments))
+    if not whole or (colon and not _TAG.fullmatch(tag)) or (at and not _DIGEST.fullmatch(digest)):
+        raise URIError("it names no artifact as repository:tag or repository@sha256:…")
+    if host == "docker.io" and len(segments) == 1:
+        segments = ("library", *segments)
+    return ModelURI(text, "oci", host, port, segments, tag=tag, digest=digest)
