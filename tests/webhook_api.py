@@ -5,6 +5,7 @@ import copy
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 
+from bounds import Write, refusals
 from serve_core.json import JsonObject, value_at
 from serve_core.names import FIELD_MANAGER
 from serve_webhook.api import ConflictError, GoneError, NotFoundError, Page, Resource, WatchEvent, key
@@ -20,6 +21,8 @@ class MemoryApi:
         """Plural and selectors of every list."""
         self.logs: dict[str, str] = {}
         self.failures: dict[str, Exception] = {}
+        self.beyond: list[str] = []
+        """What the policies that bound the server's power say against its writes."""
         self._applied: dict[tuple[str, ...], JsonObject] = {}
         self._version = 100
         self._events: list[tuple[int, str, WatchEvent, JsonObject | None]] = []
@@ -65,6 +68,16 @@ class MemoryApi:
     def _check(self, verb: str, resource: Resource) -> None:
         if failure := self.failures.get(f"{verb} {resource.plural}"):
             raise failure
+
+    def _bound(
+        self, operation: str, resource: Resource, new: JsonObject | None, old: JsonObject | None, subresource: str = ""
+    ) -> None:
+        """Hold one of the server's writes against the policies that bound its power."""
+        namespace, name = key(new or old or {})
+        group = resource.api_version.rpartition("/")[0]
+        plural = f"{resource.plural}/{subresource}" if subresource else resource.plural
+        found = refusals(Write(operation, group, plural, namespace, name, new, old))
+        self.beyond += [f"{operation} {plural} {namespace}/{name}: {why}" for why in found]
 
     def _live(self, resource: Resource, namespace: str, name: str) -> JsonObject:
         try:
@@ -113,6 +126,7 @@ class MemoryApi:
         if (resource.plural, *key(manifest)) in self.objects:
             raise ConflictError("already exists", 409)
         self.writes.append(f"create {resource.plural}")
+        self._bound("CREATE", resource, manifest, None)
         return self.put(resource, manifest)
 
     async def replace(self, resource: Resource, manifest: JsonObject) -> JsonObject:
@@ -121,6 +135,7 @@ class MemoryApi:
         if live["metadata"]["resourceVersion"] != manifest["metadata"]["resourceVersion"]:
             raise ConflictError("changed", 409)
         self.writes.append(f"replace {resource.plural}")
+        self._bound("UPDATE", resource, manifest, live)
         return self.put(resource, manifest)
 
     async def apply(
@@ -144,18 +159,23 @@ class MemoryApi:
         if merged == live:
             return copy.deepcopy(live)
         self.writes.append(f"apply {resource.plural}{'/' + subresource if subresource else ''}")
+        self._bound("UPDATE" if live else "CREATE", resource, merged, live or None, subresource)
         return self.put(resource, merged)
 
     async def merge(self, resource: Resource, namespace: str, name: str, patch: JsonObject) -> JsonObject:
         live = self._live(resource, namespace, name)
         _check_preconditions(live, patch)
         self.writes.append(f"merge {resource.plural}")
-        return self.put(resource, _merged(live, patch))
+        merged = _merged(live, patch)
+        self._bound("UPDATE", resource, merged, live)
+        return self.put(resource, merged)
 
     async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
-        if self._live(resource, namespace, name)["metadata"]["uid"] != uid:
+        live = self._live(resource, namespace, name)
+        if live["metadata"]["uid"] != uid:
             raise ConflictError("another one", 409)
         self.writes.append(f"delete {resource.plural}")
+        self._bound("DELETE", resource, None, live)
         self.remove(resource, namespace, name)
 
     async def log(self, namespace: str, pod: str, container: str, *, lines: int, size: int) -> str:
@@ -175,6 +195,9 @@ def _dropped(live: JsonObject, before: JsonObject, now: JsonObject) -> JsonObjec
     for name, value in before.items():
         if isinstance(value, dict) and isinstance(kept.get(name), dict):
             kept[name] = _dropped(kept[name], value, now.get(name) or {})
+        elif name == "conditions" and isinstance(kept.get(name), list):
+            types = {condition["type"] for condition in value}
+            kept[name] = [condition for condition in kept[name] if condition["type"] not in types]
         elif name not in now and name not in ("uid", "resourceVersion"):
             kept.pop(name, None)
     return kept
@@ -192,6 +215,9 @@ def _merged(live: JsonObject, patch: JsonObject) -> JsonObject:
         elif name == "webhooks" and isinstance(old, list):
             changes = {element["name"]: element for element in value}
             merged[name] = [_merged(element, changes.get(element["name"], {})) for element in old]
+        elif name == "conditions" and isinstance(old, list):
+            types = {condition["type"] for condition in value}
+            merged[name] = [*(condition for condition in old if condition["type"] not in types), *copy.deepcopy(value)]
         else:
             merged[name] = copy.deepcopy(value)
     return merged

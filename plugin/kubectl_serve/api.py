@@ -112,6 +112,18 @@ ALL_INSTALLED = (
     Resource("scheduling.k8s.io/v1", "priorityclasses", "PriorityClass", namespaced=False),
     MUTATING_WEBHOOKS,
     VALIDATING_WEBHOOKS,
+    Resource(
+        "admissionregistration.k8s.io/v1",
+        "validatingadmissionpolicies",
+        "ValidatingAdmissionPolicy",
+        namespaced=False,
+    ),
+    Resource(
+        "admissionregistration.k8s.io/v1",
+        "validatingadmissionpolicybindings",
+        "ValidatingAdmissionPolicyBinding",
+        namespaced=False,
+    ),
 )
 """Every kind of object that the manifests may hold."""
 

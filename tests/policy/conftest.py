@@ -1,13 +1,6 @@
 """The screen of the plugin's tests with its clock, and the API of the server's."""
 
-import pytest
-
 from plugin.conftest import run
-from webhook_api import MemoryApi
+from webhook.conftest import api
 
-__all__ = ["run"]
-
-
-@pytest.fixture
-def api() -> MemoryApi:
-    return MemoryApi()
+__all__ = ["api", "run"]

@@ -1,13 +1,17 @@
 """What the tests of the server share."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from webhook_api import Clock, MemoryApi
 
 
 @pytest.fixture
-def api() -> MemoryApi:
-    return MemoryApi()
+def api() -> Iterator[MemoryApi]:
+    made = MemoryApi()
+    yield made
+    assert made.beyond == [], "the server writes what its own policies would refuse"
 
 
 @pytest.fixture

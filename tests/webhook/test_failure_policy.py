@@ -104,7 +104,8 @@ def install(api: MemoryApi) -> None:
     others = {"scale.kubectl-serve.dev": "Ignore", "policies.kubectl-serve.dev": "Fail"}
     # What the API server makes of a webhook that does not say.
     configuration["webhooks"] = [
-        {"name": name, "failurePolicy": policy} for name, policy in {**others, PODS: "Fail", KNATIVE: "Fail"}.items()
+        {"name": name, "clientConfig": {}, "failurePolicy": policy}
+        for name, policy in {**others, PODS: "Fail", KNATIVE: "Fail"}.items()
     ]
     api.put(VALIDATING_WEBHOOKS, configuration)
 
