@@ -217,10 +217,52 @@ def _size(text: str) -> int:
 
 
 _NAME = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_LABEL = re.compile(_NAME)
 _DNS_SUBDOMAIN = rf"(?=.{{1,253}}\Z){_NAME}(\.{_NAME})*"
 
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._~:/@+-]{0,252}"
 """Of a token. No comma, and no ``*``, which Istio would take for any text."""
+
+
+_FETCHED = re.compile(r"https://([a-z0-9.-]{4,253})(:[1-9][0-9]{0,4})?(/[A-Za-z0-9._~%/-]{0,512})?")
+_TOP = re.compile(r"[a-z]{2,63}|xn--[a-z0-9-]{1,59}")
+_NOT_PUBLIC = frozenset(
+    ("arpa", "corp", "default", "home", "internal", "intranet", "invalid", "lan", "local", "localdomain", "localhost",
+     "onion", "private", "svc")
+)  # fmt: skip
+"""Last labels of names that no public DNS has (RFC 6761, RFC 6762, ICANN's ``internal``, customs), and the namespace
+that every cluster has."""
+
+
+def is_public(url: str) -> bool:
+    """Whether ``url`` is an https URL of a host that public DNS can know, and plain: no address, and no name of the
+    cluster's own, no user, no query, no way up in its path.
+
+    Where the name leads is not asked: what fetches it should not be able to reach what must not be reached.
+    """
+    match = _FETCHED.fullmatch(url)
+    if match is None:
+        return False
+    if any(segment.lower().replace("%2e", ".") in (".", "..") for segment in (match[3] or "").split("/")):
+        return False
+    *labels, top = match[1].split(".")
+    # NAME.NAMESPACE.svc, and whatever domain the cluster has behind it.
+    inside = top in _NOT_PUBLIC or "svc" in labels[2:3]
+    return bool(labels) and not inside and bool(_TOP.fullmatch(top)) and all(map(_LABEL.fullmatch, labels))
+
+
+def _issuer(text: str) -> str:
+    """Of a token. What looks like a URL has to be one of https; whether it is fetched depends on ``auth-jwks``."""
+    issuer = _pattern(r"[A-Za-z0-9][A-Za-z0-9._~:/@%-]{0,252}")(text)
+    if "://" in issuer and not issuer.startswith("https://"):
+        raise _InvalidError
+    return issuer
+
+
+def _key_set(text: str) -> str:
+    if not is_public(text):
+        raise _InvalidError
+    return text
 
 
 def _list(expression: str) -> Callable[[str], tuple[str, ...]]:
@@ -412,16 +454,16 @@ USER: tuple[Annotation, ...] = (
     Annotation(
         "auth-issuer",
         "the iss of the tokens, for example https://login.example.com",
-        "Who has to have issued the token. Needed with auth jwt.",
+        "Who has to have issued the token. Needed with auth jwt. Without auth-jwks, an https:// URL of a public host.",
         "token issuer",
-        _pattern(r"[A-Za-z0-9][A-Za-z0-9._~:/@%-]{0,252}"),
+        _issuer,
     ),
     Annotation(
         "auth-jwks",
-        "an https:// URL",
+        "an https:// URL of a public host",
         "Where the issuer's keys are. Without it, Istio asks the issuer's OpenID configuration.",
         "URL of a key set",
-        _pattern(r"https://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?(/[A-Za-z0-9._~%/-]{0,512})?"),
+        _key_set,
     ),
     Annotation(
         "auth-audiences",
@@ -633,6 +675,9 @@ def _conflicts(values: Mapping[str, Any]) -> list[Problem]:
     if any(model.uri.scheme == "pvc" for model in values["models"]):
         for key in (DIGEST, SIGNATURE_KEY, SIZE, CREDENTIALS):
             exclude(key, "a pvc:// model", "a model in a claim is mounted, not downloaded")
+    if "auth_issuer" in values and "auth_jwks" not in values and not is_public(values["auth_issuer"]):
+        issuer = quote(values["auth_issuer"])
+        found.append(problem("IssuerNotPublic", path_of(AUTH_ISSUER), issuer=issuer))
     if values.get("mode") == DEPLOYMENT:
         for key in (TARGET, METRIC, CONCURRENCY, WINDOW, TIMEOUT, CANARY, PIN, DOMAIN, VISIBILITY):
             exclude(key, "mode deployment", "it is Knative that does it")

@@ -81,6 +81,10 @@ class Revision:
     """Whether pods are injected where nobody says anything."""
     only_when_asked: bool = False
     """Whether the pod itself has to ask, although its namespace does."""
+    never: tuple[JsonObject, ...] = ()
+    """Label selectors of pods that get no sidecar where they themselves do not ask for one."""
+    always: tuple[JsonObject, ...] = ()
+    """Label selectors of pods that need not ask for theirs; ``never`` comes first."""
     probes_rewritten: bool = True
     openshift: bool = False
     """On OpenShift each namespace has users of its own, and the sidecar's is not 1337."""
@@ -209,6 +213,8 @@ def _revision(name: str, version: Version | None, values: JsonObject | None, mes
         dns_capture=str(metadata.get("ISTIO_META_DNS_CAPTURE", "")).lower() == "true",
         everywhere=bool(value_at(values, "sidecarInjectorWebhook", "enableNamespacesByDefault")),
         only_when_asked=value_at(values, "global", "proxy", "autoInject") == "disabled",
+        never=_selectors(value_at(values, "sidecarInjectorWebhook", "neverInjectSelector")),
+        always=_selectors(value_at(values, "sidecarInjectorWebhook", "alwaysInjectSelector")),
         probes_rewritten=value_at(values, "sidecarInjectorWebhook", "rewriteAppHTTPProbe") is not False,
         openshift="openshift" in (value_at(values, "global", "platform"), value_at(values, "platform"))
         or value_at(values, "pilot", "cni", "provider") == "multus"
@@ -216,6 +222,10 @@ def _revision(name: str, version: Version | None, values: JsonObject | None, mes
         trust_domain=str(mesh.get("trustDomain") or "cluster.local"),
         proxy_resources=resources,
     )
+
+
+def _selectors(written: object) -> tuple[JsonObject, ...]:
+    return tuple(each for each in written if isinstance(each, dict)) if isinstance(written, list) else ()
 
 
 def _document(text: object) -> JsonObject | None:
@@ -362,9 +372,30 @@ def _injection(
     where, said = ("annotation", annotations.get(INJECT_LABEL, "")) if wish is None else ("label", wish)
     if said and said.lower() not in _YES:
         return None, f"the pods' {where} {INJECT_LABEL} is {said}"
-    if not said and revision.only_when_asked:
+    if not said and any(_selects(selector, labels) for selector in revision.never):
+        return None, "Istio's neverInjectSelector names labels that the pods have"
+    asked = said or any(_selects(selector, labels) for selector in revision.always)
+    if not asked and revision.only_when_asked:
         return None, "Istio injects only pods that ask for it themselves"
     return revision, why
+
+
+def _selects(selector: JsonObject, labels: Mapping[str, str]) -> bool:
+    """Whether a label selector as Istio's values have it, without a check of its form, selects these labels."""
+    for key, value in (selector.get("matchLabels") or {}).items():
+        if labels.get(key) != value:
+            return False
+    for each in selector.get("matchExpressions") or []:
+        key, values = each.get("key"), each.get("values") or []
+        holds = {
+            "In": labels.get(key) in values,
+            "NotIn": labels.get(key) not in values,
+            "Exists": key in labels,
+            "DoesNotExist": key not in labels,
+        }
+        if not holds.get(each.get("operator"), False):
+            return False
+    return True
 
 
 def _ambient(namespace: Mapping[str, str], labels: Mapping[str, str], facts: IstioFacts) -> bool:

@@ -134,6 +134,16 @@ _REFUSALS = (
         "Set kubectl-serve.dev/mesh to istio, or label the namespace istio-injection=enabled.",
     ),
     (
+        "PastSidecar",
+        "{what} can lead past Istio's sidecar, by which {by} is enforced.",
+        "Remove it.",
+    ),
+    (
+        "IssuerNotPublic",
+        "Istio would fetch keys from {issuer}, and that is not a public https:// address.",
+        "Write https:// and a public host name, or name the keys in kubectl-serve.dev/auth-jwks.",
+    ),
+    (
         "KnativeOutsideMesh",
         "the sidecar would turn away Knative's autoscaler and activator, which are not in the mesh.",
         "Ask for `kubectl label ns knative-serving istio-injection=enabled` and a restart of what runs there.",
@@ -386,6 +396,11 @@ _POLICIES = (
     ("ResourceUnbounded", "{by} bounds {resource} {per}, and {why}.", "{way_out}"),
     ("ScaleNotAllowed", "{by} wants {wanted} replicas, and this asks for {scale}.", "{way_out}"),
     ("ValueNotAllowed", "{by} does not allow {what} {value}.", "{allowed}"),
+    (
+        "SidecarNotKept",
+        "{by} goes by Istio's sidecar, and {what} can lead past it.",
+        "Remove it, or ask for an exception.",
+    ),
     ("ServiceAccountNotAllowed", "{by} does not allow service account {name}.", "{allowed}"),
     ("SecretNotAllowed", "{by} does not allow Secret {name}.", "{allowed}"),
     ("VariableNotAllowed", "{by} does not allow environment variable {name} of container {container}.", "Remove it."),

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from serve_core import istio
+from serve_core import istio, sidecar
 from serve_core.annotations import (
     AUTH,
     AUTH_AUDIENCES,
@@ -83,6 +83,12 @@ def guard(deployment: JsonObject, spec: ServingSpec, facts: IstioFacts | None) -
     problems = istio.needs_sidecar(mesh, facts, path_of(AUTH))
     if problems or facts is None or mesh.revision is None:
         return Guards(problems=problems)
+    past = tuple(
+        problem("PastSidecar", stray.path, what=stray.what, by=path_of(AUTH))
+        for stray in sidecar.strays(deployment["spec"]["template"], "spec.template")
+    )
+    if past:
+        return Guards(problems=past)
     by_knative = spec.mode != DEPLOYMENT
     if by_knative and not facts.injects(KNATIVE_NAMESPACE):
         return Guards(problems=(problem("KnativeOutsideMesh", path_of(AUTH)),))

@@ -171,6 +171,22 @@ class Names:
 
 @_strict
 @dataclass(frozen=True)
+class Auth(Names):
+    """Allowed and denied ways to authenticate, and whose tokens count."""
+
+    issuers: Annotated[
+        tuple[_Uri, ...],
+        _doc(
+            "Where tokens and the keys that verify them may be from: https://HOST/PATH, with all that is below. "
+            "Empty: everywhere.",
+            max_length=256,
+            json_schema_extra=_SET,
+        ),
+    ] = ()
+
+
+@_strict
+@dataclass(frozen=True)
 class Images:
     """Images of all containers, and of volumes. The loader's own image is always allowed."""
 
@@ -265,7 +281,7 @@ class Rule:
     resources: Resources | None = None
     scale: ScaleBounds | None = None
     mesh: Annotated[Names | None, _doc("Sidecars: auto, istio, none.")] = None
-    auth: Annotated[Names | None, _doc("Who may call: none, mtls, jwt.")] = None
+    auth: Annotated[Auth | None, _doc("Who may call: none, mtls, jwt.")] = None
     visibility: Annotated[Names | None, _doc("Where it is reachable: public, cluster-local.")] = None
     mode: Annotated[Names | None, _doc("What runs the model: knative, deployment.")] = None
     service_accounts: Annotated[Names | None, _doc("Service accounts of the pods.")] = None
@@ -524,6 +540,8 @@ def _rule_faults(about: Any, at: str) -> Iterable[Problem]:
         checks += [(key, text, parse_place) for key in ("allow", "deny") for text in getattr(about, key)]
     elif isinstance(about, Images):
         checks += [(key, text, images.parse_repository) for key in ("allow", "deny") for text in getattr(about, key)]
+    elif isinstance(about, Auth):
+        checks += [("issuers", text, _check_issuer) for text in about.issuers]
     elif isinstance(about, Resources):
         both = (("perReplica", about.per_replica), ("total", about.total))
         checks += [(f"{key}.{name}", value, quantities.parse) for key, found in both for name, value in found.items()]
@@ -534,6 +552,11 @@ def _rule_faults(about: Any, at: str) -> Iterable[Problem]:
             check(value)
         except ValueError as error:
             yield _invalid(f"{at}.{key}", f"{quote(value)}: {error}")
+
+
+def _check_issuer(text: str) -> None:
+    if not annotations.is_public(text):
+        raise ValueError("it is not https:// with a public host name")
 
 
 def utc_text(moment: datetime) -> str:

@@ -10,6 +10,7 @@ from serve_core import quantities
 from serve_core.annotations import FORMAT, SCALE, path_of
 from serve_core.policy import expressions, images
 from serve_core.policy.documents import (
+    Auth,
     Container,
     Expression,
     Images,
@@ -221,6 +222,28 @@ def _value(name: str) -> Callable[[Names, Subject, str], Iterator[Problem]]:
     return check
 
 
+def _of_sidecar(name: str) -> Callable[[Names, Subject, str], Iterator[Problem]]:
+    """A rule on what the sidecar enforces: whoever has to have one must not be able to go past it."""
+    on_value = _value(name)
+
+    def check(about: Names, subject: Subject, by: str) -> Iterator[Problem]:
+        found = tuple(on_value(about, subject, by))
+        yield from found
+        if not found and not _permits(about, "none"):
+            for use in subject.past_sidecar:
+                yield problem("SidecarNotKept", use.path, by=by, what=use.name)
+
+    return check
+
+
+def _auth(about: Auth, subject: Subject, by: str) -> Iterator[Problem]:
+    yield from _of_sidecar("auth")(about, subject, by)
+    for use in subject.issuers if about.issuers else ():
+        if not any(f"{use.name}/".startswith(f"{place.rstrip('/')}/") for place in about.issuers):
+            hint = _allowed(about.issuers, "")
+            yield problem("ValueNotAllowed", use.path, by=by, what="issuer", value=quote(use.name), allowed=hint)
+
+
 def _service_accounts(about: Names, subject: Subject, by: str) -> Iterator[Problem]:
     for use in subject.service_accounts:
         if not _permits(about, use.name):
@@ -281,8 +304,8 @@ _CHECKS: dict[str, Callable[[Any, Subject, str], Iterable[Problem]]] = {
     "images": _images,
     "resources": _resources,
     "scale": _scale,
-    "mesh": _value("mesh"),
-    "auth": _value("auth"),
+    "mesh": _of_sidecar("mesh"),
+    "auth": _auth,
     "visibility": _value("visibility"),
     "mode": _value("mode"),
     "service_accounts": _service_accounts,

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import model_uri
 from model_uri import URIError, of_path
-from serve_core import annotations, models
+from serve_core import annotations, models, sidecar
 from serve_core.annotations import DEPLOYMENT, KNATIVE, path_of
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject, value_at
@@ -122,7 +122,11 @@ class Subject:
     scale: Scale | None = None
     """``None`` where the object does not say how many there are: a pod is one of many."""
     mesh: Use | None = None
+    past_sidecar: tuple[Use, ...] = ()
+    """What can lead past Istio's sidecar, where there is one."""
     auth: Use | None = None
+    issuers: tuple[Use, ...] = ()
+    """Where tokens that let callers in are from, and the keys that verify them."""
     visibility: Use | None = None
     mode: Use | None = None
     service_accounts: tuple[Use, ...] = ()
@@ -178,8 +182,13 @@ def subject_of(
         return None
     namespace = str(metadata.get("namespace") or namespace)
     if "mesh" in made:
-        template, at = made["mesh"]
-        made["mesh"] = _in_mesh(template, at, namespace, facts)
+        templates, at = made["mesh"]
+        made["mesh"] = _in_mesh([template for template, _ in templates], at, namespace, facts)
+        made["past_sidecar"] = tuple(
+            Use(stray.what, stray.path)
+            for template, where in templates
+            for stray in sidecar.strays(template, where, injected=kind == "Pod")
+        )
     labels = _strings(metadata.get("labels"))
     # A name that the API server has yet to make up.
     name = str(metadata.get("name") or metadata.get("generateName") or "")
@@ -197,11 +206,21 @@ def subject_of(
     )
 
 
-def _in_mesh(template: JsonObject, path: str, namespace: str, facts: PlatformFacts) -> Use:
-    """What Istio makes of the pods by what they and their namespace say; without it nobody is in its mesh."""
-    said = {key: _strings(value_at(template, "metadata", key)) for key in ("labels", "annotations")}
-    pod = {"metadata": said, "spec": {"hostNetwork": value_at(template, "spec", "hostNetwork")}}
-    inside = facts.istio is not None and facts.istio.injects(namespace, pod)
+def _in_mesh(templates: Iterable[JsonObject], path: str, namespace: str, facts: PlatformFacts) -> Use:
+    """What Istio makes of pods by what they and their namespace say; without it nobody is in its mesh.
+
+    An object with several kinds of pods is in the mesh where all of them are.
+    """
+    inside = facts.istio is not None and all(
+        facts.istio.injects(
+            namespace,
+            {
+                "metadata": {key: _strings(value_at(template, "metadata", key)) for key in ("labels", "annotations")},
+                "spec": {"hostNetwork": value_at(template, "spec", "hostNetwork")},
+            },
+        )
+        for template in templates
+    )
     return Use("istio" if inside else "none", path)
 
 
@@ -246,10 +265,12 @@ def _deployment(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | 
     else:
         made |= _running_scale(document, notes)
         made["visibility"] = Use("cluster-local", path_of(annotations.MODE))
-        made["mesh"] = (_object(document, "spec", "template"), "")
+        made["mesh"] = ([(_object(document, "spec", "template"), "spec.template")], "")
     # What the pods say is what Istio does; the annotation only asked for it.
     made["mesh"] = (made["mesh"][0], path_of(annotations.MESH))
     made["auth"] = Use(notes.get(annotations.AUTH, "none"), path_of(annotations.AUTH))
+    of_tokens = (annotations.AUTH_ISSUER, annotations.AUTH_JWKS)
+    made["issuers"] = tuple(Use(notes[key], path_of(key)) for key in of_tokens if key in notes)
     return made
 
 
@@ -273,7 +294,7 @@ def _service(document: JsonObject, facts: PlatformFacts) -> dict[str, Any]:
 
 def _revision(document: JsonObject, facts: PlatformFacts) -> dict[str, Any]:
     made = _by_hand(document.get("spec"), "spec", facts)
-    made |= _knative_parts(document["metadata"], document, "metadata")
+    made |= _knative_parts(document["metadata"], document, "")
     return made | {"workload": _workload(document["metadata"])}
 
 
@@ -289,7 +310,8 @@ def _by_hand(pod: Any, path: str, facts: PlatformFacts) -> dict[str, Any]:
     return made
 
 
-def _knative_parts(metadata: Any, template: JsonObject, at: str = "spec.template.metadata") -> dict[str, Any]:
+def _knative_parts(metadata: Any, template: JsonObject, path: str = "spec.template") -> dict[str, Any]:
+    at = f"{path}.metadata".removeprefix(".")
     own = _object(template, "metadata")
     notes = _strings(own.get("annotations"))
     least = _number(notes, "min-scale", "minScale")
@@ -301,7 +323,7 @@ def _knative_parts(metadata: Any, template: JsonObject, at: str = "spec.template
             f"{at}.annotations[{_AUTOSCALING}min-scale]",
         ),
         "visibility": _visibility(metadata),
-        "mesh": (template, at),
+        "mesh": ([(template, path)], at),
     }
 
 
@@ -336,14 +358,17 @@ def _inference_service(document: JsonObject, facts: PlatformFacts) -> dict[str, 
     protocol: Use | None = None
     runtime: Use | None = None
     scales: list[Scale] = []
+    templates: list[tuple[JsonObject, str]] = []
     for part in ("predictor", "transformer", "explainer"):
         spec = _object(document, "spec", part)
         if not spec:
             continue
         path = f"spec.{part}"
+        templates.append((_kserve_template(document["metadata"], spec, spec), path))
         parts = [_pod_parts(spec, path, facts)]
         if workers := _object(spec, "workerSpec"):
             parts.append(_pod_parts(workers, f"{path}.workerSpec", facts))
+            templates.append((_kserve_template(document["metadata"], spec, workers), f"{path}.workerSpec"))
         for key, value in (item for each in parts for item in each.items()):
             made[key] = (*made[key], *value)
         stored = _elements(spec.get("storageUris"), f"{path}.storageUris")
@@ -374,13 +399,19 @@ def _inference_service(document: JsonObject, facts: PlatformFacts) -> dict[str, 
     made["auth"] = Use("none", "kind")
     # Without Knative, KServe goes by a label of its own (0.15, .../inferenceservice/reconcilers/ingress).
     made["visibility"] = _visibility(document["metadata"], _KSERVE_VISIBILITY if raw else VISIBILITY_LABEL)
-    made["mesh"] = ({"metadata": document["metadata"]}, "metadata")
+    made["mesh"] = (templates, "metadata")
     if scales:
         unbounded = any(scale.most is None for scale in scales)
         most = None if unbounded else max(scale.most or 0 for scale in scales)
         least = min(scale.least for scale in scales)
         made["scale"] = Scale(least, most, "spec.predictor.maxReplicas", "spec.predictor.minReplicas")
     return made
+
+
+def _kserve_template(metadata: JsonObject, component: JsonObject, pod: JsonObject) -> JsonObject:
+    """The pod of a part of an InferenceService: what the whole says reaches it, and what the part says comes first."""
+    texts = {key: _strings(metadata.get(key)) | _strings(component.get(key)) for key in ("labels", "annotations")}
+    return {"metadata": texts, "spec": pod}
 
 
 def _kserve_origins(server: JsonObject, path: str) -> Iterator[Origin]:
@@ -402,7 +433,7 @@ def _pod(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | None:
         return None
     made = _pod_parts(_without_sidecars(spec, facts), "spec", facts)
     made["formats"] = tuple(_formats({}, made["origins"]))
-    made["mesh"] = (document, "metadata")
+    made["mesh"] = ([(document, "")], "metadata")
     return made | {"workload": _workload(document["metadata"])}
 
 

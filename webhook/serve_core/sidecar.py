@@ -1,0 +1,201 @@
+"""What pods may say of Istio's sidecar where something rests on it: an allow-list.
+
+A rule on ``auth`` or ``mesh`` is enforced by the sidecar, and pods can say a lot to it and about it: which ports it
+sees, which configuration it takes, whose program it is. What is not known to be harmless here counts as a way past it.
+
+Sources: Istio 1.29, ``istio.io/api`` ``annotation/annotations.gen.go`` and ``label/labels.gen.go`` (the keys),
+``pkg/kube/inject`` (what the injector takes over from a pod, and what it writes itself), ``tools/istio-iptables``
+(whose traffic is not redirected).
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from serve_core.istio import (
+    CANONICAL_NAME_LABEL,
+    INJECT_LABEL,
+    NATIVE_ANNOTATION,
+    PROBES_ANNOTATION,
+    PROXY_RESOURCES,
+    PROXY_UID,
+    REVISION_LABEL,
+)
+from serve_core.json import JsonObject, value_at
+from serve_core.names import LOADER_CONTAINER
+from serve_core.reasons import quote
+
+_SIDECAR = "sidecar.istio.io/"
+_TRAFFIC = "traffic.sidecar.istio.io/"
+_DOMAIN = "istio.io"
+"""Keys of this domain and of those below it are Istio's, those of its later versions too."""
+_OTHERS = frozenset({"v1.multus-cni.io/default-network"})
+"""Another network for the pod is one without Istio's plugin in it."""
+
+_Check = Callable[[str], bool]
+
+
+def _one_of(*values: str) -> _Check:
+    return frozenset(values).__contains__
+
+
+def _any(_value: str) -> bool:
+    return True
+
+
+_CONFIG = re.compile(
+    r"(holdApplicationUntilProxyStarts|concurrency|drainDuration|terminationDrainDuration): ?[A-Za-z0-9]{1,16}"
+)
+
+
+def _config(value: str) -> bool:
+    """Whether each line of a proxy's configuration is plain, and about how it starts and ends."""
+    return all(_CONFIG.fullmatch(line) for line in value.splitlines() if line)
+
+
+_HARMLESS: Mapping[str, _Check] = {
+    # Whether, and by which revision: what comes of it is decided in serve_core.istio, and judged by what comes of it.
+    INJECT_LABEL: _any,
+    REVISION_LABEL: _any,
+    NATIVE_ANNOTATION: _any,
+    PROBES_ANNOTATION: _any,
+    CANONICAL_NAME_LABEL: _any,
+    "service.istio.io/canonical-revision": _any,
+    "service.istio.io/workload-name": _any,
+    **dict.fromkeys(PROXY_RESOURCES, _any),
+    # How the redirect is made. NONE is what makes none.
+    f"{_SIDECAR}interceptionMode": _one_of("REDIRECT", "TPROXY"),
+    f"{_SIDECAR}proxyImageType": _one_of("default", "debug", "distroless"),
+    "proxy.istio.io/config": _config,
+    # What it writes into its log, and which numbers it keeps.
+    f"{_SIDECAR}logLevel": _any,
+    f"{_SIDECAR}componentLogLevel": _any,
+    f"{_SIDECAR}agentLogLevel": _any,
+    f"{_SIDECAR}extraStatTags": _any,
+    f"{_SIDECAR}statsInclusionPrefixes": _any,
+    f"{_SIDECAR}statsInclusionRegexps": _any,
+    f"{_SIDECAR}statsInclusionSuffixes": _any,
+    f"{_SIDECAR}statsHistogramBuckets": _any,
+    f"{_SIDECAR}statsCompression": _any,
+    f"{_SIDECAR}statsEvictionInterval": _any,
+    "prometheus.istio.io/merge-metrics": _any,
+    # When it counts as ready, but for the port, which is never redirected.
+    "readiness.status.sidecar.istio.io/initialDelaySeconds": _any,
+    "readiness.status.sidecar.istio.io/periodSeconds": _any,
+    "readiness.status.sidecar.istio.io/failureThreshold": _any,
+    "security.istio.io/tlsMode": _one_of("istio"),
+}
+"""Labels and annotations of a pod, each with the values that take nothing past the sidecar."""
+
+_INJECTED: Mapping[str, _Check] = {
+    **_HARMLESS,
+    f"{_SIDECAR}status": _any,
+    f"{_TRAFFIC}includeInboundPorts": _one_of("*"),
+    f"{_TRAFFIC}excludeInboundPorts": _one_of("", "15020"),
+    f"{_TRAFFIC}includeOutboundIPRanges": _one_of("*"),
+    "topology.istio.io/network": _any,
+}
+"""The same with what the injector writes on a pod: such a pod is seen when that has been done."""
+
+_CONTAINERS = re.compile(r"istio-.*|enable-core-dump", re.DOTALL)
+"""Names of containers that the injector adds. One of the user's is laid over them: its image, variables and user."""
+_VOLUMES = re.compile(
+    r"istio.*|workload-(socket|certs|identity-socket)|credential-socket|(user-volume|lightstep-certs|extracacerts)$"
+)
+"""Names of the sidecar's own volumes: who mounts one has its socket, its token or its configuration."""
+_CAPABILITIES = frozenset({"NET_BIND_SERVICE", "CAP_NET_BIND_SERVICE"})
+"""Capabilities with which no redirect is undone; the ones that the Pod Security Standard ``restricted`` allows."""
+
+
+@dataclass(frozen=True)
+class Stray:
+    """Something that can lead past the sidecar."""
+
+    what: str
+    """As messages say it."""
+    path: str
+
+
+def strays(template: JsonObject, path: str = "", *, injected: bool = False) -> Iterator[Stray]:
+    """What in a pod's template, which stands at ``path``, can lead past the sidecar or change what it enforces.
+
+    ``injected``: it is a pod that the injector has been at, not a template. Whether there is a sidecar at all is not
+    asked here (:meth:`serve_core.istio.IstioFacts.injects`).
+    """
+    at = f"{path}." if path else ""
+    harmless = _INJECTED if injected else _HARMLESS
+    for kind in ("annotations", "labels"):
+        texts = value_at(template, "metadata", kind)
+        for key, value in (texts if isinstance(texts, dict) else {}).items():
+            if _is_istios(str(key)) and not harmless.get(key, _never)(str(value)):
+                shown = quote(key)[1:-1]
+                yield Stray(f"{kind[:-1]} {shown} with {quote(value)}", f"{at}metadata.{kind}[{shown}]")
+    pod = value_at(template, "spec")
+    if isinstance(pod, dict):
+        yield from _of_pod(pod, f"{at}spec", injected=injected)
+
+
+def _is_istios(key: str) -> bool:
+    domain = key.partition("/")[0].lower()
+    return domain == _DOMAIN or domain.endswith(f".{_DOMAIN}") or key in _OTHERS
+
+
+def _never(_value: str) -> bool:
+    return False
+
+
+def _of_pod(pod: JsonObject, path: str, *, injected: bool) -> Iterator[Stray]:
+    for key, why in (
+        ("hostNetwork", "the node's network"),
+        ("hostPID", "the node's processes"),
+        ("shareProcessNamespace", "one space of processes"),
+    ):
+        if pod.get(key):
+            yield Stray(why, f"{path}.{key}")
+    # The sidecar asks the same names for its control plane.
+    if pod.get("hostAliases"):
+        yield Stray("names of hosts", f"{path}.hostAliases")
+    if pod.get("dnsPolicy") not in (None, "ClusterFirst", "ClusterFirstWithHostNet"):
+        yield Stray(f"dnsPolicy {quote(pod['dnsPolicy'])}", f"{path}.dnsPolicy")
+    for key in ("nameservers", "searches"):
+        if value_at(pod, "dnsConfig", key):
+            yield Stray(f"{key} of DNS", f"{path}.dnsConfig.{key}")
+    yield from _of_user(pod.get("securityContext"), f"{path}.securityContext")
+    for key in ("initContainers", "containers", "ephemeralContainers"):
+        for index, container in enumerate(_list(pod.get(key))):
+            if isinstance(container, dict):
+                plain_loader = key == "initContainers" and container.get("name") == LOADER_CONTAINER
+                at = f"{path}.{key}[{index}]"
+                yield from _of_container(container, at, injected=injected, ends=plain_loader)
+    for index, volume in enumerate([] if injected else _list(pod.get("volumes"))):
+        name = str(value_at(volume, "name"))
+        if _VOLUMES.match(name):
+            yield Stray(f"volume {quote(name)}, which is the sidecar's", f"{path}.volumes[{index}].name")
+
+
+def _of_container(container: JsonObject, path: str, *, injected: bool, ends: bool) -> Iterator[Stray]:
+    name = str(container.get("name"))
+    if _CONTAINERS.fullmatch(name):
+        if not injected:
+            yield Stray(f"container {quote(name)}, which is Istio's", f"{path}.name")
+        return
+    context, at = container.get("securityContext"), f"{path}.securityContext"
+    # The loader runs as the sidecar's user where the sidecar starts after it, and has ended before anything serves.
+    if not (ends and container.get("restartPolicy") is None):
+        yield from _of_user(context, at)
+    if value_at(context, "privileged"):
+        yield Stray("a privileged container", f"{at}.privileged")
+    added = value_at(context, "capabilities", "add")
+    if added and not (isinstance(added, list) and all(str(each).upper() in _CAPABILITIES for each in added)):
+        yield Stray(f"capabilities {quote(', '.join(map(str, _list(added))))}", f"{at}.capabilities.add")
+
+
+def _of_user(context: Any, path: str) -> Iterator[Stray]:
+    for key in ("runAsUser", "runAsGroup"):
+        if value_at(context, key) == PROXY_UID:
+            yield Stray(f"{key} {PROXY_UID}, which is the sidecar's", f"{path}.{key}")
+
+
+def _list(node: Any) -> list[Any]:
+    return node if isinstance(node, list) else []
