@@ -50,6 +50,8 @@ POLICIES = Resource("kubectl-serve.dev/v1alpha1", "servingpolicies", "ServingPol
 POLICY_EXCEPTIONS = Resource("kubectl-serve.dev/v1alpha1", "policyexceptions", "PolicyException")
 MODEL_RUNTIMES = Resource("kubectl-serve.dev/v1alpha1", "modelruntimes", "ModelRuntime", namespaced=False)
 INFERENCE_SERVICES = Resource("serving.kserve.io/v1beta1", "inferenceservices", "InferenceService")
+SERVING_RUNTIMES = Resource("serving.kserve.io/v1alpha1", "servingruntimes", "ServingRuntime")
+TRAINED_MODELS = Resource("serving.kserve.io/v1alpha1", "trainedmodels", "TrainedModel")
 DEFINITIONS = Resource(
     "apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
 )

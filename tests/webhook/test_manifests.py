@@ -51,7 +51,9 @@ def test_every_subresource_by_which_a_model_changes_is_named() -> None:
 def test_whatever_serves_a_model_is_judged_however_it_was_made() -> None:
     assert judged("policies") == {"deployments"}
     leading = {"routes", "domainmappings"}
-    assert judged("policies-knative") == {"services", "configurations", "revisions", "inferenceservices"} | leading
+    assert judged("policies-knative") == {
+        "services", "configurations", "revisions", "inferenceservices", "servingruntimes", "trainedmodels", *leading
+    }  # fmt: skip
     renamed = {"name": "other", "image": "elsewhere.example/mirror/model-loader:1"}
     for key in ("initContainers", "ephemeralContainers", "containers"):
         pod: JsonObject = {"spec": {"containers": []} | {key: [renamed]}}

@@ -369,8 +369,8 @@ def _injection(
     revision = facts.revision(name)
     if revision is None:
         return None, f"{why}, but no revision of Istio has that name" if name != _DEFAULT else "no revision is default"
-    where, said = ("annotation", annotations.get(INJECT_LABEL, "")) if wish is None else ("label", wish)
-    if said and said.lower() not in _YES:
+    where, said = _said(labels, annotations)
+    if declines(labels, annotations):
         return None, f"the pods' {where} {INJECT_LABEL} is {said}"
     if not said and any(_selects(selector, labels) for selector in revision.never):
         return None, "Istio's neverInjectSelector names labels that the pods have"
@@ -378,6 +378,18 @@ def _injection(
     if not asked and revision.only_when_asked:
         return None, "Istio injects only pods that ask for it themselves"
     return revision, why
+
+
+def _said(labels: Mapping[str, str], annotations: Mapping[str, str]) -> tuple[str, str]:
+    return (
+        ("label", labels[INJECT_LABEL]) if INJECT_LABEL in labels else ("annotation", annotations.get(INJECT_LABEL, ""))
+    )
+
+
+def declines(labels: Mapping[str, str], annotations: Mapping[str, str]) -> bool:
+    """Whether pods that say this want no sidecar. The label comes before the annotation."""
+    _, said = _said(labels, annotations)
+    return bool(said) and said.lower() not in _YES
 
 
 def _selects(selector: JsonObject, labels: Mapping[str, str]) -> bool:

@@ -84,7 +84,7 @@ def guard(deployment: JsonObject, spec: ServingSpec, facts: IstioFacts | None) -
     if problems or facts is None or mesh.revision is None:
         return Guards(problems=problems)
     past = tuple(
-        problem("PastSidecar", stray.path, what=stray.what, by=path_of(AUTH))
+        problem("PastSidecar", stray.path, what=stray.what, by=AUTH)
         for stray in sidecar.strays(deployment["spec"]["template"], "spec.template")
     )
     if past:

@@ -149,18 +149,18 @@ def _of_pod(pod: JsonObject, path: str, *, injected: bool) -> Iterator[Stray]:
     for key, why in (
         ("hostNetwork", "the node's network"),
         ("hostPID", "the node's processes"),
-        ("shareProcessNamespace", "one space of processes"),
+        ("shareProcessNamespace", "processes in each other's sight"),
     ):
         if pod.get(key):
             yield Stray(why, f"{path}.{key}")
     # The sidecar asks the same names for its control plane.
     if pod.get("hostAliases"):
-        yield Stray("names of hosts", f"{path}.hostAliases")
+        yield Stray("addresses of hosts by the pod's own list", f"{path}.hostAliases")
     if pod.get("dnsPolicy") not in (None, "ClusterFirst", "ClusterFirstWithHostNet"):
         yield Stray(f"dnsPolicy {quote(pod['dnsPolicy'])}", f"{path}.dnsPolicy")
     for key in ("nameservers", "searches"):
         if value_at(pod, "dnsConfig", key):
-            yield Stray(f"{key} of DNS", f"{path}.dnsConfig.{key}")
+            yield Stray(f"DNS {key} of the pod's own", f"{path}.dnsConfig.{key}")
     yield from _of_user(pod.get("securityContext"), f"{path}.securityContext")
     for key in ("initContainers", "containers", "ephemeralContainers"):
         for index, container in enumerate(_list(pod.get(key))):
@@ -171,14 +171,14 @@ def _of_pod(pod: JsonObject, path: str, *, injected: bool) -> Iterator[Stray]:
     for index, volume in enumerate([] if injected else _list(pod.get("volumes"))):
         name = str(value_at(volume, "name"))
         if _VOLUMES.match(name):
-            yield Stray(f"volume {quote(name)}, which is the sidecar's", f"{path}.volumes[{index}].name")
+            yield Stray(f"a volume of the sidecar's name {quote(name)}", f"{path}.volumes[{index}].name")
 
 
 def _of_container(container: JsonObject, path: str, *, injected: bool, ends: bool) -> Iterator[Stray]:
     name = str(container.get("name"))
     if _CONTAINERS.fullmatch(name):
         if not injected:
-            yield Stray(f"container {quote(name)}, which is Istio's", f"{path}.name")
+            yield Stray(f"a container of Istio's name {quote(name)}", f"{path}.name")
         return
     context, at = container.get("securityContext"), f"{path}.securityContext"
     # The loader runs as the sidecar's user where the sidecar starts after it, and has ended before anything serves.
@@ -188,13 +188,13 @@ def _of_container(container: JsonObject, path: str, *, injected: bool, ends: boo
         yield Stray("a privileged container", f"{at}.privileged")
     added = value_at(context, "capabilities", "add")
     if added and not (isinstance(added, list) and all(str(each).upper() in _CAPABILITIES for each in added)):
-        yield Stray(f"capabilities {quote(', '.join(map(str, _list(added))))}", f"{at}.capabilities.add")
+        yield Stray(f"adding capabilities {quote(', '.join(map(str, _list(added))))}", f"{at}.capabilities.add")
 
 
 def _of_user(context: Any, path: str) -> Iterator[Stray]:
     for key in ("runAsUser", "runAsGroup"):
         if value_at(context, key) == PROXY_UID:
-            yield Stray(f"{key} {PROXY_UID}, which is the sidecar's", f"{path}.{key}")
+            yield Stray(f"the sidecar's own {key} {PROXY_UID}", f"{path}.{key}")
 
 
 def _list(node: Any) -> list[Any]:

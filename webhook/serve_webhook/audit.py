@@ -35,6 +35,8 @@ from serve_webhook.api import (
     POLICY_REPORTS,
     REVISIONS,
     ROUTES,
+    SERVING_RUNTIMES,
+    TRAINED_MODELS,
     Api,
     ApiError,
     ConflictError,
@@ -55,7 +57,10 @@ REST = 9
 """How many times as long as everything took to judge the audit lets go by before it does that again."""
 RETRY_SECONDS = 30.0
 """How long it rests where the API server did not let it finish."""
-LISTED = (INFERENCE_SERVICES, KNATIVE_SERVICES, CONFIGURATIONS, REVISIONS, ROUTES, DOMAIN_MAPPINGS, PODS)
+LISTED = (
+    SERVING_RUNTIMES, INFERENCE_SERVICES, TRAINED_MODELS,
+    KNATIVE_SERVICES, CONFIGURATIONS, REVISIONS, ROUTES, DOMAIN_MAPPINGS, PODS,
+)  # fmt: skip
 """What is judged beside Deployments, in the order of :data:`serve_core.policy.documents.KINDS`."""
 PAGE = 50
 """Objects that are listed at a time: a pod has some ten kilobytes, and several times that in memory."""

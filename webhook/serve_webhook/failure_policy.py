@@ -21,7 +21,8 @@ from serve_webhook.workqueue import keep
 GUARDED: Mapping[str, tuple[Kind, ...]] = {
     "policies-pods.kubectl-serve.dev": ("Pod",),
     "policies-knative.kubectl-serve.dev": (
-        "Service", "Configuration", "Revision", "Route", "DomainMapping", "InferenceService",
+        "Service", "Configuration", "Revision", "Route", "DomainMapping",
+        "InferenceService", "ServingRuntime", "TrainedModel",
     ),
 }  # fmt: skip
 """What each of these webhooks is called for."""

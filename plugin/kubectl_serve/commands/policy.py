@@ -18,6 +18,8 @@ from kubectl_serve.api import (
     POLICY_EXCEPTIONS,
     REVISIONS,
     ROUTES,
+    SERVING_RUNTIMES,
+    TRAINED_MODELS,
     Api,
     Connect,
     namespace_of,
@@ -50,7 +52,8 @@ _ACTIONS = {
     "audit": "show what breaks a policy now; with -f, what would break those policies",
 }
 _JUDGED = (
-    DEPLOYMENTS, INFERENCE_SERVICES, KNATIVE_SERVICES, CONFIGURATIONS, REVISIONS, ROUTES, DOMAIN_MAPPINGS, PODS,
+    DEPLOYMENTS, SERVING_RUNTIMES, INFERENCE_SERVICES, TRAINED_MODELS,
+    KNATIVE_SERVICES, CONFIGURATIONS, REVISIONS, ROUTES, DOMAIN_MAPPINGS, PODS,
 )  # fmt: skip
 _VERDICTS = ("Pass", "Audit", "Warn", "Deny", "Refused", "Excepted", "Exempt")
 

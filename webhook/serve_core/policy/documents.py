@@ -24,11 +24,13 @@ API_VERSION = f"{GROUP}/v1alpha1"
 
 Action = Literal["Deny", "Warn", "Audit"]
 Kind = Literal[
-    "Deployment", "InferenceService", "Service", "Configuration", "Revision", "Route", "DomainMapping", "Pod"
-]
+    "Deployment", "ServingRuntime", "InferenceService", "TrainedModel",
+    "Service", "Configuration", "Revision", "Route", "DomainMapping", "Pod",
+]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
-"""What policies judge, in the order in which one is made of another: annotated Deployments, KServe's InferenceService,
-Knative's Service, Configuration, Revision, Route and DomainMapping, and pods with our loader."""
+"""What policies judge, in the order in which one is made of another: annotated Deployments, KServe's ServingRuntime
+(a namespace's), InferenceService and TrainedModel, Knative's Service, Configuration, Revision, Route and DomainMapping,
+and pods with our loader."""
 
 _DNS = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
 _GLOB = r"^[a-z0-9*]([-a-z0-9.*]{0,251}[a-z0-9*])?$"
@@ -201,13 +203,21 @@ class Images:
 @_strict
 @dataclass(frozen=True)
 class Resources:
-    """Bounds on resources. What counts is a container's limit, or its request where there is no limit."""
+    """Bounds on resources, by name; * stands for any characters, and bounds all that it stands for together.
+
+    What counts is a container's limit, or its request where there is no limit.
+    """
 
     per_replica: Annotated[dict[str, _Quantity], _doc("Most of a resource for one replica.", max_length=32)] = field(
         default_factory=dict
     )
     total: Annotated[
-        dict[str, _Quantity], _doc("Most of a resource for the most replicas together.", max_length=32)
+        dict[str, _Quantity],
+        _doc(
+            "Most of a resource for all that can run at once: the most replicas, with what a rolling update or other "
+            "revisions run beside them.",
+            max_length=32,
+        ),
     ] = field(default_factory=dict)
 
 

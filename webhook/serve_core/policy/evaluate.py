@@ -18,6 +18,9 @@ NOT_FOR_PODS = frozenset({"runtimes", "protocols", "scale", "auth", "visibility"
 _LEADING: frozenset[Kind] = frozenset({"Route", "DomainMapping"})
 """Kinds that serve nothing themselves and lead to what does: of these, only where they can be reached counts."""
 
+_WITHOUT_LABELS: frozenset[Kind] = frozenset({"Pod", "ServingRuntime", "TrainedModel", *_LEADING})
+"""Kinds that are a part of what serves, and bear no labels of a policy's unless it names the kind."""
+
 _FOR_ANYTHING = ("label", "expression")
 """Kinds of rules that are about any object, whatever it does."""
 
@@ -139,7 +142,7 @@ def _says_something(rule: Rule, match: Match, kind: Kind, made: bool = False) ->
     if made and (about in NOT_FOR_PODS or about in _FOR_ANYTHING):
         return False
     if about in _FOR_ANYTHING:
-        return kind in match.kinds or kind not in ("Pod", *_LEADING)
+        return kind in match.kinds or kind not in _WITHOUT_LABELS
     return about == "visibility" or kind not in _LEADING
 
 

@@ -1,6 +1,7 @@
 """What each kind of rule finds wrong with a subject. What cannot be compared is a finding."""
 
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -24,7 +25,7 @@ from serve_core.policy.documents import (
     Signed,
 )
 from serve_core.policy.patterns import matches, may_begin
-from serve_core.policy.subjects import ContainerUse, Scale, Subject, Use, plain_word, words_of
+from serve_core.policy.subjects import PodUse, Scale, Subject, Use, plain_word, words_of
 from serve_core.reasons import Problem, problem, quote
 
 _FEWEST_SHOWN = 12
@@ -135,57 +136,119 @@ def _images(about: Images, subject: Subject, by: str) -> Iterator[Problem]:
             yield problem("ImageNotPinned", use.path, by=by, image=shown)
 
 
+_OF_THE_NODE = re.compile(r"cpu|memory|ephemeral-storage|pods|hugepages-.*", re.DOTALL)
+"""Resources that are no devices."""
+_CLASS_RESOURCE = "deviceclass.resource.kubernetes.io/"
+"""A device by its class: dynamic resource allocation under the name of a resource (Kubernetes 1.34)."""
+
+
 def _resources(about: Resources, subject: Subject, by: str) -> Iterator[Problem]:
-    for resource, most in about.per_replica.items():
-        yield from _amount(resource, most, subject, by, times=None)
-    if subject.scale is not None:
-        for resource, most in about.total.items():
-            yield from _amount(resource, most, subject, by, times=subject.scale)
+    for bounds, times in ((about.per_replica, None), (about.total, subject.scale)):
+        of_one = bounds is about.per_replica
+        if of_one or times is not None:
+            for resource, most in bounds.items():
+                yield from _amount(resource, most, subject, by, times)
+        elif subject.kind == "ServingRuntime":
+            yield from _brought(bounds, subject, by)
+        else:
+            continue
+        yield from _other_names(bounds, subject, by, "per replica" if of_one else "for all replicas")
+
+
+def _brought(bounds: Mapping[str, str | int], subject: Subject, by: str) -> Iterator[Problem]:
+    """Devices that a runtime of KServe's brings to whatever uses it, however many replicas that has."""
+    for resource in bounds:
+        for pod in () if _OF_THE_NODE.fullmatch(resource) else subject.pods:
+            amount, faults = _of_pod(pod, resource)
+            if amount or faults:
+                why, way_out = "what uses it says how many replicas there are", "Ask for it in the InferenceService."
+                yield _unbounded(f"{pod.path}.containers", resource, by, "for all replicas", why, way_out)
+
+
+def _other_names(bounds: Mapping[str, object], subject: Subject, by: str, per: str) -> Iterator[Problem]:
+    """Devices of a maker whose devices are bounded, under names that are not: a part of a GPU is one as well."""
+    makers = {key.partition("/")[0]: key for key in bounds if "/" in key}
+    for pod in subject.pods:
+        for owner, path in (*((use.amounts, use.path) for use in pod.containers), (pod.amounts, pod.path)):
+            for name in owner:
+                made_by, slash, _ = name.partition("/")
+                if slash and made_by in makers and not any(matches(name, key) for key in bounds):
+                    known = makers[made_by]
+                    why = f"{quote(name)} may be the same or a part of it"
+                    yield _unbounded(f"{path}.resources", known, by, per, why, f"Ask for {known} instead.")
 
 
 def _amount(resource: str, most: str | int, subject: Subject, by: str, times: Scale | None) -> Iterator[Problem]:
     per = "per replica" if times is None else "for all replicas"
-    needed = resource in ("cpu", "memory")
-    unbounded = []
-    total, before = Fraction(0), Fraction(0)
-    for use in subject.containers:
-        written = use.amounts.get(resource)
-        try:
-            amount = quantities.parse(written) if written is not None else Fraction(0)
-        except ValueError:
-            unbounded.append((use, f"{quote(written)} is not a quantity"))
-            continue
-        if written is None and needed:
-            unbounded.append((use, "it has neither a limit nor a request"))
-        # What runs before the others needs its share for a while only (Kubernetes' effective request).
-        total, before = (total + amount, before) if use.side else (total, max(before, amount))
-    for use in subject.pods:
-        try:
-            before = max(before, quantities.parse(use.amounts.get(resource, 0)))
-        except ValueError:
-            unbounded.append((use, f"{quote(use.amounts[resource])} is not a quantity"))
-    for use, why in unbounded:
-        yield _unbounded(use, resource, by, per, why)
+    wanted, unbounded = Fraction(0), []
+    for pod in subject.pods:
+        amount, faults = _of_pod(pod, resource)
+        unbounded += faults
+        if pod.times is None and amount:
+            why = "it does not say how many of these pods there are"
+            unbounded.append((f"{pod.path}.pipelineParallelSize", why, "Say it here."))
+        wanted += amount * (pod.times or 0)
+    for path, why, way_out in unbounded:
+        yield _unbounded(path, resource, by, per, why, way_out)
     if unbounded:
         return
-    wanted = max(total, before)
+    shown = ""
     if times is not None:
-        if times.most is None and wanted:
+        if times.at_once is None and wanted:
             why = "there is no upper bound of replicas"
-            words = {"by": by, "resource": resource, "per": per, "why": why, "way_out": _rescale(times.path)}
-            yield problem("ResourceUnbounded", times.path, **words)
+            yield _unbounded(times.path, resource, by, per, why, _rescale(times.path))
             return
-        wanted *= times.most or 0
+        wanted *= times.at_once or 0
+        if times.beside:
+            shown = f" ({times.most} replicas, and {times.beside} that can run beside them)"
     if wanted > quantities.parse(most):
         at = "spec" if times is None else times.path
-        words = {"most": str(most), "resource": resource, "per": per, "wanted": quantities.text(wanted)}
+        words = {"most": str(most), "resource": resource, "per": per, "wanted": quantities.text(wanted) + shown}
         yield problem("ResourceExceeded", at, by=by, **words)
 
 
-def _unbounded(use: ContainerUse, resource: str, by: str, per: str, why: str) -> Problem:
-    words = {"by": by, "resource": resource, "per": per, "way_out": f"Set a limit of {resource}."}
-    whose = f"container {use.name}" if use.name else "the pod"
-    return problem("ResourceUnbounded", f"{use.path}.resources", why=f"{whose}: {why}", **words)
+_Fault = tuple[str, str, str]
+"""Where something cannot be counted, why, and the way out."""
+
+
+def _of_pod(pod: PodUse, resource: str) -> tuple[Fraction, list[_Fault]]:
+    """What a pod takes of the resources with that name, as Kubernetes counts it, and what cannot be counted."""
+    faults: list[_Fault] = []
+    limit, plainly = f"Set a limit of {resource}.", "Ask for the device as a resource."
+
+    def asked(amounts: Mapping[str, object], path: str, whose: str) -> Fraction:
+        total = Fraction(0)
+        for name, written in amounts.items():
+            if matches(name, resource):
+                try:
+                    amount = quantities.parse(written)
+                except ValueError:
+                    amount = Fraction(-1)
+                if amount < 0:
+                    faults.append((path, f"{whose}: {quote(written)} is not a quantity", limit))
+                else:
+                    total += amount
+            elif name.startswith(_CLASS_RESOURCE) and not _OF_THE_NODE.fullmatch(resource):
+                faults.append((path, f"{whose}: what {quote(name)} brings is not to be seen", plainly))
+        return total
+
+    # Sidecars run on; what runs before the others needs its share for a while only, beside the sidecars before it.
+    running, before = Fraction(0), Fraction(0)
+    for use in pod.containers:
+        path, whose = f"{use.path}.resources", f"container {use.name}"
+        if resource in ("cpu", "memory") and resource not in use.amounts:
+            faults.append((path, f"{whose}: it has neither a limit nor a request", limit))
+        amount = asked(use.amounts, path, whose)
+        running, before = (running + amount, before) if use.side else (running, max(before, running + amount))
+    whole = asked(pod.amounts, f"{pod.path}.resources", "the pod")
+    overhead = asked(pod.overhead, f"{pod.path}.overhead", "the pod")
+    if not _OF_THE_NODE.fullmatch(resource):
+        faults += [(path, "what a claim of a device brings is not to be seen", plainly) for path in pod.claims]
+    return max(running, before, whole) + overhead, faults
+
+
+def _unbounded(path: str, resource: str, by: str, per: str, why: str, way_out: str) -> Problem:
+    return problem("ResourceUnbounded", path, by=by, resource=resource, per=per, why=why, way_out=way_out)
 
 
 def _scale(about: ScaleBounds, subject: Subject, by: str) -> Iterator[Problem]:

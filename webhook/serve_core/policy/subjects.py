@@ -7,13 +7,13 @@ a Deployment becomes, the claims and images behind the model's mount.
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote
 
 import model_uri
 from model_uri import URIError, of_path
-from serve_core import annotations, models, sidecar
+from serve_core import annotations, istio, models, sidecar
 from serve_core.annotations import DEPLOYMENT, KNATIVE, path_of
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject, value_at
@@ -25,6 +25,12 @@ from serve_core.policy.documents import Kind
 from serve_core.verdict import render_stored
 
 _AUTOSCALING = "autoscaling.knative.dev/"
+_CLASSES = ("kpa.autoscaling.knative.dev", "hpa.autoscaling.knative.dev")
+"""Knative's autoscalers, its default first."""
+_STARTED = ("min-scale", "minScale", "initial-scale", "initialScale", "activation-scale", "activationScale")
+"""How many replicas Knative starts whatever the load is, in each spelling."""
+_ENDLESS = 2**31 - 1
+"""Replicas; no Deployment has more."""
 _KSERVE_VISIBILITY = "networking.kserve.io/visibility"
 _OUTER = (DEPLOYMENT_LABEL, *(f"serving.knative.dev/{kind}" for kind in ("service", "configuration", "revision")))
 _STORAGE_INITIALIZER = "storage-initializer"
@@ -39,6 +45,8 @@ _FRAMEWORKS = (
     "paddle",
 )  # fmt: skip
 _EXPLAINER = "art"
+_SIZES = (("size", 0), ("pipelineParallelSize", 1))
+"""Fields that say how many workers there are, and how many of those are the head."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +93,36 @@ class ContainerUse:
 
 
 @dataclass(frozen=True)
+class PodUse:
+    """What one kind of pods of an object asks for. Its containers are in the order in which they start."""
+
+    path: str
+    containers: tuple[ContainerUse, ...] = ()
+    amounts: Mapping[str, object] = field(default_factory=dict)
+    """What it asks for as a whole, as written; what counts is the more of this and its containers."""
+    overhead: Mapping[str, object] = field(default_factory=dict)
+    """What it takes beside that."""
+    claims: tuple[str, ...] = ()
+    """Paths of claims of dynamic resource allocation: what they bring is not in the object."""
+    times: int | None = 1
+    """How many of these make one replica; ``None`` where the object does not say."""
+
+
+@dataclass(frozen=True)
 class Scale:
     least: int
     most: int | None
-    """``None`` where there is no upper bound."""
+    """The most replicas that are asked for; ``None`` where there is no upper bound."""
+    beside: int = 0
+    """How many more can run beside those: what a rolling update surges, and other revisions that are reached."""
     path: str = field(default=path_of(annotations.SCALE), compare=False)
     """Where the most is said."""
     least_path: str = field(default=path_of(annotations.SCALE), compare=False)
+
+    @property
+    def at_once(self) -> int | None:
+        """The most replicas that can run at the same time."""
+        return None if self.most is None else self.most + self.beside
 
     def __str__(self) -> str:
         return f"{self.least}.." if self.most is None else f"{self.least}..{self.most}"
@@ -117,8 +148,8 @@ class Subject:
     protocol: Use | None = None
     images: tuple[ImageUse, ...] = ()
     containers: tuple[ContainerUse, ...] = ()
-    pods: tuple[ContainerUse, ...] = ()
-    """What pods ask for as a whole, beside their containers."""
+    pods: tuple[PodUse, ...] = ()
+    """The same containers by the pods that they are in, with what these ask for."""
     scale: Scale | None = None
     """``None`` where the object does not say how many there are: a pod is one of many."""
     mesh: Use | None = None
@@ -184,11 +215,7 @@ def subject_of(
     if "mesh" in made:
         templates, at = made["mesh"]
         made["mesh"] = _in_mesh([template for template, _ in templates], at, namespace, facts)
-        made["past_sidecar"] = tuple(
-            Use(stray.what, stray.path)
-            for template, where in templates
-            for stray in sidecar.strays(template, where, injected=kind == "Pod")
-        )
+        made["past_sidecar"] = _past_sidecar(templates, injected=kind == "Pod")
     labels = _strings(metadata.get("labels"))
     # A name that the API server has yet to make up.
     name = str(metadata.get("name") or metadata.get("generateName") or "")
@@ -224,6 +251,14 @@ def _in_mesh(templates: Iterable[JsonObject], path: str, namespace: str, facts: 
     return Use("istio" if inside else "none", path)
 
 
+def _past_sidecar(templates: Iterable[tuple[JsonObject, str]], *, injected: bool = False) -> tuple[Use, ...]:
+    return tuple(
+        Use(stray.what, stray.path)
+        for template, path in templates
+        for stray in sidecar.strays(template, path, injected=injected)
+    )
+
+
 def _plain(document: JsonObject) -> JsonObject:
     """The object without what the API server keeps about it."""
     metadata = {key: value for key, value in document["metadata"].items() if key != "managedFields"}
@@ -257,8 +292,13 @@ def _deployment(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | 
         made["secrets"] = (named, *(use for use in made["secrets"] if use.name != named.name))
     service = render_stored(document, facts).service
     if service is not None:
-        made |= _knative_parts(service["metadata"], _object(service, "spec", "template"))
-        made["scale"] = Scale(made["scale"].least, made["scale"].most)
+        traffic = value_at(service, "spec", "traffic")
+        made |= _knative_parts(service["metadata"], _object(service, "spec", "template"), traffic=traffic)
+        # Its own pods serve until Knative's do.
+        running = _count(value_at(document, "spec", "replicas"), 0)
+        found = made["scale"]
+        most = None if found.most is None else max(found.most, running)
+        made["scale"] = Scale(found.least, most, found.beside)
         made["visibility"] = Use(made["visibility"].name, path_of(annotations.VISIBILITY))
         if annotations.DOMAIN in notes:
             made["visibility"] = Use("public", path_of(annotations.DOMAIN))
@@ -275,21 +315,34 @@ def _deployment(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | 
 
 
 def _running_scale(document: JsonObject, notes: Mapping[str, str]) -> dict[str, Any]:
-    """The replicas of a Deployment that is not handed to Knative."""
+    """The replicas of a Deployment that is not handed to Knative: whoever scales it, what is written is what runs."""
     spec, _ = annotations.read(notes)
-    if spec is not None and spec.scale is not None:
-        return {"scale": Scale(spec.scale.least, spec.scale.most)}
-    replicas = _object(document, "spec").get("replicas", 1)
-    number = _count(replicas, 1)
-    if spec is not None and spec.mode == DEPLOYMENT:
-        return {"scale": Scale(number, number)}
-    return {"scale": Scale(0, None)}
+    if spec is None or (spec.scale is None and spec.mode != DEPLOYMENT):
+        return {"scale": Scale(0, None)}
+    number = _count(_object(document, "spec").get("replicas", 1), 1)
+    least, most = (number, number) if spec.scale is None else (spec.scale.least, spec.scale.most)
+    if most is None:
+        return {"scale": Scale(least, None)}
+    most = max(most, number)
+    return {"scale": Scale(least, most, _surge(_object(document, "spec", "strategy"), most))}
+
+
+def _surge(strategy: JsonObject, replicas: int) -> int:
+    """How many pods more than ``replicas`` a rolling update may run (k8s.io/kubernetes, ``deployment/util``)."""
+    if strategy.get("type", "RollingUpdate") != "RollingUpdate":
+        return 0
+    written = value_at(strategy, "rollingUpdate", "maxSurge")
+    if written is None:
+        written = "25%"
+    if percent := re.fullmatch(r"([0-9]{1,9})%", str(written), re.ASCII):
+        return -(-replicas * int(percent[1]) // 100)
+    return _count(written, _ENDLESS)
 
 
 def _service(document: JsonObject, facts: PlatformFacts) -> dict[str, Any]:
     template = _object(document, "spec", "template")
     made = _by_hand(template.get("spec"), "spec.template.spec", facts)
-    return made | _knative_parts(document["metadata"], template)
+    return made | _knative_parts(document["metadata"], template, traffic=value_at(document, "spec", "traffic"))
 
 
 def _revision(document: JsonObject, facts: PlatformFacts) -> dict[str, Any]:
@@ -310,21 +363,47 @@ def _by_hand(pod: Any, path: str, facts: PlatformFacts) -> dict[str, Any]:
     return made
 
 
-def _knative_parts(metadata: Any, template: JsonObject, path: str = "spec.template") -> dict[str, Any]:
+def _knative_parts(
+    metadata: Any, template: JsonObject, path: str = "spec.template", traffic: Any = None
+) -> dict[str, Any]:
     at = f"{path}.metadata".removeprefix(".")
     own = _object(template, "metadata")
     notes = _strings(own.get("annotations"))
-    least = _number(notes, "min-scale", "minScale")
+    most = _most(notes, _number(notes, "max-scale", "maxScale"))
     return {
         "scale": Scale(
-            least or 0,
-            _number(notes, "max-scale", "maxScale") or None,
-            f"{at}.annotations[{_AUTOSCALING}max-scale]",
-            f"{at}.annotations[{_AUTOSCALING}min-scale]",
+            _number(notes, "min-scale", "minScale") or 0,
+            most,
+            (_revisions(traffic) - 1) * (most or 0),
+            path=f"{at}.annotations[{_AUTOSCALING}max-scale]",
+            least_path=f"{at}.annotations[{_AUTOSCALING}min-scale]",
         ),
         "visibility": _visibility(metadata),
         "mesh": ([(template, path)], at),
     }
+
+
+def _most(notes: Mapping[str, str], bound: int | None) -> int | None:
+    """The most replicas that Knative starts of a revision whose upper bound is ``bound``.
+
+    Knative 1.23, ``pkg/reconciler/autoscaling/kpa``: the scale that a revision has at first is not held to the upper
+    bound. A class of somebody else's goes by what it likes.
+    """
+    if bound is None or notes.get(f"{_AUTOSCALING}class", _CLASSES[0]) not in _CLASSES:
+        return None
+    found = [bound]
+    for key in (f"{_AUTOSCALING}{name}" for name in _STARTED):
+        if key in notes:
+            if not re.fullmatch(r"[0-9]{1,9}", notes[key], re.ASCII):
+                return None
+            found.append(int(notes[key]))
+    return max(found)
+
+
+def _revisions(traffic: Any) -> int:
+    """How many revisions the traffic of a Knative Service keeps running or wakes: a tag is a URL of its own."""
+    reached = [each for each in _list(traffic) if value_at(each, "percent") or value_at(each, "tag")]
+    return max(len({str(value_at(each, "revisionName") or "") for each in reached}), 1)
 
 
 def _visibility(metadata: Any, label: str = VISIBILITY_LABEL) -> Use:
@@ -359,22 +438,19 @@ def _inference_service(document: JsonObject, facts: PlatformFacts) -> dict[str, 
     runtime: Use | None = None
     scales: list[Scale] = []
     templates: list[tuple[JsonObject, str]] = []
+    notes = _strings(document["metadata"].get("annotations"))
+    raw = notes.get("serving.kserve.io/deploymentMode", "").lower() in ("rawdeployment", "standard")
     for part in ("predictor", "transformer", "explainer"):
         spec = _object(document, "spec", part)
         if not spec:
             continue
         path = f"spec.{part}"
-        templates.append((_kserve_template(document["metadata"], spec, spec), path))
-        parts = [_pod_parts(spec, path, facts)]
-        if workers := _object(spec, "workerSpec"):
-            parts.append(_pod_parts(workers, f"{path}.workerSpec", facts))
-            templates.append((_kserve_template(document["metadata"], spec, workers), f"{path}.workerSpec"))
-        for key, value in (item for each in parts for item in each.items()):
-            made[key] = (*made[key], *value)
+        template = _kserve_template(document["metadata"], spec, spec)
+        templates.append((template, path))
+        parts = _pod_parts(spec, path, facts)
         stored = _elements(spec.get("storageUris"), f"{path}.storageUris")
         made["origins"] += tuple(Origin(str(each.get("uri")), f"{at}.uri") for each, at in stored)
-        least, most = spec.get("minReplicas"), spec.get("maxReplicas")
-        scales.append(Scale(_count(least, 1), _count(most, 0) or None))
+        scales.append(_kserve_scale(spec, template["metadata"]["annotations"], raw=raw))
         for framework in (*_FRAMEWORKS, _EXPLAINER):
             server = spec.get(framework)
             if not isinstance(server, dict):
@@ -390,22 +466,108 @@ def _inference_service(document: JsonObject, facts: PlatformFacts) -> dict[str, 
             made["origins"] += tuple(_kserve_origins(server, at))
             used = _container_parts([(server, at, True)], facts)
             for key, value in used.items():
-                made[key] = (*made[key], *value)
+                parts[key] = (*parts[key], *value)
+            parts["pods"] = (_with_server(parts["pods"][0], server, at, used["containers"]), *parts["pods"][1:])
+        workers = spec.get("workerSpec")
+        if isinstance(workers, dict):
+            at = f"{path}.workerSpec"
+            templates.append((_kserve_template(document["metadata"], spec, workers), at))
+            _join(parts, _workers_parts(workers, at, facts))
+            parts["pods"] = tuple(_with_parallel_size(pod, workers) for pod in parts["pods"])
+        _join(made, parts)
     made["formats"] = tuple(dict.fromkeys([*formats, *_formats({}, made["origins"])]))
     made |= {"protocol": protocol, "runtime": runtime or Use(annotations.CUSTOM, "spec.predictor")}
-    notes = _strings(document["metadata"].get("annotations"))
-    raw = notes.get("serving.kserve.io/deploymentMode", "").lower() in ("rawdeployment", "standard")
     made["mode"] = Use(DEPLOYMENT if raw else KNATIVE, "metadata.annotations[serving.kserve.io/deploymentMode]")
     made["auth"] = Use("none", "kind")
     # Without Knative, KServe goes by a label of its own (0.15, .../inferenceservice/reconcilers/ingress).
     made["visibility"] = _visibility(document["metadata"], _KSERVE_VISIBILITY if raw else VISIBILITY_LABEL)
     made["mesh"] = (templates, "metadata")
     if scales:
-        unbounded = any(scale.most is None for scale in scales)
-        most = None if unbounded else max(scale.most or 0 for scale in scales)
-        least = min(scale.least for scale in scales)
-        made["scale"] = Scale(least, most, "spec.predictor.maxReplicas", "spec.predictor.minReplicas")
+        made["scale"] = _largest(scales)
     return made
+
+
+def _serving_runtime(document: JsonObject, facts: PlatformFacts) -> dict[str, Any]:
+    """What InferenceServices of its namespace run, whether they name it or KServe chooses it for them.
+
+    It comes before the cluster's runtime of the same name, so a name that is allowed says nothing of it: it is its
+    user's own.
+    """
+    spec = _object(document, "spec")
+    made = _pod_parts(spec, "spec", facts)
+    texts = {key: _strings(spec.get(key)) for key in ("labels", "annotations")}
+    made["past_sidecar"] = _past_sidecar([({"metadata": texts, "spec": spec}, "")])
+    if istio.declines(texts["labels"], texts["annotations"]):
+        made["past_sidecar"] += (Use("no sidecar", "spec.annotations"),)
+    if isinstance(workers := spec.get("workerSpec"), dict):
+        made["past_sidecar"] += _past_sidecar([({"spec": workers}, "spec.workerSpec")])
+        _join(made, _workers_parts(workers, "spec.workerSpec", facts))
+    if not (spec.get("serviceAccountName") or spec.get("serviceAccount")):
+        made["service_accounts"] = ()
+    return made | {"runtime": Use(annotations.CUSTOM, "metadata.name")}
+
+
+def _trained_model(document: JsonObject, _facts: PlatformFacts) -> dict[str, Any]:
+    """A model that is added to an InferenceService which runs."""
+    model = _object(document, "spec", "model")
+    named = model.get("framework")
+    made = {"origins": tuple(_kserve_origins(model, "spec.model"))}
+    formats = (Use(str(named), "spec.model.framework"),) if named else ()
+    leads_to = value_at(document, "spec", "inferenceService")
+    return made | {"formats": formats} | ({"workload": str(leads_to)} if leads_to else {})
+
+
+def _largest(scales: list[Scale]) -> Scale:
+    """The scale of the parts of an InferenceService together."""
+    unbounded = any(scale.most is None for scale in scales)
+    return Scale(
+        min(scale.least for scale in scales),
+        None if unbounded else max(scale.most or 0 for scale in scales),
+        max(scale.beside for scale in scales),
+        path="spec.predictor.maxReplicas",
+        least_path="spec.predictor.minReplicas",
+    )
+
+
+def _workers_parts(workers: JsonObject, path: str, facts: PlatformFacts) -> dict[str, Any]:
+    parts = _pod_parts(workers, path, facts)
+    return parts | {"pods": tuple(replace(pod, times=_workers(workers)) for pod in parts["pods"])}
+
+
+def _join(made: dict[str, Any], parts: Mapping[str, Any]) -> None:
+    for key, value in parts.items():
+        made[key] = (*made[key], *value)
+
+
+def _with_server(pod: PodUse, server: JsonObject, path: str, used: tuple[ContainerUse, ...]) -> PodUse:
+    """A pod with the container that stands under a framework's name."""
+    claims = (f"{path}.resources.claims",) if value_at(server, "resources", "claims") else ()
+    return replace(pod, containers=(*pod.containers, *used), claims=(*pod.claims, *claims))
+
+
+def _kserve_scale(spec: JsonObject, notes: Mapping[str, str], *, raw: bool) -> Scale:
+    """The replicas of a part of an InferenceService, by Knative or without it."""
+    least = _count(spec.get("minReplicas"), 1)
+    most = _count(spec.get("maxReplicas"), 0) or None
+    if raw:
+        if notes.get("serving.kserve.io/autoscalerClass", "hpa") not in ("hpa", "keda"):
+            return Scale(least, None)  # anybody scales it
+        most = None if most is None else max(most, least)
+        return Scale(least, most, 0 if most is None else _surge(_object(spec, "deploymentStrategy"), most))
+    most = _most(notes, None if most is None else max(most, least))
+    return Scale(least, most, (most or 0) if spec.get("canaryTrafficPercent") is not None else 0)
+
+
+def _workers(workers: JsonObject) -> int | None:
+    """How many worker pods stand beside one head; ``None`` where the runtime says it."""
+    said = [_count(workers[key], _ENDLESS) - less for key, less in _SIZES if workers.get(key) is not None]
+    return max(0, *said) if said else None
+
+
+def _with_parallel_size(pod: PodUse, workers: JsonObject) -> PodUse:
+    """A pod with the GPUs that KServe asks for where tensors are spread, whatever its containers say."""
+    size = workers.get("tensorParallelSize")
+    return pod if size is None else replace(pod, amounts={**pod.amounts, "nvidia.com/gpu": size})
 
 
 def _kserve_template(metadata: JsonObject, component: JsonObject, pod: JsonObject) -> JsonObject:
@@ -451,6 +613,8 @@ _MAKERS = {
     ("serving.knative.dev", "Route"): _route,
     ("serving.knative.dev", "DomainMapping"): _domain_mapping,
     ("serving.kserve.io", "InferenceService"): _inference_service,
+    ("serving.kserve.io", "ServingRuntime"): _serving_runtime,
+    ("serving.kserve.io", "TrainedModel"): _trained_model,
     ("v1", "Pod"): _pod,
 }
 
@@ -495,10 +659,26 @@ def _pod_parts(pod: JsonObject, path: str, facts: PlatformFacts, annotated: str 
     )
     secrets = [*parts["secrets"], *(use for volume, at in volumes for use in _volume_secrets(volume, at))]
     parts["secrets"] = tuple(dict.fromkeys(secrets))
-    parts["pods"] = (ContainerUse("", path, _amounts(pod)),)
+    parts["pods"] = (
+        PodUse(
+            path,
+            parts["containers"],
+            _amounts(pod),
+            _object(pod, "overhead"),
+            tuple(_claims(pod, path)),
+        ),
+    )
     account = pod.get("serviceAccountName") or pod.get("serviceAccount") or "default"
     parts["service_accounts"] = (Use(str(account), f"{path}.serviceAccountName"),)
     return parts
+
+
+def _claims(pod: JsonObject, path: str) -> Iterator[str]:
+    if pod.get("resourceClaims"):
+        yield f"{path}.resourceClaims"
+    for container, at, _ in _containers(pod, path):
+        if value_at(container, "resources", "claims"):
+            yield f"{at}.resources.claims"
 
 
 def _container_parts(
