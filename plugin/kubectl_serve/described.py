@@ -15,7 +15,7 @@ from kubectl_serve.view import (
     statuses,
     traffic,
 )
-from serve_core import annotations, loader
+from serve_core import annotations, filling, loader
 from serve_core.annotations import FILLED
 from serve_core.json import JsonObject, unescape, value_at
 from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, LOADER_CONTAINER
@@ -167,9 +167,9 @@ def asked(deployment: JsonObject) -> list[tuple[str, str]]:
 
 
 def filled(deployment: JsonObject) -> list[str]:
-    """What the webhook filled in, by the part of the Deployment that it stands in."""
+    """What is still as the webhook filled it in, by the part of the Deployment that it stands in."""
     groups: dict[str, list[str]] = {}
-    for path in sorted(loader.words(notes(deployment).get(FILLED))):
+    for path in sorted(filling.read(notes(deployment).get(FILLED) or "", deployment) or ()):
         steps = [unescape(step) for step in path.split("/")[1:]]
         group, rest = _part(steps)
         names = groups.setdefault(group, [])

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from kubectl_serve import documents, manifests
@@ -18,10 +19,10 @@ from kubectl_serve.api import (
 )
 from kubectl_serve.errors import ForbiddenError, NotFoundError, ServeError
 from kubectl_serve.manifests import RUNTIMES_CONFIG_MAP, SETTINGS_CONFIG_MAP
-from serve_core import istio, runtimes
-from serve_core.facts import PRIVATE_NETWORKS, LoaderFacts, PlatformFacts
+from serve_core import istio, runtimes, snapshots
+from serve_core.facts import PRIVATE_NETWORKS, LoaderFacts, PlatformFacts, Snapshot
 from serve_core.json import JsonObject
-from serve_core.names import NAMESPACE
+from serve_core.names import COMPLETION_LABEL, NAMESPACE
 from serve_core.runtimes import Runtime
 from serve_core.verdict import serving_spec
 
@@ -53,6 +54,7 @@ async def facts(cluster: Api) -> tuple[PlatformFacts, frozenset[str]]:
             features=features,
             istio=await mesh(cluster),
             sidecar_images=frozenset(map(str, settings.get("sidecarImages") or ())),
+            snapshots=await _snapshots(cluster),
         ),
         frozenset(runtime.name for runtime in own),
     )
@@ -141,6 +143,15 @@ async def _config_map(cluster: Api, namespace: str, name: str) -> dict[str, str]
             f"there is no ConfigMap {name} in namespace {namespace}.", "Is it installed? `kubectl serve doctor` tells."
         ) from error
     return found.get("data") or {}
+
+
+async def _snapshots(cluster: Api) -> dict[str, Snapshot]:
+    """What models were completed with earlier, as far as this user may see it."""
+    found = {}
+    for manifest in await visible(cluster, CONFIG_MAPS, NAMESPACE, labels=COMPLETION_LABEL):
+        with suppress(ValueError):  # the server does not believe it either
+            found[snapshots.digest_of(manifest)] = snapshots.of_config_map(manifest)
+    return found
 
 
 async def _own(cluster: Api) -> list[Runtime]:

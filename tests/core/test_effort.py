@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from serve_core import filling
 from serve_core.annotations import FILLED
 from serve_core.facts import LoaderFacts, PlatformFacts
 from serve_core.json import JsonObject, canonical
@@ -35,6 +36,12 @@ def a_forged_record(number: int) -> JsonObject:
     return deployment({"env": [{"name": f"A{index}"} for index in range(number)]}, **{FILLED: canonical(record)})
 
 
+def a_forged_note(number: int) -> JsonObject:
+    """One that has every mark by which a path is told, so that every value has to be digested."""
+    marks = "".join(f"{mark}AAAAAA" for mark in sorted({filling.noted({f"/{i}": ""})[:2] for i in range(5000)})[:1000])
+    return deployment({"env": [{"name": f"A{index}"} for index in range(number)]}, **{FILLED: marks})
+
+
 def steps(judged: JsonObject) -> int:
     """Functions that are called and generators that are asked while it is judged."""
     count = 0
@@ -51,7 +58,7 @@ def steps(judged: JsonObject) -> int:
     return count
 
 
-@pytest.mark.parametrize("made", [variables, a_forged_record])
+@pytest.mark.parametrize("made", [variables, a_forged_record, a_forged_note])
 @pytest.mark.attack(18)
 def test_twice_the_elements_are_about_twice_the_work(made: Callable[[int], JsonObject]) -> None:
     steps(made(1))  # what is imported or compiled once does not count

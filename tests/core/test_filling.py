@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_core.filling import fill, take_back
+from serve_core.filling import fill, noted, read, take_back
 from serve_core.json import JsonObject
 
 NAMES = st.sampled_from(["a", "b/c", "d~e", "model"])
@@ -64,6 +64,35 @@ def test_what_is_in_the_document_may_be_shared_with_another(user: JsonObject, ou
     take_back(document, record)
     assert (user, ours) == before
     assert filled == as_filled
+
+
+@given(user=PODS, ours=PODS)
+def test_what_is_noted_says_as_much_as_the_record(user: JsonObject, ours: JsonObject) -> None:
+    document = copy.deepcopy(user)
+    record = fill(document, copy.deepcopy(ours))
+    assert read(noted(record), document) == record
+    take_back(document, read(noted(record), document) or {})
+    assert document == user
+
+
+@given(user=PODS, ours=PODS, other=PODS)
+def test_a_note_about_another_object_takes_nothing_of_the_users_but_what_is_the_same(
+    user: JsonObject, ours: JsonObject, other: JsonObject
+) -> None:
+    document = copy.deepcopy(user)
+    record = fill(document, copy.deepcopy(ours))
+    assert (read(noted(record), other) or {}).items() <= record.items()
+
+
+@pytest.mark.parametrize("note", ["a", "a" * 9, "[]", "{", "{" * 5000, '{"a": 1}', "null", "a" * 8008, "ä" * 7])
+def test_what_is_no_note_is_told_from_one(note: str) -> None:
+    assert read(note, {"spec": {}}) is None
+
+
+def test_a_note_of_the_first_version_is_read() -> None:
+    document: JsonObject = {}
+    record = fill(document, {"containers": [{"name": "server", "image": "ours"}]})
+    assert read(json.dumps(record), document) == record
 
 
 def leaves(value: object, path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:

@@ -29,7 +29,7 @@ RUNTIMES = tuple(
 def facts_of(case: Path) -> PlatformFacts:
     """A case may have a ``features.yaml``, which adds to the flags that an installation requires, an ``istio.yaml``:
     the arguments of :func:`istio_installation.installation`, a ``policies.yaml``, and a ``services.yaml``: the
-    Services of its namespace."""
+    Services of its namespace. What is stored before an update is in ``previous.yaml``."""
     extra, mesh = case / "features.yaml", case / "istio.yaml"
     features = {**REQUIRED_FEATURES, **(yaml.safe_load(extra.read_text()) if extra.exists() else {})}
     istio = installation(**yaml.safe_load(mesh.read_text())) if mesh.exists() else None
@@ -40,6 +40,11 @@ def facts_of(case: Path) -> PlatformFacts:
         around.setdefault(each["metadata"]["namespace"], {})[each["metadata"]["name"]] = read_service(each)
     loader = LoaderFacts("example.com/model-loader:1", signing_image="example.com/model-loader:1-signing")
     return PlatformFacts(loader, RUNTIMES, features, istio, tuple(policies), services=around)
+
+
+def previous_of(case: Path) -> JsonObject | None:
+    stored = case / "previous.yaml"
+    return yaml.safe_load(stored.read_text()) if stored.exists() else None
 
 
 def report(verdict: Verdict) -> str:
@@ -63,7 +68,7 @@ def outputs(verdict: Verdict) -> dict[str, str | None]:
 def test_what_comes_out_is_what_was_reviewed(case: Path) -> None:
     text = (case / "input.yaml").read_text()
     assert text.startswith("# "), "the first line says why the case exists"
-    made = outputs(judge(yaml.safe_load(text), facts_of(case)))
+    made = outputs(judge(yaml.safe_load(text), facts_of(case), previous_of(case)))
     if os.environ.get("UPDATE_GOLDEN"):
         for name, content in made.items():
             if content is None:
@@ -76,11 +81,11 @@ def test_what_comes_out_is_what_was_reviewed(case: Path) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_completing_twice_changes_nothing(case: Path) -> None:
-    facts = facts_of(case)
-    once = judge(yaml.safe_load((case / "input.yaml").read_text()), facts)
+    facts, previous = facts_of(case), previous_of(case)
+    once = judge(yaml.safe_load((case / "input.yaml").read_text()), facts, previous)
     if once.deployment is None:
         return
-    twice = judge(once.deployment, facts)
+    twice = judge(once.deployment, facts, previous)
     assert json_patch(once.deployment, twice.deployment or {}) == []
     assert (twice.service, twice.extras) == (once.service, once.extras)
     if once.service is not None or once.extras:

@@ -88,8 +88,9 @@ def test_the_way_back_keeps_the_label_for_the_reconciler() -> None:
 
 def test_the_annotation_comes_and_goes_before_the_handover_ends() -> None:
     served = accepted(annotated(PLAIN), PLAIN)
-    del served["metadata"]["annotations"][annotations.MODEL]
-    back = accepted(served, served)
+    without = copy.deepcopy(served)
+    del without["metadata"]["annotations"][annotations.MODEL]
+    back = accepted(without, served)
     assert (back["spec"], handover(back)) == (PLAIN["spec"], "from-knative")
     again = accepted(annotated(back), back)
     assert (again["spec"]["replicas"], again["spec"]["paused"], handover(again)) == (2, True, "to-knative")

@@ -1,7 +1,6 @@
 """What becomes of a Deployment over its life: created, scaled, edited, given back."""
 
 import copy
-import json
 
 import pytest
 from hypothesis import given
@@ -102,19 +101,6 @@ def test_a_new_loader_image_changes_nothing_that_is_stored() -> None:
     parked = accepted(deployment())
     newer = PlatformFacts(LoaderFacts("example.com/loader:2"), ())
     assert render_stored(parked, newer).service == render_stored(parked, FACTS).service
-
-
-def test_a_forged_record_harms_nobody() -> None:
-    document = deployment()
-    document["metadata"]["annotations"][annotations.FILLED] = json.dumps({"/metadata/name": "x", "/spec/": "y"})
-    assert accepted(document)["metadata"]["name"] == "iris"
-
-
-@pytest.mark.parametrize("record", ["", "[]", "7", '{"a": 1}', "{" * 5000])
-def test_an_unreadable_record_is_told(record: str) -> None:
-    document = deployment()
-    document["metadata"]["annotations"][annotations.FILLED] = record
-    assert [problem.code for problem in judge(document, FACTS).problems] == ["InvalidRecord"]
 
 
 KEYS = (

@@ -10,7 +10,7 @@ from kubectl_serve.api import CONFIG_MAPS
 from kubectl_serve.commands.runtimes import Outdated
 from plugin.conftest import Run
 from plugin.fake import FakeCluster
-from serve_core import annotations, runtimes
+from serve_core import annotations, runtimes, snapshots
 from serve_core.facts import LoaderFacts
 from serve_core.json import JsonObject
 from serve_core.remembered import RENEW
@@ -69,7 +69,8 @@ def test_a_runtime_of_the_clusters_own_is_told_by_its_origin(run: Run) -> None:
 
 
 def test_who_would_change_is_told_with_the_change(run: Run) -> None:
-    cluster = FakeCluster([*installed(), iris(loader="example.com/model-loader:0.0.9")])
+    earlier = snapshots.config_map(LoaderFacts("example.com/model-loader:0.0.9"))
+    cluster = FakeCluster([*installed(), earlier, iris(loader="example.com/model-loader:0.0.9")])
     assert "1 model stays on an earlier runtime or loader" in run("runtimes", cluster=cluster).err
     screen = run("runtimes", "--outdated", cluster=cluster)
     tag = FACTS.loader.image.rpartition("/")[2]

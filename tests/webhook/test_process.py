@@ -104,6 +104,7 @@ async def test_it_becomes_ready_leads_and_gives_the_lease_back_at_the_end(api: M
         "policies",
         "runtimes",
         "Services",
+        "what models are completed with",
     ]
     async with started(made, stop) as task:
         await ready(made)
@@ -159,7 +160,12 @@ async def test_it_waits_for_an_api_server_that_is_away(
     async with started(made, stop) as task:
         while "certificates" in made.missing():  # noqa: ASYNC110 - it is asked, as the kubelet asks
             await asyncio.sleep(0.01)
-        assert made.missing() == ["Knative's feature flags", "Knative's images", "Istio's configuration"]
+        assert made.missing() == [
+            "Knative's feature flags",
+            "Knative's images",
+            "Istio's configuration",
+            "what models are completed with",
+        ]
         api.failures.clear()
         await ready(made)
         stop.set()
@@ -170,12 +176,15 @@ async def test_it_waits_for_an_api_server_that_is_away(
 @pytest.mark.parametrize(
     ("unread", "lacking"),
     [
-        ("configmaps", ["Knative's feature flags", "Knative's images", "Istio's configuration"]),
+        (
+            "configmaps",
+            ["Knative's feature flags", "Knative's images", "Istio's configuration", "what models are completed with"],
+        ),
         ("deployments", ["Deployments"]),
         ("namespaces", ["Istio's configuration"]),
         ("servingpolicies", ["policies"]),
         ("policyexceptions", ["policies"]),
-        ("modelruntimes", ["runtimes"]),
+        ("modelruntimes", ["runtimes", "what models are completed with"]),
         ("services", ["Services"]),
     ],
 )

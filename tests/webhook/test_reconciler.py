@@ -50,7 +50,7 @@ def served(**notes: str) -> Any:
             "spec": {"containers": [{"name": "app", "image": "app:1"}]},
         },
     }
-    verdict = judge(written, MESH if annotations.AUTH in notes else FACTS)
+    verdict = judge(written, MESH if annotations.AUTH in notes else FACTS, written)
     assert verdict.deployment, verdict.problems
     return verdict.deployment
 

@@ -502,12 +502,16 @@ STATE: tuple[Annotation, ...] = (
         "to-knative, from-knative",
         "While the Deployment's own pods serve until the Knative Service does, or the other way round.",
     ),
-    Annotation("filled", "JSON", "Path and digest of each value that the webhook filled in."),
+    Annotation(
+        "filled",
+        "8 characters a value",
+        "A mark of each value that the webhook filled in: `kubectl serve describe` shows which they are.",
+    ),
     Annotation(
         "completed-with",
         "JSON",
-        "The runtime and the loader that it was completed with. They stay until what the choice rests on changes, or "
-        "until this says renew.",
+        "The runtime and the loader that it was completed with, by digest: ConfigMap completion-DIGEST in namespace "
+        "kubectl-serve has the content. They stay until what the choice rests on changes, or until this says renew.",
     ),
     Annotation(
         "service",

@@ -59,24 +59,30 @@ class Server:
     """Those of the runtime that apply."""
 
 
-def complete(
-    deployment: JsonObject, spec: ServingSpec, facts: PlatformFacts, mesh: Mesh
-) -> tuple[filling.Record, tuple[Choice, ...], tuple[Problem, ...]]:
-    """Fill ``deployment`` in place with what it lacks; return the record of what was filled, or why it cannot be."""
+@dataclass(frozen=True)
+class Completion:
+    """What was filled in and why, or why it cannot be."""
+
+    record: filling.Record
+    choices: tuple[Choice, ...]
+    problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...] = ()
+
+
+def complete(deployment: JsonObject, spec: ServingSpec, facts: PlatformFacts, mesh: Mesh) -> Completion:
+    """Fill ``deployment`` in place with what it lacks."""
     pod = ((deployment.get("spec") or {}).get("template") or {}).get("spec") or {}
     containers = pod.get("containers") or []
     asks = remembered.asked(spec, _extended_resources(server_container(containers)))
     facts = replace(facts, loader=facts.loader.chosen(verifying=spec.signature_key is not None))
-    facts, earlier, problems = remembered.recall(deployment, asks, facts)
-    if problems:
-        return {}, (), problems
+    facts, earlier, warnings = remembered.recall(deployment, asks, facts)
     server, choices, problems = _server(containers, spec, facts)
     choices += earlier
     if server is None:
-        return {}, choices, problems
+        return Completion({}, choices, problems)
     remembered.note(deployment, spec, asks, facts.loader, server.runtime)
     overlay, more = _overlay(deployment, server, spec, facts, mesh)
-    return filling.fill(deployment, overlay), (*choices, *more), problems
+    return Completion(filling.fill(deployment, overlay), (*choices, *more), problems, warnings)
 
 
 def server_container(containers: list[JsonObject]) -> JsonObject | None:

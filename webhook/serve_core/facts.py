@@ -43,6 +43,10 @@ class LoaderFacts:
         return replace(self, image=(verifying and self.signing_image) or self.image, signing_image=None)
 
 
+Snapshot = LoaderFacts | Runtime
+"""What a model was completed with; :mod:`serve_core.snapshots` names each by its content."""
+
+
 @dataclass(frozen=True)
 class PlatformFacts:
     loader: LoaderFacts
@@ -58,3 +62,15 @@ class PlatformFacts:
     """Labels by namespace, for policies that select namespaces by them."""
     services: Services = field(default_factory=dict)
     """The Kubernetes Services of the cluster, but for those that Knative makes for each revision."""
+    snapshots: Mapping[str, Snapshot] = field(default_factory=dict)
+    """The loaders and runtimes that models were completed with earlier, by digest, as the server itself kept them."""
+
+    @property
+    def known_loaders(self) -> tuple[LoaderFacts, ...]:
+        """The loaders that policies know again: those of now, and those that models were completed with earlier."""
+        return (self.loader, *(each for each in self.snapshots.values() if isinstance(each, LoaderFacts)))
+
+    @property
+    def known_runtimes(self) -> tuple[Runtime, ...]:
+        """The runtimes of now, and those that models were completed with earlier."""
+        return (*self.runtimes, *(each for each in self.snapshots.values() if isinstance(each, Runtime)))

@@ -3,7 +3,8 @@
 A document is filled from an *overlay* of the same shape. What the user wrote stays. Lists of named elements are
 merged by name, as Kubernetes' strategic merge does; every other list is one value, and so is what only makes sense
 as a whole, such as a probe. Each value that was filled is remembered as its path and a digest: what still has that
-digest is ours, what differs the user has changed since.
+digest is ours, what differs the user has changed since. What is noted on the Deployment is a mark of each, without the
+path: the values themselves are in the same object, so that a path is found again by its mark.
 
 What is changed is copied first, down to it and no further: the document itself is the caller's to write to, everything
 in it may be shared with another.
@@ -11,8 +12,11 @@ in it may be shared with another.
 An overlay spells out what the API server would default inside it: else the stored value would differ from the filled.
 """
 
+import base64
 import hashlib
-from collections.abc import Mapping
+import json
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +33,11 @@ _WHOLE = frozenset({"readinessProbe", "livenessProbe", "startupProbe", "security
 
 Record = dict[str, str]
 """Path of each filled value to its digest."""
+
+_MARK = 8
+"""Characters of a mark: two are told by the path, the others by path and value."""
+_MOST_MARKS = 1000
+"""In one note; the largest runtime of the catalogue takes some 50."""
 
 
 def digest(value: object) -> str:
@@ -89,6 +98,73 @@ def _fill_list(elements: list[Any], overlay: list[Any], key: str, path: str, rec
         if key in _CONTAINER_LISTS:
             elements[found] = {**elements[found]}
             _fill(elements[found], value, here, record)
+
+
+def noted(record: Record) -> str:
+    """``record`` as it is noted on the object that was filled: a mark of 48 bits for each value."""
+    return "".join(_place(path) + _value(path, digest) for path, digest in sorted(record.items()))
+
+
+def read(text: str, document: JsonObject) -> Record | None:
+    """What of ``document`` is still as it was filled, by the ``text`` that was noted on it; ``None`` if that is not
+    what :func:`noted` wrote.
+
+    Whoever makes up a note can have no more than values of their own object taken away.
+    """
+    if text.startswith("{"):
+        return _read_paths(text)
+    if len(text) > _MARK * _MOST_MARKS or len(text) % _MARK:
+        return None
+    marks: dict[str, set[str]] = {}
+    for at in range(0, len(text), _MARK):
+        marks.setdefault(text[at : at + 2], set()).add(text[at + 2 : at + _MARK])
+    record: Record = {}
+    for path, value in _values(document, ""):
+        # Most paths are passed over by the first two characters: what stands there need not be digested.
+        if (found := marks.get(_place(path))) and _value(path, known := digest(value)) in found:
+            record[path] = known
+    return record
+
+
+def _read_paths(text: str) -> Record | None:
+    """A note of version 0.1, which had the paths in it."""
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return record if all(isinstance(value, str) for value in record.values()) else None
+
+
+def _place(path: str) -> str:
+    return _base64(zlib.crc32(path.encode(errors="surrogatepass")) & 0xFFF, 2)
+
+
+def _value(path: str, digest: str) -> str:
+    told = hashlib.sha256(f"{path}\0{digest}".encode(errors="surrogatepass")).digest()
+    return base64.urlsafe_b64encode(told)[: _MARK - 2].decode()
+
+
+def _base64(number: int, length: int) -> str:
+    return base64.urlsafe_b64encode(number.to_bytes(3, "big"))[-length:].decode()
+
+
+def _values(document: JsonObject, path: str) -> Iterator[tuple[str, Any]]:
+    """Every value that :func:`fill` may have filled in, with its path."""
+    for key, value in document.items():
+        here = f"{path}/{escape(key)}"
+        if key in _MERGE_KEYS and isinstance(value, list):
+            merge_key = _MERGE_KEYS[key]
+            first = {str(each.get(merge_key)): each for each in reversed(value) if isinstance(each, dict)}
+            for name, element in first.items():
+                at = f"{here}/{merge_key}={escape(name)}"
+                if key in _ELEMENT_LISTS:
+                    yield at, element
+                else:
+                    yield from _values(element, at)
+        elif isinstance(value, dict) and value and key not in _WHOLE:
+            yield from _values(value, here)
+        else:
+            yield here, value
 
 
 def take_back(document: JsonObject, record: Record) -> None:

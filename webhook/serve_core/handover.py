@@ -24,8 +24,6 @@ def park(deployment: JsonObject, *, running: bool) -> None:
     """
     notes, spec = deployment["metadata"]["annotations"], deployment["spec"]
     replicas = wanted_replicas(deployment)
-    if notes.get(HANDOVER) == FROM_KNATIVE:
-        del notes[HANDOVER]  # annotated again before its own pods were back
     if running:
         notes[HANDOVER] = TO_KNATIVE
     notes[REPLICAS] = str(replicas)
@@ -33,6 +31,12 @@ def park(deployment: JsonObject, *, running: bool) -> None:
         spec["paused"] = True
     else:
         spec["replicas"] = 0
+
+
+def is_paused_by_us(deployment: JsonObject) -> bool:
+    """Whether it says that it is paused for the sake of a handover."""
+    notes, spec = deployment["metadata"].get("annotations") or {}, deployment.get("spec") or {}
+    return notes.get(HANDOVER) == TO_KNATIVE and spec.get("paused") is True
 
 
 def wanted_replicas(deployment: JsonObject) -> int:

@@ -26,6 +26,10 @@ ADOPT_LABEL = f"{PREFIX}adopt"
 DEPLOYMENT_LABEL = f"{PREFIX}deployment"
 """On the Knative Service and its pods: the name of the Deployment they come from."""
 
+COMPLETION_LABEL = f"{PREFIX}completion"
+"""On the ConfigMaps of the server's namespace that keep what models were completed with: what they hold, ``loader`` or
+``runtime``."""
+
 EXPLANATION = f"{PREFIX}explanation"
 """Annotation on what is made beside the Knative Service: why it says what it says."""
 

@@ -166,7 +166,6 @@ _REFUSALS = (
         "what kubectl-serve adds would make it too large: {why}.",
         "Move what is large in it into a ConfigMap, or remove it.",
     ),
-    ("InvalidRecord", "the record of what was filled in cannot be read: {why}.", "Remove this annotation."),
     (
         "NothingToGiveBack",
         "without the model annotation the Deployment has no container to run, or one that has no image.",
@@ -202,6 +201,11 @@ _WARNINGS = (
         "PastKnative",
         "Service {service} finds the pods past Knative, and cannot wake them from zero.",
         "A canary does not count for its clients either: have them use the model's URL.",
+    ),
+    (
+        "CompletedAgain",
+        "the runtime and the loader that it was completed with are not known any more; those of now take their place.",
+        "",
     ),
     ("FieldIgnored", "it has no meaning for a Knative Service and is left out: {why}.", ""),
     (

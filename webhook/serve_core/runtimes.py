@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from serve_core.annotations import FORMAT, MODEL, PROTOCOL, PROTOCOLS, RUNTIME, Format, ServingSpec, path_of
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, canonical
 from serve_core.models import SUFFIX_FORMATS, file_name
 from serve_core.names import GROUP
 from serve_core.reasons import Choice, Problem, choice, problem, quote
 
 API_VERSION = f"{GROUP}/v1alpha1"
 KIND = "ModelRuntime"
+
+LARGEST = 64 * 1024
+"""Characters of a runtime's spec: it is kept for as long as models are served by it."""
 
 _BY_NAME = frozenset({"env", "volumeMounts"})
 """Lists of a container that a variant adds to; everything else it replaces."""
@@ -81,7 +84,10 @@ def parse(document: JsonObject) -> Runtime:
     if document.get("apiVersion") != API_VERSION or document.get("kind") != KIND:
         raise ValueError(f"it is not a {KIND} of {API_VERSION}")
     name = _expect(_expect(document, "metadata", dict), "name", str)
-    return parse_spec(name, _expect(document, "spec", dict))
+    spec = _expect(document, "spec", dict)
+    if len(canonical(spec)) > LARGEST:
+        raise ValueError(f"spec is larger than {LARGEST // 1024} KiB")
+    return parse_spec(name, spec)
 
 
 def parse_spec(name: str, spec: JsonObject) -> Runtime:

@@ -4,7 +4,6 @@ Admission, the reconciler, ``kubectl serve render`` and the tests all call it; t
 each.
 """
 
-import json
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +12,7 @@ from serve_core.annotations import COMPLETED_WITH, FILLED, HANDOVER, KNATIVE, MO
 from serve_core.complete import complete
 from serve_core.facts import PlatformFacts
 from serve_core.filling import Record
-from serve_core.json import JsonObject, canonical, value_at
+from serve_core.json import JsonObject, value_at
 from serve_core.names import PREFIX, SERVED_LABEL
 from serve_core.policy import defaults
 from serve_core.reasons import Choice, Problem, problem
@@ -21,6 +20,14 @@ from serve_core.render import render
 
 MOST_ANNOTATIONS = 256 * 1024
 """Bytes of an object's annotations (k8s.io/apimachinery, pkg/api/validation: ``TotalAnnotationSizeLimitB``)."""
+_FILLED = frozenset(
+    (
+        filling.path("metadata", "labels", SERVED_LABEL),
+        *(filling.path("metadata", "annotations", annotation.key) for annotation in annotations.USER),
+    )
+)
+_FILLED_BELOW = (filling.path("spec", "selector", ""), filling.path("spec", "template", ""))
+"""Where something is ever filled in."""
 _DEEPEST = 64
 """Levels of nesting; the deepest Deployment of the API's schema has fewer than 20."""
 
@@ -69,9 +76,8 @@ def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | N
     if problems:
         return Verdict(problems=problems)
     served = _own(deployment)
-    record = _record(served)
-    if isinstance(record, Problem):
-        return Verdict(problems=(*annotations.read(_annotations(served))[1], record))
+    _believe(served, previous, facts)
+    record = _record(served, previous)
     by_policy = defaults.fill(served, record, facts)
     spec, faults = annotations.read(_annotations(served))
     if by_policy.warnings:
@@ -81,19 +87,18 @@ def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | N
         return Verdict(problems=(*faults, *by_policy.problems))
     if spec is None:
         return replace(_given_back(served, record), warnings=by_policy.warnings)
-    _keep_state(served, previous)
     filling.take_back(served, {path: value for path, value in record.items() if path not in by_policy.record})
     (served["metadata"].get("labels") or {}).pop(SERVED_LABEL, None)  # ours alone, whoever wrote it
     lost = services.lost_by_name(served, facts.services) if _is_running(previous) and spec.mode == KNATIVE else ()
     kept, scale, for_service = services.keep_replicas(served, spec, handover.wanted_replicas(served), facts.services)
     spec = replace(spec, scale=scale, size=remembered.size(served, spec, previous))
     mesh = security.direct(istio.decide(served, spec, facts.istio), spec, served)
-    filled, choices, problems = complete(served, spec, facts, mesh)
-    choices = (*by_policy.choices, *for_service, *choices, *mesh.choices)
-    problems = (*lost, *problems, *mesh.problems)
+    completion = complete(served, spec, facts, mesh)
+    choices = (*by_policy.choices, *for_service, *completion.choices, *mesh.choices)
+    problems = (*lost, *completion.problems, *mesh.problems)
     if problems:
         return Verdict(problems=tuple(sorted(problems)), choices=choices)
-    _remember(served, by_policy.record | kept | filled)
+    _remember(served, by_policy.record | kept | completion.record)
     served, named, in_the_way = services.settle_name(served, spec, facts.services)
     if too_large := _too_large(served):
         return Verdict(problems=too_large, choices=choices)
@@ -101,7 +106,7 @@ def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | N
     made = replace(
         made,
         choices=(*choices, *named, *made.choices),
-        warnings=(*in_the_way, *made.warnings, *mesh.warnings),
+        warnings=(*completion.warnings, *in_the_way, *made.warnings, *mesh.warnings),
     )
     if made.refused:
         return made
@@ -115,15 +120,14 @@ def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | N
 def given_by_policies(deployment: JsonObject, facts: PlatformFacts) -> tuple[Choice, ...]:
     """The annotations that policies give to a stored Deployment, each with the policy that says so."""
     told = _own(deployment)
-    record = _record(told)
-    return () if isinstance(record, Problem) else defaults.fill(told, record, facts).choices
+    return defaults.fill(told, _record(told), facts).choices
 
 
 def renewed(deployment: JsonObject, facts: PlatformFacts) -> Verdict:
     """What would become of a stored Deployment if it were completed with the present runtimes and loader."""
     told = _own(deployment)
     told["metadata"]["annotations"] = {**_annotations(told), COMPLETED_WITH: remembered.RENEW}
-    return judge(told, facts)
+    return judge(told, facts, deployment)
 
 
 def render_stored(deployment: JsonObject, facts: PlatformFacts) -> Verdict:
@@ -201,21 +205,22 @@ def _containers(deployment: JsonObject) -> list[Any]:
     return value_at(deployment, "spec", "template", "spec", "containers") or []
 
 
-def _record(deployment: JsonObject) -> Record | Problem:
-    text = _annotations(deployment).get(FILLED)
-    if text is None:
-        return {}
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError):
-        record = None
-    if isinstance(record, dict) and all(isinstance(value, str) for value in record.values()):
-        return record
-    return problem("InvalidRecord", path_of(FILLED), why="it is not what kubectl-serve wrote")
+def _record(deployment: JsonObject, previous: JsonObject | None = None) -> Record:
+    """What of ``deployment`` is still as it was filled. Where its note cannot be read, the one before it counts.
+
+    It is believed of anybody: it can have no more taken away than what the user could leave out, and has to count at
+    the first admission too, which may be asked again after another webhook, and for a copy of a completed Deployment.
+    """
+    for each in (deployment, previous):
+        text = None if each is None else _annotations(each).get(FILLED)
+        record = {} if text is None else filling.read(text, deployment)
+        if record is not None:
+            return {path: value for path, value in record.items() if path in _FILLED or path.startswith(_FILLED_BELOW)}
+    return {}
 
 
 def _remember(deployment: JsonObject, record: Record) -> None:
-    deployment["metadata"].setdefault("annotations", {})[FILLED] = canonical(record)
+    deployment["metadata"].setdefault("annotations", {})[FILLED] = filling.noted(record)
 
 
 def _too_large(deployment: JsonObject) -> tuple[Problem, ...]:
@@ -226,14 +231,22 @@ def _too_large(deployment: JsonObject) -> tuple[Problem, ...]:
     return (problem("TooLarge", "metadata.annotations", why=why),)
 
 
-def _keep_state(deployment: JsonObject, previous: JsonObject | None) -> None:
-    """What we noted survives a write that replaces the whole object, such as ``kubectl replace``."""
-    if previous is None:
-        return
-    before, notes = _annotations(previous), deployment["metadata"].setdefault("annotations", {})
-    for key in (HANDOVER, COMPLETED_WITH, *annotations.NOTED):
-        if key in before:
-            notes.setdefault(key, before[key])
+def _believe(deployment: JsonObject, previous: JsonObject | None, facts: PlatformFacts) -> None:
+    """Take back what a user wrote into annotations that only the server writes: what is stored counts.
+
+    So it survives a write that replaces the whole object, such as ``kubectl replace``, too.
+    """
+    notes = _annotations(deployment)
+    before = _annotations(previous) if previous is not None and is_served(previous) else {}
+    record = remembered.believed(notes.get(COMPLETED_WITH), before.get(COMPLETED_WITH), facts)
+    counts = {**before, COMPLETED_WITH: record}
+    if handover.is_paused_by_us(deployment) and before.get(HANDOVER) != handover.TO_KNATIVE:
+        del deployment["spec"]["paused"]
+    protected = (COMPLETED_WITH, HANDOVER, *annotations.NOTED)
+    kept = {key: value for key, value in notes.items() if key not in protected}
+    kept |= {key: counts[key] for key in protected if counts.get(key) is not None}
+    if kept or notes:
+        deployment["metadata"]["annotations"] = kept
 
 
 def _is_running(deployment: JsonObject | None) -> bool:

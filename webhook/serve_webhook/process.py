@@ -28,6 +28,7 @@ from serve_webhook.api import (
     Resource,
 )
 from serve_webhook.audit import Audit
+from serve_webhook.completions import Catalogue, Completions
 from serve_webhook.events import Recorder
 from serve_webhook.failure_policy import FailurePolicies
 from serve_webhook.informers import Informer
@@ -88,6 +89,7 @@ class Replica:
         self._policies = Policies(self._informer, self._facts_changed)
         self._runtimes = Runtimes(self._informer, self._facts_changed)
         self._services = Services(self._informer, self._services_changed)
+        self._completions = Completions(api, self._informer, self._present, self._published)
         self._answering = False
         self._stopping = False
         self._features.subscribe(lambda _old, _new: self._facts_changed())
@@ -125,6 +127,7 @@ class Replica:
             "policies": self._policies.synced,
             "runtimes": self._runtimes.synced,
             "Services": self._services.synced,
+            "what models are completed with": self._completions.synced,
             "its end": not self._stopping,
         }
         return [name for name, there in parts.items() if not there]
@@ -142,8 +145,13 @@ class Replica:
             *self._policies.parts(),
             *self._runtimes.parts(),
             *self._services.parts(),
+            *self._completions.parts(),
         ]
-        return [*caches, files, self._answer()]
+        return [*caches, files, self._keep_completions(), self._answer()]
+
+    async def _keep_completions(self) -> NoReturn:
+        await self._runtimes.wait()
+        await self._completions.run()
 
     async def _answer(self) -> NoReturn:
         """Answer reviews, as soon as there is a certificate, until cancelled."""
@@ -208,6 +216,8 @@ class Replica:
                 group.create_task(failure_policies.run())
                 await self._runtimes.wait()
                 await self._services.wait()
+                await self._completions.wait()
+                group.create_task(self._completions.collect(self._deployments, _now))
                 self._reconciler = reconciler
                 group.create_task(reconciler.run())
                 self._audit = audit
@@ -218,24 +228,31 @@ class Replica:
             self._failure_policies = None
             self._metrics.not_leading()
 
+    def _present(self) -> Catalogue:
+        """The loader and the runtimes of now."""
+        configuration = self._configuration
+        return configuration.loader, runtimes.extended(configuration.runtimes, self._runtimes.own)
+
     def _facts(self) -> PlatformFacts:
+        loader, catalogue = self._completions.published or self._present()
         features = self._features.get(*FEATURES) or {}
         queue_proxy = ((self._images.get(*IMAGES) or {}).get("data") or {}).get("queue-sidecar-image", "")
         return PlatformFacts(
-            loader=self._configuration.loader,
-            runtimes=runtimes.extended(self._configuration.runtimes, self._runtimes.own),
+            loader=loader,
+            runtimes=catalogue,
             features=features.get("data") or {},
             istio=self._mesh.facts(),
             policies=self._policies.policies,
             sidecar_images=self._configuration.sidecar_images | {queue_proxy},
             namespace_labels=self._namespace_labels,
             services=self._services,
+            snapshots=self._completions.known,
         )
 
     def _known_facts(self) -> PlatformFacts | None:
-        caches = (self._mesh.synced, self._policies.synced, self._runtimes.synced, self._services.synced)
+        caches = (self._mesh, self._policies, self._runtimes, self._services, self._completions)
         informers = (self._features, self._images, self._deployments)
-        read = (*(informer.synced.is_set() for informer in informers), *caches)
+        read = (*(informer.synced.is_set() for informer in informers), *(cache.synced for cache in caches))
         return self._facts() if all(read) else None
 
     def _configured(self, configuration: Configuration) -> None:
@@ -246,6 +263,10 @@ class Replica:
         self._facts_changed()
 
     def _facts_changed(self) -> None:
+        self._completions.refresh()
+        self._published()
+
+    def _published(self) -> None:
         if self._reconciler:
             self._reconciler.refresh()
         if self._audit:

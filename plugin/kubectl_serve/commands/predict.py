@@ -140,15 +140,20 @@ def _protocol(deployment: JsonObject) -> str:
     spec = serving_spec(deployment)
     if spec is not None and spec.protocol in inference.PROTOCOLS:
         return str(spec.protocol)
-    runtime = remembered.runtime_of(deployment) or _runtime_by_image(deployment)
-    spoken = runtime.protocols if runtime is not None else ()
-    return next((each for each in spoken if each in inference.PROTOCOLS), "v2")
+    record = remembered.read(view.notes(deployment).get(annotations.COMPLETED_WITH)) or remembered.Record()
+    runtime = _runtime(deployment, record.runtime_name)
+    spoken = (record.protocol, *(runtime.protocols if runtime is not None else ()))
+    return next((str(each) for each in spoken if each in inference.PROTOCOLS), "v2")
 
 
-def _runtime_by_image(deployment: JsonObject) -> Runtime | None:
+def _runtime(deployment: JsonObject, name: str | None) -> Runtime | None:
+    """The runtime of that name or, where nothing names one, of the image, if it comes with this command."""
     image = next((each.get("image") for each in _containers(deployment) if each.get("image")), None)
-    known = manifests.known_runtimes()
-    return next((each for each in known if _image_name(each.container["image"]) == _image_name(image)), None)
+    for each in manifests.known_runtimes():
+        by_image = name is None and _image_name(each.container["image"]) == _image_name(image)
+        if by_image or each.name == name:
+            return each
+    return None
 
 
 def _containers(deployment: JsonObject) -> list[JsonObject]:

@@ -49,7 +49,10 @@ def run(args: Namespace, streams: Streams) -> int:
             ):
                 passed_over.append(document)
             continue
-        verdict = judge(_in_namespace(document.object, args.namespace), facts)
+        manifest = _in_namespace(document.object, args.namespace)
+        # What comes from the cluster is judged as at its next change: what the server noted on it stays.
+        stored = value_at(manifest, "metadata", "uid") is not None
+        verdict = judge(manifest, facts, manifest if stored else None)
         if verdict.refused:
             refused += 1
             _tell_refusal(document, verdict, streams)

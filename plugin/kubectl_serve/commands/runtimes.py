@@ -74,7 +74,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
 
 
 def _outdated(deployment: JsonObject, facts: PlatformFacts) -> list[Outdated]:
-    now, then = judge(deployment, facts).deployment, renewed(deployment, facts)
+    now, then = judge(deployment, facts, deployment).deployment, renewed(deployment, facts)
     metadata = deployment["metadata"]
     if then.refused:
         change = f"it would be refused: {then.problems[0]}"

@@ -1,0 +1,102 @@
+"""What models are completed with, the loader and the runtimes, each kept under a digest of its content.
+
+A Deployment only names these digests. What they stand for is kept where the server alone writes, and is believed only
+if it still has its digest: nobody can make a record say anything else.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+
+from serve_core import runtimes
+from serve_core.facts import LoaderFacts, Snapshot
+from serve_core.json import JsonObject, canonical, value_at
+from serve_core.names import COMPLETION_LABEL, NAMESPACE
+from serve_core.runtimes import Runtime
+
+LONGEST = 512 * 1024
+"""Characters of one as text: a runtime has at most :data:`serve_core.runtimes.LARGEST` without its white space."""
+
+_PREFIX = "completion-"
+_KEY = "completion.json"
+
+
+def document(snapshot: Snapshot) -> JsonObject:
+    """As it is kept, for people to read too."""
+    if isinstance(snapshot, Runtime):
+        return {"runtime": {"name": snapshot.name, "spec": runtimes.spec_document(snapshot)}}
+    return {"loader": {"image": snapshot.image, "allowNetworks": list(snapshot.allow_networks)}}
+
+
+def digest(snapshot: Snapshot) -> str:
+    """16 hexadecimal digits that stand for its content."""
+    return _digest(document(snapshot))
+
+
+def config_map(snapshot: Snapshot) -> JsonObject:
+    """The ConfigMap that keeps it. It can only be made and deleted, never be changed."""
+    content = document(snapshot)
+    (kind,) = content
+    metadata = {"name": _PREFIX + digest(snapshot), "namespace": NAMESPACE, "labels": {COMPLETION_LABEL: kind}}
+    text = json.dumps(content, indent=2, sort_keys=True)
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "immutable": True, "data": {_KEY: text}}
+
+
+def digest_of(manifest: JsonObject) -> str:
+    """The digest that the name of such a ConfigMap says."""
+    return str(manifest["metadata"]["name"]).removeprefix(_PREFIX)
+
+
+def of_config_map(manifest: JsonObject) -> Snapshot:
+    """What a ConfigMap keeps. Raises ValueError as :func:`parse` does."""
+    text = value_at(manifest, "data", _KEY)
+    if not isinstance(text, str):
+        raise ValueError("it has no content")
+    return parse(digest_of(manifest), text)
+
+
+def parse(name: str, text: str) -> Snapshot:
+    """Read what is kept under the digest ``name``.
+
+    Raises ValueError with a sentence that says why it is not believed.
+    """
+    if len(text) > LONGEST:
+        raise ValueError("it is too long")
+    try:
+        written = json.loads(text)
+        found = _digest(written)
+    except (ValueError, RecursionError):
+        raise ValueError("it is not JSON") from None
+    if not isinstance(written, dict) or found != name:
+        raise ValueError("its content is not what its name stands for")
+    snapshot = _read(written)
+    if document(snapshot) != written:
+        raise ValueError("it says more than this version reads")
+    return snapshot
+
+
+def loaders(loader: LoaderFacts) -> tuple[LoaderFacts, ...]:
+    """The loaders that models may be completed with: each with the one image that it then has."""
+    return tuple(loader.chosen(verifying=verifying) for verifying in (False, True))
+
+
+def present(loader: LoaderFacts, catalogue: Iterable[Runtime]) -> dict[str, Snapshot]:
+    """Everything that a model may be completed with now, by its digest."""
+    now: tuple[Snapshot, ...] = (*loaders(loader), *catalogue)
+    return {digest(each): each for each in now}
+
+
+def _digest(written: object) -> str:
+    return hashlib.sha256(canonical(written).encode()).hexdigest()[:16]
+
+
+def _read(written: JsonObject) -> Snapshot:
+    try:
+        if "runtime" in written:
+            return runtimes.parse_spec(written["runtime"]["name"], written["runtime"]["spec"])
+        image, networks = written["loader"]["image"], tuple(written["loader"]["allowNetworks"])
+        if not all(isinstance(text, str) for text in (image, *networks)):
+            raise TypeError
+        return LoaderFacts(image, networks)
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError("it is neither a loader nor a runtime") from None
