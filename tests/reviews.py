@@ -6,8 +6,12 @@ from typing import Any
 import yaml
 
 from kubectl_serve.manifests import default_facts
+from model_uri import ModelURI
+from serve_core import loader_container
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
+from serve_core.loader_container import LoaderRequest
+from serve_core.models import Placed
 from serve_core.policy.documents import read_policy
 from serve_core.verdict import judge
 
@@ -45,17 +49,19 @@ def deployment(uri: str = "s3://models/iris/model.joblib", **notes: str) -> Json
     return made
 
 
+def loading(*uris: str, **asked: Any) -> JsonObject:
+    """What a pod has for its model: the loader, and the volumes that it mounts."""
+    placed = tuple(Placed(ModelURI(uri, "", "", None, ()), "") for uri in uris)
+    loader = FACTS.loader.chosen(verifying="signature_key" in asked)
+    wanted = LoaderRequest(loader.image, placed, loader.allow_networks, **asked)
+    return {"initContainers": [loader_container.render(wanted)], "volumes": loader_container.volumes(wanted)}
+
+
 def pod(uri: str, **more: Any) -> JsonObject:
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "p", "namespace": "ml"},
-        "spec": {
-            "initContainers": [{"name": "model-loader", "image": "example.com/l:1", "args": ["--", uri], **MEMORY}],
-            "containers": [{"name": "server", "image": "example.com/s:1", **MEMORY}],
-            **more,
-        },
-    }
+    mounted = {"volumeMounts": [{"name": "model", "mountPath": "/mnt/models", "subPath": "model", "readOnly": True}]}
+    spec = loading(uri) | {"containers": [{"name": "server", "image": "example.com/s:1", **MEMORY, **mounted}]}
+    metadata = {"name": "p", "namespace": "ml"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec | more}
 
 
 MEMORY = {"resources": {"limits": {"memory": "1Gi"}}}

@@ -448,9 +448,15 @@ def test_a_policy_that_is_stored_and_cannot_be_read_refuses_everything() -> None
 def test_a_secret_in_a_uri_is_never_repeated() -> None:
     facts = facts_with(STORES + "  - {name: pinned, pinned: {}}\n  - {name: signed, signed: {}}")
     for text in ("https://user:hunter2@elsewhere.example/a", "https://elsewhere.example/a?X-Amz-Signature=hunter2"):
-        lines = refused(ask(request(pod(text)), facts)).splitlines()
-        assert [line.split(":")[0] for line in lines] == ["SourceUnreadable", "ModelNotPinned", "ModelNotSigned"]
-        assert not any("hunter2" in line for line in lines)
+        read = pod("s3://models/a")
+        read["spec"]["containers"][0]["env"] = [{"name": "STORAGE_URI", "value": text}]
+        for made, codes in (
+            (pod(text), {"SourceUnreadable", "SourceUnknown"}),
+            (read, {"SourceUnreadable", "ModelNotPinned", "ModelNotSigned"}),
+        ):
+            lines = refused(ask(request(made), facts)).splitlines()
+            assert {line.split(":")[0] for line in lines} == codes
+            assert not any("hunter2" in line for line in lines)
 
 
 @pytest.mark.attack(5)

@@ -10,8 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from reviews import MEMORY, STORES, document, knative, pod, request
-from serve_core.facts import LoaderFacts
+from reviews import FACTS, MEMORY, STORES, document, knative, pod, request
 from serve_core.names import NAMESPACE
 from serve_core.policy.documents import ServingPolicy
 from serve_webhook import certificates
@@ -38,7 +37,7 @@ REVIEW = json.dumps(
         "request": {"uid": "u-1", "operation": "DELETE", "userInfo": {}},
     }
 ).encode()
-CONFIGURATION = Configuration(LoaderFacts("loader:1"), ())
+CONFIGURATION = Configuration(FACTS.loader, ())
 
 
 def replica(api: MemoryApi, folder: Path, name: str = "server-1") -> Replica:
@@ -294,7 +293,7 @@ async def test_settings_that_change_count_from_then_on_and_everything_is_audited
         (entry,) = api.objects[report]["results"]
         assert "platform.example/sidecar:1" in entry["message"]
         assert "platform.example/queue:1" not in entry["message"]
-        settings = "{loader: {image: 'loader:1'}, sidecarImages: ['platform.example/sidecar:1']}"
+        settings = f"{{loader: {{image: '{FACTS.loader.image}'}}, sidecarImages: ['platform.example/sidecar:1']}}"
         (tmp_path / "settings.yaml").write_text(settings)
         while report in api.objects:  # noqa: ASYNC110 - nothing tells it
             await asyncio.sleep(0.01)

@@ -3,39 +3,22 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from serve_core import filling, knative, loader, remembered, runtimes, sizing
+from serve_core import filling, knative, loader, loader_container, remembered, runtimes, sizing
 from serve_core.annotations import CUSTOM, DEPLOYMENT, RUNTIME, ServingSpec, path_of
 from serve_core.facts import PlatformFacts
 from serve_core.istio import Mesh
 from serve_core.json import JsonObject, value_at
+from serve_core.loader_container import RESTRICTED, TERMINATION, LoaderRequest
 from serve_core.names import (
-    CREDENTIALS_MOUNT,
-    CREDENTIALS_VOLUME,
     DEPLOYMENT_LABEL,
-    LOADER_CONTAINER,
     MODEL_MOUNT,
     MODEL_SUBPATH,
     MODEL_VOLUME,
-    MODEL_VOLUME_MOUNT,
     SERVED_LABEL,
     SERVER_CONTAINER,
-    SIGNATURE_KEY,
-    SIGNATURE_KEY_MOUNT,
-    SIGNATURE_KEY_VOLUME,
 )
 from serve_core.reasons import Choice, Problem, choice, problem
 from serve_core.runtimes import Runtime, Variant
-
-_RESTRICTED = {
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "readOnlyRootFilesystem": True,
-    "runAsNonRoot": True,
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-"""Passes the Pod Security Standard ``restricted``, whatever the image says."""
-
-_TERMINATION = {"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "FallbackToLogsOnError"}
 
 # What the API server would default inside a probe (k8s.io/kubernetes, pkg/apis/core/v1/defaults.go).
 _PROBE_DEFAULTS = {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3}
@@ -44,9 +27,6 @@ PROGRESS_DEADLINE_DEFAULT = 600
 """Seconds; what the API server fills into a Deployment, and Knative's default too."""
 
 _PODS = "spec.template.spec"
-
-_ACCOUNT_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
-"""k8s.io/kubernetes, plugin/pkg/admission/serviceaccount: DefaultAPITokenMountPath."""
 
 
 @dataclass(frozen=True)
@@ -165,17 +145,10 @@ def _overlay(
             mount["subPath"] = directory.strip("/")
     else:
         choices.append(choice("ModelByLoader"))
-        volumes = [{"name": MODEL_VOLUME, "emptyDir": {}}]
         mount["subPath"] = MODEL_SUBPATH
-        pod["initContainers"] = [_loader(spec, facts, mesh, masked=_has_token(deployment, server))]
-        if spec.credentials is not None:
-            volumes.append(
-                {"name": CREDENTIALS_VOLUME, "secret": {"secretName": spec.credentials, "defaultMode": 0o644}},
-            )
-        if spec.signature_key is not None:
-            volumes.append(
-                {"name": SIGNATURE_KEY_VOLUME, "configMap": {"name": spec.signature_key, "defaultMode": 0o644}},
-            )
+        request = _request(spec, facts, mesh, masked=_has_token(deployment, server))
+        volumes = loader_container.volumes(request)
+        pod["initContainers"] = [loader_container.render(request)]
     container: JsonObject = {"name": server.name}
     if server.runtime is not None:
         container |= _spelled_out(server.runtime.container_of(server.variants), name, model_path)
@@ -221,53 +194,26 @@ def _has_token(deployment: JsonObject, server: Server) -> bool:
     return server.runtime is None if said is None else said is not False
 
 
-def _loader(spec: ServingSpec, facts: PlatformFacts, mesh: Mesh, *, masked: bool) -> JsonObject:
-    """The init container. ``masked``: the pod has a token for the API server, which the loader shall not have.
-
-    A workload identity's token is another one: the platform's own webhook mounts it beside.
-    """
-    args = ["--volume", MODEL_VOLUME_MOUNT]
-    mounts: list[JsonObject] = [{"name": MODEL_VOLUME, "mountPath": MODEL_VOLUME_MOUNT}]
-    if masked:
-        # The API server mounts the token where nothing is mounted yet.
-        mounts.append(
-            {"name": MODEL_VOLUME, "mountPath": _ACCOUNT_MOUNT, "subPath": "no-token", "readOnly": True},
-        )
-    for network in facts.loader.allow_networks:
-        args += ["--allow-network", network]
-    if spec.digest is not None:
-        args += ["--digest", spec.digest]
-    if spec.signature_key is not None:
-        args += ["--signature-key", f"{SIGNATURE_KEY_MOUNT}/{SIGNATURE_KEY}"]
-        mounts.append({"name": SIGNATURE_KEY_VOLUME, "mountPath": SIGNATURE_KEY_MOUNT, "readOnly": True})
-    if spec.credentials is not None:
-        args += ["--credentials", CREDENTIALS_MOUNT]
-        mounts.append({"name": CREDENTIALS_VOLUME, "mountPath": CREDENTIALS_MOUNT, "readOnly": True})
-    requests = {"cpu": "100m", "memory": "128Mi"}
-    if storage := sizing.storage(spec.size):
-        requests["ephemeral-storage"] = storage
-    several = len(spec.models) > 1
-    uris = [model.argument if several else model.uri.text for model in spec.models]
-    return {
-        "name": LOADER_CONTAINER,
-        "image": facts.loader.image,
-        "imagePullPolicy": "IfNotPresent",
-        "args": [*args, "--", *uris],
-        # Memory does not grow with the model. The limit bounds the page cache too; the loader keeps its own under a
-        # quarter of it.
-        "resources": {"requests": requests, "limits": {"memory": "1Gi"}},
-        "securityContext": _RESTRICTED | ({} if mesh.loader_uid is None else {"runAsUser": mesh.loader_uid}),
-        **_TERMINATION,
-        "volumeMounts": mounts,
-    }
+def _request(spec: ServingSpec, facts: PlatformFacts, mesh: Mesh, *, masked: bool) -> LoaderRequest:
+    return LoaderRequest(
+        image=facts.loader.image,
+        models=spec.models,
+        allow_networks=facts.loader.allow_networks,
+        digest=spec.digest,
+        signature_key=spec.signature_key,
+        credentials=spec.credentials,
+        masked=masked,
+        uid=mesh.loader_uid,
+        size=spec.size,
+    )
 
 
 def _spelled_out(container: JsonObject, model_name: str, model_path: str) -> JsonObject:
     """A runtime's container with what the API server would default in it: what is stored shall be what was filled."""
     spelled: JsonObject = {
         "imagePullPolicy": "IfNotPresent",
-        "securityContext": _RESTRICTED,
-        **_TERMINATION,
+        "securityContext": RESTRICTED,
+        **TERMINATION,
         **container,
     }
     spelled.pop("name", None)

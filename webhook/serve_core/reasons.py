@@ -379,6 +379,11 @@ _CONDITIONS = (
 _POLICIES = (
     # Findings of a ServingPolicy: {by} is the policy and its rule.
     ("SourceNotAllowed", "{by} does not allow models from {source}.", "{allowed}"),
+    (
+        "SourceUnknown",
+        "{by} cannot tell where the model comes from: {why}.",
+        "Leave the loader as kubectl-serve fills it in, and let nothing else write to its volume.",
+    ),
     ("SourceUnreadable", "{by} cannot tell where {source} is: {why}.", "Write it plainly."),
     (
         "ModelNotPinned",

@@ -15,7 +15,8 @@ from serve_core.json import JsonObject, value_at
 from serve_core.owned import controller
 from serve_core.policy.documents import KINDS, Kind, PolicyException
 from serve_core.policy.evaluate import Outcome, PolicyVerdict, Result, judge_policies
-from serve_core.policy.subjects import Origin, Subject, Use, subject_of
+from serve_core.policy.origins import Origin
+from serve_core.policy.subjects import Subject, Use, subject_of
 
 _MADE_OF = {"Service": "Deployment", "Configuration": "Service", "Route": "Service"}
 """What has the name of what it is made of, and is kept as that says."""
@@ -135,8 +136,8 @@ def _does_no_more(made: Subject, whole: Subject) -> bool:
     )
 
 
-def _checked(origin: Origin) -> tuple[str, bool, str]:
-    return origin.text, origin.digest, origin.key
+def _checked(origin: Origin) -> tuple[str, bool, str, str]:
+    return origin.text, origin.digest, origin.key, origin.unknown
 
 
 def _name_of(use: Use | None) -> str:

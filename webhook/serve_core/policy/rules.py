@@ -45,8 +45,9 @@ def _sources(about: Places, subject: Subject, by: str) -> Iterator[Problem]:
     allow = [parse_place(text) for text in about.allow]
     deny = [parse_place(text) for text in about.deny]
     seen: set[str] = set()
+    yield from _unknown(subject, by)
     for origin in subject.origins:
-        if origin.text in seen:
+        if origin.text in seen or (origin.unknown and "://" not in origin.text):
             continue
         seen.add(origin.text)
         try:
@@ -68,9 +69,17 @@ def _without_secrets(text: str) -> str:
     return head.split("?", 1)[0] + separator + rest
 
 
+def _unknown(subject: Subject, by: str) -> list[Problem]:
+    """What nobody can tell the origin of; until that is mended, nothing else is known of the model."""
+    unknown = [origin for origin in subject.origins if origin.unknown]
+    return [problem("SourceUnknown", origin.path, by=by, why=origin.unknown) for origin in unknown]
+
+
 def _pinned(about: Pinned, subject: Subject, by: str) -> Iterator[Problem]:
+    unknown = _unknown(subject, by)
+    yield from unknown
     seen: set[str] = set()
-    for origin in subject.origins:
+    for origin in () if unknown else subject.origins:
         by_digest = "digest" in about.by and origin.digest
         by_revision = "revision" in about.by and _is_immutable(origin.text)
         if not by_digest and not by_revision and origin.text not in seen:
@@ -88,11 +97,13 @@ def _is_immutable(text: str) -> bool:
 
 
 def _signed(about: Signed, subject: Subject, by: str) -> Iterator[Problem]:
+    unknown = _unknown(subject, by)
+    yield from unknown
     keys = "the name of a ConfigMap with a public key"
     if about.keys:
         keys = about.keys[0] if len(about.keys) == 1 else f"one of {_listed(about.keys)}"
     seen: set[str] = set()
-    for origin in subject.origins:
+    for origin in () if unknown else subject.origins:
         right = bool(origin.key) and (not about.keys or any(matches(origin.key, pattern) for pattern in about.keys))
         if not right and origin.text not in seen:
             seen.add(origin.text)
@@ -130,7 +141,7 @@ def _images(about: Images, subject: Subject, by: str) -> Iterator[Problem]:
             continue
         denied = any(images.is_below(image, repository) for repository in deny)
         if denied or (allow and not any(images.is_below(image, repository) for repository in allow)):
-            hint = _allowed(about.allow, "Use another image.")
+            hint = f"{_allowed(about.allow, 'Use another image.')} {use.note}".rstrip()
             yield problem("ImageNotAllowed", use.path, by=by, image=shown, allowed=hint)
         elif about.digest and image.digest is None:
             yield problem("ImageNotPinned", use.path, by=by, image=shown)

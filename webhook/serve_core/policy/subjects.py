@@ -4,24 +4,33 @@ What an object *does* counts, not what it says: the loader's arguments beside th
 a Deployment becomes, the claims and images behind the model's mount.
 """
 
-import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote
 
-import model_uri
-from model_uri import URIError, of_path
 from serve_core import annotations, istio, models, sidecar
 from serve_core.annotations import DEPLOYMENT, KNATIVE, path_of
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject, value_at
 from serve_core.knative import VISIBILITY_LABEL
+from serve_core.loader_container import LoaderRequest
 from serve_core.models import SUFFIX_FORMATS
-from serve_core.names import DEPLOYMENT_LABEL, LOADER_CONTAINER, MODEL_MOUNT, SIGNATURE_KEY, SIGNATURE_KEY_MOUNT
-from serve_core.policy import images
+from serve_core.names import DEPLOYMENT_LABEL
 from serve_core.policy.documents import Kind
+from serve_core.policy.origins import (
+    Origin,
+    canonical,
+    is_called_loader,
+    loaded,
+    loader_names,
+    loaders,
+    not_as_filled_in,
+    origins,
+)
+from serve_core.policy.origins import containers as _containers
+from serve_core.policy.origins import elements as _elements
 from serve_core.verdict import render_stored
 
 _AUTOSCALING = "autoscaling.knative.dev/"
@@ -33,8 +42,6 @@ _ENDLESS = 2**31 - 1
 """Replicas; no Deployment has more."""
 _KSERVE_VISIBILITY = "networking.kserve.io/visibility"
 _OUTER = (DEPLOYMENT_LABEL, *(f"serving.knative.dev/{kind}" for kind in ("service", "configuration", "revision")))
-_STORAGE_INITIALIZER = "storage-initializer"
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _EXPANDED = re.compile(r"\$\(([^()]+)\)|\$\{?(\w+)")
 """A variable as Kubernetes or a shell expands it."""
 _WORDS = re.compile(r"[^\s;|&'\"`()<>=,\[\]{}]+")
@@ -50,21 +57,11 @@ _SIZES = (("size", 0), ("pipelineParallelSize", 1))
 
 
 @dataclass(frozen=True)
-class Origin:
-    """A model's URI as it stands in the object."""
-
-    text: str
-    path: str
-    digest: bool = False
-    """Whether whoever loads it checks a digest."""
-    key: str = ""
-    """The ConfigMap by whose public key whoever loads it verifies a signature; empty where nobody does."""
-
-
-@dataclass(frozen=True)
 class ImageUse:
     image: str
     path: str
+    note: str = ""
+    """Why the image counts although it is the loader's."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +264,8 @@ def _plain(document: JsonObject) -> JsonObject:
 
 def carries_loader(pod: JsonObject, facts: PlatformFacts) -> bool:
     """Whether a pod's spec has our loader in it, under its name or under another."""
-    return any(_is_loader(container, facts) for container, _, _ in _containers(pod, ""))
+    names = loader_names(facts)
+    return any(is_called_loader(container, names) for container, _, _ in _containers(pod, ""))
 
 
 def _deployment(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | None:
@@ -276,10 +274,12 @@ def _deployment(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | 
         return None
     pod = _object(document, "spec", "template", "spec")
     uris = tuple(uri for uri, _ in models.split(notes[annotations.MODEL]))
-    digest = bool(_DIGEST.fullmatch(notes.get(annotations.DIGEST, "")))
-    key = notes.get(annotations.SIGNATURE_KEY, "")
-    annotated = tuple(Origin(uri, path_of(annotations.MODEL), digest, key) for uri in uris)
     made = _pod_parts(pod, "spec.template.spec", facts, uris[0])
+    # The annotation is what the user wrote, the loader what runs: only by that it is known what is checked.
+    at = path_of(annotations.MODEL)
+    requests = [found for found in loaders(pod, "", facts).values() if isinstance(found, LoaderRequest)]
+    checked = {origin.text: origin for request in requests for origin in loaded(request, at)}
+    annotated = tuple(checked.get(uri) or Origin(uri, at) for uri in uris)
     made["origins"] = (*annotated, *made["origins"])
     made["formats"] = tuple(_formats(notes, made["origins"]))
     runtime = notes.get(annotations.RUNTIME) or _runtime(pod, facts)
@@ -593,7 +593,7 @@ def _pod(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | None:
     spec = _object(document, "spec")
     if not carries_loader(spec, facts):
         return None
-    made = _pod_parts(_without_sidecars(spec, facts), "spec", facts)
+    made = _pod_parts(_without_sidecars(spec, facts), "spec", facts, whole=spec)
     made["formats"] = tuple(_formats({}, made["origins"]))
     made["mesh"] = ([(document, "")], "metadata")
     return made | {"workload": _workload(document["metadata"])}
@@ -637,7 +637,7 @@ def _formats(notes: Mapping[str, str], origins: Iterable[Origin]) -> Iterator[Us
         found[written.partition(":")[0]] = Use(written.partition(":")[0], path_of(annotations.FORMAT))
     for origin in origins:
         for suffix, name in SUFFIX_FORMATS.items():
-            if unquote(_canonical(origin.text)).lower().endswith(suffix):
+            if unquote(canonical(origin.text)).lower().endswith(suffix):
                 found.setdefault(name, Use(name, origin.path))
     yield from found.values()
 
@@ -648,10 +648,13 @@ def _runtime(pod: JsonObject, facts: PlatformFacts) -> str:
     return next((r.name for r in facts.runtimes if r.container.get("image") in used), annotations.CUSTOM)
 
 
-def _pod_parts(pod: JsonObject, path: str, facts: PlatformFacts, annotated: str = "") -> dict[str, Any]:
+def _pod_parts(
+    pod: JsonObject, path: str, facts: PlatformFacts, annotated: str = "", whole: JsonObject | None = None
+) -> dict[str, Any]:
+    """What a pod has. ``whole``: with what policies pass over, which can put a model there all the same."""
     volumes = list(_elements(pod.get("volumes"), f"{path}.volumes"))
-    parts = _container_parts(list(_containers(pod, path)), facts, [volume for volume, _ in volumes])
-    parts["origins"] += tuple(_mounted_origins(pod, volumes, _canonical(annotated)))
+    parts = _container_parts(list(_containers(pod, path)), facts, loaders(pod, path, facts))
+    parts["origins"] = (*origins(whole or pod, path, facts, annotated), *parts["origins"])
     parts["images"] += tuple(
         ImageUse(str(value_at(volume, "image", "reference")), f"{at}.image.reference")
         for volume, at in volumes
@@ -682,21 +685,22 @@ def _claims(pod: JsonObject, path: str) -> Iterator[str]:
 
 
 def _container_parts(
-    containers: list[tuple[JsonObject, str, bool]], facts: PlatformFacts, volumes: Iterable[JsonObject] = ()
+    containers: list[tuple[JsonObject, str, bool]],
+    facts: PlatformFacts,
+    read: Mapping[str, LoaderRequest | str] | None = None,
 ) -> dict[str, Any]:
+    """What containers use. ``read``: those that may be the loader, as :func:`loaders` has them."""
     origins: list[Origin] = []
     used_images: list[ImageUse] = []
     uses: list[ContainerUse] = []
     secrets: list[Use] = []
+    ours = {image for loader in facts.known_loaders for image in loader.images}
     for container, at, side in containers:
-        if _is_loader(container, facts):
-            origins += _loaded_origins(
-                container, at, checked=_checks_digest(container), key=_signature_key(container, volumes)
-            )
-        elif container.get("name") == _STORAGE_INITIALIZER:
-            origins += _loaded_origins(container, at)
-        if container.get("image") and container["image"] not in facts.loader.images:
-            used_images.append(ImageUse(str(container["image"]), f"{at}.image"))
+        found = (read or {}).get(at)
+        if container.get("image") and not isinstance(found, LoaderRequest):
+            why = not_as_filled_in(container, found) if str(container["image"]) in ours else ""
+            note = f"The loader's image is any other where the loader is not: {why}." if why else ""
+            used_images.append(ImageUse(str(container["image"]), f"{at}.image", note))
         environment = list(_elements(container.get("env"), f"{at}.env"))
         origins += [
             Origin(str(variable.get("value")), f"{where}.value")
@@ -711,112 +715,6 @@ def _container_parts(
         "containers": tuple(uses),
         "secrets": tuple(secrets),
     }
-
-
-def _containers(pod: JsonObject, path: str) -> Iterator[tuple[JsonObject, str, bool]]:
-    for container, at in _elements(pod.get("initContainers"), f"{path}.initContainers"):
-        yield container, at, container.get("restartPolicy") == "Always"
-    for key in ("containers", "ephemeralContainers"):
-        for container, at in _elements(pod.get(key), f"{path}.{key}"):
-            yield container, at, True
-
-
-def _is_loader(container: JsonObject, facts: PlatformFacts) -> bool:
-    if container.get("name") == LOADER_CONTAINER:
-        return True
-    try:
-        ours = {images.parse(image).path[-1] for image in facts.loader.images}
-        # Another registry's copy is as able; its last name tells it.
-        return images.parse(str(container.get("image"))).path[-1] in ours
-    except ValueError:
-        return False
-
-
-def _arguments(container: JsonObject) -> list[str]:
-    return [str(word) for key in ("command", "args") for word in _list(container.get(key))]
-
-
-def _signature_key(container: JsonObject, volumes: Iterable[JsonObject]) -> str:
-    """The ConfigMap by whose key a loader verifies signatures; empty where it is not told so as the core tells it."""
-    arguments = _arguments(container)
-    asked = [i for i, word in enumerate(arguments) if word.startswith("--s")]
-    if [arguments[i : i + 2] for i in asked] != [["--signature-key", f"{SIGNATURE_KEY_MOUNT}/{SIGNATURE_KEY}"]]:
-        return ""
-    there = [
-        mount
-        for mount, _ in _elements(container.get("volumeMounts"), "")
-        if f"{posixpath.normpath(str(mount.get('mountPath')))}/".startswith(f"{SIGNATURE_KEY_MOUNT}/")
-    ]
-    if [mount.keys() - {"readOnly"} for mount in there] != [{"name", "mountPath"}]:
-        return ""  # a part of the volume, or another over it
-    held = [volume for volume in volumes if volume.get("name") == there[0]["name"]]
-    if [volume.keys() for volume in held] != [{"name", "configMap"}] or value_at(held[0], "configMap", "items"):
-        return ""
-    return str(value_at(held[0], "configMap", "name") or "")
-
-
-def _checks_digest(container: JsonObject) -> bool:
-    """Whether a loader is told a digest as the core tells it."""
-    arguments = _arguments(container)
-    digests = [i for i, word in enumerate(arguments) if word.startswith("--d")]
-    return (
-        len(digests) == 1
-        and arguments[digests[0]] == "--digest"
-        and _DIGEST.fullmatch("".join(arguments[digests[0] + 1 : digests[0] + 2])) is not None
-    )
-
-
-def _loaded_origins(container: JsonObject, path: str, *, checked: bool = False, key: str = "") -> Iterator[Origin]:
-    """The URIs in the arguments of a container that loads models. Only of our own loader it is known that it checks
-    them: ``checked`` by a digest, and signatures by ``key``."""
-    uris = [word for word in _arguments(container) if "://" in word]
-    if len(uris) > 1:
-        uris = [word.rpartition("=")[0] or word for word in uris]
-    for uri in uris or [""]:
-        yield Origin(uri, f"{path}.args", checked, key)
-
-
-def _mounted_origins(pod: JsonObject, volumes: list[tuple[JsonObject, str]], annotated: str) -> Iterator[Origin]:
-    """Models that are mounted, not loaded: whatever lies where the model server looks for its model."""
-    mounts: dict[str, list[str]] = {}
-    for container, _, _ in _containers(pod, ""):
-        for mount, _ in _elements(container.get("volumeMounts"), ""):
-            target = posixpath.normpath(str(mount.get("mountPath")))
-            if target == MODEL_MOUNT or target.startswith(f"{MODEL_MOUNT}/"):
-                mounts.setdefault(str(mount.get("name")), []).append(str(mount.get("subPath") or "").strip("/"))
-    for volume, at in volumes:
-        sources = [key for key, value in volume.items() if key != "name" and value is not None]
-        for subpath in dict.fromkeys(mounts.get(str(volume.get("name")), [])):
-            if "persistentVolumeClaim" in sources:
-                text = of_path("pvc", str(value_at(volume, "persistentVolumeClaim", "claimName")), subpath)
-                # The annotation's own claim: it names the file in the folder that is mounted.
-                if not (annotated == text or annotated.rpartition("/")[0] == text):
-                    yield Origin(text, f"{at}.persistentVolumeClaim")
-            elif "image" in sources:
-                yield Origin(_artifact(str(value_at(volume, "image", "reference"))), f"{at}.image")
-            elif "hostPath" in sources:
-                path = str(value_at(volume, "hostPath", "path")).strip("/")
-                yield Origin(of_path("file", "", path), f"{at}.hostPath")
-            elif sources != ["emptyDir"]:
-                yield Origin(f"{'/'.join(sources)}:", at)
-
-
-def _artifact(reference: str) -> str:
-    """The URI of an image, by the name that the container runtime takes it for."""
-    try:
-        image = images.parse(reference)
-    except ValueError:
-        return f"oci://{reference}"
-    tag, digest = f":{image.tag}" if image.tag else "", f"@{image.digest}" if image.digest else ""
-    return f"oci://{image.registry}/{'/'.join(image.path)}{tag}{digest}"
-
-
-def _canonical(text: str) -> str:
-    """A URI in its one spelling, or as it is where it cannot be read."""
-    try:
-        return str(model_uri.read(text))
-    except URIError:
-        return text.split("?", 1)[0]
 
 
 def _container_use(
@@ -889,12 +787,6 @@ def _object(node: Any, *steps: str) -> JsonObject:
 
 def _list(node: Any) -> list[Any]:
     return node if isinstance(node, list) else []
-
-
-def _elements(node: Any, path: str) -> Iterator[tuple[JsonObject, str]]:
-    for index, element in enumerate(_list(node)):
-        if isinstance(element, dict):
-            yield element, f"{path}[{index}]"
 
 
 def _strings(node: Any) -> dict[str, str]:

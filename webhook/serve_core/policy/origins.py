@@ -1,0 +1,231 @@
+"""Where the model in a pod comes from: whatever can put something where it is read.
+
+The loader is known field for field, and does what its arguments ask for. Anything else that can write there is a
+program that may have fetched anything: an origin that nobody knows.
+"""
+
+import posixpath
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import model_uri
+from model_uri import URIError, of_path
+from serve_core import loader_container
+from serve_core.facts import PlatformFacts
+from serve_core.json import JsonObject, value_at
+from serve_core.loader_container import LoaderRequest
+from serve_core.names import LOADER_CONTAINER, MODEL_MOUNT, MODEL_VOLUME
+from serve_core.policy import images
+from serve_core.reasons import quote
+
+_STORAGE_INITIALIZER = "storage-initializer"
+"""KServe's loader, which gets its source as an argument as well."""
+
+_CAPABILITIES = frozenset({
+    "AUDIT_WRITE", "CHOWN", "FOWNER", "FSETID", "IPC_LOCK", "KILL", "NET_ADMIN", "NET_BIND_SERVICE", "NET_RAW",
+    "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME",
+})  # fmt: skip
+"""What a container may be given and still write only to what it mounts."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A model's URI as it stands in the object."""
+
+    text: str
+    path: str
+    digest: bool = False
+    """Whether whoever loads it checks a digest."""
+    key: str = ""
+    """The ConfigMap by whose public key whoever loads it verifies a signature; empty where nobody does."""
+    unknown: str = ""
+    """Why the object does not tell what is loaded; empty where it does. Then ``text`` is only what somebody says."""
+
+
+def loaders(pod: JsonObject, path: str, facts: PlatformFacts) -> dict[str, LoaderRequest | str]:
+    """The init containers of the loader's name, by where they stand: what each is asked for, or which of its fields is
+    not as the core renders it."""
+    known = facts.known_loaders
+    return {
+        at: loader_container.read(container, pod, known)
+        for container, at in elements(pod.get("initContainers"), f"{path}.initContainers")
+        if container.get("name") == LOADER_CONTAINER
+    }
+
+
+def loaded(request: LoaderRequest, path: str) -> Iterator[Origin]:
+    """What the loader loads."""
+    for uri in request.uris:
+        yield Origin(uri, path, request.digest is not None, request.signature_key or "")
+
+
+def origins(pod: JsonObject, path: str, facts: PlatformFacts, annotated: str = "") -> Iterator[Origin]:
+    """Every origin of the model in a pod. ``annotated``: the URI that its Deployment names."""
+    read, names, told = loaders(pod, path, facts), loader_names(facts), set()
+    for container, at, _ in containers(pod, path):
+        found = read.get(at)
+        if isinstance(found, LoaderRequest):
+            yield from loaded(found, f"{at}.args")
+            told.add(at)
+        elif is_called_loader(container, names):
+            yield from _claimed(container, at, found)
+            told.add(at)
+    yield from _mounted(pod, path, annotated)
+    yield from _written(pod, path, told, any(isinstance(found, LoaderRequest) for found in read.values()))
+
+
+def loader_names(facts: PlatformFacts) -> frozenset[str]:
+    """The last names of the loaders' images: another registry's copy is as able."""
+    known = {image for loader in facts.known_loaders for image in loader.images}
+    return frozenset(name for image in known if (name := _last_name(image)))
+
+
+def is_called_loader(container: JsonObject, names: Collection[str]) -> bool:
+    """Whether it seems to be a loader, ours or KServe's, by what anybody can write: its name or its image's.
+
+    ``names``: as :func:`loader_names` has them.
+    """
+    called = container.get("name") in (LOADER_CONTAINER, _STORAGE_INITIALIZER)
+    return called or _last_name(str(container.get("image"))) in names
+
+
+def _last_name(image: str) -> str | None:
+    try:
+        return images.parse(image).path[-1]
+    except ValueError:
+        return None
+
+
+def not_as_filled_in(container: JsonObject, field: str | None) -> str:
+    """Why what is called a loader is none."""
+    whose = f"container {quote(container.get('name'))}"
+    return f"{field} of {whose} is not as kubectl-serve fills it in" if field else f"{whose} is any program"
+
+
+def _claimed(container: JsonObject, path: str, field: str | None) -> Iterator[Origin]:
+    """The URIs in the arguments of what is only called a loader: it may load anything else."""
+    words = [str(word) for key in ("command", "args") for word in _list(container.get(key))]
+    uris = [word for word in words if "://" in word]
+    if len(uris) > 1:
+        uris = [word.rpartition("=")[0] or word for word in uris]
+    why = not_as_filled_in(container, field)
+    for uri in uris or [f"container:{container.get('name')}"]:
+        yield Origin(uri, f"{path}.{field}" if field else path, unknown=why)
+
+
+def _mounted(pod: JsonObject, path: str, annotated: str) -> Iterator[Origin]:
+    """Models that are mounted, not loaded: whatever lies where the model server looks for its model."""
+    mounts = _read_from(pod)
+    annotated = canonical(annotated)
+    for volume, at in elements(pod.get("volumes"), f"{path}.volumes"):
+        sources = _sources(volume)
+        for subpath in mounts.get(str(volume.get("name")), {}):
+            if "persistentVolumeClaim" in sources:
+                text = of_path("pvc", str(value_at(volume, "persistentVolumeClaim", "claimName")), subpath)
+                # The annotation's own claim: it names the file in the folder that is mounted.
+                if not (annotated == text or annotated.rpartition("/")[0] == text):
+                    yield Origin(text, f"{at}.persistentVolumeClaim")
+            elif "image" in sources:
+                yield Origin(_artifact(str(value_at(volume, "image", "reference"))), f"{at}.image")
+            elif "hostPath" in sources:
+                folder = str(value_at(volume, "hostPath", "path")).strip("/")
+                yield Origin(of_path("file", "", folder), f"{at}.hostPath")
+            elif sources != ["emptyDir"]:
+                yield Origin(f"{'/'.join(sources)}:", at)
+
+
+def _artifact(reference: str) -> str:
+    """The URI of an image, by the name that the container runtime takes it for."""
+    try:
+        image = images.parse(reference)
+    except ValueError:
+        return f"oci://{reference}"
+    tag, digest = f":{image.tag}" if image.tag else "", f"@{image.digest}" if image.digest else ""
+    return f"oci://{image.registry}/{'/'.join(image.path)}{tag}{digest}"
+
+
+def canonical(text: str) -> str:
+    """A URI in its one spelling, or as it is where it cannot be read."""
+    try:
+        return str(model_uri.read(text))
+    except URIError:
+        return text.split("?", 1)[0]
+
+
+def _read_from(pod: JsonObject) -> Mapping[str, Mapping[str, None]]:
+    """Volumes by name, with the sub-paths of them that stand where the model is read: there, below, or around it."""
+    found: dict[str, dict[str, None]] = {}
+    for container, _, _ in containers(pod, ""):
+        mounts = [
+            (posixpath.normpath(str(mount.get("mountPath"))), mount)
+            for mount, _ in elements(container.get("volumeMounts"), "")
+        ]
+        around = all(target != MODEL_MOUNT for target, _ in mounts)
+        for target, mount in mounts:
+            inside = f"{target}/".startswith(f"{MODEL_MOUNT}/")
+            if inside or (around and f"{MODEL_MOUNT}/".startswith(target.rstrip("/") + "/")):
+                found.setdefault(str(mount.get("name")), {})[str(mount.get("subPath") or "").strip("/")] = None
+    return found
+
+
+def _written(pod: JsonObject, path: str, told: set[str], with_loader: bool) -> Iterator[Origin]:
+    """What beside the containers at ``told`` can write to the volumes of this pod alone that the model is read from."""
+    volumes = list(elements(pod.get("volumes"), f"{path}.volumes"))
+    own = {str(volume.get("name")) for volume, _ in volumes if _sources(volume) == ["emptyDir"]}
+    own = (own & _read_from(pod).keys()) | ({MODEL_VOLUME} if with_loader else set())
+    if not own:
+        return
+    for container, at, _ in containers(pod, path):
+        if at in told:
+            continue
+        name, whose = f"container:{container.get('name')}", f"container {quote(container.get('name'))}"
+        for mount, where in elements(container.get("volumeMounts"), f"{at}.volumeMounts"):
+            if str(mount.get("name")) in own and mount.get("readOnly") is not True:
+                yield Origin(name, where, unknown=f"{whose} can write where the model is read")
+        if field := _power(container):
+            yield Origin(name, f"{at}.{field}", unknown=f"{whose} can write to the files of others")
+    shared = "one container of the pod can write to the files of another"
+    for field in ("shareProcessNamespace", "hostPID"):
+        if pod.get(field):
+            yield Origin("container:", f"{path}.{field}", unknown=shared)
+    for volume, at in volumes:
+        if "hostPath" in _sources(volume):
+            yield Origin("container:", f"{at}.hostPath", unknown="the volumes of all pods are files of the node")
+
+
+def _power(container: JsonObject) -> str:
+    """The field by which a container reaches what it does not mount; empty where there is none."""
+    if container.get("targetContainerName"):
+        return "targetContainerName"
+    context = container.get("securityContext")
+    if value_at(context, "privileged"):
+        return "securityContext.privileged"
+    if value_at(context, "windowsOptions", "hostProcess"):
+        return "securityContext.windowsOptions.hostProcess"
+    added = {str(name).upper().removeprefix("CAP_") for name in _list(value_at(context, "capabilities", "add"))}
+    return "" if added <= _CAPABILITIES else "securityContext.capabilities.add"
+
+
+def _sources(volume: JsonObject) -> list[str]:
+    return [key for key, value in volume.items() if key != "name" and value is not None]
+
+
+def containers(pod: JsonObject, path: str) -> Iterator[tuple[JsonObject, str, bool]]:
+    """Every container of a pod, where it stands, and whether it runs beside the others, not before them."""
+    for container, at in elements(pod.get("initContainers"), f"{path}.initContainers"):
+        yield container, at, container.get("restartPolicy") == "Always"
+    for key in ("containers", "ephemeralContainers"):
+        for container, at in elements(pod.get(key), f"{path}.{key}"):
+            yield container, at, True
+
+
+def elements(node: Any, path: str) -> Iterator[tuple[JsonObject, str]]:
+    """The objects of a list, and where each stands."""
+    for index, element in enumerate(_list(node)):
+        if isinstance(element, dict):
+            yield element, f"{path}[{index}]"
+
+
+def _list(node: Any) -> list[Any]:
+    return node if isinstance(node, list) else []
