@@ -150,7 +150,8 @@ async def _snapshots(cluster: Api) -> dict[str, Snapshot]:
     found = {}
     for manifest in await visible(cluster, CONFIG_MAPS, NAMESPACE, labels=COMPLETION_LABEL):
         with suppress(ValueError):  # the server does not believe it either
-            found[snapshots.digest_of(manifest)] = snapshots.of_config_map(manifest)
+            snapshot = snapshots.of_config_map(manifest)
+            found[snapshots.digest(snapshot)] = snapshot
     return found
 
 

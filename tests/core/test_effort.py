@@ -37,8 +37,8 @@ def a_forged_record(number: int) -> JsonObject:
 
 
 def a_forged_note(number: int) -> JsonObject:
-    """One that has every mark by which a path is told, so that every value has to be digested."""
-    marks = "".join(f"{mark}AAAAAA" for mark in sorted({filling.noted({f"/{i}": ""})[:2] for i in range(5000)})[:1000])
+    """One with as many different marks of paths as are read, so that many values have to be digested."""
+    marks = "".join(f"{mark}AAAAAA" for mark in sorted({filling.noted({f"/{i}": ""})[:2] for i in range(5000)})[:250])
     return deployment({"env": [{"name": f"A{index}"} for index in range(number)]}, **{FILLED: marks})
 
 

@@ -1,4 +1,4 @@
-"""What the server notes on a Deployment cannot be forged, is small, and survives whatever asks admission again."""
+"""What the server notes on a Deployment cannot be forged, is small, and survives a second call of the webhook."""
 
 import copy
 import json
@@ -53,7 +53,7 @@ def accepted(deployment: JsonObject, previous: JsonObject | None = None, facts: 
 
 
 def record(loader: LoaderFacts, runtime: Runtime | None, instead: Mapping[str, Any] | None = None) -> str:
-    """What somebody would write who knows how it is written: what the choice rests on is right."""
+    """A record in the right form: what the choice rests on is right."""
     asks = json.loads(accepted(user_wrote())["metadata"]["annotations"][COMPLETED_WITH])["asked"]
     said = {"asked": asks, "loader": snapshots.digest(loader)}
     if runtime is not None:
@@ -175,8 +175,8 @@ def test_no_traffic_goes_to_a_revision_that_somebody_calls_promoted() -> None:
 
 @pytest.mark.attack(36)
 @pytest.mark.parametrize("said", ["to-knative", "from-knative", "x"])
-def test_pods_beside_knatives_are_not_to_be_had_by_a_handover_of_ones_own(said: str) -> None:
-    """A paused Deployment is scaled all the same."""
+def test_a_forged_handover_starts_no_pods_beside_knatives(said: str) -> None:
+    """The Deployment controller scales a paused Deployment, too."""
     stored = accepted(user_wrote(replicas=1))
     assert stored["spec"]["replicas"] == 0
     forged = with_notes(stored, {HANDOVER: said}) | {"spec": stored["spec"] | {"replicas": 50, "paused": True}}
@@ -213,7 +213,7 @@ OF_MODEL = filling.path("metadata", "annotations", MODEL)
 
 @pytest.mark.attack(36)
 @pytest.mark.parametrize("changed", [{}, {"image": "example.com/evil:1"}, {"args": ["--allow-network", "0.0.0.0/0"]}])
-def test_who_claims_all_of_an_object_for_us_has_it_completed_as_if_it_were_not_there(changed: JsonObject) -> None:
+def test_an_object_that_claims_to_be_all_filled_in_is_completed_as_if_it_were_empty(changed: JsonObject) -> None:
     (loader,) = accepted(user_wrote())["spec"]["template"]["spec"]["initContainers"]
     theirs = user_wrote({"team": "a"})
     theirs["metadata"] |= {"labels": {"team": "a"}, "uid": "1"}
@@ -246,12 +246,12 @@ def test_a_size_in_a_record_is_a_size_or_nothing(said: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [remembered.RENEW, None], ids=["by its word", "by a record of what is present"])
-def test_who_asks_for_what_is_present_gets_it(value: str | None) -> None:
+def test_a_request_for_the_present_loader_and_runtime_counts(value: str | None) -> None:
     then = PlatformFacts(WIDE, (EARLIER,))
     stored = accepted(user_wrote(), facts=then)
     present = accepted(user_wrote())
-    told = with_notes(stored, {COMPLETED_WITH: value or present["metadata"]["annotations"][COMPLETED_WITH]})
-    assert accepted(told, stored)["spec"] == present["spec"]
+    asking = with_notes(stored, {COMPLETED_WITH: value or present["metadata"]["annotations"][COMPLETED_WITH]})
+    assert accepted(asking, stored)["spec"] == present["spec"]
     assert accepted(with_notes(stored, {"team": "a"}), stored)["spec"] == stored["spec"]
 
 
@@ -305,7 +305,7 @@ CHANGES: dict[str, Callable[[], tuple[JsonObject, JsonObject | None]]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_what_is_asked_again_after_another_webhook_is_answered_the_same(
+def test_a_second_call_after_another_webhook_changes_nothing(
     change: Callable[[], tuple[JsonObject, JsonObject | None]],
 ) -> None:
     """``reinvocationPolicy: IfNeeded``: what we have made comes again, with the same object before it."""

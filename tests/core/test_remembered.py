@@ -135,7 +135,7 @@ def test_the_record_can_be_read_by_people(stored: JsonObject) -> None:
 
 
 def test_what_is_not_known_any_more_is_completed_again_and_said(stored: JsonObject) -> None:
-    """A backup was restored, or somebody deleted what the server keeps."""
+    """A backup was restored, or an administrator deleted what the server keeps."""
     verdict = judge(stored, replace(NOW, snapshots={}), stored)
     assert images(verdict) == ["example.com/loader:2", "example.com/better:1"]
     assert [warning.code for warning in verdict.warnings] == ["CompletedAgain"]

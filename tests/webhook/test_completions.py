@@ -71,7 +71,7 @@ async def running(*replicas: Replica) -> AsyncIterator[None]:
 
 
 def stored(api: MemoryApi) -> set[str]:
-    return {snapshots.digest_of(each) for where, each in api.objects.items() if where[0] == CONFIG_MAPS.plural}
+    return {snapshots.digest_of(each) or "" for where, each in api.objects.items() if where[0] == CONFIG_MAPS.plural}
 
 
 def digests(*catalogues: Catalogue) -> set[str]:
@@ -228,7 +228,7 @@ async def test_what_is_needed_again_meanwhile_stays(api: MemoryApi, clock: Clock
 async def test_what_another_replica_still_completes_with_comes_back_before_it_is_missed(
     api: MemoryApi, clock: Clock
 ) -> None:
-    """A replica whose settings are of yesterday, for whatever reason: what the leader deletes it keeps again."""
+    """A replica that has old settings for long stores again what the leader deletes."""
     async with running(leader := Replica(api, NEW), late := Replica(api, OLD)):
         await until(lambda: digests(OLD, NEW) == leader.kept.known.keys())
         await collected(leader, [], clock)

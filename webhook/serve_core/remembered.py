@@ -26,7 +26,7 @@ _LONGEST = 64 * 1024
 
 @dataclass(frozen=True)
 class Record:
-    """What the annotation says; all of it may be of anybody's making."""
+    """What the annotation says. Users can write it: only what :func:`believed` returns counts."""
 
     asked: str | None = None
     """What :func:`asked` said; ``None`` where nothing is remembered but the size."""
@@ -51,10 +51,10 @@ def asked(spec: ServingSpec, resources: Collection[str]) -> str:
 
 
 def believed(text: str | None, stored: str | None, facts: PlatformFacts) -> str | None:
-    """What counts of a record that somebody submits: to be completed again, or else what was ``stored`` before.
+    """What counts of a submitted record: a request for the present loader and runtime, else what was ``stored`` before.
 
-    A record that names nothing but what is present asks for just that. So it is after another webhook has changed
-    what we have just completed: the API server asks again, with the record that we have just made.
+    A record that names the present ones is such a request. The API server submits one when it calls the webhook again,
+    after another webhook has changed the object: it is the record of the first call.
     """
     if text in (RENEW, stored):
         return text
@@ -150,16 +150,16 @@ def read(text: str | None) -> Record | None:
 
 def _read(record: JsonObject) -> Record:
     runtime, size = record.get("runtime", {}), record.get("size")
-    told = (
+    texts = (
         record.get("asked"),
         record.get("loader"),
         runtime.get("digest"),
         runtime.get("name"),
         runtime.get("protocol"),
     )
-    if not all(each is None or isinstance(each, str) for each in told):
+    if not all(each is None or isinstance(each, str) for each in texts):
         raise TypeError
-    return Record(*told, _size(size))
+    return Record(*texts, _size(size))
 
 
 def _of_version_0_1(record: JsonObject) -> Record:

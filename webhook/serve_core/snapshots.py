@@ -1,7 +1,7 @@
 """What models are completed with, the loader and the runtimes, each kept under a digest of its content.
 
-A Deployment only names these digests. What they stand for is kept where the server alone writes, and is believed only
-if it still has its digest: nobody can make a record say anything else.
+A Deployment only names these digests. The server keeps the content where no user writes, and reads it only if it still
+has its digest: a record cannot bring a loader or a runtime of its own.
 """
 
 import hashlib
@@ -42,17 +42,18 @@ def config_map(snapshot: Snapshot) -> JsonObject:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "immutable": True, "data": {_KEY: text}}
 
 
-def digest_of(manifest: JsonObject) -> str:
-    """The digest that the name of such a ConfigMap says."""
-    return str(manifest["metadata"]["name"]).removeprefix(_PREFIX)
+def digest_of(manifest: JsonObject) -> str | None:
+    """The digest in the name of such a ConfigMap; ``None`` for any other name."""
+    name = str(manifest["metadata"]["name"])
+    return name.removeprefix(_PREFIX) if name.startswith(_PREFIX) else None
 
 
 def of_config_map(manifest: JsonObject) -> Snapshot:
     """What a ConfigMap keeps. Raises ValueError as :func:`parse` does."""
-    text = value_at(manifest, "data", _KEY)
-    if not isinstance(text, str):
+    name, text = digest_of(manifest), value_at(manifest, "data", _KEY)
+    if name is None or not isinstance(text, str):
         raise ValueError("it has no content")
-    return parse(digest_of(manifest), text)
+    return parse(name, text)
 
 
 def parse(name: str, text: str) -> Snapshot:

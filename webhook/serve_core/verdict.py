@@ -208,8 +208,8 @@ def _containers(deployment: JsonObject) -> list[Any]:
 def _record(deployment: JsonObject, previous: JsonObject | None = None) -> Record:
     """What of ``deployment`` is still as it was filled. Where its note cannot be read, the one before it counts.
 
-    It is believed of anybody: it can have no more taken away than what the user could leave out, and has to count at
-    the first admission too, which may be asked again after another webhook, and for a copy of a completed Deployment.
+    The submitted note counts, for it can only remove what the user could leave out. It must count for a new Deployment
+    too: for a copy of a completed one, and when the API server calls the webhook again after another one.
     """
     for each in (deployment, previous):
         text = None if each is None else _annotations(each).get(FILLED)

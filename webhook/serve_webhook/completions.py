@@ -2,7 +2,7 @@
 
 A Deployment names only digests of its loader and its runtime. Admission writes nothing, so everything that it may name
 has to be there before: each replica keeps the loader and the runtimes of now, and only then completes with them. The
-leader deletes what is of no use any more. Nobody else may write there, and what has not its digest is not believed.
+leader deletes what is of no use any more. No user writes there, and content that has not its digest does not count.
 """
 
 import asyncio
@@ -83,7 +83,7 @@ class Completions(Watching):
         for deployment in deployments:
             used.update(_named(deployment))
             await asyncio.sleep(0)  # there may be thousands
-        unused = [manifest for manifest in self._kept if snapshots.digest_of(manifest) not in used]
+        unused = [manifest for manifest in self._kept if snapshots.digest_of(manifest) not in (None, *used)]
         self._unused = {
             name: self._unused.get(name, now) for name in (manifest["metadata"]["name"] for manifest in unused)
         }
@@ -128,7 +128,7 @@ class Completions(Watching):
         logger.info("Deleted ConfigMap %s: %s.", manifest["metadata"]["name"], why)
 
     def _seen(self, old: JsonObject | None, new: JsonObject | None) -> None:
-        digest = snapshots.digest_of(new or old or {})
+        digest = snapshots.digest_of(new or old or {}) or ""
         snapshot = None if new is None else _read(new)
         if snapshot is not None:
             self._known[digest] = snapshot
