@@ -6,9 +6,20 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 
 from bounds import Write, refusals
+from serve_core import reading
 from serve_core.json import JsonObject, value_at
 from serve_core.names import FIELD_MANAGER
-from serve_webhook.api import ConflictError, GoneError, NotFoundError, Page, Resource, WatchEvent, key
+from serve_webhook.api import (
+    ConflictError,
+    GoneError,
+    NotFoundError,
+    Page,
+    Resource,
+    Unread,
+    UnreadableError,
+    WatchEvent,
+    key,
+)
 
 
 class MemoryApi:
@@ -23,9 +34,11 @@ class MemoryApi:
         self.failures: dict[str, Exception] = {}
         self.beyond: list[str] = []
         """What the policies that bound the server's power say against its writes."""
+        self.texts: dict[tuple[str, str, str], bytes] = {}
+        """How some objects are stored, by plural, namespace and name, whatever was put there."""
         self._applied: dict[tuple[str, ...], JsonObject] = {}
         self._version = 100
-        self._events: list[tuple[int, str, WatchEvent, JsonObject | None]] = []
+        self._events: list[tuple[int, str, str, JsonObject, JsonObject | None]] = []
         self._changed = asyncio.Event()
         self._oldest = 0
 
@@ -61,9 +74,19 @@ class MemoryApi:
         self._changed = asyncio.Event()
 
     def _tell(self, resource: Resource, kind: str, manifest: JsonObject, before: JsonObject | None = None) -> None:
-        self._events.append((self._version, resource.plural, WatchEvent(kind, copy.deepcopy(manifest)), before))
+        self._events.append((self._version, resource.plural, kind, copy.deepcopy(manifest), before))
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def _shown(self, resource: Resource, manifest: JsonObject) -> JsonObject | Unread:
+        """What is read of an object."""
+        if (text := self.texts.get((resource.plural, *key(manifest)))) is None:
+            return manifest
+        version = manifest["metadata"]["resourceVersion"].encode()
+        try:
+            return reading.read_object(text.replace(b'"resourceVersion":"7"', b'"resourceVersion":"%b"' % version))
+        except reading.UnreadableError as error:
+            return Unread(error.metadata, error.why)
 
     def _check(self, verb: str, resource: Resource) -> None:
         if failure := self.failures.get(f"{verb} {resource.plural}"):
@@ -87,21 +110,25 @@ class MemoryApi:
 
     async def get(self, resource: Resource, namespace: str, name: str) -> JsonObject:
         self._check("get", resource)
-        return copy.deepcopy(self._live(resource, namespace, name))
-
-    async def list(self, resource: Resource, namespace: str, selectors: Mapping[str, str]) -> list[JsonObject]:
-        return [each async for page in self.pages(resource, 1, namespace, selectors) for each in page.items]
+        found = self._shown(resource, self._live(resource, namespace, name))
+        if isinstance(found, Unread):
+            raise UnreadableError(f"cannot be read: {found.why}")
+        return copy.deepcopy(found)
 
     async def pages(
-        self, resource: Resource, size: int, namespace: str = "", selectors: Mapping[str, str] | None = None
+        self, resource: Resource, namespace: str = "", selectors: Mapping[str, str] | None = None
     ) -> AsyncIterator[Page]:
         self._check("list", resource)
         self.lists.append(" ".join([resource.plural, *(selectors or {}).values()]))
         found = [copy.deepcopy(o) for where, o in self.objects.items() if where[0] == resource.plural]
         found = [o for o in found if _selected(o, selectors or {}) and namespace in ("", key(o)[0])]
         version = str(self._version)
-        for start in range(0, max(len(found), 1), size):
-            yield Page(found[start : start + size], version)
+        shown = [self._shown(resource, o) for o in found]
+        for start in range(0, len(shown), 50):
+            part = shown[start : start + 50]
+            unread = [o for o in part if isinstance(o, Unread)]
+            yield Page([o for o in part if not isinstance(o, Unread)], unread=unread)
+        yield Page((), version)
 
     async def watch(
         self, resource: Resource, namespace: str, selectors: Mapping[str, str], version: str, seconds: int
@@ -111,14 +138,14 @@ class MemoryApi:
             self._check("watch", resource)
             if seen < self._oldest:
                 raise GoneError("too old", 410)
-            for at, plural, event, before in list(self._events):
+            for at, plural, kind, stored, before in list(self._events):
                 if at <= seen or plural != resource.plural:
                     continue
                 seen = at
-                if _selected(event.object, selectors):
-                    yield event
+                if _selected(stored, selectors):
+                    yield WatchEvent(kind, self._shown(resource, stored))
                 elif before and _selected(before, selectors):
-                    yield WatchEvent("DELETED", event.object)  # for who selects, it is gone
+                    yield WatchEvent("DELETED", stored)  # for who selects, it is gone
             await self._changed.wait()
 
     async def create(self, resource: Resource, manifest: JsonObject) -> JsonObject:

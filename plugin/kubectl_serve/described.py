@@ -134,7 +134,7 @@ def pod_state(pod: JsonObject) -> str:
             ended = state.get("terminated")
             waiting = state.get("waiting") or {}
             if ended and ended.get("exitCode") != 0:
-                return f"{kind}{loader.words(ended.get('message')).get('code') or ended.get('reason') or 'Error'}"
+                return f"{kind}{loader.words(ended.get('message')).code or ended.get('reason') or 'Error'}"
             if waiting.get("reason") not in (None, "PodInitializing", "ContainerCreating"):
                 return f"{kind}{waiting['reason']}"
             if kind and "running" in state:

@@ -76,7 +76,7 @@ class Follower:
         self._deployments: State | None = None
         self._services: State | None = None
         self._pods: State | None = None
-        self._line: JsonObject = {}
+        self._line = loader.NOTHING
         self._listened: set[tuple[str, str]] = set()
 
     async def __aenter__(self) -> Self:
@@ -157,7 +157,7 @@ class Follower:
         with contextlib.suppress(errors.ApiError):
             async for line in self._cluster.logs(self._namespace, pod, LOADER_CONTAINER, follow=True, tail=1):
                 words = loader.words(line)
-                if words.get("event"):
+                if words.event:
                     self._line = words
                     self._changed.set()
 

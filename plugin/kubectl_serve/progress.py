@@ -10,6 +10,7 @@ from kubectl_serve.streams import Output, Streams
 from kubectl_serve.view import Picture
 from serve_core import loader
 from serve_core.json import JsonObject
+from serve_core.loader import Words
 from serve_core.visible import inline
 
 PLAIN_SECONDS = 10.0
@@ -129,15 +130,18 @@ class LoaderLines:
     def __call__(self, line: str) -> None:
         """Show a line of the loader's log."""
         words = loader.words(line)
-        if words:
-            self.tell(words)
+        if words.event:
+            self._show(words)
         else:
             self._live.data(self._prefix + line)
 
-    def tell(self, words: JsonObject) -> None:
+    def tell(self, event: JsonObject) -> None:
         """Show an event of the loader."""
+        self._show(loader.of(event))
+
+    def _show(self, words: Words) -> None:
         text = self._prefix + loader_words.line_of(words)
-        if words.get("event") != "progress":
+        if words.event != "progress":
             self._live.line(text)
         elif self._moves:
             self._live.show(loader_words.bar(words) + text)

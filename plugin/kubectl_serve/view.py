@@ -1,12 +1,13 @@
 """Served models and their pods as they are read from objects of the cluster. Pure: no cluster, no streams, no clock."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 from serve_core import runtimes
 from serve_core.annotations import MODEL, PROTOCOL, READY_REVISION, RUNTIME, URL, is_current
 from serve_core.complete import server_container
 from serve_core.json import JsonObject, value_at
+from serve_core.loader import NOTHING, Words
 from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, DEPLOYMENT_LABEL, SERVED_LABEL
 from serve_core.services import service_name
 from serve_core.verdict import serving_spec
@@ -66,7 +67,7 @@ class Picture:
     deployment: JsonObject | None
     service: JsonObject | None = None
     pods: tuple[JsonObject, ...] = ()
-    line: JsonObject = field(default_factory=dict)
+    line: Words = NOTHING
     """What the loader said last."""
 
 

@@ -18,6 +18,7 @@ from serve_core import loader
 from serve_core.annotations import URL
 from serve_core.complete import server_container
 from serve_core.json import JsonObject, value_at
+from serve_core.loader import Words
 from serve_core.names import LOADER_CONTAINER
 
 RETRYING = frozenset(
@@ -76,7 +77,7 @@ def steps(picture: Picture) -> list[Step]:
     return found
 
 
-def _pod_steps(pod: JsonObject, line: JsonObject) -> list[Step]:
+def _pod_steps(pod: JsonObject, line: Words) -> list[Step]:
     scheduled = condition(pod, "PodScheduled")
     if scheduled.status != "True":
         return [Step("pod", f"no node takes the pod: {scheduled.message}")] if scheduled.message else []
@@ -101,21 +102,21 @@ def _pod_steps(pod: JsonObject, line: JsonObject) -> list[Step]:
     return found
 
 
-def _loader_step(pod: JsonObject, line: JsonObject) -> Step:
+def _loader_step(pod: JsonObject, line: Words) -> Step:
     kind, detail = state_of(pod, LOADER_CONTAINER)
     if kind == "terminated":
         words = loader.words(detail.get("message"))
         if detail.get("exitCode") == 0:
             return Step("loader", loader_words.loaded_text(words))
-        return Step("loader", f"loader failed: {words.get('code') or detail.get('reason') or 'Error'}")
+        return Step("loader", f"loader failed: {words.code or detail.get('reason') or 'Error'}")
     if kind == "waiting":
         reason = detail.get("reason")
         plain = reason in (None, "PodInitializing", "ContainerCreating")
         return Step("loader", "loader starting" if plain else f"loader: {reason}")
-    if line.get("event") == "retry":
-        return Step("loader", f"loader tries again: {line.get('message') or line.get('code')}")
-    if line.get("event") == "failed":
-        return Step("loader", f"loader failed: {line.get('code')}")
+    if line.event == "retry":
+        return Step("loader", f"loader tries again: {line.message or line.code}")
+    if line.event == "failed":
+        return Step("loader", f"loader failed: {line.code}")
     return Step("loader", "model loading", loader_words.progress_text(line), loader_words.bar(line))
 
 

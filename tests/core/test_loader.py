@@ -1,8 +1,12 @@
 """What the loader says, as it is told to people."""
 
+import json
+
 import pytest
 
+from model_loader.outcomes import Code
 from serve_core import loader
+from serve_core.loader import NOTHING, Words
 
 
 @pytest.mark.parametrize(
@@ -17,9 +21,55 @@ def test_a_size_is_told_in_the_unit_that_is_best_to_read(size: int, text: str) -
 
 
 def test_what_a_loader_brought_is_told_as_far_as_it_says() -> None:
-    assert loader.loaded_text({}) == loader.loaded_text({"bytes": 1}) == loader.code_text({}) == ""
-    assert loader.loaded_text({"bytes": 2048, "seconds": 1}) == "2.0 KiB in 1.0 s"
+    assert loader.loaded_text(NOTHING) == loader.loaded_text(Words(size=1)) == loader.code_text(NOTHING) == ""
+    assert loader.loaded_text(Words(size=2048, seconds=1)) == "2.0 KiB in 1.0 s"
     everything = {"bytes": 2048, "seconds": 1, "files": 1, "checked": 1, "signed": True, "digest": "sha256:0"}
-    assert loader.loaded_text(everything) == (
+    assert loader.loaded_text(loader.of(everything)) == (
         "2.0 KiB in 1 file in 1.0 s, 1 checked against the store's own checksum, its signature verified, sha256:0"
     )
+
+
+def test_the_codes_are_those_of_the_loader() -> None:
+    assert frozenset(Code) == loader.CODES
+
+
+KEYS = {
+    "event", "code", "message", "hint", "bytes", "total", "rate", "files", "seconds", "attempt", "wait", "checked",
+    "signed", "digest", "runs_code", "runs_code_first",
+}  # fmt: skip
+DEEP = '{"code": ' * 5000 + "1" + "}" * 5000
+
+
+@pytest.mark.attack(24)
+@pytest.mark.parametrize(
+    "text",
+    [
+        None, 7, [], {}, "", "null", "[]", "7", "{", DEEP, '{"code": ' + "9" * 5000 + "}", '{"seconds": 1e999}',
+        '{"seconds": NaN, "bytes": Infinity}', '{"code": [], "seconds": []}', '{"code": {"a": 1}, "bytes": {}}',
+        '{"code": "Ready", "event": "anything"}', '{"bytes": -1, "total": -5, "seconds": -0.1, "files": true}',
+        '{"bytes": 1e3, "seconds": "1", "digest": ["sha256:0"], "signed": "yes"}', '{"runs_code_first": 7}',
+        json.dumps({"bytes": 10**30, "total": 2**63, "seconds": 10**400, "wait": 2**70}),
+        json.dumps({"digest": "sha256:0\n\x1b[2J"}), json.dumps({"code": "Loaded", "message": "x" * 10**6}),
+    ],
+)  # fmt: skip
+def test_what_is_not_as_the_loader_writes_it_counts_as_not_said(text: object) -> None:
+    assert loader.words(text) == NOTHING
+
+
+@pytest.mark.attack(24)
+def test_what_one_field_says_wrongly_takes_nothing_from_the_others() -> None:
+    said = loader.words(
+        json.dumps({"code": "NotFound", "message": [], "seconds": {}, "bytes": "x", "hint": "y" * 9999})
+    )
+    assert said == Words(code="NotFound", hint="y" * loader.LONGEST_TEXT)
+
+
+@pytest.mark.attack(24)
+@pytest.mark.parametrize("key", sorted(KEYS))
+@pytest.mark.parametrize(
+    "value", [None, True, -1, 2**80, 1.5, "", "x", [], [[]], {}, {"a": []}, "\ud800", "\x1b]52;c;x\x07"]
+)
+def test_whatever_a_field_holds_it_can_be_said(key: str, value: object) -> None:
+    said = loader.of({"event": "progress", "bytes": 1, "total": 2, "seconds": 1, "code": "Loaded", key: value})
+    for text in (loader.loaded_text(said), loader.code_text(said), str(loader.share(said))):
+        assert len(text) < 1000

@@ -1,12 +1,11 @@
 """logs: whose, and the loader's lines for people."""
 
-import json
-
 import pytest
 
 from kubectl_serve import errors, loader_words
 from plugin.conftest import Run
 from plugin.fake import FakeCluster, at_the_end
+from serve_core import loader
 
 LOADED = [
     '{"event":"plan","files":1,"bytes":991}',
@@ -94,8 +93,7 @@ def test_scaled_to_zero_is_said(run: Run, models: FakeCluster) -> None:
     [
         ({"event": "plan", "files": 2, "bytes": 12_300_000}, "downloading 11.7 MiB in 2 files"),
         ({"event": "failed", "code": "NotFound", "message": "answered 404"}, "failed: NotFound: answered 404."),
-        ({"event": "news", "of": 1}, '{"event": "news", "of": 1}'),
     ],
 )
 def test_each_event_of_the_loader_is_one_line(words: dict[str, object], line: str) -> None:
-    assert loader_words.line_of(json.loads(json.dumps(words))) == line
+    assert loader_words.line_of(loader.of(words)) == line

@@ -7,6 +7,7 @@ import pytest
 
 from kubectl_serve import waiting
 from kubectl_serve.view import Picture
+from serve_core import loader
 from serve_core.annotations import OBSERVED_GENERATION, URL
 from serve_core.json import JsonObject
 from serve_core.names import CONDITION_READY
@@ -41,7 +42,7 @@ def pod(loader: Any = STARTING, server: Any = STARTING, *, scheduled: Any = None
 
 
 def texts(*pods: JsonObject, line: Any = None, service: Any = None) -> list[str]:
-    return [step.text for step in waiting.steps(Picture(deployment(), service, pods, line or {}))]
+    return [step.text for step in waiting.steps(Picture(deployment(), service, pods, loader.of(line or {})))]
 
 
 def failed(code: str | None, **more: Any) -> JsonObject:

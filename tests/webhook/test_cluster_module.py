@@ -98,8 +98,8 @@ async def test_what_is_no_object_is_unavailable(text: str) -> None:
 
 async def test_a_long_list_comes_page_by_page() -> None:
     answers = {
-        "": {"metadata": {"resourceVersion": "7", "continue": "next"}, "items": [{"n": 1}]},
-        "next": {"metadata": {"resourceVersion": "7"}, "items": [{"n": 2}]},
+        "": {"metadata": {"resourceVersion": "7", "continue": "next"}, "items": [item("1")]},
+        "next": {"metadata": {"resourceVersion": "7"}, "items": [item("2")]},
     }
 
     async def handler(request: web.Request) -> web.Response:
@@ -107,9 +107,12 @@ async def test_a_long_list_comes_page_by_page() -> None:
         return web.json_response(answers[request.query.get("continue", "")])
 
     async with cluster(handler) as api:
-        pages = [page async for page in api.pages(DEPLOYMENTS, 1, "", {"labelSelector": "a=b,c"})]
-        assert pages == [Page([{"n": 1}], "7"), Page([{"n": 2}], "7")]
-        assert await api.list(DEPLOYMENTS, "", {"labelSelector": "a=b,c"}) == [{"n": 1}, {"n": 2}]
+        pages = [page async for page in api.pages(DEPLOYMENTS, "", {"labelSelector": "a=b,c"})]
+    assert pages == [Page([item("1")], "7", []), Page([item("2")], "7", [])]
+
+
+def item(name: str, **more: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name, "resourceVersion": "5"}, **more}
 
 
 def streaming(*chunks: bytes) -> Handler:
@@ -125,14 +128,17 @@ def streaming(*chunks: bytes) -> Handler:
 
 
 def event(kind: str, **found: Any) -> bytes:
-    return json.dumps({"type": kind, "object": found}).encode() + b"\n"
+    return (
+        json.dumps({"type": kind, "object": {"metadata": {"name": "a", "resourceVersion": "5"}, **found}}).encode()
+        + b"\n"
+    )
 
 
 async def test_a_watch_yields_events_however_they_are_cut_and_however_long() -> None:
     long = event("ADDED", text="x" * 1_500_000)
     both = event("MODIFIED", n=1) + event("DELETED", n=2)
     async with cluster(streaming(long[:100_000], long[100_000:], both[:5], both[5:])) as api:
-        seen = [(e.type, e.object) async for e in api.watch(DEPLOYMENTS, "", {}, "1", 5)]
+        seen: list[tuple[str, Any]] = [(e.type, e.object) async for e in api.watch(DEPLOYMENTS, "", {}, "1", 5)]
     assert [kind for kind, _ in seen] == ["ADDED", "MODIFIED", "DELETED"]
     assert len(seen[0][1]["text"]) == 1_500_000
 

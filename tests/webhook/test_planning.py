@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from serve_core import annotations
+from serve_core import annotations, loader
+from serve_core.loader import Words
 from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY
 from serve_core.owned import identity
 from serve_core.reasons import Problem, problem
@@ -444,13 +445,13 @@ def test_the_cause_stays_when_the_pods_of_a_revision_that_failed_are_gone() -> N
 def test_a_loader_that_tries_again_says_more_than_one_that_is_loading() -> None:
     pods = [loader_pod(None, ""), loader_pod(None, "", name="b")]
     for loading, retrying in (("a", "b"), ("b", "a")):
-        lines: Any = {loading: {"event": "progress"}, retrying: {"event": "retry", "code": "Unreachable"}}
+        lines = {loading: Words(event="progress"), retrying: Words(event="retry", code="Unreachable")}
         assert loaded(observed(service=live("Unknown"), pods=pods, lines=lines)).reason == "Unreachable"
 
 
 def test_while_it_progresses_ready_says_what_is_waited_for() -> None:
     waits = live("Unknown", serving="", message="waiting for the ingress")
-    line = {"event": "progress", "bytes": 5, "total": 10}
+    line = Words(event="progress", size=5, total=10)
     assert "50 %" in ready(observed(service=waits, pods=[loader_pod(None, "")], lines={"a": line})).message
     message = ready(observed(service=waits, pods=[loader_pod(0, "Loaded")])).message
     assert ("waiting for the ingress" in message, "Downloaded" in message) == (True, False)
@@ -780,11 +781,12 @@ def test_the_service_of_the_knative_service_before_is_nobody_elses() -> None:
     ],
 )
 def test_the_size_of_a_large_model_is_noted(pod: Any, line: Any, noted: str | None) -> None:
-    loader = loader_pod(None if pod is None else 0, "Loaded")
+    own = loader_pod(None if pod is None else 0, "Loaded")
     if pod is not None:
         message = json.dumps({"code": pod[0], "bytes": pod[1]})
-        loader["status"]["initContainerStatuses"][0]["state"]["terminated"]["message"] = message
-    state = observed(deployment(notes={annotations.MODEL_SIZE: "7"}), live("Unknown"), pods=[loader], lines={"a": line})
+        own["status"]["initContainerStatuses"][0]["state"]["terminated"]["message"] = message
+    noted_before = deployment(notes={annotations.MODEL_SIZE: "7"})
+    state = observed(noted_before, live("Unknown"), pods=[own], lines={"a": loader.of(line)})
     assert notes_of(state).get(annotations.MODEL_SIZE) == noted
     assert notes_of(state)[annotations.URL] == "http://iris.default.example.com"
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from serve_core import loader
+from serve_core.loader import NOTHING, Words
 from serve_webhook import pods
 
 WAITING = {"waiting": {"reason": "PodInitializing"}}
@@ -20,7 +22,7 @@ def pod(
     name: str = "iris-00001-x",
     **metadata: Any,
 ) -> dict[str, Any]:
-    loader = {"name": "model-loader", "state": state or {}, "lastState": last or {}}
+    status = {"name": "model-loader", "state": state or {}, "lastState": last or {}}
     return {
         "metadata": {
             "name": name,
@@ -30,7 +32,7 @@ def pod(
         },
         "status": {
             "conditions": list(conditions),
-            "initContainerStatuses": [loader] if state else [],
+            "initContainerStatuses": [status] if state else [],
             "containerStatuses": [
                 {"name": "queue-proxy", "state": {"running": {}} if server else WAITING},
                 {"name": "model-server", "state": WAITING, **(server or {})},
@@ -163,7 +165,7 @@ RETRY = {"event": "retry", "code": "Unreachable", "message": "no route", "hint":
     ],
 )
 def test_how_far_the_loader_is(found: dict[str, Any], line: dict[str, Any], expected: tuple[str, str, str]) -> None:
-    finding = pods.loading(found, line, "iris")
+    finding = pods.loading(found, loader.of(line), "iris")
     assert (finding.status, finding.code) == expected[:2]
     assert expected[2].lower() in finding.message.lower()
 
@@ -215,14 +217,14 @@ def test_what_keeps_the_server_from_serving(found: dict[str, Any], expected: tup
 def test_other_init_containers_say_nothing_of_the_model() -> None:
     found = pod(state=RUNNING)
     found["status"]["initContainerStatuses"].insert(0, {"name": "istio-init", "state": ended(0)})
-    assert pods.loading(found, {}, "iris").code == "Loading"
+    assert pods.loading(found, NOTHING, "iris").code == "Loading"
     assert pods.loader_is_running(found)
 
 
 def test_the_last_line_skips_what_is_not_the_loaders() -> None:
     log = '{"event": "plan", "bytes": 1}\n{"event": "retry", "code": "Stalled"}\nTraceback:\n[1]\n{'
-    assert pods.last_line(log) == {"event": "retry", "code": "Stalled"}
-    assert pods.last_line("") == {}
+    assert pods.last_line(log) == Words(event="retry", code="Stalled")
+    assert pods.last_line("") == NOTHING
 
 
 def test_only_pods_that_stay_count_oldest_first() -> None:
@@ -253,22 +255,20 @@ def test_a_trimmed_pod_tells_the_same() -> None:
         "containers": [{"name": "y" * 999}],
     }
     trimmed = pods.trim(whole)
-    assert pods.loading(trimmed, {}, "iris") == pods.loading(whole, {}, "iris")
+    assert pods.loading(trimmed, NOTHING, "iris") == pods.loading(whole, NOTHING, "iris")
     assert len(json.dumps(trimmed)) < 1000
 
 
 def test_what_a_loader_says_is_bounded() -> None:
-    finding = pods.loading(pod(state=ended(11, words("NotFound", "x" * 100_000))), {}, "iris")
+    finding = pods.loading(pod(state=ended(11, words("NotFound", "x" * 10_000))), NOTHING, "iris")
     assert len(finding.message) <= pods.LONGEST
 
 
 def injected(*init: str, uid: int | None = None) -> dict[str, Any]:
     """A pod that Istio has seen to, with its loader running among ``init``."""
     found = pod(state=RUNNING, annotations={"sidecar.istio.io/status": "{}"})
-    loader = {"name": "model-loader", "securityContext": {"runAsUser": uid}}
-    return pods.trim(
-        found | {"spec": {"initContainers": [loader if n == "model-loader" else {"name": n} for n in init]}}
-    )
+    ours = {"name": "model-loader", "securityContext": {"runAsUser": uid}}
+    return pods.trim(found | {"spec": {"initContainers": [ours if n == "model-loader" else {"name": n} for n in init]}})
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def injected(*init: str, uid: int | None = None) -> dict[str, Any]:
     ids=["captured", "as the proxy", "behind a native sidecar", "no mesh"],
 )
 def test_a_loader_that_istio_cuts_off_is_told_so(found: dict[str, Any], code: str) -> None:
-    said = pods.loading(found, RETRY, "iris")
+    said = pods.loading(found, loader.of(RETRY), "iris")
     assert (said.status, said.code) == ("Unknown", code)
     assert "no route" in said.message, "what the loader saw is told as well"
 
@@ -341,7 +341,7 @@ def event(note: str, kind: str = "Warning", second: int = 0) -> dict[str, Any]:
     ],
 )
 def test_only_the_newest_event_of_a_pod_counts(events: list[dict[str, Any]], note: str) -> None:
-    assert pods.warning(events) == note
+    assert pods.warning(pods.newest(events)) == note
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ def test_only_the_newest_event_of_a_pod_counts(events: list[dict[str, Any]], not
 )
 def test_what_the_node_says_of_a_pod_that_it_cannot_start_is_told(warning: str, expected: tuple[str, str, str]) -> None:
     waiting = pod(state=WAITING, conditions=(SCHEDULED,))
-    for found in (pods.loading(waiting, {}, "iris", warning), pods.serving(waiting, "iris", warning)):
+    for found in (pods.loading(waiting, NOTHING, "iris", warning), pods.serving(waiting, "iris", warning)):
         assert found is not None
         assert (found.status, found.code) == expected[:2]
         assert expected[2] in found.message

@@ -7,6 +7,15 @@ JsonObject = dict[str, Any]
 """A JSON object: a Kubernetes object or a part of one."""
 
 
+def object_of(text: object) -> JsonObject:
+    """What a text says as a JSON object; empty if it says something else, or is none."""
+    try:
+        found = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def value_at(node: Any, *steps: str) -> Any:
     """What stands at a path of an object; ``None`` where there is no such path."""
     for step in steps:

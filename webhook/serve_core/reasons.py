@@ -368,6 +368,16 @@ _CONDITIONS = (
         "there is a {kind} {name} that is not ours.",
         "Delete it, or choose another name: the Deployment's, or the host name that a DomainMapping is named after.",
     ),
+    (
+        "Unreadable",
+        "the {kind} {name} cannot be read.",
+        "See the message; correct it, or delete it: it is looked at again as soon as it changes.",
+    ),
+    (
+        "Defect",
+        "the server fails on this Deployment, with {error}, and goes on trying.",
+        "Report it with what the server's log says of the Deployment.",
+    ),
     ("NotAccepted", "the API server refuses the {kind} {name}.", "See the message; correct the Deployment."),
     (
         "KnativeMissing",

@@ -46,6 +46,10 @@ class RejectedError(ApiError):
     """The object is invalid, or an admission webhook denied it: trying again does not help."""
 
 
+class UnreadableError(ApiError):
+    """It did it, and its answer is an object that cannot be read: nested too deeply, or too large, for instance."""
+
+
 @dataclass(frozen=True)
 class Resource:
     """One kind of object and where it lives."""
@@ -117,19 +121,29 @@ OWNED = (
 
 
 @dataclass(frozen=True)
+class Unread:
+    """An object that cannot be read. ``metadata``: as much of its metadata as can be, of the right types."""
+
+    metadata: JsonObject
+    why: str
+    """A sentence without its first letter and its stop."""
+
+
+@dataclass(frozen=True)
 class WatchEvent:
     """``type`` is ADDED, MODIFIED, DELETED or BOOKMARK."""
 
     type: str
-    object: JsonObject
+    object: JsonObject | Unread
 
 
 @dataclass(frozen=True)
 class Page:
-    """Some of the objects of a list. ``version`` is the resource version to watch from, the same on all pages."""
+    """Some of the objects of a list. ``version``: the resource version to watch from; the last page has it."""
 
     items: Sequence[JsonObject]
-    version: str
+    version: str = ""
+    unread: Sequence[Unread] = ()
 
 
 class Api(Protocol):
@@ -137,14 +151,11 @@ class Api(Protocol):
 
     async def get(self, resource: Resource, namespace: str, name: str) -> JsonObject: ...
 
-    async def list(self, resource: Resource, namespace: str, selectors: Mapping[str, str]) -> list[JsonObject]:
-        """A few objects, all at once. ``selectors``: labelSelector, fieldSelector."""
-        ...
-
     def pages(
-        self, resource: Resource, size: int, namespace: str = "", selectors: Mapping[str, str] | None = None
+        self, resource: Resource, namespace: str = "", selectors: Mapping[str, str] | None = None
     ) -> AsyncIterator[Page]:
-        """All objects, of all namespaces as a rule, ``size`` at a time: never more than those are in memory."""
+        """All objects, of all namespaces as a rule, a few hundred kilobytes at a time. ``selectors``: labelSelector,
+        fieldSelector."""
         ...
 
     def watch(

@@ -42,6 +42,8 @@ from serve_webhook.api import (
     ConflictError,
     ForbiddenError,
     NotFoundError,
+    RejectedError,
+    UnreadableError,
     key,
 )
 from serve_webhook.conditions import Condition
@@ -62,8 +64,6 @@ LISTED = (
     KNATIVE_SERVICES, CONFIGURATIONS, REVISIONS, ROUTES, DOMAIN_MAPPINGS, PODS,
 )  # fmt: skip
 """What is judged beside Deployments, in the order of :data:`serve_core.policy.documents.KINDS`."""
-PAGE = 50
-"""Objects that are listed at a time: a pod has some ten kilobytes, and several times that in memory."""
 MOST_RESULTS = 100
 """Entries of one namespace's report; its summary counts all of them."""
 MANAGER = "kubectl-serve-audit"
@@ -76,6 +76,9 @@ _RESULTS = {
     Outcome.AUDIT: ("fail", "low"),
     Outcome.EXCEPTED: ("skip", "info"),
 }
+_PLURALS = {resource.kind: resource.plural for resource in (DEPLOYMENTS, *LISTED)}
+_OF_ONE_OBJECT = (ForbiddenError, RejectedError, UnreadableError)
+"""What the API server says of one object, and does not keep the others from being written."""
 _BROKEN = (Outcome.DENY, Outcome.WARN, Outcome.AUDIT)
 
 logger = logging.getLogger(__name__)
@@ -105,6 +108,9 @@ class Audit:
         self._deployments_judged: dict[Name, Judged] = {}
         self._others: list[Judged] = []
         self._changed: set[Name] = set()
+        self._unjudged: dict[tuple[str, ...], None] = {}
+        self._unjudged_before: dict[tuple[str, ...], None] = {}
+        """What the last audit could not judge: kind, namespace, name and version."""
         self._asked = asyncio.Event()
         self._stale = True
 
@@ -146,6 +152,9 @@ class Audit:
             except ApiError as error:
                 logger.warning("The audit broke off: %s", error)
                 self._stale, rests_until = True, clock() + RETRY_SECONDS
+            except Exception:  # what others store must not end the process
+                logger.exception("The audit broke off.")
+                self._stale, rests_until = True, clock() + RETRY_SECONDS
             seconds = rests_until - clock() if self._stale else (ends - self._now()).total_seconds() + 0.1
             try:
                 async with asyncio.timeout(max(seconds, 0)):
@@ -158,6 +167,7 @@ class Audit:
         facts, now = self._facts(), self._now()
         self._changed.clear()
         existing = Existing(facts, self._policies.exceptions, now)
+        self._unjudged = {}
         deployments = await self._judged(existing, self._deployments)
         others: list[Judged] = []
         if facts.policies:
@@ -165,7 +175,8 @@ class Audit:
                 others += await self._judged(existing, page)
         self._deployments_judged = {(one.namespace, one.name): one for one in deployments}
         self._others = others
-        await self._tell_all(deployments, now)
+        self._unjudged_before = self._unjudged
+        await self._tell_all(deployments)
         await self._report()
         self._metrics.audited.set(now.timestamp())
 
@@ -178,14 +189,21 @@ class Audit:
         for name in changed:
             self._deployments_judged.pop(name, None)
         self._deployments_judged |= {(one.namespace, one.name): one for one in deployments}
-        await self._tell_all(deployments, now)
+        await self._tell_all(deployments)
         if changed:
             await self._report({namespace for namespace, _ in changed})
 
     async def _judged(self, existing: Existing, documents: Iterable[JsonObject]) -> list[Judged]:
         found = []
         for document in documents:
-            if (judged := existing.judge(document)) is not None:
+            try:
+                judged = existing.judge(document)
+            except Exception as error:  # noqa: BLE001 - one object's defect must not keep the others from being judged
+                self._skip(document.get("kind", ""), document["metadata"], type(error).__name__)
+                if document.get("kind") == DEPLOYMENTS.kind:
+                    await self._say(document, conditions.defect(CONDITION_COMPLIANT, error))
+                continue
+            if judged is not None:
                 found.append(judged)
             # Let reviews through between two objects.
             await asyncio.sleep(0)
@@ -196,14 +214,25 @@ class Audit:
             # Items of a list carry neither kind nor version of their own.
             head = {"apiVersion": resource.api_version, "kind": resource.kind}
             with suppress(NotFoundError):
-                async for page in self._api.pages(resource, PAGE):
+                async for page in self._api.pages(resource):
+                    for unread in page.unread:
+                        self._skip(resource.kind, unread.metadata, unread.why)
                     yield [head | each for each in page.items]
 
-    async def _tell_all(self, deployments: list[Judged], now: datetime) -> None:
+    def _skip(self, kind: str, metadata: JsonObject, why: str) -> None:
+        """Say once for each version of an object that it is not judged."""
+        at = (kind, *(str(metadata.get(part) or "") for part in ("namespace", "name", "resourceVersion")))
+        self._unjudged[at] = None
+        if at not in self._unjudged_before:
+            self._unjudged_before[at] = None
+            self._metrics.object_skipped(_PLURALS.get(kind, kind))
+            logger.warning("%s %s/%s is not judged: %s.", *at[:3], why)
+
+    async def _tell_all(self, deployments: list[Judged]) -> None:
         self._measure()
         for one in deployments:
             if (live := self._deployments.get(one.namespace, one.name)) is not None:
-                await self._tell(live, one, now)
+                await self._say(live, compliance(one))
 
     def _audited(self) -> Iterator[Judged]:
         return itertools.chain(self._deployments_judged.values(), self._others)
@@ -214,19 +243,28 @@ class Audit:
         for labels, number in count.items():
             self._metrics.policy_violations.labels(*labels).set(number)
 
-    async def _tell(self, deployment: JsonObject, one: Judged, now: datetime) -> None:
-        told = compliance(one)
-        before = conditions.stored(deployment, CONDITION_COMPLIANT)
+    async def _say(self, deployment: JsonObject, told: Condition | None) -> None:
+        """Set the condition of a Deployment, or take it off, and say what is wrong by an Event."""
+        try:
+            before = conditions.stored(deployment, CONDITION_COMPLIANT)
+            entries = conditions.entries([told] if told else [], deployment, self._now())
+        except Exception as error:  # noqa: BLE001 - whatever somebody has made of its conditions
+            self._skip(DEPLOYMENTS.kind, deployment["metadata"], type(error).__name__)
+            return
         if told == before or (told is None and before is None):
             return
         metadata = deployment["metadata"]
         manifest = DEPLOYMENTS.identity(metadata["namespace"], metadata["name"])
         # Never brings back what was deleted meanwhile.
         manifest["metadata"]["uid"] = metadata["uid"]
-        entries = conditions.entries([told] if told else [], deployment, now)
         manifest["status"] = {"conditions": entries} if entries else {}
-        with suppress(NotFoundError, ConflictError):
+        try:
             await self._api.apply(DEPLOYMENTS, manifest, subresource="status", manager=MANAGER)
+        except (NotFoundError, ConflictError):
+            pass
+        except _OF_ONE_OBJECT as error:
+            logger.warning("The condition of %s/%s is not written: %s", *key(deployment), error)
+            return
         if told is not None and told.status == "False":
             await self._recorder.record(deployment, warning=True, reason=told.reason, note=told.message)
 
@@ -234,25 +272,33 @@ class Audit:
         """Write the reports of these namespaces, or of all."""
         managed = {"labelSelector": "app.kubernetes.io/managed-by=kubectl-serve"}
         listed = next(iter(namespaces)) if namespaces and len(namespaces) == 1 else ""
+        about = (one for one in self._audited() if namespaces is None or one.namespace in namespaces)
+        wanted = {manifest["metadata"]["namespace"]: manifest for manifest in reports(about)}
+        right: set[str] = set()
+        stale: list[JsonObject] = []
         try:
-            live = await self._api.list(POLICY_REPORTS, listed, managed)
+            async for page in self._api.pages(POLICY_REPORTS, listed, managed):
+                # Others may label theirs so: only what has our name is ours.
+                for live in (each for each in page.items if each["metadata"]["name"] == REPORT):
+                    at = live["metadata"]["namespace"]
+                    if namespaces is not None and at not in namespaces:
+                        continue
+                    if at not in wanted:
+                        stale.append(live["metadata"])
+                    elif all(live.get(part) == wanted[at][part] for part in ("summary", "results")):
+                        right.add(at)
         except NotFoundError:
             return
-        stored = {each["metadata"]["namespace"]: each for each in live}
-        if namespaces is not None:
-            stored = {namespace: each for namespace, each in stored.items() if namespace in namespaces}
-        for manifest in reports(one for one in self._audited() if namespaces is None or one.namespace in namespaces):
-            at = manifest["metadata"]["namespace"]
-            before = stored.pop(at, {})
-            if all(before.get(part) == manifest[part] for part in ("summary", "results")):
+        for at, manifest in wanted.items():
+            if at in right:
                 continue
             try:
                 await self._api.apply(POLICY_REPORTS, manifest)
-            except ForbiddenError as error:  # the namespace is being deleted, for instance
+            except _OF_ONE_OBJECT as error:  # the namespace is being deleted, for instance
                 logger.warning("The report of namespace %s is not written: %s", at, error)
-        for each in stored.values():
-            metadata = each["metadata"]
-            await self._api.delete(POLICY_REPORTS, metadata["namespace"], metadata["name"], uid=metadata["uid"])
+        for metadata in stale:
+            with suppress(NotFoundError, ConflictError):
+                await self._api.delete(POLICY_REPORTS, metadata["namespace"], metadata["name"], uid=metadata["uid"])
 
 
 def broken(verdict: PolicyVerdict) -> list[Result]:

@@ -4,17 +4,18 @@ The library finds the cluster and keeps the credentials fresh. Objects stay plai
 large, and lose the fields that they do not know.
 """
 
-import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Self
 
 import aiohttp
 from kubernetes_asyncio import config
 from kubernetes_asyncio.client import ApiClient, Configuration
 
-from serve_core.json import JsonObject
+from serve_core import reading
+from serve_core.json import JsonObject, value_at
 from serve_core.names import FIELD_MANAGER
+from serve_core.reading import ListReader
 from serve_webhook.api import (
     PODS,
     ApiError,
@@ -26,14 +27,26 @@ from serve_webhook.api import (
     RejectedError,
     Resource,
     UnavailableError,
+    Unread,
+    UnreadableError,
     WatchEvent,
     key,
 )
 
-PAGE = 500
+LINE_BYTES = reading.MOST_BYTES + 1024
+"""Of a line of a watch: an object, and what stands around it."""
+FIRST_PAGE = 50
+"""Objects that are asked for at first; after that, as many as PAGE_BYTES hold of such as came."""
+MOST_OF_A_PAGE = 500
+PAGE_BYTES = 4 * 2**20
+PART_BYTES = 2**18
+"""Of a page that are read and handed on together: parsed they take ten to twenty times as much."""
 REQUEST_SECONDS = 15
+CONNECT_SECONDS = 5
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
+
+_TIMEOUT = aiohttp.ClientTimeout(total=REQUEST_SECONDS, sock_connect=CONNECT_SECONDS)
 
 _ERRORS: dict[int, type[ApiError]] = {
     400: RejectedError,
@@ -77,19 +90,45 @@ class Cluster:
     async def get(self, resource: Resource, namespace: str, name: str) -> JsonObject:
         return await self._json("GET", resource.path(namespace, name))
 
-    async def list(self, resource: Resource, namespace: str, selectors: Mapping[str, str]) -> list[JsonObject]:
-        return [each async for page in self.pages(resource, PAGE, namespace, selectors) for each in page.items]
-
     async def pages(
-        self, resource: Resource, size: int, namespace: str = "", selectors: Mapping[str, str] | None = None
+        self, resource: Resource, namespace: str = "", selectors: Mapping[str, str] | None = None
     ) -> AsyncIterator[Page]:
-        params = dict(selectors or {}) | {"limit": str(size)}
+        params, limit = dict(selectors or {}), FIRST_PAGE
         while True:
-            document = await self._json("GET", resource.path(namespace), params)
-            yield Page(document.get("items") or [], document["metadata"]["resourceVersion"])
-            if not (following := document["metadata"].get("continue")):
+            pieces = self._pieces(resource.path(namespace), params | {"limit": str(limit)})
+            reader, size, count = ListReader(), 0, 0
+            part = _Part()
+            try:
+                async for piece in pieces:
+                    size += len(piece)
+                    for text in reader.feed(piece):
+                        count += 1
+                        part.add(text)
+                        if part.size >= PART_BYTES:
+                            yield part.page()
+                            part = _Part()
+                metadata = reader.end()
+                yield part.page(metadata["resourceVersion"])
+            except (ValueError, KeyError) as error:
+                raise UnavailableError(f"The API server's list of {resource.plural} is none: {error}.") from error
+            finally:
+                await pieces.aclose()
+            if not (following := metadata.get("continue")):
                 return
             params["continue"] = following
+            limit = max(1, min(MOST_OF_A_PAGE, PAGE_BYTES * count // max(size, 1)))
+
+    async def _pieces(self, path: str, params: Mapping[str, str]) -> AsyncGenerator[bytes]:
+        """The body of an answer that may be long: only silence makes it time out."""
+        limits = aiohttp.ClientTimeout(sock_read=REQUEST_SECONDS, sock_connect=CONNECT_SECONDS)
+        response = await self._send("GET", path, params, limits=limits)
+        try:
+            async for piece in response.content.iter_any():
+                yield piece
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise UnavailableError(f"The answer to GET {path} broke off: {_sentence(error)}") from error
+        finally:
+            response.close()
 
     async def watch(
         self, resource: Resource, namespace: str, selectors: Mapping[str, str], version: str, seconds: int
@@ -100,14 +139,17 @@ class Cluster:
             "resourceVersion": version,
             "timeoutSeconds": str(seconds),
         }
-        response = await self._send("GET", resource.path(namespace), params, seconds=seconds + REQUEST_SECONDS)
+        limits = aiohttp.ClientTimeout(total=seconds + REQUEST_SECONDS, sock_connect=CONNECT_SECONDS)
+        response = await self._send("GET", resource.path(namespace), params, limits=limits)
         try:
             async for line in _lines(response):
-                event = json.loads(line)
-                if event["type"] == "ERROR":
-                    raise _error(event["object"].get("code", 500), event["object"])
-                yield WatchEvent(event["type"], event["object"])
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError) as error:
+                kind, found = reading.read_event(line)
+                if kind == "ERROR":
+                    status = {} if isinstance(found, reading.UnreadableError) else found
+                    code = status.get("code")
+                    raise _error(code if isinstance(code, int) else 500, status)
+                yield WatchEvent(kind, _unread(found) if isinstance(found, reading.UnreadableError) else found)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise UnavailableError(f"The watch of {resource.plural} broke off: {_sentence(error)}") from error
         finally:
             response.close()
@@ -162,12 +204,11 @@ class Cluster:
     ) -> JsonObject:
         answer = await self._read(method, path, params, body, content_type)
         try:
-            document = json.loads(answer)
-        except ValueError as error:
-            raise UnavailableError(f"The API server answered {method} {path} with no JSON.") from error
-        if not isinstance(document, dict):
-            raise UnavailableError(f"The API server answered {method} {path} with no JSON object.")
-        return document
+            return reading.read(answer)
+        except reading.UnreadableError as error:
+            if not error.metadata:
+                raise UnavailableError(f"The API server answered {method} {path} with no object.") from error
+            raise UnreadableError(f"The answer to {method} {path} cannot be read: {error.why}.") from error
 
     async def _read(
         self,
@@ -179,7 +220,7 @@ class Cluster:
     ) -> bytes:
         response = await self._send(method, path, params, body, content_type)
         try:
-            return await response.read()
+            return await _body(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise UnavailableError(f"The answer to {method} {path} broke off: {_sentence(error)}") from error
 
@@ -190,7 +231,7 @@ class Cluster:
         params: Mapping[str, str] | None = None,
         body: JsonObject | None = None,
         content_type: str = "",
-        seconds: float = REQUEST_SECONDS,
+        limits: aiohttp.ClientTimeout = _TIMEOUT,
     ) -> aiohttp.ClientResponse:
         """Start a request; the caller reads or closes the answer, which is a good one."""
         headers = {"Accept": "application/json", "User-Agent": "kubectl-serve-server"}
@@ -206,42 +247,82 @@ class Cluster:
                 headers=headers,
                 body=body,
                 _preload_content=False,
-                _request_timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=5),
+                _request_timeout=limits,
             )
             if response.status >= 400:
-                raise _error(response.status, _document(await response.read()))
+                raise _error(response.status, _document(await _body(response)))
         except (aiohttp.ClientError, TimeoutError, OSError, config.ConfigException) as error:
             raise UnavailableError(f"The API server did not answer {method} {path}: {_sentence(error)}") from error
         return response
 
 
+class _Part:
+    """Some objects of a list, as they are read."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._items: list[JsonObject] = []
+        self._unread: list[Unread] = []
+
+    def add(self, text: bytes | reading.UnreadableError) -> None:
+        try:
+            if isinstance(text, reading.UnreadableError):
+                raise text
+            self.size += len(text)
+            self._items.append(reading.read_object(text))
+        except reading.UnreadableError as error:
+            self._unread.append(_unread(error))
+
+    def page(self, version: str = "") -> Page:
+        return Page(self._items, version, self._unread)
+
+
+def _unread(error: reading.UnreadableError) -> Unread:
+    return Unread(error.metadata, error.why)
+
+
 def _error(status: int, document: JsonObject) -> ApiError:
     message = document.get("message") or f"The API server answered with status {status}."
-    causes = (document.get("details") or {}).get("causes") or []
-    if status == 422 and any(cause.get("field") == "metadata.uid" for cause in causes):
+    causes = value_at(document, "details", "causes")
+    if status == 422 and any(
+        value_at(cause, "field") == "metadata.uid" for cause in (causes if isinstance(causes, list) else ())
+    ):
         status = 409  # what a PATCH says of another object of this name; DELETE and PUT call it a conflict
     return _ERRORS.get(status, UnavailableError)(str(message)[:2000], status)
 
 
 def _document(body: bytes) -> JsonObject:
     try:
-        document = json.loads(body)
-    except ValueError:
-        return {"message": body.decode(errors="replace").strip()}
-    return document if isinstance(document, dict) else {}
+        return reading.read(body)
+    except reading.UnreadableError:
+        return {"message": body[:2000].decode(errors="replace").strip()}
 
 
 def _sentence(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """One byte more than may be read, at most."""
+    pieces, room = [], reading.MOST_BYTES + 1
+    while room and (piece := await response.content.read(room)):
+        pieces.append(piece)
+        room -= len(piece)
+    if room:
+        response.release()
+    else:
+        response.close()
+    return b"".join(pieces)
+
+
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """Whole lines of any length: the stream reader's own ``readline`` refuses long ones."""
-    parts: list[bytes] = []
+    """Whole lines: the stream reader's own ``readline`` refuses long ones. Of one that is too long comes what is enough
+    to say so."""
+    line = bytearray()
     async for chunk in response.content.iter_any():
         first, *rest = chunk.split(b"\n")
-        parts.append(first)
+        line += first[: LINE_BYTES - len(line)]
         for part in rest:
-            if line := b"".join(parts):
-                yield line
-            parts = [part]
+            if line:
+                yield bytes(line)
+            line = bytearray(part[:LINE_BYTES])

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from serve_core.handover import is_back
 from serve_core.json import JsonObject
+from serve_core.loader import NOTHING, Words
 from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, LOADER_CONTAINER
 from serve_core.reasons import Problem
 from serve_core.visible import inline, visible
@@ -68,7 +69,7 @@ class Progress:
     name: str
     pods: Sequence[JsonObject]
     """Those of the newest revision."""
-    lines: Mapping[str, JsonObject]
+    lines: Mapping[str, Words]
     """The last line of each running loader's log, by pod."""
     warnings: Mapping[str, str]
     """What the node says of each pod that it cannot start, by pod."""
@@ -249,10 +250,15 @@ def said(kind: str, status: str, code: str, /, **words: str) -> Condition:
     return Condition(kind, *_parts(Finding(status, code, pods.sentence(code, **words))))
 
 
+def defect(kind: str, error: Exception) -> Condition:
+    """A condition of a Deployment on which the server fails. What it fails at is in the log alone."""
+    return said(kind, "Unknown", "Defect", error=type(error).__name__)
+
+
 def plain_loaded(
     deployment: JsonObject,
     its_pods: Sequence[JsonObject],
-    lines: Mapping[str, JsonObject],
+    lines: Mapping[str, Words],
     warnings: Mapping[str, str],
 ) -> Condition:
     """Whether the model is on the pods, those of the present template, of a Deployment that runs them itself."""
@@ -284,9 +290,9 @@ def plain_ready(
 
 
 def _loadings(
-    some: Sequence[JsonObject], name: str, lines: Mapping[str, JsonObject], warnings: Mapping[str, str]
+    some: Sequence[JsonObject], name: str, lines: Mapping[str, Words], warnings: Mapping[str, str]
 ) -> list[Finding]:
-    return [pods.loading(pod, lines.get(_name(pod), {}), name, warnings.get(_name(pod), "")) for pod in some]
+    return [pods.loading(pod, lines.get(_name(pod), NOTHING), name, warnings.get(_name(pod), "")) for pod in some]
 
 
 def _trouble(some: Sequence[JsonObject], name: str, warnings: Mapping[str, str]) -> Finding | None:

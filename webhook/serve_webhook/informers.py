@@ -11,7 +11,8 @@ from typing import Any, NoReturn, Self
 
 from serve_core.json import JsonObject
 from serve_core.names import DEPLOYMENT_LABEL
-from serve_webhook.api import Api, ApiError, ForbiddenError, GoneError, NotFoundError, Resource, key
+from serve_core.reading import UnreadableError, essential
+from serve_webhook.api import Api, ApiError, ForbiddenError, GoneError, NotFoundError, Resource, Unread, key
 from serve_webhook.workqueue import backoff
 
 Name = tuple[str, str]
@@ -22,13 +23,13 @@ logger = logging.getLogger(__name__)
 
 WATCH_SECONDS = (120, 180)
 """How long one watch lasts: short enough to notice a connection that died in silence, jittered against herds."""
-PAGE = 100
-"""Objects that are listed at a time: as they come they take ten times the memory that they are kept in."""
+LARGEST_KEPT = 2**18
+"""Bytes, packed. A completed Deployment takes 2.6 KB."""
 
 
-def without_managed_fields(manifest: JsonObject) -> JsonObject:
-    """The object without the half of it that nobody here reads."""
-    return manifest | {"metadata": {k: v for k, v in manifest["metadata"].items() if k != "managedFields"}}
+def whole(manifest: JsonObject) -> JsonObject:
+    """Everything is kept."""
+    return manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,12 @@ class _Kept:
 
     @classmethod
     def of(cls, manifest: JsonObject) -> Self:
+        """Raises :class:`UnreadableError`."""
         text = json.dumps(manifest, separators=(",", ":")).encode()
-        return cls(_version(manifest), zlib.compress(text, level=1))
+        packed = zlib.compress(text, level=1)
+        if len(packed) > LARGEST_KEPT:
+            raise UnreadableError(f"it takes more than {LARGEST_KEPT >> 10} KiB", essential(manifest["metadata"]))
+        return cls(_version(manifest), packed)
 
     def manifest(self) -> JsonObject:
         unpacked: JsonObject = json.loads(zlib.decompress(self.packed))
@@ -51,7 +56,8 @@ class _Kept:
 class Informer:
     """Lists and watches one resource by selector; the newest state of each object by namespace and name.
 
-    Whoever asks for an object gets one of its own.
+    Whoever asks for an object gets one of its own. What cannot be read, or is too large, counts as not there: that is
+    said once for each of its versions, and nothing else suffers from it.
     """
 
     def __init__(
@@ -61,20 +67,28 @@ class Informer:
         *,
         namespace: str = "",
         selectors: Mapping[str, str] | None = None,
-        trim: Callable[[JsonObject], JsonObject] = without_managed_fields,
+        trim: Callable[[JsonObject], JsonObject] = whole,
         optional: bool = False,
+        stubs: bool = False,
         restarted: Callable[[str], None] = lambda _: None,
+        skipped: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """``optional``: the resource may be missing from the cluster, or not ours to see; both count as no objects.
-        ``restarted`` is told the resource's plural each time that everything has to be listed again."""
+        """``trim`` makes of an object what is kept of it. ``optional``: the resource may be missing from the cluster,
+        or not ours to see; both count as no objects. ``stubs``: what cannot be read is there with its metadata alone.
+        ``restarted`` is called with the resource's plural each time that everything has to be listed again, ``skipped``
+        for each version of an object that cannot be read."""
         self._api = api
         self._resource = resource
         self._namespace = namespace
         self._selectors = dict(selectors or {})
         self._trim = trim
         self._optional = optional
+        self._stubs = stubs
         self._restarted = restarted
+        self._skipped = skipped
         self._objects: dict[Name, _Kept] = {}
+        self._unread: dict[Name, str] = {}
+        """The version of each object that cannot be read."""
         self._handlers: list[Handler] = []
         self._seen = 0
         self.synced = asyncio.Event()
@@ -124,6 +138,8 @@ class Informer:
                     self.synced.set()
             except ApiError as error:
                 logger.warning("The watch of %s failed: %s", self._resource.plural, error)
+            except Exception:  # what others store must not end the process
+                logger.exception("The watch of %s failed.", self._resource.plural)
             self._restarted(self._resource.plural)
             await asyncio.sleep(backoff(attempt))
             attempt += 1
@@ -131,14 +147,19 @@ class Informer:
     async def _relist(self) -> str:
         names: set[Name] = set()
         version = ""
-        async for page in self._api.pages(self._resource, PAGE, self._namespace, self._selectors):
+        async for page in self._api.pages(self._resource, self._namespace, self._selectors):
             version = page.version
             for manifest in page.items:
                 names.add(key(manifest))
                 # Items of a list carry neither kind nor version of their own.
                 self._put({"apiVersion": self._resource.api_version, "kind": self._resource.kind} | manifest)
+            for unread in page.unread:
+                names.add(self._skip(unread))
+            await asyncio.sleep(0)  # let reviews through
         for gone in self._objects.keys() - names:
             self._drop(gone, int(version))
+        for gone in self._unread.keys() - names:
+            del self._unread[gone]
         self._seen = int(version)
         self.synced.set()
         return version
@@ -146,12 +167,18 @@ class Informer:
     async def _follow(self, version: str) -> str:
         seconds = random.randint(*WATCH_SECONDS)  # noqa: S311 - jitter, not a secret
         async for event in self._api.watch(self._resource, self._namespace, self._selectors, version, seconds):
-            version = event.object["metadata"]["resourceVersion"]
+            found = event.object
+            metadata = found.metadata if isinstance(found, Unread) else found["metadata"]
+            version = metadata.get("resourceVersion") or version
             self._seen = int(version)
             if event.type == "DELETED":
-                self._drop(key(event.object), int(version))
+                name = _name(metadata)
+                self._unread.pop(name, None)
+                self._drop(name, int(version))
+            elif isinstance(found, Unread):
+                self._skip(found)
             elif event.type != "BOOKMARK":
-                self._put(event.object)
+                self._put(found)
         return version
 
     def _put(self, manifest: JsonObject) -> None:
@@ -159,9 +186,39 @@ class Informer:
         old = self._objects.get(name)
         if old and old.version >= _version(manifest):
             return
-        new = self._trim(manifest)
-        self._objects[name] = _Kept.of(new)
+        try:
+            new = self._trim(manifest)
+            kept = _Kept.of(new)
+        except UnreadableError as error:
+            self._skip(Unread(error.metadata, error.why))
+            return
+        except Exception as error:  # noqa: BLE001 - whatever somebody has made of it
+            self._skip(Unread(essential(manifest["metadata"]), f"it is not as expected ({type(error).__name__})"))
+            return
+        self._unread.pop(name, None)
+        self._objects[name] = kept
         self._tell(old, new)
+
+    def _skip(self, unread: Unread) -> Name:
+        """Go on without an object; say so once for each version of it."""
+        metadata = essential(unread.metadata)
+        name, version = _name(metadata), metadata.get("resourceVersion", "")
+        if self._unread.get(name) == version:
+            return name
+        self._unread[name] = version
+        self._skipped(self._resource.plural)
+        logger.warning("%s %s is skipped: %s.", self._resource.kind, "/".join(filter(None, name)), unread.why)
+        old = self._objects.get(name)
+        if old and version.isdecimal() and old.version > int(version):
+            return name
+        self._objects.pop(name, None)
+        stub = None
+        if self._stubs and name[1] and version.isdecimal():
+            stub = {"apiVersion": self._resource.api_version, "kind": self._resource.kind, "metadata": metadata}
+            self._objects[name] = _Kept.of(stub)
+        if old or stub:
+            self._tell(old, stub)
+        return name
 
     def _drop(self, name: Name, version: int) -> None:
         """Take out what was not there any more at ``version``; the answer to a write may have brought a newer one."""
@@ -171,10 +228,15 @@ class Informer:
             self._tell(old, None)
 
     def _tell(self, kept: _Kept | None, new: JsonObject | None) -> None:
-        if self._handlers:
-            old = kept.manifest() if kept else None
-            for handler in self._handlers:
+        if not self._handlers:
+            return
+        old = kept.manifest() if kept else None
+        for handler in list(self._handlers):
+            try:
                 handler(old, new)
+            except Exception:  # one object must not keep the others from being handled
+                self._skipped(self._resource.plural)
+                logger.exception("%s %s/%s cannot be handled.", self._resource.kind, *key(new or old or {}))
 
 
 class Watching:
@@ -229,6 +291,10 @@ def _deployment_of(manifest: JsonObject) -> Name | None:
     metadata = manifest["metadata"]
     name = (metadata.get("labels") or {}).get(DEPLOYMENT_LABEL)
     return (metadata["namespace"], name) if name else None
+
+
+def _name(metadata: JsonObject) -> Name:
+    return metadata.get("namespace") or "", metadata.get("name") or ""
 
 
 def _version(manifest: JsonObject) -> int:

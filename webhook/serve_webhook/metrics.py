@@ -71,6 +71,12 @@ class Metrics:
             ("resource",),
             registry=self._registry,
         )
+        self.skipped = Counter(
+            "kubectl_serve_objects_skipped",
+            "Versions of objects that could not be read or handled; the log names each.",
+            ("resource",),
+            registry=self._registry,
+        )
         self.certificate_expiry = Gauge(
             "kubectl_serve_certificate_expiry_timestamp_seconds",
             "When the serving certificate ends (Unix time).",
@@ -99,6 +105,9 @@ class Metrics:
 
     def watch_restarted(self, resource: str) -> None:
         self.watch_restarts.labels(resource).inc()
+
+    def object_skipped(self, resource: str) -> None:
+        self.skipped.labels(resource).inc()
 
     def render(self) -> bytes:
         """The text exposition format, version 0.0.4."""

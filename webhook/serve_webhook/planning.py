@@ -24,6 +24,7 @@ from serve_core.annotations import (
     is_current,
 )
 from serve_core.json import JsonObject
+from serve_core.loader import NOTHING, Words
 from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, SERVED_LABEL
 from serve_core.owned import Identity, claims, identity, is_leaving, owns
 from serve_core.verdict import Verdict, serving_spec
@@ -52,7 +53,7 @@ class Observed:
     live: Mapping[Identity, JsonObject] = field(default_factory=dict)
     """The objects that carry its label, and those that have a name it wants, whoever owns them."""
     pods: Sequence[JsonObject] = ()
-    lines: Mapping[str, JsonObject] = field(default_factory=dict)
+    lines: Mapping[str, Words] = field(default_factory=dict)
     """The last line of each running loader's log, by pod."""
     warnings: Mapping[str, str] = field(default_factory=dict)
     """What the node says of each pod that it cannot start, by pod."""
@@ -370,7 +371,7 @@ def _notes(observed: Observed, progress: Progress | None, loaded: Condition) -> 
 
 def _with_size(notes: dict[str, str], observed: Observed) -> dict[str, str]:
     """``notes`` with the size of the model that its pods load, if they tell it and it matters."""
-    told = [pods.model_size(pod, observed.lines.get(pod["metadata"]["name"], {})) for pod in observed.own_pods]
+    told = [pods.model_size(pod, observed.lines.get(pod["metadata"]["name"], NOTHING)) for pod in observed.own_pods]
     size = next((size for size in told if size is not None), None)
     if size is None:
         return notes

@@ -4,15 +4,18 @@ Knative does not look at init containers, so that a failing download would show 
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
 from serve_core import loader
 from serve_core.istio import PROXY_UID
 from serve_core.json import JsonObject, value_at
-from serve_core.names import LOADER_CONTAINER
-from serve_core.reasons import CATALOGUE, Kind, condition_message
+from serve_core.loader import Words
+from serve_core.names import DEPLOYMENT_LABEL, LOADER_CONTAINER
+from serve_core.owned import controller
+from serve_core.reasons import CATALOGUE, condition_message
 
 REVISION_LABEL = "serving.knative.dev/revision"
 _TEMPLATE_LABEL = "pod-template-hash"
@@ -44,25 +47,81 @@ class Finding:
 
 
 def trim(pod: JsonObject) -> JsonObject:
-    """The part of a pod that is read here: served models may have many."""
-    metadata, spec, status = pod["metadata"], pod.get("spec") or {}, pod.get("status") or {}
-    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "labels")
-    annotations = metadata.get("annotations") or {}
+    """The part of a pod that is read here, of the types that it has by Kubernetes' API, and of a bounded size: served
+    models may have many pods, and whoever may create pods can write what theirs say."""
+    metadata = pod["metadata"]
+    annotations = _object(metadata.get("annotations"))
+    labels = _object(metadata.get("labels"))
+    kept: JsonObject = {key: metadata[key] for key in _METADATA if isinstance(metadata.get(key), str)}
+    kept["labels"] = {key: labels[key] for key in _LABELS if isinstance(labels.get(key), str)}
+    if _INJECTED in annotations:
+        kept["annotations"] = {_INJECTED: ""}
+    if (owner := controller(pod)) is not None:
+        kept["ownerReferences"] = [{"controller": True} | {key: _text(owner.get(key)) for key in _REFERENCE}]
+    spec, status = _object(pod.get("spec")), _object(pod.get("status"))
     return {
-        "metadata": {key: metadata[key] for key in kept if key in metadata}
-        | ({"annotations": {_INJECTED: annotations[_INJECTED]}} if _INJECTED in annotations else {}),
-        "spec": {"initContainers": [_trim_container(container) for container in spec.get("initContainers") or []]},
+        "metadata": kept,
+        "spec": {"initContainers": [_trim_container(each) for each in _objects(spec.get("initContainers"))]},
         "status": {
-            key: status[key]
-            for key in ("phase", "conditions", "initContainerStatuses", "containerStatuses")
-            if key in status
+            "conditions": [
+                {key: _text(each.get(key)) for key in _CONDITION}
+                for each in _objects(status.get("conditions"))
+                if each.get("type") == _SCHEDULED
+            ],
+            **{
+                key: [_trim_status(each) for each in _objects(status.get(key))]
+                for key in ("initContainerStatuses", "containerStatuses")
+            },
         },
     }
 
 
+_METADATA = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp")
+_LABELS = (DEPLOYMENT_LABEL, REVISION_LABEL, _TEMPLATE_LABEL)
+_REFERENCE = ("apiVersion", "kind", "name", "uid")
+_CONDITION = ("type", "status", "reason", "message", "lastTransitionTime")
+_SCHEDULED = "PodScheduled"
+_MOST_CONTAINERS = 50
+"""Containers of one pod that are looked at."""
+_LONGEST_TEXT = 4096
+"""Characters: the kubelet cuts a termination message there."""
+
+
 def _trim_container(container: JsonObject) -> JsonObject:
-    user = (container.get("securityContext") or {}).get("runAsUser")
-    return {"name": container["name"], "securityContext": {"runAsUser": user}}
+    user = _object(container.get("securityContext")).get("runAsUser")
+    uid = user if isinstance(user, int) else None
+    return {"name": _text(container.get("name")), "securityContext": {"runAsUser": uid}}
+
+
+def _trim_status(status: JsonObject) -> JsonObject:
+    return {
+        "name": _text(status.get("name")),
+        "state": _trim_state(status.get("state")),
+        "lastState": _trim_state(status.get("lastState")),
+    }
+
+
+def _trim_state(state: object) -> JsonObject:
+    """The one of its states that a container is in, or none."""
+    for kind, found in _object(state).items():
+        if kind in ("running", "waiting", "terminated") and isinstance(found, dict):
+            texts = {key: _text(found.get(key)) for key in ("reason", "message") if found.get(key)}
+            code = found.get("exitCode")
+            return {kind: texts | ({"exitCode": code} if isinstance(code, int) else {})}
+    return {}
+
+
+def _object(value: object) -> JsonObject:
+    return value if isinstance(value, dict) else {}
+
+
+def _objects(value: object) -> list[JsonObject]:
+    found = value[:_MOST_CONTAINERS] if isinstance(value, list) else ()
+    return [each for each in found if isinstance(each, dict)]
+
+
+def _text(value: object) -> str:
+    return value[:_LONGEST_TEXT] if isinstance(value, str) else ""
 
 
 def of_revision(pods: Sequence[JsonObject], revision: str) -> list[JsonObject]:
@@ -95,28 +154,25 @@ def loader_is_running(pod: JsonObject) -> bool:
 
 def loader_end(pod: JsonObject) -> tuple[str, float] | None:
     """The code that the loader has ended with, and the seconds that it took; ``None`` where it says neither."""
-    words = loader.words(((_loader_status(pod).get("state") or {}).get("terminated") or {}).get("message"))
-    code, seconds = words.get("code"), words.get("seconds")
-    if not isinstance(seconds, int | float) or code not in CATALOGUE:
-        return None
-    return str(code), float(seconds)
+    said = _last_words(pod)
+    return (said.code, said.seconds) if said.code and said.seconds is not None else None
 
 
-def model_size(pod: JsonObject, line: JsonObject) -> int | None:
-    """The bytes of the model, once its loader has told them. ``line``: the last of a running loader's log."""
-    ended = loader.words(((_loader_status(pod).get("state") or {}).get("terminated") or {}).get("message"))
+def model_size(pod: JsonObject, line: Words) -> int | None:
+    """The bytes of the model, once its loader has said them. ``line``: the last of a running loader's log."""
+    ended = _last_words(pod)
     share = loader.share(line)
-    told = ended.get("bytes") if ended.get("code") == "Loaded" else share and share[1]
-    return told if isinstance(told, int) and told > 0 else None
+    return (ended.size if ended.code == "Loaded" else share[1] if share else None) or None
 
 
-def last_line(log: str) -> JsonObject:
-    """The last JSON object of the loader's log; empty if there is none."""
-    for line in reversed(log.splitlines()):
-        entry = loader.words(line)
-        if "event" in entry:
-            return entry
-    return {}
+def _last_words(pod: JsonObject) -> Words:
+    return loader.words(value_at(_loader_status(pod), "state", "terminated", "message"))
+
+
+def last_line(log: str) -> Words:
+    """The last line of the loader's log that is the loader's."""
+    found = (loader.words(line) for line in reversed(log.splitlines()))
+    return next((said for said in found if said.event), loader.NOTHING)
 
 
 def waits_since(pod: JsonObject) -> datetime | None:
@@ -130,15 +186,21 @@ def waits_since(pod: JsonObject) -> datetime | None:
         for state in status.get(key) or []
     )
     for condition in status.get("conditions") or []:
-        if condition["type"] == "PodScheduled" and condition["status"] == "True" and not started:
-            return datetime.fromisoformat(condition["lastTransitionTime"])
+        if condition["type"] == _SCHEDULED and condition["status"] == "True" and not started:
+            with suppress(ValueError):
+                since = datetime.fromisoformat(condition["lastTransitionTime"])
+                return since if since.tzinfo else None
     return None
 
 
-def warning(events: Sequence[JsonObject]) -> str:
-    """What the newest of a pod's Events says, if it is a warning: an image that is being pulled is none."""
-    newest = max(events, key=_last_seen, default={})
-    return str(newest.get("note") or "") if newest.get("type") == "Warning" else ""
+def newest(events: Iterable[JsonObject]) -> JsonObject:
+    """Of a pod's Events the one that was seen last; empty where there is none."""
+    return max(events, key=_last_seen, default={})
+
+
+def warning(event: JsonObject) -> str:
+    """What a pod's newest Event says, if it is a warning: an image that is being pulled is none."""
+    return str(event.get("note") or "")[:LONGEST] if event.get("type") == "Warning" else ""
 
 
 def _last_seen(event: JsonObject) -> str:
@@ -146,7 +208,7 @@ def _last_seen(event: JsonObject) -> str:
     return str(series or event.get("deprecatedLastTimestamp") or event.get("eventTime") or "")
 
 
-def loading(pod: JsonObject, line: JsonObject, name: str, warning: str = "") -> Finding:
+def loading(pod: JsonObject, line: Words, name: str, warning: str = "") -> Finding:
     """How far the loader of this pod is.
 
     ``line``: the last of its log; ``name``: the Deployment's; ``warning``: what the node says of a pod that it cannot
@@ -172,7 +234,7 @@ def _has_late_sidecar(pod: JsonObject) -> bool:
     return False
 
 
-def _loading(pod: JsonObject, line: JsonObject, name: str, warning: str) -> Finding:
+def _loading(pod: JsonObject, line: Words, name: str, warning: str) -> Finding:
     of = {"name": name, "namespace": pod["metadata"]["namespace"]}
     status = _loader_status(pod)
     state, before = status.get("state") or {}, (status.get("lastState") or {}).get("terminated")
@@ -253,11 +315,10 @@ def _not_started(pod: JsonObject, said: Mapping[str, object]) -> Finding:
     return Finding("False", reason, sentence(reason, **{what: missing[2]}, namespace=pod["metadata"]["namespace"]))
 
 
-def _running(line: JsonObject, before: JsonObject | None, of: Mapping[str, str]) -> Finding:
-    event = line.get("event")
-    if event in ("retry", "failed"):
-        return _said(line, "Unknown" if event == "retry" else "False", of)
-    if event in ("plan", "progress"):
+def _running(line: Words, before: JsonObject | None, of: Mapping[str, str]) -> Finding:
+    if line.event in ("retry", "failed"):
+        return _said(line, "Unknown" if line.event == "retry" else "False", of)
+    if line.event in ("plan", "progress"):
         return Finding("Unknown", "Loading", _progress(line))
     # It has just started: what ended the run before is still the best that is known.
     return _ended(before, of) if before else Finding("Unknown", "Loading", sentence("Loading"))
@@ -269,23 +330,22 @@ def _ended(terminated: JsonObject, of: Mapping[str, str]) -> Finding:
         return Finding("True", "Loaded", _loaded(words))
     if terminated.get("reason") == "OOMKilled":
         return _finding("False", "OutOfMemory", {"message": f"Container {LOADER_CONTAINER}."})
-    if words.get("code") == "Interrupted":
+    if words.code == "Interrupted":
         return _said(words, "Unknown", of)
-    if "code" in words:
+    if words.code:
         return _said(words, "False", of)
     said = f"Exit code {terminated.get('exitCode')}."
     return _finding("False", "LoaderCrashed", {"message": said}, **of)
 
 
-def _said(words: Mapping[str, object], status: str, of: Mapping[str, str]) -> Finding:
+def _said(words: Words, status: str, of: Mapping[str, str]) -> Finding:
     """The loader's own code, sentence and hint."""
-    code, message = str(words.get("code")), str(words.get("message") or "")
-    reason = CATALOGUE.get(code)
-    if reason is None or reason.kind is not Kind.CONDITION:
-        return _finding(status, "LoaderCrashed", {"message": message}, **of)
-    if not message:
-        return Finding(status, code, sentence(code))
-    return Finding(status, code, f"{_stopped(message)} {words.get('hint') or reason.hint}".strip()[:LONGEST])
+    reason = CATALOGUE.get(words.code)
+    if reason is None or words.code == "Loaded":
+        return _finding(status, "LoaderCrashed", {"message": words.message}, **of)
+    if not words.message:
+        return Finding(status, words.code, sentence(words.code))
+    return Finding(status, words.code, f"{_stopped(words.message)} {words.hint or reason.hint}".strip()[:LONGEST])
 
 
 def _finding(status: str, code: str, said: Mapping[str, object], **words: str) -> Finding:
@@ -298,7 +358,7 @@ def _stopped(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else text + "."
 
 
-def _progress(line: JsonObject) -> str:
+def _progress(line: Words) -> str:
     share = loader.share(line)
     if share is None:
         return sentence("Loading")
@@ -306,7 +366,7 @@ def _progress(line: JsonObject) -> str:
     return f"Downloaded {loader.size_text(done)} of {loader.size_text(total)} ({100 * done // total} %)."
 
 
-def _loaded(words: JsonObject) -> str:
+def _loaded(words: Words) -> str:
     brought = loader.loaded_text(words)
     told = f"Downloaded {brought}." if brought else sentence("Loaded")
     return f"{told} {loader.code_text(words)}".rstrip()

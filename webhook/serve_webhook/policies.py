@@ -18,7 +18,7 @@ class Policies(Watching):
 
     def __init__(self, informer: Callable[..., Informer], changed: Callable[[], None]) -> None:
         self._changed = changed
-        policies, exceptions = informer(POLICIES), informer(POLICY_EXCEPTIONS, namespace=NAMESPACE)
+        policies, exceptions = informer(POLICIES, stubs=True), informer(POLICY_EXCEPTIONS, namespace=NAMESPACE)
         super().__init__(policies, exceptions)
         self._policies: dict[str, ServingPolicy] = {}
         self._exceptions: dict[str, PolicyException] = {}

@@ -287,7 +287,10 @@ class Replica:
         return self._informer(resource, namespace=namespace, selectors={"fieldSelector": f"metadata.name={name}"})
 
     def _informer(self, resource: Resource, **arguments: Any) -> Informer:
-        return Informer(self._api, resource, restarted=self._metrics.watch_restarted, **arguments)
+        counts = self._metrics
+        return Informer(
+            self._api, resource, restarted=counts.watch_restarted, skipped=counts.object_skipped, **arguments
+        )
 
 
 def _now() -> datetime:

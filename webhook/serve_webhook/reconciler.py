@@ -6,17 +6,18 @@ Level-based: whatever happens only adds a name to the queue, and each name is ha
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from typing import NoReturn
 
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
-from serve_core.names import CONDITION_READY, LOADER_CONTAINER, SERVED_LABEL
+from serve_core.loader import NOTHING, Words
+from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, LOADER_CONTAINER, SERVED_LABEL
 from serve_core.owned import Identity, identity, owns
 from serve_core.verdict import Verdict, render_stored
-from serve_webhook import field_managers, planning, pods
+from serve_webhook import conditions, field_managers, planning, pods
 from serve_webhook.api import (
     DEPLOYMENTS,
     EVENTS,
@@ -29,6 +30,7 @@ from serve_webhook.api import (
     RejectedError,
     Resource,
     UnavailableError,
+    UnreadableError,
     key,
     owned_resource,
 )
@@ -145,9 +147,10 @@ class Reconciler:
             seconds = self._queue.retry(name)
             logger.warning("%s/%s is tried again in %.1f s: %s", *name, seconds, error)
             return "error"
-        except Exception:  # one Deployment's defect must not stop the others
+        except Exception as error:  # one Deployment's defect must not stop the others
             self._queue.retry(name)
             logger.exception("%s/%s cannot be reconciled.", *name)
+            await self._say_defect(name, error)
             return "defect"
         if again == 0:
             self._queue.retry(name)
@@ -156,6 +159,19 @@ class Reconciler:
         if again is not None:
             self._queue.add_after(name, again)
         return "ok"
+
+    async def _say_defect(self, name: Name, error: Exception) -> None:
+        """Let Ready say that nothing is known, whatever it is that made the turn fail."""
+        try:
+            if (deployment := self._deployments.get(*name)) is None:
+                return
+            ready = conditions.defect(CONDITION_READY, error)
+            if ready != conditions.stored(deployment, CONDITION_READY):
+                loaded = conditions.stored(deployment, CONDITION_MODEL_LOADED)
+                entries = conditions.entries([*([loaded] if loaded else []), ready], deployment, self._now())
+                await self._execute(deployment, (SetConditions(entries, (ready,)),))
+        except Exception as again:  # noqa: BLE001 - the turn has failed, and comes again
+            logger.warning("%s/%s cannot be given a condition: %s", *name, again)
 
     async def _reconcile(self, name: Name) -> float | None:
         """Returns the seconds until the next look, 0 for a back-off, or ``None`` to wait for a change."""
@@ -192,8 +208,12 @@ class Reconciler:
                 # The watch sees only what has our label: something of this name may be there without it. And what it
                 # has seen may be gone.
                 live = {here: each for here, each in observed.live.items() if here != at}
-                with suppress(NotFoundError):
+                try:
                     live[at] = await self._api.get(owned_resource(wanted), name[0], wanted["metadata"]["name"])
+                except NotFoundError:
+                    pass
+                except UnreadableError as error:
+                    return replace(observed, fault=_fault(wanted, error))
                 observed = replace(observed, live=live)
                 change = planning.change(observed, wanted)
             if change is None and observed.taken:
@@ -205,7 +225,7 @@ class Reconciler:
                 return None
             try:
                 applied = await self._apply(name, change, observed.live.get(at))
-            except (RejectedError, NotFoundError, ForbiddenError, UnavailableError) as error:
+            except (RejectedError, NotFoundError, ForbiddenError, UnavailableError, UnreadableError) as error:
                 return replace(observed, fault=_fault(wanted, error))
             observed = replace(observed, live={**observed.live, at: applied})
         return observed
@@ -246,21 +266,22 @@ class Reconciler:
     async def _warning(self, pod: JsonObject) -> str:
         """What the node says of a pod that it cannot start."""
         metadata = pod["metadata"]
+        newest: JsonObject = {}
+        selectors = {"fieldSelector": f"regarding.uid={metadata['uid']}"}
         try:
-            events = await self._api.list(
-                EVENTS, metadata["namespace"], {"fieldSelector": f"regarding.uid={metadata['uid']}"}
-            )
+            async for page in self._api.pages(EVENTS, metadata["namespace"], selectors):
+                newest = pods.newest((*page.items, newest))
         except ApiError as error:
             logger.info("The Events of %s/%s cannot be read: %s", *key(pod), error)
             return ""
-        return pods.warning(events)
+        return pods.warning(newest)
 
-    async def _line(self, pod: JsonObject) -> JsonObject:
+    async def _line(self, pod: JsonObject) -> Words:
         try:
             log = await self._api.log(*key(pod), LOADER_CONTAINER, lines=LOG_LINES, size=LOG_BYTES)
         except ApiError as error:
             logger.info("The loader's log in %s/%s cannot be read: %s", *key(pod), error)
-            return {}
+            return NOTHING
         return pods.last_line(log)
 
     async def _release(self, name: Name, observed: Observed) -> float | None:
@@ -354,6 +375,8 @@ def _fault(wanted: JsonObject, error: ApiError) -> Condition:
             raise error  # nobody answers: nothing can be said either
         # The API server is there, one of its webhooks is not: Knative's own, as a rule.
         status, code = "Unknown", "Progressing"
+    elif isinstance(error, UnreadableError):
+        code = "Unreadable"
     elif isinstance(error, NotFoundError) and owned_resource(wanted) is KNATIVE_SERVICES:
         code = "KnativeMissing"
     said = pods.sentence(code, **planning.named(wanted))

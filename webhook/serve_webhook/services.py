@@ -14,7 +14,8 @@ class Services(Watching, Mapping[str, Mapping[str, ServiceFacts]]):
     def __init__(self, informer: Callable[..., Informer], changed: Callable[[str], None]) -> None:
         self._changed = changed
         self._found: dict[str, dict[str, ServiceFacts]] = {}
-        plain = informer(SERVICES, selectors={"labelSelector": NOT_A_REVISION})
+        # Of one that cannot be read the name is taken all the same.
+        plain = informer(SERVICES, selectors={"labelSelector": NOT_A_REVISION}, stubs=True)
         super().__init__(plain)
         plain.subscribe(self._update)
 
