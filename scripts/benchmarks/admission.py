@@ -14,20 +14,20 @@ import asyncio
 import json
 import random
 import re
-import ssl
 import statistics
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import aiohttp
-from kubernetes_asyncio import config
-from kubernetes_asyncio.client import ApiClient, Configuration
-from yarl import URL
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench_client import CONNECTIONS, Client, connected, replicas, usage  # beside this folder
 
 SIZES = {"4 KiB": 4 * 2**10, "256 KiB": 256 * 2**10, "2 MiB": 2 * 2**20}
 MIXED = {"4 KiB": 94, "256 KiB": 5, "2 MiB": 1}
@@ -35,14 +35,12 @@ MIXED = {"4 KiB": 94, "256 KiB": 5, "2 MiB": 1}
 MIX = {"allow": 70, "mutate": 20, "deny": 10}
 """allow: a completed Deployment that is written again; mutate: one to be completed; deny: completed, then refused by a
 policy. All of them pass the mutating webhook, and then the validating one."""
-CONNECTIONS = 64
 LATE = 0.01
 """Seconds after its time at which a request counts as sent late."""
 BLOCK = 3.0
 """Seconds of one block."""
 
 NAMESPACE = "kubectl-serve-bench"
-SERVER = "/api/v1/namespaces/kubectl-serve/pods"
 OURS, THEIRS = "kubectl-serve.dev/", "kubectl-serve.not/"
 POLICY = {
     "apiVersion": "kubectl-serve.dev/v1alpha1",
@@ -87,95 +85,6 @@ class Server:
     elapsed: float = 0.0
     memory: float = 0.0
     """Bytes of the largest replica, at most."""
-
-
-class Connection(asyncio.Protocol):
-    """HTTP/1.1, one request at a time. Of an answer only the status and the end are read: what the generator spends is
-    not there for what it measures."""
-
-    LENGTH = re.compile(rb"\r\ncontent-length: ([0-9]+)", re.IGNORECASE)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: Any = transport
-
-    def is_open(self) -> bool:
-        return not self._transport.is_closing()
-
-    def ask(self, request: bytes) -> asyncio.Future[bytes]:
-        self._read, self._answer = b"", asyncio.get_running_loop().create_future()
-        self._transport.write(request)
-        return self._answer
-
-    def data_received(self, data: bytes) -> None:
-        self._read += data
-        head = self._read.find(b"\r\n\r\n")
-        length = self.LENGTH.search(self._read, 0, max(0, head))
-        if len(self._read) == head + 4 + int(length[1]) if length else self._read.endswith(b"\r\n0\r\n\r\n"):
-            self._answer.set_result(self._read)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if not self._answer.done():
-            self._answer.set_exception(ConnectionError(str(error)))
-
-
-class Client:
-    """The API server, as KUBECONFIG says."""
-
-    def __init__(self, session: aiohttp.ClientSession, host: str, context: ssl.SSLContext) -> None:
-        self._session = session
-        self._host = host
-        self._context = context
-        self._idle: list[Connection] = []
-
-    def written(self, path: str, body: bytes) -> bytes:
-        """A POST as :meth:`send` takes it."""
-        own = {"Content-Type": "application/json", "Content-Length": len(body), "Accept-Encoding": "gzip"}
-        headers = {"Host": URL(self._host).raw_authority, **self._session.headers, **own}
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + body
-
-    async def send(self, request: bytes) -> tuple[int, bytes]:
-        """Returns the status, and the answer as it came. Raises ConnectionError."""
-        self._idle = [connection for connection in self._idle if connection.is_open()]
-        if self._idle:
-            connection = self._idle.pop()
-        else:
-            url, loop = URL(self._host), asyncio.get_running_loop()
-            host, port = str(url.host), int(url.port or 443)
-            _, connection = await loop.create_connection(Connection, host, port, ssl=self._context)
-        answer = await connection.ask(request)
-        self._idle.append(connection)
-        return int(answer[9:12]), answer
-
-    async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
-        headers = {"Content-Type": "application/json"}
-        async with self._session.post(self._host + path, data=body, headers=headers) as answer:
-            return answer.status, await answer.read()
-
-    async def delete(self, path: str) -> None:
-        async with self._session.delete(self._host + path) as answer:
-            await answer.read()
-
-    async def text(self, path: str) -> str:
-        async with self._session.get(self._host + path) as answer:
-            answer.raise_for_status()
-            return await answer.text()
-
-
-@asynccontextmanager
-async def connected() -> AsyncIterator[Client]:
-    configuration = Configuration()
-    configuration.connection_pool_maxsize = 2 * CONNECTIONS
-    await config.load_kube_config(client_configuration=configuration)
-    async with ApiClient(configuration) as api:
-        headers: dict[str, str] = {}
-        await api.update_params_for_auth(headers, [], ["BearerToken"], None)
-        connector = api.rest_client.pool_manager.connector
-        context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
-        if configuration.cert_file:
-            context.load_cert_chain(configuration.cert_file, configuration.key_file)
-        async with aiohttp.ClientSession(connector=connector, connector_owner=False, headers=headers) as session:
-            yield Client(session, str(configuration.host), context)
 
 
 def deployment(uri: str, size: int) -> dict[str, Any]:
@@ -305,38 +214,26 @@ def _line(
 @asynccontextmanager
 async def _watched(client: Client, server: Server) -> AsyncIterator[None]:
     """Count what the replicas use meanwhile."""
-    names = await _replicas(client)
+    names = await replicas(client)
 
-    async def usage() -> list[tuple[float, float]]:
-        return [await _usage(client, name) for name in names]
+    async def used() -> list[tuple[float, float]]:
+        return [await usage(client, name) for name in names]
 
     async def look() -> None:
         while True:
             await asyncio.sleep(1)
-            server.memory = max(server.memory, *(memory for _, memory in await usage()))
+            server.memory = max(server.memory, *(memory for _, memory in await used()))
 
-    before, start = await usage(), time.perf_counter()
+    before, start = await used(), time.perf_counter()
     watcher = asyncio.create_task(look())
     yield
     watcher.cancel()
     with suppress(asyncio.CancelledError):
         await watcher
     server.elapsed += time.perf_counter() - start
-    after = await usage()
+    after = await used()
     server.memory = max(server.memory, *(memory for _, memory in after))
     server.cpu += sum(cpu for cpu, _ in after) - sum(cpu for cpu, _ in before)
-
-
-async def _replicas(client: Client) -> list[str]:
-    found = json.loads(await client.text(SERVER))["items"]
-    return [pod["metadata"]["name"] for pod in found]
-
-
-async def _usage(client: Client, name: str) -> tuple[float, float]:
-    """CPU seconds and resident bytes of a replica, from its metrics."""
-    text = await client.text(f"{SERVER}/{name}:8080/proxy/metrics")
-    found = dict(re.findall(r"^process_(cpu_seconds_total|resident_memory_bytes) (\S+)$", text, re.MULTILINE))
-    return float(found["cpu_seconds_total"]), float(found["resident_memory_bytes"])
 
 
 async def _api_server_seconds(client: Client) -> float:

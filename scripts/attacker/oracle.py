@@ -1,0 +1,144 @@
+"""What may not be there whatever was asked: the starter policies, said once more in a few lines of their own. Pure.
+
+It shares no code with the server. It looks at what is stored, of kinds that serve a model: annotated Deployments,
+Knative Services, Configurations and Revisions, pods with the loader, and what leads to them.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+Json = dict[str, Any]
+
+PREFIX = "kubectl-serve.dev/"
+POLICIES = ("restricted-sources", "pinned-models", "no-pickle", "private-by-default", "gpu-budget")
+"""The starter policies that are held against it; the others ask for a mesh and for keys."""
+
+SOURCES = re.compile(
+    r"(s3://models|https://models\.example\.com)(/(?!\.\.)[A-Za-z0-9._/-]*)?|pvc://[a-z0-9.-]+(/[A-Za-z0-9._/-]*)?"
+)
+IMAGES = re.compile(r"(dev\.local/kubectl-serve|ghcr\.io/kserve|registry\.example\.com/models)[/:@].*")
+ADDED = ("queue-proxy", "istio-proxy", "istio-init")
+"""Containers that the platform puts beside the model's."""
+PICKLES = (".joblib", ".pkl", ".pickle", ".pt", ".pth", ".pmml")
+LOADER = re.compile(r"(.*/)?model-loader([:@].*)?")
+
+
+def forbidden(manifest: Json) -> Iterator[str]:
+    """Which policies an object breaks, each with what it is."""
+    kind, metadata = manifest["kind"], manifest["metadata"]
+    notes: Json = metadata.get("annotations") or {}
+    group = manifest["apiVersion"].partition("/")[0]
+    spec: Json = manifest.get("spec") or {}
+    if kind == "Pod":
+        pod, outer = spec, metadata
+        if not any(_is_loader(each) for each in _containers(pod)):
+            return
+    elif kind == "Revision":
+        pod, outer = spec, metadata
+    elif kind in ("DomainMapping", "Route") and group == "serving.knative.dev":
+        yield from _public(kind, metadata)
+        return
+    else:
+        template: Json = spec.get("template") or {}
+        pod, outer = template.get("spec") or {}, template.get("metadata") or {}
+        if kind == "Deployment" and f"{PREFIX}model" not in notes:
+            return
+    yield from _sources(notes, pod)
+    yield from _images(pod)
+    yield from _pinned(notes, pod)
+    yield from _pickle(notes, pod)
+    yield from _budget(notes, outer.get("annotations") or {}, pod, spec)
+    if group == "serving.knative.dev" and kind == "Service":
+        yield from _public(kind, metadata)
+    elif notes.get(f"{PREFIX}visibility") == "public":
+        yield "private-by-default: a public Deployment"
+
+
+def _containers(pod: Json) -> list[Json]:
+    return [each for key in ("initContainers", "containers", "ephemeralContainers") for each in pod.get(key) or []]
+
+
+def _is_loader(container: Json) -> bool:
+    return container.get("name") == "model-loader" or bool(LOADER.fullmatch(container.get("image") or ""))
+
+
+def _uris(notes: Json, pod: Json) -> list[str]:
+    written = [part.rpartition("=")[0] or part for part in (notes.get(f"{PREFIX}model") or "").split()]
+    arguments = [str(word) for each in _containers(pod) if _is_loader(each) for word in each.get("args") or []]
+    return [*written, *(word for word in arguments if re.match(r"[a-z0-9]+://", word, re.IGNORECASE))]
+
+
+def _sources(notes: Json, pod: Json) -> Iterator[str]:
+    for uri in _uris(notes, pod):
+        if not SOURCES.fullmatch(uri.rpartition("=")[0] or uri):
+            yield f"restricted-sources: {uri[:100]}"
+
+
+def _images(pod: Json) -> Iterator[str]:
+    for container in _containers(pod):
+        image = str(container.get("image") or "")
+        if container.get("name") not in ADDED and not IMAGES.fullmatch(image):
+            yield f"restricted-sources: image {image[:100]}"
+
+
+def _pinned(notes: Json, pod: Json) -> Iterator[str]:
+    """None of the allowed sources has revisions, so there has to be a digest."""
+    if f"{PREFIX}model" in notes and not re.fullmatch("sha256:[0-9a-f]{64}", notes.get(f"{PREFIX}digest") or ""):
+        yield "pinned-models: no digest"
+    for loader in filter(_is_loader, _containers(pod)):
+        if "--digest" not in (loader.get("args") or []):
+            yield "pinned-models: a loader without a digest"
+        if loader.get("command"):
+            yield "pinned-models: a loader with a command of its own"
+
+
+def _pickle(notes: Json, pod: Json) -> Iterator[str]:
+    formats = (notes.get(f"{PREFIX}format") or "").partition("=")[0].partition(":")[0]
+    if formats in ("sklearn", "pytorch", "mlflow", "pmml"):
+        yield f"no-pickle: {formats}"
+    if any(uri.lower().endswith(PICKLES) for uri in _uris(notes, pod)):
+        yield "no-pickle: a pickle by its name"
+    for container in _containers(pod):
+        words = [*(container.get("command") or []), *(container.get("args") or [])]
+        if re.search("--(trust[-_]remote[-_]code|allow[-_]pickle)", " ".join(map(str, words))):
+            yield "no-pickle: an argument"
+        names = [variable.get("name") for variable in container.get("env") or []]
+        if {"TRUST_REMOTE_CODE", "HF_HUB_TRUST_REMOTE_CODE"} & set(names):
+            yield "no-pickle: a variable"
+
+
+def _public(kind: str, metadata: Json) -> Iterator[str]:
+    if kind == "DomainMapping":
+        yield "private-by-default: a DomainMapping"
+    elif (metadata.get("labels") or {}).get("networking.knative.dev/visibility") != "cluster-local":
+        yield f"private-by-default: a public {kind}"
+
+
+_UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "m": 1e-3, "": 1}
+
+
+def _amount(text: Any) -> float:
+    found = re.fullmatch(r"([0-9.]+)(Ki|Mi|Gi|Ti|k|M|G|T|m|)", str(text))
+    return float(found[1]) * _UNITS[found[2]] if found else float("inf")
+
+
+def _budget(notes: Json, template: Json, pod: Json, spec: Json) -> Iterator[str]:
+    gpus = memory = 0.0
+    for container in pod.get("containers") or []:
+        resources = container.get("resources") or {}
+        wanted = {**(resources.get("requests") or {}), **(resources.get("limits") or {})}
+        gpus += _amount(wanted.get("nvidia.com/gpu", 0))
+        memory += _amount(wanted.get("memory", 0))
+    if gpus > 1:
+        yield f"gpu-budget: {gpus:g} GPUs a replica"
+    if memory > 64 * 2**30:
+        yield f"gpu-budget: {memory / 2**30:g} GiB a replica"
+    most = [template.get("autoscaling.knative.dev/max-scale"), template.get("autoscaling.knative.dev/initial-scale")]
+    scale = (notes.get(f"{PREFIX}scale") or "").rpartition("..")[2]
+    numbers = [float(text) for text in (*most, scale) if text and str(text).isdigit()]
+    numbers.append(float(spec.get("replicas") or 0))
+    # A model for which nobody says it is given 0..4 by the policy.
+    unbounded = not any(numbers) and f"{PREFIX}model" not in notes
+    if gpus and (unbounded or max(numbers) * gpus > 4):
+        yield "gpu-budget: more than 4 GPUs"

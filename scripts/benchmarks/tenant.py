@@ -1,0 +1,551 @@
+"""What a hostile tenant does to the others: random hostile requests, and another tenant's admission meanwhile.
+
+A user with the role `edit` in two namespaces sends what scripts/attacker draws: objects that were thought out to stop
+the server or to get past policies, and what chance makes of good ones; created, applied, patched, scaled, deleted, dry
+runs too. One namespace is under starter policies that deny, in the other everything is let through. Pods of theirs bear
+our names and labels and say hostile things at their end.
+
+Meanwhile another tenant creates, changes and asks models. The same without the attacker comes first. In the middle of
+both a replica of the server is replaced, so that one starts among all that is there. At the end everything that exists
+is held against an oracle of the policies that shares no code with them.
+
+Needs a local cluster with kubectl-serve installed: eval "$(scripts/cluster env)".
+Prints Markdown, as docs/security.md has it; what made the server fail or not answer is kept in the folder --findings.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
+
+from attacker import corpus, oracle  # noqa: E402
+from bench_client import Client, connected, replicas, usage  # noqa: E402
+from cluster.support import (  # noqa: E402  # the tools that the cluster's tests use as well
+    Json,
+    Namespace,
+    deployment,
+    example_store,
+    file_server,
+    pod_template,
+)
+
+SPACE = Namespace("tenant-bench")
+"""The other tenant's."""
+BOUNDED, FREE = Namespace("hostile-bounded"), Namespace("hostile-free")
+"""The attacker's: with policies, and without."""
+ATTACKER, TENANT = "mallory", "alice"
+MODEL = b"a model that is asked all the while"
+URI = "s3://models/tenant/model.bin"
+PAUSE = 0.2
+"""Seconds between two writes of the tenant, and between two questions to the model."""
+WATCH = 2.0
+"""Seconds between two looks at the server's memory and restarts."""
+LOOK = 20.0
+"""Seconds between two looks at what exists."""
+QUOTA = {
+    "pods": "8",
+    "services": "40",
+    "secrets": "30",
+    "configmaps": "30",
+    "count/deployments.apps": "30",
+    "count/services.serving.knative.dev": "6",
+    "count/configurations.serving.knative.dev": "6",
+    "count/revisions.serving.knative.dev": "20",
+    "count/horizontalpodautoscalers.autoscaling": "20",
+}
+"""Of each of the attacker's namespaces: what is attacked is the server, not the machine."""
+DEFECT = re.compile(rb"kubectl-serve failed on this object|failed calling webhook|context deadline exceeded")
+"""In an answer of the API server: the server failed, or did not answer."""
+FAULTS = re.compile(r"Traceback|cannot be reconciled|[Rr]eviewing .* failed|Error: ")
+LISTED = (
+    corpus.DEPLOYMENTS, corpus.PODS, corpus.KNATIVE_SERVICES, corpus.CONFIGURATIONS, corpus.REVISIONS, corpus.ROUTES,
+    corpus.DOMAIN_MAPPINGS,
+)  # fmt: skip
+
+
+@dataclass
+class Seen:
+    """What the tenant saw in one phase, in seconds by what was done."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    wrong: Counter[str] = field(default_factory=Counter)
+
+    def add(self, what: str, seconds: float) -> None:
+        self.seconds.setdefault(what, []).append(seconds)
+
+    def cells(self, what: str) -> list[str]:
+        """How many, and the quantiles in milliseconds."""
+        values = self.seconds.get(what, [])
+        if len(values) < 2:
+            return [str(len(values)), "-", "-", "-"]
+        cuts = statistics.quantiles(values, n=100, method="inclusive")
+        return [str(len(values)), *(f"{cuts[share - 1] * 1000:.0f}" for share in (50, 90, 99))]
+
+
+@dataclass
+class Server:
+    """What became of the server's pods while somebody watched."""
+
+    resident: float = 0.0
+    """Bytes of the largest replica, at most."""
+    restarts: dict[str, int] = field(default_factory=dict)
+    """By pod, as far as it was seen."""
+
+
+@dataclass
+class Attack:
+    """What the attacker sent, and the answers."""
+
+    answers: Counter[tuple[str, str]] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    """What the API server says with 5xx, whoever is to blame."""
+    findings: int = 0
+    seconds: float = 0.0
+
+
+def note(text: str) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+def kubectl(*arguments: str, stdin: str | None = None, check: bool = True) -> str:
+    done = subprocess.run(["kubectl", *arguments], input=stdin, check=check, capture_output=True, text=True)
+    return done.stdout
+
+
+# --- The two tenants
+
+
+def give(namespace: Namespace, user: str) -> None:
+    """A namespace, and the role edit in it."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    namespace.apply(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace.name, "labels": labels}},
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": user, "namespace": namespace.name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+        },
+    )
+
+
+def policies() -> Iterator[Json]:
+    """The starter policies, for the attacker's one namespace; all but one for the tenant's too."""
+    for name in oracle.POLICIES:
+        policy: Json = yaml.safe_load((ROOT / f"manifests/policies/{name}.yaml").read_text())
+        policy["metadata"]["name"] = f"tenant-bench-{name}"
+        spaces = [BOUNDED.name] if name == "private-by-default" else [BOUNDED.name, SPACE.name]
+        policy["spec"] |= {"action": "Deny", "match": {"namespaces": spaces}}
+        yield policy
+
+
+@contextlib.contextmanager
+def prepared() -> Iterator[str]:
+    """The namespaces, policies and the tenant's model; yields its URL. All goes at the end."""
+    spaces = (SPACE, BOUNDED, FREE)
+    remove(spaces)
+    try:
+        for namespace, user in ((SPACE, TENANT), (BOUNDED, ATTACKER), (FREE, ATTACKER)):
+            give(namespace, user)
+        for namespace in (BOUNDED, FREE):
+            quota = {
+                "apiVersion": "v1",
+                "kind": "ResourceQuota",
+                "metadata": {"name": "bench"},
+                "spec": {"hard": QUOTA},
+            }
+            namespace.apply(quota)
+        for policy in policies():
+            kubectl("apply", "-f", "-", stdin=json.dumps(policy))
+        example_store(SPACE).bucket.put(URI.removeprefix("s3://models/"), MODEL)
+        container = file_server("server", "/mnt/models") | {"resources": corpus.MODEST}
+        server = pod_template(container, {"app": "model"})
+        digest = f"sha256:{hashlib.sha256(MODEL).hexdigest()}"
+        notes = {"credentials": "store", "digest": digest, "format": "onnx", "scale": "1..1"}
+        SPACE.apply(deployment("model", URI, server, **notes))
+        yield str(SPACE.wait_ready("model", 300)["metadata"]["annotations"]["kubectl-serve.dev/url"])
+    finally:
+        remove(spaces)
+
+
+def remove(spaces: tuple[Namespace, ...]) -> None:
+    """Namespaces, whatever finalizers the attacker has put into them, and policies."""
+    names = [f"tenant-bench-{name}" for name in oracle.POLICIES]
+    kubectl("delete", "servingpolicies", *names, "--ignore-not-found")
+    kubectl("delete", "namespace", *(each.name for each in spaces), "--ignore-not-found", "--wait=false")
+    for namespace in spaces:
+        for kind in (corpus.DEPLOYMENTS, *corpus.KINDS):
+            group = kind.api_version.rpartition("/")[0]
+            resource = f"{kind.plural}.{group}" if group else kind.plural
+            listed = kubectl("get", resource, "-n", namespace.name, "-o", "json", check=False)
+            for each in json.loads(listed or "{}").get("items", []):
+                if each["metadata"].get("finalizers"):
+                    patch = '{"metadata": {"finalizers": null}}'
+                    name = each["metadata"]["name"]
+                    kubectl("patch", resource, name, "-n", namespace.name, "--type=merge", "-p", patch, check=False)
+    for each in spaces:
+        kubectl("wait", "--for=delete", f"namespace/{each.name}", "--timeout=3m", check=False)
+
+
+class Caller:
+    """The API server as a user sees it."""
+
+    def __init__(self, client: Client, user: str) -> None:
+        self._client = client
+        self._headers = {"Impersonate-User": user}
+
+    async def send(self, operation: corpus.Operation) -> tuple[int, bytes]:
+        headers = self._headers | {"Content-Type": operation.content_type}
+        return await self._client.request(operation.method, operation.path, operation.body, headers)
+
+
+async def writes(caller: Caller, seen: Seen, end: float) -> None:
+    """Create, change and delete models, as somebody does who means well. They run no pods: the machine is small."""
+    number = 0
+    while time.monotonic() < end:
+        number += 1
+        name = f"other-{number}"
+        made = corpus.deployment(
+            name, URI, digest=corpus.DIGEST, format="onnx", credentials="store", mode="deployment", scale="1..2"
+        )
+        path = corpus.DEPLOYMENTS.path(SPACE.name)
+        one = f"{path}/{name}"
+        patch = {"metadata": {"annotations": {f"{corpus.PREFIX}scale": "1..3"}}}
+        dry = "?dryRun=All"
+        for what, method, to, body, content_type in (
+            ("create, dry run", "POST", path + dry, made, "application/json"),
+            ("create", "POST", path, made, "application/json"),
+            ("change", "PATCH", one, patch, corpus.MERGE),
+            ("change, dry run", "PATCH", one + dry, patch, corpus.MERGE),
+            ("", "DELETE", one, {}, "application/json"),
+        ):
+            operation = corpus.Operation(what, method, to, json.dumps(body).encode(), content_type)
+            begun = time.perf_counter()
+            try:
+                status, text = await caller.send(operation)
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                seen.wrong[f"{method}: {type(error).__name__}"] += 1
+                continue
+            if status >= 300:
+                seen.wrong[f"{what or 'delete'}: HTTP {status} {_message(text)[:160]}"] += 1
+            elif what:
+                seen.add(what, time.perf_counter() - begun)
+                seen.add("all writes", time.perf_counter() - begun)
+            await asyncio.sleep(PAUSE)
+
+
+async def questions(url: str, seen: Seen, end: float) -> None:
+    """Ask the model that is there."""
+    balancer = Namespace("traefik").get("service", "traefik")["status"]["loadBalancer"]
+    address, host = balancer["ingress"][0]["ip"], url.partition("://")[2]
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
+        while time.monotonic() < end:
+            begun = time.perf_counter()
+            try:
+                async with session.get(f"http://{address}/", headers={"Host": host}) as answer:
+                    await answer.read()
+                    if answer.status == 200:
+                        seen.add("an answer of the model", time.perf_counter() - begun)
+                    else:
+                        seen.wrong[f"the model: HTTP {answer.status}"] += 1
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                seen.wrong[f"the model: {type(error).__name__}"] += 1
+            await asyncio.sleep(PAUSE)
+
+
+# --- The attacker, in a process of their own: what they spend is not taken from who measures
+
+
+def attack(seed: int, minutes: float, workers: int, rate: float, findings: str, answer: Any) -> None:
+    """Send until the time is over; ``answer`` gets the :class:`Attack`."""
+    answer.put(asyncio.run(_attack(seed, minutes * 60, workers, rate, Path(findings))))
+
+
+async def _attack(seed: int, seconds: float, workers: int, rate: float, findings: Path) -> Attack:
+    done, rng, begun = Attack(), random.Random(seed), time.monotonic()  # noqa: S311
+    turns: deque[float] = deque([begun])
+
+    async def work(caller: Caller) -> None:
+        while time.monotonic() < begun + seconds:
+            due = max(time.monotonic(), turns[-1] + 1 / rate)
+            turns[-1] = due
+            await asyncio.sleep(due - time.monotonic())
+            namespace = rng.choice((BOUNDED, FREE)).name
+            speaks = namespace == FREE.name and rng.random() < 0.03
+            operation = _pod(rng, namespace) if speaks else corpus.operation(rng, namespace)
+            try:
+                status, text = await caller.send(operation)
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                done.answers[operation.what, type(error).__name__] += 1
+                continue
+            done.answers[operation.what, f"{status // 100}xx"] += 1
+            if status >= 500:
+                done.errors[re.sub(r'"[^"]*"|[0-9]+', "…", _message(text))[:160]] += 1
+            if DEFECT.search(text):
+                done.findings += 1
+                _keep(findings, done.findings, operation, text)
+
+    async with connected() as client, asyncio.TaskGroup() as group:
+        for _ in range(workers):
+            group.create_task(work(Caller(client, ATTACKER)))
+        group.create_task(_clear(Caller(client, ATTACKER), rng, begun + seconds))
+    done.seconds = time.monotonic() - begun
+    return done
+
+
+def _pod(rng: random.Random, namespace: str) -> corpus.Operation:
+    pod = corpus.speaking_pod(rng, rng.choice(corpus.NAMES))
+    return corpus.Operation("pods that speak", "POST", corpus.PODS.path(namespace), corpus.written(pod))
+
+
+async def _clear(caller: Caller, rng: random.Random, end: float) -> None:
+    """Make room under the quota: what is there is deleted now and then, finalizers or not."""
+    while time.monotonic() < end:
+        await asyncio.sleep(5)
+        namespace = rng.choice((BOUNDED, FREE)).name
+        for kind in (corpus.PODS, corpus.DEPLOYMENTS, corpus.SERVICES, corpus.SECRETS, corpus.CONFIG_MAPS):
+            if rng.random() < 0.7 and kind is not corpus.PODS:
+                continue
+            with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
+                await caller.send(corpus.Operation("", "DELETE", kind.path(namespace)))
+
+
+def _keep(folder: Path, number: int, operation: corpus.Operation, answer: bytes) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    head = f"{operation.method} {operation.path}\nContent-Type: {operation.content_type}\n\n"
+    text = head.encode() + operation.body + b"\n\n--- answer\n" + answer[:4_000]
+    (folder / f"{number:04}.txt").write_bytes(text)
+
+
+# --- What is watched
+
+
+async def watch(client: Client, server: Server) -> None:
+    """Memory and restarts of the server, until cancelled."""
+    while True:
+        with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, KeyError, ValueError):
+            look(await client.text("/api/v1/namespaces/kubectl-serve/pods"), server)
+            for name in await replicas(client):
+                with contextlib.suppress(aiohttp.ClientError):
+                    server.resident = max(server.resident, (await usage(client, name))[1])
+        await asyncio.sleep(WATCH)
+
+
+def look(pods: str, server: Server) -> None:
+    for pod in json.loads(pods)["items"]:
+        statuses = (pod.get("status") or {}).get("containerStatuses") or []
+        count = sum(status["restartCount"] for status in statuses)
+        server.restarts[pod["metadata"]["name"]] = max(count, server.restarts.get(pod["metadata"]["name"], 0))
+
+
+async def existing(client: Client, found: Counter[str], until: float) -> None:
+    """Hold what exists in the attacker's bounded namespace against the oracle, now and then and at the end."""
+    while True:
+        for kind in LISTED:
+            with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
+                for each in json.loads(await client.text(kind.path(BOUNDED.name)))["items"]:
+                    manifest = {"apiVersion": kind.api_version, "kind": kind.name} | each
+                    for why in oracle.forbidden(manifest):
+                        found[f"{kind.name} {each['metadata']['name']}: {why}"] += 1
+        if time.monotonic() > until:
+            return
+        await asyncio.sleep(min(LOOK, max(0.0, until - time.monotonic()) + 0.01))
+
+
+async def replaced(after: float) -> None:
+    """Replace a replica in the middle, and wait until the new one is ready."""
+    await asyncio.sleep(after)
+    names = kubectl("get", "pods", "-n", "kubectl-serve", "-o", "name").split()
+    process = await asyncio.create_subprocess_exec(
+        "kubectl", "delete", "-n", "kubectl-serve", min(names), "--wait=false", stdout=subprocess.DEVNULL
+    )
+    await process.wait()
+    process = await asyncio.create_subprocess_exec(
+        "kubectl", "rollout", "status", "-n", "kubectl-serve", "deployment/kubectl-serve", "--timeout=3m",
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    if await process.wait():
+        note("the replica that was replaced is not ready after three minutes")
+
+
+async def phase(client: Client, url: str, minutes: float, server: Server, found: Counter[str] | None = None) -> Seen:
+    """The tenant's own work for that long."""
+    seen, end = Seen(), time.monotonic() + minutes * 60
+    watcher = asyncio.create_task(watch(client, server))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(writes(Caller(client, TENANT), seen, end))
+        group.create_task(questions(url, seen, end))
+        group.create_task(replaced(minutes * 30))
+        if found is not None:
+            group.create_task(existing(client, found, end))
+    watcher.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watcher
+    return seen
+
+
+HIGHEST = """
+import os, re
+sizes = []
+for number in filter(str.isdigit, os.listdir("/proc")):
+    if int(number) != os.getpid():
+        found = re.search("VmHWM:\\s+([0-9]+) kB", open(f"/proc/{number}/status").read())
+        sizes.append(int(found[1]) if found else 0)
+print(sum(sizes) / 1024)
+"""
+
+
+def peak() -> dict[str, float]:
+    """MiB that the processes of each replica had at most, as the kernel remembers it."""
+    found = {}
+    for name in kubectl("get", "pods", "-n", "kubectl-serve", "-o", "name").split():
+        run = ("exec", "-n", "kubectl-serve", name, "--", "/opt/kubectl-serve/bin/python", "-c", HIGHEST)
+        if said := kubectl(*run, check=False).strip():
+            found[name.removeprefix("pod/")] = float(said)
+    return found
+
+
+def faults(since: str) -> Counter[str]:
+    """Lines of the server's logs that speak of a defect."""
+    found: Counter[str] = Counter()
+    for name in kubectl("get", "pods", "-n", "kubectl-serve", "-o", "name").split():
+        for more in ((), ("--previous",)):
+            text = kubectl("logs", "-n", "kubectl-serve", name, f"--since-time={since}", *more, check=False)
+            for line in text.splitlines():
+                if FAULTS.search(line):
+                    found[_fault(line)] += 1
+    return found
+
+
+def _fault(line: str) -> str:
+    """A line without what differs each time."""
+    with contextlib.suppress(ValueError):
+        entry = json.loads(line)
+        text = f"{entry.get('message')} {str(entry.get('exception') or '').strip().splitlines()[-1:]}"
+        return re.sub(r"[a-z0-9.-]+/[a-z0-9.-]+", "NAME", text)[:300]
+    return line[:300]
+
+
+def _message(text: bytes) -> str:
+    with contextlib.suppress(ValueError):
+        return str(json.loads(text).get("message") or "")
+    return text[:200].decode(errors="replace")
+
+
+# --- What is printed
+
+
+def table(quiet: Seen, hostile: Seen) -> Iterator[str]:
+    titles = ("", "quiet: number", "p50", "p90", "p99", "attacked: number", "p50", "p90", "p99", "p99, times")
+    yield f"| {' | '.join(titles)} |"
+    yield f"|{' --- |' * len(titles)}"
+    for what in ("all writes", "create", "create, dry run", "change", "change, dry run", "an answer of the model"):
+        one, two = quiet.cells(what), hostile.cells(what)
+        times = f"{float(two[3]) / float(one[3]):.1f}" if "-" not in (one[3], two[3]) and float(one[3]) else "-"
+        yield f"| {' | '.join([what, *one, *two, times])} |"
+
+
+def report(
+    args: argparse.Namespace, quiet: Seen, hostile: Seen, done: Attack, server: Server, found: Counter[str]
+) -> None:
+    sent = sum(done.answers.values())
+    print(f"{sent} hostile requests in {done.seconds / 60:.1f} minutes ({sent / done.seconds:.1f} a second, ", end="")
+    print(f"{args.workers} at once, seed {args.seed}). Milliseconds of the other tenant:\n")
+    print("\n".join(table(quiet, hostile)))
+    for name, seen in (("quiet", quiet), ("attacked", hostile)):
+        for what, number in seen.wrong.most_common(10):
+            print(f"\n{name}: {number} x {what}")
+    limit = kubectl(
+        "get", "deployment/kubectl-serve", "-n", "kubectl-serve",
+        "-o", "jsonpath={.spec.template.spec.containers[0].resources.limits.memory}",
+    )  # fmt: skip
+    peaks = " and ".join(f"{size:.0f}" for size in peak().values()) or "not known"
+    print(f"\nRestarts of the server's containers: {sum(server.restarts.values())}. ", end="")
+    highest = server.resident / 2**20
+    print(f"Peak memory: {peaks} MiB by the kernel, {highest:.0f} MiB as it was seen; the limit is {limit}.")
+    print(f"Requests for which the server failed or gave no answer: {done.findings}.")
+    print(f"Objects that the policies forbid: {len(found)}.")
+    for what, number in found.most_common(20):
+        print(f"- {what} (seen {number} times)")
+    for what, number in faults(args.since).most_common(20):
+        print(f"- in the log, {number} x {what}")
+    for what, number in done.errors.most_common(10):
+        print(f"- answered with 5xx, {number} x {what}")
+    kinds = sorted({what for what, _ in done.answers})
+    codes = sorted({code for _, code in done.answers})
+    print(f"\n| what was sent | {' | '.join(codes)} |\n|{' --- |' * (len(codes) + 1)}")
+    for kind in kinds:
+        print(f"| {kind} | {' | '.join(str(done.answers[kind, code]) for code in codes)} |")
+
+
+@contextlib.asynccontextmanager
+async def attacking(args: argparse.Namespace) -> AsyncIterator[Any]:
+    context = multiprocessing.get_context("spawn")
+    answer = context.Queue()
+    given = (args.seed, args.minutes, args.workers, args.rate, args.findings, answer)
+    process = context.Process(target=attack, args=given, daemon=True)
+    process.start()
+    try:
+        yield answer
+    finally:
+        process.join(60)
+        process.kill()
+
+
+async def run(args: argparse.Namespace) -> None:
+    with prepared() as url:
+        kubectl("rollout", "restart", "-n", "kubectl-serve", "deployment/kubectl-serve")
+        kubectl("rollout", "status", "-n", "kubectl-serve", "deployment/kubectl-serve", "--timeout=5m")
+        args.since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        server, found = Server(), Counter[str]()
+        async with connected() as client:
+            note(f"quiet for {args.quiet:g} minutes")
+            quiet = await phase(client, url, args.quiet, server)
+            note(f"attacked for {args.minutes:g} minutes")
+            async with attacking(args) as answer:
+                hostile = await phase(client, url, args.minutes, server, found)
+                done = await asyncio.to_thread(answer.get, timeout=120)
+            await existing(client, found, 0)
+            look(await client.text("/api/v1/namespaces/kubectl-serve/pods"), server)
+        report(args, quiet, hostile, done, server, found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench tenant", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=20, help="with the attacker")
+    parser.add_argument("--quiet", type=float, help="minutes without (default: a quarter of that)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=4, help="requests of the attacker at once")
+    parser.add_argument("--rate", type=float, default=20, help="requests of the attacker a second, at most")
+    parser.add_argument("--findings", default="dist/tenant-findings", help="folder for what made the server fail")
+    args = parser.parse_args()
+    args.quiet = args.quiet or args.minutes / 4
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    asyncio.run(run(args))
+
+
+if __name__ == "__main__":
+    main()
