@@ -21,7 +21,7 @@ from model_loader.report import Report
 from model_loader.retries import Patience
 from model_loader.transport import Transport, redact
 from model_loader.volume import Folder, Volume, storage_failure
-from model_uri import ModelURI
+from model_uri import ModelURI, Store, find
 
 # A little more than the model, for the file system's own books.
 _SPACE = 1.02
@@ -65,7 +65,8 @@ def load(options: Options, report: Report) -> Loaded:
             key = _key(options, volume)
             signer = "" if key is None else hashlib.sha256(key).hexdigest()
             uris = [(redact(load.uri), load.folder) for load in options.loads]
-            order = json.dumps([options.digest, signer, uris, journal.boot()])
+            stores = [store.argument for store in options.stores]
+            order = json.dumps([options.digest, signer, uris, stores, journal.boot()])
             found = _complete(volume, order, options)
             if found is not None:
                 return found
@@ -106,7 +107,12 @@ def _load(options: Options, report: Report, volume: Volume, order: str, verifier
     planned_again = False
     whole: set[str] = set()
     while True:
-        transport = Transport(options.network, certificates=_certificates(secret), environment=options.environment)
+        transport = Transport(
+            options.network,
+            certificates=_certificates(secret, options.stores),
+            environment=options.environment,
+            fixed=bool(options.stores),
+        )
         try:
             plan = _plan(options, Context(transport, secret), report, whole)
             return _read(options, report, volume, order, transport, plan, verifier)
@@ -122,8 +128,21 @@ def _load(options: Options, report: Report, volume: Volume, order: str, verifier
             transport.close()
 
 
-def _certificates(secret: Secret) -> str:
+_TRUST = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+"""What OpenSSL takes the system's authorities from instead."""
+
+
+def _certificates(secret: Secret, stores: Sequence[Store]) -> str:
+    """Return the authorities to trust beside the system's. Raises LoadError(Refused) for others than are fixed."""
     text = secret.get("AWS_CA_BUNDLE", "ca.crt")
+    if stores:
+        fixed = [store.ca.strip() for store in stores if store.ca]
+        for key in _TRUST:
+            if secret.environment.get(key):
+                Context.refuse(f"The variable {key}", "which authorities to trust", stores[0])
+        if text and text not in fixed:
+            Context.refuse("AWS_CA_BUNDLE or ca.crt", "which authorities to trust", stores[0])
+        return "\n".join(dict.fromkeys(fixed))
     if text and "-----BEGIN" not in text and secret.environment.get("AWS_CA_BUNDLE") == text:
         try:
             return Path(text).read_text()  # in the environment it is a path, as the SDKs have it
@@ -137,25 +156,36 @@ def _plan(options: Options, context: Context, report: Report, whole: Set[str]) -
     patience = Patience(options.patience, report, threading.Event().wait)
     files: list[File] = []
     single = False
-    alone: dict[str, ModelURI] = {}
+    alone: dict[str, tuple[ModelURI, Context]] = {}
     for item in options.loads:
         uri = sources.parse(item.uri)
-        listing = patience.run(functools.partial(sources.list_files, uri, context))
+        own = context._replace(store=_store(uri, options.stores))
+        listing = patience.run(functools.partial(sources.list_files, uri, own))
         single = listing.single and len(options.loads) == 1
         for file in listing.files:
             packed = Unpack.WHOLE if listing.single and file.path.lower().endswith(_ARCHIVES) else file.unpack
             files.append(file._replace(path=paths.below(item.folder, file.path), unpack=packed))
         check_count(len(files))
         if options.signature_key and listing.single and files[-1].unpack is Unpack.NO:
-            alone[item.folder] = uri
-    for folder, uri in alone.items():
+            alone[item.folder] = uri, own
+    for folder, (uri, own) in alone.items():
         path = paths.below(folder, signatures.NAME)
         if all(file.path != path for file in files):
-            files.append(patience.run(functools.partial(_signature, uri, path, context)))
+            files.append(patience.run(functools.partial(_signature, uri, path, own)))
     if whole:
         files = [file._replace(ranged=file.ranged and file.server not in whole) for file in files]
     paths.check_clashes(file.path for file in files)
     return _Plan(files, single)
+
+
+def _store(uri: ModelURI, stores: Sequence[Store]) -> Store | None:
+    """Return the store that `uri` leads to, if that is fixed. Raises LoadError(Refused) where it leads to another."""
+    if not stores:
+        return None
+    found = find(uri, stores)
+    if found is None or not found.is_fixed or uri.query:
+        raise LoadError(Code.REFUSED, f"{uri} is in no place that the loader may read from")
+    return found
 
 
 def _signature(uri: ModelURI, path: str, context: Context) -> File:

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
+import model_uri
 from model_loader.outcomes import Code, LoadError
-from model_loader.transport import ANONYMOUS, Authorizer, Transport
-from model_uri import ModelURI
+from model_loader.transport import ANONYMOUS, Authorizer, Transport, redact
+from model_uri import ModelURI, Store, URIError
 
 MOST_FILES = 100_000
 """Of a model: the loader keeps in memory what it knows of each."""
@@ -69,6 +70,13 @@ class File(NamedTuple):
         return f"{parts.scheme}://{parts.netloc}"
 
 
+def _spelt(url: str) -> str:
+    try:
+        return str(model_uri.read(url))
+    except URIError:
+        return url
+
+
 class Listing(NamedTuple):
     """The files of one source. `single`: the source names one file, so the model's digest is that file's own."""
 
@@ -99,10 +107,40 @@ class Secret(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What a source may use."""
+    """What a source may use. `store`: where its place leads, if that is fixed in the loader's arguments."""
 
     transport: Transport
     secret: Secret
+    store: Store | None = None
+
+    def endpoint(self, public: str, *keys: str) -> str:
+        """Return the URL of the store: `public` is its scheme's own, `keys` are those of the Secret that say another.
+
+        Raises LoadError(Refused) where the store is fixed and the Secret or the environment says another.
+        """
+        return self._fixed(self.store.endpoint if self.store else "", public, *keys)
+
+    def service(self, public: str, *keys: str) -> str:
+        """Return the URL of a service beside the store, such as one that gives tokens; see `endpoint`."""
+        return self._fixed("", public, *keys)
+
+    def _fixed(self, fixed: str, public: str, *keys: str) -> str:
+        said = self.secret.get(*keys).rstrip("/")
+        if self.store is None:
+            return said or public
+        wanted = fixed or public
+        if said and _spelt(said) != _spelt(wanted):
+            self.refuse(" or ".join(keys), redact(said)[:200], self.store)
+        return wanted
+
+    @staticmethod
+    def refuse(key: str, said: str, store: Store) -> NoReturn:
+        """Raise LoadError(Refused) for a key of the Secret, or a variable, that says what is fixed otherwise."""
+        raise LoadError(
+            Code.REFUSED,
+            f"{key} says {said}, and where {store.place} leads and whom it trusts is fixed",
+            hint="Take it out of the Secret, or have the operator name that store in the policy or the settings.",
+        )
 
 
 Source = Callable[[ModelURI, Context], Listing]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from model_loader.outcomes import Code, LoadError
+from model_uri import hosts
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Cidr = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -116,13 +117,15 @@ class Network(NamedTuple):
     def _holders(self, address: Address) -> list[Cidr]:
         return [net for net in self.allowed if net.version == address.version and address in net]
 
-    def resolve(self, host: str, port: int, *, plain: bool) -> list[tuple[int, str]]:
+    def resolve(self, host: str, port: int, *, plain: bool, absolute: bool = False) -> list[tuple[int, str]]:
         """Return the (family, address) pairs of `host` that may be talked to.
+
+        `absolute`: no search domain is tried, in which others may have put the name.
 
         Raises LoadError: Unreachable when the name does not resolve, Refused when no address of it may be used.
         """
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = socket.getaddrinfo(_absolute(host) if absolute else host, port, type=socket.SOCK_STREAM)
         except (socket.gaierror, UnicodeError) as error:
             reason = error.strerror if isinstance(error, socket.gaierror) else "it is not a valid name"
             raise LoadError(Code.UNREACHABLE, f"host {host!r} does not resolve: {reason}") from None
@@ -151,13 +154,13 @@ class Network(NamedTuple):
             if failure.code is not Code.UNREACHABLE:
                 raise
 
-    def connect(self, host: str, port: int, *, plain: bool, timeout: float) -> socket.socket:
+    def connect(self, host: str, port: int, *, plain: bool, timeout: float, absolute: bool = False) -> socket.socket:
         """Return a TCP connection to the first address of `host` that may be used and answers.
 
         Raises LoadError: Refused, or Unreachable with the last address' reason.
         """
         reason = ""
-        for family, text in self.resolve(host, port, plain=plain):
+        for family, text in self.resolve(host, port, plain=plain, absolute=absolute):
             sock = socket.socket(family, socket.SOCK_STREAM)
             try:
                 sock.settimeout(timeout)
@@ -168,6 +171,17 @@ class Network(NamedTuple):
                 sock.close()
                 reason = f"{text} port {port}: {'timed out' if isinstance(error, TimeoutError) else error.strerror}"
         raise LoadError(Code.UNREACHABLE, f"cannot connect to {host}: {reason}")
+
+
+def _absolute(host: str) -> str:
+    """Return a name that no search domain makes another of.
+
+    Kubernetes' own search domains are needed for NAME.NAMESPACE.svc, and hide no other name of that form: what Pods
+    and Services are called there has two labels in front of the namespace at most.
+    """
+    if hosts.is_address(host) or host.endswith((".", ".svc")):
+        return host
+    return f"{host}."
 
 
 def _address(text: str) -> Address:

@@ -8,6 +8,7 @@ from typing import NamedTuple, NoReturn
 from model_loader.network import Network
 from model_loader.outcomes import Code, LoadError
 from model_loader.paths import safe_path
+from model_uri import Store, URIError
 
 TERMINATION_LOG = Path("/dev/termination-log")
 
@@ -31,6 +32,8 @@ class Options(NamedTuple):
     hashing: bool
     patience: float
     environment: Mapping[str, str]
+    stores: tuple[Store, ...] = ()
+    """Where places lead; if there are any, nothing else is read."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -49,6 +52,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--credentials", type=Path, metavar="DIR", help="a mounted Secret, one file a key")
     parser.add_argument(
         "--allow-network", action="append", default=[], metavar="CIDR", help="private addresses allowed"
+    )
+    parser.add_argument(
+        "--store", action="append", default=[], metavar="STORE", help="PLACE ENDPOINT [CA]: where URIs of a place lead"
     )
     parser.add_argument("--no-digest", action="store_true", help="compute no digest when none is asked for")
     parser.add_argument(
@@ -77,7 +83,15 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Options:
         hashing=bool(digest) or found.signature_key is not None or not found.no_digest,
         patience=found.patience,
         environment=environment,
+        stores=tuple(_store(text) for text in found.store),
     )
+
+
+def _store(text: str) -> Store:
+    try:
+        return Store.of_argument(text)
+    except URIError as error:
+        raise LoadError(Code.INVALID_SOURCE, f"--store {text[:200]!r} cannot be used: {error}") from None
 
 
 def _loads(texts: Sequence[str]) -> tuple[Load, ...]:

@@ -160,10 +160,19 @@ class Transport:
     """Sends requests over kept connections, one per thread and host."""
 
     def __init__(
-        self, network: Network, *, certificates: str = "", environment: Mapping[str, str] | None = None
+        self,
+        network: Network,
+        *,
+        certificates: str = "",
+        environment: Mapping[str, str] | None = None,
+        fixed: bool = False,
     ) -> None:
-        """`certificates`: PEM text of authorities to trust beside the system's. `environment` may name proxies."""
+        """`certificates`: PEM text of authorities to trust beside the system's. `environment` may name proxies.
+
+        `fixed`: where names lead is not for the pod to say. They are absolute, and no proxy sees plain http.
+        """
         self._network = network
+        self._fixed = fixed
         self._environment = environment or {}
         self._proxies: dict[_Origin, SplitResult | None] = {}
         self._certificates = certificates
@@ -311,7 +320,10 @@ class Transport:
         name = f"[{host}]" if ":" in host else host
         proxy = self._proxy(origin)
         if proxy is None:
-            sock = self._network.connect(host, port, plain=scheme == "http", timeout=CONNECT_SECONDS)
+            plain = scheme == "http"
+            sock = self._network.connect(host, port, plain=plain, timeout=CONNECT_SECONDS, absolute=self._fixed)
+        elif self._fixed and scheme == "http":
+            raise LoadError(Code.REFUSED, f"a proxy stands before {host}, which is asked by plain http")
         else:
             self._network.check(host, port, plain=scheme == "http")
             at = proxy.hostname or "", proxy.port or 80

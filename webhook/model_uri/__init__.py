@@ -1,11 +1,13 @@
-"""Where a model is: one reading of its URI, its other names, and sets of places.
+"""Where a model is: one reading of its URI, its other names, sets of places, and where these lead.
 
 Admission, policies, the loader and the command share it. It has no I/O and imports nothing of the project.
 """
 
 from model_uri.places import Place, parse_place
+from model_uri.stores import ANYWHERE, Store, find
 from model_uri.uri import LONGEST, WEB, ModelURI, SecretError, URIError, model, of_path, read
 
 __all__ = [
-    "LONGEST", "WEB", "ModelURI", "Place", "SecretError", "URIError", "model", "of_path", "parse_place", "read",
+    "ANYWHERE", "LONGEST", "WEB", "ModelURI", "Place", "SecretError", "Store", "URIError", "find", "model", "of_path",
+    "parse_place", "read",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from model_loader.model import Context
 from model_loader.network import Network
 from model_loader.outcomes import Code, LoadError
 from model_loader.sources import documents
-from model_loader.transport import Transport
+from model_loader.transport import Transport, redact
 
 # Where the agents of ECS and EKS listen, and the only plain addresses that the AWS SDKs accept as well.
 _AGENTS = ("169.254.170.2/32", "169.254.170.23/32", "fd00:ec2::23/128", "127.0.0.0/8", "::1/128")
@@ -32,7 +32,7 @@ def from_web_identity(context: Context, region: str) -> Keys:
     """
     secret = context.secret
     domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-    service = (secret.get("AWS_ENDPOINT_URL_STS") or f"https://sts.{region}.{domain}").rstrip("/")
+    service = context.service(f"https://sts.{region}.{domain}", "AWS_ENDPOINT_URL_STS")
     form = {
         "Action": "AssumeRoleWithWebIdentity",
         "Version": "2011-06-15",
@@ -62,6 +62,8 @@ def from_container(context: Context) -> Keys:
     """Ask the agent of the node for keys. Raises LoadError."""
     secret = context.secret
     url = secret.get("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+    if context.store and urlsplit(url).scheme != "http":
+        context.refuse("AWS_CONTAINER_CREDENTIALS_FULL_URI", redact(url), context.store)  # no agent of the node's
     token = secret.get("AWS_CONTAINER_AUTHORIZATION_TOKEN")
     file = secret.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
     headers = {"Authorization": _text(file) if file else token} if file or token else {}

@@ -4,18 +4,19 @@ import base64
 import hmac
 from email.utils import formatdate
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qsl, quote, urlencode
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
 from model_loader import checksums
 from model_loader.model import Context, File, Listing, size_of
 from model_loader.outcomes import Code, LoadError
 from model_loader.paths import safe_path
 from model_loader.sources import documents, pages
-from model_loader.transport import ANONYMOUS, Authorizer, Token
+from model_loader.transport import ANONYMOUS, Authorizer, Token, redact
 from model_uri import ModelURI
 
 _VERSION = "2023-11-03"
 _LOGIN = "https://login.microsoftonline.com"
+_LOGINS = frozenset({_LOGIN, "https://login.microsoftonline.us", "https://login.chinacloudapi.cn"})
 
 
 class SharedKey:
@@ -70,11 +71,13 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
     container, path = uri.host, uri.path
     secret = context.secret
     account = secret.get("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME")
+    if not account and context.store:
+        account = (urlsplit(context.store.endpoint).hostname or "").partition(".")[0]
     if not account:
         raise LoadError(
             Code.INVALID_SOURCE, "the storage account is not named", hint="Add AZURE_STORAGE_ACCOUNT to the Secret."
         )
-    endpoint = secret.get("AZURE_STORAGE_ENDPOINT").rstrip("/") or f"https://{account}.blob.core.windows.net"
+    endpoint = context.endpoint(f"https://{account}.blob.core.windows.net", "AZURE_STORAGE_ENDPOINT")
     base = f"{endpoint}/{quote(container, safe='$')}"
     token = secret.get("AZURE_STORAGE_SAS_TOKEN").lstrip("?")
     by = _authorizer(account, context)
@@ -136,6 +139,8 @@ def _authorizer(account: str, context: Context) -> Authorizer:
     if not (tenant and client and assertion) or secret.get("AZURE_STORAGE_SAS_TOKEN"):
         return _Versioned(ANONYMOUS)
     login = (secret.get("AZURE_AUTHORITY_HOST") or _LOGIN).rstrip("/")
+    if context.store and login not in _LOGINS:
+        context.refuse("AZURE_AUTHORITY_HOST", redact(login), context.store)
 
     def fetch() -> tuple[str, float]:
         form = {

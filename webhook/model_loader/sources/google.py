@@ -23,7 +23,7 @@ _SERVERS = ("169.254.169.254/32", "127.0.0.0/8", "::1/128")
 def list_files(uri: ModelURI, context: Context) -> Listing:
     """Return the objects below the prefix, or the one object of exactly that name. Raises LoadError."""
     bucket, path = uri.host, uri.path
-    store = (context.secret.get("GS_ENDPOINT_URL") or _STORE).rstrip("/")
+    store = context.endpoint(_STORE, "GS_ENDPOINT_URL")
     base = f"{store}/storage/v1/b/{quote(bucket, safe='')}/o"
     by = _authorizer(context)
     prefix = path.rstrip("/")
@@ -97,7 +97,7 @@ def _authorizer(context: Context) -> Authorizer:
     if key:
         from model_loader.sources import google_account  # noqa: PLC0415  # with a library that others need not have
 
-        return Token(google_account.tokens(key, context.transport))
+        return Token(google_account.tokens(key, context))
     metadata = Transport(Network.of(_SERVERS))
     # As Google's own libraries have it.
     host = context.secret.environment.get("GCE_METADATA_HOST") or _METADATA

@@ -7,16 +7,19 @@ import time
 from collections.abc import Callable
 from urllib.parse import urlencode
 
+from model_loader.model import Context
 from model_loader.outcomes import Code, LoadError
 from model_loader.sources import documents
-from model_loader.transport import Transport
+from model_loader.transport import redact
 
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _SECONDS = 3600
+_SERVICES = frozenset({"https://oauth2.googleapis.com/token", "https://accounts.google.com/o/oauth2/token"})
+"""Google's own, in new key files and old ones."""
 
 
-def tokens(key_file: str, transport: Transport) -> Callable[[], tuple[str, float]]:
+def tokens(key_file: str, context: Context) -> Callable[[], tuple[str, float]]:
     """Return what exchanges an assertion, signed with the account's key, for a token and the seconds that it lasts.
 
     Raises LoadError(InvalidSource) for a file that is no account's key.
@@ -36,6 +39,9 @@ def tokens(key_file: str, transport: Transport) -> Callable[[], tuple[str, float
     except (ValueError, KeyError, TypeError, RuntimeError):
         raise _invalid("cannot be read") from None
 
+    if context.store and service not in _SERVICES:
+        context.refuse("token_uri of the account's key file", redact(service), context.store)
+
     def fetch() -> tuple[str, float]:
         now = int(time.time())
         header = {"alg": "RS256", "typ": "JWT", "kid": name}
@@ -44,7 +50,7 @@ def tokens(key_file: str, transport: Transport) -> Callable[[], tuple[str, float
         digest = hashlib.sha256(text.encode()).digest()
         assertion = f"{text}.{_base64(private.sign(RSASignatureAlgorithm.PKCS1_5_SHA256, digest))}"
         form = urlencode({"grant_type": _GRANT, "assertion": assertion})
-        found = documents.from_json(transport.read(service, form=form))
+        found = documents.from_json(context.transport.read(service, form=form))
         return str(found["access_token"]), float(found["expires_in"])
 
     return fetch

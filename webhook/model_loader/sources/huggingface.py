@@ -22,7 +22,7 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
     file storage, git's own hash of the rest.
     """
     repository, revision = f"{uri.host}/{uri.segments[0]}", uri.revision
-    hub = (context.secret.get("HF_ENDPOINT") or _HUB).rstrip("/")
+    hub = context.endpoint(_HUB, "HF_ENDPOINT")
     token = context.secret.get("HF_TOKEN", "token")
     by: Authorizer = Header(f"Bearer {token}") if token else ANONYMOUS
     about = f"{hub}/api/models/{repository}/revision/{quote(revision or 'main', safe='')}?blobs=true"

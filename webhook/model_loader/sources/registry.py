@@ -43,8 +43,14 @@ _TARS = {"tar": ".tar", "tar+gzip": ".tar.gz", "tar.gzip": ".tar.gz"}
 def list_files(uri: ModelURI, context: Context) -> Listing:
     """Return the layers of the artifact or image. Raises LoadError."""
     host, name = _SERVERS.get(uri.host, uri.authority), "/".join(uri.segments)
-    scheme = "http" if context.secret.get("plain-http") == "true" else "https"
-    base = f"{scheme}://{host}/v2/{name}"
+    plain = context.secret.get("plain-http") == "true"
+    registry = f"{'http' if plain else 'https'}://{host}"
+    if context.store:
+        registry = context.store.endpoint or f"https://{host}"
+        if plain and not registry.startswith("http:"):
+            context.refuse("plain-http", "true", context.store)
+        host = urlsplit(registry).netloc
+    base = f"{registry}/v2/{name}"
     by = _authorizer(base, host, name, context)
     manifest = _manifest(base, uri.digest or uri.tag or "latest", context, by)
     if "manifests" in manifest:
@@ -152,7 +158,7 @@ def _authorizer(base: str, host: str, name: str, context: Context) -> Authorizer
     """
     basic = _basic(host, context)
     try:
-        context.transport.read(f"{urlsplit(base).scheme}://{host}/v2/")
+        context.transport.read(f"{base.partition('/v2/')[0]}/v2/")
     except LoadError as failure:
         challenge = failure.headers.get("www-authenticate", "")
         if failure.status != 401:

@@ -19,6 +19,8 @@ from model_uri import ModelURI
 
 _NOTHING = hashlib.sha256(b"").hexdigest()
 _ALGORITHM = "AWS4-HMAC-SHA256"
+_PUBLIC_REGION = re.compile(r"(af|ap|ca|eu|il|me|mx|sa|us)-[a-z]+-[0-9]{1,2}", re.ASCII)
+"""In all of them a bucket's name is the same bucket; China's and the governments' have their own."""
 _REGION = re.compile(r"[a-z0-9-]{1,63}", re.ASCII)
 
 
@@ -150,9 +152,10 @@ def _authorizer(context: Context, region: str) -> Authorizer:
 
 
 def _bucket(name: str, context: Context, region: str) -> Bucket:
-    secret = context.secret
     by = _authorizer(context, region)
-    endpoint = secret.get("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL").rstrip("/")
+    endpoint = context.endpoint("", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+    if not endpoint and context.store and not _PUBLIC_REGION.fullmatch(region):
+        context.refuse("AWS_REGION or AWS_DEFAULT_REGION", region, context.store)
     if endpoint:
         return Bucket(f"{endpoint}/{name}", by)
     domain = f"s3.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"

@@ -1,0 +1,103 @@
+"""Where places lead, and whom they trust: fixed by who runs the cluster, and told to the loader in its arguments."""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from model_uri.places import Place, parse_place
+from model_uri.uri import WEB, ModelURI, URIError, read
+
+ANYWHERE = "*"
+"""The endpoint of a place that leads where its user's Secret says."""
+_PUBLIC = frozenset({"hf", "s3", "gs", "oci", *WEB})
+"""Schemes that say by themselves where they lead: a container of Azure's needs an account as well."""
+_MOVABLE = frozenset({"hf", "s3", "gs", "az", "oci"})
+"""Schemes of stores that may be anywhere; a web address is its own endpoint."""
+_BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+_BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+", re.ASCII)
+_MOST_AUTHORITIES = 32 << 10
+"""Characters: it becomes an argument."""
+_NONE = "-"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A place and where it leads. Raises URIError where it cannot lead there.
+
+    ``endpoint`` is the URL of the store, empty for the scheme's own public one: Hugging Face's hub, AWS's S3, Google's
+    storage, or the registry or web server that the URI names. ``ca`` is PEM text of authorities to trust beside the
+    public ones.
+    """
+
+    place: str
+    endpoint: str = ""
+    ca: str = ""
+
+    def __post_init__(self) -> None:
+        scheme = self.where.uri.scheme
+        if scheme not in _PUBLIC | _MOVABLE:
+            raise URIError(f"{scheme}:// leads to no store")
+        if self.endpoint not in ("", ANYWHERE):
+            if scheme not in _MOVABLE:
+                raise URIError(f"{scheme}:// has no other endpoint than its host")
+            store = read(self.endpoint)
+            if store.scheme not in WEB or str(store) != self.endpoint:
+                raise URIError("the endpoint is no plain http or https URL, such as https://minio.example.com")
+        if self.ca and (len(self.ca) > _MOST_AUTHORITIES or not _is_pem(self.ca)):
+            raise URIError("ca holds no certificate in PEM")
+
+    @cached_property
+    def where(self) -> Place:
+        """The place, parsed."""
+        return parse_place(self.place)
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether what the place holds leads to one store, whoever writes the credentials.
+
+        Plain http proves nothing, so the host has to be named; who names it trusts the network in between.
+        """
+        if self.endpoint == ANYWHERE:
+            return False
+        if self.where.uri.scheme == "http":
+            return not self.where.wild
+        return bool(self.endpoint) or self.where.uri.scheme in _PUBLIC
+
+    def leads_as(self, other: "Store") -> bool:
+        """Whether both lead to the same store and trust the same."""
+        return (self.endpoint, self.ca.strip()) == (other.endpoint, other.ca.strip())
+
+    @property
+    def argument(self) -> str:
+        """The value of the loader's ``--store``: PLACE, ENDPOINT or ``-``, and the authorities in base64."""
+        words = [self.place, self.endpoint or _NONE]
+        if self.ca:
+            words.append(base64.b64encode(self.ca.encode()).decode())
+        return " ".join(words)
+
+    @classmethod
+    def of_argument(cls, text: str) -> "Store":
+        """Read what :attr:`argument` writes. Raises URIError."""
+        words = text.split(" ")
+        if len(words) not in (2, 3):
+            raise URIError("it is not PLACE ENDPOINT, nor PLACE ENDPOINT CA")
+        place, endpoint, *ca = words
+        try:
+            pem = base64.b64decode(ca[0], validate=True).decode() if ca else ""
+        except (binascii.Error, UnicodeDecodeError):
+            raise URIError("its CA is not base64 of PEM text") from None
+        return cls(place, "" if endpoint == _NONE else endpoint, pem)
+
+
+def _is_pem(text: str) -> bool:
+    body, end, _ = text.partition(_BEGIN)[2].partition(_END)
+    return bool(end) and _BASE64.fullmatch(body) is not None
+
+
+def find(uri: ModelURI, stores: Iterable[Store]) -> Store | None:
+    """Return the narrowest of the ``stores`` that holds ``uri``, of those as narrow the first."""
+    holding = (store for store in stores if store.where.holds(uri))
+    return max(holding, key=lambda store: store.where.specificity, default=None)
