@@ -6,8 +6,8 @@ from typing import Any
 import yaml
 
 from kubectl_serve.manifests import default_facts
-from model_uri import ModelURI
-from serve_core import loader_container
+from model_uri import ModelURI, Store
+from serve_core import loader_container, models
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
 from serve_core.loader_container import LoaderRequest
@@ -53,8 +53,15 @@ def loading(*uris: str, **asked: Any) -> JsonObject:
     """What a pod has for its model: the loader, and the volumes that it mounts."""
     placed = tuple(Placed(ModelURI(uri, "", "", None, ()), "") for uri in uris)
     loader = FACTS.loader.chosen(verifying="signature_key" in asked)
+    asked = {"stores": public_stores(*uris)} | asked
     wanted = LoaderRequest(loader.image, placed, loader.allow_networks, **asked)
     return {"initContainers": [loader_container.render(wanted)], "volumes": loader_container.volumes(wanted)}
+
+
+def public_stores(*uris: str) -> tuple[Store, ...]:
+    """What a loader of these is bound to where a policy rests on places and names no store."""
+    found = [uri for uri in map(models.parse, uris, uris) if isinstance(uri, ModelURI)]
+    return tuple(dict.fromkeys(Store(f"{uri.scheme}://{uri.authority}") for uri in found if uri.scheme != "pvc"))
 
 
 def pod(uri: str, **more: Any) -> JsonObject:

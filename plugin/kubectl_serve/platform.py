@@ -23,6 +23,7 @@ from serve_core import istio, runtimes, snapshots
 from serve_core.facts import PRIVATE_NETWORKS, LoaderFacts, PlatformFacts, Snapshot
 from serve_core.json import JsonObject
 from serve_core.names import COMPLETION_LABEL, NAMESPACE
+from serve_core.policy.documents import read_stores
 from serve_core.runtimes import Runtime
 from serve_core.verdict import serving_spec
 
@@ -53,6 +54,7 @@ async def facts(cluster: Api) -> tuple[PlatformFacts, frozenset[str]]:
             ),
             features=features,
             istio=await mesh(cluster),
+            stores=read_stores(settings.get("stores") or ()),
             sidecar_images=frozenset(map(str, settings.get("sidecarImages") or ())),
             snapshots=await _snapshots(cluster),
         ),

@@ -69,7 +69,7 @@ def facts(*policies: JsonObject) -> PlatformFacts:
 
 def deployment(name: str, uri: str = "s3://models/a.joblib", namespace: str = "ml") -> JsonObject:
     metadata = {"name": name, "namespace": namespace, "annotations": {"kubectl-serve.dev/model": uri}}
-    made = judge({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}, BASE).deployment
+    made = judge({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}, facts(STORES)).deployment
     assert made is not None
     return made
 

@@ -44,7 +44,7 @@ def made(uri: str = "s3://models/a.joblib", **notes: str) -> tuple[JsonObject, .
     """A Deployment and everything that becomes of it: Service, Configuration, Revision and pod."""
     annotations = {f"kubectl-serve.dev/{key}": value for key, value in {"model": uri, **notes}.items()}
     metadata = {"name": "iris", "namespace": "ml", "annotations": annotations}
-    verdict = judge({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}, BASE)
+    verdict = judge({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}, facts(STORES))
     deployment, service = verdict.deployment, copy.deepcopy(verdict.service)
     assert deployment is not None
     assert service is not None
@@ -92,7 +92,7 @@ def loading(document: JsonObject, uri: str) -> JsonObject:
     changed = copy.deepcopy(document)
     spec = changed["spec"]
     (loader,) = (spec.get("template", {}).get("spec") or spec)["initContainers"]
-    loader["args"] = [uri if "://" in word else word for word in loader["args"]]
+    loader["args"] = [*loader["args"][:-1], uri]
     return changed
 
 

@@ -24,7 +24,7 @@ RULES: dict[str, str] = {
     "runtimes": "runtimes: {allow: [kserve-*]}",
     "memory": "resources: {perReplica: {memory: 2Gi}}",
     "devices": "resources: {total: {nvidia.com/gpu: 4}}",
-    "sources": "sources: {allow: ['s3://models']}",
+    "sources": "sources: {allow: ['s3://models'], stores: [{place: 's3://models', endpoint: '*'}]}",
 }
 BOUNDED = {"limits": {"memory": "1Gi"}}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from model_uri import Store
 from serve_core.facts import PRIVATE_NETWORKS
 from serve_webhook import __main__, settings
 from serve_webhook.settings import Configuration, SettingsError, load
@@ -34,6 +35,11 @@ def test_what_is_installed_is_valid(tmp_path: Path) -> None:
     assert "mlserver-sklearn" in {runtime.name for runtime in configuration.runtimes}
 
 
+def test_stores_are_read(tmp_path: Path) -> None:
+    text = "{loader: {image: a}, stores: [{place: 's3://models', endpoint: 'https://minio.example.com'}]}"
+    assert load(write(tmp_path, text), tmp_path / "none").stores == (Store("s3://models", "https://minio.example.com"),)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -46,6 +52,11 @@ def test_what_is_installed_is_valid(tmp_path: Path) -> None:
             "{loader: {image: a}, callers: {certificateAuthority: x}}",
             "callers.certificateAuthority: Value error, it holds no certificate in PEM.",
         ),
+        (
+            "{loader: {image: a}, stores: [{place: 's3://a1b', endpoint: 'ftp://x'}]}",
+            "stores[0]: Value error, the endpoint is no plain http or https URL",
+        ),
+        ("{loader: {image: a}, stores: [{place: 's3://a1b', url: x}]}", "stores[0]"),
     ],
 )
 def test_a_fault_is_named_with_its_place(tmp_path: Path, text: str, expected: str) -> None:

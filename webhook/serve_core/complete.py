@@ -17,6 +17,7 @@ from serve_core.names import (
     SERVED_LABEL,
     SERVER_CONTAINER,
 )
+from serve_core.policy import stores
 from serve_core.reasons import Choice, Problem, choice, problem
 from serve_core.runtimes import Runtime, Variant
 
@@ -146,7 +147,7 @@ def _overlay(
     else:
         choices.append(choice("ModelByLoader"))
         mount["subPath"] = MODEL_SUBPATH
-        request = _request(spec, facts, mesh, masked=_has_token(deployment, server))
+        request = _request(spec, facts, deployment, mesh, masked=_has_token(deployment, server))
         volumes = loader_container.volumes(request)
         pod["initContainers"] = [loader_container.render(request)]
     container: JsonObject = {"name": server.name}
@@ -194,11 +195,14 @@ def _has_token(deployment: JsonObject, server: Server) -> bool:
     return server.runtime is None if said is None else said is not False
 
 
-def _request(spec: ServingSpec, facts: PlatformFacts, mesh: Mesh, *, masked: bool) -> LoaderRequest:
+def _request(
+    spec: ServingSpec, facts: PlatformFacts, deployment: JsonObject, mesh: Mesh, *, masked: bool
+) -> LoaderRequest:
     return LoaderRequest(
         image=facts.loader.image,
         models=spec.models,
         allow_networks=facts.loader.allow_networks,
+        stores=stores.of_loader(deployment, [model.uri for model in spec.models], facts),
         digest=spec.digest,
         signature_key=spec.signature_key,
         credentials=spec.credentials,

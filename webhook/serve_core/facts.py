@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from model_uri import Store
 from serve_core.istio import IstioFacts
 from serve_core.runtimes import Runtime
 from serve_core.services import Services
@@ -56,6 +57,8 @@ class PlatformFacts:
     istio: IstioFacts | None = None
     """``None`` where Istio is not installed."""
     policies: tuple["ServingPolicy", ...] = ()
+    stores: tuple[Store, ...] = ()
+    """Where places lead, as the operator's settings say; the loader is bound to them, whatever a Secret says."""
     sidecar_images: frozenset[str] = frozenset()
     """Images of containers that the platform adds to pods, such as Knative's queue-proxy; policies pass over them."""
     namespace_labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from model_uri import Store, URIError
 from serve_core import models, sizing
 from serve_core.facts import LoaderFacts
 from serve_core.json import JsonObject, value_at
@@ -59,6 +60,8 @@ class LoaderRequest:
 
     A workload identity's token is another one: the platform's own webhook mounts it beside.
     """
+    stores: tuple[Store, ...] = ()
+    """Where its sources lead, whatever the Secret says; if there are any, it reads nothing else."""
     uid: int | None = None
     size: int | None = field(default=None, compare=False)
     """Bytes of the models; what the container asks for says nothing of what it does."""
@@ -77,6 +80,8 @@ def render(request: LoaderRequest) -> JsonObject:
         mounts.append({"name": MODEL_VOLUME, "mountPath": _ACCOUNT_MOUNT, "subPath": "no-token", "readOnly": True})
     for network in request.allow_networks:
         args += ["--allow-network", network]
+    for store in request.stores:
+        args += ["--store", store.argument]
     if request.digest is not None:
         args += ["--digest", request.digest]
     if request.signature_key is not None:
@@ -131,7 +136,9 @@ def read(container: JsonObject, pod: JsonObject, loaders: Iterable[LoaderFacts])
     return _difference(container, pod, request) or request
 
 
-_OPTIONS = ("--volume", "--allow-network", "--digest", "--signature-key", "--credentials")
+_OPTIONS = ("--volume", "--allow-network", "--store", "--digest", "--signature-key", "--credentials")
+
+_REPEATED = ("--allow-network", "--store")
 
 
 def _asked(container: JsonObject, pod: JsonObject) -> LoaderRequest | str:
@@ -147,7 +154,11 @@ def _asked(container: JsonObject, pod: JsonObject) -> LoaderRequest | str:
             return "args"
         said[option].append(value)
     placed, problems = models.parse_all(" ".join(uris), "")
-    if problems or not placed or any(len(said[option]) > 1 for option in _OPTIONS if option != "--allow-network"):
+    if problems or not placed or any(len(said[option]) > 1 for option in _OPTIONS if option not in _REPEATED):
+        return "args"
+    try:
+        stores = tuple(map(Store.of_argument, said["--store"]))
+    except URIError:
         return "args"
     uid = value_at(container, "securityContext", "runAsUser")
     mounts = _elements(container.get("volumeMounts"))
@@ -155,6 +166,7 @@ def _asked(container: JsonObject, pod: JsonObject) -> LoaderRequest | str:
         image=str(container.get("image")),
         models=placed,
         allow_networks=tuple(said["--allow-network"]),
+        stores=stores,
         digest=next(iter(said["--digest"]), None),
         signature_key=_volume_of(pod, SIGNATURE_KEY_VOLUME, "configMap", "name") if said["--signature-key"] else None,
         credentials=_volume_of(pod, CREDENTIALS_VOLUME, "secret", "secretName") if said["--credentials"] else None,

@@ -394,6 +394,7 @@ _POLICIES = (
         "{by} cannot tell where the model comes from: {why}.",
         "Leave the loader as kubectl-serve fills it in, and let nothing else write to its volume.",
     ),
+    ("SourceNotFixed", "{by} is about where {source} comes from, and {why}.", "{way_out}"),
     ("SourceUnreadable", "{by} cannot tell where {source} is: {why}.", "Write it plainly."),
     (
         "ModelNotPinned",

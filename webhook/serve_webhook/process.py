@@ -243,6 +243,7 @@ class Replica:
             features=features.get("data") or {},
             istio=self._mesh.facts(),
             policies=self._policies.policies,
+            stores=self._configuration.stores,
             sidecar_images=self._configuration.sidecar_images | {queue_proxy},
             namespace_labels=self._namespace_labels,
             services=self._services,

@@ -13,9 +13,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.alias_generators import to_camel
 from yaml import YAMLError
 
+from model_uri import Store
 from serve_core import runtimes, yaml
 from serve_core.facts import PRIVATE_NETWORKS, LoaderFacts
 from serve_core.json import field_path
+from serve_core.policy import documents
 from serve_core.runtimes import Runtime
 
 POLL_SECONDS = 5.0
@@ -61,11 +63,18 @@ class CallerSettings(_Strict):
     """Common names of subjects; all that the authority signed where there are none."""
 
 
+def _store(written: documents.StoreAt) -> documents.StoreAt:
+    _ = written.store  # raises what is wrong with it
+    return written
+
+
 class Settings(_Strict):
     """The file ``settings.yaml``."""
 
     loader: LoaderSettings
     callers: CallerSettings | None = None
+    stores: tuple[Annotated[documents.StoreAt, AfterValidator(_store)], ...] = ()
+    """Where places lead, whatever a Secret says."""
     sidecar_images: tuple[str, ...] = ()
     """Images of containers that the platform adds to pods, exactly as they stand there; policies pass over them."""
 
@@ -78,6 +87,7 @@ class Configuration:
     runtimes: tuple[Runtime, ...]
     sidecar_images: frozenset[str] = frozenset()
     callers: CallerSettings | None = None
+    stores: tuple[Store, ...] = ()
     """``None``: whoever reaches the port."""
 
 
@@ -98,7 +108,8 @@ def load(settings: Path, runtimes_folder: Path) -> Configuration:
     if faults or read is None:
         raise SettingsError("\n".join(faults))
     loader = LoaderFacts(read.loader.image, read.loader.allow_networks, read.loader.signing_image)
-    return Configuration(loader, tuple(found), frozenset(read.sidecar_images), read.callers)
+    stores = tuple(each.store for each in read.stores)
+    return Configuration(loader, tuple(found), frozenset(read.sidecar_images), read.callers, stores)
 
 
 def _settings(file: Path, faults: list[str]) -> Settings | None:

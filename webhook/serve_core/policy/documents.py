@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from pydantic.alias_generators import to_camel
 
-from model_uri import parse_place
+from model_uri import Store, parse_place
 from serve_core import annotations, models, quantities
 from serve_core.json import JsonObject, field_path
 from serve_core.names import GROUP, NAMESPACE
@@ -121,6 +121,30 @@ class Exempt:
 
 @_strict
 @dataclass(frozen=True)
+class StoreAt:
+    """Where a place leads, and whom it trusts, whatever the user's Secret says."""
+
+    place: Annotated[str, _doc("A place, such as s3://BUCKET/PATH or hf://ORGANISATION.", min_length=1, max_length=512)]
+    endpoint: Annotated[
+        str,
+        _doc(
+            "URL of the store, such as https://minio.example.com; of Azure's, https://ACCOUNT.blob.core.windows.net. "
+            "Empty: the scheme's own public one. *: wherever the user's Secret says.",
+            max_length=512,
+        ),
+    ] = ""
+    ca: Annotated[
+        str, _doc("Authorities to trust beside the public ones, as certificates in PEM.", max_length=32768)
+    ] = ""
+
+    @property
+    def store(self) -> Store:
+        """The same as the loader is told. Raises URIError."""
+        return Store(self.place, self.endpoint, self.ca)
+
+
+@_strict
+@dataclass(frozen=True)
 class Places:
     """Where models may come from: s3://BUCKET/PATH, https://*.HOST/PATH, pvc://*, ... with all that is below a path."""
 
@@ -128,7 +152,16 @@ class Places:
         tuple[_Uri, ...], _doc("Only from here. Empty: from everywhere.", max_length=256, json_schema_extra=_SET)
     ] = ()
     deny: Annotated[
-        tuple[_Uri, ...], _doc("Never from here; wins over allow.", max_length=256, json_schema_extra=_SET)
+        tuple[_Uri, ...],
+        _doc("Never from here, by whatever name; wins over allow.", max_length=256, json_schema_extra=_SET),
+    ] = ()
+    stores: Annotated[
+        tuple[StoreAt, ...],
+        _doc(
+            "Where places lead. What is allowed and not named here leads to its scheme's own public store.",
+            max_length=64,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["place"]},
+        ),
     ] = ()
 
 
@@ -420,6 +453,7 @@ class PolicyError(ValueError):
 _Spec = TypeVar("_Spec")
 _POLICY = TypeAdapter(PolicySpec)
 _EXCEPTION = TypeAdapter(ExceptionSpec)
+_STORES = TypeAdapter(tuple[StoreAt, ...])
 
 
 def read_policy(document: JsonObject) -> ServingPolicy:
@@ -429,6 +463,11 @@ def read_policy(document: JsonObject) -> ServingPolicy:
     if problems:
         raise PolicyError(problems)
     return ServingPolicy(name, spec)
+
+
+def read_stores(written: object) -> tuple[Store, ...]:
+    """Read stores as settings have them. Raises ValueError."""
+    return tuple(each.store for each in _STORES.validate_python(written))
 
 
 def read_exception(document: JsonObject) -> PolicyException:
@@ -548,6 +587,7 @@ def _rule_faults(about: Any, at: str) -> Iterable[Problem]:
     checks: list[tuple[str, Any, Callable[[Any], object]]] = []
     if isinstance(about, Places):
         checks += [(key, text, parse_place) for key in ("allow", "deny") for text in getattr(about, key)]
+        checks += [("stores", each, _store) for each in about.stores]
     elif isinstance(about, Images):
         checks += [(key, text, images.parse_repository) for key in ("allow", "deny") for text in getattr(about, key)]
     elif isinstance(about, Auth):
@@ -561,7 +601,12 @@ def _rule_faults(about: Any, at: str) -> Iterable[Problem]:
         try:
             check(value)
         except ValueError as error:
-            yield _invalid(f"{at}.{key}", f"{quote(value)}: {error}")
+            shown = value.place if isinstance(value, StoreAt) else value
+            yield _invalid(f"{at}.{key}", f"{quote(shown)}: {error}")
+
+
+def _store(written: StoreAt) -> Store:
+    return written.store
 
 
 def _check_issuer(text: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import model_uri
-from model_uri import URIError, of_path
+from model_uri import Store, URIError, find, of_path
 from serve_core import loader_container
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject, value_at
@@ -39,6 +39,12 @@ class Origin:
     """Whether whoever loads it checks a digest."""
     key: str = ""
     """The ConfigMap by whose public key whoever loads it verifies a signature; empty where nobody does."""
+    store: Store | None = None
+    """Where whoever loads it is bound to read it from; ``None`` where that is for the credentials to say."""
+    adrift: str = ""
+    """The field of the pod by which names may resolve otherwise."""
+    by_loader: bool = True
+    """Whether a loader reads it, by its user's credentials; else the node does by its own, or it is only asked for."""
     unknown: str = ""
     """Why the object does not tell what is loaded; empty where it does. Then ``text`` is only what somebody says."""
 
@@ -54,10 +60,19 @@ def loaders(pod: JsonObject, path: str, facts: PlatformFacts) -> dict[str, Loade
     }
 
 
-def loaded(request: LoaderRequest, path: str) -> Iterator[Origin]:
-    """What the loader loads."""
-    for uri in request.uris:
-        yield Origin(uri, path, request.digest is not None, request.signature_key or "")
+def loaded(request: LoaderRequest, path: str, pod: JsonObject) -> Iterator[Origin]:
+    """What the loader of ``pod`` loads."""
+    digest, key, adrift = request.digest is not None, request.signature_key or "", _resolves_otherwise(pod)
+    for model in request.models:
+        yield Origin(model.uri.text, path, digest, key, find(model.uri, request.stores), adrift)
+
+
+def _resolves_otherwise(pod: JsonObject) -> str:
+    """The field that changes how names resolve in a pod; empty where they resolve as everybody's."""
+    fields = [field for field in ("hostAliases", "dnsConfig", "hostNetwork") if pod.get(field)]
+    if pod.get("dnsPolicy") not in (None, "ClusterFirst"):
+        fields.append("dnsPolicy")
+    return next(iter(fields), "")
 
 
 def origins(pod: JsonObject, path: str, facts: PlatformFacts, annotated: str = "") -> Iterator[Origin]:
@@ -66,7 +81,7 @@ def origins(pod: JsonObject, path: str, facts: PlatformFacts, annotated: str = "
     for container, at, _ in containers(pod, path):
         found = read.get(at)
         if isinstance(found, LoaderRequest):
-            yield from loaded(found, f"{at}.args")
+            yield from loaded(found, f"{at}.args", pod)
             told.add(at)
         elif is_called_loader(container, names):
             yield from _claimed(container, at, found)
@@ -127,7 +142,7 @@ def _mounted(pod: JsonObject, path: str, annotated: str) -> Iterator[Origin]:
                 if not (annotated == text or annotated.rpartition("/")[0] == text):
                     yield Origin(text, f"{at}.persistentVolumeClaim")
             elif "image" in sources:
-                yield Origin(_artifact(str(value_at(volume, "image", "reference"))), f"{at}.image")
+                yield Origin(_artifact(str(value_at(volume, "image", "reference"))), f"{at}.image", by_loader=False)
             elif "hostPath" in sources:
                 folder = str(value_at(volume, "hostPath", "path")).strip("/")
                 yield Origin(of_path("file", "", folder), f"{at}.hostPath")

@@ -1,15 +1,15 @@
 """What each kind of rule finds wrong with a subject. What cannot be compared is a finding."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 import model_uri
-from model_uri import URIError, parse_place
+from model_uri import ModelURI, Place, Store, URIError, find, parse_place
 from serve_core import quantities
 from serve_core.annotations import FORMAT, SCALE, path_of
-from serve_core.policy import expressions, images
+from serve_core.policy import expressions, images, stores
 from serve_core.policy.documents import (
     Auth,
     Container,
@@ -24,10 +24,13 @@ from serve_core.policy.documents import (
     ScaleBounds,
     Signed,
 )
+from serve_core.policy.origins import Origin
 from serve_core.policy.patterns import matches, may_begin
 from serve_core.policy.subjects import PodUse, Scale, Subject, Use, plain_word, words_of
 from serve_core.reasons import Problem, problem, quote
 
+_OF_THE_CLUSTER = frozenset({"pvc", "file"})
+"""Schemes that lead nowhere outside."""
 _FEWEST_SHOWN = 12
 """Names that a hint lists."""
 
@@ -44,22 +47,63 @@ def findings(rule: Rule, subject: Subject, by: str) -> tuple[Problem, ...]:
 def _sources(about: Places, subject: Subject, by: str) -> Iterator[Problem]:
     allow = [parse_place(text) for text in about.allow]
     deny = [parse_place(text) for text in about.deny]
-    seen: set[str] = set()
+    own = tuple(stores.of_rule(about))
+    told: set[str] = set()
     yield from _unknown(subject, by)
     for origin in subject.origins:
-        if origin.text in seen or (origin.unknown and "://" not in origin.text):
+        if origin.text in told or (origin.unknown and "://" not in origin.text):
             continue
-        seen.add(origin.text)
-        try:
-            source = model_uri.read(origin.text)
-        except URIError as error:
-            shown = quote(_without_secrets(origin.text))
-            yield problem("SourceUnreadable", origin.path, by=by, source=shown, why=error)
-            continue
-        denied = any(place.names(source) for place in deny)
-        if denied or (allow and not any(place.holds(source) for place in allow)):
-            hint = _allowed(about.allow, "Use another source.")
-            yield problem("SourceNotAllowed", origin.path, by=by, source=source, allowed=hint)
+        found = _misplaced(origin, about, by, allow, deny) or list(_not_fixed(origin, subject, by, own, bool(allow)))
+        if found:
+            told.add(origin.text)
+        yield from found
+
+
+def _misplaced(origin: Origin, about: Places, by: str, allow: Sequence[Place], deny: Sequence[Place]) -> list[Problem]:
+    try:
+        source = model_uri.read(origin.text)
+    except URIError as error:
+        shown = quote(_without_secrets(origin.text))
+        return [problem("SourceUnreadable", origin.path, by=by, source=shown, why=error)]
+    denied = any(place.names(source) for place in deny)
+    if not denied and (not allow or any(place.holds(source) for place in allow)):
+        return []
+    hint = _allowed(about.allow, "Use another source.")
+    return [problem("SourceNotAllowed", origin.path, by=by, source=source, allowed=hint)]
+
+
+def _not_fixed(
+    origin: Origin, subject: Subject, by: str, own: tuple[Store, ...] = (), always: bool = True
+) -> Iterator[Problem]:
+    """Whether somebody but the operator could say where a source leads.
+
+    ``own``: the stores of the rule itself, which come before others. ``always``: also what none of these holds.
+    """
+    source = model_uri.read(origin.text)
+    mine = find(source, own) is not None
+    count = own if mine else subject.stores
+    if origin.unknown or not origin.by_loader or source.scheme in _OF_THE_CLUSTER:
+        return
+    if not (always or mine) or stores.may_lead_anywhere(source, count):
+        return
+    wanted = stores.store_of(source, count)
+    bound = origin.store
+    if wanted is None:
+        why, way_out = (
+            "its user's Secret says where that leads",
+            "Have the policy name its store, under sources.stores.",
+        )
+    elif bound is None:
+        why = "what loads it may be led elsewhere by a Secret"
+        way_out = "Apply it once more: kubectl-serve's loader is then told where. Of other loaders, allow any endpoint."
+    elif not bound.leads_as(wanted):
+        why = f"the loader is told to read it from {bound.endpoint or 'elsewhere'}"
+        way_out = f"It is to come from {wanted.endpoint or 'the public store'}: apply it once more."
+    elif origin.adrift:
+        why, way_out = f"{origin.adrift} may lead its name elsewhere", f"Take {origin.adrift} out of the pods."
+    else:
+        return
+    yield problem("SourceNotFixed", origin.path, by=by, source=source, why=why, way_out=way_out)
 
 
 def _without_secrets(text: str) -> str:
@@ -81,19 +125,26 @@ def _pinned(about: Pinned, subject: Subject, by: str) -> Iterator[Problem]:
     seen: set[str] = set()
     for origin in () if unknown else subject.origins:
         by_digest = "digest" in about.by and origin.digest
-        by_revision = "revision" in about.by and _is_immutable(origin.text)
-        if not by_digest and not by_revision and origin.text not in seen:
+        immutable = _immutable(origin.text) if "revision" in about.by else None
+        if by_digest or origin.text in seen:
+            continue
+        if immutable is None:
             seen.add(origin.text)
             revision = ", or name a commit or digest in the URI" if "revision" in about.by else ""
             shown = quote(_without_secrets(origin.text))
             yield problem("ModelNotPinned", origin.path, by=by, source=shown, revision=revision)
+        elif not immutable.digest:
+            # A digest is compared with what came; of a commit, only the hub itself knows what it is.
+            yield from _not_fixed(origin, subject, by)
 
 
-def _is_immutable(text: str) -> bool:
+def _immutable(text: str) -> ModelURI | None:
+    """What a URI names, if it is one version for ever."""
     try:
-        return model_uri.read(text).is_immutable
+        uri = model_uri.read(text)
     except URIError:
-        return False
+        return None
+    return uri if uri.is_immutable else None
 
 
 def _signed(about: Signed, subject: Subject, by: str) -> Iterator[Problem]:

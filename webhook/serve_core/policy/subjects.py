@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote
 
+from model_uri import Store
 from serve_core import annotations, istio, models, sidecar
 from serve_core.annotations import DEPLOYMENT, KNATIVE, path_of
 from serve_core.facts import PlatformFacts
@@ -18,6 +19,7 @@ from serve_core.knative import VISIBILITY_LABEL
 from serve_core.loader_container import LoaderRequest
 from serve_core.models import SUFFIX_FORMATS
 from serve_core.names import DEPLOYMENT_LABEL
+from serve_core.policy import stores
 from serve_core.policy.documents import Kind
 from serve_core.policy.origins import (
     Origin,
@@ -139,6 +141,8 @@ class Subject:
     made: bool = False
     """Whether it was made of another object that is judged: then only what it carries is its own."""
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
+    stores: tuple[Store, ...] = ()
+    """Where places lead in the namespace, as policies and the operator say."""
     origins: tuple[Origin, ...] = ()
     formats: tuple[Use, ...] = ()
     runtime: Use | None = None
@@ -226,6 +230,7 @@ def subject_of(
         labels=labels,
         former_labels=_strings(value_at(former, "metadata", "labels")),
         namespace_labels=dict(namespace_labels or {}),
+        stores=stores.known(facts, namespace, namespace_labels or {}),
         **made,
     )
 
@@ -278,8 +283,8 @@ def _deployment(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | 
     # The annotation is what the user wrote, the loader what runs: only by that it is known what is checked.
     at = path_of(annotations.MODEL)
     requests = [found for found in loaders(pod, "", facts).values() if isinstance(found, LoaderRequest)]
-    checked = {origin.text: origin for request in requests for origin in loaded(request, at)}
-    annotated = tuple(checked.get(uri) or Origin(uri, at) for uri in uris)
+    checked = {origin.text: origin for request in requests for origin in loaded(request, at, pod)}
+    annotated = tuple(checked.get(uri) or Origin(uri, at, by_loader=False) for uri in uris)
     made["origins"] = (*annotated, *made["origins"])
     made["formats"] = tuple(_formats(notes, made["origins"]))
     runtime = notes.get(annotations.RUNTIME) or _runtime(pod, facts)

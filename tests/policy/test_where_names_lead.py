@@ -1,0 +1,260 @@
+"""Where a source leads is the operator's to say: a user's Secret, arguments or pod change nothing of it unseen."""
+
+import copy
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+import trustme
+import yaml
+
+from kubectl_serve.manifests import default_facts
+from model_uri import Store
+from serve_core import loader_container
+from serve_core.facts import PlatformFacts
+from serve_core.json import JsonObject
+from serve_core.loader_container import LoaderRequest
+from serve_core.policy.documents import PolicyError, read_policy, read_stores
+from serve_core.policy.evaluate import judge_policies
+from serve_core.policy.subjects import subject_of
+from serve_core.verdict import judge
+
+BASE = default_facts()
+COMMIT = "0123456789" * 4
+DIGEST = "sha256:" + "9f" * 32
+PLACES = "{name: sources, sources: {allow: ['s3://models', 'https://models.example.com', 'hf://our-org']}}"
+PINNED = "{name: pinned, pinned: {by: [revision, digest]}}"
+MINIO = "https://minio.example.com"
+PEM = trustme.CA().cert_pem.bytes().decode()
+
+
+def facts(*policies: str, stores: tuple[Store, ...] = (), match: str = "{}") -> PlatformFacts:
+    """Each policy is the text of its rules."""
+    head = {"apiVersion": "kubectl-serve.dev/v1alpha1", "kind": "ServingPolicy"}
+    read = tuple(
+        read_policy(
+            head | {"metadata": {"name": f"p{n}"}, "spec": yaml.safe_load(f"{{match: {match}, rules: [{rules}]}}")}
+        )
+        for n, rules in enumerate(policies)
+    )
+    return PlatformFacts(BASE.loader, BASE.runtimes, policies=read, stores=stores)
+
+
+def deployment(uri: str, **notes: str) -> JsonObject:
+    annotations = {"model": uri, "credentials": "mine", "runtime": "mlserver-sklearn"} | notes
+    metadata: JsonObject = {"name": "by-secret", "namespace": "ml", "labels": {"tier": "gold"}}
+    metadata |= {"annotations": {f"kubectl-serve.dev/{key}": value for key, value in annotations.items()}}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}
+
+
+def made(uri: str, known: PlatformFacts, kind: str = "Deployment", **notes: str) -> tuple[JsonObject, JsonObject]:
+    """What admission makes of it, and the pod's spec in it."""
+    verdict = judge(deployment(uri, **notes), known)
+    assert verdict.deployment is not None, verdict.problems
+    assert verdict.service is not None
+    found = copy.deepcopy(verdict.deployment if kind == "Deployment" else verdict.service)
+    if kind in ("Deployment", "Service"):
+        return found, found["spec"]["template"]["spec"]
+    spec = found["spec"]["template"]["spec"]
+    head = {"kind": kind, "metadata": {"name": "m-00001", "namespace": "ml"}, "spec": spec}
+    return head | {"apiVersion": "v1" if kind == "Pod" else "serving.knative.dev/v1"}, spec
+
+
+def told(uri: str, known: PlatformFacts, **notes: str) -> list[str]:
+    """The stores that the loader is told."""
+    args = made(uri, known, **notes)[1]["initContainers"][0]["args"]
+    return [value for option, value in itertools.pairwise(args) if option == "--store"]
+
+
+def broken(manifest: JsonObject, known: PlatformFacts) -> dict[str, set[str]]:
+    subject = subject_of(manifest, known)
+    assert subject is not None
+    results = judge_policies(subject, known.policies, (), datetime(2026, 11, 30, tzinfo=UTC)).results
+    return {result.by: {found.code for found in result.findings} for result in results if result.findings}
+
+
+def bound(pod: JsonObject, known: PlatformFacts, *stores: Store) -> None:
+    """Have an honest loader be told other stores."""
+    request = loader_container.read(pod["initContainers"][0], pod, known.known_loaders)
+    assert isinstance(request, LoaderRequest)
+    pod["initContainers"] = [loader_container.render(replace(request, stores=stores))]
+
+
+KINDS = ["Deployment", "Service", "Revision", "Pod"]
+HUB = f"hf://our-org/model@{COMMIT}"
+
+
+def leading(endpoint: str, place: str = "s3://models", **places: list[str]) -> str:
+    """A rule on sources that names a store."""
+    return json.dumps({"name": "s", "sources": {"stores": [{"place": place, "endpoint": endpoint}], **places}})
+
+
+AZURE, BLOBS = "az://models/a.joblib", "https://us.blob.core.windows.net"
+
+
+@pytest.mark.parametrize(
+    ("uri", "rules", "stores"),
+    [
+        (HUB, PLACES, ["hf://our-org -"]),
+        (HUB, PINNED, ["hf://our-org -"]),
+        ("s3://models/a.joblib", PLACES, ["s3://models -"]),
+        ("https://models.example.com/a.joblib", PLACES, ["https://models.example.com -"]),
+        (f"s3://models/a.joblib {HUB}=b", PLACES, ["s3://models -", "hf://our-org -"]),
+        ("s3://models/a.joblib", "{name: s, sources: {deny: ['s3://other']}}", []),
+        ("s3://models/a.joblib", "{name: s, scale: {most: 5}}", []),
+        ("s3://models/a.joblib", leading(MINIO), [f"s3://models {MINIO}"]),
+        ("s3://other/a.joblib", leading(MINIO), []),
+        (AZURE, leading(BLOBS, "az://models", allow=["az://models"]), [f"az://models {BLOBS}"]),
+        ("http://m.ml.svc/a.joblib", "{name: s, sources: {allow: ['http://m.ml.svc']}}", ["http://m.ml.svc -"]),
+    ],
+)
+@pytest.mark.attack(33)
+def test_the_loader_is_told_where_a_source_leads(uri: str, rules: str, stores: list[str]) -> None:
+    known = facts(rules)
+    assert told(uri, known) == stores
+    for kind in KINDS:
+        assert "SourceNotFixed" not in str(broken(made(uri, known, kind)[0], known))
+
+
+def test_a_digest_that_is_asked_for_binds_nothing() -> None:
+    assert told("s3://models/a.joblib", facts("{name: s, pinned: {by: [digest]}}"), digest=DIGEST) == []
+
+
+UNBOUND: dict[str, tuple[Store, ...]] = {
+    "to nothing": (),
+    "to the attacker's hub": (Store("hf://our-org", "https://hub.evil.example"),),
+    "to trust the attacker": (Store("hf://our-org", "", PEM),),
+    "by a narrower place": (Store("hf://our-org"), Store("hf://our-org/model", "https://hub.evil.example")),
+    "by plain http": (Store("hf://our-org", "http://huggingface.co"),),
+    "another place": (Store("hf://other"),),
+    "anywhere": (Store("hf://our-org", "*"),),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stores", UNBOUND.values(), ids=UNBOUND.keys())
+@pytest.mark.attack(33)
+def test_a_loader_that_is_not_bound_as_the_policy_says_breaks_it(kind: str, stores: tuple[Store, ...]) -> None:
+    known = facts(PLACES, PINNED)
+    manifest, pod = made(HUB, known, kind)
+    assert broken(manifest, known) == {}
+    bound(pod, known, *stores)
+    assert broken(manifest, known) == {"p0/sources": {"SourceNotFixed"}, "p1/pinned": {"SourceNotFixed"}}
+
+
+SURROUNDINGS: dict[str, Callable[[JsonObject], object]] = {
+    "hostAliases": lambda pod: pod.update(hostAliases=[{"ip": "10.1.2.3", "hostnames": ["huggingface.co"]}]),
+    "dnsConfig": lambda pod: pod.update(dnsConfig={"nameservers": ["10.1.2.3"]}),
+    "dnsConfig of searches": lambda pod: pod.update(dnsConfig={"searches": ["evil.svc.cluster.local"]}),
+    "dnsPolicy": lambda pod: pod.update(dnsPolicy="None"),
+    "hostNetwork": lambda pod: pod.update(hostNetwork=True),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("change", SURROUNDINGS.values(), ids=SURROUNDINGS.keys())
+@pytest.mark.attack(33)
+def test_a_pod_in_which_names_resolve_otherwise_breaks_it(kind: str, change: Callable[[JsonObject], object]) -> None:
+    known = facts(PLACES, PINNED)
+    manifest, pod = made(HUB, known, kind)
+    change(pod)
+    assert broken(manifest, known) == {"p0/sources": {"SourceNotFixed"}, "p1/pinned": {"SourceNotFixed"}}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.attack(33)
+def test_what_a_digest_pins_may_come_from_anywhere(kind: str) -> None:
+    known = facts(PINNED)
+    manifest, pod = made("s3://models/a.joblib", known, kind, digest=DIGEST)
+    bound(pod, known)
+    assert broken(manifest, known) == {}
+    manifest, pod = made(f"oci://ghcr.io/our/model@{DIGEST}", known, kind)
+    bound(pod, known)
+    assert broken(manifest, known) == {}, "the loader compares the digest with what came"
+
+
+@pytest.mark.parametrize(
+    ("uri", "rules"),
+    [
+        ("az://models/a.joblib", "{name: s, sources: {allow: ['az://models']}}"),
+        ("http://models.example.com/a.joblib", "{name: s, sources: {allow: ['http://*.example.com']}}"),
+        ("http://models.example.com/a.joblib", "{name: s, sources: {allow: ['http://*']}}"),
+    ],
+)
+@pytest.mark.attack(33)
+def test_a_place_that_does_not_say_where_it_leads_needs_a_store(uri: str, rules: str) -> None:
+    known = facts(rules)
+    assert told(uri, known) == []
+    for kind in KINDS:
+        assert broken(made(uri, known, kind)[0], known) == {"p0/s": {"SourceNotFixed"}}
+
+
+def test_the_operators_settings_bind_without_any_policy() -> None:
+    store = Store("s3://models", MINIO, PEM)
+    assert told("s3://models/a.joblib", facts(stores=(store,))) == [store.argument]
+    assert told("s3://other/a.joblib", facts(stores=(store,))) == []
+    assert told("s3://models/a.joblib", facts(PLACES, stores=(store,))) == [store.argument]
+    assert read_stores([{"place": "s3://models", "endpoint": MINIO, "ca": PEM}]) == (store,)
+
+
+@pytest.mark.attack(33)
+def test_of_two_policies_that_lead_elsewhere_neither_is_passed_over() -> None:
+    one = f"{{name: s, sources: {{allow: ['s3://models'], stores: [{{place: 's3://models', endpoint: '{MINIO}'}}]}}}}"
+    other = one.replace(MINIO, "https://other.example.com")
+    known = facts(one, other)
+    assert told("s3://models/a.joblib", known) == [f"s3://models {MINIO}"]
+    for kind in KINDS:
+        assert broken(made("s3://models/a.joblib", known, kind)[0], known) == {"p1/s": {"SourceNotFixed"}}
+
+
+def test_a_policy_may_leave_a_place_to_the_users_secrets() -> None:
+    known = facts(PLACES.replace("}}", ", stores: [{place: 's3://models', endpoint: '*'}]}}"))
+    assert told("s3://models/a.joblib", known) == []
+    for kind in KINDS:
+        assert broken(made("s3://models/a.joblib", known, kind)[0], known) == {}
+    assert told(HUB, known) == ["hf://our-org -"]
+
+
+@pytest.mark.parametrize(
+    ("match", "stores"),
+    [
+        ("{namespaces: [ml]}", ["hf://our-org -"]),
+        ("{namespaces: [other]}", []),
+        ("{objectSelector: {matchLabels: {tier: gold}}}", ["hf://our-org -"]),
+        ("{objectSelector: {matchLabels: {tier: lead}}}", []),
+        ("{kinds: [Pod]}", ["hf://our-org -"]),
+        ("{kinds: [InferenceService]}", []),
+    ],
+)
+def test_only_a_policy_that_is_about_a_deployment_binds_its_loader(match: str, stores: list[str]) -> None:
+    assert told(HUB, facts(PLACES, match=match)) == stores
+
+
+@pytest.mark.attack(33)
+def test_kserves_own_loader_is_led_by_its_users_secrets() -> None:
+    manifest: JsonObject = {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": "k", "namespace": "ml"},
+        "spec": {"predictor": {"model": {"modelFormat": {"name": "onnx"}, "storageUri": "s3://models/a.onnx"}}},
+    }
+    assert broken(manifest, facts(PLACES)) == {"p0/sources": {"SourceNotFixed"}}
+    anywhere = PLACES.replace("}}", ", stores: [{place: 's3://models', endpoint: '*'}]}}")
+    assert broken(manifest, facts(anywhere)) == {}
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        "{place: models}", "{place: 's3://models', endpoint: 'ftp://x'}", "{place: 's3://models', endpoint: 'https://x/'}",
+        "{place: 's3://models', endpoint: 'https://x/?y'}", "{place: 'https://a.example.com', endpoint: 'https://b'}",
+        "{place: 'pvc://claim'}", "{place: 's3://models', ca: nothing}", "{place: 's3://models', port: 1}",
+        "{endpoint: 'https://minio.example.com'}",
+    ],
+)  # fmt: skip
+def test_a_store_that_leads_nowhere_is_no_policy(store: str) -> None:
+    with pytest.raises(PolicyError):
+        facts(f"{{name: s, sources: {{stores: [{store}]}}}}")
