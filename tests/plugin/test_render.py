@@ -9,6 +9,7 @@ import yaml
 from kubectl_serve import __version__, documents, manifests
 from kubectl_serve.errors import ServeError
 from plugin.conftest import Run
+from serve_core import annotations
 
 IRIS = """\
 apiVersion: apps/v1
@@ -167,3 +168,22 @@ def test_a_directory_is_read_deeply_on_request(run: Run, tmp_path: Path) -> None
 
 def test_a_url_is_refused(run: Run) -> None:
     assert "is a URL, and nothing is downloaded here" in run("render", "-f", "https://example.com/a.yaml").err
+
+
+def test_what_comes_from_the_cluster_keeps_what_the_server_noted_on_it(run: Run) -> None:
+    made = yaml.safe_load(run("render", "-f", "-", "--only", "deployment", stdin=IRIS).out)
+    made["metadata"]["annotations"] |= {annotations.PROMOTED: "iris-00002", annotations.PREVIOUS: "iris-00001"}
+    copied = run("render", "-f", "-", "--only", "service", stdin=yaml.safe_dump(made))
+    assert ("iris-00001" in copied.out, copied.err) == (False, "")
+    made["metadata"]["uid"] = "1"
+    stored = run("render", "-f", "-", "--only", "service", stdin=yaml.safe_dump(made))
+    assert ("iris-00001" in stored.out, stored.err) == (True, "")
+
+
+def test_a_runtime_or_loader_that_is_not_known_here_is_told(run: Run) -> None:
+    made = yaml.safe_load(run("render", "-f", "-", "--only", "deployment", stdin=IRIS).out)
+    made["metadata"]["uid"] = "1"
+    record = json.loads(made["metadata"]["annotations"][annotations.COMPLETED_WITH])
+    made["metadata"]["annotations"][annotations.COMPLETED_WITH] = json.dumps(record | {"loader": "0" * 16})
+    screen = run("render", "-f", "-", stdin=yaml.safe_dump(made))
+    assert (screen.code, "CompletedAgain: metadata.annotations" in screen.err) == (0, True)

@@ -78,6 +78,11 @@ def test_who_would_change_is_told_with_the_change(run: Run) -> None:
     assert not cluster.wrote
 
 
+def test_what_the_server_keeps_no_more_would_change_too(run: Run) -> None:
+    cluster = FakeCluster([*installed(), iris(loader="example.com/model-loader:0.0.9")])
+    assert "model-loader:0.0.9 ->" in run("runtimes", "--outdated", cluster=cluster).out
+
+
 def test_a_new_runtime_that_would_be_chosen_now_is_a_change_too(run: Run) -> None:
     cluster = FakeCluster([*installed(), iris(), own_runtime("example.com/ours:1")])
     assert "model-server: mlserver-sklearn:1.7.1 -> ours:1" in run("runtimes", "--outdated", "-A", cluster=cluster).out

@@ -1,16 +1,21 @@
 """The life of one replica, from its start to its end."""
 
 import asyncio
+import base64
 import json
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import aiohttp
 import pytest
 
 from reviews import FACTS, MEMORY, STORES, document, knative, pod, request
+from serve_core import snapshots
+from serve_core.annotations import MODEL
+from serve_core.facts import REQUIRED_FEATURES, LoaderFacts
 from serve_core.names import NAMESPACE
 from serve_core.policy.documents import ServingPolicy
 from serve_webhook import certificates
@@ -18,6 +23,7 @@ from serve_webhook.api import (
     CONFIG_MAPS,
     KNATIVE_SERVICES,
     LEASES,
+    MODEL_RUNTIMES,
     NAMESPACES,
     PODS,
     POLICIES,
@@ -25,7 +31,7 @@ from serve_webhook.api import (
     VALIDATING_WEBHOOKS,
     UnavailableError,
 )
-from serve_webhook.process import Options, Replica
+from serve_webhook.process import FEATURES, Options, Replica
 from serve_webhook.settings import Configuration
 from serve_webhook.trust import SECRET, WEBHOOKS, material_of
 from webhook_api import MemoryApi
@@ -60,12 +66,12 @@ async def started(made: Replica, stop: asyncio.Event) -> AsyncIterator[asyncio.T
         yield task
 
 
-async def ask(api: MemoryApi, caplog: pytest.LogCaptureFixture, body: bytes) -> tuple[int, str]:
+async def ask(api: MemoryApi, caplog: pytest.LogCaptureFixture, body: bytes, path: str = "policies") -> tuple[int, str]:
     name, headers = certificates.SERVER_NAMES[0], {"Content-Type": "application/json"}
     connector = aiohttp.TCPConnector(ssl=trusting(api))
     async with (
         aiohttp.ClientSession(f"https://127.0.0.1:{port_of(caplog)}", connector=connector) as client,
-        client.post("/policies", data=body, server_hostname=name, headers=headers) as answer,
+        client.post(f"/{path}", data=body, server_hostname=name, headers=headers) as answer,
     ):
         return answer.status, await answer.text()
 
@@ -324,3 +330,51 @@ async def test_a_namespace_that_comes_under_a_policy_by_its_label_is_audited_at_
     assert violated not in told(made), "it leads no more, and the next leader tells it"
     assert "kubectl_serve_audit_timestamp_seconds 0.0" in told(made)
     assert "kubectl_serve_leading 0.0" in told(made)
+
+
+async def test_admission_names_only_what_is_kept_and_a_dry_run_writes_nothing(
+    api: MemoryApi, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    api.put(NAMESPACES, {"metadata": {"name": "ml"}})
+    runtime = {"formats": [{"name": "sklearn"}], "protocols": ["v2"], "container": {"image": "example.com/server:1"}}
+    api.put(MODEL_RUNTIMES, {"apiVersion": "kubectl-serve.dev/v1alpha1", "kind": "ModelRuntime",
+                             "metadata": {"name": "server"}, "spec": runtime})  # fmt: skip
+    features = {"namespace": FEATURES[0], "name": FEATURES[1]}
+    api.put(CONFIG_MAPS, {"metadata": features, "data": dict(REQUIRED_FEATURES)})
+    notes = {MODEL: "s3://models/iris/model.joblib"}
+    new = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "iris", "namespace": "ml", "annotations": notes},
+    }
+    made, stop = replica(api, tmp_path), asyncio.Event()
+    async with started(made, stop) as task:
+        await ready(made)
+        while "kubectl_serve_leading 1.0" not in told(made):  # noqa: ASYNC110 - nothing tells it
+            await asyncio.sleep(0.01)
+        written = list(api.writes)
+        status, text = await ask(api, caplog, request(new), "deployments")
+        assert (status, api.writes) == (200, written)
+        patch = json.loads(base64.b64decode(json.loads(text)["response"]["patch"]))
+        record = next(json.loads(each["value"]) for each in patch if each["path"].endswith("completed-with"))
+        for digest in (record["loader"], record["runtime"]["digest"]):
+            assert (CONFIG_MAPS.plural, NAMESPACE, f"completion-{digest}") in api.objects
+        stop.set()
+        await task
+
+
+async def test_the_leader_deletes_what_no_model_was_completed_with(
+    api: MemoryApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_webhook.completions.PASS_SECONDS", 0.01)
+    monkeypatch.setattr("serve_webhook.completions.GRACE", timedelta(0))
+    earlier = snapshots.config_map(LoaderFacts("loader:0"))
+    api.put(CONFIG_MAPS, earlier)
+    made, stop = replica(api, tmp_path), asyncio.Event()
+    async with started(made, stop) as task:
+        await ready(made)
+        while (CONFIG_MAPS.plural, NAMESPACE, earlier["metadata"]["name"]) in api.objects:  # noqa: ASYNC110 - nothing tells it
+            await asyncio.sleep(0.01)
+        stop.set()
+        await task

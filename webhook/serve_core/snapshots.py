@@ -14,8 +14,8 @@ from serve_core.json import JsonObject, canonical, value_at
 from serve_core.names import COMPLETION_LABEL, NAMESPACE
 from serve_core.runtimes import Runtime
 
-LONGEST = 512 * 1024
-"""Characters of one as text: a runtime has at most :data:`serve_core.runtimes.LARGEST` without its white space."""
+LONGEST = 2 * runtimes.LARGEST
+"""Characters of one as text."""
 
 _PREFIX = "completion-"
 _KEY = "completion.json"
@@ -30,7 +30,7 @@ def document(snapshot: Snapshot) -> JsonObject:
 
 def digest(snapshot: Snapshot) -> str:
     """16 hexadecimal digits that stand for its content."""
-    return _digest(document(snapshot))
+    return _digest(canonical(document(snapshot)))
 
 
 def config_map(snapshot: Snapshot) -> JsonObject:
@@ -38,8 +38,8 @@ def config_map(snapshot: Snapshot) -> JsonObject:
     content = document(snapshot)
     (kind,) = content
     metadata = {"name": _PREFIX + digest(snapshot), "namespace": NAMESPACE, "labels": {COMPLETION_LABEL: kind}}
-    text = json.dumps(content, indent=2, sort_keys=True)
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "immutable": True, "data": {_KEY: text}}
+    data = {_KEY: canonical(content)}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "immutable": True, "data": data}
 
 
 def digest_of(manifest: JsonObject) -> str | None:
@@ -63,15 +63,13 @@ def parse(name: str, text: str) -> Snapshot:
     """
     if len(text) > LONGEST:
         raise ValueError("it is too long")
-    try:
-        written = json.loads(text)
-        found = _digest(written)
-    except (ValueError, RecursionError):
-        raise ValueError("it is not JSON") from None
-    if not isinstance(written, dict) or found != name:
+    if _digest(text) != name:
         raise ValueError("its content is not what its name stands for")
-    snapshot = _read(written)
-    if document(snapshot) != written:
+    try:
+        snapshot = _read(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ValueError("it is neither a loader nor a runtime") from None
+    if digest(snapshot) != name:
         raise ValueError("it says more than this version reads")
     return snapshot
 
@@ -87,17 +85,14 @@ def present(loader: LoaderFacts, catalogue: Iterable[Runtime]) -> dict[str, Snap
     return {digest(each): each for each in now}
 
 
-def _digest(written: object) -> str:
-    return hashlib.sha256(canonical(written).encode()).hexdigest()[:16]
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def _read(written: JsonObject) -> Snapshot:
-    try:
-        if "runtime" in written:
-            return runtimes.parse_spec(written["runtime"]["name"], written["runtime"]["spec"])
-        image, networks = written["loader"]["image"], tuple(written["loader"]["allowNetworks"])
-        if not all(isinstance(text, str) for text in (image, *networks)):
-            raise TypeError
-        return LoaderFacts(image, networks)
-    except (KeyError, TypeError, AttributeError):
-        raise ValueError("it is neither a loader nor a runtime") from None
+    if "runtime" in written:
+        return runtimes.parse_spec(written["runtime"]["name"], written["runtime"]["spec"])
+    image, networks = written["loader"]["image"], tuple(written["loader"]["allowNetworks"])
+    if not all(isinstance(text, str) for text in (image, *networks)):
+        raise TypeError
+    return LoaderFacts(image, networks)

@@ -74,7 +74,9 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
 
 
 def _outdated(deployment: JsonObject, facts: PlatformFacts) -> list[Outdated]:
-    now, then = judge(deployment, facts, deployment).deployment, renewed(deployment, facts)
+    verdict, then = judge(deployment, facts, deployment), renewed(deployment, facts)
+    unknown = any(warning.code == "CompletedAgain" for warning in verdict.warnings)
+    now = deployment if unknown else verdict.deployment
     metadata = deployment["metadata"]
     if then.refused:
         change = f"it would be refused: {then.problems[0]}"
