@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+import cpu_time
 from reviews import facts_with, request
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
@@ -299,6 +300,16 @@ def test_a_pattern_bounds_all_its_names_together() -> None:
     assert codes(service(pod=pods(containers=[mixed])), rule) == {"ResourceExceeded"}
     named = "rules: [{name: r, resources: {perReplica: {nvidia.com/gpu: 2, 'nvidia.com/mig-*': 2}}}]"
     assert codes(service(pod=pods(containers=[mixed])), named) == {"ResourceUnbounded"}, "gpu.shared is in none"
+
+
+@pytest.mark.attack(10, 30)
+def test_what_is_too_much_to_count_breaks_the_budget_at_once() -> None:
+    bounds = {f"example.com/{i}*": 1 for i in range(32)}
+    rule = yaml.safe_dump({"rules": [{"name": "r", "resources": {"perReplica": bounds, "total": bounds}}]})
+    names = {f"example.com/x{i}": 1 for i in range(100_000)}
+    many = container() | {"resources": {"limits": names}}
+    with cpu_time.at_most(0.5):
+        assert codes(service(pod=pods(containers=[many]), max_scale="1"), rule) == {"ResourceUnbounded"}
 
 
 def test_an_amount_of_nothing_needs_no_bound() -> None:

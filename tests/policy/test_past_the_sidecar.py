@@ -282,6 +282,31 @@ def test_labels_by_which_istio_injects_need_no_wish() -> None:
     assert asked.injects("ml", labelled("team", "a"))
 
 
+@pytest.mark.attack(29)
+@pytest.mark.parametrize(
+    ("key", "mode"), [("kubectl-serve.dev/deployment", "deployment"), ("serving.knative.dev/service", "knative")]
+)
+def test_a_label_that_hides_the_pods_from_their_guards_is_refused(key: str, mode: str) -> None:
+    made = judge(deployment(labelled(key, "other"), auth="mtls", mode=mode), facts())
+    assert [(found.code, found.path) for found in made.problems] == [
+        ("PastSidecar", f"spec.template.metadata.labels[{key}]")
+    ]
+    for right in ({}, labelled(key, "iris")):
+        assert not judge(deployment(right, auth="mtls", mode=mode), facts()).problems
+
+
+@pytest.mark.attack(29)
+def test_a_rule_on_auth_does_not_ask_pods_who_may_call() -> None:
+    past = by_hand("Pod", noted(f"{TRAFFIC}excludeInboundPorts", "8012"))
+    assert not verdict(past, GUARDED).denied
+    assert verdict(past, GUARDED, STRICT).denied
+
+
+def test_of_many_ways_past_the_sidecar_enough_are_told() -> None:
+    many = {"metadata": {"annotations": {f"{SIDECAR}{i}": "x" for i in range(10_000)}}}
+    assert len(list(sidecar.strays(many))) == sidecar.MOST
+
+
 def test_the_loaders_user_is_no_way_past_the_sidecar() -> None:
     cni = installation(control_plane(cni=True, version="1.20.0"), namespaces=MESH.namespaces)
     made = judge(deployment({}, auth="mtls"), replace(facts(STRICT), istio=cni))

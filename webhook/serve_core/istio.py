@@ -321,13 +321,18 @@ def resource(
     }
     if "namespace" in deployment["metadata"]:
         metadata["namespace"] = deployment["metadata"]["namespace"]
-    labels = {_SERVICE_LABEL: service_name(deployment)} if by_knative else {DEPLOYMENT_LABEL: name}
     return {
         "apiVersion": api_version,
         "kind": kind,
         "metadata": metadata,
-        "spec": {"selector": {"matchLabels": labels}, **spec},
+        "spec": {"selector": {"matchLabels": selected(deployment, by_knative)}, **spec},
     }
+
+
+def selected(deployment: JsonObject, by_knative: bool) -> dict[str, str]:
+    """The labels by which Istio finds the pods of one model."""
+    name: str = deployment["metadata"]["name"]
+    return {_SERVICE_LABEL: service_name(deployment)} if by_knative else {DEPLOYMENT_LABEL: name}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ Sources: Knative Serving 1.23, ``pkg/queue/sharedmain/handlers.go`` and ``knativ
 AuthorizationPolicy, PeerAuthentication and RequestAuthentication.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from serve_core.complete import server_container
 from serve_core.istio import KNATIVE_NAMESPACE, IstioFacts, Mesh
 from serve_core.json import JsonObject
 from serve_core.plain import DEFAULT_PORT
-from serve_core.reasons import Problem, choice, problem
+from serve_core.reasons import Problem, choice, problem, quote
 
 _API_VERSION = "security.istio.io/v1"
 _BURST = "autoscaling.knative.dev/target-burst-capacity"
@@ -83,13 +83,10 @@ def guard(deployment: JsonObject, spec: ServingSpec, facts: IstioFacts | None) -
     problems = istio.needs_sidecar(mesh, facts, path_of(AUTH))
     if problems or facts is None or mesh.revision is None:
         return Guards(problems=problems)
-    past = tuple(
-        problem("PastSidecar", stray.path, what=stray.what, by=AUTH)
-        for stray in sidecar.strays(deployment["spec"]["template"], "spec.template")
-    )
+    by_knative = spec.mode != DEPLOYMENT
+    past = tuple(_past(deployment, by_knative))
     if past:
         return Guards(problems=past)
-    by_knative = spec.mode != DEPLOYMENT
     if by_knative and not facts.injects(KNATIVE_NAMESPACE):
         return Guards(problems=(problem("KnativeOutsideMesh", path_of(AUTH)),))
     warnings = []
@@ -102,6 +99,17 @@ def guard(deployment: JsonObject, spec: ServingSpec, facts: IstioFacts | None) -
         _allowed(deployment, spec, mesh.revision.trust_domain, by_knative),
     ]
     return Guards(tuple(objects), warnings=tuple(warnings))
+
+
+def _past(deployment: JsonObject, by_knative: bool) -> Iterator[Problem]:
+    """What in the pods' template would leave the guards without effect."""
+    for stray in sidecar.strays(deployment["spec"]["template"], "spec.template"):
+        yield problem("PastSidecar", stray.path, what=stray.what, by=AUTH)
+    written = _template(deployment).get("labels") or {}
+    for key, value in istio.selected(deployment, by_knative).items():
+        if (other := written.get(key, value)) != value:
+            what = f"label {key} with {quote(other)}, by which the pods are found,"
+            yield problem("PastSidecar", f"spec.template.metadata.labels[{key}]", what=what, by=AUTH)
 
 
 def is_guard(manifest: JsonObject) -> bool:

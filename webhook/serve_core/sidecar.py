@@ -11,6 +11,7 @@ Sources: Istio 1.29, ``istio.io/api`` ``annotation/annotations.gen.go`` and ``la
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from serve_core.istio import (
@@ -25,6 +26,9 @@ from serve_core.istio import (
 from serve_core.json import JsonObject, value_at
 from serve_core.names import LOADER_CONTAINER
 from serve_core.reasons import quote
+
+MOST = 100
+"""Ways past the sidecar that are told of one template; one is enough to refuse it."""
 
 _SIDECAR = "sidecar.istio.io/"
 _TRAFFIC = "traffic.sidecar.istio.io/"
@@ -101,7 +105,8 @@ _INJECTED: Mapping[str, _Check] = {
 _CONTAINERS = re.compile(r"istio-.*|enable-core-dump", re.DOTALL)
 """Names of containers that the injector adds. One of the user's is laid over them: its image, variables and user."""
 _VOLUMES = re.compile(
-    r"istio.*|workload-(socket|certs|identity-socket)|credential-socket|(user-volume|lightstep-certs|extracacerts)$"
+    r"istio.*|workload-(socket|certs)|credential-socket|gke-workload-certificate|custom-bootstrap-volume|lightstep-certs",
+    re.DOTALL,
 )
 """Names of the sidecar's own volumes: who mounts one has its socket, its token or its configuration."""
 _CAPABILITIES = frozenset({"NET_BIND_SERVICE", "CAP_NET_BIND_SERVICE"})
@@ -118,11 +123,16 @@ class Stray:
 
 
 def strays(template: JsonObject, path: str = "", *, injected: bool = False) -> Iterator[Stray]:
-    """What in a pod's template, which stands at ``path``, can lead past the sidecar or change what it enforces.
+    """What in a pod's template, which stands at ``path``, can lead past the sidecar or change what it enforces: the
+    first :data:`MOST` of it.
 
     ``injected``: it is a pod that the injector has been at, not a template. Whether there is a sidecar at all is not
     asked here (:meth:`serve_core.istio.IstioFacts.injects`).
     """
+    return islice(_strays(template, path, injected=injected), MOST)
+
+
+def _strays(template: JsonObject, path: str, *, injected: bool) -> Iterator[Stray]:
     at = f"{path}." if path else ""
     harmless = _INJECTED if injected else _HARMLESS
     for kind in ("annotations", "labels"):
@@ -170,7 +180,7 @@ def _of_pod(pod: JsonObject, path: str, *, injected: bool) -> Iterator[Stray]:
                 yield from _of_container(container, at, injected=injected, ends=plain_loader)
     for index, volume in enumerate([] if injected else _list(pod.get("volumes"))):
         name = str(value_at(volume, "name"))
-        if _VOLUMES.match(name):
+        if _VOLUMES.fullmatch(name):
             yield Stray(f"a volume of the sidecar's name {quote(name)}", f"{path}.volumes[{index}].name")
 
 

@@ -204,7 +204,16 @@ _CLASS_RESOURCE = "deviceclass.resource.kubernetes.io/"
 """A device by its class: dynamic resource allocation under the name of a resource (Kubernetes 1.34)."""
 
 
+_MOST_AMOUNTS = 1000
+"""Amounts and containers of an object that are counted."""
+
+
 def _resources(about: Resources, subject: Subject, by: str) -> Iterator[Problem]:
+    asked = sum(len(pod.amounts) + sum(1 + len(use.amounts) for use in pod.containers) for pod in subject.pods)
+    if asked > _MOST_AMOUNTS:
+        why = f"it asks for more than {_MOST_AMOUNTS} amounts"
+        yield _unbounded("spec", "resources", by, "per replica", why, "Ask for fewer.")
+        return
     for bounds, times in ((about.per_replica, None), (about.total, subject.scale)):
         of_one = bounds is about.per_replica
         if of_one or times is not None:
@@ -362,7 +371,8 @@ def _of_sidecar(name: str) -> Callable[[Names, Subject, str], Iterator[Problem]]
 
 
 def _auth(about: Auth, subject: Subject, by: str) -> Iterator[Problem]:
-    yield from _of_sidecar("auth")(about, subject, by)
+    if subject.kind != "Pod":  # who may call stands on what it was made of
+        yield from _of_sidecar("auth")(about, subject, by)
     for use in subject.issuers if about.issuers else ():
         if not any(f"{use.name}/".startswith(f"{place.rstrip('/')}/") for place in about.issuers):
             hint = _allowed(about.issuers, "")
