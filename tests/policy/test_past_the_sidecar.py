@@ -86,6 +86,14 @@ WAYS: dict[str, JsonObject] = {
     "what it is laid over": noted("proxy.istio.io/overrides", '{"containers": []}'),
     "that it is there already": noted(f"{SIDECAR}status", "{}"),
     "another template": noted("inject.istio.io/templates", "grpc-agent"),
+    "a level of its log that is more": noted(f"{SIDECAR}logLevel", "info\n    image: evil.example/proxy:1"),
+    "a component's level that is more": noted(f"{SIDECAR}componentLogLevel", 'misc:info"]\n    image: "evil.example/p'),
+    "a wait that is more": noted(
+        "readiness.status.sidecar.istio.io/periodSeconds", "5\n    securityContext: {runAsUser: 0}"
+    ),
+    "statistics that are more": noted(f"{SIDECAR}statsInclusionPrefixes", 'a"}}, "admin": {"x": "'),
+    "resources that are more": noted(f"{SIDECAR}proxyCPU", '50m"\n    image: "evil.example/proxy:1'),
+    "variables of its own": noted("apm.datadoghq.com/env", '{"ISTIO_BOOTSTRAP_OVERRIDE": "/mine"}'),
     "the node's proxy, past it": noted("ambient.istio.io/bypass-inbound-capture", "true"),
     "a program with debugging rights": noted(f"{SIDECAR}enableCoreDump", "true"),
     "a key of a later version": noted(f"{SIDECAR}whatever", "1"),
@@ -187,7 +195,7 @@ def test_a_rule_on_the_mesh_finds_whatever_leads_past_the_sidecar(kind: str, way
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
 def test_who_may_call_is_never_promised_where_the_sidecar_can_be_passed(way: JsonObject) -> None:
     made = judge(deployment(way, auth="mtls"), facts())
-    assert "PastSidecar" in {found.code for found in made.problems}
+    assert {found.code for found in made.problems} & {"PastSidecar", "InvalidAnnotation"}
     assert made.service is None
     assert "PastSidecar" not in {found.code for found in judge(deployment(way), facts()).problems}, "without auth"
 
@@ -237,6 +245,22 @@ def test_what_the_injector_makes_of_a_pod_is_no_way_past_it() -> None:
     made["spec"]["initContainers"].append(rights | {"name": "istio-init", "image": "istio/proxy"})
     made["spec"]["volumes"] = [{"name": "istio-envoy", "emptyDir": {"medium": "Memory"}}]
     assert not verdict(made, STRICT).denied
+
+
+def test_what_an_installation_excludes_for_everybody_is_its_own_business() -> None:
+    settings = {"global.proxy.excludeInboundPorts": "9999", "global.proxy.includeIPRanges": "10.0.0.0/8"}
+    known = replace(facts(STRICT), istio=installation(control_plane(values=settings), namespaces=MESH.namespaces))
+
+    def denied(key: str, value: str, kind: str = "Pod") -> bool:
+        subject = subject_of(by_hand(kind, noted(f"{TRAFFIC}{key}", value)), known)
+        assert subject is not None
+        return judge_policies(subject, known.policies, (), NOW).denied
+
+    assert not denied("excludeInboundPorts", "9999,15020")
+    assert not denied("includeOutboundIPRanges", "10.0.0.0/8")
+    assert denied("excludeInboundPorts", "9999,15020,8012")
+    assert denied("excludeInboundPorts", "15020")
+    assert denied("excludeInboundPorts", "9999,15020", "Service"), "a template has none of it from the injector"
 
 
 @pytest.mark.attack(29)

@@ -55,12 +55,15 @@ _SIDECARS_SINCE = (1, 29)
 _SERVICE_LABEL = "serving.knative.dev/service"
 """On every pod of every revision of a Knative Service."""
 
+_TRAFFIC = "traffic.sidecar.istio.io/"
 _NAMESPACE_LABELS = frozenset({INJECTION_LABEL, REVISION_LABEL, AMBIENT_LABEL})
 _DEFAULT = "default"
 _TEMPLATE = "spec.template.metadata"
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
 
 Version = tuple[int, int]
+Redirects = Mapping[str, frozenset[str]]
+"""Annotation to the values that the injector writes on pods by Istio's own settings."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class Revision:
     openshift: bool = False
     """On OpenShift each namespace has users of its own, and the sidecar's is not 1337."""
     trust_domain: str = "cluster.local"
+    redirect: Mapping[str, str] = field(default_factory=lambda: _redirect({}))
+    """Which traffic the sidecar sees where the pod says nothing of it, by the annotation that says so."""
     proxy_resources: Mapping[str, str] = field(default_factory=dict)
     """The sidecar's default resources, by the annotation that sets each."""
 
@@ -112,6 +117,15 @@ class IstioFacts:
         """The revision of that name or tag."""
         name = self.tags.get(name, name)
         return next((revision for revision in self.revisions if revision.name == name), None)
+
+    @property
+    def redirects(self) -> Redirects:
+        """What pods say of the redirect where they were injected and said nothing of it themselves."""
+        found: dict[str, frozenset[str]] = {}
+        for revision in self.revisions:
+            for key, value in revision.redirect.items():
+                found[key] = found.get(key, frozenset()) | {value}
+        return found
 
     def injects(self, namespace: str, template: JsonObject | None = None) -> bool:
         """Whether pods of ``namespace`` get a sidecar: those of a ``template``, or those that say nothing of it."""
@@ -219,9 +233,25 @@ def _revision(name: str, version: Version | None, values: JsonObject | None, mes
         openshift="openshift" in (value_at(values, "global", "platform"), value_at(values, "platform"))
         or value_at(values, "pilot", "cni", "provider") == "multus"
         or value_at(values, "istio_cni", "chained") is False,
+        redirect=_redirect(value_at(values, "global", "proxy") or {}),
         trust_domain=str(mesh.get("trustDomain") or "cluster.local"),
         proxy_resources=resources,
     )
+
+
+def _redirect(proxy: JsonObject) -> dict[str, str]:
+    """What the injector makes of the settings ``global.proxy`` (its template, ``excludeInboundPort``)."""
+    status, excluded = str(proxy.get("statusPort", 15020)), str(proxy.get("excludeInboundPorts") or "")
+    ports = [port for port in excluded.split(",") if port]
+    if status not in ("", "0", *ports):
+        excluded = ",".join([*ports, status])
+    return {
+        f"{_TRAFFIC}includeInboundPorts": str(proxy.get("includeInboundPorts", "*")),
+        f"{_TRAFFIC}excludeInboundPorts": excluded,
+        f"{_TRAFFIC}includeOutboundIPRanges": str(proxy.get("includeIPRanges", "*")),
+        f"{_TRAFFIC}excludeOutboundIPRanges": str(proxy.get("excludeIPRanges") or ""),
+        f"{_TRAFFIC}excludeOutboundPorts": str(proxy.get("excludeOutboundPorts") or ""),
+    }
 
 
 def _selectors(written: object) -> tuple[JsonObject, ...]:

@@ -22,6 +22,7 @@ from serve_core.istio import (
     PROXY_RESOURCES,
     PROXY_UID,
     REVISION_LABEL,
+    Redirects,
 )
 from serve_core.json import JsonObject, value_at
 from serve_core.names import LOADER_CONTAINER
@@ -31,21 +32,28 @@ MOST = 100
 """Ways past the sidecar that are told of one template; one is enough to refuse it."""
 
 _SIDECAR = "sidecar.istio.io/"
-_TRAFFIC = "traffic.sidecar.istio.io/"
 _DOMAIN = "istio.io"
 """Keys of this domain and of those below it are Istio's, those of its later versions too."""
-_OTHERS = frozenset({"v1.multus-cni.io/default-network"})
-"""Another network for the pod is one without Istio's plugin in it."""
+_OTHERS = frozenset({"v1.multus-cni.io/default-network", "apm.datadoghq.com/env"})
+"""Keys of others that reach the sidecar: another network for the pod is one without Istio's plugin in it, and the
+injector makes variables of the sidecar's of what is under the last."""
 
 _Check = Callable[[str], bool]
+_WORD = re.compile(r"[A-Za-z0-9_.,:/*%+-]{0,512}")
+_NUMBER = re.compile(r"[0-9]{1,6}")
 
 
 def _one_of(*values: str) -> _Check:
     return frozenset(values).__contains__
 
 
-def _any(_value: str) -> bool:
-    return True
+def _word(value: str) -> bool:
+    """Whether a value can be no more than that: Istio writes some of them, as they are, into YAML or JSON."""
+    return bool(_WORD.fullmatch(value))
+
+
+def _number(value: str) -> bool:
+    return bool(_NUMBER.fullmatch(value))
 
 
 _CONFIG = re.compile(
@@ -60,47 +68,38 @@ def _config(value: str) -> bool:
 
 _HARMLESS: Mapping[str, _Check] = {
     # Whether, and by which revision: what comes of it is decided in serve_core.istio, and judged by what comes of it.
-    INJECT_LABEL: _any,
-    REVISION_LABEL: _any,
-    NATIVE_ANNOTATION: _any,
-    PROBES_ANNOTATION: _any,
-    CANONICAL_NAME_LABEL: _any,
-    "service.istio.io/canonical-revision": _any,
-    "service.istio.io/workload-name": _any,
-    **dict.fromkeys(PROXY_RESOURCES, _any),
+    INJECT_LABEL: _word,
+    REVISION_LABEL: _word,
+    NATIVE_ANNOTATION: _one_of("true", "false"),
+    PROBES_ANNOTATION: _one_of("true", "false"),
+    CANONICAL_NAME_LABEL: _word,
+    "service.istio.io/canonical-revision": _word,
+    "service.istio.io/workload-name": _word,
+    **dict.fromkeys(PROXY_RESOURCES, _word),
     # How the redirect is made. NONE is what makes none.
     f"{_SIDECAR}interceptionMode": _one_of("REDIRECT", "TPROXY"),
     f"{_SIDECAR}proxyImageType": _one_of("default", "debug", "distroless"),
     "proxy.istio.io/config": _config,
     # What it writes into its log, and which numbers it keeps.
-    f"{_SIDECAR}logLevel": _any,
-    f"{_SIDECAR}componentLogLevel": _any,
-    f"{_SIDECAR}agentLogLevel": _any,
-    f"{_SIDECAR}extraStatTags": _any,
-    f"{_SIDECAR}statsInclusionPrefixes": _any,
-    f"{_SIDECAR}statsInclusionRegexps": _any,
-    f"{_SIDECAR}statsInclusionSuffixes": _any,
-    f"{_SIDECAR}statsHistogramBuckets": _any,
-    f"{_SIDECAR}statsCompression": _any,
-    f"{_SIDECAR}statsEvictionInterval": _any,
-    "prometheus.istio.io/merge-metrics": _any,
+    f"{_SIDECAR}logLevel": _word,
+    f"{_SIDECAR}componentLogLevel": _word,
+    f"{_SIDECAR}agentLogLevel": _word,
+    f"{_SIDECAR}extraStatTags": _word,
+    f"{_SIDECAR}statsInclusionPrefixes": _word,
+    f"{_SIDECAR}statsInclusionSuffixes": _word,
+    f"{_SIDECAR}statsCompression": _word,
+    f"{_SIDECAR}statsEvictionInterval": _word,
+    "prometheus.istio.io/merge-metrics": _one_of("true", "false"),
     # When it counts as ready, but for the port, which is never redirected.
-    "readiness.status.sidecar.istio.io/initialDelaySeconds": _any,
-    "readiness.status.sidecar.istio.io/periodSeconds": _any,
-    "readiness.status.sidecar.istio.io/failureThreshold": _any,
+    "readiness.status.sidecar.istio.io/initialDelaySeconds": _number,
+    "readiness.status.sidecar.istio.io/periodSeconds": _number,
+    "readiness.status.sidecar.istio.io/failureThreshold": _number,
     "security.istio.io/tlsMode": _one_of("istio"),
 }
 """Labels and annotations of a pod, each with the values that take nothing past the sidecar."""
 
-_INJECTED: Mapping[str, _Check] = {
-    **_HARMLESS,
-    f"{_SIDECAR}status": _any,
-    f"{_TRAFFIC}includeInboundPorts": _one_of("*"),
-    f"{_TRAFFIC}excludeInboundPorts": _one_of("", "15020"),
-    f"{_TRAFFIC}includeOutboundIPRanges": _one_of("*"),
-    "topology.istio.io/network": _any,
-}
-"""The same with what the injector writes on a pod: such a pod is seen when that has been done."""
+_WRITTEN = frozenset({f"{_SIDECAR}status", "topology.istio.io/network"})
+"""What the injector writes on a pod, beside how it redirects."""
 
 _CONTAINERS = re.compile(r"istio-.*|enable-core-dump", re.DOTALL)
 """Names of containers that the injector adds. One of the user's is laid over them: its image, variables and user."""
@@ -122,28 +121,28 @@ class Stray:
     path: str
 
 
-def strays(template: JsonObject, path: str = "", *, injected: bool = False) -> Iterator[Stray]:
+def strays(template: JsonObject, path: str = "", *, injected: Redirects | None = None) -> Iterator[Stray]:
     """What in a pod's template, which stands at ``path``, can lead past the sidecar or change what it enforces: the
     first :data:`MOST` of it.
 
-    ``injected``: it is a pod that the injector has been at, not a template. Whether there is a sidecar at all is not
-    asked here (:meth:`serve_core.istio.IstioFacts.injects`).
+    ``injected``: it is a pod that the injector has been at, not a template, and this is what it says of the redirect by
+    Istio's own settings, as :attr:`serve_core.istio.IstioFacts.redirects` has it. Whether there is a sidecar at all is
+    not asked here (:meth:`serve_core.istio.IstioFacts.injects`).
     """
-    return islice(_strays(template, path, injected=injected), MOST)
+    return islice(_strays(template, path, injected), MOST)
 
 
-def _strays(template: JsonObject, path: str, *, injected: bool) -> Iterator[Stray]:
+def _strays(template: JsonObject, path: str, injected: Redirects | None) -> Iterator[Stray]:
     at = f"{path}." if path else ""
-    harmless = _INJECTED if injected else _HARMLESS
     for kind in ("annotations", "labels"):
         texts = value_at(template, "metadata", kind)
         for key, value in (texts if isinstance(texts, dict) else {}).items():
-            if _is_istios(str(key)) and not harmless.get(key, _never)(str(value)):
+            if _is_istios(str(key)) and not _is_harmless(str(key), str(value), injected):
                 shown = quote(key)[1:-1]
                 yield Stray(f"{kind[:-1]} {shown} with {quote(value)}", f"{at}metadata.{kind}[{shown}]")
     pod = value_at(template, "spec")
     if isinstance(pod, dict):
-        yield from _of_pod(pod, f"{at}spec", injected=injected)
+        yield from _of_pod(pod, f"{at}spec", injected=injected is not None)
 
 
 def _is_istios(key: str) -> bool:
@@ -151,8 +150,11 @@ def _is_istios(key: str) -> bool:
     return domain == _DOMAIN or domain.endswith(f".{_DOMAIN}") or key in _OTHERS
 
 
-def _never(_value: str) -> bool:
-    return False
+def _is_harmless(key: str, value: str, injected: Redirects | None) -> bool:
+    if injected is not None and (key in _WRITTEN or value in injected.get(key, ())):
+        return True
+    check = _HARMLESS.get(key)
+    return check is not None and check(value)
 
 
 def _of_pod(pod: JsonObject, path: str, *, injected: bool) -> Iterator[Stray]:
@@ -168,7 +170,8 @@ def _of_pod(pod: JsonObject, path: str, *, injected: bool) -> Iterator[Stray]:
         yield Stray("addresses of hosts by the pod's own list", f"{path}.hostAliases")
     if pod.get("dnsPolicy") not in (None, "ClusterFirst", "ClusterFirstWithHostNet"):
         yield Stray(f"dnsPolicy {quote(pod['dnsPolicy'])}", f"{path}.dnsPolicy")
-    for key in ("nameservers", "searches"):
+    # An installation may have the injector add searches.
+    for key in ("nameservers",) if injected else ("nameservers", "searches"):
         if value_at(pod, "dnsConfig", key):
             yield Stray(f"DNS {key} of the pod's own", f"{path}.dnsConfig.{key}")
     yield from _of_user(pod.get("securityContext"), f"{path}.securityContext")

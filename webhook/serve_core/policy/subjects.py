@@ -216,7 +216,7 @@ def subject_of(
     if "mesh" in made:
         templates, at = made["mesh"]
         made["mesh"] = _in_mesh([template for template, _ in templates], at, namespace, facts)
-        made["past_sidecar"] = _past_sidecar(templates, injected=kind == "Pod")
+        made["past_sidecar"] = _past_sidecar(templates, facts if kind == "Pod" else None)
     labels = _strings(metadata.get("labels"))
     # A name that the API server has yet to make up.
     name = str(metadata.get("name") or metadata.get("generateName") or "")
@@ -253,7 +253,13 @@ def _in_mesh(templates: Iterable[JsonObject], path: str, namespace: str, facts: 
     return Use("istio" if inside else "none", path)
 
 
-def _past_sidecar(templates: Iterable[tuple[JsonObject, str]], *, injected: bool = False) -> tuple[Use, ...]:
+def _past_sidecar(
+    templates: Iterable[tuple[JsonObject, str]], injected_by: PlatformFacts | None = None
+) -> tuple[Use, ...]:
+    """What leads past the sidecar in these. ``injected_by``: they are pods that Istio's injector has been at."""
+    injected: istio.Redirects | None = None
+    if injected_by is not None:
+        injected = {} if injected_by.istio is None else injected_by.istio.redirects
     return tuple(
         Use(stray.what, stray.path)
         for template, path in templates
