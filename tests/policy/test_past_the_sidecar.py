@@ -174,6 +174,10 @@ def by_hand(kind: str, template: JsonObject) -> JsonObject:
     return made | {"metadata": made.get("metadata", {}) | {"name": "made", "namespace": "ml"}}
 
 
+def strays(template: JsonObject) -> list[str]:
+    return [stray.path for stray in sidecar.strays(template, "", facts().known_loaders)]
+
+
 def verdict(manifest: JsonObject, *policies: str) -> PolicyVerdict:
     known = facts(*policies)
     subject = subject_of(manifest, known)
@@ -328,7 +332,7 @@ def test_a_rule_on_auth_does_not_ask_pods_who_may_call() -> None:
 
 def test_of_many_ways_past_the_sidecar_enough_are_told() -> None:
     many = {"metadata": {"annotations": {f"{SIDECAR}{i}": "x" for i in range(10_000)}}}
-    assert len(list(sidecar.strays(many))) == sidecar.MOST
+    assert len(strays(many)) == sidecar.MOST
 
 
 def test_the_loaders_user_is_no_way_past_the_sidecar() -> None:
@@ -338,16 +342,22 @@ def test_the_loaders_user_is_no_way_past_the_sidecar() -> None:
     assert made.deployment is not None
     (loader,) = made.deployment["spec"]["template"]["spec"]["initContainers"]
     assert loader["securityContext"]["runAsUser"] == 1337
-    assert not list(sidecar.strays(made.deployment["spec"]["template"]))
+    assert not strays(made.deployment["spec"]["template"])
+    assert not verdict(made.deployment, STRICT).denied
+
+    for more in ({"restartPolicy": "Always"}, {"command": ["sh"]}, {"image": "evil.example/model-loader:1"}):
+        other = copy.deepcopy(made.deployment["spec"]["template"])
+        other["spec"]["initContainers"][0] |= more
+        assert strays(other) == ["spec.initContainers[0].securityContext.runAsUser"]
 
 
 @pytest.mark.attack(29)
 def test_a_name_is_no_excuse_for_the_loaders_user() -> None:
-    stays = beside("initContainers", name="model-loader", restartPolicy="Always", securityContext={"runAsUser": 1337})
-    assert [stray.path for stray in sidecar.strays(stays)] == ["spec.initContainers[0].securityContext.runAsUser"]
-    assert list(sidecar.strays(beside(name="model-loader", securityContext={"runAsUser": 1337})))
+    user = {"securityContext": {"runAsUser": 1337}}
+    for key in ("initContainers", "containers", "ephemeralContainers"):
+        assert strays(beside(key, name="model-loader", **user))
 
 
 def test_what_cannot_be_a_pod_is_no_error() -> None:
     for strange in ({"metadata": 1, "spec": []}, {"spec": {"containers": [1, {"securityContext": 3}], "volumes": "x"}}):
-        assert list(sidecar.strays(strange)) == []
+        assert strays(strange) == []

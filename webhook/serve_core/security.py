@@ -23,7 +23,8 @@ from serve_core.annotations import (
     path_of,
 )
 from serve_core.complete import server_container
-from serve_core.istio import KNATIVE_NAMESPACE, IstioFacts, Mesh
+from serve_core.facts import PlatformFacts
+from serve_core.istio import KNATIVE_NAMESPACE, Mesh
 from serve_core.json import JsonObject
 from serve_core.plain import DEFAULT_PORT
 from serve_core.reasons import Problem, choice, problem, quote
@@ -75,16 +76,17 @@ def _keeps_a_replica(spec: ServingSpec, written: Mapping[str, Any]) -> bool:
     return str(written.get(_LEAST, "0")).strip("0") != ""
 
 
-def guard(deployment: JsonObject, spec: ServingSpec, facts: IstioFacts | None) -> Guards:
+def guard(deployment: JsonObject, spec: ServingSpec, platform: PlatformFacts) -> Guards:
     """The objects that let only the callers that ``auth`` names reach the model's pods."""
     if spec.auth == "none":
         return Guards()
+    facts = platform.istio
     mesh = istio.decide(deployment, spec, facts)
     problems = istio.needs_sidecar(mesh, facts, path_of(AUTH))
     if problems or facts is None or mesh.revision is None:
         return Guards(problems=problems)
     by_knative = spec.mode != DEPLOYMENT
-    past = tuple(_past(deployment, by_knative))
+    past = tuple(_past(deployment, by_knative, platform))
     if past:
         return Guards(problems=past)
     if by_knative and not facts.injects(KNATIVE_NAMESPACE):
@@ -101,9 +103,9 @@ def guard(deployment: JsonObject, spec: ServingSpec, facts: IstioFacts | None) -
     return Guards(tuple(objects), warnings=tuple(warnings))
 
 
-def _past(deployment: JsonObject, by_knative: bool) -> Iterator[Problem]:
+def _past(deployment: JsonObject, by_knative: bool, facts: PlatformFacts) -> Iterator[Problem]:
     """What in the pods' template would leave the guards without effect."""
-    for stray in sidecar.strays(deployment["spec"]["template"], "spec.template"):
+    for stray in sidecar.strays(deployment["spec"]["template"], "spec.template", facts.known_loaders):
         yield problem("PastSidecar", stray.path, what=stray.what, by=AUTH)
     written = _template(deployment).get("labels") or {}
     for key, value in istio.selected(deployment, by_knative).items():

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from serve_core import loader_container
+from serve_core.facts import LoaderFacts
 from serve_core.istio import (
     CANONICAL_NAME_LABEL,
     INJECT_LABEL,
@@ -25,6 +27,7 @@ from serve_core.istio import (
     Redirects,
 )
 from serve_core.json import JsonObject, value_at
+from serve_core.loader_container import LoaderRequest
 from serve_core.names import LOADER_CONTAINER
 from serve_core.reasons import quote
 
@@ -121,18 +124,23 @@ class Stray:
     path: str
 
 
-def strays(template: JsonObject, path: str = "", *, injected: Redirects | None = None) -> Iterator[Stray]:
+def strays(
+    template: JsonObject, path: str, loaders: tuple[LoaderFacts, ...], *, injected: Redirects | None = None
+) -> Iterator[Stray]:
     """What in a pod's template, which stands at ``path``, can lead past the sidecar or change what it enforces: the
     first :data:`MOST` of it.
 
-    ``injected``: it is a pod that the injector has been at, not a template, and this is what it says of the redirect by
-    Istio's own settings, as :attr:`serve_core.istio.IstioFacts.redirects` has it. Whether there is a sidecar at all is
-    not asked here (:meth:`serve_core.istio.IstioFacts.injects`).
+    ``loaders`` are those that may be the sidecar's user, as they are where it starts after them: they have ended before
+    anything serves. ``injected``: it is a pod that the injector has been at, not a template, and this is what it says
+    of the redirect by Istio's own settings, as :attr:`serve_core.istio.IstioFacts.redirects` has it. Whether there is a
+    sidecar at all is not asked here (:meth:`serve_core.istio.IstioFacts.injects`).
     """
-    return islice(_strays(template, path, injected), MOST)
+    return islice(_strays(template, path, loaders, injected), MOST)
 
 
-def _strays(template: JsonObject, path: str, injected: Redirects | None) -> Iterator[Stray]:
+def _strays(
+    template: JsonObject, path: str, loaders: tuple[LoaderFacts, ...], injected: Redirects | None
+) -> Iterator[Stray]:
     at = f"{path}." if path else ""
     for kind in ("annotations", "labels"):
         texts = value_at(template, "metadata", kind)
@@ -142,7 +150,7 @@ def _strays(template: JsonObject, path: str, injected: Redirects | None) -> Iter
                 yield Stray(f"{kind[:-1]} {shown} with {quote(value)}", f"{at}metadata.{kind}[{shown}]")
     pod = value_at(template, "spec")
     if isinstance(pod, dict):
-        yield from _of_pod(pod, f"{at}spec", injected=injected is not None)
+        yield from _of_pod(pod, f"{at}spec", loaders, injected=injected is not None)
 
 
 def _is_istios(key: str) -> bool:
@@ -157,7 +165,7 @@ def _is_harmless(key: str, value: str, injected: Redirects | None) -> bool:
     return check is not None and check(value)
 
 
-def _of_pod(pod: JsonObject, path: str, *, injected: bool) -> Iterator[Stray]:
+def _of_pod(pod: JsonObject, path: str, loaders: tuple[LoaderFacts, ...], *, injected: bool) -> Iterator[Stray]:
     for key, why in (
         ("hostNetwork", "the node's network"),
         ("hostPID", "the node's processes"),
@@ -175,33 +183,37 @@ def _of_pod(pod: JsonObject, path: str, *, injected: bool) -> Iterator[Stray]:
         if value_at(pod, "dnsConfig", key):
             yield Stray(f"DNS {key} of the pod's own", f"{path}.dnsConfig.{key}")
     yield from _of_user(pod.get("securityContext"), f"{path}.securityContext")
-    for key in ("initContainers", "containers", "ephemeralContainers"):
-        for index, container in enumerate(_list(pod.get(key))):
-            if isinstance(container, dict):
-                plain_loader = key == "initContainers" and container.get("name") == LOADER_CONTAINER
-                at = f"{path}.{key}[{index}]"
-                yield from _of_container(container, at, injected=injected, ends=plain_loader)
+    yield from _of_containers(pod, path, loaders, injected=injected)
     for index, volume in enumerate([] if injected else _list(pod.get("volumes"))):
         name = str(value_at(volume, "name"))
         if _VOLUMES.fullmatch(name):
             yield Stray(f"a volume of the sidecar's name {quote(name)}", f"{path}.volumes[{index}].name")
 
 
-def _of_container(container: JsonObject, path: str, *, injected: bool, ends: bool) -> Iterator[Stray]:
-    name = str(container.get("name"))
-    if _CONTAINERS.fullmatch(name):
-        if not injected:
-            yield Stray(f"a container of Istio's name {quote(name)}", f"{path}.name")
-        return
-    context, at = container.get("securityContext"), f"{path}.securityContext"
-    # The loader runs as the sidecar's user where the sidecar starts after it, and has ended before anything serves.
-    if not (ends and container.get("restartPolicy") is None):
-        yield from _of_user(context, at)
-    if value_at(context, "privileged"):
-        yield Stray("a privileged container", f"{at}.privileged")
-    added = value_at(context, "capabilities", "add")
-    if added and not (isinstance(added, list) and all(str(each).upper() in _CAPABILITIES for each in added)):
-        yield Stray(f"adding capabilities {quote(', '.join(map(str, _list(added))))}", f"{at}.capabilities.add")
+def _of_containers(pod: JsonObject, path: str, loaders: tuple[LoaderFacts, ...], *, injected: bool) -> Iterator[Stray]:
+    for key in ("initContainers", "containers", "ephemeralContainers"):
+        for index, container in enumerate(_list(pod.get(key))):
+            if not isinstance(container, dict):
+                continue
+            at, name = f"{path}.{key}[{index}]", str(container.get("name"))
+            if _CONTAINERS.fullmatch(name):
+                if not injected:
+                    yield Stray(f"a container of Istio's name {quote(name)}", f"{at}.name")
+                continue
+            context, at = container.get("securityContext"), f"{at}.securityContext"
+            if not (key == "initContainers" and _is_loader(container, pod, loaders)):
+                yield from _of_user(context, at)
+            if value_at(context, "privileged"):
+                yield Stray("a privileged container", f"{at}.privileged")
+            added = value_at(context, "capabilities", "add")
+            if added and not (isinstance(added, list) and all(str(each).upper() in _CAPABILITIES for each in added)):
+                shown = quote(", ".join(map(str, _list(added))))
+                yield Stray(f"adding capabilities {shown}", f"{at}.capabilities.add")
+
+
+def _is_loader(container: JsonObject, pod: JsonObject, loaders: tuple[LoaderFacts, ...]) -> bool:
+    named = container.get("name") == LOADER_CONTAINER
+    return named and isinstance(loader_container.read(container, pod, loaders), LoaderRequest)
 
 
 def _of_user(context: Any, path: str) -> Iterator[Stray]:

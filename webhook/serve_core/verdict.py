@@ -151,7 +151,7 @@ def render_stored(deployment: JsonObject, facts: PlatformFacts) -> Verdict:
 
 def _made(deployment: JsonObject, spec: ServingSpec, facts: PlatformFacts) -> Verdict:
     """What a completed Deployment makes: a Knative Service, or what stands beside it, or the reasons why not."""
-    guards = security.guard(deployment, spec, facts.istio)
+    guards = security.guard(deployment, spec, facts)
     if spec.mode == annotations.DEPLOYMENT:
         extras, problems = plain.beside(deployment, spec)
         made = Verdict(problems=problems, extras=extras)

@@ -216,7 +216,7 @@ def subject_of(
     if "mesh" in made:
         templates, at = made["mesh"]
         made["mesh"] = _in_mesh([template for template, _ in templates], at, namespace, facts)
-        made["past_sidecar"] = _past_sidecar(templates, facts if kind == "Pod" else None)
+        made["past_sidecar"] = _past_sidecar(templates, facts, injected=kind == "Pod")
     labels = _strings(metadata.get("labels"))
     # A name that the API server has yet to make up.
     name = str(metadata.get("name") or metadata.get("generateName") or "")
@@ -254,16 +254,14 @@ def _in_mesh(templates: Iterable[JsonObject], path: str, namespace: str, facts: 
 
 
 def _past_sidecar(
-    templates: Iterable[tuple[JsonObject, str]], injected_by: PlatformFacts | None = None
+    templates: Iterable[tuple[JsonObject, str]], facts: PlatformFacts, *, injected: bool = False
 ) -> tuple[Use, ...]:
-    """What leads past the sidecar in these. ``injected_by``: they are pods that Istio's injector has been at."""
-    injected: istio.Redirects | None = None
-    if injected_by is not None:
-        injected = {} if injected_by.istio is None else injected_by.istio.redirects
+    """What leads past the sidecar in these. ``injected``: they are pods that Istio's injector has been at."""
+    redirects = (facts.istio.redirects if facts.istio else {}) if injected else None
     return tuple(
         Use(stray.what, stray.path)
         for template, path in templates
-        for stray in sidecar.strays(template, path, injected=injected)
+        for stray in sidecar.strays(template, path, facts.known_loaders, injected=redirects)
     )
 
 
@@ -507,11 +505,11 @@ def _serving_runtime(document: JsonObject, facts: PlatformFacts) -> dict[str, An
     spec = _object(document, "spec")
     made = _pod_parts(spec, "spec", facts)
     texts = {key: _strings(spec.get(key)) for key in ("labels", "annotations")}
-    made["past_sidecar"] = _past_sidecar([({"metadata": texts, "spec": spec}, "")])
+    made["past_sidecar"] = _past_sidecar([({"metadata": texts, "spec": spec}, "")], facts)
     if istio.declines(texts["labels"], texts["annotations"]):
         made["past_sidecar"] += (Use("no sidecar", "spec.annotations"),)
     if isinstance(workers := spec.get("workerSpec"), dict):
-        made["past_sidecar"] += _past_sidecar([({"spec": workers}, "spec.workerSpec")])
+        made["past_sidecar"] += _past_sidecar([({"spec": workers}, "spec.workerSpec")], facts)
         _join(made, _workers_parts(workers, "spec.workerSpec", facts))
     if not (spec.get("serviceAccountName") or spec.get("serviceAccount")):
         made["service_accounts"] = ()
