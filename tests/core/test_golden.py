@@ -10,14 +10,16 @@ import pytest
 import yaml
 
 from istio_installation import installation
+from serve_core import annotations
 from serve_core.facts import REQUIRED_FEATURES, LoaderFacts, PlatformFacts
 from serve_core.json import JsonObject
+from serve_core.names import PREFIX
 from serve_core.patch import json_patch
 from serve_core.policy.documents import read_policy
 from serve_core.runtimes import parse
 from serve_core.services import ServiceFacts
 from serve_core.services import read as read_service
-from serve_core.verdict import Verdict, judge, render_stored
+from serve_core.verdict import Verdict, is_served, judge, render_stored
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = sorted(path.parent for path in (ROOT / "tests/golden").glob("*/input.yaml"))
@@ -91,6 +93,28 @@ def test_completing_twice_changes_nothing(case: Path) -> None:
     if once.service is not None or once.extras:
         stored = render_stored(once.deployment, facts)
         assert (stored.service, stored.extras) == (once.service, once.extras)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_taking_the_annotations_off_gives_back_what_was_written(case: Path) -> None:
+    facts, written = facts_of(case), yaml.safe_load((case / "input.yaml").read_text())
+    stored = judge(written, facts, previous_of(case)).deployment
+    if stored is None or facts.policies or not is_served(stored):
+        return
+    own = {annotation.key for annotation in annotations.USER}
+    notes = {key: text for key, text in stored["metadata"]["annotations"].items() if key not in own}
+    without = stored | {"metadata": stored["metadata"] | {"annotations": notes}}
+    back = judge(without, facts, stored)
+    if back.deployment is None:
+        assert [problem.code for problem in back.problems] == ["NothingToGiveBack"]
+        return
+    if "selector" not in written.get("spec", {}):  # it cannot be taken off, and needs its label
+        return
+    replicas = {"replicas": 1}  # the API server's default
+    assert replicas | back.deployment["spec"] == replicas | written["spec"]
+    assert set(back.deployment["metadata"]["annotations"]) - {annotations.HANDOVER} == {
+        key for key in written["metadata"]["annotations"] if not key.startswith(PREFIX)
+    }
 
 
 def test_every_case_has_a_reason_of_its_own() -> None:

@@ -225,6 +225,7 @@ def runtime_document(**spec: object) -> JsonObject:
         ({"formats": [{}]}, "name is missing"),
         ({"container": {}}, "image is missing"),
         ({"priority": "high"}, "spec.priority must be a whole number"),
+        ({"container": {"image": "a" * runtimes.LARGEST}}, "spec is larger than 64 KiB"),
         ({"progressDeadlineSeconds": 0}, "at least 1"),
         ({"variant": []}, "spec has no field"),
         ({"variants": [{"when": {}, "container": {}}]}, "must name a resource or a protocol"),

@@ -1,0 +1,35 @@
+"""What describe shows of a Deployment alone."""
+
+from kubectl_serve import manifests
+from kubectl_serve.described import filled
+from serve_core import annotations
+from serve_core.json import JsonObject
+from serve_core.verdict import judge
+
+
+def completed() -> JsonObject:
+    metadata = {"name": "iris", "annotations": {annotations.MODEL: "s3://models/iris/model.joblib"}}
+    made = judge({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}, manifests.default_facts())
+    assert made.deployment
+    return made.deployment
+
+
+def test_what_was_filled_in_is_shown_by_where_it_stands() -> None:
+    lines = dict(line.split(": ", 1) for line in filled(completed()))
+    assert lines["Deployment"] == "labels, selector"
+    assert {"env", "image", "readinessProbe"} <= set(lines["container model-server"].split(", "))
+    assert "args" in lines["init container model-loader"].split(", ")
+
+
+def test_what_the_user_has_changed_since_is_not_shown_as_filled_in() -> None:
+    deployment = completed()
+    (server,) = deployment["spec"]["template"]["spec"]["containers"]
+    server["image"] = "example.com/mine:1"
+    lines = dict(line.split(": ", 1) for line in filled(deployment))
+    assert "image" not in lines["container model-server"].split(", ")
+
+
+def test_a_note_that_cannot_be_read_shows_nothing() -> None:
+    deployment = completed()
+    deployment["metadata"]["annotations"][annotations.FILLED] = "[]"
+    assert filled(deployment) == []
