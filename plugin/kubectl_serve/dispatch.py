@@ -84,7 +84,9 @@ def _execute(verb: Verb, module: ModuleType, args: "Namespace", streams: Streams
 
     if connect is None:
         connect = _connect
-    return int(asyncio.run(module.run(args, streams, connect)))
+    from kubectl_serve.readable import readable
+
+    return int(asyncio.run(module.run(args, streams, readable(connect))))
 
 
 def _connect(args: "Namespace", streams: Streams) -> "contextlib.AbstractAsyncContextManager[Api]":

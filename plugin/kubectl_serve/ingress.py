@@ -100,7 +100,7 @@ async def _own_service(cluster: Api, host: str) -> JsonObject | None:
         found = await cluster.get(SERVICES, service_namespace, service)
     except (errors.ForbiddenError, errors.NotFoundError):
         return None
-    return found if found["spec"].get("selector") else None
+    return found if value_at(found, "spec", "selector") else None
 
 
 async def _ingress_service(cluster: Api, namespace: str, name: str, *, private: bool) -> JsonObject:
@@ -126,7 +126,7 @@ async def _addresses(cluster: Api, service: JsonObject, port: int) -> list[Way]:
         each.get("ip") or each.get("hostname") for each in value_at(service, "status", "loadBalancer", "ingress") or []
     ]
     ways = [Way(str(host), port, f"{title} at {host}:{port}") for host in balancer if host]
-    ways += [Way(ip, port, f"{title} at {ip}:{port}") for ip in service["spec"].get("externalIPs") or []]
+    ways += [Way(ip, port, f"{title} at {ip}:{port}") for ip in value_at(service, "spec", "externalIPs") or []]
     node_port = next((each.get("nodePort") for each in _ports(service, port)), None)
     if node_port:
         with contextlib.suppress(errors.ForbiddenError):
@@ -136,7 +136,7 @@ async def _addresses(cluster: Api, service: JsonObject, port: int) -> list[Way]:
 
 
 def _ports(service: JsonObject, port: int) -> list[JsonObject]:
-    return [each for each in service["spec"].get("ports") or [] if each["port"] == port]
+    return [each for each in value_at(service, "spec", "ports") or [] if each.get("port") == port]
 
 
 def _node_addresses(nodes: Iterable[JsonObject]) -> list[str]:
@@ -173,7 +173,7 @@ async def _forwarded(cluster: Api, service: JsonObject, port: int) -> AsyncItera
 
 
 async def _ready_pod(cluster: Api, service: JsonObject) -> JsonObject:
-    namespace, selector = service["metadata"]["namespace"], service["spec"].get("selector") or {}
+    namespace, selector = service["metadata"]["namespace"], value_at(service, "spec", "selector") or {}
     title = f"{namespace}/{service['metadata']['name']}"
     if not selector:
         raise ServeError(f"the ingress {title} cannot be reached from here.", "Name a way with --ingress URL.")
@@ -199,7 +199,7 @@ def _target_port(service: JsonObject, pod: JsonObject, port: int) -> int:
     target = entry.get("targetPort", port)
     if isinstance(target, int):
         return target
-    for container in pod["spec"]["containers"]:
+    for container in value_at(pod, "spec", "containers") or []:
         for named in container.get("ports") or []:
             if named.get("name") == target:
                 return int(named["containerPort"])

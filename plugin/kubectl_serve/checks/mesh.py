@@ -110,7 +110,7 @@ def _loader(facts: IstioFacts) -> Finding:
 
 def _webhook_sidecar(evidence: Evidence, facts: IstioFacts) -> Finding:
     """The API server is in no mesh: a sidecar before the webhook can turn it away."""
-    if evidence.server and facts.injects(NAMESPACE, evidence.server["spec"]["template"]):
+    if evidence.server and facts.injects(NAMESPACE, value_at(evidence.server, "spec", "template")):
         return failed(
             "istio-webhook",
             "the webhook's pods get a sidecar, which turns the API server away where mTLS is STRICT.",
@@ -173,7 +173,8 @@ def _knative_sidecars(evidence: Evidence) -> Finding:
         and any(part in view.name_of(pod) for part in ("activator", "autoscaler"))
         and not any(
             container["name"] == _PROXY
-            for container in [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]
+            for kind in ("containers", "initContainers")
+            for container in value_at(pod, "spec", kind) or []
         )
     ]
     if without:

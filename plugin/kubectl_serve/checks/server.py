@@ -61,7 +61,8 @@ def install(evidence: Evidence) -> str:
 
 
 def _image(server: JsonObject) -> str:
-    return str(server["spec"]["template"]["spec"]["containers"][0]["image"])
+    containers = value_at(server, "spec", "template", "spec", "containers") or [{}]
+    return str(containers[0].get("image", ""))
 
 
 def _is_release(tag: str) -> bool:
@@ -77,7 +78,7 @@ def _version(server: JsonObject, again: str) -> Finding:
 
 
 def _running(server: JsonObject) -> Finding:
-    running, wanted = available(server), int(server["spec"].get("replicas", 1))
+    running, wanted = available(server), int((server.get("spec") or {}).get("replicas", 1))
     if wanted == 0:
         fix = f"kubectl scale deployment/{SERVER} -n {NAMESPACE} --replicas=2"
         return failed("server-running", "the server is scaled to zero: no model can be created or changed.", fix)

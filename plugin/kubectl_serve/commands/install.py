@@ -174,7 +174,7 @@ async def _rolled_out(cluster: Api) -> None:
     """Wait until the server's Deployment runs as it was applied. Source: kubectl's rollout status."""
     async for state in states(cluster, DEPLOYMENTS, NAMESPACE, fields=f"metadata.name={_SERVER}"):
         for deployment in state.values():
-            status, wanted = deployment.get("status") or {}, deployment["spec"].get("replicas", 1)
+            status, wanted = deployment.get("status") or {}, (deployment.get("spec") or {}).get("replicas", 1)
             if status.get("observedGeneration") == deployment["metadata"].get("generation") and all(
                 status.get(count, 0) == wanted for count in ("updatedReplicas", "availableReplicas", "replicas")
             ):

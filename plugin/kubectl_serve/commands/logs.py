@@ -86,14 +86,14 @@ async def _pods(args: Namespace, streams: Streams, cluster: Api, namespace: str)
 
 
 def _container(wanted: str | None, deployment: JsonObject, pod: JsonObject) -> str:
-    spec = pod["spec"]
-    server = server_container(deployment["spec"]["template"]["spec"].get("containers") or []) or {}
+    spec = pod.get("spec") or {}
+    server = server_container(value_at(deployment, "spec", "template", "spec", "containers") or []) or {}
     has_loader = any(each["name"] == LOADER_CONTAINER for each in spec.get("initContainers") or [])
     if wanted is None:
         loading = has_loader and view.state_of(pod, LOADER_CONTAINER)[1].get("exitCode") != 0
         return LOADER_CONTAINER if loading else str(server.get("name"))
     name = {"loader": LOADER_CONTAINER, "server": str(server.get("name"))}.get(wanted, wanted)
-    known = [each["name"] for each in [*(spec.get("initContainers") or []), *spec["containers"]]]
+    known = [each["name"] for each in [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]]
     if name not in known:
         if wanted == "loader":
             raise ServeError("its pods have no loader: the model is mounted from a claim.", "-c server shows its logs.")

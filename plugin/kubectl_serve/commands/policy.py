@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 from kubectl_serve import documents, errors, manifests, options, platform, tables
@@ -28,7 +28,7 @@ from kubectl_serve.errors import ServeError, UsageError
 from kubectl_serve.streams import Streams
 from kubectl_serve.tables import age_text
 from kubectl_serve.verbs import PROGRAM
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, value_at
 from serve_core.loader import count_text
 from serve_core.names import NAMESPACE
 from serve_core.policy import trial
@@ -145,26 +145,34 @@ async def _list(args: Namespace, streams: Streams, cluster: Api) -> int:
         streams.note("No policies found.")
         return 0
     rows = [["NAME", "ACTION", "RULES", "DEFAULTS", "ADOPTS", "EXCEPTIONS", "AGE"]]
-    live = [each for each in exceptions if str(each["spec"].get("expires", "")) > _stamp(streams)]
-    count = Counter(str(each["spec"].get("policy")) for each in live)
+    live = [each for each in exceptions if _text(each, "expires") > _stamp(streams)]
+    count = Counter(_text(each, "policy") for each in live)
     for policy in policies:
-        name, spec = policy["metadata"]["name"], policy.get("spec") or {}
-        rules, defaults = str(len(spec.get("rules") or [])), str(len(spec.get("defaults") or {}))
-        adopts, left = "yes" if spec.get("adopt") else "no", str(count[name])
-        rows.append([name, spec.get("action", "Deny"), rules, defaults, adopts, left, _age(policy, streams)])
+        name = policy["metadata"]["name"]
+        rules, defaults = str(len(_some(policy, "rules"))), str(len(_some(policy, "defaults")))
+        adopts, left = "yes" if value_at(policy, "spec", "adopt") else "no", str(count[name])
+        rows.append([name, _text(policy, "action") or "Deny", rules, defaults, adopts, left, _age(policy, streams)])
     streams.stdout.write(tables.render(rows))
     if exceptions:
         streams.out()
         rows = [["EXCEPTION", "POLICY", "RULES", "FOR", "EXPIRES", "TICKET", "AGE"]]
         for each in exceptions:
-            spec, match = each["spec"], each["spec"]["match"]
-            about = f"{match['namespace']}/{match.get('name', '*')}"
-            expired = "" if each in live else " (expired)"
-            rules = ",".join(spec["rules"])
-            name, expires = each["metadata"]["name"], spec["expires"] + expired
-            rows.append([name, spec["policy"], rules, about, expires, spec["ticket"], _age(each, streams)])
+            about = f"{_text(each, 'match', 'namespace')}/{_text(each, 'match', 'name') or '*'}"
+            expires = _text(each, "expires") + ("" if each in live else " (expired)")
+            name, rules = each["metadata"]["name"], ",".join(map(str, _some(each, "rules")))
+            of, ticket = _text(each, "policy"), _text(each, "ticket")
+            rows.append([name, of, rules, about, expires, ticket, _age(each, streams)])
         streams.stdout.write(tables.render(rows))
     return 0
+
+
+def _text(document: JsonObject, *steps: str) -> str:
+    return str(value_at(document, "spec", *steps) or "")
+
+
+def _some(document: JsonObject, field: str) -> Collection[object]:
+    found = value_at(document, "spec", field)
+    return found if isinstance(found, list | dict) else ()
 
 
 async def _explain(args: Namespace, streams: Streams, cluster: Api) -> int:

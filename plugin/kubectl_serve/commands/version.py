@@ -5,6 +5,7 @@ from argparse import Namespace
 from kubectl_serve import __version__, documents, errors, options
 from kubectl_serve.api import DEPLOYMENTS, Api, Connect
 from kubectl_serve.streams import Streams
+from serve_core.json import value_at
 from serve_core.names import NAMESPACE
 
 EXAMPLES = """\
@@ -40,5 +41,6 @@ async def _installed(cluster: Api) -> str | None:
         deployment = await cluster.get(DEPLOYMENTS, NAMESPACE, _DEPLOYMENT)
     except errors.NotFoundError:
         return None
-    image = str(deployment["spec"]["template"]["spec"]["containers"][0]["image"])
+    containers = value_at(deployment, "spec", "template", "spec", "containers") or [{}]
+    image = str(containers[0].get("image", ""))
     return image.rpartition(":")[2]
