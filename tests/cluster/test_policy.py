@@ -596,7 +596,10 @@ async def test_when_an_exception_ends_the_audit_tells_it_although_nobody_writes_
 
 @pytest.mark.usefixtures("kserve")
 async def test_kserves_objects_are_judged_where_their_kind_exists(api: Api, space: str, facts: PlatformFacts) -> None:
-    await api.create(POLICIES, policy(space, "stores", [{"name": "places", "sources": {"allow": ["s3://models"]}}]))
+    # KServe's own loader goes where its user's Secrets say.
+    anywhere = [{"place": "s3://models", "endpoint": "*"}]
+    places = {"name": "places", "sources": {"allow": ["s3://models"], "stores": anywhere}}
+    await api.create(POLICIES, policy(space, "stores", [places]))
     await known(api, space, "b")
 
     def inference_service(uri: str) -> JsonObject:
@@ -611,7 +614,7 @@ async def test_kserves_objects_are_judged_where_their_kind_exists(api: Api, spac
     bad = inference_service("s3://elsewhere/a.joblib")
     _, lines = await answer(api.create(INFERENCE_SERVICES, bad))
     gate = policy(space, "z-gate", [{"name": "gate", "label": {"key": "batch", "values": ["b"]}}])
-    stores = policy(space, "stores", [{"name": "places", "sources": {"allow": ["s3://models"]}}])
+    stores = policy(space, "stores", [places])
     assert lines == at_the_desk([stores, gate, bad], facts) != []
     good = await api.create(INFERENCE_SERVICES, inference_service("s3://models/a.joblib"))
     changed = good | {"spec": bad["spec"]}

@@ -3,6 +3,8 @@
 import contextlib
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -196,6 +198,27 @@ def test_a_server_that_sends_a_byte_now_and_then_ends_as_a_stall(
 
     assert run.code in ("Stalled", "Unreachable")
     assert run.files() == {}
+
+
+@pytest.mark.attack(35)
+def test_a_load_ends_however_slowly_a_server_sends(load: Loader) -> None:
+    """A process of its own: the deadline is a signal's."""
+    over = threading.Event()
+
+    def trickle(sock: socket.socket) -> None:
+        sock.recv(65536)
+        with contextlib.suppress(OSError):
+            sock.sendall(OK + b"Content-Length: 1000000\r\n\r\n")
+            while not over.wait(0.02):
+                sock.sendall(b"a")
+
+    program = "from model_loader import __main__ as m; m.DEADLINE_SECONDS = 2; m.run()"
+    with serving(trickle) as port:
+        command = [sys.executable, "-c", program, *load.arguments(f"http://127.0.0.1:{port}/model.bin")]
+        ended = subprocess.run(command, capture_output=True, timeout=60, check=False)
+        over.set()
+
+    assert (load.message()["code"], ended.returncode) == ("Stalled", 18)
 
 
 @pytest.mark.parametrize(("closed", "read"), [(True, b"abc"), (False, None)])

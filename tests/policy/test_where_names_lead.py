@@ -165,6 +165,21 @@ def test_a_pod_in_which_names_resolve_otherwise_breaks_it(kind: str, change: Cal
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("endpoint", "plain"), [("http://minio.models.svc:9000", True), (MINIO, False)])
+@pytest.mark.attack(33)
+def test_no_container_of_the_users_stands_before_a_store_without_tls(kind: str, endpoint: str, plain: bool) -> None:
+    """It shares the pod's network and resolv.conf."""
+    known = replace(facts(leading(endpoint, allow=["s3://models"])), sidecar_images=frozenset({"example.com/proxy:1"}))
+    for image, expected in (("example.com/any:1", plain), ("example.com/proxy:1", False)):
+        manifest, pod = made("s3://models/a.joblib", known, kind)
+        pod["initContainers"].insert(0, {"name": "first", "image": image})
+        assert broken(manifest, known) == ({"p0/s": {"SourceNotFixed"}} if expected else {})
+    manifest, pod = made("s3://models/a.joblib", known, kind)
+    pod["initContainers"].append({"name": "last", "image": "example.com/any:1"})
+    assert broken(manifest, known) == {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.attack(33)
 def test_what_a_digest_pins_may_come_from_anywhere(kind: str) -> None:
     known = facts(PINNED)
@@ -216,6 +231,30 @@ def test_a_policy_may_leave_a_place_to_the_users_secrets() -> None:
     for kind in KINDS:
         assert broken(made("s3://models/a.joblib", known, kind)[0], known) == {}
     assert told(HUB, known) == ["hf://our-org -"]
+
+
+@pytest.mark.parametrize(
+    ("deny", "uri"),
+    [
+        ("s3://models/secret", f"{MINIO}/models/secret/a.joblib"),
+        ("s3://models/secret", "https://MINIO.example.com:443/models/%73ecret/a.joblib"),
+        (MINIO, "s3://models/a.joblib"),
+        ("hf://bad-org", "https://hub.example.com/hf/Bad-Org/model/resolve/main/a.joblib"),
+        ("oci://ghcr.io/bad", "https://mirror.example.com/v2/bad/model/blobs/a.joblib"),
+    ],
+)
+@pytest.mark.attack(34)
+def test_a_denial_holds_for_the_address_of_a_store_as_well(deny: str, uri: str) -> None:
+    stores = (
+        Store("s3://models", MINIO),
+        Store("hf://*", "https://hub.example.com/hf"),
+        Store("oci://ghcr.io", "https://mirror.example.com"),
+    )
+    known = facts(json.dumps({"name": "s", "sources": {"deny": [deny]}}), stores=stores)
+    for kind in KINDS:
+        assert broken(made(uri, known, kind)[0], known) == {"p0/s": {"SourceNotAllowed"}}
+    good = made("s3://models/public/a.joblib" if "models" in deny else f"{MINIO}/other/a.joblib", known)[0]
+    assert (broken(good, known) == {}) is (deny != MINIO)
 
 
 @pytest.mark.parametrize(

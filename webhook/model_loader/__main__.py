@@ -14,6 +14,9 @@ from model_loader.loader import load
 from model_loader.outcomes import OUTCOMES, Code, LoadError
 from model_loader.report import Report, outcome, termination_message
 
+DEADLINE_SECONDS = 24 * 3600
+"""Of the whole load."""
+
 
 def main(arguments: Sequence[str], environment: Mapping[str, str], out: TextIO, err: TextIO) -> int:
     """Run one load and return the exit code."""
@@ -74,12 +77,19 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise LoadError(Code.INTERRUPTED, f"stopped by {signal.Signals(number).name}")
 
 
+def _late(number: int, frame: FrameType | None) -> None:
+    raise LoadError(Code.STALLED, f"the model was not there after {DEADLINE_SECONDS // 3600} hours")
+
+
 def run() -> None:
     """Run as a process: the only place that exits."""
     # The model server runs as another user and reads what is written here.
     os.umask(0o022)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
+    # However slowly, and however often anew, a store sends: a load ends.
+    signal.signal(signal.SIGALRM, _late)
+    signal.alarm(DEADLINE_SECONDS)
     sys.exit(main(sys.argv[1:], os.environ, sys.stdout, sys.stderr))
 
 

@@ -4,19 +4,17 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from model_uri.uri import WEB, ModelURI
+from model_uri.uri import HUB, HUBS, WEB, ModelURI
 
 ANY = "*"
 """Stands for a bucket that the name of a host does not tell."""
 
-_HUB = "huggingface.co"
-_HUBS = frozenset({_HUB, "hf.co", "www.huggingface.co", "www.hf.co"})
 _HUB_PREFIXES = (
     ("api", "resolve-cache", "models"), ("api", "resolve-cache", "datasets"), ("api", "models"), ("api", "datasets"),
     ("api", "spaces"), ("datasets",), ("spaces",), ("v2",),
 )  # fmt: skip
 _HUB_REVISIONS = frozenset({"resolve", "raw", "blob", "tree", "revision"})
-_DOCKER_HUBS = ("registry-1.docker.io", "index.docker.io")
+_DOCKERHUBS = ("registry-1.docker.io", "index.docker.io")
 _S3 = re.compile(r"s3(?:express)?(?:-[a-z0-9-]+)?", re.ASCII)
 _GOOGLE = re.compile(r"storage[a-z0-9.-]*\.googleapis\.com", re.ASCII)
 _GOOGLE_HOSTS = frozenset({"storage.cloud.google.com", "commondatastorage.googleapis.com", "www.googleapis.com"})
@@ -27,16 +25,6 @@ _AZURE_DOMAINS = (
 _AZURE_SERVICES = frozenset({"blob", "dfs", "web"})
 
 
-def key(uri: ModelURI) -> ModelURI:
-    """Return ``uri`` as it is compared: names of buckets, organisations and a hub's models have no case."""
-    host, segments = uri.host.lower(), uri.segments
-    if uri.scheme == "hf" and segments:
-        segments = (segments[0].lower().removesuffix(".git"), *segments[1:])
-    elif uri.scheme in WEB and host in _HUBS:
-        host = _HUB
-    return replace(uri, host=host, segments=segments)
-
-
 def aliases(uri: ModelURI) -> tuple[ModelURI, ...]:
     """Return ``uri`` and its other names: by the scheme of its store, and by the store's public hosts."""
     found = [uri]
@@ -44,20 +32,25 @@ def aliases(uri: ModelURI) -> tuple[ModelURI, ...]:
         found += _stores_of(uri)
         if uri.port is None:
             found.append(replace(uri, scheme="http" if uri.scheme == "https" else "https"))
-    elif uri.scheme == "oci" and uri.host in _HUBS and len(uri.segments) > 1:
+    elif uri.scheme == "oci" and uri.host in HUBS and len(uri.segments) > 1:
         found.append(ModelURI(uri.text, "hf", uri.segments[0], None, uri.segments[1:], revision=uri.tag))
     return tuple(dict.fromkeys([*found, *(other for each in found for other in _addresses_of(each))]))
+
+
+def names(*uris: ModelURI) -> tuple[ModelURI, ...]:
+    """Return every name of what ``uris`` lead to, as names are compared."""
+    return tuple(dict.fromkeys(name.key for uri in uris for name in aliases(uri)))
 
 
 def _addresses_of(uri: ModelURI) -> Iterator[ModelURI]:
     """By the public hosts of a store, what its scheme names."""
     path = (uri.host, *uri.segments)
     if uri.scheme == "hf":
-        yield _web(_HUB, path + (("resolve", uri.revision) if uri.revision else ()))
+        yield _web(HUB, path + (("resolve", uri.revision) if uri.revision else ()))
     elif uri.scheme == "oci":
         version = uri.digest or uri.tag
         path = ("v2", *uri.segments, *(("manifests", version) if version else ()))
-        for host in _DOCKER_HUBS if uri.host == "docker.io" else (uri.host,):
+        for host in _DOCKERHUBS if uri.host == "docker.io" else (uri.host,):
             yield replace(_web(host, path), port=uri.port)
     elif uri.scheme == "s3":
         yield _web("s3.amazonaws.com", path)
@@ -74,7 +67,7 @@ def _web(host: str, segments: tuple[str, ...]) -> ModelURI:
 def _stores_of(uri: ModelURI) -> Iterator[ModelURI]:
     """By the schemes of the stores, what a web address leads to."""
     host, segments = uri.host, uri.segments
-    if host in _HUBS:
+    if host in HUBS:
         yield from _of_hub(uri)
     elif host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
         yield from _of_amazon(uri)
@@ -88,6 +81,19 @@ def _stores_of(uri: ModelURI) -> Iterator[ModelURI]:
         yield from _of_google(uri)
     if segments[:1] == ("v2",) and len(segments) > 1:
         yield from _of_registry(uri)
+
+
+def in_store(scheme: str, path: tuple[str, ...]) -> Iterator[ModelURI]:
+    """Return what a scheme calls a path in one of its stores, by the protocol that these speak."""
+    web = _web("store.invalid", path)
+    if scheme == "hf":
+        yield from _of_hub(web)
+    elif scheme == "gs":
+        yield from _of_google(replace(web, host="storage.googleapis.com"))
+    elif scheme != "oci":
+        yield _store(scheme, path[0], path[1:])
+    elif path[0] == "v2":
+        yield from _of_registry(web)
 
 
 def _of_hub(uri: ModelURI) -> Iterator[ModelURI]:
@@ -143,7 +149,7 @@ def _of_google(uri: ModelURI) -> Iterator[ModelURI]:
 
 def _of_registry(uri: ModelURI) -> Iterator[ModelURI]:
     """A registry's own protocol: ``/v2/REPOSITORY/manifests/TAG``, ``/v2/REPOSITORY/blobs/DIGEST``."""
-    host = "docker.io" if uri.host in _DOCKER_HUBS else uri.host
+    host = "docker.io" if uri.host in _DOCKERHUBS else uri.host
     path = uri.segments[1:]
     kinds = [index for index, segment in enumerate(path) if segment in ("manifests", "blobs", "tags")]
     name = path[: kinds[-1]] if kinds else path

@@ -1,8 +1,9 @@
 """Sets of places that policies allow and deny, compared as parsed parts."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from model_uri import naming
 from model_uri.uri import ModelURI, URIError, read
@@ -28,24 +29,31 @@ class Place:
 
     def holds(self, uri: ModelURI) -> bool:
         """Whether what ``uri`` names, by this scheme and host, is in the place."""
-        mine, other = naming.key(self.uri), naming.key(uri)
+        mine, other = self.uri.key, uri.key
         return self._is_of(mine, other) and other.segments[: len(mine.segments)] == mine.segments
 
     def names(self, uri: ModelURI) -> bool:
         """Whether ``uri`` names something in the place, or a folder around it, by any of its names: a denial is meant
         for the thing."""
-        others = naming.aliases(uri)
-        return any(place.holds(other) or place._is_in(other) for place in self._aliases() for other in others)
+        return self.names_any(naming.names(uri))
+
+    def names_any(self, names: Iterable[ModelURI]) -> bool:
+        """:meth:`names` for what :func:`model_uri.naming.names` has returned, for many places at once."""
+        return any(place._overlaps(name) for place in self._aliases for name in names)
 
     @property
     def specificity(self) -> tuple[bool, int, int]:
         """Greater for the narrower of two places that hold the same."""
         return not self.wild, len(self.uri.host), len(self.uri.segments)
 
-    def _is_in(self, folder: ModelURI) -> bool:
-        mine, other = naming.key(self.uri), naming.key(folder)
-        below = mine.segments[: len(other.segments)] == other.segments
-        return other.scheme in _FOLDERS and below and self._is_of(mine, other)
+    def _overlaps(self, name: ModelURI) -> bool:
+        """Whether what has this name, as it is compared, is in the place, or the place in it."""
+        mine = self.uri.key
+        if mine.scheme != name.scheme:
+            return False
+        common = min(len(mine.segments), len(name.segments))
+        whole = common == len(mine.segments) or name.scheme in _FOLDERS
+        return whole and mine.segments[:common] == name.segments[:common] and self._is_of(mine, name)
 
     def _is_of(self, mine: ModelURI, other: ModelURI) -> bool:
         return (
@@ -69,6 +77,7 @@ class Place:
             return not mine or other.endswith(f".{mine}")
         return other == mine
 
+    @cached_property
     def _aliases(self) -> tuple["Place", ...]:
         if self.wild:
             return (self,)

@@ -3,12 +3,13 @@
 import base64
 import binascii
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+from model_uri import naming
 from model_uri.places import Place, parse_place
-from model_uri.uri import WEB, ModelURI, URIError, read
+from model_uri.uri import PORTS, WEB, ModelURI, URIError, read
 
 ANYWHERE = "*"
 """The endpoint of a place that leads where its user's Secret says."""
@@ -66,9 +67,32 @@ class Store:
             return not self.where.wild
         return bool(self.endpoint) or self.where.uri.scheme in _PUBLIC
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is asked without TLS, so that whoever is on the way can answer."""
+        return (self.endpoint or self.place).startswith("http:")
+
     def leads_as(self, other: "Store") -> bool:
         """Whether both lead to the same store and trust the same."""
         return (self.endpoint, self.ca.strip()) == (other.endpoint, other.ca.strip())
+
+    @cached_property
+    def _base(self) -> ModelURI:
+        return read(self.endpoint)
+
+    def names_of(self, uri: ModelURI) -> Iterator[ModelURI]:
+        """Return what the store calls a web address in it, and by which address a URI of the place is read."""
+        base, here = self._base, self.where.uri
+        if self.where.holds(uri):
+            head = ("v2",) if here.scheme == "oci" else (uri.host,)
+            yield replace(base, segments=(*base.segments, *head, *uri.segments))
+        if uri.scheme not in WEB or _origin(uri) != _origin(base):
+            return
+        path = uri.segments[len(base.segments) :]
+        if path and uri.segments[: len(base.segments)] == base.segments:
+            for found in naming.in_store(here.scheme, path):
+                registry = naming.ANY if self.where.wild else here.host
+                yield replace(found, host=registry, port=here.port) if here.scheme == "oci" else found
 
     @property
     def argument(self) -> str:
@@ -90,6 +114,10 @@ class Store:
         except (binascii.Error, UnicodeDecodeError):
             raise URIError("its CA is not base64 of PEM text") from None
         return cls(place, "" if endpoint == _NONE else endpoint, pem)
+
+
+def _origin(web: ModelURI) -> tuple[str, int]:
+    return web.host, web.port or PORTS[web.scheme]
 
 
 def _is_pem(text: str) -> bool:

@@ -5,7 +5,8 @@ Every pattern here is linear, and the length is checked first.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from urllib.parse import quote, unquote_to_bytes
 
 from model_uri import hosts
@@ -37,6 +38,9 @@ _REVISION = re.compile(r"[A-Za-z0-9_./-]{1,200}", re.ASCII)
 _MODEL = re.compile(r"[A-Za-z0-9_.-]{1,96}", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _DOCKER = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
+HUB = "huggingface.co"
+HUBS = frozenset({HUB, "hf.co", "www.huggingface.co", "www.hf.co", "hf-mirror.com"})
+"""Hosts of Hugging Face's hub, and who shows the same."""
 _SAFE = "!$&'()*+,;=:@-._~"
 """What a segment of a path may have as it is (RFC 3986, section 3.3)."""
 
@@ -80,6 +84,16 @@ class ModelURI:
     def path(self) -> str:
         """The path without a leading slash, decoded."""
         return "/".join(self.segments) + ("/" if self.folder else "")
+
+    @cached_property
+    def key(self) -> "ModelURI":
+        """As it is compared: names of buckets, organisations and a hub's models have no case."""
+        host, segments = self.host.lower(), self.segments
+        if self.scheme == "hf" and segments:
+            segments = (segments[0].lower().removesuffix(".git"), *segments[1:])
+        elif self.scheme in WEB and host in HUBS:
+            host = HUB
+        return self if (host, segments) == (self.host, self.segments) else replace(self, host=host, segments=segments)
 
     @property
     def is_immutable(self) -> bool:

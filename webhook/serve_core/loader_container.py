@@ -156,6 +156,8 @@ def _asked(container: JsonObject, pod: JsonObject) -> LoaderRequest | str:
     placed, problems = models.parse_all(" ".join(uris), "")
     if problems or not placed or any(len(said[option]) > 1 for option in _OPTIONS if option not in _REPEATED):
         return "args"
+    if len(said["--store"]) > models.MOST:
+        return "args"
     try:
         stores = tuple(map(Store.of_argument, said["--store"]))
     except URIError:

@@ -34,7 +34,7 @@ SUFFIX_FORMATS = {
 _BLANK = " \t\r\n"
 _SPACE = re.compile(f"[{_BLANK}]+")
 _FOLDER = re.compile(r"[A-Za-z0-9._-]{1,255}\Z", re.ASCII)
-_MOST = 16
+MOST = 16
 """Models of one Deployment."""
 
 
@@ -89,8 +89,8 @@ def parse_all(text: str, path: str) -> tuple[tuple[Placed, ...], tuple[Problem, 
             problems.append(_invalid(uri, path, "pvc", why))
         else:
             found.append(Placed(parsed, folder))
-    if len(parts) > _MOST:
-        why = f"they are more than {_MOST}"
+    if len(parts) > MOST:
+        why = f"they are more than {MOST}"
         value = f"a list of {len(parts)} URIs"
         problems.append(problem("InvalidModelURI", path, value=value, why=why, example=SCHEMES["s3"]))
     return tuple(found), tuple(problems)

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
@@ -137,7 +138,7 @@ class StoreAt:
         str, _doc("Authorities to trust beside the public ones, as certificates in PEM.", max_length=32768)
     ] = ""
 
-    @property
+    @cached_property
     def store(self) -> Store:
         """The same as the loader is told. Raises URIError."""
         return Store(self.place, self.endpoint, self.ca)

@@ -7,6 +7,9 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+import model_uri
+from model_uri import URIError
+
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _HOST_PART = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _DOMAIN = rf"(?:{_HOST_PART}(?:\.{_HOST_PART})*|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?"
@@ -36,9 +39,7 @@ def parse(text: str) -> Image:
         "." in registry or ":" in registry or registry == "localhost" or registry.lower() != registry
     ):
         registry, path = None, f"{registry}/{path}"
-    registry = (registry or DEFAULT_REGISTRY).lower()
-    if registry in ("index.docker.io", "registry-1.docker.io"):
-        registry = DEFAULT_REGISTRY
+    registry = _canonical(registry or DEFAULT_REGISTRY)
     if registry == DEFAULT_REGISTRY and "/" not in path:
         path = f"library/{path}"
     return Image(registry, tuple(path.split("/")), tag, digest)
@@ -52,7 +53,15 @@ def parse_repository(text: str) -> Image:
         raise ValueError("it does not begin with a registry, such as docker.io or ghcr.io")
     if path and not re.fullmatch(rf"{_PART}(?:/{_PART})*", path):
         raise ValueError("its path is not one of an image; leave the tag and the digest out")
-    return Image(registry.lower(), tuple(path.split("/")) if path else ())
+    return Image(_canonical(registry), tuple(path.split("/")) if path else ())
+
+
+def _canonical(registry: str) -> str:
+    """A registry in its one spelling, whatever its port, its address or its other names. Raises ValueError."""
+    try:
+        return model_uri.read(f"oci://{registry}/any/any").authority
+    except URIError:
+        raise ValueError("its registry is not a host name") from None
 
 
 def is_below(image: Image, repository: Image) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import model_uri
 from model_uri import Store, URIError, find, of_path
-from serve_core import loader_container
+from serve_core import loader_container, models
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject, value_at
 from serve_core.loader_container import LoaderRequest
@@ -60,11 +60,13 @@ def loaders(pod: JsonObject, path: str, facts: PlatformFacts) -> dict[str, Loade
     }
 
 
-def loaded(request: LoaderRequest, path: str, pod: JsonObject) -> Iterator[Origin]:
+def loaded(request: LoaderRequest, path: str, pod: JsonObject, facts: PlatformFacts) -> Iterator[Origin]:
     """What the loader of ``pod`` loads."""
-    digest, key, adrift = request.digest is not None, request.signature_key or "", _resolves_otherwise(pod)
+    digest, key = request.digest is not None, request.signature_key or ""
     for model in request.models:
-        yield Origin(model.uri.text, path, digest, key, find(model.uri, request.stores), adrift)
+        store = find(model.uri, request.stores)
+        adrift = _resolves_otherwise(pod) or (_can_redirect(pod, facts) if store and store.is_plain else "")
+        yield Origin(model.uri.text, path, digest, key, store, adrift)
 
 
 def _resolves_otherwise(pod: JsonObject) -> str:
@@ -75,13 +77,26 @@ def _resolves_otherwise(pod: JsonObject) -> str:
     return next(iter(fields), "")
 
 
+def _can_redirect(pod: JsonObject, facts: PlatformFacts) -> str:
+    """The field with a container that runs before the loader ends, and is not the platform's: it shares the network and
+    the files that say how names resolve, so that it can answer whatever is asked without TLS."""
+    if _list(pod.get("ephemeralContainers")):
+        return "ephemeralContainers"
+    for container in _list(pod.get("initContainers")):
+        if value_at(container, "name") == LOADER_CONTAINER:
+            break
+        if str(value_at(container, "image")) not in facts.sidecar_images:
+            return "initContainers"
+    return ""
+
+
 def origins(pod: JsonObject, path: str, facts: PlatformFacts, annotated: str = "") -> Iterator[Origin]:
     """Every origin of the model in a pod. ``annotated``: the URI that its Deployment names."""
     read, names, told = loaders(pod, path, facts), loader_names(facts), set()
     for container, at, _ in containers(pod, path):
         found = read.get(at)
         if isinstance(found, LoaderRequest):
-            yield from loaded(found, f"{at}.args", pod)
+            yield from loaded(found, f"{at}.args", pod, facts)
             told.add(at)
         elif is_called_loader(container, names):
             yield from _claimed(container, at, found)
@@ -125,7 +140,8 @@ def _claimed(container: JsonObject, path: str, field: str | None) -> Iterator[Or
     if len(uris) > 1:
         uris = [word.rpartition("=")[0] or word for word in uris]
     why = not_as_filled_in(container, field)
-    for uri in uris or [f"container:{container.get('name')}"]:
+    # Of more than a loader may have, the others are as unknown.
+    for uri in uris[: models.MOST] or [f"container:{container.get('name')}"]:
         yield Origin(uri, f"{path}.{field}" if field else path, unknown=why)
 
 

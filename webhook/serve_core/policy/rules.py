@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 import model_uri
-from model_uri import ModelURI, Place, Store, URIError, find, parse_place
+from model_uri import ModelURI, Place, Store, URIError, find, naming, parse_place
 from serve_core import quantities
 from serve_core.annotations import FORMAT, SCALE, path_of
 from serve_core.policy import expressions, images, stores
@@ -48,24 +48,29 @@ def _sources(about: Places, subject: Subject, by: str) -> Iterator[Problem]:
     allow = [parse_place(text) for text in about.allow]
     deny = [parse_place(text) for text in about.deny]
     own = tuple(stores.of_rule(about))
-    told: set[str] = set()
+    told, placed = set[str](), set[str]()
     yield from _unknown(subject, by)
     for origin in subject.origins:
         if origin.text in told or (origin.unknown and "://" not in origin.text):
             continue
-        found = _misplaced(origin, about, by, allow, deny) or list(_not_fixed(origin, subject, by, own, bool(allow)))
+        found = [] if origin.text in placed else _misplaced(origin, about, subject, by, allow, deny)
+        placed.add(origin.text)
+        found = found or list(_not_fixed(origin, subject, by, own, bool(allow)))
         if found:
             told.add(origin.text)
         yield from found
 
 
-def _misplaced(origin: Origin, about: Places, by: str, allow: Sequence[Place], deny: Sequence[Place]) -> list[Problem]:
+def _misplaced(
+    origin: Origin, about: Places, subject: Subject, by: str, allow: Sequence[Place], deny: Sequence[Place]
+) -> list[Problem]:
     try:
         source = model_uri.read(origin.text)
     except URIError as error:
         shown = quote(_without_secrets(origin.text))
         return [problem("SourceUnreadable", origin.path, by=by, source=shown, why=error)]
-    denied = any(place.names(source) for place in deny)
+    names = naming.names(*stores.names_of(source, subject.stores)) if deny else ()
+    denied = any(place.names_any(names) for place in deny)
     if not denied and (not allow or any(place.holds(source) for place in allow)):
         return []
     hint = _allowed(about.allow, "Use another source.")
@@ -100,7 +105,7 @@ def _not_fixed(
         why = f"the loader is told to read it from {bound.endpoint or 'elsewhere'}"
         way_out = f"It is to come from {wanted.endpoint or 'the public store'}: apply it once more."
     elif origin.adrift:
-        why, way_out = f"{origin.adrift} may lead its name elsewhere", f"Take {origin.adrift} out of the pods."
+        why, way_out = f"{origin.adrift} may lead that elsewhere", f"Take {origin.adrift} out of the pods."
     else:
         return
     yield problem("SourceNotFixed", origin.path, by=by, source=source, why=why, way_out=way_out)

@@ -50,6 +50,14 @@ def store_of(uri: ModelURI, stores: Iterable[Store]) -> Store | None:
     return found if found is not None and found.is_fixed else None
 
 
+def names_of(uri: ModelURI, stores: Iterable[Store]) -> Iterator[ModelURI]:
+    """A URI, and what it is called in the stores that are known: by their schemes, and by their addresses."""
+    yield uri
+    for store in stores:
+        if store.endpoint not in ("", ANYWHERE):
+            yield from store.names_of(uri)
+
+
 def may_lead_anywhere(uri: ModelURI, stores: Iterable[Store]) -> bool:
     """Whether the operator leaves it to the credentials where a URI leads."""
     found = find(uri, stores)

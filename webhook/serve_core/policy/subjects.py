@@ -287,7 +287,7 @@ def _deployment(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | 
     # The annotation is what the user wrote, the loader what runs: only by that it is known what is checked.
     at = path_of(annotations.MODEL)
     requests = [found for found in loaders(pod, "", facts).values() if isinstance(found, LoaderRequest)]
-    checked = {origin.text: origin for request in requests for origin in loaded(request, at, pod)}
+    checked = {origin.text: origin for request in requests for origin in loaded(request, at, pod, facts)}
     annotated = tuple(checked.get(uri) or Origin(uri, at, by_loader=False) for uri in uris)
     made["origins"] = (*annotated, *made["origins"])
     made["formats"] = tuple(_formats(notes, made["origins"]))
