@@ -181,7 +181,7 @@ class MemoryApi:
         theirs = live and at not in self._applied and not subresource and "spec" in live and "spec" in manifest
         if theirs and not force:
             raise ConflictError("conflict with another manager of the spec", 409)
-        merged = _merged(_dropped(live, self._applied.get(at, {}), manifest), manifest)
+        merged = self.filled(resource, _merged(_dropped(live, self._applied.get(at, {}), manifest), manifest))
         self._applied[at] = manifest
         if merged == live:
             return copy.deepcopy(live)
@@ -192,10 +192,16 @@ class MemoryApi:
     async def merge(self, resource: Resource, namespace: str, name: str, patch: JsonObject) -> JsonObject:
         live = self._live(resource, namespace, name)
         _check_preconditions(live, patch)
-        self.writes.append(f"merge {resource.plural}")
-        merged = _merged(live, patch)
+        merged = self.filled(resource, _merged(live, patch))
         self._bound("UPDATE", resource, merged, live)
+        if merged == live:
+            return copy.deepcopy(live)
+        self.writes.append(f"merge {resource.plural}")
         return self.put(resource, merged)
+
+    def filled(self, resource: Resource, manifest: JsonObject) -> JsonObject:
+        """An object with what the API server, or a webhook, fills in."""
+        return manifest
 
     async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
         live = self._live(resource, namespace, name)

@@ -13,11 +13,12 @@ from aiohttp import web
 from kubernetes_asyncio.client import ApiClient
 from kubernetes_asyncio.client import Configuration as Connection
 
+from replica_sets import of_revision
 from reviews import STORES, document
 from serve_core import annotations
 from serve_core.facts import REQUIRED_FEATURES, LoaderFacts, PlatformFacts
 from serve_core.json import JsonObject
-from serve_core.names import CONDITION_COMPLIANT, CONDITION_READY, DEPLOYMENT_LABEL, SERVED_LABEL
+from serve_core.names import CONDITION_COMPLIANT, CONDITION_READY, SERVED_LABEL
 from serve_core.policy.existing import Existing
 from serve_core.verdict import judge
 from serve_webhook import informers, planning
@@ -396,7 +397,7 @@ async def test_whatever_a_pod_says_the_leader_goes_on(api: MemoryApi, tmp_path: 
     async with started(api, tmp_path):
         await until(lambda: ("services", "default", "iris") in api.objects)
         liar = stored("liar", spec={"initContainers": [{"name": "model-loader"}]})
-        liar["metadata"]["labels"] = {DEPLOYMENT_LABEL: "iris", "serving.knative.dev/revision": "iris-00001"}
+        liar["metadata"] |= of_revision("iris-00001")
         made = api.objects["services", "default", "iris"]
         status = {"observedGeneration": made["metadata"]["generation"], "latestCreatedRevisionName": "iris-00001"}
         api.put(KNATIVE_SERVICES, made | {"status": status})

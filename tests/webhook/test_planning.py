@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from replica_sets import of_revision, of_template
 from serve_core import annotations, loader
 from serve_core.loader import Words
 from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY
@@ -89,7 +90,7 @@ def loader_pod(exit_code: int | None, code: str, revision: str = "iris-00001", n
     message = json.dumps({"code": code, "message": "what happened", "hint": "what to do"})
     state = {"running": {}} if exit_code is None else {"terminated": {"exitCode": exit_code, "message": message}}
     return {
-        "metadata": {"name": name, "namespace": "default", "labels": {"serving.knative.dev/revision": revision}},
+        "metadata": {"name": name, "namespace": "default", **of_revision(revision)},
         "status": {"initContainerStatuses": [{"name": "model-loader", "state": state}]},
     }
 
@@ -713,7 +714,7 @@ def test_what_keeps_a_deployment_that_runs_its_pods_itself_from_serving_is_told(
         (server_pod(state={"running": {}}), stuck, "False", "RevisionFailed", "the deadline has passed"),
     ):
         pod = copy.deepcopy(found)
-        del pod["metadata"]["labels"]
+        pod["metadata"] |= of_template("a")
         state = Observed(deployment(replicas=1, conditions=[condition]), plain, pods=[pod])
         assert (ready(state).status, ready(state).reason) == (status, reason)
         assert said in ready(state).message
@@ -725,7 +726,7 @@ def test_during_a_rollout_of_its_own_the_pods_of_the_new_template_count() -> Non
     def own(name: str, template: str, second: int, exit_code: int, code: str) -> Any:
         pod = loader_pod(exit_code, code, name=name)
         pod["metadata"] |= {
-            "labels": {"pod-template-hash": template},
+            **of_template(template),
             "creationTimestamp": f"2026-01-01T00:00:0{second}Z",
         }
         return pod
@@ -742,7 +743,7 @@ def test_during_a_rollout_of_its_own_the_pods_of_the_new_template_count() -> Non
 def test_while_a_deployment_comes_back_from_knative_its_own_pods_are_asked() -> None:
     """The Knative Service stays until they serve: just while something keeps them from it."""
     own, knatives = loader_pod(None, ""), loader_pod(0, "Loaded", name="b")
-    del own["metadata"]["labels"]
+    own["metadata"] |= of_template("a")
     plain = Verdict(extras=({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "iris"}},), name="iris")
     state = Observed(deployment(replicas=1), plain, {identity(WANTED): live()}, pods=[own, knatives])
     assert state.own_pods == [own]

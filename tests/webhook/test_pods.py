@@ -1,11 +1,13 @@
 """What is told of a pod: its status as the kubelet writes it, and its loader's last line."""
 
+import copy
 import json
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from replica_sets import of_revision, of_template
 from serve_core import loader
 from serve_core.loader import NOTHING, Words
 from serve_webhook import pods
@@ -27,7 +29,7 @@ def pod(
         "metadata": {
             "name": name,
             "namespace": "models",
-            "labels": {"serving.knative.dev/revision": "iris-00001"},
+            **of_revision("iris-00001"),
             **metadata,
         },
         "status": {
@@ -231,16 +233,88 @@ def test_only_pods_that_stay_count_oldest_first() -> None:
     young = pod(name="young", creationTimestamp="2026-01-02T00:00:00Z")
     old = pod(name="old", creationTimestamp="2026-01-01T00:00:00Z")
     going = pod(name="going", deletionTimestamp="2026-01-02T00:00:00Z")
-    other = pod(name="other", labels={"serving.knative.dev/revision": "iris-00002"})
+    other = pod(name="other", **of_revision("iris-00002"))
     assert [p["metadata"]["name"] for p in pods.of_revision([young, going, other, old], "iris-00001")] == [
         "old",
         "young",
     ]
 
 
+OWNER = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "iris-00001-deployment-5d8f", "controller": True}
+
+
+@pytest.mark.attack(24)
+@pytest.mark.parametrize(
+    "owners",
+    [
+        None, [], [{}], [OWNER | {"controller": False}], [OWNER | {"kind": "Job"}],
+        [OWNER | {"apiVersion": "batch/v1"}],
+        [OWNER | {"name": "iris-00001-deployment-other"}], [OWNER | {"name": "mine-deployment-5d8f"}],
+        [OWNER | {"name": "iris-5d8f"}], [OWNER | {"name": 7}], [OWNER | {"name": None}],
+    ],
+)  # fmt: skip
+def test_a_pod_that_no_replica_set_of_the_model_has_made_is_not_believed(owners: Any) -> None:
+    liar = pod(state=ended(0, words("Loaded"))) | {}
+    liar["metadata"]["ownerReferences"] = owners
+    for found in (liar, pods.trim(liar | {"metadata": {**liar["metadata"], "resourceVersion": "1"}})):
+        assert pods.of_revision([found], "iris-00001") == []
+        found["metadata"]["labels"] = of_template("5d8f")["labels"]
+        assert (owners and owners[0].get("name") == "iris-5d8f") or pods.of_template([found]) == []
+
+
+@pytest.mark.attack(24)
+def test_a_long_name_is_cut_by_knative_and_its_pods_are_known_all_the_same() -> None:
+    revision = "a" * 40 + "-00001"
+    made = pod(**of_revision(revision))
+    made["metadata"]["ownerReferences"][0]["name"] = revision[:20] + "0" * 32 + "-deployment-5d8f"
+    assert pods.of_revision([made], revision) == [made]
+
+
+SHAPES: list[Any] = [None, 7, "x", [], {}, [None, 7, "x", [], {}], {"a": {}}, [{"name": [], "state": 7, "type": {}}]]
+PLACES = [
+    ("spec",), ("status",), ("spec", "initContainers"), ("status", "conditions"), ("status", "initContainerStatuses"),
+    ("status", "containerStatuses"), ("metadata", "labels"), ("metadata", "annotations"),
+    ("metadata", "ownerReferences"), ("metadata", "creationTimestamp"), ("status", "initContainerStatuses", 0, "state"),
+    ("status", "initContainerStatuses", 0, "state", "terminated"), ("status", "conditions", 0, "lastTransitionTime"),
+    ("status", "initContainerStatuses", 0, "state", "terminated", "message"), ("status", "conditions", 0, "message"),
+    ("status", "initContainerStatuses", 0, "state", "terminated", "exitCode"),
+    ("status", "containerStatuses", 0, "name"),
+    ("status", "containerStatuses", 1, "lastState"), ("status", "containerStatuses", 1, "state", "waiting"),
+]  # fmt: skip
+
+
+@pytest.mark.attack(24)
+@pytest.mark.parametrize("path", PLACES, ids=lambda path: ".".join(map(str, path)))
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_of_whatever_shape_a_pod_is_what_is_kept_of_it_can_be_read(path: tuple[Any, ...], shape: Any) -> None:
+    made = pod(state=ended(11, words("NotFound")), conditions=(SCHEDULED,), server={"state": CRASHED})
+    liar = copy.deepcopy(made)
+    liar["spec"] = {"initContainers": [{"name": "model-loader"}]}
+    node = liar
+    for step in path[:-1]:
+        node = node[step]
+    node[path[-1]] = shape
+    kept = pods.trim(liar)
+    for said in (pods.loading(kept, NOTHING, "iris"), pods.serving(kept, "iris")):
+        assert said is None or len(said.message) < 4 * pods.LONGEST
+    pods.waits_since(kept), pods.loader_end(kept), pods.model_size(kept, NOTHING), pods.loader_is_running(kept)
+    assert len(pods.of_revision([kept], "iris-00001") + pods.of_template([kept])) <= 1
+    assert len(json.dumps(kept)) < 5000
+
+
+@pytest.mark.attack(25)
+def test_of_a_huge_pod_little_is_kept() -> None:
+    huge = pod(state=ended(1, "x" * 10**6), resourceVersion="1")
+    huge["metadata"]["labels"] |= {f"l{n}": "x" * 63 for n in range(5000)}
+    huge["status"]["containerStatuses"] *= 5000
+    huge["status"]["conditions"] = [{**UNSCHEDULABLE, "message": "x" * 10**6}] * 1000
+    huge["spec"] = {"initContainers": [{"name": "x" * 10**5}] * 1000}
+    assert len(json.dumps(pods.trim(huge))) < 10**6
+
+
 def test_of_a_deployments_own_pods_those_of_the_newest_template_count() -> None:
     def own(name: str, template: str, day: int, **more: Any) -> dict[str, Any]:
-        return pod(name=name, labels={"pod-template-hash": template}, creationTimestamp=f"2026-01-0{day}", **more)
+        return pod(name=name, **of_template(template), creationTimestamp=f"2026-01-0{day}", **more)
 
     before, first, second = own("before", "a", 1), own("first", "b", 2), own("second", "b", 3)
     going, knatives = own("going", "c", 4, deletionTimestamp="2026-01-05"), pod(creationTimestamp="2026-01-06")

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from istio_installation import installation
+from replica_sets import of_revision
 from serve_core import annotations
 from serve_core.facts import LoaderFacts, PlatformFacts
 from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, FIELD_MANAGER
 from serve_core.verdict import judge, render_stored
-from serve_webhook import reconciler
+from serve_webhook import failure_policy, reconciler
 from serve_webhook.api import (
     AUTHORIZATION_POLICIES,
     DEPLOYMENTS,
@@ -25,6 +26,7 @@ from serve_webhook.api import (
     ForbiddenError,
     NotFoundError,
     RejectedError,
+    Resource,
     UnavailableError,
 )
 from serve_webhook.conditions import stored
@@ -270,25 +272,120 @@ async def test_what_was_deleted_a_moment_ago_is_made_anew_and_nothing_else_is_sa
     assert not [where for where in api.objects if where[0] == EVENTS.plural]
 
 
-async def test_what_others_have_added_to_a_spec_is_taken_over_before_it_is_set_right(
-    api: MemoryApi, clock: Clock
+@pytest.mark.attack(26)
+@pytest.mark.parametrize(
+    "managers",
+    [
+        [{"manager": "kn", "operation": "Update", "fieldsV1": {"f:spec": {"f:traffic": {}}}}],
+        [{"manager": FIELD_MANAGER, "operation": "Update", "fieldsV1": {"f:spec": {"f:traffic": {}}}}],
+        [{"manager": FIELD_MANAGER, "operation": "Apply", "fieldsV1": {"f:spec": {"f:traffic": {}}}}] * 2,
+        [{"manager": FIELD_MANAGER, "operation": "Apply", "subresource": "status", "fieldsV1": {"f:spec": {}}}],
+        [{}],
+        [],
+        None,
+    ],
+    ids=["another's", "ours, by an update", "ours, twice", "ours, of a subresource", "taken off", "none", "not there"],
+)
+async def test_what_others_have_made_of_a_spec_goes_whoever_is_said_to_manage_it(
+    api: MemoryApi, clock: Clock, managers: Any
 ) -> None:
     api.put(DEPLOYMENTS, served())
     async with running(api, clock):
         await until(lambda: service(api) and ready(api))
         changed = service(api)
         wanted, changed["spec"] = changed["spec"], {"traffic": [{"tag": "theirs"}], "template": {}}
-        theirs = {"manager": "kn", "operation": "Update", "fieldsV1": {"f:spec": {"f:traffic": {}}}}
-        changed["metadata"]["managedFields"] = [theirs]
+        changed["metadata"]["managedFields"] = managers
         api.put(KNATIVE_SERVICES, changed)
-        await until(lambda: wanted.items() <= service(api)["spec"].items())
-    (ours,) = service(api)["metadata"]["managedFields"]
-    assert (ours["manager"], ours["operation"], ours["fieldsV1"]) == (FIELD_MANAGER, "Apply", theirs["fieldsV1"])
-    assert [write for write in api.writes if write.endswith(" services")] == [
-        "apply services",
-        "merge services",
-        "apply services",
-    ]
+        await until(lambda: service(api)["spec"] == wanted)
+    assert [write for write in api.writes if write.endswith(" services")] == ["apply services", "merge services"]
+
+
+class Defaulting(MemoryApi):
+    """As Knative does it: what is not said is filled in, whatever the request."""
+
+    def filled(self, resource: Resource, manifest: Any) -> Any:
+        if resource is not KNATIVE_SERVICES:
+            return manifest
+        spec = manifest["spec"]
+        spec.setdefault("traffic", [{"latestRevision": True, "percent": 100}])
+        spec["template"].setdefault("spec", {}).setdefault("enableServiceLinks", False)
+        for container in spec["template"]["spec"].get("containers", []):
+            container.setdefault("resources", {})
+            container.setdefault("readinessProbe", {}).setdefault("successThreshold", 1)
+        return manifest
+
+
+@pytest.mark.attack(26)
+@pytest.mark.parametrize(
+    "drift",
+    [
+        lambda spec: spec["traffic"].append({"tag": "theirs", "percent": 0}),
+        lambda spec: spec["template"]["spec"]["containers"].append({"name": "theirs", "image": "evil:1"}),
+        lambda spec: spec["template"]["spec"].update(serviceAccountName="theirs", hostAliases=[{"ip": "10.0.0.1"}]),
+        lambda spec: spec["template"]["spec"]["containers"][0].update(env=[{"name": "A", "value": "b"}]),
+        lambda spec: spec["template"].update(metadata=7),
+        lambda spec: spec.update(template={}),
+        lambda spec: spec.update(anything={"deep": {"a": [1]}}),
+    ],
+)
+async def test_drift_goes_once_and_what_is_filled_in_is_none(clock: Clock, drift: Any) -> None:
+    api = Defaulting()
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        changed = service(api)
+        wanted = copy.deepcopy(changed["spec"])
+        assert wanted["traffic"][0]["percent"] == 100
+        drift(changed["spec"])
+        api.put(KNATIVE_SERVICES, changed)
+        await until(lambda: service(api)["spec"] == wanted)
+        for _ in range(300):
+            await asyncio.sleep(0)
+        count = len(api.writes)
+    async with running(api, clock):  # another leader knows nothing of what was applied
+        for _ in range(300):
+            await asyncio.sleep(0)
+    assert service(api)["spec"] == wanted
+    assert [write for write in api.writes[count:] if "services" in write] == [], "no write changes anything"
+
+
+@pytest.mark.attack(26)
+async def test_what_is_written_between_two_writes_of_ours_is_no_part_of_what_we_made(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.put(DEPLOYMENTS, served())
+    merge, raced = api.merge, [False]
+
+    async def racing(resource: Resource, namespace: str, name: str, patch: Any) -> Any:
+        answer = await merge(resource, namespace, name, patch)
+        if resource is KNATIVE_SERVICES and not raced[0]:
+            raced[0] = True
+            changed = service(api)
+            changed["spec"]["theirs"] = True
+            api.put(KNATIVE_SERVICES, changed)
+        return answer
+
+    monkeypatch.setattr(api, "merge", racing)
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        changed = service(api)
+        wanted, changed["spec"] = changed["spec"], {"template": {}}
+        api.put(KNATIVE_SERVICES, changed)
+        await until(lambda: raced[0] and service(api)["spec"] == wanted)
+
+
+@pytest.mark.attack(26)
+async def test_a_note_that_somebody_else_has_set_as_well_is_taken_off(api: MemoryApi, clock: Clock) -> None:
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        left = deployment(api)
+        left["metadata"]["annotations"] = {annotations.URL: "http://theirs", annotations.PREVIOUS: "iris-00001"}
+        left["metadata"]["labels"] = {"kubectl-serve.dev/served": "true"}
+        api.put(
+            DEPLOYMENTS, left | {"status": {"observedGeneration": 99, "updatedReplicas": 9, "availableReplicas": 9}}
+        )
+        await until(lambda: not deployment(api)["metadata"]["annotations"])
 
 
 async def test_no_model_is_there_without_its_guards(api: MemoryApi, clock: Clock) -> None:
@@ -429,14 +526,14 @@ async def test_nothing_is_said_before_everything_was_read(api: MemoryApi, clock:
 def loader_pod(name: str, state: Any) -> Any:
     """One of the first revision."""
     pod = PODS.identity("default", name)
-    pod["metadata"]["labels"] = {"kubectl-serve.dev/deployment": "iris", "serving.knative.dev/revision": "iris-00001"}
+    pod["metadata"] |= of_revision("iris-00001")
     return pod | {"status": {"initContainerStatuses": [{"name": "model-loader", "state": state}]}}
 
 
 def waiting_pod(api: MemoryApi, clock: Clock) -> Any:
     """A pod that was given to its node just now."""
     pod = PODS.identity("default", "iris-00001-x")
-    pod["metadata"]["labels"] = {"kubectl-serve.dev/deployment": "iris", "serving.knative.dev/revision": "iris-00001"}
+    pod["metadata"] |= of_revision("iris-00001")
     scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": clock().isoformat()}
     pod["status"] = {"conditions": [scheduled]}
     return api.put(PODS, pod)
@@ -645,3 +742,9 @@ async def test_one_deployments_defect_does_not_stop_the_others(
         await until(lambda: "default/broken cannot be reconciled" in caplog.text)
         defects.clear()  # nothing changes in the cluster: it is tried again all the same
         await until(lambda: ("services", "default", "broken") in api.objects)
+
+
+def test_flux_does_not_take_the_server_for_somebody_at_a_keyboard() -> None:
+    """It takes over and takes off whatever a manager has that begins with ``kubectl``."""
+    for manager in (FIELD_MANAGER, failure_policy.MANAGER):
+        assert not manager.startswith("kubectl")

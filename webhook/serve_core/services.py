@@ -29,6 +29,10 @@ NOT_A_REVISION = "!serving.knative.dev/revision"
 
 _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 _LONGEST = 63
+_MOST_LABELS = 50
+"""Of a selector."""
+_MOST_PORTS = 50
+"""Of one Service, by name."""
 _SUFFIX = "-model"
 
 
@@ -49,13 +53,24 @@ Services = Mapping[str, Mapping[str, ServiceFacts]]
 
 def read(service: JsonObject) -> ServiceFacts:
     """What matters of a Service (v1), or of a Knative Service, whose name is taken just as well."""
-    selector, ports = value_at(service, "spec", "selector"), value_at(service, "spec", "ports")
-    targets = [value_at(port, "targetPort") for port in ports] if isinstance(ports, list) else []
-    return ServiceFacts(
-        _controller(service) or value_at(service, "metadata", "labels", DEPLOYMENT_LABEL) or "",
-        selector if isinstance(selector, dict) else {},
-        tuple(target for target in targets if isinstance(target, str) and not target.isdigit()),
-    )
+    owner = _controller(service) or value_at(service, "metadata", "labels", DEPLOYMENT_LABEL) or ""
+    return ServiceFacts(owner, selector(service), named_ports(service))
+
+
+def selector(service: JsonObject) -> dict[str, str]:
+    """The labels of the pods that a Service leads to; none where there are more than anybody writes."""
+    found = value_at(service, "spec", "selector")
+    if not isinstance(found, dict) or len(found) > _MOST_LABELS:
+        return {}
+    return found if all(isinstance(value, str) for value in found.values()) else {}
+
+
+def named_ports(service: JsonObject) -> tuple[str, ...]:
+    """The first ports that a Service leads to by name."""
+    ports = value_at(service, "spec", "ports")
+    targets = (value_at(port, "targetPort") for port in ports) if isinstance(ports, list) else ()
+    named = (target for target in targets if isinstance(target, str) and not target.isdigit())
+    return tuple(itertools.islice(dict.fromkeys(named), _MOST_PORTS))
 
 
 def _controller(service: JsonObject) -> str:

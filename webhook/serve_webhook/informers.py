@@ -5,6 +5,7 @@ import json
 import logging
 import random
 import zlib
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, Self
@@ -23,8 +24,10 @@ logger = logging.getLogger(__name__)
 
 WATCH_SECONDS = (120, 180)
 """How long one watch lasts: short enough to notice a connection that died in silence, jittered against herds."""
-LARGEST_KEPT = 2**18
+LARGEST_KEPT = 2**16
 """Bytes, packed. A completed Deployment takes 2.6 KB."""
+MOST_OF_A_NAMESPACE = 16 * 2**20
+"""Bytes, packed, of all its objects together: 6,000 completed Deployments."""
 
 
 def whole(manifest: JsonObject) -> JsonObject:
@@ -45,12 +48,31 @@ class _Kept:
         text = json.dumps(manifest, separators=(",", ":")).encode()
         packed = zlib.compress(text, level=1)
         if len(packed) > LARGEST_KEPT:
-            raise UnreadableError(f"it takes more than {LARGEST_KEPT >> 10} KiB", essential(manifest["metadata"]))
+            raise UnreadableError(f"it takes more than {LARGEST_KEPT >> 10} KiB")
         return cls(_version(manifest), packed)
 
     def manifest(self) -> JsonObject:
         unpacked: JsonObject = json.loads(zlib.decompress(self.packed))
         return unpacked
+
+
+class Budget:
+    """How much is kept of each namespace: whoever fills one takes nothing from the others."""
+
+    def __init__(self, most: int = MOST_OF_A_NAMESPACE) -> None:
+        self._most = most
+        self._taken: Counter[str] = Counter()
+
+    def take(self, namespace: str, size: int) -> bool:
+        """Take ``size`` bytes more, or give them back where it is negative; whether there were as many."""
+        taken = self._taken[namespace] + size
+        # What is in no namespace is the administrators'.
+        if size > 0 and namespace and taken > self._most:
+            return False
+        self._taken[namespace] = taken
+        if not taken:
+            del self._taken[namespace]
+        return True
 
 
 class Informer:
@@ -70,13 +92,14 @@ class Informer:
         trim: Callable[[JsonObject], JsonObject] = whole,
         optional: bool = False,
         stubs: bool = False,
+        budget: Budget | None = None,
         restarted: Callable[[str], None] = lambda _: None,
         skipped: Callable[[str], None] = lambda _: None,
     ) -> None:
         """``trim`` makes of an object what is kept of it. ``optional``: the resource may be missing from the cluster,
         or not ours to see; both count as no objects. ``stubs``: what cannot be read is there with its metadata alone.
         ``restarted`` is called with the resource's plural each time that everything has to be listed again, ``skipped``
-        for each version of an object that cannot be read."""
+        for each version of an object that cannot be read. ``budget``: shared with other informers."""
         self._api = api
         self._resource = resource
         self._namespace = namespace
@@ -87,8 +110,11 @@ class Informer:
         self._restarted = restarted
         self._skipped = skipped
         self._objects: dict[Name, _Kept] = {}
-        self._unread: dict[Name, str] = {}
-        """The version of each object that cannot be read."""
+        self._budget = budget or Budget()
+        self._starved = False
+        """Whether something was left out because its namespace has too much."""
+        self._unread: dict[Name, Unread] = {}
+        self._when_unread: list[Callable[[Name], None]] = []
         self._handlers: list[Handler] = []
         self._seen = 0
         self.synced = asyncio.Event()
@@ -113,6 +139,20 @@ class Informer:
         self._handlers.append(handler)
         return lambda: self._handlers.remove(handler)
 
+    def unread(self, namespace: str, name: str) -> Unread | None:
+        """Why an object is not there that should be."""
+        return self._unread.get((namespace, name))
+
+    def when_unread(self, handler: Callable[[Name], None]) -> Callable[[], None]:
+        """Call ``handler`` with the name of each object that cannot be read, now and from now on, once for a version.
+
+        What is returned ends that.
+        """
+        self._when_unread.append(handler)
+        for name in list(self._unread):
+            handler(name)
+        return lambda: self._when_unread.remove(handler)
+
     def remember(self, manifest: JsonObject) -> None:
         """Take in the answer to a write, so that nobody acts on the state before it."""
         # The watch may be ahead of the answer: what it has passed and does not have was deleted since.
@@ -128,6 +168,8 @@ class Informer:
                 while True:
                     version = await self._follow(version)
                     attempt = 0
+                    if self._starved:
+                        version = await self._relist()
             except GoneError:
                 logger.info("Listing %s again: the watch is too old.", self._resource.plural)
             except (NotFoundError, ForbiddenError) as error:
@@ -147,6 +189,7 @@ class Informer:
     async def _relist(self) -> str:
         names: set[Name] = set()
         version = ""
+        self._starved = False
         async for page in self._api.pages(self._resource, self._namespace, self._selectors):
             version = page.version
             for manifest in page.items:
@@ -189,8 +232,9 @@ class Informer:
         try:
             new = self._trim(manifest)
             kept = _Kept.of(new)
+            self._make_room(name, kept)
         except UnreadableError as error:
-            self._skip(Unread(error.metadata, error.why))
+            self._skip(Unread(manifest["metadata"], error.why))
             return
         except Exception as error:  # noqa: BLE001 - whatever somebody has made of it
             self._skip(Unread(essential(manifest["metadata"]), f"it is not as expected ({type(error).__name__})"))
@@ -203,28 +247,43 @@ class Informer:
         """Go on without an object; say so once for each version of it."""
         metadata = essential(unread.metadata)
         name, version = _name(metadata), metadata.get("resourceVersion", "")
-        if self._unread.get(name) == version:
+        before = self._unread.get(name)
+        if before and before.metadata.get("resourceVersion", "") == version:
             return name
-        self._unread[name] = version
+        self._unread[name] = Unread(metadata, unread.why)
         self._skipped(self._resource.plural)
         logger.warning("%s %s is skipped: %s.", self._resource.kind, "/".join(filter(None, name)), unread.why)
         old = self._objects.get(name)
         if old and version.isdecimal() and old.version > int(version):
             return name
-        self._objects.pop(name, None)
+        self._forget(name)
         stub = None
         if self._stubs and name[1] and version.isdecimal():
             stub = {"apiVersion": self._resource.api_version, "kind": self._resource.kind, "metadata": metadata}
             self._objects[name] = _Kept.of(stub)
+            self._budget.take(name[0], len(self._objects[name].packed))
         if old or stub:
             self._tell(old, stub)
+        for handler in list(self._when_unread):
+            handler(name)
         return name
+
+    def _make_room(self, name: Name, kept: _Kept) -> None:
+        """Raises :class:`UnreadableError` where there is none in its namespace."""
+        old = self._objects.get(name)
+        if not self._budget.take(name[0], len(kept.packed) - (len(old.packed) if old else 0)):
+            self._starved = True
+            raise UnreadableError("its namespace has too much")
+
+    def _forget(self, name: Name) -> None:
+        if old := self._objects.pop(name, None):
+            self._budget.take(name[0], -len(old.packed))
 
     def _drop(self, name: Name, version: int) -> None:
         """Take out what was not there any more at ``version``; the answer to a write may have brought a newer one."""
         old = self._objects.get(name)
         if old and old.version <= version:
-            del self._objects[name]
+            self._forget(name)
             self._tell(old, None)
 
     def _tell(self, kept: _Kept | None, new: JsonObject | None) -> None:

@@ -25,7 +25,7 @@ from serve_core.annotations import (
 )
 from serve_core.json import JsonObject
 from serve_core.loader import NOTHING, Words
-from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, SERVED_LABEL
+from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, DEPLOYMENT_LABEL, SERVED_LABEL
 from serve_core.owned import Identity, claims, identity, is_leaving, owns
 from serve_core.verdict import Verdict, serving_spec
 from serve_webhook import conditions, pods
@@ -183,6 +183,28 @@ def change(observed: Observed, wanted: JsonObject) -> Apply | None:
         and all(_contains(metadata.get(key), manifest["metadata"].get(key)) for key in ("labels", "annotations"))
     )
     return None if unchanged else Apply(manifest, fingerprint, metadata["uid"])
+
+
+def overwriting(manifest: JsonObject, live: JsonObject) -> JsonObject:
+    """The merge patch that leaves of an object's spec what ``manifest`` says, whoever is said to manage the rest.
+
+    A server-side apply takes off only what our field manager has set before, and anybody can write with its name or
+    take all managers off. What the API server fills in goes as well, and is filled in again at once.
+    """
+    label = {DEPLOYMENT_LABEL: manifest["metadata"]["labels"][DEPLOYMENT_LABEL]}
+    versions = {key: live["metadata"][key] for key in ("uid", "resourceVersion")}
+    owners = manifest["metadata"]["ownerReferences"]
+    metadata = {"labels": label, "ownerReferences": owners, **versions}
+    return {"metadata": metadata, "spec": _replacing(live.get("spec"), manifest.get("spec"))}
+
+
+def _replacing(live: object, wanted: object) -> object:
+    """The merge patch (RFC 7396) that makes ``wanted`` of ``live``."""
+    if not isinstance(live, dict) or not isinstance(wanted, dict):
+        return wanted
+    return dict.fromkeys(live.keys() - wanted.keys()) | {
+        key: _replacing(live.get(key), value) for key, value in wanted.items()
+    }
 
 
 def preparation(observed: Observed, apply: Apply, now: datetime) -> Merge | SetConditions | None:

@@ -24,6 +24,8 @@ QUEUE_PROXY = "queue-proxy"
 LONGEST = 800
 """Characters of what a pod says about itself."""
 
+_UNCUT = 63 - len("-deployment") - 32
+"""Characters that Knative keeps of a revision's name in that of its Deployment (knative.dev/pkg, kmeta.ChildName)."""
 _PULL_FAILURES = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"}
 )
@@ -126,7 +128,7 @@ def _text(value: object) -> str:
 
 def of_revision(pods: Sequence[JsonObject], revision: str) -> list[JsonObject]:
     """The pods of a Knative revision that are not on their way out, oldest first."""
-    return [pod for pod in _that_stay(pods) if _label(pod, REVISION_LABEL) == revision]
+    return [pod for pod in _that_stay(pods) if _label(pod, REVISION_LABEL) == revision and _is_of(pod, revision)]
 
 
 def of_template(pods: Sequence[JsonObject]) -> list[JsonObject]:
@@ -134,8 +136,23 @@ def of_template(pods: Sequence[JsonObject]) -> list[JsonObject]:
 
     Those of its present template: the newest pod's. During a rollout there are some of the one before as well.
     """
-    own = [pod for pod in _that_stay(pods) if _label(pod, REVISION_LABEL) is None]
+    own = [pod for pod in _that_stay(pods) if _label(pod, REVISION_LABEL) is None and _is_of(pod)]
     return [pod for pod in own if _label(pod, _TEMPLATE_LABEL) == _label(own[-1], _TEMPLATE_LABEL)]
+
+
+def _is_of(pod: JsonObject, revision: str = "") -> bool:
+    """Whether its controller is a ReplicaSet of the revision's Deployment, or of the Deployment that its label names.
+
+    A label is written by whoever makes a pod. So is a controller, but Kubernetes deletes the pod where there is no such
+    ReplicaSet, and counts it as one of its replicas where there is.
+    """
+    owner, template = controller(pod) or {}, _label(pod, _TEMPLATE_LABEL)
+    if (owner.get("apiVersion"), owner.get("kind")) != ("apps/v1", "ReplicaSet") or not template:
+        return False
+    name = str(owner.get("name"))
+    if not revision:
+        return name == f"{_label(pod, DEPLOYMENT_LABEL)}-{template}"
+    return name.startswith(revision[:_UNCUT]) and name.endswith(f"-deployment-{template}")
 
 
 def _that_stay(pods: Sequence[JsonObject]) -> list[JsonObject]:

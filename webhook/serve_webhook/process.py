@@ -15,7 +15,7 @@ from serve_core import runtimes
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
 from serve_core.names import DEPLOYMENT_LABEL, NAMESPACE, SERVED_LABEL
-from serve_webhook import pods, server, settings
+from serve_webhook import kept, pods, server, settings
 from serve_webhook.api import (
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -31,7 +31,7 @@ from serve_webhook.audit import Audit
 from serve_webhook.completions import Catalogue, Completions
 from serve_webhook.events import Recorder
 from serve_webhook.failure_policy import FailurePolicies
-from serve_webhook.informers import Informer
+from serve_webhook.informers import Budget, Informer
 from serve_webhook.lease import Election
 from serve_webhook.mesh import Mesh
 from serve_webhook.metrics import Metrics
@@ -73,12 +73,14 @@ class Replica:
         self._configuration = configuration
         self._metrics = Metrics()
         self._metrics.settings_valid.set(1)
+        self._budget = Budget()
         self._callers = configuration.callers
         self._context = server.tls_context(self._callers.certificate_authority if self._callers else "")
         self._features = self._single(CONFIG_MAPS, *FEATURES)
         self._images = self._single(CONFIG_MAPS, *IMAGES)
         self._secrets = self._single(SECRETS, NAMESPACE, SECRET)
-        self._deployments = self._informer(DEPLOYMENTS, selectors={"labelSelector": f"{SERVED_LABEL}=true"})
+        served = {"labelSelector": f"{SERVED_LABEL}=true"}
+        self._deployments = self._informer(DEPLOYMENTS, selectors=served, trim=kept.deployment)
         self._presented = Presented(self._secrets, self._context, self._metrics)
         self._reconciler: Reconciler | None = None
         self._audit: Audit | None = None
@@ -174,9 +176,9 @@ class Replica:
 
     async def _lead(self) -> None:
         """The leader's work, until cancelled."""
-        ours = {"labelSelector": DEPLOYMENT_LABEL}
-        owned = {resource: self._informer(resource, selectors=ours, optional=True) for resource in OWNED}
-        model_pods = self._informer(PODS, selectors=ours, trim=pods.trim)
+        ours = {"selectors": {"labelSelector": DEPLOYMENT_LABEL}, "budget": Budget()}
+        owned = {resource: self._informer(resource, optional=True, **ours) for resource in OWNED}
+        model_pods = self._informer(PODS, trim=pods.trim, **ours)
         mutating, validating = (
             self._single(resource, "", WEBHOOKS) for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS)
         )
@@ -290,7 +292,11 @@ class Replica:
     def _informer(self, resource: Resource, **arguments: Any) -> Informer:
         counts = self._metrics
         return Informer(
-            self._api, resource, restarted=counts.watch_restarted, skipped=counts.object_skipped, **arguments
+            self._api,
+            resource,
+            restarted=counts.watch_restarted,
+            skipped=counts.object_skipped,
+            **{"budget": self._budget, **arguments},
         )
 
 

@@ -6,18 +6,19 @@ Level-based: whatever happens only adds a name to the queue, and each name is ha
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import NoReturn
 
+from serve_core.annotations import NOTED
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
 from serve_core.loader import NOTHING, Words
 from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, LOADER_CONTAINER, SERVED_LABEL
 from serve_core.owned import Identity, identity, owns
 from serve_core.verdict import Verdict, render_stored
-from serve_webhook import conditions, field_managers, planning, pods
+from serve_webhook import conditions, planning, pods
 from serve_webhook.api import (
     DEPLOYMENTS,
     EVENTS,
@@ -30,6 +31,7 @@ from serve_webhook.api import (
     RejectedError,
     Resource,
     UnavailableError,
+    Unread,
     UnreadableError,
     key,
     owned_resource,
@@ -84,6 +86,8 @@ class Reconciler:
         self._now = now
         self._queue: WorkQueue[Name] = WorkQueue()
         self._applied: dict[Name, dict[Identity, Applied]] = {}
+        self._unread: dict[Name, str] = {}
+        """Why a Deployment is left as it is, as it was said on it."""
         self._live_index: list[Index] = []
         self._pod_index: Index | None = None
 
@@ -94,6 +98,7 @@ class Reconciler:
             for informer in (self._deployments, self._pods, *self._owned.values()):
                 await informer.synced.wait()
             stack.callback(self._deployments.subscribe(self._deployment_changed))
+            stack.callback(self._deployments.when_unread(self._add))
             self._live_index = [Index(informer, self._add) for informer in self._owned.values()]
             self._pod_index = Index(self._pods, self._add)
             stack.callback(self._pods.subscribe(self._pod_changed))
@@ -173,9 +178,26 @@ class Reconciler:
         except Exception as again:  # noqa: BLE001 - the turn has failed, and comes again
             logger.warning("%s/%s cannot be given a condition: %s", *name, again)
 
+    async def _say_unread(self, name: Name, unread: Unread) -> None:
+        """Let Ready say why a served Deployment is left as it is. What it became stays."""
+        if self._unread.get(name) == unread.why:
+            return  # what is written makes another version of it, which cannot be read either
+        manifest = DEPLOYMENTS.identity(*name)
+        manifest["metadata"]["uid"] = unread.metadata.get("uid")
+        said = f"{pods.sentence('Unreadable', kind=DEPLOYMENTS.kind, name=name[1])} The server says: {unread.why}."
+        ready = Condition(CONDITION_READY, "False", "Unreadable", said)
+        manifest["status"] = {"conditions": conditions.entries([ready], {}, self._now())}
+        with suppress(UnreadableError):  # it was written
+            await self._api.apply(DEPLOYMENTS, manifest, subresource="status")
+        self._unread[name] = unread.why
+
     async def _reconcile(self, name: Name) -> float | None:
         """Returns the seconds until the next look, 0 for a back-off, or ``None`` to wait for a change."""
         deployment = self._deployments.get(*name)
+        if deployment is None and (unread := self._deployments.unread(*name)):
+            await self._say_unread(name, unread)
+            return None
+        self._unread.pop(name, None)
         verdict = render_stored(deployment, self._facts()) if deployment else Verdict()
         live = {identity(manifest): manifest for index in self._live_index for manifest in index.of(name)}
         observed = Observed(
@@ -235,11 +257,10 @@ class Reconciler:
         manifest = change.manifest
         resource = owned_resource(manifest)
         if found is not None:
-            manifest = manifest | {"metadata": manifest["metadata"] | {"uid": change.uid}}
-            seizure = field_managers.seizure(found)
-            if seizure is not None:
-                self._metrics.writes.labels("managers").inc()
-                await self._api.merge(resource, *key(manifest), seizure)
+            bare = await self._api.merge(resource, *key(manifest), planning.overwriting(manifest, found))
+            # The version keeps what is written in between from being taken for ours.
+            versions = {"uid": change.uid, "resourceVersion": bare["metadata"]["resourceVersion"]}
+            manifest = manifest | {"metadata": manifest["metadata"] | versions}
         live = await self._api.apply(resource, manifest, force=change.uid is not None)
         applied = Applied(change.fingerprint, live["metadata"]["uid"], planning.fingerprint_of(live.get("spec")))
         self._applied.setdefault(name, {})[identity(manifest)] = applied
@@ -325,12 +346,19 @@ class Reconciler:
         """Carry out one action; returns the Deployment if it was written."""
         namespace, name = key(deployment)
         metadata = deployment["metadata"]
+        notes: JsonObject = metadata.get("annotations") or {}
         match action:
             case Merge(patch, why):
                 self._metrics.writes.labels(why).inc()
                 # The version is a precondition here as well: it may not be served, or parked, as it was a moment ago.
                 version = {key: metadata[key] for key in ("uid", "resourceVersion")}
                 change = {**patch, "metadata": {**patch.get("metadata", {}), **version}}
+                return await self._api.merge(DEPLOYMENTS, namespace, name, change)
+            case Annotate(annotations) if gone := (notes.keys() & set(NOTED)) - annotations.keys():
+                # An apply takes nothing off that somebody else has set as well.
+                versions = {key: metadata[key] for key in ("uid", "resourceVersion")}
+                change = {"metadata": {**versions, "annotations": {**annotations, **dict.fromkeys(gone)}}}
+                self._metrics.writes.labels("annotations").inc()
                 return await self._api.merge(DEPLOYMENTS, namespace, name, change)
             case Annotate(annotations):
                 # The version makes the generation that is written the right one.

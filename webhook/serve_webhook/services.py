@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from serve_core.json import JsonObject
 from serve_core.services import NOT_A_REVISION, ServiceFacts, read
+from serve_webhook import kept
 from serve_webhook.api import SERVICES, key
 from serve_webhook.informers import Informer, Watching
 
@@ -15,7 +16,7 @@ class Services(Watching, Mapping[str, Mapping[str, ServiceFacts]]):
         self._changed = changed
         self._found: dict[str, dict[str, ServiceFacts]] = {}
         # Of one that cannot be read the name is taken all the same.
-        plain = informer(SERVICES, selectors={"labelSelector": NOT_A_REVISION}, stubs=True)
+        plain = informer(SERVICES, selectors={"labelSelector": NOT_A_REVISION}, trim=kept.service, stubs=True)
         super().__init__(plain)
         plain.subscribe(self._update)
 

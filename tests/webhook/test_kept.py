@@ -1,0 +1,118 @@
+"""What is kept of what others make: little, whatever they make."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubectl_serve.manifests import default_facts
+from serve_core.annotations import MODEL, URL
+from serve_core.names import CONDITION_READY, SERVED_LABEL
+from serve_core.services import read
+from serve_core.verdict import judge, render_stored
+from serve_webhook import conditions, informers, kept
+from serve_webhook.api import DEPLOYMENTS, SERVICES
+from serve_webhook.informers import Budget, Informer
+from stored import stored
+from webhook_api import MemoryApi
+
+pytestmark = pytest.mark.attack(25)
+
+
+def deployment(**notes: str) -> Any:
+    written = DEPLOYMENTS.identity("default", "iris")
+    written["metadata"] |= {"annotations": {MODEL: "s3://models/a.joblib", **notes}, "resourceVersion": "5", "uid": "d"}
+    made = judge(written, default_facts()).deployment
+    assert made is not None
+    return made | {"status": {"observedGeneration": 1, "conditions": [{"type": CONDITION_READY, "status": "True"}]}}
+
+
+def test_of_a_served_deployment_all_is_kept_that_makes_the_model() -> None:
+    whole = deployment(**{"kubectl.kubernetes.io/last-applied-configuration": "x" * 10_000, "theirs": "y"})
+    found = kept.deployment(whole | {"metadata": whole["metadata"] | {"managedFields": [{}]}})
+    assert render_stored(found, default_facts()) == render_stored(whole, default_facts())
+    assert found["metadata"]["annotations"]["theirs"] == "y"
+    assert conditions.stored(found, CONDITION_READY) == conditions.stored(whole, CONDITION_READY)
+    assert len(json.dumps(found)) < len(json.dumps(whole)) - 10_000
+
+
+def test_of_one_that_has_our_label_alone_its_end_is_kept() -> None:
+    padding = {f"a{number}": "x" * 200 for number in range(1000)}
+    whole = stored(spec={"replicas": 3, "template": {"spec": {"containers": [{"env": [padding] * 100}]}}})
+    whole["metadata"] |= {"labels": {SERVED_LABEL: "true"}, "annotations": padding | {URL: "http://a"}, "generation": 4}
+    whole["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["theirs/for-ever"]}
+    found = kept.deployment({"apiVersion": "apps/v1", "kind": "Deployment"} | whole)
+    assert found["spec"] == {"replicas": 3}
+    assert found["metadata"]["annotations"] == {URL: "http://a"}
+    assert found["metadata"]["deletionTimestamp"]
+    assert len(json.dumps(found)) < 600
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"selector": {"app": "iris"}, "ports": [{"port": n, "targetPort": f"p{n}"} for n in range(15_000)]},
+        {"selector": {"app": "iris"}, "ports": [{"port": n, "targetPort": n} for n in range(15_000)]},
+        {"selector": {f"l{n}": "x" * 63 for n in range(10_000)}, "ports": [{"targetPort": "http"}]},
+        {"selector": {"app": ["iris"]}, "ports": {"a": 1}},
+        None,
+    ],
+    ids=["named ports", "ports", "labels", "other types", "nothing"],
+)
+def test_of_a_service_its_name_and_where_it_leads_is_kept(spec: Any) -> None:
+    whole = stored(spec=spec, status={"loadBalancer": {"ingress": [{"hostname": "x" * 200}] * 1000}})
+    whole["metadata"]["labels"] |= {f"l{number}": "x" * 63 for number in range(90)}
+    whole["metadata"]["annotations"] = {"a": "x" * 200_000}
+    found = kept.service(whole)
+    assert len(json.dumps(found)) < 3000
+    assert read(found) == read(whole)
+    assert read(found).owner == "iris"
+
+
+async def test_who_fills_a_namespace_takes_nothing_from_the_others(
+    api: MemoryApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(informers, "WATCH_SECONDS", (0, 0))
+    skipped: list[str] = []
+    for number in range(30):
+        api.put(SERVICES, stored(f"evil-{number}", "theirs", spec={"a": str(hash(str(number)))}))
+    api.put(SERVICES, stored("fine", "ours"))
+    informer = Informer(api, SERVICES, skipped=skipped.append, budget=Budget(3000))
+    task = asyncio.create_task(informer.run())
+    async with asyncio.timeout(5):
+        await informer.synced.wait()
+        left_out = [f"evil-{n}" for n in range(30) if informer.get("theirs", f"evil-{n}") is None]
+        assert informer.get("ours", "fine")
+        assert 0 < len(left_out) < 30
+        assert len(skipped) == len(left_out)
+        unread = informer.unread("theirs", left_out[0])
+        assert unread
+        assert unread.why == "its namespace has too much"
+        for number in range(20):
+            api.remove(SERVICES, "theirs", f"evil-{number}")
+        while len(informer) < 11:  # noqa: ASYNC110 - nothing tells it
+            await asyncio.sleep(0.001)
+    task.cancel()
+    assert len(skipped) == len(left_out), "each is said once"
+
+
+HOSTILE = Path(__file__).parents[1] / "hostile_cluster.py"
+LIMIT = 256
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["services", "deployments", "pods", "knative", "fields"])
+def test_a_replica_that_starts_among_them_stays_far_below_its_limit(kind: str, tmp_path: Path) -> None:
+    """A process of its own: its real memory."""
+    ran = subprocess.run(
+        [sys.executable, str(HOSTILE), kind], capture_output=True, text=True, timeout=100, check=False, cwd=tmp_path
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    told = json.loads(ran.stdout.splitlines()[-1])
+    assert told["peak MiB"] - told["idle MiB"] < 60, told
+    assert told["peak MiB"] < LIMIT - 60, told
+    assert told["served"]
