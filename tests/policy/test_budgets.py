@@ -1,4 +1,4 @@
-"""A budget counts the worst that can run, whoever makes it run, and by whichever name a device is asked for."""
+"""A budget counts the worst that can run, whatever makes it run, and under each name of a device."""
 
 import copy
 from datetime import UTC, datetime
@@ -143,7 +143,7 @@ STARTED: dict[str, dict[str, str]] = {
     "a bound in two spellings": {"max-scale": "1", "maxScale": "50"},
     "a number that is none": {"max-scale": "1", "initial-scale": "fifty"},
     "a number with a sign": {"max-scale": "1", "initial-scale": "+50"},
-    "an autoscaler of somebody else's": {"max-scale": "1", "class": "mine.example.com"},
+    "an autoscaler of another class": {"max-scale": "1", "class": "mine.example.com"},
 }
 
 

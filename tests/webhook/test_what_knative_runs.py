@@ -1,4 +1,4 @@
-"""What Knative runs of a served model is no way round what was judged: nobody else changes it."""
+"""What Knative runs of a served model is no way round what was judged: only Knative changes it."""
 
 import copy
 from collections.abc import Callable
@@ -70,8 +70,8 @@ CHANGES: dict[str, Callable[[Any], object]] = {
     ),
     "no sidecar": lambda d: d["spec"]["template"]["metadata"].update(labels={"sidecar.istio.io/inject": "false"}),
     "more replicas": lambda d: d["spec"].update(replicas=50),
-    "no label of ours": lambda d: d["metadata"]["labels"].pop(DEPLOYMENT_LABEL),
-    "no label of Knative's": lambda d: d["metadata"]["labels"].pop(REVISION_LABEL),
+    "without our label": lambda d: d["metadata"]["labels"].pop(DEPLOYMENT_LABEL),
+    "without Knative's label": lambda d: d["metadata"]["labels"].pop(REVISION_LABEL),
     "another model's label": lambda d: d["metadata"]["labels"].update({DEPLOYMENT_LABEL: "other"}),
     "no labels": lambda d: d["metadata"].pop("labels"),
 }
@@ -80,7 +80,7 @@ CHANGES: dict[str, Callable[[Any], object]] = {
 @pytest.mark.attack(29)
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 @pytest.mark.parametrize("user", ["alice", "system:admin", "system:serviceaccount:ml:default"])
-def test_nobody_else_changes_what_knative_runs(change: Callable[[Any], object], user: str) -> None:
+def test_only_knative_changes_what_it_runs(change: Callable[[Any], object], user: str) -> None:
     assert not allowed(changed(change), user=user)
     assert allowed(changed(change), user=KNATIVE)
     unlabelled = copy.deepcopy(DEPLOYMENT) | {"metadata": {"name": "plain", "labels": {"app": "plain"}}}
@@ -88,7 +88,7 @@ def test_nobody_else_changes_what_knative_runs(change: Callable[[Any], object], 
 
 
 @pytest.mark.attack(29)
-def test_nobody_else_makes_it_again() -> None:
+def test_only_controllers_delete_it() -> None:
     assert not allowed(None, operation="DELETE")
     for controller in ("generic-garbage-collector", "namespace-controller"):
         assert allowed(None, operation="DELETE", user=f"system:serviceaccount:kube-system:{controller}")
@@ -101,7 +101,7 @@ def test_notes_of_others_are_theirs() -> None:
     assert allowed(changed(lambda d: d["metadata"]["labels"].update(team="a")))
 
 
-def test_it_is_enforced_and_asks_nothing_of_anybody_else() -> None:
+def test_it_is_enforced_and_about_nothing_else() -> None:
     assert BINDING["spec"] == {"policyName": POLICY["metadata"]["name"], "validationActions": ["Deny"]}
     (rule,) = POLICY["spec"]["matchConstraints"]["resourceRules"]
     assert (rule["resources"], rule["operations"]) == (["deployments"], ["UPDATE", "DELETE"])

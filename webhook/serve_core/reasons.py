@@ -418,7 +418,7 @@ _POLICIES = (
     ("ValueNotAllowed", "{by} does not allow {what} {value}.", "{allowed}"),
     (
         "SidecarNotKept",
-        "{by} goes by Istio's sidecar, and {what} can lead past it.",
+        "{by} rests on Istio's sidecar, and {what} can lead past it.",
         "Remove it, or ask for an exception.",
     ),
     ("ServiceAccountNotAllowed", "{by} does not allow service account {name}.", "{allowed}"),

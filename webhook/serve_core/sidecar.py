@@ -32,7 +32,7 @@ from serve_core.names import LOADER_CONTAINER
 from serve_core.reasons import quote
 
 MOST = 100
-"""Ways past the sidecar that are told of one template; one is enough to refuse it."""
+"""Ways past the sidecar that are reported of one template; one is enough to refuse it."""
 
 _SIDECAR = "sidecar.istio.io/"
 _DOMAIN = "istio.io"

@@ -19,7 +19,7 @@ _LEADING: frozenset[Kind] = frozenset({"Route", "DomainMapping"})
 """Kinds that serve nothing themselves and lead to what does: of these, only where they can be reached counts."""
 
 _WITHOUT_LABELS: frozenset[Kind] = frozenset({"Pod", "ServingRuntime", "TrainedModel", *_LEADING})
-"""Kinds that are a part of what serves, and bear no labels of a policy's unless it names the kind."""
+"""Kinds that are a part of what serves, and need no labels unless a policy names the kind."""
 
 _FOR_ANYTHING = ("label", "expression")
 """Kinds of rules that are about any object, whatever it does."""

@@ -362,7 +362,7 @@ def _value(name: str) -> Callable[[Names, Subject, str], Iterator[Problem]]:
 
 
 def _of_sidecar(name: str) -> Callable[[Names, Subject, str], Iterator[Problem]]:
-    """A rule on what the sidecar enforces: whoever has to have one must not be able to go past it."""
+    """A rule on what the sidecar enforces: who has to have one must have no way past it."""
     on_value = _value(name)
 
     def check(about: Names, subject: Subject, by: str) -> Iterator[Problem]:

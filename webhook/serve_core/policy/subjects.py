@@ -236,7 +236,7 @@ def subject_of(
 
 
 def _in_mesh(templates: Iterable[JsonObject], path: str, namespace: str, facts: PlatformFacts) -> Use:
-    """What Istio makes of pods by what they and their namespace say; without it nobody is in its mesh.
+    """What Istio makes of pods by what they and their namespace say; without it no pod is in its mesh.
 
     An object with several kinds of pods is in the mesh where all of them are.
     """
@@ -324,7 +324,7 @@ def _deployment(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | 
 
 
 def _running_scale(document: JsonObject, notes: Mapping[str, str]) -> dict[str, Any]:
-    """The replicas of a Deployment that is not handed to Knative: whoever scales it, what is written is what runs."""
+    """The replicas of a Deployment that is not handed to Knative: whatever scales it, what is written is what runs."""
     spec, _ = annotations.read(notes)
     if spec is None or (spec.scale is None and spec.mode != DEPLOYMENT):
         return {"scale": Scale(0, None)}
@@ -396,7 +396,7 @@ def _most(notes: Mapping[str, str], bound: int | None) -> int | None:
     """The most replicas that Knative starts of a revision whose upper bound is ``bound``.
 
     Knative 1.23, ``pkg/reconciler/autoscaling/kpa``: the scale that a revision has at first is not held to the upper
-    bound. A class of somebody else's goes by what it likes.
+    bound. An autoscaler of another class has bounds of its own.
     """
     if bound is None or notes.get(f"{_AUTOSCALING}class", _CLASSES[0]) not in _CLASSES:
         return None
