@@ -6,12 +6,11 @@ large, and lose the fields that they do not know.
 
 import asyncio
 import contextlib
-import json
 import os
 import struct
 from argparse import Namespace
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, MutableSequence, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,10 @@ from kubectl_serve import __version__, errors
 from kubectl_serve.api import PODS, Api, Resource, WatchEvent
 from kubectl_serve.streams import Streams
 from kubectl_serve.verbs import PROGRAM
+from serve_core import reading
 from serve_core.json import JsonObject
 from serve_core.names import GROUP
+from serve_core.reading import ListReader
 
 FIELD_MANAGER = "kubectl-serve-client"
 _PAGE = 500
@@ -203,26 +204,54 @@ class _Cluster:
     ) -> tuple[list[JsonObject], str]:
         objects: list[JsonObject] = []
         version = ""
-        async for page in self._pages(resource, namespace, _selectors(labels, fields)):
-            objects += _items(resource, page)
-            version = page["metadata"]["resourceVersion"]
+        async for page, metadata in self._pages(resource, namespace, _selectors(labels, fields)):
+            objects += page
+            version = metadata["resourceVersion"]
         return objects, version
 
     async def pages(self, resource: Resource, namespace: str | None) -> AsyncIterator[Sequence[JsonObject]]:
-        async for page in self._pages(resource, namespace, []):
-            yield _items(resource, page)
+        async for page, _ in self._pages(resource, namespace, []):
+            yield page
 
-    async def _pages(self, resource: Resource, namespace: str | None, selectors: _Query) -> AsyncIterator[JsonObject]:
+    async def _pages(
+        self, resource: Resource, namespace: str | None, selectors: _Query
+    ) -> AsyncIterator[tuple[Sequence[JsonObject], JsonObject]]:
+        """Objects that can be read, and the list's own metadata."""
         query = [*selectors, ("limit", str(_PAGE))]
+        # They come without their type.
+        head = {"apiVersion": resource.api_version, "kind": resource.kind}
         following = ""
         while True:
-            page = await self._json(
-                "GET", resource.path(namespace), query + ([("continue", following)] if following else [])
-            )
-            yield page
-            following = page["metadata"].get("continue", "")
+            path, more = resource.path(namespace), [("continue", following)] if following else []
+            response = await self._send("GET", path, query + more, seconds=self._seconds)
+            reader = ListReader()
+            page: MutableSequence[JsonObject] = []
+            try:
+                async for piece in response.content.iter_any():
+                    for text in reader.feed(piece):
+                        try:
+                            page.append(head | _object(text))
+                        except reading.UnreadableError as error:
+                            self._skip(resource, error)
+                metadata = reader.end()
+            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+                raise errors.UnreachableError(
+                    f"the API server's answer cannot be read: {errors.sentence(error)}."
+                ) from error
+            finally:
+                response.close()
+            yield page, metadata
+            following = metadata.get("continue", "")
             if not following:
                 return
+
+    def _skip(self, resource: Resource, error: reading.UnreadableError) -> None:
+        """Say once of an object that it is left out."""
+        parts = (error.metadata.get("namespace"), error.metadata.get("name"))
+        said = f"{resource.title} {'/'.join(filter(None, parts)) or 'without a name'} is left out: {error.why}."
+        if said not in self._warned:
+            self._warned.add(said)
+            self._streams.note(said)
 
     async def watch(
         self, resource: Resource, namespace: str | None, version: str, *, labels: str = "", fields: str = ""
@@ -235,10 +264,17 @@ class _Cluster:
         ]
         response = await self._send("GET", resource.path(namespace), query, seconds=None)
         async for line in _lines(response):
-            event = json.loads(line)
-            if event["type"] == "ERROR":
-                raise _error(event["object"].get("code", 500), event["object"])
-            yield WatchEvent(event["type"], event["object"])
+            try:
+                kind, found = reading.read_event(line)
+            except ValueError as error:
+                raise errors.UnreachableError("the API server's answer is no event of a watch.") from error
+            if isinstance(found, reading.UnreadableError):
+                self._skip(resource, found)
+            elif kind == "ERROR":
+                code = found.get("code")
+                raise _error(code if isinstance(code, int) else 500, found)
+            else:
+                yield WatchEvent(kind, found)
 
     async def create(self, resource: Resource, manifest: JsonObject, *, dry_run: bool = False) -> JsonObject:
         query = [("fieldManager", FIELD_MANAGER)] + ([("dryRun", "All")] if dry_run else [])
@@ -327,14 +363,18 @@ class _Cluster:
     ) -> JsonObject:
         response = await self._send(method, path, query or [], body, content_type, self._seconds)
         try:
-            document = json.loads(await response.read())
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return reading.read(await response.read())
+        except reading.UnreadableError as error:
+            if not error.metadata:
+                raise errors.UnreachableError("the API server's answer is not a JSON object.") from error
+            name = "/".join(error.metadata[key] for key in ("namespace", "name") if key in error.metadata)
+            raise errors.UnreadableError(
+                f"{name} cannot be read: {error.why}.", "Look at it with kubectl; correct it, or delete it."
+            ) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise errors.UnreachableError(
                 f"the API server's answer cannot be read: {errors.sentence(error)}."
             ) from error
-        if not isinstance(document, dict):
-            raise errors.UnreachableError("the API server's answer is not a JSON object.")
-        return document
 
     async def _send(
         self,
@@ -401,10 +441,10 @@ class _Cluster:
                 self._streams.note(f"Warning: {text}")
 
 
-def _items(resource: Resource, page: JsonObject) -> list[JsonObject]:
-    """The objects of a list, with their type, which they come without."""
-    kind = {"apiVersion": resource.api_version, "kind": resource.kind}
-    return [kind | item for item in page.get("items") or []]
+def _object(text: bytes | reading.UnreadableError) -> JsonObject:
+    if isinstance(text, reading.UnreadableError):
+        raise text
+    return reading.read_object(text)
 
 
 async def _carry(
@@ -461,10 +501,9 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 def _document(body: bytes) -> JsonObject:
     try:
-        document = json.loads(body)
-    except ValueError:
-        return {"message": body.decode(errors="replace").strip()}
-    return document if isinstance(document, dict) else {}
+        return reading.read(body)
+    except reading.UnreadableError:
+        return {"message": body[:2000].decode(errors="replace").strip()}
 
 
 def _error(status: int, document: Mapping[str, Any]) -> errors.ApiError:

@@ -70,5 +70,9 @@ class RefusedError(InvalidError):
         """Its name."""
 
 
+class UnreadableError(ApiError):
+    """An object is nested too deeply, or too large."""
+
+
 class UnreachableError(ApiError):
     """The API server does not answer."""

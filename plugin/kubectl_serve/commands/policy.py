@@ -209,18 +209,30 @@ async def _audit(args: Namespace, streams: Streams, cluster: Api) -> int:
     spaces = await platform.visible(cluster, NAMESPACES, None)
     facts = await platform.facts_for_policies(cluster)
     served: list[JsonObject] = []
+
+    def failed(document: JsonObject, error: Exception) -> None:
+        at = "/".join(document["metadata"].get(key) or "-" for key in ("namespace", "name"))
+        streams.note(f"{document['kind'].lower()} {at} is not judged: {type(error).__name__}. Report it.")
+
+    def is_judged(document: JsonObject) -> bool:
+        try:
+            return subject_of(document, facts) is not None
+        except Exception as error:  # noqa: BLE001 - one object must not keep the others from being judged
+            failed(document, error)
+            return False
+
     for resource in _JUDGED:
         if resource is PODS and not facts.sidecar_images:
             streams.note("no pod is judged: you may not see which images the platform adds to pods")
             continue
         try:
             async for page in cluster.pages(resource, namespace):
-                served += [each for each in page if subject_of(each, facts) is not None]
+                served += filter(is_judged, page)
         except errors.ForbiddenError:
             streams.note(f"no {resource.title} is judged: you may not list them")
         except errors.NotFoundError:
             continue  # the cluster does not know it
-    found = trial.run([*policies, *exceptions, *spaces, *served], facts, _now(streams), stored=True)
+    found = trial.run([*policies, *exceptions, *spaces, *served], facts, _now(streams), stored=True, failed=failed)
     _print(found.tried, streams, args, every_rule=args.all)
     broken = [each for each in found.tried if each.outcome != "Pass"]
     streams.note(f"{count_text(len(found.tried), 'object')} judged, {len(broken)} break a policy")

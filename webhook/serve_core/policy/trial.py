@@ -1,6 +1,6 @@
 """Policies tried on documents, without a cluster: what ``kubectl serve policy test`` and the tests do."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -77,16 +77,18 @@ def run(
     namespace: str = "default",
     user: User | None = None,
     stored: bool = False,
+    failed: Callable[[JsonObject, Exception], None] | None = None,
 ) -> Trial:
     """Judge every object among ``documents`` by every policy among them, as admission would.
 
     ``namespace`` is that of objects that do not say one. Namespaces among the documents tell their labels. ``stored``
     objects come from a cluster and are judged as they are: neither completed anew nor are broken policies faults.
+    ``failed`` is called for each of these that cannot be judged, and the others are.
     """
     read = read_documents(documents, facts, stored=stored)
     facts = read.facts
     if stored:
-        judged = tuple(_stored(read.objects, Existing(facts, read.exceptions, now)))
+        judged = tuple(_stored(read.objects, Existing(facts, read.exceptions, now), failed))
         return Trial(judged, read.faults, skipped=len(read.objects) - len(judged))
     tried: list[Tried] = []
     for document in read.objects:
@@ -104,9 +106,18 @@ def run(
     return Trial(tuple(tried), read.faults, read.warnings, skipped=len(read.objects) - len(tried))
 
 
-def _stored(objects: Iterable[JsonObject], existing: Existing) -> Iterator[Tried]:
+def _stored(
+    objects: Iterable[JsonObject], existing: Existing, failed: Callable[[JsonObject, Exception], None] | None
+) -> Iterator[Tried]:
     for document in sorted(objects, key=order):
-        if (judged := existing.judge(document)) is not None:
+        try:
+            judged = existing.judge(document)
+        except Exception as error:
+            if failed is None:
+                raise
+            failed(document, error)
+            continue
+        if judged is not None:
             yield Tried(f"{judged.kind.lower()}/{judged.name}", judged.namespace, verdict=judged.verdict)
 
 
