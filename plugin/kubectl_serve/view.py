@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 
 from serve_core import runtimes
 from serve_core.annotations import MODEL, PROTOCOL, READY_REVISION, RUNTIME, URL, is_current
-from serve_core.complete import server_container
 from serve_core.json import JsonObject, value_at
 from serve_core.loader import NOTHING, Words
+from serve_core.model_server import server_container
 from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, DEPLOYMENT_LABEL, SERVED_LABEL
 from serve_core.services import service_name
 from serve_core.verdict import serving_spec

@@ -16,9 +16,9 @@ from kubectl_serve.view import (
 )
 from serve_core import loader
 from serve_core.annotations import URL
-from serve_core.complete import server_container
 from serve_core.json import JsonObject, value_at
 from serve_core.loader import Words
+from serve_core.model_server import server_container
 from serve_core.names import LOADER_CONTAINER
 
 RETRYING = frozenset(

@@ -3,12 +3,13 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from serve_core import filling, knative, loader, loader_container, remembered, runtimes, sizing
+from serve_core import filling, knative, loader, loader_container, model_server, remembered, runtimes, sizing
 from serve_core.annotations import CUSTOM, DEPLOYMENT, RUNTIME, ServingSpec, path_of
 from serve_core.facts import PlatformFacts
 from serve_core.istio import Mesh
 from serve_core.json import JsonObject, value_at
-from serve_core.loader_container import RESTRICTED, TERMINATION, LoaderRequest
+from serve_core.loader_container import LoaderRequest
+from serve_core.model_server import extended_resources, server_container
 from serve_core.names import (
     DEPLOYMENT_LABEL,
     MODEL_MOUNT,
@@ -20,9 +21,6 @@ from serve_core.names import (
 from serve_core.policy import stores
 from serve_core.reasons import Choice, Problem, choice, problem
 from serve_core.runtimes import Runtime, Variant
-
-# What the API server would default inside a probe (k8s.io/kubernetes, pkg/apis/core/v1/defaults.go).
-_PROBE_DEFAULTS = {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3}
 
 PROGRESS_DEADLINE_DEFAULT = 600
 """Seconds; what the API server fills into a Deployment, and Knative's default too."""
@@ -54,7 +52,7 @@ def complete(deployment: JsonObject, spec: ServingSpec, facts: PlatformFacts, me
     """Fill ``deployment`` in place with what it lacks."""
     pod = ((deployment.get("spec") or {}).get("template") or {}).get("spec") or {}
     containers = pod.get("containers") or []
-    asks = remembered.asked(spec, _extended_resources(server_container(containers)))
+    asks = remembered.asked(spec, extended_resources(server_container(containers)))
     facts = replace(facts, loader=facts.loader.chosen(verifying=spec.signature_key is not None))
     facts, earlier, warnings = remembered.recall(deployment, asks, facts)
     server, choices, problems = _server(containers, spec, facts)
@@ -64,22 +62,6 @@ def complete(deployment: JsonObject, spec: ServingSpec, facts: PlatformFacts, me
     remembered.note(deployment, spec, asks, facts.loader, server.runtime)
     overlay, more = _overlay(deployment, server, spec, facts, mesh)
     return Completion(filling.fill(deployment, overlay), (*choices, *more), problems, warnings)
-
-
-def server_container(containers: list[JsonObject]) -> JsonObject | None:
-    """The container that serves the model: named so, or the only one, or the only one with a port, in this order.
-
-    One without an image is waiting for a runtime, so it comes before one with.
-    """
-    for candidates in (
-        [c for c in containers if c.get("name") == SERVER_CONTAINER],
-        [c for c in containers if not c.get("image")],
-        containers,
-        [c for c in containers if c.get("ports")],
-    ):
-        if len(candidates) == 1:
-            return candidates[0]
-    return None
 
 
 def _server(
@@ -103,7 +85,7 @@ def _server(
     if found is not None and found.get("image") and spec.runtime is None:
         why = "you wrote its image"
         return Server(found["name"], None), (choice("RuntimeCustom", name=found["name"], why=why),), missing
-    resources = _extended_resources(found)
+    resources = extended_resources(found)
     runtime, choices, problems = runtimes.choose(spec, facts.runtimes, resources)
     if runtime is None:
         return None, choices, (*missing, *problems)
@@ -117,14 +99,6 @@ def _server(
     return Server(found["name"] if found else SERVER_CONTAINER, runtime, variants), choices, missing
 
 
-def _extended_resources(container: JsonObject | None) -> frozenset[str]:
-    """What the user's container asks for beside CPU, memory and the like: all that has a domain in its name."""
-    asked = (container or {}).get("resources")
-    parts = [asked.get(part) for part in ("limits", "requests")] if isinstance(asked, dict) else []
-    names = {name for part in parts if isinstance(part, dict) for name in part}
-    return frozenset(name for name in names if "/" in name)
-
-
 def _overlay(
     deployment: JsonObject, server: Server, spec: ServingSpec, facts: PlatformFacts, mesh: Mesh
 ) -> tuple[JsonObject, tuple[Choice, ...]]:
@@ -132,7 +106,7 @@ def _overlay(
     directory, file_name = spec.model.path, spec.file_name
     if spec.model.scheme == "pvc" and file_name is not None:
         directory = directory.rpartition("/")[0]
-    model_path = MODEL_MOUNT if file_name is None else f"{MODEL_MOUNT}/{file_name}"
+    model_path = model_server.model_path(file_name)
     choices = [] if file_name is None or server.runtime is None else [choice("ModelPathIsFile", path=model_path)]
 
     mount = {"name": MODEL_VOLUME, "mountPath": MODEL_MOUNT, "readOnly": True}
@@ -151,25 +125,16 @@ def _overlay(
         volumes = loader_container.volumes(request)
         pod["initContainers"] = [loader_container.render(request)]
     container: JsonObject = {"name": server.name}
-    if server.runtime is not None:
-        container |= _spelled_out(server.runtime.container_of(server.variants), name, model_path)
-        container["env"] = [
-            {"name": "MODEL_NAME", "value": name},
-            {"name": "MODEL_PATH", "value": model_path},
-            *container.get("env", []),
-        ]
+    if server.runtime is None:
+        container["volumeMounts"] = [mount]
+    else:
+        container |= model_server.render(server.runtime, server.variants, name, model_path, mount)
         # A model server has no business with the API server; a container of the user's own may have.
         pod["automountServiceAccountToken"] = False
         if spec.mode == DEPLOYMENT:
             # Knative leaves them out: vLLM, for one, cannot start beside a Service vllm, which gives it a VLLM_PORT.
             pod["enableServiceLinks"] = False
-    container["volumeMounts"] = [mount, *container.get("volumeMounts", [])]
-    special = {volume["name"]: volume for volume in (server.runtime.volumes if server.runtime else ())}
-    volumes += [
-        special.get(extra["name"], {"name": extra["name"], "emptyDir": {}})
-        for extra in container["volumeMounts"]
-        if extra["name"] != MODEL_VOLUME
-    ]
+    volumes += model_server.volumes(server.runtime, container)
     pod |= {"containers": [container], "volumes": volumes}
     labels = _labels(deployment, name)
     if spec.mode == DEPLOYMENT:
@@ -210,40 +175,6 @@ def _request(
         uid=mesh.loader_uid,
         size=spec.size,
     )
-
-
-def _spelled_out(container: JsonObject, model_name: str, model_path: str) -> JsonObject:
-    """A runtime's container with what the API server would default in it: what is stored shall be what was filled."""
-    spelled: JsonObject = {
-        "imagePullPolicy": "IfNotPresent",
-        "securityContext": RESTRICTED,
-        **TERMINATION,
-        **container,
-    }
-    spelled.pop("name", None)
-    for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
-        if probe in spelled:
-            spelled[probe] = _probe(spelled[probe], model_name, model_path)
-    if "resources" in spelled:
-        spelled["resources"] = {
-            part: {name: str(quantity) for name, quantity in quantities.items()}
-            for part, quantities in spelled["resources"].items()
-        }
-    if "ports" in spelled:
-        spelled["ports"] = [{"protocol": "TCP", **port} for port in spelled["ports"]]
-    return spelled
-
-
-def _probe(probe: JsonObject, model_name: str, model_path: str) -> JsonObject:
-    """The kubelet expands ``$(NAME)`` in ``args`` and ``env`` but not in a probe, so it is done here."""
-    spelled = {**_PROBE_DEFAULTS, **probe}
-    if "grpc" in spelled:
-        spelled["grpc"] = {"service": "", **spelled["grpc"]}
-    if "httpGet" in spelled:
-        get = {"path": "/", "scheme": "HTTP", **spelled["httpGet"]}
-        path = get["path"].replace("$(MODEL_NAME)", model_name).replace("$(MODEL_PATH)", model_path)
-        spelled["httpGet"] = {**get, "path": path}
-    return spelled
 
 
 def _selector(deployment: JsonObject, name: str) -> JsonObject:

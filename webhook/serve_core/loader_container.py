@@ -243,11 +243,16 @@ def _strange_variables(env: Any) -> Iterator[str]:
         yield "env"
         return
     for variable in env:
-        name, value = str(value_at(variable, "name")), value_at(variable, "value")
-        pattern = _ENVIRONMENT.get(name)
-        plain = isinstance(variable, dict) and variable.keys() == {"name", "value"} and isinstance(value, str)
-        if not (plain and pattern and re.fullmatch(pattern, value, re.ASCII)):
-            yield f"env[{name}]"
+        if not is_of_the_platform(variable):
+            yield f"env[{value_at(variable, 'name')}]"
+
+
+def is_of_the_platform(variable: Any) -> bool:
+    """Whether the platform adds such a variable for a workload identity, with a value that leads nowhere else."""
+    value = value_at(variable, "value")
+    plain = isinstance(variable, dict) and variable.keys() == {"name", "value"} and isinstance(value, str)
+    pattern = _ENVIRONMENT.get(str(variable["name"])) if plain else None
+    return pattern is not None and re.fullmatch(pattern, value, re.ASCII) is not None
 
 
 def _claims_devices(resources: Any) -> bool:

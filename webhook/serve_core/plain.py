@@ -1,8 +1,8 @@
 """``mode: deployment``: what stands beside a completed Deployment that is left running, without Knative."""
 
 from serve_core.annotations import ServingSpec
-from serve_core.complete import server_container
 from serve_core.json import JsonObject
+from serve_core.model_server import server_container
 from serve_core.names import DEPLOYMENT_LABEL
 from serve_core.reasons import Problem, problem, quote
 from serve_core.services import is_service_name, service_name

@@ -408,6 +408,11 @@ _POLICIES = (
     ),
     ("FormatNotAllowed", "{by} does not allow models of format {format}.", "{allowed}"),
     ("FormatUntold", "{by} has to know the format of the model.", "Add kubectl-serve.dev/format."),
+    (
+        "FormatUnsure",
+        "{by} cannot tell the format of what is served: {why}.",
+        "Take that out, or set kubectl-serve.dev/runtime to custom and kubectl-serve.dev/format.",
+    ),
     ("RuntimeNotAllowed", "{by} does not allow runtime {runtime}.", "{allowed}"),
     ("ImageNotAllowed", "{by} does not allow image {image}.", "{allowed}"),
     ("ImageNotPinned", "{by} wants image {image} pinned.", "Add its digest: NAME@sha256:..."),

@@ -13,10 +13,11 @@ from serve_core.annotations import (
     ServingSpec,
     path_of,
 )
-from serve_core.complete import PROGRESS_DEADLINE_DEFAULT, server_container
+from serve_core.complete import PROGRESS_DEADLINE_DEFAULT
 from serve_core.facts import PlatformFacts
 from serve_core.fields import Carrier
 from serve_core.json import JsonObject, value_at
+from serve_core.model_server import server_container
 from serve_core.names import DEPLOYMENT_LABEL, LOADER_CONTAINER, PREFIX, SERVED_LABEL
 from serve_core.reasons import Problem, problem, quote
 from serve_core.services import is_service_name, service_name

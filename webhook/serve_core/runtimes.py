@@ -1,5 +1,6 @@
 """Model servers: what each can serve, the container that does it, and the choice among them."""
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,21 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Settings:
+    """What users may set of a runtime's container, and have that runtime still: none of it says what is served."""
+
+    env: tuple[str, ...] = ()
+    """Names of variables; one that ends in ``*`` stands for all that begin so."""
+    args: tuple[str, ...] = ()
+    """Options that may follow the runtime's own arguments; one that ends in ``=`` takes a value, in either form."""
+
+    def has_variable(self, name: str) -> bool:
+        return any(
+            name.startswith(known.removesuffix("*")) if known.endswith("*") else name == known for known in self.env
+        )
+
+
+@dataclass(frozen=True)
 class Runtime:
     name: str
     formats: tuple[Format, ...]
@@ -51,6 +67,7 @@ class Runtime:
     """The volumes of its mounts that are not a plain ``emptyDir``."""
     deadline: int | None = None
     """Seconds that it may take to become ready, the download included; ``None`` is Knative's default, 600."""
+    settings: Settings = Settings()
 
     def serves(self, wanted: Format, protocol: str | None) -> bool:
         return (protocol is None or protocol in self.protocols) and any(
@@ -92,7 +109,7 @@ def parse(document: JsonObject) -> Runtime:
 
 def parse_spec(name: str, spec: JsonObject) -> Runtime:
     """Read the ``spec`` of the ``ModelRuntime`` of that name. Raises ValueError as :func:`parse` does."""
-    _only(spec, "spec", ("formats", "protocols", "priority", "container", "variants", "volumes", _DEADLINE))
+    _only(spec, "spec", ("formats", "protocols", "priority", "container", "variants", "volumes", _DEADLINE, "settings"))
     container = _expect(spec, "container", dict)
     _expect(container, "image", str)
     _named(container, "spec.container")
@@ -116,6 +133,7 @@ def parse_spec(name: str, spec: JsonObject) -> Runtime:
         tuple(_variant(entry, protocols) for entry in spec.get("variants") or []),
         tuple(_volume(entry) for entry in spec.get("volumes") or []),
         deadline,
+        _settings(spec.get("settings") or {}),
     )
 
 
@@ -138,8 +156,9 @@ def spec_document(runtime: Runtime) -> JsonObject:
         ],
         "volumes": list(runtime.volumes),
         _DEADLINE: runtime.deadline,
+        "settings": {key: list(names) for key, names in vars(runtime.settings).items() if names},
     }
-    return {key: value for key, value in document.items() if value not in (None, [], 0)}
+    return {key: value for key, value in document.items() if value not in (None, [], {}, 0)}
 
 
 _DEADLINE = "progressDeadlineSeconds"
@@ -154,6 +173,24 @@ def _variant(entry: Any, protocols: tuple[str, ...]) -> Variant:
         raise ValueError(f"spec.variants[].when.protocol must be one of spec.protocols, not {when['protocol']}")
     _named(container, "spec.variants[].container")
     return Variant(container, when.get("resource"), when.get("protocol"))
+
+
+_SETTINGS = {
+    "env": re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\*?", re.ASCII),
+    "args": re.compile(r"--?[A-Za-z0-9][A-Za-z0-9._-]{0,127}=?", re.ASCII),
+}
+
+
+def _settings(entry: Any) -> Settings:
+    if not isinstance(entry, dict):
+        raise ValueError("spec.settings is not an object")
+    _only(entry, "spec.settings", tuple(_SETTINGS))
+    for key, pattern in _SETTINGS.items():
+        names = entry.get(key) or []
+        if not isinstance(names, list) or not all(isinstance(each, str) and pattern.fullmatch(each) for each in names):
+            what = "names of variables, with or without * at the end" if key == "env" else "options, such as --threads="
+            raise ValueError(f"spec.settings.{key} must be a list of {what}")
+    return Settings(tuple(entry.get("env") or ()), tuple(entry.get("args") or ()))
 
 
 def _volume(entry: Any) -> JsonObject:

@@ -22,10 +22,10 @@ from serve_core.annotations import (
     ServingSpec,
     path_of,
 )
-from serve_core.complete import server_container
 from serve_core.facts import PlatformFacts
 from serve_core.istio import KNATIVE_NAMESPACE, Mesh
 from serve_core.json import JsonObject
+from serve_core.model_server import server_container
 from serve_core.plain import DEFAULT_PORT
 from serve_core.reasons import Problem, choice, problem, quote
 

@@ -11,8 +11,8 @@ from kubectl_serve.follow import states, together
 from kubectl_serve.progress import LoaderLines
 from kubectl_serve.streams import Streams
 from kubectl_serve.verbs import PROGRAM
-from serve_core.complete import server_container
 from serve_core.json import JsonObject, value_at
+from serve_core.model_server import server_container
 from serve_core.names import DEPLOYMENT_LABEL, LOADER_CONTAINER
 
 EXAMPLES = """\

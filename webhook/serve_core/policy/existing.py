@@ -126,7 +126,9 @@ def _does_no_more(made: Subject, whole: Subject) -> bool:
         {use.name for use in getattr(made, name)} <= {use.name for use in getattr(whole, name)}
         for name in ("secrets", "formats", "past_sidecar")
     )
-    values = all(_name_of(getattr(made, name)) == _name_of(getattr(whole, name)) for name in ("visibility", "mesh"))
+    values = all(
+        _name_of(getattr(made, name)) == _name_of(getattr(whole, name)) for name in ("visibility", "mesh", "runtime")
+    )
     return (
         same
         and subset

@@ -170,6 +170,8 @@ def _signed(about: Signed, subject: Subject, by: str) -> Iterator[Problem]:
 def _formats(about: Names, subject: Subject, by: str) -> Iterator[Problem]:
     if not subject.origins and not subject.formats:
         return
+    if subject.runtime is not None and subject.runtime.why:
+        yield problem("FormatUnsure", subject.runtime.path, by=by, why=subject.runtime.why)
     if not subject.formats and subject.kind != "Pod":
         yield problem("FormatUntold", path_of(FORMAT), by=by)
     for use in subject.formats:
@@ -180,9 +182,15 @@ def _formats(about: Names, subject: Subject, by: str) -> Iterator[Problem]:
 
 def _runtimes(about: Names, subject: Subject, by: str) -> Iterator[Problem]:
     use = subject.runtime
-    if use is not None and not _permits(about, use.name):
-        hint = _allowed(about.allow, "Use another runtime.")
-        yield problem("RuntimeNotAllowed", use.path, by=by, runtime=quote(use.name), allowed=hint)
+    if use is None:
+        return
+    # A denial holds for what is made of a runtime, too; a permission for the runtime alone.
+    denied = [name for name in (use.name, *use.based_on) if any(matches(name, pattern) for pattern in about.deny)]
+    if denied or not _permits(about, use.name):
+        mend = f" It is custom since {use.why}: take that out." if use.why else ""
+        hint = _allowed(about.allow, "Use another runtime.") + mend
+        name = quote((denied or [use.name])[0])
+        yield problem("RuntimeNotAllowed", use.path, by=by, runtime=name, allowed=hint)
 
 
 def _images(about: Images, subject: Subject, by: str) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from model_uri import Store
-from serve_core import annotations, istio, models, sidecar
+from serve_core import annotations, istio, model_server, models, runtimes, sidecar
 from serve_core.annotations import DEPLOYMENT, KNATIVE, path_of
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject, value_at
@@ -72,6 +72,16 @@ class Use:
 
     name: str
     path: str
+
+
+@dataclass(frozen=True)
+class RuntimeUse(Use):
+    """The runtime that serves, by what its container is; ``custom`` where it is none of the catalogue's."""
+
+    based_on: tuple[str, ...] = ()
+    """The catalogue's runtimes whose image it has."""
+    why: str = ""
+    """Why it is custom although it seems to be one of those."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +155,7 @@ class Subject:
     """Where places lead in the namespace, as policies and the operator say."""
     origins: tuple[Origin, ...] = ()
     formats: tuple[Use, ...] = ()
-    runtime: Use | None = None
+    runtime: RuntimeUse | None = None
     protocol: Use | None = None
     images: tuple[ImageUse, ...] = ()
     containers: tuple[ContainerUse, ...] = ()
@@ -291,9 +301,8 @@ def _deployment(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | 
     annotated = tuple(checked.get(uri) or Origin(uri, at, by_loader=False) for uri in uris)
     made["origins"] = (*annotated, *made["origins"])
     made["formats"] = tuple(_formats(notes, made["origins"]))
-    runtime = notes.get(annotations.RUNTIME) or _runtime(pod, facts)
-    made["runtime"] = Use(runtime, path_of(annotations.RUNTIME))
-    spoken = next((known.protocols[0] for known in facts.runtimes if known.name == runtime), "unknown")
+    made["runtime"] = runtime = _annotated_runtime(document, pod, facts)
+    spoken = next((known.protocols[0] for known in facts.known_runtimes if known.name == runtime.name), "unknown")
     made["protocol"] = Use(notes.get(annotations.PROTOCOL, spoken), path_of(annotations.PROTOCOL))
     made["mode"] = Use(notes.get(annotations.MODE, KNATIVE), path_of(annotations.MODE))
     if annotations.CREDENTIALS in notes:
@@ -364,9 +373,10 @@ def _by_hand(pod: Any, path: str, facts: PlatformFacts) -> dict[str, Any]:
     """A Knative object that nobody annotated: what serves in it is its user's own."""
     spec = pod if isinstance(pod, dict) else {}
     made = _pod_parts(spec, path, facts)
-    if made["origins"]:
+    runtime = _runtime(spec, path, facts)
+    if made["origins"] or runtime.based_on:
         made["formats"] = tuple(_formats({}, made["origins"]))
-        made["runtime"] = Use(_runtime(spec, facts), path)
+        made["runtime"] = runtime
     made["mode"] = Use(KNATIVE, "kind")
     made["auth"] = Use("none", "kind")
     return made
@@ -444,7 +454,7 @@ def _inference_service(document: JsonObject, facts: PlatformFacts) -> dict[str, 
     made: dict[str, Any] = dict.fromkeys(("origins", "images", "containers", "pods", "secrets", "service_accounts"), ())
     formats: list[Use] = []
     protocol: Use | None = None
-    runtime: Use | None = None
+    runtime: RuntimeUse | None = None
     scales: list[Scale] = []
     templates: list[tuple[JsonObject, str]] = []
     notes = _strings(document["metadata"].get("annotations"))
@@ -469,7 +479,7 @@ def _inference_service(document: JsonObject, facts: PlatformFacts) -> dict[str, 
             if named and framework != _EXPLAINER:
                 formats.append(Use(str(named), f"{at}.modelFormat"))
             if server.get("runtime"):
-                runtime = Use(str(server["runtime"]), f"{at}.runtime")
+                runtime = RuntimeUse(str(server["runtime"]), f"{at}.runtime")
             if server.get("protocolVersion"):
                 protocol = Use(str(server["protocolVersion"]), f"{at}.protocolVersion")
             made["origins"] += tuple(_kserve_origins(server, at))
@@ -485,7 +495,7 @@ def _inference_service(document: JsonObject, facts: PlatformFacts) -> dict[str, 
             parts["pods"] = tuple(_with_parallel_size(pod, workers) for pod in parts["pods"])
         _join(made, parts)
     made["formats"] = tuple(dict.fromkeys([*formats, *_formats({}, made["origins"])]))
-    made |= {"protocol": protocol, "runtime": runtime or Use(annotations.CUSTOM, "spec.predictor")}
+    made |= {"protocol": protocol, "runtime": runtime or RuntimeUse(annotations.CUSTOM, "spec.predictor")}
     made["mode"] = Use(DEPLOYMENT if raw else KNATIVE, "metadata.annotations[serving.kserve.io/deploymentMode]")
     made["auth"] = Use("none", "kind")
     # Without Knative, KServe goes by a label of its own (0.15, .../inferenceservice/reconcilers/ingress).
@@ -513,7 +523,7 @@ def _serving_runtime(document: JsonObject, facts: PlatformFacts) -> dict[str, An
         _join(made, _workers_parts(workers, "spec.workerSpec", facts))
     if not (spec.get("serviceAccountName") or spec.get("serviceAccount")):
         made["service_accounts"] = ()
-    return made | {"runtime": Use(annotations.CUSTOM, "metadata.name")}
+    return made | {"runtime": RuntimeUse(annotations.CUSTOM, "metadata.name")}
 
 
 def _trained_model(document: JsonObject, _facts: PlatformFacts) -> dict[str, Any]:
@@ -651,10 +661,33 @@ def _formats(notes: Mapping[str, str], origins: Iterable[Origin]) -> Iterator[Us
     yield from found.values()
 
 
-def _runtime(pod: JsonObject, facts: PlatformFacts) -> str:
-    """The runtime whose image serves, or ``custom``."""
-    used = {str(container.get("image")) for container, _, side in _containers(pod, "") if side}
-    return next((r.name for r in facts.runtimes if r.container.get("image") in used), annotations.CUSTOM)
+def _runtime(
+    pod: JsonObject, path: str, facts: PlatformFacts, likely: str = "", name: str = "", file: str = ""
+) -> RuntimeUse:
+    """The runtime that a pod's server is, rendered for the model ``name`` at ``file`` where these are known."""
+    known = model_server.read(pod, facts.known_runtimes, likely=likely, name=name, path=file)
+    if not known.path:
+        return RuntimeUse(known.name, path, known.based_on)
+    why = f"{known.path} is not as runtime {known.based_on[0]} has it"
+    return RuntimeUse(known.name, f"{path}.{known.path}", known.based_on, why)
+
+
+def _annotated_runtime(document: JsonObject, pod: JsonObject, facts: PlatformFacts) -> RuntimeUse:
+    """The runtime of a Deployment: it may be the user's own by their own word, and no other by it."""
+    notes = _strings(document["metadata"].get("annotations"))
+    spec, _ = annotations.read(notes)
+    named, likely, file = notes.get(annotations.RUNTIME, ""), "", ""
+    if spec is not None:
+        file = model_server.model_path(spec.file_name)
+        chosen, _, _ = runtimes.choose(spec, facts.known_runtimes, model_server.extended_resources_of(pod))
+        likely = chosen.name if chosen else ""
+    at = path_of(annotations.RUNTIME)
+    use = _runtime(pod, "spec.template.spec", facts, likely, str(document["metadata"].get("name") or ""), file)
+    if named == annotations.CUSTOM:
+        return RuntimeUse(annotations.CUSTOM, at, use.based_on)
+    if named and not use.based_on:
+        return RuntimeUse(annotations.CUSTOM, at, (named,), f"its image is none of runtime {named}")
+    return use if use.why else replace(use, path=at)
 
 
 def _pod_parts(

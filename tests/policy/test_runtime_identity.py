@@ -1,0 +1,382 @@
+"""The catalogue's runtime is what serves only if its container is: whoever changes it has a server of their own."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kubectl_serve.manifests import default_facts
+from policy.test_loader_identity import both, broken, volume
+from reviews import document
+from serve_core import runtimes
+from serve_core.facts import PlatformFacts
+from serve_core.json import JsonObject
+from serve_core.policy.documents import read_policy
+from serve_core.policy.subjects import Subject, subject_of
+from serve_core.verdict import judge
+
+BASE = default_facts()
+FACTS = replace(BASE, features={**BASE.features, "kubernetes.podspec-persistent-volume-claim": "enabled"})
+RULES = {
+    "denied": "runtimes: {deny: [custom]}",
+    "allowed": "runtimes: {allow: [mlserver-sklearn, vllm, llama-cpp]}",
+    "formats": "formats: {deny: [pytorch]}",
+    "images": "images: {allow: [dev.local/kubectl-serve, docker.io/vllm, ghcr.io/ggml-org]}",
+}
+POLICY = read_policy(
+    document("ServingPolicy", "rules:\n" + "".join(f"  - {{name: {n}, {r}}}\n" for n, r in RULES.items()))
+)
+JUDGED = replace(FACTS, policies=(POLICY,))
+
+KINDS = ["Deployment", "Deployment without Knative", "Service", "Configuration", "Revision"]
+Change = Callable[[JsonObject], None]
+"""Changes the spec of a pod in place."""
+
+
+def deployment(model: str = "s3://models/iris/model.joblib", **notes: str) -> JsonObject:
+    annotations = {f"kubectl-serve.dev/{key}": value for key, value in ({"model": model} | notes).items()}
+    metadata = {"name": "iris", "namespace": "ml", "annotations": annotations}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}
+
+
+def made(kind: str, manifest: JsonObject | None = None) -> tuple[JsonObject, JsonObject]:
+    """An honest object of a kind, and its pod's spec to be changed."""
+    written = copy.deepcopy(manifest or deployment())
+    if kind == "Deployment without Knative":
+        written["metadata"]["annotations"]["kubectl-serve.dev/mode"] = "deployment"
+    verdict = judge(written, FACTS)
+    assert verdict.deployment is not None
+    if kind.startswith("Deployment"):
+        found = copy.deepcopy(verdict.deployment)
+        return found, found["spec"]["template"]["spec"]
+    assert verdict.service is not None
+    service = copy.deepcopy(verdict.service)
+    spec = service["spec"]["template"]["spec"]
+    if kind in ("Service", "Configuration"):
+        return service | {"kind": kind}, spec
+    head = {"apiVersion": "serving.knative.dev/v1", "kind": kind, "metadata": {"name": "iris-00001", "namespace": "ml"}}
+    return head | {"spec": spec}, spec
+
+
+def subject(manifest: JsonObject, facts: PlatformFacts = JUDGED) -> Subject:
+    found = subject_of(manifest, facts)
+    assert found is not None
+    return found
+
+
+def server(**fields: Any) -> Change:
+    return lambda pod: pod["containers"][0].update(fields)
+
+
+def env(*variables: JsonObject) -> Change:
+    """Adds variables, or replaces those of their names."""
+
+    def change(pod: JsonObject) -> None:
+        names = {variable["name"] for variable in variables}
+        kept = [each for each in pod["containers"][0]["env"] if each["name"] not in names]
+        pod["containers"][0]["env"] = [*kept, *variables]
+
+    return change
+
+
+def said(name: str, value: str) -> Change:
+    return env({"name": name, "value": value})
+
+
+def twice(name: str, value: str) -> Change:
+    return lambda pod: pod["containers"][0]["env"].append({"name": name, "value": value})
+
+
+def without(name: str) -> Change:
+    def change(pod: JsonObject) -> None:
+        pod["containers"][0]["env"] = [each for each in pod["containers"][0]["env"] if each["name"] != name]
+
+    return change
+
+
+def mount(**fields: Any) -> Change:
+    return lambda pod: pod["containers"][0]["volumeMounts"].append(fields)
+
+
+def models(**fields: Any) -> Change:
+    """Changes the mount of the model."""
+
+    def change(pod: JsonObject) -> None:
+        mounts = pod["containers"][0]["volumeMounts"]
+        pod["containers"][0]["volumeMounts"] = [
+            each | fields if each["mountPath"] == "/mnt/models" else each for each in mounts
+        ]
+
+    return change
+
+
+def more(key: str, **fields: Any) -> Change:
+    def change(pod: JsonObject) -> None:
+        container = {"name": "beside", "image": "dev.local/kubectl-serve/x:1", **fields}
+        pod[key] = [*pod.get(key, []), container]
+
+    return change
+
+
+def pod_wide(**fields: Any) -> Change:
+    return lambda pod: pod.update(fields)
+
+
+MINE = volume("mine", configMap={"name": "my-pickle"})
+OWN: dict[str, Change] = {
+    "the model's place": said("MLSERVER_MODEL_URI", "/mine/model.joblib"),
+    "the model's place and a mount": both(
+        said("MLSERVER_MODEL_URI", "/mine/model.joblib"), mount(name="mine", mountPath="/mine"), MINE
+    ),
+    "the path that is expanded": said("MODEL_PATH", "/mine/model.joblib"),
+    "a path that leads out of the model": said("MODEL_PATH", "/mnt/models/../../mine"),
+    "a model by another name": said("MODEL_NAME", "../x"),
+    "another code": said("MLSERVER_MODEL_IMPLEMENTATION", "evil.Model"),
+    "no code": without("MLSERVER_MODEL_IMPLEMENTATION"),
+    "a variable that comes twice": twice("MLSERVER_MODEL_URI", "/mine/model.joblib"),
+    "a setting that comes twice": both(twice("OMP_NUM_THREADS", "1"), twice("OMP_NUM_THREADS", "2")),
+    "a variable of the server's": said("MLSERVER_MODELS_DIR", "/mine"),
+    "a variable that only begins as a setting does": said("MLSERVER_CACHE_SIZE_X", "1"),
+    "Python's path": said("PYTHONPATH", "/mine"),
+    "what Python starts with": said("PYTHONSTARTUP", "/mine/x.py"),
+    "a library": said("LD_PRELOAD", "/mine/x.so"),
+    "a search path": said("PATH", "/mine"),
+    "a variable from a ConfigMap": env(
+        {"name": "MLSERVER_MODEL_URI", "valueFrom": {"configMapKeyRef": {"name": "mine", "key": "a"}}}
+    ),
+    "envFrom": server(envFrom=[{"configMapRef": {"name": "mine"}}]),
+    "envFrom with a prefix": server(envFrom=[{"configMapRef": {"name": "mine"}, "prefix": "MLSERVER_"}]),
+    "another order of what is expanded": lambda pod: pod["containers"][0]["env"].reverse(),
+    "a command": server(command=["python", "-c", "..."]),
+    "arguments": server(args=["mlserver", "start", "/mine"]),
+    "an argument that is expanded": server(args=["$(WHERE)"]),
+    "a working directory": server(workingDir="/mine"),
+    "another image": server(image="dev.local/kubectl-serve/other:1"),
+    "another version of the image": server(image="dev.local/kubectl-serve/mlserver-sklearn:0.0.1"),
+    "a hook": server(lifecycle={"postStart": {"exec": {"command": ["sh", "-c", "..."]}}}),
+    "a probe that runs a program": server(livenessProbe={"exec": {"command": ["sh", "-c", "..."]}}),
+    "readiness that is a program": server(readinessProbe={"exec": {"command": ["true"]}}),
+    "devices": server(volumeDevices=[{"name": "d", "devicePath": "/dev/x"}]),
+    "a terminal": server(stdin=True),
+    "a restart policy": server(restartPolicy="Always"),
+    "another port": server(ports=[{"containerPort": 8081}]),
+    "no port": server(ports=[]),
+    "a port of the node": server(ports=[{"containerPort": 8080, "hostPort": 80}]),
+    "a mount": both(mount(name="mine", mountPath="/mine", readOnly=True), MINE),
+    "a mount over the server": both(mount(name="mine", mountPath="/opt/mlserver"), MINE),
+    "a mount over its packages": both(mount(name="mine", mountPath="/usr/lib/python3.12/site-packages/x"), MINE),
+    "a mount over what the linker reads": both(
+        mount(name="mine", mountPath="/etc/ld.so.preload", subPath="a", readOnly=True), MINE
+    ),
+    "a mount in the model": both(mount(name="mine", mountPath="/mnt/models/model.joblib", subPath="a"), MINE),
+    "a mount over the model": both(models(name="mine"), MINE),
+    "another part of the volume": models(subPath="state"),
+    "the whole volume": models(subPath=""),
+    "a part that a variable names": models(subPathExpr="$(WHERE)"),
+    "a model to write to": models(readOnly=False),
+    "no model at all": lambda pod: pod["containers"][0]["volumeMounts"].pop(0),
+    "another volume under the model's name": volume("model", configMap={"name": "my-pickle"}),
+    "its folder for temporary files from elsewhere": volume("tmp", configMap={"name": "mine"}),
+    "its folder for temporary files of a claim": volume("tmp", persistentVolumeClaim={"claimName": "mine"}),
+    "its folder for temporary files for others": more(
+        "initContainers", volumeMounts=[{"name": "tmp", "mountPath": "/x"}]
+    ),
+    "a container beside, which may listen": more("containers"),
+    "a container beside, with the port": both(
+        server(ports=[]), more("containers", ports=[{"containerPort": 8080}]), server(name="model-server")
+    ),
+    "a container with the server's name": both(server(name="decoy"), more("containers", name="model-server")),
+    "a sidecar": more("initContainers", restartPolicy="Always"),
+    "an ephemeral container": more("ephemeralContainers"),
+    "the node's network": pod_wide(hostNetwork=True),
+    "the node's processes": pod_wide(hostPID=True),
+    "the node's memory": pod_wide(hostIPC=True),
+    "shared processes": pod_wide(shareProcessNamespace=True),
+    "other names of hosts": pod_wide(hostAliases=[{"ip": "10.0.0.1", "hostnames": ["huggingface.co"]}]),
+    "another server of names": pod_wide(dnsConfig={"nameservers": ["10.0.0.1"]}),
+}
+
+
+@pytest.mark.attack(28)
+@pytest.mark.parametrize("change", OWN.values(), ids=OWN.keys())
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_changes_what_a_runtime_filled_in_runs_a_custom_server(kind: str, change: Change) -> None:
+    manifest, pod = made(kind)
+    assert broken(manifest, JUDGED) == {}
+    change(pod)
+    found = broken(manifest, JUDGED)
+    assert found["denied"] == found["allowed"] == {"RuntimeNotAllowed"}
+
+
+@pytest.mark.attack(28)
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_said_what_makes_it_custom(kind: str) -> None:
+    manifest, pod = made(kind)
+    said("MLSERVER_MODEL_URI", "/mine")(pod)
+    use = subject(manifest).runtime
+    assert use is not None
+    assert (use.name, use.based_on) == ("custom", ("mlserver-sklearn",))
+    assert use.path.endswith("spec.containers[0].env[MLSERVER_MODEL_URI]")
+    assert broken(manifest, JUDGED)["formats"] == {"FormatUnsure"}, "nor is its format known"
+
+
+@pytest.mark.attack(28)
+@pytest.mark.parametrize(
+    "container",
+    [
+        {"env": [{"name": "MLSERVER_MODEL_URI", "value": "/mine/model.joblib"}]},
+        {"volumeMounts": [{"name": "mine", "mountPath": "/mine"}]},
+        {"command": ["sh", "-c", "..."]},
+        {"image": "dev.local/kubectl-serve/other:1"},
+    ],
+    ids=lambda container: next(iter(container)),
+)
+@pytest.mark.parametrize("runtime", [{}, {"runtime": "mlserver-sklearn"}], ids=["chosen", "named"])
+def test_what_is_written_before_completion_is_found_as_well(container: JsonObject, runtime: dict[str, str]) -> None:
+    written = deployment(**runtime)
+    spec: JsonObject = {"containers": [{"name": "model-server"} | container]}
+    if "volumeMounts" in container:
+        spec["volumes"] = [{"name": "mine", "configMap": {"name": "my-pickle"}}]
+    written["spec"] = {"template": {"spec": spec}}
+    completed = judge(written, FACTS).deployment
+    assert completed is not None
+    assert {"denied", "allowed"} <= broken(completed, JUDGED).keys()
+
+
+@pytest.mark.attack(28)
+def test_an_annotation_makes_no_other_runtime_of_a_container() -> None:
+    manifest, _ = made("Deployment")
+    for name in ("vllm", "llama-cpp", "custom", "no-such"):
+        manifest["metadata"]["annotations"]["kubectl-serve.dev/runtime"] = name
+        use = subject(manifest).runtime
+        assert use is not None
+        assert use.name == ("custom" if name == "custom" else "mlserver-sklearn")
+
+
+@pytest.mark.attack(28)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_denial_of_a_runtime_holds_for_what_is_made_of_it(kind: str) -> None:
+    policy = read_policy(document("ServingPolicy", "rules: [{name: r, runtimes: {deny: [mlserver-*]}}]"))
+    facts = replace(FACTS, policies=(policy,))
+    manifest, pod = made(kind)
+    said("MLSERVER_MODEL_URI", "/mine")(pod)
+    assert broken(manifest, facts) == {"r": {"RuntimeNotAllowed"}}
+    if kind.startswith("Deployment"):
+        manifest["metadata"]["annotations"]["kubectl-serve.dev/runtime"] = "custom"
+        assert broken(manifest, facts) == {"r": {"RuntimeNotAllowed"}}
+
+
+@pytest.mark.attack(28)
+def test_a_server_by_hand_of_a_runtimes_image_is_judged_without_a_model_as_well() -> None:
+    image = next(runtime for runtime in FACTS.runtimes if runtime.name == "mlserver-sklearn").container["image"]
+    spec = {"containers": [{"name": "a", "image": image, "env": [{"name": "MLSERVER_MODEL_URI", "value": "/mine"}]}]}
+    head = {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "a", "namespace": "ml"}}
+    assert {"denied", "allowed"} <= broken(head | {"spec": {"template": {"spec": spec}}}, JUDGED).keys()
+
+
+def argument(*words: str) -> Change:
+    return lambda pod: pod["containers"][0]["args"].extend(words)
+
+
+VLLM, LLAMA = {"runtime": "vllm"}, {"runtime": "llama-cpp"}
+FREE: dict[str, tuple[dict[str, str], Change]] = {
+    "resources": ({}, server(resources={"limits": {"cpu": "2", "memory": "3Gi"}})),
+    "a device by a claim": ({}, server(resources={"claims": [{"name": "gpu"}]})),
+    "a pull at every start": ({}, server(imagePullPolicy="Always")),
+    "a user": ({}, server(securityContext={"runAsUser": 4711, "runAsNonRoot": True})),
+    "probes": ({}, server(livenessProbe={"tcpSocket": {"port": 8080}}, readinessProbe={"httpGet": {"port": 8080}})),
+    "a port's name": ({}, server(ports=[{"containerPort": 8080, "name": "h2c"}])),
+    "variables that the runtime names": (
+        {}, both(said("MLSERVER_PARALLEL_WORKERS", "4"), said("OMP_NUM_THREADS", "2"))),
+    "a workload identity": ({}, said("AWS_REGION", "eu-central-1")),
+    "room for temporary files": ({}, volume("tmp", emptyDir={"medium": "Memory", "sizeLimit": "1Gi"})),
+    "an init container": ({}, more("initContainers")),
+    "an option with its value": (VLLM, argument("--max-model-len=4096")),
+    "an option and its value": (VLLM, argument("--max-model-len", "4096", "--enforce-eager")),
+    "options of llama.cpp": (LLAMA, argument("--ctx-size", "4096", "--parallel", "2", "--mlock")),
+    "a key from a Secret": (
+        VLLM, env({"name": "VLLM_API_KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}})),
+}  # fmt: skip
+
+
+def language_model(notes: dict[str, str]) -> JsonObject:
+    models = {"vllm": "hf://org/model", "llama-cpp": "s3://models/a.gguf"}
+    return deployment(models.get(notes.get("runtime", ""), "s3://models/iris/model.joblib"), **notes)
+
+
+@pytest.mark.parametrize(("notes", "change"), FREE.values(), ids=FREE.keys())
+@pytest.mark.parametrize("kind", KINDS)
+def test_how_it_runs_is_the_users_to_say(kind: str, notes: dict[str, str], change: Change) -> None:
+    manifest, pod = made(kind, language_model(notes))
+    change(pod)
+    assert not {"denied", "allowed"} & broken(manifest, JUDGED).keys()
+
+
+OWN_ARGUMENTS: dict[str, tuple[dict[str, str], Change]] = {
+    "code that comes with the model": (VLLM, argument("--trust-remote-code")),
+    "an option in another spelling": (VLLM, argument("--max_model_len=4096")),
+    "an option that is cut short": (VLLM, argument("--max-model=4096")),
+    "a model": (VLLM, argument("--model=/mine")),
+    "a model by itself": (VLLM, argument("/mine")),
+    "a model behind an option without a value": (VLLM, argument("--enforce-eager", "/mine")),
+    "a model behind a value": (VLLM, argument("--max-model-len", "4096", "/mine")),
+    "a value for none": (VLLM, argument("--enforce-eager=/mine")),
+    "an option for a value": (VLLM, argument("--max-model-len", "--model=/mine")),
+    "what is expanded": (VLLM, argument("--max-model-len", "$(WHERE)")),
+    "an adapter": (VLLM, argument("--enable-lora", "--lora-modules=a=/mine")),
+    "a file of options": (VLLM, argument("--config=/mine/x.yaml")),
+    "plugins": (VLLM, said("VLLM_PLUGINS", "evil")),
+    "another hub": (VLLM, said("HF_ENDPOINT", "https://evil.example")),
+    "the hub again": (VLLM, said("HF_HUB_OFFLINE", "0")),
+    "the runtime's own after others": (VLLM, lambda pod: pod["containers"][0]["args"].insert(0, "--enforce-eager")),
+    "less than the runtime's own": (VLLM, lambda pod: pod["containers"][0]["args"].pop()),
+    "llama.cpp's other model": (LLAMA, argument("--model", "/mine/a.gguf")),
+    "llama.cpp's adapter": (LLAMA, argument("--lora", "/mine/a.gguf")),
+    "llama.cpp's model by a variable": (LLAMA, said("LLAMA_ARG_HF_REPO", "evil/model")),
+    "a file for llama.cpp to serve": (LLAMA, argument("--path", "/mine")),
+}  # fmt: skip
+
+
+@pytest.mark.attack(28)
+@pytest.mark.parametrize(("notes", "change"), OWN_ARGUMENTS.values(), ids=OWN_ARGUMENTS.keys())
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_served_is_not_the_users_to_say(kind: str, notes: dict[str, str], change: Change) -> None:
+    manifest, pod = made(kind, language_model(notes))
+    change(pod)
+    assert broken(manifest, JUDGED)["denied"] == {"RuntimeNotAllowed"}
+
+
+@pytest.mark.parametrize("gpu", [False, True], ids=["cpu", "gpu"])
+@pytest.mark.parametrize(
+    ("runtime", "protocol"), [(each.name, protocol) for each in FACTS.runtimes for protocol in each.protocols]
+)
+def test_every_runtime_is_known_again_in_every_variant(runtime: str, protocol: str, gpu: bool) -> None:
+    written = deployment("s3://models/a", runtime=runtime, protocol=protocol)
+    if gpu:
+        container = {"name": "model-server", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
+        written["spec"] = {"template": {"spec": {"containers": [container]}}}
+    for kind in KINDS:
+        use = subject(made(kind, written)[0]).runtime
+        assert use is not None
+        assert (use.name, use.why) == (runtime, "")
+
+
+def test_a_claim_is_served_by_the_runtime_as_well() -> None:
+    for model in ("pvc://models/iris", "pvc://models/iris/model.joblib"):
+        for kind in KINDS:
+            manifest, _ = made(kind, deployment(model, format="sklearn"))
+            use = subject(manifest).runtime
+            assert use is not None
+            assert use.name == "mlserver-sklearn"
+
+
+@pytest.mark.attack(28)
+@pytest.mark.parametrize("runtime", FACTS.runtimes, ids=lambda runtime: runtime.name)
+def test_no_setting_of_the_catalogue_says_what_is_served(runtime: runtimes.Runtime) -> None:
+    settings = runtime.settings
+    words = ("uri", "_dir", "-dir", "path", "code", "plugin", "preload", "config", "lora", "file", "model=", "repo")
+    for name in (*settings.env, *settings.args):
+        assert not any(word in name.lower() for word in words), name
+        assert not name.endswith("*")
