@@ -348,6 +348,36 @@ def test_what_is_served_is_not_the_users_to_say(kind: str, notes: dict[str, str]
     assert broken(manifest, JUDGED)["denied"] == {"RuntimeNotAllowed"}
 
 
+SIMPLE: JsonObject = {"modelFormat": {"name": "sklearn"}, "runtime": "mlserver-sklearn", "storageUri": "s3://models/a"}
+KSERVE: dict[str, JsonObject] = {
+    "an image": {"predictor": {"model": SIMPLE | {"image": "dev.local/kubectl-serve/x:1"}}},
+    "a variable": {"predictor": {"model": SIMPLE | {"env": [{"name": "MLSERVER_MODEL_URI", "value": "/mine"}]}}},
+    "envFrom": {"predictor": {"model": SIMPLE | {"envFrom": [{"configMapRef": {"name": "mine"}}]}}},
+    "arguments": {"predictor": {"model": SIMPLE | {"args": ["--model_dir=/mine"]}}},
+    "a command": {"predictor": {"model": SIMPLE | {"command": ["sh"]}}},
+    "a mount": {"predictor": {"model": SIMPLE | {"volumeMounts": [{"name": "mine", "mountPath": "/mine"}]}}},
+    "a hook": {"predictor": {"model": SIMPLE | {"lifecycle": {"postStart": {"exec": {"command": ["sh"]}}}}}},
+    "a probe that runs a program": {"predictor": {"model": SIMPLE | {"livenessProbe": {"exec": {"command": ["sh"]}}}}},
+    "a port": {"predictor": {"model": SIMPLE | {"ports": [{"containerPort": 8081}]}}},
+    "a container beside": {"predictor": {"model": SIMPLE, "containers": [{"name": "kserve-container"}]}},
+    "an init container": {"predictor": {"model": SIMPLE, "initContainers": [{"name": "a"}]}},
+    "the node's network": {"predictor": {"model": SIMPLE, "hostNetwork": True}},
+    "a framework by its old name": {"predictor": {"sklearn": {"runtime": "mlserver-sklearn", "image": "a"}}},
+    "a transformer": {"predictor": {"model": SIMPLE}, "transformer": {"containers": [{"name": "a", "image": "b"}]}},
+    "an explainer": {"predictor": {"model": SIMPLE}, "explainer": {"art": {"type": "a"}}},
+}
+
+
+@pytest.mark.attack(28)
+@pytest.mark.parametrize("spec", KSERVE.values(), ids=KSERVE.keys())
+def test_what_is_laid_over_a_runtime_of_kserves_makes_it_custom_as_well(spec: JsonObject) -> None:
+    metadata = {"name": "a", "namespace": "ml"}
+    manifest = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "metadata": metadata}
+    simple = {"predictor": {"minReplicas": 1, "model": SIMPLE | {"resources": {"limits": {"cpu": "1"}}}}}
+    assert not {"denied", "allowed"} & broken(manifest | {"spec": simple}, JUDGED).keys()
+    assert {"denied", "allowed"} <= broken(manifest | {"spec": spec}, JUDGED).keys()
+
+
 @pytest.mark.parametrize("gpu", [False, True], ids=["cpu", "gpu"])
 @pytest.mark.parametrize(
     ("runtime", "protocol"), [(each.name, protocol) for each in FACTS.runtimes for protocol in each.protocols]

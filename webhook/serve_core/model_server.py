@@ -19,17 +19,17 @@ from serve_core.runtimes import Runtime, Settings, Variant
 
 # What the API server would default inside a probe (k8s.io/kubernetes, pkg/apis/core/v1/defaults.go).
 _PROBE_DEFAULTS = {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3}
-_PROBES = ("readinessProbe", "livenessProbe", "startupProbe")
+PROBES = ("readinessProbe", "livenessProbe", "startupProbe")
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
 """Of a Deployment, and so of a model."""
 
 _FREE = frozenset(
-    {"name", "imagePullPolicy", "resizePolicy", "resources", "securityContext", "terminationMessagePolicy", *_PROBES}
+    {"name", "imagePullPolicy", "resizePolicy", "resources", "securityContext", "terminationMessagePolicy", *PROBES}
 )
 """Fields that change nothing of what is served. Of probes, only the sorts that run no program."""
 
-_SHARED = ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "hostAliases", "dnsConfig")
+SHARED = ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "hostAliases", "dnsConfig")
 """Fields of a pod by which others reach into the server, or answer in its place."""
 
 
@@ -91,7 +91,7 @@ def render(runtime: Runtime, variants: Iterable[Variant], model_name: str, path:
         **runtime.container_of(variants),
     }
     spelled.pop("name", None)
-    for probe in _PROBES:
+    for probe in PROBES:
         if probe in spelled:
             spelled[probe] = _probe(spelled[probe], model_name, path)
     if "resources" in spelled:
@@ -195,7 +195,7 @@ def _difference(found: JsonObject, wanted: JsonObject, settings: Settings) -> st
     for key in sorted((found.keys() | wanted.keys()) - _FREE - {"env", "args", "volumeMounts"}):
         if found.get(key) != wanted.get(key):
             return key
-    for probe in _PROBES:
+    for probe in PROBES:
         if value_at(found, probe, "exec") not in (None, value_at(wanted, probe, "exec")):
             return f"{probe}.exec"
     return (
@@ -274,7 +274,7 @@ def _volume_difference(pod: JsonObject, wanted: list[JsonObject]) -> str:
 
 def _around(pod: JsonObject, server: JsonObject) -> Iterator[str]:
     """Where others reach into the server's files, or can answer in its place."""
-    for field in _SHARED:
+    for field in SHARED:
         if pod.get(field):
             yield field
     for index, container in enumerate(_elements(pod.get("containers"))):

@@ -54,6 +54,11 @@ _FRAMEWORKS = (
     "paddle",
 )  # fmt: skip
 _EXPLAINER = "art"
+_AS_THE_RUNTIME_HAS_IT = frozenset({
+    "imagePullPolicy", "livenessProbe", "modelFormat", "name", "protocolVersion", "readinessProbe", "resources",
+    "runtime", "securityContext", "startupProbe", "storage", "storageUri", "terminationMessagePolicy",
+})  # fmt: skip
+"""What may stand beside a runtime's name, and its container is the runtime's all the same."""
 _SIZES = (("size", 0), ("pipelineParallelSize", 1))
 """Fields that say how many workers there are, and how many of those are the head."""
 
@@ -454,7 +459,6 @@ def _inference_service(document: JsonObject, facts: PlatformFacts) -> dict[str, 
     made: dict[str, Any] = dict.fromkeys(("origins", "images", "containers", "pods", "secrets", "service_accounts"), ())
     formats: list[Use] = []
     protocol: Use | None = None
-    runtime: RuntimeUse | None = None
     scales: list[Scale] = []
     templates: list[tuple[JsonObject, str]] = []
     notes = _strings(document["metadata"].get("annotations"))
@@ -478,8 +482,6 @@ def _inference_service(document: JsonObject, facts: PlatformFacts) -> dict[str, 
             named = value_at(server, "modelFormat", "name") if framework == "model" else framework
             if named and framework != _EXPLAINER:
                 formats.append(Use(str(named), f"{at}.modelFormat"))
-            if server.get("runtime"):
-                runtime = RuntimeUse(str(server["runtime"]), f"{at}.runtime")
             if server.get("protocolVersion"):
                 protocol = Use(str(server["protocolVersion"]), f"{at}.protocolVersion")
             made["origins"] += tuple(_kserve_origins(server, at))
@@ -495,7 +497,8 @@ def _inference_service(document: JsonObject, facts: PlatformFacts) -> dict[str, 
             parts["pods"] = tuple(_with_parallel_size(pod, workers) for pod in parts["pods"])
         _join(made, parts)
     made["formats"] = tuple(dict.fromkeys([*formats, *_formats({}, made["origins"])]))
-    made |= {"protocol": protocol, "runtime": runtime or RuntimeUse(annotations.CUSTOM, "spec.predictor")}
+    made["protocol"] = protocol
+    made["runtime"] = _kserve_runtime(_object(document, "spec"))
     made["mode"] = Use(DEPLOYMENT if raw else KNATIVE, "metadata.annotations[serving.kserve.io/deploymentMode]")
     made["auth"] = Use("none", "kind")
     # Without Knative, KServe goes by a label of its own (0.15, .../inferenceservice/reconcilers/ingress).
@@ -504,6 +507,28 @@ def _inference_service(document: JsonObject, facts: PlatformFacts) -> dict[str, 
     if scales:
         made["scale"] = _largest(scales)
     return made
+
+
+def _kserve_runtime(spec: JsonObject) -> RuntimeUse:
+    """The runtime that an InferenceService names, or ``custom`` where something is laid over it or answers first."""
+    predictor = _object(spec, "predictor")
+    named = [key for key in _FRAMEWORKS if value_at(predictor, key, "runtime")]
+    if not named:
+        return RuntimeUse(annotations.CUSTOM, "spec.predictor")
+    framework, server = named[0], predictor[named[0]]
+    name = str(server["runtime"])
+    laid_over = (
+        *(f"{framework}.{key}" for key in sorted(server.keys() - _AS_THE_RUNTIME_HAS_IT) if server[key]),
+        *(f"{framework}.{probe}.exec" for probe in model_server.PROBES if value_at(server, probe, "exec")),
+        *(key for key in (*model_server.SHARED, "containers", "initContainers", "workerSpec") if predictor.get(key)),
+    )
+    if laid_over:
+        at = f"spec.predictor.{laid_over[0]}"
+        return RuntimeUse(annotations.CUSTOM, at, (name,), f"{at} is not runtime {name}'s")
+    first = next((part for part in ("transformer", "explainer") if _object(spec, part)), None)
+    if first is not None:
+        return RuntimeUse(annotations.CUSTOM, f"spec.{first}", (name,))
+    return RuntimeUse(name, f"spec.predictor.{framework}.runtime")
 
 
 def _serving_runtime(document: JsonObject, facts: PlatformFacts) -> dict[str, Any]:
