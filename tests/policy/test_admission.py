@@ -1,6 +1,7 @@
 """The validating webhook: what is judged, who goes past, and the attacks that have to be survived."""
 
 import base64
+import copy
 import json
 import random
 from dataclasses import replace
@@ -182,6 +183,19 @@ def test_an_ephemeral_container_is_judged_as_it_is_added() -> None:
     added = pod("s3://models/a", ephemeralContainers=[{"name": "debug", "image": "docker.io/busybox", **MEMORY}])
     asked = request(added, pod("s3://models/a"), subResource="ephemeralcontainers")
     assert "spec.ephemeralContainers[0].image" in refused(ask(asked))
+
+
+@pytest.mark.attack(1)
+def test_a_pod_of_a_mounted_model_is_judged_as_well() -> None:
+    """It has no loader; the label is what a served Deployment's pods bear."""
+    mounted = pod("s3://models/a")
+    del mounted["spec"]["initContainers"]
+    mounted["metadata"]["labels"] = {"kubectl-serve.dev/deployment": "iris"}
+    added = copy.deepcopy(mounted)
+    added["spec"]["ephemeralContainers"] = [{"name": "debug", "image": "docker.io/busybox", **MEMORY}]
+    assert ask(request(mounted))["allowed"]
+    refusal = refused(ask(request(added, mounted, subResource="ephemeralcontainers")))
+    assert "spec.ephemeralContainers[0].image" in refusal
 
 
 @pytest.mark.attack(1)

@@ -56,9 +56,13 @@ def test_whatever_serves_a_model_is_judged_however_it_was_made() -> None:
     }  # fmt: skip
     renamed = {"name": "other", "image": "elsewhere.example/mirror/model-loader:1"}
     for key in ("initContainers", "ephemeralContainers", "containers"):
-        pod: JsonObject = {"spec": {"containers": []} | {key: [renamed]}}
+        pod: JsonObject = {"metadata": {}, "spec": {"containers": []} | {key: [renamed]}}
         assert called("policies-pods", object=pod), key
-    assert not called("policies-pods", object={"spec": {"containers": [{"name": "a", "image": "b"}]}})
+    other: JsonObject = {"metadata": {}, "spec": {"containers": [{"name": "a", "image": "b"}]}}
+    ours = other | {"metadata": {"labels": {"kubectl-serve.dev/deployment": "iris"}}}
+    assert called("policies-pods", object=ours)
+    assert called("policies-pods", object=other, oldObject=ours)
+    assert not called("policies-pods", object=other)
 
 
 def test_what_is_judged_at_admission_is_what_the_audit_judges() -> None:

@@ -287,7 +287,7 @@ def _plain(document: JsonObject) -> JsonObject:
 
 
 def carries_loader(pod: JsonObject, facts: PlatformFacts) -> bool:
-    """Whether a pod's spec has our loader in it, under its name or under another."""
+    """Whether a pod's spec has a container in it that is called as the loader is."""
     names = loader_names(facts)
     return any(is_called_loader(container, names) for container, _, _ in _containers(pod, ""))
 
@@ -635,7 +635,8 @@ def _count(value: object, otherwise: int) -> int:
 
 def _pod(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | None:
     spec = _object(document, "spec")
-    if not carries_loader(spec, facts):
+    ours = DEPLOYMENT_LABEL in _strings(document["metadata"].get("labels"))
+    if not ours and not carries_loader(spec, facts):
         return None
     made = _pod_parts(_without_sidecars(spec, facts), "spec", facts, whole=spec)
     made["formats"] = tuple(_formats({}, made["origins"]))
