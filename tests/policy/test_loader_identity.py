@@ -264,6 +264,9 @@ WRITERS: dict[str, Change] = {
     "all capabilities": beside(INIT, securityContext={"capabilities": {"add": ["ALL"]}}),
     "a process of a Windows node": beside("containers", securityContext={"windowsOptions": {"hostProcess": True}}),
     "the server itself": server_mounts({"name": "model", "mountPath": "/mnt/models", "subPath": "model"}),
+    "an init container, where a server reads it elsewhere": both(
+        beside(INIT, volumeMounts=MODEL), server_mounts({"name": "model", "mountPath": "/data", "readOnly": True})
+    ),
     "another volume where the model is read": both(
         volume("mine", emptyDir={}),
         beside(INIT, volumeMounts=[{"name": "mine", "mountPath": "/x"}]),

@@ -211,6 +211,15 @@ def test_who_changes_what_a_runtime_filled_in_runs_a_custom_server(kind: str, ch
 
 
 @pytest.mark.attack(28)
+@pytest.mark.parametrize("change", [said("MODEL_NAME", "other"), said("MODEL_PATH", "/mnt/models/other.joblib")])
+@pytest.mark.parametrize("kind", ["Deployment", "Deployment without Knative"])
+def test_of_a_deployment_it_is_known_which_model_is_served(kind: str, change: Change) -> None:
+    manifest, pod = made(kind)
+    change(pod)
+    assert {"denied", "allowed"} <= broken(manifest, JUDGED).keys()
+
+
+@pytest.mark.attack(28)
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_said_what_makes_it_custom(kind: str) -> None:
     manifest, pod = made(kind)
