@@ -14,8 +14,11 @@ from kubectl_serve.api import (
     ROUTES,
     Resource,
 )
+from kubectl_serve.manifests import default_facts
+from serve_core import loader_container, models
 from serve_core.json import JsonObject
 from serve_core.knative import VISIBILITY_LABEL
+from serve_core.loader_container import LoaderRequest
 from serve_core.names import PREFIX
 
 DIGEST = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -114,16 +117,18 @@ def container(rng: random.Random, name: str) -> JsonObject:
     return made
 
 
-def loader(rng: random.Random) -> JsonObject:
-    digest = ["--digest", DIGEST] if rng.random() < 0.4 else []
-    key = ["--signature-key", "/etc/kubectl-serve.dev/signature-key/key.pub"] if rng.random() < 0.4 else []
-    mounts = [{"name": "key", "mountPath": "/etc/kubectl-serve.dev/signature-key", "readOnly": True}]
-    arguments = ["--volume", "/mnt/model-volume", *digest, *key, "--", rng.choice(URIS)]
-    return container(rng, "model-loader") | {"args": arguments, "volumeMounts": mounts}
-
-
-def key_volumes(rng: random.Random) -> list[JsonObject]:
-    return [{"name": "key", "configMap": {"name": rng.choice(["ml-team", "mine"])}}]
+def loading(rng: random.Random) -> JsonObject:
+    """Part of a pod's spec: the loader, field for field, or a container that is only called so; and its volumes."""
+    signed, digest = rng.random() < 0.4, DIGEST if rng.random() < 0.4 else None
+    known = default_facts().loader.chosen(verifying=signed)
+    key = rng.choice(["ml-team", "mine"]) if signed else None
+    placed, _ = models.parse_all(rng.choice(URIS), "")
+    if rng.random() < 0.6 and placed:
+        asked = LoaderRequest(known.image, placed, known.allow_networks, digest, key)
+        return {"initContainers": [loader_container.render(asked)], "volumes": loader_container.volumes(asked)}
+    words = ["--volume", "/mnt/model-volume", *(["--digest", DIGEST] if digest else []), "--", rng.choice(URIS)]
+    volumes = [{"name": "model", "emptyDir": {}}]
+    return {"initContainers": [container(rng, "model-loader") | {"args": words}], "volumes": volumes}
 
 
 def labels(rng: random.Random) -> JsonObject:
@@ -163,7 +168,7 @@ def deployment(rng: random.Random, space: str, name: str) -> JsonObject:
 def knative(rng: random.Random, space: str, name: str, resource: Resource = KNATIVE_SERVICES) -> JsonObject:
     spec: JsonObject = {"containers": [container(rng, "server")]}
     if rng.random() < 0.6:
-        spec |= {"initContainers": [loader(rng)], "volumes": key_volumes(rng)}
+        spec |= loading(rng)
     notes = {f"autoscaling.knative.dev/{key}": rng.choice("0123") for key in ("min-scale",) if rng.random() < 0.5}
     if rng.random() < 0.7:
         notes["autoscaling.knative.dev/max-scale"] = rng.choice(["3", "10", "0"])
@@ -176,9 +181,8 @@ def knative(rng: random.Random, space: str, name: str, resource: Resource = KNAT
 
 def pod(rng: random.Random, space: str, name: str) -> JsonObject:
     spec = {
-        "initContainers": [loader(rng)],
+        **loading(rng),
         "containers": [container(rng, "server")],
-        "volumes": key_volumes(rng),
     }
     metadata = {"name": name, "namespace": space, "labels": labels(rng)}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}

@@ -49,9 +49,8 @@ from policy_objects import (
     definition,
     deployment,
     domain_mapping,
-    key_volumes,
     knative,
-    loader,
+    loading,
     pod,
     policy,
     route,
@@ -689,8 +688,7 @@ class _World:
             {"metadata": {"labels": {"batch": "b", "kubectl-serve.dev/served": None}}},
             {"metadata": {"finalizers": [FINALIZER]}},
             {"spec": {"template": {"metadata": {"annotations": {"autoscaling.knative.dev/max-scale": "50"}}}}},
-            {"spec": {"template": {"spec": {
-                "initContainers": [loader(self.rng)], "volumes": key_volumes(self.rng)}}}},
+            {"spec": {"template": {"spec": loading(self.rng)}}},
             {"spec": {"replicas": 20}},
         ])  # fmt: skip
         await self._write(resource, self.api.merge(resource, self.space, name, patch))

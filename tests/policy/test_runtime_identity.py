@@ -3,12 +3,15 @@
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from kubectl_serve.manifests import default_facts
-from policy.test_loader_identity import both, broken, volume
+from policy.test_loader_identity import NOT_THE_LOADER, WRITERS, both, broken, volume
+from policy_objects import DIGEST
 from reviews import document
 from serve_core import runtimes
 from serve_core.facts import PlatformFacts
@@ -41,12 +44,12 @@ def deployment(model: str = "s3://models/iris/model.joblib", **notes: str) -> Js
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}
 
 
-def made(kind: str, manifest: JsonObject | None = None) -> tuple[JsonObject, JsonObject]:
+def made(kind: str, manifest: JsonObject | None = None, facts: PlatformFacts = FACTS) -> tuple[JsonObject, JsonObject]:
     """An honest object of a kind, and its pod's spec to be changed."""
     written = copy.deepcopy(manifest or deployment())
     if kind == "Deployment without Knative":
         written["metadata"]["annotations"]["kubectl-serve.dev/mode"] = "deployment"
-    verdict = judge(written, FACTS)
+    verdict = judge(written, facts)
     assert verdict.deployment is not None
     if kind.startswith("Deployment"):
         found = copy.deepcopy(verdict.deployment)
@@ -275,6 +278,48 @@ def test_the_denial_of_a_runtime_holds_for_what_is_made_of_it(kind: str) -> None
     if kind.startswith("Deployment"):
         manifest["metadata"]["annotations"]["kubectl-serve.dev/runtime"] = "custom"
         assert broken(manifest, facts) == {"r": {"RuntimeNotAllowed"}}
+
+
+@pytest.mark.attack(28)
+@pytest.mark.parametrize(
+    "image",
+    [
+        "docker.io/vllm/vllm-openai-cpu:v0.30.0",
+        "vllm/vllm-openai-cpu:v0.30.0",
+        "index.docker.io/vllm/vllm-openai-cpu",
+        "registry-1.docker.io/vllm/vllm-openai:latest",
+        "docker.io/vllm/vllm-openai@sha256:" + "0" * 64,
+    ],
+)
+def test_the_denial_of_a_runtime_holds_for_its_image_by_every_name(image: str) -> None:
+    policy = read_policy(document("ServingPolicy", "rules: [{name: r, runtimes: {deny: [vllm]}}]"))
+    spec = {"containers": [{"name": "a", "image": image, "args": ["serve", "org/model"]}]}
+    head = {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "a", "namespace": "ml"}}
+    facts = replace(FACTS, policies=(policy,))
+    assert broken(head | {"spec": {"template": {"spec": spec}}}, facts) == {"r": {"RuntimeNotAllowed"}}
+
+
+def denied(manifest: JsonObject, facts: PlatformFacts) -> set[tuple[str, str]]:
+    return {(rule, code) for rule, codes in broken(manifest, facts).items() for code in codes}
+
+
+STARTERS = Path(__file__).resolve().parents[2] / "manifests/policies"
+
+
+@pytest.mark.attack(27, 28)
+@pytest.mark.parametrize("starter", ["signed-models", "pinned-models", "restricted-sources"])
+def test_the_starter_policies_deny_every_loader_and_server_that_was_changed(starter: str) -> None:
+    policy = read_policy(yaml.safe_load((STARTERS / f"{starter}.yaml").read_text()))
+    facts = replace(FACTS, policies=(policy,))
+    honest = deployment(digest=DIGEST, credentials="reader", **{"signature-key": "ml-team"})
+    quiet = denied(made("Deployment", honest, facts)[0], facts)
+    passed = []
+    for name, change in (*OWN.items(), *NOT_THE_LOADER.items(), *WRITERS.items()):
+        manifest, pod = made("Deployment", honest, facts)
+        change(pod)
+        if denied(manifest, facts) == quiet:
+            passed.append(name)
+    assert passed == []
 
 
 @pytest.mark.attack(28)

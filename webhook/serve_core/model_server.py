@@ -9,12 +9,14 @@ import posixpath
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from serve_core.annotations import CUSTOM
 from serve_core.json import JsonObject, value_at
 from serve_core.loader_container import RESTRICTED, TERMINATION, is_of_the_platform
 from serve_core.names import MODEL_MOUNT, MODEL_SUBPATH, MODEL_VOLUME, SERVER_CONTAINER
+from serve_core.policy import images
 from serve_core.runtimes import Runtime, Settings, Variant
 
 # What the API server would default inside a probe (k8s.io/kubernetes, pkg/apis/core/v1/defaults.go).
@@ -40,7 +42,7 @@ class Known:
     name: str
     """Of the runtime, or ``custom``."""
     based_on: tuple[str, ...] = ()
-    """The runtimes whose image it has. The one that it is, or seems to be, is the first."""
+    """The runtimes whose image it has, in any version. The one that it is, or seems to be, is the first."""
     path: str = ""
     """The first field that is not as the first of them has it; empty where there is none, or no such runtime."""
 
@@ -128,7 +130,7 @@ def read(pod: JsonObject, runtimes: Collection[Runtime], *, likely: str = "", na
     if server is None:
         return Known(CUSTOM)
     at = f"containers[{next(i for i, each in enumerate(pod['containers']) if each is server)}]"
-    candidates = [each for each in runtimes if str(server.get("image")) in _images(each)]
+    candidates = [each for each in runtimes if _is_based_on(server.get("image"), each)]
     candidates.sort(key=lambda each: each.name != likely)
     if not candidates:
         return Known(CUSTOM)
@@ -141,8 +143,21 @@ def read(pod: JsonObject, runtimes: Collection[Runtime], *, likely: str = "", na
     return Known(CUSTOM, tuple(dict.fromkeys(runtime for runtime, _ in found)), f"{at}.{found[0][1]}")
 
 
-def _images(runtime: Runtime) -> set[str]:
-    return {runtime.container["image"], *(v.container["image"] for v in runtime.variants if "image" in v.container)}
+def _is_based_on(image: object, runtime: Runtime) -> bool:
+    """Whether an image is one of a runtime's, in any version and by any name of its registry."""
+    variants = (variant.container.get("image") for variant in runtime.variants)
+    return _repository(str(image)) in {
+        _repository(str(each)) for each in (runtime.container["image"], *variants) if each
+    }
+
+
+@lru_cache(maxsize=256)
+def _repository(image: str) -> tuple[str, ...]:
+    try:
+        parsed = images.parse(image)
+    except ValueError:
+        return (image,)
+    return (parsed.registry, *parsed.path)
 
 
 def _model(server: JsonObject, pod: JsonObject, name: str, path: str) -> tuple[str, str, JsonObject] | str:
