@@ -196,7 +196,8 @@ def test_a_server_that_sends_a_byte_now_and_then_ends_as_a_stall(
         run = load(f"http://127.0.0.1:{port}/model.bin", options=("--patience=0.5",))
         gone.set()
 
-    assert run.code in ("Stalled", "Unreachable")
+    # Else it would be cut, in the end, by the server.
+    assert run.code == "Stalled" or part == "hello"
     assert run.files() == {}
 
 
@@ -219,6 +220,7 @@ def test_a_load_ends_however_slowly_a_server_sends(load: Loader) -> None:
         over.set()
 
     assert (load.message()["code"], ended.returncode) == ("Stalled", 18)
+    assert "hours" in str(load.message()["message"])
 
 
 @pytest.mark.parametrize(("closed", "read"), [(True, b"abc"), (False, None)])

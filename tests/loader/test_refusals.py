@@ -42,6 +42,9 @@ PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
         "64:ff9b::a9fe:a9fe",
         "2002:a9fe:a9fe::1",
         "2001:0:a9fe:a9fe::1",
+        "2001:0:808:808::1",
+        "2001:2::1",
+        "2001:20::1",
         "2001:0:4136:e378:8000:63bf:5601:5601",
         "::169.254.169.254",
         "::10.0.0.1",
@@ -79,10 +82,13 @@ def test_a_public_address_is_allowed(address: str) -> None:
     assert Network().allows(ipaddress.ip_address(address), plain=False)
 
 
-@pytest.mark.parametrize("address", ["64:ff9b:1::a9fe:a9fe", "64:ff9b:1:a9fe:a9:fe00::", "fd00::5efe:a9fe:a9fe"])
+@pytest.mark.parametrize(
+    "address",
+    ["64:ff9b:1::a9fe:a9fe", "64:ff9b:1:a9fe:a9:fe00::", "fd00::5efe:a9fe:a9fe", "::a9fe:a9fe", "::ffff:0:a9fe:a9fe"],
+)
 @pytest.mark.attack(14)
 def test_metadata_behind_a_translator_is_not_opened_by_a_network_around_it(address: str) -> None:
-    wide = Network.of(("64:ff9b:1::/48", "fc00::/7", "169.254.0.0/16"))
+    wide = Network.of(("::/0", "169.254.0.0/16"))
 
     assert not wide.allows(ipaddress.ip_address(address), plain=False)
 

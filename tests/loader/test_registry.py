@@ -154,6 +154,19 @@ def test_a_password_goes_to_no_other_host_that_a_registry_names(load: Loader, we
 
 
 @pytest.mark.attack(35)
+def test_no_token_is_fetched_by_plain_http_from_another_host(load: Loader, web: WebServer) -> None:
+    """Who is on the way could give any, also where there is no password to lose."""
+    other = WebServer()
+    web.fault = lambda request, number: Reply(401, {"WWW-Authenticate": f'Bearer realm="{other.url}/token"'})
+    load.credentials(**{"plain-http": "true"})
+
+    run = load(f"oci://{web.url.removeprefix('http://')}/team/public:v1")
+    other.close()
+
+    assert (run.code, other.requests) == ("Refused", [])
+
+
+@pytest.mark.attack(35)
 def test_a_token_service_that_the_secret_names_is_given_the_password(load: Loader, web: WebServer) -> None:
     authority = trustme.CA()
     other = WebServer()
