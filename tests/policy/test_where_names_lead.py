@@ -63,8 +63,8 @@ def made(uri: str, known: PlatformFacts, kind: str = "Deployment", **notes: str)
     return head | {"apiVersion": "v1" if kind == "Pod" else "serving.knative.dev/v1"}, spec
 
 
-def told(uri: str, known: PlatformFacts, **notes: str) -> list[str]:
-    """The stores that the loader is told."""
+def bindings(uri: str, known: PlatformFacts, **notes: str) -> list[str]:
+    """The stores that the loader is bound to."""
     args = made(uri, known, **notes)[1]["initContainers"][0]["args"]
     return [value for option, value in itertools.pairwise(args) if option == "--store"]
 
@@ -77,7 +77,7 @@ def broken(manifest: JsonObject, known: PlatformFacts) -> dict[str, set[str]]:
 
 
 def bound(pod: JsonObject, known: PlatformFacts, *stores: Store) -> None:
-    """Have an honest loader be told other stores."""
+    """Bind an honest loader to other stores."""
     request = loader_container.read(pod["initContainers"][0], pod, known.known_loaders)
     assert isinstance(request, LoaderRequest)
     pod["initContainers"] = [loader_container.render(replace(request, stores=stores))]
@@ -114,13 +114,13 @@ AZURE, BLOBS = "az://models/a.joblib", "https://us.blob.core.windows.net"
 @pytest.mark.attack(33)
 def test_the_loader_is_told_where_a_source_leads(uri: str, rules: str, stores: list[str]) -> None:
     known = facts(rules)
-    assert told(uri, known) == stores
+    assert bindings(uri, known) == stores
     for kind in KINDS:
         assert "SourceNotFixed" not in str(broken(made(uri, known, kind)[0], known))
 
 
 def test_a_digest_that_is_asked_for_binds_nothing() -> None:
-    assert told("s3://models/a.joblib", facts("{name: s, pinned: {by: [digest]}}"), digest=DIGEST) == []
+    assert bindings("s3://models/a.joblib", facts("{name: s, pinned: {by: [digest]}}"), digest=DIGEST) == []
 
 
 UNBOUND: dict[str, tuple[Store, ...]] = {
@@ -202,16 +202,16 @@ def test_what_a_digest_pins_may_come_from_anywhere(kind: str) -> None:
 @pytest.mark.attack(33)
 def test_a_place_that_does_not_say_where_it_leads_needs_a_store(uri: str, rules: str) -> None:
     known = facts(rules)
-    assert told(uri, known) == []
+    assert bindings(uri, known) == []
     for kind in KINDS:
         assert broken(made(uri, known, kind)[0], known) == {"p0/s": {"SourceNotFixed"}}
 
 
 def test_the_operators_settings_bind_without_any_policy() -> None:
     store = Store("s3://models", MINIO, PEM)
-    assert told("s3://models/a.joblib", facts(stores=(store,))) == [store.argument]
-    assert told("s3://other/a.joblib", facts(stores=(store,))) == []
-    assert told("s3://models/a.joblib", facts(PLACES, stores=(store,))) == [store.argument]
+    assert bindings("s3://models/a.joblib", facts(stores=(store,))) == [store.argument]
+    assert bindings("s3://other/a.joblib", facts(stores=(store,))) == []
+    assert bindings("s3://models/a.joblib", facts(PLACES, stores=(store,))) == [store.argument]
     assert read_stores([{"place": "s3://models", "endpoint": MINIO, "ca": PEM}]) == (store,)
 
 
@@ -220,17 +220,17 @@ def test_of_two_policies_that_lead_elsewhere_neither_is_passed_over() -> None:
     one = f"{{name: s, sources: {{allow: ['s3://models'], stores: [{{place: 's3://models', endpoint: '{MINIO}'}}]}}}}"
     other = one.replace(MINIO, "https://other.example.com")
     known = facts(one, other)
-    assert told("s3://models/a.joblib", known) == [f"s3://models {MINIO}"]
+    assert bindings("s3://models/a.joblib", known) == [f"s3://models {MINIO}"]
     for kind in KINDS:
         assert broken(made("s3://models/a.joblib", known, kind)[0], known) == {"p1/s": {"SourceNotFixed"}}
 
 
 def test_a_policy_may_leave_a_place_to_the_users_secrets() -> None:
     known = facts(PLACES.replace("}}", ", stores: [{place: 's3://models', endpoint: '*'}]}}"))
-    assert told("s3://models/a.joblib", known) == []
+    assert bindings("s3://models/a.joblib", known) == []
     for kind in KINDS:
         assert broken(made("s3://models/a.joblib", known, kind)[0], known) == {}
-    assert told(HUB, known) == ["hf://our-org -"]
+    assert bindings(HUB, known) == ["hf://our-org -"]
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_a_denial_holds_for_the_address_of_a_store_as_well(deny: str, uri: str) 
     ],
 )
 def test_only_a_policy_that_is_about_a_deployment_binds_its_loader(match: str, stores: list[str]) -> None:
-    assert told(HUB, facts(PLACES, match=match)) == stores
+    assert bindings(HUB, facts(PLACES, match=match)) == stores
 
 
 @pytest.mark.attack(33)

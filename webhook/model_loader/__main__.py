@@ -87,7 +87,7 @@ def run() -> None:
     os.umask(0o022)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
-    # However slowly, and however often anew, a store sends: a load ends.
+    # However slowly a store sends, and however often it is asked again: a load ends.
     signal.signal(signal.SIGALRM, _late)
     signal.alarm(DEADLINE_SECONDS)
     sys.exit(main(sys.argv[1:], os.environ, sys.stdout, sys.stderr))

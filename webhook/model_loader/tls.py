@@ -76,7 +76,7 @@ class TlsSocket:
                 self._receive()
                 continue
             except ssl.SSLEOFError:
-                # Without TLS' own end: somebody on the way may have cut it.
+                # Without TLS' own end: it may have been cut on the way.
                 if count:
                     break
                 raise

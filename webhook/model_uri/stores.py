@@ -1,4 +1,4 @@
-"""Where places lead, and whom they trust: fixed by who runs the cluster, and told to the loader in its arguments."""
+"""Where places lead, and whom they trust: fixed by who runs the cluster, and written into the loader's arguments."""
 
 import base64
 import binascii
@@ -57,7 +57,7 @@ class Store:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether what the place holds leads to one store, whoever writes the credentials.
+        """Whether what the place holds leads to one store, whatever the credentials say.
 
         Plain http proves nothing, so the host has to be named; who names it trusts the network in between.
         """
@@ -69,7 +69,7 @@ class Store:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is asked without TLS, so that whoever is on the way can answer."""
+        """Whether it is asked without TLS, so that any program on the way can answer."""
         return (self.endpoint or self.place).startswith("http:")
 
     def leads_as(self, other: "Store") -> bool:

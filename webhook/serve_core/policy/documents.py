@@ -140,7 +140,7 @@ class StoreAt:
 
     @cached_property
     def store(self) -> Store:
-        """The same as the loader is told. Raises URIError."""
+        """The same as the loader has it. Raises URIError."""
         return Store(self.place, self.endpoint, self.ca)
 
 

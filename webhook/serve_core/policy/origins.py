@@ -40,7 +40,7 @@ class Origin:
     key: str = ""
     """The ConfigMap by whose public key whoever loads it verifies a signature; empty where nobody does."""
     store: Store | None = None
-    """Where whoever loads it is bound to read it from; ``None`` where that is for the credentials to say."""
+    """Where its loader is bound to read it from; ``None`` where that is for the credentials to say."""
     adrift: str = ""
     """The field of the pod by which names may resolve otherwise."""
     by_loader: bool = True

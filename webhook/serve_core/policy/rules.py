@@ -48,16 +48,16 @@ def _sources(about: Places, subject: Subject, by: str) -> Iterator[Problem]:
     allow = [parse_place(text) for text in about.allow]
     deny = [parse_place(text) for text in about.deny]
     own = tuple(stores.of_rule(about))
-    told, placed = set[str](), set[str]()
+    reported, placed = set[str](), set[str]()
     yield from _unknown(subject, by)
     for origin in subject.origins:
-        if origin.text in told or (origin.unknown and "://" not in origin.text):
+        if origin.text in reported or (origin.unknown and "://" not in origin.text):
             continue
         found = [] if origin.text in placed else _misplaced(origin, about, subject, by, allow, deny)
         placed.add(origin.text)
         found = found or list(_not_fixed(origin, subject, by, own, bool(allow)))
         if found:
-            told.add(origin.text)
+            reported.add(origin.text)
         yield from found
 
 
@@ -80,7 +80,7 @@ def _misplaced(
 def _not_fixed(
     origin: Origin, subject: Subject, by: str, own: tuple[Store, ...] = (), always: bool = True
 ) -> Iterator[Problem]:
-    """Whether somebody but the operator could say where a source leads.
+    """Whether anything but the operator could say where a source leads.
 
     ``own``: the stores of the rule itself, which come before others. ``always``: also what none of these holds.
     """
@@ -100,9 +100,9 @@ def _not_fixed(
         )
     elif bound is None:
         why = "what loads it may be led elsewhere by a Secret"
-        way_out = "Apply it once more: kubectl-serve's loader is then told where. Of other loaders, allow any endpoint."
+        way_out = "Apply it once more: kubectl-serve's loader is then bound. For other loaders, allow any endpoint."
     elif not bound.leads_as(wanted):
-        why = f"the loader is told to read it from {bound.endpoint or 'elsewhere'}"
+        why = f"the loader is bound to read it from {bound.endpoint or 'elsewhere'}"
         way_out = f"It is to come from {wanted.endpoint or 'the public store'}: apply it once more."
     elif origin.adrift:
         why, way_out = f"{origin.adrift} may lead that elsewhere", f"Take {origin.adrift} out of the pods."

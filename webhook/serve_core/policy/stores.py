@@ -1,4 +1,4 @@
-"""Where the places of models lead: as policies and the operator fix it, and as the loader is told.
+"""Where the places of models lead: as policies and the operator fix it, and the loader is bound.
 
 A URI names an organisation or a bucket; which hub or store that is in, its user's own Secret could say. So where a rule
 rests on where a model comes from, the loader's arguments bind each URI to one store, and the rule wants just that.
@@ -43,7 +43,7 @@ def of_rule(about: "Places") -> Iterator[Store]:
 
 
 def store_of(uri: ModelURI, stores: Iterable[Store]) -> Store | None:
-    """The one store that a URI leads to, whoever writes the credentials; ``None`` where these say it."""
+    """The one store that a URI leads to, whatever the credentials say; ``None`` where these say it."""
     found = find(uri, stores)
     if found is None and uri.scheme in _PUBLIC:
         found = Store(f"{uri.scheme}://{uri.authority}")
@@ -65,7 +65,7 @@ def may_lead_anywhere(uri: ModelURI, stores: Iterable[Store]) -> bool:
 
 
 def of_loader(deployment: JsonObject, uris: Iterable[ModelURI], facts: PlatformFacts) -> tuple[Store, ...]:
-    """What the loader of a Deployment is bound to; nothing where nobody asks for it, or where it cannot be."""
+    """What the loader of a Deployment is bound to; nothing where no rule asks for it, or where it cannot be."""
     namespace = str(value_at(deployment, "metadata", "namespace") or "")
     labels = facts.namespace_labels.get(namespace, {})
     stores = known(facts, namespace, labels)
