@@ -2,6 +2,7 @@
 corrected."""
 
 import asyncio
+import copy
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -406,3 +407,31 @@ async def test_whatever_a_pod_says_the_leader_goes_on(api: MemoryApi, tmp_path: 
             await asyncio.sleep(0.01)
         api.put(DEPLOYMENTS, served("wine"))
         await until(lambda: ("services", "default", "wine") in api.objects)
+
+
+@pytest.mark.attack(25)
+async def test_a_served_deployment_that_is_too_large_says_so_and_is_left_as_it_is(
+    api: MemoryApi, tmp_path: Path
+) -> None:
+    api.put(DEPLOYMENTS, served())
+    at = ("deployments", "default", "iris")
+    async with started(api, tmp_path):
+        await until(lambda: ("services", "default", "iris") in api.objects and ready(api) == "Progressing")
+        made = api.objects["services", "default", "iris"]
+        noise = "".join(str(hash(str(number))) for number in range(20_000))
+        large = copy.deepcopy(api.objects[at])
+        large["metadata"]["annotations"]["noise"] = noise
+        api.put(DEPLOYMENTS, large)
+        await until(lambda: ready(api) == "Unreadable")
+        count = len(api.writes)
+        for _ in range(50):
+            await asyncio.sleep(0.001)
+        assert len(api.writes) == count, "what is said of it is said once"
+        said = condition(api.objects[at], CONDITION_READY)
+        assert said
+        assert "it takes more than 64 KiB" in said.message
+        assert api.objects["services", "default", "iris"] == made
+        small = copy.deepcopy(api.objects[at])
+        del small["metadata"]["annotations"]["noise"]
+        api.put(DEPLOYMENTS, small)
+        await until(lambda: ready(api) == "Progressing")
