@@ -155,6 +155,12 @@ def policies() -> Iterator[Json]:
     for name in oracle.POLICIES:
         policy: Json = yaml.safe_load((ROOT / f"manifests/policies/{name}.yaml").read_text())
         policy["metadata"]["name"] = f"tenant-bench-{name}"
+        for rule in policy["spec"]["rules"]:
+            if "sources" in rule:
+                # Where the tenant's bucket is: by itself an s3:// place is AWS's, whatever a Secret says.
+                rule["sources"]["stores"] = [
+                    {"place": "s3://models", "endpoint": f"http://store.{SPACE.name}.svc:7070"}
+                ]
         spaces = [BOUNDED.name] if name == "private-by-default" else [BOUNDED.name, SPACE.name]
         policy["spec"] |= {"action": "Deny", "match": {"namespaces": spaces}}
         yield policy
