@@ -66,13 +66,18 @@ def _is_loader(container: Json) -> bool:
 def _uris(notes: Json, pod: Json) -> list[str]:
     written = [part.rpartition("=")[0] or part for part in (notes.get(f"{PREFIX}model") or "").split()]
     arguments = [str(word) for each in _containers(pod) if _is_loader(each) for word in each.get("args") or []]
-    return [*written, *(word for word in arguments if re.match(r"[a-z0-9]+://", word, re.IGNORECASE))]
+    # One with a space is a store, which a place leads to.
+    return [*written, *(word for word in arguments if re.match(r"[a-z0-9]+://[^ ]*$", word, re.IGNORECASE))]
 
 
 def _sources(notes: Json, pod: Json) -> Iterator[str]:
     for uri in _uris(notes, pod):
         if not SOURCES.fullmatch(uri.rpartition("=")[0] or uri):
             yield f"restricted-sources: {uri[:100]}"
+    if any(_is_loader(each) for each in _containers(pod)) or f"{PREFIX}model" in notes:
+        for field in ("hostAliases", "dnsConfig", "hostNetwork"):
+            if pod.get(field):
+                yield f"restricted-sources: {field}"
 
 
 def _images(pod: Json) -> Iterator[str]:
