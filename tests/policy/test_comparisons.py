@@ -14,7 +14,7 @@ import model_uri
 from serve_core import quantities
 from serve_core.policy import expressions, images
 from serve_core.policy.documents import Selector
-from serve_core.policy.expressions import ExpressionError
+from serve_core.policy.expressions import ExpressionError, Values
 from serve_core.policy.images import Image
 from serve_core.policy.matching import selects
 from serve_core.policy.patterns import matches, may_begin
@@ -220,18 +220,18 @@ def test_a_pattern_of_many_stars_costs_nothing() -> None:
 @pytest.mark.attack(18)
 def test_an_expression_that_would_cost_too_much_is_stopped(text: str, why: str) -> None:
     with cpu_time.at_most(1), pytest.raises(ExpressionError, match=why):
-        expressions.holds(text, {"object": {"items": list(range(20_000))}, "subject": {}})
+        expressions.holds(text, Values(object={"items": list(range(20_000))}, subject={}))
 
 
 @pytest.mark.attack(18)
 def test_an_expression_sees_no_object_larger_than_512_kib() -> None:
     with pytest.raises(ExpressionError, match="larger than 512 KiB"):
-        expressions.holds("true", {"object": {"a": "a" * 600_000}, "subject": {}})
+        expressions.holds("true", Values(object={"a": "a" * 600_000}, subject={}))
 
 
 @pytest.mark.attack(18)
 def test_a_pattern_that_tracks_back_elsewhere_is_linear() -> None:
-    values = {"object": {"a": "a" * 100_000 + "!"}, "subject": {}}
+    values = Values(object={"a": "a" * 100_000 + "!"}, subject={})
     with cpu_time.at_most(1):
         assert not expressions.holds("object.a.matches('^(a+)+$')", values)
 
@@ -239,8 +239,8 @@ def test_a_pattern_that_tracks_back_elsewhere_is_linear() -> None:
 @pytest.mark.parametrize("value", ["a\x00b", {"k\x00": 1}, "\ud800", 2**80])
 def test_what_the_binding_would_change_on_its_way_is_not_judged(value: object) -> None:
     with pytest.raises(ExpressionError):
-        expressions.holds("object.a == 'a'", {"object": {"a": value}, "subject": {}})
+        expressions.holds("object.a == 'a'", Values(object={"a": value}, subject={}))
 
 
 def test_a_backslash_before_the_letters_of_a_nul_is_no_nul() -> None:
-    assert expressions.holds("object.a != ''", {"object": {"a": "\\u0000"}, "subject": {}})
+    assert expressions.holds("object.a != ''", Values(object={"a": "\\u0000"}, subject={}))

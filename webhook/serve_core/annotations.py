@@ -8,19 +8,26 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from model_uri import ModelURI
 from serve_core import models, quantities
 from serve_core.models import Placed
 from serve_core.names import PREFIX
-from serve_core.reasons import Problem, problem, quote
+from serve_core.reasons import Problem, capped, problem, quote, step
 
 PROTOCOLS = ("v1", "v2", "openai", "grpc-v2")
 """v1: TensorFlow Serving's; v2 and grpc-v2: the Open Inference Protocol; openai: OpenAI's REST API."""
 
 KNATIVE, DEPLOYMENT = "knative", "deployment"
 """The modes: scaled from zero by a Knative Service, or left running as the Deployment it is."""
+
+LONGEST = 16 * 1024
+"""Characters of an annotation's value; the longest are lists of claims and of callers."""
+
+_LONGEST_MISSPELT = 40
+"""Characters of an unknown annotation's name by which the nearest is looked for; none of ours has half as many."""
 
 CUSTOM = "custom"
 """The runtime of a Deployment that brings its own model server."""
@@ -592,12 +599,12 @@ def path_of(key: str) -> str:
 
 
 def read(annotations: Mapping[str, str]) -> tuple[ServingSpec | None, tuple[Problem, ...]]:
-    """Read all annotations under our prefix; all their faults come at once.
+    """Read all annotations under our prefix; all their faults come at once, as far as they are said.
 
     Returns ``(None, ())`` for an object that has none of the user's.
     """
     ours = {key: value for key, value in annotations.items() if key.startswith(PREFIX) and key not in _STATE_KEYS}
-    problems = [_unknown(key) for key in ours if key not in _USER_BY_KEY]
+    problems = capped(_unknown(key) for key in ours if key not in _USER_BY_KEY)
     if MODEL not in ours:
         problems += [problem("OrphanAnnotation", path_of(key), key=key) for key in ours if key in _USER_BY_KEY]
         return None, tuple(sorted(problems))
@@ -628,6 +635,8 @@ def _field(key: str) -> str:
 
 
 def _value(annotation: Annotation, text: str) -> Any:
+    if len(text) > LONGEST:
+        return problem("TooLarge", path_of(annotation.key), why=f"it is longer than {LONGEST:,} characters")
     try:
         return annotation.parse(text)
     except _InvalidError:
@@ -641,14 +650,19 @@ def _value(annotation: Annotation, text: str) -> Any:
 
 
 def _unknown(key: str) -> Problem:
-    import difflib  # only a mistake pays for it  # noqa: PLC0415
-
-    names = [annotation.name for annotation in USER]
-    near = difflib.get_close_matches(key.removeprefix(PREFIX), names, n=2)
+    near = _near(key.removeprefix(PREFIX)[:_LONGEST_MISSPELT])
     nearest = f"Did you mean {' or '.join(PREFIX + name for name in near)}?"
     if not near:
-        nearest = f"Known after {PREFIX}: {', '.join(names)}."
-    return problem("UnknownAnnotation", path_of(quote(key)[1:-1]), key=quote(key)[1:-1], nearest=nearest)
+        nearest = f"Known after {PREFIX}: {', '.join(annotation.name for annotation in USER)}."
+    return problem("UnknownAnnotation", path_of(step(key)), key=step(key), nearest=nearest)
+
+
+@lru_cache(maxsize=256)
+def _near(name: str) -> list[str]:
+    """What may be meant; the same mistakes are looked up once for each default of the policies."""
+    import difflib  # only a mistake pays for it  # noqa: PLC0415
+
+    return difflib.get_close_matches(name, [annotation.name for annotation in USER], n=2)
 
 
 def _incomplete(values: Mapping[str, Any], keys: Collection[str]) -> list[Problem]:

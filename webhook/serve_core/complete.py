@@ -19,7 +19,7 @@ from serve_core.names import (
     SERVER_CONTAINER,
 )
 from serve_core.policy import stores
-from serve_core.reasons import Choice, Problem, choice, problem
+from serve_core.reasons import Choice, Problem, capped, choice, problem
 from serve_core.runtimes import Runtime, Variant
 
 PROGRESS_DEADLINE_DEFAULT = 600
@@ -73,9 +73,11 @@ def _server(
         names = ", ".join(str(container.get("name")) for container in containers)
         return None, (), (problem("ContainerAmbiguous", at, names=names),)
     missing = tuple(
-        problem("ImageMissing", f"{at}[{index}].image", name=container.get("name"))
-        for index, container in enumerate(containers)
-        if not container.get("image") and (container is not found or spec.runtime == CUSTOM)
+        capped(
+            problem("ImageMissing", f"{at}[{index}].image", name=container.get("name"))
+            for index, container in enumerate(containers)
+            if not container.get("image") and (container is not found or spec.runtime == CUSTOM)
+        )
     )
     if spec.runtime == CUSTOM:
         if found is None:

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from serve_core.json import canonical
-from serve_core.reasons import Problem, problem, quote
+from serve_core.reasons import MOST_PROBLEMS, Problem, problem, quote, step
 
 _ON_BY_DEFAULT = frozenset({"multi-container", "kubernetes.podspec-volumes-emptydir"})
 
@@ -65,10 +65,15 @@ class Carrier:
     def require(self, flag: str, path: str, *, exact: bool = False) -> None:
         state = self.state(flag)
         if state == "disabled" or (exact and state != "enabled"):
-            self.problems.append(problem("FeatureDisabled", path, flag=flag, state=state))
+            self.add("FeatureDisabled", path, flag=flag, state=state)
 
     def refuse(self, path: str, why: str, way_out: str = "") -> None:
-        self.problems.append(problem("FieldUnsupported", path, why=why, way_out=way_out or "Remove it."))
+        self.add("FieldUnsupported", path, why=why, way_out=way_out or "Remove it.")
+
+    def add(self, code: str, path: str, **words: object) -> None:
+        """Note a problem, unless there are more than are said already."""
+        if len(self.problems) <= MOST_PROBLEMS:
+            self.problems.append(problem(code, path, **words))
 
     def carry(self, document: Mapping[str, Any], rules: Rules, path: str) -> dict[str, Any]:
         carried = {}
@@ -81,7 +86,7 @@ class Carrier:
                 continue
             here = f"{path}.{key}"
             if rule is None:
-                self.refuse(path + "." + quote(key)[1:-1], "Knative does not know this field")
+                self.refuse(path + "." + step(key), "Knative does not know this field")
             elif any(value == dropped and type(value) is type(dropped) for dropped in rule.drop):
                 continue
             elif rule.refuse and (rule.only is None or value not in rule.only):
@@ -136,7 +141,7 @@ def _stands(element: Mapping[str, Any], rule: Rule) -> bool:
 
 def _place(element: Mapping[str, Any], index: int, path: str) -> object:
     """Variables are told by their names: ours stand before the user's and would shift their numbers."""
-    return element.get("name", index) if path.endswith(".env") else index
+    return step(element.get("name", index)) if path.endswith(".env") else index
 
 
 CARRY = Rule()

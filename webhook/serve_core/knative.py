@@ -13,7 +13,7 @@ from typing import Any
 
 from serve_core.fields import Carrier
 from serve_core.json import JsonObject
-from serve_core.reasons import quote
+from serve_core.reasons import quote, step
 
 AUTOSCALING = "autoscaling.knative.dev/"
 NETWORKING = "networking.knative.dev/"
@@ -32,7 +32,7 @@ _RESERVED_PATHS = frozenset({"/", "/dev", "/dev/log"})
 _RESERVED_PORTS = frozenset({8008, 8012, 8013, 8022, 9090, 9091})
 
 # https://pkg.go.dev/time#ParseDuration
-_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 _UNITS: dict[str, Fraction | int] = {
     "ns": Fraction(1, 10**9),
     "us": Fraction(1, 10**6),
@@ -45,8 +45,10 @@ _REGISTRY = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]+)?", re
 _REPOSITORY = re.compile(r"[a-z0-9_./-]{2,255}")
 _TAG = re.compile(r"[A-Za-z0-9_.-]{1,128}", re.ASCII)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)", re.ASCII)
-_QUANTITY = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?", re.ASCII)
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)", re.ASCII)
+_QUANTITY = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?", re.ASCII)
+_LONGEST = 253
+"""Characters of an annotation's value that is looked at; numbers, durations and names of classes are shorter."""
 
 
 @dataclass(frozen=True)
@@ -89,17 +91,17 @@ def _seconds(text: str) -> Fraction | None:
     rest = text[1:] if text[:1] in ("-", "+") else text
     if rest == "0":
         return Fraction(0)
-    parts = _DURATION.findall(rest)
-    if not parts or "".join(parts) != rest:
-        return None
-    total = Fraction(0)
-    for part in parts:
-        unit = part.lstrip("0123456789.")
-        digits = part[: -len(unit)]
+    total, at = Fraction(0), 0
+    while at < len(rest):
+        part = _DURATION.match(rest, at)
+        if part is None:
+            return None
+        digits, unit = part.groups()
         total += (
             Fraction(digits if digits[-1] != "." else digits + "0") * _UNITS[unit.replace("µ", "u").replace("μ", "u")]
         )
-    return sign * total
+        at = part.end()
+    return sign * total if rest else None
 
 
 _CLASS = _Allowed(
@@ -140,6 +142,9 @@ _TEMPLATE: Mapping[str, _Allowed] = {
 }
 """What Knative reads on a template, and what it takes."""
 
+_OLD_SPELLINGS = {re.sub(r"-([a-z])", lambda match: match[1].upper(), key): key for key in _TEMPLATE if "-" in key}
+"""Knative knows each key in camel case too, from earlier days."""
+
 _SERVICE: Mapping[str, _Allowed] = {ROLLOUT_DURATION: _duration(0, None)}
 
 _NETWORKING = frozenset(
@@ -159,11 +164,11 @@ def is_for_the_service(key: str) -> bool:
 def check_template_annotations(annotations: Mapping[str, str], carrier: Carrier) -> None:
     """Refuse what Knative would refuse, and what it would ignore although it bears its name."""
     for key, value in annotations.items():
-        at = f"spec.template.metadata.annotations[{quote(key)[1:-1]}]"
+        at = f"spec.template.metadata.annotations[{step(key)}]"
         if key in _TEMPLATE:
             _check(_TEMPLATE[key], value, at, carrier)
-        elif _hyphenated(key) in _TEMPLATE:
-            carrier.refuse(at, "it is an old spelling", f"Write {_hyphenated(key)}.")
+        elif key in _OLD_SPELLINGS:
+            carrier.refuse(at, "it is an old spelling", f"Write {_OLD_SPELLINGS[key]}.")
         elif key.startswith((AUTOSCALING, _QUEUE)):
             carrier.refuse(at, "Knative does not know this key and would ignore it", "Correct or remove it.")
         elif key.startswith(NETWORKING) and key not in _NETWORKING:
@@ -175,7 +180,7 @@ def check_template_annotations(annotations: Mapping[str, str], carrier: Carrier)
 def check_service_metadata(annotations: Mapping[str, str], labels: Mapping[str, str], carrier: Carrier) -> None:
     """The same for what a Deployment's own metadata says to Knative."""
     for key, value in annotations.items():
-        at = f"metadata.annotations[{quote(key)[1:-1]}]"
+        at = f"metadata.annotations[{step(key)}]"
         if key in _SERVICE:
             _check(_SERVICE[key], value, at, carrier)
         elif key.startswith(AUTOSCALING):
@@ -189,13 +194,8 @@ def check_service_metadata(annotations: Mapping[str, str], labels: Mapping[str, 
 
 
 def _check(allowed: _Allowed, value: Any, at: str, carrier: Carrier) -> None:
-    if not isinstance(value, str) or not allowed.check(value):
+    if not isinstance(value, str) or len(value) > _LONGEST or not allowed.check(value):
         carrier.refuse(at, f"{quote(value)} is not allowed", f"Write {allowed.words}.")
-
-
-def _hyphenated(key: str) -> str:
-    """Knative knows each key in camel case too, from earlier days."""
-    return re.sub(r"(?<=[a-z])[A-Z]", lambda match: "-" + match[0].lower(), key)
 
 
 def _check_class(annotations: Mapping[str, str], carrier: Carrier) -> None:
@@ -209,7 +209,7 @@ def _check_scale(annotations: Mapping[str, str], carrier: Carrier) -> None:
     numbers = {}
     for name in ("min-scale", "max-scale", "activation-scale"):
         key = AUTOSCALING + name
-        if key in annotations and _TEMPLATE[key].check(annotations[key]):
+        if key in annotations and len(annotations[key]) <= _LONGEST and _TEMPLATE[key].check(annotations[key]):
             numbers[name] = int(annotations[key])
     least, most, first = numbers.get("min-scale", 0), numbers.get("max-scale", 0), numbers.get("activation-scale")
     if most and most < least:

@@ -62,9 +62,10 @@ def file_name(uri: ModelURI) -> str | None:
 def split(text: str) -> tuple[tuple[str, str], ...]:
     """The URIs that the annotation names, and what each has for a folder.
 
-    One URI is taken as it is. Of several, divided by white space, each may end in ``=FOLDER``.
+    One URI is taken as it is. Of several, divided by white space, each may end in ``=FOLDER``. Of more than may be,
+    the last holds all the rest.
     """
-    words = _SPACE.split(text.strip(_BLANK))
+    words = _SPACE.split(text.strip(_BLANK), maxsplit=MOST)
     if len(words) == 1:
         return ((words[0], ""),)
     parts = (word.rpartition("=") for word in words)
@@ -74,6 +75,9 @@ def split(text: str) -> tuple[tuple[str, str], ...]:
 def parse_all(text: str, path: str) -> tuple[tuple[Placed, ...], tuple[Problem, ...]]:
     """Take apart what the annotation names; all faults come at once. ``path`` is where it stands."""
     parts = split(text)
+    if len(parts) > MOST:
+        why = f"they are more than {MOST}"
+        return (), (problem("InvalidModelURI", path, value="this list of URIs", why=why, example=SCHEMES["s3"]),)
     found: list[Placed] = []
     problems: list[Problem] = []
     for uri, folder in parts:
@@ -89,10 +93,6 @@ def parse_all(text: str, path: str) -> tuple[tuple[Placed, ...], tuple[Problem, 
             problems.append(_invalid(uri, path, "pvc", why))
         else:
             found.append(Placed(parsed, folder))
-    if len(parts) > MOST:
-        why = f"they are more than {MOST}"
-        value = f"a list of {len(parts)} URIs"
-        problems.append(problem("InvalidModelURI", path, value=value, why=why, example=SCHEMES["s3"]))
     return tuple(found), tuple(problems)
 
 
@@ -107,6 +107,10 @@ def parse(text: str, path: str) -> ModelURI | Problem:
     Never repeats what may be a secret. ``..``, control characters and Kubernetes' ``$(NAME)`` expansion are refused:
     the URI becomes an argument of the loader.
     """
+    if len(text) > model_uri.LONGEST:
+        # What stands in it is not repeated: where it is cut, half a secret could be left.
+        value, why = "this text", f"it is longer than {model_uri.LONGEST} characters"
+        return problem("InvalidModelURI", path, value=value, why=why, example=SCHEMES["s3"])
     scheme, separator, _ = text.partition("://")
     if not separator:
         allowed = ", ".join(f"{name}://" for name in SCHEMES)
@@ -129,7 +133,7 @@ def parse(text: str, path: str) -> ModelURI | Problem:
 
 
 def _redacted(text: str) -> str:
-    segments = text[: model_uri.LONGEST].split("?", 1)[0].split("/")
+    segments = text.split("?", 1)[0].split("/")
     return "/".join(f"…@{segment.rpartition('@')[2]}" if "@" in segment else segment for segment in segments)
 
 

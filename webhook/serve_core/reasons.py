@@ -5,13 +5,20 @@ A message is made from here or it is not made: the documentation and the tests a
 """
 
 import shlex
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 
 from serve_core.visible import inline
 
-_LONGEST_WORD = 200
+MOST_PROBLEMS = 100
+"""Of one object that are said; nobody reads more, and each takes time to make."""
+_LONGEST_QUOTE = 200
 """Characters of a user's own text that a message repeats."""
+_LONGEST_PATH = 500
+_LONGEST_WORD = 2_000
+"""Characters of what fills one place of a sentence, such as a list of everything that is allowed."""
 
 
 class Kind(StrEnum):
@@ -163,7 +170,7 @@ _REFUSALS = (
     ("InvalidObject", "{why}.", "Compare it with `kubectl explain deployment`."),
     (
         "TooLarge",
-        "what kubectl-serve adds would make it too large: {why}.",
+        "it is too large: {why}.",
         "Move what is large in it into a ConfigMap, or remove it.",
     ),
     (
@@ -469,33 +476,53 @@ def _one_line(text: str) -> str:
 
 def quote(text: object) -> str:
     """A user's own text as a message may repeat it: on one line, visible, bounded."""
-    plain = str(text)
-    if len(plain) > _LONGEST_WORD:
-        plain = plain[:_LONGEST_WORD] + "…"
+    plain = _cut(text, _LONGEST_QUOTE)
     if plain.isprintable() and '"' not in plain:
         return f'"{plain}"'
     return '"' + "".join(c if c.isprintable() and c != '"' else ascii(c)[1:-1] for c in plain) + '"'
 
 
-def _filled(template: str, words: dict[str, object]) -> str:
+def _filled(template: str, words: Mapping[str, object]) -> str:
     """``template`` with its words. Between backticks is a command for a shell: there each is one plain word."""
     in_command = {name: shlex.quote(str(word)) for name, word in words.items()} if "`" in template else words
     parts = enumerate(template.split("`"))
     return "`".join(part.format(**(in_command if index % 2 else words)) for index, part in parts)
 
 
+def step(text: object) -> str:
+    """A user's own name as a step of a path: like :func:`quote`, without the quotes."""
+    return quote(text)[1:-1]
+
+
+def capped(problems: Iterable[Problem]) -> list[Problem]:
+    """The first of ``problems``, one more than are said; the others are not even made where they are found lazily."""
+    return list(islice(problems, MOST_PROBLEMS + 1))
+
+
 def problem(code: str, path: str, **words: object) -> Problem:
-    """The refusal or warning ``code`` about ``path``. ``words`` fill the sentence and the hint."""
-    reason = CATALOGUE[code]
-    return Problem(path, code, _filled(reason.sentence, words), _filled(reason.hint, words))
+    """The refusal or warning ``code`` about ``path``. ``words`` fill the sentence and the hint, each cut where it is
+    too long."""
+    sentence, hint = _said(code, words)
+    return Problem(_cut(path, _LONGEST_PATH), code, sentence, hint)
 
 
 def choice(code: str, **words: object) -> Choice:
     """The choice ``code``, said with its reason."""
-    return Choice(code, _filled(CATALOGUE[code].sentence, words))
+    return Choice(code, _said(code, words)[0])
 
 
 def condition_message(code: str, **words: object) -> str:
     """The message of a condition with reason ``code``: its sentence and its hint."""
+    return " ".join(filter(None, _said(code, words)))
+
+
+def _said(code: str, words: Mapping[str, object]) -> tuple[str, str]:
+    """Sentence and hint with their words."""
     reason = CATALOGUE[code]
-    return " ".join(part for part in (_filled(reason.sentence, words), _filled(reason.hint, words)) if part)
+    bounded = {name: _cut(word, _LONGEST_WORD) for name, word in words.items()}
+    return _filled(reason.sentence, bounded), _filled(reason.hint, bounded)
+
+
+def _cut(text: object, longest: int) -> str:
+    plain = str(text)
+    return plain if len(plain) <= longest else plain[:longest] + "…"

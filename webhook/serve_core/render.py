@@ -19,7 +19,7 @@ from serve_core.fields import Carrier
 from serve_core.json import JsonObject, value_at
 from serve_core.model_server import server_container
 from serve_core.names import DEPLOYMENT_LABEL, LOADER_CONTAINER, PREFIX, SERVED_LABEL
-from serve_core.reasons import Problem, problem, quote
+from serve_core.reasons import Problem, capped, problem, quote, step
 from serve_core.services import is_service_name, service_name
 from serve_core.traffic import targets
 
@@ -54,7 +54,7 @@ def render(
     name = service_name(deployment)
     carrier = Carrier(facts.features)
     if not is_service_name(name):
-        carrier.problems.append(problem("InvalidServiceName", "metadata.name", name=quote(name)))
+        carrier.add("InvalidServiceName", "metadata.name", name=quote(name))
     template = deployment["spec"]["template"]
     pod, warnings = _pod(template["spec"], carrier), _ignored(deployment["spec"], template)
     if spec.timeout is not None:
@@ -114,7 +114,7 @@ def _template_annotations(own: JsonObject, outer: JsonObject, spec: ServingSpec,
     annotations: JsonObject = dict(own.get("annotations") or {})
     for key in annotations:
         if key.startswith(PREFIX):
-            at = f"spec.template.metadata.annotations[{quote(key)[1:-1]}]"
+            at = f"spec.template.metadata.annotations[{step(key)}]"
             carrier.refuse(at, "it is read on the Deployment itself only", "Move it to metadata.annotations.")
     for source, key, value in _wanted(spec):
         if key in annotations and annotations[key] != value:
@@ -141,7 +141,7 @@ def _wanted(spec: ServingSpec) -> list[tuple[str, str, str]]:
 
 def _conflict(carrier: Carrier, ours: str, other: str) -> None:
     why = "both say the same thing differently"
-    carrier.problems.append(problem("ConflictingAnnotations", path_of(ours), one=ours, other=other, why=why))
+    carrier.add("ConflictingAnnotations", path_of(ours), one=ours, other=other, why=why)
 
 
 def _ignored(spec: JsonObject, template: JsonObject) -> list[Problem]:
@@ -151,11 +151,11 @@ def _ignored(spec: JsonObject, template: JsonObject) -> list[Problem]:
         if key in spec and spec[key] != default
     ]
     why = "only labels and annotations of the template reach the pods"
-    warnings += [
-        problem("FieldIgnored", f"spec.template.metadata.{key}", why=why)
+    warnings += capped(
+        problem("FieldIgnored", f"spec.template.metadata.{step(key)}", why=why)
         for key, value in (template.get("metadata") or {}).items()
         if key not in _TEMPLATE_METADATA and value
-    ]
+    )
     return warnings
 
 

@@ -21,7 +21,7 @@ from serve_core.json import JsonObject, value_at
 from serve_core.knative import AUTOSCALING
 from serve_core.names import DEPLOYMENT_LABEL
 from serve_core.owned import controller
-from serve_core.reasons import Choice, Problem, choice, problem
+from serve_core.reasons import Choice, Problem, capped, choice, problem
 from serve_core.traffic import LATEST_TAG, PREVIOUS_TAG
 
 NOT_A_REVISION = "!serving.knative.dev/revision"
@@ -157,7 +157,7 @@ def past_knative(deployment: JsonObject, spec: ServingSpec, services: Services) 
     if spec.mode == DEPLOYMENT:
         return ()
     at = "spec.template.metadata.labels"
-    return tuple(problem("PastKnative", at, service=name) for name in _selecting(deployment, services))
+    return tuple(capped(problem("PastKnative", at, service=name) for name in _selecting(deployment, services)))
 
 
 def lost_by_name(deployment: JsonObject, services: Services) -> tuple[Problem, ...]:
@@ -165,10 +165,12 @@ def lost_by_name(deployment: JsonObject, services: Services) -> tuple[Problem, .
     containers = value_at(deployment, "spec", "template", "spec", "containers") or []
     names = {port.get("name") for container in containers for port in container.get("ports") or []}
     return tuple(
-        problem("PortByName", path_of(MODEL), service=name, port=port)
-        for name, facts in _selecting(deployment, services).items()
-        for port in facts.named_ports
-        if port in names
+        capped(
+            problem("PortByName", path_of(MODEL), service=name, port=port)
+            for name, facts in _selecting(deployment, services).items()
+            for port in facts.named_ports
+            if port in names
+        )
     )
 
 
@@ -182,7 +184,7 @@ def _selecting(deployment: JsonObject, services: Services) -> dict[str, ServiceF
     }
     selecting = {
         name: facts
-        for name, facts in services.get(metadata.get("namespace", ""), {}).items()
+        for name, facts in tuple(services.get(metadata.get("namespace", ""), {}).items())  # a watch may change them
         if facts.owner != metadata["name"] and facts.selector and facts.selector.items() <= labels.items()
     }
     return {name: selecting[name] for name in sorted(selecting)}

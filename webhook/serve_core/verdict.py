@@ -4,10 +4,23 @@ Admission, the reconciler, ``kubectl serve render`` and the tests all call it; t
 each.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from serve_core import annotations, domain, filling, handover, istio, plain, remembered, security, services, telemetry
+from serve_core import (
+    annotations,
+    bounds,
+    domain,
+    filling,
+    handover,
+    istio,
+    plain,
+    remembered,
+    security,
+    services,
+    telemetry,
+)
 from serve_core.annotations import COMPLETED_WITH, FILLED, HANDOVER, KNATIVE, MODE, MODEL, ServingSpec, path_of
 from serve_core.complete import complete
 from serve_core.facts import PlatformFacts
@@ -15,7 +28,7 @@ from serve_core.filling import Record
 from serve_core.json import JsonObject, value_at
 from serve_core.names import PREFIX, SERVED_LABEL
 from serve_core.policy import defaults
-from serve_core.reasons import Choice, Problem, problem
+from serve_core.reasons import Choice, Problem, capped, problem, step
 from serve_core.render import render
 
 MOST_ANNOTATIONS = 256 * 1024
@@ -28,8 +41,6 @@ _FILLED = frozenset(
 )
 _FILLED_BELOW = (filling.path("spec", "selector", ""), filling.path("spec", "template", ""))
 """Where something is ever filled in."""
-_DEEPEST = 64
-"""Levels of nesting; the deepest Deployment of the API's schema has fewer than 20."""
 
 
 @dataclass(frozen=True)
@@ -285,12 +296,15 @@ def _malformed(deployment: Any) -> tuple[Problem, ...]:
     """What is wrong with the object's shape: the API server checks it before admission, ``render`` meets it raw."""
     if not isinstance(deployment, dict):
         return (problem("InvalidObject", "kind", why="it is not an object"),)
-    strange = _strange(deployment)
-    if strange:
-        return (problem("InvalidObject", "metadata", why=strange),)
+    if fault := bounds.fault(deployment):
+        return (fault,)
     if deployment.get("apiVersion") != "apps/v1" or deployment.get("kind") != "Deployment":
         return (problem("InvalidObject", "kind", why="it is not a Deployment of apps/v1"),)
-    found = [
+    return tuple(sorted(capped(_misshapen(deployment))))
+
+
+def _misshapen(deployment: JsonObject) -> Iterator[Problem]:
+    yield from (
         problem("InvalidObject", ".".join(steps), why="it is not an object")
         for steps in (
             ("metadata",),
@@ -306,62 +320,36 @@ def _malformed(deployment: Any) -> tuple[Problem, ...]:
             ("spec", "template", "spec"),
         )
         if not isinstance(value_at(deployment, *steps), dict | None)
-    ]
+    )
     if not isinstance(value_at(deployment, "metadata", "name"), str):
-        found.append(problem("InvalidObject", "metadata.name", why="it has no name"))
+        yield problem("InvalidObject", "metadata.name", why="it has no name")
     for place in (("metadata",), ("spec", "template", "metadata")):
         for kind in ("annotations", "labels"):
             texts = value_at(deployment, *place, kind)
-            found += [
-                problem(
-                    "InvalidObject",
-                    f"{'.'.join(place)}.{kind}[{key}]",
-                    why="its value is not a string; put it into quotes",
-                )
-                for key, value in (texts.items() if isinstance(texts, dict) else ())
-                if not isinstance(value, str)
-            ]
+            for key, value in texts.items() if isinstance(texts, dict) else ():
+                if not isinstance(value, str):
+                    at = f"{'.'.join(place)}.{kind}[{step(key)}]"
+                    yield problem("InvalidObject", at, why="its value is not a string; put it into quotes")
     pod = value_at(deployment, "spec", "template", "spec")
     if isinstance(pod, dict):
-        found += _malformed_lists(pod, "spec.template.spec", ("containers", "initContainers", "volumes"))
-    return tuple(sorted(found))
+        yield from _malformed_lists(pod, "spec.template.spec", ("containers", "initContainers", "volumes"))
 
 
-def _strange(document: JsonObject) -> str:
-    """What YAML allows and JSON or a Kubernetes object does not: keys that are no strings, bottomless nesting."""
-    level: list[Any] = [document]
-    for _ in range(_DEEPEST):
-        inner: list[Any] = []
-        for node in level:
-            if isinstance(node, dict):
-                if not all(isinstance(key, str) for key in node):
-                    return "a key in it is not a string; put it into quotes"
-                inner += node.values()
-            elif isinstance(node, list):
-                inner += node
-        if not inner:
-            return ""
-        level = inner
-    return f"it is nested more than {_DEEPEST} levels deep"
-
-
-def _malformed_lists(owner: JsonObject, path: str, keys: tuple[str, ...]) -> list[Problem]:
-    found = []
+def _malformed_lists(owner: JsonObject, path: str, keys: tuple[str, ...]) -> Iterator[Problem]:
     for key in keys:
         elements = owner.get(key)
         if elements is None:
             continue
         if not isinstance(elements, list):
-            found.append(problem("InvalidObject", f"{path}.{key}", why="it is not a list"))
+            yield problem("InvalidObject", f"{path}.{key}", why="it is not a list")
             continue
         for index, element in enumerate(elements):
             at = f"{path}.{key}[{index}]"
             merge_key = {"volumeMounts": "name", "ports": "containerPort"}.get(key, "name")
             kind: type = int if merge_key == "containerPort" else str
             if not isinstance(element, dict):
-                found.append(problem("InvalidObject", at, why="it is not an object"))
+                yield problem("InvalidObject", at, why="it is not an object")
             elif not isinstance(element.get(merge_key), kind):
-                found.append(problem("InvalidObject", at, why=f"it has no {merge_key}"))
+                yield problem("InvalidObject", at, why=f"it has no {merge_key}")
             elif key in ("containers", "initContainers"):
-                found += _malformed_lists(element, at, ("env", "volumeMounts", "ports"))
-    return found
+                yield from _malformed_lists(element, at, ("env", "volumeMounts", "ports"))

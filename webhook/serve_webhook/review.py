@@ -9,7 +9,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,24 +23,31 @@ from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject, field_path, value_at
 from serve_core.names import SERVED_LABEL, SERVER_USERNAME
 from serve_core.patch import json_patch
-from serve_core.reasons import problem
+from serve_core.reasons import MOST_PROBLEMS, Problem, capped, problem
 from serve_core.verdict import judge
 
 API_VERSION = "admission.k8s.io/v1"
 MOST_OBJECTS = 50_000
-"""In one review; judging so many takes most of a second, in which nobody else is answered."""
-MOST_VALUES = 250_000
+"""And lists, in one review without its managed fields. What is made of an object is bounded more narrowly, by
+:mod:`serve_core.bounds`; this is so that it can be parsed at all, and what is deleted be let go."""
+MOST_VALUES = 100_000
 """In one review, counted by the commas between them: parsed, 8 MiB of small values would be 300 MiB."""
 DEEPEST = 100
 """Levels of nesting; a Deployment with everything in it has about 20."""
-MOST_PROBLEMS = 100
-"""Lines of a refusal; how many more there are is said in another."""
+LONGEST_MESSAGE = 64 * 1024
+"""Characters of a refusal."""
 MOST_OPERATIONS = 10_000
 """Of a patch; the API server takes as many from a user (k8s.io/apiserver, pkg/endpoints/handlers/patch.go)."""
 LARGEST_PATCH = 2**20
 """Bytes. The object that it makes has to fit into 1.5 MiB, the largest request that etcd takes."""
 LONGEST_WARNING = 256
 """Characters to which the API server may cut one (k8s.io/apiserver, pkg/endpoints/filters/warning.go)."""
+
+_MANAGED_FIELDS = b'"managedFields":['
+_TO_THE_END = re.compile(rb'[^"\]]*+(?:"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)[^"\]]*+)*+', re.DOTALL)
+"""The rest of a list that has no other lists in it, or of everything. It never tracks back."""
+_MOST_MANAGED_FIELDS = 16
+"""Lists of them in one review. The object and the old object have one each, and templates of claims may."""
 
 _HEAD = re.compile(
     rb'\{"kind":"AdmissionReview","apiVersion":"admission\.k8s\.io/v1","request":\{"uid":"([^"\\]{1,253})"'
@@ -116,14 +123,16 @@ def review(body: bytes, reviewer: Reviewer) -> tuple[bytes, str]:
 
     Raises :class:`MalformedError`, and :class:`UnknownNamespaceError` where ``reviewer`` does.
     """
-    if why := _too_much(body):
+    try:
+        document = parse(body)
+    except MalformedError as error:
         if (head := _HEAD.match(body)) is None:
-            raise MalformedError(why)
+            raise
         # An error or a time-out would be as good as a yes where a webhook fails open.
-        answer = Answer(problems=(str(problem("InvalidObject", "metadata", why=why)),))
+        answer = Answer(problems=(str(problem("InvalidObject", "metadata", why=error)),))
         return json.dumps(_response(head[1].decode(errors="replace"), answer)).encode(), answer.decision
     try:
-        request = AdmissionReview.model_validate(parse(body)).request
+        request = AdmissionReview.model_validate(document).request
     except ValidationError as error:
         # Only places are repeated, never values: they are whatever an unknown caller sent.
         places = ", ".join(field_path(*fault["loc"]) or "the document" for fault in error.errors()[:5])
@@ -145,9 +154,9 @@ def mutate(request: Request, facts: PlatformFacts) -> Answer:
         return Answer()
     verdict = judge(request.new, facts, request.old)
     if verdict.refused or verdict.deployment is None:
-        return Answer(problems=tuple(map(str, verdict.problems)))
+        return Answer(problems=lines(verdict.problems))
     patch = tuple(json_patch(request.new, verdict.deployment))
-    answer = Answer(patch=patch, warnings=tuple(shortened(str(warning)) for warning in verdict.warnings))
+    answer = Answer(patch=patch, warnings=shortened(verdict.warnings))
     if len(patch) > MOST_OPERATIONS or len(answer.encoded_patch) > LARGEST_PATCH:
         why = f"the patch has more than {MOST_OPERATIONS:,} operations or {LARGEST_PATCH // 2**20} MiB"
         return Answer(problems=(str(problem("TooLarge", "metadata", why=why)),))
@@ -177,13 +186,14 @@ def _exempt(request: Request) -> bool:
     return request.user.username == SERVER_USERNAME or going or request.operation not in ("CREATE", "UPDATE")
 
 
-def _too_much(body: bytes) -> str:
-    """Why it is not even parsed: judging it would take too long, or more memory than there is."""
+def _check_values(body: bytes) -> None:
+    """Raise :class:`MalformedError` where parsing it would take too long, or more memory than there is."""
     if len(body) <= MOST_OBJECTS:  # too short for either
-        return ""
-    if body.count(b"{") > MOST_OBJECTS:
-        return f"it has more than {MOST_OBJECTS:,} objects in it"
-    return f"it has more than {MOST_VALUES:,} values in it" if body.count(b",") > MOST_VALUES else ""
+        return
+    if body.count(b"{") + body.count(b"[") > MOST_OBJECTS:
+        raise MalformedError(f"it has more than {MOST_OBJECTS:,} objects in it")
+    if body.count(b",") > MOST_VALUES:
+        raise MalformedError(f"it has more than {MOST_VALUES:,} values in it")
 
 
 def _response(uid: str, answer: Answer) -> JsonObject:
@@ -203,18 +213,34 @@ def _response(uid: str, answer: Answer) -> JsonObject:
     return {"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": response}
 
 
-def _shown(problems: tuple[str, ...]) -> tuple[str, ...]:
-    more = len(problems) - MOST_PROBLEMS
-    return (*problems[:MOST_PROBLEMS], f"and {more} more like these") if more > 0 else problems
+def _shown(problems: tuple[str, ...]) -> Iterator[str]:
+    """The lines of a refusal. How many more problems there are is not known: they were not even looked for."""
+    length = 0
+    for number, line in enumerate(problems):
+        length += len(line)
+        if number >= MOST_PROBLEMS or (number and length > LONGEST_MESSAGE):
+            yield "and more like these"
+            return
+        yield line
 
 
-def shortened(text: str) -> str:
-    return text if len(text) <= LONGEST_WARNING else text[: LONGEST_WARNING - 1] + "…"
+def lines(problems: Iterable[Problem]) -> tuple[str, ...]:
+    """Problems as texts, as far as they are said."""
+    return tuple(map(str, capped(problems)))
+
+
+def shortened(warnings: Iterable[Problem]) -> tuple[str, ...]:
+    """The same of warnings, each as short as the API server may cut it."""
+    return tuple(
+        text if len(text) <= LONGEST_WARNING else text[: LONGEST_WARNING - 1] + "…" for text in lines(warnings)
+    )
 
 
 def parse(body: bytes) -> Any:
     """JSON as RFC 8259 has it, and stricter than Python: no duplicate names, NaN, infinity or lone surrogates, and a
-    bounded depth, managed fields aside, which are left out. Raises :class:`MalformedError`."""
+    bounded number of values and depth, managed fields aside, which are left out. Raises :class:`MalformedError`."""
+    body = _without_managed_fields(body)
+    _check_values(body)
     document = _parsed(body)
     _drop_managed_fields(document)
     if _too_deep(document):
@@ -253,8 +279,26 @@ def parse_with_care(body: bytes) -> Any:
     return document
 
 
+def _without_managed_fields(body: bytes) -> bytes:
+    """The review without the half of an object that nobody here reads: who set which of its fields.
+
+    The API server stores as much of it as anybody sends, nested as deep as it is, so it is not parsed. Within a string
+    these letters would have a backslash before each quote; other lists within make the rest no JSON.
+    """
+    kept, start = [], 0
+    for _ in range(_MOST_MANAGED_FIELDS):
+        if (found := body.find(_MANAGED_FIELDS, start)) < 0:
+            break
+        inside = found + len(_MANAGED_FIELDS)
+        kept.append(body[start:inside])
+        start = inside
+        if body[found - 1 : found] in (b"{", b",") and (rest := _TO_THE_END.match(body, inside)):
+            start = rest.end()
+    return b"".join((*kept, body[start:])) if kept else body
+
+
 def _drop_managed_fields(document: Any) -> None:
-    """Take out, in place, the half of an object that nobody here reads: who set which of its fields."""
+    """The same, in place, of what was written in another way than the API server's."""
     for key in ("object", "oldObject"):
         metadata = value_at(document, "request", key, "metadata")
         if isinstance(metadata, dict):

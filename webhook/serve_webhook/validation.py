@@ -6,6 +6,7 @@ Who goes past is told by the user that the API server names, never by what an ob
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+from serve_core import bounds
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject, value_at
 from serve_core.names import SERVER_USERNAME
@@ -13,7 +14,7 @@ from serve_core.policy.documents import PolicyError, PolicyException, of_nothing
 from serve_core.policy.evaluate import User, judge_policies
 from serve_core.policy.matching import is_about_namespace
 from serve_core.policy.subjects import subject_of
-from serve_webhook.review import Answer, Request, shortened
+from serve_webhook.review import Answer, Request, lines, shortened
 
 KNATIVE_USERNAME = "system:serviceaccount:knative-serving:controller"
 KSERVE_USERNAME = "system:serviceaccount:kserve:kserve-controller-manager"
@@ -44,7 +45,8 @@ def validate(
         return Answer()
     kind = str(request.new.get("kind"))
     if kind in ("ServingPolicy", "PolicyException"):
-        return _document(request.new, kind, facts)
+        fault = bounds.fault(request.new)
+        return Answer(problems=(str(fault),)) if fault else _document(request.new, kind, facts)
     final = _scaled(request, deployment) if kind == "Scale" else request.new
     if final is None or request.user.username in _MADE_BY.get(kind, ()):
         return Answer()
@@ -71,8 +73,8 @@ def validate(
     user = User(request.user.username, request.user.groups)
     verdict = judge_policies(subject, policies, exceptions, now, user)
     return Answer(
-        problems=tuple(map(str, verdict.problems)),
-        warnings=tuple(shortened(str(warning)) for warning in verdict.warnings),
+        problems=lines(verdict.problems),
+        warnings=shortened(verdict.warnings),
         code=403,
         reason="Forbidden",
     )
@@ -86,8 +88,8 @@ def _document(document: JsonObject, kind: str, facts: PlatformFacts) -> Answer:
             return Answer()
         warnings = of_nothing(read_exception(document), facts.policies)
     except PolicyError as error:
-        return Answer(problems=tuple(map(str, error.problems)))
-    return Answer(warnings=tuple(shortened(str(warning)) for warning in warnings))
+        return Answer(problems=lines(error.problems))
+    return Answer(warnings=shortened(warnings))
 
 
 def _scaled(request: Request, deployment: Callable[[str, str], JsonObject | None]) -> JsonObject | None:

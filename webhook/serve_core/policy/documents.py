@@ -19,7 +19,7 @@ from serve_core import annotations, models, quantities
 from serve_core.json import JsonObject, field_path
 from serve_core.names import GROUP, NAMESPACE
 from serve_core.policy import expressions, images, templates
-from serve_core.reasons import Problem, problem, quote
+from serve_core.reasons import Problem, capped, problem, quote, step
 
 API_VERSION = f"{GROUP}/v1alpha1"
 
@@ -447,7 +447,7 @@ class PolicyError(ValueError):
     """A document that is no policy; ``problems`` has all its faults."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(sorted(problems))
+        self.problems = tuple(sorted(capped(problems)))
         super().__init__("; ".join(str(found) for found in self.problems))
 
 
@@ -460,7 +460,7 @@ _STORES = TypeAdapter(tuple[StoreAt, ...])
 def read_policy(document: JsonObject) -> ServingPolicy:
     """Read a ``ServingPolicy``. Raises :class:`PolicyError`."""
     name, spec = _read(document, "ServingPolicy", _POLICY)
-    problems = list(_faults(spec))
+    problems = capped(_faults(spec))
     if problems:
         raise PolicyError(problems)
     return ServingPolicy(name, spec)
@@ -563,7 +563,7 @@ def _faults(spec: PolicySpec) -> Iterable[Problem]:
 
 def _default_faults(defaults: dict[str, str]) -> Iterable[Problem]:
     for name, value in defaults.items():
-        at = f"spec.defaults.{quote(name)[1:-1]}"
+        at = f"spec.defaults.{step(name)}"
         known = next((known for known in annotations.USER if known.name == name), None)
         if known is None or known.key == annotations.MODEL:
             yield _invalid(at, "it is not an annotation that a policy can fill in")

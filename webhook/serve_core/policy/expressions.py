@@ -6,8 +6,7 @@ expressions in linear time; the length of the expression and the size of what it
 
 import json
 import re
-from collections.abc import Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 LONGEST = 2048
@@ -41,25 +40,39 @@ def check(text: str) -> None:
     _compiled(text)
 
 
-def holds(text: str, values: Mapping[str, Any]) -> bool:
+class Values:
+    """What expressions see, checked once for all of them."""
+
+    def __init__(self, **variables: Any) -> None:
+        self._variables = variables
+
+    @cached_property
+    def fault(self) -> str:
+        """Why nothing can be evaluated on them; empty where it can."""
+        document = json.dumps(self._variables, separators=(",", ":"))
+        if len(document) > LARGEST:
+            return f"the object is larger than {LARGEST // 1024} KiB"
+        # CEL's binding for Python ends a string at a NUL: what follows it would be judged by nobody.
+        return "the object has a NUL character" if "\\u0000" in document.replace("\\\\", "") else ""
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """By name. Raises :class:`ExpressionError`."""
+        if self.fault:
+            raise ExpressionError(self.fault)
+        return self._variables
+
+
+def holds(text: str, values: Values) -> bool:
     """Evaluate the expression on the variables ``object`` and ``subject``. Raises :class:`ExpressionError`."""
-    _check_size(values)
+    variables = values.variables
     try:
-        value = _compiled(text).eval(data=dict(values)).value()
+        value = _compiled(text).eval(data=variables).value()
     except RuntimeError as error:
         raise ExpressionError(_first_line(error)) from None
     if isinstance(value, bool):
         return value
     raise ExpressionError(_first_line(value) if isinstance(value, str) else "it is neither true nor false")
-
-
-def _check_size(values: Mapping[str, Any]) -> None:
-    """CEL's binding for Python ends a string at a NUL: what follows it would be judged by nobody."""
-    document = json.dumps(values, separators=(",", ":"))
-    if len(document) > LARGEST:
-        raise ExpressionError(f"the object is larger than {LARGEST // 1024} KiB")
-    if "\\u0000" in document.replace("\\\\", ""):
-        raise ExpressionError("the object has a NUL character")
 
 
 def _first_line(error: object) -> str:

@@ -52,12 +52,12 @@ class Origin:
 def loaders(pod: JsonObject, path: str, facts: PlatformFacts) -> dict[str, LoaderRequest | str]:
     """The init containers of the loader's name, by where they stand: what each is asked for, or which of its fields is
     not as the core renders it."""
-    known = facts.known_loaders
-    return {
-        at: loader_container.read(container, pod, known)
-        for container, at in elements(pod.get("initContainers"), f"{path}.initContainers")
-        if container.get("name") == LOADER_CONTAINER
-    }
+    found: dict[str, LoaderRequest | str] = {}
+    for container, at in elements(pod.get("initContainers"), f"{path}.initContainers"):
+        if container.get("name") == LOADER_CONTAINER:
+            # No pod has two of one name; looking through its volumes for each of thousands would take minutes.
+            found[at] = "name" if found else loader_container.read(container, pod, facts.known_loaders)
+    return found
 
 
 def loaded(request: LoaderRequest, path: str, pod: JsonObject, facts: PlatformFacts) -> Iterator[Origin]:
@@ -116,8 +116,10 @@ def is_called_loader(container: JsonObject, names: Collection[str]) -> bool:
 
     ``names``: as :func:`loader_names` has them.
     """
+    image = str(container.get("image"))
     called = container.get("name") in (LOADER_CONTAINER, _STORAGE_INITIALIZER)
-    return called or _last_name(str(container.get("image"))) in names
+    # Most are none, and need not be taken apart for that.
+    return called or (any(name in image for name in names) and _last_name(image) in names)
 
 
 def _last_name(image: str) -> str | None:
@@ -148,10 +150,14 @@ def _claimed(container: JsonObject, path: str, field: str | None) -> Iterator[Or
 def _mounted(pod: JsonObject, path: str, annotated: str) -> Iterator[Origin]:
     """Models that are mounted, not loaded: whatever lies where the model server looks for its model."""
     mounts = _read_from(pod)
-    annotated = canonical(annotated)
+    annotated, names = canonical(annotated), set()
     for volume, at in elements(pod.get("volumes"), f"{path}.volumes"):
-        sources = _sources(volume)
-        for subpath in mounts.get(str(volume.get("name")), {}):
+        sources, name = _sources(volume), str(volume.get("name"))
+        subpaths = mounts.get(name, {})
+        if name in names and subpaths:
+            subpaths = {"": None}  # of a second one of that name the whole counts, not each part once more
+        names.add(name)
+        for subpath in subpaths:
             if "persistentVolumeClaim" in sources:
                 text = of_path("pvc", str(value_at(volume, "persistentVolumeClaim", "claimName")), subpath)
                 # The annotation's own claim: it names the file in the folder that is mounted.

@@ -26,8 +26,8 @@ from serve_core.policy.documents import (
 )
 from serve_core.policy.origins import Origin
 from serve_core.policy.patterns import matches, may_begin
-from serve_core.policy.subjects import PodUse, Scale, Subject, Use, plain_word, words_of
-from serve_core.reasons import Problem, problem, quote
+from serve_core.policy.subjects import PodUse, Scale, Subject, Use, plain_word
+from serve_core.reasons import Problem, capped, problem, quote
 
 _OF_THE_CLUSTER = frozenset({"pvc", "file"})
 """Schemes that lead nowhere outside."""
@@ -36,9 +36,11 @@ _FEWEST_SHOWN = 12
 
 
 def findings(rule: Rule, subject: Subject, by: str) -> tuple[Problem, ...]:
-    """What ``rule`` finds wrong; ``by`` names the policy and the rule in the messages."""
+    """What ``rule`` finds wrong, as far as it is said; ``by`` names the policy and the rule in the messages."""
     name, about = rule.about
-    found = tuple(dict.fromkeys(_CHECKS[name](about, subject, by)))
+    if subject.fault is not None:
+        return (subject.fault,)
+    found = tuple(dict.fromkeys(capped(_CHECKS[name](about, subject, by))))
     if rule.hint is not None:
         found = tuple(Problem(finding.path, finding.code, finding.message, rule.hint) for finding in found)
     return tuple(sorted(found))
@@ -415,7 +417,7 @@ def _containers(about: Container, subject: Subject, by: str) -> Iterator[Problem
         for source in use.taken_in:
             if any(may_begin(pattern, source.name) for pattern in about.variables):
                 yield problem("VariablesUnseen", source.path, by=by, container=container)
-        words = words_of(use) if about.arguments else frozenset()
+        words = use.words if about.arguments else frozenset()
         for argument in about.arguments:
             if plain_word(argument) in words:
                 yield problem("ArgumentNotAllowed", use.path, by=by, argument=quote(argument), container=container)
@@ -434,7 +436,7 @@ def _label(about: Label, subject: Subject, by: str) -> Iterator[Problem]:
 
 def _expression(about: Expression, subject: Subject, by: str) -> Iterator[Problem]:
     try:
-        holds = expressions.holds(about.cel, {"object": subject.document, "subject": subject.for_expressions()})
+        holds = expressions.holds(about.cel, subject.values)
     except ValueError as error:
         yield problem("ExpressionFailed", "metadata.name", by=by, why=error)
         return

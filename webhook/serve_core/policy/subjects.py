@@ -5,13 +5,15 @@ a Deployment becomes, the claims and images behind the model's mount.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
 from model_uri import Store
-from serve_core import annotations, istio, model_server, models, runtimes, sidecar
+from serve_core import annotations, bounds, istio, model_server, models, runtimes, sidecar
 from serve_core.annotations import DEPLOYMENT, KNATIVE, path_of
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject, value_at
@@ -21,6 +23,7 @@ from serve_core.models import SUFFIX_FORMATS
 from serve_core.names import DEPLOYMENT_LABEL
 from serve_core.policy import stores
 from serve_core.policy.documents import Kind
+from serve_core.policy.expressions import Values
 from serve_core.policy.origins import (
     Origin,
     canonical,
@@ -33,6 +36,7 @@ from serve_core.policy.origins import (
 )
 from serve_core.policy.origins import containers as _containers
 from serve_core.policy.origins import elements as _elements
+from serve_core.reasons import Problem
 from serve_core.verdict import render_stored
 
 _AUTOSCALING = "autoscaling.knative.dev/"
@@ -104,6 +108,11 @@ class ContainerUse:
     """Variables that the texts expand, and whose values are not in the object."""
     side: bool = True
     """Whether it runs beside the others, not before them."""
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """Every word that it is told, as :func:`plain_word` has it."""
+        return frozenset(map(plain_word, {word for text in self.texts for word in _WORDS.findall(text)}))
 
 
 @dataclass(frozen=True)
@@ -178,13 +187,19 @@ class Subject:
     mode: Use | None = None
     service_accounts: tuple[Use, ...] = ()
     secrets: tuple[Use, ...] = ()
+    fault: Problem | None = None
+    """Why nothing more is known of it: every rule finds this."""
 
     @property
     def title(self) -> str:
         return f"{self.kind.lower()}/{self.name}"
 
-    def for_expressions(self) -> JsonObject:
-        """What expressions know as ``subject``."""
+    @cached_property
+    def values(self) -> Values:
+        """What expressions know."""
+        return Values(object=self.document, subject=self._for_expressions())
+
+    def _for_expressions(self) -> JsonObject:
         return {
             "kind": self.kind,
             "namespace": self.namespace,
@@ -220,34 +235,35 @@ def subject_of(
         return None
     group = str(document.get("apiVersion")).partition("/")[0]
     kind = document.get("kind")
-    maker = _MAKERS.get((group, str(kind)))
-    if maker is None:
+    maker, is_ours = _MAKERS.get((group, str(kind))), _OURS.get(str(kind))
+    if maker is None or (is_ours is not None and not is_ours(document, facts)):
         return None
     metadata = document["metadata"]
-    made: dict[str, Any] | None = maker(document, facts)
-    if made is None:
-        return None
     namespace = str(metadata.get("namespace") or namespace)
+    # A name that the API server has yet to make up.
+    name = str(metadata.get("name") or metadata.get("generateName") or "")
+    bare = Subject(
+        kind=kind,  # type: ignore[arg-type]  # the table of makers knows no other
+        namespace=namespace,
+        name=name,
+        workload=name,
+        document=_plain(document),
+        labels=_object(metadata, "labels"),
+        former_labels=_object(former, "metadata", "labels"),
+        namespace_labels=dict(namespace_labels or {}),
+        stores=stores.known(facts, namespace, namespace_labels or {}),
+    )
+    if fault := bounds.fault(document):
+        return replace(bare, document={}, fault=fault)
+    made = maker(document, facts)
+    for what in ("origins", "images", "containers", "secrets"):
+        if len(made.get(what, ())) > bounds.MOST_USES:
+            return replace(bare, document={}, fault=bounds.too_many(what))
     if "mesh" in made:
         templates, at = made["mesh"]
         made["mesh"] = _in_mesh([template for template, _ in templates], at, namespace, facts)
         made["past_sidecar"] = _past_sidecar(templates, facts, injected=kind == "Pod")
-    labels = _strings(metadata.get("labels"))
-    # A name that the API server has yet to make up.
-    name = str(metadata.get("name") or metadata.get("generateName") or "")
-    workload = made.pop("workload", name)
-    return Subject(
-        kind=kind,  # type: ignore[arg-type]  # the table of makers knows no other
-        namespace=namespace,
-        name=name,
-        workload=workload,
-        document=_plain(document),
-        labels=labels,
-        former_labels=_strings(value_at(former, "metadata", "labels")),
-        namespace_labels=dict(namespace_labels or {}),
-        stores=stores.known(facts, namespace, namespace_labels or {}),
-        **made,
-    )
+    return replace(bare, labels=_strings(bare.labels), **made)
 
 
 def _in_mesh(templates: Iterable[JsonObject], path: str, namespace: str, facts: PlatformFacts) -> Use:
@@ -273,11 +289,12 @@ def _past_sidecar(
 ) -> tuple[Use, ...]:
     """What leads past the sidecar in these. ``injected``: they are pods that Istio's injector has been at."""
     redirects = (facts.istio.redirects if facts.istio else {}) if injected else None
-    return tuple(
+    found = (
         Use(stray.what, stray.path)
         for template, path in templates
         for stray in sidecar.strays(template, path, facts.known_loaders, injected=redirects)
     )
+    return tuple(islice(found, bounds.MOST_USES))
 
 
 def _plain(document: JsonObject) -> JsonObject:
@@ -292,10 +309,18 @@ def carries_loader(pod: JsonObject, facts: PlatformFacts) -> bool:
     return any(is_called_loader(container, names) for container, _, _ in _containers(pod, ""))
 
 
-def _deployment(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | None:
+_OURS: Mapping[str, Callable[[JsonObject, PlatformFacts], bool]] = {
+    "Deployment": lambda document, _: annotations.MODEL in _object(document, "metadata", "annotations"),
+    "Pod": lambda document, facts: (
+        DEPLOYMENT_LABEL in _object(document, "metadata", "labels")
+        or carries_loader(_object(document, "spec"), facts)
+    ),
+}
+"""Kinds of which policies are about some objects alone, and which these are."""
+
+
+def _deployment(document: JsonObject, facts: PlatformFacts) -> dict[str, Any]:
     notes = _strings(document["metadata"].get("annotations"))
-    if annotations.MODEL not in notes:
-        return None
     pod = _object(document, "spec", "template", "spec")
     uris = tuple(uri for uri, _ in models.split(notes[annotations.MODEL]))
     made = _pod_parts(pod, "spec.template.spec", facts, uris[0])
@@ -633,11 +658,8 @@ def _count(value: object, otherwise: int) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else otherwise
 
 
-def _pod(document: JsonObject, facts: PlatformFacts) -> dict[str, Any] | None:
+def _pod(document: JsonObject, facts: PlatformFacts) -> dict[str, Any]:
     spec = _object(document, "spec")
-    ours = DEPLOYMENT_LABEL in _strings(document["metadata"].get("labels"))
-    if not ours and not carries_loader(spec, facts):
-        return None
     made = _pod_parts(_without_sidecars(spec, facts), "spec", facts, whole=spec)
     made["formats"] = tuple(_formats({}, made["origins"]))
     made["mesh"] = ([(document, "")], "metadata")
@@ -681,8 +703,9 @@ def _formats(notes: Mapping[str, str], origins: Iterable[Origin]) -> Iterator[Us
     if written := notes.get(annotations.FORMAT):
         found[written.partition(":")[0]] = Use(written.partition(":")[0], path_of(annotations.FORMAT))
     for origin in origins:
+        path = unquote(canonical(origin.text)).lower()
         for suffix, name in SUFFIX_FORMATS.items():
-            if unquote(canonical(origin.text)).lower().endswith(suffix):
+            if path.endswith(suffix):
                 found.setdefault(name, Use(name, origin.path))
     yield from found.values()
 
@@ -722,7 +745,8 @@ def _pod_parts(
     """What a pod has. ``whole``: with what policies pass over, which can put a model there all the same."""
     volumes = list(_elements(pod.get("volumes"), f"{path}.volumes"))
     parts = _container_parts(list(_containers(pod, path)), facts, loaders(pod, path, facts))
-    parts["origins"] = (*origins(whole or pod, path, facts, annotated), *parts["origins"])
+    found = islice(origins(whole or pod, path, facts, annotated), bounds.MOST_USES + 1)
+    parts["origins"] = (*found, *parts["origins"])
     parts["images"] += tuple(
         ImageUse(str(value_at(volume, "image", "reference")), f"{at}.image.reference")
         for volume, at in volumes
@@ -816,11 +840,6 @@ def _container_use(
 
 def _amounts(owner: JsonObject) -> JsonObject:
     return _object(owner, "resources", "requests") | _object(owner, "resources", "limits")
-
-
-def words_of(use: ContainerUse) -> frozenset[str]:
-    """Every word that a container is told, as :func:`plain_word` has it."""
-    return frozenset(plain_word(word) for text in use.texts for word in _WORDS.findall(text))
 
 
 def plain_word(word: str) -> str:
