@@ -10,7 +10,8 @@ import ssl
 from asyncio import sslproto
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from time import perf_counter
 
@@ -27,6 +28,11 @@ LARGEST = 8 * 2**20
 """Bytes of a request: object and old object may have 3 MB each."""
 IN_FLIGHT = 16 * 2**20
 """Bytes of all requests together that are read or wait at one time."""
+AT_ONCE = 32 * 2**10
+"""Bytes of a review that is judged without a pause: it takes less than 25 ms, whatever is in it. A larger one is judged
+in a thread beside, one after another, so that the others and the kubelet are answered meanwhile."""
+SHARE = 0.01
+"""Seconds after which, of reviews that are judged without a pause, the next one lets everything else have its turn."""
 READ_SECONDS = 2.0
 """For the body to arrive, and before that for its turn; the API server gives us 5 s in all."""
 IDLE_SECONDS = 120.0
@@ -106,6 +112,47 @@ class Gate:
             turn.set_result(None)
 
 
+class Judges:
+    """Judges reviews so that nobody waits for long who asks for something else."""
+
+    def __init__(self) -> None:
+        self._turn, self._large = asyncio.Lock(), asyncio.Lock()
+        self._beside = ThreadPoolExecutor(1, "judge")
+        self._spent = 0.0
+
+    async def judge(self, body: bytes, reviewer: review.Reviewer) -> tuple[bytes, str]:
+        """What :func:`review.review` answers and raises; TimeoutError where too many are before it."""
+        small = len(body) <= AT_ONCE
+        turn = self._turn if small else self._large
+        async with asyncio.timeout(READ_SECONDS):
+            await turn.acquire()
+        try:
+            if not small:
+                return await asyncio.get_running_loop().run_in_executor(self._beside, review.review, body, reviewer)
+            if self._spent > SHARE:
+                await asyncio.sleep(0)
+            return self._judged(body, reviewer)
+        finally:
+            turn.release()
+
+    def _judged(self, body: bytes, reviewer: review.Reviewer) -> tuple[bytes, str]:
+        """Counts the time until everything else has its turn."""
+        if not self._spent:
+            asyncio.get_running_loop().call_soon(self._all_had_their_turn)
+        start = perf_counter()
+        try:
+            return review.review(body, reviewer)
+        finally:
+            self._spent += perf_counter() - start
+
+    def _all_had_their_turn(self) -> None:
+        self._spent = 0.0
+
+    async def close(self, _: object = None) -> None:
+        """Let go of the thread."""
+        self._beside.shutdown(wait=False)
+
+
 def admission_app(
     facts: Facts,
     deployment: Lookup,
@@ -121,22 +168,23 @@ def admission_app(
     and name. ``stopping``: from now on every answer is the last one of its connection. ``callers`` are the names of
     client certificates that are answered, where not all are. ``appears`` returns as soon as a namespace of that name is
     among the facts' labels; without it, no namespace is waited for. ``draw`` gives numbers from 0 to 1 at random."""
-    gate = Gate(IN_FLIGHT)
+    gate, judges = Gate(IN_FLIGHT), Judges()
 
     def endpoint(name: str, reviewer: Callable[[PlatformFacts], review.Reviewer]) -> Handler:
         async def handle(request: web.Request) -> web.Response:
             _check_caller(request, callers)
-            body = await _read(request, gate)
-            if (present := facts()) is None:
-                raise web.HTTPServiceUnavailable(text="not ready yet", headers=AGAIN)
-            start = perf_counter()
-            try:
-                answer, decision = await _reviewed(body, present, lambda: facts() or present, reviewer, appears)
-            except TimeoutError:
-                raise web.HTTPTooManyRequests(text="the namespace is not known yet", headers=AGAIN) from None
-            except review.MalformedError as error:
-                metrics.reviews.labels(name, "malformed").inc()
-                return _plain(400, str(error))
+            async with _received(request, gate) as body:
+                if (present := facts()) is None:
+                    raise web.HTTPServiceUnavailable(text="not ready yet", headers=AGAIN)
+                start = perf_counter()
+                try:
+                    answer, decision = await _reviewed(body, judges, facts, present, reviewer, appears)
+                except TimeoutError:
+                    text = "too busy, or the namespace is not known yet"
+                    raise web.HTTPTooManyRequests(text=text, headers=AGAIN) from None
+                except review.MalformedError as error:
+                    metrics.reviews.labels(name, "malformed").inc()
+                    return _plain(400, str(error))
             metrics.reviews.labels(name, decision).inc()
             metrics.review_seconds.labels(name).observe(perf_counter() - start)
             return web.Response(body=answer, content_type="application/json")
@@ -161,6 +209,7 @@ def admission_app(
         return response
 
     app = web.Application(middlewares=[part])
+    app.on_cleanup.append(judges.close)
     app.router.add_post("/policies", endpoint("policies", policies))
     app.router.add_post("/deployments", endpoint("deployments", complete))
     app.router.add_post("/deployments/scale", endpoint("scale", scale))
@@ -169,30 +218,31 @@ def admission_app(
 
 async def _reviewed(
     body: bytes,
+    judges: Judges,
+    facts: Facts,
     present: PlatformFacts,
-    later: Callable[[], PlatformFacts],
     reviewer: Callable[[PlatformFacts], review.Reviewer],
     appears: Appears | None,
 ) -> tuple[bytes, str]:
     """Judge nothing in a namespace whose labels are not known: policies may select it by them, and so does Istio.
 
-    Raises TimeoutError where the watch does not bring it, and what :func:`review.review` raises.
+    Raises TimeoutError where the watch does not bring it, and what :meth:`Judges.judge` raises.
     """
 
-    def judge_by(facts: PlatformFacts) -> review.Reviewer:
+    def judge_by(known: PlatformFacts) -> review.Reviewer:
         def judge(request: review.Request) -> review.Answer:
-            if appears and request.namespace and request.namespace not in facts.namespace_labels:
+            if appears and request.namespace and request.namespace not in known.namespace_labels:
                 raise review.UnknownNamespaceError(request.namespace)
-            return reviewer(facts)(request)
+            return reviewer(known)(request)
 
         return judge
 
     try:
-        return review.review(body, judge_by(present))
+        return await judges.judge(body, judge_by(present))
     except review.UnknownNamespaceError as unknown:
         async with asyncio.timeout(NAMESPACE_SECONDS):
             await appears(str(unknown))  # type: ignore[misc]  # without it nothing is unknown
-    return review.review(body, judge_by(later()))
+    return await judges.judge(body, judge_by(facts() or present))
 
 
 def health_app(missing: Callable[[], list[str]], metrics: Metrics) -> web.Application:
@@ -293,17 +343,21 @@ def _check_caller(request: web.Request, callers: Sequence[str]) -> None:
         raise web.HTTPForbidden(text="only the API server is answered")
 
 
-async def _read(request: web.Request, gate: Gate) -> bytes:
-    """The body of an acceptable request; raises the HTTP error of any other."""
+@asynccontextmanager
+async def _received(request: web.Request, gate: Gate) -> AsyncIterator[bytes]:
+    """The body of an acceptable request, which counts as in flight meanwhile; raises the HTTP error of any other."""
     size = _checked_size(request)
-    try:
-        async with asyncio.timeout(READ_SECONDS), gate.admit(size):
-            # Not request.read(): the request would keep the body until the connection's next one.
-            return await request.content.read()
-    except TimeoutError:
-        raise web.HTTPTooManyRequests(text="too busy, or the body did not arrive in time", headers=AGAIN) from None
-    except web.RequestPayloadError:
-        raise web.HTTPBadRequest(text="the body broke off") from None
+    async with AsyncExitStack() as held:
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                await held.enter_async_context(gate.admit(size))
+                # Not request.read(): the request would keep the body until the connection's next one.
+                body = await request.content.read()
+        except TimeoutError:
+            raise web.HTTPTooManyRequests(text="too busy, or the body did not arrive in time", headers=AGAIN) from None
+        except web.RequestPayloadError:
+            raise web.HTTPBadRequest(text="the body broke off") from None
+        yield body
 
 
 def _checked_size(request: web.Request) -> int:
