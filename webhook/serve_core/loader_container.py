@@ -191,20 +191,24 @@ _REGION = r"(af|ap|ca|eu|il|me|mx|sa|us)-[a-z]+-[0-9]{1,2}"
 _GUID = r"[0-9a-fA-F-]{36}"
 _ENVIRONMENT = {
     # EKS's webhooks for IAM roles and for Pod Identity: who asks, and nothing of where and whom.
-    "AWS_ROLE_ARN": r"arn:aws[a-z-]{0,16}:iam::[0-9]{12}:role/[!-~]{1,512}",
-    "AWS_WEB_IDENTITY_TOKEN_FILE": r"/var/run/secrets/eks\.amazonaws\.com/serviceaccount/token",
-    "AWS_DEFAULT_REGION": _REGION,
-    "AWS_REGION": _REGION,
-    "AWS_STS_REGIONAL_ENDPOINTS": "regional|legacy",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI": r"http://(169\.254\.170\.23|\[fd00:ec2::23\])/v1/credentials",
-    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": (
-        r"/var/run/secrets/pods\.eks\.amazonaws\.com/serviceaccount/eks-pod-identity-token"
+    "AWS_ROLE_ARN": re.compile(r"arn:aws[a-z-]{0,16}:iam::[0-9]{12}:role/[!-~]{1,512}", re.ASCII),
+    "AWS_WEB_IDENTITY_TOKEN_FILE": re.compile(r"/var/run/secrets/eks\.amazonaws\.com/serviceaccount/token", re.ASCII),
+    "AWS_DEFAULT_REGION": re.compile(_REGION, re.ASCII),
+    "AWS_REGION": re.compile(_REGION, re.ASCII),
+    "AWS_STS_REGIONAL_ENDPOINTS": re.compile("regional|legacy", re.ASCII),
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI": re.compile(
+        r"http://(169\.254\.170\.23|\[fd00:ec2::23\])/v1/credentials", re.ASCII
+    ),
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": re.compile(
+        r"/var/run/secrets/pods\.eks\.amazonaws\.com/serviceaccount/eks-pod-identity-token", re.ASCII
     ),
     # Azure's for workload identity. An authority gets the token, so only Microsoft's own may be named.
-    "AZURE_CLIENT_ID": _GUID,
-    "AZURE_TENANT_ID": _GUID,
-    "AZURE_FEDERATED_TOKEN_FILE": r"/var/run/secrets/azure/tokens/azure-identity-token",
-    "AZURE_AUTHORITY_HOST": r"https://login\.(microsoftonline\.com|microsoftonline\.us|chinacloudapi\.cn)/?",
+    "AZURE_CLIENT_ID": re.compile(_GUID, re.ASCII),
+    "AZURE_TENANT_ID": re.compile(_GUID, re.ASCII),
+    "AZURE_FEDERATED_TOKEN_FILE": re.compile(r"/var/run/secrets/azure/tokens/azure-identity-token", re.ASCII),
+    "AZURE_AUTHORITY_HOST": re.compile(
+        r"https://login\.(microsoftonline\.com|microsoftonline\.us|chinacloudapi\.cn)/?", re.ASCII
+    ),
 }
 """Variables that the platform's webhooks add to every container of a pod, each with the values that change neither
 where a model is read from, nor who is trusted, nor what is checked."""
@@ -252,7 +256,7 @@ def is_of_the_platform(variable: Any) -> bool:
     value = value_at(variable, "value")
     plain = isinstance(variable, dict) and variable.keys() == {"name", "value"} and isinstance(value, str)
     pattern = _ENVIRONMENT.get(str(variable["name"])) if plain else None
-    return pattern is not None and re.fullmatch(pattern, value, re.ASCII) is not None
+    return pattern is not None and pattern.fullmatch(value) is not None
 
 
 def _claims_devices(resources: Any) -> bool:

@@ -312,8 +312,7 @@ def carries_loader(pod: JsonObject, facts: PlatformFacts) -> bool:
 _OURS: Mapping[str, Callable[[JsonObject, PlatformFacts], bool]] = {
     "Deployment": lambda document, _: annotations.MODEL in _object(document, "metadata", "annotations"),
     "Pod": lambda document, facts: (
-        DEPLOYMENT_LABEL in _object(document, "metadata", "labels")
-        or carries_loader(_object(document, "spec"), facts)
+        DEPLOYMENT_LABEL in _object(document, "metadata", "labels") or carries_loader(_object(document, "spec"), facts)
     ),
 }
 """Kinds of which policies are about some objects alone, and which these are."""
