@@ -55,11 +55,12 @@ def families(alphabet: str, starts: tuple[str, ...] = ("",)) -> Iterator[Callabl
                 )
 
 
-def alphabet(pattern: str) -> str:
+def alphabet(pattern: str | bytes) -> str:
     """A few characters that a pattern speaks of: a letter, a digit, and each of its marks."""
-    marks = dict.fromkeys(c for c in "-._:/@~=,$(){}%* +[]\\" if c in pattern)
+    pattern = pattern if isinstance(pattern, str) else pattern.decode("latin-1")
+    marks = dict.fromkeys(c for c in '-._:/@~=,$(){}%* +[]\\"' if c in pattern)
     letters = dict.fromkeys(c for c in ("a", "A", "0", "s", "h") if c in pattern or c in "a0")
-    return "".join((*letters, *list(marks)[:7]))
+    return "".join((*letters, *list(marks)[:8]))
 
 
 def modules(package: ModuleType) -> list[ModuleType]:
