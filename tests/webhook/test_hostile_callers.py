@@ -5,6 +5,7 @@ after it is answered as before. ``tests/policy/test_admission.py`` asks the same
 """
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -13,7 +14,9 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +29,8 @@ from hypothesis import HealthCheck, given, settings
 
 from cpu_time import starved
 from hostile import FRAMES, PATHS, bodies, bomb, heavy, posted, reviews, spoilt
+from hostile_sizes import LARGEST
+from hostile_sizes import bodies as sized
 from reviews import deployment, request
 from serve_webhook import server
 from serve_webhook.certificates import SERVER_NAMES
@@ -248,4 +253,39 @@ def test_floods_are_answered_in_time_and_in_bounded_memory(attacked: Attacked) -
     print(f"\n{dict(answered.counts.most_common())}; the slowest took {answered.slowest:.2f} s;"
           f" memory {before // 1024} MiB, at its peak {grown // 1024} MiB more")  # fmt: skip
     assert grown < LARGE
+    assert attacked.failures() == []
+
+
+@pytest.mark.attack(10, 18, 22)
+def test_health_and_others_are_answered_while_the_worst_reviews_are_judged(attacked: Attacked) -> None:
+    """One caller after the other sends what takes longest; in between, the kubelet and somebody else ask."""
+    names = ("containers", "parts of volumes of one name", "variables that nobody has", "managed fields", "objects")
+    worst = [posted(dict(sized(name, size, "Deployment changed"))["Deployment changed"], path)
+             for name in names for size in (240_000, LARGEST) for path in PATHS[:2]]  # fmt: skip
+    done, asked, waited = threading.Event(), 0, []
+
+    def attack() -> None:
+        nonlocal asked
+        with Caller(attacked) as caller:
+            for said in itertools.cycle(worst):
+                if done.is_set():
+                    return
+                status, _, _ = caller.ask(said)
+                assert status == 200
+                asked += 1
+
+    with ThreadPoolExecutor(1) as attacker, Caller(attacked) as caller:
+        attacking = attacker.submit(attack)
+        while asked < len(worst) and not attacking.done():
+            started = attacked.clock()
+            with urllib.request.urlopen(f"http://127.0.0.1:{attacked.health}/healthz", timeout=30) as answer:
+                assert answer.status == 200
+            waited.append(attacked.clock() - started)
+            waited.append(caller.ask(posted(GOOD))[2])
+        done.set()
+        attacking.result()
+    waited.sort()
+    print(f"\n{len(waited)} answers meanwhile, half of them within {waited[len(waited) // 2] * 1000:.0f} ms,"
+          f" the slowest in {waited[-1] * 1000:.0f} ms")  # fmt: skip
+    assert waited[len(waited) * 9 // 10] < 0.1
     assert attacked.failures() == []

@@ -6,6 +6,8 @@ import io
 import json
 import ssl
 import tempfile
+import threading
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,7 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from serve_core.facts import LoaderFacts, PlatformFacts
 from serve_core.names import SERVED_LABEL
-from serve_webhook import certificates, server
+from serve_webhook import certificates, review, server
 from serve_webhook.metrics import Metrics
 
 NAME = certificates.SERVER_NAMES[0]
@@ -404,3 +406,93 @@ async def test_health_readiness_and_metrics() -> None:
             assert answer.status == 200
         async with client.get("/metrics") as answer:
             assert "kubectl_serve_leading 0.0" in await answer.text()
+
+
+# --- Reviews that take long
+
+
+def a_review(size: int) -> bytes:
+    written = body(object={"metadata": {"name": "iris"}})
+    return written + b" " * (size - len(written))
+
+
+SMALL, LARGE = a_review(1024), a_review(server.AT_ONCE + 1)
+
+
+@pytest.fixture
+async def judges() -> AsyncIterator[server.Judges]:
+    made = server.Judges()
+    yield made
+    await made.close()
+
+
+@pytest.mark.attack(18, 22)
+async def test_others_are_answered_while_a_large_review_is_judged(judges: server.Judges) -> None:
+    answered = threading.Event()
+
+    def takes_long(_: review.Request) -> review.Answer:
+        return review.Answer(warnings=(str(answered.wait(timeout=10)),))
+
+    large = asyncio.create_task(judges.judge(LARGE, takes_long))
+    await asyncio.sleep(0.01)
+    await judges.judge(SMALL, lambda _: review.Answer())
+    answered.set()
+    assert b'"warnings": ["True"]' in (await large)[0]
+
+
+@pytest.mark.attack(10, 22)
+async def test_one_large_review_is_judged_at_a_time(judges: server.Judges) -> None:
+    """Each takes memory of its own."""
+    busy, most = 0, 0
+
+    def counted(_: review.Request) -> review.Answer:
+        nonlocal busy, most
+        busy += 1
+        most = max(most, busy)
+        time.sleep(0.01)
+        busy -= 1
+        return review.Answer()
+
+    await asyncio.gather(*(judges.judge(LARGE, counted) for _ in range(4)))
+    assert most == 1
+
+
+@pytest.mark.attack(18, 22)
+async def test_who_waits_too_long_for_a_turn_is_sent_away(
+    judges: server.Judges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "READ_SECONDS", 0.05)
+    answered = threading.Event()
+    first = asyncio.create_task(judges.judge(LARGE, lambda _: review.Answer(problems=(str(answered.wait(10)),))))
+    await asyncio.sleep(0.01)
+    with pytest.raises(TimeoutError):
+        await judges.judge(LARGE, lambda _: review.Answer())
+    answered.set()
+    await first
+    assert (await judges.judge(LARGE, lambda _: review.Answer()))[1] == "allowed"
+
+
+@pytest.mark.attack(18, 22)
+async def test_many_small_reviews_let_everything_else_have_its_turn(
+    judges: server.Judges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "READ_SECONDS", 60.0)
+
+    def takes_a_while(_: review.Request) -> review.Answer:
+        until = time.thread_time() + 0.02
+        while time.thread_time() < until:
+            pass
+        return review.Answer()
+
+    held: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            before = time.thread_time()
+            await asyncio.sleep(0)
+            held.append(time.thread_time() - before)
+
+    ticking = asyncio.create_task(tick())
+    await asyncio.gather(*(judges.judge(SMALL, takes_a_while) for _ in range(30)))
+    ticking.cancel()
+    assert max(held) < 0.1, "of 0.6 s that they take together"

@@ -4,6 +4,7 @@ Knows nothing of the cluster: what it answers from is passed in.
 """
 
 import asyncio
+import itertools
 import logging
 import random
 import ssl
@@ -13,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
+from heapq import heappop, heappush
 from time import perf_counter
 
 from aiohttp import web
@@ -112,28 +114,63 @@ class Gate:
             turn.set_result(None)
 
 
+class Turns:
+    """One at a time; of those who wait, the smallest first, so that what is made to take long keeps nobody waiting."""
+
+    def __init__(self) -> None:
+        self._taken = False
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._numbers = itertools.count()
+
+    @asynccontextmanager
+    async def take(self, size: int) -> AsyncIterator[None]:
+        """Raises TimeoutError where it would be too late."""
+        async with asyncio.timeout(READ_SECONDS):
+            await self._acquire(size)
+        try:
+            yield
+        finally:
+            self._release()
+
+    async def _acquire(self, size: int) -> None:
+        if not self._taken:
+            self._taken = True
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heappush(self._waiting, (size, next(self._numbers), turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._release()
+            raise
+
+    def _release(self) -> None:
+        while self._waiting:
+            _, _, turn = heappop(self._waiting)
+            if not turn.cancelled():
+                turn.set_result(None)
+                return
+        self._taken = False
+
+
 class Judges:
     """Judges reviews so that nobody waits for long who asks for something else."""
 
     def __init__(self) -> None:
-        self._turn, self._large = asyncio.Lock(), asyncio.Lock()
+        self._small, self._large = Turns(), Turns()
         self._beside = ThreadPoolExecutor(1, "judge")
         self._spent = 0.0
 
     async def judge(self, body: bytes, reviewer: review.Reviewer) -> tuple[bytes, str]:
         """What :func:`review.review` answers and raises; TimeoutError where too many are before it."""
-        small = len(body) <= AT_ONCE
-        turn = self._turn if small else self._large
-        async with asyncio.timeout(READ_SECONDS):
-            await turn.acquire()
-        try:
-            if not small:
+        if len(body) > AT_ONCE:
+            async with self._large.take(len(body)):
                 return await asyncio.get_running_loop().run_in_executor(self._beside, review.review, body, reviewer)
+        async with self._small.take(len(body)):
             if self._spent > SHARE:
                 await asyncio.sleep(0)
             return self._judged(body, reviewer)
-        finally:
-            turn.release()
 
     def _judged(self, body: bytes, reviewer: review.Reviewer) -> tuple[bytes, str]:
         """Counts the time until everything else has its turn."""

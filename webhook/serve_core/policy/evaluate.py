@@ -10,7 +10,7 @@ from serve_core.policy.matching import is_about_namespace, selects
 from serve_core.policy.patterns import matches
 from serve_core.policy.rules import findings
 from serve_core.policy.subjects import Subject
-from serve_core.reasons import Problem, problem
+from serve_core.reasons import MOST_PROBLEMS, Problem, problem
 
 NOT_FOR_PODS = frozenset({"runtimes", "protocols", "scale", "auth", "visibility", "mode"})
 """Kinds of rules that find nothing in a pod: it does not say what they are about."""
@@ -115,11 +115,12 @@ def judge_policies(
             results.append(Result(policy.name, "*", Outcome.DENY, (fault,)))
             continue
         exempt = user is not None and _exempts(policy, user)
-        results += [
-            _judge(rule, policy, subject, exceptions, now, exempt)
-            for rule in policy.spec.rules
-            if _says_something(rule, policy.spec.match, subject.kind, subject.made)
-        ]
+        for rule in policy.spec.rules:
+            if _says_something(rule, policy.spec.match, subject.kind, subject.made):
+                # Of all rules together no more are found than are said, but one of each that finds something.
+                found = sum(len(result.findings) for result in results)
+                most = max(MOST_PROBLEMS + 1 - found, 1)
+                results.append(_judge(rule, policy, subject, exceptions, now, exempt, most))
     return PolicyVerdict(tuple(results))
 
 
@@ -153,10 +154,11 @@ def _judge(
     exceptions: Sequence[PolicyException],
     now: datetime,
     exempt: bool,
+    most: int,
 ) -> Result:
     if exempt:
         return Result(policy.name, rule.name, Outcome.EXEMPT)
-    found = findings(rule, subject, f"{policy.name}/{rule.name}")
+    found = findings(rule, subject, f"{policy.name}/{rule.name}", most)
     if not found:
         return Result(policy.name, rule.name, Outcome.PASS)
     exception = _exception(policy.name, rule.name, subject, exceptions, now)
@@ -177,7 +179,7 @@ def is_about(match: Match, subject: Subject) -> bool:
 
 def _exempts(policy: ServingPolicy, user: User) -> bool:
     exempt = policy.spec.exempt
-    return user.name in exempt.users or any(group in exempt.groups for group in user.groups)
+    return user.name in exempt.users or not set(exempt.groups).isdisjoint(user.groups)
 
 
 def _exception(

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from itertools import islice
 from typing import Any
 
 import model_uri
@@ -27,7 +28,7 @@ from serve_core.policy.documents import (
 from serve_core.policy.origins import Origin
 from serve_core.policy.patterns import matches, may_begin
 from serve_core.policy.subjects import PodUse, Scale, Subject, Use, plain_word
-from serve_core.reasons import Problem, capped, problem, quote
+from serve_core.reasons import MOST_PROBLEMS, Problem, problem, quote
 
 _OF_THE_CLUSTER = frozenset({"pvc", "file"})
 """Schemes that lead nowhere outside."""
@@ -35,12 +36,12 @@ _FEWEST_SHOWN = 12
 """Names that a hint lists."""
 
 
-def findings(rule: Rule, subject: Subject, by: str) -> tuple[Problem, ...]:
-    """What ``rule`` finds wrong, as far as it is said; ``by`` names the policy and the rule in the messages."""
+def findings(rule: Rule, subject: Subject, by: str, most: int = MOST_PROBLEMS + 1) -> tuple[Problem, ...]:
+    """What ``rule`` finds wrong, ``most`` at most; ``by`` names the policy and the rule in the messages."""
     name, about = rule.about
     if subject.fault is not None:
         return (subject.fault,)
-    found = tuple(dict.fromkeys(capped(_CHECKS[name](about, subject, by))))
+    found = tuple(dict.fromkeys(islice(_CHECKS[name](about, subject, by), most)))
     if rule.hint is not None:
         found = tuple(Problem(finding.path, finding.code, finding.message, rule.hint) for finding in found)
     return tuple(sorted(found))
