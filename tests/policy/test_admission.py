@@ -11,13 +11,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from hostile import OBJECTS, objects, places, reviews, spoilt
+from hostile_sizes import bodies
 from kubectl_serve.manifests import default_facts
 from reviews import FACTS, MEMORY, STORES, deployment, document, facts_with, knative, leading, pod, request
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
 from serve_core.names import SERVER_USERNAME
+from serve_core.policy import trial
 from serve_core.policy.documents import PolicyError, PolicyException, read_exception, stored_policy
-from serve_core.reasons import CATALOGUE
+from serve_core.policy.evaluate import judge_policies
+from serve_core.policy.existing import Existing
+from serve_core.policy.subjects import subject_of
+from serve_core.reasons import CATALOGUE, MOST_PROBLEMS
 from serve_core.verdict import judge
 from serve_webhook import review, validation
 from serve_webhook.validation import KNATIVE_USERNAME
@@ -495,6 +500,32 @@ def test_an_object_of_three_megabytes_is_refused_for_its_size() -> None:
     stored = big | {"metadata": {**big["metadata"], "finalizers": ["a"]}}
     assert ask(request(big, stored))["allowed"], "finalizers may go"
     assert ask(request(pod("s3://models/a"), big))["allowed"], "the way out"
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Service", "Pod", "InferenceService"])
+@pytest.mark.attack(22)
+def test_what_is_too_large_to_be_judged_breaks_every_rule_wherever_it_is_met(kind: str) -> None:
+    """At admission, in the audit, and offline."""
+    made = dict(bodies("containers", 100_000, f"{kind} made"))[f"{kind} made"]
+    large = json.loads(made)["request"]["object"]
+    assert refused(ask(made)).startswith("TooLarge: metadata: it is too large: it has more than 1,000 ")
+    audited = Existing(FACTS, (), NOW).judge(large)
+    assert audited is not None
+    assert {finding.code for result in audited.verdict.results for finding in result.findings} == {"TooLarge"}
+    (tried,) = trial.run([document("ServingPolicy", STORES), large], FACTS, NOW).tried
+    assert tried.outcome in ("Deny", "Refused")
+
+
+@pytest.mark.attack(22)
+def test_of_all_rules_together_no_more_is_found_than_is_said() -> None:
+    """But something of each, for the audit."""
+    many = pod("s3://models/a")
+    many["spec"]["containers"] = [{"name": f"c{i}", "image": f"evil.com/c{i}", **MEMORY} for i in range(300)]
+    subject = subject_of(many, facts_with(*[STORES] * 30))
+    assert subject is not None
+    verdict = judge_policies(subject, facts_with(*[STORES] * 30).policies, (), NOW)
+    found = [len(result.findings) for result in verdict.results if result.rule == "images"]
+    assert (found[0], *found[1:]) == (MOST_PROBLEMS + 1, *[1] * 29)
 
 
 @pytest.mark.parametrize("count", [1000, pytest.param(15_000, marks=pytest.mark.slow)])

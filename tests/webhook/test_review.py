@@ -278,6 +278,58 @@ def test_who_set_which_field_is_not_even_looked_at() -> None:
     assert review.review(body(new), complete)[0] == plain
 
 
+MANAGED = '"managedFields":[{"fieldsV1":%s}]'
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "{}",
+        '{"f:a":{}}',
+        r'{"k:{\"name\":\"]\"}":{}}',
+        r'{"v:\"\\\\\"":{},"v:[1]":{}}',
+        '{"f:a":' * 3000 + "{}" + "}" * 3000,
+        "{" + ",".join(f'"f:{number}":{{}}' for number in range(60_000)) + "}",
+    ],
+    ids=["nothing", "one", "a bracket in a key", "backslashes", "3,000 levels", "60,000 values"],
+)
+@pytest.mark.attack(10, 22)
+def test_managed_fields_as_the_api_server_writes_them_are_not_parsed(fields: str) -> None:
+    managed = MANAGED % fields
+    sent = (
+        f'{{"request":{{"object":{{"metadata":{{{managed},"name":"a"}}}},"oldObject":{{"metadata":{{{managed}}}}}}}}}'
+    )
+    assert review.parse(sent.encode()) == {
+        "request": {"object": {"metadata": {"name": "a"}}, "oldObject": {"metadata": {}}}
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [r'{"a":"\"managedFields\":[","b":1}', r'{"a\"managedFields":["x"],"b":1}', r'{"a":",\"managedFields\":[1]"}'],
+)
+@pytest.mark.attack(8, 22)
+def test_what_only_looks_like_managed_fields_stays(text: str) -> None:
+    assert review.parse(text.encode()) == json.loads(text)
+
+
+@pytest.mark.parametrize("inner", ["[[1]]", '["a",[2],"b"]', "[", '["'])
+@pytest.mark.attack(8, 9)
+def test_managed_fields_with_lists_in_them_hide_nothing(inner: str) -> None:
+    """The API server has none; what would be left of such a review is no JSON."""
+    with pytest.raises(MalformedError, match="not JSON"):
+        review.parse(f'{{"object":{{"managedFields":{inner},"spec":1}}}}'.encode())
+
+
+@pytest.mark.parametrize("value", ["[" * 200 + "]" * 200, "9" * 50, "[" + "{}," * 60_000 + "{}]", "1e999"])
+@pytest.mark.attack(9, 10, 22)
+def test_what_cannot_be_parsed_is_refused_where_the_api_server_asks(value: str) -> None:
+    """HTTP 400 would be as good as a yes where a webhook fails open."""
+    head = '{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":"u-1"'
+    answered, decision = review.review(f'{head},"object":{{"spec":{value}}}}}}}'.encode(), complete)
+    assert (json.loads(answered)["response"]["uid"], decision) == ("u-1", "refused")
+
+
 @pytest.mark.attack(17)
 def test_a_malformed_request_repeats_nothing_of_what_was_sent() -> None:
     with pytest.raises(MalformedError) as caught:

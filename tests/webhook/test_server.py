@@ -458,6 +458,29 @@ async def test_one_large_review_is_judged_at_a_time(judges: server.Judges) -> No
 
 
 @pytest.mark.attack(18, 22)
+async def test_of_those_who_wait_the_smallest_is_judged_first(judges: server.Judges) -> None:
+    started, go, order = threading.Event(), threading.Event(), []
+
+    def first(_: review.Request) -> review.Answer:
+        started.set()
+        return review.Answer(problems=(str(go.wait(timeout=10)),))
+
+    async def judge(size: int) -> None:
+        await judges.judge(a_review(size), lambda _: review.Answer())
+        order.append(size)
+
+    waiting: list[asyncio.Task[Any]] = [asyncio.create_task(judges.judge(LARGE, first))]
+    await asyncio.to_thread(started.wait)
+    waiting += [asyncio.create_task(judge(size)) for size in (3_000_000, 40_000, 1_000_000, 50_000)]
+    await asyncio.sleep(0)
+    waiting[-1].cancel()
+    await asyncio.sleep(0)
+    go.set()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert order == [40_000, 1_000_000, 3_000_000]
+
+
+@pytest.mark.attack(18, 22)
 async def test_who_waits_too_long_for_a_turn_is_sent_away(
     judges: server.Judges, monkeypatch: pytest.MonkeyPatch
 ) -> None:
