@@ -256,10 +256,8 @@ def subject_of(
     if fault := bounds.fault(document):
         return replace(bare, document={}, fault=fault)
     made = maker(document, facts)
-    counts = {what: len(made.get(what, ())) for what in ("origins", "images", "containers", "secrets")}
-    counts["resources"] = sum(len(use.amounts) for use in made.get("containers", ()))
-    for what, count in counts.items():
-        if count > bounds.MOST_USES:
+    for what in ("origins", "images", "containers", "secrets"):
+        if len(made.get(what, ())) > bounds.MOST_USES:
             return replace(bare, document={}, fault=bounds.too_many(what))
     if "mesh" in made:
         templates, at = made["mesh"]
