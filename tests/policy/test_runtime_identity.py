@@ -74,12 +74,12 @@ def server(**fields: Any) -> Change:
 
 
 def env(*variables: JsonObject) -> Change:
-    """Adds variables, or replaces those of their names."""
+    """Adds variables, or replaces those of their names where they stand."""
 
     def change(pod: JsonObject) -> None:
-        names = {variable["name"] for variable in variables}
-        kept = [each for each in pod["containers"][0]["env"] if each["name"] not in names]
-        pod["containers"][0]["env"] = [*kept, *variables]
+        named = {variable["name"]: variable for variable in variables}
+        kept = [named.pop(each["name"], each) for each in pod["containers"][0]["env"]]
+        pod["containers"][0]["env"] = [*kept, *named.values()]
 
     return change
 
