@@ -12,6 +12,7 @@ pytestmark = pytest.mark.attack(37)
 
 THIEF = ("--as", SERVER_USERNAME)
 REFUSED = "ValidatingAdmissionPolicy 'kubectl-serve-"
+UNKNOWN = 'failed calling webhook "own.kubectl-serve.dev"'
 IMAGE = "dev.local/kubectl-serve/versitygw:1.8.0"
 MERGE = ("--type=merge", "-p")
 POD: Json = {"containers": [{"name": "evil", "image": IMAGE, "securityContext": RESTRICTED}]}
@@ -26,7 +27,7 @@ PLAIN: Json = {
     },
 }
 TARGET = {"apiVersion": "apps/v1", "kind": "Deployment"}
-DEPLOYMENT = "deployment"
+DEPLOYMENT, KNATIVE = "deployment", "services.serving.knative.dev"
 WEBHOOKS = "validatingwebhookconfiguration"
 
 
@@ -125,15 +126,22 @@ def made(owner: Json) -> dict[str, Json]:
     }
 
 
-def test_what_belongs_to_a_deployment_is_made_and_nothing_else(empty: Namespace, iris: Json) -> None:
+def test_what_belongs_to_no_deployment_or_is_not_what_it_becomes_is_not_made(empty: Namespace, iris: Json) -> None:
     for name, manifest in made(iris).items():
-        assert steal(empty, "create", "-f", "-", stdin=manifest) == "", name
+        assert UNKNOWN in steal(empty, "create", "-f", "-", stdin=manifest), name
         spoilers: list[Json] = [{"ownerReferences": []}, {"labels": {}}, {"labels": {f"{PREFIX}deployment": "other"}}]
         for spoilt in spoilers:
             changed = manifest | {"metadata": manifest["metadata"] | spoilt}
             assert REFUSED in steal(empty, "create", "-f", "-", stdin=changed), (name, spoilt)
         for place in ("kube-system", "knative-serving", "kubectl-serve"):
             assert REFUSED in steal(Namespace(place), "create", "-f", "-", stdin=manifest), (name, place)
+
+
+def test_of_a_knative_service_that_is_the_servers_the_pods_are_not_changed(empty: Namespace, iris: Json) -> None:
+    empty.watch(KNATIVE, "iris", lambda _: True)
+    for patch in ({"serviceAccountName": "default"}, POD | {"initContainers": None, "volumes": None}):
+        spec = json.dumps({"spec": {"template": {"spec": patch}}})
+        assert UNKNOWN in steal(empty, "patch", KNATIVE, "iris", *MERGE, spec)
 
 
 def test_what_is_made_leads_no_further(empty: Namespace, iris: Json) -> None:

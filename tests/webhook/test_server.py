@@ -137,6 +137,29 @@ async def test_a_review_is_answered(running: Running) -> None:
     assert float(took.split()[-1]) < 60
 
 
+@pytest.mark.attack(37)
+async def test_a_write_of_the_servers_own_waits_for_the_deployment_that_it_comes_from(running: Running) -> None:
+    served: Any = {"metadata": {"name": "iris", "namespace": "default", "uid": "u-1"}, "spec": {}}
+    served |= {"apiVersion": "apps/v1", "kind": "Deployment"}
+    served["metadata"]["annotations"] = {
+        "kubectl-serve.dev/model": "pvc://claim",
+        "kubectl-serve.dev/mode": "deployment",
+    }
+    served["spec"] = {"template": {"spec": {"containers": [{"name": "a", "image": "a"}]}}}
+    reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "iris", "uid": "u-1", "controller": True}
+    metadata = {"name": "iris", "namespace": "default", "ownerReferences": [reference]}
+    made = body(operation="CREATE", object={"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {}})
+
+    status, text = await running.post("/own", made)
+    assert (status, text) == (429, "too busy, or the namespace or the Deployment is not known yet")
+
+    asked = asyncio.create_task(running.post("/own", made))
+    await asyncio.sleep(0)
+    running.deployments["default", "iris"] = served
+    status, text = await asked
+    assert (status, json.loads(text)["response"]["allowed"]) == (200, True)
+
+
 async def test_on_its_way_out_it_says_that_the_connection_closes(running: Running) -> None:
     async with running.client() as client:
         async with client.post("/deployments", data=body(), server_hostname=NAME) as answer:

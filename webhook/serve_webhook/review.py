@@ -68,6 +68,10 @@ class UnknownNamespaceError(LookupError):
     """The watch has not brought the request's namespace yet; the message is its name."""
 
 
+class UnseenError(LookupError):
+    """The watch has not brought the Deployment as whoever wrote has seen it."""
+
+
 class UserInfo(BaseModel):
     username: str = ""
     groups: tuple[str, ...] = Field((), strict=False)
@@ -124,7 +128,7 @@ Reviewer = Callable[[Request], Answer]
 def review(body: bytes, reviewer: Reviewer) -> tuple[bytes, str]:
     """Answer one AdmissionReview; also returns the decision in a word.
 
-    Raises :class:`MalformedError`, and :class:`UnknownNamespaceError` where ``reviewer`` does.
+    Raises :class:`MalformedError`, and :class:`UnknownNamespaceError` and :class:`UnseenError` where ``reviewer`` does.
     """
     try:
         document = parse(body)
@@ -142,7 +146,7 @@ def review(body: bytes, reviewer: Reviewer) -> tuple[bytes, str]:
         raise MalformedError(f"not an AdmissionReview of {API_VERSION}: {places}") from None
     try:
         answer = reviewer(request)
-    except UnknownNamespaceError:
+    except (UnknownNamespaceError, UnseenError):
         raise
     except Exception:  # the API server must hear that it was a defect, not a time-out
         logger.exception("Reviewing %s %s/%s failed.", request.operation, request.namespace, request.name)

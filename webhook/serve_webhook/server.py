@@ -23,7 +23,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
 from serve_core.policy.documents import PolicyException
-from serve_webhook import review, validation
+from serve_webhook import own_writes, review, validation
 from serve_webhook.metrics import Metrics
 
 LARGEST = 8 * 2**20
@@ -45,6 +45,8 @@ LAST_ANSWER_CHANCE = 1 / 500
 would answer nothing. The API server does so with its own callers (``--goaway-chance``). A new one costs 2 ms of CPU."""
 NAMESPACE_SECONDS = 0.5
 """For the watch to bring a namespace that is as new as what is made in it; then the API server may ask again."""
+UNSEEN_PAUSES = (0.02, 0.08, 0.4)
+"""Seconds between looks at a Deployment that the replica that writes may have seen before this one; then likewise."""
 AGAIN = {"Retry-After": "1"}
 """With 429 and 503: seconds after which a call that could not be answered is worth another try. The API server does
 that by itself, up to ten times within the webhook's time limit (client-go, ``rest/with_retry.go``)."""
@@ -216,8 +218,8 @@ def admission_app(
                 start = perf_counter()
                 try:
                     answer, decision = await _reviewed(body, judges, facts, present, reviewer, appears)
-                except TimeoutError:
-                    text = "too busy, or the namespace is not known yet"
+                except (TimeoutError, review.UnseenError):
+                    text = "too busy, or the namespace or the Deployment is not known yet"
                     raise web.HTTPTooManyRequests(text=text, headers=AGAIN) from None
                 except review.MalformedError as error:
                     metrics.reviews.labels(name, "malformed").inc()
@@ -237,6 +239,9 @@ def admission_app(
     def policies(present: PlatformFacts) -> review.Reviewer:
         return lambda request: validation.validate(request, present, exceptions(), now(), deployment)
 
+    def own(present: PlatformFacts) -> review.Reviewer:
+        return lambda request: own_writes.judge(request, present, deployment)
+
     @web.middleware
     async def part(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = await handler(request)
@@ -250,6 +255,7 @@ def admission_app(
     app.router.add_post("/policies", endpoint("policies", policies))
     app.router.add_post("/deployments", endpoint("deployments", complete))
     app.router.add_post("/deployments/scale", endpoint("scale", scale))
+    app.router.add_post("/own", endpoint("own", own))
     return app
 
 
@@ -263,7 +269,8 @@ async def _reviewed(
 ) -> tuple[bytes, str]:
     """Judge nothing in a namespace whose labels are not known: policies may select it by them, and so does Istio.
 
-    Raises TimeoutError where the watch does not bring it, and what :meth:`Judges.judge` raises.
+    Raises TimeoutError where the watch does not bring it, UnseenError where it does not bring a Deployment, and what
+    :meth:`Judges.judge` raises.
     """
 
     def judge_by(known: PlatformFacts) -> review.Reviewer:
@@ -274,12 +281,16 @@ async def _reviewed(
 
         return judge
 
-    try:
-        return await judges.judge(body, judge_by(present))
-    except review.UnknownNamespaceError as unknown:
-        async with asyncio.timeout(NAMESPACE_SECONDS):
-            await appears(str(unknown))  # type: ignore[misc]  # without it nothing is unknown
-    return await judges.judge(body, judge_by(facts() or present))
+    for pause in UNSEEN_PAUSES:
+        try:
+            return await judges.judge(body, judge_by(present))
+        except review.UnknownNamespaceError as unknown:
+            async with asyncio.timeout(NAMESPACE_SECONDS):
+                await appears(str(unknown))  # type: ignore[misc]  # without it nothing is unknown
+        except review.UnseenError:
+            await asyncio.sleep(pause)
+        present = facts() or present
+    return await judges.judge(body, judge_by(present))
 
 
 def health_app(missing: Callable[[], list[str]], metrics: Metrics) -> web.Application:
