@@ -64,7 +64,7 @@ KINDS: dict[str, tuple[str, Callable[[int], bytes], int]] = {
     "deployments": ("/apis/apps/v1/deployments", labelled_deployment, 60),
     "pods": ("/api/v1/pods", large_pod, 60),
     "knative": ("/apis/serving.knative.dev/v1/services", large_knative_service, 60),
-    "fields": ("/api/v1/services", managed_fields, 60),
+    "fields": ("/api/v1/services", managed_fields, 20),
 }
 """Where they are, what they are, and how many."""
 
@@ -149,7 +149,7 @@ async def main(kind: str) -> None:
                 replica, stop = Replica(api, options, Configuration(LoaderFacts("loader:1"), ())), asyncio.Event()
                 idle = peak()
                 running = asyncio.create_task(replica.run(stop))
-                async with asyncio.timeout(25):
+                async with asyncio.timeout(90):
                     while replica.missing() or not replica._reconciler:
                         assert not running.done(), running.exception()
                         await asyncio.sleep(0.05)

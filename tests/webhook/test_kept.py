@@ -109,7 +109,7 @@ LIMIT = 256
 def test_a_replica_that_starts_among_them_stays_far_below_its_limit(kind: str, tmp_path: Path) -> None:
     """A process of its own: its real memory."""
     ran = subprocess.run(
-        [sys.executable, str(HOSTILE), kind], capture_output=True, text=True, timeout=100, check=False, cwd=tmp_path
+        [sys.executable, str(HOSTILE), kind], capture_output=True, text=True, timeout=150, check=False, cwd=tmp_path
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
     told = json.loads(ran.stdout.splitlines()[-1])
