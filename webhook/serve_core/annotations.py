@@ -15,7 +15,7 @@ from model_uri import ModelURI
 from serve_core import models, quantities
 from serve_core.models import Placed
 from serve_core.names import PREFIX
-from serve_core.reasons import Problem, capped, problem, quote, step
+from serve_core.reasons import Problem, capped, meant, problem, quote, step
 
 PROTOCOLS = ("v1", "v2", "openai", "grpc-v2")
 """v1: TensorFlow Serving's; v2 and grpc-v2: the Open Inference Protocol; openai: OpenAI's REST API."""
@@ -188,7 +188,9 @@ def _scale(text: str) -> Scale:
         most: int | None = least
     else:
         most = int(match[3]) if match[3] else None
-    if most is not None and (most < least or most == 0):
+    if most is not None and most < least:
+        raise _InvalidError(f"{least} is more than {most}")
+    if most == 0:
         raise _InvalidError
     return Scale(least, most)
 
@@ -639,14 +641,39 @@ def _value(annotation: Annotation, text: str) -> Any:
         return problem("TooLarge", path_of(annotation.key), why=f"it is longer than {LONGEST:,} characters")
     try:
         return annotation.parse(text)
-    except _InvalidError:
+    except _InvalidError as error:
         return problem(
             "InvalidAnnotation",
             path_of(annotation.key),
             value=quote(text),
             what=annotation.what,
             allowed=annotation.values,
+            meant=(f"{error}. " if str(error) else "") + _meant(annotation, text),
         )
+
+
+_LONGEST_CORRECTED = 64
+
+
+def _meant(annotation: Annotation, text: str) -> str:
+    """What somebody who wrote ``text`` may have meant: the first of the usual slips, put right, that is allowed."""
+    if len(text) > _LONGEST_CORRECTED:
+        return ""
+    plain = text.strip().lower()
+    least, _, most = plain.partition("..")
+    tries = (plain, f"{plain}%", f"{plain}s", re.sub(r"[-:,]|\.{3}|\s+", "..", plain), f"{most}..{least}")
+    corrected = next((each for each in tries if _allows(annotation, each)), "")
+    if corrected:
+        return f"Did you mean {corrected}? "
+    return meant(plain, [each for each in annotation.values.split(", ") if _allows(annotation, each)])
+
+
+def _allows(annotation: Annotation, text: str) -> bool:
+    try:
+        annotation.parse(text)
+    except _InvalidError:
+        return False
+    return True
 
 
 def _unknown(key: str) -> Problem:

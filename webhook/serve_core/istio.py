@@ -576,7 +576,7 @@ def _template_faults(pod: Template) -> Iterable[Problem]:
         value = pod.annotations.get(key, "true")
         if value not in ("true", "false"):
             yield problem(
-                "InvalidAnnotation", f"{at}[{key}]", value=quote(value), what="boolean", allowed="true, false"
+                "InvalidAnnotation", f"{at}[{key}]", value=quote(value), what="boolean", allowed="true, false", meant=""
             )
     if pod.annotations.get(PROBES_ANNOTATION) == "false":
         yield problem("ProbesBlocked", f"{at}[{PROBES_ANNOTATION}]")
@@ -584,4 +584,6 @@ def _template_faults(pod: Template) -> Iterable[Problem]:
         value = pod.annotations.get(key, "0")
         if not _QUANTITY.fullmatch(value):
             allowed = "a quantity of Kubernetes, for example 100m or 128Mi"
-            yield problem("InvalidAnnotation", f"{at}[{key}]", value=quote(value), what="quantity", allowed=allowed)
+            yield problem(
+                "InvalidAnnotation", f"{at}[{key}]", value=quote(value), what="quantity", allowed=allowed, meant=""
+            )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import model_uri
 from model_uri import ModelURI, SecretError, URIError
-from serve_core.reasons import Problem, problem, quote
+from serve_core.reasons import Problem, meant, problem, quote
 
 SCHEMES = {
     "http": "http://host/path/model.joblib",
@@ -123,7 +123,8 @@ def parse(text: str, path: str) -> ModelURI | Problem:
         )
     if scheme not in SCHEMES:
         allowed = ", ".join(f"{name}://" for name in SCHEMES)
-        return problem("UnknownScheme", path, scheme=quote(_redacted(scheme) + "://"), allowed=allowed)
+        near = meant(scheme, SCHEMES)
+        return problem("UnknownScheme", path, scheme=quote(_redacted(scheme) + "://"), allowed=allowed, meant=near)
     try:
         return model_uri.model(text)
     except SecretError as error:

@@ -64,13 +64,13 @@ class Choice:
 _REFUSALS = (
     # The annotations.
     ("UnknownAnnotation", "{key} is not an annotation of kubectl-serve.", "{nearest}"),
-    ("InvalidAnnotation", "{value} is not a {what}.", "Allowed: {allowed}."),
+    ("InvalidAnnotation", "{value} is not a {what}.", "{meant}Allowed: {allowed}."),
     ("OrphanAnnotation", "{key} means nothing without a model.", "Add kubectl-serve.dev/model, or remove it."),
     ("ConflictingAnnotations", "{one} and {other} exclude each other: {why}.", "Remove one of them."),
     ("MissingAnnotation", "{one} means nothing without {other}.", "Add {other}, or remove it."),
     # The model's URI.
     ("InvalidModelURI", "{value} is not a model URI: {why}.", "Write it as {example}."),
-    ("UnknownScheme", "{scheme} is not a scheme that models are loaded from.", "Allowed: {allowed}."),
+    ("UnknownScheme", "{scheme} is not a scheme that models are loaded from.", "{meant}Allowed: {allowed}."),
     (
         "SecretInURI",
         "the model URI carries a secret ({what}).",
@@ -80,14 +80,14 @@ _REFUSALS = (
     (
         "FormatUnknown",
         "the format of the model cannot be told from its URI.",
-        "Add kubectl-serve.dev/format (known: {formats}), or write a container of your own.",
+        "{meant}Add kubectl-serve.dev/format (known: {formats}), or write a container of your own.",
     ),
     (
         "NoRuntime",
         "no runtime serves {wanted}.",
         "Known: {known}. For another model server write its container into the Deployment.",
     ),
-    ("UnknownRuntime", "there is no runtime {name}.", "Known: {known}."),
+    ("UnknownRuntime", "there is no runtime {name}.", "{meant}Known: {known}."),
     (
         "ContainerMissing",
         "runtime custom needs a container of your own, and the Deployment has none.",
@@ -480,6 +480,21 @@ def quote(text: object) -> str:
     if plain.isprintable() and '"' not in plain:
         return f'"{plain}"'
     return '"' + "".join(c if c.isprintable() and c != '"' else ascii(c)[1:-1] for c in plain) + '"'
+
+
+_LONGEST_MEANT = 64
+"""Characters of a word for which something like it is looked for."""
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """``Did you mean …? `` with those of ``known`` that are spelt like ``word`` or hold it; empty if none is."""
+    import difflib  # only a mistake pays for it  # noqa: PLC0415
+
+    lowered = word[:_LONGEST_MEANT].strip().lower()
+    names = {each.lower(): each for each in known}
+    near = [lowered] if lowered in names else difflib.get_close_matches(lowered, names, n=2, cutoff=0.7)
+    near = near or [each for each in names if len(lowered) > 2 and lowered in each][:2]
+    return f"Did you mean {' or '.join(names[each] for each in near)}? " if near else ""
 
 
 def _filled(template: str, words: Mapping[str, object]) -> str:

@@ -9,7 +9,7 @@ from serve_core.annotations import FORMAT, MODEL, PROTOCOL, PROTOCOLS, RUNTIME, 
 from serve_core.json import JsonObject, canonical
 from serve_core.models import SUFFIX_FORMATS, file_name
 from serve_core.names import GROUP
-from serve_core.reasons import Choice, Problem, choice, problem, quote
+from serve_core.reasons import Choice, Problem, choice, meant, problem, quote
 
 API_VERSION = f"{GROUP}/v1alpha1"
 KIND = "ModelRuntime"
@@ -254,7 +254,19 @@ def choose(
         named = next((runtime for runtime in runtimes if runtime.name == spec.runtime), None)
         if named is None:
             name = quote(spec.runtime)
-            return None, (), (problem("UnknownRuntime", path_of(RUNTIME), name=name, known=f"{known}, custom"),)
+            return (
+                None,
+                (),
+                (
+                    problem(
+                        "UnknownRuntime",
+                        path_of(RUNTIME),
+                        name=name,
+                        known=f"{known}, custom",
+                        meant=meant(spec.runtime, [runtime.name for runtime in runtimes]),
+                    ),
+                ),
+            )
         wanted = spec.format
         if (wanted is not None and not named.serves(wanted, None)) or not (
             spec.protocol is None or spec.protocol in named.protocols
@@ -266,7 +278,7 @@ def choose(
     wanted, choices = format_of(spec)
     if wanted is None:
         formats = ", ".join(sorted({known.name for runtime in runtimes for known in runtime.formats})) or "none"
-        return None, (), (problem("FormatUnknown", path_of(MODEL), formats=formats),)
+        return None, (), (problem("FormatUnknown", path_of(MODEL), formats=formats, meant=_suffix_meant(spec)),)
     able = [runtime for runtime in runtimes if runtime.serves(wanted, spec.protocol)]
     what = f"{wanted}" + (f" over {spec.protocol}" if spec.protocol else "")
     if not able:
@@ -274,6 +286,13 @@ def choose(
         return None, choices, (problem("NoRuntime", at, wanted=what, known=_offers(_nearest(wanted.name, runtimes))),)
     best = min(able, key=lambda runtime: (not runtime.has_variant_for(resources), -runtime.priority, runtime.name))
     return best, (*choices, choice("RuntimeByFormat", runtime=best.name, wanted=what)), ()
+
+
+def _suffix_meant(spec: ServingSpec) -> str:
+    """What the suffix of the model's file may have been meant to be."""
+    name = spec.model.path.rpartition("/")[2]
+    stem, dot, suffix = name.rpartition(".")
+    return meant(f".{suffix}", SUFFIX_FORMATS) if stem and dot else ""
 
 
 def _nearest(name: str, runtimes: Sequence[Runtime]) -> Sequence[Runtime]:
