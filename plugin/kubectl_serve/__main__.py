@@ -8,7 +8,7 @@ import sys
 from kubectl_serve import __version__
 
 _HELP: tuple[list[str], ...] = ([], ["--help"], ["-h"], ["help"])
-_VERSION = (["version"], ["--version"])
+_VERSION = (["--version"], ["version", "--client"])
 
 
 def run() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kubectl_serve.errors import ReportedError, ServeError, UsageError
 from kubectl_serve.options import Parser
 from kubectl_serve.streams import Streams
-from kubectl_serve.verbs import BY_NAME, PROGRAM, VERBS, Verb, help_text, split
+from kubectl_serve.verbs import BY_NAME, ON_DEPLOYMENTS, OTHER_NAMES, PROGRAM, VERBS, Verb, help_text, split
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -68,6 +68,8 @@ def _run(argv: list[str], streams: Streams, connect: "Connect | None") -> int:
     parser = Parser(verb, examples=getattr(module, "EXAMPLES", ""))
     module.configure(parser)
     if {"-h", "--help"} & set(rest[: rest.index("--") if "--" in rest else None]):
+        if hasattr(module, "help_of"):
+            module.help_of(parser, rest)
         parser.print_help(streams.stdout)
         return 0
     args = parser.read(rest)
@@ -98,7 +100,14 @@ def _connect(args: "Namespace", streams: Streams) -> "contextlib.AbstractAsyncCo
 def _unknown(name: str) -> UsageError:
     import difflib
 
-    near = difflib.get_close_matches(name, BY_NAME, n=1, cutoff=0.7)
-    if near:
-        return UsageError(f'"{name}" is not a verb.', f"Did you mean `{PROGRAM} {near[0]}`?")
+    near = difflib.get_close_matches(name.lower(), BY_NAME, n=1, cutoff=0.7)
+    if name in ON_DEPLOYMENTS:
+        return UsageError(
+            f'"{name}" is not a verb.',
+            "Change a model by its annotations: `kubectl annotate deployment NAME --overwrite "
+            "kubectl-serve.dev/KEY=VALUE`, or edit its file and `kubectl apply -f FILE`.",
+        )
+    meant = OTHER_NAMES.get(name.lower()) or (near[0] if near else "")
+    if meant:
+        return UsageError(f'"{name}" is not a verb.', f"Did you mean `{PROGRAM} {meant}`?")
     return UsageError(f'"{name}" is not a verb.', f"Verbs: {', '.join(verb.name for verb in VERBS)}.")

@@ -223,6 +223,7 @@ FLAGS: dict[str, tuple[tuple[tuple[str, ...], bool, tuple[str, ...], str], ...]]
         (('-f', '--filename'), True, (), 'file, directory or - for standard input'),
         (('-R', '--recursive'), False, (), 'look into the directories of a directory as well'),
         (('--expect',), True, (), 'with test: the verdicts that are right; exit 1 if one differs'),
+        (('--allow-empty',), False, (), 'with test: succeed where no policy judges anything'),
         (('--all',), False, (), 'show the rules that are kept as well'),
         (('-o', '--output'), True, ('json', 'yaml'), 'output format: json, yaml'),
         (('-A', '--all-namespaces'), False, (), 'look in all namespaces'),
@@ -317,7 +318,8 @@ FLAGS: dict[str, tuple[tuple[tuple[str, ...], bool, tuple[str, ...], str], ...]]
     ),
     "version": (
         (('-h', '--help'), False, (), 'show this help'),
-        (('--installed',), False, (), 'ask the cluster as well which version is installed there'),
+        (('--client',), False, (), 'only of this command, and ask no cluster'),
+        (('--installed',), False, (), 'fail where the cluster cannot be asked'),
         (('-o', '--output'), True, ('json', 'yaml'), 'output format: json, yaml'),
         (('--kubeconfig',), True, (), 'kubeconfig file to use'),
         (('--context',), True, (), 'context of the kubeconfig to use'),

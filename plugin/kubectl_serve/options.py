@@ -1,16 +1,28 @@
 """Flags, each defined once and named as in kubectl."""
 
 import argparse
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from shlex import quote
 from typing import TYPE_CHECKING, NoReturn
 
 from kubectl_serve.errors import UsageError
 from kubectl_serve.verbs import BY_NAME, PROGRAM, Verb
+from serve_core.reasons import meant
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+_OF_KUBECTL = "kubectl's flags"
+_OTHER_FLAGS = {
+    "--replicas": "--scale", "--min-replicas": "--scale", "--max-replicas": "--scale", "--min-scale": "--scale",
+    "--max-scale": "--scale", "--uri": "--model", "--url": "--model", "--storage-uri": "--model", "--path": "--model",
+    "--secret": "--credentials", "--ns": "--namespace", "--file": "--filename", "--lines": "--tail",
+    "--label": "--labels", "--revision": "--to", "--framework": "--format", "--server": "--runtime",
+    "--traffic": "--canary", "--percent": "--canary", "--yaml": "--output", "--json": "--output",
+}  # fmt: skip
+"""What people call a flag that have another tool in mind."""
 _TRUTHS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 """What Go's ``strconv.ParseBool`` takes, and so kubectl, in lower case."""
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?")
@@ -36,8 +48,41 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("-h", "--help", action="help", help="show this help")
         self._defaults_of_bare: dict[str, str] = {}
 
+    def narrow(self, usage: str, meaning: str, flags: Collection[str], example: str) -> None:
+        """Make the help that of one action: its usage, meaning, flags by ``dest``, and the examples that have it."""
+        self.usage = f"{PROGRAM} {usage} [flags]".replace("  ", " ")
+        self.description = f"{meaning[0].upper()}{meaning[1:]}."
+        lines = (self.epilog or "").splitlines()
+        self.epilog = "\n".join(line for line in lines if example in line or not line.startswith("  "))
+        group = next((each for each in self._action_groups if each.title == _OF_KUBECTL), None)
+        for action in self._actions:
+            if action.dest not in flags and (group is None or action not in group._group_actions):
+                action.help = argparse.SUPPRESS
+
+    def format_help(self) -> str:
+        """The help, with kubectl's own flags in one line: whoever uses kubectl knows them."""
+        text = super().format_help()
+        begin = text.find(f"\n{_OF_KUBECTL}:\n")
+        if begin < 0:
+            return text
+        end = text.find("\n\n", begin + 1)
+        rest = text[end + 1 :] if end >= 0 else ""
+        line = f"{_OF_KUBECTL}, such as --context, go with it as well: `kubectl options` shows them."
+        return f"{text[:begin]}\n{line}\n{rest}"
+
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}.", f"`{PROGRAM} {self.verb.name} --help` shows the flags.")
+        """What argparse says, in our words. Raises UsageError."""
+        usage = f"Usage: {self.usage}. `{PROGRAM} {self.verb.name} --help` shows the flags."
+        if missing := re.fullmatch(r"the following arguments are required: (.+)", message):
+            raise UsageError(f"there is no {missing[1]}.", usage)
+        if found := re.fullmatch(r"argument (\S+): (.+)", message, re.DOTALL):
+            name, why = found[1].rpartition("/")[2] if found[1].startswith("-") else found[1], found[2]
+            if why == "expected one argument":
+                raise UsageError(f"{name} needs a value.", usage)
+            if wrong := re.fullmatch(r"invalid int value: '(.*)'", why):
+                raise UsageError(f'"{wrong[1]}" is not a whole number, which {name} takes.', f"Write {name} 20, say.")
+            raise UsageError(f"{name}: {why}.", usage)
+        raise UsageError(f"{message}.", usage)
 
     def switch(self, *names: str, help: str, default: bool = False) -> None:  # noqa: A002
         """A flag that is on or off: ``--flag``, ``--flag=true``, ``--flag=false``, and ``--no-flag`` where it is on."""
@@ -52,6 +97,50 @@ class Parser(argparse.ArgumentParser):
         self._defaults_of_bare[name] = bare
         self.add_argument(name, **kwargs)  # type: ignore[arg-type]
 
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        """One of a few values that is spelt wrong: what was meant comes before what there is."""
+        if action.choices is None or value in action.choices:
+            return
+        known = [str(each) for each in action.choices]
+        what = action.option_strings[-1] if action.option_strings else str(action.metavar)
+        raise UsageError(
+            f'"{value}" is not what {what} can be.', f"{meant(str(value), known)}It is one of: {', '.join(known)}."
+        )
+
+    def _check_operands(self, words: Sequence[str]) -> None:
+        """An operand too many is most often the value of a flag that was left out."""
+        operands = [each for each in self._actions if not each.option_strings]
+        most = math.inf if any(each.nargs == "*" for each in operands) else len(operands)
+        given = list(self._operands(words))
+        flags = self._option_string_actions
+        is_source = any(each.dest == "source" for each in operands)
+        for word in given if not is_source else []:
+            if "--model" in flags and "://" in word:
+                raise UsageError(
+                    f'"{word}" is a model, and stands where the name does.', f"Write --model {quote(word)}."
+                )
+        for word in given[int(most) :] if most < math.inf else []:
+            if "--filename" in flags and (word == "-" or word.endswith((".yaml", ".yml", ".json", "/"))):
+                raise UsageError(f'"{word}" is a file, and -f is missing.', f"Write -f {quote(word)}.")
+            if "--filename" in flags and not operands:
+                raise UsageError(f'"{word}" belongs to no flag: {self.verb.name} reads files.', "Write -f FILE.")
+            raise UsageError(f'"{word}" is one word too many.', f"Usage: {self.usage}. Quote a value that has spaces.")
+
+    def _operands(self, words: Sequence[str]) -> Iterator[str]:
+        """The words that are neither flags nor their values."""
+        skip = False
+        for index, word in enumerate(words):
+            if word == "--":
+                yield from words[index + 1 :]
+                return
+            action = self._option_string_actions.get(word)
+            if skip:
+                skip = False
+            elif action is not None:
+                skip = action.nargs is None
+            elif not word.startswith("-") or word == "-":
+                yield word
+
     def read(self, argv: Sequence[str]) -> argparse.Namespace:
         """Parse ``argv``. Raises UsageError."""
         words: list[str] = []
@@ -61,6 +150,7 @@ class Parser(argparse.ArgumentParser):
                 break
             self._check_flag(word)
             words.append(self._plain(word))
+        self._check_operands(words)
         return self.parse_intermixed_args(words)
 
     def _check_flag(self, word: str) -> None:
@@ -70,6 +160,8 @@ class Parser(argparse.ArgumentParser):
             import difflib
 
             near = difflib.get_close_matches(flag, self._option_string_actions, n=2, cutoff=0.75)
+            other = _OTHER_FLAGS.get(flag, "")
+            near = [other] if other in self._option_string_actions else near
             meant = f"Did you mean {' or '.join(near)}? " if near else ""
             raise UsageError(f"unknown flag: {flag}.", f"{meant}`{PROGRAM} {self.verb.name} --help` shows the flags.")
 
@@ -92,7 +184,7 @@ class Parser(argparse.ArgumentParser):
 
 def connection(parser: Parser) -> None:
     """Which cluster, and as whom."""
-    group = parser.add_argument_group("kubectl's flags")
+    group = parser.add_argument_group(_OF_KUBECTL)
     group.add_argument("--kubeconfig", metavar="FILE", help="kubeconfig file to use")
     group.add_argument("--context", metavar="NAME", help="context of the kubeconfig to use")
     group.add_argument("--cluster", metavar="NAME", help="cluster of the kubeconfig to use")

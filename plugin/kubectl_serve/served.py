@@ -11,6 +11,11 @@ from kubectl_serve.errors import ServeError
 from kubectl_serve.streams import Streams
 from kubectl_serve.verbs import PROGRAM
 from serve_core.json import JsonObject
+from serve_core.names import SERVED_LABEL
+from serve_core.reasons import meant
+
+_MOST_NAMES = 10
+"""Of a namespace, in a hint."""
 
 
 def not_installed(left: str = "") -> ServeError:
@@ -34,14 +39,33 @@ async def opened(args: Namespace, streams: Streams, connect: Connect) -> AsyncIt
         yield cluster, namespace, await find(cluster, namespace, args.name)
 
 
+async def _nearest(cluster: Api, namespace: str, name: str) -> str:
+    """What somebody who names a model that is not there may have meant."""
+    try:
+        found, _ = await cluster.list(DEPLOYMENTS, None, labels=f"{SERVED_LABEL}=true")
+    except errors.ApiError:  # who may not look everywhere
+        try:
+            found, _ = await cluster.list(DEPLOYMENTS, namespace, labels=f"{SERVED_LABEL}=true")
+        except errors.ApiError:
+            return f"`{PROGRAM} get` lists what is served."
+    places = [(view.name_of(each), each["metadata"].get("namespace", "")) for each in found]
+    elsewhere = [place for there, place in places if there == name]
+    if elsewhere:
+        return f"There is one in namespace {elsewhere[0]}: -n {quote(elsewhere[0])}."
+    here = [there for there, place in places if place == namespace]
+    if not here:
+        return f"Nothing is served in this namespace; `{PROGRAM} get -A` lists what is served."
+    listed = ", ".join(sorted(here)[:_MOST_NAMES]) + (", …" if len(here) > _MOST_NAMES else "")
+    return f"{meant(name, here)}Served here: {listed}."
+
+
 async def find(cluster: Api, namespace: str, name: str) -> JsonObject:
     """The served Deployment ``name``. Raises ServeError if there is none, or if it is not served."""
     try:
         found = await cluster.get(DEPLOYMENTS, namespace, name)
     except errors.NotFoundError as error:
         raise ServeError(
-            f"there is no Deployment {name} in namespace {namespace}.",
-            f"`{PROGRAM} get -A` lists what is served. `{PROGRAM} create {name} --model URI` serves a model.",
+            f"there is no Deployment {name} in namespace {namespace}.", await _nearest(cluster, namespace, name)
         ) from error
     if not view.is_served(found):
         raise ServeError(

@@ -41,6 +41,23 @@ def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:
     return f"{large}{large_unit}" + (f"{small}{small_unit}" if small else "")
 
 
+def distinct(texts: Sequence[str], width: int) -> list[str]:
+    """``texts`` in at most ``width`` characters each: what all have in common gives way first, then the beginning."""
+    parts = [text.split("/") for text in texts]
+    room = min(map(len, parts), default=1) - 1 if len(set(texts)) > 1 else 0
+    begin = next((at for at in range(room) if len({each[at] for each in parts}) > 1), room)
+    end = next((at for at in range(room - begin) if len({each[-1 - at] for each in parts}) > 1), room - begin)
+    shown = []
+    for text, each in zip(texts, parts, strict=True):
+        cut = text
+        if len(cut) > width and begin:
+            cut = "/".join(["…", *each[begin:]])
+        if len(cut) > width and end:
+            cut = "/".join([*(["…"] if begin else []), *each[begin:-end], "…"])
+        shown.append(shortened(cut, width))
+    return shown
+
+
 def shortened(text: str, width: int) -> str:
     """``text`` in at most ``width`` characters: its end, which tells models apart, and its scheme if there is room."""
     if len(text) <= width:

@@ -52,6 +52,21 @@ BY_NAME = {verb.name: verb for verb in VERBS}
 
 PROGRAM = "kubectl serve"
 
+OTHER_NAMES = {
+    "ls": "get", "list": "get", "ps": "get", "status": "get", "watch": "get -w", "show": "describe", "info": "describe",
+    "explain": "policy explain", "audit": "policy audit", "test": "policy test", "lint": "policy test",
+    "ask": "predict", "infer": "predict", "invoke": "predict", "call": "predict", "chat": "predict", "query": "predict",
+    "rm": "delete", "remove": "delete", "destroy": "delete", "undeploy": "delete", "stop": "delete",
+    "new": "create", "add": "create", "run": "create", "start": "create", "deploy": "create", "serve": "create",
+    "undo": "rollback", "revert": "rollback", "rollout": "promote", "hash": "digest", "sha": "digest", "pin": "digest",
+    "check": "doctor", "diagnose": "doctor", "setup": "install", "init": "install", "upgrade": "install",
+    "template": "render", "dry-run": "render", "preview": "render", "validate": "render", "migrate": "convert",
+    "models": "get", "policies": "policy list", "tail": "logs",
+}  # fmt: skip
+"""What people call a verb that have another tool in mind."""
+ON_DEPLOYMENTS = ("update", "edit", "set", "patch", "apply", "scale", "annotate")
+"""Verbs of kubectl: a model is changed by its annotations."""
+
 VALUE_FLAGS = (
     "-n", "--namespace", "--kubeconfig", "--context", "--cluster", "--user", "--as", "--as-group", "-s", "--server",
     "--token", "--request-timeout",
@@ -75,7 +90,7 @@ def help_text() -> str:
         f"  {PROGRAM} create iris --model s3://models/iris/model.joblib",
         f"  {PROGRAM} predict iris '[[5.1, 3.5, 1.4, 0.2]]'",
         "",
-        f"`{PROGRAM} VERB --help` shows a verb's flags. Whatever asks a cluster takes kubectl's own (--context, ...).",
+        f"`{PROGRAM} VERB --help` shows a verb's flags; kubectl's own (`kubectl options`) go with it as well.",
         "",
     ]
     return "\n".join(lines)

@@ -7,6 +7,7 @@ import pytest
 
 from kubectl_serve import options
 from kubectl_serve.errors import UsageError
+from kubectl_serve.flags import FLAGS
 from kubectl_serve.verbs import BY_NAME, VALUE_FLAGS, VERBS, help_text
 from plugin.conftest import Run
 from plugin.fake import FakeCluster, at_the_end
@@ -32,7 +33,9 @@ def test_every_verb_has_help(run: Run, name: str) -> None:
 @pytest.mark.parametrize("name", [verb.name for verb in VERBS if verb.online])
 def test_whatever_asks_a_cluster_takes_kubectls_own_flags(run: Run, name: str) -> None:
     shown = run(name, "--help").out
-    assert [flag for flag in VALUE_FLAGS if flag not in ("-n", "--namespace") and flag not in shown] == []
+    assert "\nkubectl's flags, such as --context, go with it as well: `kubectl options` shows them.\n" in shown
+    taken = {flag for flags, *_ in FLAGS[name] for flag in flags}
+    assert [flag for flag in VALUE_FLAGS if flag not in ("-n", "--namespace") and flag not in taken] == []
 
 
 def test_an_unknown_verb_is_refused_with_the_nearest(run: Run) -> None:
@@ -73,7 +76,7 @@ def test_a_flag_that_is_wrong_is_told_before_what_is_missing(run: Run, words: li
 
 
 def test_an_unknown_verb_is_refused_with_all_of_them_where_none_is_near(run: Run) -> None:
-    assert run("list").err.startswith('error: "list" is not a verb.\nhint: Verbs: create, get, ')
+    assert run("frobnicate").err.startswith('error: "frobnicate" is not a verb.\nhint: Verbs: create, get, ')
 
 
 @pytest.mark.parametrize("written", ["iris", "deployment/iris", "deploy/iris", "deployment.apps/iris"])

@@ -156,7 +156,7 @@ def test_progress_is_one_live_line_on_a_terminal(run: Run) -> None:
 
 
 def test_a_client_dry_run_asks_nobody(run: Run) -> None:
-    assert run(*ARGV, "--dry-run").out == "deployment.apps/iris served (dry run)\n"
+    assert run(*ARGV, "--dry-run").out == "deployment.apps/iris created (dry run)\n"
     written = yaml.safe_load(run(*ARGV, "--dry-run", "-o", "yaml").out)
     assert written["metadata"]["annotations"] == {annotations.MODEL: MODEL}
     assert json.loads(run(*ARGV, "--dry-run", "-o", "json").out) == written

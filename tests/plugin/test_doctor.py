@@ -661,5 +661,5 @@ def test_the_screen_has_a_line_for_each_check_and_the_fix_below_it(run: Run) -> 
     at = next(index for index, line in enumerate(lines) if line.startswith("failed"))
     assert lines[at] == "failed   server-mutating-webhook    the mutating webhook kubectl-serve is missing."
     assert lines[at + 1].strip() == "fix: kubectl serve install"
-    assert screen.err.endswith(" ok, 1 failed, 1 skipped\n")
+    assert screen.err.endswith(" ok, 1 failed, 1 skipped; for models in namespace default\n")
     assert screen.code == 1

@@ -27,14 +27,35 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(get, "PATIENCE", Patience(0.05, 0.05, 0.05))
 
 
-def test_the_table_fits_80_columns(run: Run, models: FakeCluster) -> None:
-    screen = run("get", cluster=models)
+def test_on_a_terminal_the_model_gives_way_to_what_tells_models_apart(run: Run, models: FakeCluster) -> None:
+    screen = run("get", cluster=models, terminal=True)
     assert (screen.code, screen.err) == (0, "")
     assert screen.out == (
+        "NAME  READY  REPLICAS  MODEL           URL                                    REASON    AGE\n"
+        "iris  True   1         …/model.joblib  http://iris.models.kubectl-serve.test  Ready     5m\n"
+        "nope  False  0         …/nope.joblib   http://nope.models.kubectl-serve.test  NotFound  4m43s\n"
+    )
+    assert run("get", "iris", cluster=models, terminal=True).out == (
         "NAME  READY  REPLICAS  MODEL             URL                                    AGE\n"
         "iris  True   1         …is/model.joblib  http://iris.models.kubectl-serve.test  5m\n"
-        "nope  False  0         …ris/nope.joblib  http://nope.models.kubectl-serve.test  4m43s\n"
     )
+
+
+def test_elsewhere_the_model_is_whole(run: Run, models: FakeCluster) -> None:
+    assert "  http://store.example.com/iris/nope.joblib  " in run("get", cluster=models).out
+
+
+@pytest.mark.parametrize(
+    ("texts", "shown"),
+    [
+        (["s3://models/iris/model.joblib", "s3://models/wine/model.joblib"], ["…/iris/…", "…/wine/…"]),
+        (["s3://a/team-a/iris.joblib", "s3://a/team-a/wine.joblib"], ["…/iris.joblib", "…/wine.joblib"]),
+        (["hf://organisation/model@one", "hf://organisation/model@two"], ["…/model@one", "…/model@two"]),
+        (["s3://a/b/c/iris.joblib"] * 2, ["…/b/c/iris.joblib"] * 2),
+    ],
+)
+def test_what_models_have_in_common_gives_way_first(texts: list[str], shown: list[str]) -> None:
+    assert tables.distinct(texts, 17) == shown
 
 
 def test_wide_shortens_nothing_and_tells_the_reason(run: Run, models: FakeCluster) -> None:
@@ -119,7 +140,7 @@ def test_watching_one_name_ends_when_it_is_ready(run: Run) -> None:
     rows = [line.split() for line in screen.out.splitlines()]
     assert rows[0][0] == "NAME"
     assert (rows[1][1], rows[-1][1]) == ("Unknown", "True")
-    assert len({tuple(row[:5]) for row in rows}) == len(rows)
+    assert len({tuple(row[:-1]) for row in rows}) == len(rows)
 
 
 def test_watching_one_name_ends_when_it_has_failed(run: Run) -> None:

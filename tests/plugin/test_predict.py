@@ -299,7 +299,28 @@ def test_a_model_that_is_not_ready_is_not_asked(run: Run, cluster: FakeCluster) 
     screen = run("predict", "nope", ROWS, cluster=cluster)
     assert screen.code == 1
     assert screen.err.startswith("error: nope is not ready: NotFound: ")
-    assert screen.err.endswith("hint: `kubectl serve get nope -w` waits until it is.\n")
+    assert screen.err.endswith("hint: `kubectl serve describe nope` shows more.\n")
+
+
+@pytest.mark.parametrize(
+    ("log", "cause"),
+    [
+        (["started", "ValueError: X has 3 features, but 4 are expected", "INFO 500"], "ValueError: X has 3 features"),
+        (["ERROR CUDA out of memory", "shutting down"], "ERROR CUDA out of memory"),
+        (["all is well"], ""),
+    ],
+)
+def test_an_error_of_the_server_is_said_with_the_last_fault_of_its_log(
+    log: list[str], cause: str, run: Run, cluster: FakeCluster, model: Model
+) -> None:
+    model.status, model.answer = 500, '{"error": "Internal Server Error"}'
+    for each in cluster.objects:
+        cluster.log[each["metadata"]["name"], "model-server"] = log
+    screen = run("predict", "iris", ROWS, "--ingress", model.ingress, cluster=cluster)
+    assert screen.code == 1
+    assert screen.err.startswith("error: the model answers with status 500: Internal Server Error\n")
+    assert ("  Its log says: " in screen.err) == bool(cause)
+    assert cause in screen.err
 
 
 def test_no_data_at_a_terminal_is_no_endless_wait(run: Run) -> None:

@@ -31,9 +31,12 @@ metadata: {name: plain}
 """
 
 
+IMAGES = "Images are the defaults of this command; `kubectl serve runtimes -o wide` shows a cluster's own.\n"
+
+
 def test_four_lines_become_a_deployment_and_a_knative_service(run: Run) -> None:
     screen = run("render", "-f", "-", stdin=IRIS)
-    assert (screen.code, screen.err) == (0, "")
+    assert (screen.code, screen.err) == (0, IMAGES)
     deployment, service = yaml.safe_load_all(screen.out)
     assert (deployment["kind"], deployment["spec"]["replicas"]) == ("Deployment", 0)
     assert (service["apiVersion"], service["kind"]) == ("serving.knative.dev/v1", "Service")
@@ -54,7 +57,7 @@ def test_two_objects_in_json_are_a_list(run: Run) -> None:
 
 def test_what_has_no_model_is_passed_over_with_a_count(run: Run) -> None:
     screen = run("render", "-f", "-", "--only", "service", stdin=IRIS + OTHERS)
-    assert (screen.code, screen.err) == (0, "2 objects without a model passed over\n")
+    assert (screen.code, screen.err) == (0, "2 objects without a model passed over\n" + IMAGES)
     assert len(list(yaml.safe_load_all(screen.out))) == 1
 
 
@@ -107,7 +110,7 @@ def test_all_problems_of_all_objects_are_told_in_the_webhooks_words(run: Run, tm
     assert {line.split(":")[0] for line in lines[1:3]} == {"UnknownAnnotation", "InvalidAnnotation"}
     assert lines[3] == f"error: deployment.apps/iris in {tmp_path}/b.yaml is refused:"
     assert lines[4].startswith("UnknownScheme: metadata.annotations[kubectl-serve.dev/model]: ")
-    assert len(lines) == 5
+    assert lines[5:] == IMAGES.splitlines()
 
 
 def test_the_namespace_is_filled_in_where_there_is_none(run: Run) -> None:

@@ -21,7 +21,7 @@ def imported(*argv: str, entry: str = "main", stdin: str = "") -> set[str]:
     return {name.partition(".")[0] for name in done.stderr.split()}
 
 
-@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"], ["version"], ["--version"]])
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"], ["version", "--client"], ["--version"]])
 def test_help_and_version_import_next_to_nothing(argv: list[str]) -> None:
     beyond = imported(*argv) - imported("--help")
     assert not beyond

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import re
 from argparse import Namespace
 from typing import NoReturn
 
@@ -14,6 +15,7 @@ from kubectl_serve.streams import Streams
 from kubectl_serve.verbs import PROGRAM
 from serve_core import annotations
 from serve_core.json import JsonObject
+from serve_core.names import PREFIX
 from serve_core.verdict import judge
 
 EXAMPLES = """\
@@ -96,7 +98,7 @@ def prepare(args: Namespace, streams: Streams) -> None:
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     manifest = _manifest(args)
     if args.dry_run == "client":
-        _print(manifest, args, streams, "served (dry run)")
+        _print(manifest, args, streams, "created (dry run)")
         return 0
     async with connect(args, streams) as cluster:
         namespace = namespace_of(args, cluster)
@@ -106,7 +108,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
             left = "" if args.dry_run == "server" else f" (the Deployment {args.name} stays as it is)"
             raise served.not_installed(left)
         if args.dry_run == "server":
-            _print(created, args, streams, "served (server dry run)")
+            _print(created, args, streams, "created (server dry run)")
             return 0
         if not args.wait:
             _print(created, args, streams, "created")
@@ -139,8 +141,17 @@ def _judge(manifest: JsonObject, streams: Streams, *, offline: bool) -> None:
 
 def _tell_refusal(manifest: JsonObject, problems: str, streams: Streams) -> NoReturn:
     streams.error(f"deployment.apps/{view.name_of(manifest)} is refused:")
-    streams.note(problems)
+    streams.note(_by_flags(problems))
     raise ReportedError
+
+
+_KEYS = re.compile(rf"(?:metadata\.annotations\[)?{re.escape(PREFIX)}([a-z-]+)\]?")
+_NAMES = frozenset(each.name for each in _ASKED)
+
+
+def _by_flags(text: str) -> str:
+    """What the webhook says of annotations, in the words of the flags that wrote them."""
+    return _KEYS.sub(lambda found: f"--{found[1]}" if found[1] in _NAMES else found[0], text)
 
 
 async def _create(cluster: Api, manifest: JsonObject, args: Namespace, streams: Streams) -> JsonObject:

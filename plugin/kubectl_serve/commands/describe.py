@@ -1,5 +1,6 @@
 """``kubectl serve describe``: what was asked, what was chosen and why, what runs, and what keeps it from running."""
 
+import re
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -8,6 +9,7 @@ from kubectl_serve import documents, errors, manifests, options, platform, serve
 from kubectl_serve.api import EVENTS, KNATIVE_SERVICES, PODS, REVISIONS, SERVICES, Api, Connect
 from kubectl_serve.described import Described, described
 from kubectl_serve.streams import Streams
+from kubectl_serve.verbs import PROGRAM
 from serve_core.facts import PlatformFacts
 from serve_core.names import DEPLOYMENT_LABEL
 from serve_core.services import read, service_name
@@ -67,9 +69,11 @@ async def _facts(cluster: Api) -> PlatformFacts:
 def _text(described: Described, now: float) -> str:
     served = described.served
     ready = served.ready + (f" ({served.reason})" if served.reason and served.ready != "True" else "")
+    cause = [("Cause", _advice_of_others(served.message))] if served.ready != "True" and served.message else []
     lines = [
         *_pairs(
             [
+                *cause,
                 ("Name", served.name),
                 ("Namespace", served.namespace),
                 ("Service", served.service),
@@ -107,12 +111,20 @@ def _conditions(described: Described) -> list[str]:
     return [
         line
         for each in described.conditions
-        for line in (f"{each.type}: {each.status} ({each.reason or tables.UNKNOWN})", *_indented(each.message))
+        for line in (
+            f"{each.type}: {each.status} ({each.reason or tables.UNKNOWN})",
+            *_indented(each.message),
+        )
     ]
 
 
+def _advice_of_others(message: str) -> str:
+    """A message without the advice to run the command that is running."""
+    return re.sub(rf" ?Read `{PROGRAM} describe [^`]*`\.", "", message)
+
+
 def _indented(text: str) -> list[str]:
-    return [f"  {line}" for line in text.splitlines()]
+    return [f"  {line}" for line in _advice_of_others(text).splitlines()]
 
 
 def _revisions(described: Described, now: float) -> list[list[str]]:

@@ -29,12 +29,17 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     from kubectl_serve.checks import evidence
 
     async with connect(args, streams) as cluster:
-        found = judge(await evidence.gather(cluster, streams.now(), namespace_of(args, cluster)))
+        gathered = await evidence.gather(cluster, streams.now(), namespace_of(args, cluster))
+    found = judge(gathered)
     if args.output:
-        document = {"ready": not _failed(found), "checks": [_as_json(each) for each in found]}
+        document = {
+            "namespace": gathered.namespace,
+            "ready": not _failed(found),
+            "checks": [_as_json(each) for each in found],
+        }
         streams.stdout.write(documents.written(document, args.output))
     else:
-        _print(found, streams)
+        _print(found, gathered.namespace, streams)
     return 1 if _failed(found) else 0
 
 
@@ -59,7 +64,7 @@ def _as_json(finding: Finding) -> dict[str, str]:
     return {key: value for key, value in said.items() if value}
 
 
-def _print(found: list[Finding], streams: Streams) -> None:
+def _print(found: list[Finding], namespace: str, streams: Streams) -> None:
     width = max(len(each.check) for each in found)
     for each in found:
         coloured = streams.colour and streams.stdout.isatty()
@@ -68,4 +73,5 @@ def _print(found: list[Finding], streams: Streams) -> None:
         if each.fix:
             streams.out(f"{'':<7}  {'':<{width}}  fix: {each.fix}")
     counts = {verdict: sum(each.verdict is verdict for each in found) for verdict in Verdict}
-    streams.note(", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count))
+    totals = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+    streams.note(f"{totals}; for models in namespace {namespace}")

@@ -2,7 +2,7 @@
 
 import asyncio
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from kubectl_serve import documents, errors, options, platform, served, tables, view
 from kubectl_serve.api import DEPLOYMENTS, KNATIVE_SERVICES, PODS, Api, Connect, namespace_of
@@ -46,18 +46,30 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         namespace = None if args.all_namespaces else namespace_of(args, cluster)
         if args.watch:
             return await _watch(args, streams, cluster, namespace)
-        models = await _models(args, streams, cluster, namespace)
+        missing: list[ServeError] = []
+        models = await _models(args, streams, cluster, namespace, missing)
+    if not models and missing:
+        return _tell(missing, streams)
     if not models and args.output in (None, "wide"):
         streams.note(
             "No served models found." if namespace is None else f"No served models found in {namespace} namespace."
         )
         return 0
     _print(models, args, streams)
-    return 0
+    return _tell(missing, streams)
 
 
-async def _models(args: Namespace, streams: Streams, cluster: Api, namespace: str | None) -> list[Served]:
-    deployments = await _deployments(args, cluster, namespace)
+def _tell(missing: Sequence[ServeError], streams: Streams) -> int:
+    """Say which of the names are not there, below those that are, as kubectl does."""
+    for error in missing:
+        streams.error(error.sentence, error.hint)
+    return 1 if missing else 0
+
+
+async def _models(
+    args: Namespace, streams: Streams, cluster: Api, namespace: str | None, missing: list[ServeError]
+) -> list[Served]:
+    deployments = await _deployments(args, cluster, namespace, missing)
     unseen: set[str] = set()
     pods = await platform.visible(cluster, PODS, namespace, labels=DEPLOYMENT_LABEL, unseen=unseen)
     if unseen and deployments:
@@ -71,11 +83,22 @@ async def _models(args: Namespace, streams: Streams, cluster: Api, namespace: st
     ]
 
 
-async def _deployments(args: Namespace, cluster: Api, namespace: str | None) -> list[JsonObject]:
+async def _deployments(
+    args: Namespace, cluster: Api, namespace: str | None, missing: list[ServeError]
+) -> list[JsonObject]:
+    """The served Deployments that the flags choose; ``missing`` gets an error for each name that is not there."""
     if not args.names:
         labels = ",".join(part for part in (_SERVED, args.selector) if part)
         return (await cluster.list(DEPLOYMENTS, namespace, labels=labels))[0]
-    return [await served.find(cluster, namespace or "", name) for name in args.names]
+    found = []
+    for name in args.names:
+        try:
+            found.append(await served.find(cluster, namespace or "", name))
+        except errors.ApiError:
+            raise
+        except ServeError as error:
+            missing.append(error)
+    return found
 
 
 async def _services(cluster: Api, namespace: str | None) -> dict[tuple[str, str], JsonObject]:
@@ -109,30 +132,32 @@ def _print_urls(models: list[Served], streams: Streams) -> None:
         raise ServeError(f"no URL yet: {', '.join(without)}.", f"`{PROGRAM} get` shows whether they are ready.")
 
 
-def _table(models: Iterable[Served], args: Namespace, streams: Streams) -> list[list[str]]:
-    """Headings and rows. But for ``-o wide`` the model's URI gives way, so that a row fits the screen if it can."""
+def _table(models: Sequence[Served], args: Namespace, streams: Streams) -> list[list[str]]:
+    """Headings and rows. On a terminal the model's URI gives way, but for ``-o wide``, so that a row fits if it can."""
     wide, namespaces, now = args.output == "wide", args.all_namespaces, streams.now()
     headings = ["NAME", "READY", "REPLICAS", "MODEL", "URL"]
-    if wide:
-        headings += ["REASON", "REVISION", "TRAFFIC", "FORMAT", "IMAGE"]
+    reasons = wide or args.watch or any(model.ready != "True" for model in models)
+    headings += ["REASON"] if reasons else []
+    headings += ["REVISION", "TRAFFIC", "FORMAT", "IMAGE"] if wide else []
     headings = (["NAMESPACE"] if namespaces else []) + [*headings, "AGE"]
-    rows = [_row(model, now, wide=wide, namespaces=namespaces) for model in models]
-    if not wide and rows:
+    rows = [_row(model, now, wide=wide, reasons=reasons, namespaces=namespaces) for model in models]
+    if not wide and rows and streams.stdout.isatty():
         column = headings.index("MODEL")
         widths = [max(len(row[index]) for row in [headings, *rows]) for index in range(len(headings))]
         excess = sum(widths) + 2 * (len(widths) - 1) - streams.width
         if excess > 0:
             room = max(widths[column] - excess, _SHORTEST_MODEL)
-            rows = [[*row[:column], tables.shortened(row[column], room), *row[column + 1 :]] for row in rows]
+            cells = tables.distinct([row[column] for row in rows], room)
+            rows = [[*row[:column], cell, *row[column + 1 :]] for row, cell in zip(rows, cells, strict=True)]
     return [headings, *rows]
 
 
-def _row(model: Served, now: float, *, wide: bool, namespaces: bool) -> list[str]:
+def _row(model: Served, now: float, *, wide: bool, reasons: bool, namespaces: bool) -> list[str]:
     row = [model.namespace] if namespaces else []
     row += [model.name, model.ready, str(model.replicas), model.model or tables.NONE, model.url or tables.NONE]
+    row += [model.reason or tables.NONE] if reasons else []
     if wide:
         row += [
-            model.reason or tables.NONE,
             model.revision or tables.NONE,
             ",".join(f"{share.revision}={share.percent}%" for share in model.traffic) or tables.NONE,
             model.format or tables.NONE,

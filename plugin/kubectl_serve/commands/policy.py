@@ -51,6 +51,13 @@ _ACTIONS = {
     "explain": "show what every policy says of a served Deployment",
     "audit": "show what breaks a policy now; with -f, what would break those policies",
 }
+_USAGES = {
+    "test": ("-f FILE", {"help", "filename", "recursive", "expect", "allow_empty", "output", "namespace"}),
+    "list": ("", {"help", "output"}),
+    "explain": ("NAME", {"help", "name", "output", "namespace"}),
+    "audit": ("[-f FILE]", {"help", "filename", "recursive", "all", "output", "all_namespaces", "namespace"}),
+}
+"""What follows each action, and the flags that go with it."""
 _JUDGED = (
     DEPLOYMENTS, SERVING_RUNTIMES, INFERENCE_SERVICES, TRAINED_MODELS,
     KNATIVE_SERVICES, CONFIGURATIONS, REVISIONS, ROUTES, DOMAIN_MAPPINGS, PODS,
@@ -68,11 +75,20 @@ def configure(parser: options.Parser) -> None:
     parser.add_argument(
         "--expect", metavar="FILE", help="with test: the verdicts that are right; exit 1 if one differs"
     )
+    parser.switch("--allow-empty", help="with test: succeed where no policy judges anything")
     parser.switch("--all", help="show the rules that are kept as well")
     options.output(parser, "json", "yaml")
     options.all_namespaces(parser)
     options.namespace(parser)
     options.connection(parser)
+
+
+def help_of(parser: options.Parser, words: Sequence[str]) -> None:
+    """Make the help that of the action among ``words``, if there is one."""
+    action = next((word for word in words if word in _ACTIONS), None)
+    if action is not None:
+        operands, flags = _USAGES[action]
+        parser.narrow(f"policy {action} {operands}", _ACTIONS[action], flags, f"policy {action}")
 
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
@@ -88,6 +104,8 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
 
 
 def _check(args: Namespace) -> None:
+    if args.action == "test" and args.name and not args.filename:
+        raise UsageError(f'"{args.name}" stands where no name does, and -f is missing.', f"Write -f {args.name}.")
     if args.action == "test" and not args.filename:
         raise UsageError("there is no -f.", "Name a file, a directory, or - for standard input.")
     if args.filename and args.action not in ("test", "audit"):
@@ -110,7 +128,28 @@ def _test(args: Namespace, streams: Streams) -> int:
         return _compare(tried, args.expect, streams)
     if tried.skipped:
         streams.note(f"{tried.skipped} {'object' if tried.skipped == 1 else 'objects'} that no policy is about")
+    judged = any(each.refused or each.verdict.results for each in tried.tried)
+    if not judged and not tried.faults and not args.allow_empty:
+        raise ServeError(*_nothing_judged(found, tried, args.namespace))
     return 1 if tried.faults or any(each.outcome in ("Deny", "Refused") for each in tried.tried) else 0
+
+
+def _nothing_judged(found: Sequence[JsonObject], tried: Trial, namespace: str | None) -> tuple[str, str]:
+    """Why no policy judged anything, and what to do: a test that tests nothing is none."""
+    kinds = [str(each.get("kind")) for each in found]
+    allow = "--allow-empty takes this for success."
+    if "ServingPolicy" not in kinds:
+        return "nothing was judged: there is no ServingPolicy among the files.", f"Name its file as well. {allow}"
+    if not tried.tried:
+        return "nothing was judged: there is no object among the files that a policy is about.", (
+            f"Name the file of a Deployment, or of what else serves models, as well. {allow}"
+        )
+    places = sorted({each.namespace for each in tried.tried})
+    default = "" if namespace else " (-n NAME says in which namespace objects are that name none)"
+    return (
+        f"nothing was judged: no policy selects namespace {', '.join(places)}.",
+        f"Compare spec.match of the policies{default}. {allow}",
+    )
 
 
 def _compare(tried: Trial, file: str, streams: Streams) -> int:

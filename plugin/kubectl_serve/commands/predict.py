@@ -3,22 +3,27 @@
 import asyncio
 import contextlib
 import json
+import re
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from http import HTTPStatus
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from kubectl_serve import documents, errors, inference, ingress, manifests, options, served, view
-from kubectl_serve.api import Connect
+from kubectl_serve.api import PODS, Api, Connect
 from kubectl_serve.errors import ReportedError, ServeError, UsageError
 from kubectl_serve.inference import Request
 from kubectl_serve.ingress import Way
 from kubectl_serve.streams import Streams
 from kubectl_serve.verbs import PROGRAM
 from serve_core import annotations, remembered
+from serve_core.complete import server_container
 from serve_core.json import JsonObject, value_at
+from serve_core.names import DEPLOYMENT_LABEL
 from serve_core.runtimes import Runtime
 from serve_core.services import service_name
 from serve_core.verdict import serving_spec
@@ -34,6 +39,9 @@ EXAMPLES = """\
   kubectl serve predict llm '{"prompt": "Once upon a time", "max_tokens": 50}'"""
 
 _PATIENT_SECONDS = 2.0
+_ERROR = re.compile(r"error|exception|traceback|fatal|panic", re.IGNORECASE)
+_LOG_LINES = 50
+_LONGEST_CAUSE = 500
 _LONGEST_LINE = 1 << 20
 """Bytes of one event of a streamed answer."""
 _ACCEPTED = "application/json, text/event-stream"
@@ -96,8 +104,26 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
             tell(f"POST {url}/{path.lstrip('/')}")
             answer = await _ask(args, streams, url, path, request, way)
             tell(f"status {answer.status} ({_milliseconds(streams, start)})")
+        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            cause = await _last_error(cluster, namespace, deployment)
+            answer = replace(answer, text=f"{inference.fault(answer.status, answer.text)}{cause}")
     _print(answer, request, args, streams)
     return 0
+
+
+async def _last_error(cluster: Api, namespace: str, deployment: JsonObject) -> str:
+    """What the model server's log says last of an error; empty if it cannot be seen."""
+    name = view.name_of(deployment)
+    container = str((server_container(_containers(deployment)) or {}).get("name"))
+    try:
+        pods, _ = await cluster.list(PODS, namespace, labels=f"{DEPLOYMENT_LABEL}={name}")
+        newest = view.newest_pods(pods)[:1]
+        tails = [cluster.logs(namespace, view.name_of(pod), container, tail=_LOG_LINES) for pod in newest]
+        lines = [line.strip() for tail in tails async for line in tail]
+    except errors.ApiError:
+        return ""
+    faults = [line for line in lines if _ERROR.search(line)]
+    return f"\nIts log says: {faults[-1][:_LONGEST_CAUSE]}" if faults else ""
 
 
 def _milliseconds(streams: Streams, start: float) -> str:
@@ -108,6 +134,8 @@ def _data(args: Namespace, streams: Streams) -> str:
     if args.data is not None and args.filename is not None:
         raise UsageError("there are both DATA and -f.", "Leave one of them out.")
     source = args.filename or ("-" if args.data in (None, "-") else None)
+    if source is None and str(args.data).endswith((".json", ".yaml", ".txt", ".csv")):
+        raise UsageError(f'"{args.data}" is a file, and -f is missing.', f"Write -f {quote(args.data)}.")
     if source is None:
         return str(args.data)
     if source != "-":
@@ -131,7 +159,9 @@ def _url(deployment: JsonObject, flags: str) -> str:
         return str(url).rstrip("/")
     raise ServeError(
         f"{name} is not ready: {state.reason or 'Progressing'}: {state.message or 'it is being set up.'}",
-        f"`{PROGRAM} get {name}{flags} -w` waits until it is.",
+        f"`{PROGRAM} describe {name}{flags}` shows more."
+        if state.status == "False"
+        else f"`{PROGRAM} get {name}{flags} -w` waits until it is.",
     )
 
 

@@ -3,13 +3,15 @@
 from argparse import Namespace
 from dataclasses import replace
 
-from kubectl_serve import documents, manifests, options
+from kubectl_serve import documents, lookalikes, manifests, options
 from kubectl_serve.documents import Document
 from kubectl_serve.errors import ServeError
 from kubectl_serve.streams import Streams
 from kubectl_serve.verbs import PROGRAM
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject, value_at
+from serve_core.names import LOADER_CONTAINER
+from serve_core.reasons import quote
 from serve_core.services import ServiceFacts, Services, read
 from serve_core.verdict import Verdict, is_served, judge
 
@@ -22,6 +24,7 @@ Knative's feature flags are taken as they are by default, and for a cluster's ow
   kubectl get configmap config-features -n knative-serving -o yaml > flags.yaml
   kubectl serve render -f flags.yaml -f claim.yaml"""
 
+_IMAGES = f"Images are the defaults of this command; `{PROGRAM} runtimes -o wide` shows a cluster's own."
 _SERVICES = ("v1", "serving.knative.dev/v1")
 
 
@@ -59,15 +62,48 @@ def run(args: Namespace, streams: Streams) -> int:
         elif verdict.deployment is None or not is_served(verdict.deployment):
             passed_over.append(document)
             _tell_reasons(document, verdict, streams, choices=False)
+            refused += _tell_lookalikes(document, streams)
         else:
             _tell_reasons(document, verdict, streams, choices=args.reasons)
             rendered += _chosen(verdict, args.only)
     documents.tell_passed_over(passed_over, streams)
+    denied = _tell_denials([document.object for document in found], args, streams)
     if rendered and args.output == "json":
         streams.stdout.write(documents.to_json(rendered[0] if len(rendered) == 1 else documents.as_list(rendered)))
     elif rendered:
         streams.stdout.write(documents.to_yaml(rendered))
-    return 1 if refused else 0
+    if any(LOADER_CONTAINER in str(each.get("spec")) for each in rendered):
+        streams.note(_IMAGES)
+    return 1 if refused or denied else 0
+
+
+def _tell_lookalikes(document: Document, streams: Streams) -> int:
+    """Say which keys of an object that is not served were meant for us; how many look like ours."""
+    title = documents.title(document)
+    found = list(lookalikes.meant_for_us(document.object))
+    for key, meant in found:
+        streams.error(f"{title}: {quote(key)} is not a key of kubectl-serve.", f"Did you mean {meant}?")
+    for key, meant in lookalikes.unprefixed(document.object):
+        streams.note(f'Warning: {title}: the annotation "{key}" means nothing. Did you mean {meant}?')
+    return len(found)
+
+
+def _tell_denials(found: list[JsonObject], args: Namespace, streams: Streams) -> bool:
+    """Say what the policies among the files deny, as ``policy test`` would; whether there is anything."""
+    if not any(each.get("kind") == "ServingPolicy" for each in found):
+        return False
+    from datetime import UTC, datetime
+
+    from serve_core.policy import trial
+
+    now = datetime.fromtimestamp(streams.now(), UTC)
+    tried = trial.run(found, manifests.default_facts(), now, namespace=args.namespace or "default")
+    denied = [each for each in tried.tried if each.outcome == "Deny"]
+    for each in denied:
+        streams.error(f"{each.title} is denied:")
+        for finding in (finding for result in each.verdict.results for finding in result.findings):
+            streams.note(str(finding))
+    return bool(denied)
 
 
 def _facts(found: list[JsonObject]) -> PlatformFacts:

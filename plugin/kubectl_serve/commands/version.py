@@ -4,34 +4,50 @@ from argparse import Namespace
 
 from kubectl_serve import __version__, documents, errors, options
 from kubectl_serve.api import DEPLOYMENTS, Api, Connect
+from kubectl_serve.errors import ServeError
 from kubectl_serve.streams import Streams
+from kubectl_serve.verbs import PROGRAM
 from serve_core.json import value_at
 from serve_core.names import NAMESPACE
 
 EXAMPLES = """\
   kubectl serve version
-  kubectl serve version --installed -o json"""
+  kubectl serve version --client"""
 
 _DEPLOYMENT = "kubectl-serve"
+_SECONDS = 5.0
+"""Longer than that nobody waits for a version."""
 
 
 def configure(parser: options.Parser) -> None:
-    parser.switch("--installed", help="ask the cluster as well which version is installed there")
+    parser.switch("--client", help="only of this command, and ask no cluster")
+    parser.switch("--installed", help="fail where the cluster cannot be asked")
     options.output(parser, "json", "yaml")
     options.connection(parser)
 
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     versions: dict[str, str | None] = {"client": __version__}
-    if args.installed:
-        async with connect(args, streams) as cluster:
-            versions["cluster"] = await _installed(cluster)
+    args.request_timeout = args.request_timeout or _SECONDS
+    unknown = None
+    if not args.client:
+        try:
+            async with connect(args, streams) as cluster:
+                versions["cluster"] = await _installed(cluster)
+        except ServeError as error:
+            if args.installed:
+                raise
+            unknown = error
     if args.output:
         streams.stdout.write(documents.written(versions, args.output))
     else:
         streams.out(f"kubectl-serve {__version__}")
-        if args.installed:
+        if "cluster" in versions:
             streams.out(f"installed in the cluster: {versions['cluster'] or '<none>'}")
+    if unknown is not None:
+        streams.note(f"The cluster's part is not known: {unknown.sentence}")
+    elif versions.get("cluster") not in (None, __version__):
+        streams.note(f"They differ: `{PROGRAM} doctor` says what to do.")
     return 0
 
 

@@ -1,0 +1,35 @@
+"""Annotations that were meant for us and are not ours: what they are on is passed over, which should not go unsaid."""
+
+from collections.abc import Iterator
+
+from serve_core.annotations import USER
+from serve_core.json import JsonObject, value_at
+from serve_core.names import GROUP
+
+_ALIKE = 0.75
+"""How much of a prefix has to be ours, from 0 to 1."""
+
+
+def meant_for_us(manifest: JsonObject) -> Iterator[tuple[str, str]]:
+    """Each key of an object, or of its pods, that has one of our names, with the key that was meant."""
+    names = {annotation.name for annotation in USER}
+    places = (("metadata",), ("spec", "template", "metadata"))
+    for keys in (value_at(manifest, *place, kind) for place in places for kind in ("annotations", "labels")):
+        for key in keys if isinstance(keys, dict) else ():
+            prefix, separator, name = str(key).rpartition("/")
+            if name in names and separator and prefix != GROUP and _is_alike(prefix):
+                yield key, f"{GROUP}/{name}"
+
+
+def unprefixed(manifest: JsonObject) -> Iterator[tuple[str, str]]:
+    """The key ``model`` without its prefix, with the key that was meant."""
+    notes = value_at(manifest, "metadata", "annotations")
+    if isinstance(notes, dict) and "model" in notes:
+        yield "model", f"{GROUP}/model"
+
+
+def _is_alike(prefix: str) -> bool:
+    import difflib
+
+    text = prefix.lower()
+    return "kubectl-serve" in text or difflib.SequenceMatcher(None, text, GROUP).ratio() >= _ALIKE
