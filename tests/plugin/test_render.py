@@ -82,7 +82,7 @@ def test_knatives_flags_are_those_of_the_file_that_has_them(run: Run) -> None:
         run("render", "-f", "-", stdin=claim).err
     )
     screen = run("render", "-f", "-", "--only", "service", stdin=claim + flags)
-    assert (screen.code, screen.err) == (0, "")
+    assert (screen.code, screen.err) == (0, IMAGES)
     assert yaml.safe_load(screen.out)["spec"]["template"]["spec"]["volumes"][0]["persistentVolumeClaim"]
 
 

@@ -18,6 +18,8 @@ from serve_core.json import JsonObject
 
 FOLDER = Path(__file__).parents[1] / "golden_wrong"
 TRANSCRIPT = FOLDER / "transcript.txt"
+_MOST_LINES = 20
+"""Of a document that was rendered, its beginning says enough here."""
 WEB: JsonObject = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "models"}}
 
 
@@ -29,7 +31,9 @@ def answer(typed: str, run: Run) -> str:
     screen = run(*argv, cluster=FakeCluster(objects, namespace="default", elapsed=300), width=120)
     assert "Traceback" not in screen.err
     assert screen.out + screen.err, "nothing is said"
-    return f"{screen.out}{screen.err}exit {screen.code}\n"
+    lines = screen.out.splitlines()
+    shown = lines if len(lines) < _MOST_LINES else [*lines[:3], "… more lines"]
+    return "".join(f"{line}\n" for line in shown) + f"{screen.err}exit {screen.code}\n"
 
 
 def typed_lines() -> list[str]:

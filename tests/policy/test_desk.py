@@ -83,7 +83,7 @@ def test_render_gives_what_the_policies_among_the_files_give(run: Run, tmp_path:
     (tmp_path / "policies.yaml").write_text(POLICIES)
     (tmp_path / "iris.yaml").write_text(LABELLED)
     screen = run("render", "-f", str(tmp_path), "--reasons", "--only", "deployment")
-    assert screen.code == 0
+    assert (screen.code, "error: deployment/iris is denied:\n" in screen.err) == (1, True)
     notes = yaml.safe_load(screen.out)["metadata"]["annotations"]
     assert notes["kubectl-serve.dev/model"] == "s3://models/iris/model.joblib"
     assert notes["kubectl-serve.dev/scale"] == "0..2"

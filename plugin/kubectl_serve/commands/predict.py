@@ -21,8 +21,8 @@ from kubectl_serve.ingress import Way
 from kubectl_serve.streams import Streams
 from kubectl_serve.verbs import PROGRAM
 from serve_core import annotations, remembered
-from serve_core.complete import server_container
 from serve_core.json import JsonObject, value_at
+from serve_core.model_server import server_container
 from serve_core.names import DEPLOYMENT_LABEL
 from serve_core.runtimes import Runtime
 from serve_core.services import service_name

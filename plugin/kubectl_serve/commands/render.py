@@ -3,14 +3,13 @@
 from argparse import Namespace
 from dataclasses import replace
 
-from kubectl_serve import documents, lookalikes, manifests, options
+from kubectl_serve import documents, lookalikes, manifests, options, view
 from kubectl_serve.documents import Document
 from kubectl_serve.errors import ServeError
 from kubectl_serve.streams import Streams
 from kubectl_serve.verbs import PROGRAM
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject, value_at
-from serve_core.names import LOADER_CONTAINER
 from serve_core.reasons import quote
 from serve_core.services import ServiceFacts, Services, read
 from serve_core.verdict import Verdict, is_served, judge
@@ -44,7 +43,7 @@ def run(args: Namespace, streams: Streams) -> int:
     facts = replace(facts, services=_services(found, args.namespace))
     rendered: list[JsonObject] = []
     passed_over: list[Document] = []
-    refused = 0
+    refused, completed_here = 0, False
     for document in found:
         if not _is_deployment(document.object):
             if document.object.get("kind") not in ("ServingPolicy", "PolicyException") and not _is_flags(
@@ -66,13 +65,14 @@ def run(args: Namespace, streams: Streams) -> int:
         else:
             _tell_reasons(document, verdict, streams, choices=args.reasons)
             rendered += _chosen(verdict, args.only)
+            completed_here = completed_here or not view.is_served(document.object)
     documents.tell_passed_over(passed_over, streams)
     denied = _tell_denials([document.object for document in found], args, streams)
     if rendered and args.output == "json":
         streams.stdout.write(documents.to_json(rendered[0] if len(rendered) == 1 else documents.as_list(rendered)))
     elif rendered:
         streams.stdout.write(documents.to_yaml(rendered))
-    if any(LOADER_CONTAINER in str(each.get("spec")) for each in rendered):
+    if completed_here:
         streams.note(_IMAGES)
     return 1 if refused or denied else 0
 
