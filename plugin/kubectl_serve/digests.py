@@ -35,11 +35,15 @@ TELL_SECONDS = 0.5
 _HINTS = {
     Code.INVALID_SOURCE: "Name a file, a folder, or a URI of docs/loader.md.",
     Code.NOT_FOUND: "Check the name: it is case-sensitive.",
+    Code.UNREACHABLE: "Check the name of the host, and that it can be reached from here.",
     Code.UNAUTHORIZED: "Set the store's variables, such as AWS_ACCESS_KEY_ID, or name a folder that has the Secret's "
     "keys as files by --credentials-dir.",
     Code.NO_SPACE: "The model is read into a temporary folder: TMPDIR=FOLDER puts that where there is more room.",
 }
 """What to do at a desk, where that is something else than in a cluster."""
+_ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "hf": "HF_ENDPOINT"}
+_ELSEWHERE = (Code.NOT_FOUND, Code.UNAUTHORIZED, Code.UNREACHABLE)
+"""What is said of a model that is in another store than the one that was asked."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,43 @@ def of_source(source: str, credentials: Path | None, streams: Streams) -> Digest
             lines.done()
             generic = failure.hint == OUTCOMES[failure.code].hint
             hint = _HINTS.get(failure.code, failure.hint) if generic else failure.hint
+            hint += "" if credentials else _endpoint(source, failure.code, streams.environment)
             raise ServeError(f"{shown} has no digest: {failure.code}: {failure.message}.", hint) from failure
         except OSError as error:
             lines.done()
             raise ServeError(f"{error.filename or source} cannot be read: {error.strerror or error}.") from error
         finally:
             lines.done()
+
+
+def _endpoint(source: str, code: Code, environment: Mapping[str, str]) -> str:
+    """Where a Secret of a cluster may say which store it is, and nothing here does: what to set."""
+    variable = _ENDPOINTS.get(source.partition("://")[0])
+    if variable is None or environment.get(variable) or code not in _ELSEWHERE:
+        return ""
+    return (
+        f" A store of your own is named by {variable}: set it here as the Secret has it, or name a folder that has "
+        "the Secret's keys as files by --credentials-dir."
+    )
+
+
+class _UnresolvedError(LoadError):
+    """A name that does not resolve: at a desk it will not in ten seconds either."""
+
+    transient = False
+
+
+class _Desk(Network):
+    """The network of a desk, where no sidecar has to start first."""
+
+    def resolve(self, host: str, port: int, *, plain: bool, absolute: bool = False) -> list[tuple[int, str]]:
+        """As in a cluster, but a name that does not resolve is not tried again."""
+        try:
+            return super().resolve(host, port, plain=plain, absolute=absolute)
+        except LoadError as failure:
+            if failure.code is Code.UNREACHABLE:
+                raise _UnresolvedError(failure.code, failure.message, hint=failure.hint) from None
+            raise
 
 
 def _of_source(source: str, secret: Secret, report: Report) -> Digested:
@@ -90,7 +125,7 @@ def _of_source(source: str, secret: Secret, report: Report) -> Digested:
             digest="",
             signature_key=None,
             credentials=secret.folder,
-            network=Network.of(_NETWORKS),
+            network=_Desk.of(_NETWORKS),
             hashing=True,
             patience=_PATIENCE,
             environment=secret.environment,

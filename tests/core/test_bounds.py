@@ -148,7 +148,7 @@ def test_services_of_thousands_of_ports_make_no_more_problems() -> None:
 
 @pytest.mark.attack(11, 22)
 def test_whatever_fills_a_message_is_cut() -> None:
-    told = problem("UnknownScheme", "p" * 2**20, scheme="s" * 2**20, allowed=["a" * 2**20])
+    told = problem("UnknownScheme", "p" * 2**20, scheme="s" * 2**20, allowed=["a" * 2**20], meant="")
     assert len(str(told)) < 5_000
     assert len(capped(told for _ in iter(int, 1))) == MOST_PROBLEMS + 1  # of endlessly many
 

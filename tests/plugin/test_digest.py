@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -205,3 +206,25 @@ def test_what_is_refused_anyway_is_not_read(run: Run, web: WebServer) -> None:
 def test_a_digest_is_given_or_computed(run: Run) -> None:
     screen = run("create", "iris", "--model", "s3://models/iris", "--pin", "--digest", f"sha256:{'0' * 64}")
     assert screen.err.startswith("error: --pin computes the digest that --digest gives.\nhint: ")
+
+
+@pytest.mark.parametrize(
+    ("source", "variable"),
+    [("s3://models/iris/model.joblib", "AWS_ENDPOINT_URL"), ("hf://organisation/model", "HF_ENDPOINT")],
+)
+def test_a_store_whose_name_does_not_resolve_is_told_at_once(
+    source: str, variable: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def unknown(host: str, *_: object, **__: object) -> list[object]:
+        asked.append(host)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    screen = run("digest", source)
+    assert (screen.code, screen.out, len(asked)) == (1, "", 1)
+    assert "does not resolve" in screen.err
+    assert f"A store of your own is named by {variable}: set it here" in screen.err
+    there = run("digest", source, environment={variable: "http://store.example.com"})
+    assert f"is named by {variable}" not in there.err

@@ -336,7 +336,10 @@ _CONDITIONS = (
     (
         "SecretNotFound",
         "there is no Secret {secret}.",
-        "Create it: `kubectl create secret generic {secret} -n {namespace} --from-env-file=FILE`; the pod goes on.",
+        (
+            "Create it: `kubectl create secret generic {secret} -n {namespace} --from-env-file=FILE` (for S3: "
+            "AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY; docs/loader.md has others). The pod then starts."
+        ),
     ),
     (
         "ConfigMapNotFound",
