@@ -127,6 +127,18 @@ def test_a_killed_server_loses_nothing(namespace: Namespace, ingress: Ingress, i
     SERVER.kubectl("rollout", "status", "deployment/kubectl-serve", "--timeout=2m")
 
 
+def test_the_next_leader_makes_no_revision(namespace: Namespace) -> None:
+    namespace.apply(deployment("iris", IRIS, credentials="store"))
+    namespace.wait_ready("iris")
+    before = namespace.get(KNATIVE_SERVICES, "iris")["spec"]
+    kill_all()
+    SERVER.kubectl("rollout", "status", "deployment/kubectl-serve", "--timeout=2m")
+    # What it does with one it does with all: by the time that this is ready it has been through them.
+    namespace.apply(deployment("next", IRIS, credentials="store"))
+    namespace.wait_ready("next")
+    assert namespace.get(KNATIVE_SERVICES, "iris")["spec"] == before
+
+
 def test_what_was_deleted_while_the_server_was_down_is_gone(namespace: Namespace) -> None:
     namespace.apply(deployment("iris", IRIS, credentials="store"))
     namespace.wait_ready("iris")

@@ -28,6 +28,7 @@ from serve_webhook.api import (
     RejectedError,
     Resource,
     UnavailableError,
+    key,
 )
 from serve_webhook.conditions import stored
 from serve_webhook.events import Recorder
@@ -301,15 +302,17 @@ async def test_what_others_have_made_of_a_spec_goes_whoever_is_said_to_manage_it
 
 
 class Defaulting(MemoryApi):
-    """As Knative does it: what is not said is filled in, whatever the request."""
+    """As Knative does it: what is not said is filled in, whatever the request; one field when it is made alone."""
 
     def filled(self, resource: Resource, manifest: Any) -> Any:
         if resource is not KNATIVE_SERVICES:
             return manifest
         spec = manifest["spec"]
         spec.setdefault("traffic", [{"latestRevision": True, "percent": 100}])
-        spec["template"].setdefault("spec", {}).setdefault("enableServiceLinks", False)
-        for container in spec["template"]["spec"].get("containers", []):
+        pod = spec["template"].setdefault("spec", {})
+        if (resource.plural, *key(manifest)) not in self.objects:
+            pod.setdefault("enableServiceLinks", False)
+        for container in pod.get("containers", []):
             container.setdefault("resources", {})
             container.setdefault("readinessProbe", {}).setdefault("successThreshold", 1)
         return manifest
@@ -338,6 +341,8 @@ async def test_drift_goes_once_and_what_is_filled_in_is_none(clock: Clock, drift
         assert wanted["traffic"][0]["percent"] == 100
         drift(changed["spec"])
         api.put(KNATIVE_SERVICES, changed)
+        if "enableServiceLinks" not in service(api)["spec"]["template"].get("spec", {}):
+            del wanted["template"]["spec"]["enableServiceLinks"]  # it is not filled in again
         await until(lambda: service(api)["spec"] == wanted)
         for _ in range(300):
             await asyncio.sleep(0)

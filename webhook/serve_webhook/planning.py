@@ -185,6 +185,11 @@ def change(observed: Observed, wanted: JsonObject) -> Apply | None:
     return None if unchanged else Apply(manifest, fingerprint, metadata["uid"])
 
 
+_FILLED_ONCE = frozenset({"enableServiceLinks"})
+"""What Knative fills into a Service when that is made, and not when it is changed (Knative Serving 1.23,
+``pkg/apis/serving/v1/revision_defaults.go``): taken out, it would make another revision of every model."""
+
+
 def overwriting(manifest: JsonObject, live: JsonObject) -> JsonObject:
     """The merge patch that leaves of an object's spec what ``manifest`` says, whoever is said to manage the rest.
 
@@ -202,7 +207,7 @@ def _replacing(live: object, wanted: object) -> object:
     """The merge patch (RFC 7396) that makes ``wanted`` of ``live``."""
     if not isinstance(live, dict) or not isinstance(wanted, dict):
         return wanted
-    return dict.fromkeys(live.keys() - wanted.keys()) | {
+    return dict.fromkeys(live.keys() - wanted.keys() - _FILLED_ONCE) | {
         key: _replacing(live.get(key), value) for key, value in wanted.items()
     }
 
