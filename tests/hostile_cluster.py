@@ -6,6 +6,7 @@ HTTP, as the API server sends them; all other lists are empty.
 
 import asyncio
 import json
+import random
 import re
 import sys
 import tempfile
@@ -59,12 +60,32 @@ def managed_fields(number: int) -> bytes:
     return _text(made)
 
 
+def copy_of_the_model(number: int) -> bytes:
+    """What is packed to a hundredth, and bears the label of the model that is served."""
+    made = stored(f"evil-{number}", spec={"selector": {"app": "a"}})
+    made["metadata"] |= {"labels": {DEPLOYMENT_LABEL: "iris"}, "annotations": {"a": "x" * 250_000}}
+    return _text(made)
+
+
+def labelled_service(number: int) -> bytes:
+    """As many labels as may be, so different that nothing packs them."""
+    drawn = random.Random(number)
+    made = stored(f"evil-{number}", "theirs")
+    labels = {f"l{n}-{drawn.getrandbits(180)}.example.com/{drawn.getrandbits(180)}": str(n) for n in range(95)}
+    made["metadata"]["labels"] = labels
+    selector = {f"l{n}-{drawn.getrandbits(190)}": str(drawn.getrandbits(190)) for n in range(50)}
+    made["spec"] = {"selector": selector, "ports": [{"targetPort": f"p{drawn.getrandbits(40)}"} for _ in range(50)]}
+    return _text(made)
+
+
 KINDS: dict[str, tuple[str, Callable[[int], bytes], int]] = {
     "services": ("/api/v1/services", large_service, 60),
     "deployments": ("/apis/apps/v1/deployments", labelled_deployment, 60),
     "pods": ("/api/v1/pods", large_pod, 60),
     "knative": ("/apis/serving.knative.dev/v1/services", large_knative_service, 60),
     "fields": ("/api/v1/services", managed_fields, 20),
+    "copies": ("/apis/serving.knative.dev/v1/services", copy_of_the_model, 700),
+    "labels": ("/api/v1/services", labelled_service, 4_000),
 }
 """Where they are, what they are, and how many."""
 
@@ -78,8 +99,7 @@ class Server:
 
     def __init__(self, kind: str) -> None:
         self._path, made, count = KINDS[kind]
-        one = made(0)
-        self._objects = [one.replace(b"evil-0", b"evil-%d" % number) for number in range(count)]
+        self._one, self._count = made(0), count
         self._stored: dict[str, Any] = {}
         self.asked: set[str] = set()
 
@@ -109,8 +129,8 @@ class Server:
     async def _list(self, request: web.BaseRequest) -> AsyncIterator[bytes]:
         yield b'{"kind":"List","apiVersion":"v1","metadata":{"resourceVersion":"5"},"items":['
         if request.path == self._path:
-            for number, each in enumerate(self._objects):
-                yield (b"," if number else b"") + each
+            for number in range(self._count):
+                yield (b"," if number else b"") + self._one.replace(b"evil-0", b"evil-%d" % number)
         elif "config-features" in request.query.get("fieldSelector", ""):
             flags = {"metadata": {"namespace": FEATURES[0], "name": FEATURES[1], "resourceVersion": "5"}}
             yield _text(flags | {"data": dict(REQUIRED_FEATURES)})

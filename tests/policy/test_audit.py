@@ -2,20 +2,25 @@
 
 import asyncio
 import copy
+import itertools
+import tracemalloc
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import yaml
 
+from cpu_time import at_most
 from kubectl_serve.manifests import default_facts
 from reviews import leading
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
 from serve_core.names import NAMESPACE
+from serve_core.policy import existing as existing_module
 from serve_core.policy.documents import read_exception, read_policy
 from serve_core.policy.existing import Existing, Judged
 from serve_core.policy.trial import run as try_documents
@@ -84,19 +89,72 @@ def audited(
     return [judged for judged in map(existing.judge, objects) if judged is not None]
 
 
+def reports_about(found: list[Judged]) -> list[JsonObject]:
+    kept = audit.Found()
+    for judged in found:
+        kept.add(judged)
+    return audit.reports(kept)
+
+
 @pytest.mark.attack(11)
 def test_a_report_has_a_bounded_number_of_entries_the_worst_first_and_counts_all() -> None:
     many = [deployment(f"m{i:03}", "s3://elsewhere/a.joblib" if i % 2 else "s3://models/a.joblib") for i in range(150)]
-    (report,) = audit.reports(audited(many, STORES, WATCHED))
+    (report,) = reports_about(audited(many, STORES, WATCHED))
     assert len(report["results"]) == audit.MOST_RESULTS
     assert report["summary"] == {"pass": 75, "fail": 225, "warn": 0, "error": 0, "skip": 0}
     assert [entry["severity"] for entry in report["results"][:76]] == ["high"] * 75 + ["low"]
 
 
+@pytest.mark.attack(25)
+def test_of_thousands_of_pods_that_break_every_rule_little_is_kept_and_all_is_counted() -> None:
+    rules = ", ".join(f"{{name: r{n}, images: {{allow: [registry{n}.example]}}}}" for n in range(20))
+    broken = [document("ServingPolicy", f"p{n}", f"rules: [{rules}]") for n in range(5)]
+    existing, found = Existing(facts(*broken), (), NOW), audit.Found()
+    objects = [(pod(f"evil-{n}"), deployment(f"large-{n}")) for n in range(40)]
+    judged = [existing.judge(each) for each in itertools.chain.from_iterable(objects)]
+    tracemalloc.start()
+    for number in range(25):
+        for one in judged:
+            assert one is not None
+            found.add(replace(one, name=f"{one.name}-{number}"))
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.broken().total() == 25 * 80 * 100
+    assert kept < 3 * 2**20, "of 200,000 results"
+    with at_most(0.1):  # nobody waits for the report
+        audit.reports(found)
+
+
+@pytest.mark.attack(25)
+def test_what_is_remembered_to_tell_nothing_twice_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(existing_module, "MOST_TOLD", 30)
+    monkeypatch.setattr(existing_module, "MOST_COMPARED", 10_000)
+    existing = Existing(facts(WATCHED, STORES), (), NOW)
+    for number in range(100):
+        assert existing.judge(deployment(f"m{number}", "s3://elsewhere/a.joblib"))
+    assert len(existing._wholes) < 6
+    assert sum(map(len, existing._told.values())) < 40
+    assert existing.judge(deployment("other", "s3://elsewhere/a.joblib", "other"))
+    assert ("Deployment", "other", "other") in existing._wholes, "another namespace has room of its own"
+
+
+@pytest.mark.attack(25)
+def test_a_deployment_that_is_judged_again_is_counted_once_and_makes_room() -> None:
+    found = audit.Found()
+    for _ in range(3):
+        found.remove("ml", "bad")
+        for judged in audited([FORBIDDEN], STORES, WATCHED):
+            found.add(judged)
+    (report,) = audit.reports(found)
+    assert (report["summary"]["fail"], len(report["results"])) == (2, 2)
+    found.remove("ml", "bad")
+    assert audit.reports(found) == []
+
+
 def test_an_entry_says_what_is_broken_where_and_how_bad_it_is() -> None:
     warned = document("ServingPolicy", "warned", "{action: Warn, rules: [{name: team, label: {key: team}}]}")
     others = [deployment("bad", "s3://elsewhere/a.joblib"), deployment("worse", "s3://elsewhere/a.joblib")]
-    (report,) = audit.reports(audited(others, STORES, WATCHED, warned, exceptions=[EXCEPTION]))
+    (report,) = reports_about(audited(others, STORES, WATCHED, warned, exceptions=[EXCEPTION]))
     assert [(each["resources"][0]["name"], each["result"], each["severity"]) for each in report["results"]] == [
         ("worse", "fail", "high"), ("bad", "warn", "medium"), ("worse", "warn", "medium"), ("bad", "fail", "low"),
         ("worse", "fail", "low"), ("bad", "skip", "info"),
@@ -120,21 +178,21 @@ def test_an_entry_of_a_report_has_a_bounded_length() -> None:
     many = pod("many")
     many["spec"]["containers"] += images
     denied = document("ServingPolicy", "images", "rules: [{name: r, images: {deny: [evil.example]}}]")
-    (report,) = audit.reports(audited([many], denied))
+    (report,) = reports_about(audited([many], denied))
     assert len(report["results"][0]["message"]) == 1024
 
 
 def test_a_namespace_in_which_all_is_well_has_no_report() -> None:
-    assert audit.reports(audited([deployment("good")], STORES)) == []
+    assert reports_about(audited([deployment("good")], STORES)) == []
 
 
 @pytest.mark.attack(19)
 def test_an_exception_that_has_expired_stops_to_count() -> None:
     bad = [deployment("bad", "s3://elsewhere/a.joblib")]
-    (during,) = audit.reports(audited(bad, STORES, exceptions=[EXCEPTION]))
+    (during,) = reports_about(audited(bad, STORES, exceptions=[EXCEPTION]))
     assert during["results"][0]["result"] == "skip"
     later = NOW + timedelta(minutes=5)
-    (after,) = audit.reports(audited(bad, STORES, exceptions=[EXCEPTION], now=later))
+    (after,) = reports_about(audited(bad, STORES, exceptions=[EXCEPTION], now=later))
     assert after["results"][0]["result"] == "fail"
 
 

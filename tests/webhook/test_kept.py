@@ -16,7 +16,7 @@ from serve_core.services import read
 from serve_core.verdict import judge, render_stored
 from serve_webhook import conditions, informers, kept
 from serve_webhook.api import DEPLOYMENTS, SERVICES
-from serve_webhook.informers import Budget, Informer
+from serve_webhook.informers import Budget, Index, Informer
 from stored import stored
 from webhook_api import MemoryApi
 
@@ -81,7 +81,7 @@ async def test_who_fills_a_namespace_takes_nothing_from_the_others(
     for number in range(30):
         api.put(SERVICES, stored(f"evil-{number}", "theirs", spec={"a": str(hash(str(number)))}))
     api.put(SERVICES, stored("fine", "ours"))
-    informer = Informer(api, SERVICES, skipped=skipped.append, budget=Budget(3000))
+    informer = Informer(api, SERVICES, skipped=skipped.append, budget=Budget(14_000))
     task = asyncio.create_task(informer.run())
     async with asyncio.timeout(5):
         await informer.synced.wait()
@@ -100,12 +100,71 @@ async def test_who_fills_a_namespace_takes_nothing_from_the_others(
     assert len(skipped) == len(left_out), "each is said once"
 
 
+async def test_of_what_bears_a_models_label_no_more_is_unpacked_than_a_model_has(
+    api: MemoryApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may write in the namespace can write the label; what repeats itself is packed to a hundredth."""
+    for number in range(60):
+        api.put(SERVICES, stored(f"large-{number}", spec={"a": "x" * 200_000}))
+        api.put(SERVICES, stored(f"small-{number}", "theirs", spec={"a": "x"}))
+    informer = Informer(api, SERVICES)
+    task = asyncio.create_task(informer.run())
+    await informer.synced.wait()
+    index = Index(informer, lambda _: None)
+    large = index.of(("default", "iris"))
+    assert 10 < len(large) < 60
+    assert sum(len(json.dumps(each)) for each in large) <= informers.LARGEST_AT_ONCE
+    assert len(index.of(("theirs", "iris"))) == 60
+    monkeypatch.setattr(informers, "MOST_AT_ONCE", 7)
+    assert len(index.of(("theirs", "iris"))) == 7
+    task.cancel()
+
+
+async def test_what_packs_well_is_counted_by_what_it_unpacks_to(api: MemoryApi) -> None:
+    for number in range(60):
+        api.put(SERVICES, stored(f"evil-{number}", "theirs", spec={"a": "x" * 200_000}))
+    informer = Informer(api, SERVICES, budget=Budget(10 * 50_000 + 20_000))
+    task = asyncio.create_task(informer.run())
+    await informer.synced.wait()
+    assert len(informer) == 10
+    task.cancel()
+
+
+async def test_of_what_is_skipped_a_bounded_number_is_remembered_and_said(
+    api: MemoryApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(informers, "MOST_UNREAD", 50)
+    labels = {f"l{n}": "x" * 60 for n in range(90)}
+    for number in range(200):
+        one = stored(f"evil-{number}", "theirs", spec={"a": "b"})
+        one["metadata"]["labels"] = labels
+        api.put(SERVICES, one)
+    api.put(SERVICES, stored("fine", "ours"))
+    informer = Informer(api, SERVICES, budget=Budget(2000), stubs=True)
+    task = asyncio.create_task(informer.run())
+    await informer.synced.wait()
+    unread = [found for n in range(200) if (found := informer.unread("theirs", f"evil-{n}"))]
+    assert len(unread) == 50
+    assert not any("labels" in each.metadata for each in unread)
+    assert len(informer) < 5, "what finds no room leaves no stub either"
+    assert informer.get("ours", "fine")
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == informers.MOST_SAID + 1
+    assert lines[-1] == "More services of namespace theirs are skipped."
+    for number in range(200):
+        api.remove(SERVICES, "theirs", f"evil-{number}")
+    while informer._unread_of or len(informer) > 1:  # noqa: ASYNC110 - nothing tells it
+        await asyncio.sleep(0.001)
+    assert informer._budget._taken.keys() == {"ours"}, "what is gone gives its room back, and no more"
+    task.cancel()
+
+
 HOSTILE = Path(__file__).parents[1] / "hostile_cluster.py"
 LIMIT = 256
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["services", "deployments", "pods", "knative", "fields"])
+@pytest.mark.parametrize("kind", ["services", "deployments", "pods", "knative", "fields", "copies", "labels"])
 def test_a_replica_that_starts_among_them_stays_far_below_its_limit(kind: str, tmp_path: Path) -> None:
     """A process of its own: its real memory."""
     ran = subprocess.run(

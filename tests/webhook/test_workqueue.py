@@ -112,3 +112,36 @@ async def test_what_is_kept_right_waits_no_longer_for_what_failed_before_it_succ
         await finished.wait()
     keeping.cancel()
     assert attempts == [0, 1, 0]
+
+
+@pytest.mark.attack(18)
+async def test_who_has_thousands_of_names_keeps_nobody_elses_waiting() -> None:
+    queue: WorkQueue[tuple[str, str]] = WorkQueue(owner=lambda name: name[0])
+    for number in range(1000):
+        queue.add(("many", str(number)))
+    queue.add(("few", "a"))
+    queue.add(("other", "a"))
+    queue.add(("few", "b"))
+    found = [await asyncio.wait_for(queue.get(), 10) for _ in range(6)]
+    assert found == [("many", "0"), ("few", "a"), ("other", "a"), ("many", "1"), ("few", "b"), ("many", "2")]
+    assert len(queue) == 997
+
+
+@pytest.mark.attack(18)
+async def test_slow_names_of_one_owner_leave_a_worker_to_the_others() -> None:
+    queue: WorkQueue[tuple[str, str]] = WorkQueue(owner=lambda name: name[0], most=3)
+    for number in range(10):
+        queue.add(("slow", str(number)))
+    slow = [await asyncio.wait_for(queue.get(), 10) for _ in range(3)]
+    free = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    assert not free.done(), "three are being handled"
+    queue.add(("other", "a"))
+    assert await asyncio.wait_for(free, 10) == ("other", "a")
+    waiting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    queue.done(slow[0])
+    assert await asyncio.wait_for(waiting, 10) == ("slow", "3")
+    queue.add(slow[1])
+    queue.done(slow[1])
+    assert [(await asyncio.wait_for(queue.get(), 10))[1]] == ["4"], "what is added while it is handled waits as well"

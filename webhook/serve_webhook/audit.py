@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import logging
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import NoReturn
@@ -66,6 +66,8 @@ LISTED = (
 """What is judged beside Deployments, in the order of :data:`serve_core.policy.documents.KINDS`."""
 MOST_RESULTS = 100
 """Entries of one namespace's report; its summary counts all of them."""
+MOST_IN_WORDS = 1000
+"""Results of one namespace that are kept in words, of which its report has the worst; the others are counted."""
 MANAGER = "kubectl-serve-audit"
 """Field manager of the condition: the reconciler owns the others."""
 REPORT = "kubectl-serve"
@@ -80,8 +82,74 @@ _PLURALS = {resource.kind: resource.plural for resource in (DEPLOYMENTS, *LISTED
 _OF_ONE_OBJECT = (ForbiddenError, RejectedError, UnreadableError)
 """What the API server says of one object, and does not keep the others from being written."""
 _BROKEN = (Outcome.DENY, Outcome.WARN, Outcome.AUDIT)
+_ORDER = list(_RESULTS)
+
+_Said = tuple[str, str, Outcome]
+"""Policy, rule and outcome."""
+_Object = tuple[str, str, str]
+"""API version, kind and name."""
 
 logger = logging.getLogger(__name__)
+
+
+class Found:
+    """What the policies say of many objects, in little memory: how often what is said, and the words of some of it.
+
+    Anybody can make thousands of pods, and each may break every rule.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[str, Counter[_Said]] = defaultdict(Counter)
+        """By namespace."""
+        self._words: dict[str, dict[_Object, tuple[Result, ...]]] = defaultdict(dict)
+        """What is broken or excepted in some objects of each namespace."""
+        self._room: dict[str, int] = {}
+        """How many more results of each namespace may be kept in words."""
+        self._deployments: dict[Name, tuple[_Said, ...]] = {}
+        self._known: dict[_Said, _Said] = {}
+        """One of each, which all share."""
+
+    def add(self, one: Judged) -> None:
+        about = ((result.policy, result.rule, result.outcome) for result in one.verdict.results)
+        said = tuple(self._known.setdefault(each, each) for each in about)
+        self._counts[one.namespace].update(said)
+        if one.kind == DEPLOYMENTS.kind:
+            self._deployments[one.namespace, one.name] = said
+        told = tuple(result for result in one.verdict.results if result.outcome in _RESULTS)
+        room = self._room.get(one.namespace, MOST_IN_WORDS)
+        if told and room:
+            kept = tuple(sorted(told, key=_badness)[:room])
+            self._room[one.namespace] = room - len(kept)
+            self._words[one.namespace][one.api_version, one.kind, one.name] = kept
+
+    def remove(self, namespace: str, name: str) -> None:
+        """Take out what was found in a Deployment."""
+        self._counts[namespace].subtract(self._deployments.pop((namespace, name), ()))
+        self._counts[namespace] = +self._counts[namespace]
+        kept = self._words[namespace].pop((DEPLOYMENTS.api_version, "Deployment", name), ())
+        if kept:
+            self._room[namespace] += len(kept)
+
+    def namespaces(self) -> list[str]:
+        return [namespace for namespace, counts in self._counts.items() if counts]
+
+    def counts(self, namespace: str) -> Mapping[_Said, int]:
+        return self._counts.get(namespace, {})
+
+    def words(self, namespace: str) -> Iterator[tuple[_Object, Result]]:
+        for found, results in self._words.get(namespace, {}).items():
+            yield from ((found, result) for result in results)
+
+    def broken(self) -> Counter[_Said]:
+        """How often each rule is broken."""
+        total: Counter[_Said] = Counter()
+        for counts in self._counts.values():
+            total.update({said: number for said, number in counts.items() if said[2] in _BROKEN})
+        return total
+
+
+def _badness(result: Result) -> tuple[int, str]:
+    return _ORDER.index(result.outcome), result.by
 
 
 class Audit:
@@ -105,8 +173,8 @@ class Audit:
         self._recorder = recorder
         self._metrics = metrics
         self._now = now
-        self._deployments_judged: dict[Name, Judged] = {}
-        self._others: list[Judged] = []
+        self._of_deployments = Found()
+        self._of_others = Found()
         self._changed: set[Name] = set()
         self._unjudged: dict[tuple[str, ...], None] = {}
         self._unjudged_before: dict[tuple[str, ...], None] = {}
@@ -168,15 +236,14 @@ class Audit:
         self._changed.clear()
         existing = Existing(facts, self._policies.exceptions, now)
         self._unjudged = {}
-        deployments = await self._judged(existing, self._deployments)
-        others: list[Judged] = []
+        deployments, others = Found(), Found()
+        await self._judge(existing, self._deployments, deployments)
         if facts.policies:
             async for page in self._pages():
-                others += await self._judged(existing, page)
-        self._deployments_judged = {(one.namespace, one.name): one for one in deployments}
-        self._others = others
+                await self._judge(existing, page, others)
+        self._of_deployments, self._of_others = deployments, others
         self._unjudged_before = self._unjudged
-        await self._tell_all(deployments)
+        self._measure()
         await self._report()
         self._metrics.audited.set(now.timestamp())
 
@@ -185,16 +252,15 @@ class Audit:
         now, changed, self._changed = self._now(), self._changed, set()
         existing = Existing(self._facts(), self._policies.exceptions, now)
         found = [live for name in changed if (live := self._deployments.get(*name)) is not None]
-        deployments = await self._judged(existing, found)
-        for name in changed:
-            self._deployments_judged.pop(name, None)
-        self._deployments_judged |= {(one.namespace, one.name): one for one in deployments}
-        await self._tell_all(deployments)
+        for namespace, name in changed:
+            self._of_deployments.remove(namespace, name)
+        await self._judge(existing, found, self._of_deployments)
+        self._measure()
         if changed:
             await self._report({namespace for namespace, _ in changed})
 
-    async def _judged(self, existing: Existing, documents: Iterable[JsonObject]) -> list[Judged]:
-        found = []
+    async def _judge(self, existing: Existing, documents: Iterable[JsonObject], found: Found) -> None:
+        """Note what is found in each object; what is found in a Deployment is said on it."""
         for document in documents:
             try:
                 judged = existing.judge(document)
@@ -204,10 +270,12 @@ class Audit:
                     await self._say(document, conditions.defect(CONDITION_COMPLIANT, error))
                 continue
             if judged is not None:
-                found.append(judged)
+                found.add(judged)
+                live = self._deployments.get(judged.namespace, judged.name)
+                if judged.kind == DEPLOYMENTS.kind and live is not None:
+                    await self._say(live, compliance(judged))
             # Let reviews through between two objects.
             await asyncio.sleep(0)
-        return found
 
     async def _pages(self) -> AsyncIterator[list[JsonObject]]:
         for resource in LISTED:
@@ -228,17 +296,8 @@ class Audit:
             self._metrics.object_skipped(_PLURALS.get(kind, kind))
             logger.warning("%s %s/%s is not judged: %s.", *at[:3], why)
 
-    async def _tell_all(self, deployments: list[Judged]) -> None:
-        self._measure()
-        for one in deployments:
-            if (live := self._deployments.get(one.namespace, one.name)) is not None:
-                await self._say(live, compliance(one))
-
-    def _audited(self) -> Iterator[Judged]:
-        return itertools.chain(self._deployments_judged.values(), self._others)
-
     def _measure(self) -> None:
-        count = Counter((r.policy, r.rule, str(r.outcome)) for one in self._audited() for r in broken(one.verdict))
+        count = self._of_deployments.broken() + self._of_others.broken()
         self._metrics.policy_violations.clear()
         for labels, number in count.items():
             self._metrics.policy_violations.labels(*labels).set(number)
@@ -272,8 +331,8 @@ class Audit:
         """Write the reports of these namespaces, or of all."""
         managed = {"labelSelector": "app.kubernetes.io/managed-by=kubectl-serve"}
         listed = next(iter(namespaces)) if namespaces and len(namespaces) == 1 else ""
-        about = (one for one in self._audited() if namespaces is None or one.namespace in namespaces)
-        wanted = {manifest["metadata"]["namespace"]: manifest for manifest in reports(about)}
+        made = reports(self._of_deployments, self._of_others, namespaces=namespaces)
+        wanted = {manifest["metadata"]["namespace"]: manifest for manifest in made}
         right: set[str] = set()
         stale: list[JsonObject] = []
         try:
@@ -319,30 +378,30 @@ def compliance(one: Judged) -> Condition | None:
     return Condition(CONDITION_COMPLIANT, "False", "PolicyViolated", message)
 
 
-def reports(audited: Iterable[Judged]) -> list[JsonObject]:
-    """One PolicyReport for each namespace in which a rule is broken or excepted; what is worst comes first."""
-    by_namespace: dict[str, list[tuple[Judged, Result]]] = defaultdict(list)
-    summary: dict[str, Counter[str]] = defaultdict(Counter)
-    for one in audited:
-        for result in one.verdict.results:
-            kind, _ = _RESULTS.get(result.outcome, ("pass", ""))
-            summary[one.namespace][kind] += 1
-            if kind != "pass":
-                by_namespace[one.namespace].append((one, result))
-    order = list(_RESULTS)
+def reports(*found: Found, namespaces: Collection[str] | None = None) -> list[JsonObject]:
+    """One PolicyReport for each of these namespaces, or of all, in which a rule is broken or excepted; what is worst
+    comes first."""
     made = []
-    for namespace, found in sorted(by_namespace.items()):
-        found.sort(key=lambda item: (order.index(item[1].outcome), item[0].kind, item[0].name, item[1].by))
+    for namespace in sorted({namespace for one in found for namespace in one.namespaces()}):
+        if namespaces is not None and namespace not in namespaces:
+            continue
+        summary: Counter[str] = Counter()
+        for said, number in itertools.chain.from_iterable(one.counts(namespace).items() for one in found):
+            summary[_RESULTS.get(said[2], ("pass", ""))[0]] += number
+        if summary.total() == summary["pass"]:
+            continue
+        words = list(itertools.chain.from_iterable(one.words(namespace) for one in found))
+        words.sort(key=lambda item: (_ORDER.index(item[1].outcome), item[0][1], item[0][2], item[1].by))
         manifest = POLICY_REPORTS.identity(namespace, REPORT)
         manifest["metadata"]["labels"] = {"app.kubernetes.io/managed-by": "kubectl-serve"}
-        counts = summary[namespace]
-        manifest["summary"] = {kind: counts[kind] for kind in ("pass", "fail", "warn", "error", "skip")}
-        manifest["results"] = [_entry(one, result) for one, result in found[:MOST_RESULTS]]
+        manifest["summary"] = {kind: summary[kind] for kind in ("pass", "fail", "warn", "error", "skip")}
+        manifest["results"] = [_entry(namespace, *each) for each in words[:MOST_RESULTS]]
         made.append(manifest)
     return made
 
 
-def _entry(one: Judged, result: Result) -> JsonObject:
+def _entry(namespace: str, found: _Object, result: Result) -> JsonObject:
+    api_version, object_kind, name = found
     kind, severity = _RESULTS[result.outcome]
     message = str(result.excuse or "; ".join(map(str, result.findings)))
     return {
@@ -352,7 +411,7 @@ def _entry(one: Judged, result: Result) -> JsonObject:
         "result": kind,
         "severity": severity,
         "message": inline(message)[:1024],
-        "resources": [{"apiVersion": one.api_version, "kind": one.kind, "namespace": one.namespace, "name": one.name}],
+        "resources": [{"apiVersion": api_version, "kind": object_kind, "namespace": namespace, "name": name}],
     }
 
 

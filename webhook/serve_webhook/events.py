@@ -77,7 +77,7 @@ class Recorder:
 
     def _event(self, regarding: JsonObject, now: datetime, kind: str, reason: str, note: str) -> JsonObject:
         metadata = regarding["metadata"]
-        event = EVENTS.identity(metadata["namespace"], f"{metadata['name'][:200]}.{secrets.token_hex(8)}")
+        event = EVENTS.identity(metadata["namespace"], f"{metadata['name'][:200].rstrip('.-')}.{secrets.token_hex(8)}")
         return event | {
             "eventTime": _stamp(now),
             "type": kind,

@@ -1,6 +1,7 @@
 """A copy of some of the cluster's objects, kept fresh by one watch."""
 
 import asyncio
+import itertools
 import json
 import logging
 import random
@@ -27,7 +28,17 @@ WATCH_SECONDS = (120, 180)
 LARGEST_KEPT = 2**16
 """Bytes, packed. A completed Deployment takes 2.6 KB."""
 MOST_OF_A_NAMESPACE = 16 * 2**20
-"""Bytes, packed, of all its objects together: 6,000 completed Deployments."""
+"""Bytes of all its objects together: 5,000 completed Deployments."""
+_OF_EACH = 512
+"""Bytes that Python takes for each object, beside what is in it."""
+MOST_UNREAD = 1000
+"""Objects of a namespace of which it is remembered that, and why, they are skipped."""
+MOST_SAID = 20
+"""Lines of the log about one namespace's skipped objects, during one watch."""
+
+MOST_AT_ONCE = 500
+LARGEST_AT_ONCE = 4 * 2**20
+"""Objects of one Deployment that are unpacked together, and their bytes: more than a model with many pods has."""
 
 
 def whole(manifest: JsonObject) -> JsonObject:
@@ -41,6 +52,8 @@ class _Kept:
 
     version: int
     packed: bytes
+    size: int
+    """Bytes before they were packed: what repeats itself takes a hundredth."""
 
     @classmethod
     def of(cls, manifest: JsonObject) -> Self:
@@ -49,7 +62,13 @@ class _Kept:
         packed = zlib.compress(text, level=1)
         if len(packed) > LARGEST_KEPT:
             raise UnreadableError(f"it takes more than {LARGEST_KEPT >> 10} KiB")
-        return cls(_version(manifest), packed)
+        return cls(_version(manifest), packed, len(text))
+
+    @property
+    def cost(self) -> int:
+        """Bytes that it takes of its namespace's budget. It is unpacked now and then, so what is packed to less than a
+        quarter counts as a quarter."""
+        return max(len(self.packed), self.size // 4) + _OF_EACH
 
     def manifest(self) -> JsonObject:
         unpacked: JsonObject = json.loads(zlib.decompress(self.packed))
@@ -114,6 +133,10 @@ class Informer:
         self._starved = False
         """Whether something was left out because its namespace has too much."""
         self._unread: dict[Name, Unread] = {}
+        self._unread_of: Counter[str] = Counter()
+        """How many, by namespace."""
+        self._said: Counter[str] = Counter()
+        """Lines of the log during the present watch, by namespace."""
         self._when_unread: list[Callable[[Name], None]] = []
         self._handlers: list[Handler] = []
         self._seen = 0
@@ -133,6 +156,11 @@ class Informer:
     def get(self, namespace: str, name: str) -> JsonObject | None:
         kept = self._objects.get((namespace, name))
         return kept.manifest() if kept else None
+
+    def size(self, namespace: str, name: str) -> int:
+        """Bytes of an object, as text."""
+        kept = self._objects.get((namespace, name))
+        return kept.size if kept else 0
 
     def subscribe(self, handler: Handler) -> Callable[[], None]:
         """Call ``handler`` with every change from now on; what is returned ends that."""
@@ -202,12 +230,13 @@ class Informer:
         for gone in self._objects.keys() - names:
             self._drop(gone, int(version))
         for gone in self._unread.keys() - names:
-            del self._unread[gone]
+            self._is_read(gone)
         self._seen = int(version)
         self.synced.set()
         return version
 
     async def _follow(self, version: str) -> str:
+        self._said.clear()
         seconds = random.randint(*WATCH_SECONDS)  # noqa: S311 - jitter, not a secret
         async for event in self._api.watch(self._resource, self._namespace, self._selectors, version, seconds):
             found = event.object
@@ -216,7 +245,7 @@ class Informer:
             self._seen = int(version)
             if event.type == "DELETED":
                 name = _name(metadata)
-                self._unread.pop(name, None)
+                self._is_read(name)
                 self._drop(name, int(version))
             elif isinstance(found, Unread):
                 self._skip(found)
@@ -239,7 +268,7 @@ class Informer:
         except Exception as error:  # noqa: BLE001 - whatever somebody has made of it
             self._skip(Unread(essential(manifest["metadata"]), f"it is not as expected ({type(error).__name__})"))
             return
-        self._unread.pop(name, None)
+        self._is_read(name)
         self._objects[name] = kept
         self._tell(old, new)
 
@@ -250,34 +279,66 @@ class Informer:
         before = self._unread.get(name)
         if before and before.metadata.get("resourceVersion", "") == version:
             return name
-        self._unread[name] = Unread(metadata, unread.why)
+        self._remember_unread(name, Unread(_head(metadata), unread.why), is_new=before is None)
         self._skipped(self._resource.plural)
-        logger.warning("%s %s is skipped: %s.", self._resource.kind, "/".join(filter(None, name)), unread.why)
+        self._say_skipped(name, unread.why)
         old = self._objects.get(name)
         if old and version.isdecimal() and old.version > int(version):
             return name
         self._forget(name)
         stub = None
         if self._stubs and name[1] and version.isdecimal():
-            stub = {"apiVersion": self._resource.api_version, "kind": self._resource.kind, "metadata": metadata}
-            self._objects[name] = _Kept.of(stub)
-            self._budget.take(name[0], len(self._objects[name].packed))
+            stub = self._stub(name, metadata)
         if old or stub:
             self._tell(old, stub)
         for handler in list(self._when_unread):
             handler(name)
         return name
 
+    def _stub(self, name: Name, metadata: JsonObject) -> JsonObject | None:
+        """Keep an object's metadata alone, where there is room."""
+        stub = {"apiVersion": self._resource.api_version, "kind": self._resource.kind, "metadata": metadata}
+        try:
+            stub = self._trim(stub)
+            kept = _Kept.of(stub)
+            self._make_room(name, kept)
+        except Exception:  # noqa: BLE001 - it was said that the object is skipped
+            return None
+        self._objects[name] = kept
+        return stub
+
+    def _remember_unread(self, name: Name, unread: Unread, *, is_new: bool) -> None:
+        if is_new:
+            if self._unread_of[name[0]] >= MOST_UNREAD:
+                return
+            self._unread_of[name[0]] += 1
+        self._unread[name] = unread
+
+    def _is_read(self, name: Name) -> None:
+        """It is skipped no more: it can be read, or is gone."""
+        if self._unread.pop(name, None) is not None:
+            self._unread_of[name[0]] -= 1
+            if not self._unread_of[name[0]]:
+                del self._unread_of[name[0]]
+
+    def _say_skipped(self, name: Name, why: str) -> None:
+        """Whoever changes such an object again and again does not fill the log."""
+        self._said[name[0]] += 1
+        if self._said[name[0]] <= MOST_SAID:
+            logger.warning("%s %s is skipped: %s.", self._resource.kind, "/".join(filter(None, name)), why)
+        elif self._said[name[0]] == MOST_SAID + 1:
+            logger.warning("More %s of namespace %s are skipped.", self._resource.plural, name[0])
+
     def _make_room(self, name: Name, kept: _Kept) -> None:
         """Raises :class:`UnreadableError` where there is none in its namespace."""
         old = self._objects.get(name)
-        if not self._budget.take(name[0], len(kept.packed) - (len(old.packed) if old else 0)):
+        if not self._budget.take(name[0], kept.cost - (old.cost if old else 0)):
             self._starved = True
             raise UnreadableError("its namespace has too much")
 
     def _forget(self, name: Name) -> None:
         if old := self._objects.pop(name, None):
-            self._budget.take(name[0], -len(old.packed))
+            self._budget.take(name[0], -old.cost)
 
     def _drop(self, name: Name, version: int) -> None:
         """Take out what was not there any more at ``version``; the answer to a write may have brought a newer one."""
@@ -331,8 +392,15 @@ class Index:
             self._update(None, manifest)
 
     def of(self, deployment: Name) -> tuple[JsonObject, ...]:
-        found = (self._informer.get(*name) for name in self._found.get(deployment, ()))
-        return tuple(manifest for manifest in found if manifest is not None)
+        """Its objects; the first ones where there are more than anybody needs, as anybody can write the label."""
+        found, room = [], LARGEST_AT_ONCE
+        for name in itertools.islice(self._found.get(deployment, ()), MOST_AT_ONCE):
+            room -= self._informer.size(*name)
+            if room < 0:
+                break
+            if (manifest := self._informer.get(*name)) is not None:
+                found.append(manifest)
+        return tuple(found)
 
     def _update(self, old: JsonObject | None, new: JsonObject | None) -> None:
         before, after = old and _deployment_of(old), new and _deployment_of(new)
@@ -350,6 +418,11 @@ def _deployment_of(manifest: JsonObject) -> Name | None:
     metadata = manifest["metadata"]
     name = (metadata.get("labels") or {}).get(DEPLOYMENT_LABEL)
     return (metadata["namespace"], name) if name else None
+
+
+def _head(metadata: JsonObject) -> JsonObject:
+    """Essential metadata without labels, which take a hundred times as much."""
+    return {key: value for key, value in metadata.items() if key != "labels"}
 
 
 def _name(metadata: JsonObject) -> Name:

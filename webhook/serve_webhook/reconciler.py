@@ -54,6 +54,8 @@ UNWATCHED_SECONDS = 2.0
 """Between two looks at a Deployment that is served no more and lost its label before its pods were back."""
 LOGS = 3
 """Pods of one Deployment whose logs or Events are read."""
+MOST_EVENTS = 500
+"""Events of one pod that are looked at, as anybody can make thousands."""
 LOG_LINES = 5
 LOG_BYTES = 8192
 
@@ -84,7 +86,7 @@ class Reconciler:
         self._recorder = recorder
         self._metrics = metrics
         self._now = now
-        self._queue: WorkQueue[Name] = WorkQueue()
+        self._queue: WorkQueue[Name] = WorkQueue(owner=lambda name: name[0], most=WORKERS - 1)
         self._applied: dict[Name, dict[Identity, Applied]] = {}
         self._unread: dict[Name, str] = {}
         """Why a Deployment is left as it is, as it was said on it."""
@@ -288,10 +290,14 @@ class Reconciler:
         """What the node says of a pod that it cannot start."""
         metadata = pod["metadata"]
         newest: JsonObject = {}
+        seen = 0
         selectors = {"fieldSelector": f"regarding.uid={metadata['uid']}"}
         try:
             async for page in self._api.pages(EVENTS, metadata["namespace"], selectors):
                 newest = pods.newest((*page.items, newest))
+                seen += len(page.items) + len(page.unread)
+                if seen >= MOST_EVENTS:
+                    break
         except ApiError as error:
             logger.info("The Events of %s/%s cannot be read: %s", *key(pod), error)
             return ""

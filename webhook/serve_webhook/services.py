@@ -6,7 +6,10 @@ from serve_core.json import JsonObject
 from serve_core.services import NOT_A_REVISION, ServiceFacts, read
 from serve_webhook import kept
 from serve_webhook.api import SERVICES, key
-from serve_webhook.informers import Informer, Watching
+from serve_webhook.informers import Budget, Informer, Watching
+
+MOST_OF_A_NAMESPACE = 3 * 2**20
+"""Bytes: 4,000 Services. They are kept as values, too, which takes ten times as much."""
 
 
 class Services(Watching, Mapping[str, Mapping[str, ServiceFacts]]):
@@ -15,8 +18,9 @@ class Services(Watching, Mapping[str, Mapping[str, ServiceFacts]]):
     def __init__(self, informer: Callable[..., Informer], changed: Callable[[str], None]) -> None:
         self._changed = changed
         self._found: dict[str, dict[str, ServiceFacts]] = {}
+        selectors, budget = {"labelSelector": NOT_A_REVISION}, Budget(MOST_OF_A_NAMESPACE)
         # Of one that cannot be read the name is taken all the same.
-        plain = informer(SERVICES, selectors={"labelSelector": NOT_A_REVISION}, trim=kept.service, stubs=True)
+        plain = informer(SERVICES, selectors=selectors, trim=kept.service, stubs=True, budget=budget)
         super().__init__(plain)
         plain.subscribe(self._update)
 

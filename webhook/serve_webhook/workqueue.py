@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import random
+import sys
+from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
 from typing import Generic, NoReturn, TypeVar
@@ -44,14 +46,27 @@ async def keep(
 
 
 class WorkQueue(Generic[Key]):
-    """Level-triggered work, as in client-go's workqueue.
+    """Level-triggered work, as in client-go's workqueue, shared out fairly.
 
-    A name that is added while it is being handled is handed out again when :meth:`done` is called, not before.
+    A name that is added while it is being handled is handed out again when :meth:`done` is called, not before. Whoever
+    has thousands of names waits for their turns alone: the owners take turns, too.
     """
 
-    def __init__(self, delay: Callable[[int], float] = backoff) -> None:
+    def __init__(
+        self,
+        delay: Callable[[int], float] = backoff,
+        owner: Callable[[Key], Hashable] = lambda _: None,
+        most: int = sys.maxsize,
+    ) -> None:
+        """``owner``: whose name it is. ``most``: of one owner that are handled at the same time, so that slow ones of
+        one leave a worker to the others."""
         self._delay = delay
-        self._ready: asyncio.Queue[Key] = asyncio.Queue()
+        self._owner = owner
+        self._most = most
+        self._ready: OrderedDict[Hashable, deque[Key]] = OrderedDict()
+        """By owner, whose turn is next first."""
+        self._busy: Counter[Hashable] = Counter()
+        self._changed = asyncio.Event()
         self._waiting: set[Key] = set()
         self._active: set[Key] = set()
         self._attempts: dict[Key, int] = {}
@@ -67,7 +82,11 @@ class WorkQueue(Generic[Key]):
             return
         self._waiting.add(key)
         if key not in self._active:
-            self._ready.put_nowait(key)
+            self._put(key)
+
+    def _put(self, key: Key) -> None:
+        self._ready.setdefault(self._owner(key), deque()).append(key)
+        self._changed.set()
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Add ``key`` in ``seconds``, unless it is to be added sooner anyway."""
@@ -91,15 +110,34 @@ class WorkQueue(Generic[Key]):
         self._attempts.pop(key, None)
 
     async def get(self) -> Key:
-        key = await self._ready.get()
+        while (key := self._next()) is None:
+            self._changed.clear()
+            await self._changed.wait()
         self._waiting.discard(key)
         self._active.add(key)
+        self._busy[self._owner(key)] += 1
         return key
 
+    def _next(self) -> Key | None:
+        for owner, names in self._ready.items():
+            if self._busy[owner] < self._most:
+                key = names.popleft()
+                if names:
+                    self._ready.move_to_end(owner)
+                else:
+                    del self._ready[owner]
+                return key
+        return None
+
     def done(self, key: Key) -> None:
+        owner = self._owner(key)
         self._active.discard(key)
+        self._busy[owner] -= 1
+        if not self._busy[owner]:
+            del self._busy[owner]
         if key in self._waiting:
-            self._ready.put_nowait(key)
+            self._put(key)
+        self._changed.set()
 
     def close(self) -> None:
         """Forget what is to be added later."""

@@ -5,7 +5,7 @@ knows that any more, and anybody can write names, labels and owners. So what was
 it does, and what such a thing does beyond that is never left out.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,7 +14,7 @@ from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject, value_at
 from serve_core.owned import controller
 from serve_core.policy.documents import KINDS, Kind, PolicyException
-from serve_core.policy.evaluate import Outcome, PolicyVerdict, Result, judge_policies
+from serve_core.policy.evaluate import PolicyVerdict, Result, judge_policies
 from serve_core.policy.origins import Origin
 from serve_core.policy.subjects import Subject, Use, subject_of
 
@@ -27,8 +27,16 @@ _ROUTING_STATE = "serving.knative.dev/routingState"
 _ENDED = ("Succeeded", "Failed")
 """Phases of pods that do nothing any more."""
 
-_Told = tuple[str, Outcome, str, str]
-"""Rule, outcome, and a finding's code and message."""
+MOST_TOLD = 20_000
+"""Findings of one namespace that are remembered; beyond that, a pod may be told again what its workload was."""
+MOST_COMPARED = 4 * 2**20
+"""Bytes, about, of what is remembered of one namespace's objects, to be compared with what was made of them."""
+
+_OF_EACH = 2048
+"""Bytes that are counted for an object beside its texts."""
+
+_Told = int
+"""Hash of a rule, its outcome, and a finding's code and message."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,10 @@ class Judged:
 
 
 class Existing:
-    """Judges objects as they are stored, one after another in the order of ``KINDS``; keeps little of each."""
+    """Judges objects as they are stored, one after another in the order of ``KINDS``; keeps little of each.
+
+    Of a namespace with too much to be remembered, what was made of other objects is told beside them.
+    """
 
     def __init__(self, facts: PlatformFacts, exceptions: Sequence[PolicyException], now: datetime) -> None:
         self._facts = facts
@@ -52,6 +63,10 @@ class Existing:
         self._wholes: dict[tuple[str, str, str], Subject] = {}
         self._configurations: set[str] = set()
         self._told: dict[tuple[str, str], set[_Told]] = defaultdict(set)
+        self._told_of: Counter[str] = Counter()
+        """How many, by namespace."""
+        self._compared: Counter[str] = Counter()
+        """Bytes of ``_wholes``, by namespace."""
 
     def judge(self, document: JsonObject) -> Judged | None:
         """Judge an object; ``None`` where policies have nothing to say about it, or have said it already.
@@ -76,14 +91,19 @@ class Existing:
         if twin is not None and _does_no_more(subject, twin):
             return None
         verdict = judge_policies(subject, self._facts.policies, self._exceptions, self._now)
-        told = self._told[subject.namespace, subject.workload]
+        told = self._told.get((subject.namespace, subject.workload), set())
         if made or subject.kind in ("Pod", "DomainMapping"):
             news = tuple(result for result in verdict.results if not _tellings(result) or _tellings(result) - told)
             if len(news) < len(verdict.results) and not any(map(_tellings, news)):
                 return None
             verdict = PolicyVerdict(news)
-        told.update(*map(_tellings, verdict.results))
+        self._remember_told(subject, set[_Told]().union(*map(_tellings, verdict.results)) - told)
         return Judged(str(document["apiVersion"]), subject.kind, subject.namespace, subject.name, verdict)
+
+    def _remember_told(self, subject: Subject, news: set[_Told]) -> None:
+        if news and self._told_of[subject.namespace] < MOST_TOLD:
+            self._told[subject.namespace, subject.workload] |= news
+            self._told_of[subject.namespace] += len(news)
 
     def _has_configuration(self, document: JsonObject) -> bool:
         """Whether it is a Revision whose controller is a Configuration that was judged."""
@@ -93,7 +113,10 @@ class Existing:
     def _remember(self, document: JsonObject, subject: Subject) -> None:
         if subject.kind in _MADE_OF.values():
             # Objects are large: of thousands only what is compared is kept.
-            self._wholes[subject.kind, subject.namespace, subject.name] = replace(subject, document={})
+            size = _OF_EACH + sum(len(text) for container in subject.containers for text in container.texts)
+            if self._compared[subject.namespace] + size <= MOST_COMPARED:
+                self._compared[subject.namespace] += size
+                self._wholes[subject.kind, subject.namespace, subject.name] = replace(subject, document={})
         elif subject.kind == "Configuration":
             self._configurations.add(str(document["metadata"].get("uid")))
 
@@ -113,7 +136,7 @@ def _is_in_reserve(document: JsonObject) -> bool:
 
 
 def _tellings(result: Result) -> set[_Told]:
-    return {(result.by, result.outcome, found.code, found.message) for found in result.findings}
+    return {hash((result.by, result.outcome, found.code, found.message)) for found in result.findings}
 
 
 def _does_no_more(made: Subject, whole: Subject) -> bool:
