@@ -11,13 +11,15 @@ ANY = "*"
 
 _HUB_PREFIXES = (
     ("api", "resolve-cache", "models"), ("api", "resolve-cache", "datasets"), ("api", "models"), ("api", "datasets"),
-    ("api", "spaces"), ("datasets",), ("spaces",), ("v2",),
+    ("api", "spaces"), ("api", "buckets"), ("datasets",), ("spaces",), ("buckets",), ("v2",),
 )  # fmt: skip
 _HUB_REVISIONS = frozenset({"resolve", "raw", "blob", "tree", "revision"})
 _DOCKERHUBS = ("registry-1.docker.io", "index.docker.io")
 _S3 = re.compile(r"s3(?:express)?(?:-[a-z0-9-]+)?", re.ASCII)
-_GOOGLE = re.compile(r"storage[a-z0-9.-]*\.googleapis\.com", re.ASCII)
-_GOOGLE_HOSTS = frozenset({"storage.cloud.google.com", "commondatastorage.googleapis.com", "www.googleapis.com"})
+_AMAZON = (".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".api.aws")
+_ACCESS_POINTS = ("-s3alias", "--ol-s3", "--op-s3", "--xa-s3", ".mrap")
+"""Ends of what stands in a bucket's place and is an access point's alias: the name says nothing of its bucket."""
+_GOOGLE_HOSTS = frozenset({"storage.cloud.google.com", "www.googleapis.com", "apidata.googleusercontent.com"})
 _GOOGLE_API = re.compile(r"storage/v[0-9a-z]+/b/([^/]+)(?:/o(?:/(.+))?)?", re.ASCII | re.DOTALL)
 _AZURE_DOMAINS = (
     ".core.windows.net", ".core.chinacloudapi.cn", ".core.usgovcloudapi.net", ".core.cloudapi.de", ".storage.azure.net",
@@ -32,6 +34,8 @@ def aliases(uri: ModelURI) -> tuple[ModelURI, ...]:
         found += _stores_of(uri)
         if uri.port is None:
             found.append(replace(uri, scheme="http" if uri.scheme == "https" else "https"))
+    elif uri.scheme == "s3":
+        found.append(_store("s3", uri.host, uri.segments))
     elif uri.scheme == "oci" and uri.host in HUBS and len(uri.segments) > 1:
         found.append(ModelURI(uri.text, "hf", uri.segments[0], None, uri.segments[1:], revision=uri.tag))
     return tuple(dict.fromkeys([*found, *(other for each in found for other in _addresses_of(each))]))
@@ -69,8 +73,8 @@ def _stores_of(uri: ModelURI) -> Iterator[ModelURI]:
     host, segments = uri.host, uri.segments
     if host in HUBS:
         yield from _of_hub(uri)
-    elif host.endswith((".amazonaws.com", ".amazonaws.com.cn")):
-        yield from _of_amazon(uri)
+    elif domain := next((each for each in _AMAZON if host.endswith(each)), ""):
+        yield from _of_amazon(uri, host.removesuffix(domain).split("."))
     elif host.endswith(_AZURE_DOMAINS) and _AZURE_SERVICES & set(host.split(".")):
         if "web" in host.split("."):
             yield _store("az", "$web", segments)
@@ -107,8 +111,7 @@ def _of_hub(uri: ModelURI) -> Iterator[ModelURI]:
     yield ModelURI(uri.text, "hf", segments[0], None, segments[1:2], revision=revision)
 
 
-def _of_amazon(uri: ModelURI) -> Iterator[ModelURI]:
-    labels = uri.host.removesuffix(".cn").removesuffix(".amazonaws.com").split(".")
+def _of_amazon(uri: ModelURI, labels: list[str]) -> Iterator[ModelURI]:
     at = next((index for index in reversed(range(len(labels))) if _S3.fullmatch(labels[index])), -1)
     if at < 0:
         return
@@ -137,8 +140,10 @@ def _of_google(uri: ModelURI) -> Iterator[ModelURI]:
         return
     if host == "firebasestorage.googleapis.com":
         segments = ("storage", *segments)
-    elif host not in _GOOGLE_HOSTS and not _GOOGLE.fullmatch(host):
+    elif host not in _GOOGLE_HOSTS and not (host.endswith(".googleapis.com") and "storage" in host):
         return
+    elif ".storage." in host:
+        yield _store("gs", host.partition(".storage.")[0], segments)
     api = segments[1:] if segments[:1] in (("download",), ("batch",)) else segments
     found = _GOOGLE_API.fullmatch("/".join(api))
     if found:
@@ -162,4 +167,6 @@ def _of_registry(uri: ModelURI) -> Iterator[ModelURI]:
 
 
 def _store(scheme: str, host: str, segments: Iterable[str]) -> ModelURI:
+    if scheme == "s3" and host.lower().endswith(_ACCESS_POINTS):
+        host, segments = ANY, ()
     return ModelURI("", scheme, host, None, tuple(segments))

@@ -84,7 +84,8 @@ class Place:
         found = naming.aliases(self.uri)
         if (self.uri.scheme, self.uri.host, len(self.uri.segments)) == ("oci", "docker.io", 1):
             found += (replace(self.uri, segments=("library", *self.uri.segments)),)
-        return tuple(Place(each) for each in found)
+        # An access point that is denied denies no bucket: which one it leads to, nobody knows.
+        return tuple(Place(each) for each in found if each.host != naming.ANY)
 
 
 @lru_cache(maxsize=1024)
