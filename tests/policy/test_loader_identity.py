@@ -280,6 +280,23 @@ WRITERS: dict[str, Change] = {
             {"name": "mine", "mountPath": "/mnt/models/../models//model.joblib", "readOnly": True},
         ),
     ),
+    **{
+        f"a ConfigMap at {path}": both(
+            volume("mine", configMap={"name": "my-pickle"}),
+            server_mounts(
+                {"name": "model", "mountPath": "/mnt/models", "subPath": "model", "readOnly": True},
+                {"name": "mine", "mountPath": path, "readOnly": True},
+            ),
+        )
+        for path in (
+            "//mnt/models",
+            "mnt/models",
+            "./mnt//models/",
+            "../mnt/models",
+            "/x/../mnt/models/.",
+            "mnt/models/a",
+        )
+    },
     "another volume around the model": both(
         volume("mine", emptyDir={}),
         beside(INIT, volumeMounts=[{"name": "mine", "mountPath": "/x"}]),

@@ -115,6 +115,7 @@ WAYS: dict[str, JsonObject] = {
     "all rights": beside("initContainers", securityContext={"capabilities": {"add": ["ALL"]}}),
     "its processes": pod_with(shareProcessNamespace=True),
     "the node's processes": pod_with(hostPID=True),
+    "its control plane's name, for itself": pod_with(hostnameOverride="istiod.istio-system.svc"),
     "its control plane's name": pod_with(hostAliases=[{"ip": "10.0.0.9", "hostnames": ["istiod.istio-system.svc"]}]),
     "its control plane's name by DNS": pod_with(dnsPolicy="None", dnsConfig={"nameservers": ["10.0.0.9"]}),
     "its control plane's name by a search": pod_with(dnsConfig={"searches": ["evil.example"]}),

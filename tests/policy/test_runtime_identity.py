@@ -198,6 +198,7 @@ OWN: dict[str, Change] = {
     "the node's memory": pod_wide(hostIPC=True),
     "shared processes": pod_wide(shareProcessNamespace=True),
     "other names of hosts": pod_wide(hostAliases=[{"ip": "10.0.0.1", "hostnames": ["huggingface.co"]}]),
+    "a name of another host for itself": pod_wide(hostnameOverride="huggingface.co"),
     "another server of names": pod_wide(dnsConfig={"nameservers": ["10.0.0.1"]}),
 }
 
@@ -464,3 +465,72 @@ def test_no_setting_of_the_catalogue_says_what_is_served(runtime: runtimes.Runti
     for name in (*settings.env, *settings.args):
         assert not any(word in name.lower() for word in words), name
         assert not name.endswith("*")
+
+
+NO_PICKLE = read_policy(yaml.safe_load((STARTERS / "no-pickle.yaml").read_text()))
+
+
+@pytest.mark.attack(28)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("runtime", ["mlserver-sklearn", "kserve-sklearnserver", "torchserve"])
+@pytest.mark.parametrize("said_format", ["xgboost", "lightgbm", "onnx", "huggingface", "mine"])
+def test_no_name_of_a_format_or_file_makes_another_of_what_a_runtime_reads(
+    kind: str, runtime: str, said_format: str
+) -> None:
+    """The container is written out: the annotations need no longer fit it."""
+    manifest, pod = made(kind, deployment("s3://models/iris/model", runtime=runtime))
+    facts = replace(FACTS, policies=(NO_PICKLE,))
+    if kind.startswith("Deployment"):
+        notes = manifest["metadata"]["annotations"]
+        manifest["metadata"]["annotations"] = {
+            "kubectl-serve.dev/model": notes["kubectl-serve.dev/model"],
+            "kubectl-serve.dev/format": said_format,
+        }
+    else:
+        renamed = {"xgboost": "model.ubj", "onnx": "model.onnx"}.get(said_format, "model.gguf")
+        pod["initContainers"][0]["args"][-1] += f"/{renamed}"
+        said("MODEL_PATH", f"/mnt/models/{renamed}")(pod)
+    assert broken(manifest, facts) == {"formats": {"FormatNotServed"}}
+
+
+def test_one_name_that_fits_is_enough() -> None:
+    """LightGBM's files may end as XGBoost's do."""
+    honest = deployment("s3://models/a/model.ubj", format="lightgbm", runtime="mlserver-lightgbm")
+    assert broken(made("Deployment", honest)[0], replace(FACTS, policies=(NO_PICKLE,))) == {}
+
+
+@pytest.mark.attack(27)
+@pytest.mark.parametrize("name", [name for name in WRITERS if "server itself" not in name])
+@pytest.mark.parametrize("kind", ["Deployment", "Service", "Revision"])
+def test_the_format_of_what_others_can_write_is_not_known(kind: str, name: str) -> None:
+    manifest, pod = made(kind, deployment("s3://models/boosted/model.ubj"))
+    facts = replace(FACTS, policies=(NO_PICKLE,))
+    assert broken(manifest, facts) == {}
+    WRITERS[name](pod)
+    assert broken(manifest, facts)
+
+
+@pytest.mark.attack(27)
+@pytest.mark.parametrize("kind", ["Deployment", "Service", "Revision"])
+def test_a_container_before_the_server_that_writes_the_model_breaks_rules_on_formats(kind: str) -> None:
+    manifest, pod = made(kind, deployment("s3://models/boosted/model.ubj"))
+    more("initContainers", volumeMounts=[{"name": "model", "mountPath": "/x"}])(pod)
+    assert broken(manifest, replace(FACTS, policies=(NO_PICKLE,))) == {"formats": {"FormatUnsure"}}
+
+
+@pytest.mark.attack(28)
+@pytest.mark.parametrize("model_format", ["onnx", "tensorflow", "tensorrt", "triton"])
+def test_pickles_and_code_are_kept_from_a_server_that_runs_what_the_folder_says(model_format: str) -> None:
+    honest = deployment("s3://models/repository", format=model_format, runtime="triton")
+    found = broken(made("Deployment", honest)[0], replace(FACTS, policies=(NO_PICKLE,)))
+    assert found == {"servers": {"RuntimeNotAllowed"}}
+
+
+@pytest.mark.attack(28)
+@pytest.mark.parametrize("runtime", [each for each in FACTS.runtimes if "/mlserver:" in each.container["image"]])
+def test_mlserver_looks_for_settings_and_packages_outside_of_the_model(runtime: runtimes.Runtime) -> None:
+    """In Seldon's image: settings beside a model name the code to load, and a tarball its packages."""
+    values = {each["name"]: each["value"] for each in runtime.container["env"]}
+    for name in ("MLSERVER_MODELS_DIR", "MLSERVER_ENV_TARBALL"):
+        assert values[name].startswith("/nonexistent")
+        assert not runtime.settings.has_variable(name)

@@ -15,7 +15,7 @@ from kubectl_serve.manifests import default_facts
 from plugin.conftest import Run
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
-from serve_core.policy.documents import ServingPolicy, read_policy, stored_policy
+from serve_core.policy.documents import ServingPolicy, read_exception, read_policy, stored_policy
 from serve_core.policy.evaluate import Outcome, PolicyVerdict, User, judge_policies
 from serve_core.policy.subjects import subject_of
 from serve_core.policy.trial import run as try_documents
@@ -85,6 +85,56 @@ def test_taking_a_label_off_does_not_leave_the_policy_in_the_same_step() -> None
     selecting = policy("match: {objectSelector: {matchLabels: {risk: high}}}\n" + PRIVATE)
     assert not verdict(service(), selecting).results
     assert verdict(service(), selecting, former=service(risk="high")).denied
+
+
+REMOTE = "rules: [{name: r, containers: {arguments: [--trust-remote-code]}}]"
+
+
+@pytest.mark.attack(28)
+@pytest.mark.parametrize(
+    "container",
+    [
+        {"args": ["--trust-$(A)"], "env": [{"name": "A", "value": "remote-code"}]},
+        {"args": ["$(B)$(A)"], "env": [{"name": "A", "value": "remote-code"}, {"name": "B", "value": "--trust-"}]},
+        {"command": ["$(B)"], "env": [{"name": "A", "value": "remote_"}, {"name": "B", "value": "--trust_$(A)code"}]},
+        {"args": ["$(A)"], "env": [{"name": "A", "value": "x"}, {"name": "A", "value": "--trust-remote-code"}]},
+        {"env": [{"name": "A", "value": "--trust-remote-code"}, {"name": "A", "value": ""}]},
+        {"args": ["$(A9)"], "env": [{"name": f"A{n}", "value": f"$(A{n - 1})" * 9} for n in range(9)]},
+        {"livenessProbe": {"exec": {"command": ["vllm", "serve", "--trust-remote-code"]}}},
+        {"lifecycle": {"postStart": {"exec": {"command": ["vllm", "--trust-remote-code"]}}}},
+    ],
+    ids=["one", "two", "nested", "the last", "an earlier one", "more than can be read", "a probe", "a hook"],
+)
+def test_an_argument_is_what_kubernetes_makes_of_it(container: JsonObject) -> None:
+    manifest = service()
+    manifest["spec"] = {"template": {"spec": {"containers": [{"image": "example.com/a:1", **container}]}}}
+    assert verdict(manifest, policy(REMOTE)).denied
+
+
+def test_an_argument_that_is_kept_from_expanding_is_another() -> None:
+    manifest = service()
+    values = [{"name": "A", "value": "remote-code"}]
+    container = {"image": "example.com/a:1", "args": ["--trust-$$(A)", "$(NONE)"], "env": values}
+    manifest["spec"] = {"template": {"spec": {"containers": [container]}}}
+    assert not verdict(manifest, policy(REMOTE)).denied
+
+
+@pytest.mark.attack(19)
+@pytest.mark.parametrize("pattern", ["iris", "iris-*"])
+def test_a_name_that_is_yet_to_be_made_up_is_no_exceptions(pattern: str) -> None:
+    text = {"policy": "p", "rules": ["r"], "match": {"namespace": "ml", "name": pattern}}
+    text |= {"expires": "2027-01-01T00:00:00Z", "reason": "r", "ticket": "T-1"}
+    excused = read_exception(document("PolicyException", {"name": "e", "namespace": "kubectl-serve"}, text))
+    for metadata, denied in (
+        ({"name": pattern.replace("*", "1")}, False),
+        ({"generateName": "iris-"}, True),
+        ({"generateName": "iris"}, True),
+    ):
+        manifest = service()
+        manifest["metadata"] = {"namespace": "ml", **metadata}
+        subject = subject_of(manifest, FACTS)
+        assert subject is not None
+        assert judge_policies(subject, [policy(PRIVATE)], [excused], NOW).denied is denied
 
 
 def test_a_stored_policy_that_cannot_be_read_refuses_everything() -> None:

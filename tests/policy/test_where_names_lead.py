@@ -147,6 +147,7 @@ def test_a_loader_that_is_not_bound_as_the_policy_says_breaks_it(kind: str, stor
 
 SURROUNDINGS: dict[str, Callable[[JsonObject], object]] = {
     "hostAliases": lambda pod: pod.update(hostAliases=[{"ip": "10.1.2.3", "hostnames": ["huggingface.co"]}]),
+    "hostnameOverride": lambda pod: pod.update(hostnameOverride="huggingface.co"),
     "dnsConfig": lambda pod: pod.update(dnsConfig={"nameservers": ["10.1.2.3"]}),
     "dnsConfig of searches": lambda pod: pod.update(dnsConfig={"searches": ["evil.svc.cluster.local"]}),
     "dnsPolicy": lambda pod: pod.update(dnsPolicy="None"),

@@ -31,7 +31,9 @@ _FREE = frozenset(
 )
 """Fields that change nothing of what is served. Of probes, only the sorts that run no program."""
 
-SHARED = ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "hostAliases", "dnsConfig")
+SHARED = (
+    "hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "hostAliases", "hostnameOverride", "dnsConfig",
+)  # fmt: skip
 """Fields of a pod by which others reach into the server, or answer in its place."""
 
 

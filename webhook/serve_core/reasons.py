@@ -423,6 +423,11 @@ _POLICIES = (
         "{by} cannot tell the format of what is served: {why}.",
         "Take that out, or set kubectl-serve.dev/runtime to custom and kubectl-serve.dev/format.",
     ),
+    (
+        "FormatNotServed",
+        "{by} cannot tell the format of what is served: runtime {runtime} serves {served}, and not {format}.",
+        "Set kubectl-serve.dev/format to what the runtime serves, or use a runtime of that format.",
+    ),
     ("RuntimeNotAllowed", "{by} does not allow runtime {runtime}.", "{allowed}"),
     ("ImageNotAllowed", "{by} does not allow image {image}.", "{allowed}"),
     ("ImageNotPinned", "{by} wants image {image} pinned.", "Add its digest: NAME@sha256:..."),

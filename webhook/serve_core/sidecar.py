@@ -176,6 +176,8 @@ def _of_pod(pod: JsonObject, path: str, loaders: tuple[LoaderFacts, ...], *, inj
     # The sidecar asks the same names for its control plane.
     if pod.get("hostAliases"):
         yield Stray("addresses of hosts by the pod's own list", f"{path}.hostAliases")
+    if pod.get("hostnameOverride"):
+        yield Stray("a whole host name for itself", f"{path}.hostnameOverride")
     if pod.get("dnsPolicy") not in (None, "ClusterFirst", "ClusterFirstWithHostNet"):
         yield Stray(f"dnsPolicy {quote(pod['dnsPolicy'])}", f"{path}.dnsPolicy")
     # An installation may have the injector add searches.

@@ -71,7 +71,7 @@ def loaded(request: LoaderRequest, path: str, pod: JsonObject, facts: PlatformFa
 
 def _resolves_otherwise(pod: JsonObject) -> str:
     """The field that changes how names resolve in a pod; empty where they resolve as everybody's."""
-    fields = [field for field in ("hostAliases", "dnsConfig", "hostNetwork") if pod.get(field)]
+    fields = [field for field in ("hostAliases", "hostnameOverride", "dnsConfig", "hostNetwork") if pod.get(field)]
     if pod.get("dnsPolicy") not in (None, "ClusterFirst"):
         fields.append("dnsPolicy")
     return next(iter(fields), "")
@@ -195,7 +195,8 @@ def _read_from(pod: JsonObject) -> Mapping[str, Mapping[str, None]]:
     found: dict[str, dict[str, None]] = {}
     for container, _, _ in containers(pod, ""):
         mounts = [
-            (posixpath.normpath(str(mount.get("mountPath"))), mount)
+            # As the kubelet and the container runtime read it: mnt/models and //mnt/models are /mnt/models.
+            (posixpath.normpath("/" + str(mount.get("mountPath")).lstrip("/")), mount)
             for mount, _ in elements(container.get("volumeMounts"), "")
         ]
         around = all(target != MODEL_MOUNT for target, _ in mounts)

@@ -9,7 +9,7 @@ from typing import Any
 import model_uri
 from model_uri import ModelURI, Place, Store, URIError, find, naming, parse_place
 from serve_core import quantities
-from serve_core.annotations import FORMAT, SCALE, path_of
+from serve_core.annotations import CUSTOM, FORMAT, SCALE, path_of
 from serve_core.policy import expressions, images, stores
 from serve_core.policy.documents import (
     Auth,
@@ -173,8 +173,18 @@ def _signed(about: Signed, subject: Subject, by: str) -> Iterator[Problem]:
 def _formats(about: Names, subject: Subject, by: str) -> Iterator[Problem]:
     if not subject.origins and not subject.formats:
         return
-    if subject.runtime is not None and subject.runtime.why:
-        yield problem("FormatUnsure", subject.runtime.path, by=by, why=subject.runtime.why)
+    runtime = subject.runtime
+    if runtime is not None and runtime.why:
+        yield problem("FormatUnsure", runtime.path, by=by, why=runtime.why)
+    elif runtime is not None and runtime.name != CUSTOM:
+        for origin in subject.origins:
+            if origin.unknown:
+                yield problem("FormatUnsure", origin.path, by=by, why=origin.unknown)
+        told = [use.name for use in subject.formats]
+        # It reads what it reads, whatever the file is called.
+        if told and runtime.formats and not set(told) & set(runtime.formats):
+            words = {"format": quote(told[0]), "runtime": runtime.name, "served": _listed(runtime.formats)}
+            yield problem("FormatNotServed", subject.formats[0].path, by=by, **words)
     if not subject.formats and subject.kind != "Pod":
         yield problem("FormatUntold", path_of(FORMAT), by=by)
     for use in subject.formats:

@@ -50,6 +50,10 @@ _KSERVE_VISIBILITY = "networking.kserve.io/visibility"
 _OUTER = (DEPLOYMENT_LABEL, *(f"serving.knative.dev/{kind}" for kind in ("service", "configuration", "revision")))
 _EXPANDED = re.compile(r"\$\(([^()]+)\)|\$\{?(\w+)")
 """A variable as Kubernetes or a shell expands it."""
+_REFERENCE = re.compile(r"\$\$|\$\(([^()]+)\)")
+"""A variable as Kubernetes alone expands it, or a sign that stands for itself."""
+_MOST_EXPANDED = 8 << 10
+"""Characters that the variables of a container may become in its texts: each may be made of two others."""
 _WORDS = re.compile(r"[^\s;|&'\"`()<>=,\[\]{}]+")
 
 # KServe, pkg/apis/serving/v1beta1: what can stand in a predictor beside the pod's own fields, and in an explainer.
@@ -91,6 +95,8 @@ class RuntimeUse(Use):
     """The catalogue's runtimes whose image it has."""
     why: str = ""
     """Why it is custom although it seems to be one of those."""
+    formats: tuple[str, ...] = ()
+    """What the catalogue's runtime serves; empty where it is custom, or KServe's."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ class ContainerUse:
     """Resource to the limit, or the request where there is no limit; as written."""
     variables: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
-    """The command, the arguments and the variables' values."""
+    """The command, the arguments, the variables' values and the commands of probes and hooks, variables expanded."""
     taken_in: tuple[Use, ...] = ()
     """``envFrom``: the prefixes of variables whose names are not in the object."""
     unseen: tuple[Use, ...] = ()
@@ -240,13 +246,13 @@ def subject_of(
         return None
     metadata = document["metadata"]
     namespace = str(metadata.get("namespace") or namespace)
-    # A name that the API server has yet to make up.
     name = str(metadata.get("name") or metadata.get("generateName") or "")
     bare = Subject(
         kind=kind,  # type: ignore[arg-type]  # the table of makers knows no other
         namespace=namespace,
         name=name,
-        workload=name,
+        # Of a name that the API server has yet to make up only the beginning is known, and no exception is for that.
+        workload=str(metadata.get("name") or ""),
         document=_plain(document),
         labels=_object(metadata, "labels"),
         former_labels=_object(former, "metadata", "labels"),
@@ -715,7 +721,8 @@ def _runtime(
     """The runtime that a pod's server is, rendered for the model ``name`` at ``file`` where these are known."""
     known = model_server.read(pod, facts.known_runtimes, likely=likely, name=name, path=file)
     if not known.path:
-        return RuntimeUse(known.name, path, known.based_on)
+        served = (each.name for one in facts.known_runtimes if one.name == known.name for each in one.formats)
+        return RuntimeUse(known.name, path, known.based_on, formats=tuple(dict.fromkeys(served)))
     why = f"{known.path} is not as runtime {known.based_on[0]} has it"
     return RuntimeUse(known.name, f"{path}.{known.path}", known.based_on, why)
 
@@ -811,8 +818,9 @@ def _container_parts(
 def _container_use(
     container: JsonObject, environment: list[tuple[JsonObject, str]], path: str, side: bool
 ) -> ContainerUse:
-    texts = [str(word) for key in ("command", "args") for word in _list(container.get(key))]
-    texts += [str(variable["value"]) for variable, _ in environment if variable.get("value") is not None]
+    told = [str(word) for key in ("command", "args") for word in _list(container.get(key))]
+    values = [(str(v.get("name")), str(v["value"])) for v, _ in environment if v.get("value") is not None]
+    texts = [*told, *(value for _, value in values)]
     taken_in = tuple(
         Use(str(source.get("prefix") or ""), at)
         for source, at in _elements(container.get("envFrom"), f"{path}.envFrom")
@@ -825,16 +833,46 @@ def _container_use(
             unseen[name] = elsewhere[name]
         elif name not in written and taken_in:
             unseen[name] = taken_in[0].path
+    expanded = _expanded(told, values)
+    if expanded is None:
+        expanded, unseen["env"] = texts, f"{path}.env"
     return ContainerUse(
         name=str(container.get("name") or path.rpartition(".")[2]),
         path=path,
         amounts=_amounts(container),
         variables=tuple(str(variable.get("name")) for variable, _ in environment),
-        texts=tuple(texts),
+        texts=(*expanded, *_handlers(container)),
         taken_in=taken_in,
         unseen=tuple(Use(name, at) for name, at in unseen.items()),
         side=side,
     )
+
+
+def _expanded(told: list[str], values: list[tuple[str, str]]) -> list[str] | None:
+    """Arguments, and the values of variables, as the kubelet expands them: a variable knows those before it. ``None``
+    where they become longer than anybody needs."""
+    known: dict[str, str] = {}
+    left = _MOST_EXPANDED
+
+    def one(text: str) -> str:
+        nonlocal left
+        left -= sum(len(known.get(name, "")) for name in _REFERENCE.findall(text)) if "$" in text else 0
+        if left < 0:
+            return text
+        return _REFERENCE.sub(lambda found: known.get(found[1], found[0]) if found[1] else "$", text)
+
+    texts = []
+    for name, value in values:
+        known[name] = one(value)
+        texts.append(known[name])
+    texts += map(one, told)
+    return texts if left >= 0 else None
+
+
+def _handlers(container: JsonObject) -> Iterator[str]:
+    """The words of commands that run in a container beside its own."""
+    for at in (("lifecycle", "postStart"), ("lifecycle", "preStop"), *((probe,) for probe in model_server.PROBES)):
+        yield from map(str, _list(value_at(container, *at, "exec", "command")))
 
 
 def _amounts(owner: JsonObject) -> JsonObject:
