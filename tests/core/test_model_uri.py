@@ -177,6 +177,21 @@ def test_what_is_allowed_is_what_the_loader_reads_and_not_another_name_of_it(pla
     assert not parse_place(place).holds(model_uri.read(text))
 
 
+@pytest.mark.parametrize("revision", ["refs/pr/1", "pr/1", "refs/pr/12/head"])
+@pytest.mark.parametrize("place", ["hf://our-org", "hf://our-org/model", "hf://our-org/model@main", "hf://*"])
+@pytest.mark.attack(33)
+def test_what_anybody_proposes_to_a_model_is_not_its_owners(place: str, revision: str) -> None:
+    assert not parse_place(place).allows(model_uri.read(f"hf://our-org/model@{revision}"))
+
+
+def test_a_proposal_that_the_place_names_is_allowed() -> None:
+    for revision, allowed in (("refs/pr/1", True), ("refs/pr/2", False), ("main", False)):
+        uri = model_uri.read(f"hf://our-org/model@{revision}")
+        assert parse_place("hf://our-org/model@refs/pr/1").allows(uri) is allowed
+    for revision in ("main", "v1/pr/1", "prod", "0a" * 20):
+        assert parse_place("hf://our-org").allows(model_uri.read(f"hf://our-org/model@{revision}"))
+
+
 PARTS = (
     "s3://", "https://", "http://", "hf://", "oci://", "gs://", "az://", "pvc://", "file://", "models", "org",
     "127.1", "[::1]", "/", "//", ".", "..", "a", "b%20c", "%2e", "%2F", "%25", "%00", "@", "main", ":", "443", "?",

@@ -32,6 +32,13 @@ class Place:
         mine, other = self.uri.key, uri.key
         return self._is_of(mine, other) and other.segments[: len(mine.segments)] == mine.segments
 
+    def allows(self, uri: ModelURI) -> bool:
+        """Whether who allows the place allows what ``uri`` names: it is in the place, and of its owner's making.
+
+        A pull request to a hub's model is anybody's, unless the place names it.
+        """
+        return self.holds(uri) and (not uri.is_proposal or self.uri.revision == uri.revision)
+
     def names(self, uri: ModelURI) -> bool:
         """Whether ``uri`` names something in the place, or a folder around it, by any of its names: a denial is meant
         for the thing."""

@@ -36,6 +36,7 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_./-]{1,200}", re.ASCII)
 _MODEL = re.compile(r"[A-Za-z0-9_.-]{1,96}", re.ASCII)
+_PROPOSAL = re.compile(r"(refs/)?pr/.*", re.ASCII | re.DOTALL)
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _DOCKER = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
 HUB = "huggingface.co"
@@ -99,6 +100,11 @@ class ModelURI:
     def is_immutable(self) -> bool:
         """Whether it names one version for ever: a digest in a registry, a commit in a hub."""
         return bool(self.digest) or (self.scheme == "hf" and _COMMIT.fullmatch(self.revision) is not None)
+
+    @property
+    def is_proposal(self) -> bool:
+        """Whether it names what anybody may have proposed to a hub's model: a pull request bears the model's name."""
+        return self.scheme == "hf" and _PROPOSAL.fullmatch(self.revision) is not None
 
     @property
     def authority(self) -> str:

@@ -74,7 +74,7 @@ def _misplaced(
         return [problem("SourceUnreadable", origin.path, by=by, source=shown, why=error)]
     names = naming.names(*stores.names_of(source, subject.stores)) if deny else ()
     denied = any(place.names_any(names) for place in deny)
-    if not denied and (not allow or any(place.holds(source) for place in allow)):
+    if not denied and (not allow or any(place.allows(source) for place in allow)):
         return []
     hint = _allowed(about.allow, "Use another source.")
     return [problem("SourceNotAllowed", origin.path, by=by, source=source, allowed=hint)]
