@@ -12,6 +12,7 @@ from plugin.conftest import Run
 from plugin.fake import FakeCluster, Happens, at_the_end, recorded
 from serve_core import annotations
 from serve_core.json import JsonObject
+from serve_core.reasons import condition_message
 
 MODEL = "http://store.example.com/iris/model.joblib"
 DIGEST = "sha256:23e052fa7b0c9d4b78c82b64bd76a61a2872e3f7742f07ad72360a606c27aa0a"
@@ -108,6 +109,25 @@ def test_a_download_that_fails_ends_it_with_cause_and_hint(run: Run) -> None:
     assert screen.err.endswith(
         "error: nope is not ready: NotFound: http://store.example.com/iris/nope.joblib answered 404. "
         "Check the URI: the name is case-sensitive and must exist in the store.\n"
+        "hint: `kubectl serve describe nope -n models` shows more; the Deployment stays, and goes on trying.\n"
+    )
+
+
+@pytest.mark.parametrize("secret", ["store", "hub-token", "team.store"])
+def test_a_secret_that_comes_later_starts_the_pod_by_itself(secret: str, run: Run) -> None:
+    cluster = serving("nope")
+    missing = condition_message("SecretNotFound", secret=secret, namespace="models")
+    for each in cluster.happens:
+        for condition in (each.object.get("status") or {}).get("conditions") or []:
+            if each.object["kind"] == "Deployment" and condition["status"] == "False":
+                condition |= {"reason": "SecretNotFound", "message": missing}
+    uri = "http://store.example.com/iris/nope.joblib"
+    screen = run("create", "nope", "-n", "models", "--model", uri, "--credentials", secret, cluster=cluster)
+    assert (screen.code, screen.out) == (1, "")
+    assert screen.err.endswith(
+        f"error: nope is not ready: SecretNotFound: there is no Secret {secret}. Create it: `kubectl create secret "
+        f"generic {secret} -n models --from-env-file=FILE` (for S3: AWS_REGION, AWS_ACCESS_KEY_ID, "
+        "AWS_SECRET_ACCESS_KEY; docs/loader.md has others). The pod then starts by itself.\n"
         "hint: `kubectl serve describe nope -n models` shows more; the Deployment stays, and goes on trying.\n"
     )
 

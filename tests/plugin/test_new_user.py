@@ -199,3 +199,60 @@ def test_the_answer_is_not_what_a_file_is_called(run: Run, models: FakeCluster, 
     assert screen.err == (
         f'error: "{tmp_path}/rows.json" is a file, and -f is missing.\nhint: Write -f {tmp_path}/rows.json.\n'
     )
+
+
+# A known image is recognised.
+
+WITH_IMAGE = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: iris
+  annotations:
+    kubectl-serve.dev/model: s3://models/iris/{file}
+    {more}
+spec:
+  selector: {{matchLabels: {{app: iris}}}}
+  template:
+    metadata: {{labels: {{app: iris}}}}
+    spec:
+      containers:
+        - {{name: app, image: "{image}", ports: [{{containerPort: 8080}}]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("image", "file", "runtime"),
+    [
+        ("kserve/sklearnserver", "model.joblib", "kserve-sklearnserver"),
+        ("index.docker.io/vllm/vllm-openai:nightly", "", "vllm"),
+        ("docker.io/seldonio/mlserver:1.6.0", "model.bst", "mlserver-xgboost"),
+        ("docker.io/seldonio/mlserver:1.6.0", "", "mlserver-lightgbm or mlserver-mlflow or mlserver-xgboost"),
+        (f"nvcr.io/nvidia/tritonserver@sha256:{'0' * 64}", "", "triton"),
+    ],
+)
+def test_a_runtimes_image_without_the_runtime_gets_a_warning(image: str, file: str, runtime: str, run: Run) -> None:
+    screen = run("render", "-f", "-", "--only", "service", stdin=WITH_IMAGE.format(image=image, file=file, more=""))
+    assert screen.code == 0
+    assert screen.err == (
+        "Warning: deployment.apps/iris in standard input: KnownImage: spec.template.spec.containers[0].image: "
+        "this is the image of runtime "
+        f"{runtime}, and the container gets none of its arguments, environment and probes. Add "
+        f"annotation kubectl-serve.dev/runtime: {runtime}. If you meant a server of your own, write custom.\n"
+        "Images are the defaults of this command; `kubectl serve runtimes -o wide` shows a cluster's own.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "more"),
+    [
+        ("example.com/vllm-openai:v0.30.0", ""),
+        ("docker.io/vllm/vllm-openai:nightly", "kubectl-serve.dev/runtime: custom"),
+        ("docker.io/vllm/vllm-openai:nightly", "kubectl-serve.dev/runtime: vllm"),
+    ],
+)
+def test_another_image_or_a_runtime_that_is_named_gets_none(image: str, more: str, run: Run) -> None:
+    files = WITH_IMAGE.format(image=image, file="", more=more)
+    screen = run("render", "-f", "-", "--only", "service", stdin=files)
+    assert screen.code == 0
+    assert "KnownImage" not in screen.err

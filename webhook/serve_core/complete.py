@@ -61,7 +61,10 @@ def complete(deployment: JsonObject, spec: ServingSpec, facts: PlatformFacts, me
         return Completion({}, choices, problems)
     remembered.note(deployment, spec, asks, facts.loader, server.runtime)
     overlay, more = _overlay(deployment, server, spec, facts, mesh)
-    return Completion(filling.fill(deployment, overlay), (*choices, *more), problems, warnings)
+    record = filling.fill(deployment, overlay)
+    if server.runtime is None and spec.runtime is None:
+        warnings += _known_image(deployment["spec"]["template"]["spec"], spec, facts)
+    return Completion(record, (*choices, *more), problems, warnings)
 
 
 def _server(
@@ -99,6 +102,19 @@ def _server(
     if resources and not runtime.has_variant_for(resources):
         choices += (choice("RuntimeWithoutVariant", runtime=runtime.name, wanted=", ".join(sorted(resources))),)
     return Server(found["name"] if found else SERVER_CONTAINER, runtime, variants), choices, missing
+
+
+def _known_image(pod: JsonObject, spec: ServingSpec, facts: PlatformFacts) -> tuple[Problem, ...]:
+    """A warning where a completed pod has a runtime's image and is not as that runtime has it."""
+    known = model_server.read(pod, facts.runtimes)
+    if known.name != CUSTOM or not known.based_on:
+        return ()
+    based_on = [each for each in facts.runtimes if each.name in known.based_on]
+    best, _, _ = runtimes.choose(spec, based_on)
+    server = server_container(pod["containers"])
+    index = next(index for index, each in enumerate(pod["containers"]) if each is server)
+    names = " or ".join(sorted(known.based_on)) if best is None else best.name
+    return (problem("KnownImage", f"{_PODS}.containers[{index}].image", runtime=names),)
 
 
 def _overlay(

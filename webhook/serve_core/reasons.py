@@ -214,6 +214,11 @@ _WARNINGS = (
         "the runtime and the loader that it was completed with are not known any more; those of now take their place.",
         "",
     ),
+    (
+        "KnownImage",
+        "this is the image of runtime {runtime}, and the container gets none of its arguments, environment and probes.",
+        "Add annotation kubectl-serve.dev/runtime: {runtime}. If you meant a server of your own, write custom.",
+    ),
     ("FieldIgnored", "it has no meaning for a Knative Service and is left out: {why}.", ""),
     (
         "StoreMayBeUnregistered",
@@ -338,7 +343,8 @@ _CONDITIONS = (
         "there is no Secret {secret}.",
         (
             "Create it: `kubectl create secret generic {secret} -n {namespace} --from-env-file=FILE` (for S3: "
-            "AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY; docs/loader.md has others). The pod then starts."
+            "AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY; docs/loader.md has others). The pod then starts by "
+            "itself."
         ),
     ),
     (
