@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -102,10 +103,14 @@ def signed(name: str, authority: certificates.Signer | None = None) -> certifica
     return certificates.Signer(made, key)
 
 
-async def speak(running: Running, said: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def speak(
+    running: Running, said: str, address: str = "127.0.0.1"
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connection on which so much has been said, and no more."""
     trusting = ssl.create_default_context(cadata=running.material.bundle.decode())
-    reader, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=trusting, server_hostname=NAME)
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", running.port, ssl=trusting, server_hostname=NAME, local_addr=(address, 0)
+    )
     writer.write(said.encode())
     await writer.drain()
     return reader, writer
@@ -270,7 +275,8 @@ async def test_the_rest_of_what_was_refused_is_not_waited_for(monkeypatch: pytes
 async def test_no_more_bytes_are_taken_than_fit_into_memory(running: Running) -> None:
     """While two senders keep all that may be in flight, a third waits for its turn."""
     head = "POST /deployments HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{{"
-    holding = [await speak(running, head.format(server.IN_FLIGHT // 2)) for _ in range(2)]
+    half = head.format(server.IN_FLIGHT // 2)
+    holding = [await speak(running, half, address) for address in ("127.0.0.8", "127.0.0.9")]
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.3):
             await running.post("/deployments", body())
@@ -300,8 +306,7 @@ async def test_who_is_being_answered_keeps_the_connection(running: Running, monk
     monkeypatch.setattr(server, "READ_SECONDS", 60)
     head = "POST /deployments HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
     reader, writer = await speak(running, head)
-    with pytest.raises(aiohttp.ClientError):
-        await running.post("/deployments", body())
+    assert (await running.post("/deployments", body()))[0] == 503
     writer.write(b"}".ljust(8))
     assert (await reader.readline()).split()[1] == b"400"
     writer.close()
@@ -354,7 +359,7 @@ async def test_the_gate_lets_in_as_many_bytes_as_fit_in_their_order() -> None:
     gate, order = server.Gate(10), []
 
     async def enter(name: str, size: int, leave: asyncio.Event) -> None:
-        async with gate.admit(size):
+        async with gate.admit(size, name):
             order.append(name)
             await leave.wait()
 
@@ -371,11 +376,32 @@ async def test_the_gate_lets_in_as_many_bytes_as_fit_in_their_order() -> None:
     assert order == ["first", "small"]
     leave.set()
     await first
-    async with gate.admit(9):
+    async with gate.admit(9, "other"):
         beyond = asyncio.create_task(enter("beyond", 1, asyncio.Event()))
         await asyncio.sleep(0)
         assert "beyond" not in order, "who gave up gave nothing back that it did not have"
     for task in (small, beyond):
+        task.cancel()
+
+
+@pytest.mark.attack(18)
+async def test_one_peer_has_half_of_what_may_be_in_flight_and_waits_beside_the_others() -> None:
+    gate, inside = server.Gate(10), []
+
+    async def enter(number: int) -> None:
+        async with gate.admit(1, "many"):
+            inside.append(number)
+            await asyncio.Event().wait()
+
+    async with gate.admit(4, "many"), gate.admit(1, "many"):
+        more = [asyncio.create_task(enter(number)) for number in range(20)]
+        await asyncio.sleep(0)
+        assert inside == []
+        async with asyncio.timeout(1), gate.admit(5, "other"):
+            pass
+    await asyncio.sleep(0)
+    assert inside == [0, 1, 2, 3, 4]
+    for task in more:
         task.cancel()
 
 
@@ -542,3 +568,58 @@ async def test_many_small_reviews_let_everything_else_have_its_turn(
     await asyncio.gather(*(judges.judge(SMALL, takes_a_while) for _ in range(30)))
     ticking.cancel()
     assert max(held) < 0.1, "of 0.6 s that they take together"
+
+
+@pytest.mark.attack(18)
+async def test_a_crowd_of_small_reviews_of_one_peer_keeps_nobody_elses_waiting(judges: server.Judges) -> None:
+    started, go, order = threading.Event(), threading.Event(), []
+
+    def first(_: review.Request) -> review.Answer:
+        started.set()
+        return review.Answer(problems=(str(go.wait(timeout=10)),))
+
+    async def judge(size: int, peer: str) -> None:
+        await judges.judge(a_review(size), lambda _: review.Answer(), peer)
+        order.append(peer)
+
+    waiting = [asyncio.create_task(judges.judge(LARGE, first, "many"))]
+    await asyncio.to_thread(started.wait)
+    crowd = [asyncio.create_task(judge(server.AT_ONCE + 1, "many")) for _ in range(20)]
+    crowd += [asyncio.create_task(judge(500_000, "other"))]
+    await asyncio.sleep(0)
+    go.set()
+    await asyncio.gather(*waiting, *crowd)
+    assert order.index("other") <= 1
+
+
+@pytest.mark.attack(18)
+async def test_a_peer_that_keeps_all_connections_busy_loses_one_to_another(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(server, "READ_SECONDS", 60)
+    head = "POST /deployments HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{"
+    busy = [await speak(running, head, "127.0.0.9") for _ in range(3)]
+    await asyncio.sleep(0.05)
+    for _ in range(2):
+        assert (await running.post("/deployments", body()))[0] == 200
+    async with asyncio.timeout(5):
+        with suppress(ConnectionError):
+            assert await busy[2][0].read() == b"", "its newest is cut off"
+    for reader, writer in busy[:2]:
+        assert not reader.at_eof()
+        writer.close()
+
+
+@pytest.mark.attack(18)
+async def test_who_leaves_before_the_body_is_there_fills_no_log(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = "POST /deployments HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{{"
+    sizes = [90, server.IN_FLIGHT // 2 - 90, 1000, 1000]
+    for _, writer in [await speak(running, head.format(size)) for size in sizes]:
+        await asyncio.sleep(0.01)
+        writer.transport.abort()
+    assert (await running.post("/deployments", body()))[0] == 200
+    await asyncio.sleep(0.05)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

@@ -9,16 +9,18 @@ import logging
 import random
 import ssl
 from asyncio import sslproto
-from collections import deque
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from heapq import heappop, heappush
 from time import perf_counter
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestHandler
 
 from serve_core.facts import PlatformFacts
 from serve_core.json import JsonObject
@@ -71,75 +73,89 @@ _http_logger.addFilter(lambda record: not (record.exc_info and isinstance(record
 
 
 class Gate:
-    """Bounds the bytes that are in flight, first come, first served."""
+    """Bounds the bytes that are in flight, first come, first served; of one peer, to half of them."""
 
     def __init__(self, capacity: int) -> None:
         self._free = capacity
-        self._queue: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._share = capacity // 2
+        self._taken: Counter[str] = Counter()
+        self._queue: list[tuple[int, str, asyncio.Future[None]]] = []
 
     @asynccontextmanager
-    async def admit(self, size: int) -> AsyncIterator[None]:
-        await self._acquire(size)
+    async def admit(self, size: int, peer: str = "") -> AsyncIterator[None]:
+        await self._acquire(size, peer)
         try:
             yield
         finally:
-            self._release(size)
+            self._release(size, peer)
 
-    async def _acquire(self, size: int) -> None:
-        if not self._queue and size <= self._free:
-            self._free -= size
-            return
+    async def _acquire(self, size: int, peer: str) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append((size, turn))
+        self._queue.append((size, peer, turn))
+        self._wake()
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._release(size)
+                self._release(size, peer)
             else:
                 # Not there any more if somebody left in the same instant, and passed over it.
                 with suppress(ValueError):
-                    self._queue.remove((size, turn))
+                    self._queue.remove((size, peer, turn))
                 self._wake()
             raise
 
-    def _release(self, size: int) -> None:
+    def _release(self, size: int, peer: str) -> None:
         self._free += size
+        self._taken[peer] -= size
+        if not self._taken[peer]:
+            del self._taken[peer]
         self._wake()
 
     def _wake(self) -> None:
-        while self._queue and self._queue[0][0] <= self._free:
-            size, turn = self._queue.popleft()
+        """Let in who fits, in their order; whoever has a share already waits beside it."""
+        waiting = []
+        full = False
+        for size, peer, turn in self._queue:
             if turn.cancelled():
                 continue
-            self._free -= size
-            turn.set_result(None)
+            has_share = bool(self._taken[peer]) and self._taken[peer] + size > self._share
+            full = full or (size > self._free and not has_share)
+            if full or has_share:
+                waiting.append((size, peer, turn))
+            else:
+                self._free -= size
+                self._taken[peer] += size
+                turn.set_result(None)
+        self._queue = waiting
 
 
 class Turns:
-    """One at a time; of those who wait, the smallest first, so that what is made to take long keeps nobody waiting."""
+    """One at a time. Peers take turns, and of what waits of one the smallest comes first: what is made to take long, or
+    comes in crowds, keeps nobody else waiting."""
 
     def __init__(self) -> None:
         self._taken = False
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waiting: OrderedDict[str, list[tuple[int, int, asyncio.Future[None]]]] = OrderedDict()
+        """By peer, whose turn is next first."""
         self._numbers = itertools.count()
 
     @asynccontextmanager
-    async def take(self, size: int) -> AsyncIterator[None]:
+    async def take(self, size: int, peer: str) -> AsyncIterator[None]:
         """Raises TimeoutError where it would be too late."""
         async with asyncio.timeout(READ_SECONDS):
-            await self._acquire(size)
+            await self._acquire(size, peer)
         try:
             yield
         finally:
             self._release()
 
-    async def _acquire(self, size: int) -> None:
+    async def _acquire(self, size: int, peer: str) -> None:
         if not self._taken:
             self._taken = True
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heappush(self._waiting, (size, next(self._numbers), turn))
+        heappush(self._waiting.setdefault(peer, []), (size, next(self._numbers), turn))
         try:
             await turn
         except asyncio.CancelledError:
@@ -149,7 +165,10 @@ class Turns:
 
     def _release(self) -> None:
         while self._waiting:
-            _, _, turn = heappop(self._waiting)
+            peer, theirs = self._waiting.popitem(last=False)
+            _, _, turn = heappop(theirs)
+            if theirs:
+                self._waiting[peer] = theirs
             if not turn.cancelled():
                 turn.set_result(None)
                 return
@@ -164,12 +183,12 @@ class Judges:
         self._beside = ThreadPoolExecutor(1, "judge")
         self._spent = 0.0
 
-    async def judge(self, body: bytes, reviewer: review.Reviewer) -> tuple[bytes, str]:
-        """What :func:`review.review` answers and raises; TimeoutError where too many are before it."""
+    async def judge(self, body: bytes, reviewer: review.Reviewer, peer: str = "") -> tuple[bytes, str]:
+        """What :func:`review.review` answers and raises; TimeoutError where too many of ``peer`` are before it."""
         if len(body) > AT_ONCE:
-            async with self._large.take(len(body)):
+            async with self._large.take(len(body), peer):
                 return await asyncio.get_running_loop().run_in_executor(self._beside, review.review, body, reviewer)
-        async with self._small.take(len(body)):
+        async with self._small.take(len(body), peer):
             if self._spent > SHARE:
                 await asyncio.sleep(0)
             return self._judged(body, reviewer)
@@ -216,8 +235,9 @@ def admission_app(
                 if (present := facts()) is None:
                     raise web.HTTPServiceUnavailable(text="not ready yet", headers=AGAIN)
                 start = perf_counter()
+                judge = partial(judges.judge, peer=_peer(request.transport))
                 try:
-                    answer, decision = await _reviewed(body, judges, facts, present, reviewer, appears)
+                    answer, decision = await _reviewed(body, judge, facts, present, reviewer, appears)
                 except (TimeoutError, review.UnseenError):
                     text = "too busy, or the namespace or the Deployment is not known yet"
                     raise web.HTTPTooManyRequests(text=text, headers=AGAIN) from None
@@ -261,7 +281,7 @@ def admission_app(
 
 async def _reviewed(
     body: bytes,
-    judges: Judges,
+    judge: Callable[[bytes, review.Reviewer], Awaitable[tuple[bytes, str]]],
     facts: Facts,
     present: PlatformFacts,
     reviewer: Callable[[PlatformFacts], review.Reviewer],
@@ -274,23 +294,23 @@ async def _reviewed(
     """
 
     def judge_by(known: PlatformFacts) -> review.Reviewer:
-        def judge(request: review.Request) -> review.Answer:
+        def decide(request: review.Request) -> review.Answer:
             if appears and request.namespace and request.namespace not in known.namespace_labels:
                 raise review.UnknownNamespaceError(request.namespace)
             return reviewer(known)(request)
 
-        return judge
+        return decide
 
     for pause in UNSEEN_PAUSES:
         try:
-            return await judges.judge(body, judge_by(present))
+            return await judge(body, judge_by(present))
         except review.UnknownNamespaceError as unknown:
             async with asyncio.timeout(NAMESPACE_SECONDS):
                 await appears(str(unknown))  # type: ignore[misc]  # without it nothing is unknown
         except review.UnseenError:
             await asyncio.sleep(pause)
         present = facts() or present
-    return await judges.judge(body, judge_by(present))
+    return await judge(body, judge_by(present))
 
 
 def health_app(missing: Callable[[], list[str]], metrics: Metrics) -> web.Application:
@@ -344,6 +364,8 @@ async def serving(
     async def in_hand(request: web.Request, handler: Handler) -> web.StreamResponse:
         busy.add(request.protocol)
         try:
+            if runner.server and len(there := runner.server.connections) > MOST_CONNECTIONS:
+                _make_room(there, request)
             return await handler(request)
         finally:
             busy.discard(request.protocol)
@@ -354,13 +376,11 @@ async def serving(
     assert accept is not None  # noqa: S101 - what setup() is for
 
     def connected() -> asyncio.Protocol:
-        """Of too many connections, the oldest that asks for nothing gives way."""
-        if len(there := accept.connections) < MOST_CONNECTIONS:
-            return accept()
-        idle = next((connection for connection in there if connection not in busy), None)
-        if idle is None:
-            return _Refusing()
-        idle.force_close()
+        """Of too many connections, the oldest that asks for nothing gives way, of the peer that has most of them."""
+        if len(there := accept.connections) >= MOST_CONNECTIONS:
+            idle = [connection for connection in there if connection not in busy and connection.transport is not None]
+            if idle:
+                _close(_of_most(idle)[0])
         return accept()
 
     handshake = None if context is None else READ_SECONDS
@@ -374,11 +394,38 @@ async def serving(
         await runner.cleanup()
 
 
-class _Refusing(asyncio.Protocol):
-    """A connection too many."""
+def _of_most(connections: Sequence[RequestHandler]) -> list[RequestHandler]:
+    """Those of the peer that has most of them, the oldest first."""
+    by_peer: defaultdict[str, list[RequestHandler]] = defaultdict(list)
+    for connection in connections:
+        by_peer[_peer(connection.transport)].append(connection)
+    return max(by_peer.values(), key=len)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
+
+def _make_room(connections: Sequence[RequestHandler], request: web.Request) -> None:
+    """Of too many requests at a time, the newest of the peer that has most of them is cut off.
+
+    Raises the HTTP error where that is ``request``.
+    """
+    newest = _of_most([connection for connection in connections if connection.transport is not None])[-1]
+    if newest is request.protocol:
+        request.protocol.keep_alive(False)
+        raise web.HTTPServiceUnavailable(text="too busy", headers=AGAIN)
+    _close(newest)
+
+
+def _close(connection: RequestHandler) -> None:
+    """Close a connection now: to close TLS in peace, the other side has to answer."""
+    transport = connection.transport
+    connection.force_close()
+    if transport is not None:
+        transport.abort()
+
+
+def _peer(transport: asyncio.BaseTransport | None) -> str:
+    """The address that a connection is from, without its port."""
+    name = transport.get_extra_info("peername") if transport else None
+    return str(name[0]) if name else ""
 
 
 def _check_caller(request: web.Request, callers: Sequence[str]) -> None:
@@ -398,12 +445,14 @@ async def _received(request: web.Request, gate: Gate) -> AsyncIterator[bytes]:
     async with AsyncExitStack() as held:
         try:
             async with asyncio.timeout(READ_SECONDS):
-                await held.enter_async_context(gate.admit(size))
+                await held.enter_async_context(gate.admit(size, _peer(request.transport)))
+                if request.transport is None:
+                    raise web.HTTPBadRequest(text="the connection is closed")
                 # Not request.read(): the request would keep the body until the connection's next one.
                 body = await request.content.read()
         except TimeoutError:
             raise web.HTTPTooManyRequests(text="too busy, or the body did not arrive in time", headers=AGAIN) from None
-        except web.RequestPayloadError:
+        except (web.RequestPayloadError, ConnectionError):
             raise web.HTTPBadRequest(text="the body broke off") from None
         yield body
 
