@@ -1,6 +1,7 @@
 """Verdicts: who goes past, what a label that was taken off means, defaults, and what could not be read."""
 
 import contextlib
+import copy
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +15,7 @@ import model_uri
 from kubectl_serve.manifests import default_facts
 from plugin.conftest import Run
 from serve_core.facts import PlatformFacts
-from serve_core.json import JsonObject
+from serve_core.json import JsonObject, value_at
 from serve_core.policy.documents import ServingPolicy, read_exception, read_policy, stored_policy
 from serve_core.policy.evaluate import Outcome, PolicyVerdict, User, judge_policies
 from serve_core.policy.subjects import subject_of
@@ -85,6 +86,39 @@ def test_taking_a_label_off_does_not_leave_the_policy_in_the_same_step() -> None
     selecting = policy("match: {objectSelector: {matchLabels: {risk: high}}}\n" + PRIVATE)
     assert not verdict(service(), selecting).results
     assert verdict(service(), selecting, former=service(risk="high")).denied
+
+
+PORT = {"containerPort": 8080, "hostPort": 80}
+OPENED: dict[str, JsonObject] = {
+    "a port of the node": {"containers": [{"name": "model-server", "image": "example.com/a:1", "ports": [PORT]}]},
+    "a port of the node of another": {
+        "containers": [{"name": "model-server", "image": "example.com/a:1", "ports": [{"containerPort": 8080}]}],
+        "initContainers": [{"name": "b", "image": "example.com/b:1", "restartPolicy": "Always", "ports": [PORT]}],
+    },
+    "the node's network": {"hostNetwork": True, "containers": [{"name": "model-server", "image": "example.com/a:1"}]},
+}
+
+
+@pytest.mark.attack(40)
+@pytest.mark.parametrize("pod", OPENED.values(), ids=OPENED.keys())
+def test_pods_at_the_addresses_of_their_node_are_public(pod: JsonObject) -> None:
+    manifest = deployment(mode="deployment")
+    manifest["spec"] = {"template": {"spec": pod}}
+    completed = judge(manifest, FACTS).deployment
+    assert completed is not None
+    by_hand = service(**{"networking.knative.dev/visibility": "cluster-local"})
+    by_hand["spec"] = {"template": {"spec": pod}}
+    kserve: JsonObject = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService"}
+    kserve |= {"metadata": by_hand["metadata"], "spec": {"predictor": pod}}
+    for each in (completed, by_hand, kserve):
+        (found,) = verdict(each, policy(PRIVATE)).problems
+        assert found.path.endswith((".hostPort", ".hostNetwork"))
+        closed = copy.deepcopy(each)
+        place = value_at(closed, "spec", "template", "spec") or closed["spec"]["predictor"]
+        place.pop("hostNetwork", None)
+        for container in (*place["containers"], *place.get("initContainers", [])):
+            container.pop("ports", None)
+        assert not verdict(closed, policy(PRIVATE)).denied
 
 
 REMOTE = "rules: [{name: r, containers: {arguments: [--trust-remote-code]}}]"

@@ -269,6 +269,8 @@ def subject_of(
         templates, at = made["mesh"]
         made["mesh"] = _in_mesh([template for template, _ in templates], at, namespace, facts)
         made["past_sidecar"] = _past_sidecar(templates, facts, injected=kind == "Pod")
+        if kind != "Pod" and (opened := next(_opened(templates), "")):
+            made["visibility"] = Use("public", opened)
     return replace(bare, labels=_strings(bare.labels), **made)
 
 
@@ -301,6 +303,17 @@ def _past_sidecar(
         for stray in sidecar.strays(template, path, facts.known_loaders, injected=redirects)
     )
     return tuple(islice(found, bounds.MOST_USES))
+
+
+def _opened(templates: Iterable[tuple[JsonObject, str]]) -> Iterator[str]:
+    """The fields by which pods are reached at their node's addresses, past whatever leads to a private model."""
+    for template, path in templates:
+        pod, at = _object(template, "spec"), f"{path}.spec".removeprefix(".")
+        if pod.get("hostNetwork"):
+            yield f"{at}.hostNetwork"
+        for container, where, _ in _containers(pod, at):
+            ports = _elements(container.get("ports"), f"{where}.ports")
+            yield from (f"{place}.hostPort" for port, place in ports if port.get("hostPort"))
 
 
 def _plain(document: JsonObject) -> JsonObject:
