@@ -183,6 +183,8 @@ NOT_THE_LOADER: dict[str, Change] = {
     "an argument of its own": said(lambda words: ["--patience", "1", *words]),
     "no argument": said(lambda words: []),
     "another digest after the first": said(lambda words: ["--digest", "sha256:" + "0" * 64, *words]),
+    "an empty digest": said(lambda words: ["" if w == DIGEST else w for w in words]),
+    "no digest by another's letters": said(lambda words: [w.upper() if w == DIGEST else w for w in words]),
     "a digest with =": said(lambda words: [f"--digest={DIGEST}", *words]),
     "another key": said(lambda words: ["/mnt/model-volume/key.pub" if "key.pub" in w else w for w in words]),
     "a wider network": said(lambda words: ["--allow-network", "169.254.169.254/32", *words]),

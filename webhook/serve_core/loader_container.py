@@ -140,6 +140,9 @@ _OPTIONS = ("--volume", "--allow-network", "--store", "--digest", "--signature-k
 
 _REPEATED = ("--allow-network", "--store")
 
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+"""What the loader compares; it takes an empty text for no digest."""
+
 
 def _asked(container: JsonObject, pod: JsonObject) -> LoaderRequest | str:
     """What the arguments seem to ask for; :func:`_difference` finds whatever they say besides."""
@@ -156,7 +159,7 @@ def _asked(container: JsonObject, pod: JsonObject) -> LoaderRequest | str:
     placed, problems = models.parse_all(" ".join(uris), "")
     if problems or not placed or any(len(said[option]) > 1 for option in _OPTIONS if option not in _REPEATED):
         return "args"
-    if len(said["--store"]) > models.MOST:
+    if len(said["--store"]) > models.MOST or not all(map(_DIGEST.fullmatch, said["--digest"])):
         return "args"
     try:
         stores = tuple(map(Store.of_argument, said["--store"]))
