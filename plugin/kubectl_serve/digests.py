@@ -6,10 +6,13 @@ The only module of the plugin that imports the loader.
 import io
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kubectl_serve import credentials
+from kubectl_serve.api import Connect
 from kubectl_serve.errors import ServeError
 from kubectl_serve.progress import PLAIN_SECONDS, LoaderLines
 from kubectl_serve.streams import Streams
@@ -36,11 +39,14 @@ _HINTS = {
     Code.INVALID_SOURCE: "Name a file, a folder, or a URI of docs/loader.md.",
     Code.NOT_FOUND: "Check the name: it is case-sensitive.",
     Code.UNREACHABLE: "Check the name of the host, and that it can be reached from here.",
-    Code.UNAUTHORIZED: "Set the store's variables, such as AWS_ACCESS_KEY_ID, or name a folder that has the Secret's "
-    "keys as files by --credentials-dir.",
+    Code.UNAUTHORIZED: "Set the store's variables, such as AWS_ACCESS_KEY_ID, or name a Secret of the cluster by "
+    "--credentials NAME -n NAMESPACE, or a folder that has its keys as files by --credentials-dir.",
     Code.NO_SPACE: "The model is read into a temporary folder: TMPDIR=FOLDER puts that where there is more room.",
 }
 """What to do at a desk, where that is something else than in a cluster."""
+_OF_THE_STORE = ("AWS_", "AZURE_", "HF_")
+"""Variables that say where a store is and who asks it: a Secret that was named says it alone, as in a pod. Else the
+Secret's author could send this user's own keys to any server."""
 _ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "hf": "HF_ENDPOINT"}
 _ELSEWHERE = (Code.NOT_FOUND, Code.UNAUTHORIZED, Code.UNREACHABLE)
 """What is said of a model that is in another store than the one that was asked."""
@@ -56,22 +62,33 @@ class Digested:
     files: int
 
 
-def of_source(source: str, credentials: Path | None, streams: Streams) -> Digested:
-    """The digest of a path, or of a URI that can be reached from here; progress is told on standard error.
+def as_asked(source: str, secret: str | None, args: Namespace, streams: Streams, connect: Connect) -> Digested:
+    """The digest of ``source``, read with the credentials that the flags name: those of the folder, if there is one,
+    else those of the Secret with the name ``secret``, else the environment's. Raises ServeError."""
+    if secret is None or args.credentials_dir is not None:
+        return _shown(source, Secret(args.credentials_dir, streams.environment), streams)
+    with credentials.mounted(secret, args, streams, connect) as folder:
+        left = {key: value for key, value in streams.environment.items() if not key.startswith(_OF_THE_STORE)}
+        return _shown(source, Secret(folder, left), streams)
 
-    ``credentials``: a folder with a Secret's keys as files. Raises ServeError. Nothing is left behind.
+
+def _shown(source: str, secret: Secret, streams: Streams) -> Digested:
+    """The digest of a path, or of a URI that can be reached from here; progress goes to standard error.
+
+    Raises ServeError. Nothing is left behind.
     """
     shown = _plain(source) if "://" in source else source
     with LoaderLines(
         streams.stderr, streams.width, live=streams.live, seconds=PLAIN_SECONDS, clock=streams.now
     ) as lines:
         try:
-            return _of_source(source, Secret(credentials, streams.environment), _Shown(lines.tell))
+            return _of_source(source, secret, _Shown(lines.tell))
         except LoadError as failure:
             lines.done()
             generic = failure.hint == OUTCOMES[failure.code].hint
-            hint = _HINTS.get(failure.code, failure.hint) if generic else failure.hint
-            hint += "" if credentials else _endpoint(source, failure.code, streams.environment)
+            own = generic and not (secret.folder and failure.code is Code.UNAUTHORIZED)
+            hint = _HINTS.get(failure.code, failure.hint) if own else failure.hint
+            hint += "" if secret.folder else _endpoint(source, failure.code, secret.environment)
             raise ServeError(f"{shown} has no digest: {failure.code}: {failure.message}.", hint) from failure
         except OSError as error:
             lines.done()
@@ -86,8 +103,8 @@ def _endpoint(source: str, code: Code, environment: Mapping[str, str]) -> str:
     if variable is None or environment.get(variable) or code not in _ELSEWHERE:
         return ""
     return (
-        f" A store of your own is named by {variable}: set it here as the Secret has it, or name a folder that has "
-        "the Secret's keys as files by --credentials-dir."
+        f" A store of your own is named by {variable}: set it here as the Secret has it, or name the Secret by "
+        "--credentials NAME -n NAMESPACE, or a folder that has its keys as files by --credentials-dir."
     )
 
 

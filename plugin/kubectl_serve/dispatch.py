@@ -79,13 +79,13 @@ def _run(argv: list[str], streams: Streams, connect: "Connect | None") -> int:
 def _execute(verb: Verb, module: ModuleType, args: "Namespace", streams: Streams, connect: "Connect | None") -> int:
     if not verb.online:
         return int(module.run(args, streams))
-    if hasattr(module, "prepare"):
-        # What takes long and asks no cluster: in the event loop it would not hear Ctrl-C.
-        module.prepare(args, streams)
-    import asyncio
-
     if connect is None:
         connect = _connect
+    if hasattr(module, "prepare"):
+        # What takes long beside the cluster: in the event loop it would not hear Ctrl-C.
+        module.prepare(args, streams, connect)
+    import asyncio
+
     from kubectl_serve.readable import readable
 
     return int(asyncio.run(module.run(args, streams, readable(connect))))

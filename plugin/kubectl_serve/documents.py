@@ -1,5 +1,6 @@
 """YAML and JSON documents in and out, as kubectl reads and writes them."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from kubectl_serve.errors import ServeError, UsageError
 from kubectl_serve.streams import Streams
 from serve_core.annotations import MODEL
 from serve_core.json import JsonObject, value_at
+from serve_core.reasons import meant
 from serve_core.visible import in_json, in_yaml, is_visible
 from serve_core.yaml import check_aliases
 
@@ -125,13 +127,25 @@ def _read(path: str, streams: Streams, recursive: bool) -> Iterator[Document]:
         yield from parse(_text(file), str(file))
 
 
+def unreadable(file: Path, error: OSError) -> ServeError:
+    """What to say of a file that cannot be read, with the files beside it that may have been meant."""
+    hint = "Check what it is, and its permissions; - is standard input."
+    if isinstance(error, FileNotFoundError):
+        try:
+            beside = [str(file.with_name(each)) for each in os.listdir(file.parent)]
+        except OSError:
+            beside = []
+        hint = f"{meant(str(file), beside)}Check the path; - is standard input."
+    return ServeError(f"{file} cannot be read: {error.strerror}.", hint)
+
+
 def _text(file: Path) -> str:
     try:
         if file.stat().st_size > _LONGEST_FILE:
             raise ServeError(f"{file} is larger than {_LONGEST_FILE // 2**20} MiB.", "Is this the right file?")
         return file.read_text(encoding="utf-8")
     except OSError as error:
-        raise ServeError(f"{file} cannot be read: {error.strerror}.") from error
+        raise unreadable(file, error) from error
     except UnicodeDecodeError as error:
         raise ServeError(f"{file} is not text in UTF-8.", "Is this the right file?") from error
 

@@ -23,6 +23,10 @@ class Request:
     body: JsonObject
     is_text: bool = False
     """Whether it was made of plain text, and plain text is the answer to it."""
+    shape: tuple[int, ...] | None = None
+    """Of rows that were wrapped as a tensor; None where the user wrote the whole request, and for other protocols."""
+    metadata_path: str = ""
+    """Where the server says which shape it takes, if it can be compared."""
 
     @property
     def streams(self) -> bool:
@@ -37,8 +41,39 @@ def request(text: str, protocol: str, model: str, *, whole: bool = False) -> Req
     """
     if protocol == "openai":
         return _openai(text, model, whole)
-    path = f"/v1/models/{model}:predict" if protocol == "v1" else f"/v2/models/{model}/infer"
-    return Request(path, _rows(text, protocol))
+    data = _data(text)
+    if protocol == "v1":
+        body = data if isinstance(data, dict) else {"instances": data}
+        return Request(f"/v1/models/{model}:predict", body)
+    path = f"/v2/models/{model}"
+    if isinstance(data, dict):
+        return Request(f"{path}/infer", data)
+    wrapped = tensor(data)
+    return Request(f"{path}/infer", {"inputs": [wrapped]}, shape=tuple(wrapped["shape"]), metadata_path=path)
+
+
+def check_shape(shape: tuple[int, ...], metadata: Any) -> None:
+    """Compare the shape of rows with what a server's metadata (v2) says of its only input.
+
+    Raises ServeError where they certainly differ. Metadata that says nothing of it, or is of another form, is passed
+    over; a dimension of -1 is any number. One row is also what a server takes that knows no dimension of rows.
+    """
+    inputs = metadata.get("inputs") if isinstance(metadata, dict) else None
+    only = inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else None
+    wanted = only.get("shape") if isinstance(only, dict) else None
+    if not isinstance(wanted, list) or not wanted or not all(isinstance(each, int) for each in wanted):
+        return
+    if _fits(shape, wanted) or (len(shape) == 2 and shape[0] == 1 and _fits(shape[1:], wanted)):
+        return
+    raise ServeError(
+        f"the data has shape {list(shape)}, and the model takes {wanted}.",
+        ("-1 is any number. " if -1 in wanted else "")
+        + "Nothing was sent. Correct the data, or write a whole request as a JSON object, which is sent as it is.",
+    )
+
+
+def _fits(shape: tuple[int, ...], wanted: list[int]) -> bool:
+    return len(shape) == len(wanted) and all(most in (-1, each) for each, most in zip(shape, wanted, strict=True))
 
 
 def _openai(text: str, model: str, whole: bool) -> Request:
@@ -60,7 +95,8 @@ def _openai(text: str, model: str, whole: bool) -> Request:
     return Request(_OPENAI_PATHS["messages"], body, is_text=True)
 
 
-def _rows(text: str, protocol: str) -> JsonObject:
+def _data(text: str) -> JsonObject | list[Any]:
+    """An object, or an array that is not empty. Raises ServeError."""
     if not text.strip():
         raise ServeError("there is no data.", "Write rows of numbers, for example '[[5.1, 3.5, 1.4, 0.2]]'.")
     try:
@@ -78,9 +114,7 @@ def _rows(text: str, protocol: str) -> JsonObject:
             "the data is neither a JSON array with rows nor a JSON object.",
             "Write rows, for example '[[5.1, 3.5, 1.4, 0.2]]', or a whole request as an object.",
         )
-    if protocol == "v1":
-        return {"instances": data}
-    return {"inputs": [tensor(data)]}
+    return data
 
 
 def tensor(data: list[Any]) -> JsonObject:

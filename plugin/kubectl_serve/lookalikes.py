@@ -22,10 +22,15 @@ def meant_for_us(manifest: JsonObject) -> Iterator[tuple[str, str]]:
 
 
 def unprefixed(manifest: JsonObject) -> Iterator[tuple[str, str]]:
-    """The key ``model`` without its prefix, with the key that was meant."""
+    """Each of our names without its prefix, with the key that was meant.
+
+    Alone such a word is anybody's, but for ``model``: it counts beside that, or beside a key of ours.
+    """
     notes = value_at(manifest, "metadata", "annotations")
-    if isinstance(notes, dict) and "model" in notes:
-        yield "model", f"{GROUP}/model"
+    keys = [str(key) for key in notes] if isinstance(notes, dict) else []
+    if "model" in keys or any(key.startswith(f"{GROUP}/") for key in keys):
+        names = {annotation.name for annotation in USER}
+        yield from ((key, f"{GROUP}/{key}") for key in keys if key in names)
 
 
 def _is_alike(prefix: str) -> bool:

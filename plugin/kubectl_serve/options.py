@@ -228,6 +228,15 @@ def deployment_name(text: str) -> str:
     return name
 
 
+def secret_name(text: str) -> str:
+    """A Secret's name. Raises ValueError."""
+    if len(text) > _LONGEST_NAME or not _NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f'"{text}" cannot be a Secret\'s name: lower-case letters, digits, "-" and "." make one'
+        )
+    return text
+
+
 def namespace_name(text: str) -> str:
     """A namespace's name. Raises ValueError."""
     if len(text) > _LONGEST_LABEL or "." in text or not _NAME.fullmatch(text):

@@ -37,7 +37,7 @@ VERBS = (
     ),
     # As for kubectl diff, 1 says that there is a difference.
     Verb("Look ahead", "diff", "-f FILE", "Show what an apply would change in the Knative Service", failed=2),
-    Verb("Look ahead", "digest", "URI|PATH", "Compute the digest that pins a model to what it is now", online=False),
+    Verb("Look ahead", "digest", "URI|PATH", "Compute the digest that pins a model to what it is now"),
     Verb("Look ahead", "policy", "ACTION", "Try policies offline, and show what they say of what is served"),
     Verb("Look ahead", "runtimes", "", "List model servers, show who would change with them, and roll it out"),
     Verb("Look ahead", "convert", "-f FILE", "Turn KServe's InferenceServices into Deployments, offline", online=False),

@@ -1,5 +1,6 @@
 """digest, and create --pin: the loader's digest of a model, computed beside the user."""
 
+import base64
 import hashlib
 import json
 import os
@@ -10,16 +11,19 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from kubectl_serve import digests
+from kubectl_serve import credentials, digests, errors
+from kubectl_serve.streams import Streams
 from loader import harness
 from loader.harness import Reply, WebServer
 from plugin.conftest import Run
 from plugin.fake import FakeCluster
-from serve_core.annotations import DIGEST, MODEL
+from serve_core.annotations import CREDENTIALS, DIGEST, MODEL
+from serve_core.json import JsonObject
 
 BY_COREUTILS = r"find . -type f -printf '%P\0' | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum"
 """As docs/loader.md has it."""
@@ -228,3 +232,118 @@ def test_a_store_whose_name_does_not_resolve_is_told_at_once(
     assert f"A store of your own is named by {variable}: set it here" in screen.err
     there = run("digest", source, environment={variable: "http://store.example.com"})
     assert f"is named by {variable}" not in there.err
+
+
+# A Secret of the cluster.
+
+TEMPORARY = "kubectl-serve-"
+
+
+def secret(keys: dict[str, str], name: str = "store") -> JsonObject:
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in keys.items()}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "models"}, "data": data}
+
+
+@pytest.fixture
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary folders are made."""
+    room = tmp_path / "room"
+    room.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(room))
+    return room
+
+
+@pytest.mark.parametrize("keys", [{"authorization": "Bearer let-me-in"}, {"username": "ada", "password": "let-me-in"}])
+def test_a_secret_is_read_where_it_is_asked_for(keys: dict[str, str], run: Run, web: WebServer, room: Path) -> None:
+    web.files["/model.joblib"] = b"weights"
+    cluster = FakeCluster([secret(keys)], namespace="models")
+    screen = run("digest", f"{web.url}/model.joblib", "--credentials", "store", cluster=cluster)
+    assert (screen.code, screen.out, screen.err) == (0, f"{sha256(b'weights')}\n", "downloading 7 B in 1 file\n")
+    basic = "Basic " + base64.b64encode(b"ada:let-me-in").decode()
+    assert {request.headers["Authorization"] for request in web.requests} == {keys.get("authorization", basic)}
+    assert cluster.wrote == []
+    assert list(room.iterdir()) == []
+
+
+def test_pin_reads_the_model_with_the_secret_that_the_loader_will_have(run: Run, web: WebServer, room: Path) -> None:
+    web.files["/model.joblib"] = b"weights"
+    asked = ("create", "iris", "--model", f"{web.url}/model.joblib", "--pin", "--credentials", "store", "-n", "models")
+    cluster = FakeCluster([secret({"authorization": "Bearer let-me-in"})])
+    screen = run(*asked, "--dry-run", "-o", "yaml", cluster=cluster)
+    assert (screen.code, screen.err) == (0, f"downloading 7 B in 1 file\npinned to {sha256(b'weights')}\n")
+    assert yaml.safe_load(screen.out)["metadata"]["annotations"] == {
+        MODEL: f"{web.url}/model.joblib",
+        CREDENTIALS: "store",
+        DIGEST: sha256(b"weights"),
+    }
+    assert {request.headers["Authorization"] for request in web.requests} == {"Bearer let-me-in"}
+    assert list(room.iterdir()) == []
+
+
+def test_a_folder_comes_before_the_secret(run: Run, web: WebServer, tmp_path: Path) -> None:
+    web.files["/model.joblib"] = b"weights"
+    asked = ("create", "iris", "--model", f"{web.url}/model.joblib", "--pin", "--credentials", "store", "--dry-run")
+    assert run(*asked, "--credentials-dir", str(tmp_path)).code == 0
+    both = run("digest", "s3://models/iris", "--credentials", "store", "--credentials-dir", str(tmp_path))
+    assert (both.code, both.out) == (1, "")
+    assert both.err.startswith(
+        "error: there are both --credentials and --credentials-dir.\nhint: Leave one of them out."
+    )
+
+
+@pytest.mark.parametrize(
+    "asked", [("digest", "s3://models/iris"), ("create", "iris", "--model", "s3://models/iris/model.joblib", "--pin")]
+)
+def test_a_secret_that_is_missing_or_forbidden_is_said_with_what_to_do(asked: tuple[str, ...], run: Run) -> None:
+    flags = ("--credentials", "store", "-n", "models")
+    keys = "For S3 its keys are AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; docs/loader.md has others."
+    otherwise = "Or name a folder that has its keys as files: --credentials-dir DIR."
+    missing = run(*asked, *flags, cluster=FakeCluster())
+    assert (missing.code, missing.out) == (1, "")
+    assert missing.err == (
+        "error: there is no Secret store in namespace models.\nhint: Check -n and the name, or create it: `kubectl "
+        f"create secret generic store -n models --from-env-file=FILE`. {keys} {otherwise}\n"
+    )
+    forbidden = run(*asked, *flags, cluster=FakeCluster([secret({})], hidden=frozenset({"secrets"})))
+    assert (forbidden.code, forbidden.out) == (1, "")
+    assert forbidden.err == (
+        "error: you have no right to read Secret store in namespace models: secrets is forbidden.\nhint: Ask the "
+        f"cluster's administrator for the right to get it. {otherwise} {keys}\n"
+    )
+
+
+def test_who_wrote_the_secret_is_not_sent_this_users_own_keys(run: Run, web: WebServer) -> None:
+    cluster = FakeCluster([secret({"HF_ENDPOINT": web.url})], namespace="models")
+    environment = {"HF_TOKEN": "mine", "AWS_SECRET_ACCESS_KEY": "mine", "AZURE_STORAGE_KEY": "mine"}
+    asked = ("digest", "hf://organisation/model", "--credentials", "store")
+    assert run(*asked, cluster=cluster, environment=environment).code == 1
+    assert web.requests
+    assert "mine" not in str([request.headers for request in web.requests])
+
+
+def _mounted(found: JsonObject) -> dict[str, tuple[int, str]]:
+    """The files of a Secret, with the folder's mode and their text."""
+    args: Any = type("Args", (), {"namespace": "models"})
+    with credentials.mounted("store", args, Streams.of_process(), lambda *_: FakeCluster([found])) as folder:
+        files = {path.name: (folder.stat().st_mode & 0o777, path.read_text()) for path in folder.iterdir()}
+    assert not folder.exists()
+    return files
+
+
+def test_a_secret_lies_in_a_folder_of_this_user_alone_for_a_moment(room: Path) -> None:
+    assert _mounted(secret({"token": "a"})) == {"token": (0o700, "a")}
+    assert list(room.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "key", ["AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AZURE_FEDERATED_TOKEN_FILE"]
+)
+def test_a_secret_names_no_file_of_this_machine(key: str) -> None:
+    assert _mounted(secret({key: "/home/ada/.ssh/id", "AWS_REGION": "eu"})).keys() == {"AWS_REGION"}
+
+
+@pytest.mark.parametrize("key", ["../evil", "..", ".", "a/b", "/tmp/evil", "", "..data", "a\0b", "x" * 300])
+def test_a_key_chooses_no_path_on_this_machine(key: str, room: Path) -> None:
+    with pytest.raises(errors.ServeError):
+        _mounted(secret({key: "a"}))
+    assert list(room.iterdir()) == []

@@ -83,6 +83,51 @@ def test_a_key_that_looks_like_ours_is_told(key: str, run: Run) -> None:
     assert f'"{key}" is not a key of kubectl-serve.\nhint: Did you mean kubectl-serve.dev/model?\n' in screen.err
 
 
+@pytest.mark.parametrize(
+    ("keys", "meant"),
+    [
+        (["model: s3://models/iris/model.joblib"], ["model"]),
+        (["model: s3://models/iris/model.joblib", "runtime: triton", "team: ml"], ["model", "runtime"]),
+        (["kubectl-serve.dev/model: s3://models/iris/model.joblib", "scale: 1..3", "owner: ada"], ["scale"]),
+        (["kubectl-serve.dev/model: s3://models/iris/model.joblib", "team: ml"], []),
+        (["size: large", "domain: sales"], []),
+    ],
+)
+def test_a_key_without_its_prefix_is_said(keys: list[str], meant: list[str], run: Run) -> None:
+    start = IRIS.partition("    {key}")[0]
+    screen = run("render", "-f", "-", "--only", "deployment", stdin=start + "".join(f"    {each}\n" for each in keys))
+    assert screen.code == 0
+    assert [line for line in screen.err.splitlines() if "means nothing" in line] == [
+        f'Warning: deployment.apps/iris in standard input: the annotation "{key}" means nothing. '
+        f"Did you mean kubectl-serve.dev/{key}?"
+        for key in meant
+    ]
+
+
+def test_a_key_that_looks_like_ours_is_said_beside_a_model_too(run: Run) -> None:
+    files = IRIS.format(key="kubectl-serve.dev/model") + "    kubectl-serve.io/scale: 1..3\n"
+    screen = run("render", "-f", "-", "--only", "deployment", stdin=files)
+    assert screen.code == 1
+    assert screen.err.startswith(
+        'error: deployment.apps/iris in standard input: "kubectl-serve.io/scale" is not a key of kubectl-serve.\n'
+        "hint: Did you mean kubectl-serve.dev/scale?\n"
+    )
+
+
+@pytest.mark.parametrize("command", [["render"], ["policy", "test"], ["predict", "iris"], ["convert"], ["diff"]])
+def test_a_file_that_is_missing_has_a_hint(
+    command: list[str], run: Run, models: FakeCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "iris.yaml").write_text("")
+    why = "cannot be read: No such file or directory.\nhint: "
+    near = run(*command, "-f", "iris.yml", cluster=models)
+    assert (near.code, near.out) == (2 if command == ["diff"] else 1, "")
+    assert near.err == f"error: iris.yml {why}Did you mean iris.yaml? Check the path; - is standard input.\n"
+    far = run(*command, "-f", "away/from-here.yaml", cluster=models)
+    assert far.err == f"error: away/from-here.yaml {why}Check the path; - is standard input.\n"
+
+
 @pytest.mark.parametrize("key", ["serving.kserve.io/model", "example.com/model", "argocd.argoproj.io/format"])
 def test_a_key_of_somebody_else_is_none_of_ours(key: str, run: Run) -> None:
     screen = run("render", "-f", "-", stdin=IRIS.format(key=key))

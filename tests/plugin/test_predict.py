@@ -33,6 +33,10 @@ class Model:
     after_first: threading.Event | None = None
     """What the model waits for before the second event."""
     asked: list[tuple[str, str, Any]] = field(default_factory=list)
+    metadata: str | None = None
+    """What is answered to a GET; without it, such a request is not known."""
+    looked_at: list[str] = field(default_factory=list)
+    """The paths of these."""
 
     @property
     def ingress(self) -> str:
@@ -44,6 +48,12 @@ def model() -> Iterator[Model]:
     state = Model()
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state.looked_at.append(self.path)
+            self.send_response(404 if state.metadata is None else 200)
+            self.end_headers()
+            self.wfile.write((state.metadata or "").encode())
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             state.asked.append((self.headers["Host"], self.path, json.loads(body)))
@@ -348,3 +358,81 @@ def test_a_file_that_is_no_text_is_refused(run: Run, tmp_path: Path, cluster: Fa
     (tmp_path / "model.joblib").write_bytes(b"\x80")
     screen = run("predict", "iris", "-f", str(tmp_path / "model.joblib"), cluster=cluster)
     assert screen.err == f"error: {tmp_path / 'model.joblib'} is not text in UTF-8.\nhint: Is this the right file?\n"
+
+
+# The shape of the data.
+
+
+def metadata(*shapes: list[int]) -> str:
+    return json.dumps({"name": "iris", "inputs": [{"name": "x", "datatype": "FP32", "shape": each} for each in shapes]})
+
+
+@pytest.mark.parametrize(
+    ("rows", "wanted", "shape"),
+    [
+        ("[[5.1, 3.5, 1.4]]", [-1, 4], "[1, 3]"),
+        ("[5.1, 3.5, 1.4]", [-1, 4], "[1, 3]"),
+        ("[[1], [2]]", [1, 1], "[2, 1]"),
+        ("[[1, 2], [3, 4]]", [-1, 28, 28], "[2, 2]"),
+        ("[[[1, 2]]]", [-1, 2], "[1, 1, 2]"),
+        ("[1, 2]", [3], "[1, 2]"),
+    ],
+)
+def test_data_of_another_shape_is_not_sent(
+    rows: str, wanted: list[int], shape: str, run: Run, cluster: FakeCluster, model: Model
+) -> None:
+    model.metadata = metadata(wanted)
+    screen = run("predict", "iris", rows, "--ingress", model.ingress, cluster=cluster)
+    any_number = "-1 is any number. " if -1 in wanted else ""
+    assert (screen.code, screen.out) == (1, "")
+    assert screen.err == (
+        f"error: the data has shape {shape}, and the model takes {wanted}.\nhint: {any_number}Nothing was sent. "
+        "Correct the data, or write a whole request as a JSON object, which is sent as it is.\n"
+    )
+    assert model.asked == []
+    assert model.looked_at == ["/v2/models/iris"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        None,
+        metadata([-1, 4]),
+        metadata([1, 4]),
+        metadata([4]),
+        metadata([-1, -1]),
+        metadata([-1, 3], [-1, 1]),
+        metadata(),
+        metadata([]),
+        '{"inputs": [{"shape": ["batch", 3]}]}',
+        '{"inputs": [{"shape": 3}]}',
+        '{"inputs": [null]}',
+        '{"inputs": 7}',
+        "[" * 100_000,
+        "null",
+        "<html>",
+    ],
+)
+def test_data_of_a_shape_that_may_be_right_is_sent(
+    said: str | None, run: Run, cluster: FakeCluster, model: Model
+) -> None:
+    model.metadata = said
+    screen = run("predict", "iris", ROWS, "--ingress", model.ingress, cluster=cluster)
+    assert (screen.code, screen.out, screen.err) == (0, '{"outputs": [{"data": [0]}]}\n', "")
+    assert len(model.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ['{"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP64", "data": [1, 2, 3]}]}'],
+        ["[[1, 2, 3]]", "--protocol", "v1"],
+        ["[[1, 2, 3]]", "--path", "/own"],
+    ],
+)
+def test_whole_requests_and_other_protocols_are_sent_as_they_are(
+    words: list[str], run: Run, cluster: FakeCluster, model: Model
+) -> None:
+    model.metadata = metadata([-1, 4])
+    assert run("predict", "iris", *words, "--ingress", model.ingress, cluster=cluster).code == 0
+    assert (len(model.asked), model.looked_at) == (1, [])

@@ -53,7 +53,10 @@ def configure(parser: options.Parser) -> None:
         default={},
         help="labels of the Deployment, separated by commas; its Knative Service gets them too",
     )
-    parser.switch("--pin", help="read the model, and write its digest: the loader then refuses anything else")
+    parser.switch(
+        "--pin",
+        help="read the model, with --credentials' Secret, and write its digest: the loader then refuses anything else",
+    )
     options.credentials_dir(parser)
     options.dry_run(parser)
     options.output(parser, "yaml", "json", "name")
@@ -82,7 +85,7 @@ def _metavar(name: str) -> str:
     return {"model": "URI", "digest": "sha256:...", "credentials": "SECRET"}.get(name, name.upper())
 
 
-def prepare(args: Namespace, streams: Streams) -> None:
+def prepare(args: Namespace, streams: Streams, connect: Connect) -> None:
     """Refuse what no cluster would take, and read the model if it is to be pinned."""
     if args.pin and vars(args)[annotations.DIGEST] is not None:
         raise UsageError("--pin computes the digest that --digest gives.", "Leave one of them out.")
@@ -90,7 +93,8 @@ def prepare(args: Namespace, streams: Streams) -> None:
     if args.pin:
         from kubectl_serve import digests
 
-        found = digests.of_source(vars(args)[annotations.MODEL], args.credentials_dir, streams)
+        asked = vars(args)
+        found = digests.as_asked(asked[annotations.MODEL], asked[annotations.CREDENTIALS], args, streams, connect)
         vars(args)[annotations.DIGEST] = found.digest
         streams.note(f"pinned to {found.digest}")
 

@@ -41,7 +41,7 @@ def configure(parser: options.Parser) -> None:
     options.connection(parser)
 
 
-def prepare(args: Namespace, streams: Streams) -> None:
+def prepare(args: Namespace, streams: Streams, _: Connect) -> None:
     """Read the files, or wait for standard input."""
     if args.force_conflicts and not args.server_side:
         raise UsageError("--force-conflicts goes with --server-side only.", "Add --server-side.")

@@ -4,22 +4,39 @@ from argparse import Namespace
 from dataclasses import asdict
 
 from kubectl_serve import digests, documents, options
+from kubectl_serve.api import Connect
+from kubectl_serve.errors import UsageError
 from kubectl_serve.streams import Streams
 
 EXAMPLES = """\
   kubectl serve digest model.joblib
-  kubectl serve digest s3://models/iris
+  kubectl serve digest s3://models/iris --credentials store -n models
   kubectl serve digest hf://organisation/model -o json"""
 
 
 def configure(parser: options.Parser) -> None:
     parser.add_argument("source", metavar="URI|PATH", help="a file or folder, or a URI as in kubectl-serve.dev/model")
+    parser.add_argument(
+        "--credentials",
+        metavar="SECRET",
+        type=options.secret_name,
+        help="a Secret of the namespace to read the model with, as the loader would; you need the right to get it",
+    )
     options.credentials_dir(parser)
     options.output(parser, "json", "yaml")
+    options.namespace(parser)
+    options.connection(parser)
 
 
-def run(args: Namespace, streams: Streams) -> int:
-    found = digests.of_source(args.source, args.credentials_dir, streams)
+def prepare(args: Namespace, streams: Streams, connect: Connect) -> None:
+    """Compute the digest."""
+    if args.credentials is not None and args.credentials_dir is not None:
+        raise UsageError("there are both --credentials and --credentials-dir.", "Leave one of them out.")
+    args.found = digests.as_asked(args.source, args.credentials, args, streams, connect)
+
+
+async def run(args: Namespace, streams: Streams, _: Connect) -> int:
+    found: digests.Digested = args.found
     if args.output == "json":
         streams.stdout.write(documents.to_json(asdict(found)))
     elif args.output == "yaml":

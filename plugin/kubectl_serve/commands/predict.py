@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from kubectl_serve import documents, errors, inference, ingress, manifests, options, served, view
@@ -44,6 +44,7 @@ _LOG_LINES = 50
 _LONGEST_CAUSE = 500
 _LONGEST_LINE = 1 << 20
 """Bytes of one event of a streamed answer."""
+_Received = TypeVar("_Received")
 _ACCEPTED = "application/json, text/event-stream"
 
 
@@ -142,7 +143,7 @@ def _data(args: Namespace, streams: Streams) -> str:
         try:
             return Path(source).read_text(encoding="utf-8")
         except OSError as error:
-            raise ServeError(f"{source} cannot be read: {error.strerror}.") from error
+            raise documents.unreadable(Path(source), error) from error
         except UnicodeDecodeError as error:
             raise ServeError(f"{source} is not text in UTF-8.", "Is this the right file?") from error
     if args.data is None and args.filename is None and streams.stdin.isatty():
@@ -206,7 +207,9 @@ async def _ask(args: Namespace, streams: Streams, url: str, path: str, request: 
 
     try:
         async with asyncio.timeout(args.timeout):
-            return await _post(url, path, request.body, way, receive)
+            if request.shape is not None and args.path is None:
+                inference.check_shape(request.shape, await _metadata(url, request.metadata_path, way))
+            return await _exchange(url, path, request.body, way, receive)
     except TimeoutError as error:
         raise ServeError(
             f"{args.name} did not answer within {args.timeout:.0f} s.",
@@ -216,6 +219,21 @@ async def _ask(args: Namespace, streams: Streams, url: str, path: str, request: 
         note.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await note
+
+
+async def _metadata(url: str, path: str, way: Way) -> object:
+    """What the server says of its model; None if it says nothing, for many have no metadata.
+
+    Raises ServeError if it cannot be reached.
+    """
+
+    async def receive(response: "ClientResponse") -> object:
+        return json.loads(await response.read()) if response.status == HTTPStatus.OK else None
+
+    try:
+        return await _exchange(url, path, None, way, receive)
+    except (_BrokenOffError, ValueError, RecursionError):
+        return None
 
 
 async def _note_cold_start(name: str, streams: Streams) -> None:
@@ -256,9 +274,14 @@ async def _tell_stream(response: "ClientResponse", name: str, streams: Streams) 
     return Answer(response.status, "", is_told=True)
 
 
-async def _post(
-    url: str, path: str, body: JsonObject, way: Way, receive: Callable[["ClientResponse"], Awaitable[Answer]]
-) -> Answer:
+class _BrokenOffError(ServeError):
+    """The server was reached, and did not answer to the end."""
+
+
+async def _exchange(
+    url: str, path: str, body: JsonObject | None, way: Way, receive: Callable[["ClientResponse"], Awaitable[_Received]]
+) -> _Received:
+    """POST the body, or GET where there is none. Raises ServeError."""
     import aiohttp
 
     parts = urlsplit(url)
@@ -270,9 +293,10 @@ async def _post(
             aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0), read_bufsize=_LONGEST_LINE
             ) as session,
-            session.post(
+            session.request(
+                "GET" if body is None else "POST",
                 target,
-                data=json.dumps(body).encode(),
+                data=None if body is None else json.dumps(body).encode(),
                 headers={"Host": parts.netloc, "Content-Type": "application/json", "Accept": _ACCEPTED},
                 server_hostname=parts.hostname if parts.scheme == "https" else None,
                 allow_redirects=False,
@@ -292,7 +316,7 @@ async def _post(
             f"-v tells the way; --ingress URL, or {ingress.ENVIRONMENT}, names another.",
         ) from error
     except (aiohttp.ClientError, OSError) as error:
-        raise ServeError(f"the request broke off: {error} ({way.how}).", "Try again; -v tells the way.") from error
+        raise _BrokenOffError(f"the request broke off: {error} ({way.how}).", "Try again; -v tells the way.") from error
 
 
 def _print(answer: Answer, request: Request, args: Namespace, streams: Streams) -> None:

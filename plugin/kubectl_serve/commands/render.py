@@ -63,6 +63,7 @@ def run(args: Namespace, streams: Streams) -> int:
             _tell_reasons(document, verdict, streams, choices=False)
             refused += _tell_lookalikes(document, streams)
         else:
+            refused += _tell_lookalikes(document, streams)
             _tell_reasons(document, verdict, streams, choices=args.reasons)
             rendered += _chosen(verdict, args.only)
             completed_here = completed_here or not view.is_served(document.object)
@@ -78,7 +79,7 @@ def run(args: Namespace, streams: Streams) -> int:
 
 
 def _tell_lookalikes(document: Document, streams: Streams) -> int:
-    """Say which keys of an object that is not served were meant for us; how many look like ours."""
+    """Say which keys of an object were meant for us; how many look like ours."""
     title = documents.title(document)
     found = list(lookalikes.meant_for_us(document.object))
     for key, meant in found:
