@@ -12,7 +12,7 @@ import random
 import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from cluster.api_server import ApiServer
 from cluster.deployments import RUNTIME_CLASS, Schema
 from cluster.support import Json
+from kubectl_serve.manifests import RUNTIMES_CONFIG_MAP, SETTINGS_CONFIG_MAP
 from serve_core import runtimes
 from serve_core.facts import LoaderFacts, PlatformFacts
 from serve_core.patch import json_patch
@@ -34,6 +35,7 @@ ROUNDS = 8
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 SERVICES = "/apis/serving.knative.dev/v1/namespaces/default/services"
 FEATURES = "/api/v1/namespaces/knative-serving/configmaps/config-features"
+CONFIG_MAPS = "/api/v1/namespaces/kubectl-serve/configmaps"
 RUNTIME_CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
 
 MARKER = "kubernetes.podspec-nodeselector"
@@ -82,6 +84,17 @@ def known_flags(api: ApiServer) -> Iterator[list[str]]:
 @pytest.fixture(scope="module")
 def schema(api: ApiServer) -> Schema:
     return Schema(api.get("/openapi/v3/apis/apps/v1"))
+
+
+@pytest.fixture(scope="module")
+def installed(api: ApiServer) -> PlatformFacts:
+    """The loader and the runtimes of the server that is asked: it completes a new object with these alone."""
+    loader = yaml.safe_load(api.get(f"{CONFIG_MAPS}/{SETTINGS_CONFIG_MAP}")["data"]["settings.yaml"])["loader"]
+    catalogue = api.get(f"{CONFIG_MAPS}/{RUNTIMES_CONFIG_MAP}")["data"]
+    return PlatformFacts(
+        LoaderFacts(loader["image"], signing_image=loader.get("signingImage")),
+        tuple(runtimes.parse(yaml.safe_load(text)) for name, text in catalogue.items() if name.endswith(".yaml")),
+    )
 
 
 def set_flags(api: ApiServer, flags: dict[str, str]) -> None:
@@ -196,14 +209,17 @@ class Check:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_what_the_core_accepts_is_accepted_and_complete(
-    api: ApiServer, known_flags: list[str], schema: Schema, number: int, capsys: pytest.CaptureFixture[str]
+    api: ApiServer,
+    known_flags: list[str],
+    schema: Schema,
+    installed: PlatformFacts,
+    number: int,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     flags = draw_flags(known_flags, number)
     set_flags(api, flags)
-    folder = Path(__file__).resolve().parents[2] / "manifests/runtimes"
-    catalogue = tuple(runtimes.parse(yaml.safe_load(path.read_text())) for path in sorted(folder.glob("*.yaml")))
     counts: collections.Counter[str] = collections.Counter()
-    check = Check(api, PlatformFacts(LoaderFacts("example.com/loader:1"), catalogue, flags), counts)
+    check = Check(api, replace(installed, features=flags), counts)
 
     @settings(
         max_examples=CASES,
