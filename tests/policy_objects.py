@@ -127,8 +127,9 @@ def loading(rng: random.Random) -> JsonObject:
         asked = LoaderRequest(known.image, placed, known.allow_networks, digest, key)
         return {"initContainers": [loader_container.render(asked)], "volumes": loader_container.volumes(asked)}
     words = ["--volume", "/mnt/model-volume", *(["--digest", DIGEST] if digest else []), "--", rng.choice(URIS)]
-    volumes = [{"name": "model", "emptyDir": {}}]
-    return {"initContainers": [container(rng, "model-loader") | {"args": words}], "volumes": volumes}
+    mounts = [{"name": "model", "mountPath": "/mnt/model-volume"}]
+    called = container(rng, "model-loader") | {"args": words, "volumeMounts": mounts}
+    return {"initContainers": [called], "volumes": [{"name": "model", "emptyDir": {}}]}
 
 
 def labels(rng: random.Random) -> JsonObject:
