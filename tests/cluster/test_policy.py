@@ -241,7 +241,9 @@ async def test_the_audit_the_api_server_and_the_desk_say_the_same_of_what_exists
         for resource, each in await _made_by_hand(api, space):
             touch = {"metadata": {"annotations": {"touched": f"b{number}"}}}
             _, lines = await answer(api.merge(resource, space, each["metadata"]["name"], touch, dry_run=True))
-            assert lines == at_the_desk([*policies, gate, each], facts, stored=True), each
+            # A Deployment is completed again: its loader is then bound to the stores of these policies.
+            stored = resource is not DEPLOYMENTS
+            assert lines == at_the_desk([*policies, gate, each], facts, stored=stored), each
             pairs += len(policies) + 1
     print(f"\n{pairs} pairs of a policy and a stored object, {entries} entries of the audit's report, no difference")
 

@@ -41,8 +41,8 @@ def write(path: Path, config: JsonObject) -> None:
     path.write_text(yaml.safe_dump(config))
 
 
-def streams() -> Streams:
-    return Streams(io.StringIO(), Output(io.StringIO()), Output(io.StringIO()), os.environ)
+def streams(stderr: io.StringIO | None = None) -> Streams:
+    return Streams(io.StringIO(), Output(io.StringIO()), Output(stderr or io.StringIO()), os.environ)
 
 
 @pytest.fixture
@@ -204,17 +204,17 @@ async def test_impersonation_is_passed_on(namespace: str) -> None:
 
 
 async def test_warnings_of_the_api_server_are_shown_once(namespace: str) -> None:
-    told = streams()
+    shown = io.StringIO()
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": "a", "namespace": namespace},
         "spec": {"nodeSelector": {"beta.kubernetes.io/os": "linux"}, "containers": [{"name": "a", "image": "a"}]},
     }
-    async with connect(flags(), told) as opened:
+    async with connect(flags(), streams(shown)) as opened:
         for _ in range(2):
             await opened.create(PODS, pod, dry_run=True)
-    lines = str(told.stderr.getvalue()).splitlines()  # type: ignore[attr-defined]
+    lines = shown.getvalue().splitlines()
     assert lines
     assert len(set(lines)) == len(lines)
     assert all(line.startswith("Warning: ") for line in lines)
