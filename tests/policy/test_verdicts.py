@@ -110,11 +110,13 @@ def test_pods_at_the_addresses_of_their_node_are_public(pod: JsonObject) -> None
     by_hand["spec"] = {"template": {"spec": pod}}
     kserve: JsonObject = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService"}
     kserve |= {"metadata": by_hand["metadata"], "spec": {"predictor": pod}}
-    for each in (completed, by_hand, kserve):
+    runtime: JsonObject = {"apiVersion": "serving.kserve.io/v1alpha1", "kind": "ServingRuntime"}
+    runtime |= {"metadata": by_hand["metadata"], "spec": pod}
+    for each in (completed, by_hand, kserve, runtime):
         (found,) = verdict(each, policy(PRIVATE)).problems
         assert found.path.endswith((".hostPort", ".hostNetwork"))
         closed = copy.deepcopy(each)
-        place = value_at(closed, "spec", "template", "spec") or closed["spec"]["predictor"]
+        place = value_at(closed, "spec", "template", "spec") or closed["spec"].get("predictor", closed["spec"])
         place.pop("hostNetwork", None)
         for container in (*place["containers"], *place.get("initContainers", [])):
             container.pop("ports", None)

@@ -145,6 +145,14 @@ def test_a_loader_that_is_not_bound_as_the_policy_says_breaks_it(kind: str, stor
     assert broken(manifest, known) == {"p0/sources": {"SourceNotFixed"}, "p1/pinned": {"SourceNotFixed"}}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.attack(33)
+def test_a_pull_request_is_not_the_organisations(kind: str) -> None:
+    known = facts(PLACES)
+    manifest, _ = made("hf://our-org/model@refs/pr/7", known, kind)
+    assert broken(manifest, known) == {"p0/sources": {"SourceNotAllowed"}}
+
+
 SURROUNDINGS: dict[str, Callable[[JsonObject], object]] = {
     "hostAliases": lambda pod: pod.update(hostAliases=[{"ip": "10.1.2.3", "hostnames": ["huggingface.co"]}]),
     "hostnameOverride": lambda pod: pod.update(hostnameOverride="huggingface.co"),

@@ -77,6 +77,8 @@ def _misplaced(
     if not denied and (not allow or any(place.allows(source) for place in allow)):
         return []
     hint = _allowed(about.allow, "Use another source.")
+    if source.is_proposal:
+        hint += " A pull request is anybody's: name a branch, a tag or a commit of the model's own."
     return [problem("SourceNotAllowed", origin.path, by=by, source=source, allowed=hint)]
 
 

@@ -586,6 +586,8 @@ def _serving_runtime(document: JsonObject, facts: PlatformFacts) -> dict[str, An
     made["past_sidecar"] = _past_sidecar([({"metadata": texts, "spec": spec}, "")], facts)
     if istio.declines(texts["labels"], texts["annotations"]):
         made["past_sidecar"] += (Use("no sidecar", "spec.annotations"),)
+    if opened := next(_opened([({"spec": spec}, "")]), ""):
+        made["visibility"] = Use("public", opened)
     if isinstance(workers := spec.get("workerSpec"), dict):
         made["past_sidecar"] += _past_sidecar([({"spec": workers}, "spec.workerSpec")], facts)
         _join(made, _workers_parts(workers, "spec.workerSpec", facts))
