@@ -8,6 +8,7 @@ import ssl
 import tempfile
 import threading
 import time
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -623,3 +624,26 @@ async def test_who_leaves_before_the_body_is_there_fills_no_log(
     assert (await running.post("/deployments", body()))[0] == 200
     await asyncio.sleep(0.05)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.attack(10)
+@pytest.mark.parametrize("known", [True, False])
+async def test_of_what_was_turned_away_nothing_is_kept_while_its_connection_stays_open(
+    known: bool, running: Running
+) -> None:
+    head = "POST /policies HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
+    running.facts = running.facts if known else None
+    open_ones, answers = [], set()
+    tracemalloc.start()
+    try:
+        for _ in range(10):
+            reader, writer = await speak(running, head.format(2**20) + "[" + " " * (2**20 - 1))
+            answers.add((await reader.readline()).split()[1])
+            open_ones.append(writer)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert answers == {b"400" if known else b"503"}
+    assert kept < 6 * 2**20, "of 10 MiB"
+    for writer in open_ones:
+        writer.close()

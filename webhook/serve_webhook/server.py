@@ -367,6 +367,11 @@ async def serving(
             if runner.server and len(there := runner.server.connections) > MOST_CONNECTIONS:
                 _make_room(there, request)
             return await handler(request)
+        except web.HTTPException as error:
+            # It is an answer as well, which aiohttp keeps until the connection's next request: not with the body, to
+            # which its traceback leads.
+            error.__context__ = None
+            raise error.with_traceback(None) from None
         finally:
             busy.discard(request.protocol)
 
