@@ -1,11 +1,13 @@
 """What becomes of a Deployment over its life: created, scaled, edited, given back."""
 
 import copy
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kubectl_serve.manifests import default_facts
 from serve_core import annotations, reasons
 from serve_core.annotations import Format
 from serve_core.facts import LoaderFacts, PlatformFacts
@@ -211,3 +213,27 @@ def test_the_catalogue_says_everything_in_one_sentence_and_hints_what_to_do() ->
         assert "\n" not in reason.sentence + reason.hint
         if reason.kind is reasons.Kind.REFUSAL:
             assert reason.hint, reason.code
+
+
+@pytest.mark.attack(9)
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {}, {"metadata": "a"}, {"metadata": []}, {"metadata": {"annotations": "a"}}, {"metadata": {"annotations": [1]}},
+        {"metadata": {"annotations": {annotations.MODEL: 1}}}, {"metadata": {"annotations": {annotations.FILLED: {}}}},
+        {"metadata": {"annotations": {annotations.MODEL: "s3://a/b"}}, "spec": "a"},
+    ],
+)  # fmt: skip
+def test_what_no_api_server_stores_counts_as_nothing_before(odd: Any) -> None:
+    made: Any = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "iris"}}
+    made["metadata"]["annotations"] = {annotations.MODEL: "s3://models/a.joblib"}
+    assert judge(made, default_facts(), odd) == judge(made, default_facts())
+
+
+@pytest.mark.attack(9)
+@pytest.mark.parametrize("odd", [1, ["ml"], {"a": "b"}, True])
+def test_a_namespace_that_is_no_name_is_refused(odd: Any) -> None:
+    made: Any = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "iris", "namespace": odd}}
+    made["metadata"]["annotations"] = {"kubectl-serve.dev/model": "s3://models/a.joblib"}
+    (fault,) = judge(made, default_facts()).problems
+    assert (fault.code, fault.path) == ("InvalidObject", "metadata.namespace")

@@ -86,6 +86,7 @@ def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | N
     problems = _malformed(deployment)
     if problems:
         return Verdict(problems=problems)
+    previous = _sound(previous)
     served = _own(deployment)
     _believe(served, previous, facts)
     record = _record(served, previous)
@@ -196,6 +197,17 @@ def concerns(deployment: JsonObject) -> bool:
 def serving_spec(deployment: JsonObject) -> ServingSpec | None:
     """What a stored Deployment's annotations ask for; ``None`` when they ask for nothing, or for something refused."""
     return annotations.read(_annotations(deployment))[0]
+
+
+def _sound(previous: JsonObject | None) -> JsonObject | None:
+    """What was stored before, where it has the shape of a Deployment: no API server sends anything else."""
+    notes = value_at(previous, "metadata", "annotations")
+    is_sound = (
+        isinstance(value_at(previous, "metadata"), dict)
+        and (notes is None or (isinstance(notes, dict) and all(isinstance(text, str) for text in notes.values())))
+        and isinstance(value_at(previous, "spec"), dict | None)
+    )
+    return previous if is_sound else None
 
 
 def _own(deployment: JsonObject) -> JsonObject:
@@ -321,6 +333,8 @@ def _misshapen(deployment: JsonObject) -> Iterator[Problem]:
         )
         if not isinstance(value_at(deployment, *steps), dict | None)
     )
+    if not isinstance(value_at(deployment, "metadata", "namespace"), str | None):
+        yield problem("InvalidObject", "metadata.namespace", why="it is not a name")
     if not isinstance(value_at(deployment, "metadata", "name"), str):
         yield problem("InvalidObject", "metadata.name", why="it has no name")
     for place in (("metadata",), ("spec", "template", "metadata")):
