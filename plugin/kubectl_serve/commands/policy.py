@@ -129,8 +129,11 @@ def _test(args: Namespace, streams: Streams) -> int:
     if tried.skipped:
         streams.note(f"{tried.skipped} {'object' if tried.skipped == 1 else 'objects'} that no policy is about")
     judged = any(each.refused or each.verdict.results for each in tried.tried)
-    if not judged and not tried.faults and not args.allow_empty:
-        raise ServeError(*_nothing_judged(found, tried, args.namespace))
+    if not judged and not tried.faults:
+        why, hint = _nothing_judged(found, tried, args.namespace)
+        if not args.allow_empty:
+            raise ServeError(why, hint)
+        streams.note(f"{why[0].upper()}{why[1:]}")
     return 1 if tried.faults or any(each.outcome in ("Deny", "Refused") for each in tried.tried) else 0
 
 
