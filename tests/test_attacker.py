@@ -10,6 +10,9 @@ import pytest
 import yaml
 
 from attacker import corpus, oracle
+from kubectl_serve.manifests import default_facts
+from serve_core.json import JsonObject
+from serve_core.verdict import judge
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "manifests/policies/examples"
 
@@ -72,4 +75,20 @@ def test_of_what_was_thought_out_to_be_denied_the_oracle_finds_most() -> None:
     made = list(itertools.chain(denied(rng, "w0"), loaders(rng, "w0")))
     found = [manifest for manifest in made if list(oracle.forbidden(manifest))]
     assert len(found) > 0.8 * len(made)
-    assert list(oracle.forbidden(corpus.honest("w0"))) == []
+    assert list(oracle.forbidden(as_stored(corpus.honest("w0")))) == []
+
+
+def as_stored(manifest: JsonObject) -> JsonObject:
+    verdict = judge(manifest, default_facts())
+    assert verdict.deployment, verdict.problems
+    return verdict.deployment
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"args": ["x"]}, {"envFrom": []}, {"env": []}, {"workingDir": "/x"}, {"image": "dev.local/kubectl-serve/x"}],
+)
+def test_the_oracle_sees_what_the_catalogues_server_is_told_otherwise(changed: JsonObject) -> None:
+    stored = as_stored(corpus.honest("w0"))
+    stored["spec"]["template"]["spec"]["containers"][0] |= changed
+    assert bool(list(oracle.forbidden(stored))) == (changed != {"envFrom": []})

@@ -95,25 +95,22 @@ def container(name: str = "server", **more: Any) -> Json:
 
 
 def deployment(name: str, model: str | None, pod: Json | None = None, /, **annotations: str) -> Json:
-    """An annotated one; without a model, one of our annotations without it."""
+    """One with our annotations. With a model and without ``pod`` it is for a runtime of the catalogue, as it is."""
     notes = {PREFIX + key.replace("_", "-"): value for key, value in annotations.items()}
     if model is not None:
         notes[f"{PREFIX}model"] = model
-    labels = {"app": name}
-    pod = pod or {"containers": [container()]}
-    return _head(DEPLOYMENTS, name, annotations=notes) | {
-        "spec": {
-            "replicas": 0,
-            "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": pod},
-        }
-    }
+    made = _head(DEPLOYMENTS, name, annotations=notes) | {"spec": {"replicas": 0}}
+    if pod is not None or model is None:
+        labels = {"app": name}
+        template = {"metadata": {"labels": labels}, "spec": pod or {"containers": [container()]}}
+        made["spec"] |= {"selector": {"matchLabels": labels}, "template": template}
+    return made
 
 
 def honest(name: str) -> Json:
     """One that every policy of the run lets through."""
-    notes = {"digest": DIGEST, "format": "onnx", "visibility": "cluster-local", "scale": "0..1"}
-    return deployment(name, "s3://models/tenant/model.bin", **notes)
+    notes = {"digest": DIGEST, "visibility": "cluster-local", "scale": "0..1"}
+    return deployment(name, "s3://models/tenant/model.ubj", **notes)
 
 
 def of_kind(kind: Kind, name: str) -> Json:
@@ -232,7 +229,7 @@ def _loaders(rng: random.Random, name: str) -> Iterator[Json]:
         yield _head(KNATIVE_SERVICES, name) | {"spec": {"template": {"spec": pod}}}
         yield _head(CONFIGURATIONS, name) | {"spec": {"template": {"spec": pod}}}
     sidecar = {"traffic.sidecar.istio.io/excludeInboundPorts": "8012,8013", "sidecar.istio.io/inject": "false"}
-    made = honest(name)
+    made = deployment(name, "s3://models/a.ubj", {"containers": [container()]}, digest=DIGEST)
     made["spec"]["template"]["metadata"]["annotations"] = sidecar
     yield made
 
@@ -240,13 +237,24 @@ def _loaders(rng: random.Random, name: str) -> Iterator[Json]:
 def _forbidden(rng: random.Random, name: str) -> Iterator[Json]:
     """What the policies of the run deny, said in other ways."""
     for uri in (
-        "s3://elsewhere/a", "s3://models-evil/a", "S3://models/../elsewhere/a", "https://models.example.com.evil.example/a",
+        "s3://elsewhere/a.ubj", "s3://models-evil/a.ubj", "S3://models/../elsewhere/a.ubj",
+        "https://models.example.com.evil.example/a.ubj",
         "https://models.example.com@evil.example/a", "https://models.example.com%2eevil.example/a", "hf://evil/a",
         "https://127.1/a", "https://[::ffff:169.254.169.254]/a", "pvc://claim/../..", "s3://models%2f..%2felsewhere/a",
         "oci://evil.example/a:1", "ｓ3://models/a", "s3://models/a s3://elsewhere/b=b",
     ):  # fmt: skip
-        yield deployment(name, uri, digest=DIGEST, visibility="cluster-local")
-    yield deployment(name, "s3://models/a")
+        yield deployment(name, uri, digest=DIGEST, visibility="cluster-local", format="xgboost")
+    yield deployment(name, "s3://models/a.ubj")
+    # What a runtime of the catalogue is told otherwise.
+    for server in (
+        {"image": f"{IMAGES}/mlserver-sklearn:1.7.1"}, {"args": ["--evil"]}, {"command": ["/elsewhere"]},
+        {"env": [{"name": "MLSERVER_MODEL_URI", "value": "/elsewhere"}]}, {"workingDir": "/elsewhere"},
+        {"env": [{"name": "MLSERVER_MODEL_IMPLEMENTATION", "value": "mlserver_sklearn.SKLearnModel"}]},
+        {"volumeMounts": [{"name": "elsewhere", "mountPath": "/mnt/models"}]},
+        {"envFrom": [{"secretRef": {"name": "x"}}]},
+    ):  # fmt: skip
+        pod = {"containers": [{"name": "model-server", **server}], "volumes": [{"name": "elsewhere", "emptyDir": {}}]}
+        yield deployment(name, "s3://models/tenant/model.ubj", pod, digest=DIGEST, visibility="cluster-local")
     yield deployment(name, "s3://models/a.pkl", digest=DIGEST, format="sklearn")
     yield deployment(name, "s3://models/a", digest=DIGEST, visibility="public")
     yield deployment(name, "s3://models/a", digest=DIGEST, domain=f"{name}.example.com")

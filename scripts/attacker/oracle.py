@@ -17,7 +17,18 @@ POLICIES = ("restricted-sources", "pinned-models", "no-pickle", "private-by-defa
 SOURCES = re.compile(
     r"(s3://models|https://models\.example\.com)(/(?!\.\.)[A-Za-z0-9._/-]*)?|pvc://[a-z0-9.-]+(/[A-Za-z0-9._/-]*)?"
 )
-IMAGES = re.compile(r"(dev\.local/kubectl-serve|ghcr\.io/kserve|registry\.example\.com/models)[/:@].*")
+IMAGES = re.compile(
+    r"(docker\.io/seldonio/mlserver|dev\.local/kubectl-serve|ghcr\.io/kserve|registry\.example\.com/models)[/:@].*"
+)
+CATALOGUE = re.compile(r"docker\.io/seldonio/mlserver:.*|dev\.local/kubectl-serve/mlserver-.*")
+"""Images of the catalogue that the run allows."""
+TOLD = ("command", "args", "workingDir", "envFrom")
+SERVER = {
+    "MLSERVER_MODEL_URI": "$(MODEL_PATH)",
+    "MLSERVER_MODEL_IMPLEMENTATION": "mlserver_xgboost.XGBoostModel",
+    "MLSERVER_MODELS_DIR": "/nonexistent",
+}
+"""As their runtime for a format that is allowed has them: no argument of their own, and these variables."""
 ADDED = ("queue-proxy", "istio-proxy", "istio-init")
 """Containers that the platform puts beside the model's."""
 PICKLES = (".joblib", ".pkl", ".pickle", ".pt", ".pth", ".pmml")
@@ -46,6 +57,7 @@ def forbidden(manifest: Json) -> Iterator[str]:
             return
     yield from _sources(notes, pod)
     yield from _images(pod)
+    yield from _servers(pod)
     yield from _pinned(notes, pod)
     yield from _pickle(notes, pod)
     yield from _budget(notes, outer.get("annotations") or {}, pod, spec)
@@ -85,6 +97,21 @@ def _images(pod: Json) -> Iterator[str]:
         image = str(container.get("image") or "")
         if container.get("name") not in ADDED and not IMAGES.fullmatch(image):
             yield f"restricted-sources: image {image[:100]}"
+
+
+def _servers(pod: Json) -> Iterator[str]:
+    """A server of one's own may read another model, whatever is pinned or allowed."""
+    for container in pod.get("containers") or []:
+        own = not CATALOGUE.fullmatch(str(container.get("image") or "")) or any(map(container.get, TOLD))
+        values = {each["name"]: each.get("value") for each in container.get("env") or []}
+        own |= not SERVER.items() <= values.items()
+        own |= any(
+            mount["mountPath"].startswith("/mnt/models") and mount["name"] != "model"
+            for mount in container.get("volumeMounts") or []
+        )
+        if container.get("name") not in ADDED and own:
+            for policy in ("restricted-sources", "pinned-models", "no-pickle"):
+                yield f"{policy}: a server of one's own"
 
 
 def _pinned(notes: Json, pod: Json) -> Iterator[str]:

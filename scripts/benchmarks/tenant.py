@@ -49,13 +49,15 @@ from cluster.support import (  # noqa: E402  # the tools that the cluster's test
     pod_template,
 )
 
-SPACE = Namespace("tenant-bench")
-"""The other tenant's."""
+SPACE, WRITES = Namespace("tenant-bench"), Namespace("tenant-bench-writes")
+"""The other tenant's: where the model is that is asked, and where others are written, under the policies."""
 BOUNDED, FREE = Namespace("hostile-bounded"), Namespace("hostile-free")
 """The attacker's: with policies, and without."""
 ATTACKER, TENANT = "mallory", "alice"
 MODEL = b"a model that is asked all the while"
 URI = "s3://models/tenant/model.bin"
+PLAIN = "a plain Deployment, dry run"
+"""What never reaches the server: what the machine and the API server alone make of it."""
 PAUSE = 0.2
 """Seconds between two writes of the tenant, and between two questions to the model."""
 WATCH = 2.0
@@ -156,12 +158,14 @@ def policies() -> Iterator[Json]:
         policy: Json = yaml.safe_load((ROOT / f"manifests/policies/{name}.yaml").read_text())
         policy["metadata"]["name"] = f"tenant-bench-{name}"
         for rule in policy["spec"]["rules"]:
+            if "allow" in rule.get("images", {}):
+                rule["images"]["allow"].append("docker.io/seldonio/mlserver")  # of the catalogue
             if "sources" in rule:
                 # Where the tenant's bucket is: by itself an s3:// place is AWS's, whatever a Secret says.
                 rule["sources"]["stores"] = [
                     {"place": "s3://models", "endpoint": f"http://store.{SPACE.name}.svc:7070"}
                 ]
-        spaces = [BOUNDED.name] if name == "private-by-default" else [BOUNDED.name, SPACE.name]
+        spaces = [BOUNDED.name] if name == "private-by-default" else [BOUNDED.name, WRITES.name]
         policy["spec"] |= {"action": "Deny", "match": {"namespaces": spaces}}
         yield policy
 
@@ -169,10 +173,10 @@ def policies() -> Iterator[Json]:
 @contextlib.contextmanager
 def prepared() -> Iterator[str]:
     """The namespaces, policies and the tenant's model; yields its URL. All goes at the end."""
-    spaces = (SPACE, BOUNDED, FREE)
+    spaces = (SPACE, WRITES, BOUNDED, FREE)
     remove(spaces)
     try:
-        for namespace, user in ((SPACE, TENANT), (BOUNDED, ATTACKER), (FREE, ATTACKER)):
+        for namespace, user in ((SPACE, TENANT), (WRITES, TENANT), (BOUNDED, ATTACKER), (FREE, ATTACKER)):
             give(namespace, user)
         for namespace in (BOUNDED, FREE):
             quota = {
@@ -232,14 +236,17 @@ async def writes(caller: Caller, seen: Seen, end: float) -> None:
     while time.monotonic() < end:
         number += 1
         name = f"other-{number}"
-        made = corpus.deployment(
-            name, URI, digest=corpus.DIGEST, format="onnx", credentials="store", mode="deployment", scale="1..2"
-        )
-        path = corpus.DEPLOYMENTS.path(SPACE.name)
+        made = corpus.honest(name)
+        notes = made["metadata"]["annotations"]
+        del notes[f"{corpus.PREFIX}visibility"]
+        notes |= {f"{corpus.PREFIX}mode": "deployment", f"{corpus.PREFIX}scale": "1..2"}
+        path = corpus.DEPLOYMENTS.path(WRITES.name)
         one = f"{path}/{name}"
+        plain = {**corpus.deployment(name, None), "metadata": {"name": name}}
         patch = {"metadata": {"annotations": {f"{corpus.PREFIX}scale": "1..3"}}}
         dry = "?dryRun=All"
         for what, method, to, body, content_type in (
+            (PLAIN, "POST", path + dry, plain, "application/json"),
             ("create, dry run", "POST", path + dry, made, "application/json"),
             ("create", "POST", path, made, "application/json"),
             ("change", "PATCH", one, patch, corpus.MERGE),
@@ -261,7 +268,8 @@ async def writes(caller: Caller, seen: Seen, end: float) -> None:
                     break
             elif what:
                 seen.add(what, time.perf_counter() - begun)
-                seen.add("all writes", time.perf_counter() - begun)
+                if what != PLAIN:
+                    seen.add("all writes", time.perf_counter() - begun)
             await asyncio.sleep(PAUSE)
 
 
@@ -474,7 +482,15 @@ def table(quiet: Seen, hostile: Seen) -> Iterator[str]:
     titles = ("", "quiet: number", "p50", "p90", "p99", "attacked: number", "p50", "p90", "p99", "p99, times")
     yield f"| {' | '.join(titles)} |"
     yield f"|{' --- |' * len(titles)}"
-    for what in ("all writes", "create", "create, dry run", "change", "change, dry run", "an answer of the model"):
+    for what in (
+        "all writes",
+        "create",
+        "create, dry run",
+        "change",
+        "change, dry run",
+        PLAIN,
+        "an answer of the model",
+    ):
         one, two = quiet.cells(what), hostile.cells(what)
         times = f"{float(two[3]) / float(one[3]):.1f}" if "-" not in (one[3], two[3]) and float(one[3]) else "-"
         yield f"| {' | '.join([what, *one, *two, times])} |"
