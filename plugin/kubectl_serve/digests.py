@@ -62,6 +62,11 @@ class Digested:
     files: int
 
 
+def names_a_store(environment: Mapping[str, str]) -> bool:
+    """Whether this machine's environment says which store to ask, and as whom."""
+    return any(key.startswith(_OF_THE_STORE) for key in environment)
+
+
 def as_asked(source: str, secret: str | None, args: Namespace, streams: Streams, connect: Connect) -> Digested:
     """The digest of ``source``, read with the credentials that the flags name: those of the folder, if there is one,
     else those of the Secret with the name ``secret``, else the environment's. Raises ServeError."""

@@ -34,7 +34,7 @@ FLAGS: dict[str, tuple[tuple[tuple[str, ...], bool, tuple[str, ...], str], ...]]
         (('--auth-callers',), True, (), "Which workloads of the mesh may call. Needs one replica at least: Knative's activator would hide the caller. Values: namespaces or namespace/service-account, separated by commas, for example shop,research/notebook."),
         (('--telemetry',), True, (), "What Istio records beside its metrics: each request in the sidecar's log, and traces of a share of them. Values: access-log, trace=1% to trace=100%, or both, separated by a comma."),
         (('-l', '--labels'), True, (), 'labels of the Deployment, separated by commas; its Knative Service gets them too'),
-        (('--pin',), False, (), "read the model, with --credentials' Secret, and write its digest: the loader then refuses anything else"),
+        (('--pin',), False, (), "read the model and write its digest: the loader then refuses anything else. Variables of stores, such as AWS_ENDPOINT_URL, count before --credentials' Secret"),
         (('--credentials-dir',), True, (), "folder with a Secret's keys as files, to read the model with; default: the environment's variables"),
         (('--dry-run',), True, ('none', 'client', 'server'), 'only show what would be done; with =server the API server judges it too'),
         (('-o', '--output'), True, ('yaml', 'json', 'name'), 'output format: yaml, json, name'),

@@ -280,6 +280,15 @@ def test_pin_reads_the_model_with_the_secret_that_the_loader_will_have(run: Run,
     assert list(room.iterdir()) == []
 
 
+def test_pin_reads_with_this_machines_variables_where_they_name_a_store(run: Run, web: WebServer) -> None:
+    """What the Secret names may be an address inside the cluster."""
+    asked = ("create", "iris", "--model", "hf://organisation/model", "--pin", "--credentials", "store", "-n", "models")
+    cluster = FakeCluster([secret({"HF_ENDPOINT": "http://store.models.svc"})])
+    screen = run(*asked, "--dry-run", cluster=cluster, environment={"HF_ENDPOINT": web.url, "HF_TOKEN": "mine"})
+    assert screen.code == 1
+    assert {request.headers["Authorization"] for request in web.requests} == {"Bearer mine"}
+
+
 def test_a_folder_comes_before_the_secret(run: Run, web: WebServer, tmp_path: Path) -> None:
     web.files["/model.joblib"] = b"weights"
     asked = ("create", "iris", "--model", f"{web.url}/model.joblib", "--pin", "--credentials", "store", "--dry-run")

@@ -55,7 +55,8 @@ def configure(parser: options.Parser) -> None:
     )
     parser.switch(
         "--pin",
-        help="read the model, with --credentials' Secret, and write its digest: the loader then refuses anything else",
+        help="read the model and write its digest: the loader then refuses anything else. Variables of stores, such as "
+        "AWS_ENDPOINT_URL, count before --credentials' Secret",
     )
     options.credentials_dir(parser)
     options.dry_run(parser)
@@ -94,7 +95,9 @@ def prepare(args: Namespace, streams: Streams, connect: Connect) -> None:
         from kubectl_serve import digests
 
         asked = vars(args)
-        found = digests.as_asked(asked[annotations.MODEL], asked[annotations.CREDENTIALS], args, streams, connect)
+        # --credentials names what the loader reads: an address inside the cluster may not be reachable from here.
+        secret = None if digests.names_a_store(streams.environment) else asked[annotations.CREDENTIALS]
+        found = digests.as_asked(asked[annotations.MODEL], secret, args, streams, connect)
         vars(args)[annotations.DIGEST] = found.digest
         streams.note(f"pinned to {found.digest}")
 
