@@ -117,10 +117,14 @@ def container(rng: random.Random, name: str) -> JsonObject:
     return made
 
 
+LOADER = default_facts().loader
+"""The server's, whose containers are known; tests of a cluster put its own here."""
+
+
 def loading(rng: random.Random) -> JsonObject:
     """Part of a pod's spec: the loader, field for field, or a container that is only called so; and its volumes."""
     signed, digest = rng.random() < 0.4, DIGEST if rng.random() < 0.4 else None
-    known = default_facts().loader.chosen(verifying=signed)
+    known = LOADER.chosen(verifying=signed)
     key = rng.choice(["ml-team", "mine"]) if signed else None
     placed, _ = models.parse_all(rng.choice(URIS), "")
     if rng.random() < 0.6 and placed:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+import policy_objects
 from cluster.support import Namespace, measured
 from kubectl_serve import errors
 from kubectl_serve.api import (
@@ -93,9 +94,11 @@ async def api() -> AsyncIterator[Api]:
 
 
 @pytest.fixture
-async def facts(api: Api) -> PlatformFacts:
+async def facts(api: Api, monkeypatch: pytest.MonkeyPatch) -> PlatformFacts:
     """What the server knows of this cluster."""
-    return await facts_for_policies(api)
+    known = await facts_for_policies(api)
+    monkeypatch.setattr(policy_objects, "LOADER", known.loader)
+    return known
 
 
 @contextlib.asynccontextmanager
@@ -442,9 +445,11 @@ async def test_whatever_is_done_nothing_exists_that_a_policy_denies(api: Api, sp
 
     In the end the audit says of all of it what the policies say: what an exception had let through, too."""
     rng = random.Random(SEED)
+    # Loaders that are written by hand are bound to no store.
+    anywhere = [{"place": "s3://models", "endpoint": "*"}]
     policies = [
         policy(space, "stores", [
-            {"name": "places", "sources": {"allow": ["s3://models", "https://*.example.com"]}},
+            {"name": "places", "sources": {"allow": ["s3://models", "https://*.example.com"], "stores": anywhere}},
             {"name": "images", "images": {"allow": ["dev.local/kubectl-serve", "example.com/ml"]}},
             {"name": "memory", "resources": {"perReplica": {"memory": "2Gi"}}},
         ]),
