@@ -10,7 +10,7 @@ import random
 import ssl
 from asyncio import sslproto
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -365,7 +365,7 @@ async def serving(
         busy.add(request.protocol)
         try:
             if runner.server and len(there := runner.server.connections) > MOST_CONNECTIONS:
-                _make_room(there, request)
+                _make_room(there, busy, request)
             return await handler(request)
         except web.HTTPException as error:
             # It is an answer as well, which aiohttp keeps until the connection's next request: not with the body, to
@@ -382,10 +382,8 @@ async def serving(
 
     def connected() -> asyncio.Protocol:
         """Of too many connections, the oldest that asks for nothing gives way, of the peer that has most of them."""
-        if len(there := accept.connections) >= MOST_CONNECTIONS:
-            idle = [connection for connection in there if connection not in busy and connection.transport is not None]
-            if idle:
-                _close(_of_most(idle)[0])
+        if len(there := accept.connections) >= MOST_CONNECTIONS and (idle := _idle(there, busy)):
+            _close(_of_most(idle)[0])
         return accept()
 
     handshake = None if context is None else READ_SECONDS
@@ -407,11 +405,20 @@ def _of_most(connections: Sequence[RequestHandler]) -> list[RequestHandler]:
     return max(by_peer.values(), key=len)
 
 
-def _make_room(connections: Sequence[RequestHandler], request: web.Request) -> None:
-    """Of too many requests at a time, the newest of the peer that has most of them is cut off.
+def _idle(connections: Sequence[RequestHandler], busy: Container[object]) -> list[RequestHandler]:
+    """Those that ask for nothing."""
+    return [each for each in connections if each not in busy and each.transport is not None]
+
+
+def _make_room(connections: Sequence[RequestHandler], busy: Container[object], request: web.Request) -> None:
+    """Of too many connections, one that asks for nothing is cut off, as for a new connection. Where all ask for
+    something, it is the newest of the peer that has most of them.
 
     Raises the HTTP error where that is ``request``.
     """
+    if idle := _idle(connections, busy):
+        _close(_of_most(idle)[0])
+        return
     newest = _of_most([connection for connection in connections if connection.transport is not None])[-1]
     if newest is request.protocol:
         request.protocol.keep_alive(False)
