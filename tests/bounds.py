@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 from cel_expr_python import cel
 
-from serve_core.json import JsonObject
-from serve_core.names import SERVER_USERNAME
+from serve_core.base.constants import SERVER_USERNAME
+from serve_core.base.json import JsonObject
 
 FILE = Path(__file__).resolve().parents[1] / "manifests/base/15-server-bounds.yaml"
 _NAMES = ("object", "oldObject", "request", "variables")

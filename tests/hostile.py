@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from reviews import STORES, deployment, document, knative, leading, pod, request
-from serve_core.json import JsonObject
+from serve_core.base.json import JsonObject
 
 OBJECTS = [
     deployment(), knative(), knative("Revision"), leading("Route"), leading("DomainMapping"), pod("s3://models/a"),

@@ -18,11 +18,11 @@ from aiohttp import web
 from kubernetes_asyncio.client import ApiClient
 from kubernetes_asyncio.client import Configuration as Connection
 
-from serve_core.annotations import MODEL
-from serve_core.facts import REQUIRED_FEATURES, LoaderFacts
-from serve_core.names import DEPLOYMENT_LABEL, SERVED_LABEL
+from serve_core.api.annotations import MODEL
+from serve_core.base.constants import DEPLOYMENT_LABEL, SERVED_LABEL
+from serve_core.context.cluster import REQUIRED_FEATURES, LoaderFacts
+from serve_webhook.app import FEATURES, Options, Replica
 from serve_webhook.cluster import Cluster
-from serve_webhook.process import FEATURES, Options, Replica
 from serve_webhook.settings import Configuration
 from stored import stored
 

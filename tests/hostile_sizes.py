@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from serve_core.json import JsonObject
-from serve_core.names import PREFIX
+from serve_core.base.constants import PREFIX
+from serve_core.base.json import JsonObject
 
 LARGEST = 3 * 2**20 - 4096
 """Bytes: the API server takes no larger request, and a review has two objects."""

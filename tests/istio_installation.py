@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from serve_core.istio import IstioFacts, detect
-from serve_core.json import JsonObject
+from serve_core.base.json import JsonObject
+from serve_core.istio.injection import IstioFacts, detect
 
 VALUES = Path(__file__).parent / "core/istio"
 

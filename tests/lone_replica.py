@@ -13,12 +13,12 @@ import sys
 from pathlib import Path
 
 from reviews import STORES, document
-from serve_core.facts import REQUIRED_FEATURES
-from serve_core.names import NAMESPACE
+from serve_core.base.constants import NAMESPACE
+from serve_core.context.cluster import REQUIRED_FEATURES
 from serve_webhook import logs, settings
 from serve_webhook.api import CONFIG_MAPS, NAMESPACES, POLICIES
-from serve_webhook.process import FEATURES, Options, Replica
-from serve_webhook.trust import SECRET, material_of
+from serve_webhook.app import FEATURES, Options, Replica
+from serve_webhook.certs.rotation import SECRET, material_of
 from webhook_api import MemoryApi
 
 

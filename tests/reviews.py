@@ -5,15 +5,16 @@ from typing import Any
 
 import yaml
 
-from kubectl_serve.manifests import default_facts
+from kubectl_serve.install.manifests import default_facts
 from model_uri import ModelURI, Store
-from serve_core import loader_container, models
-from serve_core.facts import PlatformFacts
-from serve_core.json import JsonObject
-from serve_core.loader_container import LoaderRequest
-from serve_core.models import Placed
-from serve_core.policy.documents import read_policy
-from serve_core.verdict import judge
+from serve_core.admission.decide import judge
+from serve_core.api import models
+from serve_core.api.models import Placed
+from serve_core.api.policies import read_policy
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import PlatformFacts
+from serve_core.workload import loader_container
+from serve_core.workload.loader_container import LoaderRequest
 
 STORES = """
 rules:

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from serve_core.json import JsonObject
+from serve_core.base.json import JsonObject
 
 DEEP = b'{"f:a":' * 2000 + b"{}" + b"}" * 2000
 

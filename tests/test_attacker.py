@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from attacker import corpus, oracle
-from kubectl_serve.manifests import default_facts
-from serve_core.json import JsonObject
-from serve_core.verdict import judge
+from kubectl_serve.install.manifests import default_facts
+from serve_core.admission.decide import judge
+from serve_core.base.json import JsonObject
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "manifests/policies/examples"
 

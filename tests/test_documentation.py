@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_serve.verbs import BY_NAME
+from kubectl_serve.cli.verbs import BY_NAME
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")]

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 
 from bounds import Write, refusals
-from serve_core import reading
-from serve_core.json import JsonObject, value_at
-from serve_core.names import FIELD_MANAGER
+from serve_core.base import bounded_reading
+from serve_core.base.constants import FIELD_MANAGER
+from serve_core.base.json import JsonObject, value_at
 from serve_webhook.api import (
     ConflictError,
     GoneError,
@@ -84,8 +84,10 @@ class MemoryApi:
             return manifest
         version = manifest["metadata"]["resourceVersion"].encode()
         try:
-            return reading.read_object(text.replace(b'"resourceVersion":"7"', b'"resourceVersion":"%b"' % version))
-        except reading.UnreadableError as error:
+            return bounded_reading.read_object(
+                text.replace(b'"resourceVersion":"7"', b'"resourceVersion":"%b"' % version)
+            )
+        except bounded_reading.UnreadableError as error:
             return Unread(error.metadata, error.why)
 
     def _check(self, verb: str, resource: Resource) -> None:

@@ -18,19 +18,19 @@ def run() -> None:
 
 def run_completion() -> None:
     """Entry point of ``kubectl_complete-serve``, which kubectl asks for completions."""
-    from kubectl_serve import completion
+    from kubectl_serve.cli import completion
 
     sys.exit(completion.main(sys.argv[1:]))
 
 
 def main(argv: list[str]) -> int:
     if argv in _HELP:
-        from kubectl_serve.verbs import help_text
+        from kubectl_serve.cli.verbs import help_text
 
         return _say(help_text())
     if argv in _VERSION:
         return _say(f"kubectl-serve {__version__}\n")
-    from kubectl_serve import dispatch
+    from kubectl_serve.cli import dispatch
 
     return dispatch.main(argv)
 

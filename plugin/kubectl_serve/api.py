@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote
 
-from kubectl_serve.streams import Streams
-from serve_core.json import JsonObject
+from kubectl_serve.cli.streams import Streams
+from serve_core.base.json import JsonObject
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,12 @@ from multidict import CIMultiDict
 
 from kubectl_serve import __version__, errors
 from kubectl_serve.api import PODS, Api, Resource, WatchEvent
-from kubectl_serve.streams import Streams
-from kubectl_serve.verbs import PROGRAM
-from serve_core import reading
-from serve_core.json import JsonObject
-from serve_core.names import GROUP
-from serve_core.reading import ListReader
+from kubectl_serve.cli.streams import Streams
+from kubectl_serve.cli.verbs import PROGRAM
+from serve_core.base import bounded_reading
+from serve_core.base.bounded_reading import ListReader
+from serve_core.base.constants import GROUP
+from serve_core.base.json import JsonObject
 
 FIELD_MANAGER = "kubectl-serve-client"
 _PAGE = 500
@@ -231,7 +231,7 @@ class _Cluster:
                     for text in reader.feed(piece):
                         try:
                             page.append(head | _object(text))
-                        except reading.UnreadableError as error:
+                        except bounded_reading.UnreadableError as error:
                             self._skip(resource, error)
                 metadata = reader.end()
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
@@ -245,7 +245,7 @@ class _Cluster:
             if not following:
                 return
 
-    def _skip(self, resource: Resource, error: reading.UnreadableError) -> None:
+    def _skip(self, resource: Resource, error: bounded_reading.UnreadableError) -> None:
         """Say once of an object that it is left out."""
         parts = (error.metadata.get("namespace"), error.metadata.get("name"))
         said = f"{resource.title} {'/'.join(filter(None, parts)) or 'without a name'} is left out: {error.why}."
@@ -265,10 +265,10 @@ class _Cluster:
         response = await self._send("GET", resource.path(namespace), query, seconds=None)
         async for line in _lines(response):
             try:
-                kind, found = reading.read_event(line)
+                kind, found = bounded_reading.read_event(line)
             except ValueError as error:
                 raise errors.UnreachableError("the API server's answer is no event of a watch.") from error
-            if isinstance(found, reading.UnreadableError):
+            if isinstance(found, bounded_reading.UnreadableError):
                 self._skip(resource, found)
             elif kind == "ERROR":
                 code = found.get("code")
@@ -363,8 +363,8 @@ class _Cluster:
     ) -> JsonObject:
         response = await self._send(method, path, query or [], body, content_type, self._seconds)
         try:
-            return reading.read(await response.read())
-        except reading.UnreadableError as error:
+            return bounded_reading.read(await response.read())
+        except bounded_reading.UnreadableError as error:
             if not error.metadata:
                 raise errors.UnreachableError("the API server's answer is not a JSON object.") from error
             name = "/".join(error.metadata[key] for key in ("namespace", "name") if key in error.metadata)
@@ -441,10 +441,10 @@ class _Cluster:
                 self._streams.note(f"Warning: {text}")
 
 
-def _object(text: bytes | reading.UnreadableError) -> JsonObject:
-    if isinstance(text, reading.UnreadableError):
+def _object(text: bytes | bounded_reading.UnreadableError) -> JsonObject:
+    if isinstance(text, bounded_reading.UnreadableError):
         raise text
-    return reading.read_object(text)
+    return bounded_reading.read_object(text)
 
 
 async def _carry(
@@ -501,8 +501,8 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 def _document(body: bytes) -> JsonObject:
     try:
-        return reading.read(body)
-    except reading.UnreadableError:
+        return bounded_reading.read(body)
+    except bounded_reading.UnreadableError:
         return {"message": body[:2000].decode(errors="replace").strip()}
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 from cluster.support import PREFIX, Json
-from serve_core.names import SERVER_CONTAINER
+from serve_core.base.constants import SERVER_CONTAINER
 
 _ROOT = "io.k8s.api.apps.v1.Deployment"
 _REFERENCE = "#/components/schemas/"

@@ -21,9 +21,10 @@ from cluster.support import (
     condition,
     eventually,
 )
-from serve_core import annotations, traffic
-from serve_core.annotations import MODEL
-from serve_core.names import CONDITION_MODEL_LOADED, DEPLOYMENT_LABEL, SERVED_LABEL
+from serve_core.api import annotations
+from serve_core.api.annotations import MODEL
+from serve_core.base.constants import CONDITION_MODEL_LOADED, DEPLOYMENT_LABEL, SERVED_LABEL
+from serve_core.knative import traffic
 
 NAME = "m"
 QUIET_SECONDS = 3.0

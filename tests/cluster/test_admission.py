@@ -3,7 +3,7 @@
 import json
 
 from cluster.support import Json, Namespace, deployment
-from serve_core.reasons import CATALOGUE, Kind
+from serve_core.base.reasons import CATALOGUE, Kind
 
 IRIS = "s3://models/iris/model.joblib"
 

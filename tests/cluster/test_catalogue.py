@@ -8,9 +8,9 @@ import yaml
 
 from cluster.api_server import ApiServer
 from cluster.support import Json, Namespace, deployment
-from serve_core import runtimes
-from serve_core.facts import LoaderFacts, PlatformFacts
-from serve_core.verdict import judge
+from serve_core.admission.decide import judge
+from serve_core.api import runtimes
+from serve_core.context.cluster import LoaderFacts, PlatformFacts
 
 FOLDER = Path(__file__).resolve().parents[2] / "manifests/runtimes"
 CATALOGUE = [runtimes.parse(yaml.safe_load(path.read_text())) for path in sorted(FOLDER.glob("*.yaml"))]

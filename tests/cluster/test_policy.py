@@ -39,9 +39,9 @@ from kubectl_serve.api import (
     Api,
     Resource,
 )
+from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cluster import connect
-from kubectl_serve.platform import facts_for_policies
-from kubectl_serve.streams import Streams
+from kubectl_serve.install.platform import facts_for_policies
 from policy_objects import (
     IMAGES,
     MAKERS,
@@ -57,13 +57,13 @@ from policy_objects import (
     route,
     rules,
 )
-from serve_core.annotations import STATE
-from serve_core.facts import PlatformFacts
-from serve_core.json import JsonObject
-from serve_core.knative import VISIBILITY_LABEL
-from serve_core.names import CONDITION_COMPLIANT
-from serve_core.policy import trial
-from serve_core.policy.documents import KINDS
+from serve_core.api.annotations import STATE
+from serve_core.api.policies import KINDS
+from serve_core.base.constants import CONDITION_COMPLIANT
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import PlatformFacts
+from serve_core.knative.limits import VISIBILITY_LABEL
+from serve_core.policy import dry_run
 from serve_core.policy.evaluate import Outcome
 from serve_webhook.failure_policy import GUARDED
 
@@ -190,7 +190,7 @@ async def known(api: Api, space: str, batch: str) -> None:
 
 def at_the_desk(documents: list[JsonObject], facts: PlatformFacts, *, stored: bool = False) -> list[str]:
     """The refusals that ``kubectl serve policy test`` tells, in its words."""
-    tried = trial.run(documents, facts, datetime.now(UTC), stored=stored)
+    tried = dry_run.run(documents, facts, datetime.now(UTC), stored=stored)
     assert not tried.faults, tried.faults
     return [str(found) for each in tried.tried for found in (*each.refused, *each.verdict.problems)]
 
@@ -285,7 +285,7 @@ async def the_audit_says_what_the_desk_says(api: Api, space: str, facts: Platfor
         documents = [each for each in (await api.list(POLICIES, None))[0] if each["metadata"]["name"].startswith(space)]
         documents += [*(await api.list(POLICY_EXCEPTIONS, "kubectl-serve"))[0], await api.get(NAMESPACES, None, space)]
         documents += [each for resource, _ in MAKERS for each in await _existing(api, resource, space)]
-        tried = trial.run(documents, facts, datetime.now(UTC), stored=True).tried
+        tried = dry_run.run(documents, facts, datetime.now(UTC), stored=True).tried
         expected[:] = sorted(
             [_KINDS[kind], name, result.policy, result.rule, _RESULTS[result.outcome],
              str(result.excuse or "; ".join(map(str, result.findings)))[:1024]]

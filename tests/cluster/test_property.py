@@ -22,11 +22,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from cluster.api_server import ApiServer
 from cluster.deployments import RUNTIME_CLASS, Schema
 from cluster.support import Json
-from kubectl_serve.manifests import RUNTIMES_CONFIG_MAP, SETTINGS_CONFIG_MAP
-from serve_core import runtimes
-from serve_core.facts import LoaderFacts, PlatformFacts
-from serve_core.patch import json_patch
-from serve_core.verdict import judge, render_stored
+from kubectl_serve.install.manifests import RUNTIMES_CONFIG_MAP, SETTINGS_CONFIG_MAP
+from serve_core.admission.decide import judge, render_stored
+from serve_core.api import runtimes
+from serve_core.base.patch import json_patch
+from serve_core.context.cluster import LoaderFacts, PlatformFacts
 
 CASES_ASKED_FOR = os.environ.get("KUBECTL_SERVE_CASES")
 CASES = int(CASES_ASKED_FOR or "300")

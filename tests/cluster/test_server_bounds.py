@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from cluster.support import PREFIX, RESTRICTED, SERVER, Json, Namespace, deployment
-from serve_core.names import FIELD_MANAGER, SERVER_USERNAME
+from serve_core.base.constants import FIELD_MANAGER, SERVER_USERNAME
 
 pytestmark = pytest.mark.attack(37)
 

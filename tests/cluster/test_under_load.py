@@ -21,10 +21,10 @@ import pytest
 
 from cluster.api_server import ApiServer
 from cluster.support import SERVER, Json, Namespace, deployment, eventually, measured
-from serve_core.names import FIELD_MANAGER, SERVED_LABEL
-from serve_webhook import certificates
-from serve_webhook.certificates import Material, Signer
-from serve_webhook.trust import SECRET, WEBHOOKS
+from serve_core.base.constants import FIELD_MANAGER, SERVED_LABEL
+from serve_webhook.certs import authority as certificates
+from serve_webhook.certs.authority import Material, Signer
+from serve_webhook.certs.rotation import SECRET, WEBHOOKS
 
 CLIENTS = 4
 PAUSE = 0.02

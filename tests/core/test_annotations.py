@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_uri import ModelURI
-from serve_core import annotations
-from serve_core.annotations import Format, Scale, read
-from serve_core.models import file_name, parse, parse_all
+from serve_core.api import annotations
+from serve_core.api.annotations import Format, Scale, read
+from serve_core.api.models import file_name, parse, parse_all
 
 MODEL = {annotations.MODEL: "s3://models/iris/model.joblib"}
 

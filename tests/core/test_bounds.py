@@ -11,14 +11,16 @@ import pytest
 import model_uri
 import serve_core
 from growth import alphabet, families, patterns, superlinear
-from serve_core import annotations, bounds, knative, models, quantities
-from serve_core.facts import LoaderFacts, PlatformFacts
-from serve_core.json import JsonObject
-from serve_core.policy import images
-from serve_core.policy.patterns import matches, may_begin
-from serve_core.reasons import MOST_PROBLEMS, Problem, capped, problem
-from serve_core.services import ServiceFacts
-from serve_core.verdict import judge, render_stored
+from serve_core.admission.decide import judge, render_stored
+from serve_core.api import annotations, models
+from serve_core.base import bounds
+from serve_core.base.json import JsonObject
+from serve_core.base.reasons import MOST_PROBLEMS, Problem, capped, problem
+from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from serve_core.knative import limits
+from serve_core.knative.name_conflict import ServiceFacts
+from serve_core.syntax import image_reference, quantity
+from serve_core.syntax.glob import matches, may_begin
 
 FACTS = PlatformFacts(LoaderFacts("loader:1"))
 
@@ -168,11 +170,13 @@ PATTERNS = patterns(serve_core) | patterns(model_uri)
 
 def test_every_pattern_of_the_core_is_found() -> None:
     """In a module, in a table, closed over by a function, and where it is used without being kept."""
-    assert {"serve_core.models._SPACE", "serve_core.quantities._QUANTITY", "model_uri.uri._NAMES[s3][1]"} <= set(
-        PATTERNS
-    )
-    assert any(place.startswith("serve_core.annotations.USER[") for place in PATTERNS)
-    assert any(place.startswith("serve_core.policy.images:") for place in PATTERNS)
+    assert {
+        "serve_core.api.models._SPACE",
+        "serve_core.syntax.quantity._QUANTITY",
+        "model_uri.uri._NAMES[s3][1]",
+    } <= set(PATTERNS)
+    assert any(place.startswith("serve_core.api.annotations.USER[") for place in PATTERNS)
+    assert any(place.startswith("serve_core.syntax.image_reference:") for place in PATTERNS)
     assert len(PATTERNS) > 50
 
 
@@ -231,14 +235,14 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "models.parse": lambda text: models.parse(text, ""),
     "models.parse_all": lambda text: models.parse_all(text, ""),
     "models._redacted": models._redacted,
-    "quantities.parse": swallowed(quantities.parse),
-    "images.parse": swallowed(images.parse),
-    "images.parse_repository": swallowed(images.parse_repository.__wrapped__),
+    "quantities.parse": swallowed(quantity.parse),
+    "images.parse": swallowed(image_reference.parse),
+    "images.parse_repository": swallowed(image_reference.parse_repository.__wrapped__),
     "model_uri.read": swallowed(model_uri.read),
     "model_uri.model": swallowed(model_uri.model),
     "model_uri.parse_place": swallowed(model_uri.parse_place.__wrapped__),
-    "knative.is_image": knative.is_image,
-    "knative._seconds": knative._seconds,
+    "knative.is_image": limits.is_image,
+    "knative._seconds": limits._seconds,
     "patterns.matches": lambda text: matches(text, "*a*b*c"),
     "patterns.matches of a pattern": lambda text: matches("abc" * 100, text + "*"),
     "patterns.may_begin": lambda text: may_begin(text, "a"),

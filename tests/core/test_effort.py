@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from serve_core import filling
-from serve_core.annotations import FILLED
-from serve_core.facts import LoaderFacts, PlatformFacts
-from serve_core.json import JsonObject, canonical
-from serve_core.verdict import judge
+from serve_core.admission.decide import judge
+from serve_core.api.annotations import FILLED
+from serve_core.base import overlay
+from serve_core.base.json import JsonObject, canonical
+from serve_core.context.cluster import LoaderFacts, PlatformFacts
 
 FACTS = PlatformFacts(LoaderFacts("loader:1"))
 
@@ -38,7 +38,7 @@ def a_forged_record(number: int) -> JsonObject:
 
 def a_forged_note(number: int) -> JsonObject:
     """One with as many different marks of paths as are read, so that many values have to be digested."""
-    marks = "".join(f"{mark}AAAAAA" for mark in sorted({filling.noted({f"/{i}": ""})[:2] for i in range(5000)})[:250])
+    marks = "".join(f"{mark}AAAAAA" for mark in sorted({overlay.noted({f"/{i}": ""})[:2] for i in range(5000)})[:250])
     return deployment({"env": [{"name": f"A{index}"} for index in range(number)]}, **{FILLED: marks})
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_core.filling import fill, noted, read, take_back
-from serve_core.json import JsonObject
+from serve_core.base.json import JsonObject
+from serve_core.base.overlay import fill, noted, read, take_back
 
 NAMES = st.sampled_from(["a", "b/c", "d~e", "model"])
 SCALARS = st.one_of(st.text(max_size=3), st.integers(0, 3), st.booleans())

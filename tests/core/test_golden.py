@@ -10,16 +10,16 @@ import pytest
 import yaml
 
 from istio_installation import installation
-from serve_core import annotations
-from serve_core.facts import REQUIRED_FEATURES, LoaderFacts, PlatformFacts
-from serve_core.json import JsonObject
-from serve_core.names import PREFIX
-from serve_core.patch import json_patch
-from serve_core.policy.documents import read_policy
-from serve_core.runtimes import parse
-from serve_core.services import ServiceFacts
-from serve_core.services import read as read_service
-from serve_core.verdict import Verdict, is_served, judge, render_stored
+from serve_core.admission.decide import Verdict, is_served, judge, render_stored
+from serve_core.api import annotations
+from serve_core.api.policies import read_policy
+from serve_core.api.runtimes import parse
+from serve_core.base.constants import PREFIX
+from serve_core.base.json import JsonObject
+from serve_core.base.patch import json_patch
+from serve_core.context.cluster import REQUIRED_FEATURES, LoaderFacts, PlatformFacts
+from serve_core.knative.name_conflict import ServiceFacts
+from serve_core.knative.name_conflict import read as read_service
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = sorted(path.parent for path in (ROOT / "tests/golden").glob("*/input.yaml"))

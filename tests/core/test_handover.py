@@ -4,11 +4,11 @@ import copy
 
 import pytest
 
-from serve_core import annotations
-from serve_core.facts import LoaderFacts, PlatformFacts
-from serve_core.handover import finish, is_back, wanted_replicas
-from serve_core.json import JsonObject
-from serve_core.verdict import judge
+from serve_core.admission.decide import judge
+from serve_core.admission.handover import finish, is_back, wanted_replicas
+from serve_core.api import annotations
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import LoaderFacts, PlatformFacts
 
 FACTS = PlatformFacts(LoaderFacts("example.com/loader:1"))
 PLAIN: JsonObject = {

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from istio_installation import VALUES, control_plane, installation, named
-from serve_core.annotations import MESH, MODEL
-from serve_core.facts import LoaderFacts, PlatformFacts
-from serve_core.istio import IstioFacts, Revision, detect
-from serve_core.json import JsonObject
-from serve_core.names import LOADER_CONTAINER
-from serve_core.patch import json_patch
-from serve_core.reasons import CATALOGUE, Kind
-from serve_core.verdict import Verdict, judge
+from serve_core.admission.decide import Verdict, judge
+from serve_core.api.annotations import MESH, MODEL
+from serve_core.base.constants import LOADER_CONTAINER
+from serve_core.base.json import JsonObject
+from serve_core.base.patch import json_patch
+from serve_core.base.reasons import CATALOGUE, Kind
+from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from serve_core.istio.injection import IstioFacts, Revision, detect
 
 INJECTED = {"team-a": {"istio-injection": "enabled"}}
 OLD = ["v1.33.2", "v1.28.9"]

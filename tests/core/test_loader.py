@@ -5,8 +5,8 @@ import json
 import pytest
 
 from model_loader.outcomes import Code
-from serve_core import loader
-from serve_core.loader import NOTHING, Words
+from serve_core.api import loader_protocol
+from serve_core.api.loader_protocol import NOTHING, Words
 
 
 @pytest.mark.parametrize(
@@ -17,20 +17,25 @@ from serve_core.loader import NOTHING, Words
     ],
 )  # fmt: skip
 def test_a_size_is_told_in_the_unit_that_is_best_to_read(size: int, text: str) -> None:
-    assert loader.size_text(size) == text
+    assert loader_protocol.size_text(size) == text
 
 
 def test_what_a_loader_brought_is_told_as_far_as_it_says() -> None:
-    assert loader.loaded_text(NOTHING) == loader.loaded_text(Words(size=1)) == loader.code_text(NOTHING) == ""
-    assert loader.loaded_text(Words(size=2048, seconds=1)) == "2.0 KiB in 1.0 s"
+    assert (
+        loader_protocol.loaded_text(NOTHING)
+        == loader_protocol.loaded_text(Words(size=1))
+        == loader_protocol.code_text(NOTHING)
+        == ""
+    )
+    assert loader_protocol.loaded_text(Words(size=2048, seconds=1)) == "2.0 KiB in 1.0 s"
     everything = {"bytes": 2048, "seconds": 1, "files": 1, "checked": 1, "signed": True, "digest": "sha256:0"}
-    assert loader.loaded_text(loader.of(everything)) == (
+    assert loader_protocol.loaded_text(loader_protocol.of(everything)) == (
         "2.0 KiB in 1 file in 1.0 s, 1 checked against the store's own checksum, its signature verified, sha256:0"
     )
 
 
 def test_the_codes_are_those_of_the_loader() -> None:
-    assert frozenset(Code) == loader.CODES
+    assert frozenset(Code) == loader_protocol.CODES
 
 
 KEYS = {
@@ -53,15 +58,15 @@ DEEP = '{"code": ' * 5000 + "1" + "}" * 5000
     ],
 )  # fmt: skip
 def test_what_is_not_as_the_loader_writes_it_counts_as_not_said(text: object) -> None:
-    assert loader.words(text) == NOTHING
+    assert loader_protocol.words(text) == NOTHING
 
 
 @pytest.mark.attack(24)
 def test_what_one_field_says_wrongly_takes_nothing_from_the_others() -> None:
-    said = loader.words(
+    said = loader_protocol.words(
         json.dumps({"code": "NotFound", "message": [], "seconds": {}, "bytes": "x", "hint": "y" * 9999})
     )
-    assert said == Words(code="NotFound", hint="y" * loader.LONGEST_TEXT)
+    assert said == Words(code="NotFound", hint="y" * loader_protocol.LONGEST_TEXT)
 
 
 @pytest.mark.attack(24)
@@ -70,6 +75,6 @@ def test_what_one_field_says_wrongly_takes_nothing_from_the_others() -> None:
     "value", [None, True, -1, 2**80, 1.5, "", "x", [], [[]], {}, {"a": []}, "\ud800", "\x1b]52;c;x\x07"]
 )
 def test_whatever_a_field_holds_it_can_be_said(key: str, value: object) -> None:
-    said = loader.of({"event": "progress", "bytes": 1, "total": 2, "seconds": 1, "code": "Loaded", key: value})
-    for text in (loader.loaded_text(said), loader.code_text(said), str(loader.share(said))):
+    said = loader_protocol.of({"event": "progress", "bytes": 1, "total": 2, "seconds": 1, "code": "Loaded", key: value})
+    for text in (loader_protocol.loaded_text(said), loader_protocol.code_text(said), str(loader_protocol.share(said))):
         assert len(text) < 1000

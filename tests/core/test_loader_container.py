@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
-from serve_core import loader_container
-from serve_core.facts import LoaderFacts
-from serve_core.json import JsonObject
-from serve_core.loader_container import LoaderRequest
-from serve_core.models import parse_all
-from serve_core.names import LOADER_CONTAINER
+from serve_core.api.models import parse_all
+from serve_core.base.constants import LOADER_CONTAINER
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import LoaderFacts
+from serve_core.workload import loader_container
+from serve_core.workload.loader_container import LoaderRequest
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 RENDERED = sorted(

@@ -14,7 +14,7 @@ import model_uri
 from model_loader import sources
 from model_loader.outcomes import LoadError
 from model_uri import ModelURI, URIError, hosts, naming, parse_place
-from serve_core import models
+from serve_core.api import models
 
 DIGEST = "sha256:" + "9f" * 32
 

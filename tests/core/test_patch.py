@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_core.json import JsonObject
-from serve_core.patch import json_patch
+from serve_core.base.json import JsonObject
+from serve_core.base.patch import json_patch
 
 KEYS = st.sampled_from(["a", "b/c", "d~e", "f~1g", "h~0i", "name", "containerPort"])
 VALUES: st.SearchStrategy[Any] = st.recursive(

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from serve_core import reading
-from serve_core.reading import ListReader, UnreadableError
+from serve_core.base import bounded_reading
+from serve_core.base.bounded_reading import ListReader, UnreadableError
 from stored import DEEP, READABLE, UNREADABLE, stored, text, with_value
 
 pytestmark = pytest.mark.attack(23)
@@ -19,14 +19,14 @@ pytestmark = pytest.mark.attack(23)
 @pytest.mark.parametrize("document", UNREADABLE.values(), ids=UNREADABLE.keys())
 def test_what_cannot_be_read_is_said_with_what_its_metadata_tell(document: bytes) -> None:
     with pytest.raises(UnreadableError) as caught:
-        reading.read_object(document)
+        bounded_reading.read_object(document)
     assert 0 < len(caught.value.why) < 100
     assert all(isinstance(value, str | dict) for value in caught.value.metadata.values())
 
 
 @pytest.mark.parametrize("document", READABLE.values(), ids=READABLE.keys())
 def test_what_nobody_reads_keeps_nothing_from_being_read(document: bytes) -> None:
-    found = reading.read_object(document)
+    found = bounded_reading.read_object(document)
     assert found["metadata"]["name"] == "evil"
     assert found["metadata"].get("managedFields") is None
 
@@ -36,7 +36,7 @@ def test_of_what_is_too_deep_or_too_large_the_name_is_known(place: str) -> None:
     huge = b"[" + b"{}," * 200_000 + b"{}]"
     for value in (DEEP, huge, b'"' + b"x" * 9_000_000 + b'"'):
         with pytest.raises(UnreadableError) as caught:
-            reading.read_object(with_value(value, place))
+            bounded_reading.read_object(with_value(value, place))
         known = {key: value for key, value in caught.value.metadata.items() if key != "labels"}
         assert known == {"name": "evil", "namespace": "default", "uid": "u-1", "resourceVersion": "7"}
 
@@ -102,7 +102,7 @@ def test_of_a_list_of_random_objects_nothing_is_lost() -> None:
         items = [text(stored(spec=anything(7))) for _ in range(rng.randrange(5))]
         found, _ = read_in_pieces(listed(items, last=rng.random() < 0.5), rng.randrange(1, 200))
         assert found == items
-        assert [reading.read_object(each) for each in found] == [json.loads(each) for each in items]
+        assert [bounded_reading.read_object(each) for each in found] == [json.loads(each) for each in items]
 
 
 def test_of_a_list_of_any_size_one_object_is_in_memory() -> None:
@@ -121,7 +121,7 @@ def test_of_a_list_of_any_size_one_object_is_in_memory() -> None:
     tracemalloc.stop()
     assert sizes == [len(large)] * 10 + ["b"]
     assert reader.end() == {"resourceVersion": "1"}
-    assert most - before < 3 * reading.MOST_BYTES
+    assert most - before < 3 * bounded_reading.MOST_BYTES
 
 
 GROWING = {
@@ -147,7 +147,7 @@ def test_the_time_grows_as_the_text_does(of: Any) -> None:
         for _ in range(3):
             started = time.process_time()
             with suppress(ValueError):
-                reading.read_object(body)
+                bounded_reading.read_object(body)
             with suppress(ValueError):
                 list(ListReader().feed(b'{"items":[' + body))
             times.append(time.process_time() - started)

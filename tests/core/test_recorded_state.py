@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from kubectl_serve import manifests
-from serve_core import annotations, filling, remembered, snapshots
-from serve_core.annotations import COMPLETED_WITH, FILLED, HANDOVER, MODEL, NOTED, REPLICAS, STATE, Format
-from serve_core.facts import LoaderFacts, PlatformFacts
-from serve_core.json import JsonObject, canonical
-from serve_core.names import PREFIX, SERVED_LABEL
-from serve_core.runtimes import Runtime, spec_document
-from serve_core.verdict import judge, render_stored
+from kubectl_serve.install import manifests
+from serve_core.admission import completion_record, snapshots
+from serve_core.admission.decide import judge, render_stored
+from serve_core.api import annotations
+from serve_core.api.annotations import COMPLETED_WITH, FILLED, HANDOVER, MODEL, NOTED, REPLICAS, STATE, Format
+from serve_core.api.runtimes import Runtime, spec_document
+from serve_core.base import overlay
+from serve_core.base.constants import PREFIX, SERVED_LABEL
+from serve_core.base.json import JsonObject, canonical
+from serve_core.context.cluster import LoaderFacts, PlatformFacts
 
 METADATA_SERVICE = "169.254.169.254/32"
 SERVER = Runtime("server", (Format("sklearn"),), ("v2",), {"image": "example.com/server:2"}, priority=1)
@@ -202,11 +204,11 @@ def test_replicas_that_somebody_notes_are_as_good_as_the_field_and_no_better(sai
 
 def claimed(deployment: JsonObject, spared: str = "") -> JsonObject:
     """``deployment`` with a note that all of it was filled in."""
-    everything = {path: filling.digest(value) for path, value in filling._values(deployment, "") if path != spared}
-    return with_notes(deployment, {FILLED: filling.noted(everything)})
+    everything = {path: overlay.digest(value) for path, value in overlay._values(deployment, "") if path != spared}
+    return with_notes(deployment, {FILLED: overlay.noted(everything)})
 
 
-OF_MODEL = filling.path("metadata", "annotations", MODEL)
+OF_MODEL = overlay.path("metadata", "annotations", MODEL)
 
 
 @pytest.mark.attack(36)
@@ -243,7 +245,9 @@ def test_a_size_in_a_record_is_a_size_or_nothing(said: Any) -> None:
     assert accepted(text, text) == stored
 
 
-@pytest.mark.parametrize("value", [remembered.RENEW, None], ids=["by its word", "by a record of what is present"])
+@pytest.mark.parametrize(
+    "value", [completion_record.RENEW, None], ids=["by its word", "by a record of what is present"]
+)
 def test_a_request_for_the_present_loader_and_runtime_counts(value: str | None) -> None:
     then = PlatformFacts(WIDE, (EARLIER,))
     stored = accepted(user_wrote(), facts=then)
@@ -287,7 +291,7 @@ CHANGES: dict[str, Callable[[], tuple[JsonObject, JsonObject | None]]] = {
         with_notes(accepted(user_wrote(replicas=3), facts=THEN), {annotations.MODEL_SIZE: str(2**36)}),
     ),
     "renewed": lambda: (
-        with_notes(accepted(user_wrote(replicas=3), facts=THEN), {COMPLETED_WITH: remembered.RENEW}),
+        with_notes(accepted(user_wrote(replicas=3), facts=THEN), {COMPLETED_WITH: completion_record.RENEW}),
         with_notes(accepted(user_wrote(replicas=3), facts=THEN), {annotations.MODEL_SIZE: str(2**36)}),
     ),
     "replaced": lambda: (user_wrote(replicas=2), accepted(user_wrote(replicas=3), facts=THEN)),

@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from serve_core import annotations, filling, remembered, runtimes, snapshots
-from serve_core.annotations import Format
-from serve_core.facts import LoaderFacts, PlatformFacts
-from serve_core.json import JsonObject, canonical
-from serve_core.names import PREFIX
-from serve_core.runtimes import Runtime
-from serve_core.verdict import Verdict, judge
+from serve_core.admission import completion_record, snapshots
+from serve_core.admission.decide import Verdict, judge
+from serve_core.api import annotations, runtimes
+from serve_core.api.annotations import Format
+from serve_core.api.runtimes import Runtime
+from serve_core.base import overlay
+from serve_core.base.constants import PREFIX
+from serve_core.base.json import JsonObject, canonical
+from serve_core.context.cluster import LoaderFacts, PlatformFacts
 
 OLD = Runtime("server", (Format("sklearn"),), ("v2",), {"image": "example.com/server:1"})
 NEW = replace(OLD, container={"image": "example.com/server:2"})
@@ -107,7 +109,7 @@ def test_a_platform_without_that_loader_tries_the_one_that_it_has(stored: JsonOb
 
 def test_it_is_completed_anew_when_told_to(stored: JsonObject) -> None:
     told = copy.deepcopy(stored)
-    told["metadata"]["annotations"][annotations.COMPLETED_WITH] = remembered.RENEW
+    told["metadata"]["annotations"][annotations.COMPLETED_WITH] = completion_record.RENEW
     verdict = judge(told, NOW, stored)
     assert images(verdict) == ["example.com/loader:2", "example.com/better:1"]
     assert judge(verdict.deployment or {}, NOW, told).deployment == verdict.deployment
@@ -159,7 +161,7 @@ def of_version_0_1(deployment: JsonObject, facts: PlatformFacts) -> JsonObject:
     record["runtime"] = {"name": runtime.name, "spec": runtimes.spec_document(runtime)}
     record["loader"] = {"image": facts.loader.image, "allowNetworks": list(facts.loader.allow_networks)}
     notes[annotations.COMPLETED_WITH] = canonical(record)
-    notes[annotations.FILLED] = canonical(filling.read(notes[annotations.FILLED], deployment))
+    notes[annotations.FILLED] = canonical(overlay.read(notes[annotations.FILLED], deployment))
     return made
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from serve_core import annotations, runtimes
-from serve_core.annotations import Format
-from serve_core.facts import LoaderFacts, PlatformFacts
-from serve_core.json import JsonObject
-from serve_core.models import SUFFIX_FORMATS
-from serve_core.names import PREFIX
-from serve_core.runtimes import Runtime
-from serve_core.verdict import Verdict, judge
+from serve_core.admission.decide import Verdict, judge
+from serve_core.api import annotations, runtimes
+from serve_core.api.annotations import Format
+from serve_core.api.models import SUFFIX_FORMATS
+from serve_core.api.runtimes import Runtime
+from serve_core.base.constants import PREFIX
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import LoaderFacts, PlatformFacts
 
 FOLDER = Path(__file__).resolve().parents[2] / "manifests/runtimes"
 CATALOGUE = tuple(runtimes.parse(yaml.safe_load(path.read_text())) for path in sorted(FOLDER.glob("*.yaml")))

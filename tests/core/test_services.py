@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from serve_core import annotations
-from serve_core.facts import LoaderFacts, PlatformFacts
-from serve_core.json import JsonObject
-from serve_core.names import PREFIX
-from serve_core.services import read
-from serve_core.verdict import Verdict, judge, render_stored
+from serve_core.admission.decide import Verdict, judge, render_stored
+from serve_core.api import annotations
+from serve_core.base.constants import PREFIX
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from serve_core.knative.name_conflict import read
 
 PLAIN: JsonObject = {
     "apiVersion": "apps/v1",

@@ -2,15 +2,16 @@
 
 import pytest
 
-from serve_core import quantities, sizing
-from serve_core.annotations import COMPLETED_WITH, MODEL, MODEL_SIZE, SIZE, Format
-from serve_core.facts import LoaderFacts, PlatformFacts
-from serve_core.json import JsonObject
-from serve_core.knative import PROGRESS_DEADLINE
-from serve_core.patch import json_patch
-from serve_core.remembered import RENEW
-from serve_core.runtimes import Runtime
-from serve_core.verdict import judge
+from serve_core.admission.completion_record import RENEW
+from serve_core.admission.decide import judge
+from serve_core.api import sizing
+from serve_core.api.annotations import COMPLETED_WITH, MODEL, MODEL_SIZE, SIZE, Format
+from serve_core.api.runtimes import Runtime
+from serve_core.base.json import JsonObject
+from serve_core.base.patch import json_patch
+from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from serve_core.knative.limits import PROGRESS_DEADLINE
+from serve_core.syntax import quantity
 
 GIB = 2**30
 FACTS = PlatformFacts(
@@ -55,8 +56,8 @@ def test_storage_is_written_as_the_api_server_stores_it() -> None:
     for size in (GIB, 931 * GIB, 1024 * GIB):
         text = sizing.storage(size)
         assert text is not None
-        assert quantities.text(quantities.parse(text)) == text
-        assert quantities.parse(text) >= size
+        assert quantity.text(quantity.parse(text)) == text
+        assert quantity.parse(text) >= size
 
 
 def test_a_size_that_becomes_known_changes_nothing_until_another_model_is_asked_for() -> None:

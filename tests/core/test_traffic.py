@@ -1,7 +1,7 @@
 """What is noted about revisions as they become ready."""
 
-from serve_core.annotations import CANARY, MODEL, PIN, PREVIOUS, PROMOTED, read
-from serve_core.traffic import settled, targets
+from serve_core.api.annotations import CANARY, MODEL, PIN, PREVIOUS, PROMOTED, read
+from serve_core.knative.traffic import settled, targets
 
 
 def noted(latest: str, notes: dict[str, str], **asked: str) -> dict[str, str]:

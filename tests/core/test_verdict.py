@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_serve.manifests import default_facts
-from serve_core import annotations, reasons
-from serve_core.annotations import Format
-from serve_core.facts import LoaderFacts, PlatformFacts
-from serve_core.json import JsonObject
-from serve_core.runtimes import Runtime
-from serve_core.verdict import judge, render_stored
+from kubectl_serve.install.manifests import default_facts
+from serve_core.admission.decide import judge, render_stored
+from serve_core.api import annotations
+from serve_core.api.annotations import Format
+from serve_core.api.runtimes import Runtime
+from serve_core.base import reasons
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import LoaderFacts, PlatformFacts
 
 RUNTIME = Runtime("server", (Format("sklearn", "1"),), ("v2",), {"image": "example.com/server:1"})
 FACTS = PlatformFacts(LoaderFacts("example.com/loader:1"), (RUNTIME,))

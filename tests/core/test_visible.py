@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_core.visible import in_json, in_yaml, inline, is_visible, visible
+from serve_core.base.escaping import in_json, in_yaml, inline, is_visible, visible
 
 COMMANDS = {
     "colour": "\x1b[31m",

@@ -4,9 +4,10 @@ import pytest
 from yaml import YAMLError
 
 import cpu_time
-from kubectl_serve import documents
 from kubectl_serve.errors import ServeError
-from serve_core import istio, yaml
+from kubectl_serve.io import documents
+from serve_core.base import yaml
+from serve_core.istio import injection
 
 
 def laughs(line: str) -> str:
@@ -30,7 +31,7 @@ def test_aliases_that_explode_are_stopped_before_they_do(text: str) -> None:
             yaml.load(text)
         with pytest.raises(ServeError, match="alias"):
             list(documents.parse(text, "bomb.yaml"))
-        assert istio._document(text) is None
+        assert injection._document(text) is None
 
 
 @pytest.mark.attack(21)

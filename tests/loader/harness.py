@@ -24,10 +24,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import pytest
 import trustme
 
-from model_loader import checksums
 from model_loader.__main__ import main
 from model_loader.sources import s3
 from model_loader.sources.aws_identity import Keys
+from model_loader.verify import checksums
 
 LOOPBACK = "127.0.0.0/8"
 REPOSITORY = Path(__file__).parents[2]

@@ -23,8 +23,8 @@ import pytest
 from loader.harness import contents
 from model_loader import archives
 from model_loader.outcomes import LoadError
-from model_loader.paths import check_clashes
-from model_loader.volume import Folder
+from model_loader.storage.paths import check_clashes
+from model_loader.storage.volume import Folder
 
 SEED = os.environ.get("KUBECTL_SERVE_SEED", "1")
 COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {

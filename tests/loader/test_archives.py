@@ -21,7 +21,7 @@ from loader.harness import Loader, WebServer
 from loader.test_faults import run_on_small_volume
 from model_loader import archives, loader
 from model_loader.outcomes import LoadError
-from model_loader.volume import Folder
+from model_loader.storage.volume import Folder
 
 Member = tuple[tarfile.TarInfo, bytes]
 

@@ -21,8 +21,9 @@ from loader import faults, harness
 from loader.harness import Loader, Registry, Reply, Request, Run, Store, WebServer, forward, layer, manifest_digest
 from loader.hub import Hub
 from loader.signing import Key
-from model_loader import engine, retries, transport
-from model_loader.signatures import NAME as SIGNATURE
+from model_loader.download import engine, retries
+from model_loader.http import transport
+from model_loader.verify.signatures import NAME as SIGNATURE
 
 pytestmark = pytest.mark.slow
 

@@ -20,7 +20,8 @@ from loader import harness
 from loader.faults import FAULTS
 from loader.harness import Loader, Reply, Request, WebServer, contents, listing
 from loader.signing import Key
-from model_loader import loader, transport
+from model_loader import loader
+from model_loader.http import transport
 
 pytestmark = pytest.mark.slow
 

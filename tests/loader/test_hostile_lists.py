@@ -14,7 +14,7 @@ import pytest
 
 from loader.harness import Loader, Reply, Request, WebServer
 from loader.hub import COMMIT
-from model_loader import model
+from model_loader.plan import model
 from model_loader.sources import documents, pages
 
 SEED = os.environ.get("KUBECTL_SERVE_SEED", "1")

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loader.harness import Loader
-from model_loader import http1, tls
-from model_loader.http1 import Connection, ProtocolError
+from model_loader.http import http1, tls
+from model_loader.http.http1 import Connection, ProtocolError
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"

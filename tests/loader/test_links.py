@@ -9,7 +9,7 @@ import pytest
 
 from loader.harness import Loader, Reply, Request, WebServer, contents
 from loader.test_archives import member, tar
-from model_loader.engine import PART
+from model_loader.download.engine import PART
 
 
 @pytest.fixture

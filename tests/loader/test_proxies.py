@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from loader.harness import Loader, WebServer
-from model_loader.proxies import proxy_for
+from model_loader.http.proxies import proxy_for
 
 
 class Proxy(socketserver.ThreadingTCPServer):

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loader.harness import Loader, Reply, WebServer
-from model_loader.network import Network
+from model_loader.http.network import Network
 from model_loader.outcomes import LoadError
-from model_loader.paths import check_clashes, safe_path
+from model_loader.storage.paths import check_clashes, safe_path
 
 PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
 

@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from loader.harness import Loader, Registry, Reply, Request, WebServer, forward, layer
-from model_loader.digest import of_manifest
+from model_loader.verify.digest import of_manifest
 
 
 def sha256(body: bytes) -> str:

@@ -16,9 +16,9 @@ import pytest
 
 from loader import harness
 from loader.harness import Loader, Reply, Request, WebServer
-from model_loader import engine
-from model_loader.engine import PART
-from model_loader.journal import boot
+from model_loader.download import engine
+from model_loader.download.engine import PART
+from model_loader.storage.journal import boot
 
 SIZE = 48 << 20
 HALF = SIZE // 2 // PART

@@ -16,11 +16,11 @@ from obstore.store import S3Store
 
 from loader import harness
 from loader.harness import Loader, Reply, Store, WebServer, unused_address
-from model_loader import checksums
-from model_loader.hashing import FileHash
+from model_loader.download.hashing import FileHash
 from model_loader.outcomes import Code, LoadError
 from model_loader.sources import s3
 from model_loader.sources.aws_identity import Keys
+from model_loader.verify import checksums
 
 
 def test_a_prefix_gives_the_objects_below_it_relative_to_it(load: Loader, s3: Store) -> None:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from loader.harness import Loader, Registry, Reply, Request, Run, Store, WebServer, contents, layer
 from loader.hub import Hub
 from loader.signing import Authority, Key
-from model_loader.signatures import NAME
+from model_loader.verify.signatures import NAME
 
 
 @pytest.fixture

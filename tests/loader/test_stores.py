@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from loader.harness import Loader, Reply, Request, WebServer, listing
 from loader.hub import Hub
-from model_loader.network import Network
+from model_loader.http.network import Network
 from model_uri import Store, URIError
 
 HUB = "https://huggingface.co"

@@ -13,9 +13,9 @@ from loader.faults import without_range
 from loader.harness import KEYS, Loader, Registry, Reply, Request, Store, WebServer, forward, listing, manifest_digest
 from loader.hub import Hub
 from loader.test_faults import run_on_small_volume
-from model_loader import engine
-from model_loader.journal import Journal, Part
-from model_loader.volume import Folder
+from model_loader.download import engine
+from model_loader.storage.journal import Journal, Part
+from model_loader.storage.volume import Folder
 
 PART = 64 << 10
 SIZE = 20 * PART + 1

@@ -10,8 +10,8 @@ import pytest
 
 from loader.harness import Loader, Reply, Request, WebServer, manifest_digest
 from loader.hub import Hub
-from model_loader import engine
-from model_loader.engine import Engine
+from model_loader.download import engine
+from model_loader.download.engine import Engine
 
 PART = 64 << 10
 SIZE = 200 * PART + 1

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from kubectl_serve import dispatch
-from kubectl_serve.streams import Output, Streams
+from kubectl_serve.cli import dispatch
+from kubectl_serve.cli.streams import Output, Streams
 from plugin.fake import NOW, FakeCluster
 
 

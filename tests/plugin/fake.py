@@ -11,7 +11,7 @@ from typing import Self
 
 from kubectl_serve import errors
 from kubectl_serve.api import Resource, WatchEvent
-from serve_core.json import JsonObject
+from serve_core.base.json import JsonObject
 
 NOW = 1_795_456_010.0
 """When the recording begins: 2026-11-23T17:46:50Z."""

@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kubectl_serve import errors, options, threeway
+from kubectl_serve import errors
 from kubectl_serve.api import CONFIG_MAPS, DEPLOYMENTS, NAMESPACES, PODS, Api
+from kubectl_serve.cli import options
+from kubectl_serve.cli.streams import Output, Streams
+from kubectl_serve.cli.verbs import BY_NAME
 from kubectl_serve.cluster import connect
-from kubectl_serve.follow import states
-from kubectl_serve.streams import Output, Streams
-from kubectl_serve.verbs import BY_NAME
-from serve_core.json import JsonObject
+from kubectl_serve.diff import threeway
+from kubectl_serve.status.follow import states
+from serve_core.base.json import JsonObject
 
 pytestmark = pytest.mark.cluster
 

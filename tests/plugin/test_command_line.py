@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from kubectl_serve import options
+from kubectl_serve.cli import options
+from kubectl_serve.cli.flags import FLAGS
+from kubectl_serve.cli.verbs import BY_NAME, VALUE_FLAGS, VERBS, help_text
 from kubectl_serve.errors import UsageError
-from kubectl_serve.flags import FLAGS
-from kubectl_serve.verbs import BY_NAME, VALUE_FLAGS, VERBS, help_text
 from plugin.conftest import Run
 from plugin.fake import FakeCluster, at_the_end
 

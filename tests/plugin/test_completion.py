@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_serve import completion
-from kubectl_serve.verbs import VERBS
+from kubectl_serve.cli import completion
+from kubectl_serve.cli.verbs import VERBS
 
 
 def complete(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[list[str], str]:

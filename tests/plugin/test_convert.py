@@ -12,9 +12,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_serve import convert, manifests
+from kubectl_serve.install import manifests
+from kubectl_serve.kserve import convert
 from plugin.conftest import Run
-from serve_core.verdict import judge
+from serve_core.admission.decide import judge
 
 FOLDER = Path(__file__).resolve().parents[1] / "golden_convert"
 FACTS = manifests.default_facts()

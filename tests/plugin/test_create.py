@@ -7,12 +7,12 @@ import yaml
 
 from kubectl_serve import errors
 from kubectl_serve.commands import create
-from kubectl_serve.follow import Patience
+from kubectl_serve.status.follow import Patience
 from plugin.conftest import Run
 from plugin.fake import FakeCluster, Happens, at_the_end, recorded
-from serve_core import annotations
-from serve_core.json import JsonObject
-from serve_core.reasons import condition_message
+from serve_core.api import annotations
+from serve_core.base.json import JsonObject
+from serve_core.base.reasons import condition_message
 
 MODEL = "http://store.example.com/iris/model.joblib"
 DIGEST = "sha256:23e052fa7b0c9d4b78c82b64bd76a61a2872e3f7742f07ad72360a606c27aa0a"

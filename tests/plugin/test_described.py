@@ -1,10 +1,10 @@
 """What describe shows of a Deployment alone."""
 
-from kubectl_serve import manifests
-from kubectl_serve.described import filled
-from serve_core import annotations
-from serve_core.json import JsonObject
-from serve_core.verdict import judge
+from kubectl_serve.install import manifests
+from kubectl_serve.status.describe import filled
+from serve_core.admission.decide import judge
+from serve_core.api import annotations
+from serve_core.base.json import JsonObject
 
 
 def completed() -> JsonObject:

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 import yaml
 
-from kubectl_serve import errors, manifests
+from kubectl_serve import errors
 from kubectl_serve.api import ALL_MADE, Resource
-from kubectl_serve.threeway import LAST_APPLIED
+from kubectl_serve.diff.threeway import LAST_APPLIED
+from kubectl_serve.install import manifests
 from plugin.conftest import Run, Screen
 from plugin.fake import FakeCluster
-from serve_core.json import JsonObject
-from serve_core.names import FIELD_MANAGER
-from serve_core.verdict import judge
+from serve_core.admission.decide import judge
+from serve_core.base.constants import FIELD_MANAGER
+from serve_core.base.json import JsonObject
 from serve_webhook.api import OWNED
 
 IRIS = """\

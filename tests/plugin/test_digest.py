@@ -16,14 +16,15 @@ from typing import Any
 import pytest
 import yaml
 
-from kubectl_serve import credentials, digests, errors
-from kubectl_serve.streams import Streams
+from kubectl_serve import errors
+from kubectl_serve.cli.streams import Streams
+from kubectl_serve.digest import compute, credentials
 from loader import harness
 from loader.harness import Reply, WebServer
 from plugin.conftest import Run
 from plugin.fake import FakeCluster
-from serve_core.annotations import CREDENTIALS, DIGEST, MODEL
-from serve_core.json import JsonObject
+from serve_core.api.annotations import CREDENTIALS, DIGEST, MODEL
+from serve_core.base.json import JsonObject
 
 BY_COREUTILS = r"find . -type f -printf '%P\0' | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum"
 """As docs/loader.md has it."""
@@ -112,7 +113,7 @@ def test_credentials_are_a_secrets_keys_as_files(run: Run, web: WebServer, tmp_p
 
 
 def test_what_takes_long_has_a_bar_on_a_terminal(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digests, "TELL_SECONDS", 0.0)
+    monkeypatch.setattr(compute, "TELL_SECONDS", 0.0)
     screen = run("digest", str(folder), terminal=True)
     assert "\r\x1b[2K[######              ] 33 % of 3.0 MiB, " in screen.err
     assert screen.err.endswith("\r\x1b[2K"), "nothing of it stays"

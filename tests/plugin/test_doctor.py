@@ -14,13 +14,14 @@ import pytest
 import trustme
 
 from istio_installation import control_plane
-from kubectl_serve import api, errors, manifests
+from kubectl_serve import api, errors
 from kubectl_serve.api import Resource
+from kubectl_serve.install import manifests
 from plugin.conftest import Run, Screen
 from plugin.fake import FakeCluster
-from serve_core.annotations import AUTH, AUTH_CALLERS, AUTH_ISSUER
-from serve_core.json import JsonObject
-from serve_core.names import NEVER_JUDGED, SERVED_LABEL
+from serve_core.api.annotations import AUTH, AUTH_CALLERS, AUTH_ISSUER
+from serve_core.base.constants import NEVER_JUDGED, SERVED_LABEL
+from serve_core.base.json import JsonObject
 
 LOADER = "dev.local/kubectl-serve/model-loader:0.1.0"
 SIGNING = f"{LOADER}-signing"

@@ -5,15 +5,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from kubectl_serve import errors, follow
+from kubectl_serve import errors
 from kubectl_serve.api import CONFIG_MAPS, Resource, WatchEvent
-from kubectl_serve.follow import Follower, Patience, states
-from kubectl_serve.view import name_of
-from kubectl_serve.waiting import End
+from kubectl_serve.status import follow
+from kubectl_serve.status.follow import Follower, Patience, states
+from kubectl_serve.status.model import name_of
+from kubectl_serve.status.wait import End
 from plugin.fake import FakeCluster
-from serve_core.annotations import SERVICE
-from serve_core.json import JsonObject
-from serve_core.names import DEPLOYMENT_LABEL
+from serve_core.api.annotations import SERVICE
+from serve_core.base.constants import DEPLOYMENT_LABEL
+from serve_core.base.json import JsonObject
 
 
 def note(name: str) -> JsonObject:

@@ -7,13 +7,14 @@ import json
 import pytest
 import yaml
 
-from kubectl_serve import tables, view
 from kubectl_serve.api import PODS, Resource
 from kubectl_serve.commands import get
-from kubectl_serve.follow import Patience
+from kubectl_serve.io import tables
+from kubectl_serve.status import model
+from kubectl_serve.status.follow import Patience
 from plugin.conftest import Run
 from plugin.fake import FakeCluster, Happens, at_the_end, recorded
-from serve_core.json import JsonObject
+from serve_core.base.json import JsonObject
 
 
 @pytest.fixture
@@ -126,9 +127,9 @@ def test_without_the_right_to_see_pods_the_rest_is_shown(run: Run, models: FakeC
 
 def test_conditions_that_are_out_of_date_say_nothing(models: FakeCluster) -> None:
     deployment = next(each for each in models.objects if each["kind"] == "Deployment")
-    assert view.readiness(deployment).status == "True"
+    assert model.readiness(deployment).status == "True"
     deployment["metadata"]["generation"] += 1
-    assert (view.readiness(deployment).status, view.readiness(deployment).reason) == ("Unknown", "Progressing")
+    assert (model.readiness(deployment).status, model.readiness(deployment).reason) == ("Unknown", "Progressing")
 
 
 def test_watching_one_name_ends_when_it_is_ready(run: Run) -> None:
@@ -186,7 +187,7 @@ def test_a_long_uri_keeps_its_end_and_its_scheme_if_there_is_room(width: int, sh
 def test_the_objects_of_the_cluster_are_not_changed(models: FakeCluster) -> None:
     deployment = next(each for each in models.objects if each["kind"] == "Deployment")
     before = copy.deepcopy(deployment)
-    view.served(deployment, models.objects)
+    model.served(deployment, models.objects)
     assert deployment == before
 
 

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from kubectl_serve import inference
 from kubectl_serve.errors import ServeError
-from kubectl_serve.inference import Piece, Request
-from serve_core.json import JsonObject
+from kubectl_serve.predict import protocols
+from kubectl_serve.predict.protocols import Piece, Request
+from serve_core.base.json import JsonObject
 
 
 def asked(text: str, protocol: str) -> JsonObject:
-    return inference.request(text, protocol, "iris").body
+    return protocols.request(text, protocol, "iris").body
 
 
 def test_rows_become_a_tensor_of_the_open_inference_protocol() -> None:
@@ -51,13 +51,13 @@ def test_an_object_is_sent_as_it_is(protocol: str) -> None:
 def test_text_is_what_the_user_says_in_a_chat(text: str) -> None:
     said = {"role": "user", "content": text.rstrip("\n")}
     body = {"model": "llm", "messages": [said], "stream": True}
-    assert inference.request(text, "openai", "llm") == Request("/v1/chat/completions", body, is_text=True)
-    assert not inference.request(text, "openai", "llm", whole=True).streams
+    assert protocols.request(text, "openai", "llm") == Request("/v1/chat/completions", body, is_text=True)
+    assert not protocols.request(text, "openai", "llm", whole=True).streams
 
 
 def test_messages_are_a_whole_chat() -> None:
     messages = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Hello"}]
-    assert inference.request(json.dumps(messages), "openai", "llm").body["messages"] == messages
+    assert protocols.request(json.dumps(messages), "openai", "llm").body["messages"] == messages
 
 
 @pytest.mark.parametrize(
@@ -70,16 +70,16 @@ def test_messages_are_a_whole_chat() -> None:
     ],
 )
 def test_an_object_of_openais_goes_where_it_belongs_and_needs_no_model(body: JsonObject, path: str) -> None:
-    request = inference.request(json.dumps(body), "openai", "llm")
+    request = protocols.request(json.dumps(body), "openai", "llm")
     assert request == Request(path, {"model": "llm"} | body)
     assert request.streams == ("stream" in body)
-    named = inference.request(json.dumps(body | {"model": "adapter"}), "openai", "llm")
+    named = protocols.request(json.dumps(body | {"model": "adapter"}), "openai", "llm")
     assert named.body["model"] == "adapter"
 
 
 def test_no_text_is_refused() -> None:
     with pytest.raises(ServeError, match=r"the text is empty\."):
-        inference.request(" \n", "openai", "llm")
+        protocols.request(" \n", "openai", "llm")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_no_text_is_refused() -> None:
     ],
 )
 def test_a_line_of_a_stream_adds_a_piece(line: str, found: Piece) -> None:
-    assert inference.piece(line) == found
+    assert protocols.piece(line) == found
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_line_of_a_stream_adds_a_piece(line: str, found: Piece) -> None:
     ],
 )
 def test_a_whole_answer_has_a_text(document: Any, text: str | None) -> None:
-    assert inference.answer_text(document) == text
+    assert protocols.answer_text(document) == text
 
 
 @pytest.mark.parametrize(
@@ -152,4 +152,4 @@ def test_data_that_is_no_tensor_is_refused(text: str, sentence: str) -> None:
     ],
 )
 def test_a_fault_is_told_in_the_servers_words(answer: Any, said: str) -> None:
-    assert inference.fault(503, answer) == said
+    assert protocols.fault(503, answer) == said

@@ -5,13 +5,14 @@ import json
 import pytest
 import yaml
 
-from kubectl_serve import __version__, errors, manifests
+from kubectl_serve import __version__, errors
 from kubectl_serve.commands import install
 from kubectl_serve.commands.install import resource_of
 from kubectl_serve.commands.uninstall import order
+from kubectl_serve.install import manifests
 from plugin.conftest import Run
 from plugin.fake import FakeCluster, at_the_end
-from serve_core.json import JsonObject
+from serve_core.base.json import JsonObject
 
 KNATIVE: JsonObject = {
     "apiVersion": "apiextensions.k8s.io/v1",

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_serve import options
+from kubectl_serve.cli import options
+from kubectl_serve.cli.streams import Output, Streams
+from kubectl_serve.cli.verbs import BY_NAME
 from kubectl_serve.cluster import connect
-from kubectl_serve.streams import Output, Streams
-from kubectl_serve.verbs import BY_NAME
 
 
 def written(folder: Path, name: str, current: str | None = None) -> Path:

@@ -2,10 +2,11 @@
 
 import pytest
 
-from kubectl_serve import errors, loader_words
+from kubectl_serve import errors
+from kubectl_serve.status import loader_events
 from plugin.conftest import Run
 from plugin.fake import FakeCluster, at_the_end
-from serve_core import loader
+from serve_core.api import loader_protocol
 
 LOADED = [
     '{"event":"plan","files":1,"bytes":991}',
@@ -96,4 +97,4 @@ def test_scaled_to_zero_is_said(run: Run, models: FakeCluster) -> None:
     ],
 )
 def test_each_event_of_the_loader_is_one_line(words: dict[str, object], line: str) -> None:
-    assert loader_words.line_of(loader.of(words)) == line
+    assert loader_events.line_of(loader_protocol.of(words)) == line

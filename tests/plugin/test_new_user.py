@@ -8,7 +8,7 @@ import pytest
 from kubectl_serve import errors
 from plugin.conftest import Run
 from plugin.fake import FakeCluster, at_the_end
-from serve_core.json import JsonObject
+from serve_core.base.json import JsonObject
 
 IRIS = """\
 apiVersion: apps/v1

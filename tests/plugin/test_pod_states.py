@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from kubectl_serve.described import pod_state
-from serve_core.json import JsonObject
+from kubectl_serve.status.describe import pod_state
+from serve_core.base.json import JsonObject
 
 MISSING = '{"code": "NotFound", "message": "there is no such object"}'
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from kubectl_serve import dispatch
-from kubectl_serve.streams import Output, Streams
+from kubectl_serve.cli import dispatch
+from kubectl_serve.cli.streams import Output, Streams
 from plugin.conftest import Run
 from plugin.fake import FakeCluster, at_the_end, recorded
-from serve_core import annotations
+from serve_core.api import annotations
 
 ROWS = "[[5.1, 3.5, 1.4, 0.2]]"
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from kubectl_serve import follow
 from kubectl_serve.api import Resource, WatchEvent
 from kubectl_serve.commands import get
-from kubectl_serve.follow import Patience
-from kubectl_serve.readable import fault
+from kubectl_serve.io.readable import fault
+from kubectl_serve.status import follow
+from kubectl_serve.status.follow import Patience
 from plugin.conftest import Run
 from plugin.fake import FakeCluster, at_the_end, recorded
 from plugin.test_doctor import healthy
-from serve_core.json import JsonObject
+from serve_core.base.json import JsonObject
 
 WRONG: list[Any] = [None, True, 0, -1, 10**400, 1.5, "", "text", [], [[]], [1], ["text"], {}, {"a": []}, {"": {"": 1}}]
 

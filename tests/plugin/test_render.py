@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kubectl_serve import __version__, documents, manifests
+from kubectl_serve import __version__
 from kubectl_serve.errors import ServeError
+from kubectl_serve.install import manifests
+from kubectl_serve.io import documents
 from plugin.conftest import Run
-from serve_core import annotations
+from serve_core.api import annotations
 
 IRIS = """\
 apiVersion: apps/v1

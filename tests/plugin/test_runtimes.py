@@ -5,16 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from kubectl_serve import manifests
 from kubectl_serve.api import CONFIG_MAPS
 from kubectl_serve.commands.runtimes import Outdated
+from kubectl_serve.install import manifests
 from plugin.conftest import Run
 from plugin.fake import FakeCluster
-from serve_core import annotations, runtimes, snapshots
-from serve_core.facts import LoaderFacts
-from serve_core.json import JsonObject
-from serve_core.remembered import RENEW
-from serve_core.verdict import judge
+from serve_core.admission import snapshots
+from serve_core.admission.completion_record import RENEW
+from serve_core.admission.decide import judge
+from serve_core.api import annotations, runtimes
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import LoaderFacts
 
 FACTS = manifests.default_facts()
 

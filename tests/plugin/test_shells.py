@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kubectl_serve import cluster, completion
+from kubectl_serve import cluster
+from kubectl_serve.cli import completion
 from kubectl_serve.commands.completion import _OWN_SHELLS
 from plugin.conftest import Run
 from plugin.fake import FakeCluster, at_the_end
-from serve_core.json import JsonObject
-from serve_core.reasons import CATALOGUE, condition_message, problem
+from serve_core.base.json import JsonObject
+from serve_core.base.reasons import CATALOGUE, condition_message, problem
 
 pytestmark = pytest.mark.attack(38)
 

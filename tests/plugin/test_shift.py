@@ -7,10 +7,10 @@ import pytest
 from kubectl_serve import errors
 from plugin.conftest import Run
 from plugin.fake import FakeCluster, Happens
-from serve_core import annotations
-from serve_core.annotations import CANARY, OBSERVED_GENERATION, PIN, PREVIOUS, PROMOTED
-from serve_core.json import JsonObject
-from serve_core.names import CONDITION_READY, SERVED_LABEL
+from serve_core.api import annotations
+from serve_core.api.annotations import CANARY, OBSERVED_GENERATION, PIN, PREVIOUS, PROMOTED
+from serve_core.base.constants import CONDITION_READY, SERVED_LABEL
+from serve_core.base.json import JsonObject
 
 
 def iris(generation: int = 1, status: str = "True", reason: str = "Ready", /, **notes: str) -> JsonObject:

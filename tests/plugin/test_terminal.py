@@ -10,12 +10,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_serve import documents, errors
-from kubectl_serve.streams import Output, Streams
+from kubectl_serve import errors
+from kubectl_serve.cli.streams import Output, Streams
+from kubectl_serve.io import documents
 from plugin.conftest import Run
 from plugin.fake import FakeCluster, Happens, at_the_end, recorded
-from serve_core.json import JsonObject
-from serve_core.visible import is_visible
+from serve_core.base.escaping import is_visible
+from serve_core.base.json import JsonObject
 
 pytestmark = pytest.mark.attack(39)
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from kubectl_serve.threeway import LAST_APPLIED, patch
-from serve_core.json import JsonObject
+from kubectl_serve.diff.threeway import LAST_APPLIED, patch
+from serve_core.base.json import JsonObject
 
 
 def deployment(annotations: dict[str, str] | None = None, **spec: Any) -> JsonObject:

@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from kubectl_serve import errors, options
+from kubectl_serve import errors
 from kubectl_serve.api import PODS, SERVICES, Api
+from kubectl_serve.cli import options
+from kubectl_serve.cli.streams import Output, Streams
+from kubectl_serve.cli.verbs import BY_NAME
 from kubectl_serve.cluster import connect
-from kubectl_serve.streams import Output, Streams
-from kubectl_serve.verbs import BY_NAME
 from stored import DEEP, READABLE, UNREADABLE, stored, text, with_value
 
 pytestmark = pytest.mark.attack(23)

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from kubectl_serve import waiting
-from kubectl_serve.view import Picture
-from serve_core import loader
-from serve_core.annotations import OBSERVED_GENERATION, URL
-from serve_core.json import JsonObject
-from serve_core.names import CONDITION_READY
+from kubectl_serve.status import wait
+from kubectl_serve.status.model import Picture
+from serve_core.api import loader_protocol
+from serve_core.api.annotations import OBSERVED_GENERATION, URL
+from serve_core.base.constants import CONDITION_READY
+from serve_core.base.json import JsonObject
 
 STARTING = {"waiting": {"reason": "PodInitializing"}}
 LOADED = {
@@ -42,7 +42,7 @@ def pod(loader: Any = STARTING, server: Any = STARTING, *, scheduled: Any = None
 
 
 def texts(*pods: JsonObject, line: Any = None, service: Any = None) -> list[str]:
-    return [step.text for step in waiting.steps(Picture(deployment(), service, pods, loader.of(line or {})))]
+    return [step.text for step in wait.steps(Picture(deployment(), service, pods, loader_protocol.of(line or {})))]
 
 
 def failed(code: str | None, **more: Any) -> JsonObject:
@@ -99,23 +99,23 @@ def test_a_pod_tells_its_revision_before_the_knative_service_does() -> None:
 
 def test_at_the_end_stands_the_url() -> None:
     for notes, text in (({URL: "http://iris"}, "ready at http://iris"), ({}, "ready at no URL")):
-        assert waiting.steps(Picture(deployment("True", "Ready", **notes)))[-1].text == text
+        assert wait.steps(Picture(deployment("True", "Ready", **notes)))[-1].text == text
 
 
 @pytest.mark.parametrize(
     ("found", "end"),
     [
-        (deployment("True", "Ready"), waiting.End(True)),
-        (deployment("False", "NotFound"), waiting.End(False, True, "NotFound", "It is so.")),
-        (deployment("False", "Unreachable"), waiting.End(False, False, "Unreachable", "It is so.")),
-        (deployment("Unknown", "NotStarted"), waiting.End(False, False, "NotStarted", "It is so.")),
+        (deployment("True", "Ready"), wait.End(True)),
+        (deployment("False", "NotFound"), wait.End(False, True, "NotFound", "It is so.")),
+        (deployment("False", "Unreachable"), wait.End(False, False, "Unreachable", "It is so.")),
+        (deployment("Unknown", "NotStarted"), wait.End(False, False, "NotStarted", "It is so.")),
         (deployment(), None),
-        (None, waiting.End(False, True, "Deleted", "the Deployment was deleted.")),
+        (None, wait.End(False, True, "Deleted", "the Deployment was deleted.")),
     ],
 )
-def test_waiting_is_over_when_it_is_ready_or_something_is_wrong(found: Any, end: waiting.End | None) -> None:
-    assert waiting.end(found) == end
+def test_waiting_is_over_when_it_is_ready_or_something_is_wrong(found: Any, end: wait.End | None) -> None:
+    assert wait.end(found) == end
 
 
 def test_of_a_deployment_that_was_deleted_there_is_no_step() -> None:
-    assert waiting.steps(Picture(None)) == []
+    assert wait.steps(Picture(None)) == []

@@ -14,7 +14,7 @@ import pytest
 
 from plugin.conftest import Run
 from plugin.fake import FakeCluster, at_the_end
-from serve_core.json import JsonObject
+from serve_core.base.json import JsonObject
 
 FOLDER = Path(__file__).parents[1] / "golden_wrong"
 TRANSCRIPT = FOLDER / "transcript.txt"

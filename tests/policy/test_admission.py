@@ -12,20 +12,20 @@ from hypothesis import HealthCheck, given, settings
 
 from hostile import OBJECTS, objects, places, reviews, spoilt
 from hostile_sizes import bodies
-from kubectl_serve.manifests import default_facts
+from kubectl_serve.install.manifests import default_facts
 from reviews import FACTS, MEMORY, STORES, deployment, document, facts_with, knative, leading, pod, request
-from serve_core.facts import PlatformFacts
-from serve_core.json import JsonObject
-from serve_core.names import SERVER_USERNAME
-from serve_core.policy import trial
-from serve_core.policy.documents import PolicyError, PolicyException, read_exception, stored_policy
+from serve_core.admission.decide import judge
+from serve_core.api.policies import PolicyError, PolicyException, read_exception, stored_policy
+from serve_core.base.constants import SERVER_USERNAME
+from serve_core.base.json import JsonObject
+from serve_core.base.reasons import CATALOGUE, MOST_PROBLEMS
+from serve_core.context.cluster import PlatformFacts
+from serve_core.policy import dry_run
+from serve_core.policy.audit import Existing
 from serve_core.policy.evaluate import judge_policies
-from serve_core.policy.existing import Existing
 from serve_core.policy.subjects import subject_of
-from serve_core.reasons import CATALOGUE, MOST_PROBLEMS
-from serve_core.verdict import judge
-from serve_webhook import review, validation
-from serve_webhook.validation import KNATIVE_USERNAME
+from serve_webhook.admission import review, validation
+from serve_webhook.admission.validation import KNATIVE_USERNAME
 
 NOW = datetime(2026, 11, 18, tzinfo=UTC)
 
@@ -512,7 +512,7 @@ def test_what_is_too_large_to_be_judged_breaks_every_rule_wherever_it_is_met(kin
     audited = Existing(FACTS, (), NOW).judge(large)
     assert audited is not None
     assert {finding.code for result in audited.verdict.results for finding in result.findings} == {"TooLarge"}
-    (tried,) = trial.run([document("ServingPolicy", STORES), large], FACTS, NOW).tried
+    (tried,) = dry_run.run([document("ServingPolicy", STORES), large], FACTS, NOW).tried
     assert tried.outcome in ("Deny", "Refused")
 
 

@@ -15,16 +15,16 @@ import pytest
 import yaml
 
 from cpu_time import at_most
-from kubectl_serve.manifests import default_facts
+from kubectl_serve.install.manifests import default_facts
 from reviews import leading
-from serve_core.facts import PlatformFacts
-from serve_core.json import JsonObject
-from serve_core.names import NAMESPACE
-from serve_core.policy import existing as existing_module
-from serve_core.policy.documents import read_exception, read_policy
-from serve_core.policy.existing import Existing, Judged
-from serve_core.policy.trial import run as try_documents
-from serve_core.verdict import judge
+from serve_core.admission.decide import judge
+from serve_core.api.policies import read_exception, read_policy
+from serve_core.base.constants import NAMESPACE
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import PlatformFacts
+from serve_core.policy import audit as existing_module
+from serve_core.policy.audit import Existing, Judged
+from serve_core.policy.dry_run import run as try_documents
 from serve_webhook import audit
 from serve_webhook.api import (
     CONFIGURATIONS,
@@ -42,10 +42,10 @@ from serve_webhook.api import (
     key,
 )
 from serve_webhook.audit import Audit
-from serve_webhook.events import Recorder
-from serve_webhook.informers import Informer
+from serve_webhook.cache.informers import Informer
+from serve_webhook.cache.policies import Policies
 from serve_webhook.metrics import Metrics
-from serve_webhook.policies import Policies
+from serve_webhook.reconcile.events import Recorder
 from webhook_api import Clock, MemoryApi
 
 NOW = datetime(2026, 11, 18, tzinfo=UTC)

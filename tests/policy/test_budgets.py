@@ -10,13 +10,13 @@ import yaml
 
 import cpu_time
 from reviews import facts_with, request
-from serve_core.facts import PlatformFacts
-from serve_core.json import JsonObject
-from serve_core.policy.documents import read_policy
+from serve_core.admission.decide import judge
+from serve_core.api.policies import read_policy
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import PlatformFacts
 from serve_core.policy.evaluate import judge_policies
 from serve_core.policy.subjects import subject_of
-from serve_core.verdict import judge
-from serve_webhook import review, validation
+from serve_webhook.admission import review, validation
 
 NOW = datetime(2026, 11, 18, tzinfo=UTC)
 GPU = "nvidia.com/gpu"

@@ -11,13 +11,13 @@ from pydantic import TypeAdapter
 
 import cpu_time
 import model_uri
-from serve_core import quantities
-from serve_core.policy import expressions, images
-from serve_core.policy.documents import Selector
-from serve_core.policy.expressions import ExpressionError, Values
-from serve_core.policy.images import Image
-from serve_core.policy.matching import selects
-from serve_core.policy.patterns import matches, may_begin
+from serve_core.api import expressions
+from serve_core.api.expressions import ExpressionError, Values
+from serve_core.api.matching import selects
+from serve_core.api.policies import Selector
+from serve_core.syntax import image_reference, quantity
+from serve_core.syntax.glob import matches, may_begin
+from serve_core.syntax.image_reference import Image
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ from serve_core.policy.patterns import matches, may_begin
     ],
 )  # fmt: skip
 def test_quantities_are_what_kubernetes_takes_them_for(text: object, number: object) -> None:
-    assert quantities.parse(text) == number
+    assert quantity.parse(text) == number
 
 
 @pytest.mark.parametrize(
@@ -38,12 +38,12 @@ def test_quantities_are_what_kubernetes_takes_them_for(text: object, number: obj
 )
 def test_what_is_no_quantity_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match="not a quantity"):
-        quantities.parse(text)
+        quantity.parse(text)
 
 
 @given(st.fractions(min_value=0, max_value=2**62).map(lambda f: Fraction(round(f * 1000), 1000)))
 def test_a_quantity_that_is_written_is_read_again(number: Fraction) -> None:
-    assert quantities.parse(quantities.text(number)) == number
+    assert quantity.parse(quantity.text(number)) == number
 
 
 DIGEST = "sha256:" + "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -69,7 +69,7 @@ DIGEST = "sha256:" + "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0
 )
 @pytest.mark.attack(13)
 def test_images_are_read_as_the_runtime_does(text: str, image: Image) -> None:
-    assert images.parse(text) == image
+    assert image_reference.parse(text) == image
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_images_are_read_as_the_runtime_does(text: str, image: Image) -> None:
 @pytest.mark.attack(12)
 def test_what_is_no_image_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not an image reference"):
-        images.parse(text)
+        image_reference.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,9 @@ def test_labels_are_selected_as_kubernetes_does(requirement: dict[str, object], 
     ],
 )
 def test_an_image_is_below_a_repository_by_whole_segments(image: str, repository: str, inside: bool) -> None:
-    assert images.is_below(images.parse(image), images.parse_repository(repository)) is inside
+    assert (
+        image_reference.is_below(image_reference.parse(image), image_reference.parse_repository(repository)) is inside
+    )
 
 
 @given(st.text("ab.*", max_size=12), st.text("ab.*", max_size=8))

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kubectl_serve import manifests
+from kubectl_serve.install import manifests
 from plugin.conftest import Run
 from plugin.fake import FakeCluster
-from serve_core.json import JsonObject
-from serve_core.policy.documents import read_policy
-from serve_core.verdict import judge
+from serve_core.admission.decide import judge
+from serve_core.api.policies import read_policy
+from serve_core.base.json import JsonObject
 
 POLICIES = """\
 apiVersion: kubectl-serve.dev/v1alpha1

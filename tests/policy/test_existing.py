@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
-from kubectl_serve.manifests import default_facts
-from serve_core.facts import PlatformFacts
-from serve_core.json import JsonObject
-from serve_core.names import DEPLOYMENT_LABEL, NEVER_JUDGED
-from serve_core.policy.documents import read_exception, stored_policy
-from serve_core.policy.existing import Existing
-from serve_core.verdict import judge
+from kubectl_serve.install.manifests import default_facts
+from serve_core.admission.decide import judge
+from serve_core.api.policies import read_exception, stored_policy
+from serve_core.base.constants import DEPLOYMENT_LABEL, NEVER_JUDGED
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import PlatformFacts
+from serve_core.policy.audit import Existing
 
 NOW = datetime(2026, 11, 18, tzinfo=UTC)
 BASE = default_facts()

@@ -12,7 +12,7 @@ import yaml
 from pydantic.alias_generators import to_camel
 
 from plugin.conftest import Run
-from serve_core.policy.documents import ABOUT
+from serve_core.api.policies import ABOUT
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(file.parent for file in GOLDEN.glob("*/input.yaml"))

@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from reviews import facts_with
-from serve_core.annotations import is_public, read
-from serve_core.json import JsonObject
-from serve_core.policy.documents import PolicyError, read_policy
+from serve_core.api.annotations import is_public, read
+from serve_core.api.policies import PolicyError, read_policy
+from serve_core.base.json import JsonObject
 from serve_core.policy.rules import findings
 from serve_core.policy.subjects import subject_of
 

@@ -8,11 +8,11 @@ import pytest
 
 from istio_installation import installation
 from reviews import facts_with, request
-from serve_core.json import JsonObject
+from serve_core.base.json import JsonObject
+from serve_core.policy.audit import Existing
 from serve_core.policy.evaluate import judge_policies
-from serve_core.policy.existing import Existing
 from serve_core.policy.subjects import subject_of
-from serve_webhook import review, validation
+from serve_webhook.admission import review, validation
 
 NOW = datetime(2026, 11, 18, tzinfo=UTC)
 RULES: dict[str, str] = {

@@ -10,14 +10,14 @@ import pytest
 
 from policy_objects import DIGEST
 from reviews import document
-from serve_core import loader_container
-from serve_core.facts import LoaderFacts, PlatformFacts
-from serve_core.json import JsonObject
-from serve_core.loader_container import LoaderRequest
-from serve_core.policy.documents import read_policy
+from serve_core.admission.decide import judge
+from serve_core.api.policies import read_policy
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import LoaderFacts, PlatformFacts
 from serve_core.policy.evaluate import judge_policies
 from serve_core.policy.subjects import subject_of
-from serve_core.verdict import judge
+from serve_core.workload import loader_container
+from serve_core.workload.loader_container import LoaderRequest
 
 RULES = {
     "sources": "{allow: ['s3://models']}",
@@ -33,7 +33,7 @@ POLICY = read_policy(
 
 @pytest.fixture(scope="module")
 def facts() -> PlatformFacts:
-    from kubectl_serve.manifests import default_facts
+    from kubectl_serve.install.manifests import default_facts
 
     base = default_facts()
     return PlatformFacts(LOADER, base.runtimes, policies=(POLICY,))

@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from kubectl_serve.manifests import default_facts
+from kubectl_serve.install.manifests import default_facts
 from policy_objects import MAKERS, policy, rules
-from serve_core.json import JsonObject
-from serve_core.policy import trial
-from serve_core.policy.documents import read_policy
-from serve_core.policy.existing import Existing
-from serve_core.verdict import concerns, judge
-from serve_webhook import review, validation
+from serve_core.admission.decide import concerns, judge
+from serve_core.api.policies import read_policy
+from serve_core.base.json import JsonObject
+from serve_core.policy import dry_run
+from serve_core.policy.audit import Existing
+from serve_webhook.admission import review, validation
 
 NOW = datetime(2026, 11, 18, tzinfo=UTC)
 FACTS = default_facts()
@@ -61,7 +61,7 @@ def test_the_webhook_the_audit_and_the_desk_say_the_same_word_for_word(batches: 
         for index in range(OBJECTS):
             manifest = rng.choice(MAKERS)[1](rng, "ml", f"o{index}")
             lines, stored = admitted(manifest, policies)
-            desk = trial.run([*policies, manifest], FACTS, NOW)
+            desk = dry_run.run([*policies, manifest], FACTS, NOW)
             (tried,) = desk.tried
             assert lines == [*map(str, tried.refused), *map(str, tried.verdict.problems)], manifest
             pairs += len(policies)

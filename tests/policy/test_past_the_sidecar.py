@@ -9,12 +9,12 @@ import pytest
 
 from istio_installation import control_plane, installation
 from reviews import facts_with
-from serve_core import sidecar
-from serve_core.facts import PlatformFacts
-from serve_core.json import JsonObject
+from serve_core.admission.decide import judge
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import PlatformFacts
+from serve_core.istio import sidecar
 from serve_core.policy.evaluate import PolicyVerdict, judge_policies
 from serve_core.policy.subjects import subject_of
-from serve_core.verdict import judge
 
 NOW = datetime(2026, 11, 18, tzinfo=UTC)
 MESH = installation(

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import yaml
 
-from kubectl_serve.manifests import default_facts
+from kubectl_serve.install.manifests import default_facts
 from policy.test_loader_identity import NOT_THE_LOADER, WRITERS, both, broken, volume
 from policy_objects import DIGEST
 from reviews import document
-from serve_core import runtimes
-from serve_core.facts import PlatformFacts
-from serve_core.json import JsonObject
-from serve_core.policy.documents import read_policy
+from serve_core.admission.decide import judge
+from serve_core.api import runtimes
+from serve_core.api.policies import read_policy
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import PlatformFacts
 from serve_core.policy.subjects import Subject, subject_of
-from serve_core.verdict import judge
 
 BASE = default_facts()
 FACTS = replace(BASE, features={**BASE.features, "kubernetes.podspec-persistent-volume-claim": "enabled"})

@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import model_uri
-from kubectl_serve.manifests import default_facts
+from kubectl_serve.install.manifests import default_facts
 from plugin.conftest import Run
-from serve_core.facts import PlatformFacts
-from serve_core.json import JsonObject, value_at
-from serve_core.policy.documents import ServingPolicy, read_exception, read_policy, stored_policy
+from serve_core.admission.decide import judge
+from serve_core.api.policies import ServingPolicy, read_exception, read_policy, stored_policy
+from serve_core.base.json import JsonObject, value_at
+from serve_core.context.cluster import PlatformFacts
+from serve_core.policy.dry_run import run as try_documents
 from serve_core.policy.evaluate import Outcome, PolicyVerdict, User, judge_policies
 from serve_core.policy.subjects import subject_of
-from serve_core.policy.trial import run as try_documents
-from serve_core.verdict import judge
 
 NOW = datetime(2026, 11, 18, tzinfo=UTC)
 FACTS = default_facts()

@@ -11,16 +11,16 @@ import pytest
 import trustme
 import yaml
 
-from kubectl_serve.manifests import default_facts
+from kubectl_serve.install.manifests import default_facts
 from model_uri import Store
-from serve_core import loader_container
-from serve_core.facts import PlatformFacts
-from serve_core.json import JsonObject
-from serve_core.loader_container import LoaderRequest
-from serve_core.policy.documents import PolicyError, read_policy, read_stores
+from serve_core.admission.decide import judge
+from serve_core.api.policies import PolicyError, read_policy, read_stores
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import PlatformFacts
 from serve_core.policy.evaluate import judge_policies
 from serve_core.policy.subjects import subject_of
-from serve_core.verdict import judge
+from serve_core.workload import loader_container
+from serve_core.workload.loader_container import LoaderRequest
 
 BASE = default_facts()
 COMMIT = "0123456789" * 4

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cryptography import x509
 
-from serve_webhook import certificates
-from serve_webhook.certificates import Material, advance, issue, replace_key, trusts
+from serve_webhook.certs import authority
+from serve_webhook.certs.authority import Material, advance, issue, replace_key, trusts
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -119,4 +119,4 @@ def test_the_bundle_is_what_a_strict_client_accepts() -> None:
         .build_server_verifier(x509.DNSName("kubectl-serve.kubectl-serve.svc"))
     )
     assert verifier.verify(material.leaf.certificate, [])
-    assert certificates.LEAF_LIFETIME < certificates.AUTHORITY_LIFETIME
+    assert authority.LEAF_LIFETIME < authority.AUTHORITY_LIFETIME

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from kubernetes_asyncio.client import ApiClient, Configuration
 
-from serve_core.names import FIELD_MANAGER
+from serve_core.base.constants import FIELD_MANAGER
 from serve_webhook.api import (
     DEPLOYMENTS,
     PODS,

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from serve_core import snapshots
-from serve_core.annotations import COMPLETED_WITH, MODEL, Format
-from serve_core.facts import LoaderFacts, PlatformFacts
-from serve_core.json import JsonObject
-from serve_core.names import NAMESPACE
-from serve_core.runtimes import Runtime
-from serve_core.verdict import judge
+from serve_core.admission import snapshots
+from serve_core.admission.decide import judge
+from serve_core.api.annotations import COMPLETED_WITH, MODEL, Format
+from serve_core.api.runtimes import Runtime
+from serve_core.base.constants import NAMESPACE
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import LoaderFacts, PlatformFacts
 from serve_webhook.api import CONFIG_MAPS, ApiError, Resource, UnavailableError
-from serve_webhook.completions import GRACE, Catalogue, Completions
-from serve_webhook.informers import Informer
+from serve_webhook.cache.informers import Informer
+from serve_webhook.cache.snapshots import GRACE, Catalogue, Completions
 from webhook_api import Clock, MemoryApi
 
 OLD = (LoaderFacts("loader:1"), (Runtime("server", (Format("sklearn"),), ("v2",), {"image": "server:1"}),))
@@ -109,7 +109,7 @@ async def test_everything_of_now_is_there_before_anything_is_completed_with_it(a
 async def test_it_is_not_completed_with_what_cannot_be_kept(
     api: MemoryApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("serve_webhook.workqueue.backoff", lambda _: 0.01)
+    monkeypatch.setattr("serve_webhook.work_queue.backoff", lambda _: 0.01)
     replica = Replica(api, OLD)
     async with running(replica):
         api.failures["create configmaps"] = UnavailableError("not now")
@@ -123,7 +123,7 @@ async def test_it_is_not_completed_with_what_cannot_be_kept(
 
 
 async def test_it_is_not_ready_before_they_are_kept(api: MemoryApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serve_webhook.workqueue.backoff", lambda _: 0.01)
+    monkeypatch.setattr("serve_webhook.work_queue.backoff", lambda _: 0.01)
     api.failures["create configmaps"] = UnavailableError("not now")
     replica = Replica(api, OLD)
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-import serve_webhook.events
+import serve_webhook.reconcile.events
 from serve_webhook.api import EVENTS, ApiError
-from serve_webhook.events import LONGEST_NOTE, Recorder
+from serve_webhook.reconcile.events import LONGEST_NOTE, Recorder
 from webhook_api import Clock, MemoryApi
 
 DEPLOYMENT = {"metadata": {"name": "iris", "namespace": "default", "uid": "d-1"}}
@@ -69,7 +69,7 @@ async def test_what_is_told_of_another_deployment_or_for_another_reason_is_anoth
 async def test_of_many_events_the_last_ones_are_remembered(
     api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve_webhook.events, "REMEMBERED", 2)
+    monkeypatch.setattr(serve_webhook.reconcile.events, "REMEMBERED", 2)
     recorder = Recorder(api, "server-1", clock)
     for note in ("a", "b", "c", "b", "c", "a"):
         await recorder.record(DEPLOYMENT, warning=True, reason="NotFound", note=note)

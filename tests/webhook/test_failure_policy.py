@@ -10,16 +10,16 @@ from functools import partial
 import pytest
 import yaml
 
-from kubectl_serve.manifests import default_facts
-from serve_core.json import JsonObject
-from serve_core.policy.documents import KINDS, ServingPolicy, read_policy, stored_policy
+from kubectl_serve.install.manifests import default_facts
+from serve_core.api.policies import KINDS, ServingPolicy, read_policy, stored_policy
+from serve_core.base.json import JsonObject
 from serve_core.policy.evaluate import NOT_FOR_PODS, judge_policies
 from serve_core.policy.subjects import subject_of
 from serve_webhook.api import POLICIES, VALIDATING_WEBHOOKS, ForbiddenError, UnavailableError
+from serve_webhook.cache.informers import Informer
+from serve_webhook.cache.policies import Policies
+from serve_webhook.certs.rotation import WEBHOOKS
 from serve_webhook.failure_policy import GUARDED, FailurePolicies, wanted
-from serve_webhook.informers import Informer
-from serve_webhook.policies import Policies
-from serve_webhook.trust import WEBHOOKS
 from webhook_api import MemoryApi
 
 PODS, KNATIVE = GUARDED
@@ -176,7 +176,7 @@ async def test_the_next_leader_writes_nothing_where_all_is_right(api: MemoryApi)
 async def test_an_api_server_that_refuses_is_asked_again(
     api: MemoryApi, failure: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve_webhook.workqueue.backoff", lambda _: 0)
+    monkeypatch.setattr("serve_webhook.work_queue.backoff", lambda _: 0)
     install(api)
     api.failures["apply " + VALIDATING_WEBHOOKS.plural] = failure
     async with leading(api):

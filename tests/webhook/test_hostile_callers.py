@@ -32,8 +32,8 @@ from hostile import FRAMES, PATHS, bodies, bomb, heavy, posted, reviews, spoilt
 from hostile_sizes import LARGEST
 from hostile_sizes import bodies as sized
 from reviews import deployment, request
-from serve_webhook import server
-from serve_webhook.certificates import SERVER_NAMES
+from serve_webhook.admission import http
+from serve_webhook.certs.authority import SERVER_NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 IN_TIME = 5.0
@@ -243,7 +243,7 @@ def test_floods_are_answered_in_time_and_in_bounded_memory(attacked: Attacked) -
     with ThreadPoolExecutor(16) as callers:
         for _ in range(3):
             with contextlib.ExitStack() as held:
-                for _ in range(server.MOST_CONNECTIONS + 40):
+                for _ in range(http.MOST_CONNECTIONS + 40):
                     held.enter_context(attacked.connect())
                 for said in (bodies, [*stalling, *bodies]):
                     for found in callers.map(ask, said):

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from kubectl_serve.manifests import default_facts
-from serve_core.annotations import MODEL
-from serve_core.names import DEPLOYMENT_LABEL
-from serve_core.verdict import judge
-from serve_webhook import informers
+from kubectl_serve.install.manifests import default_facts
+from serve_core.admission.decide import judge
+from serve_core.api.annotations import MODEL
+from serve_core.base.constants import DEPLOYMENT_LABEL
 from serve_webhook.api import DEPLOYMENTS, KNATIVE_SERVICES, NotFoundError, Page, UnavailableError
-from serve_webhook.informers import Index, Informer
+from serve_webhook.cache import informers
+from serve_webhook.cache.informers import Index, Informer
 from webhook_api import MemoryApi
 
 

@@ -16,13 +16,12 @@ from kubernetes_asyncio.client import Configuration as Connection
 
 from replica_sets import of_revision
 from reviews import STORES, document
-from serve_core import annotations
-from serve_core.facts import REQUIRED_FEATURES, LoaderFacts, PlatformFacts
-from serve_core.json import JsonObject
-from serve_core.names import CONDITION_COMPLIANT, CONDITION_READY, SERVED_LABEL
-from serve_core.policy.existing import Existing
-from serve_core.verdict import judge
-from serve_webhook import informers, planning
+from serve_core.admission.decide import judge
+from serve_core.api import annotations
+from serve_core.base.constants import CONDITION_COMPLIANT, CONDITION_READY, SERVED_LABEL
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import REQUIRED_FEATURES, LoaderFacts, PlatformFacts
+from serve_core.policy.audit import Existing
 from serve_webhook.api import (
     CONFIG_MAPS,
     CONFIGURATIONS,
@@ -49,12 +48,14 @@ from serve_webhook.api import (
     VALIDATING_WEBHOOKS,
     Unread,
 )
+from serve_webhook.app import FEATURES, Options, Replica
+from serve_webhook.cache import informers
+from serve_webhook.cache.informers import Informer
 from serve_webhook.cluster import Cluster
-from serve_webhook.conditions import stored as condition
-from serve_webhook.informers import Informer
-from serve_webhook.process import FEATURES, Options, Replica
+from serve_webhook.reconcile import plan
+from serve_webhook.reconcile.conditions import stored as condition
 from serve_webhook.settings import Configuration
-from serve_webhook.workqueue import WorkQueue
+from serve_webhook.work_queue import WorkQueue
 from stored import DEEP, READABLE, UNREADABLE, stored, text, with_value
 from webhook_api import MemoryApi
 
@@ -337,14 +338,14 @@ def ready(api: MemoryApi, kind: str = CONDITION_READY) -> str:
 async def test_a_defect_at_one_deployment_is_said_on_it_and_stops_no_other(
     api: MemoryApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change, fails = planning.change, [True]
+    change, fails = plan.change, [True]
 
     def planned(observed: Any, wanted: Any) -> Any:
         if fails[0] and observed.deployment["metadata"]["name"] == "iris":
             raise RecursionError("maximum recursion depth exceeded")
         return change(observed, wanted)
 
-    monkeypatch.setattr(planning, "change", planned)
+    monkeypatch.setattr(plan, "change", planned)
     monkeypatch.setattr(WorkQueue, "retry", lambda self, name: self.add_after(name, 0.01))
     api.put(DEPLOYMENTS, served())
     api.put(DEPLOYMENTS, served("wine"))

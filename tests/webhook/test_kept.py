@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from kubectl_serve.manifests import default_facts
-from serve_core.annotations import MODEL, URL
-from serve_core.names import CONDITION_READY, SERVED_LABEL
-from serve_core.services import read
-from serve_core.verdict import judge, render_stored
-from serve_webhook import conditions, informers, kept
+from kubectl_serve.install.manifests import default_facts
+from serve_core.admission.decide import judge, render_stored
+from serve_core.api.annotations import MODEL, URL
+from serve_core.base.constants import CONDITION_READY, SERVED_LABEL
+from serve_core.knative.name_conflict import read
 from serve_webhook.api import DEPLOYMENTS, SERVICES
-from serve_webhook.informers import Budget, Index, Informer
+from serve_webhook.cache import informers, trimming
+from serve_webhook.cache.informers import Budget, Index, Informer
+from serve_webhook.reconcile import conditions
 from stored import stored
 from webhook_api import MemoryApi
 
@@ -33,7 +34,7 @@ def deployment(**notes: str) -> Any:
 
 def test_of_a_served_deployment_all_is_kept_that_makes_the_model() -> None:
     whole = deployment(**{"kubectl.kubernetes.io/last-applied-configuration": "x" * 10_000, "theirs": "y"})
-    found = kept.deployment(whole | {"metadata": whole["metadata"] | {"managedFields": [{}]}})
+    found = trimming.deployment(whole | {"metadata": whole["metadata"] | {"managedFields": [{}]}})
     assert render_stored(found, default_facts()) == render_stored(whole, default_facts())
     assert found["metadata"]["annotations"]["theirs"] == "y"
     assert conditions.stored(found, CONDITION_READY) == conditions.stored(whole, CONDITION_READY)
@@ -45,7 +46,7 @@ def test_of_one_that_has_our_label_alone_its_end_is_kept() -> None:
     whole = stored(spec={"replicas": 3, "template": {"spec": {"containers": [{"env": [padding] * 100}]}}})
     whole["metadata"] |= {"labels": {SERVED_LABEL: "true"}, "annotations": padding | {URL: "http://a"}, "generation": 4}
     whole["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["theirs/for-ever"]}
-    found = kept.deployment({"apiVersion": "apps/v1", "kind": "Deployment"} | whole)
+    found = trimming.deployment({"apiVersion": "apps/v1", "kind": "Deployment"} | whole)
     assert found["spec"] == {"replicas": 3}
     assert found["metadata"]["annotations"] == {URL: "http://a"}
     assert found["metadata"]["deletionTimestamp"]
@@ -67,7 +68,7 @@ def test_of_a_service_its_name_and_where_it_leads_is_kept(spec: Any) -> None:
     whole = stored(spec=spec, status={"loadBalancer": {"ingress": [{"hostname": "x" * 200}] * 1000}})
     whole["metadata"]["labels"] |= {f"l{number}": "x" * 63 for number in range(90)}
     whole["metadata"]["annotations"] = {"a": "x" * 200_000}
-    found = kept.service(whole)
+    found = trimming.service(whole)
     assert len(json.dumps(found)) < 3000
     assert read(found) == read(whole)
     assert read(found).owner == "iris"

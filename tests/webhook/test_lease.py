@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from serve_core.names import NAMESPACE
+from serve_core.base.constants import NAMESPACE
 from serve_webhook.api import LEASES, ConflictError, UnavailableError
-from serve_webhook.lease import NAME, Election, Timing
+from serve_webhook.leader_election import NAME, Election, Timing
 from webhook_api import MemoryApi
 
 QUICK = Timing(duration=1, give_up=0.2, retry=0.02)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from serve_webhook.api import CONFIG_MAPS, DEPLOYMENTS, ConflictError, NotFoundError, Resource
+from serve_webhook.cache.informers import Informer
 from serve_webhook.cluster import Cluster
-from serve_webhook.informers import Informer
-from serve_webhook.lease import Election, Timing
+from serve_webhook.leader_election import Election, Timing
 
 pytestmark = pytest.mark.cluster
 

@@ -7,12 +7,12 @@ import pytest
 import yaml
 from cel_expr_python import cel
 
-from serve_core.json import JsonObject
-from serve_core.names import ADOPT_LABEL, NEVER_JUDGED
-from serve_core.policy.documents import KINDS
+from serve_core.api.policies import KINDS
+from serve_core.base.constants import ADOPT_LABEL, NEVER_JUDGED
+from serve_core.base.json import JsonObject
+from serve_webhook.admission.validation import KNATIVE_USERNAME
 from serve_webhook.api import DEPLOYMENTS
 from serve_webhook.audit import LISTED
-from serve_webhook.validation import KNATIVE_USERNAME
 
 ROOT = Path(__file__).resolve().parents[2]
 WEBHOOKS = {

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from istio_installation import control_plane
-from serve_core.istio import NAMESPACE, IstioFacts
-from serve_core.json import JsonObject
-from serve_core.security import is_guard
-from serve_core.verdict import Verdict
-from serve_webhook import mesh
+from serve_core.admission.decide import Verdict
+from serve_core.base.json import JsonObject
+from serve_core.istio.authorization import is_guard
+from serve_core.istio.injection import NAMESPACE, IstioFacts
 from serve_webhook.api import (
     AUTHORIZATION_POLICIES,
     CONFIG_MAPS,
@@ -25,8 +24,9 @@ from serve_webhook.api import (
     NotFoundError,
     Resource,
 )
-from serve_webhook.informers import Informer
-from serve_webhook.mesh import Mesh
+from serve_webhook.cache import mesh
+from serve_webhook.cache.informers import Informer
+from serve_webhook.cache.mesh import Mesh
 from webhook_api import MemoryApi
 
 NOTHING = IstioFacts(())

@@ -7,13 +7,13 @@ import pytest
 
 from bounds import Write, refusals
 from reviews import FACTS, deployment
-from serve_core.json import JsonObject
-from serve_core.names import SERVER_USERNAME
-from serve_core.owned import Identity, identity
-from serve_core.verdict import render_stored
-from serve_webhook import own_writes
+from serve_core.admission.decide import render_stored
+from serve_core.base.constants import SERVER_USERNAME
+from serve_core.base.json import JsonObject
+from serve_core.base.ownership import Identity, identity
+from serve_webhook.admission import own_writes
+from serve_webhook.admission.review import Answer, Request, UnseenError
 from serve_webhook.api import OWNED, owned_resource
-from serve_webhook.review import Answer, Request, UnseenError
 from webhook.test_manifests import WEBHOOKS, called
 
 pytestmark = pytest.mark.attack(37)

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from replica_sets import of_revision, of_template
-from serve_core import annotations, loader
-from serve_core.loader import Words
-from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY
-from serve_core.owned import identity
-from serve_core.reasons import Problem, problem
-from serve_core.verdict import Verdict
-from serve_core.visible import is_visible
-from serve_webhook import planning
-from serve_webhook.conditions import LONGEST, LONGEST_REASON, Condition
-from serve_webhook.planning import Annotate, Applied, Apply, Delete, Merge, Observed, SetConditions, change
+from serve_core.admission.decide import Verdict
+from serve_core.api import annotations, loader_protocol
+from serve_core.api.loader_protocol import Words
+from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY
+from serve_core.base.escaping import is_visible
+from serve_core.base.ownership import identity
+from serve_core.base.reasons import Problem, problem
+from serve_webhook.reconcile import plan
+from serve_webhook.reconcile.conditions import LONGEST, LONGEST_REASON, Condition
+from serve_webhook.reconcile.plan import Annotate, Applied, Apply, Delete, Merge, Observed, SetConditions, change
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 OWNER = {"kind": "Deployment", "name": "iris", "uid": "d-1", "controller": True}
@@ -123,13 +123,13 @@ def observed(
         state.deployment,
         state.verdict,
         state.live,
-        applied={identity(service): Applied(fingerprint, "s-1", planning.fingerprint_of(WANTED["spec"]))},
+        applied={identity(service): Applied(fingerprint, "s-1", plan.fingerprint_of(WANTED["spec"]))},
         **more,
     )
 
 
 def conditions_of(state: Observed) -> dict[str, Condition]:
-    for action in planning.report(state, NOW):
+    for action in plan.report(state, NOW):
         if isinstance(action, SetConditions):
             return {
                 entry["type"]: Condition(entry["type"], entry["status"], entry["reason"], entry["message"])
@@ -140,7 +140,7 @@ def conditions_of(state: Observed) -> dict[str, Condition]:
 
 def conditions_entries(state: Observed) -> Any:
     """The conditions as they are stored then."""
-    return next(action.entries for action in planning.report(state, NOW) if isinstance(action, SetConditions))
+    return next(action.entries for action in plan.report(state, NOW) if isinstance(action, SetConditions))
 
 
 def ready(state: Observed) -> Condition:
@@ -152,7 +152,7 @@ def loaded(state: Observed) -> Condition:
 
 
 def notes_of(state: Observed) -> dict[str, str]:
-    return next((dict(a.annotations) for a in planning.report(state, NOW) if isinstance(a, Annotate)), {})
+    return next((dict(a.annotations) for a in plan.report(state, NOW) if isinstance(a, Annotate)), {})
 
 
 def settled(**more: Any) -> Any:
@@ -213,7 +213,7 @@ def without_label(manifest: Any) -> Any:
 def test_what_is_not_ours_is_not_touched_and_said(found: Any) -> None:
     state = observed(service=found)
     assert change(state, WANTED) is None
-    assert planning.surplus(state) == ()
+    assert plan.surplus(state) == ()
     assert ready(state).reason == "NameTaken"
     assert "There is a Knative Service iris that is not ours." in ready(state).message
     assert annotations.URL not in notes_of(state), "it leads to somebody else's"
@@ -233,27 +233,27 @@ def test_a_deployment_on_its_way_out_is_left_to_the_garbage_collector() -> None:
     going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     state = observed(going, live(), verdict=Verdict(service=WANTED))
     assert (change(state, WANTED), change(observed(going), WANTED)) == (None, None)
-    assert planning.report(state, NOW) == ()
+    assert plan.report(state, NOW) == ()
     going["status"]["observedGeneration"] = 4
-    assert planning.surplus(replace(state, verdict=Verdict())) == ()
+    assert plan.surplus(replace(state, verdict=Verdict())) == ()
 
 
 def test_an_extra_that_is_wanted_no_more_goes() -> None:
     extra = EXTRA | {"metadata": EXTRA["metadata"] | {"uid": "m-1", "ownerReferences": [OWNER]}}
     state = observed(service=live())
     with_extra = Observed(state.deployment, state.verdict, {**state.live, identity(extra): extra})
-    assert planning.surplus(with_extra) == (Delete(extra),)
+    assert plan.surplus(with_extra) == (Delete(extra),)
     wanted = Observed(state.deployment, Verdict(service=WANTED, extras=(EXTRA,)), with_extra.live)
-    assert planning.surplus(wanted) == ()
+    assert plan.surplus(wanted) == ()
 
 
 def test_the_knative_service_goes_only_when_the_deployments_own_pods_are_back() -> None:
     unserved = Verdict()
     starting = deployment(replicas=2, observedGeneration=4, updatedReplicas=2, availableReplicas=1)
-    assert planning.surplus(observed(starting, live(), verdict=unserved)) == ()
+    assert plan.surplus(observed(starting, live(), verdict=unserved)) == ()
     back = deployment(replicas=2, observedGeneration=4, updatedReplicas=2, availableReplicas=2)
     for service in (live(), live("False")):
-        assert planning.surplus(observed(back, service, verdict=unserved)) == (Delete(service),)
+        assert plan.surplus(observed(back, service, verdict=unserved)) == (Delete(service),)
 
 
 def test_an_orphan_of_knatives_goes_as_well_or_its_service_would_keep_the_name_for_ever() -> None:
@@ -261,9 +261,9 @@ def test_an_orphan_of_knatives_goes_as_well_or_its_service_would_keep_the_name_f
     plain = Verdict(extras=({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "iris"}},), name="iris")
     back = deployment(replicas=1, observedGeneration=4, updatedReplicas=1, availableReplicas=1)
     orphan = live(owner=None)
-    assert planning.surplus(observed(back, orphan, verdict=plain)) == (Delete(orphan),)
-    assert planning.surplus(observed(back, without_label(orphan), verdict=plain)) == (), "it is somebody else's"
-    assert planning.surplus(observed(back, orphan, verdict=Verdict())) == (), "it is in nobody's way"
+    assert plan.surplus(observed(back, orphan, verdict=plain)) == (Delete(orphan),)
+    assert plan.surplus(observed(back, without_label(orphan), verdict=plain)) == (), "it is somebody else's"
+    assert plan.surplus(observed(back, orphan, verdict=Verdict())) == (), "it is in nobody's way"
 
 
 def test_the_service_before_its_own_pods_goes_when_knative_needs_nothing_but_its_name() -> None:
@@ -280,7 +280,7 @@ def test_the_service_before_its_own_pods_goes_when_knative_needs_nothing_but_its
     ):
         state = observed(service=service)
         state = replace(state, live={**state.live, **before})
-        assert [delete.manifest for delete in planning.surplus(state)] == gone
+        assert [delete.manifest for delete in plan.surplus(state)] == gone
 
 
 @pytest.mark.parametrize("owner", [OWNER | {"uid": "d-0"}, OWNER | {"controller": False}, None])
@@ -290,7 +290,7 @@ def test_what_bears_our_label_and_is_somebody_elses_is_not_deleted(owner: Any) -
     back = deployment(replicas=1, observedGeneration=4, updatedReplicas=1, availableReplicas=1)
     for of, verdict in ((deployment(), Verdict(service=WANTED)), (back, Verdict())):
         state = observed(of, live(), verdict=verdict)
-        assert Delete(theirs) not in planning.surplus(replace(state, live={**state.live, identity(theirs): theirs}))
+        assert Delete(theirs) not in plan.surplus(replace(state, live={**state.live, identity(theirs): theirs}))
 
 
 def test_what_is_on_its_way_out_is_neither_written_nor_deleted_again() -> None:
@@ -298,7 +298,7 @@ def test_what_is_on_its_way_out_is_neither_written_nor_deleted_again() -> None:
     going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     assert change(observed(service=going, applied=False), WANTED) is None
     back = deployment(replicas=1, observedGeneration=4, updatedReplicas=1, availableReplicas=1)
-    assert planning.surplus(observed(back, going, verdict=Verdict())) == ()
+    assert plan.surplus(observed(back, going, verdict=Verdict())) == ()
 
 
 def test_what_somebody_made_in_the_place_of_ours_is_written_anew() -> None:
@@ -310,14 +310,12 @@ def test_what_somebody_made_in_the_place_of_ours_is_written_anew() -> None:
 def test_a_refusal_deletes_nothing() -> None:
     refused = Verdict(problems=(problem("Parked", "spec"),))
     parked = deployment(observedGeneration=4)
-    assert planning.surplus(observed(parked, live(), verdict=refused)) == ()
-    assert planning.surplus(observed(parked, live(), verdict=Verdict())) != (), (
-        "it would go, were it not for the refusal"
-    )
+    assert plan.surplus(observed(parked, live(), verdict=refused)) == ()
+    assert plan.surplus(observed(parked, live(), verdict=Verdict())) != (), "it would go, were it not for the refusal"
 
 
 def test_the_release_takes_everything_of_ours_off() -> None:
-    actions = planning.release(settled())
+    actions = plan.release(settled())
     assert isinstance(actions[0], SetConditions)
     assert actions[0].entries == ()
     assert isinstance(actions[1], Annotate)
@@ -325,13 +323,13 @@ def test_the_release_takes_everything_of_ours_off() -> None:
     assert isinstance(actions[2], Merge)
     bare = deployment()
     del bare["metadata"]["labels"]
-    assert planning.release(bare) == ()
+    assert plan.release(bare) == ()
     for left in (
         ("labels", {"kubectl-serve.dev/served": "true"}),
         ("annotations", {annotations.HANDOVER: "from-knative"}),
     ):
         one = bare | {"metadata": bare["metadata"] | dict([left])}
-        assert [type(action) for action in planning.release(one)] == [Merge], "either of the two may have been lost"
+        assert [type(action) for action in plan.release(one)] == [Merge], "either of the two may have been lost"
 
 
 # What is said.
@@ -355,7 +353,7 @@ def test_before_knative_has_a_url_none_is_noted() -> None:
 
 
 def test_nothing_is_said_twice() -> None:
-    assert planning.report(observed(settled(), live()), NOW) == ()
+    assert plan.report(observed(settled(), live()), NOW) == ()
 
 
 def test_a_generation_in_which_nothing_of_ours_changed_counts_as_observed_too() -> None:
@@ -367,8 +365,8 @@ def test_a_generation_in_which_nothing_of_ours_changed_counts_as_observed_too() 
 
 
 def test_good_news_comes_after_the_annotations_and_bad_news_before() -> None:
-    good = planning.report(observed(service=live()), NOW)
-    bad = planning.report(observed(service=live("False")), NOW)
+    good = plan.report(observed(service=live()), NOW)
+    bad = plan.report(observed(service=live("False")), NOW)
     assert [type(action) for action in good] == [Annotate, SetConditions]
     assert [type(action) for action in bad] == [SetConditions, Annotate]
 
@@ -378,12 +376,12 @@ def test_the_time_of_transition_stays_while_the_status_does() -> None:
     later = NOW.replace(hour=13)
     service = live()
     service["status"]["url"] = "http://elsewhere.example.com"
-    (conditions,) = (a for a in planning.report(observed(before, service), later) if isinstance(a, SetConditions))
+    (conditions,) = (a for a in plan.report(observed(before, service), later) if isinstance(a, SetConditions))
     entry = next(entry for entry in conditions.entries if entry["type"] == CONDITION_READY)
     assert entry["lastUpdateTime"] == "2026-01-01T13:00:00Z"
     assert entry["lastTransitionTime"] == "2026-01-01T12:00:00Z"
     assert conditions.told == []
-    (conditions,) = (a for a in planning.report(observed(before, live("False")), later) if isinstance(a, SetConditions))
+    (conditions,) = (a for a in plan.report(observed(before, live("False")), later) if isinstance(a, SetConditions))
     times = {entry["type"]: entry["lastTransitionTime"] for entry in conditions.entries}
     assert times == {CONDITION_READY: "2026-01-01T13:00:00Z", CONDITION_MODEL_LOADED: "2026-01-01T12:00:00Z"}
 
@@ -402,7 +400,7 @@ def test_what_failed_of_the_revision_before_is_not_said_of_the_one_that_knative_
 
 def test_events_tell_what_went_well_or_wrong_not_what_goes_on() -> None:
     def told(state: Observed) -> list[str]:
-        (action,) = (a for a in planning.report(state, NOW) if isinstance(a, SetConditions))
+        (action,) = (a for a in plan.report(state, NOW) if isinstance(a, SetConditions))
         return [condition.reason for condition in action.told]
 
     assert told(observed()) == []
@@ -506,7 +504,7 @@ def test_a_previous_revision_that_somebody_has_deleted_is_led_to_no_more() -> No
 def test_ready_is_said_once_knative_leads_to_the_revisions_as_it_is_noted() -> None:
     """The tag of the one before changes the Knative Service, which is then not ready for a moment."""
     newest = live(latest="iris-00002", serving="iris-00002")
-    (write,) = planning.report(observed(deployment(notes={annotations.PROMOTED: "iris-00001"}), newest), NOW)
+    (write,) = plan.report(observed(deployment(notes={annotations.PROMOTED: "iris-00001"}), newest), NOW)
     assert isinstance(write, Annotate)
     assert write.annotations[annotations.PROMOTED] == "iris-00002"
     assert write.annotations[annotations.PREVIOUS] == "iris-00001"
@@ -517,10 +515,10 @@ def test_ready_is_said_once_knative_leads_to_the_revisions_as_it_is_noted() -> N
 def test_only_a_knative_service_that_is_made_anew_makes_what_is_noted_of_revisions_untrue() -> None:
     noted = deployment(notes={annotations.PROMOTED: "iris-00003", annotations.URL: "http://iris"})
     state = observed(noted)
-    assert planning.preparation(state, Apply(EXTRA, ""), NOW) is None
-    assert planning.preparation(state, Apply(WANTED, "", "s-1"), NOW) is None
-    assert planning.preparation(observed(), Apply(WANTED, ""), NOW) is None
-    merge = planning.preparation(state, Apply(WANTED, ""), NOW)
+    assert plan.preparation(state, Apply(EXTRA, ""), NOW) is None
+    assert plan.preparation(state, Apply(WANTED, "", "s-1"), NOW) is None
+    assert plan.preparation(observed(), Apply(WANTED, ""), NOW) is None
+    merge = plan.preparation(state, Apply(WANTED, ""), NOW)
     assert isinstance(merge, Merge)
     assert merge.patch == {"metadata": {"annotations": {annotations.PROMOTED: None}}}
 
@@ -528,10 +526,10 @@ def test_only_a_knative_service_that_is_made_anew_makes_what_is_noted_of_revisio
 def test_only_a_knative_service_that_changes_with_its_deployment_takes_ready_back() -> None:
     before = settled()
     state, apply = observed(before, live()), Apply(WANTED, "", "s-1")
-    assert planning.preparation(state, apply, NOW) is None, "it is set right, and the model is the same"
+    assert plan.preparation(state, apply, NOW) is None, "it is set right, and the model is the same"
     before["metadata"]["generation"] += 1
-    assert planning.preparation(state, Apply(EXTRA, "", "m-1"), NOW) is None
-    said = planning.preparation(state, apply, NOW)
+    assert plan.preparation(state, Apply(EXTRA, "", "m-1"), NOW) is None
+    said = plan.preparation(state, apply, NOW)
     assert isinstance(said, SetConditions)
     assert [(entry["reason"], entry["status"]) for entry in said.entries] == [
         ("Loaded", "True"),
@@ -539,7 +537,7 @@ def test_only_a_knative_service_that_changes_with_its_deployment_takes_ready_bac
     ]
     assert said.told == ()
     taken_back = deployment(conditions=said.entries)
-    assert planning.preparation(observed(taken_back, live()), apply, NOW) is None, "once"
+    assert plan.preparation(observed(taken_back, live()), apply, NOW) is None, "once"
 
 
 def test_a_knative_service_that_does_not_go_says_what_keeps_it() -> None:
@@ -555,7 +553,7 @@ def test_after_the_scale_to_zero_what_was_said_stays() -> None:
     said = Condition(CONDITION_MODEL_LOADED, "True", "Loaded", "Downloaded 8 B in 1 file in 0.0 s.")
     before = settled()
     next(c for c in before["status"]["conditions"] if c["type"] == said.type)["message"] = said.message
-    assert planning.report(observed(before, live()), NOW) == ()
+    assert plan.report(observed(before, live()), NOW) == ()
 
 
 def test_before_there_is_a_revision_nothing_is_loaded_whatever_was_said_of_those_of_another() -> None:
@@ -575,7 +573,7 @@ def test_a_revision_that_is_ready_has_its_model_although_it_was_loading_when_it_
 
 def test_a_pod_that_wakes_up_says_nothing_against_a_loaded_model() -> None:
     waking = observed(settled(), live(), pods=[loader_pod(None, "")])
-    assert planning.report(waking, NOW) == ()
+    assert plan.report(waking, NOW) == ()
 
 
 def test_a_cold_start_that_fails_is_told() -> None:
@@ -597,7 +595,7 @@ def test_a_stored_deployment_that_cannot_be_rendered_says_why_and_is_not_parked(
     refused = Verdict(problems=(problem("FeatureDisabled", "spec", flag="f", state="disabled"),))
     state = observed(deployment(replicas=2), verdict=refused)
     assert ready(state).reason == "FeatureDisabled"
-    assert not any(isinstance(action, Merge) for action in planning.report(state, NOW))
+    assert not any(isinstance(action, Merge) for action in plan.report(state, NOW))
 
 
 def test_annotations_that_are_refused_since_are_told_while_the_model_answers() -> None:
@@ -612,14 +610,14 @@ def test_annotations_that_are_refused_since_are_told_while_the_model_answers() -
 
 
 def test_what_was_scaled_past_the_webhook_is_parked_again() -> None:
-    (action,) = planning.report(observed(deployment(replicas=3), live()), NOW)
+    (action,) = plan.report(observed(deployment(replicas=3), live()), NOW)
     assert action == Merge({"spec": {"replicas": 0}}, "park")
 
 
 @pytest.mark.parametrize(("status", "handed_over"), [("Unknown", False), ("True", True)])
 def test_a_running_deployment_keeps_its_pods_until_knative_is_ready(status: str, handed_over: bool) -> None:
     running = deployment(replicas=3, notes={annotations.HANDOVER: "to-knative"})
-    actions = planning.report(observed(running, live(status)), NOW)
+    actions = plan.report(observed(running, live(status)), NOW)
     assert [a.why for a in actions if isinstance(a, Merge)] == (["handover"] if handed_over else [])
 
 
@@ -787,7 +785,7 @@ def test_the_size_of_a_large_model_is_noted(pod: Any, line: Any, noted: str | No
         message = json.dumps({"code": pod[0], "bytes": pod[1]})
         own["status"]["initContainerStatuses"][0]["state"]["terminated"]["message"] = message
     noted_before = deployment(notes={annotations.MODEL_SIZE: "7"})
-    state = observed(noted_before, live("Unknown"), pods=[own], lines={"a": loader.of(line)})
+    state = observed(noted_before, live("Unknown"), pods=[own], lines={"a": loader_protocol.of(line)})
     assert notes_of(state).get(annotations.MODEL_SIZE) == noted
     assert notes_of(state)[annotations.URL] == "http://iris.default.example.com"
 
@@ -809,7 +807,7 @@ def test_a_knative_service_goes_once_the_one_with_the_new_name_answers() -> None
         new = live(status)
         new["metadata"]["name"] = "iris-model"
         both = {identity(old): old, identity(new): new}
-        assert planning.surplus(Observed(deployment(), Verdict(service=renamed, name="iris-model"), both)) == gone
+        assert plan.surplus(Observed(deployment(), Verdict(service=renamed, name="iris-model"), both)) == gone
 
 
 COMMANDS = ["\x1b]52;c;aWQ=\x07", "\x9b2J", "\u202e", "\r", "\b", "\0", "\u2028"]

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from replica_sets import of_revision, of_template
-from serve_core import loader
-from serve_core.loader import NOTHING, Words
-from serve_webhook import pods
+from serve_core.api import loader_protocol
+from serve_core.api.loader_protocol import NOTHING, Words
+from serve_webhook.reconcile import pods
 
 WAITING = {"waiting": {"reason": "PodInitializing"}}
 
@@ -167,7 +167,7 @@ RETRY = {"event": "retry", "code": "Unreachable", "message": "no route", "hint":
     ],
 )
 def test_how_far_the_loader_is(found: dict[str, Any], line: dict[str, Any], expected: tuple[str, str, str]) -> None:
-    finding = pods.loading(found, loader.of(line), "iris")
+    finding = pods.loading(found, loader_protocol.of(line), "iris")
     assert (finding.status, finding.code) == expected[:2]
     assert expected[2].lower() in finding.message.lower()
 
@@ -356,7 +356,7 @@ def injected(*init: str, uid: int | None = None) -> dict[str, Any]:
     ids=["captured", "as the proxy", "behind a native sidecar", "no mesh"],
 )
 def test_a_loader_that_istio_cuts_off_is_told_so(found: dict[str, Any], code: str) -> None:
-    said = pods.loading(found, loader.of(RETRY), "iris")
+    said = pods.loading(found, loader_protocol.of(RETRY), "iris")
     assert (said.status, said.code) == ("Unknown", code)
     assert "no route" in said.message, "what the loader saw is told as well"
 

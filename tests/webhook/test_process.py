@@ -13,12 +13,11 @@ import aiohttp
 import pytest
 
 from reviews import FACTS, MEMORY, STORES, document, knative, pod, request
-from serve_core import snapshots
-from serve_core.annotations import MODEL
-from serve_core.facts import REQUIRED_FEATURES, LoaderFacts
-from serve_core.names import NAMESPACE
-from serve_core.policy.documents import ServingPolicy
-from serve_webhook import certificates
+from serve_core.admission import snapshots
+from serve_core.api.annotations import MODEL
+from serve_core.api.policies import ServingPolicy
+from serve_core.base.constants import NAMESPACE
+from serve_core.context.cluster import REQUIRED_FEATURES, LoaderFacts
 from serve_webhook.api import (
     CONFIG_MAPS,
     KNATIVE_SERVICES,
@@ -31,9 +30,10 @@ from serve_webhook.api import (
     VALIDATING_WEBHOOKS,
     UnavailableError,
 )
-from serve_webhook.process import FEATURES, Options, Replica
+from serve_webhook.app import FEATURES, Options, Replica
+from serve_webhook.certs import authority
+from serve_webhook.certs.rotation import SECRET, WEBHOOKS, material_of
 from serve_webhook.settings import Configuration
-from serve_webhook.trust import SECRET, WEBHOOKS, material_of
 from webhook_api import MemoryApi
 
 REVIEW = json.dumps(
@@ -67,7 +67,7 @@ async def started(made: Replica, stop: asyncio.Event) -> AsyncIterator[asyncio.T
 
 
 async def ask(api: MemoryApi, caplog: pytest.LogCaptureFixture, body: bytes, path: str = "policies") -> tuple[int, str]:
-    name, headers = certificates.SERVER_NAMES[0], {"Content-Type": "application/json"}
+    name, headers = authority.SERVER_NAMES[0], {"Content-Type": "application/json"}
     connector = aiohttp.TCPConnector(ssl=trusting(api))
     async with (
         aiohttp.ClientSession(f"https://127.0.0.1:{port_of(caplog)}", connector=connector) as client,
@@ -130,7 +130,7 @@ async def test_what_is_in_flight_is_answered_after_it_was_told_to_stop(
     async with started(made, stop) as task:
         await ready(made)
         reader, writer = await asyncio.open_connection(
-            "127.0.0.1", port_of(caplog), ssl=trusting(api), server_hostname=certificates.SERVER_NAMES[0]
+            "127.0.0.1", port_of(caplog), ssl=trusting(api), server_hostname=authority.SERVER_NAMES[0]
         )
         head = "POST /deployments HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
         writer.write(head.format(len(REVIEW)).encode() + REVIEW[:10])
@@ -159,7 +159,7 @@ async def test_a_second_replica_serves_without_leading(api: MemoryApi, tmp_path:
 async def test_it_waits_for_an_api_server_that_is_away(
     api: MemoryApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve_webhook.informers.backoff", lambda _: 0.01)
+    monkeypatch.setattr("serve_webhook.cache.informers.backoff", lambda _: 0.01)
     api.failures["list configmaps"] = UnavailableError("not yet")
     made, stop = replica(api, tmp_path), asyncio.Event()
     async with started(made, stop) as task:
@@ -202,7 +202,7 @@ async def test_nothing_is_answered_while_one_thing_was_not_read(
     lacking: list[str],
 ) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr("serve_webhook.informers.backoff", lambda _: 0.01)
+    monkeypatch.setattr("serve_webhook.cache.informers.backoff", lambda _: 0.01)
     api.put(NAMESPACES, {"metadata": {"name": "ml"}})
     api.failures[f"list {unread}"] = UnavailableError("not yet")
     made, stop = replica(api, tmp_path), asyncio.Event()
@@ -221,7 +221,7 @@ async def test_nothing_is_answered_while_one_thing_was_not_read(
 async def test_who_leads_before_the_policies_were_read_opens_no_webhook(
     api: MemoryApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve_webhook.informers.backoff", lambda _: 0.01)
+    monkeypatch.setattr("serve_webhook.cache.informers.backoff", lambda _: 0.01)
     known: list[list[str]] = []
 
     def wanted(policies: Iterable[ServingPolicy]) -> Mapping[str, str]:
@@ -252,7 +252,7 @@ async def test_a_defect_ends_the_process_so_that_it_starts_anew(
     async def broken(_: object) -> None:
         raise RuntimeError("oops")
 
-    monkeypatch.setattr("serve_webhook.trust.Keeper.run", broken)
+    monkeypatch.setattr("serve_webhook.certs.rotation.Keeper.run", broken)
     with pytest.RaisesGroup(pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="oops"))):
         await replica(api, tmp_path).run(asyncio.Event())
 
@@ -367,8 +367,8 @@ async def test_admission_names_only_what_is_kept_and_a_dry_run_writes_nothing(
 async def test_the_leader_deletes_what_no_model_was_completed_with(
     api: MemoryApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve_webhook.completions.PASS_SECONDS", 0.01)
-    monkeypatch.setattr("serve_webhook.completions.GRACE", timedelta(0))
+    monkeypatch.setattr("serve_webhook.cache.snapshots.PASS_SECONDS", 0.01)
+    monkeypatch.setattr("serve_webhook.cache.snapshots.GRACE", timedelta(0))
     earlier = snapshots.config_map(LoaderFacts("loader:0"))
     api.put(CONFIG_MAPS, earlier)
     made, stop = replica(api, tmp_path), asyncio.Event()

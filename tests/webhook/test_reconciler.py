@@ -11,11 +11,11 @@ import pytest
 
 from istio_installation import installation
 from replica_sets import of_revision
-from serve_core import annotations
-from serve_core.facts import LoaderFacts, PlatformFacts
-from serve_core.names import CONDITION_MODEL_LOADED, CONDITION_READY, FIELD_MANAGER
-from serve_core.verdict import judge, render_stored
-from serve_webhook import failure_policy, reconciler
+from serve_core.admission.decide import judge, render_stored
+from serve_core.api import annotations
+from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, FIELD_MANAGER
+from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from serve_webhook import failure_policy
 from serve_webhook.api import (
     AUTHORIZATION_POLICIES,
     DEPLOYMENTS,
@@ -30,11 +30,12 @@ from serve_webhook.api import (
     UnavailableError,
     key,
 )
-from serve_webhook.conditions import stored
-from serve_webhook.events import Recorder
-from serve_webhook.informers import Informer
+from serve_webhook.cache.informers import Informer
 from serve_webhook.metrics import Metrics
-from serve_webhook.reconciler import Reconciler
+from serve_webhook.reconcile import reconciler
+from serve_webhook.reconcile.conditions import stored
+from serve_webhook.reconcile.events import Recorder
+from serve_webhook.reconcile.reconciler import Reconciler
 from webhook_api import Clock, MemoryApi
 
 FACTS = PlatformFacts(LoaderFacts("loader:1"))

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_core import filling
-from serve_core.facts import LoaderFacts, PlatformFacts
-from serve_core.models import SCHEMES
-from serve_core.names import SERVED_LABEL, SERVER_USERNAME
-from serve_core.reasons import MOST_PROBLEMS, Problem
-from serve_core.runtimes import Runtime
-from serve_core.verdict import MOST_ANNOTATIONS
-from serve_webhook import review, validation
-from serve_webhook.review import Answer, MalformedError, Request
+from serve_core.admission.decide import MOST_ANNOTATIONS
+from serve_core.api.models import SCHEMES
+from serve_core.api.runtimes import Runtime
+from serve_core.base import overlay
+from serve_core.base.constants import SERVED_LABEL, SERVER_USERNAME
+from serve_core.base.reasons import MOST_PROBLEMS, Problem
+from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from serve_webhook.admission import review, validation
+from serve_webhook.admission.review import Answer, MalformedError, Request
 
 NOW = datetime(2026, 11, 18, tzinfo=UTC)
 RUNTIME: dict[str, Any] = {
@@ -36,7 +36,7 @@ RUNTIME: dict[str, Any] = {
 
 
 def runtime() -> Runtime:
-    from serve_core.runtimes import parse
+    from serve_core.api.runtimes import parse
 
     return parse(RUNTIME)
 
@@ -419,7 +419,7 @@ def forged(number: int, step: int, width: int) -> bytes:
     """A record that claims for us every ``step``-th after the first of so many variables of a user's own container."""
     variables = [{"name": f"A{index}", "value": "v" * width} for index in range(number)]
     place = "/spec/template/spec/containers/name=own/env/name="
-    record = {f"{place}{each['name']}": filling.digest(each) for each in variables[1::step]}
+    record = {f"{place}{each['name']}": overlay.digest(each) for each in variables[1::step]}
     new = deployment(model="https://example.com/model.joblib", filled=json.dumps(record))
     containers = [{"name": "own", "image": "example.com/own:1", "env": variables}]
     return body(new | {"spec": {"template": {"spec": {"containers": containers}}}})
@@ -430,7 +430,7 @@ def forged(number: int, step: int, width: int) -> bytes:
 def test_a_patch_that_an_object_makes_grow_is_refused(
     number: int, step: int, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve_core.verdict.MOST_ANNOTATIONS", 2**30)
+    monkeypatch.setattr("serve_core.admission.decide.MOST_ANNOTATIONS", 2**30)
     assert "patch" in respond(forged(number // 20, step, width))
     assert respond(forged(number, step, width))["status"]["message"].startswith("TooLarge: metadata: ")
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from serve_core.json import JsonObject
+from serve_core.base.json import JsonObject
 from serve_webhook.api import MODEL_RUNTIMES, Resource
-from serve_webhook.informers import Informer
-from serve_webhook.runtimes import Runtimes
+from serve_webhook.cache.informers import Informer
+from serve_webhook.cache.runtimes import Runtimes
 from webhook_api import MemoryApi
 
 

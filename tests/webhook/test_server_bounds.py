@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from bounds import FILE, POLICIES, Write, about, documents, refusals
-from serve_core.annotations import HANDOVER, NOTED
-from serve_core.json import JsonObject
-from serve_core.names import CONDITION_READY, DEPLOYMENT_LABEL, NEVER_JUDGED, SERVED_LABEL, SERVER_USERNAME
+from serve_core.api.annotations import HANDOVER, NOTED
+from serve_core.base.constants import CONDITION_READY, DEPLOYMENT_LABEL, NEVER_JUDGED, SERVED_LABEL, SERVER_USERNAME
+from serve_core.base.json import JsonObject
 from serve_webhook.failure_policy import GUARDED
 
 pytestmark = pytest.mark.attack(37)

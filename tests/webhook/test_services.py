@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from serve_core.services import ServiceFacts
+from serve_core.knative.name_conflict import ServiceFacts
 from serve_webhook.api import SERVICES
-from serve_webhook.informers import Informer
-from serve_webhook.services import Services
+from serve_webhook.cache.informers import Informer
+from serve_webhook.cache.services import Services
 from webhook_api import MemoryApi
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from model_uri import Store
-from serve_core.facts import PRIVATE_NETWORKS
+from serve_core.context.cluster import PRIVATE_NETWORKS
 from serve_webhook import __main__, settings
 from serve_webhook.settings import Configuration, SettingsError, load
 

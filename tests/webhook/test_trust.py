@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from serve_core.names import NAMESPACE
+from serve_core.base.constants import NAMESPACE
 from serve_webhook.api import MUTATING_WEBHOOKS, SECRETS, VALIDATING_WEBHOOKS
-from serve_webhook.certificates import Material
-from serve_webhook.informers import Informer
+from serve_webhook.cache.informers import Informer
+from serve_webhook.certs.authority import Material
+from serve_webhook.certs.rotation import SECRET, WEBHOOKS, Keeper, Presented, material_of
 from serve_webhook.metrics import Metrics
-from serve_webhook.trust import SECRET, WEBHOOKS, Keeper, Presented, material_of
 from webhook_api import Clock, MemoryApi
 
 

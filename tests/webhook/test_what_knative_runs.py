@@ -9,8 +9,8 @@ import pytest
 import yaml
 from cel_expr_python import cel
 
-from serve_core.json import JsonObject
-from serve_core.names import DEPLOYMENT_LABEL
+from serve_core.base.constants import DEPLOYMENT_LABEL
+from serve_core.base.json import JsonObject
 
 FILE = Path(__file__).resolve().parents[2] / "manifests/base/16-what-knative-runs.yaml"
 POLICY, BINDING = yaml.safe_load_all(FILE.read_text())

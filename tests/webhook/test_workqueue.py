@@ -5,9 +5,9 @@ import logging
 
 import pytest
 
-from serve_webhook import workqueue
+from serve_webhook import work_queue
 from serve_webhook.api import UnavailableError
-from serve_webhook.workqueue import WorkQueue, backoff, keep
+from serve_webhook.work_queue import WorkQueue, backoff, keep
 
 
 async def taken(queue: WorkQueue[str]) -> str:
@@ -96,7 +96,7 @@ async def test_what_is_kept_right_waits_no_longer_for_what_failed_before_it_succ
         attempts.append(attempt)
         return 0
 
-    monkeypatch.setattr(workqueue, "backoff", at_once)
+    monkeypatch.setattr(work_queue, "backoff", at_once)
     changed, finished, fails = asyncio.Event(), asyncio.Event(), [True, True, False, True, False]
 
     async def right() -> None:

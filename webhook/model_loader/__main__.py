@@ -9,9 +9,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from model_loader import options as command_line
 from model_loader.loader import load
 from model_loader.outcomes import OUTCOMES, Code, LoadError
+from model_loader.plan import options as command_line
 from model_loader.report import Report, outcome, termination_message
 
 DEADLINE_SECONDS = 24 * 3600

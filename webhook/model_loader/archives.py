@@ -21,10 +21,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
-from model_loader import paths
-from model_loader.model import MOST_FILES
 from model_loader.outcomes import Code, LoadError
-from model_loader.volume import Folder, storage_failure
+from model_loader.plan.model import MOST_FILES
+from model_loader.storage import paths
+from model_loader.storage.volume import Folder, storage_failure
 
 _RATIO = 100
 """Most bytes out of one byte in; weights hardly shrink at all."""

@@ -11,16 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from model_loader import digest as digests
-from model_loader import executable, journal, paths, signatures, sources
-from model_loader.engine import Engine, PartsIgnoredError
-from model_loader.model import MOST_FILES, Context, File, Secret, Unpack, check_count
-from model_loader.options import Options
+from model_loader import sources
+from model_loader.download.engine import Engine, PartsIgnoredError
+from model_loader.download.retries import Patience
+from model_loader.http.transport import Transport, redact
 from model_loader.outcomes import Code, LoadError
+from model_loader.plan.model import MOST_FILES, Context, File, Secret, Unpack, check_count
+from model_loader.plan.options import Options
 from model_loader.report import Report
-from model_loader.retries import Patience
-from model_loader.transport import Transport, redact
-from model_loader.volume import Folder, Volume, storage_failure
+from model_loader.storage import journal, paths
+from model_loader.storage.volume import Folder, Volume, storage_failure
+from model_loader.verify import digest as digests
+from model_loader.verify import signatures, unsafe_formats
 from model_uri import ModelURI, Store, find
 
 # A little more than the model, for the file system's own books.
@@ -246,7 +248,7 @@ def _read(
             _check_digest(options, volume, digest)
         if verifier is not None:
             _check_signature(verifier, options, volume, folder, hashes)
-    programs = executable.names(volume.files)
+    programs = unsafe_formats.names(volume.files)
     first = programs[0] if programs else ""
     loaded = Loaded(engine.size, count, engine.checked, digest, verifier is not None, len(programs), first)
     volume.state.write(Volume.COMPLETE, json.dumps({"order": order, "loaded": loaded._asdict()}).encode())

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from serve_webhook import logs, settings
 from serve_webhook.api import ApiError
-from serve_webhook.process import Options, Replica
+from serve_webhook.app import Options, Replica
 
 logger = logging.getLogger("serve_webhook")
 
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 async def _serve(options: Options, configuration: settings.Configuration, kubeconfig: str | None) -> None:
-    from serve_webhook.cluster import Cluster  # half of the start-up time: not for --help  # noqa: PLC0415
+    from serve_webhook.cluster import Cluster  # noqa: PLC0415
 
     # What is imported stays. A full collection need not look through it: that is tens of milliseconds without answers.
     gc.collect()

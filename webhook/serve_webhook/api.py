@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote
 
-from serve_core.json import JsonObject
-from serve_core.names import FIELD_MANAGER
+from serve_core.base.constants import FIELD_MANAGER
+from serve_core.base.json import JsonObject
 
 
 class ApiError(Exception):

@@ -16,15 +16,14 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import NoReturn
 
-from serve_core.facts import PlatformFacts
-from serve_core.json import JsonObject
-from serve_core.names import CONDITION_COMPLIANT
-from serve_core.policy.documents import PolicyException
+from serve_core.api.policies import PolicyException
+from serve_core.base.constants import CONDITION_COMPLIANT
+from serve_core.base.escaping import inline
+from serve_core.base.json import JsonObject
+from serve_core.base.reasons import condition_message
+from serve_core.context.cluster import PlatformFacts
+from serve_core.policy.audit import Existing, Judged
 from serve_core.policy.evaluate import Outcome, PolicyVerdict, Result
-from serve_core.policy.existing import Existing, Judged
-from serve_core.reasons import condition_message
-from serve_core.visible import inline
-from serve_webhook import conditions
 from serve_webhook.api import (
     CONFIGURATIONS,
     DEPLOYMENTS,
@@ -46,11 +45,12 @@ from serve_webhook.api import (
     UnreadableError,
     key,
 )
-from serve_webhook.conditions import Condition
-from serve_webhook.events import Recorder
-from serve_webhook.informers import Informer, Name
+from serve_webhook.cache.informers import Informer, Name
+from serve_webhook.cache.policies import Policies
 from serve_webhook.metrics import Metrics
-from serve_webhook.policies import Policies
+from serve_webhook.reconcile import conditions
+from serve_webhook.reconcile.conditions import Condition
+from serve_webhook.reconcile.events import Recorder
 
 INTERVAL = timedelta(minutes=10)
 SETTLE_SECONDS = 2.0
@@ -63,7 +63,7 @@ LISTED = (
     SERVING_RUNTIMES, INFERENCE_SERVICES, TRAINED_MODELS,
     KNATIVE_SERVICES, CONFIGURATIONS, REVISIONS, ROUTES, DOMAIN_MAPPINGS, PODS,
 )  # fmt: skip
-"""What is judged beside Deployments, in the order of :data:`serve_core.policy.documents.KINDS`."""
+"""What is judged beside Deployments, in the order of :data:`serve_core.api.policies.KINDS`."""
 MOST_RESULTS = 100
 """Entries of one namespace's report; its summary counts all of them."""
 MOST_IN_WORDS = 1000

@@ -12,10 +12,10 @@ import aiohttp
 from kubernetes_asyncio import config
 from kubernetes_asyncio.client import ApiClient, Configuration
 
-from serve_core import reading
-from serve_core.json import JsonObject, value_at
-from serve_core.names import FIELD_MANAGER
-from serve_core.reading import ListReader
+from serve_core.base import bounded_reading
+from serve_core.base.bounded_reading import ListReader
+from serve_core.base.constants import FIELD_MANAGER
+from serve_core.base.json import JsonObject, value_at
 from serve_webhook.api import (
     PODS,
     ApiError,
@@ -33,7 +33,7 @@ from serve_webhook.api import (
     key,
 )
 
-LINE_BYTES = reading.MOST_BYTES + 1024
+LINE_BYTES = bounded_reading.MOST_BYTES + 1024
 """Of a line of a watch: an object, and what stands around it."""
 FIRST_PAGE = 50
 """Objects that are asked for at first; after that, as many as PAGE_BYTES hold of such as came."""
@@ -143,12 +143,12 @@ class Cluster:
         response = await self._send("GET", resource.path(namespace), params, limits=limits)
         try:
             async for line in _lines(response):
-                kind, found = reading.read_event(line)
+                kind, found = bounded_reading.read_event(line)
                 if kind == "ERROR":
-                    status = {} if isinstance(found, reading.UnreadableError) else found
+                    status = {} if isinstance(found, bounded_reading.UnreadableError) else found
                     code = status.get("code")
                     raise _error(code if isinstance(code, int) else 500, status)
-                yield WatchEvent(kind, _unread(found) if isinstance(found, reading.UnreadableError) else found)
+                yield WatchEvent(kind, _unread(found) if isinstance(found, bounded_reading.UnreadableError) else found)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise UnavailableError(f"The watch of {resource.plural} broke off: {_sentence(error)}") from error
         finally:
@@ -204,8 +204,8 @@ class Cluster:
     ) -> JsonObject:
         answer = await self._read(method, path, params, body, content_type)
         try:
-            return reading.read(answer)
-        except reading.UnreadableError as error:
+            return bounded_reading.read(answer)
+        except bounded_reading.UnreadableError as error:
             if not error.metadata:
                 raise UnavailableError(f"The API server answered {method} {path} with no object.") from error
             raise UnreadableError(f"The answer to {method} {path} cannot be read: {error.why}.") from error
@@ -264,20 +264,20 @@ class _Part:
         self._items: list[JsonObject] = []
         self._unread: list[Unread] = []
 
-    def add(self, text: bytes | reading.UnreadableError) -> None:
+    def add(self, text: bytes | bounded_reading.UnreadableError) -> None:
         try:
-            if isinstance(text, reading.UnreadableError):
+            if isinstance(text, bounded_reading.UnreadableError):
                 raise text
             self.size += len(text)
-            self._items.append(reading.read_object(text))
-        except reading.UnreadableError as error:
+            self._items.append(bounded_reading.read_object(text))
+        except bounded_reading.UnreadableError as error:
             self._unread.append(_unread(error))
 
     def page(self, version: str = "") -> Page:
         return Page(self._items, version, self._unread)
 
 
-def _unread(error: reading.UnreadableError) -> Unread:
+def _unread(error: bounded_reading.UnreadableError) -> Unread:
     return Unread(error.metadata, error.why)
 
 
@@ -293,8 +293,8 @@ def _error(status: int, document: JsonObject) -> ApiError:
 
 def _document(body: bytes) -> JsonObject:
     try:
-        return reading.read(body)
-    except reading.UnreadableError:
+        return bounded_reading.read(body)
+    except bounded_reading.UnreadableError:
         return {"message": body[:2000].decode(errors="replace").strip()}
 
 
@@ -304,7 +304,7 @@ def _sentence(error: BaseException) -> str:
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
     """One byte more than may be read, at most."""
-    pieces, room = [], reading.MOST_BYTES + 1
+    pieces, room = [], bounded_reading.MOST_BYTES + 1
     while room and (piece := await response.content.read(room)):
         pieces.append(piece)
         room -= len(piece)

@@ -10,13 +10,13 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import NoReturn
 
-from serve_core.json import JsonObject
-from serve_core.policy.documents import Kind, ServingPolicy
+from serve_core.api.policies import Kind, ServingPolicy
+from serve_core.base.json import JsonObject
 from serve_core.policy.evaluate import may_refuse
 from serve_webhook.api import VALIDATING_WEBHOOKS, Api
-from serve_webhook.informers import Informer
-from serve_webhook.trust import WEBHOOKS
-from serve_webhook.workqueue import keep
+from serve_webhook.cache.informers import Informer
+from serve_webhook.certs.rotation import WEBHOOKS
+from serve_webhook.work_queue import keep
 
 GUARDED: Mapping[str, tuple[Kind, ...]] = {
     "policies-pods.kubectl-serve.dev": ("Pod",),

@@ -5,7 +5,7 @@ import logging
 from datetime import UTC, datetime
 from typing import TextIO
 
-from serve_core.visible import in_json
+from serve_core.base.escaping import in_json
 
 
 class JsonFormatter(logging.Formatter):

@@ -2,8 +2,8 @@
 
 from argparse import Namespace
 
-from kubectl_serve import options
-from kubectl_serve.streams import Streams
+from kubectl_serve.cli import options
+from kubectl_serve.cli.streams import Streams
 
 _OWN_SHELLS = {
     "bash": """\

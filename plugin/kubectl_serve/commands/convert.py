@@ -3,11 +3,14 @@
 from argparse import Namespace
 from typing import NamedTuple
 
-from kubectl_serve import convert, documents, manifests, options
-from kubectl_serve.convert import Converted, Note
-from kubectl_serve.streams import Streams
-from serve_core.facts import PlatformFacts
-from serve_core.json import JsonObject
+from kubectl_serve.cli import options
+from kubectl_serve.cli.streams import Streams
+from kubectl_serve.install import manifests
+from kubectl_serve.io import documents
+from kubectl_serve.kserve import convert
+from kubectl_serve.kserve.convert import Converted, Note
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import PlatformFacts
 
 EXAMPLES = """\
   kubectl serve convert -f iris.yaml

@@ -6,17 +6,21 @@ import re
 from argparse import Namespace
 from typing import NoReturn
 
-from kubectl_serve import documents, errors, manifests, options, served, view
+from kubectl_serve import errors
 from kubectl_serve.api import DEPLOYMENTS, Api, Connect, namespace_of
+from kubectl_serve.cli import options
+from kubectl_serve.cli.progress import Progress
+from kubectl_serve.cli.streams import Streams
+from kubectl_serve.cli.verbs import PROGRAM
 from kubectl_serve.errors import ReportedError, ServeError, UsageError
-from kubectl_serve.follow import Follower, Patience, until_end
-from kubectl_serve.progress import Progress
-from kubectl_serve.streams import Streams
-from kubectl_serve.verbs import PROGRAM
-from serve_core import annotations
-from serve_core.json import JsonObject
-from serve_core.names import PREFIX
-from serve_core.verdict import judge
+from kubectl_serve.install import manifests
+from kubectl_serve.io import documents
+from kubectl_serve.status import lookup, model
+from kubectl_serve.status.follow import Follower, Patience, until_end
+from serve_core.admission.decide import judge
+from serve_core.api import annotations
+from serve_core.base.constants import PREFIX
+from serve_core.base.json import JsonObject
 
 EXAMPLES = """\
   kubectl serve create iris --model s3://models/iris/model.joblib
@@ -92,12 +96,12 @@ def prepare(args: Namespace, streams: Streams, connect: Connect) -> None:
         raise UsageError("--pin computes the digest that --digest gives.", "Leave one of them out.")
     _judge(_manifest(args), streams, offline=args.dry_run == "client")
     if args.pin:
-        from kubectl_serve import digests
+        from kubectl_serve.digest import compute
 
         asked = vars(args)
         # --credentials names what the loader reads: an address inside the cluster may not be reachable from here.
-        secret = None if digests.names_a_store(streams.environment) else asked[annotations.CREDENTIALS]
-        found = digests.as_asked(asked[annotations.MODEL], secret, args, streams, connect)
+        secret = None if compute.names_a_store(streams.environment) else asked[annotations.CREDENTIALS]
+        found = compute.as_asked(asked[annotations.MODEL], secret, args, streams, connect)
         vars(args)[annotations.DIGEST] = found.digest
         streams.note(f"pinned to {found.digest}")
 
@@ -111,9 +115,9 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         namespace = namespace_of(args, cluster)
         manifest["metadata"]["namespace"] = namespace
         created = await _create(cluster, manifest, args, streams)
-        if not view.is_served(created):
+        if not model.is_served(created):
             left = "" if args.dry_run == "server" else f" (the Deployment {args.name} stays as it is)"
-            raise served.not_installed(left)
+            raise lookup.not_installed(left)
         if args.dry_run == "server":
             _print(created, args, streams, "created (server dry run)")
             return 0
@@ -147,7 +151,7 @@ def _judge(manifest: JsonObject, streams: Streams, *, offline: bool) -> None:
 
 
 def _tell_refusal(manifest: JsonObject, problems: str, streams: Streams) -> NoReturn:
-    streams.error(f"deployment.apps/{view.name_of(manifest)} is refused:")
+    streams.error(f"deployment.apps/{model.name_of(manifest)} is refused:")
     streams.note(_by_flags(problems))
     raise ReportedError
 
@@ -171,7 +175,7 @@ async def _create(cluster: Api, manifest: JsonObject, args: Namespace, streams: 
         except (errors.ForbiddenError, errors.NotFoundError):
             there = {}
         hint = f"`kubectl annotate deployment {name}{flags} {annotations.MODEL}=URI` serves a model with it."
-        if view.is_served(there):
+        if model.is_served(there):
             hint = (
                 f"Change what it serves with `kubectl annotate deployment {name}{flags} --overwrite "
                 f"{annotations.MODEL}=URI`, or remove it with `{PROGRAM} delete {name}{flags}`."
@@ -180,8 +184,8 @@ async def _create(cluster: Api, manifest: JsonObject, args: Namespace, streams: 
     except errors.RefusedError as error:
         _tell_refusal(manifest, error.sentence, streams)
     except errors.InvalidError as error:
-        if served.is_uncompleted(error):
-            raise served.not_installed() from error
+        if lookup.is_uncompleted(error):
+            raise lookup.not_installed() from error
         raise
 
 
@@ -206,8 +210,8 @@ async def _wait(cluster: Api, namespace: str, args: Namespace, streams: Streams)
     return picture.deployment
 
 
-def _last(picture: view.Picture) -> str:
-    state = view.readiness(picture.deployment) if picture.deployment else None
+def _last(picture: model.Picture) -> str:
+    state = model.readiness(picture.deployment) if picture.deployment else None
     return f"{state.reason}: {state.message.rstrip('.')}" if state and state.reason else "nothing is known of it"
 
 

@@ -4,12 +4,14 @@ import asyncio
 from argparse import Namespace
 from shlex import quote
 
-from kubectl_serve import errors, options, served
+from kubectl_serve import errors
 from kubectl_serve.api import DEPLOYMENTS, KNATIVE_SERVICES, PODS, Api, Connect, Resource, namespace_of
+from kubectl_serve.cli import options
+from kubectl_serve.cli.streams import Streams
 from kubectl_serve.errors import ServeError, UsageError
-from kubectl_serve.follow import states
-from kubectl_serve.streams import Streams
-from serve_core.names import DEPLOYMENT_LABEL, SERVED_LABEL
+from kubectl_serve.status import lookup
+from kubectl_serve.status.follow import states
+from serve_core.base.constants import DEPLOYMENT_LABEL, SERVED_LABEL
 
 EXAMPLES = """\
   kubectl serve delete iris
@@ -59,7 +61,7 @@ async def _names(args: Namespace, cluster: Api, namespace: str) -> list[str]:
                 await cluster.get(DEPLOYMENTS, namespace, name)
             except errors.NotFoundError:
                 continue
-        await served.find(cluster, namespace, name)
+        await lookup.find(cluster, namespace, name)
         names.append(name)
     return names
 

@@ -5,16 +5,20 @@ from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from kubectl_serve import documents, errors, manifests, options, platform, served, tables, view
+from kubectl_serve import errors
 from kubectl_serve.api import EVENTS, KNATIVE_SERVICES, PODS, REVISIONS, SERVICES, Api, Connect
-from kubectl_serve.described import Described, described
-from kubectl_serve.streams import Streams
-from kubectl_serve.verbs import PROGRAM
-from serve_core.facts import PlatformFacts
-from serve_core.names import DEPLOYMENT_LABEL
-from serve_core.services import read, service_name
-from serve_core.verdict import judge
-from serve_core.visible import inline
+from kubectl_serve.cli import options
+from kubectl_serve.cli.streams import Streams
+from kubectl_serve.cli.verbs import PROGRAM
+from kubectl_serve.install import manifests, platform
+from kubectl_serve.io import documents, tables
+from kubectl_serve.status import lookup, model
+from kubectl_serve.status.describe import Described, described
+from serve_core.admission.decide import judge
+from serve_core.base.constants import DEPLOYMENT_LABEL
+from serve_core.base.escaping import inline
+from serve_core.context.cluster import PlatformFacts
+from serve_core.knative.name_conflict import read, service_name
 
 EXAMPLES = """\
   kubectl serve describe iris
@@ -31,13 +35,13 @@ def configure(parser: options.Parser) -> None:
 
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
-    async with served.opened(args, streams, connect) as (cluster, namespace, deployment):
+    async with lookup.opened(args, streams, connect) as (cluster, namespace, deployment):
         labels = f"{DEPLOYMENT_LABEL}={args.name}"
         unseen: set[str] = set()
         service = service_name(deployment)
         found = await platform.visible(cluster, KNATIVE_SERVICES, namespace, fields=f"metadata.name={service}")
         # What was chosen may rest on the plain Services that there are.
-        around = {view.name_of(each): read(each) for each in await platform.visible(cluster, SERVICES, namespace)}
+        around = {model.name_of(each): read(each) for each in await platform.visible(cluster, SERVICES, namespace)}
         facts = replace(await _facts(cluster), services={namespace: around})
         shown = described(
             deployment,

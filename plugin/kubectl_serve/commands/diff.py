@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from kubectl_serve import documents, errors, options
+from kubectl_serve import errors
 from kubectl_serve.api import Connect, namespace_of
-from kubectl_serve.changes import Change, Preview, ServerSide
-from kubectl_serve.documents import Document
+from kubectl_serve.cli import options
+from kubectl_serve.cli.streams import Output, Streams
+from kubectl_serve.cli.verbs import BY_NAME
+from kubectl_serve.diff.changes import Change, Preview, ServerSide
 from kubectl_serve.errors import ServeError, UsageError
-from kubectl_serve.streams import Output, Streams
-from kubectl_serve.verbs import BY_NAME
-from serve_core.json import value_at
+from kubectl_serve.io import documents
+from kubectl_serve.io.documents import Document
+from serve_core.base.json import value_at
 
 EXAMPLES = """\
   kubectl serve diff -f iris.yaml

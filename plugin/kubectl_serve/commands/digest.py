@@ -3,10 +3,12 @@
 from argparse import Namespace
 from dataclasses import asdict
 
-from kubectl_serve import digests, documents, options
 from kubectl_serve.api import Connect
+from kubectl_serve.cli import options
+from kubectl_serve.cli.streams import Streams
+from kubectl_serve.digest import compute
 from kubectl_serve.errors import UsageError
-from kubectl_serve.streams import Streams
+from kubectl_serve.io import documents
 
 EXAMPLES = """\
   kubectl serve digest model.joblib
@@ -32,11 +34,11 @@ def prepare(args: Namespace, streams: Streams, connect: Connect) -> None:
     """Compute the digest."""
     if args.credentials is not None and args.credentials_dir is not None:
         raise UsageError("there are both --credentials and --credentials-dir.", "Leave one of them out.")
-    args.found = digests.as_asked(args.source, args.credentials, args, streams, connect)
+    args.found = compute.as_asked(args.source, args.credentials, args, streams, connect)
 
 
 async def run(args: Namespace, streams: Streams, _: Connect) -> int:
-    found: digests.Digested = args.found
+    found: compute.Digested = args.found
     if args.output == "json":
         streams.stdout.write(documents.to_json(asdict(found)))
     elif args.output == "yaml":

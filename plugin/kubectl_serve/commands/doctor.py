@@ -4,13 +4,14 @@ from argparse import Namespace
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from kubectl_serve import documents, options
 from kubectl_serve.api import Connect, namespace_of
-from kubectl_serve.checks.finding import Finding, Verdict
-from kubectl_serve.streams import Streams
+from kubectl_serve.cli import options
+from kubectl_serve.cli.streams import Streams
+from kubectl_serve.doctor.finding import Finding, Verdict
+from kubectl_serve.io import documents
 
 if TYPE_CHECKING:
-    from kubectl_serve.checks.evidence import Evidence
+    from kubectl_serve.doctor.evidence import Evidence
 
 EXAMPLES = """\
   kubectl serve doctor
@@ -26,7 +27,7 @@ def configure(parser: options.Parser) -> None:
 
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
-    from kubectl_serve.checks import evidence
+    from kubectl_serve.doctor import evidence
 
     async with connect(args, streams) as cluster:
         gathered = await evidence.gather(cluster, streams.now(), namespace_of(args, cluster))
@@ -45,7 +46,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
 
 def judge(evidence: "Evidence") -> list[Finding]:
     """All checks, in the order in which one would put things right."""
-    from kubectl_serve.checks import mesh, platform, server
+    from kubectl_serve.doctor import mesh, platform, server
 
     return [*platform.checks(evidence), *server.checks(evidence), *mesh.checks(evidence)]
 

@@ -4,16 +4,20 @@ import asyncio
 from argparse import Namespace
 from collections.abc import Sequence
 
-from kubectl_serve import documents, errors, options, platform, served, tables, view
+from kubectl_serve import errors
 from kubectl_serve.api import DEPLOYMENTS, KNATIVE_SERVICES, PODS, Api, Connect, namespace_of
+from kubectl_serve.cli import options
+from kubectl_serve.cli.streams import Streams
+from kubectl_serve.cli.verbs import PROGRAM
 from kubectl_serve.errors import ServeError, UsageError
-from kubectl_serve.follow import Follower, Patience, State, states, together, until_end
-from kubectl_serve.streams import Streams
-from kubectl_serve.verbs import PROGRAM
-from kubectl_serve.view import Picture, Served
-from serve_core.json import JsonObject
-from serve_core.names import DEPLOYMENT_LABEL, SERVED_LABEL
-from serve_core.services import service_name
+from kubectl_serve.install import platform
+from kubectl_serve.io import documents, tables
+from kubectl_serve.status import lookup, model
+from kubectl_serve.status.follow import Follower, Patience, State, states, together, until_end
+from kubectl_serve.status.model import Picture, Served
+from serve_core.base.constants import DEPLOYMENT_LABEL, SERVED_LABEL
+from serve_core.base.json import JsonObject
+from serve_core.knative.name_conflict import service_name
 
 EXAMPLES = """\
   kubectl serve get
@@ -78,7 +82,7 @@ async def _models(
     if args.output in ("wide", "json", "yaml"):
         services = await _services(cluster, namespace)
     return [
-        view.served(each, pods, services.get((each["metadata"].get("namespace", ""), service_name(each))))
+        model.served(each, pods, services.get((each["metadata"].get("namespace", ""), service_name(each))))
         for each in deployments
     ]
 
@@ -93,7 +97,7 @@ async def _deployments(
     found = []
     for name in args.names:
         try:
-            found.append(await served.find(cluster, namespace or "", name))
+            found.append(await lookup.find(cluster, namespace or "", name))
         except errors.ApiError:
             raise
         except ServeError as error:
@@ -111,12 +115,12 @@ async def _services(cluster: Api, namespace: str | None) -> dict[tuple[str, str]
 
 def _print(models: list[Served], args: Namespace, streams: Streams) -> None:
     if args.output in ("json", "yaml"):
-        items = [model.as_json() for model in models]
+        items = [served.as_json() for served in models]
         document: JsonObject = items[0] if len(args.names) == 1 else {"items": items}
         streams.stdout.write(documents.written(document, args.output))
     elif args.output == "name":
-        for model in models:
-            streams.out(f"deployment.apps/{model.name}")
+        for served in models:
+            streams.out(f"deployment.apps/{served.name}")
     elif args.output == "url":
         _print_urls(models, streams)
     else:
@@ -124,10 +128,10 @@ def _print(models: list[Served], args: Namespace, streams: Streams) -> None:
 
 
 def _print_urls(models: list[Served], streams: Streams) -> None:
-    for model in models:
-        if model.url:
-            streams.out(model.url)
-    without = [model.name for model in models if not model.url]
+    for served in models:
+        if served.url:
+            streams.out(served.url)
+    without = [served.name for served in models if not served.url]
     if without:
         raise ServeError(f"no URL yet: {', '.join(without)}.", f"`{PROGRAM} get` shows whether they are ready.")
 
@@ -136,11 +140,11 @@ def _table(models: Sequence[Served], args: Namespace, streams: Streams) -> list[
     """Headings and rows. On a terminal the model's URI gives way, but for ``-o wide``, so that a row fits if it can."""
     wide, namespaces, now = args.output == "wide", args.all_namespaces, streams.now()
     headings = ["NAME", "READY", "REPLICAS", "MODEL", "URL"]
-    reasons = wide or args.watch or any(model.ready != "True" for model in models)
+    reasons = wide or args.watch or any(served.ready != "True" for served in models)
     headings += ["REASON"] if reasons else []
     headings += ["REVISION", "TRAFFIC", "FORMAT", "IMAGE"] if wide else []
     headings = (["NAMESPACE"] if namespaces else []) + [*headings, "AGE"]
-    rows = [_row(model, now, wide=wide, reasons=reasons, namespaces=namespaces) for model in models]
+    rows = [_row(served, now, wide=wide, reasons=reasons, namespaces=namespaces) for served in models]
     if not wide and rows and streams.stdout.isatty():
         column = headings.index("MODEL")
         widths = [max(len(row[index]) for row in [headings, *rows]) for index in range(len(headings))]
@@ -152,18 +156,18 @@ def _table(models: Sequence[Served], args: Namespace, streams: Streams) -> list[
     return [headings, *rows]
 
 
-def _row(model: Served, now: float, *, wide: bool, reasons: bool, namespaces: bool) -> list[str]:
-    row = [model.namespace] if namespaces else []
-    row += [model.name, model.ready, str(model.replicas), model.model or tables.NONE, model.url or tables.NONE]
-    row += [model.reason or tables.NONE] if reasons else []
+def _row(served: Served, now: float, *, wide: bool, reasons: bool, namespaces: bool) -> list[str]:
+    row = [served.namespace] if namespaces else []
+    row += [served.name, served.ready, str(served.replicas), served.model or tables.NONE, served.url or tables.NONE]
+    row += [served.reason or tables.NONE] if reasons else []
     if wide:
         row += [
-            model.revision or tables.NONE,
-            ",".join(f"{share.revision}={share.percent}%" for share in model.traffic) or tables.NONE,
-            model.format or tables.NONE,
-            model.image or tables.NONE,
+            served.revision or tables.NONE,
+            ",".join(f"{share.revision}={share.percent}%" for share in served.traffic) or tables.NONE,
+            served.format or tables.NONE,
+            served.image or tables.NONE,
         ]
-    return [*row, tables.age_text(model.created, now)]
+    return [*row, tables.age_text(served.created, now)]
 
 
 async def _watch(args: Namespace, streams: Streams, cluster: Api, namespace: str | None) -> int:
@@ -198,14 +202,14 @@ async def _watch(args: Namespace, streams: Streams, cluster: Api, namespace: str
                     for (_, name), each in sorted(latest["deployments"].items())
                     if not args.names or name in args.names
                 ]
-                screen.show([view.served(each, latest["pods"].values()) for each in chosen])
+                screen.show([model.served(each, latest["pods"].values()) for each in chosen])
 
     await together(follow_deployments(), follow_pods(), show())
     return 0
 
 
 async def _watch_one(screen: "_Screen", cluster: Api, namespace: str, name: str, flags: str) -> int:
-    await served.find(cluster, namespace, name)
+    await lookup.find(cluster, namespace, name)
     async with Follower(cluster, namespace, name) as follower:
         end = await until_end(follower, _FOR_EVER, PATIENCE, screen)
     if end is None or not end.ready:
@@ -227,12 +231,12 @@ class _Screen:
 
     def __call__(self, picture: Picture) -> None:
         if picture.deployment is not None:
-            self.show([view.served(picture.deployment, picture.pods, picture.service)])
+            self.show([model.served(picture.deployment, picture.pods, picture.service)])
 
     def show(self, models: list[Served]) -> None:
         rows = _table(models, self._args, self._streams)[1:]
-        now = {(model.namespace, model.name): row[:-1] for model, row in zip(models, rows, strict=True)}
-        changed = [model for model in models if self._shown.get(key := (model.namespace, model.name)) != now[key]]
+        now = {(served.namespace, served.name): row[:-1] for served, row in zip(models, rows, strict=True)}
+        changed = [served for served in models if self._shown.get(key := (served.namespace, served.name)) != now[key]]
         gone = self._shown.keys() - now.keys()
         if not changed and not gone:
             return

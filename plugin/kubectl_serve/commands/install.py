@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from argparse import Namespace
 
-from kubectl_serve import documents, errors, manifests, options, view
+from kubectl_serve import errors
 from kubectl_serve.api import (
     ALL_INSTALLED,
     CONFIG_MAPS,
@@ -16,15 +16,19 @@ from kubectl_serve.api import (
     Connect,
     Resource,
 )
+from kubectl_serve.cli import options
+from kubectl_serve.cli.streams import Streams
+from kubectl_serve.cli.verbs import PROGRAM
 from kubectl_serve.errors import ServeError
-from kubectl_serve.follow import states
-from kubectl_serve.probe import probe
-from kubectl_serve.streams import Streams
-from kubectl_serve.verbs import PROGRAM
-from serve_core import istio
-from serve_core.facts import REQUIRED_FEATURES
-from serve_core.json import JsonObject, value_at
-from serve_core.names import NAMESPACE
+from kubectl_serve.install import manifests
+from kubectl_serve.install.probe import probe
+from kubectl_serve.io import documents
+from kubectl_serve.status import model
+from kubectl_serve.status.follow import states
+from serve_core.base.constants import NAMESPACE
+from serve_core.base.json import JsonObject, value_at
+from serve_core.context.cluster import REQUIRED_FEATURES
+from serve_core.istio import injection
 
 EXAMPLES = """\
   kubectl serve install
@@ -107,7 +111,7 @@ async def _check_knative(cluster: Api) -> None:
 
 async def _has_istio(cluster: Api) -> bool:
     try:
-        await cluster.get(NAMESPACES, None, istio.NAMESPACE)
+        await cluster.get(NAMESPACES, None, injection.NAMESPACE)
     except errors.NotFoundError:
         return False
     return True
@@ -122,7 +126,7 @@ def resource_of(manifest: JsonObject) -> Resource:
 
 
 def _title(manifest: JsonObject) -> str:
-    return f"{resource_of(manifest).title}/{view.name_of(manifest)}"
+    return f"{resource_of(manifest).title}/{model.name_of(manifest)}"
 
 
 async def _apply(cluster: Api, manifest: JsonObject, streams: Streams, *, dry_run: bool) -> None:
@@ -215,8 +219,8 @@ async def _pods(cluster: Api) -> list[JsonObject]:
 
 
 def _trouble(pods: list[JsonObject]) -> str:
-    for pod in view.newest_pods(pods):
-        scheduled = view.condition(pod, "PodScheduled")
+    for pod in model.newest_pods(pods):
+        scheduled = model.condition(pod, "PodScheduled")
         if scheduled.status == "False":
             return f"no node takes its pod: {scheduled.message.rstrip('.')}"
         for status in value_at(pod, "status", "containerStatuses") or []:

@@ -4,16 +4,18 @@ import contextlib
 from argparse import Namespace
 from collections.abc import Callable
 
-from kubectl_serve import errors, options, served, view
+from kubectl_serve import errors
 from kubectl_serve.api import PODS, Api, Connect
+from kubectl_serve.cli import options
+from kubectl_serve.cli.progress import LoaderLines
+from kubectl_serve.cli.streams import Streams
+from kubectl_serve.cli.verbs import PROGRAM
 from kubectl_serve.errors import ServeError
-from kubectl_serve.follow import states, together
-from kubectl_serve.progress import LoaderLines
-from kubectl_serve.streams import Streams
-from kubectl_serve.verbs import PROGRAM
-from serve_core.json import JsonObject, value_at
-from serve_core.model_server import server_container
-from serve_core.names import DEPLOYMENT_LABEL, LOADER_CONTAINER
+from kubectl_serve.status import lookup, model
+from kubectl_serve.status.follow import states, together
+from serve_core.base.constants import DEPLOYMENT_LABEL, LOADER_CONTAINER
+from serve_core.base.json import JsonObject, value_at
+from serve_core.workload.model_server import server_container
 
 EXAMPLES = """\
   kubectl serve logs iris
@@ -39,12 +41,12 @@ def configure(parser: options.Parser) -> None:
 
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
-    async with served.opened(args, streams, connect) as (cluster, namespace, deployment):
+    async with lookup.opened(args, streams, connect) as (cluster, namespace, deployment):
         pods = await _pods(args, streams, cluster, namespace)
         placed = [pod for pod in pods if value_at(pod, "spec", "nodeName")]
         if not placed:  # the API server would answer with no lines
             raise ServeError(
-                f"pod {view.name_of(pods[0])} has not started: no node has taken it.",
+                f"pod {model.name_of(pods[0])} has not started: no node has taken it.",
                 f"`{PROGRAM} describe {args.name}{options.again(args)}` shows why.",
             )
         pods = placed
@@ -54,7 +56,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         with contextlib.ExitStack() as screens:
             prints = [_printer(args, streams, container, pod if len(pods) > 1 else None, screens) for pod in pods]
             copies = [
-                _copy(args, cluster, namespace, view.name_of(pod), container, write)
+                _copy(args, cluster, namespace, model.name_of(pod), container, write)
                 for pod, write in zip(pods, prints, strict=True)
             ]
             await together(*copies)
@@ -65,7 +67,7 @@ async def _pods(args: Namespace, streams: Streams, cluster: Api, namespace: str)
     """The pods of the newest revision; with -f, as soon as there are some."""
     labels = f"{DEPLOYMENT_LABEL}={args.name}"
     found, _ = await cluster.list(PODS, namespace, labels=labels)
-    pods = view.newest_pods(found)
+    pods = model.newest_pods(found)
     if pods:
         return pods
     flags = options.again(args)
@@ -77,10 +79,10 @@ async def _pods(args: Namespace, streams: Streams, cluster: Api, namespace: str)
         )
     streams.note(f"{args.name} has no pods; waiting for one to start.")
     async for state in states(cluster, PODS, namespace, labels=labels):
-        pods = view.newest_pods(state.values())
-        if pods and view.container_status(pods[0], LOADER_CONTAINER).get("state", {}).keys() - {"waiting"}:
+        pods = model.newest_pods(state.values())
+        if pods and model.container_status(pods[0], LOADER_CONTAINER).get("state", {}).keys() - {"waiting"}:
             return pods
-        if pods and view.pod_is_ready(pods[0]):
+        if pods and model.pod_is_ready(pods[0]):
             return pods
     return pods
 
@@ -90,7 +92,7 @@ def _container(wanted: str | None, deployment: JsonObject, pod: JsonObject) -> s
     server = server_container(value_at(deployment, "spec", "template", "spec", "containers") or []) or {}
     has_loader = any(each["name"] == LOADER_CONTAINER for each in spec.get("initContainers") or [])
     if wanted is None:
-        loading = has_loader and view.state_of(pod, LOADER_CONTAINER)[1].get("exitCode") != 0
+        loading = has_loader and model.state_of(pod, LOADER_CONTAINER)[1].get("exitCode") != 0
         return LOADER_CONTAINER if loading else str(server.get("name"))
     name = {"loader": LOADER_CONTAINER, "server": str(server.get("name"))}.get(wanted, wanted)
     known = [each["name"] for each in [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]]
@@ -126,7 +128,7 @@ def _printer(
     args: Namespace, streams: Streams, container: str, pod: JsonObject | None, screens: contextlib.ExitStack
 ) -> Callable[[str], None]:
     """What prints one line; ``pod`` is named before each where there are several."""
-    prefix = f"[{view.name_of(pod)}] " if pod else ""
+    prefix = f"[{model.name_of(pod)}] " if pod else ""
     if container != LOADER_CONTAINER or args.output == "json":
 
         def write(line: str) -> None:

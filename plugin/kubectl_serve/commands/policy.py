@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
-from kubectl_serve import documents, errors, manifests, options, platform, tables
+from kubectl_serve import errors
 from kubectl_serve.api import (
     CONFIGURATIONS,
     DEPLOYMENTS,
@@ -24,18 +24,21 @@ from kubectl_serve.api import (
     Connect,
     namespace_of,
 )
+from kubectl_serve.cli import options
+from kubectl_serve.cli.streams import Streams
+from kubectl_serve.cli.verbs import PROGRAM
 from kubectl_serve.errors import ServeError, UsageError
-from kubectl_serve.streams import Streams
-from kubectl_serve.tables import age_text
-from kubectl_serve.verbs import PROGRAM
-from serve_core.json import JsonObject, value_at
-from serve_core.loader import count_text
-from serve_core.names import NAMESPACE
-from serve_core.policy import trial
+from kubectl_serve.install import manifests, platform
+from kubectl_serve.io import documents, tables
+from kubectl_serve.io.tables import age_text
+from serve_core.admission.decide import given_by_policies
+from serve_core.api.loader_protocol import count_text
+from serve_core.base.constants import NAMESPACE
+from serve_core.base.json import JsonObject, value_at
+from serve_core.policy import dry_run
+from serve_core.policy.dry_run import Trial, Tried
 from serve_core.policy.evaluate import Outcome
 from serve_core.policy.subjects import subject_of
-from serve_core.policy.trial import Trial, Tried
-from serve_core.verdict import given_by_policies
 
 EXAMPLES = """\
   kubectl serve policy test -f policies/ -f iris.yaml
@@ -121,7 +124,7 @@ def _check(args: Namespace) -> None:
 
 def _test(args: Namespace, streams: Streams) -> int:
     found = [each.object for each in documents.read(args.filename, streams, recursive=args.recursive)]
-    tried = trial.run(found, manifests.default_facts(), _now(streams), namespace=args.namespace or "default")
+    tried = dry_run.run(found, manifests.default_facts(), _now(streams), namespace=args.namespace or "default")
     _tell_faults(tried, streams)
     _print(tried.tried, streams, args, every_rule=True)
     if args.expect:
@@ -229,12 +232,12 @@ async def _explain(args: Namespace, streams: Streams, cluster: Api) -> int:
     policies, exceptions = await _policies(cluster)
     spaces = await platform.visible(cluster, NAMESPACES, None)
     known, facts = [*policies, *exceptions, *spaces], await platform.facts_for_policies(cluster)
-    found = trial.run([*known, deployment], facts, _now(streams), stored=True)
+    found = dry_run.run([*known, deployment], facts, _now(streams), stored=True)
     if not found.tried:
         raise ServeError(f"the Deployment {args.name} is not served.", "Policies are about served Deployments.")
     _print(found.tried, streams, args, every_rule=True)
     if not args.output:
-        given = given_by_policies(deployment, trial.read_documents(known, facts, stored=True).facts)
+        given = given_by_policies(deployment, dry_run.read_documents(known, facts, stored=True).facts)
         for choice in given:
             streams.note(str(choice))
         if not found.tried[0].verdict.results and not given:
@@ -247,7 +250,7 @@ async def _audit(args: Namespace, streams: Streams, cluster: Api) -> int:
     policies, exceptions = await _policies(cluster)
     if args.filename:
         policies = [each.object for each in documents.read(args.filename, streams, recursive=args.recursive)]
-        _tell_faults(trial.run(policies, manifests.default_facts(), _now(streams)), streams)
+        _tell_faults(dry_run.run(policies, manifests.default_facts(), _now(streams)), streams)
     spaces = await platform.visible(cluster, NAMESPACES, None)
     facts = await platform.facts_for_policies(cluster)
     served: list[JsonObject] = []
@@ -274,7 +277,7 @@ async def _audit(args: Namespace, streams: Streams, cluster: Api) -> int:
             streams.note(f"no {resource.title} is judged: you may not list them")
         except errors.NotFoundError:
             continue  # the cluster does not know it
-    found = trial.run([*policies, *exceptions, *spaces, *served], facts, _now(streams), stored=True, failed=failed)
+    found = dry_run.run([*policies, *exceptions, *spaces, *served], facts, _now(streams), stored=True, failed=failed)
     _print(found.tried, streams, args, every_rule=args.all)
     broken = [each for each in found.tried if each.outcome != "Pass"]
     streams.note(f"{count_text(len(found.tried), 'object')} judged, {len(broken)} break a policy")

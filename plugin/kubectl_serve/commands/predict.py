@@ -13,20 +13,26 @@ from shlex import quote
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-from kubectl_serve import documents, errors, inference, ingress, manifests, options, served, view
+from kubectl_serve import errors
 from kubectl_serve.api import PODS, Api, Connect
+from kubectl_serve.cli import options
+from kubectl_serve.cli.streams import Streams
+from kubectl_serve.cli.verbs import PROGRAM
 from kubectl_serve.errors import ReportedError, ServeError, UsageError
-from kubectl_serve.inference import Request
-from kubectl_serve.ingress import Way
-from kubectl_serve.streams import Streams
-from kubectl_serve.verbs import PROGRAM
-from serve_core import annotations, remembered
-from serve_core.json import JsonObject, value_at
-from serve_core.model_server import server_container
-from serve_core.names import DEPLOYMENT_LABEL
-from serve_core.runtimes import Runtime
-from serve_core.services import service_name
-from serve_core.verdict import serving_spec
+from kubectl_serve.install import manifests
+from kubectl_serve.io import documents
+from kubectl_serve.predict import ingress, protocols
+from kubectl_serve.predict.ingress import Way
+from kubectl_serve.predict.protocols import Request
+from kubectl_serve.status import lookup, model
+from serve_core.admission import completion_record
+from serve_core.admission.decide import serving_spec
+from serve_core.api import annotations
+from serve_core.api.runtimes import Runtime
+from serve_core.base.constants import DEPLOYMENT_LABEL
+from serve_core.base.json import JsonObject, value_at
+from serve_core.knative.name_conflict import service_name
+from serve_core.workload.model_server import server_container
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse
@@ -65,7 +71,7 @@ def configure(parser: options.Parser) -> None:
         help="JSON: rows of values, or a whole request as an object; for a language model text, too; - reads it",
     )
     parser.add_argument("-f", "--filename", metavar="FILE", help="read the JSON from this file; - for standard input")
-    parser.add_argument("--protocol", choices=inference.PROTOCOLS, help="default: the annotation's, else the runtime's")
+    parser.add_argument("--protocol", choices=protocols.PROTOCOLS, help="default: the annotation's, else the runtime's")
     parser.add_argument("--path", metavar="PATH", help="path of the request, instead of the protocol's")
     parser.add_argument(
         "--ingress", metavar="URL", help=f"where the ingress is, instead of finding it (or {ingress.ENVIRONMENT})"
@@ -90,10 +96,10 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         if args.verbose:
             streams.note(line)
 
-    async with served.opened(args, streams, connect) as (cluster, namespace, deployment):
+    async with lookup.opened(args, streams, connect) as (cluster, namespace, deployment):
         url = _url(deployment, options.again(args))
         protocol = args.protocol or _protocol(deployment)
-        request = inference.request(text, protocol, args.name, whole=args.output is not None)
+        request = protocols.request(text, protocol, args.name, whole=args.output is not None)
         if request.streams and args.output is not None:
             raise UsageError("-o needs the answer in one piece, and the request asks for a stream.", "Leave one out.")
         path = args.path or request.path
@@ -107,19 +113,19 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
             tell(f"status {answer.status} ({_milliseconds(streams, start)})")
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             cause = await _last_error(cluster, namespace, deployment)
-            answer = replace(answer, text=f"{inference.fault(answer.status, answer.text)}{cause}")
+            answer = replace(answer, text=f"{protocols.fault(answer.status, answer.text)}{cause}")
     _print(answer, request, args, streams)
     return 0
 
 
 async def _last_error(cluster: Api, namespace: str, deployment: JsonObject) -> str:
     """What the model server's log says last of an error; empty if it cannot be seen."""
-    name = view.name_of(deployment)
+    name = model.name_of(deployment)
     container = str((server_container(_containers(deployment)) or {}).get("name"))
     try:
         pods, _ = await cluster.list(PODS, namespace, labels=f"{DEPLOYMENT_LABEL}={name}")
-        newest = view.newest_pods(pods)[:1]
-        tails = [cluster.logs(namespace, view.name_of(pod), container, tail=_LOG_LINES) for pod in newest]
+        newest = model.newest_pods(pods)[:1]
+        tails = [cluster.logs(namespace, model.name_of(pod), container, tail=_LOG_LINES) for pod in newest]
         lines = [line.strip() for tail in tails async for line in tail]
     except errors.ApiError:
         return ""
@@ -153,8 +159,8 @@ def _data(args: Namespace, streams: Streams) -> str:
 
 def _url(deployment: JsonObject, flags: str) -> str:
     """Where the model answers: as long as any revision is ready, it does."""
-    notes = view.notes(deployment)
-    state, name = view.readiness(deployment), view.name_of(deployment)
+    notes = model.notes(deployment)
+    state, name = model.readiness(deployment), model.name_of(deployment)
     url = notes.get(annotations.URL)
     if url and (state.status == "True" or notes.get(annotations.READY_REVISION)):
         return str(url).rstrip("/")
@@ -169,12 +175,14 @@ def _url(deployment: JsonObject, flags: str) -> str:
 def _protocol(deployment: JsonObject) -> str:
     """The protocol that the annotation or the runtime names; v2 where none of them is one of ours."""
     spec = serving_spec(deployment)
-    if spec is not None and spec.protocol in inference.PROTOCOLS:
+    if spec is not None and spec.protocol in protocols.PROTOCOLS:
         return str(spec.protocol)
-    record = remembered.read(view.notes(deployment).get(annotations.COMPLETED_WITH)) or remembered.Record()
+    record = (
+        completion_record.read(model.notes(deployment).get(annotations.COMPLETED_WITH)) or completion_record.Record()
+    )
     runtime = _runtime(deployment, record.runtime_name)
     spoken = (record.protocol, *(runtime.protocols if runtime is not None else ()))
-    return next((str(each) for each in spoken if each in inference.PROTOCOLS), "v2")
+    return next((str(each) for each in spoken if each in protocols.PROTOCOLS), "v2")
 
 
 def _runtime(deployment: JsonObject, name: str | None) -> Runtime | None:
@@ -208,7 +216,7 @@ async def _ask(args: Namespace, streams: Streams, url: str, path: str, request: 
     try:
         async with asyncio.timeout(args.timeout):
             if request.shape is not None and args.path is None:
-                inference.check_shape(request.shape, await _metadata(url, request.metadata_path, way))
+                protocols.check_shape(request.shape, await _metadata(url, request.metadata_path, way))
             return await _exchange(url, path, request.body, way, receive)
     except TimeoutError as error:
         raise ServeError(
@@ -248,7 +256,7 @@ async def _tell_stream(response: "ClientResponse", name: str, streams: Streams) 
     finish, end = None, "\n"
     try:
         async for line in response.content:
-            piece = inference.piece(line.decode(errors="replace").rstrip("\r\n"))
+            piece = protocols.piece(line.decode(errors="replace").rstrip("\r\n"))
             if piece.text:
                 end = piece.text[-1]
                 streams.stdout.data(piece.text)
@@ -322,8 +330,8 @@ async def _exchange(
 def _print(answer: Answer, request: Request, args: Namespace, streams: Streams) -> None:
     if not 200 <= answer.status < 300:
         streams.error(
-            f"the model answers with status {answer.status}: {inference.fault(answer.status, answer.text)}",
-            inference.hint(answer.status, f"{args.name}{options.again(args)}", request),
+            f"the model answers with status {answer.status}: {protocols.fault(answer.status, answer.text)}",
+            protocols.hint(answer.status, f"{args.name}{options.again(args)}", request),
         )
         raise ReportedError
     if answer.is_told:
@@ -335,7 +343,7 @@ def _print(answer: Answer, request: Request, args: Namespace, streams: Streams) 
         return
     if args.output in ("json", "yaml"):
         streams.stdout.write(documents.written(document, args.output))
-    elif request.is_text and (text := inference.answer_text(document)) is not None:
+    elif request.is_text and (text := protocols.answer_text(document)) is not None:
         streams.stdout.data(text + "\n")  # by a server that does not stream
     else:
         streams.stdout.write(documents.to_json(document, indent=None))

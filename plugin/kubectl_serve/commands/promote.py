@@ -2,12 +2,13 @@
 
 from argparse import Namespace
 
-from kubectl_serve import options, served, view
 from kubectl_serve.api import Connect
-from kubectl_serve.shift import configure as configure_shift
-from kubectl_serve.shift import shift
-from kubectl_serve.streams import Streams
-from serve_core.annotations import CANARY, PIN
+from kubectl_serve.cli import options
+from kubectl_serve.cli.streams import Streams
+from kubectl_serve.status import lookup, model
+from kubectl_serve.status.set_traffic import configure as configure_shift
+from kubectl_serve.status.set_traffic import shift
+from serve_core.api.annotations import CANARY, PIN
 
 EXAMPLES = """\
   kubectl annotate deployment iris --overwrite kubectl-serve.dev/model=s3://models/iris-2/model.joblib \\
@@ -20,8 +21,8 @@ def configure(parser: options.Parser) -> None:
 
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
-    async with served.opened(args, streams, connect) as (cluster, _, deployment):
-        held = [key for key in (CANARY, PIN) if key in view.notes(deployment)]
+    async with lookup.opened(args, streams, connect) as (cluster, _, deployment):
+        held = [key for key in (CANARY, PIN) if key in model.notes(deployment)]
         if not held:
             streams.note(f"{args.name} has neither a canary nor a pin: the newest revision has all the traffic.")
             streams.out(f"deployment.apps/{args.name} unchanged")

@@ -3,16 +3,19 @@
 from argparse import Namespace
 from dataclasses import replace
 
-from kubectl_serve import documents, lookalikes, manifests, options, view
-from kubectl_serve.documents import Document
+from kubectl_serve.cli import options
+from kubectl_serve.cli.streams import Streams
+from kubectl_serve.cli.verbs import PROGRAM
 from kubectl_serve.errors import ServeError
-from kubectl_serve.streams import Streams
-from kubectl_serve.verbs import PROGRAM
-from serve_core.facts import PlatformFacts
-from serve_core.json import JsonObject, value_at
-from serve_core.reasons import quote
-from serve_core.services import ServiceFacts, Services, read
-from serve_core.verdict import Verdict, is_served, judge
+from kubectl_serve.install import manifests
+from kubectl_serve.io import documents, lookalikes
+from kubectl_serve.io.documents import Document
+from kubectl_serve.status import model
+from serve_core.admission.decide import Verdict, is_served, judge
+from serve_core.base.json import JsonObject, value_at
+from serve_core.base.reasons import quote
+from serve_core.context.cluster import PlatformFacts
+from serve_core.knative.name_conflict import ServiceFacts, Services, read
 
 EXAMPLES = """\
   kubectl serve render -f iris.yaml
@@ -66,7 +69,7 @@ def run(args: Namespace, streams: Streams) -> int:
             refused += _tell_lookalikes(document, streams)
             _tell_reasons(document, verdict, streams, choices=args.reasons)
             rendered += _chosen(verdict, args.only)
-            completed_here = completed_here or not view.is_served(document.object)
+            completed_here = completed_here or not model.is_served(document.object)
     documents.tell_passed_over(passed_over, streams)
     denied = _tell_denials([document.object for document in found], args, streams)
     if rendered and args.output == "json":
@@ -95,10 +98,10 @@ def _tell_denials(found: list[JsonObject], args: Namespace, streams: Streams) ->
         return False
     from datetime import UTC, datetime
 
-    from serve_core.policy import trial
+    from serve_core.policy import dry_run
 
     now = datetime.fromtimestamp(streams.now(), UTC)
-    tried = trial.run(found, manifests.default_facts(), now, namespace=args.namespace or "default")
+    tried = dry_run.run(found, manifests.default_facts(), now, namespace=args.namespace or "default")
     denied = [each for each in tried.tried if each.outcome == "Deny"]
     for each in denied:
         streams.error(f"{each.title} is denied:")
@@ -115,9 +118,9 @@ def _facts(found: list[JsonObject]) -> PlatformFacts:
         facts = replace(facts, features={str(key): str(value) for key, value in flags.items()})
     if not any(each.get("kind") == "ServingPolicy" for each in found):
         return facts
-    from serve_core.policy import trial
+    from serve_core.policy import dry_run
 
-    tried = trial.read_documents(found, facts)
+    tried = dry_run.read_documents(found, facts)
     if tried.faults:
         title, fault = tried.faults[0]
         raise ServeError(f"{title}: {fault}", f"`{PROGRAM} policy test -f FILE` tells all that is wrong with policies.")

@@ -2,16 +2,18 @@
 
 from argparse import Namespace
 
-from kubectl_serve import errors, options, served, view
+from kubectl_serve import errors
 from kubectl_serve.api import REVISIONS, Api, Connect
+from kubectl_serve.cli import options
+from kubectl_serve.cli.streams import Streams
+from kubectl_serve.cli.verbs import PROGRAM
 from kubectl_serve.errors import ServeError
-from kubectl_serve.shift import configure as configure_shift
-from kubectl_serve.shift import shift
-from kubectl_serve.streams import Streams
-from kubectl_serve.verbs import PROGRAM
-from serve_core.annotations import CANARY, PIN, PREVIOUS, PROMOTED
-from serve_core.json import JsonObject
-from serve_core.services import service_name
+from kubectl_serve.status import lookup, model
+from kubectl_serve.status.set_traffic import configure as configure_shift
+from kubectl_serve.status.set_traffic import shift
+from serve_core.api.annotations import CANARY, PIN, PREVIOUS, PROMOTED
+from serve_core.base.json import JsonObject
+from serve_core.knative.name_conflict import service_name
 
 EXAMPLES = """\
   kubectl serve rollback iris
@@ -24,8 +26,8 @@ def configure(parser: options.Parser) -> None:
 
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
-    async with served.opened(args, streams, connect) as (cluster, namespace, deployment):
-        notes = view.notes(deployment)
+    async with lookup.opened(args, streams, connect) as (cluster, namespace, deployment):
+        notes = model.notes(deployment)
         # A canary is not promoted yet: the revision before it is the promoted one.
         target = args.to or (notes.get(PROMOTED) if CANARY in notes else notes.get(PREVIOUS))
         if not target:
@@ -47,8 +49,8 @@ async def _check(cluster: Api, namespace: str, deployment: JsonObject, wanted: s
         found, _ = await cluster.list(REVISIONS, namespace, labels=labels)
     except (errors.ForbiddenError, errors.NotFoundError):
         return
-    names = sorted(map(view.name_of, found))
+    names = sorted(map(model.name_of, found))
     if wanted not in names:
         raise ServeError(
-            f"{view.name_of(deployment)} has no revision {wanted}.", f"It has: {', '.join(names) or 'none'}."
+            f"{model.name_of(deployment)} has no revision {wanted}.", f"It has: {', '.join(names) or 'none'}."
         )

@@ -3,18 +3,21 @@
 from argparse import Namespace
 from dataclasses import asdict, dataclass
 
-from kubectl_serve import documents, options, platform, served, tables
 from kubectl_serve.api import DEPLOYMENTS, Api, Connect, namespace_of
+from kubectl_serve.cli import options
+from kubectl_serve.cli.streams import Streams
+from kubectl_serve.cli.verbs import PROGRAM
 from kubectl_serve.errors import UsageError
-from kubectl_serve.streams import Streams
-from kubectl_serve.verbs import PROGRAM
-from serve_core.annotations import COMPLETED_WITH
-from serve_core.facts import PlatformFacts
-from serve_core.json import JsonObject
-from serve_core.names import SERVED_LABEL
-from serve_core.remembered import RENEW
-from serve_core.runtimes import Runtime
-from serve_core.verdict import judge, renewed
+from kubectl_serve.install import platform
+from kubectl_serve.io import documents, tables
+from kubectl_serve.status import lookup
+from serve_core.admission.completion_record import RENEW
+from serve_core.admission.decide import judge, renewed
+from serve_core.api.annotations import COMPLETED_WITH
+from serve_core.api.runtimes import Runtime
+from serve_core.base.constants import SERVED_LABEL
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import PlatformFacts
 
 EXAMPLES = """\
   kubectl serve runtimes
@@ -136,7 +139,7 @@ def _print_outdated(outdated: list[Outdated], args: Namespace, streams: Streams)
 
 async def _roll_out(args: Namespace, streams: Streams, cluster: Api, namespace: str) -> None:
     for name in args.roll_out:  # all of them exist before one is touched
-        await served.find(cluster, namespace, name)
+        await lookup.find(cluster, namespace, name)
     patch = {"metadata": {"annotations": {COMPLETED_WITH: RENEW}}}
     for name in args.roll_out:
         if args.dry_run != "client":

@@ -6,16 +6,18 @@ The Knative Services belong to their Deployments, not to the server: what is ser
 import asyncio
 from argparse import Namespace
 
-from kubectl_serve import errors, manifests, options
+from kubectl_serve import errors
 from kubectl_serve.api import DEFINITIONS, DEPLOYMENTS, NAMESPACES, Api, Connect, Resource
+from kubectl_serve.cli import options
+from kubectl_serve.cli.streams import Streams
+from kubectl_serve.cli.verbs import PROGRAM
 from kubectl_serve.commands.install import resource_of
 from kubectl_serve.errors import ServeError
-from kubectl_serve.follow import states
-from kubectl_serve.streams import Streams
-from kubectl_serve.verbs import PROGRAM
-from serve_core.json import JsonObject
-from serve_core.loader import count_text
-from serve_core.names import NAMESPACE, SERVED_LABEL
+from kubectl_serve.install import manifests
+from kubectl_serve.status.follow import states
+from serve_core.api.loader_protocol import count_text
+from serve_core.base.constants import NAMESPACE, SERVED_LABEL
+from serve_core.base.json import JsonObject
 
 EXAMPLES = """\
   kubectl serve uninstall"""

@@ -2,13 +2,15 @@
 
 from argparse import Namespace
 
-from kubectl_serve import __version__, documents, errors, options
+from kubectl_serve import __version__, errors
 from kubectl_serve.api import DEPLOYMENTS, Api, Connect
+from kubectl_serve.cli import options
+from kubectl_serve.cli.streams import Streams
+from kubectl_serve.cli.verbs import PROGRAM
 from kubectl_serve.errors import ServeError
-from kubectl_serve.streams import Streams
-from kubectl_serve.verbs import PROGRAM
-from serve_core.json import value_at
-from serve_core.names import NAMESPACE
+from kubectl_serve.io import documents
+from serve_core.base.constants import NAMESPACE
+from serve_core.base.json import value_at
 
 EXAMPLES = """\
   kubectl serve version

@@ -3,9 +3,9 @@
 import importlib
 
 import model_uri
-from model_loader.model import Context, Listing
+from model_loader.http.transport import redact
 from model_loader.outcomes import Code, LoadError
-from model_loader.transport import redact
+from model_loader.plan.model import Context, Listing
 from model_uri import ModelURI, SecretError, URIError
 
 _MODULES = {

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
-from model_loader.model import Context
-from model_loader.network import Network
+from model_loader.http.network import Network
+from model_loader.http.transport import Transport, redact
 from model_loader.outcomes import Code, LoadError
+from model_loader.plan.model import Context
 from model_loader.sources import documents
-from model_loader.transport import Transport, redact
 
 # Where the agents of ECS and EKS listen, and the only plain addresses that the AWS SDKs accept as well.
 _AGENTS = ("169.254.170.2/32", "169.254.170.23/32", "fd00:ec2::23/128", "127.0.0.0/8", "::1/128")

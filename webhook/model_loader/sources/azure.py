@@ -6,12 +6,12 @@ from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
-from model_loader import checksums
-from model_loader.model import Context, File, Listing, size_of
+from model_loader.http.transport import ANONYMOUS, Authorizer, Token, redact
 from model_loader.outcomes import Code, LoadError
-from model_loader.paths import safe_path
+from model_loader.plan.model import Context, File, Listing, size_of
 from model_loader.sources import documents, pages
-from model_loader.transport import ANONYMOUS, Authorizer, Token, redact
+from model_loader.storage.paths import safe_path
+from model_loader.verify import checksums
 from model_uri import ModelURI
 
 _VERSION = "2023-11-03"

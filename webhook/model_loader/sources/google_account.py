@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from urllib.parse import urlencode
 
-from model_loader.model import Context
+from model_loader.http.transport import redact
 from model_loader.outcomes import Code, LoadError
+from model_loader.plan.model import Context
 from model_loader.sources import documents
-from model_loader.transport import redact
 
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from model_loader.model import File, check_count
 from model_loader.outcomes import Code, LoadError
+from model_loader.plan.model import File, check_count
 
 _MOST_PAGES = 10_000
 """A store may give empty pages, where much was deleted, but none has a list without an end."""

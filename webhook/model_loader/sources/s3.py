@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, urlencode
 
-from model_loader import checksums
-from model_loader.model import Context, File, Listing, Secret, size_of
+from model_loader.http.transport import ANONYMOUS, Authorizer
 from model_loader.outcomes import Code, LoadError
-from model_loader.paths import safe_path
+from model_loader.plan.model import Context, File, Listing, Secret, size_of
 from model_loader.sources import aws_identity, documents, pages
 from model_loader.sources.aws_identity import Keys
-from model_loader.transport import ANONYMOUS, Authorizer
+from model_loader.storage.paths import safe_path
+from model_loader.verify import checksums
 from model_uri import ModelURI
 
 _NOTHING = hashlib.sha256(b"").hexdigest()

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from serve_core.policy.documents import Kind, Match, PolicyException, Rule, ServingPolicy, utc_text
-from serve_core.policy.matching import is_about_namespace, selects
-from serve_core.policy.patterns import matches
+from serve_core.api.matching import is_about_namespace, selects
+from serve_core.api.policies import Kind, Match, PolicyException, Rule, ServingPolicy, utc_text
+from serve_core.base.reasons import MOST_PROBLEMS, Problem, problem
 from serve_core.policy.rules import findings
 from serve_core.policy.subjects import Subject
-from serve_core.reasons import MOST_PROBLEMS, Problem, problem
+from serve_core.syntax.glob import matches
 
 NOT_FOR_PODS = frozenset({"runtimes", "protocols", "scale", "auth", "visibility", "mode"})
 """Kinds of rules that find nothing in a pod: it does not say what they are about."""

@@ -11,13 +11,14 @@ from typing import Any
 
 import model_uri
 from model_uri import Store, URIError, find, of_path
-from serve_core import loader_container, models
-from serve_core.facts import PlatformFacts
-from serve_core.json import JsonObject, value_at
-from serve_core.loader_container import LoaderRequest
-from serve_core.names import LOADER_CONTAINER, MODEL_MOUNT, MODEL_VOLUME
-from serve_core.policy import images
-from serve_core.reasons import quote
+from serve_core.api import models
+from serve_core.base.constants import LOADER_CONTAINER, MODEL_MOUNT, MODEL_VOLUME
+from serve_core.base.json import JsonObject, value_at
+from serve_core.base.reasons import quote
+from serve_core.context.cluster import PlatformFacts
+from serve_core.syntax import image_reference
+from serve_core.workload import loader_container
+from serve_core.workload.loader_container import LoaderRequest
 
 _STORAGE_INITIALIZER = "storage-initializer"
 """KServe's loader, which gets its source as an argument as well."""
@@ -124,7 +125,7 @@ def is_called_loader(container: JsonObject, names: Collection[str]) -> bool:
 
 def _last_name(image: str) -> str | None:
     try:
-        return images.parse(image).path[-1]
+        return image_reference.parse(image).path[-1]
     except ValueError:
         return None
 
@@ -175,7 +176,7 @@ def _mounted(pod: JsonObject, path: str, annotated: str) -> Iterator[Origin]:
 def _artifact(reference: str) -> str:
     """The URI of an image, by the name that the container runtime takes it for."""
     try:
-        image = images.parse(reference)
+        image = image_reference.parse(reference)
     except ValueError:
         return f"oci://{reference}"
     tag, digest = f":{image.tag}" if image.tag else "", f"@{image.digest}" if image.digest else ""

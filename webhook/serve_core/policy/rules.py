@@ -8,10 +8,9 @@ from typing import Any
 
 import model_uri
 from model_uri import ModelURI, Place, Store, URIError, find, naming, parse_place
-from serve_core import quantities
-from serve_core.annotations import CUSTOM, FORMAT, SCALE, path_of
-from serve_core.policy import expressions, images, stores
-from serve_core.policy.documents import (
+from serve_core.api import expressions
+from serve_core.api.annotations import CUSTOM, FORMAT, SCALE, path_of
+from serve_core.api.policies import (
     Auth,
     Container,
     Expression,
@@ -25,10 +24,12 @@ from serve_core.policy.documents import (
     ScaleBounds,
     Signed,
 )
+from serve_core.base.reasons import MOST_PROBLEMS, Problem, problem, quote
 from serve_core.policy.origins import Origin
-from serve_core.policy.patterns import matches, may_begin
 from serve_core.policy.subjects import PodUse, Scale, Subject, Use, plain_word
-from serve_core.reasons import MOST_PROBLEMS, Problem, problem, quote
+from serve_core.syntax import image_reference, quantity
+from serve_core.syntax.glob import matches, may_begin
+from serve_core.workload import stores
 
 _OF_THE_CLUSTER = frozenset({"pvc", "file"})
 """Schemes that lead nowhere outside."""
@@ -209,17 +210,17 @@ def _runtimes(about: Names, subject: Subject, by: str) -> Iterator[Problem]:
 
 
 def _images(about: Images, subject: Subject, by: str) -> Iterator[Problem]:
-    allow = [images.parse_repository(text) for text in about.allow]
-    deny = [images.parse_repository(text) for text in about.deny]
+    allow = [image_reference.parse_repository(text) for text in about.allow]
+    deny = [image_reference.parse_repository(text) for text in about.deny]
     for use in subject.images:
         shown = quote(use.image)
         try:
-            image = images.parse(use.image)
+            image = image_reference.parse(use.image)
         except ValueError:
             yield problem("ImageUnreadable", use.path, by=by, image=shown)
             continue
-        denied = any(images.is_below(image, repository) for repository in deny)
-        if denied or (allow and not any(images.is_below(image, repository) for repository in allow)):
+        denied = any(image_reference.is_below(image, repository) for repository in deny)
+        if denied or (allow and not any(image_reference.is_below(image, repository) for repository in allow)):
             hint = f"{_allowed(about.allow, 'Use another image.')} {use.note}".rstrip()
             yield problem("ImageNotAllowed", use.path, by=by, image=shown, allowed=hint)
         elif about.digest and image.digest is None:
@@ -300,9 +301,9 @@ def _amount(resource: str, most: str | int, subject: Subject, by: str, times: Sc
         wanted *= times.at_once or 0
         if times.beside:
             shown = f" ({times.most} replicas, and {times.beside} that can run beside them)"
-    if wanted > quantities.parse(most):
+    if wanted > quantity.parse(most):
         at = "spec" if times is None else times.path
-        words = {"most": str(most), "resource": resource, "per": per, "wanted": quantities.text(wanted) + shown}
+        words = {"most": str(most), "resource": resource, "per": per, "wanted": quantity.text(wanted) + shown}
         yield problem("ResourceExceeded", at, by=by, **words)
 
 
@@ -320,7 +321,7 @@ def _of_pod(pod: PodUse, resource: str) -> tuple[Fraction, list[_Fault]]:
         for name, written in amounts.items():
             if matches(name, resource):
                 try:
-                    amount = quantities.parse(written)
+                    amount = quantity.parse(written)
                 except ValueError:
                     amount = Fraction(-1)
                 if amount < 0:

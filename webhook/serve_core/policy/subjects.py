@@ -13,17 +13,19 @@ from typing import Any
 from urllib.parse import unquote
 
 from model_uri import Store
-from serve_core import annotations, bounds, istio, model_server, models, runtimes, sidecar
-from serve_core.annotations import DEPLOYMENT, KNATIVE, path_of
-from serve_core.facts import PlatformFacts
-from serve_core.json import JsonObject, value_at
-from serve_core.knative import VISIBILITY_LABEL
-from serve_core.loader_container import LoaderRequest
-from serve_core.models import SUFFIX_FORMATS
-from serve_core.names import DEPLOYMENT_LABEL
-from serve_core.policy import stores
-from serve_core.policy.documents import Kind
-from serve_core.policy.expressions import Values
+from serve_core.admission.decide import render_stored
+from serve_core.api import annotations, models, runtimes
+from serve_core.api.annotations import DEPLOYMENT, KNATIVE, path_of
+from serve_core.api.expressions import Values
+from serve_core.api.models import SUFFIX_FORMATS
+from serve_core.api.policies import Kind
+from serve_core.base import bounds
+from serve_core.base.constants import DEPLOYMENT_LABEL
+from serve_core.base.json import JsonObject, value_at
+from serve_core.base.reasons import Problem
+from serve_core.context.cluster import PlatformFacts
+from serve_core.istio import injection, sidecar
+from serve_core.knative.limits import VISIBILITY_LABEL
 from serve_core.policy.origins import (
     Origin,
     canonical,
@@ -36,8 +38,8 @@ from serve_core.policy.origins import (
 )
 from serve_core.policy.origins import containers as _containers
 from serve_core.policy.origins import elements as _elements
-from serve_core.reasons import Problem
-from serve_core.verdict import render_stored
+from serve_core.workload import model_server, stores
+from serve_core.workload.loader_container import LoaderRequest
 
 _AUTOSCALING = "autoscaling.knative.dev/"
 _CLASSES = ("kpa.autoscaling.knative.dev", "hpa.autoscaling.knative.dev")
@@ -584,7 +586,7 @@ def _serving_runtime(document: JsonObject, facts: PlatformFacts) -> dict[str, An
     made = _pod_parts(spec, "spec", facts)
     texts = {key: _strings(spec.get(key)) for key in ("labels", "annotations")}
     made["past_sidecar"] = _past_sidecar([({"metadata": texts, "spec": spec}, "")], facts)
-    if istio.declines(texts["labels"], texts["annotations"]):
+    if injection.declines(texts["labels"], texts["annotations"]):
         made["past_sidecar"] += (Use("no sidecar", "spec.annotations"),)
     if opened := next(_opened([({"spec": spec}, "")]), ""):
         made["visibility"] = Use("public", opened)

@@ -1,0 +1,130 @@
+"""Completion for kubectl: it runs ``kubectl_complete-serve`` with the words typed so far and reads candidates.
+
+One candidate a line, perhaps with a tab and its meaning, and a last line such as ``:4``. Source: kubectl's
+pkg/cmd/plugin_completion.go and cobra's completions.go.
+"""
+
+import sys
+from collections.abc import Iterable
+
+from kubectl_serve.cli.flags import FLAGS
+from kubectl_serve.cli.verbs import BY_NAME, VALUE_FLAGS, VERBS, split
+
+_NO_FILES = 4
+_DEFAULT = 0
+_ON_SERVED = ("get", "describe", "logs", "predict", "promote", "rollback", "delete")
+_OPERANDS = {"completion": ("bash", "zsh", "fish"), "policy": ("test", "list", "explain", "audit")}
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:/@=+-")
+_FIRST_NOT = tuple("._:/@=+-")
+_SECONDS = "3s"
+"""Longer than that nobody waits for a Tab."""
+
+
+def main(words: list[str]) -> int:
+    """``words`` are those after ``kubectl serve``, the last one being the one at the cursor. Never fails."""
+    try:
+        found, directive = _complete(words[:-1], words[-1] if words else "")
+    except Exception:  # noqa: BLE001  # a stack trace in the middle of a command line helps nobody
+        found, directive = [], _DEFAULT
+    sys.stdout.write("".join(f"{line}\n" for line in found) + f":{directive}\n")
+    return 0
+
+
+def _complete(before: list[str], typed: str) -> tuple[list[str], int]:
+    verb, rest = split(before)
+    if verb is None or (before and before[-1] in VALUE_FLAGS and not rest):
+        if before and before[-1] in ("-n", "--namespace"):
+            return _names("namespaces", before, typed), _NO_FILES
+        if before and before[-1] == "--context":
+            return _contexts(before, typed), _NO_FILES
+        if before and before[-1] == "--kubeconfig":
+            return [], _DEFAULT
+        return [f"{each.name}\t{each.summary}" for each in VERBS if each.name.startswith(typed)], _NO_FILES
+    if verb not in BY_NAME:
+        return [], _NO_FILES
+    return _after_verb(verb, before, typed)
+
+
+def _after_verb(verb: str, before: list[str], typed: str) -> tuple[list[str], int]:
+    flag, separator, value = typed.partition("=")
+    if separator and flag.startswith("--"):
+        found, directive = _values(verb, flag, value, before)
+        return [f"{flag}={each}" for each in found], directive
+    if before[-1].startswith("-") and _takes_value(verb, before[-1]):
+        return _values(verb, before[-1], typed, before)
+    if typed.startswith("-"):
+        return _flags(verb, typed), _NO_FILES
+    if verb in _ON_SERVED:
+        return _names("served", before, typed), _NO_FILES
+    if verb == "digest":
+        return [], _DEFAULT
+    if verb == "policy" and "explain" in before:
+        return _names("served", before, typed), _NO_FILES
+    return [word for word in _OPERANDS.get(verb, ()) if word.startswith(typed)], _NO_FILES
+
+
+def _flags(verb: str, typed: str) -> list[str]:
+    found = [f"{name}\t{meaning}" for names, _, _, meaning in FLAGS[verb] for name in names if name.startswith("--")]
+    return sorted(line for line in found if line.startswith(typed))
+
+
+def _takes_value(verb: str, flag: str) -> bool:
+    return any(takes for names, takes, _, _ in FLAGS[verb] if flag in names)
+
+
+def _values(verb: str, flag: str, typed: str, before: list[str]) -> tuple[list[str], int]:
+    if flag in ("-n", "--namespace"):
+        return _names("namespaces", before, typed), _NO_FILES
+    if flag == "--context":
+        return _contexts(before, typed), _NO_FILES
+    if flag in ("-f", "--filename", "--kubeconfig", "--credentials-dir"):
+        return [], _DEFAULT
+    if flag == "--roll-out":
+        return _names("served", before, typed), _NO_FILES
+    known = next((values for names, _, values, _ in FLAGS[verb] if flag in names), ())
+    return [value for value in known if value.startswith(typed)], _NO_FILES
+
+
+def _names(of: str, before: list[str], typed: str) -> list[str]:
+    """Names of served Deployments, or of namespaces, as the flags typed so far choose the cluster."""
+    import asyncio
+
+    return _plain(asyncio.run(_ask(of, before)), typed)
+
+
+def _contexts(before: list[str], typed: str) -> list[str]:
+    """Names of contexts in the kubeconfig."""
+    import os
+
+    from kubectl_serve import cluster
+    from kubectl_serve.cli import options
+
+    args = options.connection_of(before, _SECONDS)
+    return _plain(cluster.contexts(args, os.environ), typed)
+
+
+def _plain(names: Iterable[object], typed: str) -> list[str]:
+    """The names that a shell reads as one word and nothing else: the others were never typed, and may be commands."""
+    return [
+        name
+        for name in names
+        if isinstance(name, str) and _PLAIN.issuperset(name) and not name.startswith(_FIRST_NOT)
+        if name and name.startswith(typed)
+    ]
+
+
+async def _ask(of: str, before: list[str]) -> list[object]:
+    from kubectl_serve import cluster
+    from kubectl_serve.api import DEPLOYMENTS, NAMESPACES, namespace_of
+    from kubectl_serve.cli import options
+    from kubectl_serve.cli.streams import Streams
+    from serve_core.base.constants import SERVED_LABEL
+    from serve_core.base.json import value_at
+
+    args = options.connection_of(before, _SECONDS)
+    async with cluster.connect(args, Streams.of_process()) as opened:
+        if of == "namespaces":
+            found, _ = await opened.list(NAMESPACES, None)
+        else:
+            found, _ = await opened.list(DEPLOYMENTS, namespace_of(args, opened), labels=f"{SERVED_LABEL}=true")
+    return [value_at(each, "metadata", "name") for each in found]

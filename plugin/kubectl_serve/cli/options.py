@@ -1,0 +1,335 @@
+"""Flags, each defined once and named as in kubectl."""
+
+import argparse
+import math
+import re
+from collections.abc import Collection, Iterator, Sequence
+from shlex import quote
+from typing import TYPE_CHECKING, NoReturn
+
+from kubectl_serve.cli.verbs import BY_NAME, PROGRAM, Verb
+from kubectl_serve.errors import UsageError
+from serve_core.base.reasons import meant
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_OF_KUBECTL = "kubectl's flags"
+_OTHER_FLAGS = {
+    "--replicas": "--scale", "--min-replicas": "--scale", "--max-replicas": "--scale", "--min-scale": "--scale",
+    "--max-scale": "--scale", "--uri": "--model", "--url": "--model", "--storage-uri": "--model", "--path": "--model",
+    "--secret": "--credentials", "--ns": "--namespace", "--file": "--filename", "--lines": "--tail",
+    "--label": "--labels", "--revision": "--to", "--framework": "--format", "--server": "--runtime",
+    "--traffic": "--canary", "--percent": "--canary", "--yaml": "--output", "--json": "--output",
+}  # fmt: skip
+"""What people call a flag that have another tool in mind."""
+_TRUTHS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+"""What Go's ``strconv.ParseBool`` takes, and so kubectl, in lower case."""
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?")
+_LONGEST_NAME = 253
+_LONGEST_LABEL = 63
+_KINDS = ("deployment", "deployments", "deploy")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with kubectl's manners: errors are ours, ``--flag=true`` works, flags may stand between operands."""
+
+    def __init__(self, verb: Verb, description: str = "", examples: str = "") -> None:
+        super().__init__(
+            prog=f"{PROGRAM} {verb.name}",
+            usage=f"{PROGRAM} {verb.name} {verb.operands} [flags]".replace("  ", " "),
+            description=description or verb.summary + ".",
+            epilog=f"examples:\n{examples}" if examples else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            add_help=False,
+        )
+        self.verb = verb
+        self.add_argument("-h", "--help", action="help", help="show this help")
+        self._defaults_of_bare: dict[str, str] = {}
+
+    def narrow(self, usage: str, meaning: str, flags: Collection[str], example: str) -> None:
+        """Make the help that of one action: its usage, meaning, flags by ``dest``, and the examples that have it."""
+        self.usage = f"{PROGRAM} {usage} [flags]".replace("  ", " ")
+        self.description = f"{meaning[0].upper()}{meaning[1:]}."
+        lines = (self.epilog or "").splitlines()
+        self.epilog = "\n".join(line for line in lines if example in line or not line.startswith("  "))
+        group = next((each for each in self._action_groups if each.title == _OF_KUBECTL), None)
+        for action in self._actions:
+            if action.dest not in flags and (group is None or action not in group._group_actions):
+                action.help = argparse.SUPPRESS
+
+    def format_help(self) -> str:
+        """The help, with kubectl's own flags in one line: whoever uses kubectl knows them."""
+        text = super().format_help()
+        begin = text.find(f"\n{_OF_KUBECTL}:\n")
+        if begin < 0:
+            return text
+        end = text.find("\n\n", begin + 1)
+        rest = text[end + 1 :] if end >= 0 else ""
+        line = f"{_OF_KUBECTL}, such as --context, go with it as well: `kubectl options` shows them."
+        return f"{text[:begin]}\n{line}\n{rest}"
+
+    def error(self, message: str) -> NoReturn:
+        """What argparse says, in our words. Raises UsageError."""
+        usage = f"Usage: {self.usage}. `{PROGRAM} {self.verb.name} --help` shows the flags."
+        if missing := re.fullmatch(r"the following arguments are required: (.+)", message):
+            raise UsageError(f"there is no {missing[1]}.", usage)
+        if found := re.fullmatch(r"argument (\S+): (.+)", message, re.DOTALL):
+            name, why = found[1].rpartition("/")[2] if found[1].startswith("-") else found[1], found[2]
+            if why == "expected one argument":
+                raise UsageError(f"{name} needs a value.", usage)
+            if wrong := re.fullmatch(r"invalid int value: '(.*)'", why):
+                raise UsageError(f'"{wrong[1]}" is not a whole number, which {name} takes.', f"Write {name} 20, say.")
+            raise UsageError(f"{name}: {why}.", usage)
+        raise UsageError(f"{message}.", usage)
+
+    def switch(self, *names: str, help: str, default: bool = False) -> None:  # noqa: A002
+        """A flag that is on or off: ``--flag``, ``--flag=true``, ``--flag=false``, and ``--no-flag`` where it is on."""
+        long = next(name for name in names if name.startswith("--"))
+        self.add_argument(*names, action="store_true", default=default, help=help)
+        off = f"--no-{long[2:]}"
+        off_help = f"the same as {long}=false" if default else argparse.SUPPRESS
+        self.add_argument(off, dest=long[2:].replace("-", "_"), action="store_false", default=default, help=off_help)
+
+    def optional_value(self, name: str, bare: str, **kwargs: object) -> None:
+        """A flag whose value may be left out: then ``bare`` is meant. A value needs the equals sign, as in kubectl."""
+        self._defaults_of_bare[name] = bare
+        self.add_argument(name, **kwargs)  # type: ignore[arg-type]
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        """One of a few values that is spelt wrong: what was meant comes before what there is."""
+        if action.choices is None or value in action.choices:
+            return
+        known = [str(each) for each in action.choices]
+        what = action.option_strings[-1] if action.option_strings else str(action.metavar)
+        raise UsageError(
+            f'"{value}" is not what {what} can be.', f"{meant(str(value), known)}It is one of: {', '.join(known)}."
+        )
+
+    def _check_operands(self, words: Sequence[str]) -> None:
+        """An operand too many is most often the value of a flag that was left out."""
+        operands = [each for each in self._actions if not each.option_strings]
+        most = math.inf if any(each.nargs == "*" for each in operands) else len(operands)
+        given = list(self._operands(words))
+        flags = self._option_string_actions
+        is_source = any(each.dest == "source" for each in operands)
+        for word in given if not is_source else []:
+            if "--model" in flags and "://" in word:
+                raise UsageError(
+                    f'"{word}" is a model, and stands where the name does.', f"Write --model {quote(word)}."
+                )
+        for word in given[int(most) :] if most < math.inf else []:
+            if "--filename" in flags and (word == "-" or word.endswith((".yaml", ".yml", ".json", "/"))):
+                raise UsageError(f'"{word}" is a file, and -f is missing.', f"Write -f {quote(word)}.")
+            if "--filename" in flags and not operands:
+                raise UsageError(f'"{word}" belongs to no flag: {self.verb.name} reads files.', "Write -f FILE.")
+            raise UsageError(f'"{word}" is one word too many.', f"Usage: {self.usage}. Quote a value that has spaces.")
+
+    def _operands(self, words: Sequence[str]) -> Iterator[str]:
+        """The words that are neither flags nor their values."""
+        skip = False
+        for index, word in enumerate(words):
+            if word == "--":
+                yield from words[index + 1 :]
+                return
+            action = self._option_string_actions.get(word)
+            if skip:
+                skip = False
+            elif action is not None:
+                skip = action.nargs is None
+            elif not word.startswith("-") or word == "-":
+                yield word
+
+    def read(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse ``argv``. Raises UsageError."""
+        words: list[str] = []
+        for index, word in enumerate(argv):
+            if word == "--":
+                words += argv[index:]
+                break
+            self._check_flag(word)
+            words.append(self._plain(word))
+        self._check_operands(words)
+        return self.parse_intermixed_args(words)
+
+    def _check_flag(self, word: str) -> None:
+        """A flag that is spelt wrong is told as such, before what is missing because of it."""
+        flag = word.partition("=")[0] if word.startswith("--") else word[:2]
+        if re.fullmatch(r"-[^-\d]|--.+", flag) and " " not in word and flag not in self._option_string_actions:
+            import difflib
+
+            near = difflib.get_close_matches(flag, self._option_string_actions, n=2, cutoff=0.75)
+            other = _OTHER_FLAGS.get(flag, "")
+            near = [other] if other in self._option_string_actions else near
+            meant = f"Did you mean {' or '.join(near)}? " if near else ""
+            raise UsageError(f"unknown flag: {flag}.", f"{meant}`{PROGRAM} {self.verb.name} --help` shows the flags.")
+
+    def _plain(self, word: str) -> str:
+        if word in self._defaults_of_bare:
+            return f"{word}={self._defaults_of_bare[word]}"
+        name, separator, value = word.partition("=")
+        action = self._option_string_actions.get(name)
+        if isinstance(action, argparse._StoreTrueAction) and separator:
+            truth = _TRUTHS.get(value.lower())
+            if truth is None:
+                raise UsageError(f'"{value}" is neither true nor false, which {name} takes.', f"Write {name}=false.")
+            return name if truth else f"--no-{self._long(action)[2:]}"
+        return word
+
+    @staticmethod
+    def _long(action: argparse.Action) -> str:
+        return next(name for name in action.option_strings if name.startswith("--"))
+
+
+def connection(parser: Parser) -> None:
+    """Which cluster, and as whom."""
+    group = parser.add_argument_group(_OF_KUBECTL)
+    group.add_argument("--kubeconfig", metavar="FILE", help="kubeconfig file to use")
+    group.add_argument("--context", metavar="NAME", help="context of the kubeconfig to use")
+    group.add_argument("--cluster", metavar="NAME", help="cluster of the kubeconfig to use")
+    group.add_argument("--user", metavar="NAME", help="user of the kubeconfig to use")
+    group.add_argument("-s", "--server", metavar="URL", help="address of the API server")
+    group.add_argument("--token", metavar="TOKEN", help="bearer token for the API server")
+    group.add_argument("--as", dest="as_user", metavar="USER", help="user to impersonate")
+    group.add_argument(
+        "--as-group", dest="as_groups", metavar="GROUP", action="append", default=[], help="group to impersonate"
+    )
+    group.add_argument(
+        "--insecure-skip-tls-verify",
+        action="store_true",
+        help="do not check the API server's certificate",
+    )
+    group.add_argument(
+        "--request-timeout", metavar="TIME", type=duration, default=0.0, help="longest time of one API request (10s)"
+    )
+
+
+def files(parser: Parser) -> None:
+    parser.add_argument(
+        "-f", "--filename", metavar="FILE", action="append", default=[], help="file, directory or - for standard input"
+    )
+    parser.switch("-R", "--recursive", help="look into the directories of a directory as well")
+
+
+def name(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME", type=deployment_name, help="name of the served Deployment")
+
+
+def deployment_name(text: str) -> str:
+    """A Deployment's name, also written as kubectl prints it: ``deployment.apps/NAME``. Raises ValueError."""
+    kind, separator, name = text.rpartition("/")
+    if not name or (separator and kind.removesuffix(".apps").lower() not in _KINDS):
+        raise argparse.ArgumentTypeError(f'"{text}" is not a Deployment: write NAME or deployment/NAME')
+    if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name):
+        raise argparse.ArgumentTypeError(
+            f'"{name}" cannot be a Deployment\'s name: lower-case letters, digits, "-" and "." make one'
+        )
+    return name
+
+
+def secret_name(text: str) -> str:
+    """A Secret's name. Raises ValueError."""
+    if len(text) > _LONGEST_NAME or not _NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f'"{text}" cannot be a Secret\'s name: lower-case letters, digits, "-" and "." make one'
+        )
+    return text
+
+
+def namespace_name(text: str) -> str:
+    """A namespace's name. Raises ValueError."""
+    if len(text) > _LONGEST_LABEL or "." in text or not _NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f'"{text}" cannot be a namespace\'s name: lower-case letters, digits and "-" make one'
+        )
+    return text
+
+
+def namespace(parser: Parser) -> None:
+    parser.add_argument(
+        "-n", "--namespace", metavar="NAME", type=namespace_name, help="namespace; default: the context's"
+    )
+
+
+def again(args: argparse.Namespace) -> str:
+    """The flags that a command proposed in a hint needs as well."""
+    import shlex
+
+    flags = (("--kubeconfig", "kubeconfig"), ("--context", "context"), ("-n", "namespace"))
+    given = ((flag, getattr(args, name, None)) for flag, name in flags)
+    return "".join(f" {flag} {shlex.quote(value)}" for flag, value in given if value)
+
+
+def all_namespaces(parser: Parser) -> None:
+    parser.switch("-A", "--all-namespaces", help="look in all namespaces")
+
+
+def selector(parser: Parser) -> None:
+    parser.add_argument("-l", "--selector", metavar="SELECTOR", default="", help="label selector, for example team=ml")
+
+
+def output(parser: Parser, *formats: str) -> None:
+    parser.add_argument(
+        "-o", "--output", choices=formats, metavar="FORMAT", help=f"output format: {', '.join(formats)}"
+    )
+
+
+def credentials_dir(parser: Parser) -> None:
+    parser.add_argument(
+        "--credentials-dir",
+        metavar="DIR",
+        type=_folder,
+        help="folder with a Secret's keys as files, to read the model with; default: the environment's variables",
+    )
+
+
+def _folder(text: str) -> "Path":
+    from pathlib import Path
+
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f'"{text}" is not a folder')
+    return Path(text)
+
+
+DRY = {"none": "", "client": " (dry run)", "server": " (server dry run)"}
+"""What follows the word for what was done, for each value of --dry-run."""
+
+
+def dry_run(parser: Parser) -> None:
+    parser.optional_value(
+        "--dry-run",
+        "client",
+        choices=("none", "client", "server"),
+        default="none",
+        metavar="client|server|none",
+        help="only show what would be done; with =server the API server judges it too",
+    )
+
+
+def timeout(parser: Parser, default: str, help: str) -> None:  # noqa: A002
+    parser.add_argument(
+        "--timeout", metavar="TIME", type=duration, default=duration(default), help=f"{help} (default {default})"
+    )
+
+
+def connection_of(words: list[str], seconds: str) -> argparse.Namespace:
+    """The flags that choose cluster and namespace, of a command that is being typed and is answered within ``seconds``.
+
+    A flag at its end has no value yet.
+    """
+    parser = Parser(BY_NAME["get"])
+    namespace(parser)
+    connection(parser)
+    whole = words[:-1] if words and words[-1] in ("-n", "--namespace", "--context") else words
+    return parser.parse_known_args([*whole, "--request-timeout", seconds])[0]
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+
+
+def duration(text: str) -> float:
+    """Seconds of Go's notation for durations, such as 90s or 1m30s; a bare number counts seconds. Raises ValueError."""
+    if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h))+|\d+", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f'"{text}" is not a duration; write it as 90s or 1m30s')
+    return sum(float(number) * _UNITS[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)(ms|s|m|h|)", text))

@@ -1,0 +1,242 @@
+"""What an apply would change in what Deployments become: each object as it is, and as the API server would store it.
+
+All by dry runs, so that the real webhook completes the Deployment, and the API server merges and fills in as it would
+for the reconciler: what the Deployment becomes is tried server-side, under the reconciler's field manager.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from kubectl_serve import errors
+from kubectl_serve.api import ALL_MADE, DEPLOYMENTS, Api, Resource
+from kubectl_serve.diff import threeway
+from kubectl_serve.errors import ServeError
+from kubectl_serve.install import platform
+from kubectl_serve.io import documents
+from kubectl_serve.status import lookup, model
+from serve_core.admission.decide import Verdict, concerns, is_served, render_stored
+from serve_core.api import annotations
+from serve_core.base.constants import DEPLOYMENT_LABEL, FIELD_MANAGER, GROUP
+from serve_core.base.json import JsonObject, canonical
+from serve_core.base.ownership import Identity, claims, identity, is_leaving, owns
+from serve_core.context.cluster import PlatformFacts
+
+_BOOKKEEPING = frozenset(
+    {"creationTimestamp", "finalizers", "generation", "managedFields", "ownerReferences", "resourceVersion", "uid"}
+)
+"""Of an object's metadata: what the API server and controllers keep there for themselves."""
+_NOTES = frozenset(
+    {
+        threeway.LAST_APPLIED,
+        "serving.knative.dev/creator",
+        "serving.knative.dev/lastModifier",
+        *(each.key for each in annotations.STATE),
+    }
+)
+"""Annotations that kubectl, Knative and we write for ourselves."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """An object as it is and as it would be; ``None`` where it is not there. Both may be the same."""
+
+    live: JsonObject | None
+    merged: JsonObject | None
+
+    @property
+    def title(self) -> str:
+        """The name of its files, as ``kubectl diff`` has it: ``apps.v1.Deployment.default.iris``."""
+        thing = self.live or self.merged or {}
+        metadata = thing["metadata"]
+        parts = (thing["apiVersion"], thing["kind"], metadata.get("namespace", ""), metadata["name"])
+        return ".".join(parts).replace("/", ".")
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """Both as YAML; empty where there is nothing."""
+        return _text(self.live), _text(self.merged)
+
+
+@dataclass(frozen=True)
+class ServerSide:
+    """How ``kubectl apply --server-side`` applies."""
+
+    manager: str
+    force: bool
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What the Deployments of a namespace have become."""
+
+    objects: Mapping[Identity, JsonObject]
+    unseen: Collection[Resource]
+    """Kinds that this user may not list."""
+
+
+class Preview:
+    """Tries applies at one cluster. ``tell`` hears what cannot be compared in full, and why."""
+
+    def __init__(self, cluster: Api, server_side: ServerSide | None, tell: Callable[[str], None]) -> None:
+        self._cluster = cluster
+        self._server_side = server_side
+        self._tell = tell
+        self._told: set[tuple[str, Resource]] = set()
+        self._made_in: dict[str, _Made] = {}
+        self._facts: dict[bool, PlatformFacts] = {}
+        """By whether they are for what asks something of Istio."""
+
+    async def changes(self, manifest: JsonObject) -> list[Change] | None:
+        """What applying a Deployment would change; ``None`` where it has nothing to do with models.
+
+        Raises RefusedError when admission refuses the Deployment, and another ServeError when it cannot be told.
+        """
+        metadata = manifest["metadata"]
+        live = await self._find(DEPLOYMENTS, metadata["namespace"], metadata["name"])
+        was_served = live is not None and is_served(live)
+        if not was_served and not concerns(manifest):
+            return None
+        merged = await self._applied(manifest, live)
+        if not was_served and not is_served(merged):
+            return None
+        verdict = await self._becomes(merged)
+        if verdict.refused:
+            raise ServeError(
+                f"what becomes of it cannot be told: {verdict.problems[0]}",
+                "Perhaps you may not see how Istio is installed: whoever may can tell.",
+            )
+        before = await self._becomes(live) if live is not None else Verdict()
+        # Where the Deployment's own pods serve, what they run stands in the Deployment.
+        changed = [Change(live, merged)] if verdict.service is None else []
+        return [*changed, *await self._beside(merged if live is None else live, before, verdict, metadata["namespace"])]
+
+    async def _applied(self, manifest: JsonObject, live: JsonObject | None) -> JsonObject:
+        """The Deployment as the API server would store it."""
+        metadata = manifest["metadata"]
+        try:
+            if self._server_side is not None:
+                way = self._server_side
+                applied = await self._cluster.apply(
+                    DEPLOYMENTS, manifest, manager=way.manager, force=way.force, dry_run=True
+                )
+            elif live is None:
+                applied = await self._cluster.create(DEPLOYMENTS, manifest, dry_run=True)
+            else:
+                patch = threeway.patch(manifest, live)
+                applied = await self._cluster.merge(
+                    DEPLOYMENTS, metadata["namespace"], metadata["name"], patch, dry_run=True, strategic=True
+                )
+        except errors.ConflictError as error:
+            raise ServeError(error.sentence, "--force-conflicts takes these fields over.") from error
+        except errors.InvalidError as error:
+            raise lookup.not_installed() if lookup.is_uncompleted(error) else error from error
+        if is_served(applied) and not model.is_served(applied):
+            raise lookup.not_installed()
+        return applied
+
+    async def _becomes(self, deployment: JsonObject) -> Verdict:
+        """What the reconciler makes of a Deployment as it is stored."""
+        if not is_served(deployment):
+            return Verdict()
+        asks_istio = platform.asks_istio(deployment)
+        if asks_istio not in self._facts:
+            self._facts[asks_istio] = await platform.facts_to_render(self._cluster, asks_istio=asks_istio)
+        return render_stored(deployment, self._facts[asks_istio])
+
+    async def _beside(self, deployment: JsonObject, before: Verdict, after: Verdict, namespace: str) -> list[Change]:
+        """What changes in the objects that the Deployment owns, in the order of their application."""
+        made = await self._made(namespace)
+        rendered = {identity(each): each for each in before.objects}
+        wanted = {identity(each): each for each in after.objects}
+        changes = []
+        for at, manifest in wanted.items():
+            resource = _resource(manifest)
+            try:
+                live = made.objects.get(at)
+                if live is not None and is_leaving(deployment, live):
+                    changes.append(Change(rendered.get(at), manifest))  # wanted already, it comes by itself
+                else:
+                    changes.append(await self._tried(resource, manifest, live, deployment))
+            except errors.ForbiddenError as error:
+                self._tell_untried(resource, namespace, error.sentence)
+                changes.append(Change(rendered.get(at), manifest))
+        # What the Deployment does not want as it is now goes anyway, and not by this apply.
+        owned = (at for at, each in made.objects.items() if owns(deployment, each))
+        present = {at: made.objects[at] for at in owned if before.refused or at in rendered}
+        present |= {at: each for at, each in rendered.items() if _resource(each) in made.unseen}
+        return [*changes, *(Change(live, None) for at, live in present.items() if at not in wanted)]
+
+    async def _tried(
+        self, resource: Resource, manifest: JsonObject, live: JsonObject | None, deployment: JsonObject
+    ) -> Change:
+        """The change that the reconciler's apply would make. Raises ForbiddenError where the user may not try it."""
+        metadata = manifest["metadata"]
+        if live is None:
+            live = await self._find(resource, metadata["namespace"], metadata["name"])
+        if live is not None and not claims(deployment, live):
+            raise ServeError(
+                f"there is a {resource.title} {metadata['name']} that is not ours, and it would stay as it is.",
+                "Rename the Deployment, or delete what has the name.",
+            )
+        try:
+            merged = await self._cluster.apply(resource, manifest, manager=FIELD_MANAGER, dry_run=True)
+        except errors.RefusedError as error:
+            if error.webhook.endswith(f".{GROUP}"):
+                # Policies judge what people apply by hand; the reconciler's own was judged as the Deployment.
+                raise errors.ForbiddenError(error.sentence) from error
+            why = " ".join(error.sentence.split())
+            raise ServeError(f"{resource.title} {metadata['name']} would be refused: {why}") from error
+        except errors.NotFoundError as error:
+            raise ServeError(f"the cluster does not know {resource.title}: {error.sentence}") from error
+        # Of a new object, what the API server would choose, such as addresses, is nobody's wish.
+        return Change(live, manifest if live is None else merged)
+
+    def _tell_untried(self, resource: Resource, namespace: str, why: str) -> None:
+        if (namespace, resource) not in self._told:
+            self._told.add((namespace, resource))
+            self._tell(
+                f"You cannot try {resource.title} in namespace {namespace}: {why.rstrip('.')}. Compared is what "
+                "kubectl-serve makes of the Deployment now and then, without what the cluster fills in."
+            )
+
+    async def _made(self, namespace: str) -> _Made:
+        if namespace not in self._made_in:
+            found = await asyncio.gather(*(self._listed(resource, namespace) for resource in ALL_MADE))
+            objects = {identity(each): each for listed in found for each in listed or ()}
+            unseen = [resource for resource, listed in zip(ALL_MADE, found, strict=True) if listed is None]
+            self._made_in[namespace] = _Made(objects, unseen)
+        return self._made_in[namespace]
+
+    async def _listed(self, resource: Resource, namespace: str) -> list[JsonObject] | None:
+        """What Deployments have become of one kind; ``None`` where the user may not see it."""
+        try:
+            return (await self._cluster.list(resource, namespace, labels=DEPLOYMENT_LABEL))[0]
+        except errors.NotFoundError:  # the cluster does not know this kind
+            return []
+        except errors.ForbiddenError:
+            return None
+
+    async def _find(self, resource: Resource, namespace: str, name: str) -> JsonObject | None:
+        try:
+            return await self._cluster.get(resource, namespace, name)
+        except errors.NotFoundError:
+            return None
+
+
+def _resource(manifest: JsonObject) -> Resource:
+    kind = manifest["apiVersion"], manifest["kind"]
+    return next(resource for resource in ALL_MADE if (resource.api_version, resource.kind) == kind)
+
+
+def _text(thing: JsonObject | None) -> str:
+    """An object as YAML without its status and what is kept beside what was asked for."""
+    if thing is None:
+        return ""
+    metadata = {key: value for key, value in thing["metadata"].items() if key not in _BOOKKEEPING}
+    notes = {key: value for key, value in (metadata.pop("annotations", None) or {}).items() if key not in _NOTES}
+    if notes:
+        metadata["annotations"] = notes
+    shown = {key: value for key, value in thing.items() if key != "status"} | {"metadata": metadata}
+    return documents.to_yaml([json.loads(canonical(shown))])

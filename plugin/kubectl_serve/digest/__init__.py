@@ -1,0 +1,1 @@
+"""The digest of a model, computed on this machine."""

@@ -1,0 +1,313 @@
+"""Istio: what it makes of models, and the traps that it sets to Knative and to our webhook."""
+
+import json
+from collections.abc import Iterator
+from shlex import quote
+
+from kubectl_serve.doctor.evidence import KNATIVE, Evidence
+from kubectl_serve.doctor.finding import Finding, failed, ok, skipped, unseen, warning
+from kubectl_serve.doctor.platform import ingress_class, patch
+from kubectl_serve.doctor.server import install
+from kubectl_serve.status import model
+from serve_core.api.annotations import AUTH, AUTH_CALLERS, AUTH_ISSUER
+from serve_core.base.constants import DEPLOYMENT_LABEL, NAMESPACE, SERVER_USERNAME
+from serve_core.base.json import JsonObject, value_at
+from serve_core.istio import injection
+from serve_core.istio.injection import IstioFacts, Revision
+
+_NATIVE_KUBELET = "1.29"
+_BURST = "target-burst-capacity"
+_COMPATIBILITY = "mesh-compatibility-mode"
+_PROXY = "istio-proxy"
+_OUTSIDE = frozenset(f"{name}.ingress.networking.knative.dev" for name in ("contour", "kourier", "traefik"))
+"""Ingress classes that speak plain text. A sidecar does not help: it knows no Service by the host of a model."""
+_ISTIO_CLASS = "istio.ingress.networking.knative.dev"
+_ISTIO_GATEWAYS = "istio-ingress"
+"""Where Istio's documentation installs gateways, if not beside the control plane."""
+
+
+def checks(evidence: Evidence) -> Iterator[Finding]:
+    if evidence.injectors is None or evidence.namespaces is None:
+        yield unseen("istio", "webhook configurations or namespaces")
+        return
+    facts = evidence.istio
+    if facts is None:
+        yield ok("istio", "Istio is not installed: models get no sidecar.")
+        return
+    if not facts.revisions:
+        yield ok("istio", "Istio is installed in ambient mode: models get no sidecar.")
+        return
+    yield _installed(facts)
+    yield _readable(evidence)
+    yield _loader(facts)
+    yield _webhook_sidecar(evidence, facts)
+    yield _knative_injected(evidence, facts)
+    if facts.injects(KNATIVE):
+        yield _knative_sidecars(evidence)
+        yield _knative_webhooks(evidence, facts)
+        yield _compatibility(evidence)
+        yield _ingress(evidence, facts)
+    yield _tokens(evidence)
+    yield _registry(facts)
+
+
+def _namespace(thing: JsonObject) -> str:
+    return str(value_at(thing, "metadata", "namespace") or "")
+
+
+def _installed(facts: IstioFacts) -> Finding:
+    return ok("istio", f"Istio is installed: {'; '.join(_described(each) for each in facts.revisions)}.")
+
+
+def _described(revision: Revision) -> str:
+    version = "of unknown version" if revision.version is None else ".".join(map(str, revision.version))
+    how = {True: "with CNI", False: "with istio-init", None: "redirecting in an unknown way"}[revision.cni]
+    return f"revision {revision.name} {version} {how}"
+
+
+def _readable(evidence: Evidence) -> Finding:
+    """The server has to see what the plugin sees."""
+    rights = {
+        right: allowed
+        for right, allowed in (evidence.server_rights or {}).items()
+        if right.namespace == injection.NAMESPACE
+    }
+    if not rights:
+        return unseen("istio-configuration", f"whether {SERVER_USERNAME} may read Istio's configuration")
+    if not all(rights.values()):
+        return failed(
+            "istio-configuration",
+            "the server may not read Istio's configuration, and takes the safest way for the loader.",
+            install(evidence),
+        )
+    return ok("istio-configuration", "the server reads Istio's configuration.")
+
+
+def _loader(facts: IstioFacts) -> Finding:
+    """How the loader gets past the sidecar."""
+    check = "istio-loader"
+    old = facts.kubelet is None or facts.kubelet < (1, 29)
+    for revision in facts.revisions:
+        native = not old and revision.version is not None and revision.version >= (1, 24)
+        if native or revision.native:
+            continue
+        kubelet = "unknown" if facts.kubelet is None else ".".join(map(str, facts.kubelet))
+        why = f"the oldest kubelet is {kubelet}" if old else f"{_described(revision)} is older than 1.24"
+        if revision.openshift and revision.cni is not False:
+            return failed(
+                check,
+                f"no loader can download behind a sidecar of revision {revision.name}: {why}.",
+                f"Update Istio to 1.24 and the nodes to {_NATIVE_KUBELET} or newer.",
+            )
+        way = "in plain text before istio-init" if revision.cni is False else "as the sidecar's user, outside the mesh"
+        return warning(
+            check,
+            f"loaders download {way}: {why}.",
+            f"Update Istio to 1.24 and the nodes to {_NATIVE_KUBELET} or newer.",
+        )
+    return ok(check, "loaders download behind a native sidecar.")
+
+
+def _webhook_sidecar(evidence: Evidence, facts: IstioFacts) -> Finding:
+    """The API server is in no mesh: a sidecar before the webhook can turn it away."""
+    if evidence.server and facts.injects(NAMESPACE, value_at(evidence.server, "spec", "template")):
+        return failed(
+            "istio-webhook",
+            "the webhook's pods get a sidecar, which turns the API server away where mTLS is STRICT.",
+            install(evidence),
+        )
+    return ok("istio-webhook", "no sidecar stands before the webhook.")
+
+
+def _strict(peers: list[JsonObject], namespaces: set[str]) -> str:
+    """Where one of the namespaces takes mTLS alone, in words; empty if none does."""
+    for each in sorted(peers, key=lambda peer: _namespace(peer) != injection.NAMESPACE):
+        namespace = _namespace(each)
+        everywhere = namespace == injection.NAMESPACE
+        strict = value_at(each, "spec", "mtls", "mode") == "STRICT" and not value_at(each, "spec", "selector")
+        if strict and (everywhere or namespace in namespaces):
+            return "mTLS is STRICT" + ("" if everywhere else f" in namespace {namespace}")
+    return ""
+
+
+def _guarded(evidence: Evidence, *kinds: str) -> list[JsonObject]:
+    """The served Deployments with one of these values of ``auth``."""
+    return [each for each in evidence.served or [] if model.notes(each).get(AUTH) in kinds]
+
+
+def _in_mesh(evidence: Evidence, facts: IstioFacts) -> set[str]:
+    """The namespaces of the models that get a sidecar."""
+    return {
+        _namespace(each)
+        for each in evidence.served or []
+        if facts.injects(_namespace(each), value_at(each, "spec", "template"))
+    }
+
+
+def _knative_injected(evidence: Evidence, facts: IstioFacts) -> Finding:
+    check = "istio-knative"
+    if facts.injects(KNATIVE):
+        return ok(check, "Knative is in the mesh.")
+    needed = _strict(evidence.peers or [], {KNATIVE} | _in_mesh(evidence, facts))
+    if guarded := _guarded(evidence, "mtls", "jwt"):
+        needed = f"{model.name_of(guarded[0])} has {AUTH}"
+    if needed:
+        return failed(
+            check,
+            f"{needed}, and Knative's activator and autoscaler are not in the mesh: they are turned away.",
+            f"kubectl label namespace {KNATIVE} istio-injection=enabled --overwrite "
+            f"&& kubectl rollout restart deployment -n {KNATIVE}",
+        )
+    return ok(check, f"Knative is not in the mesh, which matters only with STRICT mTLS or {AUTH}.")
+
+
+def _knative_sidecars(evidence: Evidence) -> Finding:
+    """The label alone does nothing to pods that were there before."""
+    check = "istio-knative-sidecars"
+    if evidence.knative_pods is None:
+        return unseen(check, f"the pods of {KNATIVE}")
+    without = [
+        model.name_of(pod)
+        for pod in evidence.knative_pods
+        if "deletionTimestamp" not in pod["metadata"]
+        and any(part in model.name_of(pod) for part in ("activator", "autoscaler"))
+        and not any(
+            container["name"] == _PROXY
+            for kind in ("containers", "initContainers")
+            for container in value_at(pod, "spec", kind) or []
+        )
+    ]
+    if without:
+        return failed(
+            check,
+            f"{', '.join(without)} started before the namespace was labelled, and has no sidecar.",
+            f"kubectl rollout restart deployment -n {KNATIVE}",
+        )
+    return ok(check, "Knative's activator and autoscaler have their sidecars.")
+
+
+def _knative_webhooks(evidence: Evidence, facts: IstioFacts) -> Finding:
+    """The API server is in no mesh, and asks Knative's webhooks as it asks ours."""
+    check = "istio-knative-webhook"
+    if evidence.knative_deployments is None:
+        return unseen(check, f"the Deployments of {KNATIVE}")
+    peers = evidence.peers or []
+    behind = [
+        model.name_of(each)
+        for each in evidence.knative_deployments
+        if model.name_of(each).endswith("webhook")
+        and facts.injects(KNATIVE, value_at(each, "spec", "template"))
+        and not _takes_plain_text(peers, model.name_of(each), "8443")
+    ]
+    if behind and (strict := _strict(peers, {KNATIVE})):
+        return failed(
+            check,
+            f"{strict}, and Knative's {', '.join(behind)} has a sidecar: the API server is turned away, "
+            "and no model can be created or changed.",
+            " && ".join(_accept(name, "8443") for name in behind),
+        )
+    return ok(check, "nothing turns the API server away from Knative's webhooks.")
+
+
+def _compatibility(evidence: Evidence) -> Finding:
+    """A sidecar does not let Knative ask a pod by its address."""
+    check = "istio-mesh-compatibility"
+    if evidence.knative_config is None:
+        return unseen(check, f"the ConfigMaps of {KNATIVE}")
+    mode = evidence.knative_config.get("config-network", {}).get(_COMPATIBILITY, "auto")
+    if mode.lower() != "enabled":
+        return failed(
+            check,
+            f"{_COMPATIBILITY} is {mode}: Knative asks pods by address, which a sidecar under STRICT refuses.",
+            patch("config-network", {_COMPATIBILITY: "enabled"}),
+        )
+    return ok(check, f"{_COMPATIBILITY} is enabled.")
+
+
+def _ingress(evidence: Evidence, facts: IstioFacts) -> Finding:
+    """An ingress of another make speaks no mTLS: STRICT turns its requests away, at the activator or at the model."""
+    check = "istio-ingress"
+    if evidence.knative_config is None:
+        return unseen(check, f"the ConfigMaps of {KNATIVE}")
+    name = ingress_class(evidence.knative_config.get("config-network", {}))
+    if name == _ISTIO_CLASS:
+        return ok(check, "Knative's ingress is Istio's own.")
+    if name not in _OUTSIDE:
+        return skipped(check, f"whether ingress class {name} speaks mTLS is not known here.")
+    peers = evidence.peers or []
+    strict = _strict(peers, {KNATIVE} | _in_mesh(evidence, facts))
+    guarded = [each for each in _guarded(evidence, "mtls") if AUTH_CALLERS not in model.notes(each)]
+    fixes = []
+    if _strict(peers, {KNATIVE}) and not _takes_plain_text(peers, "activator", "8012"):
+        fixes.append(_accept("activator", "8012", "8013"))
+    if (strict or guarded) and evidence.knative_config.get("config-autoscaler", {}).get(_BURST) != "-1":
+        # Else the ingress goes past the activator once there are enough replicas.
+        fixes.append(patch("config-autoscaler", {_BURST: "-1"}))
+    if not fixes:
+        return ok(check, "nothing turns away what Knative's ingress sends.")
+    says = "and Knative's ingress speaks none: what it sends is turned away (502)."
+    if strict:
+        return failed(check, f"{strict}, {says}", " && ".join(fixes))
+    return warning(check, f"{model.name_of(guarded[0])} has {AUTH}: mtls, {says}", " && ".join(fixes))
+
+
+def _takes_plain_text(peers: list[JsonObject], app: str, port: str) -> bool:
+    """Whether a PeerAuthentication lets a part of Knative's take plain text at a port."""
+    return any(
+        value_at(each, "spec", "portLevelMtls", port, "mode") in ("PERMISSIVE", "DISABLE")
+        for each in peers
+        if _namespace(each) == KNATIVE and value_at(each, "spec", "selector", "matchLabels") == {"app": app}
+    )
+
+
+def _accept(app: str, *ports: str) -> str:
+    """The command that lets a part of Knative's take plain text at its ports; all else stays as it is."""
+    peer = {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "PeerAuthentication",
+        "metadata": {"name": f"{app}-plain-text", "namespace": KNATIVE},
+        "spec": {
+            "selector": {"matchLabels": {"app": app}},
+            "portLevelMtls": {port: {"mode": "PERMISSIVE"} for port in ports},
+        },
+    }
+    return f"echo {quote(json.dumps(peer, separators=(',', ':')))} | kubectl apply -f -"
+
+
+def _tokens(evidence: Evidence) -> Finding:
+    """Whoever validates a token takes it off the request, unless told not to: the next one sees none."""
+    check = "istio-tokens"
+    issuers = {model.notes(each).get(AUTH_ISSUER): each for each in _guarded(evidence, "jwt")}
+    if not issuers:
+        return ok(check, f"no model has {AUTH}: jwt.")
+    if evidence.tokens is None:
+        return unseen(check, "RequestAuthentications")
+    places = {injection.NAMESPACE, _ISTIO_GATEWAYS, KNATIVE}
+    for each in evidence.tokens:
+        if _namespace(each) not in places or DEPLOYMENT_LABEL in (each["metadata"].get("labels") or {}):
+            continue
+        for index, rule in enumerate(value_at(each, "spec", "jwtRules") or []):
+            if rule.get("issuer") in issuers and not rule.get("forwardOriginalToken"):
+                name, namespace = model.name_of(each), _namespace(each)
+                change = [{"op": "add", "path": f"/spec/jwtRules/{index}/forwardOriginalToken", "value": True}]
+                return failed(
+                    check,
+                    f"RequestAuthentication {name} in {namespace} takes the token off what is sent to "
+                    f"{model.name_of(issuers[rule['issuer']])}, which then refuses it (403).",
+                    f"kubectl patch {quote(f'requestauthentication/{name}')} -n {quote(namespace)} --type json "
+                    f"-p {quote(json.dumps(change, separators=(',', ':')))}",
+                )
+    return ok(check, f"nothing takes the tokens off what is sent to models with {AUTH}: jwt.")
+
+
+def _registry(facts: IstioFacts) -> Finding:
+    closed = [revision.name for revision in facts.revisions if revision.registry_only]
+    if not closed:
+        return ok("istio-egress", "pods of the mesh reach every host.")
+    if not facts.hosts:
+        return warning(
+            "istio-egress",
+            "pods of the mesh reach only registered hosts (REGISTRY_ONLY), and no ServiceEntry names one.",
+            "Apply a ServiceEntry for each store outside of the cluster.",
+        )
+    return skipped("istio-egress", f"pods of the mesh reach only the hosts of {len(facts.hosts)} ServiceEntry hosts.")

@@ -1,0 +1,251 @@
+"""Kubernetes and Knative: are they there, are they set up so that a model can be served."""
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from shlex import quote
+
+from kubectl_serve.doctor.evidence import KNATIVE, SERVER, Evidence
+from kubectl_serve.doctor.finding import Finding, failed, ok, skipped, unseen, warning
+from kubectl_serve.status import model
+from serve_core.base.json import JsonObject, value_at
+from serve_core.context.cluster import REQUIRED_FEATURES
+from serve_core.knative import fields
+
+KUBERNETES_SINCE = (1, 30)
+"""matchConditions of webhooks are stable from here on."""
+KNATIVE_SINCE = (1, 20)
+"""What the tests know is 1.23; the flags that they rest on are as old as this."""
+
+_PARTS = ("activator", "autoscaler", "controller", "webhook")
+# Source: Knative Serving 1.23, pkg/apis/config/features.go.
+FLAGS = frozenset((
+    "autodetect-http2", "kubernetes.containerspec-addcapabilities", "kubernetes.podspec-affinity",
+    "kubernetes.podspec-dnsconfig", "kubernetes.podspec-dnspolicy", "kubernetes.podspec-dryrun",
+    "kubernetes.podspec-fieldref", "kubernetes.podspec-hostaliases", "kubernetes.podspec-hostipc",
+    "kubernetes.podspec-hostnetwork", "kubernetes.podspec-hostpid", "kubernetes.podspec-init-containers",
+    "kubernetes.podspec-nodeselector", "kubernetes.podspec-persistent-volume-claim",
+    "kubernetes.podspec-persistent-volume-write", "kubernetes.podspec-priorityclassname",
+    "kubernetes.podspec-runtimeclassname", "kubernetes.podspec-schedulername", "kubernetes.podspec-securitycontext",
+    "kubernetes.podspec-shareprocessnamespace", "kubernetes.podspec-tolerations",
+    "kubernetes.podspec-topologyspreadconstraints", "kubernetes.podspec-volumes-csi",
+    "kubernetes.podspec-volumes-emptydir", "kubernetes.podspec-volumes-ephemeral",
+    "kubernetes.podspec-volumes-hostpath", "kubernetes.podspec-volumes-image",
+    "kubernetes.podspec-volumes-mount-propagation", "multi-container", "multi-container-probing",
+    "queueproxy.mount-podinfo", "queueproxy.resource-defaults", "secure-pod-defaults", "tag-header-based-routing",
+))  # fmt: skip
+_STATES = ("enabled", "allowed", "disabled")
+_STATES_OF = {"secure-pod-defaults": ("enabled", "AllowRootBounded", "disabled")}
+_EXAMPLE = "_example"
+_SKIPPED_BY_DEFAULT = "kind.local,ko.local,dev.local"
+# Ingress class to the name of the Deployment that serves it.
+_INGRESSES = {
+    "istio.ingress.networking.knative.dev": "net-istio-controller",
+    "kourier.ingress.networking.knative.dev": "net-kourier-controller",
+    "contour.ingress.networking.knative.dev": "net-contour-controller",
+    "gateway-api.ingress.networking.knative.dev": "net-gateway-api-controller",
+    "traefik.ingress.networking.knative.dev": "traefik",
+}
+
+
+def patch(config_map: str, values: Mapping[str, str | None]) -> str:
+    """The command that sets keys of one of Knative's ConfigMaps; ``None`` removes one."""
+    data = json.dumps({"data": dict(values)}, separators=(",", ":"))
+    return f"kubectl patch configmap/{config_map} -n {KNATIVE} --type merge -p {quote(data)}"
+
+
+def checks(evidence: Evidence) -> Iterator[Finding]:
+    yield _kubernetes(evidence)
+    yield _installed(evidence)
+    if evidence.knative == {}:
+        return
+    yield _running(evidence)
+    if evidence.knative_config is None:
+        yield unseen("knative-features", f"the ConfigMaps of {KNATIVE}")
+        return
+    features = evidence.knative_config.get("config-features", {})
+    yield _features(features)
+    yield _flag_values(features)
+    yield _ingress(evidence, evidence.knative_config.get("config-network", {}))
+    yield _domain(evidence.knative_config.get("config-domain", {}))
+    yield _tags(evidence, evidence.knative_config.get("config-deployment", {}))
+    yield _scale_to_zero(evidence.knative_config.get("config-autoscaler", {}))
+
+
+def _version(text: object) -> tuple[int, int] | None:
+    parts = str(text).lstrip("v").split(".")
+    digits = ["".join(c for c in part if c.isdigit()) for part in parts[:2]]
+    return (int(digits[0]), int(digits[1])) if len(digits) == 2 and all(digits) else None
+
+
+def _kubernetes(evidence: Evidence) -> Finding:
+    text = str(evidence.version.get("gitVersion", ""))
+    version = _version(text)
+    if version is None:
+        return skipped("kubernetes-version", "the API server does not tell its version.")
+    if version < KUBERNETES_SINCE:
+        least = ".".join(map(str, KUBERNETES_SINCE))
+        return failed(
+            "kubernetes-version",
+            f"Kubernetes is {text}; the webhook's matchConditions need {least}.",
+            f"Update the cluster to Kubernetes {least} or newer.",
+        )
+    return ok("kubernetes-version", f"Kubernetes is {text}.")
+
+
+def _installed(evidence: Evidence) -> Finding:
+    if evidence.knative is None:
+        return unseen("knative-version", "CustomResourceDefinitions")
+    if not evidence.knative:
+        return failed(
+            "knative-version",
+            "Knative Serving is not installed, and models are served by it.",
+            "Install it: https://knative.dev/docs/install/",
+        )
+    text = str((evidence.knative["metadata"].get("labels") or {}).get("app.kubernetes.io/version", "unknown"))
+    version = _version(text)
+    if version is not None and version < KNATIVE_SINCE:
+        return warning(
+            "knative-version",
+            f"Knative Serving is {text}, older than what this was made with.",
+            f"Update Knative Serving to {'.'.join(map(str, KNATIVE_SINCE))} or newer.",
+        )
+    return ok("knative-version", f"Knative Serving is {text}.")
+
+
+def available(deployment: JsonObject) -> int:
+    return int((deployment.get("status") or {}).get("availableReplicas") or 0)
+
+
+def _running(evidence: Evidence) -> Finding:
+    if evidence.knative_deployments is None:
+        return unseen("knative-running", f"the Deployments of {KNATIVE}")
+    running = {model.name_of(each) for each in evidence.knative_deployments if available(each)}
+    down = [part for part in _PARTS if part not in running]
+    if down:
+        return failed(
+            "knative-running",
+            f"Knative's {', '.join(down)} has no running pod.",
+            f"kubectl rollout restart deployment/{down[0]} -n {KNATIVE}",
+        )
+    return ok("knative-running", f"Knative's {', '.join(_PARTS)} are running.")
+
+
+def _features(features: Mapping[str, str]) -> Finding:
+    carrier = fields.Carrier(features)
+    missing = {key: value for key, value in REQUIRED_FEATURES.items() if carrier.state(key) != value}
+    if missing:
+        return failed(
+            "knative-features",
+            f"{', '.join(missing)} is not enabled: the loader could not run.",
+            patch("config-features", missing),
+        )
+    return ok("knative-features", f"{', '.join(REQUIRED_FEATURES)} is enabled.")
+
+
+def _flag_values(features: Mapping[str, str]) -> Finding:
+    """Knative ignores a key that it does not know, and takes a value that it does not know for the default.
+
+    A value counts without regard to case, but with every blank and line end.
+    """
+    for key, value in features.items():
+        near = difflib.get_close_matches(key, FLAGS, n=1, cutoff=0.85)
+        if key not in FLAGS and key != _EXAMPLE and near and near[0] not in features:
+            return failed(
+                "knative-flags",
+                f'"{key}" is no feature flag of Knative, which ignores it.',
+                patch("config-features", {key: None, near[0]: value}),
+            )
+        states = {state.lower(): state for state in _STATES_OF.get(key, _STATES)}
+        if key in FLAGS and value.lower() not in states:
+            near_value = difflib.get_close_matches(value.strip().lower(), states, n=1, cutoff=0.5)
+            meant = states[near_value[0]] if near_value else "enabled"
+            return failed(
+                "knative-flags",
+                f"{key} is {json.dumps(value)}, which Knative takes for its default.",
+                patch("config-features", {key: meant}),
+            )
+    return ok("knative-flags", "every feature flag is spelt as Knative knows it.")
+
+
+def ingress_class(network: Mapping[str, str]) -> str:
+    """The ingress that Knative uses, by ConfigMap ``config-network``."""
+    return network.get("ingress-class") or network.get("ingress.class") or "istio.ingress.networking.knative.dev"
+
+
+def _ingress(evidence: Evidence, network: Mapping[str, str]) -> Finding:
+    name = ingress_class(network)
+    wanted = _INGRESSES.get(name)
+    if wanted is None:
+        return skipped("knative-ingress", f"ingress class {name} is not known here.")
+    if evidence.ingresses is None or evidence.knative_deployments is None:
+        return unseen("knative-ingress", "the Deployments of all namespaces")
+    running = {model.name_of(each) for each in (*evidence.ingresses, *evidence.knative_deployments) if available(each)}
+    if any(wanted in each for each in running):
+        return ok("knative-ingress", f"ingress class {name} is served by {wanted}.")
+    others = [known for known, deployment in _INGRESSES.items() if any(deployment in each for each in running)]
+    fix = patch("config-network", {"ingress-class": others[0]}) if others else f"Install {wanted}."
+    return failed("knative-ingress", f"ingress class {name} is set, and no {wanted} is running: no URL answers.", fix)
+
+
+def _domain(domain: Mapping[str, str]) -> Finding:
+    domains = [name for name in domain if name != _EXAMPLE]
+    if not domains or domains == ["svc.cluster.local"]:
+        return warning(
+            "knative-domain",
+            "no domain is set, so that models answer inside the cluster only.",
+            patch("config-domain", {"models.example.com": ""}) + " (with a domain of yours)",
+        )
+    return ok("knative-domain", f"URLs end in {', '.join(sorted(domains))}.")
+
+
+def loader_image(evidence: Evidence, *, verifying: bool = False) -> str | None:
+    """The loader's image as the settings name it. ``verifying``: the one that verifies signatures."""
+    from serve_core.base.yaml import load_object
+
+    text = (evidence.config or {}).get(SERVER, {}).get("settings.yaml", "")
+    image = value_at(load_object(text), "loader", "signingImage" if verifying else "image")
+    return image if isinstance(image, str) else None
+
+
+def images(evidence: Evidence) -> list[str]:
+    """The images of the model servers and of the loader."""
+    from serve_core.base.yaml import load_object
+
+    loaders = (loader_image(evidence), loader_image(evidence, verifying=True))
+    found = [image for image in loaders if image]
+    for text in (evidence.config or {}).get("kubectl-serve-runtimes", {}).values():
+        image = value_at(load_object(text), "spec", "container", "image")
+        if isinstance(image, str):
+            found.append(image)
+    return found
+
+
+def is_local(image: str) -> bool:
+    """Whether an image has a registry that exists on the nodes alone, by its name."""
+    host = image.partition("/")[0].partition(":")[0] if "/" in image else ""
+    return host.endswith(".local")
+
+
+def _tags(evidence: Evidence, deployment: Mapping[str, str]) -> Finding:
+    skipping = deployment.get("registries-skipping-tag-resolving", _SKIPPED_BY_DEFAULT).split(",")
+    hosts = {image.partition("/")[0] for image in images(evidence) if is_local(image) and "@" not in image}
+    missing = sorted(hosts - {each.strip() for each in skipping})
+    if missing:
+        value = ",".join([*(each.strip() for each in skipping if each.strip()), *missing])
+        return failed(
+            "knative-tags",
+            f"Knative would ask {', '.join(missing)} for the digest of an image, and there is no such registry.",
+            patch("config-deployment", {"registries-skipping-tag-resolving": value}),
+        )
+    return ok("knative-tags", "the images of the loader and of the runtimes are taken as Knative finds them.")
+
+
+def _scale_to_zero(autoscaler: Mapping[str, str]) -> Finding:
+    if autoscaler.get("enable-scale-to-zero", "true").lower() != "true":
+        return warning(
+            "knative-scale-to-zero",
+            "Knative scales nothing to zero: an idle model keeps a replica.",
+            patch("config-autoscaler", {"enable-scale-to-zero": "true"}),
+        )
+    return ok("knative-scale-to-zero", "idle models scale to zero.")

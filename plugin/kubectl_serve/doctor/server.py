@@ -1,0 +1,251 @@
+"""kubectl-serve's own part in the cluster: is it there, does it answer, may it do its work."""
+
+import re
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+from kubectl_serve import __version__
+from kubectl_serve.doctor.evidence import CERTIFICATES, SERVER, Evidence, Right
+from kubectl_serve.doctor.finding import Finding, failed, ok, skipped, unseen, warning
+from kubectl_serve.doctor.platform import available, is_local, loader_image
+from kubectl_serve.install import manifests
+from kubectl_serve.install.probe import UNASKED
+from serve_core.base.constants import NAMESPACE
+from serve_core.base.json import JsonObject, value_at
+from serve_core.istio import injection
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+_RESTART = f"kubectl rollout restart deployment/{SERVER} -n {NAMESPACE}"
+_TOLD_IMAGES = 50
+"""The most images that a node tells of, its largest (the kubelet's ``nodeStatusMaxImages``)."""
+_SOON = timedelta(days=7)
+"""A certificate that is this near to its end should have been renewed long ago."""
+
+
+def checks(evidence: Evidence) -> Iterator[Finding]:
+    again = install(evidence)
+    if evidence.server is None:
+        yield unseen("server-installed", f"the Deployments of {NAMESPACE}")
+    elif not evidence.server:
+        yield failed("server-installed", f"there is no Deployment {SERVER} in namespace {NAMESPACE}.", again)
+    else:
+        yield _version(evidence.server, again)
+        yield _running(evidence.server)
+    wanted = {each["kind"]: each for each in manifests.all_objects()}
+    yield _webhook("server-mutating-webhook", evidence.mutating, wanted["MutatingWebhookConfiguration"], again)
+    yield _webhook("server-validating-webhook", evidence.validating, wanted["ValidatingWebhookConfiguration"], again)
+    yield _certificates(evidence)
+    yield _answers(evidence, again)
+    yield _mine(evidence.my_rights)
+    yield _servers(evidence)
+    yield _loader_image(evidence)
+    if signing := loader_image(evidence, verifying=True):
+        yield _on_a_node("loader-signing-image", signing, evidence, warning, ": no model with signature-key is loaded")
+
+
+def install(evidence: Evidence) -> str:
+    """The command that installs everything again, with images from where they are now."""
+    image = _image(evidence.server) if evidence.server else loader_image(evidence) or ""
+    repository, _, tag = image.rpartition(":")
+    registry = repository.rpartition("/")[0]
+    command = "kubectl serve install"
+    if registry not in ("", manifests.PREFIX):
+        command += f" --registry {quote(registry)}"
+    if tag and not _is_release(tag):
+        command += f" --tag {quote(tag)}"
+    return command
+
+
+def _image(server: JsonObject) -> str:
+    containers = value_at(server, "spec", "template", "spec", "containers") or [{}]
+    return str(containers[0].get("image", ""))
+
+
+def _is_release(tag: str) -> bool:
+    """What has no version's form was built and tagged by somebody on purpose."""
+    return re.fullmatch(r"v?[0-9]+\.[0-9]+\.[0-9]+", tag) is not None
+
+
+def _version(server: JsonObject, again: str) -> Finding:
+    tag = _image(server).rpartition(":")[2]
+    if tag != __version__ and _is_release(tag):
+        return warning("server-installed", f"the server's image is {tag}, and this command is {__version__}.", again)
+    return ok("server-installed", f"version {tag} is installed.")
+
+
+def _running(server: JsonObject) -> Finding:
+    running, wanted = available(server), int((server.get("spec") or {}).get("replicas", 1))
+    if wanted == 0:
+        fix = f"kubectl scale deployment/{SERVER} -n {NAMESPACE} --replicas=2"
+        return failed("server-running", "the server is scaled to zero: no model can be created or changed.", fix)
+    if not running:
+        fix = f"kubectl describe pods -n {NAMESPACE} -l app.kubernetes.io/name={SERVER}"
+        return failed("server-running", "no pod of the server is ready.", fix)
+    if running < min(wanted, 2):
+        return warning(
+            "server-running",
+            f"{running} of {wanted} pods of the server is ready: a restart stops admission.",
+            f"kubectl describe pods -n {NAMESPACE} -l app.kubernetes.io/name={SERVER}",
+        )
+    return ok("server-running", f"{running} of {wanted} pods of the server are ready.")
+
+
+def _webhook(check: str, found: JsonObject | None, wanted: JsonObject, again: str) -> Finding:
+    """Is a webhook configuration as the manifests have it, where a difference would let models past, or stop others."""
+    kind = check.removeprefix("server-").replace("-", " ")
+    if found is None:
+        return unseen(check, "webhook configurations")
+    if not found:
+        return failed(check, f"the {kind} {SERVER} is missing.", again)
+    live = {hook["name"]: hook for hook in found.get("webhooks") or []}
+    for hook in wanted["webhooks"]:
+        name = hook["name"]
+        if name not in live:
+            return failed(check, f"{name} is missing from it.", again)
+        policy = live[name].get("failurePolicy")
+        # Where the manifests leave it out, the leader keeps it, as the policies need it.
+        if policy != hook.get("failurePolicy", policy):
+            return failed(check, f"{name} has failurePolicy {policy} instead of {hook['failurePolicy']}.", again)
+        if "matchConditions" in hook and not live[name].get("matchConditions"):
+            return failed(check, f"{name} has no matchConditions: it is asked about everything.", again)
+    return ok(check, f"the {kind} is as it was installed.")
+
+
+def _bundle(configuration: JsonObject | None) -> set[str]:
+    return {
+        str(value_at(hook, "clientConfig", "caBundle") or "") for hook in (configuration or {}).get("webhooks") or []
+    }
+
+
+def _certificates(evidence: Evidence) -> Finding:
+    """Does the API server trust what the server shows, and for how long."""
+    from cryptography import x509
+
+    check = "server-certificates"
+    if evidence.mutating is None or evidence.validating is None:
+        return unseen(check, "webhook configurations")
+    bundles = _bundle(evidence.mutating) | _bundle(evidence.validating)
+    if not bundles:
+        return skipped(check, "there are no webhooks.")
+    try:
+        authorities = {text: x509.load_pem_x509_certificates(b64decode(text)) for text in bundles}
+    except ValueError:
+        return failed(check, "a webhook has no caBundle that could be read.", _RESTART)
+    now = datetime.fromtimestamp(evidence.now, UTC)
+    for authority in (each for found in authorities.values() for each in found):
+        late = _late(authority, now, "the certificate authority")
+        if late:
+            return late
+    if evidence.secret is None:
+        return ok(check, "the webhooks trust a certificate authority that is valid; its Secret may not be seen.")
+    if not evidence.secret:
+        return failed(check, f"there is no Secret {CERTIFICATES} in namespace {NAMESPACE}.", _RESTART)
+    data: Mapping[str, Any] = evidence.secret.get("data") or {}
+    try:
+        leaf = x509.load_pem_x509_certificates(b64decode(data["tls.crt"]))[0]
+    except (KeyError, ValueError):
+        fix = f"kubectl delete secret {CERTIFICATES} -n {NAMESPACE}"
+        return failed(check, "the Secret holds no certificate that could be read.", fix)
+    late = _late(leaf, now, "the server's certificate")
+    if late:
+        return late
+    if not all(any(_signed(leaf, authority) for authority in found) for found in authorities.values()):
+        return failed(check, "a webhook does not trust the server's certificate.", _RESTART)
+    return ok(check, f"the server's certificate is trusted, and valid until {leaf.not_valid_after_utc:%Y-%m-%d}.")
+
+
+def _late(certificate: "x509.Certificate", now: datetime, what: str) -> Finding | None:
+    end = certificate.not_valid_after_utc
+    if now >= end:
+        return failed("server-certificates", f"{what} has expired on {end:%Y-%m-%d}.", _RESTART)
+    if now >= end - _SOON:
+        return warning("server-certificates", f"{what} expires on {end:%Y-%m-%d}, and was not renewed.", _RESTART)
+    return None
+
+
+def _signed(leaf: "x509.Certificate", authority: "x509.Certificate") -> bool:
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        leaf.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _answers(evidence: Evidence, again: str) -> Finding:
+    if evidence.mutating == {}:
+        return skipped("server-answers", "there is no webhook to ask.")
+    if evidence.probe is None:
+        where = f"in namespace {evidence.namespace}"
+        return skipped("server-answers", f"you may not create Deployments {where}, so the webhook was not asked.")
+    if evidence.probe:
+        fix = again if evidence.probe == UNASKED else _RESTART
+        return failed("server-answers", f"the webhook does not complete a Deployment: {evidence.probe}", fix)
+    return ok("server-answers", "the webhook completes a Deployment.")
+
+
+def _missing(rights: Mapping[Right, bool]) -> list[str]:
+    return [str(right) for right, allowed in rights.items() if not allowed]
+
+
+def _mine(rights: Mapping[Right, bool] | None) -> Finding:
+    if rights is None:
+        return unseen("rights-mine", "what you may do")
+    missing = _missing(rights)
+    if missing:
+        return warning("rights-mine", f"you may not {', '.join(missing)}.", "Ask the cluster's administrator for it.")
+    return ok("rights-mine", "you may serve models in this namespace.")
+
+
+def _servers(evidence: Evidence) -> Finding:
+    if not evidence.server_rights:
+        return unseen("rights-server", "what the server may do")
+    if evidence.server == {}:
+        return skipped("rights-server", "there is no server.")
+    # Without Istio there is nothing to be read in its namespace; with it, the mesh's own check looks at that.
+    rights = {right: may for right, may in evidence.server_rights.items() if right.namespace != injection.NAMESPACE}
+    missing = _missing(rights)
+    if missing:
+        more = f", and {len(missing) - 3} more" if len(missing) > 3 else ""
+        return failed("rights-server", f"the server may not {', '.join(missing[:3])}{more}.", install(evidence))
+    return ok("rights-server", f"the server may do all {len(rights)} things that it needs.")
+
+
+def _loader_image(evidence: Evidence) -> Finding:
+    check = "loader-image"
+    if evidence.config is None:
+        return unseen(check, f"the ConfigMaps of {NAMESPACE}")
+    image = loader_image(evidence)
+    if not image and evidence.server == {}:
+        return skipped(check, "there is no server.")
+    if not image:
+        return failed(check, f"the ConfigMap {SERVER} names no image of the loader.", install(evidence))
+    return _on_a_node(check, image, evidence, failed)
+
+
+def _on_a_node(
+    check: str, image: str, evidence: Evidence, fault: Callable[[str, str, str], Finding], so: str = ""
+) -> Finding:
+    """Whether there is the image, or a registry to pull it from. ``so``: what follows where there is neither."""
+    if evidence.nodes is None:
+        return unseen(check, "which images the nodes have")
+    told = [value_at(node, "status", "images") or [] for node in evidence.nodes]
+    names = {name for images in told for each in images for name in each["names"]}
+    if image in names or f"docker.io/{image}" in names:
+        return ok(check, f"a node has {image}.")
+    if is_local(image):
+        fix = (
+            f"Load {image} into the nodes (they tell it within a minute), "
+            "or `kubectl serve install --registry PREFIX` with a registry of yours."
+        )
+        if any(len(images) >= _TOLD_IMAGES for images in told):
+            why = f"no node tells of {image}, but some have more images than the {_TOLD_IMAGES} that a node tells of."
+            return warning(check, why, fix)
+        return fault(check, f"no node tells of {image}, and it can be pulled from nowhere{so}.", fix)
+    return ok(check, f"{image} is pulled when the first model needs it.")

@@ -1,0 +1,1 @@
+"""What `install` applies, and what an installation looks like."""

@@ -1,0 +1,117 @@
+"""The manifests that come with this command: what ``install`` applies and what ``render`` knows without a cluster."""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from kubectl_serve import __version__
+from kubectl_serve.errors import ServeError
+from kubectl_serve.io import documents
+from serve_core.api import runtimes
+from serve_core.api.runtimes import Runtime
+from serve_core.base.constants import NAMESPACE
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import LoaderFacts, PlatformFacts
+
+PREFIX = "dev.local/kubectl-serve"
+"""Where the images are in the manifests; ``install --registry`` puts another place instead."""
+RUNTIMES_CONFIG_MAP = "kubectl-serve-runtimes"
+SETTINGS_CONFIG_MAP = "kubectl-serve"
+
+_OURS = re.compile(rf"{re.escape(PREFIX)}/(server|model-loader):[A-Za-z0-9_.]+")
+"""Up to the version: what distinguishes images of one version comes behind a dash."""
+
+
+@cache
+def folder() -> Path:
+    """The manifests: beside this module in a wheel, at the top of the checkout in an editable install."""
+    here = Path(__file__).resolve().parents[1]
+    for candidate in (here / "manifests", here.parent.parent / "manifests"):
+        if (candidate / "runtimes").is_dir():
+            return candidate
+    raise ServeError("the manifests are missing from this installation.", "Install kubectl-serve again.")
+
+
+def known_runtimes() -> tuple[Runtime, ...]:
+    """The runtimes that come with this command."""
+    return tuple(
+        runtimes.parse(document.object)
+        for file in runtime_files()
+        for document in documents.parse(file.read_text(encoding="utf-8"), str(file))
+    )
+
+
+def runtime_files() -> list[Path]:
+    return _yaml_files("runtimes")
+
+
+def default_facts() -> PlatformFacts:
+    """What the core needs to know of a cluster that was set up by ``install`` of this version and changed by nobody."""
+    image = f"{PREFIX}/model-loader:{__version__}"
+    loader = LoaderFacts(image, signing_image=f"{image}-signing")
+    return PlatformFacts(loader=loader, runtimes=known_runtimes())
+
+
+def base_files() -> list[Path]:
+    return _yaml_files("base")
+
+
+def _yaml_files(name: str) -> list[Path]:
+    """Named so that their order is the order of application."""
+    return sorted(file for file in (folder() / name).glob("*.yaml") if file.name != "kustomization.yaml")
+
+
+def all_objects(registry: str | None = None, tag: str | None = None) -> list[JsonObject]:
+    """Every object of an installation in the order of its application, with images from ``registry`` and ``tag``."""
+    objects = [
+        document.object
+        for file in base_files()
+        for document in documents.parse(file.read_text(encoding="utf-8"), str(file))
+    ]
+    if not any(_is_runtimes(each) for each in objects):
+        objects.insert(_first_workload(objects), _runtimes_config_map())
+    return [relocate(each, registry or PREFIX, tag) for each in objects]
+
+
+def istio_objects() -> list[JsonObject]:
+    """What an installation has in Istio's own namespace, where there is one."""
+    return [
+        document.object
+        for file in _yaml_files("istio")
+        for document in documents.parse(file.read_text(encoding="utf-8"), str(file))
+    ]
+
+
+def _is_runtimes(manifest: JsonObject) -> bool:
+    return bool(manifest.get("kind") == "ConfigMap" and manifest["metadata"]["name"] == RUNTIMES_CONFIG_MAP)
+
+
+def _first_workload(objects: list[JsonObject]) -> int:
+    return next((index for index, each in enumerate(objects) if each["kind"] == "Deployment"), len(objects))
+
+
+def _runtimes_config_map() -> JsonObject:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": RUNTIMES_CONFIG_MAP,
+            "namespace": NAMESPACE,
+            "labels": {"app.kubernetes.io/name": "kubectl-serve"},
+        },
+        "data": {file.name: file.read_text(encoding="utf-8") for file in runtime_files()},
+    }
+
+
+def relocate(value: Any, registry: str, tag: str | None) -> Any:
+    """``value`` with our images taken from ``registry``; the server's and the loader's with ``tag``, if given."""
+    if isinstance(value, dict):
+        return {key: relocate(each, registry, tag) for key, each in value.items()}
+    if isinstance(value, list):
+        return [relocate(each, registry, tag) for each in value]
+    if isinstance(value, str):
+        if tag is not None:
+            value = _OURS.sub(lambda found: f"{PREFIX}/{found[1]}:{tag}", value)
+        return value.replace(f"{PREFIX}/", f"{registry.rstrip('/')}/")
+    return value

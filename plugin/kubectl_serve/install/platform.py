@@ -1,0 +1,180 @@
+"""The platform facts of a live cluster, read from where the server reads them."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+
+from kubectl_serve.api import (
+    CONFIG_MAPS,
+    DAEMON_SETS,
+    MODEL_RUNTIMES,
+    MUTATING_WEBHOOKS,
+    NAMESPACES,
+    NODES,
+    SERVICE_ENTRIES,
+    Api,
+    Resource,
+)
+from kubectl_serve.errors import ForbiddenError, NotFoundError, ServeError
+from kubectl_serve.install import manifests
+from kubectl_serve.install.manifests import RUNTIMES_CONFIG_MAP, SETTINGS_CONFIG_MAP
+from kubectl_serve.io import documents
+from serve_core.admission import snapshots
+from serve_core.admission.decide import serving_spec
+from serve_core.api import runtimes
+from serve_core.api.policies import read_stores
+from serve_core.api.runtimes import Runtime
+from serve_core.base.constants import COMPLETION_LABEL, NAMESPACE
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import PRIVATE_NETWORKS, LoaderFacts, PlatformFacts, Snapshot
+from serve_core.istio import injection
+
+_KNATIVE = "knative-serving"
+_FEATURES = "config-features"
+_IMAGES = "config-deployment"
+
+
+async def facts(cluster: Api) -> tuple[PlatformFacts, frozenset[str]]:
+    """What the server knows of runtimes, loader, feature flags and Istio, and which runtimes are the cluster's own.
+
+    Raises NotFoundError where kubectl-serve is not installed, ForbiddenError where its settings may not be seen.
+    """
+    settings = _document((await _config_map(cluster, NAMESPACE, SETTINGS_CONFIG_MAP)).get("settings.yaml", ""))
+    catalogue = await _config_map(cluster, NAMESPACE, RUNTIMES_CONFIG_MAP)
+    features = await _config_map(cluster, _KNATIVE, _FEATURES)
+    own = await _own(cluster)
+    loader = settings.get("loader") or {}
+    return (
+        PlatformFacts(
+            loader=LoaderFacts(
+                str(loader.get("image")),
+                tuple(map(str, loader.get("allowNetworks") or PRIVATE_NETWORKS)),
+                loader.get("signingImage"),
+            ),
+            runtimes=runtimes.extended(
+                [_runtime(_document(text)) for name, text in sorted(catalogue.items()) if name.endswith(".yaml")], own
+            ),
+            features=features,
+            istio=await mesh(cluster),
+            stores=read_stores(settings.get("stores") or ()),
+            sidecar_images=frozenset(map(str, settings.get("sidecarImages") or ())),
+            snapshots=await _snapshots(cluster),
+        ),
+        frozenset(runtime.name for runtime in own),
+    )
+
+
+class _Judged(Mapping[str, str]):
+    """Knative's feature flags where others have judged by them: every one counts as set."""
+
+    def __getitem__(self, flag: str) -> str:
+        return "enabled"
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+async def facts_to_render(cluster: Api, *, asks_istio: bool) -> PlatformFacts:
+    """What a Deployment that admission has completed is rendered by.
+
+    Its runtime and its loader stand in it, and it was judged by the real feature flags, which not every user may read.
+    Istio is looked at, as far as this user may see it, only for what asks something of it.
+    """
+    return PlatformFacts(LoaderFacts(""), features=_Judged(), istio=await mesh(cluster) if asks_istio else None)
+
+
+def asks_istio(deployment: JsonObject) -> bool:
+    """Whether something of Istio is made of a completed Deployment."""
+    spec = serving_spec(deployment)
+    return spec is not None and (spec.auth != "none" or spec.telemetry is not None)
+
+
+async def facts_for_policies(cluster: Api) -> PlatformFacts:
+    """What the server judges by, as far as this user may see it; the defaults for what they may not.
+
+    Without any sidecar images, nobody knows what Knative adds to pods.
+    """
+    try:
+        known, _ = await facts(cluster)
+        queue_proxy = (await _config_map(cluster, _KNATIVE, _IMAGES)).get("queue-sidecar-image", "")
+        known = replace(known, sidecar_images=known.sidecar_images | {queue_proxy})
+    except ForbiddenError:
+        known = manifests.default_facts()
+    return replace(known, istio=await mesh(cluster))
+
+
+async def mesh(cluster: Api) -> injection.IstioFacts | None:
+    """How Istio is installed, as far as this user may see it; ``None`` where nothing of it is seen."""
+    wanted = {
+        "injectors": visible(cluster, MUTATING_WEBHOOKS, None, labels=injection.INJECTORS),
+        "config_maps": visible(cluster, CONFIG_MAPS, injection.NAMESPACE),
+        "daemon_sets": visible(cluster, DAEMON_SETS, injection.NAMESPACE),
+        "nodes": visible(cluster, NODES, None),
+        "namespaces": visible(cluster, NAMESPACES, None),
+        "service_entries": visible(cluster, SERVICE_ENTRIES, None),
+    }
+    return injection.detect(**dict(zip(wanted, await asyncio.gather(*wanted.values()), strict=True)))
+
+
+async def visible(
+    cluster: Api,
+    resource: Resource,
+    namespace: str | None,
+    *,
+    labels: str = "",
+    fields: str = "",
+    unseen: set[str] | None = None,
+) -> list[JsonObject]:
+    """The objects of a kind, or none where it is not there or one may not see it: then ``unseen`` gets its name."""
+    try:
+        return (await cluster.list(resource, namespace, labels=labels, fields=fields))[0]
+    except NotFoundError:
+        return []
+    except ForbiddenError:
+        if unseen is not None:
+            unseen.add(resource.plural)
+        return []
+
+
+async def _config_map(cluster: Api, namespace: str, name: str) -> dict[str, str]:
+    try:
+        found = await cluster.get(CONFIG_MAPS, namespace, name)
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"there is no ConfigMap {name} in namespace {namespace}.", "Is it installed? `kubectl serve doctor` tells."
+        ) from error
+    return found.get("data") or {}
+
+
+async def _snapshots(cluster: Api) -> dict[str, Snapshot]:
+    """What models were completed with earlier, as far as this user may see it."""
+    found = {}
+    for manifest in await visible(cluster, CONFIG_MAPS, NAMESPACE, labels=COMPLETION_LABEL):
+        with suppress(ValueError):  # the server does not believe it either
+            snapshot = snapshots.of_config_map(manifest)
+            found[snapshots.digest(snapshot)] = snapshot
+    return found
+
+
+async def _own(cluster: Api) -> list[Runtime]:
+    try:
+        found, _ = await cluster.list(MODEL_RUNTIMES, None)
+    except NotFoundError:  # an installation from before there were any
+        return []
+    return [_runtime(each) for each in found]
+
+
+def _runtime(document: JsonObject) -> Runtime:
+    try:
+        return runtimes.parse(document)
+    except ValueError as error:
+        name = (document.get("metadata") or {}).get("name")
+        raise ServeError(f"ModelRuntime {name} cannot be read: {error}.", "Correct it.") from error
+
+
+def _document(text: str) -> JsonObject:
+    return next((document.object for document in documents.parse(text, "the cluster's configuration")), {})

@@ -1,0 +1,38 @@
+"""Whether the webhook completes Deployments: it is asked about one, by a dry run."""
+
+from kubectl_serve import errors
+from kubectl_serve.api import DEPLOYMENTS, Api
+from kubectl_serve.status import lookup, model
+from serve_core.api.annotations import FORMAT, MODEL
+from serve_core.base.json import JsonObject
+
+UNASKED = "it was not asked about a Deployment with the annotation."
+_POLICIES = "policies.kubectl-serve.dev"
+
+
+async def probe(cluster: Api, namespace: str) -> str:
+    """What is wrong with the webhook's answer; empty if nothing.
+
+    Raises ForbiddenError if the user may not create Deployments there, NotFoundError if there is no such namespace.
+    """
+    deployment: JsonObject = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": "kubectl-serve-probe",
+            "namespace": namespace,
+            "annotations": {MODEL: "https://example.com/model.joblib", FORMAT: "sklearn"},
+        },
+    }
+    try:
+        made = await cluster.create(DEPLOYMENTS, deployment, dry_run=True)
+    except (errors.ForbiddenError, errors.NotFoundError):
+        raise
+    except errors.RefusedError as error:
+        # Policies judge what was completed.
+        return "" if error.webhook == _POLICIES else error.sentence
+    except errors.InvalidError as error:
+        return UNASKED if lookup.is_uncompleted(error) else error.sentence
+    except errors.ApiError as error:
+        return error.sentence
+    return "" if model.is_served(made) else UNASKED

@@ -1,0 +1,1 @@
+"""KServe's resources as annotated Deployments."""

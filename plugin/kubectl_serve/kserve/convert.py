@@ -1,0 +1,492 @@
+"""KServe's InferenceServices as annotated Deployments. Pure: an object in, an object and notes out.
+
+Every field is carried, translated, or told with a note: what is read is taken out of a copy, and the rest is the rest.
+Sources: KServe 0.20, ``pkg/apis/serving/v1beta1`` (fields, defaults and the runtimes of the old per-framework form).
+"""
+
+import copy
+import posixpath
+from dataclasses import dataclass, field
+from types import NoneType
+from typing import Any
+
+from serve_core.admission.decide import judge
+from serve_core.api import annotations, runtimes
+from serve_core.api.annotations import (
+    CANARY,
+    CONCURRENCY,
+    DEPLOYMENT,
+    FORMAT,
+    METRIC,
+    MODE,
+    MODEL,
+    PROTOCOL,
+    PROTOCOLS,
+    RUNTIME,
+    SCALE,
+    TARGET,
+    TIMEOUT,
+    VISIBILITY,
+    WINDOW,
+)
+from serve_core.api.runtimes import Runtime
+from serve_core.base.constants import MODEL_MOUNT, MODEL_SUBPATH, MODEL_VOLUME, SERVER_CONTAINER
+from serve_core.base.json import JsonObject
+from serve_core.base.reasons import Problem
+from serve_core.context.cluster import PlatformFacts
+from serve_core.knative.fields import CONTAINER, POD
+
+GROUP = "serving.kserve.io"
+VERSION = f"{GROUP}/v1beta1"
+KIND = "InferenceService"
+
+_FRAMEWORKS = (
+    "sklearn", "xgboost", "lightgbm", "tensorflow", "pytorch", "onnx", "triton", "huggingface", "pmml", "paddle",
+)  # fmt: skip
+_SPEAKS_V2 = frozenset({"triton", "huggingface", "mlflow", "onnx", "openvino", "tensorrt"})
+"""Formats whose servers speak v2 where an InferenceService says nothing; all others speak v1 there."""
+_RUNTIMES = {
+    "kserve-sklearnserver": "kserve-sklearnserver",
+    "kserve-xgbserver": "kserve-xgbserver",
+    "kserve-lgbserver": "kserve-lgbserver",
+    "kserve-tensorflow-serving": "tensorflow-serving",
+    "kserve-tritonserver": "triton",
+    "kserve-torchserve": "torchserve",
+    "kserve-openvino": "openvino",
+    "kserve-huggingfaceserver": "huggingfaceserver",
+    "kserve-vllmserver": "vllm",
+}
+"""KServe's name to ours, for the same server."""
+_BY_FORMAT = frozenset({"kserve-mlserver", "kserve-predictiveserver"})
+"""KServe's servers of several formats: here a runtime of each format's own."""
+_OWN_ARGS = ("--model_name", "--model_dir", "--http_port", "--served-model-name", "--model")
+"""What a runtime's own arguments say already."""
+_DEFAULTS = {("deploymentMode", "Serverless"), ("deploymentMode", "Knative"), ("autoscalerClass", "hpa")}
+"""Annotations of KServe that ask for what happens anyway."""
+_AUTOSCALING = "autoscaling.knative.dev/"
+_KNATIVE_VISIBILITY = "networking.knative.dev/visibility"
+_STORAGE_URI = "STORAGE_URI"
+_PREDICTOR = "spec.predictor"
+
+
+@dataclass(frozen=True, order=True)
+class Note:
+    """What has no equivalent, or means something else than before."""
+
+    path: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.sentence}"
+
+
+@dataclass(frozen=True)
+class Converted:
+    deployment: JsonObject | None
+    """``None`` where there is no model to serve; a note says why."""
+    notes: tuple[Note, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    """Why the webhook would refuse the Deployment as it stands."""
+
+
+def convert(document: JsonObject, facts: PlatformFacts) -> Converted:
+    """The Deployment that serves what an InferenceService of v1beta1 serves. The input is not changed."""
+    malformed = _malformed(document)
+    if malformed:
+        return Converted(None, tuple(malformed))
+    return _Conversion(copy.deepcopy(document), facts).result()
+
+
+@dataclass
+class _Conversion:
+    document: JsonObject
+    facts: PlatformFacts
+    name: str = ""
+    asked: dict[str, str] = field(default_factory=dict)
+    """Our annotations."""
+    pod: JsonObject = field(default_factory=dict)
+    template_annotations: dict[str, str] = field(default_factory=dict)
+    notes: list[Note] = field(default_factory=list)
+
+    def result(self) -> Converted:
+        metadata, spec = _object(self.document, "metadata"), _object(self.document, "spec")
+        self.name = str(metadata.get("name"))
+        self._refuse_others(spec)
+        predictor = _object(spec, "predictor")
+        labels, kept = self._metadata(metadata)
+        self._component(predictor)
+        self._scaling(predictor)
+        self._server(predictor)
+        self._rest(spec, "spec")
+        if MODEL not in self.asked:
+            return Converted(None, tuple(sorted(self.notes)))
+        asked = {each.key: self.asked[each.key] for each in annotations.USER if each.key in self.asked}
+        template: JsonObject = {}
+        if labels or self.template_annotations:
+            template["metadata"] = {"labels": dict(labels)} if labels else {}
+            if self.template_annotations:
+                template["metadata"]["annotations"] = self.template_annotations
+        if self.pod:
+            template["spec"] = self.pod
+        made: JsonObject = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {**metadata, **({"labels": labels} if labels else {}), "annotations": kept | asked},
+        }
+        if template:
+            made["spec"] = {"template": template}
+        return Converted(made, tuple(sorted(self.notes)), judge(made, self.facts).problems)
+
+    def note(self, path: str, sentence: str) -> None:
+        self.notes.append(Note(path, sentence))
+
+    def _rest(self, owner: JsonObject, path: str) -> None:
+        for key in owner:
+            self.note(f"{path}.{key}", "has no equivalent.")
+
+    def _refuse_others(self, spec: JsonObject) -> None:
+        self.document.pop("status", None)
+        for key, why in (
+            ("transformer", "put the transformation into a second container, or serve it as a Deployment of its own"),
+            ("explainer", "serve the explainer as a Deployment of its own"),
+        ):
+            if spec.pop(key, None) is not None:
+                self.note(f"spec.{key}", f"has no equivalent; {why}.")
+
+    def _metadata(self, metadata: JsonObject) -> tuple[dict[str, str], dict[str, str]]:
+        """Labels and annotations that are kept; ``metadata`` is left with the name and the namespace."""
+        labels, notes = metadata.pop("labels", None) or {}, metadata.pop("annotations", None) or {}
+        for key in [key for key in metadata if key not in ("name", "namespace")]:
+            del metadata[key]  # what the API server writes
+        visibility = labels.pop(_KNATIVE_VISIBILITY, None)
+        if visibility is not None:
+            self.asked[VISIBILITY] = visibility
+        kept = {}
+        for key, value in notes.items():
+            path = f"metadata.annotations[{key}]"
+            if key.startswith(f"{GROUP}/"):
+                self._own_annotation(key, value, path)
+            elif key.startswith(_AUTOSCALING):
+                self._autoscaling(key.removeprefix(_AUTOSCALING), value)
+            elif "/" in key and not key.startswith("kubectl.kubernetes.io/"):
+                self.template_annotations[key] = value  # KServe hands them on to the pods
+            elif not key.startswith("kubectl.kubernetes.io/"):
+                kept[key] = value
+        return labels, kept
+
+    def _own_annotation(self, key: str, value: str, path: str) -> None:
+        name = key.removeprefix(f"{GROUP}/")
+        if name == "deploymentMode" and value in ("RawDeployment", "Standard"):
+            self.asked[MODE] = DEPLOYMENT
+        elif (name, value) in _DEFAULTS:
+            pass
+        elif name == "gke-accelerator":
+            self.pod["nodeSelector"] = {"cloud.google.com/gke-accelerator": value}
+        else:
+            self.note(path, "has no equivalent.")
+
+    def _autoscaling(self, name: str, value: str) -> None:
+        plain = {"target": TARGET, "window": WINDOW}
+        if name in plain:
+            self.asked[plain[name]] = value
+        elif name == "metric" and value in ("concurrency", "rps"):
+            self.asked[METRIC] = value
+        else:
+            self.template_annotations[_AUTOSCALING + name] = value
+
+    def _component(self, predictor: JsonObject) -> None:
+        """What KServe knows of every component, beside its scaling."""
+        for key, why in (
+            ("batcher", "batch in the model server"),
+            ("logger", "log in the model server, or in the mesh"),
+            ("workerSpec", "models over several nodes are not served here"),
+        ):
+            if predictor.pop(key, None) is not None:
+                self.note(f"{_PREDICTOR}.{key}", f"has no equivalent; {why}.")
+        timeout = predictor.pop("timeout", None)
+        if timeout is not None:
+            self.asked[TIMEOUT] = f"{timeout}s"
+        concurrency = predictor.pop("containerConcurrency", None)
+        if concurrency is not None:
+            self.asked[CONCURRENCY] = str(concurrency)
+        percent = predictor.pop("canaryTrafficPercent", None)
+        if percent == 0:
+            self.note(
+                f"{_PREDICTOR}.canaryTrafficPercent",
+                "0 keeps all traffic on the revision before; name that in kubectl-serve.dev/pin.",
+            )
+        elif percent not in (None, 100):
+            self.asked[CANARY] = f"{percent}%"
+        self.template_annotations |= predictor.pop("annotations", None) or {}
+
+    def _scaling(self, predictor: JsonObject) -> None:
+        least, most = predictor.pop("minReplicas", None), predictor.pop("maxReplicas", None)
+        least = 1 if least is None else least  # KServe's default
+        if self.asked.get(MODE) == DEPLOYMENT:
+            least = least or 1  # as KServe has it without Knative
+            most = most or least
+        self.asked[SCALE] = str(least) if most and most == least else f"{least}..{most or ''}"
+        metric, target = predictor.pop("scaleMetric", None), predictor.pop("scaleTarget", None)
+        if metric in (None, "concurrency", "rps"):
+            if metric is not None:
+                self.asked[METRIC] = metric
+            if target is not None:
+                self.asked[TARGET] = str(target)
+        else:
+            why = "has no equivalent; the metrics are concurrency and rps."
+            self.note(f"{_PREDICTOR}.scaleMetric", why)
+        predictor.pop("scaleMetricType", None)
+
+    def _server(self, predictor: JsonObject) -> None:
+        """The model, its server's container and the rest of the pod."""
+        self._several_models(predictor.pop("storageUris", None) or [])
+        server, path = self._model_spec(predictor)
+        containers = predictor.pop("containers", None) or []
+        for key in [key for key in predictor if key in POD]:
+            self.pod[key] = predictor.pop(key)
+        account = self.pod.pop("serviceAccount", None)
+        if account is not None:
+            self.pod.setdefault("serviceAccountName", account)
+        self._rest(predictor, _PREDICTOR)
+        if server is None:
+            self._custom(containers)
+            return
+        container = self._container(server, path)
+        if container:
+            containers = [{"name": SERVER_CONTAINER, **container}, *containers]
+        if containers:
+            self.pod["containers"] = containers
+        if "serviceAccountName" in self.pod:
+            self.note(
+                f"{_PREDICTOR}.serviceAccountName",
+                "its Secrets are not read for the model; name one in kubectl-serve.dev/credentials if the store asks.",
+            )
+
+    def _model_spec(self, predictor: JsonObject) -> tuple[JsonObject | None, str]:
+        """What KServe's ``model``, or the old form with a field for each framework, says of the model."""
+        name = next((name for name in _FRAMEWORKS if isinstance(predictor.get(name), dict)), None)
+        if name is not None:
+            server, path = predictor.pop(name), f"{_PREDICTOR}.{name}"
+            wanted = {"name": name}
+        elif isinstance(predictor.get("model"), dict):
+            server, path = predictor.pop("model"), f"{_PREDICTOR}.model"
+            wanted = server.pop("modelFormat", None) or {}
+        else:
+            return None, ""
+        self._model(server, path)
+        self._runtime(server, wanted, path)
+        return server, path
+
+    def _several_models(self, places: list[JsonObject]) -> None:
+        """KServe's ``storageUris``: a URI each, and where it is mounted."""
+        found = []
+        for index, place in enumerate(places):
+            mounted = posixpath.normpath(place.get("mountPath") or MODEL_MOUNT)
+            inside = f"{mounted}/".startswith(f"{MODEL_MOUNT}/")
+            folder = (mounted.removeprefix(MODEL_MOUNT) if inside else mounted).strip("/")
+            if not inside:
+                why = f"models are below {MODEL_MOUNT} here: this one is in {MODEL_MOUNT}/{folder}."
+                self.note(f"{_PREDICTOR}.storageUris[{index}].mountPath", why)
+            found.append(f"{place.get('uri')}={folder}" if folder else str(place.get("uri")))
+        if found:
+            self.asked[MODEL] = " ".join(found)
+
+    def _model(self, server: JsonObject, path: str) -> None:
+        uri, storage = server.pop("storageUri", None), server.pop("storage", None)
+        model_id = _argument(server, "--model_id")
+        if uri is not None:
+            self.asked[MODEL] = str(uri)
+        elif isinstance(storage, dict):
+            self._storage(storage, f"{path}.storage")
+        elif model_id is not None:
+            self.asked[MODEL] = f"hf://{model_id}"
+            self.note(f"{path}.args", "the model is downloaded by the loader instead of the server.")
+        elif MODEL not in self.asked:
+            self.note(path, "names no model that could be loaded.")
+
+    def _storage(self, storage: JsonObject, path: str) -> None:
+        parameters = storage.pop("parameters", None) or {}
+        location, key = str(storage.pop("path", None) or "").strip("/"), storage.pop("key", None)
+        kind, bucket = parameters.get("type", "s3"), parameters.get("bucket")
+        if kind != "s3":
+            self.note(f"{path}.parameters.type", f"{kind} has no equivalent.")
+        elif bucket is None:
+            self.asked[MODEL] = f"s3://BUCKET/{location}"
+            self.note(f"{path}.parameters", f"names no bucket; put the one of Secret storage-config into {MODEL}.")
+        else:
+            self.asked[MODEL] = f"s3://{bucket}/{location}"
+        if key is not None:
+            self.note(
+                f"{path}.key",
+                "the entry of Secret storage-config is not read; make a Secret with AWS_ACCESS_KEY_ID, "
+                "AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL, and name it in kubectl-serve.dev/credentials.",
+            )
+        for name in storage:
+            self.note(f"{path}.{name}", "has no equivalent.")
+
+    def _runtime(self, server: JsonObject, wanted: JsonObject, path: str) -> None:
+        kind, version = str(wanted.get("name", "")), wanted.get("version")
+        named, protocol = server.pop("runtime", None), server.pop("protocolVersion", None)
+        if kind.lower() == "vllm":
+            kind, version, named = "huggingface", None, named or "kserve-vllmserver"
+        if kind:
+            self.asked[FORMAT] = kind.lower() if version is None else f"{kind.lower()}:{version}"
+        if named in _RUNTIMES:
+            self.asked[RUNTIME] = _RUNTIMES[named]
+        elif named is not None and named not in _BY_FORMAT:
+            self.asked[RUNTIME] = str(named)
+            self.note(f"{path}.runtime", f"make a ModelRuntime {named} of KServe's ServingRuntime of that name.")
+        ports = server.get("ports") or []
+        if protocol is None and any(port.get("name") == "h2c" for port in ports) and kind == "triton":
+            protocol = "grpc-v2"
+            del server["ports"]
+        if protocol in PROTOCOLS:
+            self.asked[PROTOCOL] = protocol
+        elif protocol is not None:
+            self.note(f"{path}.protocolVersion", f"{protocol} has no equivalent.")
+        elif named is None and kind and kind.lower() not in _SPEAKS_V2:
+            self.asked[PROTOCOL] = "v1"  # KServe's default
+
+    def _container(self, server: JsonObject, path: str) -> JsonObject:
+        """What the user changed about the model server's container."""
+        runtime = self._chosen(server)
+        tag, image = server.pop("runtimeVersion", None), server.pop("image", None)
+        if tag is not None and image is None and runtime is not None:
+            image = f"{runtime.container['image'].rpartition(':')[0]}:{tag}"
+            self.note(f"{path}.runtimeVersion", f"is the tag of image {image}; runtime {runtime.name} expects its own.")
+        container = {key: server.pop(key) for key in list(server) if key in CONTAINER}
+        container.pop("name", None)
+        self._rest(server, path)
+        if image is not None:
+            container["image"] = image
+            if runtime is not None:
+                self.asked[RUNTIME] = runtime.name
+        said: dict[str, str] = {}
+        for name in _OWN_ARGS:
+            while (value := _argument(container, name)) is not None:
+                said[name] = value
+        called = said.get("--model_name") or said.get("--served-model-name") or self.name
+        if called != self.name:
+            self.note(f"{path}.args", f"requests name the model {self.name} here, as the Deployment, and not {called}.")
+        args = container.pop("args", None)
+        if args:
+            own = runtime.container.get("args", []) if runtime is not None else []
+            container["args"] = [*own, *args]
+            if own:
+                self.note(f"{path}.args", "stand behind those of the runtime, which are repeated: they are one list.")
+        return container
+
+    def _chosen(self, server: JsonObject) -> Runtime | None:
+        """The runtime that the webhook would choose; the model's place has no say in it."""
+        spec, _ = annotations.read({**self.asked, MODEL: "s3://bucket/model"})
+        asked = server.get("resources") or {}
+        resources = {name for part in ("limits", "requests") for name in asked.get(part) or {} if "/" in name}
+        return None if spec is None else runtimes.choose(spec, self.facts.runtimes, resources)[0]
+
+    def _custom(self, containers: list[JsonObject]) -> None:
+        """A predictor of containers alone: one of them loads the model that its environment names."""
+        self.asked[RUNTIME] = annotations.CUSTOM
+        loading = None
+        for container in containers:
+            for entry in container.get("env") or []:
+                if entry.get("name") == _STORAGE_URI and "value" in entry:
+                    loading, self.asked[MODEL] = container, entry["value"]
+            env = [entry for entry in container.get("env") or [] if entry.get("name") != _STORAGE_URI]
+            container.pop("env", None)
+            if env:
+                container["env"] = env
+        if loading is None and MODEL in self.asked and containers:
+            loading = containers[0]
+        if loading is None:
+            self.note(
+                f"{_PREDICTOR}.containers",
+                "name no model to load (environment variable STORAGE_URI); make a plain Knative Service of them.",
+            )
+            return
+        if len(containers) == 1:
+            loading.setdefault("name", SERVER_CONTAINER)
+        elif not loading.get("ports") and not any(
+            mount.get("mountPath") == MODEL_MOUNT for mount in loading.get("volumeMounts") or []
+        ):
+            mount = {"name": MODEL_VOLUME, "mountPath": MODEL_MOUNT, "subPath": MODEL_SUBPATH, "readOnly": True}
+            loading.setdefault("volumeMounts", []).append(mount)
+        self.pod["containers"] = containers
+
+
+def _object(owner: JsonObject, key: str) -> JsonObject:
+    value: Any = owner.pop(key, None)
+    return value if isinstance(value, dict) else {}
+
+
+def _argument(server: JsonObject, name: str) -> str | None:
+    """Take an argument out of a container: ``--name=value``, or ``--name`` and its value in the next."""
+    args = server.get("args") or []
+    for index, arg in enumerate(args):
+        found, separator, value = str(arg).partition("=")
+        if found == name and (separator or index + 1 < len(args)):
+            value = value if separator else str(args[index + 1])
+            del args[index : index + (1 if separator else 2)]
+            return value
+    return None
+
+
+_SHAPES: dict[str, type] = {"an object": dict, "a list": list, "a text; put it into quotes": str}
+
+
+def _malformed(document: JsonObject) -> list[Note]:
+    """Where the document does not have the shape that the rest of this module counts on."""
+    found: list[Note] = []
+
+    def expect(owner: JsonObject, path: str, what: str, *keys: str) -> None:
+        found.extend(
+            Note(f"{path}.{key}".lstrip("."), f"is not {what}.")
+            for key in keys
+            if not isinstance(owner.get(key), (_SHAPES[what], NoneType))
+        )
+
+    def container(each: Any, path: str) -> None:
+        if not isinstance(each, dict):
+            found.append(Note(path, "is not an object."))
+            return
+        expect(each, path, "a list", "env", "args", "ports", "volumeMounts")
+        expect(each, path, "an object", "resources", "modelFormat", "storage")
+        expect(each, path, "a text; put it into quotes", "runtime", "protocolVersion", "storageUri", "image")
+        found.extend(
+            Note(f"{path}.{key}[{index}]", "is not an object.")
+            for key in ("env", "ports", "volumeMounts")
+            for index, entry in enumerate(_list(each, key))
+            if not isinstance(entry, dict)
+        )
+        expect(_dict(each, "resources"), f"{path}.resources", "an object", "limits", "requests")
+        expect(_dict(each, "storage"), f"{path}.storage", "an object", "parameters")
+
+    expect(document, "", "an object", "metadata", "spec")
+    metadata, predictor = _dict(document, "metadata"), _dict(_dict(document, "spec"), "predictor")
+    expect(_dict(document, "spec"), "spec", "an object", "predictor")
+    expect(metadata, "metadata", "an object", "labels", "annotations")
+    expect(predictor, _PREDICTOR, "an object", "annotations", "model")
+    expect(predictor, _PREDICTOR, "a list", "containers", "storageUris")
+    for index, each in enumerate(_list(predictor, "storageUris")):
+        if not isinstance(each, dict):
+            found.append(Note(f"{_PREDICTOR}.storageUris[{index}]", "is not an object."))
+            continue
+        expect(each, f"{_PREDICTOR}.storageUris[{index}]", "a text; put it into quotes", "uri", "mountPath")
+    for key in ("labels", "annotations"):
+        texts = _dict(metadata, key)
+        expect(texts, f"metadata.{key}", "a text; put it into quotes", *texts)
+    for name in (*_FRAMEWORKS, "model"):
+        if isinstance(predictor.get(name), dict):
+            container(predictor[name], f"{_PREDICTOR}.{name}")
+    for index, each in enumerate(_list(predictor, "containers")):
+        container(each, f"{_PREDICTOR}.containers[{index}]")
+    return found
+
+
+def _dict(owner: JsonObject, key: str) -> JsonObject:
+    value: Any = owner.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _list(owner: JsonObject, key: str) -> list[Any]:
+    value: Any = owner.get(key)
+    return value if isinstance(value, list) else []

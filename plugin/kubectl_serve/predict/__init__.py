@@ -1,0 +1,1 @@
+"""Requests to a model, and the way to its URL."""

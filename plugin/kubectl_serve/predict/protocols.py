@@ -1,0 +1,254 @@
+"""What is sent to a model, and what comes back, in the protocols' own forms. Pure.
+
+Sources: the Open Inference Protocol (v2), TensorFlow Serving's REST API (v1), OpenAI's API reference (openai).
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_serve.cli.verbs import PROGRAM
+from kubectl_serve.errors import ServeError
+from serve_core.base.json import JsonObject
+
+PROTOCOLS = ("v1", "v2", "openai")
+
+_OPENAI_PATHS = {"messages": "/v1/chat/completions", "prompt": "/v1/completions", "input": "/v1/embeddings"}
+"""What a request of OpenAI's API has to hold, and where it goes for that."""
+
+
+@dataclass(frozen=True)
+class Request:
+    path: str
+    body: JsonObject
+    is_text: bool = False
+    """Whether it was made of plain text, and plain text is the answer to it."""
+    shape: tuple[int, ...] | None = None
+    """Of rows that were wrapped as a tensor; None where the user wrote the whole request, and for other protocols."""
+    metadata_path: str = ""
+    """Where the server says which shape it takes, if it can be compared."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether the answer comes piece by piece."""
+        return self.body.get("stream") is True
+
+
+def request(text: str, protocol: str, model: str, *, whole: bool = False) -> Request:
+    """The request of ``text``: an object is sent as it is, anything else is wrapped as the protocol wants it.
+
+    ``whole``: the answer to a text is to come in one piece. Raises ServeError.
+    """
+    if protocol == "openai":
+        return _openai(text, model, whole)
+    data = _data(text)
+    if protocol == "v1":
+        body = data if isinstance(data, dict) else {"instances": data}
+        return Request(f"/v1/models/{model}:predict", body)
+    path = f"/v2/models/{model}"
+    if isinstance(data, dict):
+        return Request(f"{path}/infer", data)
+    wrapped = tensor(data)
+    return Request(f"{path}/infer", {"inputs": [wrapped]}, shape=tuple(wrapped["shape"]), metadata_path=path)
+
+
+def check_shape(shape: tuple[int, ...], metadata: Any) -> None:
+    """Compare the shape of rows with what a server's metadata (v2) says of its only input.
+
+    Raises ServeError where they certainly differ. Metadata that says nothing of it, or is of another form, is passed
+    over; a dimension of -1 is any number. One row is also what a server takes that knows no dimension of rows.
+    """
+    inputs = metadata.get("inputs") if isinstance(metadata, dict) else None
+    only = inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else None
+    wanted = only.get("shape") if isinstance(only, dict) else None
+    if not isinstance(wanted, list) or not wanted or not all(isinstance(each, int) for each in wanted):
+        return
+    if _fits(shape, wanted) or (len(shape) == 2 and shape[0] == 1 and _fits(shape[1:], wanted)):
+        return
+    raise ServeError(
+        f"the data has shape {list(shape)}, and the model takes {wanted}.",
+        ("-1 is any number. " if -1 in wanted else "")
+        + "Nothing was sent. Correct the data, or write a whole request as a JSON object, which is sent as it is.",
+    )
+
+
+def _fits(shape: tuple[int, ...], wanted: list[int]) -> bool:
+    return len(shape) == len(wanted) and all(most in (-1, each) for each, most in zip(shape, wanted, strict=True))
+
+
+def _openai(text: str, model: str, whole: bool) -> Request:
+    """Text is what a user says in a chat; an object lacks at most the model's name."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        data = None
+    if isinstance(data, dict):
+        path = next((path for key, path in _OPENAI_PATHS.items() if key in data), _OPENAI_PATHS["messages"])
+        return Request(path, {"model": model, **data})
+    if isinstance(data, list) and data and all(isinstance(each, dict) and "role" in each for each in data):
+        messages = data
+    elif text.strip():
+        messages = [{"role": "user", "content": text.rstrip("\n")}]
+    else:
+        raise ServeError("the text is empty.", f"{PROGRAM} predict {model} 'Why is the sky blue?'")
+    body = {"model": model, "messages": messages} | ({} if whole else {"stream": True})
+    return Request(_OPENAI_PATHS["messages"], body, is_text=True)
+
+
+def _data(text: str) -> JsonObject | list[Any]:
+    """An object, or an array that is not empty. Raises ServeError."""
+    if not text.strip():
+        raise ServeError("there is no data.", "Write rows of numbers, for example '[[5.1, 3.5, 1.4, 0.2]]'.")
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+        raise ServeError(
+            f"the data is not JSON{where}.",
+            "Write rows of numbers, for example '[[5.1, 3.5, 1.4, 0.2]]'. Plain text is for --protocol openai.",
+        ) from error
+    if isinstance(data, dict):
+        return data
+    if not isinstance(data, list) or not data:
+        raise ServeError(
+            "the data is neither a JSON array with rows nor a JSON object.",
+            "Write rows, for example '[[5.1, 3.5, 1.4, 0.2]]', or a whole request as an object.",
+        )
+    return data
+
+
+def tensor(data: list[Any]) -> JsonObject:
+    """An array as a tensor of the Open Inference Protocol: its shape, its type, and its values in one row.
+
+    A single row of numbers is one row with that many columns. Raises ServeError where rows differ in length or type.
+    """
+    rows = data if isinstance(data[0], list) else [data]
+    values: list[Any] = []
+    shape = _shape(rows)
+    _flatten(rows, shape, values)
+    kinds = {_datatype(value) for value in values}
+    if kinds == {"INT64", "FP64"}:
+        kinds = {"FP64"}
+    if len(kinds) != 1:
+        raise ServeError(
+            f"the data mixes {' and '.join(sorted(kinds))}." if kinds else "the data has no values.",
+            "A tensor has one type. Write a whole request as a JSON object to send several.",
+        )
+    datatype = kinds.pop()
+    if datatype == "FP64":
+        values = [float(value) for value in values]
+    return {"name": "input-0", "shape": shape, "datatype": datatype, "data": values}
+
+
+def _shape(rows: list[Any]) -> list[int]:
+    shape = []
+    node: Any = rows
+    while isinstance(node, list):
+        shape.append(len(node))
+        node = node[0] if node else None
+    return shape
+
+
+def _flatten(node: list[Any], shape: list[int], values: list[Any]) -> None:
+    if len(node) != shape[0] or any(isinstance(each, list) != (len(shape) > 1) for each in node):
+        raise ServeError("the rows of the data differ in length.", "Every row needs the same number of values.")
+    for each in node:
+        if len(shape) > 1:
+            _flatten(each, shape[1:], values)
+        else:
+            values.append(each)
+
+
+def _datatype(value: object) -> str:
+    if isinstance(value, bool):
+        return "BOOL"
+    if isinstance(value, int):
+        return "INT64"
+    if isinstance(value, float):
+        return "FP64"
+    if isinstance(value, str):
+        return "BYTES"
+    raise ServeError(
+        f"the data holds {json.dumps(value)}, which is no value of a tensor.", "Numbers, texts and booleans are."
+    )
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one event of a streamed answer adds."""
+
+    text: str = ""
+    finish: str | None = None
+    """Why the model stopped, once it did: ``stop``, ``length``, ..."""
+    fault: str | None = None
+    """What went wrong in the midst of the answer."""
+    last: bool = False
+
+
+def piece(line: str) -> Piece:
+    """What a line of an answer in server-sent events adds. Lines that are none of OpenAI's add nothing."""
+    field, _, value = line.partition(":")
+    if field != "data":
+        return Piece()
+    if value.strip() == "[DONE]":
+        return Piece(last=True)
+    try:
+        document = json.loads(value)
+    except (ValueError, RecursionError):
+        return Piece()
+    if isinstance(document, dict) and document.get("error"):
+        return Piece(fault=_told(document["error"]))
+    return _first(document)
+
+
+def answer_text(document: Any) -> str | None:
+    """What the model says in a whole answer of OpenAI's API; None if it is no such answer."""
+    found = _first(document)
+    return found.text if found.text or found.finish else None
+
+
+def _first(document: Any) -> Piece:
+    """The first choice of an answer (``message``), of a piece of one (``delta``), or of a completion (``text``)."""
+    choices = document.get("choices") if isinstance(document, dict) else None
+    listed = [each for each in choices if isinstance(each, dict)] if isinstance(choices, list) else []
+    first = next((each for each in listed if each.get("index", 0) == 0), {})
+    said: JsonObject = next((first[key] for key in ("delta", "message") if isinstance(first.get(key), dict)), {})
+    texts = [text for text in (said.get("content"), first.get("text")) if isinstance(text, str)]
+    finish = first.get("finish_reason")
+    return Piece("".join(texts), finish if isinstance(finish, str) else None)
+
+
+def fault(status: int, answer: str) -> str:
+    """What the model server, or what stands before it, says went wrong."""
+    try:
+        document = json.loads(answer)
+    except (ValueError, RecursionError):
+        document = None
+    if isinstance(document, dict):
+        for key in ("error", "detail", "message"):
+            if document.get(key):
+                return _told(document[key])
+    return answer.strip()[:2000] or f"an empty answer with status {status}"
+
+
+def _told(error: Any) -> str:
+    """OpenAI's errors are objects with a message; others are texts."""
+    return str(error["message"]) if isinstance(error, dict) and error.get("message") else str(error)
+
+
+def hint(status: int, name: str, asked: Request) -> str:
+    """What to do about a status. ``name``: the model, with the flags that commands about it need."""
+    if status == 404:
+        return (
+            f"Is it the right protocol? --protocol {'|'.join(PROTOCOLS)} chooses it, --path names another path. "
+            "Right after a model became ready, some ingresses have no route to it for a few seconds."
+        )
+    if status == 400 and asked.is_text:
+        return """A text is asked as a chat. A model without a chat template completes: '{"prompt": "Once upon a"}'."""
+    if status in (400, 415, 422):
+        return "The model server refuses the data: check its shape and types. An object is sent as it is."
+    if status in (401, 403):
+        return "Something before the model asks for credentials."
+    if status in (502, 503, 504):
+        return f"The model could not be started or did not answer in time: `{PROGRAM} describe {name}` shows why."
+    return f"`{PROGRAM} logs {name}` shows what the model server says."

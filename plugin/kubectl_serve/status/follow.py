@@ -1,0 +1,224 @@
+"""Following one served model: its objects and its loader's words as they change, until it is ready or will not be."""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Self
+
+from kubectl_serve import errors
+from kubectl_serve.api import DEPLOYMENTS, KNATIVE_SERVICES, PODS, Api, Resource
+from kubectl_serve.status import model, wait
+from kubectl_serve.status.model import Picture
+from kubectl_serve.status.wait import End
+from serve_core.api import loader_protocol
+from serve_core.base.constants import DEPLOYMENT_LABEL, LOADER_CONTAINER
+from serve_core.base.json import JsonObject
+from serve_core.knative.name_conflict import service_name
+
+State = dict[tuple[str, str], JsonObject]
+"""Objects by namespace and name."""
+
+_AGAIN_SECONDS = 1.0
+"""Pause before a broken watch is opened again."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds that a failure has to last until it is believed: Knative says False for a moment on its way to True."""
+
+    definite: float = 3.0
+    passing: float = 60.0
+    """For a cause that may pass by itself."""
+    calm: float = 10.0
+    """How long nothing must be wrong until a cause has passed: a container that starts anew looks well at first."""
+
+
+async def states(
+    cluster: Api, resource: Resource, namespace: str | None, *, labels: str = "", fields: str = ""
+) -> AsyncIterator[State]:
+    """All objects that match, at first and after every change, for ever. Nothing is missed: a gap is listed anew."""
+    while True:
+        objects, version = await cluster.list(resource, namespace, labels=labels, fields=fields)
+        state = {_key(each): each for each in objects}
+        yield dict(state)
+        try:
+            while True:
+                async for event in cluster.watch(resource, namespace, version, labels=labels, fields=fields):
+                    version = event.object["metadata"]["resourceVersion"]
+                    if event.type == "BOOKMARK":
+                        continue
+                    if event.type == "DELETED":
+                        state.pop(_key(event.object), None)
+                    else:
+                        state[_key(event.object)] = event.object
+                    yield dict(state)
+        except errors.GoneError:
+            continue
+        except errors.UnreachableError:
+            await asyncio.sleep(_AGAIN_SECONDS)
+
+
+def _key(thing: JsonObject) -> tuple[str, str]:
+    return thing["metadata"].get("namespace", ""), thing["metadata"]["name"]
+
+
+class Follower:
+    """The present :class:`Picture` of one Deployment, kept up to date while the context is open."""
+
+    def __init__(self, cluster: Api, namespace: str, name: str) -> None:
+        self._cluster = cluster
+        self._namespace = namespace
+        self._name = name
+        self._changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._failure: BaseException | None = None
+        self._deployments: State | None = None
+        self._services: State | None = None
+        self._pods: State | None = None
+        self._line = loader_protocol.NOTHING
+        self._listened: set[tuple[str, str]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._start(self._follow_deployment())
+        self._start(self._follow_services())
+        self._start(self._follow_pods())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def picture(self, seconds: float | None) -> Picture:
+        """The picture after its next change, or as it is when ``seconds`` have passed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+                while None in (self._deployments, self._services, self._pods) and self._failure is None:
+                    self._changed.clear()
+                    await self._changed.wait()
+        self._changed.clear()
+        if self._failure is not None:
+            raise self._failure
+        if self._deployments is None:
+            raise errors.UnreachableError("the API server did not tell of the Deployment in time.")
+        deployment = self._deployments.get((self._namespace, self._name))
+        name = service_name(deployment) if deployment else self._name
+        service = (self._services or {}).get((self._namespace, name))
+        return Picture(deployment, service, tuple((self._pods or {}).values()), self._line)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(self._guarded(work)))
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001  # raised again by picture()
+            self._failure = error
+            self._changed.set()
+
+    async def _follow_deployment(self) -> None:
+        fields = f"metadata.name={self._name}"
+        async for state in states(self._cluster, DEPLOYMENTS, self._namespace, fields=fields):
+            self._deployments = state
+            self._changed.set()
+
+    async def _follow_services(self) -> None:
+        # Details for those who may see them: without the right to, or without Knative, the Deployment says enough.
+        with contextlib.suppress(errors.NotFoundError, errors.ForbiddenError):
+            labels = f"{DEPLOYMENT_LABEL}={self._name}"
+            async for state in states(self._cluster, KNATIVE_SERVICES, self._namespace, labels=labels):
+                self._services = state
+                self._changed.set()
+        self._services = {}
+        self._changed.set()
+
+    async def _follow_pods(self) -> None:
+        with contextlib.suppress(errors.ForbiddenError):
+            labels = f"{DEPLOYMENT_LABEL}={self._name}"
+            async for state in states(self._cluster, PODS, self._namespace, labels=labels):
+                self._pods = state
+                for pod in model.newest_pods(state.values())[:1]:
+                    self._listen(pod)
+                self._changed.set()
+        self._pods = {}
+        self._changed.set()
+
+    def _listen(self, pod: JsonObject) -> None:
+        """Follow the loader's log of each of its runs once."""
+        kind, detail = model.state_of(pod, LOADER_CONTAINER)
+        run = (model.name_of(pod), str(detail.get("startedAt")))
+        if kind == "running" and run not in self._listened:
+            self._listened.add(run)
+            self._start(self._follow_log(run[0]))
+
+    async def _follow_log(self, pod: str) -> None:
+        with contextlib.suppress(errors.ApiError):
+            async for line in self._cluster.logs(self._namespace, pod, LOADER_CONTAINER, follow=True, tail=1):
+                words = loader_protocol.words(line)
+                if words.event:
+                    self._line = words
+                    self._changed.set()
+
+
+async def together(*works: Coroutine[Any, Any, None]) -> None:
+    """Run all until they end; raise the first failure as it is, and end the others."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for work in works:
+                tasks.create_task(work)
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+async def until_end(
+    follower: Follower, seconds: float, patience: Patience, show: Callable[[Picture], None]
+) -> End | None:
+    """Follow until the model is ready or has failed for longer than ``patience``; None when ``seconds`` have passed.
+
+    ``show`` is called with every picture on the way.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + seconds
+    doubt = _Doubt(patience)
+    while True:
+        picture = await follower.picture(max(min(deadline, doubt.look_again_at) - clock(), 0))
+        end = wait.end(picture.deployment)
+        show(picture)
+        if end is not None and (end.ready or picture.deployment is None):
+            return end
+        believed = doubt.see(end, clock())
+        if believed is not None:
+            return believed
+        if clock() >= deadline:
+            return None
+
+
+class _Doubt:
+    """How long something has been wrong, and since when it counts as the end."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        self._cause: tuple[bool, str] | None = None
+        self._calm_since: float | None = None
+        self._believed_at = math.inf
+        self.look_again_at = math.inf
+        """When this may change although nothing else does."""
+
+    def see(self, end: End | None, now: float) -> End | None:
+        """Take in what is wrong at the moment, or nothing; return it once it has lasted."""
+        if end is None:
+            self._calm_since = now if self._calm_since is None else self._calm_since
+            self.look_again_at = self._calm_since + self._patience.calm if self._cause else math.inf
+            if now >= self.look_again_at:
+                self._cause, self.look_again_at = None, math.inf
+            return None
+        self._calm_since = None
+        cause = (end.definite, end.code if end.definite else "")
+        if cause != self._cause:
+            self._cause = cause
+            self._believed_at = now + (self._patience.definite if end.definite else self._patience.passing)
+        self.look_again_at = self._believed_at
+        return end if now >= self._believed_at else None

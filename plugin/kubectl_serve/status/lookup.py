@@ -1,0 +1,77 @@
+"""The served Deployment that a command is about."""
+
+from argparse import Namespace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from shlex import quote
+
+from kubectl_serve import errors
+from kubectl_serve.api import DEPLOYMENTS, Api, Connect, namespace_of
+from kubectl_serve.cli.streams import Streams
+from kubectl_serve.cli.verbs import PROGRAM
+from kubectl_serve.errors import ServeError
+from kubectl_serve.status import model
+from serve_core.base.constants import SERVED_LABEL
+from serve_core.base.json import JsonObject
+from serve_core.base.reasons import meant
+
+_MOST_NAMES = 10
+"""Of a namespace, in a hint."""
+
+
+def not_installed(left: str = "") -> ServeError:
+    """Nothing completed a Deployment; ``left`` says what stays of it."""
+    return ServeError(
+        f"kubectl-serve is not installed in this cluster: nothing completed the Deployment{left}.",
+        f"An administrator can install it with `{PROGRAM} install`.",
+    )
+
+
+def is_uncompleted(error: errors.InvalidError) -> bool:
+    """Whether the API server misses what the webhook would have completed."""
+    return "spec.selector" in error.sentence or "spec.template" in error.sentence
+
+
+@asynccontextmanager
+async def opened(args: Namespace, streams: Streams, connect: Connect) -> AsyncIterator[tuple[Api, str, JsonObject]]:
+    """The cluster, the namespace and the served Deployment that the flags name. Raises ServeError."""
+    async with connect(args, streams) as cluster:
+        namespace = namespace_of(args, cluster)
+        yield cluster, namespace, await find(cluster, namespace, args.name)
+
+
+async def _nearest(cluster: Api, namespace: str, name: str) -> str:
+    """What somebody who names a model that is not there may have meant."""
+    try:
+        found, _ = await cluster.list(DEPLOYMENTS, None, labels=f"{SERVED_LABEL}=true")
+    except errors.ApiError:  # who may not look everywhere
+        try:
+            found, _ = await cluster.list(DEPLOYMENTS, namespace, labels=f"{SERVED_LABEL}=true")
+        except errors.ApiError:
+            return f"`{PROGRAM} get` lists what is served."
+    places = [(model.name_of(each), each["metadata"].get("namespace", "")) for each in found]
+    elsewhere = [place for there, place in places if there == name]
+    if elsewhere:
+        return f"There is one in namespace {elsewhere[0]}: -n {quote(elsewhere[0])}."
+    here = [there for there, place in places if place == namespace]
+    if not here:
+        return f"Nothing is served in this namespace; `{PROGRAM} get -A` lists what is served."
+    listed = ", ".join(sorted(here)[:_MOST_NAMES]) + (", …" if len(here) > _MOST_NAMES else "")
+    return f"{meant(name, here)}Served here: {listed}."
+
+
+async def find(cluster: Api, namespace: str, name: str) -> JsonObject:
+    """The served Deployment ``name``. Raises ServeError if there is none, or if it is not served."""
+    try:
+        found = await cluster.get(DEPLOYMENTS, namespace, name)
+    except errors.NotFoundError as error:
+        raise ServeError(
+            f"there is no Deployment {name} in namespace {namespace}.", await _nearest(cluster, namespace, name)
+        ) from error
+    if not model.is_served(found):
+        raise ServeError(
+            f"the Deployment {name} is not served.",
+            f"`kubectl annotate deployment {name} -n {quote(namespace)} kubectl-serve.dev/model=URI` "
+            "serves a model with it.",
+        )
+    return found

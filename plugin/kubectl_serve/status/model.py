@@ -1,0 +1,184 @@
+"""Served models and their pods as they are read from objects of the cluster. Pure: no cluster, no streams, no clock."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from serve_core.admission.decide import serving_spec
+from serve_core.api import runtimes
+from serve_core.api.annotations import MODEL, PROTOCOL, READY_REVISION, RUNTIME, URL, is_current
+from serve_core.api.loader_protocol import NOTHING, Words
+from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, DEPLOYMENT_LABEL, SERVED_LABEL
+from serve_core.base.json import JsonObject, value_at
+from serve_core.knative.name_conflict import service_name
+from serve_core.workload.model_server import server_container
+
+REVISION_LABEL = "serving.knative.dev/revision"
+
+
+@dataclass(frozen=True)
+class Condition:
+    type: str
+    status: str = "Unknown"
+    """True, False or Unknown."""
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    revision: str
+    percent: int
+    latest: bool
+
+
+@dataclass(frozen=True)
+class Served:
+    """A served model, as the table shows it and as ``-o json`` prints it."""
+
+    name: str
+    namespace: str
+    ready: str
+    """True, False or Unknown."""
+    reason: str
+    message: str
+    model: str
+    url: str | None
+    service: str
+    """The Knative Service; in mode ``deployment`` the Service."""
+    revision: str | None
+    """The newest revision that is ready."""
+    replicas: int
+    """Pods that serve at the moment."""
+    runtime: str | None
+    format: str | None
+    protocol: str | None
+    image: str | None
+    created: str
+    traffic: tuple[Traffic, ...] = ()
+
+    def as_json(self) -> JsonObject:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Everything of one served model at one moment."""
+
+    deployment: JsonObject | None
+    service: JsonObject | None = None
+    pods: tuple[JsonObject, ...] = ()
+    line: Words = NOTHING
+    """What the loader said last."""
+
+
+def name_of(thing: JsonObject) -> str:
+    return str(thing["metadata"]["name"])
+
+
+def notes(thing: JsonObject) -> JsonObject:
+    """The annotations."""
+    return value_at(thing, "metadata", "annotations") or {}
+
+
+def is_served(deployment: JsonObject) -> bool:
+    return (value_at(deployment, "metadata", "labels") or {}).get(SERVED_LABEL) == "true"
+
+
+def condition(thing: JsonObject | None, kind: str) -> Condition:
+    """A condition of an object; Unknown if it is not there."""
+    for entry in value_at(thing, "status", "conditions") or []:
+        if entry.get("type") == kind:
+            return Condition(kind, entry.get("status", "Unknown"), entry.get("reason", ""), entry.get("message", ""))
+    return Condition(kind)
+
+
+def readiness(deployment: JsonObject) -> Condition:
+    """Whether the model answers, with the cause if it does not. Unknown as long as the conditions are out of date."""
+    ready = condition(deployment, CONDITION_READY)
+    if not is_current(deployment) and ready.status != "Unknown":
+        return Condition(CONDITION_READY, "Unknown", "Progressing", "the change is not rolled out yet.")
+    loaded = condition(deployment, CONDITION_MODEL_LOADED)
+    # As long as the model is not loaded, the other condition knows more.
+    waits_for_it = ready.status == "Unknown" and loaded.status != "True" and loaded.reason
+    if waits_for_it or ready.reason == "ModelNotLoaded":
+        return Condition(CONDITION_READY, ready.status, loaded.reason, loaded.message)
+    return ready
+
+
+def served(deployment: JsonObject, pods: Iterable[JsonObject] = (), service: JsonObject | None = None) -> Served:
+    metadata = deployment["metadata"]
+    own = notes(deployment)
+    ready = readiness(deployment)
+    spec = serving_spec(deployment)
+    model_format = runtimes.format_of(spec)[0] if spec else None
+    container = server_container(value_at(deployment, "spec", "template", "spec", "containers") or []) or {}
+    return Served(
+        name=metadata["name"],
+        namespace=metadata.get("namespace", ""),
+        ready=ready.status,
+        reason=ready.reason,
+        message=ready.message,
+        model=" ".join(own.get(MODEL, "").split()),
+        url=own.get(URL),
+        service=service_name(deployment),
+        revision=own.get(READY_REVISION),
+        replicas=sum(1 for pod in pods if is_of(pod, deployment) and pod_is_ready(pod)),
+        runtime=own.get(RUNTIME),
+        format=str(model_format) if model_format else None,
+        protocol=own.get(PROTOCOL),
+        image=container.get("image"),
+        created=metadata.get("creationTimestamp", ""),
+        traffic=traffic(service),
+    )
+
+
+def traffic(service: JsonObject | None) -> tuple[Traffic, ...]:
+    """Which revision gets how much, as Knative reports it."""
+    return tuple(
+        Traffic(entry.get("revisionName", ""), entry.get("percent") or 0, bool(entry.get("latestRevision")))
+        for entry in value_at(service, "status", "traffic") or []
+        if entry.get("percent")
+    )
+
+
+def is_of(pod: JsonObject, deployment: JsonObject) -> bool:
+    metadata = pod["metadata"]
+    return bool(
+        (metadata.get("labels") or {}).get(DEPLOYMENT_LABEL) == deployment["metadata"]["name"]
+        and metadata.get("namespace") == deployment["metadata"].get("namespace")
+    )
+
+
+def pod_is_ready(pod: JsonObject) -> bool:
+    return condition(pod, "Ready").status == "True" and "deletionTimestamp" not in pod["metadata"]
+
+
+def newest_pods(pods: Iterable[JsonObject], revision: str | None = None) -> list[JsonObject]:
+    """The pods of the newest revision, or of ``revision``, the newest pod first; those that are ending come last."""
+
+    def order(pod: JsonObject) -> tuple[bool, str, str]:
+        metadata = pod["metadata"]
+        return "deletionTimestamp" not in metadata, metadata.get("creationTimestamp") or "", metadata["name"]
+
+    ordered = sorted(pods, key=order, reverse=True)
+    if not ordered:
+        return []
+    wanted = revision or (ordered[0]["metadata"].get("labels") or {}).get(REVISION_LABEL)
+    return [pod for pod in ordered if (pod["metadata"].get("labels") or {}).get(REVISION_LABEL) == wanted]
+
+
+def statuses(pod: JsonObject) -> list[JsonObject]:
+    """Those of the init containers come first."""
+    status = pod.get("status") or {}
+    return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+
+
+def container_status(pod: JsonObject, container: str) -> JsonObject:
+    found: JsonObject = next((status for status in statuses(pod) if status["name"] == container), {})
+    return found
+
+
+def state_of(pod: JsonObject, container: str) -> tuple[str, JsonObject]:
+    """``waiting``, ``running`` or ``terminated``, and what Kubernetes says of it; ``waiting`` if it says nothing."""
+    state = container_status(pod, container).get("state") or {}
+    return next(((kind, detail) for kind, detail in state.items()), ("waiting", {}))

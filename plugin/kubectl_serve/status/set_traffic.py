@@ -1,0 +1,63 @@
+"""Moving a model's traffic between revisions: the annotations say how, the reconciler does it."""
+
+from argparse import Namespace
+
+from kubectl_serve.api import DEPLOYMENTS, Api
+from kubectl_serve.cli import options
+from kubectl_serve.cli.progress import Progress
+from kubectl_serve.cli.streams import Streams
+from kubectl_serve.cli.verbs import PROGRAM
+from kubectl_serve.errors import ServeError
+from kubectl_serve.io import documents
+from kubectl_serve.status.follow import Follower, Patience, until_end
+from serve_core.base.json import JsonObject
+
+PATIENCE = Patience()
+
+
+def configure(parser: options.Parser) -> None:
+    options.name(parser)
+    options.dry_run(parser)
+    options.output(parser, "yaml", "json", "name")
+    parser.switch("--wait", default=True, help="wait until the traffic has moved (the default)")
+    options.timeout(parser, "5m", "longest time to wait")
+    options.namespace(parser)
+    options.connection(parser)
+
+
+async def shift(
+    cluster: Api,
+    deployment: JsonObject,
+    annotations: dict[str, str | None],
+    done: str,
+    args: Namespace,
+    streams: Streams,
+) -> None:
+    """Set the annotations, ``None`` removes one; wait until the model answers as they say, and print ``done``."""
+    namespace, name = deployment["metadata"]["namespace"], args.name
+    changed = deployment
+    if args.dry_run != "client":
+        patch = {"metadata": {"annotations": annotations}}
+        changed = await cluster.merge(DEPLOYMENTS, namespace, name, patch, dry_run=args.dry_run == "server")
+        if args.wait and args.dry_run == "none":
+            changed = await _wait(cluster, namespace, args, streams)
+    if args.output in ("json", "yaml"):
+        streams.stdout.write(documents.written(changed, args.output))
+    elif args.output == "name":
+        streams.out(f"deployment.apps/{name}")
+    else:
+        streams.out(f"deployment.apps/{name} {done}{options.DRY[args.dry_run]}")
+
+
+async def _wait(cluster: Api, namespace: str, args: Namespace, streams: Streams) -> JsonObject:
+    async with Follower(cluster, namespace, args.name) as follower:
+        with Progress(streams) as progress:
+            end = await until_end(follower, args.timeout, PATIENCE, progress)
+        picture = await follower.picture(0)
+    if end is not None and end.ready and picture.deployment is not None:
+        return picture.deployment
+    why = f"{end.code}: {end.message}" if end else f"it is not ready after {args.timeout:.0f} s."
+    raise ServeError(
+        f"the traffic of {args.name} has not moved: {why}",
+        f"`{PROGRAM} describe {args.name}{options.again(args)}` shows the revisions and their traffic.",
+    )

@@ -1,0 +1,1 @@
+"""Reading files in parallel, with bounded memory."""

@@ -1,0 +1,1 @@
+"""HTTP for the loader: connections, TLS, proxies, allowed addresses, redirects."""

@@ -1,0 +1,107 @@
+"""The loader's arguments and environment."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from model_loader.http.network import Network
+from model_loader.outcomes import Code, LoadError
+from model_loader.storage.paths import safe_path
+from model_uri import Store, URIError
+
+TERMINATION_LOG = Path("/dev/termination-log")
+
+
+class Load(NamedTuple):
+    """One source, and the folder of the model that it fills (empty: the model's own)."""
+
+    uri: str
+    folder: str = ""
+
+
+class Options(NamedTuple):
+    """What one run of the loader is asked to do."""
+
+    volume: Path
+    loads: tuple[Load, ...]
+    digest: str
+    signature_key: Path | None
+    credentials: Path | None
+    network: Network
+    hashing: bool
+    patience: float
+    environment: Mapping[str, str]
+    stores: tuple[Store, ...] = ()
+    """Where places lead; if there are any, nothing else is read."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise LoadError(Code.INVALID_SOURCE, message)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; it raises LoadError(InvalidSource)."""
+    parser = _Parser(prog="model-loader", description="Download a model onto a volume, whole and verified.")
+    parser.add_argument("--volume", type=Path, required=True, metavar="DIR", help="the volume; the model is DIR/model")
+    parser.add_argument("--digest", default="", help="what the model must hash to, as sha256:HEX")
+    parser.add_argument(
+        "--signature-key", type=Path, metavar="FILE", help="what the model must be signed with: a public key as PEM"
+    )
+    parser.add_argument("--credentials", type=Path, metavar="DIR", help="a mounted Secret, one file a key")
+    parser.add_argument(
+        "--allow-network", action="append", default=[], metavar="CIDR", help="private addresses allowed"
+    )
+    parser.add_argument(
+        "--store", action="append", default=[], metavar="STORE", help="PLACE ENDPOINT [CA]: where URIs of a place lead"
+    )
+    parser.add_argument("--no-digest", action="store_true", help="compute no digest when none is asked for")
+    parser.add_argument(
+        "--patience", type=float, default=60.0, metavar="SECONDS", help="how long to try without progress"
+    )
+    parser.add_argument("--termination-log", type=Path, default=TERMINATION_LOG, metavar="FILE")
+    parser.add_argument("loads", nargs="+", metavar="URI[=SUBPATH]", help="one URI, or several, each with a folder")
+    return parser
+
+
+def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Options:
+    """Return the options that `arguments` write. Raises LoadError(InvalidSource)."""
+    found = parser().parse_args(arguments)
+    digest: str = found.digest
+    if digest and not (
+        len(digest) == 71 and digest.startswith("sha256:") and set(digest[7:]) <= set("0123456789abcdef")
+    ):
+        raise LoadError(Code.INVALID_SOURCE, "--digest is not sha256: and 64 lower-case hex digits")
+    return Options(
+        volume=found.volume,
+        loads=_loads(found.loads),
+        digest=digest,
+        signature_key=found.signature_key,
+        credentials=found.credentials,
+        network=Network.of(found.allow_network),
+        hashing=bool(digest) or found.signature_key is not None or not found.no_digest,
+        patience=found.patience,
+        environment=environment,
+        stores=tuple(_store(text) for text in found.store),
+    )
+
+
+def _store(text: str) -> Store:
+    try:
+        return Store.of_argument(text)
+    except URIError as error:
+        raise LoadError(Code.INVALID_SOURCE, f"--store {text[:200]!r} cannot be used: {error}") from None
+
+
+def _loads(texts: Sequence[str]) -> tuple[Load, ...]:
+    """One text is a URI as it is, since the query of a signed URL has = too; of several each may name its folder."""
+    if len(texts) == 1:
+        return (Load(texts[0]),)
+    loads: list[Load] = []
+    for text in texts:
+        uri, separator, folder = text.rpartition("=")
+        if not separator:
+            uri, folder = text, "."
+        loads.append(Load(uri, "" if folder == "." else safe_path(folder)))
+    return tuple(loads)

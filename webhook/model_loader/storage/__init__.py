@@ -1,0 +1,1 @@
+"""The model volume: file names, folders, the journal."""

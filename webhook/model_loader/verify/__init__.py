@@ -1,0 +1,1 @@
+"""Checksums, digests, signatures, and formats that can run code."""

@@ -1,0 +1,1 @@
+"""From an annotated Deployment to its Knative Service: the steps of admission."""

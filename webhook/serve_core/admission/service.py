@@ -1,0 +1,310 @@
+"""Rendering a completed Deployment as the Knative Service that serves it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from serve_core.admission.completion import PROGRESS_DEADLINE_DEFAULT
+from serve_core.api.annotations import METRIC, SCALE, TARGET, VISIBILITY, WINDOW, ServingSpec, path_of
+from serve_core.base.constants import DEPLOYMENT_LABEL, LOADER_CONTAINER, PREFIX, SERVED_LABEL
+from serve_core.base.json import JsonObject, value_at
+from serve_core.base.reasons import Problem, capped, problem, quote, step
+from serve_core.context.cluster import PlatformFacts
+from serve_core.knative import fields, limits
+from serve_core.knative.fields import Carrier
+from serve_core.knative.name_conflict import is_service_name, service_name
+from serve_core.knative.traffic import targets
+from serve_core.workload.model_server import server_container
+
+_PORT_DEFAULT = 8080
+"""Knative's, which it does not assume where there are several containers."""
+_RESPONSE_START_DEFAULT = 300
+"""Seconds; Knative's default of ``responseStartTimeoutSeconds``, which a longer timeout has to raise as well."""
+
+_POD = "spec.template.spec"
+
+# What the API server fills into a Deployment (pkg/apis/apps/v1/defaults.go), and what kubectl and its like write.
+_STRATEGY_DEFAULT = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}}
+_IGNORED = {
+    "strategy": (_STRATEGY_DEFAULT, "Knative moves traffic to a new revision once it is ready"),
+    "minReadySeconds": (0, "Knative has no such delay"),
+    "revisionHistoryLimit": (10, "Knative keeps revisions by its own configuration"),
+}
+_PROBE_TIMING = {"periodSeconds": 10, "timeoutSeconds": 1, "failureThreshold": 3}
+_UNWRITABLE = ("secret", "configMap", "projected", "image")
+_SAYS_SO = ("persistentVolumeClaim", "csi")
+"""Volumes that may say themselves that they are for reading only."""
+_READ_ONLY = ("csi", "hostPath")
+"""Volumes that can be written, but not under Knative (Knative Serving 1.23, ``validateVolumeMounts``)."""
+_TEMPLATE_METADATA = frozenset({"labels", "annotations", "creationTimestamp"})
+
+
+def render(
+    deployment: JsonObject, spec: ServingSpec, facts: PlatformFacts
+) -> tuple[JsonObject, tuple[Problem, ...], tuple[Problem, ...]]:
+    """The Knative Service of a completed Deployment, with the problems that refuse it and the warnings about it."""
+    metadata = deployment["metadata"]
+    name = service_name(deployment)
+    carrier = Carrier(facts.features)
+    if not is_service_name(name):
+        carrier.add("InvalidServiceName", "metadata.name", name=quote(name))
+    template = deployment["spec"]["template"]
+    pod, warnings = _pod(template["spec"], carrier), _ignored(deployment["spec"], template)
+    if spec.timeout is not None:
+        pod["timeoutSeconds"] = spec.timeout
+        if spec.timeout > _RESPONSE_START_DEFAULT:
+            pod["responseStartTimeoutSeconds"] = spec.timeout
+    if spec.concurrency is not None:
+        pod["containerConcurrency"] = spec.concurrency
+    own = template.get("metadata") or {}
+    service: JsonObject = {
+        "apiVersion": "serving.knative.dev/v1",
+        "kind": "Service",
+        "metadata": {
+            "name": name,
+            "labels": _service_labels(metadata, spec, carrier),
+        },
+        "spec": {
+            "template": {
+                "metadata": {
+                    "labels": {**(own.get("labels") or {}), DEPLOYMENT_LABEL: metadata["name"]},
+                    "annotations": _template_annotations(own, deployment["spec"], spec, carrier),
+                },
+                "spec": pod,
+            }
+        },
+    }
+    traffic = targets(spec, metadata.get("annotations") or {})
+    if traffic:
+        service["spec"]["traffic"] = traffic
+    if "namespace" in metadata:
+        service["metadata"]["namespace"] = metadata["namespace"]
+    limits.check_service_metadata(metadata.get("annotations") or {}, metadata.get("labels") or {}, carrier)
+    annotations = {
+        key: value for key, value in (metadata.get("annotations") or {}).items() if limits.is_for_the_service(key)
+    }
+    if annotations:
+        service["metadata"]["annotations"] = annotations
+    if not service["spec"]["template"]["metadata"]["annotations"]:
+        del service["spec"]["template"]["metadata"]["annotations"]
+    return service, tuple(sorted(carrier.problems)), tuple(warnings)
+
+
+def _service_labels(metadata: JsonObject, spec: ServingSpec, carrier: Carrier) -> JsonObject:
+    labels = {key: value for key, value in (metadata.get("labels") or {}).items() if key != SERVED_LABEL}
+    labels[DEPLOYMENT_LABEL] = metadata["name"]
+    if spec.visibility is None:
+        return labels
+    written = labels.pop(limits.VISIBILITY_LABEL, None)
+    if written is not None and written != spec.visibility:
+        _conflict(carrier, VISIBILITY, f"label {limits.VISIBILITY_LABEL}")
+    if spec.visibility == "cluster-local":
+        labels[limits.VISIBILITY_LABEL] = "cluster-local"
+    return labels
+
+
+def _template_annotations(own: JsonObject, outer: JsonObject, spec: ServingSpec, carrier: Carrier) -> JsonObject:
+    annotations: JsonObject = dict(own.get("annotations") or {})
+    for key in annotations:
+        if key.startswith(PREFIX):
+            at = f"spec.template.metadata.annotations[{step(key)}]"
+            carrier.refuse(at, "it is read on the Deployment itself only", "Move it to metadata.annotations.")
+    for source, key, value in _wanted(spec):
+        if key in annotations and annotations[key] != value:
+            _conflict(carrier, source, f"template annotation {key}")
+        annotations[key] = value
+    deadline = outer.get("progressDeadlineSeconds")
+    if deadline not in (None, PROGRESS_DEADLINE_DEFAULT):
+        annotations.setdefault(limits.PROGRESS_DEADLINE, f"{deadline}s")
+    limits.check_template_annotations(annotations, carrier)
+    return annotations
+
+
+def _wanted(spec: ServingSpec) -> list[tuple[str, str, str]]:
+    """Which of our annotations asks for which of Knative's, and its value."""
+    wanted: list[tuple[str, str, str | None]] = [
+        (METRIC, "metric", spec.metric),
+        (TARGET, "target", spec.target),
+        (WINDOW, "window", None if spec.window is None else f"{spec.window}s"),
+    ]
+    if spec.scale is not None:
+        wanted += [(SCALE, "min-scale", str(spec.scale.least)), (SCALE, "max-scale", str(spec.scale.most or 0))]
+    return [(source, limits.AUTOSCALING + key, value) for source, key, value in wanted if value is not None]
+
+
+def _conflict(carrier: Carrier, ours: str, other: str) -> None:
+    why = "both say the same thing differently"
+    carrier.add("ConflictingAnnotations", path_of(ours), one=ours, other=other, why=why)
+
+
+def _ignored(spec: JsonObject, template: JsonObject) -> list[Problem]:
+    warnings = [
+        problem("FieldIgnored", f"spec.{key}", why=why)
+        for key, (default, why) in _IGNORED.items()
+        if key in spec and spec[key] != default
+    ]
+    why = "only labels and annotations of the template reach the pods"
+    warnings += capped(
+        problem("FieldIgnored", f"spec.template.metadata.{step(key)}", why=why)
+        for key, value in (template.get("metadata") or {}).items()
+        if key not in _TEMPLATE_METADATA and value
+    )
+    return warnings
+
+
+def _pod(spec: JsonObject, carrier: Carrier) -> JsonObject:
+    containers, init = spec["containers"], spec.get("initContainers") or []
+    server = server_container(containers)
+    rest = {
+        key: value
+        for key, value in spec.items()
+        if key not in ("containers", "initContainers")
+        # The API server writes the deprecated name beside the present one.
+        and not (key == "serviceAccount" and value == spec.get("serviceAccountName"))
+    }
+    pod = carrier.carry(rest, fields.POD, _POD)
+    if len(containers) > 1:
+        carrier.require("multi-container", f"{_POD}.containers", exact=True)
+    volumes = {volume["name"]: volume for volume in spec.get("volumes") or []}
+    pod["containers"] = [
+        _container(container, f"{_POD}.containers[{index}]", container is server, len(containers) > 1, volumes, carrier)
+        for index, container in enumerate(containers)
+    ]
+    if init:
+        carrier.require("kubernetes.podspec-init-containers", f"{_POD}.initContainers", exact=True)
+        pod["initContainers"] = [
+            _init_container(container, f"{_POD}.initContainers[{place}]", volumes, carrier)
+            for place, container in _as_written(init)
+        ]
+    _claims(pod.get("volumes", []), carrier)
+    _volumes_mounted(pod, carrier)
+    return pod
+
+
+def _as_written(init: list[JsonObject]) -> list[tuple[int, JsonObject]]:
+    """Init containers with the numbers that they have in the user's document: the loader stands before them."""
+    ours = sum(container.get("name") == LOADER_CONTAINER for container in init[:1])
+    return [(max(index - ours, 0), container) for index, container in enumerate(init)]
+
+
+def _init_container(
+    container: JsonObject, path: str, volumes: Mapping[str, JsonObject], carrier: Carrier
+) -> JsonObject:
+    limits.check_container(container, path, is_server=False, carrier=carrier)
+    return _read_only(carrier.carry(container, fields.INIT_CONTAINER, path), path, volumes, carrier)
+
+
+def _container(
+    container: JsonObject,
+    path: str,
+    is_server: bool,
+    among_others: bool,
+    volumes: Mapping[str, JsonObject],
+    carrier: Carrier,
+) -> JsonObject:
+    limits.check_container(container, path, is_server=is_server, carrier=carrier)
+    carried = carrier.carry(container, fields.CONTAINER if is_server else fields.SIDE_CONTAINER, path)
+    ports = container.get("ports") or []
+    for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
+        if probe in carried:
+            carried[probe] = _numbered(carried[probe], ports, f"{path}.{probe}", carrier)
+    if "readinessProbe" in carried:
+        carried["readinessProbe"] = _timed(carried["readinessProbe"], eager=is_server)
+    if is_server and ports:
+        carried["ports"] = _ports(ports, path, carrier)
+    elif is_server and among_others:
+        carried["ports"] = [{"containerPort": _PORT_DEFAULT}]
+    return _read_only(carried, path, volumes, carrier)
+
+
+def _ports(ports: list[JsonObject], path: str, carrier: Carrier) -> list[JsonObject]:
+    if len(ports) > 1:
+        carrier.refuse(f"{path}.ports", "a Knative Service has one port", "Keep the one that serves the model.")
+    carried = []
+    for index, port in enumerate(ports):
+        at = f"{path}.ports[{index}]"
+        if port.get("hostPort"):
+            carrier.refuse(f"{at}.hostPort", "Knative routes to the pod, not to the node")
+        if port.get("hostIP"):
+            carrier.refuse(f"{at}.hostIP", "Knative routes to the pod, not to the node")
+        if port.get("protocol", "TCP") != "TCP":
+            carrier.refuse(f"{at}.protocol", "Knative speaks HTTP over TCP")
+        carried.append({"containerPort": port.get("containerPort"), **_port_name(port)})
+    return carried
+
+
+def _port_name(port: JsonObject) -> JsonObject:
+    """Knative knows two names; others, such as ``http`` and ``grpc-predict``, are translated as Istio reads them."""
+    name = str(port.get("name") or "")
+    if name in ("http1", "h2c"):
+        return {"name": name}
+    return {"name": "h2c"} if name.partition("-")[0] in ("grpc", "http2") else {}
+
+
+def _numbered(probe: Any, ports: list[JsonObject], path: str, carrier: Carrier) -> Any:
+    """A probe with its named port resolved: the pod's port has another name under Knative."""
+    if not isinstance(probe, dict):
+        return probe
+    numbers = {str(port.get("name")): port["containerPort"] for port in ports}
+    resolved = dict(probe)
+    for handler in ("httpGet", "tcpSocket"):
+        target = probe.get(handler)
+        if not isinstance(target, dict):
+            continue
+        port = target.get("port")
+        if isinstance(port, str) and not port.isdigit():
+            if port not in numbers:
+                carrier.refuse(f"{path}.{handler}.port", f"no port is named {quote(port)}", "Use a port's number.")
+            resolved[handler] = {**target, "port": numbers.get(port)}
+    return resolved
+
+
+def _timed(probe: Any, *, eager: bool) -> Any:
+    """A readiness probe with its timing said in full: Knative takes a period that is left out for one of 0.
+
+    With that it asks many times a second until the container is ready. An ``eager`` probe, the server's, gets it in
+    the place of Kubernetes' default timing.
+    """
+    if not isinstance(probe, dict):
+        return probe
+    if eager and all(probe.get(key, value) == value for key, value in _PROBE_TIMING.items()):
+        return {key: value for key, value in probe.items() if key not in _PROBE_TIMING}
+    return _PROBE_TIMING | probe
+
+
+def _read_only(container: JsonObject, path: str, volumes: Mapping[str, JsonObject], carrier: Carrier) -> JsonObject:
+    """Knative wants it said where a volume cannot be written anyway; it defaults containers, not init containers.
+
+    What else it mounts for reading only, without a word, is refused where that is not what is asked for.
+    """
+    if "volumeMounts" not in container:
+        return container
+    mounts = []
+    for index, mount in enumerate(container["volumeMounts"]):
+        volume = volumes.get(mount["name"], {})
+        if any(kind in volume for kind in _UNWRITABLE) or any(value_at(volume, k, "readOnly") for k in _SAYS_SO):
+            mounts.append({**mount, "readOnly": True})
+            continue
+        if any(kind in volume for kind in _READ_ONLY) and not mount.get("readOnly"):
+            at = f"{path}.volumeMounts[{index}].readOnly"
+            carrier.refuse(at, "Knative mounts such a volume for reading only", "Set it to true.")
+        mounts.append(mount)
+    return {**container, "volumeMounts": mounts}
+
+
+def _claims(volumes: list[JsonObject], carrier: Carrier) -> None:
+    for index, volume in enumerate(volumes):
+        if "persistentVolumeClaim" in volume and not value_at(volume, "persistentVolumeClaim", "readOnly"):
+            at = f"{_POD}.volumes[{index}].persistentVolumeClaim.readOnly"
+            carrier.require("kubernetes.podspec-persistent-volume-write", at, exact=True)
+
+
+def _volumes_mounted(pod: JsonObject, carrier: Carrier) -> None:
+    mounted = {
+        mount["name"]
+        for container in [*pod["containers"], *pod.get("initContainers", [])]
+        for mount in container.get("volumeMounts", [])
+    }
+    for index, volume in enumerate(pod.get("volumes", [])):
+        if volume["name"] not in mounted:
+            at = f"{_POD}.volumes[{index}]"
+            carrier.refuse(at, "no container mounts it", "Mount or remove it.")

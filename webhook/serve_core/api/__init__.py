@@ -1,0 +1,1 @@
+"""What users and operators write: annotations, ModelRuntimes, policies; and what the loader writes."""

@@ -1,0 +1,38 @@
+"""What a policy is about."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from serve_core.base.constants import NEVER_JUDGED
+from serve_core.syntax.glob import matches
+
+if TYPE_CHECKING:
+    from serve_core.api.policies import Match, Selector
+
+
+def is_about_namespace(match: "Match", namespace: str, labels: Mapping[str, str]) -> bool:
+    """Whether a policy with this match is about a namespace with these labels."""
+    if namespace in NEVER_JUDGED:
+        return False
+    if match.namespaces and not any(matches(namespace, pattern) for pattern in match.namespaces):
+        return False
+    if any(matches(namespace, pattern) for pattern in match.exclude_namespaces):
+        return False
+    return match.namespace_selector is None or selects(match.namespace_selector, labels)
+
+
+def selects(selector: "Selector", labels: Mapping[str, str]) -> bool:
+    """As Kubernetes' label selectors do."""
+    if any(labels.get(key) != value for key, value in selector.match_labels.items()):
+        return False
+    for requirement in selector.match_expressions:
+        value = labels.get(requirement.key)
+        holds = {
+            "In": value is not None and value in requirement.values,
+            "NotIn": value is None or value not in requirement.values,
+            "Exists": value is not None,
+            "DoesNotExist": value is None,
+        }[requirement.operator]
+        if not holds:
+            return False
+    return True

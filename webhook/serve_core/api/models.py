@@ -1,0 +1,142 @@
+"""Model URIs, taken apart once and compared as parts ever after."""
+
+import re
+from dataclasses import dataclass
+
+import model_uri
+from model_uri import ModelURI, SecretError, URIError
+from serve_core.base.reasons import Problem, meant, problem, quote
+
+SCHEMES = {
+    "http": "http://host/path/model.joblib",
+    "https": "https://host/path/model.joblib",
+    "s3": "s3://bucket/path",
+    "gs": "gs://bucket/path",
+    "az": "az://container/path",
+    "hf": "hf://organisation/model@revision",
+    "oci": "oci://registry/repository:tag",
+    "pvc": "pvc://claim/path",
+}
+"""Scheme to an example of it."""
+
+SUFFIX_FORMATS = {
+    ".joblib": "sklearn",
+    ".pkl": "sklearn",
+    ".pickle": "sklearn",
+    ".ubj": "xgboost",
+    ".bst": "xgboost",
+    ".onnx": "onnx",
+    ".gguf": "gguf",
+    ".safetensors": "huggingface",
+}
+"""What a model's file name says of its format."""
+
+_BLANK = " \t\r\n"
+_SPACE = re.compile(f"[{_BLANK}]+")
+_FOLDER = re.compile(r"[A-Za-z0-9._-]{1,255}\Z", re.ASCII)
+MOST = 16
+"""Models of one Deployment."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A model's URI, and the folder of the whole that it fills; empty where it fills the whole."""
+
+    uri: ModelURI
+    folder: str
+
+    @property
+    def argument(self) -> str:
+        """How the loader is told, where there are several."""
+        return f"{self.uri.text}={self.folder or '.'}"
+
+
+def file_name(uri: ModelURI) -> str | None:
+    """The name of the one file that the URI points to, if its suffix says that it is one."""
+    if uri.scheme in ("hf", "oci") or not uri.segments or uri.folder:
+        return None  # a whole repository or artifact, whatever its name ends in
+    name = uri.segments[-1]
+    return name if any(name.endswith(suffix) and name != suffix for suffix in SUFFIX_FORMATS) else None
+
+
+def split(text: str) -> tuple[tuple[str, str], ...]:
+    """The URIs that the annotation names, and what each has for a folder.
+
+    One URI is taken as it is. Of several, divided by white space, each may end in ``=FOLDER``. Of more than may be,
+    the last holds all the rest.
+    """
+    words = _SPACE.split(text.strip(_BLANK), maxsplit=MOST)
+    if len(words) == 1:
+        return ((words[0], ""),)
+    parts = (word.rpartition("=") for word in words)
+    return tuple((uri, "" if folder == "." else folder) if equals else (folder, "") for uri, equals, folder in parts)
+
+
+def parse_all(text: str, path: str) -> tuple[tuple[Placed, ...], tuple[Problem, ...]]:
+    """Take apart what the annotation names; all faults come at once. ``path`` is where it stands."""
+    parts = split(text)
+    if len(parts) > MOST:
+        why = f"they are more than {MOST}"
+        return (), (problem("InvalidModelURI", path, value="this list of URIs", why=why, example=SCHEMES["s3"]),)
+    found: list[Placed] = []
+    problems: list[Problem] = []
+    for uri, folder in parts:
+        parsed = parse(uri, path)
+        if isinstance(parsed, Problem):
+            problems.append(parsed)
+        elif folder and not _is_folder(folder):
+            why = "what follows the = is no folder, a path of letters, digits, dots, underscores and hyphens"
+            example = f"{SCHEMES['s3']}=adapters/one"
+            problems.append(problem("InvalidModelURI", path, value=quote(f"{uri}=…"), why=why, example=example))
+        elif parsed.scheme == "pvc" and len(parts) > 1:
+            why = "a claim is mounted as it is, and cannot be one of several models"
+            problems.append(_invalid(uri, path, "pvc", why))
+        else:
+            found.append(Placed(parsed, folder))
+    return tuple(found), tuple(problems)
+
+
+def _is_folder(text: str) -> bool:
+    segments = text.split("/")
+    return all(_FOLDER.match(segment) for segment in segments) and "." not in segments and ".." not in segments
+
+
+def parse(text: str, path: str) -> ModelURI | Problem:
+    """Take a model URI apart. ``path`` is where it stands, for the message.
+
+    Never repeats what may be a secret. ``..``, control characters and Kubernetes' ``$(NAME)`` expansion are refused:
+    the URI becomes an argument of the loader.
+    """
+    if len(text) > model_uri.LONGEST:
+        # What stands in it is not repeated: where it is cut, half a secret could be left.
+        value, why = "this text", f"it is longer than {model_uri.LONGEST} characters"
+        return problem("InvalidModelURI", path, value=value, why=why, example=SCHEMES["s3"])
+    scheme, separator, _ = text.partition("://")
+    if not separator:
+        allowed = ", ".join(f"{name}://" for name in SCHEMES)
+        return problem(
+            "InvalidModelURI",
+            path,
+            value=quote(_redacted(text)),
+            why=f"it has no scheme ({allowed})",
+            example=SCHEMES["s3"],
+        )
+    if scheme not in SCHEMES:
+        allowed = ", ".join(f"{name}://" for name in SCHEMES)
+        near = meant(scheme, SCHEMES)
+        return problem("UnknownScheme", path, scheme=quote(_redacted(scheme) + "://"), allowed=allowed, meant=near)
+    try:
+        return model_uri.model(text)
+    except SecretError as error:
+        return problem("SecretInURI", path, what=error.what)
+    except URIError as error:
+        return _invalid(text, path, scheme, str(error))
+
+
+def _redacted(text: str) -> str:
+    segments = text.split("?", 1)[0].split("/")
+    return "/".join(f"…@{segment.rpartition('@')[2]}" if "@" in segment else segment for segment in segments)
+
+
+def _invalid(text: str, path: str, scheme: str, why: str) -> Problem:
+    return problem("InvalidModelURI", path, value=quote(_redacted(text)), why=why, example=SCHEMES[scheme])

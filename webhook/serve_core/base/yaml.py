@@ -1,0 +1,63 @@
+"""YAML that others wrote: the safe loader, and aliases that cannot stand for more than a bounded number of values.
+
+A few lines of aliases of aliases ("billion laughs") are small in a file and endless for whoever walks through them.
+"""
+
+from typing import Any
+
+import yaml
+
+from serve_core.base.json import JsonObject
+
+MOST_ALIASED = 100_000
+"""Values that all aliases of a text may stand for; a Deployment with everything in it has a thousand."""
+
+
+def load(text: str | bytes) -> object:
+    """The one document of ``text``. Raises ``yaml.YAMLError``, ValueError or RecursionError."""
+    check_aliases(text)
+    return yaml.safe_load(text)
+
+
+def load_object(text: str) -> JsonObject | None:
+    """The one document of ``text``; ``None`` where it cannot be read, or is no object."""
+    try:
+        found = load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def check_aliases(text: str | bytes) -> None:
+    """Raise ``yaml.YAMLError`` where aliases stand for too much, or for what they stand in themselves.
+
+    Before anything is built: merge keys (``<<``) grow while it is.
+    """
+    if isinstance(text, bytes):
+        text = text.decode()
+    if "&" not in text or "*" not in text:
+        return
+    sizes: dict[str | None, int] = {}
+    within: list[tuple[str | None, int]] = []
+    seen = aliased = 0
+    for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        if isinstance(event, yaml.AliasEvent):
+            if any(event.anchor == anchor for anchor, _ in within):
+                raise _fault(event, "an alias stands in what it stands for")
+            size = sizes.get(event.anchor, 0)
+            seen, aliased = seen + size, aliased + size
+            if aliased > MOST_ALIASED:
+                raise _fault(event, f"its aliases stand for more than {MOST_ALIASED:,} values")
+        elif isinstance(event, yaml.CollectionStartEvent):
+            within.append((event.anchor, seen))
+            seen += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = within.pop()
+            sizes[anchor] = seen - before
+        elif isinstance(event, yaml.ScalarEvent):
+            seen += 1
+            sizes[event.anchor] = 1
+
+
+def _fault(event: Any, problem: str) -> yaml.YAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)

@@ -1,0 +1,1 @@
+"""What the core needs to know about the cluster, as one frozen value."""

@@ -1,0 +1,235 @@
+"""Who may call a model: the objects of Istio that the ``auth`` annotations become, each with the reason of its rules.
+
+They select the model's pods by label, never a host: Knative's activator replaces ``Host``, and anyone can write the
+header in which it keeps the old one. One ALLOW policy on a workload denies everything that it does not name.
+
+Sources: Knative Serving 1.23, ``pkg/queue/sharedmain/handlers.go`` and ``knative.dev/pkg/network/handlers/drain.go``
+(what queue-proxy answers itself), ``networking/pkg/status`` (the ingress's probe); Istio 1.29's reference of
+AuthorizationPolicy, PeerAuthentication and RequestAuthentication.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from serve_core.admission.deployment_mode import DEFAULT_PORT
+from serve_core.api.annotations import AUTH, AUTH_AUDIENCES, AUTH_CALLERS, DEPLOYMENT, Caller, ServingSpec, path_of
+from serve_core.base.json import JsonObject
+from serve_core.base.reasons import Problem, choice, problem, quote
+from serve_core.context.cluster import PlatformFacts
+from serve_core.istio import injection, sidecar
+from serve_core.istio.injection import KNATIVE_NAMESPACE, Mesh
+from serve_core.workload.model_server import server_container
+
+_API_VERSION = "security.istio.io/v1"
+_BURST = "autoscaling.knative.dev/target-burst-capacity"
+_LEAST = "autoscaling.knative.dev/min-scale"
+
+# Ports of queue-proxy, which a policy has to name: it is behind them that the model is.
+_MODEL_PORTS = ("8012", "8013")
+_AUTOSCALER_PORT = "9090"
+_METRICS_PORT = "9091"
+
+
+@dataclass(frozen=True)
+class Guards:
+    """What stands before a model, or why nothing can."""
+
+    objects: tuple[JsonObject, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+
+
+def direct(mesh: Mesh, spec: ServingSpec, deployment: JsonObject) -> Mesh:
+    """``mesh`` with what ``auth-callers`` needs of Knative: no activator in the path, for it would be the caller."""
+    if not spec.auth_callers or spec.mode == DEPLOYMENT:
+        return mesh
+    written = _template(deployment).get("annotations") or {}
+    problems = list(mesh.problems)
+    if written.get(_BURST, "0") != "0":
+        why = "the activator would hide who calls"
+        other = f"template annotation {_BURST}"
+        problems.append(
+            problem("ConflictingAnnotations", path_of(AUTH_CALLERS), one=AUTH_CALLERS, other=other, why=why)
+        )
+    if not _keeps_a_replica(spec, written):
+        problems.append(problem("CallersNeedReplica", path_of(AUTH_CALLERS)))
+    return replace(
+        mesh,
+        annotations={**mesh.annotations, _BURST: "0"},
+        choices=(*mesh.choices, choice("CallersDirect")),
+        problems=tuple(problems),
+    )
+
+
+def _keeps_a_replica(spec: ServingSpec, written: Mapping[str, Any]) -> bool:
+    if spec.scale is not None:
+        return spec.scale.least > 0
+    return str(written.get(_LEAST, "0")).strip("0") != ""
+
+
+def guard(deployment: JsonObject, spec: ServingSpec, platform: PlatformFacts) -> Guards:
+    """The objects that let only the callers that ``auth`` names reach the model's pods."""
+    if spec.auth == "none":
+        return Guards()
+    facts = platform.istio
+    mesh = injection.decide(deployment, spec, facts)
+    problems = injection.needs_sidecar(mesh, facts, path_of(AUTH))
+    if problems or facts is None or mesh.revision is None:
+        return Guards(problems=problems)
+    by_knative = spec.mode != DEPLOYMENT
+    past = tuple(_past(deployment, by_knative, platform))
+    if past:
+        return Guards(problems=past)
+    if by_knative and not facts.injects(KNATIVE_NAMESPACE):
+        return Guards(problems=(problem("KnativeOutsideMesh", path_of(AUTH)),))
+    warnings = []
+    if spec.auth == "mtls" and by_knative and not spec.auth_callers:
+        warnings.append(problem("GatewayCounts", path_of(AUTH)))
+    if spec.auth == "jwt" and not spec.auth_audiences:
+        warnings.append(problem("AnyAudience", path_of(AUTH), key=AUTH_AUDIENCES))
+    objects = [
+        _strict(deployment, by_knative) if spec.auth == "mtls" else _tokens(deployment, spec, by_knative),
+        _allowed(deployment, spec, mesh.revision.trust_domain, by_knative),
+    ]
+    return Guards(tuple(objects), warnings=tuple(warnings))
+
+
+def _past(deployment: JsonObject, by_knative: bool, facts: PlatformFacts) -> Iterator[Problem]:
+    """What in the pods' template would leave the guards without effect."""
+    for stray in sidecar.strays(deployment["spec"]["template"], "spec.template", facts.known_loaders):
+        yield problem("PastSidecar", stray.path, what=stray.what, by=AUTH)
+    written = _template(deployment).get("labels") or {}
+    for key, value in injection.selected(deployment, by_knative).items():
+        if (other := written.get(key, value)) != value:
+            what = f"label {key} with {quote(other)}, by which the pods are found,"
+            yield problem("PastSidecar", f"spec.template.metadata.labels[{key}]", what=what, by=AUTH)
+
+
+def is_guard(manifest: JsonObject) -> bool:
+    """Whether an object decides who may call."""
+    return bool(manifest["apiVersion"] == _API_VERSION)
+
+
+def _strict(deployment: JsonObject, by_knative: bool) -> JsonObject:
+    spec: JsonObject = {"mtls": {"mode": "STRICT"}}
+    why = ["STRICT: only workloads of the mesh reach the pods, and nobody between them can listen."]
+    if by_knative:
+        spec["portLevelMtls"] = {_METRICS_PORT: {"mode": "PERMISSIVE"}}
+        why.append(f"{_METRICS_PORT} PERMISSIVE: a Prometheus outside the mesh reads queue-proxy's metrics there.")
+    return _object("PeerAuthentication", deployment, by_knative, spec, why)
+
+
+def _tokens(deployment: JsonObject, spec: ServingSpec, by_knative: bool) -> JsonObject:
+    rule: JsonObject = {"issuer": spec.auth_issuer}
+    why = [f"A token has to be signed by {spec.auth_issuer}; one that is not, or has expired, is refused (401)."]
+    if spec.auth_jwks is not None:
+        rule["jwksUri"] = spec.auth_jwks
+    if spec.auth_audiences:
+        rule["audiences"] = list(spec.auth_audiences)
+        why.append(f"It has to be meant for {' or '.join(spec.auth_audiences)} (403).")
+    why.append("A request without a token passes here: the AuthorizationPolicy refuses it.")
+    return _object("RequestAuthentication", deployment, by_knative, {"jwtRules": [rule]}, why)
+
+
+def _allowed(deployment: JsonObject, spec: ServingSpec, trust_domain: str, by_knative: bool) -> JsonObject:
+    ports = list(_MODEL_PORTS) if by_knative else [str(_container_port(deployment))]
+    callers: JsonObject = {"from": _sources(spec, trust_domain), "to": [{"operation": {"ports": ports}}]}
+    if spec.auth_claims:
+        claims: dict[str, list[str]] = {}
+        for name, value in spec.auth_claims:
+            claims.setdefault(name, []).append(value)
+        callers["when"] = [{"key": f"request.auth.claims[{name}]", "values": found} for name, found in claims.items()]
+    rules = [(callers, f"{_who(spec)} may call the model.")]
+    if by_knative:
+        rules += _of_knative()
+    why = [f"Rule {number}: {reason}" for number, (_, reason) in enumerate(rules, 1)]
+    why.append("What no rule names is refused (403), the model's own metrics and every other port too.")
+    return _object(
+        "AuthorizationPolicy",
+        deployment,
+        by_knative,
+        {"action": "ALLOW", "rules": [rule for rule, _ in rules]},
+        why,
+    )
+
+
+def _of_knative() -> list[tuple[JsonObject, str]]:
+    """What Knative has to reach, as narrow as it can be said."""
+
+    def probe(agent: str) -> JsonObject:
+        return {
+            "to": [{"operation": {"ports": list(_MODEL_PORTS), "methods": ["GET"], "paths": ["/healthz"]}}],
+            "when": [{"key": "request.headers[User-Agent]", "values": [f"{agent}*"]}],
+        }
+
+    ingress = probe("Knative-Ingress-Probe")
+    # Without this header queue-proxy would hand the request on, so that a forged agent reached the model's /healthz.
+    ingress["when"].append({"key": "request.headers[K-Network-Probe]", "values": ["probe"]})
+    scrape = {
+        "from": [{"source": {"namespaces": [KNATIVE_NAMESPACE]}}],
+        "to": [{"operation": {"ports": [_AUTOSCALER_PORT], "methods": ["GET"], "paths": ["/metrics"]}}],
+    }
+    metrics = {"to": [{"operation": {"ports": [_METRICS_PORT], "methods": ["GET"], "paths": ["/metrics"]}}]}
+    return [
+        (
+            probe("Knative-Activator-Probe"),
+            "The activator asks whether a pod is ready; queue-proxy answers this agent itself, whatever the path.",
+        ),
+        (
+            ingress,
+            "The ingress asks whether the route is ready; queue-proxy answers it itself, by the header.",
+        ),
+        (scrape, f"The autoscaler reads how many requests there are; port {_AUTOSCALER_PORT} is queue-proxy's."),
+        (metrics, f"Prometheus reads queue-proxy's metrics; port {_METRICS_PORT} serves nothing of the model's."),
+    ]
+
+
+def _sources(spec: ServingSpec, trust_domain: str) -> list[JsonObject]:
+    """Fields of one source have all to match, so namespaces and principals are sources of their own."""
+
+    def source(key: str, values: list[str]) -> JsonObject:
+        named = {key: values} if values else {}
+        token = {"requestPrincipals": [f"{spec.auth_issuer}/*"]} if spec.auth == "jwt" else {}
+        return {"source": {**named, **token}}
+
+    if not spec.auth_callers:
+        return [source("principals", ["*"] if spec.auth == "mtls" else [])]
+    namespaces = [caller.namespace for caller in spec.auth_callers if caller.service_account is None]
+    principals = [
+        f"{trust_domain}/ns/{caller.namespace}/sa/{caller.service_account}"
+        for caller in spec.auth_callers
+        if caller.service_account is not None
+    ]
+    found = [("namespaces", namespaces), ("principals", principals)]
+    return [source(key, values) for key, values in found if values]
+
+
+def _who(spec: ServingSpec) -> str:
+    named = " or ".join(_caller(caller) for caller in spec.auth_callers)
+    if spec.auth == "mtls":
+        return f"Of the mesh, {named}" if named else "Every workload of the mesh"
+    claims = " and ".join(sorted({name for name, _ in spec.auth_claims}))
+    holder = f"Who shows a token of {spec.auth_issuer}" + (f" with the claims on {claims}" if claims else "")
+    return holder + (f" and is {named}" if named else "")
+
+
+def _caller(caller: Caller) -> str:
+    if caller.service_account is None:
+        return f"a workload of namespace {caller.namespace}"
+    return f"service account {caller.service_account} of namespace {caller.namespace}"
+
+
+def _object(kind: str, deployment: JsonObject, by_knative: bool, spec: JsonObject, why: list[str]) -> JsonObject:
+    return injection.resource(_API_VERSION, kind, deployment, by_knative, spec, why)
+
+
+def _template(deployment: JsonObject) -> JsonObject:
+    spec: JsonObject = deployment.get("spec") or {}
+    return (spec.get("template") or {}).get("metadata") or {}
+
+
+def _container_port(deployment: JsonObject) -> int:
+    container = server_container(deployment["spec"]["template"]["spec"]["containers"]) or {}
+    port: JsonObject = next(iter(container.get("ports") or []), {})
+    return int(port.get("containerPort", DEFAULT_PORT))

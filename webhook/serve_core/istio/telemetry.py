@@ -1,0 +1,30 @@
+"""What Istio is to record of a model beside its metrics: the Telemetry resource that the annotation becomes."""
+
+from serve_core.api.annotations import DEPLOYMENT, TELEMETRY, ServingSpec, path_of
+from serve_core.base.json import JsonObject
+from serve_core.base.reasons import Problem
+from serve_core.istio import injection
+from serve_core.istio.injection import IstioFacts
+
+
+def recorded(
+    deployment: JsonObject, spec: ServingSpec, facts: IstioFacts | None
+) -> tuple[tuple[JsonObject, ...], tuple[Problem, ...]]:
+    """The Telemetry (telemetry.istio.io/v1) of a model, if it is asked for, or why there cannot be one."""
+    wanted = spec.telemetry
+    if wanted is None:
+        return (), ()
+    mesh = injection.decide(deployment, spec, facts)
+    problems = injection.needs_sidecar(mesh, facts, path_of(TELEMETRY))
+    if problems:
+        return (), problems
+    settings: JsonObject = {}
+    why = []
+    if wanted.access_log:
+        settings["accessLogging"] = [{"providers": [{"name": "envoy"}]}]
+        why.append("The sidecar writes a line for each request to its log.")
+    if wanted.trace is not None:
+        settings["tracing"] = [{"randomSamplingPercentage": wanted.trace}]
+        why.append(f"{wanted.trace} % of the requests are traced, to where the mesh sends traces.")
+    by_knative = spec.mode != DEPLOYMENT
+    return (injection.resource("telemetry.istio.io/v1", "Telemetry", deployment, by_knative, settings, why),), ()

@@ -1,0 +1,1 @@
+"""What Knative accepts, refuses and names: fields, limits, traffic, host names."""

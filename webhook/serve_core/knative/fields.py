@@ -1,0 +1,328 @@
+"""What becomes of each field of a Deployment's pod template in a Knative Service: a table of rules.
+
+A field is carried, dropped where it only says what the API server would fill in, carried if a feature flag of
+Knative allows it, left out with a warning, or refused. A field that no rule names is refused: nothing is lost silently.
+
+Source of the rules: Knative Serving 1.23, ``pkg/apis/serving/fieldmask.go``, ``k8s_validation.go`` and
+``pkg/apis/config/features.go``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from serve_core.base.json import canonical
+from serve_core.base.reasons import MOST_PROBLEMS, Problem, problem, quote, step
+
+_ON_BY_DEFAULT = frozenset({"multi-container", "kubernetes.podspec-volumes-emptydir"})
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What becomes of one field. By default it is carried as it stands."""
+
+    flag: str | None = None
+    """The feature flag that it needs."""
+    exact: bool = False
+    """Whether that flag has to be ``enabled``, not merely ``allowed``."""
+    drop: tuple[Any, ...] = ()
+    """Values that mean the same as no value."""
+    only: tuple[Any, ...] | None = None
+    """The only values that are carried."""
+    refuse: str = ""
+    """Why no (other) value is carried."""
+    way_out: str = ""
+    inner: Mapping[str, "Rule"] | None = field(default=None, repr=False)
+    """The rules of an object's fields."""
+    key: str = ""
+    """The field by which Knative tells a list's elements apart: it takes none twice, Kubernetes does."""
+    each: bool = False
+    """Whether ``inner`` is about each element of a list."""
+
+    @cached_property
+    def as_they_stand(self) -> frozenset[str]:
+        """Fields that are carried whatever is in them."""
+        return frozenset(key for key, rule in (self.inner or {}).items() if rule is CARRY)
+
+
+Rules = Mapping[str, Rule]
+
+
+@dataclass
+class Carrier:
+    """Carries documents over by rules and collects what cannot be carried."""
+
+    features: Mapping[str, str]
+    problems: list[Problem] = field(default_factory=list)
+
+    def state(self, flag: str) -> str:
+        """The flag's state as Knative reads it: case does not count, a misspelt value means the default."""
+        value = str(self.features.get(flag, "")).lower()
+        default = "enabled" if flag in _ON_BY_DEFAULT else "disabled"
+        return value if value in ("enabled", "allowed", "disabled") else default
+
+    def require(self, flag: str, path: str, *, exact: bool = False) -> None:
+        state = self.state(flag)
+        if state == "disabled" or (exact and state != "enabled"):
+            self.add("FeatureDisabled", path, flag=flag, state=state)
+
+    def refuse(self, path: str, why: str, way_out: str = "") -> None:
+        self.add("FieldUnsupported", path, why=why, way_out=way_out or "Remove it.")
+
+    def add(self, code: str, path: str, **words: object) -> None:
+        """Note a problem, unless there are more than are said already."""
+        if len(self.problems) <= MOST_PROBLEMS:
+            self.problems.append(problem(code, path, **words))
+
+    def carry(self, document: Mapping[str, Any], rules: Rules, path: str) -> dict[str, Any]:
+        carried = {}
+        for key, value in document.items():
+            rule = rules.get(key)
+            if value is None:
+                continue
+            if rule is CARRY:
+                carried[key] = value
+                continue
+            here = f"{path}.{key}"
+            if rule is None:
+                self.refuse(path + "." + step(key), "Knative does not know this field")
+            elif any(value == dropped and type(value) is type(dropped) for dropped in rule.drop):
+                continue
+            elif rule.refuse and (rule.only is None or value not in rule.only):
+                self.refuse(here, rule.refuse, rule.way_out)
+            else:
+                if rule.flag:
+                    self.require(rule.flag, here, exact=rule.exact)
+                carried[key] = self._inside(value, rule, here)
+        return carried
+
+    def _once(self, elements: list[Any], key: str, path: str) -> list[Any]:
+        """The elements without those that are there twice; linear, whatever there are of them."""
+        names = [repr(element.get(key, "") if isinstance(element, dict) else element) for element in elements]
+        if len({*names}) == len(names):
+            return elements
+        found: list[Any] = []
+        first: dict[str, Any] = {}
+        others: set[str] = set()
+        for index, (element, told_by) in enumerate(zip(elements, names, strict=True)):
+            if told_by not in first:
+                first[told_by] = element
+            elif element == first[told_by] or (text := canonical(element)) in others:
+                continue
+            else:
+                others.add(text)
+                name = element.get(key, "") if isinstance(element, dict) else element
+                self.refuse(
+                    f"{path}[{_place(element, index, path)}]", f"{quote(name)} stands twice", "Remove one of them."
+                )
+            found.append(element)
+        return found
+
+    def _inside(self, value: Any, rule: Rule, path: str) -> Any:
+        if rule.key and isinstance(value, list):
+            value = self._once(value, rule.key, path)
+        if rule.inner is None:
+            return value
+        if rule.each and isinstance(value, list):
+            return [
+                self.carry(element, rule.inner, f"{path}[{_place(element, index, path)}]")
+                if isinstance(element, dict) and not _stands(element, rule)
+                else element
+                for index, element in enumerate(value)
+            ]
+        return self.carry(value, rule.inner, path) if isinstance(value, dict) else value
+
+
+def _stands(element: Mapping[str, Any], rule: Rule) -> bool:
+    """Whether it is carried as it stands: most elements are, and there may be thousands."""
+    return element.keys() <= rule.as_they_stand and None not in element.values()
+
+
+def _place(element: Mapping[str, Any], index: int, path: str) -> object:
+    """Variables are told by their names: ours stand before the user's and would shift their numbers."""
+    return step(element.get("name", index)) if path.endswith(".env") else index
+
+
+CARRY = Rule()
+
+
+def _refused(why: str, way_out: str = "", drop: tuple[Any, ...] = ()) -> Rule:
+    return Rule(refuse=why, way_out=way_out, drop=drop)
+
+
+_VALUE_FROM: Rules = {
+    "configMapKeyRef": CARRY,
+    "secretKeyRef": CARRY,
+    "fieldRef": Rule(flag="kubernetes.podspec-fieldref"),
+    "resourceFieldRef": Rule(flag="kubernetes.podspec-fieldref"),
+}
+
+_ENV: Rules = {"name": CARRY, "value": CARRY, "valueFrom": Rule(inner=_VALUE_FROM)}
+
+_MOUNT: Rules = {
+    "name": CARRY,
+    "mountPath": CARRY,
+    "readOnly": CARRY,
+    "subPath": CARRY,
+    "mountPropagation": Rule(flag="kubernetes.podspec-volumes-mount-propagation", exact=True, drop=("None",)),
+    "subPathExpr": _refused("only subPath is", "Use subPath with a fixed path."),
+    "recursiveReadOnly": _refused("Knative has no such field", drop=("Disabled",)),
+}
+
+_CAPABILITIES: Rules = {
+    "drop": CARRY,
+    "add": Rule(flag="kubernetes.containerspec-addcapabilities", exact=True, drop=([],)),
+}
+
+_CONTAINER_SECURITY: Rules = {
+    "runAsUser": CARRY,
+    "runAsGroup": CARRY,
+    "runAsNonRoot": CARRY,
+    "readOnlyRootFilesystem": CARRY,
+    "allowPrivilegeEscalation": CARRY,
+    "seccompProfile": CARRY,
+    "capabilities": Rule(inner=_CAPABILITIES),
+    "privileged": Rule(only=(False,), refuse="Knative runs no privileged containers"),
+    "seLinuxOptions": _refused("Knative has no such field", drop=({},)),
+    "windowsOptions": _refused("Knative has no such field", drop=({},)),
+    "procMount": _refused("Knative has no such field", drop=("Default",)),
+    "appArmorProfile": _refused("Knative has no such field"),
+}
+
+_RESOURCES: Rules = {
+    "requests": CARRY,
+    "limits": CARRY,
+    "claims": _refused("Knative has no resource claims", drop=([],)),
+}
+
+_ANY_CONTAINER: Rules = {
+    "name": CARRY,
+    "image": CARRY,
+    "command": CARRY,
+    "args": CARRY,
+    "workingDir": CARRY,
+    "imagePullPolicy": CARRY,
+    "terminationMessagePath": CARRY,
+    "terminationMessagePolicy": CARRY,
+    "env": Rule(inner=_ENV, each=True, key="name"),
+    "envFrom": CARRY,
+    "resources": Rule(inner=_RESOURCES, drop=({},)),
+    "securityContext": Rule(inner=_CONTAINER_SECURITY, drop=({},)),
+    "volumeMounts": Rule(inner=_MOUNT, each=True),
+    "lifecycle": _refused("Knative drains the container itself", "Handle SIGTERM in the container.", drop=({},)),
+    "stdin": _refused("nobody is attached to a Knative container", drop=(False,)),
+    "stdinOnce": _refused("nobody is attached to a Knative container", drop=(False,)),
+    "tty": _refused("nobody is attached to a Knative container", drop=(False,)),
+    "volumeDevices": _refused("Knative has no block devices", "Use volumeMounts.", drop=([],)),
+    "resizePolicy": _refused("Knative makes new revisions instead of resizing", drop=([],)),
+    "restartPolicy": _refused("Knative has no sidecar init containers", "Make it a container."),
+    "restartPolicyRules": _refused("Knative has no restart rules"),
+}
+
+_PROBE: Rules = {
+    **dict.fromkeys(("exec", "grpc", "httpGet", "tcpSocket"), CARRY),
+    **dict.fromkeys(("initialDelaySeconds", "periodSeconds", "timeoutSeconds"), CARRY),
+    **dict.fromkeys(("failureThreshold", "successThreshold"), CARRY),
+    "terminationGracePeriodSeconds": _refused("Knative takes it from the request timeout"),
+}
+
+CONTAINER: Rules = {
+    **_ANY_CONTAINER,
+    "ports": CARRY,
+    **dict.fromkeys(("readinessProbe", "livenessProbe", "startupProbe"), Rule(inner=_PROBE)),
+}
+_SIDE_PROBE = Rule(flag="multi-container-probing", exact=True, inner=_PROBE)
+SIDE_CONTAINER: Rules = {
+    **_ANY_CONTAINER,
+    "ports": _refused("a Knative Service has one port, the model server's", drop=([],)),
+    "readinessProbe": _SIDE_PROBE,
+    "livenessProbe": _SIDE_PROBE,
+    "startupProbe": _SIDE_PROBE,
+}
+_NO_PROBE = _refused("init containers are not probed")
+INIT_CONTAINER: Rules = {
+    **_ANY_CONTAINER,
+    "ports": _refused("an init container serves nothing", drop=([],)),
+    "readinessProbe": _NO_PROBE,
+    "livenessProbe": _NO_PROBE,
+    "startupProbe": _NO_PROBE,
+}
+
+_PROJECTED: Rules = {
+    "defaultMode": CARRY,
+    "sources": Rule(
+        inner=dict.fromkeys(("configMap", "downwardAPI", "secret", "serviceAccountToken"), CARRY), each=True
+    ),
+}
+
+VOLUME: Rules = {
+    "name": CARRY,
+    "secret": CARRY,
+    "configMap": CARRY,
+    "projected": Rule(inner=_PROJECTED),
+    "emptyDir": Rule(flag="kubernetes.podspec-volumes-emptydir", exact=True),
+    "persistentVolumeClaim": Rule(flag="kubernetes.podspec-persistent-volume-claim", exact=True),
+    "hostPath": Rule(flag="kubernetes.podspec-volumes-hostpath", exact=True),
+    "csi": Rule(flag="kubernetes.podspec-volumes-csi", exact=True),
+    "image": Rule(flag="kubernetes.podspec-volumes-image", exact=True),
+    "ephemeral": Rule(flag="kubernetes.podspec-volumes-ephemeral", exact=True),
+}
+
+_POD_SECURITY = "kubernetes.podspec-securitycontext"
+_NO_FIELD = "Knative has no such field"
+
+
+def _flagged(name: str, drop: tuple[Any, ...] = ()) -> Rule:
+    return Rule(flag=f"kubernetes.podspec-{name.lower()}", drop=drop)
+
+
+POD: Rules = {
+    "volumes": Rule(inner=VOLUME, each=True),
+    "serviceAccountName": CARRY,
+    "serviceAccount": _refused("it is the deprecated name of serviceAccountName", "Use serviceAccountName."),
+    "imagePullSecrets": Rule(key="name"),
+    "enableServiceLinks": CARRY,
+    "automountServiceAccountToken": Rule(only=(False,), drop=(True,), refuse="only false is"),
+    "affinity": _flagged("affinity", ({},)),
+    "topologySpreadConstraints": _flagged("topologySpreadConstraints", ([],)),
+    "nodeSelector": _flagged("nodeSelector", ({},)),
+    "tolerations": _flagged("tolerations", ([],)),
+    "hostAliases": _flagged("hostAliases", ([],)),
+    "dnsPolicy": _flagged("dnsPolicy", ("ClusterFirst",)),
+    "dnsConfig": _flagged("dnsConfig", ({},)),
+    "hostIPC": _flagged("hostIPC", (False,)),
+    "hostPID": _flagged("hostPID", (False,)),
+    "hostNetwork": _flagged("hostNetwork", (False,)),
+    "runtimeClassName": _flagged("runtimeClassName"),
+    "schedulerName": _flagged("schedulerName", ("default-scheduler",)),
+    "priorityClassName": _flagged("priorityClassName", ("",)),
+    "shareProcessNamespace": _flagged("shareProcessNamespace", (False,)),
+    "securityContext": Rule(
+        drop=({},),
+        inner={
+            name: Rule(flag=_POD_SECURITY)
+            for name in ("runAsUser", "runAsGroup", "runAsNonRoot", "fsGroup", "supplementalGroups", "seccompProfile")
+        },
+    ),
+    "restartPolicy": _refused("Knative restarts always", drop=("Always",)),
+    "terminationGracePeriodSeconds": _refused(
+        "Knative takes it from the request timeout", "Use the annotation kubectl-serve.dev/timeout.", drop=(30,)
+    ),
+    "activeDeadlineSeconds": _refused("a served model has no deadline"),
+    "nodeName": _refused("Knative leaves the choice to the scheduler", "Use nodeSelector."),
+    "hostname": _refused(_NO_FIELD, drop=("",)),
+    "subdomain": _refused(_NO_FIELD, drop=("",)),
+    "priority": _refused(_NO_FIELD, "Use priorityClassName."),
+    "preemptionPolicy": _refused(_NO_FIELD, "Use priorityClassName."),
+    "readinessGates": _refused(_NO_FIELD, drop=([],)),
+    "schedulingGates": _refused(_NO_FIELD, drop=([],)),
+    "overhead": _refused(_NO_FIELD, "Use runtimeClassName.", drop=({},)),
+    "os": _refused(_NO_FIELD, drop=({"name": "linux"},)),
+    "hostUsers": _refused(_NO_FIELD),
+    "setHostnameAsFQDN": _refused(_NO_FIELD, drop=(False,)),
+    "hostnameOverride": _refused(_NO_FIELD),
+    "resourceClaims": _refused(_NO_FIELD, drop=([],)),
+    "resources": _refused(_NO_FIELD, "Set the resources of each container.", drop=({},)),
+    "ephemeralContainers": _refused("they are added to running pods only", drop=([],)),
+}

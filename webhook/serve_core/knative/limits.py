@@ -1,0 +1,266 @@
+"""Values that Knative refuses, ignores or keeps for itself: annotations with their bounds, reserved names and ports.
+
+Source: Knative Serving 1.23, ``pkg/apis/autoscaling/annotation_validation.go``, ``pkg/apis/serving/k8s_validation.go``
+and ``pkg/apis/serving/v1/revision_validation.go``; go-containerregistry 0.20, ``pkg/name``.
+"""
+
+import posixpath
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from serve_core.base.json import JsonObject
+from serve_core.base.reasons import quote, step
+from serve_core.knative.fields import Carrier
+
+AUTOSCALING = "autoscaling.knative.dev/"
+NETWORKING = "networking.knative.dev/"
+ROLLOUT_DURATION = "serving.knative.dev/rollout-duration"
+PROGRESS_DEADLINE = "serving.knative.dev/progress-deadline"
+VISIBILITY_LABEL = f"{NETWORKING}visibility"
+
+_QUEUE = "queue.sidecar.serving.knative.dev/"
+_KPA, _HPA = "kpa.autoscaling.knative.dev", "hpa.autoscaling.knative.dev"
+_HOUR = 3600
+_MOST = 2**31 - 1
+
+_RESERVED_CONTAINER = "queue-proxy"
+_RESERVED_ENV = frozenset({"K_SERVICE", "K_CONFIGURATION", "K_REVISION"})
+_RESERVED_PATHS = frozenset({"/", "/dev", "/dev/log"})
+_RESERVED_PORTS = frozenset({8008, 8012, 8013, 8022, 9090, 9091})
+
+# https://pkg.go.dev/time#ParseDuration
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+_UNITS: dict[str, Fraction | int] = {
+    "ns": Fraction(1, 10**9),
+    "us": Fraction(1, 10**6),
+    "ms": Fraction(1, 1000),
+    "s": 1,
+    "m": 60,
+    "h": 3600,
+}
+_REGISTRY = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]+)?", re.ASCII)
+_REPOSITORY = re.compile(r"[a-z0-9_./-]{2,255}")
+_TAG = re.compile(r"[A-Za-z0-9_.-]{1,128}", re.ASCII)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)", re.ASCII)
+_QUANTITY = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?", re.ASCII)
+_LONGEST = 253
+"""Characters of an annotation's value that is looked at; numbers, durations and names of classes are shorter."""
+
+
+@dataclass(frozen=True)
+class _Allowed:
+    words: str
+    check: Callable[[str], bool]
+
+
+def _number(least: float, most: float | None = None, also: float | None = None) -> _Allowed:
+    def check(text: str) -> bool:
+        if not _NUMBER.fullmatch(text):
+            return False
+        value = float(text)
+        return value == also or (value >= least and (most is None or value <= most))
+
+    return _Allowed(
+        f"a number of at least {least:g}" if most is None else f"a number from {least:g} to {most:g}", check
+    )
+
+
+def _whole(least: int) -> _Allowed:
+    return _Allowed(
+        f"a whole number of at least {least}",
+        lambda text: bool(re.fullmatch(r"\+?[0-9]{1,10}", text, re.ASCII)) and least <= int(text) <= _MOST,
+    )
+
+
+def _duration(least: int, most: int | None, *, whole: bool = True) -> _Allowed:
+    def check(text: str) -> bool:
+        value = _seconds(text)
+        return value is not None and least <= value and (most is None or value <= most) and not (whole and value % 1)
+
+    bounds = f"from {least}s to {most}s" if most is not None else f"of at least {least}s"
+    return _Allowed(f"a duration {bounds}, such as 90s" + (", in whole seconds" if whole else ""), check)
+
+
+def _seconds(text: str) -> Fraction | None:
+    """A duration as Go writes it; ``None`` when it is none."""
+    sign = -1 if text.startswith("-") else 1
+    rest = text[1:] if text[:1] in ("-", "+") else text
+    if rest == "0":
+        return Fraction(0)
+    total, at = Fraction(0), 0
+    while at < len(rest):
+        part = _DURATION.match(rest, at)
+        if part is None:
+            return None
+        digits, unit = part.groups()
+        total += (
+            Fraction(digits if digits[-1] != "." else digits + "0") * _UNITS[unit.replace("µ", "u").replace("μ", "u")]
+        )
+        at = part.end()
+    return sign * total if rest else None
+
+
+_CLASS = _Allowed(
+    f"{_KPA}, {_HPA}, or a class of somebody else's",
+    lambda text: not text.endswith("autoscaling.knative.dev") or text in (_KPA, _HPA),
+)
+_RESOURCE = _Allowed("a quantity, such as 100m or 64Mi", lambda text: bool(_QUANTITY.fullmatch(text)))
+
+_TEMPLATE: Mapping[str, _Allowed] = {
+    f"{AUTOSCALING}class": _CLASS,
+    f"{AUTOSCALING}min-scale": _whole(0),
+    f"{AUTOSCALING}max-scale": _whole(0),
+    # A cluster may allow 0 (config-autoscaler): what is said of such a model would be true of nothing that ran.
+    f"{AUTOSCALING}initial-scale": _Allowed(
+        "a whole number of at least 1: with 0, Knative takes a model for ready that was never loaded", _whole(1).check
+    ),
+    f"{AUTOSCALING}activation-scale": _whole(2),
+    f"{AUTOSCALING}metric": _Allowed("concurrency or rps", bool),
+    f"{AUTOSCALING}metric-aggregation-algorithm": _Allowed(
+        "linear or weighted-exponential",
+        lambda text: text in ("", "linear", "weighted-exponential", "weightedExponential"),
+    ),
+    f"{AUTOSCALING}target": _number(0.01),
+    f"{AUTOSCALING}target-utilization-percentage": _number(1, 100),
+    f"{AUTOSCALING}target-burst-capacity": _number(0, also=-1),
+    f"{AUTOSCALING}window": _duration(6, _HOUR),
+    f"{AUTOSCALING}scale-down-delay": _duration(0, _HOUR),
+    f"{AUTOSCALING}scale-to-zero-pod-retention-period": _duration(0, _HOUR, whole=False),
+    f"{AUTOSCALING}panic-window-percentage": _number(1, 100),
+    f"{AUTOSCALING}panic-threshold-percentage": _number(110, 1000),
+    PROGRESS_DEADLINE: _duration(0, None),
+    f"{_QUEUE}resource-percentage": _number(0.1, 100),
+    **{
+        f"{_QUEUE}{name}-resource-{bound}": _RESOURCE
+        for name in ("cpu", "memory", "ephemeral-storage")
+        for bound in ("request", "limit")
+    },
+}
+"""What Knative reads on a template, and what it takes."""
+
+_OLD_SPELLINGS = {re.sub(r"-([a-z])", lambda match: match[1].upper(), key): key for key in _TEMPLATE if "-" in key}
+"""Knative knows each key in camel case too, from earlier days."""
+
+_SERVICE: Mapping[str, _Allowed] = {ROLLOUT_DURATION: _duration(0, None)}
+
+_NETWORKING = frozenset(
+    NETWORKING + name
+    for name in (
+        "ingress.class", "ingress-class", "certificate.class", "certificate-class", "disableAutoTLS",
+        "disable-auto-tls", "disable-external-domain-tls", "httpOption", "http-protocol",
+    )
+)  # fmt: skip
+
+
+def is_for_the_service(key: str) -> bool:
+    """Whether Knative reads an annotation on the Service itself."""
+    return key == ROLLOUT_DURATION or key.startswith(NETWORKING)
+
+
+def check_template_annotations(annotations: Mapping[str, str], carrier: Carrier) -> None:
+    """Refuse what Knative would refuse, and what it would ignore although it bears its name."""
+    for key, value in annotations.items():
+        at = f"spec.template.metadata.annotations[{step(key)}]"
+        if key in _TEMPLATE:
+            _check(_TEMPLATE[key], value, at, carrier)
+        elif key in _OLD_SPELLINGS:
+            carrier.refuse(at, "it is an old spelling", f"Write {_OLD_SPELLINGS[key]}.")
+        elif key.startswith((AUTOSCALING, _QUEUE)):
+            carrier.refuse(at, "Knative does not know this key and would ignore it", "Correct or remove it.")
+        elif key.startswith(NETWORKING) and key not in _NETWORKING:
+            carrier.refuse(at, "Knative does not know this key", "Correct or remove it.")
+    _check_class(annotations, carrier)
+    _check_scale(annotations, carrier)
+
+
+def check_service_metadata(annotations: Mapping[str, str], labels: Mapping[str, str], carrier: Carrier) -> None:
+    """The same for what a Deployment's own metadata says to Knative."""
+    for key, value in annotations.items():
+        at = f"metadata.annotations[{step(key)}]"
+        if key in _SERVICE:
+            _check(_SERVICE[key], value, at, carrier)
+        elif key.startswith(AUTOSCALING):
+            carrier.refuse(
+                at, "Knative reads it on the template only", "Move it to spec.template.metadata.annotations."
+            )
+    visibility = labels.get(VISIBILITY_LABEL)
+    if visibility not in (None, "cluster-local"):
+        why = f"{quote(visibility)} is no visibility that Knative knows"
+        carrier.refuse(f"metadata.labels[{VISIBILITY_LABEL}]", why, "Write cluster-local, or remove it.")
+
+
+def _check(allowed: _Allowed, value: Any, at: str, carrier: Carrier) -> None:
+    if not isinstance(value, str) or len(value) > _LONGEST or not allowed.check(value):
+        carrier.refuse(at, f"{quote(value)} is not allowed", f"Write {allowed.words}.")
+
+
+def _check_class(annotations: Mapping[str, str], carrier: Carrier) -> None:
+    metric = annotations.get(f"{AUTOSCALING}metric")
+    if metric and annotations.get(f"{AUTOSCALING}class", _KPA) == _KPA and metric not in ("concurrency", "rps"):
+        at = f"spec.template.metadata.annotations[{AUTOSCALING}metric]"
+        carrier.refuse(at, f"{quote(metric)} is not allowed", "Write concurrency or rps.")
+
+
+def _check_scale(annotations: Mapping[str, str], carrier: Carrier) -> None:
+    numbers = {}
+    for name in ("min-scale", "max-scale", "activation-scale"):
+        key = AUTOSCALING + name
+        if key in annotations and len(annotations[key]) <= _LONGEST and _TEMPLATE[key].check(annotations[key]):
+            numbers[name] = int(annotations[key])
+    least, most, first = numbers.get("min-scale", 0), numbers.get("max-scale", 0), numbers.get("activation-scale")
+    if most and most < least:
+        at = f"spec.template.metadata.annotations[{AUTOSCALING}max-scale]"
+        carrier.refuse(at, "it is less than min-scale", "Raise it, or lower min-scale.")
+    if first is not None and (first < least or 0 < most < first):
+        at = f"spec.template.metadata.annotations[{AUTOSCALING}activation-scale]"
+        carrier.refuse(at, "it is not between min-scale and max-scale", "Correct it.")
+
+
+def is_image(reference: str) -> bool:
+    """Whether Knative can read a reference to an image: stricter than a node, a name has two letters at least."""
+    name, at, digest = reference.partition("@")
+    if at and not _DIGEST.fullmatch(digest):
+        return False
+    before, colon, tag = name.rpartition(":")
+    if colon and "/" not in tag:
+        if not _TAG.fullmatch(tag):
+            return False
+        name = before
+    registry, slash, repository = name.partition("/")
+    if not slash or not ("." in registry or ":" in registry):
+        return bool(_REPOSITORY.fullmatch(name))
+    return bool(_REGISTRY.fullmatch(registry) and _REPOSITORY.fullmatch(repository))
+
+
+def check_container(container: JsonObject, path: str, *, is_server: bool, carrier: Carrier) -> None:
+    """Refuse images that Knative cannot read, and names, variables, ports and paths that are its own."""
+    image = container.get("image")
+    if isinstance(image, str) and image and not is_image(image):
+        way_out = "Write it as REGISTRY/NAME:TAG; NAME has two characters at least, and no capital letters."
+        carrier.refuse(f"{path}.image", f"Knative cannot read the image {quote(image)}", way_out)
+    if container.get("name") == _RESERVED_CONTAINER:
+        carrier.refuse(f"{path}.name", "Knative's own container bears this name", "Choose another name.")
+    for variable in container.get("env") or []:
+        name = variable.get("name")
+        if name in _RESERVED_ENV or (is_server and name == "PORT"):
+            carrier.refuse(f"{path}.env[{name}]", f"Knative sets {name} itself", "Choose another name.")
+    for index, port in enumerate(container.get("ports") or []):
+        if port.get("containerPort") in _RESERVED_PORTS:
+            at = f"{path}.ports[{index}].containerPort"
+            carrier.refuse(at, "Knative's own container listens on it", "Choose another port, such as 8080.")
+    seen = set()
+    for index, mount in enumerate(container.get("volumeMounts") or []):
+        where, at = str(mount.get("mountPath")), f"{path}.volumeMounts[{index}].mountPath"
+        clean = posixpath.normpath(where) if where.startswith("/") else where
+        clean = "/" + clean.lstrip("/") if where.startswith("/") else clean
+        if clean in _RESERVED_PATHS:
+            carrier.refuse(at, "nothing may be mounted there", "Choose another path.")
+        elif not where.startswith("/"):
+            carrier.refuse(at, "it is not absolute", "Begin it with a slash.")
+        elif clean in seen:
+            carrier.refuse(at, "something else is mounted there", "Choose another path.")
+        seen.add(clean)

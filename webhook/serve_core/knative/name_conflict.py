@@ -1,0 +1,190 @@
+"""The Kubernetes Services around a model: whose name is taken, and which go on finding its pods past Knative.
+
+Knative makes a Kubernetes Service of a Knative Service's name, and one more for each tag. Where one of these names is
+somebody else's the model would never be ready (its Route says ``NotOwned``), so that another name is chosen: it is
+noted on the Deployment, and stays. Labels of the pods' template reach Knative's pods: a plain Service that selects them
+has endpoints only while there are pods, and Knative counts none of its requests.
+
+Sources: Knative Serving 1.23, ``pkg/reconciler/route/resources/service.go`` (names, labels),
+``pkg/reconciler/revision/resources/deploy.go`` (the pod's port is renamed).
+"""
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from serve_core.api.annotations import DEPLOYMENT, MODEL, SCALE, SERVICE, Scale, ServingSpec, path_of
+from serve_core.base import overlay
+from serve_core.base.constants import DEPLOYMENT_LABEL
+from serve_core.base.json import JsonObject, value_at
+from serve_core.base.overlay import Record
+from serve_core.base.ownership import controller
+from serve_core.base.reasons import Choice, Problem, capped, choice, problem
+from serve_core.knative.limits import AUTOSCALING
+from serve_core.knative.traffic import LATEST_TAG, PREVIOUS_TAG
+
+NOT_A_REVISION = "!serving.knative.dev/revision"
+"""Label selector of all Services but those that Knative makes for each revision, which nobody else names so."""
+
+_DNS_1035 = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+_LONGEST = 63
+_MOST_LABELS = 50
+"""Of a selector."""
+_MOST_PORTS = 50
+"""Of one Service, by name."""
+_SUFFIX = "-model"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceFacts:
+    """A Kubernetes Service, as far as it matters to models."""
+
+    owner: str = ""
+    """The Deployment whose model it belongs to, by its owner or its label; empty for everybody else's."""
+    selector: Mapping[str, str] = field(default_factory=dict)
+    named_ports: tuple[str, ...] = ()
+    """The ports that it leads to by name."""
+
+
+Services = Mapping[str, Mapping[str, ServiceFacts]]
+"""By namespace and name."""
+
+
+def read(service: JsonObject) -> ServiceFacts:
+    """What matters of a Service (v1), or of a Knative Service, whose name is taken just as well."""
+    owner = _controller(service) or value_at(service, "metadata", "labels", DEPLOYMENT_LABEL) or ""
+    return ServiceFacts(owner, selector(service), named_ports(service))
+
+
+def selector(service: JsonObject) -> dict[str, str]:
+    """The labels of the pods that a Service leads to; none where there are more than anybody writes."""
+    found = value_at(service, "spec", "selector")
+    if not isinstance(found, dict) or len(found) > _MOST_LABELS:
+        return {}
+    return found if all(isinstance(value, str) for value in found.values()) else {}
+
+
+def named_ports(service: JsonObject) -> tuple[str, ...]:
+    """The first ports that a Service leads to by name."""
+    ports = value_at(service, "spec", "ports")
+    targets = (value_at(port, "targetPort") for port in ports) if isinstance(ports, list) else ()
+    named = (target for target in targets if isinstance(target, str) and not target.isdigit())
+    return tuple(itertools.islice(dict.fromkeys(named), _MOST_PORTS))
+
+
+def _controller(service: JsonObject) -> str:
+    """The Deployment that owns it, whatever somebody has made of its label."""
+    owner = controller(service)
+    return str(value_at(owner, "name") or "") if value_at(owner, "kind") == "Deployment" else ""
+
+
+def is_service_name(name: str) -> bool:
+    """Whether a Service, Knative's or Kubernetes' own, may have this name: a DNS-1035 label."""
+    return _DNS_1035.fullmatch(name) is not None
+
+
+def service_name(deployment: JsonObject) -> str:
+    """The name of the Service that the Deployment becomes: its own, or the one that was chosen."""
+    metadata = deployment["metadata"]
+    noted = (metadata.get("annotations") or {}).get(SERVICE, "")
+    return str(noted if is_service_name(noted) else metadata["name"])
+
+
+def settle_name(
+    deployment: JsonObject, spec: ServingSpec, services: Services
+) -> tuple[JsonObject, tuple[Choice, ...], tuple[Problem, ...]]:
+    """``deployment`` with the name noted under which it is served, where its own is taken; said as it is chosen."""
+    metadata = deployment["metadata"]
+    own, noted = metadata["name"], service_name(deployment)
+    here = services.get(metadata.get("namespace", ""), {})
+    in_the_way = None
+    for name in _candidates(own, noted):
+        taken = _taken(name, own, spec, here)
+        if taken is None:
+            break
+        in_the_way = in_the_way or taken
+    if name == own:
+        return deployment, (), ()
+    chosen = (choice("ServiceNamed", service=name, name=own),)
+    if name == noted:
+        return deployment, chosen, ()
+    notes = {**(metadata.get("annotations") or {}), SERVICE: name}
+    warning = problem("NameInTheWay", "metadata.name", taken=in_the_way, service=name)
+    return {**deployment, "metadata": {**metadata, "annotations": notes}}, chosen, (warning,)
+
+
+def _candidates(own: str, noted: str) -> Iterator[str]:
+    yield noted
+    if not is_service_name(own):
+        return
+    if own != noted:
+        yield own
+    for number in itertools.count(1):
+        suffix = _SUFFIX if number == 1 else f"{_SUFFIX}-{number}"
+        yield own[: _LONGEST - len(suffix)].rstrip("-") + suffix
+
+
+def _taken(name: str, deployment: str, spec: ServingSpec, here: Mapping[str, ServiceFacts]) -> str | None:
+    """The Service that is in the way of a Knative Service of this name."""
+    tags = () if spec.mode == DEPLOYMENT else (LATEST_TAG, PREVIOUS_TAG)
+    names = (name, *(f"{tag}-{name}" for tag in tags))
+    return next((each for each in names if each in here and here[each].owner != deployment), None)
+
+
+def keep_replicas(
+    deployment: JsonObject, spec: ServingSpec, replicas: int, services: Services
+) -> tuple[Record, Scale | None, tuple[Choice, ...]]:
+    """Fill in a ``scale`` that keeps the replicas that there were, where a plain Service leads to the pods.
+
+    Its clients cannot wake the model from zero, and Knative's autoscaler does not see them.
+    """
+    written = value_at(deployment, "spec", "template", "metadata", "annotations") or {}
+    bounds = (AUTOSCALING + "min-scale", AUTOSCALING + "max-scale")
+    if spec.mode == DEPLOYMENT or spec.scale is not None or any(key in written for key in bounds):
+        return {}, spec.scale, ()
+    selecting = _selecting(deployment, services)
+    if not selecting:
+        return {}, None, ()
+    scale = Scale(max(replicas, 1))
+    value = f"{scale.least}.."
+    record = overlay.fill(deployment, {"metadata": {"annotations": {SCALE: value}}})
+    return record, scale, (choice("ScaleForService", value=value, service=next(iter(selecting))),)
+
+
+def past_knative(deployment: JsonObject, spec: ServingSpec, services: Services) -> tuple[Problem, ...]:
+    """A warning for each plain Service that goes on finding the pods."""
+    if spec.mode == DEPLOYMENT:
+        return ()
+    at = "spec.template.metadata.labels"
+    return tuple(capped(problem("PastKnative", at, service=name) for name in _selecting(deployment, services)))
+
+
+def lost_by_name(deployment: JsonObject, services: Services) -> tuple[Problem, ...]:
+    """Why a running Deployment cannot be handed over: Services that would lose its pods, as their ports are renamed."""
+    containers = value_at(deployment, "spec", "template", "spec", "containers") or []
+    names = {port.get("name") for container in containers for port in container.get("ports") or []}
+    return tuple(
+        capped(
+            problem("PortByName", path_of(MODEL), service=name, port=port)
+            for name, facts in _selecting(deployment, services).items()
+            for port in facts.named_ports
+            if port in names
+        )
+    )
+
+
+def _selecting(deployment: JsonObject, services: Services) -> dict[str, ServiceFacts]:
+    """The Services of others that select the Deployment's pods, by name."""
+    metadata = deployment["metadata"]
+    labels = {
+        **(value_at(deployment, "spec", "selector", "matchLabels") or {}),
+        **(value_at(deployment, "spec", "template", "metadata", "labels") or {}),
+        DEPLOYMENT_LABEL: metadata["name"],
+    }
+    selecting = {
+        name: facts
+        for name, facts in tuple(services.get(metadata.get("namespace", ""), {}).items())  # a watch may change them
+        if facts.owner != metadata["name"] and facts.selector and facts.selector.items() <= labels.items()
+    }
+    return {name: selecting[name] for name in sorted(selecting)}

@@ -1,0 +1,169 @@
+"""What exists, held against the policies: for the audit, and for ``kubectl serve policy audit``.
+
+At admission, the requesting user tells who makes an object out of another that was judged. Of what is stored nobody
+knows that any more, and anybody can write names, labels and owners. So what was made of another object is told by what
+it does, and what such a thing does beyond that is never left out.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from serve_core.api.policies import KINDS, Kind, PolicyException
+from serve_core.base.json import JsonObject, value_at
+from serve_core.base.ownership import controller
+from serve_core.context.cluster import PlatformFacts
+from serve_core.policy.evaluate import PolicyVerdict, Result, judge_policies
+from serve_core.policy.origins import Origin
+from serve_core.policy.subjects import Subject, Use, subject_of
+
+_MADE_OF = {"Service": "Deployment", "Configuration": "Service", "Route": "Service"}
+"""What has the name of what it is made of, and is kept as that says."""
+
+_ROUTING_STATE = "serving.knative.dev/routingState"
+"""Knative's note on a Revision, by which its autoscaler goes: ``reserve`` has no traffic and no pods."""
+
+_ENDED = ("Succeeded", "Failed")
+"""Phases of pods that do nothing any more."""
+
+MOST_TOLD = 20_000
+"""Findings of one namespace that are remembered; beyond that, a pod may be told again what its workload was."""
+MOST_COMPARED = 4 * 2**20
+"""Bytes, about, of what is remembered of one namespace's objects, to be compared with what was made of them."""
+
+_OF_EACH = 2048
+"""Bytes that are counted for an object beside its texts."""
+
+_Told = int
+"""Hash of a rule, its outcome, and a finding's code and message."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An object and what the policies say of it."""
+
+    api_version: str
+    kind: Kind
+    namespace: str
+    name: str
+    verdict: PolicyVerdict
+
+
+class Existing:
+    """Judges objects as they are stored, one after another in the order of ``KINDS``; keeps little of each.
+
+    Of a namespace with too much to be remembered, what was made of other objects is told beside them.
+    """
+
+    def __init__(self, facts: PlatformFacts, exceptions: Sequence[PolicyException], now: datetime) -> None:
+        self._facts = facts
+        self._exceptions = exceptions
+        self._now = now
+        self._wholes: dict[tuple[str, str, str], Subject] = {}
+        self._configurations: set[str] = set()
+        self._told: dict[tuple[str, str], set[_Told]] = defaultdict(set)
+        self._told_of: Counter[str] = Counter()
+        """How many, by namespace."""
+        self._compared: Counter[str] = Counter()
+        """Bytes of ``_wholes``, by namespace."""
+
+    def judge(self, document: JsonObject) -> Judged | None:
+        """Judge an object; ``None`` where policies have nothing to say about it, or have said it already.
+
+        - A Knative Service that does no more than the Deployment of its name is left out, and a Configuration or Route
+          that does no more than the Service of its name.
+        - A Revision of a Configuration that exists is judged by what it carries, like a pod: the rest was judged with
+          the Configuration. An older one can carry something else and have traffic; without traffic it is left out.
+        - Of such a Revision, of a pod and of a DomainMapping only those findings are told that the workload which they
+          say they belong to, or lead to, does not have as well.
+        """
+        made = self._has_configuration(document)
+        if _has_ended(document) or (made and _is_in_reserve(document)):
+            return None
+        namespace = str(document["metadata"].get("namespace") or "")
+        subject = subject_of(document, self._facts, namespace_labels=self._facts.namespace_labels.get(namespace, {}))
+        if subject is None:
+            return None
+        subject = replace(subject, made=made)
+        twin = self._wholes.get((_MADE_OF.get(subject.kind, ""), subject.namespace, subject.name))
+        self._remember(document, subject)
+        if twin is not None and _does_no_more(subject, twin):
+            return None
+        verdict = judge_policies(subject, self._facts.policies, self._exceptions, self._now)
+        told = self._told.get((subject.namespace, subject.workload), set())
+        if made or subject.kind in ("Pod", "DomainMapping"):
+            news = tuple(result for result in verdict.results if not _tellings(result) or _tellings(result) - told)
+            if len(news) < len(verdict.results) and not any(map(_tellings, news)):
+                return None
+            verdict = PolicyVerdict(news)
+        self._remember_told(subject, set[_Told]().union(*map(_tellings, verdict.results)) - told)
+        return Judged(str(document["apiVersion"]), subject.kind, subject.namespace, subject.name, verdict)
+
+    def _remember_told(self, subject: Subject, news: set[_Told]) -> None:
+        if news and self._told_of[subject.namespace] < MOST_TOLD:
+            self._told[subject.namespace, subject.workload] |= news
+            self._told_of[subject.namespace] += len(news)
+
+    def _has_configuration(self, document: JsonObject) -> bool:
+        """Whether it is a Revision whose controller is a Configuration that was judged."""
+        uid = value_at(controller(document), "uid")
+        return document.get("kind") == "Revision" and uid in self._configurations
+
+    def _remember(self, document: JsonObject, subject: Subject) -> None:
+        if subject.kind in _MADE_OF.values():
+            # Objects are large: of thousands only what is compared is kept.
+            size = _OF_EACH + sum(len(text) for container in subject.containers for text in container.texts)
+            if self._compared[subject.namespace] + size <= MOST_COMPARED:
+                self._compared[subject.namespace] += size
+                self._wholes[subject.kind, subject.namespace, subject.name] = replace(subject, document={})
+        elif subject.kind == "Configuration":
+            self._configurations.add(str(document["metadata"].get("uid")))
+
+
+def order(document: JsonObject) -> int:
+    """What to sort objects of several kinds by."""
+    kind = document.get("kind")
+    return KINDS.index(kind) if kind in KINDS else len(KINDS)
+
+
+def _has_ended(document: JsonObject) -> bool:
+    return document.get("kind") == "Pod" and value_at(document, "status", "phase") in _ENDED
+
+
+def _is_in_reserve(document: JsonObject) -> bool:
+    return bool(value_at(document, "metadata", "labels", _ROUTING_STATE) == "reserve")
+
+
+def _tellings(result: Result) -> set[_Told]:
+    return {hash((result.by, result.outcome, found.code, found.message)) for found in result.findings}
+
+
+def _does_no_more(made: Subject, whole: Subject) -> bool:
+    if made.kind == "Route":
+        return _name_of(made.visibility) == _name_of(whole.visibility)
+    same = all(
+        getattr(made, name) == getattr(whole, name) for name in ("scale", "service_accounts", "containers", "pods")
+    )
+    subset = all(
+        {use.name for use in getattr(made, name)} <= {use.name for use in getattr(whole, name)}
+        for name in ("secrets", "formats", "past_sidecar")
+    )
+    values = all(
+        _name_of(getattr(made, name)) == _name_of(getattr(whole, name)) for name in ("visibility", "mesh", "runtime")
+    )
+    return (
+        same
+        and subset
+        and values
+        and {use.image for use in made.images} <= {use.image for use in whole.images}
+        and {_checked(origin) for origin in made.origins} <= {_checked(origin) for origin in whole.origins}
+    )
+
+
+def _checked(origin: Origin) -> tuple[str, bool, str, str]:
+    return origin.text, origin.digest, origin.key, origin.unknown
+
+
+def _name_of(use: Use | None) -> str:
+    return use.name if use is not None else ""

@@ -1,0 +1,197 @@
+"""Policies tried on documents, without a cluster: what ``kubectl serve policy test`` and the tests do."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from serve_core.admission.decide import concerns, judge
+from serve_core.api.policies import (
+    API_VERSION,
+    PolicyError,
+    PolicyException,
+    ServingPolicy,
+    of_nothing,
+    read_exception,
+    read_policy,
+    stored_policy,
+)
+from serve_core.base.json import JsonObject
+from serve_core.base.reasons import Problem
+from serve_core.context.cluster import PlatformFacts
+from serve_core.istio import injection
+from serve_core.istio.injection import IstioFacts
+from serve_core.policy.audit import Existing, order
+from serve_core.policy.evaluate import PolicyVerdict, User, judge_policies
+from serve_core.policy.subjects import subject_of
+
+_WORST_FIRST = ("Refused", "Deny", "Warn", "Audit")
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One object and what became of it."""
+
+    title: str
+    namespace: str
+    refused: tuple[Problem, ...] = ()
+    """Why it is no Deployment that can be served at all; then no policy was asked."""
+    verdict: PolicyVerdict = field(default_factory=PolicyVerdict)
+
+    @property
+    def outcome(self) -> str:
+        """The worst that any rule says: Refused, Deny, Warn, Audit or Pass."""
+        found = {str(result.outcome) for result in self.verdict.results} | ({"Refused"} if self.refused else set())
+        return next((outcome for outcome in _WORST_FIRST if outcome in found), "Pass")
+
+
+@dataclass(frozen=True)
+class Trial:
+    tried: tuple[Tried, ...] = ()
+    faults: tuple[tuple[str, Problem], ...] = ()
+    """What is wrong with the policies and exceptions themselves, each with the document's title."""
+    warnings: tuple[tuple[str, Problem], ...] = ()
+    """What should be known of exceptions, each with the document's title."""
+    skipped: int = 0
+    """Documents that policies say nothing about."""
+
+
+@dataclass(frozen=True)
+class Documents:
+    """What documents tell: policies, labels of namespaces and the mesh as facts, and the objects to be judged."""
+
+    facts: PlatformFacts
+    exceptions: tuple[PolicyException, ...]
+    faults: tuple[tuple[str, Problem], ...]
+    """What is wrong with policies and exceptions, each with the document's title."""
+    warnings: tuple[tuple[str, Problem], ...]
+    """What should be known of exceptions, likewise."""
+    objects: tuple[JsonObject, ...]
+
+
+def run(
+    documents: Iterable[Any],
+    facts: PlatformFacts,
+    now: datetime,
+    *,
+    namespace: str = "default",
+    user: User | None = None,
+    stored: bool = False,
+    failed: Callable[[JsonObject, Exception], None] | None = None,
+) -> Trial:
+    """Judge every object among ``documents`` by every policy among them, as admission would.
+
+    ``namespace`` is that of objects that do not say one. Namespaces among the documents tell their labels. ``stored``
+    objects come from a cluster and are judged as they are: neither completed anew nor are broken policies faults.
+    ``failed`` is called for each of these that cannot be judged, and the others are.
+    """
+    read = read_documents(documents, facts, stored=stored)
+    facts = read.facts
+    if stored:
+        judged = tuple(_stored(read.objects, Existing(facts, read.exceptions, now), failed))
+        return Trial(judged, read.faults, skipped=len(read.objects) - len(judged))
+    tried: list[Tried] = []
+    for document in read.objects:
+        metadata = _metadata(document)
+        here = str(metadata.get("namespace") or namespace)
+        located = {**document, "metadata": {**metadata, "namespace": here}}
+        final, refused = _completed(located, facts)
+        if refused:
+            tried.append(Tried(f"deployment/{_name(document)}", here, refused))
+            continue
+        subject = subject_of(final, facts, namespace_labels=facts.namespace_labels.get(here, {}))
+        if subject is not None:
+            verdict = judge_policies(subject, facts.policies, read.exceptions, now, user)
+            tried.append(Tried(subject.title, subject.namespace, verdict=verdict))
+    return Trial(tuple(tried), read.faults, read.warnings, skipped=len(read.objects) - len(tried))
+
+
+def _stored(
+    objects: Iterable[JsonObject], existing: Existing, failed: Callable[[JsonObject, Exception], None] | None
+) -> Iterator[Tried]:
+    for document in sorted(objects, key=order):
+        try:
+            judged = existing.judge(document)
+        except Exception as error:
+            if failed is None:
+                raise
+            failed(document, error)
+            continue
+        if judged is not None:
+            yield Tried(f"{judged.kind.lower()}/{judged.name}", judged.namespace, verdict=judged.verdict)
+
+
+def read_documents(documents: Iterable[Any], facts: PlatformFacts, *, stored: bool = False) -> Documents:
+    """Sort documents. ``stored`` policies are those of a cluster: a broken one is no fault, it refuses everything."""
+    policies: list[ServingPolicy] = []
+    exceptions: list[PolicyException] = []
+    labels: dict[str, Mapping[str, str]] = {}
+    faults: list[tuple[str, Problem]] = []
+    objects: list[JsonObject] = []
+    namespaces: list[JsonObject] = []
+    for document in _flat(documents):
+        kind = (str(document.get("apiVersion")), str(document.get("kind")))
+        try:
+            if kind == (API_VERSION, "ServingPolicy"):
+                policies.append(stored_policy(document) if stored else read_policy(document))
+            elif kind == (API_VERSION, "PolicyException"):
+                exceptions.append(read_exception(document))
+            elif kind == ("v1", "Namespace"):
+                namespaces.append(document)
+                labels[_name(document)] = _metadata(document).get("labels") or {}
+            else:
+                objects.append(document)
+        except PolicyError as error:
+            faults += [(f"{kind[1].lower()}/{_name(document)}", found) for found in error.problems]
+    mesh = facts.istio or _istio([*objects, *namespaces])
+    told = replace(facts, policies=tuple(policies), namespace_labels=labels, istio=mesh)
+    warnings = tuple(
+        (f"policyexception/{each.name}", warning) for each in exceptions for warning in of_nothing(each, policies)
+    )
+    return Documents(told, tuple(exceptions), tuple(faults), warnings, tuple(objects))
+
+
+def _completed(document: JsonObject, facts: PlatformFacts) -> tuple[JsonObject, tuple[Problem, ...]]:
+    """What the mutating webhook makes of an object, or why it is refused."""
+    is_deployment = (document.get("apiVersion"), document.get("kind")) == ("apps/v1", "Deployment")
+    if not is_deployment or not concerns(document):
+        return document, ()
+    completed = judge(document, facts)
+    return completed.deployment or document, completed.problems
+
+
+def _istio(documents: list[JsonObject]) -> IstioFacts | None:
+    """Istio, where its own objects are among the documents."""
+
+    def kind(name: str) -> list[JsonObject]:
+        return [document for document in documents if document.get("kind") == name and _name(document)]
+
+    key, _, value = injection.INJECTORS.partition("=")
+    injectors = [
+        document
+        for document in kind("MutatingWebhookConfiguration")
+        if (_metadata(document).get("labels") or {}).get(key) == value
+    ]
+    config_maps = [each for each in kind("ConfigMap") if _metadata(each).get("namespace") == injection.NAMESPACE]
+    if not injectors:
+        return None
+    return injection.detect(
+        injectors=injectors, config_maps=config_maps, nodes=kind("Node"), namespaces=kind("Namespace")
+    )
+
+
+def _flat(documents: Iterable[Any]) -> Iterator[JsonObject]:
+    for document in documents:
+        if isinstance(document, dict) and document.get("kind") == "List" and isinstance(document.get("items"), list):
+            yield from _flat(document["items"])
+        elif isinstance(document, dict):
+            yield document
+
+
+def _metadata(document: JsonObject) -> JsonObject:
+    metadata = document.get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _name(document: JsonObject) -> str:
+    return str(_metadata(document).get("name") or "")

@@ -1,0 +1,1 @@
+"""Small grammars, one module each: quantities, durations, image references, globs, URI templates."""

@@ -1,0 +1,1 @@
+"""The containers of a served pod: the loader and the model server, rendered and recognized."""

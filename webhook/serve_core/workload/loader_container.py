@@ -1,0 +1,309 @@
+"""The init container that downloads models: rendered from what is asked of it, and known again field for field.
+
+A name, an image and arguments are anybody's to write. So a container is the loader only if rendering what its arguments
+ask for gives the very same container; what the platform may add to it is :data:`_ENVIRONMENT` and its like, and nothing
+else.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from model_uri import Store, URIError
+from serve_core.api import models, sizing
+from serve_core.api.models import Placed
+from serve_core.base.constants import (
+    CREDENTIALS_MOUNT,
+    CREDENTIALS_VOLUME,
+    LOADER_CONTAINER,
+    MODEL_VOLUME,
+    MODEL_VOLUME_MOUNT,
+    SIGNATURE_KEY,
+    SIGNATURE_KEY_MOUNT,
+    SIGNATURE_KEY_VOLUME,
+)
+from serve_core.base.json import JsonObject, value_at
+from serve_core.context.cluster import LoaderFacts
+
+RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""Passes the Pod Security Standard ``restricted``, whatever the image says."""
+
+TERMINATION = {"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "FallbackToLogsOnError"}
+
+_ACCOUNT_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+"""k8s.io/kubernetes, plugin/pkg/admission/serviceaccount: DefaultAPITokenMountPath."""
+
+_KEY_FILE = f"{SIGNATURE_KEY_MOUNT}/{SIGNATURE_KEY}"
+
+
+@dataclass(frozen=True)
+class LoaderRequest:
+    """All that one loader differs in from another."""
+
+    image: str
+    models: tuple[Placed, ...]
+    allow_networks: tuple[str, ...] = ()
+    digest: str | None = None
+    signature_key: str | None = None
+    """The ConfigMap with the public key."""
+    credentials: str | None = None
+    """The Secret."""
+    masked: bool = False
+    """Whether the pod has a token for the API server, which the loader shall not have.
+
+    A workload identity's token is another one: the platform's own webhook mounts it beside.
+    """
+    stores: tuple[Store, ...] = ()
+    """Where its sources lead, whatever the Secret says; if there are any, it reads nothing else."""
+    uid: int | None = None
+    size: int | None = field(default=None, compare=False)
+    """Bytes of the models; what the container asks for says nothing of what it does."""
+
+    @property
+    def uris(self) -> tuple[str, ...]:
+        return tuple(model.uri.text for model in self.models)
+
+
+def render(request: LoaderRequest) -> JsonObject:
+    """The init container."""
+    args = ["--volume", MODEL_VOLUME_MOUNT]
+    mounts: list[JsonObject] = [{"name": MODEL_VOLUME, "mountPath": MODEL_VOLUME_MOUNT}]
+    if request.masked:
+        # The API server mounts the token where nothing is mounted yet.
+        mounts.append({"name": MODEL_VOLUME, "mountPath": _ACCOUNT_MOUNT, "subPath": "no-token", "readOnly": True})
+    for network in request.allow_networks:
+        args += ["--allow-network", network]
+    for store in request.stores:
+        args += ["--store", store.argument]
+    if request.digest is not None:
+        args += ["--digest", request.digest]
+    if request.signature_key is not None:
+        args += ["--signature-key", _KEY_FILE]
+        mounts.append({"name": SIGNATURE_KEY_VOLUME, "mountPath": SIGNATURE_KEY_MOUNT, "readOnly": True})
+    if request.credentials is not None:
+        args += ["--credentials", CREDENTIALS_MOUNT]
+        mounts.append({"name": CREDENTIALS_VOLUME, "mountPath": CREDENTIALS_MOUNT, "readOnly": True})
+    requests = {"cpu": "100m", "memory": "128Mi"}
+    if storage := sizing.storage(request.size):
+        requests["ephemeral-storage"] = storage
+    several = len(request.models) > 1
+    return {
+        "name": LOADER_CONTAINER,
+        "image": request.image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": [*args, "--", *(model.argument if several else model.uri.text for model in request.models)],
+        # Memory does not grow with the model. The limit bounds the page cache too; the loader keeps its own under a
+        # quarter of it.
+        "resources": {"requests": requests, "limits": {"memory": "1Gi"}},
+        "securityContext": RESTRICTED | ({} if request.uid is None else {"runAsUser": request.uid}),
+        **TERMINATION,
+        "volumeMounts": mounts,
+    }
+
+
+def volumes(request: LoaderRequest) -> list[JsonObject]:
+    """The volumes that the container mounts."""
+    found: list[JsonObject] = [{"name": MODEL_VOLUME, "emptyDir": {}}]
+    if request.credentials is not None:
+        secret = {"secretName": request.credentials, "defaultMode": 0o644}
+        found.append({"name": CREDENTIALS_VOLUME, "secret": secret})
+    if request.signature_key is not None:
+        key = {"name": request.signature_key, "defaultMode": 0o644}
+        found.append({"name": SIGNATURE_KEY_VOLUME, "configMap": key})
+    return found
+
+
+def read(container: JsonObject, pod: JsonObject, loaders: Iterable[LoaderFacts]) -> LoaderRequest | str:
+    """What a container of ``pod`` asks for if it is one of the ``loaders``, else the first field that is not as
+    :func:`render` and :func:`volumes` have it."""
+    request = _asked(container, pod)
+    if isinstance(request, str):
+        return request
+    known = [each for each in loaders if request.image in each.images]
+    if not known:
+        return "image"
+    known = [each for each in known if request.allow_networks == each.allow_networks]
+    verifying = request.signature_key is not None
+    if request.image not in {each.chosen(verifying=verifying).image for each in known}:
+        return "args"
+    return _difference(container, pod, request) or request
+
+
+_OPTIONS = ("--volume", "--allow-network", "--store", "--digest", "--signature-key", "--credentials")
+
+_REPEATED = ("--allow-network", "--store")
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+"""What the loader compares; it takes an empty text for no digest."""
+
+
+def _asked(container: JsonObject, pod: JsonObject) -> LoaderRequest | str:
+    """What the arguments seem to ask for; :func:`_difference` finds whatever they say besides."""
+    args = container.get("args")
+    if not isinstance(args, list) or not all(isinstance(word, str) for word in args) or args.count("--") != 1:
+        return "args"
+    at = args.index("--")
+    options, uris = args[:at], args[at + 1 :]
+    said: dict[str, list[str]] = {option: [] for option in _OPTIONS}
+    for option, value in zip(options[::2], options[1::2], strict=False):
+        if option not in said:
+            return "args"
+        said[option].append(value)
+    placed, problems = models.parse_all(" ".join(uris), "")
+    if problems or not placed or any(len(said[option]) > 1 for option in _OPTIONS if option not in _REPEATED):
+        return "args"
+    if len(said["--store"]) > models.MOST or not all(map(_DIGEST.fullmatch, said["--digest"])):
+        return "args"
+    try:
+        stores = tuple(map(Store.of_argument, said["--store"]))
+    except URIError:
+        return "args"
+    uid = value_at(container, "securityContext", "runAsUser")
+    mounts = _elements(container.get("volumeMounts"))
+    return LoaderRequest(
+        image=str(container.get("image")),
+        models=placed,
+        allow_networks=tuple(said["--allow-network"]),
+        stores=stores,
+        digest=next(iter(said["--digest"]), None),
+        signature_key=_volume_of(pod, SIGNATURE_KEY_VOLUME, "configMap", "name") if said["--signature-key"] else None,
+        credentials=_volume_of(pod, CREDENTIALS_VOLUME, "secret", "secretName") if said["--credentials"] else None,
+        masked=any(mount.get("name") == MODEL_VOLUME and mount.get("mountPath") == _ACCOUNT_MOUNT for mount in mounts),
+        uid=uid if isinstance(uid, int) and not isinstance(uid, bool) and uid > 0 else None,
+    )
+
+
+def _volume_of(pod: JsonObject, volume: str, kind: str, name: str) -> str:
+    """What a volume holds; an empty text is nothing that :func:`volumes` gives."""
+    found = [each for each in _elements(pod.get("volumes")) if each.get("name") == volume]
+    return str(value_at(found[0], kind, name) or "") if found else ""
+
+
+_FREE = frozenset({"resources", "imagePullPolicy"})
+"""How much it may use and when its image is pulled: for users, LimitRanges and the plugin AlwaysPullImages to say."""
+
+_REGION = r"(af|ap|ca|eu|il|me|mx|sa|us)-[a-z]+-[0-9]{1,2}"
+"""AWS's public regions, in all of which a bucket's name is the same bucket; China's and the governments' are others."""
+_GUID = r"[0-9a-fA-F-]{36}"
+_ENVIRONMENT = {
+    # EKS's webhooks for IAM roles and for Pod Identity: who asks, and nothing of where and whom.
+    "AWS_ROLE_ARN": re.compile(r"arn:aws[a-z-]{0,16}:iam::[0-9]{12}:role/[!-~]{1,512}", re.ASCII),
+    "AWS_WEB_IDENTITY_TOKEN_FILE": re.compile(r"/var/run/secrets/eks\.amazonaws\.com/serviceaccount/token", re.ASCII),
+    "AWS_DEFAULT_REGION": re.compile(_REGION, re.ASCII),
+    "AWS_REGION": re.compile(_REGION, re.ASCII),
+    "AWS_STS_REGIONAL_ENDPOINTS": re.compile("regional|legacy", re.ASCII),
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI": re.compile(
+        r"http://(169\.254\.170\.23|\[fd00:ec2::23\])/v1/credentials", re.ASCII
+    ),
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": re.compile(
+        r"/var/run/secrets/pods\.eks\.amazonaws\.com/serviceaccount/eks-pod-identity-token", re.ASCII
+    ),
+    # Azure's for workload identity. An authority gets the token, so only Microsoft's own may be named.
+    "AZURE_CLIENT_ID": re.compile(_GUID, re.ASCII),
+    "AZURE_TENANT_ID": re.compile(_GUID, re.ASCII),
+    "AZURE_FEDERATED_TOKEN_FILE": re.compile(r"/var/run/secrets/azure/tokens/azure-identity-token", re.ASCII),
+    "AZURE_AUTHORITY_HOST": re.compile(
+        r"https://login\.(microsoftonline\.com|microsoftonline\.us|chinacloudapi\.cn)/?", re.ASCII
+    ),
+}
+"""Variables that the platform's webhooks add to every container of a pod, each with the values that change neither
+where a model is read from, nor who is trusted, nor what is checked."""
+
+_TOKENS = (
+    _ACCOUNT_MOUNT,
+    "/var/run/secrets/eks.amazonaws.com/serviceaccount",
+    "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount",
+    "/var/run/secrets/azure/tokens",
+)
+"""Where the API server and those webhooks mount the pod's tokens, by projected volumes."""
+
+
+def _difference(container: JsonObject, pod: JsonObject, request: LoaderRequest) -> str:
+    """The first field that is not as it is rendered, or nothing."""
+    wanted = render(replace(request, size=None))
+    found = {key: value for key, value in container.items() if value not in (None, [], {}, "")}
+    user = value_at(container, "securityContext", "runAsGroup")
+    if isinstance(user, int) and not isinstance(user, bool) and user > 0:
+        wanted["securityContext"] = {**wanted["securityContext"], "runAsGroup": user}
+    for key in sorted(found.keys() | wanted.keys()):
+        if key == "volumeMounts" or key in _FREE:
+            continue
+        if key == "env":
+            if strange := next(_strange_variables(container["env"]), None):
+                return strange
+        elif found.get(key) != wanted.get(key):
+            return key
+    if _claims_devices(container.get("resources")):
+        return "resources"
+    return _mount_difference(container, pod, wanted["volumeMounts"]) or _volume_difference(pod, volumes(request))
+
+
+def _strange_variables(env: Any) -> Iterator[str]:
+    if not isinstance(env, list):
+        yield "env"
+        return
+    for variable in env:
+        if not is_of_the_platform(variable):
+            yield f"env[{value_at(variable, 'name')}]"
+
+
+def is_of_the_platform(variable: Any) -> bool:
+    """Whether the platform adds such a variable for a workload identity, with a value that leads nowhere else."""
+    value = value_at(variable, "value")
+    plain = isinstance(variable, dict) and variable.keys() == {"name", "value"} and isinstance(value, str)
+    pattern = _ENVIRONMENT.get(str(variable["name"])) if plain else None
+    return pattern is not None and pattern.fullmatch(value) is not None
+
+
+def _claims_devices(resources: Any) -> bool:
+    """A claim of dynamic resource allocation can bring mounts and variables of its own."""
+    return resources is not None and not (isinstance(resources, dict) and resources.keys() <= {"limits", "requests"})
+
+
+def _mount_difference(container: JsonObject, pod: JsonObject, wanted: list[JsonObject]) -> str:
+    projected = {str(each.get("name")) for each in _elements(pod.get("volumes")) if "projected" in each}
+    mounts = container.get("volumeMounts")
+    if not isinstance(mounts, list):
+        return "volumeMounts"
+    left = list(wanted)
+    for mount in mounts:
+        if mount in left:
+            left.remove(mount)
+            continue
+        path, volume = value_at(mount, "mountPath"), value_at(mount, "name")
+        if not (
+            path in _TOKENS
+            and str(volume) in projected
+            and mount == {"name": volume, "mountPath": path, "readOnly": True}
+            and path not in {each["mountPath"] for each in wanted}
+        ):
+            return f"volumeMounts[{path}]"
+    return "volumeMounts" if left else ""
+
+
+def _volume_difference(pod: JsonObject, wanted: list[JsonObject]) -> str:
+    """An ``emptyDir`` may be in memory and have a limit; a Secret or a ConfigMap is mounted whole, or it is another."""
+    present = _elements(pod.get("volumes"))
+    for volume in wanted:
+        (kind,) = volume.keys() - {"name"}
+        there = [each for each in present if each.get("name") == volume["name"]]
+        held = value_at(there[0], kind) if len(there) == 1 and there[0].keys() == volume.keys() else None
+        free = {"medium", "sizeLimit"} if kind == "emptyDir" else {"defaultMode"}
+        if not isinstance(held, dict) or _without(held, free) != _without(volume[kind], free):
+            return f"volumes[{volume['name']}]"
+    return ""
+
+
+def _without(value: JsonObject, keys: set[str]) -> JsonObject:
+    return {key: inner for key, inner in value.items() if key not in keys}
+
+
+def _elements(node: Any) -> list[JsonObject]:
+    return [each for each in node if isinstance(each, dict)] if isinstance(node, list) else []

@@ -1,0 +1,103 @@
+"""Where the places of models lead: as policies and the operator fix it, and the loader is bound.
+
+A URI names an organisation or a bucket; which hub or store that is in, its user's own Secret could say. So where a rule
+rests on where a model comes from, the loader's arguments bind each URI to one store, and the rule wants just that.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from model_uri import ANYWHERE, ModelURI, Store, find, parse_place
+from serve_core.api.matching import is_about_namespace, selects
+from serve_core.base.json import JsonObject, value_at
+from serve_core.context.cluster import PlatformFacts
+
+if TYPE_CHECKING:
+    from serve_core.api.policies import Match, Places, Rule, ServingPolicy
+
+_PUBLIC = frozenset({"hf", "s3", "gs", "oci", "https"})
+"""Schemes whose own public store is meant where none is named."""
+_ELSEWHERE = frozenset({"InferenceService", "Route", "DomainMapping"})
+"""Kinds that no Deployment becomes."""
+
+
+def known(facts: PlatformFacts, namespace: str, labels: Mapping[str, str]) -> tuple[Store, ...]:
+    """The stores that count in a namespace: those of the policies about it, by their names, then the operator's."""
+    found = [
+        store
+        for policy in _about(facts, namespace, labels)
+        for rule in policy.spec.rules
+        if rule.sources is not None
+        for store in of_rule(rule.sources)
+    ]
+    return (*found, *facts.stores)
+
+
+def of_rule(about: "Places") -> Iterator[Store]:
+    """The stores that a rule names; a host that it allows by plain http is one as well."""
+    yield from (each.store for each in about.stores)
+    for text in about.allow:
+        place = parse_place(text)
+        if place.uri.scheme == "http" and not place.wild:
+            yield Store(text)
+
+
+def store_of(uri: ModelURI, stores: Iterable[Store]) -> Store | None:
+    """The one store that a URI leads to, whatever the credentials say; ``None`` where these say it."""
+    found = find(uri, stores)
+    if found is None and uri.scheme in _PUBLIC:
+        found = Store(f"{uri.scheme}://{uri.authority}")
+    return found if found is not None and found.is_fixed else None
+
+
+def names_of(uri: ModelURI, stores: Iterable[Store]) -> Iterator[ModelURI]:
+    """A URI, and what it is called in the stores that are known: by their schemes, and by their addresses."""
+    yield uri
+    for store in stores:
+        if store.endpoint not in ("", ANYWHERE):
+            yield from store.names_of(uri)
+
+
+def may_lead_anywhere(uri: ModelURI, stores: Iterable[Store]) -> bool:
+    """Whether the operator leaves it to the credentials where a URI leads."""
+    found = find(uri, stores)
+    return found is not None and found.endpoint == ANYWHERE
+
+
+def of_loader(deployment: JsonObject, uris: Iterable[ModelURI], facts: PlatformFacts) -> tuple[Store, ...]:
+    """What the loader of a Deployment is bound to; nothing where no rule asks for it, or where it cannot be."""
+    namespace = str(value_at(deployment, "metadata", "namespace") or "")
+    labels = facts.namespace_labels.get(namespace, {})
+    stores = known(facts, namespace, labels)
+    uris = [uri for uri in uris if uri.scheme != "pvc"]
+    named = any(find(uri, stores) for uri in uris)
+    if not named and not _rests_on_places(deployment, facts, namespace, labels):
+        return ()
+    bound = [store_of(uri, stores) for uri in uris]
+    return tuple(dict.fromkeys(store for store in bound if store)) if all(bound) else ()
+
+
+def _rests_on_places(deployment: JsonObject, facts: PlatformFacts, namespace: str, labels: Mapping[str, str]) -> bool:
+    """Whether a rule about the Deployment, or about what it becomes, rests on where its model comes from."""
+    worn = [value_at(deployment, "metadata", "labels"), value_at(deployment, "spec", "template", "metadata", "labels")]
+    return any(
+        any(map(_is_about_places, policy.spec.rules))
+        and (not policy.spec.match.kinds or not _ELSEWHERE.issuperset(policy.spec.match.kinds))
+        and _selects(policy.spec.match, worn)
+        for policy in _about(facts, namespace, labels)
+    )
+
+
+def _is_about_places(rule: "Rule") -> bool:
+    return bool(rule.sources and rule.sources.allow) or (rule.pinned is not None and "revision" in rule.pinned.by)
+
+
+def _selects(match: "Match", worn: Iterable[object]) -> bool:
+    selector = match.object_selector
+    return selector is None or any(selects(selector, each if isinstance(each, dict) else {}) for each in worn)
+
+
+def _about(facts: PlatformFacts, namespace: str, labels: Mapping[str, str]) -> Iterator["ServingPolicy"]:
+    for policy in sorted(facts.policies, key=lambda policy: policy.name):
+        if is_about_namespace(policy.spec.match, namespace, labels):
+            yield policy

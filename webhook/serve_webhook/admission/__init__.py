@@ -1,0 +1,1 @@
+"""Admission over HTTPS: reviews in, reviews out."""

@@ -1,0 +1,108 @@
+"""The validating half of admission: policies judge the final state of whatever serves a model. Pure.
+
+Who goes past is told by the user that the API server names, never by what an object says of itself.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from serve_core.api.matching import is_about_namespace
+from serve_core.api.policies import PolicyError, PolicyException, of_nothing, read_exception, read_policy
+from serve_core.base import bounds
+from serve_core.base.constants import SERVER_USERNAME
+from serve_core.base.json import JsonObject, value_at
+from serve_core.context.cluster import PlatformFacts
+from serve_core.policy.evaluate import User, judge_policies
+from serve_core.policy.subjects import subject_of
+from serve_webhook.admission.review import Answer, Request, lines, shortened
+
+KNATIVE_USERNAME = "system:serviceaccount:knative-serving:controller"
+KSERVE_USERNAME = "system:serviceaccount:kserve:kserve-controller-manager"
+
+_MADE_BY = {
+    "Deployment": (SERVER_USERNAME,),
+    "Service": (SERVER_USERNAME, KSERVE_USERNAME),
+    "Configuration": (KNATIVE_USERNAME,),
+    "Revision": (KNATIVE_USERNAME,),
+    "Route": (KNATIVE_USERNAME,),
+    "DomainMapping": (SERVER_USERNAME,),
+}
+"""Who makes objects of a kind out of others that were judged themselves."""
+
+_BOOKKEEPING = frozenset({"managedFields", "resourceVersion", "generation", "finalizers", "ownerReferences", "uid"})
+"""Of an object's metadata: nothing that a policy can be about."""
+
+
+def validate(
+    request: Request,
+    facts: PlatformFacts,
+    exceptions: Sequence[PolicyException],
+    now: datetime,
+    deployment: Callable[[str, str], JsonObject | None],
+) -> Answer:
+    """Judge what is about to be stored. ``deployment`` finds a served one by namespace and name."""
+    if request.new is None:
+        return Answer()
+    kind = str(request.new.get("kind"))
+    if kind in ("ServingPolicy", "PolicyException"):
+        fault = bounds.fault(request.new)
+        return Answer(problems=(str(fault),)) if fault else _document(request.new, kind, facts)
+    final = _scaled(request, deployment) if kind == "Scale" else request.new
+    if final is None or request.user.username in _MADE_BY.get(kind, ()):
+        return Answer()
+    # Most namespaces of a cluster may be no policy's: there, nothing needs to be known of the object.
+    namespace_labels = facts.namespace_labels.get(request.namespace, {})
+    policies = [
+        policy
+        for policy in facts.policies
+        if is_about_namespace(policy.spec.match, request.namespace, namespace_labels)
+    ]
+    if not policies:
+        return Answer()
+    if request.old is not None and _essence(request.new) == _essence(request.old):
+        return Answer()
+    subject = subject_of(
+        final,
+        facts,
+        namespace=request.namespace,
+        namespace_labels=namespace_labels,
+        former=request.old,
+    )
+    if subject is None:
+        return Answer()
+    user = User(request.user.username, request.user.groups)
+    verdict = judge_policies(subject, policies, exceptions, now, user)
+    return Answer(
+        problems=lines(verdict.problems),
+        warnings=shortened(verdict.warnings),
+        code=403,
+        reason="Forbidden",
+    )
+
+
+def _document(document: JsonObject, kind: str, facts: PlatformFacts) -> Answer:
+    """A policy or an exception that cannot be read is never stored."""
+    try:
+        if kind == "ServingPolicy":
+            read_policy(document)
+            return Answer()
+        warnings = of_nothing(read_exception(document), facts.policies)
+    except PolicyError as error:
+        return Answer(problems=lines(error.problems))
+    return Answer(warnings=shortened(warnings))
+
+
+def _scaled(request: Request, deployment: Callable[[str, str], JsonObject | None]) -> JsonObject | None:
+    """The Deployment with the replicas that a Scale asks for."""
+    found = deployment(request.namespace, request.name)
+    if found is None:
+        return None
+    wanted = value_at(request.new, "spec", "replicas") or 0
+    return {**found, "spec": {**(found.get("spec") or {}), "replicas": wanted}}
+
+
+def _essence(document: JsonObject) -> JsonObject:
+    """The object without the API server's notes: finalizers may go, whatever the policies say by now."""
+    metadata = document.get("metadata")
+    kept = {k: v for k, v in metadata.items() if k not in _BOOKKEEPING} if isinstance(metadata, dict) else metadata
+    return {**document, "metadata": kept}

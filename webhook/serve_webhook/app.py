@@ -1,0 +1,307 @@
+"""The life of one replica: start, serve, lead when it is its turn, stop without dropping a request.
+
+Every replica answers reviews; one of them, by the Lease, also keeps the certificates and reconciles.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from serve_core.api import runtimes
+from serve_core.base.constants import DEPLOYMENT_LABEL, NAMESPACE, SERVED_LABEL
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import PlatformFacts
+from serve_webhook import settings
+from serve_webhook.admission import http
+from serve_webhook.api import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    MUTATING_WEBHOOKS,
+    OWNED,
+    PODS,
+    SECRETS,
+    VALIDATING_WEBHOOKS,
+    Api,
+    Resource,
+)
+from serve_webhook.audit import Audit
+from serve_webhook.cache import trimming
+from serve_webhook.cache.informers import Budget, Informer
+from serve_webhook.cache.mesh import Mesh
+from serve_webhook.cache.policies import NamespaceLabels, Policies
+from serve_webhook.cache.runtimes import Runtimes
+from serve_webhook.cache.services import Services
+from serve_webhook.cache.snapshots import Catalogue, Completions
+from serve_webhook.certs.rotation import SECRET, WEBHOOKS, Keeper, Presented
+from serve_webhook.failure_policy import FailurePolicies
+from serve_webhook.leader_election import Election
+from serve_webhook.metrics import Metrics
+from serve_webhook.reconcile import pods
+from serve_webhook.reconcile.events import Recorder
+from serve_webhook.reconcile.reconciler import Reconciler
+from serve_webhook.settings import Configuration
+
+FEATURES = ("knative-serving", "config-features")
+"""Namespace and name of the ConfigMap of Knative's feature flags."""
+
+IMAGES = ("knative-serving", "config-deployment")
+"""The ConfigMap that says which image Knative's queue-proxy has."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a replica is started with."""
+
+    identity: str
+    settings: Path
+    runtimes: Path
+    host: str = "0.0.0.0"  # noqa: S104 - a pod's address is not known beforehand
+    port: int = 8443
+    health_port: int = 8080
+    drain_seconds: float = http.DRAIN_SECONDS
+
+
+class Replica:
+    """One process of the server. ``configuration`` is what its files said at the start."""
+
+    def __init__(self, api: Api, options: Options, configuration: Configuration) -> None:
+        self._api = api
+        self._options = options
+        self._configuration = configuration
+        self._metrics = Metrics()
+        self._metrics.settings_valid.set(1)
+        self._budget = Budget()
+        self._callers = configuration.callers
+        self._context = http.tls_context(self._callers.certificate_authority if self._callers else "")
+        self._features = self._single(CONFIG_MAPS, *FEATURES)
+        self._images = self._single(CONFIG_MAPS, *IMAGES)
+        self._secrets = self._single(SECRETS, NAMESPACE, SECRET)
+        served = {"labelSelector": f"{SERVED_LABEL}=true"}
+        self._deployments = self._informer(DEPLOYMENTS, selectors=served, trim=trimming.deployment)
+        self._presented = Presented(self._secrets, self._context, self._metrics)
+        self._reconciler: Reconciler | None = None
+        self._audit: Audit | None = None
+        self._failure_policies: FailurePolicies | None = None
+        self._mesh = Mesh(self._informer, self._facts_changed)
+        self._namespace_labels = NamespaceLabels(self._mesh.namespaces)
+        self._mesh.namespaces.subscribe(self._namespace_changed)
+        self._policies = Policies(self._informer, self._facts_changed)
+        self._runtimes = Runtimes(self._informer, self._facts_changed)
+        self._services = Services(self._informer, self._services_changed)
+        self._completions = Completions(api, self._informer, self._present, self._published)
+        self._answering = False
+        self._stopping = False
+        self._features.subscribe(lambda _old, _new: self._facts_changed())
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until ``stop`` is set; then go out of service, answer what still comes, and return.
+
+        Raises what no part of the server could handle, as an ExceptionGroup.
+        """
+        health = http.health_app(self.missing, self._metrics)
+        async with (
+            http.serving(health, self._options.host, self._options.health_port),
+            asyncio.TaskGroup() as group,
+        ):
+            tasks = [group.create_task(part) for part in self._parts()]
+            election = Election(self._api, self._options.identity, _now)
+            campaign = group.create_task(election.campaign(self._lead))
+            await stop.wait()
+            logger.info("Stopping: out of service within %.0f s.", self._options.drain_seconds)
+            self._stopping = True
+            # The Lease goes first, so that another replica leads while this one still answers.
+            campaign.cancel()
+            await asyncio.sleep(self._options.drain_seconds)
+            for task in tasks:
+                task.cancel()
+
+    def missing(self) -> list[str]:
+        """What this replica lacks to answer reviews."""
+        parts = {
+            "certificates": self._answering,
+            "Knative's feature flags": self._features.synced.is_set(),
+            "Knative's images": self._images.synced.is_set(),
+            "Deployments": self._deployments.synced.is_set(),
+            "Istio's configuration": self._mesh.synced,
+            "policies": self._policies.synced,
+            "runtimes": self._runtimes.synced,
+            "Services": self._services.synced,
+            "what models are completed with": self._completions.synced,
+            "its end": not self._stopping,
+        }
+        return [name for name, there in parts.items() if not there]
+
+    def _parts(self) -> list[Coroutine[Any, Any, NoReturn]]:
+        files = settings.follow(
+            self._options.settings, self._options.runtimes, self._configured, self._metrics.settings_valid.set
+        )
+        caches = [
+            self._features.run(),
+            self._images.run(),
+            self._secrets.run(),
+            self._deployments.run(),
+            *self._mesh.parts(),
+            *self._policies.parts(),
+            *self._runtimes.parts(),
+            *self._services.parts(),
+            *self._completions.parts(),
+        ]
+        return [*caches, files, self._keep_completions(), self._answer()]
+
+    async def _keep_completions(self) -> NoReturn:
+        await self._runtimes.wait()
+        await self._completions.run()
+
+    async def _answer(self) -> NoReturn:
+        """Answer reviews, as soon as there is a certificate, until cancelled."""
+        await self._presented.loaded.wait()
+        app = http.admission_app(
+            self._known_facts,
+            self._deployments.get,
+            self._metrics,
+            lambda: self._policies.exceptions,
+            _now,
+            lambda: self._stopping,
+            self._callers.names if self._callers else (),
+            self._namespace_labels.appears,
+        )
+        async with http.serving(app, self._options.host, self._options.port, self._context) as port:
+            self._answering = True
+            logger.info("Answering reviews on port %d.", port)
+            await asyncio.Event().wait()
+        raise AssertionError("waits for ever")
+
+    async def _lead(self) -> None:
+        """The leader's work, until cancelled."""
+        ours = {"selectors": {"labelSelector": DEPLOYMENT_LABEL}, "budget": Budget()}
+        owned = {resource: self._informer(resource, optional=True, **ours) for resource in OWNED}
+        model_pods = self._informer(PODS, trim=pods.trim, **ours)
+        mutating, validating = (
+            self._single(resource, "", WEBHOOKS) for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS)
+        )
+        webhooks = ((MUTATING_WEBHOOKS, mutating), (VALIDATING_WEBHOOKS, validating))
+        keeper = Keeper(self._api, self._secrets, webhooks, self._metrics, _now)
+        recorder = Recorder(self._api, self._options.identity, _now)
+        reconciler = Reconciler(
+            self._api,
+            deployments=self._deployments,
+            owned=owned,
+            pods=model_pods,
+            facts=self._facts,
+            recorder=recorder,
+            metrics=self._metrics,
+            now=_now,
+        )
+        audit = Audit(
+            self._api,
+            deployments=self._deployments,
+            policies=self._policies,
+            facts=self._facts,
+            recorder=recorder,
+            metrics=self._metrics,
+            now=_now,
+        )
+        failure_policies = FailurePolicies(self._api, validating, lambda: self._policies.policies)
+        self._metrics.leading.set(1)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for informer in (*owned.values(), model_pods, mutating, validating):
+                    group.create_task(informer.run())
+                group.create_task(keeper.run())
+                await self._features.synced.wait()
+                await self._mesh.wait()
+                await self._policies.wait()
+                self._failure_policies = failure_policies
+                group.create_task(failure_policies.run())
+                await self._runtimes.wait()
+                await self._services.wait()
+                await self._completions.wait()
+                group.create_task(self._completions.collect(self._deployments, _now))
+                self._reconciler = reconciler
+                group.create_task(reconciler.run())
+                self._audit = audit
+                group.create_task(audit.run())
+        finally:
+            self._reconciler = None
+            self._audit = None
+            self._failure_policies = None
+            self._metrics.not_leading()
+
+    def _present(self) -> Catalogue:
+        """The loader and the runtimes of now."""
+        configuration = self._configuration
+        return configuration.loader, runtimes.extended(configuration.runtimes, self._runtimes.own)
+
+    def _facts(self) -> PlatformFacts:
+        loader, catalogue = self._completions.published or self._present()
+        features = self._features.get(*FEATURES) or {}
+        queue_proxy = ((self._images.get(*IMAGES) or {}).get("data") or {}).get("queue-sidecar-image", "")
+        return PlatformFacts(
+            loader=loader,
+            runtimes=catalogue,
+            features=features.get("data") or {},
+            istio=self._mesh.facts(),
+            policies=self._policies.policies,
+            stores=self._configuration.stores,
+            sidecar_images=self._configuration.sidecar_images | {queue_proxy},
+            namespace_labels=self._namespace_labels,
+            services=self._services,
+            snapshots=self._completions.known,
+        )
+
+    def _known_facts(self) -> PlatformFacts | None:
+        caches = (self._mesh, self._policies, self._runtimes, self._services, self._completions)
+        informers = (self._features, self._images, self._deployments)
+        read = (*(informer.synced.is_set() for informer in informers), *(cache.synced for cache in caches))
+        return self._facts() if all(read) else None
+
+    def _configured(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        logger.info("Read the settings and %d runtimes.", len(configuration.runtimes))
+        if configuration.callers != self._callers:
+            logger.warning("The setting callers counts from the next start on.")
+        self._facts_changed()
+
+    def _facts_changed(self) -> None:
+        self._completions.refresh()
+        self._published()
+
+    def _published(self) -> None:
+        if self._reconciler:
+            self._reconciler.refresh()
+        if self._audit:
+            self._audit.refresh()
+        if self._failure_policies:
+            self._failure_policies.refresh()
+
+    def _namespace_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
+        """Policies select namespaces by label."""
+        if self._audit and old and new and old["metadata"].get("labels") != new["metadata"].get("labels"):
+            self._audit.refresh()
+
+    def _services_changed(self, namespace: str) -> None:
+        if self._reconciler:
+            self._reconciler.refresh(namespace)
+
+    def _single(self, resource: Resource, namespace: str, name: str) -> Informer:
+        return self._informer(resource, namespace=namespace, selectors={"fieldSelector": f"metadata.name={name}"})
+
+    def _informer(self, resource: Resource, **arguments: Any) -> Informer:
+        counts = self._metrics
+        return Informer(
+            self._api,
+            resource,
+            restarted=counts.watch_restarted,
+            skipped=counts.object_skipped,
+            **{"budget": self._budget, **arguments},
+        )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

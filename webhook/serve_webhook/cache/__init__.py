@@ -1,0 +1,1 @@
+"""Objects of the cluster, kept fresh by watches."""

@@ -1,0 +1,104 @@
+"""How Istio is installed, as watches see it: there or not, and how, at any time."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+
+from serve_core.base.json import JsonObject
+from serve_core.istio import injection
+from serve_core.istio.injection import IstioFacts
+from serve_webhook.api import CONFIG_MAPS, DAEMON_SETS, MUTATING_WEBHOOKS, NAMESPACES, NODES, SERVICE_ENTRIES
+from serve_webhook.cache.informers import Informer, Watching
+
+SETTLE_SECONDS = 0.2
+"""What changes together is looked at together."""
+
+_USED_DATA = ("values", "mesh")
+"""Of Istio's ConfigMaps. What they hold beside is the template of the sidecar, many times as large."""
+
+logger = logging.getLogger(__name__)
+
+
+class Mesh(Watching):
+    """Keeps :meth:`facts`; ``changed`` is called when they are others. ``informer`` makes an informer."""
+
+    def __init__(self, informer: Callable[..., Informer], changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._informers: Mapping[str, Informer] = {
+            "injectors": informer(
+                MUTATING_WEBHOOKS, selectors={"labelSelector": injection.INJECTORS}, trim=_labelled, optional=True
+            ),
+            "config_maps": informer(CONFIG_MAPS, namespace=injection.NAMESPACE, trim=_configuration, optional=True),
+            "daemon_sets": informer(DAEMON_SETS, namespace=injection.NAMESPACE, trim=_labelled, optional=True),
+            "nodes": informer(NODES, trim=_node, optional=True),
+            # Not optional: without the namespaces' labels, policies that select by them would be about nobody.
+            "namespaces": informer(NAMESPACES, trim=_labelled),
+            "service_entries": informer(SERVICE_ENTRIES, trim=_entry, optional=True),
+        }
+        super().__init__(*self._informers.values())
+        self._facts: IstioFacts | None = None
+        self._stale = True
+        self._told: IstioFacts | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        for one in self._informers.values():
+            one.subscribe(self._update)
+
+    @property
+    def namespaces(self) -> Informer:
+        """Every namespace with its labels."""
+        return self._informers["namespaces"]
+
+    def facts(self) -> IstioFacts | None:
+        if self._stale:
+            self._facts = injection.detect(**{name: list(informer) for name, informer in self._informers.items()})
+            self._stale = False
+        return self._facts
+
+    def _update(self, old: JsonObject | None, new: JsonObject | None) -> None:
+        if old is not None and new is not None and _content(old) == _content(new):
+            return  # a node's heartbeat
+        self._stale = True
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._settle)
+
+    def _settle(self) -> None:
+        self._timer = None
+        if self.synced and self.facts() != self._told:
+            self._told = self.facts()
+            logger.info("Istio: %s.", _sentence(self._told))
+            self._changed()
+
+
+def _sentence(facts: IstioFacts | None) -> str:
+    if facts is None:
+        return "not installed"
+    names = ", ".join(revision.name for revision in facts.revisions) or "none"
+    return f"revisions {names}" + (", ambient" if facts.ambient else "")
+
+
+def _content(manifest: JsonObject) -> JsonObject:
+    return {**manifest, "metadata": {**manifest["metadata"], "resourceVersion": ""}}
+
+
+def _labelled(manifest: JsonObject) -> JsonObject:
+    """The object with its name and labels alone."""
+    metadata = manifest["metadata"]
+    kept = {key: metadata[key] for key in ("name", "namespace", "labels", "resourceVersion") if key in metadata}
+    return {"metadata": kept}
+
+
+def _configuration(manifest: JsonObject) -> JsonObject:
+    data = manifest.get("data") or {}
+    return _labelled(manifest) | {"data": {key: data[key] for key in _USED_DATA if key in data}}
+
+
+def _node(manifest: JsonObject) -> JsonObject:
+    info = (manifest.get("status") or {}).get("nodeInfo") or {}
+    made = _labelled(manifest) | {"status": {"nodeInfo": {"kubeletVersion": info.get("kubeletVersion")}}}
+    made["metadata"].pop("labels", None)
+    return made
+
+
+def _entry(manifest: JsonObject) -> JsonObject:
+    spec = manifest.get("spec") or {}
+    return _labelled(manifest) | {"spec": {key: spec[key] for key in ("hosts", "exportTo") if key in spec}}

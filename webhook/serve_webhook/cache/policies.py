@@ -1,0 +1,82 @@
+"""The policies and exceptions of the cluster, read as they change."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping
+
+from serve_core.api.policies import PolicyError, PolicyException, ServingPolicy, read_exception, stored_policy
+from serve_core.base.constants import NAMESPACE
+from serve_core.base.json import JsonObject
+from serve_webhook.api import POLICIES, POLICY_EXCEPTIONS, key
+from serve_webhook.cache.informers import Informer, Watching
+
+logger = logging.getLogger(__name__)
+
+
+class Policies(Watching):
+    """Keeps :attr:`policies` and :attr:`exceptions`; ``changed`` is called when they are others."""
+
+    def __init__(self, informer: Callable[..., Informer], changed: Callable[[], None]) -> None:
+        self._changed = changed
+        policies, exceptions = informer(POLICIES, stubs=True), informer(POLICY_EXCEPTIONS, namespace=NAMESPACE)
+        super().__init__(policies, exceptions)
+        self._policies: dict[str, ServingPolicy] = {}
+        self._exceptions: dict[str, PolicyException] = {}
+        policies.subscribe(self._policy_changed)
+        exceptions.subscribe(self._exception_changed)
+
+    @property
+    def policies(self) -> tuple[ServingPolicy, ...]:
+        return tuple(self._policies.values())
+
+    @property
+    def exceptions(self) -> tuple[PolicyException, ...]:
+        return tuple(self._exceptions.values())
+
+    def _policy_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
+        if new is not None:
+            policy = stored_policy(new)
+            self._policies[new["metadata"]["name"]] = policy
+            if policy.fault:
+                logger.error("Policy %s cannot be read and refuses everything: %s.", policy.name, policy.fault)
+        elif old is not None:
+            self._policies.pop(old["metadata"]["name"], None)
+        self._changed()
+
+    def _exception_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
+        name = ((new or old) or {})["metadata"]["name"]
+        self._exceptions.pop(name, None)
+        if new is not None:
+            try:
+                self._exceptions[name] = read_exception(new)
+            except PolicyError as error:
+                logger.error("Exception %s cannot be read and does not count: %s", name, error)
+        self._changed()
+
+
+class NamespaceLabels(Mapping[str, Mapping[str, str]]):
+    """Labels by namespace, as an informer of namespaces has them."""
+
+    def __init__(self, namespaces: Informer) -> None:
+        self._namespaces = namespaces
+
+    def __getitem__(self, name: str) -> Mapping[str, str]:
+        if (found := self._namespaces.get("", name)) is None:
+            raise KeyError(name)
+        return found["metadata"].get("labels") or {}
+
+    async def appears(self, name: str) -> None:
+        """Return as soon as there is a namespace of that name."""
+        seen = asyncio.Event()
+        end = self._namespaces.subscribe(lambda _old, new: seen.set() if new and key(new) == ("", name) else None)
+        try:
+            if name not in self:
+                await seen.wait()
+        finally:
+            end()
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for _, name in self._namespaces.names())
+
+    def __len__(self) -> int:
+        return len(self._namespaces)

@@ -1,0 +1,39 @@
+"""The cluster's own runtimes, ModelRuntime objects, read as they change."""
+
+import logging
+from collections.abc import Callable
+
+from serve_core.api import runtimes
+from serve_core.api.runtimes import Runtime
+from serve_core.base.json import JsonObject
+from serve_webhook.api import MODEL_RUNTIMES
+from serve_webhook.cache.informers import Informer, Watching
+
+logger = logging.getLogger(__name__)
+
+
+class Runtimes(Watching):
+    """Keeps :attr:`own`; ``changed`` is called when they are others."""
+
+    def __init__(self, informer: Callable[..., Informer], changed: Callable[[], None]) -> None:
+        self._changed = changed
+        models = informer(MODEL_RUNTIMES)
+        super().__init__(models)
+        self._own: dict[str, Runtime] = {}
+        models.subscribe(self._runtime_changed)
+
+    @property
+    def own(self) -> tuple[Runtime, ...]:
+        return tuple(self._own.values())
+
+    def _runtime_changed(self, old: JsonObject | None, new: JsonObject | None) -> None:
+        if new is not None:
+            try:
+                runtime = runtimes.parse(new)
+                self._own[runtime.name] = runtime
+            except ValueError as error:
+                # The last good one stays: falling back to another server would be a surprise.
+                logger.error("ModelRuntime %s cannot be read: %s.", new["metadata"]["name"], error)
+        elif old is not None:
+            self._own.pop(old["metadata"]["name"], None)
+        self._changed()
