@@ -32,10 +32,10 @@ import trustme
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 
-from loader import harness  # noqa: E402  # the store that the tests run as well
 from loading import tables, ways  # noqa: E402
 from loading.arms import FLOOR_ARM, OURS, S5CMD, Arm, arms, install, installed_size, nginx  # noqa: E402
 from loading.measuring import ArmError, Bench, Beside, Sample, control_group  # noqa: E402
+from support import loader_harness as harness  # noqa: E402
 
 SETS = {"64x32MiB": (64, 32 << 20), "2000x16KiB": (2000, 16 << 10), "1x2GiB": (1, 2 << 30), "1x8GiB": (1, 8 << 30)}
 USUAL = [*SETS][:3]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loader import harness
+from support import loader_harness as harness
 
 ROOT = Path(__file__).resolve().parents[2]
 

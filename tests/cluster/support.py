@@ -14,17 +14,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from obstore.store import S3Store
 from prometheus_client.parser import text_string_to_metric_families
 
+from support.paths import ROOT
+
 Json = dict[str, Any]
 _T = TypeVar("_T")
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "manifests" / "examples"
+EXAMPLES = ROOT / "manifests" / "examples"
 PREFIX = "kubectl-serve.dev/"
 READY = f"{PREFIX}Ready"
 LOADED = f"{PREFIX}ModelLoaded"

@@ -11,8 +11,9 @@ from cluster.support import Json, Namespace, deployment
 from serve_core.admission.decide import judge
 from serve_core.api import runtimes
 from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from support.paths import ROOT
 
-FOLDER = Path(__file__).resolve().parents[2] / "manifests/runtimes"
+FOLDER = ROOT / "manifests/runtimes"
 CATALOGUE = [runtimes.parse(yaml.safe_load(path.read_text())) for path in sorted(FOLDER.glob("*.yaml"))]
 FACTS = PlatformFacts(LoaderFacts("example.com/loader:1"), tuple(CATALOGUE))
 GPU: Json = {"name": "model-server", "resources": {"limits": {"nvidia.com/gpu": "1"}}}

@@ -5,7 +5,7 @@ from urllib.request import urlopen
 from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.support import Ingress, Namespace, Trained, deployment, eventually
-from dashboards import KNATIVE
+from support.dashboards import KNATIVE
 
 SYSTEM = Namespace("knative-serving")
 

@@ -20,7 +20,7 @@ from cluster.support import (
     file_server,
     pod_template,
 )
-from loader.signing import Key
+from support.loader_signing import Key
 
 SOON = 15.0
 """Seconds within which a cause has to be on the Deployment."""

@@ -30,12 +30,12 @@ from cluster.support import (
     eventually,
     obey,
 )
-from istio_installation import control_plane
+from support.istio_installation import control_plane
+from support.paths import ROOT
 
 ISTIO = Namespace("istio-system")
 ISTIO_API = "istio.io/api@v1.29.2"
-ROOT = Path(__file__).parents[2]
-GOLDEN = ROOT / "tests/golden"
+GOLDEN = ROOT / "tests/golden/admission"
 GUARDS = ("peerauthentication", "requestauthentication", "authorizationpolicy", "telemetry")
 SOON = 15.0
 """Seconds within which a cause has to be on the Deployment."""

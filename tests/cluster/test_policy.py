@@ -12,13 +12,11 @@ import random
 from argparse import Namespace as Flags
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-import policy_objects
 from cluster.support import Namespace, measured
 from kubectl_serve import errors
 from kubectl_serve.api import (
@@ -42,7 +40,18 @@ from kubectl_serve.api import (
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cluster import connect
 from kubectl_serve.install.platform import facts_for_policies
-from policy_objects import (
+from serve_core.api.annotations import STATE
+from serve_core.api.policies import KINDS
+from serve_core.base.constants import CONDITION_COMPLIANT
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import PlatformFacts
+from serve_core.knative.limits import VISIBILITY_LABEL
+from serve_core.policy import dry_run
+from serve_core.policy.evaluate import Outcome
+from serve_webhook.failure_policy import GUARDED
+from support import policy_objects
+from support.paths import ROOT
+from support.policy_objects import (
     IMAGES,
     MAKERS,
     PLAIN,
@@ -57,15 +66,6 @@ from policy_objects import (
     route,
     rules,
 )
-from serve_core.api.annotations import STATE
-from serve_core.api.policies import KINDS
-from serve_core.base.constants import CONDITION_COMPLIANT
-from serve_core.base.json import JsonObject
-from serve_core.context.cluster import PlatformFacts
-from serve_core.knative.limits import VISIBILITY_LABEL
-from serve_core.policy import dry_run
-from serve_core.policy.evaluate import Outcome
-from serve_webhook.failure_policy import GUARDED
 
 SEED = int(os.environ.get("POLICY_SEED", "7"))
 BATCHES = int(os.environ.get("POLICY_BATCHES", "12"))
@@ -74,10 +74,7 @@ AUDITS = int(os.environ.get("POLICY_AUDITS", "3"))
 """Sets of policies by which what exists is audited."""
 OPERATIONS = int(os.environ.get("POLICY_OPERATIONS", "300"))
 POLICY_REPORTS = Resource("wgpolicyk8s.io/v1alpha2", "policyreports", "PolicyReport")
-STARTERS = [
-    yaml.safe_load(file.read_text())
-    for file in sorted((Path(__file__).resolve().parents[2] / "manifests/policies").glob("*.yaml"))
-]
+STARTERS = [yaml.safe_load(file.read_text()) for file in sorted((ROOT / "manifests/policies").glob("*.yaml"))]
 PREFIX = "kubectl-serve.dev/"
 FLAGS = dict.fromkeys(("kubeconfig", "context", "cluster", "user", "server", "token", "namespace", "as_user"))
 FINALIZER = "example.com/keep"

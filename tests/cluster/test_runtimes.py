@@ -6,14 +6,14 @@ Seldon's image is not at hand here: the cluster's own runtime of the same name t
 import base64
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import yaml
 
 from cluster.support import RESTRICTED, Ingress, Json, Namespace, Store, annotation, deployment
+from support.paths import ROOT
 
-RUNTIMES = Path(__file__).resolve().parents[2] / "manifests/runtimes"
+RUNTIMES = ROOT / "manifests/runtimes"
 IMAGE = "dev.local/kubectl-serve/mlserver-tests:1.7.1"
 
 TRAINING = """

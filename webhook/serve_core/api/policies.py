@@ -321,7 +321,7 @@ class Rule:
     formats: Annotated[Names | None, _doc("Formats of models.")] = None
     runtimes: Annotated[Names | None, _doc("Model servers, by the runtime's name or custom.")] = None
     protocols: Annotated[Names | None, _doc("Protocols that are asked for.")] = None
-    image_reference: Images | None = None
+    images: Images | None = None
     resources: Resources | None = None
     scale: ScaleBounds | None = None
     mesh: Annotated[Names | None, _doc("Sidecars: auto, istio, none.")] = None

@@ -1,0 +1,1 @@
+"""What tests share: fakes, generators of hostile input, servers to load from."""

@@ -1,0 +1,457 @@
+"""Real servers on loopback for the loader, and one way to run it."""
+
+import base64
+import contextlib
+import hashlib
+import http.client
+import io
+import json
+import os
+import shutil
+import socket
+import socketserver
+import ssl
+import subprocess
+import tarfile
+import threading
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import pytest
+import trustme
+
+from model_loader.__main__ import main
+from model_loader.sources import s3
+from model_loader.sources.aws_identity import Keys
+from model_loader.verify import checksums
+from support.paths import ROOT
+
+LOOPBACK = "127.0.0.0/8"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run of the loader left behind."""
+
+    exit_code: int
+    events: list[dict[str, object]]
+    message: dict[str, object]
+    volume: Path
+    output: str
+
+    @property
+    def code(self) -> object:
+        """The code of the termination message."""
+        return self.message["code"]
+
+    def files(self) -> dict[str, bytes]:
+        """Return what the model server would see."""
+        return contents(self.volume / "model")
+
+    def of(self, event: str) -> list[dict[str, object]]:
+        """Return the lines of one kind."""
+        return [line for line in self.events if line["event"] == event]
+
+
+def manifest_digest(files: Mapping[str, bytes]) -> str:
+    """Return the digest of a folder with these files, as the documentation has it."""
+    lines = "".join(f"{hashlib.sha256(body).hexdigest()}  {path}\n" for path, body in sorted(files.items()))
+    return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file below `folder` by its relative path; nothing where there is no folder."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+class Loader:
+    """Runs the loader on one volume, in this process."""
+
+    def __init__(self, root: Path) -> None:
+        self.volume = root / "volume"
+        self.volume.mkdir()
+        self.log = root / "termination-log"
+        self.secret = root / "secret"
+
+    def credentials(self, **keys: str) -> None:
+        """Make the mounted Secret."""
+        self.secret.mkdir(exist_ok=True)
+        for key, value in keys.items():
+            draft = self.secret / f".{key}.{threading.get_ident()}"
+            draft.write_text(value)
+            draft.rename(self.secret / key)  # as the kubelet: never half a value
+
+    def arguments(self, *uris: str, options: tuple[str, ...] = (), network: str | None = LOOPBACK) -> list[str]:
+        """Return the command line for `uris`."""
+        credentials = ["--credentials", str(self.secret)] if self.secret.exists() else []
+        allowed = ["--allow-network", network] if network else []
+        volume = ["--volume", str(self.volume), "--termination-log", str(self.log)]
+        return [*volume, *credentials, *allowed, "--patience=3", *options, "--", *uris]
+
+    def message(self) -> dict[str, object]:
+        """Return the termination message of the last run."""
+        found: dict[str, object] = json.loads(self.log.read_text())
+        return found
+
+    def __call__(
+        self,
+        *uris: str,
+        options: tuple[str, ...] = (),
+        network: str | None = LOOPBACK,
+        environment: Mapping[str, str] | None = None,
+    ) -> Run:
+        """Run once."""
+        out, err = io.StringIO(), io.StringIO()
+        exit_code = main(self.arguments(*uris, options=options, network=network), environment or {}, out, err)
+        events = [json.loads(line) for line in out.getvalue().splitlines()]
+        return Run(
+            exit_code, events, self.message(), self.volume, out.getvalue() + err.getvalue() + self.log.read_text()
+        )
+
+
+@dataclass
+class Request:
+    """One request as a server of the tests saw it."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes = b""
+
+    @property
+    def form(self) -> dict[str, str]:
+        """The fields of a form that was sent."""
+        return dict(parse_qsl(self.body.decode()))
+
+
+@dataclass
+class Reply:
+    """What a server of the tests answers. `cut`: bytes of the body after which the connection is closed."""
+
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    cut: int | None = None
+    pieces: Callable[[bytes], Iterable[bytes]] = lambda body: [body]
+    """Yields the body as it is to be sent."""
+
+
+class WebServer:
+    """A file server with ranges and ETags, which can be told to fail.
+
+    `files` are served by path. `fault` sees every request first: what it returns is the answer.
+    """
+
+    def __init__(self, *, listening: bool = True) -> None:
+        """Without `listening`, connections are refused until `listen` is called."""
+        self.files: dict[str, bytes] = {}
+        self.requests: list[Request] = []
+        self.fault: Callable[[Request, int], Reply | None] = lambda request, number: None
+        self.ranges = True
+        owner = self
+        lock = threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # else each short body waits 40 ms for its head to be acknowledged
+
+            def do_GET(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                with lock:
+                    owner.requests.append(request := Request(self.command, self.path, dict(self.headers), body))
+                    number = len(owner.requests)
+                reply = owner.fault(request, number) or owner.answer(request)
+                self.send_response(reply.status)
+                for name, value in ({"Content-Length": str(len(reply.body))} | reply.headers).items():
+                    if value:
+                        self.send_header(name, value)
+                self.end_headers()
+                if self.command != "HEAD":
+                    with contextlib.suppress(ConnectionError):
+                        for piece in reply.pieces(reply.body[: reply.cut]):
+                            self.wfile.write(piece)
+                if reply.cut is not None:
+                    self.close_connection = True
+
+            do_HEAD = do_POST = do_GET  # noqa: N815
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            block_on_close = False
+            request_queue_size = 128  # else many that connect at once wait for a second
+
+            def handle_error(self, *_: object) -> None:
+                pass  # a client that goes away is the point of some tests
+
+        self.server = Server(("127.0.0.1", 0), Handler, bind_and_activate=False)
+        self.server.server_bind()
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        if listening:
+            self.listen()
+
+    def listen(self) -> None:
+        """Take connections from now on."""
+        self.server.server_activate()
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    def secure(self, certificate: trustme.LeafCert) -> None:
+        """Speak TLS from now on."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate.configure_cert(context)
+        # The handshake belongs to the connection's own thread, where a client that gives up stops nobody else.
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
+        self.url = self.url.replace("http://", "https://")
+
+    def etag(self, body: bytes) -> str:
+        """Return the ETag of a file."""
+        return f'"{hash(body)}"'
+
+    def answer(self, request: Request) -> Reply:
+        """Return what a good server answers."""
+        body = self.files.get(unquote(request.path.partition("?")[0]))
+        if body is None:
+            return Reply(404)
+        etag = self.etag(body)
+        if request.headers.get("If-Match", etag) != etag:
+            return Reply(412)
+        wanted = request.headers.get("Range", "")
+        if not wanted or not self.ranges:
+            return Reply(200, {"ETag": etag}, body)
+        first, _, last = wanted.removeprefix("bytes=").partition("-")
+        if int(first) >= len(body):
+            return Reply(416)
+        part = body[int(first) : int(last) + 1]
+        content_range = f"bytes {first}-{int(first) + len(part) - 1}/{len(body)}"
+        return Reply(206, {"ETag": etag, "Content-Range": content_range}, part)
+
+    def close(self) -> None:
+        """Stop serving."""
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def listing(*keys: str, size: int) -> bytes:
+    """Return what S3 answers when it is asked for the objects of a bucket."""
+    entries = "".join(f"<Contents><Key>{key}</Key><Size>{size}</Size></Contents>" for key in keys)
+    return f'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{entries}</ListBucketResult>'.encode()
+
+
+def forward(address: str) -> Callable[[Request], Reply]:
+    """Return who answers what the server at `address` does."""
+
+    def ask(request: Request) -> Reply:
+        with contextlib.closing(http.client.HTTPConnection(address)) as connection:
+            connection.request(request.method, request.path, request.body or None, request.headers)
+            answer = connection.getresponse()
+            headers = {name.title(): value for name, value in answer.getheaders()}
+            body = answer.read()
+        if request.method != "HEAD":
+            del headers["Content-Length"]  # it may become another one
+        return Reply(answer.status, headers, body)
+
+    return ask
+
+
+def cache() -> Path:
+    """Return the folder that the project's tools keep builds in."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "kubectl-serve"
+
+
+def versitygw() -> Path:
+    """Return the S3 gateway's program: the one on PATH, or built once from its locked module."""
+    found = shutil.which("versitygw")
+    program = Path(found) if found else cache() / "tests" / "versitygw"
+    if not program.exists():
+        module = ROOT / "scripts" / "localcluster" / "modules" / "versitygw"
+        program.parent.mkdir(parents=True, exist_ok=True)
+        draft = program.with_name(f"versitygw.{os.getpid()}")
+        package = "github.com/versity/versitygw/cmd/versitygw"
+        command = ["go", "build", "-mod=readonly", "-trimpath", "-o", str(draft), package]
+        subprocess.run(command, cwd=module, check=True, env=os.environ | {"CGO_ENABLED": "0"})
+        draft.rename(program)
+    return program
+
+
+@dataclass(frozen=True)
+class Store:
+    """A running S3 store that serves `folder`: its buckets are the folders in it."""
+
+    endpoint: str
+    folder: Path
+    pid: int
+
+    def put(self, bucket: str, objects: Mapping[str, bytes]) -> None:
+        """Put objects, by key."""
+        for key, body in objects.items():
+            path = self.folder / bucket / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(body)
+
+    def upload(self, path: str, body: bytes, algorithm: str) -> None:
+        """Put an object, `bucket/key`, with a checksum, which the store checks and keeps."""
+        value = checksums.new(algorithm, len(body))
+        value.update(body)
+        headers = {f"x-amz-checksum-{algorithm}": base64.b64encode(bytes.fromhex(value.hexdigest())).decode()}
+        keys = Keys(*KEYS.values())
+        url = f"{self.endpoint}/{path}"
+        with pytest.MonkeyPatch.context() as patch:
+            # The loader's own signature is of requests without a body.
+            patch.setattr(s3, "_NOTHING", "UNSIGNED-PAYLOAD")
+            s3.Signer(lambda: keys, "us-east-1").sign("PUT", urlsplit(url), headers)
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers, method="PUT")) as answer:
+            assert answer.headers[f"x-amz-checksum-{algorithm}"] == headers[f"x-amz-checksum-{algorithm}"]
+
+
+KEYS = {"AWS_ACCESS_KEY_ID": "reader", "AWS_SECRET_ACCESS_KEY": "reader-secret"}
+
+
+@contextlib.contextmanager
+def store(
+    folder: Path,
+    *,
+    metadata: bool = False,
+    address: str = "127.0.0.1",
+    enter: Sequence[str] = (),
+    certificate: Path | None = None,
+) -> Iterator[Store]:
+    """Run versitygw on `address` until left; with `metadata` it keeps checksums and ETags of what is put.
+
+    `enter` comes before its command: what brings it into another network namespace. With `certificate`, a PEM file
+    that has the key as well, it speaks TLS.
+    """
+    port = free_port()
+    environment = {"ROOT_ACCESS_KEY": KEYS["AWS_ACCESS_KEY_ID"], "ROOT_SECRET_KEY": KEYS["AWS_SECRET_ACCESS_KEY"]}
+    options = [] if metadata else ["--nometa"]
+    listen = ["--port", f"{address}:{port}", "--quiet", "--keep-alive"]
+    if certificate is not None:
+        listen += ["--cert", str(certificate), "--key", str(certificate)]
+    command = [*enter, str(versitygw()), *listen, "posix", *options, str(folder)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        wait_for_port(port, process)
+        yield Store(f"http{'s' if certificate else ''}://{address}:{port}", folder, process.pid)
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
+    with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as server:
+        return int(server.server_address[1])
+
+
+def wait_for_port(port: int, process: subprocess.Popen[str]) -> None:
+    """Return when somebody listens on `port` in the process' network; raise when it ends instead."""
+    listening = f":{port:04X} 00000000:0000 0A"
+    while True:
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args!r} has ended: {process.communicate()[0]}")
+        with contextlib.suppress(OSError):
+            if listening in Path(f"/proc/{process.pid}/net/tcp").read_text():
+                return
+        threading.Event().wait(0.01)  # another process' socket can only be looked at
+
+
+def unused_address() -> str:
+    """Return host:port of loopback that refuses connections."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{sock.getsockname()[1]}"
+
+
+def go_program(name: str, package: str) -> Path:
+    """Return a Go program by its pinned package, built once into the cache."""
+    program = cache() / "tests" / name
+    if not program.exists():
+        program.parent.mkdir(parents=True, exist_ok=True)
+        environment = os.environ | {"GOBIN": str(program.parent), "CGO_ENABLED": "0", "GOFLAGS": "-trimpath"}
+        subprocess.run(["go", "install", package], check=True, env=environment)
+    return program
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A running OCI registry, and the client that pushes to it."""
+
+    host: str
+    crane: Path
+
+    def push_image(self, reference: str, *layers: Path) -> None:
+        """Push an image of these layers (tar files)."""
+        files = [argument for layer in layers for argument in ("-f", str(layer))]
+        command = [str(self.crane), "append", "--insecure", *files, "-t", f"{self.host}/{reference}"]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def push_artifact(
+        self, name: str, tag: str, files: Mapping[str, bytes], folders: Mapping[str, Path] | None = None
+    ) -> str:
+        """Push files as ORAS does, each a layer with a title; return the manifest's digest.
+
+        `folders`: likewise, each packed into a tar.
+        """
+        layers = [self._layer(name, title, body, {}) for title, body in files.items()]
+        for title, tar in (folders or {}).items():
+            layers.append(self._layer(name, title, tar.read_bytes(), {"io.deis.oras.content.unpack": "true"}))
+        empty = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": self._blob(name, b"{}"), "size": 2}
+        kind = "application/vnd.oci.image.manifest.v1+json"
+        manifest = {"schemaVersion": 2, "mediaType": kind, "config": empty, "layers": layers}
+        body = json.dumps(manifest).encode()
+        self._send("PUT", f"/v2/{name}/manifests/{tag}", body, {"Content-Type": kind})
+        return "sha256:" + hashlib.sha256(body).hexdigest()
+
+    def _layer(self, name: str, title: str, body: bytes, notes: Mapping[str, str]) -> dict[str, object]:
+        return {
+            "mediaType": f"application/vnd.oci.image.layer.v1.tar{'+gzip' if notes else ''}",
+            "digest": self._blob(name, body),
+            "size": len(body),
+            "annotations": {"org.opencontainers.image.title": title, **notes},
+        }
+
+    def _blob(self, name: str, body: bytes) -> str:
+        digest = "sha256:" + hashlib.sha256(body).hexdigest()
+        self._send("POST", f"/v2/{name}/blobs/uploads/?digest={digest}", body, {})
+        return digest
+
+    def _send(self, method: str, target: str, body: bytes, headers: Mapping[str, str]) -> None:
+        request = urllib.request.Request(f"http://{self.host}{target}", body, dict(headers), method=method)
+        with urllib.request.urlopen(request) as answer:
+            answer.read()
+
+
+def layer(path: Path, members: dict[str, bytes], *, link: str = "") -> Path:
+    """Make a layer of an image, or what ORAS packs a folder as."""
+    with tarfile.open(path, "w:gz") as archive:
+        for name, body in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(body)
+            archive.addfile(info, io.BytesIO(body))
+        if link:
+            info = tarfile.TarInfo(link)
+            info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            archive.addfile(info)
+    return path
+
+
+@contextlib.contextmanager
+def registry(log: Path) -> Iterator[Registry]:
+    """Run go-containerregistry's registry on loopback until left; `log` gets a line for every request."""
+    crane = go_program("crane", "github.com/google/go-containerregistry/cmd/crane@v0.20.6")
+    port = free_port()
+    command = [str(crane), "registry", "serve", "--address", f"127.0.0.1:{port}"]
+    with log.open("w") as lines:  # a pipe would be full some time, and the registry would stand still
+        process = subprocess.Popen(command, stdout=lines, stderr=subprocess.STDOUT, text=True)
+    try:
+        wait_for_port(port, process)
+        yield Registry(f"127.0.0.1:{port}", crane)
+    finally:
+        process.terminate()
+        process.communicate()

@@ -1,0 +1,194 @@
+"""render: offline, whole screens."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kubectl_serve import __version__
+from kubectl_serve.errors import ServeError
+from kubectl_serve.install import manifests
+from kubectl_serve.io import documents
+from serve_core.api import annotations
+from unit.kubectl_serve.conftest import Run
+
+IRIS = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: iris
+  annotations:
+    kubectl-serve.dev/model: s3://models/iris/model.joblib
+"""
+OTHERS = """\
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: notes}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: plain}
+"""
+
+
+IMAGES = "Images are the defaults of this command; `kubectl serve runtimes -o wide` shows a cluster's own.\n"
+
+
+def test_four_lines_become_a_deployment_and_a_knative_service(run: Run) -> None:
+    screen = run("render", "-f", "-", stdin=IRIS)
+    assert (screen.code, screen.err) == (0, IMAGES)
+    deployment, service = yaml.safe_load_all(screen.out)
+    assert (deployment["kind"], deployment["spec"]["replicas"]) == ("Deployment", 0)
+    assert (service["apiVersion"], service["kind"]) == ("serving.knative.dev/v1", "Service")
+    loader = service["spec"]["template"]["spec"]["initContainers"][0]
+    assert loader["image"] == f"{manifests.PREFIX}/model-loader:{__version__}"
+
+
+@pytest.mark.parametrize(("only", "kind"), [("deployment", "Deployment"), ("service", "Service")])
+def test_only_one_of_the_two(run: Run, only: str, kind: str) -> None:
+    screen = run("render", "-f", "-", "--only", only, "-o", "json", stdin=IRIS)
+    assert json.loads(screen.out)["kind"] == kind
+
+
+def test_two_objects_in_json_are_a_list(run: Run) -> None:
+    document = json.loads(run("render", "-f", "-", "-o", "json", stdin=IRIS).out)
+    assert (document["kind"], [each["kind"] for each in document["items"]]) == ("List", ["Deployment", "Service"])
+
+
+def test_what_has_no_model_is_passed_over_with_a_count(run: Run) -> None:
+    screen = run("render", "-f", "-", "--only", "service", stdin=IRIS + OTHERS)
+    assert (screen.code, screen.err) == (0, "2 objects without a model passed over\n" + IMAGES)
+    assert len(list(yaml.safe_load_all(screen.out))) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "metadata"),
+    [("StatefulSet", "metadata: {name: a, annotations: {kubectl-serve.dev/model: s3://a/b.joblib}}"),
+     ("Deployment", "metadata: {name: a}\nspec: {template: {metadata: {annotations: {kubectl-serve.dev/model: b}}}}")],
+)  # fmt: skip
+def test_an_annotation_where_nobody_looks_for_it_is_told(run: Run, kind: str, metadata: str) -> None:
+    screen = run("render", "-f", "-", stdin=f"apiVersion: apps/v1\nkind: {kind}\n{metadata}\n")
+    assert screen.err == (
+        f"Warning: {kind.lower()}/a in standard input: kubectl-serve.dev/model does nothing there. "
+        "It belongs into metadata.annotations of a Deployment.\n1 object without a model passed over\n"
+    )
+
+
+def test_knatives_flags_are_those_of_the_file_that_has_them(run: Run) -> None:
+    claim = IRIS.replace("s3://", "pvc://")
+    flag = "kubernetes.podspec-persistent-volume-claim"
+    flags = f"---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: config-features}}\ndata: {{{flag}: enabled}}\n"
+    assert f"FeatureDisabled: spec.template.spec.volumes[0].persistentVolumeClaim: Knative's feature flag {flag}" in (
+        run("render", "-f", "-", stdin=claim).err
+    )
+    screen = run("render", "-f", "-", "--only", "service", stdin=claim + flags)
+    assert (screen.code, screen.err) == (0, IMAGES)
+    assert yaml.safe_load(screen.out)["spec"]["template"]["spec"]["volumes"][0]["persistentVolumeClaim"]
+
+
+@pytest.mark.parametrize("verb", ["render", "diff", "convert"])
+def test_a_file_without_an_object_is_no_success(run: Run, verb: str) -> None:
+    screen = run(verb, "-f", "-", stdin="# nothing yet\n---\n")
+    assert screen.err == "error: there is no object in -.\nhint: Is it the right file?\n"
+    assert screen.code == (2 if verb == "diff" else 1)
+
+
+def test_rendering_twice_changes_nothing(run: Run) -> None:
+    once = run("render", "-f", "-", "--only", "deployment", stdin=IRIS).out
+    assert yaml.safe_load(run("render", "-f", "-", "--only", "deployment", stdin=once).out) == yaml.safe_load(once)
+
+
+def test_all_problems_of_all_objects_are_told_in_the_webhooks_words(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(IRIS + "    kubectl-serve.dev/scale: many\n    kubectl-serve.dev/modle: x\n")
+    (tmp_path / "b.yaml").write_text(IRIS.replace("s3:", "ftp:"))
+    (tmp_path / "c.yaml").write_text(IRIS.replace("name: iris", "name: good"))
+    screen = run("render", "-f", str(tmp_path), "--only", "service")
+    assert screen.code == 1
+    assert yaml.safe_load(screen.out)["metadata"]["name"] == "good"
+    lines = screen.err.splitlines()
+    assert lines[0] == f"error: deployment.apps/iris in {tmp_path}/a.yaml is refused:"
+    assert {line.split(":")[0] for line in lines[1:3]} == {"UnknownAnnotation", "InvalidAnnotation"}
+    assert lines[3] == f"error: deployment.apps/iris in {tmp_path}/b.yaml is refused:"
+    assert lines[4].startswith("UnknownScheme: metadata.annotations[kubectl-serve.dev/model]: ")
+    assert lines[5:] == IMAGES.splitlines()
+
+
+def test_the_namespace_is_filled_in_where_there_is_none(run: Run) -> None:
+    service = yaml.safe_load(run("render", "-f", "-", "-n", "models", "--only", "service", stdin=IRIS).out)
+    assert service["metadata"]["namespace"] == "models"
+
+
+def test_reasons_are_told_on_request(run: Run) -> None:
+    assert "RuntimeByFormat: runtime mlserver-sklearn" in run("render", "-f", "-", "--reasons", stdin=IRIS).err
+
+
+def test_without_a_file_there_is_a_hint(run: Run) -> None:
+    assert run("render").err == ("error: there is no -f.\nhint: Name a file, a directory, or - for standard input.\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a: [1, 2\nb: 3\n", "x.yaml, line 2: "),
+        ("a: 1\nb: 2\na: 3\n", 'x.yaml, line 3: "a" stands twice.'),
+        ("- 1\n", "x.yaml: document 1 is not an object."),
+        ("a: !!python/object:os.system x\n", "x.yaml, line 1: could not determine a constructor"),
+        ("[" * 5000, "x.yaml"),
+        ("a: \x00", "x.yaml"),
+    ],
+)
+def test_what_is_not_yaml_is_an_error_with_its_place(text: str, sentence: str) -> None:
+    with pytest.raises(ServeError) as refused:
+        list(documents.parse(text, "x.yaml"))
+    assert refused.value.sentence.startswith(sentence)
+
+
+@pytest.mark.attack(21)
+@pytest.mark.parametrize("verb", ["render -f -", "policy test -f -"])
+def test_a_file_whose_aliases_explode_is_an_error_with_its_place(run: Run, verb: str) -> None:
+    lines = ["&a0 [x]", *(f"&a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10))]
+    screen = run(*verb.split(), stdin="".join(f"a{i}: {line}\n" for i, line in enumerate(lines)))
+    assert (screen.code, screen.out) == (1, "")
+    assert screen.err.startswith("error: standard input, line 6: its aliases stand for more than 100,000 values.")
+
+
+def test_dates_stay_text() -> None:
+    (document,) = documents.parse("a: 2026-11-18\n", "x.yaml")
+    assert document.object == {"a": "2026-11-18"}
+
+
+def test_lists_are_taken_apart() -> None:
+    found = documents.parse('{"kind": "List", "items": [{"kind": "A"}, {"kind": "B"}]}', "x.yaml")
+    assert [each.object["kind"] for each in found] == ["A", "B"]
+
+
+def test_a_directory_is_read_deeply_on_request(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "iris.yml").write_text(IRIS)
+    assert "holds no .yaml" in run("render", "-f", str(tmp_path)).err
+    assert run("render", "-R", "-f", str(tmp_path)).code == 0
+
+
+def test_a_url_is_refused(run: Run) -> None:
+    assert "is a URL, and nothing is downloaded here" in run("render", "-f", "https://example.com/a.yaml").err
+
+
+def test_what_comes_from_the_cluster_keeps_what_the_server_noted_on_it(run: Run) -> None:
+    made = yaml.safe_load(run("render", "-f", "-", "--only", "deployment", stdin=IRIS).out)
+    made["metadata"]["annotations"] |= {annotations.PROMOTED: "iris-00002", annotations.PREVIOUS: "iris-00001"}
+    copied = run("render", "-f", "-", "--only", "service", stdin=yaml.safe_dump(made))
+    assert ("iris-00001" in copied.out, copied.err) == (False, "")
+    made["metadata"]["uid"] = "1"
+    stored = run("render", "-f", "-", "--only", "service", stdin=yaml.safe_dump(made))
+    assert ("iris-00001" in stored.out, stored.err) == (True, "")
+
+
+def test_a_runtime_or_loader_that_is_not_known_here_is_told(run: Run) -> None:
+    made = yaml.safe_load(run("render", "-f", "-", "--only", "deployment", stdin=IRIS).out)
+    made["metadata"]["uid"] = "1"
+    record = json.loads(made["metadata"]["annotations"][annotations.COMPLETED_WITH])
+    made["metadata"]["annotations"][annotations.COMPLETED_WITH] = json.dumps(record | {"loader": "0" * 16})
+    screen = run("render", "-f", "-", stdin=yaml.safe_dump(made))
+    assert (screen.code, "CompletedAgain: metadata.annotations" in screen.err) == (0, True)

@@ -1,0 +1,368 @@
+"""Archives are unpacked when they are files and folders, and refused when they are anything else."""
+
+import gzip
+import io
+import lzma
+import os
+import stat
+import subprocess
+import sys
+import tarfile
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from model_loader import archives, loader
+from model_loader.outcomes import LoadError
+from model_loader.storage.volume import Folder
+from support.loader_harness import Loader, WebServer
+from support.paths import ROOT
+from unit.model_loader.test_faults import run_on_small_volume
+
+Member = tuple[tarfile.TarInfo, bytes]
+
+
+def member(name: str, body: bytes = b"", **attributes: object) -> Member:
+    info = tarfile.TarInfo(name)
+    info.size = len(body)
+    for attribute, value in attributes.items():
+        setattr(info, attribute, value)
+    return info, body
+
+
+def tar(*members: Member, mode: str = "w:gz", pax_headers: dict[str, str] | None = None) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=mode, pax_headers=pax_headers) as archive:  # type: ignore[call-overload]
+        for info, body in members:
+            archive.addfile(info, io.BytesIO(body))
+    return out.getvalue()
+
+
+def packed(*files: tuple[zipfile.ZipInfo | str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, body in files:
+            archive.writestr(name, body)
+    return out.getvalue()
+
+
+def linked(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return info
+
+
+FILES = (
+    member("./saved/", type=tarfile.DIRTYPE),
+    member("./saved/model.bin", b"weights", mode=0o4755),
+    member("a", b""),
+)
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "tgz", "tar.bz2", "tar.xz"])
+def test_a_tar_is_unpacked_in_its_place(load: Loader, web: WebServer, kind: str) -> None:
+    mode = {"tar": "w:", "tgz": "w:gz"}.get(kind, f"w:{kind[4:]}")
+    web.files[f"/model.{kind}"] = tar(*FILES, mode=mode)
+
+    run = load(f"{web.url}/model.{kind}")
+
+    assert run.files() == {"saved/model.bin": b"weights", "a": b""}
+    assert (run.code, run.message["files"]) == ("Loaded", 2)
+    assert oct((run.volume / "model/saved/model.bin").stat().st_mode) == oct(stat.S_IFREG | 0o644)
+
+
+def test_a_zip_is_unpacked_in_its_place(load: Loader, web: WebServer) -> None:
+    web.files["/model.zip"] = packed(("saved/model.bin", b"weights"), ("empty/", b""))
+
+    run = load(f"{web.url}/model.zip")
+
+    assert run.files() == {"saved/model.bin": b"weights"}
+
+
+def test_an_archive_among_the_files_of_a_folder_stays_one(load: Loader, web: WebServer) -> None:
+    web.files["/code.zip"] = packed(("a", b"1"))
+    source = load.volume.parent / "source"
+    source.mkdir()
+    (source / "code.zip").write_bytes(web.files["/code.zip"])
+
+    assert load(source.as_uri()).files() == {"code.zip": web.files["/code.zip"]}
+
+
+def long_header() -> bytes:
+    return tar(member("a", b"1", pax_headers={"comment": "x" * (3 << 20)}))
+
+
+def many_files(kind: str) -> bytes:
+    names = [f"{number}" for number in range(11)]
+    return tar(*(member(name) for name in names)) if kind == "tar" else packed(*((name, b"") for name in names))
+
+
+def encrypted() -> bytes:
+    """A zip whose one member says that it is encrypted, in both of its headers."""
+    body = bytearray(packed(("a", b"1")))
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        body[body.index(mark) + offset] |= 1
+    return bytes(body)
+
+
+SPARSE = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "a", "GNU.sparse.realsize": "9"}
+
+
+def sparse() -> bytes:
+    return tar(member("a", b"1", pax_headers={"GNU.sparse.map": "0,1", "GNU.sparse.size": "1"}))
+
+
+def through_links() -> bytes:
+    """What got past tarfile's own filters before Python 3.11.13 (CVE-2025-4517): a link through a path of links."""
+    deep = "/".join(["d" * 247] * 16)
+    return tar(
+        member("a", type=tarfile.SYMTYPE, linkname=deep),
+        member(f"a/{'l' * 254}", type=tarfile.SYMTYPE, linkname="../" * 16),
+        member("escape", type=tarfile.SYMTYPE, linkname=f"a/{'l' * 254}/../../../etc"),
+        member("escape/passwd", b"x"),
+    )
+
+
+def raw(name: str, kind: bytes = tarfile.REGTYPE, body: bytes = b"", size: int | None = None) -> bytes:
+    """Return a member as it is, without what tarfile would say of it; `size`: what it says of its body."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, len(body) if size is None else size
+    return info.tobuf(tarfile.GNU_FORMAT) + body + bytes(-len(body) % tarfile.BLOCKSIZE)
+
+
+def headers(count: int) -> bytes:
+    """Headers of headers, each of which is one more call for who reads them."""
+    return raw("h", tarfile.XHDTYPE) * count + raw("a", body=b"1") + END
+
+
+def comment(length: int) -> bytes:
+    return b"%d comment=%s\n" % (length, b"x" * (length - len(b"%d comment=\n" % length)))
+
+
+def global_fields(count: int) -> bytes:
+    heads = (tar(pax_headers={f"k{number}": "v"}, mode="w:") for number in range(count))
+    return b"".join(head[:1024] for head in heads) + raw("a", body=b"1") + END
+
+
+def overlapping() -> bytes:
+    """A member whose body is another member: a bomb when it is done a thousand times, or something that is hidden."""
+    inner = packed(("b", b"weights"))
+    outer = packed((zipfile.ZipInfo("a"), inner[: inner.index(CENTRAL)]))  # not packed further
+    entry = bytearray(inner[inner.index(CENTRAL) : inner.index(TAIL)])
+    entry[42:46] = (30 + len("a")).to_bytes(4, "little")  # where its local header is
+    start, end = outer.rindex(CENTRAL), outer.rindex(TAIL)
+    tail = bytearray(outer[end:])
+    tail[8:12] = b"\2\0\2\0"
+    tail[12:16] = (end - start + len(entry)).to_bytes(4, "little")
+    return outer[:end] + bytes(entry) + bytes(tail)
+
+
+def patched(mark: bytes, offset: int, value: bytes, *files: tuple[zipfile.ZipInfo | str, bytes]) -> bytes:
+    """Return a zip whose first header of a kind says something else."""
+    body = bytearray(packed(*files or (("a", b"weights"),)))
+    place = body.index(mark) + offset
+    body[place : place + len(value)] = value
+    return bytes(body)
+
+
+def twice_in_zip() -> bytes:
+    with warnings.catch_warnings(action="ignore"):
+        return packed(("a", b"1"), ("a", b"2"))
+
+
+def by_lzma() -> bytes:
+    info = zipfile.ZipInfo("a")
+    info.compress_type = zipfile.ZIP_LZMA
+    return packed((info, b"weights"))
+
+
+def xz_of_a_large_dictionary() -> bytes:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 30}]
+    # Made with a small one: only what the header says counts, and its checksum.
+    body = bytearray(lzma.compress(tar(member("a", b"1"), mode="w:"), filters=[filters[0] | {"dict_size": 1 << 20}]))
+    body[16] = 37  # 1.5 GiB
+    size = (body[12] + 1) * 4
+    body[12 + size - 4 : 12 + size] = zlib.crc32(body[12 : 12 + size - 4]).to_bytes(4, "little")
+    return bytes(body)
+
+
+def many_entries() -> bytes:
+    """A directory of more entries than files may be, all of one place."""
+    body = packed(("a/", b""))
+    start, end = body.index(CENTRAL), body.index(TAIL)
+    directory = body[start:end] * 200_000
+    tail = bytearray(body[end:])
+    tail[8:12] = b"\xff\xff\xff\xff"
+    tail[12:16] = len(directory).to_bytes(4, "little")
+    return body[:start] + directory + bytes(tail)
+
+
+END = bytes(2 * tarfile.BLOCKSIZE)
+LOCAL, CENTRAL, TAIL = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
+REFUSED: dict[str, Callable[[], bytes]] = {
+    "absolute.tar.gz": lambda: tar(member("/etc/passwd", b"x")),
+    "parent.tar.gz": lambda: tar(member("a/../../passwd", b"x")),
+    "symlink.tar.gz": lambda: tar(member("a", type=tarfile.SYMTYPE, linkname="/etc/passwd")),
+    "hardlink.tar.gz": lambda: tar(member("b", b"1"), member("a", type=tarfile.LNKTYPE, linkname="b")),
+    "device.tar.gz": lambda: tar(member("a", type=tarfile.CHRTYPE)),
+    "fifo.tar.gz": lambda: tar(member("a", type=tarfile.FIFOTYPE)),
+    "twice.tar.gz": lambda: tar(member("a", b"1"), member("a", b"2")),
+    "folder-of-a-file.tar.gz": lambda: tar(member("a", b"1"), member("a/b", b"2")),
+    "case.tar.gz": lambda: tar(member("Model", b"1"), member("model", b"2")),
+    "bomb.tar.gz": lambda: tar(member("a", bytes(20 << 20))),
+    "header-bomb.tar.gz": long_header,
+    "nul.tar.gz": lambda: tar(member("a", b"1", pax_headers={"path": "a\0b"})),
+    "long.tar.gz": lambda: tar(member("a" * 256, b"1")),
+    "unicode.tar.gz": lambda: tar(member("é", b"1"), member("e\u0301", b"2")),
+    "sparse.tar.gz": sparse,
+    "block-device.tar.gz": lambda: tar(member("a", type=tarfile.BLKTYPE)),
+    "through-links.tar.gz": through_links,
+    "many.tar.gz": lambda: many_files("tar"),
+    "many.zip": lambda: many_files("zip"),
+    "encrypted.zip": encrypted,
+    "twice.zip": lambda: packed(("a", b"1"), ("./a", b"2")),
+    "case.zip": lambda: packed(("Model", b"1"), ("model", b"2")),
+    "parent.zip": lambda: packed(("../a", b"x")),
+    "absolute.zip": lambda: packed(("/a", b"x")),
+    "backslash.zip": lambda: packed(("a\\b", b"x")),
+    "link.zip": lambda: packed((linked("a"), b"/etc/passwd")),
+    "global-fields.tar.gz": lambda: gzip.compress(global_fields(100)),
+    "long-headers.tar.gz": lambda: gzip.compress(raw("h", tarfile.XGLTYPE, comment(600_000)) * 2 + raw("a") + END),
+    "no-name.tar.gz": lambda: gzip.compress(raw("a", body=b"1") + raw("", body=b"2") + END),
+    "path.tar.gz": lambda: tar(member("a", b"1", pax_headers={"path": "../a"})),
+    "gnu-sparse.tar.gz": lambda: gzip.compress(raw("a", tarfile.GNUTYPE_SPARSE) + END),
+    "bidi.tar.gz": lambda: tar(member("a\u202egnp.bin", b"1")),
+    "latin-1.tar.gz": lambda: gzip.compress(raw("a\udce9", body=b"1") + END),
+    "newline.tar.gz": lambda: tar(member("a\nb", b"1")),
+    "backslash.tar.gz": lambda: tar(member("a\\..\\b", b"1")),
+    "dictionary.tar.xz": xz_of_a_large_dictionary,
+    "twice-the-same.zip": twice_in_zip,
+    "overlapping.zip": overlapping,
+    "nul.zip": lambda: patched(CENTRAL, 46, b"a\0b", (("a-b", b"1"))),
+    "bidi.zip": lambda: packed(("a\u202egnp.bin", b"1")),
+    "entries.zip": many_entries,
+    "directory.zip": lambda: bytes(33 << 20) + TAIL + bytes(8) + (33 << 20).to_bytes(4, "little") + bytes(6),
+    "lzma.zip": by_lzma,
+    "bomb.zip": lambda: packed(("a", bytes(20 << 20))),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_an_archive_must_not_hold_is_refused_and_leaves_no_model(
+    load: Loader, web: WebServer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "MOST_FILES", 10)
+    monkeypatch.setattr(loader, "MOST_FILES", 10)
+    web.files[f"/{name}"] = REFUSED[name]()
+
+    run = load(f"{web.url}/{name}")
+
+    assert (run.code, run.exit_code) == ("Refused", 14)
+    assert not (run.volume / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("cut.tar.gz", tar(member("a", zlib.compress(bytes(range(256)) * 999)))[:-40]),
+        ("cut.tar", tar(member("a", bytes(99_999)), mode="w:")[:50_000]),
+        ("cut.zip", packed(("a", b"1"))[:-10]),
+        ("cut.tar.bz2", tar(member("a", os.urandom(99_999)), mode="w:bz2")[:50_000]),
+        ("cut.tar.xz", tar(member("a", os.urandom(99_999)), mode="w:xz")[:50_000]),
+        ("wrong.tar.bz2", tar(member("a", b"1"), mode="w:bz2")[:20] + bytes(99)),
+        ("behind-a-member.tar", raw("a", body=b"1") + raw("b", body=b"2")),
+        ("behind-a-member.tar.gz", gzip.compress(raw("a", body=b"1") + raw("b", body=b"2"))),
+        ("in-a-header.tar", raw("a", body=b"1") + raw("b", body=b"2")[:100]),
+        ("wrong-header.tar", raw("a", body=b"1") + b"!" + raw("b", body=b"2")[1:] + END),
+        ("headers.tar", headers(3000)),
+        ("size.tar", raw("a", size=1 << 60) + END),
+        ("size.tar.gz", gzip.compress(raw("a", size=1 << 60) + END)),
+        ("sparse-map.tar.gz", tar(member("a", b"9999\n" * 9, pax_headers=SPARSE))),
+        ("size-of-words.tar.gz", tar(member("a", b"1", pax_headers={"size": "-1"}))),
+        ("rubbish-behind.tar.gz", tar(member("a", b"1")) + b"rubbish"),
+        ("crc.zip", patched(CENTRAL, 16, b"\0\0\0\0")),
+        ("other-name.zip", patched(LOCAL, 30, b"b")),
+        ("longer.zip", patched(CENTRAL, 24, b"\xff\0\0\0")),
+        ("shorter.zip", patched(CENTRAL, 24, b"\1\0\0\0")),
+        ("no-utf-8.zip", patched(CENTRAL, 46, b"\xff\xff", ("é", b"1"))),
+        ("strong-encryption.zip", patched(CENTRAL, 8, b"\x40\0")),
+        ("nowhere.zip", patched(CENTRAL, 42, b"\xff\xff\xff\x7f")),
+        ("not.zip", b"<html>"),
+        ("not.tgz", b"<html>"),
+    ],
+)
+def test_a_broken_archive_is_corrupted_and_leaves_no_model(
+    load: Loader, web: WebServer, name: str, body: bytes
+) -> None:
+    web.files[f"/{name}"] = body
+
+    run = load(f"{web.url}/{name}")
+
+    assert (run.code, run.exit_code) == ("Corrupted", 13)
+    assert not (run.volume / "model").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["header-bomb.tar.gz", "global-fields.tar.gz", "dictionary.tar.xz", "bomb.tar.gz", "bomb.zip", "entries.zip"],
+)
+def test_what_is_refused_takes_little_memory(load: Loader, tmp_path: Path, name: str) -> None:
+    """As a process, which tells its own peak."""
+    (tmp_path / name).write_bytes(REFUSED[name]())
+    script = (
+        "from model_loader.__main__ import main; import io, sys; main(sys.argv[1:], {}, io.StringIO(), sys.stderr)\n"
+    )
+    script += "print(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])"
+    command = [sys.executable, "-c", script, *load.arguments((tmp_path / name).as_uri())]
+
+    peak = subprocess.check_output(command, env=os.environ | {"PYTHONPATH": str(ROOT / "webhook")})
+
+    assert load.message()["code"] == "Refused"
+    assert int(peak) < 100 << 10, "KiB"
+
+
+def test_a_volume_that_is_full_when_the_last_bytes_come_is_told(load: Loader, web: WebServer) -> None:
+    """The kernel takes what there is room for, and says so by a count alone."""
+    web.files["/model.tar"] = tar(member("a", os.urandom(1500 << 10)), mode="w:")
+
+    assert run_on_small_volume(load, f"{web.url}/model.tar", 2800 << 10) == 15
+    assert load.message()["code"] == "NoSpace"
+
+
+def unpack(archive: Path, folder: Path, *, below: str = "") -> None:
+    folder.mkdir()
+    with archive.open("rb") as stream, Folder(os.open(folder, os.O_RDONLY)) as opened:
+        archives.unpack(archives.Archive(archive.name, stream), opened, below=below)
+
+
+def test_a_bomb_is_stopped_while_it_is_written(tmp_path: Path) -> None:
+    """What has come out when it is refused is bounded, whatever the members say of their sizes."""
+    archive = tmp_path / "bomb.zip"
+    archive.write_bytes(packed(*((f"{number}", bytes(4 << 20)) for number in range(10))))
+
+    with pytest.raises(LoadError, match="100 times"):
+        unpack(archive, tmp_path / "out")
+
+    assert sum(path.stat().st_size for path in (tmp_path / "out").iterdir()) <= 16 << 20
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, b"Z"])
+def test_a_tar_that_leads_back_to_its_start_ends(tmp_path: Path, kind: bytes) -> None:
+    """Pythons before 3.11.14 take a negative size (CVE-2025-8194); what a layer has beside /models is passed over."""
+    info = tarfile.TarInfo("usr/x")
+    info.type = kind
+    header = bytearray(info.tobuf())
+    header[124:136] = (-512).to_bytes(12, "big", signed=True)
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:512]))
+    archive = tmp_path / "layer.tar"
+    # Behind another member: at its beginning, tarfile takes a file for ended.
+    archive.write_bytes(tarfile.TarInfo("usr/a").tobuf() + bytes(header) + bytes(1024))
+
+    with pytest.raises(LoadError) as caught:
+        unpack(archive, tmp_path / "out", below="models/")
+
+    assert caught.value.code == "Corrupted"

@@ -1,0 +1,406 @@
+"""Identities that are exchanged for a token: token services on loopback, asked as another client (obstore) does."""
+
+import base64
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import obstore
+import pytest
+import trustme
+from awscrt import checksums as crt
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from obstore.exceptions import BaseError
+from obstore.store import AzureStore, GCSStore, S3Store
+
+from support.loader_harness import Loader, Reply, Request, WebServer
+
+HTTP: Any = {"allow_http": True}
+
+
+@pytest.fixture
+def service() -> Iterator[WebServer]:
+    """The token service."""
+    server = WebServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def token(tmp_path: Path) -> Path:
+    """The service account's token, as the platform mounts it."""
+    path = tmp_path / "token"
+    path.write_text("the-pods-token")
+    return path
+
+
+def answered(service: WebServer, store: AzureStore | GCSStore | S3Store) -> Request:
+    """Have obstore ask for an object; return what it asked the token service."""
+    with contextlib.suppress(BaseError):  # only what it asks for a token matters
+        obstore.get(store, "iris/model.bin")
+    found = service.requests[-1]
+    service.requests.clear()
+    return found
+
+
+def asked(request: Request, *headers: str) -> tuple[str, str, dict[str, str | None], dict[str, str]]:
+    """What counts of a question to a token service: method, path, some headers, and the fields of query or form."""
+    known = {name.lower(): value for name, value in request.headers.items()}
+    parts = urlsplit(request.path)
+    fields = dict(parse_qsl(parts.query)) | request.form
+    return request.method, parts.path, {name: known.get(name) for name in headers}, fields
+
+
+def s3(web: WebServer) -> Callable[[Request, int], Reply | None]:
+    """S3, of one object, for whoever signs with the session's key and shows its token."""
+    web.files["/models/iris/model.bin"] = b"weights"
+
+    def answer(request: Request, number: int) -> Reply | None:
+        known = {name.lower(): value for name, value in request.headers.items()}
+        signed = "Credential=session-key/" in known.get("authorization", "") and "x-amz-security-token" in known.get(
+            "authorization", ""
+        )
+        if not signed or known.get("x-amz-security-token") != "of-the-session":
+            return Reply(403, body=b"<Error><Code>AccessDenied</Code></Error>")
+        listed = b"<ListBucketResult><Contents><Key>iris/model.bin</Key><Size>7</Size></Contents></ListBucketResult>"
+        return Reply(body=listed) if "list-type" in request.path else None
+
+    return answer
+
+
+def security_tokens(request: Request, number: int) -> Reply | None:
+    """STS: the keys of the store, for the pod's token and the role, and for nothing else."""
+    fields = asked(request)[3]
+    wanted = {"Action": "AssumeRoleWithWebIdentity", "Version": "2011-06-15", "WebIdentityToken": "the-pods-token"}
+    if not (wanted.items() <= fields.items() and fields["RoleArn"].endswith(":role/reader")):
+        return Reply(400, body=b"<ErrorResponse><Error><Code>InvalidIdentityToken</Code></Error></ErrorResponse>")
+    return Reply(
+        body=(
+            b'<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">'
+            b"<AssumeRoleWithWebIdentityResult><Credentials>"
+            b"<AccessKeyId>session-key</AccessKeyId>"
+            b"<SecretAccessKey>session-secret</SecretAccessKey>"
+            b"<SessionToken>of-the-session</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration>"
+            b"</Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"
+        )
+    )
+
+
+def test_iam_roles_for_service_accounts(load: Loader, web: WebServer, service: WebServer, token: Path) -> None:
+    web.fault = s3(web)
+    authority = trustme.CA()
+    service.secure(authority.issue_cert("127.0.0.1"))
+    load.credentials(**{"ca.crt": authority.cert_pem.bytes().decode()})
+    service.fault = security_tokens
+    role = "arn:aws:iam::111122223333:role/reader"
+    environment = {
+        "AWS_ROLE_ARN": role,
+        "AWS_WEB_IDENTITY_TOKEN_FILE": str(token),
+        "AWS_ENDPOINT_URL_STS": service.url,
+        "AWS_ENDPOINT_URL": web.url,
+        "AWS_REGION": "us-east-1",
+    }
+    config: Any = {"web_identity_token_file": str(token), "role_arn": role, "endpoint_url_sts": service.url}
+    other = S3Store(
+        "models",
+        endpoint=web.url,
+        region="us-east-1",
+        client_options={"allow_invalid_certificates": True},
+        config=config,
+    )
+    theirs = asked(answered(service, other))
+
+    run = load("s3://models/iris", environment=environment)
+
+    assert run.files() == {"model.bin": b"weights"}, run.output
+    ours = asked(service.requests[0])[3]
+    assert ours.keys() - theirs[3].keys() == set()
+    assert {name for name in ours if ours[name] != theirs[3][name]} == {"RoleSessionName"}
+    assert "the-pods-token" not in run.output
+
+
+def test_a_role_that_the_token_may_not_take_is_unauthorized(
+    load: Loader, web: WebServer, service: WebServer, token: Path
+) -> None:
+    service.fault = security_tokens
+    environment = {
+        "AWS_ROLE_ARN": "arn:aws:iam::111122223333:role/another",
+        "AWS_WEB_IDENTITY_TOKEN_FILE": str(token),
+        "AWS_ENDPOINT_URL_STS": service.url,
+        "AWS_ENDPOINT_URL": web.url,
+    }
+
+    run = load("s3://models/iris", environment=environment)
+
+    assert (run.code, "InvalidIdentityToken" in str(run.message["message"])) == ("Unauthorized", True)
+
+
+def test_eks_pod_identity(load: Loader, web: WebServer, service: WebServer, token: Path) -> None:
+    web.fault = s3(web)
+    keys = {
+        "AccessKeyId": "session-key",
+        "SecretAccessKey": "session-secret",
+        "Token": "of-the-session",
+        "Expiration": "2099-01-01T00:00:00Z",
+    }
+
+    def agent(request: Request, number: int) -> Reply | None:
+        known = asked(request, "authorization")[:3]
+        good = known == ("GET", "/v1/credentials", {"authorization": "the-pods-token"})
+        return Reply(body=json.dumps(keys).encode()) if good else Reply(401)
+
+    service.fault = agent
+    environment = {
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{service.url}/v1/credentials",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(token),
+        "AWS_ENDPOINT_URL": web.url,
+    }
+    other = S3Store(
+        "models",
+        endpoint=web.url,
+        region="us-east-1",
+        client_options=HTTP,
+        config={
+            "container_credentials_full_uri": environment["AWS_CONTAINER_CREDENTIALS_FULL_URI"],
+            "container_authorization_token_file": str(token),
+        },
+    )
+    theirs = asked(answered(service, other), "authorization")
+
+    run = load("s3://models/iris", environment=environment)
+
+    assert run.files() == {"model.bin": b"weights"}, run.output
+    assert asked(service.requests[0], "authorization") == theirs
+
+
+def test_an_agent_of_another_address_is_not_asked(load: Loader, token: Path) -> None:
+    """The variable is anybody's: it leads to the node's agents, and nowhere else without TLS."""
+    environment = {
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://169.254.169.254/v1/credentials",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(token),
+    }
+
+    assert load("s3://models/iris", environment=environment, network="169.254.0.0/16").code == "Refused"
+
+
+def bucket(web: WebServer, **about: str) -> Callable[[Request, int], Reply | None]:
+    """Google Cloud Storage, of one object, for whoever has the token. ``about``: what else it says of the object."""
+    entry = {"name": "iris/model.bin", "generation": "1", "size": "7"} | about
+
+    def answer(request: Request, number: int) -> Reply | None:
+        if request.headers.get("Authorization") != "Bearer of-the-account":
+            return Reply(401)
+        if request.path.startswith("/storage/v1/b/models/o?"):
+            return Reply(body=json.dumps({"items": [entry]}).encode())
+        return Reply(200, body=b"weights")
+
+    return answer
+
+
+def test_gkes_workload_identity(
+    load: Loader, web: WebServer, service: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def metadata(request: Request, number: int) -> Reply | None:
+        path = "/computeMetadata/v1/instance/service-accounts/default/token"
+        good = asked(request, "metadata-flavor")[:3] == ("GET", path, {"metadata-flavor": "Google"})
+        token = {"access_token": "of-the-account", "expires_in": 3599, "token_type": "Bearer"}
+        return Reply(body=json.dumps(token).encode()) if good else Reply(403)
+
+    service.fault = metadata
+    web.fault = bucket(web)
+    load.credentials(GS_ENDPOINT_URL=web.url)
+    host = service.url.removeprefix("http://")
+    with monkeypatch.context() as patch:
+        patch.setenv("GCE_METADATA_HOST", host)
+        other = GCSStore("models", client_options=HTTP, config={"base_url": web.url})
+        theirs = asked(answered(service, other), "metadata-flavor")
+
+    run = load("gs://models/iris", environment={"GCE_METADATA_HOST": host})
+
+    assert run.files() == {"model.bin": b"weights"}, run.output
+    assert asked(service.requests[0], "metadata-flavor") == (*theirs[:3], {})
+    assert "of-the-account" not in run.output
+
+
+def test_a_metadata_server_elsewhere_is_not_asked(load: Loader, web: WebServer) -> None:
+    web.fault = bucket(web)
+    load.credentials(GS_ENDPOINT_URL=web.url)
+
+    run = load("gs://models/iris", environment={"GCE_METADATA_HOST": "10.0.0.1"}, network="127.0.0.1/32")
+
+    assert run.code == "Unauthorized"
+
+
+@pytest.fixture(scope="module")
+def private() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def key_file(private: rsa.RSAPrivateKey, service: WebServer) -> str:
+    """Return a service account's key file, as Google makes it."""
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    fields = {"type": "service_account", "private_key_id": "the-key", "client_email": "reader@team.example.com"}
+    return json.dumps(fields | {"private_key": pem, "token_uri": f"{service.url}/token"})
+
+
+def decoded(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def accounts(private: rsa.RSAPrivateKey, service: WebServer) -> Callable[[Request, int], Reply | None]:
+    """Google's token service: a token for an assertion that the account's key has signed, and that is of now."""
+
+    def answer(request: Request, number: int) -> Reply | None:
+        fields = request.form
+        head, claims, signature = fields["assertion"].split(".")
+        said = json.loads(decoded(claims))
+        try:
+            key = private.public_key()
+            key.verify(decoded(signature), f"{head}.{claims}".encode(), padding.PKCS1v15(), hashes.SHA256())
+        except InvalidSignature:
+            return Reply(400, body=b'{"error": "invalid_grant"}')
+        good = (
+            json.loads(decoded(head)) == {"alg": "RS256", "typ": "JWT", "kid": "the-key"}
+            and fields["grant_type"] == "urn:ietf:params:oauth:grant-type:jwt-bearer"
+            and (said["iss"], said["aud"]) == ("reader@team.example.com", f"{service.url}/token")
+            and said["scope"] == "https://www.googleapis.com/auth/devstorage.read_only"
+            and abs(said["iat"] - time.time()) < 60
+            and said["exp"] - said["iat"] == 3600
+        )
+        return Reply(body=b'{"access_token": "of-the-account", "expires_in": 3599}') if good else Reply(400)
+
+    return answer
+
+
+@pytest.mark.parametrize("name", ["gcloud-application-credentials.json", "key.json"])
+def test_a_google_accounts_key_file(
+    load: Loader, web: WebServer, service: WebServer, private: rsa.RSAPrivateKey, name: str
+) -> None:
+    service.fault = accounts(private, service)
+    web.fault = bucket(web)
+    load.credentials(**{name: key_file(private, service), "GS_ENDPOINT_URL": web.url})
+
+    run = load("gs://models/iris")
+
+    assert run.files() == {"model.bin": b"weights"}, run.output
+    assert "PRIVATE" not in run.output
+
+
+def test_a_key_that_was_revoked_is_told(
+    load: Loader, web: WebServer, service: WebServer, private: rsa.RSAPrivateKey
+) -> None:
+    another = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    service.fault = accounts(private, service)
+    web.fault = bucket(web)
+    load.credentials(**{"key.json": key_file(another, service), "GS_ENDPOINT_URL": web.url})
+
+    run = load("gs://models/iris")
+
+    assert (run.code, "identity service" in str(run.message["message"])) == ("Unauthorized", True)
+
+
+@pytest.mark.parametrize("text", ["{}", "nonsense", '{"type": "authorized_user"}', '{"type": "service_account"}'])
+def test_what_is_no_key_file_is_told(load: Loader, web: WebServer, text: str) -> None:
+    load.credentials(**{"key.json": text, "GS_ENDPOINT_URL": web.url})
+
+    run = load("gs://models/iris")
+
+    assert (run.code, "key file" in str(run.message["message"])) == ("InvalidSource", True)
+
+
+def test_an_object_that_was_composed_is_checked_by_its_crc32c(load: Loader, web: WebServer) -> None:
+    """Google keeps no MD5 of it."""
+    load.credentials(GS_ENDPOINT_URL=web.url, token="of-the-account")
+    right, wrong = (base64.b64encode(crt.crc32c(body).to_bytes(4, "big")).decode() for body in (b"weights", b"WEIGHTS"))
+    web.fault = bucket(web, crc32c=wrong)
+    assert load("gs://models/iris").code == "Corrupted"
+    web.fault = bucket(web, crc32c=right)
+
+    run = load("gs://models/iris")
+
+    assert (run.files(), run.message["checked"]) == ({"model.bin": b"weights"}, 1)
+
+
+AZURE = {"AZURE_TENANT_ID": "the-tenant", "AZURE_CLIENT_ID": "the-client"}
+
+
+def azure_environment(service: WebServer, token: Path) -> dict[str, str]:
+    return AZURE | {"AZURE_FEDERATED_TOKEN_FILE": str(token), "AZURE_AUTHORITY_HOST": service.url}
+
+
+def account(web: WebServer) -> Callable[[Request, int], Reply | None]:
+    """Blob Storage, of one blob, for whoever has the token."""
+    web.files["/models/iris/model.bin"] = b"weights"
+    listed = (
+        b"<EnumerationResults><Blobs><Blob><Name>iris/model.bin</Name><Properties><Content-Length>7</Content-Length>"
+        b"</Properties></Blob></Blobs><NextMarker/></EnumerationResults>"
+    )
+
+    def answer(request: Request, number: int) -> Reply | None:
+        known = {name.lower(): value for name, value in request.headers.items()}
+        # Bearer tokens are only taken with a version of the protocol that knows them.
+        if known.get("authorization") != "Bearer of-the-client" or known.get("x-ms-version", "") < "2017-11-09":
+            return Reply(401)
+        return Reply(body=listed) if "comp=list" in request.path else None
+
+    return answer
+
+
+def entra(request: Request, number: int) -> Reply | None:
+    """The token service: a token for storage, for the pod's token and for nothing else."""
+    wanted = {
+        "grant_type": "client_credentials",
+        "client_id": "the-client",
+        "client_assertion": "the-pods-token",
+        "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        "scope": "https://storage.azure.com/.default",
+    }
+    if (request.method, request.path) != ("POST", "/the-tenant/oauth2/v2.0/token") or request.form != wanted:
+        return Reply(401, body=b'{"error": "invalid_client"}')
+    return Reply(body=b'{"token_type": "Bearer", "expires_in": 3599, "access_token": "of-the-client"}')
+
+
+def test_azures_workload_identity(load: Loader, web: WebServer, service: WebServer, token: Path) -> None:
+    service.fault = entra
+    web.fault = account(web)
+    load.credentials(AZURE_STORAGE_ACCOUNT="account", AZURE_STORAGE_ENDPOINT=web.url)
+    other = AzureStore(
+        "models",
+        account_name="account",
+        endpoint=web.url,
+        client_options=HTTP,
+        config={
+            "client_id": "the-client",
+            "tenant_id": "the-tenant",
+            "federated_token_file": str(token),
+            "authority_host": service.url,
+        },
+    )
+    theirs = asked(answered(service, other))
+
+    run = load("az://models/iris", environment=azure_environment(service, token))
+
+    assert run.files() == {"model.bin": b"weights"}, run.output
+    assert asked(service.requests[0]) == theirs
+    assert not {"the-pods-token", "of-the-client"} & set(run.output.split('"'))
+
+
+def test_an_identity_that_is_refused_is_told_as_that(
+    load: Loader, web: WebServer, service: WebServer, token: Path
+) -> None:
+    service.fault = entra
+    web.fault = account(web)
+    token.write_text("of another pod")
+    load.credentials(AZURE_STORAGE_ACCOUNT="account", AZURE_STORAGE_ENDPOINT=web.url)
+
+    run = load("az://models/iris", environment=azure_environment(service, token))
+
+    assert (run.code, "identity service" in str(run.message["message"])) == ("Unauthorized", True)
+    assert "service account" in str(run.message["hint"])

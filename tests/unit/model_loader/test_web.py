@@ -1,0 +1,149 @@
+"""Models behind http, from a server that can be told to fail."""
+
+import os
+
+import pytest
+
+from support.loader_harness import Loader, Reply, Request, WebServer
+
+
+def test_a_url_gives_the_file_it_names(load: Loader, web: WebServer) -> None:
+    web.files["/a/model.joblib"] = b"weights"
+
+    run = load(f"{web.url}/a/model.joblib")
+
+    assert run.files() == {"model.joblib": b"weights"}
+    assert (run.exit_code, run.code) == (0, "Loaded")
+
+
+def test_a_server_without_ranges_is_read_in_one_piece(load: Loader, web: WebServer) -> None:
+    web.ranges = False
+    web.files["/model.bin"] = os.urandom(20 << 20)
+
+    run = load(f"{web.url}/model.bin")
+
+    assert run.files() == {"model.bin": web.files["/model.bin"]}
+
+
+def test_an_empty_file_is_a_file(load: Loader, web: WebServer) -> None:
+    web.files["/model.bin"] = b""
+
+    assert load(f"{web.url}/model.bin").files() == {"model.bin": b""}
+
+
+def test_a_body_that_is_cut_is_continued_where_it_stopped(load: Loader, web: WebServer) -> None:
+    weights = web.files["/model.bin"] = os.urandom(6 << 20)
+
+    def cut(request: Request, number: int) -> Reply | None:
+        if number != 2:
+            return None
+        reply = web.answer(request)
+        reply.cut = 4 << 20
+        return reply
+
+    web.fault = cut
+    run = load(f"{web.url}/model.bin")
+
+    assert run.files() == {"model.bin": weights}
+    assert web.requests[2].headers["Range"] == f"bytes={4 << 20}-{(6 << 20) - 1}"
+    assert [line["code"] for line in run.of("retry")] == ["Unreachable"]
+
+
+def test_a_storm_of_503_is_waited_out(load: Loader, web: WebServer) -> None:
+    weights = web.files["/model.bin"] = os.urandom(40 << 20)
+    web.fault = lambda request, number: Reply(503) if number % 2 else None
+
+    run = load(f"{web.url}/model.bin")
+
+    assert run.files() == {"model.bin": weights}
+    assert {line["code"] for line in run.of("retry")} == {"ServerError"}
+
+
+def test_a_server_that_always_fails_ends_as_server_error(load: Loader, web: WebServer) -> None:
+    web.fault = lambda request, number: Reply(500)
+
+    run = load(f"{web.url}/model.bin?signature=secret", options=("--patience=0.5",))
+
+    assert (run.code, run.exit_code, run.message["retryable"]) == ("ServerError", 17, True)
+    assert "answered 500" in str(run.message["message"])
+    assert "secret" not in run.output
+
+
+def test_a_basic_auth_secret_is_sent(load: Loader, web: WebServer) -> None:
+    web.files["/model.bin"] = b"weights"
+    load.credentials(username="ada", password="lovelace")
+
+    run = load(f"{web.url}/model.bin")
+
+    assert run.code == "Loaded"
+    assert {request.headers["Authorization"] for request in web.requests} == {"Basic YWRhOmxvdmVsYWNl"}
+
+
+@pytest.mark.attack(14)
+def test_no_credential_follows_a_redirect_to_another_host(load: Loader, web: WebServer) -> None:
+    other = WebServer()
+    other.files["/elsewhere"] = b"weights"
+    web.fault = lambda request, number: Reply(302, {"Location": f"{other.url}/elsewhere?x=1"})
+    load.credentials(authorization="Bearer secret")
+
+    run = load(f"{web.url}/model.bin")
+    other.close()
+
+    assert run.files() == {"model.bin": b"weights"}
+    assert all("Authorization" in request.headers for request in web.requests)
+    assert not any("Authorization" in request.headers for request in other.requests)
+
+
+@pytest.mark.attack(14)
+def test_a_redirect_to_a_refused_address_is_refused(load: Loader, web: WebServer) -> None:
+    web.fault = lambda request, number: Reply(302, {"Location": "http://169.254.169.254/latest/meta-data/"})
+
+    run = load(f"{web.url}/model.bin", network="127.0.0.1/32")
+
+    assert (run.code, run.exit_code) == ("Refused", 14)
+    assert "169.254.169.254" in str(run.message["message"])
+
+
+def test_a_file_that_changes_between_parts_is_planned_anew(load: Loader, web: WebServer) -> None:
+    web.files["/model.bin"] = b"a" * (20 << 20)
+    after = b"b" * (20 << 20)
+
+    def change(request: Request, number: int) -> Reply | None:
+        if number == 3:
+            web.files["/model.bin"] = after
+        return None
+
+    web.fault = change
+    run = load(f"{web.url}/model.bin", options=("--no-digest",))
+
+    assert run.files() == {"model.bin": after}
+    assert [line["code"] for line in run.of("retry")] == ["Changed"]
+
+
+def test_a_file_that_changes_when_its_answer_is_cut_is_planned_anew(load: Loader, web: WebServer) -> None:
+    before = web.files["/model.bin"] = b"a" * (20 << 20)
+    after = b"b" * (20 << 20)
+
+    def change(request: Request, number: int) -> Reply | None:
+        if number != 2:
+            return None
+        web.files["/model.bin"] = after
+        return Reply(headers={"ETag": web.etag(before)}, body=before, cut=len(before) // 2)
+
+    web.fault = change
+    run = load(f"{web.url}/model.bin")
+
+    assert run.files() == {"model.bin": after}
+    assert [line["code"] for line in run.of("retry")] == ["Unreachable", "Changed"]
+
+
+def test_a_file_that_never_stops_changing_is_refused_and_leaves_nothing(load: Loader, web: WebServer) -> None:
+    def change(request: Request, number: int) -> Reply | None:
+        web.files["/model.bin"] = bytes([number % 256]) * (20 << 20)
+        return None
+
+    web.fault = change
+    run = load(f"{web.url}/model.bin")
+
+    assert (run.code, run.exit_code) == ("Changed", 19)
+    assert run.files() == {}

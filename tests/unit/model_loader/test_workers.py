@@ -1,0 +1,168 @@
+"""How many connections the loader opens, and what each of them asks for."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from model_loader.download import engine
+from model_loader.download.engine import Engine
+from support.loader_harness import Loader, Reply, Request, WebServer, manifest_digest
+from support.loader_hub import Hub
+
+PART = 64 << 10
+SIZE = 200 * PART + 1
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut files into more parts than workers ask for at once, and than they are ahead of the hash."""
+    monkeypatch.setattr(engine, "PART", PART)
+    monkeypatch.setattr(engine, "AHEAD", 32 * PART)
+
+
+class Way:
+    """A long way to the store: what one connection brings is little, until `wanted` of them are open at once."""
+
+    def __init__(self, web: WebServer, wanted: int) -> None:
+        self.most = 0
+        self._wanted = wanted
+        self._open = 0
+        self._short = threading.Event()
+        self._lock = threading.Lock()
+        web.fault = lambda request, number: replace(web.answer(request), pieces=self._send)
+
+    def _send(self, body: bytes) -> Iterator[bytes]:
+        with self._lock:
+            self._open += 1
+            self.most = max(self.most, self._open)
+        if self.most >= self._wanted:
+            self._short.set()
+        try:
+            for start in range(0, len(body), PART):
+                self._short.wait(0.02)
+                yield body[start : start + PART]
+        finally:
+            with self._lock:
+                self._open -= 1
+
+
+@pytest.mark.parametrize("files", [1, 3])
+@pytest.mark.parametrize("options", [(), ("--no-digest",)], ids=["hashed", "not hashed"])
+def test_a_long_way_gets_more_connections(load: Loader, web: WebServer, files: int, options: tuple[str, ...]) -> None:
+    web.files = {f"/{index}.bin": os.urandom(SIZE) for index in range(files)}
+    way = Way(web, wanted=16)
+
+    run = load(*uris(web), options=options)
+
+    assert run.code == "Loaded", run.output
+    assert run.files() == {path[1:]: body for path, body in web.files.items()}
+    assert way.most >= 16
+    assert not run.of("retry")
+    assert run.message.get("digest") == (None if options else manifest(web.files))
+
+
+def uris(web: WebServer) -> list[str]:
+    """Return the arguments that name all files, in one folder."""
+    return [f"{web.url}{path}{'=.' if len(web.files) > 1 else ''}" for path in web.files]
+
+
+def manifest(files: dict[str, bytes]) -> str:
+    if len(files) == 1:
+        return f"sha256:{hashlib.sha256(files['/0.bin']).hexdigest()}"
+    return manifest_digest({path[1:]: body for path, body in files.items()})
+
+
+def ranges(requests: list[Request]) -> list[str]:
+    """Return what was asked for, without the first request, which asks for the file's size."""
+    return [request.headers.get("Range", "all") for request in requests[1:]]
+
+
+def test_a_single_file_that_is_hashed_is_asked_for_once(
+    load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "MOST_WORKERS", 1)
+    web.files["/model.bin"] = os.urandom(SIZE)
+
+    assert load(f"{web.url}/model.bin").code == "Loaded"
+    assert ranges(web.requests) == ["all"]
+
+
+def test_a_single_file_that_is_not_hashed_is_shared_out(
+    load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "MOST_WORKERS", engine.WORKERS)
+    web.files["/model.bin"] = os.urandom(SIZE)
+
+    assert load(f"{web.url}/model.bin", options=("--no-digest",)).code == "Loaded"
+    assert f"bytes=0-{engine.AHEAD // engine.WORKERS - 1}" in ranges(web.requests)
+    assert len(ranges(web.requests)) >= engine.WORKERS
+
+
+def test_where_an_answer_ends_the_next_one_is_asked_for(
+    load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that stays with its file asks for so many parts at once, and then for as many behind them."""
+    monkeypatch.setattr(engine, "MOST_WORKERS", engine.WORKERS)
+    web.files = {f"/{index}.bin": os.urandom(SIZE) for index in range(engine.WORKERS)}
+
+    run = load(*uris(web))
+
+    assert run.files() == {path[1:]: body for path, body in web.files.items()}
+    assert not run.of("retry")
+    at_once = engine.AHEAD // engine.WORKERS
+    for path in web.files:
+        asked = [request.headers["Range"] for request in web.requests if request.path == path]
+        assert {f"bytes={at_once * n}-{at_once * (n + 1) - 1}" for n in range(3)} < set(asked)
+
+
+@pytest.mark.parametrize("files", [1, 2])
+def test_what_is_far_ahead_of_the_hash_waits_for_it(
+    load: Loader, web: WebServer, files: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With several workers on one file, and with one that another thread hashes for."""
+    monkeypatch.setattr(engine, "AHEAD", PART)
+    web.files = {f"/{index}.bin": os.urandom(SIZE) for index in range(files)}
+
+    run = load(*uris(web))
+
+    assert run.files() == {path[1:]: body for path, body in web.files.items()}
+    assert run.message["digest"] == manifest(web.files)
+
+
+def test_what_is_to_be_read_again_is_read_when_all_workers_have_left(
+    load: Loader, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is done; the other may not go on since the server throttles, and has read something corrupted."""
+    first_done = threading.Event()
+    work = Engine._work
+
+    def watched(self: Engine, worker: engine._Worker) -> None:
+        work(self, worker)
+        if worker.slot == 0:
+            first_done.set()
+
+    monkeypatch.setattr(Engine, "_work", watched)
+    hub.files, hub.large = {}, {"0.bin": b"weights", "1.bin": b"Weights"}
+    seen: list[str] = []
+
+    def answer(request: Request, number: int) -> Reply | None:
+        if "/1.bin" not in request.path:
+            return None
+        seen.append(request.path)
+        if len(seen) == 1:
+            return Reply(503)
+        if len(seen) == 2:
+            first_done.wait(30)
+            return Reply(body=b"wrong..")
+        return None
+
+    hub.network.fault = answer
+
+    run = load("hf://team/model")
+
+    assert run.files() == hub.large
+    assert [line["code"] for line in run.of("retry")] == ["ServerError", "Corrupted"]

@@ -1,0 +1,534 @@
+"""The audit: bounded reports, conditions, metrics, and exceptions that end."""
+
+import asyncio
+import copy
+import itertools
+import tracemalloc
+import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import yaml
+
+from kubectl_serve.install.manifests import default_facts
+from serve_core.admission.decide import judge
+from serve_core.api.policies import read_exception, read_policy
+from serve_core.base.constants import NAMESPACE
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import PlatformFacts
+from serve_core.policy import audit as existing_module
+from serve_core.policy.audit import Existing, Judged
+from serve_core.policy.dry_run import run as try_documents
+from serve_webhook import audit
+from serve_webhook.api import (
+    CONFIGURATIONS,
+    DEPLOYMENTS,
+    DOMAIN_MAPPINGS,
+    KNATIVE_SERVICES,
+    PODS,
+    POLICIES,
+    POLICY_EXCEPTIONS,
+    POLICY_REPORTS,
+    REVISIONS,
+    ROUTES,
+    Page,
+    UnavailableError,
+    key,
+)
+from serve_webhook.audit import Audit
+from serve_webhook.cache.informers import Informer
+from serve_webhook.cache.policies import Policies
+from serve_webhook.metrics import Metrics
+from serve_webhook.reconcile.events import Recorder
+from support.cpu_time import at_most
+from support.fake_api import Clock, MemoryApi
+from support.reviews import leading
+
+NOW = datetime(2026, 11, 18, tzinfo=UTC)
+BASE = default_facts()
+
+
+def document(kind: str, name: str, spec: str, **metadata: str) -> JsonObject:
+    head = {"apiVersion": "kubectl-serve.dev/v1alpha1", "kind": kind, "metadata": {"name": name, **metadata}}
+    return head | {"spec": yaml.safe_load(spec)}
+
+
+STORES = document("ServingPolicy", "stores", "rules: [{name: places, sources: {allow: ['s3://models']}}]")
+WATCHED = document("ServingPolicy", "watched", "{action: Audit, rules: [{name: owner, label: {key: owner}}]}")
+EXCEPTION = document(
+    "PolicyException",
+    "late",
+    "{policy: stores, rules: [places], match: {namespace: ml, name: bad}, expires: '2026-11-18T00:05:00Z',"
+    " reason: we move, ticket: OPS-1}",
+    namespace=NAMESPACE,
+)
+
+
+def facts(*policies: JsonObject) -> PlatformFacts:
+    return PlatformFacts(BASE.loader, BASE.runtimes, policies=tuple(map(read_policy, policies)))
+
+
+def deployment(name: str, uri: str = "s3://models/a.joblib", namespace: str = "ml") -> JsonObject:
+    metadata = {"name": name, "namespace": namespace, "annotations": {"kubectl-serve.dev/model": uri}}
+    made = judge({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}, facts(STORES)).deployment
+    assert made is not None
+    return made
+
+
+FORBIDDEN = deployment("bad", "s3://elsewhere/a.joblib")
+
+
+def audited(
+    objects: list[JsonObject], *policies: JsonObject, exceptions: Any = (), now: datetime = NOW
+) -> list[Judged]:
+    existing = Existing(facts(*policies), tuple(map(read_exception, exceptions)), now)
+    return [judged for judged in map(existing.judge, objects) if judged is not None]
+
+
+def reports_about(found: list[Judged]) -> list[JsonObject]:
+    kept = audit.Found()
+    for judged in found:
+        kept.add(judged)
+    return audit.reports(kept)
+
+
+@pytest.mark.attack(11)
+def test_a_report_has_a_bounded_number_of_entries_the_worst_first_and_counts_all() -> None:
+    many = [deployment(f"m{i:03}", "s3://elsewhere/a.joblib" if i % 2 else "s3://models/a.joblib") for i in range(150)]
+    (report,) = reports_about(audited(many, STORES, WATCHED))
+    assert len(report["results"]) == audit.MOST_RESULTS
+    assert report["summary"] == {"pass": 75, "fail": 225, "warn": 0, "error": 0, "skip": 0}
+    assert [entry["severity"] for entry in report["results"][:76]] == ["high"] * 75 + ["low"]
+
+
+@pytest.mark.attack(25)
+def test_of_thousands_of_pods_that_break_every_rule_little_is_kept_and_all_is_counted() -> None:
+    rules = ", ".join(f"{{name: r{n}, images: {{allow: [registry{n}.example]}}}}" for n in range(20))
+    broken = [document("ServingPolicy", f"p{n}", f"rules: [{rules}]") for n in range(5)]
+    existing, found = Existing(facts(*broken), (), NOW), audit.Found()
+    objects = [(pod(f"evil-{n}"), deployment(f"large-{n}")) for n in range(40)]
+    judged = [existing.judge(each) for each in itertools.chain.from_iterable(objects)]
+    tracemalloc.start()
+    for number in range(25):
+        for one in judged:
+            assert one is not None
+            found.add(replace(one, name=f"{one.name}-{number}"))
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.broken().total() == 25 * 80 * 100
+    assert kept < 3 * 2**20, "of 200,000 results"
+    with at_most(0.1):  # nobody waits for the report
+        audit.reports(found)
+
+
+@pytest.mark.attack(25)
+def test_what_is_remembered_to_tell_nothing_twice_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(existing_module, "MOST_TOLD", 30)
+    monkeypatch.setattr(existing_module, "MOST_COMPARED", 10_000)
+    existing = Existing(facts(WATCHED, STORES), (), NOW)
+    for number in range(100):
+        assert existing.judge(deployment(f"m{number}", "s3://elsewhere/a.joblib"))
+    assert len(existing._wholes) < 6
+    assert sum(map(len, existing._told.values())) < 40
+    assert existing.judge(deployment("other", "s3://elsewhere/a.joblib", "other"))
+    assert ("Deployment", "other", "other") in existing._wholes, "another namespace has room of its own"
+
+
+@pytest.mark.attack(25)
+def test_a_deployment_that_is_judged_again_is_counted_once_and_makes_room() -> None:
+    found = audit.Found()
+    for _ in range(3):
+        found.remove("ml", "bad")
+        for judged in audited([FORBIDDEN], STORES, WATCHED):
+            found.add(judged)
+    (report,) = audit.reports(found)
+    assert (report["summary"]["fail"], len(report["results"])) == (2, 2)
+    found.remove("ml", "bad")
+    assert audit.reports(found) == []
+
+
+def test_an_entry_says_what_is_broken_where_and_how_bad_it_is() -> None:
+    warned = document("ServingPolicy", "warned", "{action: Warn, rules: [{name: team, label: {key: team}}]}")
+    others = [deployment("bad", "s3://elsewhere/a.joblib"), deployment("worse", "s3://elsewhere/a.joblib")]
+    (report,) = reports_about(audited(others, STORES, WATCHED, warned, exceptions=[EXCEPTION]))
+    assert [(each["resources"][0]["name"], each["result"], each["severity"]) for each in report["results"]] == [
+        ("worse", "fail", "high"), ("bad", "warn", "medium"), ("worse", "warn", "medium"), ("bad", "fail", "low"),
+        ("worse", "fail", "low"), ("bad", "skip", "info"),
+    ]  # fmt: skip
+    assert report["summary"] == {"pass": 0, "fail": 3, "warn": 2, "error": 0, "skip": 1}
+    assert report["results"][0] | {"message": ""} == {
+        "source": "kubectl-serve",
+        "policy": "stores",
+        "rule": "places",
+        "result": "fail",
+        "severity": "high",
+        "message": "",
+        "resources": [{"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "ml", "name": "worse"}],
+    }
+    assert "until 2026-11-18T00:05:00Z, by exception late" in report["results"][-1]["message"]
+
+
+@pytest.mark.attack(11)
+def test_an_entry_of_a_report_has_a_bounded_length() -> None:
+    images = [{"name": f"c{i}", "image": f"evil.example/{'a' * 200}{i}"} for i in range(20)]
+    many = pod("many")
+    many["spec"]["containers"] += images
+    denied = document("ServingPolicy", "images", "rules: [{name: r, images: {deny: [evil.example]}}]")
+    (report,) = reports_about(audited([many], denied))
+    assert len(report["results"][0]["message"]) == 1024
+
+
+def test_a_namespace_in_which_all_is_well_has_no_report() -> None:
+    assert reports_about(audited([deployment("good")], STORES)) == []
+
+
+@pytest.mark.attack(19)
+def test_an_exception_that_has_expired_stops_to_count() -> None:
+    bad = [deployment("bad", "s3://elsewhere/a.joblib")]
+    (during,) = reports_about(audited(bad, STORES, exceptions=[EXCEPTION]))
+    assert during["results"][0]["result"] == "skip"
+    later = NOW + timedelta(minutes=5)
+    (after,) = reports_about(audited(bad, STORES, exceptions=[EXCEPTION], now=later))
+    assert after["results"][0]["result"] == "fail"
+
+
+def test_the_next_audit_is_when_the_next_exception_ends() -> None:
+    exceptions = [read_exception(EXCEPTION)]
+    assert audit.next_audit(exceptions, NOW) == NOW + timedelta(minutes=5)
+    later = NOW + timedelta(minutes=6)
+    assert audit.next_audit(exceptions, later) == later + audit.INTERVAL
+
+
+def test_the_condition_says_what_is_broken_and_how_to_read_more() -> None:
+    bad, good = audited([deployment("bad", "s3://elsewhere/a.joblib"), deployment("good")], STORES)
+    told = audit.compliance(bad)
+    assert told is not None
+    assert (told.status, told.reason) == ("False", "PolicyViolated")
+    assert "stores/places does not allow models from s3://elsewhere/a.joblib" in told.message
+    assert told.message.endswith("Read `kubectl serve policy explain bad -n ml`.")
+    fine = audit.compliance(good)
+    assert fine is not None
+    assert fine.status == "True"
+    (untouched,) = audited([deployment("other", namespace="x")])
+    assert audit.compliance(untouched) is None
+
+
+def test_the_audit_and_the_desk_say_the_same() -> None:
+    objects = [deployment("bad", "s3://elsewhere/a.joblib"), deployment("good")]
+    ours = [one.verdict for one in audited(objects, STORES, WATCHED)]
+    desk = try_documents([STORES, WATCHED, *objects], BASE, NOW, stored=True)
+    assert ours == [each.verdict for each in desk.tried]
+
+
+@asynccontextmanager
+async def auditing(api: MemoryApi, clock: Clock) -> AsyncIterator[tuple[Audit, Informer, Metrics]]:
+    """The audit of what ``api`` has, its Deployments as they are watched, and its metrics."""
+
+    def informer(resource: Any, **arguments: Any) -> Informer:
+        return Informer(api, resource, **arguments)
+
+    metrics, policies = Metrics(), Policies(informer, lambda: None)
+    deployments = informer(DEPLOYMENTS)
+    tasks = [asyncio.create_task(part) for part in (*policies.parts(), deployments.run())]
+    await policies.wait()
+    await deployments.synced.wait()
+    made = Audit(
+        api,
+        deployments=deployments,
+        policies=policies,
+        facts=lambda: PlatformFacts(BASE.loader, BASE.runtimes, policies=policies.policies),
+        recorder=Recorder(api, "server-1", clock),
+        metrics=metrics,
+        now=clock,
+    )
+    yield made, deployments, metrics
+    for task in tasks:
+        task.cancel()
+
+
+def compliant(api: MemoryApi) -> tuple[str, str]:
+    (condition,) = api.objects[DEPLOYMENTS.plural, "ml", "bad"]["status"]["conditions"]
+    assert condition["type"] == "kubectl-serve.dev/PolicyCompliant"
+    return condition["status"], condition["lastTransitionTime"]
+
+
+async def test_it_writes_what_it_found_and_nothing_twice(api: MemoryApi) -> None:
+    api.put(POLICIES, STORES)
+    api.put(DEPLOYMENTS, deployment("bad", "s3://elsewhere/a.joblib"))
+    api.put(KNATIVE_SERVICES, {
+        "apiVersion": "serving.knative.dev/v1", "kind": "Service",
+        "metadata": {"name": "by-hand", "namespace": "other"},
+        "spec": {"template": {"spec": {"containers": [
+            {"image": "a", "env": [{"name": "STORAGE_URI", "value": "s3://elsewhere/b"}]}]}}},
+    })  # fmt: skip
+    clock = Clock()
+    clock.now = NOW
+    async with auditing(api, clock) as (made, deployments, metrics):
+        await made.once()
+        assert compliant(api)[0] == "False"
+        assert api.objects[POLICY_REPORTS.plural, "ml", "kubectl-serve"]["summary"]["fail"] == 1
+        (entry,) = api.objects[POLICY_REPORTS.plural, "other", "kubectl-serve"]["results"]
+        assert entry["resources"][0]["name"] == "by-hand"
+        assert b'policy_violations{policy="stores",rule="places",verdict="Deny"} 2.0' in metrics.render()
+        async with asyncio.timeout(5):
+            while not deployments.get("ml", "bad").get("status"):  # type: ignore[union-attr] # noqa: ASYNC110 - the watch brings it
+                await asyncio.sleep(0)
+        api.writes.clear()
+        await made.once()
+        assert api.writes == []
+
+
+def pod(name: str) -> JsonObject:
+    """One with the loader that was made by hand."""
+    spec = copy.deepcopy(FORBIDDEN["spec"]["template"]["spec"])
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "ml"}, "spec": spec}
+
+
+def by_hand(kind: str, name: str) -> JsonObject:
+    template = {"spec": pod(name)["spec"]}
+    head = {"apiVersion": "serving.knative.dev/v1", "kind": kind, "metadata": {"name": name, "namespace": "ml"}}
+    return head | {"spec": template["spec"] if kind == "Revision" else {"template": template}}
+
+
+def reported(api: MemoryApi) -> list[tuple[str, str]]:
+    report = api.objects.get((POLICY_REPORTS.plural, "ml", "kubectl-serve"), {"results": []})
+    return [(each["resources"][0]["kind"], each["resources"][0]["name"]) for each in report["results"]]
+
+
+def reports_of(api: MemoryApi) -> list[str]:
+    """The namespaces that have one."""
+    return sorted(where[1] for where in api.objects if where[0] == POLICY_REPORTS.plural)
+
+
+async def until_reported(api: MemoryApi, *wanted: tuple[str, str]) -> None:
+    while reported(api) != list(wanted):  # noqa: ASYNC110 - it is written last
+        await asyncio.sleep(0)
+
+
+@pytest.mark.attack(2)
+async def test_whatever_was_made_by_hand_is_found_until_it_goes(api: MemoryApi) -> None:
+    kinds = {CONFIGURATIONS: "Configuration", REVISIONS: "Revision", KNATIVE_SERVICES: "Service"}
+    api.put(POLICIES, STORES)
+    for resource, kind in kinds.items():
+        api.put(resource, by_hand(kind, f"a-{kind.lower()}"))
+    api.put(PODS, pod("a-pod"))
+    api.put(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "other", "namespace": "ml"}, "spec": {}})
+    async with auditing(api, Clock()) as (made, _, metrics):
+        await made.once()
+        assert reported(api) == [("Configuration", "a-configuration"), ("Pod", "a-pod"), ("Revision", "a-revision"),
+                                 ("Service", "a-service")]  # fmt: skip
+        assert b'policy_violations{policy="stores",rule="places",verdict="Deny"} 4.0' in metrics.render()
+        for resource, kind in kinds.items():
+            api.remove(resource, "ml", f"a-{kind.lower()}")
+        await made.once()
+        assert reported(api) == [("Pod", "a-pod")]
+        api.remove(PODS, "ml", "a-pod")
+        await made.once()
+        assert (POLICY_REPORTS.plural, "ml", "kubectl-serve") not in api.objects
+
+
+@pytest.mark.attack(2)
+async def test_what_leads_to_models_from_outside_is_found(api: MemoryApi) -> None:
+    api.put(POLICIES, document("ServingPolicy", "private", "rules: [{name: r, visibility: {allow: [cluster-local]}}]"))
+    api.put(ROUTES, leading("Route") | {"metadata": {"name": "r", "namespace": "ml"}})
+    api.put(DOMAIN_MAPPINGS, leading("DomainMapping"))
+    async with auditing(api, Clock()) as (made, _, metrics):
+        await made.once()
+        assert reported(api) == [("DomainMapping", "s"), ("Route", "r")]
+        assert b'policy_violations{policy="private",rule="r",verdict="Deny"} 2.0' in metrics.render()
+
+
+async def test_a_deployment_that_changes_is_judged_without_listing_the_pods_of_the_cluster(
+    api: MemoryApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "SETTLE_SECONDS", 0)
+    api.put(POLICIES, STORES)
+    api.put(PODS, pod("a-pod"))
+    async with auditing(api, Clock()) as (made, _, _), asyncio.timeout(10):
+        running = asyncio.create_task(made.run())
+        await until_reported(api, ("Pod", "a-pod"))
+        api.lists.clear()
+        api.put(DEPLOYMENTS, deployment("bad", "s3://elsewhere/b.joblib"))
+        await until_reported(api, ("Deployment", "bad"), ("Pod", "a-pod"))
+        api.put(DEPLOYMENTS, deployment("bad"))
+        await until_reported(api, ("Pod", "a-pod"))
+        assert {each.partition(" ")[0] for each in api.lists} == {POLICY_REPORTS.plural}
+        api.put(POLICIES, STORES | {"spec": {"rules": [{"name": "r", "sources": {"deny": ["s3://other"]}}]}})
+        made.refresh()
+        await until_reported(api)
+        running.cancel()
+
+
+async def test_of_many_deployments_only_the_one_that_changes_is_judged_again(
+    api: MemoryApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "SETTLE_SECONDS", 0)
+    api.put(POLICIES, STORES)
+    for name, namespace in (("bad", "ml"), ("worse", "ml"), ("bad", "other")):
+        api.put(DEPLOYMENTS, deployment(name, "s3://elsewhere/a.joblib", namespace))
+    judged: list[tuple[str, str]] = []
+    judge_one = Existing.judge
+
+    def noted(self: Existing, document: JsonObject) -> Judged | None:
+        judged.append(key(document))
+        return judge_one(self, document)
+
+    monkeypatch.setattr(Existing, "judge", noted)
+    async with auditing(api, Clock()) as (made, _, metrics), asyncio.timeout(10):
+        running = asyncio.create_task(made.run())
+        await until_reported(api, ("Deployment", "bad"), ("Deployment", "worse"))
+        judged.clear()
+        api.lists.clear()
+        api.put(DEPLOYMENTS, deployment("bad"))
+        await until_reported(api, ("Deployment", "worse"))
+        assert set(judged) == {("ml", "bad")}
+        assert (POLICY_REPORTS.plural, "other", "kubectl-serve") in api.objects
+        assert b'policy_violations{policy="stores",rule="places",verdict="Deny"} 2.0' in metrics.render()
+        api.remove(DEPLOYMENTS, "ml", "worse")
+        while (POLICY_REPORTS.plural, "ml", "kubectl-serve") in api.objects:  # noqa: ASYNC110 - it is written last
+            await asyncio.sleep(0)
+        running.cancel()
+
+
+async def test_of_changes_in_several_namespaces_the_reports_are_listed_once_and_those_of_others_stay(
+    api: MemoryApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "SETTLE_SECONDS", 0)
+    api.put(POLICIES, STORES)
+    for namespace in ("ml", "other", "third"):
+        api.put(DEPLOYMENTS, deployment("bad", "s3://elsewhere/a.joblib", namespace))
+    async with auditing(api, Clock()) as (made, deployments, _), asyncio.timeout(10):
+        running = asyncio.create_task(made.run())
+        while len(reports_of(api)) < 3:  # noqa: ASYNC110 - they are written last
+            await asyncio.sleep(0)
+        api.lists.clear()
+        for namespace in ("ml", "other"):
+            api.put(DEPLOYMENTS, deployment("bad", namespace=namespace))
+        while len(reports_of(api)) > 1:  # noqa: ASYNC110 - they go last
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.wait({running})
+        await made.of_changes()
+        assert reports_of(api) == ["third"]
+        assert [each.partition(" ")[0] for each in api.lists] == [POLICY_REPORTS.plural]
+
+        api.put(DEPLOYMENTS, deployment("good"))
+        while deployments.get("ml", "good") is None:  # noqa: ASYNC110 - the watch brings it
+            await asyncio.sleep(0)
+        await made.of_changes()
+        assert len(api.lists) == 1, "whoever leads no more takes in nothing"
+
+
+async def test_what_the_audit_notes_itself_is_no_reason_to_judge_again(
+    api: MemoryApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "SETTLE_SECONDS", 0)
+    api.put(POLICIES, STORES)
+    api.put(DEPLOYMENTS, deployment("bad", "s3://elsewhere/a.joblib"))
+    async with auditing(api, Clock()) as (made, deployments, _), asyncio.timeout(10):
+        running = asyncio.create_task(made.run())
+        while not (deployments.get("ml", "bad") or {}).get("status") or reported(api) != [("Deployment", "bad")]:  # noqa: ASYNC110 - the watch brings it
+            await asyncio.sleep(0)
+        api.lists.clear()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert api.lists == []
+        running.cancel()
+
+
+async def test_everything_is_judged_again_only_after_a_rest_that_is_longer_the_more_there_is(
+    api: MemoryApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(audit, "REST", 10**6)
+    api.put(POLICIES, STORES)
+    async with auditing(api, Clock()) as (made, _, _), asyncio.timeout(10):
+        running = asyncio.create_task(made.run())
+        while PODS.plural not in api.lists:  # noqa: ASYNC110 - nothing tells it
+            await asyncio.sleep(0)
+        made.refresh()
+        api.put(DEPLOYMENTS, deployment("bad", "s3://elsewhere/b.joblib"))
+        await until_reported(api, ("Deployment", "bad"))
+        assert api.lists.count(PODS.plural) == 1
+        running.cancel()
+
+
+async def test_an_audit_that_breaks_off_is_begun_again_soon(api: MemoryApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(audit, "RETRY_SECONDS", 0.01)
+    api.put(POLICIES, STORES)
+    api.put(PODS, pod("a-pod"))
+    api.failures["list pods"] = UnavailableError("storage is (re)initializing", 429)
+    async with auditing(api, Clock()) as (made, _, _), asyncio.timeout(10):
+        running = asyncio.create_task(made.run())
+        while api.lists.count(REVISIONS.plural) < 2:  # noqa: ASYNC110 - nothing tells it
+            await asyncio.sleep(0)
+        api.failures.clear()
+        await until_reported(api, ("Pod", "a-pod"))
+        running.cancel()
+
+
+class Spec(dict[str, Any]):
+    """A pod's spec, which can be watched as it goes."""
+
+
+async def test_of_thousands_of_pods_the_audit_has_no_more_in_memory_than_it_lists_at_a_time(
+    api: MemoryApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: set[int] = set()
+    most: list[int] = []
+
+    size = 50
+
+    async def listed(resource: Any, *_: Any) -> AsyncIterator[Page]:
+        for page in range(2000 // size if resource is PODS else 0):
+            objects = [pod(f"p-{page}-{number}") for number in range(size)]
+            for each in objects:
+                each["spec"] = Spec(each["spec"])
+                alive.add(id(each["spec"]))
+                weakref.finalize(each["spec"], alive.discard, id(each["spec"]))
+            most.append(len(alive))
+            yield Page(objects, "1")
+            del objects, each
+
+    api.put(POLICIES, STORES)
+    async with auditing(api, Clock()) as (made, _, metrics):
+        monkeypatch.setattr(api, "pages", listed)
+        await made.once()
+    assert b'policy_violations{policy="stores",rule="places",verdict="Deny"} 2000.0' in metrics.render()
+    assert max(most) <= 2 * size
+    assert not alive
+
+
+@pytest.mark.attack(19)
+async def test_when_an_exception_ends_the_condition_turns_and_an_event_says_so(
+    api: MemoryApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the clock alone: nobody writes anything, and the audit looks again by itself."""
+    monkeypatch.setattr(audit, "SETTLE_SECONDS", 0)
+    ends = datetime(2026, 11, 18, 0, 5, tzinfo=UTC)
+    api.put(POLICIES, STORES)
+    api.put(POLICY_EXCEPTIONS, EXCEPTION)
+    api.put(DEPLOYMENTS, deployment("bad", "s3://elsewhere/a.joblib"))
+    clock = Clock()
+    clock.now = ends - timedelta(milliseconds=100)
+    async with auditing(api, clock) as (made, _, metrics), asyncio.timeout(10):
+
+        async def reported(kind: str) -> None:
+            report = (POLICY_REPORTS.plural, "ml", "kubectl-serve")
+            while api.objects.get(report, {}).get("summary", {}).get(kind) != 1:  # noqa: ASYNC110 - it is written last
+                await asyncio.sleep(0)
+
+        running = asyncio.create_task(made.run())
+        await reported("skip")
+        assert compliant(api) == ("True", "2026-11-18T00:04:59Z")
+        clock.now = ends
+        await reported("fail")
+        assert compliant(api) == ("False", "2026-11-18T00:05:00Z")
+        assert [each["reason"] for where, each in api.objects.items() if where[0] == "events"] == ["PolicyViolated"]
+        assert b'policy_violations{policy="stores",rule="places",verdict="Deny"} 1.0' in metrics.render()
+        running.cancel()

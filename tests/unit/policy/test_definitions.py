@@ -1,0 +1,32 @@
+"""The CRDs are as the code is."""
+
+import subprocess
+import sys
+
+import yaml
+
+from support.paths import ROOT
+
+
+def test_the_generated_definitions_are_up_to_date() -> None:
+    made = subprocess.run(
+        [sys.executable, ROOT / "scripts/crds", "--check"], capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, made.stdout
+
+
+def test_the_definitions_are_structural() -> None:
+    """As Kubernetes wants it: a type everywhere, no references, no null."""
+
+    def check(schema: dict[str, object], path: str) -> None:
+        assert "type" in schema or schema.get("x-kubernetes-int-or-string"), path
+        assert not {"$ref", "anyOf", "$defs", "default", "title"} & schema.keys(), path
+        for name, inner in (schema.get("properties") or {}).items():  # type: ignore[attr-defined]
+            check(inner, f"{path}.{name}")
+        for key in ("items", "additionalProperties"):
+            if isinstance(inner := schema.get(key), dict):
+                check(inner, f"{path}.{key}")
+
+    for document in yaml.safe_load_all((ROOT / "manifests/base/05-policies.yaml").read_text()):
+        (version,) = document["spec"]["versions"]
+        check(version["schema"]["openAPIV3Schema"], document["metadata"]["name"])

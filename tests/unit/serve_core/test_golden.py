@@ -1,0 +1,121 @@
+"""Every folder of ``tests/golden/admission`` is a case: what goes in, what comes out, and why the case exists.
+
+``UPDATE_GOLDEN=1 pytest tests/unit/serve_core/test_golden.py`` writes what comes out now: review the diff.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from serve_core.admission.decide import Verdict, is_served, judge, render_stored
+from serve_core.api import annotations
+from serve_core.api.policies import read_policy
+from serve_core.api.runtimes import parse
+from serve_core.base.constants import PREFIX
+from serve_core.base.json import JsonObject
+from serve_core.base.patch import json_patch
+from serve_core.context.cluster import REQUIRED_FEATURES, LoaderFacts, PlatformFacts
+from serve_core.knative.name_conflict import ServiceFacts
+from serve_core.knative.name_conflict import read as read_service
+from support.istio_installation import installation
+from support.paths import ROOT
+
+CASES = sorted(path.parent for path in (ROOT / "tests/golden/admission").glob("*/input.yaml"))
+RUNTIMES = tuple(
+    parse(yaml.safe_load(path.read_text())) for path in sorted((ROOT / "manifests/runtimes").glob("*.yaml"))
+)
+
+
+def facts_of(case: Path) -> PlatformFacts:
+    """A case may have a ``features.yaml``, which adds to the flags that an installation requires, an ``istio.yaml``:
+    the arguments of :func:`istio_installation.installation`, a ``policies.yaml``, and a ``services.yaml``: the
+    Services of its namespace. What is stored before an update is in ``previous.yaml``."""
+    extra, mesh = case / "features.yaml", case / "istio.yaml"
+    features = {**REQUIRED_FEATURES, **(yaml.safe_load(extra.read_text()) if extra.exists() else {})}
+    istio = installation(**yaml.safe_load(mesh.read_text())) if mesh.exists() else None
+    written = case / "policies.yaml"
+    policies = map(read_policy, yaml.safe_load_all(written.read_text())) if written.exists() else ()
+    around: dict[str, dict[str, ServiceFacts]] = {}
+    for each in yaml.safe_load_all((case / "services.yaml").read_text()) if (case / "services.yaml").exists() else ():
+        around.setdefault(each["metadata"]["namespace"], {})[each["metadata"]["name"]] = read_service(each)
+    loader = LoaderFacts("example.com/model-loader:1", signing_image="example.com/model-loader:1-signing")
+    return PlatformFacts(loader, RUNTIMES, features, istio, tuple(policies), services=around)
+
+
+def previous_of(case: Path) -> JsonObject | None:
+    stored = case / "previous.yaml"
+    return yaml.safe_load(stored.read_text()) if stored.exists() else None
+
+
+def report(verdict: Verdict) -> str:
+    parts = {"refused": verdict.problems, "warning": verdict.warnings, "chosen": verdict.choices}
+    return "".join(f"{kind} {item}\n" for kind, items in parts.items() for item in items)
+
+
+def outputs(verdict: Verdict) -> dict[str, str | None]:
+    def dump(document: JsonObject | None) -> str | None:
+        return None if document is None else yaml.safe_dump(document, sort_keys=False, width=120)
+
+    return {
+        "report.txt": report(verdict),
+        "deployment.yaml": dump(verdict.deployment),
+        "service.yaml": dump(verdict.service),
+        "extras.yaml": yaml.safe_dump_all(verdict.extras, sort_keys=False, width=120) if verdict.extras else None,
+    }
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_what_comes_out_is_what_was_reviewed(case: Path) -> None:
+    text = (case / "input.yaml").read_text()
+    assert text.startswith("# "), "the first line says why the case exists"
+    made = outputs(judge(yaml.safe_load(text), facts_of(case), previous_of(case)))
+    if os.environ.get("UPDATE_GOLDEN"):
+        for name, content in made.items():
+            if content is None:
+                (case / name).unlink(missing_ok=True)
+            else:
+                (case / name).write_text(content)
+    reviewed = {name: (case / name).read_text() if (case / name).exists() else None for name in made}
+    assert made == reviewed
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_completing_twice_changes_nothing(case: Path) -> None:
+    facts, previous = facts_of(case), previous_of(case)
+    once = judge(yaml.safe_load((case / "input.yaml").read_text()), facts, previous)
+    if once.deployment is None:
+        return
+    twice = judge(once.deployment, facts, previous)
+    assert json_patch(once.deployment, twice.deployment or {}) == []
+    assert (twice.service, twice.extras) == (once.service, once.extras)
+    if once.service is not None or once.extras:
+        stored = render_stored(once.deployment, facts)
+        assert (stored.service, stored.extras) == (once.service, once.extras)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_taking_the_annotations_off_gives_back_what_was_written(case: Path) -> None:
+    facts, written = facts_of(case), yaml.safe_load((case / "input.yaml").read_text())
+    stored = judge(written, facts, previous_of(case)).deployment
+    if stored is None or facts.policies or not is_served(stored):
+        return
+    own = {annotation.key for annotation in annotations.USER}
+    notes = {key: text for key, text in stored["metadata"]["annotations"].items() if key not in own}
+    without = stored | {"metadata": stored["metadata"] | {"annotations": notes}}
+    back = judge(without, facts, stored)
+    if back.deployment is None:
+        assert [problem.code for problem in back.problems] == ["NothingToGiveBack"]
+        return
+    if "selector" not in written.get("spec", {}):  # it cannot be taken off, and needs its label
+        return
+    replicas = {"replicas": 1}  # the API server's default
+    assert replicas | back.deployment["spec"] == replicas | written["spec"]
+    assert set(back.deployment["metadata"]["annotations"]) - {annotations.HANDOVER} == {
+        key for key in written["metadata"]["annotations"] if not key.startswith(PREFIX)
+    }
+
+
+def test_every_case_has_a_reason_of_its_own() -> None:
+    assert len({(case / "input.yaml").read_text().splitlines()[0] for case in CASES}) == len(CASES) > 0

@@ -1,0 +1,81 @@
+"""The loader, rendered and known again."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from serve_core.api.models import parse_all
+from serve_core.base.constants import LOADER_CONTAINER
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import LoaderFacts
+from serve_core.workload import loader_container
+from serve_core.workload.loader_container import LoaderRequest
+from support.paths import ROOT
+
+GOLDEN = ROOT / "tests/golden/admission"
+RENDERED = sorted(
+    path
+    for path in GOLDEN.glob("*/*.yaml")
+    if path.name in ("deployment.yaml", "service.yaml") and f"name: {LOADER_CONTAINER}\n" in path.read_text()
+)
+BY_THE_USER = {"loader-environment"}
+"""Cases whose user wrote into the loader."""
+
+
+def pod_of(path: Path) -> JsonObject:
+    pod: JsonObject = yaml.safe_load(path.read_text())["spec"]["template"]["spec"]
+    return pod
+
+
+@pytest.mark.parametrize("path", RENDERED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_what_is_filled_in_is_known_again(path: Path) -> None:
+    pod = pod_of(path)
+    container = next(each for each in pod["initContainers"] if each["name"] == LOADER_CONTAINER)
+    words = container["args"]
+    networks = tuple(value for word, value in pairwise(words) if word == "--allow-network")
+    found = loader_container.read(container, pod, [LoaderFacts(container["image"], networks)])
+    if path.parent.name in BY_THE_USER:
+        assert found == "env[HTTPS_PROXY]"
+        return
+    assert isinstance(found, LoaderRequest)
+    resources = {"resources": container["resources"]}
+    assert loader_container.render(found) | resources == container
+
+
+def container(**fields: Any) -> tuple[JsonObject, JsonObject]:
+    models, _ = parse_all("s3://models/a", "")
+    request = LoaderRequest("example.com/loader:1", models, ("10.0.0.0/8",))
+    return loader_container.render(request) | fields, {"volumes": loader_container.volumes(request)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"args": ["--volume", "/mnt/model-volume", "--", "s3://a/b"]}, "args"),
+        ({"image": "example.com/loader:2"}, "image"),
+        ({"command": ["sh"]}, "command"),
+        ({"env": [{"name": "NO_PROXY", "value": "a"}]}, "env[NO_PROXY]"),
+        ({"volumeMounts": []}, "volumeMounts"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_it_is_said_which_field_is_another(fields: JsonObject, field: str) -> None:
+    found, pod = container(**fields)
+    assert loader_container.read(found, pod, [LoaderFacts("example.com/loader:1", ("10.0.0.0/8",))]) == field
+
+
+def test_an_empty_field_is_none() -> None:
+    found, pod = container(env=[], command=None, workingDir="", ports=[], lifecycle={})
+    loaders = [LoaderFacts("example.com/loader:1", ("10.0.0.0/8",))]
+    assert isinstance(loader_container.read(found, pod, loaders), LoaderRequest)
+
+
+def test_an_older_loader_that_is_known_is_one_as_well() -> None:
+    found, pod = container()
+    older, present = LoaderFacts("example.com/loader:1", ("10.0.0.0/8",)), LoaderFacts("example.com/loader:2")
+    assert isinstance(loader_container.read(found, pod, [present, older]), LoaderRequest)
+    mixed = LoaderFacts("example.com/loader:1", ("0.0.0.0/0",))
+    assert loader_container.read(found, pod, [present, mixed]) == "args"

@@ -1,0 +1,43 @@
+"""The dashboards ask for metrics that exist, by labels that they have."""
+
+import json
+import re
+
+import pytest
+
+from serve_webhook.metrics import Metrics
+from support.dashboards import DASHBOARDS, ISTIO, KNATIVE, asked, queries
+
+
+def ours() -> dict[str, set[str]]:
+    """Our own metrics with their labels, as they are exposed."""
+    metrics = Metrics()
+    found: dict[str, set[str]] = {}
+    for family in metrics._registry.collect():
+        labels = set(getattr(metrics._registry._names_to_collectors.get(family.name), "_labelnames", ()))
+        suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(family.type, [""])
+        found |= {family.name + suffix: labels | ({"le"} if suffix == "_bucket" else set()) for suffix in suffixes}
+    return found
+
+
+@pytest.mark.parametrize(("panel", "query"), queries())
+def test_a_query_asks_for_metrics_that_exist(panel: str, query: str) -> None:
+    known = ISTIO | KNATIVE | ours()
+    assert asked(query), f"{panel} asks for nothing"
+    for metric, labels in asked(query):
+        assert metric in known, f"{panel}: there is no {metric}"
+        assert labels <= known[metric], f"{panel}: {metric} has no {labels - known[metric]}"
+
+
+def test_istios_metrics_count_each_request_once() -> None:
+    for panel, query in queries():
+        for selection in re.findall(r"istio_[a-z_]+\{([^}]*)\}", query):
+            assert 'reporter="destination"' in selection, panel
+            assert 'destination_workload!="activator"' in selection, panel
+
+
+def test_every_panel_says_what_it_shows() -> None:
+    for file in DASHBOARDS:
+        document = json.loads(file.read_text())
+        assert all(panel["description"] and panel["fieldConfig"]["defaults"]["unit"] for panel in document["panels"])
+        assert len({panel["id"] for panel in document["panels"]}) == len(document["panels"])

@@ -1,0 +1,191 @@
+"""Copies of the cluster's objects that follow it."""
+
+import asyncio
+import copy
+import tracemalloc
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from kubectl_serve.install.manifests import default_facts
+from serve_core.admission.decide import judge
+from serve_core.api.annotations import MODEL
+from serve_core.base.constants import DEPLOYMENT_LABEL
+from serve_webhook.api import DEPLOYMENTS, KNATIVE_SERVICES, NotFoundError, Page, UnavailableError
+from serve_webhook.cache import informers
+from serve_webhook.cache.informers import Index, Informer
+from support.fake_api import MemoryApi
+
+
+def manifest(name: str, owner: str = "", **spec: Any) -> dict[str, Any]:
+    labels = {DEPLOYMENT_LABEL: owner} if owner else {}
+    return DEPLOYMENTS.identity("default", name) | {
+        "metadata": {"name": name, "namespace": "default", "labels": labels},
+        "spec": spec,
+    }
+
+
+@asynccontextmanager
+async def running(informer: Informer) -> AsyncIterator[None]:
+    task = asyncio.create_task(informer.run())
+    try:
+        async with asyncio.timeout(5):
+            await informer.synced.wait()
+            yield
+    finally:
+        task.cancel()
+
+
+async def until(informer: Informer, condition: Callable[[], bool]) -> None:
+    changed = asyncio.Event()
+    stop = informer.subscribe(lambda _old, _new: changed.set())
+    while not condition():
+        changed.clear()
+        await changed.wait()
+    stop()
+
+
+@pytest.fixture(autouse=True)
+def _no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(informers, "backoff", lambda _: 0.0)
+
+
+async def test_it_has_what_was_there_and_follows_what_comes(api: MemoryApi) -> None:
+    api.put(DEPLOYMENTS, manifest("old"))
+    informer = Informer(api, DEPLOYMENTS)
+    async with running(informer):
+        assert [found["metadata"]["name"] for found in informer] == ["old"]
+        api.put(DEPLOYMENTS, manifest("new"))
+        api.put(DEPLOYMENTS, manifest("old", replicas=2))
+        await until(informer, lambda: (informer.get("default", "old") or {}).get("spec") == {"replicas": 2})
+        api.remove(DEPLOYMENTS, "default", "new")
+        await until(informer, lambda: informer.get("default", "new") is None)
+
+
+async def test_of_thousands_of_models_each_takes_little_memory(api: MemoryApi) -> None:
+    deployment = judge(DEPLOYMENTS.identity("default", "a") | {"metadata": {"name": "a", "namespace": "default",
+                       "annotations": {MODEL: "s3://models/a.joblib"}}}, default_facts()).deployment  # fmt: skip
+    assert deployment is not None
+    tracemalloc.start()
+    informer = Informer(api, DEPLOYMENTS)
+    before, _ = tracemalloc.get_traced_memory()
+    for number in range(500):
+        metadata = deployment["metadata"] | {"name": f"m{number}", "resourceVersion": "1"}
+        informer.remember(copy.deepcopy(deployment | {"metadata": metadata}))
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (len(informer), (after - before) // 500 < 3500) == (500, True)
+
+
+async def test_whoever_asks_for_an_object_gets_one_of_its_own(api: MemoryApi) -> None:
+    api.put(DEPLOYMENTS, manifest("a", replicas=1))
+    informer = Informer(api, DEPLOYMENTS)
+    async with running(informer):
+        (informer.get("default", "a") or {})["spec"]["replicas"] = 2
+        assert (informer.get("default", "a") or {})["spec"] == {"replicas": 1}
+
+
+async def test_what_is_written_while_a_long_list_is_read_stays(api: MemoryApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    api.put(DEPLOYMENTS, manifest("old"))
+    informer, listed = Informer(api, DEPLOYMENTS), api.pages
+
+    async def pages(*arguments: Any) -> AsyncIterator[Page]:
+        async for page in listed(*arguments):
+            if page.version:
+                informer.remember(api.put(DEPLOYMENTS, manifest("new")))
+            yield page
+
+    monkeypatch.setattr(api, "pages", pages)
+    told: list[str] = []
+    informer.subscribe(lambda old, new: told.append((new or {"metadata": {"name": "none"}})["metadata"]["name"]))
+    async with running(informer):
+        assert (sorted(informer.names()), told) == ([("default", "new"), ("default", "old")], ["old", "new"])
+
+
+async def test_a_watch_that_is_too_old_lists_again_and_tells_what_went_meanwhile(api: MemoryApi) -> None:
+    api.put(DEPLOYMENTS, manifest("stays"))
+    api.put(DEPLOYMENTS, manifest("goes"))
+    restarts: list[str] = []
+    informer = Informer(api, DEPLOYMENTS, restarted=restarts.append)
+    gone = []
+    informer.subscribe(lambda old, new: gone.append(old and old["metadata"]["name"]) if new is None else None)
+    async with running(informer):
+        del api.objects["deployments", "default", "goes"]  # unseen
+        api.forget_history()
+        await until(informer, lambda: informer.get("default", "goes") is None)
+    assert (gone, restarts) == (["goes"], ["deployments"])
+
+
+async def test_the_api_server_may_be_away_at_the_start(api: MemoryApi) -> None:
+    api.failures["list deployments"] = UnavailableError("not yet")
+    informer = Informer(api, DEPLOYMENTS)
+    task = asyncio.create_task(informer.run())
+    await asyncio.sleep(0)
+    assert not informer.synced.is_set()
+    del api.failures["list deployments"]
+    async with asyncio.timeout(5):
+        await informer.synced.wait()
+    task.cancel()
+
+
+async def test_a_kind_that_the_cluster_lacks_counts_as_none(api: MemoryApi) -> None:
+    api.failures["list services"] = NotFoundError("no such resource")
+    informer = Informer(api, KNATIVE_SERVICES, optional=True)
+    async with running(informer):
+        assert list(informer) == []
+
+
+async def test_the_answer_to_a_write_counts_at_once_and_an_older_event_not_any_more(api: MemoryApi) -> None:
+    api.put(DEPLOYMENTS, manifest("a", replicas=1))
+    informer = Informer(api, DEPLOYMENTS)
+    async with running(informer):
+        api.put(DEPLOYMENTS, manifest("a", replicas=2))
+        newest = api.put(DEPLOYMENTS, manifest("a", replicas=3))
+        informer.remember(newest)
+        seen = []
+        informer.subscribe(lambda _old, new: seen.append((new or {}).get("spec")))
+        api.put(DEPLOYMENTS, manifest("b"))
+        await until(informer, lambda: informer.get("default", "b") is not None)
+        assert {"replicas": 2} not in seen
+        assert (informer.get("default", "a") or {})["spec"] == {"replicas": 3}
+
+
+async def test_an_answer_that_comes_after_the_deletion_revives_nothing(api: MemoryApi) -> None:
+    informer = Informer(api, DEPLOYMENTS)
+    async with running(informer):
+        answer = api.put(DEPLOYMENTS, manifest("a"))
+        await until(informer, lambda: informer.get("default", "a") is not None)
+        api.remove(DEPLOYMENTS, "default", "a")
+        await until(informer, lambda: informer.get("default", "a") is None)
+        informer.remember(answer)
+        assert informer.get("default", "a") is None
+
+
+async def test_what_was_made_anew_is_not_gone_by_the_event_of_the_one_before(api: MemoryApi) -> None:
+    api.put(DEPLOYMENTS, manifest("a", replicas=1))
+    informer = Informer(api, DEPLOYMENTS)
+    async with running(informer):
+        api.remove(DEPLOYMENTS, "default", "a")
+        informer.remember(api.put(DEPLOYMENTS, manifest("a", replicas=2)))
+        seen: list[Any] = []
+        informer.subscribe(lambda _old, new: seen.append(new and new["metadata"]["name"]))
+        api.put(DEPLOYMENTS, manifest("b"))
+        await until(informer, lambda: informer.get("default", "b") is not None)
+        assert (seen, (informer.get("default", "a") or {})["spec"]) == (["b"], {"replicas": 2})
+
+
+async def test_an_index_finds_objects_by_their_deployment(api: MemoryApi) -> None:
+    api.put(DEPLOYMENTS, manifest("one", owner="iris"))
+    informer = Informer(api, DEPLOYMENTS)
+    told: list[tuple[str, str]] = []
+    async with running(informer):
+        index = Index(informer, told.append)
+        assert [found["metadata"]["name"] for found in index.of(("default", "iris"))] == ["one"]
+        api.put(DEPLOYMENTS, manifest("one", owner="wine"))
+        await until(informer, lambda: bool(index.of(("default", "wine"))))
+        assert index.of(("default", "iris")) == ()
+        api.remove(DEPLOYMENTS, "default", "one")
+        await until(informer, lambda: not index.of(("default", "wine")))
+    assert told == [("default", name) for name in ("iris", "iris", "wine", "wine")]

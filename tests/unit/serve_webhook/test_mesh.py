@@ -1,0 +1,181 @@
+"""Istio as the server sees it: it comes, changes, and may not be seen."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from serve_core.admission.decide import Verdict
+from serve_core.base.json import JsonObject
+from serve_core.istio.authorization import is_guard
+from serve_core.istio.injection import NAMESPACE, IstioFacts
+from serve_webhook.api import (
+    AUTHORIZATION_POLICIES,
+    CONFIG_MAPS,
+    KNATIVE_SERVICES,
+    MUTATING_WEBHOOKS,
+    NAMESPACES,
+    NODES,
+    SERVICE_ENTRIES,
+    ForbiddenError,
+    NotFoundError,
+    Resource,
+)
+from serve_webhook.cache import mesh
+from serve_webhook.cache.informers import Informer
+from serve_webhook.cache.mesh import Mesh
+from support.fake_api import MemoryApi
+from support.istio_installation import control_plane
+
+NOTHING = IstioFacts(())
+
+
+class Watched:
+    """A mesh that is watched, and how often its change was told."""
+
+    def __init__(self, api: MemoryApi) -> None:
+        def informer(resource: Resource, **arguments: Any) -> Informer:
+            return Informer(api, resource, **arguments)
+
+        self.told: list[IstioFacts | None] = []
+        self._changed = asyncio.Event()
+        self.mesh = Mesh(informer, self._tell)
+
+    def _tell(self) -> None:
+        self.told.append(self.mesh.facts())
+        self._changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()
+
+
+@asynccontextmanager
+async def watching(api: MemoryApi) -> AsyncIterator[Watched]:
+    made = Watched(api)
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        tasks = [group.create_task(part) for part in made.mesh.parts()]
+        await made.mesh.wait()
+        yield made
+        for task in tasks:
+            task.cancel()
+
+
+@pytest.fixture(autouse=True)
+def _no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mesh, "SETTLE_SECONDS", 0.0)
+
+
+def install(api: MemoryApi, **how: Any) -> None:
+    plane = control_plane(**how)
+    for injector in plane["injectors"]:
+        api.put(MUTATING_WEBHOOKS, injector)
+    for config_map in plane["config_maps"]:
+        config_map["metadata"]["namespace"] = NAMESPACE
+        api.put(CONFIG_MAPS, config_map)
+
+
+def node(kubelet: str, heartbeat: str = "") -> JsonObject:
+    status = {"nodeInfo": {"kubeletVersion": kubelet}, "conditions": [{"lastHeartbeatTime": heartbeat}]}
+    return {"metadata": {"name": "a"}, "status": status}
+
+
+async def test_a_cluster_without_istio_has_none(api: MemoryApi) -> None:
+    api.put(NODES, node("v1.35.4"))
+    async with watching(api) as watched:
+        assert watched.mesh.facts() is None
+
+
+async def test_istio_that_comes_later_is_seen(api: MemoryApi) -> None:
+    api.put(NODES, node("v1.35.4"))
+    async with watching(api) as watched:
+        install(api, cni=True)
+        await watched.until(lambda: bool((f := watched.mesh.facts()) and f.revisions[0].cni))
+        api.put(NAMESPACES, {"metadata": {"name": "team-a", "labels": {"istio-injection": "enabled", "other": "x"}}})
+        await watched.until(lambda: bool((f := watched.mesh.facts()) and f.injects("team-a")))
+        facts = watched.mesh.facts()
+        assert facts is not None
+        assert (facts.kubelet, facts.namespaces["team-a"]) == ((1, 35), {"istio-injection": "enabled"})
+
+
+async def test_revisions_come_and_go_and_a_tag_moves(api: MemoryApi) -> None:
+    api.put(NAMESPACES, {"metadata": {"name": "team-a", "labels": {"istio.io/rev": "prod"}}})
+    install(api, version="1.23.4", revision="old", tags=("prod",), cni=True)
+
+    def meant(watched: Watched) -> str | None:
+        facts = watched.mesh.facts()
+        found = facts and facts.revision("prod")
+        return found.name if found else None
+
+    async with watching(api) as watched:
+        assert meant(watched) == "old"
+        install(api, revision="new", tags=("prod",))
+        await watched.until(lambda: meant(watched) == "new")
+        api.remove(MUTATING_WEBHOOKS, "", "istio-sidecar-injector-old")
+        for name in ("istio-old", "istio-sidecar-injector-old"):
+            api.remove(CONFIG_MAPS, NAMESPACE, name)
+        await watched.until(lambda: [r.name for r in (watched.mesh.facts() or NOTHING).revisions] == ["new"])
+        for name in ("istio-sidecar-injector-new", "istio-revision-tag-prod"):
+            api.remove(MUTATING_WEBHOOKS, "", name)
+        for name in ("istio-new", "istio-sidecar-injector-new"):
+            api.remove(CONFIG_MAPS, NAMESPACE, name)
+        await watched.until(lambda: watched.mesh.facts() is None)
+
+
+async def test_a_heartbeat_is_no_change(api: MemoryApi) -> None:
+    api.put(NODES, node("v1.35.4", "1"))
+    async with watching(api) as watched:
+        install(api)
+        await watched.until(lambda: watched.mesh.facts() is not None)
+        told = len(watched.told)
+        api.put(NODES, node("v1.35.4", "2"))
+        api.put(NODES, node("v1.28.0", "3"))
+        await watched.until(lambda: bool((f := watched.mesh.facts()) and f.kubelet == (1, 28)))
+        assert len(watched.told) == told + 1
+
+
+async def test_what_may_not_be_seen_is_unknown_and_stops_nobody(api: MemoryApi) -> None:
+    install(api)
+    api.failures["list configmaps"] = ForbiddenError("not yours", 403)
+    api.failures["list serviceentries"] = NotFoundError("no such resource", 404)
+    async with watching(api) as watched:
+        facts = watched.mesh.facts()
+        assert facts is not None
+        assert facts.revisions[0].version is None
+
+
+async def test_the_sidecars_template_is_not_kept(api: MemoryApi) -> None:
+    install(api)
+    kept: list[JsonObject] = []
+    async with watching(api):
+        informer = Informer(api, CONFIG_MAPS, trim=mesh._configuration)
+        task = asyncio.create_task(informer.run())
+        await informer.synced.wait()
+        kept = list(informer)
+        task.cancel()
+    assert {key for each in kept for key in each["data"]} == {"values", "mesh"}
+
+
+def test_a_model_is_guarded_before_it_is_there() -> None:
+    guard = AUTHORIZATION_POLICIES.identity("default", "iris")
+    service = KNATIVE_SERVICES.identity("default", "iris")
+    entry = SERVICE_ENTRIES.identity("default", "iris")
+    assert is_guard(guard)
+    assert Verdict(service=service, extras=(entry, guard)).objects == (guard, service, entry)
+
+
+@pytest.mark.attack(20)
+async def test_namespaces_that_may_not_be_seen_are_waited_for(api: MemoryApi) -> None:
+    """Their labels say whom policies are about: without them nobody would be."""
+    install(api)
+    api.failures["list namespaces"] = ForbiddenError("not yours", 403)
+    made = mesh.Mesh(lambda resource, **arguments: Informer(api, resource, **arguments), lambda: None)
+    tasks = [asyncio.create_task(part) for part in made.parts()]
+    others = [informer for name, informer in made._informers.items() if name != "namespaces"]
+    await asyncio.gather(*(informer.synced.wait() for informer in others))
+    assert not made.synced
+    for task in tasks:
+        task.cancel()

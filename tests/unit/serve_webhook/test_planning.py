@@ -1,0 +1,844 @@
+"""What is done about one Deployment, from what was observed: no cluster, no clock."""
+
+import copy
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from serve_core.admission.decide import Verdict
+from serve_core.api import annotations, loader_protocol
+from serve_core.api.loader_protocol import Words
+from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY
+from serve_core.base.escaping import is_visible
+from serve_core.base.ownership import identity
+from serve_core.base.reasons import Problem, problem
+from serve_webhook.reconcile import plan
+from serve_webhook.reconcile.conditions import LONGEST, LONGEST_REASON, Condition
+from serve_webhook.reconcile.plan import Annotate, Applied, Apply, Delete, Merge, Observed, SetConditions, change
+from support.replica_sets import of_revision, of_template
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+OWNER = {"kind": "Deployment", "name": "iris", "uid": "d-1", "controller": True}
+LOADER = {"name": "model-loader", "image": "loader:1"}
+
+
+def deployment(
+    *, replicas: int = 0, generation: int = 4, notes: Any = None, conditions: Any = (), **status: Any
+) -> Any:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": "iris",
+            "namespace": "default",
+            "uid": "d-1",
+            "generation": generation,
+            "resourceVersion": "10",
+            "labels": {"kubectl-serve.dev/served": "true"},
+            "annotations": {annotations.MODEL: "https://example.com/model.joblib", **(notes or {})},
+        },
+        "spec": {"replicas": replicas, "template": {"spec": {"containers": [], "initContainers": [LOADER]}}},
+        "status": {"conditions": list(conditions), **status},
+    }
+
+
+WANTED: Any = {
+    "apiVersion": "serving.knative.dev/v1",
+    "kind": "Service",
+    "metadata": {"name": "iris", "namespace": "default", "labels": {"kubectl-serve.dev/deployment": "iris"}},
+    "spec": {"template": {"spec": {"containers": [{"image": "server:1"}], "initContainers": [LOADER]}}},
+}
+EXTRA: Any = {
+    "apiVersion": "serving.knative.dev/v1beta1",
+    "kind": "DomainMapping",
+    "metadata": {"name": "iris.example.com", "namespace": "default"},
+    "spec": {},
+}
+
+
+def live(
+    ready: str = "True",
+    *,
+    latest: str = "iris-00001",
+    serving: str = "iris-00001",
+    generation: int = 1,
+    observed: int = 1,
+    owner: Any = OWNER,
+    configuration: str | None = None,
+    message: str = "",
+) -> Any:
+    made = copy.deepcopy(WANTED)
+    made["metadata"] |= {"uid": "s-1", "generation": generation, "ownerReferences": [owner] if owner else []}
+    made["metadata"]["annotations"] = {"serving.knative.dev/creator": "somebody"}
+    made["status"] = {
+        "observedGeneration": observed,
+        "latestCreatedRevisionName": latest,
+        "latestReadyRevisionName": serving,
+        "url": "http://iris.default.example.com",
+        "conditions": [
+            {"type": "Ready", "status": ready, "message": message},
+            {"type": "ConfigurationsReady", "status": configuration or ready, "message": message},
+        ],
+    }
+    return made
+
+
+def loader_pod(exit_code: int | None, code: str, revision: str = "iris-00001", name: str = "a") -> Any:
+    message = json.dumps({"code": code, "message": "what happened", "hint": "what to do"})
+    state = {"running": {}} if exit_code is None else {"terminated": {"exitCode": exit_code, "message": message}}
+    return {
+        "metadata": {"name": name, "namespace": "default", **of_revision(revision)},
+        "status": {"initContainerStatuses": [{"name": "model-loader", "state": state}]},
+    }
+
+
+def server_pod(**state: Any) -> Any:
+    """One that has the model."""
+    pod = loader_pod(0, "Loaded")
+    pod["status"]["containerStatuses"] = [{"name": "model-server", **state}]
+    return pod
+
+
+CRASHED = server_pod(state={"waiting": {"reason": "CrashLoopBackOff"}}, lastState={"terminated": {"exitCode": 3}})
+NOT_STARTED = server_pod(state={"waiting": {"reason": "CreateContainerError", "message": "no such device"}})
+
+
+def observed(
+    of: Any = None, service: Any = None, *, verdict: Verdict | None = None, applied: bool = True, **more: Any
+) -> Observed:
+    state = Observed(
+        of or deployment(),
+        verdict or Verdict(service=WANTED),
+        {identity(service): service} if service else {},
+        **more,
+    )
+    if not (service and applied):
+        return state
+    first = change(state, WANTED)
+    fingerprint = first.fingerprint if first else ""
+    return Observed(
+        state.deployment,
+        state.verdict,
+        state.live,
+        applied={identity(service): Applied(fingerprint, "s-1", plan.fingerprint_of(WANTED["spec"]))},
+        **more,
+    )
+
+
+def conditions_of(state: Observed) -> dict[str, Condition]:
+    for action in plan.report(state, NOW):
+        if isinstance(action, SetConditions):
+            return {
+                entry["type"]: Condition(entry["type"], entry["status"], entry["reason"], entry["message"])
+                for entry in action.entries
+            }
+    return {}
+
+
+def conditions_entries(state: Observed) -> Any:
+    """The conditions as they are stored then."""
+    return next(action.entries for action in plan.report(state, NOW) if isinstance(action, SetConditions))
+
+
+def ready(state: Observed) -> Condition:
+    return conditions_of(state)[CONDITION_READY]
+
+
+def loaded(state: Observed) -> Condition:
+    return conditions_of(state)[CONDITION_MODEL_LOADED]
+
+
+def notes_of(state: Observed) -> dict[str, str]:
+    return next((dict(a.annotations) for a in plan.report(state, NOW) if isinstance(a, Annotate)), {})
+
+
+def settled(**more: Any) -> Any:
+    """A Deployment on which everything is said already."""
+    first = observed(service=live())
+    notes = notes_of(first)
+    return deployment(
+        notes=notes,
+        conditions=conditions_entries(first),
+        generation=int(notes[annotations.OBSERVED_GENERATION]),
+        **more,
+    )
+
+
+# The objects.
+
+
+def test_a_missing_service_is_applied_with_its_owner_and_without_force() -> None:
+    apply = change(observed(), WANTED)
+    assert apply is not None
+    assert apply.uid is None
+    (owner,) = apply.manifest["metadata"]["ownerReferences"]
+    assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == ("d-1", True, True)
+
+
+def test_nothing_is_written_where_nothing_changed_whatever_knative_fills_in() -> None:
+    assert change(observed(service=live()), WANTED) is None
+
+
+@pytest.mark.parametrize(
+    "drifted",
+    [
+        pytest.param(live() | {"spec": WANTED["spec"] | {"traffic": []}}, id="its spec"),
+        pytest.param(
+            live() | {"metadata": live()["metadata"] | {"labels": {}}},
+            id="its labels",
+        ),
+        pytest.param(live(owner=None), id="its owner"),
+    ],
+)
+def test_what_somebody_changed_is_set_right(drifted: Any) -> None:
+    state = observed(service=live())
+    now = Observed(state.deployment, state.verdict, {identity(drifted): drifted}, applied=state.applied)
+    apply = change(now, WANTED)
+    assert isinstance(apply, Apply)
+    assert apply.uid == "s-1"
+
+
+def test_after_a_restart_it_is_applied_once_more() -> None:
+    assert change(observed(service=live(), applied=False), WANTED) is not None
+
+
+def without_label(manifest: Any) -> Any:
+    return manifest | {"metadata": manifest["metadata"] | {"labels": {}}}
+
+
+@pytest.mark.parametrize("found", [without_label(live(owner=None)), live(owner=OWNER | {"uid": "d-0"})])
+def test_what_is_not_ours_is_not_touched_and_said(found: Any) -> None:
+    state = observed(service=found)
+    assert change(state, WANTED) is None
+    assert plan.surplus(state) == ()
+    assert ready(state).reason == "NameTaken"
+    assert "There is a Knative Service iris that is not ours." in ready(state).message
+    assert annotations.URL not in notes_of(state), "it leads to somebody else's"
+
+
+@pytest.mark.parametrize("owner", [None, OWNER | {"controller": False}])
+def test_an_orphan_that_bears_our_label_is_taken_back(owner: Any) -> None:
+    state = observed(service=live(owner=owner))
+    apply = change(state, WANTED)
+    assert isinstance(apply, Apply)
+    assert (apply.uid, apply.manifest["metadata"]["ownerReferences"][0]["uid"]) == ("s-1", "d-1")
+    assert state.taken is None
+
+
+def test_a_deployment_on_its_way_out_is_left_to_the_garbage_collector() -> None:
+    going = deployment()
+    going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    state = observed(going, live(), verdict=Verdict(service=WANTED))
+    assert (change(state, WANTED), change(observed(going), WANTED)) == (None, None)
+    assert plan.report(state, NOW) == ()
+    going["status"]["observedGeneration"] = 4
+    assert plan.surplus(replace(state, verdict=Verdict())) == ()
+
+
+def test_an_extra_that_is_wanted_no_more_goes() -> None:
+    extra = EXTRA | {"metadata": EXTRA["metadata"] | {"uid": "m-1", "ownerReferences": [OWNER]}}
+    state = observed(service=live())
+    with_extra = Observed(state.deployment, state.verdict, {**state.live, identity(extra): extra})
+    assert plan.surplus(with_extra) == (Delete(extra),)
+    wanted = Observed(state.deployment, Verdict(service=WANTED, extras=(EXTRA,)), with_extra.live)
+    assert plan.surplus(wanted) == ()
+
+
+def test_the_knative_service_goes_only_when_the_deployments_own_pods_are_back() -> None:
+    unserved = Verdict()
+    starting = deployment(replicas=2, observedGeneration=4, updatedReplicas=2, availableReplicas=1)
+    assert plan.surplus(observed(starting, live(), verdict=unserved)) == ()
+    back = deployment(replicas=2, observedGeneration=4, updatedReplicas=2, availableReplicas=2)
+    for service in (live(), live("False")):
+        assert plan.surplus(observed(back, service, verdict=unserved)) == (Delete(service),)
+
+
+def test_an_orphan_of_knatives_goes_as_well_or_its_service_would_keep_the_name_for_ever() -> None:
+    """``kubectl delete --cascade=orphan`` left it, and the Deployment was made anew in mode deployment."""
+    plain = Verdict(extras=({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "iris"}},), name="iris")
+    back = deployment(replicas=1, observedGeneration=4, updatedReplicas=1, availableReplicas=1)
+    orphan = live(owner=None)
+    assert plan.surplus(observed(back, orphan, verdict=plain)) == (Delete(orphan),)
+    assert plan.surplus(observed(back, without_label(orphan), verdict=plain)) == (), "it is somebody else's"
+    assert plan.surplus(observed(back, orphan, verdict=Verdict())) == (), "it is in nobody's way"
+
+
+def test_the_service_before_its_own_pods_goes_when_knative_needs_nothing_but_its_name() -> None:
+    metadata = {"name": "iris", "uid": "p-1", "ownerReferences": [OWNER]}
+    plain: Any = {"apiVersion": "v1", "kind": "Service", "metadata": metadata}
+    scaler: Any = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": metadata}
+    before = {identity(each): each for each in (plain, scaler)}
+    for service, gone in (
+        (None, [scaler]),
+        (live("Unknown"), [scaler]),
+        (live("False", configuration="True", generation=2), [scaler]),
+        (live("False", configuration="True"), [plain, scaler]),
+        (live("True"), [plain, scaler]),
+    ):
+        state = observed(service=service)
+        state = replace(state, live={**state.live, **before})
+        assert [delete.manifest for delete in plan.surplus(state)] == gone
+
+
+@pytest.mark.parametrize("owner", [OWNER | {"uid": "d-0"}, OWNER | {"controller": False}, None])
+def test_what_bears_our_label_and_is_somebody_elses_is_not_deleted(owner: Any) -> None:
+    labelled = EXTRA["metadata"] | {"labels": WANTED["metadata"]["labels"], "uid": "m-1"}
+    theirs = EXTRA | {"metadata": labelled | {"ownerReferences": [owner] if owner else []}}
+    back = deployment(replicas=1, observedGeneration=4, updatedReplicas=1, availableReplicas=1)
+    for of, verdict in ((deployment(), Verdict(service=WANTED)), (back, Verdict())):
+        state = observed(of, live(), verdict=verdict)
+        assert Delete(theirs) not in plan.surplus(replace(state, live={**state.live, identity(theirs): theirs}))
+
+
+def test_what_is_on_its_way_out_is_neither_written_nor_deleted_again() -> None:
+    going = live()
+    going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert change(observed(service=going, applied=False), WANTED) is None
+    back = deployment(replicas=1, observedGeneration=4, updatedReplicas=1, availableReplicas=1)
+    assert plan.surplus(observed(back, going, verdict=Verdict())) == ()
+
+
+def test_what_somebody_made_in_the_place_of_ours_is_written_anew() -> None:
+    state, another = observed(service=live()), live()
+    another["metadata"]["uid"] = "s-2"
+    assert change(replace(state, live={identity(another): another}), WANTED) is not None
+
+
+def test_a_refusal_deletes_nothing() -> None:
+    refused = Verdict(problems=(problem("Parked", "spec"),))
+    parked = deployment(observedGeneration=4)
+    assert plan.surplus(observed(parked, live(), verdict=refused)) == ()
+    assert plan.surplus(observed(parked, live(), verdict=Verdict())) != (), "it would go, were it not for the refusal"
+
+
+def test_the_release_takes_everything_of_ours_off() -> None:
+    actions = plan.release(settled())
+    assert isinstance(actions[0], SetConditions)
+    assert actions[0].entries == ()
+    assert isinstance(actions[1], Annotate)
+    assert not actions[1].annotations
+    assert isinstance(actions[2], Merge)
+    bare = deployment()
+    del bare["metadata"]["labels"]
+    assert plan.release(bare) == ()
+    for left in (
+        ("labels", {"kubectl-serve.dev/served": "true"}),
+        ("annotations", {annotations.HANDOVER: "from-knative"}),
+    ):
+        one = bare | {"metadata": bare["metadata"] | dict([left])}
+        assert [type(action) for action in plan.release(one)] == [Merge], "either of the two may have been lost"
+
+
+# What is said.
+
+
+def test_ready_with_url_revision_and_generation() -> None:
+    state = observed(service=live())
+    assert ready(state).status == "True"
+    assert notes_of(state) == {
+        annotations.URL: "http://iris.default.example.com",
+        annotations.READY_REVISION: "iris-00001",
+        annotations.PROMOTED: "iris-00001",
+        annotations.OBSERVED_GENERATION: "5",  # writing it makes the generation 5 of 4
+    }
+
+
+def test_before_knative_has_a_url_none_is_noted() -> None:
+    service = live("Unknown")
+    del service["status"]["url"]
+    assert annotations.URL not in notes_of(observed(service=service))
+
+
+def test_nothing_is_said_twice() -> None:
+    assert plan.report(observed(settled(), live()), NOW) == ()
+
+
+def test_a_generation_in_which_nothing_of_ours_changed_counts_as_observed_too() -> None:
+    """Whoever waits for the conditions waits for this."""
+    later = settled()
+    later["metadata"]["generation"] += 1
+    generation = later["metadata"]["generation"]
+    assert notes_of(observed(later, live()))[annotations.OBSERVED_GENERATION] == str(generation + 1)
+
+
+def test_good_news_comes_after_the_annotations_and_bad_news_before() -> None:
+    good = plan.report(observed(service=live()), NOW)
+    bad = plan.report(observed(service=live("False")), NOW)
+    assert [type(action) for action in good] == [Annotate, SetConditions]
+    assert [type(action) for action in bad] == [SetConditions, Annotate]
+
+
+def test_the_time_of_transition_stays_while_the_status_does() -> None:
+    before = settled()
+    later = NOW.replace(hour=13)
+    service = live()
+    service["status"]["url"] = "http://elsewhere.example.com"
+    (conditions,) = (a for a in plan.report(observed(before, service), later) if isinstance(a, SetConditions))
+    entry = next(entry for entry in conditions.entries if entry["type"] == CONDITION_READY)
+    assert entry["lastUpdateTime"] == "2026-01-01T13:00:00Z"
+    assert entry["lastTransitionTime"] == "2026-01-01T12:00:00Z"
+    assert conditions.told == []
+    (conditions,) = (a for a in plan.report(observed(before, live("False")), later) if isinstance(a, SetConditions))
+    times = {entry["type"]: entry["lastTransitionTime"] for entry in conditions.entries}
+    assert times == {CONDITION_READY: "2026-01-01T13:00:00Z", CONDITION_MODEL_LOADED: "2026-01-01T12:00:00Z"}
+
+
+def test_knatives_word_counts_only_for_the_present_generation() -> None:
+    unseen = observed(settled(), live(generation=2, observed=1), pods=[loader_pod(11, "NotFound")])
+    assert ready(unseen).reason == "Progressing"
+    assert loaded(unseen).reason == "Loaded", "what was said stays until then"
+
+
+def test_what_failed_of_the_revision_before_is_not_said_of_the_one_that_knative_has_yet_to_make() -> None:
+    mended = live("Unknown", generation=2, observed=2)
+    mended["status"]["conditions"][1]["reason"] = "OutOfDate"
+    assert ready(observed(settled(), mended, pods=[loader_pod(11, "NotFound")])).reason == "Progressing"
+
+
+def test_events_tell_what_went_well_or_wrong_not_what_goes_on() -> None:
+    def told(state: Observed) -> list[str]:
+        (action,) = (a for a in plan.report(state, NOW) if isinstance(a, SetConditions))
+        return [condition.reason for condition in action.told]
+
+    assert told(observed()) == []
+    assert told(observed(service=live())) == ["Loaded", "Ready"]
+    assert told(observed(service=live("False", serving="", message="no"))) == ["RevisionFailed"]
+
+
+def test_a_failing_download_is_the_cause_of_not_ready() -> None:
+    state = observed(service=live("Unknown", serving=""), pods=[loader_pod(11, "NotFound")])
+    assert (loaded(state).status, loaded(state).reason) == ("False", "NotFound")
+    assert (ready(state).status, ready(state).reason) == ("False", "ModelNotLoaded")
+    assert "goes on serving" not in ready(state).message
+
+
+def test_a_new_revision_that_fails_names_the_one_that_still_serves() -> None:
+    state = observed(settled(), live("Unknown", latest="iris-00002"), pods=[loader_pod(11, "NotFound", "iris-00002")])
+    assert (ready(state).status, ready(state).reason) == ("False", "ModelNotLoaded")
+    assert "Revision iris-00001 goes on serving." in ready(state).message
+    failed = observed(settled(), live("False", latest="iris-00002", message="crash"))
+    assert ready(failed).reason == "RevisionFailed"
+    assert "crash" in ready(failed).message
+    assert "Revision iris-00001 goes on serving." in ready(failed).message
+
+
+def test_a_new_revision_without_a_pod_is_loading_whatever_the_one_before_it_did() -> None:
+    assert loaded(observed(settled(), live("Unknown", latest="iris-00002"))).reason == "Loading"
+
+
+def test_the_cause_stays_when_the_pods_of_a_revision_that_failed_are_gone() -> None:
+    starting = live("Unknown", serving="")
+    failed = conditions_entries(observed(service=starting, pods=[loader_pod(11, "NotFound")]))
+    given_up = live("False", serving="", message="the deadline has passed")
+    assert conditions_of(observed(deployment(conditions=failed), given_up)) == {}, "what was said stays"
+    assert loaded(observed(deployment(conditions=failed), starting)).reason == "Loading", "it is tried again"
+    waiting = conditions_entries(observed(service=starting))
+    assert loaded(observed(deployment(conditions=waiting), given_up)).reason == "Loading", (
+        "nothing is known of the model"
+    )
+
+
+def test_a_loader_that_tries_again_says_more_than_one_that_is_loading() -> None:
+    pods = [loader_pod(None, ""), loader_pod(None, "", name="b")]
+    for loading, retrying in (("a", "b"), ("b", "a")):
+        lines = {loading: Words(event="progress"), retrying: Words(event="retry", code="Unreachable")}
+        assert loaded(observed(service=live("Unknown"), pods=pods, lines=lines)).reason == "Unreachable"
+
+
+def test_while_it_progresses_ready_says_what_is_waited_for() -> None:
+    waits = live("Unknown", serving="", message="waiting for the ingress")
+    line = Words(event="progress", size=5, total=10)
+    assert "50 %" in ready(observed(service=waits, pods=[loader_pod(None, "")], lines={"a": line})).message
+    message = ready(observed(service=waits, pods=[loader_pod(0, "Loaded")])).message
+    assert ("waiting for the ingress" in message, "Downloaded" in message) == (True, False)
+
+
+def test_a_server_that_ends_is_told_before_knative_gives_up() -> None:
+    state = observed(service=live("Unknown", serving=""), pods=[CRASHED])
+    assert (ready(state).status, ready(state).reason) == ("False", "RevisionFailed")
+    assert "exit code 3" in ready(state).message
+    assert "Read `kubectl serve logs iris -n default`." in ready(state).message
+
+
+def test_what_may_pass_by_itself_is_told_and_has_not_failed() -> None:
+    state = observed(service=live("Unknown", serving=""), pods=[NOT_STARTED])
+    assert (ready(state).status, ready(state).reason) == ("Unknown", "Progressing")
+    assert "no such device" in ready(state).message
+    assert ready(observed(service=live(), pods=[CRASHED])).status == "True", "Knative has another one that serves"
+
+
+def test_services_that_lead_past_knative_are_told_with_ready_and_no_other_warning() -> None:
+    warnings = (problem("PastKnative", "spec", service="old"), problem("Parked", "spec"))
+    state = observed(service=live(), verdict=Verdict(service=WANTED, warnings=warnings))
+    assert warnings[0].message in ready(state).message
+    assert warnings[1].message not in ready(state).message
+
+
+def test_a_route_that_fails_is_the_services_fault() -> None:
+    broken = live("False", latest="iris-00002", configuration="True", message="no certificate")
+    broken["status"]["conditions"][0]["reason"] = "CertificateMissing"
+    state = observed(service=broken)
+    assert ready(state).reason == "ServiceNotReady"
+    assert "CertificateMissing: no certificate" in ready(state).message
+    assert "Revision iris-00001 goes on serving." in ready(state).message
+
+
+def test_a_previous_revision_that_somebody_has_deleted_is_led_to_no_more() -> None:
+    said = 'Revision "iris-00001" referenced in traffic not found.'
+    gone = live("False", latest="iris-00003", serving="iris-00003", configuration="True", message=said)
+    gone["status"]["conditions"].append(
+        {"type": "RoutesReady", "status": "False", "reason": "RevisionMissing", "message": said}
+    )
+    noted = {annotations.PROMOTED: "iris-00003", annotations.PREVIOUS: "iris-00001"}
+    assert annotations.PREVIOUS not in notes_of(observed(deployment(notes=noted), gone))
+    there = live(latest="iris-00003", serving="iris-00003")
+    assert notes_of(observed(deployment(notes=noted), there))[annotations.PREVIOUS] == "iris-00001"
+    # What has most of the traffic is another matter: all of it would go to the canary.
+    noted = {annotations.PROMOTED: "iris-00001", annotations.CANARY: "10%"}
+    assert notes_of(observed(deployment(notes=noted), gone))[annotations.PROMOTED] == "iris-00001"
+
+
+def test_ready_is_said_once_knative_leads_to_the_revisions_as_it_is_noted() -> None:
+    """The tag of the one before changes the Knative Service, which is then not ready for a moment."""
+    newest = live(latest="iris-00002", serving="iris-00002")
+    (write,) = plan.report(observed(deployment(notes={annotations.PROMOTED: "iris-00001"}), newest), NOW)
+    assert isinstance(write, Annotate)
+    assert write.annotations[annotations.PROMOTED] == "iris-00002"
+    assert write.annotations[annotations.PREVIOUS] == "iris-00001"
+    again = observed(deployment(notes=dict(write.annotations)), newest)
+    assert ready(again).status == "True"
+
+
+def test_only_a_knative_service_that_is_made_anew_makes_what_is_noted_of_revisions_untrue() -> None:
+    noted = deployment(notes={annotations.PROMOTED: "iris-00003", annotations.URL: "http://iris"})
+    state = observed(noted)
+    assert plan.preparation(state, Apply(EXTRA, ""), NOW) is None
+    assert plan.preparation(state, Apply(WANTED, "", "s-1"), NOW) is None
+    assert plan.preparation(observed(), Apply(WANTED, ""), NOW) is None
+    merge = plan.preparation(state, Apply(WANTED, ""), NOW)
+    assert isinstance(merge, Merge)
+    assert merge.patch == {"metadata": {"annotations": {annotations.PROMOTED: None}}}
+
+
+def test_only_a_knative_service_that_changes_with_its_deployment_takes_ready_back() -> None:
+    before = settled()
+    state, apply = observed(before, live()), Apply(WANTED, "", "s-1")
+    assert plan.preparation(state, apply, NOW) is None, "it is set right, and the model is the same"
+    before["metadata"]["generation"] += 1
+    assert plan.preparation(state, Apply(EXTRA, "", "m-1"), NOW) is None
+    said = plan.preparation(state, apply, NOW)
+    assert isinstance(said, SetConditions)
+    assert [(entry["reason"], entry["status"]) for entry in said.entries] == [
+        ("Loaded", "True"),
+        ("Progressing", "Unknown"),
+    ]
+    assert said.told == ()
+    taken_back = deployment(conditions=said.entries)
+    assert plan.preparation(observed(taken_back, live()), apply, NOW) is None, "once"
+
+
+def test_a_knative_service_that_does_not_go_says_what_keeps_it() -> None:
+    going = live(generation=2)
+    going["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["orphan"]}
+    state = observed(settled(), going)
+    assert (ready(state).status, ready(state).reason) == ("Unknown", "Progressing")
+    assert "being deleted" in ready(state).message
+    assert "orphan" in ready(state).message
+
+
+def test_after_the_scale_to_zero_what_was_said_stays() -> None:
+    said = Condition(CONDITION_MODEL_LOADED, "True", "Loaded", "Downloaded 8 B in 1 file in 0.0 s.")
+    before = settled()
+    next(c for c in before["status"]["conditions"] if c["type"] == said.type)["message"] = said.message
+    assert plan.report(observed(before, live()), NOW) == ()
+
+
+def test_before_there_is_a_revision_nothing_is_loaded_whatever_was_said_of_those_of_another() -> None:
+    before = deployment(conditions=settled()["status"]["conditions"])
+    refused = live("False", latest="", serving="", message="the quota is exceeded")
+    assert loaded(observed(before, refused)).reason == "Loading"
+    assert "the quota is exceeded" in ready(observed(before, refused)).message
+
+
+def test_a_revision_that_is_ready_has_its_model_although_it_was_loading_when_it_was_last_seen() -> None:
+    before = settled()
+    next(c for c in before["status"]["conditions"] if c["type"] == CONDITION_MODEL_LOADED).update(
+        status="Unknown", reason="Loading"
+    )
+    assert conditions_of(observed(before, live()))[CONDITION_MODEL_LOADED].reason == "Loaded"
+
+
+def test_a_pod_that_wakes_up_says_nothing_against_a_loaded_model() -> None:
+    waking = observed(settled(), live(), pods=[loader_pod(None, "")])
+    assert plan.report(waking, NOW) == ()
+
+
+def test_a_cold_start_that_fails_is_told() -> None:
+    assert ready(observed(settled(), live(), pods=[loader_pod(11, "NotFound")])).reason == "ModelNotLoaded"
+
+
+def test_one_pod_with_the_model_is_enough() -> None:
+    both = [loader_pod(11, "NotFound"), loader_pod(0, "Loaded", name="b")]
+    assert loaded(observed(service=live(), pods=both)).status == "True"
+
+
+def test_a_model_in_a_claim_needs_no_loader() -> None:
+    service = live()
+    del service["spec"]["template"]["spec"]["initContainers"]
+    assert loaded(observed(service=service)).reason == "NotNeeded"
+
+
+def test_a_stored_deployment_that_cannot_be_rendered_says_why_and_is_not_parked() -> None:
+    refused = Verdict(problems=(problem("FeatureDisabled", "spec", flag="f", state="disabled"),))
+    state = observed(deployment(replicas=2), verdict=refused)
+    assert ready(state).reason == "FeatureDisabled"
+    assert not any(isinstance(action, Merge) for action in plan.report(state, NOW))
+
+
+def test_annotations_that_are_refused_since_are_told_while_the_model_answers() -> None:
+    refused = Verdict(problems=(problem("Parked", "spec"),))
+    noted = {annotations.CANARY: "often", annotations.PROMOTED: "iris-00001"}
+    state = observed(deployment(notes=noted), live(), verdict=refused)
+    mapping = EXTRA | {"metadata": EXTRA["metadata"] | {"ownerReferences": [OWNER]}}
+    state = replace(state, live={identity(mapping): mapping, **state.live}, pods=[loader_pod(0, "Loaded")])
+    assert (loaded(state).reason, ready(state).reason) == ("Loaded", "Parked")
+    notes = notes_of(state)
+    assert (notes[annotations.URL], notes[annotations.PROMOTED]) == ("http://iris.default.example.com", "iris-00001")
+
+
+def test_what_was_scaled_past_the_webhook_is_parked_again() -> None:
+    (action,) = plan.report(observed(deployment(replicas=3), live()), NOW)
+    assert action == Merge({"spec": {"replicas": 0}}, "park")
+
+
+@pytest.mark.parametrize(("status", "handed_over"), [("Unknown", False), ("True", True)])
+def test_a_running_deployment_keeps_its_pods_until_knative_is_ready(status: str, handed_over: bool) -> None:
+    running = deployment(replicas=3, notes={annotations.HANDOVER: "to-knative"})
+    actions = plan.report(observed(running, live(status)), NOW)
+    assert [a.why for a in actions if isinstance(a, Merge)] == (["handover"] if handed_over else [])
+
+
+def test_while_a_handover_waits_for_the_name_of_its_service_nothing_has_failed() -> None:
+    waits = live("False", configuration="True")
+    waits["status"]["conditions"].append({"type": "RoutesReady", "status": "False", "reason": "NotOwned"})
+    handed = deployment(replicas=3, notes={annotations.HANDOVER: "to-knative"})
+    assert ready(observed(handed, waits)).reason == "Progressing"
+    assert ready(observed(deployment(), waits)).reason == "ServiceNotReady", "somebody else's has it"
+
+
+def test_a_fault_of_the_apply_is_what_ready_says() -> None:
+    fault = Condition(CONDITION_READY, "False", "NotAccepted", "no")
+    state = observed()
+    assert ready(Observed(state.deployment, state.verdict, fault=fault)) == fault
+
+
+def mapped(ready: str, *, claimed: str = "True", observed: int = 1, message: str = "") -> Any:
+    """The DomainMapping of ``EXTRA``, as Knative has it."""
+    metadata = EXTRA["metadata"] | {"uid": "m-1", "generation": 1, "ownerReferences": [OWNER]}
+    entries = [{"type": "Ready", "status": ready, "message": message}, {"type": "DomainClaimed", "status": claimed}]
+    status = {"observedGeneration": observed, "url": "https://iris.example.com", "conditions": entries}
+    return EXTRA | {"metadata": metadata, "status": status}
+
+
+def with_domain(mapping: Any) -> Observed:
+    state = observed(service=live(), verdict=Verdict(service=WANTED, extras=(EXTRA,)))
+    return replace(state, live={**state.live, identity(mapping): mapping})
+
+
+def test_a_model_with_a_host_name_of_its_own_is_ready_under_it() -> None:
+    state = with_domain(mapped("True"))
+    assert ready(state).status == "True"
+    assert "https://iris.example.com" in ready(state).message
+    assert notes_of(state)[annotations.URL] == "https://iris.example.com"
+
+
+@pytest.mark.parametrize(
+    ("mapping", "status", "reason"),
+    [
+        pytest.param(mapped("Unknown"), "Unknown", "Progressing", id="not yet"),
+        pytest.param(mapped("True", observed=0), "Unknown", "Progressing", id="of an earlier generation"),
+        pytest.param(mapped("False", observed=0), "Unknown", "Progressing", id="failed in an earlier generation"),
+        pytest.param(mapped("False", claimed="False"), "False", "DomainNotClaimed", id="unclaimed"),
+        pytest.param(mapped("False", message="no certificate"), "False", "DomainNotReady", id="failed"),
+    ],
+)
+def test_until_its_host_name_answers_a_model_is_not_ready_and_has_knatives_url(
+    mapping: Any, status: str, reason: str
+) -> None:
+    state = with_domain(mapping)
+    assert (ready(state).status, ready(state).reason) == (status, reason)
+    assert notes_of(state)[annotations.URL] == "http://iris.default.example.com"
+    assert notes_of(state)[annotations.PROMOTED] == "iris-00001", "the traffic does not wait for a host name"
+
+
+def test_a_host_name_that_answers_makes_no_model_ready() -> None:
+    state = replace(with_domain(mapped("True")), pods=[loader_pod(11, "NotFound")])
+    assert ready(state).reason == "ModelNotLoaded"
+
+
+def test_where_no_host_name_could_be_given_the_reason_is_told_and_knatives_url() -> None:
+    fault = Condition(CONDITION_READY, "False", "NotAccepted", "no")
+    state = replace(observed(service=live(), verdict=Verdict(service=WANTED, extras=(EXTRA,))), fault=fault)
+    assert ready(state) == fault
+    assert notes_of(state)[annotations.URL] == "http://iris.default.example.com"
+
+
+def test_knatives_own_words_are_kept_where_it_knows_why_a_host_name_fails() -> None:
+    assert "no certificate" in ready(with_domain(mapped("False", message="no certificate"))).message
+
+
+def test_a_deployment_that_runs_its_pods_itself_is_ready_with_all_of_them() -> None:
+    plain = Verdict(extras=({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "iris"}},), name="iris")
+    waiting = Observed(deployment(replicas=2, observedGeneration=4, updatedReplicas=2), plain)
+    assert ready(waiting).reason == "Progressing"
+    waiting.deployment["spec"]["template"]["spec"]["initContainers"] = []
+    assert loaded(waiting).reason == "NotNeeded"
+    there = deployment(replicas=2, observedGeneration=4, updatedReplicas=2, availableReplicas=2)
+    assert ready(Observed(there, plain)).status == "True"
+    assert notes_of(Observed(there, plain))[annotations.URL] == "http://iris.default.svc"
+
+
+def test_what_keeps_a_deployment_that_runs_its_pods_itself_from_serving_is_told() -> None:
+    plain = Verdict(extras=({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "iris"}},), name="iris")
+    stuck = {"type": "Progressing", "status": "False", "message": "the deadline has passed"}
+    going_on = {"type": "Progressing", "status": "True", "message": "a ReplicaSet was made"}
+    for found, condition, status, reason, said in (
+        (CRASHED, going_on, "False", "RevisionFailed", "exit code 3"),
+        (NOT_STARTED, going_on, "Unknown", "Progressing", "Waiting"),
+        (NOT_STARTED, stuck, "False", "RevisionFailed", "no such device"),
+        (server_pod(state={"running": {}}), stuck, "False", "RevisionFailed", "the deadline has passed"),
+    ):
+        pod = copy.deepcopy(found)
+        pod["metadata"] |= of_template("a")
+        state = Observed(deployment(replicas=1, conditions=[condition]), plain, pods=[pod])
+        assert (ready(state).status, ready(state).reason) == (status, reason)
+        assert said in ready(state).message
+
+
+def test_during_a_rollout_of_its_own_the_pods_of_the_new_template_count() -> None:
+    """The ones before them serve on, and have their model: that says nothing of the one that is asked for."""
+
+    def own(name: str, template: str, second: int, exit_code: int, code: str) -> Any:
+        pod = loader_pod(exit_code, code, name=name)
+        pod["metadata"] |= {
+            **of_template(template),
+            "creationTimestamp": f"2026-01-01T00:00:0{second}Z",
+        }
+        return pod
+
+    plain = Verdict(extras=({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "iris"}},), name="iris")
+    rolling = deployment(replicas=2, observedGeneration=4, updatedReplicas=1, availableReplicas=2)
+    before, after = own("b", "old", 1, 0, "Loaded"), own("a", "new", 2, 11, "NotFound")
+    failing = Observed(rolling, plain, pods=[after, before])
+    assert (loaded(failing).reason, ready(failing).reason) == ("NotFound", "ModelNotLoaded")
+    mended = Observed(rolling, plain, pods=[own("b", "old", 1, 11, "NotFound"), own("a", "new", 2, 0, "Loaded")])
+    assert (loaded(mended).reason, ready(mended).reason) == ("Loaded", "Progressing")
+
+
+def test_while_a_deployment_comes_back_from_knative_its_own_pods_are_asked() -> None:
+    """The Knative Service stays until they serve: just while something keeps them from it."""
+    own, knatives = loader_pod(None, ""), loader_pod(0, "Loaded", name="b")
+    own["metadata"] |= of_template("a")
+    plain = Verdict(extras=({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "iris"}},), name="iris")
+    state = Observed(deployment(replicas=1), plain, {identity(WANTED): live()}, pods=[own, knatives])
+    assert state.own_pods == [own]
+    assert replace(state, verdict=Verdict(service=WANTED)).own_pods == [knatives]
+    starting = replace(state, verdict=Verdict(service=WANTED), live={identity(WANTED): live(latest="")})
+    assert starting.own_pods == [], "the first revision is not there yet"
+
+
+def test_the_service_of_the_knative_service_before_is_nobody_elses() -> None:
+    """A mode that changes: it goes with the Knative Service, which goes when the Deployment's own pods are there."""
+    wanted: Any = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "iris"}}
+    plain = Verdict(extras=(wanted,), name="iris")
+    labels = {"serving.knative.dev/route": "iris", "kubectl-serve.dev/deployment": "iris"}
+    owner = {"kind": "Route", "uid": "r-1", "controller": True}
+    before = wanted | {"metadata": wanted["metadata"] | {"labels": labels, "ownerReferences": [owner]}}
+    there = deployment(replicas=2, observedGeneration=4, updatedReplicas=2, availableReplicas=2)
+    for found in (deployment(replicas=2, observedGeneration=4, updatedReplicas=2), there):
+        state = Observed(found, plain, {identity(before): before})
+        assert (change(state, wanted), state.taken) == (None, None)
+        assert ready(state).reason == "Progressing"
+    theirs = before | {"metadata": before["metadata"] | {"labels": labels | {"kubectl-serve.dev/deployment": "lily"}}}
+    taken = ready(Observed(there, plain, {identity(theirs): theirs}))
+    assert taken.reason == "NameTaken"
+    assert "There is a Service iris that is not ours." in taken.message
+
+
+@pytest.mark.parametrize(
+    ("pod", "line", "noted"),
+    [
+        pytest.param(("Loaded", 3 * 2**30), {}, str(3 * 2**30), id="loaded"),
+        pytest.param(("Loaded", 2**30), {}, str(2**30), id="just large enough"),
+        pytest.param(("Loaded", 2**30 - 1), {}, None, id="too small to matter"),
+        pytest.param(None, {"event": "plan", "bytes": 2**31}, str(2**31), id="planned"),
+        pytest.param(None, {"event": "progress", "bytes": 1, "total": 2**31}, str(2**31), id="under way"),
+        pytest.param(None, {"event": "progress", "bytes": 2**31, "total": -1}, "7", id="unknown: what is known stays"),
+    ],
+)
+def test_the_size_of_a_large_model_is_noted(pod: Any, line: Any, noted: str | None) -> None:
+    own = loader_pod(None if pod is None else 0, "Loaded")
+    if pod is not None:
+        message = json.dumps({"code": pod[0], "bytes": pod[1]})
+        own["status"]["initContainerStatuses"][0]["state"]["terminated"]["message"] = message
+    noted_before = deployment(notes={annotations.MODEL_SIZE: "7"})
+    state = observed(noted_before, live("Unknown"), pods=[own], lines={"a": loader_protocol.of(line)})
+    assert notes_of(state).get(annotations.MODEL_SIZE) == noted
+    assert notes_of(state)[annotations.URL] == "http://iris.default.example.com"
+
+
+# The name.
+
+
+def test_the_name_that_was_chosen_is_noted_on_the_deployment() -> None:
+    renamed = copy.deepcopy(WANTED)
+    renamed["metadata"]["name"] = "iris-model"
+    notes = notes_of(Observed(deployment(), Verdict(service=renamed, name="iris-model")))
+    assert notes[annotations.SERVICE] == "iris-model"
+
+
+def test_a_knative_service_goes_once_the_one_with_the_new_name_answers() -> None:
+    old, renamed = live(), copy.deepcopy(WANTED)
+    renamed["metadata"]["name"] = "iris-model"
+    for status, gone in (("Unknown", ()), ("True", (Delete(old),))):
+        new = live(status)
+        new["metadata"]["name"] = "iris-model"
+        both = {identity(old): old, identity(new): new}
+        assert plan.surplus(Observed(deployment(), Verdict(service=renamed, name="iris-model"), both)) == gone
+
+
+COMMANDS = ["\x1b]52;c;aWQ=\x07", "\x9b2J", "\u202e", "\r", "\b", "\0", "\u2028"]
+
+
+@pytest.mark.attack(39)
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("where", ["loader", "node", "knative", "refusal"])
+def test_what_a_condition_repeats_is_no_command_to_a_terminal(where: str, command: str) -> None:
+    text = f"it{command}ends"
+    state = {
+        "loader": lambda: observed(service=live("False", serving=""), pods=[with_words(text)]),
+        "node": lambda: observed(
+            service=live("Unknown", serving=""),
+            pods=[server_pod(state={"waiting": {"reason": "CreateContainerError", "message": text}})],
+        ),
+        "knative": lambda: observed(service=live("False", serving="", message=text)),
+        "refusal": lambda: observed(verdict=Verdict(problems=(Problem("spec", "InvalidObject", text),))),
+    }[where]()
+    told = conditions_entries(state)
+    assert all(is_visible(each["message"]) and each["reason"].isprintable() for each in told)
+    assert any("ends" in each["message"] for each in told)
+
+
+def with_words(text: str) -> Any:
+    pod = loader_pod(1, "Failed")
+    state = pod["status"]["initContainerStatuses"][0]["state"]
+    state["terminated"]["message"] = json.dumps({"code": "NotFound", "message": text, "hint": text})
+    return pod
+
+
+def test_a_condition_is_bounded() -> None:
+    made = Condition("Ready", "False", "R" * 10_000, "\x1b" * 10_000)
+    assert (len(made.reason), len(made.message)) == (LONGEST_REASON, LONGEST)

@@ -1,0 +1,756 @@
+"""The reconciler on an API in memory: what it writes for a served Deployment, and what it leaves alone."""
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from serve_core.admission.decide import judge, render_stored
+from serve_core.api import annotations
+from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, FIELD_MANAGER
+from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from serve_webhook import failure_policy
+from serve_webhook.api import (
+    AUTHORIZATION_POLICIES,
+    DEPLOYMENTS,
+    EVENTS,
+    KNATIVE_SERVICES,
+    OWNED,
+    PODS,
+    ForbiddenError,
+    NotFoundError,
+    RejectedError,
+    Resource,
+    UnavailableError,
+    key,
+)
+from serve_webhook.cache.informers import Informer
+from serve_webhook.metrics import Metrics
+from serve_webhook.reconcile import reconciler
+from serve_webhook.reconcile.conditions import stored
+from serve_webhook.reconcile.events import Recorder
+from serve_webhook.reconcile.reconciler import Reconciler
+from support.fake_api import Clock, MemoryApi
+from support.istio_installation import installation
+from support.replica_sets import of_revision
+
+FACTS = PlatformFacts(LoaderFacts("loader:1"))
+IN_THE_MESH = {name: {"istio-injection": "enabled"} for name in ("default", "knative-serving")}
+MESH = PlatformFacts(LoaderFacts("loader:1"), istio=installation(namespaces=IN_THE_MESH))
+
+
+def served(**notes: str) -> Any:
+    """As admission leaves it and the API server stores it."""
+    written = DEPLOYMENTS.identity("default", "iris")
+    written["metadata"]["annotations"] = {annotations.MODEL: "https://example.com/model.joblib", **notes}
+    written["spec"] = {
+        "selector": {"matchLabels": {"app": "iris"}},
+        "template": {
+            "metadata": {"labels": {"app": "iris"}},
+            "spec": {"containers": [{"name": "app", "image": "app:1"}]},
+        },
+    }
+    verdict = judge(written, MESH if annotations.AUTH in notes else FACTS, written)
+    assert verdict.deployment, verdict.problems
+    return verdict.deployment
+
+
+@asynccontextmanager
+async def running(
+    api: MemoryApi,
+    clock: Clock,
+    facts: Callable[[], PlatformFacts] = lambda: FACTS,
+    metrics: Metrics | None = None,
+) -> AsyncIterator[Reconciler]:
+    deployments = Informer(api, DEPLOYMENTS, selectors={"labelSelector": "kubectl-serve.dev/served=true"})
+    ours = {"labelSelector": "kubectl-serve.dev/deployment"}
+    owned = {resource: Informer(api, resource, selectors=ours, optional=True) for resource in OWNED}
+    pods = Informer(api, PODS, selectors=ours)
+    worker = Reconciler(
+        api,
+        deployments=deployments,
+        owned=owned,
+        pods=pods,
+        facts=facts,
+        recorder=Recorder(api, "server-1", clock),
+        metrics=metrics or Metrics(),
+        now=clock,
+    )
+    informers = (deployments, *owned.values(), pods)
+    tasks = [asyncio.create_task(run()) for run in (*(informer.run for informer in informers), worker.run)]
+    try:
+        async with asyncio.timeout(10):
+            yield worker
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():  # noqa: ASYNC110 - many parts change it, none of them says so
+        await asyncio.sleep(0)
+
+
+def deployment(api: MemoryApi) -> Any:
+    return copy.deepcopy(api.objects["deployments", "default", "iris"])
+
+
+def service(api: MemoryApi) -> Any:
+    return copy.deepcopy(api.objects.get(("services", "default", "iris")))
+
+
+def ready(api: MemoryApi) -> str:
+    condition = stored(deployment(api), CONDITION_READY)
+    return condition.reason if condition else ""
+
+
+def knative_makes_a_revision(api: MemoryApi) -> None:
+    made = service(api)
+    made["status"] = {"observedGeneration": 1, "latestCreatedRevisionName": "iris-00001"}
+    api.put(KNATIVE_SERVICES, made)
+
+
+def knative_makes_it_ready(api: MemoryApi) -> None:
+    made = service(api)
+    made["status"] = {
+        "observedGeneration": made["metadata"]["generation"],
+        "latestCreatedRevisionName": "iris-00001",
+        "latestReadyRevisionName": "iris-00001",
+        "url": "http://iris.default.example.com",
+        "conditions": [{"type": kind, "status": "True"} for kind in ("Ready", "ConfigurationsReady")],
+    }
+    api.put(KNATIVE_SERVICES, made)
+
+
+def settled(api: MemoryApi) -> bool:
+    metadata = deployment(api)["metadata"]
+    return ready(api) == "Ready" and metadata["annotations"].get(annotations.OBSERVED_GENERATION) == str(
+        metadata["generation"]
+    )
+
+
+async def test_from_an_annotated_deployment_to_ready(api: MemoryApi, clock: Clock) -> None:
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api) == "Progressing")
+        (owner,) = service(api)["metadata"]["ownerReferences"]
+        assert owner["uid"] == deployment(api)["metadata"]["uid"]
+        knative_makes_it_ready(api)
+        await until(lambda: settled(api))
+    assert deployment(api)["metadata"]["annotations"][annotations.URL] == "http://iris.default.example.com"
+    assert {found["reason"] for where, found in api.objects.items() if where[0] == "events"} == {"Loaded", "Ready"}
+
+
+async def test_a_new_leader_writes_nothing_where_all_is_well(api: MemoryApi, clock: Clock) -> None:
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        knative_makes_it_ready(api)
+        await until(lambda: settled(api))
+    api.writes.clear()
+    clock.move(hours=1)
+    async with running(api, clock):
+        api.put(PODS, PODS.identity("default", "other"))
+        changed = deployment(api)
+        changed["status"]["observedGeneration"] = 99
+        api.put(DEPLOYMENTS, changed)
+        for _ in range(200):
+            await asyncio.sleep(0)
+    assert api.writes == []
+
+
+async def test_ready_is_taken_back_before_the_knative_service_changes(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``kubectl wait`` looks right after the change, and would take the model before it for the new one."""
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api))
+        knative_makes_it_ready(api)
+        await until(lambda: settled(api))
+        apply, said = api.apply, []
+
+        async def noted(resource: Any, manifest: Any, **options: Any) -> Any:
+            if resource is KNATIVE_SERVICES:
+                said.append(ready(api))
+            return await apply(resource, manifest, **options)
+
+        monkeypatch.setattr(api, "apply", noted)
+        changed = deployment(api)
+        changed["spec"]["template"]["spec"]["containers"][0]["image"] = "app:2"
+        api.put(DEPLOYMENTS, changed)
+        await until(lambda: said)
+        assert said[0] == "Progressing"
+
+
+async def test_a_knative_service_that_is_made_anew_is_not_led_to_the_revisions_of_the_one_before(
+    api: MemoryApi, clock: Clock
+) -> None:
+    noted = {annotations.PREVIOUS: "iris-00002", annotations.PROMOTED: "iris-00003", annotations.CANARY: "20%"}
+    api.put(DEPLOYMENTS, served(**noted, **{annotations.READY_REVISION: "iris-00003", annotations.MODEL_SIZE: "7"}))
+    async with running(api, clock):
+        await until(lambda: service(api))
+        assert "traffic" not in service(api)["spec"]
+        knative_makes_it_ready(api)
+        await until(lambda: annotations.PROMOTED in deployment(api)["metadata"]["annotations"])
+        await until(lambda: "traffic" in service(api)["spec"])
+        # It is deleted by hand, and made anew.
+        api.remove(KNATIVE_SERVICES, "default", "iris")
+        await until(lambda: service(api) and "traffic" not in service(api)["spec"])
+    notes = deployment(api)["metadata"]["annotations"]
+    assert not {annotations.PREVIOUS, annotations.PROMOTED, annotations.READY_REVISION} & notes.keys()
+    assert notes[annotations.MODEL_SIZE] == "7", "the model is the same"
+
+
+async def test_a_knative_service_of_somebody_elses_is_left_alone(api: MemoryApi, clock: Clock) -> None:
+    theirs = api.put(KNATIVE_SERVICES, KNATIVE_SERVICES.identity("default", "iris") | {"spec": {"theirs": True}})
+    api.put(DEPLOYMENTS, served())
+    metrics = Metrics()
+    async with running(api, clock, metrics=metrics):
+        await until(lambda: ready(api) == "NameTaken")
+        await until(lambda: b'result="blocked"' in metrics.render())  # the next look at it takes longer and longer
+    assert service(api) == theirs
+
+
+async def test_what_somebody_makes_at_the_same_moment_is_not_overwritten(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get = api.get
+
+    async def just_before(*arguments: Any) -> Any:
+        try:
+            return await get(*arguments)
+        finally:
+            if arguments == (KNATIVE_SERVICES, "default", "iris") and service(api) is None:
+                api.put(KNATIVE_SERVICES, KNATIVE_SERVICES.identity("default", "iris") | {"spec": {"theirs": True}})
+
+    monkeypatch.setattr(api, "get", just_before)
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: ready(api) == "NameTaken")
+    assert service(api)["spec"] == {"theirs": True}
+
+
+async def test_what_somebody_puts_in_the_place_of_ours_at_the_same_moment_is_not_overwritten(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply, theirs = api.apply, KNATIVE_SERVICES.identity("default", "iris") | {"spec": {"theirs": True}}
+
+    async def too_late(resource: Any, manifest: Any, **more: Any) -> Any:
+        if resource is KNATIVE_SERVICES and more["force"]:
+            api.remove(KNATIVE_SERVICES, "default", "iris")
+            api.put(KNATIVE_SERVICES, theirs)
+        return await apply(resource, manifest, **more)
+
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        monkeypatch.setattr(api, "apply", too_late)
+        changed = deployment(api)
+        changed["spec"]["template"]["spec"]["containers"][0]["image"] = "app:2"
+        api.put(DEPLOYMENTS, changed)
+        await until(lambda: ready(api) == "NameTaken")
+    assert service(api)["spec"] == {"theirs": True}
+
+
+async def test_what_was_deleted_a_moment_ago_is_made_anew_and_nothing_else_is_said_of_it(
+    api: MemoryApi, clock: Clock
+) -> None:
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        before = service(api)["metadata"]["uid"]
+        del api.objects["services", "default", "iris"]  # unseen as yet
+        changed = deployment(api)
+        changed["spec"]["template"]["spec"]["containers"][0]["image"] = "app:2"
+        api.put(DEPLOYMENTS, changed)
+        await until(lambda: service(api))
+    assert service(api)["metadata"]["uid"] != before
+    assert not [where for where in api.objects if where[0] == EVENTS.plural]
+
+
+@pytest.mark.attack(26)
+@pytest.mark.parametrize(
+    "managers",
+    [
+        [{"manager": "kn", "operation": "Update", "fieldsV1": {"f:spec": {"f:traffic": {}}}}],
+        [{"manager": FIELD_MANAGER, "operation": "Update", "fieldsV1": {"f:spec": {"f:traffic": {}}}}],
+        [{"manager": FIELD_MANAGER, "operation": "Apply", "fieldsV1": {"f:spec": {"f:traffic": {}}}}] * 2,
+        [{"manager": FIELD_MANAGER, "operation": "Apply", "subresource": "status", "fieldsV1": {"f:spec": {}}}],
+        [{}],
+        [],
+        None,
+    ],
+    ids=["another's", "ours, by an update", "ours, twice", "ours, of a subresource", "taken off", "none", "not there"],
+)
+async def test_what_others_have_made_of_a_spec_goes_whoever_is_said_to_manage_it(
+    api: MemoryApi, clock: Clock, managers: Any
+) -> None:
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        changed = service(api)
+        wanted, changed["spec"] = changed["spec"], {"traffic": [{"tag": "theirs"}], "template": {}}
+        changed["metadata"]["managedFields"] = managers
+        api.put(KNATIVE_SERVICES, changed)
+        await until(lambda: service(api)["spec"] == wanted)
+    assert [write for write in api.writes if write.endswith(" services")] == ["apply services", "merge services"]
+
+
+class Defaulting(MemoryApi):
+    """As Knative does it: what is not said is filled in, whatever the request; one field when it is made alone."""
+
+    def filled(self, resource: Resource, manifest: Any) -> Any:
+        if resource is not KNATIVE_SERVICES:
+            return manifest
+        spec = manifest["spec"]
+        spec.setdefault("traffic", [{"latestRevision": True, "percent": 100}])
+        pod = spec["template"].setdefault("spec", {})
+        if (resource.plural, *key(manifest)) not in self.objects:
+            pod.setdefault("enableServiceLinks", False)
+        for container in pod.get("containers", []):
+            container.setdefault("resources", {})
+            container.setdefault("readinessProbe", {}).setdefault("successThreshold", 1)
+        return manifest
+
+
+@pytest.mark.attack(26)
+@pytest.mark.parametrize(
+    "drift",
+    [
+        lambda spec: spec["traffic"].append({"tag": "theirs", "percent": 0}),
+        lambda spec: spec["template"]["spec"]["containers"].append({"name": "theirs", "image": "evil:1"}),
+        lambda spec: spec["template"]["spec"].update(serviceAccountName="theirs", hostAliases=[{"ip": "10.0.0.1"}]),
+        lambda spec: spec["template"]["spec"]["containers"][0].update(env=[{"name": "A", "value": "b"}]),
+        lambda spec: spec["template"].update(metadata=7),
+        lambda spec: spec.update(template={}),
+        lambda spec: spec.update(anything={"deep": {"a": [1]}}),
+    ],
+)
+async def test_drift_goes_once_and_what_is_filled_in_is_none(clock: Clock, drift: Any) -> None:
+    api = Defaulting()
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        changed = service(api)
+        wanted = copy.deepcopy(changed["spec"])
+        assert wanted["traffic"][0]["percent"] == 100
+        drift(changed["spec"])
+        api.put(KNATIVE_SERVICES, changed)
+        if "enableServiceLinks" not in service(api)["spec"]["template"].get("spec", {}):
+            del wanted["template"]["spec"]["enableServiceLinks"]  # it is not filled in again
+        await until(lambda: service(api)["spec"] == wanted)
+        for _ in range(300):
+            await asyncio.sleep(0)
+        count = len(api.writes)
+    async with running(api, clock):  # another leader knows nothing of what was applied
+        for _ in range(300):
+            await asyncio.sleep(0)
+    assert service(api)["spec"] == wanted
+    assert [write for write in api.writes[count:] if "services" in write] == [], "no write changes anything"
+
+
+@pytest.mark.attack(26)
+async def test_what_is_written_between_two_writes_of_ours_is_no_part_of_what_we_made(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.put(DEPLOYMENTS, served())
+    merge, raced = api.merge, [False]
+
+    async def racing(resource: Resource, namespace: str, name: str, patch: Any) -> Any:
+        answer = await merge(resource, namespace, name, patch)
+        if resource is KNATIVE_SERVICES and not raced[0]:
+            raced[0] = True
+            changed = service(api)
+            changed["spec"]["theirs"] = True
+            api.put(KNATIVE_SERVICES, changed)
+        return answer
+
+    monkeypatch.setattr(api, "merge", racing)
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        changed = service(api)
+        wanted, changed["spec"] = changed["spec"], {"template": {}}
+        api.put(KNATIVE_SERVICES, changed)
+        await until(lambda: raced[0] and service(api)["spec"] == wanted)
+
+
+@pytest.mark.attack(26)
+async def test_a_note_that_somebody_else_has_set_as_well_is_taken_off(api: MemoryApi, clock: Clock) -> None:
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        left = deployment(api)
+        left["metadata"]["annotations"] = {annotations.URL: "http://theirs", annotations.PREVIOUS: "iris-00001"}
+        left["metadata"]["labels"] = {"kubectl-serve.dev/served": "true"}
+        api.put(
+            DEPLOYMENTS, left | {"status": {"observedGeneration": 99, "updatedReplicas": 9, "availableReplicas": 9}}
+        )
+        await until(lambda: not deployment(api)["metadata"]["annotations"])
+
+
+async def test_no_model_is_there_without_its_guards(api: MemoryApi, clock: Clock) -> None:
+    api.put(AUTHORIZATION_POLICIES, AUTHORIZATION_POLICIES.identity("default", "iris") | {"spec": {"theirs": True}})
+    api.put(DEPLOYMENTS, served(**{annotations.AUTH: "mtls"}))
+    async with running(api, clock, lambda: MESH):
+        await until(lambda: ready(api) == "NameTaken")
+        assert service(api) is None
+        api.remove(AUTHORIZATION_POLICIES, "default", "iris")
+        await until(lambda: service(api))
+    applied = [write for write in api.writes if write.startswith("apply") and "deployments" not in write]
+    assert [write.split()[1] for write in applied] == ["peerauthentications", "authorizationpolicies", "services"]
+
+
+async def test_a_namespace_that_leaves_the_mesh_is_told_on_its_guarded_models(api: MemoryApi, clock: Clock) -> None:
+    api.put(DEPLOYMENTS, served(**{annotations.AUTH: "mtls"}))
+    facts = [MESH]
+    async with running(api, clock, lambda: facts[0]) as reconciler:
+        await until(lambda: service(api) and ready(api))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        facts[0] = replace(MESH, istio=installation(namespaces={**IN_THE_MESH, "default": {}}))
+        reconciler.refresh("other")
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert ready(api) == "Progressing"
+        reconciler.refresh("default")
+        await until(lambda: ready(api) == "NeedsSidecar")
+        facts[0] = MESH
+        reconciler.refresh()
+        await until(lambda: ready(api) == "Progressing")
+    assert ("authorizationpolicies", "default", "iris") in api.objects, "it guards again when the label is back"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RejectedError("admission webhook denied the request: no", 400), "NotAccepted"),
+        (UnavailableError("failed calling webhook: connection refused", 500), "Progressing"),
+    ],
+)
+async def test_what_the_api_server_refuses_is_said(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    api.failures["apply services"] = error
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: ready(api) == reason)
+        condition = stored(deployment(api), CONDITION_READY)
+        assert condition
+        assert str(error) in condition.message
+        del api.failures["apply services"]
+        await until(lambda: service(api))
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "named"),
+    [
+        ("services", "KnativeMissing", "no Knative"),
+        ("authorizationpolicies", "NotAccepted", "AuthorizationPolicy iris"),
+    ],
+)
+async def test_what_the_cluster_has_no_resource_for_is_named(
+    api: MemoryApi, clock: Clock, kind: str, reason: str, named: str
+) -> None:
+    api.failures[f"apply {kind}"] = NotFoundError("the server could not find the requested resource", 404)
+    api.put(DEPLOYMENTS, served(**{annotations.AUTH: "mtls"}))
+    async with running(api, clock, lambda: MESH):
+        await until(lambda: ready(api) == reason)
+    condition = stored(deployment(api), CONDITION_READY)
+    assert condition
+    assert named in condition.message
+
+
+async def test_the_last_line_of_a_running_loader_is_told(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "LOADING_SECONDS", 0.01)
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        knative_makes_a_revision(api)
+        api.put(PODS, loader_pod("iris-00001-x", {"running": {}}))
+        api.logs["iris-00001-x"] = '{"event": "retry", "code": "Unreachable", "message": "No route to the store."}'
+        await until(lambda: "No route to the store." in str(deployment(api)["status"]))
+        api.logs["iris-00001-x"] = '{"event": "progress", "bytes": 5, "total": 10}'
+        await until(lambda: "50 %" in str(deployment(api)["status"]))
+
+
+async def test_of_many_loaders_some_are_asked(api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = set()
+
+    async def log(_: str, pod: str, *__: Any, **___: Any) -> str:
+        asked.add(pod)
+        return '{"event": "retry", "code": "Unreachable", "message": "No route to the store."}'
+
+    monkeypatch.setattr(api, "log", log)
+    for number in range(9):
+        api.put(PODS, loader_pod(f"iris-00001-{number}", {"running": {}}))
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        knative_makes_a_revision(api)
+        await until(lambda: "No route to the store." in str(deployment(api)["status"]))
+    assert len(asked) == reconciler.LOGS
+
+
+async def test_how_long_each_loader_took_is_counted_once(api: MemoryApi, clock: Clock) -> None:
+    metrics = Metrics()
+    ended = {"terminated": {"exitCode": 0, "message": '{"code": "Loaded", "seconds": 7}'}}
+    api.put(PODS, loader_pod("ended-before-anybody-looked", ended))
+    api.put(PODS, loader_pod("iris-00001-x", {"running": {}}))
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock, metrics=metrics):
+        await until(lambda: service(api) and ready(api))
+        for number in range(2):
+            pod = loader_pod("iris-00001-x", ended)
+            pod["metadata"]["labels"]["turn"] = str(number)
+            api.put(PODS, pod)
+        api.put(PODS, loader_pod("iris-00001-y", {"running": {}}))
+        for _ in range(100):
+            await asyncio.sleep(0)
+    (told,) = (line for line in metrics.render().decode().splitlines() if "load_seconds_sum" in line)
+    assert told.endswith('{code="Loaded"} 7.0')
+
+
+async def test_nothing_is_said_before_everything_was_read(api: MemoryApi, clock: Clock) -> None:
+    api.failures["list pods"] = UnavailableError("not yet")
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert api.writes == []
+        api.failures.clear()
+        await until(lambda: service(api))
+
+
+def loader_pod(name: str, state: Any) -> Any:
+    """One of the first revision."""
+    pod = PODS.identity("default", name)
+    pod["metadata"] |= of_revision("iris-00001")
+    return pod | {"status": {"initContainerStatuses": [{"name": "model-loader", "state": state}]}}
+
+
+def waiting_pod(api: MemoryApi, clock: Clock) -> Any:
+    """A pod that was given to its node just now."""
+    pod = PODS.identity("default", "iris-00001-x")
+    pod["metadata"] |= of_revision("iris-00001")
+    scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": clock().isoformat()}
+    pod["status"] = {"conditions": [scheduled]}
+    return api.put(PODS, pod)
+
+
+def says(api: MemoryApi, pod: Any, note: str) -> None:
+    """What the kubelet says of a pod."""
+    about = {"regarding": {"uid": pod["metadata"]["uid"]}, "type": "Warning", "note": note}
+    api.put(EVENTS, EVENTS.identity("default", f"{pod['metadata']['name']}.1") | about)
+
+
+async def test_a_missing_secret_is_told_by_the_events_of_the_pod(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "LOADING_SECONDS", 0.01)
+    monkeypatch.setattr(reconciler, "LONGEST_LOOK_SECONDS", 0.01)
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        knative_makes_a_revision(api)
+        pod = waiting_pod(api, clock)
+        says(api, pod, 'MountVolume.SetUp failed for volume "credentials" : secret "store" not found')
+        await until(lambda: "Waiting for the pod's containers" in str(deployment(api)["status"]))
+        assert not [each for each in api.lists if each.startswith("events")], "it may be about to start"
+
+        clock.move(seconds=reconciler.STUCK_SECONDS)
+        await until(lambda: ready(api) == "ModelNotLoaded")
+        loaded = stored(deployment(api), CONDITION_MODEL_LOADED)
+        assert loaded
+        assert (loaded.reason, loaded.status) == ("SecretNotFound", "False")
+        assert "kubectl create secret generic store -n default" in loaded.message
+        asked = {each for each in api.lists if each.startswith("events")}
+        assert asked == {f"events regarding.uid={pod['metadata']['uid']}"}
+
+        pod["status"]["initContainerStatuses"] = [{"name": "model-loader", "state": {"running": {}}}]
+        api.put(PODS, pod)
+        await until(lambda: ready(api) == "Progressing")
+
+
+async def test_without_the_right_to_read_events_a_pod_just_waits(
+    api: MemoryApi, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.failures["list events"] = ForbiddenError("events is forbidden", 403)
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        pod = waiting_pod(api, clock)
+        clock.move(seconds=60)
+        with caplog.at_level("INFO"):
+            knative_makes_a_revision(api)
+            await until(lambda: "events is forbidden" in caplog.text)
+        await until(lambda: "Waiting for the pod's containers" in str(deployment(api)["status"]))
+    assert pod["metadata"]["name"] in caplog.text
+
+
+async def test_what_is_noted_of_a_deployment_that_runs_its_pods_itself_takes_nothing_back(
+    api: MemoryApi, clock: Clock
+) -> None:
+    """Each note makes a generation that the Deployment's controller has not seen yet."""
+    own = api.put(DEPLOYMENTS, served(**{annotations.MODE: annotations.DEPLOYMENT}) | {"status": {}})
+    own["status"] = {"observedGeneration": 1, "updatedReplicas": 1, "replicas": 1, "availableReplicas": 1}
+    said: list[str] = []
+    async with running(api, clock):
+        api.put(DEPLOYMENTS, own)
+        await until(lambda: settled(api))
+        for _ in range(200):
+            await asyncio.sleep(0)
+            said.append(ready(api))
+        assert set(said) == {"Ready"}
+        changed = deployment(api)
+        changed["spec"]["template"]["spec"]["containers"][0]["image"] = "app:2"
+        api.put(DEPLOYMENTS, changed)
+        await until(lambda: ready(api) == "Progressing")
+
+
+async def test_taking_the_annotation_off_takes_everything_of_ours_off(api: MemoryApi, clock: Clock) -> None:
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        knative_makes_it_ready(api)
+        await until(lambda: settled(api))
+        written = deployment(api)
+        del written["metadata"]["annotations"][annotations.MODEL]
+        back = judge(written, FACTS, written).deployment
+        assert back
+        assert back["spec"]["replicas"] == 1
+        api.put(DEPLOYMENTS, back)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert service(api), "its own pods are not back yet"
+        back = deployment(api)
+        back["status"] |= {"observedGeneration": 99, "updatedReplicas": 1, "availableReplicas": 1}
+        api.put(DEPLOYMENTS, back)
+        await until(lambda: service(api) is None)
+        await until(lambda: "kubectl-serve.dev/served" not in deployment(api)["metadata"].get("labels", {}))
+
+
+async def test_what_lost_its_label_on_the_way_back_is_looked_at_until_its_own_pods_serve(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "UNWATCHED_SECONDS", 0.01)
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        back = deployment(api)
+        del back["metadata"]["annotations"][annotations.MODEL]
+        del back["metadata"]["labels"]
+        back["spec"]["replicas"] = 1
+        api.put(DEPLOYMENTS, back)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert service(api), "its own pods are not back yet"
+        back["status"] |= {"observedGeneration": 99, "updatedReplicas": 1, "availableReplicas": 1}
+        api.put(DEPLOYMENTS, back)  # nobody sees that
+        await until(lambda: service(api) is None)
+
+
+async def test_a_handover_ends_only_as_it_was_seen(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user takes the model off at the very moment at which the Deployment would be parked."""
+    handed = served(**{annotations.HANDOVER: "to-knative"})
+    handed["spec"] |= {"paused": True, "replicas": 1}
+    api.put(DEPLOYMENTS, handed)
+    merge, parked = api.merge, asyncio.Event()
+
+    async def late(*arguments: Any) -> Any:
+        if not parked.is_set():
+            parked.set()
+            changed = deployment(api)
+            del changed["metadata"]["annotations"][annotations.MODEL]
+            back = judge(changed, FACTS, changed).deployment
+            assert back
+            api.put(DEPLOYMENTS, back)
+        return await merge(*arguments)
+
+    monkeypatch.setattr(api, "merge", late)
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        knative_makes_it_ready(api)
+        await until(parked.is_set)
+        for _ in range(100):
+            await asyncio.sleep(0)
+    assert deployment(api)["spec"]["replicas"] == 1
+    assert annotations.HANDOVER in deployment(api)["metadata"]["annotations"], "it is not back yet"
+
+
+async def test_what_is_served_again_while_it_is_released_keeps_its_label(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = served()
+    changed = copy.deepcopy(again)
+    del changed["metadata"]["annotations"][annotations.MODEL]
+    back = judge(changed, FACTS, again).deployment
+    assert back
+    back["spec"]["replicas"] = 0
+    back["status"] = {
+        "observedGeneration": 9,
+        "conditions": [{"type": CONDITION_READY, "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+    }
+    api.put(DEPLOYMENTS, back)
+    apply, taken_off = api.apply, asyncio.Event()
+
+    async def late(resource: Any, manifest: Any, **more: Any) -> Any:
+        if more.get("subresource") and not taken_off.is_set():
+            taken_off.set()
+            api.put(DEPLOYMENTS, again | {"status": back["status"]})
+        return await apply(resource, manifest, **more)
+
+    monkeypatch.setattr(api, "apply", late)
+    async with running(api, clock):
+        await until(lambda: service(api))
+    assert taken_off.is_set()
+    assert deployment(api)["metadata"]["labels"] == {"kubectl-serve.dev/served": "true"}
+
+
+async def test_while_no_api_server_answers_nothing_is_said_and_everything_tried_again(
+    api: MemoryApi, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.failures["apply services"] = UnavailableError("connection refused")
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: "is tried again" in caplog.text)
+        assert ready(api) == ""
+        api.failures.clear()
+        await until(lambda: service(api) and ready(api))
+
+
+async def test_one_deployments_defect_does_not_stop_the_others(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    defects = ["broken"]
+
+    def render(found: Any, facts: PlatformFacts) -> Any:
+        if found["metadata"]["name"] in defects:
+            raise KeyError("oops")
+        return render_stored(found, facts)
+
+    monkeypatch.setattr(reconciler, "render_stored", render)
+    broken = served()
+    broken["metadata"]["name"] = "broken"
+    api.put(DEPLOYMENTS, broken)
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api))
+        await until(lambda: "default/broken cannot be reconciled" in caplog.text)
+        defects.clear()  # nothing changes in the cluster: it is tried again all the same
+        await until(lambda: ("services", "default", "broken") in api.objects)
+
+
+def test_flux_does_not_take_the_server_for_somebody_at_a_keyboard() -> None:
+    """It takes over and takes off whatever a manager has that begins with ``kubectl``."""
+    for manager in (FIELD_MANAGER, failure_policy.MANAGER):
+        assert not manager.startswith("kubectl")

@@ -1,0 +1,62 @@
+"""The Services of the cluster, as far as they matter to models."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from serve_core.knative.name_conflict import ServiceFacts
+from serve_webhook.api import SERVICES
+from serve_webhook.cache.informers import Informer
+from serve_webhook.cache.services import Services
+from support.fake_api import MemoryApi
+
+
+def service(name: str, app: str, namespace: str = "default", **labels: str) -> dict[str, Any]:
+    head = SERVICES.identity(namespace, name)
+    return head | {"metadata": head["metadata"] | {"labels": labels}, "spec": {"selector": {"app": app}}}
+
+
+@asynccontextmanager
+async def watching(api: MemoryApi, told: list[str]) -> AsyncIterator[Services]:
+    """``told``: gets the namespaces in which something was different."""
+    api.put(SERVICES, service("iris", "iris"))
+    made = Services(lambda resource, **more: Informer(api, resource, **more), told.append)
+    tasks = [asyncio.create_task(part) for part in made.parts()]
+    try:
+        async with asyncio.timeout(10):
+            await made.wait()
+            yield made
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def until_told(told: list[str], *namespaces: str) -> None:
+    while told != list(namespaces):  # noqa: ASYNC110 - it is told by a plain call
+        await asyncio.sleep(0)
+
+
+async def test_what_matters_of_each_is_at_hand_and_told_where_it_changes(api: MemoryApi) -> None:
+    told: list[str] = []
+    async with watching(api, told) as services:
+        assert services == {"default": {"iris": ServiceFacts(selector={"app": "iris"})}}
+        api.put(SERVICES, service("wine", "wine", "other"))
+        await until_told(told, "default", "other")
+        assert (len(services), services["other"]) == (2, {"wine": ServiceFacts(selector={"app": "wine"})})
+        api.put(SERVICES, service("wine", "wine", "other", team="a"))
+        api.put(SERVICES, service("iris", "lily"))
+        await until_told(told, "default", "other", "default")
+        assert services["default"] == {"iris": ServiceFacts(selector={"app": "lily"})}
+        api.remove(SERVICES, "other", "wine")
+        await until_told(told, "default", "other", "default", "other")
+        assert list(services) == ["default"], "a namespace without any is as good as none"
+
+
+async def test_those_that_knative_makes_of_each_revision_are_not_looked_at(api: MemoryApi) -> None:
+    told: list[str] = []
+    async with watching(api, told) as services:
+        api.put(SERVICES, service("iris-00001", "iris", **{"serving.knative.dev/revision": "iris-00001"}))
+        api.put(SERVICES, service("other", "other"))
+        await until_told(told, "default", "default")
+        assert set(services["default"]) == {"iris", "other"}
