@@ -19,13 +19,13 @@ ONE = """
 import time
 started = time.perf_counter()
 import json, sys
-from serve_core.facts import LoaderFacts, PlatformFacts
-from serve_core.runtimes import parse
-from serve_core.verdict import judge
+from serve_core.admission.decide import judge
+from serve_core.api.runtimes import parse
+from serve_core.context.cluster import ClusterContext, LoaderConfig
 runtimes = tuple(map(parse, json.load(sys.stdin)))
 metadata = {"name": "iris", "annotations": {"kubectl-serve.dev/model": "s3://models/iris/model.joblib"}}
 deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}
-verdict = judge(deployment, PlatformFacts(LoaderFacts("example.com/loader:1"), runtimes))
+verdict = judge(deployment, ClusterContext(LoaderConfig("example.com/loader:1"), runtimes))
 assert verdict.service is not None
 print(time.perf_counter() - started)
 """

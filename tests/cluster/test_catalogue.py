@@ -10,12 +10,12 @@ from cluster.api_server import ApiServer
 from cluster.support import Json, Namespace, deployment
 from serve_core.admission.decide import judge
 from serve_core.api import runtimes
-from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from serve_core.context.cluster import ClusterContext, LoaderConfig
 from support.paths import ROOT
 
 FOLDER = ROOT / "manifests/runtimes"
 CATALOGUE = [runtimes.parse(yaml.safe_load(path.read_text())) for path in sorted(FOLDER.glob("*.yaml"))]
-FACTS = PlatformFacts(LoaderFacts("example.com/loader:1"), tuple(CATALOGUE))
+FACTS = ClusterContext(LoaderConfig("example.com/loader:1"), tuple(CATALOGUE))
 GPU: Json = {"name": "model-server", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
 
 

@@ -39,12 +39,12 @@ from kubectl_serve.api import (
 )
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cluster import connect
-from kubectl_serve.install.platform import facts_for_policies
+from kubectl_serve.install.platform import context_for_policies
 from serve_core.api.annotations import STATE
 from serve_core.api.policies import KINDS
 from serve_core.base.constants import CONDITION_COMPLIANT
 from serve_core.base.json import JsonObject
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_core.knative.limits import VISIBILITY_LABEL
 from serve_core.policy import dry_run
 from serve_core.policy.evaluate import Outcome
@@ -91,9 +91,9 @@ async def api() -> AsyncIterator[Api]:
 
 
 @pytest.fixture
-async def facts(api: Api, monkeypatch: pytest.MonkeyPatch) -> PlatformFacts:
+async def context(api: Api, monkeypatch: pytest.MonkeyPatch) -> ClusterContext:
     """What the server knows of this cluster."""
-    known = await facts_for_policies(api)
+    known = await context_for_policies(api)
     monkeypatch.setattr(policy_objects, "LOADER", known.loader)
     return known
 
@@ -185,15 +185,15 @@ async def known(api: Api, space: str, batch: str) -> None:
     await until(told)
 
 
-def at_the_desk(documents: list[JsonObject], facts: PlatformFacts, *, stored: bool = False) -> list[str]:
+def at_the_desk(documents: list[JsonObject], context: ClusterContext, *, stored: bool = False) -> list[str]:
     """The refusals that ``kubectl serve policy test`` tells, in its words."""
-    tried = dry_run.run(documents, facts, datetime.now(UTC), stored=stored)
+    tried = dry_run.run(documents, context, datetime.now(UTC), stored=stored)
     assert not tried.faults, tried.faults
     return [str(found) for each in tried.tried for found in (*each.refused, *each.verdict.problems)]
 
 
 async def test_the_api_server_and_the_desk_say_the_same_word_for_word(
-    api: Api, space: str, facts: PlatformFacts
+    api: Api, space: str, context: ClusterContext
 ) -> None:
     rng = random.Random(SEED)
     pairs = refused = 0
@@ -210,10 +210,10 @@ async def test_the_api_server_and_the_desk_say_the_same_word_for_word(
             manifest = make(rng, space, f"o{index}")
             manifest["metadata"]["labels"]["batch"] = f"b{number}"
             stored, lines = await answer(api.create(resource, json.loads(json.dumps(manifest)), dry_run=True))
-            expected = at_the_desk([*policies, manifest], facts)
+            expected = at_the_desk([*policies, manifest], context)
             assert lines == expected, manifest
             if stored is not None:
-                assert at_the_desk([*policies, stored], facts, stored=True) == []
+                assert at_the_desk([*policies, stored], context, stored=True) == []
             pairs += len(policies)
             refused += stored is None
     print(f"\n{pairs} pairs of a policy and an object, {refused} objects refused, no difference")
@@ -221,7 +221,7 @@ async def test_the_api_server_and_the_desk_say_the_same_word_for_word(
 
 @pytest.mark.usefixtures("reporting")
 async def test_the_audit_the_api_server_and_the_desk_say_the_same_of_what_exists(
-    api: Api, space: str, facts: PlatformFacts
+    api: Api, space: str, context: ClusterContext
 ) -> None:
     """Word for word: the leader's report, the refusals of a touch, and ``policy test`` on what is stored."""
     rng, pairs, entries = random.Random(SEED), 0, 0
@@ -237,13 +237,13 @@ async def test_the_audit_the_api_server_and_the_desk_say_the_same_of_what_exists
         gate = policy(space, "z-gate", [{"name": "gate", "label": {"key": "batch", "values": [f"b{number}"]}}], "Audit")
         for each in [*policies, gate]:
             await api.create(POLICIES, each)
-        entries += await the_audit_says_what_the_desk_says(api, space, facts, gate)
+        entries += await the_audit_says_what_the_desk_says(api, space, context, gate)
         for resource, each in await _made_by_hand(api, space):
             touch = {"metadata": {"annotations": {"touched": f"b{number}"}}}
             _, lines = await answer(api.merge(resource, space, each["metadata"]["name"], touch, dry_run=True))
             # A Deployment is completed again: its loader is then bound to the stores of these policies.
             stored = resource is not DEPLOYMENTS
-            assert lines == at_the_desk([*policies, gate, each], facts, stored=stored), each
+            assert lines == at_the_desk([*policies, gate, each], context, stored=stored), each
             pairs += len(policies) + 1
     print(f"\n{pairs} pairs of a policy and a stored object, {entries} entries of the audit's report, no difference")
 
@@ -268,7 +268,7 @@ async def until_audited(api: Api, policy: JsonObject, condition: Callable[[], Aw
     await until(holds, times=1, seconds=240)
 
 
-async def the_audit_says_what_the_desk_says(api: Api, space: str, facts: PlatformFacts, policy: JsonObject) -> int:
+async def the_audit_says_what_the_desk_says(api: Api, space: str, context: ClusterContext, policy: JsonObject) -> int:
     """Word for word, of all that exists and by all that counts now. Returns how many entries the report has."""
     told: list[list[str]] = []
     expected: list[list[str]] = []
@@ -282,7 +282,7 @@ async def the_audit_says_what_the_desk_says(api: Api, space: str, facts: Platfor
         documents = [each for each in (await api.list(POLICIES, None))[0] if each["metadata"]["name"].startswith(space)]
         documents += [*(await api.list(POLICY_EXCEPTIONS, "kubectl-serve"))[0], await api.get(NAMESPACES, None, space)]
         documents += [each for resource, _ in MAKERS for each in await _existing(api, resource, space)]
-        tried = dry_run.run(documents, facts, datetime.now(UTC), stored=True).tried
+        tried = dry_run.run(documents, context, datetime.now(UTC), stored=True).tried
         expected[:] = sorted(
             [_KINDS[kind], name, result.policy, result.rule, _RESULTS[result.outcome],
              str(result.excuse or "; ".join(map(str, result.findings)))[:1024]]
@@ -437,7 +437,9 @@ async def _existing(api: Api, resource: Resource, space: str) -> list[JsonObject
 
 @pytest.mark.attack(1, 2, 3, 4, 5, 6, 19)
 @pytest.mark.usefixtures("reporting")
-async def test_whatever_is_done_nothing_exists_that_a_policy_denies(api: Api, space: str, facts: PlatformFacts) -> None:
+async def test_whatever_is_done_nothing_exists_that_a_policy_denies(
+    api: Api, space: str, context: ClusterContext
+) -> None:
     """Random operations; after each that was let through, what exists is held against what the policies allow.
 
     In the end the audit says of all of it what the policies say: what an exception had let through, too."""
@@ -460,10 +462,10 @@ async def test_whatever_is_done_nothing_exists_that_a_policy_denies(api: Api, sp
     for each in policies:
         await api.create(POLICIES, each)
     await known(api, space, "b")
-    world = _World(api, space, facts, rng, policies)
+    world = _World(api, space, context, rng, policies)
     for _ in range(OPERATIONS):
         await world.step()
-    left = await the_audit_says_what_the_desk_says(api, space, facts, policies[0])
+    left = await the_audit_says_what_the_desk_says(api, space, context, policies[0])
     print(f"\n{OPERATIONS} operations, {world.accepted} let through, {world.refused} refused, no way round found;"
           f" {left} entries of the audit's report say what is left of exceptions")  # fmt: skip
     assert world.accepted > OPERATIONS // 10
@@ -598,7 +600,9 @@ async def test_when_an_exception_ends_the_audit_tells_it_although_nobody_writes_
 
 
 @pytest.mark.usefixtures("kserve")
-async def test_kserves_objects_are_judged_where_their_kind_exists(api: Api, space: str, facts: PlatformFacts) -> None:
+async def test_kserves_objects_are_judged_where_their_kind_exists(
+    api: Api, space: str, context: ClusterContext
+) -> None:
     # KServe's own loader goes where its user's Secrets say.
     anywhere = [{"place": "s3://models", "endpoint": "*"}]
     places = {"name": "places", "sources": {"allow": ["s3://models"], "stores": anywhere}}
@@ -618,11 +622,11 @@ async def test_kserves_objects_are_judged_where_their_kind_exists(api: Api, spac
     _, lines = await answer(api.create(INFERENCE_SERVICES, bad))
     gate = policy(space, "z-gate", [{"name": "gate", "label": {"key": "batch", "values": ["b"]}}])
     stores = policy(space, "stores", [places])
-    assert lines == at_the_desk([stores, gate, bad], facts) != []
+    assert lines == at_the_desk([stores, gate, bad], context) != []
     good = await api.create(INFERENCE_SERVICES, inference_service("s3://models/a.joblib"))
     changed = good | {"spec": bad["spec"]}
     _, lines = await answer(api.apply(INFERENCE_SERVICES, {**changed, "metadata": bad["metadata"]}, manager="test"))
-    assert lines == at_the_desk([stores, gate, bad], facts)
+    assert lines == at_the_desk([stores, gate, bad], context)
 
 
 def _said(manifest: JsonObject) -> list[Any]:
@@ -643,9 +647,9 @@ def _is_no_more(after: list[Any], before: list[Any] | None) -> bool:
 
 class _World:
     def __init__(
-        self, api: Api, space: str, facts: PlatformFacts, rng: random.Random, policies: list[JsonObject]
+        self, api: Api, space: str, context: ClusterContext, rng: random.Random, policies: list[JsonObject]
     ) -> None:
-        self.api, self.space, self.facts, self.rng, self.policies = api, space, facts, rng, policies
+        self.api, self.space, self.context, self.rng, self.policies = api, space, context, rng, policies
         self.accepted = self.refused = 0
         self.exception: JsonObject | None = None
         self.tier: str | None = None
@@ -789,5 +793,5 @@ class _World:
         exceptions = [self.exception] if self.exception else []
         labels = {"tier": self.tier} if self.tier else {}
         space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.space, "labels": labels}}
-        left = at_the_desk([*self.policies, *exceptions, space, stored], self.facts, stored=True)
+        left = at_the_desk([*self.policies, *exceptions, space, stored], self.context, stored=True)
         assert left == [], (before.get(stored["metadata"]["name"]), _said(stored))

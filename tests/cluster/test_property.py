@@ -26,7 +26,7 @@ from kubectl_serve.install.manifests import RUNTIMES_CONFIG_MAP, SETTINGS_CONFIG
 from serve_core.admission.decide import judge, render_stored
 from serve_core.api import runtimes
 from serve_core.base.patch import json_patch
-from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from serve_core.context.cluster import ClusterContext, LoaderConfig
 
 CASES_ASKED_FOR = os.environ.get("KUBECTL_SERVE_CASES")
 CASES = int(CASES_ASKED_FOR or "300")
@@ -87,12 +87,12 @@ def schema(api: ApiServer) -> Schema:
 
 
 @pytest.fixture(scope="module")
-def installed(api: ApiServer) -> PlatformFacts:
+def installed(api: ApiServer) -> ClusterContext:
     """The loader and the runtimes of the server that is asked: it completes a new object with these alone."""
     loader = yaml.safe_load(api.get(f"{CONFIG_MAPS}/{SETTINGS_CONFIG_MAP}")["data"]["settings.yaml"])["loader"]
     catalogue = api.get(f"{CONFIG_MAPS}/{RUNTIMES_CONFIG_MAP}")["data"]
-    return PlatformFacts(
-        LoaderFacts(loader["image"], signing_image=loader.get("signingImage")),
+    return ClusterContext(
+        LoaderConfig(loader["image"], signing_image=loader.get("signingImage")),
         tuple(runtimes.parse(yaml.safe_load(text)) for name, text in catalogue.items() if name.endswith(".yaml")),
     )
 
@@ -170,11 +170,11 @@ def _counterpart(element: Any, carried: list[Any], index: int) -> Any:
 class Check:
     """One Deployment's way: judged, stored, judged again, rendered, and accepted by Knative."""
 
-    def __init__(self, api: ApiServer, facts: PlatformFacts, counts: collections.Counter[str]) -> None:
-        self.api, self.facts, self.counts = api, facts, counts
+    def __init__(self, api: ApiServer, context: ClusterContext, counts: collections.Counter[str]) -> None:
+        self.api, self.context, self.counts = api, context, counts
 
     def __call__(self, document: Json) -> None:
-        verdict = judge(document, self.facts)
+        verdict = judge(document, self.context)
         if verdict.refused:
             assert all(each.path and each.message and each.hint for each in verdict.problems)
             self.counts.update(f"refused: {code}" for code in {each.code for each in verdict.problems})
@@ -189,10 +189,10 @@ class Check:
             return
         self.counts["accepted"] += 1
         self._nothing_is_missing(document, verdict.service)
-        again = judge(stored, self.facts, stored)
+        again = judge(stored, self.context, stored)
         assert again.problems == ()
         assert json_patch(stored, again.deployment or {}) == []
-        later = render_stored(stored, self.facts)
+        later = render_stored(stored, self.context)
         assert later.problems == ()
         for service in (verdict.service, later.service):
             status, answer = self.api.dry_run(SERVICES, service or {})
@@ -212,7 +212,7 @@ def test_what_the_core_accepts_is_accepted_and_complete(
     api: ApiServer,
     known_flags: list[str],
     schema: Schema,
-    installed: PlatformFacts,
+    installed: ClusterContext,
     number: int,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from serve_core.base.json import JsonObject
-from serve_core.istio.injection import IstioFacts, detect
+from serve_core.istio.injection import IstioInstallation, detect
 
 VALUES = Path(__file__).parent / "istio"
 
@@ -53,8 +53,8 @@ def installation(
     ambient: bool = False,
     service_entries: list[JsonObject] | None = None,
     **plane: Any,
-) -> IstioFacts:
-    """The facts of a cluster with those control planes, or with one that ``plane`` describes."""
+) -> IstioInstallation:
+    """A cluster with those control planes, or with one that ``plane`` describes."""
     planes = planes or (control_plane(**plane),)
     found = detect(
         injectors=[injector for one in planes for injector in one["injectors"]],

@@ -14,7 +14,7 @@ from kubectl_serve.api import (
     ROUTES,
     Resource,
 )
-from kubectl_serve.install.manifests import default_facts
+from kubectl_serve.install.manifests import default_context
 from serve_core.api import models
 from serve_core.base.constants import PREFIX
 from serve_core.base.json import JsonObject
@@ -118,7 +118,7 @@ def container(rng: random.Random, name: str) -> JsonObject:
     return made
 
 
-LOADER = default_facts().loader
+LOADER = default_context().loader
 """The server's, whose containers are known; tests of a cluster put its own here."""
 
 

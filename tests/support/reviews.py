@@ -5,14 +5,14 @@ from typing import Any
 
 import yaml
 
-from kubectl_serve.install.manifests import default_facts
+from kubectl_serve.install.manifests import default_context
 from model_uri import ModelURI, Store
 from serve_core.admission.decide import judge
 from serve_core.api import models
 from serve_core.api.models import Placed
 from serve_core.api.policies import read_policy
 from serve_core.base.json import JsonObject
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_core.workload import loader_container
 from serve_core.workload.loader_container import LoaderRequest
 
@@ -30,15 +30,15 @@ def document(kind: str, spec: str, name: str = "stores", **metadata: str) -> Jso
     return head | {"spec": yaml.safe_load(spec)}
 
 
-def facts_with(*specs: str) -> PlatformFacts:
-    base = default_facts()
+def context_with(*specs: str) -> ClusterContext:
+    base = default_context()
     made = tuple(read_policy(document("ServingPolicy", spec, f"p{i}")) for i, spec in enumerate(specs))
-    return PlatformFacts(
+    return ClusterContext(
         base.loader, base.runtimes, policies=made, sidecar_images=frozenset({"example.org/queue@sha256:1"})
     )
 
 
-FACTS = facts_with(STORES)
+FACTS = context_with(STORES)
 
 
 def deployment(uri: str = "s3://models/iris/model.joblib", **notes: str) -> JsonObject:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from attacker import corpus, oracle
-from kubectl_serve.install.manifests import default_facts
+from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import judge
 from serve_core.base.json import JsonObject
 from support.paths import ROOT
@@ -79,7 +79,7 @@ def test_of_what_was_thought_out_to_be_denied_the_oracle_finds_most() -> None:
 
 
 def as_stored(manifest: JsonObject) -> JsonObject:
-    verdict = judge(manifest, default_facts())
+    verdict = judge(manifest, default_context())
     assert verdict.deployment, verdict.problems
     return verdict.deployment
 

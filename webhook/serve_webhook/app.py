@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from serve_core.api import runtimes
 from serve_core.base.constants import DEPLOYMENT_LABEL, NAMESPACE, SERVED_LABEL
 from serve_core.base.json import JsonObject
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_webhook import settings
 from serve_webhook.admission import http
 from serve_webhook.api import (
@@ -78,26 +78,26 @@ class Replica:
         self._metrics.settings_valid.set(1)
         self._budget = Budget()
         self._callers = configuration.callers
-        self._context = http.tls_context(self._callers.certificate_authority if self._callers else "")
+        self._tls = http.tls_context(self._callers.certificate_authority if self._callers else "")
         self._features = self._single(CONFIG_MAPS, *FEATURES)
         self._images = self._single(CONFIG_MAPS, *IMAGES)
         self._secrets = self._single(SECRETS, NAMESPACE, SECRET)
         served = {"labelSelector": f"{SERVED_LABEL}=true"}
         self._deployments = self._informer(DEPLOYMENTS, selectors=served, trim=trimming.deployment)
-        self._presented = Presented(self._secrets, self._context, self._metrics)
+        self._presented = Presented(self._secrets, self._tls, self._metrics)
         self._reconciler: Reconciler | None = None
         self._audit: Audit | None = None
         self._failure_policies: FailurePolicies | None = None
-        self._mesh = Mesh(self._informer, self._facts_changed)
+        self._mesh = Mesh(self._informer, self._context_changed)
         self._namespace_labels = NamespaceLabels(self._mesh.namespaces)
         self._mesh.namespaces.subscribe(self._namespace_changed)
-        self._policies = Policies(self._informer, self._facts_changed)
-        self._runtimes = Runtimes(self._informer, self._facts_changed)
+        self._policies = Policies(self._informer, self._context_changed)
+        self._runtimes = Runtimes(self._informer, self._context_changed)
         self._services = Services(self._informer, self._services_changed)
         self._completions = Completions(api, self._informer, self._present, self._published)
         self._answering = False
         self._stopping = False
-        self._features.subscribe(lambda _old, _new: self._facts_changed())
+        self._features.subscribe(lambda _old, _new: self._context_changed())
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set; then go out of service, answer what still comes, and return.
@@ -162,7 +162,7 @@ class Replica:
         """Answer reviews, as soon as there is a certificate, until cancelled."""
         await self._presented.loaded.wait()
         app = http.admission_app(
-            self._known_facts,
+            self._known_context,
             self._deployments.get,
             self._metrics,
             lambda: self._policies.exceptions,
@@ -171,7 +171,7 @@ class Replica:
             self._callers.names if self._callers else (),
             self._namespace_labels.appears,
         )
-        async with http.serving(app, self._options.host, self._options.port, self._context) as port:
+        async with http.serving(app, self._options.host, self._options.port, self._tls) as port:
             self._answering = True
             logger.info("Answering reviews on port %d.", port)
             await asyncio.Event().wait()
@@ -193,7 +193,7 @@ class Replica:
             deployments=self._deployments,
             owned=owned,
             pods=model_pods,
-            facts=self._facts,
+            context=self._context,
             recorder=recorder,
             metrics=self._metrics,
             now=_now,
@@ -202,7 +202,7 @@ class Replica:
             self._api,
             deployments=self._deployments,
             policies=self._policies,
-            facts=self._facts,
+            context=self._context,
             recorder=recorder,
             metrics=self._metrics,
             now=_now,
@@ -238,15 +238,15 @@ class Replica:
         configuration = self._configuration
         return configuration.loader, runtimes.extended(configuration.runtimes, self._runtimes.own)
 
-    def _facts(self) -> PlatformFacts:
+    def _context(self) -> ClusterContext:
         loader, catalogue = self._completions.published or self._present()
         features = self._features.get(*FEATURES) or {}
         queue_proxy = ((self._images.get(*IMAGES) or {}).get("data") or {}).get("queue-sidecar-image", "")
-        return PlatformFacts(
+        return ClusterContext(
             loader=loader,
             runtimes=catalogue,
             features=features.get("data") or {},
-            istio=self._mesh.facts(),
+            istio=self._mesh.context(),
             policies=self._policies.policies,
             stores=self._configuration.stores,
             sidecar_images=self._configuration.sidecar_images | {queue_proxy},
@@ -255,20 +255,20 @@ class Replica:
             snapshots=self._completions.known,
         )
 
-    def _known_facts(self) -> PlatformFacts | None:
+    def _known_context(self) -> ClusterContext | None:
         caches = (self._mesh, self._policies, self._runtimes, self._services, self._completions)
         informers = (self._features, self._images, self._deployments)
         read = (*(informer.synced.is_set() for informer in informers), *(cache.synced for cache in caches))
-        return self._facts() if all(read) else None
+        return self._context() if all(read) else None
 
     def _configured(self, configuration: Configuration) -> None:
         self._configuration = configuration
         logger.info("Read the settings and %d runtimes.", len(configuration.runtimes))
         if configuration.callers != self._callers:
             logger.warning("The setting callers counts from the next start on.")
-        self._facts_changed()
+        self._context_changed()
 
-    def _facts_changed(self) -> None:
+    def _context_changed(self) -> None:
         self._completions.refresh()
         self._published()
 

@@ -21,7 +21,7 @@ from serve_core.base.constants import CONDITION_COMPLIANT
 from serve_core.base.escaping import inline
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import condition_message
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_core.policy.audit import Existing, Judged
 from serve_core.policy.evaluate import Outcome, PolicyVerdict, Result
 from serve_webhook.api import (
@@ -161,7 +161,7 @@ class Audit:
         *,
         deployments: Informer,
         policies: Policies,
-        facts: Callable[[], PlatformFacts],
+        context: Callable[[], ClusterContext],
         recorder: Recorder,
         metrics: Metrics,
         now: Callable[[], datetime],
@@ -169,7 +169,7 @@ class Audit:
         self._api = api
         self._deployments = deployments
         self._policies = policies
-        self._facts = facts
+        self._context = context
         self._recorder = recorder
         self._metrics = metrics
         self._now = now
@@ -232,13 +232,13 @@ class Audit:
 
     async def once(self) -> None:
         """Judge everything that exists."""
-        facts, now = self._facts(), self._now()
+        context, now = self._context(), self._now()
         self._changed.clear()
-        existing = Existing(facts, self._policies.exceptions, now)
+        existing = Existing(context, self._policies.exceptions, now)
         self._unjudged = {}
         deployments, others = Found(), Found()
         await self._judge(existing, self._deployments, deployments)
-        if facts.policies:
+        if context.policies:
             async for page in self._pages():
                 await self._judge(existing, page, others)
         self._of_deployments, self._of_others = deployments, others
@@ -250,7 +250,7 @@ class Audit:
     async def of_changes(self) -> None:
         """Judge the Deployments that have changed; what was found in everything else stands as it was."""
         now, changed, self._changed = self._now(), self._changed, set()
-        existing = Existing(self._facts(), self._policies.exceptions, now)
+        existing = Existing(self._context(), self._policies.exceptions, now)
         found = [live for name in changed if (live := self._deployments.get(*name)) is not None]
         for namespace, name in changed:
             self._of_deployments.remove(namespace, name)

@@ -18,7 +18,7 @@ from serve_core.api import policies, runtimes
 from serve_core.api.runtimes import Runtime
 from serve_core.base import yaml
 from serve_core.base.json import field_path
-from serve_core.context.cluster import PRIVATE_NETWORKS, LoaderFacts
+from serve_core.context.cluster import PRIVATE_NETWORKS, LoaderConfig
 
 POLL_SECONDS = 5.0
 """A mounted ConfigMap changes by the exchange of a symbolic link, a minute after its object: nothing to be awaited."""
@@ -81,9 +81,9 @@ class Settings(_Strict):
 
 @dataclass(frozen=True)
 class Configuration:
-    """The part of the platform facts that comes from files."""
+    """The part of the cluster context that comes from files."""
 
-    loader: LoaderFacts
+    loader: LoaderConfig
     runtimes: tuple[Runtime, ...]
     sidecar_images: frozenset[str] = frozenset()
     callers: CallerSettings | None = None
@@ -107,7 +107,7 @@ def load(settings: Path, runtimes_folder: Path) -> Configuration:
     ]
     if faults or read is None:
         raise SettingsError("\n".join(faults))
-    loader = LoaderFacts(read.loader.image, read.loader.allow_networks, read.loader.signing_image)
+    loader = LoaderConfig(read.loader.image, read.loader.allow_networks, read.loader.signing_image)
     stores = tuple(each.store for each in read.stores)
     return Configuration(loader, tuple(found), frozenset(read.sidecar_images), read.callers, stores)
 

@@ -10,7 +10,7 @@ from kubectl_serve.io import documents
 from kubectl_serve.kserve import convert
 from kubectl_serve.kserve.convert import Converted, Note
 from serve_core.base.json import JsonObject
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 
 EXAMPLES = """\
   kubectl serve convert -f iris.yaml
@@ -26,8 +26,8 @@ def configure(parser: options.Parser) -> None:
 def run(args: Namespace, streams: Streams) -> int:
     found = [document.object for document in documents.asked(args, streams)]
     kserves = [each for each in found if str(each.get("apiVersion")).startswith(f"{convert.GROUP}/")]
-    facts = manifests.default_facts()
-    results = [(_title(each), _converted(each, facts)) for each in kserves]
+    context = manifests.default_context()
+    results = [(_title(each), _converted(each, context)) for each in kserves]
     notes = [_Told(title, note.path, note.sentence) for title, result in results for note in _notes(result)]
     for told in notes:
         streams.note(f"{told.object}: {told.path}: {told.message}")
@@ -48,11 +48,11 @@ class _Told(NamedTuple):
     message: str
 
 
-def _converted(manifest: JsonObject, facts: PlatformFacts) -> Converted:
+def _converted(manifest: JsonObject, context: ClusterContext) -> Converted:
     kind, version = str(manifest.get("kind")), str(manifest.get("apiVersion"))
     if (version, kind) != (convert.VERSION, convert.KIND):
         return Converted(None, (Note("kind", f"{kind} of {version} has no equivalent."),))
-    return convert.convert(manifest, facts)
+    return convert.convert(manifest, context)
 
 
 def _notes(result: Converted) -> list[Note]:

@@ -143,7 +143,7 @@ def _manifest(args: Namespace) -> JsonObject:
 
 def _judge(manifest: JsonObject, streams: Streams, *, offline: bool) -> None:
     """Refuse at once, in the webhook's words, what no cluster would take."""
-    problems = judge(manifest, manifests.default_facts()).problems
+    problems = judge(manifest, manifests.default_context()).problems
     if not offline:
         problems = tuple(problem for problem in problems if problem.code not in _CLUSTER_KNOWS_BETTER)
     if problems:

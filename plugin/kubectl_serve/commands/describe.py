@@ -17,7 +17,7 @@ from kubectl_serve.status.describe import Described, described
 from serve_core.admission.decide import judge
 from serve_core.base.constants import DEPLOYMENT_LABEL
 from serve_core.base.escaping import inline
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_core.knative.name_conflict import read, service_name
 
 EXAMPLES = """\
@@ -42,7 +42,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         found = await platform.visible(cluster, KNATIVE_SERVICES, namespace, fields=f"metadata.name={service}")
         # What was chosen may rest on the plain Services that there are.
         around = {model.name_of(each): read(each) for each in await platform.visible(cluster, SERVICES, namespace)}
-        facts = replace(await _facts(cluster), services={namespace: around})
+        context = replace(await _context(cluster), services={namespace: around})
         shown = described(
             deployment,
             found[0] if found else None,
@@ -51,7 +51,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
             ),
             await platform.visible(cluster, PODS, namespace, labels=labels, unseen=unseen),
             await platform.visible(cluster, EVENTS, namespace, unseen=unseen),
-            judge(deployment, facts).choices,
+            judge(deployment, context).choices,
         )
     if unseen:
         streams.note(f"You may not see {', '.join(sorted(unseen))} in namespace {namespace}: they are left out.")
@@ -62,12 +62,12 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     return 0
 
 
-async def _facts(cluster: Api) -> PlatformFacts:
+async def _context(cluster: Api) -> ClusterContext:
     """What the webhook knew, as far as this user may see it."""
     try:
-        return (await platform.facts(cluster))[0]
+        return (await platform.context(cluster))[0]
     except (errors.ForbiddenError, errors.NotFoundError):
-        return replace(manifests.default_facts(), istio=await platform.mesh(cluster))
+        return replace(manifests.default_context(), istio=await platform.mesh(cluster))
 
 
 def _text(described: Described, now: float) -> str:

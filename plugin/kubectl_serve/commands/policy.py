@@ -124,7 +124,7 @@ def _check(args: Namespace) -> None:
 
 def _test(args: Namespace, streams: Streams) -> int:
     found = [each.object for each in documents.read(args.filename, streams, recursive=args.recursive)]
-    tried = dry_run.run(found, manifests.default_facts(), _now(streams), namespace=args.namespace or "default")
+    tried = dry_run.run(found, manifests.default_context(), _now(streams), namespace=args.namespace or "default")
     _tell_faults(tried, streams)
     _print(tried.tried, streams, args, every_rule=True)
     if args.expect:
@@ -231,13 +231,13 @@ async def _explain(args: Namespace, streams: Streams, cluster: Api) -> int:
         ) from error
     policies, exceptions = await _policies(cluster)
     spaces = await platform.visible(cluster, NAMESPACES, None)
-    known, facts = [*policies, *exceptions, *spaces], await platform.facts_for_policies(cluster)
-    found = dry_run.run([*known, deployment], facts, _now(streams), stored=True)
+    known, context = [*policies, *exceptions, *spaces], await platform.context_for_policies(cluster)
+    found = dry_run.run([*known, deployment], context, _now(streams), stored=True)
     if not found.tried:
         raise ServeError(f"the Deployment {args.name} is not served.", "Policies are about served Deployments.")
     _print(found.tried, streams, args, every_rule=True)
     if not args.output:
-        given = given_by_policies(deployment, dry_run.read_documents(known, facts, stored=True).facts)
+        given = given_by_policies(deployment, dry_run.read_documents(known, context, stored=True).context)
         for choice in given:
             streams.note(str(choice))
         if not found.tried[0].verdict.results and not given:
@@ -250,9 +250,9 @@ async def _audit(args: Namespace, streams: Streams, cluster: Api) -> int:
     policies, exceptions = await _policies(cluster)
     if args.filename:
         policies = [each.object for each in documents.read(args.filename, streams, recursive=args.recursive)]
-        _tell_faults(dry_run.run(policies, manifests.default_facts(), _now(streams)), streams)
+        _tell_faults(dry_run.run(policies, manifests.default_context(), _now(streams)), streams)
     spaces = await platform.visible(cluster, NAMESPACES, None)
-    facts = await platform.facts_for_policies(cluster)
+    context = await platform.context_for_policies(cluster)
     served: list[JsonObject] = []
 
     def failed(document: JsonObject, error: Exception) -> None:
@@ -261,13 +261,13 @@ async def _audit(args: Namespace, streams: Streams, cluster: Api) -> int:
 
     def is_judged(document: JsonObject) -> bool:
         try:
-            return subject_of(document, facts) is not None
+            return subject_of(document, context) is not None
         except Exception as error:  # noqa: BLE001 - one object must not keep the others from being judged
             failed(document, error)
             return False
 
     for resource in _JUDGED:
-        if resource is PODS and not facts.sidecar_images:
+        if resource is PODS and not context.sidecar_images:
             streams.note("no pod is judged: you may not see which images the platform adds to pods")
             continue
         try:
@@ -277,7 +277,7 @@ async def _audit(args: Namespace, streams: Streams, cluster: Api) -> int:
             streams.note(f"no {resource.title} is judged: you may not list them")
         except errors.NotFoundError:
             continue  # the cluster does not know it
-    found = dry_run.run([*policies, *exceptions, *spaces, *served], facts, _now(streams), stored=True, failed=failed)
+    found = dry_run.run([*policies, *exceptions, *spaces, *served], context, _now(streams), stored=True, failed=failed)
     _print(found.tried, streams, args, every_rule=args.all)
     broken = [each for each in found.tried if each.outcome != "Pass"]
     streams.note(f"{count_text(len(found.tried), 'object')} judged, {len(broken)} break a policy")

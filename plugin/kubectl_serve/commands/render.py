@@ -14,8 +14,8 @@ from kubectl_serve.status import model
 from serve_core.admission.decide import Verdict, is_served, judge
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.reasons import quote
-from serve_core.context.cluster import PlatformFacts
-from serve_core.knative.name_conflict import ServiceFacts, Services, read
+from serve_core.context.cluster import ClusterContext
+from serve_core.knative.name_conflict import Services, ServiceSummary, read
 
 EXAMPLES = """\
   kubectl serve render -f iris.yaml
@@ -42,8 +42,8 @@ def configure(parser: options.Parser) -> None:
 
 def run(args: Namespace, streams: Streams) -> int:
     found = documents.asked(args, streams)
-    facts = _facts([document.object for document in found])
-    facts = replace(facts, services=_services(found, args.namespace))
+    context = _context([document.object for document in found])
+    context = replace(context, services=_services(found, args.namespace))
     rendered: list[JsonObject] = []
     passed_over: list[Document] = []
     refused, completed_here = 0, False
@@ -57,7 +57,7 @@ def run(args: Namespace, streams: Streams) -> int:
         manifest = _in_namespace(document.object, args.namespace)
         # What comes from the cluster is judged as at its next change: what the server noted on it stays.
         stored = value_at(manifest, "metadata", "uid") is not None
-        verdict = judge(manifest, facts, manifest if stored else None)
+        verdict = judge(manifest, context, manifest if stored else None)
         if verdict.refused:
             refused += 1
             _tell_refusal(document, verdict, streams)
@@ -101,7 +101,7 @@ def _tell_denials(found: list[JsonObject], args: Namespace, streams: Streams) ->
     from serve_core.policy import dry_run
 
     now = datetime.fromtimestamp(streams.now(), UTC)
-    tried = dry_run.run(found, manifests.default_facts(), now, namespace=args.namespace or "default")
+    tried = dry_run.run(found, manifests.default_context(), now, namespace=args.namespace or "default")
     denied = [each for each in tried.tried if each.outcome == "Deny"]
     for each in denied:
         streams.error(f"{each.title} is denied:")
@@ -110,21 +110,21 @@ def _tell_denials(found: list[JsonObject], args: Namespace, streams: Streams) ->
     return bool(denied)
 
 
-def _facts(found: list[JsonObject]) -> PlatformFacts:
+def _context(found: list[JsonObject]) -> ClusterContext:
     """With Knative's feature flags, and the defaults and adoptions of the policies, among the files."""
-    facts = manifests.default_facts()
+    context = manifests.default_context()
     flags = next((each.get("data") for each in found if _is_flags(each)), None)
     if isinstance(flags, dict):
-        facts = replace(facts, features={str(key): str(value) for key, value in flags.items()})
+        context = replace(context, features={str(key): str(value) for key, value in flags.items()})
     if not any(each.get("kind") == "ServingPolicy" for each in found):
-        return facts
+        return context
     from serve_core.policy import dry_run
 
-    tried = dry_run.read_documents(found, facts)
+    tried = dry_run.read_documents(found, context)
     if tried.faults:
         title, fault = tried.faults[0]
         raise ServeError(f"{title}: {fault}", f"`{PROGRAM} policy test -f FILE` tells all that is wrong with policies.")
-    return tried.facts
+    return tried.context
 
 
 def _chosen(verdict: Verdict, only: str | None) -> list[JsonObject]:
@@ -137,7 +137,7 @@ def _chosen(verdict: Verdict, only: str | None) -> list[JsonObject]:
 
 def _services(found: list[Document], namespace: str | None) -> Services:
     """The Services among the documents: their names are taken, and they may lead to a model's pods."""
-    services: dict[str, dict[str, ServiceFacts]] = {}
+    services: dict[str, dict[str, ServiceSummary]] = {}
     for each in (_in_namespace(document.object, namespace) for document in found):
         name = value_at(each, "metadata", "name")
         if each.get("kind") == "Service" and each.get("apiVersion") in _SERVICES and isinstance(name, str):

@@ -17,7 +17,7 @@ from serve_core.api.annotations import COMPLETED_WITH
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import SERVED_LABEL
 from serve_core.base.json import JsonObject
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 
 EXAMPLES = """\
   kubectl serve runtimes
@@ -59,25 +59,25 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         if args.roll_out:
             await _roll_out(args, streams, cluster, namespace or "")
             return 0
-        facts, own = await platform.facts(cluster)
+        context, own = await platform.context(cluster)
         deployments, _ = await cluster.list(DEPLOYMENTS, namespace, labels=f"{SERVED_LABEL}=true")
-    outdated = [each for deployment in deployments for each in _outdated(deployment, facts)]
+    outdated = [each for deployment in deployments for each in _outdated(deployment, context)]
     if args.output in ("json", "yaml"):
-        listed = [_document(runtime, own) for runtime in sorted(facts.runtimes, key=lambda runtime: runtime.name)]
+        listed = [_document(runtime, own) for runtime in sorted(context.runtimes, key=lambda runtime: runtime.name)]
         document = {"runtimes": listed, "outdated": [asdict(each) for each in outdated]}
         streams.stdout.write(documents.written(document, args.output))
     elif args.outdated:
         _print_outdated(outdated, args, streams)
     else:
-        streams.stdout.write(tables.render(_rows(facts.runtimes, own, wide=args.output == "wide")))
+        streams.stdout.write(tables.render(_rows(context.runtimes, own, wide=args.output == "wide")))
         if outdated:
             who = "1 model stays" if len(outdated) == 1 else f"{len(outdated)} models stay"
             streams.note(f"{who} on an earlier runtime or loader: `{PROGRAM} runtimes --outdated{options.again(args)}`")
     return 0
 
 
-def _outdated(deployment: JsonObject, facts: PlatformFacts) -> list[Outdated]:
-    verdict, then = judge(deployment, facts, deployment), renewed(deployment, facts)
+def _outdated(deployment: JsonObject, context: ClusterContext) -> list[Outdated]:
+    verdict, then = judge(deployment, context, deployment), renewed(deployment, context)
     unknown = any(warning.code == "CompletedAgain" for warning in verdict.warnings)
     now = deployment if unknown else verdict.deployment
     metadata = deployment["metadata"]

@@ -21,7 +21,7 @@ from serve_core.api import annotations
 from serve_core.base.constants import DEPLOYMENT_LABEL, FIELD_MANAGER, GROUP
 from serve_core.base.json import JsonObject, canonical
 from serve_core.base.ownership import Identity, claims, identity, is_leaving, owns
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 
 _BOOKKEEPING = frozenset(
     {"creationTimestamp", "finalizers", "generation", "managedFields", "ownerReferences", "resourceVersion", "uid"}
@@ -85,7 +85,7 @@ class Preview:
         self._tell = tell
         self._told: set[tuple[str, Resource]] = set()
         self._made_in: dict[str, _Made] = {}
-        self._facts: dict[bool, PlatformFacts] = {}
+        self._context: dict[bool, ClusterContext] = {}
         """By whether they are for what asks something of Istio."""
 
     async def changes(self, manifest: JsonObject) -> list[Change] | None:
@@ -141,9 +141,9 @@ class Preview:
         if not is_served(deployment):
             return Verdict()
         asks_istio = platform.asks_istio(deployment)
-        if asks_istio not in self._facts:
-            self._facts[asks_istio] = await platform.facts_to_render(self._cluster, asks_istio=asks_istio)
-        return render_stored(deployment, self._facts[asks_istio])
+        if asks_istio not in self._context:
+            self._context[asks_istio] = await platform.context_to_render(self._cluster, asks_istio=asks_istio)
+        return render_stored(deployment, self._context[asks_istio])
 
     async def _beside(self, deployment: JsonObject, before: Verdict, after: Verdict, namespace: str) -> list[Change]:
         """What changes in the objects that the Deployment owns, in the order of their application."""

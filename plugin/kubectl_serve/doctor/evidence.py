@@ -112,7 +112,7 @@ class Evidence:
     served: Objects = None
 
     @property
-    def istio(self) -> injection.IstioFacts | None:
+    def istio(self) -> injection.IstioInstallation | None:
         return injection.detect(
             injectors=self.injectors or (),
             config_maps=self.istio_config or (),

@@ -13,7 +13,7 @@ from serve_core.api.annotations import AUTH, AUTH_CALLERS, AUTH_ISSUER
 from serve_core.base.constants import DEPLOYMENT_LABEL, NAMESPACE, SERVER_USERNAME
 from serve_core.base.json import JsonObject, value_at
 from serve_core.istio import injection
-from serve_core.istio.injection import IstioFacts, Revision
+from serve_core.istio.injection import IstioInstallation, Revision
 
 _NATIVE_KUBELET = "1.29"
 _BURST = "target-burst-capacity"
@@ -30,33 +30,33 @@ def checks(evidence: Evidence) -> Iterator[Finding]:
     if evidence.injectors is None or evidence.namespaces is None:
         yield unseen("istio", "webhook configurations or namespaces")
         return
-    facts = evidence.istio
-    if facts is None:
+    context = evidence.istio
+    if context is None:
         yield ok("istio", "Istio is not installed: models get no sidecar.")
         return
-    if not facts.revisions:
+    if not context.revisions:
         yield ok("istio", "Istio is installed in ambient mode: models get no sidecar.")
         return
-    yield _installed(facts)
+    yield _installed(context)
     yield _readable(evidence)
-    yield _loader(facts)
-    yield _webhook_sidecar(evidence, facts)
-    yield _knative_injected(evidence, facts)
-    if facts.injects(KNATIVE):
+    yield _loader(context)
+    yield _webhook_sidecar(evidence, context)
+    yield _knative_injected(evidence, context)
+    if context.injects(KNATIVE):
         yield _knative_sidecars(evidence)
-        yield _knative_webhooks(evidence, facts)
+        yield _knative_webhooks(evidence, context)
         yield _compatibility(evidence)
-        yield _ingress(evidence, facts)
+        yield _ingress(evidence, context)
     yield _tokens(evidence)
-    yield _registry(facts)
+    yield _registry(context)
 
 
 def _namespace(thing: JsonObject) -> str:
     return str(value_at(thing, "metadata", "namespace") or "")
 
 
-def _installed(facts: IstioFacts) -> Finding:
-    return ok("istio", f"Istio is installed: {'; '.join(_described(each) for each in facts.revisions)}.")
+def _installed(context: IstioInstallation) -> Finding:
+    return ok("istio", f"Istio is installed: {'; '.join(_described(each) for each in context.revisions)}.")
 
 
 def _described(revision: Revision) -> str:
@@ -83,15 +83,15 @@ def _readable(evidence: Evidence) -> Finding:
     return ok("istio-configuration", "the server reads Istio's configuration.")
 
 
-def _loader(facts: IstioFacts) -> Finding:
+def _loader(context: IstioInstallation) -> Finding:
     """How the loader gets past the sidecar."""
     check = "istio-loader"
-    old = facts.kubelet is None or facts.kubelet < (1, 29)
-    for revision in facts.revisions:
+    old = context.kubelet is None or context.kubelet < (1, 29)
+    for revision in context.revisions:
         native = not old and revision.version is not None and revision.version >= (1, 24)
         if native or revision.native:
             continue
-        kubelet = "unknown" if facts.kubelet is None else ".".join(map(str, facts.kubelet))
+        kubelet = "unknown" if context.kubelet is None else ".".join(map(str, context.kubelet))
         why = f"the oldest kubelet is {kubelet}" if old else f"{_described(revision)} is older than 1.24"
         if revision.openshift and revision.cni is not False:
             return failed(
@@ -108,9 +108,9 @@ def _loader(facts: IstioFacts) -> Finding:
     return ok(check, "loaders download behind a native sidecar.")
 
 
-def _webhook_sidecar(evidence: Evidence, facts: IstioFacts) -> Finding:
+def _webhook_sidecar(evidence: Evidence, context: IstioInstallation) -> Finding:
     """The API server is in no mesh: a sidecar before the webhook can turn it away."""
-    if evidence.server and facts.injects(NAMESPACE, value_at(evidence.server, "spec", "template")):
+    if evidence.server and context.injects(NAMESPACE, value_at(evidence.server, "spec", "template")):
         return failed(
             "istio-webhook",
             "the webhook's pods get a sidecar, which turns the API server away where mTLS is STRICT.",
@@ -135,20 +135,20 @@ def _guarded(evidence: Evidence, *kinds: str) -> list[JsonObject]:
     return [each for each in evidence.served or [] if model.notes(each).get(AUTH) in kinds]
 
 
-def _in_mesh(evidence: Evidence, facts: IstioFacts) -> set[str]:
+def _in_mesh(evidence: Evidence, context: IstioInstallation) -> set[str]:
     """The namespaces of the models that get a sidecar."""
     return {
         _namespace(each)
         for each in evidence.served or []
-        if facts.injects(_namespace(each), value_at(each, "spec", "template"))
+        if context.injects(_namespace(each), value_at(each, "spec", "template"))
     }
 
 
-def _knative_injected(evidence: Evidence, facts: IstioFacts) -> Finding:
+def _knative_injected(evidence: Evidence, context: IstioInstallation) -> Finding:
     check = "istio-knative"
-    if facts.injects(KNATIVE):
+    if context.injects(KNATIVE):
         return ok(check, "Knative is in the mesh.")
-    needed = _strict(evidence.peers or [], {KNATIVE} | _in_mesh(evidence, facts))
+    needed = _strict(evidence.peers or [], {KNATIVE} | _in_mesh(evidence, context))
     if guarded := _guarded(evidence, "mtls", "jwt"):
         needed = f"{model.name_of(guarded[0])} has {AUTH}"
     if needed:
@@ -186,7 +186,7 @@ def _knative_sidecars(evidence: Evidence) -> Finding:
     return ok(check, "Knative's activator and autoscaler have their sidecars.")
 
 
-def _knative_webhooks(evidence: Evidence, facts: IstioFacts) -> Finding:
+def _knative_webhooks(evidence: Evidence, context: IstioInstallation) -> Finding:
     """The API server is in no mesh, and asks Knative's webhooks as it asks ours."""
     check = "istio-knative-webhook"
     if evidence.knative_deployments is None:
@@ -196,7 +196,7 @@ def _knative_webhooks(evidence: Evidence, facts: IstioFacts) -> Finding:
         model.name_of(each)
         for each in evidence.knative_deployments
         if model.name_of(each).endswith("webhook")
-        and facts.injects(KNATIVE, value_at(each, "spec", "template"))
+        and context.injects(KNATIVE, value_at(each, "spec", "template"))
         and not _takes_plain_text(peers, model.name_of(each), "8443")
     ]
     if behind and (strict := _strict(peers, {KNATIVE})):
@@ -224,7 +224,7 @@ def _compatibility(evidence: Evidence) -> Finding:
     return ok(check, f"{_COMPATIBILITY} is enabled.")
 
 
-def _ingress(evidence: Evidence, facts: IstioFacts) -> Finding:
+def _ingress(evidence: Evidence, context: IstioInstallation) -> Finding:
     """An ingress of another make speaks no mTLS: STRICT turns its requests away, at the activator or at the model."""
     check = "istio-ingress"
     if evidence.knative_config is None:
@@ -235,7 +235,7 @@ def _ingress(evidence: Evidence, facts: IstioFacts) -> Finding:
     if name not in _OUTSIDE:
         return skipped(check, f"whether ingress class {name} speaks mTLS is not known here.")
     peers = evidence.peers or []
-    strict = _strict(peers, {KNATIVE} | _in_mesh(evidence, facts))
+    strict = _strict(peers, {KNATIVE} | _in_mesh(evidence, context))
     guarded = [each for each in _guarded(evidence, "mtls") if AUTH_CALLERS not in model.notes(each)]
     fixes = []
     if _strict(peers, {KNATIVE}) and not _takes_plain_text(peers, "activator", "8012"):
@@ -300,14 +300,14 @@ def _tokens(evidence: Evidence) -> Finding:
     return ok(check, f"nothing takes the tokens off what is sent to models with {AUTH}: jwt.")
 
 
-def _registry(facts: IstioFacts) -> Finding:
-    closed = [revision.name for revision in facts.revisions if revision.registry_only]
+def _registry(context: IstioInstallation) -> Finding:
+    closed = [revision.name for revision in context.revisions if revision.registry_only]
     if not closed:
         return ok("istio-egress", "pods of the mesh reach every host.")
-    if not facts.hosts:
+    if not context.hosts:
         return warning(
             "istio-egress",
             "pods of the mesh reach only registered hosts (REGISTRY_ONLY), and no ServiceEntry names one.",
             "Apply a ServiceEntry for each store outside of the cluster.",
         )
-    return skipped("istio-egress", f"pods of the mesh reach only the hosts of {len(facts.hosts)} ServiceEntry hosts.")
+    return skipped("istio-egress", f"pods of the mesh reach only the hosts of {len(context.hosts)} ServiceEntry hosts.")

@@ -12,7 +12,7 @@ from serve_core.api import runtimes
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject
-from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from serve_core.context.cluster import ClusterContext, LoaderConfig
 
 PREFIX = "dev.local/kubectl-serve"
 """Where the images are in the manifests; ``install --registry`` puts another place instead."""
@@ -46,11 +46,11 @@ def runtime_files() -> list[Path]:
     return _yaml_files("runtimes")
 
 
-def default_facts() -> PlatformFacts:
+def default_context() -> ClusterContext:
     """What the core needs to know of a cluster that was set up by ``install`` of this version and changed by nobody."""
     image = f"{PREFIX}/model-loader:{__version__}"
-    loader = LoaderFacts(image, signing_image=f"{image}-signing")
-    return PlatformFacts(loader=loader, runtimes=known_runtimes())
+    loader = LoaderConfig(image, signing_image=f"{image}-signing")
+    return ClusterContext(loader=loader, runtimes=known_runtimes())
 
 
 def base_files() -> list[Path]:

@@ -1,4 +1,4 @@
-"""The platform facts of a live cluster, read from where the server reads them."""
+"""The cluster context of a live cluster, read from where the server reads them."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ from serve_core.api.policies import read_stores
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import COMPLETION_LABEL, NAMESPACE
 from serve_core.base.json import JsonObject
-from serve_core.context.cluster import PRIVATE_NETWORKS, LoaderFacts, PlatformFacts, Snapshot
+from serve_core.context.cluster import PRIVATE_NETWORKS, ClusterContext, LoaderConfig, Snapshot
 from serve_core.istio import injection
 
 _KNATIVE = "knative-serving"
@@ -35,7 +35,7 @@ _FEATURES = "config-features"
 _IMAGES = "config-deployment"
 
 
-async def facts(cluster: Api) -> tuple[PlatformFacts, frozenset[str]]:
+async def context(cluster: Api) -> tuple[ClusterContext, frozenset[str]]:
     """What the server knows of runtimes, loader, feature flags and Istio, and which runtimes are the cluster's own.
 
     Raises NotFoundError where kubectl-serve is not installed, ForbiddenError where its settings may not be seen.
@@ -46,8 +46,8 @@ async def facts(cluster: Api) -> tuple[PlatformFacts, frozenset[str]]:
     own = await _own(cluster)
     loader = settings.get("loader") or {}
     return (
-        PlatformFacts(
-            loader=LoaderFacts(
+        ClusterContext(
+            loader=LoaderConfig(
                 str(loader.get("image")),
                 tuple(map(str, loader.get("allowNetworks") or PRIVATE_NETWORKS)),
                 loader.get("signingImage"),
@@ -78,13 +78,13 @@ class _Judged(Mapping[str, str]):
         return 0
 
 
-async def facts_to_render(cluster: Api, *, asks_istio: bool) -> PlatformFacts:
+async def context_to_render(cluster: Api, *, asks_istio: bool) -> ClusterContext:
     """What a Deployment that admission has completed is rendered by.
 
     Its runtime and its loader stand in it, and it was judged by the real feature flags, which not every user may read.
     Istio is looked at, as far as this user may see it, only for what asks something of it.
     """
-    return PlatformFacts(LoaderFacts(""), features=_Judged(), istio=await mesh(cluster) if asks_istio else None)
+    return ClusterContext(LoaderConfig(""), features=_Judged(), istio=await mesh(cluster) if asks_istio else None)
 
 
 def asks_istio(deployment: JsonObject) -> bool:
@@ -93,21 +93,21 @@ def asks_istio(deployment: JsonObject) -> bool:
     return spec is not None and (spec.auth != "none" or spec.telemetry is not None)
 
 
-async def facts_for_policies(cluster: Api) -> PlatformFacts:
+async def context_for_policies(cluster: Api) -> ClusterContext:
     """What the server judges by, as far as this user may see it; the defaults for what they may not.
 
     Without any sidecar images, nobody knows what Knative adds to pods.
     """
     try:
-        known, _ = await facts(cluster)
+        known, _ = await context(cluster)
         queue_proxy = (await _config_map(cluster, _KNATIVE, _IMAGES)).get("queue-sidecar-image", "")
         known = replace(known, sidecar_images=known.sidecar_images | {queue_proxy})
     except ForbiddenError:
-        known = manifests.default_facts()
+        known = manifests.default_context()
     return replace(known, istio=await mesh(cluster))
 
 
-async def mesh(cluster: Api) -> injection.IstioFacts | None:
+async def mesh(cluster: Api) -> injection.IstioInstallation | None:
     """How Istio is installed, as far as this user may see it; ``None`` where nothing of it is seen."""
     wanted = {
         "injectors": visible(cluster, MUTATING_WEBHOOKS, None, labels=injection.INJECTORS),

@@ -33,7 +33,7 @@ from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import MODEL_MOUNT, MODEL_SUBPATH, MODEL_VOLUME, SERVER_CONTAINER
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import Problem
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_core.knative.fields import CONTAINER, POD
 
 GROUP = "serving.kserve.io"
@@ -89,18 +89,18 @@ class Converted:
     """Why the webhook would refuse the Deployment as it stands."""
 
 
-def convert(document: JsonObject, facts: PlatformFacts) -> Converted:
+def convert(document: JsonObject, context: ClusterContext) -> Converted:
     """The Deployment that serves what an InferenceService of v1beta1 serves. The input is not changed."""
     malformed = _malformed(document)
     if malformed:
         return Converted(None, tuple(malformed))
-    return _Conversion(copy.deepcopy(document), facts).result()
+    return _Conversion(copy.deepcopy(document), context).result()
 
 
 @dataclass
 class _Conversion:
     document: JsonObject
-    facts: PlatformFacts
+    context: ClusterContext
     name: str = ""
     asked: dict[str, str] = field(default_factory=dict)
     """Our annotations."""
@@ -135,7 +135,7 @@ class _Conversion:
         }
         if template:
             made["spec"] = {"template": template}
-        return Converted(made, tuple(sorted(self.notes)), judge(made, self.facts).problems)
+        return Converted(made, tuple(sorted(self.notes)), judge(made, self.context).problems)
 
     def note(self, path: str, sentence: str) -> None:
         self.notes.append(Note(path, sentence))
@@ -381,7 +381,7 @@ class _Conversion:
         spec, _ = annotations.read({**self.asked, MODEL: "s3://bucket/model"})
         asked = server.get("resources") or {}
         resources = {name for part in ("limits", "requests") for name in asked.get(part) or {} if "/" in name}
-        return None if spec is None else runtimes.choose(spec, self.facts.runtimes, resources)[0]
+        return None if spec is None else runtimes.choose(spec, self.context.runtimes, resources)[0]
 
     def _custom(self, containers: list[JsonObject]) -> None:
         """A predictor of containers alone: one of them loads the model that its environment names."""

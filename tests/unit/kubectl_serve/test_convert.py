@@ -19,7 +19,7 @@ from support.paths import ROOT
 from unit.kubectl_serve.conftest import Run
 
 FOLDER = ROOT / "tests/golden/convert"
-FACTS = manifests.default_facts()
+FACTS = manifests.default_context()
 CASES = sorted(path.parent for path in FOLDER.glob("*/input.yaml"))
 
 

@@ -9,7 +9,7 @@ from serve_core.base.json import JsonObject
 
 def completed() -> JsonObject:
     metadata = {"name": "iris", "annotations": {annotations.MODEL: "s3://models/iris/model.joblib"}}
-    made = judge({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}, manifests.default_facts())
+    made = judge({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}, manifests.default_context())
     assert made.deployment
     return made.deployment
 

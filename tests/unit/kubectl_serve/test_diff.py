@@ -62,7 +62,7 @@ HEAD = "diff -u -N LIVE/serving.knative.dev.v1.Service.default.{0} MERGED/servin
 
 def admitted(manifest: JsonObject, live: JsonObject | None) -> JsonObject:
     """What admission makes of a Deployment. Raises RefusedError."""
-    verdict = judge(manifest, manifests.default_facts(), live)
+    verdict = judge(manifest, manifests.default_context(), live)
     if verdict.deployment is None:
         raise errors.RefusedError("\n".join(map(str, verdict.problems)), webhook="deployments.kubectl-serve.dev")
     kept = {"uid": live["metadata"]["uid"]} if live else {}
@@ -130,7 +130,7 @@ def stored(*texts: str, **more: Any) -> Cluster:
     objects: list[JsonObject] = []
     for text in texts:
         manifest = _in_default(yaml.safe_load(text))
-        verdict = judge(manifest, manifests.default_facts())
+        verdict = judge(manifest, manifests.default_context())
         assert verdict.deployment is not None
         metadata = verdict.deployment["metadata"]
         metadata |= {"uid": f"of-{metadata['name']}", "resourceVersion": "5"}
@@ -236,7 +236,7 @@ def test_of_a_new_model_all_is_added(run: Run) -> None:
     assert written(cluster.wrote) == {"dry-run"}
     assert screen.out.startswith(HEAD.format("iris"))
     service = yaml.safe_load("\n".join(line[1:] for line in changed(screen)))
-    rendered = judge(_in_default(yaml.safe_load(IRIS)), manifests.default_facts()).service
+    rendered = judge(_in_default(yaml.safe_load(IRIS)), manifests.default_context()).service
     assert service == rendered
     assert all(line.startswith("+") for line in changed(screen))
 

@@ -82,7 +82,7 @@ def test_images_are_taken_from_the_registry_and_tag_that_are_asked_for() -> None
 def test_the_manifests_name_the_images_of_this_version() -> None:
     text = json.dumps(manifests.all_objects())
     assert f"{manifests.PREFIX}/server:{__version__}" in text
-    assert all(f"{image}\\n" in text for image in manifests.default_facts().loader.images)
+    assert all(f"{image}\\n" in text for image in manifests.default_context().loader.images)
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ from serve_core.admission.completion_record import RENEW
 from serve_core.admission.decide import judge
 from serve_core.api import annotations, runtimes
 from serve_core.base.json import JsonObject
-from serve_core.context.cluster import LoaderFacts
+from serve_core.context.cluster import LoaderConfig
 from support.fake_cluster import FakeCluster
 from unit.kubectl_serve.conftest import Run
 
-FACTS = manifests.default_facts()
+FACTS = manifests.default_context()
 
 
 def installed() -> list[JsonObject]:
@@ -41,7 +41,7 @@ def iris(loader: str = FACTS.loader.image) -> JsonObject:
             "annotations": {annotations.MODEL: "s3://models/iris/model.joblib"},
         },
     }
-    completed = judge(document, replace(FACTS, loader=LoaderFacts(loader))).deployment
+    completed = judge(document, replace(FACTS, loader=LoaderConfig(loader))).deployment
     assert completed is not None
     return completed
 
@@ -70,7 +70,7 @@ def test_a_runtime_of_the_clusters_own_is_told_by_its_origin(run: Run) -> None:
 
 
 def test_who_would_change_is_told_with_the_change(run: Run) -> None:
-    earlier = snapshots.config_map(LoaderFacts("example.com/model-loader:0.0.9"))
+    earlier = snapshots.config_map(LoaderConfig("example.com/model-loader:0.0.9"))
     cluster = FakeCluster([*installed(), earlier, iris(loader="example.com/model-loader:0.0.9")])
     assert "1 model stays on an earlier runtime or loader" in run("runtimes", cluster=cluster).err
     screen = run("runtimes", "--outdated", cluster=cluster)

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from kubectl_serve.install.manifests import default_facts
+from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import judge
 from serve_core.api.policies import PolicyError, PolicyException, read_exception, stored_policy
 from serve_core.base.constants import SERVER_USERNAME
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import CATALOGUE, MOST_PROBLEMS
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_core.policy import dry_run
 from serve_core.policy.audit import Existing
 from serve_core.policy.evaluate import judge_policies
@@ -25,19 +25,21 @@ from serve_webhook.admission import review, validation
 from serve_webhook.admission.validation import KNATIVE_USERNAME
 from support.hostile import OBJECTS, objects, places, reviews, spoilt
 from support.hostile_sizes import bodies
-from support.reviews import FACTS, MEMORY, STORES, deployment, document, facts_with, knative, leading, pod, request
+from support.reviews import FACTS, MEMORY, STORES, context_with, deployment, document, knative, leading, pod, request
 
 NOW = datetime(2026, 11, 18, tzinfo=UTC)
 
 
 def ask(
     body: bytes,
-    facts: PlatformFacts = FACTS,
+    context: ClusterContext = FACTS,
     exceptions: tuple[PolicyException, ...] = (),
     known: JsonObject | None = None,
     now: datetime = NOW,
 ) -> JsonObject:
-    answer, _ = review.review(body, lambda asked: validation.validate(asked, facts, exceptions, now, lambda *_: known))
+    answer, _ = review.review(
+        body, lambda asked: validation.validate(asked, context, exceptions, now, lambda *_: known)
+    )
     response: JsonObject = json.loads(answer)["response"]
     return response
 
@@ -72,7 +74,7 @@ def test_no_way_round_by_knatives_objects(kind: str) -> None:
     assert "SourceNotAllowed" in refused(ask(request(knative(kind))))
 
 
-PRIVATE = facts_with(STORES + "  - {name: private, visibility: {allow: [cluster-local]}}")
+PRIVATE = context_with(STORES + "  - {name: private, visibility: {allow: [cluster-local]}}")
 LOCAL = {"networking.knative.dev/visibility": "cluster-local"}
 
 
@@ -172,8 +174,8 @@ OTHER_LOADERS = {
 @pytest.mark.parametrize("container", OTHER_LOADERS.values(), ids=OTHER_LOADERS.keys())
 def test_no_way_round_by_another_loader(container: JsonObject) -> None:
     loading = loaded_by({"args": ["s3://elsewhere/a"]} | container)
-    facts = replace(FACTS, loader=replace(FACTS.loader, signing_image="example.com/verifying-loader:1"))
-    assert "SourceNotAllowed" in refused(ask(request(loading), facts))
+    context = replace(FACTS, loader=replace(FACTS.loader, signing_image="example.com/verifying-loader:1"))
+    assert "SourceNotAllowed" in refused(ask(request(loading), context))
 
 
 @pytest.mark.attack(2)
@@ -249,10 +251,10 @@ def test_knatives_controller_makes_revisions_and_routes_but_nothing_else() -> No
 
 @pytest.mark.attack(3)
 def test_a_label_that_is_taken_off_in_the_same_step_still_counts() -> None:
-    facts = facts_with("match: {objectSelector: {matchLabels: {risk: high}}}\n" + STORES)
+    context = context_with("match: {objectSelector: {matchLabels: {risk: high}}}\n" + STORES)
     before = deployment()
     before["metadata"]["labels"]["risk"] = "high"
-    assert not ask(request(deployment("s3://elsewhere/a.joblib"), before), facts)["allowed"]
+    assert not ask(request(deployment("s3://elsewhere/a.joblib"), before), context)["allowed"]
 
 
 @pytest.mark.attack(6)
@@ -315,14 +317,14 @@ HIDING_PLACES: dict[str, JsonObject] = {
 @pytest.mark.parametrize("more", HIDING_PLACES.values(), ids=HIDING_PLACES.keys())
 @pytest.mark.parametrize("kind", ["Pod", "Service"])
 def test_what_a_rule_forbids_is_found_wherever_a_pod_can_carry_it(kind: str, more: JsonObject) -> None:
-    facts = facts_with(STORES + "  - {name: secrets, secrets: {deny: [stolen]}}")
+    context = context_with(STORES + "  - {name: secrets, secrets: {deny: [stolen]}}")
     made = pod("s3://models/a") if kind == "Pod" else knative("Service", "s3://models/a")
-    assert ask(request(made), facts)["allowed"]
+    assert ask(request(made), context)["allowed"]
     spec = made["spec"] if kind == "Pod" else made["spec"]["template"]["spec"]
     loading = spec["initContainers"]
     spec |= more
     spec["initContainers"] = [*loading, *more.get("initContainers", [])]
-    found = {line.split(":")[0] for line in refused(ask(request(made), facts)).splitlines()}
+    found = {line.split(":")[0] for line in refused(ask(request(made), context)).splitlines()}
     assert found & {"ImageNotAllowed", "SecretNotAllowed", "SourceNotAllowed", "SourceUnreadable"}
 
 
@@ -458,14 +460,14 @@ def test_a_policy_that_cannot_be_read_is_never_stored() -> None:
 @pytest.mark.attack(20)
 def test_a_policy_that_is_stored_and_cannot_be_read_refuses_everything() -> None:
     broken = stored_policy(document("ServingPolicy", "rules: [{name: a}]", "old"))
-    base = default_facts()
-    facts = PlatformFacts(base.loader, base.runtimes, policies=(broken,))
-    assert "PolicyUnreadable" in refused(ask(request(deployment()), facts))
+    base = default_context()
+    context = ClusterContext(base.loader, base.runtimes, policies=(broken,))
+    assert "PolicyUnreadable" in refused(ask(request(deployment()), context))
 
 
 @pytest.mark.attack(15)
 def test_a_secret_in_a_uri_is_never_repeated() -> None:
-    facts = facts_with(STORES + "  - {name: pinned, pinned: {}}\n  - {name: signed, signed: {}}")
+    context = context_with(STORES + "  - {name: pinned, pinned: {}}\n  - {name: signed, signed: {}}")
     for text in ("https://user:hunter2@elsewhere.example/a", "https://elsewhere.example/a?X-Amz-Signature=hunter2"):
         read = pod("s3://models/a")
         read["spec"]["containers"][0]["env"] = [{"name": "STORAGE_URI", "value": text}]
@@ -473,7 +475,7 @@ def test_a_secret_in_a_uri_is_never_repeated() -> None:
             (pod(text), {"SourceUnreadable", "SourceUnknown"}),
             (read, {"SourceUnreadable", "ModelNotPinned", "ModelNotSigned"}),
         ):
-            lines = refused(ask(request(made), facts)).splitlines()
+            lines = refused(ask(request(made), context)).splitlines()
             assert {line.split(":")[0] for line in lines} == codes
             assert not any("hunter2" in line for line in lines)
 
@@ -521,9 +523,9 @@ def test_of_all_rules_together_no_more_is_found_than_is_said() -> None:
     """But something of each, for the audit."""
     many = pod("s3://models/a")
     many["spec"]["containers"] = [{"name": f"c{i}", "image": f"evil.com/c{i}", **MEMORY} for i in range(300)]
-    subject = subject_of(many, facts_with(*[STORES] * 30))
+    subject = subject_of(many, context_with(*[STORES] * 30))
     assert subject is not None
-    verdict = judge_policies(subject, facts_with(*[STORES] * 30).policies, (), NOW)
+    verdict = judge_policies(subject, context_with(*[STORES] * 30).policies, (), NOW)
     found = [len(result.findings) for result in verdict.results if result.rule == "images"]
     assert (found[0], *found[1:]) == (MOST_PROBLEMS + 1, *[1] * 29)
 
@@ -565,7 +567,7 @@ NOT_A_LINE = "x\nCompliant: a line of its own\u202e\x1b[31m"
 @pytest.mark.attack(8, 12)
 @pytest.mark.parametrize("manifest", OBJECTS, ids=lambda each: each["kind"])
 def test_no_text_of_an_object_looks_like_a_line_of_the_answer(manifest: JsonObject) -> None:
-    strict = facts_with(
+    strict = context_with(
         "rules: [{name: a, sources: {allow: ['s3://x']}}, {name: b, images: {allow: [x.example]}},"
         "{name: c, resources: {perReplica: {memory: 1, cpu: 1}}}, {name: d, label: {key: a}},"
         "{name: e, secrets: {allow: [x]}}, {name: f, serviceAccounts: {allow: [x]}},"
@@ -592,7 +594,7 @@ def test_no_text_of_an_object_looks_like_a_line_of_the_answer(manifest: JsonObje
 
 
 def test_the_patch_of_the_mutator_passes_the_validator() -> None:
-    facts = facts_with("defaults: {scale: 0..2, visibility: cluster-local}\n" + STORES)
+    context = context_with("defaults: {scale: 0..2, visibility: cluster-local}\n" + STORES)
     raw = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -602,7 +604,7 @@ def test_the_patch_of_the_mutator_passes_the_validator() -> None:
             "annotations": {"kubectl-serve.dev/model": "s3://models/a.joblib"},
         },
     }
-    answer, _ = review.review(request(raw), lambda asked: review.mutate(asked, facts))
+    answer, _ = review.review(request(raw), lambda asked: review.mutate(asked, context))
     patch = json.loads(base64.b64decode(json.loads(answer)["response"]["patch"]))
     assert {"op": "add", "path": "/metadata/annotations/kubectl-serve.dev~1scale", "value": "0..2"} in patch
-    assert ask(request(judge(raw, facts).deployment), facts)["allowed"]
+    assert ask(request(judge(raw, context).deployment), context)["allowed"]

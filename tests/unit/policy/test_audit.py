@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
-from kubectl_serve.install.manifests import default_facts
+from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import judge
 from serve_core.api.policies import read_exception, read_policy
 from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_core.policy import audit as existing_module
 from serve_core.policy.audit import Existing, Judged
 from serve_core.policy.dry_run import run as try_documents
@@ -49,7 +49,7 @@ from support.fake_api import Clock, MemoryApi
 from support.reviews import leading
 
 NOW = datetime(2026, 11, 18, tzinfo=UTC)
-BASE = default_facts()
+BASE = default_context()
 
 
 def document(kind: str, name: str, spec: str, **metadata: str) -> JsonObject:
@@ -68,13 +68,13 @@ EXCEPTION = document(
 )
 
 
-def facts(*policies: JsonObject) -> PlatformFacts:
-    return PlatformFacts(BASE.loader, BASE.runtimes, policies=tuple(map(read_policy, policies)))
+def context(*policies: JsonObject) -> ClusterContext:
+    return ClusterContext(BASE.loader, BASE.runtimes, policies=tuple(map(read_policy, policies)))
 
 
 def deployment(name: str, uri: str = "s3://models/a.joblib", namespace: str = "ml") -> JsonObject:
     metadata = {"name": name, "namespace": namespace, "annotations": {"kubectl-serve.dev/model": uri}}
-    made = judge({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}, facts(STORES)).deployment
+    made = judge({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}, context(STORES)).deployment
     assert made is not None
     return made
 
@@ -85,7 +85,7 @@ FORBIDDEN = deployment("bad", "s3://elsewhere/a.joblib")
 def audited(
     objects: list[JsonObject], *policies: JsonObject, exceptions: Any = (), now: datetime = NOW
 ) -> list[Judged]:
-    existing = Existing(facts(*policies), tuple(map(read_exception, exceptions)), now)
+    existing = Existing(context(*policies), tuple(map(read_exception, exceptions)), now)
     return [judged for judged in map(existing.judge, objects) if judged is not None]
 
 
@@ -109,7 +109,7 @@ def test_a_report_has_a_bounded_number_of_entries_the_worst_first_and_counts_all
 def test_of_thousands_of_pods_that_break_every_rule_little_is_kept_and_all_is_counted() -> None:
     rules = ", ".join(f"{{name: r{n}, images: {{allow: [registry{n}.example]}}}}" for n in range(20))
     broken = [document("ServingPolicy", f"p{n}", f"rules: [{rules}]") for n in range(5)]
-    existing, found = Existing(facts(*broken), (), NOW), audit.Found()
+    existing, found = Existing(context(*broken), (), NOW), audit.Found()
     objects = [(pod(f"evil-{n}"), deployment(f"large-{n}")) for n in range(40)]
     judged = [existing.judge(each) for each in itertools.chain.from_iterable(objects)]
     tracemalloc.start()
@@ -129,7 +129,7 @@ def test_of_thousands_of_pods_that_break_every_rule_little_is_kept_and_all_is_co
 def test_what_is_remembered_to_tell_nothing_twice_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(existing_module, "MOST_TOLD", 30)
     monkeypatch.setattr(existing_module, "MOST_COMPARED", 10_000)
-    existing = Existing(facts(WATCHED, STORES), (), NOW)
+    existing = Existing(context(WATCHED, STORES), (), NOW)
     for number in range(100):
         assert existing.judge(deployment(f"m{number}", "s3://elsewhere/a.joblib"))
     assert len(existing._wholes) < 6
@@ -240,7 +240,7 @@ async def auditing(api: MemoryApi, clock: Clock) -> AsyncIterator[tuple[Audit, I
         api,
         deployments=deployments,
         policies=policies,
-        facts=lambda: PlatformFacts(BASE.loader, BASE.runtimes, policies=policies.policies),
+        context=lambda: ClusterContext(BASE.loader, BASE.runtimes, policies=policies.policies),
         recorder=Recorder(api, "server-1", clock),
         metrics=metrics,
         now=clock,

@@ -10,13 +10,13 @@ import yaml
 from serve_core.admission.decide import judge
 from serve_core.api.policies import read_policy
 from serve_core.base.json import JsonObject
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_core.policy.evaluate import judge_policies
 from serve_core.policy.subjects import subject_of
 from serve_webhook.admission import review, validation
 from support import cpu_time
 from support.paths import ROOT
-from support.reviews import facts_with, request
+from support.reviews import context_with, request
 
 NOW = datetime(2026, 11, 18, tzinfo=UTC)
 GPU = "nvidia.com/gpu"
@@ -38,7 +38,7 @@ def deployment(spec: JsonObject | None = None, template: JsonObject | None = Non
     made["metadata"]["annotations"] = {f"kubectl-serve.dev/{key}": value for key, value in notes.items()}
     pod = {"spec": {"containers": [container()]}} if template is None else template
     made["spec"] = {"template": pod} | (spec or {})
-    completed = judge(made, facts_with()).deployment
+    completed = judge(made, context_with()).deployment
     assert completed is not None
     return copy.deepcopy(completed)
 
@@ -71,8 +71,8 @@ def model(gpus: Any = 1, **more: Any) -> JsonObject:
     return {"model": {"modelFormat": {"name": "onnx"}, "resources": container(gpus=gpus)["resources"]}} | more
 
 
-def codes(manifest: JsonObject, *policies: str, facts: PlatformFacts | None = None) -> set[str]:
-    known = facts or facts_with(*policies)
+def codes(manifest: JsonObject, *policies: str, context: ClusterContext | None = None) -> set[str]:
+    known = context or context_with(*policies)
     subject = subject_of(manifest, known)
     assert subject is not None
     return {found.code for found in judge_policies(subject, known.policies, (), NOW).problems}
@@ -89,8 +89,8 @@ def asked_to_scale(stored: JsonObject, replicas: int, user: str, *policies: str)
         scale, scale | {"spec": {"replicas": 1}}, namespace="ml", name="iris", subResource="scale",
         userInfo={"username": user, "groups": []},
     )  # fmt: skip
-    facts = facts_with(*policies)
-    answer, _ = review.review(body, lambda asked: validation.validate(asked, facts, (), NOW, lambda *_: stored))
+    context = context_with(*policies)
+    answer, _ = review.review(body, lambda asked: validation.validate(asked, context, (), NOW, lambda *_: stored))
     response = yaml.safe_load(answer)["response"]
     return "" if response["allowed"] else response["status"]["message"]
 
@@ -378,7 +378,7 @@ STARTER_BREAKERS: dict[str, JsonObject] = {
 @pytest.mark.attack(30)
 @pytest.mark.parametrize("manifest", STARTER_BREAKERS.values(), ids=STARTER_BREAKERS.keys())
 def test_the_starter_policy_lets_no_name_of_a_gpu_through(manifest: JsonObject) -> None:
-    base = facts_with()
+    base = context_with()
     starter = read_policy(yaml.safe_load(STARTER.read_text()))
-    facts = PlatformFacts(base.loader, base.runtimes, policies=(starter,))
-    assert codes(manifest, facts=facts)
+    context = ClusterContext(base.loader, base.runtimes, policies=(starter,))
+    assert codes(manifest, context=context)

@@ -59,7 +59,7 @@ def documents(text: str) -> list[JsonObject]:
 
 def cluster() -> FakeCluster:
     policies = documents(POLICIES)
-    base = manifests.default_facts()
+    base = manifests.default_context()
     known = type(base)(base.loader, base.runtimes, policies=tuple(map(read_policy, policies)))
     served = judge(documents(LABELLED)[0], known).deployment
     assert served is not None

@@ -8,31 +8,31 @@ from typing import Any
 import pytest
 import yaml
 
-from kubectl_serve.install.manifests import default_facts
+from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import judge
 from serve_core.api.policies import read_exception, stored_policy
 from serve_core.base.constants import DEPLOYMENT_LABEL, NEVER_JUDGED
 from serve_core.base.json import JsonObject
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_core.policy.audit import Existing
 
 NOW = datetime(2026, 11, 18, tzinfo=UTC)
-BASE = default_facts()
+BASE = default_context()
 STORES = "{name: places, sources: {allow: ['s3://models']}}"
 PRIVATE = "{name: private, visibility: {allow: [cluster-local]}}"
 OWNED = "{name: owner, label: {key: owner}}"
 BROKEN = "{name: about-nothing}"
 
 
-def facts(*rules: str) -> PlatformFacts:
+def context(*rules: str) -> ClusterContext:
     spec = yaml.safe_load(f"rules: [{', '.join(rules)}]")
     head = {"apiVersion": "kubectl-serve.dev/v1alpha1", "kind": "ServingPolicy", "metadata": {"name": "p"}}
-    return PlatformFacts(BASE.loader, BASE.runtimes, policies=(stored_policy(head | {"spec": spec}),))
+    return ClusterContext(BASE.loader, BASE.runtimes, policies=(stored_policy(head | {"spec": spec}),))
 
 
 def told(documents: Iterable[JsonObject], *rules: str, exceptions: Any = ()) -> dict[str, list[str]]:
     """Every object that is judged, with the findings of it by their codes."""
-    existing = Existing(facts(*rules), tuple(map(read_exception, exceptions)), NOW)
+    existing = Existing(context(*rules), tuple(map(read_exception, exceptions)), NOW)
     found = [judged for judged in map(existing.judge, documents) if judged is not None]
     return {
         f"{one.kind}/{one.name}": [problem.code for result in one.verdict.results for problem in result.findings]
@@ -44,7 +44,7 @@ def made(uri: str = "s3://models/a.joblib", **notes: str) -> tuple[JsonObject, .
     """A Deployment and everything that becomes of it: Service, Configuration, Revision and pod."""
     annotations = {f"kubectl-serve.dev/{key}": value for key, value in {"model": uri, **notes}.items()}
     metadata = {"name": "iris", "namespace": "ml", "annotations": annotations}
-    verdict = judge({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}, facts(STORES))
+    verdict = judge({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}, context(STORES))
     deployment, service = verdict.deployment, copy.deepcopy(verdict.service)
     assert deployment is not None
     assert service is not None

@@ -10,7 +10,7 @@ from serve_core.api.policies import PolicyError, read_policy
 from serve_core.base.json import JsonObject
 from serve_core.policy.rules import findings
 from serve_core.policy.subjects import subject_of
-from support.reviews import facts_with
+from support.reviews import context_with
 
 PREFIX = "kubectl-serve.dev/"
 PUBLIC = (
@@ -79,7 +79,7 @@ def found(issuers: list[str], **notes: str) -> list[str]:
     annotations = {"model": "s3://models/a.onnx", "auth": "jwt"} | {k.replace("_", "-"): v for k, v in notes.items()}
     metadata = {"name": "iris", "namespace": "ml", "annotations": {PREFIX + k: v for k, v in annotations.items()}}
     manifest = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"template": {"spec": {}}}}
-    subject = subject_of(manifest, facts_with())
+    subject = subject_of(manifest, context_with())
     assert subject is not None
     (rule,) = read_policy(policy(issuers)).spec.rules
     return [

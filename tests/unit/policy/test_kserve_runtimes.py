@@ -12,7 +12,7 @@ from serve_core.policy.evaluate import judge_policies
 from serve_core.policy.subjects import subject_of
 from serve_webhook.admission import review, validation
 from support.istio_installation import installation
-from support.reviews import facts_with, request
+from support.reviews import context_with, request
 
 NOW = datetime(2026, 11, 18, tzinfo=UTC)
 RULES: dict[str, str] = {
@@ -72,22 +72,22 @@ BREAKERS: dict[str, tuple[str, JsonObject]] = {
 
 
 def denied(manifest: JsonObject, rule: str) -> bool:
-    facts = facts_with(f"rules: [{{name: r, {rule}}}]")
-    subject = subject_of(manifest, facts)
+    context = context_with(f"rules: [{{name: r, {rule}}}]")
+    subject = subject_of(manifest, context)
     assert subject is not None
-    return judge_policies(subject, facts.policies, (), NOW).denied
+    return judge_policies(subject, context.policies, (), NOW).denied
 
 
 @pytest.mark.attack(32)
 @pytest.mark.parametrize(("rule", "manifest"), BREAKERS.values(), ids=BREAKERS.keys())
 def test_what_a_runtime_brings_is_judged_as_it_is_made(rule: str, manifest: JsonObject) -> None:
     assert denied(manifest, RULES[rule])
-    facts = facts_with(f"rules: [{{name: r, {RULES[rule]}}}]")
+    context = context_with(f"rules: [{{name: r, {RULES[rule]}}}]")
     answer, _ = review.review(
-        request(manifest), lambda asked: validation.validate(asked, facts, (), NOW, lambda *_: None)
+        request(manifest), lambda asked: validation.validate(asked, context, (), NOW, lambda *_: None)
     )
     assert b'"allowed":true' not in answer.replace(b" ", b"")
-    judged = Existing(facts, (), NOW).judge(manifest)
+    judged = Existing(context, (), NOW).judge(manifest)
     assert judged is not None
     assert judged.verdict.denied, "the audit finds those that were there before"
 
@@ -101,10 +101,10 @@ def test_an_honest_runtime_breaks_no_rule(rule: str) -> None:
 @pytest.mark.parametrize("rule", ["label: {key: team}", "expression: {cel: 'false', message: it is not}"])
 def test_rules_on_labels_are_about_parts_only_where_they_are_named(rule: str) -> None:
     assert not denied(runtime(), rule)
-    facts = facts_with(f"{{match: {{kinds: [ServingRuntime]}}, rules: [{{name: r, {rule}}}]}}")
-    subject = subject_of(runtime(), facts)
+    context = context_with(f"{{match: {{kinds: [ServingRuntime]}}, rules: [{{name: r, {rule}}}]}}")
+    subject = subject_of(runtime(), context)
     assert subject is not None
-    assert judge_policies(subject, facts.policies, (), NOW).denied
+    assert judge_policies(subject, context.policies, (), NOW).denied
 
 
 @pytest.mark.attack(29, 32)
@@ -121,16 +121,16 @@ def test_rules_on_labels_are_about_parts_only_where_they_are_named(rule: str) ->
     ids=str,
 )
 def test_a_runtime_that_leads_past_the_sidecar_breaks_a_rule_on_the_mesh(spec: JsonObject) -> None:
-    facts = facts_with("rules: [{name: r, mesh: {allow: [istio]}}]")
-    facts = replace(facts, istio=installation(namespaces={"ml": {"istio-injection": "enabled"}}))
+    context = context_with("rules: [{name: r, mesh: {allow: [istio]}}]")
+    context = replace(context, istio=installation(namespaces={"ml": {"istio-injection": "enabled"}}))
     for manifest, found in ((runtime(**spec), True), (runtime(), False)):
-        subject = subject_of(manifest, facts)
+        subject = subject_of(manifest, context)
         assert subject is not None
-        assert judge_policies(subject, facts.policies, (), NOW).denied is found
+        assert judge_policies(subject, context.policies, (), NOW).denied is found
 
 
 def test_a_model_that_is_added_goes_by_what_it_is_added_to() -> None:
-    subject = subject_of(trained_model("s3://models/a"), facts_with())
+    subject = subject_of(trained_model("s3://models/a"), context_with())
     assert subject is not None
     assert (subject.workload, [use.name for use in subject.formats]) == ("iris", ["sklearn"])
 
@@ -140,4 +140,4 @@ def test_what_is_no_such_object_is_no_error(kind: str) -> None:
     specs: tuple[Any, ...] = (None, [], {"containers": {}, "workerSpec": []}, {"model": "x", "inferenceService": {}})
     for spec in specs:
         made = {"apiVersion": "serving.kserve.io/v1alpha1", "kind": kind, "metadata": {"name": "x"}, "spec": spec}
-        assert subject_of(made, facts_with()) is not None
+        assert subject_of(made, context_with()) is not None

@@ -11,7 +11,7 @@ import pytest
 from serve_core.admission.decide import judge
 from serve_core.api.policies import read_policy
 from serve_core.base.json import JsonObject
-from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from serve_core.context.cluster import ClusterContext, LoaderConfig
 from serve_core.policy.evaluate import judge_policies
 from serve_core.policy.subjects import subject_of
 from serve_core.workload import loader_container
@@ -25,18 +25,18 @@ RULES = {
     "signed": "{keys: [ml-team]}",
     "images": "{allow: [dev.local/kubectl-serve]}",
 }
-LOADER = LoaderFacts("dev.local/loaders/plain:1", ("10.0.0.0/8",), "dev.local/loaders/verifying:1")
+LOADER = LoaderConfig("dev.local/loaders/plain:1", ("10.0.0.0/8",), "dev.local/loaders/verifying:1")
 POLICY = read_policy(
     document("ServingPolicy", "rules:\n" + "".join(f"  - {{name: {n}, {n}: {r}}}\n" for n, r in RULES.items()))
 )
 
 
 @pytest.fixture(scope="module")
-def facts() -> PlatformFacts:
-    from kubectl_serve.install.manifests import default_facts
+def context() -> ClusterContext:
+    from kubectl_serve.install.manifests import default_context
 
-    base = default_facts()
-    return PlatformFacts(LOADER, base.runtimes, policies=(POLICY,))
+    base = default_context()
+    return ClusterContext(LOADER, base.runtimes, policies=(POLICY,))
 
 
 def deployment(**spec: Any) -> JsonObject:
@@ -47,9 +47,9 @@ def deployment(**spec: Any) -> JsonObject:
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata} | ({"spec": spec} if spec else {})
 
 
-def made(kind: str, facts: PlatformFacts) -> tuple[JsonObject, JsonObject]:
+def made(kind: str, context: ClusterContext) -> tuple[JsonObject, JsonObject]:
     """An honest object of a kind, and its pod's spec to be changed."""
-    verdict = judge(deployment(), facts)
+    verdict = judge(deployment(), context)
     assert verdict.deployment is not None
     assert verdict.service is not None
     if kind == "Deployment":
@@ -63,11 +63,11 @@ def made(kind: str, facts: PlatformFacts) -> tuple[JsonObject, JsonObject]:
     return head | {"apiVersion": "v1" if kind == "Pod" else "serving.knative.dev/v1"}, spec
 
 
-def broken(manifest: JsonObject, facts: PlatformFacts) -> dict[str, set[str]]:
+def broken(manifest: JsonObject, context: ClusterContext) -> dict[str, set[str]]:
     """The rules that an object breaks, each with the codes of its findings."""
-    subject = subject_of(manifest, facts)
+    subject = subject_of(manifest, context)
     assert subject is not None
-    results = judge_policies(subject, facts.policies, (), datetime(2026, 11, 30, tzinfo=UTC)).results
+    results = judge_policies(subject, context.policies, (), datetime(2026, 11, 30, tzinfo=UTC)).results
     return {result.rule: {found.code for found in result.findings} for result in results if result.findings}
 
 
@@ -75,8 +75,8 @@ KINDS = ["Deployment", "Service", "Configuration", "Revision", "Pod"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_loader_as_it_is_filled_in_is_known_in_every_kind(kind: str, facts: PlatformFacts) -> None:
-    assert broken(made(kind, facts)[0], facts) == {}
+def test_the_loader_as_it_is_filled_in_is_known_in_every_kind(kind: str, context: ClusterContext) -> None:
+    assert broken(made(kind, context)[0], context) == {}
 
 
 Change = Callable[[JsonObject], None]
@@ -314,10 +314,10 @@ WRITERS: dict[str, Change] = {
 @pytest.mark.attack(27)
 @pytest.mark.parametrize("change", NOT_THE_LOADER.values(), ids=NOT_THE_LOADER.keys())
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_differs_in_any_field_is_not_the_loader(kind: str, change: Change, facts: PlatformFacts) -> None:
-    manifest, pod = made(kind, facts)
+def test_what_differs_in_any_field_is_not_the_loader(kind: str, change: Change, context: ClusterContext) -> None:
+    manifest, pod = made(kind, context)
     change(pod)
-    found = broken(manifest, facts)
+    found = broken(manifest, context)
     assert all("SourceUnknown" in found[rule] for rule in ("sources", "pinned", "signed"))
     assert found["images"] == {"ImageNotAllowed"}, "its image is one like any other"
 
@@ -326,33 +326,33 @@ def test_what_differs_in_any_field_is_not_the_loader(kind: str, change: Change, 
 @pytest.mark.parametrize("change", WRITERS.values(), ids=WRITERS.keys())
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_can_write_where_the_model_is_read_is_an_unknown_origin(
-    kind: str, change: Change, facts: PlatformFacts
+    kind: str, change: Change, context: ClusterContext
 ) -> None:
-    manifest, pod = made(kind, facts)
+    manifest, pod = made(kind, context)
     change(pod)
-    found = broken(manifest, replace(facts, sidecar_images=frozenset({"example.org/queue@sha256:1"})))
+    found = broken(manifest, replace(context, sidecar_images=frozenset({"example.org/queue@sha256:1"})))
     assert {"sources", "pinned", "signed"} <= found.keys()
 
 
 @pytest.mark.attack(27)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("key", ["containers", "ephemeralContainers"])
-def test_the_loader_is_an_init_container_or_none(kind: str, key: str, facts: PlatformFacts) -> None:
-    manifest, pod = made(kind, facts)
+def test_the_loader_is_an_init_container_or_none(kind: str, key: str, context: ClusterContext) -> None:
+    manifest, pod = made(kind, context)
     pod[key] = [*pod.get(key, []), *pod.pop("initContainers")]
-    assert {"sources", "pinned", "signed", "images"} <= broken(manifest, facts).keys()
+    assert {"sources", "pinned", "signed", "images"} <= broken(manifest, context).keys()
 
 
 @pytest.mark.attack(27)
 @pytest.mark.parametrize("name", ["loader", "storage-initializer", "model-loader "])
-def test_another_name_is_another_container(name: str, facts: PlatformFacts) -> None:
-    manifest, pod = made("Service", facts)
+def test_another_name_is_another_container(name: str, context: ClusterContext) -> None:
+    manifest, pod = made("Service", context)
     pod["initContainers"][0]["name"] = name
-    assert {"sources", "pinned", "signed", "images"} <= broken(manifest, facts).keys()
+    assert {"sources", "pinned", "signed", "images"} <= broken(manifest, context).keys()
 
 
 @pytest.mark.attack(27)
-def test_what_the_user_writes_before_completion_is_found_as_well(facts: PlatformFacts) -> None:
+def test_what_the_user_writes_before_completion_is_found_as_well(context: ClusterContext) -> None:
     """The rest is filled in around it."""
     program = {
         "name": "model-loader",
@@ -360,24 +360,24 @@ def test_what_the_user_writes_before_completion_is_found_as_well(facts: Platform
         "args": ["...", "--", "s3://models/a"],
     }
     for container in (program, {"name": "model-loader", "env": [{"name": "NO_PROXY", "value": "a"}]}):
-        completed = judge(deployment(template={"spec": {"initContainers": [container]}}), facts).deployment
+        completed = judge(deployment(template={"spec": {"initContainers": [container]}}), context).deployment
         assert completed is not None
-        assert {"sources", "pinned", "signed", "images"} <= broken(completed, facts).keys()
+        assert {"sources", "pinned", "signed", "images"} <= broken(completed, context).keys()
 
 
 @pytest.mark.attack(27)
-def test_the_annotations_say_what_is_asked_for_and_the_loader_what_is_done(facts: PlatformFacts) -> None:
+def test_the_annotations_say_what_is_asked_for_and_the_loader_what_is_done(context: ClusterContext) -> None:
     """An honest loader, of another request."""
-    manifest, pod = made("Deployment", facts)
-    request = loader_container.read(pod["initContainers"][0], pod, facts.known_loaders)
+    manifest, pod = made("Deployment", context)
+    request = loader_container.read(pod["initContainers"][0], pod, context.known_loaders)
     assert isinstance(request, LoaderRequest)
     pod["initContainers"] = [loader_container.render(replace(request, digest=None))]
-    assert broken(manifest, facts) == {"pinned": {"ModelNotPinned"}}
+    assert broken(manifest, context) == {"pinned": {"ModelNotPinned"}}
     plain = replace(request, signature_key=None, image=LOADER.image)
     pod["initContainers"] = [loader_container.render(plain)]
-    assert broken(manifest, facts) == {"signed": {"ModelNotSigned"}}
+    assert broken(manifest, context) == {"signed": {"ModelNotSigned"}}
     pod["initContainers"] = []
-    assert broken(manifest, facts).keys() == {"pinned", "signed"}
+    assert broken(manifest, context).keys() == {"pinned", "signed"}
 
 
 ADDED: dict[str, Change] = {
@@ -434,7 +434,7 @@ ADDED: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("change", ADDED.values(), ids=ADDED.keys())
-def test_what_the_platform_adds_changes_nothing(change: Change, facts: PlatformFacts) -> None:
-    manifest, pod = made("Pod", facts)
+def test_what_the_platform_adds_changes_nothing(change: Change, context: ClusterContext) -> None:
+    manifest, pod = made("Pod", context)
     change(pod)
-    assert broken(manifest, facts) == {}
+    assert broken(manifest, context) == {}

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from kubectl_serve.install.manifests import default_facts
+from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import concerns, judge
 from serve_core.api.policies import read_policy
 from serve_core.base.json import JsonObject
@@ -20,20 +20,20 @@ from serve_webhook.admission import review, validation
 from support.policy_objects import MAKERS, policy, rules
 
 NOW = datetime(2026, 11, 18, tzinfo=UTC)
-FACTS = default_facts()
+FACTS = default_context()
 OBJECTS = 25
 
 
 def admitted(manifest: JsonObject, policies: list[JsonObject]) -> tuple[list[str], JsonObject | None]:
     """What both webhooks say of a new object, in bytes, and what would be stored."""
-    facts = replace(FACTS, policies=tuple(map(read_policy, policies)))
+    context = replace(FACTS, policies=tuple(map(read_policy, policies)))
     if concerns(manifest):
-        lines = asked(manifest, lambda request: review.mutate(request, facts))
-        completed = judge(manifest, facts).deployment
+        lines = asked(manifest, lambda request: review.mutate(request, context))
+        completed = judge(manifest, context).deployment
         if lines or completed is None:
             return lines, None
         manifest = completed
-    return asked(manifest, lambda request: validation.validate(request, facts, (), NOW, lambda *_: None)), manifest
+    return asked(manifest, lambda request: validation.validate(request, context, (), NOW, lambda *_: None)), manifest
 
 
 def asked(manifest: JsonObject, reviewer: review.Reviewer) -> list[str]:
@@ -57,7 +57,7 @@ def test_the_webhook_the_audit_and_the_desk_say_the_same_word_for_word(batches: 
     pairs = refused = 0
     for _ in range(batches):
         policies = [policy("ml", f"p{i}", rules(rng), rng.choice(["Deny", "Deny", "Warn", "Audit"])) for i in range(4)]
-        facts = replace(FACTS, policies=tuple(map(read_policy, policies)))
+        context = replace(FACTS, policies=tuple(map(read_policy, policies)))
         for index in range(OBJECTS):
             manifest = rng.choice(MAKERS)[1](rng, "ml", f"o{index}")
             lines, stored = admitted(manifest, policies)
@@ -68,7 +68,7 @@ def test_the_webhook_the_audit_and_the_desk_say_the_same_word_for_word(batches: 
             refused += bool(lines)
             if stored is None:
                 continue
-            audited = Existing(facts, (), NOW).judge(stored)
+            audited = Existing(context, (), NOW).judge(stored)
             assert audited is not None
             assert audited.verdict == tried.verdict, manifest
     print(f"\n{pairs} pairs of a policy and an object, {refused} objects refused, no difference by any of three ways")

@@ -9,12 +9,12 @@ import pytest
 
 from serve_core.admission.decide import judge
 from serve_core.base.json import JsonObject
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_core.istio import sidecar
 from serve_core.policy.evaluate import PolicyVerdict, judge_policies
 from serve_core.policy.subjects import subject_of
 from support.istio_installation import control_plane, installation
-from support.reviews import facts_with
+from support.reviews import context_with
 
 NOW = datetime(2026, 11, 18, tzinfo=UTC)
 MESH = installation(
@@ -32,8 +32,8 @@ FEATURES = {
 }  # fmt: skip
 
 
-def facts(*policies: str) -> PlatformFacts:
-    return replace(facts_with(*policies), istio=MESH, features=FEATURES)
+def context(*policies: str) -> ClusterContext:
+    return replace(context_with(*policies), istio=MESH, features=FEATURES)
 
 
 def noted(key: str, value: str) -> JsonObject:
@@ -157,7 +157,7 @@ def deployment(template: JsonObject, **notes: str) -> JsonObject:
 def by_hand(kind: str, template: JsonObject) -> JsonObject:
     template = merged(server(), template)
     if kind == "Deployment":
-        completed = judge(deployment(template), facts()).deployment
+        completed = judge(deployment(template), context()).deployment
         return completed or deployment(template)
     if kind in ("Service", "Configuration"):
         made: JsonObject = {"apiVersion": "serving.knative.dev/v1", "kind": kind, "spec": {"template": template}}
@@ -176,11 +176,11 @@ def by_hand(kind: str, template: JsonObject) -> JsonObject:
 
 
 def strays(template: JsonObject) -> list[str]:
-    return [stray.path for stray in sidecar.strays(template, "", facts().known_loaders)]
+    return [stray.path for stray in sidecar.strays(template, "", context().known_loaders)]
 
 
 def verdict(manifest: JsonObject, *policies: str) -> PolicyVerdict:
-    known = facts(*policies)
+    known = context(*policies)
     subject = subject_of(manifest, known)
     assert subject is not None
     return judge_policies(subject, known.policies, (), NOW)
@@ -199,10 +199,10 @@ def test_a_rule_on_the_mesh_finds_whatever_leads_past_the_sidecar(kind: str, way
 @pytest.mark.attack(29)
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
 def test_who_may_call_is_never_promised_where_the_sidecar_can_be_passed(way: JsonObject) -> None:
-    made = judge(deployment(way, auth="mtls"), facts())
+    made = judge(deployment(way, auth="mtls"), context())
     assert {found.code for found in made.problems} & {"PastSidecar", "InvalidAnnotation"}
     assert made.service is None
-    assert "PastSidecar" not in {found.code for found in judge(deployment(way), facts()).problems}, "without auth"
+    assert "PastSidecar" not in {found.code for found in judge(deployment(way), context()).problems}, "without auth"
 
 
 @pytest.mark.parametrize("more", HARMLESS.values(), ids=HARMLESS.keys())
@@ -210,7 +210,7 @@ def test_who_may_call_is_never_promised_where_the_sidecar_can_be_passed(way: Jso
 def test_what_is_harmless_breaks_no_rule(kind: str, more: JsonObject) -> None:
     assert not verdict(by_hand(kind, more), STRICT).denied
     if kind == "Deployment":
-        guarded = judge(deployment(more, auth="mtls"), facts(STRICT, GUARDED))
+        guarded = judge(deployment(more, auth="mtls"), context(STRICT, GUARDED))
         assert not guarded.problems
         assert guarded.deployment is not None
         assert not verdict(guarded.deployment, STRICT, GUARDED).denied
@@ -254,7 +254,7 @@ def test_what_the_injector_makes_of_a_pod_is_no_way_past_it() -> None:
 
 def test_what_an_installation_excludes_for_everybody_is_its_own_business() -> None:
     settings = {"global.proxy.excludeInboundPorts": "9999", "global.proxy.includeIPRanges": "10.0.0.0/8"}
-    known = replace(facts(STRICT), istio=installation(control_plane(values=settings), namespaces=MESH.namespaces))
+    known = replace(context(STRICT), istio=installation(control_plane(values=settings), namespaces=MESH.namespaces))
 
     def denied(key: str, value: str, kind: str = "Pod") -> bool:
         subject = subject_of(by_hand(kind, noted(f"{TRAFFIC}{key}", value)), known)
@@ -316,12 +316,12 @@ def test_labels_by_which_istio_injects_need_no_wish() -> None:
     ("key", "mode"), [("kubectl-serve.dev/deployment", "deployment"), ("serving.knative.dev/service", "knative")]
 )
 def test_a_label_that_hides_the_pods_from_their_guards_is_refused(key: str, mode: str) -> None:
-    made = judge(deployment(labelled(key, "other"), auth="mtls", mode=mode), facts())
+    made = judge(deployment(labelled(key, "other"), auth="mtls", mode=mode), context())
     assert [(found.code, found.path) for found in made.problems] == [
         ("PastSidecar", f"spec.template.metadata.labels[{key}]")
     ]
     for right in ({}, labelled(key, "iris")):
-        assert not judge(deployment(right, auth="mtls", mode=mode), facts()).problems
+        assert not judge(deployment(right, auth="mtls", mode=mode), context()).problems
 
 
 @pytest.mark.attack(29)
@@ -338,7 +338,7 @@ def test_of_many_ways_past_the_sidecar_enough_are_told() -> None:
 
 def test_the_loaders_user_is_no_way_past_the_sidecar() -> None:
     cni = installation(control_plane(cni=True, version="1.20.0"), namespaces=MESH.namespaces)
-    made = judge(deployment({}, auth="mtls"), replace(facts(STRICT), istio=cni))
+    made = judge(deployment({}, auth="mtls"), replace(context(STRICT), istio=cni))
     assert not made.problems
     assert made.deployment is not None
     (loader,) = made.deployment["spec"]["template"]["spec"]["initContainers"]

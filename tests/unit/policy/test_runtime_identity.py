@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 import yaml
 
-from kubectl_serve.install.manifests import default_facts
+from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import judge
 from serve_core.api import runtimes
 from serve_core.api.policies import read_policy
 from serve_core.base.json import JsonObject
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_core.policy.subjects import Subject, subject_of
 from support.paths import ROOT
 from support.policy_objects import DIGEST
 from support.reviews import document
 from unit.policy.test_loader_identity import NOT_THE_LOADER, WRITERS, both, broken, volume
 
-BASE = default_facts()
+BASE = default_context()
 FACTS = replace(BASE, features={**BASE.features, "kubernetes.podspec-persistent-volume-claim": "enabled"})
 RULES = {
     "denied": "runtimes: {deny: [custom]}",
@@ -44,12 +44,14 @@ def deployment(model: str = "s3://models/iris/model.joblib", **notes: str) -> Js
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}
 
 
-def made(kind: str, manifest: JsonObject | None = None, facts: PlatformFacts = FACTS) -> tuple[JsonObject, JsonObject]:
+def made(
+    kind: str, manifest: JsonObject | None = None, context: ClusterContext = FACTS
+) -> tuple[JsonObject, JsonObject]:
     """An honest object of a kind, and its pod's spec to be changed."""
     written = copy.deepcopy(manifest or deployment())
     if kind == "Deployment without Knative":
         written["metadata"]["annotations"]["kubectl-serve.dev/mode"] = "deployment"
-    verdict = judge(written, facts)
+    verdict = judge(written, context)
     assert verdict.deployment is not None
     if kind.startswith("Deployment"):
         found = copy.deepcopy(verdict.deployment)
@@ -63,8 +65,8 @@ def made(kind: str, manifest: JsonObject | None = None, facts: PlatformFacts = F
     return head | {"spec": spec}, spec
 
 
-def subject(manifest: JsonObject, facts: PlatformFacts = JUDGED) -> Subject:
-    found = subject_of(manifest, facts)
+def subject(manifest: JsonObject, context: ClusterContext = JUDGED) -> Subject:
+    found = subject_of(manifest, context)
     assert found is not None
     return found
 
@@ -272,13 +274,13 @@ def test_an_annotation_makes_no_other_runtime_of_a_container() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_denial_of_a_runtime_holds_for_what_is_made_of_it(kind: str) -> None:
     policy = read_policy(document("ServingPolicy", "rules: [{name: r, runtimes: {deny: [mlserver-*]}}]"))
-    facts = replace(FACTS, policies=(policy,))
+    context = replace(FACTS, policies=(policy,))
     manifest, pod = made(kind)
     said("MLSERVER_MODEL_URI", "/mine")(pod)
-    assert broken(manifest, facts) == {"r": {"RuntimeNotAllowed"}}
+    assert broken(manifest, context) == {"r": {"RuntimeNotAllowed"}}
     if kind.startswith("Deployment"):
         manifest["metadata"]["annotations"]["kubectl-serve.dev/runtime"] = "custom"
-        assert broken(manifest, facts) == {"r": {"RuntimeNotAllowed"}}
+        assert broken(manifest, context) == {"r": {"RuntimeNotAllowed"}}
 
 
 @pytest.mark.attack(28)
@@ -296,12 +298,12 @@ def test_the_denial_of_a_runtime_holds_for_its_image_by_every_name(image: str) -
     policy = read_policy(document("ServingPolicy", "rules: [{name: r, runtimes: {deny: [vllm]}}]"))
     spec = {"containers": [{"name": "a", "image": image, "args": ["serve", "org/model"]}]}
     head = {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "a", "namespace": "ml"}}
-    facts = replace(FACTS, policies=(policy,))
-    assert broken(head | {"spec": {"template": {"spec": spec}}}, facts) == {"r": {"RuntimeNotAllowed"}}
+    context = replace(FACTS, policies=(policy,))
+    assert broken(head | {"spec": {"template": {"spec": spec}}}, context) == {"r": {"RuntimeNotAllowed"}}
 
 
-def denied(manifest: JsonObject, facts: PlatformFacts) -> set[tuple[str, str]]:
-    return {(rule, code) for rule, codes in broken(manifest, facts).items() for code in codes}
+def denied(manifest: JsonObject, context: ClusterContext) -> set[tuple[str, str]]:
+    return {(rule, code) for rule, codes in broken(manifest, context).items() for code in codes}
 
 
 STARTERS = ROOT / "manifests/policies"
@@ -311,14 +313,14 @@ STARTERS = ROOT / "manifests/policies"
 @pytest.mark.parametrize("starter", ["signed-models", "pinned-models", "restricted-sources"])
 def test_the_starter_policies_deny_every_loader_and_server_that_was_changed(starter: str) -> None:
     policy = read_policy(yaml.safe_load((STARTERS / f"{starter}.yaml").read_text()))
-    facts = replace(FACTS, policies=(policy,))
+    context = replace(FACTS, policies=(policy,))
     honest = deployment(digest=DIGEST, credentials="reader", **{"signature-key": "ml-team"})
-    quiet = denied(made("Deployment", honest, facts)[0], facts)
+    quiet = denied(made("Deployment", honest, context)[0], context)
     passed = []
     for name, change in (*OWN.items(), *NOT_THE_LOADER.items(), *WRITERS.items()):
-        manifest, pod = made("Deployment", honest, facts)
+        manifest, pod = made("Deployment", honest, context)
         change(pod)
-        if denied(manifest, facts) == quiet:
+        if denied(manifest, context) == quiet:
             passed.append(name)
     assert passed == []
 
@@ -479,7 +481,7 @@ def test_no_name_of_a_format_or_file_makes_another_of_what_a_runtime_reads(
 ) -> None:
     """The container is written out: the annotations need no longer fit it."""
     manifest, pod = made(kind, deployment("s3://models/iris/model", runtime=runtime))
-    facts = replace(FACTS, policies=(NO_PICKLE,))
+    context = replace(FACTS, policies=(NO_PICKLE,))
     if kind.startswith("Deployment"):
         notes = manifest["metadata"]["annotations"]
         manifest["metadata"]["annotations"] = {
@@ -490,7 +492,7 @@ def test_no_name_of_a_format_or_file_makes_another_of_what_a_runtime_reads(
         renamed = {"xgboost": "model.ubj", "onnx": "model.onnx"}.get(said_format, "model.gguf")
         pod["initContainers"][0]["args"][-1] += f"/{renamed}"
         said("MODEL_PATH", f"/mnt/models/{renamed}")(pod)
-    assert broken(manifest, facts) == {"formats": {"FormatNotServed"}}
+    assert broken(manifest, context) == {"formats": {"FormatNotServed"}}
 
 
 def test_one_name_that_fits_is_enough() -> None:
@@ -504,10 +506,10 @@ def test_one_name_that_fits_is_enough() -> None:
 @pytest.mark.parametrize("kind", ["Deployment", "Service", "Revision"])
 def test_the_format_of_what_others_can_write_is_not_known(kind: str, name: str) -> None:
     manifest, pod = made(kind, deployment("s3://models/boosted/model.ubj"))
-    facts = replace(FACTS, policies=(NO_PICKLE,))
-    assert broken(manifest, facts) == {}
+    context = replace(FACTS, policies=(NO_PICKLE,))
+    assert broken(manifest, context) == {}
     WRITERS[name](pod)
-    assert broken(manifest, facts)
+    assert broken(manifest, context)
 
 
 @pytest.mark.attack(27)

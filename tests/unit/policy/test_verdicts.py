@@ -12,18 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import model_uri
-from kubectl_serve.install.manifests import default_facts
+from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import judge
 from serve_core.api.policies import ServingPolicy, read_exception, read_policy, stored_policy
 from serve_core.base.json import JsonObject, value_at
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_core.policy.dry_run import run as try_documents
 from serve_core.policy.evaluate import Outcome, PolicyVerdict, User, judge_policies
 from serve_core.policy.subjects import subject_of
 from unit.kubectl_serve.conftest import Run
 
 NOW = datetime(2026, 11, 18, tzinfo=UTC)
-FACTS = default_facts()
+FACTS = default_context()
 PREFIX = "kubectl-serve.dev/"
 
 
@@ -183,8 +183,8 @@ def test_a_stored_policy_that_cannot_be_read_refuses_everything() -> None:
     )
 
 
-def facts(*policies: ServingPolicy) -> PlatformFacts:
-    return PlatformFacts(FACTS.loader, FACTS.runtimes, policies=policies)
+def context(*policies: ServingPolicy) -> ClusterContext:
+    return ClusterContext(FACTS.loader, FACTS.runtimes, policies=policies)
 
 
 def scale_of(manifest: JsonObject | None) -> str | None:
@@ -194,7 +194,7 @@ def scale_of(manifest: JsonObject | None) -> str | None:
 
 
 def test_a_default_fills_what_the_user_left_empty_and_says_so() -> None:
-    made = judge(deployment(), facts(policy("defaults: {scale: 0..3}")))
+    made = judge(deployment(), context(policy("defaults: {scale: 0..3}")))
     assert scale_of(made.deployment) == "0..3"
     said = "DefaultByPolicy: kubectl-serve.dev/scale is 0..3, because policy p says so."
     assert said in map(str, made.choices)
@@ -203,43 +203,43 @@ def test_a_default_fills_what_the_user_left_empty_and_says_so() -> None:
 
 
 def test_a_default_changes_nothing_that_the_user_wrote() -> None:
-    assert scale_of(judge(deployment(scale="1..9"), facts(policy("defaults: {scale: 0..3}"))).deployment) == "1..9"
+    assert scale_of(judge(deployment(scale="1..9"), context(policy("defaults: {scale: 0..3}"))).deployment) == "1..9"
 
 
 def test_a_default_follows_its_policy_and_goes_with_it() -> None:
-    once = judge(deployment(), facts(policy("defaults: {scale: 0..3}"))).deployment
+    once = judge(deployment(), context(policy("defaults: {scale: 0..3}"))).deployment
     assert once is not None
-    assert scale_of(judge(once, facts(policy("defaults: {scale: 0..4}"))).deployment) == "0..4"
-    assert scale_of(judge(once, facts()).deployment) is None
+    assert scale_of(judge(once, context(policy("defaults: {scale: 0..4}"))).deployment) == "0..4"
+    assert scale_of(judge(once, context()).deployment) is None
 
 
 def test_a_default_goes_with_the_model() -> None:
-    once = judge(deployment(), facts(policy("defaults: {visibility: cluster-local}"))).deployment
+    once = judge(deployment(), context(policy("defaults: {visibility: cluster-local}"))).deployment
     assert once is not None
     containers = [{"name": "own", "image": "example.com/own:1"}]
     once["spec"]["template"]["spec"]["containers"] += containers
     del once["metadata"]["annotations"][PREFIX + "model"]
-    back = judge(once, facts(policy("defaults: {visibility: cluster-local}")))
+    back = judge(once, context(policy("defaults: {visibility: cluster-local}")))
     assert not back.problems
     assert PREFIX + "visibility" not in (back.deployment or {})["metadata"]["annotations"]
 
 
 def test_a_default_that_contradicts_the_user_gives_way() -> None:
-    private = facts(policy("defaults: {visibility: cluster-local}"))
+    private = context(policy("defaults: {visibility: cluster-local}"))
     made = judge(deployment(mode="deployment"), private)
     assert not made.problems
     assert PREFIX + "visibility" not in (made.deployment or {})["metadata"]["annotations"]
 
 
 def test_of_two_policies_the_first_by_name_fills() -> None:
-    both = facts(policy("defaults: {scale: 0..2}", "b"), policy("defaults: {scale: 0..1}", "a"))
+    both = context(policy("defaults: {scale: 0..2}", "b"), policy("defaults: {scale: 0..1}", "a"))
     assert scale_of(judge(deployment(), both).deployment) == "0..1"
 
 
 def test_a_default_is_for_what_the_policy_is_about() -> None:
-    of_pods = facts(policy("match: {kinds: [Pod, Service]}\ndefaults: {scale: 0..3}"))
+    of_pods = context(policy("match: {kinds: [Pod, Service]}\ndefaults: {scale: 0..3}"))
     assert scale_of(judge(deployment(), of_pods).deployment) is None
-    selecting = facts(policy("match: {objectSelector: {matchLabels: {team: a}}}\ndefaults: {scale: 0..3}"))
+    selecting = context(policy("match: {objectSelector: {matchLabels: {team: a}}}\ndefaults: {scale: 0..3}"))
     assert scale_of(judge(deployment(), selecting).deployment) is None, "it has no labels at all"
     of_the_team = deployment()
     of_the_team["metadata"]["labels"] = {"team": "a"}
@@ -247,7 +247,7 @@ def test_a_default_is_for_what_the_policy_is_about() -> None:
 
 
 def test_filling_defaults_twice_changes_nothing() -> None:
-    both = facts(policy("defaults: {scale: 0..2, visibility: cluster-local}"))
+    both = context(policy("defaults: {scale: 0..2, visibility: cluster-local}"))
     once = judge(deployment(), both).deployment
     assert once is not None
     assert judge(once, both).deployment == once
@@ -270,7 +270,7 @@ def labelled(spec: Any = None, **labels: str) -> JsonObject:
 
 
 def adopted(manifest: JsonObject, previous: JsonObject | None = None) -> JsonObject:
-    made = judge(manifest, facts(policy(ADOPTING)), previous).deployment
+    made = judge(manifest, context(policy(ADOPTING)), previous).deployment
     assert made is not None
     return json.loads(json.dumps(made))  # type: ignore[no-any-return]
 
@@ -281,12 +281,12 @@ def model_of(manifest: JsonObject) -> str | None:
 
 
 def test_an_adopted_deployment_is_served_as_if_it_were_annotated() -> None:
-    made = judge(labelled(), facts(policy(ADOPTING)))
+    made = judge(labelled(), context(policy(ADOPTING)))
     assert made.deployment is not None
     assert made.service is not None
     assert model_of(made.deployment) == "s3://models/iris/model.joblib"
     assert scale_of(made.deployment) == "0..2"
-    assert judge(made.deployment, facts(policy(ADOPTING))).deployment == made.deployment
+    assert judge(made.deployment, context(policy(ADOPTING))).deployment == made.deployment
 
 
 def test_one_that_runs_is_adopted_without_an_outage() -> None:
@@ -298,7 +298,7 @@ def test_one_that_runs_is_adopted_without_an_outage() -> None:
 def test_taking_the_label_off_gives_the_deployment_back() -> None:
     once = adopted(labelled(OWN))
     del once["metadata"]["labels"][PREFIX + "adopt"]
-    back = judge(once, facts(policy(ADOPTING)), once).deployment
+    back = judge(once, context(policy(ADOPTING)), once).deployment
     assert back is not None
     assert back["spec"] == OWN
     assert set(back["metadata"]["annotations"]) == {PREFIX + "handover"}
@@ -310,7 +310,7 @@ def test_taking_the_label_off_gives_the_deployment_back() -> None:
 def test_when_no_policy_adopts_any_more_the_next_change_gives_it_back(policies: tuple[str, ...]) -> None:
     once = adopted(labelled(OWN))
     once["metadata"]["annotations"][PREFIX + "canary"] = "10%"
-    made = judge(once, facts(*map(policy, policies)), once)
+    made = judge(once, context(*map(policy, policies)), once)
     assert made.deployment is not None
     assert made.deployment["spec"] == OWN
     assert model_of(made.deployment) is None
@@ -321,7 +321,7 @@ def test_an_adopted_model_follows_its_policy_and_its_label() -> None:
     once = adopted(labelled())
     once["metadata"]["labels"][PREFIX + "adopt"] = "iris-v2"
     assert model_of(adopted(once, once)) == "s3://models/iris-v2/model.joblib"
-    moved = judge(once, facts(policy("{adopt: {model: 's3://new/{namespace}/{name}.joblib'}}"))).deployment
+    moved = judge(once, context(policy("{adopt: {model: 's3://new/{namespace}/{name}.joblib'}}"))).deployment
     assert moved is not None
     assert model_of(moved) == "s3://new/ml/iris.joblib"
 
@@ -347,7 +347,7 @@ def test_replacing_an_adopted_deployment_by_its_file_keeps_it_served() -> None:
 )
 def test_no_label_leads_out_of_the_place_that_the_policy_names(label: str, template: str) -> None:
     manifest = labelled(**{PREFIX + "adopt": label})
-    made = judge(manifest, facts(policy(f"{{adopt: {{model: '{template}'}}}}")))
+    made = judge(manifest, context(policy(f"{{adopt: {{model: '{template}'}}}}")))
     if made.deployment is not None:
         with contextlib.suppress(ValueError):  # what cannot be compared breaks every rule on sources
             source = model_uri.read(model_of(made.deployment) or "")

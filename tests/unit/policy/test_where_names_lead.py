@@ -11,18 +11,18 @@ import pytest
 import trustme
 import yaml
 
-from kubectl_serve.install.manifests import default_facts
+from kubectl_serve.install.manifests import default_context
 from model_uri import Store
 from serve_core.admission.decide import judge
 from serve_core.api.policies import PolicyError, read_policy, read_stores
 from serve_core.base.json import JsonObject
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_core.policy.evaluate import judge_policies
 from serve_core.policy.subjects import subject_of
 from serve_core.workload import loader_container
 from serve_core.workload.loader_container import LoaderRequest
 
-BASE = default_facts()
+BASE = default_context()
 COMMIT = "0123456789" * 4
 DIGEST = "sha256:" + "9f" * 32
 PLACES = "{name: sources, sources: {allow: ['s3://models', 'https://models.example.com', 'hf://our-org']}}"
@@ -31,7 +31,7 @@ MINIO = "https://minio.example.com"
 PEM = trustme.CA().cert_pem.bytes().decode()
 
 
-def facts(*policies: str, stores: tuple[Store, ...] = (), match: str = "{}") -> PlatformFacts:
+def context(*policies: str, stores: tuple[Store, ...] = (), match: str = "{}") -> ClusterContext:
     """Each policy is the text of its rules."""
     head = {"apiVersion": "kubectl-serve.dev/v1alpha1", "kind": "ServingPolicy"}
     read = tuple(
@@ -40,7 +40,7 @@ def facts(*policies: str, stores: tuple[Store, ...] = (), match: str = "{}") -> 
         )
         for n, rules in enumerate(policies)
     )
-    return PlatformFacts(BASE.loader, BASE.runtimes, policies=read, stores=stores)
+    return ClusterContext(BASE.loader, BASE.runtimes, policies=read, stores=stores)
 
 
 def deployment(uri: str, **notes: str) -> JsonObject:
@@ -50,7 +50,7 @@ def deployment(uri: str, **notes: str) -> JsonObject:
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}
 
 
-def made(uri: str, known: PlatformFacts, kind: str = "Deployment", **notes: str) -> tuple[JsonObject, JsonObject]:
+def made(uri: str, known: ClusterContext, kind: str = "Deployment", **notes: str) -> tuple[JsonObject, JsonObject]:
     """What admission makes of it, and the pod's spec in it."""
     verdict = judge(deployment(uri, **notes), known)
     assert verdict.deployment is not None, verdict.problems
@@ -63,20 +63,20 @@ def made(uri: str, known: PlatformFacts, kind: str = "Deployment", **notes: str)
     return head | {"apiVersion": "v1" if kind == "Pod" else "serving.knative.dev/v1"}, spec
 
 
-def bindings(uri: str, known: PlatformFacts, **notes: str) -> list[str]:
+def bindings(uri: str, known: ClusterContext, **notes: str) -> list[str]:
     """The stores that the loader is bound to."""
     args = made(uri, known, **notes)[1]["initContainers"][0]["args"]
     return [value for option, value in itertools.pairwise(args) if option == "--store"]
 
 
-def broken(manifest: JsonObject, known: PlatformFacts) -> dict[str, set[str]]:
+def broken(manifest: JsonObject, known: ClusterContext) -> dict[str, set[str]]:
     subject = subject_of(manifest, known)
     assert subject is not None
     results = judge_policies(subject, known.policies, (), datetime(2026, 11, 30, tzinfo=UTC)).results
     return {result.by: {found.code for found in result.findings} for result in results if result.findings}
 
 
-def bound(pod: JsonObject, known: PlatformFacts, *stores: Store) -> None:
+def bound(pod: JsonObject, known: ClusterContext, *stores: Store) -> None:
     """Bind an honest loader to other stores."""
     request = loader_container.read(pod["initContainers"][0], pod, known.known_loaders)
     assert isinstance(request, LoaderRequest)
@@ -113,14 +113,14 @@ AZURE, BLOBS = "az://models/a.joblib", "https://us.blob.core.windows.net"
 )
 @pytest.mark.attack(33)
 def test_the_loader_is_told_where_a_source_leads(uri: str, rules: str, stores: list[str]) -> None:
-    known = facts(rules)
+    known = context(rules)
     assert bindings(uri, known) == stores
     for kind in KINDS:
         assert "SourceNotFixed" not in str(broken(made(uri, known, kind)[0], known))
 
 
 def test_a_digest_that_is_asked_for_binds_nothing() -> None:
-    assert bindings("s3://models/a.joblib", facts("{name: s, pinned: {by: [digest]}}"), digest=DIGEST) == []
+    assert bindings("s3://models/a.joblib", context("{name: s, pinned: {by: [digest]}}"), digest=DIGEST) == []
 
 
 UNBOUND: dict[str, tuple[Store, ...]] = {
@@ -138,7 +138,7 @@ UNBOUND: dict[str, tuple[Store, ...]] = {
 @pytest.mark.parametrize("stores", UNBOUND.values(), ids=UNBOUND.keys())
 @pytest.mark.attack(33)
 def test_a_loader_that_is_not_bound_as_the_policy_says_breaks_it(kind: str, stores: tuple[Store, ...]) -> None:
-    known = facts(PLACES, PINNED)
+    known = context(PLACES, PINNED)
     manifest, pod = made(HUB, known, kind)
     assert broken(manifest, known) == {}
     bound(pod, known, *stores)
@@ -148,7 +148,7 @@ def test_a_loader_that_is_not_bound_as_the_policy_says_breaks_it(kind: str, stor
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.attack(33)
 def test_a_pull_request_is_not_the_organisations(kind: str) -> None:
-    known = facts(PLACES)
+    known = context(PLACES)
     manifest, _ = made("hf://our-org/model@refs/pr/7", known, kind)
     assert broken(manifest, known) == {"p0/sources": {"SourceNotAllowed"}}
 
@@ -167,7 +167,7 @@ SURROUNDINGS: dict[str, Callable[[JsonObject], object]] = {
 @pytest.mark.parametrize("change", SURROUNDINGS.values(), ids=SURROUNDINGS.keys())
 @pytest.mark.attack(33)
 def test_a_pod_in_which_names_resolve_otherwise_breaks_it(kind: str, change: Callable[[JsonObject], object]) -> None:
-    known = facts(PLACES, PINNED)
+    known = context(PLACES, PINNED)
     manifest, pod = made(HUB, known, kind)
     change(pod)
     assert broken(manifest, known) == {"p0/sources": {"SourceNotFixed"}, "p1/pinned": {"SourceNotFixed"}}
@@ -178,7 +178,9 @@ def test_a_pod_in_which_names_resolve_otherwise_breaks_it(kind: str, change: Cal
 @pytest.mark.attack(33)
 def test_no_container_of_the_users_stands_before_a_store_without_tls(kind: str, endpoint: str, plain: bool) -> None:
     """It shares the pod's network and resolv.conf."""
-    known = replace(facts(leading(endpoint, allow=["s3://models"])), sidecar_images=frozenset({"example.com/proxy:1"}))
+    known = replace(
+        context(leading(endpoint, allow=["s3://models"])), sidecar_images=frozenset({"example.com/proxy:1"})
+    )
     for image, expected in (("example.com/any:1", plain), ("example.com/proxy:1", False)):
         manifest, pod = made("s3://models/a.joblib", known, kind)
         pod["initContainers"].insert(0, {"name": "first", "image": image})
@@ -191,7 +193,7 @@ def test_no_container_of_the_users_stands_before_a_store_without_tls(kind: str, 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.attack(33)
 def test_what_a_digest_pins_may_come_from_anywhere(kind: str) -> None:
-    known = facts(PINNED)
+    known = context(PINNED)
     manifest, pod = made("s3://models/a.joblib", known, kind, digest=DIGEST)
     bound(pod, known)
     assert broken(manifest, known) == {}
@@ -210,7 +212,7 @@ def test_what_a_digest_pins_may_come_from_anywhere(kind: str) -> None:
 )
 @pytest.mark.attack(33)
 def test_a_place_that_does_not_say_where_it_leads_needs_a_store(uri: str, rules: str) -> None:
-    known = facts(rules)
+    known = context(rules)
     assert bindings(uri, known) == []
     for kind in KINDS:
         assert broken(made(uri, known, kind)[0], known) == {"p0/s": {"SourceNotFixed"}}
@@ -218,9 +220,9 @@ def test_a_place_that_does_not_say_where_it_leads_needs_a_store(uri: str, rules:
 
 def test_the_operators_settings_bind_without_any_policy() -> None:
     store = Store("s3://models", MINIO, PEM)
-    assert bindings("s3://models/a.joblib", facts(stores=(store,))) == [store.argument]
-    assert bindings("s3://other/a.joblib", facts(stores=(store,))) == []
-    assert bindings("s3://models/a.joblib", facts(PLACES, stores=(store,))) == [store.argument]
+    assert bindings("s3://models/a.joblib", context(stores=(store,))) == [store.argument]
+    assert bindings("s3://other/a.joblib", context(stores=(store,))) == []
+    assert bindings("s3://models/a.joblib", context(PLACES, stores=(store,))) == [store.argument]
     assert read_stores([{"place": "s3://models", "endpoint": MINIO, "ca": PEM}]) == (store,)
 
 
@@ -228,14 +230,14 @@ def test_the_operators_settings_bind_without_any_policy() -> None:
 def test_of_two_policies_that_lead_elsewhere_neither_is_passed_over() -> None:
     one = f"{{name: s, sources: {{allow: ['s3://models'], stores: [{{place: 's3://models', endpoint: '{MINIO}'}}]}}}}"
     other = one.replace(MINIO, "https://other.example.com")
-    known = facts(one, other)
+    known = context(one, other)
     assert bindings("s3://models/a.joblib", known) == [f"s3://models {MINIO}"]
     for kind in KINDS:
         assert broken(made("s3://models/a.joblib", known, kind)[0], known) == {"p1/s": {"SourceNotFixed"}}
 
 
 def test_a_policy_may_leave_a_place_to_the_users_secrets() -> None:
-    known = facts(PLACES.replace("}}", ", stores: [{place: 's3://models', endpoint: '*'}]}}"))
+    known = context(PLACES.replace("}}", ", stores: [{place: 's3://models', endpoint: '*'}]}}"))
     assert bindings("s3://models/a.joblib", known) == []
     for kind in KINDS:
         assert broken(made("s3://models/a.joblib", known, kind)[0], known) == {}
@@ -259,7 +261,7 @@ def test_a_denial_holds_for_the_address_of_a_store_as_well(deny: str, uri: str) 
         Store("hf://*", "https://hub.example.com/hf"),
         Store("oci://ghcr.io", "https://mirror.example.com"),
     )
-    known = facts(json.dumps({"name": "s", "sources": {"deny": [deny]}}), stores=stores)
+    known = context(json.dumps({"name": "s", "sources": {"deny": [deny]}}), stores=stores)
     for kind in KINDS:
         assert broken(made(uri, known, kind)[0], known) == {"p0/s": {"SourceNotAllowed"}}
     good = made("s3://models/public/a.joblib" if "models" in deny else f"{MINIO}/other/a.joblib", known)[0]
@@ -278,7 +280,7 @@ def test_a_denial_holds_for_the_address_of_a_store_as_well(deny: str, uri: str) 
     ],
 )
 def test_only_a_policy_that_is_about_a_deployment_binds_its_loader(match: str, stores: list[str]) -> None:
-    assert bindings(HUB, facts(PLACES, match=match)) == stores
+    assert bindings(HUB, context(PLACES, match=match)) == stores
 
 
 @pytest.mark.attack(33)
@@ -289,9 +291,9 @@ def test_kserves_own_loader_is_led_by_its_users_secrets() -> None:
         "metadata": {"name": "k", "namespace": "ml"},
         "spec": {"predictor": {"model": {"modelFormat": {"name": "onnx"}, "storageUri": "s3://models/a.onnx"}}},
     }
-    assert broken(manifest, facts(PLACES)) == {"p0/sources": {"SourceNotFixed"}}
+    assert broken(manifest, context(PLACES)) == {"p0/sources": {"SourceNotFixed"}}
     anywhere = PLACES.replace("}}", ", stores: [{place: 's3://models', endpoint: '*'}]}}")
-    assert broken(manifest, facts(anywhere)) == {}
+    assert broken(manifest, context(anywhere)) == {}
 
 
 @pytest.mark.parametrize(
@@ -305,4 +307,4 @@ def test_kserves_own_loader_is_led_by_its_users_secrets() -> None:
 )  # fmt: skip
 def test_a_store_that_leads_nowhere_is_no_policy(store: str) -> None:
     with pytest.raises(PolicyError):
-        facts(f"{{name: s, sources: {{stores: [{store}]}}}}")
+        context(f"{{name: s, sources: {{stores: [{store}]}}}}")

@@ -15,14 +15,14 @@ from serve_core.api import annotations, models
 from serve_core.base import bounds
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import MOST_PROBLEMS, Problem, capped, problem
-from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from serve_core.context.cluster import ClusterContext, LoaderConfig
 from serve_core.knative import limits
-from serve_core.knative.name_conflict import ServiceFacts
+from serve_core.knative.name_conflict import ServiceSummary
 from serve_core.syntax import image_reference, quantity
 from serve_core.syntax.glob import matches, may_begin
 from support.growth import alphabet, families, patterns, superlinear
 
-FACTS = PlatformFacts(LoaderFacts("loader:1"))
+FACTS = ClusterContext(LoaderConfig("loader:1"))
 
 
 def deployment(**more: Any) -> JsonObject:
@@ -140,11 +140,11 @@ def test_no_more_problems_are_made_than_are_said(what: str, monkeypatch: pytest.
 def test_services_of_thousands_of_ports_make_no_more_problems() -> None:
     """Anybody can make Services that select the pods."""
     ports = tuple("http" for _ in range(15_000))
-    services = {"": {f"s{index}": ServiceFacts("", {"app": "iris"}, ports) for index in range(24)}}
+    services = {"": {f"s{index}": ServiceSummary("", {"app": "iris"}, ports) for index in range(24)}}
     running = deployment(selector={"matchLabels": {"app": "iris"}})
     running["spec"]["template"]["spec"]["containers"][0]["ports"] = [{"name": "http", "containerPort": 80}]
     previous = {**running, "metadata": {"name": "iris"}}
-    found = judge(running, PlatformFacts(LoaderFacts("loader:1"), services=services), previous).problems
+    found = judge(running, ClusterContext(LoaderConfig("loader:1"), services=services), previous).problems
     assert MOST_PROBLEMS < len(found) <= MOST_PROBLEMS + 10
 
 

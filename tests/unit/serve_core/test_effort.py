@@ -10,9 +10,9 @@ from serve_core.admission.decide import judge
 from serve_core.api.annotations import FILLED
 from serve_core.base import overlay
 from serve_core.base.json import JsonObject, canonical
-from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from serve_core.context.cluster import ClusterContext, LoaderConfig
 
-FACTS = PlatformFacts(LoaderFacts("loader:1"))
+FACTS = ClusterContext(LoaderConfig("loader:1"))
 
 
 def deployment(container: JsonObject, **annotations: str) -> JsonObject:

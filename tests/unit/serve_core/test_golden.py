@@ -16,8 +16,8 @@ from serve_core.api.runtimes import parse
 from serve_core.base.constants import PREFIX
 from serve_core.base.json import JsonObject
 from serve_core.base.patch import json_patch
-from serve_core.context.cluster import REQUIRED_FEATURES, LoaderFacts, PlatformFacts
-from serve_core.knative.name_conflict import ServiceFacts
+from serve_core.context.cluster import REQUIRED_FEATURES, ClusterContext, LoaderConfig
+from serve_core.knative.name_conflict import ServiceSummary
 from serve_core.knative.name_conflict import read as read_service
 from support.istio_installation import installation
 from support.paths import ROOT
@@ -28,7 +28,7 @@ RUNTIMES = tuple(
 )
 
 
-def facts_of(case: Path) -> PlatformFacts:
+def context_of(case: Path) -> ClusterContext:
     """A case may have a ``features.yaml``, which adds to the flags that an installation requires, an ``istio.yaml``:
     the arguments of :func:`istio_installation.installation`, a ``policies.yaml``, and a ``services.yaml``: the
     Services of its namespace. What is stored before an update is in ``previous.yaml``."""
@@ -37,11 +37,11 @@ def facts_of(case: Path) -> PlatformFacts:
     istio = installation(**yaml.safe_load(mesh.read_text())) if mesh.exists() else None
     written = case / "policies.yaml"
     policies = map(read_policy, yaml.safe_load_all(written.read_text())) if written.exists() else ()
-    around: dict[str, dict[str, ServiceFacts]] = {}
+    around: dict[str, dict[str, ServiceSummary]] = {}
     for each in yaml.safe_load_all((case / "services.yaml").read_text()) if (case / "services.yaml").exists() else ():
         around.setdefault(each["metadata"]["namespace"], {})[each["metadata"]["name"]] = read_service(each)
-    loader = LoaderFacts("example.com/model-loader:1", signing_image="example.com/model-loader:1-signing")
-    return PlatformFacts(loader, RUNTIMES, features, istio, tuple(policies), services=around)
+    loader = LoaderConfig("example.com/model-loader:1", signing_image="example.com/model-loader:1-signing")
+    return ClusterContext(loader, RUNTIMES, features, istio, tuple(policies), services=around)
 
 
 def previous_of(case: Path) -> JsonObject | None:
@@ -70,7 +70,7 @@ def outputs(verdict: Verdict) -> dict[str, str | None]:
 def test_what_comes_out_is_what_was_reviewed(case: Path) -> None:
     text = (case / "input.yaml").read_text()
     assert text.startswith("# "), "the first line says why the case exists"
-    made = outputs(judge(yaml.safe_load(text), facts_of(case), previous_of(case)))
+    made = outputs(judge(yaml.safe_load(text), context_of(case), previous_of(case)))
     if os.environ.get("UPDATE_GOLDEN"):
         for name, content in made.items():
             if content is None:
@@ -83,28 +83,28 @@ def test_what_comes_out_is_what_was_reviewed(case: Path) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_completing_twice_changes_nothing(case: Path) -> None:
-    facts, previous = facts_of(case), previous_of(case)
-    once = judge(yaml.safe_load((case / "input.yaml").read_text()), facts, previous)
+    context, previous = context_of(case), previous_of(case)
+    once = judge(yaml.safe_load((case / "input.yaml").read_text()), context, previous)
     if once.deployment is None:
         return
-    twice = judge(once.deployment, facts, previous)
+    twice = judge(once.deployment, context, previous)
     assert json_patch(once.deployment, twice.deployment or {}) == []
     assert (twice.service, twice.extras) == (once.service, once.extras)
     if once.service is not None or once.extras:
-        stored = render_stored(once.deployment, facts)
+        stored = render_stored(once.deployment, context)
         assert (stored.service, stored.extras) == (once.service, once.extras)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_taking_the_annotations_off_gives_back_what_was_written(case: Path) -> None:
-    facts, written = facts_of(case), yaml.safe_load((case / "input.yaml").read_text())
-    stored = judge(written, facts, previous_of(case)).deployment
-    if stored is None or facts.policies or not is_served(stored):
+    context, written = context_of(case), yaml.safe_load((case / "input.yaml").read_text())
+    stored = judge(written, context, previous_of(case)).deployment
+    if stored is None or context.policies or not is_served(stored):
         return
     own = {annotation.key for annotation in annotations.USER}
     notes = {key: text for key, text in stored["metadata"]["annotations"].items() if key not in own}
     without = stored | {"metadata": stored["metadata"] | {"annotations": notes}}
-    back = judge(without, facts, stored)
+    back = judge(without, context, stored)
     if back.deployment is None:
         assert [problem.code for problem in back.problems] == ["NothingToGiveBack"]
         return

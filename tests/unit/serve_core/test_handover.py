@@ -8,9 +8,9 @@ from serve_core.admission.decide import judge
 from serve_core.admission.handover import finish, is_back, wanted_replicas
 from serve_core.api import annotations
 from serve_core.base.json import JsonObject
-from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from serve_core.context.cluster import ClusterContext, LoaderConfig
 
-FACTS = PlatformFacts(LoaderFacts("example.com/loader:1"))
+FACTS = ClusterContext(LoaderConfig("example.com/loader:1"))
 PLAIN: JsonObject = {
     "apiVersion": "apps/v1",
     "kind": "Deployment",

@@ -12,8 +12,8 @@ from serve_core.base.constants import LOADER_CONTAINER
 from serve_core.base.json import JsonObject
 from serve_core.base.patch import json_patch
 from serve_core.base.reasons import CATALOGUE, Kind
-from serve_core.context.cluster import LoaderFacts, PlatformFacts
-from serve_core.istio.injection import IstioFacts, Revision, detect
+from serve_core.context.cluster import ClusterContext, LoaderConfig
+from serve_core.istio.injection import IstioInstallation, Revision, detect
 from support.istio_installation import VALUES, control_plane, installation, named
 
 INJECTED = {"team-a": {"istio-injection": "enabled"}}
@@ -54,10 +54,10 @@ def deployment(
     }
 
 
-def judged(facts: IstioFacts | None, document: JsonObject | None = None) -> Verdict:
+def judged(context: IstioInstallation | None, document: JsonObject | None = None) -> Verdict:
     features = {"kubernetes.podspec-init-containers": "enabled", "kubernetes.podspec-hostnetwork": "enabled"}
     features["kubernetes.podspec-persistent-volume-claim"] = "enabled"
-    return judge(document or deployment(), PlatformFacts(LoaderFacts("example.com/loader:1"), (), features, facts))
+    return judge(document or deployment(), ClusterContext(LoaderConfig("example.com/loader:1"), (), features, context))
 
 
 def template(verdict: Verdict) -> JsonObject:
@@ -264,8 +264,8 @@ def test_what_is_set_ends_in_an_order_in_which_the_loader_can_download(
 ) -> None:
     """The containers' order is what the real injector made of each setting; ``native`` is the user's own wish."""
     notes = {} if native is None else {NATIVE: str(native).lower()}
-    facts = installation(cni=cni, kubelets=kubelets, namespaces=INJECTED)
-    verdict = judged(facts, deployment(notes=notes))
+    context = installation(cni=cni, kubelets=kubelets, namespaces=INJECTED)
+    verdict = judged(context, deployment(notes=notes))
     word = template(verdict)["metadata"].get("annotations", {}).get(NATIVE)
     setting = (cni, {"true": True, "false": False, None: None}[word], loader_uid(verdict))
     found = [c for c in CASES if (c["cni"], c["nativeSidecarAnnotation"], c["loaderRunAsUser"]) == setting]
@@ -336,16 +336,16 @@ def test_who_is_injected_by_which_revision(
     of_namespace: dict[str, str], of_pod: dict[str, str], revision: str | None
 ) -> None:
     planes = control_plane(), control_plane(version="1.30.0", revision="canary", tags=("prod",))
-    facts = installation(*planes, namespaces={"team-a": of_namespace})
-    verdict = judged(facts, deployment(labels=of_pod))
+    context = installation(*planes, namespaces={"team-a": of_namespace})
+    verdict = judged(context, deployment(labels=of_pod))
     sidecar = [str(choice) for choice in verdict.choices if choice.code == "MeshSidecar"]
     assert [line.split("revision ")[1].split(",")[0] for line in sidecar] == ([revision] if revision else [])
 
 
 def test_the_annotation_never_injects_but_can_prevent_it() -> None:
-    facts = installation(namespaces={"team-a": {}, "team-b": {"istio-injection": "enabled"}})
-    asking = judged(facts, deployment(notes={"sidecar.istio.io/inject": "true"}))
-    refusing = judged(facts, deployment(notes={"sidecar.istio.io/inject": "false"}, namespace="team-b"))
+    context = installation(namespaces={"team-a": {}, "team-b": {"istio-injection": "enabled"}})
+    asking = judged(context, deployment(notes={"sidecar.istio.io/inject": "true"}))
+    refusing = judged(context, deployment(notes={"sidecar.istio.io/inject": "false"}, namespace="team-b"))
     assert [line.split(":")[0] for line in said(asking) + said(refusing)] == ["MeshOutside", "MeshOutside"]
 
 
@@ -363,10 +363,10 @@ def test_the_annotation_never_injects_but_can_prevent_it() -> None:
     ],
 )
 def test_a_pod_says_no_by_whatever_is_no_yes(said: str, inside: bool) -> None:
-    facts = installation(namespaces=INJECTED)
+    context = installation(namespaces=INJECTED)
     wish = {"sidecar.istio.io/inject": said}
     for document in (deployment(labels=wish), deployment(notes=wish)):
-        verdict = judged(facts, document)
+        verdict = judged(context, document)
         assert any(choice.code == "MeshSidecar" for choice in verdict.choices) is inside
 
 
@@ -385,7 +385,7 @@ def test_mesh_istio_asks_for_the_sidecar_where_the_namespace_does_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("facts", "document", "code"),
+    ("context", "document", "code"),
     [
         (None, deployment(mesh="istio"), "MeshMissing"),
         (
@@ -423,8 +423,8 @@ def test_mesh_istio_asks_for_the_sidecar_where_the_namespace_does_not() -> None:
         ),
     ],
 )
-def test_what_cannot_be_is_refused(facts: IstioFacts | None, document: JsonObject, code: str) -> None:
-    assert [problem.code for problem in judged(facts, document).problems] == [code]
+def test_what_cannot_be_is_refused(context: IstioInstallation | None, document: JsonObject, code: str) -> None:
+    assert [problem.code for problem in judged(context, document).problems] == [code]
 
 
 def test_mesh_istio_asks_where_istio_injects_only_who_asks() -> None:
@@ -466,8 +466,8 @@ def test_what_is_missing_of_an_installation_is_not_known() -> None:
 
 
 def test_probes_are_rewritten_although_the_installation_does_not() -> None:
-    facts = installation(namespaces=INJECTED, values={"sidecarInjectorWebhook.rewriteAppHTTPProbe": False})
-    notes = template(judged(facts))["metadata"]["annotations"]
+    context = installation(namespaces=INJECTED, values={"sidecarInjectorWebhook.rewriteAppHTTPProbe": False})
+    notes = template(judged(context))["metadata"]["annotations"]
     assert notes["sidecar.istio.io/rewriteAppHTTPProbers"] == "true"
 
 
@@ -514,10 +514,10 @@ def test_no_trace_of_istio_is_no_istio() -> None:
 
 def test_what_cannot_be_read_is_not_known() -> None:
     broken = named("istio-sidecar-injector", data={"values": "{", "config": ""})
-    facts = detect(config_maps=[broken], nodes=[named("a", status={"nodeInfo": {"kubeletVersion": "unknown"}})])
-    assert facts is not None
-    assert facts.revisions == (Revision("default"),)
-    assert facts.kubelet is None
+    context = detect(config_maps=[broken], nodes=[named("a", status={"nodeInfo": {"kubeletVersion": "unknown"}})])
+    assert context is not None
+    assert context.revisions == (Revision("default"),)
+    assert context.kubelet is None
 
 
 def test_a_native_sidecar_of_the_users_own_stays_one() -> None:

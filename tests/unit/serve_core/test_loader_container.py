@@ -10,7 +10,7 @@ import yaml
 from serve_core.api.models import parse_all
 from serve_core.base.constants import LOADER_CONTAINER
 from serve_core.base.json import JsonObject
-from serve_core.context.cluster import LoaderFacts
+from serve_core.context.cluster import LoaderConfig
 from serve_core.workload import loader_container
 from serve_core.workload.loader_container import LoaderRequest
 from support.paths import ROOT
@@ -36,7 +36,7 @@ def test_what_is_filled_in_is_known_again(path: Path) -> None:
     container = next(each for each in pod["initContainers"] if each["name"] == LOADER_CONTAINER)
     words = container["args"]
     networks = tuple(value for word, value in pairwise(words) if word == "--allow-network")
-    found = loader_container.read(container, pod, [LoaderFacts(container["image"], networks)])
+    found = loader_container.read(container, pod, [LoaderConfig(container["image"], networks)])
     if path.parent.name in BY_THE_USER:
         assert found == "env[HTTPS_PROXY]"
         return
@@ -64,18 +64,18 @@ def container(**fields: Any) -> tuple[JsonObject, JsonObject]:
 )
 def test_it_is_said_which_field_is_another(fields: JsonObject, field: str) -> None:
     found, pod = container(**fields)
-    assert loader_container.read(found, pod, [LoaderFacts("example.com/loader:1", ("10.0.0.0/8",))]) == field
+    assert loader_container.read(found, pod, [LoaderConfig("example.com/loader:1", ("10.0.0.0/8",))]) == field
 
 
 def test_an_empty_field_is_none() -> None:
     found, pod = container(env=[], command=None, workingDir="", ports=[], lifecycle={})
-    loaders = [LoaderFacts("example.com/loader:1", ("10.0.0.0/8",))]
+    loaders = [LoaderConfig("example.com/loader:1", ("10.0.0.0/8",))]
     assert isinstance(loader_container.read(found, pod, loaders), LoaderRequest)
 
 
 def test_an_older_loader_that_is_known_is_one_as_well() -> None:
     found, pod = container()
-    older, present = LoaderFacts("example.com/loader:1", ("10.0.0.0/8",)), LoaderFacts("example.com/loader:2")
+    older, present = LoaderConfig("example.com/loader:1", ("10.0.0.0/8",)), LoaderConfig("example.com/loader:2")
     assert isinstance(loader_container.read(found, pod, [present, older]), LoaderRequest)
-    mixed = LoaderFacts("example.com/loader:1", ("0.0.0.0/0",))
+    mixed = LoaderConfig("example.com/loader:1", ("0.0.0.0/0",))
     assert loader_container.read(found, pod, [present, mixed]) == "args"

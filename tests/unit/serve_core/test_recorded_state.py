@@ -17,19 +17,19 @@ from serve_core.api.runtimes import Runtime, spec_document
 from serve_core.base import overlay
 from serve_core.base.constants import PREFIX, SERVED_LABEL
 from serve_core.base.json import JsonObject, canonical
-from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from serve_core.context.cluster import ClusterContext, LoaderConfig
 
 METADATA_SERVICE = "169.254.169.254/32"
 SERVER = Runtime("server", (Format("sklearn"),), ("v2",), {"image": "example.com/server:2"}, priority=1)
 OTHER = Runtime("other", (Format("pytorch"), Format("sklearn")), ("v2",), {"image": "example.com/other:1"})
 EARLIER = replace(SERVER, container={"image": "example.com/server:1"})
-WIDE = LoaderFacts("example.com/loader:1", ("10.0.0.0/8", METADATA_SERVICE))
-FACTS = PlatformFacts(
-    LoaderFacts("example.com/loader:2", ("10.0.0.0/8",)),
+WIDE = LoaderConfig("example.com/loader:1", ("10.0.0.0/8", METADATA_SERVICE))
+FACTS = ClusterContext(
+    LoaderConfig("example.com/loader:2", ("10.0.0.0/8",)),
     (SERVER, OTHER),
-    snapshots=snapshots.present(WIDE, (EARLIER,)) | snapshots.present(LoaderFacts("example.com/loader:2"), (SERVER,)),
+    snapshots=snapshots.present(WIDE, (EARLIER,)) | snapshots.present(LoaderConfig("example.com/loader:2"), (SERVER,)),
 )
-EVIL = LoaderFacts("example.com/evil:1", ("0.0.0.0/0", METADATA_SERVICE))
+EVIL = LoaderConfig("example.com/evil:1", ("0.0.0.0/0", METADATA_SERVICE))
 EVIL_SERVER = Runtime("server", (Format("sklearn"),), ("v2",), {"image": "example.com/evil:1"})
 
 
@@ -46,14 +46,14 @@ def with_notes(deployment: JsonObject, notes: Mapping[str, str | None]) -> JsonO
     return made
 
 
-def accepted(deployment: JsonObject, previous: JsonObject | None = None, facts: PlatformFacts = FACTS) -> JsonObject:
-    verdict = judge(deployment, facts, previous)
+def accepted(deployment: JsonObject, previous: JsonObject | None = None, context: ClusterContext = FACTS) -> JsonObject:
+    verdict = judge(deployment, context, previous)
     assert verdict.problems == ()
     assert verdict.deployment is not None
     return verdict.deployment
 
 
-def record(loader: LoaderFacts, runtime: Runtime | None, instead: Mapping[str, Any] | None = None) -> str:
+def record(loader: LoaderConfig, runtime: Runtime | None, instead: Mapping[str, Any] | None = None) -> str:
     """A record in the right form: what the choice rests on is right."""
     asks = json.loads(accepted(user_wrote())["metadata"]["annotations"][COMPLETED_WITH])["asked"]
     said = {"asked": asks, "loader": snapshots.digest(loader)}
@@ -62,7 +62,7 @@ def record(loader: LoaderFacts, runtime: Runtime | None, instead: Mapping[str, A
     return canonical({**said, **(instead or {})})
 
 
-def record_in_full(loader: LoaderFacts, runtime: Runtime) -> str:
+def record_in_full(loader: LoaderConfig, runtime: Runtime) -> str:
     """As the first version wrote it, which believed it."""
     asks = json.loads(record(loader, runtime))["asked"]
     said = {
@@ -249,8 +249,8 @@ def test_a_size_in_a_record_is_a_size_or_nothing(said: Any) -> None:
     "value", [completion_record.RENEW, None], ids=["by its word", "by a record of what is present"]
 )
 def test_a_request_for_the_present_loader_and_runtime_counts(value: str | None) -> None:
-    then = PlatformFacts(WIDE, (EARLIER,))
-    stored = accepted(user_wrote(), facts=then)
+    then = ClusterContext(WIDE, (EARLIER,))
+    stored = accepted(user_wrote(), context=then)
     present = accepted(user_wrote())
     asking = with_notes(stored, {COMPLETED_WITH: value or present["metadata"]["annotations"][COMPLETED_WITH]})
     assert accepted(asking, stored)["spec"] == present["spec"]
@@ -272,29 +272,29 @@ def _without_model(document: JsonObject) -> JsonObject:
     return with_notes(document, {MODEL: None})
 
 
-THEN = PlatformFacts(WIDE, (EARLIER, OTHER))
+THEN = ClusterContext(WIDE, (EARLIER, OTHER))
 CHANGES: dict[str, Callable[[], tuple[JsonObject, JsonObject | None]]] = {
     "made": lambda: (user_wrote(replicas=3), None),
-    "made of a copy": lambda: (accepted(user_wrote(replicas=3), facts=THEN), None),
+    "made of a copy": lambda: (accepted(user_wrote(replicas=3), context=THEN), None),
     "made with its own container": lambda: (annotated(plain()), None),
     "annotated while it runs": lambda: (annotated(plain()), plain()),
     "changed": lambda: (
-        with_notes(accepted(user_wrote(replicas=3), facts=THEN), {"team": "a"}),
-        accepted(user_wrote(replicas=3), facts=THEN),
+        with_notes(accepted(user_wrote(replicas=3), context=THEN), {"team": "a"}),
+        accepted(user_wrote(replicas=3), context=THEN),
     ),
     "asked otherwise": lambda: (
-        with_notes(accepted(user_wrote(replicas=3), facts=THEN), {PREFIX + "format": "sklearn:1"}),
-        with_notes(accepted(user_wrote(replicas=3), facts=THEN), {annotations.MODEL_SIZE: str(2**36)}),
+        with_notes(accepted(user_wrote(replicas=3), context=THEN), {PREFIX + "format": "sklearn:1"}),
+        with_notes(accepted(user_wrote(replicas=3), context=THEN), {annotations.MODEL_SIZE: str(2**36)}),
     ),
     "another model": lambda: (
-        with_notes(accepted(user_wrote(replicas=3), facts=THEN), {MODEL: "s3://models/wine.joblib"}),
-        with_notes(accepted(user_wrote(replicas=3), facts=THEN), {annotations.MODEL_SIZE: str(2**36)}),
+        with_notes(accepted(user_wrote(replicas=3), context=THEN), {MODEL: "s3://models/wine.joblib"}),
+        with_notes(accepted(user_wrote(replicas=3), context=THEN), {annotations.MODEL_SIZE: str(2**36)}),
     ),
     "renewed": lambda: (
-        with_notes(accepted(user_wrote(replicas=3), facts=THEN), {COMPLETED_WITH: completion_record.RENEW}),
-        with_notes(accepted(user_wrote(replicas=3), facts=THEN), {annotations.MODEL_SIZE: str(2**36)}),
+        with_notes(accepted(user_wrote(replicas=3), context=THEN), {COMPLETED_WITH: completion_record.RENEW}),
+        with_notes(accepted(user_wrote(replicas=3), context=THEN), {annotations.MODEL_SIZE: str(2**36)}),
     ),
-    "replaced": lambda: (user_wrote(replicas=2), accepted(user_wrote(replicas=3), facts=THEN)),
+    "replaced": lambda: (user_wrote(replicas=2), accepted(user_wrote(replicas=3), context=THEN)),
     "given back": lambda: (
         _without_model(accepted(annotated(plain()), plain())),
         accepted(annotated(plain()), plain()),
@@ -337,7 +337,7 @@ def stored_notes(deployment: JsonObject) -> Mapping[str, str]:
     return {key: text for key, text in {**deployment["metadata"]["annotations"], **noted}.items() if key in state}
 
 
-DEFAULTS = manifests.default_facts()
+DEFAULTS = manifests.default_context()
 OFFERED = [
     pytest.param(runtime, protocol, id=f"{runtime.name}-{protocol}")
     for runtime in DEFAULTS.runtimes
@@ -354,5 +354,5 @@ def test_all_that_is_noted_takes_less_than_a_kilobyte(runtime: Runtime, protocol
     written["metadata"] |= {"name": "llama-3-70b-instruct", "namespace": "language-models"}
     gpus = {"resources": {"limits": {"nvidia.com/gpu": "2"}}}
     written["spec"] = {"template": {"spec": {"containers": [{"name": "model-server", **gpus}]}}}
-    notes = stored_notes(accepted(written, facts=DEFAULTS))
+    notes = stored_notes(accepted(written, context=DEFAULTS))
     assert sum(len(f"    {key}: '{text}'\n") for key, text in notes.items()) <= 1024

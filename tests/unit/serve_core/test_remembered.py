@@ -14,14 +14,14 @@ from serve_core.api.runtimes import Runtime
 from serve_core.base import overlay
 from serve_core.base.constants import PREFIX
 from serve_core.base.json import JsonObject, canonical
-from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from serve_core.context.cluster import ClusterContext, LoaderConfig
 
 OLD = Runtime("server", (Format("sklearn"),), ("v2",), {"image": "example.com/server:1"})
 NEW = replace(OLD, container={"image": "example.com/server:2"})
 BETTER = replace(OLD, name="better", container={"image": "example.com/better:1"}, priority=1, protocols=("v2", "v1"))
-THEN = PlatformFacts(LoaderFacts("example.com/loader:1"), (OLD,))
-NOW = PlatformFacts(
-    LoaderFacts("example.com/loader:2"), (NEW, BETTER), snapshots=snapshots.present(THEN.loader, THEN.runtimes)
+THEN = ClusterContext(LoaderConfig("example.com/loader:1"), (OLD,))
+NOW = ClusterContext(
+    LoaderConfig("example.com/loader:2"), (NEW, BETTER), snapshots=snapshots.present(THEN.loader, THEN.runtimes)
 )
 
 
@@ -73,7 +73,7 @@ def test_what_is_unchanged_is_not_said_to_be_from_earlier(stored: JsonObject) ->
 @pytest.mark.parametrize(
     "now", [replace(NOW, runtimes=THEN.runtimes), replace(NOW, loader=THEN.loader)], ids=["loader", "runtime"]
 )
-def test_it_is_said_where_one_of_the_two_would_be_another_by_now(stored: JsonObject, now: PlatformFacts) -> None:
+def test_it_is_said_where_one_of_the_two_would_be_another_by_now(stored: JsonObject, now: ClusterContext) -> None:
     verdict = judge(stored, now, stored)
     assert images(verdict) == ["example.com/loader:1", "example.com/server:1"]
     assert "CompletedEarlier" in {choice.code for choice in verdict.choices}
@@ -152,14 +152,14 @@ def test_one_of_the_two_alone_is_not_kept(stored: JsonObject, missing: int) -> N
     assert images(verdict) == ["example.com/loader:2", "example.com/better:1"]
 
 
-def of_version_0_1(deployment: JsonObject, facts: PlatformFacts) -> JsonObject:
+def of_version_0_1(deployment: JsonObject, context: ClusterContext) -> JsonObject:
     """As the first version noted it: what it was completed with in full, and the paths of what was filled in."""
     made = copy.deepcopy(deployment)
     notes = made["metadata"]["annotations"]
-    (runtime,) = facts.runtimes
+    (runtime,) = context.runtimes
     record = json.loads(notes[annotations.COMPLETED_WITH])
     record["runtime"] = {"name": runtime.name, "spec": runtimes.spec_document(runtime)}
-    record["loader"] = {"image": facts.loader.image, "allowNetworks": list(facts.loader.allow_networks)}
+    record["loader"] = {"image": context.loader.image, "allowNetworks": list(context.loader.allow_networks)}
     notes[annotations.COMPLETED_WITH] = canonical(record)
     notes[annotations.FILLED] = canonical(overlay.read(notes[annotations.FILLED], deployment))
     return made

@@ -13,12 +13,12 @@ from serve_core.api.models import SUFFIX_FORMATS
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import PREFIX
 from serve_core.base.json import JsonObject
-from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from serve_core.context.cluster import ClusterContext, LoaderConfig
 from support.paths import ROOT
 
 FOLDER = ROOT / "manifests/runtimes"
 CATALOGUE = tuple(runtimes.parse(yaml.safe_load(path.read_text())) for path in sorted(FOLDER.glob("*.yaml")))
-FACTS = PlatformFacts(LoaderFacts("example.com/loader:1"), CATALOGUE)
+FACTS = ClusterContext(LoaderConfig("example.com/loader:1"), CATALOGUE)
 GPU = "nvidia.com/gpu"
 
 

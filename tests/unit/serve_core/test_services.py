@@ -9,7 +9,7 @@ from serve_core.admission.decide import Verdict, judge, render_stored
 from serve_core.api import annotations
 from serve_core.base.constants import PREFIX
 from serve_core.base.json import JsonObject
-from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from serve_core.context.cluster import ClusterContext, LoaderConfig
 from serve_core.knative.name_conflict import read
 
 PLAIN: JsonObject = {
@@ -37,8 +37,8 @@ def service(name: str, target: int | str = 80, owner: str = "", **selector: str)
     return name, read({"metadata": {"name": name, "labels": labels}, "spec": spec})
 
 
-def facts(*services: tuple[str, Any]) -> PlatformFacts:
-    return PlatformFacts(LoaderFacts("example.com/loader:1"), services={"models": dict(services)})
+def context(*services: tuple[str, Any]) -> ClusterContext:
+    return ClusterContext(LoaderConfig("example.com/loader:1"), services={"models": dict(services)})
 
 
 def annotated(**notes: str) -> JsonObject:
@@ -58,7 +58,7 @@ def codes(verdict: Verdict) -> list[str]:
 
 
 def test_a_name_that_nobody_has_is_kept() -> None:
-    verdict = judge(annotated(), facts(service("other"), service("iris", owner="iris")))
+    verdict = judge(annotated(), context(service("other"), service("iris", owner="iris")))
     assert names(verdict) == ("iris", "iris")
     assert not {"NameInTheWay", "ServiceNamed", "PastKnative"} & set(codes(verdict))
     assert verdict.deployment is not None
@@ -66,7 +66,7 @@ def test_a_name_that_nobody_has_is_kept() -> None:
 
 
 def test_where_a_plain_service_has_the_name_another_is_chosen_and_told() -> None:
-    verdict = judge(annotated(), facts(service("iris")))
+    verdict = judge(annotated(), context(service("iris")))
     assert names(verdict) == ("iris-model", "iris-model")
     (warning,) = verdict.warnings
     assert str(warning) == (
@@ -79,34 +79,34 @@ def test_where_a_plain_service_has_the_name_another_is_chosen_and_told() -> None
 def test_our_own_service_is_ours_whatever_somebody_made_of_its_label(labels: JsonObject) -> None:
     owner = {"kind": "Deployment", "name": "iris", "uid": "d-1", "controller": True}
     found = read({"metadata": {"name": "iris", "labels": labels, "ownerReferences": [owner]}})
-    assert judge(annotated(mode="deployment"), facts(("iris", found))).name == "iris"
+    assert judge(annotated(mode="deployment"), context(("iris", found))).name == "iris"
 
 
 def test_a_name_is_free_only_with_the_names_of_its_tags() -> None:
-    assert judge(annotated(), facts(service("previous-iris"))).name == "iris-model"
-    taken = facts(service("iris"), service("iris-model", owner="iris-model"), service("latest-iris-model-2"))
+    assert judge(annotated(), context(service("previous-iris"))).name == "iris-model"
+    taken = context(service("iris"), service("iris-model", owner="iris-model"), service("latest-iris-model-2"))
     assert judge(annotated(), taken).name == "iris-model-3"
 
 
 def test_the_name_stays_although_the_other_service_goes() -> None:
-    stored = judge(annotated(), facts(service("iris"))).deployment
+    stored = judge(annotated(), context(service("iris"))).deployment
     assert stored is not None
-    again = judge(annotated(), facts(), stored)
+    again = judge(annotated(), context(), stored)
     assert names(again) == ("iris-model", "iris-model")
     assert "NameInTheWay" not in codes(again)
-    assert names(render_stored(stored, facts())) == ("iris-model", "iris-model")
+    assert names(render_stored(stored, context())) == ("iris-model", "iris-model")
 
 
 def test_the_reconciler_chooses_too_where_the_service_came_later() -> None:
-    stored = judge(annotated(), facts()).deployment
+    stored = judge(annotated(), context()).deployment
     assert stored is not None
     before = copy.deepcopy(stored)
-    assert names(render_stored(stored, facts(service("iris")))) == ("iris-model", "iris-model")
+    assert names(render_stored(stored, context(service("iris")))) == ("iris-model", "iris-model")
     assert stored == before
 
 
 def test_a_service_of_mode_deployment_gets_out_of_the_way_as_well() -> None:
-    verdict = judge(annotated(mode="deployment"), facts(service("iris", app="iris"), service("latest-iris")))
+    verdict = judge(annotated(mode="deployment"), context(service("iris", app="iris"), service("latest-iris")))
     (made,) = verdict.extras
     assert (made["kind"], made["metadata"]["name"], verdict.name) == ("Service", "iris-model", "iris-model")
     assert codes(verdict)[0] == "NameInTheWay"
@@ -116,12 +116,12 @@ def test_a_service_of_mode_deployment_gets_out_of_the_way_as_well() -> None:
 def test_a_long_name_is_cut_for_its_ending() -> None:
     long = annotated()
     long["metadata"]["name"] = "a" * 63
-    chosen = judge(long, facts(service("a" * 63))).name
+    chosen = judge(long, context(service("a" * 63))).name
     assert (len(chosen), chosen[-7:]) == (63, "a-model")
 
 
 def test_replicas_are_kept_for_the_clients_of_a_service_that_selects_the_pods() -> None:
-    around = facts(service("web", app="iris"))
+    around = context(service("web", app="iris"))
     verdict = judge(annotated(), around, PLAIN)
     assert verdict.deployment is not None
     assert verdict.service is not None
@@ -130,13 +130,13 @@ def test_replicas_are_kept_for_the_clients_of_a_service_that_selects_the_pods() 
     assert {"PastKnative", "ScaleForService"} <= set(codes(verdict))
     again = judge(verdict.deployment, around, verdict.deployment)
     assert again.deployment == verdict.deployment
-    without = judge(verdict.deployment, facts(), verdict.deployment)
+    without = judge(verdict.deployment, context(), verdict.deployment)
     assert without.deployment is not None
     assert annotations.SCALE not in without.deployment["metadata"]["annotations"]
 
 
 def test_a_scale_of_the_users_own_stays_and_is_warned_about() -> None:
-    verdict = judge(annotated(scale="0..3"), facts(service("web", app="iris")), PLAIN)
+    verdict = judge(annotated(scale="0..3"), context(service("web", app="iris")), PLAIN)
     assert "ScaleForService" not in codes(verdict)
     assert str(verdict.warnings[0]).startswith(
         "PastKnative: spec.template.metadata.labels: "
@@ -145,16 +145,16 @@ def test_a_scale_of_the_users_own_stays_and_is_warned_about() -> None:
 
 
 def test_what_selects_other_pods_is_nobodys_business() -> None:
-    others = facts(service("web", app="shop"), service("headless"), service("iris-1", owner="iris", app="iris"))
-    assert codes(judge(annotated(), others)) == codes(judge(annotated(), facts()))
+    others = context(service("web", app="shop"), service("headless"), service("iris-1", owner="iris", app="iris"))
+    assert codes(judge(annotated(), others)) == codes(judge(annotated(), context()))
 
 
 def test_a_running_deployment_is_not_handed_over_where_a_service_would_lose_its_port() -> None:
-    by_name = facts(service("web", target="http", app="iris"))
+    by_name = context(service("web", target="http", app="iris"))
     verdict = judge(annotated(), by_name, PLAIN)
     assert [problem.code for problem in verdict.problems] == ["PortByName"]
     assert judge(annotated(), by_name).problems == (), "nothing ran that could be lost"
-    assert judge(annotated(), facts(service("web", target=80, app="iris")), PLAIN).problems == ()
+    assert judge(annotated(), context(service("web", target=80, app="iris")), PLAIN).problems == ()
 
 
 def test_offline_documents_of_any_shape_are_read() -> None:

@@ -9,13 +9,13 @@ from serve_core.api.annotations import COMPLETED_WITH, MODEL, MODEL_SIZE, SIZE, 
 from serve_core.api.runtimes import Runtime
 from serve_core.base.json import JsonObject
 from serve_core.base.patch import json_patch
-from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from serve_core.context.cluster import ClusterContext, LoaderConfig
 from serve_core.knative.limits import PROGRESS_DEADLINE
 from serve_core.syntax import quantity
 
 GIB = 2**30
-FACTS = PlatformFacts(
-    LoaderFacts("example.com/loader:1"), (Runtime("server", (Format("sklearn"),), ("v2",), {"image": "server:1"}),)
+FACTS = ClusterContext(
+    LoaderConfig("example.com/loader:1"), (Runtime("server", (Format("sklearn"),), ("v2",), {"image": "server:1"}),)
 )
 
 

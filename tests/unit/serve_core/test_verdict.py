@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_serve.install.manifests import default_facts
+from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import judge, render_stored
 from serve_core.api import annotations
 from serve_core.api.annotations import Format
 from serve_core.api.runtimes import Runtime
 from serve_core.base import reasons
 from serve_core.base.json import JsonObject
-from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from serve_core.context.cluster import ClusterContext, LoaderConfig
 
 RUNTIME = Runtime("server", (Format("sklearn", "1"),), ("v2",), {"image": "example.com/server:1"})
-FACTS = PlatformFacts(LoaderFacts("example.com/loader:1"), (RUNTIME,))
+FACTS = ClusterContext(LoaderConfig("example.com/loader:1"), (RUNTIME,))
 
 
 def deployment(**spec: object) -> JsonObject:
@@ -102,7 +102,7 @@ def test_what_the_user_changed_in_our_containers_survives_another_model() -> Non
 
 def test_a_new_loader_image_changes_nothing_that_is_stored() -> None:
     parked = accepted(deployment())
-    newer = PlatformFacts(LoaderFacts("example.com/loader:2"), ())
+    newer = ClusterContext(LoaderConfig("example.com/loader:2"), ())
     assert render_stored(parked, newer).service == render_stored(parked, FACTS).service
 
 
@@ -228,7 +228,7 @@ def test_the_catalogue_says_everything_in_one_sentence_and_hints_what_to_do() ->
 def test_what_no_api_server_stores_counts_as_nothing_before(odd: Any) -> None:
     made: Any = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "iris"}}
     made["metadata"]["annotations"] = {annotations.MODEL: "s3://models/a.joblib"}
-    assert judge(made, default_facts(), odd) == judge(made, default_facts())
+    assert judge(made, default_context(), odd) == judge(made, default_context())
 
 
 @pytest.mark.attack(9)
@@ -236,5 +236,5 @@ def test_what_no_api_server_stores_counts_as_nothing_before(odd: Any) -> None:
 def test_a_namespace_that_is_no_name_is_refused(odd: Any) -> None:
     made: Any = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "iris", "namespace": odd}}
     made["metadata"]["annotations"] = {"kubectl-serve.dev/model": "s3://models/a.joblib"}
-    (fault,) = judge(made, default_facts()).problems
+    (fault,) = judge(made, default_context()).problems
     assert (fault.code, fault.path) == ("InvalidObject", "metadata.namespace")

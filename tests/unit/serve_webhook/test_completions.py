@@ -16,14 +16,14 @@ from serve_core.api.annotations import COMPLETED_WITH, MODEL, Format
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject
-from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from serve_core.context.cluster import ClusterContext, LoaderConfig
 from serve_webhook.api import CONFIG_MAPS, ApiError, Resource, UnavailableError
 from serve_webhook.cache.informers import Informer
 from serve_webhook.cache.snapshots import GRACE, Catalogue, Completions
 from support.fake_api import Clock, MemoryApi
 
-OLD = (LoaderFacts("loader:1"), (Runtime("server", (Format("sklearn"),), ("v2",), {"image": "server:1"}),))
-NEW = (LoaderFacts("loader:2", (), "loader:2-signing"), (replace(OLD[1][0], container={"image": "server:2"}),))
+OLD = (LoaderConfig("loader:1"), (Runtime("server", (Format("sklearn"),), ("v2",), {"image": "server:1"}),))
+NEW = (LoaderConfig("loader:2", (), "loader:2-signing"), (replace(OLD[1][0], container={"image": "server:2"}),))
 
 
 @dataclass
@@ -54,9 +54,9 @@ class Replica:
         self.kept.refresh()
         await self.changed.wait()
 
-    def facts(self) -> PlatformFacts:
+    def context(self) -> ClusterContext:
         assert self.kept.published
-        return PlatformFacts(*self.kept.published, snapshots=self.kept.known)
+        return ClusterContext(*self.kept.published, snapshots=self.kept.known)
 
 
 @asynccontextmanager
@@ -78,10 +78,10 @@ def digests(*catalogues: Catalogue) -> set[str]:
     return {digest for each in catalogues for digest in snapshots.present(*each)}
 
 
-def served(facts: PlatformFacts, previous: JsonObject | None = None, **notes: str) -> JsonObject:
+def served(context: ClusterContext, previous: JsonObject | None = None, **notes: str) -> JsonObject:
     metadata = {"name": "iris", "namespace": "ml", "annotations": {MODEL: "s3://models/iris.joblib", **notes}}
     document = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}
-    verdict = judge(document, facts, previous)
+    verdict = judge(document, context, previous)
     assert verdict.deployment, verdict.problems
     return verdict.deployment
 
@@ -102,8 +102,8 @@ async def test_everything_of_now_is_there_before_anything_is_completed_with_it(a
         assert stored(api) == digests(OLD)
         await replica.takes(NEW)
         assert stored(api) == digests(OLD, NEW)
-        assert replica.facts().known_loaders[0].image == "loader:2"
-        assert {each.image for each in replica.facts().known_loaders} == {"loader:1", "loader:2", "loader:2-signing"}
+        assert replica.context().known_loaders[0].image == "loader:2"
+        assert {each.image for each in replica.context().known_loaders} == {"loader:1", "loader:2", "loader:2-signing"}
 
 
 async def test_it_is_not_completed_with_what_cannot_be_kept(
@@ -148,8 +148,8 @@ async def test_what_one_replica_completed_with_the_other_knows(api: MemoryApi) -
     """While settings reach one replica after the other."""
     async with running(early := Replica(api, NEW), late := Replica(api, OLD)):
         await until(lambda: digests(NEW) <= late.kept.known.keys())
-        made = served(early.facts())
-        assert loader_image(served(late.facts(), made)) == "loader:2"
+        made = served(early.context())
+        assert loader_image(served(late.context(), made)) == "loader:2"
 
 
 async def test_a_restart_writes_nothing(api: MemoryApi) -> None:
@@ -171,12 +171,12 @@ async def test_what_is_deleted_by_hand_comes_back_if_it_is_of_now(api: MemoryApi
 @pytest.mark.attack(36)
 @pytest.mark.parametrize("labelled", [True, False])
 async def test_what_stands_under_the_name_of_one_and_is_not_is_put_right(api: MemoryApi, labelled: bool) -> None:
-    evil = snapshots.config_map(LoaderFacts("evil:1", ("0.0.0.0/0",)))
+    evil = snapshots.config_map(LoaderConfig("evil:1", ("0.0.0.0/0",)))
     for digest in digests(OLD):
         metadata = {**evil["metadata"], "name": f"completion-{digest}"}
         api.put(CONFIG_MAPS, {**evil, "metadata": metadata if labelled else {**metadata, "labels": {}}})
     async with running(replica := Replica(api, OLD)):
-        assert {each.image for each in replica.facts().known_loaders} == {"loader:1"}
+        assert {each.image for each in replica.context().known_loaders} == {"loader:1"}
         assert "evil" not in json.dumps(list(api.objects.values()))
 
 
@@ -186,10 +186,10 @@ async def test_what_is_tampered_with_is_not_believed_from_then_on(api: MemoryApi
         earlier = snapshots.config_map(OLD[0])
         api.put(CONFIG_MAPS, earlier)
         await until(lambda: snapshots.digest(OLD[0]) in replica.kept.known)
-        evil = snapshots.config_map(LoaderFacts("evil:1", ("0.0.0.0/0",)))
+        evil = snapshots.config_map(LoaderConfig("evil:1", ("0.0.0.0/0",)))
         api.put(CONFIG_MAPS, {**earlier, "data": evil["data"]})
         await until(lambda: snapshots.digest(OLD[0]) not in replica.kept.known)
-        assert snapshots.digest(LoaderFacts("evil:1", ("0.0.0.0/0",))) not in replica.kept.known
+        assert snapshots.digest(LoaderConfig("evil:1", ("0.0.0.0/0",))) not in replica.kept.known
 
 
 async def collected(replica: Replica, deployments: Iterable[JsonObject], clock: Clock) -> None:
@@ -198,7 +198,7 @@ async def collected(replica: Replica, deployments: Iterable[JsonObject], clock: 
 
 async def test_what_no_model_needs_goes_after_an_hour(api: MemoryApi, clock: Clock) -> None:
     async with running(replica := Replica(api, OLD)):
-        made = served(replica.facts())
+        made = served(replica.context())
         await replica.takes(NEW)
         await collected(replica, [made], clock)
         clock.move(hours=2)
@@ -216,7 +216,7 @@ async def test_what_no_model_needs_goes_after_an_hour(api: MemoryApi, clock: Clo
 
 async def test_what_is_needed_again_meanwhile_stays(api: MemoryApi, clock: Clock) -> None:
     async with running(replica := Replica(api, OLD)):
-        made = served(replica.facts())
+        made = served(replica.context())
         await replica.takes(NEW)
         for deployments in ([], [made], []):
             await collected(replica, deployments, clock)
@@ -235,9 +235,9 @@ async def test_what_another_replica_still_completes_with_comes_back_before_it_is
         clock.now += GRACE
         await collected(leader, [], clock)
         await until(lambda: stored(api) == digests(OLD, NEW))
-        made = served(late.facts())
+        made = served(late.context())
         await until(lambda: digests(OLD) <= leader.kept.known.keys())
-        assert loader_image(served(leader.facts(), made)) == "loader:1"
+        assert loader_image(served(leader.context(), made)) == "loader:1"
 
 
 async def test_what_cannot_be_deleted_is_left_to_the_next_look(

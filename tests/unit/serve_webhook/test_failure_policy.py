@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 import yaml
 
-from kubectl_serve.install.manifests import default_facts
+from kubectl_serve.install.manifests import default_context
 from serve_core.api.policies import KINDS, ServingPolicy, read_policy, stored_policy
 from serve_core.base.json import JsonObject
 from serve_core.policy.evaluate import NOT_FOR_PODS, judge_policies
@@ -79,7 +79,7 @@ def test_what_is_left_open_for_pods_could_refuse_none(about: str) -> None:
         "metadata": {"name": "p", "namespace": "ml"},
         "spec": {"containers": [{"name": "model-loader", "image": "example.com/l:1", "args": ["s3://models/a.onnx"]}]},
     }
-    subject = subject_of(pod, default_facts())
+    subject = subject_of(pod, default_context())
     assert subject is not None
     denying = read_policy(document(json.dumps({"rules": [{"name": "r", about: rule}]})))
     assert not judge_policies(subject, [denying], (), datetime(2026, 1, 1, tzinfo=UTC)).denied

@@ -11,7 +11,7 @@ import pytest
 from serve_webhook.admission import http, review, validation
 from serve_webhook.admission.review import Reviewer
 from support.hostile_sizes import LARGEST, SHAPES, bodies
-from support.reviews import facts_with
+from support.reviews import context_with
 
 SECONDS = 0.25
 """Of CPU time, that a review may take; on a quiet machine the slowest takes a tenth."""
@@ -40,7 +40,7 @@ rules:
   - {name: labels, expression: {cel: "has(object.metadata.labels)", message: no labels}}
   - {name: names, expression: {cel: "object.metadata.name.size() < 30", message: a long name}}
 """
-FACTS = facts_with(*[RULES] * 5)
+FACTS = context_with(*[RULES] * 5)
 NOW = datetime(2026, 11, 18, tzinfo=UTC)
 REVIEWERS: dict[str, Reviewer] = {
     "completed": lambda asked: review.mutate(asked, FACTS),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_serve.install.manifests import default_facts
+from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import judge
 from serve_core.api.annotations import MODEL
 from serve_core.base.constants import DEPLOYMENT_LABEL
@@ -66,7 +66,7 @@ async def test_it_has_what_was_there_and_follows_what_comes(api: MemoryApi) -> N
 
 async def test_of_thousands_of_models_each_takes_little_memory(api: MemoryApi) -> None:
     deployment = judge(DEPLOYMENTS.identity("default", "a") | {"metadata": {"name": "a", "namespace": "default",
-                       "annotations": {MODEL: "s3://models/a.joblib"}}}, default_facts()).deployment  # fmt: skip
+                       "annotations": {MODEL: "s3://models/a.joblib"}}}, default_context()).deployment  # fmt: skip
     assert deployment is not None
     tracemalloc.start()
     informer = Informer(api, DEPLOYMENTS)

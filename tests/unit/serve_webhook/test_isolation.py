@@ -18,7 +18,7 @@ from serve_core.admission.decide import judge
 from serve_core.api import annotations
 from serve_core.base.constants import CONDITION_COMPLIANT, CONDITION_READY, SERVED_LABEL
 from serve_core.base.json import JsonObject
-from serve_core.context.cluster import REQUIRED_FEATURES, LoaderFacts, PlatformFacts
+from serve_core.context.cluster import REQUIRED_FEATURES, ClusterContext, LoaderConfig
 from serve_core.policy.audit import Existing
 from serve_webhook.api import (
     CONFIG_MAPS,
@@ -220,7 +220,7 @@ async def test_a_policy_that_cannot_be_read_at_all_refuses_everything(api: Memor
 async def started(api: MemoryApi, folder: Path) -> AsyncIterator[Replica]:
     api.put(CONFIG_MAPS, CONFIG_MAPS.identity(*FEATURES) | {"data": dict(REQUIRED_FEATURES)})
     options = Options("server-1", folder / "settings.yaml", folder / "runtimes", "127.0.0.1", 0, 0, 0.01)
-    made, stop = Replica(api, options, Configuration(LoaderFacts("loader:1"), ())), asyncio.Event()
+    made, stop = Replica(api, options, Configuration(LoaderConfig("loader:1"), ())), asyncio.Event()
     task = asyncio.create_task(made.run(stop))
     try:
         await until(lambda: task.done() or not made.missing())
@@ -247,7 +247,7 @@ def served(name: str = "iris", **notes: str) -> Any:
             "spec": {"containers": [{"name": "app", "image": "app:1"}]},
         },
     }
-    verdict = judge(written, PlatformFacts(LoaderFacts("loader:1")))
+    verdict = judge(written, ClusterContext(LoaderConfig("loader:1")))
     assert verdict.deployment, verdict.problems
     return verdict.deployment
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_serve.install.manifests import default_facts
+from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import judge, render_stored
 from serve_core.api.annotations import MODEL, URL
 from serve_core.base.constants import CONDITION_READY, SERVED_LABEL
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.attack(25)
 def deployment(**notes: str) -> Any:
     written = DEPLOYMENTS.identity("default", "iris")
     written["metadata"] |= {"annotations": {MODEL: "s3://models/a.joblib", **notes}, "resourceVersion": "5", "uid": "d"}
-    made = judge(written, default_facts()).deployment
+    made = judge(written, default_context()).deployment
     assert made is not None
     return made | {"status": {"observedGeneration": 1, "conditions": [{"type": CONDITION_READY, "status": "True"}]}}
 
@@ -37,7 +37,7 @@ def deployment(**notes: str) -> Any:
 def test_of_a_served_deployment_all_is_kept_that_makes_the_model() -> None:
     whole = deployment(**{"kubectl.kubernetes.io/last-applied-configuration": "x" * 10_000, "theirs": "y"})
     found = trimming.deployment(whole | {"metadata": whole["metadata"] | {"managedFields": [{}]}})
-    assert render_stored(found, default_facts()) == render_stored(whole, default_facts())
+    assert render_stored(found, default_context()) == render_stored(whole, default_context())
     assert found["metadata"]["annotations"]["theirs"] == "y"
     assert conditions.stored(found, CONDITION_READY) == conditions.stored(whole, CONDITION_READY)
     assert len(json.dumps(found)) < len(json.dumps(whole)) - 10_000

@@ -10,7 +10,7 @@ import pytest
 from serve_core.admission.decide import Verdict
 from serve_core.base.json import JsonObject
 from serve_core.istio.authorization import is_guard
-from serve_core.istio.injection import NAMESPACE, IstioFacts
+from serve_core.istio.injection import NAMESPACE, IstioInstallation
 from serve_webhook.api import (
     AUTHORIZATION_POLICIES,
     CONFIG_MAPS,
@@ -29,7 +29,7 @@ from serve_webhook.cache.mesh import Mesh
 from support.fake_api import MemoryApi
 from support.istio_installation import control_plane
 
-NOTHING = IstioFacts(())
+NOTHING = IstioInstallation(())
 
 
 class Watched:
@@ -39,12 +39,12 @@ class Watched:
         def informer(resource: Resource, **arguments: Any) -> Informer:
             return Informer(api, resource, **arguments)
 
-        self.told: list[IstioFacts | None] = []
+        self.told: list[IstioInstallation | None] = []
         self._changed = asyncio.Event()
         self.mesh = Mesh(informer, self._tell)
 
     def _tell(self) -> None:
-        self.told.append(self.mesh.facts())
+        self.told.append(self.mesh.context())
         self._changed.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -86,19 +86,19 @@ def node(kubelet: str, heartbeat: str = "") -> JsonObject:
 async def test_a_cluster_without_istio_has_none(api: MemoryApi) -> None:
     api.put(NODES, node("v1.35.4"))
     async with watching(api) as watched:
-        assert watched.mesh.facts() is None
+        assert watched.mesh.context() is None
 
 
 async def test_istio_that_comes_later_is_seen(api: MemoryApi) -> None:
     api.put(NODES, node("v1.35.4"))
     async with watching(api) as watched:
         install(api, cni=True)
-        await watched.until(lambda: bool((f := watched.mesh.facts()) and f.revisions[0].cni))
+        await watched.until(lambda: bool((f := watched.mesh.context()) and f.revisions[0].cni))
         api.put(NAMESPACES, {"metadata": {"name": "team-a", "labels": {"istio-injection": "enabled", "other": "x"}}})
-        await watched.until(lambda: bool((f := watched.mesh.facts()) and f.injects("team-a")))
-        facts = watched.mesh.facts()
-        assert facts is not None
-        assert (facts.kubelet, facts.namespaces["team-a"]) == ((1, 35), {"istio-injection": "enabled"})
+        await watched.until(lambda: bool((f := watched.mesh.context()) and f.injects("team-a")))
+        context = watched.mesh.context()
+        assert context is not None
+        assert (context.kubelet, context.namespaces["team-a"]) == ((1, 35), {"istio-injection": "enabled"})
 
 
 async def test_revisions_come_and_go_and_a_tag_moves(api: MemoryApi) -> None:
@@ -106,8 +106,8 @@ async def test_revisions_come_and_go_and_a_tag_moves(api: MemoryApi) -> None:
     install(api, version="1.23.4", revision="old", tags=("prod",), cni=True)
 
     def meant(watched: Watched) -> str | None:
-        facts = watched.mesh.facts()
-        found = facts and facts.revision("prod")
+        context = watched.mesh.context()
+        found = context and context.revision("prod")
         return found.name if found else None
 
     async with watching(api) as watched:
@@ -117,23 +117,23 @@ async def test_revisions_come_and_go_and_a_tag_moves(api: MemoryApi) -> None:
         api.remove(MUTATING_WEBHOOKS, "", "istio-sidecar-injector-old")
         for name in ("istio-old", "istio-sidecar-injector-old"):
             api.remove(CONFIG_MAPS, NAMESPACE, name)
-        await watched.until(lambda: [r.name for r in (watched.mesh.facts() or NOTHING).revisions] == ["new"])
+        await watched.until(lambda: [r.name for r in (watched.mesh.context() or NOTHING).revisions] == ["new"])
         for name in ("istio-sidecar-injector-new", "istio-revision-tag-prod"):
             api.remove(MUTATING_WEBHOOKS, "", name)
         for name in ("istio-new", "istio-sidecar-injector-new"):
             api.remove(CONFIG_MAPS, NAMESPACE, name)
-        await watched.until(lambda: watched.mesh.facts() is None)
+        await watched.until(lambda: watched.mesh.context() is None)
 
 
 async def test_a_heartbeat_is_no_change(api: MemoryApi) -> None:
     api.put(NODES, node("v1.35.4", "1"))
     async with watching(api) as watched:
         install(api)
-        await watched.until(lambda: watched.mesh.facts() is not None)
+        await watched.until(lambda: watched.mesh.context() is not None)
         told = len(watched.told)
         api.put(NODES, node("v1.35.4", "2"))
         api.put(NODES, node("v1.28.0", "3"))
-        await watched.until(lambda: bool((f := watched.mesh.facts()) and f.kubelet == (1, 28)))
+        await watched.until(lambda: bool((f := watched.mesh.context()) and f.kubelet == (1, 28)))
         assert len(watched.told) == told + 1
 
 
@@ -142,9 +142,9 @@ async def test_what_may_not_be_seen_is_unknown_and_stops_nobody(api: MemoryApi) 
     api.failures["list configmaps"] = ForbiddenError("not yours", 403)
     api.failures["list serviceentries"] = NotFoundError("no such resource", 404)
     async with watching(api) as watched:
-        facts = watched.mesh.facts()
-        assert facts is not None
-        assert facts.revisions[0].version is None
+        context = watched.mesh.context()
+        assert context is not None
+        assert context.revisions[0].version is None
 
 
 async def test_the_sidecars_template_is_not_kept(api: MemoryApi) -> None:

@@ -16,7 +16,7 @@ from serve_core.admission import snapshots
 from serve_core.api.annotations import MODEL
 from serve_core.api.policies import ServingPolicy
 from serve_core.base.constants import NAMESPACE
-from serve_core.context.cluster import REQUIRED_FEATURES, LoaderFacts
+from serve_core.context.cluster import REQUIRED_FEATURES, LoaderConfig
 from serve_webhook.api import (
     CONFIG_MAPS,
     KNATIVE_SERVICES,
@@ -369,7 +369,7 @@ async def test_the_leader_deletes_what_no_model_was_completed_with(
 ) -> None:
     monkeypatch.setattr("serve_webhook.cache.snapshots.PASS_SECONDS", 0.01)
     monkeypatch.setattr("serve_webhook.cache.snapshots.GRACE", timedelta(0))
-    earlier = snapshots.config_map(LoaderFacts("loader:0"))
+    earlier = snapshots.config_map(LoaderConfig("loader:0"))
     api.put(CONFIG_MAPS, earlier)
     made, stop = replica(api, tmp_path), asyncio.Event()
     async with started(made, stop) as task:

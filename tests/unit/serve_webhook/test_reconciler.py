@@ -12,7 +12,7 @@ import pytest
 from serve_core.admission.decide import judge, render_stored
 from serve_core.api import annotations
 from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, FIELD_MANAGER
-from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from serve_core.context.cluster import ClusterContext, LoaderConfig
 from serve_webhook import failure_policy
 from serve_webhook.api import (
     AUTHORIZATION_POLICIES,
@@ -38,9 +38,9 @@ from support.fake_api import Clock, MemoryApi
 from support.istio_installation import installation
 from support.replica_sets import of_revision
 
-FACTS = PlatformFacts(LoaderFacts("loader:1"))
+FACTS = ClusterContext(LoaderConfig("loader:1"))
 IN_THE_MESH = {name: {"istio-injection": "enabled"} for name in ("default", "knative-serving")}
-MESH = PlatformFacts(LoaderFacts("loader:1"), istio=installation(namespaces=IN_THE_MESH))
+MESH = ClusterContext(LoaderConfig("loader:1"), istio=installation(namespaces=IN_THE_MESH))
 
 
 def served(**notes: str) -> Any:
@@ -63,7 +63,7 @@ def served(**notes: str) -> Any:
 async def running(
     api: MemoryApi,
     clock: Clock,
-    facts: Callable[[], PlatformFacts] = lambda: FACTS,
+    context: Callable[[], ClusterContext] = lambda: FACTS,
     metrics: Metrics | None = None,
 ) -> AsyncIterator[Reconciler]:
     deployments = Informer(api, DEPLOYMENTS, selectors={"labelSelector": "kubectl-serve.dev/served=true"})
@@ -75,7 +75,7 @@ async def running(
         deployments=deployments,
         owned=owned,
         pods=pods,
-        facts=facts,
+        context=context,
         recorder=Recorder(api, "server-1", clock),
         metrics=metrics or Metrics(),
         now=clock,
@@ -408,19 +408,19 @@ async def test_no_model_is_there_without_its_guards(api: MemoryApi, clock: Clock
 
 async def test_a_namespace_that_leaves_the_mesh_is_told_on_its_guarded_models(api: MemoryApi, clock: Clock) -> None:
     api.put(DEPLOYMENTS, served(**{annotations.AUTH: "mtls"}))
-    facts = [MESH]
-    async with running(api, clock, lambda: facts[0]) as reconciler:
+    context = [MESH]
+    async with running(api, clock, lambda: context[0]) as reconciler:
         await until(lambda: service(api) and ready(api))
         for _ in range(100):
             await asyncio.sleep(0)
-        facts[0] = replace(MESH, istio=installation(namespaces={**IN_THE_MESH, "default": {}}))
+        context[0] = replace(MESH, istio=installation(namespaces={**IN_THE_MESH, "default": {}}))
         reconciler.refresh("other")
         for _ in range(100):
             await asyncio.sleep(0)
         assert ready(api) == "Progressing"
         reconciler.refresh("default")
         await until(lambda: ready(api) == "NeedsSidecar")
-        facts[0] = MESH
+        context[0] = MESH
         reconciler.refresh()
         await until(lambda: ready(api) == "Progressing")
     assert ("authorizationpolicies", "default", "iris") in api.objects, "it guards again when the label is back"
@@ -733,10 +733,10 @@ async def test_one_deployments_defect_does_not_stop_the_others(
 ) -> None:
     defects = ["broken"]
 
-    def render(found: Any, facts: PlatformFacts) -> Any:
+    def render(found: Any, context: ClusterContext) -> Any:
         if found["metadata"]["name"] in defects:
             raise KeyError("oops")
-        return render_stored(found, facts)
+        return render_stored(found, context)
 
     monkeypatch.setattr(reconciler, "render_stored", render)
     broken = served()

@@ -18,7 +18,7 @@ from serve_core.api.runtimes import Runtime
 from serve_core.base import overlay
 from serve_core.base.constants import SERVED_LABEL, SERVER_USERNAME
 from serve_core.base.reasons import MOST_PROBLEMS, Problem
-from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from serve_core.context.cluster import ClusterContext, LoaderConfig
 from serve_webhook.admission import review, validation
 from serve_webhook.admission.review import Answer, MalformedError, Request
 
@@ -41,8 +41,8 @@ def runtime() -> Runtime:
     return parse(RUNTIME)
 
 
-FACTS = PlatformFacts(
-    loader=LoaderFacts("example.com/loader:1"),
+FACTS = ClusterContext(
+    loader=LoaderConfig("example.com/loader:1"),
     runtimes=(runtime(),),
     features={"kubernetes.podspec-init-containers": "enabled"},
 )

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from serve_core.base.constants import SERVED_LABEL
-from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from serve_core.context.cluster import ClusterContext, LoaderConfig
 from serve_webhook.admission import http, review
 from serve_webhook.certs import authority as certificates
 from serve_webhook.metrics import Metrics
@@ -50,10 +50,10 @@ def body(**request: Any) -> bytes:
 class Running:
     """A server that is answering, and what it answers from."""
 
-    context: ssl.SSLContext
+    tls: ssl.SSLContext
     material: certificates.Material
     metrics: Metrics = field(default_factory=Metrics)
-    facts: PlatformFacts | None = field(default_factory=lambda: PlatformFacts(LoaderFacts("loader:1")))
+    context: ClusterContext | None = field(default_factory=lambda: ClusterContext(LoaderConfig("loader:1")))
     deployments: dict[tuple[str, str], Any] = field(default_factory=dict)
     stopping: bool = False
     drawn: float = 0.5
@@ -124,7 +124,7 @@ async def running() -> AsyncIterator[Running]:
     certificates.load(context, material)
     found = Running(context, material)
     app = http.admission_app(
-        lambda: found.facts,
+        lambda: found.context,
         lambda *name: found.deployments.get(name),
         found.metrics,
         stopping=lambda: found.stopping,
@@ -196,7 +196,7 @@ async def test_scaling_is_answered_from_what_is_watched(running: Running) -> Non
 
 @pytest.mark.attack(20)
 async def test_before_everything_is_known_nobody_is_waved_through(running: Running) -> None:
-    running.facts = None
+    running.context = None
     async with running.client() as client, client.post("/deployments", data=body(), server_hostname=NAME) as answer:
         assert answer.status == 503
         assert answer.headers["Retry-After"] == "1", "so the API server asks once more by itself"
@@ -332,7 +332,7 @@ async def test_with_an_authority_for_clients_only_its_certificates_are_answered(
     context = http.tls_context(pem)
     certificates.load(context, material)
     found = Running(context, material)
-    app = http.admission_app(lambda: found.facts, lambda *_: None, found.metrics, callers=names)
+    app = http.admission_app(lambda: found.context, lambda *_: None, found.metrics, callers=names)
 
     async def ask(shown: certificates.Signer | None) -> int:
         async with found.client(shown) as client, client.post("/policies", data=body(), server_hostname=NAME) as answer:
@@ -349,7 +349,7 @@ async def test_with_an_authority_for_clients_only_its_certificates_are_answered(
 async def test_a_new_certificate_is_served_without_a_restart(running: Running) -> None:
     old = running.material
     running.material = certificates.issue(datetime.now(UTC))
-    certificates.load(running.context, running.material)
+    certificates.load(running.tls, running.material)
     assert (await running.post("/deployments", body()))[0] == 200
     running.material = old
     with pytest.raises(aiohttp.ClientConnectorCertificateError):
@@ -631,7 +631,7 @@ async def test_of_what_was_turned_away_nothing_is_kept_while_its_connection_stay
     known: bool, running: Running
 ) -> None:
     head = "POST /policies HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
-    running.facts = running.facts if known else None
+    running.context = running.context if known else None
     open_ones, answers = [], set()
     tracemalloc.start()
     try:

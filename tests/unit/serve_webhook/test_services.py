@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from serve_core.knative.name_conflict import ServiceFacts
+from serve_core.knative.name_conflict import ServiceSummary
 from serve_webhook.api import SERVICES
 from serve_webhook.cache.informers import Informer
 from serve_webhook.cache.services import Services
@@ -40,14 +40,14 @@ async def until_told(told: list[str], *namespaces: str) -> None:
 async def test_what_matters_of_each_is_at_hand_and_told_where_it_changes(api: MemoryApi) -> None:
     told: list[str] = []
     async with watching(api, told) as services:
-        assert services == {"default": {"iris": ServiceFacts(selector={"app": "iris"})}}
+        assert services == {"default": {"iris": ServiceSummary(selector={"app": "iris"})}}
         api.put(SERVICES, service("wine", "wine", "other"))
         await until_told(told, "default", "other")
-        assert (len(services), services["other"]) == (2, {"wine": ServiceFacts(selector={"app": "wine"})})
+        assert (len(services), services["other"]) == (2, {"wine": ServiceSummary(selector={"app": "wine"})})
         api.put(SERVICES, service("wine", "wine", "other", team="a"))
         api.put(SERVICES, service("iris", "lily"))
         await until_told(told, "default", "other", "default")
-        assert services["default"] == {"iris": ServiceFacts(selector={"app": "lily"})}
+        assert services["default"] == {"iris": ServiceSummary(selector={"app": "lily"})}
         api.remove(SERVICES, "other", "wine")
         await until_told(told, "default", "other", "default", "other")
         assert list(services) == ["default"], "a namespace without any is as good as none"

@@ -18,7 +18,7 @@ from serve_core.base.constants import (
 )
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.reasons import Choice, Problem, capped, choice, problem
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_core.istio.injection import Mesh
 from serve_core.knative import limits
 from serve_core.workload import loader_container, model_server, stores
@@ -51,27 +51,27 @@ class Completion:
     warnings: tuple[Problem, ...] = ()
 
 
-def complete(deployment: JsonObject, spec: ServingSpec, facts: PlatformFacts, mesh: Mesh) -> Completion:
+def complete(deployment: JsonObject, spec: ServingSpec, context: ClusterContext, mesh: Mesh) -> Completion:
     """Fill ``deployment`` in place with what it lacks."""
     pod = ((deployment.get("spec") or {}).get("template") or {}).get("spec") or {}
     containers = pod.get("containers") or []
     asks = completion_record.asked(spec, extended_resources(server_container(containers)))
-    facts = replace(facts, loader=facts.loader.chosen(verifying=spec.signature_key is not None))
-    facts, earlier, warnings = completion_record.recall(deployment, asks, facts)
-    server, choices, problems = _server(containers, spec, facts)
+    context = replace(context, loader=context.loader.chosen(verifying=spec.signature_key is not None))
+    context, earlier, warnings = completion_record.recall(deployment, asks, context)
+    server, choices, problems = _server(containers, spec, context)
     choices += earlier
     if server is None:
         return Completion({}, choices, problems)
-    completion_record.note(deployment, spec, asks, facts.loader, server.runtime)
-    wanted, more = _overlay(deployment, server, spec, facts, mesh)
+    completion_record.note(deployment, spec, asks, context.loader, server.runtime)
+    wanted, more = _overlay(deployment, server, spec, context, mesh)
     record = overlay.fill(deployment, wanted)
     if server.runtime is None and spec.runtime is None:
-        warnings += _known_image(deployment["spec"]["template"]["spec"], spec, facts)
+        warnings += _known_image(deployment["spec"]["template"]["spec"], spec, context)
     return Completion(record, (*choices, *more), problems, warnings)
 
 
 def _server(
-    containers: list[JsonObject], spec: ServingSpec, facts: PlatformFacts
+    containers: list[JsonObject], spec: ServingSpec, context: ClusterContext
 ) -> tuple[Server | None, tuple[Choice, ...], tuple[Problem, ...]]:
     found = server_container(containers)
     at = f"{_PODS}.containers"
@@ -94,7 +94,7 @@ def _server(
         why = "you wrote its image"
         return Server(found["name"], None), (choice("RuntimeCustom", name=found["name"], why=why),), missing
     resources = extended_resources(found)
-    runtime, choices, problems = runtimes.choose(spec, facts.runtimes, resources)
+    runtime, choices, problems = runtimes.choose(spec, context.runtimes, resources)
     if runtime is None:
         return None, choices, (*missing, *problems)
     variants = runtime.applying(spec.protocol, resources)
@@ -107,12 +107,12 @@ def _server(
     return Server(found["name"] if found else SERVER_CONTAINER, runtime, variants), choices, missing
 
 
-def _known_image(pod: JsonObject, spec: ServingSpec, facts: PlatformFacts) -> tuple[Problem, ...]:
+def _known_image(pod: JsonObject, spec: ServingSpec, context: ClusterContext) -> tuple[Problem, ...]:
     """A warning where a completed pod has a runtime's image and is not as that runtime has it."""
-    known = model_server.read(pod, facts.runtimes)
+    known = model_server.read(pod, context.runtimes)
     if known.name != CUSTOM or not known.based_on:
         return ()
-    based_on = [each for each in facts.runtimes if each.name in known.based_on]
+    based_on = [each for each in context.runtimes if each.name in known.based_on]
     best, _, _ = runtimes.choose(spec, based_on)
     server = server_container(pod["containers"])
     index = next(index for index, each in enumerate(pod["containers"]) if each is server)
@@ -121,7 +121,7 @@ def _known_image(pod: JsonObject, spec: ServingSpec, facts: PlatformFacts) -> tu
 
 
 def _overlay(
-    deployment: JsonObject, server: Server, spec: ServingSpec, facts: PlatformFacts, mesh: Mesh
+    deployment: JsonObject, server: Server, spec: ServingSpec, context: ClusterContext, mesh: Mesh
 ) -> tuple[JsonObject, tuple[Choice, ...]]:
     name = deployment["metadata"]["name"]
     directory, file_name = spec.model.path, spec.file_name
@@ -142,7 +142,7 @@ def _overlay(
     else:
         choices.append(choice("ModelByLoader"))
         mount["subPath"] = MODEL_SUBPATH
-        request = _request(spec, facts, deployment, mesh, masked=_has_token(deployment, server))
+        request = _request(spec, context, deployment, mesh, masked=_has_token(deployment, server))
         volumes = loader_container.volumes(request)
         pod["initContainers"] = [loader_container.render(request)]
     container: JsonObject = {"name": server.name}
@@ -182,13 +182,13 @@ def _has_token(deployment: JsonObject, server: Server) -> bool:
 
 
 def _request(
-    spec: ServingSpec, facts: PlatformFacts, deployment: JsonObject, mesh: Mesh, *, masked: bool
+    spec: ServingSpec, context: ClusterContext, deployment: JsonObject, mesh: Mesh, *, masked: bool
 ) -> LoaderRequest:
     return LoaderRequest(
-        image=facts.loader.image,
+        image=context.loader.image,
         models=spec.models,
-        allow_networks=facts.loader.allow_networks,
-        stores=stores.of_loader(deployment, [model.uri for model in spec.models], facts),
+        allow_networks=context.loader.allow_networks,
+        stores=stores.of_loader(deployment, [model.uri for model in spec.models], context),
         digest=spec.digest,
         signature_key=spec.signature_key,
         credentials=spec.credentials,

@@ -1,7 +1,7 @@
 """What a Deployment was completed with, so that a changed catalogue or loader rolls out nobody's model by surprise.
 
 One annotation names it, by digests: until the user changes what the choice of the runtime rests on, or asks to be
-completed again by :data:`RENEW`. What the digests stand for is among the platform facts
+completed again by :data:`RENEW`. What the digests stand for is among the cluster context
 (:mod:`serve_core.admission.snapshots`).
 """
 
@@ -18,7 +18,7 @@ from serve_core.api.runtimes import Runtime
 from serve_core.base import overlay
 from serve_core.base.json import JsonObject, canonical
 from serve_core.base.reasons import Choice, Problem, choice, problem
-from serve_core.context.cluster import LoaderFacts, PlatformFacts
+from serve_core.context.cluster import ClusterContext, LoaderConfig
 
 RENEW = "renew"
 """The annotation's value that asks for the present catalogue and loader at the next admission."""
@@ -53,7 +53,7 @@ def asked(spec: ServingSpec, resources: Collection[str]) -> str:
     return overlay.digest([spec.runtime, wanted and str(wanted), spec.protocol, sorted(resources), *verified])
 
 
-def believed(text: str | None, stored: str | None, facts: PlatformFacts) -> str | None:
+def believed(text: str | None, stored: str | None, context: ClusterContext) -> str | None:
     """What counts of a submitted record: a request for the present loader and runtime, else what was ``stored`` before.
 
     A record that names the present ones is such a request. The API server submits one when it calls the webhook again,
@@ -62,43 +62,43 @@ def believed(text: str | None, stored: str | None, facts: PlatformFacts) -> str 
     if text in (RENEW, stored):
         return text
     submitted = read(text)
-    if submitted is None or not _names_what_is_present(submitted, facts):
+    if submitted is None or not _names_what_is_present(submitted, context):
         return stored
     return canonical({} if submitted.size is None else {"size": submitted.size})
 
 
-def _names_what_is_present(record: Record, facts: PlatformFacts) -> bool:
-    return _present_loader(record, facts) is not None and (
-        record.runtime is None or _present_runtime(record, facts) is not None
+def _names_what_is_present(record: Record, context: ClusterContext) -> bool:
+    return _present_loader(record, context) is not None and (
+        record.runtime is None or _present_runtime(record, context) is not None
     )
 
 
-def _present_loader(record: Record, facts: PlatformFacts) -> LoaderFacts | None:
-    return next((each for each in snapshots.loaders(facts.loader) if snapshots.digest(each) == record.loader), None)
+def _present_loader(record: Record, context: ClusterContext) -> LoaderConfig | None:
+    return next((each for each in snapshots.loaders(context.loader) if snapshots.digest(each) == record.loader), None)
 
 
-def _present_runtime(record: Record, facts: PlatformFacts) -> Runtime | None:
-    named = next((each for each in facts.runtimes if each.name == record.runtime_name), None)
+def _present_runtime(record: Record, context: ClusterContext) -> Runtime | None:
+    named = next((each for each in context.runtimes if each.name == record.runtime_name), None)
     return named if named is not None and snapshots.digest(named) == record.runtime else None
 
 
 def recall(
-    deployment: JsonObject, asks: str, facts: PlatformFacts
-) -> tuple[PlatformFacts, tuple[Choice, ...], tuple[Problem, ...]]:
-    """``facts`` with the runtime and the loader that ``deployment`` was completed with, if they are still to be used:
+    deployment: JsonObject, asks: str, context: ClusterContext
+) -> tuple[ClusterContext, tuple[Choice, ...], tuple[Problem, ...]]:
+    """``context`` with the runtime and the loader that ``deployment`` was completed with, if they are still to be used:
     if what :func:`asked` says now, ``asks``, is what it said then. And warnings: where they are not known any more."""
     record = read((deployment["metadata"].get("annotations") or {}).get(COMPLETED_WITH))
     if record is None or record.asked != asks:
-        return facts, (), ()
-    loader, runtime = _present_loader(record, facts), _present_runtime(record, facts)
+        return context, (), ()
+    loader, runtime = _present_loader(record, context), _present_runtime(record, context)
     as_it_is = loader is not None and (record.runtime is None or runtime is not None)
-    if loader is None and isinstance(earlier := facts.snapshots.get(record.loader or ""), LoaderFacts):
+    if loader is None and isinstance(earlier := context.snapshots.get(record.loader or ""), LoaderConfig):
         loader = earlier
-    if runtime is None and isinstance(before := facts.snapshots.get(record.runtime or ""), Runtime):
+    if runtime is None and isinstance(before := context.snapshots.get(record.runtime or ""), Runtime):
         runtime = before
     if loader is None or (record.runtime is not None and runtime is None):
-        return facts, (), (problem("CompletedAgain", path_of(COMPLETED_WITH)),)
-    kept = replace(facts, loader=loader, runtimes=facts.runtimes if runtime is None else (runtime,))
+        return context, (), (problem("CompletedAgain", path_of(COMPLETED_WITH)),)
+    kept = replace(context, loader=loader, runtimes=context.runtimes if runtime is None else (runtime,))
     return kept, () if as_it_is else (choice("CompletedEarlier"),), ()
 
 
@@ -124,7 +124,7 @@ def note(
     deployment: JsonObject,
     spec: ServingSpec,
     asks: str,
-    loader: LoaderFacts,
+    loader: LoaderConfig,
     runtime: Runtime | None,
 ) -> None:
     """Write into ``deployment`` what it was completed with."""
@@ -172,7 +172,7 @@ def _of_version_0_1(record: JsonObject) -> Record:
     if runtime is not None:
         name, parsed = runtime["name"], runtimes.parse_spec(runtime["name"], runtime["spec"])
         digest, protocol = snapshots.digest(parsed), parsed.protocols[0]
-    made = LoaderFacts(loader["image"], tuple(loader["allowNetworks"]))
+    made = LoaderConfig(loader["image"], tuple(loader["allowNetworks"]))
     return Record(record["asked"], snapshots.digest(made), digest, name, protocol, _size(record.get("size")))
 
 

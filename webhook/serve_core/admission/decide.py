@@ -18,7 +18,7 @@ from serve_core.base.constants import PREFIX, SERVED_LABEL
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.overlay import Record
 from serve_core.base.reasons import Choice, Problem, capped, problem, step
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_core.istio import authorization, injection, telemetry
 from serve_core.knative import domain_mapping, name_conflict
 
@@ -66,7 +66,7 @@ class Verdict:
         return bool(self.problems)
 
 
-def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | None = None) -> Verdict:
+def judge(deployment: JsonObject, context: ClusterContext, previous: JsonObject | None = None) -> Verdict:
     """Decide what becomes of ``deployment``: complete it, park it and render its Knative Service, or refuse it.
 
     ``previous`` is what the API server stores before an update: what was noted on it is kept, and what was running is
@@ -79,9 +79,9 @@ def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | N
         return Verdict(problems=problems)
     previous = _sound(previous)
     served = _own(deployment)
-    _believe(served, previous, facts)
+    _believe(served, previous, context)
     record = _record(served, previous)
-    by_policy = policy_defaults.fill(served, record, facts)
+    by_policy = policy_defaults.fill(served, record, context)
     spec, faults = annotations.read(_annotations(served))
     if by_policy.warnings:
         # Where no policy adopts any more, what was written for a model that policies gave is in nobody's way.
@@ -92,22 +92,24 @@ def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | N
         return replace(_given_back(served, record), warnings=by_policy.warnings)
     overlay.take_back(served, {path: value for path, value in record.items() if path not in by_policy.record})
     (served["metadata"].get("labels") or {}).pop(SERVED_LABEL, None)  # ours alone, whoever wrote it
-    lost = name_conflict.lost_by_name(served, facts.services) if _is_running(previous) and spec.mode == KNATIVE else ()
+    lost = (
+        name_conflict.lost_by_name(served, context.services) if _is_running(previous) and spec.mode == KNATIVE else ()
+    )
     kept, scale, for_service = name_conflict.keep_replicas(
-        served, spec, handover.wanted_replicas(served), facts.services
+        served, spec, handover.wanted_replicas(served), context.services
     )
     spec = replace(spec, scale=scale, size=completion_record.size(served, spec, previous))
-    mesh = authorization.direct(injection.decide(served, spec, facts.istio), spec, served)
-    completion = complete(served, spec, facts, mesh)
+    mesh = authorization.direct(injection.decide(served, spec, context.istio), spec, served)
+    completion = complete(served, spec, context, mesh)
     choices = (*by_policy.choices, *for_service, *completion.choices, *mesh.choices)
     problems = (*lost, *completion.problems, *mesh.problems)
     if problems:
         return Verdict(problems=tuple(sorted(problems)), choices=choices)
     _remember(served, by_policy.record | kept | completion.record)
-    served, named, in_the_way = name_conflict.settle_name(served, spec, facts.services)
+    served, named, in_the_way = name_conflict.settle_name(served, spec, context.services)
     if too_large := _too_large(served):
         return Verdict(problems=too_large, choices=choices)
-    made = _made(served, spec, facts)
+    made = _made(served, spec, context)
     made = replace(
         made,
         choices=(*choices, *named, *made.choices),
@@ -122,20 +124,20 @@ def judge(deployment: JsonObject, facts: PlatformFacts, previous: JsonObject | N
     return replace(made, deployment=served)
 
 
-def given_by_policies(deployment: JsonObject, facts: PlatformFacts) -> tuple[Choice, ...]:
+def given_by_policies(deployment: JsonObject, context: ClusterContext) -> tuple[Choice, ...]:
     """The annotations that policies give to a stored Deployment, each with the policy that says so."""
     told = _own(deployment)
-    return policy_defaults.fill(told, _record(told), facts).choices
+    return policy_defaults.fill(told, _record(told), context).choices
 
 
-def renewed(deployment: JsonObject, facts: PlatformFacts) -> Verdict:
+def renewed(deployment: JsonObject, context: ClusterContext) -> Verdict:
     """What would become of a stored Deployment if it were completed with the present runtimes and loader."""
     told = _own(deployment)
     told["metadata"]["annotations"] = {**_annotations(told), COMPLETED_WITH: completion_record.RENEW}
-    return judge(told, facts, deployment)
+    return judge(told, context, deployment)
 
 
-def render_stored(deployment: JsonObject, facts: PlatformFacts) -> Verdict:
+def render_stored(deployment: JsonObject, context: ClusterContext) -> Verdict:
     """Render the Knative Service of a Deployment as the API server stores it, without completing it anew.
 
     The reconciler's half of :func:`judge`: what was decided at admission stands until the next admission, so that
@@ -150,24 +152,24 @@ def render_stored(deployment: JsonObject, facts: PlatformFacts) -> Verdict:
     if not _containers(deployment):
         at = "spec.template.spec.containers"
         return Verdict(problems=(problem("InvalidObject", at, why="it was never completed"),))
-    deployment, _, _ = name_conflict.settle_name(deployment, spec, facts.services)
-    return _made(deployment, spec, facts)
+    deployment, _, _ = name_conflict.settle_name(deployment, spec, context.services)
+    return _made(deployment, spec, context)
 
 
-def _made(deployment: JsonObject, spec: ServingSpec, facts: PlatformFacts) -> Verdict:
+def _made(deployment: JsonObject, spec: ServingSpec, context: ClusterContext) -> Verdict:
     """What a completed Deployment makes: a Knative Service, or what stands beside it, or the reasons why not."""
-    guards = authorization.guard(deployment, spec, facts)
+    guards = authorization.guard(deployment, spec, context)
     if spec.mode == annotations.DEPLOYMENT:
         extras, problems = deployment_mode.beside(deployment, spec)
         made = Verdict(problems=problems, extras=extras)
     else:
-        service, problems, warnings = render(deployment, spec, facts)
+        service, problems, warnings = render(deployment, spec, context)
         made = Verdict(
             problems=problems, warnings=warnings, service=service, extras=domain_mapping.mapping(service, spec)
         )
-    recorded, faults = telemetry.recorded(deployment, spec, facts.istio)
+    recorded, faults = telemetry.recorded(deployment, spec, context.istio)
     problems = (*made.problems, *guards.problems, *faults)
-    warnings = (*name_conflict.past_knative(deployment, spec, facts.services), *made.warnings, *guards.warnings)
+    warnings = (*name_conflict.past_knative(deployment, spec, context.services), *made.warnings, *guards.warnings)
     if problems:
         return Verdict(problems=tuple(sorted(problems)), warnings=warnings)
     extras = (*guards.objects, *made.extras, *recorded)
@@ -249,14 +251,14 @@ def _too_large(deployment: JsonObject) -> tuple[Problem, ...]:
     return (problem("TooLarge", "metadata.annotations", why=why),)
 
 
-def _believe(deployment: JsonObject, previous: JsonObject | None, facts: PlatformFacts) -> None:
+def _believe(deployment: JsonObject, previous: JsonObject | None, context: ClusterContext) -> None:
     """Take back what a user wrote into annotations that only the server writes: what is stored counts.
 
     So it survives a write that replaces the whole object, such as ``kubectl replace``, too.
     """
     notes = _annotations(deployment)
     before = _annotations(previous) if previous is not None and is_served(previous) else {}
-    record = completion_record.believed(notes.get(COMPLETED_WITH), before.get(COMPLETED_WITH), facts)
+    record = completion_record.believed(notes.get(COMPLETED_WITH), before.get(COMPLETED_WITH), context)
     counts = {**before, COMPLETED_WITH: record}
     if handover.is_paused_by_us(deployment) and before.get(HANDOVER) != handover.TO_KNATIVE:
         del deployment["spec"]["paused"]

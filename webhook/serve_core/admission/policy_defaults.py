@@ -12,7 +12,7 @@ from serve_core.base.constants import ADOPT_LABEL, PREFIX
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.overlay import Record
 from serve_core.base.reasons import Choice, Problem, choice, problem
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_core.syntax import uri_template
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ class Filled:
     problems: tuple[Problem, ...] = ()
 
 
-def fill(deployment: JsonObject, record: Record, facts: PlatformFacts) -> Filled:
+def fill(deployment: JsonObject, record: Record, context: ClusterContext) -> Filled:
     """Exchange in ``deployment`` the annotations that ``record`` remembers for those that policies give now.
 
     A default that contradicts what the user wrote gives way.
     """
     overlay.take_back(deployment, {path: value for path, value in record.items() if path in _ANNOTATIONS})
-    policies = tuple(_about(deployment, facts))
+    policies = tuple(_about(deployment, context))
     adopted = Filled({}) if MODEL in _notes(deployment) else _adopt(deployment, policies)
     if MODEL not in _notes(deployment):
         return adopted
@@ -81,12 +81,12 @@ def _wanted(policies: tuple["ServingPolicy", ...]) -> Mapping[str, tuple[str, st
     return {name: (value, policy.name) for policy in reversed(policies) for name, value in policy.spec.defaults.items()}
 
 
-def _about(deployment: JsonObject, facts: PlatformFacts) -> Iterator["ServingPolicy"]:
+def _about(deployment: JsonObject, context: ClusterContext) -> Iterator["ServingPolicy"]:
     """The policies that are about the Deployment, by name."""
     metadata = deployment["metadata"]
     namespace = str(metadata.get("namespace", ""))
-    namespace_labels = facts.namespace_labels.get(namespace, {})
-    for policy in sorted(facts.policies, key=lambda policy: policy.name):
+    namespace_labels = context.namespace_labels.get(namespace, {})
+    for policy in sorted(context.policies, key=lambda policy: policy.name):
         match = policy.spec.match
         if (
             (not match.kinds or "Deployment" in match.kinds)

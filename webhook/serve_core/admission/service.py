@@ -8,7 +8,7 @@ from serve_core.api.annotations import METRIC, SCALE, TARGET, VISIBILITY, WINDOW
 from serve_core.base.constants import DEPLOYMENT_LABEL, LOADER_CONTAINER, PREFIX, SERVED_LABEL
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.reasons import Problem, capped, problem, quote, step
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_core.knative import fields, limits
 from serve_core.knative.fields import Carrier
 from serve_core.knative.name_conflict import is_service_name, service_name
@@ -39,12 +39,12 @@ _TEMPLATE_METADATA = frozenset({"labels", "annotations", "creationTimestamp"})
 
 
 def render(
-    deployment: JsonObject, spec: ServingSpec, facts: PlatformFacts
+    deployment: JsonObject, spec: ServingSpec, context: ClusterContext
 ) -> tuple[JsonObject, tuple[Problem, ...], tuple[Problem, ...]]:
     """The Knative Service of a completed Deployment, with the problems that refuse it and the warnings about it."""
     metadata = deployment["metadata"]
     name = service_name(deployment)
-    carrier = Carrier(facts.features)
+    carrier = Carrier(context.features)
     if not is_service_name(name):
         carrier.add("InvalidServiceName", "metadata.name", name=quote(name))
     template = deployment["spec"]["template"]

@@ -12,7 +12,7 @@ from serve_core.api import runtimes
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import COMPLETION_LABEL, NAMESPACE
 from serve_core.base.json import JsonObject, canonical, value_at
-from serve_core.context.cluster import LoaderFacts, Snapshot
+from serve_core.context.cluster import LoaderConfig, Snapshot
 
 LONGEST = 2 * runtimes.LARGEST
 """Characters of one as text."""
@@ -74,12 +74,12 @@ def parse(name: str, text: str) -> Snapshot:
     return snapshot
 
 
-def loaders(loader: LoaderFacts) -> tuple[LoaderFacts, ...]:
+def loaders(loader: LoaderConfig) -> tuple[LoaderConfig, ...]:
     """The loaders that models may be completed with: each with the one image that it then has."""
     return tuple(loader.chosen(verifying=verifying) for verifying in (False, True))
 
 
-def present(loader: LoaderFacts, catalogue: Iterable[Runtime]) -> dict[str, Snapshot]:
+def present(loader: LoaderConfig, catalogue: Iterable[Runtime]) -> dict[str, Snapshot]:
     """Everything that a model may be completed with now, by its digest."""
     now: tuple[Snapshot, ...] = (*loaders(loader), *catalogue)
     return {digest(each): each for each in now}
@@ -95,4 +95,4 @@ def _read(written: JsonObject) -> Snapshot:
     image, networks = written["loader"]["image"], tuple(written["loader"]["allowNetworks"])
     if not all(isinstance(text, str) for text in (image, *networks)):
         raise TypeError
-    return LoaderFacts(image, networks)
+    return LoaderConfig(image, networks)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from model_uri import Store
 from serve_core.api.runtimes import Runtime
-from serve_core.istio.injection import IstioFacts
+from serve_core.istio.injection import IstioInstallation
 from serve_core.knative.name_conflict import Services
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ REQUIRED_FEATURES = {
 
 
 @dataclass(frozen=True)
-class LoaderFacts:
+class LoaderConfig:
     """The init container that downloads models."""
 
     image: str
@@ -39,22 +39,22 @@ class LoaderFacts:
     def images(self) -> tuple[str, ...]:
         return (self.image,) if self.signing_image is None else (self.image, self.signing_image)
 
-    def chosen(self, *, verifying: bool) -> "LoaderFacts":
+    def chosen(self, *, verifying: bool) -> "LoaderConfig":
         """The loader with the one image that a model needs. ``verifying``: the model's signature is to be verified."""
         return replace(self, image=(verifying and self.signing_image) or self.image, signing_image=None)
 
 
-Snapshot = LoaderFacts | Runtime
+Snapshot = LoaderConfig | Runtime
 """What a model was completed with; :mod:`serve_core.admission.snapshots` names each by its content."""
 
 
 @dataclass(frozen=True)
-class PlatformFacts:
-    loader: LoaderFacts
+class ClusterContext:
+    loader: LoaderConfig
     runtimes: tuple[Runtime, ...] = ()
     features: Mapping[str, str] = field(default_factory=lambda: dict(REQUIRED_FEATURES))
     """The data of ConfigMap ``knative-serving/config-features``, as it stands there."""
-    istio: IstioFacts | None = None
+    istio: IstioInstallation | None = None
     """``None`` where Istio is not installed."""
     policies: tuple["ServingPolicy", ...] = ()
     stores: tuple[Store, ...] = ()
@@ -69,9 +69,9 @@ class PlatformFacts:
     """The loaders and runtimes that models were completed with earlier, by digest, as the server itself kept them."""
 
     @property
-    def known_loaders(self) -> tuple[LoaderFacts, ...]:
+    def known_loaders(self) -> tuple[LoaderConfig, ...]:
         """The loaders that policies know again: those of now, and those that models were completed with earlier."""
-        return (self.loader, *(each for each in self.snapshots.values() if isinstance(each, LoaderFacts)))
+        return (self.loader, *(each for each in self.snapshots.values() if isinstance(each, LoaderConfig)))
 
     @property
     def known_runtimes(self) -> tuple[Runtime, ...]:

@@ -16,7 +16,7 @@ from serve_core.admission.deployment_mode import DEFAULT_PORT
 from serve_core.api.annotations import AUTH, AUTH_AUDIENCES, AUTH_CALLERS, DEPLOYMENT, Caller, ServingSpec, path_of
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import Problem, choice, problem, quote
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_core.istio import injection, sidecar
 from serve_core.istio.injection import KNATIVE_NAMESPACE, Mesh
 from serve_core.workload.model_server import server_container
@@ -68,20 +68,20 @@ def _keeps_a_replica(spec: ServingSpec, written: Mapping[str, Any]) -> bool:
     return str(written.get(_LEAST, "0")).strip("0") != ""
 
 
-def guard(deployment: JsonObject, spec: ServingSpec, platform: PlatformFacts) -> Guards:
+def guard(deployment: JsonObject, spec: ServingSpec, platform: ClusterContext) -> Guards:
     """The objects that let only the callers that ``auth`` names reach the model's pods."""
     if spec.auth == "none":
         return Guards()
-    facts = platform.istio
-    mesh = injection.decide(deployment, spec, facts)
-    problems = injection.needs_sidecar(mesh, facts, path_of(AUTH))
-    if problems or facts is None or mesh.revision is None:
+    context = platform.istio
+    mesh = injection.decide(deployment, spec, context)
+    problems = injection.needs_sidecar(mesh, context, path_of(AUTH))
+    if problems or context is None or mesh.revision is None:
         return Guards(problems=problems)
     by_knative = spec.mode != DEPLOYMENT
     past = tuple(_past(deployment, by_knative, platform))
     if past:
         return Guards(problems=past)
-    if by_knative and not facts.injects(KNATIVE_NAMESPACE):
+    if by_knative and not context.injects(KNATIVE_NAMESPACE):
         return Guards(problems=(problem("KnativeOutsideMesh", path_of(AUTH)),))
     warnings = []
     if spec.auth == "mtls" and by_knative and not spec.auth_callers:
@@ -95,9 +95,9 @@ def guard(deployment: JsonObject, spec: ServingSpec, platform: PlatformFacts) ->
     return Guards(tuple(objects), warnings=tuple(warnings))
 
 
-def _past(deployment: JsonObject, by_knative: bool, facts: PlatformFacts) -> Iterator[Problem]:
+def _past(deployment: JsonObject, by_knative: bool, context: ClusterContext) -> Iterator[Problem]:
     """What in the pods' template would leave the guards without effect."""
-    for stray in sidecar.strays(deployment["spec"]["template"], "spec.template", facts.known_loaders):
+    for stray in sidecar.strays(deployment["spec"]["template"], "spec.template", context.known_loaders):
         yield problem("PastSidecar", stray.path, what=stray.what, by=AUTH)
     written = _template(deployment).get("labels") or {}
     for key, value in injection.selected(deployment, by_knative).items():

@@ -99,7 +99,7 @@ class Revision:
 
 
 @dataclass(frozen=True)
-class IstioFacts:
+class IstioInstallation:
     """How Istio is installed in the cluster."""
 
     revisions: tuple[Revision, ...]
@@ -166,7 +166,7 @@ def detect(
     namespaces: Iterable[JsonObject] = (),
     daemon_sets: Iterable[JsonObject] = (),
     service_entries: Iterable[JsonObject] = (),
-) -> IstioFacts | None:
+) -> IstioInstallation | None:
     """Read how Istio is installed out of raw Kubernetes objects; ``None`` when it is not.
 
     ``injectors`` are the MutatingWebhookConfigurations with :data:`INJECTORS`, ``config_maps`` and ``daemon_sets``
@@ -192,7 +192,7 @@ def detect(
     ambient = any(_name(daemon_set) == "ztunnel" for daemon_set in daemon_sets)
     if not names and not ambient:
         return None
-    return IstioFacts(
+    return IstioInstallation(
         revisions=tuple(
             _revision(name, names[name], values.get(name), meshes.get(name) or {}) for name in sorted(names)
         ),
@@ -297,40 +297,40 @@ def _labels(document: JsonObject) -> Mapping[str, str]:
 # --- Decision
 
 
-def decide(deployment: JsonObject, spec: ServingSpec, facts: IstioFacts | None) -> Mesh:
+def decide(deployment: JsonObject, spec: ServingSpec, context: IstioInstallation | None) -> Mesh:
     """Decide what the mesh asks of a served Deployment. Without Istio nothing is set."""
-    if facts is None:
+    if context is None:
         return _refuse("MeshMissing", MESH) if spec.mesh == "istio" else Mesh()
     template = value_at(deployment, "spec", "template", "metadata") or {}
     pod = Template(template.get("labels") or {}, template.get("annotations") or {})
     namespace = value_at(deployment, "metadata", "namespace") or "default"
-    of_namespace = facts.namespaces.get(namespace, {})
+    of_namespace = context.namespaces.get(namespace, {})
     if spec.mesh == "none":
-        return _opted_out(pod, of_namespace, facts)
+        return _opted_out(pod, of_namespace, context)
     asked: dict[str, str] = {}
-    revision, why = _injection(of_namespace, pod.labels, pod.annotations, facts)
+    revision, why = _injection(of_namespace, pod.labels, pod.annotations, context)
     if value_at(deployment, "spec", "template", "spec", "hostNetwork"):
         revision, why = None, "it uses the node's network"
-    elif revision is None and spec.mesh == "istio" and not _ambient(of_namespace, pod.labels, facts):
-        found = _ask(of_namespace, pod, facts, why)
+    elif revision is None and spec.mesh == "istio" and not _ambient(of_namespace, pod.labels, context):
+        found = _ask(of_namespace, pod, context, why)
         if isinstance(found, Problem):
             return Mesh(problems=(found,))
         revision, asked = found
         why = "kubectl-serve.dev/mesh is istio"
     name = _name(deployment)
     if revision is not None:
-        mesh = _sidecar(pod, spec, revision, facts, why, namespace)
+        mesh = _sidecar(pod, spec, revision, context, why, namespace)
         return replace(mesh, labels={**asked, CANONICAL_NAME_LABEL: name})
-    if _ambient(of_namespace, pod.labels, facts):
+    if _ambient(of_namespace, pod.labels, context):
         return Mesh(Member.AMBIENT, labels={CANONICAL_NAME_LABEL: name}, choices=(choice("MeshAmbient"),))
     if spec.mesh == "istio":
         return _refuse("MeshForbidden", MESH, why=why)
     return Mesh(choices=(choice("MeshOutside", why=why),))
 
 
-def needs_sidecar(mesh: Mesh, facts: IstioFacts | None, path: str) -> tuple[Problem, ...]:
+def needs_sidecar(mesh: Mesh, context: IstioInstallation | None, path: str) -> tuple[Problem, ...]:
     """Why the annotation at ``path`` would come to nothing: only a sidecar reads requests."""
-    if facts is None:
+    if context is None:
         return (problem("MeshMissing", path),)
     if mesh.member is Member.SIDECAR:
         return ()
@@ -378,7 +378,7 @@ def _refuse(code: str, key: str, **words: object) -> Mesh:
 
 
 def _injection(
-    namespace: Mapping[str, str], labels: Mapping[str, str], annotations: Mapping[str, str], facts: IstioFacts
+    namespace: Mapping[str, str], labels: Mapping[str, str], annotations: Mapping[str, str], context: IstioInstallation
 ) -> tuple[Revision | None, str]:
     """The revision that injects a pod, if one does, and why or why not."""
     wish = labels.get(INJECT_LABEL)
@@ -397,11 +397,11 @@ def _injection(
     elif wish == "true":
         name, why = _DEFAULT, f"the pods' label {INJECT_LABEL} is true"
     else:
-        default = facts.revision(_DEFAULT)
+        default = context.revision(_DEFAULT)
         if default is None or not default.everywhere:
             return None, "neither the namespace nor the pods ask for one"
         name, why = _DEFAULT, "Istio injects every namespace"
-    revision = facts.revision(name)
+    revision = context.revision(name)
     if revision is None:
         return None, f"{why}, but no revision of Istio has that name" if name != _DEFAULT else "no revision is default"
     where, said = _said(labels, annotations)
@@ -445,13 +445,13 @@ def _selects(selector: JsonObject, labels: Mapping[str, str]) -> bool:
     return True
 
 
-def _ambient(namespace: Mapping[str, str], labels: Mapping[str, str], facts: IstioFacts) -> bool:
-    return facts.ambient and labels.get(AMBIENT_LABEL, namespace.get(AMBIENT_LABEL)) == "ambient"
+def _ambient(namespace: Mapping[str, str], labels: Mapping[str, str], context: IstioInstallation) -> bool:
+    return context.ambient and labels.get(AMBIENT_LABEL, namespace.get(AMBIENT_LABEL)) == "ambient"
 
 
-def _opted_out(pod: Template, namespace: Mapping[str, str], facts: IstioFacts) -> Mesh:
+def _opted_out(pod: Template, namespace: Mapping[str, str], context: IstioInstallation) -> Mesh:
     labels = {INJECT_LABEL: "false"}
-    if _ambient(namespace, {}, facts):
+    if _ambient(namespace, {}, context):
         labels[AMBIENT_LABEL] = "none"
     conflicts = tuple(
         problem("ConflictingAnnotations", path_of(MESH), one=f"{MESH}: none", other=f"template label {key}", why=_BOTH)
@@ -465,7 +465,7 @@ _BOTH = "both say the same thing differently"
 
 
 def _ask(
-    namespace: Mapping[str, str], pod: Template, facts: IstioFacts, why: str
+    namespace: Mapping[str, str], pod: Template, context: IstioInstallation, why: str
 ) -> tuple[Revision, dict[str, str]] | Problem:
     """The label by which a pod asks for a sidecar that its namespace does not ask for."""
     if pod.labels.get(INJECT_LABEL, "true") != "true":
@@ -473,20 +473,22 @@ def _ask(
         return problem("ConflictingAnnotations", path_of(MESH), one=f"{MESH}: istio", other=other, why=_BOTH)
     if INJECTION_LABEL in namespace or REVISION_LABEL in namespace or REVISION_LABEL in pod.labels:
         if INJECT_LABEL not in pod.labels and "only pods" in why:
-            revision = facts.revision(namespace.get(REVISION_LABEL) or pod.labels.get(REVISION_LABEL) or _DEFAULT)
+            revision = context.revision(namespace.get(REVISION_LABEL) or pod.labels.get(REVISION_LABEL) or _DEFAULT)
             if revision is not None:
                 return revision, {INJECT_LABEL: "true"}
         return problem("MeshForbidden", path_of(MESH), why=why)
-    default = facts.revision(_DEFAULT)
+    default = context.revision(_DEFAULT)
     if default is not None:
         return default, {INJECT_LABEL: "true"}
-    if len(facts.revisions) == 1:
-        return facts.revisions[0], {REVISION_LABEL: facts.revisions[0].name}
-    names = ", ".join(revision.name for revision in facts.revisions) or "none"
+    if len(context.revisions) == 1:
+        return context.revisions[0], {REVISION_LABEL: context.revisions[0].name}
+    names = ", ".join(revision.name for revision in context.revisions) or "none"
     return problem("MeshRevisionAmbiguous", path_of(MESH), names=names)
 
 
-def _sidecar(pod: Template, spec: ServingSpec, revision: Revision, facts: IstioFacts, why: str, namespace: str) -> Mesh:
+def _sidecar(
+    pod: Template, spec: ServingSpec, revision: Revision, context: IstioInstallation, why: str, namespace: str
+) -> Mesh:
     """What a pod with a sidecar needs, without the labels that ask for it."""
     annotations: dict[str, str] = {}
     choices = [choice("MeshSidecar", revision=revision.name, why=why)]
@@ -498,7 +500,7 @@ def _sidecar(pod: Template, spec: ServingSpec, revision: Revision, facts: IstioF
     uid, through_proxy = None, False
     warnings: tuple[Problem, ...] = ()
     if spec.model.scheme != "pvc":
-        native, because = _native(pod, revision, facts)
+        native, because = _native(pod, revision, context)
         through_proxy = native is not None
         if native is not None:
             annotations |= native
@@ -513,7 +515,7 @@ def _sidecar(pod: Template, spec: ServingSpec, revision: Revision, facts: IstioF
             choices.append(choice("LoaderPastSidecar", what=what, why=because))
     if through_proxy and revision.registry_only:
         for model in dict.fromkeys(model.uri for model in spec.models):
-            refused, more = _registry(model, facts, namespace)
+            refused, more = _registry(model, context, namespace)
             problems += refused
             warnings += more
     return Mesh(
@@ -527,19 +529,19 @@ def _sidecar(pod: Template, spec: ServingSpec, revision: Revision, facts: IstioF
     )
 
 
-def _native(pod: Template, revision: Revision, facts: IstioFacts) -> tuple[dict[str, str] | None, str]:
+def _native(pod: Template, revision: Revision, context: IstioInstallation) -> tuple[dict[str, str] | None, str]:
     """What makes the sidecar start before the loader (nothing, where it does anyway), or ``None``; and the reason."""
     wish = pod.annotations.get(NATIVE_ANNOTATION)
     if wish == "true":
         return {}, f"the pods' annotation {NATIVE_ANNOTATION} is true"
     if wish == "false":
         return None, f"the pods' annotation {NATIVE_ANNOTATION} is false"
-    if facts.kubelet is None:
+    if context.kubelet is None:
         return None, "the kubelets' versions are not known"
-    if facts.kubelet < _SIDECARS_SINCE:
-        return None, f"a kubelet is {_text(facts.kubelet)}, older than {_text(_SIDECARS_SINCE)}"
+    if context.kubelet < _SIDECARS_SINCE:
+        return None, f"a kubelet is {_text(context.kubelet)}, older than {_text(_SIDECARS_SINCE)}"
     if revision.version is not None and revision.version >= _NATIVE_SINCE:
-        versions = f"Istio is {_text(revision.version)} and the oldest kubelet {_text(facts.kubelet)}"
+        versions = f"Istio is {_text(revision.version)} and the oldest kubelet {_text(context.kubelet)}"
         return {NATIVE_ANNOTATION: "true"}, versions
     if revision.native:
         return {}, "Istio is installed so"
@@ -552,14 +554,16 @@ def _text(version: Version) -> str:
     return f"{version[0]}.{version[1]}"
 
 
-def _registry(model: ModelURI, facts: IstioFacts, namespace: str) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
+def _registry(
+    model: ModelURI, context: IstioInstallation, namespace: str
+) -> tuple[tuple[Problem, ...], tuple[Problem, ...]]:
     """Whether a mesh of registered hosts lets the loader reach the store. Hosts inside the cluster are registered."""
     if model.scheme not in ("http", "https"):
         return (), (problem("StoreMayBeUnregistered", path_of(MODEL), scheme=model.scheme, namespace=namespace),)
     host = model.host.rstrip(".")
     parts = host.split(".")
-    inside = len(parts) == 1 or "svc" in parts[2:3] or (len(parts) == 2 and parts[1] in facts.namespaces)
-    known = any(_covers(pattern, host) and seen_by & {"*", namespace} for pattern, seen_by in facts.hosts.items())
+    inside = len(parts) == 1 or "svc" in parts[2:3] or (len(parts) == 2 and parts[1] in context.namespaces)
+    known = any(_covers(pattern, host) and seen_by & {"*", namespace} for pattern, seen_by in context.hosts.items())
     if inside or known:
         return (), ()
     return (problem("StoreNotRegistered", path_of(MODEL), host=host, namespace=namespace),), ()

@@ -17,7 +17,7 @@ from typing import Any
 from serve_core.base.constants import LOADER_CONTAINER
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.reasons import quote
-from serve_core.context.cluster import LoaderFacts
+from serve_core.context.cluster import LoaderConfig
 from serve_core.istio.injection import (
     CANONICAL_NAME_LABEL,
     INJECT_LABEL,
@@ -125,21 +125,21 @@ class Stray:
 
 
 def strays(
-    template: JsonObject, path: str, loaders: tuple[LoaderFacts, ...], *, injected: Redirects | None = None
+    template: JsonObject, path: str, loaders: tuple[LoaderConfig, ...], *, injected: Redirects | None = None
 ) -> Iterator[Stray]:
     """What in a pod's template, which stands at ``path``, can lead past the sidecar or change what it enforces: the
     first :data:`MOST` of it.
 
     ``loaders`` are those that may be the sidecar's user, as they are where it starts after them: they have ended before
     anything serves. ``injected``: it is a pod that the injector has been at, not a template, and this is what it says
-    of the redirect by Istio's settings (:attr:`serve_core.istio.injection.IstioFacts.redirects`). Whether there is a
-    sidecar at all is not asked here (:meth:`serve_core.istio.injection.IstioFacts.injects`).
+    of the redirect by Istio's settings (:attr:`.IstioInstallation.redirects`). Whether there is a
+    sidecar at all is not asked here (:meth:`.IstioInstallation.injects`).
     """
     return islice(_strays(template, path, loaders, injected), MOST)
 
 
 def _strays(
-    template: JsonObject, path: str, loaders: tuple[LoaderFacts, ...], injected: Redirects | None
+    template: JsonObject, path: str, loaders: tuple[LoaderConfig, ...], injected: Redirects | None
 ) -> Iterator[Stray]:
     at = f"{path}." if path else ""
     for kind in ("annotations", "labels"):
@@ -165,7 +165,7 @@ def _is_harmless(key: str, value: str, injected: Redirects | None) -> bool:
     return check is not None and check(value)
 
 
-def _of_pod(pod: JsonObject, path: str, loaders: tuple[LoaderFacts, ...], *, injected: bool) -> Iterator[Stray]:
+def _of_pod(pod: JsonObject, path: str, loaders: tuple[LoaderConfig, ...], *, injected: bool) -> Iterator[Stray]:
     for key, why in (
         ("hostNetwork", "the node's network"),
         ("hostPID", "the node's processes"),
@@ -192,7 +192,7 @@ def _of_pod(pod: JsonObject, path: str, loaders: tuple[LoaderFacts, ...], *, inj
             yield Stray(f"a volume of the sidecar's name {quote(name)}", f"{path}.volumes[{index}].name")
 
 
-def _of_containers(pod: JsonObject, path: str, loaders: tuple[LoaderFacts, ...], *, injected: bool) -> Iterator[Stray]:
+def _of_containers(pod: JsonObject, path: str, loaders: tuple[LoaderConfig, ...], *, injected: bool) -> Iterator[Stray]:
     for key in ("initContainers", "containers", "ephemeralContainers"):
         for index, container in enumerate(_list(pod.get(key))):
             if not isinstance(container, dict):
@@ -213,7 +213,7 @@ def _of_containers(pod: JsonObject, path: str, loaders: tuple[LoaderFacts, ...],
                 yield Stray(f"adding capabilities {shown}", f"{at}.capabilities.add")
 
 
-def _is_loader(container: JsonObject, pod: JsonObject, loaders: tuple[LoaderFacts, ...]) -> bool:
+def _is_loader(container: JsonObject, pod: JsonObject, loaders: tuple[LoaderConfig, ...]) -> bool:
     named = container.get("name") == LOADER_CONTAINER
     return named and isinstance(loader_container.read(container, pod, loaders), LoaderRequest)
 

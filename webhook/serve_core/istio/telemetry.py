@@ -4,18 +4,18 @@ from serve_core.api.annotations import DEPLOYMENT, TELEMETRY, ServingSpec, path_
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import Problem
 from serve_core.istio import injection
-from serve_core.istio.injection import IstioFacts
+from serve_core.istio.injection import IstioInstallation
 
 
 def recorded(
-    deployment: JsonObject, spec: ServingSpec, facts: IstioFacts | None
+    deployment: JsonObject, spec: ServingSpec, context: IstioInstallation | None
 ) -> tuple[tuple[JsonObject, ...], tuple[Problem, ...]]:
     """The Telemetry (telemetry.istio.io/v1) of a model, if it is asked for, or why there cannot be one."""
     wanted = spec.telemetry
     if wanted is None:
         return (), ()
-    mesh = injection.decide(deployment, spec, facts)
-    problems = injection.needs_sidecar(mesh, facts, path_of(TELEMETRY))
+    mesh = injection.decide(deployment, spec, context)
+    problems = injection.needs_sidecar(mesh, context, path_of(TELEMETRY))
     if problems:
         return (), problems
     settings: JsonObject = {}

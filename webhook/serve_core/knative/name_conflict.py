@@ -37,7 +37,7 @@ _SUFFIX = "-model"
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceFacts:
+class ServiceSummary:
     """A Kubernetes Service, as far as it matters to models."""
 
     owner: str = ""
@@ -47,14 +47,14 @@ class ServiceFacts:
     """The ports that it leads to by name."""
 
 
-Services = Mapping[str, Mapping[str, ServiceFacts]]
+Services = Mapping[str, Mapping[str, ServiceSummary]]
 """By namespace and name."""
 
 
-def read(service: JsonObject) -> ServiceFacts:
+def read(service: JsonObject) -> ServiceSummary:
     """What matters of a Service (v1), or of a Knative Service, whose name is taken just as well."""
     owner = _controller(service) or value_at(service, "metadata", "labels", DEPLOYMENT_LABEL) or ""
-    return ServiceFacts(owner, selector(service), named_ports(service))
+    return ServiceSummary(owner, selector(service), named_ports(service))
 
 
 def selector(service: JsonObject) -> dict[str, str]:
@@ -125,7 +125,7 @@ def _candidates(own: str, noted: str) -> Iterator[str]:
         yield own[: _LONGEST - len(suffix)].rstrip("-") + suffix
 
 
-def _taken(name: str, deployment: str, spec: ServingSpec, here: Mapping[str, ServiceFacts]) -> str | None:
+def _taken(name: str, deployment: str, spec: ServingSpec, here: Mapping[str, ServiceSummary]) -> str | None:
     """The Service that is in the way of a Knative Service of this name."""
     tags = () if spec.mode == DEPLOYMENT else (LATEST_TAG, PREVIOUS_TAG)
     names = (name, *(f"{tag}-{name}" for tag in tags))
@@ -167,14 +167,14 @@ def lost_by_name(deployment: JsonObject, services: Services) -> tuple[Problem, .
     return tuple(
         capped(
             problem("PortByName", path_of(MODEL), service=name, port=port)
-            for name, facts in _selecting(deployment, services).items()
-            for port in facts.named_ports
+            for name, context in _selecting(deployment, services).items()
+            for port in context.named_ports
             if port in names
         )
     )
 
 
-def _selecting(deployment: JsonObject, services: Services) -> dict[str, ServiceFacts]:
+def _selecting(deployment: JsonObject, services: Services) -> dict[str, ServiceSummary]:
     """The Services of others that select the Deployment's pods, by name."""
     metadata = deployment["metadata"]
     labels = {
@@ -183,8 +183,8 @@ def _selecting(deployment: JsonObject, services: Services) -> dict[str, ServiceF
         DEPLOYMENT_LABEL: metadata["name"],
     }
     selecting = {
-        name: facts
-        for name, facts in tuple(services.get(metadata.get("namespace", ""), {}).items())  # a watch may change them
-        if facts.owner != metadata["name"] and facts.selector and facts.selector.items() <= labels.items()
+        name: context
+        for name, context in tuple(services.get(metadata.get("namespace", ""), {}).items())  # a watch may change them
+        if context.owner != metadata["name"] and context.selector and context.selector.items() <= labels.items()
     }
     return {name: selecting[name] for name in sorted(selecting)}

@@ -13,7 +13,7 @@ from datetime import datetime
 from serve_core.api.policies import KINDS, Kind, PolicyException
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.ownership import controller
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_core.policy.evaluate import PolicyVerdict, Result, judge_policies
 from serve_core.policy.origins import Origin
 from serve_core.policy.subjects import Subject, Use, subject_of
@@ -56,8 +56,8 @@ class Existing:
     Of a namespace with too much to be remembered, what was made of other objects is told beside them.
     """
 
-    def __init__(self, facts: PlatformFacts, exceptions: Sequence[PolicyException], now: datetime) -> None:
-        self._facts = facts
+    def __init__(self, context: ClusterContext, exceptions: Sequence[PolicyException], now: datetime) -> None:
+        self._context = context
         self._exceptions = exceptions
         self._now = now
         self._wholes: dict[tuple[str, str, str], Subject] = {}
@@ -82,7 +82,9 @@ class Existing:
         if _has_ended(document) or (made and _is_in_reserve(document)):
             return None
         namespace = str(document["metadata"].get("namespace") or "")
-        subject = subject_of(document, self._facts, namespace_labels=self._facts.namespace_labels.get(namespace, {}))
+        subject = subject_of(
+            document, self._context, namespace_labels=self._context.namespace_labels.get(namespace, {})
+        )
         if subject is None:
             return None
         subject = replace(subject, made=made)
@@ -90,7 +92,7 @@ class Existing:
         self._remember(document, subject)
         if twin is not None and _does_no_more(subject, twin):
             return None
-        verdict = judge_policies(subject, self._facts.policies, self._exceptions, self._now)
+        verdict = judge_policies(subject, self._context.policies, self._exceptions, self._now)
         told = self._told.get((subject.namespace, subject.workload), set())
         if made or subject.kind in ("Pod", "DomainMapping"):
             news = tuple(result for result in verdict.results if not _tellings(result) or _tellings(result) - told)

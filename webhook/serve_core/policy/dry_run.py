@@ -18,9 +18,9 @@ from serve_core.api.policies import (
 )
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import Problem
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_core.istio import injection
-from serve_core.istio.injection import IstioFacts
+from serve_core.istio.injection import IstioInstallation
 from serve_core.policy.audit import Existing, order
 from serve_core.policy.evaluate import PolicyVerdict, User, judge_policies
 from serve_core.policy.subjects import subject_of
@@ -58,9 +58,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class Documents:
-    """What documents tell: policies, labels of namespaces and the mesh as facts, and the objects to be judged."""
+    """The parsed documents: policies, namespace labels, the mesh, and the objects to judge."""
 
-    facts: PlatformFacts
+    context: ClusterContext
     exceptions: tuple[PolicyException, ...]
     faults: tuple[tuple[str, Problem], ...]
     """What is wrong with policies and exceptions, each with the document's title."""
@@ -71,7 +71,7 @@ class Documents:
 
 def run(
     documents: Iterable[Any],
-    facts: PlatformFacts,
+    context: ClusterContext,
     now: datetime,
     *,
     namespace: str = "default",
@@ -85,23 +85,23 @@ def run(
     objects come from a cluster and are judged as they are: neither completed anew nor are broken policies faults.
     ``failed`` is called for each of these that cannot be judged, and the others are.
     """
-    read = read_documents(documents, facts, stored=stored)
-    facts = read.facts
+    read = read_documents(documents, context, stored=stored)
+    context = read.context
     if stored:
-        judged = tuple(_stored(read.objects, Existing(facts, read.exceptions, now), failed))
+        judged = tuple(_stored(read.objects, Existing(context, read.exceptions, now), failed))
         return Trial(judged, read.faults, skipped=len(read.objects) - len(judged))
     tried: list[Tried] = []
     for document in read.objects:
         metadata = _metadata(document)
         here = str(metadata.get("namespace") or namespace)
         located = {**document, "metadata": {**metadata, "namespace": here}}
-        final, refused = _completed(located, facts)
+        final, refused = _completed(located, context)
         if refused:
             tried.append(Tried(f"deployment/{_name(document)}", here, refused))
             continue
-        subject = subject_of(final, facts, namespace_labels=facts.namespace_labels.get(here, {}))
+        subject = subject_of(final, context, namespace_labels=context.namespace_labels.get(here, {}))
         if subject is not None:
-            verdict = judge_policies(subject, facts.policies, read.exceptions, now, user)
+            verdict = judge_policies(subject, context.policies, read.exceptions, now, user)
             tried.append(Tried(subject.title, subject.namespace, verdict=verdict))
     return Trial(tuple(tried), read.faults, read.warnings, skipped=len(read.objects) - len(tried))
 
@@ -121,7 +121,7 @@ def _stored(
             yield Tried(f"{judged.kind.lower()}/{judged.name}", judged.namespace, verdict=judged.verdict)
 
 
-def read_documents(documents: Iterable[Any], facts: PlatformFacts, *, stored: bool = False) -> Documents:
+def read_documents(documents: Iterable[Any], context: ClusterContext, *, stored: bool = False) -> Documents:
     """Sort documents. ``stored`` policies are those of a cluster: a broken one is no fault, it refuses everything."""
     policies: list[ServingPolicy] = []
     exceptions: list[PolicyException] = []
@@ -143,24 +143,24 @@ def read_documents(documents: Iterable[Any], facts: PlatformFacts, *, stored: bo
                 objects.append(document)
         except PolicyError as error:
             faults += [(f"{kind[1].lower()}/{_name(document)}", found) for found in error.problems]
-    mesh = facts.istio or _istio([*objects, *namespaces])
-    told = replace(facts, policies=tuple(policies), namespace_labels=labels, istio=mesh)
+    mesh = context.istio or _istio([*objects, *namespaces])
+    told = replace(context, policies=tuple(policies), namespace_labels=labels, istio=mesh)
     warnings = tuple(
         (f"policyexception/{each.name}", warning) for each in exceptions for warning in of_nothing(each, policies)
     )
     return Documents(told, tuple(exceptions), tuple(faults), warnings, tuple(objects))
 
 
-def _completed(document: JsonObject, facts: PlatformFacts) -> tuple[JsonObject, tuple[Problem, ...]]:
+def _completed(document: JsonObject, context: ClusterContext) -> tuple[JsonObject, tuple[Problem, ...]]:
     """What the mutating webhook makes of an object, or why it is refused."""
     is_deployment = (document.get("apiVersion"), document.get("kind")) == ("apps/v1", "Deployment")
     if not is_deployment or not concerns(document):
         return document, ()
-    completed = judge(document, facts)
+    completed = judge(document, context)
     return completed.deployment or document, completed.problems
 
 
-def _istio(documents: list[JsonObject]) -> IstioFacts | None:
+def _istio(documents: list[JsonObject]) -> IstioInstallation | None:
     """Istio, where its own objects are among the documents."""
 
     def kind(name: str) -> list[JsonObject]:

@@ -15,7 +15,7 @@ from serve_core.api import models
 from serve_core.base.constants import LOADER_CONTAINER, MODEL_MOUNT, MODEL_VOLUME
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.reasons import quote
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_core.syntax import image_reference
 from serve_core.workload import loader_container
 from serve_core.workload.loader_container import LoaderRequest
@@ -50,23 +50,23 @@ class Origin:
     """Why the object does not tell what is loaded; empty where it does. Then ``text`` is only what somebody says."""
 
 
-def loaders(pod: JsonObject, path: str, facts: PlatformFacts) -> dict[str, LoaderRequest | str]:
+def loaders(pod: JsonObject, path: str, context: ClusterContext) -> dict[str, LoaderRequest | str]:
     """The init containers of the loader's name, by where they stand: what each is asked for, or which of its fields is
     not as the core renders it."""
     found: dict[str, LoaderRequest | str] = {}
     for container, at in elements(pod.get("initContainers"), f"{path}.initContainers"):
         if container.get("name") == LOADER_CONTAINER:
             # No pod has two of one name; looking through its volumes for each of thousands would take minutes.
-            found[at] = "name" if found else loader_container.read(container, pod, facts.known_loaders)
+            found[at] = "name" if found else loader_container.read(container, pod, context.known_loaders)
     return found
 
 
-def loaded(request: LoaderRequest, path: str, pod: JsonObject, facts: PlatformFacts) -> Iterator[Origin]:
+def loaded(request: LoaderRequest, path: str, pod: JsonObject, context: ClusterContext) -> Iterator[Origin]:
     """What the loader of ``pod`` loads."""
     digest, key = request.digest is not None, request.signature_key or ""
     for model in request.models:
         store = find(model.uri, request.stores)
-        adrift = _resolves_otherwise(pod) or (_can_redirect(pod, facts) if store and store.is_plain else "")
+        adrift = _resolves_otherwise(pod) or (_can_redirect(pod, context) if store and store.is_plain else "")
         yield Origin(model.uri.text, path, digest, key, store, adrift)
 
 
@@ -78,7 +78,7 @@ def _resolves_otherwise(pod: JsonObject) -> str:
     return next(iter(fields), "")
 
 
-def _can_redirect(pod: JsonObject, facts: PlatformFacts) -> str:
+def _can_redirect(pod: JsonObject, context: ClusterContext) -> str:
     """The field with a container that runs before the loader ends, and is not the platform's: it shares the network and
     the files that say how names resolve, so that it can answer whatever is asked without TLS."""
     if _list(pod.get("ephemeralContainers")):
@@ -86,18 +86,18 @@ def _can_redirect(pod: JsonObject, facts: PlatformFacts) -> str:
     for container in _list(pod.get("initContainers")):
         if value_at(container, "name") == LOADER_CONTAINER:
             break
-        if str(value_at(container, "image")) not in facts.sidecar_images:
+        if str(value_at(container, "image")) not in context.sidecar_images:
             return "initContainers"
     return ""
 
 
-def origins(pod: JsonObject, path: str, facts: PlatformFacts, annotated: str = "") -> Iterator[Origin]:
+def origins(pod: JsonObject, path: str, context: ClusterContext, annotated: str = "") -> Iterator[Origin]:
     """Every origin of the model in a pod. ``annotated``: the URI that its Deployment names."""
-    read, names, told = loaders(pod, path, facts), loader_names(facts), set()
+    read, names, told = loaders(pod, path, context), loader_names(context), set()
     for container, at, _ in containers(pod, path):
         found = read.get(at)
         if isinstance(found, LoaderRequest):
-            yield from loaded(found, f"{at}.args", pod, facts)
+            yield from loaded(found, f"{at}.args", pod, context)
             told.add(at)
         elif is_called_loader(container, names):
             yield from _claimed(container, at, found)
@@ -106,9 +106,9 @@ def origins(pod: JsonObject, path: str, facts: PlatformFacts, annotated: str = "
     yield from _written(pod, path, told, any(isinstance(found, LoaderRequest) for found in read.values()))
 
 
-def loader_names(facts: PlatformFacts) -> frozenset[str]:
+def loader_names(context: ClusterContext) -> frozenset[str]:
     """The last names of the loaders' images: another registry's copy is as able."""
-    known = {image for loader in facts.known_loaders for image in loader.images}
+    known = {image for loader in context.known_loaders for image in loader.images}
     return frozenset(name for image in known if (name := _last_name(image)))
 
 

@@ -23,7 +23,7 @@ from serve_core.base import bounds
 from serve_core.base.constants import DEPLOYMENT_LABEL
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.reasons import Problem
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_core.istio import injection, sidecar
 from serve_core.knative.limits import VISIBILITY_LABEL
 from serve_core.policy.origins import (
@@ -229,7 +229,7 @@ class Subject:
 
 def subject_of(
     document: JsonObject,
-    facts: PlatformFacts,
+    context: ClusterContext,
     *,
     namespace: str = "",
     namespace_labels: Mapping[str, str] | None = None,
@@ -244,7 +244,7 @@ def subject_of(
     group = str(document.get("apiVersion")).partition("/")[0]
     kind = document.get("kind")
     maker, is_ours = _MAKERS.get((group, str(kind))), _OURS.get(str(kind))
-    if maker is None or (is_ours is not None and not is_ours(document, facts)):
+    if maker is None or (is_ours is not None and not is_ours(document, context)):
         return None
     metadata = document["metadata"]
     namespace = str(metadata.get("namespace") or namespace)
@@ -259,30 +259,30 @@ def subject_of(
         labels=_object(metadata, "labels"),
         former_labels=_object(former, "metadata", "labels"),
         namespace_labels=dict(namespace_labels or {}),
-        stores=stores.known(facts, namespace, namespace_labels or {}),
+        stores=stores.known(context, namespace, namespace_labels or {}),
     )
     if fault := bounds.fault(document):
         return replace(bare, document={}, fault=fault)
-    made = maker(document, facts)
+    made = maker(document, context)
     for what in ("origins", "images", "containers", "secrets"):
         if len(made.get(what, ())) > bounds.MOST_USES:
             return replace(bare, document={}, fault=bounds.too_many(what))
     if "mesh" in made:
         templates, at = made["mesh"]
-        made["mesh"] = _in_mesh([template for template, _ in templates], at, namespace, facts)
-        made["past_sidecar"] = _past_sidecar(templates, facts, injected=kind == "Pod")
+        made["mesh"] = _in_mesh([template for template, _ in templates], at, namespace, context)
+        made["past_sidecar"] = _past_sidecar(templates, context, injected=kind == "Pod")
         if kind != "Pod" and (opened := next(_opened(templates), "")):
             made["visibility"] = Use("public", opened)
     return replace(bare, labels=_strings(bare.labels), **made)
 
 
-def _in_mesh(templates: Iterable[JsonObject], path: str, namespace: str, facts: PlatformFacts) -> Use:
+def _in_mesh(templates: Iterable[JsonObject], path: str, namespace: str, context: ClusterContext) -> Use:
     """What Istio makes of pods by what they and their namespace say; without it no pod is in its mesh.
 
     An object with several kinds of pods is in the mesh where all of them are.
     """
-    inside = facts.istio is not None and all(
-        facts.istio.injects(
+    inside = context.istio is not None and all(
+        context.istio.injects(
             namespace,
             {
                 "metadata": {key: _strings(value_at(template, "metadata", key)) for key in ("labels", "annotations")},
@@ -295,14 +295,14 @@ def _in_mesh(templates: Iterable[JsonObject], path: str, namespace: str, facts: 
 
 
 def _past_sidecar(
-    templates: Iterable[tuple[JsonObject, str]], facts: PlatformFacts, *, injected: bool = False
+    templates: Iterable[tuple[JsonObject, str]], context: ClusterContext, *, injected: bool = False
 ) -> tuple[Use, ...]:
     """What leads past the sidecar in these. ``injected``: they are pods that Istio's injector has been at."""
-    redirects = (facts.istio.redirects if facts.istio else {}) if injected else None
+    redirects = (context.istio.redirects if context.istio else {}) if injected else None
     found = (
         Use(stray.what, stray.path)
         for template, path in templates
-        for stray in sidecar.strays(template, path, facts.known_loaders, injected=redirects)
+        for stray in sidecar.strays(template, path, context.known_loaders, injected=redirects)
     )
     return tuple(islice(found, bounds.MOST_USES))
 
@@ -324,41 +324,42 @@ def _plain(document: JsonObject) -> JsonObject:
     return {key: value for key, value in document.items() if key != "status"} | {"metadata": metadata}
 
 
-def carries_loader(pod: JsonObject, facts: PlatformFacts) -> bool:
+def carries_loader(pod: JsonObject, context: ClusterContext) -> bool:
     """Whether a pod's spec has a container in it that is called as the loader is."""
-    names = loader_names(facts)
+    names = loader_names(context)
     return any(is_called_loader(container, names) for container, _, _ in _containers(pod, ""))
 
 
-_OURS: Mapping[str, Callable[[JsonObject, PlatformFacts], bool]] = {
+_OURS: Mapping[str, Callable[[JsonObject, ClusterContext], bool]] = {
     "Deployment": lambda document, _: annotations.MODEL in _object(document, "metadata", "annotations"),
-    "Pod": lambda document, facts: (
-        DEPLOYMENT_LABEL in _object(document, "metadata", "labels") or carries_loader(_object(document, "spec"), facts)
+    "Pod": lambda document, context: (
+        DEPLOYMENT_LABEL in _object(document, "metadata", "labels")
+        or carries_loader(_object(document, "spec"), context)
     ),
 }
 """Kinds of which policies are about some objects alone, and which these are."""
 
 
-def _deployment(document: JsonObject, facts: PlatformFacts) -> dict[str, Any]:
+def _deployment(document: JsonObject, context: ClusterContext) -> dict[str, Any]:
     notes = _strings(document["metadata"].get("annotations"))
     pod = _object(document, "spec", "template", "spec")
     uris = tuple(uri for uri, _ in models.split(notes[annotations.MODEL]))
-    made = _pod_parts(pod, "spec.template.spec", facts, uris[0])
+    made = _pod_parts(pod, "spec.template.spec", context, uris[0])
     # The annotation is what the user wrote, the loader what runs: only by that it is known what is checked.
     at = path_of(annotations.MODEL)
-    requests = [found for found in loaders(pod, "", facts).values() if isinstance(found, LoaderRequest)]
-    checked = {origin.text: origin for request in requests for origin in loaded(request, at, pod, facts)}
+    requests = [found for found in loaders(pod, "", context).values() if isinstance(found, LoaderRequest)]
+    checked = {origin.text: origin for request in requests for origin in loaded(request, at, pod, context)}
     annotated = tuple(checked.get(uri) or Origin(uri, at, by_loader=False) for uri in uris)
     made["origins"] = (*annotated, *made["origins"])
     made["formats"] = tuple(_formats(notes, made["origins"]))
-    made["runtime"] = runtime = _annotated_runtime(document, pod, facts)
-    spoken = next((known.protocols[0] for known in facts.known_runtimes if known.name == runtime.name), "unknown")
+    made["runtime"] = runtime = _annotated_runtime(document, pod, context)
+    spoken = next((known.protocols[0] for known in context.known_runtimes if known.name == runtime.name), "unknown")
     made["protocol"] = Use(notes.get(annotations.PROTOCOL, spoken), path_of(annotations.PROTOCOL))
     made["mode"] = Use(notes.get(annotations.MODE, KNATIVE), path_of(annotations.MODE))
     if annotations.CREDENTIALS in notes:
         named = Use(notes[annotations.CREDENTIALS], path_of(annotations.CREDENTIALS))
         made["secrets"] = (named, *(use for use in made["secrets"] if use.name != named.name))
-    service = render_stored(document, facts).service
+    service = render_stored(document, context).service
     if service is not None:
         traffic = value_at(service, "spec", "traffic")
         made |= _knative_parts(service["metadata"], _object(service, "spec", "template"), traffic=traffic)
@@ -407,23 +408,23 @@ def _surge(strategy: JsonObject, replicas: int) -> int:
     return _count(written, _ENDLESS)
 
 
-def _service(document: JsonObject, facts: PlatformFacts) -> dict[str, Any]:
+def _service(document: JsonObject, context: ClusterContext) -> dict[str, Any]:
     template = _object(document, "spec", "template")
-    made = _by_hand(template.get("spec"), "spec.template.spec", facts)
+    made = _by_hand(template.get("spec"), "spec.template.spec", context)
     return made | _knative_parts(document["metadata"], template, traffic=value_at(document, "spec", "traffic"))
 
 
-def _revision(document: JsonObject, facts: PlatformFacts) -> dict[str, Any]:
-    made = _by_hand(document.get("spec"), "spec", facts)
+def _revision(document: JsonObject, context: ClusterContext) -> dict[str, Any]:
+    made = _by_hand(document.get("spec"), "spec", context)
     made |= _knative_parts(document["metadata"], document, "")
     return made | {"workload": _workload(document["metadata"])}
 
 
-def _by_hand(pod: Any, path: str, facts: PlatformFacts) -> dict[str, Any]:
+def _by_hand(pod: Any, path: str, context: ClusterContext) -> dict[str, Any]:
     """A Knative object that nobody annotated: what serves in it is its user's own."""
     spec = pod if isinstance(pod, dict) else {}
-    made = _pod_parts(spec, path, facts)
-    runtime = _runtime(spec, path, facts)
+    made = _pod_parts(spec, path, context)
+    runtime = _runtime(spec, path, context)
     if made["origins"] or runtime.based_on:
         made["formats"] = tuple(_formats({}, made["origins"]))
         made["runtime"] = runtime
@@ -480,12 +481,12 @@ def _visibility(metadata: Any, label: str = VISIBILITY_LABEL) -> Use:
     return Use("cluster-local" if private else "public", f"metadata.labels[{label}]")
 
 
-def _route(document: JsonObject, _facts: PlatformFacts) -> dict[str, Any]:
+def _route(document: JsonObject, _context: ClusterContext) -> dict[str, Any]:
     """By hand it can lead from anywhere to any Configuration or Revision, whatever these say themselves."""
     return {"visibility": _visibility(document["metadata"])}
 
 
-def _domain_mapping(document: JsonObject, _facts: PlatformFacts) -> dict[str, Any]:
+def _domain_mapping(document: JsonObject, _context: ClusterContext) -> dict[str, Any]:
     """Knative 1.23, ``pkg/reconciler/domainmapping/resources/ingress.go``: it is for the world outside, whatever labels
     it bears and whatever the visibility of what it leads to."""
     made: dict[str, Any] = {"visibility": Use("public", "kind")}
@@ -500,7 +501,7 @@ def _number(notes: Mapping[str, str], *names: str) -> int | None:
     return None if not numbers or len(numbers) != len(found) or 0 in numbers else max(numbers)
 
 
-def _inference_service(document: JsonObject, facts: PlatformFacts) -> dict[str, Any]:
+def _inference_service(document: JsonObject, context: ClusterContext) -> dict[str, Any]:
     made: dict[str, Any] = dict.fromkeys(("origins", "images", "containers", "pods", "secrets", "service_accounts"), ())
     formats: list[Use] = []
     protocol: Use | None = None
@@ -515,7 +516,7 @@ def _inference_service(document: JsonObject, facts: PlatformFacts) -> dict[str, 
         path = f"spec.{part}"
         template = _kserve_template(document["metadata"], spec, spec)
         templates.append((template, path))
-        parts = _pod_parts(spec, path, facts)
+        parts = _pod_parts(spec, path, context)
         stored = _elements(spec.get("storageUris"), f"{path}.storageUris")
         made["origins"] += tuple(Origin(str(each.get("uri")), f"{at}.uri") for each, at in stored)
         scales.append(_kserve_scale(spec, template["metadata"]["annotations"], raw=raw))
@@ -530,7 +531,7 @@ def _inference_service(document: JsonObject, facts: PlatformFacts) -> dict[str, 
             if server.get("protocolVersion"):
                 protocol = Use(str(server["protocolVersion"]), f"{at}.protocolVersion")
             made["origins"] += tuple(_kserve_origins(server, at))
-            used = _container_parts([(server, at, True)], facts)
+            used = _container_parts([(server, at, True)], context)
             for key, value in used.items():
                 parts[key] = (*parts[key], *value)
             parts["pods"] = (_with_server(parts["pods"][0], server, at, used["containers"]), *parts["pods"][1:])
@@ -538,7 +539,7 @@ def _inference_service(document: JsonObject, facts: PlatformFacts) -> dict[str, 
         if isinstance(workers, dict):
             at = f"{path}.workerSpec"
             templates.append((_kserve_template(document["metadata"], spec, workers), at))
-            _join(parts, _workers_parts(workers, at, facts))
+            _join(parts, _workers_parts(workers, at, context))
             parts["pods"] = tuple(_with_parallel_size(pod, workers) for pod in parts["pods"])
         _join(made, parts)
     made["formats"] = tuple(dict.fromkeys([*formats, *_formats({}, made["origins"])]))
@@ -576,29 +577,29 @@ def _kserve_runtime(spec: JsonObject) -> RuntimeUse:
     return RuntimeUse(name, f"spec.predictor.{framework}.runtime")
 
 
-def _serving_runtime(document: JsonObject, facts: PlatformFacts) -> dict[str, Any]:
+def _serving_runtime(document: JsonObject, context: ClusterContext) -> dict[str, Any]:
     """What InferenceServices of its namespace run, whether they name it or KServe chooses it for them.
 
     It comes before the cluster's runtime of the same name, so a name that is allowed says nothing of it: it is its
     user's own.
     """
     spec = _object(document, "spec")
-    made = _pod_parts(spec, "spec", facts)
+    made = _pod_parts(spec, "spec", context)
     texts = {key: _strings(spec.get(key)) for key in ("labels", "annotations")}
-    made["past_sidecar"] = _past_sidecar([({"metadata": texts, "spec": spec}, "")], facts)
+    made["past_sidecar"] = _past_sidecar([({"metadata": texts, "spec": spec}, "")], context)
     if injection.declines(texts["labels"], texts["annotations"]):
         made["past_sidecar"] += (Use("no sidecar", "spec.annotations"),)
     if opened := next(_opened([({"spec": spec}, "")]), ""):
         made["visibility"] = Use("public", opened)
     if isinstance(workers := spec.get("workerSpec"), dict):
-        made["past_sidecar"] += _past_sidecar([({"spec": workers}, "spec.workerSpec")], facts)
-        _join(made, _workers_parts(workers, "spec.workerSpec", facts))
+        made["past_sidecar"] += _past_sidecar([({"spec": workers}, "spec.workerSpec")], context)
+        _join(made, _workers_parts(workers, "spec.workerSpec", context))
     if not (spec.get("serviceAccountName") or spec.get("serviceAccount")):
         made["service_accounts"] = ()
     return made | {"runtime": RuntimeUse(annotations.CUSTOM, "metadata.name")}
 
 
-def _trained_model(document: JsonObject, _facts: PlatformFacts) -> dict[str, Any]:
+def _trained_model(document: JsonObject, _context: ClusterContext) -> dict[str, Any]:
     """A model that is added to an InferenceService which runs."""
     model = _object(document, "spec", "model")
     named = model.get("framework")
@@ -620,8 +621,8 @@ def _largest(scales: list[Scale]) -> Scale:
     )
 
 
-def _workers_parts(workers: JsonObject, path: str, facts: PlatformFacts) -> dict[str, Any]:
-    parts = _pod_parts(workers, path, facts)
+def _workers_parts(workers: JsonObject, path: str, context: ClusterContext) -> dict[str, Any]:
+    parts = _pod_parts(workers, path, context)
     return parts | {"pods": tuple(replace(pod, times=_workers(workers)) for pod in parts["pods"])}
 
 
@@ -680,9 +681,9 @@ def _count(value: object, otherwise: int) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else otherwise
 
 
-def _pod(document: JsonObject, facts: PlatformFacts) -> dict[str, Any]:
+def _pod(document: JsonObject, context: ClusterContext) -> dict[str, Any]:
     spec = _object(document, "spec")
-    made = _pod_parts(_without_sidecars(spec, facts), "spec", facts, whole=spec)
+    made = _pod_parts(_without_sidecars(spec, context), "spec", context, whole=spec)
     made["formats"] = tuple(_formats({}, made["origins"]))
     made["mesh"] = ([(document, "")], "metadata")
     return made | {"workload": _workload(document["metadata"])}
@@ -708,12 +709,12 @@ _MAKERS = {
 }
 
 
-def _without_sidecars(pod: JsonObject, facts: PlatformFacts) -> JsonObject:
+def _without_sidecars(pod: JsonObject, context: ClusterContext) -> JsonObject:
     """The pod without what the platform adds to it, which is told by the image: a name is anybody's."""
 
     def own(key: str) -> list[Any]:
         return [
-            each if str(value_at(each, "image")) not in facts.sidecar_images else None for each in _list(pod.get(key))
+            each if str(value_at(each, "image")) not in context.sidecar_images else None for each in _list(pod.get(key))
         ]
 
     return {**pod, "containers": own("containers"), "initContainers": own("initContainers")}
@@ -733,28 +734,28 @@ def _formats(notes: Mapping[str, str], origins: Iterable[Origin]) -> Iterator[Us
 
 
 def _runtime(
-    pod: JsonObject, path: str, facts: PlatformFacts, likely: str = "", name: str = "", file: str = ""
+    pod: JsonObject, path: str, context: ClusterContext, likely: str = "", name: str = "", file: str = ""
 ) -> RuntimeUse:
     """The runtime that a pod's server is, rendered for the model ``name`` at ``file`` where these are known."""
-    known = model_server.read(pod, facts.known_runtimes, likely=likely, name=name, path=file)
+    known = model_server.read(pod, context.known_runtimes, likely=likely, name=name, path=file)
     if not known.path:
-        served = (each.name for one in facts.known_runtimes if one.name == known.name for each in one.formats)
+        served = (each.name for one in context.known_runtimes if one.name == known.name for each in one.formats)
         return RuntimeUse(known.name, path, known.based_on, formats=tuple(dict.fromkeys(served)))
     why = f"{known.path} is not as runtime {known.based_on[0]} has it"
     return RuntimeUse(known.name, f"{path}.{known.path}", known.based_on, why)
 
 
-def _annotated_runtime(document: JsonObject, pod: JsonObject, facts: PlatformFacts) -> RuntimeUse:
+def _annotated_runtime(document: JsonObject, pod: JsonObject, context: ClusterContext) -> RuntimeUse:
     """The runtime of a Deployment: it may be the user's own by their own word, and no other by it."""
     notes = _strings(document["metadata"].get("annotations"))
     spec, _ = annotations.read(notes)
     named, likely, file = notes.get(annotations.RUNTIME, ""), "", ""
     if spec is not None:
         file = model_server.model_path(spec.file_name)
-        chosen, _, _ = runtimes.choose(spec, facts.known_runtimes, model_server.extended_resources_of(pod))
+        chosen, _, _ = runtimes.choose(spec, context.known_runtimes, model_server.extended_resources_of(pod))
         likely = chosen.name if chosen else ""
     at = path_of(annotations.RUNTIME)
-    use = _runtime(pod, "spec.template.spec", facts, likely, str(document["metadata"].get("name") or ""), file)
+    use = _runtime(pod, "spec.template.spec", context, likely, str(document["metadata"].get("name") or ""), file)
     if named == annotations.CUSTOM:
         return RuntimeUse(annotations.CUSTOM, at, use.based_on)
     if named and not use.based_on:
@@ -763,12 +764,12 @@ def _annotated_runtime(document: JsonObject, pod: JsonObject, facts: PlatformFac
 
 
 def _pod_parts(
-    pod: JsonObject, path: str, facts: PlatformFacts, annotated: str = "", whole: JsonObject | None = None
+    pod: JsonObject, path: str, context: ClusterContext, annotated: str = "", whole: JsonObject | None = None
 ) -> dict[str, Any]:
     """What a pod has. ``whole``: with what policies pass over, which can put a model there all the same."""
     volumes = list(_elements(pod.get("volumes"), f"{path}.volumes"))
-    parts = _container_parts(list(_containers(pod, path)), facts, loaders(pod, path, facts))
-    found = islice(origins(whole or pod, path, facts, annotated), bounds.MOST_USES + 1)
+    parts = _container_parts(list(_containers(pod, path)), context, loaders(pod, path, context))
+    found = islice(origins(whole or pod, path, context, annotated), bounds.MOST_USES + 1)
     parts["origins"] = (*found, *parts["origins"])
     parts["images"] += tuple(
         ImageUse(str(value_at(volume, "image", "reference")), f"{at}.image.reference")
@@ -801,7 +802,7 @@ def _claims(pod: JsonObject, path: str) -> Iterator[str]:
 
 def _container_parts(
     containers: list[tuple[JsonObject, str, bool]],
-    facts: PlatformFacts,
+    context: ClusterContext,
     read: Mapping[str, LoaderRequest | str] | None = None,
 ) -> dict[str, Any]:
     """What containers use. ``read``: those that may be the loader, as :func:`loaders` has them."""
@@ -809,7 +810,7 @@ def _container_parts(
     used_images: list[ImageUse] = []
     uses: list[ContainerUse] = []
     secrets: list[Use] = []
-    ours = {image for loader in facts.known_loaders for image in loader.images}
+    ours = {image for loader in context.known_loaders for image in loader.images}
     for container, at, side in containers:
         found = (read or {}).get(at)
         if container.get("image") and not isinstance(found, LoaderRequest):

@@ -24,7 +24,7 @@ from serve_core.base.constants import (
     SIGNATURE_KEY_VOLUME,
 )
 from serve_core.base.json import JsonObject, value_at
-from serve_core.context.cluster import LoaderFacts
+from serve_core.context.cluster import LoaderConfig
 
 RESTRICTED = {
     "allowPrivilegeEscalation": False,
@@ -120,7 +120,7 @@ def volumes(request: LoaderRequest) -> list[JsonObject]:
     return found
 
 
-def read(container: JsonObject, pod: JsonObject, loaders: Iterable[LoaderFacts]) -> LoaderRequest | str:
+def read(container: JsonObject, pod: JsonObject, loaders: Iterable[LoaderConfig]) -> LoaderRequest | str:
     """What a container of ``pod`` asks for if it is one of the ``loaders``, else the first field that is not as
     :func:`render` and :func:`volumes` have it."""
     request = _asked(container, pod)

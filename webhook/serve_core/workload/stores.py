@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from model_uri import ANYWHERE, ModelURI, Store, find, parse_place
 from serve_core.api.matching import is_about_namespace, selects
 from serve_core.base.json import JsonObject, value_at
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 
 if TYPE_CHECKING:
     from serve_core.api.policies import Match, Places, Rule, ServingPolicy
@@ -21,16 +21,16 @@ _ELSEWHERE = frozenset({"InferenceService", "Route", "DomainMapping"})
 """Kinds that no Deployment becomes."""
 
 
-def known(facts: PlatformFacts, namespace: str, labels: Mapping[str, str]) -> tuple[Store, ...]:
+def known(context: ClusterContext, namespace: str, labels: Mapping[str, str]) -> tuple[Store, ...]:
     """The stores that count in a namespace: those of the policies about it, by their names, then the operator's."""
     found = [
         store
-        for policy in _about(facts, namespace, labels)
+        for policy in _about(context, namespace, labels)
         for rule in policy.spec.rules
         if rule.sources is not None
         for store in of_rule(rule.sources)
     ]
-    return (*found, *facts.stores)
+    return (*found, *context.stores)
 
 
 def of_rule(about: "Places") -> Iterator[Store]:
@@ -64,27 +64,29 @@ def may_lead_anywhere(uri: ModelURI, stores: Iterable[Store]) -> bool:
     return found is not None and found.endpoint == ANYWHERE
 
 
-def of_loader(deployment: JsonObject, uris: Iterable[ModelURI], facts: PlatformFacts) -> tuple[Store, ...]:
+def of_loader(deployment: JsonObject, uris: Iterable[ModelURI], context: ClusterContext) -> tuple[Store, ...]:
     """What the loader of a Deployment is bound to; nothing where no rule asks for it, or where it cannot be."""
     namespace = str(value_at(deployment, "metadata", "namespace") or "")
-    labels = facts.namespace_labels.get(namespace, {})
-    stores = known(facts, namespace, labels)
+    labels = context.namespace_labels.get(namespace, {})
+    stores = known(context, namespace, labels)
     uris = [uri for uri in uris if uri.scheme != "pvc"]
     named = any(find(uri, stores) for uri in uris)
-    if not named and not _rests_on_places(deployment, facts, namespace, labels):
+    if not named and not _rests_on_places(deployment, context, namespace, labels):
         return ()
     bound = [store_of(uri, stores) for uri in uris]
     return tuple(dict.fromkeys(store for store in bound if store)) if all(bound) else ()
 
 
-def _rests_on_places(deployment: JsonObject, facts: PlatformFacts, namespace: str, labels: Mapping[str, str]) -> bool:
+def _rests_on_places(
+    deployment: JsonObject, context: ClusterContext, namespace: str, labels: Mapping[str, str]
+) -> bool:
     """Whether a rule about the Deployment, or about what it becomes, rests on where its model comes from."""
     worn = [value_at(deployment, "metadata", "labels"), value_at(deployment, "spec", "template", "metadata", "labels")]
     return any(
         any(map(_is_about_places, policy.spec.rules))
         and (not policy.spec.match.kinds or not _ELSEWHERE.issuperset(policy.spec.match.kinds))
         and _selects(policy.spec.match, worn)
-        for policy in _about(facts, namespace, labels)
+        for policy in _about(context, namespace, labels)
     )
 
 
@@ -97,7 +99,7 @@ def _selects(match: "Match", worn: Iterable[object]) -> bool:
     return selector is None or any(selects(selector, each if isinstance(each, dict) else {}) for each in worn)
 
 
-def _about(facts: PlatformFacts, namespace: str, labels: Mapping[str, str]) -> Iterator["ServingPolicy"]:
-    for policy in sorted(facts.policies, key=lambda policy: policy.name):
+def _about(context: ClusterContext, namespace: str, labels: Mapping[str, str]) -> Iterator["ServingPolicy"]:
+    for policy in sorted(context.policies, key=lambda policy: policy.name):
         if is_about_namespace(policy.spec.match, namespace, labels):
             yield policy

@@ -24,7 +24,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from serve_core.api.policies import PolicyException
 from serve_core.base.json import JsonObject
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_webhook.admission import own_writes, review, validation
 from serve_webhook.metrics import Metrics
 
@@ -61,7 +61,7 @@ and has no more than 200 requests that change something (its ``--max-mutating-re
 DRAIN_SECONDS = 5.0
 """Until every node has heard that this replica is to be called no more."""
 
-Facts = Callable[[], PlatformFacts | None]
+Facts = Callable[[], ClusterContext | None]
 Appears = Callable[[str], Awaitable[None]]
 Lookup = Callable[[str, str], JsonObject | None]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -212,7 +212,7 @@ class Judges:
 
 
 def admission_app(
-    facts: Facts,
+    context: Facts,
     deployment: Lookup,
     metrics: Metrics,
     exceptions: Callable[[], Sequence[PolicyException]] = tuple,
@@ -222,22 +222,22 @@ def admission_app(
     appears: Appears | None = None,
     draw: Callable[[], float] = random.random,
 ) -> web.Application:
-    """``facts`` are ``None`` until everything they come from was read; ``deployment`` finds a served one by namespace
+    """``context`` are ``None`` until everything they come from was read; ``deployment`` finds a served one by namespace
     and name. ``stopping``: from now on every answer is the last one of its connection. ``callers`` are the names of
     client certificates that are answered, where not all are. ``appears`` returns as soon as a namespace of that name is
-    among the facts' labels; without it, no namespace is waited for. ``draw`` gives numbers from 0 to 1 at random."""
+    in the context's labels; without it, no namespace is waited for. ``draw`` gives numbers from 0 to 1 at random."""
     gate, judges = Gate(IN_FLIGHT), Judges()
 
-    def endpoint(name: str, reviewer: Callable[[PlatformFacts], review.Reviewer]) -> Handler:
+    def endpoint(name: str, reviewer: Callable[[ClusterContext], review.Reviewer]) -> Handler:
         async def handle(request: web.Request) -> web.Response:
             _check_caller(request, callers)
             async with _received(request, gate) as body:
-                if (present := facts()) is None:
+                if (present := context()) is None:
                     raise web.HTTPServiceUnavailable(text="not ready yet", headers=AGAIN)
                 start = perf_counter()
                 judge = partial(judges.judge, peer=_peer(request.transport))
                 try:
-                    answer, decision = await _reviewed(body, judge, facts, present, reviewer, appears)
+                    answer, decision = await _reviewed(body, judge, context, present, reviewer, appears)
                 except (TimeoutError, review.UnseenError):
                     text = "too busy, or the namespace or the Deployment is not known yet"
                     raise web.HTTPTooManyRequests(text=text, headers=AGAIN) from None
@@ -250,16 +250,16 @@ def admission_app(
 
         return handle
 
-    def complete(present: PlatformFacts) -> review.Reviewer:
+    def complete(present: ClusterContext) -> review.Reviewer:
         return lambda request: review.mutate(request, present)
 
-    def scale(_: PlatformFacts) -> review.Reviewer:
+    def scale(_: ClusterContext) -> review.Reviewer:
         return lambda request: review.scale(request, deployment(request.namespace, request.name))
 
-    def policies(present: PlatformFacts) -> review.Reviewer:
+    def policies(present: ClusterContext) -> review.Reviewer:
         return lambda request: validation.validate(request, present, exceptions(), now(), deployment)
 
-    def own(present: PlatformFacts) -> review.Reviewer:
+    def own(present: ClusterContext) -> review.Reviewer:
         return lambda request: own_writes.judge(request, present, deployment)
 
     @web.middleware
@@ -282,9 +282,9 @@ def admission_app(
 async def _reviewed(
     body: bytes,
     judge: Callable[[bytes, review.Reviewer], Awaitable[tuple[bytes, str]]],
-    facts: Facts,
-    present: PlatformFacts,
-    reviewer: Callable[[PlatformFacts], review.Reviewer],
+    context: Facts,
+    present: ClusterContext,
+    reviewer: Callable[[ClusterContext], review.Reviewer],
     appears: Appears | None,
 ) -> tuple[bytes, str]:
     """Judge nothing in a namespace whose labels are not known: policies may select it by them, and so does Istio.
@@ -293,7 +293,7 @@ async def _reviewed(
     :meth:`Judges.judge` raises.
     """
 
-    def judge_by(known: PlatformFacts) -> review.Reviewer:
+    def judge_by(known: ClusterContext) -> review.Reviewer:
         def decide(request: review.Request) -> review.Answer:
             if appears and request.namespace and request.namespace not in known.namespace_labels:
                 raise review.UnknownNamespaceError(request.namespace)
@@ -309,7 +309,7 @@ async def _reviewed(
                 await appears(str(unknown))  # type: ignore[misc]  # without it nothing is unknown
         except review.UnseenError:
             await asyncio.sleep(pause)
-        present = facts() or present
+        present = context() or present
     return await judge(body, judge_by(present))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from serve_core.admission.decide import render_stored
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.ownership import controller, identity, owns
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_webhook.admission.review import Answer, Request, UnseenError
 
 _OF_POD = (
@@ -21,7 +21,7 @@ _OF_CONTAINER = ("image", "command", "args", "workingDir", "env", "envFrom", "vo
 """What Knative's defaults leave alone."""
 
 
-def judge(request: Request, facts: PlatformFacts, deployment: Callable[[str, str], JsonObject | None]) -> Answer:
+def judge(request: Request, context: ClusterContext, deployment: Callable[[str, str], JsonObject | None]) -> Answer:
     """Let through what a served Deployment becomes. ``deployment`` finds one by namespace and name.
 
     Raises :class:`UnseenError` for anything else: the replica that writes may have seen a change before this one.
@@ -32,7 +32,7 @@ def judge(request: Request, facts: PlatformFacts, deployment: Callable[[str, str
     found = deployment(request.namespace, str(owner.get("name")))
     if found is None or not owns(found, new):
         raise UnseenError
-    wanted = {identity(each): each for each in render_stored(found, facts).objects}.get(identity(new))
+    wanted = {identity(each): each for each in render_stored(found, context).objects}.get(identity(new))
     if wanted is None or _pods(wanted) != _pods(new):
         raise UnseenError
     return Answer()

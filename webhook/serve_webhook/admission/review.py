@@ -24,7 +24,7 @@ from serve_core.base.constants import SERVED_LABEL, SERVER_USERNAME
 from serve_core.base.json import JsonObject, field_path, value_at
 from serve_core.base.patch import json_patch
 from serve_core.base.reasons import MOST_PROBLEMS, Problem, capped, problem
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 
 API_VERSION = "admission.k8s.io/v1"
 MOST_OBJECTS = 50_000
@@ -155,11 +155,11 @@ def review(body: bytes, reviewer: Reviewer) -> tuple[bytes, str]:
     return json.dumps(_response(request.uid, answer)).encode(), answer.decision
 
 
-def mutate(request: Request, facts: PlatformFacts) -> Answer:
+def mutate(request: Request, context: ClusterContext) -> Answer:
     """Complete, give back or refuse a Deployment."""
     if request.new is None or _exempt(request):
         return Answer()
-    verdict = judge(request.new, facts, request.old)
+    verdict = judge(request.new, context, request.old)
     if verdict.refused or verdict.deployment is None:
         return Answer(problems=lines(verdict.problems))
     patch = tuple(json_patch(request.new, verdict.deployment))

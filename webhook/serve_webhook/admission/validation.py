@@ -11,7 +11,7 @@ from serve_core.api.policies import PolicyError, PolicyException, of_nothing, re
 from serve_core.base import bounds
 from serve_core.base.constants import SERVER_USERNAME
 from serve_core.base.json import JsonObject, value_at
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_core.policy.evaluate import User, judge_policies
 from serve_core.policy.subjects import subject_of
 from serve_webhook.admission.review import Answer, Request, lines, shortened
@@ -35,7 +35,7 @@ _BOOKKEEPING = frozenset({"managedFields", "resourceVersion", "generation", "fin
 
 def validate(
     request: Request,
-    facts: PlatformFacts,
+    context: ClusterContext,
     exceptions: Sequence[PolicyException],
     now: datetime,
     deployment: Callable[[str, str], JsonObject | None],
@@ -46,15 +46,15 @@ def validate(
     kind = str(request.new.get("kind"))
     if kind in ("ServingPolicy", "PolicyException"):
         fault = bounds.fault(request.new)
-        return Answer(problems=(str(fault),)) if fault else _document(request.new, kind, facts)
+        return Answer(problems=(str(fault),)) if fault else _document(request.new, kind, context)
     final = _scaled(request, deployment) if kind == "Scale" else request.new
     if final is None or request.user.username in _MADE_BY.get(kind, ()):
         return Answer()
     # Most namespaces of a cluster may be no policy's: there, nothing needs to be known of the object.
-    namespace_labels = facts.namespace_labels.get(request.namespace, {})
+    namespace_labels = context.namespace_labels.get(request.namespace, {})
     policies = [
         policy
-        for policy in facts.policies
+        for policy in context.policies
         if is_about_namespace(policy.spec.match, request.namespace, namespace_labels)
     ]
     if not policies:
@@ -63,7 +63,7 @@ def validate(
         return Answer()
     subject = subject_of(
         final,
-        facts,
+        context,
         namespace=request.namespace,
         namespace_labels=namespace_labels,
         former=request.old,
@@ -80,13 +80,13 @@ def validate(
     )
 
 
-def _document(document: JsonObject, kind: str, facts: PlatformFacts) -> Answer:
+def _document(document: JsonObject, kind: str, context: ClusterContext) -> Answer:
     """A policy or an exception that cannot be read is never stored."""
     try:
         if kind == "ServingPolicy":
             read_policy(document)
             return Answer()
-        warnings = of_nothing(read_exception(document), facts.policies)
+        warnings = of_nothing(read_exception(document), context.policies)
     except PolicyError as error:
         return Answer(problems=lines(error.problems))
     return Answer(warnings=shortened(warnings))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from serve_core.base.json import JsonObject
 from serve_core.istio import injection
-from serve_core.istio.injection import IstioFacts
+from serve_core.istio.injection import IstioInstallation
 from serve_webhook.api import CONFIG_MAPS, DAEMON_SETS, MUTATING_WEBHOOKS, NAMESPACES, NODES, SERVICE_ENTRIES
 from serve_webhook.cache.informers import Informer, Watching
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class Mesh(Watching):
-    """Keeps :meth:`facts`; ``changed`` is called when they are others. ``informer`` makes an informer."""
+    """Keeps :meth:`context`; ``changed`` is called on change. ``informer`` makes an informer."""
 
     def __init__(self, informer: Callable[..., Informer], changed: Callable[[], None]) -> None:
         self._changed = changed
@@ -36,9 +36,9 @@ class Mesh(Watching):
             "service_entries": informer(SERVICE_ENTRIES, trim=_entry, optional=True),
         }
         super().__init__(*self._informers.values())
-        self._facts: IstioFacts | None = None
+        self._context: IstioInstallation | None = None
         self._stale = True
-        self._told: IstioFacts | None = None
+        self._told: IstioInstallation | None = None
         self._timer: asyncio.TimerHandle | None = None
         for one in self._informers.values():
             one.subscribe(self._update)
@@ -48,11 +48,11 @@ class Mesh(Watching):
         """Every namespace with its labels."""
         return self._informers["namespaces"]
 
-    def facts(self) -> IstioFacts | None:
+    def context(self) -> IstioInstallation | None:
         if self._stale:
-            self._facts = injection.detect(**{name: list(informer) for name, informer in self._informers.items()})
+            self._context = injection.detect(**{name: list(informer) for name, informer in self._informers.items()})
             self._stale = False
-        return self._facts
+        return self._context
 
     def _update(self, old: JsonObject | None, new: JsonObject | None) -> None:
         if old is not None and new is not None and _content(old) == _content(new):
@@ -63,17 +63,17 @@ class Mesh(Watching):
 
     def _settle(self) -> None:
         self._timer = None
-        if self.synced and self.facts() != self._told:
-            self._told = self.facts()
+        if self.synced and self.context() != self._told:
+            self._told = self.context()
             logger.info("Istio: %s.", _sentence(self._told))
             self._changed()
 
 
-def _sentence(facts: IstioFacts | None) -> str:
-    if facts is None:
+def _sentence(context: IstioInstallation | None) -> str:
+    if context is None:
         return "not installed"
-    names = ", ".join(revision.name for revision in facts.revisions) or "none"
-    return f"revisions {names}" + (", ambient" if facts.ambient else "")
+    names = ", ".join(revision.name for revision in context.revisions) or "none"
+    return f"revisions {names}" + (", ambient" if context.ambient else "")
 
 
 def _content(manifest: JsonObject) -> JsonObject:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 
 from serve_core.base.json import JsonObject
-from serve_core.knative.name_conflict import NOT_A_REVISION, ServiceFacts, read
+from serve_core.knative.name_conflict import NOT_A_REVISION, ServiceSummary, read
 from serve_webhook.api import SERVICES, key
 from serve_webhook.cache import trimming
 from serve_webhook.cache.informers import Budget, Informer, Watching
@@ -12,19 +12,19 @@ MOST_OF_A_NAMESPACE = 3 * 2**20
 """Bytes: 4,000 Services. They are kept as values, too, which takes ten times as much."""
 
 
-class Services(Watching, Mapping[str, Mapping[str, ServiceFacts]]):
+class Services(Watching, Mapping[str, Mapping[str, ServiceSummary]]):
     """What matters of each, by namespace and name; ``changed`` is called with the namespace where it is different."""
 
     def __init__(self, informer: Callable[..., Informer], changed: Callable[[str], None]) -> None:
         self._changed = changed
-        self._found: dict[str, dict[str, ServiceFacts]] = {}
+        self._found: dict[str, dict[str, ServiceSummary]] = {}
         selectors, budget = {"labelSelector": NOT_A_REVISION}, Budget(MOST_OF_A_NAMESPACE)
         # Of one that cannot be read the name is taken all the same.
         plain = informer(SERVICES, selectors=selectors, trim=trimming.service, stubs=True, budget=budget)
         super().__init__(plain)
         plain.subscribe(self._update)
 
-    def __getitem__(self, namespace: str) -> Mapping[str, ServiceFacts]:
+    def __getitem__(self, namespace: str) -> Mapping[str, ServiceSummary]:
         return self._found[namespace]
 
     def __iter__(self) -> Iterator[str]:

@@ -16,12 +16,12 @@ from serve_core.api.annotations import COMPLETED_WITH
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import COMPLETION_LABEL, NAMESPACE
 from serve_core.base.json import JsonObject
-from serve_core.context.cluster import LoaderFacts, Snapshot
+from serve_core.context.cluster import LoaderConfig, Snapshot
 from serve_webhook.api import CONFIG_MAPS, Api, ApiError, ConflictError, NotFoundError, key
 from serve_webhook.cache.informers import Informer, Watching
 from serve_webhook.work_queue import keep
 
-Catalogue = tuple[LoaderFacts, tuple[Runtime, ...]]
+Catalogue = tuple[LoaderConfig, tuple[Runtime, ...]]
 
 PASS_SECONDS = 600.0
 """Between two looks at what is of no use any more."""

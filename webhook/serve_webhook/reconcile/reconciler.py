@@ -17,7 +17,7 @@ from serve_core.api.loader_protocol import NOTHING, Words
 from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, LOADER_CONTAINER, SERVED_LABEL
 from serve_core.base.json import JsonObject
 from serve_core.base.ownership import Identity, identity, owns
-from serve_core.context.cluster import PlatformFacts
+from serve_core.context.cluster import ClusterContext
 from serve_webhook.api import (
     DEPLOYMENTS,
     EVENTS,
@@ -63,7 +63,7 @@ logger = logging.getLogger(__name__)
 
 
 class Reconciler:
-    """The leader's work. ``owned`` has an informer for each of :data:`serve_webhook.api.OWNED`; ``facts`` must be
+    """The leader's work. ``owned`` has an informer for each of :data:`serve_webhook.api.OWNED`; ``context`` must be
     known before :meth:`run`."""
 
     def __init__(
@@ -73,7 +73,7 @@ class Reconciler:
         deployments: Informer,
         owned: Mapping[Resource, Informer],
         pods: Informer,
-        facts: Callable[[], PlatformFacts],
+        context: Callable[[], ClusterContext],
         recorder: Recorder,
         metrics: Metrics,
         now: Callable[[], datetime],
@@ -82,7 +82,7 @@ class Reconciler:
         self._deployments = deployments
         self._owned = owned
         self._pods = pods
-        self._facts = facts
+        self._context = context
         self._recorder = recorder
         self._metrics = metrics
         self._now = now
@@ -200,7 +200,7 @@ class Reconciler:
             await self._say_unread(name, unread)
             return None
         self._unread.pop(name, None)
-        verdict = render_stored(deployment, self._facts()) if deployment else Verdict()
+        verdict = render_stored(deployment, self._context()) if deployment else Verdict()
         live = {identity(manifest): manifest for index in self._live_index for manifest in index.of(name)}
         observed = Observed(
             deployment or {},
