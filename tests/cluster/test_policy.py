@@ -47,7 +47,7 @@ from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext
 from serve_core.knative.limits import VISIBILITY_LABEL
 from serve_core.policy import dry_run
-from serve_core.policy.evaluate import Outcome
+from serve_core.policy.evaluate import RuleOutcome
 from serve_webhook.failure_policy import GUARDED
 from support import policy_objects
 from support.paths import ROOT
@@ -248,7 +248,7 @@ async def test_the_audit_the_api_server_and_the_desk_say_the_same_of_what_exists
     print(f"\n{pairs} pairs of a policy and a stored object, {entries} entries of the audit's report, no difference")
 
 
-_RESULTS = {Outcome.DENY: "fail", Outcome.WARN: "warn", Outcome.AUDIT: "fail", Outcome.EXCEPTED: "skip"}
+_RESULTS = {RuleOutcome.DENY: "fail", RuleOutcome.WARN: "warn", RuleOutcome.AUDIT: "fail", RuleOutcome.EXCEPTED: "skip"}
 _KINDS = {resource.kind.lower(): resource.kind for resource, _ in MAKERS}
 
 

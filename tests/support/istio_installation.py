@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from serve_core.base.json import JsonObject
-from serve_core.istio.injection import IstioInstallation, detect
+from serve_core.context.istio import IstioInstallation, detect
 
 VALUES = Path(__file__).parent / "istio"
 

@@ -305,7 +305,7 @@ class Store:
         with pytest.MonkeyPatch.context() as patch:
             # The loader's own signature is of requests without a body.
             patch.setattr(s3, "_NOTHING", "UNSIGNED-PAYLOAD")
-            s3.Signer(lambda: keys, "us-east-1").sign("PUT", urlsplit(url), headers)
+            s3.RequestSigner(lambda: keys, "us-east-1").sign("PUT", urlsplit(url), headers)
         with urllib.request.urlopen(urllib.request.Request(url, body, headers, method="PUT")) as answer:
             assert answer.headers[f"x-amz-checksum-{algorithm}"] == headers[f"x-amz-checksum-{algorithm}"]
 

@@ -16,7 +16,7 @@ from serve_core.base.constants import NAMESPACE
 from serve_core.context.cluster import REQUIRED_FEATURES
 from serve_webhook import logs, settings
 from serve_webhook.api import CONFIG_MAPS, NAMESPACES, POLICIES
-from serve_webhook.app import FEATURES, Options, Replica
+from serve_webhook.app import FEATURES, Replica, ReplicaOptions
 from serve_webhook.certs.rotation import SECRET, material_of
 from support.fake_api import MemoryApi
 from support.reviews import STORES, document
@@ -35,7 +35,7 @@ async def main(file: Path, runtimes: Path) -> None:
     api.put(NAMESPACES, {"metadata": {"name": "ml", "labels": {"team": "a"}}})
     api.put(CONFIG_MAPS, CONFIG_MAPS.identity(*FEATURES) | {"data": dict(REQUIRED_FEATURES)})
     api.put(POLICIES, document("ServingPolicy", STORES))
-    options = Options("lone", file, runtimes, "127.0.0.1", free_port(), free_port(), drain_seconds=0.1)
+    options = ReplicaOptions("lone", file, runtimes, "127.0.0.1", free_port(), free_port(), drain_seconds=0.1)
     replica = Replica(api, options, settings.load(file, runtimes))
     running = asyncio.create_task(replica.run(stop))
     while replica.missing() and not running.done():  # noqa: ASYNC110 - it is asked, as the kubelet asks

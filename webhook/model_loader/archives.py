@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from typing import IO
 
 from model_loader.outcomes import Code, LoadError
+from model_loader.plan import paths
 from model_loader.plan.model import MOST_FILES
-from model_loader.storage import paths
-from model_loader.storage.volume import Folder, storage_failure
+from model_loader.storage.volume import SafeDir, storage_failure
 
 _RATIO = 100
 """Most bytes out of one byte in; weights hardly shrink at all."""
@@ -68,7 +68,7 @@ class Archive:
         return os.fstat(self.stream.fileno()).st_size
 
 
-def unpack(archive: Archive, folder: Folder, *, below: str = "", most: int = MOST_FILES) -> list[str]:
+def unpack(archive: Archive, folder: SafeDir, *, below: str = "", most: int = MOST_FILES) -> list[str]:
     """Unpack `archive` into `folder`, over nothing that is there, and return the paths of its files.
 
     `below`: only what is in this folder of the archive counts, and there may be nothing. `most`: how many files may
@@ -296,7 +296,7 @@ def _check_overlaps(archive: Archive, file: zipfile.ZipFile) -> None:
         end = member.header_offset + _ZIP_HEADER_BYTES + member.compress_size
 
 
-def _create(folder: Folder, name: str) -> IO[bytes]:
+def _create(folder: SafeDir, name: str) -> IO[bytes]:
     parent, _, last = name.rpartition("/")
     try:
         with folder.folder(parent or ".", make=True) as place:

@@ -13,14 +13,15 @@ from typing import NamedTuple
 
 from model_loader import sources
 from model_loader.download.engine import Engine, PartsIgnoredError
-from model_loader.download.retries import Patience
+from model_loader.download.retries import RetryPolicy
 from model_loader.http.transport import Transport, redact
 from model_loader.outcomes import Code, LoadError
+from model_loader.plan import paths
 from model_loader.plan.model import MOST_FILES, Context, File, Secret, Unpack, check_count
-from model_loader.plan.options import Options
+from model_loader.plan.options import LoaderOptions
 from model_loader.report import Report
-from model_loader.storage import journal, paths
-from model_loader.storage.volume import Folder, Volume, storage_failure
+from model_loader.storage import journal
+from model_loader.storage.volume import SafeDir, Volume, storage_failure
 from model_loader.verify import digest as digests
 from model_loader.verify import signatures, unsafe_formats
 from model_uri import ModelURI, Store, find
@@ -60,7 +61,7 @@ class _Plan(NamedTuple):
         return any(file.unpack is not Unpack.NO for file in self.files)
 
 
-def load(options: Options, report: Report) -> Loaded:
+def load(options: LoaderOptions, report: Report) -> Loaded:
     """Bring the model onto the volume. Raises LoadError; what the server could see is then not there."""
     try:
         with Volume(options.volume) as volume:
@@ -80,7 +81,7 @@ def load(options: Options, report: Report) -> Loaded:
         raise storage_failure(error) from None
 
 
-def _key(options: Options, volume: Volume) -> bytes | None:
+def _key(options: LoaderOptions, volume: Volume) -> bytes | None:
     """Return the key that the model has to be signed with, if any."""
     if options.signature_key is None:
         return None
@@ -91,7 +92,7 @@ def _key(options: Options, volume: Volume) -> bytes | None:
         raise
 
 
-def _complete(volume: Volume, order: str, options: Options) -> Loaded | None:
+def _complete(volume: Volume, order: str, options: LoaderOptions) -> Loaded | None:
     """Return the model that an earlier start of this container left, published if it had not come to that."""
     try:
         record = json.loads(volume.state.read(Volume.COMPLETE))
@@ -104,7 +105,9 @@ def _complete(volume: Volume, order: str, options: Options) -> Loaded | None:
         return None
 
 
-def _load(options: Options, report: Report, volume: Volume, order: str, verifier: signatures.Verifier | None) -> Loaded:
+def _load(
+    options: LoaderOptions, report: Report, volume: Volume, order: str, verifier: signatures.Verifier | None
+) -> Loaded:
     secret = Secret(options.credentials, options.environment)
     planned_again = False
     whole: set[str] = set()
@@ -153,9 +156,9 @@ def _certificates(secret: Secret, stores: Sequence[Store]) -> str:
     return text
 
 
-def _plan(options: Options, context: Context, report: Report, whole: Set[str]) -> _Plan:
+def _plan(options: LoaderOptions, context: Context, report: Report, whole: Set[str]) -> _Plan:
     """Return what is to be read. `whole`: the servers that serve no parts. Raises LoadError."""
-    patience = Patience(options.patience, report, threading.Event().wait)
+    patience = RetryPolicy(options.patience, report, threading.Event().wait)
     files: list[File] = []
     single = False
     alone: dict[str, tuple[ModelURI, Context]] = {}
@@ -204,7 +207,7 @@ def _signature(uri: ModelURI, path: str, context: Context) -> File:
 
 
 def _read(
-    options: Options,
+    options: LoaderOptions,
     report: Report,
     volume: Volume,
     order: str,
@@ -265,14 +268,14 @@ def _digest(hashes: Mapping[str, str], plan: _Plan) -> str:
     return digests.of_manifest(hashes)
 
 
-def _check_digest(options: Options, volume: Volume, digest: str) -> None:
+def _check_digest(options: LoaderOptions, volume: Volume, digest: str) -> None:
     if options.digest and digest and digest != options.digest:
         volume.clear()
         raise LoadError(Code.DIGEST_MISMATCH, f"the model has the digest {digest}, not the one asked for")
 
 
 def _check_signature(
-    verifier: signatures.Verifier, options: Options, volume: Volume, folder: Folder, hashes: Mapping[str, str]
+    verifier: signatures.Verifier, options: LoaderOptions, volume: Volume, folder: SafeDir, hashes: Mapping[str, str]
 ) -> None:
     try:
         verifier.check(folder, hashes, [load.folder for load in options.loads])
@@ -282,7 +285,7 @@ def _check_signature(
         raise
 
 
-def _unpack(volume: Volume, folder: Folder, files: Sequence[File]) -> int:
+def _unpack(volume: Volume, folder: SafeDir, files: Sequence[File]) -> int:
     """Put the files of every archive in its place, and return how many files there are then."""
     from model_loader import archives  # noqa: PLC0415  # tarfile and zipfile: start-up that most models need not pay
 

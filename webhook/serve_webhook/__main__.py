@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from serve_webhook import logs, settings
 from serve_webhook.api import ApiError
-from serve_webhook.app import Options, Replica
+from serve_webhook.app import Replica, ReplicaOptions
 
 logger = logging.getLogger("serve_webhook")
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         for fault in str(error).splitlines():
             logger.error("%s", fault)
         return 2
-    options = Options(
+    options = ReplicaOptions(
         identity=args.identity,
         settings=args.settings,
         runtimes=args.runtimes,
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-async def _serve(options: Options, configuration: settings.Configuration, kubeconfig: str | None) -> None:
+async def _serve(options: ReplicaOptions, configuration: settings.Configuration, kubeconfig: str | None) -> None:
     from serve_webhook.cluster import Cluster  # noqa: PLC0415
 
     # What is imported stays. A full collection need not look through it: that is tens of milliseconds without answers.

@@ -31,12 +31,12 @@ from serve_webhook.api import (
 from serve_webhook.audit import Audit
 from serve_webhook.cache import trimming
 from serve_webhook.cache.informers import Budget, Informer
-from serve_webhook.cache.mesh import Mesh
+from serve_webhook.cache.mesh import MeshCache
 from serve_webhook.cache.policies import NamespaceLabels, Policies
 from serve_webhook.cache.runtimes import Runtimes
 from serve_webhook.cache.services import Services
 from serve_webhook.cache.snapshots import Catalogue, Completions
-from serve_webhook.certs.rotation import SECRET, WEBHOOKS, Keeper, Presented
+from serve_webhook.certs.rotation import SECRET, WEBHOOKS, CertificateRotation, ServingCertificate
 from serve_webhook.failure_policy import FailurePolicies
 from serve_webhook.leader_election import Election
 from serve_webhook.metrics import Metrics
@@ -55,7 +55,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Options:
+class ReplicaOptions:
     """What a replica is started with."""
 
     identity: str
@@ -70,7 +70,7 @@ class Options:
 class Replica:
     """One process of the server. ``configuration`` is what its files said at the start."""
 
-    def __init__(self, api: Api, options: Options, configuration: Configuration) -> None:
+    def __init__(self, api: Api, options: ReplicaOptions, configuration: Configuration) -> None:
         self._api = api
         self._options = options
         self._configuration = configuration
@@ -84,11 +84,11 @@ class Replica:
         self._secrets = self._single(SECRETS, NAMESPACE, SECRET)
         served = {"labelSelector": f"{SERVED_LABEL}=true"}
         self._deployments = self._informer(DEPLOYMENTS, selectors=served, trim=trimming.deployment)
-        self._presented = Presented(self._secrets, self._tls, self._metrics)
+        self._presented = ServingCertificate(self._secrets, self._tls, self._metrics)
         self._reconciler: Reconciler | None = None
         self._audit: Audit | None = None
         self._failure_policies: FailurePolicies | None = None
-        self._mesh = Mesh(self._informer, self._context_changed)
+        self._mesh = MeshCache(self._informer, self._context_changed)
         self._namespace_labels = NamespaceLabels(self._mesh.namespaces)
         self._mesh.namespaces.subscribe(self._namespace_changed)
         self._policies = Policies(self._informer, self._context_changed)
@@ -186,7 +186,7 @@ class Replica:
             self._single(resource, "", WEBHOOKS) for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS)
         )
         webhooks = ((MUTATING_WEBHOOKS, mutating), (VALIDATING_WEBHOOKS, validating))
-        keeper = Keeper(self._api, self._secrets, webhooks, self._metrics, _now)
+        keeper = CertificateRotation(self._api, self._secrets, webhooks, self._metrics, _now)
         recorder = Recorder(self._api, self._options.identity, _now)
         reconciler = Reconciler(
             self._api,

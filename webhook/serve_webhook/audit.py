@@ -23,7 +23,7 @@ from serve_core.base.json import JsonObject
 from serve_core.base.reasons import condition_message
 from serve_core.context.cluster import ClusterContext
 from serve_core.policy.audit import Existing, Judged
-from serve_core.policy.evaluate import Outcome, PolicyVerdict, Result
+from serve_core.policy.evaluate import PolicyVerdict, Result, RuleOutcome
 from serve_webhook.api import (
     CONFIGURATIONS,
     DEPLOYMENTS,
@@ -73,18 +73,18 @@ MANAGER = "kubectl-serve-audit"
 REPORT = "kubectl-serve"
 
 _RESULTS = {
-    Outcome.DENY: ("fail", "high"),
-    Outcome.WARN: ("warn", "medium"),
-    Outcome.AUDIT: ("fail", "low"),
-    Outcome.EXCEPTED: ("skip", "info"),
+    RuleOutcome.DENY: ("fail", "high"),
+    RuleOutcome.WARN: ("warn", "medium"),
+    RuleOutcome.AUDIT: ("fail", "low"),
+    RuleOutcome.EXCEPTED: ("skip", "info"),
 }
 _PLURALS = {resource.kind: resource.plural for resource in (DEPLOYMENTS, *LISTED)}
 _OF_ONE_OBJECT = (ForbiddenError, RejectedError, UnreadableError)
 """What the API server says of one object, and does not keep the others from being written."""
-_BROKEN = (Outcome.DENY, Outcome.WARN, Outcome.AUDIT)
+_BROKEN = (RuleOutcome.DENY, RuleOutcome.WARN, RuleOutcome.AUDIT)
 _ORDER = list(_RESULTS)
 
-_Said = tuple[str, str, Outcome]
+_Said = tuple[str, str, RuleOutcome]
 """Policy, rule and outcome."""
 _Object = tuple[str, str, str]
 """API version, kind and name."""

@@ -16,7 +16,7 @@ from serve_core.policy.evaluate import may_refuse
 from serve_webhook.api import VALIDATING_WEBHOOKS, Api
 from serve_webhook.cache.informers import Informer
 from serve_webhook.certs.rotation import WEBHOOKS
-from serve_webhook.work_queue import keep
+from serve_webhook.work_queue import run_forever
 
 GUARDED: Mapping[str, tuple[Kind, ...]] = {
     "policies-pods.kubectl-serve.dev": ("Pod",),
@@ -59,7 +59,7 @@ class FailurePolicies:
     async def run(self) -> NoReturn:
         """Keep them right until cancelled. Every policy has to be known before."""
         await self._webhooks.synced.wait()
-        await keep("The failurePolicy of the webhooks", self._once, self._changed, logger)
+        await run_forever("The failurePolicy of the webhooks", self._once, self._changed, logger)
 
     async def _once(self) -> None:
         configuration = self._webhooks.get("", WEBHOOKS)

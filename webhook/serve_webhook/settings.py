@@ -68,7 +68,7 @@ def _store(written: policies.StoreAt) -> policies.StoreAt:
     return written
 
 
-class Settings(_Strict):
+class ServerSettings(_Strict):
     """The file ``settings.yaml``."""
 
     loader: LoaderSettings
@@ -112,9 +112,9 @@ def load(settings: Path, runtimes_folder: Path) -> Configuration:
     return Configuration(loader, tuple(found), frozenset(read.sidecar_images), read.callers, stores)
 
 
-def _settings(file: Path, faults: list[str]) -> Settings | None:
+def _settings(file: Path, faults: list[str]) -> ServerSettings | None:
     try:
-        return Settings.model_validate(_yaml(file))
+        return ServerSettings.model_validate(_yaml(file))
     except ValidationError as error:
         faults += [f"{file}: {field_path(*fault['loc'])}: {fault['msg']}." for fault in error.errors()]
     except ValueError as error:

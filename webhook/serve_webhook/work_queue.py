@@ -21,7 +21,7 @@ def backoff(
     return float(min(most, first * 2 ** min(attempt, 30)) * (0.5 + chance() / 2))
 
 
-async def keep(
+async def run_forever(
     what: str,
     right: Callable[[], Awaitable[None]],
     changed: asyncio.Event,

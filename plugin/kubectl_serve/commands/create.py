@@ -9,14 +9,14 @@ from typing import NoReturn
 from kubectl_serve import errors
 from kubectl_serve.api import DEPLOYMENTS, Api, Connect, namespace_of
 from kubectl_serve.cli import options
-from kubectl_serve.cli.progress import Progress
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cli.verbs import PROGRAM
 from kubectl_serve.errors import ReportedError, ServeError, UsageError
 from kubectl_serve.install import manifests
 from kubectl_serve.io import documents
 from kubectl_serve.status import lookup, model
-from kubectl_serve.status.follow import Follower, Patience, until_end
+from kubectl_serve.status.follow import Follower, WaitPolicy, until_end
+from kubectl_serve.status.progress import Progress
 from serve_core.admission.decide import judge
 from serve_core.api import annotations
 from serve_core.base.constants import PREFIX
@@ -28,7 +28,7 @@ EXAMPLES = """\
   kubectl serve create iris --model https://example.com/model.joblib --pin
   kubectl serve create iris --model pvc://models/iris/model.joblib --dry-run -o yaml > iris.yaml"""
 
-PATIENCE = Patience()
+PATIENCE = WaitPolicy()
 
 _ASKED = tuple(each for each in annotations.USER if each.key != annotations.PIN)
 """A Deployment that is made now has no revision to be pinned to: --pin is the model's."""
@@ -210,7 +210,7 @@ async def _wait(cluster: Api, namespace: str, args: Namespace, streams: Streams)
     return picture.deployment
 
 
-def _last(picture: model.Picture) -> str:
+def _last(picture: model.Snapshot) -> str:
     state = model.readiness(picture.deployment) if picture.deployment else None
     return f"{state.reason}: {state.message.rstrip('.')}" if state and state.reason else "nothing is known of it"
 

@@ -18,7 +18,8 @@ from serve_core.admission.decide import judge
 from serve_core.base.constants import DEPLOYMENT_LABEL
 from serve_core.base.escaping import inline
 from serve_core.context.cluster import ClusterContext
-from serve_core.knative.name_conflict import read, service_name
+from serve_core.context.services import read
+from serve_core.knative.name_conflict import service_name
 
 EXAMPLES = """\
   kubectl serve describe iris

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kubectl_serve.api import Connect, namespace_of
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
-from kubectl_serve.doctor.finding import Finding, Verdict
+from kubectl_serve.doctor.finding import CheckResult, Status
 from kubectl_serve.io import documents
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ EXAMPLES = """\
   kubectl serve doctor
   kubectl serve doctor -n team-a -o json"""
 
-_COLOURS = {Verdict.OK: "32", Verdict.WARNING: "33", Verdict.FAILED: "31", Verdict.SKIPPED: "2"}
+_COLOURS = {Status.OK: "32", Status.WARNING: "33", Status.FAILED: "31", Status.SKIPPED: "2"}
 
 
 def configure(parser: options.Parser) -> None:
@@ -44,18 +44,18 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     return 1 if _failed(found) else 0
 
 
-def judge(evidence: "Evidence") -> list[Finding]:
+def judge(evidence: "Evidence") -> list[CheckResult]:
     """All checks, in the order in which one would put things right."""
     from kubectl_serve.doctor import mesh, platform, server
 
     return [*platform.checks(evidence), *server.checks(evidence), *mesh.checks(evidence)]
 
 
-def _failed(found: Iterable[Finding]) -> bool:
-    return any(each.verdict is Verdict.FAILED for each in found)
+def _failed(found: Iterable[CheckResult]) -> bool:
+    return any(each.verdict is Status.FAILED for each in found)
 
 
-def _as_json(finding: Finding) -> dict[str, str]:
+def _as_json(finding: CheckResult) -> dict[str, str]:
     said = {
         "check": finding.check,
         "verdict": str(finding.verdict),
@@ -65,7 +65,7 @@ def _as_json(finding: Finding) -> dict[str, str]:
     return {key: value for key, value in said.items() if value}
 
 
-def _print(found: list[Finding], namespace: str, streams: Streams) -> None:
+def _print(found: list[CheckResult], namespace: str, streams: Streams) -> None:
     width = max(len(each.check) for each in found)
     for each in found:
         coloured = streams.colour and streams.stdout.isatty()
@@ -73,6 +73,6 @@ def _print(found: list[Finding], namespace: str, streams: Streams) -> None:
         streams.out(f"  {each.check:<{width}}  {each.reason}")
         if each.fix:
             streams.out(f"{'':<7}  {'':<{width}}  fix: {each.fix}")
-    counts = {verdict: sum(each.verdict is verdict for each in found) for verdict in Verdict}
+    counts = {verdict: sum(each.verdict is verdict for each in found) for verdict in Status}
     totals = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
     streams.note(f"{totals}; for models in namespace {namespace}")

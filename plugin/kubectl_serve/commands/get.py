@@ -13,8 +13,8 @@ from kubectl_serve.errors import ServeError, UsageError
 from kubectl_serve.install import platform
 from kubectl_serve.io import documents, tables
 from kubectl_serve.status import lookup, model
-from kubectl_serve.status.follow import Follower, Patience, State, states, together, until_end
-from kubectl_serve.status.model import Picture, Served
+from kubectl_serve.status.follow import Follower, State, WaitPolicy, states, together, until_end
+from kubectl_serve.status.model import ModelStatus, Snapshot
 from serve_core.base.constants import DEPLOYMENT_LABEL, SERVED_LABEL
 from serve_core.base.json import JsonObject
 from serve_core.knative.name_conflict import service_name
@@ -24,7 +24,7 @@ EXAMPLES = """\
   kubectl serve get iris -w
   kubectl serve get -A -o json"""
 
-PATIENCE = Patience()
+PATIENCE = WaitPolicy()
 _SERVED = f"{SERVED_LABEL}=true"
 _SHORTEST_MODEL = 16
 """Characters that are left of a model's URI, however narrow the screen is."""
@@ -72,7 +72,7 @@ def _tell(missing: Sequence[ServeError], streams: Streams) -> int:
 
 async def _models(
     args: Namespace, streams: Streams, cluster: Api, namespace: str | None, missing: list[ServeError]
-) -> list[Served]:
+) -> list[ModelStatus]:
     deployments = await _deployments(args, cluster, namespace, missing)
     unseen: set[str] = set()
     pods = await platform.visible(cluster, PODS, namespace, labels=DEPLOYMENT_LABEL, unseen=unseen)
@@ -113,7 +113,7 @@ async def _services(cluster: Api, namespace: str | None) -> dict[tuple[str, str]
     return {(each["metadata"]["namespace"], each["metadata"]["name"]): each for each in found}
 
 
-def _print(models: list[Served], args: Namespace, streams: Streams) -> None:
+def _print(models: list[ModelStatus], args: Namespace, streams: Streams) -> None:
     if args.output in ("json", "yaml"):
         items = [served.as_json() for served in models]
         document: JsonObject = items[0] if len(args.names) == 1 else {"items": items}
@@ -127,7 +127,7 @@ def _print(models: list[Served], args: Namespace, streams: Streams) -> None:
         streams.stdout.write(tables.render(_table(models, args, streams)))
 
 
-def _print_urls(models: list[Served], streams: Streams) -> None:
+def _print_urls(models: list[ModelStatus], streams: Streams) -> None:
     for served in models:
         if served.url:
             streams.out(served.url)
@@ -136,7 +136,7 @@ def _print_urls(models: list[Served], streams: Streams) -> None:
         raise ServeError(f"no URL yet: {', '.join(without)}.", f"`{PROGRAM} get` shows whether they are ready.")
 
 
-def _table(models: Sequence[Served], args: Namespace, streams: Streams) -> list[list[str]]:
+def _table(models: Sequence[ModelStatus], args: Namespace, streams: Streams) -> list[list[str]]:
     """Headings and rows. On a terminal the model's URI gives way, but for ``-o wide``, so that a row fits if it can."""
     wide, namespaces, now = args.output == "wide", args.all_namespaces, streams.now()
     headings = ["NAME", "READY", "REPLICAS", "MODEL", "URL"]
@@ -156,7 +156,7 @@ def _table(models: Sequence[Served], args: Namespace, streams: Streams) -> list[
     return [headings, *rows]
 
 
-def _row(served: Served, now: float, *, wide: bool, reasons: bool, namespaces: bool) -> list[str]:
+def _row(served: ModelStatus, now: float, *, wide: bool, reasons: bool, namespaces: bool) -> list[str]:
     row = [served.namespace] if namespaces else []
     row += [served.name, served.ready, str(served.replicas), served.model or tables.NONE, served.url or tables.NONE]
     row += [served.reason or tables.NONE] if reasons else []
@@ -229,11 +229,11 @@ class _Screen:
         self._shown: dict[tuple[str, str], list[str]] = {}
         """What is seen of each, but its age."""
 
-    def __call__(self, picture: Picture) -> None:
+    def __call__(self, picture: Snapshot) -> None:
         if picture.deployment is not None:
             self.show([model.served(picture.deployment, picture.pods, picture.service)])
 
-    def show(self, models: list[Served]) -> None:
+    def show(self, models: list[ModelStatus]) -> None:
         rows = _table(models, self._args, self._streams)[1:]
         now = {(served.namespace, served.name): row[:-1] for served, row in zip(models, rows, strict=True)}
         changed = [served for served in models if self._shown.get(key := (served.namespace, served.name)) != now[key]]

@@ -27,8 +27,8 @@ from kubectl_serve.status import model
 from kubectl_serve.status.follow import states
 from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject, value_at
+from serve_core.context import istio
 from serve_core.context.cluster import REQUIRED_FEATURES
-from serve_core.istio import injection
 
 EXAMPLES = """\
   kubectl serve install
@@ -111,7 +111,7 @@ async def _check_knative(cluster: Api) -> None:
 
 async def _has_istio(cluster: Api) -> bool:
     try:
-        await cluster.get(NAMESPACES, None, injection.NAMESPACE)
+        await cluster.get(NAMESPACES, None, istio.NAMESPACE)
     except errors.NotFoundError:
         return False
     return True

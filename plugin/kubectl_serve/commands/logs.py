@@ -7,12 +7,12 @@ from collections.abc import Callable
 from kubectl_serve import errors
 from kubectl_serve.api import PODS, Api, Connect
 from kubectl_serve.cli import options
-from kubectl_serve.cli.progress import LoaderLines
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cli.verbs import PROGRAM
 from kubectl_serve.errors import ServeError
 from kubectl_serve.status import lookup, model
 from kubectl_serve.status.follow import states, together
+from kubectl_serve.status.progress import LoaderLines
 from serve_core.base.constants import DEPLOYMENT_LABEL, LOADER_CONTAINER
 from serve_core.base.json import JsonObject, value_at
 from serve_core.workload.model_server import server_container

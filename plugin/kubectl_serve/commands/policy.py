@@ -37,7 +37,7 @@ from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject, value_at
 from serve_core.policy import dry_run
 from serve_core.policy.dry_run import Trial, Tried
-from serve_core.policy.evaluate import Outcome
+from serve_core.policy.evaluate import RuleOutcome
 from serve_core.policy.subjects import subject_of
 
 EXAMPLES = """\
@@ -320,7 +320,7 @@ def _print(tried: Sequence[Tried], streams: Streams, args: Namespace, *, every_r
         for refusal in each.refused:
             streams.note(f"{each.title}: {refusal}")
         for result in each.verdict.results:
-            mark = "" if result.outcome is Outcome.DENY else f"{result.outcome}: "
+            mark = "" if result.outcome is RuleOutcome.DENY else f"{result.outcome}: "
             for finding in [result.excuse] if result.excuse else result.findings:
                 streams.note(f"{mark}{each.title}: {finding}")
 

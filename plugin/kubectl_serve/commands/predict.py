@@ -23,7 +23,7 @@ from kubectl_serve.install import manifests
 from kubectl_serve.io import documents
 from kubectl_serve.predict import ingress, protocols
 from kubectl_serve.predict.ingress import Way
-from kubectl_serve.predict.protocols import Request
+from kubectl_serve.predict.protocols import InferenceRequest
 from kubectl_serve.status import lookup, model
 from serve_core.admission import completion_record
 from serve_core.admission.decide import serving_spec
@@ -55,7 +55,7 @@ _ACCEPTED = "application/json, text/event-stream"
 
 
 @dataclass(frozen=True)
-class Answer:
+class InferenceResponse:
     status: int
     text: str
     is_told: bool = False
@@ -178,7 +178,8 @@ def _protocol(deployment: JsonObject) -> str:
     if spec is not None and spec.protocol in protocols.PROTOCOLS:
         return str(spec.protocol)
     record = (
-        completion_record.read(model.notes(deployment).get(annotations.COMPLETED_WITH)) or completion_record.Record()
+        completion_record.read(model.notes(deployment).get(annotations.COMPLETED_WITH))
+        or completion_record.CompletionRecord()
     )
     runtime = _runtime(deployment, record.runtime_name)
     spoken = (record.protocol, *(runtime.protocols if runtime is not None else ()))
@@ -204,14 +205,16 @@ def _image_name(image: str | None) -> str:
     return (image or "").rpartition("/")[2].partition(":")[0]
 
 
-async def _ask(args: Namespace, streams: Streams, url: str, path: str, request: Request, way: Way) -> Answer:
+async def _ask(
+    args: Namespace, streams: Streams, url: str, path: str, request: InferenceRequest, way: Way
+) -> InferenceResponse:
     note = asyncio.create_task(_note_cold_start(args.name, streams))
 
-    async def receive(response: "ClientResponse") -> Answer:
+    async def receive(response: "ClientResponse") -> InferenceResponse:
         note.cancel()
         if request.streams and response.status == 200 and response.content_type == "text/event-stream":
             return await _tell_stream(response, args.name, streams)
-        return Answer(response.status, (await response.read()).decode(errors="replace"))
+        return InferenceResponse(response.status, (await response.read()).decode(errors="replace"))
 
     try:
         async with asyncio.timeout(args.timeout):
@@ -249,7 +252,7 @@ async def _note_cold_start(name: str, streams: Streams) -> None:
     streams.note(f"{name} takes its time: starting from zero, or busy; waiting for its answer.")
 
 
-async def _tell_stream(response: "ClientResponse", name: str, streams: Streams) -> Answer:
+async def _tell_stream(response: "ClientResponse", name: str, streams: Streams) -> InferenceResponse:
     """Print the text of a streamed answer as it comes. Raises ServeError if it ends with a fault, or in its midst."""
     from aiohttp.http_exceptions import LineTooLong
 
@@ -279,7 +282,7 @@ async def _tell_stream(response: "ClientResponse", name: str, streams: Streams) 
         streams.stdout.write("" if end == "\n" else "\n")
     if finish == "length":
         streams.note(f"{name} stopped at its limit of tokens; a whole request can set max_tokens.")
-    return Answer(response.status, "", is_told=True)
+    return InferenceResponse(response.status, "", is_told=True)
 
 
 class _BrokenOffError(ServeError):
@@ -327,7 +330,7 @@ async def _exchange(
         raise _BrokenOffError(f"the request broke off: {error} ({way.how}).", "Try again; -v tells the way.") from error
 
 
-def _print(answer: Answer, request: Request, args: Namespace, streams: Streams) -> None:
+def _print(answer: InferenceResponse, request: InferenceRequest, args: Namespace, streams: Streams) -> None:
     if not 200 <= answer.status < 300:
         streams.error(
             f"the model answers with status {answer.status}: {protocols.fault(answer.status, answer.text)}",

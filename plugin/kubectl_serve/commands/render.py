@@ -15,7 +15,7 @@ from serve_core.admission.decide import Verdict, is_served, judge
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.reasons import quote
 from serve_core.context.cluster import ClusterContext
-from serve_core.knative.name_conflict import Services, ServiceSummary, read
+from serve_core.context.services import Services, ServiceSummary, read
 
 EXAMPLES = """\
   kubectl serve render -f iris.yaml

@@ -12,20 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kubectl_serve.api import Connect
-from kubectl_serve.cli.progress import PLAIN_SECONDS, LoaderLines
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.digest import credentials
 from kubectl_serve.errors import ServeError
+from kubectl_serve.status.progress import PLAIN_SECONDS, LoaderLines
 from model_loader import sources
 from model_loader.http.network import Network
 from model_loader.http.transport import redact
 from model_loader.loader import load
 from model_loader.outcomes import OUTCOMES, Code, LoadError
+from model_loader.plan import paths
 from model_loader.plan.model import Secret
-from model_loader.plan.options import Load, Options
+from model_loader.plan.options import Load, LoaderOptions
 from model_loader.report import Report
 from model_loader.sources import local
-from model_loader.storage import paths
 from model_loader.verify import digest
 from serve_core.api import models
 from serve_core.base.json import JsonObject
@@ -143,7 +143,7 @@ def _of_source(source: str, secret: Secret, report: Report) -> Digested:
     if scheme == "file" or not separator:
         return _of_path(source, local.path_of(sources.parse(source)) if separator else Path(source), report)
     with tempfile.TemporaryDirectory(prefix="kubectl-serve-", ignore_cleanup_errors=True) as folder:
-        options = Options(
+        options = LoaderOptions(
             volume=Path(folder),
             loads=tuple(Load(uri, folder) for uri, folder in models.split(source)),
             digest="",

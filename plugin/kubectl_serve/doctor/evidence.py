@@ -29,11 +29,11 @@ from kubectl_serve.install import manifests, probe
 from kubectl_serve.status import model
 from serve_core.base.constants import NAMESPACE, NEVER_JUDGED, SERVED_LABEL, SERVER_USERNAME
 from serve_core.base.json import JsonObject
-from serve_core.istio import injection
+from serve_core.context import istio
 
 SERVER = "kubectl-serve"
 CERTIFICATES = "kubectl-serve-certificates"
-KNATIVE = injection.KNATIVE_NAMESPACE
+KNATIVE = istio.KNATIVE_NAMESPACE
 KNATIVE_DEFINITION = "services.serving.knative.dev"
 
 Objects = list[JsonObject] | None
@@ -112,8 +112,8 @@ class Evidence:
     served: Objects = None
 
     @property
-    def istio(self) -> injection.IstioInstallation | None:
-        return injection.detect(
+    def istio(self) -> istio.IstioInstallation | None:
+        return istio.detect(
             injectors=self.injectors or (),
             config_maps=self.istio_config or (),
             nodes=self.nodes or (),
@@ -153,9 +153,9 @@ async def gather(cluster: Api, now: float, namespace: str) -> Evidence:
             probed = ask(_probe(cluster, namespace))
             my_rights = ask(_rights(cluster, mine, None))
             server_rights = ask(_rights(cluster, rights_of_manifests(), SERVER_USERNAME))
-            injectors = ask(_list(cluster, MUTATING_WEBHOOKS, None, injection.INJECTORS))
-            istio_config = ask(_list(cluster, CONFIG_MAPS, injection.NAMESPACE))
-            istio_daemons = ask(_list(cluster, DAEMON_SETS, injection.NAMESPACE))
+            injectors = ask(_list(cluster, MUTATING_WEBHOOKS, None, istio.INJECTORS))
+            istio_config = ask(_list(cluster, CONFIG_MAPS, istio.NAMESPACE))
+            istio_daemons = ask(_list(cluster, DAEMON_SETS, istio.NAMESPACE))
             peers = ask(_list(cluster, PEER_AUTHENTICATIONS, None))
             tokens = ask(_list(cluster, REQUEST_AUTHENTICATIONS, None))
             entries = ask(_list(cluster, SERVICE_ENTRIES, None))

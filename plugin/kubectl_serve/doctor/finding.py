@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Verdict(StrEnum):
+class Status(StrEnum):
     OK = "ok"
     WARNING = "warning"
     FAILED = "failed"
@@ -12,29 +12,29 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     check: str
-    verdict: Verdict
+    verdict: Status
     reason: str
     fix: str = ""
     """A command, or a sentence where no command would do."""
 
 
-def ok(check: str, reason: str) -> Finding:
-    return Finding(check, Verdict.OK, reason)
+def ok(check: str, reason: str) -> CheckResult:
+    return CheckResult(check, Status.OK, reason)
 
 
-def warning(check: str, reason: str, fix: str) -> Finding:
-    return Finding(check, Verdict.WARNING, reason, fix)
+def warning(check: str, reason: str, fix: str) -> CheckResult:
+    return CheckResult(check, Status.WARNING, reason, fix)
 
 
-def failed(check: str, reason: str, fix: str) -> Finding:
-    return Finding(check, Verdict.FAILED, reason, fix)
+def failed(check: str, reason: str, fix: str) -> CheckResult:
+    return CheckResult(check, Status.FAILED, reason, fix)
 
 
-def skipped(check: str, reason: str) -> Finding:
-    return Finding(check, Verdict.SKIPPED, reason)
+def skipped(check: str, reason: str) -> CheckResult:
+    return CheckResult(check, Status.SKIPPED, reason)
 
 
-def unseen(check: str, what: str) -> Finding:
+def unseen(check: str, what: str) -> CheckResult:
     return skipped(check, f"you may not see {what}.")

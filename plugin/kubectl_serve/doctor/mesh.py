@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from shlex import quote
 
 from kubectl_serve.doctor.evidence import KNATIVE, Evidence
-from kubectl_serve.doctor.finding import Finding, failed, ok, skipped, unseen, warning
+from kubectl_serve.doctor.finding import CheckResult, failed, ok, skipped, unseen, warning
 from kubectl_serve.doctor.platform import ingress_class, patch
 from kubectl_serve.doctor.server import install
 from kubectl_serve.status import model
 from serve_core.api.annotations import AUTH, AUTH_CALLERS, AUTH_ISSUER
 from serve_core.base.constants import DEPLOYMENT_LABEL, NAMESPACE, SERVER_USERNAME
 from serve_core.base.json import JsonObject, value_at
-from serve_core.istio import injection
-from serve_core.istio.injection import IstioInstallation, Revision
+from serve_core.context import istio
+from serve_core.context.istio import IstioInstallation, Revision
 
 _NATIVE_KUBELET = "1.29"
 _BURST = "target-burst-capacity"
@@ -26,7 +26,7 @@ _ISTIO_GATEWAYS = "istio-ingress"
 """Where Istio's documentation installs gateways, if not beside the control plane."""
 
 
-def checks(evidence: Evidence) -> Iterator[Finding]:
+def checks(evidence: Evidence) -> Iterator[CheckResult]:
     if evidence.injectors is None or evidence.namespaces is None:
         yield unseen("istio", "webhook configurations or namespaces")
         return
@@ -55,7 +55,7 @@ def _namespace(thing: JsonObject) -> str:
     return str(value_at(thing, "metadata", "namespace") or "")
 
 
-def _installed(context: IstioInstallation) -> Finding:
+def _installed(context: IstioInstallation) -> CheckResult:
     return ok("istio", f"Istio is installed: {'; '.join(_described(each) for each in context.revisions)}.")
 
 
@@ -65,12 +65,12 @@ def _described(revision: Revision) -> str:
     return f"revision {revision.name} {version} {how}"
 
 
-def _readable(evidence: Evidence) -> Finding:
+def _readable(evidence: Evidence) -> CheckResult:
     """The server has to see what the plugin sees."""
     rights = {
         right: allowed
         for right, allowed in (evidence.server_rights or {}).items()
-        if right.namespace == injection.NAMESPACE
+        if right.namespace == istio.NAMESPACE
     }
     if not rights:
         return unseen("istio-configuration", f"whether {SERVER_USERNAME} may read Istio's configuration")
@@ -83,7 +83,7 @@ def _readable(evidence: Evidence) -> Finding:
     return ok("istio-configuration", "the server reads Istio's configuration.")
 
 
-def _loader(context: IstioInstallation) -> Finding:
+def _loader(context: IstioInstallation) -> CheckResult:
     """How the loader gets past the sidecar."""
     check = "istio-loader"
     old = context.kubelet is None or context.kubelet < (1, 29)
@@ -108,7 +108,7 @@ def _loader(context: IstioInstallation) -> Finding:
     return ok(check, "loaders download behind a native sidecar.")
 
 
-def _webhook_sidecar(evidence: Evidence, context: IstioInstallation) -> Finding:
+def _webhook_sidecar(evidence: Evidence, context: IstioInstallation) -> CheckResult:
     """The API server is in no mesh: a sidecar before the webhook can turn it away."""
     if evidence.server and context.injects(NAMESPACE, value_at(evidence.server, "spec", "template")):
         return failed(
@@ -121,9 +121,9 @@ def _webhook_sidecar(evidence: Evidence, context: IstioInstallation) -> Finding:
 
 def _strict(peers: list[JsonObject], namespaces: set[str]) -> str:
     """Where one of the namespaces takes mTLS alone, in words; empty if none does."""
-    for each in sorted(peers, key=lambda peer: _namespace(peer) != injection.NAMESPACE):
+    for each in sorted(peers, key=lambda peer: _namespace(peer) != istio.NAMESPACE):
         namespace = _namespace(each)
-        everywhere = namespace == injection.NAMESPACE
+        everywhere = namespace == istio.NAMESPACE
         strict = value_at(each, "spec", "mtls", "mode") == "STRICT" and not value_at(each, "spec", "selector")
         if strict and (everywhere or namespace in namespaces):
             return "mTLS is STRICT" + ("" if everywhere else f" in namespace {namespace}")
@@ -144,7 +144,7 @@ def _in_mesh(evidence: Evidence, context: IstioInstallation) -> set[str]:
     }
 
 
-def _knative_injected(evidence: Evidence, context: IstioInstallation) -> Finding:
+def _knative_injected(evidence: Evidence, context: IstioInstallation) -> CheckResult:
     check = "istio-knative"
     if context.injects(KNATIVE):
         return ok(check, "Knative is in the mesh.")
@@ -161,7 +161,7 @@ def _knative_injected(evidence: Evidence, context: IstioInstallation) -> Finding
     return ok(check, f"Knative is not in the mesh, which matters only with STRICT mTLS or {AUTH}.")
 
 
-def _knative_sidecars(evidence: Evidence) -> Finding:
+def _knative_sidecars(evidence: Evidence) -> CheckResult:
     """The label alone does nothing to pods that were there before."""
     check = "istio-knative-sidecars"
     if evidence.knative_pods is None:
@@ -186,7 +186,7 @@ def _knative_sidecars(evidence: Evidence) -> Finding:
     return ok(check, "Knative's activator and autoscaler have their sidecars.")
 
 
-def _knative_webhooks(evidence: Evidence, context: IstioInstallation) -> Finding:
+def _knative_webhooks(evidence: Evidence, context: IstioInstallation) -> CheckResult:
     """The API server is in no mesh, and asks Knative's webhooks as it asks ours."""
     check = "istio-knative-webhook"
     if evidence.knative_deployments is None:
@@ -209,7 +209,7 @@ def _knative_webhooks(evidence: Evidence, context: IstioInstallation) -> Finding
     return ok(check, "nothing turns the API server away from Knative's webhooks.")
 
 
-def _compatibility(evidence: Evidence) -> Finding:
+def _compatibility(evidence: Evidence) -> CheckResult:
     """A sidecar does not let Knative ask a pod by its address."""
     check = "istio-mesh-compatibility"
     if evidence.knative_config is None:
@@ -224,7 +224,7 @@ def _compatibility(evidence: Evidence) -> Finding:
     return ok(check, f"{_COMPATIBILITY} is enabled.")
 
 
-def _ingress(evidence: Evidence, context: IstioInstallation) -> Finding:
+def _ingress(evidence: Evidence, context: IstioInstallation) -> CheckResult:
     """An ingress of another make speaks no mTLS: STRICT turns its requests away, at the activator or at the model."""
     check = "istio-ingress"
     if evidence.knative_config is None:
@@ -274,7 +274,7 @@ def _accept(app: str, *ports: str) -> str:
     return f"echo {quote(json.dumps(peer, separators=(',', ':')))} | kubectl apply -f -"
 
 
-def _tokens(evidence: Evidence) -> Finding:
+def _tokens(evidence: Evidence) -> CheckResult:
     """Whoever validates a token takes it off the request, unless told not to: the next one sees none."""
     check = "istio-tokens"
     issuers = {model.notes(each).get(AUTH_ISSUER): each for each in _guarded(evidence, "jwt")}
@@ -282,7 +282,7 @@ def _tokens(evidence: Evidence) -> Finding:
         return ok(check, f"no model has {AUTH}: jwt.")
     if evidence.tokens is None:
         return unseen(check, "RequestAuthentications")
-    places = {injection.NAMESPACE, _ISTIO_GATEWAYS, KNATIVE}
+    places = {istio.NAMESPACE, _ISTIO_GATEWAYS, KNATIVE}
     for each in evidence.tokens:
         if _namespace(each) not in places or DEPLOYMENT_LABEL in (each["metadata"].get("labels") or {}):
             continue
@@ -300,7 +300,7 @@ def _tokens(evidence: Evidence) -> Finding:
     return ok(check, f"nothing takes the tokens off what is sent to models with {AUTH}: jwt.")
 
 
-def _registry(context: IstioInstallation) -> Finding:
+def _registry(context: IstioInstallation) -> CheckResult:
     closed = [revision.name for revision in context.revisions if revision.registry_only]
     if not closed:
         return ok("istio-egress", "pods of the mesh reach every host.")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from shlex import quote
 
 from kubectl_serve.doctor.evidence import KNATIVE, SERVER, Evidence
-from kubectl_serve.doctor.finding import Finding, failed, ok, skipped, unseen, warning
+from kubectl_serve.doctor.finding import CheckResult, failed, ok, skipped, unseen, warning
 from kubectl_serve.status import model
 from serve_core.base.json import JsonObject, value_at
 from serve_core.context.cluster import REQUIRED_FEATURES
@@ -54,7 +54,7 @@ def patch(config_map: str, values: Mapping[str, str | None]) -> str:
     return f"kubectl patch configmap/{config_map} -n {KNATIVE} --type merge -p {quote(data)}"
 
 
-def checks(evidence: Evidence) -> Iterator[Finding]:
+def checks(evidence: Evidence) -> Iterator[CheckResult]:
     yield _kubernetes(evidence)
     yield _installed(evidence)
     if evidence.knative == {}:
@@ -78,7 +78,7 @@ def _version(text: object) -> tuple[int, int] | None:
     return (int(digits[0]), int(digits[1])) if len(digits) == 2 and all(digits) else None
 
 
-def _kubernetes(evidence: Evidence) -> Finding:
+def _kubernetes(evidence: Evidence) -> CheckResult:
     text = str(evidence.version.get("gitVersion", ""))
     version = _version(text)
     if version is None:
@@ -93,7 +93,7 @@ def _kubernetes(evidence: Evidence) -> Finding:
     return ok("kubernetes-version", f"Kubernetes is {text}.")
 
 
-def _installed(evidence: Evidence) -> Finding:
+def _installed(evidence: Evidence) -> CheckResult:
     if evidence.knative is None:
         return unseen("knative-version", "CustomResourceDefinitions")
     if not evidence.knative:
@@ -117,7 +117,7 @@ def available(deployment: JsonObject) -> int:
     return int((deployment.get("status") or {}).get("availableReplicas") or 0)
 
 
-def _running(evidence: Evidence) -> Finding:
+def _running(evidence: Evidence) -> CheckResult:
     if evidence.knative_deployments is None:
         return unseen("knative-running", f"the Deployments of {KNATIVE}")
     running = {model.name_of(each) for each in evidence.knative_deployments if available(each)}
@@ -131,8 +131,8 @@ def _running(evidence: Evidence) -> Finding:
     return ok("knative-running", f"Knative's {', '.join(_PARTS)} are running.")
 
 
-def _features(features: Mapping[str, str]) -> Finding:
-    carrier = fields.Carrier(features)
+def _features(features: Mapping[str, str]) -> CheckResult:
+    carrier = fields.FieldMapping(features)
     missing = {key: value for key, value in REQUIRED_FEATURES.items() if carrier.state(key) != value}
     if missing:
         return failed(
@@ -143,7 +143,7 @@ def _features(features: Mapping[str, str]) -> Finding:
     return ok("knative-features", f"{', '.join(REQUIRED_FEATURES)} is enabled.")
 
 
-def _flag_values(features: Mapping[str, str]) -> Finding:
+def _flag_values(features: Mapping[str, str]) -> CheckResult:
     """Knative ignores a key that it does not know, and takes a value that it does not know for the default.
 
     A value counts without regard to case, but with every blank and line end.
@@ -173,7 +173,7 @@ def ingress_class(network: Mapping[str, str]) -> str:
     return network.get("ingress-class") or network.get("ingress.class") or "istio.ingress.networking.knative.dev"
 
 
-def _ingress(evidence: Evidence, network: Mapping[str, str]) -> Finding:
+def _ingress(evidence: Evidence, network: Mapping[str, str]) -> CheckResult:
     name = ingress_class(network)
     wanted = _INGRESSES.get(name)
     if wanted is None:
@@ -188,7 +188,7 @@ def _ingress(evidence: Evidence, network: Mapping[str, str]) -> Finding:
     return failed("knative-ingress", f"ingress class {name} is set, and no {wanted} is running: no URL answers.", fix)
 
 
-def _domain(domain: Mapping[str, str]) -> Finding:
+def _domain(domain: Mapping[str, str]) -> CheckResult:
     domains = [name for name in domain if name != _EXAMPLE]
     if not domains or domains == ["svc.cluster.local"]:
         return warning(
@@ -227,7 +227,7 @@ def is_local(image: str) -> bool:
     return host.endswith(".local")
 
 
-def _tags(evidence: Evidence, deployment: Mapping[str, str]) -> Finding:
+def _tags(evidence: Evidence, deployment: Mapping[str, str]) -> CheckResult:
     skipping = deployment.get("registries-skipping-tag-resolving", _SKIPPED_BY_DEFAULT).split(",")
     hosts = {image.partition("/")[0] for image in images(evidence) if is_local(image) and "@" not in image}
     missing = sorted(hosts - {each.strip() for each in skipping})
@@ -241,7 +241,7 @@ def _tags(evidence: Evidence, deployment: Mapping[str, str]) -> Finding:
     return ok("knative-tags", "the images of the loader and of the runtimes are taken as Knative finds them.")
 
 
-def _scale_to_zero(autoscaler: Mapping[str, str]) -> Finding:
+def _scale_to_zero(autoscaler: Mapping[str, str]) -> CheckResult:
     if autoscaler.get("enable-scale-to-zero", "true").lower() != "true":
         return warning(
             "knative-scale-to-zero",

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from kubectl_serve import __version__
 from kubectl_serve.doctor.evidence import CERTIFICATES, SERVER, Evidence, Right
-from kubectl_serve.doctor.finding import Finding, failed, ok, skipped, unseen, warning
+from kubectl_serve.doctor.finding import CheckResult, failed, ok, skipped, unseen, warning
 from kubectl_serve.doctor.platform import available, is_local, loader_image
 from kubectl_serve.install import manifests
 from kubectl_serve.install.probe import UNASKED
 from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject, value_at
-from serve_core.istio import injection
+from serve_core.context import istio
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -27,7 +27,7 @@ _SOON = timedelta(days=7)
 """A certificate that is this near to its end should have been renewed long ago."""
 
 
-def checks(evidence: Evidence) -> Iterator[Finding]:
+def checks(evidence: Evidence) -> Iterator[CheckResult]:
     again = install(evidence)
     if evidence.server is None:
         yield unseen("server-installed", f"the Deployments of {NAMESPACE}")
@@ -71,14 +71,14 @@ def _is_release(tag: str) -> bool:
     return re.fullmatch(r"v?[0-9]+\.[0-9]+\.[0-9]+", tag) is not None
 
 
-def _version(server: JsonObject, again: str) -> Finding:
+def _version(server: JsonObject, again: str) -> CheckResult:
     tag = _image(server).rpartition(":")[2]
     if tag != __version__ and _is_release(tag):
         return warning("server-installed", f"the server's image is {tag}, and this command is {__version__}.", again)
     return ok("server-installed", f"version {tag} is installed.")
 
 
-def _running(server: JsonObject) -> Finding:
+def _running(server: JsonObject) -> CheckResult:
     running, wanted = available(server), int((server.get("spec") or {}).get("replicas", 1))
     if wanted == 0:
         fix = f"kubectl scale deployment/{SERVER} -n {NAMESPACE} --replicas=2"
@@ -95,7 +95,7 @@ def _running(server: JsonObject) -> Finding:
     return ok("server-running", f"{running} of {wanted} pods of the server are ready.")
 
 
-def _webhook(check: str, found: JsonObject | None, wanted: JsonObject, again: str) -> Finding:
+def _webhook(check: str, found: JsonObject | None, wanted: JsonObject, again: str) -> CheckResult:
     """Is a webhook configuration as the manifests have it, where a difference would let models past, or stop others."""
     kind = check.removeprefix("server-").replace("-", " ")
     if found is None:
@@ -122,7 +122,7 @@ def _bundle(configuration: JsonObject | None) -> set[str]:
     }
 
 
-def _certificates(evidence: Evidence) -> Finding:
+def _certificates(evidence: Evidence) -> CheckResult:
     """Does the API server trust what the server shows, and for how long."""
     from cryptography import x509
 
@@ -159,7 +159,7 @@ def _certificates(evidence: Evidence) -> Finding:
     return ok(check, f"the server's certificate is trusted, and valid until {leaf.not_valid_after_utc:%Y-%m-%d}.")
 
 
-def _late(certificate: "x509.Certificate", now: datetime, what: str) -> Finding | None:
+def _late(certificate: "x509.Certificate", now: datetime, what: str) -> CheckResult | None:
     end = certificate.not_valid_after_utc
     if now >= end:
         return failed("server-certificates", f"{what} has expired on {end:%Y-%m-%d}.", _RESTART)
@@ -178,7 +178,7 @@ def _signed(leaf: "x509.Certificate", authority: "x509.Certificate") -> bool:
     return True
 
 
-def _answers(evidence: Evidence, again: str) -> Finding:
+def _answers(evidence: Evidence, again: str) -> CheckResult:
     if evidence.mutating == {}:
         return skipped("server-answers", "there is no webhook to ask.")
     if evidence.probe is None:
@@ -194,7 +194,7 @@ def _missing(rights: Mapping[Right, bool]) -> list[str]:
     return [str(right) for right, allowed in rights.items() if not allowed]
 
 
-def _mine(rights: Mapping[Right, bool] | None) -> Finding:
+def _mine(rights: Mapping[Right, bool] | None) -> CheckResult:
     if rights is None:
         return unseen("rights-mine", "what you may do")
     missing = _missing(rights)
@@ -203,13 +203,13 @@ def _mine(rights: Mapping[Right, bool] | None) -> Finding:
     return ok("rights-mine", "you may serve models in this namespace.")
 
 
-def _servers(evidence: Evidence) -> Finding:
+def _servers(evidence: Evidence) -> CheckResult:
     if not evidence.server_rights:
         return unseen("rights-server", "what the server may do")
     if evidence.server == {}:
         return skipped("rights-server", "there is no server.")
     # Without Istio there is nothing to be read in its namespace; with it, the mesh's own check looks at that.
-    rights = {right: may for right, may in evidence.server_rights.items() if right.namespace != injection.NAMESPACE}
+    rights = {right: may for right, may in evidence.server_rights.items() if right.namespace != istio.NAMESPACE}
     missing = _missing(rights)
     if missing:
         more = f", and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -217,7 +217,7 @@ def _servers(evidence: Evidence) -> Finding:
     return ok("rights-server", f"the server may do all {len(rights)} things that it needs.")
 
 
-def _loader_image(evidence: Evidence) -> Finding:
+def _loader_image(evidence: Evidence) -> CheckResult:
     check = "loader-image"
     if evidence.config is None:
         return unseen(check, f"the ConfigMaps of {NAMESPACE}")
@@ -230,8 +230,8 @@ def _loader_image(evidence: Evidence) -> Finding:
 
 
 def _on_a_node(
-    check: str, image: str, evidence: Evidence, fault: Callable[[str, str, str], Finding], so: str = ""
-) -> Finding:
+    check: str, image: str, evidence: Evidence, fault: Callable[[str, str, str], CheckResult], so: str = ""
+) -> CheckResult:
     """Whether there is the image, or a registry to pull it from. ``so``: what follows where there is neither."""
     if evidence.nodes is None:
         return unseen(check, "which images the nodes have")

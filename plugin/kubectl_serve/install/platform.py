@@ -27,8 +27,8 @@ from serve_core.api.policies import read_stores
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import COMPLETION_LABEL, NAMESPACE
 from serve_core.base.json import JsonObject
+from serve_core.context import istio
 from serve_core.context.cluster import PRIVATE_NETWORKS, ClusterContext, LoaderConfig, Snapshot
-from serve_core.istio import injection
 
 _KNATIVE = "knative-serving"
 _FEATURES = "config-features"
@@ -107,17 +107,17 @@ async def context_for_policies(cluster: Api) -> ClusterContext:
     return replace(known, istio=await mesh(cluster))
 
 
-async def mesh(cluster: Api) -> injection.IstioInstallation | None:
+async def mesh(cluster: Api) -> istio.IstioInstallation | None:
     """How Istio is installed, as far as this user may see it; ``None`` where nothing of it is seen."""
     wanted = {
-        "injectors": visible(cluster, MUTATING_WEBHOOKS, None, labels=injection.INJECTORS),
-        "config_maps": visible(cluster, CONFIG_MAPS, injection.NAMESPACE),
-        "daemon_sets": visible(cluster, DAEMON_SETS, injection.NAMESPACE),
+        "injectors": visible(cluster, MUTATING_WEBHOOKS, None, labels=istio.INJECTORS),
+        "config_maps": visible(cluster, CONFIG_MAPS, istio.NAMESPACE),
+        "daemon_sets": visible(cluster, DAEMON_SETS, istio.NAMESPACE),
         "nodes": visible(cluster, NODES, None),
         "namespaces": visible(cluster, NAMESPACES, None),
         "service_entries": visible(cluster, SERVICE_ENTRIES, None),
     }
-    return injection.detect(**dict(zip(wanted, await asyncio.gather(*wanted.values()), strict=True)))
+    return istio.detect(**dict(zip(wanted, await asyncio.gather(*wanted.values()), strict=True)))
 
 
 async def visible(

@@ -32,7 +32,7 @@ from serve_core.api.annotations import (
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import MODEL_MOUNT, MODEL_SUBPATH, MODEL_VOLUME, SERVER_CONTAINER
 from serve_core.base.json import JsonObject
-from serve_core.base.reasons import Problem
+from serve_core.base.reasons import Diagnostic
 from serve_core.context.cluster import ClusterContext
 from serve_core.knative.fields import CONTAINER, POD
 
@@ -85,7 +85,7 @@ class Converted:
     deployment: JsonObject | None
     """``None`` where there is no model to serve; a note says why."""
     notes: tuple[Note, ...] = ()
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[Diagnostic, ...] = ()
     """Why the webhook would refuse the Deployment as it stands."""
 
 

@@ -18,7 +18,7 @@ _OPENAI_PATHS = {"messages": "/v1/chat/completions", "prompt": "/v1/completions"
 
 
 @dataclass(frozen=True)
-class Request:
+class InferenceRequest:
     path: str
     body: JsonObject
     is_text: bool = False
@@ -34,7 +34,7 @@ class Request:
         return self.body.get("stream") is True
 
 
-def request(text: str, protocol: str, model: str, *, whole: bool = False) -> Request:
+def request(text: str, protocol: str, model: str, *, whole: bool = False) -> InferenceRequest:
     """The request of ``text``: an object is sent as it is, anything else is wrapped as the protocol wants it.
 
     ``whole``: the answer to a text is to come in one piece. Raises ServeError.
@@ -44,12 +44,12 @@ def request(text: str, protocol: str, model: str, *, whole: bool = False) -> Req
     data = _data(text)
     if protocol == "v1":
         body = data if isinstance(data, dict) else {"instances": data}
-        return Request(f"/v1/models/{model}:predict", body)
+        return InferenceRequest(f"/v1/models/{model}:predict", body)
     path = f"/v2/models/{model}"
     if isinstance(data, dict):
-        return Request(f"{path}/infer", data)
+        return InferenceRequest(f"{path}/infer", data)
     wrapped = tensor(data)
-    return Request(f"{path}/infer", {"inputs": [wrapped]}, shape=tuple(wrapped["shape"]), metadata_path=path)
+    return InferenceRequest(f"{path}/infer", {"inputs": [wrapped]}, shape=tuple(wrapped["shape"]), metadata_path=path)
 
 
 def check_shape(shape: tuple[int, ...], metadata: Any) -> None:
@@ -76,7 +76,7 @@ def _fits(shape: tuple[int, ...], wanted: list[int]) -> bool:
     return len(shape) == len(wanted) and all(most in (-1, each) for each, most in zip(shape, wanted, strict=True))
 
 
-def _openai(text: str, model: str, whole: bool) -> Request:
+def _openai(text: str, model: str, whole: bool) -> InferenceRequest:
     """Text is what a user says in a chat; an object lacks at most the model's name."""
     try:
         data = json.loads(text)
@@ -84,7 +84,7 @@ def _openai(text: str, model: str, whole: bool) -> Request:
         data = None
     if isinstance(data, dict):
         path = next((path for key, path in _OPENAI_PATHS.items() if key in data), _OPENAI_PATHS["messages"])
-        return Request(path, {"model": model, **data})
+        return InferenceRequest(path, {"model": model, **data})
     if isinstance(data, list) and data and all(isinstance(each, dict) and "role" in each for each in data):
         messages = data
     elif text.strip():
@@ -92,7 +92,7 @@ def _openai(text: str, model: str, whole: bool) -> Request:
     else:
         raise ServeError("the text is empty.", f"{PROGRAM} predict {model} 'Why is the sky blue?'")
     body = {"model": model, "messages": messages} | ({} if whole else {"stream": True})
-    return Request(_OPENAI_PATHS["messages"], body, is_text=True)
+    return InferenceRequest(_OPENAI_PATHS["messages"], body, is_text=True)
 
 
 def _data(text: str) -> JsonObject | list[Any]:
@@ -236,7 +236,7 @@ def _told(error: Any) -> str:
     return str(error["message"]) if isinstance(error, dict) and error.get("message") else str(error)
 
 
-def hint(status: int, name: str, asked: Request) -> str:
+def hint(status: int, name: str, asked: InferenceRequest) -> str:
     """What to do about a status. ``name``: the model, with the flags that commands about it need."""
     if status == 404:
         return (

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 
 from kubectl_serve.status.model import (
     REVISION_LABEL,
-    Condition,
-    Served,
+    ConditionView,
+    ModelStatus,
     condition,
     name_of,
     notes,
@@ -20,7 +20,7 @@ from serve_core.api.annotations import FILLED
 from serve_core.base import overlay
 from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, LOADER_CONTAINER
 from serve_core.base.json import JsonObject, unescape, value_at
-from serve_core.base.reasons import Choice
+from serve_core.base.reasons import Explanation
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class EventView:
 class Described:
     """Everything that ``describe`` shows."""
 
-    served: Served
+    served: ModelStatus
     asked: list[tuple[str, str]]
-    choices: tuple[Choice, ...]
+    choices: tuple[Explanation, ...]
     filled: list[str]
-    conditions: list[Condition]
+    conditions: list[ConditionView]
     revisions: list[RevisionView]
     pods: list[PodView]
     events: list[EventView]
@@ -78,7 +78,7 @@ def described(
     revisions: Sequence[JsonObject],
     pods: Sequence[JsonObject],
     events: Sequence[JsonObject],
-    choices: tuple[Choice, ...],
+    choices: tuple[Explanation, ...],
 ) -> Described:
     own = [condition(deployment, kind) for kind in (CONDITION_MODEL_LOADED, CONDITION_READY)]
     shares = {share.revision: share.percent for share in traffic(service)}

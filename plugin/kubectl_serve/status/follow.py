@@ -10,7 +10,7 @@ from typing import Any, Self
 from kubectl_serve import errors
 from kubectl_serve.api import DEPLOYMENTS, KNATIVE_SERVICES, PODS, Api, Resource
 from kubectl_serve.status import model, wait
-from kubectl_serve.status.model import Picture
+from kubectl_serve.status.model import Snapshot
 from kubectl_serve.status.wait import End
 from serve_core.api import loader_protocol
 from serve_core.base.constants import DEPLOYMENT_LABEL, LOADER_CONTAINER
@@ -25,7 +25,7 @@ _AGAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Patience:
+class WaitPolicy:
     """Seconds that a failure has to last until it is believed: Knative says False for a moment on its way to True."""
 
     definite: float = 3.0
@@ -65,7 +65,7 @@ def _key(thing: JsonObject) -> tuple[str, str]:
 
 
 class Follower:
-    """The present :class:`Picture` of one Deployment, kept up to date while the context is open."""
+    """The present :class:`Snapshot` of one Deployment, kept up to date while the context is open."""
 
     def __init__(self, cluster: Api, namespace: str, name: str) -> None:
         self._cluster = cluster
@@ -91,7 +91,7 @@ class Follower:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def picture(self, seconds: float | None) -> Picture:
+    async def picture(self, seconds: float | None) -> Snapshot:
         """The picture after its next change, or as it is when ``seconds`` have passed."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -107,7 +107,7 @@ class Follower:
         deployment = self._deployments.get((self._namespace, self._name))
         name = service_name(deployment) if deployment else self._name
         service = (self._services or {}).get((self._namespace, name))
-        return Picture(deployment, service, tuple((self._pods or {}).values()), self._line)
+        return Snapshot(deployment, service, tuple((self._pods or {}).values()), self._line)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(self._guarded(work)))
@@ -174,7 +174,7 @@ async def together(*works: Coroutine[Any, Any, None]) -> None:
 
 
 async def until_end(
-    follower: Follower, seconds: float, patience: Patience, show: Callable[[Picture], None]
+    follower: Follower, seconds: float, patience: WaitPolicy, show: Callable[[Snapshot], None]
 ) -> End | None:
     """Follow until the model is ready or has failed for longer than ``patience``; None when ``seconds`` have passed.
 
@@ -199,7 +199,7 @@ async def until_end(
 class _Doubt:
     """How long something has been wrong, and since when it counts as the end."""
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, patience: WaitPolicy) -> None:
         self._patience = patience
         self._cause: tuple[bool, str] | None = None
         self._calm_since: float | None = None

@@ -1,10 +1,10 @@
 """What the loader tells of its work, for a person. Pure."""
 
 from serve_core.api import loader_protocol
-from serve_core.api.loader_protocol import Words, count_text, size_text
+from serve_core.api.loader_protocol import LoaderOutput, count_text, size_text
 
 
-def progress_text(said: Words) -> str:
+def progress_text(said: LoaderOutput) -> str:
     """``45 % of 12.3 MiB, 11.0 MiB/s``; empty if the line says nothing of it."""
     if said.event == "plan" and said.size is not None:
         return size_text(said.size) + (f" in {count_text(said.files, 'file')}" if said.files is not None else "")
@@ -19,7 +19,7 @@ _BAR = 20
 """Characters between the brackets."""
 
 
-def bar(said: Words) -> str:
+def bar(said: LoaderOutput) -> str:
     """``[#########           ] ``, for a line that can be rewritten; empty where the share is not known."""
     found = loader_protocol.share(said)
     if found is None:
@@ -28,11 +28,11 @@ def bar(said: Words) -> str:
     return f"[{'#' * filled}{' ' * (_BAR - filled)}] "
 
 
-def loaded_text(said: Words) -> str:
+def loaded_text(said: LoaderOutput) -> str:
     return f"model loaded: {loader_protocol.loaded_text(said)}".removesuffix(": ")
 
 
-def line_of(said: Words) -> str:
+def line_of(said: LoaderOutput) -> str:
     """One line of the loader's log for a person; empty for one that says nothing known."""
     if said.event == "plan":
         return f"downloading {progress_text(said)}".rstrip()

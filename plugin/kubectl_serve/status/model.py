@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from serve_core.admission.decide import serving_spec
 from serve_core.api import runtimes
 from serve_core.api.annotations import MODEL, PROTOCOL, READY_REVISION, RUNTIME, URL, is_current
-from serve_core.api.loader_protocol import NOTHING, Words
+from serve_core.api.loader_protocol import NOTHING, LoaderOutput
 from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, DEPLOYMENT_LABEL, SERVED_LABEL
 from serve_core.base.json import JsonObject, value_at
 from serve_core.knative.name_conflict import service_name
@@ -16,7 +16,7 @@ REVISION_LABEL = "serving.knative.dev/revision"
 
 
 @dataclass(frozen=True)
-class Condition:
+class ConditionView:
     type: str
     status: str = "Unknown"
     """True, False or Unknown."""
@@ -32,7 +32,7 @@ class Traffic:
 
 
 @dataclass(frozen=True)
-class Served:
+class ModelStatus:
     """A served model, as the table shows it and as ``-o json`` prints it."""
 
     name: str
@@ -61,13 +61,13 @@ class Served:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Snapshot:
     """Everything of one served model at one moment."""
 
     deployment: JsonObject | None
     service: JsonObject | None = None
     pods: tuple[JsonObject, ...] = ()
-    line: Words = NOTHING
+    line: LoaderOutput = NOTHING
     """What the loader said last."""
 
 
@@ -84,35 +84,37 @@ def is_served(deployment: JsonObject) -> bool:
     return (value_at(deployment, "metadata", "labels") or {}).get(SERVED_LABEL) == "true"
 
 
-def condition(thing: JsonObject | None, kind: str) -> Condition:
+def condition(thing: JsonObject | None, kind: str) -> ConditionView:
     """A condition of an object; Unknown if it is not there."""
     for entry in value_at(thing, "status", "conditions") or []:
         if entry.get("type") == kind:
-            return Condition(kind, entry.get("status", "Unknown"), entry.get("reason", ""), entry.get("message", ""))
-    return Condition(kind)
+            return ConditionView(
+                kind, entry.get("status", "Unknown"), entry.get("reason", ""), entry.get("message", "")
+            )
+    return ConditionView(kind)
 
 
-def readiness(deployment: JsonObject) -> Condition:
+def readiness(deployment: JsonObject) -> ConditionView:
     """Whether the model answers, with the cause if it does not. Unknown as long as the conditions are out of date."""
     ready = condition(deployment, CONDITION_READY)
     if not is_current(deployment) and ready.status != "Unknown":
-        return Condition(CONDITION_READY, "Unknown", "Progressing", "the change is not rolled out yet.")
+        return ConditionView(CONDITION_READY, "Unknown", "Progressing", "the change is not rolled out yet.")
     loaded = condition(deployment, CONDITION_MODEL_LOADED)
     # As long as the model is not loaded, the other condition knows more.
     waits_for_it = ready.status == "Unknown" and loaded.status != "True" and loaded.reason
     if waits_for_it or ready.reason == "ModelNotLoaded":
-        return Condition(CONDITION_READY, ready.status, loaded.reason, loaded.message)
+        return ConditionView(CONDITION_READY, ready.status, loaded.reason, loaded.message)
     return ready
 
 
-def served(deployment: JsonObject, pods: Iterable[JsonObject] = (), service: JsonObject | None = None) -> Served:
+def served(deployment: JsonObject, pods: Iterable[JsonObject] = (), service: JsonObject | None = None) -> ModelStatus:
     metadata = deployment["metadata"]
     own = notes(deployment)
     ready = readiness(deployment)
     spec = serving_spec(deployment)
     model_format = runtimes.format_of(spec)[0] if spec else None
     container = server_container(value_at(deployment, "spec", "template", "spec", "containers") or []) or {}
-    return Served(
+    return ModelStatus(
         name=metadata["name"],
         namespace=metadata.get("namespace", ""),
         ready=ready.status,

@@ -4,15 +4,15 @@ from argparse import Namespace
 
 from kubectl_serve.api import DEPLOYMENTS, Api
 from kubectl_serve.cli import options
-from kubectl_serve.cli.progress import Progress
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cli.verbs import PROGRAM
 from kubectl_serve.errors import ServeError
 from kubectl_serve.io import documents
-from kubectl_serve.status.follow import Follower, Patience, until_end
+from kubectl_serve.status.follow import Follower, WaitPolicy, until_end
+from kubectl_serve.status.progress import Progress
 from serve_core.base.json import JsonObject
 
-PATIENCE = Patience()
+PATIENCE = WaitPolicy()
 
 
 def configure(parser: options.Parser) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from kubectl_serve.status import loader_events
 from kubectl_serve.status.model import (
     REVISION_LABEL,
-    Picture,
+    Snapshot,
     condition,
     name_of,
     newest_pods,
@@ -16,7 +16,7 @@ from kubectl_serve.status.model import (
 )
 from serve_core.api import loader_protocol
 from serve_core.api.annotations import URL
-from serve_core.api.loader_protocol import Words
+from serve_core.api.loader_protocol import LoaderOutput
 from serve_core.base.constants import LOADER_CONTAINER
 from serve_core.base.json import JsonObject, value_at
 from serve_core.workload.model_server import server_container
@@ -57,7 +57,7 @@ class End:
     message: str = ""
 
 
-def steps(picture: Picture) -> list[Step]:
+def steps(picture: Snapshot) -> list[Step]:
     """How far it is, the last step being the present one."""
     if picture.deployment is None:
         return []
@@ -77,7 +77,7 @@ def steps(picture: Picture) -> list[Step]:
     return found
 
 
-def _pod_steps(pod: JsonObject, line: Words) -> list[Step]:
+def _pod_steps(pod: JsonObject, line: LoaderOutput) -> list[Step]:
     scheduled = condition(pod, "PodScheduled")
     if scheduled.status != "True":
         return [Step("pod", f"no node takes the pod: {scheduled.message}")] if scheduled.message else []
@@ -102,7 +102,7 @@ def _pod_steps(pod: JsonObject, line: Words) -> list[Step]:
     return found
 
 
-def _loader_step(pod: JsonObject, line: Words) -> Step:
+def _loader_step(pod: JsonObject, line: LoaderOutput) -> Step:
     kind, detail = state_of(pod, LOADER_CONTAINER)
     if kind == "terminated":
         words = loader_protocol.words(detail.get("message"))

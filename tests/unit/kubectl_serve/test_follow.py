@@ -8,7 +8,7 @@ import pytest
 from kubectl_serve import errors
 from kubectl_serve.api import CONFIG_MAPS, Resource, WatchEvent
 from kubectl_serve.status import follow
-from kubectl_serve.status.follow import Follower, Patience, states
+from kubectl_serve.status.follow import Follower, WaitPolicy, states
 from kubectl_serve.status.model import name_of
 from kubectl_serve.status.wait import End
 from serve_core.api.annotations import SERVICE
@@ -89,7 +89,7 @@ PASSING = End(False, definite=False, code="Unreachable")
 
 @pytest.mark.parametrize(("end", "seconds"), [(FAILED, 3), (PASSING, 60)])
 def test_a_cause_is_believed_once_it_has_lasted(end: End, seconds: float) -> None:
-    doubt = follow._Doubt(Patience(3, 60, 10))
+    doubt = follow._Doubt(WaitPolicy(3, 60, 10))
     assert doubt.see(end, 100) is None
     assert doubt.look_again_at == 100 + seconds
     assert doubt.see(end, 99.9 + seconds) is None
@@ -97,7 +97,7 @@ def test_a_cause_is_believed_once_it_has_lasted(end: End, seconds: float) -> Non
 
 
 def test_another_cause_takes_its_own_time_and_one_that_may_pass_is_no_other() -> None:
-    doubt = follow._Doubt(Patience(3, 60, 10))
+    doubt = follow._Doubt(WaitPolicy(3, 60, 10))
     doubt.see(FAILED, 0)
     crashed = End(False, code="ServerCrashed")
     assert doubt.see(crashed, 2) is None
@@ -110,7 +110,7 @@ def test_another_cause_takes_its_own_time_and_one_that_may_pass_is_no_other() ->
 
 def test_a_short_calm_between_two_failures_is_no_recovery() -> None:
     """A loader that starts anew looks well until it fails again."""
-    doubt = follow._Doubt(Patience(3, 60, 10))
+    doubt = follow._Doubt(WaitPolicy(3, 60, 10))
     doubt.see(PASSING, 0)
     for now in (20, 40):
         assert doubt.see(None, now) is None
@@ -119,7 +119,7 @@ def test_a_short_calm_between_two_failures_is_no_recovery() -> None:
 
 
 def test_a_long_calm_is() -> None:
-    doubt = follow._Doubt(Patience(3, 60, 10))
+    doubt = follow._Doubt(WaitPolicy(3, 60, 10))
     doubt.see(PASSING, 0)
     doubt.see(None, 20)
     assert doubt.look_again_at == 30

@@ -11,7 +11,7 @@ from kubectl_serve.api import PODS, Resource
 from kubectl_serve.commands import get
 from kubectl_serve.io import tables
 from kubectl_serve.status import model
-from kubectl_serve.status.follow import Patience
+from kubectl_serve.status.follow import WaitPolicy
 from serve_core.base.json import JsonObject
 from support.fake_cluster import FakeCluster, Happens, at_the_end, recorded
 from unit.kubectl_serve.conftest import Run
@@ -25,7 +25,7 @@ def models() -> FakeCluster:
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(get, "PATIENCE", Patience(0.05, 0.05, 0.05))
+    monkeypatch.setattr(get, "PATIENCE", WaitPolicy(0.05, 0.05, 0.05))
 
 
 def test_on_a_terminal_the_model_gives_way_to_what_tells_models_apart(run: Run, models: FakeCluster) -> None:

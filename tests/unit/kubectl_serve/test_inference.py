@@ -7,7 +7,7 @@ import pytest
 
 from kubectl_serve.errors import ServeError
 from kubectl_serve.predict import protocols
-from kubectl_serve.predict.protocols import Piece, Request
+from kubectl_serve.predict.protocols import InferenceRequest, Piece
 from serve_core.base.json import JsonObject
 
 
@@ -51,7 +51,7 @@ def test_an_object_is_sent_as_it_is(protocol: str) -> None:
 def test_text_is_what_the_user_says_in_a_chat(text: str) -> None:
     said = {"role": "user", "content": text.rstrip("\n")}
     body = {"model": "llm", "messages": [said], "stream": True}
-    assert protocols.request(text, "openai", "llm") == Request("/v1/chat/completions", body, is_text=True)
+    assert protocols.request(text, "openai", "llm") == InferenceRequest("/v1/chat/completions", body, is_text=True)
     assert not protocols.request(text, "openai", "llm", whole=True).streams
 
 
@@ -71,7 +71,7 @@ def test_messages_are_a_whole_chat() -> None:
 )
 def test_an_object_of_openais_goes_where_it_belongs_and_needs_no_model(body: JsonObject, path: str) -> None:
     request = protocols.request(json.dumps(body), "openai", "llm")
-    assert request == Request(path, {"model": "llm"} | body)
+    assert request == InferenceRequest(path, {"model": "llm"} | body)
     assert request.streams == ("stream" in body)
     named = protocols.request(json.dumps(body | {"model": "adapter"}), "openai", "llm")
     assert named.body["model"] == "adapter"

@@ -13,7 +13,7 @@ from kubectl_serve.api import Resource, WatchEvent
 from kubectl_serve.commands import get
 from kubectl_serve.io.readable import fault
 from kubectl_serve.status import follow
-from kubectl_serve.status.follow import Patience
+from kubectl_serve.status.follow import WaitPolicy
 from serve_core.base.json import JsonObject
 from support.fake_cluster import FakeCluster, at_the_end, recorded
 from unit.kubectl_serve.conftest import Run
@@ -68,7 +68,7 @@ def with_another(thing: JsonObject, path: tuple[Any, ...], value: Any) -> JsonOb
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(get, "PATIENCE", Patience(0.0, 0.0, 0.0))
+    monkeypatch.setattr(get, "PATIENCE", WaitPolicy(0.0, 0.0, 0.0))
     monkeypatch.setattr(follow, "_AGAIN_SECONDS", 0.0)
 
 

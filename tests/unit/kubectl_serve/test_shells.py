@@ -19,7 +19,7 @@ from kubectl_serve import cluster
 from kubectl_serve.cli import completion
 from kubectl_serve.commands.completion import _OWN_SHELLS
 from serve_core.base.json import JsonObject
-from serve_core.base.reasons import CATALOGUE, condition_message, problem
+from serve_core.base.reasons import CATALOGUE, condition_message, diagnostic
 from support.fake_cluster import FakeCluster, at_the_end
 from unit.kubectl_serve.conftest import Run
 
@@ -234,7 +234,7 @@ def test_a_name_in_a_command_of_the_catalogue_is_one_word(code: str, name: str) 
 
 def test_a_plain_name_stays_plain() -> None:
     assert "`kubectl serve logs iris -n models`" in condition_message("ServerCrashed", name="iris", namespace="models")
-    assert "nothing" in problem("InvalidObject", "spec", why="`nothing` {is} formatted").message
+    assert "nothing" in diagnostic("InvalidObject", "spec", why="`nothing` {is} formatted").message
 
 
 @pytest.mark.parametrize("namespace", [each for each in HOSTILE if "`" not in each and each.isprintable() and each])

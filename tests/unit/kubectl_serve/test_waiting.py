@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from kubectl_serve.status import wait
-from kubectl_serve.status.model import Picture
+from kubectl_serve.status.model import Snapshot
 from serve_core.api import loader_protocol
 from serve_core.api.annotations import OBSERVED_GENERATION, URL
 from serve_core.base.constants import CONDITION_READY
@@ -42,7 +42,7 @@ def pod(loader: Any = STARTING, server: Any = STARTING, *, scheduled: Any = None
 
 
 def texts(*pods: JsonObject, line: Any = None, service: Any = None) -> list[str]:
-    return [step.text for step in wait.steps(Picture(deployment(), service, pods, loader_protocol.of(line or {})))]
+    return [step.text for step in wait.steps(Snapshot(deployment(), service, pods, loader_protocol.of(line or {})))]
 
 
 def failed(code: str | None, **more: Any) -> JsonObject:
@@ -99,7 +99,7 @@ def test_a_pod_tells_its_revision_before_the_knative_service_does() -> None:
 
 def test_at_the_end_stands_the_url() -> None:
     for notes, text in (({URL: "http://iris"}, "ready at http://iris"), ({}, "ready at no URL")):
-        assert wait.steps(Picture(deployment("True", "Ready", **notes)))[-1].text == text
+        assert wait.steps(Snapshot(deployment("True", "Ready", **notes)))[-1].text == text
 
 
 @pytest.mark.parametrize(
@@ -118,4 +118,4 @@ def test_waiting_is_over_when_it_is_ready_or_something_is_wrong(found: Any, end:
 
 
 def test_of_a_deployment_that_was_deleted_there_is_no_step() -> None:
-    assert wait.steps(Picture(None)) == []
+    assert wait.steps(Snapshot(None)) == []

@@ -22,8 +22,8 @@ import pytest
 
 from model_loader import archives
 from model_loader.outcomes import LoadError
-from model_loader.storage.paths import check_clashes
-from model_loader.storage.volume import Folder
+from model_loader.plan.paths import check_clashes
+from model_loader.storage.volume import SafeDir
 from support.loader_harness import contents
 
 SEED = os.environ.get("KUBECTL_SERVE_SEED", "1")
@@ -108,7 +108,7 @@ class Workshop:
         """Return the loader's tree, or the code of its refusal."""
         with self.place(name, body) as (archive, out):
             try:
-                with archive.open("rb") as stream, Folder(os.open(out, os.O_RDONLY)) as folder:
+                with archive.open("rb") as stream, SafeDir(os.open(out, os.O_RDONLY)) as folder:
                     names = archives.unpack(archives.Archive(name, stream), folder)
                     check_clashes(names)
             except LoadError as failure:

@@ -18,7 +18,7 @@ import pytest
 
 from model_loader import archives, loader
 from model_loader.outcomes import LoadError
-from model_loader.storage.volume import Folder
+from model_loader.storage.volume import SafeDir
 from support.loader_harness import Loader, WebServer
 from support.paths import ROOT
 from unit.model_loader.test_faults import run_on_small_volume
@@ -335,7 +335,7 @@ def test_a_volume_that_is_full_when_the_last_bytes_come_is_told(load: Loader, we
 
 def unpack(archive: Path, folder: Path, *, below: str = "") -> None:
     folder.mkdir()
-    with archive.open("rb") as stream, Folder(os.open(folder, os.O_RDONLY)) as opened:
+    with archive.open("rb") as stream, SafeDir(os.open(folder, os.O_RDONLY)) as opened:
         archives.unpack(archives.Archive(archive.name, stream), opened, below=below)
 
 

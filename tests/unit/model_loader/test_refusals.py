@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from model_loader.http.network import Network
 from model_loader.outcomes import LoadError
-from model_loader.storage.paths import check_clashes, safe_path
+from model_loader.plan.paths import check_clashes, safe_path
 from support.loader_harness import Loader, Reply, WebServer
 
 PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")

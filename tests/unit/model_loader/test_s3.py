@@ -151,7 +151,7 @@ def test_our_signature_with_a_session_is_the_one_that_obstore_makes(
     monkeypatch.setattr(s3, "time", SimpleNamespace(gmtime=lambda: moment, strftime=time.strftime))
     ours: dict[str, str] = {}
 
-    s3.Signer(lambda: keys, "eu-west-3").sign("GET", urlsplit(f"{web.url}{web.requests[0].path}"), ours)
+    s3.RequestSigner(lambda: keys, "eu-west-3").sign("GET", urlsplit(f"{web.url}{web.requests[0].path}"), ours)
 
     assert theirs["x-amz-security-token"] == keys.token
     assert ours["Authorization"] == theirs["authorization"]

@@ -11,7 +11,7 @@ import pytest
 
 from model_loader.download import engine
 from model_loader.storage.journal import Journal, Part
-from model_loader.storage.volume import Folder
+from model_loader.storage.volume import SafeDir
 from support.loader_faults import without_range
 from support.loader_harness import (
     KEYS,
@@ -239,7 +239,7 @@ def test_the_room_of_what_was_read_in_parts_is_there_for_the_whole_file(load: Lo
 
 def test_what_counts_no_more_is_written_down_at_once(tmp_path: Path) -> None:
     """A loader that is killed then must not have the next one trust a file that was emptied."""
-    with Folder(os.open(tmp_path, os.O_RDONLY)) as folder, Journal(folder, "journal", "header") as journal:
+    with SafeDir(os.open(tmp_path, os.O_RDONLY)) as folder, Journal(folder, "journal", "header") as journal:
         journal.add((0, 0, PART))
         journal.add((1, 0, PART))
         journal.drop(0)

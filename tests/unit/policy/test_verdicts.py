@@ -18,7 +18,7 @@ from serve_core.api.policies import ServingPolicy, read_exception, read_policy, 
 from serve_core.base.json import JsonObject, value_at
 from serve_core.context.cluster import ClusterContext
 from serve_core.policy.dry_run import run as try_documents
-from serve_core.policy.evaluate import Outcome, PolicyVerdict, User, judge_policies
+from serve_core.policy.evaluate import PolicyVerdict, RuleOutcome, User, judge_policies
 from serve_core.policy.subjects import subject_of
 from unit.kubectl_serve.conftest import Run
 
@@ -71,8 +71,8 @@ PRIVATE = "rules: [{name: r, visibility: {allow: [cluster-local]}}]"
 @pytest.mark.attack(5)
 def test_who_is_exempt_is_told_by_the_api_server_alone() -> None:
     exempting = policy("exempt: {users: [boss], groups: [admins]}\n" + PRIVATE)
-    assert verdict(service(), exempting, user=User("boss")).results[0].outcome is Outcome.EXEMPT
-    assert verdict(service(), exempting, user=User("x", ("admins",))).results[0].outcome is Outcome.EXEMPT
+    assert verdict(service(), exempting, user=User("boss")).results[0].outcome is RuleOutcome.EXEMPT
+    assert verdict(service(), exempting, user=User("x", ("admins",))).results[0].outcome is RuleOutcome.EXEMPT
     assert verdict(service(**{"kubectl-serve.dev/user": "boss"}), exempting, user=User("bos")).denied
     assert verdict(service(), exempting, user=User("Boss", ("Admins",))).denied
 

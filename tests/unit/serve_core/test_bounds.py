@@ -14,10 +14,10 @@ from serve_core.admission.decide import judge, render_stored
 from serve_core.api import annotations, models
 from serve_core.base import bounds
 from serve_core.base.json import JsonObject
-from serve_core.base.reasons import MOST_PROBLEMS, Problem, capped, problem
+from serve_core.base.reasons import MOST_PROBLEMS, Diagnostic, capped, diagnostic
 from serve_core.context.cluster import ClusterContext, LoaderConfig
+from serve_core.context.services import ServiceSummary
 from serve_core.knative import limits
-from serve_core.knative.name_conflict import ServiceSummary
 from serve_core.syntax import image_reference, quantity
 from serve_core.syntax.glob import matches, may_begin
 from support.growth import alphabet, families, patterns, superlinear
@@ -122,13 +122,13 @@ def test_no_more_problems_are_made_than_are_said(what: str, monkeypatch: pytest.
     """Each would take time and memory, and the answer would be cut in the end."""
     made = 0
 
-    def counted(problem: Problem, *values: str) -> None:
+    def counted(made_one: Diagnostic, *values: str) -> None:
         nonlocal made
         made += 1
-        original(problem, *values)
+        original(made_one, *values)
 
-    original = Problem.__init__
-    monkeypatch.setattr(Problem, "__init__", counted)
+    original = Diagnostic.__init__
+    monkeypatch.setattr(Diagnostic, "__init__", counted)
     changes = MANY[what]()
     whole = deployment() | {key: value for key, value in changes.items() if key == "spec"}
     whole["metadata"]["annotations"] |= changes.get("metadata", {}).get("annotations", {})
@@ -150,7 +150,7 @@ def test_services_of_thousands_of_ports_make_no_more_problems() -> None:
 
 @pytest.mark.attack(11, 22)
 def test_whatever_fills_a_message_is_cut() -> None:
-    told = problem("UnknownScheme", "p" * 2**20, scheme="s" * 2**20, allowed=["a" * 2**20], meant="")
+    told = diagnostic("UnknownScheme", "p" * 2**20, scheme="s" * 2**20, allowed=["a" * 2**20], meant="")
     assert len(str(told)) < 5_000
     assert len(capped(told for _ in iter(int, 1))) == MOST_PROBLEMS + 1  # of endlessly many
 

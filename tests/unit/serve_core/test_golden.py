@@ -17,8 +17,8 @@ from serve_core.base.constants import PREFIX
 from serve_core.base.json import JsonObject
 from serve_core.base.patch import json_patch
 from serve_core.context.cluster import REQUIRED_FEATURES, ClusterContext, LoaderConfig
-from serve_core.knative.name_conflict import ServiceSummary
-from serve_core.knative.name_conflict import read as read_service
+from serve_core.context.services import ServiceSummary
+from serve_core.context.services import read as read_service
 from support.istio_installation import installation
 from support.paths import ROOT
 

@@ -13,7 +13,7 @@ from serve_core.base.json import JsonObject
 from serve_core.base.patch import json_patch
 from serve_core.base.reasons import CATALOGUE, Kind
 from serve_core.context.cluster import ClusterContext, LoaderConfig
-from serve_core.istio.injection import IstioInstallation, Revision, detect
+from serve_core.context.istio import IstioInstallation, Revision, detect
 from support.istio_installation import VALUES, control_plane, installation, named
 
 INJECTED = {"team-a": {"istio-injection": "enabled"}}

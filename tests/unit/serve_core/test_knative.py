@@ -4,14 +4,14 @@ import pytest
 
 from serve_core.base.json import JsonObject
 from serve_core.knative import limits
-from serve_core.knative.fields import Carrier
+from serve_core.knative.fields import FieldMapping
 
 MOST = 2**31 - 1
 
 
 def refused_places(**annotations: str) -> list[str]:
     """Of annotations below ``autoscaling.knative.dev/``, those that are refused."""
-    carrier = Carrier({})
+    carrier = FieldMapping({})
     limits.check_template_annotations({limits.AUTOSCALING + key: text for key, text in annotations.items()}, carrier)
     return [problem.path.partition(limits.AUTOSCALING)[2].rstrip("]") for problem in carrier.problems]
 
@@ -56,7 +56,7 @@ def test_the_bounds_of_the_scale_have_to_fit_together(least: str, most: str, fir
 
 
 def test_a_model_that_begins_with_no_replica_is_refused_with_the_reason() -> None:
-    carrier = Carrier({})
+    carrier = FieldMapping({})
     limits.check_template_annotations({limits.AUTOSCALING + "initial-scale": "0"}, carrier)
     (refused,) = carrier.problems
     assert "never loaded" in str(refused)
@@ -88,7 +88,7 @@ def test_an_image_is_read_as_go_containerregistry_reads_it(reference: str, read:
 
 
 def container_faults(*, is_server: bool = True, **container: object) -> list[str]:
-    carrier = Carrier({})
+    carrier = FieldMapping({})
     found: JsonObject = {"name": "app", "image": "example.com/app:1", **container}
     limits.check_container(found, "c", is_server=is_server, carrier=carrier)
     return [problem.path.removeprefix("c.") for problem in carrier.problems]

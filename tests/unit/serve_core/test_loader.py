@@ -6,7 +6,7 @@ import pytest
 
 from model_loader.outcomes import Code
 from serve_core.api import loader_protocol
-from serve_core.api.loader_protocol import NOTHING, Words
+from serve_core.api.loader_protocol import NOTHING, LoaderOutput
 
 
 @pytest.mark.parametrize(
@@ -23,11 +23,11 @@ def test_a_size_is_told_in_the_unit_that_is_best_to_read(size: int, text: str) -
 def test_what_a_loader_brought_is_told_as_far_as_it_says() -> None:
     assert (
         loader_protocol.loaded_text(NOTHING)
-        == loader_protocol.loaded_text(Words(size=1))
+        == loader_protocol.loaded_text(LoaderOutput(size=1))
         == loader_protocol.code_text(NOTHING)
         == ""
     )
-    assert loader_protocol.loaded_text(Words(size=2048, seconds=1)) == "2.0 KiB in 1.0 s"
+    assert loader_protocol.loaded_text(LoaderOutput(size=2048, seconds=1)) == "2.0 KiB in 1.0 s"
     everything = {"bytes": 2048, "seconds": 1, "files": 1, "checked": 1, "signed": True, "digest": "sha256:0"}
     assert loader_protocol.loaded_text(loader_protocol.of(everything)) == (
         "2.0 KiB in 1 file in 1.0 s, 1 checked against the store's own checksum, its signature verified, sha256:0"
@@ -66,7 +66,7 @@ def test_what_one_field_says_wrongly_takes_nothing_from_the_others() -> None:
     said = loader_protocol.words(
         json.dumps({"code": "NotFound", "message": [], "seconds": {}, "bytes": "x", "hint": "y" * 9999})
     )
-    assert said == Words(code="NotFound", hint="y" * loader_protocol.LONGEST_TEXT)
+    assert said == LoaderOutput(code="NotFound", hint="y" * loader_protocol.LONGEST_TEXT)
 
 
 @pytest.mark.attack(24)

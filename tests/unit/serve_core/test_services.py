@@ -10,7 +10,7 @@ from serve_core.api import annotations
 from serve_core.base.constants import PREFIX
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext, LoaderConfig
-from serve_core.knative.name_conflict import read
+from serve_core.context.services import read
 
 PLAIN: JsonObject = {
     "apiVersion": "apps/v1",

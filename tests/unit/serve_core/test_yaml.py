@@ -6,7 +6,7 @@ from yaml import YAMLError
 from kubectl_serve.errors import ServeError
 from kubectl_serve.io import documents
 from serve_core.base import yaml
-from serve_core.istio import injection
+from serve_core.context import istio
 from support import cpu_time
 
 
@@ -31,7 +31,7 @@ def test_aliases_that_explode_are_stopped_before_they_do(text: str) -> None:
             yaml.load(text)
         with pytest.raises(ServeError, match="alias"):
             list(documents.parse(text, "bomb.yaml"))
-        assert injection._document(text) is None
+        assert istio._document(text) is None
 
 
 @pytest.mark.attack(21)

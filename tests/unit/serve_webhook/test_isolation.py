@@ -46,7 +46,7 @@ from serve_webhook.api import (
     VALIDATING_WEBHOOKS,
     Unread,
 )
-from serve_webhook.app import FEATURES, Options, Replica
+from serve_webhook.app import FEATURES, Replica, ReplicaOptions
 from serve_webhook.cache import informers
 from serve_webhook.cache.informers import Informer
 from serve_webhook.cluster import Cluster
@@ -219,7 +219,7 @@ async def test_a_policy_that_cannot_be_read_at_all_refuses_everything(api: Memor
 @asynccontextmanager
 async def started(api: MemoryApi, folder: Path) -> AsyncIterator[Replica]:
     api.put(CONFIG_MAPS, CONFIG_MAPS.identity(*FEATURES) | {"data": dict(REQUIRED_FEATURES)})
-    options = Options("server-1", folder / "settings.yaml", folder / "runtimes", "127.0.0.1", 0, 0, 0.01)
+    options = ReplicaOptions("server-1", folder / "settings.yaml", folder / "runtimes", "127.0.0.1", 0, 0, 0.01)
     made, stop = Replica(api, options, Configuration(LoaderConfig("loader:1"), ())), asyncio.Event()
     task = asyncio.create_task(made.run(stop))
     try:

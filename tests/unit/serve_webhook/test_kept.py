@@ -14,7 +14,7 @@ from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import judge, render_stored
 from serve_core.api.annotations import MODEL, URL
 from serve_core.base.constants import CONDITION_READY, SERVED_LABEL
-from serve_core.knative.name_conflict import read
+from serve_core.context.services import read
 from serve_webhook.api import DEPLOYMENTS, SERVICES
 from serve_webhook.cache import informers, trimming
 from serve_webhook.cache.informers import Budget, Index, Informer

@@ -9,8 +9,8 @@ import pytest
 
 from serve_core.admission.decide import Verdict
 from serve_core.base.json import JsonObject
+from serve_core.context.istio import NAMESPACE, IstioInstallation
 from serve_core.istio.authorization import is_guard
-from serve_core.istio.injection import NAMESPACE, IstioInstallation
 from serve_webhook.api import (
     AUTHORIZATION_POLICIES,
     CONFIG_MAPS,
@@ -25,7 +25,7 @@ from serve_webhook.api import (
 )
 from serve_webhook.cache import mesh
 from serve_webhook.cache.informers import Informer
-from serve_webhook.cache.mesh import Mesh
+from serve_webhook.cache.mesh import MeshCache
 from support.fake_api import MemoryApi
 from support.istio_installation import control_plane
 
@@ -41,7 +41,7 @@ class Watched:
 
         self.told: list[IstioInstallation | None] = []
         self._changed = asyncio.Event()
-        self.mesh = Mesh(informer, self._tell)
+        self.mesh = MeshCache(informer, self._tell)
 
     def _tell(self) -> None:
         self.told.append(self.mesh.context())
@@ -172,7 +172,7 @@ async def test_namespaces_that_may_not_be_seen_are_waited_for(api: MemoryApi) ->
     """Their labels say whom policies are about: without them nobody would be."""
     install(api)
     api.failures["list namespaces"] = ForbiddenError("not yours", 403)
-    made = mesh.Mesh(lambda resource, **arguments: Informer(api, resource, **arguments), lambda: None)
+    made = mesh.MeshCache(lambda resource, **arguments: Informer(api, resource, **arguments), lambda: None)
     tasks = [asyncio.create_task(part) for part in made.parts()]
     others = [informer for name, informer in made._informers.items() if name != "namespaces"]
     await asyncio.gather(*(informer.synced.wait() for informer in others))

@@ -10,7 +10,7 @@ from serve_core.base.constants import SERVER_USERNAME
 from serve_core.base.json import JsonObject
 from serve_core.base.ownership import Identity, identity
 from serve_webhook.admission import own_writes
-from serve_webhook.admission.review import Answer, Request, UnseenError
+from serve_webhook.admission.review import AdmissionRequest, AdmissionResponse, UnseenError
 from serve_webhook.api import OWNED, owned_resource
 from support.bounds import Write, refusals
 from support.reviews import FACTS, deployment
@@ -50,8 +50,8 @@ def as_knative_fills_it_in(manifest: JsonObject) -> JsonObject:
     return made
 
 
-def judge(new: JsonObject, *known: JsonObject, old: JsonObject | None = None) -> Answer:
-    request = Request.model_validate(
+def judge(new: JsonObject, *known: JsonObject, old: JsonObject | None = None) -> AdmissionResponse:
+    request = AdmissionRequest.model_validate(
         {
             "uid": "u",
             "operation": "UPDATE" if old else "CREATE",

@@ -10,11 +10,11 @@ import pytest
 
 from serve_core.admission.decide import Verdict
 from serve_core.api import annotations, loader_protocol
-from serve_core.api.loader_protocol import Words
+from serve_core.api.loader_protocol import LoaderOutput
 from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY
 from serve_core.base.escaping import is_visible
 from serve_core.base.ownership import identity
-from serve_core.base.reasons import Problem, problem
+from serve_core.base.reasons import Diagnostic, diagnostic
 from serve_webhook.reconcile import plan
 from serve_webhook.reconcile.conditions import LONGEST, LONGEST_REASON, Condition
 from serve_webhook.reconcile.plan import Annotate, Applied, Apply, Delete, Merge, Observed, SetConditions, change
@@ -308,7 +308,7 @@ def test_what_somebody_made_in_the_place_of_ours_is_written_anew() -> None:
 
 
 def test_a_refusal_deletes_nothing() -> None:
-    refused = Verdict(problems=(problem("Parked", "spec"),))
+    refused = Verdict(problems=(diagnostic("Parked", "spec"),))
     parked = deployment(observedGeneration=4)
     assert plan.surplus(observed(parked, live(), verdict=refused)) == ()
     assert plan.surplus(observed(parked, live(), verdict=Verdict())) != (), "it would go, were it not for the refusal"
@@ -444,13 +444,13 @@ def test_the_cause_stays_when_the_pods_of_a_revision_that_failed_are_gone() -> N
 def test_a_loader_that_tries_again_says_more_than_one_that_is_loading() -> None:
     pods = [loader_pod(None, ""), loader_pod(None, "", name="b")]
     for loading, retrying in (("a", "b"), ("b", "a")):
-        lines = {loading: Words(event="progress"), retrying: Words(event="retry", code="Unreachable")}
+        lines = {loading: LoaderOutput(event="progress"), retrying: LoaderOutput(event="retry", code="Unreachable")}
         assert loaded(observed(service=live("Unknown"), pods=pods, lines=lines)).reason == "Unreachable"
 
 
 def test_while_it_progresses_ready_says_what_is_waited_for() -> None:
     waits = live("Unknown", serving="", message="waiting for the ingress")
-    line = Words(event="progress", size=5, total=10)
+    line = LoaderOutput(event="progress", size=5, total=10)
     assert "50 %" in ready(observed(service=waits, pods=[loader_pod(None, "")], lines={"a": line})).message
     message = ready(observed(service=waits, pods=[loader_pod(0, "Loaded")])).message
     assert ("waiting for the ingress" in message, "Downloaded" in message) == (True, False)
@@ -471,7 +471,7 @@ def test_what_may_pass_by_itself_is_told_and_has_not_failed() -> None:
 
 
 def test_services_that_lead_past_knative_are_told_with_ready_and_no_other_warning() -> None:
-    warnings = (problem("PastKnative", "spec", service="old"), problem("Parked", "spec"))
+    warnings = (diagnostic("PastKnative", "spec", service="old"), diagnostic("Parked", "spec"))
     state = observed(service=live(), verdict=Verdict(service=WANTED, warnings=warnings))
     assert warnings[0].message in ready(state).message
     assert warnings[1].message not in ready(state).message
@@ -592,14 +592,14 @@ def test_a_model_in_a_claim_needs_no_loader() -> None:
 
 
 def test_a_stored_deployment_that_cannot_be_rendered_says_why_and_is_not_parked() -> None:
-    refused = Verdict(problems=(problem("FeatureDisabled", "spec", flag="f", state="disabled"),))
+    refused = Verdict(problems=(diagnostic("FeatureDisabled", "spec", flag="f", state="disabled"),))
     state = observed(deployment(replicas=2), verdict=refused)
     assert ready(state).reason == "FeatureDisabled"
     assert not any(isinstance(action, Merge) for action in plan.report(state, NOW))
 
 
 def test_annotations_that_are_refused_since_are_told_while_the_model_answers() -> None:
-    refused = Verdict(problems=(problem("Parked", "spec"),))
+    refused = Verdict(problems=(diagnostic("Parked", "spec"),))
     noted = {annotations.CANARY: "often", annotations.PROMOTED: "iris-00001"}
     state = observed(deployment(notes=noted), live(), verdict=refused)
     mapping = EXTRA | {"metadata": EXTRA["metadata"] | {"ownerReferences": [OWNER]}}
@@ -825,7 +825,7 @@ def test_what_a_condition_repeats_is_no_command_to_a_terminal(where: str, comman
             pods=[server_pod(state={"waiting": {"reason": "CreateContainerError", "message": text}})],
         ),
         "knative": lambda: observed(service=live("False", serving="", message=text)),
-        "refusal": lambda: observed(verdict=Verdict(problems=(Problem("spec", "InvalidObject", text),))),
+        "refusal": lambda: observed(verdict=Verdict(problems=(Diagnostic("spec", "InvalidObject", text),))),
     }[where]()
     told = conditions_entries(state)
     assert all(is_visible(each["message"]) and each["reason"].isprintable() for each in told)

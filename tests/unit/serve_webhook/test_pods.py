@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from serve_core.api import loader_protocol
-from serve_core.api.loader_protocol import NOTHING, Words
+from serve_core.api.loader_protocol import NOTHING, LoaderOutput
 from serve_webhook.reconcile import pods
 from support.replica_sets import of_revision, of_template
 
@@ -225,7 +225,7 @@ def test_other_init_containers_say_nothing_of_the_model() -> None:
 
 def test_the_last_line_skips_what_is_not_the_loaders() -> None:
     log = '{"event": "plan", "bytes": 1}\n{"event": "retry", "code": "Stalled"}\nTraceback:\n[1]\n{'
-    assert pods.last_line(log) == Words(event="retry", code="Stalled")
+    assert pods.last_line(log) == LoaderOutput(event="retry", code="Stalled")
     assert pods.last_line("") == NOTHING
 
 

@@ -29,7 +29,7 @@ from serve_webhook.api import (
     VALIDATING_WEBHOOKS,
     UnavailableError,
 )
-from serve_webhook.app import FEATURES, Options, Replica
+from serve_webhook.app import FEATURES, Replica, ReplicaOptions
 from serve_webhook.certs import authority
 from serve_webhook.certs.rotation import SECRET, WEBHOOKS, material_of
 from serve_webhook.settings import Configuration
@@ -47,7 +47,7 @@ CONFIGURATION = Configuration(FACTS.loader, ())
 
 
 def replica(api: MemoryApi, folder: Path, name: str = "server-1") -> Replica:
-    options = Options(
+    options = ReplicaOptions(
         identity=name,
         settings=folder / "settings.yaml",
         runtimes=folder / "runtimes",

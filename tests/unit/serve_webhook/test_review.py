@@ -17,10 +17,10 @@ from serve_core.api.models import SCHEMES
 from serve_core.api.runtimes import Runtime
 from serve_core.base import overlay
 from serve_core.base.constants import SERVED_LABEL, SERVER_USERNAME
-from serve_core.base.reasons import MOST_PROBLEMS, Problem
+from serve_core.base.reasons import MOST_PROBLEMS, Diagnostic
 from serve_core.context.cluster import ClusterContext, LoaderConfig
 from serve_webhook.admission import review, validation
-from serve_webhook.admission.review import Answer, MalformedError, Request
+from serve_webhook.admission.review import AdmissionRequest, AdmissionResponse, MalformedError
 
 NOW = datetime(2026, 11, 18, tzinfo=UTC)
 RUNTIME: dict[str, Any] = {
@@ -79,7 +79,7 @@ def body(new: Any = None, *, operation: str = "CREATE", user: str = "jane", **re
     ).encode()
 
 
-def complete(request: Request) -> Answer:
+def complete(request: AdmissionRequest) -> AdmissionResponse:
     return review.mutate(request, FACTS)
 
 
@@ -127,7 +127,7 @@ def test_what_is_being_deleted_is_left_alone() -> None:
 
 @pytest.mark.attack(9)
 def test_a_defect_is_a_refusal_that_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    def broken(_: Request) -> Answer:
+    def broken(_: AdmissionRequest) -> AdmissionResponse:
         raise KeyError("oops")
 
     answer, decision = review.review(body(deployment()), broken)
@@ -142,7 +142,7 @@ def parked() -> dict[str, Any]:
     return found
 
 
-def scaling(replicas: int, user: str = "jane") -> Request:
+def scaling(replicas: int, user: str = "jane") -> AdmissionRequest:
     sent = json.loads(body({"kind": "Scale", "spec": {"replicas": replicas}}, operation="UPDATE", user=user))
     return review.AdmissionReview.model_validate(sent).request
 
@@ -164,8 +164,8 @@ def test_scaling_a_parked_deployment_is_answered_with_the_annotation_to_use() ->
         pytest.param(scaling(3, SERVER_USERNAME), parked(), id="by us"),
     ],
 )
-def test_other_scaling_is_allowed(request_: Request, target: dict[str, Any] | None) -> None:
-    assert review.scale(request_, target) == Answer()
+def test_other_scaling_is_allowed(request_: AdmissionRequest, target: dict[str, Any] | None) -> None:
+    assert review.scale(request_, target) == AdmissionResponse()
 
 
 @pytest.mark.attack(5)
@@ -182,7 +182,7 @@ def test_long_warnings_are_cut_to_what_is_shown() -> None:
     assert len(warnings) == 2
     assert all(len(warning) <= review.LONGEST_WARNING for warning in warnings)
     # "A: b: " stands before them.
-    of = [Problem("b", "A", "a" * length) for length in (250, 251)]
+    of = [Diagnostic("b", "A", "a" * length) for length in (250, 251)]
     assert review.shortened(of) == ("A: b: " + "a" * 250, "A: b: " + "a" * 249 + "…")
 
 

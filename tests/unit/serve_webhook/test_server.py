@@ -481,12 +481,12 @@ async def judges() -> AsyncIterator[http.Judges]:
 async def test_others_are_answered_while_a_large_review_is_judged(judges: http.Judges) -> None:
     answered = threading.Event()
 
-    def takes_long(_: review.Request) -> review.Answer:
-        return review.Answer(warnings=(str(answered.wait(timeout=10)),))
+    def takes_long(_: review.AdmissionRequest) -> review.AdmissionResponse:
+        return review.AdmissionResponse(warnings=(str(answered.wait(timeout=10)),))
 
     large = asyncio.create_task(judges.judge(LARGE, takes_long))
     await asyncio.sleep(0.01)
-    await judges.judge(SMALL, lambda _: review.Answer())
+    await judges.judge(SMALL, lambda _: review.AdmissionResponse())
     answered.set()
     assert b'"warnings": ["True"]' in (await large)[0]
 
@@ -496,13 +496,13 @@ async def test_one_large_review_is_judged_at_a_time(judges: http.Judges) -> None
     """Each takes memory of its own."""
     busy, most = 0, 0
 
-    def counted(_: review.Request) -> review.Answer:
+    def counted(_: review.AdmissionRequest) -> review.AdmissionResponse:
         nonlocal busy, most
         busy += 1
         most = max(most, busy)
         time.sleep(0.01)
         busy -= 1
-        return review.Answer()
+        return review.AdmissionResponse()
 
     await asyncio.gather(*(judges.judge(LARGE, counted) for _ in range(4)))
     assert most == 1
@@ -512,12 +512,12 @@ async def test_one_large_review_is_judged_at_a_time(judges: http.Judges) -> None
 async def test_of_those_who_wait_the_smallest_is_judged_first(judges: http.Judges) -> None:
     started, go, order = threading.Event(), threading.Event(), []
 
-    def first(_: review.Request) -> review.Answer:
+    def first(_: review.AdmissionRequest) -> review.AdmissionResponse:
         started.set()
-        return review.Answer(problems=(str(go.wait(timeout=10)),))
+        return review.AdmissionResponse(problems=(str(go.wait(timeout=10)),))
 
     async def judge(size: int) -> None:
-        await judges.judge(a_review(size), lambda _: review.Answer())
+        await judges.judge(a_review(size), lambda _: review.AdmissionResponse())
         order.append(size)
 
     waiting: list[asyncio.Task[Any]] = [asyncio.create_task(judges.judge(LARGE, first))]
@@ -535,13 +535,15 @@ async def test_of_those_who_wait_the_smallest_is_judged_first(judges: http.Judge
 async def test_who_waits_too_long_for_a_turn_is_sent_away(judges: http.Judges, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "READ_SECONDS", 0.05)
     answered = threading.Event()
-    first = asyncio.create_task(judges.judge(LARGE, lambda _: review.Answer(problems=(str(answered.wait(10)),))))
+    first = asyncio.create_task(
+        judges.judge(LARGE, lambda _: review.AdmissionResponse(problems=(str(answered.wait(10)),)))
+    )
     await asyncio.sleep(0.01)
     with pytest.raises(TimeoutError):
-        await judges.judge(LARGE, lambda _: review.Answer())
+        await judges.judge(LARGE, lambda _: review.AdmissionResponse())
     answered.set()
     await first
-    assert (await judges.judge(LARGE, lambda _: review.Answer()))[1] == "allowed"
+    assert (await judges.judge(LARGE, lambda _: review.AdmissionResponse()))[1] == "allowed"
 
 
 @pytest.mark.attack(18, 22)
@@ -550,11 +552,11 @@ async def test_many_small_reviews_let_everything_else_have_its_turn(
 ) -> None:
     monkeypatch.setattr(http, "READ_SECONDS", 60.0)
 
-    def takes_a_while(_: review.Request) -> review.Answer:
+    def takes_a_while(_: review.AdmissionRequest) -> review.AdmissionResponse:
         until = time.thread_time() + 0.02
         while time.thread_time() < until:
             pass
-        return review.Answer()
+        return review.AdmissionResponse()
 
     held: list[float] = []
 
@@ -574,12 +576,12 @@ async def test_many_small_reviews_let_everything_else_have_its_turn(
 async def test_a_crowd_of_small_reviews_of_one_peer_keeps_nobody_elses_waiting(judges: http.Judges) -> None:
     started, go, order = threading.Event(), threading.Event(), []
 
-    def first(_: review.Request) -> review.Answer:
+    def first(_: review.AdmissionRequest) -> review.AdmissionResponse:
         started.set()
-        return review.Answer(problems=(str(go.wait(timeout=10)),))
+        return review.AdmissionResponse(problems=(str(go.wait(timeout=10)),))
 
     async def judge(size: int, peer: str) -> None:
-        await judges.judge(a_review(size), lambda _: review.Answer(), peer)
+        await judges.judge(a_review(size), lambda _: review.AdmissionResponse(), peer)
         order.append(peer)
 
     waiting = [asyncio.create_task(judges.judge(LARGE, first, "many"))]

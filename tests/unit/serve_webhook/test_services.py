@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from serve_core.knative.name_conflict import ServiceSummary
+from serve_core.context.services import ServiceSummary
 from serve_webhook.api import SERVICES
 from serve_webhook.cache.informers import Informer
 from serve_webhook.cache.services import Services

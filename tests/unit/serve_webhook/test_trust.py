@@ -11,7 +11,7 @@ from serve_core.base.constants import NAMESPACE
 from serve_webhook.api import MUTATING_WEBHOOKS, SECRETS, VALIDATING_WEBHOOKS
 from serve_webhook.cache.informers import Informer
 from serve_webhook.certs.authority import Material
-from serve_webhook.certs.rotation import SECRET, WEBHOOKS, Keeper, Presented, material_of
+from serve_webhook.certs.rotation import SECRET, WEBHOOKS, CertificateRotation, ServingCertificate, material_of
 from serve_webhook.metrics import Metrics
 from support.fake_api import Clock, MemoryApi
 
@@ -48,7 +48,7 @@ async def until(condition: Callable[[], object]) -> None:
 async def keeping(api: MemoryApi, clock: Clock, metrics: Metrics | None = None) -> AsyncIterator[None]:
     secrets, mutating, validating = (Informer(api, r) for r in (SECRETS, MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS))
     webhooks = ((MUTATING_WEBHOOKS, mutating), (VALIDATING_WEBHOOKS, validating))
-    keeper = Keeper(api, secrets, webhooks, metrics or Metrics(), clock)
+    keeper = CertificateRotation(api, secrets, webhooks, metrics or Metrics(), clock)
     tasks = [asyncio.create_task(part.run()) for part in (secrets, mutating, validating, keeper)]
     try:
         yield
@@ -121,7 +121,7 @@ async def test_every_replica_serves_what_the_secret_holds_and_keeps_it_when_it_g
     install(api)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     secrets = Informer(api, SECRETS)
-    presented = Presented(secrets, context, metrics := Metrics())
+    presented = ServingCertificate(secrets, context, metrics := Metrics())
     follower = asyncio.create_task(secrets.run())
     async with keeping(api, clock):
         async with asyncio.timeout(5):

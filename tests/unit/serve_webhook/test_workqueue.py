@@ -7,7 +7,7 @@ import pytest
 
 from serve_webhook import work_queue
 from serve_webhook.api import UnavailableError
-from serve_webhook.work_queue import WorkQueue, backoff, keep
+from serve_webhook.work_queue import WorkQueue, backoff, run_forever
 
 
 async def taken(queue: WorkQueue[str]) -> str:
@@ -107,7 +107,7 @@ async def test_what_is_kept_right_waits_no_longer_for_what_failed_before_it_succ
         else:
             finished.set()
 
-    keeping = asyncio.create_task(keep("It", right, changed, logging.getLogger()))
+    keeping = asyncio.create_task(run_forever("It", right, changed, logging.getLogger()))
     async with asyncio.timeout(10):
         await finished.wait()
     keeping.cancel()

@@ -12,14 +12,14 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from model_loader.download.hashing import BUFFER, FileHash
-from model_loader.download.retries import Patience
+from model_loader.download.retries import RetryPolicy
 from model_loader.http.http1 import ProtocolError
-from model_loader.http.transport import Answer, Transport
+from model_loader.http.transport import HttpResponse, Transport
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import File
 from model_loader.report import Report
 from model_loader.storage.journal import Journal, Part
-from model_loader.storage.volume import Folder, Opener, storage_failure
+from model_loader.storage.volume import Opener, SafeDir, storage_failure
 from model_loader.verify import checksums
 
 PART = 8 << 20
@@ -126,7 +126,7 @@ class Engine:
     def __init__(
         self,
         files: Sequence[File],
-        folder: Folder,
+        folder: SafeDir,
         *,
         transport: Transport,
         journal: Journal,
@@ -140,7 +140,7 @@ class Engine:
         self._journal = journal
         self._report = report
         self._over = threading.Event()
-        self._patience = Patience(patience, report, self._over.wait)
+        self._patience = RetryPolicy(patience, report, self._over.wait)
         self._events: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._moved = threading.Condition(self._lock)
@@ -454,7 +454,7 @@ class Engine:
                 state.expect(checksums.of_answer(answer.headers))
         return answer.body
 
-    def _get(self, state: _State, headers: Mapping[str, str]) -> Answer:
+    def _get(self, state: _State, headers: Mapping[str, str]) -> HttpResponse:
         """Send the request where the last one was redirected to, which spares the hub a question for every part."""
         if state.redirected:
             try:
@@ -567,7 +567,7 @@ class _Worker:
 class _Opened:
     """A file of the model, open for reading and writing for as long as the block lasts; never through a link."""
 
-    def __init__(self, folder: Folder | Opener, file: File, flags: int = 0) -> None:
+    def __init__(self, folder: SafeDir | Opener, file: File, flags: int = 0) -> None:
         self._folder = folder
         self._file = file
         self._flags = os.O_RDWR | os.O_CREAT | flags

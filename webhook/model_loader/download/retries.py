@@ -13,7 +13,7 @@ _LONGEST_WAIT = 5.0
 T = TypeVar("T")
 
 
-class Patience(NamedTuple):
+class RetryPolicy(NamedTuple):
     """Repeats what fails for a passing reason, for `seconds` without progress: a sidecar may take 30 s to start.
 
     `pause` waits for so many seconds, or less when there is no sense in going on.

@@ -117,7 +117,7 @@ class Token:
         self._until = time.monotonic() + max(seconds - 60, 0)
 
 
-class Answer(NamedTuple):
+class HttpResponse(NamedTuple):
     """A successful response: `url` after redirects, header names in lower case, and the body still to be read."""
 
     url: str
@@ -182,7 +182,7 @@ class Transport:
         self._in_use: set[Connection] = set()
         self._aborted = False
 
-    def get(self, url: str, headers: Mapping[str, str] | None = None, by: Authorizer = ANONYMOUS) -> Answer:
+    def get(self, url: str, headers: Mapping[str, str] | None = None, by: Authorizer = ANONYMOUS) -> HttpResponse:
         """Send a GET; see `send`."""
         return self.send("GET", url, headers or {}, by=by)
 
@@ -197,7 +197,7 @@ class Transport:
             answer = self.send("POST", url, {**kind, **(headers or {})}, by=by, body=form.encode())
         return self.document(answer)
 
-    def document(self, answer: Answer) -> bytes:
+    def document(self, answer: HttpResponse) -> bytes:
         """Return the whole body, of at most 64 MiB, of an answer. Raises LoadError."""
         try:
             body = answer.body.read(_DOCUMENT_BYTES)
@@ -216,7 +216,7 @@ class Transport:
         *,
         by: Authorizer = ANONYMOUS,
         body: bytes | None = None,
-    ) -> Answer:
+    ) -> HttpResponse:
         """Send one request, follow its redirects, and return the answer with its body unread.
 
         A refusal is answered once with fresh credentials, where there are any. Raises LoadError: Refused for an address
@@ -232,7 +232,9 @@ class Transport:
                 raise
         return self._follow(method, url, headers, by, body)
 
-    def _follow(self, method: str, url: str, headers: Mapping[str, str], by: Authorizer, body: bytes | None) -> Answer:
+    def _follow(
+        self, method: str, url: str, headers: Mapping[str, str], by: Authorizer, body: bytes | None
+    ) -> HttpResponse:
         parts, reached = split(url), url
         sent = dict(headers)
         by.sign(method, parts, sent)
@@ -240,7 +242,7 @@ class Transport:
             response = self._exchange(method, parts, sent, body)
             answered = response.headers
             if response.status < 300:
-                return Answer(reached, response.status, answered, response)
+                return HttpResponse(reached, response.status, answered, response)
             target = answered.get("location", "")
             text = self.drain(response)
             if response.status not in (301, 302, 303, 307, 308) or not target:

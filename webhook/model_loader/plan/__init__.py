@@ -1,1 +1,1 @@
-"""What to load: arguments, and the files that a source lists."""
+"""What to load: arguments, and the files that a source lists, with their names."""

@@ -7,7 +7,7 @@ from typing import NamedTuple, NoReturn
 
 from model_loader.http.network import Network
 from model_loader.outcomes import Code, LoadError
-from model_loader.storage.paths import safe_path
+from model_loader.plan.paths import safe_path
 from model_uri import Store, URIError
 
 TERMINATION_LOG = Path("/dev/termination-log")
@@ -20,7 +20,7 @@ class Load(NamedTuple):
     folder: str = ""
 
 
-class Options(NamedTuple):
+class LoaderOptions(NamedTuple):
     """What one run of the loader is asked to do."""
 
     volume: Path
@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Options:
+def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> LoaderOptions:
     """Return the options that `arguments` write. Raises LoadError(InvalidSource)."""
     found = parser().parse_args(arguments)
     digest: str = found.digest
@@ -73,7 +73,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Options:
         len(digest) == 71 and digest.startswith("sha256:") and set(digest[7:]) <= set("0123456789abcdef")
     ):
         raise LoadError(Code.INVALID_SOURCE, "--digest is not sha256: and 64 lower-case hex digits")
-    return Options(
+    return LoaderOptions(
         volume=found.volume,
         loads=_loads(found.loads),
         digest=digest,

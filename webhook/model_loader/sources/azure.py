@@ -9,8 +9,8 @@ from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 from model_loader.http.transport import ANONYMOUS, Authorizer, Token, redact
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Context, File, Listing, size_of
+from model_loader.plan.paths import safe_path
 from model_loader.sources import documents, pages
-from model_loader.storage.paths import safe_path
 from model_loader.verify import checksums
 from model_uri import ModelURI
 

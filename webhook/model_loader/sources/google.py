@@ -6,8 +6,8 @@ from model_loader.http.network import Network
 from model_loader.http.transport import Authorizer, Header, Token, Transport
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Context, File, Listing, size_of
+from model_loader.plan.paths import safe_path
 from model_loader.sources import documents, pages
-from model_loader.storage.paths import safe_path
 from model_loader.verify import checksums
 from model_uri import ModelURI
 

@@ -6,8 +6,8 @@ from urllib.parse import quote
 from model_loader.http.transport import ANONYMOUS, Authorizer, Header
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Context, File, Listing, size_of
+from model_loader.plan.paths import safe_path
 from model_loader.sources import documents
-from model_loader.storage.paths import safe_path
 from model_uri import ModelURI
 
 _HUB = "https://huggingface.co"

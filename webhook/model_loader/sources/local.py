@@ -5,7 +5,7 @@ from pathlib import Path
 
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Context, File, Listing
-from model_loader.storage.paths import safe_path
+from model_loader.plan.paths import safe_path
 from model_uri import ModelURI
 
 

@@ -15,8 +15,8 @@ from urllib.parse import urlencode, urlsplit
 from model_loader.http.transport import ANONYMOUS, Authorizer, Header, Token, redact, split
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Context, File, Listing, Unpack, size_of
+from model_loader.plan.paths import safe_path
 from model_loader.sources import documents
-from model_loader.storage.paths import safe_path
 from model_uri import ModelURI
 
 _SERVERS = {"docker.io": "registry-1.docker.io"}

@@ -11,9 +11,9 @@ from urllib.parse import SplitResult, quote, urlencode
 from model_loader.http.transport import ANONYMOUS, Authorizer
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Context, File, Listing, Secret, size_of
+from model_loader.plan.paths import safe_path
 from model_loader.sources import aws_identity, documents, pages
 from model_loader.sources.aws_identity import Keys
-from model_loader.storage.paths import safe_path
 from model_loader.verify import checksums
 from model_uri import ModelURI
 
@@ -24,7 +24,7 @@ _PUBLIC_REGION = re.compile(r"(af|ap|ca|eu|il|me|mx|sa|us)-[a-z]+-[0-9]{1,2}", r
 _REGION = re.compile(r"[a-z0-9-]{1,63}", re.ASCII)
 
 
-class Signer:
+class RequestSigner:
     """AWS Signature Version 4 over requests without a body.
 
     Source: https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
@@ -143,11 +143,11 @@ def _authorizer(context: Context, region: str) -> Authorizer:
     """Return keys, else the pod's workload identity, else nothing: the request is then not signed."""
     secret = context.secret
     if _keys(secret):
-        return Signer(lambda: _keys(secret) or Keys("", ""), region)
+        return RequestSigner(lambda: _keys(secret) or Keys("", ""), region)
     if secret.get("AWS_WEB_IDENTITY_TOKEN_FILE") and secret.get("AWS_ROLE_ARN"):
-        return Signer(lambda: aws_identity.from_web_identity(context, region), region)
+        return RequestSigner(lambda: aws_identity.from_web_identity(context, region), region)
     if secret.get("AWS_CONTAINER_CREDENTIALS_FULL_URI"):
-        return Signer(lambda: aws_identity.from_container(context), region)
+        return RequestSigner(lambda: aws_identity.from_container(context), region)
     return ANONYMOUS
 
 

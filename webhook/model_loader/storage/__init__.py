@@ -1,1 +1,1 @@
-"""The model volume: file names, folders, the journal."""
+"""The model volume: folders, and the journal of what is on it."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Self
 
 from model_loader.plan.model import File
-from model_loader.storage.volume import Folder
+from model_loader.storage.volume import SafeDir
 
 _AT_ONCE = 1 << 20
 """Bytes of parts whose lines are written at once: a line for each small file would cost as much as its own writing."""
@@ -43,7 +43,7 @@ def identity(files: Sequence[File]) -> str:
 class Journal:
     """The parts that are written, of one plan; safe to add to from several threads."""
 
-    def __init__(self, folder: Folder, name: str, header: str) -> None:
+    def __init__(self, folder: SafeDir, name: str, header: str) -> None:
         """Open the journal of that name in `folder`, dropping what is not of `header`. Raises OSError."""
         self.parts: set[Part] = set()
         self._lock = threading.Lock()

@@ -19,7 +19,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY
 _NO_LINK = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Folder:
+class SafeDir:
     """A folder by its descriptor. Paths are relative to it, and each of the methods raises OSError."""
 
     def __init__(self, fd: int) -> None:
@@ -36,7 +36,7 @@ class Folder:
         """Let go of the descriptor."""
         os.close(self.fd)
 
-    def folder(self, path: str, *, make: bool = False) -> "Folder":
+    def folder(self, path: str, *, make: bool = False) -> "SafeDir":
         """Return the folder at `path`; with `make`, whatever is missing of it is made."""
         found = self.fd
         for name in path.split("/"):
@@ -49,7 +49,7 @@ class Folder:
             finally:
                 if holder != self.fd:
                     os.close(holder)
-        return Folder(found)
+        return SafeDir(found)
 
     def open(self, path: str, flags: int) -> int:
         """Return a descriptor of the file at `path`, as os.open does."""
@@ -76,7 +76,7 @@ class Folder:
             stream.write(data)
         self.rename(draft, self, name)
 
-    def rename(self, path: str, folder: "Folder", name: str) -> None:
+    def rename(self, path: str, folder: "SafeDir", name: str) -> None:
         """Put what is at `path` into `folder`, as `name`."""
         with self._holder(path) as (fd, old):
             os.rename(old, name, src_dir_fd=fd, dst_dir_fd=folder.fd)
@@ -103,9 +103,9 @@ class Folder:
 
 
 class Opener:
-    """Opens the files of a folder as :meth:`Folder.open` does, and keeps the folder of the last one for the next."""
+    """Opens the files of a folder as :meth:`SafeDir.open` does, and keeps the folder of the last one for the next."""
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: SafeDir) -> None:
         self._folder = folder
         self._place = ""
         self._holder = folder
@@ -138,7 +138,7 @@ class Volume:
     def __init__(self, root: Path) -> None:
         """Open the volume that is mounted at `root`."""
         with contextlib.ExitStack() as opened:
-            self.root = opened.enter_context(Folder(os.open(root, _FOLDER | os.O_CLOEXEC)))
+            self.root = opened.enter_context(SafeDir(os.open(root, _FOLDER | os.O_CLOEXEC)))
             self.state = opened.enter_context(self.root.folder("state", make=True))
             self._opened = opened.pop_all()
         self.files = root / "state" / self.FILES

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from model_loader.outcomes import Code, LoadError
-from model_loader.storage.paths import below
-from model_loader.storage.volume import Folder
+from model_loader.plan.paths import below
+from model_loader.storage.volume import SafeDir
 
 NAME = "model.sig"
 """The signature's file, as the tool that signs calls it where nothing else is said."""
@@ -67,7 +67,7 @@ class Verifier:
                 f"the key is no public key of P-256, P-384 or P-521, and no certificate, in PEM: {_told(error)}",
             ) from None
 
-    def check(self, folder: Folder, hashes: Mapping[str, str], places: Iterable[str]) -> None:
+    def check(self, folder: SafeDir, hashes: Mapping[str, str], places: Iterable[str]) -> None:
         """Check that `folder` holds what was signed and nothing else. `hashes`: each file's sha256 in hex, by path.
 
         `places` are the folders that sources fill (empty: the model's own). Each has its own signature, for what lies
@@ -84,7 +84,7 @@ class Verifier:
         for place, files in groups.items():
             _compare(self._signed(folder, files, place), files, place)
 
-    def _signed(self, folder: Folder, files: Mapping[str, str], place: str) -> dict[str, str]:
+    def _signed(self, folder: SafeDir, files: Mapping[str, str], place: str) -> dict[str, str]:
         """Return the sha256 by path that the signature in `place` vouches for."""
         path = below(place, NAME)
         if NAME not in files:
@@ -123,7 +123,7 @@ def _compare(signed: Mapping[str, str], files: Mapping[str, str], place: str) ->
             raise _not_signed(f"{path} {what}", path)
 
 
-def _files(folder: Folder) -> list[str]:
+def _files(folder: SafeDir) -> list[str]:
     """Return the path of every file below `folder`. Raises LoadError(NotSigned) for what is no file, and OSError."""
 
     def fail(error: OSError) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 from pathlib import Path
 
-from model_loader.storage.paths import below
+from model_loader.plan.paths import below
 
 _SUFFIXES = (".pkl", ".pickle", ".joblib", ".bin", ".pt", ".pth", ".ckpt", ".mar", ".py")
 _CONFIGURATION_BYTES = 4 << 20

@@ -17,9 +17,9 @@ from serve_core.base.constants import (
     SERVER_CONTAINER,
 )
 from serve_core.base.json import JsonObject, value_at
-from serve_core.base.reasons import Choice, Problem, capped, choice, problem
+from serve_core.base.reasons import Diagnostic, Explanation, capped, diagnostic, explanation
 from serve_core.context.cluster import ClusterContext
-from serve_core.istio.injection import Mesh
+from serve_core.istio.injection import MeshDecision
 from serve_core.knative import limits
 from serve_core.workload import loader_container, model_server, stores
 from serve_core.workload.loader_container import LoaderRequest
@@ -45,13 +45,13 @@ class Server:
 class Completion:
     """What was filled in and why, or why it cannot be."""
 
-    record: overlay.Record
-    choices: tuple[Choice, ...]
-    problems: tuple[Problem, ...]
-    warnings: tuple[Problem, ...] = ()
+    record: overlay.FieldRecord
+    choices: tuple[Explanation, ...]
+    problems: tuple[Diagnostic, ...]
+    warnings: tuple[Diagnostic, ...] = ()
 
 
-def complete(deployment: JsonObject, spec: ServingSpec, context: ClusterContext, mesh: Mesh) -> Completion:
+def complete(deployment: JsonObject, spec: ServingSpec, context: ClusterContext, mesh: MeshDecision) -> Completion:
     """Fill ``deployment`` in place with what it lacks."""
     pod = ((deployment.get("spec") or {}).get("template") or {}).get("spec") or {}
     containers = pod.get("containers") or []
@@ -72,42 +72,42 @@ def complete(deployment: JsonObject, spec: ServingSpec, context: ClusterContext,
 
 def _server(
     containers: list[JsonObject], spec: ServingSpec, context: ClusterContext
-) -> tuple[Server | None, tuple[Choice, ...], tuple[Problem, ...]]:
+) -> tuple[Server | None, tuple[Explanation, ...], tuple[Diagnostic, ...]]:
     found = server_container(containers)
     at = f"{_PODS}.containers"
     if containers and found is None:
         names = ", ".join(str(container.get("name")) for container in containers)
-        return None, (), (problem("ContainerAmbiguous", at, names=names),)
+        return None, (), (diagnostic("ContainerAmbiguous", at, names=names),)
     missing = tuple(
         capped(
-            problem("ImageMissing", f"{at}[{index}].image", name=container.get("name"))
+            diagnostic("ImageMissing", f"{at}[{index}].image", name=container.get("name"))
             for index, container in enumerate(containers)
             if not container.get("image") and (container is not found or spec.runtime == CUSTOM)
         )
     )
     if spec.runtime == CUSTOM:
         if found is None:
-            return None, (), (problem("ContainerMissing", path_of(RUNTIME)),)
+            return None, (), (diagnostic("ContainerMissing", path_of(RUNTIME)),)
         why = "the runtime is custom"
-        return Server(found["name"], None), (choice("RuntimeCustom", name=found["name"], why=why),), missing
+        return Server(found["name"], None), (explanation("RuntimeCustom", name=found["name"], why=why),), missing
     if found is not None and found.get("image") and spec.runtime is None:
         why = "you wrote its image"
-        return Server(found["name"], None), (choice("RuntimeCustom", name=found["name"], why=why),), missing
+        return Server(found["name"], None), (explanation("RuntimeCustom", name=found["name"], why=why),), missing
     resources = extended_resources(found)
     runtime, choices, problems = runtimes.choose(spec, context.runtimes, resources)
     if runtime is None:
         return None, choices, (*missing, *problems)
     variants = runtime.applying(spec.protocol, resources)
     choices += tuple(
-        choice("RuntimeVariant", runtime=runtime.name, wanted=variant.resource or f"protocol {variant.protocol}")
+        explanation("RuntimeVariant", runtime=runtime.name, wanted=variant.resource or f"protocol {variant.protocol}")
         for variant in variants
     )
     if resources and not runtime.has_variant_for(resources):
-        choices += (choice("RuntimeWithoutVariant", runtime=runtime.name, wanted=", ".join(sorted(resources))),)
+        choices += (explanation("RuntimeWithoutVariant", runtime=runtime.name, wanted=", ".join(sorted(resources))),)
     return Server(found["name"] if found else SERVER_CONTAINER, runtime, variants), choices, missing
 
 
-def _known_image(pod: JsonObject, spec: ServingSpec, context: ClusterContext) -> tuple[Problem, ...]:
+def _known_image(pod: JsonObject, spec: ServingSpec, context: ClusterContext) -> tuple[Diagnostic, ...]:
     """A warning where a completed pod has a runtime's image and is not as that runtime has it."""
     known = model_server.read(pod, context.runtimes)
     if known.name != CUSTOM or not known.based_on:
@@ -117,30 +117,30 @@ def _known_image(pod: JsonObject, spec: ServingSpec, context: ClusterContext) ->
     server = server_container(pod["containers"])
     index = next(index for index, each in enumerate(pod["containers"]) if each is server)
     names = " or ".join(sorted(known.based_on)) if best is None else best.name
-    return (problem("KnownImage", f"{_PODS}.containers[{index}].image", runtime=names),)
+    return (diagnostic("KnownImage", f"{_PODS}.containers[{index}].image", runtime=names),)
 
 
 def _overlay(
-    deployment: JsonObject, server: Server, spec: ServingSpec, context: ClusterContext, mesh: Mesh
-) -> tuple[JsonObject, tuple[Choice, ...]]:
+    deployment: JsonObject, server: Server, spec: ServingSpec, context: ClusterContext, mesh: MeshDecision
+) -> tuple[JsonObject, tuple[Explanation, ...]]:
     name = deployment["metadata"]["name"]
     directory, file_name = spec.model.path, spec.file_name
     if spec.model.scheme == "pvc" and file_name is not None:
         directory = directory.rpartition("/")[0]
     model_path = model_server.model_path(file_name)
-    choices = [] if file_name is None or server.runtime is None else [choice("ModelPathIsFile", path=model_path)]
+    choices = [] if file_name is None or server.runtime is None else [explanation("ModelPathIsFile", path=model_path)]
 
     mount = {"name": MODEL_VOLUME, "mountPath": MODEL_MOUNT, "readOnly": True}
     pod: JsonObject = {}
     if spec.model.scheme == "pvc":
-        choices.append(choice("ModelFromClaim", claim=spec.model.host))
+        choices.append(explanation("ModelFromClaim", claim=spec.model.host))
         volumes = [
             {"name": MODEL_VOLUME, "persistentVolumeClaim": {"claimName": spec.model.host, "readOnly": True}},
         ]
         if directory.strip("/"):
             mount["subPath"] = directory.strip("/")
     else:
-        choices.append(choice("ModelByLoader"))
+        choices.append(explanation("ModelByLoader"))
         mount["subPath"] = MODEL_SUBPATH
         request = _request(spec, context, deployment, mesh, masked=_has_token(deployment, server))
         volumes = loader_container.volumes(request)
@@ -162,7 +162,7 @@ def _overlay(
         labels[DEPLOYMENT_LABEL] = name  # a Knative Service's template gets it when it is rendered
     size = None if spec.model.scheme == "pvc" else spec.size
     if storage := sizing.storage(size):
-        choices.append(choice("SizedByModel", size=loader_protocol.size_text(size or 0), storage=storage))
+        choices.append(explanation("SizedByModel", size=loader_protocol.size_text(size or 0), storage=storage))
     notes = _deadline(deployment, server.runtime, size) | dict(mesh.annotations)
     template = {
         "metadata": {"labels": labels | dict(mesh.labels), **({"annotations": notes} if notes else {})},
@@ -182,7 +182,7 @@ def _has_token(deployment: JsonObject, server: Server) -> bool:
 
 
 def _request(
-    spec: ServingSpec, context: ClusterContext, deployment: JsonObject, mesh: Mesh, *, masked: bool
+    spec: ServingSpec, context: ClusterContext, deployment: JsonObject, mesh: MeshDecision, *, masked: bool
 ) -> LoaderRequest:
     return LoaderRequest(
         image=context.loader.image,

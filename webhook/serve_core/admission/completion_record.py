@@ -17,7 +17,7 @@ from serve_core.api.annotations import COMPLETED_WITH, MODEL, MODEL_SIZE, Servin
 from serve_core.api.runtimes import Runtime
 from serve_core.base import overlay
 from serve_core.base.json import JsonObject, canonical
-from serve_core.base.reasons import Choice, Problem, choice, problem
+from serve_core.base.reasons import Diagnostic, Explanation, diagnostic, explanation
 from serve_core.context.cluster import ClusterContext, LoaderConfig
 
 RENEW = "renew"
@@ -28,7 +28,7 @@ _LONGEST = 64 * 1024
 
 
 @dataclass(frozen=True)
-class Record:
+class CompletionRecord:
     """What the annotation says. Users can write it: only what :func:`believed` returns counts."""
 
     asked: str | None = None
@@ -67,24 +67,24 @@ def believed(text: str | None, stored: str | None, context: ClusterContext) -> s
     return canonical({} if submitted.size is None else {"size": submitted.size})
 
 
-def _names_what_is_present(record: Record, context: ClusterContext) -> bool:
+def _names_what_is_present(record: CompletionRecord, context: ClusterContext) -> bool:
     return _present_loader(record, context) is not None and (
         record.runtime is None or _present_runtime(record, context) is not None
     )
 
 
-def _present_loader(record: Record, context: ClusterContext) -> LoaderConfig | None:
+def _present_loader(record: CompletionRecord, context: ClusterContext) -> LoaderConfig | None:
     return next((each for each in snapshots.loaders(context.loader) if snapshots.digest(each) == record.loader), None)
 
 
-def _present_runtime(record: Record, context: ClusterContext) -> Runtime | None:
+def _present_runtime(record: CompletionRecord, context: ClusterContext) -> Runtime | None:
     named = next((each for each in context.runtimes if each.name == record.runtime_name), None)
     return named if named is not None and snapshots.digest(named) == record.runtime else None
 
 
 def recall(
     deployment: JsonObject, asks: str, context: ClusterContext
-) -> tuple[ClusterContext, tuple[Choice, ...], tuple[Problem, ...]]:
+) -> tuple[ClusterContext, tuple[Explanation, ...], tuple[Diagnostic, ...]]:
     """``context`` with the runtime and the loader that ``deployment`` was completed with, if they are still to be used:
     if what :func:`asked` says now, ``asks``, is what it said then. And warnings: where they are not known any more."""
     record = read((deployment["metadata"].get("annotations") or {}).get(COMPLETED_WITH))
@@ -97,9 +97,9 @@ def recall(
     if runtime is None and isinstance(before := context.snapshots.get(record.runtime or ""), Runtime):
         runtime = before
     if loader is None or (record.runtime is not None and runtime is None):
-        return context, (), (problem("CompletedAgain", path_of(COMPLETED_WITH)),)
+        return context, (), (diagnostic("CompletedAgain", path_of(COMPLETED_WITH)),)
     kept = replace(context, loader=loader, runtimes=context.runtimes if runtime is None else (runtime,))
-    return kept, () if as_it_is else (choice("CompletedEarlier"),), ()
+    return kept, () if as_it_is else (explanation("CompletedEarlier"),), ()
 
 
 def size(deployment: JsonObject, spec: ServingSpec, previous: JsonObject | None) -> int | None:
@@ -140,7 +140,7 @@ def note(
     deployment["metadata"].setdefault("annotations", {})[COMPLETED_WITH] = canonical(record)
 
 
-def read(text: str | None) -> Record | None:
+def read(text: str | None) -> CompletionRecord | None:
     """Read the annotation's value; ``None`` where it is not a record. What it says of sizes is a whole number."""
     if text is None or len(text) > _LONGEST:
         return None
@@ -151,7 +151,7 @@ def read(text: str | None) -> Record | None:
         return None
 
 
-def _read(record: JsonObject) -> Record:
+def _read(record: JsonObject) -> CompletionRecord:
     runtime, size = record.get("runtime", {}), record.get("size")
     texts = (
         record.get("asked"),
@@ -162,10 +162,10 @@ def _read(record: JsonObject) -> Record:
     )
     if not all(each is None or isinstance(each, str) for each in texts):
         raise TypeError
-    return Record(*texts, _size(size))
+    return CompletionRecord(*texts, _size(size))
 
 
-def _of_version_0_1(record: JsonObject) -> Record:
+def _of_version_0_1(record: JsonObject) -> CompletionRecord:
     """What was completed with is in the record itself there: it counts if it is known under its digest."""
     loader, runtime, name = record["loader"], record.get("runtime"), None
     digest = protocol = None
@@ -173,7 +173,7 @@ def _of_version_0_1(record: JsonObject) -> Record:
         name, parsed = runtime["name"], runtimes.parse_spec(runtime["name"], runtime["spec"])
         digest, protocol = snapshots.digest(parsed), parsed.protocols[0]
     made = LoaderConfig(loader["image"], tuple(loader["allowNetworks"]))
-    return Record(record["asked"], snapshots.digest(made), digest, name, protocol, _size(record.get("size")))
+    return CompletionRecord(record["asked"], snapshots.digest(made), digest, name, protocol, _size(record.get("size")))
 
 
 def _size(found: Any) -> int | None:

@@ -16,8 +16,8 @@ from serve_core.api.annotations import COMPLETED_WITH, FILLED, HANDOVER, KNATIVE
 from serve_core.base import bounds, overlay
 from serve_core.base.constants import PREFIX, SERVED_LABEL
 from serve_core.base.json import JsonObject, value_at
-from serve_core.base.overlay import Record
-from serve_core.base.reasons import Choice, Problem, capped, problem, step
+from serve_core.base.overlay import FieldRecord
+from serve_core.base.reasons import Diagnostic, Explanation, capped, diagnostic, step
 from serve_core.context.cluster import ClusterContext
 from serve_core.istio import authorization, injection, telemetry
 from serve_core.knative import domain_mapping, name_conflict
@@ -38,11 +38,11 @@ _FILLED_BELOW = (overlay.path("spec", "selector", ""), overlay.path("spec", "tem
 class Verdict:
     """What becomes of one Deployment."""
 
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[Diagnostic, ...] = ()
     """Why it is refused; empty when it is not."""
-    warnings: tuple[Problem, ...] = ()
+    warnings: tuple[Diagnostic, ...] = ()
     """What the user should know although it is accepted."""
-    choices: tuple[Choice, ...] = ()
+    choices: tuple[Explanation, ...] = ()
     """What was chosen for the user, each with its reason."""
     deployment: JsonObject | None = None
     """The completed and parked Deployment, or the plain one given back; ``None`` when refused."""
@@ -124,7 +124,7 @@ def judge(deployment: JsonObject, context: ClusterContext, previous: JsonObject 
     return replace(made, deployment=served)
 
 
-def given_by_policies(deployment: JsonObject, context: ClusterContext) -> tuple[Choice, ...]:
+def given_by_policies(deployment: JsonObject, context: ClusterContext) -> tuple[Explanation, ...]:
     """The annotations that policies give to a stored Deployment, each with the policy that says so."""
     told = _own(deployment)
     return policy_defaults.fill(told, _record(told), context).choices
@@ -151,14 +151,14 @@ def render_stored(deployment: JsonObject, context: ClusterContext) -> Verdict:
         return Verdict(problems=faults)
     if not _containers(deployment):
         at = "spec.template.spec.containers"
-        return Verdict(problems=(problem("InvalidObject", at, why="it was never completed"),))
+        return Verdict(problems=(diagnostic("InvalidObject", at, why="it was never completed"),))
     deployment, _, _ = name_conflict.settle_name(deployment, spec, context.services)
     return _made(deployment, spec, context)
 
 
 def _made(deployment: JsonObject, spec: ServingSpec, context: ClusterContext) -> Verdict:
     """What a completed Deployment makes: a Knative Service, or what stands beside it, or the reasons why not."""
-    guards = authorization.guard(deployment, spec, context)
+    guards = authorization.access_policies(deployment, spec, context)
     if spec.mode == annotations.DEPLOYMENT:
         extras, problems = deployment_mode.beside(deployment, spec)
         made = Verdict(problems=problems, extras=extras)
@@ -225,7 +225,7 @@ def _containers(deployment: JsonObject) -> list[Any]:
     return value_at(deployment, "spec", "template", "spec", "containers") or []
 
 
-def _record(deployment: JsonObject, previous: JsonObject | None = None) -> Record:
+def _record(deployment: JsonObject, previous: JsonObject | None = None) -> FieldRecord:
     """What of ``deployment`` is still as it was filled. Where its note cannot be read, the one before it counts.
 
     The submitted note counts, for it can only remove what the user could leave out. It must count for a new Deployment
@@ -239,16 +239,16 @@ def _record(deployment: JsonObject, previous: JsonObject | None = None) -> Recor
     return {}
 
 
-def _remember(deployment: JsonObject, record: Record) -> None:
+def _remember(deployment: JsonObject, record: FieldRecord) -> None:
     deployment["metadata"].setdefault("annotations", {})[FILLED] = overlay.noted(record)
 
 
-def _too_large(deployment: JsonObject) -> tuple[Problem, ...]:
+def _too_large(deployment: JsonObject) -> tuple[Diagnostic, ...]:
     notes = _annotations(deployment).items()
     if sum(len((key + text).encode(errors="surrogatepass")) for key, text in notes) <= MOST_ANNOTATIONS:
         return ()
     why = f"an object has at most {MOST_ANNOTATIONS // 1024} KiB of annotations"
-    return (problem("TooLarge", "metadata.annotations", why=why),)
+    return (diagnostic("TooLarge", "metadata.annotations", why=why),)
 
 
 def _believe(deployment: JsonObject, previous: JsonObject | None, context: ClusterContext) -> None:
@@ -279,7 +279,7 @@ def _is_running(deployment: JsonObject | None) -> bool:
     return bool((deployment.get("spec") or {}).get("replicas", 1))
 
 
-def _given_back(deployment: JsonObject, record: Record) -> Verdict:
+def _given_back(deployment: JsonObject, record: FieldRecord) -> Verdict:
     notes = _annotations(deployment)
     state = [annotation.key for annotation in annotations.STATE if annotation.key in notes]
     if not state and SERVED_LABEL not in (deployment["metadata"].get("labels") or {}):
@@ -290,7 +290,7 @@ def _given_back(deployment: JsonObject, record: Record) -> Verdict:
     overlay.take_back(deployment, {path: value for path, value in record.items() if not path.startswith(kept)})
     containers = _containers(deployment)
     if not containers or any(isinstance(each, dict) and not each.get("image") for each in containers):
-        return Verdict(problems=(problem("NothingToGiveBack", path_of(MODEL)),))
+        return Verdict(problems=(diagnostic("NothingToGiveBack", path_of(MODEL)),))
     handover.unpark(deployment)
     for key in state:
         _annotations(deployment).pop(key, None)
@@ -301,20 +301,20 @@ def _given_back(deployment: JsonObject, record: Record) -> Verdict:
     return Verdict(deployment=deployment)
 
 
-def _malformed(deployment: Any) -> tuple[Problem, ...]:
+def _malformed(deployment: Any) -> tuple[Diagnostic, ...]:
     """What is wrong with the object's shape: the API server checks it before admission, ``render`` meets it raw."""
     if not isinstance(deployment, dict):
-        return (problem("InvalidObject", "kind", why="it is not an object"),)
+        return (diagnostic("InvalidObject", "kind", why="it is not an object"),)
     if fault := bounds.fault(deployment):
         return (fault,)
     if deployment.get("apiVersion") != "apps/v1" or deployment.get("kind") != "Deployment":
-        return (problem("InvalidObject", "kind", why="it is not a Deployment of apps/v1"),)
+        return (diagnostic("InvalidObject", "kind", why="it is not a Deployment of apps/v1"),)
     return tuple(sorted(capped(_misshapen(deployment))))
 
 
-def _misshapen(deployment: JsonObject) -> Iterator[Problem]:
+def _misshapen(deployment: JsonObject) -> Iterator[Diagnostic]:
     yield from (
-        problem("InvalidObject", ".".join(steps), why="it is not an object")
+        diagnostic("InvalidObject", ".".join(steps), why="it is not an object")
         for steps in (
             ("metadata",),
             ("metadata", "annotations"),
@@ -331,36 +331,36 @@ def _misshapen(deployment: JsonObject) -> Iterator[Problem]:
         if not isinstance(value_at(deployment, *steps), dict | None)
     )
     if not isinstance(value_at(deployment, "metadata", "namespace"), str | None):
-        yield problem("InvalidObject", "metadata.namespace", why="it is not a name")
+        yield diagnostic("InvalidObject", "metadata.namespace", why="it is not a name")
     if not isinstance(value_at(deployment, "metadata", "name"), str):
-        yield problem("InvalidObject", "metadata.name", why="it has no name")
+        yield diagnostic("InvalidObject", "metadata.name", why="it has no name")
     for place in (("metadata",), ("spec", "template", "metadata")):
         for kind in ("annotations", "labels"):
             texts = value_at(deployment, *place, kind)
             for key, value in texts.items() if isinstance(texts, dict) else ():
                 if not isinstance(value, str):
                     at = f"{'.'.join(place)}.{kind}[{step(key)}]"
-                    yield problem("InvalidObject", at, why="its value is not a string; put it into quotes")
+                    yield diagnostic("InvalidObject", at, why="its value is not a string; put it into quotes")
     pod = value_at(deployment, "spec", "template", "spec")
     if isinstance(pod, dict):
         yield from _malformed_lists(pod, "spec.template.spec", ("containers", "initContainers", "volumes"))
 
 
-def _malformed_lists(owner: JsonObject, path: str, keys: tuple[str, ...]) -> Iterator[Problem]:
+def _malformed_lists(owner: JsonObject, path: str, keys: tuple[str, ...]) -> Iterator[Diagnostic]:
     for key in keys:
         elements = owner.get(key)
         if elements is None:
             continue
         if not isinstance(elements, list):
-            yield problem("InvalidObject", f"{path}.{key}", why="it is not a list")
+            yield diagnostic("InvalidObject", f"{path}.{key}", why="it is not a list")
             continue
         for index, element in enumerate(elements):
             at = f"{path}.{key}[{index}]"
             merge_key = {"volumeMounts": "name", "ports": "containerPort"}.get(key, "name")
             kind: type = int if merge_key == "containerPort" else str
             if not isinstance(element, dict):
-                yield problem("InvalidObject", at, why="it is not an object")
+                yield diagnostic("InvalidObject", at, why="it is not an object")
             elif not isinstance(element.get(merge_key), kind):
-                yield problem("InvalidObject", at, why=f"it has no {merge_key}")
+                yield diagnostic("InvalidObject", at, why=f"it has no {merge_key}")
             elif key in ("containers", "initContainers"):
                 yield from _malformed_lists(element, at, ("env", "volumeMounts", "ports"))

@@ -3,23 +3,21 @@
 from serve_core.api.annotations import ServingSpec
 from serve_core.base.constants import DEPLOYMENT_LABEL
 from serve_core.base.json import JsonObject
-from serve_core.base.reasons import Problem, problem, quote
+from serve_core.base.reasons import Diagnostic, diagnostic, quote
+from serve_core.knative.limits import DEFAULT_PORT
 from serve_core.knative.name_conflict import is_service_name, service_name
 from serve_core.workload.model_server import server_container
-
-DEFAULT_PORT = 8080
-"""Where a container without ports is taken to listen, as Knative takes it."""
 
 CPU_TARGET = 80
 """Percent of the CPU request at which the autoscaler adds replicas, as ``kubectl autoscale`` has it."""
 
 
-def beside(deployment: JsonObject, spec: ServingSpec) -> tuple[tuple[JsonObject, ...], tuple[Problem, ...]]:
+def beside(deployment: JsonObject, spec: ServingSpec) -> tuple[tuple[JsonObject, ...], tuple[Diagnostic, ...]]:
     """The Service in front of a completed Deployment and, where ``scale`` is given, its autoscaler."""
     metadata = deployment["metadata"]
     name = metadata["name"]
     if not is_service_name(name):
-        return (), (problem("InvalidServiceName", "metadata.name", name=quote(name)),)
+        return (), (diagnostic("InvalidServiceName", "metadata.name", name=quote(name)),)
     own = {"name": name, "labels": {DEPLOYMENT_LABEL: name}}
     if "namespace" in metadata:
         own["namespace"] = metadata["namespace"]

@@ -10,8 +10,8 @@ from serve_core.api.matching import is_about_namespace, selects
 from serve_core.base import overlay
 from serve_core.base.constants import ADOPT_LABEL, PREFIX
 from serve_core.base.json import JsonObject, value_at
-from serve_core.base.overlay import Record
-from serve_core.base.reasons import Choice, Problem, choice, problem
+from serve_core.base.overlay import FieldRecord
+from serve_core.base.reasons import Diagnostic, Explanation, diagnostic, explanation
 from serve_core.context.cluster import ClusterContext
 from serve_core.syntax import uri_template
 
@@ -26,13 +26,13 @@ _AT = f"metadata.labels[{ADOPT_LABEL}]"
 class Filled:
     """What policies filled in, and why."""
 
-    record: Record
-    choices: tuple[Choice, ...] = ()
-    warnings: tuple[Problem, ...] = ()
-    problems: tuple[Problem, ...] = ()
+    record: FieldRecord
+    choices: tuple[Explanation, ...] = ()
+    warnings: tuple[Diagnostic, ...] = ()
+    problems: tuple[Diagnostic, ...] = ()
 
 
-def fill(deployment: JsonObject, record: Record, context: ClusterContext) -> Filled:
+def fill(deployment: JsonObject, record: FieldRecord, context: ClusterContext) -> Filled:
     """Exchange in ``deployment`` the annotations that ``record`` remembers for those that policies give now.
 
     A default that contradicts what the user wrote gives way.
@@ -48,7 +48,7 @@ def fill(deployment: JsonObject, record: Record, context: ClusterContext) -> Fil
         key, notes = PREFIX + name, _notes(deployment)
         if key not in notes and len(annotations.read({**notes, key: value})[1]) <= len(annotations.read(notes)[1]):
             filled |= overlay.fill(deployment, {"metadata": {"annotations": {key: value}}})
-            choices.append(choice("DefaultByPolicy", key=key, value=value, policy=policy))
+            choices.append(explanation("DefaultByPolicy", key=key, value=value, policy=policy))
     return replace(adopted, record=filled, choices=tuple(choices))
 
 
@@ -68,12 +68,12 @@ def _adopt(deployment: JsonObject, policies: tuple["ServingPolicy", ...]) -> Fil
         if policy.spec.adopt is None:
             continue
         uri = uri_template.filled_in(policy.spec.adopt.model, label=label, name=metadata["name"], namespace=namespace)
-        if isinstance(fault := models.parse(uri, _AT), Problem):
+        if isinstance(fault := models.parse(uri, _AT), Diagnostic):
             why = fault.message.rstrip(".")
-            return Filled({}, problems=(problem("AdoptedModelInvalid", _AT, policy=policy.name, why=why),))
+            return Filled({}, problems=(diagnostic("AdoptedModelInvalid", _AT, policy=policy.name, why=why),))
         filled = overlay.fill(deployment, {"metadata": {"annotations": {MODEL: uri}}})
-        return Filled(filled, (choice("AdoptedByPolicy", uri=uri, policy=policy.name, label=ADOPT_LABEL),))
-    return Filled({}, warnings=(problem("NotAdopted", _AT, namespace=namespace),))
+        return Filled(filled, (explanation("AdoptedByPolicy", uri=uri, policy=policy.name, label=ADOPT_LABEL),))
+    return Filled({}, warnings=(diagnostic("NotAdopted", _AT, namespace=namespace),))
 
 
 def _wanted(policies: tuple["ServingPolicy", ...]) -> Mapping[str, tuple[str, str]]:

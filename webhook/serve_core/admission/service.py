@@ -7,15 +7,14 @@ from serve_core.admission.completion import PROGRESS_DEADLINE_DEFAULT
 from serve_core.api.annotations import METRIC, SCALE, TARGET, VISIBILITY, WINDOW, ServingSpec, path_of
 from serve_core.base.constants import DEPLOYMENT_LABEL, LOADER_CONTAINER, PREFIX, SERVED_LABEL
 from serve_core.base.json import JsonObject, value_at
-from serve_core.base.reasons import Problem, capped, problem, quote, step
+from serve_core.base.reasons import Diagnostic, capped, diagnostic, quote, step
 from serve_core.context.cluster import ClusterContext
 from serve_core.knative import fields, limits
-from serve_core.knative.fields import Carrier
+from serve_core.knative.fields import FieldMapping
 from serve_core.knative.name_conflict import is_service_name, service_name
 from serve_core.knative.traffic import targets
 from serve_core.workload.model_server import server_container
 
-_PORT_DEFAULT = 8080
 """Knative's, which it does not assume where there are several containers."""
 _RESPONSE_START_DEFAULT = 300
 """Seconds; Knative's default of ``responseStartTimeoutSeconds``, which a longer timeout has to raise as well."""
@@ -40,11 +39,11 @@ _TEMPLATE_METADATA = frozenset({"labels", "annotations", "creationTimestamp"})
 
 def render(
     deployment: JsonObject, spec: ServingSpec, context: ClusterContext
-) -> tuple[JsonObject, tuple[Problem, ...], tuple[Problem, ...]]:
+) -> tuple[JsonObject, tuple[Diagnostic, ...], tuple[Diagnostic, ...]]:
     """The Knative Service of a completed Deployment, with the problems that refuse it and the warnings about it."""
     metadata = deployment["metadata"]
     name = service_name(deployment)
-    carrier = Carrier(context.features)
+    carrier = FieldMapping(context.features)
     if not is_service_name(name):
         carrier.add("InvalidServiceName", "metadata.name", name=quote(name))
     template = deployment["spec"]["template"]
@@ -89,7 +88,7 @@ def render(
     return service, tuple(sorted(carrier.problems)), tuple(warnings)
 
 
-def _service_labels(metadata: JsonObject, spec: ServingSpec, carrier: Carrier) -> JsonObject:
+def _service_labels(metadata: JsonObject, spec: ServingSpec, carrier: FieldMapping) -> JsonObject:
     labels = {key: value for key, value in (metadata.get("labels") or {}).items() if key != SERVED_LABEL}
     labels[DEPLOYMENT_LABEL] = metadata["name"]
     if spec.visibility is None:
@@ -102,7 +101,7 @@ def _service_labels(metadata: JsonObject, spec: ServingSpec, carrier: Carrier) -
     return labels
 
 
-def _template_annotations(own: JsonObject, outer: JsonObject, spec: ServingSpec, carrier: Carrier) -> JsonObject:
+def _template_annotations(own: JsonObject, outer: JsonObject, spec: ServingSpec, carrier: FieldMapping) -> JsonObject:
     annotations: JsonObject = dict(own.get("annotations") or {})
     for key in annotations:
         if key.startswith(PREFIX):
@@ -131,27 +130,27 @@ def _wanted(spec: ServingSpec) -> list[tuple[str, str, str]]:
     return [(source, limits.AUTOSCALING + key, value) for source, key, value in wanted if value is not None]
 
 
-def _conflict(carrier: Carrier, ours: str, other: str) -> None:
+def _conflict(carrier: FieldMapping, ours: str, other: str) -> None:
     why = "both say the same thing differently"
     carrier.add("ConflictingAnnotations", path_of(ours), one=ours, other=other, why=why)
 
 
-def _ignored(spec: JsonObject, template: JsonObject) -> list[Problem]:
+def _ignored(spec: JsonObject, template: JsonObject) -> list[Diagnostic]:
     warnings = [
-        problem("FieldIgnored", f"spec.{key}", why=why)
+        diagnostic("FieldIgnored", f"spec.{key}", why=why)
         for key, (default, why) in _IGNORED.items()
         if key in spec and spec[key] != default
     ]
     why = "only labels and annotations of the template reach the pods"
     warnings += capped(
-        problem("FieldIgnored", f"spec.template.metadata.{step(key)}", why=why)
+        diagnostic("FieldIgnored", f"spec.template.metadata.{step(key)}", why=why)
         for key, value in (template.get("metadata") or {}).items()
         if key not in _TEMPLATE_METADATA and value
     )
     return warnings
 
 
-def _pod(spec: JsonObject, carrier: Carrier) -> JsonObject:
+def _pod(spec: JsonObject, carrier: FieldMapping) -> JsonObject:
     containers, init = spec["containers"], spec.get("initContainers") or []
     server = server_container(containers)
     rest = {
@@ -187,7 +186,7 @@ def _as_written(init: list[JsonObject]) -> list[tuple[int, JsonObject]]:
 
 
 def _init_container(
-    container: JsonObject, path: str, volumes: Mapping[str, JsonObject], carrier: Carrier
+    container: JsonObject, path: str, volumes: Mapping[str, JsonObject], carrier: FieldMapping
 ) -> JsonObject:
     limits.check_container(container, path, is_server=False, carrier=carrier)
     return _read_only(carrier.carry(container, fields.INIT_CONTAINER, path), path, volumes, carrier)
@@ -199,7 +198,7 @@ def _container(
     is_server: bool,
     among_others: bool,
     volumes: Mapping[str, JsonObject],
-    carrier: Carrier,
+    carrier: FieldMapping,
 ) -> JsonObject:
     limits.check_container(container, path, is_server=is_server, carrier=carrier)
     carried = carrier.carry(container, fields.CONTAINER if is_server else fields.SIDE_CONTAINER, path)
@@ -212,11 +211,11 @@ def _container(
     if is_server and ports:
         carried["ports"] = _ports(ports, path, carrier)
     elif is_server and among_others:
-        carried["ports"] = [{"containerPort": _PORT_DEFAULT}]
+        carried["ports"] = [{"containerPort": limits.DEFAULT_PORT}]
     return _read_only(carried, path, volumes, carrier)
 
 
-def _ports(ports: list[JsonObject], path: str, carrier: Carrier) -> list[JsonObject]:
+def _ports(ports: list[JsonObject], path: str, carrier: FieldMapping) -> list[JsonObject]:
     if len(ports) > 1:
         carrier.refuse(f"{path}.ports", "a Knative Service has one port", "Keep the one that serves the model.")
     carried = []
@@ -240,7 +239,7 @@ def _port_name(port: JsonObject) -> JsonObject:
     return {"name": "h2c"} if name.partition("-")[0] in ("grpc", "http2") else {}
 
 
-def _numbered(probe: Any, ports: list[JsonObject], path: str, carrier: Carrier) -> Any:
+def _numbered(probe: Any, ports: list[JsonObject], path: str, carrier: FieldMapping) -> Any:
     """A probe with its named port resolved: the pod's port has another name under Knative."""
     if not isinstance(probe, dict):
         return probe
@@ -271,7 +270,9 @@ def _timed(probe: Any, *, eager: bool) -> Any:
     return _PROBE_TIMING | probe
 
 
-def _read_only(container: JsonObject, path: str, volumes: Mapping[str, JsonObject], carrier: Carrier) -> JsonObject:
+def _read_only(
+    container: JsonObject, path: str, volumes: Mapping[str, JsonObject], carrier: FieldMapping
+) -> JsonObject:
     """Knative wants it said where a volume cannot be written anyway; it defaults containers, not init containers.
 
     What else it mounts for reading only, without a word, is refused where that is not what is asked for.
@@ -291,14 +292,14 @@ def _read_only(container: JsonObject, path: str, volumes: Mapping[str, JsonObjec
     return {**container, "volumeMounts": mounts}
 
 
-def _claims(volumes: list[JsonObject], carrier: Carrier) -> None:
+def _claims(volumes: list[JsonObject], carrier: FieldMapping) -> None:
     for index, volume in enumerate(volumes):
         if "persistentVolumeClaim" in volume and not value_at(volume, "persistentVolumeClaim", "readOnly"):
             at = f"{_POD}.volumes[{index}].persistentVolumeClaim.readOnly"
             carrier.require("kubernetes.podspec-persistent-volume-write", at, exact=True)
 
 
-def _volumes_mounted(pod: JsonObject, carrier: Carrier) -> None:
+def _volumes_mounted(pod: JsonObject, carrier: FieldMapping) -> None:
     mounted = {
         mount["name"]
         for container in [*pod["containers"], *pod.get("initContainers", [])]

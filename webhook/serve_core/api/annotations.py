@@ -15,7 +15,7 @@ from model_uri import ModelURI
 from serve_core.api import models
 from serve_core.api.models import Placed
 from serve_core.base.constants import PREFIX
-from serve_core.base.reasons import Problem, capped, meant, problem, quote, step
+from serve_core.base.reasons import Diagnostic, capped, diagnostic, meant, quote, step
 from serve_core.syntax import quantity
 
 PROTOCOLS = ("v1", "v2", "openai", "grpc-v2")
@@ -601,7 +601,7 @@ def path_of(key: str) -> str:
     return f"metadata.annotations[{key}]"
 
 
-def read(annotations: Mapping[str, str]) -> tuple[ServingSpec | None, tuple[Problem, ...]]:
+def read(annotations: Mapping[str, str]) -> tuple[ServingSpec | None, tuple[Diagnostic, ...]]:
     """Read all annotations under our prefix; all their faults come at once, as far as they are said.
 
     Returns ``(None, ())`` for an object that has none of the user's.
@@ -609,7 +609,7 @@ def read(annotations: Mapping[str, str]) -> tuple[ServingSpec | None, tuple[Prob
     ours = {key: value for key, value in annotations.items() if key.startswith(PREFIX) and key not in _STATE_KEYS}
     problems = capped(_unknown(key) for key in ours if key not in _USER_BY_KEY)
     if MODEL not in ours:
-        problems += [problem("OrphanAnnotation", path_of(key), key=key) for key in ours if key in _USER_BY_KEY]
+        problems += [diagnostic("OrphanAnnotation", path_of(key), key=key) for key in ours if key in _USER_BY_KEY]
         return None, tuple(sorted(problems))
     values: dict[str, Any] = {}
     for key, text in ours.items():
@@ -621,7 +621,7 @@ def read(annotations: Mapping[str, str]) -> tuple[ServingSpec | None, tuple[Prob
             problems += faults
             continue
         value = _value(annotation, text)
-        if isinstance(value, Problem):
+        if isinstance(value, Diagnostic):
             problems.append(value)
         else:
             values[_field(annotation.key)] = value
@@ -639,11 +639,11 @@ def _field(key: str) -> str:
 
 def _value(annotation: Annotation, text: str) -> Any:
     if len(text) > LONGEST:
-        return problem("TooLarge", path_of(annotation.key), why=f"it is longer than {LONGEST:,} characters")
+        return diagnostic("TooLarge", path_of(annotation.key), why=f"it is longer than {LONGEST:,} characters")
     try:
         return annotation.parse(text)
     except _InvalidError as error:
-        return problem(
+        return diagnostic(
             "InvalidAnnotation",
             path_of(annotation.key),
             value=quote(text),
@@ -677,12 +677,12 @@ def _allows(annotation: Annotation, text: str) -> bool:
     return True
 
 
-def _unknown(key: str) -> Problem:
+def _unknown(key: str) -> Diagnostic:
     near = _near(key.removeprefix(PREFIX)[:_LONGEST_MISSPELT])
     nearest = f"Did you mean {' or '.join(PREFIX + name for name in near)}?"
     if not near:
         nearest = f"Known after {PREFIX}: {', '.join(annotation.name for annotation in USER)}."
-    return problem("UnknownAnnotation", path_of(step(key)), key=step(key), nearest=nearest)
+    return diagnostic("UnknownAnnotation", path_of(step(key)), key=step(key), nearest=nearest)
 
 
 @lru_cache(maxsize=256)
@@ -693,7 +693,7 @@ def _near(name: str) -> list[str]:
     return difflib.get_close_matches(name, [annotation.name for annotation in USER], n=2)
 
 
-def _incomplete(values: Mapping[str, Any], keys: Collection[str]) -> list[Problem]:
+def _incomplete(values: Mapping[str, Any], keys: Collection[str]) -> list[Diagnostic]:
     """What is written without what makes it mean something. ``keys`` are those written, right or wrong."""
     missing = [(TLS, DOMAIN)] if TLS in keys and DOMAIN not in keys else []
     if AUTH not in keys or "auth" in values:
@@ -704,15 +704,15 @@ def _incomplete(values: Mapping[str, Any], keys: Collection[str]) -> list[Proble
             missing.append((AUTH_CALLERS, f"{AUTH}: mtls"))
         if auth == "jwt" and AUTH_ISSUER not in keys:
             missing.append((AUTH, AUTH_ISSUER))
-    return [problem("MissingAnnotation", path_of(one), one=one, other=other) for one, other in missing]
+    return [diagnostic("MissingAnnotation", path_of(one), one=one, other=other) for one, other in missing]
 
 
-def _conflicts(values: Mapping[str, Any]) -> list[Problem]:
+def _conflicts(values: Mapping[str, Any]) -> list[Diagnostic]:
     found = []
 
     def exclude(key: str, other: str, why: str) -> None:
         if _field(key) in values:
-            found.append(problem("ConflictingAnnotations", path_of(key), one=key, other=other, why=why))
+            found.append(diagnostic("ConflictingAnnotations", path_of(key), one=key, other=other, why=why))
 
     if "pin" in values:
         exclude(CANARY, PIN, "a pin sends all traffic to one revision")
@@ -723,7 +723,7 @@ def _conflicts(values: Mapping[str, Any]) -> list[Problem]:
             exclude(key, "a pvc:// model", "a model in a claim is mounted, not downloaded")
     if "auth_issuer" in values and "auth_jwks" not in values and not is_public(values["auth_issuer"]):
         issuer = quote(values["auth_issuer"])
-        found.append(problem("IssuerNotPublic", path_of(AUTH_ISSUER), issuer=issuer))
+        found.append(diagnostic("IssuerNotPublic", path_of(AUTH_ISSUER), issuer=issuer))
     if values.get("mode") == DEPLOYMENT:
         for key in (TARGET, METRIC, CONCURRENCY, WINDOW, TIMEOUT, CANARY, PIN, DOMAIN, VISIBILITY):
             exclude(key, "mode deployment", "it is Knative that does it")

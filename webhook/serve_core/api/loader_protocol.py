@@ -32,7 +32,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class LoaderOutput:
     """What a loader has said at a time. Empty texts and ``None``: it has not said that."""
 
     event: str = ""
@@ -62,18 +62,18 @@ class Words:
     """One of them."""
 
 
-NOTHING = Words()
+NOTHING = LoaderOutput()
 
 
-def words(text: object) -> Words:
+def words(text: object) -> LoaderOutput:
     """A line of the loader's log, or its termination message."""
     return of(object_of(text)) if isinstance(text, str) and len(text) <= LONGEST else NOTHING
 
 
-def of(said: Mapping[str, object]) -> Words:
+def of(said: Mapping[str, object]) -> LoaderOutput:
     """The same of what was parsed already."""
     event, code, digest = _text(said.get("event")), _text(said.get("code")), _text(said.get("digest"))
-    return Words(
+    return LoaderOutput(
         event=event if event in EVENTS else "",
         code=code if code in CODES else "",
         message=_text(said.get("message")),
@@ -121,13 +121,13 @@ def count_text(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def share(said: Words) -> tuple[int, int] | None:
+def share(said: LoaderOutput) -> tuple[int, int] | None:
     """Bytes read and bytes in all, as a line of the log has them; ``None`` where it does not."""
     done, total = (0, said.size) if said.event == "plan" else (said.size, said.total)
     return (min(done, total), total) if done is not None and total else None
 
 
-def code_text(said: Words) -> str:
+def code_text(said: LoaderOutput) -> str:
     """Which files of a model may run code when they are loaded, as a sentence; empty where there is none."""
     if not said.runs_code or not said.runs_code_first:
         return ""
@@ -137,7 +137,7 @@ def code_text(said: Words) -> str:
     return f"{said.runs_code} files may run code when they are loaded, among them {first}."
 
 
-def loaded_text(said: Words) -> str:
+def loaded_text(said: LoaderOutput) -> str:
     """What a loader that has ended well brought; empty where it does not say.
 
     Bytes, files, seconds, how many files had a checksum of the store's own to be checked against, whether a signature

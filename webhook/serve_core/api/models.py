@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import model_uri
 from model_uri import ModelURI, SecretError, URIError
-from serve_core.base.reasons import Problem, meant, problem, quote
+from serve_core.base.reasons import Diagnostic, diagnostic, meant, quote
 
 SCHEMES = {
     "http": "http://host/path/model.joblib",
@@ -72,22 +72,22 @@ def split(text: str) -> tuple[tuple[str, str], ...]:
     return tuple((uri, "" if folder == "." else folder) if equals else (folder, "") for uri, equals, folder in parts)
 
 
-def parse_all(text: str, path: str) -> tuple[tuple[Placed, ...], tuple[Problem, ...]]:
+def parse_all(text: str, path: str) -> tuple[tuple[Placed, ...], tuple[Diagnostic, ...]]:
     """Take apart what the annotation names; all faults come at once. ``path`` is where it stands."""
     parts = split(text)
     if len(parts) > MOST:
         why = f"they are more than {MOST}"
-        return (), (problem("InvalidModelURI", path, value="this list of URIs", why=why, example=SCHEMES["s3"]),)
+        return (), (diagnostic("InvalidModelURI", path, value="this list of URIs", why=why, example=SCHEMES["s3"]),)
     found: list[Placed] = []
-    problems: list[Problem] = []
+    problems: list[Diagnostic] = []
     for uri, folder in parts:
         parsed = parse(uri, path)
-        if isinstance(parsed, Problem):
+        if isinstance(parsed, Diagnostic):
             problems.append(parsed)
         elif folder and not _is_folder(folder):
             why = "what follows the = is no folder, a path of letters, digits, dots, underscores and hyphens"
             example = f"{SCHEMES['s3']}=adapters/one"
-            problems.append(problem("InvalidModelURI", path, value=quote(f"{uri}=…"), why=why, example=example))
+            problems.append(diagnostic("InvalidModelURI", path, value=quote(f"{uri}=…"), why=why, example=example))
         elif parsed.scheme == "pvc" and len(parts) > 1:
             why = "a claim is mounted as it is, and cannot be one of several models"
             problems.append(_invalid(uri, path, "pvc", why))
@@ -101,7 +101,7 @@ def _is_folder(text: str) -> bool:
     return all(_FOLDER.match(segment) for segment in segments) and "." not in segments and ".." not in segments
 
 
-def parse(text: str, path: str) -> ModelURI | Problem:
+def parse(text: str, path: str) -> ModelURI | Diagnostic:
     """Take a model URI apart. ``path`` is where it stands, for the message.
 
     Never repeats what may be a secret. ``..``, control characters and Kubernetes' ``$(NAME)`` expansion are refused:
@@ -110,11 +110,11 @@ def parse(text: str, path: str) -> ModelURI | Problem:
     if len(text) > model_uri.LONGEST:
         # What stands in it is not repeated: where it is cut, half a secret could be left.
         value, why = "this text", f"it is longer than {model_uri.LONGEST} characters"
-        return problem("InvalidModelURI", path, value=value, why=why, example=SCHEMES["s3"])
+        return diagnostic("InvalidModelURI", path, value=value, why=why, example=SCHEMES["s3"])
     scheme, separator, _ = text.partition("://")
     if not separator:
         allowed = ", ".join(f"{name}://" for name in SCHEMES)
-        return problem(
+        return diagnostic(
             "InvalidModelURI",
             path,
             value=quote(_redacted(text)),
@@ -124,11 +124,11 @@ def parse(text: str, path: str) -> ModelURI | Problem:
     if scheme not in SCHEMES:
         allowed = ", ".join(f"{name}://" for name in SCHEMES)
         near = meant(scheme, SCHEMES)
-        return problem("UnknownScheme", path, scheme=quote(_redacted(scheme) + "://"), allowed=allowed, meant=near)
+        return diagnostic("UnknownScheme", path, scheme=quote(_redacted(scheme) + "://"), allowed=allowed, meant=near)
     try:
         return model_uri.model(text)
     except SecretError as error:
-        return problem("SecretInURI", path, what=error.what)
+        return diagnostic("SecretInURI", path, what=error.what)
     except URIError as error:
         return _invalid(text, path, scheme, str(error))
 
@@ -138,5 +138,5 @@ def _redacted(text: str) -> str:
     return "/".join(f"…@{segment.rpartition('@')[2]}" if "@" in segment else segment for segment in segments)
 
 
-def _invalid(text: str, path: str, scheme: str, why: str) -> Problem:
-    return problem("InvalidModelURI", path, value=quote(_redacted(text)), why=why, example=SCHEMES[scheme])
+def _invalid(text: str, path: str, scheme: str, why: str) -> Diagnostic:
+    return diagnostic("InvalidModelURI", path, value=quote(_redacted(text)), why=why, example=SCHEMES[scheme])

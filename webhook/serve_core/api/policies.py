@@ -18,7 +18,7 @@ from model_uri import Store, parse_place
 from serve_core.api import annotations, expressions, models
 from serve_core.base.constants import GROUP, NAMESPACE
 from serve_core.base.json import JsonObject, field_path
-from serve_core.base.reasons import Problem, capped, problem, quote, step
+from serve_core.base.reasons import Diagnostic, capped, diagnostic, quote, step
 from serve_core.syntax import image_reference, quantity, uri_template
 
 API_VERSION = f"{GROUP}/v1alpha1"
@@ -446,7 +446,7 @@ class PolicyException:
 class PolicyError(ValueError):
     """A document that is no policy; ``problems`` has all its faults."""
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    def __init__(self, problems: Iterable[Diagnostic]) -> None:
         self.problems = tuple(sorted(capped(problems)))
         super().__init__("; ".join(str(found) for found in self.problems))
 
@@ -477,7 +477,7 @@ def read_exception(document: JsonObject) -> PolicyException:
     problems = []
     namespace = document["metadata"].get("namespace")
     if namespace != NAMESPACE:
-        problems.append(problem("ExceptionElsewhere", "metadata.namespace", namespace=NAMESPACE))
+        problems.append(diagnostic("ExceptionElsewhere", "metadata.namespace", namespace=NAMESPACE))
     if spec.expires.tzinfo is None:
         problems.append(_invalid("spec.expires", "it has no time zone, such as Z", "policyexception"))
     if problems:
@@ -485,16 +485,18 @@ def read_exception(document: JsonObject) -> PolicyException:
     return PolicyException(name, spec)
 
 
-def of_nothing(exception: PolicyException, policies: Iterable[ServingPolicy]) -> tuple[Problem, ...]:
+def of_nothing(exception: PolicyException, policies: Iterable[ServingPolicy]) -> tuple[Diagnostic, ...]:
     """A warning for what an exception names and there is not: it may come later, or be spelt wrong."""
     policy = next((each for each in policies if each.name == exception.spec.policy), None)
     if policy is None:
-        return (problem("ExceptionOfNothing", "spec.policy", what=f"ServingPolicy {exception.spec.policy}"),)
+        return (diagnostic("ExceptionOfNothing", "spec.policy", what=f"ServingPolicy {exception.spec.policy}"),)
     if policy.fault:
         return ()  # its rules cannot be read
     known = {rule.name for rule in policy.spec.rules}
     return tuple(
-        problem("ExceptionOfNothing", field_path("spec", "rules", index), what=f"rule {name} of policy {policy.name}")
+        diagnostic(
+            "ExceptionOfNothing", field_path("spec", "rules", index), what=f"rule {name} of policy {policy.name}"
+        )
         for index, name in enumerate(exception.spec.rules)
         if name not in known
     )
@@ -540,11 +542,11 @@ def _sentence(kind: str, message: str) -> str:
     return _SENTENCES.get(kind, message[:1].lower() + message[1:].rstrip("."))
 
 
-def _invalid(path: str, why: str, kind: str = "servingpolicy") -> Problem:
-    return problem("InvalidPolicy", path, why=why, kind=kind)
+def _invalid(path: str, why: str, kind: str = "servingpolicy") -> Diagnostic:
+    return diagnostic("InvalidPolicy", path, why=why, kind=kind)
 
 
-def _faults(spec: PolicySpec) -> Iterable[Problem]:
+def _faults(spec: PolicySpec) -> Iterable[Diagnostic]:
     """What no schema can say."""
     yield from _default_faults(spec.defaults)
     if spec.adopt is not None:
@@ -561,7 +563,7 @@ def _faults(spec: PolicySpec) -> Iterable[Problem]:
             yield from _rule_faults(getattr(rule, name), f"{at}.{to_camel(name)}")
 
 
-def _default_faults(defaults: dict[str, str]) -> Iterable[Problem]:
+def _default_faults(defaults: dict[str, str]) -> Iterable[Diagnostic]:
     for name, value in defaults.items():
         at = f"spec.defaults.{step(name)}"
         known = next((known for known in annotations.USER if known.name == name), None)
@@ -574,17 +576,17 @@ def _default_faults(defaults: dict[str, str]) -> Iterable[Problem]:
                     yield _invalid(at, fault.message.rstrip("."))
 
 
-def _adopt_faults(adopt: Adopt) -> Iterable[Problem]:
+def _adopt_faults(adopt: Adopt) -> Iterable[Diagnostic]:
     at = "spec.adopt.model"
     if uri_template.has_strangers(adopt.model):
         yield _invalid(at, f"only {', '.join(uri_template.PLACEHOLDERS)} can stand in braces")
         return
     example = uri_template.filled_in(adopt.model, label="label", name="name", namespace="namespace")
-    if isinstance(found := models.parse(example, at), Problem):
+    if isinstance(found := models.parse(example, at), Diagnostic):
         yield _invalid(at, found.message.rstrip("."))
 
 
-def _rule_faults(about: Any, at: str) -> Iterable[Problem]:
+def _rule_faults(about: Any, at: str) -> Iterable[Diagnostic]:
     checks: list[tuple[str, Any, Callable[[Any], object]]] = []
     if isinstance(about, Places):
         checks += [(key, text, parse_place) for key in ("allow", "deny") for text in getattr(about, key)]

@@ -9,7 +9,7 @@ from serve_core.api.annotations import FORMAT, MODEL, PROTOCOL, PROTOCOLS, RUNTI
 from serve_core.api.models import SUFFIX_FORMATS, file_name
 from serve_core.base.constants import GROUP
 from serve_core.base.json import JsonObject, canonical
-from serve_core.base.reasons import Choice, Problem, choice, meant, problem, quote
+from serve_core.base.reasons import Diagnostic, Explanation, diagnostic, explanation, meant, quote
 
 API_VERSION = f"{GROUP}/v1alpha1"
 KIND = "ModelRuntime"
@@ -35,7 +35,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Settings:
+class RuntimeSettings:
     """What users may set of a runtime's container, and have that runtime still: none of it says what is served."""
 
     env: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ class Runtime:
     """The volumes of its mounts that are not a plain ``emptyDir``."""
     deadline: int | None = None
     """Seconds that it may take to become ready, the download included; ``None`` is Knative's default, 600."""
-    settings: Settings = Settings()
+    settings: RuntimeSettings = RuntimeSettings()
 
     def serves(self, wanted: Format, protocol: str | None) -> bool:
         return (protocol is None or protocol in self.protocols) and any(
@@ -181,7 +181,7 @@ _SETTINGS = {
 }
 
 
-def _settings(entry: Any) -> Settings:
+def _settings(entry: Any) -> RuntimeSettings:
     if not isinstance(entry, dict):
         raise ValueError("spec.settings is not an object")
     _only(entry, "spec.settings", tuple(_SETTINGS))
@@ -190,7 +190,7 @@ def _settings(entry: Any) -> Settings:
         if not isinstance(names, list) or not all(isinstance(each, str) and pattern.fullmatch(each) for each in names):
             what = "names of variables, with or without * at the end" if key == "env" else "options, such as --threads="
             raise ValueError(f"spec.settings.{key} must be a list of {what}")
-    return Settings(tuple(entry.get("env") or ()), tuple(entry.get("args") or ()))
+    return RuntimeSettings(tuple(entry.get("env") or ()), tuple(entry.get("args") or ()))
 
 
 def _volume(entry: Any) -> JsonObject:
@@ -227,23 +227,23 @@ def _expect(document: Any, key: str, kind: type) -> Any:
     return value
 
 
-def format_of(spec: ServingSpec) -> tuple[Format | None, tuple[Choice, ...]]:
+def format_of(spec: ServingSpec) -> tuple[Format | None, tuple[Explanation, ...]]:
     """The model's format: as annotated, or told by the suffix of its file."""
     if spec.format is not None:
         return spec.format, ()
     if spec.model.scheme == "hf":
-        return Format("huggingface"), (choice("FormatFromHub"),)
+        return Format("huggingface"), (explanation("FormatFromHub"),)
     name = file_name(spec.model)
     if name is None:
         return None, ()
     suffix = next(suffix for suffix in SUFFIX_FORMATS if name.endswith(suffix))
     found = Format(SUFFIX_FORMATS[suffix])
-    return found, (choice("FormatFromURI", format=found, suffix=suffix),)
+    return found, (explanation("FormatFromURI", format=found, suffix=suffix),)
 
 
 def choose(
     spec: ServingSpec, runtimes: Sequence[Runtime], resources: Collection[str] = ()
-) -> tuple[Runtime | None, tuple[Choice, ...], tuple[Problem, ...]]:
+) -> tuple[Runtime | None, tuple[Explanation, ...], tuple[Diagnostic, ...]]:
     """The runtime for a model: the annotated one, or the best that serves its format and protocol.
 
     ``resources`` are the extended resources that the user's container asks for: a runtime with a variant for one of
@@ -258,7 +258,7 @@ def choose(
                 None,
                 (),
                 (
-                    problem(
+                    diagnostic(
                         "UnknownRuntime",
                         path_of(RUNTIME),
                         name=name,
@@ -273,19 +273,23 @@ def choose(
         ):
             at = FORMAT if wanted is not None and not named.serves(wanted, None) else PROTOCOL
             what = f"{wanted or 'this model'} over {spec.protocol or 'any protocol'} among {named.name}"
-            return None, (), (problem("NoRuntime", path_of(at), wanted=what, known=_offers([named])),)
-        return named, (choice("RuntimeByName", runtime=named.name),), ()
+            return None, (), (diagnostic("NoRuntime", path_of(at), wanted=what, known=_offers([named])),)
+        return named, (explanation("RuntimeByName", runtime=named.name),), ()
     wanted, choices = format_of(spec)
     if wanted is None:
         formats = ", ".join(sorted({known.name for runtime in runtimes for known in runtime.formats})) or "none"
-        return None, (), (problem("FormatUnknown", path_of(MODEL), formats=formats, meant=_suffix_meant(spec)),)
+        return None, (), (diagnostic("FormatUnknown", path_of(MODEL), formats=formats, meant=_suffix_meant(spec)),)
     able = [runtime for runtime in runtimes if runtime.serves(wanted, spec.protocol)]
     what = f"{wanted}" + (f" over {spec.protocol}" if spec.protocol else "")
     if not able:
         at = path_of(FORMAT if spec.format else MODEL)
-        return None, choices, (problem("NoRuntime", at, wanted=what, known=_offers(_nearest(wanted.name, runtimes))),)
+        return (
+            None,
+            choices,
+            (diagnostic("NoRuntime", at, wanted=what, known=_offers(_nearest(wanted.name, runtimes))),),
+        )
     best = min(able, key=lambda runtime: (not runtime.has_variant_for(resources), -runtime.priority, runtime.name))
-    return best, (*choices, choice("RuntimeByFormat", runtime=best.name, wanted=what)), ()
+    return best, (*choices, explanation("RuntimeByFormat", runtime=best.name, wanted=what)), ()
 
 
 def _suffix_meant(spec: ServingSpec) -> str:

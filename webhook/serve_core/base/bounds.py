@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from serve_core.base.json import JsonObject
-from serve_core.base.reasons import Problem, problem
+from serve_core.base.reasons import Diagnostic, diagnostic
 
 MOST_VALUES = 20_000
 """In one object, those in its lists and objects counted one by one."""
@@ -20,7 +20,7 @@ MOST_USES = 1_000
 """Things of one kind in an object that policies judge one by one, such as images or Secrets."""
 
 
-def fault(document: JsonObject) -> Problem | None:
+def fault(document: JsonObject) -> Diagnostic | None:
     """Why nothing is made of an object: it is larger than the bounds, or is what YAML allows and JSON does not.
 
     Managed fields do not count: nobody reads them.
@@ -42,22 +42,22 @@ def fault(document: JsonObject) -> Problem | None:
                 elif isinstance(value, int) and not -(2**63) <= value < 2**64:
                     return _too_large("a number in it has more than 64 bits")
             if keyed and not all(isinstance(key, str) for key in node):
-                return problem("InvalidObject", "metadata", why="a key in it is not a string; put it into quotes")
+                return diagnostic("InvalidObject", "metadata", why="a key in it is not a string; put it into quotes")
             if characters > MOST_CHARACTERS:
                 return _too_large(f"its names and texts have more than {MOST_CHARACTERS // 1024} KiB")
         if not inner:
             return None
         level = inner
-    return problem("InvalidObject", "metadata", why=f"it is nested more than {DEEPEST} levels deep")
+    return diagnostic("InvalidObject", "metadata", why=f"it is nested more than {DEEPEST} levels deep")
 
 
-def too_many(what: str) -> Problem:
+def too_many(what: str) -> Diagnostic:
     """That an object has more of one kind than policies judge."""
     return _too_large(f"it has more than {MOST_USES:,} {what}")
 
 
-def _too_large(why: str) -> Problem:
-    return problem("TooLarge", "metadata", why=why)
+def _too_large(why: str) -> Diagnostic:
+    return diagnostic("TooLarge", "metadata", why=why)
 
 
 def _without_managed_fields(document: JsonObject) -> JsonObject:

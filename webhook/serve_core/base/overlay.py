@@ -31,7 +31,7 @@ _FIRST = ("initContainers", "env")
 # One value each: half of the user's and half of ours would contradict each other.
 _WHOLE = frozenset({"readinessProbe", "livenessProbe", "startupProbe", "securityContext", "resources"})
 
-Record = dict[str, str]
+FieldRecord = dict[str, str]
 """Path of each filled value to its digest."""
 
 _MARK = 8
@@ -45,14 +45,14 @@ def digest(value: object) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:12]
 
 
-def fill(document: JsonObject, overlay: Mapping[str, Any]) -> Record:
+def fill(document: JsonObject, overlay: Mapping[str, Any]) -> FieldRecord:
     """Add to ``document`` what it lacks of ``overlay``; return what was added."""
-    record: Record = {}
+    record: FieldRecord = {}
     _fill(document, overlay, "", record)
     return record
 
 
-def _fill(document: JsonObject, overlay: Mapping[str, Any], path: str, record: Record) -> None:
+def _fill(document: JsonObject, overlay: Mapping[str, Any], path: str, record: FieldRecord) -> None:
     for key, value in overlay.items():
         here = f"{path}/{escape(key)}"
         present = document.get(key)
@@ -77,7 +77,7 @@ def _is_empty(value: Any) -> bool:
     return value in (None, {}, []) or (isinstance(value, dict) and all(inner in (None, []) for inner in value.values()))
 
 
-def _fill_list(elements: list[Any], overlay: list[Any], key: str, path: str, record: Record) -> None:
+def _fill_list(elements: list[Any], overlay: list[Any], key: str, path: str, record: FieldRecord) -> None:
     """Ours come last, so that the user's keep their places; first where the order matters.
 
     In ``env``, ``$(NAME)`` is expanded only below ``NAME`` itself, and an init container may want to see the model.
@@ -100,12 +100,12 @@ def _fill_list(elements: list[Any], overlay: list[Any], key: str, path: str, rec
             _fill(elements[found], value, here, record)
 
 
-def noted(record: Record) -> str:
+def noted(record: FieldRecord) -> str:
     """``record`` as it is noted on the object that was filled: a mark of 48 bits for each value."""
     return "".join(_place(path) + _value(path, digest) for path, digest in sorted(record.items()))
 
 
-def read(text: str, document: JsonObject) -> Record | None:
+def read(text: str, document: JsonObject) -> FieldRecord | None:
     """What of ``document`` is still as it was filled, by the ``text`` that was noted on it; ``None`` if that is not
     what :func:`noted` wrote.
 
@@ -118,7 +118,7 @@ def read(text: str, document: JsonObject) -> Record | None:
     marks: dict[str, set[str]] = {}
     for at in range(0, len(text), _MARK):
         marks.setdefault(text[at : at + 2], set()).add(text[at + 2 : at + _MARK])
-    record: Record = {}
+    record: FieldRecord = {}
     for path, value in _values(document, ""):
         # Most paths are passed over by the first two characters: what stands there need not be digested.
         if (found := marks.get(_place(path))) and _value(path, known := digest(value)) in found:
@@ -126,7 +126,7 @@ def read(text: str, document: JsonObject) -> Record | None:
     return record
 
 
-def _read_paths(text: str) -> Record | None:
+def _read_paths(text: str) -> FieldRecord | None:
     """A note of version 0.1, which had the paths in it."""
     try:
         record = json.loads(text)
@@ -167,7 +167,7 @@ def _values(document: JsonObject, path: str) -> Iterator[tuple[str, Any]]:
             yield here, value
 
 
-def take_back(document: JsonObject, record: Record) -> None:
+def take_back(document: JsonObject, record: FieldRecord) -> None:
     """Remove from ``document`` every value of ``record`` that is still as it was filled, and what that leaves empty."""
     root = _Remembered()
     for path, value in record.items():

@@ -38,7 +38,7 @@ class Reason:
 
 
 @dataclass(frozen=True, order=True)
-class Problem:
+class Diagnostic:
     """A refusal or a warning about one place of an object."""
 
     path: str
@@ -51,7 +51,7 @@ class Problem:
 
 
 @dataclass(frozen=True, order=True)
-class Choice:
+class Explanation:
     """What was chosen for the user, and why."""
 
     code: str
@@ -523,21 +523,21 @@ def step(text: object) -> str:
     return quote(text)[1:-1]
 
 
-def capped(problems: Iterable[Problem]) -> list[Problem]:
+def capped(problems: Iterable[Diagnostic]) -> list[Diagnostic]:
     """The first of ``problems``, one more than are said; the others are not even made where they are found lazily."""
     return list(islice(problems, MOST_PROBLEMS + 1))
 
 
-def problem(code: str, path: str, **words: object) -> Problem:
+def diagnostic(code: str, path: str, **words: object) -> Diagnostic:
     """The refusal or warning ``code`` about ``path``. ``words`` fill the sentence and the hint, each cut where it is
     too long."""
     sentence, hint = _said(code, words)
-    return Problem(_cut(path, _LONGEST_PATH), code, sentence, hint)
+    return Diagnostic(_cut(path, _LONGEST_PATH), code, sentence, hint)
 
 
-def choice(code: str, **words: object) -> Choice:
+def explanation(code: str, **words: object) -> Explanation:
     """The choice ``code``, said with its reason."""
-    return Choice(code, _said(code, words)[0])
+    return Explanation(code, _said(code, words)[0])
 
 
 def condition_message(code: str, **words: object) -> str:

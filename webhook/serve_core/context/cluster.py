@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from model_uri import Store
 from serve_core.api.runtimes import Runtime
-from serve_core.istio.injection import IstioInstallation
-from serve_core.knative.name_conflict import Services
+from serve_core.context.istio import IstioInstallation
+from serve_core.context.services import Services
 
 if TYPE_CHECKING:
     from serve_core.api.policies import ServingPolicy

@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from serve_core.admission.deployment_mode import DEFAULT_PORT
 from serve_core.api.annotations import AUTH, AUTH_AUDIENCES, AUTH_CALLERS, DEPLOYMENT, Caller, ServingSpec, path_of
 from serve_core.base.json import JsonObject
-from serve_core.base.reasons import Problem, choice, problem, quote
+from serve_core.base.reasons import Diagnostic, diagnostic, explanation, quote
 from serve_core.context.cluster import ClusterContext
+from serve_core.context.istio import KNATIVE_NAMESPACE
 from serve_core.istio import injection, sidecar
-from serve_core.istio.injection import KNATIVE_NAMESPACE, Mesh
+from serve_core.istio.injection import MeshDecision
+from serve_core.knative.limits import DEFAULT_PORT
 from serve_core.workload.model_server import server_container
 
 _API_VERSION = "security.istio.io/v1"
@@ -32,15 +33,15 @@ _METRICS_PORT = "9091"
 
 
 @dataclass(frozen=True)
-class Guards:
+class AccessPolicies:
     """What stands before a model, or why nothing can."""
 
     objects: tuple[JsonObject, ...] = ()
-    problems: tuple[Problem, ...] = ()
-    warnings: tuple[Problem, ...] = ()
+    problems: tuple[Diagnostic, ...] = ()
+    warnings: tuple[Diagnostic, ...] = ()
 
 
-def direct(mesh: Mesh, spec: ServingSpec, deployment: JsonObject) -> Mesh:
+def direct(mesh: MeshDecision, spec: ServingSpec, deployment: JsonObject) -> MeshDecision:
     """``mesh`` with what ``auth-callers`` needs of Knative: no activator in the path, for it would be the caller."""
     if not spec.auth_callers or spec.mode == DEPLOYMENT:
         return mesh
@@ -50,14 +51,14 @@ def direct(mesh: Mesh, spec: ServingSpec, deployment: JsonObject) -> Mesh:
         why = "the activator would hide who calls"
         other = f"template annotation {_BURST}"
         problems.append(
-            problem("ConflictingAnnotations", path_of(AUTH_CALLERS), one=AUTH_CALLERS, other=other, why=why)
+            diagnostic("ConflictingAnnotations", path_of(AUTH_CALLERS), one=AUTH_CALLERS, other=other, why=why)
         )
     if not _keeps_a_replica(spec, written):
-        problems.append(problem("CallersNeedReplica", path_of(AUTH_CALLERS)))
+        problems.append(diagnostic("CallersNeedReplica", path_of(AUTH_CALLERS)))
     return replace(
         mesh,
         annotations={**mesh.annotations, _BURST: "0"},
-        choices=(*mesh.choices, choice("CallersDirect")),
+        choices=(*mesh.choices, explanation("CallersDirect")),
         problems=tuple(problems),
     )
 
@@ -68,42 +69,42 @@ def _keeps_a_replica(spec: ServingSpec, written: Mapping[str, Any]) -> bool:
     return str(written.get(_LEAST, "0")).strip("0") != ""
 
 
-def guard(deployment: JsonObject, spec: ServingSpec, platform: ClusterContext) -> Guards:
+def access_policies(deployment: JsonObject, spec: ServingSpec, platform: ClusterContext) -> AccessPolicies:
     """The objects that let only the callers that ``auth`` names reach the model's pods."""
     if spec.auth == "none":
-        return Guards()
+        return AccessPolicies()
     context = platform.istio
     mesh = injection.decide(deployment, spec, context)
     problems = injection.needs_sidecar(mesh, context, path_of(AUTH))
     if problems or context is None or mesh.revision is None:
-        return Guards(problems=problems)
+        return AccessPolicies(problems=problems)
     by_knative = spec.mode != DEPLOYMENT
     past = tuple(_past(deployment, by_knative, platform))
     if past:
-        return Guards(problems=past)
+        return AccessPolicies(problems=past)
     if by_knative and not context.injects(KNATIVE_NAMESPACE):
-        return Guards(problems=(problem("KnativeOutsideMesh", path_of(AUTH)),))
+        return AccessPolicies(problems=(diagnostic("KnativeOutsideMesh", path_of(AUTH)),))
     warnings = []
     if spec.auth == "mtls" and by_knative and not spec.auth_callers:
-        warnings.append(problem("GatewayCounts", path_of(AUTH)))
+        warnings.append(diagnostic("GatewayCounts", path_of(AUTH)))
     if spec.auth == "jwt" and not spec.auth_audiences:
-        warnings.append(problem("AnyAudience", path_of(AUTH), key=AUTH_AUDIENCES))
+        warnings.append(diagnostic("AnyAudience", path_of(AUTH), key=AUTH_AUDIENCES))
     objects = [
         _strict(deployment, by_knative) if spec.auth == "mtls" else _tokens(deployment, spec, by_knative),
         _allowed(deployment, spec, mesh.revision.trust_domain, by_knative),
     ]
-    return Guards(tuple(objects), warnings=tuple(warnings))
+    return AccessPolicies(tuple(objects), warnings=tuple(warnings))
 
 
-def _past(deployment: JsonObject, by_knative: bool, context: ClusterContext) -> Iterator[Problem]:
+def _past(deployment: JsonObject, by_knative: bool, context: ClusterContext) -> Iterator[Diagnostic]:
     """What in the pods' template would leave the guards without effect."""
     for stray in sidecar.strays(deployment["spec"]["template"], "spec.template", context.known_loaders):
-        yield problem("PastSidecar", stray.path, what=stray.what, by=AUTH)
+        yield diagnostic("PastSidecar", stray.path, what=stray.what, by=AUTH)
     written = _template(deployment).get("labels") or {}
     for key, value in injection.selected(deployment, by_knative).items():
         if (other := written.get(key, value)) != value:
             what = f"label {key} with {quote(other)}, by which the pods are found,"
-            yield problem("PastSidecar", f"spec.template.metadata.labels[{key}]", what=what, by=AUTH)
+            yield diagnostic("PastSidecar", f"spec.template.metadata.labels[{key}]", what=what, by=AUTH)
 
 
 def is_guard(manifest: JsonObject) -> bool:

@@ -18,16 +18,8 @@ from serve_core.base.constants import LOADER_CONTAINER
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.reasons import quote
 from serve_core.context.cluster import LoaderConfig
-from serve_core.istio.injection import (
-    CANONICAL_NAME_LABEL,
-    INJECT_LABEL,
-    NATIVE_ANNOTATION,
-    PROBES_ANNOTATION,
-    PROXY_RESOURCES,
-    PROXY_UID,
-    REVISION_LABEL,
-    Redirects,
-)
+from serve_core.context.istio import INJECT_LABEL, PROXY_RESOURCES, REVISION_LABEL, Redirects
+from serve_core.istio.injection import CANONICAL_NAME_LABEL, NATIVE_ANNOTATION, PROBES_ANNOTATION, PROXY_UID
 from serve_core.workload import loader_container
 from serve_core.workload.loader_container import LoaderRequest
 

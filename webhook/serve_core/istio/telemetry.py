@@ -2,14 +2,14 @@
 
 from serve_core.api.annotations import DEPLOYMENT, TELEMETRY, ServingSpec, path_of
 from serve_core.base.json import JsonObject
-from serve_core.base.reasons import Problem
+from serve_core.base.reasons import Diagnostic
+from serve_core.context.istio import IstioInstallation
 from serve_core.istio import injection
-from serve_core.istio.injection import IstioInstallation
 
 
 def recorded(
     deployment: JsonObject, spec: ServingSpec, context: IstioInstallation | None
-) -> tuple[tuple[JsonObject, ...], tuple[Problem, ...]]:
+) -> tuple[tuple[JsonObject, ...], tuple[Diagnostic, ...]]:
     """The Telemetry (telemetry.istio.io/v1) of a model, if it is asked for, or why there cannot be one."""
     wanted = spec.telemetry
     if wanted is None:

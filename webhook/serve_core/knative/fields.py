@@ -13,13 +13,13 @@ from functools import cached_property
 from typing import Any
 
 from serve_core.base.json import canonical
-from serve_core.base.reasons import MOST_PROBLEMS, Problem, problem, quote, step
+from serve_core.base.reasons import MOST_PROBLEMS, Diagnostic, diagnostic, quote, step
 
 _ON_BY_DEFAULT = frozenset({"multi-container", "kubernetes.podspec-volumes-emptydir"})
 
 
 @dataclass(frozen=True)
-class Rule:
+class FieldRule:
     """What becomes of one field. By default it is carried as it stands."""
 
     flag: str | None = None
@@ -33,7 +33,7 @@ class Rule:
     refuse: str = ""
     """Why no (other) value is carried."""
     way_out: str = ""
-    inner: Mapping[str, "Rule"] | None = field(default=None, repr=False)
+    inner: Mapping[str, "FieldRule"] | None = field(default=None, repr=False)
     """The rules of an object's fields."""
     key: str = ""
     """The field by which Knative tells a list's elements apart: it takes none twice, Kubernetes does."""
@@ -46,15 +46,15 @@ class Rule:
         return frozenset(key for key, rule in (self.inner or {}).items() if rule is CARRY)
 
 
-Rules = Mapping[str, Rule]
+Rules = Mapping[str, FieldRule]
 
 
 @dataclass
-class Carrier:
+class FieldMapping:
     """Carries documents over by rules and collects what cannot be carried."""
 
     features: Mapping[str, str]
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Diagnostic] = field(default_factory=list)
 
     def state(self, flag: str) -> str:
         """The flag's state as Knative reads it: case does not count, a misspelt value means the default."""
@@ -73,7 +73,7 @@ class Carrier:
     def add(self, code: str, path: str, **words: object) -> None:
         """Note a problem, unless there are more than are said already."""
         if len(self.problems) <= MOST_PROBLEMS:
-            self.problems.append(problem(code, path, **words))
+            self.problems.append(diagnostic(code, path, **words))
 
     def carry(self, document: Mapping[str, Any], rules: Rules, path: str) -> dict[str, Any]:
         carried = {}
@@ -119,7 +119,7 @@ class Carrier:
             found.append(element)
         return found
 
-    def _inside(self, value: Any, rule: Rule, path: str) -> Any:
+    def _inside(self, value: Any, rule: FieldRule, path: str) -> Any:
         if rule.key and isinstance(value, list):
             value = self._once(value, rule.key, path)
         if rule.inner is None:
@@ -134,7 +134,7 @@ class Carrier:
         return self.carry(value, rule.inner, path) if isinstance(value, dict) else value
 
 
-def _stands(element: Mapping[str, Any], rule: Rule) -> bool:
+def _stands(element: Mapping[str, Any], rule: FieldRule) -> bool:
     """Whether it is carried as it stands: most elements are, and there may be thousands."""
     return element.keys() <= rule.as_they_stand and None not in element.values()
 
@@ -144,35 +144,35 @@ def _place(element: Mapping[str, Any], index: int, path: str) -> object:
     return step(element.get("name", index)) if path.endswith(".env") else index
 
 
-CARRY = Rule()
+CARRY = FieldRule()
 
 
-def _refused(why: str, way_out: str = "", drop: tuple[Any, ...] = ()) -> Rule:
-    return Rule(refuse=why, way_out=way_out, drop=drop)
+def _refused(why: str, way_out: str = "", drop: tuple[Any, ...] = ()) -> FieldRule:
+    return FieldRule(refuse=why, way_out=way_out, drop=drop)
 
 
 _VALUE_FROM: Rules = {
     "configMapKeyRef": CARRY,
     "secretKeyRef": CARRY,
-    "fieldRef": Rule(flag="kubernetes.podspec-fieldref"),
-    "resourceFieldRef": Rule(flag="kubernetes.podspec-fieldref"),
+    "fieldRef": FieldRule(flag="kubernetes.podspec-fieldref"),
+    "resourceFieldRef": FieldRule(flag="kubernetes.podspec-fieldref"),
 }
 
-_ENV: Rules = {"name": CARRY, "value": CARRY, "valueFrom": Rule(inner=_VALUE_FROM)}
+_ENV: Rules = {"name": CARRY, "value": CARRY, "valueFrom": FieldRule(inner=_VALUE_FROM)}
 
 _MOUNT: Rules = {
     "name": CARRY,
     "mountPath": CARRY,
     "readOnly": CARRY,
     "subPath": CARRY,
-    "mountPropagation": Rule(flag="kubernetes.podspec-volumes-mount-propagation", exact=True, drop=("None",)),
+    "mountPropagation": FieldRule(flag="kubernetes.podspec-volumes-mount-propagation", exact=True, drop=("None",)),
     "subPathExpr": _refused("only subPath is", "Use subPath with a fixed path."),
     "recursiveReadOnly": _refused("Knative has no such field", drop=("Disabled",)),
 }
 
 _CAPABILITIES: Rules = {
     "drop": CARRY,
-    "add": Rule(flag="kubernetes.containerspec-addcapabilities", exact=True, drop=([],)),
+    "add": FieldRule(flag="kubernetes.containerspec-addcapabilities", exact=True, drop=([],)),
 }
 
 _CONTAINER_SECURITY: Rules = {
@@ -182,8 +182,8 @@ _CONTAINER_SECURITY: Rules = {
     "readOnlyRootFilesystem": CARRY,
     "allowPrivilegeEscalation": CARRY,
     "seccompProfile": CARRY,
-    "capabilities": Rule(inner=_CAPABILITIES),
-    "privileged": Rule(only=(False,), refuse="Knative runs no privileged containers"),
+    "capabilities": FieldRule(inner=_CAPABILITIES),
+    "privileged": FieldRule(only=(False,), refuse="Knative runs no privileged containers"),
     "seLinuxOptions": _refused("Knative has no such field", drop=({},)),
     "windowsOptions": _refused("Knative has no such field", drop=({},)),
     "procMount": _refused("Knative has no such field", drop=("Default",)),
@@ -205,11 +205,11 @@ _ANY_CONTAINER: Rules = {
     "imagePullPolicy": CARRY,
     "terminationMessagePath": CARRY,
     "terminationMessagePolicy": CARRY,
-    "env": Rule(inner=_ENV, each=True, key="name"),
+    "env": FieldRule(inner=_ENV, each=True, key="name"),
     "envFrom": CARRY,
-    "resources": Rule(inner=_RESOURCES, drop=({},)),
-    "securityContext": Rule(inner=_CONTAINER_SECURITY, drop=({},)),
-    "volumeMounts": Rule(inner=_MOUNT, each=True),
+    "resources": FieldRule(inner=_RESOURCES, drop=({},)),
+    "securityContext": FieldRule(inner=_CONTAINER_SECURITY, drop=({},)),
+    "volumeMounts": FieldRule(inner=_MOUNT, each=True),
     "lifecycle": _refused("Knative drains the container itself", "Handle SIGTERM in the container.", drop=({},)),
     "stdin": _refused("nobody is attached to a Knative container", drop=(False,)),
     "stdinOnce": _refused("nobody is attached to a Knative container", drop=(False,)),
@@ -230,9 +230,9 @@ _PROBE: Rules = {
 CONTAINER: Rules = {
     **_ANY_CONTAINER,
     "ports": CARRY,
-    **dict.fromkeys(("readinessProbe", "livenessProbe", "startupProbe"), Rule(inner=_PROBE)),
+    **dict.fromkeys(("readinessProbe", "livenessProbe", "startupProbe"), FieldRule(inner=_PROBE)),
 }
-_SIDE_PROBE = Rule(flag="multi-container-probing", exact=True, inner=_PROBE)
+_SIDE_PROBE = FieldRule(flag="multi-container-probing", exact=True, inner=_PROBE)
 SIDE_CONTAINER: Rules = {
     **_ANY_CONTAINER,
     "ports": _refused("a Knative Service has one port, the model server's", drop=([],)),
@@ -251,7 +251,7 @@ INIT_CONTAINER: Rules = {
 
 _PROJECTED: Rules = {
     "defaultMode": CARRY,
-    "sources": Rule(
+    "sources": FieldRule(
         inner=dict.fromkeys(("configMap", "downwardAPI", "secret", "serviceAccountToken"), CARRY), each=True
     ),
 }
@@ -260,30 +260,30 @@ VOLUME: Rules = {
     "name": CARRY,
     "secret": CARRY,
     "configMap": CARRY,
-    "projected": Rule(inner=_PROJECTED),
-    "emptyDir": Rule(flag="kubernetes.podspec-volumes-emptydir", exact=True),
-    "persistentVolumeClaim": Rule(flag="kubernetes.podspec-persistent-volume-claim", exact=True),
-    "hostPath": Rule(flag="kubernetes.podspec-volumes-hostpath", exact=True),
-    "csi": Rule(flag="kubernetes.podspec-volumes-csi", exact=True),
-    "image": Rule(flag="kubernetes.podspec-volumes-image", exact=True),
-    "ephemeral": Rule(flag="kubernetes.podspec-volumes-ephemeral", exact=True),
+    "projected": FieldRule(inner=_PROJECTED),
+    "emptyDir": FieldRule(flag="kubernetes.podspec-volumes-emptydir", exact=True),
+    "persistentVolumeClaim": FieldRule(flag="kubernetes.podspec-persistent-volume-claim", exact=True),
+    "hostPath": FieldRule(flag="kubernetes.podspec-volumes-hostpath", exact=True),
+    "csi": FieldRule(flag="kubernetes.podspec-volumes-csi", exact=True),
+    "image": FieldRule(flag="kubernetes.podspec-volumes-image", exact=True),
+    "ephemeral": FieldRule(flag="kubernetes.podspec-volumes-ephemeral", exact=True),
 }
 
 _POD_SECURITY = "kubernetes.podspec-securitycontext"
 _NO_FIELD = "Knative has no such field"
 
 
-def _flagged(name: str, drop: tuple[Any, ...] = ()) -> Rule:
-    return Rule(flag=f"kubernetes.podspec-{name.lower()}", drop=drop)
+def _flagged(name: str, drop: tuple[Any, ...] = ()) -> FieldRule:
+    return FieldRule(flag=f"kubernetes.podspec-{name.lower()}", drop=drop)
 
 
 POD: Rules = {
-    "volumes": Rule(inner=VOLUME, each=True),
+    "volumes": FieldRule(inner=VOLUME, each=True),
     "serviceAccountName": CARRY,
     "serviceAccount": _refused("it is the deprecated name of serviceAccountName", "Use serviceAccountName."),
-    "imagePullSecrets": Rule(key="name"),
+    "imagePullSecrets": FieldRule(key="name"),
     "enableServiceLinks": CARRY,
-    "automountServiceAccountToken": Rule(only=(False,), drop=(True,), refuse="only false is"),
+    "automountServiceAccountToken": FieldRule(only=(False,), drop=(True,), refuse="only false is"),
     "affinity": _flagged("affinity", ({},)),
     "topologySpreadConstraints": _flagged("topologySpreadConstraints", ([],)),
     "nodeSelector": _flagged("nodeSelector", ({},)),
@@ -298,10 +298,10 @@ POD: Rules = {
     "schedulerName": _flagged("schedulerName", ("default-scheduler",)),
     "priorityClassName": _flagged("priorityClassName", ("",)),
     "shareProcessNamespace": _flagged("shareProcessNamespace", (False,)),
-    "securityContext": Rule(
+    "securityContext": FieldRule(
         drop=({},),
         inner={
-            name: Rule(flag=_POD_SECURITY)
+            name: FieldRule(flag=_POD_SECURITY)
             for name in ("runAsUser", "runAsGroup", "runAsNonRoot", "fsGroup", "supplementalGroups", "seccompProfile")
         },
     ),

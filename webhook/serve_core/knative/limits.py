@@ -13,8 +13,10 @@ from typing import Any
 
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import quote, step
-from serve_core.knative.fields import Carrier
+from serve_core.knative.fields import FieldMapping
 
+DEFAULT_PORT = 8080
+"""Where Knative sends requests to a container that declares no port."""
 AUTOSCALING = "autoscaling.knative.dev/"
 NETWORKING = "networking.knative.dev/"
 ROLLOUT_DURATION = "serving.knative.dev/rollout-duration"
@@ -161,7 +163,7 @@ def is_for_the_service(key: str) -> bool:
     return key == ROLLOUT_DURATION or key.startswith(NETWORKING)
 
 
-def check_template_annotations(annotations: Mapping[str, str], carrier: Carrier) -> None:
+def check_template_annotations(annotations: Mapping[str, str], carrier: FieldMapping) -> None:
     """Refuse what Knative would refuse, and what it would ignore although it bears its name."""
     for key, value in annotations.items():
         at = f"spec.template.metadata.annotations[{step(key)}]"
@@ -177,7 +179,7 @@ def check_template_annotations(annotations: Mapping[str, str], carrier: Carrier)
     _check_scale(annotations, carrier)
 
 
-def check_service_metadata(annotations: Mapping[str, str], labels: Mapping[str, str], carrier: Carrier) -> None:
+def check_service_metadata(annotations: Mapping[str, str], labels: Mapping[str, str], carrier: FieldMapping) -> None:
     """The same for what a Deployment's own metadata says to Knative."""
     for key, value in annotations.items():
         at = f"metadata.annotations[{step(key)}]"
@@ -193,19 +195,19 @@ def check_service_metadata(annotations: Mapping[str, str], labels: Mapping[str, 
         carrier.refuse(f"metadata.labels[{VISIBILITY_LABEL}]", why, "Write cluster-local, or remove it.")
 
 
-def _check(allowed: _Allowed, value: Any, at: str, carrier: Carrier) -> None:
+def _check(allowed: _Allowed, value: Any, at: str, carrier: FieldMapping) -> None:
     if not isinstance(value, str) or len(value) > _LONGEST or not allowed.check(value):
         carrier.refuse(at, f"{quote(value)} is not allowed", f"Write {allowed.words}.")
 
 
-def _check_class(annotations: Mapping[str, str], carrier: Carrier) -> None:
+def _check_class(annotations: Mapping[str, str], carrier: FieldMapping) -> None:
     metric = annotations.get(f"{AUTOSCALING}metric")
     if metric and annotations.get(f"{AUTOSCALING}class", _KPA) == _KPA and metric not in ("concurrency", "rps"):
         at = f"spec.template.metadata.annotations[{AUTOSCALING}metric]"
         carrier.refuse(at, f"{quote(metric)} is not allowed", "Write concurrency or rps.")
 
 
-def _check_scale(annotations: Mapping[str, str], carrier: Carrier) -> None:
+def _check_scale(annotations: Mapping[str, str], carrier: FieldMapping) -> None:
     numbers = {}
     for name in ("min-scale", "max-scale", "activation-scale"):
         key = AUTOSCALING + name
@@ -236,7 +238,7 @@ def is_image(reference: str) -> bool:
     return bool(_REGISTRY.fullmatch(registry) and _REPOSITORY.fullmatch(repository))
 
 
-def check_container(container: JsonObject, path: str, *, is_server: bool, carrier: Carrier) -> None:
+def check_container(container: JsonObject, path: str, *, is_server: bool, carrier: FieldMapping) -> None:
     """Refuse images that Knative cannot read, and names, variables, ports and paths that are its own."""
     image = container.get("image")
     if isinstance(image, str) and image and not is_image(image):

@@ -12,71 +12,20 @@ Sources: Knative Serving 1.23, ``pkg/reconciler/route/resources/service.go`` (na
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
 from serve_core.api.annotations import DEPLOYMENT, MODEL, SCALE, SERVICE, Scale, ServingSpec, path_of
 from serve_core.base import overlay
 from serve_core.base.constants import DEPLOYMENT_LABEL
 from serve_core.base.json import JsonObject, value_at
-from serve_core.base.overlay import Record
-from serve_core.base.ownership import controller
-from serve_core.base.reasons import Choice, Problem, capped, choice, problem
+from serve_core.base.overlay import FieldRecord
+from serve_core.base.reasons import Diagnostic, Explanation, capped, diagnostic, explanation
+from serve_core.context.services import Services, ServiceSummary
 from serve_core.knative.limits import AUTOSCALING
 from serve_core.knative.traffic import LATEST_TAG, PREVIOUS_TAG
 
-NOT_A_REVISION = "!serving.knative.dev/revision"
-"""Label selector of all Services but those that Knative makes for each revision, which nobody else names so."""
-
 _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 _LONGEST = 63
-_MOST_LABELS = 50
-"""Of a selector."""
-_MOST_PORTS = 50
-"""Of one Service, by name."""
 _SUFFIX = "-model"
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceSummary:
-    """A Kubernetes Service, as far as it matters to models."""
-
-    owner: str = ""
-    """The Deployment whose model it belongs to, by its owner or its label; empty for everybody else's."""
-    selector: Mapping[str, str] = field(default_factory=dict)
-    named_ports: tuple[str, ...] = ()
-    """The ports that it leads to by name."""
-
-
-Services = Mapping[str, Mapping[str, ServiceSummary]]
-"""By namespace and name."""
-
-
-def read(service: JsonObject) -> ServiceSummary:
-    """What matters of a Service (v1), or of a Knative Service, whose name is taken just as well."""
-    owner = _controller(service) or value_at(service, "metadata", "labels", DEPLOYMENT_LABEL) or ""
-    return ServiceSummary(owner, selector(service), named_ports(service))
-
-
-def selector(service: JsonObject) -> dict[str, str]:
-    """The labels of the pods that a Service leads to; none where there are more than anybody writes."""
-    found = value_at(service, "spec", "selector")
-    if not isinstance(found, dict) or len(found) > _MOST_LABELS:
-        return {}
-    return found if all(isinstance(value, str) for value in found.values()) else {}
-
-
-def named_ports(service: JsonObject) -> tuple[str, ...]:
-    """The first ports that a Service leads to by name."""
-    ports = value_at(service, "spec", "ports")
-    targets = (value_at(port, "targetPort") for port in ports) if isinstance(ports, list) else ()
-    named = (target for target in targets if isinstance(target, str) and not target.isdigit())
-    return tuple(itertools.islice(dict.fromkeys(named), _MOST_PORTS))
-
-
-def _controller(service: JsonObject) -> str:
-    """The Deployment that owns it, whatever somebody has made of its label."""
-    owner = controller(service)
-    return str(value_at(owner, "name") or "") if value_at(owner, "kind") == "Deployment" else ""
 
 
 def is_service_name(name: str) -> bool:
@@ -93,7 +42,7 @@ def service_name(deployment: JsonObject) -> str:
 
 def settle_name(
     deployment: JsonObject, spec: ServingSpec, services: Services
-) -> tuple[JsonObject, tuple[Choice, ...], tuple[Problem, ...]]:
+) -> tuple[JsonObject, tuple[Explanation, ...], tuple[Diagnostic, ...]]:
     """``deployment`` with the name noted under which it is served, where its own is taken; said as it is chosen."""
     metadata = deployment["metadata"]
     own, noted = metadata["name"], service_name(deployment)
@@ -106,11 +55,11 @@ def settle_name(
         in_the_way = in_the_way or taken
     if name == own:
         return deployment, (), ()
-    chosen = (choice("ServiceNamed", service=name, name=own),)
+    chosen = (explanation("ServiceNamed", service=name, name=own),)
     if name == noted:
         return deployment, chosen, ()
     notes = {**(metadata.get("annotations") or {}), SERVICE: name}
-    warning = problem("NameInTheWay", "metadata.name", taken=in_the_way, service=name)
+    warning = diagnostic("NameInTheWay", "metadata.name", taken=in_the_way, service=name)
     return {**deployment, "metadata": {**metadata, "annotations": notes}}, chosen, (warning,)
 
 
@@ -134,7 +83,7 @@ def _taken(name: str, deployment: str, spec: ServingSpec, here: Mapping[str, Ser
 
 def keep_replicas(
     deployment: JsonObject, spec: ServingSpec, replicas: int, services: Services
-) -> tuple[Record, Scale | None, tuple[Choice, ...]]:
+) -> tuple[FieldRecord, Scale | None, tuple[Explanation, ...]]:
     """Fill in a ``scale`` that keeps the replicas that there were, where a plain Service leads to the pods.
 
     Its clients cannot wake the model from zero, and Knative's autoscaler does not see them.
@@ -149,24 +98,24 @@ def keep_replicas(
     scale = Scale(max(replicas, 1))
     value = f"{scale.least}.."
     record = overlay.fill(deployment, {"metadata": {"annotations": {SCALE: value}}})
-    return record, scale, (choice("ScaleForService", value=value, service=next(iter(selecting))),)
+    return record, scale, (explanation("ScaleForService", value=value, service=next(iter(selecting))),)
 
 
-def past_knative(deployment: JsonObject, spec: ServingSpec, services: Services) -> tuple[Problem, ...]:
+def past_knative(deployment: JsonObject, spec: ServingSpec, services: Services) -> tuple[Diagnostic, ...]:
     """A warning for each plain Service that goes on finding the pods."""
     if spec.mode == DEPLOYMENT:
         return ()
     at = "spec.template.metadata.labels"
-    return tuple(capped(problem("PastKnative", at, service=name) for name in _selecting(deployment, services)))
+    return tuple(capped(diagnostic("PastKnative", at, service=name) for name in _selecting(deployment, services)))
 
 
-def lost_by_name(deployment: JsonObject, services: Services) -> tuple[Problem, ...]:
+def lost_by_name(deployment: JsonObject, services: Services) -> tuple[Diagnostic, ...]:
     """Why a running Deployment cannot be handed over: Services that would lose its pods, as their ports are renamed."""
     containers = value_at(deployment, "spec", "template", "spec", "containers") or []
     names = {port.get("name") for container in containers for port in container.get("ports") or []}
     return tuple(
         capped(
-            problem("PortByName", path_of(MODEL), service=name, port=port)
+            diagnostic("PortByName", path_of(MODEL), service=name, port=port)
             for name, context in _selecting(deployment, services).items()
             for port in context.named_ports
             if port in names

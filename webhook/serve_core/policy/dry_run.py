@@ -17,10 +17,10 @@ from serve_core.api.policies import (
     stored_policy,
 )
 from serve_core.base.json import JsonObject
-from serve_core.base.reasons import Problem
+from serve_core.base.reasons import Diagnostic
+from serve_core.context import istio
 from serve_core.context.cluster import ClusterContext
-from serve_core.istio import injection
-from serve_core.istio.injection import IstioInstallation
+from serve_core.context.istio import IstioInstallation
 from serve_core.policy.audit import Existing, order
 from serve_core.policy.evaluate import PolicyVerdict, User, judge_policies
 from serve_core.policy.subjects import subject_of
@@ -34,7 +34,7 @@ class Tried:
 
     title: str
     namespace: str
-    refused: tuple[Problem, ...] = ()
+    refused: tuple[Diagnostic, ...] = ()
     """Why it is no Deployment that can be served at all; then no policy was asked."""
     verdict: PolicyVerdict = field(default_factory=PolicyVerdict)
 
@@ -48,9 +48,9 @@ class Tried:
 @dataclass(frozen=True)
 class Trial:
     tried: tuple[Tried, ...] = ()
-    faults: tuple[tuple[str, Problem], ...] = ()
+    faults: tuple[tuple[str, Diagnostic], ...] = ()
     """What is wrong with the policies and exceptions themselves, each with the document's title."""
-    warnings: tuple[tuple[str, Problem], ...] = ()
+    warnings: tuple[tuple[str, Diagnostic], ...] = ()
     """What should be known of exceptions, each with the document's title."""
     skipped: int = 0
     """Documents that policies say nothing about."""
@@ -62,9 +62,9 @@ class Documents:
 
     context: ClusterContext
     exceptions: tuple[PolicyException, ...]
-    faults: tuple[tuple[str, Problem], ...]
+    faults: tuple[tuple[str, Diagnostic], ...]
     """What is wrong with policies and exceptions, each with the document's title."""
-    warnings: tuple[tuple[str, Problem], ...]
+    warnings: tuple[tuple[str, Diagnostic], ...]
     """What should be known of exceptions, likewise."""
     objects: tuple[JsonObject, ...]
 
@@ -126,7 +126,7 @@ def read_documents(documents: Iterable[Any], context: ClusterContext, *, stored:
     policies: list[ServingPolicy] = []
     exceptions: list[PolicyException] = []
     labels: dict[str, Mapping[str, str]] = {}
-    faults: list[tuple[str, Problem]] = []
+    faults: list[tuple[str, Diagnostic]] = []
     objects: list[JsonObject] = []
     namespaces: list[JsonObject] = []
     for document in _flat(documents):
@@ -151,7 +151,7 @@ def read_documents(documents: Iterable[Any], context: ClusterContext, *, stored:
     return Documents(told, tuple(exceptions), tuple(faults), warnings, tuple(objects))
 
 
-def _completed(document: JsonObject, context: ClusterContext) -> tuple[JsonObject, tuple[Problem, ...]]:
+def _completed(document: JsonObject, context: ClusterContext) -> tuple[JsonObject, tuple[Diagnostic, ...]]:
     """What the mutating webhook makes of an object, or why it is refused."""
     is_deployment = (document.get("apiVersion"), document.get("kind")) == ("apps/v1", "Deployment")
     if not is_deployment or not concerns(document):
@@ -166,18 +166,16 @@ def _istio(documents: list[JsonObject]) -> IstioInstallation | None:
     def kind(name: str) -> list[JsonObject]:
         return [document for document in documents if document.get("kind") == name and _name(document)]
 
-    key, _, value = injection.INJECTORS.partition("=")
+    key, _, value = istio.INJECTORS.partition("=")
     injectors = [
         document
         for document in kind("MutatingWebhookConfiguration")
         if (_metadata(document).get("labels") or {}).get(key) == value
     ]
-    config_maps = [each for each in kind("ConfigMap") if _metadata(each).get("namespace") == injection.NAMESPACE]
+    config_maps = [each for each in kind("ConfigMap") if _metadata(each).get("namespace") == istio.NAMESPACE]
     if not injectors:
         return None
-    return injection.detect(
-        injectors=injectors, config_maps=config_maps, nodes=kind("Node"), namespaces=kind("Namespace")
-    )
+    return istio.detect(injectors=injectors, config_maps=config_maps, nodes=kind("Node"), namespaces=kind("Namespace"))
 
 
 def _flat(documents: Iterable[Any]) -> Iterator[JsonObject]:

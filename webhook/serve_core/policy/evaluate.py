@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from serve_core.api.matching import is_about_namespace, selects
 from serve_core.api.policies import Kind, Match, PolicyException, Rule, ServingPolicy, utc_text
-from serve_core.base.reasons import MOST_PROBLEMS, Problem, problem
+from serve_core.base.reasons import MOST_PROBLEMS, Diagnostic, diagnostic
 from serve_core.policy.rules import findings
 from serve_core.policy.subjects import Subject
 from serve_core.syntax.glob import matches
@@ -25,7 +25,7 @@ _FOR_ANYTHING = ("label", "expression")
 """Kinds of rules that are about any object, whatever it does."""
 
 
-class Outcome(StrEnum):
+class RuleOutcome(StrEnum):
     """What one rule says of one subject."""
 
     PASS = "Pass"  # noqa: S105 - no password
@@ -48,8 +48,8 @@ class User:
 class Result:
     policy: str
     rule: str
-    outcome: Outcome
-    findings: tuple[Problem, ...] = ()
+    outcome: RuleOutcome
+    findings: tuple[Diagnostic, ...] = ()
     exception: PolicyException | None = None
 
     @property
@@ -57,12 +57,12 @@ class Result:
         return f"{self.policy}/{self.rule}"
 
     @property
-    def excuse(self) -> Problem | None:
+    def excuse(self) -> Diagnostic | None:
         """By which exception the findings do not count."""
         if self.exception is None:
             return None
         spec = self.exception.spec
-        return problem(
+        return diagnostic(
             "Excepted",
             self.findings[0].path,
             by=self.by,
@@ -81,20 +81,20 @@ class PolicyVerdict:
 
     @property
     def denied(self) -> bool:
-        return any(result.outcome is Outcome.DENY for result in self.results)
+        return any(result.outcome is RuleOutcome.DENY for result in self.results)
 
     @property
-    def problems(self) -> tuple[Problem, ...]:
+    def problems(self) -> tuple[Diagnostic, ...]:
         """Why the subject is refused."""
-        return self._of(Outcome.DENY)
+        return self._of(RuleOutcome.DENY)
 
     @property
-    def warnings(self) -> tuple[Problem, ...]:
+    def warnings(self) -> tuple[Diagnostic, ...]:
         """What its user is told although it is not refused."""
         excuses = [result.excuse for result in self.results if result.excuse is not None]
-        return (*self._of(Outcome.WARN), *excuses)
+        return (*self._of(RuleOutcome.WARN), *excuses)
 
-    def _of(self, outcome: Outcome) -> tuple[Problem, ...]:
+    def _of(self, outcome: RuleOutcome) -> tuple[Diagnostic, ...]:
         return tuple(found for result in self.results if result.outcome is outcome for found in result.findings)
 
 
@@ -111,8 +111,8 @@ def judge_policies(
         if not is_about(policy.spec.match, subject):
             continue
         if policy.fault:
-            fault = problem("PolicyUnreadable", "metadata.name", policy=policy.name, why=policy.fault)
-            results.append(Result(policy.name, "*", Outcome.DENY, (fault,)))
+            fault = diagnostic("PolicyUnreadable", "metadata.name", policy=policy.name, why=policy.fault)
+            results.append(Result(policy.name, "*", RuleOutcome.DENY, (fault,)))
             continue
         exempt = user is not None and _exempts(policy, user)
         for rule in policy.spec.rules:
@@ -157,14 +157,14 @@ def _judge(
     most: int,
 ) -> Result:
     if exempt:
-        return Result(policy.name, rule.name, Outcome.EXEMPT)
+        return Result(policy.name, rule.name, RuleOutcome.EXEMPT)
     found = findings(rule, subject, f"{policy.name}/{rule.name}", most)
     if not found:
-        return Result(policy.name, rule.name, Outcome.PASS)
+        return Result(policy.name, rule.name, RuleOutcome.PASS)
     exception = _exception(policy.name, rule.name, subject, exceptions, now)
     if exception is not None:
-        return Result(policy.name, rule.name, Outcome.EXCEPTED, found, exception)
-    return Result(policy.name, rule.name, Outcome(rule.action or policy.spec.action), found)
+        return Result(policy.name, rule.name, RuleOutcome.EXCEPTED, found, exception)
+    return Result(policy.name, rule.name, RuleOutcome(rule.action or policy.spec.action), found)
 
 
 def is_about(match: Match, subject: Subject) -> bool:

@@ -24,9 +24,9 @@ from serve_core.api.policies import (
     ScaleBounds,
     Signed,
 )
-from serve_core.base.reasons import MOST_PROBLEMS, Problem, problem, quote
+from serve_core.base.reasons import MOST_PROBLEMS, Diagnostic, diagnostic, quote
 from serve_core.policy.origins import Origin
-from serve_core.policy.subjects import PodUse, Scale, Subject, Use, plain_word
+from serve_core.policy.subjects import PodUse, ReplicaBounds, Subject, Use, plain_word
 from serve_core.syntax import image_reference, quantity
 from serve_core.syntax.glob import matches, may_begin
 from serve_core.workload import stores
@@ -37,18 +37,18 @@ _FEWEST_SHOWN = 12
 """Names that a hint lists."""
 
 
-def findings(rule: Rule, subject: Subject, by: str, most: int = MOST_PROBLEMS + 1) -> tuple[Problem, ...]:
+def findings(rule: Rule, subject: Subject, by: str, most: int = MOST_PROBLEMS + 1) -> tuple[Diagnostic, ...]:
     """What ``rule`` finds wrong, ``most`` at most; ``by`` names the policy and the rule in the messages."""
     name, about = rule.about
     if subject.fault is not None:
         return (subject.fault,)
     found = tuple(dict.fromkeys(islice(_CHECKS[name](about, subject, by), most)))
     if rule.hint is not None:
-        found = tuple(Problem(finding.path, finding.code, finding.message, rule.hint) for finding in found)
+        found = tuple(Diagnostic(finding.path, finding.code, finding.message, rule.hint) for finding in found)
     return tuple(sorted(found))
 
 
-def _sources(about: Places, subject: Subject, by: str) -> Iterator[Problem]:
+def _sources(about: Places, subject: Subject, by: str) -> Iterator[Diagnostic]:
     allow = [parse_place(text) for text in about.allow]
     deny = [parse_place(text) for text in about.deny]
     own = tuple(stores.of_rule(about))
@@ -67,12 +67,12 @@ def _sources(about: Places, subject: Subject, by: str) -> Iterator[Problem]:
 
 def _misplaced(
     origin: Origin, about: Places, subject: Subject, by: str, allow: Sequence[Place], deny: Sequence[Place]
-) -> list[Problem]:
+) -> list[Diagnostic]:
     try:
         source = model_uri.read(origin.text)
     except URIError as error:
         shown = quote(_without_secrets(origin.text))
-        return [problem("SourceUnreadable", origin.path, by=by, source=shown, why=error)]
+        return [diagnostic("SourceUnreadable", origin.path, by=by, source=shown, why=error)]
     names = naming.names(*stores.names_of(source, subject.stores)) if deny else ()
     denied = any(place.names_any(names) for place in deny)
     if not denied and (not allow or any(place.allows(source) for place in allow)):
@@ -80,12 +80,12 @@ def _misplaced(
     hint = _allowed(about.allow, "Use another source.")
     if source.is_proposal:
         hint += " A pull request is anybody's: name a branch, a tag or a commit of the model's own."
-    return [problem("SourceNotAllowed", origin.path, by=by, source=source, allowed=hint)]
+    return [diagnostic("SourceNotAllowed", origin.path, by=by, source=source, allowed=hint)]
 
 
 def _not_fixed(
     origin: Origin, subject: Subject, by: str, own: tuple[Store, ...] = (), always: bool = True
-) -> Iterator[Problem]:
+) -> Iterator[Diagnostic]:
     """Whether anything but the operator could say where a source leads.
 
     ``own``: the stores of the rule itself, which come before others. ``always``: also what none of these holds.
@@ -114,7 +114,7 @@ def _not_fixed(
         why, way_out = f"{origin.adrift} may lead that elsewhere", f"Take {origin.adrift} out of the pods."
     else:
         return
-    yield problem("SourceNotFixed", origin.path, by=by, source=source, why=why, way_out=way_out)
+    yield diagnostic("SourceNotFixed", origin.path, by=by, source=source, why=why, way_out=way_out)
 
 
 def _without_secrets(text: str) -> str:
@@ -124,13 +124,13 @@ def _without_secrets(text: str) -> str:
     return head.split("?", 1)[0] + separator + rest
 
 
-def _unknown(subject: Subject, by: str) -> list[Problem]:
+def _unknown(subject: Subject, by: str) -> list[Diagnostic]:
     """What nobody can tell the origin of; until that is mended, nothing else is known of the model."""
     unknown = [origin for origin in subject.origins if origin.unknown]
-    return [problem("SourceUnknown", origin.path, by=by, why=origin.unknown) for origin in unknown]
+    return [diagnostic("SourceUnknown", origin.path, by=by, why=origin.unknown) for origin in unknown]
 
 
-def _pinned(about: Pinned, subject: Subject, by: str) -> Iterator[Problem]:
+def _pinned(about: Pinned, subject: Subject, by: str) -> Iterator[Diagnostic]:
     unknown = _unknown(subject, by)
     yield from unknown
     seen: set[str] = set()
@@ -143,7 +143,7 @@ def _pinned(about: Pinned, subject: Subject, by: str) -> Iterator[Problem]:
             seen.add(origin.text)
             revision = ", or name a commit or digest in the URI" if "revision" in about.by else ""
             shown = quote(_without_secrets(origin.text))
-            yield problem("ModelNotPinned", origin.path, by=by, source=shown, revision=revision)
+            yield diagnostic("ModelNotPinned", origin.path, by=by, source=shown, revision=revision)
         elif not immutable.digest:
             # A digest is compared with what came; of a commit, only the hub itself knows what it is.
             yield from _not_fixed(origin, subject, by)
@@ -158,7 +158,7 @@ def _immutable(text: str) -> ModelURI | None:
     return uri if uri.is_immutable else None
 
 
-def _signed(about: Signed, subject: Subject, by: str) -> Iterator[Problem]:
+def _signed(about: Signed, subject: Subject, by: str) -> Iterator[Diagnostic]:
     unknown = _unknown(subject, by)
     yield from unknown
     keys = "the name of a ConfigMap with a public key"
@@ -170,33 +170,33 @@ def _signed(about: Signed, subject: Subject, by: str) -> Iterator[Problem]:
         if not right and origin.text not in seen:
             seen.add(origin.text)
             shown = quote(_without_secrets(origin.text))
-            yield problem("ModelNotSigned", origin.path, by=by, source=shown, keys=keys)
+            yield diagnostic("ModelNotSigned", origin.path, by=by, source=shown, keys=keys)
 
 
-def _formats(about: Names, subject: Subject, by: str) -> Iterator[Problem]:
+def _formats(about: Names, subject: Subject, by: str) -> Iterator[Diagnostic]:
     if not subject.origins and not subject.formats:
         return
     runtime = subject.runtime
     if runtime is not None and runtime.why:
-        yield problem("FormatUnsure", runtime.path, by=by, why=runtime.why)
+        yield diagnostic("FormatUnsure", runtime.path, by=by, why=runtime.why)
     elif runtime is not None and runtime.name != CUSTOM:
         for origin in subject.origins:
             if origin.unknown:
-                yield problem("FormatUnsure", origin.path, by=by, why=origin.unknown)
+                yield diagnostic("FormatUnsure", origin.path, by=by, why=origin.unknown)
         told = [use.name for use in subject.formats]
         # It reads what it reads, whatever the file is called.
         if told and runtime.formats and not set(told) & set(runtime.formats):
             words = {"format": quote(told[0]), "runtime": runtime.name, "served": _listed(runtime.formats)}
-            yield problem("FormatNotServed", subject.formats[0].path, by=by, **words)
+            yield diagnostic("FormatNotServed", subject.formats[0].path, by=by, **words)
     if not subject.formats and subject.kind != "Pod":
-        yield problem("FormatUntold", path_of(FORMAT), by=by)
+        yield diagnostic("FormatUntold", path_of(FORMAT), by=by)
     for use in subject.formats:
         if not _permits(about, use.name):
             hint = _allowed(about.allow, "Use another format.")
-            yield problem("FormatNotAllowed", use.path, by=by, format=quote(use.name), allowed=hint)
+            yield diagnostic("FormatNotAllowed", use.path, by=by, format=quote(use.name), allowed=hint)
 
 
-def _runtimes(about: Names, subject: Subject, by: str) -> Iterator[Problem]:
+def _runtimes(about: Names, subject: Subject, by: str) -> Iterator[Diagnostic]:
     use = subject.runtime
     if use is None:
         return
@@ -206,10 +206,10 @@ def _runtimes(about: Names, subject: Subject, by: str) -> Iterator[Problem]:
         mend = f" It is custom since {use.why}: take that out." if use.why else ""
         hint = _allowed(about.allow, "Use another runtime.") + mend
         name = quote((denied or [use.name])[0])
-        yield problem("RuntimeNotAllowed", use.path, by=by, runtime=name, allowed=hint)
+        yield diagnostic("RuntimeNotAllowed", use.path, by=by, runtime=name, allowed=hint)
 
 
-def _images(about: Images, subject: Subject, by: str) -> Iterator[Problem]:
+def _images(about: Images, subject: Subject, by: str) -> Iterator[Diagnostic]:
     allow = [image_reference.parse_repository(text) for text in about.allow]
     deny = [image_reference.parse_repository(text) for text in about.deny]
     for use in subject.images:
@@ -217,14 +217,14 @@ def _images(about: Images, subject: Subject, by: str) -> Iterator[Problem]:
         try:
             image = image_reference.parse(use.image)
         except ValueError:
-            yield problem("ImageUnreadable", use.path, by=by, image=shown)
+            yield diagnostic("ImageUnreadable", use.path, by=by, image=shown)
             continue
         denied = any(image_reference.is_below(image, repository) for repository in deny)
         if denied or (allow and not any(image_reference.is_below(image, repository) for repository in allow)):
             hint = f"{_allowed(about.allow, 'Use another image.')} {use.note}".rstrip()
-            yield problem("ImageNotAllowed", use.path, by=by, image=shown, allowed=hint)
+            yield diagnostic("ImageNotAllowed", use.path, by=by, image=shown, allowed=hint)
         elif about.digest and image.digest is None:
-            yield problem("ImageNotPinned", use.path, by=by, image=shown)
+            yield diagnostic("ImageNotPinned", use.path, by=by, image=shown)
 
 
 _OF_THE_NODE = re.compile(r"cpu|memory|ephemeral-storage|pods|hugepages-.*", re.DOTALL)
@@ -237,7 +237,7 @@ _MOST_AMOUNTS = 1000
 """Amounts and containers of an object that are counted."""
 
 
-def _resources(about: Resources, subject: Subject, by: str) -> Iterator[Problem]:
+def _resources(about: Resources, subject: Subject, by: str) -> Iterator[Diagnostic]:
     asked = sum(len(pod.amounts) + sum(1 + len(use.amounts) for use in pod.containers) for pod in subject.pods)
     if asked > _MOST_AMOUNTS:
         why = f"it asks for more than {_MOST_AMOUNTS} amounts"
@@ -255,7 +255,7 @@ def _resources(about: Resources, subject: Subject, by: str) -> Iterator[Problem]
         yield from _other_names(bounds, subject, by, "per replica" if of_one else "for all replicas")
 
 
-def _brought(bounds: Mapping[str, str | int], subject: Subject, by: str) -> Iterator[Problem]:
+def _brought(bounds: Mapping[str, str | int], subject: Subject, by: str) -> Iterator[Diagnostic]:
     """Devices that a runtime of KServe's brings to whatever uses it, however many replicas that has."""
     for resource in bounds:
         for pod in () if _OF_THE_NODE.fullmatch(resource) else subject.pods:
@@ -265,7 +265,7 @@ def _brought(bounds: Mapping[str, str | int], subject: Subject, by: str) -> Iter
                 yield _unbounded(f"{pod.path}.containers", resource, by, "for all replicas", why, way_out)
 
 
-def _other_names(bounds: Mapping[str, object], subject: Subject, by: str, per: str) -> Iterator[Problem]:
+def _other_names(bounds: Mapping[str, object], subject: Subject, by: str, per: str) -> Iterator[Diagnostic]:
     """Devices of a maker whose devices are bounded, under names that are not: a part of a GPU is one as well."""
     makers = {key.partition("/")[0]: key for key in bounds if "/" in key}
     for pod in subject.pods:
@@ -278,7 +278,9 @@ def _other_names(bounds: Mapping[str, object], subject: Subject, by: str, per: s
                     yield _unbounded(f"{path}.resources", known, by, per, why, f"Ask for {known} instead.")
 
 
-def _amount(resource: str, most: str | int, subject: Subject, by: str, times: Scale | None) -> Iterator[Problem]:
+def _amount(
+    resource: str, most: str | int, subject: Subject, by: str, times: ReplicaBounds | None
+) -> Iterator[Diagnostic]:
     per = "per replica" if times is None else "for all replicas"
     wanted, unbounded = Fraction(0), []
     for pod in subject.pods:
@@ -304,7 +306,7 @@ def _amount(resource: str, most: str | int, subject: Subject, by: str, times: Sc
     if wanted > quantity.parse(most):
         at = "spec" if times is None else times.path
         words = {"most": str(most), "resource": resource, "per": per, "wanted": quantity.text(wanted) + shown}
-        yield problem("ResourceExceeded", at, by=by, **words)
+        yield diagnostic("ResourceExceeded", at, by=by, **words)
 
 
 _Fault = tuple[str, str, str]
@@ -347,11 +349,11 @@ def _of_pod(pod: PodUse, resource: str) -> tuple[Fraction, list[_Fault]]:
     return max(running, before, whole) + overhead, faults
 
 
-def _unbounded(path: str, resource: str, by: str, per: str, why: str, way_out: str) -> Problem:
-    return problem("ResourceUnbounded", path, by=by, resource=resource, per=per, why=why, way_out=way_out)
+def _unbounded(path: str, resource: str, by: str, per: str, why: str, way_out: str) -> Diagnostic:
+    return diagnostic("ResourceUnbounded", path, by=by, resource=resource, per=per, why=why, way_out=way_out)
 
 
-def _scale(about: ScaleBounds, subject: Subject, by: str) -> Iterator[Problem]:
+def _scale(about: ScaleBounds, subject: Subject, by: str) -> Iterator[Diagnostic]:
     scale = subject.scale
     if scale is None:
         return
@@ -366,99 +368,99 @@ def _scale(about: ScaleBounds, subject: Subject, by: str) -> Iterator[Problem]:
         wants.append(("at least 1", scale.least_path))
     for wanted, path in dict.fromkeys(wants):
         words = {"wanted": wanted, "scale": quote(scale), "way_out": _rescale(path)}
-        yield problem("ScaleNotAllowed", path, by=by, **words)
+        yield diagnostic("ScaleNotAllowed", path, by=by, **words)
 
 
 def _rescale(path: str) -> str:
     return "Set kubectl-serve.dev/scale." if path == path_of(SCALE) else f"Set {path}."
 
 
-def _value(name: str) -> Callable[[Names, Subject, str], Iterator[Problem]]:
+def _value(name: str) -> Callable[[Names, Subject, str], Iterator[Diagnostic]]:
     """A rule on one value that a subject has or does not say."""
 
-    def check(about: Names, subject: Subject, by: str) -> Iterator[Problem]:
+    def check(about: Names, subject: Subject, by: str) -> Iterator[Diagnostic]:
         use: Use | None = getattr(subject, name)
         if use is not None and not _permits(about, use.name):
             hint = _allowed(about.allow, f"Use another {name}.")
-            yield problem("ValueNotAllowed", use.path, by=by, what=name, value=quote(use.name), allowed=hint)
+            yield diagnostic("ValueNotAllowed", use.path, by=by, what=name, value=quote(use.name), allowed=hint)
 
     return check
 
 
-def _of_sidecar(name: str) -> Callable[[Names, Subject, str], Iterator[Problem]]:
+def _of_sidecar(name: str) -> Callable[[Names, Subject, str], Iterator[Diagnostic]]:
     """A rule on what the sidecar enforces: who has to have one must have no way past it."""
     on_value = _value(name)
 
-    def check(about: Names, subject: Subject, by: str) -> Iterator[Problem]:
+    def check(about: Names, subject: Subject, by: str) -> Iterator[Diagnostic]:
         found = tuple(on_value(about, subject, by))
         yield from found
         if not found and not _permits(about, "none"):
             for use in subject.past_sidecar:
-                yield problem("SidecarNotKept", use.path, by=by, what=use.name)
+                yield diagnostic("SidecarNotKept", use.path, by=by, what=use.name)
 
     return check
 
 
-def _auth(about: Auth, subject: Subject, by: str) -> Iterator[Problem]:
+def _auth(about: Auth, subject: Subject, by: str) -> Iterator[Diagnostic]:
     if subject.kind != "Pod":  # who may call stands on what it was made of
         yield from _of_sidecar("auth")(about, subject, by)
     for use in subject.issuers if about.issuers else ():
         if not any(f"{use.name}/".startswith(f"{place.rstrip('/')}/") for place in about.issuers):
             hint = _allowed(about.issuers, "")
-            yield problem("ValueNotAllowed", use.path, by=by, what="issuer", value=quote(use.name), allowed=hint)
+            yield diagnostic("ValueNotAllowed", use.path, by=by, what="issuer", value=quote(use.name), allowed=hint)
 
 
-def _service_accounts(about: Names, subject: Subject, by: str) -> Iterator[Problem]:
+def _service_accounts(about: Names, subject: Subject, by: str) -> Iterator[Diagnostic]:
     for use in subject.service_accounts:
         if not _permits(about, use.name):
             hint = _allowed(about.allow, "Use another service account.")
-            yield problem("ServiceAccountNotAllowed", use.path, by=by, name=quote(use.name), allowed=hint)
+            yield diagnostic("ServiceAccountNotAllowed", use.path, by=by, name=quote(use.name), allowed=hint)
 
 
-def _secrets(about: Names, subject: Subject, by: str) -> Iterator[Problem]:
+def _secrets(about: Names, subject: Subject, by: str) -> Iterator[Diagnostic]:
     for use in subject.secrets:
         if not _permits(about, use.name):
             hint = _allowed(about.allow, "Use another Secret.")
-            yield problem("SecretNotAllowed", use.path, by=by, name=quote(use.name), allowed=hint)
+            yield diagnostic("SecretNotAllowed", use.path, by=by, name=quote(use.name), allowed=hint)
 
 
-def _containers(about: Container, subject: Subject, by: str) -> Iterator[Problem]:
+def _containers(about: Container, subject: Subject, by: str) -> Iterator[Diagnostic]:
     for use in subject.containers:
         container = quote(use.name)
         for name in use.variables:
             if any(matches(name, pattern) for pattern in about.variables):
-                yield problem("VariableNotAllowed", f"{use.path}.env", by=by, name=quote(name), container=container)
+                yield diagnostic("VariableNotAllowed", f"{use.path}.env", by=by, name=quote(name), container=container)
         for source in use.taken_in:
             if any(may_begin(pattern, source.name) for pattern in about.variables):
-                yield problem("VariablesUnseen", source.path, by=by, container=container)
+                yield diagnostic("VariablesUnseen", source.path, by=by, container=container)
         words = use.words if about.arguments else frozenset()
         for argument in about.arguments:
             if plain_word(argument) in words:
-                yield problem("ArgumentNotAllowed", use.path, by=by, argument=quote(argument), container=container)
+                yield diagnostic("ArgumentNotAllowed", use.path, by=by, argument=quote(argument), container=container)
         for variable in use.unseen if about.arguments else ():
-            yield problem("ArgumentUnseen", variable.path, by=by, name=quote(variable.name), container=container)
+            yield diagnostic("ArgumentUnseen", variable.path, by=by, name=quote(variable.name), container=container)
 
 
-def _label(about: Label, subject: Subject, by: str) -> Iterator[Problem]:
+def _label(about: Label, subject: Subject, by: str) -> Iterator[Diagnostic]:
     value = subject.labels.get(about.key)
     if value is None or (about.values and value not in about.values):
         wanted = f"one of {_listed(about.values)}" if about.values else "set"
         shown = "missing" if value is None else quote(value)
         at = f"metadata.labels[{about.key}]"
-        yield problem("LabelNotAllowed", at, by=by, key=about.key, values=wanted, value=shown)
+        yield diagnostic("LabelNotAllowed", at, by=by, key=about.key, values=wanted, value=shown)
 
 
-def _expression(about: Expression, subject: Subject, by: str) -> Iterator[Problem]:
+def _expression(about: Expression, subject: Subject, by: str) -> Iterator[Diagnostic]:
     try:
         holds = expressions.holds(about.cel, subject.values)
     except ValueError as error:
-        yield problem("ExpressionFailed", "metadata.name", by=by, why=error)
+        yield diagnostic("ExpressionFailed", "metadata.name", by=by, why=error)
         return
     if not holds:
-        yield problem("ExpressionFalse", "metadata.name", by=by, message=about.message.rstrip("."))
+        yield diagnostic("ExpressionFalse", "metadata.name", by=by, message=about.message.rstrip("."))
 
 
-_CHECKS: dict[str, Callable[[Any, Subject, str], Iterable[Problem]]] = {
+_CHECKS: dict[str, Callable[[Any, Subject, str], Iterable[Diagnostic]]] = {
     "sources": _sources,
     "pinned": _pinned,
     "signed": _signed,

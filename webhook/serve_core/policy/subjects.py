@@ -22,9 +22,10 @@ from serve_core.api.policies import Kind
 from serve_core.base import bounds
 from serve_core.base.constants import DEPLOYMENT_LABEL
 from serve_core.base.json import JsonObject, value_at
-from serve_core.base.reasons import Problem
+from serve_core.base.reasons import Diagnostic
+from serve_core.context import istio
 from serve_core.context.cluster import ClusterContext
-from serve_core.istio import injection, sidecar
+from serve_core.istio import sidecar
 from serve_core.knative.limits import VISIBILITY_LABEL
 from serve_core.policy.origins import (
     Origin,
@@ -140,7 +141,7 @@ class PodUse:
 
 
 @dataclass(frozen=True)
-class Scale:
+class ReplicaBounds:
     least: int
     most: int | None
     """The most replicas that are asked for; ``None`` where there is no upper bound."""
@@ -183,7 +184,7 @@ class Subject:
     containers: tuple[ContainerUse, ...] = ()
     pods: tuple[PodUse, ...] = ()
     """The same containers by the pods that they are in, with what these ask for."""
-    scale: Scale | None = None
+    scale: ReplicaBounds | None = None
     """``None`` where the object does not say how many there are: a pod is one of many."""
     mesh: Use | None = None
     past_sidecar: tuple[Use, ...] = ()
@@ -195,7 +196,7 @@ class Subject:
     mode: Use | None = None
     service_accounts: tuple[Use, ...] = ()
     secrets: tuple[Use, ...] = ()
-    fault: Problem | None = None
+    fault: Diagnostic | None = None
     """Why nothing more is known of it: every rule finds this."""
 
     @property
@@ -367,7 +368,7 @@ def _deployment(document: JsonObject, context: ClusterContext) -> dict[str, Any]
         running = _count(value_at(document, "spec", "replicas"), 0)
         found = made["scale"]
         most = None if found.most is None else max(found.most, running)
-        made["scale"] = Scale(found.least, most, found.beside)
+        made["scale"] = ReplicaBounds(found.least, most, found.beside)
         made["visibility"] = Use(made["visibility"].name, path_of(annotations.VISIBILITY))
         if annotations.DOMAIN in notes:
             made["visibility"] = Use("public", path_of(annotations.DOMAIN))
@@ -387,13 +388,13 @@ def _running_scale(document: JsonObject, notes: Mapping[str, str]) -> dict[str, 
     """The replicas of a Deployment that is not handed to Knative: whatever scales it, what is written is what runs."""
     spec, _ = annotations.read(notes)
     if spec is None or (spec.scale is None and spec.mode != DEPLOYMENT):
-        return {"scale": Scale(0, None)}
+        return {"scale": ReplicaBounds(0, None)}
     number = _count(_object(document, "spec").get("replicas", 1), 1)
     least, most = (number, number) if spec.scale is None else (spec.scale.least, spec.scale.most)
     if most is None:
-        return {"scale": Scale(least, None)}
+        return {"scale": ReplicaBounds(least, None)}
     most = max(most, number)
-    return {"scale": Scale(least, most, _surge(_object(document, "spec", "strategy"), most))}
+    return {"scale": ReplicaBounds(least, most, _surge(_object(document, "spec", "strategy"), most))}
 
 
 def _surge(strategy: JsonObject, replicas: int) -> int:
@@ -441,7 +442,7 @@ def _knative_parts(
     notes = _strings(own.get("annotations"))
     most = _most(notes, _number(notes, "max-scale", "maxScale"))
     return {
-        "scale": Scale(
+        "scale": ReplicaBounds(
             _number(notes, "min-scale", "minScale") or 0,
             most,
             (_revisions(traffic) - 1) * (most or 0),
@@ -505,7 +506,7 @@ def _inference_service(document: JsonObject, context: ClusterContext) -> dict[st
     made: dict[str, Any] = dict.fromkeys(("origins", "images", "containers", "pods", "secrets", "service_accounts"), ())
     formats: list[Use] = []
     protocol: Use | None = None
-    scales: list[Scale] = []
+    scales: list[ReplicaBounds] = []
     templates: list[tuple[JsonObject, str]] = []
     notes = _strings(document["metadata"].get("annotations"))
     raw = notes.get("serving.kserve.io/deploymentMode", "").lower() in ("rawdeployment", "standard")
@@ -587,7 +588,7 @@ def _serving_runtime(document: JsonObject, context: ClusterContext) -> dict[str,
     made = _pod_parts(spec, "spec", context)
     texts = {key: _strings(spec.get(key)) for key in ("labels", "annotations")}
     made["past_sidecar"] = _past_sidecar([({"metadata": texts, "spec": spec}, "")], context)
-    if injection.declines(texts["labels"], texts["annotations"]):
+    if istio.declines(texts["labels"], texts["annotations"]):
         made["past_sidecar"] += (Use("no sidecar", "spec.annotations"),)
     if opened := next(_opened([({"spec": spec}, "")]), ""):
         made["visibility"] = Use("public", opened)
@@ -609,10 +610,10 @@ def _trained_model(document: JsonObject, _context: ClusterContext) -> dict[str, 
     return made | {"formats": formats} | ({"workload": str(leads_to)} if leads_to else {})
 
 
-def _largest(scales: list[Scale]) -> Scale:
+def _largest(scales: list[ReplicaBounds]) -> ReplicaBounds:
     """The scale of the parts of an InferenceService together."""
     unbounded = any(scale.most is None for scale in scales)
-    return Scale(
+    return ReplicaBounds(
         min(scale.least for scale in scales),
         None if unbounded else max(scale.most or 0 for scale in scales),
         max(scale.beside for scale in scales),
@@ -637,17 +638,17 @@ def _with_server(pod: PodUse, server: JsonObject, path: str, used: tuple[Contain
     return replace(pod, containers=(*pod.containers, *used), claims=(*pod.claims, *claims))
 
 
-def _kserve_scale(spec: JsonObject, notes: Mapping[str, str], *, raw: bool) -> Scale:
+def _kserve_scale(spec: JsonObject, notes: Mapping[str, str], *, raw: bool) -> ReplicaBounds:
     """The replicas of a part of an InferenceService, by Knative or without it."""
     least = _count(spec.get("minReplicas"), 1)
     most = _count(spec.get("maxReplicas"), 0) or None
     if raw:
         if notes.get("serving.kserve.io/autoscalerClass", "hpa") not in ("hpa", "keda"):
-            return Scale(least, None)  # anybody scales it
+            return ReplicaBounds(least, None)  # anybody scales it
         most = None if most is None else max(most, least)
-        return Scale(least, most, 0 if most is None else _surge(_object(spec, "deploymentStrategy"), most))
+        return ReplicaBounds(least, most, 0 if most is None else _surge(_object(spec, "deploymentStrategy"), most))
     most = _most(notes, None if most is None else max(most, least))
-    return Scale(least, most, (most or 0) if spec.get("canaryTrafficPercent") is not None else 0)
+    return ReplicaBounds(least, most, (most or 0) if spec.get("canaryTrafficPercent") is not None else 0)
 
 
 def _workers(workers: JsonObject) -> int | None:

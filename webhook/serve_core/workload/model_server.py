@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from serve_core.api.annotations import CUSTOM
-from serve_core.api.runtimes import Runtime, Settings, Variant
+from serve_core.api.runtimes import Runtime, RuntimeSettings, Variant
 from serve_core.base.constants import MODEL_MOUNT, MODEL_SUBPATH, MODEL_VOLUME, SERVER_CONTAINER
 from serve_core.base.json import JsonObject, value_at
 from serve_core.syntax import image_reference
@@ -203,7 +203,7 @@ def _holds_the_model(mount: JsonObject, pod: JsonObject) -> bool:
     return (kinds == {"emptyDir"} and mount.get("subPath") == MODEL_SUBPATH) or kinds == {"persistentVolumeClaim"}
 
 
-def _difference(found: JsonObject, wanted: JsonObject, settings: Settings) -> str:
+def _difference(found: JsonObject, wanted: JsonObject, settings: RuntimeSettings) -> str:
     found = {**found, "ports": _ports(found.get("ports"))}
     wanted = {**wanted, "ports": _ports(wanted.get("ports"))}
     found.setdefault("terminationMessagePath", TERMINATION["terminationMessagePath"])
@@ -232,7 +232,7 @@ def _ports(ports: Any) -> list[Any]:
     ]
 
 
-def _strange_variable(found: Any, wanted: list[JsonObject], settings: Settings) -> str:
+def _strange_variable(found: Any, wanted: list[JsonObject], settings: RuntimeSettings) -> str:
     """The first variable that is neither the runtime's, nor its user's to set, nor the platform's."""
     ours = {variable["name"] for variable in wanted}
     order = [variable["name"] for variable in wanted if not settings.has_variable(variable["name"])]
@@ -250,7 +250,7 @@ def _strange_variable(found: Any, wanted: list[JsonObject], settings: Settings) 
     return ""
 
 
-def _may_say(found: Any, wanted: list[str], settings: Settings) -> bool:
+def _may_say(found: Any, wanted: list[str], settings: RuntimeSettings) -> bool:
     """Whether arguments are the runtime's, followed by those that its users may add."""
     if not isinstance(found, list) or found[: len(wanted)] != wanted:
         return False

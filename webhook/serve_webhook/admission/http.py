@@ -294,7 +294,7 @@ async def _reviewed(
     """
 
     def judge_by(known: ClusterContext) -> review.Reviewer:
-        def decide(request: review.Request) -> review.Answer:
+        def decide(request: review.AdmissionRequest) -> review.AdmissionResponse:
             if appears and request.namespace and request.namespace not in known.namespace_labels:
                 raise review.UnknownNamespaceError(request.namespace)
             return reviewer(known)(request)

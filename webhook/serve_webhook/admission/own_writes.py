@@ -11,7 +11,7 @@ from serve_core.admission.decide import render_stored
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.ownership import controller, identity, owns
 from serve_core.context.cluster import ClusterContext
-from serve_webhook.admission.review import Answer, Request, UnseenError
+from serve_webhook.admission.review import AdmissionRequest, AdmissionResponse, UnseenError
 
 _OF_POD = (
     "serviceAccountName", "volumes", "hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "runtimeClassName",
@@ -21,13 +21,15 @@ _OF_CONTAINER = ("image", "command", "args", "workingDir", "env", "envFrom", "vo
 """What Knative's defaults leave alone."""
 
 
-def judge(request: Request, context: ClusterContext, deployment: Callable[[str, str], JsonObject | None]) -> Answer:
+def judge(
+    request: AdmissionRequest, context: ClusterContext, deployment: Callable[[str, str], JsonObject | None]
+) -> AdmissionResponse:
     """Let through what a served Deployment becomes. ``deployment`` finds one by namespace and name.
 
     Raises :class:`UnseenError` for anything else: the replica that writes may have seen a change before this one.
     """
     if (new := request.new) is None:
-        return Answer()
+        return AdmissionResponse()
     owner = controller(new) or {}
     found = deployment(request.namespace, str(owner.get("name")))
     if found is None or not owns(found, new):
@@ -35,7 +37,7 @@ def judge(request: Request, context: ClusterContext, deployment: Callable[[str, 
     wanted = {identity(each): each for each in render_stored(found, context).objects}.get(identity(new))
     if wanted is None or _pods(wanted) != _pods(new):
         raise UnseenError
-    return Answer()
+    return AdmissionResponse()
 
 
 def _pods(manifest: JsonObject) -> JsonObject:

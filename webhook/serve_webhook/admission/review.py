@@ -23,7 +23,7 @@ from serve_core.api.annotations import MODEL
 from serve_core.base.constants import SERVED_LABEL, SERVER_USERNAME
 from serve_core.base.json import JsonObject, field_path, value_at
 from serve_core.base.patch import json_patch
-from serve_core.base.reasons import MOST_PROBLEMS, Problem, capped, problem
+from serve_core.base.reasons import MOST_PROBLEMS, Diagnostic, capped, diagnostic
 from serve_core.context.cluster import ClusterContext
 
 API_VERSION = "admission.k8s.io/v1"
@@ -77,7 +77,7 @@ class UserInfo(BaseModel):
     groups: tuple[str, ...] = Field((), strict=False)
 
 
-class Request(BaseModel):
+class AdmissionRequest(BaseModel):
     """``AdmissionRequest`` of admission.k8s.io/v1, as far as it is read."""
 
     model_config = ConfigDict(frozen=True, strict=True)
@@ -96,11 +96,11 @@ class AdmissionReview(BaseModel):
 
     api_version: Literal["admission.k8s.io/v1"] = Field(alias="apiVersion")
     kind: Literal["AdmissionReview"]
-    request: Request
+    request: AdmissionRequest
 
 
 @dataclass(frozen=True)
-class Answer:
+class AdmissionResponse:
     """What became of a request. ``problems`` are the lines of a refusal."""
 
     patch: tuple[JsonObject, ...] = ()
@@ -122,7 +122,7 @@ class Answer:
         return "completed" if self.patch else "allowed"
 
 
-Reviewer = Callable[[Request], Answer]
+Reviewer = Callable[[AdmissionRequest], AdmissionResponse]
 
 
 def review(body: bytes, reviewer: Reviewer) -> tuple[bytes, str]:
@@ -136,7 +136,7 @@ def review(body: bytes, reviewer: Reviewer) -> tuple[bytes, str]:
         if (head := _HEAD.match(body)) is None:
             raise
         # An error or a time-out would be as good as a yes where a webhook fails open.
-        answer = Answer(problems=(str(problem("InvalidObject", "metadata", why=error)),))
+        answer = AdmissionResponse(problems=(str(diagnostic("InvalidObject", "metadata", why=error)),))
         return json.dumps(_response(head[1].decode(errors="replace"), answer)).encode(), answer.decision
     try:
         request = AdmissionReview.model_validate(document).request
@@ -151,33 +151,33 @@ def review(body: bytes, reviewer: Reviewer) -> tuple[bytes, str]:
     except Exception:  # the API server must hear that it was a defect, not a time-out
         logger.exception("Reviewing %s %s/%s failed.", request.operation, request.namespace, request.name)
         text = "Internal: kubectl-serve failed on this object; its log says more."
-        answer = Answer(problems=(text,), code=500, reason="InternalError")
+        answer = AdmissionResponse(problems=(text,), code=500, reason="InternalError")
     return json.dumps(_response(request.uid, answer)).encode(), answer.decision
 
 
-def mutate(request: Request, context: ClusterContext) -> Answer:
+def mutate(request: AdmissionRequest, context: ClusterContext) -> AdmissionResponse:
     """Complete, give back or refuse a Deployment."""
     if request.new is None or _exempt(request):
-        return Answer()
+        return AdmissionResponse()
     verdict = judge(request.new, context, request.old)
     if verdict.refused or verdict.deployment is None:
-        return Answer(problems=lines(verdict.problems))
+        return AdmissionResponse(problems=lines(verdict.problems))
     patch = tuple(json_patch(request.new, verdict.deployment))
-    answer = Answer(patch=patch, warnings=shortened(verdict.warnings))
+    answer = AdmissionResponse(patch=patch, warnings=shortened(verdict.warnings))
     if len(patch) > MOST_OPERATIONS or len(answer.encoded_patch) > LARGEST_PATCH:
         why = f"the patch has more than {MOST_OPERATIONS:,} operations or {LARGEST_PATCH // 2**20} MiB"
-        return Answer(problems=(str(problem("TooLarge", "metadata", why=why)),))
+        return AdmissionResponse(problems=(str(diagnostic("TooLarge", "metadata", why=why)),))
     return answer
 
 
-def scale(request: Request, deployment: JsonObject | None) -> Answer:
+def scale(request: AdmissionRequest, deployment: JsonObject | None) -> AdmissionResponse:
     """Answer, not obey, the scaling of a parked Deployment. ``deployment``: the one that is scaled, if it is known."""
     if request.new is None or _exempt(request) or deployment is None or not is_parked(deployment):
-        return Answer()
+        return AdmissionResponse()
     wanted = request.new.get("spec")
     if not isinstance(wanted, dict) or not wanted.get("replicas"):
-        return Answer()
-    return Answer(problems=(str(problem("Parked", "spec.replicas")),), code=403, reason="Forbidden")
+        return AdmissionResponse()
+    return AdmissionResponse(problems=(str(diagnostic("Parked", "spec.replicas")),), code=403, reason="Forbidden")
 
 
 def is_parked(deployment: JsonObject) -> bool:
@@ -186,7 +186,7 @@ def is_parked(deployment: JsonObject) -> bool:
     return MODEL in (metadata.get("annotations") or {}) and SERVED_LABEL in (metadata.get("labels") or {})
 
 
-def _exempt(request: Request) -> bool:
+def _exempt(request: AdmissionRequest) -> bool:
     """Our own writes must not complete anew, and what is being deleted only loses finalizers."""
     metadata = (request.new or {}).get("metadata")
     going = isinstance(metadata, dict) and bool(metadata.get("deletionTimestamp"))
@@ -203,7 +203,7 @@ def _check_values(body: bytes) -> None:
         raise MalformedError(f"it has more than {MOST_VALUES:,} values in it")
 
 
-def _response(uid: str, answer: Answer) -> JsonObject:
+def _response(uid: str, answer: AdmissionResponse) -> JsonObject:
     response: JsonObject = {"uid": uid, "allowed": not answer.problems}
     if answer.problems:
         response["status"] = {
@@ -231,12 +231,12 @@ def _shown(problems: tuple[str, ...]) -> Iterator[str]:
         yield line
 
 
-def lines(problems: Iterable[Problem]) -> tuple[str, ...]:
+def lines(problems: Iterable[Diagnostic]) -> tuple[str, ...]:
     """Problems as texts, as far as they are said."""
     return tuple(map(str, capped(problems)))
 
 
-def shortened(warnings: Iterable[Problem]) -> tuple[str, ...]:
+def shortened(warnings: Iterable[Diagnostic]) -> tuple[str, ...]:
     """The same of warnings, each as short as the API server may cut it."""
     return tuple(
         text if len(text) <= LONGEST_WARNING else text[: LONGEST_WARNING - 1] + "…" for text in lines(warnings)

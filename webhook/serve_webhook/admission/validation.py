@@ -14,7 +14,7 @@ from serve_core.base.json import JsonObject, value_at
 from serve_core.context.cluster import ClusterContext
 from serve_core.policy.evaluate import User, judge_policies
 from serve_core.policy.subjects import subject_of
-from serve_webhook.admission.review import Answer, Request, lines, shortened
+from serve_webhook.admission.review import AdmissionRequest, AdmissionResponse, lines, shortened
 
 KNATIVE_USERNAME = "system:serviceaccount:knative-serving:controller"
 KSERVE_USERNAME = "system:serviceaccount:kserve:kserve-controller-manager"
@@ -34,22 +34,22 @@ _BOOKKEEPING = frozenset({"managedFields", "resourceVersion", "generation", "fin
 
 
 def validate(
-    request: Request,
+    request: AdmissionRequest,
     context: ClusterContext,
     exceptions: Sequence[PolicyException],
     now: datetime,
     deployment: Callable[[str, str], JsonObject | None],
-) -> Answer:
+) -> AdmissionResponse:
     """Judge what is about to be stored. ``deployment`` finds a served one by namespace and name."""
     if request.new is None:
-        return Answer()
+        return AdmissionResponse()
     kind = str(request.new.get("kind"))
     if kind in ("ServingPolicy", "PolicyException"):
         fault = bounds.fault(request.new)
-        return Answer(problems=(str(fault),)) if fault else _document(request.new, kind, context)
+        return AdmissionResponse(problems=(str(fault),)) if fault else _document(request.new, kind, context)
     final = _scaled(request, deployment) if kind == "Scale" else request.new
     if final is None or request.user.username in _MADE_BY.get(kind, ()):
-        return Answer()
+        return AdmissionResponse()
     # Most namespaces of a cluster may be no policy's: there, nothing needs to be known of the object.
     namespace_labels = context.namespace_labels.get(request.namespace, {})
     policies = [
@@ -58,9 +58,9 @@ def validate(
         if is_about_namespace(policy.spec.match, request.namespace, namespace_labels)
     ]
     if not policies:
-        return Answer()
+        return AdmissionResponse()
     if request.old is not None and _essence(request.new) == _essence(request.old):
-        return Answer()
+        return AdmissionResponse()
     subject = subject_of(
         final,
         context,
@@ -69,10 +69,10 @@ def validate(
         former=request.old,
     )
     if subject is None:
-        return Answer()
+        return AdmissionResponse()
     user = User(request.user.username, request.user.groups)
     verdict = judge_policies(subject, policies, exceptions, now, user)
-    return Answer(
+    return AdmissionResponse(
         problems=lines(verdict.problems),
         warnings=shortened(verdict.warnings),
         code=403,
@@ -80,19 +80,19 @@ def validate(
     )
 
 
-def _document(document: JsonObject, kind: str, context: ClusterContext) -> Answer:
+def _document(document: JsonObject, kind: str, context: ClusterContext) -> AdmissionResponse:
     """A policy or an exception that cannot be read is never stored."""
     try:
         if kind == "ServingPolicy":
             read_policy(document)
-            return Answer()
+            return AdmissionResponse()
         warnings = of_nothing(read_exception(document), context.policies)
     except PolicyError as error:
-        return Answer(problems=lines(error.problems))
-    return Answer(warnings=shortened(warnings))
+        return AdmissionResponse(problems=lines(error.problems))
+    return AdmissionResponse(warnings=shortened(warnings))
 
 
-def _scaled(request: Request, deployment: Callable[[str, str], JsonObject | None]) -> JsonObject | None:
+def _scaled(request: AdmissionRequest, deployment: Callable[[str, str], JsonObject | None]) -> JsonObject | None:
     """The Deployment with the replicas that a Scale asks for."""
     found = deployment(request.namespace, request.name)
     if found is None:

@@ -359,7 +359,7 @@ class Informer:
                 logger.exception("%s %s/%s cannot be handled.", self._resource.kind, *key(new or old or {}))
 
 
-class Watching:
+class CachedResources:
     """What is kept from informers: when it is complete, and what has to run for it."""
 
     def __init__(self, *informers: Informer) -> None:

@@ -5,10 +5,10 @@ import logging
 from collections.abc import Callable, Mapping
 
 from serve_core.base.json import JsonObject
-from serve_core.istio import injection
-from serve_core.istio.injection import IstioInstallation
+from serve_core.context import istio
+from serve_core.context.istio import IstioInstallation
 from serve_webhook.api import CONFIG_MAPS, DAEMON_SETS, MUTATING_WEBHOOKS, NAMESPACES, NODES, SERVICE_ENTRIES
-from serve_webhook.cache.informers import Informer, Watching
+from serve_webhook.cache.informers import CachedResources, Informer
 
 SETTLE_SECONDS = 0.2
 """What changes together is looked at together."""
@@ -19,17 +19,17 @@ _USED_DATA = ("values", "mesh")
 logger = logging.getLogger(__name__)
 
 
-class Mesh(Watching):
+class MeshCache(CachedResources):
     """Keeps :meth:`context`; ``changed`` is called on change. ``informer`` makes an informer."""
 
     def __init__(self, informer: Callable[..., Informer], changed: Callable[[], None]) -> None:
         self._changed = changed
         self._informers: Mapping[str, Informer] = {
             "injectors": informer(
-                MUTATING_WEBHOOKS, selectors={"labelSelector": injection.INJECTORS}, trim=_labelled, optional=True
+                MUTATING_WEBHOOKS, selectors={"labelSelector": istio.INJECTORS}, trim=_labelled, optional=True
             ),
-            "config_maps": informer(CONFIG_MAPS, namespace=injection.NAMESPACE, trim=_configuration, optional=True),
-            "daemon_sets": informer(DAEMON_SETS, namespace=injection.NAMESPACE, trim=_labelled, optional=True),
+            "config_maps": informer(CONFIG_MAPS, namespace=istio.NAMESPACE, trim=_configuration, optional=True),
+            "daemon_sets": informer(DAEMON_SETS, namespace=istio.NAMESPACE, trim=_labelled, optional=True),
             "nodes": informer(NODES, trim=_node, optional=True),
             # Not optional: without the namespaces' labels, policies that select by them would be about nobody.
             "namespaces": informer(NAMESPACES, trim=_labelled),
@@ -50,7 +50,7 @@ class Mesh(Watching):
 
     def context(self) -> IstioInstallation | None:
         if self._stale:
-            self._context = injection.detect(**{name: list(informer) for name, informer in self._informers.items()})
+            self._context = istio.detect(**{name: list(informer) for name, informer in self._informers.items()})
             self._stale = False
         return self._context
 

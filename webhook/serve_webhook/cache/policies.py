@@ -8,12 +8,12 @@ from serve_core.api.policies import PolicyError, PolicyException, ServingPolicy,
 from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject
 from serve_webhook.api import POLICIES, POLICY_EXCEPTIONS, key
-from serve_webhook.cache.informers import Informer, Watching
+from serve_webhook.cache.informers import CachedResources, Informer
 
 logger = logging.getLogger(__name__)
 
 
-class Policies(Watching):
+class Policies(CachedResources):
     """Keeps :attr:`policies` and :attr:`exceptions`; ``changed`` is called when they are others."""
 
     def __init__(self, informer: Callable[..., Informer], changed: Callable[[], None]) -> None:

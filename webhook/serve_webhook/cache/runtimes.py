@@ -7,12 +7,12 @@ from serve_core.api import runtimes
 from serve_core.api.runtimes import Runtime
 from serve_core.base.json import JsonObject
 from serve_webhook.api import MODEL_RUNTIMES
-from serve_webhook.cache.informers import Informer, Watching
+from serve_webhook.cache.informers import CachedResources, Informer
 
 logger = logging.getLogger(__name__)
 
 
-class Runtimes(Watching):
+class Runtimes(CachedResources):
     """Keeps :attr:`own`; ``changed`` is called when they are others."""
 
     def __init__(self, informer: Callable[..., Informer], changed: Callable[[], None]) -> None:

@@ -3,16 +3,16 @@
 from collections.abc import Callable, Iterator, Mapping
 
 from serve_core.base.json import JsonObject
-from serve_core.knative.name_conflict import NOT_A_REVISION, ServiceSummary, read
+from serve_core.context.services import NOT_A_REVISION, ServiceSummary, read
 from serve_webhook.api import SERVICES, key
 from serve_webhook.cache import trimming
-from serve_webhook.cache.informers import Budget, Informer, Watching
+from serve_webhook.cache.informers import Budget, CachedResources, Informer
 
 MOST_OF_A_NAMESPACE = 3 * 2**20
 """Bytes: 4,000 Services. They are kept as values, too, which takes ten times as much."""
 
 
-class Services(Watching, Mapping[str, Mapping[str, ServiceSummary]]):
+class Services(CachedResources, Mapping[str, Mapping[str, ServiceSummary]]):
     """What matters of each, by namespace and name; ``changed`` is called with the namespace where it is different."""
 
     def __init__(self, informer: Callable[..., Informer], changed: Callable[[str], None]) -> None:

@@ -18,8 +18,8 @@ from serve_core.base.constants import COMPLETION_LABEL, NAMESPACE
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import LoaderConfig, Snapshot
 from serve_webhook.api import CONFIG_MAPS, Api, ApiError, ConflictError, NotFoundError, key
-from serve_webhook.cache.informers import Informer, Watching
-from serve_webhook.work_queue import keep
+from serve_webhook.cache.informers import CachedResources, Informer
+from serve_webhook.work_queue import run_forever
 
 Catalogue = tuple[LoaderConfig, tuple[Runtime, ...]]
 
@@ -31,7 +31,7 @@ GRACE = timedelta(hours=1)
 logger = logging.getLogger(__name__)
 
 
-class Completions(Watching):
+class Completions(CachedResources):
     """Keeps :attr:`published`, the loader and the runtimes that admission may complete with; ``changed`` is called when
     they are others. ``present`` are those of now."""
 
@@ -97,7 +97,7 @@ class Completions(Watching):
     async def run(self) -> NoReturn:
         """Keep what is present, until cancelled. All runtimes have to be known before."""
         await self._kept.synced.wait()
-        await keep("What models are completed with", self._once, self._look, logger)
+        await run_forever("What models are completed with", self._once, self._look, logger)
 
     async def _once(self) -> None:
         catalogue = self._present()

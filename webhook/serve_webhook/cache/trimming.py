@@ -8,7 +8,7 @@ from serve_core.base.bounded_reading import essential
 from serve_core.base.constants import DEPLOYMENT_LABEL, GROUP
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.ownership import controller
-from serve_core.knative.name_conflict import named_ports, selector
+from serve_core.context.services import named_ports, selector
 
 _OF_A_STATUS = ("observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "conditions")
 _NOT_READ = ("managedFields", "selfLink")
@@ -45,7 +45,7 @@ def _status(status: JsonObject) -> JsonObject:
 
 
 def service(manifest: JsonObject) -> JsonObject:
-    """Of a Service what :func:`serve_core.knative.name_conflict.read` reads."""
+    """Of a Service what :func:`serve_core.context.services.read` reads."""
     metadata = essential(manifest["metadata"])
     label = value_at(metadata, "labels", DEPLOYMENT_LABEL)
     metadata["labels"] = {} if label is None else {DEPLOYMENT_LABEL: label}

@@ -20,7 +20,7 @@ from serve_webhook.cache.informers import Informer
 from serve_webhook.certs import authority
 from serve_webhook.certs.authority import Material
 from serve_webhook.metrics import Metrics
-from serve_webhook.work_queue import keep
+from serve_webhook.work_queue import run_forever
 
 SECRET = "kubectl-serve-certificates"  # noqa: S105 - its name
 WEBHOOKS = "kubectl-serve"
@@ -43,7 +43,7 @@ def material_of(secret: JsonObject | None) -> Material | None:
         return None
 
 
-class Presented:
+class ServingCertificate:
     """What this replica presents to the API server: loaded as soon as the Secret has it, and again when it changes."""
 
     def __init__(self, secrets: Informer, context: ssl.SSLContext, metrics: Metrics) -> None:
@@ -64,7 +64,7 @@ class Presented:
         logger.info("Serving a certificate that ends on %s.", material.leaf.certificate.not_valid_after_utc.date())
 
 
-class Keeper:
+class CertificateRotation:
     """The leader's half."""
 
     def __init__(
@@ -90,7 +90,7 @@ class Keeper:
         try:
             for informer in informers:
                 await informer.synced.wait()
-            await keep("The certificates", self._once, self._changed, logger, LOOK_SECONDS)
+            await run_forever("The certificates", self._once, self._changed, logger, LOOK_SECONDS)
         finally:
             for stop in stops:
                 stop()

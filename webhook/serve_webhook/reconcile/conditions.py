@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from serve_core.admission.handover import is_back
-from serve_core.api.loader_protocol import NOTHING, Words
+from serve_core.api.loader_protocol import NOTHING, LoaderOutput
 from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, LOADER_CONTAINER
 from serve_core.base.escaping import inline, visible
 from serve_core.base.json import JsonObject
-from serve_core.base.reasons import Problem
+from serve_core.base.reasons import Diagnostic
 from serve_webhook.reconcile import pods
-from serve_webhook.reconcile.pods import Finding
+from serve_webhook.reconcile.pods import PodFinding
 
 LONGEST = 1500
 LONGEST_REASON = 200
@@ -62,14 +62,14 @@ def entries(conditions: Sequence[Condition], deployment: JsonObject, now: dateti
 
 
 @dataclass(frozen=True)
-class Progress:
+class LoadProgress:
     """How far a Knative Service is. Its conditions count only when they speak of its present generation."""
 
     service: JsonObject
     name: str
     pods: Sequence[JsonObject]
     """Those of the newest revision."""
-    lines: Mapping[str, Words]
+    lines: Mapping[str, LoaderOutput]
     """The last line of each running loader's log, by pod."""
     warnings: Mapping[str, str]
     """What the node says of each pod that it cannot start, by pod."""
@@ -117,16 +117,16 @@ class Progress:
         return self.settled and said.get("reason") == "RevisionMissing" and f'"{revision}"' in said.get("message", "")
 
 
-def model_loaded(progress: Progress) -> Condition:
+def model_loaded(progress: LoadProgress) -> Condition:
     """Whether the newest revision's model is on its pods. With no pods, what was last said of this revision."""
     return Condition(CONDITION_MODEL_LOADED, *_parts(_model_loaded(progress)))
 
 
-def _model_loaded(progress: Progress) -> Finding:
+def _model_loaded(progress: LoadProgress) -> PodFinding:
     reported = progress.reported
     if not _has_loader(progress.service):
-        return Finding("True", "NotNeeded", pods.sentence("NotNeeded"))
-    loading = Finding("Unknown", "Loading", pods.sentence("Loading"))
+        return PodFinding("True", "NotNeeded", pods.sentence("NotNeeded"))
+    loading = PodFinding("Unknown", "Loading", pods.sentence("Loading"))
     if not progress.settled:
         return _again(reported) if reported else loading
     findings = _loadings(progress.pods, progress.name, progress.lines, progress.warnings)
@@ -140,50 +140,50 @@ def _model_loaded(progress: Progress) -> Finding:
     if is_ready and reported and reported.status != "Unknown" and progress.reported_revision == progress.ready:
         return _again(reported)
     if is_ready:
-        return Finding("True", "Loaded", pods.sentence("Loaded"))
+        return PodFinding("True", "Loaded", pods.sentence("Loaded"))
     if progress.knative("ConfigurationsReady").get("status") == "False" and reported and reported.status == "False":
         return _again(reported)
     return loading
 
 
-def _order(finding: Finding) -> int:
+def _order(finding: PodFinding) -> int:
     """One pod that has the model is enough; a failure says more than "loading"."""
     return {"True": 0, "False": 1}.get(finding.status, 3 if finding.code == "Loading" else 2)
 
 
-def _again(condition: Condition) -> Finding:
-    return Finding(condition.status, condition.reason, condition.message)
+def _again(condition: Condition) -> PodFinding:
+    return PodFinding(condition.status, condition.reason, condition.message)
 
 
-def ready(progress: Progress, loaded: Condition, warnings: Sequence[Problem] = ()) -> Condition:
+def ready(progress: LoadProgress, loaded: Condition, warnings: Sequence[Diagnostic] = ()) -> Condition:
     """Whether the newest revision answers, and what its users should know of the Services that lead past Knative."""
     found = _ready(progress, loaded)
     past = [warning.message for warning in warnings if warning.code == "PastKnative"]
     return Condition(CONDITION_READY, *_parts(replace(found, message=" ".join([found.message, *past]))))
 
 
-def _ready(progress: Progress, loaded: Condition) -> Finding:
+def _ready(progress: LoadProgress, loaded: Condition) -> PodFinding:
     if "deletionTimestamp" in progress.service["metadata"]:
-        return Finding("Unknown", "Progressing", f"{pods.sentence('Progressing')} {_leaving(progress.service)}")
+        return PodFinding("Unknown", "Progressing", f"{pods.sentence('Progressing')} {_leaving(progress.service)}")
     if not progress.settled:
-        return Finding("Unknown", "Progressing", pods.sentence("Progressing"))
+        return PodFinding("Unknown", "Progressing", pods.sentence("Progressing"))
     if loaded.status == "False":
-        return Finding("False", "ModelNotLoaded", loaded.message + _still_serving(progress))
+        return PodFinding("False", "ModelNotLoaded", loaded.message + _still_serving(progress))
     overall, revision = progress.knative("Ready"), progress.knative("ConfigurationsReady")
     if overall.get("status") == "True":
-        return Finding("True", "Ready", pods.sentence("Ready") + (f" URL: {progress.url}" if progress.url else ""))
+        return PodFinding("True", "Ready", pods.sentence("Ready") + (f" URL: {progress.url}" if progress.url else ""))
     namespace = progress.service["metadata"]["namespace"]
     trouble = _trouble(progress.pods, progress.name, progress.warnings)
     if (trouble and trouble.status == "False") or revision.get("status") == "False":
         details = trouble.message if trouble else _knative_says(revision)
         message = f"{pods.sentence('RevisionFailed', name=progress.name, namespace=namespace)} {details}"
-        return Finding("False", "RevisionFailed", message + _still_serving(progress))
+        return PodFinding("False", "RevisionFailed", message + _still_serving(progress))
     if overall.get("status") == "False":
         name = progress.service["metadata"]["name"]
         message = f"{pods.sentence('ServiceNotReady', name=name, namespace=namespace)} {_knative_says(overall)}"
-        return Finding("False", "ServiceNotReady", message + _still_serving(progress))
+        return PodFinding("False", "ServiceNotReady", message + _still_serving(progress))
     details = loaded.message if loaded.status != "True" else trouble.message if trouble else _knative_says(overall)
-    return Finding("Unknown", "Progressing", f"{pods.sentence('Progressing')} {details}".strip())
+    return PodFinding("Unknown", "Progressing", f"{pods.sentence('Progressing')} {details}".strip())
 
 
 def _leaving(service: JsonObject) -> str:
@@ -200,19 +200,19 @@ def with_domain(answers: Condition, mapping: JsonObject | None) -> Condition:
     return Condition(answers.type, *_parts(_mapped(mapping)))
 
 
-def _mapped(mapping: JsonObject) -> Finding:
+def _mapped(mapping: JsonObject) -> PodFinding:
     domain, namespace = mapping["metadata"]["name"], mapping["metadata"]["namespace"]
     overall, claimed = _condition(mapping, "Ready"), _condition(mapping, "DomainClaimed")
     if url := mapped_url(mapping):
-        return Finding("True", "Ready", f"{pods.sentence('Ready')} URL: {url}")
+        return PodFinding("True", "Ready", f"{pods.sentence('Ready')} URL: {url}")
     if not _settled(mapping) or overall.get("status") != "False":
-        return Finding("Unknown", "Progressing", f"Waiting for the DomainMapping. {_knative_says(overall)}".strip())
+        return PodFinding("Unknown", "Progressing", f"Waiting for the DomainMapping. {_knative_says(overall)}".strip())
     if claimed.get("status") == "False":
         # Knative's own words take every claim that is missing for somebody else's.
         words = pods.sentence("DomainNotClaimed", domain=domain, namespace=namespace)
-        return Finding("False", "DomainNotClaimed", words)
+        return PodFinding("False", "DomainNotClaimed", words)
     words = f"{pods.sentence('DomainNotReady', domain=domain, namespace=namespace)} {_knative_says(overall)}"
-    return Finding("False", "DomainNotReady", words)
+    return PodFinding("False", "DomainNotReady", words)
 
 
 def mapped_url(mapping: JsonObject) -> str:
@@ -247,7 +247,7 @@ def _condition(manifest: JsonObject, kind: str) -> JsonObject:
 
 def said(kind: str, status: str, code: str, /, **words: str) -> Condition:
     """A condition that has nothing to add to its reason. ``words``: what the reason's sentence speaks of."""
-    return Condition(kind, *_parts(Finding(status, code, pods.sentence(code, **words))))
+    return Condition(kind, *_parts(PodFinding(status, code, pods.sentence(code, **words))))
 
 
 def defect(kind: str, error: Exception) -> Condition:
@@ -258,7 +258,7 @@ def defect(kind: str, error: Exception) -> Condition:
 def plain_loaded(
     deployment: JsonObject,
     its_pods: Sequence[JsonObject],
-    lines: Mapping[str, Words],
+    lines: Mapping[str, LoaderOutput],
     warnings: Mapping[str, str],
 ) -> Condition:
     """Whether the model is on the pods, those of the present template, of a Deployment that runs them itself."""
@@ -285,17 +285,17 @@ def plain_ready(
     if (trouble and trouble.status == "False") or (stuck and stuck.status == "False"):
         details = trouble.message if trouble else stuck.message if stuck else ""
         message = f"{pods.sentence('RevisionFailed', name=name, namespace=namespace)} {details}"
-        return Condition(CONDITION_READY, *_parts(Finding("False", "RevisionFailed", message)))
+        return Condition(CONDITION_READY, *_parts(PodFinding("False", "RevisionFailed", message)))
     return Condition(CONDITION_READY, "Unknown", "Progressing", "Waiting for the Deployment's pods.")
 
 
 def _loadings(
-    some: Sequence[JsonObject], name: str, lines: Mapping[str, Words], warnings: Mapping[str, str]
-) -> list[Finding]:
+    some: Sequence[JsonObject], name: str, lines: Mapping[str, LoaderOutput], warnings: Mapping[str, str]
+) -> list[PodFinding]:
     return [pods.loading(pod, lines.get(_name(pod), NOTHING), name, warnings.get(_name(pod), "")) for pod in some]
 
 
-def _trouble(some: Sequence[JsonObject], name: str, warnings: Mapping[str, str]) -> Finding | None:
+def _trouble(some: Sequence[JsonObject], name: str, warnings: Mapping[str, str]) -> PodFinding | None:
     """The first thing that keeps a model server from serving."""
     return next(filter(None, (pods.serving(pod, name, warnings.get(_name(pod), "")) for pod in some)), None)
 
@@ -305,7 +305,7 @@ def _has_loader(owner: JsonObject) -> bool:
     return any(container["name"] == LOADER_CONTAINER for container in spec.get("initContainers") or [])
 
 
-def _still_serving(progress: Progress) -> str:
+def _still_serving(progress: LoadProgress) -> str:
     if not progress.ready or progress.ready == progress.created:
         return ""
     return f" Revision {progress.ready} goes on serving."
@@ -317,7 +317,7 @@ def _knative_says(condition: JsonObject) -> str:
     return " ".join(words.split())
 
 
-def _parts(finding: Finding) -> tuple[str, str, str]:
+def _parts(finding: PodFinding) -> tuple[str, str, str]:
     return finding.status, finding.code, finding.message
 
 

@@ -25,14 +25,14 @@ from serve_core.api.annotations import (
     URL,
     is_current,
 )
-from serve_core.api.loader_protocol import NOTHING, Words
+from serve_core.api.loader_protocol import NOTHING, LoaderOutput
 from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, DEPLOYMENT_LABEL, SERVED_LABEL
 from serve_core.base.json import JsonObject
 from serve_core.base.ownership import Identity, claims, identity, is_leaving, owns
 from serve_core.knative import traffic
 from serve_webhook.api import DOMAIN_MAPPINGS, KNATIVE_SERVICES, SERVICES, owned_resource
 from serve_webhook.reconcile import conditions, pods
-from serve_webhook.reconcile.conditions import Condition, Progress
+from serve_webhook.reconcile.conditions import Condition, LoadProgress
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Observed:
     live: Mapping[Identity, JsonObject] = field(default_factory=dict)
     """The objects that carry its label, and those that have a name it wants, whoever owns them."""
     pods: Sequence[JsonObject] = ()
-    lines: Mapping[str, Words] = field(default_factory=dict)
+    lines: Mapping[str, LoaderOutput] = field(default_factory=dict)
     """The last line of each running loader's log, by pod."""
     warnings: Mapping[str, str] = field(default_factory=dict)
     """What the node says of each pod that it cannot start, by pod."""
@@ -323,12 +323,12 @@ def _hands_over(deployment: JsonObject) -> bool:
     return (deployment["metadata"].get("annotations") or {}).get(HANDOVER) == handover.TO_KNATIVE
 
 
-def _progress(observed: Observed) -> Progress | None:
+def _progress(observed: Observed) -> LoadProgress | None:
     service = observed.service
     if service is None:
         return None
     notes = observed.deployment["metadata"].get("annotations") or {}
-    return Progress(
+    return LoadProgress(
         service=service,
         name=observed.deployment["metadata"]["name"],
         pods=observed.own_pods,
@@ -339,7 +339,7 @@ def _progress(observed: Observed) -> Progress | None:
     )
 
 
-def _conditions(observed: Observed, progress: Progress | None) -> list[Condition]:
+def _conditions(observed: Observed, progress: LoadProgress | None) -> list[Condition]:
     """ModelLoaded and Ready, in this order."""
     if observed.plain:
         loaded = conditions.plain_loaded(observed.deployment, observed.own_pods, observed.lines, observed.warnings)
@@ -367,7 +367,7 @@ def _conditions(observed: Observed, progress: Progress | None) -> list[Condition
     return [loaded, conditions.with_domain(ready, observed.mapping)]
 
 
-def _notes(observed: Observed, progress: Progress | None, loaded: Condition) -> dict[str, str]:
+def _notes(observed: Observed, progress: LoadProgress | None, loaded: Condition) -> dict[str, str]:
     """Our annotations as they should be; empty when they are."""
     metadata = observed.deployment["metadata"]
     present = {key: value for key, value in (metadata.get("annotations") or {}).items() if key in NOTED}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from serve_core.api import loader_protocol
-from serve_core.api.loader_protocol import Words
+from serve_core.api.loader_protocol import LoaderOutput
 from serve_core.base.constants import DEPLOYMENT_LABEL, LOADER_CONTAINER
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.ownership import controller
@@ -40,7 +40,7 @@ _INJECTED = "sidecar.istio.io/status"
 
 
 @dataclass(frozen=True)
-class Finding:
+class PodFinding:
     """``status``: True, False or Unknown, as in a condition; ``code``: its reason."""
 
     status: str
@@ -175,18 +175,18 @@ def loader_end(pod: JsonObject) -> tuple[str, float] | None:
     return (said.code, said.seconds) if said.code and said.seconds is not None else None
 
 
-def model_size(pod: JsonObject, line: Words) -> int | None:
+def model_size(pod: JsonObject, line: LoaderOutput) -> int | None:
     """The bytes of the model, once its loader has said them. ``line``: the last of a running loader's log."""
     ended = _last_words(pod)
     share = loader_protocol.share(line)
     return (ended.size if ended.code == "Loaded" else share[1] if share else None) or None
 
 
-def _last_words(pod: JsonObject) -> Words:
+def _last_words(pod: JsonObject) -> LoaderOutput:
     return loader_protocol.words(value_at(_loader_status(pod), "state", "terminated", "message"))
 
 
-def last_line(log: str) -> Words:
+def last_line(log: str) -> LoaderOutput:
     """The last line of the loader's log that is the loader's."""
     found = (loader_protocol.words(line) for line in reversed(log.splitlines()))
     return next((said for said in found if said.event), loader_protocol.NOTHING)
@@ -225,7 +225,7 @@ def _last_seen(event: JsonObject) -> str:
     return str(series or event.get("deprecatedLastTimestamp") or event.get("eventTime") or "")
 
 
-def loading(pod: JsonObject, line: Words, name: str, warning: str = "") -> Finding:
+def loading(pod: JsonObject, line: LoaderOutput, name: str, warning: str = "") -> PodFinding:
     """How far the loader of this pod is.
 
     ``line``: the last of its log; ``name``: the Deployment's; ``warning``: what the node says of a pod that it cannot
@@ -233,7 +233,7 @@ def loading(pod: JsonObject, line: Words, name: str, warning: str = "") -> Findi
     """
     found = _loading(pod, line, name, warning)
     if found.code in ("Unreachable", "Stalled") and _has_late_sidecar(pod):
-        return Finding(
+        return PodFinding(
             found.status, "SidecarStartsLater", f"{sentence('SidecarStartsLater')} {found.message}"[:LONGEST]
         )
     return found
@@ -251,7 +251,7 @@ def _has_late_sidecar(pod: JsonObject) -> bool:
     return False
 
 
-def _loading(pod: JsonObject, line: Words, name: str, warning: str) -> Finding:
+def _loading(pod: JsonObject, line: LoaderOutput, name: str, warning: str) -> PodFinding:
     of = {"name": name, "namespace": pod["metadata"]["namespace"]}
     status = _loader_status(pod)
     state, before = status.get("state") or {}, (status.get("lastState") or {}).get("terminated")
@@ -270,10 +270,10 @@ def _loading(pod: JsonObject, line: Words, name: str, warning: str) -> Finding:
         return _ended(before, of)
     if warning:
         return _not_started(pod, {"message": warning})
-    return Finding("Unknown", "Loading", "Waiting for the pod's containers to start.")
+    return PodFinding("Unknown", "Loading", "Waiting for the pod's containers to start.")
 
 
-def serving(pod: JsonObject, name: str, warning: str = "") -> Finding | None:
+def serving(pod: JsonObject, name: str, warning: str = "") -> PodFinding | None:
     """What keeps the model server of this pod from serving; ``None`` if nothing is known to.
 
     ``warning``: what the node says of a pod that it cannot start.
@@ -316,35 +316,35 @@ def _loader_status(pod: JsonObject) -> JsonObject:
     return found
 
 
-def _unschedulable(pod: JsonObject) -> Finding | None:
+def _unschedulable(pod: JsonObject) -> PodFinding | None:
     for condition in (pod.get("status") or {}).get("conditions") or []:
         if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
             return _finding("False", "Unschedulable", condition)
     return None
 
 
-def _not_started(pod: JsonObject, said: Mapping[str, object]) -> Finding:
+def _not_started(pod: JsonObject, said: Mapping[str, object]) -> PodFinding:
     """What the kubelet says of a pod that it cannot start: that something is missing, or something else."""
     missing = _MISSING.search(str(said.get("message") or ""))
     if missing is None:
         return _finding("Unknown", "NotStarted", said)
     reason, what = _NOT_FOUND[missing[1]]
-    return Finding("False", reason, sentence(reason, **{what: missing[2]}, namespace=pod["metadata"]["namespace"]))
+    return PodFinding("False", reason, sentence(reason, **{what: missing[2]}, namespace=pod["metadata"]["namespace"]))
 
 
-def _running(line: Words, before: JsonObject | None, of: Mapping[str, str]) -> Finding:
+def _running(line: LoaderOutput, before: JsonObject | None, of: Mapping[str, str]) -> PodFinding:
     if line.event in ("retry", "failed"):
         return _said(line, "Unknown" if line.event == "retry" else "False", of)
     if line.event in ("plan", "progress"):
-        return Finding("Unknown", "Loading", _progress(line))
+        return PodFinding("Unknown", "Loading", _progress(line))
     # It has just started: what ended the run before is still the best that is known.
-    return _ended(before, of) if before else Finding("Unknown", "Loading", sentence("Loading"))
+    return _ended(before, of) if before else PodFinding("Unknown", "Loading", sentence("Loading"))
 
 
-def _ended(terminated: JsonObject, of: Mapping[str, str]) -> Finding:
+def _ended(terminated: JsonObject, of: Mapping[str, str]) -> PodFinding:
     words = loader_protocol.words(terminated.get("message"))
     if terminated.get("exitCode") == 0:
-        return Finding("True", "Loaded", _loaded(words))
+        return PodFinding("True", "Loaded", _loaded(words))
     if terminated.get("reason") == "OOMKilled":
         return _finding("False", "OutOfMemory", {"message": f"Container {LOADER_CONTAINER}."})
     if words.code == "Interrupted":
@@ -355,27 +355,27 @@ def _ended(terminated: JsonObject, of: Mapping[str, str]) -> Finding:
     return _finding("False", "LoaderCrashed", {"message": said}, **of)
 
 
-def _said(words: Words, status: str, of: Mapping[str, str]) -> Finding:
+def _said(words: LoaderOutput, status: str, of: Mapping[str, str]) -> PodFinding:
     """The loader's own code, sentence and hint."""
     reason = CATALOGUE.get(words.code)
     if reason is None or words.code == "Loaded":
         return _finding(status, "LoaderCrashed", {"message": words.message}, **of)
     if not words.message:
-        return Finding(status, words.code, sentence(words.code))
-    return Finding(status, words.code, f"{_stopped(words.message)} {words.hint or reason.hint}".strip()[:LONGEST])
+        return PodFinding(status, words.code, sentence(words.code))
+    return PodFinding(status, words.code, f"{_stopped(words.message)} {words.hint or reason.hint}".strip()[:LONGEST])
 
 
-def _finding(status: str, code: str, said: Mapping[str, object], **words: str) -> Finding:
+def _finding(status: str, code: str, said: Mapping[str, object], **words: str) -> PodFinding:
     """A code of ours, with what the kubelet or the scheduler says about it."""
     detail = " ".join(str(said.get("message") or "").split())[:LONGEST]
-    return Finding(status, code, f"{sentence(code, **words)} {detail}".strip())
+    return PodFinding(status, code, f"{sentence(code, **words)} {detail}".strip())
 
 
 def _stopped(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else text + "."
 
 
-def _progress(line: Words) -> str:
+def _progress(line: LoaderOutput) -> str:
     share = loader_protocol.share(line)
     if share is None:
         return sentence("Loading")
@@ -385,7 +385,7 @@ def _progress(line: Words) -> str:
     )
 
 
-def _loaded(words: Words) -> str:
+def _loaded(words: LoaderOutput) -> str:
     brought = loader_protocol.loaded_text(words)
     told = f"Downloaded {brought}." if brought else sentence("Loaded")
     return f"{told} {loader_protocol.code_text(words)}".rstrip()

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from serve_core.admission.decide import Verdict, render_stored
 from serve_core.api.annotations import NOTED
-from serve_core.api.loader_protocol import NOTHING, Words
+from serve_core.api.loader_protocol import NOTHING, LoaderOutput
 from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, LOADER_CONTAINER, SERVED_LABEL
 from serve_core.base.json import JsonObject
 from serve_core.base.ownership import Identity, identity, owns
@@ -303,7 +303,7 @@ class Reconciler:
             return ""
         return pods.warning(newest)
 
-    async def _line(self, pod: JsonObject) -> Words:
+    async def _line(self, pod: JsonObject) -> LoaderOutput:
         try:
             log = await self._api.log(*key(pod), LOADER_CONTAINER, lines=LOG_LINES, size=LOG_BYTES)
         except ApiError as error:

@@ -7,9 +7,9 @@ from typing import Self
 
 from kubectl_serve.cli.streams import Output, Streams
 from kubectl_serve.status import loader_events, wait
-from kubectl_serve.status.model import Picture
+from kubectl_serve.status.model import Snapshot
 from serve_core.api import loader_protocol
-from serve_core.api.loader_protocol import Words
+from serve_core.api.loader_protocol import LoaderOutput
 from serve_core.base.escaping import inline
 from serve_core.base.json import JsonObject
 
@@ -74,7 +74,7 @@ class Progress:
     ) -> None:
         self._live.show("")
 
-    def __call__(self, picture: Picture) -> None:
+    def __call__(self, picture: Snapshot) -> None:
         found = wait.steps(picture)
         for step in found:
             if self._told.get(step.key) != step.text:
@@ -139,7 +139,7 @@ class LoaderLines:
         """Show an event of the loader."""
         self._show(loader_protocol.of(event))
 
-    def _show(self, words: Words) -> None:
+    def _show(self, words: LoaderOutput) -> None:
         text = self._prefix + loader_events.line_of(words)
         if words.event != "progress":
             self._live.line(text)
