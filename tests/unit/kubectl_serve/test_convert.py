@@ -1,10 +1,6 @@
-"""Every folder of ``tests/golden/convert`` is a case: an InferenceService, the Deployment it becomes, what is told.
-
-``UPDATE_GOLDEN=1 pytest tests/plugin/test_convert.py`` writes what comes out now; the difference is reviewed as prose.
-"""
+"""The cases of ``tests/golden/convert``: an InferenceService, the Deployment that it becomes, and the messages."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -15,53 +11,47 @@ from hypothesis import strategies as st
 from kubectl_serve.install import manifests
 from kubectl_serve.kserve import convert
 from serve_core.admission.decide import judge
-from support.paths import ROOT
+from support import golden
 from unit.kubectl_serve.conftest import Run
 
-FOLDER = ROOT / "tests/golden/convert"
 FACTS = manifests.default_context()
-CASES = sorted(path.parent for path in FOLDER.glob("*/input.yaml"))
+CASES = golden.cases("convert")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_what_comes_out_is_what_was_reviewed(case: Path, run: Run) -> None:
-    text = (case / "input.yaml").read_text()
-    assert text.startswith("# "), "the first line says why the case exists"
-    screen = run("convert", "-f", "-", stdin=text)
-    made = {"output.yaml": screen.out, "notes.txt": screen.err}
+def test_output_is_what_was_reviewed(case: Path, run: Run) -> None:
+    screen = run("convert", "-f", "-", stdin=golden.input_of(case))
+    made = {"deployment.yaml": screen.out, "messages.txt": screen.err}
     if case.name.startswith("sample-") and screen.code == 0:
-        # As KServe's own samples are, in our words: their way is shown to its end.
+        # Cases that follow KServe's own samples show the Knative Service too.
         made["service.yaml"] = run("render", "-f", "-", "--only", "service", stdin=screen.out).out
-    if os.environ.get("UPDATE_GOLDEN"):
-        for name, content in made.items():
-            (case / name).write_text(content)
-    assert made == {name: (case / name).read_text() for name in made}
+    golden.compare(case, made)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_it_succeeds_exactly_when_all_of_it_can_be_served(case: Path, run: Run) -> None:
-    screen = run("convert", "-f", "-", stdin=(case / "input.yaml").read_text())
+def test_exit_code_is_0_exactly_when_every_deployment_is_accepted(case: Path, run: Run) -> None:
+    screen = run("convert", "-f", "-", stdin=golden.input_of(case))
     deployments = list(yaml.safe_load_all(screen.out))
     accepted = bool(deployments) and not any(judge(each, FACTS).refused for each in deployments)
     assert (screen.code == 0) is accepted
 
 
-def test_json_carries_the_notes(run: Run) -> None:
-    text = (FOLDER / "logger-and-batcher/input.yaml").read_text()
+def test_json_has_the_notes(run: Run) -> None:
+    text = golden.input_of(golden.GOLDEN / "convert/logger-and-batcher")
     document = json.loads(run("convert", "-f", "-", "-o", "json", stdin=text).out)
     assert [item["kind"] for item in document["items"]] == ["Deployment"]
     assert {note["path"] for note in document["notes"]} == {"spec.predictor.batcher", "spec.predictor.logger"}
     assert all(note["object"] == "inferenceservice/batcher" for note in document["notes"])
 
 
-def test_what_is_not_kserves_is_passed_over_with_a_count(run: Run) -> None:
+def test_objects_that_are_not_kserves_are_skipped_and_counted(run: Run) -> None:
     screen = run("convert", "-f", "-", stdin="apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n")
     assert (screen.code, screen.out) == (0, "")
     assert screen.err == "1 of 1 objects are not KServe's and passed over\n"
 
 
-def test_what_comes_out_can_be_rendered(run: Run) -> None:
-    converted = run("convert", "-f", str(FOLDER / "canary/input.yaml"))
+def test_the_deployment_can_be_rendered(run: Run) -> None:
+    converted = run("convert", "-f", str(golden.GOLDEN / "convert/canary/input.yaml"))
     assert run("render", "-f", "-", "--only", "service", stdin=converted.out).code == 0
 
 
@@ -74,7 +64,7 @@ ANYTHING = st.recursive(
 
 
 @given(metadata=ANYTHING, predictor=ANYTHING, sklearn=ANYTHING)
-def test_nonsense_is_told_and_never_raises(metadata: object, predictor: object, sklearn: object) -> None:
+def test_malformed_input_is_reported_and_never_raises(metadata: object, predictor: object, sklearn: object) -> None:
     inner = {**predictor, "sklearn": sklearn} if isinstance(predictor, dict) else predictor
     document = {"apiVersion": convert.VERSION, "kind": convert.KIND, "metadata": metadata, "spec": {"predictor": inner}}
     convert.convert(document, FACTS)

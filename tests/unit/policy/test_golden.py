@@ -1,10 +1,6 @@
-"""Every folder of ``tests/golden/policy`` is a case: documents in, the screen of ``kubectl serve policy test`` out.
-
-``UPDATE_GOLDEN=1 pytest tests/unit/policy/test_golden.py`` writes what comes out now: review the diff.
-"""
+"""The cases of ``tests/golden/policy``: policies and objects, and the screen of ``kubectl serve policy test``."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -12,29 +8,24 @@ import yaml
 from pydantic.alias_generators import to_camel
 
 from serve_core.api.policies import ABOUT
+from support import golden
 from support.paths import ROOT
 from unit.kubectl_serve.conftest import Run
 
-GOLDEN = ROOT / "tests/golden/policy"
-CASES = sorted(file.parent for file in GOLDEN.glob("*/input.yaml"))
+CASES = golden.cases("policy")
 STARTERS = sorted((ROOT / "manifests/policies").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_what_is_said_is_what_was_reviewed(case: Path, run: Run) -> None:
-    text = (case / "input.yaml").read_text()
-    assert text.startswith("# "), "the first line says why the case exists"
-    screen = run("policy", "test", "-f", "-", stdin=text)
-    said = f"{screen.out}\n{screen.err}\nexit code {screen.code}\n"
-    if os.environ.get("UPDATE_GOLDEN"):
-        (case / "screen.txt").write_text(said)
-    assert said == (case / "screen.txt").read_text()
+def test_screen_is_what_was_reviewed(case: Path, run: Run) -> None:
+    screen = run("policy", "test", "-f", "-", stdin=golden.input_of(case))
+    golden.compare(case, {"screen.txt": f"{screen.out}\n{screen.err}\nexit code {screen.code}\n"})
 
 
 def test_every_kind_of_rule_has_an_object_that_keeps_it_and_one_that_breaks_it(run: Run) -> None:
     shown = {kind: set[str]() for kind in ABOUT}
     for case in CASES:
-        text = (case / "input.yaml").read_text()
+        text = golden.input_of(case)
         kinds = {
             f"{document['metadata']['name']}/{rule.get('name')}": kind
             for document in yaml.safe_load_all(text)

@@ -1,9 +1,5 @@
-"""Every folder of ``tests/golden/admission`` is a case: what goes in, what comes out, and why the case exists.
+"""The cases of ``tests/golden/admission``: what admission makes of a Deployment, and what it says about it."""
 
-``UPDATE_GOLDEN=1 pytest tests/unit/serve_core/test_golden.py`` writes what comes out now: review the diff.
-"""
-
-import os
 from pathlib import Path
 
 import pytest
@@ -19,37 +15,35 @@ from serve_core.base.patch import json_patch
 from serve_core.context.cluster import REQUIRED_FEATURES, ClusterContext, LoaderConfig
 from serve_core.context.services import ServiceSummary
 from serve_core.context.services import read as read_service
+from support import golden
 from support.istio_installation import installation
 from support.paths import ROOT
 
-CASES = sorted(path.parent for path in (ROOT / "tests/golden/admission").glob("*/input.yaml"))
+CASES = golden.cases("admission")
 RUNTIMES = tuple(
     parse(yaml.safe_load(path.read_text())) for path in sorted((ROOT / "manifests/runtimes").glob("*.yaml"))
 )
 
 
 def context_of(case: Path) -> ClusterContext:
-    """A case may have a ``features.yaml``, which adds to the flags that an installation requires, an ``istio.yaml``:
-    the arguments of :func:`istio_installation.installation`, a ``policies.yaml``, and a ``services.yaml``: the
-    Services of its namespace. What is stored before an update is in ``previous.yaml``."""
-    extra, mesh = case / "features.yaml", case / "istio.yaml"
-    features = {**REQUIRED_FEATURES, **(yaml.safe_load(extra.read_text()) if extra.exists() else {})}
-    istio = installation(**yaml.safe_load(mesh.read_text())) if mesh.exists() else None
-    written = case / "policies.yaml"
-    policies = map(read_policy, yaml.safe_load_all(written.read_text())) if written.exists() else ()
+    """The cluster that a case describes in the optional files of ``tests/golden/README.md``."""
+    features = REQUIRED_FEATURES | yaml.safe_load(golden.optional(case, "features.yaml") or "{}")
+    mesh = golden.optional(case, "istio.yaml")
+    istio = installation(**yaml.safe_load(mesh)) if mesh is not None else None
+    policies = map(read_policy, yaml.safe_load_all(golden.optional(case, "policies.yaml") or ""))
     around: dict[str, dict[str, ServiceSummary]] = {}
-    for each in yaml.safe_load_all((case / "services.yaml").read_text()) if (case / "services.yaml").exists() else ():
+    for each in yaml.safe_load_all(golden.optional(case, "services.yaml") or ""):
         around.setdefault(each["metadata"]["namespace"], {})[each["metadata"]["name"]] = read_service(each)
     loader = LoaderConfig("example.com/model-loader:1", signing_image="example.com/model-loader:1-signing")
     return ClusterContext(loader, RUNTIMES, features, istio, tuple(policies), services=around)
 
 
 def previous_of(case: Path) -> JsonObject | None:
-    stored = case / "previous.yaml"
-    return yaml.safe_load(stored.read_text()) if stored.exists() else None
+    stored: JsonObject | None = yaml.safe_load(golden.optional(case, "previous.yaml") or "")
+    return stored
 
 
-def report(verdict: Verdict) -> str:
+def messages(verdict: Verdict) -> str:
     parts = {"refused": verdict.problems, "warning": verdict.warnings, "chosen": verdict.choices}
     return "".join(f"{kind} {item}\n" for kind, items in parts.items() for item in items)
 
@@ -59,7 +53,7 @@ def outputs(verdict: Verdict) -> dict[str, str | None]:
         return None if document is None else yaml.safe_dump(document, sort_keys=False, width=120)
 
     return {
-        "report.txt": report(verdict),
+        "messages.txt": messages(verdict),
         "deployment.yaml": dump(verdict.deployment),
         "service.yaml": dump(verdict.service),
         "extras.yaml": yaml.safe_dump_all(verdict.extras, sort_keys=False, width=120) if verdict.extras else None,
@@ -67,24 +61,15 @@ def outputs(verdict: Verdict) -> dict[str, str | None]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_what_comes_out_is_what_was_reviewed(case: Path) -> None:
-    text = (case / "input.yaml").read_text()
-    assert text.startswith("# "), "the first line says why the case exists"
-    made = outputs(judge(yaml.safe_load(text), context_of(case), previous_of(case)))
-    if os.environ.get("UPDATE_GOLDEN"):
-        for name, content in made.items():
-            if content is None:
-                (case / name).unlink(missing_ok=True)
-            else:
-                (case / name).write_text(content)
-    reviewed = {name: (case / name).read_text() if (case / name).exists() else None for name in made}
-    assert made == reviewed
+def test_output_is_what_was_reviewed(case: Path) -> None:
+    written = yaml.safe_load(golden.input_of(case))
+    golden.compare(case, outputs(judge(written, context_of(case), previous_of(case))))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_completing_twice_changes_nothing(case: Path) -> None:
     context, previous = context_of(case), previous_of(case)
-    once = judge(yaml.safe_load((case / "input.yaml").read_text()), context, previous)
+    once = judge(yaml.safe_load(golden.input_of(case)), context, previous)
     if once.deployment is None:
         return
     twice = judge(once.deployment, context, previous)
@@ -97,7 +82,7 @@ def test_completing_twice_changes_nothing(case: Path) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_taking_the_annotations_off_gives_back_what_was_written(case: Path) -> None:
-    context, written = context_of(case), yaml.safe_load((case / "input.yaml").read_text())
+    context, written = context_of(case), yaml.safe_load(golden.input_of(case))
     stored = judge(written, context, previous_of(case)).deployment
     if stored is None or context.policies or not is_served(stored):
         return
@@ -115,7 +100,3 @@ def test_taking_the_annotations_off_gives_back_what_was_written(case: Path) -> N
     assert set(back.deployment["metadata"]["annotations"]) - {annotations.HANDOVER} == {
         key for key in written["metadata"]["annotations"] if not key.startswith(PREFIX)
     }
-
-
-def test_every_case_has_a_reason_of_its_own() -> None:
-    assert len({(case / "input.yaml").read_text().splitlines()[0] for case in CASES}) == len(CASES) > 0
