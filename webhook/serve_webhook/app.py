@@ -16,7 +16,7 @@ from serve_core.base.constants import DEPLOYMENT_LABEL, NAMESPACE, SERVED_LABEL
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext
 from serve_webhook import settings
-from serve_webhook.admission import http
+from serve_webhook.admission import http, listener
 from serve_webhook.api import (
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -64,7 +64,7 @@ class ReplicaOptions:
     host: str = "0.0.0.0"  # noqa: S104 - a pod's address is not known beforehand
     port: int = 8443
     health_port: int = 8080
-    drain_seconds: float = http.DRAIN_SECONDS
+    drain_seconds: float = listener.DRAIN_SECONDS
 
 
 class Replica:
@@ -78,7 +78,7 @@ class Replica:
         self._metrics.settings_valid.set(1)
         self._budget = Budget()
         self._callers = configuration.callers
-        self._tls = http.tls_context(self._callers.certificate_authority if self._callers else "")
+        self._tls = listener.tls_context(self._callers.certificate_authority if self._callers else "")
         self._features = self._single(CONFIG_MAPS, *FEATURES)
         self._images = self._single(CONFIG_MAPS, *IMAGES)
         self._secrets = self._single(SECRETS, NAMESPACE, SECRET)
@@ -106,7 +106,7 @@ class Replica:
         """
         health = http.health_app(self.missing, self._metrics)
         async with (
-            http.serving(health, self._options.host, self._options.health_port),
+            listener.serving(health, self._options.host, self._options.health_port),
             asyncio.TaskGroup() as group,
         ):
             tasks = [group.create_task(part) for part in self._parts()]
@@ -171,7 +171,7 @@ class Replica:
             self._callers.names if self._callers else (),
             self._namespace_labels.appears,
         )
-        async with http.serving(app, self._options.host, self._options.port, self._tls) as port:
+        async with listener.serving(app, self._options.host, self._options.port, self._tls) as port:
             self._answering = True
             logger.info("Answering reviews on port %d.", port)
             await asyncio.Event().wait()

@@ -27,7 +27,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 
-from serve_webhook.admission import http
+from serve_webhook.admission import listener
 from serve_webhook.certs.authority import SERVER_NAMES
 from support.cpu_time import starved
 from support.hostile import FRAMES, PATHS, bodies, bomb, heavy, posted, reviews, spoilt
@@ -243,7 +243,7 @@ def test_floods_are_answered_in_time_and_in_bounded_memory(attacked: Attacked) -
     with ThreadPoolExecutor(16) as callers:
         for _ in range(3):
             with contextlib.ExitStack() as held:
-                for _ in range(http.MOST_CONNECTIONS + 40):
+                for _ in range(listener.MAX_CONNECTIONS + 40):
                     held.enter_context(attacked.connect())
                 for said in (bodies, [*stalling, *bodies]):
                     for found in callers.map(ask, said):

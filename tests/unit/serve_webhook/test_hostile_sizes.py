@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from serve_webhook.admission import http, review, validation
+from serve_webhook.admission import review, scheduling, validation
 from serve_webhook.admission.review import Reviewer
 from support.hostile_sizes import LARGEST, SHAPES, bodies
 from support.reviews import context_with
@@ -91,8 +91,8 @@ def test_a_review_of_anything_takes_a_quarter_of_a_second_at_most(name: str, kin
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.attack(18, 22)
 def test_what_is_judged_without_a_pause_takes_less_than_others_notice(name: str) -> None:
-    for what, body, reviewer in hostile(name, http.AT_ONCE - 1024, "Deployment made"):
-        if len(body) <= http.AT_ONCE:
+    for what, body, reviewer in hostile(name, scheduling.INLINE_BYTES - 1024, "Deployment made"):
+        if len(body) <= scheduling.INLINE_BYTES:
             taken = seconds(lambda: review.review(body, reviewer), SECONDS_AT_ONCE)  # noqa: B023
             assert taken < SECONDS_AT_ONCE, what
 

@@ -252,7 +252,7 @@ async def test_a_defect_ends_the_process_so_that_it_starts_anew(
     async def broken(_: object) -> None:
         raise RuntimeError("oops")
 
-    monkeypatch.setattr("serve_webhook.certs.rotation.Keeper.run", broken)
+    monkeypatch.setattr("serve_webhook.certs.rotation.CertificateRotation.run", broken)
     with pytest.RaisesGroup(pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="oops"))):
         await replica(api, tmp_path).run(asyncio.Event())
 

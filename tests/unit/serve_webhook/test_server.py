@@ -25,7 +25,8 @@ from cryptography.x509.oid import NameOID
 
 from serve_core.base.constants import SERVED_LABEL
 from serve_core.context.cluster import ClusterContext, LoaderConfig
-from serve_webhook.admission import http, review
+from serve_webhook.admission import http, listener, review, scheduling
+from serve_webhook.admission.scheduling import ReviewExecutor
 from serve_webhook.certs import authority as certificates
 from serve_webhook.metrics import Metrics
 
@@ -120,7 +121,7 @@ async def speak(
 
 @pytest.fixture
 async def running() -> AsyncIterator[Running]:
-    material, context = certificates.issue(datetime.now(UTC)), http.tls_context()
+    material, context = certificates.issue(datetime.now(UTC)), listener.tls_context()
     certificates.load(context, material)
     found = Running(context, material)
     app = http.admission_app(
@@ -130,7 +131,7 @@ async def running() -> AsyncIterator[Running]:
         stopping=lambda: found.stopping,
         draw=lambda: found.drawn,
     )
-    async with http.serving(app, "127.0.0.1", 0, context) as found.port:
+    async with listener.serving(app, "127.0.0.1", 0, context) as found.port:
         yield found
 
 
@@ -208,7 +209,7 @@ async def test_before_everything_is_known_nobody_is_waved_through(running: Runni
         pytest.param(b"{", {}, 400, id="not JSON"),
         pytest.param(b"[" * 1_000_000, {}, 400, id="a million lists"),
         pytest.param(b"{}", {"headers": {"Content-Type": "text/plain"}}, 415, id="another type"),
-        pytest.param(b"x" * (http.LARGEST + 1), {}, 413, id="too large"),
+        pytest.param(b"x" * (http.MAX_REQUEST_BYTES + 1), {}, 413, id="too large"),
         pytest.param(b"{}", {"headers": {"Content-Encoding": "gzip"}}, 415, id="compressed"),
     ],
 )
@@ -253,10 +254,10 @@ async def test_a_slow_sender_is_cut_off(running: Running, monkeypatch: pytest.Mo
 
 @pytest.mark.attack(18)
 async def test_who_begins_no_handshake_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "READ_SECONDS", 0.05)
-    context = http.tls_context()
+    monkeypatch.setattr(listener, "HANDSHAKE_SECONDS", 0.05)
+    context = listener.tls_context()
     certificates.load(context, certificates.issue(datetime.now(UTC)))
-    async with http.serving(web.Application(), "127.0.0.1", 0, context) as port, asyncio.timeout(5):
+    async with listener.serving(web.Application(), "127.0.0.1", 0, context) as port, asyncio.timeout(5):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         assert await reader.read() == b""
         writer.close()
@@ -264,9 +265,9 @@ async def test_who_begins_no_handshake_is_cut_off(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.attack(18)
 async def test_the_rest_of_what_was_refused_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "READ_SECONDS", 0.05)
+    monkeypatch.setattr(listener, "HANDSHAKE_SECONDS", 0.05)
     app = http.admission_app(lambda: None, lambda *_: None, Metrics())
-    async with http.serving(app, "127.0.0.1", 0) as port, asyncio.timeout(5):
+    async with listener.serving(app, "127.0.0.1", 0) as port, asyncio.timeout(5):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"POST /deployments HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\n{")
         assert (await reader.read()).startswith(b"HTTP/1.1 415"), "up to the connection's end"
@@ -277,7 +278,7 @@ async def test_the_rest_of_what_was_refused_is_not_waited_for(monkeypatch: pytes
 async def test_no_more_bytes_are_taken_than_fit_into_memory(running: Running) -> None:
     """While two senders keep all that may be in flight, a third waits for its turn."""
     head = "POST /deployments HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{{"
-    half = head.format(http.IN_FLIGHT // 2)
+    half = head.format(http.MAX_IN_FLIGHT_BYTES // 2)
     holding = [await speak(running, half, address) for address in ("127.0.0.8", "127.0.0.9")]
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.3):
@@ -289,7 +290,7 @@ async def test_no_more_bytes_are_taken_than_fit_into_memory(running: Running) ->
 
 @pytest.mark.attack(18)
 async def test_who_only_keeps_connections_open_gives_way(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(listener, "MAX_CONNECTIONS", 3)
     silent = [await speak(running, start) for start in ("", "POST /depl", "")]
     async with running.client() as client:
         for _ in range(2):
@@ -304,7 +305,7 @@ async def test_who_only_keeps_connections_open_gives_way(running: Running, monke
 
 @pytest.mark.attack(18)
 async def test_who_is_being_answered_keeps_the_connection(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MOST_CONNECTIONS", 1)
+    monkeypatch.setattr(listener, "MAX_CONNECTIONS", 1)
     monkeypatch.setattr(http, "READ_SECONDS", 60)
     head = "POST /deployments HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
     reader, writer = await speak(running, head)
@@ -329,7 +330,7 @@ async def test_with_an_authority_for_clients_only_its_certificates_are_answered(
     authority, stranger = signed("clients"), signed("clients")
     material = certificates.issue(datetime.now(UTC))
     pem = authority.certificate.public_bytes(serialization.Encoding.PEM).decode()
-    context = http.tls_context(pem)
+    context = listener.tls_context(pem)
     certificates.load(context, material)
     found = Running(context, material)
     app = http.admission_app(lambda: found.context, lambda *_: None, found.metrics, callers=names)
@@ -338,7 +339,7 @@ async def test_with_an_authority_for_clients_only_its_certificates_are_answered(
         async with found.client(shown) as client, client.post("/policies", data=body(), server_hostname=NAME) as answer:
             return answer.status
 
-    async with http.serving(app, "127.0.0.1", 0, context) as found.port:
+    async with listener.serving(app, "127.0.0.1", 0, context) as found.port:
         assert await ask(signed("apiserver", authority)) == 200
         assert await ask(signed("kubelet", authority)) == (403 if names else 200)
         for forged in (None, signed("apiserver", stranger)):
@@ -358,7 +359,7 @@ async def test_a_new_certificate_is_served_without_a_restart(running: Running) -
 
 @pytest.mark.attack(10)
 async def test_the_gate_lets_in_as_many_bytes_as_fit_in_their_order() -> None:
-    gate, order = http.Gate(10), []
+    gate, order = scheduling.ByteLimiter(10), []
 
     async def enter(name: str, size: int, leave: asyncio.Event) -> None:
         async with gate.admit(size, name):
@@ -388,7 +389,7 @@ async def test_the_gate_lets_in_as_many_bytes_as_fit_in_their_order() -> None:
 
 @pytest.mark.attack(18)
 async def test_one_peer_has_half_of_what_may_be_in_flight_and_waits_beside_the_others() -> None:
-    gate, inside = http.Gate(10), []
+    gate, inside = scheduling.ByteLimiter(10), []
 
     async def enter(number: int) -> None:
         async with gate.admit(1, "many"):
@@ -408,7 +409,7 @@ async def test_one_peer_has_half_of_what_may_be_in_flight_and_waits_beside_the_o
 
 
 async def test_who_gives_up_in_the_instant_of_a_turn_is_passed_over() -> None:
-    gate, entered = http.Gate(1), asyncio.Event()
+    gate, entered = scheduling.ByteLimiter(1), asyncio.Event()
 
     async def enter() -> None:
         async with gate.admit(1):
@@ -436,7 +437,7 @@ async def test_at_the_end_the_requests_that_are_being_answered_are_finished() ->
     app = web.Application()
     app.router.add_get("/", handle)
     async with aiohttp.ClientSession() as client:
-        async with http.serving(app, "127.0.0.1", 0) as port:
+        async with listener.serving(app, "127.0.0.1", 0) as port:
             asked = asyncio.create_task(client.get(f"http://127.0.0.1:{port}/"))
             await entered.wait()
             asyncio.get_running_loop().call_later(0.05, go.set)
@@ -447,7 +448,10 @@ async def test_at_the_end_the_requests_that_are_being_answered_are_finished() ->
 async def test_health_readiness_and_metrics() -> None:
     missing = ["certificates"]
     app = http.health_app(lambda: missing, Metrics())
-    async with http.serving(app, "127.0.0.1", 0) as port, aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+    async with (
+        listener.serving(app, "127.0.0.1", 0) as port,
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client,
+    ):
         async with client.get("/healthz") as answer:
             assert answer.status == 200
         async with client.get("/readyz") as answer:
@@ -467,18 +471,18 @@ def a_review(size: int) -> bytes:
     return written + b" " * (size - len(written))
 
 
-SMALL, LARGE = a_review(1024), a_review(http.AT_ONCE + 1)
+SMALL, LARGE = a_review(1024), a_review(scheduling.INLINE_BYTES + 1)
 
 
 @pytest.fixture
-async def judges() -> AsyncIterator[http.Judges]:
-    made = http.Judges()
+async def judges() -> AsyncIterator[ReviewExecutor]:
+    made = ReviewExecutor()
     yield made
     await made.close()
 
 
 @pytest.mark.attack(18, 22)
-async def test_others_are_answered_while_a_large_review_is_judged(judges: http.Judges) -> None:
+async def test_others_are_answered_while_a_large_review_is_judged(judges: ReviewExecutor) -> None:
     answered = threading.Event()
 
     def takes_long(_: review.AdmissionRequest) -> review.AdmissionResponse:
@@ -492,7 +496,7 @@ async def test_others_are_answered_while_a_large_review_is_judged(judges: http.J
 
 
 @pytest.mark.attack(10, 22)
-async def test_one_large_review_is_judged_at_a_time(judges: http.Judges) -> None:
+async def test_one_large_review_is_judged_at_a_time(judges: ReviewExecutor) -> None:
     """Each takes memory of its own."""
     busy, most = 0, 0
 
@@ -509,7 +513,7 @@ async def test_one_large_review_is_judged_at_a_time(judges: http.Judges) -> None
 
 
 @pytest.mark.attack(18, 22)
-async def test_of_those_who_wait_the_smallest_is_judged_first(judges: http.Judges) -> None:
+async def test_of_those_who_wait_the_smallest_is_judged_first(judges: ReviewExecutor) -> None:
     started, go, order = threading.Event(), threading.Event(), []
 
     def first(_: review.AdmissionRequest) -> review.AdmissionResponse:
@@ -532,8 +536,10 @@ async def test_of_those_who_wait_the_smallest_is_judged_first(judges: http.Judge
 
 
 @pytest.mark.attack(18, 22)
-async def test_who_waits_too_long_for_a_turn_is_sent_away(judges: http.Judges, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "READ_SECONDS", 0.05)
+async def test_who_waits_too_long_for_a_turn_is_sent_away(
+    judges: ReviewExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduling, "WAIT_SECONDS", 0.05)
     answered = threading.Event()
     first = asyncio.create_task(
         judges.judge(LARGE, lambda _: review.AdmissionResponse(problems=(str(answered.wait(10)),)))
@@ -548,9 +554,9 @@ async def test_who_waits_too_long_for_a_turn_is_sent_away(judges: http.Judges, m
 
 @pytest.mark.attack(18, 22)
 async def test_many_small_reviews_let_everything_else_have_its_turn(
-    judges: http.Judges, monkeypatch: pytest.MonkeyPatch
+    judges: ReviewExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "READ_SECONDS", 60.0)
+    monkeypatch.setattr(scheduling, "WAIT_SECONDS", 60.0)
 
     def takes_a_while(_: review.AdmissionRequest) -> review.AdmissionResponse:
         until = time.thread_time() + 0.02
@@ -573,7 +579,9 @@ async def test_many_small_reviews_let_everything_else_have_its_turn(
 
 
 @pytest.mark.attack(18)
-async def test_a_crowd_of_small_reviews_of_one_peer_keeps_nobody_elses_waiting(judges: http.Judges) -> None:
+async def test_a_crowd_of_small_reviews_of_one_peer_keeps_nobody_elses_waiting(
+    judges: ReviewExecutor,
+) -> None:
     started, go, order = threading.Event(), threading.Event(), []
 
     def first(_: review.AdmissionRequest) -> review.AdmissionResponse:
@@ -586,7 +594,7 @@ async def test_a_crowd_of_small_reviews_of_one_peer_keeps_nobody_elses_waiting(j
 
     waiting = [asyncio.create_task(judges.judge(LARGE, first, "many"))]
     await asyncio.to_thread(started.wait)
-    crowd = [asyncio.create_task(judge(http.AT_ONCE + 1, "many")) for _ in range(20)]
+    crowd = [asyncio.create_task(judge(scheduling.INLINE_BYTES + 1, "many")) for _ in range(20)]
     crowd += [asyncio.create_task(judge(500_000, "other"))]
     await asyncio.sleep(0)
     go.set()
@@ -598,7 +606,7 @@ async def test_a_crowd_of_small_reviews_of_one_peer_keeps_nobody_elses_waiting(j
 async def test_a_peer_that_keeps_all_connections_busy_loses_one_to_another(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(listener, "MAX_CONNECTIONS", 3)
     monkeypatch.setattr(http, "READ_SECONDS", 60)
     head = "POST /deployments HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{"
     busy = [await speak(running, head, "127.0.0.9") for _ in range(3)]
@@ -618,7 +626,7 @@ async def test_who_leaves_before_the_body_is_there_fills_no_log(
     running: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
     head = "POST /deployments HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{{"
-    sizes = [90, http.IN_FLIGHT // 2 - 90, 1000, 1000]
+    sizes = [90, http.MAX_IN_FLIGHT_BYTES // 2 - 90, 1000, 1000]
     for _, writer in [await speak(running, head.format(size)) for size in sizes]:
         await asyncio.sleep(0.01)
         writer.transport.abort()
