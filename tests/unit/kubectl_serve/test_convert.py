@@ -1,6 +1,7 @@
 """The cases of ``tests/golden/convert``: an InferenceService, the Deployment that it becomes, and the messages."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from serve_core.admission.decide import judge
 from support import golden
 from unit.kubectl_serve.conftest import Run
 
-FACTS = manifests.default_context()
+CONTEXT = replace(manifests.default_context(), runtimes=golden.runtimes(golden.runtime_files()))
 CASES = golden.cases("convert")
+pytestmark = pytest.mark.usefixtures("frozen_runtimes")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -32,7 +34,7 @@ def test_output_is_what_was_reviewed(case: Path, run: Run) -> None:
 def test_exit_code_is_0_exactly_when_every_deployment_is_accepted(case: Path, run: Run) -> None:
     screen = run("convert", "-f", "-", stdin=golden.input_of(case))
     deployments = list(yaml.safe_load_all(screen.out))
-    accepted = bool(deployments) and not any(judge(each, FACTS).refused for each in deployments)
+    accepted = bool(deployments) and not any(judge(each, CONTEXT).refused for each in deployments)
     assert (screen.code == 0) is accepted
 
 
@@ -67,4 +69,4 @@ ANYTHING = st.recursive(
 def test_malformed_input_is_reported_and_never_raises(metadata: object, predictor: object, sklearn: object) -> None:
     inner = {**predictor, "sklearn": sklearn} if isinstance(predictor, dict) else predictor
     document = {"apiVersion": convert.VERSION, "kind": convert.KIND, "metadata": metadata, "spec": {"predictor": inner}}
-    convert.convert(document, FACTS)
+    convert.convert(document, CONTEXT)

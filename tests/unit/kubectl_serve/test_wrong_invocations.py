@@ -15,6 +15,7 @@ from support import golden
 from support.fake_cluster import FakeCluster, at_the_end
 from unit.kubectl_serve.conftest import Run
 
+pytestmark = pytest.mark.usefixtures("frozen_runtimes")
 FOLDER = golden.GOLDEN / "invocations"
 SCREEN = FOLDER / "screen.txt"
 _MAX_LINES = 20

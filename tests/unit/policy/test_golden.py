@@ -13,6 +13,7 @@ from support.paths import ROOT
 from unit.kubectl_serve.conftest import Run
 
 CASES = golden.cases("policy")
+pytestmark = pytest.mark.usefixtures("frozen_runtimes")
 STARTERS = sorted((ROOT / "manifests/policies").glob("*.yaml"))
 
 

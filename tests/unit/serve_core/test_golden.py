@@ -5,24 +5,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-from serve_core.admission.decide import Verdict, is_served, judge, render_stored
+from serve_core.admission.decide import is_served, judge, render_stored
 from serve_core.api import annotations
 from serve_core.api.policies import read_policy
-from serve_core.api.runtimes import parse
 from serve_core.base.constants import PREFIX
 from serve_core.base.json import JsonObject
 from serve_core.base.patch import json_patch
-from serve_core.context.cluster import REQUIRED_FEATURES, ClusterContext, LoaderConfig
+from serve_core.context.cluster import REQUIRED_FEATURES, ClusterContext
 from serve_core.context.services import ServiceSummary
 from serve_core.context.services import read as read_service
 from support import golden
 from support.istio_installation import installation
-from support.paths import ROOT
 
 CASES = golden.cases("admission")
-RUNTIMES = tuple(
-    parse(yaml.safe_load(path.read_text())) for path in sorted((ROOT / "manifests/runtimes").glob("*.yaml"))
-)
+RUNTIMES = golden.runtimes(golden.runtime_files())
 
 
 def context_of(case: Path) -> ClusterContext:
@@ -34,8 +30,7 @@ def context_of(case: Path) -> ClusterContext:
     around: dict[str, dict[str, ServiceSummary]] = {}
     for each in yaml.safe_load_all(golden.optional(case, "services.yaml") or ""):
         around.setdefault(each["metadata"]["namespace"], {})[each["metadata"]["name"]] = read_service(each)
-    loader = LoaderConfig("example.com/model-loader:1", signing_image="example.com/model-loader:1-signing")
-    return ClusterContext(loader, RUNTIMES, features, istio, tuple(policies), services=around)
+    return ClusterContext(golden.LOADER, RUNTIMES, features, istio, tuple(policies), services=around)
 
 
 def previous_of(case: Path) -> JsonObject | None:
@@ -43,27 +38,10 @@ def previous_of(case: Path) -> JsonObject | None:
     return stored
 
 
-def messages(verdict: Verdict) -> str:
-    parts = {"refused": verdict.problems, "warning": verdict.warnings, "chosen": verdict.choices}
-    return "".join(f"{kind} {item}\n" for kind, items in parts.items() for item in items)
-
-
-def outputs(verdict: Verdict) -> dict[str, str | None]:
-    def dump(document: JsonObject | None) -> str | None:
-        return None if document is None else yaml.safe_dump(document, sort_keys=False, width=120)
-
-    return {
-        "messages.txt": messages(verdict),
-        "deployment.yaml": dump(verdict.deployment),
-        "service.yaml": dump(verdict.service),
-        "extras.yaml": yaml.safe_dump_all(verdict.extras, sort_keys=False, width=120) if verdict.extras else None,
-    }
-
-
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_output_is_what_was_reviewed(case: Path) -> None:
     written = yaml.safe_load(golden.input_of(case))
-    golden.compare(case, outputs(judge(written, context_of(case), previous_of(case))))
+    golden.compare(case, golden.outputs_of(judge(written, context_of(case), previous_of(case))))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
