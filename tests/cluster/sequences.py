@@ -21,7 +21,7 @@ from cluster.support import (
     condition,
     eventually,
 )
-from serve_core.api import annotations
+from serve_core.api import annotations, serving_spec
 from serve_core.api.annotations import MODEL
 from serve_core.base.constants import CONDITION_MODEL_LOADED, DEPLOYMENT_LABEL, SERVED_LABEL
 from serve_core.knative import traffic
@@ -588,7 +588,7 @@ class Sequence:
         name = notes.get(annotations.SERVICE, NAME)
         found = (each for kind, each in self._owned(namespace) if kind == KNATIVE_SERVICES)
         service = next((each for each in found if each["metadata"]["name"] == name), None)
-        asked, _ = annotations.read(notes)
+        asked, _ = serving_spec.read(notes)
         if service is None or asked is None:
             return
         shares = [

@@ -99,7 +99,7 @@ def _within(value: Any, place: str, module: str, seen: set[int]) -> Iterator[tup
         inner = list(value.items())
     elif isinstance(value, (list, tuple, set, frozenset)):
         inner = list(enumerate(value))
-    elif isinstance(value, FunctionType) and value.__module__ == module:
+    elif isinstance(value, FunctionType) and value.__module__.partition(".")[0] == module.partition(".")[0]:
         inner = [(name, cell.cell_contents) for name, cell in zip(value.__code__.co_freevars, value.__closure__ or ())]  # noqa: B905
     elif isinstance(value, functools.partial):
         inner = [("args", value.args)]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NoReturn
 from kubectl_serve.cli.verbs import BY_NAME, PROGRAM, Verb
 from kubectl_serve.errors import UsageError
 from serve_core.base.reasons import meant
+from serve_core.syntax import duration as durations
+from serve_core.syntax import object_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,9 +27,6 @@ _OTHER_FLAGS = {
 """What people call a flag that have another tool in mind."""
 _TRUTHS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 """What Go's ``strconv.ParseBool`` takes, and so kubectl, in lower case."""
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?")
-_LONGEST_NAME = 253
-_LONGEST_LABEL = 63
 _KINDS = ("deployment", "deployments", "deploy")
 
 
@@ -221,7 +220,7 @@ def deployment_name(text: str) -> str:
     kind, separator, name = text.rpartition("/")
     if not name or (separator and kind.removesuffix(".apps").lower() not in _KINDS):
         raise argparse.ArgumentTypeError(f'"{text}" is not a Deployment: write NAME or deployment/NAME')
-    if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name):
+    if not object_name.is_subdomain(name):
         raise argparse.ArgumentTypeError(
             f'"{name}" cannot be a Deployment\'s name: lower-case letters, digits, "-" and "." make one'
         )
@@ -230,7 +229,7 @@ def deployment_name(text: str) -> str:
 
 def secret_name(text: str) -> str:
     """A Secret's name. Raises ValueError."""
-    if len(text) > _LONGEST_NAME or not _NAME.fullmatch(text):
+    if not object_name.is_subdomain(text):
         raise argparse.ArgumentTypeError(
             f'"{text}" cannot be a Secret\'s name: lower-case letters, digits, "-" and "." make one'
         )
@@ -239,7 +238,7 @@ def secret_name(text: str) -> str:
 
 def namespace_name(text: str) -> str:
     """A namespace's name. Raises ValueError."""
-    if len(text) > _LONGEST_LABEL or "." in text or not _NAME.fullmatch(text):
+    if not object_name.is_label(text):
         raise argparse.ArgumentTypeError(
             f'"{text}" cannot be a namespace\'s name: lower-case letters, digits and "-" make one'
         )
@@ -325,11 +324,15 @@ def connection_of(words: list[str], seconds: str) -> argparse.Namespace:
     return parser.parse_known_args([*whole, "--request-timeout", seconds])[0]
 
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
-
-
 def duration(text: str) -> float:
-    """Seconds of Go's notation for durations, such as 90s or 1m30s; a bare number counts seconds. Raises ValueError."""
-    if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h))+|\d+", text, re.ASCII):
+    """Seconds of a duration as Go writes it, such as 90s or 1m30s; a bare number counts seconds.
+
+    Raises ArgumentTypeError.
+    """
+    try:
+        nanoseconds = durations.parse(f"{text}s" if text.isdecimal() else text)
+    except ValueError:
+        nanoseconds = -1
+    if nanoseconds < 0:
         raise argparse.ArgumentTypeError(f'"{text}" is not a duration; write it as 90s or 1m30s')
-    return sum(float(number) * _UNITS[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)(ms|s|m|h|)", text))
+    return nanoseconds / durations.SECOND

@@ -26,12 +26,12 @@ from kubectl_serve.predict.ingress import Way
 from kubectl_serve.predict.protocols import InferenceRequest
 from kubectl_serve.status import lookup, model
 from serve_core.admission import completion_record
-from serve_core.admission.decide import serving_spec
-from serve_core.api import annotations
+from serve_core.api import annotations, serving_spec
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import DEPLOYMENT_LABEL
 from serve_core.base.json import JsonObject, value_at
 from serve_core.knative.name_conflict import service_name
+from serve_core.syntax import image_reference
 from serve_core.workload.model_server import server_container
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def _url(deployment: JsonObject, flags: str) -> str:
 
 def _protocol(deployment: JsonObject) -> str:
     """The protocol that the annotation or the runtime names; v2 where none of them is one of ours."""
-    spec = serving_spec(deployment)
+    spec = serving_spec.read_stored(deployment)
     if spec is not None and spec.protocol in protocols.PROTOCOLS:
         return str(spec.protocol)
     record = (
@@ -201,8 +201,9 @@ def _containers(deployment: JsonObject) -> list[JsonObject]:
 
 
 def _image_name(image: str | None) -> str:
-    """The last part of an image's name, without registry and tag: an installation may take it from elsewhere."""
-    return (image or "").rpartition("/")[2].partition(":")[0]
+    """The last part of an image's name: an installation can use another registry and tag."""
+    parsed = image_reference.parse_or_none(image)
+    return "" if parsed is None else parsed.path[-1]
 
 
 async def _ask(

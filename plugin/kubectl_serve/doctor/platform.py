@@ -11,6 +11,7 @@ from kubectl_serve.status import model
 from serve_core.base.json import JsonObject, value_at
 from serve_core.context.cluster import REQUIRED_FEATURES
 from serve_core.knative import fields
+from serve_core.syntax import image_reference
 
 KUBERNETES_SINCE = (1, 30)
 """matchConditions of webhooks are stable from here on."""
@@ -222,14 +223,18 @@ def images(evidence: Evidence) -> list[str]:
 
 
 def is_local(image: str) -> bool:
-    """Whether an image has a registry that exists on the nodes alone, by its name."""
-    host = image.partition("/")[0].partition(":")[0] if "/" in image else ""
-    return host.endswith(".local")
+    """Whether the name of an image's registry exists on the nodes alone."""
+    return _registry(image).partition(":")[0].endswith(".local")
+
+
+def _registry(image: str) -> str:
+    parsed = image_reference.parse_or_none(image)
+    return "" if parsed is None else parsed.registry
 
 
 def _tags(evidence: Evidence, deployment: Mapping[str, str]) -> CheckResult:
     skipping = deployment.get("registries-skipping-tag-resolving", _SKIPPED_BY_DEFAULT).split(",")
-    hosts = {image.partition("/")[0] for image in images(evidence) if is_local(image) and "@" not in image}
+    hosts = {_registry(image) for image in images(evidence) if is_local(image) and "@" not in image}
     missing = sorted(hosts - {each.strip() for each in skipping})
     if missing:
         value = ",".join([*(each.strip() for each in skipping if each.strip()), *missing])

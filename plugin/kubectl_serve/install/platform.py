@@ -21,8 +21,7 @@ from kubectl_serve.install import manifests
 from kubectl_serve.install.manifests import RUNTIMES_CONFIG_MAP, SETTINGS_CONFIG_MAP
 from kubectl_serve.io import documents
 from serve_core.admission import snapshots
-from serve_core.admission.decide import serving_spec
-from serve_core.api import runtimes
+from serve_core.api import runtimes, serving_spec
 from serve_core.api.policies import read_stores
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import COMPLETION_LABEL, NAMESPACE
@@ -89,7 +88,7 @@ async def context_to_render(cluster: Api, *, asks_istio: bool) -> ClusterContext
 
 def asks_istio(deployment: JsonObject) -> bool:
     """Whether something of Istio is made of a completed Deployment."""
-    spec = serving_spec(deployment)
+    spec = serving_spec.read_stored(deployment)
     return spec is not None and (spec.auth != "none" or spec.telemetry is not None)
 
 

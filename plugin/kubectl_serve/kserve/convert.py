@@ -11,7 +11,7 @@ from types import NoneType
 from typing import Any
 
 from serve_core.admission.decide import judge
-from serve_core.api import annotations, runtimes
+from serve_core.api import annotations, runtimes, serving_spec
 from serve_core.api.annotations import (
     CANARY,
     CONCURRENCY,
@@ -378,7 +378,7 @@ class _Conversion:
 
     def _chosen(self, server: JsonObject) -> Runtime | None:
         """The runtime that the webhook would choose; the model's place has no say in it."""
-        spec, _ = annotations.read({**self.asked, MODEL: "s3://bucket/model"})
+        spec, _ = serving_spec.read({**self.asked, MODEL: "s3://bucket/model"})
         asked = server.get("resources") or {}
         resources = {name for part in ("limits", "requests") for name in asked.get(part) or {} if "/" in name}
         return None if spec is None else runtimes.choose(spec, self.context.runtimes, resources)[0]

@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from serve_core.admission.decide import serving_spec
-from serve_core.api import runtimes
+from serve_core.api import runtimes, serving_spec
 from serve_core.api.annotations import MODEL, PROTOCOL, READY_REVISION, RUNTIME, URL, is_current
 from serve_core.api.loader_protocol import NOTHING, LoaderOutput
 from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, DEPLOYMENT_LABEL, SERVED_LABEL
@@ -111,7 +110,7 @@ def served(deployment: JsonObject, pods: Iterable[JsonObject] = (), service: Jso
     metadata = deployment["metadata"]
     own = notes(deployment)
     ready = readiness(deployment)
-    spec = serving_spec(deployment)
+    spec = serving_spec.read_stored(deployment)
     model_format = runtimes.format_of(spec)[0] if spec else None
     container = server_container(value_at(deployment, "spec", "template", "spec", "containers") or []) or {}
     return ModelStatus(

@@ -74,7 +74,8 @@ def half(load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch) -> Gate:
 @pytest.fixture
 def process(load: Loader, web: WebServer, half: Gate) -> Iterator[subprocess.Popen[bytes]]:
     """A loader that has half of the model, and waits for more."""
-    script = "from model_loader import __main__; from model_loader.download import engine; engine.MOST_WORKERS = 1; __main__.run()"
+    script = "from model_loader import __main__; from model_loader.download import engine; "
+    script += "engine.MOST_WORKERS = 1; __main__.run()"
     command = [sys.executable, "-c", script, *load.arguments(f"{web.url}/model.bin")]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "webhook")}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

@@ -5,11 +5,12 @@ import json
 import pytest
 import yaml
 
-from serve_core.api.annotations import is_public, read
 from serve_core.api.policies import PolicyError, read_policy
+from serve_core.api.serving_spec import read
 from serve_core.base.json import JsonObject
 from serve_core.policy.rules import findings
 from serve_core.policy.subjects import subject_of
+from serve_core.syntax.public_url import is_public
 from support.reviews import context_with
 
 PREFIX = "kubectl-serve.dev/"

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from model_uri import ModelURI
 from serve_core.api import annotations
-from serve_core.api.annotations import Format, Scale, read
+from serve_core.api.annotation_values import Format, Scale
 from serve_core.api.models import file_name, parse, parse_all
+from serve_core.api.serving_spec import read
 
 MODEL = {annotations.MODEL: "s3://models/iris/model.joblib"}
 

@@ -11,14 +11,13 @@ import pytest
 import model_uri
 import serve_core
 from serve_core.admission.decide import judge, render_stored
-from serve_core.api import annotations, models
+from serve_core.api import annotations, models, serving_spec
 from serve_core.base import bounds
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import MOST_PROBLEMS, Diagnostic, capped, diagnostic
 from serve_core.context.cluster import ClusterContext, LoaderConfig
 from serve_core.context.services import ServiceSummary
-from serve_core.knative import limits
-from serve_core.syntax import image_reference, quantity
+from serve_core.syntax import duration, image_reference, quantity
 from serve_core.syntax.glob import matches, may_begin
 from support.growth import alphabet, families, patterns, superlinear
 
@@ -158,7 +157,7 @@ def test_whatever_fills_a_message_is_cut() -> None:
 @pytest.mark.parametrize("key", [each.key for each in annotations.USER if each.key != annotations.MODEL])
 @pytest.mark.attack(22)
 def test_an_annotation_is_not_looked_at_beyond_its_longest_value(key: str) -> None:
-    found = annotations.read({annotations.MODEL: "s3://models/a.joblib", key: "1" * (annotations.LONGEST + 1)})[1]
+    found = serving_spec.read({annotations.MODEL: "s3://models/a.joblib", key: "1" * (annotations.LONGEST + 1)})[1]
     assert ("TooLarge", annotations.path_of(key)) in [(each.code, each.path) for each in found]
 
 
@@ -228,7 +227,7 @@ MODEL = {annotations.MODEL: "s3://models/a.joblib"}
 
 
 def read_one(key: str, text: str) -> object:
-    return annotations.read({**MODEL, key: text})
+    return serving_spec.read({**MODEL, key: text})
 
 
 PARSERS: dict[str, Callable[[str], object]] = {
@@ -241,12 +240,12 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "model_uri.read": swallowed(model_uri.read),
     "model_uri.model": swallowed(model_uri.model),
     "model_uri.parse_place": swallowed(model_uri.parse_place.__wrapped__),
-    "knative.is_image": limits.is_image,
-    "knative._seconds": limits._seconds,
+    "images.is_readable_by_knative": image_reference.is_readable_by_knative,
+    "durations.parse": swallowed(duration.parse),
     "patterns.matches": lambda text: matches(text, "*a*b*c"),
     "patterns.matches of a pattern": lambda text: matches("abc" * 100, text + "*"),
     "patterns.may_begin": lambda text: may_begin(text, "a"),
-    "annotations.read of a key": lambda text: annotations.read({**MODEL, KEY + text: ""}),
+    "annotations.read of a key": lambda text: serving_spec.read({**MODEL, KEY + text: ""}),
     **{f"annotations.read of {each.name}": functools.partial(read_one, each.key) for each in annotations.USER},
 }
 

@@ -5,6 +5,7 @@ import pytest
 from serve_core.base.json import JsonObject
 from serve_core.knative import limits
 from serve_core.knative.fields import FieldMapping
+from serve_core.syntax import image_reference
 
 MOST = 2**31 - 1
 
@@ -84,7 +85,7 @@ DIGEST = "sha256:" + "0" * 64
     ],
 )  # fmt: skip
 def test_an_image_is_read_as_go_containerregistry_reads_it(reference: str, read: bool) -> None:
-    assert limits.is_image(reference) is read
+    assert image_reference.is_readable_by_knative(reference) is read
 
 
 def container_faults(*, is_server: bool = True, **container: object) -> list[str]:

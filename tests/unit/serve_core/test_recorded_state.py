@@ -12,7 +12,8 @@ from kubectl_serve.install import manifests
 from serve_core.admission import completion_record, snapshots
 from serve_core.admission.decide import judge, render_stored
 from serve_core.api import annotations
-from serve_core.api.annotations import COMPLETED_WITH, FILLED, HANDOVER, MODEL, NOTED, REPLICAS, STATE, Format
+from serve_core.api.annotation_values import Format
+from serve_core.api.annotations import COMPLETED_WITH, FILLED, HANDOVER, MODEL, NOTED, REPLICAS, STATE
 from serve_core.api.runtimes import Runtime, spec_document
 from serve_core.base import overlay
 from serve_core.base.constants import PREFIX, SERVED_LABEL

@@ -9,7 +9,7 @@ import pytest
 from serve_core.admission import completion_record, snapshots
 from serve_core.admission.decide import Verdict, judge
 from serve_core.api import annotations, runtimes
-from serve_core.api.annotations import Format
+from serve_core.api.annotation_values import Format
 from serve_core.api.runtimes import Runtime
 from serve_core.base import overlay
 from serve_core.base.constants import PREFIX

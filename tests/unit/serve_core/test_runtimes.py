@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from serve_core.admission.decide import Verdict, judge
-from serve_core.api import annotations, runtimes
-from serve_core.api.annotations import Format
+from serve_core.api import annotations, runtimes, serving_spec
+from serve_core.api.annotation_values import Format
 from serve_core.api.models import SUFFIX_FORMATS
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import PREFIX
@@ -92,7 +92,7 @@ def test_the_server_is_chosen_by_format_version_protocol_and_gpu(asked: dict[str
     ],
 )  # fmt: skip
 def test_the_format_is_told_by_the_file_or_the_hub(uri: str, name: str | None) -> None:
-    spec, _ = annotations.read({annotations.MODEL: uri})
+    spec, _ = serving_spec.read({annotations.MODEL: uri})
     assert spec is not None
     told, _ = runtimes.format_of(spec)
     assert (None if told is None else told.name) == name

@@ -5,7 +5,8 @@ import pytest
 from serve_core.admission.completion_record import RENEW
 from serve_core.admission.decide import judge
 from serve_core.api import sizing
-from serve_core.api.annotations import COMPLETED_WITH, MODEL, MODEL_SIZE, SIZE, Format
+from serve_core.api.annotation_values import Format
+from serve_core.api.annotations import COMPLETED_WITH, MODEL, MODEL_SIZE, SIZE
 from serve_core.api.runtimes import Runtime
 from serve_core.base.json import JsonObject
 from serve_core.base.patch import json_patch

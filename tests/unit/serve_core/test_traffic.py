@@ -1,6 +1,7 @@
 """What is noted about revisions as they become ready."""
 
-from serve_core.api.annotations import CANARY, MODEL, PIN, PREVIOUS, PROMOTED, read
+from serve_core.api.annotations import CANARY, MODEL, PIN, PREVIOUS, PROMOTED
+from serve_core.api.serving_spec import read
 from serve_core.knative.traffic import settled, targets
 
 

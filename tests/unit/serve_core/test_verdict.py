@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import judge, render_stored
 from serve_core.api import annotations
-from serve_core.api.annotations import Format
+from serve_core.api.annotation_values import Format
 from serve_core.api.runtimes import Runtime
 from serve_core.base import reasons
 from serve_core.base.json import JsonObject

@@ -12,7 +12,8 @@ import pytest
 
 from serve_core.admission import snapshots
 from serve_core.admission.decide import judge
-from serve_core.api.annotations import COMPLETED_WITH, MODEL, Format
+from serve_core.api.annotation_values import Format
+from serve_core.api.annotations import COMPLETED_WITH, MODEL
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject

@@ -5,8 +5,9 @@ from typing import Any
 
 from serve_core.admission import completion_record
 from serve_core.api import loader_protocol, runtimes, sizing
-from serve_core.api.annotations import CUSTOM, DEPLOYMENT, RUNTIME, ServingSpec, path_of
+from serve_core.api.annotations import CUSTOM, DEPLOYMENT, RUNTIME, path_of
 from serve_core.api.runtimes import Runtime, Variant
+from serve_core.api.serving_spec import ServingSpec
 from serve_core.base import overlay
 from serve_core.base.constants import (
     DEPLOYMENT_LABEL,

@@ -13,8 +13,9 @@ from typing import Any
 
 from serve_core.admission import snapshots
 from serve_core.api import runtimes
-from serve_core.api.annotations import COMPLETED_WITH, MODEL, MODEL_SIZE, ServingSpec, path_of
+from serve_core.api.annotations import COMPLETED_WITH, MODEL, MODEL_SIZE, path_of
 from serve_core.api.runtimes import Runtime
+from serve_core.api.serving_spec import ServingSpec
 from serve_core.base import overlay
 from serve_core.base.json import JsonObject, canonical
 from serve_core.base.reasons import Diagnostic, Explanation, diagnostic, explanation

@@ -11,8 +11,9 @@ from typing import Any
 from serve_core.admission import completion_record, deployment_mode, handover, policy_defaults
 from serve_core.admission.completion import complete
 from serve_core.admission.service import render
-from serve_core.api import annotations
-from serve_core.api.annotations import COMPLETED_WITH, FILLED, HANDOVER, KNATIVE, MODE, MODEL, ServingSpec, path_of
+from serve_core.api import annotations, serving_spec
+from serve_core.api.annotations import COMPLETED_WITH, FILLED, HANDOVER, KNATIVE, MODE, MODEL, path_of
+from serve_core.api.serving_spec import ServingSpec
 from serve_core.base import bounds, overlay
 from serve_core.base.constants import PREFIX, SERVED_LABEL
 from serve_core.base.json import JsonObject, value_at
@@ -82,7 +83,7 @@ def judge(deployment: JsonObject, context: ClusterContext, previous: JsonObject 
     _believe(served, previous, context)
     record = _record(served, previous)
     by_policy = policy_defaults.fill(served, record, context)
-    spec, faults = annotations.read(_annotations(served))
+    spec, faults = serving_spec.read(_annotations(served))
     if by_policy.warnings:
         # Where no policy adopts any more, what was written for a model that policies gave is in nobody's way.
         faults = tuple(fault for fault in faults if fault.code != "OrphanAnnotation")
@@ -146,7 +147,7 @@ def render_stored(deployment: JsonObject, context: ClusterContext) -> Verdict:
     problems = _malformed(deployment)
     if problems:
         return Verdict(problems=problems)
-    spec, faults = annotations.read(_annotations(deployment))
+    spec, faults = serving_spec.read(_annotations(deployment))
     if faults or spec is None:
         return Verdict(problems=faults)
     if not _containers(deployment):
@@ -189,11 +190,6 @@ def concerns(deployment: JsonObject) -> bool:
     notes = value_at(deployment, "metadata", "annotations")
     ours = isinstance(notes, dict) and any(isinstance(key, str) and key.startswith(PREFIX) for key in notes)
     return ours or policy_defaults.asks_for_adoption(deployment)
-
-
-def serving_spec(deployment: JsonObject) -> ServingSpec | None:
-    """What a stored Deployment's annotations ask for; ``None`` when they ask for nothing, or for something refused."""
-    return annotations.read(_annotations(deployment))[0]
 
 
 def _sound(previous: JsonObject | None) -> JsonObject | None:

@@ -1,11 +1,12 @@
 """``mode: deployment``: what stands beside a completed Deployment that is left running, without Knative."""
 
-from serve_core.api.annotations import ServingSpec
+from serve_core.api.serving_spec import ServingSpec
 from serve_core.base.constants import DEPLOYMENT_LABEL
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import Diagnostic, diagnostic, quote
 from serve_core.knative.limits import DEFAULT_PORT
-from serve_core.knative.name_conflict import is_service_name, service_name
+from serve_core.knative.name_conflict import service_name
+from serve_core.syntax.object_name import is_service_name
 from serve_core.workload.model_server import server_container
 
 CPU_TARGET = 80
@@ -40,8 +41,8 @@ def beside(deployment: JsonObject, spec: ServingSpec) -> tuple[tuple[JsonObject,
         "metadata": own,
         "spec": {
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
-            "minReplicas": spec.scale.least,
-            "maxReplicas": spec.scale.most,
+            "minReplicas": spec.scale.minimum,
+            "maxReplicas": spec.scale.maximum,
             "metrics": [
                 {
                     "type": "Resource",

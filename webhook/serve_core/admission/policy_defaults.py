@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from serve_core.api import annotations, models
+from serve_core.api import annotations, models, serving_spec
 from serve_core.api.annotations import MODEL
 from serve_core.api.matching import is_about_namespace, selects
 from serve_core.base import overlay
@@ -46,7 +46,7 @@ def fill(deployment: JsonObject, record: FieldRecord, context: ClusterContext) -
     choices = list(adopted.choices)
     for name, (value, policy) in sorted(_wanted(policies).items()):
         key, notes = PREFIX + name, _notes(deployment)
-        if key not in notes and len(annotations.read({**notes, key: value})[1]) <= len(annotations.read(notes)[1]):
+        if key not in notes and len(serving_spec.read({**notes, key: value})[1]) <= len(serving_spec.read(notes)[1]):
             filled |= overlay.fill(deployment, {"metadata": {"annotations": {key: value}}})
             choices.append(explanation("DefaultByPolicy", key=key, value=value, policy=policy))
     return replace(adopted, record=filled, choices=tuple(choices))

@@ -4,15 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from serve_core.admission.completion import PROGRESS_DEADLINE_DEFAULT
-from serve_core.api.annotations import METRIC, SCALE, TARGET, VISIBILITY, WINDOW, ServingSpec, path_of
+from serve_core.api.annotations import METRIC, SCALE, TARGET, VISIBILITY, WINDOW, path_of
+from serve_core.api.serving_spec import ServingSpec
 from serve_core.base.constants import DEPLOYMENT_LABEL, LOADER_CONTAINER, PREFIX, SERVED_LABEL
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.reasons import Diagnostic, capped, diagnostic, quote, step
 from serve_core.context.cluster import ClusterContext
 from serve_core.knative import fields, limits
 from serve_core.knative.fields import FieldMapping
-from serve_core.knative.name_conflict import is_service_name, service_name
+from serve_core.knative.name_conflict import service_name
 from serve_core.knative.traffic import targets
+from serve_core.syntax.object_name import is_service_name
 from serve_core.workload.model_server import server_container
 
 """Knative's, which it does not assume where there are several containers."""
@@ -126,7 +128,7 @@ def _wanted(spec: ServingSpec) -> list[tuple[str, str, str]]:
         (WINDOW, "window", None if spec.window is None else f"{spec.window}s"),
     ]
     if spec.scale is not None:
-        wanted += [(SCALE, "min-scale", str(spec.scale.least)), (SCALE, "max-scale", str(spec.scale.most or 0))]
+        wanted += [(SCALE, "min-scale", str(spec.scale.minimum)), (SCALE, "max-scale", str(spec.scale.maximum or 0))]
     return [(source, limits.AUTOSCALING + key, value) for source, key, value in wanted if value is not None]
 
 

@@ -15,11 +15,11 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 from pydantic.alias_generators import to_camel
 
 from model_uri import Store, parse_place
-from serve_core.api import annotations, expressions, models
+from serve_core.api import annotations, expressions, models, serving_spec
 from serve_core.base.constants import GROUP, NAMESPACE
 from serve_core.base.json import JsonObject, field_path
 from serve_core.base.reasons import Diagnostic, capped, diagnostic, quote, step
-from serve_core.syntax import image_reference, quantity, uri_template
+from serve_core.syntax import image_reference, public_url, quantity, uri_template
 
 API_VERSION = f"{GROUP}/v1alpha1"
 
@@ -571,7 +571,7 @@ def _default_faults(defaults: dict[str, str]) -> Iterable[Diagnostic]:
             yield _invalid(at, "it is not an annotation that a policy can fill in")
         else:
             model = {annotations.MODEL: "https://example.com/model.joblib"}
-            for fault in annotations.read({**model, known.key: value})[1]:
+            for fault in serving_spec.read({**model, known.key: value})[1]:
                 if fault.code == "InvalidAnnotation":
                     yield _invalid(at, fault.message.rstrip("."))
 
@@ -615,7 +615,7 @@ def _store(written: StoreAt) -> Store:
 
 
 def _check_issuer(text: str) -> None:
-    if not annotations.is_public(text):
+    if not public_url.is_public(text):
         raise ValueError("it is not https:// with a public host name")
 
 

@@ -5,8 +5,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from serve_core.api.annotations import FORMAT, MODEL, PROTOCOL, PROTOCOLS, RUNTIME, Format, ServingSpec, path_of
+from serve_core.api.annotation_values import Format
+from serve_core.api.annotations import FORMAT, MODEL, PROTOCOL, PROTOCOLS, RUNTIME, path_of
 from serve_core.api.models import SUFFIX_FORMATS, file_name
+from serve_core.api.serving_spec import ServingSpec
 from serve_core.base.constants import GROUP
 from serve_core.base.json import JsonObject, canonical
 from serve_core.base.reasons import Diagnostic, Explanation, diagnostic, explanation, meant, quote

@@ -12,7 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from serve_core.api.annotations import AUTH, AUTH_AUDIENCES, AUTH_CALLERS, DEPLOYMENT, Caller, ServingSpec, path_of
+from serve_core.api.annotation_values import Caller
+from serve_core.api.annotations import AUTH, AUTH_AUDIENCES, AUTH_CALLERS, DEPLOYMENT, path_of
+from serve_core.api.serving_spec import ServingSpec
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import Diagnostic, diagnostic, explanation, quote
 from serve_core.context.cluster import ClusterContext
@@ -65,7 +67,7 @@ def direct(mesh: MeshDecision, spec: ServingSpec, deployment: JsonObject) -> Mes
 
 def _keeps_a_replica(spec: ServingSpec, written: Mapping[str, Any]) -> bool:
     if spec.scale is not None:
-        return spec.scale.least > 0
+        return spec.scale.minimum > 0
     return str(written.get(_LEAST, "0")).strip("0") != ""
 
 

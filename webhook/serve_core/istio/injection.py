@@ -4,13 +4,13 @@
 injected, and in which order the containers end up).
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from model_uri import ModelURI
-from serve_core.api.annotations import MESH, MODEL, ServingSpec, path_of
+from serve_core.api.annotations import MESH, MODEL, path_of
+from serve_core.api.serving_spec import ServingSpec
 from serve_core.base.constants import DEPLOYMENT_LABEL, EXPLANATION
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.reasons import Diagnostic, Explanation, diagnostic, explanation, quote
@@ -28,6 +28,7 @@ from serve_core.context.istio import (
     is_ambient,
 )
 from serve_core.knative.name_conflict import service_name
+from serve_core.syntax import quantity
 
 CANONICAL_NAME_LABEL = "service.istio.io/canonical-name"
 NATIVE_ANNOTATION = "sidecar.istio.io/nativeSidecar"
@@ -45,7 +46,6 @@ _SERVICE_LABEL = "serving.knative.dev/service"
 """On every pod of every revision of a Knative Service."""
 
 _TEMPLATE = "spec.template.metadata"
-_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?")
 
 
 class MeshMembership(StrEnum):
@@ -293,7 +293,7 @@ def _template_faults(pod: Template) -> Iterable[Diagnostic]:
         yield diagnostic("ProbesBlocked", f"{at}[{PROBES_ANNOTATION}]")
     for key in PROXY_RESOURCES:
         value = pod.annotations.get(key, "0")
-        if not _QUANTITY.fullmatch(value):
+        if not quantity.is_amount(value):
             allowed = "a quantity of Kubernetes, for example 100m or 128Mi"
             yield diagnostic(
                 "InvalidAnnotation", f"{at}[{key}]", value=quote(value), what="quantity", allowed=allowed, meant=""

@@ -1,6 +1,7 @@
 """What Istio is to record of a model beside its metrics: the Telemetry resource that the annotation becomes."""
 
-from serve_core.api.annotations import DEPLOYMENT, TELEMETRY, ServingSpec, path_of
+from serve_core.api.annotations import DEPLOYMENT, TELEMETRY, path_of
+from serve_core.api.serving_spec import ServingSpec
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import Diagnostic
 from serve_core.context.istio import IstioInstallation

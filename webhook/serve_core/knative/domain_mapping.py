@@ -1,6 +1,6 @@
 """A host name of the model's own: the DomainMapping beside its Knative Service."""
 
-from serve_core.api.annotations import ServingSpec
+from serve_core.api.serving_spec import ServingSpec
 from serve_core.base.constants import DEPLOYMENT_LABEL
 from serve_core.base.json import JsonObject
 from serve_core.knative.limits import NETWORKING

@@ -1,19 +1,20 @@
 """Values that Knative refuses, ignores or keeps for itself: annotations with their bounds, reserved names and ports.
 
 Source: Knative Serving 1.23, ``pkg/apis/autoscaling/annotation_validation.go``, ``pkg/apis/serving/k8s_validation.go``
-and ``pkg/apis/serving/v1/revision_validation.go``; go-containerregistry 0.20, ``pkg/name``.
+and ``pkg/apis/serving/v1/revision_validation.go``.
 """
 
 import posixpath
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import quote, step
 from serve_core.knative.fields import FieldMapping
+from serve_core.syntax import duration, image_reference, quantity
+from serve_core.syntax.duration import SECOND
 
 DEFAULT_PORT = 8080
 """Where Knative sends requests to a container that declares no port."""
@@ -33,22 +34,7 @@ _RESERVED_ENV = frozenset({"K_SERVICE", "K_CONFIGURATION", "K_REVISION"})
 _RESERVED_PATHS = frozenset({"/", "/dev", "/dev/log"})
 _RESERVED_PORTS = frozenset({8008, 8012, 8013, 8022, 9090, 9091})
 
-# https://pkg.go.dev/time#ParseDuration
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
-_UNITS: dict[str, Fraction | int] = {
-    "ns": Fraction(1, 10**9),
-    "us": Fraction(1, 10**6),
-    "ms": Fraction(1, 1000),
-    "s": 1,
-    "m": 60,
-    "h": 3600,
-}
-_REGISTRY = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]+)?", re.ASCII)
-_REPOSITORY = re.compile(r"[a-z0-9_./-]{2,255}")
-_TAG = re.compile(r"[A-Za-z0-9_.-]{1,128}", re.ASCII)
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)", re.ASCII)
-_QUANTITY = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?", re.ASCII)
 _LONGEST = 253
 """Characters of an annotation's value that is looked at; numbers, durations and names of classes are shorter."""
 
@@ -80,37 +66,22 @@ def _whole(least: int) -> _Allowed:
 
 def _duration(least: int, most: int | None, *, whole: bool = True) -> _Allowed:
     def check(text: str) -> bool:
-        value = _seconds(text)
-        return value is not None and least <= value and (most is None or value <= most) and not (whole and value % 1)
+        try:
+            value = duration.parse(text)
+        except ValueError:
+            return False
+        within = least * SECOND <= value and (most is None or value <= most * SECOND)
+        return within and not (whole and value % SECOND)
 
     bounds = f"from {least}s to {most}s" if most is not None else f"of at least {least}s"
     return _Allowed(f"a duration {bounds}, such as 90s" + (", in whole seconds" if whole else ""), check)
-
-
-def _seconds(text: str) -> Fraction | None:
-    """A duration as Go writes it; ``None`` when it is none."""
-    sign = -1 if text.startswith("-") else 1
-    rest = text[1:] if text[:1] in ("-", "+") else text
-    if rest == "0":
-        return Fraction(0)
-    total, at = Fraction(0), 0
-    while at < len(rest):
-        part = _DURATION.match(rest, at)
-        if part is None:
-            return None
-        digits, unit = part.groups()
-        total += (
-            Fraction(digits if digits[-1] != "." else digits + "0") * _UNITS[unit.replace("µ", "u").replace("μ", "u")]
-        )
-        at = part.end()
-    return sign * total if rest else None
 
 
 _CLASS = _Allowed(
     f"{_KPA}, {_HPA}, or a class of somebody else's",
     lambda text: not text.endswith("autoscaling.knative.dev") or text in (_KPA, _HPA),
 )
-_RESOURCE = _Allowed("a quantity, such as 100m or 64Mi", lambda text: bool(_QUANTITY.fullmatch(text)))
+_RESOURCE = _Allowed("a quantity, such as 100m or 64Mi", quantity.is_amount)
 
 _TEMPLATE: Mapping[str, _Allowed] = {
     f"{AUTOSCALING}class": _CLASS,
@@ -222,26 +193,10 @@ def _check_scale(annotations: Mapping[str, str], carrier: FieldMapping) -> None:
         carrier.refuse(at, "it is not between min-scale and max-scale", "Correct it.")
 
 
-def is_image(reference: str) -> bool:
-    """Whether Knative can read a reference to an image: stricter than a node, a name has two letters at least."""
-    name, at, digest = reference.partition("@")
-    if at and not _DIGEST.fullmatch(digest):
-        return False
-    before, colon, tag = name.rpartition(":")
-    if colon and "/" not in tag:
-        if not _TAG.fullmatch(tag):
-            return False
-        name = before
-    registry, slash, repository = name.partition("/")
-    if not slash or not ("." in registry or ":" in registry):
-        return bool(_REPOSITORY.fullmatch(name))
-    return bool(_REGISTRY.fullmatch(registry) and _REPOSITORY.fullmatch(repository))
-
-
 def check_container(container: JsonObject, path: str, *, is_server: bool, carrier: FieldMapping) -> None:
     """Refuse images that Knative cannot read, and names, variables, ports and paths that are its own."""
     image = container.get("image")
-    if isinstance(image, str) and image and not is_image(image):
+    if isinstance(image, str) and image and not image_reference.is_readable_by_knative(image):
         way_out = "Write it as REGISTRY/NAME:TAG; NAME has two characters at least, and no capital letters."
         carrier.refuse(f"{path}.image", f"Knative cannot read the image {quote(image)}", way_out)
     if container.get("name") == _RESERVED_CONTAINER:

@@ -10,10 +10,11 @@ Sources: Knative Serving 1.23, ``pkg/reconciler/route/resources/service.go`` (na
 """
 
 import itertools
-import re
 from collections.abc import Iterator, Mapping
 
-from serve_core.api.annotations import DEPLOYMENT, MODEL, SCALE, SERVICE, Scale, ServingSpec, path_of
+from serve_core.api.annotation_values import Scale
+from serve_core.api.annotations import DEPLOYMENT, MODEL, SCALE, SERVICE, path_of
+from serve_core.api.serving_spec import ServingSpec
 from serve_core.base import overlay
 from serve_core.base.constants import DEPLOYMENT_LABEL
 from serve_core.base.json import JsonObject, value_at
@@ -22,15 +23,10 @@ from serve_core.base.reasons import Diagnostic, Explanation, capped, diagnostic,
 from serve_core.context.services import Services, ServiceSummary
 from serve_core.knative.limits import AUTOSCALING
 from serve_core.knative.traffic import LATEST_TAG, PREVIOUS_TAG
+from serve_core.syntax.object_name import is_service_name
 
-_DNS_1035 = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 _LONGEST = 63
 _SUFFIX = "-model"
-
-
-def is_service_name(name: str) -> bool:
-    """Whether a Service, Knative's or Kubernetes' own, may have this name: a DNS-1035 label."""
-    return _DNS_1035.fullmatch(name) is not None
 
 
 def service_name(deployment: JsonObject) -> str:
@@ -96,7 +92,7 @@ def keep_replicas(
     if not selecting:
         return {}, None, ()
     scale = Scale(max(replicas, 1))
-    value = f"{scale.least}.."
+    value = f"{scale.minimum}.."
     record = overlay.fill(deployment, {"metadata": {"annotations": {SCALE: value}}})
     return record, scale, (explanation("ScaleForService", value=value, service=next(iter(selecting))),)
 

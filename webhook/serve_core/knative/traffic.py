@@ -6,7 +6,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from serve_core.api.annotations import PREVIOUS, PROMOTED, ServingSpec
+from serve_core.api.annotations import PREVIOUS, PROMOTED
+from serve_core.api.serving_spec import ServingSpec
 from serve_core.base.json import JsonObject
 
 LATEST_TAG = "latest"

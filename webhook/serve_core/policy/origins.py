@@ -124,10 +124,8 @@ def is_called_loader(container: JsonObject, names: Collection[str]) -> bool:
 
 
 def _last_name(image: str) -> str | None:
-    try:
-        return image_reference.parse(image).path[-1]
-    except ValueError:
-        return None
+    parsed = image_reference.parse_or_none(image)
+    return None if parsed is None else parsed.path[-1]
 
 
 def not_as_filled_in(container: JsonObject, field: str | None) -> str:

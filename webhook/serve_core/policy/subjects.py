@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from model_uri import Store
 from serve_core.admission.decide import render_stored
-from serve_core.api import annotations, models, runtimes
+from serve_core.api import annotations, models, runtimes, serving_spec
 from serve_core.api.annotations import DEPLOYMENT, KNATIVE, path_of
 from serve_core.api.expressions import Values
 from serve_core.api.models import SUFFIX_FORMATS
@@ -386,11 +386,11 @@ def _deployment(document: JsonObject, context: ClusterContext) -> dict[str, Any]
 
 def _running_scale(document: JsonObject, notes: Mapping[str, str]) -> dict[str, Any]:
     """The replicas of a Deployment that is not handed to Knative: whatever scales it, what is written is what runs."""
-    spec, _ = annotations.read(notes)
+    spec, _ = serving_spec.read(notes)
     if spec is None or (spec.scale is None and spec.mode != DEPLOYMENT):
         return {"scale": ReplicaBounds(0, None)}
     number = _count(_object(document, "spec").get("replicas", 1), 1)
-    least, most = (number, number) if spec.scale is None else (spec.scale.least, spec.scale.most)
+    least, most = (number, number) if spec.scale is None else (spec.scale.minimum, spec.scale.maximum)
     if most is None:
         return {"scale": ReplicaBounds(least, None)}
     most = max(most, number)
@@ -749,7 +749,7 @@ def _runtime(
 def _annotated_runtime(document: JsonObject, pod: JsonObject, context: ClusterContext) -> RuntimeUse:
     """The runtime of a Deployment: it may be the user's own by their own word, and no other by it."""
     notes = _strings(document["metadata"].get("annotations"))
-    spec, _ = annotations.read(notes)
+    spec, _ = serving_spec.read(notes)
     named, likely, file = notes.get(annotations.RUNTIME, ""), "", ""
     if spec is not None:
         file = model_server.model_path(spec.file_name)

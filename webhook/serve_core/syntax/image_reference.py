@@ -1,6 +1,7 @@
 """Container images, compared as registry, path, tag and digest.
 
-Source of the grammar: github.com/distribution/reference, ``reference.go`` and ``normalize.go``.
+Sources of the grammars: github.com/distribution/reference, ``reference.go`` and ``normalize.go``, for container
+runtimes; go-containerregistry 0.20, ``pkg/name``, for Knative.
 """
 
 import re
@@ -10,13 +11,18 @@ from functools import lru_cache
 import model_uri
 from model_uri import URIError
 
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_DIGEST = r"sha256:[0-9a-f]{64}"
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _HOST_PART = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _DOMAIN = rf"(?:{_HOST_PART}(?:\.{_HOST_PART})*|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?"
 _REFERENCE = re.compile(
-    rf"(?:({_DOMAIN})/)?({_PART}(?:/{_PART})*)(?::([A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}))?(?:@(sha256:[0-9a-f]{{64}}))?",
+    rf"(?:({_DOMAIN})/)?({_PART}(?:/{_PART})*)(?::({_TAG}))?(?:@({_DIGEST}))?",
     re.ASCII,
 )
+_KNATIVE_REGISTRY = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]+)?", re.ASCII)
+_KNATIVE_REPOSITORY = re.compile(r"[a-z0-9_./-]{2,255}")
+_KNATIVE_TAG = re.compile(r"[A-Za-z0-9_.-]{1,128}", re.ASCII)
 _LONGEST = 512
 DEFAULT_REGISTRY = "docker.io"
 
@@ -43,6 +49,30 @@ def parse(text: str) -> Image:
     if registry == DEFAULT_REGISTRY and "/" not in path:
         path = f"library/{path}"
     return Image(registry, tuple(path.split("/")), tag, digest)
+
+
+def parse_or_none(text: object) -> Image | None:
+    """The same, and ``None`` for what is not a reference."""
+    try:
+        return parse(str(text))
+    except ValueError:
+        return None
+
+
+def is_readable_by_knative(reference: str) -> bool:
+    """Whether Knative can read a reference that a container runtime can: it wants two characters of a name."""
+    name, at, digest = reference.partition("@")
+    if at and not re.fullmatch(_DIGEST, digest):
+        return False
+    before, colon, tag = name.rpartition(":")
+    if colon and "/" not in tag:
+        if not _KNATIVE_TAG.fullmatch(tag):
+            return False
+        name = before
+    registry, slash, repository = name.partition("/")
+    if not slash or not ("." in registry or ":" in registry):
+        return bool(_KNATIVE_REPOSITORY.fullmatch(name))
+    return bool(_KNATIVE_REGISTRY.fullmatch(registry) and _KNATIVE_REPOSITORY.fullmatch(repository))
 
 
 @lru_cache(maxsize=1024)

@@ -21,7 +21,7 @@ _SUFFIXES = {
     "Pi": Fraction(2**50),
     "Ei": Fraction(2**60),
 }
-# k8s.io/apimachinery, pkg/api/resource/quantity.go; the exponent is bounded so that nobody can make us count long.
+# k8s.io/apimachinery, pkg/api/resource/quantity.go; the exponent is bounded so that no text makes the arithmetic slow.
 _QUANTITY = re.compile(
     r"([+-]?)([0-9]{1,64}(?:\.[0-9]{0,64})?|\.[0-9]{1,64})(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?[0-9]{1,2}))?", re.ASCII
 )
@@ -40,6 +40,14 @@ def parse(value: object) -> Fraction:
         Fraction(10) ** int(exponent) if exponent is not None else _SUFFIXES[suffix or ""]
     )
     return -number if sign == "-" else number
+
+
+def is_amount(value: object) -> bool:
+    """Whether it is a quantity that a container can request: not negative."""
+    try:
+        return parse(value) >= 0
+    except ValueError:
+        return False
 
 
 def text(number: Fraction) -> str:

@@ -6,7 +6,6 @@ and what the runtime itself says its users may set.
 """
 
 import posixpath
-import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,15 +15,12 @@ from serve_core.api.annotations import CUSTOM
 from serve_core.api.runtimes import Runtime, RuntimeSettings, Variant
 from serve_core.base.constants import MODEL_MOUNT, MODEL_SUBPATH, MODEL_VOLUME, SERVER_CONTAINER
 from serve_core.base.json import JsonObject, value_at
-from serve_core.syntax import image_reference
+from serve_core.syntax import image_reference, object_name
 from serve_core.workload.loader_container import RESTRICTED, TERMINATION, is_of_the_platform
 
 # What the API server would default inside a probe (k8s.io/kubernetes, pkg/apis/core/v1/defaults.go).
 _PROBE_DEFAULTS = {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3}
 PROBES = ("readinessProbe", "livenessProbe", "startupProbe")
-
-_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
-"""Of a Deployment, and so of a model."""
 
 _FREE = frozenset(
     {"name", "imagePullPolicy", "resizePolicy", "resources", "securityContext", "terminationMessagePolicy", *PROBES}
@@ -155,11 +151,8 @@ def _is_based_on(image: object, runtime: Runtime) -> bool:
 
 @lru_cache(maxsize=256)
 def _repository(image: str) -> tuple[str, ...]:
-    try:
-        parsed = image_reference.parse(image)
-    except ValueError:
-        return (image,)
-    return (parsed.registry, *parsed.path)
+    parsed = image_reference.parse_or_none(image)
+    return (image,) if parsed is None else (parsed.registry, *parsed.path)
 
 
 def _model(server: JsonObject, pod: JsonObject, name: str, path: str) -> tuple[str, str, JsonObject] | str:
@@ -167,7 +160,7 @@ def _model(server: JsonObject, pod: JsonObject, name: str, path: str) -> tuple[s
     said = {str(each.get("name")): each.get("value") for each in _elements(server.get("env"))}
     model, where = said.get("MODEL_NAME"), said.get("MODEL_PATH")
     mount = next((each for each in _elements(server.get("volumeMounts")) if each.get("mountPath") == MODEL_MOUNT), {})
-    if not (isinstance(model, str) and _NAME.fullmatch(model)) or model != (name or model):
+    if not (isinstance(model, str) and object_name.is_subdomain(model)) or model != (name or model):
         return "env[MODEL_NAME]"
     if not (isinstance(where, str) and _is_below_the_mount(where)) or where != (path or where):
         return "env[MODEL_PATH]"

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from serve_core.admission import handover
-from serve_core.admission.decide import Verdict, serving_spec
-from serve_core.api import sizing
+from serve_core.admission.decide import Verdict
+from serve_core.api import serving_spec, sizing
 from serve_core.api.annotations import (
     HANDOVER,
     MODEL_SIZE,
@@ -302,7 +302,10 @@ def release(deployment: JsonObject) -> tuple[Action, ...]:
 
 def _moves_traffic(observed: Observed, notes: Mapping[str, str]) -> bool:
     """Whether noting this changes where the Knative Service leads: what was promoted before gets a tag."""
-    spec, present = serving_spec(observed.deployment), observed.deployment["metadata"].get("annotations") or {}
+    spec, present = (
+        serving_spec.read_stored(observed.deployment),
+        observed.deployment["metadata"].get("annotations") or {},
+    )
     if observed.verdict.service is None or spec is None or not notes:
         return False
     return traffic.targets(spec, present) != traffic.targets(spec, notes)
@@ -385,7 +388,7 @@ def _notes(observed: Observed, progress: LoadProgress | None, loaded: Condition)
         wanted = _with_size(wanted, observed)
         if (previous := wanted.get(PREVIOUS)) and progress.lacks(previous):
             del wanted[PREVIOUS]
-    spec = serving_spec(observed.deployment)
+    spec = serving_spec.read_stored(observed.deployment)
     # What has the traffic does not wait for a host name.
     if progress and spec and conditions.ready(progress, loaded).status == "True":
         wanted |= traffic.settled(spec, wanted, progress.service["status"])

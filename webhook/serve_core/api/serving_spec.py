@@ -1,0 +1,237 @@
+"""What a user asks for, read from the annotations of a Deployment and checked."""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from model_uri import ModelURI
+from serve_core.api import models
+from serve_core.api.annotation_values import Caller, Format, InvalidValueError, Scale, Telemetry
+from serve_core.api.annotations import (
+    AUTH,
+    AUTH_AUDIENCES,
+    AUTH_CALLERS,
+    AUTH_CLAIMS,
+    AUTH_ISSUER,
+    AUTH_JWKS,
+    CANARY,
+    CONCURRENCY,
+    CREDENTIALS,
+    DEPLOYMENT,
+    DIGEST,
+    DOMAIN,
+    KNATIVE,
+    LONGEST,
+    METRIC,
+    MODEL,
+    PIN,
+    SCALE,
+    SIGNATURE_KEY,
+    SIZE,
+    STATE,
+    TARGET,
+    TIMEOUT,
+    TLS,
+    USER,
+    VISIBILITY,
+    WINDOW,
+    Annotation,
+    path_of,
+)
+from serve_core.base.constants import PREFIX
+from serve_core.base.reasons import Diagnostic, capped, diagnostic, meant, quote, step
+from serve_core.syntax.public_url import is_public
+
+
+@dataclass(frozen=True)
+class ServingSpec:
+    """What the user asked for, checked. Durations are in seconds."""
+
+    models: tuple[models.Placed, ...]
+    """At least one."""
+    digest: str | None = None
+    signature_key: str | None = None
+    size: int | None = None
+    """Bytes."""
+    runtime: str | None = None
+    format: Format | None = None
+    protocol: str | None = None
+    scale: Scale | None = None
+    target: str | None = None
+    metric: str | None = None
+    concurrency: int | None = None
+    window: int | None = None
+    timeout: int | None = None
+    credentials: str | None = None
+    visibility: str | None = None
+    canary: int | None = None
+    """Percent of the traffic."""
+    pin: str | None = None
+    domain: str | None = None
+    tls: str | None = None
+    mode: str = KNATIVE
+    mesh: str | None = None
+    auth: str = "none"
+    auth_issuer: str | None = None
+    auth_jwks: str | None = None
+    auth_audiences: tuple[str, ...] = ()
+    auth_claims: tuple[tuple[str, str], ...] = ()
+    """Name and value of each claim; several values of one claim are alternatives."""
+    auth_callers: tuple[Caller, ...] = ()
+    telemetry: Telemetry | None = None
+
+    @property
+    def model(self) -> ModelURI:
+        """The first, which the format is told by."""
+        return self.models[0].uri
+
+    @property
+    def file_name(self) -> str | None:
+        """The name of the one file that is the model, if the suffix of its URI says that it is one."""
+        return models.file_name(self.model) if len(self.models) == 1 else None
+
+
+_USER_BY_KEY = {annotation.key: annotation for annotation in USER}
+_STATE_KEYS = frozenset(annotation.key for annotation in STATE)
+
+_LONGEST_MISSPELT = 40
+"""Characters of an unknown annotation's name that are compared with the known names; these have half as many."""
+
+
+def read(annotations: Mapping[str, str]) -> tuple[ServingSpec | None, tuple[Diagnostic, ...]]:
+    """Read all annotations under our prefix; all their faults come at once, as far as they are said.
+
+    Returns ``(None, ())`` for an object that has none of the user's.
+    """
+    ours = {key: value for key, value in annotations.items() if key.startswith(PREFIX) and key not in _STATE_KEYS}
+    problems = capped(_unknown(key) for key in ours if key not in _USER_BY_KEY)
+    if MODEL not in ours:
+        problems += [diagnostic("OrphanAnnotation", path_of(key), key=key) for key in ours if key in _USER_BY_KEY]
+        return None, tuple(sorted(problems))
+    values: dict[str, Any] = {}
+    for key, text in ours.items():
+        annotation = _USER_BY_KEY.get(key)
+        if annotation is None:
+            continue
+        if key == MODEL:
+            values["models"], faults = models.parse_all(text, path_of(key))
+            problems += faults
+            continue
+        value = _value(annotation, text)
+        if isinstance(value, Diagnostic):
+            problems.append(value)
+        else:
+            values[_field(annotation.key)] = value
+    problems += _conflicts(values)
+    problems += _incomplete(values, ours.keys())
+    if problems:
+        return None, tuple(sorted(problems))
+    return ServingSpec(**values), ()
+
+
+def read_stored(deployment: Mapping[str, Any]) -> ServingSpec | None:
+    """What the annotations of a stored Deployment ask for; ``None`` if they ask for nothing or are invalid."""
+    return read(deployment["metadata"].get("annotations") or {})[0]
+
+
+def _field(key: str) -> str:
+    """The name of an annotation's field of :class:`ServingSpec`."""
+    return key.removeprefix(PREFIX).replace("-", "_")
+
+
+def _value(annotation: Annotation, text: str) -> Any:
+    if len(text) > LONGEST:
+        return diagnostic("TooLarge", path_of(annotation.key), why=f"it is longer than {LONGEST:,} characters")
+    try:
+        return annotation.parse(text)
+    except InvalidValueError as error:
+        return diagnostic(
+            "InvalidAnnotation",
+            path_of(annotation.key),
+            value=quote(text),
+            what=annotation.what,
+            allowed=annotation.values,
+            meant=(f"{error}. " if str(error) else "") + _meant(annotation, text),
+        )
+
+
+_LONGEST_CORRECTED = 64
+
+
+def _meant(annotation: Annotation, text: str) -> str:
+    """What somebody who wrote ``text`` may have meant: the first of the usual slips, put right, that is allowed."""
+    if len(text) > _LONGEST_CORRECTED:
+        return ""
+    plain = text.strip().lower()
+    least, _, most = plain.partition("..")
+    tries = (plain, f"{plain}%", f"{plain}s", re.sub(r"[-:,]|\.{3}|\s+", "..", plain), f"{most}..{least}")
+    corrected = next((each for each in tries if _allows(annotation, each)), "")
+    if corrected:
+        return f"Did you mean {corrected}? "
+    return meant(plain, [each for each in annotation.values.split(", ") if _allows(annotation, each)])
+
+
+def _allows(annotation: Annotation, text: str) -> bool:
+    try:
+        annotation.parse(text)
+    except InvalidValueError:
+        return False
+    return True
+
+
+def _unknown(key: str) -> Diagnostic:
+    near = _near(key.removeprefix(PREFIX)[:_LONGEST_MISSPELT])
+    nearest = f"Did you mean {' or '.join(PREFIX + name for name in near)}?"
+    if not near:
+        nearest = f"Known after {PREFIX}: {', '.join(annotation.name for annotation in USER)}."
+    return diagnostic("UnknownAnnotation", path_of(step(key)), key=step(key), nearest=nearest)
+
+
+@lru_cache(maxsize=256)
+def _near(name: str) -> list[str]:
+    """What may be meant; the same mistakes are looked up once for each default of the policies."""
+    import difflib  # only a mistake pays for it  # noqa: PLC0415
+
+    return difflib.get_close_matches(name, [annotation.name for annotation in USER], n=2)
+
+
+def _incomplete(values: Mapping[str, Any], keys: Collection[str]) -> list[Diagnostic]:
+    """What is written without what makes it mean something. ``keys`` are those written, right or wrong."""
+    missing = [(TLS, DOMAIN)] if TLS in keys and DOMAIN not in keys else []
+    if AUTH not in keys or "auth" in values:
+        auth = values.get("auth")
+        of_tokens = (AUTH_ISSUER, AUTH_JWKS, AUTH_AUDIENCES, AUTH_CLAIMS)
+        missing += [(key, f"{AUTH}: jwt") for key in of_tokens if key in keys and auth != "jwt"]
+        if AUTH_CALLERS in keys and auth not in ("mtls", "jwt"):
+            missing.append((AUTH_CALLERS, f"{AUTH}: mtls"))
+        if auth == "jwt" and AUTH_ISSUER not in keys:
+            missing.append((AUTH, AUTH_ISSUER))
+    return [diagnostic("MissingAnnotation", path_of(one), one=one, other=other) for one, other in missing]
+
+
+def _conflicts(values: Mapping[str, Any]) -> list[Diagnostic]:
+    found = []
+
+    def exclude(key: str, other: str, why: str) -> None:
+        if _field(key) in values:
+            found.append(diagnostic("ConflictingAnnotations", path_of(key), one=key, other=other, why=why))
+
+    if "pin" in values:
+        exclude(CANARY, PIN, "a pin sends all traffic to one revision")
+    if values.get("visibility") == "cluster-local":
+        exclude(DOMAIN, "visibility cluster-local", "a host name of its own is for the world outside")
+    if any(model.uri.scheme == "pvc" for model in values["models"]):
+        for key in (DIGEST, SIGNATURE_KEY, SIZE, CREDENTIALS):
+            exclude(key, "a pvc:// model", "a model in a claim is mounted, not downloaded")
+    if "auth_issuer" in values and "auth_jwks" not in values and not is_public(values["auth_issuer"]):
+        issuer = quote(values["auth_issuer"])
+        found.append(diagnostic("IssuerNotPublic", path_of(AUTH_ISSUER), issuer=issuer))
+    if values.get("mode") == DEPLOYMENT:
+        for key in (TARGET, METRIC, CONCURRENCY, WINDOW, TIMEOUT, CANARY, PIN, DOMAIN, VISIBILITY):
+            exclude(key, "mode deployment", "it is Knative that does it")
+        scale = values.get("scale")
+        if scale is not None and (scale.minimum == 0 or scale.maximum is None):
+            exclude(SCALE, "mode deployment", "without Knative there is no scale to zero, and an upper bound is needed")
+    return found
