@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from model_loader import sources
-from model_loader.download.engine import Engine, PartsIgnoredError
+from model_loader.download.range_requests import RangesIgnoredError
 from model_loader.download.retries import RetryPolicy
+from model_loader.download.scheduler import Scheduler
 from model_loader.http.transport import Transport, redact
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan import paths
@@ -121,7 +122,7 @@ def _load(
         try:
             plan = _plan(options, Context(transport, secret), report, whole)
             return _read(options, report, volume, order, transport, plan, verifier)
-        except PartsIgnoredError as failure:
+        except RangesIgnoredError as failure:
             whole.add(failure.server)
             report.retry(failure, 1, 0.0)
         except LoadError as failure:
@@ -226,7 +227,7 @@ def _read(
         folder = opened.enter_context(volume.state.folder(Volume.FILES, make=True))
         size = sum(max(file.size, 0) for file in files)
         _check_capacity(volume, size)
-        engine = Engine(
+        scheduler = Scheduler(
             files,
             folder,
             transport=transport,
@@ -236,11 +237,11 @@ def _read(
             hashing=options.hashing,
         )
         report.plan(len(files), size)
-        _check_space(volume, engine.missing)
-        engine.run()
+        _check_space(volume, scheduler.missing)
+        scheduler.run()
         # From here on the files are no longer what the journal says; a start that is killed now begins anew.
         volume.state.remove(Volume.JOURNAL)
-        hashes = engine.hashes()
+        hashes = scheduler.hashes()
         digest = _digest(hashes, plan) if options.hashing else ""
         _check_digest(options, volume, digest)
         count = _unpack(volume, folder, files) if plan.packed else len(files)
@@ -253,7 +254,7 @@ def _read(
             _check_signature(verifier, options, volume, folder, hashes)
     programs = unsafe_formats.names(volume.files)
     first = programs[0] if programs else ""
-    loaded = Loaded(engine.size, count, engine.checked, digest, verifier is not None, len(programs), first)
+    loaded = Loaded(scheduler.size, count, scheduler.checked, digest, verifier is not None, len(programs), first)
     volume.state.write(Volume.COMPLETE, json.dumps({"order": order, "loaded": loaded._asdict()}).encode())
     volume.publish()
     return loaded

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from model_loader.download import engine, retries
+from model_loader.download import concurrency, file_state, retries, scheduler
 from model_loader.http import transport
 from model_loader.verify.signatures import NAME as SIGNATURE
 from support import loader_faults as faults
@@ -65,10 +65,10 @@ Honest = Callable[[Request], Reply]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut even small files into many parts, let workers become more at once, and never wait long."""
-    monkeypatch.setattr(engine, "PART", PART)
-    monkeypatch.setattr(engine, "AHEAD", 32 * PART)
-    monkeypatch.setattr(engine, "_WEIGH", 0.01)
-    monkeypatch.setattr(engine, "_BUSY", 100)
+    monkeypatch.setattr(file_state, "PART_BYTES", PART)
+    monkeypatch.setattr(scheduler, "READ_AHEAD_BYTES", 32 * PART)
+    monkeypatch.setattr(concurrency, "SAMPLE_SECONDS", 0.01)
+    monkeypatch.setattr(concurrency, "_MAX_CPU", 100)
     monkeypatch.setattr(retries, "_FIRST_WAIT", 0.01)
     monkeypatch.setattr(retries, "_LONGEST_WAIT", 0.05)
 

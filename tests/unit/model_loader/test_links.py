@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from model_loader.download.engine import PART
+from model_loader.download.file_state import PART_BYTES
 from support.loader_harness import Loader, Reply, Request, WebServer, contents
 from unit.model_loader.test_archives import member, tar
 
@@ -67,7 +67,7 @@ def test_a_link_in_the_place_of_a_file_is_refused(load: Loader, web: WebServer, 
 def test_a_link_that_comes_while_the_model_is_read_is_refused(
     load: Loader, web: WebServer, outside: Path, path: str
 ) -> None:
-    web.files["/model.bin"] = bytes(8 * PART)
+    web.files["/model.bin"] = bytes(8 * PART_BYTES)
     (outside / "er").mkdir()
     plant_when_read(load, web, path, outside)
 

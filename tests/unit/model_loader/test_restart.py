@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from model_loader.download import engine
-from model_loader.download.engine import PART
+from model_loader.download import concurrency
+from model_loader.download.file_state import PART_BYTES
 from model_loader.storage.journal import boot
 from support.loader_harness import Loader, Reply, Request, WebServer
 from support.paths import ROOT
 
 SIZE = 48 << 20
-HALF = SIZE // 2 // PART
+HALF = SIZE // 2 // PART_BYTES
 """Parts that half of the model is."""
 
 AGAIN = "/model.bin?again"
@@ -60,13 +60,13 @@ class Gate:
     def _is_far_ahead(self) -> bool:
         """Whether a worker's connection may hold so much that the rest of the model is on its way before half."""
         with self._lock:
-            return sum(self.sent.values()) > (len(parts(self._load)) + 2) * PART
+            return sum(self.sent.values()) > (len(parts(self._load)) + 2) * PART_BYTES
 
 
 @pytest.fixture
 def half(load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch) -> Gate:
     # In every start: more workers leave answers, and what was sent of them is not read.
-    monkeypatch.setattr(engine, "MOST_WORKERS", 1)
+    monkeypatch.setattr(concurrency, "MAX_WORKERS", 1)
     web.files["/model.bin"] = os.urandom(SIZE)
     return Gate(load, web)
 
@@ -74,8 +74,12 @@ def half(load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch) -> Gate:
 @pytest.fixture
 def process(load: Loader, web: WebServer, half: Gate) -> Iterator[subprocess.Popen[bytes]]:
     """A loader that has half of the model, and waits for more."""
-    script = "from model_loader import __main__; from model_loader.download import engine; "
-    script += "engine.MOST_WORKERS = 1; __main__.run()"
+    script = """
+from model_loader import __main__
+from model_loader.download import concurrency
+concurrency.MAX_WORKERS = 1
+__main__.run()
+"""
     command = [sys.executable, "-c", script, *load.arguments(f"{web.url}/model.bin")]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "webhook")}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -108,7 +112,7 @@ def parts(load: Loader) -> list[str]:
 def missing(load: Loader) -> int:
     """Return the bytes that the journal does not list, and the one that asks for the file's size."""
     assert len(parts(load)) >= HALF
-    return SIZE - len(parts(load)) * PART + 1
+    return SIZE - len(parts(load)) * PART_BYTES + 1
 
 
 @pytest.mark.usefixtures("killed")

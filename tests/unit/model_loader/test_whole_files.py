@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from model_loader.download import engine
+from model_loader.download import file_state, scheduler
 from model_loader.storage.journal import Journal, Part
 from model_loader.storage.volume import SafeDir
 from support.loader_faults import without_range
@@ -37,8 +37,8 @@ Answer = Callable[[Request], Reply]
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut files into more parts than a worker asks for at once."""
-    monkeypatch.setattr(engine, "PART", PART)
-    monkeypatch.setattr(engine, "AHEAD", 8 * PART)
+    monkeypatch.setattr(file_state, "PART_BYTES", PART)
+    monkeypatch.setattr(scheduler, "READ_AHEAD_BYTES", 8 * PART)
 
 
 def deaf(answer: Answer) -> Callable[[Request, int], Reply]:
@@ -85,7 +85,7 @@ def test_a_store_that_ignores_which_part_is_asked_for_is_asked_for_whole_files(
     assert run.files() == objects
     assert run.message.get("digest") == (None if options else manifest_digest(objects))
     told = [line["message"] for line in run.of("retry")]
-    assert told == ["the server ignores which part is asked for, so files are read whole"]
+    assert told == ["the server ignores Range requests, so the loader reads whole files"]
     assert asked(web)[-2:] == ["all", "all"]
 
 

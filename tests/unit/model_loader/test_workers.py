@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from model_loader.download import engine
-from model_loader.download.engine import Engine
+from model_loader.download import concurrency, file_state, scheduler
+from model_loader.download.scheduler import Scheduler
+from model_loader.download.worker import Worker
 from support.loader_harness import Loader, Reply, Request, WebServer, manifest_digest
 from support.loader_hub import Hub
 
@@ -20,8 +21,8 @@ SIZE = 200 * PART + 1
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut files into more parts than workers ask for at once, and than they are ahead of the hash."""
-    monkeypatch.setattr(engine, "PART", PART)
-    monkeypatch.setattr(engine, "AHEAD", 32 * PART)
+    monkeypatch.setattr(file_state, "PART_BYTES", PART)
+    monkeypatch.setattr(scheduler, "READ_AHEAD_BYTES", 32 * PART)
 
 
 class Way:
@@ -84,7 +85,7 @@ def ranges(requests: list[Request]) -> list[str]:
 def test_a_single_file_that_is_hashed_is_asked_for_once(
     load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "MOST_WORKERS", 1)
+    monkeypatch.setattr(concurrency, "MAX_WORKERS", 1)
     web.files["/model.bin"] = os.urandom(SIZE)
 
     assert load(f"{web.url}/model.bin").code == "Loaded"
@@ -94,26 +95,26 @@ def test_a_single_file_that_is_hashed_is_asked_for_once(
 def test_a_single_file_that_is_not_hashed_is_shared_out(
     load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "MOST_WORKERS", engine.WORKERS)
+    monkeypatch.setattr(concurrency, "MAX_WORKERS", concurrency.INITIAL_WORKERS)
     web.files["/model.bin"] = os.urandom(SIZE)
 
     assert load(f"{web.url}/model.bin", options=("--no-digest",)).code == "Loaded"
-    assert f"bytes=0-{engine.AHEAD // engine.WORKERS - 1}" in ranges(web.requests)
-    assert len(ranges(web.requests)) >= engine.WORKERS
+    assert f"bytes=0-{scheduler.READ_AHEAD_BYTES // concurrency.INITIAL_WORKERS - 1}" in ranges(web.requests)
+    assert len(ranges(web.requests)) >= concurrency.INITIAL_WORKERS
 
 
 def test_where_an_answer_ends_the_next_one_is_asked_for(
     load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that stays with its file asks for so many parts at once, and then for as many behind them."""
-    monkeypatch.setattr(engine, "MOST_WORKERS", engine.WORKERS)
-    web.files = {f"/{index}.bin": os.urandom(SIZE) for index in range(engine.WORKERS)}
+    monkeypatch.setattr(concurrency, "MAX_WORKERS", concurrency.INITIAL_WORKERS)
+    web.files = {f"/{index}.bin": os.urandom(SIZE) for index in range(concurrency.INITIAL_WORKERS)}
 
     run = load(*uris(web))
 
     assert run.files() == {path[1:]: body for path, body in web.files.items()}
     assert not run.of("retry")
-    at_once = engine.AHEAD // engine.WORKERS
+    at_once = scheduler.READ_AHEAD_BYTES // concurrency.INITIAL_WORKERS
     for path in web.files:
         asked = [request.headers["Range"] for request in web.requests if request.path == path]
         assert {f"bytes={at_once * n}-{at_once * (n + 1) - 1}" for n in range(3)} < set(asked)
@@ -124,7 +125,7 @@ def test_what_is_far_ahead_of_the_hash_waits_for_it(
     load: Loader, web: WebServer, files: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With several workers on one file, and with one that another thread hashes for."""
-    monkeypatch.setattr(engine, "AHEAD", PART)
+    monkeypatch.setattr(scheduler, "READ_AHEAD_BYTES", PART)
     web.files = {f"/{index}.bin": os.urandom(SIZE) for index in range(files)}
 
     run = load(*uris(web))
@@ -138,14 +139,14 @@ def test_what_is_to_be_read_again_is_read_when_all_workers_have_left(
 ) -> None:
     """One is done; the other may not go on since the server throttles, and has read something corrupted."""
     first_done = threading.Event()
-    work = Engine._work
+    work = Scheduler._work
 
-    def watched(self: Engine, worker: engine._Worker) -> None:
+    def watched(self: Scheduler, worker: Worker) -> None:
         work(self, worker)
         if worker.slot == 0:
             first_done.set()
 
-    monkeypatch.setattr(Engine, "_work", watched)
+    monkeypatch.setattr(Scheduler, "_work", watched)
     hub.files, hub.large = {}, {"0.bin": b"weights", "1.bin": b"Weights"}
     seen: list[str] = []
 
