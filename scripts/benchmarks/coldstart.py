@@ -9,7 +9,7 @@ The kubelet looks once a second at what has ended, so an init container is follo
 Each request therefore waits for a random part of a second, and the mean says more than the median.
 
 Needs a local cluster with kubectl-serve installed: eval "$(scripts/cluster env)". Prints a Markdown
-table; see docs/loader.md.
+table; see docs/benchmarks/coldstart.md.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 Every round runs every arm once, in another order each time, and checks the digest of what came. A round before them is
 not timed: it measures the memory. Source, target and the store's server share the machine's cores: figures compare
-arms, they do not tell what a network gives. Prints Markdown tables of medians with quartiles; see docs/loader.md.
+programs, not networks. Prints Markdown tables of medians with quartiles, as in docs/benchmarks/loader.md.
 
   scripts/bench loader                      three rounds over loopback
   scripts/bench loader --full               nine rounds, every way, and what else there is to know

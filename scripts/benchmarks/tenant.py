@@ -10,7 +10,8 @@ both a replica of the server is replaced, so that one starts among all that is t
 is held against an oracle of the policies that shares no code with them.
 
 Needs a local cluster with kubectl-serve installed: eval "$(scripts/cluster env)".
-Prints Markdown, as docs/security.md has it; what made the server fail or not answer is kept in the folder --findings.
+Prints Markdown, as in docs/benchmarks/tenant.md. The folder --findings has each request that the server failed or did
+not answer.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What the README shows exists: its verbs, scripts, files and links."""
+"""Documentation is true: the verbs, scripts, files, links and headings that it names exist."""
 
 import re
 from pathlib import Path
@@ -11,6 +11,30 @@ from support.paths import ROOT
 PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")]
 
 
+LINKING = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "tests").rglob("*.md"))]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page, code blocks left out."""
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_links(page: Path) -> list[str]:
+    broken = []
+    for target, anchor in re.findall(r"\]\((?![a-z]+:)([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
+        file = (page.parent / target).resolve() if target else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            broken.append(f"{target}#{anchor}")
+    return broken
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    assert broken_links(page) == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_verb_that_is_shown_exists(page: Path) -> None:
     shown = set(re.findall(r"kubectl serve ([a-z]+)", page.read_text()))
@@ -19,10 +43,8 @@ def test_every_verb_that_is_shown_exists(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_file_that_is_named_exists(page: Path) -> None:
-    text = page.read_text()
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
-    paths = re.findall(r"(?<![\w/$-])((?:scripts|manifests|webhook|plugin|tests|docs)/[\w./-]*\w)", text)
-    assert [path for path in [*links, *paths] if "NAME" not in path and not (ROOT / path).exists()] == []
+    paths = re.findall(r"(?<![\w/$-])((?:scripts|manifests|webhook|plugin|tests|docs)/[\w./-]*\w)", page.read_text())
+    assert [path for path in paths if "NAME" not in path and not (ROOT / path).exists()] == []
 
 
 def test_every_attack_that_is_listed_has_a_test_that_says_so() -> None:

@@ -1,8 +1,8 @@
 """TLS over a socket, for reading much.
 
 The ssl module's own socket reads one record of 16 KiB by two system calls, without the interpreter's lock. Threads that
-all take it back so often wait for each other more than they decrypt (docs/loader.md). Here one system call takes what
-is there, and its records are decrypted one after the other.
+all take it back so often wait for each other more than they decrypt (docs/benchmarks/loader.md). Here one system call
+takes what is there, and its records are decrypted one after the other.
 """
 
 import contextlib
