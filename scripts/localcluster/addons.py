@@ -9,7 +9,7 @@ from collections.abc import Set
 from http import HTTPStatus
 from pathlib import Path
 
-from localcluster import knative, pins, places, processes
+from localcluster import knative, paths, pins, processes
 from localcluster.build import Binaries
 from localcluster.cluster import Cluster
 from localcluster.commands import run
@@ -24,14 +24,6 @@ FIELD_MANAGER = "--field-manager=scripts-cluster"
 
 PATIENCE = 300
 """Seconds that something may take on a machine with more to do; it takes 15 on one that is idle."""
-
-PROBE = {
-    "apiVersion": "serving.knative.dev/v1",
-    "kind": "Service",
-    "metadata": {"name": "probe", "namespace": "default"},
-    "spec": {"template": {"spec": {"containers": [{"image": f"{pins.IMAGE_PREFIX}/probe"}]}}},
-}
-"""Never created: asked for with a dry run, to see that Knative's webhooks answer."""
 
 
 class Kubectl:
@@ -53,16 +45,17 @@ async def apply(cluster: Cluster, binaries: Binaries, kubectl: Kubectl) -> None:
     """Apply the manifests, unless this has been done."""
     if cluster.state.applied.exists():
         return
+    product = cluster.state.product
     values = {
-        "coredns_image": pins.COREDNS.reference,
-        "traefik_image": pins.TRAEFIK.reference,
+        "coredns_image": product.reference(pins.COREDNS),
+        "traefik_image": product.reference(pins.TRAEFIK),
         "dns_service": cluster.network.dns_service,
     }
     parts = [
-        string.Template((places.MANIFESTS / f"{name}.yaml").read_text()).substitute(values)
+        string.Template((paths.MANIFESTS / f"{name}.yaml").read_text()).substitute(values)
         for name in ("api-server", "coredns", "traefik")
     ]
-    parts.append((await knative.manifest(binaries)).read_text())
+    parts.append((await knative.manifest(product, binaries)).read_text())
     manifest = "\n---\n".join(parts)
     balancer = json.dumps({"status": {"loadBalancer": {"ingress": [{"ip": str(cluster.network.node)}]}}})
 
@@ -118,9 +111,18 @@ async def ready(cluster: Cluster, kubectl: Kubectl, dead: Set[str]) -> None:
             "\n".join([f"not available after {PATIENCE} s:", *lines]), "kubectl describe pod says more."
         ) from error
 
+    # Never created: a dry run shows that Knative's webhooks answer.
+    image = f"{cluster.state.product.image_prefix}/probe"
+    probe = {
+        "apiVersion": "serving.knative.dev/v1",
+        "kind": "Service",
+        "metadata": {"name": "probe", "namespace": "default"},
+        "spec": {"template": {"spec": {"containers": [{"image": image}]}}},
+    }
+
     async def admitted() -> bool:
         try:
-            await kubectl("create", "--dry-run=server", "-f", "-", text=json.dumps(PROBE))
+            await kubectl("create", "--dry-run=server", "-f", "-", text=json.dumps(probe))
         except ClusterError:
             return False
         return True

@@ -12,8 +12,8 @@ NON_ROOT = "65532:65532"
 """The numeric user of distroless images; Knative's pods ask for a non-root image."""
 
 
-def write(image: pins.Image, binaries: build.Binaries, target: Path) -> Path:
-    """Write the image's archive, and return its path."""
+def write(image: pins.Image, reference: str, binaries: build.Binaries, target: Path) -> Path:
+    """Write the archive of an image, under the name `reference`, and return its path."""
     binary = binaries.path(image.module, image.binary)
     layer = _layer(binary)
     config = json.dumps(
@@ -24,7 +24,7 @@ def write(image: pins.Image, binaries: build.Binaries, target: Path) -> Path:
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
         }
     ).encode()
-    manifest = json.dumps([{"Config": "config.json", "RepoTags": [image.reference], "Layers": ["layer.tar"]}]).encode()
+    manifest = json.dumps([{"Config": "config.json", "RepoTags": [reference], "Layers": ["layer.tar"]}]).encode()
     with tarfile.open(target, mode="w") as archive:
         for name, content in (("manifest.json", manifest), ("config.json", config), ("layer.tar", layer)):
             _add(archive, name, content, 0o644)

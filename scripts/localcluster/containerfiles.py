@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from localcluster import build, pins, places
+from localcluster import build, pins
 from localcluster.commands import run, succeeds
 from localcluster.errors import ClusterError
+from localcluster.product import Product
 from localcluster.progress import Progress
 
 # Wheels with C++ in them want libstdc++, as the public Python images have it.
@@ -46,24 +47,22 @@ class Recipe:
             ClusterError: the name is none, or a path is missing.
         """
         if not REFERENCE.fullmatch(self.reference):
-            raise ClusterError(
-                f"{self.reference!r} is not an image's NAME:TAG", f"For example: {pins.IMAGE_PREFIX}/server:1"
-            )
+            raise ClusterError(f"{self.reference!r} is not an image's NAME:TAG", "For example: dev.local/app/server:1")
         if not self.context.is_dir():
             raise ClusterError(f"the build context {self.context} is not a folder")
         if not self.containerfile.is_file():
             raise ClusterError(f"there is no Containerfile at {self.containerfile}", "Name it with -f.")
 
 
-def _archives() -> Path:
-    return places.cache() / "built-images"
+def _archives(cache: Path) -> Path:
+    return cache / "built-images"
 
 
 def _slug(text: str) -> str:
     return text.replace("/", "__").replace(":", "@")
 
 
-def archive_of(reference: str) -> Path:
+def archive_of(cache: Path, reference: str) -> Path:
     """The file of this name, or the newest archive of the image that was built under it.
 
     Raises:
@@ -71,7 +70,7 @@ def archive_of(reference: str) -> Path:
     """
     if Path(reference).is_file():
         return Path(reference)
-    found = sorted(_archives().glob(f"{_slug(reference)}@*.tar"), key=lambda path: path.stat().st_mtime)
+    found = sorted(_archives(cache).glob(f"{_slug(reference)}@*.tar"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise ClusterError(
             f"{reference} is no file, and no image of this name has been built",
@@ -80,20 +79,20 @@ def archive_of(reference: str) -> Path:
     return found[-1]
 
 
-async def build_image(recipe: Recipe, progress: Progress) -> Path:
+async def build_image(recipe: Recipe, product: Product, progress: Progress) -> Path:
     """Build the image, unless nothing that goes into it has changed, and return its archive.
 
     Raises:
         ClusterError: an input is missing, or the build failed.
     """
     recipe.check()
-    base = base_reference(recipe.packages)
+    base = base_reference(product.name, recipe.packages)
     files = await _context_files(recipe.context)
     key = await asyncio.to_thread(key_of, recipe, base, files)
-    target = _archives() / f"{_slug(recipe.reference)}@{key}.tar"
+    target = _archives(product.cache) / f"{_slug(recipe.reference)}@{key}.tar"
     if _is_fresh(target):
         return target
-    async with _storage() as storage:
+    async with _storage(product.cache) as storage:
         # An interrupted build leaves its container.
         await run(*storage.buildah("rm", "--all"))
         if not await succeeds(*storage.buildah("inspect", "--type=image", base)):
@@ -121,23 +120,24 @@ class _Storage:
     """buildah's storage in the cache, with a scratch folder for one run."""
 
     driver: str
+    cache: Path
     scratch: Path
 
     def buildah(self, *arguments: str | Path) -> list[str]:
         # In namespaces of its own: what an interrupted build has mounted or started is gone with it.
         return [
             "unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--mount-proc",
-            "buildah", f"--root={places.cache() / f'buildah-{self.driver}'}", f"--runroot={self.scratch / 'run'}",
+            "buildah", f"--root={self.cache / f'buildah-{self.driver}'}", f"--runroot={self.scratch / 'run'}",
             f"--storage-driver={self.driver}", *map(str, arguments),
         ]  # fmt: skip
 
 
 @asynccontextmanager
-async def _storage() -> AsyncIterator[_Storage]:
+async def _storage(cache: Path) -> AsyncIterator[_Storage]:
     # In the cache, so that a finished archive is only renamed.
-    with tempfile.TemporaryDirectory(prefix=".build-", dir=places.cache()) as folder:
+    with tempfile.TemporaryDirectory(prefix=".build-", dir=cache) as folder:
         scratch = Path(folder)
-        yield _Storage("overlay" if await _overlay_works(scratch) else "vfs", scratch)
+        yield _Storage("overlay" if await _overlay_works(scratch) else "vfs", cache, scratch)
 
 
 async def _overlay_works(scratch: Path) -> bool:
@@ -149,10 +149,10 @@ async def _overlay_works(scratch: Path) -> bool:
     return await succeeds("unshare", "--mount", "mount", "-t", "overlay", "-o", options, "overlay", layers["lowerdir"])
 
 
-def base_reference(packages: tuple[str, ...]) -> str:
+def base_reference(product: str, packages: tuple[str, ...]) -> str:
     """The name of the base with those packages beside Python."""
     recipe = [pins.DEBIAN_SUITE, *BASE_PACKAGES, *sorted(packages), *LEFT_OUT_OF_BASE, BASE_CONTAINERFILE]
-    return f"localhost/kubectl-serve-base:{build.fingerprint(part.encode() for part in recipe)}"
+    return f"localhost/{product}-base:{build.fingerprint(part.encode() for part in recipe)}"
 
 
 # The empty file is a mount point: pip's configuration of this machine is shown there while an image is built.
@@ -312,7 +312,7 @@ async def _forget_old(storage: _Storage, reference: str) -> None:
     ]
     if old:
         await run(*storage.buildah("rmi", *old))
-    found = sorted(_archives().glob(f"{_slug(name)}@*.tar"), key=lambda path: path.stat().st_mtime)
+    found = sorted(_archives(storage.cache).glob(f"{_slug(name)}@*.tar"), key=lambda path: path.stat().st_mtime)
     found = [path for path in found if _variant(path.name.rsplit("@", 2)[1]) == _variant(tag)]
     for archive in found[:-KEPT_ARCHIVES]:
         archive.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from localcluster.build import Binaries
 from localcluster.cluster import API_PORT, Cluster, inside
-from localcluster.places import Inside
+from localcluster.paths import Inside
 
 USER = 64123
 """No account has it: Debian hands out 100-999 and from 1000 up to 59999."""

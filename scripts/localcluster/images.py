@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from localcluster import archives, build, node, pins, places
+from localcluster import archives, build, node, pins
 from localcluster.build import Binaries
 from localcluster.commands import run, succeeds
+from localcluster.product import Product
 from localcluster.progress import Progress
 from localcluster.sandbox import Sandbox
 
-LOADED_FROM = "kubectl-serve.dev/loaded-from"
+LOADED_FROM = "localcluster/loaded-from"
 """Label of an image in containerd: the archive that it was imported from."""
 
 # A containerd of its own for the time of the imports, without the part the kubelet talks to.
@@ -56,16 +57,18 @@ async def load_built(sandbox: Sandbox, reference: str, archive: Path) -> None:
         await run(*node.ctr(sandbox, "images", "label", reference, label))
 
 
-async def imported(binaries: Binaries, progress: Progress) -> Path:
+async def imported(product: Product, binaries: Binaries, progress: Progress) -> Path:
     """The folder in the cache that is containerd's with the cluster's own images; made if it is not there yet."""
     parts = [await run("containerd", "--version"), *(folder.name for folder in binaries.folders.values())]
-    parts += [image.reference for image in pins.IMAGES]
-    target = places.cache() / f"containerd-{build.fingerprint(part.encode() for part in parts)}"
+    parts += [product.reference(image) for image in pins.IMAGES]
+    target = product.cache / f"containerd-{build.fingerprint(part.encode() for part in parts)}"
     if not _exists(target):
         async with progress.step("images of the cluster's own programs"):
             with _unfinished(target) as folder:
                 files = [
-                    await asyncio.to_thread(archives.write, image, binaries, folder / f"{image.name}.tar")
+                    await asyncio.to_thread(
+                        archives.write, image, product.reference(image), binaries, folder / f"{image.name}.tar"
+                    )
                     for image in pins.IMAGES
                 ]
                 await run(

@@ -6,14 +6,14 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 
-from localcluster import addons, build, control_plane, images, node, pins, places, prerequisites, processes, sandbox
+from localcluster import addons, build, control_plane, images, node, pins, prerequisites, processes, sandbox
 from localcluster import cluster as clusters
 from localcluster.addons import Kubectl
 from localcluster.build import Binaries
 from localcluster.cluster import Cluster
 from localcluster.errors import ClusterError
 from localcluster.locks import held
-from localcluster.places import State
+from localcluster.paths import State
 from localcluster.processes import Process, Record
 from localcluster.progress import Progress, duration
 from localcluster.sandbox import Sandbox
@@ -38,12 +38,13 @@ async def up(state: State, progress: Progress) -> None:
     started = time.monotonic()
     prerequisites.need_root()
     await prerequisites.need(pins.DEBIAN_PACKAGES, progress)
+    cache = state.product.cache
     async with held(state.lock, f"the cluster {state.name}", progress):
-        async with held(places.cache() / "addresses.lock", "the addresses of a new cluster", progress):
+        async with held(cache / "addresses.lock", "the addresses of a new cluster", progress):
             cluster = await clusters.load_or_choose(state)
-        async with held(places.cache() / "lock", "the cache", progress):
-            binaries = await build.binaries(progress)
-            imported = await images.imported(binaries, progress)
+        async with held(cache / "lock", "the cache", progress):
+            binaries = await build.binaries(cache, progress)
+            imported = await images.imported(state.product, binaries, progress)
         async with progress.step("credentials and configuration"):
             await clusters.write_credentials(cluster)
             control_plane.hand_over(cluster)
@@ -156,10 +157,10 @@ async def _ensure(state: State, here: Sandbox, name: str, command: list[str | Pa
 
 
 def _summary(cluster: Cluster, seconds: float) -> str:
-    option = "" if cluster.name == places.APPLICATION else f" --name {cluster.name}"
+    option = "" if cluster.name == cluster.state.product.name else f" --name {cluster.name}"
     return f"""
 Cluster {cluster.name} is ready after {duration(seconds)}.
   Kubernetes {pins.KUBERNETES} at {cluster.server}, Knative Serving {pins.KNATIVE[0].version}
-  Ingress: http://{cluster.network.node} with the header Host: NAME.NAMESPACE.{pins.DOMAIN}
+  Ingress: http://{cluster.network.node} with the header Host: NAME.NAMESPACE.{cluster.state.product.domain}
   Kubeconfig: {cluster.state.kubeconfig}
 Next: eval "$(scripts/cluster env{option})" && kubectl get nodes"""

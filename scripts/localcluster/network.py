@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from localcluster import places
 from localcluster.commands import run
 from localcluster.errors import ClusterError
 
@@ -68,16 +67,16 @@ def first_free(taken: Iterable[IPv4Network]) -> Network:
     )
 
 
-async def taken() -> list[IPv4Network]:
-    """Networks the machine has routes to, its name servers, and those of other clusters."""
+async def taken(clusters: Path) -> list[IPv4Network]:
+    """Return the networks of the machine's routes, its name servers, and the clusters below `clusters`."""
     routes = json.loads(await run("ip", "-json", "-4", "route", "show", "table", "all"))
     destinations = [route["dst"] for route in routes if route["dst"] != "default"]
     networks = [ipaddress.ip_network(destination, strict=False) for destination in destinations]
-    return [network for network in networks if isinstance(network, IPv4Network)] + _clusters() + _name_servers()
+    return [network for network in networks if isinstance(network, IPv4Network)] + _clusters(clusters) + _name_servers()
 
 
-def _clusters() -> list[IPv4Network]:
-    return [IPv4Network(json.loads(facts.read_text())["block"]) for facts in places.clusters().glob("*/cluster.json")]
+def _clusters(folder: Path) -> list[IPv4Network]:
+    return [IPv4Network(json.loads(facts.read_text())["block"]) for facts in folder.glob("*/cluster.json")]
 
 
 def _name_servers() -> list[IPv4Network]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from localcluster import pins, sandbox
 from localcluster.build import Binaries
 from localcluster.cluster import Cluster, inside
-from localcluster.places import Inside
+from localcluster.paths import Inside
 from localcluster.sandbox import Sandbox
 
 CNI_PLUGINS = Path("/usr/lib/cni")
@@ -19,7 +19,7 @@ def write_config(cluster: Cluster) -> None:
     """Write the configuration files of the three, and of the pods' network."""
     folder = cluster.state.config
     (folder / "cni").mkdir(parents=True, exist_ok=True)
-    (folder / "containerd.toml").write_text(_containerd())
+    (folder / "containerd.toml").write_text(_containerd(cluster.state.product.reference(pins.PAUSE)))
     (folder / "kubelet.json").write_text(json.dumps(_kubelet(cluster), indent=2))
     (folder / "cni" / "10-ptp.conflist").write_text(json.dumps(_pod_network(cluster), indent=2))
     # Pods with dnsPolicy Default get this: CoreDNS, which has nobody to ask.
@@ -62,7 +62,7 @@ def ctr(here: Sandbox, *arguments: str | Path) -> list[str]:
     return here.enter("ctr", f"--address={Inside.CONTAINERD}", "--namespace=k8s.io", *arguments)
 
 
-def _containerd() -> str:
+def _containerd(sandbox_image: str) -> str:
     return f"""version = 2
 root = "{Inside.STATE}/containerd"
 state = "/run/containerd"
@@ -71,7 +71,7 @@ state = "/run/containerd"
   address = "{Inside.CONTAINERD}"
 
 [plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{pins.PAUSE.reference}"
+  sandbox_image = "{sandbox_image}"
   # A container without CAP_SYS_RESOURCE around it may not lower the score; elsewhere this changes nothing.
   restrict_oom_score_adj = true
   # CoreDNS listens on port 53 without being root.
@@ -122,7 +122,7 @@ def _kubelet(cluster: Cluster) -> object:
         "resolvConf": str(Inside.CONFIG / "resolv.conf"),
         "volumePluginDir": str(Inside.STATE / "kubelet" / "volume-plugins"),
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": f"/{sandbox.cgroup(cluster.name)}",
+        "cgroupRoot": f"/{sandbox.cgroup(cluster.state)}",
         "enforceNodeAllocatable": [],  # as cgroup v1 wants it
         "failCgroupV1": False,
         "failSwapOn": False,

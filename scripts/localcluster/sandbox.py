@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from localcluster import places, processes
+from localcluster import processes
 from localcluster.commands import run, succeeds
 from localcluster.errors import ClusterError
 from localcluster.network import Network
-from localcluster.places import Inside, State
+from localcluster.paths import Inside, State
 from localcluster.processes import Process, Record
 
 # The kubelet sets these for the whole machine unless they have these values already. It is shown files that do.
@@ -66,9 +66,9 @@ def interface(name: str) -> str:
     return f"ks-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
 
 
-def cgroup(name: str) -> str:
-    """The cgroup all containers of the cluster are below, in every hierarchy."""
-    return f"kubectl-serve-{name}"
+def cgroup(state: State) -> str:
+    """Return the name of the parent cgroup of the cluster's containers, the same in every hierarchy."""
+    return f"{state.product.name}-{state.name}"
 
 
 def find(state: State) -> Sandbox | None:
@@ -107,7 +107,7 @@ async def create(state: State, network: Network) -> Sandbox:
     await _mounts(sandbox, state)
     await _link(sandbox, state.name, network)
     for hierarchy in _cgroup_hierarchies():
-        _make_cgroup(hierarchy, cgroup(state.name))
+        _make_cgroup(hierarchy, cgroup(state))
     # Last: a sandbox that was interrupted half-made is not taken for a whole one, but is ended by the next command.
     _made(state).touch()
     return sandbox
@@ -123,18 +123,18 @@ async def remove(state: State) -> None:
             await child.kill()
         await holder.kill()
     await _remove_link(state.name)
-    folders = [hierarchy / cgroup(state.name) for hierarchy in _cgroup_hierarchies()]
+    folders = [hierarchy / cgroup(state) for hierarchy in _cgroup_hierarchies()]
 
     async def removed() -> bool:
         # The kernel may take a moment to let go of a cgroup whose processes have just ended.
         return all(_remove_cgroup(folder) for folder in folders)
 
-    await processes.until(removed, f"the removal of cgroup {cgroup(state.name)}", 30)
+    await processes.until(removed, f"the removal of cgroup {cgroup(state)}", 30)
 
 
 async def _mounts(sandbox: Sandbox, state: State) -> None:
     state.log.mkdir(parents=True, exist_ok=True)
-    programs = places.cache() / "bin"
+    programs = state.product.cache / "bin"
     lines = [
         # A /run of its own hides the machine's sockets and locks and takes containerd's, the kubelet's and CNI's.
         "mount -t tmpfs -o mode=755 tmpfs /run",

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from localcluster.cli import main
-from localcluster.places import State
+from localcluster.paths import State
+from localcluster.product import Product
+
+PRODUCT = Product("product", "dev.local/product", "product.test", "product.product.svc", ())
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +23,7 @@ def _folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_a_cluster_that_does_not_exist_is_an_error_with_a_way_out(
     verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([verb, "--name", "nowhere"]) == 1
+    assert main([verb, "--name", "nowhere"], PRODUCT) == 1
     assert capsys.readouterr().err == (
         "error: there is no cluster nowhere\nhint: Make it: scripts/cluster up --name nowhere\n"
     )
@@ -28,24 +31,24 @@ def test_a_cluster_that_does_not_exist_is_an_error_with_a_way_out(
 
 @pytest.mark.parametrize("name", ["Upper", "1st", "a/b", "a" * 41, "-a", "a-"])
 def test_a_name_that_would_not_fit_everywhere_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["status", f"--name={name}"]) == 1
+    assert main(["status", f"--name={name}"], PRODUCT) == 1
     assert "is not a name" in capsys.readouterr().err
 
 
 def test_env_is_safe_for_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
-    state = State("here")
+    state = State("here", PRODUCT)
     state.folder.mkdir(parents=True)
     state.facts.write_text(json.dumps({"block": "10.9.0.0/16", "version": "x"}))
 
-    assert main(["env", "--name", "here"]) == 0
+    assert main(["env", "--name", "here"], PRODUCT) == 0
     script = capsys.readouterr().out + '\nprintf "%s\\n" "$KUBECONFIG" "${PATH%%:*}"'
     shell = subprocess.run(["sh", "-euc", script], check=True, capture_output=True, text=True)
     assert shell.stdout.splitlines() == [str(state.kubeconfig), str(state.bin)]
 
 
 def test_an_image_that_was_never_built_is_an_error_with_a_way_out(capsys: pytest.CaptureFixture[str]) -> None:
-    state = State("here")
+    state = State("here", PRODUCT)
     state.folder.mkdir(parents=True)
     state.facts.write_text(json.dumps({"block": "10.9.0.0/16", "version": "x"}))
-    assert main(["load-image", "--name", "here", "dev.local/none:1"]) == 1
+    assert main(["load-image", "--name", "here", "dev.local/none:1"], PRODUCT) == 1
     assert "the cluster here does not run" in capsys.readouterr().err

@@ -48,7 +48,8 @@ def test_a_copied_file_a_mode_and_an_argument_matter(context: Path) -> None:
 
 
 def test_a_package_makes_another_base_whatever_the_order() -> None:
-    assert base_reference(("cmake", "g++")) == base_reference(("g++", "cmake")) != base_reference(())
+    bases = [base_reference("product", packages) for packages in (("cmake", "g++"), ("g++", "cmake"), ())]
+    assert bases[0] == bases[1] != bases[2]
 
 
 @pytest.mark.parametrize("reference", ["name", "name:", ":tag", "Name:1", "name:tag:1x", "-n:1"])

@@ -13,7 +13,7 @@ from localcluster import pki
 
 @pytest.fixture
 async def folder(tmp_path: Path) -> Path:
-    await pki.make(tmp_path / "pki", pki.leaves("node", "10.9.0.2", "10.9.64.1"))
+    await pki.make(tmp_path / "pki", pki.leaves("node", "10.9.0.2", "10.9.64.1"), issuer="product")
     return tmp_path / "pki"
 
 
@@ -40,7 +40,7 @@ async def test_the_kubelet_says_who_it_is_to_the_node_authorizer(folder: Path) -
 
 async def test_certificates_that_exist_are_kept(folder: Path) -> None:
     before = (folder / "ca.crt").read_bytes()
-    await pki.make(folder, ())
+    await pki.make(folder, (), issuer="product")
     assert (folder / "ca.crt").read_bytes() == before
 
 

@@ -1,30 +1,13 @@
-"""Where things are kept on the machine, and under which paths the sandbox sees them."""
+"""Where files are: on the machine, and in the sandbox."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-APPLICATION = "kubectl-serve"
+from localcluster.product import Product
+
 PACKAGE = Path(__file__).parent
-CHECKOUT = PACKAGE.parent.parent
 MODULES = PACKAGE / "modules"
 MANIFESTS = PACKAGE / "manifests"
-
-
-def _base(variable: str, default: str) -> Path:
-    # The XDG base directory specification: a relative value is to be ignored.
-    value = Path(os.environ.get(variable, ""))
-    return value if value.is_absolute() else Path.home() / default
-
-
-def cache() -> Path:
-    """The folder of downloads, binaries and image archives, shared by all clusters."""
-    return _base("XDG_CACHE_HOME", ".cache") / APPLICATION
-
-
-def clusters() -> Path:
-    """The folder with one folder per cluster."""
-    return _base("XDG_STATE_HOME", ".local/state") / APPLICATION / "clusters"
 
 
 class Inside:
@@ -44,14 +27,15 @@ class State:
     """The folder of one cluster."""
 
     name: str
+    product: Product
 
     @property
     def folder(self) -> Path:
-        return clusters() / self.name
+        return self.product.clusters / self.name
 
     @property
     def lock(self) -> Path:
-        return clusters() / f".{self.name}.lock"
+        return self.product.clusters / f".{self.name}.lock"
 
     @property
     def facts(self) -> Path:

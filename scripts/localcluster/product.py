@@ -1,0 +1,43 @@
+"""What a cluster takes from the product that is developed on it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from localcluster.pins import Image
+
+
+@dataclass(frozen=True)
+class Product:
+    """Names that must not collide with those of another product on the same machine, and programs for the shell."""
+
+    name: str
+    """Names the folders of caches and state, cgroups, the base image and the default cluster."""
+    image_prefix: str
+    """Of the images of the cluster's own programs."""
+    domain: str
+    """Public URLs are http://NAME.NAMESPACE.DOMAIN. It need not resolve: clients send the name as the Host header."""
+    webhook_service: str
+    """NAME.NAMESPACE.svc of the admission webhooks that verify the API server's client certificate."""
+    programs: tuple[Path, ...]
+    """What `env` puts on PATH beside kubectl. They may not exist yet."""
+
+    @property
+    def cache(self) -> Path:
+        """The folder of downloads, binaries and image archives, shared by all clusters."""
+        return _base("XDG_CACHE_HOME", ".cache") / self.name
+
+    @property
+    def clusters(self) -> Path:
+        """The folder with one folder for each cluster."""
+        return _base("XDG_STATE_HOME", ".local/state") / self.name / "clusters"
+
+    def reference(self, image: Image) -> str:
+        """Return the name and tag of an image of the cluster's own."""
+        return f"{self.image_prefix}/{image.name}:{image.version}"
+
+
+def _base(variable: str, default: str) -> Path:
+    # The XDG base directory specification: programs ignore a relative value.
+    value = Path(os.environ.get(variable, ""))
+    return value if value.is_absolute() else Path.home() / default
