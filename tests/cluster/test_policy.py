@@ -41,13 +41,13 @@ from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cluster import connect
 from kubectl_serve.install.platform import context_for_policies
 from serve_core.api.annotations import STATE
-from serve_core.api.policies import KINDS
+from serve_core.audit import dry_run
 from serve_core.base.constants import CONDITION_COMPLIANT
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext
 from serve_core.knative.limits import VISIBILITY_LABEL
-from serve_core.policy import dry_run
 from serve_core.policy.evaluate import RuleOutcome
+from serve_core.policy.subject import SUBJECT_KINDS
 from serve_webhook.failure_policy import GUARDED
 from support import policy_objects
 from support.paths import ROOT
@@ -457,7 +457,7 @@ async def test_whatever_is_done_nothing_exists_that_a_policy_denies(
         policy(space, "tier", [{"name": "most", "scale": {"most": 3}}]),
     ]  # fmt: skip
     # Few annotated Deployments say where they can be reached: they would all be refused for that.
-    policies[2]["spec"]["match"]["kinds"] = [kind for kind in KINDS if kind != "Deployment"]
+    policies[2]["spec"]["match"]["kinds"] = [kind for kind in SUBJECT_KINDS if kind != "Deployment"]
     policies[-1]["spec"]["match"]["namespaceSelector"] = {"matchLabels": {"tier": "production"}}
     for each in policies:
         await api.create(POLICIES, each)

@@ -10,9 +10,9 @@ from model_uri import ModelURI, Store
 from serve_core.admission.decide import judge
 from serve_core.api import models
 from serve_core.api.models import Placed
-from serve_core.api.policies import read_policy
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext
+from serve_core.policy.parse import read_policy
 from serve_core.workload import loader_container
 from serve_core.workload.loader_container import LoaderRequest
 

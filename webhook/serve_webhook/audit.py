@@ -16,14 +16,14 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import NoReturn
 
-from serve_core.api.policies import PolicyException
+from serve_core.audit.stored_objects import Existing, Judged
 from serve_core.base.constants import CONDITION_COMPLIANT
 from serve_core.base.escaping import inline
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import condition_message
 from serve_core.context.cluster import ClusterContext
-from serve_core.policy.audit import Existing, Judged
-from serve_core.policy.evaluate import PolicyVerdict, Result, RuleOutcome
+from serve_core.policy.evaluate import PolicyVerdict, RuleOutcome, RuleResult
+from serve_core.policy.v1alpha1 import PolicyException
 from serve_webhook.api import (
     CONFIGURATIONS,
     DEPLOYMENTS,
@@ -63,7 +63,7 @@ LISTED = (
     SERVING_RUNTIMES, INFERENCE_SERVICES, TRAINED_MODELS,
     KNATIVE_SERVICES, CONFIGURATIONS, REVISIONS, ROUTES, DOMAIN_MAPPINGS, PODS,
 )  # fmt: skip
-"""What is judged beside Deployments, in the order of :data:`serve_core.api.policies.KINDS`."""
+"""What is judged beside Deployments, in the order of :data:`serve_core.policy.subject.SUBJECT_KINDS`."""
 MOST_RESULTS = 100
 """Entries of one namespace's report; its summary counts all of them."""
 MOST_IN_WORDS = 1000
@@ -101,7 +101,7 @@ class Found:
     def __init__(self) -> None:
         self._counts: dict[str, Counter[_Said]] = defaultdict(Counter)
         """By namespace."""
-        self._words: dict[str, dict[_Object, tuple[Result, ...]]] = defaultdict(dict)
+        self._words: dict[str, dict[_Object, tuple[RuleResult, ...]]] = defaultdict(dict)
         """What is broken or excepted in some objects of each namespace."""
         self._room: dict[str, int] = {}
         """How many more results of each namespace may be kept in words."""
@@ -136,7 +136,7 @@ class Found:
     def counts(self, namespace: str) -> Mapping[_Said, int]:
         return self._counts.get(namespace, {})
 
-    def words(self, namespace: str) -> Iterator[tuple[_Object, Result]]:
+    def words(self, namespace: str) -> Iterator[tuple[_Object, RuleResult]]:
         for found, results in self._words.get(namespace, {}).items():
             yield from ((found, result) for result in results)
 
@@ -148,7 +148,7 @@ class Found:
         return total
 
 
-def _badness(result: Result) -> tuple[int, str]:
+def _badness(result: RuleResult) -> tuple[int, str]:
     return _ORDER.index(result.outcome), result.by
 
 
@@ -360,7 +360,7 @@ class Audit:
                 await self._api.delete(POLICY_REPORTS, metadata["namespace"], metadata["name"], uid=metadata["uid"])
 
 
-def broken(verdict: PolicyVerdict) -> list[Result]:
+def broken(verdict: PolicyVerdict) -> list[RuleResult]:
     """The rules that are broken, whatever their action."""
     return [result for result in verdict.results if result.outcome in _BROKEN]
 
@@ -400,7 +400,7 @@ def reports(*found: Found, namespaces: Collection[str] | None = None) -> list[Js
     return made
 
 
-def _entry(namespace: str, found: _Object, result: Result) -> JsonObject:
+def _entry(namespace: str, found: _Object, result: RuleResult) -> JsonObject:
     api_version, object_kind, name = found
     kind, severity = _RESULTS[result.outcome]
     message = str(result.excuse or "; ".join(map(str, result.findings)))

@@ -10,15 +10,16 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import NoReturn
 
-from serve_core.api.policies import Kind, ServingPolicy
 from serve_core.base.json import JsonObject
 from serve_core.policy.evaluate import may_refuse
+from serve_core.policy.subject import SubjectKind
+from serve_core.policy.v1alpha1 import ServingPolicy
 from serve_webhook.api import VALIDATING_WEBHOOKS, Api
 from serve_webhook.cache.informers import Informer
 from serve_webhook.certs.rotation import WEBHOOKS
 from serve_webhook.work_queue import run_forever
 
-GUARDED: Mapping[str, tuple[Kind, ...]] = {
+GUARDED: Mapping[str, tuple[SubjectKind, ...]] = {
     "policies-pods.kubectl-serve.dev": ("Pod",),
     "policies-knative.kubectl-serve.dev": (
         "Service", "Configuration", "Revision", "Route", "DomainMapping",

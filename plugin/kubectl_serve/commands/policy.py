@@ -33,12 +33,12 @@ from kubectl_serve.io import documents, tables
 from kubectl_serve.io.tables import age_text
 from serve_core.admission.decide import given_by_policies
 from serve_core.api.loader_protocol import count_text
+from serve_core.audit import dry_run
+from serve_core.audit.dry_run import Trial, Tried
 from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject, value_at
-from serve_core.policy import dry_run
-from serve_core.policy.dry_run import Trial, Tried
 from serve_core.policy.evaluate import RuleOutcome
-from serve_core.policy.subjects import subject_of
+from serve_core.subjects.subjects import subject_of
 
 EXAMPLES = """\
   kubectl serve policy test -f policies/ -f iris.yaml

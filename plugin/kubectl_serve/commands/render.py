@@ -98,7 +98,7 @@ def _tell_denials(found: list[JsonObject], args: Namespace, streams: Streams) ->
         return False
     from datetime import UTC, datetime
 
-    from serve_core.policy import dry_run
+    from serve_core.audit import dry_run
 
     now = datetime.fromtimestamp(streams.now(), UTC)
     tried = dry_run.run(found, manifests.default_context(), now, namespace=args.namespace or "default")
@@ -118,7 +118,7 @@ def _context(found: list[JsonObject]) -> ClusterContext:
         context = replace(context, features={str(key): str(value) for key, value in flags.items()})
     if not any(each.get("kind") == "ServingPolicy" for each in found):
         return context
-    from serve_core.policy import dry_run
+    from serve_core.audit import dry_run
 
     tried = dry_run.read_documents(found, context)
     if tried.faults:

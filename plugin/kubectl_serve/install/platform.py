@@ -22,12 +22,12 @@ from kubectl_serve.install.manifests import RUNTIMES_CONFIG_MAP, SETTINGS_CONFIG
 from kubectl_serve.io import documents
 from serve_core.admission import snapshots
 from serve_core.api import runtimes, serving_spec
-from serve_core.api.policies import read_stores
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import COMPLETION_LABEL, NAMESPACE
 from serve_core.base.json import JsonObject
 from serve_core.context import istio
 from serve_core.context.cluster import PRIVATE_NETWORKS, ClusterContext, LoaderConfig, Snapshot
+from serve_core.policy.schema import read_stores
 
 _KNATIVE = "knative-serving"
 _FEATURES = "config-features"

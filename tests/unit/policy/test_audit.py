@@ -16,13 +16,13 @@ import yaml
 
 from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import judge
-from serve_core.api.policies import read_exception, read_policy
+from serve_core.audit import stored_objects as existing_module
+from serve_core.audit.dry_run import run as try_documents
+from serve_core.audit.stored_objects import Existing, Judged
 from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext
-from serve_core.policy import audit as existing_module
-from serve_core.policy.audit import Existing, Judged
-from serve_core.policy.dry_run import run as try_documents
+from serve_core.policy.parse import read_exception, read_policy
 from serve_webhook import audit
 from serve_webhook.api import (
     CONFIGURATIONS,

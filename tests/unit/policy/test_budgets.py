@@ -8,11 +8,11 @@ import pytest
 import yaml
 
 from serve_core.admission.decide import judge
-from serve_core.api.policies import read_policy
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext
 from serve_core.policy.evaluate import judge_policies
-from serve_core.policy.subjects import subject_of
+from serve_core.policy.parse import read_policy
+from serve_core.subjects.subjects import subject_of
 from serve_webhook.admission import review, validation
 from support import cpu_time
 from support.paths import ROOT

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 import model_uri
-from serve_core.api import expressions
-from serve_core.api.expressions import ExpressionError, Values
-from serve_core.api.matching import selects
-from serve_core.api.policies import Selector
+from serve_core.policy import expressions
+from serve_core.policy.expressions import ExpressionError, Values
+from serve_core.policy.matching import selects
+from serve_core.policy.v1alpha1 import Selector
 from serve_core.syntax import image_reference, quantity
 from serve_core.syntax.glob import matches, may_begin
 from serve_core.syntax.image_reference import Image

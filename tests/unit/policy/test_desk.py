@@ -7,8 +7,8 @@ import yaml
 
 from kubectl_serve.install import manifests
 from serve_core.admission.decide import judge
-from serve_core.api.policies import read_policy
 from serve_core.base.json import JsonObject
+from serve_core.policy.parse import read_policy
 from support.fake_cluster import FakeCluster
 from unit.kubectl_serve.conftest import Run
 

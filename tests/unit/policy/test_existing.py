@@ -10,11 +10,11 @@ import yaml
 
 from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import judge
-from serve_core.api.policies import read_exception, stored_policy
+from serve_core.audit.stored_objects import Existing
 from serve_core.base.constants import DEPLOYMENT_LABEL, NEVER_JUDGED
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext
-from serve_core.policy.audit import Existing
+from serve_core.policy.parse import read_exception, stored_policy
 
 NOW = datetime(2026, 11, 18, tzinfo=UTC)
 BASE = default_context()

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from pydantic.alias_generators import to_camel
 
-from serve_core.api.policies import ABOUT
+from serve_core.policy.rules import CHECKS
 from support import golden
 from support.paths import ROOT
 from unit.kubectl_serve.conftest import Run
@@ -24,7 +24,7 @@ def test_screen_is_what_was_reviewed(case: Path, run: Run) -> None:
 
 
 def test_every_kind_of_rule_has_an_object_that_keeps_it_and_one_that_breaks_it(run: Run) -> None:
-    shown = {kind: set[str]() for kind in ABOUT}
+    shown = {kind: set[str]() for kind in CHECKS}
     for case in CASES:
         text = golden.input_of(case)
         kinds = {
@@ -32,7 +32,7 @@ def test_every_kind_of_rule_has_an_object_that_keeps_it_and_one_that_breaks_it(r
             for document in yaml.safe_load_all(text)
             if isinstance(document, dict) and document.get("kind") == "ServingPolicy"
             for rule in (document.get("spec") or {}).get("rules") or ()
-            for kind in ABOUT
+            for kind in CHECKS
             if to_camel(kind) in rule
         }
         items = json.loads(run("policy", "test", "-f", "-", "-o", "json", stdin=text).out)["items"]

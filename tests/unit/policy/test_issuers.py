@@ -5,11 +5,11 @@ import json
 import pytest
 import yaml
 
-from serve_core.api.policies import PolicyError, read_policy
 from serve_core.api.serving_spec import read
 from serve_core.base.json import JsonObject
-from serve_core.policy.rules import findings
-from serve_core.policy.subjects import subject_of
+from serve_core.policy.evaluate import findings
+from serve_core.policy.parse import PolicyError, read_policy
+from serve_core.subjects.subjects import subject_of
 from serve_core.syntax.public_url import is_public
 from support.reviews import context_with
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from serve_core.admission.decide import judge
-from serve_core.api.policies import read_policy
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext, LoaderConfig
 from serve_core.policy.evaluate import judge_policies
-from serve_core.policy.subjects import subject_of
+from serve_core.policy.parse import read_policy
+from serve_core.subjects.subjects import subject_of
 from serve_core.workload import loader_container
 from serve_core.workload.loader_container import LoaderRequest
 from support.policy_objects import DIGEST

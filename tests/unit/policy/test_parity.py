@@ -12,10 +12,10 @@ import pytest
 
 from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import concerns, judge
-from serve_core.api.policies import read_policy
+from serve_core.audit import dry_run
+from serve_core.audit.stored_objects import Existing
 from serve_core.base.json import JsonObject
-from serve_core.policy import dry_run
-from serve_core.policy.audit import Existing
+from serve_core.policy.parse import read_policy
 from serve_webhook.admission import review, validation
 from support.policy_objects import MAKERS, policy, rules
 

@@ -11,10 +11,11 @@ import yaml
 from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import judge
 from serve_core.api import runtimes
-from serve_core.api.policies import read_policy
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext
-from serve_core.policy.subjects import Subject, subject_of
+from serve_core.policy.parse import read_policy
+from serve_core.policy.subject import Subject
+from serve_core.subjects.subjects import subject_of
 from support.paths import ROOT
 from support.policy_objects import DIGEST
 from support.reviews import document

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 import model_uri
 from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import judge
-from serve_core.api.policies import ServingPolicy, read_exception, read_policy, stored_policy
+from serve_core.audit.dry_run import run as try_documents
 from serve_core.base.json import JsonObject, value_at
 from serve_core.context.cluster import ClusterContext
-from serve_core.policy.dry_run import run as try_documents
 from serve_core.policy.evaluate import PolicyVerdict, RuleOutcome, User, judge_policies
-from serve_core.policy.subjects import subject_of
+from serve_core.policy.parse import read_exception, read_policy, stored_policy
+from serve_core.policy.v1alpha1 import ServingPolicy
+from serve_core.subjects.subjects import subject_of
 from unit.kubectl_serve.conftest import Run
 
 NOW = datetime(2026, 11, 18, tzinfo=UTC)

@@ -14,11 +14,12 @@ import yaml
 from kubectl_serve.install.manifests import default_context
 from model_uri import Store
 from serve_core.admission.decide import judge
-from serve_core.api.policies import PolicyError, read_policy, read_stores
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext
 from serve_core.policy.evaluate import judge_policies
-from serve_core.policy.subjects import subject_of
+from serve_core.policy.parse import PolicyError, read_policy
+from serve_core.policy.schema import read_stores
+from serve_core.subjects.subjects import subject_of
 from serve_core.workload import loader_container
 from serve_core.workload.loader_container import LoaderRequest
 

@@ -7,13 +7,13 @@ import yaml
 
 from serve_core.admission.decide import is_served, judge, render_stored
 from serve_core.api import annotations
-from serve_core.api.policies import read_policy
 from serve_core.base.constants import PREFIX
 from serve_core.base.json import JsonObject
 from serve_core.base.patch import json_patch
 from serve_core.context.cluster import REQUIRED_FEATURES, ClusterContext
 from serve_core.context.services import ServiceSummary
 from serve_core.context.services import read as read_service
+from serve_core.policy.parse import read_policy
 from support import golden
 from support.istio_installation import installation
 

@@ -15,6 +15,7 @@ from serve_core.api.runtimes import Runtime
 from serve_core.base import reasons
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext, LoaderConfig
+from serve_core.policy import rules
 
 RUNTIME = Runtime("server", (Format("sklearn", "1"),), ("v2",), {"image": "example.com/server:1"})
 FACTS = ClusterContext(LoaderConfig("example.com/loader:1"), (RUNTIME,))
@@ -209,7 +210,7 @@ def test_the_loader_is_told_by_a_list_of_arguments_and_by_no_shell() -> None:
 
 
 def test_the_catalogue_says_everything_in_one_sentence_and_hints_what_to_do() -> None:
-    for reason in reasons.CATALOGUE.values():
+    for reason in (*reasons.CATALOGUE.values(), *rules.REASONS):
         assert reason.sentence.endswith("."), reason.code
         assert "\n" not in reason.sentence + reason.hint
         if reason.kind is reasons.Kind.REFUSAL:

@@ -9,12 +9,16 @@ from functools import partial
 
 import pytest
 import yaml
+from pydantic.alias_generators import to_camel
 
 from kubectl_serve.install.manifests import default_context
-from serve_core.api.policies import KINDS, ServingPolicy, read_policy, stored_policy
 from serve_core.base.json import JsonObject
-from serve_core.policy.evaluate import NOT_FOR_PODS, judge_policies
-from serve_core.policy.subjects import subject_of
+from serve_core.policy.evaluate import judge_policies
+from serve_core.policy.parse import read_policy, stored_policy
+from serve_core.policy.rules import CHECKS
+from serve_core.policy.subject import SUBJECT_KINDS
+from serve_core.policy.v1alpha1 import ServingPolicy
+from serve_core.subjects.subjects import subject_of
 from serve_webhook.api import POLICIES, VALIDATING_WEBHOOKS, ForbiddenError, UnavailableError
 from serve_webhook.cache.informers import Informer
 from serve_webhook.cache.policies import Policies
@@ -64,13 +68,16 @@ def test_what_a_policy_closes(policy: str, names: set[str]) -> None:
 
 
 @pytest.mark.attack(20)
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "Deployment"])
+@pytest.mark.parametrize("kind", [kind for kind in SUBJECT_KINDS if kind != "Deployment"])
 def test_a_policy_about_one_kind_closes_the_webhook_of_that_kind(kind: str) -> None:
     rule = PRIVATE if kind in ("Route", "DomainMapping") else IMAGES
     assert closed(f"match: {{kinds: [{kind}]}}\n{rule}") == ({PODS} if kind == "Pod" else {KNATIVE})
 
 
-@pytest.mark.parametrize("about", sorted(NOT_FOR_PODS))
+NOT_ON_PODS = sorted(to_camel(name) for name, check in CHECKS.items() if not check.applies_to_pods)
+
+
+@pytest.mark.parametrize("about", NOT_ON_PODS)
 def test_what_is_left_open_for_pods_could_refuse_none(about: str) -> None:
     rule: JsonObject = {"most": 1} if about == "scale" else {"deny": ["*"]}
     pod = {

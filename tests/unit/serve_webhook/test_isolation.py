@@ -16,10 +16,10 @@ from kubernetes_asyncio.client import Configuration as Connection
 
 from serve_core.admission.decide import judge
 from serve_core.api import annotations
+from serve_core.audit.stored_objects import Existing
 from serve_core.base.constants import CONDITION_COMPLIANT, CONDITION_READY, SERVED_LABEL
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import REQUIRED_FEATURES, ClusterContext, LoaderConfig
-from serve_core.policy.audit import Existing
 from serve_webhook.api import (
     CONFIG_MAPS,
     CONFIGURATIONS,

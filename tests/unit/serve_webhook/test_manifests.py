@@ -6,9 +6,9 @@ import pytest
 import yaml
 from cel_expr_python import cel
 
-from serve_core.api.policies import KINDS
 from serve_core.base.constants import ADOPT_LABEL, NEVER_JUDGED
 from serve_core.base.json import JsonObject
+from serve_core.policy.subject import SUBJECT_KINDS
 from serve_webhook.admission.validation import KNATIVE_USERNAME
 from serve_webhook.api import DEPLOYMENTS
 from serve_webhook.audit import LISTED
@@ -75,7 +75,7 @@ def test_what_is_judged_at_admission_is_what_the_audit_judges() -> None:
     }
     audited = {(resource.api_version.rpartition("/")[0], resource.plural) for resource in (DEPLOYMENTS, *LISTED)}
     assert audited == at_admission
-    assert [resource.kind for resource in (DEPLOYMENTS, *LISTED)] == list(KINDS)
+    assert [resource.kind for resource in (DEPLOYMENTS, *LISTED)] == list(SUBJECT_KINDS)
 
 
 @pytest.mark.attack(3)

@@ -14,9 +14,9 @@ import pytest
 
 from serve_core.admission import snapshots
 from serve_core.api.annotations import MODEL
-from serve_core.api.policies import ServingPolicy
 from serve_core.base.constants import NAMESPACE
 from serve_core.context.cluster import REQUIRED_FEATURES, LoaderConfig
+from serve_core.policy.v1alpha1 import ServingPolicy
 from serve_webhook.api import (
     CONFIG_MAPS,
     KNATIVE_SERVICES,

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 from serve_core.api import annotations, models, serving_spec
 from serve_core.api.annotations import MODEL
-from serve_core.api.matching import is_about_namespace, selects
 from serve_core.base import overlay
 from serve_core.base.constants import ADOPT_LABEL, PREFIX
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.overlay import FieldRecord
 from serve_core.base.reasons import Diagnostic, Explanation, diagnostic, explanation
 from serve_core.context.cluster import ClusterContext
+from serve_core.policy.matching import is_about_namespace, selects
 from serve_core.syntax import uri_template
 
 if TYPE_CHECKING:
-    from serve_core.api.policies import ServingPolicy
+    from serve_core.policy.v1alpha1 import ServingPolicy
 
 _ANNOTATIONS = frozenset(overlay.path("metadata", "annotations", annotation.key) for annotation in annotations.USER)
 _AT = f"metadata.labels[{ADOPT_LABEL}]"

@@ -403,67 +403,7 @@ _CONDITIONS = (
 )
 
 _POLICIES = (
-    # Findings of a ServingPolicy: {by} is the policy and its rule.
-    ("SourceNotAllowed", "{by} does not allow models from {source}.", "{allowed}"),
-    (
-        "SourceUnknown",
-        "{by} cannot tell where the model comes from: {why}.",
-        "Leave the loader as kubectl-serve fills it in, and let nothing else write to its volume.",
-    ),
-    ("SourceNotFixed", "{by} is about where {source} comes from, and {why}.", "{way_out}"),
-    ("SourceUnreadable", "{by} cannot tell where {source} is: {why}.", "Write it plainly."),
-    (
-        "ModelNotPinned",
-        "{by} wants the model pinned, and {source} may change.",
-        "Add kubectl-serve.dev/digest (`kubectl serve digest` computes it){revision}.",
-    ),
-    (
-        "ModelNotSigned",
-        "{by} wants the signature of {source} verified, with a key that it allows.",
-        "Set kubectl-serve.dev/signature-key to {keys}.",
-    ),
-    ("FormatNotAllowed", "{by} does not allow models of format {format}.", "{allowed}"),
-    ("FormatUntold", "{by} has to know the format of the model.", "Add kubectl-serve.dev/format."),
-    (
-        "FormatUnsure",
-        "{by} cannot tell the format of what is served: {why}.",
-        "Take that out, or set kubectl-serve.dev/runtime to custom and kubectl-serve.dev/format.",
-    ),
-    (
-        "FormatNotServed",
-        "{by} cannot tell the format of what is served: runtime {runtime} serves {served}, and not {format}.",
-        "Set kubectl-serve.dev/format to what the runtime serves, or use a runtime of that format.",
-    ),
-    ("RuntimeNotAllowed", "{by} does not allow runtime {runtime}.", "{allowed}"),
-    ("ImageNotAllowed", "{by} does not allow image {image}.", "{allowed}"),
-    ("ImageNotPinned", "{by} wants image {image} pinned.", "Add its digest: NAME@sha256:..."),
-    ("ImageUnreadable", "{by} cannot tell which image {image} is.", "Write it as HOST/PATH:TAG or HOST/PATH@DIGEST."),
-    ("ResourceExceeded", "{by} allows {most} of {resource} {per}, and this asks for {wanted}.", "Ask for less."),
-    ("ResourceUnbounded", "{by} bounds {resource} {per}, and {why}.", "{way_out}"),
-    ("ScaleNotAllowed", "{by} wants {wanted} replicas, and this asks for {scale}.", "{way_out}"),
-    ("ValueNotAllowed", "{by} does not allow {what} {value}.", "{allowed}"),
-    (
-        "SidecarNotKept",
-        "{by} rests on Istio's sidecar, and {what} can lead past it.",
-        "Remove it, or ask for an exception.",
-    ),
-    ("ServiceAccountNotAllowed", "{by} does not allow service account {name}.", "{allowed}"),
-    ("SecretNotAllowed", "{by} does not allow Secret {name}.", "{allowed}"),
-    ("VariableNotAllowed", "{by} does not allow environment variable {name} of container {container}.", "Remove it."),
-    (
-        "VariablesUnseen",
-        "{by} goes by the names of variables, and those that container {container} takes from here are not to be seen.",
-        "Write them out under env, or give them a prefix.",
-    ),
-    ("ArgumentNotAllowed", "{by} does not allow argument {argument} of container {container}.", "Remove it."),
-    (
-        "ArgumentUnseen",
-        "{by} goes by arguments, and container {container} expands {name} in them, whose value is not to be seen.",
-        "Write its value out.",
-    ),
-    ("LabelNotAllowed", "{by} wants label {key} to be {values}, and it is {value}.", "Set the label."),
-    ("ExpressionFalse", "{by} is not met: {message}.", "Correct the object, or ask for an exception."),
-    ("ExpressionFailed", "{by} cannot be judged: {why}.", "Ask whoever wrote the policy."),
+    # What a rule finds stands in its own module, serve_core/policy/rules.
     ("PolicyUnreadable", "policy {policy} cannot be read: {why}.", "Ask whoever wrote the policy."),
     # Documents of policies themselves.
     ("InvalidPolicy", "{why}.", "Compare it with `kubectl explain {kind}.spec`."),
@@ -528,26 +468,26 @@ def capped(problems: Iterable[Diagnostic]) -> list[Diagnostic]:
     return list(islice(problems, MOST_PROBLEMS + 1))
 
 
-def diagnostic(code: str, path: str, **words: object) -> Diagnostic:
-    """The refusal or warning ``code`` about ``path``. ``words`` fill the sentence and the hint, each cut where it is
-    too long."""
-    sentence, hint = _said(code, words)
-    return Diagnostic(_cut(path, _LONGEST_PATH), code, sentence, hint)
+def diagnostic(reason: str | Reason, path: str, /, **words: object) -> Diagnostic:
+    """The refusal or warning ``reason``, by its code in the catalogue or itself, about ``path``. ``words`` fill the
+    sentence and the hint, each cut where it is too long."""
+    known = CATALOGUE[reason] if isinstance(reason, str) else reason
+    sentence, hint = _said(known, words)
+    return Diagnostic(_cut(path, _LONGEST_PATH), known.code, sentence, hint)
 
 
 def explanation(code: str, **words: object) -> Explanation:
     """The choice ``code``, said with its reason."""
-    return Explanation(code, _said(code, words)[0])
+    return Explanation(code, _said(CATALOGUE[code], words)[0])
 
 
 def condition_message(code: str, **words: object) -> str:
     """The message of a condition with reason ``code``: its sentence and its hint."""
-    return " ".join(filter(None, _said(code, words)))
+    return " ".join(filter(None, _said(CATALOGUE[code], words)))
 
 
-def _said(code: str, words: Mapping[str, object]) -> tuple[str, str]:
+def _said(reason: Reason, words: Mapping[str, object]) -> tuple[str, str]:
     """Sentence and hint with their words."""
-    reason = CATALOGUE[code]
     bounded = {name: _cut(word, _LONGEST_WORD) for name, word in words.items()}
     return _filled(reason.sentence, bounded), _filled(reason.hint, bounded)
 

@@ -13,7 +13,7 @@ from serve_core.context.istio import IstioInstallation
 from serve_core.context.services import Services
 
 if TYPE_CHECKING:
-    from serve_core.api.policies import ServingPolicy
+    from serve_core.policy.v1alpha1 import ServingPolicy
 
 PRIVATE_NETWORKS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
 """Where stores inside the cluster or the company live (RFC 1918, RFC 6598, RFC 4193)."""

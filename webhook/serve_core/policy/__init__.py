@@ -1,6 +1,6 @@
-"""Policies: what may be served, from where, how big and how guarded. One evaluator for admission, audit and the desk.
+"""Policies: which models may be served. Their resources, their rules, and the one evaluator.
 
-A :mod:`subject <serve_core.policy.subjects>` is made of any object that serves a model; the
-:mod:`documents <serve_core.api.policies>` are judged on it by :func:`serve_core.policy.evaluate.judge_policies`.
-What cannot be compared is refused: no rule is passed because something was unreadable.
+:func:`serve_core.policy.evaluate.judge_policies` compares :mod:`policies <serve_core.policy.v1alpha1>` with a
+:mod:`subject <serve_core.policy.subject>`. What cannot be compared is refused: no object passes because something was
+unreadable.
 """

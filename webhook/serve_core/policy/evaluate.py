@@ -1,28 +1,24 @@
 """The one evaluator: what the policies say of a subject, at admission, in the audit and offline."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from itertools import islice
 
-from serve_core.api.matching import is_about_namespace, selects
-from serve_core.api.policies import Kind, Match, PolicyException, Rule, ServingPolicy, utc_text
 from serve_core.base.reasons import MOST_PROBLEMS, Diagnostic, diagnostic
-from serve_core.policy.rules import findings
-from serve_core.policy.subjects import Subject
+from serve_core.policy.check import Scope
+from serve_core.policy.matching import is_about_namespace, selects
+from serve_core.policy.rules import Rule
+from serve_core.policy.subject import Subject, SubjectKind
+from serve_core.policy.v1alpha1 import Match, PolicyException, ServingPolicy
 from serve_core.syntax.glob import matches
 
-NOT_FOR_PODS = frozenset({"runtimes", "protocols", "scale", "auth", "visibility", "mode"})
-"""Kinds of rules that find nothing in a pod: it does not say what they are about."""
-
-_LEADING: frozenset[Kind] = frozenset({"Route", "DomainMapping"})
+_LEADING: frozenset[SubjectKind] = frozenset({"Route", "DomainMapping"})
 """Kinds that serve nothing themselves and lead to what does: of these, only where they can be reached counts."""
 
-_WITHOUT_LABELS: frozenset[Kind] = frozenset({"Pod", "ServingRuntime", "TrainedModel", *_LEADING})
+_WITHOUT_LABELS: frozenset[SubjectKind] = frozenset({"Pod", "ServingRuntime", "TrainedModel", *_LEADING})
 """Kinds that are a part of what serves, and need no labels unless a policy names the kind."""
-
-_FOR_ANYTHING = ("label", "expression")
-"""Kinds of rules that are about any object, whatever it does."""
 
 
 class RuleOutcome(StrEnum):
@@ -45,7 +41,7 @@ class User:
 
 
 @dataclass(frozen=True)
-class Result:
+class RuleResult:
     policy: str
     rule: str
     outcome: RuleOutcome
@@ -66,7 +62,7 @@ class Result:
             "Excepted",
             self.findings[0].path,
             by=self.by,
-            until=utc_text(spec.expires),
+            until=self.exception.end,
             exception=self.exception.name,
             reason=spec.reason.rstrip("."),
             ticket=spec.ticket,
@@ -77,7 +73,7 @@ class Result:
 class PolicyVerdict:
     """What all rules that are about a subject say of it, in the order of their policies' names."""
 
-    results: tuple[Result, ...] = ()
+    results: tuple[RuleResult, ...] = ()
 
     @property
     def denied(self) -> bool:
@@ -106,17 +102,17 @@ def judge_policies(
     user: User | None = None,
 ) -> PolicyVerdict:
     """Judge ``subject`` by all policies. ``user`` is who asks; the audit asks for nobody, and exempts nobody."""
-    results: list[Result] = []
+    results: list[RuleResult] = []
     for policy in sorted(policies, key=lambda policy: policy.name):
         if not is_about(policy.spec.match, subject):
             continue
         if policy.fault:
             fault = diagnostic("PolicyUnreadable", "metadata.name", policy=policy.name, why=policy.fault)
-            results.append(Result(policy.name, "*", RuleOutcome.DENY, (fault,)))
+            results.append(RuleResult(policy.name, "*", RuleOutcome.DENY, (fault,)))
             continue
         exempt = user is not None and _exempts(policy, user)
         for rule in policy.spec.rules:
-            if _says_something(rule, policy.spec.match, subject.kind, subject.made):
+            if _is_judged_by(rule, policy.spec.match, subject.kind, subject.made):
                 # Of all rules together no more are found than are said, but one of each that finds something.
                 found = sum(len(result.findings) for result in results)
                 most = max(MOST_PROBLEMS + 1 - found, 1)
@@ -124,27 +120,28 @@ def judge_policies(
     return PolicyVerdict(tuple(results))
 
 
-def may_refuse(policy: ServingPolicy, kind: Kind) -> bool:
+def may_refuse(policy: ServingPolicy, kind: SubjectKind) -> bool:
     """Whether the policy can refuse any object of that kind."""
     match = policy.spec.match
     about = not match.kinds or kind in match.kinds
     return bool(policy.fault) or any(
         about
         and (rule.action or policy.spec.action) == "Deny"
-        and _says_something(rule, match, kind)
-        and (kind != "Pod" or rule.about[0] not in NOT_FOR_PODS)
+        and _is_judged_by(rule, match, kind)
+        and (kind != "Pod" or rule.check.applies_to_pods)
         for rule in policy.spec.rules
     )
 
 
-def _says_something(rule: Rule, match: Match, kind: Kind, made: bool = False) -> bool:
-    """A pod bears neither the labels nor the annotations of what it was made from, which was judged by them."""
-    about = rule.about[0]
-    if made and (about in NOT_FOR_PODS or about in _FOR_ANYTHING):
+def _is_judged_by(rule: Rule, match: Match, kind: SubjectKind, made: bool = False) -> bool:
+    """Whether a rule is about subjects of a kind. What was ``made`` of another object has neither its labels nor its
+    annotations; the other object is judged by these."""
+    check = rule.check
+    if made and (not check.applies_to_pods or check.scope is Scope.ANY):
         return False
-    if about in _FOR_ANYTHING:
+    if check.scope is Scope.ANY:
         return kind in match.kinds or kind not in _WITHOUT_LABELS
-    return about == "visibility" or kind not in _LEADING
+    return check.scope is Scope.REACHABLE or kind not in _LEADING
 
 
 def _judge(
@@ -155,16 +152,26 @@ def _judge(
     now: datetime,
     exempt: bool,
     most: int,
-) -> Result:
+) -> RuleResult:
     if exempt:
-        return Result(policy.name, rule.name, RuleOutcome.EXEMPT)
+        return RuleResult(policy.name, rule.name, RuleOutcome.EXEMPT)
     found = findings(rule, subject, f"{policy.name}/{rule.name}", most)
     if not found:
-        return Result(policy.name, rule.name, RuleOutcome.PASS)
+        return RuleResult(policy.name, rule.name, RuleOutcome.PASS)
     exception = _exception(policy.name, rule.name, subject, exceptions, now)
     if exception is not None:
-        return Result(policy.name, rule.name, RuleOutcome.EXCEPTED, found, exception)
-    return Result(policy.name, rule.name, RuleOutcome(rule.action or policy.spec.action), found)
+        return RuleResult(policy.name, rule.name, RuleOutcome.EXCEPTED, found, exception)
+    return RuleResult(policy.name, rule.name, RuleOutcome(rule.action or policy.spec.action), found)
+
+
+def findings(rule: Rule, subject: Subject, by: str, most: int = MOST_PROBLEMS + 1) -> tuple[Diagnostic, ...]:
+    """What ``rule`` finds wrong, ``most`` at most; ``by`` names the policy and the rule in the messages."""
+    if subject.fault is not None:
+        return (subject.fault,)
+    found = tuple(dict.fromkeys(islice(rule.check.findings(subject, by), most)))
+    if rule.hint is not None:
+        found = tuple(replace(finding, hint=rule.hint) for finding in found)
+    return tuple(sorted(found))
 
 
 def is_about(match: Match, subject: Subject) -> bool:

@@ -7,16 +7,16 @@ rests on where a model comes from, the loader's arguments bind each URI to one s
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from model_uri import ANYWHERE, ModelURI, Store, find, parse_place
-from serve_core.api.matching import is_about_namespace, selects
+from model_uri import ModelURI, Store, find
 from serve_core.base.json import JsonObject, value_at
 from serve_core.context.cluster import ClusterContext
+from serve_core.policy.matching import is_about_namespace, selects
+from serve_core.policy.stores import of_rule, store_of
 
 if TYPE_CHECKING:
-    from serve_core.api.policies import Match, Places, Rule, ServingPolicy
+    from serve_core.policy.rules import Rule
+    from serve_core.policy.v1alpha1 import Match, ServingPolicy
 
-_PUBLIC = frozenset({"hf", "s3", "gs", "oci", "https"})
-"""Schemes whose own public store is meant where none is named."""
 _ELSEWHERE = frozenset({"InferenceService", "Route", "DomainMapping"})
 """Kinds that no Deployment becomes."""
 
@@ -31,37 +31,6 @@ def known(context: ClusterContext, namespace: str, labels: Mapping[str, str]) ->
         for store in of_rule(rule.sources)
     ]
     return (*found, *context.stores)
-
-
-def of_rule(about: "Places") -> Iterator[Store]:
-    """The stores that a rule names; a host that it allows by plain http is one as well."""
-    yield from (each.store for each in about.stores)
-    for text in about.allow:
-        place = parse_place(text)
-        if place.uri.scheme == "http" and not place.wild:
-            yield Store(text)
-
-
-def store_of(uri: ModelURI, stores: Iterable[Store]) -> Store | None:
-    """The one store that a URI leads to, whatever the credentials say; ``None`` where these say it."""
-    found = find(uri, stores)
-    if found is None and uri.scheme in _PUBLIC:
-        found = Store(f"{uri.scheme}://{uri.authority}")
-    return found if found is not None and found.is_fixed else None
-
-
-def names_of(uri: ModelURI, stores: Iterable[Store]) -> Iterator[ModelURI]:
-    """A URI, and what it is called in the stores that are known: by their schemes, and by their addresses."""
-    yield uri
-    for store in stores:
-        if store.endpoint not in ("", ANYWHERE):
-            yield from store.names_of(uri)
-
-
-def may_lead_anywhere(uri: ModelURI, stores: Iterable[Store]) -> bool:
-    """Whether the operator leaves it to the credentials where a URI leads."""
-    found = find(uri, stores)
-    return found is not None and found.endpoint == ANYWHERE
 
 
 def of_loader(deployment: JsonObject, uris: Iterable[ModelURI], context: ClusterContext) -> tuple[Store, ...]:

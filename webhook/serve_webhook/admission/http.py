@@ -13,9 +13,9 @@ from time import perf_counter
 
 from aiohttp import web
 
-from serve_core.api.policies import PolicyException
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext
+from serve_core.policy.v1alpha1 import PolicyException
 from serve_webhook.admission import own_writes, review, validation
 from serve_webhook.admission.listener import RETRY_AFTER, Handler, peer_of
 from serve_webhook.admission.scheduling import ByteLimiter, ReviewExecutor

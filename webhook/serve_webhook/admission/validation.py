@@ -6,14 +6,15 @@ Who goes past is told by the user that the API server names, never by what an ob
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from serve_core.api.matching import is_about_namespace
-from serve_core.api.policies import PolicyError, PolicyException, of_nothing, read_exception, read_policy
 from serve_core.base import bounds
 from serve_core.base.constants import SERVER_USERNAME
 from serve_core.base.json import JsonObject, value_at
 from serve_core.context.cluster import ClusterContext
 from serve_core.policy.evaluate import User, judge_policies
-from serve_core.policy.subjects import subject_of
+from serve_core.policy.matching import is_about_namespace
+from serve_core.policy.parse import PolicyError, read_exception, read_policy, unknown_references
+from serve_core.policy.v1alpha1 import PolicyException
+from serve_core.subjects.subjects import subject_of
 from serve_webhook.admission.review import AdmissionRequest, AdmissionResponse, lines, shortened
 
 KNATIVE_USERNAME = "system:serviceaccount:knative-serving:controller"
@@ -86,7 +87,7 @@ def _document(document: JsonObject, kind: str, context: ClusterContext) -> Admis
         if kind == "ServingPolicy":
             read_policy(document)
             return AdmissionResponse()
-        warnings = of_nothing(read_exception(document), context.policies)
+        warnings = unknown_references(read_exception(document), context.policies)
     except PolicyError as error:
         return AdmissionResponse(problems=lines(error.problems))
     return AdmissionResponse(warnings=shortened(warnings))

@@ -4,9 +4,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
 
-from serve_core.api.policies import PolicyError, PolicyException, ServingPolicy, read_exception, stored_policy
 from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject
+from serve_core.policy.parse import PolicyError, read_exception, stored_policy
+from serve_core.policy.v1alpha1 import PolicyException, ServingPolicy
 from serve_webhook.api import POLICIES, POLICY_EXCEPTIONS, key
 from serve_webhook.cache.informers import CachedResources, Informer
 

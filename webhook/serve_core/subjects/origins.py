@@ -6,16 +6,16 @@ program that may have fetched anything: an origin that nobody knows.
 
 import posixpath
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import model_uri
-from model_uri import Store, URIError, find, of_path
+from model_uri import URIError, find, of_path
 from serve_core.api import models
 from serve_core.base.constants import LOADER_CONTAINER, MODEL_MOUNT, MODEL_VOLUME
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.reasons import quote
 from serve_core.context.cluster import ClusterContext
+from serve_core.policy.subject import Origin
 from serve_core.syntax import image_reference
 from serve_core.workload import loader_container
 from serve_core.workload.loader_container import LoaderRequest
@@ -28,26 +28,6 @@ _CAPABILITIES = frozenset({
     "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME",
 })  # fmt: skip
 """What a container may be given and still write only to what it mounts."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """A model's URI as it stands in the object."""
-
-    text: str
-    path: str
-    digest: bool = False
-    """Whether whoever loads it checks a digest."""
-    key: str = ""
-    """The ConfigMap by whose public key whoever loads it verifies a signature; empty where nobody does."""
-    store: Store | None = None
-    """Where its loader is bound to read it from; ``None`` where that is for the credentials to say."""
-    adrift: str = ""
-    """The field of the pod by which names may resolve otherwise."""
-    by_loader: bool = True
-    """Whether a loader reads it, by its user's credentials; else the node does by its own, or it is only asked for."""
-    unknown: str = ""
-    """Why the object does not tell what is loaded; empty where it does. Then ``text`` is only what somebody says."""
 
 
 def loaders(pod: JsonObject, path: str, context: ClusterContext) -> dict[str, LoaderRequest | str]:

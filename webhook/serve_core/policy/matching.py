@@ -7,7 +7,7 @@ from serve_core.base.constants import NEVER_JUDGED
 from serve_core.syntax.glob import matches
 
 if TYPE_CHECKING:
-    from serve_core.api.policies import Match, Selector
+    from serve_core.policy.v1alpha1 import Match, Selector
 
 
 def is_about_namespace(match: "Match", namespace: str, labels: Mapping[str, str]) -> bool:

@@ -6,24 +6,16 @@ from datetime import datetime
 from typing import Any
 
 from serve_core.admission.decide import concerns, judge
-from serve_core.api.policies import (
-    API_VERSION,
-    PolicyError,
-    PolicyException,
-    ServingPolicy,
-    of_nothing,
-    read_exception,
-    read_policy,
-    stored_policy,
-)
+from serve_core.audit.stored_objects import Existing, order
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import Diagnostic
 from serve_core.context import istio
 from serve_core.context.cluster import ClusterContext
 from serve_core.context.istio import IstioInstallation
-from serve_core.policy.audit import Existing, order
 from serve_core.policy.evaluate import PolicyVerdict, User, judge_policies
-from serve_core.policy.subjects import subject_of
+from serve_core.policy.parse import PolicyError, read_exception, read_policy, stored_policy, unknown_references
+from serve_core.policy.v1alpha1 import API_VERSION, PolicyException, ServingPolicy
+from serve_core.subjects.subjects import subject_of
 
 _WORST_FIRST = ("Refused", "Deny", "Warn", "Audit")
 
@@ -146,7 +138,9 @@ def read_documents(documents: Iterable[Any], context: ClusterContext, *, stored:
     mesh = context.istio or _istio([*objects, *namespaces])
     told = replace(context, policies=tuple(policies), namespace_labels=labels, istio=mesh)
     warnings = tuple(
-        (f"policyexception/{each.name}", warning) for each in exceptions for warning in of_nothing(each, policies)
+        (f"policyexception/{each.name}", warning)
+        for each in exceptions
+        for warning in unknown_references(each, policies)
     )
     return Documents(told, tuple(exceptions), tuple(faults), warnings, tuple(objects))
 

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from serve_core.api.policies import KINDS, Kind, PolicyException
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.ownership import controller
 from serve_core.context.cluster import ClusterContext
-from serve_core.policy.evaluate import PolicyVerdict, Result, judge_policies
-from serve_core.policy.origins import Origin
-from serve_core.policy.subjects import Subject, Use, subject_of
+from serve_core.policy.evaluate import PolicyVerdict, RuleResult, judge_policies
+from serve_core.policy.subject import SUBJECT_KINDS, Origin, Subject, SubjectKind, Use
+from serve_core.policy.v1alpha1 import PolicyException
+from serve_core.subjects.subjects import subject_of
 
 _MADE_OF = {"Service": "Deployment", "Configuration": "Service", "Route": "Service"}
 """What has the name of what it is made of, and is kept as that says."""
@@ -44,7 +44,7 @@ class Judged:
     """An object and what the policies say of it."""
 
     api_version: str
-    kind: Kind
+    kind: SubjectKind
     namespace: str
     name: str
     verdict: PolicyVerdict
@@ -126,7 +126,7 @@ class Existing:
 def order(document: JsonObject) -> int:
     """What to sort objects of several kinds by."""
     kind = document.get("kind")
-    return KINDS.index(kind) if kind in KINDS else len(KINDS)
+    return SUBJECT_KINDS.index(kind) if kind in SUBJECT_KINDS else len(SUBJECT_KINDS)
 
 
 def _has_ended(document: JsonObject) -> bool:
@@ -137,7 +137,7 @@ def _is_in_reserve(document: JsonObject) -> bool:
     return bool(value_at(document, "metadata", "labels", _ROUTING_STATE) == "reserve")
 
 
-def _tellings(result: Result) -> set[_Told]:
+def _tellings(result: RuleResult) -> set[_Told]:
     return {hash((result.by, result.outcome, found.code, found.message)) for found in result.findings}
 
 

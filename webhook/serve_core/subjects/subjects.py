@@ -6,29 +6,33 @@ a Deployment becomes, the claims and images behind the model's mount.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
-from model_uri import Store
 from serve_core.admission.decide import render_stored
 from serve_core.api import annotations, models, runtimes, serving_spec
 from serve_core.api.annotations import DEPLOYMENT, KNATIVE, path_of
-from serve_core.api.expressions import Values
 from serve_core.api.models import SUFFIX_FORMATS
-from serve_core.api.policies import Kind
 from serve_core.base import bounds
 from serve_core.base.constants import DEPLOYMENT_LABEL
 from serve_core.base.json import JsonObject, value_at
-from serve_core.base.reasons import Diagnostic
 from serve_core.context import istio
 from serve_core.context.cluster import ClusterContext
 from serve_core.istio import sidecar
 from serve_core.knative.limits import VISIBILITY_LABEL
-from serve_core.policy.origins import (
+from serve_core.policy.subject import (
+    ContainerUse,
+    ImageUse,
     Origin,
+    PodUse,
+    ReplicaBounds,
+    RuntimeUse,
+    Subject,
+    Use,
+)
+from serve_core.subjects.origins import (
     canonical,
     is_called_loader,
     loaded,
@@ -37,8 +41,8 @@ from serve_core.policy.origins import (
     not_as_filled_in,
     origins,
 )
-from serve_core.policy.origins import containers as _containers
-from serve_core.policy.origins import elements as _elements
+from serve_core.subjects.origins import containers as _containers
+from serve_core.subjects.origins import elements as _elements
 from serve_core.workload import model_server, stores
 from serve_core.workload.loader_container import LoaderRequest
 
@@ -72,160 +76,6 @@ _AS_THE_RUNTIME_HAS_IT = frozenset({
 """What may stand beside a runtime's name, and its container is the runtime's all the same."""
 _SIZES = (("size", 0), ("pipelineParallelSize", 1))
 """Fields that say how many workers there are, and how many of those are the head."""
-
-
-@dataclass(frozen=True)
-class ImageUse:
-    image: str
-    path: str
-    note: str = ""
-    """Why the image counts although it is the loader's."""
-
-
-@dataclass(frozen=True)
-class Use:
-    """Something that is used or asked for by name."""
-
-    name: str
-    path: str
-
-
-@dataclass(frozen=True)
-class RuntimeUse(Use):
-    """The runtime that serves, by what its container is; ``custom`` where it is none of the catalogue's."""
-
-    based_on: tuple[str, ...] = ()
-    """The catalogue's runtimes whose image it has."""
-    why: str = ""
-    """Why it is custom although it seems to be one of those."""
-    formats: tuple[str, ...] = ()
-    """What the catalogue's runtime serves; empty where it is custom, or KServe's."""
-
-
-@dataclass(frozen=True)
-class ContainerUse:
-    name: str
-    path: str
-    amounts: Mapping[str, object] = field(default_factory=dict)
-    """Resource to the limit, or the request where there is no limit; as written."""
-    variables: tuple[str, ...] = ()
-    texts: tuple[str, ...] = ()
-    """The command, the arguments, the variables' values and the commands of probes and hooks, variables expanded."""
-    taken_in: tuple[Use, ...] = ()
-    """``envFrom``: the prefixes of variables whose names are not in the object."""
-    unseen: tuple[Use, ...] = ()
-    """Variables that the texts expand, and whose values are not in the object."""
-    side: bool = True
-    """Whether it runs beside the others, not before them."""
-
-    @cached_property
-    def words(self) -> frozenset[str]:
-        """Every word that it is told, as :func:`plain_word` has it."""
-        return frozenset(map(plain_word, {word for text in self.texts for word in _WORDS.findall(text)}))
-
-
-@dataclass(frozen=True)
-class PodUse:
-    """What one kind of pods of an object asks for. Its containers are in the order in which they start."""
-
-    path: str
-    containers: tuple[ContainerUse, ...] = ()
-    amounts: Mapping[str, object] = field(default_factory=dict)
-    """What it asks for as a whole, as written; what counts is the more of this and its containers."""
-    overhead: Mapping[str, object] = field(default_factory=dict)
-    """What it takes beside that."""
-    claims: tuple[str, ...] = ()
-    """Paths of claims of dynamic resource allocation: what they bring is not in the object."""
-    times: int | None = 1
-    """How many of these make one replica; ``None`` where the object does not say."""
-
-
-@dataclass(frozen=True)
-class ReplicaBounds:
-    least: int
-    most: int | None
-    """The most replicas that are asked for; ``None`` where there is no upper bound."""
-    beside: int = 0
-    """How many more can run beside those: what a rolling update surges, and other revisions that are reached."""
-    path: str = field(default=path_of(annotations.SCALE), compare=False)
-    """Where the most is said."""
-    least_path: str = field(default=path_of(annotations.SCALE), compare=False)
-
-    @property
-    def at_once(self) -> int | None:
-        """The most replicas that can run at the same time."""
-        return None if self.most is None else self.most + self.beside
-
-    def __str__(self) -> str:
-        return f"{self.least}.." if self.most is None else f"{self.least}..{self.most}"
-
-
-@dataclass(frozen=True)
-class Subject:
-    kind: Kind
-    namespace: str
-    name: str
-    workload: str
-    """The name by which exceptions call it: a pod goes by what it belongs to, a DomainMapping by what it leads to."""
-    document: JsonObject = field(repr=False)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    former_labels: Mapping[str, str] = field(default_factory=dict)
-    """Those before the request: who takes a label off does not leave a policy in the same step."""
-    made: bool = False
-    """Whether it was made of another object that is judged: then only what it carries is its own."""
-    namespace_labels: Mapping[str, str] = field(default_factory=dict)
-    stores: tuple[Store, ...] = ()
-    """Where places lead in the namespace, as policies and the operator say."""
-    origins: tuple[Origin, ...] = ()
-    formats: tuple[Use, ...] = ()
-    runtime: RuntimeUse | None = None
-    protocol: Use | None = None
-    images: tuple[ImageUse, ...] = ()
-    containers: tuple[ContainerUse, ...] = ()
-    pods: tuple[PodUse, ...] = ()
-    """The same containers by the pods that they are in, with what these ask for."""
-    scale: ReplicaBounds | None = None
-    """``None`` where the object does not say how many there are: a pod is one of many."""
-    mesh: Use | None = None
-    past_sidecar: tuple[Use, ...] = ()
-    """What can lead past Istio's sidecar, where there is one."""
-    auth: Use | None = None
-    issuers: tuple[Use, ...] = ()
-    """Where tokens that let callers in are from, and the keys that verify them."""
-    visibility: Use | None = None
-    mode: Use | None = None
-    service_accounts: tuple[Use, ...] = ()
-    secrets: tuple[Use, ...] = ()
-    fault: Diagnostic | None = None
-    """Why nothing more is known of it: every rule finds this."""
-
-    @property
-    def title(self) -> str:
-        return f"{self.kind.lower()}/{self.name}"
-
-    @cached_property
-    def values(self) -> Values:
-        """What expressions know."""
-        return Values(object=self.document, subject=self._for_expressions())
-
-    def _for_expressions(self) -> JsonObject:
-        return {
-            "kind": self.kind,
-            "namespace": self.namespace,
-            "name": self.name,
-            "labels": dict(self.labels),
-            "namespaceLabels": dict(self.namespace_labels),
-            "sources": [origin.text for origin in self.origins],
-            "formats": [use.name for use in self.formats],
-            "images": [use.image for use in self.images],
-            "secrets": [use.name for use in self.secrets],
-            "serviceAccounts": [use.name for use in self.service_accounts],
-            "least": self.scale.least if self.scale else 0,
-            "most": -1 if self.scale is None or self.scale.most is None else self.scale.most,
-        } | {
-            name: use.name if (use := getattr(self, name)) else ""
-            for name in ("runtime", "protocol", "mesh", "auth", "visibility", "mode")
-        }
 
 
 def subject_of(
@@ -896,11 +746,6 @@ def _handlers(container: JsonObject) -> Iterator[str]:
 
 def _amounts(owner: JsonObject) -> JsonObject:
     return _object(owner, "resources", "requests") | _object(owner, "resources", "limits")
-
-
-def plain_word(word: str) -> str:
-    """An argument as programs compare it: ``--Trust_Remote_Code`` is ``trust-remote-code``."""
-    return word.lower().replace("_", "-").lstrip("-")
 
 
 def _container_secrets(container: JsonObject, environment: list[tuple[JsonObject, str]], path: str) -> Iterator[Use]:

@@ -1,0 +1,67 @@
+"""Where a model comes from: what the rules on sources, pins and signatures share."""
+
+from collections.abc import Iterator
+
+import model_uri
+from model_uri import Store, find
+from serve_core.base.reasons import Diagnostic, diagnostic
+from serve_core.policy import stores
+from serve_core.policy.check import finding
+from serve_core.policy.subject import Origin, Subject
+
+_IN_CLUSTER = frozenset({"pvc", "file"})
+"""Schemes that lead to nothing outside of the cluster."""
+
+SOURCE_UNKNOWN = finding(
+    "SourceUnknown",
+    "{by} cannot tell where the model comes from: {why}.",
+    "Leave the loader as kubectl-serve fills it in, and let nothing else write to its volume.",
+)
+SOURCE_NOT_FIXED = finding("SourceNotFixed", "{by} is about where {source} comes from, and {why}.", "{way_out}")
+
+
+def unknown_findings(subject: Subject, by: str) -> list[Diagnostic]:
+    """Origins that the object does not show. While there is one, nothing else is known of the model."""
+    unknown = [origin for origin in subject.origins if origin.unknown]
+    return [diagnostic(SOURCE_UNKNOWN, origin.path, by=by, why=origin.unknown) for origin in unknown]
+
+
+def not_fixed_findings(
+    origin: Origin, subject: Subject, by: str, own: tuple[Store, ...] = (), always: bool = True
+) -> Iterator[Diagnostic]:
+    """A finding where anybody but the operator can decide which store a source leads to.
+
+    ``own``: the stores of the rule itself, which come before others. ``always``: also for sources in none of these.
+    """
+    source = model_uri.read(origin.text)
+    mine = find(source, own) is not None
+    known = own if mine else subject.stores
+    if origin.unknown or not origin.by_loader or source.scheme in _IN_CLUSTER:
+        return
+    if not (always or mine) or stores.may_lead_anywhere(source, known):
+        return
+    wanted = stores.store_of(source, known)
+    bound = origin.store
+    if wanted is None:
+        why, way_out = (
+            "its user's Secret says where that leads",
+            "Have the policy name its store, under sources.stores.",
+        )
+    elif bound is None:
+        why = "what loads it may be led elsewhere by a Secret"
+        way_out = "Apply it once more: kubectl-serve's loader is then bound. For other loaders, allow any endpoint."
+    elif not bound.leads_as(wanted):
+        why = f"the loader is bound to read it from {bound.endpoint or 'elsewhere'}"
+        way_out = f"It is to come from {wanted.endpoint or 'the public store'}: apply it once more."
+    elif origin.adrift:
+        why, way_out = f"{origin.adrift} may lead that elsewhere", f"Take {origin.adrift} out of the pods."
+    else:
+        return
+    yield diagnostic(SOURCE_NOT_FIXED, origin.path, by=by, source=source, why=why, way_out=way_out)
+
+
+def without_secrets(text: str) -> str:
+    """A URI that can be shown: without user, password and a signed query."""
+    head, separator, rest = text.partition("://")
+    rest = rest.split("?", 1)[0].rpartition("@")[2]
+    return head.split("?", 1)[0] + separator + rest

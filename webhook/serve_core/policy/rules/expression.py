@@ -1,0 +1,39 @@
+"""Rule ``expression``: a condition in CEL that no other rule covers."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+from serve_core.base.reasons import Diagnostic, diagnostic
+from serve_core.policy import expressions
+from serve_core.policy.check import Check, Scope, finding, unreadable
+from serve_core.policy.schema import doc, schema_of
+from serve_core.policy.subject import Subject
+
+_FALSE = finding("ExpressionFalse", "{by} is not met: {message}.", "Correct the object, or ask for an exception.")
+_FAILED = finding("ExpressionFailed", "{by} cannot be judged: {why}.", "Ask whoever wrote the policy.")
+
+
+@schema_of()
+@dataclass(frozen=True)
+class Expression(Check):
+    """A CEL expression over object, the object as it is, and subject, what the rules see of it."""
+
+    reads = ("values",)
+    reasons = (_FALSE, _FAILED)
+    scope = Scope.ANY
+
+    cel: Annotated[str, doc("Has to be true.", min_length=1, max_length=expressions.LONGEST)]
+    message: Annotated[str, doc("What is wrong when it is not.", min_length=1, max_length=512)]
+
+    def findings(self, subject: Subject, by: str) -> Iterator[Diagnostic]:
+        try:
+            holds = expressions.holds(self.cel, subject.values)
+        except ValueError as error:
+            yield diagnostic(_FAILED, "metadata.name", by=by, why=error)
+            return
+        if not holds:
+            yield diagnostic(_FALSE, "metadata.name", by=by, message=self.message.rstrip("."))
+
+    def faults(self) -> Iterable[tuple[str, str]]:
+        return unreadable([("cel", self.cel)], expressions.check)

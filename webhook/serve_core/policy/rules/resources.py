@@ -1,0 +1,171 @@
+"""Rule ``resources``: how much of each resource the replicas of a model take."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Annotated
+
+from serve_core.base.reasons import Diagnostic, diagnostic, quote
+from serve_core.policy.check import Check, finding, unreadable
+from serve_core.policy.schema import Quantity, doc, schema_of
+from serve_core.policy.subject import PodUse, ReplicaBounds, Subject, rescale
+from serve_core.syntax import quantity
+from serve_core.syntax.glob import matches
+
+_EXCEEDED = finding(
+    "ResourceExceeded", "{by} allows {most} of {resource} {per}, and this asks for {wanted}.", "Ask for less."
+)
+_UNBOUNDED = finding("ResourceUnbounded", "{by} bounds {resource} {per}, and {why}.", "{way_out}")
+
+_OF_THE_NODE = re.compile(r"cpu|memory|ephemeral-storage|pods|hugepages-.*", re.DOTALL)
+"""Resources that are no devices."""
+_CLASS_RESOURCE = "deviceclass.resource.kubernetes.io/"
+"""A device by its class: dynamic resource allocation under the name of a resource (Kubernetes 1.34)."""
+
+
+_MOST_AMOUNTS = 1000
+"""Amounts and containers of an object that are counted."""
+
+
+@schema_of(("has(self.perReplica) || has(self.total)", "bound something"))
+@dataclass(frozen=True)
+class Resources(Check):
+    """Bounds on resources, by name; * stands for any characters, and bounds all that it stands for together.
+
+    What counts is a container's limit, or its request where there is no limit.
+    """
+
+    reads = ("pods", "scale")
+    reasons = (_EXCEEDED, _UNBOUNDED)
+
+    per_replica: Annotated[dict[str, Quantity], doc("Most of a resource for one replica.", max_length=32)] = field(
+        default_factory=dict
+    )
+    total: Annotated[
+        dict[str, Quantity],
+        doc(
+            "Most of a resource for all that can run at once: the most replicas, with what a rolling update or other "
+            "revisions run beside them.",
+            max_length=32,
+        ),
+    ] = field(default_factory=dict)
+
+    def findings(self, subject: Subject, by: str) -> Iterator[Diagnostic]:
+        asked = sum(len(pod.amounts) + sum(1 + len(use.amounts) for use in pod.containers) for pod in subject.pods)
+        if asked > _MOST_AMOUNTS:
+            why = f"it asks for more than {_MOST_AMOUNTS} amounts"
+            yield _unbounded("spec", "resources", by, "per replica", why, "Ask for fewer.")
+            return
+        for bounds, times in ((self.per_replica, None), (self.total, subject.scale)):
+            of_one = bounds is self.per_replica
+            if of_one or times is not None:
+                for resource, most in bounds.items():
+                    yield from _amount(resource, most, subject, by, times)
+            elif subject.kind == "ServingRuntime":
+                yield from _brought(bounds, subject, by)
+            else:
+                continue
+            yield from _other_names(bounds, subject, by, "per replica" if of_one else "for all replicas")
+
+    def faults(self) -> Iterable[tuple[str, str]]:
+        for key, bounds in (("perReplica", self.per_replica), ("total", self.total)):
+            yield from unreadable([(f"{key}.{name}", amount) for name, amount in bounds.items()], quantity.parse)
+
+
+def _brought(bounds: Mapping[str, str | int], subject: Subject, by: str) -> Iterator[Diagnostic]:
+    """Devices that a runtime of KServe's brings to whatever uses it, however many replicas that has."""
+    for resource in bounds:
+        for pod in () if _OF_THE_NODE.fullmatch(resource) else subject.pods:
+            amount, faults = _of_pod(pod, resource)
+            if amount or faults:
+                why, way_out = "what uses it says how many replicas there are", "Ask for it in the InferenceService."
+                yield _unbounded(f"{pod.path}.containers", resource, by, "for all replicas", why, way_out)
+
+
+def _other_names(bounds: Mapping[str, object], subject: Subject, by: str, per: str) -> Iterator[Diagnostic]:
+    """Devices of a maker whose devices are bounded, under names that are not: a part of a GPU is one as well."""
+    makers = {key.partition("/")[0]: key for key in bounds if "/" in key}
+    for pod in subject.pods:
+        for owner, path in (*((use.amounts, use.path) for use in pod.containers), (pod.amounts, pod.path)):
+            for name in owner:
+                made_by, slash, _ = name.partition("/")
+                if slash and made_by in makers and not any(matches(name, key) for key in bounds):
+                    known = makers[made_by]
+                    why = f"{quote(name)} may be the same or a part of it"
+                    yield _unbounded(f"{path}.resources", known, by, per, why, f"Ask for {known} instead.")
+
+
+def _amount(
+    resource: str, most: str | int, subject: Subject, by: str, times: ReplicaBounds | None
+) -> Iterator[Diagnostic]:
+    per = "per replica" if times is None else "for all replicas"
+    wanted, unbounded = Fraction(0), []
+    for pod in subject.pods:
+        amount, faults = _of_pod(pod, resource)
+        unbounded += faults
+        if pod.times is None and amount:
+            why = "it does not say how many of these pods there are"
+            unbounded.append((f"{pod.path}.pipelineParallelSize", why, "Say it here."))
+        wanted += amount * (pod.times or 0)
+    for path, why, way_out in unbounded:
+        yield _unbounded(path, resource, by, per, why, way_out)
+    if unbounded:
+        return
+    shown = ""
+    if times is not None:
+        if times.at_once is None and wanted:
+            why = "there is no upper bound of replicas"
+            yield _unbounded(times.path, resource, by, per, why, rescale(times.path))
+            return
+        wanted *= times.at_once or 0
+        if times.beside:
+            shown = f" ({times.most} replicas, and {times.beside} that can run beside them)"
+    if wanted > quantity.parse(most):
+        at = "spec" if times is None else times.path
+        words = {"most": str(most), "resource": resource, "per": per, "wanted": quantity.text(wanted) + shown}
+        yield diagnostic(_EXCEEDED, at, by=by, **words)
+
+
+_Fault = tuple[str, str, str]
+"""Where something cannot be counted, why, and the way out."""
+
+
+def _of_pod(pod: PodUse, resource: str) -> tuple[Fraction, list[_Fault]]:
+    """What a pod takes of the resources with that name, as Kubernetes counts it, and what cannot be counted."""
+    faults: list[_Fault] = []
+    limit, plainly = f"Set a limit of {resource}.", "Ask for the device as a resource."
+
+    def asked(amounts: Mapping[str, object], path: str, whose: str) -> Fraction:
+        total = Fraction(0)
+        for name, written in amounts.items():
+            if matches(name, resource):
+                try:
+                    amount = quantity.parse(written)
+                except ValueError:
+                    amount = Fraction(-1)
+                if amount < 0:
+                    faults.append((path, f"{whose}: {quote(written)} is not a quantity", limit))
+                else:
+                    total += amount
+            elif name.startswith(_CLASS_RESOURCE) and not _OF_THE_NODE.fullmatch(resource):
+                faults.append((path, f"{whose}: what {quote(name)} brings is not to be seen", plainly))
+        return total
+
+    # Sidecars run on; what runs before the others needs its share for a while only, beside the sidecars before it.
+    running, before = Fraction(0), Fraction(0)
+    for use in pod.containers:
+        path, whose = f"{use.path}.resources", f"container {use.name}"
+        if resource in ("cpu", "memory") and resource not in use.amounts:
+            faults.append((path, f"{whose}: it has neither a limit nor a request", limit))
+        amount = asked(use.amounts, path, whose)
+        running, before = (running + amount, before) if use.side else (running, max(before, running + amount))
+    whole = asked(pod.amounts, f"{pod.path}.resources", "the pod")
+    overhead = asked(pod.overhead, f"{pod.path}.overhead", "the pod")
+    if not _OF_THE_NODE.fullmatch(resource):
+        faults += [(path, "what a claim of a device brings is not to be seen", plainly) for path in pod.claims]
+    return max(running, before, whole) + overhead, faults
+
+
+def _unbounded(path: str, resource: str, by: str, per: str, why: str, way_out: str) -> Diagnostic:
+    return diagnostic(_UNBOUNDED, path, by=by, resource=resource, per=per, why=why, way_out=way_out)

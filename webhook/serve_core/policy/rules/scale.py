@@ -1,0 +1,45 @@
+"""Rule ``scale``: how many replicas there may be."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from serve_core.base.reasons import Diagnostic, diagnostic, quote
+from serve_core.policy.check import Check, finding
+from serve_core.policy.schema import doc, schema_of
+from serve_core.policy.subject import Subject, rescale
+
+_NOT_ALLOWED = finding("ScaleNotAllowed", "{by} wants {wanted} replicas, and this asks for {scale}.", "{way_out}")
+
+
+@schema_of()
+@dataclass(frozen=True)
+class Scale(Check):
+    """Bounds on the number of replicas."""
+
+    reads = ("scale",)
+    reasons = (_NOT_ALLOWED,)
+    applies_to_pods = False
+
+    most: Annotated[int | None, doc("The most replicas that may be asked for.", ge=1, le=1_000_000)] = None
+    least: Annotated[int | None, doc("The fewest replicas that have to be asked for.", ge=0, le=1_000_000)] = None
+    to_zero: Annotated[Literal["Required", "Forbidden"] | None, doc("Whether it must, or must not, scale to zero.")] = (
+        None
+    )
+
+    def findings(self, subject: Subject, by: str) -> Iterator[Diagnostic]:
+        scale = subject.scale
+        if scale is None:
+            return
+        wants = []
+        if self.most is not None and (scale.most is None or scale.most > self.most):
+            wants.append((f"at most {self.most}", scale.path))
+        if self.least is not None and scale.least < self.least:
+            wants.append((f"at least {self.least}", scale.least_path))
+        if self.to_zero == "Required" and scale.least > 0:
+            wants.append(("down to 0", scale.least_path))
+        if self.to_zero == "Forbidden" and scale.least == 0:
+            wants.append(("at least 1", scale.least_path))
+        for wanted, path in dict.fromkeys(wants):
+            words = {"wanted": wanted, "scale": quote(scale), "way_out": rescale(path)}
+            yield diagnostic(_NOT_ALLOWED, path, by=by, **words)
