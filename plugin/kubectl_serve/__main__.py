@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
         return _say(help_text())
     if argv in _VERSION:
         return _say(f"kubectl-serve {__version__}\n")
-    from kubectl_serve.cli import dispatch
+    from kubectl_serve import dispatch
 
     return dispatch.main(argv)
 

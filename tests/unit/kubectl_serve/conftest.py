@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from kubectl_serve.cli import dispatch
+from kubectl_serve import dispatch
 from kubectl_serve.cli.streams import Output, Streams
 from support.fake_cluster import NOW, FakeCluster
 

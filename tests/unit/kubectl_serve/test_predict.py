@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kubectl_serve.cli import dispatch
+from kubectl_serve import dispatch
 from kubectl_serve.cli.streams import Output, Streams
 from serve_core.api import annotations
 from support.fake_cluster import FakeCluster, at_the_end, recorded
