@@ -23,7 +23,7 @@ from typing import IO
 
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan import paths
-from model_loader.plan.model import MOST_FILES
+from model_loader.plan.model import MAX_FILES
 from model_loader.storage.volume import SafeDir, storage_failure
 
 _RATIO = 100
@@ -68,27 +68,26 @@ class Archive:
         return os.fstat(self.stream.fileno()).st_size
 
 
-def unpack(archive: Archive, folder: SafeDir, *, below: str = "", most: int = MOST_FILES) -> list[str]:
+def unpack(archive: Archive, folder: SafeDir, *, below: str = "", max_files: int = MAX_FILES) -> list[str]:
     """Unpack `archive` into `folder`, over nothing that is there, and return the paths of its files.
 
-    `below`: only what is in this folder of the archive counts, and there may be nothing. `most`: how many files may
-    come out.
+    `below`: unpack only this folder of the archive, which may be empty. `max_files`: the maximum number of files.
 
     Raises LoadError: Refused for what an archive must not hold, Corrupted when it cannot be read, NoSpace.
     """
-    room = max(archive.size * _RATIO, _FREE)
-    members = _zip(archive) if archive.name.lower().endswith(".zip") else _tar(archive, room, below)
+    max_bytes = max(archive.size * _RATIO, _FREE)
+    members = _zip(archive) if archive.name.lower().endswith(".zip") else _tar(archive, max_bytes, below)
     size = 0
     names: list[str] = []
     try:
         for name, stream in members:
             names.append(paths.safe_path(name))
-            if len(names) > most:
+            if len(names) > max_files:
                 raise _too_many(archive)
             with _create(folder, name) as out:
                 while data := stream.read(_BUFFER):
                     size += len(data)
-                    if size > room:
+                    if size > max_bytes:
                         raise _bomb(archive)
                     _write(out, data, name)
     except _BROKEN as error:
@@ -106,10 +105,10 @@ def unpack(archive: Archive, folder: SafeDir, *, below: str = "", most: int = MO
 class _Limited(io.RawIOBase):
     """What comes out of a compressed archive, up to so many bytes: its headers can be a bomb too."""
 
-    def __init__(self, archive: Archive, stream: IO[bytes], most: int) -> None:
+    def __init__(self, archive: Archive, stream: IO[bytes], max_bytes: int) -> None:
         self._archive = archive
         self._stream = stream
-        self._most = most
+        self._max_bytes = max_bytes
         self.left = _BUFFER
         """Bytes that may be read until this is said anew: all headers of one member are in memory together."""
         self.last = b""
@@ -123,7 +122,7 @@ class _Limited(io.RawIOBase):
         return self.last
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        if offset > self._most:
+        if offset > self._max_bytes:
             raise _bomb(self._archive)
         return self._stream.seek(offset, whence)
 
@@ -190,9 +189,9 @@ def _open_tar(archive: Archive) -> IO[bytes]:
     return _Xz(archive) if name.endswith("xz") else stream  # type: ignore[return-value]
 
 
-def _tar(archive: Archive, most: int, below: str) -> Iterator[tuple[str, IO[bytes]]]:
+def _tar(archive: Archive, max_bytes: int, below: str) -> Iterator[tuple[str, IO[bytes]]]:
     with _open_tar(archive) as plain:
-        limited = _Limited(archive, plain, most)
+        limited = _Limited(archive, plain, max_bytes)
         with tarfile.open(fileobj=limited, mode="r:") as tar:
             end = -1
             while (member := tar.next()) is not None:
@@ -218,7 +217,7 @@ def _tar(archive: Archive, most: int, below: str) -> Iterator[tuple[str, IO[byte
             raise tarfile.ReadError("it does not end as a tar does")
         # To its very end, where the compression's own checksum is.
         while plain.read(_BUFFER):
-            if plain.tell() > most:
+            if plain.tell() > max_bytes:
                 raise _bomb(archive)
 
 
@@ -249,7 +248,7 @@ class _Bounded(io.RawIOBase):
         if size > _DIRECTORY_BYTES:
             raise _too_many(self._archive)
         data = self._archive.stream.read(size)
-        if self.in_directory and data.count(zipfile.stringCentralDir) > MOST_FILES:  # type: ignore[attr-defined]
+        if self.in_directory and data.count(zipfile.stringCentralDir) > MAX_FILES:  # type: ignore[attr-defined]
             raise _too_many(self._archive)
         return data
 
@@ -329,7 +328,7 @@ def _broken(archive: Archive, error: Exception) -> LoadError:
 
 
 def _too_many(archive: Archive) -> LoadError:
-    return _refused(archive, f"makes the model one of more than {MOST_FILES:,} files")
+    return _refused(archive, f"makes the model one of more than {MAX_FILES:,} files")
 
 
 def _bomb(archive: Archive) -> LoadError:

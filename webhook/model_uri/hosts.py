@@ -7,7 +7,7 @@ _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*", re.ASCII)
 _STRICT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*", re.ASCII)
 _NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+", re.ASCII)
-_LONGEST = 253
+_MAX_LENGTH = 253
 
 
 def canonical(text: str) -> str:
@@ -20,7 +20,7 @@ def canonical(text: str) -> str:
     if text.startswith("[") and text.endswith("]"):
         return _ipv6(text[1:-1])
     host = text.lower().removesuffix(".")
-    if len(host) > _LONGEST or not _NAME.fullmatch(host):
+    if len(host) > _MAX_LENGTH or not _NAME.fullmatch(host):
         raise ValueError("not a host name or an address")
     return _ipv4(host) if _NUMBER.fullmatch(host.rpartition(".")[2]) else host
 

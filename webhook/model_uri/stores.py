@@ -19,7 +19,7 @@ _MOVABLE = frozenset({"hf", "s3", "gs", "az", "oci"})
 """Schemes of stores that may be anywhere; a web address is its own endpoint."""
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 _BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+", re.ASCII)
-_MOST_AUTHORITIES = 32 << 10
+_MAX_AUTHORITIES = 32 << 10
 """Characters: it becomes an argument."""
 _NONE = "-"
 
@@ -47,7 +47,7 @@ class Store:
             store = read(self.endpoint)
             if store.scheme not in WEB or str(store) != self.endpoint:
                 raise URIError("the endpoint is no plain http or https URL, such as https://minio.example.com")
-        if self.ca and (len(self.ca) > _MOST_AUTHORITIES or not _is_pem(self.ca)):
+        if self.ca and (len(self.ca) > _MAX_AUTHORITIES or not _is_pem(self.ca)):
             raise URIError("ca holds no certificate in PEM")
 
     @cached_property

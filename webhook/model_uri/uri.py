@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from model_uri import hosts
 
-LONGEST = 2048
+MAX_LENGTH = 2048
 """Characters of a URI."""
 PORTS = {"http": 80, "https": 443, "oci": 443}
 """What a port is where none is written."""
@@ -176,8 +176,8 @@ def of_path(scheme: str, host: str, path: str) -> str:
 
 
 def _scheme(text: str) -> tuple[str, str]:
-    if len(text) > LONGEST:
-        raise URIError(f"it is longer than {LONGEST} characters")
+    if len(text) > MAX_LENGTH:
+        raise URIError(f"it is longer than {MAX_LENGTH} characters")
     scheme, separator, rest = text.partition("://")
     if not separator or not _SCHEME.fullmatch(scheme):
         raise URIError("it does not begin with a scheme in lower case, such as s3://")

@@ -255,8 +255,8 @@ REFUSED: dict[str, Callable[[], bytes]] = {
 def test_what_an_archive_must_not_hold_is_refused_and_leaves_no_model(
     load: Loader, web: WebServer, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archives, "MOST_FILES", 10)
-    monkeypatch.setattr(loader, "MOST_FILES", 10)
+    monkeypatch.setattr(archives, "MAX_FILES", 10)
+    monkeypatch.setattr(loader, "MAX_FILES", 10)
     web.files[f"/{name}"] = REFUSED[name]()
 
     run = load(f"{web.url}/{name}")

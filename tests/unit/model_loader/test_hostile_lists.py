@@ -268,7 +268,7 @@ def test_a_size_that_changes_with_every_list_gives_no_model(load: Loader, lister
 def test_a_list_that_does_not_end_is_an_error_of_the_store(
     load: Loader, lister: Lister, entries: list[Entry], same: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages, "_MOST_PAGES", 20)
+    monkeypatch.setattr(pages, "_MAX_PAGES", 20)
     asked: list[str] = []
 
     def page(request: Request) -> bytes:
@@ -285,7 +285,7 @@ def test_a_list_that_does_not_end_is_an_error_of_the_store(
 def test_more_files_than_a_model_may_have_are_refused(
     load: Loader, lister: Lister, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model, "MOST_FILES", 50)
+    monkeypatch.setattr(model, "MAX_FILES", 50)
     count = 20 if isinstance(lister, PAGED) else 60
     asked: list[str] = []
 
@@ -331,7 +331,7 @@ def test_a_list_that_would_fill_the_memory_is_not_parsed(
     load: Loader, lister: Lister, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though what it has besides is of no interest."""
-    monkeypatch.setattr(documents, "_MOST_VALUES", 1000)
+    monkeypatch.setattr(documents, "_MAX_VALUES", 1000)
     good = lister.page(GOOD)
     full = (
         good.replace(b"</", b"<a/>" * 1000 + b"</", 1)

@@ -24,7 +24,7 @@ class FileState:
         self.index = index
         self.file = file
         self.hash = FileHash(file.size, file.checksum, needed=hashing)
-        self.asked = not file.ask
+        self.checksum_known = not file.checksum_on_request
         """Whether the store's checksum was requested, or need not be."""
         self.retried = False
         self.redirect = ""
@@ -58,7 +58,7 @@ class FileState:
 
     def expect(self, checksum: str) -> None:
         """Record the checksum that the store keeps, or an empty text. The caller must hold the hash's lock."""
-        self.asked = True
+        self.checksum_known = True
         if checksum:
             self.hash.expect(checksum)
 

@@ -26,18 +26,18 @@ class FileHash:
         self.needed = needed or bool(checksum)
         self.checksum = checksum
         self._size = max(size, 0)
-        self._beside: _Beside | None = None
+        self._hash_thread: _HashThread | None = None
         self.restart()
 
-    def work_beside(self, failed: Callable[[BaseException], None]) -> None:
+    def start_thread(self, failed: Callable[[BaseException], None]) -> None:
         """Hash in a thread of its own from now on, until `close`; `failed` is told what that raises."""
-        self._beside = _Beside(self._update, failed)
+        self._hash_thread = _HashThread(self._update, failed)
 
     def close(self) -> None:
         """End the thread, if there is one."""
-        if self._beside is not None:
-            self._beside.stop()
-            self._beside = None
+        if self._hash_thread is not None:
+            self._hash_thread.stop()
+            self._hash_thread = None
 
     def restart(self) -> None:
         """Hash from the file's start."""
@@ -62,8 +62,8 @@ class FileHash:
     def take(self, buffer: memoryview, count: int) -> memoryview:
         """Hash the first `count` bytes of `buffer`, which come next, and return the buffer to read into then."""
         self.position += count
-        if self._beside is not None:
-            return self._beside.take(buffer, count)
+        if self._hash_thread is not None:
+            return self._hash_thread.take(buffer, count)
         self._update(buffer[:count])
         return buffer
 
@@ -84,11 +84,11 @@ class FileHash:
             self._check.update(data)
 
     def _settle(self) -> None:
-        if self._beside is not None:
-            self._beside.settle()
+        if self._hash_thread is not None:
+            self._hash_thread.settle()
 
 
-class _Beside:
+class _HashThread:
     """A thread that hashes what a worker has read while the worker reads on; for one worker at a time."""
 
     def __init__(self, update: Callable[[memoryview], None], failed: Callable[[BaseException], None]) -> None:

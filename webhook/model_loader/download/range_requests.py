@@ -73,17 +73,17 @@ class RangeRequests:
             raise LoadError(Code.SERVER_ERROR, f"the server answered {response.status} to a Range request")
         if not whole and not response.headers.get("content-range", "").startswith(f"bytes {start}-"):
             raise LoadError(Code.SERVER_ERROR, "the server sent another range than the requested one")
-        if whole and not state.asked:
+        if whole and not state.checksum_known:
             with contextlib.nullcontext() if holds_hash else state.hash.lock:
-                state.expect(checksums.of_answer(response.headers))
+                state.expect(checksums.from_headers(response.headers))
         return response.body
 
     def fetch_checksum(self, state: FileState) -> None:
         """Request the checksum of a file that is read in parts, whose responses do not have it. Raises LoadError."""
-        response = self._transport.send("HEAD", state.file.url, {}, by=state.file.by)
+        response = self._transport.send("HEAD", state.file.url, {}, authorizer=state.file.authorizer)
         with state.hash.lock:
-            if not state.asked:
-                state.expect(checksums.of_answer(response.headers))
+            if not state.checksum_known:
+                state.expect(checksums.from_headers(response.headers))
 
     def _get(self, state: FileState, headers: Mapping[str, str]) -> HttpResponse:
         """Send the request to where the last one was redirected, which saves the hub one request for each part."""
@@ -94,7 +94,7 @@ class RangeRequests:
                 # A signed URL expires: ask the hub for another one.
                 if failure.status not in (400, 401, 403, 404, 410):
                     raise
-        response = self._transport.get(state.file.url, headers, state.file.by)
+        response = self._transport.get(state.file.url, headers, state.file.authorizer)
         elsewhere = response.url != state.file.url and urlsplit(response.url)[:2] != urlsplit(state.file.url)[:2]
         state.redirect = response.url if elsewhere else ""
         return response

@@ -106,7 +106,7 @@ class Scheduler:
         """Download everything. Raises LoadError; RangesIgnoredError when the files must be read whole."""
         self._prepare()
         if self._limit.value < INITIAL_WORKERS and self._waiting and len(self._waiting[0].unclaimed) > 1:
-            self._waiting[0].hash.work_beside(self._events.put)
+            self._waiting[0].hash.start_thread(self._events.put)
         try:
             self._supervise()
         except BaseException:
@@ -244,7 +244,7 @@ class Scheduler:
         return True
 
     def _download_part(self, worker: Worker, state: FileState) -> None:
-        if not state.asked and (worker.start, worker.until) != (0, state.file.size):
+        if not state.checksum_known and (worker.start, worker.until) != (0, state.file.size):
             worker.fetch_checksum(state)
         self._wait_for_hash(worker, state)
         # The worker at the hash's position hashes the bytes while they are in the CPU's cache.

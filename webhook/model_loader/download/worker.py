@@ -104,7 +104,7 @@ class Worker:
         except BaseException as error:
             self._close_reader()
             if isinstance(error, OSError | ProtocolError):
-                raise self._transport.broken(state.file.url, error) from None
+                raise self._transport.connection_failure(state.file.url, error) from None
             raise
         self._next = state, self.position
         if self.position == self._reader_end:

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from typing import Protocol
 
 _HEAD_BYTES = 64 << 10
-_MOST_HEADERS = 256
-_MOST_INTERIM = 8
+_MAX_HEADERS = 256
+_MAX_INTERIM = 8
 """Answers of 1xx before the one that counts."""
-_MOST_TRAILERS = 64
+_MAX_TRAILERS = 64
 _DIGITS = 18
 """Of a length: what is longer is more than any disk has."""
 SLOW_SECONDS = 60.0
@@ -79,7 +79,7 @@ class Connection:
             raise ProtocolError("the server sent more than it was asked for")
         self._waited, self._came = 0.0, 0
         self._sock.sendall(f"{head}\r\n\r\n".encode() + (body or b""))
-        for _ in range(_MOST_INTERIM + 1):
+        for _ in range(_MAX_INTERIM + 1):
             response = Response(self, method, self._head())
             if response.status == 101:
                 raise ProtocolError("the server changes the protocol, unasked")
@@ -226,7 +226,7 @@ class Response:
         self._chunk = int(size[1], 16)
         if self._chunk:
             return True
-        for _ in range(_MOST_TRAILERS + 1):
+        for _ in range(_MAX_TRAILERS + 1):
             line = self._connection.line()
             if not line:
                 self.left = 0
@@ -237,7 +237,7 @@ class Response:
 
 def _fields(lines: list[str]) -> dict[str, str]:
     """Return a head's or a trailer's fields by their names in lower case. A field on several lines is refused."""
-    if len(lines) > _MOST_HEADERS:
+    if len(lines) > _MAX_HEADERS:
         raise ProtocolError("the answer has too many headers")
     found: dict[str, str] = {}
     for line in lines:

@@ -182,30 +182,36 @@ class Transport:
         self._in_use: set[Connection] = set()
         self._aborted = False
 
-    def get(self, url: str, headers: Mapping[str, str] | None = None, by: Authorizer = ANONYMOUS) -> HttpResponse:
+    def get(
+        self, url: str, headers: Mapping[str, str] | None = None, authorizer: Authorizer = ANONYMOUS
+    ) -> HttpResponse:
         """Send a GET; see `send`."""
-        return self.send("GET", url, headers or {}, by=by)
+        return self.send("GET", url, headers or {}, authorizer=authorizer)
 
     def read(
-        self, url: str, headers: Mapping[str, str] | None = None, by: Authorizer = ANONYMOUS, form: str | None = None
+        self,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        authorizer: Authorizer = ANONYMOUS,
+        form: str | None = None,
     ) -> bytes:
         """Return the whole body, of at most 64 MiB, of a GET, or of a POST of `form`; see `send`."""
         if form is None:
-            answer = self.get(url, headers, by)
+            response = self.get(url, headers, authorizer)
         else:
             kind = {"Content-Type": "application/x-www-form-urlencoded"}
-            answer = self.send("POST", url, {**kind, **(headers or {})}, by=by, body=form.encode())
-        return self.document(answer)
+            response = self.send("POST", url, {**kind, **(headers or {})}, authorizer=authorizer, body=form.encode())
+        return self.read_body(response)
 
-    def document(self, answer: HttpResponse) -> bytes:
+    def read_body(self, response: HttpResponse) -> bytes:
         """Return the whole body, of at most 64 MiB, of an answer. Raises LoadError."""
         try:
-            body = answer.body.read(_DOCUMENT_BYTES)
+            body = response.body.read(_DOCUMENT_BYTES)
         except (OSError, ProtocolError) as error:
-            raise self.broken(answer.url, error) from None
-        if answer.body.left:
+            raise self.connection_failure(response.url, error) from None
+        if response.body.left:
             self.close()
-            raise LoadError(Code.REFUSED, f"{redact(answer.url)} is longer than {_DOCUMENT_BYTES >> 20} MiB")
+            raise LoadError(Code.REFUSED, f"{redact(response.url)} is longer than {_DOCUMENT_BYTES >> 20} MiB")
         return body
 
     def send(
@@ -214,7 +220,7 @@ class Transport:
         url: str,
         headers: Mapping[str, str],
         *,
-        by: Authorizer = ANONYMOUS,
+        authorizer: Authorizer = ANONYMOUS,
         body: bytes | None = None,
     ) -> HttpResponse:
         """Send one request, follow its redirects, and return the answer with its body unread.
@@ -224,20 +230,20 @@ class Transport:
         Unauthorized, NotFound, Changed, ServerError, InvalidSource.
         """
         try:
-            return self._follow(method, url, headers, by, body)
+            return self._follow(method, url, headers, authorizer, body)
         except LoadError as failure:
             # The answer to a HEAD has no body to say that it is the token which is refused.
             refused = failure.code is Code.UNAUTHORIZED or (method == "HEAD" and failure.status == 400)
-            if not refused or not by.refresh():
+            if not refused or not authorizer.refresh():
                 raise
-        return self._follow(method, url, headers, by, body)
+        return self._follow(method, url, headers, authorizer, body)
 
     def _follow(
-        self, method: str, url: str, headers: Mapping[str, str], by: Authorizer, body: bytes | None
+        self, method: str, url: str, headers: Mapping[str, str], authorizer: Authorizer, body: bytes | None
     ) -> HttpResponse:
         parts, reached = split(url), url
         sent = dict(headers)
-        by.sign(method, parts, sent)
+        authorizer.sign(method, parts, sent)
         for _ in range(_REDIRECTS + 1):
             response = self._exchange(method, parts, sent, body)
             answered = response.headers
@@ -259,7 +265,7 @@ class Transport:
             parts, reached, body = following, following.geturl(), None
         raise LoadError(Code.REFUSED, f"{redact(url)} redirects more than {_REDIRECTS} times")
 
-    def broken(self, url: str, error: Exception) -> LoadError:
+    def connection_failure(self, url: str, error: Exception) -> LoadError:
         """Return the failure that stands for a connection lost in the middle; this thread's connections are dropped."""
         self.close()
         if isinstance(error, _STALLED):
@@ -313,7 +319,7 @@ class Transport:
             # A kept connection may have been closed by the server meanwhile, which says nothing about the server.
             if kept and not isinstance(error, _STALLED):
                 return self._exchange(method, parts, headers, body)
-            raise self.broken(parts.geturl(), error) from None
+            raise self.connection_failure(parts.geturl(), error) from None
         connections[origin] = connection, response
         return response
 

@@ -11,17 +11,17 @@ from model_loader.http.transport import ANONYMOUS, Authorizer, Transport, redact
 from model_loader.outcomes import Code, LoadError
 from model_uri import ModelURI, Store, URIError
 
-MOST_FILES = 100_000
+MAX_FILES = 100_000
 """Of a model: the loader keeps in memory what it knows of each."""
 _SIZE_DIGITS = 19
 
 
 def check_count(files: int) -> None:
     """Raise LoadError(Refused) for more files than a model may have."""
-    if files > MOST_FILES:
+    if files > MAX_FILES:
         raise LoadError(
             Code.REFUSED,
-            f"the model has more than {MOST_FILES:,} files",
+            f"the model has more than {MAX_FILES:,} files",
             hint="Name the folder of one model, or pack its files into fewer.",
         )
 
@@ -55,12 +55,12 @@ class File(NamedTuple):
     path: str
     url: str
     size: int
-    by: Authorizer = ANONYMOUS
+    authorizer: Authorizer = ANONYMOUS
     etag: str = ""
     version: str = ""
     ranged: bool = True
     checksum: str = ""
-    ask: bool = False
+    checksum_on_request: bool = False
     unpack: Unpack = Unpack.NO
 
     @property

@@ -41,14 +41,14 @@ def from_web_identity(context: Context, region: str) -> Keys:
         "WebIdentityToken": _text(secret.get("AWS_WEB_IDENTITY_TOKEN_FILE")),
     }
     try:
-        answer = context.transport.read(f"{service}/", form=urlencode(form, quote_via=quote))
+        response = context.transport.read(f"{service}/", form=urlencode(form, quote_via=quote))
     except LoadError as failure:
         if failure.transient or failure.code is Code.REFUSED:
             raise
         raise LoadError(Code.UNAUTHORIZED, f"the token service gave no keys: {failure.message}") from None
     space = "{https://sts.amazonaws.com/doc/2011-06-15/}"
     try:
-        found = documents.from_xml(answer).find(f".//{space}Credentials")
+        found = documents.from_xml(response).find(f".//{space}Credentials")
     except ValueError:
         found = None
     if found is None:

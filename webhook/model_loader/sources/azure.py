@@ -80,9 +80,9 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
     endpoint = context.endpoint(f"https://{account}.blob.core.windows.net", "AZURE_STORAGE_ENDPOINT")
     base = f"{endpoint}/{quote(container, safe='$')}"
     token = secret.get("AZURE_STORAGE_SAS_TOKEN").lstrip("?")
-    by = _authorizer(account, context)
+    authorizer = _authorizer(account, context)
     prefix = path.rstrip("/")
-    found = _blobs(base, prefix, token, context, by)
+    found = _blobs(base, prefix, token, context, authorizer)
     below = [file for file in found if not prefix or file.path.startswith(f"{prefix}/")]
     if below:
         start = len(prefix) + 1 if prefix else 0
@@ -94,15 +94,15 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
 
 
 def _named(file: File, path: str) -> File:
-    return File(safe_path(path), file.url, file.size, file.by, file.etag, file.version, checksum=file.checksum)
+    return file._replace(path=safe_path(path))
 
 
-def _blobs(base: str, prefix: str, token: str, context: Context, by: Authorizer) -> list[File]:
+def _blobs(base: str, prefix: str, token: str, context: Context, authorizer: Authorizer) -> list[File]:
     def page(marker: str) -> tuple[list[File], str]:
         query = {"restype": "container", "comp": "list", "prefix": prefix} | ({"marker": marker} if marker else {})
         url = f"{base}?{urlencode(query)}{f'&{token}' if token else ''}"
         try:
-            found = documents.from_xml(context.transport.read(url, by=by))
+            found = documents.from_xml(context.transport.read(url, authorizer=authorizer))
         except ValueError:
             raise LoadError(Code.SERVER_ERROR, f"{base} did not answer with a list of blobs") from None
         files: list[File] = []
@@ -117,7 +117,7 @@ def _blobs(base: str, prefix: str, token: str, context: Context, by: Authorizer)
                     path=name,
                     url=f"{base}/{quote(name)}{f'?{token}' if token else ''}",
                     size=size,
-                    by=by,
+                    authorizer=authorizer,
                     etag=f'"{etag}"' if etag else "",
                     version=entry.findtext("Properties/Last-Modified") or "",
                     checksum=checksums.from_base64("md5", entry.findtext("Properties/Content-MD5") or ""),

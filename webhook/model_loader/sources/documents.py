@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-_MOST_VALUES = 2_000_000
+_MAX_VALUES = 2_000_000
 """In one document: a list of the most files that a model may have takes some ten for each."""
 
 
@@ -34,5 +34,5 @@ def from_xml(body: bytes) -> "Element":
 
 
 def _check(body: bytes, *marks: bytes) -> None:
-    if sum(map(body.count, marks)) > _MOST_VALUES:
+    if sum(map(body.count, marks)) > _MAX_VALUES:
         raise ValueError("it has too many values")

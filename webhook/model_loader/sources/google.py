@@ -25,25 +25,25 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
     bucket, path = uri.host, uri.path
     store = context.endpoint(_STORE, "GS_ENDPOINT_URL")
     base = f"{store}/storage/v1/b/{quote(bucket, safe='')}/o"
-    by = _authorizer(context)
+    authorizer = _authorizer(context)
     prefix = path.rstrip("/")
-    files = _objects(base, f"{prefix}/" if prefix else "", context, by)
+    files = _objects(base, f"{prefix}/" if prefix else "", context, authorizer)
     if files:
         return Listing(tuple(files))
     if prefix and not path.endswith("/"):
         try:
-            entry = _document(context, f"{base}/{quote(prefix, safe='')}", by)
-            return Listing((_file(base, entry, prefix.rpartition("/")[0], by),), single=True)
+            entry = _document(context, f"{base}/{quote(prefix, safe='')}", authorizer)
+            return Listing((_file(base, entry, prefix.rpartition("/")[0], authorizer),), single=True)
         except LoadError as failure:
             if failure.code is not Code.NOT_FOUND:
                 raise
     raise LoadError(Code.NOT_FOUND, f"gs://{bucket}/{path} holds no object")
 
 
-def _objects(base: str, prefix: str, context: Context, by: Authorizer) -> list[File]:
+def _objects(base: str, prefix: str, context: Context, authorizer: Authorizer) -> list[File]:
     def page(token: str) -> tuple[list[File], str]:
         query = {"prefix": prefix, "fields": "nextPageToken,items(name,size,generation,md5Hash,crc32c,contentEncoding)"}
-        found = _document(context, f"{base}?{urlencode(query | ({'pageToken': token} if token else {}))}", by)
+        found = _document(context, f"{base}?{urlencode(query | ({'pageToken': token} if token else {}))}", authorizer)
         entries = found.get("items", [])
         if not isinstance(entries, list):
             raise _no_list(base)
@@ -53,13 +53,13 @@ def _objects(base: str, prefix: str, context: Context, by: Authorizer) -> list[F
             raise _no_list(base) from None
         if not all(name.startswith(prefix) for name, _ in names):
             raise LoadError(Code.SERVER_ERROR, f"{base} listed an object that is not below the prefix")
-        files = [_file(base, entry, prefix.rstrip("/"), by) for name, entry in names if not name.endswith("/")]
+        files = [_file(base, entry, prefix.rstrip("/"), authorizer) for name, entry in names if not name.endswith("/")]
         return files, str(found.get("nextPageToken") or "")
 
     return pages.read_all(page)
 
 
-def _file(base: str, entry: dict[str, object], folder: str, by: Authorizer) -> File:
+def _file(base: str, entry: dict[str, object], folder: str, authorizer: Authorizer) -> File:
     try:
         name, generation = str(entry["name"]), str(entry["generation"])
         return File(
@@ -67,7 +67,7 @@ def _file(base: str, entry: dict[str, object], folder: str, by: Authorizer) -> F
             # By its generation: an overwritten object is not found, never mixed.
             url=f"{base}/{quote(name, safe='')}?alt=media&generation={generation}",
             size=size_of(entry["size"]),
-            by=by,
+            authorizer=authorizer,
             version=generation,
             # An object that was composed of parts has no MD5.
             checksum=checksums.from_base64("md5", str(entry.get("md5Hash") or ""))
@@ -81,9 +81,9 @@ def _no_list(base: str) -> LoadError:
     return LoadError(Code.SERVER_ERROR, f"{base} did not answer with a list of objects")
 
 
-def _document(context: Context, url: str, by: Authorizer) -> dict[str, object]:
+def _document(context: Context, url: str, authorizer: Authorizer) -> dict[str, object]:
     try:
-        return documents.from_json(context.transport.read(url, by=by))
+        return documents.from_json(context.transport.read(url, authorizer=authorizer))
     except ValueError:
         raise LoadError(Code.SERVER_ERROR, "the store did not answer with JSON") from None
 

@@ -24,16 +24,16 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
     repository, revision = f"{uri.host}/{uri.segments[0]}", uri.revision
     hub = context.endpoint(_HUB, "HF_ENDPOINT")
     token = context.secret.get("HF_TOKEN", "token")
-    by: Authorizer = Header(f"Bearer {token}") if token else ANONYMOUS
+    authorizer: Authorizer = Header(f"Bearer {token}") if token else ANONYMOUS
     about = f"{hub}/api/models/{repository}/revision/{quote(revision or 'main', safe='')}?blobs=true"
-    answer = context.transport.read(about, by=by)
+    response = context.transport.read(about, authorizer=authorizer)
     try:
-        found = documents.from_json(answer)
+        found = documents.from_json(response)
         commit = str(found["sha"])
         if not _COMMIT.fullmatch(commit):
             raise ValueError(commit)
         base = f"{hub}/{repository}/resolve/{commit}"
-        files = tuple(_file(base, entry, by) for entry in found["siblings"])
+        files = tuple(_file(base, entry, authorizer) for entry in found["siblings"])
     except (ValueError, KeyError, TypeError):
         raise LoadError(Code.SERVER_ERROR, f"{hub} did not answer with a list of files") from None
     if not files:
@@ -41,7 +41,7 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
     return Listing(files)
 
 
-def _file(base: str, entry: dict[str, object], by: Authorizer) -> File:
+def _file(base: str, entry: dict[str, object], authorizer: Authorizer) -> File:
     name = str(entry["rfilename"])
     stored = entry.get("lfs")
     if isinstance(stored, dict):
@@ -51,5 +51,10 @@ def _file(base: str, entry: dict[str, object], by: Authorizer) -> File:
     if not _CHECKSUM.fullmatch(checksum):
         raise ValueError(checksum)
     return File(
-        path=safe_path(name), url=f"{base}/{quote(name)}", size=size_of(size), by=by, version=base, checksum=checksum
+        path=safe_path(name),
+        url=f"{base}/{quote(name)}",
+        size=size_of(size),
+        authorizer=authorizer,
+        version=base,
+        checksum=checksum,
     )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import File, check_count
 
-_MOST_PAGES = 10_000
+_MAX_PAGES = 10_000
 """A store may give empty pages, where much was deleted, but none has a list without an end."""
 
 
@@ -16,7 +16,7 @@ def read_all(page: Callable[[str], tuple[Sequence[File], str]]) -> list[File]:
     """
     files: list[File] = []
     token = ""
-    for _ in range(_MOST_PAGES):
+    for _ in range(_MAX_PAGES):
         found, following = page(token)
         files += found
         check_count(len(files))

@@ -51,15 +51,15 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
             context.refuse("plain-http", "true", context.store)
         host = urlsplit(registry).netloc
     base = f"{registry}/v2/{name}"
-    by = _authorizer(base, host, name, context)
-    manifest = _manifest(base, uri.digest or uri.tag or "latest", context, by)
+    authorizer = _authorizer(base, host, name, context)
+    manifest = _manifest(base, uri.digest or uri.tag or "latest", context, authorizer)
     if "manifests" in manifest:
-        manifest = _manifest(base, _platform(manifest), context, by)
+        manifest = _manifest(base, _platform(manifest), context, authorizer)
     try:
         image = str(_mapping(manifest["config"])["mediaType"]) in _IMAGES
         layers = enumerate(_list(manifest["layers"]))
         files = tuple(
-            _layer(base, index, layer, Unpack.IMAGE if image else Unpack.WHOLE, by) for index, layer in layers
+            _layer(base, index, layer, Unpack.IMAGE if image else Unpack.WHOLE, authorizer) for index, layer in layers
         )
     except (KeyError, TypeError, ValueError):
         raise LoadError(Code.SERVER_ERROR, f"{redact(base)} has no manifest of layers there") from None
@@ -68,7 +68,7 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
     return Listing(files)
 
 
-def _layer(base: str, index: int, layer: Mapping[str, object], unpack: Unpack, by: Authorizer) -> File:
+def _layer(base: str, index: int, layer: Mapping[str, object], unpack: Unpack, authorizer: Authorizer) -> File:
     digest, kind = str(layer["digest"]), str(layer["mediaType"])
     notes = _mapping(layer.get("annotations") or {})
     title = str(notes.get(_TITLE, ""))
@@ -85,10 +85,10 @@ def _layer(base: str, index: int, layer: Mapping[str, object], unpack: Unpack, b
     else:
         raise LoadError(Code.REFUSED, f"a layer of type {kind[:80]} is neither a file with a title nor a tar")
     size = size_of(layer["size"])
-    return File(path, f"{base}/blobs/{digest}", size, by, version=digest, checksum=digest, unpack=unpack)
+    return File(path, f"{base}/blobs/{digest}", size, authorizer, version=digest, checksum=digest, unpack=unpack)
 
 
-def _manifest(base: str, reference: str, context: Context, by: Authorizer) -> Mapping[str, object]:
+def _manifest(base: str, reference: str, context: Context, authorizer: Authorizer) -> Mapping[str, object]:
     """Return a manifest, checked against the digest that was asked for and the one that the registry tells of it.
 
     Where it has another it is read once more, as files are.
@@ -97,9 +97,9 @@ def _manifest(base: str, reference: str, context: Context, by: Authorizer) -> Ma
     """
     url, headers = f"{base}/manifests/{reference}", {"Accept": ", ".join(_MANIFESTS + _INDEXES)}
     for _ in range(2):
-        answer = context.transport.get(url, headers, by)
-        body = context.transport.document(answer)
-        if _has_digest(body, reference) and _has_digest(body, answer.headers.get("docker-content-digest", "")):
+        response = context.transport.get(url, headers, authorizer)
+        body = context.transport.read_body(response)
+        if _has_digest(body, reference) and _has_digest(body, response.headers.get("docker-content-digest", "")):
             break
     else:
         raise LoadError(Code.CORRUPTED, f"the manifest that {redact(base)} sent does not have its digest")
@@ -174,9 +174,11 @@ def _authorizer(base: str, host: str, name: str, context: Context) -> Authorizer
 
         def fetch() -> tuple[str, float]:
             query = {"scope": f"repository:{name}:pull"} | ({"service": asked["service"]} if "service" in asked else {})
-            by = Header(basic) if basic else ANONYMOUS
+            authorizer = Header(basic) if basic else ANONYMOUS
             mark = "&" if "?" in service else "?"
-            found = documents.from_json(context.transport.read(f"{service}{mark}{urlencode(query)}", by=by))
+            found = documents.from_json(
+                context.transport.read(f"{service}{mark}{urlencode(query)}", authorizer=authorizer)
+            )
             return str(found.get("token") or found["access_token"]), float(found.get("expires_in", 60))
 
         return Token(fetch)

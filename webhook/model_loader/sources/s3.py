@@ -82,7 +82,7 @@ class Bucket(NamedTuple):
     """Where a bucket is, and who asks."""
 
     base: str
-    by: Authorizer
+    authorizer: Authorizer
 
     def url(self, key: str) -> str:
         """Return the URL of an object."""
@@ -152,15 +152,15 @@ def _authorizer(context: Context, region: str) -> Authorizer:
 
 
 def _bucket(name: str, context: Context, region: str) -> Bucket:
-    by = _authorizer(context, region)
+    authorizer = _authorizer(context, region)
     endpoint = context.endpoint("", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
     if not endpoint and context.store and not _PUBLIC_REGION.fullmatch(region):
         context.refuse("AWS_REGION or AWS_DEFAULT_REGION", region, context.store)
     if endpoint:
-        return Bucket(f"{endpoint}/{name}", by)
+        return Bucket(f"{endpoint}/{name}", authorizer)
     domain = f"s3.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
     # A bucket with dots does not match the wildcard certificate.
-    return Bucket(f"https://{domain}/{name}" if "." in name else f"https://{name}.{domain}", by)
+    return Bucket(f"https://{domain}/{name}" if "." in name else f"https://{name}.{domain}", authorizer)
 
 
 def _objects(bucket: Bucket, prefix: str, context: Context) -> list[File]:
@@ -168,7 +168,9 @@ def _objects(bucket: Bucket, prefix: str, context: Context) -> list[File]:
         # Sorted and quoted as the signature wants it.
         query = {"continuation-token": token} if token else {}
         query |= {"list-type": "2", "prefix": prefix}
-        body = context.transport.read(f"{bucket.base}?{urlencode(query, quote_via=quote, safe='~')}", by=bucket.by)
+        body = context.transport.read(
+            f"{bucket.base}?{urlencode(query, quote_via=quote, safe='~')}", authorizer=bucket.authorizer
+        )
         try:
             found = documents.from_xml(body)
         except ValueError:
@@ -187,10 +189,10 @@ def _objects(bucket: Bucket, prefix: str, context: Context) -> list[File]:
                     path=safe_path(key.removeprefix(prefix)),
                     url=bucket.url(key),
                     size=size_of(entry.findtext(f"{space}Size") or 0),
-                    by=bucket.by,
+                    authorizer=bucket.authorizer,
                     etag=etag if etag.strip('"') else "",
                     version=entry.findtext(f"{space}LastModified") or "",
-                    ask=True,
+                    checksum_on_request=True,
                 )
             )
         return files, found.findtext(f"{space}NextContinuationToken") or ""
@@ -200,7 +202,7 @@ def _objects(bucket: Bucket, prefix: str, context: Context) -> list[File]:
 
 def _object(bucket: Bucket, key: str, context: Context, refused: LoadError | None) -> File | None:
     try:
-        answer = context.transport.send("HEAD", bucket.url(key), {}, by=bucket.by)
+        response = context.transport.send("HEAD", bucket.url(key), {}, authorizer=bucket.authorizer)
     except LoadError as failure:
         if failure.code is Code.NOT_FOUND:
             return None
@@ -208,9 +210,9 @@ def _object(bucket: Bucket, key: str, context: Context, refused: LoadError | Non
     return File(
         path=safe_path(key.rpartition("/")[2]),
         url=bucket.url(key),
-        size=size_of(answer.headers["content-length"]) if "content-length" in answer.headers else -1,
-        by=bucket.by,
-        etag=answer.headers.get("etag", ""),
-        version=answer.headers.get("last-modified", ""),
-        checksum=checksums.of_answer(answer.headers),
+        size=size_of(response.headers["content-length"]) if "content-length" in response.headers else -1,
+        authorizer=bucket.authorizer,
+        etag=response.headers.get("etag", ""),
+        version=response.headers.get("last-modified", ""),
+        checksum=checksums.from_headers(response.headers),
     )

@@ -9,7 +9,7 @@ from model_loader.plan.paths import safe_path
 from model_uri import ModelURI
 
 
-def authorizer(context: Context) -> Authorizer:
+def _authorizer(context: Context) -> Authorizer:
     """Return what the Secret has: `authorization` as it is, or `username` and `password`, or nothing."""
     value = context.secret.get("authorization")
     user, password = context.secret.get("username"), context.secret.get("password")
@@ -25,29 +25,28 @@ def authorizer(context: Context) -> Authorizer:
 def list_files(uri: ModelURI, context: Context) -> Listing:
     """Return the one file that `uri` names. Raises LoadError."""
     name, url = safe_path(uri.segments[-1]), uri.url
-    by = authorizer(context)
+    authorizer = _authorizer(context)
     # Asking for the first byte tells the size, the version and whether parts are served; HEAD is often not allowed.
     try:
-        answer = context.transport.get(url, {"Range": "bytes=0-0"}, by)
+        response = context.transport.get(url, {"Range": "bytes=0-0"}, authorizer)
     except LoadError as failure:
         if failure.status != 416:
             raise
-        answer = context.transport.get(url, {}, by)  # an empty file has no first byte
-    etag = answer.headers.get("etag", "")
-    ranged = answer.status == 206
-    size = (
-        answer.headers.get("content-range", "").rpartition("/")[2] if ranged else answer.headers.get("content-length")
-    )
+        response = context.transport.get(url, {}, authorizer)  # an empty file has no first byte
+    etag = response.headers.get("etag", "")
+    ranged = response.status == 206
+    headers = response.headers
+    size = headers.get("content-range", "").rpartition("/")[2] if ranged else headers.get("content-length")
     if ranged:
-        context.transport.drain(answer.body)
+        context.transport.drain(response.body)
     known = int(size) if size and size.isdigit() else -1
     file = File(
         path=name,
         url=url,
         size=known,
-        by=by,
+        authorizer=authorizer,
         etag="" if etag.startswith("W/") else etag,
-        version=etag or answer.headers.get("last-modified", ""),
+        version=etag or response.headers.get("last-modified", ""),
         ranged=ranged and known >= 0,
     )
     return Listing((file,), single=True)

@@ -161,7 +161,7 @@ class Volume:
         """Show the model to the server."""
         self.state.rename(self.FILES, self.root, self.MODEL)
 
-    def room(self) -> os.statvfs_result:
+    def stats(self) -> os.statvfs_result:
         """Return how much space there is."""
         return os.fstatvfs(self.state.fd)
 

@@ -81,7 +81,7 @@ def new(checksum: str, size: int) -> Hash:
     return _ALGORITHMS[checksum.partition(":")[0]](size)
 
 
-def of_answer(headers: Mapping[str, str]) -> str:
+def from_headers(headers: Mapping[str, str]) -> str:
     """Return the checksum of the whole object that S3 tells with it, of an algorithm that we have; else an empty text.
 
     Where it tells several, the one that costs least: sha256 is computed in any case.

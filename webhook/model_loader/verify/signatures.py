@@ -64,7 +64,7 @@ class Verifier:
         except Exception as error:  # noqa: BLE001  # whatever the libraries make of it: it is no key
             raise LoadError(
                 Code.CANNOT_VERIFY,
-                f"the key is no public key of P-256, P-384 or P-521, and no certificate, in PEM: {_told(error)}",
+                f"the key is no public key of P-256, P-384 or P-521, and no certificate, in PEM: {_describe(error)}",
             ) from None
 
     def check(self, folder: SafeDir, hashes: Mapping[str, str], places: Iterable[str]) -> None:
@@ -101,7 +101,7 @@ class Verifier:
         except LoadError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever the libraries make of it: it does not hold
-            raise _not_signed(f"the signature {path} does not hold: {_told(error)}", path) from None
+            raise _not_signed(f"the signature {path} does not hold: {_describe(error)}", path) from None
         if method != "files" or any(digest.algorithm != "sha256" for digest in digests.values()):
             raise _not_signed(f"the signature {path} is not about whole files by their sha256", path)
         signed = {name: digest.digest_hex for name, digest in digests.items()}
@@ -150,7 +150,7 @@ def _as_file(data: bytes) -> Iterator[Path]:
         yield Path(f"/proc/self/fd/{file.fileno()}")
 
 
-def _told(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
     return "".join(character if character.isprintable() else "?" for character in text[:200])
 

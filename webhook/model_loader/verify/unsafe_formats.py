@@ -30,7 +30,7 @@ def _has_auto_map(path: Path) -> bool:
     if path.stat().st_size > _CONFIGURATION_BYTES:
         return False
     try:
-        document = json.loads(path.read_bytes())
+        read_body = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         return False
-    return isinstance(document, dict) and bool(document.get("auto_map"))
+    return isinstance(read_body, dict) and bool(read_body.get("auto_map"))

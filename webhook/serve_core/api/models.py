@@ -107,9 +107,9 @@ def parse(text: str, path: str) -> ModelURI | Diagnostic:
     Never repeats what may be a secret. ``..``, control characters and Kubernetes' ``$(NAME)`` expansion are refused:
     the URI becomes an argument of the loader.
     """
-    if len(text) > model_uri.LONGEST:
+    if len(text) > model_uri.MAX_LENGTH:
         # What stands in it is not repeated: where it is cut, half a secret could be left.
-        value, why = "this text", f"it is longer than {model_uri.LONGEST} characters"
+        value, why = "this text", f"it is longer than {model_uri.MAX_LENGTH} characters"
         return diagnostic("InvalidModelURI", path, value=value, why=why, example=SCHEMES["s3"])
     scheme, separator, _ = text.partition("://")
     if not separator:
