@@ -30,12 +30,13 @@ from serve_webhook.api import (
 )
 from serve_webhook.audit import Audit
 from serve_webhook.cache import trimming
-from serve_webhook.cache.informers import Budget, Informer
+from serve_webhook.cache.informers import Informer
 from serve_webhook.cache.mesh import MeshCache
 from serve_webhook.cache.policies import NamespaceLabels, Policies
 from serve_webhook.cache.runtimes import Runtimes
 from serve_webhook.cache.services import Services
 from serve_webhook.cache.snapshots import Catalogue, Completions
+from serve_webhook.cache.store import NamespaceBudget
 from serve_webhook.certs.rotation import SECRET, WEBHOOKS, CertificateRotation, ServingCertificate
 from serve_webhook.failure_policy import FailurePolicies
 from serve_webhook.leader_election import Election
@@ -76,7 +77,7 @@ class Replica:
         self._configuration = configuration
         self._metrics = Metrics()
         self._metrics.settings_valid.set(1)
-        self._budget = Budget()
+        self._budget = NamespaceBudget()
         self._callers = configuration.callers
         self._tls = listener.tls_context(self._callers.certificate_authority if self._callers else "")
         self._features = self._single(CONFIG_MAPS, *FEATURES)
@@ -179,7 +180,7 @@ class Replica:
 
     async def _lead(self) -> None:
         """The leader's work, until cancelled."""
-        ours = {"selectors": {"labelSelector": DEPLOYMENT_LABEL}, "budget": Budget()}
+        ours = {"selectors": {"labelSelector": DEPLOYMENT_LABEL}, "budget": NamespaceBudget()}
         owned = {resource: self._informer(resource, optional=True, **ours) for resource in OWNED}
         model_pods = self._informer(PODS, trim=pods.trim, **ours)
         mutating, validating = (

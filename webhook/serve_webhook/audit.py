@@ -45,7 +45,7 @@ from serve_webhook.api import (
     UnreadableError,
     key,
 )
-from serve_webhook.cache.informers import Informer, Name
+from serve_webhook.cache.informers import Informer, NamespacedName
 from serve_webhook.cache.policies import Policies
 from serve_webhook.metrics import Metrics
 from serve_webhook.reconcile import conditions
@@ -105,7 +105,7 @@ class Found:
         """What is broken or excepted in some objects of each namespace."""
         self._room: dict[str, int] = {}
         """How many more results of each namespace may be kept in words."""
-        self._deployments: dict[Name, tuple[_Said, ...]] = {}
+        self._deployments: dict[NamespacedName, tuple[_Said, ...]] = {}
         self._known: dict[_Said, _Said] = {}
         """One of each, which all share."""
 
@@ -175,7 +175,7 @@ class Audit:
         self._now = now
         self._of_deployments = Found()
         self._of_others = Found()
-        self._changed: set[Name] = set()
+        self._changed: set[NamespacedName] = set()
         self._unjudged: dict[tuple[str, ...], None] = {}
         self._unjudged_before: dict[tuple[str, ...], None] = {}
         """What the last audit could not judge: kind, namespace, name and version."""

@@ -74,7 +74,7 @@ class FailurePolicies:
         manifest: JsonObject = VALIDATING_WEBHOOKS.identity(name=WEBHOOKS)
         manifest["metadata"]["uid"] = configuration["metadata"]["uid"]
         manifest["webhooks"] = [{"name": name, "failurePolicy": policy} for name, policy in known.items()]
-        self._webhooks.remember(await self._api.apply(VALIDATING_WEBHOOKS, manifest, manager=MANAGER))
+        self._webhooks.update_cache(await self._api.apply(VALIDATING_WEBHOOKS, manifest, manager=MANAGER))
         for name, policy in known.items():
             if live[name] != policy:
                 logger.info("%s has failurePolicy %s from now on.", name, policy)

@@ -15,7 +15,8 @@ from serve_core.api.annotations import MODEL
 from serve_core.base.constants import DEPLOYMENT_LABEL
 from serve_webhook.api import DEPLOYMENTS, KNATIVE_SERVICES, NotFoundError, Page, UnavailableError
 from serve_webhook.cache import informers
-from serve_webhook.cache.informers import Index, Informer
+from serve_webhook.cache.index import DeploymentIndex
+from serve_webhook.cache.informers import Informer
 from support.fake_api import MemoryApi
 
 
@@ -73,7 +74,7 @@ async def test_of_thousands_of_models_each_takes_little_memory(api: MemoryApi) -
     before, _ = tracemalloc.get_traced_memory()
     for number in range(500):
         metadata = deployment["metadata"] | {"name": f"m{number}", "resourceVersion": "1"}
-        informer.remember(copy.deepcopy(deployment | {"metadata": metadata}))
+        informer.update_cache(copy.deepcopy(deployment | {"metadata": metadata}))
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert (len(informer), (after - before) // 500 < 3500) == (500, True)
@@ -94,7 +95,7 @@ async def test_what_is_written_while_a_long_list_is_read_stays(api: MemoryApi, m
     async def pages(*arguments: Any) -> AsyncIterator[Page]:
         async for page in listed(*arguments):
             if page.version:
-                informer.remember(api.put(DEPLOYMENTS, manifest("new")))
+                informer.update_cache(api.put(DEPLOYMENTS, manifest("new")))
             yield page
 
     monkeypatch.setattr(api, "pages", pages)
@@ -143,7 +144,7 @@ async def test_the_answer_to_a_write_counts_at_once_and_an_older_event_not_any_m
     async with running(informer):
         api.put(DEPLOYMENTS, manifest("a", replicas=2))
         newest = api.put(DEPLOYMENTS, manifest("a", replicas=3))
-        informer.remember(newest)
+        informer.update_cache(newest)
         seen = []
         informer.subscribe(lambda _old, new: seen.append((new or {}).get("spec")))
         api.put(DEPLOYMENTS, manifest("b"))
@@ -159,7 +160,7 @@ async def test_an_answer_that_comes_after_the_deletion_revives_nothing(api: Memo
         await until(informer, lambda: informer.get("default", "a") is not None)
         api.remove(DEPLOYMENTS, "default", "a")
         await until(informer, lambda: informer.get("default", "a") is None)
-        informer.remember(answer)
+        informer.update_cache(answer)
         assert informer.get("default", "a") is None
 
 
@@ -168,7 +169,7 @@ async def test_what_was_made_anew_is_not_gone_by_the_event_of_the_one_before(api
     informer = Informer(api, DEPLOYMENTS)
     async with running(informer):
         api.remove(DEPLOYMENTS, "default", "a")
-        informer.remember(api.put(DEPLOYMENTS, manifest("a", replicas=2)))
+        informer.update_cache(api.put(DEPLOYMENTS, manifest("a", replicas=2)))
         seen: list[Any] = []
         informer.subscribe(lambda _old, new: seen.append(new and new["metadata"]["name"]))
         api.put(DEPLOYMENTS, manifest("b"))
@@ -181,7 +182,7 @@ async def test_an_index_finds_objects_by_their_deployment(api: MemoryApi) -> Non
     informer = Informer(api, DEPLOYMENTS)
     told: list[tuple[str, str]] = []
     async with running(informer):
-        index = Index(informer, told.append)
+        index = DeploymentIndex(informer, told.append)
         assert [found["metadata"]["name"] for found in index.of(("default", "iris"))] == ["one"]
         api.put(DEPLOYMENTS, manifest("one", owner="wine"))
         await until(informer, lambda: bool(index.of(("default", "wine"))))

@@ -16,8 +16,11 @@ from serve_core.api.annotations import MODEL, URL
 from serve_core.base.constants import CONDITION_READY, SERVED_LABEL
 from serve_core.context.services import read
 from serve_webhook.api import DEPLOYMENTS, SERVICES
-from serve_webhook.cache import informers, trimming
-from serve_webhook.cache.informers import Budget, Index, Informer
+from serve_webhook.cache import index, informers, trimming
+from serve_webhook.cache import unread as unread_objects
+from serve_webhook.cache.index import DeploymentIndex
+from serve_webhook.cache.informers import Informer
+from serve_webhook.cache.store import NamespaceBudget
 from serve_webhook.reconcile import conditions
 from support.fake_api import MemoryApi
 from support.paths import ROOT
@@ -84,7 +87,7 @@ async def test_who_fills_a_namespace_takes_nothing_from_the_others(
     for number in range(30):
         api.put(SERVICES, stored(f"evil-{number}", "theirs", spec={"a": str(hash(str(number)))}))
     api.put(SERVICES, stored("fine", "ours"))
-    informer = Informer(api, SERVICES, skipped=skipped.append, budget=Budget(14_000))
+    informer = Informer(api, SERVICES, skipped=skipped.append, budget=NamespaceBudget(14_000))
     task = asyncio.create_task(informer.run())
     async with asyncio.timeout(5):
         await informer.synced.wait()
@@ -113,20 +116,20 @@ async def test_of_what_bears_a_models_label_no_more_is_unpacked_than_a_model_has
     informer = Informer(api, SERVICES)
     task = asyncio.create_task(informer.run())
     await informer.synced.wait()
-    index = Index(informer, lambda _: None)
-    large = index.of(("default", "iris"))
+    made = DeploymentIndex(informer, lambda _: None)
+    large = made.of(("default", "iris"))
     assert 10 < len(large) < 60
-    assert sum(len(json.dumps(each)) for each in large) <= informers.LARGEST_AT_ONCE
-    assert len(index.of(("theirs", "iris"))) == 60
-    monkeypatch.setattr(informers, "MOST_AT_ONCE", 7)
-    assert len(index.of(("theirs", "iris"))) == 7
+    assert sum(len(json.dumps(each)) for each in large) <= index.MAX_BYTES
+    assert len(made.of(("theirs", "iris"))) == 60
+    monkeypatch.setattr(index, "MAX_OBJECTS", 7)
+    assert len(made.of(("theirs", "iris"))) == 7
     task.cancel()
 
 
 async def test_what_packs_well_is_counted_by_what_it_unpacks_to(api: MemoryApi) -> None:
     for number in range(60):
         api.put(SERVICES, stored(f"evil-{number}", "theirs", spec={"a": "x" * 200_000}))
-    informer = Informer(api, SERVICES, budget=Budget(10 * 50_000 + 20_000))
+    informer = Informer(api, SERVICES, budget=NamespaceBudget(10 * 50_000 + 20_000))
     task = asyncio.create_task(informer.run())
     await informer.synced.wait()
     assert len(informer) == 10
@@ -136,14 +139,14 @@ async def test_what_packs_well_is_counted_by_what_it_unpacks_to(api: MemoryApi) 
 async def test_of_what_is_skipped_a_bounded_number_is_remembered_and_said(
     api: MemoryApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(informers, "MOST_UNREAD", 50)
+    monkeypatch.setattr(unread_objects, "MAX_OBJECTS", 50)
     labels = {f"l{n}": "x" * 60 for n in range(90)}
     for number in range(200):
         one = stored(f"evil-{number}", "theirs", spec={"a": "b"})
         one["metadata"]["labels"] = labels
         api.put(SERVICES, one)
     api.put(SERVICES, stored("fine", "ours"))
-    informer = Informer(api, SERVICES, budget=Budget(2000), stubs=True)
+    informer = Informer(api, SERVICES, budget=NamespaceBudget(2000), stubs=True)
     task = asyncio.create_task(informer.run())
     await informer.synced.wait()
     unread = [found for n in range(200) if (found := informer.unread("theirs", f"evil-{n}"))]
@@ -152,13 +155,13 @@ async def test_of_what_is_skipped_a_bounded_number_is_remembered_and_said(
     assert len(informer) < 5, "what finds no room leaves no stub either"
     assert informer.get("ours", "fine")
     lines = [record.getMessage() for record in caplog.records]
-    assert len(lines) == informers.MOST_SAID + 1
+    assert len(lines) == unread_objects.MAX_LOG_LINES + 1
     assert lines[-1] == "More services of namespace theirs are skipped."
     for number in range(200):
         api.remove(SERVICES, "theirs", f"evil-{number}")
-    while informer._unread_of or len(informer) > 1:  # noqa: ASYNC110 - nothing tells it
+    while informer._unread._count or len(informer) > 1:  # noqa: ASYNC110 - nothing tells it
         await asyncio.sleep(0.001)
-    assert informer._budget._taken.keys() == {"ours"}, "what is gone gives its room back, and no more"
+    assert informer._budget._used.keys() == {"ours"}, "what is gone gives its room back, and no more"
     task.cancel()
 
 

@@ -6,7 +6,8 @@ from serve_core.base.json import JsonObject
 from serve_core.context.services import NOT_A_REVISION, ServiceSummary, read
 from serve_webhook.api import SERVICES, key
 from serve_webhook.cache import trimming
-from serve_webhook.cache.informers import Budget, CachedResources, Informer
+from serve_webhook.cache.informers import CachedResources, Informer
+from serve_webhook.cache.store import NamespaceBudget
 
 MOST_OF_A_NAMESPACE = 3 * 2**20
 """Bytes: 4,000 Services. They are kept as values, too, which takes ten times as much."""
@@ -18,7 +19,7 @@ class Services(CachedResources, Mapping[str, Mapping[str, ServiceSummary]]):
     def __init__(self, informer: Callable[..., Informer], changed: Callable[[str], None]) -> None:
         self._changed = changed
         self._found: dict[str, dict[str, ServiceSummary]] = {}
-        selectors, budget = {"labelSelector": NOT_A_REVISION}, Budget(MOST_OF_A_NAMESPACE)
+        selectors, budget = {"labelSelector": NOT_A_REVISION}, NamespaceBudget(MOST_OF_A_NAMESPACE)
         # Of one that cannot be read the name is taken all the same.
         plain = informer(SERVICES, selectors=selectors, trim=trimming.service, stubs=True, budget=budget)
         super().__init__(plain)

@@ -111,14 +111,14 @@ class Completions(CachedResources):
 
     async def _keep(self, manifest: JsonObject) -> None:
         try:
-            self._kept.remember(await self._api.create(CONFIG_MAPS, manifest))
+            self._kept.update_cache(await self._api.create(CONFIG_MAPS, manifest))
         except ConflictError:
             # Another replica was first, or something else has its name.
             live = await self._api.get(CONFIG_MAPS, *key(manifest))
             if _read(live) is None or COMPLETION_LABEL not in (live["metadata"].get("labels") or {}):
                 await self._delete(live, "it is not what its name stands for")
                 live = await self._api.create(CONFIG_MAPS, manifest)
-            self._kept.remember(live)
+            self._kept.update_cache(live)
 
     async def _delete(self, manifest: JsonObject, why: str) -> None:
         try:

@@ -101,7 +101,7 @@ class CertificateRotation:
         following = self._following(material)
         if following is not material:
             manifest = _manifest(following, secret)
-            self._secrets.remember(await self._api.apply(SECRETS, manifest))
+            self._secrets.update_cache(await self._api.apply(SECRETS, manifest))
             logger.info("Wrote Secret %s/%s.", NAMESPACE, SECRET)
         self._last = following
         for resource, informer in self._configurations:
@@ -128,7 +128,7 @@ class CertificateRotation:
             {"name": webhook["name"], "clientConfig": {"caBundle": encoded}}
             for webhook in configuration.get("webhooks") or []
         ]
-        informer.remember(await self._api.apply(resource, manifest))
+        informer.update_cache(await self._api.apply(resource, manifest))
         logger.info("Set the caBundle of %s %s.", resource.kind, WEBHOOKS)
 
     def _bundles(self) -> list[bytes]:

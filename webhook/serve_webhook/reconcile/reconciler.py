@@ -35,7 +35,8 @@ from serve_webhook.api import (
     key,
     owned_resource,
 )
-from serve_webhook.cache.informers import Index, Informer, Name
+from serve_webhook.cache.index import DeploymentIndex
+from serve_webhook.cache.informers import Informer, NamespacedName
 from serve_webhook.metrics import Metrics
 from serve_webhook.reconcile import conditions, plan, pods
 from serve_webhook.reconcile.conditions import Condition
@@ -86,12 +87,12 @@ class Reconciler:
         self._recorder = recorder
         self._metrics = metrics
         self._now = now
-        self._queue: WorkQueue[Name] = WorkQueue(owner=lambda name: name[0], most=WORKERS - 1)
-        self._applied: dict[Name, dict[Identity, Applied]] = {}
-        self._unread: dict[Name, str] = {}
+        self._queue: WorkQueue[NamespacedName] = WorkQueue(owner=lambda name: name[0], most=WORKERS - 1)
+        self._applied: dict[NamespacedName, dict[Identity, Applied]] = {}
+        self._unread: dict[NamespacedName, str] = {}
         """Why a Deployment is left as it is, as it was said on it."""
-        self._live_index: list[Index] = []
-        self._pod_index: Index | None = None
+        self._live_index: list[DeploymentIndex] = []
+        self._pod_index: DeploymentIndex | None = None
 
     async def run(self) -> NoReturn:
         """Reconcile until cancelled."""
@@ -100,9 +101,9 @@ class Reconciler:
             for informer in (self._deployments, self._pods, *self._owned.values()):
                 await informer.synced.wait()
             stack.callback(self._deployments.subscribe(self._deployment_changed))
-            stack.callback(self._deployments.when_unread(self._add))
-            self._live_index = [Index(informer, self._add) for informer in self._owned.values()]
-            self._pod_index = Index(self._pods, self._add)
+            stack.callback(self._deployments.on_unread(self._add))
+            self._live_index = [DeploymentIndex(informer, self._add) for informer in self._owned.values()]
+            self._pod_index = DeploymentIndex(self._pods, self._add)
             stack.callback(self._pods.subscribe(self._pod_changed))
             for index in (*self._live_index, self._pod_index):
                 stack.callback(index.close)
@@ -118,7 +119,7 @@ class Reconciler:
             if namespace in (None, name[0]):
                 self._add(name)
 
-    def _add(self, name: Name) -> None:
+    def _add(self, name: NamespacedName) -> None:
         self._queue.add(name)
         self._metrics.queue.set(len(self._queue))
 
@@ -141,7 +142,7 @@ class Reconciler:
                 self._queue.done(name)
             self._metrics.reconciles.labels(result).inc()
 
-    async def _handle(self, name: Name) -> str:
+    async def _handle(self, name: NamespacedName) -> str:
         """Reconcile one name and see to its next turn; returns the result in a word."""
         try:
             again = await self._reconcile(name)
@@ -167,7 +168,7 @@ class Reconciler:
             self._queue.add_after(name, again)
         return "ok"
 
-    async def _say_defect(self, name: Name, error: Exception) -> None:
+    async def _say_defect(self, name: NamespacedName, error: Exception) -> None:
         """Let Ready say that nothing is known, whatever it is that made the turn fail."""
         try:
             if (deployment := self._deployments.get(*name)) is None:
@@ -180,7 +181,7 @@ class Reconciler:
         except Exception as again:  # noqa: BLE001 - the turn has failed, and comes again
             logger.warning("%s/%s cannot be given a condition: %s", *name, again)
 
-    async def _say_unread(self, name: Name, unread: Unread) -> None:
+    async def _say_unread(self, name: NamespacedName, unread: Unread) -> None:
         """Let Ready say why a served Deployment is left as it is. What it became stays."""
         if self._unread.get(name) == unread.why:
             return  # what is written makes another version of it, which cannot be read either
@@ -193,7 +194,7 @@ class Reconciler:
             await self._api.apply(DEPLOYMENTS, manifest, subresource="status")
         self._unread[name] = unread.why
 
-    async def _reconcile(self, name: Name) -> float | None:
+    async def _reconcile(self, name: NamespacedName) -> float | None:
         """Returns the seconds until the next look, 0 for a back-off, or ``None`` to wait for a change."""
         deployment = self._deployments.get(*name)
         if deployment is None and (unread := self._deployments.unread(*name)):
@@ -221,7 +222,7 @@ class Reconciler:
             return 0
         return again
 
-    async def _with_objects(self, name: Name, observed: Observed) -> Observed | None:
+    async def _with_objects(self, name: NamespacedName, observed: Observed) -> Observed | None:
         """What is observed once every wanted object is as it should be, or the reason why one cannot be.
 
         ``None`` where the Deployment had to be written first: the watch brings it as it is now.
@@ -254,7 +255,7 @@ class Reconciler:
             observed = replace(observed, live={**observed.live, at: applied})
         return observed
 
-    async def _apply(self, name: Name, change: Apply, found: JsonObject | None) -> JsonObject:
+    async def _apply(self, name: NamespacedName, change: Apply, found: JsonObject | None) -> JsonObject:
         """``found``: what is there."""
         manifest = change.manifest
         resource = owned_resource(manifest)
@@ -266,7 +267,7 @@ class Reconciler:
         live = await self._api.apply(resource, manifest, force=change.uid is not None)
         applied = Applied(change.fingerprint, live["metadata"]["uid"], plan.fingerprint_of(live.get("spec")))
         self._applied.setdefault(name, {})[identity(manifest)] = applied
-        self._owned[resource].remember(live)
+        self._owned[resource].update_cache(live)
         self._metrics.writes.labels(resource.plural).inc()
         return live
 
@@ -311,7 +312,7 @@ class Reconciler:
             return NOTHING
         return pods.last_line(log)
 
-    async def _release(self, name: Name, observed: Observed) -> float | None:
+    async def _release(self, name: NamespacedName, observed: Observed) -> float | None:
         """See to what a Deployment that is gone, or is served no more, has left."""
         self._applied.pop(name, None)
         watched = bool(observed.deployment)
@@ -345,7 +346,7 @@ class Reconciler:
                     raise ConflictError("the Deployment has a new generation")
                 deployment = written
                 if watched and SERVED_LABEL in (written["metadata"].get("labels") or {}):
-                    self._deployments.remember(written)
+                    self._deployments.update_cache(written)
         return deployment
 
     async def _do(self, action: Action, deployment: JsonObject) -> JsonObject | None:
