@@ -41,7 +41,6 @@ from serve_webhook.certs.rotation import SECRET, WEBHOOKS, CertificateRotation, 
 from serve_webhook.failure_policy import FailurePolicies
 from serve_webhook.leader_election import Election
 from serve_webhook.metrics import Metrics
-from serve_webhook.reconcile import pods
 from serve_webhook.reconcile.events import Recorder
 from serve_webhook.reconcile.reconciler import Reconciler
 from serve_webhook.settings import Configuration
@@ -182,7 +181,7 @@ class Replica:
         """The leader's work, until cancelled."""
         ours = {"selectors": {"labelSelector": DEPLOYMENT_LABEL}, "budget": NamespaceBudget()}
         owned = {resource: self._informer(resource, optional=True, **ours) for resource in OWNED}
-        model_pods = self._informer(PODS, trim=pods.trim, **ours)
+        model_pods = self._informer(PODS, trim=trimming.pod, **ours)
         mutating, validating = (
             self._single(resource, "", WEBHOOKS) for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS)
         )

@@ -373,7 +373,7 @@ def compliance(one: Judged) -> Condition | None:
     if not found:
         return Condition(CONDITION_COMPLIANT, "True", "Compliant", condition_message("Compliant"))
     text = "; ".join(found)
-    text = text if len(text) <= conditions.LONGEST - 200 else text[: conditions.LONGEST - 200] + "…"
+    text = text if len(text) <= conditions.MAX_MESSAGE - 200 else text[: conditions.MAX_MESSAGE - 200] + "…"
     message = condition_message("PolicyViolated", found=text.rstrip("."), name=one.name, namespace=one.namespace)
     return Condition(CONDITION_COMPLIANT, "False", "PolicyViolated", message)
 

@@ -338,14 +338,14 @@ def ready(api: MemoryApi, kind: str = CONDITION_READY) -> str:
 async def test_a_defect_at_one_deployment_is_said_on_it_and_stops_no_other(
     api: MemoryApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change, fails = plan.change, [True]
+    change, fails = plan.required_apply, [True]
 
     def planned(observed: Any, wanted: Any) -> Any:
         if fails[0] and observed.deployment["metadata"]["name"] == "iris":
             raise RecursionError("maximum recursion depth exceeded")
         return change(observed, wanted)
 
-    monkeypatch.setattr(plan, "change", planned)
+    monkeypatch.setattr(plan, "required_apply", planned)
     monkeypatch.setattr(WorkQueue, "retry", lambda self, name: self.add_after(name, 0.01))
     api.put(DEPLOYMENTS, served())
     api.put(DEPLOYMENTS, served("wine"))

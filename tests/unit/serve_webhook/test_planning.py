@@ -16,8 +16,10 @@ from serve_core.base.escaping import is_visible
 from serve_core.base.ownership import identity
 from serve_core.base.reasons import Diagnostic, diagnostic
 from serve_webhook.reconcile import plan
-from serve_webhook.reconcile.conditions import LONGEST, LONGEST_REASON, Condition
-from serve_webhook.reconcile.plan import Annotate, Applied, Apply, Delete, Merge, Observed, SetConditions, change
+from serve_webhook.reconcile.actions import Annotate, Apply, Delete, Merge, SetConditions
+from serve_webhook.reconcile.conditions import MAX_MESSAGE, MAX_REASON, Condition
+from serve_webhook.reconcile.observed import LastApplied, Observed
+from serve_webhook.reconcile.plan import required_apply
 from support.replica_sets import of_revision, of_template
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -117,19 +119,19 @@ def observed(
     )
     if not (service and applied):
         return state
-    first = change(state, WANTED)
+    first = required_apply(state, WANTED)
     fingerprint = first.fingerprint if first else ""
     return Observed(
         state.deployment,
         state.verdict,
         state.live,
-        applied={identity(service): Applied(fingerprint, "s-1", plan.fingerprint_of(WANTED["spec"]))},
+        applied={identity(service): LastApplied(fingerprint, "s-1", plan.fingerprint(WANTED["spec"]))},
         **more,
     )
 
 
 def conditions_of(state: Observed) -> dict[str, Condition]:
-    for action in plan.report(state, NOW):
+    for action in plan.status_writes(state, NOW):
         if isinstance(action, SetConditions):
             return {
                 entry["type"]: Condition(entry["type"], entry["status"], entry["reason"], entry["message"])
@@ -140,7 +142,7 @@ def conditions_of(state: Observed) -> dict[str, Condition]:
 
 def conditions_entries(state: Observed) -> Any:
     """The conditions as they are stored then."""
-    return next(action.entries for action in plan.report(state, NOW) if isinstance(action, SetConditions))
+    return next(action.entries for action in plan.status_writes(state, NOW) if isinstance(action, SetConditions))
 
 
 def ready(state: Observed) -> Condition:
@@ -152,7 +154,7 @@ def loaded(state: Observed) -> Condition:
 
 
 def notes_of(state: Observed) -> dict[str, str]:
-    return next((dict(a.annotations) for a in plan.report(state, NOW) if isinstance(a, Annotate)), {})
+    return next((dict(a.annotations) for a in plan.status_writes(state, NOW) if isinstance(a, Annotate)), {})
 
 
 def settled(**more: Any) -> Any:
@@ -171,7 +173,7 @@ def settled(**more: Any) -> Any:
 
 
 def test_a_missing_service_is_applied_with_its_owner_and_without_force() -> None:
-    apply = change(observed(), WANTED)
+    apply = required_apply(observed(), WANTED)
     assert apply is not None
     assert apply.uid is None
     (owner,) = apply.manifest["metadata"]["ownerReferences"]
@@ -179,7 +181,7 @@ def test_a_missing_service_is_applied_with_its_owner_and_without_force() -> None
 
 
 def test_nothing_is_written_where_nothing_changed_whatever_knative_fills_in() -> None:
-    assert change(observed(service=live()), WANTED) is None
+    assert required_apply(observed(service=live()), WANTED) is None
 
 
 @pytest.mark.parametrize(
@@ -196,13 +198,13 @@ def test_nothing_is_written_where_nothing_changed_whatever_knative_fills_in() ->
 def test_what_somebody_changed_is_set_right(drifted: Any) -> None:
     state = observed(service=live())
     now = Observed(state.deployment, state.verdict, {identity(drifted): drifted}, applied=state.applied)
-    apply = change(now, WANTED)
+    apply = required_apply(now, WANTED)
     assert isinstance(apply, Apply)
     assert apply.uid == "s-1"
 
 
 def test_after_a_restart_it_is_applied_once_more() -> None:
-    assert change(observed(service=live(), applied=False), WANTED) is not None
+    assert required_apply(observed(service=live(), applied=False), WANTED) is not None
 
 
 def without_label(manifest: Any) -> Any:
@@ -212,8 +214,8 @@ def without_label(manifest: Any) -> Any:
 @pytest.mark.parametrize("found", [without_label(live(owner=None)), live(owner=OWNER | {"uid": "d-0"})])
 def test_what_is_not_ours_is_not_touched_and_said(found: Any) -> None:
     state = observed(service=found)
-    assert change(state, WANTED) is None
-    assert plan.surplus(state) == ()
+    assert required_apply(state, WANTED) is None
+    assert plan.deletions(state) == ()
     assert ready(state).reason == "NameTaken"
     assert "There is a Knative Service iris that is not ours." in ready(state).message
     assert annotations.URL not in notes_of(state), "it leads to somebody else's"
@@ -222,38 +224,38 @@ def test_what_is_not_ours_is_not_touched_and_said(found: Any) -> None:
 @pytest.mark.parametrize("owner", [None, OWNER | {"controller": False}])
 def test_an_orphan_that_bears_our_label_is_taken_back(owner: Any) -> None:
     state = observed(service=live(owner=owner))
-    apply = change(state, WANTED)
+    apply = required_apply(state, WANTED)
     assert isinstance(apply, Apply)
     assert (apply.uid, apply.manifest["metadata"]["ownerReferences"][0]["uid"]) == ("s-1", "d-1")
-    assert state.taken is None
+    assert state.name_conflict is None
 
 
 def test_a_deployment_on_its_way_out_is_left_to_the_garbage_collector() -> None:
     going = deployment()
     going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     state = observed(going, live(), verdict=Verdict(service=WANTED))
-    assert (change(state, WANTED), change(observed(going), WANTED)) == (None, None)
-    assert plan.report(state, NOW) == ()
+    assert (required_apply(state, WANTED), required_apply(observed(going), WANTED)) == (None, None)
+    assert plan.status_writes(state, NOW) == ()
     going["status"]["observedGeneration"] = 4
-    assert plan.surplus(replace(state, verdict=Verdict())) == ()
+    assert plan.deletions(replace(state, verdict=Verdict())) == ()
 
 
 def test_an_extra_that_is_wanted_no_more_goes() -> None:
     extra = EXTRA | {"metadata": EXTRA["metadata"] | {"uid": "m-1", "ownerReferences": [OWNER]}}
     state = observed(service=live())
     with_extra = Observed(state.deployment, state.verdict, {**state.live, identity(extra): extra})
-    assert plan.surplus(with_extra) == (Delete(extra),)
+    assert plan.deletions(with_extra) == (Delete(extra),)
     wanted = Observed(state.deployment, Verdict(service=WANTED, extras=(EXTRA,)), with_extra.live)
-    assert plan.surplus(wanted) == ()
+    assert plan.deletions(wanted) == ()
 
 
 def test_the_knative_service_goes_only_when_the_deployments_own_pods_are_back() -> None:
     unserved = Verdict()
     starting = deployment(replicas=2, observedGeneration=4, updatedReplicas=2, availableReplicas=1)
-    assert plan.surplus(observed(starting, live(), verdict=unserved)) == ()
+    assert plan.deletions(observed(starting, live(), verdict=unserved)) == ()
     back = deployment(replicas=2, observedGeneration=4, updatedReplicas=2, availableReplicas=2)
     for service in (live(), live("False")):
-        assert plan.surplus(observed(back, service, verdict=unserved)) == (Delete(service),)
+        assert plan.deletions(observed(back, service, verdict=unserved)) == (Delete(service),)
 
 
 def test_an_orphan_of_knatives_goes_as_well_or_its_service_would_keep_the_name_for_ever() -> None:
@@ -261,9 +263,9 @@ def test_an_orphan_of_knatives_goes_as_well_or_its_service_would_keep_the_name_f
     plain = Verdict(extras=({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "iris"}},), name="iris")
     back = deployment(replicas=1, observedGeneration=4, updatedReplicas=1, availableReplicas=1)
     orphan = live(owner=None)
-    assert plan.surplus(observed(back, orphan, verdict=plain)) == (Delete(orphan),)
-    assert plan.surplus(observed(back, without_label(orphan), verdict=plain)) == (), "it is somebody else's"
-    assert plan.surplus(observed(back, orphan, verdict=Verdict())) == (), "it is in nobody's way"
+    assert plan.deletions(observed(back, orphan, verdict=plain)) == (Delete(orphan),)
+    assert plan.deletions(observed(back, without_label(orphan), verdict=plain)) == (), "it is somebody else's"
+    assert plan.deletions(observed(back, orphan, verdict=Verdict())) == (), "it is in nobody's way"
 
 
 def test_the_service_before_its_own_pods_goes_when_knative_needs_nothing_but_its_name() -> None:
@@ -280,7 +282,7 @@ def test_the_service_before_its_own_pods_goes_when_knative_needs_nothing_but_its
     ):
         state = observed(service=service)
         state = replace(state, live={**state.live, **before})
-        assert [delete.manifest for delete in plan.surplus(state)] == gone
+        assert [delete.manifest for delete in plan.deletions(state)] == gone
 
 
 @pytest.mark.parametrize("owner", [OWNER | {"uid": "d-0"}, OWNER | {"controller": False}, None])
@@ -290,28 +292,28 @@ def test_what_bears_our_label_and_is_somebody_elses_is_not_deleted(owner: Any) -
     back = deployment(replicas=1, observedGeneration=4, updatedReplicas=1, availableReplicas=1)
     for of, verdict in ((deployment(), Verdict(service=WANTED)), (back, Verdict())):
         state = observed(of, live(), verdict=verdict)
-        assert Delete(theirs) not in plan.surplus(replace(state, live={**state.live, identity(theirs): theirs}))
+        assert Delete(theirs) not in plan.deletions(replace(state, live={**state.live, identity(theirs): theirs}))
 
 
 def test_what_is_on_its_way_out_is_neither_written_nor_deleted_again() -> None:
     going = live()
     going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    assert change(observed(service=going, applied=False), WANTED) is None
+    assert required_apply(observed(service=going, applied=False), WANTED) is None
     back = deployment(replicas=1, observedGeneration=4, updatedReplicas=1, availableReplicas=1)
-    assert plan.surplus(observed(back, going, verdict=Verdict())) == ()
+    assert plan.deletions(observed(back, going, verdict=Verdict())) == ()
 
 
 def test_what_somebody_made_in_the_place_of_ours_is_written_anew() -> None:
     state, another = observed(service=live()), live()
     another["metadata"]["uid"] = "s-2"
-    assert change(replace(state, live={identity(another): another}), WANTED) is not None
+    assert required_apply(replace(state, live={identity(another): another}), WANTED) is not None
 
 
 def test_a_refusal_deletes_nothing() -> None:
     refused = Verdict(problems=(diagnostic("Parked", "spec"),))
     parked = deployment(observedGeneration=4)
-    assert plan.surplus(observed(parked, live(), verdict=refused)) == ()
-    assert plan.surplus(observed(parked, live(), verdict=Verdict())) != (), "it would go, were it not for the refusal"
+    assert plan.deletions(observed(parked, live(), verdict=refused)) == ()
+    assert plan.deletions(observed(parked, live(), verdict=Verdict())) != (), "it would go, were it not for the refusal"
 
 
 def test_the_release_takes_everything_of_ours_off() -> None:
@@ -353,7 +355,7 @@ def test_before_knative_has_a_url_none_is_noted() -> None:
 
 
 def test_nothing_is_said_twice() -> None:
-    assert plan.report(observed(settled(), live()), NOW) == ()
+    assert plan.status_writes(observed(settled(), live()), NOW) == ()
 
 
 def test_a_generation_in_which_nothing_of_ours_changed_counts_as_observed_too() -> None:
@@ -365,8 +367,8 @@ def test_a_generation_in_which_nothing_of_ours_changed_counts_as_observed_too() 
 
 
 def test_good_news_comes_after_the_annotations_and_bad_news_before() -> None:
-    good = plan.report(observed(service=live()), NOW)
-    bad = plan.report(observed(service=live("False")), NOW)
+    good = plan.status_writes(observed(service=live()), NOW)
+    bad = plan.status_writes(observed(service=live("False")), NOW)
     assert [type(action) for action in good] == [Annotate, SetConditions]
     assert [type(action) for action in bad] == [SetConditions, Annotate]
 
@@ -376,12 +378,14 @@ def test_the_time_of_transition_stays_while_the_status_does() -> None:
     later = NOW.replace(hour=13)
     service = live()
     service["status"]["url"] = "http://elsewhere.example.com"
-    (conditions,) = (a for a in plan.report(observed(before, service), later) if isinstance(a, SetConditions))
+    (conditions,) = (a for a in plan.status_writes(observed(before, service), later) if isinstance(a, SetConditions))
     entry = next(entry for entry in conditions.entries if entry["type"] == CONDITION_READY)
     assert entry["lastUpdateTime"] == "2026-01-01T13:00:00Z"
     assert entry["lastTransitionTime"] == "2026-01-01T12:00:00Z"
-    assert conditions.told == []
-    (conditions,) = (a for a in plan.report(observed(before, live("False")), later) if isinstance(a, SetConditions))
+    assert conditions.events == []
+    (conditions,) = (
+        a for a in plan.status_writes(observed(before, live("False")), later) if isinstance(a, SetConditions)
+    )
     times = {entry["type"]: entry["lastTransitionTime"] for entry in conditions.entries}
     assert times == {CONDITION_READY: "2026-01-01T13:00:00Z", CONDITION_MODEL_LOADED: "2026-01-01T12:00:00Z"}
 
@@ -400,8 +404,8 @@ def test_what_failed_of_the_revision_before_is_not_said_of_the_one_that_knative_
 
 def test_events_tell_what_went_well_or_wrong_not_what_goes_on() -> None:
     def told(state: Observed) -> list[str]:
-        (action,) = (a for a in plan.report(state, NOW) if isinstance(a, SetConditions))
-        return [condition.reason for condition in action.told]
+        (action,) = (a for a in plan.status_writes(state, NOW) if isinstance(a, SetConditions))
+        return [condition.reason for condition in action.events]
 
     assert told(observed()) == []
     assert told(observed(service=live())) == ["Loaded", "Ready"]
@@ -445,13 +449,13 @@ def test_a_loader_that_tries_again_says_more_than_one_that_is_loading() -> None:
     pods = [loader_pod(None, ""), loader_pod(None, "", name="b")]
     for loading, retrying in (("a", "b"), ("b", "a")):
         lines = {loading: LoaderOutput(event="progress"), retrying: LoaderOutput(event="retry", code="Unreachable")}
-        assert loaded(observed(service=live("Unknown"), pods=pods, lines=lines)).reason == "Unreachable"
+        assert loaded(observed(service=live("Unknown"), pods=pods, outputs=lines)).reason == "Unreachable"
 
 
 def test_while_it_progresses_ready_says_what_is_waited_for() -> None:
     waits = live("Unknown", serving="", message="waiting for the ingress")
     line = LoaderOutput(event="progress", size=5, total=10)
-    assert "50 %" in ready(observed(service=waits, pods=[loader_pod(None, "")], lines={"a": line})).message
+    assert "50 %" in ready(observed(service=waits, pods=[loader_pod(None, "")], outputs={"a": line})).message
     message = ready(observed(service=waits, pods=[loader_pod(0, "Loaded")])).message
     assert ("waiting for the ingress" in message, "Downloaded" in message) == (True, False)
 
@@ -504,7 +508,7 @@ def test_a_previous_revision_that_somebody_has_deleted_is_led_to_no_more() -> No
 def test_ready_is_said_once_knative_leads_to_the_revisions_as_it_is_noted() -> None:
     """The tag of the one before changes the Knative Service, which is then not ready for a moment."""
     newest = live(latest="iris-00002", serving="iris-00002")
-    (write,) = plan.report(observed(deployment(notes={annotations.PROMOTED: "iris-00001"}), newest), NOW)
+    (write,) = plan.status_writes(observed(deployment(notes={annotations.PROMOTED: "iris-00001"}), newest), NOW)
     assert isinstance(write, Annotate)
     assert write.annotations[annotations.PROMOTED] == "iris-00002"
     assert write.annotations[annotations.PREVIOUS] == "iris-00001"
@@ -535,7 +539,7 @@ def test_only_a_knative_service_that_changes_with_its_deployment_takes_ready_bac
         ("Loaded", "True"),
         ("Progressing", "Unknown"),
     ]
-    assert said.told == ()
+    assert said.events == ()
     taken_back = deployment(conditions=said.entries)
     assert plan.preparation(observed(taken_back, live()), apply, NOW) is None, "once"
 
@@ -553,7 +557,7 @@ def test_after_the_scale_to_zero_what_was_said_stays() -> None:
     said = Condition(CONDITION_MODEL_LOADED, "True", "Loaded", "Downloaded 8 B in 1 file in 0.0 s.")
     before = settled()
     next(c for c in before["status"]["conditions"] if c["type"] == said.type)["message"] = said.message
-    assert plan.report(observed(before, live()), NOW) == ()
+    assert plan.status_writes(observed(before, live()), NOW) == ()
 
 
 def test_before_there_is_a_revision_nothing_is_loaded_whatever_was_said_of_those_of_another() -> None:
@@ -573,7 +577,7 @@ def test_a_revision_that_is_ready_has_its_model_although_it_was_loading_when_it_
 
 def test_a_pod_that_wakes_up_says_nothing_against_a_loaded_model() -> None:
     waking = observed(settled(), live(), pods=[loader_pod(None, "")])
-    assert plan.report(waking, NOW) == ()
+    assert plan.status_writes(waking, NOW) == ()
 
 
 def test_a_cold_start_that_fails_is_told() -> None:
@@ -595,7 +599,7 @@ def test_a_stored_deployment_that_cannot_be_rendered_says_why_and_is_not_parked(
     refused = Verdict(problems=(diagnostic("FeatureDisabled", "spec", flag="f", state="disabled"),))
     state = observed(deployment(replicas=2), verdict=refused)
     assert ready(state).reason == "FeatureDisabled"
-    assert not any(isinstance(action, Merge) for action in plan.report(state, NOW))
+    assert not any(isinstance(action, Merge) for action in plan.status_writes(state, NOW))
 
 
 def test_annotations_that_are_refused_since_are_told_while_the_model_answers() -> None:
@@ -610,14 +614,14 @@ def test_annotations_that_are_refused_since_are_told_while_the_model_answers() -
 
 
 def test_what_was_scaled_past_the_webhook_is_parked_again() -> None:
-    (action,) = plan.report(observed(deployment(replicas=3), live()), NOW)
+    (action,) = plan.status_writes(observed(deployment(replicas=3), live()), NOW)
     assert action == Merge({"spec": {"replicas": 0}}, "park")
 
 
 @pytest.mark.parametrize(("status", "handed_over"), [("Unknown", False), ("True", True)])
 def test_a_running_deployment_keeps_its_pods_until_knative_is_ready(status: str, handed_over: bool) -> None:
     running = deployment(replicas=3, notes={annotations.HANDOVER: "to-knative"})
-    actions = plan.report(observed(running, live(status)), NOW)
+    actions = plan.status_writes(observed(running, live(status)), NOW)
     assert [a.why for a in actions if isinstance(a, Merge)] == (["handover"] if handed_over else [])
 
 
@@ -760,7 +764,7 @@ def test_the_service_of_the_knative_service_before_is_nobody_elses() -> None:
     there = deployment(replicas=2, observedGeneration=4, updatedReplicas=2, availableReplicas=2)
     for found in (deployment(replicas=2, observedGeneration=4, updatedReplicas=2), there):
         state = Observed(found, plain, {identity(before): before})
-        assert (change(state, wanted), state.taken) == (None, None)
+        assert (required_apply(state, wanted), state.name_conflict) == (None, None)
         assert ready(state).reason == "Progressing"
     theirs = before | {"metadata": before["metadata"] | {"labels": labels | {"kubectl-serve.dev/deployment": "lily"}}}
     taken = ready(Observed(there, plain, {identity(theirs): theirs}))
@@ -785,7 +789,7 @@ def test_the_size_of_a_large_model_is_noted(pod: Any, line: Any, noted: str | No
         message = json.dumps({"code": pod[0], "bytes": pod[1]})
         own["status"]["initContainerStatuses"][0]["state"]["terminated"]["message"] = message
     noted_before = deployment(notes={annotations.MODEL_SIZE: "7"})
-    state = observed(noted_before, live("Unknown"), pods=[own], lines={"a": loader_protocol.of(line)})
+    state = observed(noted_before, live("Unknown"), pods=[own], outputs={"a": loader_protocol.of(line)})
     assert notes_of(state).get(annotations.MODEL_SIZE) == noted
     assert notes_of(state)[annotations.URL] == "http://iris.default.example.com"
 
@@ -807,7 +811,7 @@ def test_a_knative_service_goes_once_the_one_with_the_new_name_answers() -> None
         new = live(status)
         new["metadata"]["name"] = "iris-model"
         both = {identity(old): old, identity(new): new}
-        assert plan.surplus(Observed(deployment(), Verdict(service=renamed, name="iris-model"), both)) == gone
+        assert plan.deletions(Observed(deployment(), Verdict(service=renamed, name="iris-model"), both)) == gone
 
 
 COMMANDS = ["\x1b]52;c;aWQ=\x07", "\x9b2J", "\u202e", "\r", "\b", "\0", "\u2028"]
@@ -841,4 +845,4 @@ def with_words(text: str) -> Any:
 
 def test_a_condition_is_bounded() -> None:
     made = Condition("Ready", "False", "R" * 10_000, "\x1b" * 10_000)
-    assert (len(made.reason), len(made.message)) == (LONGEST_REASON, LONGEST)
+    assert (len(made.reason), len(made.message)) == (MAX_REASON, MAX_MESSAGE)

@@ -9,6 +9,7 @@ import pytest
 
 from serve_core.api import loader_protocol
 from serve_core.api.loader_protocol import NOTHING, LoaderOutput
+from serve_webhook.cache import trimming
 from serve_webhook.reconcile import pods
 from support.replica_sets import of_revision, of_template
 
@@ -167,7 +168,7 @@ RETRY = {"event": "retry", "code": "Unreachable", "message": "no route", "hint":
     ],
 )
 def test_how_far_the_loader_is(found: dict[str, Any], line: dict[str, Any], expected: tuple[str, str, str]) -> None:
-    finding = pods.loading(found, loader_protocol.of(line), "iris")
+    finding = pods.loader_finding(found, loader_protocol.of(line), "iris")
     assert (finding.status, finding.code) == expected[:2]
     assert expected[2].lower() in finding.message.lower()
 
@@ -211,7 +212,7 @@ def test_how_far_the_loader_is(found: dict[str, Any], line: dict[str, Any], expe
     ],
 )
 def test_what_keeps_the_server_from_serving(found: dict[str, Any], expected: tuple[str, str] | None) -> None:
-    finding = pods.serving(found, "iris")
+    finding = pods.server_finding(found, "iris")
     assert (finding and finding.code) == (expected and expected[0])
     assert finding is None or expected is None or expected[1] in finding.message
 
@@ -219,14 +220,14 @@ def test_what_keeps_the_server_from_serving(found: dict[str, Any], expected: tup
 def test_other_init_containers_say_nothing_of_the_model() -> None:
     found = pod(state=RUNNING)
     found["status"]["initContainerStatuses"].insert(0, {"name": "istio-init", "state": ended(0)})
-    assert pods.loading(found, NOTHING, "iris").code == "Loading"
+    assert pods.loader_finding(found, NOTHING, "iris").code == "Loading"
     assert pods.loader_is_running(found)
 
 
 def test_the_last_line_skips_what_is_not_the_loaders() -> None:
     log = '{"event": "plan", "bytes": 1}\n{"event": "retry", "code": "Stalled"}\nTraceback:\n[1]\n{'
-    assert pods.last_line(log) == LoaderOutput(event="retry", code="Stalled")
-    assert pods.last_line("") == NOTHING
+    assert pods.last_output(log) == LoaderOutput(event="retry", code="Stalled")
+    assert pods.last_output("") == NOTHING
 
 
 def test_only_pods_that_stay_count_oldest_first() -> None:
@@ -256,7 +257,7 @@ OWNER = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "iris-00001-depl
 def test_a_pod_that_no_replica_set_of_the_model_has_made_is_not_believed(owners: Any) -> None:
     liar = pod(state=ended(0, words("Loaded"))) | {}
     liar["metadata"]["ownerReferences"] = owners
-    for found in (liar, pods.trim(liar | {"metadata": {**liar["metadata"], "resourceVersion": "1"}})):
+    for found in (liar, trimming.pod(liar | {"metadata": {**liar["metadata"], "resourceVersion": "1"}})):
         assert pods.of_revision([found], "iris-00001") == []
         found["metadata"]["labels"] = of_template("5d8f")["labels"]
         assert (owners and owners[0].get("name") == "iris-5d8f") or pods.of_template([found]) == []
@@ -294,10 +295,10 @@ def test_of_whatever_shape_a_pod_is_what_is_kept_of_it_can_be_read(path: tuple[A
     for step in path[:-1]:
         node = node[step]
     node[path[-1]] = shape
-    kept = pods.trim(liar)
-    for said in (pods.loading(kept, NOTHING, "iris"), pods.serving(kept, "iris")):
-        assert said is None or len(said.message) < 4 * pods.LONGEST
-    pods.waits_since(kept), pods.loader_end(kept), pods.model_size(kept, NOTHING), pods.loader_is_running(kept)
+    kept = trimming.pod(liar)
+    for said in (pods.loader_finding(kept, NOTHING, "iris"), pods.server_finding(kept, "iris")):
+        assert said is None or len(said.message) < 4 * pods.MAX_DETAIL
+    pods.waiting_since(kept), pods.loader_result(kept), pods.model_size(kept, NOTHING), pods.loader_is_running(kept)
     assert len(pods.of_revision([kept], "iris-00001") + pods.of_template([kept])) <= 1
     assert len(json.dumps(kept)) < 5000
 
@@ -309,7 +310,7 @@ def test_of_a_huge_pod_little_is_kept() -> None:
     huge["status"]["containerStatuses"] *= 5000
     huge["status"]["conditions"] = [{**UNSCHEDULABLE, "message": "x" * 10**6}] * 1000
     huge["spec"] = {"initContainers": [{"name": "x" * 10**5}] * 1000}
-    assert len(json.dumps(pods.trim(huge))) < 10**6
+    assert len(json.dumps(trimming.pod(huge))) < 10**6
 
 
 def test_of_a_deployments_own_pods_those_of_the_newest_template_count() -> None:
@@ -328,21 +329,23 @@ def test_a_trimmed_pod_tells_the_same() -> None:
         "initContainers": [{"name": "model-loader", "image": "x" * 1000}],
         "containers": [{"name": "y" * 999}],
     }
-    trimmed = pods.trim(whole)
-    assert pods.loading(trimmed, NOTHING, "iris") == pods.loading(whole, NOTHING, "iris")
+    trimmed = trimming.pod(whole)
+    assert pods.loader_finding(trimmed, NOTHING, "iris") == pods.loader_finding(whole, NOTHING, "iris")
     assert len(json.dumps(trimmed)) < 1000
 
 
 def test_what_a_loader_says_is_bounded() -> None:
-    finding = pods.loading(pod(state=ended(11, words("NotFound", "x" * 10_000))), NOTHING, "iris")
-    assert len(finding.message) <= pods.LONGEST
+    finding = pods.loader_finding(pod(state=ended(11, words("NotFound", "x" * 10_000))), NOTHING, "iris")
+    assert len(finding.message) <= pods.MAX_DETAIL
 
 
 def injected(*init: str, uid: int | None = None) -> dict[str, Any]:
     """A pod that Istio has seen to, with its loader running among ``init``."""
     found = pod(state=RUNNING, annotations={"sidecar.istio.io/status": "{}"})
     ours = {"name": "model-loader", "securityContext": {"runAsUser": uid}}
-    return pods.trim(found | {"spec": {"initContainers": [ours if n == "model-loader" else {"name": n} for n in init]}})
+    return trimming.pod(
+        found | {"spec": {"initContainers": [ours if n == "model-loader" else {"name": n} for n in init]}}
+    )
 
 
 @pytest.mark.parametrize(
@@ -351,12 +354,12 @@ def injected(*init: str, uid: int | None = None) -> dict[str, Any]:
         (injected("istio-validation", "model-loader"), "SidecarStartsLater"),
         (injected("istio-validation", "model-loader", uid=1337), "Unreachable"),
         (injected("istio-validation", "istio-proxy", "model-loader"), "Unreachable"),
-        (pods.trim(pod(state=RUNNING)), "Unreachable"),
+        (trimming.pod(pod(state=RUNNING)), "Unreachable"),
     ],
     ids=["captured", "as the proxy", "behind a native sidecar", "no mesh"],
 )
 def test_a_loader_that_istio_cuts_off_is_told_so(found: dict[str, Any], code: str) -> None:
-    said = pods.loading(found, loader_protocol.of(RETRY), "iris")
+    said = pods.loader_finding(found, loader_protocol.of(RETRY), "iris")
     assert (said.status, said.code) == ("Unknown", code)
     assert "no route" in said.message, "what the loader saw is told as well"
 
@@ -372,7 +375,7 @@ def test_a_loader_that_istio_cuts_off_is_told_so(found: dict[str, Any], code: st
     ],
 )
 def test_how_a_loader_ended_and_how_long_it_took(found: dict[str, Any], end: tuple[str, float] | None) -> None:
-    assert pods.loader_end(found) == end
+    assert pods.loader_result(found) == end
 
 
 SCHEDULED = {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
@@ -397,8 +400,8 @@ NO_DEVICE = 'MountVolume.SetUp failed for volume "model" : rpc error: code = Int
 )
 def test_a_pod_waits_when_its_node_has_started_nothing_of_it(found: dict[str, Any], waits: bool) -> None:
     since = datetime(2026, 1, 1, tzinfo=UTC) if waits else None
-    assert pods.waits_since(found) == since
-    assert pods.waits_since(pods.trim(found)) == since
+    assert pods.waiting_since(found) == since
+    assert pods.waiting_since(trimming.pod(found)) == since
 
 
 def event(note: str, kind: str = "Warning", second: int = 0) -> dict[str, Any]:
@@ -415,7 +418,7 @@ def event(note: str, kind: str = "Warning", second: int = 0) -> dict[str, Any]:
     ],
 )
 def test_only_the_newest_event_of_a_pod_counts(events: list[dict[str, Any]], note: str) -> None:
-    assert pods.warning(pods.newest(events)) == note
+    assert pods.warning(pods.newest_event(events)) == note
 
 
 @pytest.mark.parametrize(
@@ -427,7 +430,10 @@ def test_only_the_newest_event_of_a_pod_counts(events: list[dict[str, Any]], not
 )
 def test_what_the_node_says_of_a_pod_that_it_cannot_start_is_told(warning: str, expected: tuple[str, str, str]) -> None:
     waiting = pod(state=WAITING, conditions=(SCHEDULED,))
-    for found in (pods.loading(waiting, NOTHING, "iris", warning), pods.serving(waiting, "iris", warning)):
+    for found in (
+        pods.loader_finding(waiting, NOTHING, "iris", warning),
+        pods.server_finding(waiting, "iris", warning),
+    ):
         assert found is not None
         assert (found.status, found.code) == expected[:2]
         assert expected[2] in found.message

@@ -30,7 +30,7 @@ from serve_webhook.api import (
 )
 from serve_webhook.cache.informers import Informer
 from serve_webhook.metrics import Metrics
-from serve_webhook.reconcile import reconciler
+from serve_webhook.reconcile import pod_reports, reconciler
 from serve_webhook.reconcile.conditions import stored
 from serve_webhook.reconcile.events import Recorder
 from serve_webhook.reconcile.reconciler import Reconciler
@@ -469,7 +469,7 @@ async def test_what_the_cluster_has_no_resource_for_is_named(
 async def test_the_last_line_of_a_running_loader_is_told(
     api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconciler, "LOADING_SECONDS", 0.01)
+    monkeypatch.setattr(pod_reports, "LOADING_SECONDS", 0.01)
     api.put(DEPLOYMENTS, served())
     async with running(api, clock):
         await until(lambda: service(api) and ready(api))
@@ -496,7 +496,7 @@ async def test_of_many_loaders_some_are_asked(api: MemoryApi, clock: Clock, monk
         await until(lambda: service(api) and ready(api))
         knative_makes_a_revision(api)
         await until(lambda: "No route to the store." in str(deployment(api)["status"]))
-    assert len(asked) == reconciler.LOGS
+    assert len(asked) == pod_reports.MAX_PODS
 
 
 async def test_how_long_each_loader_took_is_counted_once(api: MemoryApi, clock: Clock) -> None:
@@ -554,8 +554,8 @@ def says(api: MemoryApi, pod: Any, note: str) -> None:
 async def test_a_missing_secret_is_told_by_the_events_of_the_pod(
     api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconciler, "LOADING_SECONDS", 0.01)
-    monkeypatch.setattr(reconciler, "LONGEST_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(pod_reports, "LOADING_SECONDS", 0.01)
+    monkeypatch.setattr(pod_reports, "MAX_INTERVAL_SECONDS", 0.01)
     api.put(DEPLOYMENTS, served())
     async with running(api, clock):
         await until(lambda: service(api) and ready(api))
@@ -565,7 +565,7 @@ async def test_a_missing_secret_is_told_by_the_events_of_the_pod(
         await until(lambda: "Waiting for the pod's containers" in str(deployment(api)["status"]))
         assert not [each for each in api.lists if each.startswith("events")], "it may be about to start"
 
-        clock.move(seconds=reconciler.STUCK_SECONDS)
+        clock.move(seconds=pod_reports.STUCK_SECONDS)
         await until(lambda: ready(api) == "ModelNotLoaded")
         loaded = stored(deployment(api), CONDITION_MODEL_LOADED)
         assert loaded

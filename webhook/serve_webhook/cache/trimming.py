@@ -1,6 +1,6 @@
-"""What is kept of the objects that are watched: what is read of them, and no more. Pure.
+"""The parts of watched objects that are kept: what the server reads, and nothing else. Pure.
 
-Anybody can make thousands of Services, and Deployments with our label; memory is for what is served.
+Any user can create thousands of Services, and of Deployments with our label. Memory is for what is served.
 """
 
 from serve_core.api.annotations import MODEL
@@ -10,21 +10,42 @@ from serve_core.base.json import JsonObject, value_at
 from serve_core.base.ownership import controller
 from serve_core.context.services import named_ports, selector
 
-_OF_A_STATUS = ("observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "conditions")
-_NOT_READ = ("managedFields", "selfLink")
-_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-"""Annotation with a copy of everything."""
-_MOST_CONDITIONS = 30
+REVISION_LABEL = "serving.knative.dev/revision"
+TEMPLATE_LABEL = "pod-template-hash"
+"""Label of a ReplicaSet's pods: it differs between the templates of one Deployment."""
+INJECTED_ANNOTATION = "sidecar.istio.io/status"
+"""On every pod that Istio's injector has changed."""
+_POD_METADATA = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp")
+_POD_LABELS = (DEPLOYMENT_LABEL, REVISION_LABEL, TEMPLATE_LABEL)
+_REFERENCE_FIELDS = ("apiVersion", "kind", "name", "uid")
+_CONDITION_FIELDS = ("type", "status", "reason", "message", "lastTransitionTime")
+SCHEDULED = "PodScheduled"
+_MAX_CONTAINERS = 50
+"""Containers of one pod that are kept."""
+_MAX_TEXT = 4096
+"""Characters, the kubelet's limit of a termination message."""
+_STATUS_FIELDS = (
+    "observedGeneration",
+    "replicas",
+    "updatedReplicas",
+    "readyReplicas",
+    "availableReplicas",
+    "conditions",
+)
+_UNUSED_METADATA = ("managedFields", "selfLink")
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+"""Annotation with a copy of the whole object."""
+_MAX_CONDITIONS = 30
 
 
 def deployment(manifest: JsonObject) -> JsonObject:
-    """All of a served Deployment but what nobody reads; of one that is served no more, what is left to be undone."""
+    """A served Deployment without unused parts; of one that is no longer served, what must be undone."""
     metadata, notes = manifest["metadata"], manifest["metadata"].get("annotations") or {}
     status = manifest.get("status") if isinstance(manifest.get("status"), dict) else {}
     kept = {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "status": _status(status or {})}
     if MODEL in notes:
-        others = {key: value for key, value in notes.items() if key != _APPLIED}
-        whole = {key: value for key, value in metadata.items() if key not in _NOT_READ}
+        others = {key: value for key, value in notes.items() if key != _LAST_APPLIED}
+        whole = {key: value for key, value in metadata.items() if key not in _UNUSED_METADATA}
         return kept | {"metadata": whole | {"annotations": others}, "spec": manifest["spec"]}
     ours = {key: value for key, value in notes.items() if key.startswith(f"{GROUP}/")}
     generation = {"generation": metadata["generation"]} if "generation" in metadata else {}
@@ -36,16 +57,16 @@ def deployment(manifest: JsonObject) -> JsonObject:
 
 
 def _status(status: JsonObject) -> JsonObject:
-    kept = {key: status[key] for key in _OF_A_STATUS if key in status}
+    kept = {key: status[key] for key in _STATUS_FIELDS if key in status}
     if isinstance(conditions := kept.get("conditions"), list):
-        kept["conditions"] = [each for each in conditions if isinstance(each, dict)][:_MOST_CONDITIONS]
+        kept["conditions"] = [each for each in conditions if isinstance(each, dict)][:_MAX_CONDITIONS]
     elif "conditions" in kept:
         del kept["conditions"]
     return kept
 
 
 def service(manifest: JsonObject) -> JsonObject:
-    """Of a Service what :func:`serve_core.context.services.read` reads."""
+    """The parts of a Service that :func:`serve_core.context.services.read` reads."""
     metadata = essential(manifest["metadata"])
     label = value_at(metadata, "labels", DEPLOYMENT_LABEL)
     metadata["labels"] = {} if label is None else {DEPLOYMENT_LABEL: label}
@@ -54,3 +75,72 @@ def service(manifest: JsonObject) -> JsonObject:
         metadata["ownerReferences"] = [{"controller": True, **kept}]
     ports = [{"targetPort": name} for name in named_ports(manifest)]
     return {"metadata": metadata, "spec": {"selector": selector(manifest), "ports": ports}}
+
+
+def pod(manifest: JsonObject) -> JsonObject:
+    """The part of a pod that conditions are made of, with the types of Kubernetes' API and a bounded size.
+
+    Served models may have many pods, and users who create pods choose their content.
+    """
+    metadata = manifest["metadata"]
+    annotations = _object(metadata.get("annotations"))
+    labels = _object(metadata.get("labels"))
+    kept: JsonObject = {key: metadata[key] for key in _POD_METADATA if isinstance(metadata.get(key), str)}
+    kept["labels"] = {key: labels[key] for key in _POD_LABELS if isinstance(labels.get(key), str)}
+    if INJECTED_ANNOTATION in annotations:
+        kept["annotations"] = {INJECTED_ANNOTATION: ""}
+    if (owner := controller(manifest)) is not None:
+        kept["ownerReferences"] = [{"controller": True} | {key: _text(owner.get(key)) for key in _REFERENCE_FIELDS}]
+    spec, status = _object(manifest.get("spec")), _object(manifest.get("status"))
+    return {
+        "metadata": kept,
+        "spec": {"initContainers": [_container(each) for each in _objects(spec.get("initContainers"))]},
+        "status": {
+            "conditions": [
+                {key: _text(each.get(key)) for key in _CONDITION_FIELDS}
+                for each in _objects(status.get("conditions"))
+                if each.get("type") == SCHEDULED
+            ],
+            **{
+                key: [_container_status(each) for each in _objects(status.get(key))]
+                for key in ("initContainerStatuses", "containerStatuses")
+            },
+        },
+    }
+
+
+def _container(container: JsonObject) -> JsonObject:
+    user = _object(container.get("securityContext")).get("runAsUser")
+    uid = user if isinstance(user, int) else None
+    return {"name": _text(container.get("name")), "securityContext": {"runAsUser": uid}}
+
+
+def _container_status(status: JsonObject) -> JsonObject:
+    return {
+        "name": _text(status.get("name")),
+        "state": _container_state(status.get("state")),
+        "lastState": _container_state(status.get("lastState")),
+    }
+
+
+def _container_state(state: object) -> JsonObject:
+    """The present state of a container, if it has one."""
+    for kind, found in _object(state).items():
+        if kind in ("running", "waiting", "terminated") and isinstance(found, dict):
+            texts = {key: _text(found.get(key)) for key in ("reason", "message") if found.get(key)}
+            code = found.get("exitCode")
+            return {kind: texts | ({"exitCode": code} if isinstance(code, int) else {})}
+    return {}
+
+
+def _object(value: object) -> JsonObject:
+    return value if isinstance(value, dict) else {}
+
+
+def _objects(value: object) -> list[JsonObject]:
+    found = value[:_MAX_CONTAINERS] if isinstance(value, list) else ()
+    return [each for each in found if isinstance(each, dict)]
+
+
+def _text(value: object) -> str:
+    return value[:_MAX_TEXT] if isinstance(value, str) else ""

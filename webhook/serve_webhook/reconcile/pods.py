@@ -1,6 +1,6 @@
-"""What keeps a pod from serving, told from its status and its loader's last words. Pure.
+"""Why a pod does not serve, from its status and its loader's termination message. Pure.
 
-Knative does not look at init containers, so that a failing download would show only as a deadline that passed.
+Knative ignores init containers: it would report a failed download only as an exceeded deadline.
 """
 
 import re
@@ -16,16 +16,14 @@ from serve_core.base.json import JsonObject, value_at
 from serve_core.base.ownership import controller
 from serve_core.base.reasons import CATALOGUE, condition_message
 from serve_core.istio.injection import PROXY_UID
+from serve_webhook.cache.trimming import INJECTED_ANNOTATION, REVISION_LABEL, SCHEDULED, TEMPLATE_LABEL
 
-REVISION_LABEL = "serving.knative.dev/revision"
-_TEMPLATE_LABEL = "pod-template-hash"
-"""By which ReplicaSets, and so the templates of one Deployment, tell their pods apart."""
 QUEUE_PROXY = "queue-proxy"
-LONGEST = 800
-"""Characters of what a pod says about itself."""
+MAX_DETAIL = 800
+"""Characters of a pod's own text in a message."""
 
-_UNCUT = 63 - len("-deployment") - 32
-"""Characters that Knative keeps of a revision's name in that of its Deployment (knative.dev/pkg, kmeta.ChildName)."""
+_UNCUT_LENGTH = 63 - len("-deployment") - 32
+"""Characters of a revision's name that are in its Deployment's name (knative.dev/pkg, kmeta.ChildName)."""
 _PULL_FAILURES = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"}
 )
@@ -33,10 +31,8 @@ _START_FAILURES = frozenset({"CreateContainerConfigError", "CreateContainerError
 _STARTING = frozenset({None, "PodInitializing", "ContainerCreating"})
 _NOT_FOUND = {"secret": ("SecretNotFound", "secret"), "configmap": ("ConfigMapNotFound", "config_map")}
 _MISSING = re.compile(r'(secret|configmap) "([^"]+)" not found')
-"""As the kubelet says it, of a volume and of a variable."""
+"""The kubelet's sentence about a volume or a variable. It has no reason code for this: the text is all there is."""
 _SIDECAR = "istio-proxy"
-_INJECTED = "sidecar.istio.io/status"
-"""Annotation of every pod that Istio's injector has seen to."""
 
 
 @dataclass(frozen=True)
@@ -48,114 +44,36 @@ class PodFinding:
     message: str
 
 
-def trim(pod: JsonObject) -> JsonObject:
-    """The part of a pod that is read here, of the types that it has by Kubernetes' API, and of a bounded size: served
-    models may have many pods, and whoever may create pods can write what theirs say."""
-    metadata = pod["metadata"]
-    annotations = _object(metadata.get("annotations"))
-    labels = _object(metadata.get("labels"))
-    kept: JsonObject = {key: metadata[key] for key in _METADATA if isinstance(metadata.get(key), str)}
-    kept["labels"] = {key: labels[key] for key in _LABELS if isinstance(labels.get(key), str)}
-    if _INJECTED in annotations:
-        kept["annotations"] = {_INJECTED: ""}
-    if (owner := controller(pod)) is not None:
-        kept["ownerReferences"] = [{"controller": True} | {key: _text(owner.get(key)) for key in _REFERENCE}]
-    spec, status = _object(pod.get("spec")), _object(pod.get("status"))
-    return {
-        "metadata": kept,
-        "spec": {"initContainers": [_trim_container(each) for each in _objects(spec.get("initContainers"))]},
-        "status": {
-            "conditions": [
-                {key: _text(each.get(key)) for key in _CONDITION}
-                for each in _objects(status.get("conditions"))
-                if each.get("type") == _SCHEDULED
-            ],
-            **{
-                key: [_trim_status(each) for each in _objects(status.get(key))]
-                for key in ("initContainerStatuses", "containerStatuses")
-            },
-        },
-    }
-
-
-_METADATA = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp")
-_LABELS = (DEPLOYMENT_LABEL, REVISION_LABEL, _TEMPLATE_LABEL)
-_REFERENCE = ("apiVersion", "kind", "name", "uid")
-_CONDITION = ("type", "status", "reason", "message", "lastTransitionTime")
-_SCHEDULED = "PodScheduled"
-_MOST_CONTAINERS = 50
-"""Containers of one pod that are looked at."""
-_LONGEST_TEXT = 4096
-"""Characters: the kubelet cuts a termination message there."""
-
-
-def _trim_container(container: JsonObject) -> JsonObject:
-    user = _object(container.get("securityContext")).get("runAsUser")
-    uid = user if isinstance(user, int) else None
-    return {"name": _text(container.get("name")), "securityContext": {"runAsUser": uid}}
-
-
-def _trim_status(status: JsonObject) -> JsonObject:
-    return {
-        "name": _text(status.get("name")),
-        "state": _trim_state(status.get("state")),
-        "lastState": _trim_state(status.get("lastState")),
-    }
-
-
-def _trim_state(state: object) -> JsonObject:
-    """The one of its states that a container is in, or none."""
-    for kind, found in _object(state).items():
-        if kind in ("running", "waiting", "terminated") and isinstance(found, dict):
-            texts = {key: _text(found.get(key)) for key in ("reason", "message") if found.get(key)}
-            code = found.get("exitCode")
-            return {kind: texts | ({"exitCode": code} if isinstance(code, int) else {})}
-    return {}
-
-
-def _object(value: object) -> JsonObject:
-    return value if isinstance(value, dict) else {}
-
-
-def _objects(value: object) -> list[JsonObject]:
-    found = value[:_MOST_CONTAINERS] if isinstance(value, list) else ()
-    return [each for each in found if isinstance(each, dict)]
-
-
-def _text(value: object) -> str:
-    return value[:_LONGEST_TEXT] if isinstance(value, str) else ""
-
-
 def of_revision(pods: Sequence[JsonObject], revision: str) -> list[JsonObject]:
-    """The pods of a Knative revision that are not on their way out, oldest first."""
-    return [pod for pod in _that_stay(pods) if _label(pod, REVISION_LABEL) == revision and _is_of(pod, revision)]
+    """The pods of a Knative revision that are not being deleted, oldest first."""
+    return [pod for pod in _remaining(pods) if _label(pod, REVISION_LABEL) == revision and _is_of(pod, revision)]
 
 
 def of_template(pods: Sequence[JsonObject]) -> list[JsonObject]:
-    """The pods that a Deployment runs itself that are not on their way out, oldest first.
+    """The pods of a Deployment's present template that are not being deleted, oldest first.
 
-    Those of its present template: the newest pod's. During a rollout there are some of the one before as well.
+    The present template is that of the newest pod: during a rollout, there are pods of the earlier one as well.
     """
-    own = [pod for pod in _that_stay(pods) if _label(pod, REVISION_LABEL) is None and _is_of(pod)]
-    return [pod for pod in own if _label(pod, _TEMPLATE_LABEL) == _label(own[-1], _TEMPLATE_LABEL)]
+    own = [pod for pod in _remaining(pods) if _label(pod, REVISION_LABEL) is None and _is_of(pod)]
+    return [pod for pod in own if _label(pod, TEMPLATE_LABEL) == _label(own[-1], TEMPLATE_LABEL)]
 
 
 def _is_of(pod: JsonObject, revision: str = "") -> bool:
-    """Whether its controller is a ReplicaSet of the revision's Deployment, or of the Deployment that its label names.
+    """Whether its controller is a ReplicaSet of the revision's Deployment, or of the Deployment in its label.
 
-    A label is written by whoever makes a pod. So is a controller, but Kubernetes deletes the pod where there is no such
-    ReplicaSet, and counts it as one of its replicas where there is.
+    A pod's creator chooses its labels, and its controller too. But Kubernetes deletes a pod whose ReplicaSet does not
+    exist, and counts it as one of the ReplicaSet's replicas otherwise.
     """
-    owner, template = controller(pod) or {}, _label(pod, _TEMPLATE_LABEL)
+    owner, template = controller(pod) or {}, _label(pod, TEMPLATE_LABEL)
     if (owner.get("apiVersion"), owner.get("kind")) != ("apps/v1", "ReplicaSet") or not template:
         return False
     name = str(owner.get("name"))
     if not revision:
         return name == f"{_label(pod, DEPLOYMENT_LABEL)}-{template}"
-    return name.startswith(revision[:_UNCUT]) and name.endswith(f"-deployment-{template}")
+    return name.startswith(revision[:_UNCUT_LENGTH]) and name.endswith(f"-deployment-{template}")
 
 
-def _that_stay(pods: Sequence[JsonObject]) -> list[JsonObject]:
+def _remaining(pods: Sequence[JsonObject]) -> list[JsonObject]:
     stay = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
     return sorted(stay, key=lambda pod: (pod["metadata"].get("creationTimestamp") or "", pod["metadata"]["name"]))
 
@@ -169,31 +87,31 @@ def loader_is_running(pod: JsonObject) -> bool:
     return "running" in (_loader_status(pod).get("state") or {})
 
 
-def loader_end(pod: JsonObject) -> tuple[str, float] | None:
-    """The code that the loader has ended with, and the seconds that it took; ``None`` where it says neither."""
-    said = _last_words(pod)
-    return (said.code, said.seconds) if said.code and said.seconds is not None else None
+def loader_result(pod: JsonObject) -> tuple[str, float] | None:
+    """Code and seconds of the loader's termination message; ``None`` where one is missing."""
+    final = _final_output(pod)
+    return (final.code, final.seconds) if final.code and final.seconds is not None else None
 
 
-def model_size(pod: JsonObject, line: LoaderOutput) -> int | None:
-    """The bytes of the model, once its loader has said them. ``line``: the last of a running loader's log."""
-    ended = _last_words(pod)
-    share = loader_protocol.share(line)
-    return (ended.size if ended.code == "Loaded" else share[1] if share else None) or None
+def model_size(pod: JsonObject, output: LoaderOutput) -> int | None:
+    """Bytes of the model, once the loader reports them. ``output``: the last one of a running loader."""
+    final = _final_output(pod)
+    share = loader_protocol.share(output)
+    return (final.size if final.code == "Loaded" else share[1] if share else None) or None
 
 
-def _last_words(pod: JsonObject) -> LoaderOutput:
+def _final_output(pod: JsonObject) -> LoaderOutput:
     return loader_protocol.words(value_at(_loader_status(pod), "state", "terminated", "message"))
 
 
-def last_line(log: str) -> LoaderOutput:
-    """The last line of the loader's log that is the loader's."""
+def last_output(log: str) -> LoaderOutput:
+    """The last line of a log that the loader wrote."""
     found = (loader_protocol.words(line) for line in reversed(log.splitlines()))
-    return next((said for said in found if said.event), loader_protocol.NOTHING)
+    return next((output for output in found if output.event), loader_protocol.NOTHING)
 
 
-def waits_since(pod: JsonObject) -> datetime | None:
-    """Since when the node has had the pod without starting any container of it; ``None`` where that is not so."""
+def waiting_since(pod: JsonObject) -> datetime | None:
+    """When the pod was scheduled, if none of its containers has started; otherwise ``None``."""
     status = pod.get("status") or {}
     started = any(
         (state.get("state") or {}).keys() - {"waiting"}
@@ -203,21 +121,21 @@ def waits_since(pod: JsonObject) -> datetime | None:
         for state in status.get(key) or []
     )
     for condition in status.get("conditions") or []:
-        if condition["type"] == _SCHEDULED and condition["status"] == "True" and not started:
+        if condition["type"] == SCHEDULED and condition["status"] == "True" and not started:
             with suppress(ValueError):
                 since = datetime.fromisoformat(condition["lastTransitionTime"])
                 return since if since.tzinfo else None
     return None
 
 
-def newest(events: Iterable[JsonObject]) -> JsonObject:
-    """Of a pod's Events the one that was seen last; empty where there is none."""
+def newest_event(events: Iterable[JsonObject]) -> JsonObject:
+    """The Event that was seen last; empty if there is none."""
     return max(events, key=_last_seen, default={})
 
 
 def warning(event: JsonObject) -> str:
-    """What a pod's newest Event says, if it is a warning: an image that is being pulled is none."""
-    return str(event.get("note") or "")[:LONGEST] if event.get("type") == "Warning" else ""
+    """The text of a pod's newest Event if that is a warning; pulling an image is not."""
+    return str(event.get("note") or "")[:MAX_DETAIL] if event.get("type") == "Warning" else ""
 
 
 def _last_seen(event: JsonObject) -> str:
@@ -225,23 +143,23 @@ def _last_seen(event: JsonObject) -> str:
     return str(series or event.get("deprecatedLastTimestamp") or event.get("eventTime") or "")
 
 
-def loading(pod: JsonObject, line: LoaderOutput, name: str, warning: str = "") -> PodFinding:
-    """How far the loader of this pod is.
+def loader_finding(pod: JsonObject, output: LoaderOutput, name: str, warning: str = "") -> PodFinding:
+    """The state of a pod's loader.
 
-    ``line``: the last of its log; ``name``: the Deployment's; ``warning``: what the node says of a pod that it cannot
+    ``output``: the loader's last one; ``name``: the Deployment's; ``warning``: the node's about a pod that does not
     start.
     """
-    found = _loading(pod, line, name, warning)
+    found = _loader_finding(pod, output, name, warning)
     if found.code in ("Unreachable", "Stalled") and _has_late_sidecar(pod):
         return PodFinding(
-            found.status, "SidecarStartsLater", f"{sentence('SidecarStartsLater')} {found.message}"[:LONGEST]
+            found.status, "SidecarStartsLater", f"{sentence('SidecarStartsLater')} {found.message}"[:MAX_DETAIL]
         )
     return found
 
 
 def _has_late_sidecar(pod: JsonObject) -> bool:
-    """Whether Istio redirects the loader's traffic to a sidecar that starts when the loader has ended."""
-    if _INJECTED not in (pod["metadata"].get("annotations") or {}):
+    """Whether Istio redirects the loader's traffic to a sidecar that starts only after the loader has ended."""
+    if INJECTED_ANNOTATION not in (pod["metadata"].get("annotations") or {}):
         return False
     for container in (pod.get("spec") or {}).get("initContainers") or []:
         if container["name"] == _SIDECAR:
@@ -251,14 +169,14 @@ def _has_late_sidecar(pod: JsonObject) -> bool:
     return False
 
 
-def _loading(pod: JsonObject, line: LoaderOutput, name: str, warning: str) -> PodFinding:
-    of = {"name": name, "namespace": pod["metadata"]["namespace"]}
+def _loader_finding(pod: JsonObject, output: LoaderOutput, name: str, warning: str) -> PodFinding:
+    names = {"name": name, "namespace": pod["metadata"]["namespace"]}
     status = _loader_status(pod)
     state, before = status.get("state") or {}, (status.get("lastState") or {}).get("terminated")
     if terminated := state.get("terminated"):
-        return _ended(terminated, of)
+        return _from_exit(terminated, names)
     if "running" in state:
-        return _running(line, before, of)
+        return _from_running(output, before, names)
     if unschedulable := _unschedulable(pod):
         return unschedulable
     waiting = state.get("waiting") or {}
@@ -267,16 +185,16 @@ def _loading(pod: JsonObject, line: LoaderOutput, name: str, warning: str) -> Po
     if reason in _START_FAILURES:
         return _not_started(pod, waiting)
     if before:
-        return _ended(before, of)
+        return _from_exit(before, names)
     if warning:
         return _not_started(pod, {"message": warning})
     return PodFinding("Unknown", "Loading", "Waiting for the pod's containers to start.")
 
 
-def serving(pod: JsonObject, name: str, warning: str = "") -> PodFinding | None:
-    """What keeps the model server of this pod from serving; ``None`` if nothing is known to.
+def server_finding(pod: JsonObject, name: str, warning: str = "") -> PodFinding | None:
+    """Why a pod's model server does not serve; ``None`` if no reason is known.
 
-    ``warning``: what the node says of a pod that it cannot start.
+    ``warning``: the node's about a pod that does not start.
     """
     if unschedulable := _unschedulable(pod):
         return unschedulable
@@ -295,18 +213,18 @@ def serving(pod: JsonObject, name: str, warning: str = "") -> PodFinding | None:
             return _finding("False", "OutOfMemory", {"message": f"Container {status['name']}."})
         if reason in _START_FAILURES:
             return _not_started(pod, waiting)
-        # A server that ends is no server, whatever its exit code: MLServer ends with 0 where it cannot load the model.
+        # A server must not end, whatever its exit code: MLServer ends with 0 where it cannot load the model.
         if ended:
-            said = f"Container {status['name']} ended with exit code {ended.get('exitCode')}."
+            detail = f"Container {status['name']} ended with exit code {ended.get('exitCode')}."
             return _finding(
-                "False", "ServerCrashed", {"message": said}, name=name, namespace=pod["metadata"]["namespace"]
+                "False", "ServerCrashed", {"message": detail}, name=name, namespace=pod["metadata"]["namespace"]
             )
     return None
 
 
-def sentence(code: str, **words: str) -> str:
-    """The catalogue's sentence and hint, as a message begins."""
-    text = condition_message(code, **words)
+def sentence(code: str, **values: str) -> str:
+    """The catalogue's sentence and hint, as the beginning of a message."""
+    text = condition_message(code, **values)
     return text[:1].upper() + text[1:]
 
 
@@ -323,60 +241,62 @@ def _unschedulable(pod: JsonObject) -> PodFinding | None:
     return None
 
 
-def _not_started(pod: JsonObject, said: Mapping[str, object]) -> PodFinding:
-    """What the kubelet says of a pod that it cannot start: that something is missing, or something else."""
-    missing = _MISSING.search(str(said.get("message") or ""))
+def _not_started(pod: JsonObject, state: Mapping[str, object]) -> PodFinding:
+    """Why the kubelet does not start a pod: a missing object, or another reason."""
+    missing = _MISSING.search(str(state.get("message") or ""))
     if missing is None:
-        return _finding("Unknown", "NotStarted", said)
+        return _finding("Unknown", "NotStarted", state)
     reason, what = _NOT_FOUND[missing[1]]
     return PodFinding("False", reason, sentence(reason, **{what: missing[2]}, namespace=pod["metadata"]["namespace"]))
 
 
-def _running(line: LoaderOutput, before: JsonObject | None, of: Mapping[str, str]) -> PodFinding:
-    if line.event in ("retry", "failed"):
-        return _said(line, "Unknown" if line.event == "retry" else "False", of)
-    if line.event in ("plan", "progress"):
-        return PodFinding("Unknown", "Loading", _progress(line))
-    # It has just started: what ended the run before is still the best that is known.
-    return _ended(before, of) if before else PodFinding("Unknown", "Loading", sentence("Loading"))
+def _from_running(output: LoaderOutput, before: JsonObject | None, names: Mapping[str, str]) -> PodFinding:
+    if output.event in ("retry", "failed"):
+        return _from_output(output, "Unknown" if output.event == "retry" else "False", names)
+    if output.event in ("plan", "progress"):
+        return PodFinding("Unknown", "Loading", _progress(output))
+    # It has just started: the result of the run before is the newest information.
+    return _from_exit(before, names) if before else PodFinding("Unknown", "Loading", sentence("Loading"))
 
 
-def _ended(terminated: JsonObject, of: Mapping[str, str]) -> PodFinding:
-    words = loader_protocol.words(terminated.get("message"))
+def _from_exit(terminated: JsonObject, names: Mapping[str, str]) -> PodFinding:
+    output = loader_protocol.words(terminated.get("message"))
     if terminated.get("exitCode") == 0:
-        return PodFinding("True", "Loaded", _loaded(words))
+        return PodFinding("True", "Loaded", _loaded(output))
     if terminated.get("reason") == "OOMKilled":
         return _finding("False", "OutOfMemory", {"message": f"Container {LOADER_CONTAINER}."})
-    if words.code == "Interrupted":
-        return _said(words, "Unknown", of)
-    if words.code:
-        return _said(words, "False", of)
-    said = f"Exit code {terminated.get('exitCode')}."
-    return _finding("False", "LoaderCrashed", {"message": said}, **of)
+    if output.code == "Interrupted":
+        return _from_output(output, "Unknown", names)
+    if output.code:
+        return _from_output(output, "False", names)
+    detail = f"Exit code {terminated.get('exitCode')}."
+    return _finding("False", "LoaderCrashed", {"message": detail}, **names)
 
 
-def _said(words: LoaderOutput, status: str, of: Mapping[str, str]) -> PodFinding:
+def _from_output(output: LoaderOutput, status: str, names: Mapping[str, str]) -> PodFinding:
     """The loader's own code, sentence and hint."""
-    reason = CATALOGUE.get(words.code)
-    if reason is None or words.code == "Loaded":
-        return _finding(status, "LoaderCrashed", {"message": words.message}, **of)
-    if not words.message:
-        return PodFinding(status, words.code, sentence(words.code))
-    return PodFinding(status, words.code, f"{_stopped(words.message)} {words.hint or reason.hint}".strip()[:LONGEST])
+    reason = CATALOGUE.get(output.code)
+    if reason is None or output.code == "Loaded":
+        return _finding(status, "LoaderCrashed", {"message": output.message}, **names)
+    if not output.message:
+        return PodFinding(status, output.code, sentence(output.code))
+    return PodFinding(
+        status, output.code, f"{_with_period(output.message)} {output.hint or reason.hint}".strip()[:MAX_DETAIL]
+    )
 
 
-def _finding(status: str, code: str, said: Mapping[str, object], **words: str) -> PodFinding:
-    """A code of ours, with what the kubelet or the scheduler says about it."""
-    detail = " ".join(str(said.get("message") or "").split())[:LONGEST]
-    return PodFinding(status, code, f"{sentence(code, **words)} {detail}".strip())
+def _finding(status: str, code: str, state: Mapping[str, object], **values: str) -> PodFinding:
+    """The catalogue's sentence, with the message of the kubelet or the scheduler."""
+    detail = " ".join(str(state.get("message") or "").split())[:MAX_DETAIL]
+    return PodFinding(status, code, f"{sentence(code, **values)} {detail}".strip())
 
 
-def _stopped(text: str) -> str:
+def _with_period(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else text + "."
 
 
-def _progress(line: LoaderOutput) -> str:
-    share = loader_protocol.share(line)
+def _progress(output: LoaderOutput) -> str:
+    share = loader_protocol.share(output)
     if share is None:
         return sentence("Loading")
     done, total = share
@@ -385,7 +305,7 @@ def _progress(line: LoaderOutput) -> str:
     )
 
 
-def _loaded(words: LoaderOutput) -> str:
-    brought = loader_protocol.loaded_text(words)
-    told = f"Downloaded {brought}." if brought else sentence("Loaded")
-    return f"{told} {loader_protocol.code_text(words)}".rstrip()
+def _loaded(output: LoaderOutput) -> str:
+    details = loader_protocol.loaded_text(output)
+    text = f"Downloaded {details}." if details else sentence("Loaded")
+    return f"{text} {loader_protocol.code_text(output)}".rstrip()

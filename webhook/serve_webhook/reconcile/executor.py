@@ -1,0 +1,119 @@
+"""Carries out what the plan decides: the reconciler's writes, and nothing else."""
+
+import logging
+from collections.abc import Mapping
+
+from serve_core.api.annotations import NOTED
+from serve_core.base.constants import SERVED_LABEL
+from serve_core.base.json import JsonObject
+from serve_webhook.api import DEPLOYMENTS, Api, ConflictError, NotFoundError, Resource, key, owned_resource
+from serve_webhook.cache.informers import Informer
+from serve_webhook.metrics import Metrics
+from serve_webhook.reconcile import plan
+from serve_webhook.reconcile.actions import Action, Annotate, Apply, Delete, Merge, SetConditions
+from serve_webhook.reconcile.events import Recorder
+
+logger = logging.getLogger(__name__)
+
+
+class Executor:
+    """Writes to the cluster, to the caches of what it writes, and counts the writes.
+
+    Every write has the UID and, where its content depends on what was read, the resource version as a precondition.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        *,
+        deployments: Informer,
+        owned: Mapping[Resource, Informer],
+        recorder: Recorder,
+        metrics: Metrics,
+    ) -> None:
+        self._api = api
+        self._deployments = deployments
+        self._owned = owned
+        self._recorder = recorder
+        self._metrics = metrics
+
+    async def apply(self, change: Apply, live: JsonObject | None) -> JsonObject:
+        """Apply an object that a Deployment owns; ``live``: the present one. Returns it as it is stored."""
+        manifest = change.manifest
+        resource = owned_resource(manifest)
+        if live is not None:
+            patched = await self._api.merge(resource, *key(manifest), plan.replacement_patch(manifest, live))
+            # With the version, no write of others in between counts as ours.
+            versions = {"uid": change.uid, "resourceVersion": patched["metadata"]["resourceVersion"]}
+            manifest = manifest | {"metadata": manifest["metadata"] | versions}
+        applied = await self._api.apply(resource, manifest, force=change.uid is not None)
+        self._owned[resource].update_cache(applied)
+        self._metrics.writes.labels(resource.plural).inc()
+        return applied
+
+    async def execute(self, deployment: JsonObject, actions: tuple[Action, ...]) -> JsonObject:
+        """Returns the Deployment as it is after the actions. Raises ConflictError where its spec changed meanwhile."""
+        watched = self._deployments.get(*key(deployment)) is not None
+        for action in actions:
+            written = await self._execute_one(action, deployment)
+            if written is not None:
+                # Conditions are applied without a version. The actions after them depend on what was read.
+                generation = written["metadata"]["generation"]
+                if isinstance(action, SetConditions) and generation != deployment["metadata"]["generation"]:
+                    raise ConflictError("the Deployment has a new generation")
+                deployment = written
+                if watched and SERVED_LABEL in (written["metadata"].get("labels") or {}):
+                    self._deployments.update_cache(written)
+        return deployment
+
+    async def _execute_one(self, action: Action, deployment: JsonObject) -> JsonObject | None:
+        """Returns the Deployment if it was written."""
+        namespace, name = key(deployment)
+        metadata = deployment["metadata"]
+        annotations: JsonObject = metadata.get("annotations") or {}
+        match action:
+            case Merge(patch, why):
+                self._metrics.writes.labels(why).inc()
+                # The version is a precondition: whether the Deployment is served or parked may just have changed.
+                version = {key: metadata[key] for key in ("uid", "resourceVersion")}
+                change = {**patch, "metadata": {**patch.get("metadata", {}), **version}}
+                return await self._api.merge(DEPLOYMENTS, namespace, name, change)
+            case Annotate(wanted) if removed := (annotations.keys() & set(NOTED)) - wanted.keys():
+                # An apply does not remove an annotation that another field manager has set as well.
+                versions = {key: metadata[key] for key in ("uid", "resourceVersion")}
+                change = {"metadata": {**versions, "annotations": {**wanted, **dict.fromkeys(removed)}}}
+                self._metrics.writes.labels("annotations").inc()
+                return await self._api.merge(DEPLOYMENTS, namespace, name, change)
+            case Annotate(wanted):
+                # With the version as precondition, the generation in the annotations is the one that this write makes.
+                manifest = _head(deployment, annotations=dict(wanted), resourceVersion=metadata["resourceVersion"])
+                self._metrics.writes.labels("annotations").inc()
+                return await self._api.apply(DEPLOYMENTS, manifest)
+            case SetConditions(entries, events):
+                manifest = _head(deployment) | {"status": {"conditions": list(entries)} if entries else {}}
+                self._metrics.writes.labels("conditions").inc()
+                written = await self._api.apply(DEPLOYMENTS, manifest, subresource="status")
+                for condition in events:
+                    await self._recorder.record(
+                        deployment,
+                        warning=condition.status != "True",
+                        reason=condition.reason,
+                        note=condition.message,
+                    )
+                return written
+            case Delete(manifest):
+                self._metrics.writes.labels("delete").inc()
+                await self._delete(manifest)
+                return None
+
+    async def _delete(self, manifest: JsonObject) -> None:
+        try:
+            await self._api.delete(owned_resource(manifest), *key(manifest), uid=manifest["metadata"]["uid"])
+        except NotFoundError:
+            logger.info("%s %s/%s is already deleted.", manifest["kind"], *key(manifest))
+
+
+def _head(deployment: JsonObject, **metadata: object) -> JsonObject:
+    """The head of an apply to this Deployment, and to no other one of its name."""
+    head = DEPLOYMENTS.identity(*key(deployment))
+    return head | {"metadata": head["metadata"] | {"uid": deployment["metadata"]["uid"]} | metadata}
