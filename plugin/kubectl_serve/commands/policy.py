@@ -38,7 +38,7 @@ from serve_core.audit.dry_run import Trial, Tried
 from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject, value_at
 from serve_core.policy.evaluate import RuleOutcome
-from serve_core.subjects.subjects import subject_of
+from serve_core.subjects.build import subject_of
 
 EXAMPLES = """\
   kubectl serve policy test -f policies/ -f iris.yaml

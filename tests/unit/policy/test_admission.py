@@ -22,7 +22,7 @@ from serve_core.policy.evaluate import judge_policies
 from serve_core.policy.parse import PolicyError, read_exception, stored_policy
 from serve_core.policy.rules import REASONS
 from serve_core.policy.v1alpha1 import PolicyException
-from serve_core.subjects.subjects import subject_of
+from serve_core.subjects.build import subject_of
 from serve_webhook.admission import review, validation
 from serve_webhook.admission.validation import KNATIVE_USERNAME
 from support.hostile import OBJECTS, objects, places, reviews, spoilt

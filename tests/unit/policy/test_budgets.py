@@ -12,7 +12,7 @@ from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext
 from serve_core.policy.evaluate import judge_policies
 from serve_core.policy.parse import read_policy
-from serve_core.subjects.subjects import subject_of
+from serve_core.subjects.build import subject_of
 from serve_webhook.admission import review, validation
 from support import cpu_time
 from support.paths import ROOT

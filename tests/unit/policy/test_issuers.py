@@ -9,7 +9,7 @@ from serve_core.api.serving_spec import read
 from serve_core.base.json import JsonObject
 from serve_core.policy.evaluate import findings
 from serve_core.policy.parse import PolicyError, read_policy
-from serve_core.subjects.subjects import subject_of
+from serve_core.subjects.build import subject_of
 from serve_core.syntax.public_url import is_public
 from support.reviews import context_with
 

@@ -9,7 +9,7 @@ import pytest
 from serve_core.audit.stored_objects import Existing
 from serve_core.base.json import JsonObject
 from serve_core.policy.evaluate import judge_policies
-from serve_core.subjects.subjects import subject_of
+from serve_core.subjects.build import subject_of
 from serve_webhook.admission import review, validation
 from support.istio_installation import installation
 from support.reviews import context_with, request

@@ -13,7 +13,7 @@ from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext, LoaderConfig
 from serve_core.policy.evaluate import judge_policies
 from serve_core.policy.parse import read_policy
-from serve_core.subjects.subjects import subject_of
+from serve_core.subjects.build import subject_of
 from serve_core.workload import loader_container
 from serve_core.workload.loader_container import LoaderRequest
 from support.policy_objects import DIGEST

@@ -12,7 +12,7 @@ from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext
 from serve_core.istio import sidecar
 from serve_core.policy.evaluate import PolicyVerdict, judge_policies
-from serve_core.subjects.subjects import subject_of
+from serve_core.subjects.build import subject_of
 from support.istio_installation import control_plane, installation
 from support.reviews import context_with
 

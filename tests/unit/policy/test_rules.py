@@ -15,7 +15,7 @@ from serve_core.policy import rules
 from serve_core.policy.check import Check
 from serve_core.policy.rules import CHECKS, REASONS
 from serve_core.policy.subject import Subject
-from serve_core.subjects.subjects import subject_of
+from serve_core.subjects.build import subject_of
 from support.paths import ROOT
 
 CASES = sorted((ROOT / "tests/golden/policy").glob("*/input.yaml"))

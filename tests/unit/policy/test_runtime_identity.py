@@ -15,7 +15,7 @@ from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext
 from serve_core.policy.parse import read_policy
 from serve_core.policy.subject import Subject
-from serve_core.subjects.subjects import subject_of
+from serve_core.subjects.build import subject_of
 from support.paths import ROOT
 from support.policy_objects import DIGEST
 from support.reviews import document

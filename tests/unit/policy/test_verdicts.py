@@ -20,7 +20,7 @@ from serve_core.context.cluster import ClusterContext
 from serve_core.policy.evaluate import PolicyVerdict, RuleOutcome, User, judge_policies
 from serve_core.policy.parse import read_exception, read_policy, stored_policy
 from serve_core.policy.v1alpha1 import ServingPolicy
-from serve_core.subjects.subjects import subject_of
+from serve_core.subjects.build import subject_of
 from unit.kubectl_serve.conftest import Run
 
 NOW = datetime(2026, 11, 18, tzinfo=UTC)

@@ -18,7 +18,7 @@ from serve_core.policy.parse import read_policy, stored_policy
 from serve_core.policy.rules import CHECKS
 from serve_core.policy.subject import SUBJECT_KINDS
 from serve_core.policy.v1alpha1 import ServingPolicy
-from serve_core.subjects.subjects import subject_of
+from serve_core.subjects.build import subject_of
 from serve_webhook.api import POLICIES, VALIDATING_WEBHOOKS, ForbiddenError, UnavailableError
 from serve_webhook.cache.informers import Informer
 from serve_webhook.cache.policies import Policies

@@ -15,7 +15,7 @@ from serve_core.context.istio import IstioInstallation
 from serve_core.policy.evaluate import PolicyVerdict, User, judge_policies
 from serve_core.policy.parse import PolicyError, read_exception, read_policy, stored_policy, unknown_references
 from serve_core.policy.v1alpha1 import API_VERSION, PolicyException, ServingPolicy
-from serve_core.subjects.subjects import subject_of
+from serve_core.subjects.build import subject_of
 
 _WORST_FIRST = ("Refused", "Deny", "Warn", "Audit")
 

@@ -16,7 +16,7 @@ from serve_core.context.cluster import ClusterContext
 from serve_core.policy.evaluate import PolicyVerdict, RuleResult, judge_policies
 from serve_core.policy.subject import SUBJECT_KINDS, Origin, Subject, SubjectKind, Use
 from serve_core.policy.v1alpha1 import PolicyException
-from serve_core.subjects.subjects import subject_of
+from serve_core.subjects.build import subject_of
 
 _MADE_OF = {"Service": "Deployment", "Configuration": "Service", "Route": "Service"}
 """What has the name of what it is made of, and is kept as that says."""

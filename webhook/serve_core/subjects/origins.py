@@ -6,7 +6,6 @@ program that may have fetched anything: an origin that nobody knows.
 
 import posixpath
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
 
 import model_uri
 from model_uri import URIError, find, of_path
@@ -16,6 +15,7 @@ from serve_core.base.json import JsonObject, value_at
 from serve_core.base.reasons import quote
 from serve_core.context.cluster import ClusterContext
 from serve_core.policy.subject import Origin
+from serve_core.subjects.shapes import containers, elements, list_of
 from serve_core.syntax import image_reference
 from serve_core.workload import loader_container
 from serve_core.workload.loader_container import LoaderRequest
@@ -61,9 +61,9 @@ def _resolves_otherwise(pod: JsonObject) -> str:
 def _can_redirect(pod: JsonObject, context: ClusterContext) -> str:
     """The field with a container that runs before the loader ends, and is not the platform's: it shares the network and
     the files that say how names resolve, so that it can answer whatever is asked without TLS."""
-    if _list(pod.get("ephemeralContainers")):
+    if list_of(pod.get("ephemeralContainers")):
         return "ephemeralContainers"
-    for container in _list(pod.get("initContainers")):
+    for container in list_of(pod.get("initContainers")):
         if value_at(container, "name") == LOADER_CONTAINER:
             break
         if str(value_at(container, "image")) not in context.sidecar_images:
@@ -116,7 +116,7 @@ def not_as_filled_in(container: JsonObject, field: str | None) -> str:
 
 def _claimed(container: JsonObject, path: str, field: str | None) -> Iterator[Origin]:
     """The URIs in the arguments of what is only called a loader: it may load anything else."""
-    words = [str(word) for key in ("command", "args") for word in _list(container.get(key))]
+    words = [str(word) for key in ("command", "args") for word in list_of(container.get(key))]
     uris = [word for word in words if "://" in word]
     if len(uris) > 1:
         uris = [word.rpartition("=")[0] or word for word in uris]
@@ -220,29 +220,9 @@ def _power(container: JsonObject) -> str:
         return "securityContext.privileged"
     if value_at(context, "windowsOptions", "hostProcess"):
         return "securityContext.windowsOptions.hostProcess"
-    added = {str(name).upper().removeprefix("CAP_") for name in _list(value_at(context, "capabilities", "add"))}
+    added = {str(name).upper().removeprefix("CAP_") for name in list_of(value_at(context, "capabilities", "add"))}
     return "" if added <= _CAPABILITIES else "securityContext.capabilities.add"
 
 
 def _sources(volume: JsonObject) -> list[str]:
     return [key for key, value in volume.items() if key != "name" and value is not None]
-
-
-def containers(pod: JsonObject, path: str) -> Iterator[tuple[JsonObject, str, bool]]:
-    """Every container of a pod, where it stands, and whether it runs beside the others, not before them."""
-    for container, at in elements(pod.get("initContainers"), f"{path}.initContainers"):
-        yield container, at, container.get("restartPolicy") == "Always"
-    for key in ("containers", "ephemeralContainers"):
-        for container, at in elements(pod.get(key), f"{path}.{key}"):
-            yield container, at, True
-
-
-def elements(node: Any, path: str) -> Iterator[tuple[JsonObject, str]]:
-    """The objects of a list, and where each stands."""
-    for index, element in enumerate(_list(node)):
-        if isinstance(element, dict):
-            yield element, f"{path}[{index}]"
-
-
-def _list(node: Any) -> list[Any]:
-    return node if isinstance(node, list) else []

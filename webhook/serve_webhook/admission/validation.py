@@ -14,7 +14,7 @@ from serve_core.policy.evaluate import User, judge_policies
 from serve_core.policy.matching import is_about_namespace
 from serve_core.policy.parse import PolicyError, read_exception, read_policy, unknown_references
 from serve_core.policy.v1alpha1 import PolicyException
-from serve_core.subjects.subjects import subject_of
+from serve_core.subjects.build import subject_of
 from serve_webhook.admission.review import AdmissionRequest, AdmissionResponse, lines, shortened
 
 KNATIVE_USERNAME = "system:serviceaccount:knative-serving:controller"

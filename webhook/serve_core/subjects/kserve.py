@@ -1,0 +1,209 @@
+"""KServe's objects."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from serve_core.api import annotations
+from serve_core.api.annotations import DEPLOYMENT, KNATIVE
+from serve_core.base.json import JsonObject, value_at
+from serve_core.context import istio
+from serve_core.context.cluster import ClusterContext
+from serve_core.knative.limits import VISIBILITY_LABEL
+from serve_core.policy.subject import ContainerUse, Origin, PodUse, ReplicaBounds, RuntimeUse, Use
+from serve_core.subjects.exposure import node_ports, past_sidecar, visibility_of
+from serve_core.subjects.pod_spec import container_parts, pod_spec_parts
+from serve_core.subjects.replicas import UNLIMITED, knative_maximum, surge
+from serve_core.subjects.servers import formats_of
+from serve_core.subjects.shapes import Parts, count_of, elements, object_at, strings
+from serve_core.workload import model_server
+
+_KSERVE_VISIBILITY = "networking.kserve.io/visibility"
+# KServe, pkg/apis/serving/v1beta1: what can stand in a predictor beside the pod's own fields, and in an explainer.
+_FRAMEWORKS = (
+    "model", "sklearn", "xgboost", "lightgbm", "tensorflow", "pytorch", "triton", "onnx", "huggingface", "pmml",
+    "paddle",
+)  # fmt: skip
+_EXPLAINER = "art"
+_AS_THE_RUNTIME_HAS_IT = frozenset({
+    "imagePullPolicy", "livenessProbe", "modelFormat", "name", "protocolVersion", "readinessProbe", "resources",
+    "runtime", "securityContext", "startupProbe", "storage", "storageUri", "terminationMessagePolicy",
+})  # fmt: skip
+"""What may stand beside a runtime's name, and its container is the runtime's all the same."""
+_SIZES = (("size", 0), ("pipelineParallelSize", 1))
+"""Fields that say how many workers there are, and how many of those are the head."""
+
+
+def inference_service_parts(document: JsonObject, context: ClusterContext) -> Parts:
+    made: Parts = dict.fromkeys(("origins", "images", "containers", "pods", "secrets", "service_accounts"), ())
+    formats: list[Use] = []
+    protocol: Use | None = None
+    scales: list[ReplicaBounds] = []
+    templates: list[tuple[JsonObject, str]] = []
+    notes = strings(document["metadata"].get("annotations"))
+    raw = notes.get("serving.kserve.io/deploymentMode", "").lower() in ("rawdeployment", "standard")
+    for part in ("predictor", "transformer", "explainer"):
+        spec = object_at(document, "spec", part)
+        if not spec:
+            continue
+        path = f"spec.{part}"
+        template = _template(document["metadata"], spec, spec)
+        templates.append((template, path))
+        parts = pod_spec_parts(spec, path, context)
+        stored = elements(spec.get("storageUris"), f"{path}.storageUris")
+        made["origins"] += tuple(Origin(str(each.get("uri")), f"{at}.uri") for each, at in stored)
+        scales.append(_scale(spec, template["metadata"]["annotations"], raw=raw))
+        for framework in (*_FRAMEWORKS, _EXPLAINER):
+            server = spec.get(framework)
+            if not isinstance(server, dict):
+                continue
+            at = f"{path}.{framework}"
+            named = value_at(server, "modelFormat", "name") if framework == "model" else framework
+            if named and framework != _EXPLAINER:
+                formats.append(Use(str(named), f"{at}.modelFormat"))
+            if server.get("protocolVersion"):
+                protocol = Use(str(server["protocolVersion"]), f"{at}.protocolVersion")
+            made["origins"] += tuple(_origins(server, at))
+            used = container_parts([(server, at, True)], context)
+            for key, value in used.items():
+                parts[key] = (*parts[key], *value)
+            parts["pods"] = (_with_server(parts["pods"][0], server, at, used["containers"]), *parts["pods"][1:])
+        workers = spec.get("workerSpec")
+        if isinstance(workers, dict):
+            at = f"{path}.workerSpec"
+            templates.append((_template(document["metadata"], spec, workers), at))
+            _join(parts, _workers_parts(workers, at, context))
+            parts["pods"] = tuple(_with_parallel_size(pod, workers) for pod in parts["pods"])
+        _join(made, parts)
+    made["formats"] = tuple(dict.fromkeys([*formats, *formats_of({}, made["origins"])]))
+    made["protocol"] = protocol
+    made["runtime"] = _runtime_of(object_at(document, "spec"))
+    made["mode"] = Use(DEPLOYMENT if raw else KNATIVE, "metadata.annotations[serving.kserve.io/deploymentMode]")
+    made["auth"] = Use("none", "kind")
+    # Without Knative, KServe goes by a label of its own (0.15, .../inferenceservice/reconcilers/ingress).
+    made["visibility"] = visibility_of(document["metadata"], _KSERVE_VISIBILITY if raw else VISIBILITY_LABEL)
+    made["mesh"] = (templates, "metadata")
+    if scales:
+        made["scale"] = _largest(scales)
+    return made
+
+
+def _runtime_of(spec: JsonObject) -> RuntimeUse:
+    """The runtime that an InferenceService names, or ``custom`` where something is laid over it or answers first."""
+    predictor = object_at(spec, "predictor")
+    named = [key for key in _FRAMEWORKS if value_at(predictor, key, "runtime")]
+    if not named:
+        return RuntimeUse(annotations.CUSTOM, "spec.predictor")
+    framework, server = named[0], predictor[named[0]]
+    name = str(server["runtime"])
+    laid_over = (
+        *(f"{framework}.{key}" for key in sorted(server.keys() - _AS_THE_RUNTIME_HAS_IT) if server[key]),
+        *(f"{framework}.{probe}.exec" for probe in model_server.PROBES if value_at(server, probe, "exec")),
+        *(key for key in (*model_server.SHARED, "containers", "initContainers", "workerSpec") if predictor.get(key)),
+    )
+    if laid_over:
+        at = f"spec.predictor.{laid_over[0]}"
+        return RuntimeUse(annotations.CUSTOM, at, (name,), f"{at} is not runtime {name}'s")
+    first = next((part for part in ("transformer", "explainer") if object_at(spec, part)), None)
+    if first is not None:
+        return RuntimeUse(annotations.CUSTOM, f"spec.{first}", (name,))
+    return RuntimeUse(name, f"spec.predictor.{framework}.runtime")
+
+
+def serving_runtime_parts(document: JsonObject, context: ClusterContext) -> Parts:
+    """What InferenceServices of its namespace run, whether they name it or KServe chooses it for them.
+
+    It comes before the cluster's runtime of the same name, so a name that is allowed says nothing of it: it is its
+    user's own.
+    """
+    spec = object_at(document, "spec")
+    made = pod_spec_parts(spec, "spec", context)
+    texts = {key: strings(spec.get(key)) for key in ("labels", "annotations")}
+    made["past_sidecar"] = past_sidecar([({"metadata": texts, "spec": spec}, "")], context)
+    if istio.declines(texts["labels"], texts["annotations"]):
+        made["past_sidecar"] += (Use("no sidecar", "spec.annotations"),)
+    if opened := next(node_ports([({"spec": spec}, "")]), ""):
+        made["visibility"] = Use("public", opened)
+    if isinstance(workers := spec.get("workerSpec"), dict):
+        made["past_sidecar"] += past_sidecar([({"spec": workers}, "spec.workerSpec")], context)
+        _join(made, _workers_parts(workers, "spec.workerSpec", context))
+    if not (spec.get("serviceAccountName") or spec.get("serviceAccount")):
+        made["service_accounts"] = ()
+    return made | {"runtime": RuntimeUse(annotations.CUSTOM, "metadata.name")}
+
+
+def trained_model_parts(document: JsonObject, _context: ClusterContext) -> Parts:
+    """A model that is added to an InferenceService which runs."""
+    model = object_at(document, "spec", "model")
+    named = model.get("framework")
+    made = {"origins": tuple(_origins(model, "spec.model"))}
+    formats = (Use(str(named), "spec.model.framework"),) if named else ()
+    leads_to = value_at(document, "spec", "inferenceService")
+    return made | {"formats": formats} | ({"workload": str(leads_to)} if leads_to else {})
+
+
+def _largest(scales: list[ReplicaBounds]) -> ReplicaBounds:
+    """The scale of the parts of an InferenceService together."""
+    unbounded = any(scale.most is None for scale in scales)
+    return ReplicaBounds(
+        min(scale.least for scale in scales),
+        None if unbounded else max(scale.most or 0 for scale in scales),
+        max(scale.beside for scale in scales),
+        path="spec.predictor.maxReplicas",
+        least_path="spec.predictor.minReplicas",
+    )
+
+
+def _workers_parts(workers: JsonObject, path: str, context: ClusterContext) -> Parts:
+    parts = pod_spec_parts(workers, path, context)
+    return parts | {"pods": tuple(replace(pod, times=_workers(workers)) for pod in parts["pods"])}
+
+
+def _join(made: Parts, parts: Parts) -> None:
+    for key, value in parts.items():
+        made[key] = (*made[key], *value)
+
+
+def _with_server(pod: PodUse, server: JsonObject, path: str, used: tuple[ContainerUse, ...]) -> PodUse:
+    """A pod with the container that stands under a framework's name."""
+    claims = (f"{path}.resources.claims",) if value_at(server, "resources", "claims") else ()
+    return replace(pod, containers=(*pod.containers, *used), claims=(*pod.claims, *claims))
+
+
+def _scale(spec: JsonObject, notes: Mapping[str, str], *, raw: bool) -> ReplicaBounds:
+    """The replicas of a part of an InferenceService, by Knative or without it."""
+    least = count_of(spec.get("minReplicas"), 1)
+    most = count_of(spec.get("maxReplicas"), 0) or None
+    if raw:
+        if notes.get("serving.kserve.io/autoscalerClass", "hpa") not in ("hpa", "keda"):
+            return ReplicaBounds(least, None)  # anybody scales it
+        most = None if most is None else max(most, least)
+        return ReplicaBounds(least, most, 0 if most is None else surge(object_at(spec, "deploymentStrategy"), most))
+    most = knative_maximum(notes, None if most is None else max(most, least))
+    return ReplicaBounds(least, most, (most or 0) if spec.get("canaryTrafficPercent") is not None else 0)
+
+
+def _workers(workers: JsonObject) -> int | None:
+    """How many worker pods stand beside one head; ``None`` where the runtime says it."""
+    said = [count_of(workers[key], UNLIMITED) - less for key, less in _SIZES if workers.get(key) is not None]
+    return max(0, *said) if said else None
+
+
+def _with_parallel_size(pod: PodUse, workers: JsonObject) -> PodUse:
+    """A pod with the GPUs that KServe asks for where tensors are spread, whatever its containers say."""
+    size = workers.get("tensorParallelSize")
+    return pod if size is None else replace(pod, amounts={**pod.amounts, "nvidia.com/gpu": size})
+
+
+def _template(metadata: JsonObject, component: JsonObject, pod: JsonObject) -> JsonObject:
+    """The pod of a part of an InferenceService: what the whole says reaches it, and what the part says comes first."""
+    texts = {key: strings(metadata.get(key)) | strings(component.get(key)) for key in ("labels", "annotations")}
+    return {"metadata": texts, "spec": pod}
+
+
+def _origins(server: JsonObject, path: str) -> Iterator[Origin]:
+    if server.get("storageUri"):
+        yield Origin(str(server["storageUri"]), f"{path}.storageUri")
+    storage = server.get("storage")
+    if isinstance(storage, dict):
+        # Its bucket stands in a Secret, which nobody here reads.
+        yield Origin(f"storage:{storage.get('key')}/{storage.get('path')}", f"{path}.storage")
