@@ -8,12 +8,10 @@ import sys
 from collections.abc import Iterable
 
 from kubectl_serve.cli.flags import FLAGS
-from kubectl_serve.cli.verbs import BY_NAME, VALUE_FLAGS, VERBS, split
+from kubectl_serve.cli.verbs import BY_NAME, FILES, SERVED, VALUE_FLAGS, VERBS, split
 
 _NO_FILES = 4
 _DEFAULT = 0
-_ON_SERVED = ("get", "describe", "logs", "predict", "promote", "rollback", "delete")
-_OPERANDS = {"completion": ("bash", "zsh", "fish"), "policy": ("test", "list", "explain", "audit")}
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:/@=+-")
 _FIRST_NOT = tuple("._:/@=+-")
 _SECONDS = "3s"
@@ -54,13 +52,12 @@ def _after_verb(verb: str, before: list[str], typed: str) -> tuple[list[str], in
         return _values(verb, before[-1], typed, before)
     if typed.startswith("-"):
         return _flags(verb, typed), _NO_FILES
-    if verb in _ON_SERVED:
-        return _names("served", before, typed), _NO_FILES
-    if verb == "digest":
+    completes = BY_NAME[verb].completes
+    if completes == FILES:
         return [], _DEFAULT
-    if verb == "policy" and "explain" in before:
-        return _names("served", before, typed), _NO_FILES
-    return [word for word in _OPERANDS.get(verb, ()) if word.startswith(typed)], _NO_FILES
+    if completes == SERVED or (verb == "policy" and "explain" in before):
+        return _names(SERVED, before, typed), _NO_FILES
+    return [word for word in completes if word.startswith(typed)], _NO_FILES
 
 
 def _flags(verb: str, typed: str) -> list[str]:
@@ -80,7 +77,7 @@ def _values(verb: str, flag: str, typed: str, before: list[str]) -> tuple[list[s
     if flag in ("-f", "--filename", "--kubeconfig", "--credentials-dir"):
         return [], _DEFAULT
     if flag == "--roll-out":
-        return _names("served", before, typed), _NO_FILES
+        return _names(SERVED, before, typed), _NO_FILES
     known = next((values for names, _, values, _ in FLAGS[verb] if flag in names), ())
     return [value for value in known if value.startswith(typed)], _NO_FILES
 

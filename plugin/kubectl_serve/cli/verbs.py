@@ -4,10 +4,18 @@
 class Verb:
     """One verb; its code is the module of that name in :mod:`kubectl_serve.commands`, imported only to run it."""
 
-    __slots__ = ("failed", "group", "name", "online", "operands", "summary")
+    __slots__ = ("completes", "failed", "group", "name", "online", "operands", "summary")
 
     def __init__(
-        self, group: str, name: str, operands: str, summary: str, *, online: bool = True, failed: int = 1
+        self,
+        group: str,
+        name: str,
+        operands: str,
+        summary: str,
+        *,
+        online: bool = True,
+        failed: int = 1,
+        completes: str | tuple[str, ...] = (),
     ) -> None:
         self.group = group
         self.name = name
@@ -17,17 +25,30 @@ class Verb:
         """Whether it talks to the cluster, and so runs in an event loop."""
         self.failed = failed
         """The exit code of a failure."""
+        self.completes = completes
+        """What completion offers for its operands: SERVED, FILES, or these words."""
+
+
+SERVED = "served"
+"""The names of served Deployments."""
+FILES = "files"
 
 
 VERBS = (
     Verb("Serve a model", "create", "NAME --model URI", "Serve a model, and wait until it answers"),
-    Verb("Serve a model", "get", "[NAME...]", "List served models"),
-    Verb("Serve a model", "describe", "NAME", "Show what was asked, what was chosen and why, and what runs"),
-    Verb("Serve a model", "logs", "NAME", "Show the logs of the loader and the model server"),
-    Verb("Serve a model", "predict", "NAME [DATA]", "Ask a model for a prediction"),
-    Verb("Serve a model", "promote", "NAME", "Give the newest revision all the traffic"),
-    Verb("Serve a model", "rollback", "NAME", "Give the revision before all the traffic"),
-    Verb("Serve a model", "delete", "NAME...", "Stop serving, and wait until nothing is left"),
+    Verb("Serve a model", "get", "[NAME...]", "List served models", completes=SERVED),
+    Verb(
+        "Serve a model",
+        "describe",
+        "NAME",
+        "Show what was asked, what was chosen and why, and what runs",
+        completes=SERVED,
+    ),
+    Verb("Serve a model", "logs", "NAME", "Show the logs of the loader and the model server", completes=SERVED),
+    Verb("Serve a model", "predict", "NAME [DATA]", "Ask a model for a prediction", completes=SERVED),
+    Verb("Serve a model", "promote", "NAME", "Give the newest revision all the traffic", completes=SERVED),
+    Verb("Serve a model", "rollback", "NAME", "Give the revision before all the traffic", completes=SERVED),
+    Verb("Serve a model", "delete", "NAME...", "Stop serving, and wait until nothing is left", completes=SERVED),
     Verb(
         "Look ahead",
         "render",
@@ -37,15 +58,28 @@ VERBS = (
     ),
     # As for kubectl diff, 1 says that there is a difference.
     Verb("Look ahead", "diff", "-f FILE", "Show what an apply would change in the Knative Service", failed=2),
-    Verb("Look ahead", "digest", "URI|PATH", "Compute the digest that pins a model to what it is now"),
-    Verb("Look ahead", "policy", "ACTION", "Try policies offline, and show what they say of what is served"),
+    Verb("Look ahead", "digest", "URI|PATH", "Compute the digest that pins a model to what it is now", completes=FILES),
+    Verb(
+        "Look ahead",
+        "policy",
+        "ACTION",
+        "Try policies offline, and show what they say of what is served",
+        completes=("test", "list", "explain", "audit"),
+    ),
     Verb("Look ahead", "runtimes", "", "List model servers, show who would change with them, and roll it out"),
     Verb("Look ahead", "convert", "-f FILE", "Turn KServe's InferenceServices into Deployments, offline", online=False),
     Verb("Set up a cluster", "install", "", "Install kubectl-serve into the cluster, or update it"),
     Verb("Set up a cluster", "doctor", "", "Check whether the cluster is ready to serve models, and say what to do"),
     Verb("Set up a cluster", "uninstall", "", "Remove kubectl-serve from the cluster; what is served goes on"),
     Verb("About", "version", "", "Print the version of this command, and of the cluster's part"),
-    Verb("About", "completion", "[SHELL]", "Show how to switch on completion", online=False),
+    Verb(
+        "About",
+        "completion",
+        "[SHELL]",
+        "Show how to switch on completion",
+        online=False,
+        completes=("bash", "zsh", "fish"),
+    ),
 )
 
 BY_NAME = {verb.name: verb for verb in VERBS}

@@ -66,13 +66,16 @@ def pattern(expression: str) -> Callable[[str], str]:
     return parse
 
 
-def one_of(*allowed: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in allowed:
+class OneOf:
+    """A parser that allows only the values of a list; completion offers them."""
+
+    def __init__(self, *allowed: str) -> None:
+        self.allowed = allowed
+
+    def __call__(self, text: str) -> str:
+        if text not in self.allowed:
             raise InvalidValueError
         return text
-
-    return parse
 
 
 def integer(minimum: int, maximum: int) -> Callable[[str], int]:

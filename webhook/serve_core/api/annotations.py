@@ -90,7 +90,7 @@ USER: tuple[Annotation, ...] = (
         ", ".join(PROTOCOLS),
         "How the model is asked.",
         "protocol",
-        values.one_of(*PROTOCOLS),
+        values.OneOf(*PROTOCOLS),
     ),
     Annotation(
         "scale",
@@ -111,7 +111,7 @@ USER: tuple[Annotation, ...] = (
         "concurrency, rps",
         "What the autoscaler measures. Default concurrency.",
         "metric",
-        values.one_of("concurrency", "rps"),
+        values.OneOf("concurrency", "rps"),
     ),
     Annotation(
         "concurrency",
@@ -146,7 +146,7 @@ USER: tuple[Annotation, ...] = (
         "public, cluster-local",
         "Where the model's URL is reachable. Default: as Knative is set up.",
         "visibility",
-        values.one_of("public", "cluster-local"),
+        values.OneOf("public", "cluster-local"),
     ),
     Annotation(
         "canary",
@@ -182,14 +182,14 @@ USER: tuple[Annotation, ...] = (
         "knative (default): a Knative Service that scales from zero. deployment: the Deployment is completed and left "
         "running, with a Service in front, and an autoscaler where scale gives a range.",
         "mode",
-        values.one_of(KNATIVE, DEPLOYMENT),
+        values.OneOf(KNATIVE, DEPLOYMENT),
     ),
     Annotation(
         "mesh",
         "auto, istio, none",
         "Whether the pods get Istio's sidecar. auto (default): as the namespace and the cluster have it.",
         "way to stand to the mesh",
-        values.one_of("auto", "istio", "none"),
+        values.OneOf("auto", "istio", "none"),
     ),
     Annotation(
         "auth",
@@ -197,7 +197,7 @@ USER: tuple[Annotation, ...] = (
         "Who may call the model, as Istio enforces it. mtls: workloads of the mesh. jwt: who shows a token of "
         "auth-issuer. none (default): the mesh's own rules alone.",
         "way to authenticate",
-        values.one_of("none", "mtls", "jwt"),
+        values.OneOf("none", "mtls", "jwt"),
     ),
     Annotation(
         "auth-issuer",
