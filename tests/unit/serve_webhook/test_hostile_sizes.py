@@ -81,6 +81,7 @@ def hostile(name: str, size: int, *wanted: str) -> Iterator[tuple[str, bytes, Re
     "kinds", [("Deployment changed",), pytest.param((), marks=pytest.mark.slow)], ids=["one kind", "all"]
 )
 @pytest.mark.attack(10, 22)
+@pytest.mark.timed
 def test_a_review_of_anything_takes_a_quarter_of_a_second_at_most(name: str, kinds: tuple[str, ...]) -> None:
     for size in (WITHIN, LARGEST):
         for what, body, reviewer in hostile(name, size, *kinds):
@@ -90,6 +91,7 @@ def test_a_review_of_anything_takes_a_quarter_of_a_second_at_most(name: str, kin
 
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.attack(18, 22)
+@pytest.mark.timed
 def test_what_is_judged_without_a_pause_takes_less_than_others_notice(name: str) -> None:
     for what, body, reviewer in hostile(name, scheduling.INLINE_BYTES - 1024, "Deployment made"):
         if len(body) <= scheduling.INLINE_BYTES:
