@@ -76,7 +76,7 @@ def _running_scale(document: JsonObject, notes: Mapping[str, str]) -> Parts:
 
 
 def _annotated_runtime(document: JsonObject, pod: JsonObject, context: ClusterContext) -> RuntimeUse:
-    """The runtime of a Deployment. Its annotation can make it ``custom``, but no other runtime than its container is."""
+    """The runtime of a Deployment. Its annotation can make it ``custom``, but no other runtime than the container's."""
     notes = strings(document["metadata"].get("annotations"))
     spec, _ = serving_spec.read(notes)
     named, likely, file = notes.get(annotations.RUNTIME, ""), "", ""

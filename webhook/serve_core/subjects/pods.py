@@ -31,7 +31,7 @@ def workload_of(metadata: JsonObject) -> str:
 
 
 def _without_sidecars(pod: JsonObject, context: ClusterContext) -> JsonObject:
-    """The pod without the containers that the platform adds, which are known by their images: anybody can use a name."""
+    """The pod without the containers that the platform adds, recognized by their images: anyone can use a name."""
 
     def own(key: str) -> list[Any]:
         return [

@@ -41,7 +41,7 @@ def annotated_number(notes: Mapping[str, str], *names: str) -> int | None:
 
 
 def running_revisions(traffic: Any) -> int:
-    """How many revisions the traffic of a Knative Service reaches, each of which can run. A tag has a URL of its own."""
+    """How many revisions the traffic of a Knative Service reaches; each can run. A tag has a URL of its own."""
     reached = [each for each in list_of(traffic) if value_at(each, "percent") or value_at(each, "tag")]
     return max(len({str(value_at(each, "revisionName") or "") for each in reached}), 1)
 
