@@ -6,15 +6,17 @@ import os
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from kubectl_serve import errors
 from kubectl_serve.cli.options import Parser
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cli.verbs import BY_NAME, ON_DEPLOYMENTS, OTHER_NAMES, PROGRAM, VERBS, Verb, help_text, split
 from kubectl_serve.errors import ReportedError, ServeError, UsageError
+from serve_kube.errors import ApiError
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from kubectl_serve.api import Api, Connect
+    from kubectl_serve.cluster import Cluster, Connect
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it."""
@@ -28,8 +30,9 @@ def main(argv: list[str], streams: Streams | None = None, connect: "Connect | No
         streams.stdout.flush()
     except ReportedError:
         return _failed(argv)
-    except ServeError as error:
-        streams.error(error.sentence, error.hint)
+    except (ServeError, ApiError) as error:
+        shown = errors.for_user(error)
+        streams.error(shown.sentence, shown.hint)
         return _failed(argv)
     except KeyboardInterrupt:
         streams.note()
@@ -91,10 +94,10 @@ def _execute(verb: Verb, module: ModuleType, args: "Namespace", streams: Streams
     return int(asyncio.run(module.run(args, streams, readable(connect))))
 
 
-def _connect(args: "Namespace", streams: Streams) -> "contextlib.AbstractAsyncContextManager[Api]":
-    from kubectl_serve import cluster
+def _connect(args: "Namespace", streams: Streams) -> "contextlib.AbstractAsyncContextManager[Cluster]":
+    from kubectl_serve.connection import connect
 
-    return cluster.connect(args, streams)
+    return connect(args, streams)
 
 
 def _unknown(name: str) -> UsageError:

@@ -1,16 +1,17 @@
-"""What can go wrong, each as a sentence and a hint for the user. No client library's exception gets past these."""
+"""The errors that end a command, each with a sentence and a hint for the user."""
 
-import os
-
-
-def connecting(error: OSError) -> str:
-    """Why a connection was not made, as the operating system says it."""
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else sentence(error)
-
-
-def sentence(error: BaseException) -> str:
-    """What an error says, for the middle of a sentence."""
-    return (str(error) or type(error).__name__).rstrip(".")
+from kubectl_serve.cli.verbs import PROGRAM
+from serve_core.base.constants import GROUP
+from serve_kube.errors import (
+    ApiError,
+    DeniedError,
+    ForbiddenError,
+    NotConnectedError,
+    TimedOutError,
+    UnreadableError,
+    UntrustedCertificateError,
+    WebhookFailedError,
+)
 
 
 class ServeError(Exception):
@@ -26,6 +27,10 @@ class UsageError(ServeError):
     """The command line makes no sense."""
 
 
+class NotInstalledError(ServeError):
+    """The cluster has no kubectl-serve."""
+
+
 class ReportedError(ServeError):
     """A failure that the command has told in full already; only the exit code is left."""
 
@@ -33,46 +38,31 @@ class ReportedError(ServeError):
         super().__init__("")
 
 
-class ApiError(ServeError):
-    """The API server refused a request, or cannot be asked."""
+def for_user(error: ServeError | ApiError) -> ServeError:
+    """An error of the Kubernetes API with what the user can do about it. A ServeError stays as it is."""
+    if isinstance(error, ServeError):
+        return error
+    if isinstance(error, DeniedError):
+        return ServeError(error.denial)
+    if isinstance(error, WebhookFailedError):
+        is_own = f'.{GROUP}"' in error.message  # the text is all there is
+        return ServeError(
+            f"an admission webhook of the cluster does not answer: {error.message}",
+            f"It is kubectl-serve's own: `{PROGRAM} doctor` tells why."
+            if is_own
+            else "Look at the pods of that webhook.",
+        )
+    if error.status == 401:
+        hint = "Log in to the cluster again: the credentials of the kubeconfig are not valid (any more)."
+    else:
+        hint = next((hint for kind, hint in _HINTS.items() if isinstance(error, kind)), "")
+    return ServeError(error.message, hint)
 
 
-class NotFoundError(ApiError):
-    """404."""
-
-
-class AlreadyExistsError(ApiError):
-    """409 with reason AlreadyExists."""
-
-
-class ConflictError(ApiError):
-    """409: the object, or a field of it, is somebody else's."""
-
-
-class GoneError(ApiError):
-    """410: the version asked for is too old to watch from."""
-
-
-class ForbiddenError(ApiError):
-    """401 or 403."""
-
-
-class InvalidError(ApiError):
-    """400 or 422, or refused by an admission webhook."""
-
-
-class RefusedError(InvalidError):
-    """Refused by an admission webhook; the sentence has one problem a line."""
-
-    def __init__(self, sentence: str, hint: str = "", webhook: str = "") -> None:
-        super().__init__(sentence, hint)
-        self.webhook = webhook
-        """Its name."""
-
-
-class UnreadableError(ApiError):
-    """An object is nested too deeply, or too large."""
-
-
-class UnreachableError(ApiError):
-    """The API server does not answer."""
+_HINTS: dict[type[ApiError], str] = {
+    UntrustedCertificateError: "Check certificate-authority-data of the kubeconfig.",
+    TimedOutError: "Is the cluster up? --request-timeout waits longer.",
+    NotConnectedError: "Is the cluster up? Is it this context?",
+    UnreadableError: "Look at it with kubectl; correct it, or delete it.",
+    ForbiddenError: "Ask the cluster's administrator for this permission, or use another context.",
+}

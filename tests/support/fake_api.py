@@ -8,22 +8,15 @@ from datetime import UTC, datetime, timedelta
 from serve_core.base import bounded_reading
 from serve_core.base.constants import FIELD_MANAGER
 from serve_core.base.json import JsonObject, value_at
-from serve_webhook.api import (
-    ConflictError,
-    GoneError,
-    NotFoundError,
-    Page,
-    Resource,
-    Unread,
-    UnreadableError,
-    WatchEvent,
-    key,
-)
+from serve_kube.errors import ConflictError, GoneError, NotFoundError, UnreadableError
+from serve_kube.paging import Page, Unread
+from serve_kube.resources import Resource, key
+from serve_kube.watch import WatchEvent
 from support.bounds import Write, refusals
 
 
 class MemoryApi:
-    """What :class:`serve_webhook.api.Api` promises, for tests of what stands on it."""
+    """What :class:`serve_kube.client.Client` promises, for tests of what stands on it."""
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str, str], JsonObject] = {}
@@ -104,13 +97,13 @@ class MemoryApi:
         found = refusals(Write(operation, group, plural, namespace, name, new, old))
         self.beyond += [f"{operation} {plural} {namespace}/{name}: {why}" for why in found]
 
-    def _live(self, resource: Resource, namespace: str, name: str) -> JsonObject:
+    def _live(self, resource: Resource, namespace: str | None, name: str) -> JsonObject:
         try:
-            return self.objects[resource.plural, namespace, name]
+            return self.objects[resource.plural, namespace or "", name]
         except KeyError:
             raise NotFoundError(f"{resource.plural} {name} not found", 404) from None
 
-    async def get(self, resource: Resource, namespace: str, name: str) -> JsonObject:
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> JsonObject:
         self._check("get", resource)
         found = self._shown(resource, self._live(resource, namespace, name))
         if isinstance(found, Unread):
@@ -118,12 +111,12 @@ class MemoryApi:
         return copy.deepcopy(found)
 
     async def pages(
-        self, resource: Resource, namespace: str = "", selectors: Mapping[str, str] | None = None
+        self, resource: Resource, namespace: str | None = None, selectors: Mapping[str, str] | None = None
     ) -> AsyncIterator[Page]:
         self._check("list", resource)
         self.lists.append(" ".join([resource.plural, *(selectors or {}).values()]))
         found = [copy.deepcopy(o) for where, o in self.objects.items() if where[0] == resource.plural]
-        found = [o for o in found if _selected(o, selectors or {}) and namespace in ("", key(o)[0])]
+        found = [o for o in found if _selected(o, selectors or {}) and namespace in (None, "", key(o)[0])]
         version = str(self._version)
         shown = [self._shown(resource, o) for o in found]
         for start in range(0, len(shown), 50):
@@ -133,8 +126,13 @@ class MemoryApi:
         yield Page((), version)
 
     async def watch(
-        self, resource: Resource, namespace: str, selectors: Mapping[str, str], version: str, seconds: int
-    ) -> AsyncIterator[WatchEvent]:
+        self,
+        resource: Resource,
+        namespace: str | None,
+        selectors: Mapping[str, str],
+        version: str,
+        seconds: int | None = None,
+    ) -> AsyncIterator[WatchEvent[JsonObject | Unread]]:
         seen = int(version)
         while True:
             self._check("watch", resource)
@@ -150,7 +148,8 @@ class MemoryApi:
                     yield WatchEvent("DELETED", stored)  # for who selects, it is gone
             await self._changed.wait()
 
-    async def create(self, resource: Resource, manifest: JsonObject) -> JsonObject:
+    async def create(self, resource: Resource, manifest: JsonObject, *, dry_run: bool = False) -> JsonObject:
+        assert not dry_run, "the server makes no dry runs"
         self._check("create", resource)
         if (resource.plural, *key(manifest)) in self.objects:
             raise ConflictError("already exists", 409)
@@ -174,8 +173,11 @@ class MemoryApi:
         *,
         subresource: str = "",
         force: bool = True,
-        manager: str = FIELD_MANAGER,
+        manager: str = "",
+        dry_run: bool = False,
     ) -> JsonObject:
+        assert not dry_run, "the server makes no dry runs"
+        manager = manager or FIELD_MANAGER
         self._check("apply", resource)
         live = self.objects.get((resource.plural, *key(manifest)), {})
         _check_preconditions(live, manifest)
@@ -191,7 +193,18 @@ class MemoryApi:
         self._bound("UPDATE" if live else "CREATE", resource, merged, live or None, subresource)
         return self.put(resource, merged)
 
-    async def merge(self, resource: Resource, namespace: str, name: str, patch: JsonObject) -> JsonObject:
+    async def merge(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        patch: JsonObject,
+        *,
+        dry_run: bool = False,
+        strategic: bool = False,
+    ) -> JsonObject:
+        assert not dry_run
+        assert not strategic
         live = self._live(resource, namespace, name)
         _check_preconditions(live, patch)
         merged = self.filled(resource, _merged(live, patch))
@@ -205,13 +218,17 @@ class MemoryApi:
         """An object with what the API server, or a webhook, fills in."""
         return manifest
 
-    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
+    async def delete(
+        self, resource: Resource, namespace: str | None, name: str, *, uid: str = "", dry_run: bool = False
+    ) -> None:
+        assert uid
+        assert not dry_run
         live = self._live(resource, namespace, name)
         if live["metadata"]["uid"] != uid:
             raise ConflictError("another one", 409)
         self.writes.append(f"delete {resource.plural}")
         self._bound("DELETE", resource, None, live)
-        self.remove(resource, namespace, name)
+        self.remove(resource, namespace or "", name)
 
     async def log(self, namespace: str, pod: str, container: str, *, lines: int, size: int) -> str:
         return self.logs.get(pod, "")

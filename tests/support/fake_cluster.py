@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from kubectl_serve import errors
-from kubectl_serve.api import Resource, WatchEvent
 from serve_core.base.json import JsonObject
+from serve_kube import errors
+from serve_kube.resources import Resource
+from serve_kube.watch import WatchEvent
 
 NOW = 1_795_456_010.0
 """When the recording begins: 2026-11-23T17:46:50Z."""
@@ -28,7 +29,7 @@ class Happens:
 
 @dataclass
 class FakeCluster:
-    """See :class:`kubectl_serve.api.Api`. It holds data; it does not play the API server."""
+    """See :class:`kubectl_serve.cluster.Cluster`. It holds data; it does not play the API server."""
 
     objects: list[JsonObject] = field(default_factory=list)
     happens: list[Happens] = field(default_factory=list)
@@ -63,7 +64,7 @@ class FakeCluster:
 
     def _of(self, resource: Resource) -> list[JsonObject]:
         if resource.plural in self.hidden:
-            raise errors.ForbiddenError(f"{resource.plural} is forbidden", "Ask the cluster's administrator.")
+            raise errors.ForbiddenError(f"{resource.plural} is forbidden", 403)
         return [
             each for each in self.objects if (each["apiVersion"], each["kind"]) == (resource.api_version, resource.kind)
         ]
@@ -88,7 +89,7 @@ class FakeCluster:
 
     async def watch(
         self, resource: Resource, namespace: str | None, version: str, *, labels: str = "", fields: str = ""
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncIterator[WatchEvent[JsonObject]]:
         while True:
             async with self._moved:
                 await self._moved.wait_for(lambda: bool(self.happens) and self._is_of(self.happens[0].object, resource))

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from kubernetes_asyncio.client import ApiClient
-from kubernetes_asyncio.client import Configuration as Connection
 
 from serve_core.api.annotations import MODEL
 from serve_core.base.constants import DEPLOYMENT_LABEL, SERVED_LABEL
 from serve_core.context.cluster import REQUIRED_FEATURES, LoaderConfig
+from serve_kube.access import Connection
 from serve_webhook.app import FEATURES, Replica, ReplicaOptions
-from serve_webhook.cluster import Cluster
+from serve_webhook.connection import client
 from serve_webhook.settings import Configuration
 from support.stored import stored
 
@@ -167,7 +166,7 @@ async def main(kind: str) -> None:
             options = ReplicaOptions(
                 "lone", Path(folder) / "s.yaml", Path(folder), "127.0.0.1", 0, 0, drain_seconds=0.01
             )
-            async with Cluster(ApiClient(Connection(host=f"http://127.0.0.1:{port}"))) as api:
+            async with client(Connection(host=f"http://127.0.0.1:{port}")) as api:
                 replica, stop = Replica(api, options, Configuration(LoaderConfig("loader:1"), ())), asyncio.Event()
                 idle = peak()
                 running = asyncio.create_task(replica.run(stop))

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from serve_core.base.constants import NAMESPACE
 from serve_core.context.cluster import REQUIRED_FEATURES
+from serve_kube.resources import CONFIG_MAPS, NAMESPACES, POLICIES
 from serve_webhook import logs, settings
-from serve_webhook.api import CONFIG_MAPS, NAMESPACES, POLICIES
 from serve_webhook.app import FEATURES, Replica, ReplicaOptions
 from serve_webhook.certs.rotation import SECRET, material_of
 from support.fake_api import MemoryApi

@@ -3,7 +3,14 @@
 import random
 from collections.abc import Callable
 
-from kubectl_serve.api import (
+from kubectl_serve.install.manifests import default_context
+from serve_core.api import models
+from serve_core.base.constants import PREFIX
+from serve_core.base.json import JsonObject
+from serve_core.knative.limits import VISIBILITY_LABEL
+from serve_core.workload import loader_container
+from serve_core.workload.loader_container import LoaderRequest
+from serve_kube.resources import (
     CONFIGURATIONS,
     DEFINITIONS,
     DEPLOYMENTS,
@@ -14,13 +21,6 @@ from kubectl_serve.api import (
     ROUTES,
     Resource,
 )
-from kubectl_serve.install.manifests import default_context
-from serve_core.api import models
-from serve_core.base.constants import PREFIX
-from serve_core.base.json import JsonObject
-from serve_core.knative.limits import VISIBILITY_LABEL
-from serve_core.workload import loader_container
-from serve_core.workload.loader_container import LoaderRequest
 
 DIGEST = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 PLAIN: JsonObject = {

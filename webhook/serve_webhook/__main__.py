@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from serve_kube.errors import ApiError
 from serve_webhook import logs, settings
-from serve_webhook.api import ApiError
 from serve_webhook.app import Replica, ReplicaOptions
 
 logger = logging.getLogger("serve_webhook")
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 async def _serve(options: ReplicaOptions, configuration: settings.Configuration, kubeconfig: str | None) -> None:
-    from serve_webhook.cluster import Cluster  # noqa: PLC0415
+    from serve_webhook.connection import connect  # noqa: PLC0415
 
     # What is imported stays. A full collection need not look through it: that is tens of milliseconds without answers.
     gc.collect()
@@ -67,7 +67,7 @@ async def _serve(options: ReplicaOptions, configuration: settings.Configuration,
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with await Cluster.connect(kubeconfig) as cluster:
+    async with await connect(kubeconfig) as cluster:
         await Replica(cluster, options, configuration).run(stop)
 
 

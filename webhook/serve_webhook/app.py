@@ -15,9 +15,8 @@ from serve_core.api import runtimes
 from serve_core.base.constants import DEPLOYMENT_LABEL, NAMESPACE, SERVED_LABEL
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext
-from serve_webhook import settings
-from serve_webhook.admission import http, listener
-from serve_webhook.api import (
+from serve_kube.client import Client
+from serve_kube.resources import (
     CONFIG_MAPS,
     DEPLOYMENTS,
     MUTATING_WEBHOOKS,
@@ -25,9 +24,10 @@ from serve_webhook.api import (
     PODS,
     SECRETS,
     VALIDATING_WEBHOOKS,
-    Api,
     Resource,
 )
+from serve_webhook import settings
+from serve_webhook.admission import http, listener
 from serve_webhook.audit import Audit
 from serve_webhook.cache import trimming
 from serve_webhook.cache.informers import Informer
@@ -70,7 +70,7 @@ class ReplicaOptions:
 class Replica:
     """One process of the server. ``configuration`` is what its files said at the start."""
 
-    def __init__(self, api: Api, options: ReplicaOptions, configuration: Configuration) -> None:
+    def __init__(self, api: Client, options: ReplicaOptions, configuration: Configuration) -> None:
         self._api = api
         self._options = options
         self._configuration = configuration

@@ -24,7 +24,9 @@ from serve_core.base.reasons import condition_message
 from serve_core.context.cluster import ClusterContext
 from serve_core.policy.evaluate import PolicyVerdict, RuleOutcome, RuleResult
 from serve_core.policy.v1alpha1 import PolicyException
-from serve_webhook.api import (
+from serve_kube.client import Client
+from serve_kube.errors import ApiError, ConflictError, ForbiddenError, InvalidError, NotFoundError, UnreadableError
+from serve_kube.resources import (
     CONFIGURATIONS,
     DEPLOYMENTS,
     DOMAIN_MAPPINGS,
@@ -36,13 +38,6 @@ from serve_webhook.api import (
     ROUTES,
     SERVING_RUNTIMES,
     TRAINED_MODELS,
-    Api,
-    ApiError,
-    ConflictError,
-    ForbiddenError,
-    NotFoundError,
-    RejectedError,
-    UnreadableError,
     key,
 )
 from serve_webhook.cache.informers import Informer, NamespacedName
@@ -79,7 +74,7 @@ _RESULTS = {
     RuleOutcome.EXCEPTED: ("skip", "info"),
 }
 _PLURALS = {resource.kind: resource.plural for resource in (DEPLOYMENTS, *LISTED)}
-_OF_ONE_OBJECT = (ForbiddenError, RejectedError, UnreadableError)
+_OF_ONE_OBJECT = (ForbiddenError, InvalidError, UnreadableError)
 """What the API server says of one object, and does not keep the others from being written."""
 _BROKEN = (RuleOutcome.DENY, RuleOutcome.WARN, RuleOutcome.AUDIT)
 _ORDER = list(_RESULTS)
@@ -157,7 +152,7 @@ class Audit:
 
     def __init__(
         self,
-        api: Api,
+        api: Client,
         *,
         deployments: Informer,
         policies: Policies,

@@ -14,7 +14,8 @@ from serve_core.base.json import JsonObject
 from serve_core.policy.evaluate import may_refuse
 from serve_core.policy.subject import SubjectKind
 from serve_core.policy.v1alpha1 import ServingPolicy
-from serve_webhook.api import VALIDATING_WEBHOOKS, Api
+from serve_kube.client import Client
+from serve_kube.resources import VALIDATING_WEBHOOKS
 from serve_webhook.cache.informers import Informer
 from serve_webhook.certs.rotation import WEBHOOKS
 from serve_webhook.work_queue import run_forever
@@ -46,7 +47,7 @@ def wanted(policies: Iterable[ServingPolicy]) -> Mapping[str, str]:
 class FailurePolicies:
     """The leader's work. ``policies`` are those of now."""
 
-    def __init__(self, api: Api, webhooks: Informer, policies: Callable[[], Iterable[ServingPolicy]]) -> None:
+    def __init__(self, api: Client, webhooks: Informer, policies: Callable[[], Iterable[ServingPolicy]]) -> None:
         self._api = api
         self._webhooks = webhooks
         self._policies = policies

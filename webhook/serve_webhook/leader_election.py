@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 
 from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject
-from serve_webhook.api import LEASES, Api, ApiError, ConflictError, NotFoundError
+from serve_kube.client import Client
+from serve_kube.errors import ApiError, ConflictError, NotFoundError
+from serve_kube.resources import LEASES
 
 NAME = "kubectl-serve"
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
@@ -37,7 +39,7 @@ class Election:
 
     def __init__(
         self,
-        api: Api,
+        api: Client,
         identity: str,
         now: Callable[[], datetime],
         *,

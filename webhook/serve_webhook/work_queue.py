@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
 from typing import Generic, NoReturn, TypeVar
 
-from serve_webhook.api import ApiError
+from serve_kube.errors import ApiError
 
 Key = TypeVar("Key", bound=Hashable)
 

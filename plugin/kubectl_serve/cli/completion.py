@@ -93,11 +93,11 @@ def _contexts(before: list[str], typed: str) -> list[str]:
     """Names of contexts in the kubeconfig."""
     import os
 
-    from kubectl_serve import cluster
+    from kubectl_serve import kubeconfig
     from kubectl_serve.cli import options
 
     args = options.connection_of(before, _SECONDS)
-    return _plain(cluster.contexts(args, os.environ), typed)
+    return _plain(kubeconfig.contexts(args, os.environ), typed)
 
 
 def _plain(names: Iterable[object], typed: str) -> list[str]:
@@ -111,15 +111,16 @@ def _plain(names: Iterable[object], typed: str) -> list[str]:
 
 
 async def _ask(of: str, before: list[str]) -> list[object]:
-    from kubectl_serve import cluster
-    from kubectl_serve.api import DEPLOYMENTS, NAMESPACES, namespace_of
+    from kubectl_serve import connection
     from kubectl_serve.cli import options
     from kubectl_serve.cli.streams import Streams
+    from kubectl_serve.cluster import namespace_of
     from serve_core.base.constants import SERVED_LABEL
     from serve_core.base.json import value_at
+    from serve_kube.resources import DEPLOYMENTS, NAMESPACES
 
     args = options.connection_of(before, _SECONDS)
-    async with cluster.connect(args, Streams.of_process()) as opened:
+    async with connection.connect(args, Streams.of_process()) as opened:
         if of == "namespaces":
             found, _ = await opened.list(NAMESPACES, None)
         else:

@@ -6,11 +6,10 @@ import re
 from argparse import Namespace
 from typing import NoReturn
 
-from kubectl_serve import errors
-from kubectl_serve.api import DEPLOYMENTS, Api, Connect, namespace_of
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cli.verbs import PROGRAM
+from kubectl_serve.cluster import Cluster, Connect, namespace_of
 from kubectl_serve.errors import ReportedError, ServeError, UsageError
 from kubectl_serve.install import manifests
 from kubectl_serve.io import documents
@@ -21,6 +20,8 @@ from serve_core.admission.decide import judge
 from serve_core.api import annotations
 from serve_core.base.constants import PREFIX
 from serve_core.base.json import JsonObject
+from serve_kube import errors
+from serve_kube.resources import DEPLOYMENTS
 
 EXAMPLES = """\
   kubectl serve create iris --model s3://models/iris/model.joblib
@@ -165,7 +166,7 @@ def _by_flags(text: str) -> str:
     return _KEYS.sub(lambda found: f"--{found[1]}" if found[1] in _NAMES else found[0], text)
 
 
-async def _create(cluster: Api, manifest: JsonObject, args: Namespace, streams: Streams) -> JsonObject:
+async def _create(cluster: Cluster, manifest: JsonObject, args: Namespace, streams: Streams) -> JsonObject:
     name, flags = args.name, options.again(args)
     try:
         return await cluster.create(DEPLOYMENTS, manifest, dry_run=args.dry_run == "server")
@@ -181,15 +182,15 @@ async def _create(cluster: Api, manifest: JsonObject, args: Namespace, streams: 
                 f"{annotations.MODEL}=URI`, or remove it with `{PROGRAM} delete {name}{flags}`."
             )
         raise ServeError(f"there is a Deployment {name} already.", hint) from error
-    except errors.RefusedError as error:
-        _tell_refusal(manifest, error.sentence, streams)
+    except errors.DeniedError as error:
+        _tell_refusal(manifest, error.denial, streams)
     except errors.InvalidError as error:
         if lookup.is_uncompleted(error):
             raise lookup.not_installed() from error
         raise
 
 
-async def _wait(cluster: Api, namespace: str, args: Namespace, streams: Streams) -> JsonObject:
+async def _wait(cluster: Cluster, namespace: str, args: Namespace, streams: Streams) -> JsonObject:
     """Tell what happens until the model answers; return the Deployment. Raises ServeError if it does not."""
     async with Follower(cluster, namespace, args.name) as follower:
         try:

@@ -4,14 +4,15 @@ import asyncio
 from argparse import Namespace
 from shlex import quote
 
-from kubectl_serve import errors
-from kubectl_serve.api import DEPLOYMENTS, KNATIVE_SERVICES, PODS, Api, Connect, Resource, namespace_of
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
+from kubectl_serve.cluster import Cluster, Connect, namespace_of
 from kubectl_serve.errors import ServeError, UsageError
 from kubectl_serve.status import lookup
 from kubectl_serve.status.follow import states
 from serve_core.base.constants import DEPLOYMENT_LABEL, SERVED_LABEL
+from serve_kube import errors
+from serve_kube.resources import DEPLOYMENTS, KNATIVE_SERVICES, PODS, Resource
 
 EXAMPLES = """\
   kubectl serve delete iris
@@ -49,7 +50,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     return 0
 
 
-async def _names(args: Namespace, cluster: Api, namespace: str) -> list[str]:
+async def _names(args: Namespace, cluster: Cluster, namespace: str) -> list[str]:
     """Those to delete. All are looked at before the first is deleted: a wrong name deletes nothing."""
     if args.selector:
         found, _ = await cluster.list(DEPLOYMENTS, namespace, labels=f"{SERVED_LABEL}=true,{args.selector}")
@@ -66,7 +67,7 @@ async def _names(args: Namespace, cluster: Api, namespace: str) -> list[str]:
     return names
 
 
-async def _wait(cluster: Api, namespace: str, names: list[str], seconds: float) -> None:
+async def _wait(cluster: Cluster, namespace: str, names: list[str], seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
             for resource, labels in ((DEPLOYMENTS, ""), (KNATIVE_SERVICES, DEPLOYMENT_LABEL), (PODS, DEPLOYMENT_LABEL)):
@@ -79,7 +80,7 @@ async def _wait(cluster: Api, namespace: str, names: list[str], seconds: float) 
         ) from error
 
 
-async def _gone(cluster: Api, resource: Resource, namespace: str, names: set[str], labels: str) -> None:
+async def _gone(cluster: Cluster, resource: Resource, namespace: str, names: set[str], labels: str) -> None:
     """Wait until no object of ``names``, by name or by our label, is there any more."""
     try:
         async for state in states(cluster, resource, namespace, labels=labels):

@@ -5,11 +5,11 @@ from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from kubectl_serve import errors
-from kubectl_serve.api import EVENTS, KNATIVE_SERVICES, PODS, REVISIONS, SERVICES, Api, Connect
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cli.verbs import PROGRAM
+from kubectl_serve.cluster import Cluster, Connect
+from kubectl_serve.errors import NotInstalledError
 from kubectl_serve.install import manifests, platform
 from kubectl_serve.io import documents, tables
 from kubectl_serve.status import lookup, model
@@ -20,6 +20,8 @@ from serve_core.base.escaping import inline
 from serve_core.context.cluster import ClusterContext
 from serve_core.context.services import read
 from serve_core.knative.name_conflict import service_name
+from serve_kube import errors
+from serve_kube.resources import EVENTS, KNATIVE_SERVICES, PODS, REVISIONS, SERVICES
 
 EXAMPLES = """\
   kubectl serve describe iris
@@ -63,11 +65,11 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     return 0
 
 
-async def _context(cluster: Api) -> ClusterContext:
+async def _context(cluster: Cluster) -> ClusterContext:
     """What the webhook knew, as far as this user may see it."""
     try:
         return (await platform.context(cluster))[0]
-    except (errors.ForbiddenError, errors.NotFoundError):
+    except (errors.ForbiddenError, NotInstalledError):
         return replace(manifests.default_context(), istio=await platform.mesh(cluster))
 
 

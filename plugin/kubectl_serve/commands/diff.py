@@ -8,16 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from kubectl_serve import errors
-from kubectl_serve.api import Connect, namespace_of
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Output, Streams
 from kubectl_serve.cli.verbs import BY_NAME
+from kubectl_serve.cluster import Connect, namespace_of
 from kubectl_serve.diff.changes import Change, Preview, ServerSide
-from kubectl_serve.errors import ServeError, UsageError
+from kubectl_serve.errors import ServeError, UsageError, for_user
 from kubectl_serve.io import documents
 from kubectl_serve.io.documents import Document
 from serve_core.base.json import value_at
+from serve_kube import errors
+from serve_kube.errors import ApiError
 
 EXAMPLES = """\
   kubectl serve diff -f iris.yaml
@@ -62,7 +63,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
                 found = await _changes(document, preview, namespace_of(args, cluster))
             except errors.UnreachableError:
                 raise
-            except ServeError as error:
+            except (ServeError, ApiError) as error:
                 failed += 1
                 _tell(document, error, streams)
                 continue
@@ -85,13 +86,14 @@ async def _changes(document: Document, preview: Preview, namespace: str) -> list
     return await preview.changes(manifest | {"metadata": manifest["metadata"] | {"namespace": namespace}})
 
 
-def _tell(document: Document, error: ServeError, streams: Streams) -> None:
+def _tell(document: Document, error: ServeError | ApiError, streams: Streams) -> None:
     title = documents.title(document)
-    if isinstance(error, errors.RefusedError):
+    if isinstance(error, errors.DeniedError):
         streams.error(f"{title} is refused:")
-        streams.note(error.sentence)
+        streams.note(error.denial)
     else:
-        streams.error(f"{title}: {error.sentence}", error.hint)
+        shown = for_user(error)
+        streams.error(f"{title}: {shown.sentence}", shown.hint)
 
 
 async def _show(changes: Sequence[Change], streams: Streams) -> bool:

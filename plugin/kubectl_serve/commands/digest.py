@@ -3,9 +3,9 @@
 from argparse import Namespace
 from dataclasses import asdict
 
-from kubectl_serve.api import Connect
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
+from kubectl_serve.cluster import Connect
 from kubectl_serve.digest import compute
 from kubectl_serve.errors import UsageError
 from kubectl_serve.io import documents

@@ -4,9 +4,9 @@ from argparse import Namespace
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from kubectl_serve.api import Connect, namespace_of
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
+from kubectl_serve.cluster import Connect, namespace_of
 from kubectl_serve.doctor.finding import CheckResult, Status
 from kubectl_serve.io import documents
 

@@ -4,11 +4,10 @@ import asyncio
 from argparse import Namespace
 from collections.abc import Sequence
 
-from kubectl_serve import errors
-from kubectl_serve.api import DEPLOYMENTS, KNATIVE_SERVICES, PODS, Api, Connect, namespace_of
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cli.verbs import PROGRAM
+from kubectl_serve.cluster import Cluster, Connect, namespace_of
 from kubectl_serve.errors import ServeError, UsageError
 from kubectl_serve.install import platform
 from kubectl_serve.io import documents, tables
@@ -18,6 +17,8 @@ from kubectl_serve.status.model import ModelStatus, Snapshot
 from serve_core.base.constants import DEPLOYMENT_LABEL, SERVED_LABEL
 from serve_core.base.json import JsonObject
 from serve_core.knative.name_conflict import service_name
+from serve_kube import errors
+from serve_kube.resources import DEPLOYMENTS, KNATIVE_SERVICES, PODS
 
 EXAMPLES = """\
   kubectl serve get
@@ -71,7 +72,7 @@ def _tell(missing: Sequence[ServeError], streams: Streams) -> int:
 
 
 async def _models(
-    args: Namespace, streams: Streams, cluster: Api, namespace: str | None, missing: list[ServeError]
+    args: Namespace, streams: Streams, cluster: Cluster, namespace: str | None, missing: list[ServeError]
 ) -> list[ModelStatus]:
     deployments = await _deployments(args, cluster, namespace, missing)
     unseen: set[str] = set()
@@ -88,7 +89,7 @@ async def _models(
 
 
 async def _deployments(
-    args: Namespace, cluster: Api, namespace: str | None, missing: list[ServeError]
+    args: Namespace, cluster: Cluster, namespace: str | None, missing: list[ServeError]
 ) -> list[JsonObject]:
     """The served Deployments that the flags choose; ``missing`` gets an error for each name that is not there."""
     if not args.names:
@@ -98,14 +99,12 @@ async def _deployments(
     for name in args.names:
         try:
             found.append(await lookup.find(cluster, namespace or "", name))
-        except errors.ApiError:
-            raise
         except ServeError as error:
             missing.append(error)
     return found
 
 
-async def _services(cluster: Api, namespace: str | None) -> dict[tuple[str, str], JsonObject]:
+async def _services(cluster: Cluster, namespace: str | None) -> dict[tuple[str, str], JsonObject]:
     try:
         found, _ = await cluster.list(KNATIVE_SERVICES, namespace, labels=DEPLOYMENT_LABEL)
     except (errors.ForbiddenError, errors.NotFoundError):
@@ -170,7 +169,7 @@ def _row(served: ModelStatus, now: float, *, wide: bool, reasons: bool, namespac
     return [*row, tables.age_text(served.created, now)]
 
 
-async def _watch(args: Namespace, streams: Streams, cluster: Api, namespace: str | None) -> int:
+async def _watch(args: Namespace, streams: Streams, cluster: Cluster, namespace: str | None) -> int:
     screen = _Screen(args, streams)
     if len(args.names) == 1:
         return await _watch_one(screen, cluster, namespace or "", args.names[0], options.again(args))
@@ -208,7 +207,7 @@ async def _watch(args: Namespace, streams: Streams, cluster: Api, namespace: str
     return 0
 
 
-async def _watch_one(screen: "_Screen", cluster: Api, namespace: str, name: str, flags: str) -> int:
+async def _watch_one(screen: "_Screen", cluster: Cluster, namespace: str, name: str, flags: str) -> int:
     await lookup.find(cluster, namespace, name)
     async with Follower(cluster, namespace, name) as follower:
         end = await until_end(follower, _FOR_EVER, PATIENCE, screen)

@@ -4,24 +4,14 @@ import asyncio
 import contextlib
 from argparse import Namespace
 
-from kubectl_serve import errors
-from kubectl_serve.api import (
-    ALL_INSTALLED,
-    CONFIG_MAPS,
-    DEFINITIONS,
-    DEPLOYMENTS,
-    NAMESPACES,
-    PODS,
-    Api,
-    Connect,
-    Resource,
-)
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cli.verbs import PROGRAM
+from kubectl_serve.cluster import Cluster, Connect
 from kubectl_serve.errors import ServeError
 from kubectl_serve.install import manifests
 from kubectl_serve.install.probe import probe
+from kubectl_serve.install.resources import resource_of
 from kubectl_serve.io import documents
 from kubectl_serve.status import model
 from kubectl_serve.status.follow import states
@@ -29,6 +19,8 @@ from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject, value_at
 from serve_core.context import istio
 from serve_core.context.cluster import REQUIRED_FEATURES
+from serve_kube import errors
+from serve_kube.resources import CONFIG_MAPS, DEFINITIONS, DEPLOYMENTS, NAMESPACES, PODS
 
 EXAMPLES = """\
   kubectl serve install
@@ -87,7 +79,7 @@ def _show(wanted: list[JsonObject], args: Namespace, streams: Streams) -> None:
             streams.out(f"{_title(manifest)} applied (dry run)")
 
 
-async def _check_knative(cluster: Api) -> None:
+async def _check_knative(cluster: Cluster) -> None:
     """Refuse where Knative is missing or set up so that nothing could be served."""
     try:
         await cluster.get(DEFINITIONS, None, "services.serving.knative.dev")
@@ -109,7 +101,7 @@ async def _check_knative(cluster: Api) -> None:
         )
 
 
-async def _has_istio(cluster: Api) -> bool:
+async def _has_istio(cluster: Cluster) -> bool:
     try:
         await cluster.get(NAMESPACES, None, istio.NAMESPACE)
     except errors.NotFoundError:
@@ -117,19 +109,11 @@ async def _has_istio(cluster: Api) -> bool:
     return True
 
 
-def resource_of(manifest: JsonObject) -> Resource:
-    """The resource of a manifest. Raises ServeError for a kind that no manifest of ours has."""
-    for resource in ALL_INSTALLED:
-        if (resource.api_version, resource.kind) == (manifest["apiVersion"], manifest["kind"]):
-            return resource
-    raise ServeError(f"the manifests hold a {manifest['kind']}, which is not expected.", "Install kubectl-serve again.")
-
-
 def _title(manifest: JsonObject) -> str:
     return f"{resource_of(manifest).title}/{model.name_of(manifest)}"
 
 
-async def _apply(cluster: Api, manifest: JsonObject, streams: Streams, *, dry_run: bool) -> None:
+async def _apply(cluster: Cluster, manifest: JsonObject, streams: Streams, *, dry_run: bool) -> None:
     """Apply one object and tell what that changed."""
     resource, metadata = resource_of(manifest), manifest["metadata"]
     try:
@@ -155,7 +139,7 @@ def _content(manifest: JsonObject) -> JsonObject:
     return manifest | {"metadata": metadata}
 
 
-async def _wait(cluster: Api, streams: Streams, seconds: float) -> None:
+async def _wait(cluster: Cluster, streams: Streams, seconds: float) -> None:
     streams.note("Waiting for the server ...")
     teller = asyncio.create_task(_tell_trouble(cluster, streams))
     try:
@@ -174,7 +158,7 @@ async def _wait(cluster: Api, streams: Streams, seconds: float) -> None:
     streams.note(f"kubectl-serve is ready. Next: {PROGRAM} create NAME --model URI")
 
 
-async def _rolled_out(cluster: Api) -> None:
+async def _rolled_out(cluster: Cluster) -> None:
     """Wait until the server's Deployment runs as it was applied. Source: kubectl's rollout status."""
     async for state in states(cluster, DEPLOYMENTS, NAMESPACE, fields=f"metadata.name={_SERVER}"):
         for deployment in state.values():
@@ -185,7 +169,7 @@ async def _rolled_out(cluster: Api) -> None:
                 return
 
 
-async def _answers(cluster: Api) -> None:
+async def _answers(cluster: Cluster) -> None:
     """Wait until the webhook completes a Deployment: until then none is completed, or it cannot be reached."""
     while True:
         if not await probe(cluster, "default"):
@@ -193,7 +177,7 @@ async def _answers(cluster: Api) -> None:
         await asyncio.sleep(_PROBE_PAUSE)
 
 
-async def _tell_trouble(cluster: Api, streams: Streams) -> None:
+async def _tell_trouble(cluster: Cluster, streams: Streams) -> None:
     """Say what keeps the server's pods, long before the time is up, as far as one may see it."""
     said = ""
     while True:
@@ -207,14 +191,14 @@ async def _tell_trouble(cluster: Api, streams: Streams) -> None:
             said = trouble
 
 
-async def _cause(cluster: Api) -> str:
+async def _cause(cluster: Cluster) -> str:
     """What keeps the server's pods, as far as they say."""
     pods = await _pods(cluster)
     unsaid = "its pods run, but the webhook does not complete Deployments" if pods else "it has no pods"
     return _trouble(pods) or unsaid
 
 
-async def _pods(cluster: Api) -> list[JsonObject]:
+async def _pods(cluster: Cluster) -> list[JsonObject]:
     return (await cluster.list(PODS, NAMESPACE, labels=f"app.kubernetes.io/name={_SERVER}"))[0]
 
 

@@ -4,11 +4,10 @@ import contextlib
 from argparse import Namespace
 from collections.abc import Callable
 
-from kubectl_serve import errors
-from kubectl_serve.api import PODS, Api, Connect
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cli.verbs import PROGRAM
+from kubectl_serve.cluster import Cluster, Connect
 from kubectl_serve.errors import ServeError
 from kubectl_serve.status import lookup, model
 from kubectl_serve.status.follow import states, together
@@ -16,6 +15,8 @@ from kubectl_serve.status.progress import LoaderLines
 from serve_core.base.constants import DEPLOYMENT_LABEL, LOADER_CONTAINER
 from serve_core.base.json import JsonObject, value_at
 from serve_core.workload.model_server import server_container
+from serve_kube import errors
+from serve_kube.resources import PODS
 
 EXAMPLES = """\
   kubectl serve logs iris
@@ -63,7 +64,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     return 0
 
 
-async def _pods(args: Namespace, streams: Streams, cluster: Api, namespace: str) -> list[JsonObject]:
+async def _pods(args: Namespace, streams: Streams, cluster: Cluster, namespace: str) -> list[JsonObject]:
     """The pods of the newest revision; with -f, as soon as there are some."""
     labels = f"{DEPLOYMENT_LABEL}={args.name}"
     found, _ = await cluster.list(PODS, namespace, labels=labels)
@@ -104,7 +105,7 @@ def _container(wanted: str | None, deployment: JsonObject, pod: JsonObject) -> s
 
 
 async def _copy(
-    args: Namespace, cluster: Api, namespace: str, pod: str, container: str, write: Callable[[str], None]
+    args: Namespace, cluster: Cluster, namespace: str, pod: str, container: str, write: Callable[[str], None]
 ) -> None:
     tail = args.tail if args.tail is not None and args.tail >= 0 else None  # kubectl writes -1 for all
     try:
@@ -113,13 +114,13 @@ async def _copy(
         ):
             write(line)
     except errors.InvalidError as error:
-        if "waiting to start" in error.sentence or "PodInitializing" in error.sentence:
+        if "waiting to start" in error.message or "PodInitializing" in error.message:
             flags = options.again(args)
             why = f"`{PROGRAM} logs {args.name}{flags} -c loader` shows the loader."
             if container == LOADER_CONTAINER:
                 why = f"`{PROGRAM} describe {args.name}{flags}` shows why."
             raise ServeError(f"container {container} of pod {pod} has not started.", why) from error
-        if "previous terminated container" in error.sentence:
+        if "previous terminated container" in error.message:
             raise ServeError(f"container {container} of pod {pod} has had no run before this one.") from error
         raise
 

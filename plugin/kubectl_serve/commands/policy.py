@@ -5,8 +5,24 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
-from kubectl_serve import errors
-from kubectl_serve.api import (
+from kubectl_serve.cli import options
+from kubectl_serve.cli.streams import Streams
+from kubectl_serve.cli.verbs import PROGRAM
+from kubectl_serve.cluster import Cluster, Connect, namespace_of
+from kubectl_serve.errors import ServeError, UsageError
+from kubectl_serve.install import manifests, platform
+from kubectl_serve.io import documents, tables
+from kubectl_serve.io.tables import age_text
+from serve_core.admission.decide import given_by_policies
+from serve_core.api.loader_protocol import count_text
+from serve_core.audit import dry_run
+from serve_core.audit.dry_run import Trial, Tried
+from serve_core.base.constants import NAMESPACE
+from serve_core.base.json import JsonObject, value_at
+from serve_core.policy.evaluate import RuleOutcome
+from serve_core.subjects.build import subject_of
+from serve_kube import errors
+from serve_kube.resources import (
     CONFIGURATIONS,
     DEPLOYMENTS,
     DOMAIN_MAPPINGS,
@@ -20,25 +36,7 @@ from kubectl_serve.api import (
     ROUTES,
     SERVING_RUNTIMES,
     TRAINED_MODELS,
-    Api,
-    Connect,
-    namespace_of,
 )
-from kubectl_serve.cli import options
-from kubectl_serve.cli.streams import Streams
-from kubectl_serve.cli.verbs import PROGRAM
-from kubectl_serve.errors import ServeError, UsageError
-from kubectl_serve.install import manifests, platform
-from kubectl_serve.io import documents, tables
-from kubectl_serve.io.tables import age_text
-from serve_core.admission.decide import given_by_policies
-from serve_core.api.loader_protocol import count_text
-from serve_core.audit import dry_run
-from serve_core.audit.dry_run import Trial, Tried
-from serve_core.base.constants import NAMESPACE
-from serve_core.base.json import JsonObject, value_at
-from serve_core.policy.evaluate import RuleOutcome
-from serve_core.subjects.build import subject_of
 
 EXAMPLES = """\
   kubectl serve policy test -f policies/ -f iris.yaml
@@ -179,7 +177,7 @@ def _compare(tried: Trial, file: str, streams: Streams) -> int:
     return 1 if differences or tried.faults or not expected else 0
 
 
-async def _list(args: Namespace, streams: Streams, cluster: Api) -> int:
+async def _list(args: Namespace, streams: Streams, cluster: Cluster) -> int:
     policies, exceptions = await _policies(cluster)
     if args.output:
         for each in (*policies, *exceptions):
@@ -220,7 +218,7 @@ def _some(document: JsonObject, field: str) -> Collection[object]:
     return found if isinstance(found, list | dict) else ()
 
 
-async def _explain(args: Namespace, streams: Streams, cluster: Api) -> int:
+async def _explain(args: Namespace, streams: Streams, cluster: Cluster) -> int:
     namespace = namespace_of(args, cluster)
     try:
         deployment = await cluster.get(DEPLOYMENTS, namespace, args.name)
@@ -245,7 +243,7 @@ async def _explain(args: Namespace, streams: Streams, cluster: Api) -> int:
     return 0
 
 
-async def _audit(args: Namespace, streams: Streams, cluster: Api) -> int:
+async def _audit(args: Namespace, streams: Streams, cluster: Cluster) -> int:
     namespace = None if args.all_namespaces else namespace_of(args, cluster)
     policies, exceptions = await _policies(cluster)
     if args.filename:
@@ -284,7 +282,7 @@ async def _audit(args: Namespace, streams: Streams, cluster: Api) -> int:
     return 1 if any(each.outcome == "Deny" for each in found.tried) else 0
 
 
-async def _policies(cluster: Api) -> tuple[list[JsonObject], list[JsonObject]]:
+async def _policies(cluster: Cluster) -> tuple[list[JsonObject], list[JsonObject]]:
     try:
         policies, _ = await cluster.list(POLICIES, None)
         exceptions, _ = await cluster.list(POLICY_EXCEPTIONS, NAMESPACE)

@@ -13,11 +13,10 @@ from shlex import quote
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-from kubectl_serve import errors
-from kubectl_serve.api import PODS, Api, Connect
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cli.verbs import PROGRAM
+from kubectl_serve.cluster import Cluster, Connect
 from kubectl_serve.errors import ReportedError, ServeError, UsageError
 from kubectl_serve.install import manifests
 from kubectl_serve.io import documents
@@ -33,6 +32,8 @@ from serve_core.base.json import JsonObject, value_at
 from serve_core.knative.name_conflict import service_name
 from serve_core.syntax import image_reference
 from serve_core.workload.model_server import server_container
+from serve_kube import errors
+from serve_kube.resources import PODS
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse
@@ -118,7 +119,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     return 0
 
 
-async def _last_error(cluster: Api, namespace: str, deployment: JsonObject) -> str:
+async def _last_error(cluster: Cluster, namespace: str, deployment: JsonObject) -> str:
     """What the model server's log says last of an error; empty if it cannot be seen."""
     name = model.name_of(deployment)
     container = str((server_container(_containers(deployment)) or {}).get("name"))
@@ -324,7 +325,7 @@ async def _exchange(
         raise
     except aiohttp.ClientConnectorError as error:
         raise ServeError(
-            f"{way.host}:{way.port} cannot be reached: {errors.connecting(error.os_error)} ({way.how}).",
+            f"{way.host}:{way.port} cannot be reached: {errors.connection_reason(error.os_error)} ({way.how}).",
             f"-v tells the way; --ingress URL, or {ingress.ENVIRONMENT}, names another.",
         ) from error
     except (aiohttp.ClientError, OSError) as error:

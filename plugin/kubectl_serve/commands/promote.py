@@ -2,9 +2,9 @@
 
 from argparse import Namespace
 
-from kubectl_serve.api import Connect
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
+from kubectl_serve.cluster import Connect
 from kubectl_serve.status import lookup, model
 from kubectl_serve.status.set_traffic import configure as configure_shift
 from kubectl_serve.status.set_traffic import shift

@@ -2,11 +2,10 @@
 
 from argparse import Namespace
 
-from kubectl_serve import errors
-from kubectl_serve.api import REVISIONS, Api, Connect
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cli.verbs import PROGRAM
+from kubectl_serve.cluster import Cluster, Connect
 from kubectl_serve.errors import ServeError
 from kubectl_serve.status import lookup, model
 from kubectl_serve.status.set_traffic import configure as configure_shift
@@ -14,6 +13,8 @@ from kubectl_serve.status.set_traffic import shift
 from serve_core.api.annotations import CANARY, PIN, PREVIOUS, PROMOTED
 from serve_core.base.json import JsonObject
 from serve_core.knative.name_conflict import service_name
+from serve_kube import errors
+from serve_kube.resources import REVISIONS
 
 EXAMPLES = """\
   kubectl serve rollback iris
@@ -42,7 +43,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     return 0
 
 
-async def _check(cluster: Api, namespace: str, deployment: JsonObject, wanted: str) -> None:
+async def _check(cluster: Cluster, namespace: str, deployment: JsonObject, wanted: str) -> None:
     """Refuse a revision that is not one of this model's, as far as the user may see them: Knative would take none."""
     labels = f"serving.knative.dev/service={service_name(deployment)}"
     try:

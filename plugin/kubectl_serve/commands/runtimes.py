@@ -3,10 +3,10 @@
 from argparse import Namespace
 from dataclasses import asdict, dataclass
 
-from kubectl_serve.api import DEPLOYMENTS, Api, Connect, namespace_of
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cli.verbs import PROGRAM
+from kubectl_serve.cluster import Cluster, Connect, namespace_of
 from kubectl_serve.errors import UsageError
 from kubectl_serve.install import platform
 from kubectl_serve.io import documents, tables
@@ -18,6 +18,7 @@ from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import SERVED_LABEL
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext
+from serve_kube.resources import DEPLOYMENTS
 
 EXAMPLES = """\
   kubectl serve runtimes
@@ -137,7 +138,7 @@ def _print_outdated(outdated: list[Outdated], args: Namespace, streams: Streams)
     streams.note(f"`{PROGRAM} runtimes --roll-out NAME` makes the change, as a new revision.")
 
 
-async def _roll_out(args: Namespace, streams: Streams, cluster: Api, namespace: str) -> None:
+async def _roll_out(args: Namespace, streams: Streams, cluster: Cluster, namespace: str) -> None:
     for name in args.roll_out:  # all of them exist before one is touched
         await lookup.find(cluster, namespace, name)
     patch = {"metadata": {"annotations": {COMPLETED_WITH: RENEW}}}

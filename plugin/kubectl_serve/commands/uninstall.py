@@ -6,18 +6,19 @@ The Knative Services belong to their Deployments, not to the server: what is ser
 import asyncio
 from argparse import Namespace
 
-from kubectl_serve import errors
-from kubectl_serve.api import DEFINITIONS, DEPLOYMENTS, NAMESPACES, Api, Connect, Resource
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cli.verbs import PROGRAM
-from kubectl_serve.commands.install import resource_of
+from kubectl_serve.cluster import Cluster, Connect
 from kubectl_serve.errors import ServeError
 from kubectl_serve.install import manifests
+from kubectl_serve.install.resources import resource_of
 from kubectl_serve.status.follow import states
 from serve_core.api.loader_protocol import count_text
 from serve_core.base.constants import NAMESPACE, SERVED_LABEL
 from serve_core.base.json import JsonObject
+from serve_kube import errors
+from serve_kube.resources import DEFINITIONS, DEPLOYMENTS, NAMESPACES, Resource
 
 EXAMPLES = """\
   kubectl serve uninstall"""
@@ -46,7 +47,7 @@ def order(objects: list[JsonObject]) -> list[JsonObject]:
     return [*webhooks, *(each for each in reversed(objects) if each not in webhooks)]
 
 
-async def _warn(cluster: Api, streams: Streams) -> None:
+async def _warn(cluster: Cluster, streams: Streams) -> None:
     served, _ = await cluster.list(DEPLOYMENTS, None, labels=f"{SERVED_LABEL}=true")
     if served:
         count = count_text(len(served), "served Deployment")
@@ -56,7 +57,7 @@ async def _warn(cluster: Api, streams: Streams) -> None:
         )
 
 
-async def _delete(cluster: Api, manifest: JsonObject, streams: Streams, dry_run: str) -> None:
+async def _delete(cluster: Cluster, manifest: JsonObject, streams: Streams, dry_run: str) -> None:
     resource, metadata = resource_of(manifest), manifest["metadata"]
     title = f"{resource.title}/{metadata['name']}"
     namespace = metadata.get("namespace")
@@ -74,18 +75,18 @@ async def _delete(cluster: Api, manifest: JsonObject, streams: Streams, dry_run:
     streams.stdout.flush()
 
 
-async def _is_used(cluster: Api, definition: JsonObject) -> bool:
+async def _is_used(cluster: Cluster, definition: JsonObject) -> bool:
     """Whether there are objects of a kind that a user wrote."""
     spec = definition["spec"]
     served = next(each["name"] for each in spec["versions"] if each["served"])
-    kind = Resource(f"{spec['group']}/{served}", spec["names"]["plural"], spec["names"]["kind"])
+    kind = Resource(f"{spec['group']}/{served}", spec["names"]["kind"], spec["names"]["plural"])
     try:
         return bool((await cluster.list(kind, None))[0])
     except errors.NotFoundError:
         return False
 
 
-async def _wait(cluster: Api, seconds: float) -> None:
+async def _wait(cluster: Cluster, seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
             async for state in states(cluster, NAMESPACES, None, fields=f"metadata.name={NAMESPACE}"):

@@ -2,15 +2,18 @@
 
 from argparse import Namespace
 
-from kubectl_serve import __version__, errors
-from kubectl_serve.api import DEPLOYMENTS, Api, Connect
+from kubectl_serve import __version__
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cli.verbs import PROGRAM
-from kubectl_serve.errors import ServeError
+from kubectl_serve.cluster import Cluster, Connect
+from kubectl_serve.errors import ServeError, for_user
 from kubectl_serve.io import documents
 from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import value_at
+from serve_kube import errors
+from serve_kube.errors import ApiError
+from serve_kube.resources import DEPLOYMENTS
 
 EXAMPLES = """\
   kubectl serve version
@@ -36,10 +39,10 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         try:
             async with connect(args, streams) as cluster:
                 versions["cluster"] = await _installed(cluster)
-        except ServeError as error:
+        except (ServeError, ApiError) as error:
             if args.installed:
                 raise
-            unknown = error
+            unknown = for_user(error)
     if args.output:
         streams.stdout.write(documents.written(versions, args.output))
     else:
@@ -53,7 +56,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     return 0
 
 
-async def _installed(cluster: Api) -> str | None:
+async def _installed(cluster: Cluster) -> str | None:
     """The tag of the server's image; None where it is not installed."""
     try:
         deployment = await cluster.get(DEPLOYMENTS, NAMESPACE, _DEPLOYMENT)

@@ -9,8 +9,7 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from kubectl_serve import errors
-from kubectl_serve.api import ALL_MADE, DEPLOYMENTS, Api, Resource
+from kubectl_serve.cluster import Cluster
 from kubectl_serve.diff import threeway
 from kubectl_serve.errors import ServeError
 from kubectl_serve.install import platform
@@ -22,6 +21,8 @@ from serve_core.base.constants import DEPLOYMENT_LABEL, FIELD_MANAGER, GROUP
 from serve_core.base.json import JsonObject, canonical
 from serve_core.base.ownership import Identity, claims, identity, is_leaving, owns
 from serve_core.context.cluster import ClusterContext
+from serve_kube import errors
+from serve_kube.resources import DEPLOYMENTS, OWNED, Resource
 
 _BOOKKEEPING = frozenset(
     {"creationTimestamp", "finalizers", "generation", "managedFields", "ownerReferences", "resourceVersion", "uid"}
@@ -79,7 +80,7 @@ class _Made:
 class Preview:
     """Tries applies at one cluster. ``tell`` hears what cannot be compared in full, and why."""
 
-    def __init__(self, cluster: Api, server_side: ServerSide | None, tell: Callable[[str], None]) -> None:
+    def __init__(self, cluster: Cluster, server_side: ServerSide | None, tell: Callable[[str], None]) -> None:
         self._cluster = cluster
         self._server_side = server_side
         self._tell = tell
@@ -91,7 +92,7 @@ class Preview:
     async def changes(self, manifest: JsonObject) -> list[Change] | None:
         """What applying a Deployment would change; ``None`` where it has nothing to do with models.
 
-        Raises RefusedError when admission refuses the Deployment, and another ServeError when it cannot be told.
+        Raises DeniedError when admission refuses the Deployment, and another ServeError when it cannot be told.
         """
         metadata = manifest["metadata"]
         live = await self._find(DEPLOYMENTS, metadata["namespace"], metadata["name"])
@@ -128,8 +129,10 @@ class Preview:
                 applied = await self._cluster.merge(
                     DEPLOYMENTS, metadata["namespace"], metadata["name"], patch, dry_run=True, strategic=True
                 )
+        except errors.AlreadyExistsError:
+            raise
         except errors.ConflictError as error:
-            raise ServeError(error.sentence, "--force-conflicts takes these fields over.") from error
+            raise ServeError(error.message, "--force-conflicts takes these fields over.") from error
         except errors.InvalidError as error:
             raise lookup.not_installed() if lookup.is_uncompleted(error) else error from error
         if is_served(applied) and not model.is_served(applied):
@@ -160,7 +163,7 @@ class Preview:
                 else:
                     changes.append(await self._tried(resource, manifest, live, deployment))
             except errors.ForbiddenError as error:
-                self._tell_untried(resource, namespace, error.sentence)
+                self._tell_untried(resource, namespace, error.message)
                 changes.append(Change(rendered.get(at), manifest))
         # What the Deployment does not want as it is now goes anyway, and not by this apply.
         owned = (at for at, each in made.objects.items() if owns(deployment, each))
@@ -182,14 +185,14 @@ class Preview:
             )
         try:
             merged = await self._cluster.apply(resource, manifest, manager=FIELD_MANAGER, dry_run=True)
-        except errors.RefusedError as error:
+        except errors.DeniedError as error:
             if error.webhook.endswith(f".{GROUP}"):
                 # Policies judge what people apply by hand; the reconciler's own was judged as the Deployment.
-                raise errors.ForbiddenError(error.sentence) from error
-            why = " ".join(error.sentence.split())
+                raise errors.ForbiddenError(error.denial) from error
+            why = " ".join(error.denial.split())
             raise ServeError(f"{resource.title} {metadata['name']} would be refused: {why}") from error
         except errors.NotFoundError as error:
-            raise ServeError(f"the cluster does not know {resource.title}: {error.sentence}") from error
+            raise ServeError(f"the cluster does not know {resource.title}: {error.message}") from error
         # Of a new object, what the API server would choose, such as addresses, is nobody's wish.
         return Change(live, manifest if live is None else merged)
 
@@ -203,9 +206,9 @@ class Preview:
 
     async def _made(self, namespace: str) -> _Made:
         if namespace not in self._made_in:
-            found = await asyncio.gather(*(self._listed(resource, namespace) for resource in ALL_MADE))
+            found = await asyncio.gather(*(self._listed(resource, namespace) for resource in OWNED))
             objects = {identity(each): each for listed in found for each in listed or ()}
-            unseen = [resource for resource, listed in zip(ALL_MADE, found, strict=True) if listed is None]
+            unseen = [resource for resource, listed in zip(OWNED, found, strict=True) if listed is None]
             self._made_in[namespace] = _Made(objects, unseen)
         return self._made_in[namespace]
 
@@ -227,7 +230,7 @@ class Preview:
 
 def _resource(manifest: JsonObject) -> Resource:
     kind = manifest["apiVersion"], manifest["kind"]
-    return next(resource for resource in ALL_MADE if (resource.api_version, resource.kind) == kind)
+    return next(resource for resource in OWNED if (resource.api_version, resource.kind) == kind)
 
 
 def _text(thing: JsonObject | None) -> str:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kubectl_serve.api import Connect
 from kubectl_serve.cli.streams import Streams
+from kubectl_serve.cluster import Connect
 from kubectl_serve.digest import credentials
 from kubectl_serve.errors import ServeError
 from kubectl_serve.status.progress import PLAIN_SECONDS, LoaderLines

@@ -11,11 +11,12 @@ from pathlib import Path
 from shlex import quote
 from tempfile import TemporaryDirectory
 
-from kubectl_serve import errors
-from kubectl_serve.api import SECRETS, Connect, namespace_of
 from kubectl_serve.cli.streams import Streams
+from kubectl_serve.cluster import Connect, namespace_of
 from kubectl_serve.errors import ServeError
 from kubectl_serve.io.readable import readable
+from serve_kube import errors
+from serve_kube.resources import SECRETS
 
 _KEY = re.compile(r"(?!\.\.)[-._a-zA-Z0-9]{1,253}", re.ASCII)
 """What Kubernetes allows. Checked here too: the API server's answer must not choose a path on this machine."""
@@ -53,7 +54,7 @@ async def _read(name: str, args: Namespace, streams: Streams, connect: Connect) 
             ) from error
         except errors.ForbiddenError as error:
             raise ServeError(
-                f"you have no right to read Secret {name} in namespace {namespace}: {error.sentence.rstrip('.')}.",
+                f"you have no right to read Secret {name} in namespace {namespace}: {error.message.rstrip('.')}.",
                 f"Ask the cluster's administrator for the right to get it. {_OTHERWISE} {_KEYS}",
             ) from error
     return dict(_decoded(key, value, name) for key, value in (secret.get("data") or {}).items())

@@ -5,8 +5,14 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from kubectl_serve import errors
-from kubectl_serve.api import (
+from kubectl_serve.cluster import Cluster
+from kubectl_serve.install import manifests, probe
+from kubectl_serve.status import model
+from serve_core.base.constants import NAMESPACE, NEVER_JUDGED, SERVED_LABEL, SERVER_USERNAME
+from serve_core.base.json import JsonObject
+from serve_core.context import istio
+from serve_kube import errors
+from serve_kube.resources import (
     CONFIG_MAPS,
     DAEMON_SETS,
     DEFINITIONS,
@@ -22,14 +28,8 @@ from kubectl_serve.api import (
     SERVICE_ENTRIES,
     SUBJECT_ACCESS_REVIEWS,
     VALIDATING_WEBHOOKS,
-    Api,
     Resource,
 )
-from kubectl_serve.install import manifests, probe
-from kubectl_serve.status import model
-from serve_core.base.constants import NAMESPACE, NEVER_JUDGED, SERVED_LABEL, SERVER_USERNAME
-from serve_core.base.json import JsonObject
-from serve_core.context import istio
 
 SERVER = "kubectl-serve"
 CERTIFICATES = "kubectl-serve-certificates"
@@ -126,7 +126,7 @@ class Evidence:
 MY_RIGHTS = tuple(Right(verb, "apps", "deployments") for verb in ("create", "get", "list", "watch", "patch", "delete"))
 
 
-async def gather(cluster: Api, now: float, namespace: str) -> Evidence:
+async def gather(cluster: Cluster, now: float, namespace: str) -> Evidence:
     """Ask the cluster for everything, all at once.
 
     Raises UnreachableError if nothing answers, NotFoundError if there is no such namespace.
@@ -217,30 +217,30 @@ async def _seen(answer: Coroutine[Any, Any, _T], absent: _T) -> _T | None:
         return absent
 
 
-async def _list(cluster: Api, resource: Resource, namespace: str | None, labels: str = "") -> Objects:
+async def _list(cluster: Cluster, resource: Resource, namespace: str | None, labels: str = "") -> Objects:
     async def objects() -> list[JsonObject]:
         return (await cluster.list(resource, namespace, labels=labels))[0]
 
     return await _seen(objects(), [])
 
 
-async def _get(cluster: Api, resource: Resource, namespace: str | None, name: str) -> JsonObject | None:
+async def _get(cluster: Cluster, resource: Resource, namespace: str | None, name: str) -> JsonObject | None:
     return await _seen(cluster.get(resource, namespace, name), {})
 
 
-async def _data(cluster: Api, namespace: str) -> Mapping[str, Mapping[str, str]] | None:
+async def _data(cluster: Cluster, namespace: str) -> Mapping[str, Mapping[str, str]] | None:
     found = await _list(cluster, CONFIG_MAPS, namespace)
     return None if found is None else {model.name_of(each): each.get("data") or {} for each in found}
 
 
-async def _probe(cluster: Api, namespace: str) -> str | None:
+async def _probe(cluster: Cluster, namespace: str) -> str | None:
     try:
         return await probe.probe(cluster, namespace)
     except errors.ForbiddenError:
         return None
 
 
-async def _rights(cluster: Api, rights: Sequence[Right], user: str | None) -> Mapping[Right, bool] | None:
+async def _rights(cluster: Cluster, rights: Sequence[Right], user: str | None) -> Mapping[Right, bool] | None:
     resource = SELF_SUBJECT_ACCESS_REVIEWS if user is None else SUBJECT_ACCESS_REVIEWS
 
     async def allowed(right: Right) -> bool:

@@ -5,18 +5,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from kubectl_serve.api import (
-    CONFIG_MAPS,
-    DAEMON_SETS,
-    MODEL_RUNTIMES,
-    MUTATING_WEBHOOKS,
-    NAMESPACES,
-    NODES,
-    SERVICE_ENTRIES,
-    Api,
-    Resource,
-)
-from kubectl_serve.errors import ForbiddenError, NotFoundError, ServeError
+from kubectl_serve.cluster import Cluster
+from kubectl_serve.errors import NotInstalledError, ServeError
 from kubectl_serve.install import manifests
 from kubectl_serve.install.manifests import RUNTIMES_CONFIG_MAP, SETTINGS_CONFIG_MAP
 from kubectl_serve.io import documents
@@ -28,16 +18,27 @@ from serve_core.base.json import JsonObject
 from serve_core.context import istio
 from serve_core.context.cluster import PRIVATE_NETWORKS, ClusterContext, LoaderConfig, Snapshot
 from serve_core.policy.schema import read_stores
+from serve_kube.errors import ForbiddenError, NotFoundError
+from serve_kube.resources import (
+    CONFIG_MAPS,
+    DAEMON_SETS,
+    MODEL_RUNTIMES,
+    MUTATING_WEBHOOKS,
+    NAMESPACES,
+    NODES,
+    SERVICE_ENTRIES,
+    Resource,
+)
 
 _KNATIVE = "knative-serving"
 _FEATURES = "config-features"
 _IMAGES = "config-deployment"
 
 
-async def context(cluster: Api) -> tuple[ClusterContext, frozenset[str]]:
+async def context(cluster: Cluster) -> tuple[ClusterContext, frozenset[str]]:
     """What the server knows of runtimes, loader, feature flags and Istio, and which runtimes are the cluster's own.
 
-    Raises NotFoundError where kubectl-serve is not installed, ForbiddenError where its settings may not be seen.
+    Raises NotInstalledError where kubectl-serve is not installed, ForbiddenError where its settings may not be seen.
     """
     settings = _document((await _config_map(cluster, NAMESPACE, SETTINGS_CONFIG_MAP)).get("settings.yaml", ""))
     catalogue = await _config_map(cluster, NAMESPACE, RUNTIMES_CONFIG_MAP)
@@ -77,7 +78,7 @@ class _Judged(Mapping[str, str]):
         return 0
 
 
-async def context_to_render(cluster: Api, *, asks_istio: bool) -> ClusterContext:
+async def context_to_render(cluster: Cluster, *, asks_istio: bool) -> ClusterContext:
     """What a Deployment that admission has completed is rendered by.
 
     Its runtime and its loader stand in it, and it was judged by the real feature flags, which not every user may read.
@@ -92,7 +93,7 @@ def asks_istio(deployment: JsonObject) -> bool:
     return spec is not None and (spec.auth != "none" or spec.telemetry is not None)
 
 
-async def context_for_policies(cluster: Api) -> ClusterContext:
+async def context_for_policies(cluster: Cluster) -> ClusterContext:
     """What the server judges by, as far as this user may see it; the defaults for what they may not.
 
     Without any sidecar images, nobody knows what Knative adds to pods.
@@ -106,7 +107,7 @@ async def context_for_policies(cluster: Api) -> ClusterContext:
     return replace(known, istio=await mesh(cluster))
 
 
-async def mesh(cluster: Api) -> istio.IstioInstallation | None:
+async def mesh(cluster: Cluster) -> istio.IstioInstallation | None:
     """How Istio is installed, as far as this user may see it; ``None`` where nothing of it is seen."""
     wanted = {
         "injectors": visible(cluster, MUTATING_WEBHOOKS, None, labels=istio.INJECTORS),
@@ -120,7 +121,7 @@ async def mesh(cluster: Api) -> istio.IstioInstallation | None:
 
 
 async def visible(
-    cluster: Api,
+    cluster: Cluster,
     resource: Resource,
     namespace: str | None,
     *,
@@ -139,17 +140,17 @@ async def visible(
         return []
 
 
-async def _config_map(cluster: Api, namespace: str, name: str) -> dict[str, str]:
+async def _config_map(cluster: Cluster, namespace: str, name: str) -> dict[str, str]:
     try:
         found = await cluster.get(CONFIG_MAPS, namespace, name)
     except NotFoundError as error:
-        raise NotFoundError(
+        raise NotInstalledError(
             f"there is no ConfigMap {name} in namespace {namespace}.", "Is it installed? `kubectl serve doctor` tells."
         ) from error
     return found.get("data") or {}
 
 
-async def _snapshots(cluster: Api) -> dict[str, Snapshot]:
+async def _snapshots(cluster: Cluster) -> dict[str, Snapshot]:
     """What models were completed with earlier, as far as this user may see it."""
     found = {}
     for manifest in await visible(cluster, CONFIG_MAPS, NAMESPACE, labels=COMPLETION_LABEL):
@@ -159,7 +160,7 @@ async def _snapshots(cluster: Api) -> dict[str, Snapshot]:
     return found
 
 
-async def _own(cluster: Api) -> list[Runtime]:
+async def _own(cluster: Cluster) -> list[Runtime]:
     try:
         found, _ = await cluster.list(MODEL_RUNTIMES, None)
     except NotFoundError:  # an installation from before there were any

@@ -1,16 +1,18 @@
 """Whether the webhook completes Deployments: it is asked about one, by a dry run."""
 
-from kubectl_serve import errors
-from kubectl_serve.api import DEPLOYMENTS, Api
+from kubectl_serve.cluster import Cluster
+from kubectl_serve.errors import for_user
 from kubectl_serve.status import lookup, model
 from serve_core.api.annotations import FORMAT, MODEL
 from serve_core.base.json import JsonObject
+from serve_kube import errors
+from serve_kube.resources import DEPLOYMENTS
 
 UNASKED = "it was not asked about a Deployment with the annotation."
 _POLICIES = "policies.kubectl-serve.dev"
 
 
-async def probe(cluster: Api, namespace: str) -> str:
+async def probe(cluster: Cluster, namespace: str) -> str:
     """What is wrong with the webhook's answer; empty if nothing.
 
     Raises ForbiddenError if the user may not create Deployments there, NotFoundError if there is no such namespace.
@@ -28,11 +30,11 @@ async def probe(cluster: Api, namespace: str) -> str:
         made = await cluster.create(DEPLOYMENTS, deployment, dry_run=True)
     except (errors.ForbiddenError, errors.NotFoundError):
         raise
-    except errors.RefusedError as error:
+    except errors.DeniedError as error:
         # Policies judge what was completed.
-        return "" if error.webhook == _POLICIES else error.sentence
+        return "" if error.webhook == _POLICIES else error.denial
     except errors.InvalidError as error:
-        return UNASKED if lookup.is_uncompleted(error) else error.sentence
+        return UNASKED if lookup.is_uncompleted(error) else error.message
     except errors.ApiError as error:
-        return error.sentence
+        return for_user(error).sentence
     return "" if model.is_served(made) else UNASKED

@@ -10,10 +10,12 @@ from contextlib import asynccontextmanager
 from shlex import quote
 from typing import Any, cast
 
-from kubectl_serve.api import Api, Connect, Resource, WatchEvent
 from kubectl_serve.cli.streams import Streams
+from kubectl_serve.cluster import Cluster, Connect
 from kubectl_serve.errors import ServeError
 from serve_core.base.json import JsonObject, field_path, value_at
+from serve_kube.resources import Resource
+from serve_kube.watch import WatchEvent
 
 _Shape = Any
 """A type, a list of one shape, or an object's fields with theirs: ``name!`` has to be there, ``*`` is any other."""
@@ -123,7 +125,7 @@ def _faults(value: Any, shape: _Shape, path: tuple[str | int, ...]) -> Iterator[
 class _Readable:
     """A cluster without the objects that cannot be read."""
 
-    def __init__(self, cluster: Api, tell: Callable[[str], None]) -> None:
+    def __init__(self, cluster: Cluster, tell: Callable[[str], None]) -> None:
         self._cluster = cluster
         self._tell = tell
         self._told: set[str] = set()
@@ -153,7 +155,7 @@ class _Readable:
 
     async def watch(
         self, resource: Resource, namespace: str | None, version: str, *, labels: str = "", fields: str = ""
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncIterator[WatchEvent[JsonObject]]:
         async for event in self._cluster.watch(resource, namespace, version, labels=labels, fields=fields):
             if event.type == "BOOKMARK" or not self._left_out(resource, event.object):
                 yield event
@@ -173,8 +175,8 @@ def readable(connect: Connect) -> Connect:
     """Opens the same cluster; what cannot be read of it is left out, and named once on standard error."""
 
     @asynccontextmanager
-    async def opened(args: Namespace, streams: Streams) -> AsyncIterator[Api]:
+    async def opened(args: Namespace, streams: Streams) -> AsyncIterator[Cluster]:
         async with connect(args, streams) as cluster:
-            yield cast("Api", _Readable(cluster, streams.note))
+            yield cast("Cluster", _Readable(cluster, streams.note))
 
     return opened

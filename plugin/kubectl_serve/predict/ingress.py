@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from shlex import quote
 from urllib.parse import urlsplit
 
-from kubectl_serve import errors
-from kubectl_serve.api import INGRESSES, NODES, PODS, SERVICES, Api
+from kubectl_serve.cluster import Cluster
 from kubectl_serve.errors import ServeError
 from kubectl_serve.status import model
 from serve_core.base.json import JsonObject, value_at
+from serve_kube import errors
+from serve_kube.errors import ApiError
+from serve_kube.resources import INGRESSES, NODES, PODS, SERVICES
 
 ENVIRONMENT = "KUBECTL_SERVE_INGRESS"
 _RESOLVE_SECONDS = 2.0
@@ -39,7 +41,7 @@ Tell = Callable[[str], None]
 
 @contextlib.asynccontextmanager
 async def way_to(
-    url: str, cluster: Api, namespace: str, name: str, override: str | None, tell: Tell
+    url: str, cluster: Cluster, namespace: str, name: str, override: str | None, tell: Tell
 ) -> AsyncIterator[Way]:
     """The first way to ``url`` that takes a connection. Raises ServeError if there is none."""
     parts = urlsplit(url)
@@ -94,7 +96,7 @@ async def _connects(way: Way) -> bool:
     return True
 
 
-async def _own_service(cluster: Api, host: str) -> JsonObject | None:
+async def _own_service(cluster: Cluster, host: str) -> JsonObject | None:
     """The Service that a name inside the cluster stands for, if pods are behind it: Knative's has none."""
     service, service_namespace = host.split(".")[:2]
     try:
@@ -104,7 +106,7 @@ async def _own_service(cluster: Api, host: str) -> JsonObject | None:
     return found if value_at(found, "spec", "selector") else None
 
 
-async def _ingress_service(cluster: Api, namespace: str, name: str, *, private: bool) -> JsonObject:
+async def _ingress_service(cluster: Cluster, namespace: str, name: str, *, private: bool) -> JsonObject:
     """The Service of the ingress that Knative uses for this model."""
     try:
         ingress = await cluster.get(INGRESSES, namespace, name)
@@ -116,12 +118,12 @@ async def _ingress_service(cluster: Api, namespace: str, name: str, *, private: 
         return await cluster.get(SERVICES, service_namespace, service)
     except (errors.ForbiddenError, errors.NotFoundError) as error:
         raise ServeError(
-            f"the way to the ingress cannot be found: {error.sentence}",
+            f"the way to the ingress cannot be found: {error.message}",
             f"Name it with --ingress URL, or in {ENVIRONMENT}.",
         ) from error
 
 
-async def _addresses(cluster: Api, service: JsonObject, port: int) -> list[Way]:
+async def _addresses(cluster: Cluster, service: JsonObject, port: int) -> list[Way]:
     title = f"Service {service['metadata']['namespace']}/{service['metadata']['name']}"
     balancer = [
         each.get("ip") or each.get("hostname") for each in value_at(service, "status", "loadBalancer", "ingress") or []
@@ -147,17 +149,17 @@ def _node_addresses(nodes: Iterable[JsonObject]) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def _forwarded(cluster: Api, service: JsonObject, port: int) -> AsyncIterator[Way]:
+async def _forwarded(cluster: Cluster, service: JsonObject, port: int) -> AsyncIterator[Way]:
     """A port of our own on the loopback address, carried to a pod of the ingress by the API server."""
     namespace = service["metadata"]["namespace"]
     pod = await _ready_pod(cluster, service)
     target = _target_port(service, pod, port)
-    failures: list[ServeError] = []
+    failures: list[ServeError | ApiError] = []
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await cluster.forward(namespace, model.name_of(pod), target, reader, writer)
-        except ServeError as error:
+        except (ServeError, ApiError) as error:
             failures.append(error)
         finally:
             writer.close()
@@ -173,7 +175,7 @@ async def _forwarded(cluster: Api, service: JsonObject, port: int) -> AsyncItera
         server.close()
 
 
-async def _ready_pod(cluster: Api, service: JsonObject) -> JsonObject:
+async def _ready_pod(cluster: Cluster, service: JsonObject) -> JsonObject:
     namespace, selector = service["metadata"]["namespace"], value_at(service, "spec", "selector") or {}
     title = f"{namespace}/{service['metadata']['name']}"
     if not selector:
@@ -182,7 +184,7 @@ async def _ready_pod(cluster: Api, service: JsonObject) -> JsonObject:
         pods, _ = await cluster.list(PODS, namespace, labels=",".join(f"{k}={v}" for k, v in selector.items()))
     except errors.ForbiddenError as error:
         raise ServeError(
-            f"the ingress {title} cannot be reached from here, and its pods may not be seen: {error.sentence}",
+            f"the ingress {title} cannot be reached from here, and its pods may not be seen: {error.message}",
             "Name a way with --ingress URL.",
         ) from error
     ready = [pod for pod in pods if model.pod_is_ready(pod)]

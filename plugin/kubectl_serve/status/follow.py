@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Self
 
-from kubectl_serve import errors
-from kubectl_serve.api import DEPLOYMENTS, KNATIVE_SERVICES, PODS, Api, Resource
+from kubectl_serve.cluster import Cluster
 from kubectl_serve.status import model, wait
 from kubectl_serve.status.model import Snapshot
 from kubectl_serve.status.wait import End
@@ -16,6 +15,8 @@ from serve_core.api import loader_protocol
 from serve_core.base.constants import DEPLOYMENT_LABEL, LOADER_CONTAINER
 from serve_core.base.json import JsonObject
 from serve_core.knative.name_conflict import service_name
+from serve_kube import errors
+from serve_kube.resources import DEPLOYMENTS, KNATIVE_SERVICES, PODS, Resource
 
 State = dict[tuple[str, str], JsonObject]
 """Objects by namespace and name."""
@@ -36,7 +37,7 @@ class WaitPolicy:
 
 
 async def states(
-    cluster: Api, resource: Resource, namespace: str | None, *, labels: str = "", fields: str = ""
+    cluster: Cluster, resource: Resource, namespace: str | None, *, labels: str = "", fields: str = ""
 ) -> AsyncIterator[State]:
     """All objects that match, at first and after every change, for ever. Nothing is missed: a gap is listed anew."""
     while True:
@@ -67,7 +68,7 @@ def _key(thing: JsonObject) -> tuple[str, str]:
 class Follower:
     """The present :class:`Snapshot` of one Deployment, kept up to date while the context is open."""
 
-    def __init__(self, cluster: Api, namespace: str, name: str) -> None:
+    def __init__(self, cluster: Cluster, namespace: str, name: str) -> None:
         self._cluster = cluster
         self._namespace = namespace
         self._name = name

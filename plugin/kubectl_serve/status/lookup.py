@@ -5,15 +5,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from shlex import quote
 
-from kubectl_serve import errors
-from kubectl_serve.api import DEPLOYMENTS, Api, Connect, namespace_of
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cli.verbs import PROGRAM
+from kubectl_serve.cluster import Cluster, Connect, namespace_of
 from kubectl_serve.errors import ServeError
 from kubectl_serve.status import model
 from serve_core.base.constants import SERVED_LABEL
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import meant
+from serve_kube import errors
+from serve_kube.resources import DEPLOYMENTS
 
 _MOST_NAMES = 10
 """Of a namespace, in a hint."""
@@ -29,18 +30,18 @@ def not_installed(left: str = "") -> ServeError:
 
 def is_uncompleted(error: errors.InvalidError) -> bool:
     """Whether the API server misses what the webhook would have completed."""
-    return "spec.selector" in error.sentence or "spec.template" in error.sentence
+    return "spec.selector" in error.message or "spec.template" in error.message
 
 
 @asynccontextmanager
-async def opened(args: Namespace, streams: Streams, connect: Connect) -> AsyncIterator[tuple[Api, str, JsonObject]]:
+async def opened(args: Namespace, streams: Streams, connect: Connect) -> AsyncIterator[tuple[Cluster, str, JsonObject]]:
     """The cluster, the namespace and the served Deployment that the flags name. Raises ServeError."""
     async with connect(args, streams) as cluster:
         namespace = namespace_of(args, cluster)
         yield cluster, namespace, await find(cluster, namespace, args.name)
 
 
-async def _nearest(cluster: Api, namespace: str, name: str) -> str:
+async def _nearest(cluster: Cluster, namespace: str, name: str) -> str:
     """What somebody who names a model that is not there may have meant."""
     try:
         found, _ = await cluster.list(DEPLOYMENTS, None, labels=f"{SERVED_LABEL}=true")
@@ -60,7 +61,7 @@ async def _nearest(cluster: Api, namespace: str, name: str) -> str:
     return f"{meant(name, here)}Served here: {listed}."
 
 
-async def find(cluster: Api, namespace: str, name: str) -> JsonObject:
+async def find(cluster: Cluster, namespace: str, name: str) -> JsonObject:
     """The served Deployment ``name``. Raises ServeError if there is none, or if it is not served."""
     try:
         found = await cluster.get(DEPLOYMENTS, namespace, name)

@@ -2,15 +2,16 @@
 
 from argparse import Namespace
 
-from kubectl_serve.api import DEPLOYMENTS, Api
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cli.verbs import PROGRAM
+from kubectl_serve.cluster import Cluster
 from kubectl_serve.errors import ServeError
 from kubectl_serve.io import documents
 from kubectl_serve.status.follow import Follower, WaitPolicy, until_end
 from kubectl_serve.status.progress import Progress
 from serve_core.base.json import JsonObject
+from serve_kube.resources import DEPLOYMENTS
 
 PATIENCE = WaitPolicy()
 
@@ -26,7 +27,7 @@ def configure(parser: options.Parser) -> None:
 
 
 async def shift(
-    cluster: Api,
+    cluster: Cluster,
     deployment: JsonObject,
     annotations: dict[str, str | None],
     done: str,
@@ -49,7 +50,7 @@ async def shift(
         streams.out(f"deployment.apps/{name} {done}{options.DRY[args.dry_run]}")
 
 
-async def _wait(cluster: Api, namespace: str, args: Namespace, streams: Streams) -> JsonObject:
+async def _wait(cluster: Cluster, namespace: str, args: Namespace, streams: Streams) -> JsonObject:
     async with Follower(cluster, namespace, args.name) as follower:
         with Progress(streams) as progress:
             end = await until_end(follower, args.timeout, PATIENCE, progress)

@@ -13,15 +13,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kubectl_serve import errors
-from kubectl_serve.api import CONFIG_MAPS, DEPLOYMENTS, NAMESPACES, PODS, Api
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Output, Streams
 from kubectl_serve.cli.verbs import BY_NAME
-from kubectl_serve.cluster import connect
+from kubectl_serve.cluster import Cluster
+from kubectl_serve.connection import connect
 from kubectl_serve.diff import threeway
+from kubectl_serve.errors import for_user
 from kubectl_serve.status.follow import states
 from serve_core.base.json import JsonObject
+from serve_kube import errors
+from serve_kube.resources import CONFIG_MAPS, DEPLOYMENTS, NAMESPACES, PODS
 
 pytestmark = pytest.mark.cluster
 
@@ -48,13 +50,13 @@ def streams(stderr: io.StringIO | None = None) -> Streams:
 
 
 @pytest.fixture
-async def cluster() -> AsyncIterator[Api]:
+async def cluster() -> AsyncIterator[Cluster]:
     async with connect(flags(), streams()) as opened:
         yield opened
 
 
 @pytest.fixture
-async def namespace(cluster: Api) -> AsyncIterator[str]:
+async def namespace(cluster: Cluster) -> AsyncIterator[str]:
     name = f"plugin-{uuid.uuid4().hex[:8]}"
     await cluster.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     yield name
@@ -66,7 +68,7 @@ def notes(namespace: str, name: str, **data: str) -> JsonObject:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
 
 
-async def test_objects_are_made_read_listed_and_deleted(cluster: Api, namespace: str) -> None:
+async def test_objects_are_made_read_listed_and_deleted(cluster: Cluster, namespace: str) -> None:
     await cluster.create(CONFIG_MAPS, notes(namespace, "a", x="1"))
     assert (await cluster.get(CONFIG_MAPS, namespace, "a"))["data"] == {"x": "1"}
     listed, _ = await cluster.list(CONFIG_MAPS, namespace, labels="of=test")
@@ -76,25 +78,25 @@ async def test_objects_are_made_read_listed_and_deleted(cluster: Api, namespace:
         await cluster.get(CONFIG_MAPS, namespace, "a")
 
 
-async def test_a_dry_run_makes_nothing(cluster: Api, namespace: str) -> None:
+async def test_a_dry_run_makes_nothing(cluster: Cluster, namespace: str) -> None:
     await cluster.create(CONFIG_MAPS, notes(namespace, "a"), dry_run=True)
     await cluster.apply(CONFIG_MAPS, notes(namespace, "a"), manager="test", dry_run=True)
     assert (await cluster.list(CONFIG_MAPS, namespace, labels="of=test"))[0] == []
 
 
-async def test_a_dry_run_deletes_nothing(cluster: Api, namespace: str) -> None:
+async def test_a_dry_run_deletes_nothing(cluster: Cluster, namespace: str) -> None:
     await cluster.create(CONFIG_MAPS, notes(namespace, "a"))
     await cluster.delete(CONFIG_MAPS, namespace, "a", dry_run=True)
     assert (await cluster.get(CONFIG_MAPS, namespace, "a"))["metadata"]["name"] == "a"
 
 
-async def test_making_it_twice_is_told_apart_from_other_conflicts(cluster: Api, namespace: str) -> None:
+async def test_making_it_twice_is_told_apart_from_other_conflicts(cluster: Cluster, namespace: str) -> None:
     await cluster.create(CONFIG_MAPS, notes(namespace, "a"))
     with pytest.raises(errors.AlreadyExistsError):
         await cluster.create(CONFIG_MAPS, notes(namespace, "a"))
 
 
-async def test_applying_the_same_again_changes_nothing(cluster: Api, namespace: str) -> None:
+async def test_applying_the_same_again_changes_nothing(cluster: Cluster, namespace: str) -> None:
     first = await cluster.apply(CONFIG_MAPS, notes(namespace, "a", x="1"), manager="test")
     again = await cluster.apply(CONFIG_MAPS, notes(namespace, "a", x="1"), manager="test")
     assert again["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
@@ -151,7 +153,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-async def test_a_deployment_is_changed_as_kubectl_changes_it(cluster: Api, namespace: str, change: str) -> None:
+async def test_a_deployment_is_changed_as_kubectl_changes_it(cluster: Cluster, namespace: str, change: str) -> None:
     """Also what others have added stays, or goes, as it does with kubectl."""
     wanted = CHANGES[change]
     kubectl_apply(APPLIED, namespace)
@@ -172,20 +174,21 @@ async def test_a_deployment_is_changed_as_kubectl_changes_it(cluster: Api, names
     assert ours["metadata"]["annotations"] == theirs["metadata"]["annotations"]
 
 
-async def test_what_the_schema_refuses_is_invalid(cluster: Api, namespace: str) -> None:
+async def test_what_the_schema_refuses_is_invalid(cluster: Cluster, namespace: str) -> None:
     with pytest.raises(errors.InvalidError, match=r"metadata\.name"):
         await cluster.create(CONFIG_MAPS, notes(namespace, "Not_A_Name"))
 
 
-async def test_long_lists_come_page_by_page(cluster: Api, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kubectl_serve.cluster._PAGE", 2)
+async def test_long_lists_come_page_by_page(cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serve_kube.http_client.FIRST_PAGE", 2)
+    monkeypatch.setattr("serve_kube.paging.LARGEST_PAGE", 2)
     for name in "abcde":
         await cluster.create(CONFIG_MAPS, notes(namespace, name))
     listed, _ = await cluster.list(CONFIG_MAPS, namespace, labels="of=test")
     assert [each["metadata"]["name"] for each in listed] == list("abcde")
 
 
-async def test_a_watch_tells_every_state(cluster: Api, namespace: str) -> None:
+async def test_a_watch_tells_every_state(cluster: Cluster, namespace: str) -> None:
     seen = states(cluster, CONFIG_MAPS, namespace, labels="of=test")
     async with asyncio.timeout(20):
         assert await anext(seen) == {}
@@ -229,7 +232,7 @@ async def test_a_token_that_is_not_valid_says_how_to_go_on(tmp_path: Path) -> No
     async with connect(flags("--kubeconfig", str(tmp_path / "config")), streams()) as opened:
         with pytest.raises(errors.ForbiddenError) as refused:
             await opened.list(DEPLOYMENTS, "default")
-    assert refused.value.hint.startswith("Log in to the cluster again")
+    assert for_user(refused.value).hint.startswith("Log in to the cluster again")
 
 
 async def test_the_flags_choose_cluster_user_and_namespace(tmp_path: Path) -> None:
@@ -257,7 +260,7 @@ async def test_an_untrusted_certificate_is_said(tmp_path: Path) -> None:
         await opened.get(NAMESPACES, None, "default")
 
 
-async def test_a_port_of_a_pod_is_carried_through_the_api_server(cluster: Api) -> None:
+async def test_a_port_of_a_pod_is_carried_through_the_api_server(cluster: Cluster) -> None:
     pods, _ = await cluster.list(PODS, "kube-system", labels="k8s-app=kube-dns")
     done = asyncio.Event()
 

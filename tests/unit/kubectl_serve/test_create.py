@@ -5,12 +5,12 @@ import json
 import pytest
 import yaml
 
-from kubectl_serve import errors
 from kubectl_serve.commands import create
 from kubectl_serve.status.follow import WaitPolicy
 from serve_core.api import annotations
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import condition_message
+from serve_kube import errors
 from support.fake_cluster import FakeCluster, Happens, at_the_end, recorded
 from unit.kubectl_serve.conftest import Run
 
@@ -204,7 +204,7 @@ def test_a_runtime_that_only_the_cluster_knows_is_left_to_the_cluster(run: Run) 
 
 
 def test_a_refusal_of_the_cluster_looks_like_one_of_our_own(run: Run) -> None:
-    cluster = FakeCluster(refuses=errors.RefusedError("UnknownRuntime: metadata: there is no runtime x."))
+    cluster = FakeCluster(refuses=errors.DeniedError("UnknownRuntime: metadata: there is no runtime x."))
     screen = run(*ARGV, cluster=cluster)
     assert (screen.code, screen.err) == (
         1,

@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
-from kubectl_serve import errors
-from kubectl_serve.api import ALL_MADE, Resource
 from kubectl_serve.diff.threeway import LAST_APPLIED
 from kubectl_serve.install import manifests
 from serve_core.admission.decide import judge
 from serve_core.base.constants import FIELD_MANAGER
 from serve_core.base.json import JsonObject
-from serve_webhook.api import OWNED
+from serve_kube import errors
+from serve_kube.resources import OWNED, Resource
 from support.fake_cluster import FakeCluster
 from unit.kubectl_serve.conftest import Run, Screen
 
@@ -61,10 +60,10 @@ HEAD = "diff -u -N LIVE/serving.knative.dev.v1.Service.default.{0} MERGED/servin
 
 
 def admitted(manifest: JsonObject, live: JsonObject | None) -> JsonObject:
-    """What admission makes of a Deployment. Raises RefusedError."""
+    """What admission makes of a Deployment. Raises DeniedError."""
     verdict = judge(manifest, manifests.default_context(), live)
     if verdict.deployment is None:
-        raise errors.RefusedError("\n".join(map(str, verdict.problems)), webhook="deployments.kubectl-serve.dev")
+        raise errors.DeniedError("\n".join(map(str, verdict.problems)), webhook="deployments.kubectl-serve.dev")
     kept = {"uid": live["metadata"]["uid"]} if live else {}
     return verdict.deployment | {"metadata": verdict.deployment["metadata"] | kept}
 
@@ -105,7 +104,7 @@ class Cluster(FakeCluster):
         self.wrote.append(("dry-run" if dry_run else "apply", resource.plural, copy.deepcopy(manifest)))
         self.managers.append((manager, force))
         if resource.kind in self.reads_only:
-            raise errors.ForbiddenError(f'cannot patch resource "{resource.plural}"', "Ask the administrator.")
+            raise errors.ForbiddenError(f'cannot patch resource "{resource.plural}"')
         if resource.kind in self.takes:
             raise self.takes[resource.kind]
         live = next((each for each in self.objects if _is(each, manifest)), None)
@@ -396,7 +395,7 @@ def test_who_may_not_apply_what_is_made_sees_what_is_made_of_the_deployment(run:
 
 
 def test_who_may_not_even_see_it_is_told_the_same(run: Run) -> None:
-    hidden = frozenset(resource.plural for resource in ALL_MADE)
+    hidden = frozenset(resource.plural for resource in OWNED)
     mapped = IRIS + "    kubectl-serve.dev/domain: iris.example.com\n"
     screen = run("diff", "-f", "-", stdin=MORE, cluster=stored(mapped, hidden=hidden))
     assert screen.code == 1
@@ -407,7 +406,7 @@ def test_who_may_not_even_see_it_is_told_the_same(run: Run) -> None:
 
 
 def test_policies_for_what_is_applied_by_hand_do_not_stand_in_the_way(run: Run) -> None:
-    refusal = errors.RefusedError("ModelNotPinned: ...", webhook="policies-knative.kubectl-serve.dev")
+    refusal = errors.DeniedError("ModelNotPinned: ...", webhook="policies-knative.kubectl-serve.dev")
     screen = run("diff", "-f", "-", stdin=MORE, cluster=stored(IRIS, takes={"Service": refusal}))
     assert screen.code == 1
     assert len(changed(screen)) == 4
@@ -415,7 +414,7 @@ def test_policies_for_what_is_applied_by_hand_do_not_stand_in_the_way(run: Run) 
 
 
 def test_what_knative_would_refuse_is_an_error(run: Run) -> None:
-    refusal = errors.RefusedError("validation failed:\nno", webhook="validation.webhook.serving.knative.dev")
+    refusal = errors.DeniedError("validation failed:\nno", webhook="validation.webhook.serving.knative.dev")
     screen = run("diff", "-f", "-", stdin=MORE, cluster=stored(IRIS, takes={"Service": refusal}))
     assert (screen.code, screen.out) == (2, "")
     assert screen.err == (
@@ -484,4 +483,4 @@ def test_another_program_that_fails_ends_it_with_2(run: Run, tmp_path: Path) -> 
 
 
 def test_every_kind_that_the_reconciler_owns_is_compared() -> None:
-    assert {(each.api_version, each.kind) for each in ALL_MADE} == {(each.api_version, each.kind) for each in OWNED}
+    assert {(each.api_version, each.kind) for each in OWNED} == {(each.api_version, each.kind) for each in OWNED}

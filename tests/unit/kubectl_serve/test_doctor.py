@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import trustme
 
-from kubectl_serve import api, errors
-from kubectl_serve.api import Resource
 from kubectl_serve.install import manifests
 from serve_core.api.annotations import AUTH, AUTH_CALLERS, AUTH_ISSUER
 from serve_core.base.constants import NEVER_JUDGED, SERVED_LABEL
 from serve_core.base.json import JsonObject
+from serve_kube import errors, resources
+from serve_kube.resources import Resource
 from support.fake_cluster import FakeCluster
 from support.istio_installation import control_plane
 from unit.kubectl_serve.conftest import Run, Screen
@@ -585,7 +585,7 @@ def test_what_may_not_be_seen_is_not_judged(run: Run) -> None:
 def test_who_may_see_their_own_namespace_alone_is_told_nothing_wrong(run: Run) -> None:
     cluster = healthy()
     seen = {"events", "pods", "services", "revisions"}
-    every = {value.plural for value in vars(api).values() if isinstance(value, Resource)}
+    every = {value.plural for value in vars(resources).values() if isinstance(value, Resource)}
     cluster.hidden = frozenset(every - seen)
     screen, found = diagnose(run, cluster)
     assert {check for check, each in found.items() if each["verdict"] != "skipped"} == {
@@ -614,7 +614,7 @@ def test_a_cluster_without_a_server_lacks_that_alone(run: Run) -> None:
 
 def test_a_policy_that_would_deny_what_the_webhook_is_asked_is_no_fault_of_the_webhook(run: Run) -> None:
     cluster = healthy()
-    cluster.broken = errors.RefusedError("SourceNotAllowed: no", webhook="policies.kubectl-serve.dev")
+    cluster.broken = errors.DeniedError("SourceNotAllowed: no", webhook="policies.kubectl-serve.dev")
     _, found = diagnose(run, cluster)
     assert found["server-answers"]["verdict"] == "ok"
 

@@ -5,8 +5,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from kubectl_serve import errors
-from kubectl_serve.api import CONFIG_MAPS, Resource, WatchEvent
 from kubectl_serve.status import follow
 from kubectl_serve.status.follow import Follower, WaitPolicy, states
 from kubectl_serve.status.model import name_of
@@ -14,6 +12,9 @@ from kubectl_serve.status.wait import End
 from serve_core.api.annotations import SERVICE
 from serve_core.base.constants import DEPLOYMENT_LABEL
 from serve_core.base.json import JsonObject
+from serve_kube import errors
+from serve_kube.resources import CONFIG_MAPS, Resource
+from serve_kube.watch import WatchEvent
 from support.fake_cluster import FakeCluster
 
 
@@ -28,7 +29,7 @@ class Breaking(FakeCluster):
 
     async def watch(
         self, resource: Resource, namespace: str | None, version: str, *, labels: str = "", fields: str = ""
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncIterator[WatchEvent[JsonObject]]:
         if len(self.objects) == 1:
             self.objects.append(note("missed"))
             raise self.error

@@ -7,12 +7,12 @@ import json
 import pytest
 import yaml
 
-from kubectl_serve.api import PODS, Resource
 from kubectl_serve.commands import get
 from kubectl_serve.io import tables
 from kubectl_serve.status import model
 from kubectl_serve.status.follow import WaitPolicy
 from serve_core.base.json import JsonObject
+from serve_kube.resources import PODS, Resource
 from support.fake_cluster import FakeCluster, Happens, at_the_end, recorded
 from unit.kubectl_serve.conftest import Run
 

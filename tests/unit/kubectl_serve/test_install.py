@@ -5,12 +5,13 @@ import json
 import pytest
 import yaml
 
-from kubectl_serve import __version__, errors
+from kubectl_serve import __version__
 from kubectl_serve.commands import install
-from kubectl_serve.commands.install import resource_of
 from kubectl_serve.commands.uninstall import order
 from kubectl_serve.install import manifests
+from kubectl_serve.install.resources import resource_of
 from serve_core.base.json import JsonObject
+from serve_kube import errors
 from support.fake_cluster import FakeCluster, at_the_end
 from unit.kubectl_serve.conftest import Run
 
@@ -151,7 +152,7 @@ def test_it_waits_until_the_server_runs_and_the_webhook_answers(run: Run) -> Non
 
 def test_a_policy_that_would_deny_what_the_webhook_is_asked_is_no_reason_to_wait(run: Run) -> None:
     cluster = rolled_out(run)
-    cluster.refuses = errors.RefusedError("SourceNotAllowed: no", webhook="policies.kubectl-serve.dev")
+    cluster.refuses = errors.DeniedError("SourceNotAllowed: no", webhook="policies.kubectl-serve.dev")
     assert run("install", cluster=cluster).code == 0
 
 
@@ -242,4 +243,3 @@ def test_without_the_right_to_install_it_is_said(run: Run) -> None:
     cluster = FakeCluster(hidden=frozenset({"customresourcedefinitions"}))
     screen = run("install", cluster=cluster)
     assert (screen.code, screen.err.splitlines()[0]) == (1, "error: customresourcedefinitions is forbidden")
-    assert issubclass(errors.ForbiddenError, errors.ServeError)

@@ -9,7 +9,7 @@ import pytest
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Output, Streams
 from kubectl_serve.cli.verbs import BY_NAME
-from kubectl_serve.cluster import connect
+from kubectl_serve.connection import connect
 
 
 def written(folder: Path, name: str, current: str | None = None) -> Path:

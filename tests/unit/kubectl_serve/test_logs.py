@@ -2,9 +2,9 @@
 
 import pytest
 
-from kubectl_serve import errors
 from kubectl_serve.status import loader_events
 from serve_core.api import loader_protocol
+from serve_kube import errors
 from support.fake_cluster import FakeCluster, at_the_end
 from unit.kubectl_serve.conftest import Run
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_serve import errors
 from serve_core.base.json import JsonObject
+from serve_kube import errors
 from support.fake_cluster import FakeCluster, at_the_end
 from unit.kubectl_serve.conftest import Run
 

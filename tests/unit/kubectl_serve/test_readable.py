@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from kubectl_serve.api import Resource, WatchEvent
 from kubectl_serve.commands import get
 from kubectl_serve.io.readable import fault
 from kubectl_serve.status import follow
 from kubectl_serve.status.follow import WaitPolicy
 from serve_core.base.json import JsonObject
+from serve_kube.resources import Resource
+from serve_kube.watch import WatchEvent
 from support.fake_cluster import FakeCluster, at_the_end, recorded
 from unit.kubectl_serve.conftest import Run
 from unit.kubectl_serve.test_doctor import healthy
@@ -44,7 +45,7 @@ class Hostile(FakeCluster):
 
     async def watch(
         self, resource: Resource, namespace: str | None, version: str, *, labels: str = "", fields: str = ""
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncIterator[WatchEvent[JsonObject]]:
         async for event in super().watch(resource, namespace, version, labels=labels, fields=fields):
             yield WatchEvent(event.type, self._sent(event.object))
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from kubectl_serve.api import CONFIG_MAPS
 from kubectl_serve.commands.runtimes import Outdated
 from kubectl_serve.install import manifests
 from serve_core.admission import snapshots
@@ -14,6 +13,7 @@ from serve_core.admission.decide import judge
 from serve_core.api import annotations, runtimes
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import LoaderConfig
+from serve_kube.resources import CONFIG_MAPS
 from support.fake_cluster import FakeCluster
 from unit.kubectl_serve.conftest import Run
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kubectl_serve import cluster
+from kubectl_serve import connection
 from kubectl_serve.cli import completion
 from kubectl_serve.commands.completion import _OWN_SHELLS
 from serve_core.base.json import JsonObject
@@ -111,7 +111,7 @@ def test_an_object_of_the_cluster_that_is_not_plainly_named_is_no_candidate(
         return {"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "labels": labels}}
 
     objects = [named(name) for name in [*HOSTILE, *GOOD, None, 1, ["iris"]]]
-    monkeypatch.setattr(cluster, "connect", lambda *_: FakeCluster(objects))
+    monkeypatch.setattr(connection, "connect", lambda *_: FakeCluster(objects))
     flag = f"{words[-1]}" if words[-1].startswith("--") else ""
     assert completed(capsys, *words) == [flag + name for name in GOOD if name.startswith(words[-1]) or flag]
 

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 
-from kubectl_serve import errors
 from serve_core.api import annotations
 from serve_core.api.annotations import CANARY, OBSERVED_GENERATION, PIN, PREVIOUS, PROMOTED
 from serve_core.base.constants import CONDITION_READY, SERVED_LABEL
 from serve_core.base.json import JsonObject
+from serve_kube import errors
 from support.fake_cluster import FakeCluster, Happens
 from unit.kubectl_serve.conftest import Run
 

@@ -10,11 +10,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubectl_serve import errors
 from kubectl_serve.cli.streams import Output, Streams
 from kubectl_serve.io import documents
 from serve_core.base.escaping import is_visible
 from serve_core.base.json import JsonObject
+from serve_kube import errors
 from support.fake_cluster import FakeCluster, Happens, at_the_end, recorded
 from unit.kubectl_serve.conftest import Run
 
@@ -128,7 +128,7 @@ def test_progress_of_another_is_one_visible_line(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [errors.ApiError(HOSTILE + LIES), errors.RefusedError(HOSTILE), errors.UnreachableError(HOSTILE, HOSTILE)]
+    "error", [errors.ApiError(HOSTILE + LIES), errors.DeniedError(HOSTILE), errors.UnreachableError(HOSTILE)]
 )
 def test_what_the_api_server_says_is_no_command(error: errors.ApiError, run: Run) -> None:
     cluster = FakeCluster(refuses=error)

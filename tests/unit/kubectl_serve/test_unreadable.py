@@ -8,12 +8,14 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from kubectl_serve import errors
-from kubectl_serve.api import PODS, SERVICES, Api
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Output, Streams
 from kubectl_serve.cli.verbs import BY_NAME
-from kubectl_serve.cluster import connect
+from kubectl_serve.cluster import Cluster
+from kubectl_serve.connection import connect
+from kubectl_serve.errors import for_user
+from serve_kube import errors
+from serve_kube.resources import PODS, SERVICES
 from support.stored import DEEP, READABLE, UNREADABLE, stored, text, with_value
 
 pytestmark = pytest.mark.attack(23)
@@ -27,7 +29,7 @@ def flags(server: str) -> argparse.Namespace:
 
 
 @asynccontextmanager
-async def answering(body: bytes, status: int = 200) -> AsyncIterator[tuple[Api, io.StringIO]]:
+async def answering(body: bytes, status: int = 200) -> AsyncIterator[tuple[Cluster, io.StringIO]]:
     async def handler(_: web.BaseRequest) -> web.StreamResponse:
         return web.Response(body=body, status=status)
 
@@ -79,8 +81,8 @@ async def test_an_object_that_is_asked_for_is_an_error_that_names_it() -> None:
     async with answering(with_value(DEEP, "spec", "a")) as (cluster, _):
         with pytest.raises(errors.UnreadableError) as caught:
             await cluster.get(SERVICES, "default", "evil")
-    assert caught.value.sentence == "default/evil cannot be read: it is nested more than 100 levels deep."
-    assert caught.value.hint
+    assert caught.value.message == "default/evil cannot be read: it is nested more than 100 levels deep."
+    assert for_user(caught.value).hint
 
 
 @pytest.mark.parametrize("status", [200, 400, 500])

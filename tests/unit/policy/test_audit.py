@@ -23,8 +23,9 @@ from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext
 from serve_core.policy.parse import read_exception, read_policy
-from serve_webhook import audit
-from serve_webhook.api import (
+from serve_kube.errors import UnavailableError
+from serve_kube.paging import Page
+from serve_kube.resources import (
     CONFIGURATIONS,
     DEPLOYMENTS,
     DOMAIN_MAPPINGS,
@@ -35,10 +36,9 @@ from serve_webhook.api import (
     POLICY_REPORTS,
     REVISIONS,
     ROUTES,
-    Page,
-    UnavailableError,
     key,
 )
+from serve_webhook import audit
 from serve_webhook.audit import Audit
 from serve_webhook.cache.informers import Informer
 from serve_webhook.cache.policies import Policies

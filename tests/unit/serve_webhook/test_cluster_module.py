@@ -8,35 +8,35 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from kubernetes_asyncio.client import ApiClient, Configuration
 
 from serve_core.base.constants import FIELD_MANAGER
-from serve_webhook.api import (
-    DEPLOYMENTS,
-    PODS,
+from serve_kube.access import Connection
+from serve_kube.errors import (
     ApiError,
     ConflictError,
     ForbiddenError,
     GoneError,
+    InvalidError,
     NotFoundError,
-    Page,
-    RejectedError,
     UnavailableError,
 )
-from serve_webhook.cluster import Cluster
+from serve_kube.http_client import HttpClient
+from serve_kube.paging import Page
+from serve_kube.resources import DEPLOYMENTS, PODS
+from serve_webhook.connection import client
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def cluster(handler: Handler) -> AsyncIterator[Cluster]:
+async def cluster(handler: Handler) -> AsyncIterator[HttpClient]:
     runner = web.ServerRunner(web.Server(handler))  # type: ignore[arg-type]
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     host = "http://127.0.0.1:{1}".format(*runner.addresses[0])
     try:
-        async with Cluster(ApiClient(Configuration(host=host))) as connected:
+        async with client(Connection(host=host)) as connected:
             yield connected
     finally:
         await runner.cleanup()
@@ -52,13 +52,13 @@ def answering(document: Any, status: int = 200) -> Handler:
 @pytest.mark.parametrize(
     ("status", "error"),
     [
-        (400, RejectedError),
+        (400, InvalidError),
         (401, ForbiddenError),
         (403, ForbiddenError),
         (404, NotFoundError),
         (409, ConflictError),
         (410, GoneError),
-        (422, RejectedError),
+        (422, InvalidError),
         (429, UnavailableError),
         (500, UnavailableError),
         (503, UnavailableError),
@@ -80,7 +80,7 @@ async def test_a_patch_that_meets_another_object_of_that_name_is_a_conflict() ->
 
 
 async def test_nobody_there_is_unavailable_without_a_status() -> None:
-    async with Cluster(ApiClient(Configuration(host="http://127.0.0.1:1"))) as api:
+    async with client(Connection(host="http://127.0.0.1:1")) as api:
         with pytest.raises(UnavailableError) as caught:
             await api.get(DEPLOYMENTS, "default", "iris")
         assert caught.value.status == 0

@@ -18,7 +18,8 @@ from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext, LoaderConfig
-from serve_webhook.api import CONFIG_MAPS, ApiError, Resource, UnavailableError
+from serve_kube.errors import ApiError, UnavailableError
+from serve_kube.resources import CONFIG_MAPS, Resource
 from serve_webhook.cache.informers import Informer
 from serve_webhook.cache.snapshots import GRACE, Catalogue, Completions
 from support.fake_api import Clock, MemoryApi

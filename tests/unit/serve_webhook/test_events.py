@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 import serve_webhook.reconcile.events
-from serve_webhook.api import EVENTS, ApiError
+from serve_kube.errors import ApiError
+from serve_kube.resources import EVENTS
 from serve_webhook.reconcile.events import LONGEST_NOTE, Recorder
 from support.fake_api import Clock, MemoryApi
 

@@ -19,7 +19,8 @@ from serve_core.policy.rules import CHECKS
 from serve_core.policy.subject import SUBJECT_KINDS
 from serve_core.policy.v1alpha1 import ServingPolicy
 from serve_core.subjects.build import subject_of
-from serve_webhook.api import POLICIES, VALIDATING_WEBHOOKS, ForbiddenError, UnavailableError
+from serve_kube.errors import ForbiddenError, UnavailableError
+from serve_kube.resources import POLICIES, VALIDATING_WEBHOOKS
 from serve_webhook.cache.informers import Informer
 from serve_webhook.cache.policies import Policies
 from serve_webhook.certs.rotation import WEBHOOKS

@@ -13,7 +13,9 @@ from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import judge
 from serve_core.api.annotations import MODEL
 from serve_core.base.constants import DEPLOYMENT_LABEL
-from serve_webhook.api import DEPLOYMENTS, KNATIVE_SERVICES, NotFoundError, Page, UnavailableError
+from serve_kube.errors import NotFoundError, UnavailableError
+from serve_kube.paging import Page
+from serve_kube.resources import DEPLOYMENTS, KNATIVE_SERVICES
 from serve_webhook.cache import informers
 from serve_webhook.cache.index import DeploymentIndex
 from serve_webhook.cache.informers import Informer

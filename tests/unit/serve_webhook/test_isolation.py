@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from kubernetes_asyncio.client import ApiClient
-from kubernetes_asyncio.client import Configuration as Connection
 
 from serve_core.admission.decide import judge
 from serve_core.api import annotations
@@ -20,7 +18,10 @@ from serve_core.audit.stored_objects import Existing
 from serve_core.base.constants import CONDITION_COMPLIANT, CONDITION_READY, SERVED_LABEL
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import REQUIRED_FEATURES, ClusterContext, LoaderConfig
-from serve_webhook.api import (
+from serve_kube.access import Connection
+from serve_kube.http_client import HttpClient
+from serve_kube.paging import Unread
+from serve_kube.resources import (
     CONFIG_MAPS,
     CONFIGURATIONS,
     DAEMON_SETS,
@@ -44,12 +45,11 @@ from serve_webhook.api import (
     SERVICE_ENTRIES,
     SERVICES,
     VALIDATING_WEBHOOKS,
-    Unread,
 )
 from serve_webhook.app import FEATURES, Replica, ReplicaOptions
 from serve_webhook.cache import informers
 from serve_webhook.cache.informers import Informer
-from serve_webhook.cluster import Cluster
+from serve_webhook.connection import client
 from serve_webhook.reconcile import plan
 from serve_webhook.reconcile.conditions import stored as condition
 from serve_webhook.settings import Configuration
@@ -66,7 +66,7 @@ pytestmark = pytest.mark.attack(23)
 
 
 @asynccontextmanager
-async def answering(body: bytes) -> AsyncIterator[Cluster]:
+async def answering(body: bytes) -> AsyncIterator[HttpClient]:
     async def handler(_: web.BaseRequest) -> web.StreamResponse:
         return web.Response(body=body)
 
@@ -74,7 +74,7 @@ async def answering(body: bytes) -> AsyncIterator[Cluster]:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        async with Cluster(ApiClient(Connection(host="http://127.0.0.1:{1}".format(*runner.addresses[0])))) as api:
+        async with client(Connection(host="http://127.0.0.1:{1}".format(*runner.addresses[0]))) as api:
             yield api
     finally:
         await runner.cleanup()

@@ -15,7 +15,7 @@ from serve_core.admission.decide import judge, render_stored
 from serve_core.api.annotations import MODEL, URL
 from serve_core.base.constants import CONDITION_READY, SERVED_LABEL
 from serve_core.context.services import read
-from serve_webhook.api import DEPLOYMENTS, SERVICES
+from serve_kube.resources import DEPLOYMENTS, SERVICES
 from serve_webhook.cache import index, informers, trimming
 from serve_webhook.cache import unread as unread_objects
 from serve_webhook.cache.index import DeploymentIndex

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from serve_core.base.constants import NAMESPACE
-from serve_webhook.api import LEASES, ConflictError, UnavailableError
+from serve_kube.errors import ConflictError, UnavailableError
+from serve_kube.resources import LEASES
 from serve_webhook.leader_election import NAME, Election, Timing
 from support.fake_api import MemoryApi
 

@@ -9,26 +9,26 @@ from typing import Any
 
 import pytest
 
-from serve_webhook.api import CONFIG_MAPS, DEPLOYMENTS, ConflictError, NotFoundError, Resource
+from serve_kube.errors import ConflictError, NotFoundError
+from serve_kube.http_client import HttpClient
+from serve_kube.resources import CONFIG_MAPS, DEPLOYMENTS, NAMESPACES
 from serve_webhook.cache.informers import Informer
-from serve_webhook.cluster import Cluster
+from serve_webhook.connection import connect
 from serve_webhook.leader_election import Election, Timing
 
 pytestmark = pytest.mark.cluster
 
-NAMESPACES = Resource("v1", "Namespace", "namespaces")
-
 
 @pytest.fixture
-async def api() -> AsyncIterator[Cluster]:
+async def api() -> AsyncIterator[HttpClient]:
     if "KUBECONFIG" not in os.environ:
         pytest.fail("no cluster: run scripts/test cluster, or eval the output of scripts/cluster env", pytrace=False)
-    async with await Cluster.connect(os.environ["KUBECONFIG"]) as connected:
+    async with await connect(os.environ["KUBECONFIG"]) as connected:
         yield connected
 
 
 @pytest.fixture
-async def namespace(api: Cluster) -> AsyncIterator[str]:
+async def namespace(api: HttpClient) -> AsyncIterator[str]:
     made = await api.create(NAMESPACES, NAMESPACES.identity(name=f"server-{token_hex(4)}"))
     yield made["metadata"]["name"]
     await api.delete(NAMESPACES, "", made["metadata"]["name"], uid=made["metadata"]["uid"])
@@ -61,7 +61,7 @@ async def until(informer: Informer, condition: Callable[[], bool]) -> None:
             await changed.wait()
 
 
-async def test_an_informer_follows_the_api_server(api: Cluster, namespace: str) -> None:
+async def test_an_informer_follows_the_api_server(api: HttpClient, namespace: str) -> None:
     await api.apply(CONFIG_MAPS, config_map(namespace, x="1"))
     informer = Informer(api, CONFIG_MAPS, namespace=namespace, selectors={"fieldSelector": "metadata.name=a"})
     task = asyncio.create_task(informer.run())
@@ -76,7 +76,7 @@ async def test_an_informer_follows_the_api_server(api: Cluster, namespace: str) 
 
 
 async def test_the_uid_keeps_an_apply_and_a_deletion_from_another_object_of_that_name(
-    api: Cluster, namespace: str
+    api: HttpClient, namespace: str
 ) -> None:
     first = await api.apply(CONFIG_MAPS, config_map(namespace))
     manifest = config_map(namespace, x="1")
@@ -95,14 +95,14 @@ async def test_the_uid_keeps_an_apply_and_a_deletion_from_another_object_of_that
     ]
 
 
-async def test_an_apply_without_force_takes_no_field_from_its_owner(api: Cluster, namespace: str) -> None:
+async def test_an_apply_without_force_takes_no_field_from_its_owner(api: HttpClient, namespace: str) -> None:
     await api.create(CONFIG_MAPS, config_map(namespace, x="theirs"))
     with pytest.raises(ConflictError):
         await api.apply(CONFIG_MAPS, config_map(namespace, x="ours"), force=False)
 
 
 async def test_an_annotation_adds_one_to_a_deployments_generation_and_its_status_adds_none(
-    api: Cluster, namespace: str
+    api: HttpClient, namespace: str
 ) -> None:
     made = await api.create(DEPLOYMENTS, deployment(namespace))
     head = DEPLOYMENTS.identity(namespace, "plain")
@@ -129,7 +129,7 @@ async def test_an_annotation_adds_one_to_a_deployments_generation_and_its_status
     assert "example.com/a" in bare["metadata"]["annotations"]
 
 
-async def test_one_of_two_leads_and_the_other_follows_at_once_when_it_leaves(api: Cluster, namespace: str) -> None:
+async def test_one_of_two_leads_and_the_other_follows_at_once_when_it_leaves(api: HttpClient, namespace: str) -> None:
     timing = Timing(duration=3, give_up=2, retry=0.2)
     leading: asyncio.Queue[str] = asyncio.Queue()
 

@@ -9,8 +9,8 @@ from cel_expr_python import cel
 from serve_core.base.constants import ADOPT_LABEL, NEVER_JUDGED
 from serve_core.base.json import JsonObject
 from serve_core.policy.subject import SUBJECT_KINDS
+from serve_kube.resources import DEPLOYMENTS
 from serve_webhook.admission.validation import KNATIVE_USERNAME
-from serve_webhook.api import DEPLOYMENTS
 from serve_webhook.audit import LISTED
 from support.paths import ROOT
 

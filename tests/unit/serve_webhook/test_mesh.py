@@ -11,7 +11,8 @@ from serve_core.admission.decide import Verdict
 from serve_core.base.json import JsonObject
 from serve_core.context.istio import NAMESPACE, IstioInstallation
 from serve_core.istio.authorization import is_guard
-from serve_webhook.api import (
+from serve_kube.errors import ForbiddenError, NotFoundError
+from serve_kube.resources import (
     AUTHORIZATION_POLICIES,
     CONFIG_MAPS,
     KNATIVE_SERVICES,
@@ -19,8 +20,6 @@ from serve_webhook.api import (
     NAMESPACES,
     NODES,
     SERVICE_ENTRIES,
-    ForbiddenError,
-    NotFoundError,
     Resource,
 )
 from serve_webhook.cache import mesh

@@ -9,9 +9,9 @@ from serve_core.admission.decide import render_stored
 from serve_core.base.constants import SERVER_USERNAME
 from serve_core.base.json import JsonObject
 from serve_core.base.ownership import Identity, identity
+from serve_kube.resources import OWNED, owned_resource
 from serve_webhook.admission import own_writes
 from serve_webhook.admission.review import AdmissionRequest, AdmissionResponse, UnseenError
-from serve_webhook.api import OWNED, owned_resource
 from support.bounds import Write, refusals
 from support.reviews import FACTS, deployment
 from unit.serve_webhook.test_manifests import WEBHOOKS, called

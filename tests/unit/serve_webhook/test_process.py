@@ -17,7 +17,8 @@ from serve_core.api.annotations import MODEL
 from serve_core.base.constants import NAMESPACE
 from serve_core.context.cluster import REQUIRED_FEATURES, LoaderConfig
 from serve_core.policy.v1alpha1 import ServingPolicy
-from serve_webhook.api import (
+from serve_kube.errors import UnavailableError
+from serve_kube.resources import (
     CONFIG_MAPS,
     KNATIVE_SERVICES,
     LEASES,
@@ -27,7 +28,6 @@ from serve_webhook.api import (
     POLICIES,
     POLICY_REPORTS,
     VALIDATING_WEBHOOKS,
-    UnavailableError,
 )
 from serve_webhook.app import FEATURES, Replica, ReplicaOptions
 from serve_webhook.certs import authority

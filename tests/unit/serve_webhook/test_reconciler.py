@@ -13,21 +13,18 @@ from serve_core.admission.decide import judge, render_stored
 from serve_core.api import annotations
 from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, FIELD_MANAGER
 from serve_core.context.cluster import ClusterContext, LoaderConfig
-from serve_webhook import failure_policy
-from serve_webhook.api import (
+from serve_kube.errors import ForbiddenError, InvalidError, NotFoundError, UnavailableError
+from serve_kube.resources import (
     AUTHORIZATION_POLICIES,
     DEPLOYMENTS,
     EVENTS,
     KNATIVE_SERVICES,
     OWNED,
     PODS,
-    ForbiddenError,
-    NotFoundError,
-    RejectedError,
     Resource,
-    UnavailableError,
     key,
 )
+from serve_webhook import failure_policy
 from serve_webhook.cache.informers import Informer
 from serve_webhook.metrics import Metrics
 from serve_webhook.reconcile import pod_reports, reconciler
@@ -429,7 +426,7 @@ async def test_a_namespace_that_leaves_the_mesh_is_told_on_its_guarded_models(ap
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (RejectedError("admission webhook denied the request: no", 400), "NotAccepted"),
+        (InvalidError("admission webhook denied the request: no", 400), "NotAccepted"),
         (UnavailableError("failed calling webhook: connection refused", 500), "Progressing"),
     ],
 )

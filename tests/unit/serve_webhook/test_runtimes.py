@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from serve_core.base.json import JsonObject
-from serve_webhook.api import MODEL_RUNTIMES, Resource
+from serve_kube.resources import MODEL_RUNTIMES, Resource
 from serve_webhook.cache.informers import Informer
 from serve_webhook.cache.runtimes import Runtimes
 from support.fake_api import MemoryApi

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from serve_core.context.services import ServiceSummary
-from serve_webhook.api import SERVICES
+from serve_kube.resources import SERVICES
 from serve_webhook.cache.informers import Informer
 from serve_webhook.cache.services import Services
 from support.fake_api import MemoryApi

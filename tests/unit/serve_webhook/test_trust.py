@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from serve_core.base.constants import NAMESPACE
-from serve_webhook.api import MUTATING_WEBHOOKS, SECRETS, VALIDATING_WEBHOOKS
+from serve_kube.resources import MUTATING_WEBHOOKS, SECRETS, VALIDATING_WEBHOOKS
 from serve_webhook.cache.informers import Informer
 from serve_webhook.certs.authority import Material
 from serve_webhook.certs.rotation import SECRET, WEBHOOKS, CertificateRotation, ServingCertificate, material_of

@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
+from serve_kube.errors import UnavailableError
 from serve_webhook import work_queue
-from serve_webhook.api import UnavailableError
 from serve_webhook.work_queue import WorkQueue, backoff, run_forever
 
 

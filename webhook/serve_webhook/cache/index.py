@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from serve_core.base.constants import DEPLOYMENT_LABEL
 from serve_core.base.json import JsonObject
-from serve_webhook.api import key
+from serve_kube.resources import key
 from serve_webhook.cache.informers import Informer, NamespacedName
 
 MAX_OBJECTS = 500

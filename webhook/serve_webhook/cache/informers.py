@@ -8,7 +8,10 @@ from typing import Any, NoReturn
 
 from serve_core.base.bounded_reading import UnreadableError, essential
 from serve_core.base.json import JsonObject
-from serve_webhook.api import Api, ApiError, ForbiddenError, GoneError, NotFoundError, Resource, Unread, key
+from serve_kube.client import Client
+from serve_kube.errors import ApiError, ForbiddenError, GoneError, NotFoundError
+from serve_kube.paging import Unread
+from serve_kube.resources import Resource, key
 from serve_webhook.cache.store import CompressedObject, NamespaceBudget, version_of
 from serve_webhook.cache.unread import UnreadObjects
 from serve_webhook.work_queue import backoff
@@ -36,7 +39,7 @@ class Informer:
 
     def __init__(
         self,
-        api: Api,
+        api: Client,
         resource: Resource,
         *,
         namespace: str = "",

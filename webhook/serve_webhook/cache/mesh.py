@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from serve_core.base.json import JsonObject
 from serve_core.context import istio
 from serve_core.context.istio import IstioInstallation
-from serve_webhook.api import CONFIG_MAPS, DAEMON_SETS, MUTATING_WEBHOOKS, NAMESPACES, NODES, SERVICE_ENTRIES
+from serve_kube.resources import CONFIG_MAPS, DAEMON_SETS, MUTATING_WEBHOOKS, NAMESPACES, NODES, SERVICE_ENTRIES
 from serve_webhook.cache.informers import CachedResources, Informer
 
 SETTLE_SECONDS = 0.2

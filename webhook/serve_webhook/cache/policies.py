@@ -8,7 +8,7 @@ from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject
 from serve_core.policy.parse import PolicyError, read_exception, stored_policy
 from serve_core.policy.v1alpha1 import PolicyException, ServingPolicy
-from serve_webhook.api import POLICIES, POLICY_EXCEPTIONS, key
+from serve_kube.resources import POLICIES, POLICY_EXCEPTIONS, key
 from serve_webhook.cache.informers import CachedResources, Informer
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from serve_core.api import runtimes
 from serve_core.api.runtimes import Runtime
 from serve_core.base.json import JsonObject
-from serve_webhook.api import MODEL_RUNTIMES
+from serve_kube.resources import MODEL_RUNTIMES
 from serve_webhook.cache.informers import CachedResources, Informer
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from serve_core.base.json import JsonObject
 from serve_core.context.services import NOT_A_REVISION, ServiceSummary, read
-from serve_webhook.api import SERVICES, key
+from serve_kube.resources import SERVICES, key
 from serve_webhook.cache import trimming
 from serve_webhook.cache.informers import CachedResources, Informer
 from serve_webhook.cache.store import NamespaceBudget

@@ -17,7 +17,9 @@ from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import COMPLETION_LABEL, NAMESPACE
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import LoaderConfig, Snapshot
-from serve_webhook.api import CONFIG_MAPS, Api, ApiError, ConflictError, NotFoundError, key
+from serve_kube.client import Client
+from serve_kube.errors import ApiError, ConflictError, NotFoundError
+from serve_kube.resources import CONFIG_MAPS, key
 from serve_webhook.cache.informers import CachedResources, Informer
 from serve_webhook.work_queue import run_forever
 
@@ -36,7 +38,11 @@ class Completions(CachedResources):
     they are others. ``present`` are those of now."""
 
     def __init__(
-        self, api: Api, informer: Callable[..., Informer], present: Callable[[], Catalogue], changed: Callable[[], None]
+        self,
+        api: Client,
+        informer: Callable[..., Informer],
+        present: Callable[[], Catalogue],
+        changed: Callable[[], None],
     ) -> None:
         self._api = api
         self._present = present

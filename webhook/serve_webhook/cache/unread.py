@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Iterator, Set
 
 from serve_core.base.json import JsonObject
-from serve_webhook.api import Resource, Unread
+from serve_kube.paging import Unread
+from serve_kube.resources import Resource
 
 MAX_OBJECTS = 1000
 """Unread objects that are recorded for each namespace."""

@@ -15,7 +15,8 @@ from typing import NoReturn
 
 from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject
-from serve_webhook.api import SECRETS, Api, Resource
+from serve_kube.client import Client
+from serve_kube.resources import SECRETS, Resource
 from serve_webhook.cache.informers import Informer
 from serve_webhook.certs import authority
 from serve_webhook.certs.authority import Material
@@ -69,7 +70,7 @@ class CertificateRotation:
 
     def __init__(
         self,
-        api: Api,
+        api: Client,
         secrets: Informer,
         configurations: Iterable[tuple[Resource, Informer]],
         metrics: Metrics,

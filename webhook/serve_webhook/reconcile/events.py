@@ -10,7 +10,9 @@ from datetime import UTC, datetime, timedelta
 from serve_core.base.constants import GROUP
 from serve_core.base.escaping import visible
 from serve_core.base.json import JsonObject
-from serve_webhook.api import EVENTS, Api, ApiError, NotFoundError
+from serve_kube.client import Client
+from serve_kube.errors import ApiError, NotFoundError
+from serve_kube.resources import EVENTS
 
 SERIES = timedelta(minutes=6)
 """How long the same event goes on being one; the client of Kubernetes itself takes as long."""
@@ -37,7 +39,7 @@ class _Series:
 class Recorder:
     """Writes events; one that cannot be written is logged and forgotten."""
 
-    def __init__(self, api: Api, instance: str, now: Callable[[], datetime]) -> None:
+    def __init__(self, api: Client, instance: str, now: Callable[[], datetime]) -> None:
         self._api = api
         self._instance = instance
         self._now = now

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from serve_core.api.annotations import NOTED
 from serve_core.base.constants import SERVED_LABEL
 from serve_core.base.json import JsonObject
-from serve_webhook.api import DEPLOYMENTS, Api, ConflictError, NotFoundError, Resource, key, owned_resource
+from serve_kube.client import Client
+from serve_kube.errors import ConflictError, NotFoundError
+from serve_kube.resources import DEPLOYMENTS, Resource, key, owned_resource
 from serve_webhook.cache.informers import Informer
 from serve_webhook.metrics import Metrics
 from serve_webhook.reconcile import plan
@@ -24,7 +26,7 @@ class Executor:
 
     def __init__(
         self,
-        api: Api,
+        api: Client,
         *,
         deployments: Informer,
         owned: Mapping[Resource, Informer],

@@ -7,7 +7,7 @@ from serve_core.admission.decide import Verdict
 from serve_core.api.loader_protocol import LoaderOutput
 from serve_core.base.json import JsonObject
 from serve_core.base.ownership import Identity, claims, identity, is_leaving, owns
-from serve_webhook.api import DOMAIN_MAPPINGS, KNATIVE_SERVICES, owned_resource
+from serve_kube.resources import DOMAIN_MAPPINGS, KNATIVE_SERVICES, owned_resource
 from serve_webhook.reconcile import pods
 from serve_webhook.reconcile.conditions import Condition
 

@@ -28,7 +28,7 @@ from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, D
 from serve_core.base.json import JsonObject
 from serve_core.base.ownership import claims, identity, owns
 from serve_core.knative import traffic
-from serve_webhook.api import SERVICES, owned_resource
+from serve_kube.resources import SERVICES, owned_resource
 from serve_webhook.reconcile import conditions, pods
 from serve_webhook.reconcile.actions import Action, Annotate, Apply, Delete, Merge, SetConditions
 from serve_webhook.reconcile.conditions import Condition, ServiceProgress

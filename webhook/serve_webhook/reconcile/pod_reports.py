@@ -9,7 +9,9 @@ from datetime import datetime
 from serve_core.api.loader_protocol import NOTHING, LoaderOutput
 from serve_core.base.constants import LOADER_CONTAINER
 from serve_core.base.json import JsonObject
-from serve_webhook.api import EVENTS, Api, ApiError, key
+from serve_kube.client import Client
+from serve_kube.errors import ApiError
+from serve_kube.resources import EVENTS, key
 from serve_webhook.reconcile import pods
 
 LOADING_SECONDS = 3.0
@@ -39,7 +41,7 @@ class PodReports:
     """Seconds until the next read; ``None``: wait for a change."""
 
 
-async def read(api: Api, own_pods: Sequence[JsonObject], now: datetime) -> PodReports:
+async def read(api: Client, own_pods: Sequence[JsonObject], now: datetime) -> PodReports:
     """Read the logs and Events of a Deployment's pods."""
     running = [pod for pod in own_pods if pods.loader_is_running(pod)][:MAX_PODS]
     outputs = {pod["metadata"]["name"]: await _loader_output(api, pod) for pod in running}
@@ -52,7 +54,7 @@ async def read(api: Api, own_pods: Sequence[JsonObject], now: datetime) -> PodRe
     return PodReports(outputs, warnings, min(intervals, default=None))
 
 
-async def _warning(api: Api, pod: JsonObject) -> str:
+async def _warning(api: Client, pod: JsonObject) -> str:
     """The node's newest warning about a pod that it cannot start."""
     metadata = pod["metadata"]
     newest: JsonObject = {}
@@ -70,7 +72,7 @@ async def _warning(api: Api, pod: JsonObject) -> str:
     return pods.warning(newest)
 
 
-async def _loader_output(api: Api, pod: JsonObject) -> LoaderOutput:
+async def _loader_output(api: Client, pod: JsonObject) -> LoaderOutput:
     try:
         log = await api.log(*key(pod), LOADER_CONTAINER, lines=LOG_LINES, size=LOG_BYTES)
     except ApiError as error:

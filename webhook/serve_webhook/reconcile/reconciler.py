@@ -16,22 +16,18 @@ from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, S
 from serve_core.base.json import JsonObject
 from serve_core.base.ownership import Identity, identity, owns
 from serve_core.context.cluster import ClusterContext
-from serve_webhook.api import (
-    DEPLOYMENTS,
-    KNATIVE_SERVICES,
-    Api,
+from serve_kube.client import Client
+from serve_kube.errors import (
     ApiError,
     ConflictError,
     ForbiddenError,
+    InvalidError,
     NotFoundError,
-    RejectedError,
-    Resource,
     UnavailableError,
-    Unread,
     UnreadableError,
-    key,
-    owned_resource,
 )
+from serve_kube.paging import Unread
+from serve_kube.resources import DEPLOYMENTS, KNATIVE_SERVICES, Resource, key, owned_resource
 from serve_webhook.cache.index import DeploymentIndex
 from serve_webhook.cache.informers import Informer, NamespacedName
 from serve_webhook.metrics import Metrics
@@ -50,12 +46,12 @@ logger = logging.getLogger(__name__)
 
 
 class Reconciler:
-    """Runs on the leader. ``owned`` has an informer for each of :data:`serve_webhook.api.OWNED`; the context must be
+    """Runs on the leader. ``owned`` has an informer for each of :data:`serve_kube.resources.OWNED`; the context must be
     complete before :meth:`run`."""
 
     def __init__(
         self,
-        api: Api,
+        api: Client,
         *,
         deployments: Informer,
         owned: Mapping[Resource, Informer],
@@ -239,7 +235,7 @@ class Reconciler:
                 return None
             try:
                 applied = await self._apply(name, change, observed.live.get(at))
-            except (RejectedError, NotFoundError, ForbiddenError, UnavailableError, UnreadableError) as error:
+            except (InvalidError, NotFoundError, ForbiddenError, UnavailableError, UnreadableError) as error:
                 return replace(observed, fault=_fault(wanted, error))
             observed = replace(observed, live={**observed.live, at: applied})
         return observed

@@ -1,0 +1,1 @@
+"""Access to the Kubernetes API, for the plugin and the server."""
