@@ -16,7 +16,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import NoReturn
 
-from serve_core.audit.stored_objects import Existing, Judged
+from serve_core.audit.stored_objects import AuditedObject, Auditor
 from serve_core.base.constants import CONDITION_COMPLIANT
 from serve_core.base.escaping import inline
 from serve_core.base.json import JsonObject
@@ -104,7 +104,7 @@ class Found:
         self._known: dict[_Said, _Said] = {}
         """One of each, which all share."""
 
-    def add(self, one: Judged) -> None:
+    def add(self, one: AuditedObject) -> None:
         about = ((result.policy, result.rule, result.outcome) for result in one.verdict.results)
         said = tuple(self._known.setdefault(each, each) for each in about)
         self._counts[one.namespace].update(said)
@@ -229,7 +229,7 @@ class Audit:
         """Judge everything that exists."""
         context, now = self._context(), self._now()
         self._changed.clear()
-        existing = Existing(context, self._policies.exceptions, now)
+        existing = Auditor(context, self._policies.exceptions, now)
         self._unjudged = {}
         deployments, others = Found(), Found()
         await self._judge(existing, self._deployments, deployments)
@@ -245,7 +245,7 @@ class Audit:
     async def of_changes(self) -> None:
         """Judge the Deployments that have changed; what was found in everything else stands as it was."""
         now, changed, self._changed = self._now(), self._changed, set()
-        existing = Existing(self._context(), self._policies.exceptions, now)
+        existing = Auditor(self._context(), self._policies.exceptions, now)
         found = [live for name in changed if (live := self._deployments.get(*name)) is not None]
         for namespace, name in changed:
             self._of_deployments.remove(namespace, name)
@@ -254,7 +254,7 @@ class Audit:
         if changed:
             await self._report({namespace for namespace, _ in changed})
 
-    async def _judge(self, existing: Existing, documents: Iterable[JsonObject], found: Found) -> None:
+    async def _judge(self, existing: Auditor, documents: Iterable[JsonObject], found: Found) -> None:
         """Note what is found in each object; what is found in a Deployment is said on it."""
         for document in documents:
             try:
@@ -360,7 +360,7 @@ def broken(verdict: PolicyVerdict) -> list[RuleResult]:
     return [result for result in verdict.results if result.outcome in _BROKEN]
 
 
-def compliance(one: Judged) -> Condition | None:
+def compliance(one: AuditedObject) -> Condition | None:
     """The condition of a Deployment; ``None`` where no policy is about it."""
     if not one.verdict.results:
         return None

@@ -16,7 +16,7 @@ from kubectl_serve.io.tables import age_text
 from serve_core.admission.decide import given_by_policies
 from serve_core.api.loader_protocol import count_text
 from serve_core.audit import dry_run
-from serve_core.audit.dry_run import Trial, Tried
+from serve_core.audit.dry_run import DryRun, DryRunObject
 from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject, value_at
 from serve_core.policy.evaluate import RuleOutcome
@@ -138,7 +138,7 @@ def _test(args: Namespace, streams: Streams) -> int:
     return 1 if tried.faults or any(each.outcome in ("Deny", "Refused") for each in tried.tried) else 0
 
 
-def _nothing_judged(found: Sequence[JsonObject], tried: Trial, namespace: str | None) -> tuple[str, str]:
+def _nothing_judged(found: Sequence[JsonObject], tried: DryRun, namespace: str | None) -> tuple[str, str]:
     """Why no policy judged anything, and what to do: a test that tests nothing is none."""
     kinds = [str(each.get("kind")) for each in found]
     allow = "--allow-empty takes this for success."
@@ -156,7 +156,7 @@ def _nothing_judged(found: Sequence[JsonObject], tried: Trial, namespace: str | 
     )
 
 
-def _compare(tried: Trial, file: str, streams: Streams) -> int:
+def _compare(tried: DryRun, file: str, streams: Streams) -> int:
     """Hold verdicts against a file that maps an object, or an object and a rule, to the verdict that is right."""
     read = documents.read([file], streams)
     expected = {str(key): value for each in read for key, value in each.object.items()}
@@ -291,14 +291,14 @@ async def _policies(cluster: Cluster) -> tuple[list[JsonObject], list[JsonObject
     return policies, exceptions
 
 
-def _tell_faults(tried: Trial, streams: Streams) -> None:
+def _tell_faults(tried: DryRun, streams: Streams) -> None:
     for title, fault in tried.faults:
         streams.error(f"{title}: {fault}")
     for title, warning in tried.warnings:
         streams.note(f"Warning: {title}: {warning}")
 
 
-def _print(tried: Sequence[Tried], streams: Streams, args: Namespace, *, every_rule: bool) -> None:
+def _print(tried: Sequence[DryRunObject], streams: Streams, args: Namespace, *, every_rule: bool) -> None:
     if args.output:
         streams.stdout.write(documents.written({"items": [_as_json(each) for each in tried]}, args.output))
         return
@@ -323,7 +323,7 @@ def _print(tried: Sequence[Tried], streams: Streams, args: Namespace, *, every_r
                 streams.note(f"{mark}{each.title}: {finding}")
 
 
-def _as_json(each: Tried) -> JsonObject:
+def _as_json(each: DryRunObject) -> JsonObject:
     def findings(found: Sequence[object]) -> list[JsonObject]:
         return [vars(problem) for problem in found]
 

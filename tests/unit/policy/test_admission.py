@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import judge
 from serve_core.audit import dry_run
-from serve_core.audit.stored_objects import Existing
+from serve_core.audit.stored_objects import Auditor
 from serve_core.base.constants import SERVER_USERNAME
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import CATALOGUE, MOST_PROBLEMS
@@ -513,7 +513,7 @@ def test_what_is_too_large_to_be_judged_breaks_every_rule_wherever_it_is_met(kin
     made = dict(bodies("containers", 100_000, f"{kind} made"))[f"{kind} made"]
     large = json.loads(made)["request"]["object"]
     assert refused(ask(made)).startswith("TooLarge: metadata: it is too large: it has more than 1,000 ")
-    audited = Existing(FACTS, (), NOW).judge(large)
+    audited = Auditor(FACTS, (), NOW).judge(large)
     assert audited is not None
     assert {finding.code for result in audited.verdict.results for finding in result.findings} == {"TooLarge"}
     (tried,) = dry_run.run([document("ServingPolicy", STORES), large], FACTS, NOW).tried

@@ -18,7 +18,7 @@ from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import judge
 from serve_core.audit import stored_objects as existing_module
 from serve_core.audit.dry_run import run as try_documents
-from serve_core.audit.stored_objects import Existing, Judged
+from serve_core.audit.stored_objects import AuditedObject, Auditor
 from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext
@@ -84,12 +84,12 @@ FORBIDDEN = deployment("bad", "s3://elsewhere/a.joblib")
 
 def audited(
     objects: list[JsonObject], *policies: JsonObject, exceptions: Any = (), now: datetime = NOW
-) -> list[Judged]:
-    existing = Existing(context(*policies), tuple(map(read_exception, exceptions)), now)
+) -> list[AuditedObject]:
+    existing = Auditor(context(*policies), tuple(map(read_exception, exceptions)), now)
     return [judged for judged in map(existing.judge, objects) if judged is not None]
 
 
-def reports_about(found: list[Judged]) -> list[JsonObject]:
+def reports_about(found: list[AuditedObject]) -> list[JsonObject]:
     kept = audit.Found()
     for judged in found:
         kept.add(judged)
@@ -109,7 +109,7 @@ def test_a_report_has_a_bounded_number_of_entries_the_worst_first_and_counts_all
 def test_of_thousands_of_pods_that_break_every_rule_little_is_kept_and_all_is_counted() -> None:
     rules = ", ".join(f"{{name: r{n}, images: {{allow: [registry{n}.example]}}}}" for n in range(20))
     broken = [document("ServingPolicy", f"p{n}", f"rules: [{rules}]") for n in range(5)]
-    existing, found = Existing(context(*broken), (), NOW), audit.Found()
+    existing, found = Auditor(context(*broken), (), NOW), audit.Found()
     objects = [(pod(f"evil-{n}"), deployment(f"large-{n}")) for n in range(40)]
     judged = [existing.judge(each) for each in itertools.chain.from_iterable(objects)]
     tracemalloc.start()
@@ -129,7 +129,7 @@ def test_of_thousands_of_pods_that_break_every_rule_little_is_kept_and_all_is_co
 def test_what_is_remembered_to_tell_nothing_twice_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(existing_module, "MOST_TOLD", 30)
     monkeypatch.setattr(existing_module, "MOST_COMPARED", 10_000)
-    existing = Existing(context(WATCHED, STORES), (), NOW)
+    existing = Auditor(context(WATCHED, STORES), (), NOW)
     for number in range(100):
         assert existing.judge(deployment(f"m{number}", "s3://elsewhere/a.joblib"))
     assert len(existing._wholes) < 6
@@ -371,13 +371,13 @@ async def test_of_many_deployments_only_the_one_that_changes_is_judged_again(
     for name, namespace in (("bad", "ml"), ("worse", "ml"), ("bad", "other")):
         api.put(DEPLOYMENTS, deployment(name, "s3://elsewhere/a.joblib", namespace))
     judged: list[tuple[str, str]] = []
-    judge_one = Existing.judge
+    judge_one = Auditor.judge
 
-    def noted(self: Existing, document: JsonObject) -> Judged | None:
+    def noted(self: Auditor, document: JsonObject) -> AuditedObject | None:
         judged.append(key(document))
         return judge_one(self, document)
 
-    monkeypatch.setattr(Existing, "judge", noted)
+    monkeypatch.setattr(Auditor, "judge", noted)
     async with auditing(api, Clock()) as (made, _, metrics), asyncio.timeout(10):
         running = asyncio.create_task(made.run())
         await until_reported(api, ("Deployment", "bad"), ("Deployment", "worse"))

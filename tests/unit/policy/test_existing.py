@@ -10,7 +10,7 @@ import yaml
 
 from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import judge
-from serve_core.audit.stored_objects import Existing
+from serve_core.audit.stored_objects import Auditor
 from serve_core.base.constants import DEPLOYMENT_LABEL, NEVER_JUDGED
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext
@@ -32,7 +32,7 @@ def context(*rules: str) -> ClusterContext:
 
 def told(documents: Iterable[JsonObject], *rules: str, exceptions: Any = ()) -> dict[str, list[str]]:
     """Every object that is judged, with the findings of it by their codes."""
-    existing = Existing(context(*rules), tuple(map(read_exception, exceptions)), NOW)
+    existing = Auditor(context(*rules), tuple(map(read_exception, exceptions)), NOW)
     found = [judged for judged in map(existing.judge, documents) if judged is not None]
     return {
         f"{one.kind}/{one.name}": [problem.code for result in one.verdict.results for problem in result.findings]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serve_core.audit.stored_objects import Existing
+from serve_core.audit.stored_objects import Auditor
 from serve_core.base.json import JsonObject
 from serve_core.policy.evaluate import judge_policies
 from serve_core.subjects.build import subject_of
@@ -87,7 +87,7 @@ def test_what_a_runtime_brings_is_judged_as_it_is_made(rule: str, manifest: Json
         request(manifest), lambda asked: validation.validate(asked, context, (), NOW, lambda *_: None)
     )
     assert b'"allowed":true' not in answer.replace(b" ", b"")
-    judged = Existing(context, (), NOW).judge(manifest)
+    judged = Auditor(context, (), NOW).judge(manifest)
     assert judged is not None
     assert judged.verdict.denied, "the audit finds those that were there before"
 

@@ -13,7 +13,7 @@ import pytest
 from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import concerns, judge
 from serve_core.audit import dry_run
-from serve_core.audit.stored_objects import Existing
+from serve_core.audit.stored_objects import Auditor
 from serve_core.base.json import JsonObject
 from serve_core.policy.parse import read_policy
 from serve_webhook.admission import review, validation
@@ -68,7 +68,7 @@ def test_the_webhook_the_audit_and_the_desk_say_the_same_word_for_word(batches: 
             refused += bool(lines)
             if stored is None:
                 continue
-            audited = Existing(context, (), NOW).judge(stored)
+            audited = Auditor(context, (), NOW).judge(stored)
             assert audited is not None
             assert audited.verdict == tried.verdict, manifest
     print(f"\n{pairs} pairs of a policy and an object, {refused} objects refused, no difference by any of three ways")

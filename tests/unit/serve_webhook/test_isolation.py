@@ -14,7 +14,7 @@ from aiohttp import web
 
 from serve_core.admission.decide import judge
 from serve_core.api import annotations
-from serve_core.audit.stored_objects import Existing
+from serve_core.audit.stored_objects import Auditor
 from serve_core.base.constants import CONDITION_COMPLIANT, CONDITION_READY, SERVED_LABEL
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import REQUIRED_FEATURES, ClusterContext, LoaderConfig
@@ -359,15 +359,15 @@ async def test_a_defect_at_one_deployment_is_said_on_it_and_stops_no_other(
 async def test_what_cannot_be_judged_is_said_and_everything_else_is_judged(
     api: MemoryApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged = Existing.judge
+    judged = Auditor.judge
 
-    def fails(self: Existing, found: JsonObject) -> Any:
+    def fails(self: Auditor, found: JsonObject) -> Any:
         if "evil" in found["metadata"]["name"] or (found["kind"] == "Deployment" and broken[0]):
             raise RecursionError("maximum recursion depth exceeded")
         return judged(self, found)
 
     broken = [True]
-    monkeypatch.setattr(Existing, "judge", fails)
+    monkeypatch.setattr(Auditor, "judge", fails)
     api.put(NAMESPACES, {"metadata": {"name": "default"}})
     api.put(POLICIES, document("ServingPolicy", STORES))
     api.put(DEPLOYMENTS, served())

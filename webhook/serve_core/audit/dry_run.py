@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from serve_core.admission.decide import concerns, judge
-from serve_core.audit.stored_objects import Existing, order
+from serve_core.audit.stored_objects import Auditor, order
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import Diagnostic
 from serve_core.context import istio
@@ -21,7 +21,7 @@ _WORST_FIRST = ("Refused", "Deny", "Warn", "Audit")
 
 
 @dataclass(frozen=True)
-class Tried:
+class DryRunObject:
     """One object and what became of it."""
 
     title: str
@@ -38,8 +38,8 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Trial:
-    tried: tuple[Tried, ...] = ()
+class DryRun:
+    tried: tuple[DryRunObject, ...] = ()
     faults: tuple[tuple[str, Diagnostic], ...] = ()
     """What is wrong with the policies and exceptions themselves, each with the document's title."""
     warnings: tuple[tuple[str, Diagnostic], ...] = ()
@@ -49,7 +49,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Documents:
+class PolicyDocuments:
     """The parsed documents: policies, namespace labels, the mesh, and the objects to judge."""
 
     context: ClusterContext
@@ -70,7 +70,7 @@ def run(
     user: User | None = None,
     stored: bool = False,
     failed: Callable[[JsonObject, Exception], None] | None = None,
-) -> Trial:
+) -> DryRun:
     """Judge every object among ``documents`` by every policy among them, as admission would.
 
     ``namespace`` is that of objects that do not say one. Namespaces among the documents tell their labels. ``stored``
@@ -80,27 +80,27 @@ def run(
     read = read_documents(documents, context, stored=stored)
     context = read.context
     if stored:
-        judged = tuple(_stored(read.objects, Existing(context, read.exceptions, now), failed))
-        return Trial(judged, read.faults, skipped=len(read.objects) - len(judged))
-    tried: list[Tried] = []
+        judged = tuple(_stored(read.objects, Auditor(context, read.exceptions, now), failed))
+        return DryRun(judged, read.faults, skipped=len(read.objects) - len(judged))
+    tried: list[DryRunObject] = []
     for document in read.objects:
         metadata = _metadata(document)
         here = str(metadata.get("namespace") or namespace)
         located = {**document, "metadata": {**metadata, "namespace": here}}
         final, refused = _completed(located, context)
         if refused:
-            tried.append(Tried(f"deployment/{_name(document)}", here, refused))
+            tried.append(DryRunObject(f"deployment/{_name(document)}", here, refused))
             continue
         subject = subject_of(final, context, namespace_labels=context.namespace_labels.get(here, {}))
         if subject is not None:
             verdict = judge_policies(subject, context.policies, read.exceptions, now, user)
-            tried.append(Tried(subject.title, subject.namespace, verdict=verdict))
-    return Trial(tuple(tried), read.faults, read.warnings, skipped=len(read.objects) - len(tried))
+            tried.append(DryRunObject(subject.title, subject.namespace, verdict=verdict))
+    return DryRun(tuple(tried), read.faults, read.warnings, skipped=len(read.objects) - len(tried))
 
 
 def _stored(
-    objects: Iterable[JsonObject], existing: Existing, failed: Callable[[JsonObject, Exception], None] | None
-) -> Iterator[Tried]:
+    objects: Iterable[JsonObject], existing: Auditor, failed: Callable[[JsonObject, Exception], None] | None
+) -> Iterator[DryRunObject]:
     for document in sorted(objects, key=order):
         try:
             judged = existing.judge(document)
@@ -110,10 +110,10 @@ def _stored(
             failed(document, error)
             continue
         if judged is not None:
-            yield Tried(f"{judged.kind.lower()}/{judged.name}", judged.namespace, verdict=judged.verdict)
+            yield DryRunObject(f"{judged.kind.lower()}/{judged.name}", judged.namespace, verdict=judged.verdict)
 
 
-def read_documents(documents: Iterable[Any], context: ClusterContext, *, stored: bool = False) -> Documents:
+def read_documents(documents: Iterable[Any], context: ClusterContext, *, stored: bool = False) -> PolicyDocuments:
     """Sort documents. ``stored`` policies are those of a cluster: a broken one is no fault, it refuses everything."""
     policies: list[ServingPolicy] = []
     exceptions: list[PolicyException] = []
@@ -142,7 +142,7 @@ def read_documents(documents: Iterable[Any], context: ClusterContext, *, stored:
         for each in exceptions
         for warning in unknown_references(each, policies)
     )
-    return Documents(told, tuple(exceptions), tuple(faults), warnings, tuple(objects))
+    return PolicyDocuments(told, tuple(exceptions), tuple(faults), warnings, tuple(objects))
 
 
 def _completed(document: JsonObject, context: ClusterContext) -> tuple[JsonObject, tuple[Diagnostic, ...]]:

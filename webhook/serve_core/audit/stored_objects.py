@@ -35,12 +35,12 @@ MOST_COMPARED = 4 * 2**20
 _OF_EACH = 2048
 """Bytes that are counted for an object beside its texts."""
 
-_Told = int
+_Finding = int
 """Hash of a rule, its outcome, and a finding's code and message."""
 
 
 @dataclass(frozen=True)
-class Judged:
+class AuditedObject:
     """An object and what the policies say of it."""
 
     api_version: str
@@ -50,7 +50,7 @@ class Judged:
     verdict: PolicyVerdict
 
 
-class Existing:
+class Auditor:
     """Judges objects as they are stored, one after another in the order of ``KINDS``; keeps little of each.
 
     Of a namespace with too much to be remembered, what was made of other objects is told beside them.
@@ -62,13 +62,13 @@ class Existing:
         self._now = now
         self._wholes: dict[tuple[str, str, str], Subject] = {}
         self._configurations: set[str] = set()
-        self._told: dict[tuple[str, str], set[_Told]] = defaultdict(set)
+        self._told: dict[tuple[str, str], set[_Finding]] = defaultdict(set)
         self._told_of: Counter[str] = Counter()
         """How many, by namespace."""
         self._compared: Counter[str] = Counter()
         """Bytes of ``_wholes``, by namespace."""
 
-    def judge(self, document: JsonObject) -> Judged | None:
+    def judge(self, document: JsonObject) -> AuditedObject | None:
         """Judge an object; ``None`` where policies have nothing to say about it, or have said it already.
 
         - A Knative Service that does no more than the Deployment of its name is left out, and a Configuration or Route
@@ -99,10 +99,10 @@ class Existing:
             if len(news) < len(verdict.results) and not any(map(_tellings, news)):
                 return None
             verdict = PolicyVerdict(news)
-        self._remember_told(subject, set[_Told]().union(*map(_tellings, verdict.results)) - told)
-        return Judged(str(document["apiVersion"]), subject.kind, subject.namespace, subject.name, verdict)
+        self._remember_told(subject, set[_Finding]().union(*map(_tellings, verdict.results)) - told)
+        return AuditedObject(str(document["apiVersion"]), subject.kind, subject.namespace, subject.name, verdict)
 
-    def _remember_told(self, subject: Subject, news: set[_Told]) -> None:
+    def _remember_told(self, subject: Subject, news: set[_Finding]) -> None:
         if news and self._told_of[subject.namespace] < MOST_TOLD:
             self._told[subject.namespace, subject.workload] |= news
             self._told_of[subject.namespace] += len(news)
@@ -137,7 +137,7 @@ def _is_in_reserve(document: JsonObject) -> bool:
     return bool(value_at(document, "metadata", "labels", _ROUTING_STATE) == "reserve")
 
 
-def _tellings(result: RuleResult) -> set[_Told]:
+def _tellings(result: RuleResult) -> set[_Finding]:
     return {hash((result.by, result.outcome, found.code, found.message)) for found in result.findings}
 
 

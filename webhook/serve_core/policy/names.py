@@ -22,7 +22,7 @@ SIDECAR_NOT_KEPT = finding(
 
 
 @dataclass(frozen=True)
-class Names(Check):
+class NamesCheck(Check):
     """Allowed and denied names, as patterns in which ``*`` stands for any characters."""
 
     allow: Annotated[tuple[Text, ...], doc("Only these. Empty: all.", max_length=256, json_schema_extra=SET)] = ()

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 from model_uri import ANYWHERE, ModelURI, Store, find, parse_place
 
 if TYPE_CHECKING:
-    from serve_core.policy.rules.sources import Sources
+    from serve_core.policy.rules.sources import SourcesCheck
 
 _PUBLIC = frozenset({"hf", "s3", "gs", "oci", "https"})
 """Schemes with a public store of their own, which is meant where none is named."""
 
 
-def of_rule(sources: "Sources") -> Iterator[Store]:
+def of_rule(sources: "SourcesCheck") -> Iterator[Store]:
     """The stores that a rule names; a host that it allows by plain http is one as well."""
     yield from (each.store for each in sources.stores)
     for text in sources.allow:

@@ -122,23 +122,23 @@ class PodUse:
 class ReplicaBounds:
     """Minimum and maximum replicas."""
 
-    least: int
-    most: int | None
+    minimum: int
+    maximum: int | None
     """The maximum; ``None`` where there is no upper bound."""
     beside: int = 0
     """How many more can run beside those: the surge of a rolling update, and other revisions with traffic."""
-    path: str = field(default=path_of(annotations.SCALE), compare=False)
+    maximum_path: str = field(default=path_of(annotations.SCALE), compare=False)
     """The field with the maximum."""
-    least_path: str = field(default=path_of(annotations.SCALE), compare=False)
+    minimum_path: str = field(default=path_of(annotations.SCALE), compare=False)
     """The field with the minimum."""
 
     @property
-    def at_once(self) -> int | None:
-        """The maximum of replicas that can run at the same time."""
-        return None if self.most is None else self.most + self.beside
+    def maximum_at_once(self) -> int | None:
+        """The maximum number of replicas that can run at the same time."""
+        return None if self.maximum is None else self.maximum + self.beside
 
     def __str__(self) -> str:
-        return f"{self.least}.." if self.most is None else f"{self.least}..{self.most}"
+        return f"{self.minimum}.." if self.maximum is None else f"{self.minimum}..{self.maximum}"
 
 
 @dataclass(frozen=True)
@@ -203,8 +203,8 @@ class Subject:
             "images": [use.image for use in self.images],
             "secrets": [use.name for use in self.secrets],
             "serviceAccounts": [use.name for use in self.service_accounts],
-            "least": self.scale.least if self.scale else 0,
-            "most": -1 if self.scale is None or self.scale.most is None else self.scale.most,
+            "least": self.scale.minimum if self.scale else 0,
+            "most": -1 if self.scale is None or self.scale.maximum is None else self.scale.maximum,
         } | {
             name: use.name if (use := getattr(self, name)) else ""
             for name in ("runtime", "protocol", "mesh", "auth", "visibility", "mode")

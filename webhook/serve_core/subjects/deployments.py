@@ -45,8 +45,8 @@ def deployment_parts(document: JsonObject, context: ClusterContext) -> Parts:
         # The Deployment's own pods serve until Knative's do.
         running = count_of(value_at(document, "spec", "replicas"), 0)
         found = made["scale"]
-        most = None if found.most is None else max(found.most, running)
-        made["scale"] = ReplicaBounds(found.least, most, found.beside)
+        most = None if found.maximum is None else max(found.maximum, running)
+        made["scale"] = ReplicaBounds(found.minimum, most, found.beside)
         made["visibility"] = Use(made["visibility"].name, path_of(annotations.VISIBILITY))
         if annotations.DOMAIN in notes:
             made["visibility"] = Use("public", path_of(annotations.DOMAIN))

@@ -143,13 +143,13 @@ def trained_model_parts(document: JsonObject, _context: ClusterContext) -> Parts
 
 def _largest(scales: list[ReplicaBounds]) -> ReplicaBounds:
     """The scale of the parts of an InferenceService together."""
-    unbounded = any(scale.most is None for scale in scales)
+    unbounded = any(scale.maximum is None for scale in scales)
     return ReplicaBounds(
-        min(scale.least for scale in scales),
-        None if unbounded else max(scale.most or 0 for scale in scales),
+        min(scale.minimum for scale in scales),
+        None if unbounded else max(scale.maximum or 0 for scale in scales),
         max(scale.beside for scale in scales),
-        path="spec.predictor.maxReplicas",
-        least_path="spec.predictor.minReplicas",
+        maximum_path="spec.predictor.maxReplicas",
+        minimum_path="spec.predictor.minReplicas",
     )
 
 

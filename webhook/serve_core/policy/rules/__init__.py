@@ -12,24 +12,24 @@ from pydantic.alias_generators import to_camel
 
 from serve_core.base.reasons import Reason
 from serve_core.policy.check import Check
-from serve_core.policy.rules.auth import Auth
-from serve_core.policy.rules.containers import Containers
-from serve_core.policy.rules.expression import Expression
-from serve_core.policy.rules.formats import Formats
-from serve_core.policy.rules.images import Images
-from serve_core.policy.rules.label import Label
-from serve_core.policy.rules.mesh import Mesh
-from serve_core.policy.rules.mode import Mode
-from serve_core.policy.rules.pinned import Pinned
-from serve_core.policy.rules.protocols import Protocols
-from serve_core.policy.rules.resources import Resources
-from serve_core.policy.rules.runtimes import Runtimes
-from serve_core.policy.rules.scale import Scale
-from serve_core.policy.rules.secrets import Secrets
-from serve_core.policy.rules.service_accounts import ServiceAccounts
-from serve_core.policy.rules.signed import Signed
-from serve_core.policy.rules.sources import Sources
-from serve_core.policy.rules.visibility import Visibility
+from serve_core.policy.rules.auth import AuthCheck
+from serve_core.policy.rules.containers import ContainersCheck
+from serve_core.policy.rules.expression import ExpressionCheck
+from serve_core.policy.rules.formats import FormatsCheck
+from serve_core.policy.rules.images import ImagesCheck
+from serve_core.policy.rules.label import LabelCheck
+from serve_core.policy.rules.mesh import MeshCheck
+from serve_core.policy.rules.mode import ModeCheck
+from serve_core.policy.rules.pinned import PinnedCheck
+from serve_core.policy.rules.protocols import ProtocolsCheck
+from serve_core.policy.rules.resources import ResourcesCheck
+from serve_core.policy.rules.runtimes import RuntimesCheck
+from serve_core.policy.rules.scale import ScaleCheck
+from serve_core.policy.rules.secrets import SecretsCheck
+from serve_core.policy.rules.service_accounts import ServiceAccountsCheck
+from serve_core.policy.rules.signed import SignedCheck
+from serve_core.policy.rules.sources import SourcesCheck
+from serve_core.policy.rules.visibility import VisibilityCheck
 from serve_core.policy.schema import DNS, Action, doc, schema_of
 
 
@@ -44,24 +44,24 @@ class _Named:
 class _Checks:
     """One field for each kind of rule, in the order in which the CRD lists them."""
 
-    sources: Sources | None = None
-    pinned: Pinned | None = None
-    signed: Signed | None = None
-    formats: Formats | None = None
-    runtimes: Runtimes | None = None
-    protocols: Protocols | None = None
-    images: Images | None = None
-    resources: Resources | None = None
-    scale: Scale | None = None
-    mesh: Mesh | None = None
-    auth: Auth | None = None
-    visibility: Visibility | None = None
-    mode: Mode | None = None
-    service_accounts: ServiceAccounts | None = None
-    secrets: Secrets | None = None
-    containers: Containers | None = None
-    label: Label | None = None
-    expression: Expression | None = None
+    sources: SourcesCheck | None = None
+    pinned: PinnedCheck | None = None
+    signed: SignedCheck | None = None
+    formats: FormatsCheck | None = None
+    runtimes: RuntimesCheck | None = None
+    protocols: ProtocolsCheck | None = None
+    images: ImagesCheck | None = None
+    resources: ResourcesCheck | None = None
+    scale: ScaleCheck | None = None
+    mesh: MeshCheck | None = None
+    auth: AuthCheck | None = None
+    visibility: VisibilityCheck | None = None
+    mode: ModeCheck | None = None
+    service_accounts: ServiceAccountsCheck | None = None
+    secrets: SecretsCheck | None = None
+    containers: ContainersCheck | None = None
+    label: LabelCheck | None = None
+    expression: ExpressionCheck | None = None
 
 
 CHECKS: Mapping[str, type[Check]] = {name: get_args(hint)[0] for name, hint in get_type_hints(_Checks).items()}

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from serve_core.base.reasons import Diagnostic, diagnostic, quote
 from serve_core.policy.check import unreadable
-from serve_core.policy.names import SIDECAR_NOT_KEPT, VALUE_NOT_ALLOWED, Names, allowed
+from serve_core.policy.names import SIDECAR_NOT_KEPT, VALUE_NOT_ALLOWED, NamesCheck, allowed
 from serve_core.policy.schema import SET, Uri, doc, schema_of
 from serve_core.policy.subject import Subject
 from serve_core.syntax.public_url import is_public
@@ -14,7 +14,7 @@ from serve_core.syntax.public_url import is_public
 
 @schema_of()
 @dataclass(frozen=True)
-class Auth(Names):
+class AuthCheck(NamesCheck):
     """Who may call: none, mtls, jwt."""
 
     reads = ("auth", "issuers", "past_sidecar")

@@ -30,7 +30,7 @@ _ARGUMENT_UNSEEN = finding(
 
 @schema_of()
 @dataclass(frozen=True)
-class Containers(Check):
+class ContainersCheck(Check):
     """What may not be in a container."""
 
     reads = ("containers",)

@@ -16,7 +16,7 @@ _FAILED = finding("ExpressionFailed", "{by} cannot be judged: {why}.", "Ask whoe
 
 @schema_of()
 @dataclass(frozen=True)
-class Expression(Check):
+class ExpressionCheck(Check):
     """A CEL expression over object, the object as it is, and subject, what the rules see of it."""
 
     reads = ("values",)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from serve_core.api.annotations import CUSTOM, FORMAT, path_of
 from serve_core.base.reasons import Diagnostic, diagnostic, quote
 from serve_core.policy.check import finding
-from serve_core.policy.names import Names, allowed, listed
+from serve_core.policy.names import NamesCheck, allowed, listed
 from serve_core.policy.schema import schema_of
 from serve_core.policy.subject import Subject
 
@@ -26,7 +26,7 @@ _NOT_SERVED = finding(
 
 @schema_of()
 @dataclass(frozen=True)
-class Formats(Names):
+class FormatsCheck(NamesCheck):
     """Formats of models."""
 
     reads = ("origins", "formats", "runtime")

@@ -20,7 +20,7 @@ _UNREADABLE = finding(
 
 @schema_of()
 @dataclass(frozen=True)
-class Images(Check):
+class ImagesCheck(Check):
     """Images of all containers, and of volumes. The loader's own image is always allowed."""
 
     reads = ("images",)

@@ -17,7 +17,7 @@ _NOT_ALLOWED = finding("LabelNotAllowed", "{by} wants label {key} to be {values}
 
 @schema_of()
 @dataclass(frozen=True)
-class Label(Check):
+class LabelCheck(Check):
     """A label that has to be there."""
 
     reads = ("labels",)

@@ -27,7 +27,7 @@ _NOT_PINNED = finding(
 
 @schema_of()
 @dataclass(frozen=True)
-class Pinned(Check):
+class PinnedCheck(Check):
     """The model cannot change under its name: by a digest, or by a URI that names a version for ever."""
 
     reads = ("origins", "stores")

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from serve_core.base.reasons import Diagnostic
-from serve_core.policy.names import VALUE_NOT_ALLOWED, Names
+from serve_core.policy.names import VALUE_NOT_ALLOWED, NamesCheck
 from serve_core.policy.schema import schema_of
 from serve_core.policy.subject import Subject
 
 
 @schema_of()
 @dataclass(frozen=True)
-class Protocols(Names):
+class ProtocolsCheck(NamesCheck):
     """Protocols that are asked for."""
 
     reads = ("protocol",)

@@ -30,7 +30,7 @@ _MOST_AMOUNTS = 1000
 
 @schema_of(("has(self.perReplica) || has(self.total)", "bound something"))
 @dataclass(frozen=True)
-class Resources(Check):
+class ResourcesCheck(Check):
     """Bounds on resources, by name; * stands for any characters, and bounds all that it stands for together.
 
     What counts is a container's limit, or its request where there is no limit.
@@ -114,15 +114,15 @@ def _amount(
         return
     shown = ""
     if times is not None:
-        if times.at_once is None and wanted:
+        if times.maximum_at_once is None and wanted:
             why = "there is no upper bound of replicas"
-            yield _unbounded(times.path, resource, by, per, why, rescale(times.path))
+            yield _unbounded(times.maximum_path, resource, by, per, why, rescale(times.maximum_path))
             return
-        wanted *= times.at_once or 0
+        wanted *= times.maximum_at_once or 0
         if times.beside:
-            shown = f" ({times.most} replicas, and {times.beside} that can run beside them)"
+            shown = f" ({times.maximum} replicas, and {times.beside} that can run beside them)"
     if wanted > quantity.parse(most):
-        at = "spec" if times is None else times.path
+        at = "spec" if times is None else times.maximum_path
         words = {"most": str(most), "resource": resource, "per": per, "wanted": quantity.text(wanted) + shown}
         yield diagnostic(_EXCEEDED, at, by=by, **words)
 

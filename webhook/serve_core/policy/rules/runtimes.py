@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from serve_core.base.reasons import Diagnostic, diagnostic, quote
 from serve_core.policy.check import finding
-from serve_core.policy.names import Names, allowed
+from serve_core.policy.names import NamesCheck, allowed
 from serve_core.policy.schema import schema_of
 from serve_core.policy.subject import Subject
 from serve_core.syntax.glob import matches
@@ -15,7 +15,7 @@ _NOT_ALLOWED = finding("RuntimeNotAllowed", "{by} does not allow runtime {runtim
 
 @schema_of()
 @dataclass(frozen=True)
-class Runtimes(Names):
+class RuntimesCheck(NamesCheck):
     """Model servers, by the runtime's name or custom."""
 
     reads = ("runtime",)

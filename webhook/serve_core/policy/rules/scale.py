@@ -14,7 +14,7 @@ _NOT_ALLOWED = finding("ScaleNotAllowed", "{by} wants {wanted} replicas, and thi
 
 @schema_of()
 @dataclass(frozen=True)
-class Scale(Check):
+class ScaleCheck(Check):
     """Bounds on the number of replicas."""
 
     reads = ("scale",)
@@ -32,14 +32,14 @@ class Scale(Check):
         if scale is None:
             return
         wants = []
-        if self.most is not None and (scale.most is None or scale.most > self.most):
-            wants.append((f"at most {self.most}", scale.path))
-        if self.least is not None and scale.least < self.least:
-            wants.append((f"at least {self.least}", scale.least_path))
-        if self.to_zero == "Required" and scale.least > 0:
-            wants.append(("down to 0", scale.least_path))
-        if self.to_zero == "Forbidden" and scale.least == 0:
-            wants.append(("at least 1", scale.least_path))
+        if self.most is not None and (scale.maximum is None or scale.maximum > self.most):
+            wants.append((f"at most {self.most}", scale.maximum_path))
+        if self.least is not None and scale.minimum < self.least:
+            wants.append((f"at least {self.least}", scale.minimum_path))
+        if self.to_zero == "Required" and scale.minimum > 0:
+            wants.append(("down to 0", scale.minimum_path))
+        if self.to_zero == "Forbidden" and scale.minimum == 0:
+            wants.append(("at least 1", scale.minimum_path))
         for wanted, path in dict.fromkeys(wants):
             words = {"wanted": wanted, "scale": quote(scale), "way_out": rescale(path)}
             yield diagnostic(_NOT_ALLOWED, path, by=by, **words)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from serve_core.base.reasons import Diagnostic, diagnostic, quote
 from serve_core.policy.check import finding
-from serve_core.policy.names import Names, allowed
+from serve_core.policy.names import NamesCheck, allowed
 from serve_core.policy.schema import schema_of
 from serve_core.policy.subject import Subject
 
@@ -14,7 +14,7 @@ _NOT_ALLOWED = finding("SecretNotAllowed", "{by} does not allow Secret {name}.",
 
 @schema_of()
 @dataclass(frozen=True)
-class Secrets(Names):
+class SecretsCheck(NamesCheck):
     """Secrets that the pods use, by name."""
 
     reads = ("secrets",)

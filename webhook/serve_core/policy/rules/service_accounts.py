@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from serve_core.base.reasons import Diagnostic, diagnostic, quote
 from serve_core.policy.check import finding
-from serve_core.policy.names import Names, allowed
+from serve_core.policy.names import NamesCheck, allowed
 from serve_core.policy.schema import schema_of
 from serve_core.policy.subject import Subject
 
@@ -14,7 +14,7 @@ _NOT_ALLOWED = finding("ServiceAccountNotAllowed", "{by} does not allow service 
 
 @schema_of()
 @dataclass(frozen=True)
-class ServiceAccounts(Names):
+class ServiceAccountsCheck(NamesCheck):
     """Service accounts of the pods."""
 
     reads = ("service_accounts",)

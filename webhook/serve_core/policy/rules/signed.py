@@ -21,7 +21,7 @@ _NOT_SIGNED = finding(
 
 @schema_of()
 @dataclass(frozen=True)
-class Signed(Check):
+class SignedCheck(Check):
     """The loader verifies the model's signature: the annotation signature-key."""
 
     reads = ("origins",)

@@ -26,7 +26,7 @@ _UNREADABLE = finding("SourceUnreadable", "{by} cannot tell where {source} is: {
 
 @schema_of()
 @dataclass(frozen=True)
-class Sources(Check):
+class SourcesCheck(Check):
     """Where models may come from: s3://BUCKET/PATH, https://*.HOST/PATH, pvc://*, ... with all that is below a path."""
 
     reads = ("origins", "stores")

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from serve_core.base.reasons import Diagnostic
 from serve_core.policy.check import Scope
-from serve_core.policy.names import VALUE_NOT_ALLOWED, Names
+from serve_core.policy.names import VALUE_NOT_ALLOWED, NamesCheck
 from serve_core.policy.schema import schema_of
 from serve_core.policy.subject import Subject
 
 
 @schema_of()
 @dataclass(frozen=True)
-class Visibility(Names):
+class VisibilityCheck(NamesCheck):
     """Where it is reachable: public, cluster-local."""
 
     reads = ("visibility",)
