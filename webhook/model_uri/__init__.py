@@ -4,10 +4,11 @@ Admission, policies, the loader and the command share it. It has no I/O and impo
 """
 
 from model_uri.places import Place, parse_place
+from model_uri.schemes import SCHEMES
 from model_uri.stores import ANYWHERE, Store, find
 from model_uri.uri import MAX_LENGTH, WEB, ModelURI, SecretError, URIError, model, of_path, read
 
 __all__ = [
-    "ANYWHERE", "MAX_LENGTH", "WEB", "ModelURI", "Place", "SecretError", "Store", "URIError", "find", "model",
-    "of_path", "parse_place", "read",
+    "ANYWHERE", "MAX_LENGTH", "SCHEMES", "WEB", "ModelURI", "Place", "SecretError", "Store", "URIError", "find",
+    "model", "of_path", "parse_place", "read",
 ]  # fmt: skip

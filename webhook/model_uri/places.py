@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 from model_uri import naming
+from model_uri.schemes import scheme_of
 from model_uri.uri import ModelURI, URIError, read
 
 _PATTERN = re.compile(r"\*(?:\.([^:]+))?(:[0-9]+)?", re.ASCII)
-_FOLDERS = frozenset({"s3", "gs", "az", "hf", "pvc", "file"})
-"""Schemes of which a URI names all that is below it."""
 _NEWEST = {"revision": "main", "tag": "latest"}
 """What is meant where a URI names no version."""
 
@@ -59,7 +58,7 @@ class Place:
         if mine.scheme != name.scheme:
             return False
         common = min(len(mine.segments), len(name.segments))
-        whole = common == len(mine.segments) or name.scheme in _FOLDERS
+        whole = common == len(mine.segments) or scheme_of(name.scheme).folders
         return whole and mine.segments[:common] == name.segments[:common] and self._is_of(mine, name)
 
     def _is_of(self, mine: ModelURI, other: ModelURI) -> bool:

@@ -9,14 +9,11 @@ from functools import cached_property
 
 from model_uri import naming
 from model_uri.places import Place, parse_place
-from model_uri.uri import PORTS, WEB, ModelURI, URIError, read
+from model_uri.schemes import scheme_of
+from model_uri.uri import WEB, ModelURI, URIError, read
 
 ANYWHERE = "*"
 """The endpoint of a place that leads where its user's Secret says."""
-_PUBLIC = frozenset({"hf", "s3", "gs", "oci", *WEB})
-"""Schemes that say by themselves where they lead: a container of Azure's needs an account as well."""
-_MOVABLE = frozenset({"hf", "s3", "gs", "az", "oci"})
-"""Schemes of stores that may be anywhere; a web address is its own endpoint."""
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 _BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+", re.ASCII)
 _MAX_AUTHORITIES = 32 << 10
@@ -38,12 +35,12 @@ class Store:
     ca: str = ""
 
     def __post_init__(self) -> None:
-        scheme = self.where.uri.scheme
-        if scheme not in _PUBLIC | _MOVABLE:
-            raise URIError(f"{scheme}:// leads to no store")
+        scheme = scheme_of(self.where.uri.scheme)
+        if not (scheme.public or scheme.movable):
+            raise URIError(f"{self.where.uri.scheme}:// leads to no store")
         if self.endpoint not in ("", ANYWHERE):
-            if scheme not in _MOVABLE:
-                raise URIError(f"{scheme}:// has no other endpoint than its host")
+            if not scheme.movable:
+                raise URIError(f"{scheme.name}:// has no other endpoint than its host")
             store = read(self.endpoint)
             if store.scheme not in WEB or str(store) != self.endpoint:
                 raise URIError("the endpoint is no plain http or https URL, such as https://minio.example.com")
@@ -65,7 +62,7 @@ class Store:
             return False
         if self.where.uri.scheme == "http":
             return not self.where.wild
-        return bool(self.endpoint) or self.where.uri.scheme in _PUBLIC
+        return bool(self.endpoint) or scheme_of(self.where.uri.scheme).public
 
     @property
     def is_plain(self) -> bool:
@@ -117,7 +114,7 @@ class Store:
 
 
 def _origin(web: ModelURI) -> tuple[str, int]:
-    return web.host, web.port or PORTS[web.scheme]
+    return web.host, web.port or scheme_of(web.scheme).port or 0
 
 
 def _is_pem(text: str) -> bool:

@@ -10,22 +10,12 @@ from functools import cached_property
 from urllib.parse import quote, unquote_to_bytes
 
 from model_uri import hosts
+from model_uri.schemes import scheme_of
 
 MAX_LENGTH = 2048
 """Characters of a URI."""
-PORTS = {"http": 80, "https": 443, "oci": 443}
-"""What a port is where none is written."""
 WEB = ("http", "https")
 
-_BEHIND = {"s3": "bucket", "gs": "bucket", "az": "container", "hf": "organisation", "oci": "registry", "pvc": "claim"}
-_NAMES = {
-    "s3": ("a bucket's name", re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)),
-    "gs": ("a bucket's name", re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]", re.ASCII)),
-    "az": ("a container's name", re.compile(r"\$root|[a-z0-9](-?[a-z0-9]){2,62}", re.ASCII)),
-    "hf": ("an organisation's name", re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}", re.ASCII)),
-    "pvc": ("a claim's name", re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)),
-}
-"""Scheme to what its host is, and the rule for it."""
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,31}", re.ASCII)
 _TEXT = re.compile(r"[!-~]*", re.ASCII)
 _AUTHORITY = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{0,5}))?", re.ASCII)
@@ -135,7 +125,7 @@ def read(text: str, *, signed: bool = False) -> ModelURI:
     rest, _, query = rest.partition("?")
     authority, slash, raw = rest.partition("/")
     if not authority and scheme != "file":
-        raise URIError(f"it names no {_BEHIND.get(scheme, 'host')}")
+        raise URIError(f"it names no {scheme_of(scheme).host}")
     host, port = _host(scheme, authority)
     if scheme == "hf":
         return _of_hub(text, host, raw)
@@ -158,10 +148,8 @@ def model(text: str, *, signed: bool = False) -> ModelURI:
     elif uri.scheme == "oci":
         if not hosts.is_strict(uri.host):
             raise URIError(f'"{uri.host}" is not a registry\'s host name')
-    elif uri.scheme in _NAMES:
-        what, pattern = _NAMES[uri.scheme]
-        if not pattern.fullmatch(uri.host) or (uri.scheme == "az" and "--" in uri.host):
-            raise URIError(f'"{uri.host}" is not {what}')
+    elif (rule := scheme_of(uri.scheme).rule) is not None and not rule.fullmatch(uri.host):
+        raise URIError(f'"{uri.host}" is not {scheme_of(uri.scheme).names}')
     if uri.scheme == "hf":
         # A revision behind a colon, and a file of the repository, are what others can read.
         colon = ":" in text.partition("://")[2]
@@ -207,11 +195,12 @@ def _host(scheme: str, authority: str) -> tuple[str, int | None]:
         if host not in ("", "localhost") or found[2] is not None:
             raise URIError("its host is not this machine")
         return "", None
-    if scheme in _NAMES:
+    known = scheme_of(scheme)
+    if known.rule is not None:
         if found[2] is not None:
             raise URIError("it has a port")
         if not _STORE.fullmatch(host):
-            raise URIError(f'"{host}" is not {_NAMES[scheme][0]}')
+            raise URIError(f'"{host}" is not {known.names}')
         return host, None
     try:
         host = hosts.canonical(host)
@@ -220,7 +209,7 @@ def _host(scheme: str, authority: str) -> tuple[str, int | None]:
         raise URIError(f'"{host}" is not {what}') from None
     if scheme == "oci" and host in _DOCKER:
         host = "docker.io"
-    return host, None if port == PORTS.get(scheme) else port
+    return host, None if port == known.port else port
 
 
 def _segments(raw: str) -> tuple[str, ...]:

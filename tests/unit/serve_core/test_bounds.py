@@ -172,7 +172,7 @@ def test_every_pattern_of_the_core_is_found() -> None:
     assert {
         "serve_core.api.models._SPACE",
         "serve_core.syntax.quantity._QUANTITY",
-        "model_uri.uri._NAMES[s3][1]",
+        "model_uri.schemes.SCHEMES[s3][rule]",
     } <= set(PATTERNS)
     assert any(place.startswith("serve_core.api.annotations.USER[") for place in PATTERNS)
     assert any(place.startswith("serve_core.syntax.image_reference:") for place in PATTERNS)

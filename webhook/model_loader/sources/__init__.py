@@ -6,25 +6,16 @@ import model_uri
 from model_loader.http.transport import redact
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Context, Listing
-from model_uri import ModelURI, SecretError, URIError
+from model_uri import SCHEMES, WEB, ModelURI, SecretError, URIError
 
-_MODULES = {
-    "s3": "s3",
-    "gs": "google",
-    "az": "azure",
-    "hf": "huggingface",
-    "oci": "registry",
-    "https": "web",
-    "http": "web",
-    "file": "local",
-}
+_MODULES = {scheme.name: scheme.source for scheme in SCHEMES.values() if scheme.source}
 
 
 def parse(text: str) -> ModelURI:
     """Return what `text` names. Raises LoadError: InvalidSource, or Refused for credentials in it."""
     name, separator, _ = text.partition("://")
     if not separator or name not in _MODULES:
-        known = ", ".join(f"{known}://" for known in _MODULES)
+        known = ", ".join(f"{known}://" for known in sorted(_MODULES, key=WEB.__contains__))
         raise LoadError(
             Code.INVALID_SOURCE, f"the loader does not know how to read {name[:40]!r}", hint=f"Use {known}."
         )

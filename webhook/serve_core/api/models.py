@@ -7,16 +7,7 @@ import model_uri
 from model_uri import ModelURI, SecretError, URIError
 from serve_core.base.reasons import Diagnostic, diagnostic, meant, quote
 
-SCHEMES = {
-    "http": "http://host/path/model.joblib",
-    "https": "https://host/path/model.joblib",
-    "s3": "s3://bucket/path",
-    "gs": "gs://bucket/path",
-    "az": "az://container/path",
-    "hf": "hf://organisation/model@revision",
-    "oci": "oci://registry/repository:tag",
-    "pvc": "pvc://claim/path",
-}
+SCHEMES = {scheme.name: scheme.example for scheme in model_uri.SCHEMES.values() if scheme.example}
 """Scheme to an example of it."""
 
 SUFFIX_FORMATS = {

@@ -4,12 +4,10 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from model_uri import ANYWHERE, ModelURI, Store, find, parse_place
+from model_uri.schemes import scheme_of
 
 if TYPE_CHECKING:
     from serve_core.policy.rules.sources import SourcesCheck
-
-_PUBLIC = frozenset({"hf", "s3", "gs", "oci", "https"})
-"""Schemes with a public store of their own, which is meant where none is named."""
 
 
 def of_rule(sources: "SourcesCheck") -> Iterator[Store]:
@@ -24,7 +22,7 @@ def of_rule(sources: "SourcesCheck") -> Iterator[Store]:
 def store_of(uri: ModelURI, stores: Iterable[Store]) -> Store | None:
     """The one store that a URI leads to, whatever the credentials say; ``None`` where the credentials decide."""
     found = find(uri, stores)
-    if found is None and uri.scheme in _PUBLIC:
+    if found is None and uri.scheme != "http" and scheme_of(uri.scheme).public:
         found = Store(f"{uri.scheme}://{uri.authority}")
     return found if found is not None and found.is_fixed else None
 
