@@ -10,7 +10,7 @@ import pytest
 from serve_core.admission.decide import Verdict
 from serve_core.base.json import JsonObject
 from serve_core.context.istio import NAMESPACE, IstioInstallation
-from serve_core.istio.authorization import is_guard
+from serve_core.istio.authorization import is_access_policy
 from serve_kube.errors import ForbiddenError, NotFoundError
 from serve_kube.resources import (
     AUTHORIZATION_POLICIES,
@@ -158,11 +158,11 @@ async def test_the_sidecars_template_is_not_kept(api: MemoryApi) -> None:
     assert {key for each in kept for key in each["data"]} == {"values", "mesh"}
 
 
-def test_a_model_is_guarded_before_it_is_there() -> None:
+def test_a_model_is_access_policyed_before_it_is_there() -> None:
     guard = AUTHORIZATION_POLICIES.identity("default", "iris")
     service = KNATIVE_SERVICES.identity("default", "iris")
     entry = SERVICE_ENTRIES.identity("default", "iris")
-    assert is_guard(guard)
+    assert is_access_policy(guard)
     assert Verdict(service=service, extras=(entry, guard)).objects == (guard, service, entry)
 
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_core.admission.decide import MOST_ANNOTATIONS
 from serve_core.api.models import SCHEMES
 from serve_core.api.runtimes import Runtime
 from serve_core.base import overlay
+from serve_core.base.bounds import MOST_ANNOTATIONS
 from serve_core.base.constants import SERVED_LABEL, SERVER_USERNAME
 from serve_core.base.reasons import MOST_PROBLEMS, Diagnostic
 from serve_core.context.cluster import ClusterContext, LoaderConfig
@@ -430,7 +430,7 @@ def forged(number: int, step: int, width: int) -> bytes:
 def test_a_patch_that_an_object_makes_grow_is_refused(
     number: int, step: int, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve_core.admission.decide.MOST_ANNOTATIONS", 2**30)
+    monkeypatch.setattr("serve_core.base.bounds.MOST_ANNOTATIONS", 2**30)
     assert "patch" in respond(forged(number // 20, step, width))
     assert respond(forged(number, step, width))["status"]["message"].startswith("TooLarge: metadata: ")
 

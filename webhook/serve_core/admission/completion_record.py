@@ -1,7 +1,7 @@
-"""What a Deployment was completed with, so that a changed catalogue or loader rolls out nobody's model by surprise.
+"""The record of what a Deployment was completed with, so that a changed runtime or loader does not roll out models.
 
-One annotation names it, by digests: until the user changes what the choice of the runtime rests on, or asks to be
-completed again by :data:`RENEW`. What the digests stand for is among the cluster context
+An annotation names the loader and the runtime by their digests. They stay until the user changes what the choice of the
+runtime rests on, or asks for the present ones by :data:`RENEW`. The cluster context has what the digests stand for
 (:mod:`serve_core.admission.snapshots`).
 """
 
@@ -13,41 +13,41 @@ from typing import Any
 
 from serve_core.admission import snapshots
 from serve_core.api import runtimes
-from serve_core.api.annotations import COMPLETED_WITH, MODEL, MODEL_SIZE, path_of
+from serve_core.api.annotations import COMPLETED_WITH, MODEL, MODEL_SIZE
 from serve_core.api.runtimes import Runtime
 from serve_core.api.serving_spec import ServingSpec
 from serve_core.base import overlay
 from serve_core.base.json import JsonObject, canonical
-from serve_core.base.reasons import Diagnostic, Explanation, diagnostic, explanation
+from serve_core.base.workload import Workload
 from serve_core.context.cluster import ClusterContext, LoaderConfig
 
 RENEW = "renew"
-"""The annotation's value that asks for the present catalogue and loader at the next admission."""
+"""The annotation's value that asks for the present catalogue and loader."""
 
 _LONGEST = 64 * 1024
-"""Characters of a record that is read."""
+"""Characters; a longer record is not read."""
 
 
 @dataclass(frozen=True)
 class CompletionRecord:
-    """What the annotation says. Users can write it: only what :func:`believed` returns counts."""
+    """The annotation's content. Users can write the annotation: only what :func:`believed` returns counts."""
 
     asked: str | None = None
-    """What :func:`asked` said; ``None`` where nothing is remembered but the size."""
+    """What :func:`asked` returned; ``None`` in a record of the size alone."""
     loader: str | None = None
     """Its digest."""
     runtime: str | None = None
-    """Its digest; ``None`` where the container is the user's own."""
+    """Its digest; ``None`` if the container is the user's."""
     runtime_name: str | None = None
     protocol: str | None = None
-    """What the runtime speaks unless another protocol is asked for."""
+    """The runtime's default protocol."""
     size: int | None = None
 
 
 def asked(spec: ServingSpec, resources: Collection[str]) -> str:
-    """A digest of what the choice of a runtime, and of the loader's image, rests on.
+    """A digest of everything that the choice of the runtime and of the loader's image rests on.
 
-    ``resources``: the extended ones that are asked for.
+    ``resources``: the extended resources that the model server's container asks for.
     """
     wanted, _ = runtimes.format_of(spec)
     verified = [] if spec.signature_key is None else ["signed"]
@@ -55,7 +55,7 @@ def asked(spec: ServingSpec, resources: Collection[str]) -> str:
 
 
 def believed(text: str | None, stored: str | None, context: ClusterContext) -> str | None:
-    """What counts of a submitted record: a request for the present loader and runtime, else what was ``stored`` before.
+    """What counts of a submitted record: a request for the present loader and runtime, otherwise the ``stored`` one.
 
     A record that names the present ones is such a request. The API server submits one when it calls the webhook again,
     after another webhook has changed the object: it is the record of the first call.
@@ -63,12 +63,12 @@ def believed(text: str | None, stored: str | None, context: ClusterContext) -> s
     if text in (RENEW, stored):
         return text
     submitted = read(text)
-    if submitted is None or not _names_what_is_present(submitted, context):
+    if submitted is None or not _names_the_present_ones(submitted, context):
         return stored
     return canonical({} if submitted.size is None else {"size": submitted.size})
 
 
-def _names_what_is_present(record: CompletionRecord, context: ClusterContext) -> bool:
+def _names_the_present_ones(record: CompletionRecord, context: ClusterContext) -> bool:
     return _present_loader(record, context) is not None and (
         record.runtime is None or _present_runtime(record, context) is not None
     )
@@ -83,36 +83,46 @@ def _present_runtime(record: CompletionRecord, context: ClusterContext) -> Runti
     return named if named is not None and snapshots.digest(named) == record.runtime else None
 
 
-def recall(
-    deployment: JsonObject, asks: str, context: ClusterContext
-) -> tuple[ClusterContext, tuple[Explanation, ...], tuple[Diagnostic, ...]]:
-    """``context`` with the runtime and the loader that ``deployment`` was completed with, if they are still to be used:
-    if what :func:`asked` says now, ``asks``, is what it said then. And warnings: where they are not known any more."""
-    record = read((deployment["metadata"].get("annotations") or {}).get(COMPLETED_WITH))
+@dataclass(frozen=True)
+class Recall:
+    """What to complete a Deployment with, after a look at its record."""
+
+    context: ClusterContext
+    """With the recorded loader and runtime, if they still count."""
+    earlier: bool = False
+    """Whether one of them is not the present one."""
+    forgotten: bool = False
+    """Whether they count and are not known any more."""
+
+
+def recall(workload: Workload, asks: str, context: ClusterContext) -> Recall:
+    """``context`` with the loader and the runtime that the Deployment was completed with. They count while the choice
+    rests on the same: while what :func:`asked` returns now, ``asks``, is what the record has."""
+    record = read(workload.annotations.get(COMPLETED_WITH))
     if record is None or record.asked != asks:
-        return context, (), ()
+        return Recall(context)
     loader, runtime = _present_loader(record, context), _present_runtime(record, context)
-    as_it_is = loader is not None and (record.runtime is None or runtime is not None)
+    is_present = loader is not None and (record.runtime is None or runtime is not None)
     if loader is None and isinstance(earlier := context.snapshots.get(record.loader or ""), LoaderConfig):
         loader = earlier
     if runtime is None and isinstance(before := context.snapshots.get(record.runtime or ""), Runtime):
         runtime = before
     if loader is None or (record.runtime is not None and runtime is None):
-        return context, (), (diagnostic("CompletedAgain", path_of(COMPLETED_WITH)),)
+        return Recall(context, forgotten=True)
     kept = replace(context, loader=loader, runtimes=context.runtimes if runtime is None else (runtime,))
-    return kept, () if as_it_is else (explanation("CompletedEarlier"),), ()
+    return Recall(kept, earlier=not is_present)
 
 
-def size(deployment: JsonObject, spec: ServingSpec, previous: JsonObject | None) -> int | None:
-    """The bytes by which the model is sized: what the user says, else what the model before it had.
+def size(workload: Workload, spec: ServingSpec, previous: JsonObject | None) -> int | None:
+    """The model's size in bytes: the user's value, otherwise the size of the model before it.
 
-    The latter is taken when another model is asked for, or to be completed again: a size that becomes known rolls
-    nothing out. ``previous`` is the Deployment before this change, if there is one.
+    The latter counts when the user asks for another model, or to complete it again: a size that becomes known does not
+    roll out anything. ``previous`` is the Deployment before this change, if there is one.
     """
     if spec.size is not None:
         return spec.size
-    notes = deployment["metadata"].get("annotations") or {}
-    before = None if previous is None else (previous["metadata"].get("annotations") or {}).get(MODEL)
+    notes = workload.annotations
+    before = None if previous is None else Workload(previous).annotations.get(MODEL)
     text = notes.get(COMPLETED_WITH)
     if text == RENEW or before not in (None, notes[MODEL]):
         found = notes.get(MODEL_SIZE, "")
@@ -121,14 +131,8 @@ def size(deployment: JsonObject, spec: ServingSpec, previous: JsonObject | None)
     return None if record is None else record.size
 
 
-def note(
-    deployment: JsonObject,
-    spec: ServingSpec,
-    asks: str,
-    loader: LoaderConfig,
-    runtime: Runtime | None,
-) -> None:
-    """Write into ``deployment`` what it was completed with."""
+def annotation_value(spec: ServingSpec, asks: str, loader: LoaderConfig, runtime: Runtime | None) -> str:
+    """The annotation's value for a Deployment that is completed with this loader and runtime."""
     record: JsonObject = {"asked": asks, "loader": snapshots.digest(loader)}
     if spec.size is not None:
         record["size"] = spec.size
@@ -138,11 +142,11 @@ def note(
             "name": runtime.name,
             "protocol": runtime.protocols[0],
         }
-    deployment["metadata"].setdefault("annotations", {})[COMPLETED_WITH] = canonical(record)
+    return canonical(record)
 
 
 def read(text: str | None) -> CompletionRecord | None:
-    """Read the annotation's value; ``None`` where it is not a record. What it says of sizes is a whole number."""
+    """Read the annotation's value; ``None`` if it is not a record."""
     if text is None or len(text) > _LONGEST:
         return None
     try:
@@ -167,7 +171,7 @@ def _read(record: JsonObject) -> CompletionRecord:
 
 
 def _of_version_0_1(record: JsonObject) -> CompletionRecord:
-    """What was completed with is in the record itself there: it counts if it is known under its digest."""
+    """Version 0.1 recorded the loader and the runtime themselves: they count if they are known by their digests."""
     loader, runtime, name = record["loader"], record.get("runtime"), None
     digest = protocol = None
     if runtime is not None:

@@ -4,35 +4,79 @@ Admission, the reconciler, ``kubectl serve render`` and the tests all call it; t
 each.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from serve_core.admission import completion_record, deployment_mode, handover, policy_defaults
-from serve_core.admission.completion import complete
-from serve_core.admission.service import render
-from serve_core.api import annotations, serving_spec
-from serve_core.api.annotations import COMPLETED_WITH, FILLED, HANDOVER, KNATIVE, MODE, MODEL, path_of
-from serve_core.api.serving_spec import ServingSpec
-from serve_core.base import bounds, overlay
-from serve_core.base.constants import PREFIX, SERVED_LABEL
+from serve_core.admission import completion_record, policy_defaults, shape, steps
+from serve_core.admission.working_set import Admission
+from serve_core.api.annotations import COMPLETED_WITH, MODEL
+from serve_core.base.constants import PREFIX
 from serve_core.base.json import JsonObject, value_at
-from serve_core.base.overlay import FieldRecord
-from serve_core.base.reasons import Diagnostic, Explanation, capped, diagnostic, step
+from serve_core.base.reasons import Diagnostic, Explanation
+from serve_core.base.workload import Workload
 from serve_core.context.cluster import ClusterContext
-from serve_core.istio import authorization, injection, telemetry
-from serve_core.knative import domain_mapping, name_conflict
+from serve_core.istio import authorization
+from serve_core.knative import name_conflict
 
-MOST_ANNOTATIONS = 256 * 1024
-"""Bytes of an object's annotations (k8s.io/apimachinery, pkg/api/validation: ``TotalAnnotationSizeLimitB``)."""
-_FILLED = frozenset(
-    (
-        overlay.path("metadata", "labels", SERVED_LABEL),
-        *(overlay.path("metadata", "annotations", annotation.key) for annotation in annotations.USER),
-    )
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps that all run, so that a refusal has all their problems. After a problem, no later stage runs."""
+
+    steps: tuple[Callable[[Admission], None], ...]
+    explains: bool = True
+    """Whether a refusal says what was chosen so far."""
+    warns: bool = False
+    """Whether a refusal has warnings."""
+
+
+_RENDER = (
+    steps.warn_of_bypassing_services,
+    steps.render_knative_service,
+    steps.render_plain_service,
+    steps.render_access_policies,
+    steps.render_telemetry,
 )
-_FILLED_BELOW = (overlay.path("spec", "selector", ""), overlay.path("spec", "template", ""))
-"""Where something is ever filled in."""
+
+READ = (
+    Stage(
+        (
+            steps.restore_server_annotations,
+            steps.read_field_record,
+            steps.apply_policy_defaults,
+            steps.read_annotations,
+        ),
+        explains=False,
+    ),
+)
+"""What :func:`judge` does first."""
+
+SERVED = (
+    Stage(
+        (
+            steps.take_back_earlier_fields,
+            steps.keep_named_ports,
+            steps.keep_replicas,
+            steps.size_model,
+            steps.complete_template,
+            steps.report_mesh,
+            steps.bypass_activator,
+        )
+    ),
+    Stage((steps.record_fields, steps.choose_name, steps.limit_annotations)),
+    Stage((steps.report_name, *_RENDER, steps.warn_of_mesh), warns=True),
+    Stage((steps.park, steps.unpark)),
+)
+"""What it then does with a Deployment that has a model."""
+
+NOT_SERVED = (Stage((steps.give_back,), warns=True),)
+"""What it then does with any other."""
+
+STORED = (
+    Stage((steps.require_completion,)),
+    Stage((steps.choose_name, *_RENDER), warns=True),
+)
+"""What :func:`render_stored` does with a Deployment that has a model."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +100,11 @@ class Verdict:
 
     @property
     def objects(self) -> tuple[JsonObject, ...]:
-        """Everything beside the Deployment, in the order of its application: no model is reachable before its guards
-        are there."""
-        guards = tuple(extra for extra in self.extras if authorization.is_guard(extra))
-        others = tuple(extra for extra in self.extras if not authorization.is_guard(extra))
-        return (*guards, *((self.service,) if self.service else ()), *others)
+        """Everything beside the Deployment, in the order of its application: the access policies exist before anyone
+        can reach the model."""
+        first = tuple(extra for extra in self.extras if authorization.is_access_policy(extra))
+        others = tuple(extra for extra in self.extras if not authorization.is_access_policy(extra))
+        return (*first, *((self.service,) if self.service else ()), *others)
 
     @property
     def refused(self) -> bool:
@@ -70,293 +114,84 @@ class Verdict:
 def judge(deployment: JsonObject, context: ClusterContext, previous: JsonObject | None = None) -> Verdict:
     """Decide what becomes of ``deployment``: complete it, park it and render its Knative Service, or refuse it.
 
-    ``previous`` is what the API server stores before an update: what was noted on it is kept, and what was running is
-    handed over. A Deployment without the ``model`` annotation, and without a policy that adopts it, is given back as
-    the user wrote it: what was filled in earlier is taken out again. The input is not changed. Bad input never raises:
-    it is a problem of the verdict.
+    ``previous`` is what the API server stores before an update: admission keeps what was noted on it, and hands over
+    what was running. A Deployment without the ``model`` annotation, and without a policy that adopts it, is given back
+    as the user wrote it, without the fields that an earlier admission set. The input is not changed. Bad input never
+    raises: it is a problem of the verdict.
     """
-    problems = _malformed(deployment)
-    if problems:
+    if problems := shape.faults(deployment):
         return Verdict(problems=problems)
-    previous = _sound(previous)
-    served = _own(deployment)
-    _believe(served, previous, context)
-    record = _record(served, previous)
-    by_policy = policy_defaults.fill(served, record, context)
-    spec, faults = serving_spec.read(_annotations(served))
-    if by_policy.warnings:
-        # Where no policy adopts any more, what was written for a model that policies gave is in nobody's way.
-        faults = tuple(fault for fault in faults if fault.code != "OrphanAnnotation")
-    if faults or by_policy.problems:
-        return Verdict(problems=(*faults, *by_policy.problems))
-    if spec is None:
-        return replace(_given_back(served, record), warnings=by_policy.warnings)
-    overlay.take_back(served, {path: value for path, value in record.items() if path not in by_policy.record})
-    (served["metadata"].get("labels") or {}).pop(SERVED_LABEL, None)  # ours alone, whoever wrote it
-    lost = (
-        name_conflict.lost_by_name(served, context.services) if _is_running(previous) and spec.mode == KNATIVE else ()
-    )
-    kept, scale, for_service = name_conflict.keep_replicas(
-        served, spec, handover.wanted_replicas(served), context.services
-    )
-    spec = replace(spec, scale=scale, size=completion_record.size(served, spec, previous))
-    mesh = authorization.direct(injection.decide(served, spec, context.istio), spec, served)
-    completion = complete(served, spec, context, mesh)
-    choices = (*by_policy.choices, *for_service, *completion.choices, *mesh.choices)
-    problems = (*lost, *completion.problems, *mesh.problems)
-    if problems:
-        return Verdict(problems=tuple(sorted(problems)), choices=choices)
-    _remember(served, by_policy.record | kept | completion.record)
-    served, named, in_the_way = name_conflict.settle_name(served, spec, context.services)
-    if too_large := _too_large(served):
-        return Verdict(problems=too_large, choices=choices)
-    made = _made(served, spec, context)
-    made = replace(
-        made,
-        choices=(*choices, *named, *made.choices),
-        warnings=(*completion.warnings, *in_the_way, *made.warnings, *mesh.warnings),
-    )
-    if made.refused:
-        return made
-    if spec.mode == KNATIVE:
-        handover.park(served, running=_is_running(previous))
-    else:
-        handover.unpark(served)
-    return replace(made, deployment=served)
+    admission = Admission.of(deployment, context, previous)
+    stage = _run(READ, admission) or _run(SERVED if admission.is_served else NOT_SERVED, admission)
+    return _verdict(admission, stage, admission.deployment)
+
+
+def render_stored(deployment: JsonObject, context: ClusterContext) -> Verdict:
+    """Render the Knative Service of a Deployment as the API server stores it, without completing it again.
+
+    The reconciler's half of :func:`judge`: what admission decided stays until the next admission, so that a new loader
+    image or runtime does not roll out models by surprise. The verdict has no Deployment.
+    """
+    if problems := shape.faults(deployment):
+        return Verdict(problems=problems)
+    admission = Admission.of(deployment, context)
+    steps.read_annotations(admission)
+    if admission.findings.problems or not admission.is_served:
+        return Verdict(problems=tuple(admission.findings.problems))
+    return _verdict(admission, _run(STORED, admission))
 
 
 def given_by_policies(deployment: JsonObject, context: ClusterContext) -> tuple[Explanation, ...]:
     """The annotations that policies give to a stored Deployment, each with the policy that says so."""
-    told = _own(deployment)
-    return policy_defaults.fill(told, _record(told), context).choices
+    admission = Admission.of(deployment, context)
+    steps.read_field_record(admission)
+    steps.apply_policy_defaults(admission)
+    return tuple(admission.findings.explanations)
 
 
 def renewed(deployment: JsonObject, context: ClusterContext) -> Verdict:
     """What would become of a stored Deployment if it were completed with the present runtimes and loader."""
-    told = _own(deployment)
-    told["metadata"]["annotations"] = {**_annotations(told), COMPLETED_WITH: completion_record.RENEW}
-    return judge(told, context, deployment)
-
-
-def render_stored(deployment: JsonObject, context: ClusterContext) -> Verdict:
-    """Render the Knative Service of a Deployment as the API server stores it, without completing it anew.
-
-    The reconciler's half of :func:`judge`: what was decided at admission stands until the next admission, so that
-    a new loader image or runtime rolls out nobody's model by surprise.
-    """
-    problems = _malformed(deployment)
-    if problems:
-        return Verdict(problems=problems)
-    spec, faults = serving_spec.read(_annotations(deployment))
-    if faults or spec is None:
-        return Verdict(problems=faults)
-    if not _containers(deployment):
-        at = "spec.template.spec.containers"
-        return Verdict(problems=(diagnostic("InvalidObject", at, why="it was never completed"),))
-    deployment, _, _ = name_conflict.settle_name(deployment, spec, context.services)
-    return _made(deployment, spec, context)
-
-
-def _made(deployment: JsonObject, spec: ServingSpec, context: ClusterContext) -> Verdict:
-    """What a completed Deployment makes: a Knative Service, or what stands beside it, or the reasons why not."""
-    guards = authorization.access_policies(deployment, spec, context)
-    if spec.mode == annotations.DEPLOYMENT:
-        extras, problems = deployment_mode.beside(deployment, spec)
-        made = Verdict(problems=problems, extras=extras)
-    else:
-        service, problems, warnings = render(deployment, spec, context)
-        made = Verdict(
-            problems=problems, warnings=warnings, service=service, extras=domain_mapping.mapping(service, spec)
-        )
-    recorded, faults = telemetry.recorded(deployment, spec, context.istio)
-    problems = (*made.problems, *guards.problems, *faults)
-    warnings = (*name_conflict.past_knative(deployment, spec, context.services), *made.warnings, *guards.warnings)
-    if problems:
-        return Verdict(problems=tuple(sorted(problems)), warnings=warnings)
-    extras = (*guards.objects, *made.extras, *recorded)
-    return replace(made, warnings=warnings, extras=extras, name=name_conflict.service_name(deployment))
+    notes = {**Workload(deployment).annotations, COMPLETED_WITH: completion_record.RENEW}
+    return judge({**deployment, "metadata": {**deployment["metadata"], "annotations": notes}}, context, deployment)
 
 
 def is_served(deployment: JsonObject) -> bool:
     """Whether the Deployment asks to be served."""
-    return MODEL in _annotations(deployment)
+    return MODEL in Workload(deployment).annotations
 
 
 def concerns(deployment: JsonObject) -> bool:
-    """Whether admission is called for it when it is made: it has an annotation of ours, or asks to be adopted.
-
-    The same as the matchConditions.
-    """
+    """Whether the API server calls admission when the Deployment is created: it has an annotation of kubectl-serve, or
+    asks for adoption. The same as the matchConditions."""
     notes = value_at(deployment, "metadata", "annotations")
     ours = isinstance(notes, dict) and any(isinstance(key, str) and key.startswith(PREFIX) for key in notes)
     return ours or policy_defaults.asks_for_adoption(deployment)
 
 
-def _sound(previous: JsonObject | None) -> JsonObject | None:
-    """What was stored before, where it has the shape of a Deployment: no API server sends anything else."""
-    notes = value_at(previous, "metadata", "annotations")
-    is_sound = (
-        isinstance(value_at(previous, "metadata"), dict)
-        and (notes is None or (isinstance(notes, dict) and all(isinstance(text, str) for text in notes.values())))
-        and isinstance(value_at(previous, "spec"), dict | None)
-    )
-    return previous if is_sound else None
+def _run(stages: tuple[Stage, ...], admission: Admission) -> Stage | None:
+    """Run stages in their order; the one that found problems, if one did."""
+    for stage in stages:
+        for step in stage.steps:
+            step(admission)
+        if admission.findings.problems:
+            return stage
+    return None
 
 
-def _own(deployment: JsonObject) -> JsonObject:
-    """A copy to be written to, as far down as is written to here; :mod:`filling` copies what it changes below."""
-    made = {**deployment, "metadata": {**deployment["metadata"]}}
-    places = ((made["metadata"], "annotations"), (made["metadata"], "labels"), (made, "spec"))
-    for owner, key in places:
-        if isinstance(owner.get(key), dict):
-            owner[key] = {**owner[key]}
-    return made
-
-
-def _annotations(deployment: JsonObject) -> JsonObject:
-    return deployment["metadata"].get("annotations") or {}
-
-
-def _containers(deployment: JsonObject) -> list[Any]:
-    return value_at(deployment, "spec", "template", "spec", "containers") or []
-
-
-def _record(deployment: JsonObject, previous: JsonObject | None = None) -> FieldRecord:
-    """What of ``deployment`` is still as it was filled. Where its note cannot be read, the one before it counts.
-
-    The submitted note counts, for it can only remove what the user could leave out. It must count for a new Deployment
-    too: for a copy of a completed one, and when the API server calls the webhook again after another one.
-    """
-    for each in (deployment, previous):
-        text = None if each is None else _annotations(each).get(FILLED)
-        record = {} if text is None else overlay.read(text, deployment)
-        if record is not None:
-            return {path: value for path, value in record.items() if path in _FILLED or path.startswith(_FILLED_BELOW)}
-    return {}
-
-
-def _remember(deployment: JsonObject, record: FieldRecord) -> None:
-    deployment["metadata"].setdefault("annotations", {})[FILLED] = overlay.noted(record)
-
-
-def _too_large(deployment: JsonObject) -> tuple[Diagnostic, ...]:
-    notes = _annotations(deployment).items()
-    if sum(len((key + text).encode(errors="surrogatepass")) for key, text in notes) <= MOST_ANNOTATIONS:
-        return ()
-    why = f"an object has at most {MOST_ANNOTATIONS // 1024} KiB of annotations"
-    return (diagnostic("TooLarge", "metadata.annotations", why=why),)
-
-
-def _believe(deployment: JsonObject, previous: JsonObject | None, context: ClusterContext) -> None:
-    """Take back what a user wrote into annotations that only the server writes: what is stored counts.
-
-    So it survives a write that replaces the whole object, such as ``kubectl replace``, too.
-    """
-    notes = _annotations(deployment)
-    before = _annotations(previous) if previous is not None and is_served(previous) else {}
-    record = completion_record.believed(notes.get(COMPLETED_WITH), before.get(COMPLETED_WITH), context)
-    counts = {**before, COMPLETED_WITH: record}
-    if handover.is_paused_by_us(deployment) and before.get(HANDOVER) != handover.TO_KNATIVE:
-        del deployment["spec"]["paused"]
-    protected = (COMPLETED_WITH, HANDOVER, *annotations.NOTED)
-    kept = {key: value for key, value in notes.items() if key not in protected}
-    kept |= {key: counts[key] for key in protected if counts.get(key) is not None}
-    if kept or notes:
-        deployment["metadata"]["annotations"] = kept
-
-
-def _is_running(deployment: JsonObject | None) -> bool:
-    """Whether it has pods of its own that may be serving."""
-    if deployment is None:
-        return False
-    notes = _annotations(deployment)
-    if MODEL in notes and notes.get(MODE) != annotations.DEPLOYMENT:
-        return False
-    return bool((deployment.get("spec") or {}).get("replicas", 1))
-
-
-def _given_back(deployment: JsonObject, record: FieldRecord) -> Verdict:
-    notes = _annotations(deployment)
-    state = [annotation.key for annotation in annotations.STATE if annotation.key in notes]
-    if not state and SERVED_LABEL not in (deployment["metadata"].get("labels") or {}):
-        return Verdict(deployment=deployment)
-    # The selector cannot be changed, and the template's labels have to go on satisfying it.
-    selected = value_at(deployment, "spec", "selector", "matchLabels") or {}
-    kept = ("/spec/selector/", *(overlay.path("spec", "template", "metadata", "labels", key) for key in selected))
-    overlay.take_back(deployment, {path: value for path, value in record.items() if not path.startswith(kept)})
-    containers = _containers(deployment)
-    if not containers or any(isinstance(each, dict) and not each.get("image") for each in containers):
-        return Verdict(problems=(diagnostic("NothingToGiveBack", path_of(MODEL)),))
-    handover.unpark(deployment)
-    for key in state:
-        _annotations(deployment).pop(key, None)
-    # The label stays with the note: the reconciler has yet to see the pods back and the Knative Service gone.
-    metadata = deployment["metadata"]
-    metadata.setdefault("annotations", {})[HANDOVER] = handover.FROM_KNATIVE
-    metadata.setdefault("labels", {})[SERVED_LABEL] = "true"
-    return Verdict(deployment=deployment)
-
-
-def _malformed(deployment: Any) -> tuple[Diagnostic, ...]:
-    """What is wrong with the object's shape: the API server checks it before admission, ``render`` meets it raw."""
-    if not isinstance(deployment, dict):
-        return (diagnostic("InvalidObject", "kind", why="it is not an object"),)
-    if fault := bounds.fault(deployment):
-        return (fault,)
-    if deployment.get("apiVersion") != "apps/v1" or deployment.get("kind") != "Deployment":
-        return (diagnostic("InvalidObject", "kind", why="it is not a Deployment of apps/v1"),)
-    return tuple(sorted(capped(_misshapen(deployment))))
-
-
-def _misshapen(deployment: JsonObject) -> Iterator[Diagnostic]:
-    yield from (
-        diagnostic("InvalidObject", ".".join(steps), why="it is not an object")
-        for steps in (
-            ("metadata",),
-            ("metadata", "annotations"),
-            ("metadata", "labels"),
-            ("spec",),
-            ("spec", "selector"),
-            ("spec", "selector", "matchLabels"),
-            ("spec", "template"),
-            ("spec", "template", "metadata"),
-            ("spec", "template", "metadata", "labels"),
-            ("spec", "template", "metadata", "annotations"),
-            ("spec", "template", "spec"),
+def _verdict(admission: Admission, refused_by: Stage | None, deployment: JsonObject | None = None) -> Verdict:
+    findings = admission.findings
+    warnings, explanations = tuple(findings.warnings), tuple(findings.explanations)
+    if refused_by is not None:
+        return Verdict(
+            tuple(sorted(findings.problems)),
+            warnings if refused_by.warns else (),
+            explanations if refused_by.explains else (),
         )
-        if not isinstance(value_at(deployment, *steps), dict | None)
+    return Verdict(
+        warnings=warnings,
+        choices=explanations,
+        deployment=deployment,
+        service=admission.service,
+        extras=(*admission.access_policies, *admission.extras),
+        name=name_conflict.service_name(admission.deployment) if admission.is_served else "",
     )
-    if not isinstance(value_at(deployment, "metadata", "namespace"), str | None):
-        yield diagnostic("InvalidObject", "metadata.namespace", why="it is not a name")
-    if not isinstance(value_at(deployment, "metadata", "name"), str):
-        yield diagnostic("InvalidObject", "metadata.name", why="it has no name")
-    for place in (("metadata",), ("spec", "template", "metadata")):
-        for kind in ("annotations", "labels"):
-            texts = value_at(deployment, *place, kind)
-            for key, value in texts.items() if isinstance(texts, dict) else ():
-                if not isinstance(value, str):
-                    at = f"{'.'.join(place)}.{kind}[{step(key)}]"
-                    yield diagnostic("InvalidObject", at, why="its value is not a string; put it into quotes")
-    pod = value_at(deployment, "spec", "template", "spec")
-    if isinstance(pod, dict):
-        yield from _malformed_lists(pod, "spec.template.spec", ("containers", "initContainers", "volumes"))
-
-
-def _malformed_lists(owner: JsonObject, path: str, keys: tuple[str, ...]) -> Iterator[Diagnostic]:
-    for key in keys:
-        elements = owner.get(key)
-        if elements is None:
-            continue
-        if not isinstance(elements, list):
-            yield diagnostic("InvalidObject", f"{path}.{key}", why="it is not a list")
-            continue
-        for index, element in enumerate(elements):
-            at = f"{path}.{key}[{index}]"
-            merge_key = {"volumeMounts": "name", "ports": "containerPort"}.get(key, "name")
-            kind: type = int if merge_key == "containerPort" else str
-            if not isinstance(element, dict):
-                yield diagnostic("InvalidObject", at, why="it is not an object")
-            elif not isinstance(element.get(merge_key), kind):
-                yield diagnostic("InvalidObject", at, why=f"it has no {merge_key}")
-            elif key in ("containers", "initContainers"):
-                yield from _malformed_lists(element, at, ("env", "volumeMounts", "ports"))

@@ -1,15 +1,16 @@
-"""Parking a Deployment, and handing its traffic over without an outage.
+"""Parking a Deployment, and the handover of its traffic without an outage.
 
-A served Deployment is parked: no replicas of its own, the user's number kept in an annotation. One that is running
-when it is first annotated, or that leaves ``mode: deployment``, is handed over: its pods go on serving, unchanged
-because it is paused, until the Knative Service is ready. Taking the annotation off, or that mode, does the reverse: the
-pods come first, then the Knative Service goes.
+A served Deployment is parked: it has no replicas of its own, and an annotation keeps the user's number. A Deployment
+that is running when it is first annotated, or that leaves mode ``deployment``, is handed over: it is paused, and its
+pods serve until the Knative Service is ready. Removing the model annotation, or choosing mode ``deployment``, does the
+reverse: first the pods start, then the Knative Service is deleted.
 """
 
 from typing import Any
 
 from serve_core.api.annotations import HANDOVER, REPLICAS, is_current
 from serve_core.base.json import JsonObject
+from serve_core.base.workload import Workload
 
 TO_KNATIVE = "to-knative"
 FROM_KNATIVE = "from-knative"
@@ -18,9 +19,9 @@ _MOST = 2**31 - 1
 
 
 def park(deployment: JsonObject, *, running: bool) -> None:
-    """Keep the user's replicas in an annotation and leave none to the Deployment's own controller.
+    """Keep the user's replicas in an annotation and leave none to the Deployment's controller.
 
-    ``running``: it has pods that serve and was not served by Knative before. Those stay until :func:`finish`.
+    ``running``: it has pods of its own that may be serving. They stay until :func:`finish`.
     """
     notes, spec = deployment["metadata"]["annotations"], deployment["spec"]
     replicas = wanted_replicas(deployment)
@@ -34,15 +35,15 @@ def park(deployment: JsonObject, *, running: bool) -> None:
 
 
 def is_paused_by_us(deployment: JsonObject) -> bool:
-    """Whether it says that it is paused for the sake of a handover."""
-    notes, spec = deployment["metadata"].get("annotations") or {}, deployment.get("spec") or {}
-    return notes.get(HANDOVER) == TO_KNATIVE and spec.get("paused") is True
+    """Whether it is paused for a handover."""
+    workload = Workload(deployment)
+    return workload.annotations.get(HANDOVER) == TO_KNATIVE and workload.spec.get("paused") is True
 
 
 def wanted_replicas(deployment: JsonObject) -> int:
-    """The replicas that the user wants of a Deployment, parked or not."""
-    written = (deployment.get("spec") or {}).get("replicas")
-    kept = (deployment["metadata"].get("annotations") or {}).get(REPLICAS, "")
+    """The replicas that the user wants, whether the Deployment is parked or not."""
+    workload = Workload(deployment)
+    written, kept = workload.spec.get("replicas"), workload.annotations.get(REPLICAS, "")
     if written in (None, 0) and kept.isascii() and kept.isdigit():
         return min(int(kept[:10]), _MOST)
     return written if isinstance(written, int) else 1
@@ -54,8 +55,8 @@ def finish() -> JsonObject:
 
 
 def unpark(deployment: JsonObject) -> None:
-    """Give the Deployment its replicas back; its controller starts them from the template as the user wrote it."""
-    notes, spec = deployment["metadata"].get("annotations") or {}, deployment["spec"]
+    """Give the Deployment its replicas back."""
+    notes, spec = Workload(deployment).annotations, deployment["spec"]
     if notes.pop(HANDOVER, None) == TO_KNATIVE:
         spec.pop("paused", None)
     elif spec.get("replicas") == 0 and REPLICAS in notes:
@@ -64,15 +65,15 @@ def unpark(deployment: JsonObject) -> None:
 
 
 def is_back(deployment: JsonObject) -> bool:
-    """Whether a Deployment that was given back has all its own pods, so that the Knative Service may go.
+    """Whether a Deployment that was given back has all its pods, so that the Knative Service can be deleted.
 
-    As ``kubectl rollout status`` has it: while there are pods of an earlier template, it may be those that serve.
+    The rule of ``kubectl rollout status``: while there are pods of an earlier template, those may be serving.
     """
     generation = deployment["metadata"].get("generation", 0)
     if is_current(deployment):
-        generation -= 1  # our own note made this one, of which its controller has nothing to see
+        generation -= 1  # the reconciler's annotation made this generation; the controller has nothing to do for it
     status: dict[str, Any] = deployment.get("status") or {}
-    wanted = (deployment.get("spec") or {}).get("replicas", 1)
+    wanted = Workload(deployment).spec.get("replicas", 1)
     updated = status.get("updatedReplicas", 0)
     return bool(
         status.get("observedGeneration", 0) >= generation

@@ -7,8 +7,10 @@ from serve_core.admission.completion import PROGRESS_DEADLINE_DEFAULT
 from serve_core.api.annotations import METRIC, SCALE, TARGET, VISIBILITY, WINDOW, path_of
 from serve_core.api.serving_spec import ServingSpec
 from serve_core.base.constants import DEPLOYMENT_LABEL, LOADER_CONTAINER, PREFIX, SERVED_LABEL
+from serve_core.base.findings import Findings
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.reasons import Diagnostic, capped, diagnostic, quote, step
+from serve_core.base.workload import POD, TEMPLATE, Workload
 from serve_core.context.cluster import ClusterContext
 from serve_core.knative import fields, limits
 from serve_core.knative.fields import FieldMapping
@@ -17,11 +19,8 @@ from serve_core.knative.traffic import targets
 from serve_core.syntax.object_name import is_service_name
 from serve_core.workload.model_server import server_container
 
-"""Knative's, which it does not assume where there are several containers."""
 _RESPONSE_START_DEFAULT = 300
 """Seconds; Knative's default of ``responseStartTimeoutSeconds``, which a longer timeout has to raise as well."""
-
-_POD = "spec.template.spec"
 
 # What the API server fills into a Deployment (pkg/apis/apps/v1/defaults.go), and what kubectl and its like write.
 _STRATEGY_DEFAULT = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}}
@@ -39,60 +38,53 @@ _READ_ONLY = ("csi", "hostPath")
 _TEMPLATE_METADATA = frozenset({"labels", "annotations", "creationTimestamp"})
 
 
-def render(
-    deployment: JsonObject, spec: ServingSpec, context: ClusterContext
-) -> tuple[JsonObject, tuple[Diagnostic, ...], tuple[Diagnostic, ...]]:
-    """The Knative Service of a completed Deployment, with the problems that refuse it and the warnings about it."""
-    metadata = deployment["metadata"]
-    name = service_name(deployment)
+def render(workload: Workload, spec: ServingSpec, context: ClusterContext, findings: Findings) -> JsonObject:
+    """The Knative Service of a completed Deployment."""
+    name = service_name(workload.manifest)
     carrier = FieldMapping(context.features)
     if not is_service_name(name):
         carrier.add("InvalidServiceName", "metadata.name", name=quote(name))
-    template = deployment["spec"]["template"]
-    pod, warnings = _pod(template["spec"], carrier), _ignored(deployment["spec"], template)
+    pod = _pod(workload, carrier)
     if spec.timeout is not None:
         pod["timeoutSeconds"] = spec.timeout
         if spec.timeout > _RESPONSE_START_DEFAULT:
             pod["responseStartTimeoutSeconds"] = spec.timeout
     if spec.concurrency is not None:
         pod["containerConcurrency"] = spec.concurrency
-    own = template.get("metadata") or {}
     service: JsonObject = {
         "apiVersion": "serving.knative.dev/v1",
         "kind": "Service",
         "metadata": {
             "name": name,
-            "labels": _service_labels(metadata, spec, carrier),
+            "labels": _service_labels(workload, spec, carrier),
         },
         "spec": {
             "template": {
                 "metadata": {
-                    "labels": {**(own.get("labels") or {}), DEPLOYMENT_LABEL: metadata["name"]},
-                    "annotations": _template_annotations(own, deployment["spec"], spec, carrier),
+                    "labels": {**workload.template_labels, DEPLOYMENT_LABEL: workload.name},
+                    "annotations": _template_annotations(workload, spec, carrier),
                 },
                 "spec": pod,
             }
         },
     }
-    traffic = targets(spec, metadata.get("annotations") or {})
-    if traffic:
+    if traffic := targets(spec, workload.annotations):
         service["spec"]["traffic"] = traffic
-    if "namespace" in metadata:
-        service["metadata"]["namespace"] = metadata["namespace"]
-    limits.check_service_metadata(metadata.get("annotations") or {}, metadata.get("labels") or {}, carrier)
-    annotations = {
-        key: value for key, value in (metadata.get("annotations") or {}).items() if limits.is_for_the_service(key)
-    }
-    if annotations:
+    if workload.namespace:
+        service["metadata"]["namespace"] = workload.namespace
+    limits.check_service_metadata(workload.annotations, workload.labels, carrier)
+    if annotations := {key: value for key, value in workload.annotations.items() if limits.is_for_the_service(key)}:
         service["metadata"]["annotations"] = annotations
     if not service["spec"]["template"]["metadata"]["annotations"]:
         del service["spec"]["template"]["metadata"]["annotations"]
-    return service, tuple(sorted(carrier.problems)), tuple(warnings)
+    findings.problems += carrier.problems
+    findings.warnings += _ignored(workload)
+    return service
 
 
-def _service_labels(metadata: JsonObject, spec: ServingSpec, carrier: FieldMapping) -> JsonObject:
-    labels = {key: value for key, value in (metadata.get("labels") or {}).items() if key != SERVED_LABEL}
-    labels[DEPLOYMENT_LABEL] = metadata["name"]
+def _service_labels(workload: Workload, spec: ServingSpec, carrier: FieldMapping) -> JsonObject:
+    labels = {key: value for key, value in workload.labels.items() if key != SERVED_LABEL}
+    labels[DEPLOYMENT_LABEL] = workload.name
     if spec.visibility is None:
         return labels
     written = labels.pop(limits.VISIBILITY_LABEL, None)
@@ -103,17 +95,17 @@ def _service_labels(metadata: JsonObject, spec: ServingSpec, carrier: FieldMappi
     return labels
 
 
-def _template_annotations(own: JsonObject, outer: JsonObject, spec: ServingSpec, carrier: FieldMapping) -> JsonObject:
-    annotations: JsonObject = dict(own.get("annotations") or {})
+def _template_annotations(workload: Workload, spec: ServingSpec, carrier: FieldMapping) -> JsonObject:
+    annotations: JsonObject = dict(workload.template_annotations)
     for key in annotations:
         if key.startswith(PREFIX):
-            at = f"spec.template.metadata.annotations[{step(key)}]"
+            at = f"{TEMPLATE}.metadata.annotations[{step(key)}]"
             carrier.refuse(at, "it is read on the Deployment itself only", "Move it to metadata.annotations.")
     for source, key, value in _wanted(spec):
         if key in annotations and annotations[key] != value:
             _conflict(carrier, source, f"template annotation {key}")
         annotations[key] = value
-    deadline = outer.get("progressDeadlineSeconds")
+    deadline = workload.spec.get("progressDeadlineSeconds")
     if deadline not in (None, PROGRESS_DEADLINE_DEFAULT):
         annotations.setdefault(limits.PROGRESS_DEADLINE, f"{deadline}s")
     limits.check_template_annotations(annotations, carrier)
@@ -137,7 +129,8 @@ def _conflict(carrier: FieldMapping, ours: str, other: str) -> None:
     carrier.add("ConflictingAnnotations", path_of(ours), one=ours, other=other, why=why)
 
 
-def _ignored(spec: JsonObject, template: JsonObject) -> list[Diagnostic]:
+def _ignored(workload: Workload) -> list[Diagnostic]:
+    spec = workload.spec
     warnings = [
         diagnostic("FieldIgnored", f"spec.{key}", why=why)
         for key, (default, why) in _IGNORED.items()
@@ -145,15 +138,15 @@ def _ignored(spec: JsonObject, template: JsonObject) -> list[Diagnostic]:
     ]
     why = "only labels and annotations of the template reach the pods"
     warnings += capped(
-        diagnostic("FieldIgnored", f"spec.template.metadata.{step(key)}", why=why)
-        for key, value in (template.get("metadata") or {}).items()
+        diagnostic("FieldIgnored", f"{TEMPLATE}.metadata.{step(key)}", why=why)
+        for key, value in (workload.template.get("metadata") or {}).items()
         if key not in _TEMPLATE_METADATA and value
     )
     return warnings
 
 
-def _pod(spec: JsonObject, carrier: FieldMapping) -> JsonObject:
-    containers, init = spec["containers"], spec.get("initContainers") or []
+def _pod(workload: Workload, carrier: FieldMapping) -> JsonObject:
+    spec, containers, init = workload.pod, workload.containers, workload.init_containers
     server = server_container(containers)
     rest = {
         key: value
@@ -162,18 +155,18 @@ def _pod(spec: JsonObject, carrier: FieldMapping) -> JsonObject:
         # The API server writes the deprecated name beside the present one.
         and not (key == "serviceAccount" and value == spec.get("serviceAccountName"))
     }
-    pod = carrier.carry(rest, fields.POD, _POD)
+    pod = carrier.carry(rest, fields.POD, POD)
     if len(containers) > 1:
-        carrier.require("multi-container", f"{_POD}.containers", exact=True)
-    volumes = {volume["name"]: volume for volume in spec.get("volumes") or []}
+        carrier.require("multi-container", f"{POD}.containers", exact=True)
+    volumes = {volume["name"]: volume for volume in workload.volumes}
     pod["containers"] = [
-        _container(container, f"{_POD}.containers[{index}]", container is server, len(containers) > 1, volumes, carrier)
+        _container(container, f"{POD}.containers[{index}]", container is server, len(containers) > 1, volumes, carrier)
         for index, container in enumerate(containers)
     ]
     if init:
-        carrier.require("kubernetes.podspec-init-containers", f"{_POD}.initContainers", exact=True)
+        carrier.require("kubernetes.podspec-init-containers", f"{POD}.initContainers", exact=True)
         pod["initContainers"] = [
-            _init_container(container, f"{_POD}.initContainers[{place}]", volumes, carrier)
+            _init_container(container, f"{POD}.initContainers[{place}]", volumes, carrier)
             for place, container in _as_written(init)
         ]
     _claims(pod.get("volumes", []), carrier)
@@ -297,7 +290,7 @@ def _read_only(
 def _claims(volumes: list[JsonObject], carrier: FieldMapping) -> None:
     for index, volume in enumerate(volumes):
         if "persistentVolumeClaim" in volume and not value_at(volume, "persistentVolumeClaim", "readOnly"):
-            at = f"{_POD}.volumes[{index}].persistentVolumeClaim.readOnly"
+            at = f"{POD}.volumes[{index}].persistentVolumeClaim.readOnly"
             carrier.require("kubernetes.podspec-persistent-volume-write", at, exact=True)
 
 
@@ -309,5 +302,5 @@ def _volumes_mounted(pod: JsonObject, carrier: FieldMapping) -> None:
     }
     for index, volume in enumerate(pod.get("volumes", [])):
         if volume["name"] not in mounted:
-            at = f"{_POD}.volumes[{index}]"
+            at = f"{POD}.volumes[{index}]"
             carrier.refuse(at, "no container mounts it", "Mount or remove it.")

@@ -1,6 +1,6 @@
-"""How Istio is installed, read out of its raw objects by :func:`detect`; and whom it injects.
+"""How Istio is installed, read from its raw objects by :func:`detect`, and which pods it injects.
 
-Sources: Istio 1.29, the chart's ``mutatingwebhook.yaml`` (who is injected).
+Source: Istio 1.29, the chart's ``mutatingwebhook.yaml`` (which pods are injected).
 """
 
 import re
@@ -24,13 +24,13 @@ PROXY_RESOURCES = {
     "sidecar.istio.io/proxyMemory": ("requests", "memory"),
     "sidecar.istio.io/proxyMemoryLimit": ("limits", "memory"),
 }
-"""Annotation to its place in the installation's values. Where one is set, Istio forgets its defaults of all four."""
+"""Annotation to its place in the installation's values. If one is set, Istio ignores its defaults of all four."""
 
 INJECTORS = "app=sidecar-injector"
 """Label selector of Istio's mutating webhook configurations: one for each revision and tag."""
 
 _YES = ("y", "yes", "true", "on")
-"""Of :data:`INJECT_LABEL`, in any case; whatever else stands there is a no (``injectRequired``)."""
+"""Values of :data:`INJECT_LABEL` that ask for a sidecar, in any case; all others decline (``injectRequired``)."""
 
 _TRAFFIC = "traffic.sidecar.istio.io/"
 _NAMESPACE_LABELS = frozenset({INJECTION_LABEL, REVISION_LABEL, AMBIENT_LABEL})
@@ -42,32 +42,32 @@ Redirects = Mapping[str, frozenset[str]]
 
 @dataclass(frozen=True)
 class Revision:
-    """One control plane of Istio. ``None`` stands for what could not be read."""
+    """One control plane of Istio. ``None``: the value could not be read."""
 
     name: str
     version: Version | None = None
     cni: bool | None = None
-    """Whether a node agent redirects the pod's traffic, before any of its containers runs; else ``istio-init`` does."""
+    """Whether a node agent redirects the pod's traffic before any container starts; otherwise ``istio-init`` does."""
     native: bool | None = None
-    """What the installation says of native sidecars; ``None`` leaves it to Istio's own default."""
+    """The installation's setting of native sidecars; ``None``: Istio's own default."""
     registry_only: bool = False
-    """Whether pods reach only hosts that the mesh knows."""
+    """Whether pods reach only hosts in the mesh's registry."""
     dns_capture: bool = False
     """Whether the sidecar answers the pod's DNS lookups."""
     everywhere: bool = False
-    """Whether pods are injected where nobody says anything."""
+    """Whether pods are injected if neither they nor their namespace ask."""
     only_when_asked: bool = False
-    """Whether the pod itself has to ask, although its namespace does."""
+    """Whether the pod itself must ask, even if its namespace does."""
     never: tuple[JsonObject, ...] = ()
-    """Label selectors of pods that get no sidecar where they themselves do not ask for one."""
+    """Label selectors of pods that get no sidecar unless they themselves ask for one."""
     always: tuple[JsonObject, ...] = ()
-    """Label selectors of pods that need not ask for theirs; ``never`` comes first."""
+    """Label selectors of pods that get a sidecar without asking; ``never`` comes first."""
     probes_rewritten: bool = True
     openshift: bool = False
-    """On OpenShift each namespace has users of its own, and the sidecar's is not 1337."""
+    """On OpenShift each namespace has its own range of users, and the sidecar's user is not 1337."""
     trust_domain: str = "cluster.local"
     redirect: Mapping[str, str] = field(default_factory=lambda: _redirect({}))
-    """Which traffic the sidecar sees where the pod says nothing of it, by the annotation that says so."""
+    """Which traffic is redirected to the sidecar by default, by the annotation that changes it."""
     proxy_resources: Mapping[str, str] = field(default_factory=dict)
     """The sidecar's default resources, by the annotation that sets each."""
 
@@ -80,10 +80,10 @@ class IstioInstallation:
     tags: Mapping[str, str] = field(default_factory=dict)
     """Revision tag to the revision it stands for."""
     kubelet: Version | None = None
-    """The oldest kubelet; ``None`` when it is not known."""
+    """The oldest kubelet; ``None``: not known."""
     ambient: bool = False
     namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Every namespace with its labels that concern the mesh."""
+    """Every namespace with its labels about the mesh."""
     hosts: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Hosts of ServiceEntries to the namespaces that see them; ``*`` is every namespace."""
 
@@ -94,7 +94,7 @@ class IstioInstallation:
 
     @property
     def redirects(self) -> Redirects:
-        """What pods say of the redirect where they were injected and said nothing of it themselves."""
+        """The annotations about the redirect that the injector writes on pods that had none."""
         found: dict[str, frozenset[str]] = {}
         for revision in self.revisions:
             for key, value in revision.redirect.items():
@@ -102,23 +102,35 @@ class IstioInstallation:
         return found
 
     def injects(self, namespace: str, template: JsonObject | None = None) -> bool:
-        """Whether pods of ``namespace`` get a sidecar: those of a ``template``, or those that say nothing of it."""
+        """Whether pods of ``namespace`` get a sidecar: those of a ``template``, or those without labels."""
         if value_at(template, "spec", "hostNetwork"):
             return False
         labels, annotations = (value_at(template, "metadata", kind) or {} for kind in ("labels", "annotations"))
-        return injector_of(self.namespaces.get(namespace, {}), labels, annotations, self)[0] is not None
+        return injection_of(self.namespaces.get(namespace, {}), labels, annotations, self).revision is not None
 
 
-def injector_of(
-    namespace: Mapping[str, str], labels: Mapping[str, str], annotations: Mapping[str, str], context: IstioInstallation
-) -> tuple[Revision | None, str]:
-    """The revision that injects a pod, if one does, and why or why not."""
+@dataclass(frozen=True)
+class Injection:
+    """Whether Istio injects a sidecar into a pod."""
+
+    why: str
+    """The reason, as sentences continue after "because"."""
+    revision: Revision | None = None
+    """The revision that injects the pod; ``None`` if none does."""
+    if_asked: Revision | None = None
+    """The revision that would inject the pod if the pod itself asked, and only then."""
+
+
+def injection_of(
+    namespace: Mapping[str, str], labels: Mapping[str, str], annotations: Mapping[str, str], istio: IstioInstallation
+) -> Injection:
+    """Whether a pod with these labels and annotations gets a sidecar. ``namespace``: the labels of its namespace."""
     wish = labels.get(INJECT_LABEL)
     if wish == "false":
-        return None, f"the pods' label {INJECT_LABEL} is false"
+        return Injection(f"the pods' label {INJECT_LABEL} is false")
     if INJECTION_LABEL in namespace:
         if namespace[INJECTION_LABEL] != "enabled":
-            return None, f"the namespace's label {INJECTION_LABEL} is {namespace[INJECTION_LABEL]}"
+            return Injection(f"the namespace's label {INJECTION_LABEL} is {namespace[INJECTION_LABEL]}")
         name, why = DEFAULT_REVISION, f"the namespace's label {INJECTION_LABEL} is enabled"
     elif REVISION_LABEL in namespace:
         name = namespace[REVISION_LABEL]
@@ -129,35 +141,36 @@ def injector_of(
     elif wish == "true":
         name, why = DEFAULT_REVISION, f"the pods' label {INJECT_LABEL} is true"
     else:
-        default = context.revision(DEFAULT_REVISION)
+        default = istio.revision(DEFAULT_REVISION)
         if default is None or not default.everywhere:
-            return None, "neither the namespace nor the pods ask for one"
+            return Injection("neither the namespace nor the pods ask for one")
         name, why = DEFAULT_REVISION, "Istio injects every namespace"
-    revision = context.revision(name)
+    revision = istio.revision(name)
     if revision is None:
         missing = f"{why}, but no revision of Istio has that name"
-        return None, missing if name != DEFAULT_REVISION else "no revision is default"
-    where, said = _said(labels, annotations)
+        return Injection(missing if name != DEFAULT_REVISION else "no revision is default")
+    where, value = _inject_value(labels, annotations)
     if declines(labels, annotations):
-        return None, f"the pods' {where} {INJECT_LABEL} is {said}"
-    if not said and any(_selects(selector, labels) for selector in revision.never):
-        return None, "Istio's neverInjectSelector names labels that the pods have"
-    asked = said or any(_selects(selector, labels) for selector in revision.always)
+        return Injection(f"the pods' {where} {INJECT_LABEL} is {value}")
+    if not value and any(_selects(selector, labels) for selector in revision.never):
+        return Injection("Istio's neverInjectSelector names labels that the pods have")
+    asked = value or any(_selects(selector, labels) for selector in revision.always)
     if not asked and revision.only_when_asked:
-        return None, "Istio injects only pods that ask for it themselves"
-    return revision, why
+        return Injection("Istio injects only pods that ask for it themselves", if_asked=revision)
+    return Injection(why, revision)
 
 
-def _said(labels: Mapping[str, str], annotations: Mapping[str, str]) -> tuple[str, str]:
-    return (
-        ("label", labels[INJECT_LABEL]) if INJECT_LABEL in labels else ("annotation", annotations.get(INJECT_LABEL, ""))
-    )
+def _inject_value(labels: Mapping[str, str], annotations: Mapping[str, str]) -> tuple[str, str]:
+    """Where a pod asks for or declines a sidecar, and the value there. The label comes before the annotation."""
+    if INJECT_LABEL in labels:
+        return "label", labels[INJECT_LABEL]
+    return "annotation", annotations.get(INJECT_LABEL, "")
 
 
 def declines(labels: Mapping[str, str], annotations: Mapping[str, str]) -> bool:
-    """Whether pods that say this want no sidecar. The label comes before the annotation."""
-    _, said = _said(labels, annotations)
-    return bool(said) and said.lower() not in _YES
+    """Whether pods with these labels and annotations decline a sidecar."""
+    _, value = _inject_value(labels, annotations)
+    return bool(value) and value.lower() not in _YES
 
 
 def _selects(selector: JsonObject, labels: Mapping[str, str]) -> bool:
@@ -178,8 +191,9 @@ def _selects(selector: JsonObject, labels: Mapping[str, str]) -> bool:
     return True
 
 
-def is_ambient(namespace: Mapping[str, str], labels: Mapping[str, str], context: IstioInstallation) -> bool:
-    return context.ambient and labels.get(AMBIENT_LABEL, namespace.get(AMBIENT_LABEL)) == "ambient"
+def is_ambient(namespace: Mapping[str, str], labels: Mapping[str, str], istio: IstioInstallation) -> bool:
+    """Whether ambient mode covers a pod. ``namespace``: the labels of its namespace."""
+    return istio.ambient and labels.get(AMBIENT_LABEL, namespace.get(AMBIENT_LABEL)) == "ambient"
 
 
 # --- Detection
@@ -194,10 +208,10 @@ def detect(
     daemon_sets: Iterable[JsonObject] = (),
     service_entries: Iterable[JsonObject] = (),
 ) -> IstioInstallation | None:
-    """Read how Istio is installed out of raw Kubernetes objects; ``None`` when it is not.
+    """Read from raw Kubernetes objects how Istio is installed; ``None`` if it is not.
 
     ``injectors`` are the MutatingWebhookConfigurations with :data:`INJECTORS`, ``config_maps`` and ``daemon_sets``
-    those of :data:`NAMESPACE`. What is missing among them counts as not known, never as not there.
+    those of :data:`NAMESPACE`. What is missing among them counts as unknown, never as absent.
     """
     names: dict[str, Version | None] = {}
     tags: dict[str, str] = {}
@@ -247,7 +261,7 @@ def _revision(name: str, version: Version | None, values: JsonObject | None, mes
     return Revision(
         name,
         _version(value_at(values, "global", "tag")) or version,
-        # Before Istio 1.22 it was called istio_cni.
+        # Istio before 1.22 calls it istio_cni.
         cni=bool(value_at(values, "pilot", "cni", "enabled") or value_at(values, "istio_cni", "enabled")),
         native={"true": True, "false": False}.get(native),
         registry_only=value_at(mesh, "outboundTrafficPolicy", "mode") == "REGISTRY_ONLY",
@@ -267,7 +281,7 @@ def _revision(name: str, version: Version | None, values: JsonObject | None, mes
 
 
 def _redirect(proxy: JsonObject) -> dict[str, str]:
-    """What the injector makes of the settings ``global.proxy`` (its template, ``excludeInboundPort``)."""
+    """The injector's annotations for the settings ``global.proxy`` (its template, ``excludeInboundPort``)."""
     status, excluded = str(proxy.get("statusPort", 15020)), str(proxy.get("excludeInboundPorts") or "")
     ports = [port for port in excluded.split(",") if port]
     if status not in ("", "0", *ports):

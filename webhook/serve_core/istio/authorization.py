@@ -9,18 +9,20 @@ AuthorizationPolicy, PeerAuthentication and RequestAuthentication.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 from serve_core.api.annotation_values import Caller
 from serve_core.api.annotations import AUTH, AUTH_AUDIENCES, AUTH_CALLERS, DEPLOYMENT, path_of
 from serve_core.api.serving_spec import ServingSpec
+from serve_core.base.findings import Findings
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import Diagnostic, diagnostic, explanation, quote
+from serve_core.base.workload import TEMPLATE, Workload
 from serve_core.context.cluster import ClusterContext
 from serve_core.context.istio import KNATIVE_NAMESPACE
 from serve_core.istio import injection, sidecar
 from serve_core.istio.injection import MeshDecision
+from serve_core.istio.resource import resource, selected
 from serve_core.knative.limits import DEFAULT_PORT
 from serve_core.workload.model_server import server_container
 
@@ -34,35 +36,22 @@ _AUTOSCALER_PORT = "9090"
 _METRICS_PORT = "9091"
 
 
-@dataclass(frozen=True)
-class AccessPolicies:
-    """What stands before a model, or why nothing can."""
-
-    objects: tuple[JsonObject, ...] = ()
-    problems: tuple[Diagnostic, ...] = ()
-    warnings: tuple[Diagnostic, ...] = ()
-
-
-def direct(mesh: MeshDecision, spec: ServingSpec, deployment: JsonObject) -> MeshDecision:
-    """``mesh`` with what ``auth-callers`` needs of Knative: no activator in the path, for it would be the caller."""
+def bypass_activator(workload: Workload, spec: ServingSpec, findings: Findings) -> dict[str, str]:
+    """The template annotations that ``auth-callers`` needs of Knative: with the activator in the path of requests, the
+    activator would be the caller."""
     if not spec.auth_callers or spec.mode == DEPLOYMENT:
-        return mesh
-    written = _template(deployment).get("annotations") or {}
-    problems = list(mesh.problems)
+        return {}
+    written = workload.template_annotations
     if written.get(_BURST, "0") != "0":
         why = "the activator would hide who calls"
         other = f"template annotation {_BURST}"
-        problems.append(
+        findings.problems.append(
             diagnostic("ConflictingAnnotations", path_of(AUTH_CALLERS), one=AUTH_CALLERS, other=other, why=why)
         )
     if not _keeps_a_replica(spec, written):
-        problems.append(diagnostic("CallersNeedReplica", path_of(AUTH_CALLERS)))
-    return replace(
-        mesh,
-        annotations={**mesh.annotations, _BURST: "0"},
-        choices=(*mesh.choices, explanation("CallersDirect")),
-        problems=tuple(problems),
-    )
+        findings.problems.append(diagnostic("CallersNeedReplica", path_of(AUTH_CALLERS)))
+    findings.explanations.append(explanation("CallersDirect"))
+    return {_BURST: "0"}
 
 
 def _keeps_a_replica(spec: ServingSpec, written: Mapping[str, Any]) -> bool:
@@ -71,59 +60,66 @@ def _keeps_a_replica(spec: ServingSpec, written: Mapping[str, Any]) -> bool:
     return str(written.get(_LEAST, "0")).strip("0") != ""
 
 
-def access_policies(deployment: JsonObject, spec: ServingSpec, platform: ClusterContext) -> AccessPolicies:
-    """The objects that let only the callers that ``auth`` names reach the model's pods."""
+def access_policies(
+    workload: Workload, spec: ServingSpec, mesh: MeshDecision, context: ClusterContext, findings: Findings
+) -> list[JsonObject]:
+    """The objects that let only the callers that ``auth`` names reach the model's pods; none if they cannot."""
     if spec.auth == "none":
-        return AccessPolicies()
-    context = platform.istio
-    mesh = injection.decide(deployment, spec, context)
-    problems = injection.needs_sidecar(mesh, context, path_of(AUTH))
-    if problems or context is None or mesh.revision is None:
-        return AccessPolicies(problems=problems)
+        return []
+    problems = list(_obstacles(workload, spec, mesh, context))
+    findings.problems += problems
+    if problems or mesh.revision is None:
+        return []
     by_knative = spec.mode != DEPLOYMENT
-    past = tuple(_past(deployment, by_knative, platform))
-    if past:
-        return AccessPolicies(problems=past)
-    if by_knative and not context.injects(KNATIVE_NAMESPACE):
-        return AccessPolicies(problems=(diagnostic("KnativeOutsideMesh", path_of(AUTH)),))
-    warnings = []
     if spec.auth == "mtls" and by_knative and not spec.auth_callers:
-        warnings.append(diagnostic("GatewayCounts", path_of(AUTH)))
+        findings.warnings.append(diagnostic("GatewayCounts", path_of(AUTH)))
     if spec.auth == "jwt" and not spec.auth_audiences:
-        warnings.append(diagnostic("AnyAudience", path_of(AUTH), key=AUTH_AUDIENCES))
-    objects = [
-        _strict(deployment, by_knative) if spec.auth == "mtls" else _tokens(deployment, spec, by_knative),
-        _allowed(deployment, spec, mesh.revision.trust_domain, by_knative),
+        findings.warnings.append(diagnostic("AnyAudience", path_of(AUTH), key=AUTH_AUDIENCES))
+    return [
+        _strict(workload, by_knative) if spec.auth == "mtls" else _tokens(workload, spec, by_knative),
+        _allowed(workload, spec, mesh.revision.trust_domain, by_knative),
     ]
-    return AccessPolicies(tuple(objects), warnings=tuple(warnings))
 
 
-def _past(deployment: JsonObject, by_knative: bool, context: ClusterContext) -> Iterator[Diagnostic]:
-    """What in the pods' template would leave the guards without effect."""
-    for stray in sidecar.strays(deployment["spec"]["template"], "spec.template", context.known_loaders):
+def _obstacles(
+    workload: Workload, spec: ServingSpec, mesh: MeshDecision, context: ClusterContext
+) -> Iterator[Diagnostic]:
+    """Why access policies would have no effect. Of several reasons only the first kind: the others follow from it."""
+    if problem := injection.needs_sidecar(mesh, context.istio, path_of(AUTH)):
+        yield problem
+        return
+    by_knative = spec.mode != DEPLOYMENT
+    bypasses = tuple(_bypasses(workload, by_knative, context))
+    yield from bypasses
+    if not bypasses and by_knative and not (context.istio and context.istio.injects(KNATIVE_NAMESPACE)):
+        yield diagnostic("KnativeOutsideMesh", path_of(AUTH))
+
+
+def _bypasses(workload: Workload, by_knative: bool, context: ClusterContext) -> Iterator[Diagnostic]:
+    """What in the pod template would let requests bypass the access policies."""
+    for stray in sidecar.strays(workload.template, TEMPLATE, context.known_loaders):
         yield diagnostic("PastSidecar", stray.path, what=stray.what, by=AUTH)
-    written = _template(deployment).get("labels") or {}
-    for key, value in injection.selected(deployment, by_knative).items():
-        if (other := written.get(key, value)) != value:
+    for key, value in selected(workload, by_knative=by_knative).items():
+        if (other := workload.template_labels.get(key, value)) != value:
             what = f"label {key} with {quote(other)}, by which the pods are found,"
-            yield diagnostic("PastSidecar", f"spec.template.metadata.labels[{key}]", what=what, by=AUTH)
+            yield diagnostic("PastSidecar", f"{TEMPLATE}.metadata.labels[{key}]", what=what, by=AUTH)
 
 
-def is_guard(manifest: JsonObject) -> bool:
-    """Whether an object decides who may call."""
+def is_access_policy(manifest: JsonObject) -> bool:
+    """Whether an object decides who can call a model."""
     return bool(manifest["apiVersion"] == _API_VERSION)
 
 
-def _strict(deployment: JsonObject, by_knative: bool) -> JsonObject:
+def _strict(workload: Workload, by_knative: bool) -> JsonObject:
     spec: JsonObject = {"mtls": {"mode": "STRICT"}}
     why = ["STRICT: only workloads of the mesh reach the pods, and nobody between them can listen."]
     if by_knative:
         spec["portLevelMtls"] = {_METRICS_PORT: {"mode": "PERMISSIVE"}}
         why.append(f"{_METRICS_PORT} PERMISSIVE: a Prometheus outside the mesh reads queue-proxy's metrics there.")
-    return _object("PeerAuthentication", deployment, by_knative, spec, why)
+    return _object("PeerAuthentication", workload, by_knative, spec, why)
 
 
-def _tokens(deployment: JsonObject, spec: ServingSpec, by_knative: bool) -> JsonObject:
+def _tokens(workload: Workload, spec: ServingSpec, by_knative: bool) -> JsonObject:
     rule: JsonObject = {"issuer": spec.auth_issuer}
     why = [f"A token has to be signed by {spec.auth_issuer}; one that is not, or has expired, is refused (401)."]
     if spec.auth_jwks is not None:
@@ -132,11 +128,11 @@ def _tokens(deployment: JsonObject, spec: ServingSpec, by_knative: bool) -> Json
         rule["audiences"] = list(spec.auth_audiences)
         why.append(f"It has to be meant for {' or '.join(spec.auth_audiences)} (403).")
     why.append("A request without a token passes here: the AuthorizationPolicy refuses it.")
-    return _object("RequestAuthentication", deployment, by_knative, {"jwtRules": [rule]}, why)
+    return _object("RequestAuthentication", workload, by_knative, {"jwtRules": [rule]}, why)
 
 
-def _allowed(deployment: JsonObject, spec: ServingSpec, trust_domain: str, by_knative: bool) -> JsonObject:
-    ports = list(_MODEL_PORTS) if by_knative else [str(_container_port(deployment))]
+def _allowed(workload: Workload, spec: ServingSpec, trust_domain: str, by_knative: bool) -> JsonObject:
+    ports = list(_MODEL_PORTS) if by_knative else [str(_container_port(workload))]
     callers: JsonObject = {"from": _sources(spec, trust_domain), "to": [{"operation": {"ports": ports}}]}
     if spec.auth_claims:
         claims: dict[str, list[str]] = {}
@@ -150,7 +146,7 @@ def _allowed(deployment: JsonObject, spec: ServingSpec, trust_domain: str, by_kn
     why.append("What no rule names is refused (403), the model's own metrics and every other port too.")
     return _object(
         "AuthorizationPolicy",
-        deployment,
+        workload,
         by_knative,
         {"action": "ALLOW", "rules": [rule for rule, _ in rules]},
         why,
@@ -223,16 +219,11 @@ def _caller(caller: Caller) -> str:
     return f"service account {caller.service_account} of namespace {caller.namespace}"
 
 
-def _object(kind: str, deployment: JsonObject, by_knative: bool, spec: JsonObject, why: list[str]) -> JsonObject:
-    return injection.resource(_API_VERSION, kind, deployment, by_knative, spec, why)
+def _object(kind: str, workload: Workload, by_knative: bool, spec: JsonObject, why: list[str]) -> JsonObject:
+    return resource(_API_VERSION, kind, workload, spec, why, by_knative=by_knative)
 
 
-def _template(deployment: JsonObject) -> JsonObject:
-    spec: JsonObject = deployment.get("spec") or {}
-    return (spec.get("template") or {}).get("metadata") or {}
-
-
-def _container_port(deployment: JsonObject) -> int:
-    container = server_container(deployment["spec"]["template"]["spec"]["containers"]) or {}
+def _container_port(workload: Workload) -> int:
+    container = server_container(workload.containers) or {}
     port: JsonObject = next(iter(container.get("ports") or []), {})
     return int(port.get("containerPort", DEFAULT_PORT))

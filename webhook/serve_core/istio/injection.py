@@ -1,7 +1,7 @@
-"""Istio: whether a model's pods get a sidecar, and what the loader needs so that it can download behind one.
+"""Istio: whether a model's pods get a sidecar, and what the loader needs to download when there is one.
 
-:func:`decide` says what to set on one Deployment, and why. Sources: Istio 1.29, ``pkg/kube/inject`` (how pods are
-injected, and in which order the containers end up).
+:func:`decide` decides what to set on one Deployment, and why. Source: Istio 1.29, ``pkg/kube/inject`` (how pods are
+injected, and the order of the containers).
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,9 +11,9 @@ from enum import StrEnum
 from model_uri import ModelURI
 from serve_core.api.annotations import MESH, MODEL, path_of
 from serve_core.api.serving_spec import ServingSpec
-from serve_core.base.constants import DEPLOYMENT_LABEL, EXPLANATION
-from serve_core.base.json import JsonObject, value_at
+from serve_core.base.findings import Findings
 from serve_core.base.reasons import Diagnostic, Explanation, diagnostic, explanation, quote
+from serve_core.base.workload import Workload
 from serve_core.context.istio import (
     AMBIENT_LABEL,
     DEFAULT_REVISION,
@@ -21,13 +21,13 @@ from serve_core.context.istio import (
     INJECTION_LABEL,
     PROXY_RESOURCES,
     REVISION_LABEL,
+    Injection,
     IstioInstallation,
     Revision,
     Version,
-    injector_of,
+    injection_of,
     is_ambient,
 )
-from serve_core.knative.name_conflict import service_name
 from serve_core.syntax import quantity
 
 CANONICAL_NAME_LABEL = "service.istio.io/canonical-name"
@@ -40,10 +40,7 @@ PROXY_UID = 1337
 _NATIVE_SINCE = (1, 24)
 """The first Istio that reads :data:`NATIVE_ANNOTATION`."""
 _SIDECARS_SINCE = (1, 29)
-"""The first kubelet that runs an init container as a sidecar unasked."""
-
-_SERVICE_LABEL = "serving.knative.dev/service"
-"""On every pod of every revision of a Knative Service."""
+"""The first kubelet that runs native sidecars by default."""
 
 _TEMPLATE = "spec.template.metadata"
 
@@ -56,106 +53,111 @@ class MeshMembership(StrEnum):
 
 @dataclass(frozen=True)
 class MeshDecision:
-    """How the pods of one model stand to the mesh, and what is set on their template for it."""
+    """How the pods of one model are connected to the mesh, and what their template needs for it."""
 
     member: MeshMembership = MeshMembership.OUTSIDE
     revision: Revision | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    """To set on the template."""
     annotations: Mapping[str, str] = field(default_factory=dict)
+    """To set on the template."""
     loader_uid: int | None = None
-    choices: tuple[Explanation, ...] = ()
+    """The user that the loader must run as."""
+    explanations: tuple[Explanation, ...] = ()
     problems: tuple[Diagnostic, ...] = ()
     warnings: tuple[Diagnostic, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Pod:
+    """What decides about a pod's sidecar."""
+
+    istio: IstioInstallation
+    namespace: str
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+
+    @property
+    def namespace_labels(self) -> Mapping[str, str]:
+        return self.istio.namespaces.get(self.namespace, {})
+
+    @property
+    def is_ambient(self) -> bool:
+        return is_ambient(self.namespace_labels, self.labels, self.istio)
+
+    @property
+    def selects_a_revision(self) -> bool:
+        """Whether the pod or its namespace says which revision injects it, or that none does."""
+        namespace = self.namespace_labels
+        return INJECTION_LABEL in namespace or REVISION_LABEL in namespace or REVISION_LABEL in self.labels
+
+    def injection(self, more: Mapping[str, str] | None = None) -> Injection:
+        """Whether the pod is injected, with ``more`` labels."""
+        labels = {**self.labels, **more} if more else self.labels
+        return injection_of(self.namespace_labels, labels, self.annotations, self.istio)
 
 
 # --- Decision
 
 
-def decide(deployment: JsonObject, spec: ServingSpec, context: IstioInstallation | None) -> MeshDecision:
-    """Decide what the mesh asks of a served Deployment. Without Istio nothing is set."""
-    if context is None:
+def decide(workload: Workload, spec: ServingSpec, istio: IstioInstallation | None) -> MeshDecision:
+    """Decide how the pods of a served Deployment are connected to the mesh. Without Istio nothing is set.
+
+    The decision is the same before and after completion: it counts the labels that completion sets.
+    """
+    if istio is None:
         return _refuse("MeshMissing", MESH) if spec.mesh == "istio" else MeshDecision()
-    template = value_at(deployment, "spec", "template", "metadata") or {}
-    pod = Template(template.get("labels") or {}, template.get("annotations") or {})
-    namespace = value_at(deployment, "metadata", "namespace") or "default"
-    of_namespace = context.namespaces.get(namespace, {})
+    pod = _Pod(istio, workload.namespace or "default", workload.pod_labels, workload.template_annotations)
     if spec.mesh == "none":
-        return _opted_out(pod, of_namespace, context)
-    asked: dict[str, str] = {}
-    revision, why = injector_of(of_namespace, pod.labels, pod.annotations, context)
-    if value_at(deployment, "spec", "template", "spec", "hostNetwork"):
-        revision, why = None, "it uses the node's network"
-    elif revision is None and spec.mesh == "istio" and not is_ambient(of_namespace, pod.labels, context):
-        found = _ask(of_namespace, pod, context, why)
-        if isinstance(found, Diagnostic):
-            return MeshDecision(problems=(found,))
-        revision, asked = found
-        why = "kubectl-serve.dev/mesh is istio"
-    name = str(value_at(deployment, "metadata", "name") or "")
-    if revision is not None:
-        mesh = _sidecar(pod, spec, revision, context, why, namespace)
-        return replace(mesh, labels={**asked, CANONICAL_NAME_LABEL: name})
-    if is_ambient(of_namespace, pod.labels, context):
-        return MeshDecision(
-            MeshMembership.AMBIENT, labels={CANONICAL_NAME_LABEL: name}, choices=(explanation("MeshAmbient"),)
-        )
+        return _opted_out(pod)
+    injection, asked = pod.injection(), {}
+    if workload.pod.get("hostNetwork"):
+        injection = Injection("it uses the node's network")
+    elif injection.revision is None and spec.mesh == "istio" and not pod.is_ambient:
+        if pod.labels.get(INJECT_LABEL, "true") != "true":
+            other = f"template label {INJECT_LABEL}"
+            return _refuse("ConflictingAnnotations", MESH, one=f"{MESH}: istio", other=other, why=_BOTH)
+        asked = _asking_labels(pod, injection)
+        if not asked and not pod.selects_a_revision:
+            names = ", ".join(revision.name for revision in istio.revisions) or "none"
+            return _refuse("MeshRevisionAmbiguous", MESH, names=names)
+        injection = pod.injection(asked)
+        if injection.revision is None:
+            return _refuse("MeshForbidden", MESH, why=injection.why)
+        injection = replace(injection, why="kubectl-serve.dev/mesh is istio")
+    canonical_name = {CANONICAL_NAME_LABEL: workload.name}
+    if injection.revision is not None:
+        mesh = _sidecar(pod, spec, injection.revision, injection.why)
+        return replace(mesh, labels={**asked, **canonical_name})
+    if pod.is_ambient:
+        explanations = (explanation("MeshAmbient"),)
+        return MeshDecision(MeshMembership.AMBIENT, labels=canonical_name, explanations=explanations)
     if spec.mesh == "istio":
-        return _refuse("MeshForbidden", MESH, why=why)
-    return MeshDecision(choices=(explanation("MeshOutside", why=why),))
+        return _refuse("MeshForbidden", MESH, why=injection.why)
+    return MeshDecision(explanations=(explanation("MeshOutside", why=injection.why),))
 
 
-def needs_sidecar(mesh: MeshDecision, context: IstioInstallation | None, path: str) -> tuple[Diagnostic, ...]:
-    """Why the annotation at ``path`` would come to nothing: only a sidecar reads requests."""
-    if context is None:
-        return (diagnostic("MeshMissing", path),)
+def needs_sidecar(mesh: MeshDecision, istio: IstioInstallation | None, path: str) -> Diagnostic | None:
+    """Why the annotation at ``path`` would have no effect: only a sidecar reads requests."""
+    if istio is None:
+        return diagnostic("MeshMissing", path)
     if mesh.member is MeshMembership.SIDECAR:
-        return ()
+        return None
     ambient = "the namespace is ambient, and its node's proxy reads no requests"
     why = ambient if mesh.member is MeshMembership.AMBIENT else "the pods get no sidecar"
-    return (diagnostic("NeedsSidecar", path, why=why),)
+    return diagnostic("NeedsSidecar", path, why=why)
 
 
-def resource(
-    api_version: str, kind: str, deployment: JsonObject, by_knative: bool, spec: JsonObject, why: list[str]
-) -> JsonObject:
-    """A resource of Istio's about the pods of one model, which says why it says what it says."""
-    name = deployment["metadata"]["name"]
-    metadata: JsonObject = {
-        "name": name,
-        "labels": {DEPLOYMENT_LABEL: name},
-        "annotations": {EXPLANATION: "\n".join(why)},
-    }
-    if "namespace" in deployment["metadata"]:
-        metadata["namespace"] = deployment["metadata"]["namespace"]
-    return {
-        "apiVersion": api_version,
-        "kind": kind,
-        "metadata": metadata,
-        "spec": {"selector": {"matchLabels": selected(deployment, by_knative)}, **spec},
-    }
-
-
-def selected(deployment: JsonObject, by_knative: bool) -> dict[str, str]:
-    """The labels by which Istio finds the pods of one model."""
-    name: str = deployment["metadata"]["name"]
-    return {_SERVICE_LABEL: service_name(deployment)} if by_knative else {DEPLOYMENT_LABEL: name}
-
-
-@dataclass(frozen=True)
-class Template:
-    """What the user wrote on the pods' template."""
-
-    labels: Mapping[str, str]
-    annotations: Mapping[str, str]
+_BOTH = "both say the same thing differently"
 
 
 def _refuse(code: str, key: str, **words: object) -> MeshDecision:
     return MeshDecision(problems=(diagnostic(code, path_of(key), **words),))
 
 
-def _opted_out(pod: Template, namespace: Mapping[str, str], context: IstioInstallation) -> MeshDecision:
+def _opted_out(pod: _Pod) -> MeshDecision:
     labels = {INJECT_LABEL: "false"}
-    if is_ambient(namespace, {}, context):
+    if is_ambient(pod.namespace_labels, {}, pod.istio):
         labels[AMBIENT_LABEL] = "none"
     conflicts = tuple(
         diagnostic(
@@ -164,124 +166,113 @@ def _opted_out(pod: Template, namespace: Mapping[str, str], context: IstioInstal
         for key, value in labels.items()
         if pod.labels.get(key, value) != value
     )
-    return MeshDecision(labels=labels, choices=(explanation("MeshOptedOut"),), problems=conflicts)
+    return MeshDecision(labels=labels, explanations=(explanation("MeshOptedOut"),), problems=conflicts)
 
 
-_BOTH = "both say the same thing differently"
+def _asking_labels(pod: _Pod, injection: Injection) -> dict[str, str]:
+    """The labels by which a pod asks for the sidecar that it would not get otherwise; empty if no label helps."""
+    if injection.if_asked is not None:
+        return {INJECT_LABEL: "true"}
+    if pod.selects_a_revision:
+        return {}
+    if pod.istio.revision(DEFAULT_REVISION) is not None:
+        return {INJECT_LABEL: "true"}
+    if len(pod.istio.revisions) != 1:
+        return {}
+    labels = {REVISION_LABEL: pod.istio.revisions[0].name}
+    return labels | ({INJECT_LABEL: "true"} if pod.injection(labels).if_asked is not None else {})
 
 
-def _ask(
-    namespace: Mapping[str, str], pod: Template, context: IstioInstallation, why: str
-) -> tuple[Revision, dict[str, str]] | Diagnostic:
-    """The label by which a pod asks for a sidecar that its namespace does not ask for."""
-    if pod.labels.get(INJECT_LABEL, "true") != "true":
-        other = f"template label {INJECT_LABEL}"
-        return diagnostic("ConflictingAnnotations", path_of(MESH), one=f"{MESH}: istio", other=other, why=_BOTH)
-    if INJECTION_LABEL in namespace or REVISION_LABEL in namespace or REVISION_LABEL in pod.labels:
-        if INJECT_LABEL not in pod.labels and "only pods" in why:
-            name = namespace.get(REVISION_LABEL) or pod.labels.get(REVISION_LABEL) or DEFAULT_REVISION
-            revision = context.revision(name)
-            if revision is not None:
-                return revision, {INJECT_LABEL: "true"}
-        return diagnostic("MeshForbidden", path_of(MESH), why=why)
-    default = context.revision(DEFAULT_REVISION)
-    if default is not None:
-        return default, {INJECT_LABEL: "true"}
-    if len(context.revisions) == 1:
-        return context.revisions[0], {REVISION_LABEL: context.revisions[0].name}
-    names = ", ".join(revision.name for revision in context.revisions) or "none"
-    return diagnostic("MeshRevisionAmbiguous", path_of(MESH), names=names)
-
-
-def _sidecar(
-    pod: Template, spec: ServingSpec, revision: Revision, context: IstioInstallation, why: str, namespace: str
-) -> MeshDecision:
+def _sidecar(pod: _Pod, spec: ServingSpec, revision: Revision, why: str) -> MeshDecision:
     """What a pod with a sidecar needs, without the labels that ask for it."""
+    findings = Findings(problems=list(_template_faults(pod)))
+    findings.explanations.append(explanation("MeshSidecar", revision=revision.name, why=why))
     annotations: dict[str, str] = {}
-    choices = [explanation("MeshSidecar", revision=revision.name, why=why)]
-    problems = list(_template_faults(pod))
     if not revision.probes_rewritten:
         annotations[PROBES_ANNOTATION] = "true"
     if any(key in pod.annotations for key in PROXY_RESOURCES):
         annotations |= {key: value for key, value in revision.proxy_resources.items() if key not in pod.annotations}
-    uid, through_proxy = None, False
-    warnings: tuple[Diagnostic, ...] = ()
+    uid: int | None = None
     if spec.model.scheme != "pvc":
-        native, because = _native(pod, revision, context)
-        through_proxy = native is not None
-        if native is not None:
-            annotations |= native
-            choices.append(explanation("LoaderBehindSidecar", why=because))
+        native = _native(pod, revision)
+        annotations |= native.annotations
+        if native.first and revision.registry_only:
+            for model in dict.fromkeys(model.uri for model in spec.models):
+                _check_registered(model, pod, findings)
+        if native.first:
+            findings.explanations.append(explanation("LoaderBehindSidecar", why=native.why))
         elif revision.cni is False:
-            choices.append(explanation("LoaderBeforeRedirect", why=because))
+            findings.explanations.append(explanation("LoaderBeforeRedirect", why=native.why))
         elif revision.openshift:
-            problems.append(diagnostic("LoaderBlocked", path_of(MODEL), why=because))
+            findings.problems.append(diagnostic("LoaderBlocked", path_of(MODEL), why=native.why))
         else:
             uid = PROXY_UID
             what = "traffic and DNS lookups are" if revision.dns_capture else "traffic is"
-            choices.append(explanation("LoaderPastSidecar", what=what, why=because))
-    if through_proxy and revision.registry_only:
-        for model in dict.fromkeys(model.uri for model in spec.models):
-            refused, more = _registry(model, context, namespace)
-            problems += refused
-            warnings += more
+            findings.explanations.append(explanation("LoaderPastSidecar", what=what, why=native.why))
     return MeshDecision(
         MeshMembership.SIDECAR,
         revision,
         annotations=annotations,
         loader_uid=uid,
-        choices=tuple(choices),
-        problems=tuple(problems),
-        warnings=warnings,
+        explanations=tuple(findings.explanations),
+        problems=tuple(findings.problems),
+        warnings=tuple(findings.warnings),
     )
 
 
-def _native(pod: Template, revision: Revision, context: IstioInstallation) -> tuple[dict[str, str] | None, str]:
-    """What makes the sidecar start before the loader (nothing, where it does anyway), or ``None``; and the reason."""
-    wish = pod.annotations.get(NATIVE_ANNOTATION)
-    if wish == "true":
-        return {}, f"the pods' annotation {NATIVE_ANNOTATION} is true"
-    if wish == "false":
-        return None, f"the pods' annotation {NATIVE_ANNOTATION} is false"
-    if context.kubelet is None:
-        return None, "the kubelets' versions are not known"
-    if context.kubelet < _SIDECARS_SINCE:
-        return None, f"a kubelet is {_text(context.kubelet)}, older than {_text(_SIDECARS_SINCE)}"
+@dataclass(frozen=True)
+class _Native:
+    """Whether the sidecar is a native one, which starts before the loader."""
+
+    first: bool
+    why: str
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """What the template needs for it."""
+
+
+def _native(pod: _Pod, revision: Revision) -> _Native:
+    kubelet, setting = pod.istio.kubelet, pod.annotations.get(NATIVE_ANNOTATION)
+    if setting in ("true", "false"):
+        return _Native(setting == "true", f"the pods' annotation {NATIVE_ANNOTATION} is {setting}")
+    if kubelet is None:
+        return _Native(False, "the kubelets' versions are not known")
+    if kubelet < _SIDECARS_SINCE:
+        return _Native(False, f"a kubelet is {_text(kubelet)}, older than {_text(_SIDECARS_SINCE)}")
     if revision.version is not None and revision.version >= _NATIVE_SINCE:
-        versions = f"Istio is {_text(revision.version)} and the oldest kubelet {_text(context.kubelet)}"
-        return {NATIVE_ANNOTATION: "true"}, versions
+        why = f"Istio is {_text(revision.version)} and the oldest kubelet {_text(kubelet)}"
+        return _Native(True, why, {NATIVE_ANNOTATION: "true"})
     if revision.native:
-        return {}, "Istio is installed so"
+        return _Native(True, "Istio is installed so")
     if revision.version is None:
-        return None, "Istio's version is not known"
-    return None, f"Istio is {_text(revision.version)}, older than {_text(_NATIVE_SINCE)}"
+        return _Native(False, "Istio's version is not known")
+    return _Native(False, f"Istio is {_text(revision.version)}, older than {_text(_NATIVE_SINCE)}")
 
 
 def _text(version: Version) -> str:
     return f"{version[0]}.{version[1]}"
 
 
-def _registry(
-    model: ModelURI, context: IstioInstallation, namespace: str
-) -> tuple[tuple[Diagnostic, ...], tuple[Diagnostic, ...]]:
+def _check_registered(model: ModelURI, pod: _Pod, findings: Findings) -> None:
     """Whether a mesh of registered hosts lets the loader reach the store. Hosts inside the cluster are registered."""
+    namespace = pod.namespace
     if model.scheme not in ("http", "https"):
-        return (), (diagnostic("StoreMayBeUnregistered", path_of(MODEL), scheme=model.scheme, namespace=namespace),)
+        warning = diagnostic("StoreMayBeUnregistered", path_of(MODEL), scheme=model.scheme, namespace=namespace)
+        findings.warnings.append(warning)
+        return
     host = model.host.rstrip(".")
     parts = host.split(".")
-    inside = len(parts) == 1 or "svc" in parts[2:3] or (len(parts) == 2 and parts[1] in context.namespaces)
-    known = any(_covers(pattern, host) and seen_by & {"*", namespace} for pattern, seen_by in context.hosts.items())
-    if inside or known:
-        return (), ()
-    return (diagnostic("StoreNotRegistered", path_of(MODEL), host=host, namespace=namespace),), ()
+    inside = len(parts) == 1 or "svc" in parts[2:3] or (len(parts) == 2 and parts[1] in pod.istio.namespaces)
+    known = any(_covers(pattern, host) and seen_by & {"*", namespace} for pattern, seen_by in pod.istio.hosts.items())
+    if not (inside or known):
+        findings.problems.append(diagnostic("StoreNotRegistered", path_of(MODEL), host=host, namespace=namespace))
 
 
 def _covers(pattern: str, host: str) -> bool:
     return pattern in ("*", host) or (pattern.startswith("*.") and host.endswith(pattern[1:]))
 
 
-def _template_faults(pod: Template) -> Iterable[Diagnostic]:
-    """Values with which Istio would refuse the pod, or Knative would not see it become ready."""
+def _template_faults(pod: _Pod) -> Iterable[Diagnostic]:
+    """Values with which Istio would refuse the pod, or with which Knative would not see it become ready."""
     at = f"{_TEMPLATE}.annotations"
     for key in (NATIVE_ANNOTATION, PROBES_ANNOTATION):
         value = pod.annotations.get(key, "true")

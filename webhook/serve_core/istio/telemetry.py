@@ -1,24 +1,25 @@
-"""What Istio is to record of a model beside its metrics: the Telemetry resource that the annotation becomes."""
+"""Access logs and traces of a model: the Telemetry resource that the annotation becomes."""
 
 from serve_core.api.annotations import DEPLOYMENT, TELEMETRY, path_of
 from serve_core.api.serving_spec import ServingSpec
+from serve_core.base.findings import Findings
 from serve_core.base.json import JsonObject
-from serve_core.base.reasons import Diagnostic
+from serve_core.base.workload import Workload
 from serve_core.context.istio import IstioInstallation
-from serve_core.istio import injection
+from serve_core.istio.injection import MeshDecision, needs_sidecar
+from serve_core.istio.resource import resource
 
 
-def recorded(
-    deployment: JsonObject, spec: ServingSpec, context: IstioInstallation | None
-) -> tuple[tuple[JsonObject, ...], tuple[Diagnostic, ...]]:
-    """The Telemetry (telemetry.istio.io/v1) of a model, if it is asked for, or why there cannot be one."""
+def render(
+    workload: Workload, spec: ServingSpec, mesh: MeshDecision, istio: IstioInstallation | None, findings: Findings
+) -> list[JsonObject]:
+    """The Telemetry (telemetry.istio.io/v1) that ``telemetry`` asks for; none if it cannot have an effect."""
     wanted = spec.telemetry
     if wanted is None:
-        return (), ()
-    mesh = injection.decide(deployment, spec, context)
-    problems = injection.needs_sidecar(mesh, context, path_of(TELEMETRY))
-    if problems:
-        return (), problems
+        return []
+    if problem := needs_sidecar(mesh, istio, path_of(TELEMETRY)):
+        findings.problems.append(problem)
+        return []
     settings: JsonObject = {}
     why = []
     if wanted.access_log:
@@ -28,4 +29,4 @@ def recorded(
         settings["tracing"] = [{"randomSamplingPercentage": wanted.trace}]
         why.append(f"{wanted.trace} % of the requests are traced, to where the mesh sends traces.")
     by_knative = spec.mode != DEPLOYMENT
-    return (injection.resource("telemetry.istio.io/v1", "Telemetry", deployment, by_knative, settings, why),), ()
+    return [resource("telemetry.istio.io/v1", "Telemetry", workload, settings, why, by_knative=by_knative)]

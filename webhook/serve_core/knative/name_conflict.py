@@ -1,9 +1,9 @@
-"""The Kubernetes Services around a model: whose name is taken, and which go on finding its pods past Knative.
+"""The Kubernetes Services around a model: conflicts over a name, and plain Services that lead to its pods past Knative.
 
-Knative makes a Kubernetes Service of a Knative Service's name, and one more for each tag. Where one of these names is
-somebody else's the model would never be ready (its Route says ``NotOwned``), so that another name is chosen: it is
-noted on the Deployment, and stays. Labels of the pods' template reach Knative's pods: a plain Service that selects them
-has endpoints only while there are pods, and Knative counts none of its requests.
+Knative creates a Kubernetes Service with the name of each Knative Service, and one more for each tag. If one of these
+names belongs to another owner, the model never becomes ready (its Route says ``NotOwned``). So kubectl-serve chooses a
+free name, notes it on the Deployment, and keeps it. Labels of the pod template reach Knative's pods: a plain Service
+that selects them has endpoints only while there are pods, and Knative counts none of its requests.
 
 Sources: Knative Serving 1.23, ``pkg/reconciler/route/resources/service.go`` (names, labels),
 ``pkg/reconciler/revision/resources/deploy.go`` (the pod's port is renamed).
@@ -11,15 +11,14 @@ Sources: Knative Serving 1.23, ``pkg/reconciler/route/resources/service.go`` (na
 
 import itertools
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from serve_core.api.annotation_values import Scale
-from serve_core.api.annotations import DEPLOYMENT, MODEL, SCALE, SERVICE, path_of
+from serve_core.api.annotations import DEPLOYMENT, MODEL, SERVICE, path_of
 from serve_core.api.serving_spec import ServingSpec
-from serve_core.base import overlay
-from serve_core.base.constants import DEPLOYMENT_LABEL
-from serve_core.base.json import JsonObject, value_at
-from serve_core.base.overlay import FieldRecord
-from serve_core.base.reasons import Diagnostic, Explanation, capped, diagnostic, explanation
+from serve_core.base.json import JsonObject
+from serve_core.base.reasons import Diagnostic, capped, diagnostic
+from serve_core.base.workload import Workload
 from serve_core.context.services import Services, ServiceSummary
 from serve_core.knative.limits import AUTOSCALING
 from serve_core.knative.traffic import LATEST_TAG, PREVIOUS_TAG
@@ -30,33 +29,25 @@ _SUFFIX = "-model"
 
 
 def service_name(deployment: JsonObject) -> str:
-    """The name of the Service that the Deployment becomes: its own, or the one that was chosen."""
-    metadata = deployment["metadata"]
-    noted = (metadata.get("annotations") or {}).get(SERVICE, "")
-    return str(noted if is_service_name(noted) else metadata["name"])
+    """The name of the Service that the Deployment becomes: the noted one, otherwise the Deployment's own."""
+    workload = Workload(deployment)
+    noted = workload.annotations.get(SERVICE, "")
+    return noted if is_service_name(noted) else workload.name
 
 
-def settle_name(
-    deployment: JsonObject, spec: ServingSpec, services: Services
-) -> tuple[JsonObject, tuple[Explanation, ...], tuple[Diagnostic, ...]]:
-    """``deployment`` with the name noted under which it is served, where its own is taken; said as it is chosen."""
-    metadata = deployment["metadata"]
-    own, noted = metadata["name"], service_name(deployment)
-    here = services.get(metadata.get("namespace", ""), {})
-    in_the_way = None
-    for name in _candidates(own, noted):
-        taken = _taken(name, own, spec, here)
-        if taken is None:
-            break
-        in_the_way = in_the_way or taken
-    if name == own:
-        return deployment, (), ()
-    chosen = (explanation("ServiceNamed", service=name, name=own),)
-    if name == noted:
-        return deployment, chosen, ()
-    notes = {**(metadata.get("annotations") or {}), SERVICE: name}
-    warning = diagnostic("NameInTheWay", "metadata.name", taken=in_the_way, service=name)
-    return {**deployment, "metadata": {**metadata, "annotations": notes}}, chosen, (warning,)
+def free_name(workload: Workload, spec: ServingSpec, services: Services) -> tuple[str, str]:
+    """The first free name for the Service, and the Service that conflicts with the first candidate, if one does.
+
+    Candidates are the noted name, then the Deployment's own, then names made from it.
+    """
+    around = services.get(workload.namespace, {})
+    first_conflict = ""
+    for name in _candidates(workload.name, service_name(workload.manifest)):
+        conflict = _conflict(name, workload.name, spec, around)
+        if conflict is None:
+            return name, first_conflict
+        first_conflict = first_conflict or conflict
+    return name, first_conflict  # a name that no Service can have is refused when it is rendered
 
 
 def _candidates(own: str, noted: str) -> Iterator[str]:
@@ -70,66 +61,63 @@ def _candidates(own: str, noted: str) -> Iterator[str]:
         yield own[: _LONGEST - len(suffix)].rstrip("-") + suffix
 
 
-def _taken(name: str, deployment: str, spec: ServingSpec, here: Mapping[str, ServiceSummary]) -> str | None:
-    """The Service that is in the way of a Knative Service of this name."""
+def _conflict(name: str, deployment: str, spec: ServingSpec, around: Mapping[str, ServiceSummary]) -> str | None:
+    """The Service of another owner that prevents a Service of this name."""
     tags = () if spec.mode == DEPLOYMENT else (LATEST_TAG, PREVIOUS_TAG)
     names = (name, *(f"{tag}-{name}" for tag in tags))
-    return next((each for each in names if each in here and here[each].owner != deployment), None)
+    return next((each for each in names if each in around and around[each].owner != deployment), None)
 
 
-def keep_replicas(
-    deployment: JsonObject, spec: ServingSpec, replicas: int, services: Services
-) -> tuple[FieldRecord, Scale | None, tuple[Explanation, ...]]:
-    """Fill in a ``scale`` that keeps the replicas that there were, where a plain Service leads to the pods.
+@dataclass(frozen=True)
+class KeptScale:
+    """A scale that keeps the replicas for the clients of a plain Service."""
+
+    scale: Scale
+    service: str
+    """The Service's name."""
+
+
+def kept_scale(workload: Workload, spec: ServingSpec, replicas: int, services: Services) -> KeptScale | None:
+    """The scale that keeps ``replicas``, if the user wrote none and a plain Service leads to the pods.
 
     Its clients cannot wake the model from zero, and Knative's autoscaler does not see them.
     """
-    written = value_at(deployment, "spec", "template", "metadata", "annotations") or {}
     bounds = (AUTOSCALING + "min-scale", AUTOSCALING + "max-scale")
+    written = workload.template_annotations
     if spec.mode == DEPLOYMENT or spec.scale is not None or any(key in written for key in bounds):
-        return {}, spec.scale, ()
-    selecting = _selecting(deployment, services)
-    if not selecting:
-        return {}, None, ()
-    scale = Scale(max(replicas, 1))
-    value = f"{scale.minimum}.."
-    record = overlay.fill(deployment, {"metadata": {"annotations": {SCALE: value}}})
-    return record, scale, (explanation("ScaleForService", value=value, service=next(iter(selecting))),)
+        return None
+    selecting = _selecting(workload, services)
+    return KeptScale(Scale(max(replicas, 1)), next(iter(selecting))) if selecting else None
 
 
-def past_knative(deployment: JsonObject, spec: ServingSpec, services: Services) -> tuple[Diagnostic, ...]:
-    """A warning for each plain Service that goes on finding the pods."""
+def bypassing_services(workload: Workload, spec: ServingSpec, services: Services) -> list[Diagnostic]:
+    """A warning for each plain Service that leads to the pods past Knative."""
     if spec.mode == DEPLOYMENT:
-        return ()
+        return []
     at = "spec.template.metadata.labels"
-    return tuple(capped(diagnostic("PastKnative", at, service=name) for name in _selecting(deployment, services)))
+    return capped(diagnostic("PastKnative", at, service=name) for name in _selecting(workload, services))
 
 
-def lost_by_name(deployment: JsonObject, services: Services) -> tuple[Diagnostic, ...]:
-    """Why a running Deployment cannot be handed over: Services that would lose its pods, as their ports are renamed."""
-    containers = value_at(deployment, "spec", "template", "spec", "containers") or []
-    names = {port.get("name") for container in containers for port in container.get("ports") or []}
-    return tuple(
-        capped(
-            diagnostic("PortByName", path_of(MODEL), service=name, port=port)
-            for name, context in _selecting(deployment, services).items()
-            for port in context.named_ports
-            if port in names
-        )
+def lost_named_ports(workload: Workload, services: Services) -> list[Diagnostic]:
+    """Why a running Deployment cannot be handed over: Services that would lose its pods, as Knative renames ports."""
+    names = {port.get("name") for container in workload.containers for port in container.get("ports") or []}
+    return capped(
+        diagnostic("PortByName", path_of(MODEL), service=name, port=port)
+        for name, service in _selecting(workload, services).items()
+        for port in service.named_ports
+        if port in names
     )
 
 
-def _selecting(deployment: JsonObject, services: Services) -> dict[str, ServiceSummary]:
-    """The Services of others that select the Deployment's pods, by name."""
-    metadata = deployment["metadata"]
-    labels = {
-        **(value_at(deployment, "spec", "selector", "matchLabels") or {}),
-        **(value_at(deployment, "spec", "template", "metadata", "labels") or {}),
-        DEPLOYMENT_LABEL: metadata["name"],
-    }
+def _selecting(workload: Workload, services: Services) -> dict[str, ServiceSummary]:
+    """The Services of other owners that select the Deployment's pods, by name."""
+    around = services.get(workload.namespace)
+    if not around:
+        return {}
+    labels, own = workload.pod_labels, workload.name
     selecting = {
-        name: context
-        for name, context in tuple(services.get(metadata.get("namespace", ""), {}).items())  # a watch may change them
-        if context.owner != metadata["name"] and context.selector and context.selector.items() <= labels.items()
+        name: service
+        for name, service in tuple(around.items())  # a watch may change them
+        if service.owner != own and service.selector and service.selector.items() <= labels.items()
     }
     return {name: selecting[name] for name in sorted(selecting)}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from model_uri import ModelURI, Store, find
-from serve_core.base.json import JsonObject, value_at
+from serve_core.base.workload import Workload
 from serve_core.context.cluster import ClusterContext
 from serve_core.policy.matching import is_about_namespace, selects
 from serve_core.policy.stores import of_rule, store_of
@@ -33,29 +33,26 @@ def known(context: ClusterContext, namespace: str, labels: Mapping[str, str]) ->
     return (*found, *context.stores)
 
 
-def of_loader(deployment: JsonObject, uris: Iterable[ModelURI], context: ClusterContext) -> tuple[Store, ...]:
-    """What the loader of a Deployment is bound to; nothing where no rule asks for it, or where it cannot be."""
-    namespace = str(value_at(deployment, "metadata", "namespace") or "")
+def of_loader(workload: Workload, uris: Iterable[ModelURI], context: ClusterContext) -> tuple[Store, ...]:
+    """The stores that the loader of a Deployment is bound to; empty if no rule asks for it or it cannot be bound."""
+    namespace = workload.namespace
     labels = context.namespace_labels.get(namespace, {})
     stores = known(context, namespace, labels)
     uris = [uri for uri in uris if uri.scheme != "pvc"]
     named = any(find(uri, stores) for uri in uris)
-    if not named and not _rests_on_places(deployment, context, namespace, labels):
+    if not named and not _rests_on_places(workload, context, labels):
         return ()
     bound = [store_of(uri, stores) for uri in uris]
     return tuple(dict.fromkeys(store for store in bound if store)) if all(bound) else ()
 
 
-def _rests_on_places(
-    deployment: JsonObject, context: ClusterContext, namespace: str, labels: Mapping[str, str]
-) -> bool:
-    """Whether a rule about the Deployment, or about what it becomes, rests on where its model comes from."""
-    worn = [value_at(deployment, "metadata", "labels"), value_at(deployment, "spec", "template", "metadata", "labels")]
+def _rests_on_places(workload: Workload, context: ClusterContext, namespace_labels: Mapping[str, str]) -> bool:
+    """Whether a rule about the Deployment, or about what it becomes, depends on where its model comes from."""
     return any(
         any(map(_is_about_places, policy.spec.rules))
         and (not policy.spec.match.kinds or not _ELSEWHERE.issuperset(policy.spec.match.kinds))
-        and _selects(policy.spec.match, worn)
-        for policy in _about(context, namespace, labels)
+        and _selects(policy.spec.match, (workload.labels, workload.template_labels))
+        for policy in _about(context, workload.namespace, namespace_labels)
     )
 
 
@@ -63,9 +60,10 @@ def _is_about_places(rule: "Rule") -> bool:
     return bool(rule.sources and rule.sources.allow) or (rule.pinned is not None and "revision" in rule.pinned.by)
 
 
-def _selects(match: "Match", worn: Iterable[object]) -> bool:
+def _selects(match: "Match", labels: Iterable[Mapping[str, str]]) -> bool:
+    """Whether a policy is about an object with one of these sets of labels."""
     selector = match.object_selector
-    return selector is None or any(selects(selector, each if isinstance(each, dict) else {}) for each in worn)
+    return selector is None or any(selects(selector, each) for each in labels)
 
 
 def _about(context: ClusterContext, namespace: str, labels: Mapping[str, str]) -> Iterator["ServingPolicy"]:

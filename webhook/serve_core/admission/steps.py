@@ -1,0 +1,263 @@
+"""The steps of admission, in the order in which :mod:`serve_core.admission.decide` runs them.
+
+Each step reads the working set, writes its result there, and appends what it finds. A step that has nothing to do
+leaves the working set as it is.
+"""
+
+from dataclasses import replace
+
+from serve_core.admission import completion, completion_record, deployment_mode, handover, policy_defaults, service
+from serve_core.admission.working_set import Admission
+from serve_core.api import annotations, serving_spec
+from serve_core.api.annotations import COMPLETED_WITH, FILLED, HANDOVER, MODEL, SCALE, SERVICE, path_of
+from serve_core.base import bounds, overlay
+from serve_core.base.constants import SERVED_LABEL
+from serve_core.base.overlay import FieldRecord
+from serve_core.base.reasons import diagnostic, explanation
+from serve_core.base.workload import POD, Workload
+from serve_core.istio import authorization, telemetry
+from serve_core.knative import domain_mapping, name_conflict
+
+_FILLED = frozenset(
+    (
+        overlay.path("metadata", "labels", SERVED_LABEL),
+        *(overlay.path("metadata", "annotations", annotation.key) for annotation in annotations.USER),
+    )
+)
+_FILLED_BELOW = (overlay.path("spec", "selector", ""), overlay.path("spec", "template", ""))
+"""The only fields that admission ever sets."""
+
+
+# --- Read
+
+
+def restore_server_annotations(admission: Admission) -> None:
+    """Replace what a user wrote into annotations that only the server writes by what is stored.
+
+    So these annotations also survive a write that replaces the whole object, such as ``kubectl replace``.
+    """
+    written, previous = admission.workload.annotations, admission.previous
+    stored = {} if previous is None else Workload(previous).annotations
+    if MODEL not in stored:
+        stored = {}
+    record = completion_record.believed(written.get(COMPLETED_WITH), stored.get(COMPLETED_WITH), admission.context)
+    counts = {**stored, COMPLETED_WITH: record}
+    if handover.is_paused_by_us(admission.deployment) and stored.get(HANDOVER) != handover.TO_KNATIVE:
+        del admission.deployment["spec"]["paused"]
+    protected = (COMPLETED_WITH, HANDOVER, *annotations.NOTED)
+    kept = {key: value for key, value in written.items() if key not in protected}
+    kept |= {key: value for key in protected if (value := counts.get(key)) is not None}
+    if kept or written:
+        admission.deployment["metadata"]["annotations"] = kept
+
+
+def read_field_record(admission: Admission) -> None:
+    """Find the fields that an earlier admission set and nobody has changed since.
+
+    The submitted record counts: it can only remove fields that the user could leave out. It must count for a new
+    Deployment too, which can be a copy of a completed one, and when the API server calls the webhook a second time. If
+    it cannot be read, the stored record counts.
+    """
+    for each in (admission.deployment, admission.previous):
+        text = None if each is None else Workload(each).annotations.get(FILLED)
+        record: FieldRecord | None = {} if text is None else overlay.read(text, admission.deployment)
+        if record is not None:
+            admission.recorded = {
+                path: value for path, value in record.items() if path in _FILLED or path.startswith(_FILLED_BELOW)
+            }
+            return
+
+
+def apply_policy_defaults(admission: Admission) -> None:
+    """Set the annotations that policies give: the model of an adopted Deployment, and defaults."""
+    policy_defaults.fill(admission)
+
+
+def read_annotations(admission: Admission) -> None:
+    """Read what the annotations ask for."""
+    spec, problems = serving_spec.read(admission.workload.annotations)
+    if admission.not_adopted:
+        # The policy may be gone that gave the model to which the user added these annotations.
+        problems = tuple(problem for problem in problems if problem.code != "OrphanAnnotation")
+    admission.findings.problems += problems
+    if spec is not None:
+        admission.spec = spec
+
+
+def require_completion(admission: Admission) -> None:
+    """Refuse to render a stored Deployment that admission has not completed."""
+    if not admission.workload.containers:
+        why = "it was never completed"
+        admission.findings.problems.append(diagnostic("InvalidObject", f"{POD}.containers", why=why))
+
+
+# --- Give back, without a model
+
+
+def give_back(admission: Admission) -> None:
+    """Restore a Deployment that was served as its user wrote it."""
+    deployment, workload = admission.deployment, admission.workload
+    state = [annotation.key for annotation in annotations.STATE if annotation.key in workload.annotations]
+    if not state and SERVED_LABEL not in workload.labels:
+        return
+    # The selector cannot be changed, and the template's labels must satisfy it.
+    selected = (overlay.path("spec", "template", "metadata", "labels", key) for key in workload.match_labels)
+    kept = (overlay.path("spec", "selector", ""), *selected)
+    ours = {path: value for path, value in admission.recorded.items() if not path.startswith(kept)}
+    overlay.take_back(deployment, ours)
+    if not workload.containers or any(not container.get("image") for container in workload.containers):
+        admission.findings.problems.append(diagnostic("NothingToGiveBack", path_of(MODEL)))
+        return
+    handover.unpark(deployment)
+    for key in state:
+        workload.annotations.pop(key, None)
+    # The label stays with the note until the reconciler sees the pods back and the Knative Service gone.
+    admission.annotate(HANDOVER, handover.FROM_KNATIVE)
+    admission.label(SERVED_LABEL, "true")
+
+
+# --- Complete
+
+
+def take_back_earlier_fields(admission: Admission) -> None:
+    """Remove the fields that an earlier admission set: this one sets them again, as they should be now."""
+    earlier = {path: value for path, value in admission.recorded.items() if path not in admission.filled}
+    overlay.take_back(admission.deployment, earlier)
+    admission.workload.labels.pop(SERVED_LABEL, None)  # only admission sets it
+
+
+def keep_named_ports(admission: Admission) -> None:
+    """Refuse to hand over a running Deployment to which plain Services lead by the name of a port."""
+    if admission.was_running and admission.by_knative:
+        services = admission.context.services
+        admission.findings.problems += name_conflict.lost_named_ports(admission.workload, services)
+
+
+def keep_replicas(admission: Admission) -> None:
+    """Set a ``scale`` that keeps the replicas, if a plain Service leads to the pods."""
+    workload, services = admission.workload, admission.context.services
+    replicas = handover.wanted_replicas(admission.deployment)
+    kept = name_conflict.kept_scale(workload, admission.spec, replicas, services)
+    if kept is None:
+        return
+    value = f"{kept.scale.minimum}.."
+    admission.fill({"metadata": {"annotations": {SCALE: value}}})
+    admission.spec = replace(admission.spec, scale=kept.scale)
+    admission.findings.explanations.append(explanation("ScaleForService", value=value, service=kept.service))
+
+
+def size_model(admission: Admission) -> None:
+    """Find the size of the model, for the download's deadline and the storage."""
+    size = completion_record.size(admission.workload, admission.spec, admission.previous)
+    admission.spec = replace(admission.spec, size=size)
+
+
+def complete_template(admission: Admission) -> None:
+    """Set what the pods need: the loader, the model server and the volumes."""
+    completion.complete(admission)
+
+
+def report_mesh(admission: Admission) -> None:
+    """Report how the pods are connected to the mesh. Completion has set what that takes."""
+    admission.findings.problems += admission.mesh.problems
+    admission.findings.explanations += admission.mesh.explanations
+
+
+def bypass_activator(admission: Admission) -> None:
+    """Take Knative's activator out of the path of requests if ``auth-callers`` must see who calls."""
+    wanted = authorization.bypass_activator(admission.workload, admission.spec, admission.findings)
+    if wanted:
+        admission.fill({"spec": {"template": {"metadata": {"annotations": wanted}}}})
+
+
+# --- Name
+
+
+def record_fields(admission: Admission) -> None:
+    """Note the fields that this admission has set, so that the next one can take them back."""
+    admission.annotate(FILLED, overlay.noted(admission.filled))
+
+
+def choose_name(admission: Admission) -> None:
+    """Choose another name for the Service if a Service of another owner has the Deployment's, and note it."""
+    name, conflict = name_conflict.free_name(admission.workload, admission.spec, admission.context.services)
+    if name != name_conflict.service_name(admission.deployment):
+        admission.annotate(SERVICE, name)
+        admission.name_conflict = conflict
+
+
+def limit_annotations(admission: Admission) -> None:
+    """Refuse more annotations than the API server stores."""
+    fault = bounds.annotations_fault(admission.workload.annotations)
+    if fault is not None:
+        admission.findings.problems.append(fault)
+
+
+# --- Render
+
+
+def report_name(admission: Admission) -> None:
+    """Report the name of the Service if it is not the Deployment's."""
+    own, name = admission.workload.name, name_conflict.service_name(admission.deployment)
+    if name == own:
+        return
+    admission.findings.explanations.append(explanation("ServiceNamed", service=name, name=own))
+    if conflict := admission.name_conflict:
+        warning = diagnostic("NameInTheWay", "metadata.name", taken=conflict, service=name)
+        admission.findings.warnings.append(warning)
+
+
+def warn_of_bypassing_services(admission: Admission) -> None:
+    """Warn of plain Services that lead to the pods past Knative."""
+    services = admission.context.services
+    admission.findings.warnings += name_conflict.bypassing_services(admission.workload, admission.spec, services)
+
+
+def render_knative_service(admission: Admission) -> None:
+    """Mode ``knative``: render the Knative Service, and the DomainMapping of a host name."""
+    if admission.by_knative:
+        rendered = service.render(admission.workload, admission.spec, admission.context, admission.findings)
+        admission.service = rendered
+        admission.extras += domain_mapping.mapping(rendered, admission.spec)
+
+
+def render_plain_service(admission: Admission) -> None:
+    """Mode ``deployment``: render the Service in front of the Deployment's pods, and the autoscaler."""
+    if not admission.by_knative:
+        admission.extras += deployment_mode.render(admission.workload, admission.spec, admission.findings)
+
+
+def render_access_policies(admission: Admission) -> None:
+    """Render Istio's objects for ``auth``."""
+    if admission.spec.auth != "none":
+        admission.access_policies += authorization.access_policies(
+            admission.workload, admission.spec, admission.mesh, admission.context, admission.findings
+        )
+
+
+def render_telemetry(admission: Admission) -> None:
+    """Render Istio's Telemetry for ``telemetry``."""
+    if admission.spec.telemetry is not None:
+        admission.extras += telemetry.render(
+            admission.workload, admission.spec, admission.mesh, admission.context.istio, admission.findings
+        )
+
+
+def warn_of_mesh(admission: Admission) -> None:
+    """Warn of stores that the mesh may keep from the loader."""
+    admission.findings.warnings += admission.mesh.warnings
+
+
+# --- Park
+
+
+def park(admission: Admission) -> None:
+    """Mode ``knative``: leave no replicas to the Deployment, or start the handover of its pods."""
+    if admission.by_knative:
+        handover.park(admission.deployment, running=admission.was_running)
+
+
+def unpark(admission: Admission) -> None:
+    """Mode ``deployment``: give the Deployment its replicas back."""
+    if not admission.by_knative:
+        handover.unpark(admission.deployment)

@@ -1,0 +1,107 @@
+"""The working set of one admission: what its steps read, and what they have found and made so far."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from serve_core.admission import shape
+from serve_core.api.annotations import DEPLOYMENT, MODE, MODEL
+from serve_core.api.serving_spec import ServingSpec
+from serve_core.base import overlay
+from serve_core.base.findings import Findings
+from serve_core.base.json import JsonObject
+from serve_core.base.overlay import FieldRecord
+from serve_core.base.workload import Workload
+from serve_core.context.cluster import ClusterContext
+from serve_core.istio import injection
+from serve_core.istio.injection import MeshDecision
+
+
+@dataclass
+class Admission:
+    """One Deployment on its way through :mod:`serve_core.admission.steps`."""
+
+    deployment: JsonObject
+    """The Deployment as it will be stored. The steps write to it; the rest is shared with the input."""
+    context: ClusterContext
+    previous: JsonObject | None = None
+    """What the API server stores before an update."""
+    recorded: FieldRecord = field(default_factory=dict)
+    """The fields that an earlier admission set and that are still as it set them."""
+    filled: FieldRecord = field(default_factory=dict)
+    """The fields that this admission sets."""
+    not_adopted: bool = False
+    """Whether the Deployment asks for adoption by a policy and no policy adopts it."""
+    spec: ServingSpec = field(init=False)
+    """What the annotations ask for. The step that reads them sets it; later steps run only for a served Deployment."""
+    name_conflict: str = ""
+    """The Service of another owner because of which this admission chose another name."""
+    findings: Findings = field(default_factory=Findings)
+    service: JsonObject | None = None
+    """The Knative Service."""
+    access_policies: list[JsonObject] = field(default_factory=list)
+    """Istio's objects that decide who can call the model."""
+    extras: list[JsonObject] = field(default_factory=list)
+    """The other objects beside the Deployment."""
+
+    @classmethod
+    def of(cls, deployment: JsonObject, context: ClusterContext, previous: JsonObject | None = None) -> "Admission":
+        """Start with a Deployment whose shape was checked. It is copied as far down as the steps themselves write;
+        :mod:`serve_core.base.overlay` copies what it changes below."""
+        copy = {**deployment, "metadata": {**deployment["metadata"]}}
+        places: tuple[tuple[dict[str, Any], str], ...] = (
+            (copy["metadata"], "annotations"),
+            (copy["metadata"], "labels"),
+            (copy, "spec"),
+        )
+        for owner, key in places:
+            if isinstance(owner.get(key), dict):
+                owner[key] = {**owner[key]}
+        return cls(copy, context, shape.readable(previous))
+
+    @cached_property
+    def workload(self) -> Workload:
+        """The Deployment as it is now."""
+        return Workload(self.deployment)
+
+    @property
+    def is_served(self) -> bool:
+        """Whether the Deployment asks for a model."""
+        return MODEL in self.workload.annotations
+
+    @property
+    def by_knative(self) -> bool:
+        """Whether Knative runs the pods; otherwise the Deployment does."""
+        return self.spec.mode != DEPLOYMENT
+
+    @cached_property
+    def was_running(self) -> bool:
+        """Whether the stored Deployment has pods of its own, which may be serving."""
+        if self.previous is None:
+            return False
+        previous = Workload(self.previous)
+        if MODEL in previous.annotations and previous.annotations.get(MODE) != DEPLOYMENT:
+            return False
+        return bool(previous.spec.get("replicas", 1))
+
+    @cached_property
+    def mesh(self) -> MeshDecision:
+        """How the pods are connected to the mesh, decided at the first use: completion does not change the answer."""
+        return injection.decide(self.workload, self.spec, self.context.istio)
+
+    def fill(self, wanted: Mapping[str, Any]) -> None:
+        """Set the fields of the overlay ``wanted`` that the Deployment lacks."""
+        self.filled |= overlay.fill(self.deployment, wanted)
+
+    def annotate(self, key: str, value: str) -> None:
+        self._write("annotations", key, value)
+
+    def label(self, key: str, value: str) -> None:
+        self._write("labels", key, value)
+
+    def _write(self, kind: str, key: str, value: str) -> None:
+        metadata = self.deployment["metadata"]
+        if metadata.get(kind) is None:
+            metadata[kind] = {}
+        metadata[kind][key] = value
