@@ -28,7 +28,7 @@ from serve_kube.resources import (
 )
 from serve_webhook import settings
 from serve_webhook.admission import http, listener
-from serve_webhook.audit import Audit
+from serve_webhook.audit.background import BackgroundAudit
 from serve_webhook.cache import trimming
 from serve_webhook.cache.informers import Informer
 from serve_webhook.cache.mesh import MeshCache
@@ -86,7 +86,7 @@ class Replica:
         self._deployments = self._informer(DEPLOYMENTS, selectors=served, trim=trimming.deployment)
         self._presented = ServingCertificate(self._secrets, self._tls, self._metrics)
         self._reconciler: Reconciler | None = None
-        self._audit: Audit | None = None
+        self._audit: BackgroundAudit | None = None
         self._failure_policies: FailurePolicies | None = None
         self._mesh = MeshCache(self._informer, self._context_changed)
         self._namespace_labels = NamespaceLabels(self._mesh.namespaces)
@@ -198,7 +198,7 @@ class Replica:
             metrics=self._metrics,
             now=_now,
         )
-        audit = Audit(
+        audit = BackgroundAudit(
             self._api,
             deployments=self._deployments,
             policies=self._policies,

@@ -38,8 +38,9 @@ from serve_kube.resources import (
     ROUTES,
     key,
 )
-from serve_webhook import audit
-from serve_webhook.audit import Audit
+from serve_webhook.audit import background, policy_report
+from serve_webhook.audit.background import BackgroundAudit
+from serve_webhook.audit.findings import AuditFindings
 from serve_webhook.cache.informers import Informer
 from serve_webhook.cache.policies import Policies
 from serve_webhook.metrics import Metrics
@@ -90,17 +91,17 @@ def audited(
 
 
 def reports_about(found: list[AuditedObject]) -> list[JsonObject]:
-    kept = audit.Found()
+    kept = AuditFindings()
     for judged in found:
         kept.add(judged)
-    return audit.reports(kept)
+    return policy_report.reports(kept)
 
 
 @pytest.mark.attack(11)
 def test_a_report_has_a_bounded_number_of_entries_the_worst_first_and_counts_all() -> None:
     many = [deployment(f"m{i:03}", "s3://elsewhere/a.joblib" if i % 2 else "s3://models/a.joblib") for i in range(150)]
     (report,) = reports_about(audited(many, STORES, WATCHED))
-    assert len(report["results"]) == audit.MOST_RESULTS
+    assert len(report["results"]) == policy_report.MAX_ENTRIES
     assert report["summary"] == {"pass": 75, "fail": 225, "warn": 0, "error": 0, "skip": 0}
     assert [entry["severity"] for entry in report["results"][:76]] == ["high"] * 75 + ["low"]
 
@@ -109,7 +110,7 @@ def test_a_report_has_a_bounded_number_of_entries_the_worst_first_and_counts_all
 def test_of_thousands_of_pods_that_break_every_rule_little_is_kept_and_all_is_counted() -> None:
     rules = ", ".join(f"{{name: r{n}, images: {{allow: [registry{n}.example]}}}}" for n in range(20))
     broken = [document("ServingPolicy", f"p{n}", f"rules: [{rules}]") for n in range(5)]
-    existing, found = Auditor(context(*broken), (), NOW), audit.Found()
+    existing, found = Auditor(context(*broken), (), NOW), AuditFindings()
     objects = [(pod(f"evil-{n}"), deployment(f"large-{n}")) for n in range(40)]
     judged = [existing.judge(each) for each in itertools.chain.from_iterable(objects)]
     tracemalloc.start()
@@ -119,10 +120,10 @@ def test_of_thousands_of_pods_that_break_every_rule_little_is_kept_and_all_is_co
             found.add(replace(one, name=f"{one.name}-{number}"))
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert found.broken().total() == 25 * 80 * 100
+    assert found.violations().total() == 25 * 80 * 100
     assert kept < 3 * 2**20, "of 200,000 results"
     with at_most(0.1):  # nobody waits for the report
-        audit.reports(found)
+        policy_report.reports(found)
 
 
 @pytest.mark.attack(25)
@@ -140,15 +141,15 @@ def test_what_is_remembered_to_tell_nothing_twice_is_bounded(monkeypatch: pytest
 
 @pytest.mark.attack(25)
 def test_a_deployment_that_is_judged_again_is_counted_once_and_makes_room() -> None:
-    found = audit.Found()
+    found = AuditFindings()
     for _ in range(3):
         found.remove("ml", "bad")
         for judged in audited([FORBIDDEN], STORES, WATCHED):
             found.add(judged)
-    (report,) = audit.reports(found)
+    (report,) = policy_report.reports(found)
     assert (report["summary"]["fail"], len(report["results"])) == (2, 2)
     found.remove("ml", "bad")
-    assert audit.reports(found) == []
+    assert policy_report.reports(found) == []
 
 
 def test_an_entry_says_what_is_broken_where_and_how_bad_it_is() -> None:
@@ -198,23 +199,23 @@ def test_an_exception_that_has_expired_stops_to_count() -> None:
 
 def test_the_next_audit_is_when_the_next_exception_ends() -> None:
     exceptions = [read_exception(EXCEPTION)]
-    assert audit.next_audit(exceptions, NOW) == NOW + timedelta(minutes=5)
+    assert background.next_audit(exceptions, NOW) == NOW + timedelta(minutes=5)
     later = NOW + timedelta(minutes=6)
-    assert audit.next_audit(exceptions, later) == later + audit.INTERVAL
+    assert background.next_audit(exceptions, later) == later + background.INTERVAL
 
 
 def test_the_condition_says_what_is_broken_and_how_to_read_more() -> None:
     bad, good = audited([deployment("bad", "s3://elsewhere/a.joblib"), deployment("good")], STORES)
-    told = audit.compliance(bad)
+    told = background.compliance(bad)
     assert told is not None
     assert (told.status, told.reason) == ("False", "PolicyViolated")
     assert "stores/places does not allow models from s3://elsewhere/a.joblib" in told.message
     assert told.message.endswith("Read `kubectl serve policy explain bad -n ml`.")
-    fine = audit.compliance(good)
+    fine = background.compliance(good)
     assert fine is not None
     assert fine.status == "True"
     (untouched,) = audited([deployment("other", namespace="x")])
-    assert audit.compliance(untouched) is None
+    assert background.compliance(untouched) is None
 
 
 def test_the_audit_and_the_desk_say_the_same() -> None:
@@ -225,7 +226,7 @@ def test_the_audit_and_the_desk_say_the_same() -> None:
 
 
 @asynccontextmanager
-async def auditing(api: MemoryApi, clock: Clock) -> AsyncIterator[tuple[Audit, Informer, Metrics]]:
+async def auditing(api: MemoryApi, clock: Clock) -> AsyncIterator[tuple[BackgroundAudit, Informer, Metrics]]:
     """The audit of what ``api`` has, its Deployments as they are watched, and its metrics."""
 
     def informer(resource: Any, **arguments: Any) -> Informer:
@@ -236,7 +237,7 @@ async def auditing(api: MemoryApi, clock: Clock) -> AsyncIterator[tuple[Audit, I
     tasks = [asyncio.create_task(part) for part in (*policies.parts(), deployments.run())]
     await policies.wait()
     await deployments.synced.wait()
-    made = Audit(
+    made = BackgroundAudit(
         api,
         deployments=deployments,
         policies=policies,
@@ -268,7 +269,7 @@ async def test_it_writes_what_it_found_and_nothing_twice(api: MemoryApi) -> None
     clock = Clock()
     clock.now = NOW
     async with auditing(api, clock) as (made, deployments, metrics):
-        await made.once()
+        await made.audit_all()
         assert compliant(api)[0] == "False"
         assert api.objects[POLICY_REPORTS.plural, "ml", "kubectl-serve"]["summary"]["fail"] == 1
         (entry,) = api.objects[POLICY_REPORTS.plural, "other", "kubectl-serve"]["results"]
@@ -278,7 +279,7 @@ async def test_it_writes_what_it_found_and_nothing_twice(api: MemoryApi) -> None
             while not deployments.get("ml", "bad").get("status"):  # type: ignore[union-attr] # noqa: ASYNC110 - the watch brings it
                 await asyncio.sleep(0)
         api.writes.clear()
-        await made.once()
+        await made.audit_all()
         assert api.writes == []
 
 
@@ -318,16 +319,16 @@ async def test_whatever_was_made_by_hand_is_found_until_it_goes(api: MemoryApi) 
     api.put(PODS, pod("a-pod"))
     api.put(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "other", "namespace": "ml"}, "spec": {}})
     async with auditing(api, Clock()) as (made, _, metrics):
-        await made.once()
+        await made.audit_all()
         assert reported(api) == [("Configuration", "a-configuration"), ("Pod", "a-pod"), ("Revision", "a-revision"),
                                  ("Service", "a-service")]  # fmt: skip
         assert b'policy_violations{policy="stores",rule="places",verdict="Deny"} 4.0' in metrics.render()
         for resource, kind in kinds.items():
             api.remove(resource, "ml", f"a-{kind.lower()}")
-        await made.once()
+        await made.audit_all()
         assert reported(api) == [("Pod", "a-pod")]
         api.remove(PODS, "ml", "a-pod")
-        await made.once()
+        await made.audit_all()
         assert (POLICY_REPORTS.plural, "ml", "kubectl-serve") not in api.objects
 
 
@@ -337,7 +338,7 @@ async def test_what_leads_to_models_from_outside_is_found(api: MemoryApi) -> Non
     api.put(ROUTES, leading("Route") | {"metadata": {"name": "r", "namespace": "ml"}})
     api.put(DOMAIN_MAPPINGS, leading("DomainMapping"))
     async with auditing(api, Clock()) as (made, _, metrics):
-        await made.once()
+        await made.audit_all()
         assert reported(api) == [("DomainMapping", "s"), ("Route", "r")]
         assert b'policy_violations{policy="private",rule="r",verdict="Deny"} 2.0' in metrics.render()
 
@@ -345,7 +346,7 @@ async def test_what_leads_to_models_from_outside_is_found(api: MemoryApi) -> Non
 async def test_a_deployment_that_changes_is_judged_without_listing_the_pods_of_the_cluster(
     api: MemoryApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(background, "SETTLE_SECONDS", 0)
     api.put(POLICIES, STORES)
     api.put(PODS, pod("a-pod"))
     async with auditing(api, Clock()) as (made, _, _), asyncio.timeout(10):
@@ -366,7 +367,7 @@ async def test_a_deployment_that_changes_is_judged_without_listing_the_pods_of_t
 async def test_of_many_deployments_only_the_one_that_changes_is_judged_again(
     api: MemoryApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(background, "SETTLE_SECONDS", 0)
     api.put(POLICIES, STORES)
     for name, namespace in (("bad", "ml"), ("worse", "ml"), ("bad", "other")):
         api.put(DEPLOYMENTS, deployment(name, "s3://elsewhere/a.joblib", namespace))
@@ -397,7 +398,7 @@ async def test_of_many_deployments_only_the_one_that_changes_is_judged_again(
 async def test_of_changes_in_several_namespaces_the_reports_are_listed_once_and_those_of_others_stay(
     api: MemoryApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(background, "SETTLE_SECONDS", 0)
     api.put(POLICIES, STORES)
     for namespace in ("ml", "other", "third"):
         api.put(DEPLOYMENTS, deployment("bad", "s3://elsewhere/a.joblib", namespace))
@@ -412,21 +413,21 @@ async def test_of_changes_in_several_namespaces_the_reports_are_listed_once_and_
             await asyncio.sleep(0)
         running.cancel()
         await asyncio.wait({running})
-        await made.of_changes()
+        await made.audit_changed()
         assert reports_of(api) == ["third"]
         assert [each.partition(" ")[0] for each in api.lists] == [POLICY_REPORTS.plural]
 
         api.put(DEPLOYMENTS, deployment("good"))
         while deployments.get("ml", "good") is None:  # noqa: ASYNC110 - the watch brings it
             await asyncio.sleep(0)
-        await made.of_changes()
+        await made.audit_changed()
         assert len(api.lists) == 1, "whoever leads no more takes in nothing"
 
 
 async def test_what_the_audit_notes_itself_is_no_reason_to_judge_again(
     api: MemoryApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(background, "SETTLE_SECONDS", 0)
     api.put(POLICIES, STORES)
     api.put(DEPLOYMENTS, deployment("bad", "s3://elsewhere/a.joblib"))
     async with auditing(api, Clock()) as (made, deployments, _), asyncio.timeout(10):
@@ -443,8 +444,8 @@ async def test_what_the_audit_notes_itself_is_no_reason_to_judge_again(
 async def test_everything_is_judged_again_only_after_a_rest_that_is_longer_the_more_there_is(
     api: MemoryApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit, "SETTLE_SECONDS", 0)
-    monkeypatch.setattr(audit, "REST", 10**6)
+    monkeypatch.setattr(background, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(background, "PAUSE_FACTOR", 10**6)
     api.put(POLICIES, STORES)
     async with auditing(api, Clock()) as (made, _, _), asyncio.timeout(10):
         running = asyncio.create_task(made.run())
@@ -458,8 +459,8 @@ async def test_everything_is_judged_again_only_after_a_rest_that_is_longer_the_m
 
 
 async def test_an_audit_that_breaks_off_is_begun_again_soon(api: MemoryApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "SETTLE_SECONDS", 0)
-    monkeypatch.setattr(audit, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(background, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(background, "RETRY_SECONDS", 0.01)
     api.put(POLICIES, STORES)
     api.put(PODS, pod("a-pod"))
     api.failures["list pods"] = UnavailableError("storage is (re)initializing", 429)
@@ -498,7 +499,7 @@ async def test_of_thousands_of_pods_the_audit_has_no_more_in_memory_than_it_list
     api.put(POLICIES, STORES)
     async with auditing(api, Clock()) as (made, _, metrics):
         monkeypatch.setattr(api, "pages", listed)
-        await made.once()
+        await made.audit_all()
     assert b'policy_violations{policy="stores",rule="places",verdict="Deny"} 2000.0' in metrics.render()
     assert max(most) <= 2 * size
     assert not alive
@@ -509,7 +510,7 @@ async def test_when_an_exception_ends_the_condition_turns_and_an_event_says_so(
     api: MemoryApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the clock alone: nobody writes anything, and the audit looks again by itself."""
-    monkeypatch.setattr(audit, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(background, "SETTLE_SECONDS", 0)
     ends = datetime(2026, 11, 18, 0, 5, tzinfo=UTC)
     api.put(POLICIES, STORES)
     api.put(POLICY_EXCEPTIONS, EXCEPTION)

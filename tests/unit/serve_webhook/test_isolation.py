@@ -130,8 +130,8 @@ async def until(condition: Callable[[], object]) -> None:
 @pytest.fixture(autouse=True)
 def _no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(informers, "backoff", lambda _: 0.0)
-    monkeypatch.setattr("serve_webhook.audit.SETTLE_SECONDS", 0.01)
-    monkeypatch.setattr("serve_webhook.audit.REST", 0)
+    monkeypatch.setattr("serve_webhook.audit.background.SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr("serve_webhook.audit.background.PAUSE_FACTOR", 0)
 
 
 async def test_what_cannot_be_read_is_skipped_said_once_and_there_again_when_it_is_corrected(

@@ -11,7 +11,7 @@ from serve_core.base.json import JsonObject
 from serve_core.policy.subject import SUBJECT_KINDS
 from serve_kube.resources import DEPLOYMENTS
 from serve_webhook.admission.validation import KNATIVE_USERNAME
-from serve_webhook.audit import LISTED
+from serve_webhook.audit.background import LISTED
 from support.paths import ROOT
 
 WEBHOOKS = {

@@ -282,7 +282,7 @@ async def test_settings_that_change_count_from_then_on_and_everything_is_audited
     api: MemoryApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serve_webhook.settings.POLL_SECONDS", 0.01)
-    monkeypatch.setattr("serve_webhook.audit.SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr("serve_webhook.audit.background.SETTLE_SECONDS", 0.01)
     api.put(NAMESPACES, {"metadata": {"name": "ml"}})
     api.put(CONFIG_MAPS, {"metadata": {"namespace": "knative-serving", "name": "config-deployment"},
                           "data": {"queue-sidecar-image": "platform.example/queue:1"}})  # fmt: skip
@@ -310,7 +310,7 @@ async def test_settings_that_change_count_from_then_on_and_everything_is_audited
 async def test_a_namespace_that_comes_under_a_policy_by_its_label_is_audited_at_once(
     api: MemoryApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve_webhook.audit.SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr("serve_webhook.audit.background.SETTLE_SECONDS", 0.01)
     api.put(NAMESPACES, {"metadata": {"name": "ml"}})
     api.put(KNATIVE_SERVICES, knative())
     api.put(POLICIES, document("ServingPolicy", "match: {namespaceSelector: {matchLabels: {tier: high}}}\n" + STORES))
