@@ -8,6 +8,7 @@ from typing import Protocol
 
 from kubectl_serve.cli.streams import Streams
 from serve_core.base.json import JsonObject
+from serve_kube.errors import ForbiddenError, NotFoundError
 from serve_kube.resources import Resource
 from serve_kube.watch import WatchEvent
 
@@ -91,3 +92,23 @@ Connect = Callable[[Namespace, Streams], AbstractAsyncContextManager[Cluster]]
 def namespace_of(args: Namespace, cluster: Cluster) -> str:
     """The namespace that the flags or the context name."""
     return args.namespace or cluster.namespace
+
+
+async def visible(
+    cluster: Cluster,
+    resource: Resource,
+    namespace: str | None,
+    *,
+    labels: str = "",
+    fields: str = "",
+    unseen: set[str] | None = None,
+) -> list[JsonObject]:
+    """The objects of a kind, or none where it is not there or one may not see it: then ``unseen`` gets its name."""
+    try:
+        return (await cluster.list(resource, namespace, labels=labels, fields=fields))[0]
+    except NotFoundError:
+        return []
+    except ForbiddenError:
+        if unseen is not None:
+            unseen.add(resource.plural)
+        return []

@@ -8,7 +8,7 @@ from dataclasses import replace
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cli.verbs import PROGRAM
-from kubectl_serve.cluster import Cluster, Connect
+from kubectl_serve.cluster import Cluster, Connect, visible
 from kubectl_serve.errors import NotInstalledError
 from kubectl_serve.install import manifests, platform
 from kubectl_serve.io import documents, tables
@@ -42,18 +42,18 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         labels = f"{DEPLOYMENT_LABEL}={args.name}"
         unseen: set[str] = set()
         service = service_name(deployment)
-        found = await platform.visible(cluster, KNATIVE_SERVICES, namespace, fields=f"metadata.name={service}")
+        found = await visible(cluster, KNATIVE_SERVICES, namespace, fields=f"metadata.name={service}")
         # What was chosen may rest on the plain Services that there are.
-        around = {model.name_of(each): read(each) for each in await platform.visible(cluster, SERVICES, namespace)}
+        around = {model.name_of(each): read(each) for each in await visible(cluster, SERVICES, namespace)}
         context = replace(await _context(cluster), services={namespace: around})
         shown = described(
             deployment,
             found[0] if found else None,
-            await platform.visible(
+            await visible(
                 cluster, REVISIONS, namespace, labels=f"serving.knative.dev/service={service}", unseen=unseen
             ),
-            await platform.visible(cluster, PODS, namespace, labels=labels, unseen=unseen),
-            await platform.visible(cluster, EVENTS, namespace, unseen=unseen),
+            await visible(cluster, PODS, namespace, labels=labels, unseen=unseen),
+            await visible(cluster, EVENTS, namespace, unseen=unseen),
             judge(deployment, context).choices,
         )
     if unseen:

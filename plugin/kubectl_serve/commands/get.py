@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cli.verbs import PROGRAM
-from kubectl_serve.cluster import Cluster, Connect, namespace_of
+from kubectl_serve.cluster import Cluster, Connect, namespace_of, visible
 from kubectl_serve.errors import ServeError, UsageError
-from kubectl_serve.install import platform
 from kubectl_serve.io import documents, tables
 from kubectl_serve.status import lookup, model
 from kubectl_serve.status.follow import Follower, State, WaitPolicy, states, together, until_end
@@ -76,7 +75,7 @@ async def _models(
 ) -> list[ModelStatus]:
     deployments = await _deployments(args, cluster, namespace, missing)
     unseen: set[str] = set()
-    pods = await platform.visible(cluster, PODS, namespace, labels=DEPLOYMENT_LABEL, unseen=unseen)
+    pods = await visible(cluster, PODS, namespace, labels=DEPLOYMENT_LABEL, unseen=unseen)
     if unseen and deployments:
         streams.note("You may not see pods: how many replicas there are is not known, and told as 0.")
     services: dict[tuple[str, str], JsonObject] = {}

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cli.verbs import PROGRAM
-from kubectl_serve.cluster import Cluster, Connect, namespace_of
+from kubectl_serve.cluster import Cluster, Connect, namespace_of, visible
 from kubectl_serve.errors import ServeError, UsageError
 from kubectl_serve.install import manifests, platform
 from kubectl_serve.io import documents, tables
@@ -228,7 +228,7 @@ async def _explain(args: Namespace, streams: Streams, cluster: Cluster) -> int:
             f"`{PROGRAM} get -A` lists what is served.",
         ) from error
     policies, exceptions = await _policies(cluster)
-    spaces = await platform.visible(cluster, NAMESPACES, None)
+    spaces = await visible(cluster, NAMESPACES, None)
     known, context = [*policies, *exceptions, *spaces], await platform.context_for_policies(cluster)
     found = dry_run.run([*known, deployment], context, _now(streams), stored=True)
     if not found.tried:
@@ -249,7 +249,7 @@ async def _audit(args: Namespace, streams: Streams, cluster: Cluster) -> int:
     if args.filename:
         policies = [each.object for each in documents.read(args.filename, streams, recursive=args.recursive)]
         _tell_faults(dry_run.run(policies, manifests.default_context(), _now(streams)), streams)
-    spaces = await platform.visible(cluster, NAMESPACES, None)
+    spaces = await visible(cluster, NAMESPACES, None)
     context = await platform.context_for_policies(cluster)
     served: list[JsonObject] = []
 

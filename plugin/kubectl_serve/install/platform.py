@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from kubectl_serve.cluster import Cluster
+from kubectl_serve.cluster import Cluster, visible
 from kubectl_serve.errors import NotInstalledError, ServeError
 from kubectl_serve.install import manifests
 from kubectl_serve.install.manifests import RUNTIMES_CONFIG_MAP, SETTINGS_CONFIG_MAP
@@ -27,7 +27,6 @@ from serve_kube.resources import (
     NAMESPACES,
     NODES,
     SERVICE_ENTRIES,
-    Resource,
 )
 
 _KNATIVE = "knative-serving"
@@ -118,26 +117,6 @@ async def mesh(cluster: Cluster) -> istio.IstioInstallation | None:
         "service_entries": visible(cluster, SERVICE_ENTRIES, None),
     }
     return istio.detect(**dict(zip(wanted, await asyncio.gather(*wanted.values()), strict=True)))
-
-
-async def visible(
-    cluster: Cluster,
-    resource: Resource,
-    namespace: str | None,
-    *,
-    labels: str = "",
-    fields: str = "",
-    unseen: set[str] | None = None,
-) -> list[JsonObject]:
-    """The objects of a kind, or none where it is not there or one may not see it: then ``unseen`` gets its name."""
-    try:
-        return (await cluster.list(resource, namespace, labels=labels, fields=fields))[0]
-    except NotFoundError:
-        return []
-    except ForbiddenError:
-        if unseen is not None:
-            unseen.add(resource.plural)
-        return []
 
 
 async def _config_map(cluster: Cluster, namespace: str, name: str) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -38,3 +40,28 @@ def test_completing_verbs_flags_and_values_imports_next_to_nothing(words: list[s
 def test_render_does_not_import_a_client() -> None:
     manifest = '{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "plain"}}'
     assert not imported("render", "-f", "-", stdin=manifest) & HEAVY
+
+
+class _Nothing(BaseHTTPRequestHandler):
+    """An API server whose lists are empty."""
+
+    def do_GET(self) -> None:
+        body = b'{"metadata":{"resourceVersion":"1"},"items":[]}'
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_get_imports_no_model_classes_of_kubernetes() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Nothing) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            names = imported("get", "--server", f"http://127.0.0.1:{server.server_port}", "--kubeconfig=")
+        finally:
+            server.shutdown()
+    assert "aiohttp" in names
+    assert not names & {"kubernetes_asyncio", "urllib3", "dateutil", "pydantic", "cryptography"}

@@ -1,8 +1,8 @@
-"""The module that talks to the cluster, against a real HTTP server that answers like an API server."""
+"""The client of the Kubernetes API, against a real HTTP server that answers like an API server."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -24,26 +24,17 @@ from serve_kube.http_client import HttpClient
 from serve_kube.paging import Page
 from serve_kube.resources import DEPLOYMENTS, PODS
 from serve_webhook.connection import client
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+from support.http_api import Handler, serving
 
 
 @asynccontextmanager
 async def cluster(handler: Handler) -> AsyncIterator[HttpClient]:
-    runner = web.ServerRunner(web.Server(handler))  # type: ignore[arg-type]
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host = "http://127.0.0.1:{1}".format(*runner.addresses[0])
-    try:
-        async with client(Connection(host=host)) as connected:
-            yield connected
-    finally:
-        await runner.cleanup()
+    async with serving(handler) as host, client(Connection(host=host)) as connected:
+        yield connected
 
 
 def answering(document: Any, status: int = 200) -> Handler:
-    async def handler(_: web.Request) -> web.Response:
+    async def handler(_: web.BaseRequest) -> web.Response:
         return web.json_response(document, status=status)
 
     return handler
@@ -88,7 +79,7 @@ async def test_nobody_there_is_unavailable_without_a_status() -> None:
 
 @pytest.mark.parametrize("text", ["<html>", "[]", ""])
 async def test_what_is_no_object_is_unavailable(text: str) -> None:
-    async def handler(_: web.Request) -> web.Response:
+    async def handler(_: web.BaseRequest) -> web.Response:
         return web.Response(text=text)
 
     async with cluster(handler) as api:
@@ -102,7 +93,7 @@ async def test_a_long_list_comes_page_by_page() -> None:
         "next": {"metadata": {"resourceVersion": "7"}, "items": [item("2")]},
     }
 
-    async def handler(request: web.Request) -> web.Response:
+    async def handler(request: web.BaseRequest) -> web.Response:
         assert request.query["labelSelector"] == "a=b,c"
         return web.json_response(answers[request.query.get("continue", "")])
 
@@ -116,7 +107,7 @@ def item(name: str, **more: Any) -> dict[str, Any]:
 
 
 def streaming(*chunks: bytes) -> Handler:
-    async def handler(request: web.Request) -> web.StreamResponse:
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
         for chunk in chunks:
@@ -138,7 +129,7 @@ async def test_a_watch_yields_events_however_they_are_cut_and_however_long() -> 
     long = event("ADDED", text="x" * 1_500_000)
     both = event("MODIFIED", n=1) + event("DELETED", n=2)
     async with cluster(streaming(long[:100_000], long[100_000:], both[:5], both[5:])) as api:
-        seen: list[tuple[str, Any]] = [(e.type, e.object) async for e in api.watch(DEPLOYMENTS, "", {}, "1", 5)]
+        seen: list[tuple[str, Any]] = [(e.type, e.object) async for e in api.watch(DEPLOYMENTS, None, {}, "1", 5)]
     assert [kind for kind, _ in seen] == ["ADDED", "MODIFIED", "DELETED"]
     assert len(seen[0][1]["text"]) == 1_500_000
 
@@ -154,12 +145,12 @@ async def test_a_watch_yields_events_however_they_are_cut_and_however_long() -> 
 async def test_a_watch_that_ends_badly_says_how(chunks: tuple[bytes, ...], error: type[ApiError]) -> None:
     async with cluster(streaming(*chunks)) as api:
         with pytest.raises(error):
-            async for _ in api.watch(DEPLOYMENTS, "", {}, "1", 5):
+            async for _ in api.watch(DEPLOYMENTS, None, {}, "1", 5):
                 pass
 
 
 async def test_an_apply_is_a_patch_by_our_field_manager() -> None:
-    async def handler(request: web.Request) -> web.Response:
+    async def handler(request: web.BaseRequest) -> web.Response:
         return web.json_response(
             {
                 "path": request.path,
@@ -179,7 +170,7 @@ async def test_an_apply_is_a_patch_by_our_field_manager() -> None:
 
 
 async def test_a_log_may_hold_anything() -> None:
-    async def handler(request: web.Request) -> web.Response:
+    async def handler(request: web.BaseRequest) -> web.Response:
         assert dict(request.query) == {"container": "model-loader", "tailLines": "5", "limitBytes": "100"}
         return web.Response(body=b"\xff{}\n")
 
