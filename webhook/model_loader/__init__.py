@@ -1,4 +1,4 @@
-"""The model loader: the init container that brings a model onto the pod's volume, whole and verified, or says why not.
+"""The model loader: the init container that puts a complete, verified model onto the pod's volume, or reports why not.
 
-Standard library only: the image is small, nothing is imported that a download does not need, and it starts in a blink.
+It uses the standard library only and imports only what a download needs: the image is small and starts fast.
 """

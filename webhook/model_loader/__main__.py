@@ -1,4 +1,4 @@
-"""The command line: arguments in, lines on stdout, a termination message, an exit code by cause."""
+"""The command line: arguments in; JSON lines on stdout, a termination message and an exit code for each cause out."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from model_loader.plan import options as command_line
 from model_loader.report import Report, outcome, termination_message
 
 DEADLINE_SECONDS = 24 * 3600
-"""Of the whole load."""
+"""Limit for the whole load."""
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str], out: TextIO, err: TextIO) -> int:
@@ -40,8 +40,8 @@ def main(arguments: Sequence[str], environment: Mapping[str, str], out: TextIO, 
             fields |= {"runs_code": loaded.runs_code, "runs_code_first": loaded.runs_code_first}
     except LoadError as failure:
         fields = _failed(failure, started)
-    except Exception as error:  # noqa: BLE001  # a defect must still be told in the termination message
-        import traceback  # noqa: PLC0415  # 15 ms of start-up that a load without a defect need not pay
+    except Exception as error:  # noqa: BLE001  # the termination message must report defects too
+        import traceback  # noqa: PLC0415  # start-up time (15 ms) that a load without a defect saves
 
         traceback.print_exc(file=err)
         fields = _failed(LoadError(Code.INTERNAL, f"unexpected {type(error).__name__}"), started)
@@ -57,7 +57,7 @@ def _failed(failure: LoadError, started: float) -> dict[str, object]:
 
 
 def _leave(arguments: Sequence[str], message: str, err: TextIO) -> None:
-    """Write the termination message, also when the arguments themselves were the fault."""
+    """Write the termination message, even when the arguments are wrong."""
     path = command_line.TERMINATION_LOG
     for index, argument in enumerate(arguments):
         if argument == "--":
@@ -67,7 +67,7 @@ def _leave(arguments: Sequence[str], message: str, err: TextIO) -> None:
         elif argument.startswith("--termination-log="):
             path = Path(argument.partition("=")[2])
     try:
-        # The kubelet made the file and reads it as it is: no rename.
+        # The kubelet created the file and reads this very file: do not replace it by a rename.
         path.write_text(message)
     except OSError as error:
         err.write(f"model-loader: {path} cannot be written: {error.strerror}\n")
@@ -82,12 +82,12 @@ def _late(number: int, frame: FrameType | None) -> None:
 
 
 def run() -> None:
-    """Run as a process: the only place that exits."""
-    # The model server runs as another user and reads what is written here.
+    """Run as a process. No other function exits."""
+    # The model server runs as another user and must be able to read the files.
     os.umask(0o022)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
-    # However slowly a store sends, and however often it is asked again: a load ends.
+    # A load always ends, even if a store is slow or every retry makes a little progress.
     signal.signal(signal.SIGALRM, _late)
     signal.alarm(DEADLINE_SECONDS)
     sys.exit(main(sys.argv[1:], os.environ, sys.stdout, sys.stderr))

@@ -1,7 +1,7 @@
-"""Archives that are a model: `.tar`, `.tar.gz`, `.tgz`, `.tar.bz2`, `.tar.xz` and `.zip` are unpacked, once verified.
+"""Models that are archives: `.tar`, `.tar.gz`, `.tgz`, `.tar.bz2`, `.tar.xz` and `.zip`, unpacked after verification.
 
-What is refused: links, devices and anything else that is not a file or folder, unsafe names, and archives that explode.
-No member's mode, owner or time is taken over.
+It refuses links, devices and everything else that is not a file or folder, unsafe names, and decompression bombs. It
+ignores the members' modes, owners and times.
 """
 
 import bz2
@@ -27,16 +27,16 @@ from model_loader.plan.model import MAX_FILES
 from model_loader.storage.volume import SafeDir, storage_failure
 
 _RATIO = 100
-"""Most bytes out of one byte in; weights hardly shrink at all."""
+"""Maximum compression ratio. Weights hardly compress."""
 _FREE = 16 << 20
-"""Bytes that may come out whatever the ratio: a short text shrinks well."""
+"""Bytes that an archive may unpack to at any ratio: short texts compress well."""
 _BUFFER = 1 << 20
 _DIRECTORY_BYTES = 32 << 20
-"""Of a zip's directory, which is read into memory: 300 bytes for each of the most files."""
+"""Maximum size of a zip's central directory, which zipfile reads into memory: 300 bytes for each allowed file."""
 _DICTIONARY_BYTES = 128 << 20
-"""What unpacking an xz may take of memory; `xz -9` wants 65 MiB, and a header may ask for 4 GiB."""
+"""Maximum memory for unpacking an xz archive. `xz -9` needs 65 MiB; a header can request 4 GiB."""
 _PAX_GLOBALS = 32
-"""Fields for all members of a tar, which are kept in memory; git writes one."""
+"""Maximum number of global pax headers in a tar: they stay in memory. git writes one."""
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
 _ZIP_HEADER_BYTES = 30
 _BROKEN = (
@@ -57,23 +57,23 @@ _BROKEN = (
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """An archive's own name, whose ending says what it is, and its bytes."""
+    """An archive: its name, whose suffix is its format, and its bytes."""
 
     name: str
     stream: IO[bytes]
 
     @property
     def size(self) -> int:
-        """Its bytes."""
+        """The size in bytes."""
         return os.fstat(self.stream.fileno()).st_size
 
 
 def unpack(archive: Archive, folder: SafeDir, *, below: str = "", max_files: int = MAX_FILES) -> list[str]:
-    """Unpack `archive` into `folder`, over nothing that is there, and return the paths of its files.
+    """Unpack `archive` into `folder`, without overwriting anything, and return the paths of its files.
 
     `below`: unpack only this folder of the archive, which may be empty. `max_files`: the maximum number of files.
 
-    Raises LoadError: Refused for what an archive must not hold, Corrupted when it cannot be read, NoSpace.
+    Raises LoadError: Refused for content that the loader does not accept, Corrupted for an unreadable archive, NoSpace.
     """
     max_bytes = max(archive.size * _RATIO, _FREE)
     members = _zip(archive) if archive.name.lower().endswith(".zip") else _tar(archive, max_bytes, below)
@@ -93,7 +93,7 @@ def unpack(archive: Archive, folder: SafeDir, *, below: str = "", max_files: int
     except _BROKEN as error:
         raise _broken(archive, error) from None
     except OSError as error:
-        # Of the formats, and of places in the archive that cannot be; a disk that fails has another number.
+        # From the format's code, or a seek to an invalid position. A failing disk has another errno.
         if error.errno not in (None, errno.EINVAL):
             raise
         raise _broken(archive, error) from None
@@ -103,16 +103,16 @@ def unpack(archive: Archive, folder: SafeDir, *, below: str = "", max_files: int
 
 
 class _Limited(io.RawIOBase):
-    """What comes out of a compressed archive, up to so many bytes: its headers can be a bomb too."""
+    """A decompressed stream with a size limit: a tar's headers can be a decompression bomb too."""
 
     def __init__(self, archive: Archive, stream: IO[bytes], max_bytes: int) -> None:
         self._archive = archive
         self._stream = stream
         self._max_bytes = max_bytes
         self.left = _BUFFER
-        """Bytes that may be read until this is said anew: all headers of one member are in memory together."""
+        """Bytes that may be read before the next reset: tarfile keeps all headers of one member in memory."""
         self.last = b""
-        """What was read last."""
+        """The bytes of the last read."""
 
     def read(self, size: int = -1, /) -> bytes:
         if not 0 <= size <= min(_BUFFER, self.left):
@@ -131,7 +131,7 @@ class _Limited(io.RawIOBase):
 
 
 class _Xz(io.BufferedIOBase):
-    """What lzma.open gives, within bounds of memory."""
+    """Like lzma.open, with a memory limit."""
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
@@ -144,7 +144,7 @@ class _Xz(io.BufferedIOBase):
             raise io.UnsupportedOperation
         while True:
             if self._decoder.eof:
-                # The next stream, behind zeros that fill up.
+                # The next xz stream may follow after padding with zeros.
                 self._rest = self._decoder.unused_data.lstrip(b"\0")
                 while not self._rest:
                     if not (data := self._archive.stream.read(_BUFFER)):
@@ -196,13 +196,13 @@ def _tar(archive: Archive, max_bytes: int, below: str) -> Iterator[tuple[str, IO
             end = -1
             while (member := tar.next()) is not None:
                 limited.left = sys.maxsize
-                # Before 3.11.14 tarfile takes negative sizes, and goes round for ever.
+                # tarfile before 3.11.14 accepts negative sizes and then loops for ever.
                 if member.size < 0 or tar.offset <= end:
                     raise tarfile.ReadError("a member has a negative size")
                 if len(tar.pax_headers) > _PAX_GLOBALS:
                     raise _refused(archive, "has too many headers")
                 end = tar.offset
-                tar.members.clear()  # type: ignore[attr-defined]  # it would keep each, and headers can be many
+                tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every member
                 name = _of_image(archive, member, below) if below else member.name.removeprefix("./").rstrip("/")
                 if not member.isdir() and name is not None:
                     if not member.isreg() or member.issparse():
@@ -211,20 +211,21 @@ def _tar(archive: Archive, max_bytes: int, below: str) -> Iterator[tuple[str, IO
                     if stream is not None:
                         yield name, stream
                 limited.left = _BUFFER
-        # tarfile takes a header that it cannot read for the end. What ends with its last member was cut, unless a
-        # registry's digest says that this is all: not every builder of images writes the end.
+        # tarfile takes an unreadable header for the end of the archive. A tar that ends with its last member is
+        # truncated, unless a registry's digest proves it complete: not every image builder writes the end marker.
         if limited.last.strip(b"\0") or (len(limited.last) < tarfile.BLOCKSIZE and not below):
             raise tarfile.ReadError("it does not end as a tar does")
-        # To its very end, where the compression's own checksum is.
+        # Read to the end, where the compression format has its checksum.
         while plain.read(_BUFFER):
             if plain.tell() > max_bytes:
                 raise _bomb(archive)
 
 
 def _of_image(archive: Archive, member: tarfile.TarInfo, below: str) -> str | None:
-    """Return the path of a layer's member relative to `below`, or nothing where it is somewhere else.
+    """Return the path of a layer's member relative to `below`, or None if it is outside.
 
-    Raises LoadError(Refused) for what says of an earlier layer's files that they are gone, or somewhere else.
+    Raises LoadError(Refused) for whiteouts, which delete files of earlier layers, and for a file or link at `below`.
+
     Source: https://github.com/opencontainers/image-spec/blob/main/layer.md
     """
     name = posixpath.normpath(f"/{member.name}").lstrip("/")
@@ -238,7 +239,7 @@ def _of_image(archive: Archive, member: tarfile.TarInfo, below: str) -> str | No
 
 
 class _Bounded(io.RawIOBase):
-    """A zip's bytes, of which the directory is read at once: no more of it than would be unpacked."""
+    """A zip's bytes. zipfile reads the central directory at once: this limits its size and number of entries."""
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
@@ -287,7 +288,7 @@ def _zip(archive: Archive) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 def _check_overlaps(archive: Archive, file: zipfile.ZipFile) -> None:
-    """Raise LoadError(Refused) where the same bytes are more than one member's: a bomb, or something that is hidden."""
+    """Raise LoadError(Refused) when two members share bytes: that is a decompression bomb, or hides content."""
     end = 0
     for member in sorted(file.infolist(), key=lambda member: member.header_offset):
         if member.header_offset < end:
@@ -311,7 +312,7 @@ def _create(folder: SafeDir, name: str) -> IO[bytes]:
 def _write(out: IO[bytes], data: bytes, name: str) -> None:
     left = memoryview(data)
     try:
-        # A volume that is nearly full takes some of it, and says so by the next call.
+        # A nearly full volume accepts a part, and the next write fails.
         while left:
             left = left[out.write(left) :]
     except OSError as error:

@@ -30,7 +30,7 @@ class Code(StrEnum):
 
 
 class Outcome(NamedTuple):
-    """`retryable`: the same load may succeed later with nobody's doing. `transient`: worth another try at once."""
+    """`retryable`: the same load may succeed later without any change. `transient`: an immediate retry may help."""
 
     exit_code: int
     retryable: bool
@@ -69,10 +69,10 @@ OUTCOMES: Mapping[Code, Outcome] = {
 
 
 class LoadError(Exception):
-    """A load, or a part of one, that ended as `code`. `message` never holds credentials, user-info or a query string.
+    """A load, or a part of one, that ended with `code`. `message` never has credentials, user information or a query.
 
-    `file` is the model's file concerned, `wait` the seconds that the server asked to wait, `status` the HTTP status,
-    and `headers` the answer's headers in lower case, where there are any.
+    `file`: the file of the model, if the failure is about one. `wait`: seconds that the server asked to wait. `status`:
+    the HTTP status. `headers`: the response's headers in lower case, if there are any.
     """
 
     def __init__(
@@ -97,5 +97,5 @@ class LoadError(Exception):
 
     @property
     def transient(self) -> bool:
-        """Whether another try at once may succeed."""
+        """Whether an immediate retry may succeed."""
         return OUTCOMES[self.code].transient

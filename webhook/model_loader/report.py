@@ -1,4 +1,4 @@
-"""What the loader tells: JSON lines on stdout while it runs, and one JSON object as the termination message."""
+"""The loader's reports: JSON lines on stdout during the load, and one JSON object as the termination message."""
 
 import json
 import threading
@@ -25,16 +25,16 @@ class Report:
             self._out.flush()
 
     def plan(self, files: int, size: int) -> None:
-        """Tell what is going to be read: files, bytes."""
+        """Report the plan: number of files, bytes."""
         self.event("plan", {"files": files, "bytes": size})
 
     def progress(self, done: int, total: int, files: int, seconds: float, rate: float) -> None:
-        """Tell how far it is: bytes, total bytes, files finished, seconds, bytes a second of late."""
+        """Report progress: bytes, total bytes, finished files, seconds, and the present rate in bytes per second."""
         fields = {"bytes": done, "total": total, "files": files, "seconds": round(seconds, 1), "rate": int(rate)}
         self.event("progress", fields)
 
     def retry(self, failure: LoadError, attempt: int, wait: float) -> None:
-        """Tell a failure that is going to be tried again after `wait` seconds."""
+        """Report a failure that the loader retries after `wait` seconds."""
         fields: dict[str, object] = {"code": failure.code, "message": failure.message, "hint": failure.hint}
         if failure.file:
             fields["file"] = failure.file
@@ -70,14 +70,14 @@ def outcome(
 
 
 def termination_message(fields: Mapping[str, object]) -> str:
-    """Return `fields` as JSON of at most TERMINATION_BYTES, the long texts cut where need be."""
+    """Return `fields` as JSON of at most TERMINATION_BYTES; shortens long texts."""
     fields = dict(fields)
     text = json.dumps(fields, separators=(",", ":"))
     for key in ("file", "runs_code_first", "message", "hint"):
         over = len(text) - TERMINATION_BYTES
         value = str(fields.get(key, ""))
         if over > 0 and len(value) > 16:
-            # A character takes up to 12 bytes as JSON escapes, so halving until it fits is both simple and exact.
+            # A character takes up to 12 bytes in JSON escapes: halve the text until it fits.
             while len(text) > TERMINATION_BYTES and len(value) > 16:
                 value = value[: len(value) // 2]
                 fields[key] = value + "…"

@@ -1,6 +1,6 @@
-"""Where a model is: one reading of its URI, its other names, sets of places, and where these lead.
+"""Model URIs: one parser, the aliases of a URI, the places of policies, and the stores that places lead to.
 
-Admission, policies, the loader and the command share it. It has no I/O and imports nothing of the project.
+Admission, policies, the loader and the command share it. It does no I/O and imports nothing of the project.
 """
 
 from model_uri.places import Place, parse_place

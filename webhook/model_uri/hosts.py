@@ -1,4 +1,4 @@
-"""Host names and addresses in one spelling: what resolves to the same is the same text."""
+"""Canonical host names and addresses: what resolves to the same host has the same text."""
 
 import ipaddress
 import re
@@ -11,11 +11,11 @@ _MAX_LENGTH = 253
 
 
 def canonical(text: str) -> str:
-    """Return a host as it is compared and connected to. Raises ValueError where it is none.
+    """Return the canonical form of a host, for comparing and connecting. Raises ValueError for anything else.
 
-    Lower case, without the dot at the end; an IPv4 address as four decimal numbers, whichever way inet_aton would take
-    it (`127.1`, `0x7f000001`, `2130706433`); an IPv6 address shortened and without its brackets, one that holds an IPv4
-    address as that. Names of other alphabets are written in ASCII (`xn--`).
+    Lower case, without a final dot. An IPv4 address has four decimal numbers, for every form that inet_aton accepts
+    (`127.1`, `0x7f000001`, `2130706433`). An IPv6 address is shortened and has no brackets; if it contains an IPv4
+    address, the result is that one. Names in other alphabets must be in ASCII (`xn--`).
     """
     if text.startswith("[") and text.endswith("]"):
         return _ipv6(text[1:-1])
@@ -36,7 +36,7 @@ def is_address(host: str) -> bool:
 
 
 def bracketed(host: str) -> str:
-    """Return a canonical host as it stands in a URL."""
+    """Return a canonical host as a URL has it."""
     return f"[{host}]" if ":" in host else host
 
 
@@ -48,7 +48,7 @@ def _ipv6(text: str) -> str:
 
 
 def _ipv4(text: str) -> str:
-    """Read numbers as inet_aton does: octal with a leading 0, hexadecimal with 0x, the last one fills what is left."""
+    """Parse numbers as inet_aton does: octal with a leading 0, hexadecimal with 0x; the last one fills the rest."""
     parts = text.split(".")
     if len(parts) > 4 or not all(_NUMBER.fullmatch(part) and len(part) <= 12 for part in parts):
         raise ValueError("not an address")

@@ -1,4 +1,4 @@
-"""The other names of what a URI names: other spellings, and other schemes and hosts that lead to the same store."""
+"""Aliases of a URI: other spellings, and other schemes and hosts that lead to the same store."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -7,7 +7,7 @@ from dataclasses import replace
 from model_uri.uri import HUB, HUBS, WEB, ModelURI
 
 ANY = "*"
-"""Stands for a bucket that the name of a host does not tell."""
+"""Stands for a bucket that the host name does not contain."""
 
 _HUB_PREFIXES = (
     ("api", "resolve-cache", "models"), ("api", "resolve-cache", "datasets"), ("api", "models"), ("api", "datasets"),
@@ -18,7 +18,7 @@ _DOCKERHUBS = ("registry-1.docker.io", "index.docker.io")
 _S3 = re.compile(r"s3(?:express)?(?:-[a-z0-9-]+)?", re.ASCII)
 _AMAZON = (".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".api.aws")
 _ACCESS_POINTS = ("-s3alias", "--ol-s3", "--op-s3", "--xa-s3", ".mrap")
-"""Ends of what stands in a bucket's place and is an access point's alias: the name says nothing of its bucket."""
+"""Suffixes of access point aliases, which stand in place of a bucket's name and do not contain it."""
 _GOOGLE_HOSTS = frozenset({"storage.cloud.google.com", "www.googleapis.com", "apidata.googleusercontent.com"})
 _GOOGLE_API = re.compile(r"storage/v[0-9a-z]+/b/([^/]+)(?:/o(?:/(.+))?)?", re.ASCII | re.DOTALL)
 _AZURE_DOMAINS = (
@@ -28,7 +28,7 @@ _AZURE_SERVICES = frozenset({"blob", "dfs", "web"})
 
 
 def aliases(uri: ModelURI) -> tuple[ModelURI, ...]:
-    """Return ``uri`` and its other names: by the scheme of its store, and by the store's public hosts."""
+    """Return ``uri`` and its aliases: by the scheme of its store, and by the store's public hosts."""
     found = [uri]
     if uri.scheme in WEB:
         found += _stores_of(uri)
@@ -42,12 +42,12 @@ def aliases(uri: ModelURI) -> tuple[ModelURI, ...]:
 
 
 def names(*uris: ModelURI) -> tuple[ModelURI, ...]:
-    """Return every name of what ``uris`` lead to, as names are compared."""
+    """Return the aliases of all ``uris``, in the form for comparison."""
     return tuple(dict.fromkeys(name.key for uri in uris for name in aliases(uri)))
 
 
 def _addresses_of(uri: ModelURI) -> Iterator[ModelURI]:
-    """By the public hosts of a store, what its scheme names."""
+    """Return the URLs, at the store's public hosts, of what a scheme names."""
     path = (uri.host, *uri.segments)
     if uri.scheme == "hf":
         yield _web(HUB, path + (("resolve", uri.revision) if uri.revision else ()))
@@ -69,7 +69,7 @@ def _web(host: str, segments: tuple[str, ...]) -> ModelURI:
 
 
 def _stores_of(uri: ModelURI) -> Iterator[ModelURI]:
-    """By the schemes of the stores, what a web address leads to."""
+    """Return the URIs, in the stores' schemes, of what a web address leads to."""
     host, segments = uri.host, uri.segments
     if host in HUBS:
         yield from _of_hub(uri)
@@ -88,7 +88,7 @@ def _stores_of(uri: ModelURI) -> Iterator[ModelURI]:
 
 
 def in_store(scheme: str, path: tuple[str, ...]) -> Iterator[ModelURI]:
-    """Return what a scheme calls a path in one of its stores, by the protocol that these speak."""
+    """Return the URIs, in a scheme, of a path at one of its stores, by the protocol of the store."""
     web = _web("store.invalid", path)
     if scheme == "hf":
         yield from _of_hub(web)
@@ -153,7 +153,7 @@ def _of_google(uri: ModelURI) -> Iterator[ModelURI]:
 
 
 def _of_registry(uri: ModelURI) -> Iterator[ModelURI]:
-    """A registry's own protocol: ``/v2/REPOSITORY/manifests/TAG``, ``/v2/REPOSITORY/blobs/DIGEST``."""
+    """The registry API: ``/v2/REPOSITORY/manifests/TAG``, ``/v2/REPOSITORY/blobs/DIGEST``."""
     host = "docker.io" if uri.host in _DOCKERHUBS else uri.host
     path = uri.segments[1:]
     kinds = [index for index, segment in enumerate(path) if segment in ("manifests", "blobs", "tags")]

@@ -1,4 +1,4 @@
-"""Sets of places that policies allow and deny, compared as parsed parts."""
+"""Places that policies allow and deny: sets of URIs, compared by their parsed parts."""
 
 import re
 from collections.abc import Iterable
@@ -11,49 +11,48 @@ from model_uri.uri import ModelURI, URIError, read
 
 _PATTERN = re.compile(r"\*(?:\.([^:]+))?(:[0-9]+)?", re.ASCII)
 _NEWEST = {"revision": "main", "tag": "latest"}
-"""What is meant where a URI names no version."""
+"""The default version, by field of the URI."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A scheme, a host or ``*`` or ``*.example.com``, and the first segments of a path; all that is below it.
+    """A scheme, a host or ``*`` or ``*.example.com``, and the first segments of a path: all that is below.
 
-    A revision, tag or digest narrows it to that version.
+    A revision, tag or digest limits it to that version.
     """
 
     uri: ModelURI
-    """Its host is what the pattern ends in; empty for any."""
+    """The host is the suffix of the pattern; empty for any."""
     wild: bool = False
-    """Whether ``*`` stands before the host."""
+    """Whether ``*`` is before the host."""
 
     def holds(self, uri: ModelURI) -> bool:
-        """Whether what ``uri`` names, by this scheme and host, is in the place."""
+        """Return whether ``uri``, by this scheme and host, is in the place."""
         mine, other = self.uri.key, uri.key
         return self._is_of(mine, other) and other.segments[: len(mine.segments)] == mine.segments
 
     def allows(self, uri: ModelURI) -> bool:
-        """Whether who allows the place allows what ``uri`` names: it is in the place, and of its owner's making.
+        """Return whether a rule that allows the place allows ``uri``: it is in the place, and from the place's owner.
 
-        A pull request to a hub's model is anybody's, unless the place names it.
+        Anyone can open a pull request to a hub's model: the place must name it.
         """
         return self.holds(uri) and (not uri.is_proposal or self.uri.revision == uri.revision)
 
     def names(self, uri: ModelURI) -> bool:
-        """Whether ``uri`` names something in the place, or a folder around it, by any of its names: a denial is meant
-        for the thing."""
+        """Return whether ``uri``, by any alias, is in the place or a folder around it: a denial is about the content."""
         return self.names_any(naming.names(uri))
 
     def names_any(self, names: Iterable[ModelURI]) -> bool:
-        """:meth:`names` for what :func:`model_uri.naming.names` has returned, for many places at once."""
+        """:meth:`names` for the result of :func:`model_uri.naming.names`, to check many places."""
         return any(place._overlaps(name) for place in self._aliases for name in names)
 
     @property
     def specificity(self) -> tuple[bool, int, int]:
-        """Greater for the narrower of two places that hold the same."""
+        """Greater for the narrower of two places that hold the same URI."""
         return not self.wild, len(self.uri.host), len(self.uri.segments)
 
     def _overlaps(self, name: ModelURI) -> bool:
-        """Whether what has this name, as it is compared, is in the place, or the place in it."""
+        """Return whether an alias, in the form for comparison, is in the place, or the place is in it."""
         mine = self.uri.key
         if mine.scheme != name.scheme:
             return False
@@ -90,13 +89,13 @@ class Place:
         found = naming.aliases(self.uri)
         if (self.uri.scheme, self.uri.host, len(self.uri.segments)) == ("oci", "docker.io", 1):
             found += (replace(self.uri, segments=("library", *self.uri.segments)),)
-        # An access point that is denied denies no bucket: which one it leads to, nobody knows.
+        # Denying an access point does not deny a bucket: the alias does not contain the bucket's name.
         return tuple(Place(each) for each in found if each.host != naming.ANY)
 
 
 @lru_cache(maxsize=1024)
 def parse_place(text: str) -> Place:
-    """Read a place, such as ``s3://models/team-a`` or ``https://*.example.com``. Raises URIError."""
+    """Parse a place, such as ``s3://models/team-a`` or ``https://*.example.com``. Raises URIError."""
     scheme, separator, rest = text.partition("://")
     authority, slash, path = rest.partition("/")
     wild = authority.startswith("*")
@@ -106,7 +105,7 @@ def parse_place(text: str) -> Place:
     host = f"{pattern[1] or 'any'}{pattern[2] or ''}" if pattern else authority
     path = path.removesuffix("/")
     if scheme == "oci" and "/" not in path:
-        # A registry, or the first part of its repositories' names.
+        # A registry, or the first segment of its repositories' names.
         uri = read(f"{scheme}{separator}{host}/any/{path or 'any'}")
         uri = replace(uri, segments=uri.segments[1:] if path else ())
     else:

@@ -1,4 +1,4 @@
-"""Where places lead, and whom they trust: fixed by who runs the cluster, and written into the loader's arguments."""
+"""Where places lead, and which authorities they trust. The operator fixes it; the loader gets it as arguments."""
 
 import base64
 import binascii
@@ -13,20 +13,20 @@ from model_uri.schemes import scheme_of
 from model_uri.uri import WEB, ModelURI, URIError, read
 
 ANYWHERE = "*"
-"""The endpoint of a place that leads where its user's Secret says."""
+"""The endpoint of a place for which the user's Secret names the store."""
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 _BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+", re.ASCII)
 _MAX_AUTHORITIES = 32 << 10
-"""Characters: it becomes an argument."""
+"""Maximum characters: the authorities become an argument."""
 _NONE = "-"
 
 
 @dataclass(frozen=True)
 class Store:
-    """A place and where it leads. Raises URIError where it cannot lead there.
+    """A place and its store. Raises URIError if the place cannot lead to that store.
 
-    ``endpoint`` is the URL of the store, empty for the scheme's own public one: Hugging Face's hub, AWS's S3, Google's
-    storage, or the registry or web server that the URI names. ``ca`` is PEM text of authorities to trust beside the
+    ``endpoint``: the URL of the store; empty for the scheme's public one: Hugging Face's hub, AWS's S3, Google's
+    storage, or the registry or web server in the URI. ``ca``: PEM text of authorities to trust in addition to the
     public ones.
     """
 
@@ -49,14 +49,14 @@ class Store:
 
     @cached_property
     def where(self) -> Place:
-        """The place, parsed."""
+        """The parsed place."""
         return parse_place(self.place)
 
     @property
     def is_fixed(self) -> bool:
-        """Whether what the place holds leads to one store, whatever the credentials say.
+        """Return whether all URIs of the place lead to one store, independent of the credentials.
 
-        Plain http proves nothing, so the host has to be named; who names it trusts the network in between.
+        Plain http authenticates nothing, so the place must name the host; the operator then trusts the network.
         """
         if self.endpoint == ANYWHERE:
             return False
@@ -66,11 +66,11 @@ class Store:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is asked without TLS, so that any program on the way can answer."""
+        """Return whether requests go without TLS, so that any machine on the path can answer."""
         return (self.endpoint or self.place).startswith("http:")
 
     def leads_as(self, other: "Store") -> bool:
-        """Whether both lead to the same store and trust the same."""
+        """Return whether both lead to the same store and trust the same authorities."""
         return (self.endpoint, self.ca.strip()) == (other.endpoint, other.ca.strip())
 
     @cached_property
@@ -78,7 +78,7 @@ class Store:
         return read(self.endpoint)
 
     def names_of(self, uri: ModelURI) -> Iterator[ModelURI]:
-        """Return what the store calls a web address in it, and by which address a URI of the place is read."""
+        """Return a web address as URIs of the store, and a URI of the place as the web address for requests."""
         base, here = self._base, self.where.uri
         if self.where.holds(uri):
             head = ("v2",) if here.scheme == "oci" else (uri.host,)
@@ -101,7 +101,7 @@ class Store:
 
     @classmethod
     def of_argument(cls, text: str) -> "Store":
-        """Read what :attr:`argument` writes. Raises URIError."""
+        """Parse the value of :attr:`argument`. Raises URIError."""
         words = text.split(" ")
         if len(words) not in (2, 3):
             raise URIError("it is not PLACE ENDPOINT, nor PLACE ENDPOINT CA")
@@ -123,6 +123,6 @@ def _is_pem(text: str) -> bool:
 
 
 def find(uri: ModelURI, stores: Iterable[Store]) -> Store | None:
-    """Return the narrowest of the ``stores`` that holds ``uri``, of those as narrow the first."""
+    """Return the narrowest of ``stores`` that holds ``uri``; the first of several equally narrow ones."""
     holding = (store for store in stores if store.where.holds(uri))
     return max(holding, key=lambda store: store.where.specificity, default=None)

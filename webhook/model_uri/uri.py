@@ -1,7 +1,7 @@
-"""A model's URI, taken apart once.
+"""The parser of model URIs.
 
-Admission, policies and the loader read a URI by :func:`read`: what one of them allows is what the other fetches.
-Every pattern here is linear, and the length is checked first.
+Admission, policies and the loader parse URIs with :func:`read`: the loader fetches exactly what a policy allowed. Every
+pattern here is linear, and the length is checked first.
 """
 
 import re
@@ -13,7 +13,7 @@ from model_uri import hosts
 from model_uri.schemes import scheme_of
 
 MAX_LENGTH = 2048
-"""Characters of a URI."""
+"""Maximum characters of a URI."""
 WEB = ("http", "https")
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,31}", re.ASCII)
@@ -31,17 +31,17 @@ _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _DOCKER = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
 HUB = "huggingface.co"
 HUBS = frozenset({HUB, "hf.co", "www.huggingface.co", "www.hf.co", "hf-mirror.com"})
-"""Hosts of Hugging Face's hub, and who shows the same."""
+"""Hosts of Hugging Face's hub, and mirrors of it."""
 _SAFE = "!$&'()*+,;=:@-._~"
-"""What a segment of a path may have as it is (RFC 3986, section 3.3)."""
+"""Characters that a path segment may have unencoded (RFC 3986, section 3.3)."""
 
 
 class URIError(ValueError):
-    """A text that is no model URI; its message is the end of a sentence on it, such as "it names no bucket"."""
+    """A text that is not a model URI. The message completes a sentence, such as "it names no bucket"."""
 
 
 class SecretError(URIError):
-    """A URI with what may be a secret in it, which no message may repeat; ``what`` names the kind."""
+    """A URI with a possible secret in it, which no message may repeat. ``what``: the kind of secret."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"it has {what}")
@@ -50,26 +50,26 @@ class SecretError(URIError):
 
 @dataclass(frozen=True)
 class ModelURI:
-    """A model's place. Two that lead to the same by the same scheme are equal, however they were written."""
+    """The location of a model. Two URIs of one scheme that lead to the same model are equal, in any spelling."""
 
     text: str = field(compare=False)
-    """As it was written."""
+    """The original text."""
     scheme: str
     host: str
     """The canonical host or registry, or the bucket, container, organisation or claim."""
     port: int | None
-    """``None`` for the scheme's own."""
+    """``None`` for the default port."""
     segments: tuple[str, ...]
-    """Of the path, percent-decoded once; none is empty, ``.`` or ``..``, and none has a slash."""
+    """The path, percent-decoded once. No segment is empty, ``.`` or ``..``, or has a slash."""
     folder: bool = field(default=False, compare=False)
     """Whether the text ends in a slash."""
     revision: str = ""
-    """Of a hub's model."""
+    """For a hub's model."""
     tag: str = ""
     digest: str = ""
-    """Of an artifact in a registry."""
+    """For an artifact in a registry."""
     query: str = field(default="", repr=False)
-    """Of a signed URL: a secret."""
+    """For a signed URL: a secret."""
 
     @property
     def path(self) -> str:
@@ -78,7 +78,7 @@ class ModelURI:
 
     @cached_property
     def key(self) -> "ModelURI":
-        """As it is compared: names of buckets, organisations and a hub's models have no case."""
+        """The form for comparison: names of buckets, organisations and a hub's models are case-insensitive."""
         host, segments = self.host.lower(), self.segments
         if self.scheme == "hf" and segments:
             segments = (segments[0].lower().removesuffix(".git"), *segments[1:])
@@ -88,26 +88,26 @@ class ModelURI:
 
     @property
     def is_immutable(self) -> bool:
-        """Whether it names one version for ever: a digest in a registry, a commit in a hub."""
+        """Whether the URI names one version for ever: a digest in a registry, a commit in a hub."""
         return bool(self.digest) or (self.scheme == "hf" and _COMMIT.fullmatch(self.revision) is not None)
 
     @property
     def is_proposal(self) -> bool:
-        """Whether it names what anybody may have proposed to a hub's model: a pull request bears the model's name."""
+        """Whether the URI names a pull request of a hub's model: anyone can open one under the model's name."""
         return self.scheme == "hf" and _PROPOSAL.fullmatch(self.revision) is not None
 
     @property
     def authority(self) -> str:
-        """Host and port as they stand in a URL."""
+        """Host and port as a URL has them."""
         return hosts.bracketed(self.host) + ("" if self.port is None else f":{self.port}")
 
     @property
     def url(self) -> str:
-        """The URL of a file at ``http://`` or ``https://``, as it is asked for."""
+        """The URL of a file at ``http://`` or ``https://``, for the request."""
         return f"{self}{'?' + self.query if self.query else ''}"
 
     def __str__(self) -> str:
-        """In its one spelling, without a query."""
+        """The canonical text, without a query."""
         path = "".join(f"/{quote(segment, safe=_SAFE)}" for segment in self.segments)
         versions = (("@", self.revision), (":", self.tag), ("@", self.digest))
         version = "".join(f"{mark}{text}" for mark, text in versions if text)
@@ -116,9 +116,9 @@ class ModelURI:
 
 
 def read(text: str, *, signed: bool = False) -> ModelURI:
-    """Take a URI of any scheme apart. Raises URIError where two programs could read it differently.
+    """Parse a URI of any scheme. Raises URIError if two programs could parse it differently.
 
-    ``signed``: a web URL may have a query.
+    ``signed``: allow a query in a web URL.
     """
     scheme, rest = _scheme(text)
     _check_text(scheme, rest, signed=signed)
@@ -135,9 +135,9 @@ def read(text: str, *, signed: bool = False) -> ModelURI:
 
 
 def model(text: str, *, signed: bool = False) -> ModelURI:
-    """Take apart a URI that the loader, or a claim's mount, can bring a model from. Raises URIError.
+    """Parse a URI of a model that the loader, or a volume claim, can provide. Raises URIError.
 
-    :func:`read`, and the rules of the scheme for names.
+    As :func:`read`, with the scheme's rules for names.
     """
     uri = read(text, signed=signed)
     if uri.scheme in WEB:
@@ -151,7 +151,7 @@ def model(text: str, *, signed: bool = False) -> ModelURI:
     elif (rule := scheme_of(uri.scheme).rule) is not None and not rule.fullmatch(uri.host):
         raise URIError(f'"{uri.host}" is not {scheme_of(uri.scheme).names}')
     if uri.scheme == "hf":
-        # A revision behind a colon, and a file of the repository, are what others can read.
+        # Other programs accept a revision after a colon, and a file of the repository.
         colon = ":" in text.partition("://")[2]
         if len(uri.segments) != 1 or colon or not _MODEL.fullmatch(uri.segments[0]):
             raise URIError("it names no model of the organisation")
@@ -159,7 +159,7 @@ def model(text: str, *, signed: bool = False) -> ModelURI:
 
 
 def of_path(scheme: str, host: str, path: str) -> str:
-    """Return the URI of a path in a claim or on a machine, whatever letters it has."""
+    """Return the URI of a path in a claim or on a machine, with any characters."""
     return str(ModelURI("", scheme, host, None, tuple(path.split("/")) if path else ()))
 
 
@@ -173,7 +173,7 @@ def _scheme(text: str) -> tuple[str, str]:
 
 
 def _check_text(scheme: str, rest: str, *, signed: bool) -> None:
-    """Refuse what is a secret, and what is no part of a URI, before it is taken apart."""
+    """Refuse secrets, and characters that a URI cannot have, before parsing."""
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if "@" in authority:
         raise SecretError("a user name or password")

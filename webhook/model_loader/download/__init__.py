@@ -1,1 +1,1 @@
-"""Reading files in parallel, with bounded memory."""
+"""Downloads files in parallel, with bounded memory."""

@@ -1,4 +1,4 @@
-"""The hash of one file while it is read: in order, by one thread at a time, or by one of its own."""
+"""The hash of one file during its download: in order, by one worker at a time or by a separate thread."""
 
 import hashlib
 import queue
@@ -8,20 +8,20 @@ from collections.abc import Callable
 from model_loader.verify import checksums
 
 BUFFER = 256 << 10
-"""Bytes that are read and then hashed: small enough for a core's cache, so that hashing costs no second read."""
+"""Bytes of one read. They fit into a core's cache, so that hashing does not load them from memory again."""
 _BUFFERS = 32
-"""Between a worker and the thread that hashes beside it, so that neither waits while the other is off its core."""
+"""Buffers between a worker and its hash thread, so that neither waits while the other has no core."""
 
 
 class FileHash:
-    """A file's sha256 and, where that is another, the hash of the checksum that its store keeps.
+    """A file's sha256 and, if the store's checksum has another algorithm, that hash too.
 
-    Who adds bytes or begins anew holds `lock`. `position` is how many bytes of the file were added, `needed` whether
-    it is hashed at all, `checksum` what the store says, as `algorithm:hex`.
+    Callers hold `lock` to add bytes or restart. `position`: bytes hashed so far. `needed`: whether to hash the file at
+    all. `checksum`: the store's, as `algorithm:hex`.
     """
 
     def __init__(self, size: int, checksum: str, *, needed: bool) -> None:
-        """`size`: the file's bytes, or -1. With a `checksum` the hash is needed in any case."""
+        """`size`: the file's bytes, or -1. With a `checksum` the file is always hashed."""
         self.lock = threading.Lock()
         self.needed = needed or bool(checksum)
         self.checksum = checksum
@@ -30,7 +30,7 @@ class FileHash:
         self.restart()
 
     def start_thread(self, failed: Callable[[BaseException], None]) -> None:
-        """Hash in a thread of its own from now on, until `close`; `failed` is told what that raises."""
+        """Hash in a separate thread until `close`. It passes exceptions to `failed`."""
         self._hash_thread = _HashThread(self._update, failed)
 
     def close(self) -> None:
@@ -40,7 +40,7 @@ class FileHash:
             self._hash_thread = None
 
     def restart(self) -> None:
-        """Hash from the file's start."""
+        """Hash from the start of the file."""
         self._settle()
         self._sha256 = hashlib.sha256()
         self._check: checksums.Hash | None = None
@@ -49,7 +49,7 @@ class FileHash:
         self.position = 0
 
     def expect(self, checksum: str) -> None:
-        """Hash for this checksum too, from the file's start."""
+        """Hash for this checksum too, from the start of the file."""
         self.checksum, self.needed = checksum, True
         self.restart()
 
@@ -60,7 +60,7 @@ class FileHash:
         self.position += len(data)
 
     def take(self, buffer: memoryview, count: int) -> memoryview:
-        """Hash the first `count` bytes of `buffer`, which come next, and return the buffer to read into then."""
+        """Hash the first `count` bytes of `buffer`, which come next, and return the buffer for the next read."""
         self.position += count
         if self._hash_thread is not None:
             return self._hash_thread.take(buffer, count)
@@ -68,12 +68,12 @@ class FileHash:
         return buffer
 
     def sha256(self) -> str:
-        """Return the hex sha256 of what was added."""
+        """Return the hex sha256 of the bytes so far."""
         self._settle()
         return self._sha256.hexdigest()
 
     def is_genuine(self) -> bool:
-        """Tell whether the file, hashed to its end, has the store's checksum, where there is one."""
+        """Return whether the completely hashed file has the store's checksum, or the store has none."""
         self._settle()
         checksum = self.checksum.partition(":")[2]
         return not checksum or (self._check or self._sha256).hexdigest() == checksum
@@ -89,7 +89,7 @@ class FileHash:
 
 
 class _HashThread:
-    """A thread that hashes what a worker has read while the worker reads on; for one worker at a time."""
+    """A thread that hashes the buffers of one worker while the worker reads the next ones."""
 
     def __init__(self, update: Callable[[memoryview], None], failed: Callable[[BaseException], None]) -> None:
         self._update = update
@@ -102,17 +102,17 @@ class _HashThread:
         self._thread.start()
 
     def take(self, buffer: memoryview, count: int) -> memoryview:
-        """Have the first `count` bytes of `buffer` hashed, which is then not its giver's, and return another for it."""
+        """Queue the first `count` bytes of `buffer`, which now belongs to the thread, and return a free buffer."""
         self._full.put((buffer, count))
         return self._free.get()
 
     def settle(self) -> None:
-        """Wait until everything is hashed, which is when every buffer is free."""
+        """Wait until everything is hashed: then all buffers are free."""
         for buffer in [self._free.get() for _ in range(_BUFFERS)]:
             self._free.put(buffer)
 
     def stop(self) -> None:
-        """Hash what is there, and end the thread."""
+        """Hash what is queued, and end the thread."""
         self._full.put(None)
         self._thread.join()
 
@@ -121,6 +121,6 @@ class _HashThread:
             buffer, count = given
             try:
                 self._update(buffer[:count])
-            except BaseException as error:  # noqa: BLE001  # raised again in the thread that waits for it
+            except BaseException as error:  # noqa: BLE001  # the main thread raises it again
                 self._failed(error)
             self._free.put(buffer)

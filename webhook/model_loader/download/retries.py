@@ -1,4 +1,4 @@
-"""Trying again: what is worth it, how long to wait, and when to give up."""
+"""Retries: for which failures, after which delay, and for how long."""
 
 import time
 from collections.abc import Callable
@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 
 class RetryPolicy(NamedTuple):
-    """Repeats what fails for a passing reason, for `seconds` without progress: a sidecar may take 30 s to start.
+    """Retries transient failures for `seconds` without progress: a sidecar can take 30 s to start.
 
-    `pause` waits for so many seconds, or less when there is no sense in going on.
+    `pause` waits for a number of seconds, or less when the load ends.
     """
 
     seconds: float
@@ -25,9 +25,9 @@ class RetryPolicy(NamedTuple):
     clock: Callable[[], float] = time.monotonic
 
     def run(self, action: Callable[[], T], progress: Callable[[], int] = lambda: 0) -> T:
-        """Return what `action` returns. Raises the last LoadError when it is not transient or patience is at its end.
+        """Return the result of `action`. Raises the last LoadError if it is not transient or the time is over.
 
-        `progress` counts what repeated tries have achieved: as long as it grows, patience starts anew.
+        `progress` returns a number that grows with the work done: when it has grown, the time starts again.
         """
         started, reached, attempt = self.clock(), progress(), 0
         while True:
@@ -36,10 +36,10 @@ class RetryPolicy(NamedTuple):
             except LoadError as failure:
                 if progress() > reached:
                     started, reached, attempt = self.clock(), progress(), 0
-                import random  # noqa: PLC0415  # start-up that a load without trouble need not pay
+                import random  # noqa: PLC0415  # start-up time that a load without retries saves
 
                 attempt += 1
-                # Half of the wait is random, so that many pods do not come back in step.
+                # Half of the delay is random, so that many pods do not retry in step.
                 wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** min(attempt - 1, 10)) * random.uniform(0.5, 1)  # noqa: S311
                 wait = max(wait, failure.wait)
                 if not failure.transient or self.clock() + wait - started > self.seconds:

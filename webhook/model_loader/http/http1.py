@@ -1,7 +1,7 @@
-"""HTTP/1.1 over one connection: just what reading models takes, and no more work a request than that.
+"""HTTP/1.1 over one connection: only what downloads need, with little work for each request.
 
-Not `http.client`: its header parsing (the e-mail package) alone took half of the loader's CPU time on many small files.
-Source of the rules: RFC 9112.
+Not `http.client`: its header parser (the email package) took half of the loader's CPU time for many small files. Source
+of the rules: RFC 9112.
 """
 
 import contextlib
@@ -14,12 +14,12 @@ from typing import Protocol
 _HEAD_BYTES = 64 << 10
 _MAX_HEADERS = 256
 _MAX_INTERIM = 8
-"""Answers of 1xx before the one that counts."""
+"""Maximum number of 1xx responses before the final one."""
 _MAX_TRAILERS = 64
 _DIGITS = 18
-"""Of a length: what is longer is more than any disk has."""
+"""Maximum digits of a length: larger than any disk."""
 SLOW_SECONDS = 60.0
-"""So long is waited for ``SLOW_BYTES`` more of one answer: a server that sends a byte now and then ends as a stall."""
+"""Seconds in which ``SLOW_BYTES`` of a response must arrive: a server that sends single bytes counts as stalled."""
 SLOW_BYTES = 16 << 10
 _STATUS = re.compile(r"(HTTP/1\.[01]) ([1-5][0-9]{2})(?: [^\0-\x08\x0a-\x1f\x7f]*)?", re.ASCII)
 _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\0-\x08\x0a-\x1f\x7f]*)", re.ASCII)
@@ -29,42 +29,42 @@ _TARGET = re.compile(r"[!-~]+", re.ASCII)
 
 
 class ProtocolError(Exception):
-    """The server's bytes are not HTTP, or the connection ended in the middle of an answer."""
+    """The server does not speak HTTP, or the connection ended inside a response."""
 
 
 class Socket(Protocol):
-    """What is used of a socket, with TLS or without. Each raises OSError."""
+    """The methods that the loader needs of a socket, with or without TLS. Each raises OSError."""
 
     def sendall(self, data: bytes, /) -> None:
         """Send all of `data`."""
 
     def recv_into(self, view: memoryview, /) -> int:
-        """Fill `view` with what is there, at least one byte, and return the count; 0 at the connection's end."""
+        """Read at least one byte into `view` and return the count; 0 at the end of the connection."""
 
     def shutdown(self, how: int, /) -> None:
-        """Shut the connection down, whichever thread uses it."""
+        """Shut the connection down, even while another thread uses it."""
 
     def close(self) -> None:
         """Close the connection."""
 
 
 class Connection:
-    """A connection that is used for one request at a time."""
+    """A connection for one request at a time."""
 
     def __init__(self, sock: Socket, host: str) -> None:
-        """`host`: what the Host header says."""
+        """`host`: the value of the Host header."""
         self._sock = sock
         self._host = host
-        # Bytes received and not yet handed out: those between the two marks.
+        # The received bytes that are not consumed yet are between the two positions.
         self._buffer = bytearray(_HEAD_BYTES)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
-        # Seconds that were waited for the present answer, and bytes that came, since it was last looked at.
+        # Seconds waited for the present response, and bytes received, since the last check.
         self._waited = 0.0
         self._came = 0
 
     def request(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None = None) -> "Response":
-        """Send a request and return the head of its answer. Raises OSError and ProtocolError."""
+        """Send a request and return its response, with the body unread. Raises OSError and ProtocolError."""
         lines = [f"{method} {target} HTTP/1.1", f"Host: {self._host}", "Accept-Encoding: identity"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         if body is not None:
@@ -92,12 +92,12 @@ class Connection:
         self._sock.close()
 
     def abort(self) -> None:
-        """End the connection from another thread: who waits on it is woken."""
+        """End the connection from another thread, and wake the thread that waits for it."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def readinto(self, view: memoryview) -> int:
-        """Fill `view` with what is there, at least one byte, and return the count; 0 at the connection's end."""
+        """Read at least one byte into `view` and return the count; 0 at the end of the connection."""
         have = min(self._end - self._start, len(view))
         if not have:
             return self._receive(view)
@@ -106,14 +106,14 @@ class Connection:
         return have
 
     def line(self) -> str:
-        """Return the next line without its end."""
+        """Return the next line without its CRLF."""
         text = self._until(b"\r\n").decode("latin-1")
         if "\r" in text or "\n" in text:
             raise ProtocolError("a line of the answer has another end")
         return text
 
     def _receive(self, view: memoryview) -> int:
-        """Take what is there. Raises TimeoutError where too little has come for too long."""
+        """Read from the socket. Raises TimeoutError when the server sends too slowly."""
         started = time.monotonic()
         count = self._sock.recv_into(view)
         self._waited += time.monotonic() - started
@@ -128,7 +128,7 @@ class Connection:
         return self._until(b"\r\n\r\n").decode("latin-1").split("\r\n")
 
     def _until(self, mark: bytes) -> bytes:
-        """Return the bytes before `mark`, and go on behind it."""
+        """Return the bytes before `mark`, and skip the mark."""
         if self._start == self._end:
             self._start = self._end = 0
         begin = self._start
@@ -138,7 +138,7 @@ class Connection:
                     raise ProtocolError("the answer's head is too long")
                 self._view[: self._end - self._start] = bytes(self._view[self._start : self._end])
                 self._start, self._end = 0, self._end - self._start
-            begin = max(self._start, self._end - len(mark) + 1)  # no byte is looked at twice
+            begin = max(self._start, self._end - len(mark) + 1)  # do not search any byte twice
             count = self._receive(self._view[self._end :])
             if not count:
                 raise ProtocolError("the connection was closed before the answer")
@@ -149,9 +149,9 @@ class Connection:
 
 
 class Response:
-    """An answer: its head is read, its body not yet. `headers` has lower-case names.
+    """A response whose body is still unread. `headers` has lower-case names.
 
-    `left` is the number of bytes of the body still to come, or -1 where only its end will tell.
+    `left` is the number of unread bytes of the body, or -1 when only the end of the connection ends it.
     """
 
     def __init__(self, connection: Connection, method: str, head: list[str]) -> None:
@@ -183,7 +183,7 @@ class Response:
             self.reusable = False
 
     def readinto(self, view: memoryview, /) -> int:
-        """Fill `view` from its start with some of the body and return the count, 0 at the body's end.
+        """Read a part of the body into `view` and return the count, 0 at the end of the body.
 
         Raises OSError, and ProtocolError when the connection ends before the body.
         """
@@ -195,7 +195,7 @@ class Response:
         count = self._connection.readinto(view[:limit] if 0 <= limit < len(view) else view)
         if not count:
             if limit < 0:
-                self.left = 0  # an old server's way to end a body of unknown length
+                self.left = 0  # HTTP/1.0 ends a body of unknown length in this way
                 return 0
             raise ProtocolError("the connection was closed in the middle of an answer")
         if self._chunked:
@@ -215,7 +215,7 @@ class Response:
         return bytes(body)
 
     def close(self) -> None:
-        """Nothing to let go of: the connection is its owner's."""
+        """Do nothing: the connection belongs to the transport."""
 
     def _next_chunk(self) -> bool:
         if self._chunk:
@@ -236,7 +236,7 @@ class Response:
 
 
 def _fields(lines: list[str]) -> dict[str, str]:
-    """Return a head's or a trailer's fields by their names in lower case. A field on several lines is refused."""
+    """Return header or trailer fields by lower-case name. Raises ProtocolError for fields that span several lines."""
     if len(lines) > _MAX_HEADERS:
         raise ProtocolError("the answer has too many headers")
     found: dict[str, str] = {}
@@ -250,7 +250,7 @@ def _fields(lines: list[str]) -> dict[str, str]:
 
 
 def _length(text: str) -> int:
-    """Return what Content-Length says, also where it says the same more than once."""
+    """Return the value of Content-Length, which may repeat the same number."""
     values = {value.strip(" \t") for value in text.split(",")}
     if len(values) != 1 or not _LENGTH.fullmatch(value := values.pop()):
         raise ProtocolError("the answer's Content-Length is no number")

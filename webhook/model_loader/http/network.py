@@ -1,4 +1,4 @@
-"""Which addresses the loader may talk to, decided on the resolved address that is then connected to."""
+"""Which addresses the loader may connect to. It checks the resolved address and connects to that very address."""
 
 import ipaddress
 import socket
@@ -11,12 +11,12 @@ from model_uri import hosts
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Cidr = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# Clouds' metadata and credential services. A wide range allowed by the operator does not open them: only an entry of
-# exactly that address does.
+# Metadata and credential services of clouds. A wide allowed network does not include them; only an entry for exactly
+# that address does.
 METADATA = frozenset(
     ipaddress.ip_address(text)
     for text in (
-        "169.254.169.254",  # most of them
+        "169.254.169.254",  # most clouds
         "169.254.170.2", "169.254.170.23", "fd00:ec2::23", "fd00:ec2::254",  # AWS: ECS, EKS, EC2
         "fd20:ce::254",  # Google
         "168.63.129.16",  # Azure
@@ -34,8 +34,8 @@ def _networks(*texts: str) -> tuple[Cidr, ...]:
     return tuple(ipaddress.ip_network(text) for text in texts)
 
 
-# Here and not by Python's is_global, which differs between its releases. Sources: the registries of special-purpose
-# addresses, https://www.iana.org/assignments/iana-ipv4-special-registry and .../iana-ipv6-special-registry.
+# Not Python's is_global, which differs between releases. Sources: the registries of special-purpose addresses,
+# https://www.iana.org/assignments/iana-ipv4-special-registry and .../iana-ipv6-special-registry.
 _SPECIAL = _networks(
     "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
     "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
@@ -43,8 +43,8 @@ _SPECIAL = _networks(
     "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20",
 )  # fmt: skip
 _UNICAST = ipaddress.ip_network("2000::/3")
-"""All of IPv6 that is public, but for the special ones."""
-# The well-known prefixes whose last 32 bits are the IPv4 address that is meant: compatible, mapped, translated, NAT64.
+"""All public IPv6 addresses, except the special ones."""
+# Well-known prefixes whose last 32 bits are an IPv4 address: compatible, mapped, translated, NAT64.
 _CARRYING = _networks("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96")
 _LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
 _ISATAP = (0x00005EFE, 0x02005EFE)
@@ -52,7 +52,7 @@ _ITSELF = frozenset({ipaddress.ip_address("::"), ipaddress.ip_address("::1")})
 
 
 def parse_cidr(text: str) -> Cidr:
-    """Return the network that `text` writes as CIDR. Raises LoadError(InvalidSource)."""
+    """Return the network of a CIDR. Raises LoadError(InvalidSource)."""
     try:
         return ipaddress.ip_network(text)
     except ValueError as error:
@@ -62,7 +62,7 @@ def parse_cidr(text: str) -> Cidr:
 
 
 def _embedded(address: Address) -> Address:
-    """Return the IPv4 address that an IPv6 transition address leads to, or the address itself."""
+    """Return the IPv4 address in an IPv6 transition address, or the address itself."""
     if isinstance(address, ipaddress.IPv6Address) and address not in _ITSELF:
         if any(address in network for network in _CARRYING):
             return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
@@ -71,14 +71,14 @@ def _embedded(address: Address) -> Address:
 
 
 def _perhaps(address: Address) -> tuple[Address, ...]:
-    """Return the IPv4 addresses to which a translator or tunnel on the way may bring what is sent to `address`."""
+    """Return the IPv4 addresses that a translator or tunnel may forward packets for `address` to."""
     if not isinstance(address, ipaddress.IPv6Address):
         return ()
     number = int(address)
     if address.teredo:
         return address.teredo
     if address in _LOCAL_NAT64:
-        # RFC 6052, section 2.2: the prefix may be of 48, 56, 64 or 96 bits, and bits 64 to 71 are left out.
+        # RFC 6052, section 2.2: the prefix has 48, 56, 64 or 96 bits, and bits 64 to 71 are unused.
         low, high = number & (1 << 56) - 1, number >> 64 & 0xFFFF
         found = [high << 16 | low >> 40, (high & 0xFF) << 24 | low >> 32, low >> 24, number]
         return tuple(ipaddress.IPv4Address(each & 0xFFFFFFFF) for each in found)
@@ -94,7 +94,7 @@ def _is_public(address: Address) -> bool:
 
 
 class Network(NamedTuple):
-    """The rule: public addresses, and those inside an allowed network; plain http only to the latter."""
+    """The rule: public addresses, and addresses in an allowed network. Plain http only to the latter."""
 
     allowed: tuple[Cidr, ...] = ()
 
@@ -104,7 +104,7 @@ class Network(NamedTuple):
         return cls(tuple(parse_cidr(cidr) for cidr in cidrs))
 
     def allows(self, address: Address, *, plain: bool) -> bool:
-        """Tell whether `address` may be talked to, `plain` without TLS."""
+        """Return whether the loader may connect to `address`. `plain`: without TLS."""
         if getattr(address, "scope_id", None) is not None:
             return False
         meant = _embedded(address)
@@ -118,11 +118,11 @@ class Network(NamedTuple):
         return [net for net in self.allowed if net.version == address.version and address in net]
 
     def resolve(self, host: str, port: int, *, plain: bool, absolute: bool = False) -> list[tuple[int, str]]:
-        """Return the (family, address) pairs of `host` that may be talked to.
+        """Return the allowed (family, address) pairs of `host`.
 
-        `absolute`: no search domain is tried, in which others may have put the name.
+        `absolute`: try no search domain, where another user may have created the name.
 
-        Raises LoadError: Unreachable when the name does not resolve, Refused when no address of it may be used.
+        Raises LoadError: Unreachable if the name does not resolve, Refused if none of its addresses is allowed.
         """
         try:
             found = socket.getaddrinfo(_absolute(host) if absolute else host, port, type=socket.SOCK_STREAM)
@@ -146,18 +146,18 @@ class Network(NamedTuple):
         )
 
     def check(self, host: str, port: int, *, plain: bool) -> None:
-        """Raise LoadError(Refused) for a host behind a proxy that may not be used; who resolves it is the proxy."""
+        """Raise LoadError(Refused) if a host behind a proxy is not allowed. The proxy resolves the name itself."""
         try:
             self.resolve(host, port, plain=plain)
         except LoadError as failure:
-            # Inside a cluster that is left through a proxy only, names outside often do not resolve.
+            # In a cluster with an egress proxy, external names often do not resolve.
             if failure.code is not Code.UNREACHABLE:
                 raise
 
     def connect(self, host: str, port: int, *, plain: bool, timeout: float, absolute: bool = False) -> socket.socket:
-        """Return a TCP connection to the first address of `host` that may be used and answers.
+        """Return a TCP connection to the first allowed address of `host` that accepts it.
 
-        Raises LoadError: Refused, or Unreachable with the last address' reason.
+        Raises LoadError: Refused, or Unreachable with the last address' error.
         """
         reason = ""
         for family, text in self.resolve(host, port, plain=plain, absolute=absolute):
@@ -174,10 +174,10 @@ class Network(NamedTuple):
 
 
 def _absolute(host: str) -> str:
-    """Return a name that no search domain makes another of.
+    """Return a name to which no search domain is added.
 
-    Kubernetes' own search domains are needed for NAME.NAMESPACE.svc, and hide no other name of that form: what Pods
-    and Services are called there has two labels in front of the namespace at most.
+    NAME.NAMESPACE.svc needs the search domains of Kubernetes, which cannot hide another name of this form: Pods and
+    Services have at most two labels before the namespace.
     """
     if hosts.is_address(host) or host.endswith((".", ".svc")):
         return host

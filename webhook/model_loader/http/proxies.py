@@ -1,4 +1,4 @@
-"""The proxies that the environment names, as curl and Python's own urllib understand them."""
+"""The proxies that the environment names, by the rules of curl and Python's urllib."""
 
 from collections.abc import Mapping
 from urllib.parse import SplitResult, urlsplit
@@ -7,11 +7,11 @@ from model_loader.outcomes import Code, LoadError
 
 
 def proxy_for(scheme: str, host: str, environment: Mapping[str, str]) -> SplitResult | None:
-    """Return the http proxy for a host, from HTTPS_PROXY, HTTP_PROXY and NO_PROXY, or nothing for the straight way.
+    """Return the http proxy for a host by HTTPS_PROXY, HTTP_PROXY and NO_PROXY, or None for a direct connection.
 
-    Raises LoadError(InvalidSource) when the variable names none.
+    Raises LoadError(InvalidSource) if the variable does not name a proxy.
     """
-    # In lower case first: curl and Python leave HTTP_PROXY out of CGI programs, which this is none of.
+    # Lower case first. curl and Python ignore HTTP_PROXY in CGI programs only, and this is none.
     names = (f"{scheme}_proxy", f"{scheme}_proxy".upper())
     text = next((environment[name] for name in names if environment.get(name)), "")
     if not text or _excepted(host, environment.get("no_proxy") or environment.get("NO_PROXY") or ""):

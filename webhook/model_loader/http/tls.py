@@ -1,8 +1,8 @@
-"""TLS over a socket, for reading much.
+"""TLS over a socket, for high throughput.
 
-The ssl module's own socket reads one record of 16 KiB by two system calls, without the interpreter's lock. Threads that
-all take it back so often wait for each other more than they decrypt (docs/benchmarks/loader.md). Here one system call
-takes what is there, and its records are decrypted one after the other.
+The ssl module's socket reads each record of 16 KiB with two system calls, and releases the interpreter's lock for them.
+Threads then wait for the lock more than they decrypt (docs/benchmarks/loader.md). Here one system call reads all
+available bytes, and their records are decrypted one after the other.
 """
 
 import contextlib
@@ -13,11 +13,11 @@ from typing import cast
 from model_loader.outcomes import Code, LoadError
 
 _CHUNK = 256 << 10
-"""Bytes that are taken from the socket at once."""
+"""Maximum bytes of one read from the socket."""
 
 
 def context(certificates: str) -> ssl.SSLContext:
-    """Return the settings that trust the system's authorities and, PEM text, `certificates`. Raises LoadError."""
+    """Return the settings that trust the system's authorities and `certificates`, PEM text. Raises LoadError."""
     found = ssl.create_default_context()
     if certificates:
         try:
@@ -29,10 +29,10 @@ def context(certificates: str) -> ssl.SSLContext:
 
 
 class TlsSocket:
-    """The client's side of a connection: what `http1.Connection` uses of a socket."""
+    """The client's side of a connection, with the methods of `http1.Socket`."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, host: str) -> None:
-        """Take over `sock` and shake hands. Raises OSError, and LoadError(Refused) for a certificate."""
+        """Take over `sock` and do the handshake. Raises OSError, and LoadError(Refused) for an untrusted certificate."""
         self._sock = sock
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
@@ -44,7 +44,7 @@ class TlsSocket:
                 self._send()
                 self._receive()
             except ssl.SSLError as error:
-                # The server is to see the alert that says why; it may be gone already.
+                # Send the server the alert with the reason. The connection may be closed already.
                 with contextlib.suppress(OSError):
                     self._send()
                 if isinstance(error, ssl.SSLCertVerificationError):
@@ -64,7 +64,7 @@ class TlsSocket:
         self._send()
 
     def recv_into(self, view: memoryview) -> int:
-        """Fill `view` with what is there, at least one byte, and return the count; 0 at the connection's end."""
+        """Read at least one byte into `view` and return the count; 0 at the end of the connection."""
         count = 0
         while count < len(view):
             try:
@@ -72,11 +72,11 @@ class TlsSocket:
             except ssl.SSLWantReadError:
                 if count:
                     break
-                self._send()  # the answer to a change of keys
+                self._send()  # the response to a key update
                 self._receive()
                 continue
             except ssl.SSLEOFError:
-                # Without TLS' own end: it may have been cut on the way.
+                # The connection ended without TLS' own end: the data may be truncated.
                 if count:
                     break
                 raise
@@ -86,7 +86,7 @@ class TlsSocket:
         return count
 
     def shutdown(self, how: int) -> None:
-        """Shut the connection down, whichever thread uses it."""
+        """Shut the connection down, even while another thread uses it."""
         self._sock.shutdown(how)
 
     def close(self) -> None:

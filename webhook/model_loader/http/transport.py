@@ -1,7 +1,7 @@
-"""HTTP as the loader needs it: checked addresses, checked redirects, and failures told by their cause.
+"""HTTP as the loader needs it: checked addresses, checked redirects, and errors by cause.
 
-Plain sockets are as fast as obstore, take fewer CPU seconds and a fifth of the memory (docs/benchmarks/loader.md), and
-they leave addresses, redirects and headers in our hands.
+Plain sockets are as fast as obstore and use less CPU time and a fifth of the memory (docs/benchmarks/loader.md). With
+them the loader controls addresses, redirects and headers.
 """
 
 import base64
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from model_loader.http.tls import TlsSocket
 
 CONNECT_SECONDS = 10.0
-# No byte for so long counts as a stall; the request is then repeated from where it stopped.
+# Seconds without a byte that count as a stall. The loader then repeats the request from the present position.
 READ_SECONDS = 10.0
 _STALLED = (TimeoutError, BlockingIOError)
-"""How Python tells it, and how the kernel does."""
+"""Python raises the one, and the kernel's socket timeout the other."""
 _REDIRECTS = 5
 _ERROR_BYTES = 4096
 _DOCUMENT_BYTES = 64 << 20
 _AGENT = {"User-Agent": "kubectl-serve-model-loader"}
-# All that another host may see of a request: no credential, no cookie, no header of a store's own.
+# All headers that a redirect to another host may carry: no credential, cookie or header of a store.
 _CARRIED = frozenset({"accept", "range", "if-match"})
 _PORTS = {"http": 80, "https": 443}
 _IDENTITY_HINT = "Check the identity: the pod's service account, or the key in the Secret."
@@ -41,23 +41,23 @@ _Origin = tuple[str, str, int]
 
 
 class Authorizer(Protocol):
-    """Adds what proves who is asking. `refresh` is called after a refusal and tells whether to ask once more."""
+    """Adds credentials to requests."""
 
     def sign(self, method: str, url: SplitResult, headers: dict[str, str]) -> None:
-        """Add the headers that authorise this request."""
+        """Add the headers that authorize this request."""
 
     def refresh(self) -> bool:
-        """Fetch the credentials anew, and tell whether there are any to try."""
+        """Fetch new credentials after a refusal, and return whether to repeat the request."""
 
 
 class Anonymous:
-    """Adds nothing."""
+    """Adds no credentials."""
 
     def sign(self, method: str, url: SplitResult, headers: dict[str, str]) -> None:
         """Add nothing."""
 
     def refresh(self) -> bool:
-        """There is nothing to fetch anew."""
+        """Return False: there are no credentials."""
         return False
 
 
@@ -65,7 +65,7 @@ ANONYMOUS = Anonymous()
 
 
 class Header:
-    """Authorises by one fixed value of the Authorization header."""
+    """Authorizes with a constant Authorization header."""
 
     def __init__(self, value: str) -> None:
         self._value = value
@@ -75,15 +75,15 @@ class Header:
         headers["Authorization"] = self._value
 
     def refresh(self) -> bool:
-        """What the Secret says does not change while the loader runs."""
+        """Return False: the Secret does not change while the loader runs."""
         return False
 
 
 class Token:
-    """Authorises by a bearer token, fetched when the server first asks for one and again shortly before it ends."""
+    """Authorizes with a bearer token, fetched when the server first refuses a request, and shortly before it expires."""
 
     def __init__(self, fetch: Callable[[], tuple[str, float]]) -> None:
-        """`fetch` returns a token and the seconds that it is good for, or raises LoadError."""
+        """`fetch` returns a token and its lifetime in seconds, or raises LoadError."""
         self._fetch = fetch
         self._value = ""
         self._until = 0.0
@@ -98,7 +98,7 @@ class Token:
                 headers["Authorization"] = f"Bearer {self._value}"
 
     def refresh(self) -> bool:
-        """Fetch a token, and tell whether there is one now. Raises the refusal of a service that is there."""
+        """Fetch a token, and return whether there is one. Raises LoadError(Unauthorized) if the token service refuses."""
         with self._lock:
             try:
                 self._renew()
@@ -118,7 +118,7 @@ class Token:
 
 
 class HttpResponse(NamedTuple):
-    """A successful response: `url` after redirects, header names in lower case, and the body still to be read."""
+    """A successful response: `url` after redirects, header names in lower case, and the unread body."""
 
     url: str
     status: int
@@ -127,14 +127,14 @@ class HttpResponse(NamedTuple):
 
 
 def redact(url: str) -> str:
-    """Return `url` without user-info, query and fragment, as it may be shown."""
+    """Return `url` without user information, query and fragment, for messages."""
     scheme, _, rest = url.partition("://")
     authority, slash, path = rest.partition("?")[0].partition("#")[0].partition("/")
     return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
 
 
 def split(url: str) -> SplitResult:
-    """Return `url` taken apart. Raises LoadError: InvalidSource without a host, Refused with credentials in it."""
+    """Return the parts of `url`. Raises LoadError: InvalidSource without a host, Refused with credentials in it."""
     try:
         parts = urlsplit(url)
         host, _, credentials = _authority(parts.netloc)
@@ -151,13 +151,13 @@ def split(url: str) -> SplitResult:
 
 @functools.lru_cache
 def _authority(netloc: str) -> tuple[str, int, bool]:
-    """Return the host, the port (0 where there is none), and whether there are credentials. Raises ValueError."""
+    """Return the host, the port (0 if none), and whether there are credentials. Raises ValueError."""
     parts = SplitResult("", netloc, "", "", "")
     return parts.hostname or "", parts.port or 0, parts.username is not None or parts.password is not None
 
 
 class Transport:
-    """Sends requests over kept connections, one per thread and host."""
+    """Sends requests over persistent connections, one for each thread and host."""
 
     def __init__(
         self,
@@ -167,9 +167,9 @@ class Transport:
         environment: Mapping[str, str] | None = None,
         fixed: bool = False,
     ) -> None:
-        """`certificates`: PEM text of authorities to trust beside the system's. `environment` may name proxies.
+        """`certificates`: PEM text of authorities to trust in addition to the system's. `environment` may name proxies.
 
-        `fixed`: where names lead is not for the pod to say. They are absolute, and no proxy sees plain http.
+        `fixed`: the pod cannot change where names lead: they are absolute, and no proxy may read plain http.
         """
         self._network = network
         self._fixed = fixed
@@ -204,7 +204,7 @@ class Transport:
         return self.read_body(response)
 
     def read_body(self, response: HttpResponse) -> bytes:
-        """Return the whole body, of at most 64 MiB, of an answer. Raises LoadError."""
+        """Return the whole body, of at most 64 MiB, of a response. Raises LoadError."""
         try:
             body = response.body.read(_DOCUMENT_BYTES)
         except (OSError, ProtocolError) as error:
@@ -223,16 +223,16 @@ class Transport:
         authorizer: Authorizer = ANONYMOUS,
         body: bytes | None = None,
     ) -> HttpResponse:
-        """Send one request, follow its redirects, and return the answer with its body unread.
+        """Send one request, follow its redirects, and return the response with its body unread.
 
-        A refusal is answered once with fresh credentials, where there are any. Raises LoadError: Refused for an address
-        or redirect that is not allowed, Unreachable or Stalled when the connection fails, and by the HTTP status:
-        Unauthorized, NotFound, Changed, ServerError, InvalidSource.
+        Repeats a refused request once with fresh credentials, if there are any. Raises LoadError: Refused for an
+        address or redirect that is not allowed, Unreachable or Stalled when the connection fails, and by the HTTP
+        status: Unauthorized, NotFound, Changed, ServerError, InvalidSource.
         """
         try:
             return self._follow(method, url, headers, authorizer, body)
         except LoadError as failure:
-            # The answer to a HEAD has no body to say that it is the token which is refused.
+            # The response to a HEAD has no body that says that the token has expired.
             refused = failure.code is Code.UNAUTHORIZED or (method == "HEAD" and failure.status == 400)
             if not refused or not authorizer.refresh():
                 raise
@@ -266,7 +266,7 @@ class Transport:
         raise LoadError(Code.REFUSED, f"{redact(url)} redirects more than {_REDIRECTS} times")
 
     def connection_failure(self, url: str, error: Exception) -> LoadError:
-        """Return the failure that stands for a connection lost in the middle; this thread's connections are dropped."""
+        """Return the failure for a connection that broke. Drops this thread's connections."""
         self.close()
         if isinstance(error, _STALLED):
             return LoadError(Code.STALLED, f"{_host(url)} sent nothing for {READ_SECONDS:.0f} s")
@@ -280,7 +280,7 @@ class Transport:
         self._connections().clear()
 
     def abort(self) -> None:
-        """End every request, in whatever thread, and all that follow."""
+        """End every request in every thread, and all later ones."""
         with self._lock:
             self._aborted = True
             for connection in self._in_use:
@@ -292,7 +292,7 @@ class Transport:
         connection.close()
 
     def _connections(self) -> dict[_Origin, tuple[Connection, Response]]:
-        """Return this thread's connections, each with the last answer on it."""
+        """Return this thread's connections, each with its last response."""
         found: dict[_Origin, tuple[Connection, Response]] | None = getattr(self._local, "connections", None)
         if found is None:
             found = self._local.connections = {}
@@ -316,7 +316,7 @@ class Transport:
         except (OSError, ProtocolError) as error:
             if connection is not None:
                 self._drop(connection)
-            # A kept connection may have been closed by the server meanwhile, which says nothing about the server.
+            # The server may have closed an idle connection: that is no error of the server.
             if kept and not isinstance(error, _STALLED):
                 return self._exchange(method, parts, headers, body)
             raise self.connection_failure(parts.geturl(), error) from None
@@ -351,7 +351,7 @@ class Transport:
 
     def _secure(self, sock: socket.socket, host: str) -> "TlsSocket":
         try:
-            from model_loader.http import tls  # noqa: PLC0415  # 5 ms of start-up that a plain store need not pay
+            from model_loader.http import tls  # noqa: PLC0415  # start-up time (5 ms) that a plain http store saves
 
             with self._lock:
                 self._tls = self._tls or tls.context(self._certificates)
@@ -366,7 +366,7 @@ class Transport:
         return self._proxies[origin]
 
     def _tunnel(self, sock: socket.socket, target: str, proxy: SplitResult) -> None:
-        """Have the proxy connect to `target`. Raises LoadError."""
+        """Make the proxy connect to `target`. Raises LoadError."""
         headers = {}
         if proxy.username is not None:
             pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
@@ -382,7 +382,7 @@ class Transport:
             raise LoadError(code, f"the proxy {proxy.hostname} answered {status} for {target}")
 
     def drain(self, response: Response) -> str:
-        """Return the start of a body that is of no other use; a short one leaves the connection fit for use."""
+        """Return the start of an unneeded body. Reading a short one completely keeps the connection usable."""
         try:
             return response.read(_ERROR_BYTES).decode("utf-8", "replace")
         except (OSError, ProtocolError):
@@ -390,7 +390,7 @@ class Transport:
 
 
 def _limit(sock: socket.socket) -> None:
-    """Let the kernel end a call that waits for too long: a socket with a timeout of Python's asks before each one."""
+    """Let the kernel limit the wait: with a timeout of Python's, each read makes another system call."""
     sock.settimeout(None)
     seconds = struct.pack("@ll", int(READ_SECONDS), int(READ_SECONDS % 1 * 1e6))
     for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
@@ -424,7 +424,7 @@ def _status_failure(url: str, status: int, headers: Mapping[str, str], text: str
 
 
 def _store_code(text: str) -> str:
-    """Return the <Code> of an S3-like error: a word of the store's, never the rest, which may repeat the request."""
+    """Return the <Code> of an S3 error, but nothing else of it: the rest may repeat the request."""
     code = text.partition("<Code>")[2].partition("</Code>")[0]
     return code if code.isalnum() and len(code) <= 64 else ""
 

@@ -1,1 +1,1 @@
-"""What to load: arguments, and the files that a source lists, with their names."""
+"""What to load: the arguments, and the files of a source with their names."""

@@ -1,4 +1,4 @@
-"""What a source says of a model before it is read: its files, and how to read each."""
+"""The files of a model as a source lists them, before the download."""
 
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -12,12 +12,12 @@ from model_loader.outcomes import Code, LoadError
 from model_uri import ModelURI, Store, URIError
 
 MAX_FILES = 100_000
-"""Of a model: the loader keeps in memory what it knows of each."""
+"""Maximum number of files of a model: the loader keeps the list in memory."""
 _SIZE_DIGITS = 19
 
 
 def check_count(files: int) -> None:
-    """Raise LoadError(Refused) for more files than a model may have."""
+    """Raise LoadError(Refused) for more files than the maximum."""
     if files > MAX_FILES:
         raise LoadError(
             Code.REFUSED,
@@ -27,7 +27,7 @@ def check_count(files: int) -> None:
 
 
 def size_of(text: object) -> int:
-    """Return the bytes that a store says that a file has. Raises LoadError(ServerError)."""
+    """Return a file's size in bytes from a store's list. Raises LoadError(ServerError)."""
     digits = str(text)
     if not digits.isascii() or not digits.isdecimal() or len(digits) > _SIZE_DIGITS:
         raise LoadError(Code.SERVER_ERROR, f"the store says that a file has {digits[:40]!a} bytes")
@@ -35,7 +35,7 @@ def size_of(text: object) -> int:
 
 
 class Unpack(Enum):
-    """Whether a file is unpacked, and which part of it."""
+    """Whether to unpack a file, and which part of it."""
 
     NO = "no"
     WHOLE = "whole"
@@ -46,10 +46,10 @@ class Unpack(Enum):
 class File(NamedTuple):
     """A file of the model.
 
-    `path` is relative to the model's folder; `size` is in bytes, or -1 where the server does not tell; `ranged` says
-    whether the server serves parts. `etag` is sent as If-Match; `version` is what else the store calls this state of
-    the file. `checksum` is what the store says that it hashes to, as `algorithm:hex`; `ask` says that it tells so with
-    the file, or to a HEAD request. `unpack` says whether the file is an archive whose files take its place.
+    `path`: relative to the model's folder. `size`: in bytes, or -1 if the server does not send it. `ranged`: whether
+    the server supports Range requests. `etag`: sent as If-Match. `version`: anything else that identifies this version
+    of the file in the store. `checksum`: the store's, as `algorithm:hex`; `checksum_on_request`: the store sends it
+    with the file or in response to HEAD. `unpack`: whether the file is an archive that its files replace.
     """
 
     path: str
@@ -65,7 +65,7 @@ class File(NamedTuple):
 
     @property
     def server(self) -> str:
-        """Who is asked for the file: the scheme and authority of its URL."""
+        """The scheme and authority of the URL."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc}"
 
@@ -78,7 +78,7 @@ def _spelt(url: str) -> str:
 
 
 class Listing(NamedTuple):
-    """The files of one source. `single`: the source names one file, so the model's digest is that file's own."""
+    """The files of one source. `single`: the source names one file, so the model's digest is that file's."""
 
     files: tuple[File, ...]
     single: bool = False
@@ -88,13 +88,13 @@ _SDKS = ("AWS_", "AZURE_", "HF_")
 
 
 class Secret(NamedTuple):
-    """The mounted Secret, one file a key, and behind it the environment for the names that SDKs read there."""
+    """The mounted Secret, one file for each key, and the environment for the names that SDKs read there."""
 
     folder: Path | None
     environment: Mapping[str, str]
 
     def get(self, *keys: str) -> str:
-        """Return the first of `keys` that the Secret has, else that the environment has, else an empty text."""
+        """Return the first of `keys` in the Secret, else in the environment, else an empty text."""
         for key in keys:
             if self.folder is not None:
                 try:
@@ -107,21 +107,21 @@ class Secret(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What a source may use. `store`: where its place leads, if that is fixed in the loader's arguments."""
+    """What a source may use. `store`: where the source leads, if the loader's arguments fix that."""
 
     transport: Transport
     secret: Secret
     store: Store | None = None
 
     def endpoint(self, public: str, *keys: str) -> str:
-        """Return the URL of the store: `public` is its scheme's own, `keys` are those of the Secret that say another.
+        """Return the URL of the store. `public`: the default of the scheme. `keys`: keys of the Secret for another one.
 
-        Raises LoadError(Refused) where the store is fixed and the Secret or the environment says another.
+        Raises LoadError(Refused) if the arguments fix the store, and the Secret or the environment names another.
         """
         return self._fixed(self.store.endpoint if self.store else "", public, *keys)
 
     def service(self, public: str, *keys: str) -> str:
-        """Return the URL of a service beside the store, such as one that gives tokens; see `endpoint`."""
+        """Return the URL of another service, such as one that issues tokens; see `endpoint`."""
         return self._fixed("", public, *keys)
 
     def _fixed(self, fixed: str, public: str, *keys: str) -> str:
@@ -135,7 +135,7 @@ class Context(NamedTuple):
 
     @staticmethod
     def refuse(key: str, said: str, store: Store) -> NoReturn:
-        """Raise LoadError(Refused) for a key of the Secret, or a variable, that says what is fixed otherwise."""
+        """Raise LoadError(Refused) for a key of the Secret, or a variable, that contradicts the fixed store."""
         raise LoadError(
             Code.REFUSED,
             f"{key} says {said}, and where {store.place} leads and whom it trusts is fixed",
@@ -144,4 +144,4 @@ class Context(NamedTuple):
 
 
 Source = Callable[[ModelURI, Context], Listing]
-"""Returns the files below a URI. Raises LoadError."""
+"""Returns the files of a URI. Raises LoadError."""

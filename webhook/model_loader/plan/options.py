@@ -14,14 +14,14 @@ TERMINATION_LOG = Path("/dev/termination-log")
 
 
 class Load(NamedTuple):
-    """One source, and the folder of the model that it fills (empty: the model's own)."""
+    """One source, and the folder of the model for its files (empty: the model's own folder)."""
 
     uri: str
     folder: str = ""
 
 
 class LoaderOptions(NamedTuple):
-    """What one run of the loader is asked to do."""
+    """The options of one run."""
 
     volume: Path
     loads: tuple[Load, ...]
@@ -33,7 +33,7 @@ class LoaderOptions(NamedTuple):
     patience: float
     environment: Mapping[str, str]
     stores: tuple[Store, ...] = ()
-    """Where places lead; if there are any, nothing else is read."""
+    """The stores of the sources. If there are any, the loader reads from no other place."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -42,7 +42,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line; it raises LoadError(InvalidSource)."""
+    """Return the parser of the command line. It raises LoadError(InvalidSource)."""
     parser = _Parser(prog="model-loader", description="Download a model onto a volume, whole and verified.")
     parser.add_argument("--volume", type=Path, required=True, metavar="DIR", help="the volume; the model is DIR/model")
     parser.add_argument("--digest", default="", help="what the model must hash to, as sha256:HEX")
@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> LoaderOptions:
-    """Return the options that `arguments` write. Raises LoadError(InvalidSource)."""
+    """Return the options. Raises LoadError(InvalidSource)."""
     found = parser().parse_args(arguments)
     digest: str = found.digest
     if digest and not (
@@ -95,7 +95,7 @@ def _store(text: str) -> Store:
 
 
 def _loads(texts: Sequence[str]) -> tuple[Load, ...]:
-    """One text is a URI as it is, since the query of a signed URL has = too; of several each may name its folder."""
+    """A single argument is a URI without a folder, because a signed URL's query can contain =."""
     if len(texts) == 1:
         return (Load(texts[0]),)
     loads: list[Load] = []

@@ -1,4 +1,4 @@
-"""The names of a model's files: which are refused, and why."""
+"""The names of a model's files: which ones the loader refuses, and why."""
 
 import itertools
 import unicodedata
@@ -11,14 +11,14 @@ _PATH_BYTES = 4000
 
 
 def below(folder: str, path: str) -> str:
-    """Return where `path` is when it is put into `folder`; an empty one is the model's own."""
+    """Return the location of `path` inside `folder`; an empty `folder` is the model's own."""
     return f"{folder}/{path}" if folder else path
 
 
 def safe_path(name: str) -> str:
-    """Return `name` as the relative path of a file inside the model. Raises LoadError(Refused) when it is unsafe.
+    """Return `name` as the relative path of a file inside the model. Raises LoadError(Refused) if it is unsafe.
 
-    Unsafe: absolute, empty, `.` or `..` segments, backslash, control characters, over-long, not UTF-8.
+    Unsafe: absolute, empty, `.` or `..` segments, backslashes, control characters, too long, not UTF-8.
     """
     try:
         encoded = name.encode()
@@ -39,9 +39,9 @@ def safe_path(name: str) -> str:
 
 
 def check_clashes(names: Iterable[str]) -> None:
-    """Raise LoadError(Refused) when two names differ only by case or Unicode form, or one is the other's folder."""
+    """Raise LoadError(Refused) if two names differ only by case or Unicode form, or one is the other's folder."""
     given = list(names)
-    # Sorted so that what is in a folder comes right behind a file of its name.
+    # Sorted, so that the content of a folder follows directly after a file with the folder's name.
     keys = sorted(map(_folded, given))
     for before, after in itertools.pairwise(keys):
         if after.startswith(before) and after[len(before) :][:1] in ("", "\0"):

@@ -1,4 +1,4 @@
-"""Where models come from: one module a kind of place, imported only when a URI asks for it."""
+"""The sources of models: one module for each kind, imported only for a URI that needs it."""
 
 import importlib
 
@@ -12,7 +12,7 @@ _MODULES = {scheme.name: scheme.source for scheme in SCHEMES.values() if scheme.
 
 
 def parse(text: str) -> ModelURI:
-    """Return what `text` names. Raises LoadError: InvalidSource, or Refused for credentials in it."""
+    """Return the parsed URI. Raises LoadError: InvalidSource, or Refused for credentials in it."""
     name, separator, _ = text.partition("://")
     if not separator or name not in _MODULES:
         known = ", ".join(f"{known}://" for known in sorted(_MODULES, key=WEB.__contains__))

@@ -10,19 +10,19 @@ from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Context
 from model_loader.sources import documents
 
-# Where the agents of ECS and EKS listen, and the only plain addresses that the AWS SDKs accept as well.
+# The addresses of the ECS and EKS agents. The AWS SDKs accept only these without TLS, too.
 _AGENTS = ("169.254.170.2/32", "169.254.170.23/32", "fd00:ec2::23/128", "127.0.0.0/8", "::1/128")
 
 
 class Keys(NamedTuple):
-    """An access key, and the session token of a temporary one."""
+    """An access key, with the session token of a temporary one."""
 
     access: str
     secret: str
     token: str = ""
 
     def __repr__(self) -> str:
-        return f"Keys({self.access!r})"  # the others are nobody's to see
+        return f"Keys({self.access!r})"  # never show the secret parts
 
 
 def from_web_identity(context: Context, region: str) -> Keys:
@@ -59,11 +59,11 @@ def from_web_identity(context: Context, region: str) -> Keys:
 
 
 def from_container(context: Context) -> Keys:
-    """Ask the agent of the node for keys. Raises LoadError."""
+    """Request keys from the node's agent. Raises LoadError."""
     secret = context.secret
     url = secret.get("AWS_CONTAINER_CREDENTIALS_FULL_URI")
     if context.store and urlsplit(url).scheme != "http":
-        context.refuse("AWS_CONTAINER_CREDENTIALS_FULL_URI", redact(url), context.store)  # no agent of the node's
+        context.refuse("AWS_CONTAINER_CREDENTIALS_FULL_URI", redact(url), context.store)  # not an agent of the node
     token = secret.get("AWS_CONTAINER_AUTHORIZATION_TOKEN")
     file = secret.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
     headers = {"Authorization": _text(file) if file else token} if file or token else {}

@@ -20,7 +20,7 @@ _LOGINS = frozenset({_LOGIN, "https://login.microsoftonline.us", "https://login.
 
 
 class SharedKey:
-    """Authorises by the account's key.
+    """Authorizes with the account's key.
 
     Source: https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key
     """
@@ -40,20 +40,20 @@ class SharedKey:
         own = "".join(f"{name}:{known[name]}\n" for name in sorted(known) if name.startswith("x-ms-"))
         query = sorted((name.lower(), value) for name, value in parse_qsl(url.query, keep_blank_values=True))
         resource = f"/{self._account}{url.path}" + "".join(f"\n{name}:{value}" for name, value in query)
-        # Encoding, language, length, MD5 and type of a body that there is not; Date; If-Modified-Since; If-Match;
-        # If-None-Match, If-Unmodified-Since; Range.
+        # Encoding, language, length, MD5 and type of the missing body; Date; If-Modified-Since; If-Match;
+        # If-None-Match; If-Unmodified-Since; Range.
         fields = ["", "", "", "", "", known["date"], "", known.get("if-match", ""), "", "", known.get("range", "")]
         text = "\n".join([method, *fields, own + resource])
         signature = base64.b64encode(hmac.digest(self._key, text.encode(), "sha256")).decode()
         headers["Authorization"] = f"SharedKey {self._account}:{signature}"
 
     def refresh(self) -> bool:
-        """A key from the Secret does not change while the loader runs."""
+        """Return False: the Secret does not change while the loader runs."""
         return False
 
 
 class _Versioned:
-    """Another way to authorise, with the protocol's version, which bearer tokens ask for."""
+    """Adds the version of the protocol, which bearer tokens require, to another authorizer."""
 
     def __init__(self, inner: Authorizer) -> None:
         self._inner = inner
@@ -67,7 +67,7 @@ class _Versioned:
 
 
 def list_files(uri: ModelURI, context: Context) -> Listing:
-    """Return the blobs below the prefix, or the one blob of exactly that name. Raises LoadError."""
+    """Return the blobs below the prefix, or the one blob with exactly that name. Raises LoadError."""
     container, path = uri.host, uri.path
     secret = context.secret
     account = secret.get("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME")
@@ -129,7 +129,7 @@ def _blobs(base: str, prefix: str, token: str, context: Context, authorizer: Aut
 
 
 def _authorizer(account: str, context: Context) -> Authorizer:
-    """Return the account's key, or the pod's workload identity, or nothing (a signed URL's token is in the query)."""
+    """Return the account's key, or the pod's workload identity, or none: a SAS token is part of the query."""
     secret = context.secret
     key = secret.get("AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCESS_KEY")
     if key:

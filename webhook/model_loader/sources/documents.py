@@ -1,4 +1,4 @@
-"""What stores answer in JSON and XML, within bounds: as Python's objects a text may take twenty times its room."""
+"""JSON and XML of stores, with bounds: a document can take twenty times its size as Python objects."""
 
 import json
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 _MAX_VALUES = 2_000_000
-"""In one document: a list of the most files that a model may have takes some ten for each."""
+"""Maximum number of values in one document. A list of the maximum number of files has about ten for each."""
 
 
 def from_json(body: bytes) -> dict[str, Any]:
@@ -18,13 +18,13 @@ def from_json(body: bytes) -> dict[str, Any]:
     except RecursionError:
         raise ValueError("it is too deep") from None
     if not isinstance(found, dict):
-        raise ValueError("it is not an object")  # a server's answer, not a caller's mistake
+        raise ValueError("it is not an object")  # the server's fault, not the caller's
     return found
 
 
 def from_xml(body: bytes) -> "Element":
-    """Return the document's outermost element. Raises ValueError."""
-    from xml.etree import ElementTree  # noqa: PLC0415  # start-up that stores without XML need not pay
+    """Return the root element. Raises ValueError."""
+    from xml.etree import ElementTree  # noqa: PLC0415  # start-up time that stores without XML save
 
     _check(body, b"<", b"=")
     try:

@@ -13,15 +13,15 @@ from model_uri import ModelURI
 
 _STORE = "https://storage.googleapis.com"
 _KEY_FILES = ("gcloud-application-credentials.json", "key.json")
-"""What KServe and Google's own documentation call a service account's key file in a Secret."""
+"""The names of a service account's key file in a Secret, by KServe and by Google's documentation."""
 _METADATA = "metadata.google.internal"
 _PATH = "/computeMetadata/v1/instance/service-accounts/default/token"
 _SERVERS = ("169.254.169.254/32", "127.0.0.0/8", "::1/128")
-"""Where the metadata server is, or what stands in for it on the node."""
+"""The address of the metadata server, and of replacements on the node."""
 
 
 def list_files(uri: ModelURI, context: Context) -> Listing:
-    """Return the objects below the prefix, or the one object of exactly that name. Raises LoadError."""
+    """Return the objects below the prefix, or the one object with exactly that name. Raises LoadError."""
     bucket, path = uri.host, uri.path
     store = context.endpoint(_STORE, "GS_ENDPOINT_URL")
     base = f"{store}/storage/v1/b/{quote(bucket, safe='')}/o"
@@ -64,12 +64,12 @@ def _file(base: str, entry: dict[str, object], folder: str, authorizer: Authoriz
         name, generation = str(entry["name"]), str(entry["generation"])
         return File(
             path=safe_path(name.removeprefix(f"{folder}/") if folder else name),
-            # By its generation: an overwritten object is not found, never mixed.
+            # With the generation: an overwritten object is not found, and never mixed.
             url=f"{base}/{quote(name, safe='')}?alt=media&generation={generation}",
             size=size_of(entry["size"]),
             authorizer=authorizer,
             version=generation,
-            # An object that was composed of parts has no MD5.
+            # Composite objects have no MD5.
             checksum=checksums.from_base64("md5", str(entry.get("md5Hash") or ""))
             or checksums.from_base64("crc32c", str(entry.get("crc32c") or "")),
         )
@@ -89,17 +89,17 @@ def _document(context: Context, url: str, authorizer: Authorizer) -> dict[str, o
 
 
 def _authorizer(context: Context) -> Authorizer:
-    """Return the Secret's token or account, else the pod's identity, asked for a token when the store wants one."""
+    """Return the Secret's token or account, else the pod's identity, used when the store requests it."""
     token = context.secret.get("token")
     if token:
         return Header(f"Bearer {token}")
     key = context.secret.get(*_KEY_FILES)
     if key:
-        from model_loader.sources import google_account  # noqa: PLC0415  # with a library that others need not have
+        from model_loader.sources import google_account  # noqa: PLC0415  # needs a library
 
         return Token(google_account.tokens(key, context))
     metadata = Transport(Network.of(_SERVERS))
-    # As Google's own libraries have it.
+    # As in Google's libraries.
     host = context.secret.environment.get("GCE_METADATA_HOST") or _METADATA
 
     def fetch() -> tuple[str, float]:

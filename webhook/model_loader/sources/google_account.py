@@ -1,4 +1,4 @@
-"""A Google service account by its key file."""
+"""A Google service account, from its key file."""
 
 import base64
 import hashlib
@@ -16,13 +16,13 @@ _SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _SECONDS = 3600
 _SERVICES = frozenset({"https://oauth2.googleapis.com/token", "https://accounts.google.com/o/oauth2/token"})
-"""Google's own, in new key files and old ones."""
+"""Google's token services, in new and old key files."""
 
 
 def tokens(key_file: str, context: Context) -> Callable[[], tuple[str, float]]:
-    """Return what exchanges an assertion, signed with the account's key, for a token and the seconds that it lasts.
+    """Return a function that exchanges a signed assertion for a token and its lifetime in seconds.
 
-    Raises LoadError(InvalidSource) for a file that is no account's key.
+    Raises LoadError(InvalidSource) for a file that is not an account's key.
 
     Source: https://developers.google.com/identity/protocols/oauth2/service-account#authorizingrequests
     """

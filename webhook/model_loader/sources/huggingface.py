@@ -16,10 +16,10 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def list_files(uri: ModelURI, context: Context) -> Listing:
-    """Return the files of the repository at the commit that the revision stands for now. Raises LoadError.
+    """Return the files of the repository at the revision's present commit. Raises LoadError.
 
-    Every file is read by that commit, and checked against what the hub says of it: the sha256 of what it keeps in large
-    file storage, git's own hash of the rest.
+    The loader reads every file by that commit, and verifies the hub's checksum: sha256 for files in large file storage,
+    git's hash for the others.
     """
     repository, revision = f"{uri.host}/{uri.segments[0]}", uri.revision
     hub = context.endpoint(_HUB, "HF_ENDPOINT")

@@ -1,4 +1,4 @@
-"""`file:///path`: a file or a folder that is already in the container."""
+"""`file:///path`: a file or folder that is already in the container."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
 
 
 def path_of(uri: ModelURI) -> Path:
-    """Return the path that a file URI names."""
+    """Return the path of a file URI."""
     return Path("/", *uri.segments)
 
 

@@ -1,4 +1,4 @@
-"""Lists that a store gives page by page."""
+"""Paginated lists of stores."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,7 +6,7 @@ from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import File, check_count
 
 _MAX_PAGES = 10_000
-"""A store may give empty pages, where much was deleted, but none has a list without an end."""
+"""Maximum number of pages. Pages can be empty after deletions, but every list ends."""
 
 
 def read_all(page: Callable[[str], tuple[Sequence[File], str]]) -> list[File]:

@@ -1,7 +1,7 @@
-"""`oci://registry/repository[:tag|@sha256:…]`: a model as an artifact or an image of an OCI registry.
+"""`oci://registry/repository[:tag|@sha256:…]`: a model as an artifact or image in an OCI registry.
 
-A layer with a title (as ORAS pushes files) is that file. Any other layer is a tar and is unpacked; of a container
-image, which keeps its model in `/models`, only what is below. Every blob is read by its digest and checked.
+A layer with a title (as ORAS pushes files) is that file. The loader unpacks any other layer, which must be a tar; of a
+container image, which has its model in `/models`, only that folder. It reads and verifies every blob by digest.
 """
 
 import base64
@@ -20,14 +20,14 @@ from model_loader.sources import documents
 from model_uri import ModelURI
 
 _SERVERS = {"docker.io": "registry-1.docker.io"}
-"""Registries that another host speaks for."""
+"""Registries with another host name for the API."""
 _TOKEN_SERVICES = {
     "registry-1.docker.io": "auth.docker.io",
     "docker.elastic.co": "docker-auth.elastic.co",
     "registry.gitlab.com": "gitlab.com",
     "registry.digitalocean.com": "api.digitalocean.com",
 }
-"""Registries whose tokens another host gives; of the others a registry's own host does."""
+"""Registries with a token service on another host. Other registries issue tokens themselves."""
 _INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 _MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
 _IMAGES = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
@@ -35,7 +35,7 @@ _TITLE = "org.opencontainers.image.title"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _UNPACK = "io.deis.oras.content.unpack"
 _DIGESTS = ("sha256", "sha512")
-"""The registered algorithms."""
+"""The registered digest algorithms."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _TARS = {"tar": ".tar", "tar+gzip": ".tar.gz", "tar.gzip": ".tar.gz"}
 
@@ -75,7 +75,7 @@ def _layer(base: str, index: int, layer: Mapping[str, object], unpack: Unpack, a
     ending = next((ending for suffix, ending in _TARS.items() if kind.endswith(suffix)), "")
     if not digest.startswith("sha256:") or not _DIGEST.fullmatch(digest):
         raise LoadError(Code.REFUSED, f"a layer has the digest {digest[:80]!a}, which is not a sha256")
-    # ORAS packs a folder as a layer that has a title and is to be unpacked.
+    # ORAS packs a folder as a layer with a title and this annotation.
     if notes.get(_UNPACK) == "true":
         path, unpack = f"layer-{index:03}.tar.gz", Unpack.WHOLE
     elif title:
@@ -89,9 +89,9 @@ def _layer(base: str, index: int, layer: Mapping[str, object], unpack: Unpack, a
 
 
 def _manifest(base: str, reference: str, context: Context, authorizer: Authorizer) -> Mapping[str, object]:
-    """Return a manifest, checked against the digest that was asked for and the one that the registry tells of it.
+    """Return a manifest. Verifies the requested digest and the one in the registry's header.
 
-    Where it has another it is read once more, as files are.
+    Requests the manifest once more if the digest differs, as the loader does for files.
 
     Source: https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
     """
@@ -110,7 +110,7 @@ def _manifest(base: str, reference: str, context: Context, authorizer: Authorize
 
 
 def _has_digest(body: bytes, digest: str) -> bool:
-    """Tell whether `body` has this digest, where it is one: a tag says nothing, nor does an algorithm that we lack."""
+    """Return whether `body` has this digest. True for a tag or an unknown algorithm, which cannot be verified."""
     algorithm, _, value = digest.partition(":")
     return algorithm not in _DIGESTS or hashlib.new(algorithm, body).hexdigest() == value
 
@@ -128,14 +128,14 @@ def _list(value: object) -> list[Mapping[str, object]]:
 
 
 def _digest(value: str) -> str:
-    """Return what can be checked. Raises ValueError."""
+    """Return a digest that can be verified. Raises ValueError."""
     if not _DIGEST.fullmatch(value):
         raise ValueError(value)
     return value
 
 
 def _platform(index: Mapping[str, object]) -> str:
-    """Return the digest of the manifest for this machine, or of the first where none says what it is for."""
+    """Return the digest of the manifest for this machine, or the only one of the index."""
     machine = os.uname().machine
     wanted = ("linux", _ARCHITECTURES.get(machine, machine))
     try:
@@ -152,7 +152,7 @@ def _platform(index: Mapping[str, object]) -> str:
 
 
 def _authorizer(base: str, host: str, name: str, context: Context) -> Authorizer:
-    """Return what fetches a token from where the registry says, or sends the Secret's user and password themselves.
+    """Return a token authorizer if the registry names a token service, else the Secret's user and password.
 
     Source: https://distribution.github.io/distribution/spec/auth/token/
     """
@@ -186,9 +186,9 @@ def _authorizer(base: str, host: str, name: str, context: Context) -> Authorizer
 
 
 def _token_service(realm: str, base: str, known: bool, context: Context) -> str:
-    """Return where a registry says that tokens are given, if what is `known` of the user may be sent there.
+    """Return the URL of the token service. `known`: whether the request to it would carry a password.
 
-    Raises LoadError(Refused): a registry names any host, and a password is bound to the one that it was given for.
+    Raises LoadError(Refused): a registry can name any host, but a password is for one host only.
     """
     registry, service = split(base), split(realm)
     if service.scheme == "http" and (registry.scheme, registry.netloc) != ("http", service.netloc):
@@ -209,7 +209,7 @@ def _token_service(realm: str, base: str, known: bool, context: Context) -> str:
 
 
 def _host_of(key: str) -> str:
-    """Return the host that an entry of a docker config is for: the key may be a URL, as Docker Hub's is."""
+    """Return the host of a docker config's entry. The key may be a URL, as for Docker Hub."""
     host = key.partition("://")[2] or key
     return host.partition("/")[0]
 
@@ -224,7 +224,7 @@ def _auths(context: Context) -> Mapping[str, object]:
 
 
 def _basic(host: str, context: Context) -> str:
-    """Return the Authorization header for `host`: of a Secret of kubectl's docker-registry or basic-auth type."""
+    """Return the Authorization header for `host`, from a Secret of type docker-registry or basic-auth."""
     user, password = context.secret.get("username"), context.secret.get("password")
     pair = f"{user}:{password}" if user or password else ""
     entries = {_host_of(key): entry for key, entry in _auths(context).items()}

@@ -1,4 +1,4 @@
-"""`s3://bucket/prefix` of Amazon S3 and of stores that speak its protocol."""
+"""`s3://bucket/prefix` of Amazon S3 and S3-compatible stores."""
 
 import hashlib
 import hmac
@@ -20,18 +20,18 @@ from model_uri import ModelURI
 _NOTHING = hashlib.sha256(b"").hexdigest()
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _PUBLIC_REGION = re.compile(r"(af|ap|ca|eu|il|me|mx|sa|us)-[a-z]+-[0-9]{1,2}", re.ASCII)
-"""In all of them a bucket's name is the same bucket; China's and the governments' have their own."""
+"""Bucket names are unique across these regions. China's and the governments' regions have their own names."""
 _REGION = re.compile(r"[a-z0-9-]{1,63}", re.ASCII)
 
 
 class RequestSigner:
-    """AWS Signature Version 4 over requests without a body.
+    """AWS Signature Version 4 for requests without a body.
 
     Source: https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
     """
 
     def __init__(self, fetch: Callable[[], Keys], region: str) -> None:
-        """`fetch` returns the keys as they are now, or raises LoadError."""
+        """`fetch` returns the current keys, or raises LoadError."""
         self._fetch = fetch
         self._keys = fetch()
         self._region = region
@@ -55,14 +55,14 @@ class RequestSigner:
         canonical = "\n".join([*lines, ";".join(names), _NOTHING])
         scope = f"{day}/{self._region}/s3/aws4_request"
         text = f"{_ALGORITHM}\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
-        # Copied and not made anew: hmac.digest gives the interpreter's lock away, and who else reads takes it.
+        # Copy an HMAC object: hmac.digest releases the interpreter's lock, and other threads would take it.
         signature = self._signing_key(day, keys).copy()
         signature.update(text.encode())
         signed_by = f"Credential={keys.access}/{scope}, SignedHeaders={';'.join(names)}"
         headers["Authorization"] = f"{_ALGORITHM} {signed_by}, Signature={signature.hexdigest()}"
 
     def refresh(self) -> bool:
-        """Fetch the keys anew: a temporary one may have ended, a Secret may have been rotated."""
+        """Fetch the keys again: a temporary key may have expired, or the Secret may be rotated."""
         try:
             self._keys = self._fetch()
         except LoadError:
@@ -79,7 +79,7 @@ class RequestSigner:
 
 
 class Bucket(NamedTuple):
-    """Where a bucket is, and who asks."""
+    """The URL of a bucket, and the credentials for it."""
 
     base: str
     authorizer: Authorizer
@@ -90,7 +90,7 @@ class Bucket(NamedTuple):
 
 
 def list_files(uri: ModelURI, context: Context) -> Listing:
-    """Return the objects below the prefix, or the one object of exactly that key. Raises LoadError."""
+    """Return the objects below the prefix, or the one object with exactly that key. Raises LoadError."""
     name, path = uri.host, uri.path
     prefix = path.rstrip("/")
     try:
@@ -108,7 +108,7 @@ def _list(name: str, path: str, prefix: str, context: Context, region: str) -> L
     try:
         files = _objects(bucket, f"{prefix}/" if prefix else "", context)
     except LoadError as failure:
-        # A reader of single objects need not be allowed to list.
+        # The identity may be allowed to read objects but not to list them.
         if failure.code is not Code.UNAUTHORIZED or not prefix or path.endswith("/"):
             raise
         files, refused = [], failure
@@ -122,7 +122,7 @@ def _list(name: str, path: str, prefix: str, context: Context, region: str) -> L
 
 
 def _region(context: Context) -> str:
-    """Return the region, which becomes a part of host names. Raises LoadError(InvalidSource)."""
+    """Return the region, which is a part of host names. Raises LoadError(InvalidSource)."""
     region = context.secret.get("AWS_REGION", "AWS_DEFAULT_REGION") or "us-east-1"
     if not _REGION.fullmatch(region):
         raise LoadError(Code.INVALID_SOURCE, "AWS_REGION is not the name of a region, such as eu-central-1")
@@ -130,7 +130,7 @@ def _region(context: Context) -> str:
 
 
 def _keys(secret: Secret) -> Keys | None:
-    """Return the keys of the Secret or the environment. Raises LoadError(InvalidSource) for half of a pair."""
+    """Return the keys of the Secret or the environment. Raises LoadError(InvalidSource) if one of the pair is missing."""
     access = secret.get("AWS_ACCESS_KEY_ID", "awsAccessKeyID")
     key = secret.get("AWS_SECRET_ACCESS_KEY", "awsSecretAccessKey")
     if bool(access) != bool(key):
@@ -140,7 +140,7 @@ def _keys(secret: Secret) -> Keys | None:
 
 
 def _authorizer(context: Context, region: str) -> Authorizer:
-    """Return keys, else the pod's workload identity, else nothing: the request is then not signed."""
+    """Return keys, else the pod's workload identity, else none: requests are then unsigned."""
     secret = context.secret
     if _keys(secret):
         return RequestSigner(lambda: _keys(secret) or Keys("", ""), region)
@@ -159,13 +159,13 @@ def _bucket(name: str, context: Context, region: str) -> Bucket:
     if endpoint:
         return Bucket(f"{endpoint}/{name}", authorizer)
     domain = f"s3.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
-    # A bucket with dots does not match the wildcard certificate.
+    # The wildcard certificate does not match a bucket name with dots.
     return Bucket(f"https://{domain}/{name}" if "." in name else f"https://{name}.{domain}", authorizer)
 
 
 def _objects(bucket: Bucket, prefix: str, context: Context) -> list[File]:
     def page(token: str) -> tuple[list[File], str]:
-        # Sorted and quoted as the signature wants it.
+        # Sorted and quoted as the signature requires.
         query = {"continuation-token": token} if token else {}
         query |= {"list-type": "2", "prefix": prefix}
         body = context.transport.read(
@@ -180,7 +180,7 @@ def _objects(bucket: Bucket, prefix: str, context: Context) -> list[File]:
         for entry in found.iterfind(f"{space}Contents"):
             key = entry.findtext(f"{space}Key") or ""
             if key.endswith("/") or key == prefix:
-                continue  # a folder's marker
+                continue  # a marker for a folder
             if not key.startswith(prefix):
                 raise LoadError(Code.SERVER_ERROR, f"{bucket.base} listed an object that is not below the prefix")
             etag = entry.findtext(f"{space}ETag") or ""

@@ -1,4 +1,4 @@
-"""`https://host/path/file` and, where the operator allows the address, `http://`."""
+"""`https://host/path/file` and, if the operator allows the address, `http://`."""
 
 import base64
 
@@ -10,7 +10,7 @@ from model_uri import ModelURI
 
 
 def _authorizer(context: Context) -> Authorizer:
-    """Return what the Secret has: `authorization` as it is, or `username` and `password`, or nothing."""
+    """Return the Secret's `authorization`, else its `username` and `password`, else none."""
     value = context.secret.get("authorization")
     user, password = context.secret.get("username"), context.secret.get("password")
     if not value and (user or password):
@@ -23,10 +23,11 @@ def _authorizer(context: Context) -> Authorizer:
 
 
 def list_files(uri: ModelURI, context: Context) -> Listing:
-    """Return the one file that `uri` names. Raises LoadError."""
+    """Return the one file of `uri`. Raises LoadError."""
     name, url = safe_path(uri.segments[-1]), uri.url
     authorizer = _authorizer(context)
-    # Asking for the first byte tells the size, the version and whether parts are served; HEAD is often not allowed.
+    # Request the first byte: the response has the size, the version and the support of ranges. Many servers refuse
+    # HEAD.
     try:
         response = context.transport.get(url, {"Range": "bytes=0-0"}, authorizer)
     except LoadError as failure:

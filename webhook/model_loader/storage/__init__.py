@@ -1,1 +1,1 @@
-"""The model volume: folders, and the journal of what is on it."""
+"""The model volume: its folders, and the journal of written parts."""

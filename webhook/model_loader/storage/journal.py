@@ -1,10 +1,9 @@
-"""What is already on the volume, so that a restarted container goes on where the last one stopped.
+"""The journal of written parts, so that a restarted container resumes the download.
 
-The journal lies beside the files: its first line says what it belongs to, every further line is a part that was
-written, or a file alone, of which nothing counts that stands before. The last part of a file is written down when the
-file is verified, so one that is listed whole need not be verified again. A line is only trusted in the same boot of the
-node: after a crash of the node the page cache is lost, and what the journal says was written may not have reached the
-disk.
+The first line identifies the plan. Every further line is a written part, or only the index of a file, which invalidates
+all earlier lines about that file. The last part of a file is written after its verification, so a completely listed
+file needs no second verification. The journal is valid only in the same boot of the node: a crash loses the page cache,
+and with it parts that the journal lists.
 """
 
 import contextlib
@@ -20,14 +19,14 @@ from model_loader.plan.model import File
 from model_loader.storage.volume import SafeDir
 
 _AT_ONCE = 1 << 20
-"""Bytes of parts whose lines are written at once: a line for each small file would cost as much as its own writing."""
+"""Bytes of parts between two writes: a write for each small file would cost as much as the file itself."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 Part = tuple[int, int, int]
-"""File's index in the plan, first byte, byte after the last (-1: the file's end, whatever its size)."""
+"""File's index in the plan, first byte, byte after the last (-1: the file's end, at any size)."""
 
 
 def boot() -> str:
-    """Return what the kernel calls this boot, or an empty text where it does not say."""
+    """Return the kernel's identifier of this boot, or an empty text if there is none."""
     try:
         return BOOT_ID.read_text().strip()
     except OSError:
@@ -35,16 +34,16 @@ def boot() -> str:
 
 
 def identity(files: Sequence[File]) -> str:
-    """Return a text that changes when any file of the plan does. It holds no URL: a signed one is a credential."""
+    """Return a text that changes with any file of the plan. It has no URL: a signed URL is a credential."""
     lines = json.dumps([(file.path, file.size, file.etag, file.version, file.checksum) for file in files])
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 class Journal:
-    """The parts that are written, of one plan; safe to add to from several threads."""
+    """The written parts of one plan; safe to use from several threads."""
 
     def __init__(self, folder: SafeDir, name: str, header: str) -> None:
-        """Open the journal of that name in `folder`, dropping what is not of `header`. Raises OSError."""
+        """Open the journal `name` in `folder`; discards its content if the header differs. Raises OSError."""
         self.parts: set[Part] = set()
         self._lock = threading.Lock()
         self._lines: list[bytes] = []
@@ -52,7 +51,7 @@ class Journal:
         self._fd = folder.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         with open(self._fd, "rb", closefd=False) as stream:
             found = stream.read()
-        # What follows the last line end is a line that was being written when the loader was killed.
+        # The text after the last line end is an incomplete line, written when the loader was killed.
         first, *lines = found.split(b"\n")[:-1] or [b""]
         if first != header.encode():
             first, lines = header.encode(), []
@@ -71,13 +70,13 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # What is not written down is read again; why the load ends is not to be hidden by that.
+        # An unwritten line only costs another read; do not hide the error that ended the load.
         with contextlib.suppress(OSError), self._lock:
             self._write()
         os.close(self._fd)
 
     def add(self, part: Part) -> None:
-        """Write down that `part` is on the volume, at once or with the next 1 MiB of parts."""
+        """Record that `part` is on the volume: at once, or with the next 1 MiB of parts."""
         _, start, end = part
         with self._lock:
             self._lines.append(b"%d %d %d\n" % part)
@@ -86,7 +85,7 @@ class Journal:
                 self._write()
 
     def drop(self, index: int) -> None:
-        """Write down, at once, that nothing of a file counts which was added before."""
+        """Record at once that all earlier lines about a file are invalid."""
         with self._lock:
             self._lines.append(b"%d\n" % index)
             self._write()

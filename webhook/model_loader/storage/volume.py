@@ -1,8 +1,8 @@
-"""The model volume: what lies where, and how it is written to without ever going through a link.
+"""The model volume: its layout, and access that never follows a symbolic link.
 
-Other containers, and earlier starts of this one, can write to the volume too. So everything on it is reached from the
-descriptor of a folder, segment by segment and never through a symbolic link: none can lead a write out of the volume,
-whenever it is put there. Source: openat(2), O_NOFOLLOW.
+Other containers, and earlier starts of this one, can write to the volume too. So the loader opens every path from a
+folder's descriptor, one segment after the other and without following links: no link can redirect a write to outside
+the volume, even if it appears during the load. Source: openat(2), O_NOFOLLOW.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ _NO_LINK = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class SafeDir:
-    """A folder by its descriptor. Paths are relative to it, and each of the methods raises OSError."""
+    """A folder, by its descriptor. Paths are relative to it. Each method raises OSError."""
 
     def __init__(self, fd: int) -> None:
         """Take over `fd`."""
@@ -33,11 +33,11 @@ class SafeDir:
         self.close()
 
     def close(self) -> None:
-        """Let go of the descriptor."""
+        """Close the descriptor."""
         os.close(self.fd)
 
     def folder(self, path: str, *, make: bool = False) -> "SafeDir":
-        """Return the folder at `path`; with `make`, whatever is missing of it is made."""
+        """Return the folder at `path`. `make`: make missing folders."""
         found = self.fd
         for name in path.split("/"):
             holder = found
@@ -57,7 +57,7 @@ class SafeDir:
             return os.open(name, flags | _NO_LINK, 0o644, dir_fd=fd)
 
     def has_folder(self, name: str) -> bool:
-        """Tell whether there is a folder of this name. Raises NotADirectoryError where it is something else."""
+        """Return whether this folder exists. Raises NotADirectoryError if it is something else."""
         try:
             self.folder(name).close()
         except FileNotFoundError:
@@ -65,27 +65,27 @@ class SafeDir:
         return True
 
     def read(self, name: str) -> bytes:
-        """Return what the file of this name holds."""
+        """Return the content of a file."""
         with open(self.open(name, os.O_RDONLY), "rb") as stream:
             return stream.read()
 
     def write(self, name: str, data: bytes) -> None:
-        """Put a file of this name there, all of it at once."""
+        """Write a file atomically."""
         draft = f"{name}.part"
         with open(self.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as stream:
             stream.write(data)
         self.rename(draft, self, name)
 
     def rename(self, path: str, folder: "SafeDir", name: str) -> None:
-        """Put what is at `path` into `folder`, as `name`."""
+        """Move `path` into `folder`, as `name`."""
         with self._holder(path) as (fd, old):
             os.rename(old, name, src_dir_fd=fd, dst_dir_fd=folder.fd)
 
     def remove(self, name: str) -> None:
-        """Remove the file, link or folder of this name, if there is one."""
+        """Remove a file, link or folder, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             if stat.S_ISDIR(os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mode):
-                import shutil  # noqa: PLC0415  # 3 ms of start-up, with its archives
+                import shutil  # noqa: PLC0415  # start-up time (3 ms) of its archive modules
 
                 shutil.rmtree(name, dir_fd=self.fd)
             else:
@@ -93,7 +93,7 @@ class SafeDir:
 
     @contextlib.contextmanager
     def _holder(self, path: str) -> Iterator[tuple[int, str]]:
-        """Yield the descriptor of the folder that `path` is in, and its name there."""
+        """Yield the descriptor of the folder that has `path`, and the last segment of `path`."""
         folder, _, name = path.rpartition("/")
         if not folder:
             yield self.fd, name
@@ -103,7 +103,7 @@ class SafeDir:
 
 
 class Opener:
-    """Opens the files of a folder as :meth:`SafeDir.open` does, and keeps the folder of the last one for the next."""
+    """Opens the files of a folder as :meth:`SafeDir.open` does. Caches the last file's folder for the next one."""
 
     def __init__(self, folder: SafeDir) -> None:
         self._folder = folder
@@ -120,29 +120,29 @@ class Opener:
         return self._holder.open(name, flags)
 
     def close(self) -> None:
-        """Let go of the folder that is kept."""
+        """Close the cached folder."""
         if self._place:
             self._holder.close()
         self._holder, self._place = self._folder, ""
 
 
 class Volume:
-    """The model volume: `model` is what the server sees, `state` what the loader keeps beside it. Raises OSError."""
+    """The model volume: the server sees `model`; `state` is the loader's own. Raises OSError."""
 
     MODEL = "model"
     FILES = "files"
-    """In `state`: the model while it is read."""
+    """In `state`: the model during the download."""
     JOURNAL = "journal"
     COMPLETE = "complete.json"
 
     def __init__(self, root: Path) -> None:
-        """Open the volume that is mounted at `root`."""
+        """Open the volume mounted at `root`."""
         with contextlib.ExitStack() as opened:
             self.root = opened.enter_context(SafeDir(os.open(root, _FOLDER | os.O_CLOEXEC)))
             self.state = opened.enter_context(self.root.folder("state", make=True))
             self._opened = opened.pop_all()
         self.files = root / "state" / self.FILES
-        """For reading alone."""
+        """Only for reading."""
 
     def __enter__(self) -> Self:
         return self
@@ -151,23 +151,23 @@ class Volume:
         self._opened.close()
 
     def clear(self) -> None:
-        """Remove the model and everything that was read for one."""
+        """Remove the model and everything that was downloaded."""
         self.state.remove(self.COMPLETE)
         self.state.remove(self.JOURNAL)
         self.root.remove(self.MODEL)
         self.state.remove(self.FILES)
 
     def publish(self) -> None:
-        """Show the model to the server."""
+        """Make the model visible to the server."""
         self.state.rename(self.FILES, self.root, self.MODEL)
 
     def stats(self) -> os.statvfs_result:
-        """Return how much space there is."""
+        """Return the volume's size and free space."""
         return os.fstatvfs(self.state.fd)
 
 
 def storage_failure(error: OSError, file: str = "") -> LoadError:
-    """Return the failure that stands for an error of the volume."""
+    """Return the LoadError for an error of the volume."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return LoadError(Code.NO_SPACE, "the model volume is full", file=file)
     if error.errno in (errno.ELOOP, errno.ENOTDIR):

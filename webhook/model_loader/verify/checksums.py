@@ -1,4 +1,4 @@
-"""The checksums that stores keep of their files, written `algorithm:hex`."""
+"""Checksums that stores keep for their files, as `algorithm:hex`."""
 
 import base64
 import binascii
@@ -14,10 +14,10 @@ Bytes = bytes | memoryview | mmap.mmap
 
 
 class Hash(Protocol):
-    """What hashlib's objects can do."""
+    """The methods of hashlib's objects."""
 
     def update(self, data: Bytes, /) -> None:
-        """Take in more bytes."""
+        """Add bytes."""
 
     def hexdigest(self) -> str:
         """Return the result so far."""
@@ -35,10 +35,10 @@ class _Crc32:
 
 
 class _Crt:
-    """A checksum of AWS's own library, which takes 20 GiB a second where a table in Python takes a few MiB."""
+    """A checksum of AWS's own library: 20 GiB per second, where a table in Python reaches a few MiB."""
 
     def __init__(self, name: str, digits: int) -> None:
-        from awscrt import checksums  # noqa: PLC0415  # 100 ms of start-up that other models need not pay
+        from awscrt import checksums  # noqa: PLC0415  # start-up time (100 ms) that other models save
 
         self._add = getattr(checksums, name)
         self._digits = digits
@@ -53,7 +53,7 @@ class _Crt:
 
 @functools.cache
 def _has_crt() -> bool:
-    """Whether the library is there: the loader's image has it, another installation may not."""
+    """Return whether the library is installed: it is in the loader's image, but not in every installation."""
     return importlib.util.find_spec("awscrt") is not None
 
 
@@ -77,14 +77,14 @@ _ALGORITHMS: Mapping[str, Callable[[int], Hash]] = {
 
 
 def new(checksum: str, size: int) -> Hash:
-    """Return an empty hash of the algorithm of `checksum`, for a file of `size` bytes."""
+    """Return an empty hash for the algorithm of `checksum` and a file of `size` bytes."""
     return _ALGORITHMS[checksum.partition(":")[0]](size)
 
 
 def from_headers(headers: Mapping[str, str]) -> str:
-    """Return the checksum of the whole object that S3 tells with it, of an algorithm that we have; else an empty text.
+    """Return S3's checksum of the whole object from a response, or an empty text if no algorithm is supported.
 
-    Where it tells several, the one that costs least: sha256 is computed in any case.
+    Of several, the cheapest one: the loader computes sha256 in any case.
 
     Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html
     """
@@ -93,9 +93,9 @@ def from_headers(headers: Mapping[str, str]) -> str:
 
 
 def from_base64(algorithm: str, text: str) -> str:
-    """Return the checksum that a store writes in base64, or an empty text where it is not one of the whole file.
+    """Return the checksum that a store writes in base64, or an empty text if it does not cover the whole file.
 
-    Also where the library for it is missing: such a file counts as one without a checksum.
+    Also an empty text if the library for the algorithm is missing: the file then counts as one without a checksum.
     """
     if algorithm in ("crc32c", "crc64nvme") and not _has_crt():
         return ""

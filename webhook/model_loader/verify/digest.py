@@ -1,13 +1,13 @@
 r"""The digest of a model: what `kubectl-serve.dev/digest` pins.
 
 A model that is one file has that file's sha256. A model that is a folder has the sha256 of its manifest: for each file
-one line `<sha256, hex>  <path>\n`, the path relative to the folder, the lines sorted by the path's UTF-8 bytes. So
-coreutils give the same:
+one line `<sha256, hex>  <path>\n`, the path relative to the folder, the lines sorted by the path's UTF-8 bytes.
+coreutils compute the same:
 
     find . -type f -printf '%P\0' | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum
 
-Empty folders, modes and times do not count. A model that is an archive at a URL has the archive's sha256; of an OCI
-artifact or image the files that came out of it count.
+Empty folders, modes and times do not count. A model that is an archive at a URL has the archive's sha256; for an OCI
+artifact or image, the unpacked files count.
 """
 
 import hashlib
@@ -27,15 +27,15 @@ def of_manifest(files: Mapping[str, str]) -> str:
 
 
 def of_path(path: Path, progress: Callable[[int], None] = lambda size: None) -> str:
-    """Return the digest of a file or folder on disk. Raises OSError; links are not followed, nor counted.
+    """Return the digest of a file or folder on disk. Raises OSError. Ignores links.
 
-    `told` is called with the size of each piece that was read.
+    `progress` receives the size of each piece that was read.
     """
     return of_manifest(hashes(path, progress)) if path.is_dir() else "sha256:" + _sha256(path, progress)
 
 
 def hashes(path: Path, progress: Callable[[int], None] = lambda size: None) -> dict[str, str]:
-    """Return the hex sha256 of each file of a folder, by path. Otherwise as of_path."""
+    """Return the hex sha256 of each file of a folder, by path; see of_path."""
     found: dict[str, str] = {}
     for folder, _, names in os.walk(path):
         for name in names:

@@ -1,10 +1,10 @@
-"""OpenSSF model signatures: whether all of a model's files are those that the owner of a key has signed.
+"""OpenSSF model signatures: whether a model consists of exactly the files that the owner of a key signed.
 
 A signature is the file `model.sig` in the model's folder, as PyPI's `model-signing` writes it: a Sigstore bundle around
-a signed list of files with the sha256 of each. That library verifies the signature. The files' hashes are those that
-were computed on their way to the volume, so nothing is read twice.
+a signed list of files with the sha256 of each. That library verifies the signature. The files' hashes come from the
+download, so the loader does not read the files again.
 
-The list has to name every file, whatever the signer's `ignore_paths` say: a model server may look into any of them.
+The list must name every file, even those in the signer's `ignore_paths`: a model server may read any of them.
 """
 
 import contextlib
@@ -19,17 +19,17 @@ from model_loader.plan.paths import below
 from model_loader.storage.volume import SafeDir
 
 NAME = "model.sig"
-"""The signature's file, as the tool that signs calls it where nothing else is said."""
+"""The signature's default file name in the signing tool."""
 
 _UNSIGNED = frozenset({NAME, ".gitattributes", ".gitignore"})
-"""Files at the top that the list need not have: the tool leaves git's out, and Hugging Face puts them there."""
+"""Files at the top that the list may omit: the tool omits git's files, and Hugging Face adds them."""
 _KEY_BYTES = 1 << 20
 _SIGNATURE_BYTES = 32 << 20
 """A list of 100,000 files has 25 MiB."""
 
 
 def read_key(file: Path) -> bytes:
-    """Return what the file of a key holds. Raises LoadError(CannotVerify)."""
+    """Return the content of a key file. Raises LoadError(CannotVerify)."""
     try:
         with file.open("rb") as stream:
             return stream.read(_KEY_BYTES)
@@ -38,10 +38,10 @@ def read_key(file: Path) -> bytes:
 
 
 class Verifier:
-    """Verifies signatures with a public key, or with the certificates of authorities that are trusted to sign."""
+    """Verifies signatures with a public key, or with the certificates of trusted authorities."""
 
     def __init__(self, key: bytes) -> None:
-        """`key`: PEM. Raises LoadError(CannotVerify) where it is no key, or the library is not there."""
+        """`key`: PEM. Raises LoadError(CannotVerify) if it is not a key, or the library is missing."""
         try:
             # The library's public `verify` reads and hashes the whole model again. These are its other parts.
             from model_signing._signing import sign_certificate, sign_ec_key, sign_sigstore_pb  # noqa: PLC0415
@@ -61,17 +61,17 @@ class Verifier:
                     self._verifier = sign_ec_key.Verifier(path)
         except LoadError:
             raise
-        except Exception as error:  # noqa: BLE001  # whatever the libraries make of it: it is no key
+        except Exception as error:  # noqa: BLE001  # any error of the libraries means that it is not a key
             raise LoadError(
                 Code.CANNOT_VERIFY,
                 f"the key is no public key of P-256, P-384 or P-521, and no certificate, in PEM: {_describe(error)}",
             ) from None
 
     def check(self, folder: SafeDir, hashes: Mapping[str, str], places: Iterable[str]) -> None:
-        """Check that `folder` holds what was signed and nothing else. `hashes`: each file's sha256 in hex, by path.
+        """Verify that `folder` has all signed files and no others. `hashes`: each file's sha256 in hex, by path.
 
-        `places` are the folders that sources fill (empty: the model's own). Each has its own signature, for what lies
-        below it and in no place further down. Raises LoadError(NotSigned), and OSError.
+        `places`: the folders of the sources (empty: the model's own). Each has its own signature, for the files below
+        it except those in a place further down. Raises LoadError(NotSigned), and OSError.
         """
         groups: dict[str, dict[str, str]] = {place: {} for place in places}
         for path in _files(folder):
@@ -85,7 +85,7 @@ class Verifier:
             _compare(self._signed(folder, files, place), files, place)
 
     def _signed(self, folder: SafeDir, files: Mapping[str, str], place: str) -> dict[str, str]:
-        """Return the sha256 by path that the signature in `place` vouches for."""
+        """Return the sha256 of each file, by path, from the verified signature in `place`."""
         path = below(place, NAME)
         if NAME not in files:
             raise _not_signed(f"the model has no signature {path}", path)
@@ -100,14 +100,14 @@ class Verifier:
             digests = {entry.identifier: entry.digest for entry in manifest.resource_descriptors()}
         except LoadError:
             raise
-        except Exception as error:  # noqa: BLE001  # whatever the libraries make of it: it does not hold
+        except Exception as error:  # noqa: BLE001  # any error of the libraries means that the signature is invalid
             raise _not_signed(f"the signature {path} does not hold: {_describe(error)}", path) from None
         if method != "files" or any(digest.algorithm != "sha256" for digest in digests.values()):
             raise _not_signed(f"the signature {path} is not about whole files by their sha256", path)
         signed = {name: digest.digest_hex for name, digest in digests.items()}
         own = files.keys() - _UNSIGNED
         if signed.keys() == {"."} and len(own) == 1:
-            return {own.pop(): signed["."]}  # the tool was given the file itself instead of its folder
+            return {own.pop(): signed["."]}  # the signer named the file itself instead of its folder
         return signed
 
 
@@ -124,7 +124,7 @@ def _compare(signed: Mapping[str, str], files: Mapping[str, str], place: str) ->
 
 
 def _files(folder: SafeDir) -> list[str]:
-    """Return the path of every file below `folder`. Raises LoadError(NotSigned) for what is no file, and OSError."""
+    """Return the path of every file below `folder`. Raises LoadError(NotSigned) for anything but files, and OSError."""
 
     def fail(error: OSError) -> None:
         raise error
@@ -143,7 +143,7 @@ def _files(folder: SafeDir) -> list[str]:
 
 @contextlib.contextmanager
 def _as_file(data: bytes) -> Iterator[Path]:
-    """Yield a path to read `data` from: the libraries take only files, and the root file system is read-only."""
+    """Yield a path with the content `data`: the libraries read only files, and the root file system is read-only."""
     with open(os.memfd_create("model-loader"), "wb") as file:
         file.write(data)
         file.flush()

@@ -1,7 +1,7 @@
-"""Files that may run code when a model server loads them: named in the report, for people to judge.
+"""Files that may run code when a model server loads them: the report names them for people to decide.
 
-A pickle is a program, and most formats of Python's libraries are pickles inside. `auto_map` in a configuration of
-Hugging Face's transformers names classes of the repository's own Python files.
+A pickle is a program, and most formats of Python libraries contain pickles. `auto_map` in a configuration of Hugging
+Face's transformers names classes in the repository's own Python files.
 """
 
 import json
