@@ -78,7 +78,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _late(number: int, frame: FrameType | None) -> None:
-    raise LoadError(Code.STALLED, f"the model was not there after {DEADLINE_SECONDS // 3600} hours")
+    raise LoadError(Code.STALLED, f"the load did not end within {DEADLINE_SECONDS // 3600} hours")
 
 
 def run() -> None:

@@ -214,7 +214,7 @@ def _tar(archive: Archive, max_bytes: int, below: str) -> Iterator[tuple[str, IO
         # tarfile takes an unreadable header for the end of the archive. A tar that ends with its last member is
         # truncated, unless a registry's digest proves it complete: not every image builder writes the end marker.
         if limited.last.strip(b"\0") or (len(limited.last) < tarfile.BLOCKSIZE and not below):
-            raise tarfile.ReadError("it does not end as a tar does")
+            raise tarfile.ReadError("the end of the tar is missing")
         # Read to the end, where the compression format has its checksum.
         while plain.read(_BUFFER):
             if plain.tell() > max_bytes:
@@ -280,7 +280,7 @@ def _zip(archive: Archive) -> Iterator[tuple[str, IO[bytes]]]:
             if member.flag_bits & 1:
                 raise _refused(archive, f"holds {name}, which is encrypted")
             if member.compress_type not in _ZIP_METHODS:
-                raise _refused(archive, f"holds {name}, which is packed by another method than deflate and bzip2")
+                raise _refused(archive, f"holds {name}, whose compression method is neither deflate nor bzip2")
             with file.open(member) as stream:
                 yield member.filename, stream
                 if stream.tell() != member.file_size:
@@ -323,13 +323,13 @@ def _broken(archive: Archive, error: Exception) -> LoadError:
     return LoadError(
         Code.CORRUPTED,
         f"{archive.name} cannot be unpacked: {type(error).__name__}",
-        hint="Make the archive anew, and upload it again.",
+        hint="Create the archive again, and upload it.",
         file=archive.name,
     )
 
 
 def _too_many(archive: Archive) -> LoadError:
-    return _refused(archive, f"makes the model one of more than {MAX_FILES:,} files")
+    return _refused(archive, f"gives the model more than {MAX_FILES:,} files")
 
 
 def _bomb(archive: Archive) -> LoadError:
@@ -340,6 +340,6 @@ def _refused(archive: Archive, why: str) -> LoadError:
     return LoadError(
         Code.REFUSED,
         f"{archive.name} {why}",
-        hint="Make the archive anew, of files and folders only.",
+        hint="Create an archive of files and folders only.",
         file=archive.name,
     )

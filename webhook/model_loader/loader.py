@@ -220,7 +220,7 @@ class _Load:
     def _check_digest(self, digest: str) -> None:
         if self._options.digest and digest and digest != self._options.digest:
             self._volume.clear()
-            raise LoadError(Code.DIGEST_MISMATCH, f"the model has the digest {digest}, not the one asked for")
+            raise LoadError(Code.DIGEST_MISMATCH, f"the model's digest is {digest}, which is not the requested one")
 
     def _check_signature(self, verifier: signatures.Verifier, folder: SafeDir, hashes: Mapping[str, str]) -> None:
         try:

@@ -65,7 +65,7 @@ def _fixed_store(uri: ModelURI, stores: Sequence[Store]) -> Store | None:
         return None
     found = find(uri, stores)
     if found is None or not found.is_fixed or uri.query:
-        raise LoadError(Code.REFUSED, f"{uri} is in no place that the loader may read from")
+        raise LoadError(Code.REFUSED, f"the loader may not read from {uri}")
     return found
 
 

@@ -39,7 +39,7 @@ class Place:
         return self.holds(uri) and (not uri.is_proposal or self.uri.revision == uri.revision)
 
     def names(self, uri: ModelURI) -> bool:
-        """Return whether ``uri``, by any alias, is in the place or a folder around it: a denial is about the content."""
+        """Return whether ``uri``, by any alias, is in the place or around it: a denial is about the content."""
         return self.names_any(naming.names(uri))
 
     def names_any(self, names: Iterable[ModelURI]) -> bool:

@@ -144,7 +144,7 @@ def test_what_was_sent_without_being_asked_for_is_no_answer_to_the_next_request(
         theirs.sendall(ABC + OK + b"Content-Length: 4\r\n\r\nevil")
         connection = Connection(ours, "store.example.com")
         assert connection.request("GET", "/a", {}).read(9) == b"abc"
-        with pytest.raises(ProtocolError, match="more than it was asked for"):
+        with pytest.raises(ProtocolError, match="data after the end of the response"):
             connection.request("GET", "/b", {})
 
 

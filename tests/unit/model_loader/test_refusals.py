@@ -185,7 +185,7 @@ def test_names_that_clash_somewhere_are_refused(names: tuple[str, str]) -> None:
 def test_which_names_clash_is_told() -> None:
     with pytest.raises(LoadError, match="'a' is a file and also the folder of 'A/b'"):
         check_clashes(["A/b", "z", "a"])
-    with pytest.raises(LoadError, match="'Z' is the same as 'z' where case"):
+    with pytest.raises(LoadError, match="'Z' differs from 'z' only by case"):
         check_clashes(["z", "a", "Z"])
 
 

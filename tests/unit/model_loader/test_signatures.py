@@ -111,15 +111,15 @@ def forge(envelope: dict[str, object]) -> None:
         pytest.param(put(".git/hooks/x.py"), ".git/hooks/x.py is not among the files", id="added for git"),
         pytest.param(put(".github/model-settings.json"), ".github/model-settings.json is not", id="added for GitHub"),
         pytest.param(put("weights/.gitignore"), "weights/.gitignore is not among the files", id="added further down"),
-        pytest.param(remove("weights/two.bin"), "weights/two.bin was signed and is not there", id="removed"),
+        pytest.param(remove("weights/two.bin"), "weights/two.bin was signed and is missing", id="removed"),
         pytest.param(remove(NAME), "the model has no signature model.sig", id="no signature"),
-        pytest.param(put(NAME, b""), "the signature model.sig does not hold: JSONDecodeError", id="empty"),
-        pytest.param(put(NAME, b"\xff\x00" * 99), "does not hold: UnicodeDecodeError", id="garbage"),
-        pytest.param(put(NAME, b"[" * 200_000), "does not hold: RecursionError", id="deep"),
-        pytest.param(put(NAME, b"{}"), "does not hold: KeyError", id="not a bundle"),
+        pytest.param(put(NAME, b""), "the signature model.sig is invalid: JSONDecodeError", id="empty"),
+        pytest.param(put(NAME, b"\xff\x00" * 99), "is invalid: UnicodeDecodeError", id="garbage"),
+        pytest.param(put(NAME, b"[" * 200_000), "is invalid: RecursionError", id="deep"),
+        pytest.param(put(NAME, b"{}"), "is invalid: KeyError", id="not a bundle"),
         pytest.param(put(NAME, b" " * (33 << 20)), "model.sig is too large", id="too large"),
-        pytest.param(bundle(forge), "does not hold: InvalidSignature", id="another list"),
-        pytest.param(bundle(lambda envelope: envelope.update(signatures=[])), "does not hold: ", id="not signed"),
+        pytest.param(bundle(forge), "is invalid: InvalidSignature", id="another list"),
+        pytest.param(bundle(lambda envelope: envelope.update(signatures=[])), "is invalid: ", id="not signed"),
     ],
 )
 def test_a_model_that_is_not_as_it_was_signed_is_refused(
@@ -177,7 +177,7 @@ def test_a_signature_of_something_else_than_sha256_of_whole_files_is_refused(
 ) -> None:
     key.sign(model, hashing=hashing)
 
-    assert_refused(load(model.as_uri(), options=asking(key.public)), "not about whole files by their sha256")
+    assert_refused(load(model.as_uri(), options=asking(key.public)), "does not sign the sha256 of whole files")
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["the folder is signed", "the file is signed"])
@@ -288,7 +288,7 @@ def test_a_signed_model_of_a_hub_or_registry_is_loaded(
     [
         pytest.param(put("weights/two.bin", b"3"), "weights/two.bin is not the file that was signed", id="one byte"),
         pytest.param(put("weights/three.bin"), "weights/three.bin is not among the files", id="one file more"),
-        pytest.param(remove("weights/two.bin"), "weights/two.bin was signed and is not there", id="one file less"),
+        pytest.param(remove("weights/two.bin"), "weights/two.bin was signed and is missing", id="one file less"),
         pytest.param(remove(NAME), "the model has no signature model.sig", id="no signature"),
     ],
 )
@@ -347,7 +347,7 @@ def test_one_of_several_models_without_a_signature_is_refused(
     ("make", "message"),
     [
         pytest.param(lambda planted: planted.symlink_to("/"), "planted is not a regular file", id="link"),
-        pytest.param(lambda planted: planted.write_bytes(b"evil"), "planted is from no source", id="file"),
+        pytest.param(lambda planted: planted.write_bytes(b"evil"), "planted is not from any source", id="file"),
     ],
 )
 def test_what_others_put_on_the_volume_is_refused(
@@ -374,13 +374,13 @@ def test_a_certificate_of_a_trusted_authority(load: Loader, model: Path, tmp_pat
     trusted.sign(model)
 
     assert load(model.as_uri(), options=asking(trusted.certificate)).message["signed"] is True
-    assert_refused(load(model.as_uri(), options=asking(other.certificate)), "does not hold: X509StoreContextError")
+    assert_refused(load(model.as_uri(), options=asking(other.certificate)), "is invalid: X509StoreContextError")
 
 
 def test_a_certificate_is_no_signature_by_a_key(load: Loader, model: Path, key: Key, tmp_path: Path) -> None:
     Authority(tmp_path / "trusted").sign(model)
 
-    assert_refused(load(model.as_uri(), options=asking(key.public)), "does not hold: ")
+    assert_refused(load(model.as_uri(), options=asking(key.public)), "is invalid: ")
 
 
 @pytest.mark.parametrize("found", ["absent", "empty", "garbage", "private"])
@@ -407,7 +407,7 @@ def test_a_loader_without_the_library_says_so_before_anything_is_read(
 
     run = load(f"{web.url}/model.bin", options=asking(key.public))
 
-    assert_refused(run, "without the libraries that verify signatures", code="CannotVerify")
+    assert_refused(run, "does not have the libraries for verifying signatures", code="CannotVerify")
     assert "loader.signingImage" in str(run.message["hint"])
     assert web.requests == []
 

@@ -72,20 +72,20 @@ class Connection:
         head = "\r\n".join(lines)
         ends = len(lines) - 1
         if not head.isascii() or "\0" in head or (head.count("\n"), head.count("\r")) != (ends, ends):
-            raise ProtocolError("a header has a line end or is not ASCII")
+            raise ProtocolError("a header has a line break or is not ASCII")
         if not _TARGET.fullmatch(target):
-            raise ProtocolError("the URL has a space or what is not ASCII")
+            raise ProtocolError("the URL has a space or is not ASCII")
         if self._start != self._end:
-            raise ProtocolError("the server sent more than it was asked for")
+            raise ProtocolError("the server sent data after the end of the response")
         self._waited, self._came = 0.0, 0
         self._sock.sendall(f"{head}\r\n\r\n".encode() + (body or b""))
         for _ in range(_MAX_INTERIM + 1):
             response = Response(self, method, self._head())
             if response.status == 101:
-                raise ProtocolError("the server changes the protocol, unasked")
+                raise ProtocolError("the server switched protocols without a request")
             if response.status >= 200:
                 return response
-        raise ProtocolError("the server only says that an answer is to come")
+        raise ProtocolError("the server sent too many interim responses")
 
     def close(self) -> None:
         """Close the connection."""
@@ -109,7 +109,7 @@ class Connection:
         """Return the next line without its CRLF."""
         text = self._until(b"\r\n").decode("latin-1")
         if "\r" in text or "\n" in text:
-            raise ProtocolError("a line of the answer has another end")
+            raise ProtocolError("a line of the response does not end with CRLF")
         return text
 
     def _receive(self, view: memoryview) -> int:
@@ -120,7 +120,7 @@ class Connection:
         self._came += count
         if self._waited > SLOW_SECONDS:
             if self._came < SLOW_BYTES:
-                raise TimeoutError("the server sends next to nothing")
+                raise TimeoutError("the server sends too slowly")
             self._waited, self._came = 0.0, 0
         return count
 
@@ -135,13 +135,13 @@ class Connection:
         while (found := self._buffer.find(mark, begin, self._end)) < 0:
             if self._end == _HEAD_BYTES:
                 if not self._start:
-                    raise ProtocolError("the answer's head is too long")
+                    raise ProtocolError("the head of the response is too long")
                 self._view[: self._end - self._start] = bytes(self._view[self._start : self._end])
                 self._start, self._end = 0, self._end - self._start
             begin = max(self._start, self._end - len(mark) + 1)  # do not search any byte twice
             count = self._receive(self._view[self._end :])
             if not count:
-                raise ProtocolError("the connection was closed before the answer")
+                raise ProtocolError("the connection was closed before the response")
             self._end += count
         text = bytes(self._view[self._start : found])
         self._start = found + len(mark)
@@ -157,7 +157,7 @@ class Response:
     def __init__(self, connection: Connection, method: str, head: list[str]) -> None:
         status = _STATUS.fullmatch(head[0])
         if status is None:
-            raise ProtocolError("the answer is not HTTP/1.1")
+            raise ProtocolError("the response is not HTTP/1.1")
         self._connection = connection
         self.status = int(status[2])
         self.headers = _fields(head[1:])
@@ -169,9 +169,9 @@ class Response:
         length = self.headers.get("content-length")
         self.left = -1 if length is None else _length(length)
         if self._chunked and ((coding or "").lower() != "chunked" or length is not None or status[1] == "HTTP/1.0"):
-            raise ProtocolError("the answer says in two ways, or in an unknown one, how long it is")
+            raise ProtocolError("the response's length is ambiguous or has an unknown coding")
         if self.status in (204, 304) and (self._chunked or (self.status == 204 and self.left > 0)):
-            raise ProtocolError("an answer that has no body comes with one")
+            raise ProtocolError("a response that cannot have a body has one")
         if (
             method == "HEAD"
             or self.status < 200
@@ -197,7 +197,7 @@ class Response:
             if limit < 0:
                 self.left = 0  # HTTP/1.0 ends a body of unknown length in this way
                 return 0
-            raise ProtocolError("the connection was closed in the middle of an answer")
+            raise ProtocolError("the connection was closed inside a response")
         if self._chunked:
             self._chunk -= count
             if not self._chunk and self._connection.line():
@@ -232,18 +232,18 @@ class Response:
                 self.left = 0
                 return False
             _fields([line])
-        raise ProtocolError("an answer's trailer does not end")
+        raise ProtocolError("the trailer of a response is too long")
 
 
 def _fields(lines: list[str]) -> dict[str, str]:
     """Return header or trailer fields by lower-case name. Raises ProtocolError for fields that span several lines."""
     if len(lines) > _MAX_HEADERS:
-        raise ProtocolError("the answer has too many headers")
+        raise ProtocolError("the response has too many headers")
     found: dict[str, str] = {}
     for line in lines:
         field = _FIELD.fullmatch(line)
         if field is None:
-            raise ProtocolError("the answer has a malformed header")
+            raise ProtocolError("the response has a malformed header")
         name, value = field[1].lower(), field[2].strip(" \t")
         found[name] = f"{found[name]}, {value}" if name in found else value
     return found
@@ -253,5 +253,5 @@ def _length(text: str) -> int:
     """Return the value of Content-Length, which may repeat the same number."""
     values = {value.strip(" \t") for value in text.split(",")}
     if len(values) != 1 or not _LENGTH.fullmatch(value := values.pop()):
-        raise ProtocolError("the answer's Content-Length is no number")
+        raise ProtocolError("the response's Content-Length is not a number")
     return int(value)

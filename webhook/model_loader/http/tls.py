@@ -32,7 +32,7 @@ class TlsSocket:
     """The client's side of a connection, with the methods of `http1.Socket`."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, host: str) -> None:
-        """Take over `sock` and do the handshake. Raises OSError, and LoadError(Refused) for an untrusted certificate."""
+        """Take over `sock` and do the handshake. Raises OSError; LoadError(Refused) for an untrusted certificate."""
         self._sock = sock
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)

@@ -80,7 +80,7 @@ class Header:
 
 
 class Token:
-    """Authorizes with a bearer token, fetched when the server first refuses a request, and shortly before it expires."""
+    """Authorizes with a bearer token, fetched after the first refusal and again shortly before it expires."""
 
     def __init__(self, fetch: Callable[[], tuple[str, float]]) -> None:
         """`fetch` returns a token and its lifetime in seconds, or raises LoadError."""
@@ -98,7 +98,7 @@ class Token:
                 headers["Authorization"] = f"Bearer {self._value}"
 
     def refresh(self) -> bool:
-        """Fetch a token, and return whether there is one. Raises LoadError(Unauthorized) if the token service refuses."""
+        """Fetch a token, and return whether there is one. Raises LoadError(Unauthorized) if the service refuses."""
         with self._lock:
             try:
                 self._renew()
@@ -144,7 +144,9 @@ def split(url: str) -> SplitResult:
         raise LoadError(Code.INVALID_SOURCE, f"{redact(url)!r} is not an http or https URL with a host")
     if credentials:
         raise LoadError(
-            Code.REFUSED, f"{redact(url)} has credentials in it", hint="Put them in a Secret: a URI is seen by many."
+            Code.REFUSED,
+            f"{redact(url)} has credentials in it",
+            hint="Put them into a Secret: many users can read a URI.",
         )
     return parts
 
@@ -258,7 +260,7 @@ class Transport:
                 raise LoadError(
                     Code.REFUSED,
                     f"{redact(parts.geturl())} redirects to plain http on {following.hostname}",
-                    hint="Name the https address itself.",
+                    hint="Use the https URL.",
                 )
             if _origin(following) != _origin(parts):
                 sent = {name: value for name, value in sent.items() if name.lower() in _CARRIED}
@@ -331,7 +333,7 @@ class Transport:
             plain = scheme == "http"
             sock = self._network.connect(host, port, plain=plain, timeout=CONNECT_SECONDS, absolute=self._fixed)
         elif self._fixed and scheme == "http":
-            raise LoadError(Code.REFUSED, f"a proxy stands before {host}, which is asked by plain http")
+            raise LoadError(Code.REFUSED, f"plain http to {host} would go through a proxy, which is not allowed")
         else:
             self._network.check(host, port, plain=scheme == "http")
             at = proxy.hostname or "", proxy.port or 80

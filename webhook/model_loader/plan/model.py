@@ -30,7 +30,7 @@ def size_of(text: object) -> int:
     """Return a file's size in bytes from a store's list. Raises LoadError(ServerError)."""
     digits = str(text)
     if not digits.isascii() or not digits.isdecimal() or len(digits) > _SIZE_DIGITS:
-        raise LoadError(Code.SERVER_ERROR, f"the store says that a file has {digits[:40]!a} bytes")
+        raise LoadError(Code.SERVER_ERROR, f"the store lists a file with a size of {digits[:40]!a} bytes")
     return int(digits)
 
 
@@ -138,8 +138,8 @@ class Context(NamedTuple):
         """Raise LoadError(Refused) for a key of the Secret, or a variable, that contradicts the fixed store."""
         raise LoadError(
             Code.REFUSED,
-            f"{key} says {said}, and where {store.place} leads and whom it trusts is fixed",
-            hint="Take it out of the Secret, or have the operator name that store in the policy or the settings.",
+            f"{key} sets {said}, but the store of {store.place} and its authorities are fixed",
+            hint="Remove it from the Secret, or ask the operator to name that store in the policy or the settings.",
         )
 
 

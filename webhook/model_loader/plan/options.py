@@ -43,22 +43,28 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line. It raises LoadError(InvalidSource)."""
-    parser = _Parser(prog="model-loader", description="Download a model onto a volume, whole and verified.")
+    parser = _Parser(prog="model-loader", description="Download a complete, verified model onto a volume.")
     parser.add_argument("--volume", type=Path, required=True, metavar="DIR", help="the volume; the model is DIR/model")
-    parser.add_argument("--digest", default="", help="what the model must hash to, as sha256:HEX")
+    parser.add_argument("--digest", default="", help="required digest of the model, as sha256:HEX")
     parser.add_argument(
-        "--signature-key", type=Path, metavar="FILE", help="what the model must be signed with: a public key as PEM"
+        "--signature-key", type=Path, metavar="FILE", help="public key (PEM) for the required signature of the model"
     )
-    parser.add_argument("--credentials", type=Path, metavar="DIR", help="a mounted Secret, one file a key")
+    parser.add_argument("--credentials", type=Path, metavar="DIR", help="a mounted Secret, one file for each key")
     parser.add_argument(
-        "--allow-network", action="append", default=[], metavar="CIDR", help="private addresses allowed"
+        "--allow-network", action="append", default=[], metavar="CIDR", help="an allowed private network"
     )
     parser.add_argument(
-        "--store", action="append", default=[], metavar="STORE", help="PLACE ENDPOINT [CA]: where URIs of a place lead"
+        "--store",
+        action="append",
+        default=[],
+        metavar="STORE",
+        help="PLACE ENDPOINT [CA]: the store for URIs of a place",
     )
-    parser.add_argument("--no-digest", action="store_true", help="compute no digest when none is asked for")
     parser.add_argument(
-        "--patience", type=float, default=60.0, metavar="SECONDS", help="how long to try without progress"
+        "--no-digest", action="store_true", help="compute no digest unless it is needed for verification"
+    )
+    parser.add_argument(
+        "--patience", type=float, default=60.0, metavar="SECONDS", help="how long to retry without progress"
     )
     parser.add_argument("--termination-log", type=Path, default=TERMINATION_LOG, metavar="FILE")
     parser.add_argument("loads", nargs="+", metavar="URI[=SUBPATH]", help="one URI, or several, each with a folder")

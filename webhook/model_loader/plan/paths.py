@@ -47,7 +47,7 @@ def check_clashes(names: Iterable[str]) -> None:
         if after.startswith(before) and after[len(before) :][:1] in ("", "\0"):
             file, name = sorted((name for name in given if _folded(name) in (before, after)), key=_folded)[:2]
             if after == before:
-                raise _refused(name, f"is the same as {_shown(file)} where case or Unicode form does not count")
+                raise _refused(name, f"differs from {_shown(file)} only by case or Unicode form")
             raise _refused(file, f"is a file and also the folder of {_shown(name)}")
 
 

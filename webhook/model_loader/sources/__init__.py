@@ -17,12 +17,12 @@ def parse(text: str) -> ModelURI:
     if not separator or name not in _MODULES:
         known = ", ".join(f"{known}://" for known in sorted(_MODULES, key=WEB.__contains__))
         raise LoadError(
-            Code.INVALID_SOURCE, f"the loader does not know how to read {name[:40]!r}", hint=f"Use {known}."
+            Code.INVALID_SOURCE, f"the loader does not support the scheme {name[:40]!r}", hint=f"Use {known}."
         )
     try:
         return model_uri.model(text, signed=True)
     except SecretError:
-        hint = "Put them in a Secret: a URI is seen by many."
+        hint = "Put them into a Secret: many users can read a URI."
         raise LoadError(Code.REFUSED, f"{redact(text)} has credentials in it", hint=hint) from None
     except URIError as error:
         raise LoadError(Code.INVALID_SOURCE, f"{redact(text)[:400]!r} is not a model URI: {error}") from None

@@ -33,7 +33,7 @@ def tokens(key_file: str, context: Context) -> Callable[[], tuple[str, float]]:
     try:
         account = json.loads(key_file)
         if account["type"] != "service_account":
-            raise _invalid("is of no service account", hint="Use a service account's key, or workload identity.")
+            raise _invalid("is not a service account's key", hint="Use a service account's key, or workload identity.")
         issuer, service, name = (str(account[field]) for field in ("client_email", "token_uri", "private_key_id"))
         private = RSA.new_private_key_from_pem_data(account["private_key"])
     except (ValueError, KeyError, TypeError, RuntimeError):

@@ -62,7 +62,7 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
             _layer(base, index, layer, Unpack.IMAGE if image else Unpack.WHOLE, authorizer) for index, layer in layers
         )
     except (KeyError, TypeError, ValueError):
-        raise LoadError(Code.SERVER_ERROR, f"{redact(base)} has no manifest of layers there") from None
+        raise LoadError(Code.SERVER_ERROR, f"{redact(base)} did not answer with a manifest of layers") from None
     if not files:
         raise LoadError(Code.NOT_FOUND, f"{uri} has no layer")
     return Listing(files)
@@ -194,15 +194,15 @@ def _token_service(realm: str, base: str, known: bool, context: Context) -> str:
     if service.scheme == "http" and (registry.scheme, registry.netloc) != ("http", service.netloc):
         raise LoadError(
             Code.REFUSED,
-            f"the registry {registry.netloc} has tokens given over plain http by {service.netloc}",
-            hint="Use a registry whose token service speaks https.",
+            f"the token service of the registry {registry.netloc} uses plain http: {service.netloc}",
+            hint="Use a registry whose token service uses https.",
         )
     same = service.hostname == registry.hostname and service.port in (None, 443, registry.port)
     theirs = {_TOKEN_SERVICES.get(registry.netloc), *map(_host_of, _auths(context))}
     if known and not same and service.netloc not in theirs:
         raise LoadError(
             Code.REFUSED,
-            f"the registry {registry.netloc} asks for the password at another host, {service.netloc}",
+            f"the registry {registry.netloc} requests the password for another host, {service.netloc}",
             hint="If it is the registry's own token service, add it to auths in the Secret's .dockerconfigjson.",
         )
     return realm

@@ -130,7 +130,7 @@ def _region(context: Context) -> str:
 
 
 def _keys(secret: Secret) -> Keys | None:
-    """Return the keys of the Secret or the environment. Raises LoadError(InvalidSource) if one of the pair is missing."""
+    """Return the keys of the Secret or the environment. Raises LoadError(InvalidSource) if one is missing."""
     access = secret.get("AWS_ACCESS_KEY_ID", "awsAccessKeyID")
     key = secret.get("AWS_SECRET_ACCESS_KEY", "awsSecretAccessKey")
     if bool(access) != bool(key):

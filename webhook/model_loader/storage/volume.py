@@ -173,8 +173,8 @@ def storage_failure(error: OSError, file: str = "") -> LoadError:
     if error.errno in (errno.ELOOP, errno.ENOTDIR):
         return LoadError(
             Code.REFUSED,
-            "the model volume has a link, or a file, where a folder or file of the loader's belongs",
-            hint="Let nothing else write to the model's volume.",
+            "the model volume has a link or another file in place of a file or folder of the loader",
+            hint="Make sure that no other container writes to the model's volume.",
             file=file,
         )
     return LoadError(Code.INTERNAL, f"the model volume cannot be written: {error.strerror}", file=file)

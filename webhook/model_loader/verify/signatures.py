@@ -48,7 +48,7 @@ class Verifier:
         except ImportError as error:
             raise LoadError(
                 Code.CANNOT_VERIFY,
-                f"this loader comes without the libraries that verify signatures: {error}",
+                f"this loader does not have the libraries for verifying signatures: {error}",
                 hint="The image model-loader:…-signing has them: name it as loader.signingImage in the settings.",
             ) from None
         self._read = sign_sigstore_pb.Signature.read
@@ -64,7 +64,7 @@ class Verifier:
         except Exception as error:  # noqa: BLE001  # any error of the libraries means that it is not a key
             raise LoadError(
                 Code.CANNOT_VERIFY,
-                f"the key is no public key of P-256, P-384 or P-521, and no certificate, in PEM: {_describe(error)}",
+                f"the key is neither a public key (P-256, P-384 or P-521) nor a certificate in PEM: {_describe(error)}",
             ) from None
 
     def check(self, folder: SafeDir, hashes: Mapping[str, str], places: Iterable[str]) -> None:
@@ -79,7 +79,7 @@ class Verifier:
             while place and place not in groups:
                 place = place.rpartition("/")[0]
             if place not in groups or path not in hashes:
-                raise _not_signed(f"{path} is from no source", path)
+                raise _not_signed(f"{path} is not from any source", path)
             groups[place][path[len(place) + 1 :] if place else path] = hashes[path]
         for place, files in groups.items():
             _compare(self._signed(folder, files, place), files, place)
@@ -101,9 +101,9 @@ class Verifier:
         except LoadError:
             raise
         except Exception as error:  # noqa: BLE001  # any error of the libraries means that the signature is invalid
-            raise _not_signed(f"the signature {path} does not hold: {_describe(error)}", path) from None
+            raise _not_signed(f"the signature {path} is invalid: {_describe(error)}", path) from None
         if method != "files" or any(digest.algorithm != "sha256" for digest in digests.values()):
-            raise _not_signed(f"the signature {path} is not about whole files by their sha256", path)
+            raise _not_signed(f"the signature {path} does not sign the sha256 of whole files", path)
         signed = {name: digest.digest_hex for name, digest in digests.items()}
         own = files.keys() - _UNSIGNED
         if signed.keys() == {"."} and len(own) == 1:
@@ -116,7 +116,7 @@ def _compare(signed: Mapping[str, str], files: Mapping[str, str], place: str) ->
     for names, what in (
         (changed, "is not the file that was signed"),
         (files.keys() - signed.keys() - _UNSIGNED, "is not among the files that were signed"),
-        (signed.keys() - files.keys(), "was signed and is not there"),
+        (signed.keys() - files.keys(), "was signed and is missing"),
     ):
         if names:
             path = below(place, min(names))
