@@ -1,6 +1,8 @@
-"""Documentation is true: the verbs, scripts, files, links and headings that it names exist."""
+"""Documentation is true: what it names exists, and ARCHITECTURE.md shows the packages as they are."""
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,15 @@ from kubectl_serve.cli.verbs import BY_NAME
 from support.paths import ROOT
 
 PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")]
-
-
 LINKING = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "tests").rglob("*.md"))]
+ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
+PICTURE = {
+    folder: re.findall(r"^  (\w+) ", block, re.MULTILINE)
+    for folder, block in re.findall(r"^((?:plugin|webhook)/\w+)\n((?:  .*\n)+)", ARCHITECTURE, re.MULTILINE)
+}
+"""For each import package, its parts in the picture, from top to bottom."""
+WALK = re.findall(r"^\| \d+ \| `([\w/.]+)` \| ([^|]+) \|", ARCHITECTURE, re.MULTILINE)
+"""The file and the functions of each step."""
 
 
 def anchors(page: Path) -> set[str]:
@@ -62,3 +70,49 @@ def test_every_attack_that_is_listed_has_a_test_that_says_so() -> None:
 def test_every_module_that_meets_an_attack_exists() -> None:
     named = re.findall(r"`((?:serve_\w+|model_\w+)/[\w/.]+)`", (ROOT / "docs/security.md").read_text())
     assert [name for name in named if not (ROOT / "webhook" / name).exists()] == []
+
+
+def import_packages() -> list[Path]:
+    return sorted(path.parent for top in ("plugin", "webhook") for path in (ROOT / top).glob("*/__init__.py"))
+
+
+def imports(file: Path) -> Iterator[str]:
+    """The modules that a file imports, in dotted form. ``from a import b`` gives both ``a`` and ``a.b``."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_every_import_package_is_in_the_picture() -> None:
+    assert sorted(PICTURE) == [str(package.relative_to(ROOT)) for package in import_packages()]
+
+
+@pytest.mark.parametrize("package", import_packages(), ids=lambda package: package.name)
+def test_every_sub_package_is_named_once_and_everything_named_exists(package: Path) -> None:
+    named = PICTURE[str(package.relative_to(ROOT))]
+    assert len(named) == len(set(named))
+    assert {path.parent.name for path in package.glob("*/__init__.py")} <= set(named)
+    assert [name for name in named if not list(package.glob(f"{name}.py")) and not (package / name).is_dir()] == []
+
+
+@pytest.mark.parametrize("package", import_packages(), ids=lambda package: package.name)
+def test_imports_go_down_in_the_picture(package: Path) -> None:
+    named = PICTURE[str(package.relative_to(ROOT))]
+    up = []
+    for place, name in enumerate(named):
+        part = package / name
+        for file in part.rglob("*.py") if part.is_dir() else [part.with_suffix(".py")]:
+            used = {module.split(".")[1] for module in imports(file) if module.startswith(f"{package.name}.")}
+            up += [f"{file.relative_to(package)} imports {above}" for above in used.intersection(named[:place])]
+    assert up == []
+
+
+def test_the_walk_names_files_and_functions_that_exist() -> None:
+    assert WALK
+    for name, functions in WALK:
+        text = (ROOT / "webhook" / name).read_text()
+        for function in re.findall(r"`(\w+)`", functions):
+            assert re.search(rf"^(?:async )?(?:def|class) {function}\b", text, re.MULTILINE), f"{name}: {function}"
