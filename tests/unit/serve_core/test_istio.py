@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -14,6 +15,7 @@ from serve_core.base.patch import json_patch
 from serve_core.base.reasons import CATALOGUE, Kind
 from serve_core.context.cluster import ClusterContext, LoaderConfig
 from serve_core.context.istio import IstioInstallation, Revision, detect
+from serve_core.istio import injection
 from support.istio_installation import VALUES, control_plane, installation, named
 
 INJECTED = {"team-a": {"istio-injection": "enabled"}}
@@ -432,6 +434,38 @@ def test_mesh_istio_asks_where_istio_injects_only_who_asks() -> None:
     assert "sidecar.istio.io/inject" not in template(judged(reluctant))["metadata"]["labels"]
     made = template(judged(reluctant, deployment(mesh="istio")))
     assert made["metadata"]["labels"]["sidecar.istio.io/inject"] == "true"
+
+
+def test_mesh_istio_asks_the_only_revision_in_full_if_istio_injects_only_pods_that_ask() -> None:
+    reluctant = installation(revision="canary", values={"global.proxy.autoInject": "disabled"})
+    labels = template(judged(reluctant, deployment(mesh="istio")))["metadata"]["labels"]
+    assert (labels["istio.io/rev"], labels["sidecar.istio.io/inject"]) == ("canary", "true")
+
+
+OWN_LABEL = {"matchExpressions": [{"key": "kubectl-serve.dev/deployment", "operator": "Exists"}]}
+NEVER = {"sidecarInjectorWebhook.neverInjectSelector": [OWN_LABEL]}
+
+
+def test_a_label_that_completion_sets_decides_about_the_sidecar_before_it_is_set() -> None:
+    verdict = judged(installation(namespaces=INJECTED, values=NEVER))
+    assert said(verdict) == [
+        "MeshOutside: no sidecar, because Istio's neverInjectSelector names labels that the pods have."
+    ]
+    assert loader_uid(verdict) is None
+
+
+def test_a_pod_that_asks_for_a_revision_and_still_gets_no_sidecar_is_refused() -> None:
+    never = installation(revision="canary", values=NEVER)
+    assert [problem.code for problem in judged(never, deployment(mesh="istio")).problems] == ["MeshForbidden"]
+
+
+@pytest.mark.parametrize("auth", ["none", "mtls"])
+def test_the_mesh_is_decided_once(auth: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    decide = Mock(side_effect=injection.decide)
+    monkeypatch.setattr(injection, "decide", decide)
+    namespaces = INJECTED | {"knative-serving": {"istio-injection": "enabled"}}
+    verdict = judged(installation(namespaces=namespaces), deployment(auth=auth, telemetry="access-log"))
+    assert (verdict.problems, decide.call_count) == ((), 1)
 
 
 def test_mesh_none_keeps_the_pods_out() -> None:

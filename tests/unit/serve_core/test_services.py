@@ -75,6 +75,18 @@ def test_where_a_plain_service_has_the_name_another_is_chosen_and_told() -> None
     assert "ServiceNamed" in codes(verdict)
 
 
+def test_a_chosen_name_that_is_lost_gives_way_to_the_free_name_of_the_deployment() -> None:
+    stored = judge(annotated(), context(service("iris"))).deployment
+    assert stored is not None
+    now = context(service("iris-model"))
+    verdict = judge(stored, now, stored)
+    assert names(verdict) == ("iris", "iris")
+    assert names(render_stored(stored, now)) == ("iris", "iris")
+    assert verdict.deployment is not None
+    assert annotations.SERVICE not in verdict.deployment["metadata"]["annotations"]
+    assert judge(verdict.deployment, now, verdict.deployment).deployment == verdict.deployment
+
+
 @pytest.mark.parametrize("labels", [{}, {"kubectl-serve.dev/deployment": "lily"}])
 def test_our_own_service_is_ours_whatever_somebody_made_of_its_label(labels: JsonObject) -> None:
     owner = {"kind": "Deployment", "name": "iris", "uid": "d-1", "controller": True}

@@ -804,6 +804,11 @@ def test_the_name_that_was_chosen_is_noted_on_the_deployment() -> None:
     assert notes[annotations.SERVICE] == "iris-model"
 
 
+def test_a_noted_name_is_removed_when_the_deployments_own_name_is_used_again() -> None:
+    noted = deployment(notes={annotations.SERVICE: "iris-model"})
+    assert annotations.SERVICE not in notes_of(Observed(noted, Verdict(service=WANTED, name="iris")))
+
+
 def test_a_knative_service_goes_once_the_one_with_the_new_name_answers() -> None:
     old, renamed = live(), copy.deepcopy(WANTED)
     renamed["metadata"]["name"] = "iris-model"

@@ -179,9 +179,13 @@ def record_fields(admission: Admission) -> None:
 
 
 def choose_name(admission: Admission) -> None:
-    """Choose another name for the Service if a Service of another owner has the Deployment's, and note it."""
+    """Choose a name for the Service; note it unless it is the Deployment's, which can belong to another owner."""
     name, conflict = name_conflict.free_name(admission.workload, admission.spec, admission.context.services)
-    if name != name_conflict.service_name(admission.deployment):
+    if name == name_conflict.service_name(admission.deployment):
+        return
+    if name == admission.workload.name:
+        del admission.workload.annotations[SERVICE]
+    else:
         admission.annotate(SERVICE, name)
         admission.name_conflict = conflict
 

@@ -4,13 +4,15 @@
 flags, the documentation and the checks at admission all come from these tables.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from serve_core.api import annotation_values as values
 from serve_core.api import models
 from serve_core.base.constants import PREFIX
+from serve_core.base.json import JsonObject
+from serve_core.base.workload import Workload
 from serve_core.syntax.object_name import LABEL, SUBDOMAIN
 
 PROTOCOLS = ("v1", "v2", "openai", "grpc-v2")
@@ -325,10 +327,10 @@ OF_REVISIONS = (READY_REVISION, PROMOTED, PREVIOUS)
 """What it notes of the revisions of one Knative Service: the next one begins to count anew."""
 
 
-def is_current(deployment: Mapping[str, Any]) -> bool:
-    """Whether what the reconciler notes and says speaks of the Deployment as it is now."""
-    metadata = deployment["metadata"]
-    return bool((metadata.get("annotations") or {}).get(OBSERVED_GENERATION) == str(metadata.get("generation")))
+def is_current(deployment: JsonObject) -> bool:
+    """Whether the reconciler's annotations and conditions are about the Deployment's present generation."""
+    workload = Workload(deployment)
+    return workload.annotations.get(OBSERVED_GENERATION) == str(workload.metadata.get("generation"))
 
 
 def path_of(key: str) -> str:

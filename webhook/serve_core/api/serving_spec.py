@@ -41,7 +41,9 @@ from serve_core.api.annotations import (
     path_of,
 )
 from serve_core.base.constants import PREFIX
+from serve_core.base.json import JsonObject
 from serve_core.base.reasons import Diagnostic, capped, diagnostic, meant, quote, step
+from serve_core.base.workload import Workload
 from serve_core.syntax.public_url import is_public
 
 
@@ -131,9 +133,9 @@ def read(annotations: Mapping[str, str]) -> tuple[ServingSpec | None, tuple[Diag
     return ServingSpec(**values), ()
 
 
-def read_stored(deployment: Mapping[str, Any]) -> ServingSpec | None:
+def read_stored(deployment: JsonObject) -> ServingSpec | None:
     """What the annotations of a stored Deployment ask for; ``None`` if they ask for nothing or are invalid."""
-    return read(deployment["metadata"].get("annotations") or {})[0]
+    return read(Workload(deployment).annotations)[0]
 
 
 def _field(key: str) -> str:

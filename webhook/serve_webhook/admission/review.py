@@ -24,6 +24,7 @@ from serve_core.base.constants import SERVED_LABEL, SERVER_USERNAME
 from serve_core.base.json import JsonObject, field_path, value_at
 from serve_core.base.patch import json_patch
 from serve_core.base.reasons import MOST_PROBLEMS, Diagnostic, capped, diagnostic
+from serve_core.base.workload import Workload
 from serve_core.context.cluster import ClusterContext
 
 API_VERSION = "admission.k8s.io/v1"
@@ -182,8 +183,8 @@ def scale(request: AdmissionRequest, deployment: JsonObject | None) -> Admission
 
 def is_parked(deployment: JsonObject) -> bool:
     """Whether Knative runs this Deployment's pods: it asks for that, and admission has seen it."""
-    metadata = deployment["metadata"]
-    return MODEL in (metadata.get("annotations") or {}) and SERVED_LABEL in (metadata.get("labels") or {})
+    workload = Workload(deployment)
+    return MODEL in workload.annotations and SERVED_LABEL in workload.labels
 
 
 def _exempt(request: AdmissionRequest) -> bool:

@@ -16,6 +16,7 @@ from serve_core.api.annotations import COMPLETED_WITH
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import COMPLETION_LABEL, NAMESPACE
 from serve_core.base.json import JsonObject
+from serve_core.base.workload import Workload
 from serve_core.context.cluster import LoaderConfig, Snapshot
 from serve_kube.client import Client
 from serve_kube.errors import ApiError, ConflictError, NotFoundError
@@ -151,5 +152,5 @@ def _read(manifest: JsonObject) -> Snapshot | None:
 
 
 def _named(deployment: JsonObject) -> tuple[str, ...]:
-    record = completion_record.read((deployment["metadata"].get("annotations") or {}).get(COMPLETED_WITH))
+    record = completion_record.read(Workload(deployment).annotations.get(COMPLETED_WITH))
     return () if record is None else tuple(digest for digest in (record.loader, record.runtime) if digest)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from serve_core.api.annotations import NOTED
 from serve_core.base.constants import SERVED_LABEL
 from serve_core.base.json import JsonObject
+from serve_core.base.workload import Workload
 from serve_kube.client import Client
 from serve_kube.errors import ConflictError, NotFoundError
 from serve_kube.resources import DEPLOYMENTS, Resource, key, owned_resource
@@ -64,7 +65,7 @@ class Executor:
                 if isinstance(action, SetConditions) and generation != deployment["metadata"]["generation"]:
                     raise ConflictError("the Deployment has a new generation")
                 deployment = written
-                if watched and SERVED_LABEL in (written["metadata"].get("labels") or {}):
+                if watched and SERVED_LABEL in Workload(written).labels:
                     self._deployments.update_cache(written)
         return deployment
 
@@ -72,7 +73,7 @@ class Executor:
         """Returns the Deployment if it was written."""
         namespace, name = key(deployment)
         metadata = deployment["metadata"]
-        annotations: JsonObject = metadata.get("annotations") or {}
+        annotations = Workload(deployment).annotations
         match action:
             case Merge(patch, why):
                 self._metrics.writes.labels(why).inc()

@@ -27,6 +27,7 @@ from serve_core.api.loader_protocol import NOTHING
 from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, DEPLOYMENT_LABEL, SERVED_LABEL
 from serve_core.base.json import JsonObject
 from serve_core.base.ownership import claims, identity, owns
+from serve_core.base.workload import Workload
 from serve_core.knative import traffic
 from serve_kube.resources import SERVICES, owned_resource
 from serve_webhook.reconcile import conditions, pods
@@ -93,7 +94,7 @@ def preparation(observed: Observed, apply: Apply, now: datetime) -> Merge | SetC
     deployment = observed.deployment
     if not is_knative_service(apply.manifest):
         return None
-    notes = deployment["metadata"].get("annotations") or {}
+    notes = Workload(deployment).annotations
     stale = [key for key in OF_REVISIONS if key in notes]
     if stale and apply.uid is None:
         return Merge({"metadata": {"annotations": dict.fromkeys(stale)}}, "revisions")
@@ -162,14 +163,13 @@ def status_writes(observed: Observed, now: datetime) -> tuple[Action, ...]:
 
 def release(deployment: JsonObject) -> tuple[Action, ...]:
     """Removes our conditions, annotations and label from a Deployment that is no longer served and owns no object."""
-    metadata = deployment["metadata"]
+    workload = Workload(deployment)
     actions: list[Action] = []
     if any(conditions.stored(deployment, kind) for kind in (CONDITION_MODEL_LOADED, CONDITION_READY)):
         actions.append(SetConditions(()))
-    notes = metadata.get("annotations") or {}
-    if any(key in notes for key in NOTED):
+    if any(key in workload.annotations for key in NOTED):
         actions.append(Annotate({}))
-    if HANDOVER in notes or SERVED_LABEL in (metadata.get("labels") or {}):
+    if HANDOVER in workload.annotations or SERVED_LABEL in workload.labels:
         last = {"metadata": {"labels": {SERVED_LABEL: None}, "annotations": {HANDOVER: None}}}
         actions.append(Merge(last, "release"))
     return tuple(actions)
@@ -177,10 +177,7 @@ def release(deployment: JsonObject) -> tuple[Action, ...]:
 
 def _moves_traffic(observed: Observed, notes: Mapping[str, str]) -> bool:
     """Whether these annotations change the traffic of the Knative Service: the revision promoted before gets a tag."""
-    spec, present = (
-        serving_spec.read_stored(observed.deployment),
-        observed.deployment["metadata"].get("annotations") or {},
-    )
+    spec, present = serving_spec.read_stored(observed.deployment), Workload(observed.deployment).annotations
     if observed.verdict.service is None or spec is None or not notes:
         return False
     return traffic.targets(spec, present) != traffic.targets(spec, notes)
@@ -198,22 +195,22 @@ def _parking(observed: Observed, is_ready: bool) -> Merge | None:
 
 
 def _is_handover(deployment: JsonObject) -> bool:
-    return (deployment["metadata"].get("annotations") or {}).get(HANDOVER) == handover.TO_KNATIVE
+    return Workload(deployment).annotations.get(HANDOVER) == handover.TO_KNATIVE
 
 
 def _progress(observed: Observed) -> ServiceProgress | None:
     service = observed.service
     if service is None:
         return None
-    notes = observed.deployment["metadata"].get("annotations") or {}
+    workload = Workload(observed.deployment)
     return ServiceProgress(
         service=service,
-        name=observed.deployment["metadata"]["name"],
+        name=workload.name,
         pods=observed.own_pods,
         outputs=observed.outputs,
         warnings=observed.warnings,
         reported=conditions.stored(observed.deployment, CONDITION_MODEL_LOADED),
-        reported_revision=notes.get(READY_REVISION, ""),
+        reported_revision=workload.annotations.get(READY_REVISION, ""),
     )
 
 
@@ -253,13 +250,15 @@ def _conditions(observed: Observed, progress: ServiceProgress | None) -> list[Co
 
 def _annotations(observed: Observed, progress: ServiceProgress | None, loaded: Condition) -> dict[str, str]:
     """Our wanted annotations; empty if the Deployment has them already."""
-    metadata = observed.deployment["metadata"]
-    present = {key: value for key, value in (metadata.get("annotations") or {}).items() if key in NOTED}
+    workload = Workload(observed.deployment)
+    present = {key: value for key, value in workload.annotations.items() if key in NOTED}
     wanted = dict(present)
     name = observed.verdict.name
     if observed.is_deployment_mode:
-        wanted = {URL: f"http://{name}.{metadata['namespace']}.svc"}
-    if name not in ("", metadata["name"]):
+        wanted = {URL: f"http://{name}.{workload.namespace}.svc"}
+    if name == workload.name:
+        wanted.pop(SERVICE, None)
+    elif name:
         wanted[SERVICE] = name
     if progress and progress.url:
         wanted[URL] = (observed.mapping and conditions.mapped_url(observed.mapping)) or progress.url
@@ -273,7 +272,7 @@ def _annotations(observed: Observed, progress: ServiceProgress | None, loaded: C
     # The traffic does not wait for a host name.
     if progress and spec and conditions.ready(progress, loaded).status == "True":
         wanted |= traffic.settled(spec, wanted, progress.service["status"])
-    generation = int(metadata["generation"])
+    generation = int(workload.metadata["generation"])
     wanted[OBSERVED_GENERATION] = str(generation)
     if wanted == present:
         return {}

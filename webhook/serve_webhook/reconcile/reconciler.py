@@ -15,6 +15,7 @@ from serve_core.admission.decide import Verdict, render_stored
 from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, SERVED_LABEL
 from serve_core.base.json import JsonObject
 from serve_core.base.ownership import Identity, identity, owns
+from serve_core.base.workload import Workload
 from serve_core.context.cluster import ClusterContext
 from serve_kube.client import Client
 from serve_kube.errors import (
@@ -257,7 +258,7 @@ class Reconciler:
                 deployment = await self._api.get(DEPLOYMENTS, *name)
             except NotFoundError:
                 return None  # garbage collection deletes its objects
-            if SERVED_LABEL in (deployment["metadata"].get("labels") or {}):
+            if SERVED_LABEL in Workload(deployment).labels:
                 return None  # served again: the watch is about to bring it
             observed = replace(observed, deployment=deployment)
         if observed.is_deleting:
