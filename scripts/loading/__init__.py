@@ -1,1 +1,1 @@
-"""The parts of the loader's benchmark: who loads (`arms`), over what (`ways`), how it is measured, and the tables."""
+"""The loader's benchmark: who loads (`arms`), over which network (`ways`), the measurements, and the tables."""

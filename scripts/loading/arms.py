@@ -1,4 +1,4 @@
-"""Every way to load a model that is compared: ours, the peers from PyPI, and the floor below them."""
+"""The compared ways to load a model: this loader, its peers from PyPI, and plain range requests as the lower bound."""
 
 import contextlib
 import hashlib
@@ -20,7 +20,7 @@ PEERS: Mapping[str, Sequence[str]] = {
     "crt": ("boto3[crt]==1.44.8",),
     "obstore": ("obstore==0.12.1",),
 }
-"""What is installed for each peer, in a virtual environment of its own, so that its size can be told."""
+"""The requirements of each peer, installed in a virtual environment of its own to measure its size."""
 
 KSERVE = """
 import sys
@@ -28,7 +28,7 @@ from kserve_storage import Storage
 Storage.download(sys.argv[1], sys.argv[2])
 """
 
-# As boto3's documentation has it: a transfer manager, every object by `download_file`; ten threads as is its default.
+# From boto3's documentation: a transfer manager, and `download_file` for every object; ten threads are its default.
 BOTO3 = """
 import os, sys
 import boto3
@@ -117,7 +117,7 @@ FLOOR_ARM = "floor: plain ranges from nginx"
 
 @dataclass
 class Arm:
-    """One way to load a model. `folder` is where below the target the model then is, `peer` who of PEERS it is."""
+    """One way to load a model. `folder`: where below the target the model is. `peer`: its key in PEERS."""
 
     name: str
     command: list[str]
@@ -132,7 +132,7 @@ def _folder(peer: str) -> Path:
 
 
 def install() -> None:
-    """Install every peer that is not there yet; needs the network the first time."""
+    """Install missing peers. Needs the network the first time."""
     for peer, requirements in PEERS.items():
         folder = _folder(peer)
         if not (folder / "complete").exists():
@@ -145,7 +145,7 @@ def install() -> None:
 
 
 def installed_size(arm: Arm) -> int:
-    """Return the bytes on disk of what an arm needs beside Python itself, compiled."""
+    """Return the bytes on disk of what an arm needs in addition to Python, compiled."""
     folders = [_folder(arm.peer)] if arm.peer else [ROOT / "webhook" / name for name in ("model_loader", "model_uri")]
     if not arm.peer:
         subprocess.run([sys.executable, "-m", "compileall", "-q", *folders], check=True)
@@ -154,9 +154,9 @@ def installed_size(arm: Arm) -> int:
 
 
 def arms(uri: str, target: Path, endpoint: str, source: Path, floor: str) -> list[Arm]:
-    """Return every way to load `uri` into `target`; the floor reads `source` from nginx at `floor`, if there is one."""
+    """Return every way to load `uri` into `target`. The floor reads `source` from nginx at `floor`, if there is one."""
     keys = {**harness.KEYS, "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": endpoint}
-    # A bare virtual environment, as in the loader's image: no package of the checkout's is looked at.
+    # A bare virtual environment, as in the loader's image: it cannot import the checkout's packages.
     ours = [str(_folder("s5cmd") / "bin" / "python"), "-m", "model_loader", "--volume", str(target)]
     ours += ["--termination-log", str(target / "termination-log"), "--allow-network", "127.0.0.0/8"]
     ours += ["--allow-network", "10.0.0.0/8"]
@@ -181,7 +181,7 @@ def arms(uri: str, target: Path, endpoint: str, source: Path, floor: str) -> lis
 
 @contextlib.contextmanager
 def nginx(folder: Path, work: Path, address: str, enter: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """Serve `folder` by nginx with sendfile until left; yield its host:port (empty without an nginx) and its id."""
+    """Serve `folder` by nginx with sendfile. Yield its host:port (empty if there is no nginx) and its process id."""
     program = shutil.which("nginx")
     if program is None:
         yield "", 0

@@ -1,4 +1,4 @@
-"""Running one arm once, and what is measured of it."""
+"""Runs one arm once, and measures it."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ from loading.arms import Arm
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _FIRST_BYTES = 256 << 10
-"""So many bytes received are more than a short list of objects."""
+"""More bytes than a short list of objects has."""
 
 
 class ArmError(Exception):
@@ -25,7 +25,7 @@ class ArmError(Exception):
 
 @dataclass(frozen=True)
 class Sample:
-    """One run: seconds of wall clock, the same until the target is on the disk, CPU of client and server."""
+    """One run: seconds of wall clock, seconds until the target is on disk, CPU seconds of client and server."""
 
     seconds: float
     synced: float
@@ -35,10 +35,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Beside:
-    """What else there is to know of an arm.
+    """Further measurements of an arm.
 
-    Seconds until the first bytes came, the share of the model that came twice after `kill -9` at half (of all of it:
-    1 is a model that is read anew), and the seconds of a start that finds everything there.
+    `first`: seconds until the first bytes. `again`: share of the model that was received twice after `kill -9` at half
+    (1: all of it). `restart`: seconds of a start that finds the complete model.
     """
 
     first: float
@@ -48,7 +48,7 @@ class Beside:
 
 @contextlib.contextmanager
 def control_group(name: str, *, cpu: float = 0.0, memory: int = 0) -> Iterator[list[Path]]:
-    """Make a control group with most of the CPU's shares, and limits where given; yield what to join. Root only."""
+    """Make a control group with most CPU shares, and optional limits; yield the files to join it. Root only."""
     base = Path("/sys/fs/cgroup")
     if os.geteuid() or not base.is_dir():
         yield []
@@ -76,7 +76,7 @@ def control_group(name: str, *, cpu: float = 0.0, memory: int = 0) -> Iterator[l
 
 
 class Bench:
-    """Runs arms into `target`, in the control groups `groups`, against the servers with the ids `servers`."""
+    """Runs arms into `target`, in the control groups `groups`, against the servers with the process ids `servers`."""
 
     def __init__(self, target: Path, groups: Sequence[Path], servers: Sequence[int]) -> None:
         self.target = target
@@ -97,9 +97,10 @@ class Bench:
         return Sample(seconds, synced, usage.ru_utime + usage.ru_stime, self._server_cpu() - before)
 
     def memory(self, arm: Arm) -> float:
-        """Run an arm and return the MiB that its processes held at most: PSS, so what they share counts once.
+        """Run an arm and return the peak memory of its processes in MiB: PSS, which counts shared memory once.
 
-        The model's own pages count where they are mapped. Looking takes time: no such run is timed. Raises ArmError.
+        The model's own pages count where they are mapped. Sampling takes time: such a run has no timing. Raises
+        ArmError.
         """
         self._empty()
         most = 0
@@ -110,7 +111,7 @@ class Bench:
         return most / 1024
 
     def beside(self, arm: Arm, size: int) -> Beside:
-        """Measure what else there is to know, with a model of `size` bytes. Raises ArmError."""
+        """Take the further measurements, with a model of `size` bytes. Raises ArmError."""
         self._empty()
         began = ways.received()
         first = self._until(arm, began + _FIRST_BYTES, lambda process: process.wait())
@@ -128,7 +129,7 @@ class Bench:
         return Beside(first, max(0, ways.received() - began - clean) / size, restart)
 
     def _until(self, arm: Arm, received: int, then: Callable[["subprocess.Popen[bytes]"], object]) -> float:
-        """Start an arm, wait until so many bytes came in all, do something, and return the seconds it took to there."""
+        """Start an arm, wait for a number of received bytes, call `then`, and return the seconds until then."""
         started = time.perf_counter()
         with self._started(arm, may_fail=True) as process:
             while process.poll() is None and ways.received() < received:
@@ -143,7 +144,7 @@ class Bench:
 
     @contextlib.contextmanager
     def _started(self, arm: Arm, *, may_fail: bool = False) -> "Iterator[subprocess.Popen[bytes]]":
-        """Run an arm's command in the block, which has to wait for it. Raises ArmError."""
+        """Run an arm's command during the block, which must wait for it. Raises ArmError."""
         with tempfile.TemporaryFile() as out:
             process = subprocess.Popen(
                 arm.command,
@@ -187,7 +188,7 @@ def _family(pid: int) -> Iterator[int]:
 
 
 def _pss(pid: int) -> int:
-    """Return the KiB of a process, or nothing where it has ended."""
+    """Return the KiB of a process, or 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:

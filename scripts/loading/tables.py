@@ -1,4 +1,4 @@
-"""The results as Markdown tables and as a picture."""
+"""The results, as Markdown tables and as a picture."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from loading.arms import KSERVE_STORAGE, OURS, S5CMD
 from loading.measuring import Beside, Sample
 
 Results = Mapping[str, Sequence[Sample]]
-"""An arm's runs, by its name."""
+"""The runs of each arm, by name."""
 
 
 def median(values: Sequence[float]) -> str:
@@ -19,7 +19,7 @@ def median(values: Sequence[float]) -> str:
 
 
 def _ratio(runs: Sequence[Sample], others: Sequence[Sample]) -> str:
-    """Return the ratio of the medians, with the quartiles of the rounds' own ratios."""
+    """Return the ratio of the medians, with the quartiles of the ratios of each round."""
     if not others:
         return ""
     ratio = statistics.median(run.seconds for run in runs) / statistics.median(run.seconds for run in others)
@@ -31,7 +31,7 @@ def _ratio(runs: Sequence[Sample], others: Sequence[Sample]) -> str:
 
 
 def speed(results: Results, memory: Mapping[str, float], failed: Mapping[str, str], *, disk: bool) -> str:
-    """Return one set's results as a Markdown table; with `disk` also the seconds until everything was on it."""
+    """Return the results of one set as a Markdown table; with `disk`, also the seconds until everything was on disk."""
     titles = ["", "seconds", *(["and on the disk"] if disk else []), "÷ s5cmd", "÷ kserve-storage"]
     titles += ["CPU s", "the server's", "peak MiB"]
     lines = [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"]
@@ -49,7 +49,7 @@ def speed(results: Results, memory: Mapping[str, float], failed: Mapping[str, st
 
 
 def beside(found: Mapping[str, Sequence[Beside]], sizes: Mapping[str, int]) -> str:
-    """Return what else there is to know of each arm as a Markdown table."""
+    """Return the further measurements of each arm as a Markdown table."""
     lines = ["| | first byte, s | read again after `kill -9` at half | all there, s | installed MiB |"]
     lines.append("| --- | --- | --- | --- | --- |")
     for arm, runs in found.items():

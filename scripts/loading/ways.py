@@ -1,8 +1,8 @@
-"""The network between the client and the store: loopback, or a long way.
+"""The network between the client and the store: loopback, or a long distance.
 
-As root everything runs in a network namespace of its own, so that the counters count nothing else, and nothing is left
-behind. The long way is two TUN devices, the store's in a second namespace, and a process between them that holds every
-packet back. It stands for `tc netem`, which not every kernel has.
+As root, everything runs in a separate network namespace: its counters count nothing else, and nothing is left behind.
+The long distance is two TUN devices, the store's in a second namespace, and a process between them that delays every
+packet. It replaces `tc netem`, which not every kernel has.
 """
 
 import contextlib
@@ -24,19 +24,19 @@ _TUNSETIFF = 0x400454CA
 _IFF_TUN, _IFF_NO_PI = 0x0001, 0x1000
 CLIENT, STORE = "10.99.0.1", "10.99.0.2"
 _PACKET = 65000
-"""Bytes: as large as a TUN device takes them, so that the process between does not become the limit."""
+"""The maximum of a TUN device, so that the process in between is not the limit."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """`address`: where the store listens; `enter`: what to put before a command to run it where the store is."""
+    """`address`: the store's address. `enter`: prefix of a command that runs it where the store is."""
 
     address: str
     enter: tuple[str, ...] = ()
 
 
 def leave_the_machines_network() -> None:
-    """Move this process, and those that it starts, into a network namespace of their own. Root only."""
+    """Move this process and its children into a separate network namespace. Root only."""
     _unshare()
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
@@ -49,14 +49,14 @@ def received() -> int:
 
 @contextlib.contextmanager
 def loopback() -> Iterator[Way]:
-    """The store is next door."""
+    """The store is on loopback."""
     yield Way("127.0.0.1")
 
 
 @contextlib.contextmanager
 def long_way(seconds: float) -> Iterator[Way]:
-    """The store is `seconds` away, there and back, for as long as the block lasts. Root only."""
-    # The folder of the package goes first on sys.path when it is run as a module, so by file.
+    """The store is `seconds` away (round trip) during the block. Root only."""
+    # As a module, the package's folder would be first on sys.path: so run it as a file.
     relay = subprocess.Popen([sys.executable, __file__, str(seconds / 2)], stdout=subprocess.PIPE, text=True)
     try:
         if relay.stdout is None or relay.stdout.readline() != "ready\n":
@@ -85,7 +85,7 @@ def _device(name: str, address: str) -> int:
 
 
 def _relay(seconds: float) -> None:
-    """Carry packets between a device here and one in a new namespace, each after `seconds`."""
+    """Forward packets between a device here and one in a new namespace, each after `seconds`."""
     near = _device("near", CLIENT)
     leave_the_machines_network()
     far = _device("far", STORE)

@@ -1,1 +1,1 @@
-"""A real local cluster, standard library only: what `scripts/cluster` runs."""
+"""A real local Kubernetes cluster, with the standard library only. `scripts/cluster` runs it."""

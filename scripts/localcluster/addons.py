@@ -1,4 +1,4 @@
-"""What runs in the cluster from the start: CoreDNS, Traefik and Knative Serving."""
+"""The cluster's add-ons: CoreDNS, Traefik and Knative Serving."""
 
 import asyncio
 import json
@@ -23,18 +23,18 @@ DEPLOYMENTS = {
 FIELD_MANAGER = "--field-manager=scripts-cluster"
 
 PATIENCE = 300
-"""Seconds that something may take on a machine with more to do; it takes 15 on one that is idle."""
+"""Timeout in seconds, for a busy machine. An idle one needs 15."""
 
 
 class Kubectl:
-    """The cluster's own kubectl, as its administrator."""
+    """The cluster's kubectl, with the administrator's credentials."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._program = cluster.state.bin / "kubectl"
         self._kubeconfig = cluster.state.kubeconfig
 
     async def __call__(self, *arguments: str | Path, text: str | None = None) -> str:
-        # A proxy named by the environment is not for an address of this machine.
+        # The environment's proxy cannot reach an address of this machine.
         environment = {"NO_PROXY": "*", "no_proxy": "*"}
         return await run(
             self._program, f"--kubeconfig={self._kubeconfig}", *arguments, text=text, environment=environment
@@ -42,7 +42,7 @@ class Kubectl:
 
 
 async def apply(cluster: Cluster, binaries: Binaries, kubectl: Kubectl) -> None:
-    """Apply the manifests, unless this has been done."""
+    """Apply the manifests, once."""
     if cluster.state.applied.exists():
         return
     product = cluster.state.product
@@ -63,7 +63,7 @@ async def apply(cluster: Cluster, binaries: Binaries, kubectl: Kubectl) -> None:
         try:
             await kubectl("apply", "--server-side", "--force-conflicts", FIELD_MANAGER, "-f", "-", text=manifest)
         except ClusterError as error:
-            # After an interrupted `up`, Knative's webhook may guard its ConfigMaps and not run yet.
+            # After an interrupted `up`, Knative's webhook may be configured for its ConfigMaps before it runs.
             if "failed calling webhook" in str(error):
                 return False
             raise
@@ -77,19 +77,19 @@ async def apply(cluster: Cluster, binaries: Binaries, kubectl: Kubectl) -> None:
 
 
 async def running_containers(kubectl: Kubectl) -> set[str]:
-    """The ids of all containers that run, by what the kubelet said last."""
+    """Return the ids of all running containers, by the kubelet's last report."""
     pods = json.loads(await kubectl("get", "pods", "--all-namespaces", "-o", "json"))["items"]
     statuses = [status for pod in pods for status in pod["status"].get("containerStatuses", [])]
     return {status["containerID"].removeprefix("containerd://") for status in statuses if "running" in status["state"]}
 
 
 async def ready(cluster: Cluster, kubectl: Kubectl, dead: Set[str]) -> None:
-    """Wait until all of it is available, and Knative's webhooks and the ingress answer.
+    """Wait until all add-ons are available, and Knative's webhooks and the ingress respond.
 
-    `dead` are containers that have ended with the sandbox they ran in, and that the kubelet has to notice first.
+    `dead`: containers that ended with an earlier sandbox. The kubelet must notice that first.
 
     Raises:
-        ClusterError: they are not in time; the message has what Kubernetes says about it.
+        ClusterError: the timeout is over; the message has the reasons that Kubernetes reports.
     """
 
     async def noticed() -> bool:
@@ -136,14 +136,14 @@ def _ingress_answers(cluster: Cluster) -> bool:
     try:
         opener.open(f"http://{cluster.network.node}/", timeout=5).close()
     except urllib.error.HTTPError as error:
-        return error.code == HTTPStatus.NOT_FOUND  # Traefik's answer for a host that nobody serves
+        return error.code == HTTPStatus.NOT_FOUND  # Traefik's response for an unknown host
     except OSError:
         return False
     return True
 
 
 async def report(kubectl: Kubectl) -> dict[str, str]:
-    """The addons and what keeps each from being available: nothing if it is."""
+    """Return the add-ons, and the reason why each is unavailable; empty if it is available."""
     answer = json.loads(await kubectl("get", "deployments", "--all-namespaces", "-o", "json"))
     found = {(item["metadata"]["namespace"], item["metadata"]["name"]): item["status"] for item in answer["items"]}
     return {

@@ -1,4 +1,4 @@
-"""Images of one static binary, written as archives that containerd imports. No image builder is needed for them."""
+"""Images of one static binary, as archives that containerd imports. They need no image builder."""
 
 import hashlib
 import io
@@ -9,7 +9,7 @@ from pathlib import Path
 from localcluster import build, pins
 
 NON_ROOT = "65532:65532"
-"""The numeric user of distroless images; Knative's pods ask for a non-root image."""
+"""The numeric user of distroless images. Knative's pods require a non-root image."""
 
 
 def write(image: pins.Image, reference: str, binaries: build.Binaries, target: Path) -> Path:
@@ -42,7 +42,7 @@ def _layer(binary: Path) -> bytes:
 
 
 def _add(target: tarfile.TarFile, name: str, content: bytes, mode: int) -> None:
-    # TarInfo's time and owner are 0: the same binary makes the same archive.
+    # Time and owner of a TarInfo are 0: the same binary gives the same archive.
     entry = tarfile.TarInfo(name)
     entry.size, entry.mode = len(content), mode
     target.addfile(entry, io.BytesIO(content))

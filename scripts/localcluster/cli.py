@@ -49,7 +49,7 @@ async def _interruptible(options: argparse.Namespace, product: Product) -> int:
     try:
         return await _command(options, product)
     except ExceptionGroup as group:
-        # Of several parts that failed together, the first is told; the others were ended because of it.
+        # Report the first of several errors that occurred together: it made the other parts end.
         first: Exception = group
         while isinstance(first, ExceptionGroup):
             first = first.exceptions[0]

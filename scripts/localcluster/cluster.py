@@ -1,4 +1,4 @@
-"""One cluster: what was chosen when it was made, and where its parts are."""
+"""One cluster: its folder, its addresses, and what identifies its version."""
 
 import json
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ API_PORT = 6443
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster that exists at least as a folder."""
+    """A cluster that has at least a folder."""
 
     state: State
     network: Network
@@ -32,18 +32,18 @@ class Cluster:
 
     @property
     def server(self) -> str:
-        """The API server's URL, for everybody but its neighbours in the sandbox."""
+        """The API server's URL, outside the sandbox."""
         return f"https://{self.network.node}:{API_PORT}"
 
 
 def version() -> str:
-    """Stands for the programs and manifests that a cluster is made of."""
+    """Return an identifier for the programs and manifests of a cluster."""
     programs = [build.folder_name(module).encode() for module in pins.MODULES]
     return build.fingerprint([*programs, *(path.read_bytes() for path in sorted(paths.MANIFESTS.rglob("*.yaml")))])
 
 
 def load(state: State) -> Cluster | None:
-    """The cluster in this folder, or None if there is none."""
+    """Return the cluster in this folder, or None."""
     try:
         facts = json.loads(state.facts.read_text())
     except FileNotFoundError:
@@ -52,15 +52,15 @@ def load(state: State) -> Cluster | None:
 
 
 async def load_or_choose(state: State) -> Cluster:
-    """The cluster in this folder; a new one gets its addresses now.
+    """Return the cluster in this folder. A new one gets its addresses now.
 
     Raises:
-        ClusterError: it was made by another version of this script, or no addresses are free.
+        ClusterError: another version of this script made it, or no addresses are free.
     """
     found = load(state)
     if found is None:
         chosen = network.first_free(await network.taken(state.product.clusters))
-        state.folder.mkdir(mode=0o711, parents=True, exist_ok=True)  # unprivileged parts pass through it
+        state.folder.mkdir(mode=0o711, parents=True, exist_ok=True)  # unprivileged processes traverse it
         unfinished = state.facts.with_suffix(".new")
         unfinished.write_text(json.dumps({"block": str(chosen.block), "version": version()}))
         unfinished.replace(state.facts)
@@ -74,7 +74,7 @@ async def load_or_choose(state: State) -> Cluster:
 
 
 async def write_credentials(cluster: Cluster) -> None:
-    """Make certificates and kubeconfigs, where they are missing."""
+    """Make missing certificates and kubeconfigs."""
     addresses = cluster.network
     folder = cluster.state.pki
     leaves = pki.leaves(cluster.node, str(addresses.node), str(addresses.api_service))
@@ -99,5 +99,5 @@ def link_programs(cluster: Cluster, binaries: Binaries) -> None:
 
 
 def inside(program: Path) -> Path:
-    """The path of a built program as the sandbox sees it."""
+    """Return the path of a built program inside the sandbox."""
     return Inside.PROGRAMS / program.parent.name / program.name

@@ -1,4 +1,4 @@
-"""Running programs: their output captured, their failure explained, and ended when the caller is."""
+"""Runs programs: captures their output, explains failures, and ends them with the caller."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from localcluster.errors import ClusterError
 
 
 def tail(text: str, lines: int = 20) -> str:
-    """The last lines, indented, for an error message."""
+    """Return the last lines, indented, for an error message."""
     return "\n".join(f"    {line}" for line in text.strip().splitlines()[-lines:])
 
 
@@ -23,13 +23,13 @@ async def run(
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
 ) -> str:
-    """Run a program to its end and return its standard output.
+    """Run a program and return its standard output.
 
-    Its standard input is `text`, or `file`, or nothing. Variables of `environment` are added to the caller's.
-    Cancelling the caller ends the program.
+    Standard input is `text`, `file`, or nothing. `environment` is added to the caller's environment. Cancelling the
+    caller ends the program.
 
     Raises:
-        ClusterError: it could not be started or its exit code was not 0; the message has the tail of its output.
+        ClusterError: the program did not start, or its exit code was not 0; the message has the end of its output.
     """
     command = [str(argument) for argument in arguments]
     try:
@@ -65,7 +65,7 @@ def _stdin(text: str | None, file: Path | None, stack: contextlib.ExitStack) -> 
 
 
 async def succeeds(*arguments: str | Path) -> bool:
-    """Whether a program ends with exit code 0."""
+    """Return whether a program ends with exit code 0."""
     try:
         await run(*arguments)
     except ClusterError:

@@ -1,4 +1,4 @@
-"""Building images from Containerfiles without Docker: mmdebstrap makes a base once, buildah builds on it."""
+"""Builds images from Containerfiles without Docker: mmdebstrap makes a base once, and buildah builds on it."""
 
 import asyncio
 import configparser
@@ -17,13 +17,13 @@ from localcluster.errors import ClusterError
 from localcluster.product import Product
 from localcluster.progress import Progress
 
-# Wheels with C++ in them want libstdc++, as the public Python images have it.
+# Wheels with C++ code need libstdc++, which the public Python images have too.
 BASE_PACKAGES = ("python3", "python3-venv", "ca-certificates", "libstdc++6")
 LEFT_OUT_OF_BASE = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
 CERTIFICATES = Path("/etc/ssl/certs")
 PIP_CONFIG = Path("/etc/pip.conf")
 KEPT_ARCHIVES = 5
-"""How many archives of one image the cache keeps: the newest, of whatever version."""
+"""Number of archives of one image in the cache: the newest ones, of any version."""
 
 REFERENCE = re.compile(
     r"(?P<name>[a-z0-9][a-z0-9._/-]*(:\d+/[a-z0-9._/-]+)?):(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})"
@@ -32,19 +32,20 @@ REFERENCE = re.compile(
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an image is built from."""
+    """The inputs of an image."""
 
     reference: str
     context: Path
     containerfile: Path
     arguments: Mapping[str, str]
     packages: tuple[str, ...] = ()
-    """Debian packages that the base has beside Python."""
+    """Debian packages of the base in addition to Python."""
 
     def check(self) -> None:
-        """
+        """Check the inputs.
+
         Raises:
-            ClusterError: the name is none, or a path is missing.
+            ClusterError: the name is invalid, or a path is missing.
         """
         if not REFERENCE.fullmatch(self.reference):
             raise ClusterError(f"{self.reference!r} is not an image's NAME:TAG", "For example: dev.local/app/server:1")
@@ -63,7 +64,7 @@ def _slug(text: str) -> str:
 
 
 def archive_of(cache: Path, reference: str) -> Path:
-    """The file of this name, or the newest archive of the image that was built under it.
+    """Return the file of this name, or the newest archive of the image with this name.
 
     Raises:
         ClusterError: there is neither.
@@ -80,7 +81,7 @@ def archive_of(cache: Path, reference: str) -> Path:
 
 
 async def build_image(recipe: Recipe, product: Product, progress: Progress) -> Path:
-    """Build the image, unless nothing that goes into it has changed, and return its archive.
+    """Build the image if an input has changed, and return its archive.
 
     Raises:
         ClusterError: an input is missing, or the build failed.
@@ -93,7 +94,7 @@ async def build_image(recipe: Recipe, product: Product, progress: Progress) -> P
     if _is_fresh(target):
         return target
     async with _storage(product.cache) as storage:
-        # An interrupted build leaves its container.
+        # Remove the container of an interrupted build.
         await run(*storage.buildah("rm", "--all"))
         if not await succeeds(*storage.buildah("inspect", "--type=image", base)):
             async with progress.step(f"made the base image: Debian {pins.DEBIAN_SUITE} with Python"):
@@ -108,7 +109,7 @@ async def build_image(recipe: Recipe, product: Product, progress: Progress) -> P
 
 
 def _is_fresh(archive: Path) -> bool:
-    """Whether the archive exists; if so it counts as the newest of its name from now on."""
+    """Return whether the archive exists; if so, mark it as the newest of its name."""
     archive.parent.mkdir(parents=True, exist_ok=True)
     if archive.exists():
         archive.touch()
@@ -124,7 +125,7 @@ class _Storage:
     scratch: Path
 
     def buildah(self, *arguments: str | Path) -> list[str]:
-        # In namespaces of its own: what an interrupted build has mounted or started is gone with it.
+        # In separate namespaces: the mounts and processes of an interrupted build end with them.
         return [
             "unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--mount-proc",
             "buildah", f"--root={self.cache / f'buildah-{self.driver}'}", f"--runroot={self.scratch / 'run'}",
@@ -134,14 +135,14 @@ class _Storage:
 
 @asynccontextmanager
 async def _storage(cache: Path) -> AsyncIterator[_Storage]:
-    # In the cache, so that a finished archive is only renamed.
+    # In the cache, so that a finished archive only needs a rename.
     with tempfile.TemporaryDirectory(prefix=".build-", dir=cache) as folder:
         scratch = Path(folder)
         yield _Storage("overlay" if await _overlay_works(scratch) else "vfs", cache, scratch)
 
 
 async def _overlay_works(scratch: Path) -> bool:
-    """Whether the cache's file system can be the upper layer: it cannot where it is an overlay itself."""
+    """Return whether the cache's file system can be an upper layer. An overlay file system cannot."""
     layers = {name: scratch / name for name in ("lowerdir", "upperdir", "workdir")}
     for folder in layers.values():
         folder.mkdir()
@@ -150,12 +151,12 @@ async def _overlay_works(scratch: Path) -> bool:
 
 
 def base_reference(product: str, packages: tuple[str, ...]) -> str:
-    """The name of the base with those packages beside Python."""
+    """Return the name of the base with those packages in addition to Python."""
     recipe = [pins.DEBIAN_SUITE, *BASE_PACKAGES, *sorted(packages), *LEFT_OUT_OF_BASE, BASE_CONTAINERFILE]
     return f"localhost/{product}-base:{build.fingerprint(part.encode() for part in recipe)}"
 
 
-# The empty file is a mount point: pip's configuration of this machine is shown there while an image is built.
+# The empty file is the mount point for this machine's pip configuration during a build.
 BASE_CONTAINERFILE = f"""FROM scratch
 ADD base.tar /
 RUN : > {PIP_CONFIG}
@@ -183,7 +184,7 @@ async def _make_base(storage: _Storage, reference: str, packages: tuple[str, ...
 
 
 async def _apt_sources() -> list[str]:
-    """apt lines for the base on the mirrors this machine uses; none, for mmdebstrap's default, if it is no Debian."""
+    """Return apt lines for the base from this machine's mirrors, or none on other systems than Debian."""
     fields = "$(ORIGIN)|$(LABEL)|$(COMPONENT)|$(REPO_URI)"
     output = await run("apt-get", "indextargets", "--format", fields, "Identifier: Packages")
     mirrors = {
@@ -201,7 +202,7 @@ async def _apt_sources() -> list[str]:
 
 
 async def _build(storage: _Storage, recipe: Recipe, base: str, files: list[Path]) -> None:
-    # A copy of what git tracks: neither bytecode nor a virtual environment of the checkout gets into the image.
+    # Copy only what git tracks: no bytecode or virtual environment of the checkout gets into the image.
     context = storage.scratch / "context"
     await asyncio.to_thread(_copy, recipe.context, files, context)
     pip_config = storage.scratch / "pip.conf"
@@ -228,12 +229,12 @@ def _copy(source: Path, files: list[Path], target: Path) -> None:
         copied = target / file
         copied.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(source / file, copied)
-        os.utime(copied, (0, 0))  # buildah takes a file with another time for a changed one
+        os.utime(copied, (0, 0))  # for buildah, another time is a change of the file
         copied.chmod(0o755 if os.access(source / file, os.X_OK) else 0o644)
 
 
 def _write_pip_config(target: Path) -> dict[Path, Path]:
-    """Write what pip is configured with on this machine; returns folders of wheels to mount."""
+    """Write this machine's pip configuration; return folders of wheels to mount."""
     config = configparser.RawConfigParser()
     home = Path.home()
     config.read([PIP_CONFIG, home / ".pip/pip.conf", home / ".config/pip/pip.conf"])
@@ -247,7 +248,7 @@ def _write_pip_config(target: Path) -> dict[Path, Path]:
     mounts = {}
     wheels = Path(config.get("global", "find-links", fallback=""))
     if wheels.is_absolute():
-        # /mnt is an empty folder of every base, so that no mount point is left in the image.
+        # /mnt is an empty folder of every base, so the mount leaves nothing in the image.
         config.set("global", "find-links", "/mnt")
         if wheels.is_dir():
             mounts[wheels] = Path("/mnt")
@@ -257,8 +258,8 @@ def _write_pip_config(target: Path) -> dict[Path, Path]:
 
 
 async def _context_files(context: Path) -> list[Path]:
-    """The files of the context, relative to it: those git tracks or would track; without git, all."""
-    # Root asks about a checkout that may be another user's.
+    """Return the files of the context, relative to it: those that git tracks or would track; without git, all."""
+    # The checkout may belong to another user than root.
     git = ("git", "-c", "safe.directory=*", "-C", context)
     if await succeeds(*git, "rev-parse", "--git-dir"):
         output = await run(*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard", ".")
@@ -281,7 +282,7 @@ def key_of(recipe: Recipe, base: str, files: list[Path]) -> str:
 
 
 def copied_paths(containerfile: str) -> set[Path] | None:
-    """The paths of the context that a Containerfile copies; None, which is all, if it uses patterns or variables."""
+    """Return the paths of the context that a Containerfile copies, or None (all) if it uses patterns or variables."""
     lines = containerfile.replace("\\\n", " ").splitlines()
     sources: set[Path] = set()
     for words in (line.split() for line in lines):
@@ -298,7 +299,7 @@ def copied_paths(containerfile: str) -> set[Path] | None:
 
 
 def _variant(tag: str) -> str:
-    """What tells images of one version apart: what follows a dash in the tag. They are no older ones of each other."""
+    """Return the variant of an image: the part of the tag after a dash. Old images are compared within a variant."""
     return tag.partition("-")[2]
 
 

@@ -1,4 +1,4 @@
-"""etcd, the API server, the controller manager and the scheduler, as unprivileged processes in the sandbox."""
+"""etcd, the API server, the controller manager and the scheduler: unprivileged processes in the sandbox."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from localcluster.cluster import API_PORT, Cluster, inside
 from localcluster.paths import Inside
 
 USER = 64123
-"""No account has it: Debian hands out 100-999 and from 1000 up to 59999."""
+"""An unused user id: Debian assigns 100-999 and 1000-59999."""
 
 UNPRIVILEGED = (
     "setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs", "--inh-caps=-all",
@@ -26,7 +26,7 @@ CONFIG = Inside.CONFIG
 
 
 def hand_over(cluster: Cluster) -> None:
-    """Give the unprivileged user the files it works with, and no others."""
+    """Give the unprivileged user the files that it needs, and no others."""
     data = cluster.state.folder / "etcd"
     data.mkdir(mode=0o700, exist_ok=True)
     own = [
@@ -40,7 +40,7 @@ def hand_over(cluster: Cluster) -> None:
                 "apiserver-kubelet-client",
                 "front-proxy-client",
                 "service-account",
-                "ca",  # the controller manager signs certificate requests
+                "ca",  # for signing certificate requests
             )
         ),
         *(cluster.state.config / f"{name}.kubeconfig" for name in ("controller-manager", "scheduler", "webhooks")),
@@ -50,7 +50,7 @@ def hand_over(cluster: Cluster) -> None:
 
 
 def write_config(cluster: Cluster) -> None:
-    """Write which certificate the API server shows to webhooks."""
+    """Configure the client certificate that the API server presents to webhooks."""
     webhooks = {
         "apiVersion": "apiserver.config.k8s.io/v1",
         "kind": "WebhookAdmissionConfiguration",
@@ -68,7 +68,7 @@ def write_config(cluster: Cluster) -> None:
 
 
 def commands(cluster: Cluster, binaries: Binaries) -> dict[str, list[str | Path]]:
-    """What is run in the sandbox, by name, in the order of starting."""
+    """Return the commands to run in the sandbox, by name, in the order of starting."""
     flags: dict[str, Mapping[str, object]] = {
         "etcd": {
             "name": "default",
@@ -86,7 +86,7 @@ def commands(cluster: Cluster, binaries: Binaries) -> dict[str, list[str | Path]
             "peer-key-file": PKI / "etcd.key",
             "peer-client-cert-auth": "true",
             "peer-trusted-ca-file": PKI / "etcd-ca.crt",
-            # What is lost in a power failure is made anew by `up`; a laptop's disk is spared.
+            # `up` recreates what a power failure destroys, so do not wait for the disk.
             "unsafe-no-fsync": "true",
             "log-level": "warn",
         },
@@ -134,7 +134,7 @@ def commands(cluster: Cluster, binaries: Binaries) -> dict[str, list[str | Path]
             "client-ca-file": PKI / "ca.crt",
             "requestheader-client-ca-file": PKI / "front-proxy-ca.crt",
             "allocate-node-cidrs": "false",
-            # There is one of it: nothing to elect, and no lease of an earlier run to wait for.
+            # The only instance needs no election, and does not wait for the lease of an earlier run.
             "leader-elect": "false",
             "profiling": "false",
         },
@@ -159,11 +159,11 @@ def commands(cluster: Cluster, binaries: Binaries) -> dict[str, list[str | Path]
 
 
 async def api_is_ready(cluster: Cluster) -> bool:
-    """Whether the API server answers on /readyz."""
+    """Return whether the API server is ready, by /readyz."""
     pki = cluster.state.pki
     context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
     context.load_cert_chain(pki / "admin.crt", pki / "admin.key")
-    # A proxy named by the environment is not for an address of this machine.
+    # The environment's proxy cannot reach an address of this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
 
     def ask() -> bool:

@@ -1,8 +1,8 @@
-"""The one error a user of `scripts/cluster` can meet."""
+"""The error that `scripts/cluster` reports to its user."""
 
 
 class ClusterError(Exception):
-    """Something the user has to know: one sentence, and a hint where there is a way out."""
+    """An error for the user: one sentence, and a hint if the user can do something."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

@@ -1,7 +1,7 @@
-"""A cluster's containerd: whether it is ready, what it runs, and how images get into it.
+"""A cluster's containerd: its state, and importing images into it.
 
-The cluster's own images are imported once into a folder of the cache; a new cluster starts with hard links to it. That
-takes no time and no disk where importing half a gigabyte takes half a minute of a small machine.
+The cluster's own images are imported once, into a folder of the cache. A new cluster gets hard links to it, which needs
+no time or disk space; importing half a gigabyte takes half a minute on a small machine.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ from localcluster.progress import Progress
 from localcluster.sandbox import Sandbox
 
 LOADED_FROM = "localcluster/loaded-from"
-"""Label of an image in containerd: the archive that it was imported from."""
+"""containerd label of an image: the archive that it was imported from."""
 
-# A containerd of its own for the time of the imports, without the part the kubelet talks to.
+# A temporary containerd for the imports, without the part for the kubelet.
 IMPORT = """
 mount -t tmpfs tmpfs /run
 containerd --root "$1" --state /run/containerd --address /run/containerd.sock --config /dev/null &
@@ -34,23 +34,23 @@ wait
 
 
 async def containerd_is_ready(sandbox: Sandbox) -> bool:
-    """Whether containerd answers."""
+    """Return whether containerd responds."""
     return await succeeds(*node.ctr(sandbox, "version"))
 
 
 async def running_containers(sandbox: Sandbox) -> set[str]:
-    """The ids of the containers that run."""
+    """Return the ids of the running containers."""
     return set((await run(*node.ctr(sandbox, "tasks", "list", "--quiet"))).split())
 
 
 async def load(sandbox: Sandbox, archive: Path) -> str:
-    """Import an archive (docker-archive or OCI) and return what containerd says about it."""
-    # Piped: the sandbox has a /run of its own, so that it may not see the caller's path.
+    """Import an archive (docker-archive or OCI) and return containerd's output."""
+    # Piped, because the sandbox has its own /run and may not see the caller's path.
     return await run(*node.ctr(sandbox, "images", "import", "-"), file=archive)
 
 
 async def load_built(sandbox: Sandbox, reference: str, archive: Path) -> None:
-    """Import an archive that `build-image` made, unless containerd has it: the archive's name tells its content."""
+    """Import an archive of `build-image` unless containerd has it: the archive's name identifies its content."""
     label = f"{LOADED_FROM}={archive.name}"
     if label not in await run(*node.ctr(sandbox, "images", "list", f"name=={reference}")):
         await load(sandbox, archive)
@@ -58,7 +58,7 @@ async def load_built(sandbox: Sandbox, reference: str, archive: Path) -> None:
 
 
 async def imported(product: Product, binaries: Binaries, progress: Progress) -> Path:
-    """The folder in the cache that is containerd's with the cluster's own images; made if it is not there yet."""
+    """Return a containerd folder in the cache that has the cluster's own images; make it if needed."""
     parts = [await run("containerd", "--version"), *(folder.name for folder in binaries.folders.values())]
     parts += [product.reference(image) for image in pins.IMAGES]
     target = product.cache / f"containerd-{build.fingerprint(part.encode() for part in parts)}"
@@ -84,19 +84,19 @@ def _exists(folder: Path) -> bool:
 
 @contextmanager
 def _unfinished(target: Path) -> Iterator[Path]:
-    """A scratch folder whose folder `root` becomes `target` if the block succeeds."""
+    """Yield a scratch folder. Its folder `root` becomes `target` if the block succeeds."""
     with tempfile.TemporaryDirectory(prefix=".import-", dir=target.parent) as folder:
         yield Path(folder)
         (Path(folder) / "root").rename(target)
 
 
 async def give(source: Path, target: Path) -> None:
-    """Make `target`, containerd's folder of a new cluster, out of the imported images; one that exists is kept."""
+    """Make `target`, the containerd folder of a new cluster, from the imported images. Keep an existing one."""
     if _exists(target):
         return
     unfinished = target.with_name(f".{target.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
-    # Layers and blobs are never written to, so they can be shared; the databases cannot.
+    # Layers and blobs are never modified, so clusters can share them; databases are.
     if not await succeeds("cp", "-a", "--link", source, unfinished):
         shutil.rmtree(unfinished, ignore_errors=True)
         await run("cp", "-a", source, unfinished)

@@ -1,4 +1,4 @@
-"""Knative's manifests, put together from the Go modules its programs are built from."""
+"""Knative's manifests, assembled from the Go modules of its programs."""
 
 import string
 import tempfile
@@ -10,7 +10,7 @@ from localcluster.commands import run
 from localcluster.product import Product
 
 LEFT_OUT = {
-    # Instances of custom resources, of use only with cert-manager and with a caching controller.
+    # Custom resources that only cert-manager and a caching controller use.
     "300-knativecertificate.yaml",
     "999-cache.yaml",
     # One replica of each is enough.
@@ -23,7 +23,7 @@ MODULES = ("knative.dev/serving", "knative.dev/networking", "knative.dev/caching
 
 
 async def manifest(product: Product, binaries: Binaries) -> Path:
-    """The file to apply, in the cache."""
+    """Return the file to apply, in the cache."""
     ours = sorted(paths.MANIFESTS.glob("knative/*.yaml"))
     names = (binaries.folders["knative"].name, product.image_prefix, product.domain)
     parts = [*(name.encode() for name in names), *(path.read_bytes() for path in (*ours, Path(__file__)))]
@@ -47,7 +47,7 @@ async def manifest(product: Product, binaries: Binaries) -> Path:
 
 def _upstream(product: Product, sources: list[Path]) -> str:
     serving, networking, caching = (source / "config" for source in sources)
-    # The module archive has no symbolic links: what serving links to in the other two is taken from there.
+    # The module archive has no symbolic links: read the link targets of serving from the other two modules.
     files = [*sorted((serving / "core").rglob("*.yaml")), *sorted(networking.glob("*.yaml")), caching / "image.yaml"]
     text = "\n---\n".join(path.read_text() for path in files if path.name not in LEFT_OUT)
     for image in pins.KNATIVE:

@@ -1,4 +1,4 @@
-"""Bringing a cluster up, taking it down, and telling how it is."""
+"""Starts a cluster, removes it, and reports its status."""
 
 import asyncio
 import shutil
@@ -30,10 +30,10 @@ PROCESSES = (
 
 
 async def up(state: State, progress: Progress) -> None:
-    """Make the cluster run: build what is not cached, start what does not run, wait until all of it is ready.
+    """Start the cluster: build what is not cached, start what does not run, and wait until everything is ready.
 
     Raises:
-        ClusterError: something is missing, could not be built, or did not get ready.
+        ClusterError: something is missing, failed to build, or did not become ready.
     """
     started = time.monotonic()
     prerequisites.need_root()
@@ -63,7 +63,7 @@ async def up(state: State, progress: Progress) -> None:
 
 
 async def down(state: State, progress: Progress) -> None:
-    """End the cluster and remove everything that was made for it, but the cache. One that is gone stays gone."""
+    """End the cluster and remove everything except the cache. Without a cluster, do nothing."""
     started = time.monotonic()
     prerequisites.need_root()
     async with held(state.lock, f"the cluster {state.name}", progress):
@@ -77,7 +77,7 @@ async def down(state: State, progress: Progress) -> None:
 
 
 async def status(state: State) -> dict[str, str]:
-    """The parts of the cluster, each with what is wrong with it; nothing if it is well.
+    """Return the parts of the cluster, and the problem of each; empty if there is none.
 
     Raises:
         ClusterError: there is no such cluster.
@@ -95,7 +95,7 @@ async def status(state: State) -> dict[str, str]:
 
 
 def existing(state: State) -> Cluster:
-    """The cluster in this folder.
+    """Return the cluster in this folder.
 
     Raises:
         ClusterError: there is none.
@@ -107,10 +107,10 @@ def existing(state: State) -> Cluster:
 
 
 def running(state: State) -> Sandbox:
-    """The sandbox of a cluster that runs.
+    """Return the sandbox of a running cluster.
 
     Raises:
-        ClusterError: it does not.
+        ClusterError: it does not run.
     """
     existing(state)
     here = sandbox.find(state)
@@ -122,7 +122,7 @@ def running(state: State) -> Sandbox:
 
 
 async def _start(cluster: Cluster, here: Sandbox, binaries: Binaries, progress: Progress) -> set[str]:
-    """Start what does not run; returns the ids of the containers that Kubernetes takes for running and that are not."""
+    """Start what does not run. Return the ids of ended containers that Kubernetes still reports as running."""
     state = cluster.state
     kubectl = Kubectl(cluster)
 

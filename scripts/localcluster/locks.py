@@ -1,4 +1,4 @@
-"""One command at a time on a cluster, and on the cache."""
+"""Locks: one command at a time for a cluster, and for the cache."""
 
 import asyncio
 import contextlib
@@ -12,9 +12,9 @@ from localcluster.progress import Progress
 
 @contextlib.asynccontextmanager
 async def held(path: Path, what: str, progress: Progress) -> AsyncIterator[None]:
-    """Hold the lock file `path`, waiting for another process that has it. The kernel frees it when we end.
+    """Hold the lock file `path`; wait for another process that holds it. The kernel frees it when this process ends.
 
-    Who holds the lock may remove the file: whoever waited for it takes the next one.
+    The holder may remove the file: a waiting process then creates another one.
     """
     while True:
         with _opened(path) as file:

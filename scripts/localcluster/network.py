@@ -1,4 +1,4 @@
-"""Addresses of a cluster: one free /16, cut into the link to the machine, the Services and the pods."""
+"""A cluster's addresses: one free /16, divided into the link to the machine, the Services and the pods."""
 
 import ipaddress
 import json
@@ -39,7 +39,7 @@ class Network:
 
     @property
     def api_service(self) -> IPv4Address:
-        """The ClusterIP of Service `kubernetes`: always the first of the range."""
+        """The ClusterIP of Service `kubernetes`, which is always the first of the range."""
         return self.services[1]
 
     @property
@@ -52,7 +52,7 @@ class Network:
 
 
 def first_free(taken: Iterable[IPv4Network]) -> Network:
-    """The first candidate that overlaps with nothing that is taken.
+    """Return the first candidate that does not overlap with any network in `taken`.
 
     Raises:
         ClusterError: all overlap.

@@ -1,6 +1,6 @@
 """The cluster's only node: containerd, the kubelet and kube-proxy.
 
-They run as root, as on every node: they make containers, mounts and iptables rules.
+They run as root, as on every node: they create containers, mounts and iptables rules.
 """
 
 import json
@@ -16,13 +16,13 @@ CNI_PLUGINS = Path("/usr/lib/cni")
 
 
 def write_config(cluster: Cluster) -> None:
-    """Write the configuration files of the three, and of the pods' network."""
+    """Write the configuration of the three, and of the pods' network."""
     folder = cluster.state.config
     (folder / "cni").mkdir(parents=True, exist_ok=True)
     (folder / "containerd.toml").write_text(_containerd(cluster.state.product.reference(pins.PAUSE)))
     (folder / "kubelet.json").write_text(json.dumps(_kubelet(cluster), indent=2))
     (folder / "cni" / "10-ptp.conflist").write_text(json.dumps(_pod_network(cluster), indent=2))
-    # Pods with dnsPolicy Default get this: CoreDNS, which has nobody to ask.
+    # For pods with dnsPolicy Default. That is CoreDNS, which has no upstream server.
     (folder / "resolv.conf").write_text(f"nameserver {cluster.network.dns_service}\n")
 
 
@@ -31,7 +31,7 @@ def containerd_command() -> list[str | Path]:
 
 
 def commands(cluster: Cluster, binaries: Binaries) -> dict[str, list[str | Path]]:
-    """The node's processes that need an API server."""
+    """Return the commands of the node's processes that need an API server."""
     return {
         "kubelet": [
             inside(binaries.path("kubernetes", "kubelet")),
@@ -47,7 +47,7 @@ def commands(cluster: Cluster, binaries: Binaries) -> dict[str, list[str | Path]
             f"--hostname-override={cluster.node}",
             f"--cluster-cidr={cluster.network.pods}",
             "--proxy-mode=iptables",
-            # The table of connections is the machine's: leave its size and times alone.
+            # The connection table belongs to the machine: keep its size and timeouts.
             "--conntrack-max-per-core=0",
             "--conntrack-tcp-timeout-established=0",
             "--conntrack-tcp-timeout-close-wait=0",
@@ -58,7 +58,7 @@ def commands(cluster: Cluster, binaries: Binaries) -> dict[str, list[str | Path]
 
 
 def ctr(here: Sandbox, *arguments: str | Path) -> list[str]:
-    """The command line of containerd's client, for the images the kubelet sees."""
+    """Return the command line of containerd's client, for the images that the kubelet sees."""
     return here.enter("ctr", f"--address={Inside.CONTAINERD}", "--namespace=k8s.io", *arguments)
 
 
@@ -83,8 +83,8 @@ state = "/run/containerd"
 
 
 def _pod_network(cluster: Cluster) -> object:
-    # Point-to-point links, routed: unlike on a bridge, kube-proxy's rules see packets between two pods without the
-    # kernel module br_netfilter. The addresses handed out are forgotten with the sandbox, as the pods are.
+    # Routed point-to-point links: unlike on a bridge, kube-proxy's rules see packets between two pods without the
+    # kernel module br_netfilter. Assigned addresses are lost with the sandbox, as the pods are.
     return {
         "cniVersion": "0.4.0",
         "name": "pods",
@@ -123,12 +123,12 @@ def _kubelet(cluster: Cluster) -> object:
         "volumePluginDir": str(Inside.STATE / "kubelet" / "volume-plugins"),
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": f"/{sandbox.cgroup(cluster.state)}",
-        "enforceNodeAllocatable": [],  # as cgroup v1 wants it
+        "enforceNodeAllocatable": [],  # required by cgroup v1
         "failCgroupV1": False,
         "failSwapOn": False,
         "oomScoreAdj": 0,
         "maxPods": 250,
-        # The disk is the user's own: nothing is evicted, and no image deleted, for being more than 85 % full.
+        # The disk belongs to the user: do not evict pods or delete images because it is more than 85 % full.
         "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%", "memory.available": "100Mi"},
         "imageGCHighThresholdPercent": 100,
         "serverTLSBootstrap": False,

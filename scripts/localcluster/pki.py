@@ -1,6 +1,6 @@
 """The cluster's certificates, made with the openssl program.
 
-The layout is kubeadm's: a certificate authority each for the cluster, for etcd and for the front proxy.
+The layout is kubeadm's: one certificate authority each for the cluster, etcd and the front proxy.
 """
 
 import asyncio
@@ -26,14 +26,14 @@ class Leaf:
     common_name: str
     organization: str = ""
     alternative_names: tuple[str, ...] = ()
-    """`DNS:...` and `IP:...`; a certificate with none is a client's only."""
+    """`DNS:...` and `IP:...`; without any, the certificate is for clients only."""
 
 
 AUTHORITIES = ("ca", "etcd-ca", "front-proxy-ca")
 
 
 def leaves(node: str, node_address: str, api_service: str) -> tuple[Leaf, ...]:
-    """Every certificate of the cluster, with the names that RBAC and the Node authorizer expect."""
+    """Return all certificates of the cluster, with the names that RBAC and the Node authorizer expect."""
     cluster = "cluster.local"
     api_names = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", f"kubernetes.default.svc.{cluster}")
     return (
@@ -59,7 +59,7 @@ def leaves(node: str, node_address: str, api_service: str) -> tuple[Leaf, ...]:
 
 
 async def make(folder: Path, certificates: tuple[Leaf, ...], *, issuer: str) -> None:
-    """Make all certificates, once: a finished folder stays as it is. `issuer` starts the authorities' names."""
+    """Make all certificates, once: a finished folder stays as it is. `issuer`: prefix of the authorities' names."""
     unfinished = _unfinished(folder)
     if unfinished is None:
         return
@@ -69,13 +69,13 @@ async def make(folder: Path, certificates: tuple[Leaf, ...], *, issuer: str) -> 
 
 
 def _unfinished(folder: Path) -> Path | None:
-    """A new folder beside `folder` to work in, or None if there is nothing to do."""
+    """Return a new folder next to `folder` to work in, or None if there is nothing to do."""
     if folder.is_dir():
         return None
     unfinished = folder.with_name(f".{folder.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    # The machine's own openssl.cnf may add extensions; ours adds none.
+    # The machine's openssl.cnf may add extensions; this one adds none.
     (unfinished / "openssl.cnf").write_text("[req]\ndistinguished_name=subject\n[subject]\n")
     return unfinished
 
@@ -101,23 +101,23 @@ async def _leaf(folder: Path, leaf: Leaf) -> None:
         "-CA", folder / f"{leaf.authority}.crt", "-CAkey", folder / f"{leaf.authority}.key",
         "-addext", "basicConstraints=critical,CA:FALSE", "-addext", "keyUsage=critical,digitalSignature",
         "-addext", f"extendedKeyUsage={usage}", *names,
-        # Python 3.13 refuses a certificate without it.
+        # Python 3.13 requires it.
         "-addext", "authorityKeyIdentifier=keyid",
         "-keyout", folder / f"{leaf.name}.key", "-out", folder / f"{leaf.name}.crt",
     )  # fmt: skip
 
 
 async def _token_keys(folder: Path) -> None:
-    """The pair that signs and checks the tokens of service accounts."""
+    """Make the key pair for the tokens of service accounts."""
     private = folder / "service-account.key"
     await run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", private)
     await run("openssl", "pkey", "-in", private, "-pubout", "-out", folder / "service-account.pub")
 
 
 def write_kubeconfig(target: Path, pki: Path, name: str, server: str, *, cluster: str, user: str = "") -> None:
-    """Write the kubeconfig of certificate `name`, with everything embedded, readable by its owner only.
+    """Write a kubeconfig with certificate `name` embedded, readable only by its owner.
 
-    `user` is what the certificate is called in it.
+    `user`: the user's name in it.
     """
     user = user or f"{cluster}-{name}"
 

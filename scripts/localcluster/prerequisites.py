@@ -1,4 +1,4 @@
-"""What the machine has to have: root, and Debian packages, installed where that can be done."""
+"""What the machine needs: root, and Debian packages, which are installed if possible."""
 
 import os
 import shutil
@@ -13,16 +13,17 @@ SYSTEM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def prepare_environment() -> None:
-    """Make what is run find the system's programs, and what is written readable by the sandbox's users."""
-    # A user's PATH may lack the folders that iptables, runc and ip are in.
+    """Extend PATH to the system's programs, and make new files readable for the sandbox's users."""
+    # A user's PATH may lack the folders of iptables, runc and ip.
     os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:{SYSTEM_FOLDERS}"
     os.umask(0o022)
 
 
 def need_root() -> None:
-    """
+    """Check that the user is root.
+
     Raises:
-        ClusterError: the command is not run by root.
+        ClusterError: the user is not root.
     """
     if os.geteuid() != 0:
         raise ClusterError(

@@ -1,4 +1,4 @@
-"""Processes that outlive the command that started them: who they are, whether they still run, how they end."""
+"""Processes that outlive the command that started them: their identity, their state, and ending them."""
 
 import asyncio
 import contextlib
@@ -16,28 +16,28 @@ from localcluster.commands import tail
 from localcluster.errors import ClusterError
 
 POLL_EVERY = 0.1
-"""Seconds between two looks at something that tells nobody when it is ready, such as a port."""
+"""Seconds between two checks of something without notification, such as a port."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process by its id and start time, so that an id the kernel has given away again is not taken for ours."""
+    """A process by id and start time: the kernel reuses ids."""
 
     pid: int
     started: int
 
     @classmethod
     def of(cls, pid: int) -> Self:
-        """The process that has the id now.
+        """Return the process with this id.
 
         Raises:
-            ProcessLookupError: none has.
+            ProcessLookupError: there is none.
         """
         return cls(pid, _state_and_start(pid)[1])
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs; one that has ended and was not waited for does not."""
+        """Whether it still runs. A zombie does not."""
         try:
             state, started = _state_and_start(self.pid)
         except ProcessLookupError:
@@ -46,7 +46,7 @@ class Process:
 
     @property
     def name(self) -> str:
-        """The name of the program it runs now."""
+        """The name of the program that it runs."""
         try:
             return Path(f"/proc/{self.pid}/comm").read_text().strip()
         except (FileNotFoundError, ProcessLookupError):
@@ -64,13 +64,13 @@ class Process:
         return found
 
     async def kill(self) -> None:
-        """End it at once, and wait until it is gone."""
+        """Kill it, and wait until it has ended."""
         try:
             descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:
             return
         try:
-            # Opened first, checked second: from here on the descriptor cannot mean another process.
+            # Open first, then check: from here on the descriptor refers to this process only.
             if self.alive:
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                 await _readable(descriptor)
@@ -80,7 +80,7 @@ class Process:
 
 @dataclass(frozen=True)
 class Record:
-    """The file that remembers a started process."""
+    """The file that records a started process."""
 
     path: Path
 
@@ -91,7 +91,7 @@ class Record:
         unfinished.replace(self.path)
 
     def read(self) -> Process | None:
-        """The process, if it still runs."""
+        """Return the process, if it still runs."""
         try:
             process = Process(**json.loads(self.path.read_text()))
         except FileNotFoundError:
@@ -100,9 +100,9 @@ class Record:
 
 
 def start(command: Iterable[str | Path], log: Path) -> Process:
-    """Start a process in a session of its own, its output appended to `log`.
+    """Start a process in its own session, and append its output to `log`.
 
-    Of the environment it gets PATH only: a proxy or a trust store of the user's shell is not for the cluster.
+    Its environment has only PATH: the proxies and trust stores of the user's shell are not for the cluster.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -115,19 +115,19 @@ def start(command: Iterable[str | Path], log: Path) -> Process:
             cwd="/",
             env={"PATH": os.environ["PATH"]},
         )
-    child.returncode = 0  # It is to outlive us: without this, Popen warns when it is collected.
+    child.returncode = 0  # The process outlives this one: without this, Popen warns when it is collected.
     return Process.of(child.pid)
 
 
 async def until(
     ready: Callable[[], Awaitable[bool]], what: str, seconds: float, started: tuple[Process, Path] | None = None
 ) -> None:
-    """Wait until `ready` says so.
+    """Wait until `ready` returns True.
 
-    `started` is the process that is to become ready, with its log.
+    `started`: the process that becomes ready, and its log.
 
     Raises:
-        ClusterError: it ended, or the time is over; the message has the tail of the log.
+        ClusterError: the process ended, or the time is over; the message has the end of the log.
     """
     deadline = time.monotonic() + seconds
     while not await ready():
@@ -143,7 +143,7 @@ def _state_and_start(pid: int) -> tuple[str, int]:
         status = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError) as error:
         raise ProcessLookupError(pid) from error
-    # The program's name, in brackets, may hold anything. After it: field 3 is the state, field 22 the start time.
+    # The name of the program, in parentheses, can contain anything. After it, field 3 is the state, field 22 the start.
     fields = status.rpartition(")")[2].split()
     return fields[0], int(fields[19])
 

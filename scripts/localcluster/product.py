@@ -1,4 +1,4 @@
-"""What a cluster takes from the product that is developed on it."""
+"""The product whose development cluster this is."""
 
 import os
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from localcluster.pins import Image
 
 @dataclass(frozen=True)
 class Product:
-    """Names that must not collide with those of another product on the same machine, and programs for the shell."""
+    """Names that must not collide with another product's on the same machine, and programs for the shell."""
 
     name: str
-    """Names the folders of caches and state, cgroups, the base image and the default cluster."""
+    """Prefix or name of caches, state folders, cgroups, the base image and the default cluster."""
     image_prefix: str
-    """Of the images of the cluster's own programs."""
+    """Prefix of the images of the cluster's own programs."""
     domain: str
     """Public URLs are http://NAME.NAMESPACE.DOMAIN. It need not resolve: clients send the name as the Host header."""
     webhook_service: str
     """NAME.NAMESPACE.svc of the admission webhooks that verify the API server's client certificate."""
     programs: tuple[Path, ...]
-    """What `env` puts on PATH beside kubectl. They may not exist yet."""
+    """Programs that `env` adds to PATH, in addition to kubectl. They need not exist yet."""
 
     @property
     def cache(self) -> Path:
@@ -33,7 +33,7 @@ class Product:
         return _base("XDG_STATE_HOME", ".local/state") / self.name / "clusters"
 
     def reference(self, image: Image) -> str:
-        """Return the name and tag of an image of the cluster's own."""
+        """Return the name and tag of one of the cluster's own images."""
         return f"{self.image_prefix}/{image.name}:{image.version}"
 
 

@@ -1,4 +1,4 @@
-"""Telling how far a long command is."""
+"""Progress of a long command."""
 
 import asyncio
 import contextlib
@@ -8,16 +8,16 @@ from collections.abc import AsyncIterator
 from typing import Self, TextIO
 
 PLAIN_LINE_EVERY = 10.0
-"""Seconds between two lines where the output is no terminal."""
+"""Seconds between two lines if the output is not a terminal."""
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person reads them: `4.2s`, `3m05s`."""
+    """Return a duration for people: `4.2s`, `3m05s`."""
     return f"{seconds:.1f}s" if seconds < 60 else f"{int(seconds) // 60}m{int(seconds) % 60:02d}s"
 
 
 class Progress:
-    """What is being done and for how long: one line, redrawn on a terminal, repeated every 10 s elsewhere."""
+    """The running steps and their durations: one line, redrawn on a terminal, repeated every 10 s elsewhere."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -35,13 +35,13 @@ class Progress:
         self._clear()
 
     def say(self, line: str) -> None:
-        """Print a line that stays."""
+        """Print a permanent line."""
         self._clear()
         print(line, file=self._stream, flush=True)
 
     @contextlib.asynccontextmanager
     async def step(self, title: str) -> AsyncIterator[None]:
-        """Show `title` as running while the block runs, and as done, with its time, once it has succeeded."""
+        """Show `title` as running during the block, and as done, with its duration, after success."""
         started = time.monotonic()
         self._running[title] = started
         try:

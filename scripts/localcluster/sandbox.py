@@ -1,8 +1,8 @@
-"""The namespaces a cluster lives in.
+"""The namespaces of a cluster.
 
-One process holds a network, a mount and a PID namespace; everything of the cluster runs in them. When the holder ends,
-the kernel ends every process, container, mount, interface and iptables rule of the cluster with it. What it cannot take
-along, the cgroups and the files, `remove` and the caller take away by the cluster's own name.
+One process holds a network, a mount and a PID namespace, which contain the whole cluster. When this holder ends, the
+kernel ends every process, container, mount, interface and iptables rule in them. `remove` and its caller remove the
+rest, cgroups and files, by the cluster's name.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from localcluster.network import Network
 from localcluster.paths import Inside, State
 from localcluster.processes import Process, Record
 
-# The kubelet sets these for the whole machine unless they have these values already. It is shown files that do.
+# The kubelet sets these for the whole machine unless they have these values. It sees files that have them.
 KUBELET_SYSCTLS = {
     "vm/overcommit_memory": "1",
     "vm/panic_on_oom": "0",
@@ -35,7 +35,7 @@ class Sandbox:
     holder: Process
 
     def enter(self, *command: str | Path) -> list[str]:
-        """The command line that runs `command` in the sandbox, as root."""
+        """Return the command line that runs `command` in the sandbox, as root."""
         pid = self.holder.pid
         return [
             "nsenter", f"--target={pid}", "--net", "--mount", f"--pid=/proc/{pid}/ns/pid_for_children", "--",
@@ -48,7 +48,7 @@ class Sandbox:
         Raises:
             ClusterError: it ended at once.
         """
-        # nsenter waits outside of the PID namespace; its child is the process that matters.
+        # nsenter stays outside of the PID namespace; its child is the process.
         outside = processes.start(self.enter(*command), log)
 
         async def forked() -> bool:
@@ -62,7 +62,7 @@ class Sandbox:
 
 
 def interface(name: str) -> str:
-    """The machine's end of the link. Interface names have 15 characters at most, so the cluster's name is hashed."""
+    """Return the name of the machine's end of the link: a hash, because interface names have at most 15 characters."""
     return f"ks-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
 
 
@@ -72,7 +72,7 @@ def cgroup(state: State) -> str:
 
 
 def find(state: State) -> Sandbox | None:
-    """The cluster's sandbox, if its holder runs and it was made to its end."""
+    """Return the cluster's sandbox, if its holder runs and its creation was finished."""
     holder = _record(state).read()
     return Sandbox(holder) if holder and _made(state).exists() else None
 
@@ -86,12 +86,12 @@ def _made(state: State) -> Path:
 
 
 async def create(state: State, network: Network) -> Sandbox:
-    """Make the namespaces, their mounts and the link to the machine. What an earlier holder left is taken away."""
+    """Create the namespaces, their mounts and the link to the machine. Remove what an earlier holder left."""
     await remove(state)
     holder = processes.start(
         [
             "unshare", "--net", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--mount-proc",
-            # Process 1 of a PID namespace inherits orphans; with SIGCHLD ignored the kernel reaps them.
+            # Process 1 of a PID namespace inherits orphans. With SIGCHLD ignored, the kernel reaps them.
             "sh", "-c", "trap '' CHLD; exec sleep infinity",
         ],
         state.log / "sandbox.log",
@@ -100,7 +100,7 @@ async def create(state: State, network: Network) -> Sandbox:
     sandbox = Sandbox(holder)
 
     async def furnished() -> bool:
-        # The child becomes `sleep` after it has mounted its own /proc, which the next mounts are to lie over.
+        # The child becomes `sleep` after it has mounted its /proc; the next mounts must come after that.
         return any(child.name == "sleep" for child in holder.children())
 
     await processes.until(furnished, "the sandbox", 30, (holder, state.log / "sandbox.log"))
@@ -108,17 +108,17 @@ async def create(state: State, network: Network) -> Sandbox:
     await _link(sandbox, state.name, network)
     for hierarchy in _cgroup_hierarchies():
         _make_cgroup(hierarchy, cgroup(state))
-    # Last: a sandbox that was interrupted half-made is not taken for a whole one, but is ended by the next command.
+    # Last: the next command removes a sandbox whose creation was interrupted.
     _made(state).touch()
     return sandbox
 
 
 async def remove(state: State) -> None:
-    """End everything of the cluster that runs, and take its link and cgroups away."""
+    """End all processes of the cluster, and remove its link and cgroups."""
     _made(state).unlink(missing_ok=True)
     holder = _record(state).read()
     if holder:
-        # Process 1 of the namespace is gone only when all others in it are; so it is ended before its parent.
+        # Process 1 of the namespace ends after all others in it; so end it before its parent.
         for child in holder.children():
             await child.kill()
         await holder.kill()
@@ -126,7 +126,7 @@ async def remove(state: State) -> None:
     folders = [hierarchy / cgroup(state) for hierarchy in _cgroup_hierarchies()]
 
     async def removed() -> bool:
-        # The kernel may take a moment to let go of a cgroup whose processes have just ended.
+        # The kernel can take a moment to release a cgroup whose processes have just ended.
         return all(_remove_cgroup(folder) for folder in folders)
 
     await processes.until(removed, f"the removal of cgroup {cgroup(state)}", 30)
@@ -136,14 +136,14 @@ async def _mounts(sandbox: Sandbox, state: State) -> None:
     state.log.mkdir(parents=True, exist_ok=True)
     programs = state.product.cache / "bin"
     lines = [
-        # A /run of its own hides the machine's sockets and locks and takes containerd's, the kubelet's and CNI's.
+        # A separate /run hides the machine's sockets and locks, and takes those of containerd, the kubelet and CNI.
         "mount -t tmpfs -o mode=755 tmpfs /run",
         f"mkdir {Inside.STATE} {Inside.PROGRAMS} /run/sysctl",
         f'mount --bind "$1" {Inside.STATE}',
         f'mount --bind -o ro "$2" {Inside.PROGRAMS}',
-        # The kubelet writes logs of containers to /var/log.
+        # The kubelet writes container logs to /var/log.
         'mount --bind "$3" /var/log',
-        # Mounts the kubelet makes are to be seen by containers, as systemd has it on a node.
+        # Containers must see the kubelet's mounts, as systemd configures it on a node.
         "mount --make-rshared /",
     ]
     for name, value in KUBELET_SYSCTLS.items():
@@ -162,20 +162,20 @@ async def _link(sandbox: Sandbox, name: str, network: Network) -> None:
         'ip address add "$1" dev eth0',
         "ip link set eth0 up",
         "echo 1 > /proc/sys/net/ipv4/ip_forward",
-        # There is no default route, but a process of the node needs some route to a Service before kube-proxy's rules
-        # see its packet and send it where it belongs.
+        # There is no default route, but a process of the node needs a route to Services before kube-proxy's rules
+        # rewrite its packets.
         'ip route add "$2" dev lo src "$3"',
     ]
     await sandbox.run(
         "sh", "-euc", "\n".join(lines), "sh",
         f"{network.node}/{network.link_prefix}", str(network.services), str(network.node),
     )  # fmt: skip
-    # Pods and Services are reached through the node; kube-proxy's rules there see every packet.
+    # Pods and Services are reached through the node, where kube-proxy's rules see every packet.
     await run("ip", "route", "add", str(network.block), "via", str(network.node), "dev", here)
 
 
 async def _remove_link(name: str) -> None:
-    # The kernel removes it too, some time after the sandbox has ended: who comes first does not matter.
+    # The kernel also removes it, some time after the sandbox has ended: either may come first.
     link = interface(name)
     exists = ("ip", "link", "show", link)
     if await succeeds(*exists) and not await succeeds("ip", "link", "delete", link) and await succeeds(*exists):
@@ -183,13 +183,13 @@ async def _remove_link(name: str) -> None:
 
 
 def _cgroup_hierarchies() -> list[Path]:
-    """Where cgroup hierarchies are mounted: one with version 2, one per controller with version 1."""
+    """Return the mount points of cgroup hierarchies: one for version 2, one for each controller for version 1."""
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
     return [Path(fields[1]) for fields in mounts if fields[2] in {"cgroup", "cgroup2"}]
 
 
 def _make_cgroup(hierarchy: Path, name: str) -> None:
-    # With version 2 the kubelet asks for every controller it knows, and a child has those its parent hands down.
+    # With version 2 the kubelet requires every known controller, and a child has those that its parent delegates.
     controllers = hierarchy / "cgroup.controllers"
     if controllers.exists():
         wanted = {"cpu", "cpuset", "hugetlb", "memory", "pids"} & set(controllers.read_text().split())
@@ -198,7 +198,7 @@ def _make_cgroup(hierarchy: Path, name: str) -> None:
 
 
 def _remove_cgroup(folder: Path) -> bool:
-    """Remove a cgroup and those below it; returns whether it is gone."""
+    """Remove a cgroup and those below it; return whether it is gone."""
     try:
         for child in folder.iterdir():
             if child.is_dir():

@@ -20,9 +20,7 @@ def _folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("verb", ["status", "env"])
-def test_a_cluster_that_does_not_exist_is_an_error_with_a_way_out(
-    verb: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_cluster_is_an_error_with_a_hint(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([verb, "--name", "nowhere"], PRODUCT) == 1
     assert capsys.readouterr().err == (
         "error: there is no cluster nowhere\nhint: Make it: scripts/cluster up --name nowhere\n"
@@ -30,12 +28,12 @@ def test_a_cluster_that_does_not_exist_is_an_error_with_a_way_out(
 
 
 @pytest.mark.parametrize("name", ["Upper", "1st", "a/b", "a" * 41, "-a", "a-"])
-def test_a_name_that_would_not_fit_everywhere_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_name_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", f"--name={name}"], PRODUCT) == 1
     assert "is not a name" in capsys.readouterr().err
 
 
-def test_env_is_safe_for_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
+def test_env_quotes_paths_for_the_shell(capsys: pytest.CaptureFixture[str]) -> None:
     state = State("here", PRODUCT)
     state.folder.mkdir(parents=True)
     state.facts.write_text(json.dumps({"block": "10.9.0.0/16", "version": "x"}))
@@ -46,7 +44,7 @@ def test_env_is_safe_for_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
     assert shell.stdout.splitlines() == [str(state.kubeconfig), str(state.bin)]
 
 
-def test_an_image_that_was_never_built_is_an_error_with_a_way_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_image_for_a_cluster_that_does_not_run_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     state = State("here", PRODUCT)
     state.folder.mkdir(parents=True)
     state.facts.write_text(json.dumps({"block": "10.9.0.0/16", "version": "x"}))

@@ -1,4 +1,4 @@
-"""What an image is built from, and when it is built anew."""
+"""The inputs of an image, and when it is rebuilt."""
 
 from pathlib import Path
 
@@ -28,17 +28,17 @@ def test_copies_from_the_context_are_found() -> None:
 
 
 @pytest.mark.parametrize("line", ["COPY . /app", "COPY *.py /app/", "COPY $WHAT /app", 'COPY ["a b", "/app"]'])
-def test_what_cannot_be_told_apart_counts_as_the_whole_context(line: str) -> None:
+def test_patterns_and_variables_count_as_the_whole_context(line: str) -> None:
     assert copied_paths(line) is None
 
 
-def test_a_file_that_is_not_copied_does_not_matter(context: Path) -> None:
+def test_a_file_that_is_not_copied_does_not_change_the_key(context: Path) -> None:
     before = key(context)
     (context / "README.md").write_text("read me again\n")
     assert key(context) == before
 
 
-def test_a_copied_file_a_mode_and_an_argument_matter(context: Path) -> None:
+def test_a_copied_file_a_mode_and_an_argument_change_the_key(context: Path) -> None:
     keys = [key(context), key(context, VERSION="2")]
     (context / "package" / "module.py").chmod(0o755)
     keys.append(key(context))
@@ -47,7 +47,7 @@ def test_a_copied_file_a_mode_and_an_argument_matter(context: Path) -> None:
     assert len(set(keys)) == 4
 
 
-def test_a_package_makes_another_base_whatever_the_order() -> None:
+def test_packages_change_the_base_and_their_order_does_not() -> None:
     bases = [base_reference("product", packages) for packages in (("cmake", "g++"), ("g++", "cmake"), ())]
     assert bases[0] == bases[1] != bases[2]
 

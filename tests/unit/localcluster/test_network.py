@@ -1,4 +1,4 @@
-"""The addresses a cluster gets."""
+"""The addresses of a cluster."""
 
 from ipaddress import IPv4Network
 
@@ -12,7 +12,7 @@ def test_the_first_candidate_is_chosen_on_a_machine_without_routes() -> None:
     assert network.first_free([]).block == network.CANDIDATES[0]
 
 
-def test_a_block_that_overlaps_in_part_with_a_route_is_passed_over() -> None:
+def test_a_block_that_overlaps_with_a_route_is_skipped() -> None:
     inside_the_first = IPv4Network((network.CANDIDATES[0][77], 32))
     assert network.first_free([inside_the_first]).block == network.CANDIDATES[1]
 

@@ -33,18 +33,18 @@ async def test_every_leaf_is_signed_by_its_authority_alone(folder: Path) -> None
         assert leaf.name == "etcd" or not (folder / f"{leaf.name}.key").stat().st_mode & 0o077
 
 
-async def test_the_kubelet_says_who_it_is_to_the_node_authorizer(folder: Path) -> None:
+async def test_the_kubelet_has_the_names_of_the_node_authorizer(folder: Path) -> None:
     names = {name.rfc4514_attribute_name: name.value for name in certificate(folder, "kubelet").subject}
     assert names == {"O": "system:nodes", "CN": "system:node:node"}
 
 
-async def test_certificates_that_exist_are_kept(folder: Path) -> None:
+async def test_existing_certificates_are_kept(folder: Path) -> None:
     before = (folder / "ca.crt").read_bytes()
     await pki.make(folder, (), issuer="product")
     assert (folder / "ca.crt").read_bytes() == before
 
 
-async def test_a_kubeconfig_holds_everything_and_is_private(folder: Path, tmp_path: Path) -> None:
+async def test_a_kubeconfig_embeds_its_certificate_and_is_private(folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "kubeconfig"
     pki.write_kubeconfig(target, folder, "admin", "https://10.9.0.2:6443", cluster="here")
 
