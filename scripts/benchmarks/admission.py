@@ -1,12 +1,12 @@
-"""What admission costs: an open-loop mix through the API server, with the webhooks and without, in one run.
+"""What admission costs: an open-loop mix through the API server, with and without the webhooks, in one run.
 
 Needs a cluster with kubectl-serve installed: eval "$(scripts/cluster env)". It scales the server to each number of
-replicas, and back at the end. Every request is a dry run; nothing is stored.
+replicas, and back at the end. Every request is a dry run, which stores nothing.
 
-Each cell alternates between blocks with the webhooks and blocks of the same objects under annotations that are not
-ours, at the same rate. Open loop: a request is due when its time has come, whatever became of those before, and its
-latency counts from then. At most CONNECTIONS wait for an answer at once; what is due meanwhile waits for its turn, and
-what has no turn before its block ends was never sent.
+Each cell alternates between blocks with the webhooks and blocks of the same objects under other annotations, at the
+same rate. Open loop: a request is due at a set time, independent of earlier ones, and its latency counts from then. At
+most CONNECTIONS requests wait for a response at once; others queue, and those still queued when their block ends are
+never sent.
 """
 
 import argparse
@@ -27,16 +27,17 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench_client import CONNECTIONS, Client, connected, replicas, usage  # beside this folder
+from bench_client import CONNECTIONS, Client, connected, replicas, usage  # in this folder
 
 SIZES = {"4 KiB": 4 * 2**10, "256 KiB": 256 * 2**10, "2 MiB": 2 * 2**20}
 MIXED = {"4 KiB": 94, "256 KiB": 5, "2 MiB": 1}
-"""How often each size comes where they are mixed: people write few objects of two megabytes."""
+"""How often each size occurs in the mix: people write few objects of two megabytes."""
 MIX = {"allow": 70, "mutate": 20, "deny": 10}
-"""allow: a completed Deployment that is written again; mutate: one to be completed; deny: completed, then refused by a
-policy. All of them pass the mutating webhook, and then the validating one."""
+"""allow: a complete Deployment that is written again; mutate: one to complete; deny: completed, then refused by a
+policy. All of them pass the mutating webhook, and then the validating one.
+"""
 LATE = 0.01
-"""Seconds after its time at which a request counts as sent late."""
+"""A request that is sent this many seconds after its time counts as late."""
 BLOCK = 3.0
 """Seconds of one block."""
 
@@ -59,7 +60,7 @@ WEBHOOKS = ("deployments.kubectl-serve.dev", "policies.kubectl-serve.dev")
 
 @dataclass
 class Arm:
-    """What was seen in the blocks of one kind."""
+    """The measurements in the blocks of one kind."""
 
     seconds: list[float] = field(default_factory=list)
     late: int = 0
@@ -71,7 +72,7 @@ class Arm:
     elapsed: float = 0.0
 
     def quantile(self, share: float) -> float:
-        """In milliseconds."""
+        """The quantile in milliseconds."""
         if len(self.seconds) < 2:
             return float("nan")
         return statistics.quantiles(self.seconds, n=100, method="inclusive")[round(share * 100) - 1] * 1000
@@ -79,16 +80,16 @@ class Arm:
 
 @dataclass
 class Server:
-    """What the replicas used while the webhooks were called."""
+    """The replicas' resource usage while the webhooks are called."""
 
     cpu: float = 0.0
     elapsed: float = 0.0
     memory: float = 0.0
-    """Bytes of the largest replica, at most."""
+    """Peak bytes of the largest replica."""
 
 
 def deployment(uri: str, size: int) -> dict[str, Any]:
-    """An annotated Deployment of about that many bytes."""
+    """Return an annotated Deployment of about that many bytes."""
     container = {"name": "server", "image": "example.com/server:1"}
     variables = [{"name": f"N{i}", "value": "v" * 1000} for i in range(max(0, (size - 800) // 1031))]
     variables.append({"name": "LAST", "value": "v" * max(0, (size - 800) % 1031)})
@@ -106,7 +107,7 @@ PATH = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments?dryRun=All"
 
 
 async def bodies(client: Client) -> dict[tuple[str, str], bytes]:
-    """What is sent, by what becomes of it and by size."""
+    """Return the requests by outcome and size."""
     found = {}
     for name, size in SIZES.items():
         mutate = json.dumps(deployment("s3://models/a.joblib", size)).encode()
@@ -124,7 +125,7 @@ async def bodies(client: Client) -> dict[tuple[str, str], bytes]:
 
 
 async def block(client: Client, arm: Arm, choices: list[tuple[str, bytes]], rate: float, denied: int) -> None:
-    """One block of requests, as they are written, one every 1/rate seconds."""
+    """Send one block of requests, one every 1/rate seconds."""
     turns = asyncio.Semaphore(CONNECTIONS)
 
     async def ask(kind: str, request: bytes, due: float) -> None:
@@ -160,8 +161,8 @@ async def block(client: Client, arm: Arm, choices: list[tuple[str, bytes]], rate
 
 
 async def cell(client: Client, made: dict[tuple[str, str], bytes], rate: float, size: str, seconds: float) -> list[str]:
-    """One line of the table."""
-    rng = random.Random(7)  # noqa: S311 - the same order every time
+    """Return one line of the table."""
+    rng = random.Random(7)  # noqa: S311  # the same order in every run
     arms, server, before = {True: Arm(), False: Arm()}, Server(), await _webhook_calls(client)
     for _ in range(max(1, round(seconds / BLOCK))):
         kinds = rng.choices(list(MIX), list(MIX.values()), k=int(rate * BLOCK))
@@ -213,7 +214,7 @@ def _line(
 
 @asynccontextmanager
 async def _watched(client: Client, server: Server) -> AsyncIterator[None]:
-    """Count what the replicas use meanwhile."""
+    """Measure the replicas' resource usage during the block."""
     names = await replicas(client)
 
     async def used() -> list[tuple[float, float]]:
@@ -242,7 +243,7 @@ async def _api_server_seconds(client: Client) -> float:
 
 
 async def _webhook_calls(client: Client) -> dict[str, float]:
-    """The API server's own histogram of our webhooks: number and seconds."""
+    """Return the number and total seconds of our webhooks' calls, from the API server's histogram."""
     found: Counter[str] = Counter()
     pattern = re.compile(r"^apiserver_admission_webhook_admission_duration_seconds_(sum|count)\{(.*)\} (\S+)$")
     for line in (await client.text("/metrics")).splitlines():
@@ -256,7 +257,7 @@ async def _webhook_calls(client: Client) -> dict[str, float]:
 
 
 def _machine() -> tuple[float, float]:
-    """Idle and all jiffies of this machine so far."""
+    """Return this machine's idle and total jiffies so far."""
     with open("/proc/stat") as file:
         values = [int(value) for value in file.readline().split()[1:9]]
     return values[3] + values[4], sum(values)

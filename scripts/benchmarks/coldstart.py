@@ -1,15 +1,15 @@
-"""How long a request waits for a model that is at zero: with our loader, with kserve-storage, and with none at all.
+"""How long a request waits for a model that is at zero: with our loader, with kserve-storage, and with no loader.
 
-Three Knative Services of one pod: the same server, probes and volumes. Only the init container differs: ours and
+Three Knative Services of one pod each: the same server, probes and volumes. Only the init container differs: ours and
 kserve-storage read a model of 1 MB from an S3 store in the cluster; `none` is a static program that ends at once, and
-its pod has no model and no Secret. The server is Python's http.server, which starts in a moment and so hides nothing
-of the loading. Every round asks each of the three once, in another order each time, after all have gone to zero.
+its pod has no model and no Secret. The server is Python's http.server, which starts fast and so hides no loading time.
+Every round sends one request to each of the three, in random order, after all have scaled to zero.
 
-The kubelet looks once a second at what has ended, so an init container is followed by the server up to a second later.
-Each request therefore waits for a random part of a second, and the mean says more than the median.
+The kubelet checks for ended containers once a second, so the server starts up to a second after the init container.
+Each request therefore waits for a random part of a second: compare means, not medians.
 
-Needs a local cluster with kubectl-serve installed: eval "$(scripts/cluster env)". Prints a Markdown
-table; see docs/benchmarks/coldstart.md.
+Needs a local cluster with kubectl-serve installed: eval "$(scripts/cluster env)". Prints a Markdown table; see
+docs/benchmarks/coldstart.md.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 
-from cluster.support import (  # noqa: E402  # the tools that the cluster's tests use as well
+from cluster.support import (  # noqa: E402  # also used by the tests on a cluster
     PREFIX,
     RESTRICTED,
     Ingress,
@@ -51,7 +51,7 @@ FOLDER = "/mnt/models"
 OURS, NONE, PEER = "ours", "none", "kserve-storage"
 TITLES = {OURS: "kubectl-serve's loader", NONE: "none: a static no-op", PEER: "kserve-storage 0.21"}
 
-# Python as a container's first process ignores SIGTERM unless it is told to end.
+# Python as a container's first process ignores SIGTERM without a handler.
 SERVER = f"""
 import http.server, signal, sys
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())
@@ -77,7 +77,7 @@ ENTRYPOINT ["/opt/kserve/bin/python", "-c", \\
 
 
 def build_images(cluster: str) -> None:
-    """Build the init containers that are not ours, and give them to the cluster."""
+    """Build the init containers that are not ours, and load them into the cluster."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "main.go").write_text("package main\n\nfunc main() {}\n")
         command = ["go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", "none", "main.go"]
@@ -90,7 +90,7 @@ def build_images(cluster: str) -> None:
 
 @contextlib.contextmanager
 def served() -> Iterator[dict[str, str]]:
-    """Make the store and the three; yield their URLs. All goes with the namespace in the end."""
+    """Create the store and the three Services; yield their URLs. Deletes the namespace at the end."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     SPACE.kubectl("delete", "namespace", SPACE.name, "--ignore-not-found")
     SPACE.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE.name, "labels": labels}})
@@ -113,7 +113,7 @@ def served() -> Iterator[dict[str, str]]:
 
 
 def beside(name: str, template: Json, init: Json) -> None:
-    """Make a Knative Service of the pod that kubectl-serve made, with another init container."""
+    """Create a Knative Service of the pod that kubectl-serve made, with another init container."""
     template = copy.deepcopy(template)
     for kind in ("labels", "annotations"):
         kept = {key: value for key, value in template["metadata"].get(kind, {}).items() if not key.startswith(PREFIX)}
@@ -137,7 +137,7 @@ def beside(name: str, template: Json, init: Json) -> None:
 
 
 def cold_start(ingress: Ingress, url: str) -> float:
-    """Return the seconds until the first answer."""
+    """Return the seconds until the first response."""
     began = time.perf_counter()
     answer = ingress.request(url, "/", seconds=120)
     seconds = time.perf_counter() - began
@@ -147,7 +147,7 @@ def cold_start(ingress: Ingress, url: str) -> float:
 
 
 def pods(selector: str) -> list[Json]:
-    """Return the pods that are not on their way out, which takes Knative half a minute."""
+    """Return the pods that are not terminating, which takes half a minute with Knative."""
     return [pod for pod in SPACE.list("pods", selector) if "deletionTimestamp" not in pod["metadata"]]
 
 
@@ -157,7 +157,7 @@ def wait_for_zero() -> None:
 
 
 def loading() -> float:
-    """Return the seconds that our loader itself took, of the pod that is there."""
+    """Return the seconds of our loader, from the pod's status."""
     (pod,) = pods(f"serving.knative.dev/service={OURS}")
     (status,) = pod["status"]["initContainerStatuses"]
     return float(json.loads(status["state"]["terminated"]["message"])["seconds"])

@@ -1,7 +1,7 @@
-"""How long the core takes: one Deployment in a process of its own, and a thousand files through `kubectl-serve render`.
+"""How long the core takes: one Deployment in a separate process, and a thousand files through `kubectl-serve render`.
 
-Beside it, in the same rounds, `kubectl create --dry-run=client` reads the same files (it needs a cluster for its
-discovery: `eval "$(scripts/cluster env)"`; without one its column is left out). Prints medians and paired ratios.
+In the same rounds, `kubectl create --dry-run=client` reads the same files. It needs a cluster for discovery: `eval
+"$(scripts/cluster env)"`; without one the table omits its column. Prints medians and paired ratios.
 """
 
 import argparse

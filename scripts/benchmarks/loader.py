@@ -1,18 +1,18 @@
-"""How fast the loader is, beside s5cmd, kserve-storage, boto3 and obstore, against one S3 store on this machine.
+"""How fast the loader is, compared with s5cmd, kserve-storage, boto3 and obstore, against one S3 store on this machine.
 
-Every round runs every arm once, in another order each time, and checks the digest of what came. A round before them is
-not timed: it measures the memory. Source, target and the store's server share the machine's cores: figures compare
-programs, not networks. Prints Markdown tables of medians with quartiles, as in docs/benchmarks/loader.md.
+Every round runs every arm once, in random order, and verifies the digest of the result. An earlier round measures the
+memory, without timing. Source, target and the store's server share the machine's cores: figures compare programs, not
+networks. Prints Markdown tables of medians with quartiles, as in docs/benchmarks/loader.md.
 
   scripts/bench loader                      three rounds over loopback
-  scripts/bench loader --full               nine rounds, every way, and what else there is to know
+  scripts/bench loader --full               nine rounds, every way, and further measurements
   scripts/bench loader --ways limited       1 CPU and 1 GiB of memory (KServe's default), to the disk
   scripts/bench loader --ways far           the store is 20 ms away
-  scripts/bench loader --ways tls           the store speaks TLS
+  scripts/bench loader --ways tls           the store uses TLS
 
-`floor` reads known files as plain ranges from nginx with sendfile, where there is an nginx. Peers come from PyPI into
-virtual environments in the cache. As root, everything runs in a network namespace of its own, and in a control group
-with most of the CPU's shares, so that other work on the machine counts little; `limited` and `far` need root.
+`floor` reads known files as plain ranges from nginx with sendfile, if nginx is installed. Peers are installed from PyPI
+into virtual environments in the cache. As root, everything runs in a separate network namespace, and in a control group
+with most of the CPU's shares, so that other work on the machine matters little; `limited` and `far` need root.
 """
 
 import argparse
@@ -34,20 +34,20 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 
 from loading import tables, ways  # noqa: E402
 from loading.arms import FLOOR_ARM, OURS, S5CMD, Arm, arms, install, installed_size, nginx  # noqa: E402
-from loading.measuring import ArmError, Bench, Beside, Sample, control_group  # noqa: E402
+from loading.measuring import ArmError, Bench, Extras, Sample, control_group  # noqa: E402
 from support import loader_harness as harness  # noqa: E402
 
 SETS = {"64x32MiB": (64, 32 << 20), "2000x16KiB": (2000, 16 << 10), "1x2GiB": (1, 2 << 30), "1x8GiB": (1, 8 << 30)}
 USUAL = [*SETS][:3]
-"""The last one is for memory, and asked for by name."""
-MEMORY = Path("/dev/shm")  # noqa: S108  # a tmpfs, so that no disk is measured
-DISK = Path("/var/tmp")  # noqa: S108  # what a tmpfs would hold counts against the limit of memory
+"""The last one is for memory, and runs only on request."""
+MEMORY = Path("/dev/shm")  # noqa: S108  # a tmpfs, to exclude the disk
+DISK = Path("/var/tmp")  # noqa: S108  # a tmpfs would count against the memory limit
 GROUP = "kubectl-serve-bench"
 
 
 @dataclass(frozen=True)
 class Way:
-    """One set-up: its title, limits of the client, and how far the store is."""
+    """One set-up: its title, the client's limits, and the distance of the store."""
 
     title: str
     cpu: float = 0.0
@@ -78,14 +78,14 @@ def make_data(folder: Path, sets: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What the store shows, and the variables by which clients trust it."""
+    """The store's certificate, and the variables that make clients trust it."""
 
     server: Path
     environment: dict[str, str]
 
 
 def own_certificate(folder: Path) -> Certificate:
-    """Make an authority and a certificate of the store's in `folder`."""
+    """Make an authority and a certificate for the store in `folder`."""
     authority = trustme.CA()
     server, trusted = folder / "server.pem", folder / "authority.pem"
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(server))
@@ -95,7 +95,7 @@ def own_certificate(folder: Path) -> Certificate:
 
 @contextlib.contextmanager
 def scratch(place: Path, name: str) -> Iterator[Path]:
-    """Make a folder in `place` until left, and remove those of earlier runs that were killed."""
+    """Yield a new folder in `place`. Removes the folders of earlier runs that were killed."""
     for left in place.glob(f"{GROUP}-*"):
         if not Path("/proc", left.name.rpartition("-")[2]).exists():
             shutil.rmtree(left)
@@ -108,7 +108,7 @@ def scratch(place: Path, name: str) -> Iterator[Path]:
 
 
 def digest(folder: Path) -> str:
-    """Return the model's digest as the documentation has it, by coreutils and not by our own code."""
+    """Return the model's digest by the documented coreutils command, not by our own code."""
     script = (
         "find . -type f ! -name termination-log -printf '%P\\0' | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum"
     )
@@ -117,7 +117,7 @@ def digest(folder: Path) -> str:
 
 
 def compare(found: Sequence[Arm], source: Path, bench: Bench, rounds: int) -> tuple[tables.Results, str]:
-    """Run every arm, in interleaved rounds; return the samples, and the table without its last word."""
+    """Run every arm, in interleaved rounds; return the samples, and the start of the table."""
     expected = digest(source)
     failed: dict[str, str] = {}
     memory: dict[str, float] = {}
@@ -148,27 +148,27 @@ def compare(found: Sequence[Arm], source: Path, bench: Bench, rounds: int) -> tu
     return samples, tables.speed(samples, memory, failed, disk=disk)
 
 
-def look_beside(found: Sequence[Arm], bench: Bench, name: str, rounds: int) -> str:
-    """Measure what else there is to know of every arm but the floor; return the table."""
+def measure_extras(found: Sequence[Arm], bench: Bench, name: str, rounds: int) -> str:
+    """Take the further measurements of every arm except the floor; return the table."""
     size = SETS[name][0] * SETS[name][1]
     compared = [arm for arm in found if arm.name not in (OURS, FLOOR_ARM)]
-    results: dict[str, list[Beside]] = {arm.name: [] for arm in compared}
+    results: dict[str, list[Extras]] = {arm.name: [] for arm in compared}
     for _ in range(rounds):
         for arm in compared:
-            # One that fails has been told of already, in the table of speed.
+            # The table of speeds reports the failure already.
             with contextlib.suppress(ArmError):
-                results[arm.name].append(bench.beside(arm, size))
+                results[arm.name].append(bench.extras(arm, size))
     results = {name: runs for name, runs in results.items() if runs}
-    return tables.beside(results, {arm.name: installed_size(arm) for arm in compared})
+    return tables.extras(results, {arm.name: installed_size(arm) for arm in compared})
 
 
 def run_way(way: Way, options: argparse.Namespace, root: Path) -> dict[str, tables.Results]:
-    """Run all sets one way; print their tables."""
+    """Run all sets in one set-up; print their tables."""
     results: dict[str, tables.Results] = {}
     with contextlib.ExitStack() as stack:
         disk = DISK if way.memory else MEMORY
         folder = stack.enter_context(scratch(options.target or disk, "target")) / "target"
-        # The client's limits are its own: the servers run beside it.
+        # Only the client has limits: the servers run outside of them.
         client = stack.enter_context(control_group(f"{GROUP}-client", cpu=way.cpu, memory=way.memory))
         between = ways.long_way(way.seconds) if way.seconds else ways.loopback()
         there = stack.enter_context(between)
@@ -191,8 +191,8 @@ def run_way(way: Way, options: argparse.Namespace, root: Path) -> dict[str, tabl
             results[name], table = compare(found, source, bench, options.rounds)
             sys.stdout.write(f"### {name}\n\n{table}\n")
             sys.stdout.flush()
-            if options.beside and name == options.sets[0]:
-                table = look_beside(found, bench, name, options.beside)
+            if options.extras and name == options.sets[0]:
+                table = measure_extras(found, bench, name, options.extras)
                 sys.stdout.write(f"### Beside speed, {name}\n\n{table}\n")
                 sys.stdout.flush()
     return results
@@ -216,10 +216,10 @@ def main() -> int:
     options = parser.parse_args()
     options.rounds = options.rounds or (9 if options.full else 3)
     options.ways = options.ways or (list(WAYS) if options.full else ["near"])
-    options.beside = options.beside if options.beside is not None else (3 if options.full else 0)
-    if os.geteuid() and (options.beside or options.ways != ["near"]):
+    options.extras = options.extras if options.extras is not None else (3 if options.full else 0)
+    if os.geteuid() and (options.extras or options.ways != ["near"]):
         parser.error("--full, --beside, and the ways limited and far need root")
-    # What comes from the network comes before it is left.
+    # Install from the network before leaving it.
     install()
     harness.versitygw()
     if not os.geteuid():

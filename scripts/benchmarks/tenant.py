@@ -1,17 +1,18 @@
-"""What a hostile tenant does to the others: random hostile requests, and another tenant's admission meanwhile.
+"""What a hostile tenant costs the others: random hostile requests, and another tenant's admission latency meanwhile.
 
-A user with the role `edit` in two namespaces sends what scripts/attacker draws: objects that were thought out to stop
-the server or to get past policies, and what chance makes of good ones; created, applied, patched, scaled, deleted, dry
-runs too. One namespace is under starter policies that deny, in the other everything is let through. Pods of theirs bear
-our names and labels and say hostile things at their end.
+A user with the role `edit` in two namespaces sends the requests of scripts/attacker: objects designed to stop the
+server or to evade policies, and random mutations of valid ones; created, applied, patched, scaled, deleted, with and
+without dry run. One namespace has starter policies that deny, the other none. The attacker's pods have our names and
+labels and write hostile termination messages.
 
-Meanwhile another tenant creates, changes and asks models. The same without the attacker comes first. In the middle of
-both a replica of the server is replaced, so that one starts among all that is there. At the end everything that exists
-is held against an oracle of the policies that shares no code with them.
+Meanwhile another tenant creates and changes models, and sends requests to one. The same phase without the attacker
+comes first. In the middle of both, a replica of the server is replaced, so that one starts among all these objects. At
+the end, an oracle of the policies that shares no code with them checks every object that exists.
 
 Needs a local cluster with kubectl-serve installed: eval "$(scripts/cluster env)".
-Prints Markdown, as in docs/benchmarks/tenant.md. The folder --findings has each request that the server failed or did
-not answer.
+
+Prints Markdown, as in docs/benchmarks/tenant.md. The folder --findings has each request for which the server failed or
+did not respond.
 """
 
 import argparse
@@ -41,7 +42,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 
 from attacker import corpus, oracle  # noqa: E402
 from bench_client import Client, connected, replicas, usage  # noqa: E402
-from cluster.support import (  # noqa: E402  # the tools that the cluster's tests use as well
+from cluster.support import (  # noqa: E402  # also used by the tests on a cluster
     Json,
     Namespace,
     deployment,
@@ -51,20 +52,20 @@ from cluster.support import (  # noqa: E402  # the tools that the cluster's test
 )
 
 SPACE, WRITES = Namespace("tenant-bench"), Namespace("tenant-bench-writes")
-"""The other tenant's: where the model is that is asked, and where others are written, under the policies."""
+"""The other tenant's namespaces: one for the model that gets requests, one with policies for the writes."""
 BOUNDED, FREE = Namespace("hostile-bounded"), Namespace("hostile-free")
-"""The attacker's: with policies, and without."""
+"""The attacker's namespaces: with policies, and without."""
 ATTACKER, TENANT = "mallory", "alice"
 MODEL = b"a model that is asked all the while"
 URI = "s3://models/tenant/model.bin"
 PLAIN = "a plain Deployment, dry run"
-"""What never reaches the server: what the machine and the API server alone make of it."""
+"""Requests that never reach the server: they measure the machine and the API server."""
 PAUSE = 0.2
-"""Seconds between two writes of the tenant, and between two questions to the model."""
+"""Seconds between two writes of the tenant, and between two requests to the model."""
 WATCH = 2.0
-"""Seconds between two looks at the server's memory and restarts."""
+"""Seconds between two samples of the server's memory and restarts."""
 LOOK = 20.0
-"""Seconds between two looks at what exists."""
+"""Seconds between two checks of the existing objects."""
 QUOTA = {
     "pods": "8",
     "services": "40",
@@ -76,9 +77,9 @@ QUOTA = {
     "count/revisions.serving.knative.dev": "20",
     "count/horizontalpodautoscalers.autoscaling": "20",
 }
-"""Of each of the attacker's namespaces: what is attacked is the server, not the machine."""
+"""A quota for each of the attacker's namespaces: the attack is on the server, not on the machine."""
 DEFECT = re.compile(rb'kubectl-serve failed on this object|failed calling webhook \\?"[a-z.-]+kubectl-serve.dev')
-"""In an answer of the API server: the server failed, or did not answer."""
+"""The API server's response if the server failed, or did not respond."""
 FAULTS = re.compile(r"Traceback|cannot be reconciled|[Rr]eviewing .* failed|Error: ")
 LISTED = (
     corpus.DEPLOYMENTS, corpus.PODS, corpus.KNATIVE_SERVICES, corpus.CONFIGURATIONS, corpus.REVISIONS, corpus.ROUTES,
@@ -88,7 +89,7 @@ LISTED = (
 
 @dataclass
 class Seen:
-    """What the tenant saw in one phase, in seconds by what was done."""
+    """The tenant's latencies in one phase, in seconds, by operation."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     wrong: Counter[str] = field(default_factory=Counter)
@@ -97,7 +98,7 @@ class Seen:
         self.seconds.setdefault(what, []).append(seconds)
 
     def cells(self, what: str) -> list[str]:
-        """How many, and the quantiles in milliseconds."""
+        """Return the number, and the quantiles in milliseconds."""
         values = self.seconds.get(what, [])
         if len(values) < 2:
             return [str(len(values)), "-", "-", "-"]
@@ -107,21 +108,21 @@ class Seen:
 
 @dataclass
 class Server:
-    """What became of the server's pods while somebody watched."""
+    """The server's pods during the watch."""
 
     resident: float = 0.0
-    """Bytes of the largest replica, at most."""
+    """Peak bytes of the largest replica."""
     restarts: dict[str, int] = field(default_factory=dict)
-    """By pod, as far as it was seen."""
+    """Restarts by pod."""
 
 
 @dataclass
 class Attack:
-    """What the attacker sent, and the answers."""
+    """The attacker's requests, and the responses."""
 
     answers: Counter[tuple[str, str]] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
-    """What the API server says where the server failed or did not answer."""
+    """The API server's messages when the server failed or did not respond."""
     findings: int = 0
     seconds: float = 0.0
 
@@ -139,7 +140,7 @@ def kubectl(*arguments: str, stdin: str | None = None, check: bool = True) -> st
 
 
 def give(namespace: Namespace, user: str) -> None:
-    """A namespace, and the role edit in it."""
+    """A namespace with the role edit in it."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     namespace.apply(
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace.name, "labels": labels}},
@@ -154,15 +155,15 @@ def give(namespace: Namespace, user: str) -> None:
 
 
 def policies() -> Iterator[Json]:
-    """The starter policies, for the attacker's one namespace; all but one for the tenant's too."""
+    """Return the starter policies for the attacker's one namespace, and all but one for the tenant's."""
     for name in oracle.POLICIES:
         policy: Json = yaml.safe_load((ROOT / f"manifests/policies/{name}.yaml").read_text())
         policy["metadata"]["name"] = f"tenant-bench-{name}"
         for rule in policy["spec"]["rules"]:
             if "allow" in rule.get("images", {}):
-                rule["images"]["allow"].append("docker.io/seldonio/mlserver")  # of the catalogue
+                rule["images"]["allow"].append("docker.io/seldonio/mlserver")  # from the catalogue
             if "sources" in rule:
-                # Where the tenant's bucket is: by itself an s3:// place is AWS's, whatever a Secret says.
+                # The store of the tenant's bucket: without it, an s3:// place is AWS's, whatever a Secret says.
                 rule["sources"]["stores"] = [
                     {"place": "s3://models", "endpoint": f"http://store.{SPACE.name}.svc:7070"}
                 ]
@@ -173,7 +174,7 @@ def policies() -> Iterator[Json]:
 
 @contextlib.contextmanager
 def prepared() -> Iterator[str]:
-    """The namespaces, policies and the tenant's model; yields its URL. All goes at the end."""
+    """Create the namespaces, policies and the tenant's model; yield its URL. Deletes everything at the end."""
     spaces = (SPACE, WRITES, BOUNDED, FREE)
     remove(spaces)
     try:
@@ -201,7 +202,7 @@ def prepared() -> Iterator[str]:
 
 
 def remove(spaces: tuple[Namespace, ...]) -> None:
-    """Namespaces, whatever finalizers the attacker has put into them, and policies."""
+    """Delete the namespaces, even with finalizers of the attacker, and the policies."""
     names = [f"tenant-bench-{name}" for name in oracle.POLICIES]
     kubectl("delete", "servingpolicies", *names, "--ignore-not-found")
     kubectl("delete", "namespace", *(each.name for each in spaces), "--ignore-not-found", "--wait=false")
@@ -220,7 +221,7 @@ def remove(spaces: tuple[Namespace, ...]) -> None:
 
 
 class Caller:
-    """The API server as a user sees it."""
+    """The API server, with the credentials of one user."""
 
     def __init__(self, client: Client, user: str) -> None:
         self._client = client
@@ -232,7 +233,7 @@ class Caller:
 
 
 async def writes(caller: Caller, seen: Seen, end: float) -> None:
-    """Create, change and delete models, as somebody does who means well. They run no pods: the machine is small."""
+    """Create, change and delete models, as a normal user does. They run no pods: the machine is small."""
     number = 0
     while time.monotonic() < end:
         number += 1
@@ -275,7 +276,7 @@ async def writes(caller: Caller, seen: Seen, end: float) -> None:
 
 
 async def questions(url: str, seen: Seen, end: float) -> None:
-    """Ask the model that is there."""
+    """Send requests to the model."""
     balancer = Namespace("traefik").get("service", "traefik")["status"]["loadBalancer"]
     address, host = balancer["ingress"][0]["ip"], url.partition("://")[2]
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
@@ -293,12 +294,12 @@ async def questions(url: str, seen: Seen, end: float) -> None:
             await asyncio.sleep(PAUSE)
 
 
-# --- The attacker, in a process of their own: what they spend is not taken from who measures
+# --- The attacker, in a separate process: its CPU time must not slow the measurement
 
 
 def attack(seed: int, minutes: float, workers: int, rate: float, findings: str, answer: Any) -> None:
-    """Send until the time is over; ``answer`` gets the :class:`Attack`."""
-    os.nice(19)  # on another machine it would take nothing from this one
+    """Send requests until the time is over. ``answer`` receives the :class:`Attack`."""
+    os.nice(19)  # on another machine it would use none of this CPU
     answer.put(asyncio.run(_attack(seed, minutes * 60, workers, rate, Path(findings))))
 
 
@@ -339,7 +340,7 @@ def _pod(rng: random.Random, namespace: str) -> corpus.Operation:
 
 
 async def _clear(caller: Caller, rng: random.Random, end: float) -> None:
-    """Make room under the quota: what is there is deleted now and then, finalizers or not."""
+    """Delete objects now and then, even with finalizers, to make room under the quota."""
     while time.monotonic() < end:
         await asyncio.sleep(5)
         namespace = rng.choice((BOUNDED, FREE)).name
@@ -361,7 +362,7 @@ def _keep(folder: Path, number: int, operation: corpus.Operation, answer: bytes)
 
 
 async def watch(client: Client, server: Server) -> None:
-    """Memory and restarts of the server, until cancelled."""
+    """Sample the server's memory and restarts, until cancelled."""
     while True:
         with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, KeyError, ValueError):
             look(await client.text("/api/v1/namespaces/kubectl-serve/pods"), server)
@@ -379,7 +380,7 @@ def look(pods: str, server: Server) -> None:
 
 
 async def existing(client: Client, found: Counter[str], until: float) -> None:
-    """Hold what exists in the attacker's bounded namespace against the oracle, now and then and at the end."""
+    """Check what exists in the attacker's bounded namespace with the oracle, periodically and at the end."""
     while True:
         for kind in LISTED:
             with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
@@ -409,7 +410,7 @@ async def replaced(after: float) -> None:
 
 
 async def phase(client: Client, url: str, minutes: float, server: Server, found: Counter[str] | None = None) -> Seen:
-    """The tenant's own work for that long."""
+    """Run the tenant's work for that long."""
     seen, end = Seen(), time.monotonic() + minutes * 60
     watcher = asyncio.create_task(watch(client, server))
     async with asyncio.TaskGroup() as group:
@@ -436,7 +437,7 @@ print(sum(sizes) / 1024)
 
 
 def peak() -> dict[str, float]:
-    """MiB that the processes of each replica had at most, as the kernel remembers it."""
+    """Return the peak MiB of each replica's processes, from the kernel."""
     found = {}
     for name in kubectl("get", "pods", "-n", "kubectl-serve", "-o", "name").split():
         run = ("exec", "-n", "kubectl-serve", name, "--", "/opt/kubectl-serve/bin/python", "-c", HIGHEST)
@@ -446,7 +447,7 @@ def peak() -> dict[str, float]:
 
 
 def faults(since: str, folder: Path) -> Counter[str]:
-    """Lines of the server's logs that speak of a defect."""
+    """Return the lines of the server's logs that report a defect."""
     found: Counter[str] = Counter()
     for name in kubectl("get", "pods", "-n", "kubectl-serve", "-o", "name").split():
         for more in ((), ("--previous",)):
@@ -461,7 +462,7 @@ def faults(since: str, folder: Path) -> Counter[str]:
 
 
 def _fault(line: str) -> str:
-    """A line without what differs each time."""
+    """Return a line without the parts that differ each time."""
     with contextlib.suppress(ValueError):
         entry = json.loads(line)
         raised = [part.strip(" |+-") for part in str(entry.get("error") or "").splitlines()]

@@ -34,7 +34,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Beside:
+class Extras:
     """Further measurements of an arm.
 
     `first`: seconds until the first bytes. `again`: share of the model that was received twice after `kill -9` at half
@@ -110,7 +110,7 @@ class Bench:
                 time.sleep(0.01)
         return most / 1024
 
-    def beside(self, arm: Arm, size: int) -> Beside:
+    def extras(self, arm: Arm, size: int) -> Extras:
         """Take the further measurements, with a model of `size` bytes. Raises ArmError."""
         self._empty()
         began = ways.received()
@@ -126,7 +126,7 @@ class Bench:
         self._until(arm, began + size // 2, _kill)
         with self._started(arm) as process:
             process.wait()
-        return Beside(first, max(0, ways.received() - began - clean) / size, restart)
+        return Extras(first, max(0, ways.received() - began - clean) / size, restart)
 
     def _until(self, arm: Arm, received: int, then: Callable[["subprocess.Popen[bytes]"], object]) -> float:
         """Start an arm, wait for a number of received bytes, call `then`, and return the seconds until then."""

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from loading.arms import KSERVE_STORAGE, OURS, S5CMD
-from loading.measuring import Beside, Sample
+from loading.measuring import Extras, Sample
 
 Results = Mapping[str, Sequence[Sample]]
 """The runs of each arm, by name."""
@@ -48,7 +48,7 @@ def speed(results: Results, memory: Mapping[str, float], failed: Mapping[str, st
     return "\n".join(lines) + "\n"
 
 
-def beside(found: Mapping[str, Sequence[Beside]], sizes: Mapping[str, int]) -> str:
+def extras(found: Mapping[str, Sequence[Extras]], sizes: Mapping[str, int]) -> str:
     """Return the further measurements of each arm as a Markdown table."""
     lines = ["| | first byte, s | read again after `kill -9` at half | all there, s | installed MiB |"]
     lines.append("| --- | --- | --- | --- | --- |")

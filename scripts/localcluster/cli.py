@@ -38,7 +38,7 @@ def main(arguments: list[str], product: Product) -> int:
             print(f"hint: {error.hint}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
-        print("\ninterrupted; `up` goes on from here, `down` removes what there is", file=sys.stderr)
+        print("\ninterrupted; `up` continues from here, `down` removes what exists", file=sys.stderr)
         return 130
 
 
@@ -123,11 +123,11 @@ def _parser(name: str) -> argparse.ArgumentParser:
     parser = _Parser(prog="scripts/cluster", description=DESCRIPTION.format(name=name))
     verbs = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for verb, text in {
-        "up": "make the cluster run; repairs one that runs in part",
-        "down": "end the cluster and remove everything but the cache",
-        "status": "say of every part whether it is well; exit code 1 if one is not",
-        "env": 'print what a shell needs: eval "$(scripts/cluster env)"',
-        "load-image": "give images to the cluster",
+        "up": "start the cluster; repair one that runs only partly",
+        "down": "remove the cluster and everything except the cache",
+        "status": "report the status of every part; exit code 1 if a part has a problem",
+        "env": 'print the environment for a shell: eval "$(scripts/cluster env)"',
+        "load-image": "load images into the cluster",
         "build-image": "build a Containerfile and print the path of the image's archive; no cluster is needed",
     }.items():
         added = verbs.add_parser(verb, help=text, description=text)
