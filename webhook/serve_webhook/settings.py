@@ -19,7 +19,7 @@ from serve_core.api.runtimes import Runtime
 from serve_core.base import yaml
 from serve_core.base.json import field_path
 from serve_core.context.cluster import PRIVATE_NETWORKS, LoaderConfig
-from serve_core.policy import schema
+from serve_core.policy import field_types
 
 POLL_SECONDS = 5.0
 """A mounted ConfigMap changes by the exchange of a symbolic link, a minute after its object: nothing to be awaited."""
@@ -64,7 +64,7 @@ class CallerSettings(_Strict):
     """Common names of subjects; all that the authority signed where there are none."""
 
 
-def _store(written: schema.StoreAt) -> schema.StoreAt:
+def _store(written: field_types.StoreAt) -> field_types.StoreAt:
     _ = written.store  # raises what is wrong with it
     return written
 
@@ -74,7 +74,7 @@ class ServerSettings(_Strict):
 
     loader: LoaderSettings
     callers: CallerSettings | None = None
-    stores: tuple[Annotated[schema.StoreAt, AfterValidator(_store)], ...] = ()
+    stores: tuple[Annotated[field_types.StoreAt, AfterValidator(_store)], ...] = ()
     """Where places lead, whatever a Secret says."""
     sidecar_images: tuple[str, ...] = ()
     """Images of containers that the platform adds to pods, exactly as they stand there; policies pass over them."""

@@ -36,7 +36,7 @@ def folder() -> Path:
 def known_runtimes() -> tuple[Runtime, ...]:
     """The runtimes that come with this command."""
     return tuple(
-        runtimes.parse(document.object)
+        runtimes.checked(document.object["metadata"]["name"], document.object["spec"])
         for file in runtime_files()
         for document in documents.parse(file.read_text(encoding="utf-8"), str(file))
     )

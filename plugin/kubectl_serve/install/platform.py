@@ -17,7 +17,7 @@ from serve_core.base.constants import COMPLETION_LABEL, NAMESPACE
 from serve_core.base.json import JsonObject
 from serve_core.context import istio
 from serve_core.context.cluster import PRIVATE_NETWORKS, ClusterContext, LoaderConfig, Snapshot
-from serve_core.policy.schema import read_stores
+from serve_core.policy.field_types import read_stores
 from serve_kube.errors import ForbiddenError, NotFoundError
 from serve_kube.resources import (
     CONFIG_MAPS,

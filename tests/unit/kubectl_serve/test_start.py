@@ -65,3 +65,10 @@ def test_get_imports_no_model_classes_of_kubernetes() -> None:
             server.shutdown()
     assert "aiohttp" in names
     assert not names & {"kubernetes_asyncio", "urllib3", "dateutil", "pydantic", "cryptography"}
+
+
+def test_render_of_a_model_does_not_import_what_reads_documents_of_a_cluster() -> None:
+    annotations = '{"kubectl-serve.dev/model": "s3://models/iris.joblib"}'
+    metadata = f'{{"name": "iris", "annotations": {annotations}}}'
+    manifest = f'{{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {metadata}}}'
+    assert not imported("render", "-f", "-", stdin=manifest) & {"pydantic", "kubernetes_asyncio", "aiohttp"}

@@ -27,6 +27,7 @@ def test_the_definitions_are_structural() -> None:
             if isinstance(inner := schema.get(key), dict):
                 check(inner, f"{path}.{key}")
 
-    for document in yaml.safe_load_all((ROOT / "manifests/base/05-policies.yaml").read_text()):
+    texts = [(ROOT / "manifests/base" / name).read_text() for name in ("05-policies.yaml", "06-runtimes.yaml")]
+    for document in (each for text in texts for each in yaml.safe_load_all(text)):
         (version,) = document["spec"]["versions"]
         check(version["schema"]["openAPIV3Schema"], document["metadata"]["name"])

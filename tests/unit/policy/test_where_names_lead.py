@@ -17,8 +17,8 @@ from serve_core.admission.decide import judge
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext
 from serve_core.policy.evaluate import judge_policies
+from serve_core.policy.field_types import read_stores
 from serve_core.policy.parse import PolicyError, read_policy
-from serve_core.policy.schema import read_stores
 from serve_core.subjects.build import subject_of
 from serve_core.workload import loader_container
 from serve_core.workload.loader_container import LoaderRequest

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
+from kubectl_serve.install import manifests
 from serve_core.admission.decide import Verdict, judge
 from serve_core.api import annotations, runtimes, serving_spec
 from serve_core.api.annotation_values import Format
@@ -231,13 +232,30 @@ def runtime_document(**spec: object) -> JsonObject:
         ({"variants": [{"when": {}, "container": {}}]}, "must name a resource or a protocol"),
         ({"variants": [{"when": {"protocol": "v1"}, "container": {}}]}, "one of spec.protocols"),
         ({"variants": [{"when": {"node": "a"}, "container": {}}]}, "has no field"),
-        ({"volumes": [{"name": "host", "hostPath": {"path": "/"}}]}, "an emptyDir"),
+        ({"volumes": [{"name": "host", "hostPath": {"path": "/"}}]}, 'spec.volumes[0] has no field "hostPath"'),
+        ({"volumes": [{"name": "host"}]}, "spec.volumes[0].emptyDir is missing"),
+        ({"formats": []}, "spec.formats must not be empty"),
+        ({"settings": {"env": ["A B"]}}, "spec.settings.env[0] must match ^[A-Za-z_]"),
+        (
+            {"priority": True, "progressDeadlineSeconds": "1"},
+            "number; spec.progressDeadlineSeconds must be a whole number",
+        ),
         ({"container": {"image": "a", "env": [{"value": "b"}]}}, "must have a name"),
     ],
 )
 def test_a_malformed_runtime_is_refused_with_a_sentence(spec: JsonObject, sentence: str) -> None:
     with pytest.raises(ValueError, match=re.escape(sentence)):
         runtimes.parse(runtime_document(**spec))
+
+
+def test_what_comes_with_kubectl_serve_needs_no_check() -> None:
+    assert set(map(repr, manifests.known_runtimes())) == set(map(repr, CATALOGUE))
+
+
+def test_a_version_that_yaml_reads_as_a_number_is_a_version() -> None:
+    assert runtimes.parse(runtime_document(formats=[{"name": "sklearn", "version": 2}])).formats == (
+        Format("sklearn", "2"),
+    )
 
 
 def test_a_variant_adds_environment_and_replaces_the_rest() -> None:

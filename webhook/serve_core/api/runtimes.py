@@ -1,16 +1,14 @@
 """Model servers: what each can serve, the container that does it, and the choice among them."""
 
-import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from serve_core.api.annotation_values import Format
-from serve_core.api.annotations import FORMAT, MODEL, PROTOCOL, PROTOCOLS, RUNTIME, path_of
+from serve_core.api.annotations import FORMAT, MODEL, PROTOCOL, RUNTIME, path_of
 from serve_core.api.models import SUFFIX_FORMATS, file_name
 from serve_core.api.serving_spec import ServingSpec
-from serve_core.base.constants import GROUP
-from serve_core.base.json import JsonObject, canonical
+from serve_core.base.constants import GROUP, MERGED_BY_NAME
+from serve_core.base.json import JsonObject, canonical, value_at
 from serve_core.base.reasons import Diagnostic, Explanation, diagnostic, explanation, meant, quote
 
 API_VERSION = f"{GROUP}/v1alpha1"
@@ -18,9 +16,6 @@ KIND = "ModelRuntime"
 
 LARGEST = 64 * 1024
 """Characters of a runtime's spec: it is kept for as long as models are served by it."""
-
-_BY_NAME = frozenset({"env", "volumeMounts"})
-"""Lists of a container that a variant adds to; everything else it replaces."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,7 @@ class Runtime:
         made = dict(self.container)
         for variant in variants:
             for key, value in variant.container.items():
-                made[key] = _joined(made.get(key, []), value) if key in _BY_NAME else value
+                made[key] = _joined(made.get(key, []), value) if key in MERGED_BY_NAME else value
         return made
 
     def has_variant_for(self, resources: Collection[str]) -> bool:
@@ -99,11 +94,14 @@ def _joined(present: list[JsonObject], added: list[JsonObject]) -> list[JsonObje
 
 
 def parse(document: JsonObject) -> Runtime:
-    """Read a ``ModelRuntime`` document. Raises ValueError with a sentence that says what is wrong with it."""
+    """Read a ``ModelRuntime`` document. Raises ValueError with a sentence for each fault."""
     if document.get("apiVersion") != API_VERSION or document.get("kind") != KIND:
         raise ValueError(f"it is not a {KIND} of {API_VERSION}")
-    name = _expect(_expect(document, "metadata", dict), "name", str)
-    spec = _expect(document, "spec", dict)
+    name, spec = value_at(document, "metadata", "name"), document.get("spec")
+    if not isinstance(name, str):
+        raise ValueError("metadata.name is missing")
+    if not isinstance(spec, dict):
+        raise ValueError("spec is missing or is not an object")
     if len(canonical(spec)) > LARGEST:
         raise ValueError(f"spec is larger than {LARGEST // 1024} KiB")
     return parse_spec(name, spec)
@@ -111,31 +109,28 @@ def parse(document: JsonObject) -> Runtime:
 
 def parse_spec(name: str, spec: JsonObject) -> Runtime:
     """Read the ``spec`` of the ``ModelRuntime`` of that name. Raises ValueError as :func:`parse` does."""
-    _only(spec, "spec", ("formats", "protocols", "priority", "container", "variants", "volumes", _DEADLINE, "settings"))
-    container = _expect(spec, "container", dict)
-    _expect(container, "image", str)
-    _named(container, "spec.container")
-    protocols = tuple(_expect(spec, "protocols", list))
-    unknown = sorted(set(map(str, protocols)) - set(PROTOCOLS))
-    if unknown or not protocols:
-        raise ValueError(f"spec.protocols must be some of {', '.join(PROTOCOLS)}, not {', '.join(unknown) or 'empty'}")
-    formats = tuple(
-        Format(_expect(entry, "name", str), str(entry["version"]) if "version" in entry else None)
-        for entry in _expect(spec, "formats", list)
-    )
-    deadline = _number(spec, _DEADLINE, None)
-    if deadline is not None and deadline < 1:
-        raise ValueError(f"spec.{_DEADLINE} must be at least 1")
+    from serve_core.api import model_runtime  # only what comes from outside pays for pydantic  # noqa: PLC0415
+
+    model_runtime.check(spec)
+    return checked(name, spec)
+
+
+def checked(name: str, spec: JsonObject) -> Runtime:
+    """The runtime of a ``spec`` that is known to be valid, such as one that comes with kubectl-serve."""
+    settings = spec.get("settings") or {}
     return Runtime(
         name,
-        formats,
-        protocols,
-        container,
-        _number(spec, "priority", None) or 0,
-        tuple(_variant(entry, protocols) for entry in spec.get("variants") or []),
-        tuple(_volume(entry) for entry in spec.get("volumes") or []),
-        deadline,
-        _settings(spec.get("settings") or {}),
+        tuple(Format(each["name"], str(each["version"]) if "version" in each else None) for each in spec["formats"]),
+        tuple(spec["protocols"]),
+        spec["container"],
+        spec.get("priority") or 0,
+        tuple(
+            Variant(each["container"], each["when"].get("resource"), each["when"].get("protocol"))
+            for each in spec.get("variants") or []
+        ),
+        tuple(spec.get("volumes") or []),
+        spec.get(_DEADLINE),
+        RuntimeSettings(tuple(settings.get("env") or ()), tuple(settings.get("args") or ())),
     )
 
 
@@ -164,69 +159,6 @@ def spec_document(runtime: Runtime) -> JsonObject:
 
 
 _DEADLINE = "progressDeadlineSeconds"
-
-
-def _variant(entry: Any, protocols: tuple[str, ...]) -> Variant:
-    when, container = _expect(entry, "when", dict), _expect(entry, "container", dict)
-    _only(when, "spec.variants[].when", ("resource", "protocol"))
-    if not when or not all(isinstance(value, str) for value in when.values()):
-        raise ValueError("spec.variants[].when must name a resource or a protocol")
-    if when.get("protocol") not in (None, *protocols):
-        raise ValueError(f"spec.variants[].when.protocol must be one of spec.protocols, not {when['protocol']}")
-    _named(container, "spec.variants[].container")
-    return Variant(container, when.get("resource"), when.get("protocol"))
-
-
-_SETTINGS = {
-    "env": re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\*?", re.ASCII),
-    "args": re.compile(r"--?[A-Za-z0-9][A-Za-z0-9._-]{0,127}=?", re.ASCII),
-}
-
-
-def _settings(entry: Any) -> RuntimeSettings:
-    if not isinstance(entry, dict):
-        raise ValueError("spec.settings is not an object")
-    _only(entry, "spec.settings", tuple(_SETTINGS))
-    for key, pattern in _SETTINGS.items():
-        names = entry.get(key) or []
-        if not isinstance(names, list) or not all(isinstance(each, str) and pattern.fullmatch(each) for each in names):
-            what = "names of variables, with or without * at the end" if key == "env" else "options, such as --threads="
-            raise ValueError(f"spec.settings.{key} must be a list of {what}")
-    return RuntimeSettings(tuple(entry.get("env") or ()), tuple(entry.get("args") or ()))
-
-
-def _volume(entry: Any) -> JsonObject:
-    _expect(entry, "name", str)
-    if not isinstance(entry.get("emptyDir"), dict) or len(entry) != 2:
-        raise ValueError("spec.volumes may only hold a name and an emptyDir each")
-    return dict(entry)
-
-
-def _named(container: JsonObject, path: str) -> None:
-    for key in sorted(_BY_NAME):
-        for element in container.get(key) or []:
-            if not isinstance(element, dict) or not isinstance(element.get("name"), str):
-                raise ValueError(f"each of {path}.{key} must have a name")
-
-
-def _only(document: JsonObject, path: str, known: tuple[str, ...]) -> None:
-    unknown = sorted(set(document) - set(known))
-    if unknown:
-        raise ValueError(f"{path} has no field {quote(unknown[0])}; known: {', '.join(known)}")
-
-
-def _number(document: JsonObject, key: str, default: int | None) -> int | None:
-    value = document.get(key, default)
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-        raise ValueError(f"spec.{key} must be a whole number")
-    return value
-
-
-def _expect(document: Any, key: str, kind: type) -> Any:
-    value = document.get(key) if isinstance(document, dict) else None
-    if not isinstance(value, kind):
-        raise ValueError(f"{key} is missing or is not {'an object' if kind is dict else 'a ' + kind.__name__}")
-    return value
 
 
 def format_of(spec: ServingSpec) -> tuple[Format | None, tuple[Explanation, ...]]:

@@ -52,3 +52,6 @@ CREDENTIALS_MOUNT = f"/var/run/secrets/{GROUP}/credentials"
 SIGNATURE_KEY_MOUNT = f"/etc/{GROUP}/signature-key"
 SIGNATURE_KEY = "key.pub"
 """The key of the ConfigMap, and so the file's name."""
+
+MERGED_BY_NAME = ("env", "volumeMounts")
+"""Lists of a container that a runtime's variant adds to by name; it replaces all others."""

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
+from serve_core.api.schema import SET, doc
 from serve_core.base.reasons import Diagnostic, diagnostic, quote
 from serve_core.policy.check import Check, finding
-from serve_core.policy.schema import SET, Text, doc
+from serve_core.policy.field_types import Text
 from serve_core.policy.subject import Subject, Use
 from serve_core.syntax.glob import matches
 

@@ -10,9 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from serve_core.api.schema import SET, doc, keyed, schema_of
 from serve_core.base.constants import GROUP
+from serve_core.policy.field_types import DNS, Action, Glob, Name, Text
 from serve_core.policy.rules import Rule
-from serve_core.policy.schema import DNS, SET, Action, Glob, Name, Text, doc, keyed, schema_of
 from serve_core.policy.subject import SUBJECT_KINDS, SubjectKind
 
 API_VERSION = f"{GROUP}/v1alpha1"

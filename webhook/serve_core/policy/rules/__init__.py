@@ -10,8 +10,10 @@ from typing import Annotated, get_args, get_type_hints
 
 from pydantic.alias_generators import to_camel
 
+from serve_core.api.schema import doc, schema_of
 from serve_core.base.reasons import Reason
 from serve_core.policy.check import Check
+from serve_core.policy.field_types import DNS, Action
 from serve_core.policy.rules.auth import AuthCheck
 from serve_core.policy.rules.containers import ContainersCheck
 from serve_core.policy.rules.expression import ExpressionCheck
@@ -30,7 +32,6 @@ from serve_core.policy.rules.service_accounts import ServiceAccountsCheck
 from serve_core.policy.rules.signed import SignedCheck
 from serve_core.policy.rules.sources import SourcesCheck
 from serve_core.policy.rules.visibility import VisibilityCheck
-from serve_core.policy.schema import DNS, Action, doc, schema_of
 
 
 @dataclass(frozen=True)

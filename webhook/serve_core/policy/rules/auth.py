@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
+from serve_core.api.schema import SET, doc, schema_of
 from serve_core.base.reasons import Diagnostic, diagnostic, quote
 from serve_core.policy.check import unreadable
+from serve_core.policy.field_types import Uri
 from serve_core.policy.names import SIDECAR_NOT_KEPT, VALUE_NOT_ALLOWED, NamesCheck, allowed
-from serve_core.policy.schema import SET, Uri, doc, schema_of
 from serve_core.policy.subject import Subject
 from serve_core.syntax.public_url import is_public
 

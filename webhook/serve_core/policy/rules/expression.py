@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
+from serve_core.api.schema import doc, schema_of
 from serve_core.base.reasons import Diagnostic, diagnostic
 from serve_core.policy import expressions
 from serve_core.policy.check import Check, Scope, finding, unreadable
-from serve_core.policy.schema import doc, schema_of
 from serve_core.policy.subject import Subject
 
 _FALSE = finding("ExpressionFalse", "{by} is not met: {message}.", "Correct the object, or ask for an exception.")

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from serve_core.api.schema import SET, doc, schema_of
 from serve_core.base.reasons import Diagnostic, diagnostic, quote
 from serve_core.policy.check import Check, Scope, finding
 from serve_core.policy.names import listed
-from serve_core.policy.schema import SET, doc, schema_of
 from serve_core.policy.subject import Subject
 
 _NOT_ALLOWED = finding("LabelNotAllowed", "{by} wants label {key} to be {values}, and it is {value}.", "Set the label.")

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import model_uri
 from model_uri import ModelURI, URIError
+from serve_core.api.schema import SET, doc, schema_of
 from serve_core.base.reasons import Diagnostic, diagnostic, quote
 from serve_core.policy.check import Check, finding
 from serve_core.policy.provenance import (
@@ -15,7 +16,6 @@ from serve_core.policy.provenance import (
     unknown_findings,
     without_secrets,
 )
-from serve_core.policy.schema import SET, doc, schema_of
 from serve_core.policy.subject import Subject
 
 _NOT_PINNED = finding(

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Annotated
 
+from serve_core.api.schema import doc, schema_of
 from serve_core.base.reasons import Diagnostic, diagnostic, quote
 from serve_core.policy.check import Check, finding, unreadable
-from serve_core.policy.schema import Quantity, doc, schema_of
+from serve_core.policy.field_types import Quantity
 from serve_core.policy.subject import PodUse, ReplicaBounds, Subject, rescale
 from serve_core.syntax import quantity
 from serve_core.syntax.glob import matches

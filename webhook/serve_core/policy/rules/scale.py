@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from serve_core.api.schema import doc, schema_of
 from serve_core.base.reasons import Diagnostic, diagnostic, quote
 from serve_core.policy.check import Check, finding
-from serve_core.policy.schema import doc, schema_of
 from serve_core.policy.subject import Subject, rescale
 
 _NOT_ALLOWED = finding("ScaleNotAllowed", "{by} wants {wanted} replicas, and this asks for {scale}.", "{way_out}")

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from serve_core.api.schema import schema_of
 from serve_core.base.reasons import Diagnostic, diagnostic, quote
 from serve_core.policy.check import finding
 from serve_core.policy.names import NamesCheck, allowed
-from serve_core.policy.schema import schema_of
 from serve_core.policy.subject import Subject
 
 _NOT_ALLOWED = finding("ServiceAccountNotAllowed", "{by} does not allow service account {name}.", "{allowed}")

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
+from serve_core.api.schema import SET, doc, schema_of
 from serve_core.base.reasons import Diagnostic, diagnostic, quote
 from serve_core.policy.check import Check, finding
+from serve_core.policy.field_types import Text
 from serve_core.policy.names import listed
 from serve_core.policy.provenance import SOURCE_UNKNOWN, unknown_findings, without_secrets
-from serve_core.policy.schema import SET, Text, doc, schema_of
 from serve_core.policy.subject import Subject
 from serve_core.syntax.glob import matches
 

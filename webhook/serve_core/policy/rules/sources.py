@@ -6,9 +6,11 @@ from typing import Annotated
 
 import model_uri
 from model_uri import Place, URIError, naming, parse_place
+from serve_core.api.schema import SET, doc, keyed, schema_of
 from serve_core.base.reasons import Diagnostic, diagnostic, quote
 from serve_core.policy import stores
 from serve_core.policy.check import Check, finding, unreadable
+from serve_core.policy.field_types import StoreAt, Uri
 from serve_core.policy.names import allowed
 from serve_core.policy.provenance import (
     SOURCE_NOT_FIXED,
@@ -17,7 +19,6 @@ from serve_core.policy.provenance import (
     unknown_findings,
     without_secrets,
 )
-from serve_core.policy.schema import SET, StoreAt, Uri, doc, keyed, schema_of
 from serve_core.policy.subject import Origin, Subject
 
 _NOT_ALLOWED = finding("SourceNotAllowed", "{by} does not allow models from {source}.", "{allowed}")

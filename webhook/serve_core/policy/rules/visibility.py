@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from serve_core.api.schema import schema_of
 from serve_core.base.reasons import Diagnostic
 from serve_core.policy.check import Scope
 from serve_core.policy.names import VALUE_NOT_ALLOWED, NamesCheck
-from serve_core.policy.schema import schema_of
 from serve_core.policy.subject import Subject
 
 

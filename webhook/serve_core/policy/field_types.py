@@ -1,26 +1,16 @@
-"""Field types that the resources and the rules share, and how a class becomes a part of a CRD's schema.
+"""Field types that policies and their rules share."""
 
-Attributes are in Python's spelling; documents and CRDs have them in camelCase. ``kubectl explain`` prints
-the descriptions.
-"""
-
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, with_config
-from pydantic.alias_generators import to_camel
+from pydantic import Field, TypeAdapter
 
 from model_uri import Store
-
-_Class = TypeVar("_Class")
+from serve_core.api.schema import doc, schema_of
 
 DNS = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
 _GLOB = r"^[a-z0-9*]([-a-z0-9.*]{0,251}[a-z0-9*])?$"
-SET = {"x-kubernetes-list-type": "set"}
-"""The schema of a list without duplicates."""
-
 Action = Literal["Deny", "Warn", "Audit"]
 """What a finding does."""
 Text = Annotated[str, Field(min_length=1, max_length=253)]
@@ -36,26 +26,6 @@ Quantity = Annotated[
         }
     ),
 ]
-
-
-def doc(text: str, **more: Any) -> Any:
-    """A field with a description; ``more`` are bounds and other arguments of pydantic's ``Field``."""
-    return Field(description=text, **more)
-
-
-def keyed(key: str) -> dict[str, Any]:
-    """The schema of a list in which ``key`` is unique."""
-    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
-
-
-def schema_of(*validations: tuple[str, str]) -> Callable[[type[_Class]], type[_Class]]:
-    """Decorate a dataclass that is an object of a document: no unknown fields, names in camelCase.
-
-    ``validations`` are CEL expressions that the API server evaluates, each with the message for what breaks it.
-    """
-    rules = [{"rule": rule, "message": message} for rule, message in validations]
-    extra: Any = {"x-kubernetes-validations": rules} if rules else None
-    return with_config(ConfigDict(extra="forbid", alias_generator=to_camel, json_schema_extra=extra))
 
 
 @schema_of()
