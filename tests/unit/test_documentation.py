@@ -12,6 +12,9 @@ from support.paths import ROOT
 
 PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")]
 LINKING = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "tests").rglob("*.md"))]
+STYLE = ROOT / "docs/style.md"
+WRITTEN = [page for page in LINKING if page != STYLE and "Written by scripts/docs" not in page.read_text()]
+"""The pages that people write; scripts/docs writes the others."""
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
 PICTURE = {
     folder: re.findall(r"^  (\w+) ", block, re.MULTILINE)
@@ -41,6 +44,14 @@ def broken_links(page: Path) -> list[str]:
 @pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     assert broken_links(page) == []
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_page_has_a_word_that_the_style_page_avoids(page: Path) -> None:
+    avoided = re.findall(r"\*([a-z ]+)\*", " ".join(STYLE.read_text().split("\nAvoid: ")[1].split("\n\n")[0].split()))
+    text = re.sub(r"<!-- \w+: written by .*?<!-- end", "", page.read_text(), flags=re.DOTALL)
+    assert "told" in avoided
+    assert re.findall(rf"\b(?:{'|'.join(avoided)})\b", " ".join(text.split()), re.IGNORECASE) == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
