@@ -6,6 +6,7 @@ import socket
 import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,12 +15,13 @@ from hypothesis import strategies as st
 
 from serve_core.api.models import SCHEMES
 from serve_core.api.runtimes import Runtime
-from serve_core.base import overlay
+from serve_core.base import bounded_json, overlay
+from serve_core.base.bounded_json import JsonError
 from serve_core.base.bounds import MOST_ANNOTATIONS
 from serve_core.base.constants import SERVED_LABEL, SERVER_USERNAME
 from serve_core.base.reasons import MOST_PROBLEMS, Diagnostic
 from serve_core.context.cluster import ClusterContext, LoaderConfig
-from serve_webhook.admission import review, validation
+from serve_webhook.admission import parsing, review, validation
 from serve_webhook.admission.review import AdmissionRequest, AdmissionResponse, MalformedError
 
 NOW = datetime(2026, 11, 18, tzinfo=UTC)
@@ -180,7 +182,7 @@ def test_long_warnings_are_cut_to_what_is_shown() -> None:
     long["spec"] = {"minReadySeconds": 30, "strategy": {"type": "Recreate"}}
     warnings = respond(body(long))["warnings"]
     assert len(warnings) == 2
-    assert all(len(warning) <= review.LONGEST_WARNING for warning in warnings)
+    assert all(len(warning) <= review.MAX_WARNING for warning in warnings)
     # "A: b: " stands before them.
     of = [Diagnostic("b", "A", "a" * length) for length in (250, 251)]
     assert review.shortened(of) == ("A: b: " + "a" * 250, "A: b: " + "a" * 249 + "…")
@@ -194,7 +196,7 @@ def holding(value: bytes) -> bytes:
     return GOOD.replace(b'"HERE"', value)
 
 
-NOT_JSON, TOO_DEEP, NO_REVIEW = "not JSON", "nested too deeply", "not an AdmissionReview"
+NOT_JSON, TOO_DEEP, NO_REVIEW = "not JSON", "more than 100 levels deep", "not an AdmissionReview"
 HOSTILE = {
     "empty": (b"", NOT_JSON),
     "cut off": (GOOD[:-1], NOT_JSON),
@@ -262,10 +264,10 @@ def test_the_fast_parser_reads_what_the_careful_one_reads(text: str, raw: bool) 
     def outcome(parse: Callable[[bytes], Any]) -> str:
         try:
             return repr(parse(text.encode() + b"\n"))
-        except MalformedError as error:
+        except JsonError as error:
             return str(error)
 
-    assert outcome(review.parse) == outcome(review.parse_with_care)
+    assert outcome(parsing.parse) == outcome(partial(bounded_json.parse, strict=True))
 
 
 def test_who_set_which_field_is_not_even_looked_at() -> None:
@@ -299,7 +301,7 @@ def test_managed_fields_as_the_api_server_writes_them_are_not_parsed(fields: str
     sent = (
         f'{{"request":{{"object":{{"metadata":{{{managed},"name":"a"}}}},"oldObject":{{"metadata":{{{managed}}}}}}}}}'
     )
-    assert review.parse(sent.encode()) == {
+    assert parsing.parse(sent.encode()) == {
         "request": {"object": {"metadata": {"name": "a"}}, "oldObject": {"metadata": {}}}
     }
 
@@ -310,15 +312,15 @@ def test_managed_fields_as_the_api_server_writes_them_are_not_parsed(fields: str
 )
 @pytest.mark.attack(8, 22)
 def test_what_only_looks_like_managed_fields_stays(text: str) -> None:
-    assert review.parse(text.encode()) == json.loads(text)
+    assert parsing.parse(text.encode()) == json.loads(text)
 
 
 @pytest.mark.parametrize("inner", ["[[1]]", '["a",[2],"b"]', "[", '["'])
 @pytest.mark.attack(8, 9)
 def test_managed_fields_with_lists_in_them_hide_nothing(inner: str) -> None:
     """The API server has none; what would be left of such a review is no JSON."""
-    with pytest.raises(MalformedError, match="not JSON"):
-        review.parse(f'{{"object":{{"managedFields":{inner},"spec":1}}}}'.encode())
+    with pytest.raises(JsonError, match="not JSON"):
+        parsing.parse(f'{{"object":{{"managedFields":{inner},"spec":1}}}}'.encode())
 
 
 @pytest.mark.parametrize("value", ["[" * 200 + "]" * 200, "9" * 50, "[" + "{}," * 60_000 + "{}]", "1e999"])
@@ -403,7 +405,7 @@ def described(size: int) -> bytes:
 
 def test_what_is_not_even_parsed_is_answered_whatever_its_uid_is_made_of() -> None:
     head = b'{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":"u-\xff"'
-    answered, decision = review.review(head + b',"object":[' + b"{}," * (review.MOST_OBJECTS + 1) + b"{}]}}", complete)
+    answered, decision = review.review(head + b',"object":[' + b"{}," * (parsing.MAX_OBJECTS + 1) + b"{}]}}", complete)
     assert (json.loads(answered)["response"]["uid"], decision) == ("u-\ufffd", "refused")
 
 

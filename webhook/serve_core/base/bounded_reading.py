@@ -1,35 +1,33 @@
-"""Objects of the cluster as bytes, read with bounds, for anybody can store what fills or ends a process.
+"""Objects of the cluster, read from bytes with limits: any user can store objects that exhaust or end a process.
 
-What the API server stores may be nested thousands deep (its decoder allows 10,000 levels) or hold megabytes of tiny
-values, and a list may have hundreds of megabytes. So values are counted before anything is parsed, managed fields go,
-which nobody here reads, and of a list one object is read at a time.
+The API server stores objects that are nested thousands of levels deep (its decoder allows 10,000) or have megabytes of
+small values, and lists of hundreds of megabytes. So values are counted before anything is parsed, managed fields, which
+are not used, are removed first, and a list is read one object at a time.
 """
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
+from serve_core.base import bounded_json
+from serve_core.base.bounded_json import JsonError
 from serve_core.base.json import JsonObject
 
-MOST_LEVELS = 100
-"""Of nesting; a Deployment with everything in it has about 20."""
 MOST_VALUES = 30_000
-"""Counted by the commas and brackets around them. Parsed they take some 10 MiB, and as many milliseconds."""
+"""Of one object, counted by commas and brackets. Parsed, they take about 10 MiB and 10 ms."""
 MOST_BYTES = 8 * 2**20
-"""Of one object. etcd takes 1.5 MiB; as JSON that can be a few times as much."""
+"""Of one object. etcd stores at most 1.5 MiB; as JSON, that can be a few times as much."""
 _MOST_HEAD = 2**16
-"""Bytes of a list beside its objects, and of the beginning that is kept of an object that is too large."""
+"""Bytes of a list outside its objects, and of the beginning of an object that is too large."""
 _MOST_LABELS = 100
-_TOO_DEEP = f"it is nested more than {MOST_LEVELS} levels deep"
 
 _FLAT = rb'[^"{}\[\]]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-"""What is between brackets. Possessive, like what is made of it: no text is gone through again and again."""
+"""Text without brackets. All quantifiers are possessive, so that matching takes linear time."""
 _BRACKET = re.compile(rb"(?:%b)*+([{}\[\]])" % _FLAT, re.DOTALL)
-"""Up to and with the next bracket."""
+"""Text up to the next bracket, and the bracket."""
 _BETWEEN = re.compile(rb"(?:%b)*+" % _FLAT, re.DOTALL)
 
 
@@ -38,7 +36,7 @@ def _nested(levels: int) -> bytes:
 
 
 _OUTER_BRACKET = re.compile(rb"(?:%b)*+([{}\[\]])" % _nested(3), re.DOTALL)
-"""The same, past what is whole and of three levels at most: much faster where it does not matter what that is."""
+"""The same, skipping complete values of at most three levels: much faster where their content does not matter."""
 _OUTER_BETWEEN = re.compile(rb"(?:%b)*+" % _nested(3), re.DOTALL)
 _OPENING, _CLOSING = b"{[", ord("}")
 _MANAGED_FIELDS = re.compile(rb'(?<!\\)"managedFields"\s*:\s*\Z')
@@ -51,7 +49,7 @@ _EVENT = re.compile(rb'\s*\{\s*"type"\s*:\s*"([A-Z]{1,20})"\s*,\s*"object"\s*:\s
 
 
 class UnreadableError(ValueError):
-    """Why an object cannot be read, as a part of a sentence. ``metadata``: the part of its metadata that can be."""
+    """Why an object cannot be read, as a clause. ``metadata``: the readable part of its metadata."""
 
     def __init__(self, why: str, metadata: JsonObject | None = None) -> None:
         super().__init__(why)
@@ -80,12 +78,12 @@ def _values(text: bytes) -> int:
 
 
 def read_object(text: bytes) -> JsonObject:
-    """The same of an object that is stored, which has a name, a version and labels. Raises :class:`UnreadableError`."""
+    """Like :func:`read`, for a stored object: its metadata is checked. Raises :class:`UnreadableError`."""
     return checked(read(text))
 
 
 def checked(manifest: JsonObject) -> JsonObject:
-    """``manifest``, whose metadata are what metadata are. Raises :class:`UnreadableError`."""
+    """``manifest``, if its metadata has the types of Kubernetes' API. Raises :class:`UnreadableError`."""
     metadata = manifest.get("metadata")
     if not isinstance(metadata, dict):
         raise UnreadableError("it has no metadata")
@@ -96,12 +94,12 @@ def checked(manifest: JsonObject) -> JsonObject:
 
 
 def read_event(line: bytes) -> tuple[str, JsonObject | UnreadableError]:
-    """The type and the object of a line of a watch, or why the object cannot be read.
+    """The type and the object of a watch event, or why the object cannot be read.
 
-    Raises ValueError for what is no such line.
+    Raises ValueError where the line is not a watch event.
     """
     if not (head := _EVENT.match(line)):
-        raise ValueError("no event of a watch")
+        raise ValueError("not an event of a watch")
     kind = head[1].decode()
     text = line[head.end() : max(line.rfind(b"}"), head.end())]
     try:
@@ -111,7 +109,7 @@ def read_event(line: bytes) -> tuple[str, JsonObject | UnreadableError]:
 
 
 def essential(metadata: JsonObject) -> JsonObject:
-    """What tells an object apart, of metadata of any shape: always small."""
+    """The identifying part of metadata of any shape: always small."""
     kept: JsonObject = {}
     for key in ("name", "namespace", "uid", "resourceVersion", "deletionTimestamp"):
         if isinstance(value := metadata.get(key), str) and len(value) <= 253:
@@ -123,22 +121,22 @@ def essential(metadata: JsonObject) -> JsonObject:
 
 
 class ListReader:
-    """A list of objects that comes in pieces. It holds one object at a time, and never more than ``MOST_BYTES``."""
+    """Splits a list that arrives in pieces into objects. It holds one at a time, and at most ``MOST_BYTES``."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._at = 0
-        """Up to where the buffer was looked at."""
+        """End of the scanned part of the buffer."""
         self._depth = 0
         self._in_items = False
         self._start = 0
-        """Of the present object, or of what is not kept of the list yet."""
+        """Of the present object, or of the list's own text that is not in ``_head`` yet."""
         self._beginning: bytes | None = None
-        """Of an object that is too large."""
+        """Of an object that is too large; its rest is dropped."""
         self._head = bytearray()
 
     def feed(self, piece: bytes) -> Iterator[bytes | UnreadableError]:
-        """The objects that end in this piece; an error for one that is too large."""
+        """The objects that end in this piece; an error for each that is too large."""
         self._buffer += piece
         while bracket := (_OUTER_BRACKET if self._depth > 2 else _BRACKET).match(self._buffer, self._at):
             at, self._at = bracket.span(1)
@@ -152,17 +150,17 @@ class ListReader:
                 elif self._in_items and self._depth == 1:
                     self._in_items, self._start = False, at
         between = (_OUTER_BETWEEN if self._depth > 2 else _BETWEEN).match(self._buffer, self._at)
-        self._at = between.end() if between else self._at  # what is whole is not looked at again
+        self._at = between.end() if between else self._at  # complete values are not scanned again
         self._make_room()
 
     def end(self) -> JsonObject:
-        """The list's own metadata. Raises ValueError where the list is not complete, or is none."""
+        """The list's own metadata. Raises ValueError where the list is incomplete, or not a list."""
         if self._depth or self._in_items:
-            raise ValueError("the list broke off")
+            raise ValueError("the list is incomplete")
         self._head += self._buffer[self._start :]
         metadata = read(bytes(self._head)).get("metadata")
         if not isinstance(metadata, dict):
-            raise ValueError("no list")
+            raise ValueError("not a list")
         return metadata
 
     def _opened(self, at: int) -> None:
@@ -190,14 +188,14 @@ class ListReader:
         elif len(self._buffer) - self._start <= MOST_BYTES:
             return
         elif not self._in_items:
-            raise ValueError("a list has too much beside its objects")
+            raise ValueError("the list is too large outside its objects")
         else:
             if self._beginning is None:
                 self._beginning = bytes(self._buffer[self._start : self._start + _MOST_HEAD])
             self._forget()
 
     def _forget(self) -> None:
-        """Keep nothing of what has come of an object; of a string that goes on, that it does."""
+        """Drop the received part of an object, except whether a string is open."""
         string = self._buffer[self._at :]
         escaping = (len(string) - len(string.rstrip(b"\\"))) % 2
         self._buffer = bytearray((b'"' if string else b"") + b"\\" * escaping)
@@ -206,7 +204,7 @@ class ListReader:
 
 @dataclass(frozen=True)
 class _Look:
-    """An object's text without its managed fields, and that of its metadata, as far as that is of a size to read."""
+    """An object's text without its managed fields, and the text of its metadata."""
 
     text: bytes
     metadata_text: bytes = b""
@@ -221,10 +219,10 @@ class _Look:
 
 
 def _look(text: bytes) -> _Look:
-    """Take out the managed fields, whatever they hold, without parsing anything."""
+    """Remove the managed fields, whatever their content, without parsing."""
     depth = at = begin = 0
     kept: list[bytes] = []
-    metadata: list[int] = []  # where they begin and end, in what is kept
+    metadata: list[int] = []  # begin and end, in ``kept``
     while bracket := (_OUTER_BRACKET if depth > 2 else _BRACKET).match(text, at):
         here, at = bracket.span(1)
         if text[here] in _OPENING:
@@ -244,7 +242,7 @@ def _look(text: bytes) -> _Look:
 
 
 def _end(text: bytes, start: int) -> int:
-    """Where what is opened at ``start`` is closed, or the text ends."""
+    """The end of the value that opens at ``start``, or of the text."""
     depth, at = 0, start
     while bracket := (_OUTER_BRACKET if depth else _BRACKET).match(text, at):
         here, at = bracket.span(1)
@@ -256,56 +254,24 @@ def _end(text: bytes, start: int) -> int:
 
 def _parsed(text: bytes) -> JsonObject:
     try:
-        document = json.loads(text.decode(), parse_constant=_no_constant, parse_float=_finite)
-        if b"\\u" in text:
-            json.dumps(document, ensure_ascii=False).encode()
-    except UnreadableError:
-        raise
-    except UnicodeEncodeError:
-        raise UnreadableError("a string in it has half of a surrogate pair") from None
-    except RecursionError:
-        raise UnreadableError(_TOO_DEEP) from None
-    except ValueError:  # syntax, encoding, or an integer of thousands of digits
-        raise UnreadableError("it is no JSON that can be read") from None
-    if not isinstance(document, dict):
-        raise UnreadableError("it is no JSON object")
-    if isinstance(metadata := document.get("metadata"), dict):
-        metadata.pop("managedFields", None)
-    if _is_too_deep(document):
-        raise UnreadableError(_TOO_DEEP)
+        document = bounded_json.parse(text)
+        if not isinstance(document, dict):
+            raise UnreadableError("it is not a JSON object")
+        if isinstance(metadata := document.get("metadata"), dict):
+            metadata.pop("managedFields", None)
+        bounded_json.check_levels(document)
+    except JsonError as error:
+        raise UnreadableError(str(error)) from None
     return document
 
 
-def _is_too_deep(document: JsonObject) -> bool:
-    """Without recursion."""
-    level: list[Any] = [document]
-    for _ in range(MOST_LEVELS):
-        inner: list[Any] = []
-        for value in level:
-            inner += value.values() if isinstance(value, dict) else value
-        level = [value for value in inner if isinstance(value, dict | list)]
-        if not level:
-            return False
-    return True
-
-
 def _beginning(text: bytes) -> JsonObject:
-    """What the first bytes of an object tell of its metadata, as Go writes those of its own types."""
+    """The metadata in the first bytes of an object, in the order in which Go writes its own types."""
     found = _BEGINNING.search(text, 0, _MOST_HEAD)
     try:
         return essential(json.loads(found[1] + b"}")) if found else {}
     except ValueError:
         return {}
-
-
-def _no_constant(_: str) -> NoReturn:
-    raise UnreadableError("NaN and Infinity are not JSON")
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(number := float(text)):
-        raise UnreadableError("a number in it is too large")
-    return number
 
 
 def _is_text(value: Any) -> bool:
