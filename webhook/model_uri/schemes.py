@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)  # fewer methods to make at each start of the loader
 class Scheme:
     """One scheme. A URI of a scheme that is not in :data:`SCHEMES` can be read, but names no model."""
 
