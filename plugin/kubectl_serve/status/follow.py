@@ -16,7 +16,7 @@ from serve_core.base.constants import DEPLOYMENT_LABEL, LOADER_CONTAINER
 from serve_core.base.json import JsonObject
 from serve_core.knative.name_conflict import service_name
 from serve_kube import errors
-from serve_kube.resources import DEPLOYMENTS, KNATIVE_SERVICES, PODS, Resource
+from serve_kube.resources import DEPLOYMENTS, KNATIVE_SERVICES, PODS, Resource, key
 
 State = dict[tuple[str, str], JsonObject]
 """Objects by namespace and name."""
@@ -42,7 +42,7 @@ async def states(
     """All objects that match, at first and after every change, for ever. Nothing is missed: a gap is listed anew."""
     while True:
         objects, version = await cluster.list(resource, namespace, labels=labels, fields=fields)
-        state = {_key(each): each for each in objects}
+        state = {key(each): each for each in objects}
         yield dict(state)
         try:
             while True:
@@ -51,18 +51,14 @@ async def states(
                     if event.type == "BOOKMARK":
                         continue
                     if event.type == "DELETED":
-                        state.pop(_key(event.object), None)
+                        state.pop(key(event.object), None)
                     else:
-                        state[_key(event.object)] = event.object
+                        state[key(event.object)] = event.object
                     yield dict(state)
         except errors.GoneError:
             continue
         except errors.UnreachableError:
             await asyncio.sleep(_AGAIN_SECONDS)
-
-
-def _key(thing: JsonObject) -> tuple[str, str]:
-    return thing["metadata"].get("namespace", ""), thing["metadata"]["name"]
 
 
 class Follower:

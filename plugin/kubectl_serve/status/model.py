@@ -10,6 +10,7 @@ from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, D
 from serve_core.base.json import JsonObject, value_at
 from serve_core.knative.name_conflict import service_name
 from serve_core.workload.model_server import server_container
+from serve_kube.conditions import find_condition
 
 REVISION_LABEL = "serving.knative.dev/revision"
 
@@ -85,12 +86,8 @@ def is_served(deployment: JsonObject) -> bool:
 
 def condition(thing: JsonObject | None, kind: str) -> ConditionView:
     """A condition of an object; Unknown if it is not there."""
-    for entry in value_at(thing, "status", "conditions") or []:
-        if entry.get("type") == kind:
-            return ConditionView(
-                kind, entry.get("status", "Unknown"), entry.get("reason", ""), entry.get("message", "")
-            )
-    return ConditionView(kind)
+    found = find_condition(thing, kind)
+    return ConditionView(kind, found.get("status", "Unknown"), found.get("reason", ""), found.get("message", ""))
 
 
 def readiness(deployment: JsonObject) -> ConditionView:

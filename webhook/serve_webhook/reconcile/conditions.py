@@ -10,6 +10,7 @@ from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, L
 from serve_core.base.escaping import inline, visible
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import Diagnostic
+from serve_kube.conditions import find_condition
 from serve_webhook.reconcile import pods
 from serve_webhook.reconcile.pods import PodFinding
 
@@ -37,10 +38,10 @@ class Condition:
 
 def stored(deployment: JsonObject, kind: str) -> Condition | None:
     """The condition that the Deployment has."""
-    for entry in (deployment.get("status") or {}).get("conditions") or []:
-        if entry["type"] == kind:
-            return Condition(kind, entry["status"], entry.get("reason") or "", entry.get("message") or "")
-    return None
+    found = find_condition(deployment, kind)
+    if not found:
+        return None
+    return Condition(kind, found["status"], found.get("reason") or "", found.get("message") or "")
 
 
 def entries(conditions: Sequence[Condition], deployment: JsonObject, now: datetime) -> list[JsonObject]:
@@ -105,7 +106,7 @@ class ServiceProgress:
 
     def knative(self, kind: str) -> JsonObject:
         """A condition that Knative set; empty if missing."""
-        return _condition(self.service, kind)
+        return find_condition(self.service, kind)
 
     @property
     def lacks_its_name(self) -> bool:
@@ -208,7 +209,7 @@ def with_domain(ready: Condition, mapping: JsonObject | None) -> Condition:
 
 def _mapped(mapping: JsonObject) -> PodFinding:
     domain, namespace = mapping["metadata"]["name"], mapping["metadata"]["namespace"]
-    overall, claimed = _condition(mapping, "Ready"), _condition(mapping, "DomainClaimed")
+    overall, claimed = find_condition(mapping, "Ready"), find_condition(mapping, "DomainClaimed")
     if url := mapped_url(mapping):
         return PodFinding("True", "Ready", f"{pods.sentence('Ready')} URL: {url}")
     if not _settled(mapping) or overall.get("status") != "False":
@@ -225,7 +226,7 @@ def _mapped(mapping: JsonObject) -> PodFinding:
 
 def mapped_url(mapping: JsonObject) -> str:
     """The URL of the model's own host name; empty until it answers."""
-    if not _settled(mapping) or _condition(mapping, "Ready").get("status") != "True":
+    if not _settled(mapping) or find_condition(mapping, "Ready").get("status") != "True":
         return ""
     return str(mapping["status"].get("url") or "")
 
@@ -238,19 +239,12 @@ def _settled(manifest: JsonObject) -> bool:
 
 def has_ready_revision(service: JsonObject) -> bool:
     """Whether the newest revision of a Knative Service is ready; its route may still be missing."""
-    return _settled(service) and _condition(service, "ConfigurationsReady").get("status") == "True"
+    return _settled(service) and find_condition(service, "ConfigurationsReady").get("status") == "True"
 
 
 def is_ready(service: JsonObject) -> bool:
     """Whether a Knative Service is ready in its present generation."""
-    return _settled(service) and _condition(service, "Ready").get("status") == "True"
-
-
-def _condition(manifest: JsonObject, kind: str) -> JsonObject:
-    """A condition of an object; empty if missing."""
-    conditions = (manifest.get("status") or {}).get("conditions") or []
-    found: JsonObject = next((condition for condition in conditions if condition["type"] == kind), {})
-    return found
+    return _settled(service) and find_condition(service, "Ready").get("status") == "True"
 
 
 def from_code(kind: str, status: str, code: str, /, **values: str) -> Condition:

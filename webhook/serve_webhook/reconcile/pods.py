@@ -16,6 +16,7 @@ from serve_core.base.json import JsonObject, value_at
 from serve_core.base.ownership import controller
 from serve_core.base.reasons import CATALOGUE, condition_message
 from serve_core.istio.injection import PROXY_UID
+from serve_kube.conditions import find_condition
 from serve_webhook.cache.trimming import INJECTED_ANNOTATION, REVISION_LABEL, SCHEDULED, TEMPLATE_LABEL
 
 QUEUE_PROXY = "queue-proxy"
@@ -120,11 +121,11 @@ def waiting_since(pod: JsonObject) -> datetime | None:
         for key in ("initContainerStatuses", "containerStatuses")
         for state in status.get(key) or []
     )
-    for condition in status.get("conditions") or []:
-        if condition["type"] == SCHEDULED and condition["status"] == "True" and not started:
-            with suppress(ValueError):
-                since = datetime.fromisoformat(condition["lastTransitionTime"])
-                return since if since.tzinfo else None
+    scheduled = find_condition(pod, SCHEDULED)
+    if scheduled.get("status") == "True" and not started:
+        with suppress(ValueError):
+            since = datetime.fromisoformat(scheduled["lastTransitionTime"])
+            return since if since.tzinfo else None
     return None
 
 
@@ -235,10 +236,8 @@ def _loader_status(pod: JsonObject) -> JsonObject:
 
 
 def _unschedulable(pod: JsonObject) -> PodFinding | None:
-    for condition in (pod.get("status") or {}).get("conditions") or []:
-        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            return _finding("False", "Unschedulable", condition)
-    return None
+    scheduled = find_condition(pod, SCHEDULED)
+    return _finding("False", "Unschedulable", scheduled) if scheduled.get("reason") == "Unschedulable" else None
 
 
 def _not_started(pod: JsonObject, state: Mapping[str, object]) -> PodFinding:
