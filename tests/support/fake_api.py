@@ -2,20 +2,21 @@
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from serve_core.base import bounded_reading
 from serve_core.base.constants import FIELD_MANAGER
-from serve_core.base.json import JsonObject, value_at
-from serve_kube.errors import ConflictError, GoneError, NotFoundError, UnreadableError
+from serve_core.base.json import JsonObject
+from serve_kube.errors import ConflictError, GoneError, UnreadableError
 from serve_kube.paging import Page, Unread
 from serve_kube.resources import Resource, key
 from serve_kube.watch import WatchEvent
 from support.bounds import Write, refusals
+from support.fake_kube import FakeKube, is_selected
 
 
-class MemoryApi:
+class MemoryApi(FakeKube):
     """What :class:`serve_kube.client.Client` promises, for tests of what stands on it."""
 
     def __init__(self) -> None:
@@ -34,6 +35,9 @@ class MemoryApi:
         self._events: list[tuple[int, str, str, JsonObject, JsonObject | None]] = []
         self._changed = asyncio.Event()
         self._oldest = 0
+
+    def stored(self, resource: Resource) -> Iterable[JsonObject]:
+        return [each for where, each in self.objects.items() if where[0] == resource.plural]
 
     def put(self, resource: Resource, manifest: JsonObject) -> JsonObject:
         """Write as somebody else."""
@@ -97,15 +101,9 @@ class MemoryApi:
         found = refusals(Write(operation, group, plural, namespace, name, new, old))
         self.beyond += [f"{operation} {plural} {namespace}/{name}: {why}" for why in found]
 
-    def _live(self, resource: Resource, namespace: str | None, name: str) -> JsonObject:
-        try:
-            return self.objects[resource.plural, namespace or "", name]
-        except KeyError:
-            raise NotFoundError(f"{resource.plural} {name} not found", 404) from None
-
     async def get(self, resource: Resource, namespace: str | None, name: str) -> JsonObject:
         self._check("get", resource)
-        found = self._shown(resource, self._live(resource, namespace, name))
+        found = self._shown(resource, self.live(resource, namespace, name))
         if isinstance(found, Unread):
             raise UnreadableError(f"cannot be read: {found.why}")
         return copy.deepcopy(found)
@@ -115,8 +113,7 @@ class MemoryApi:
     ) -> AsyncIterator[Page]:
         self._check("list", resource)
         self.lists.append(" ".join([resource.plural, *(selectors or {}).values()]))
-        found = [copy.deepcopy(o) for where, o in self.objects.items() if where[0] == resource.plural]
-        found = [o for o in found if _selected(o, selectors or {}) and namespace in (None, "", key(o)[0])]
+        found = self.selected(resource, namespace, selectors)
         version = str(self._version)
         shown = [self._shown(resource, o) for o in found]
         for start in range(0, len(shown), 50):
@@ -142,9 +139,9 @@ class MemoryApi:
                 if at <= seen or plural != resource.plural:
                     continue
                 seen = at
-                if _selected(stored, selectors):
+                if is_selected(stored, None, selectors):
                     yield WatchEvent(kind, self._shown(resource, stored))
-                elif before and _selected(before, selectors):
+                elif before and is_selected(before, None, selectors):
                     yield WatchEvent("DELETED", stored)  # for who selects, it is gone
             await self._changed.wait()
 
@@ -159,7 +156,7 @@ class MemoryApi:
 
     async def replace(self, resource: Resource, manifest: JsonObject) -> JsonObject:
         self._check("replace", resource)
-        live = self._live(resource, *key(manifest))
+        live = self.live(resource, *key(manifest))
         if live["metadata"]["resourceVersion"] != manifest["metadata"]["resourceVersion"]:
             raise ConflictError("changed", 409)
         self.writes.append(f"replace {resource.plural}")
@@ -205,7 +202,7 @@ class MemoryApi:
     ) -> JsonObject:
         assert not dry_run
         assert not strategic
-        live = self._live(resource, namespace, name)
+        live = self.live(resource, namespace, name)
         _check_preconditions(live, patch)
         merged = self.filled(resource, _merged(live, patch))
         self._bound("UPDATE", resource, merged, live)
@@ -223,7 +220,7 @@ class MemoryApi:
     ) -> None:
         assert uid
         assert not dry_run
-        live = self._live(resource, namespace, name)
+        live = self.live(resource, namespace, name)
         if live["metadata"]["uid"] != uid:
             raise ConflictError("another one", 409)
         self.writes.append(f"delete {resource.plural}")
@@ -273,17 +270,6 @@ def _merged(live: JsonObject, patch: JsonObject) -> JsonObject:
         else:
             merged[name] = copy.deepcopy(value)
     return merged
-
-
-def _selected(manifest: JsonObject, selectors: Mapping[str, str]) -> bool:
-    label, value = (selectors.get("labelSelector", "") + "=").split("=")[:2]
-    labels = manifest["metadata"].get("labels") or {}
-    if label.startswith("!"):
-        return label[1:] not in labels
-    if label and (label not in labels or (value and labels[label] != value)):
-        return False
-    path, _, wanted = selectors.get("fieldSelector", "").partition("=")
-    return not path or value_at(manifest, *path.split(".")) == wanted
 
 
 class Clock:

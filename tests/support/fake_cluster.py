@@ -13,6 +13,7 @@ from serve_core.base.json import JsonObject
 from serve_kube import errors
 from serve_kube.resources import Resource
 from serve_kube.watch import WatchEvent
+from support.fake_kube import FakeKube, is_selected
 
 NOW = 1_795_456_010.0
 """When the recording begins: 2026-11-23T17:46:50Z."""
@@ -28,7 +29,7 @@ class Happens:
 
 
 @dataclass
-class FakeCluster:
+class FakeCluster(FakeKube):
     """See :class:`kubectl_serve.cluster.Cluster`. It holds data; it does not play the API server."""
 
     objects: list[JsonObject] = field(default_factory=list)
@@ -62,7 +63,7 @@ class FakeCluster:
     def now(self) -> float:
         return NOW + self.elapsed
 
-    def _of(self, resource: Resource) -> list[JsonObject]:
+    def stored(self, resource: Resource) -> list[JsonObject]:
         if resource.plural in self.hidden:
             raise errors.ForbiddenError(f"{resource.plural} is forbidden", 403)
         return [
@@ -73,15 +74,12 @@ class FakeCluster:
         return {"gitVersion": "v1.35.4"}
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> JsonObject:
-        for each in self._of(resource):
-            if _matches(each, namespace, "", f"metadata.name={name}"):
-                return copy.deepcopy(each)
-        raise errors.NotFoundError(f'{resource.plural} "{name}" not found')
+        return copy.deepcopy(self.live(resource, namespace, name))
 
     async def list(
         self, resource: Resource, namespace: str | None, *, labels: str = "", fields: str = ""
     ) -> tuple[list[JsonObject], str]:
-        return [copy.deepcopy(each) for each in self._of(resource) if _matches(each, namespace, labels, fields)], "1"
+        return self.selected(resource, namespace, _selectors(labels, fields)), "1"
 
     async def pages(self, resource: Resource, namespace: str | None) -> AsyncIterator[Sequence[JsonObject]]:
         for each in (await self.list(resource, namespace))[0]:
@@ -97,7 +95,7 @@ class FakeCluster:
                 self.elapsed += event.after
                 self._change(event)
                 self._moved.notify_all()
-            if _matches(event.object, namespace, labels, fields):
+            if is_selected(event.object, namespace, _selectors(labels, fields)):
                 shown = copy.deepcopy(event.object)
                 shown["metadata"]["resourceVersion"] = str(len(self.happens))
                 yield WatchEvent(event.type, shown)
@@ -186,20 +184,12 @@ def _key(thing: JsonObject) -> tuple[str, str, str, str]:
     return thing["apiVersion"], thing["kind"], metadata.get("namespace", ""), metadata["name"]
 
 
+def _selectors(labels: str, fields: str) -> dict[str, str]:
+    return {"labelSelector": labels, "fieldSelector": fields}
+
+
 def _without_version(thing: JsonObject) -> JsonObject:
     return thing | {"metadata": {key: value for key, value in thing["metadata"].items() if key != "resourceVersion"}}
-
-
-def _matches(thing: JsonObject, namespace: str | None, labels: str, fields: str) -> bool:
-    metadata = thing["metadata"]
-    if namespace is not None and metadata.get("namespace", namespace) != namespace:
-        return False
-    own = metadata.get("labels") or {}
-    for term in filter(None, labels.split(",")):
-        key, separator, value = term.partition("=")
-        if key not in own or (separator and own[key] != value):
-            return False
-    return all(metadata["name"] == term.partition("=")[2] for term in filter(None, fields.split(",")))
 
 
 RECORDED = Path(__file__).parent / "recorded"
