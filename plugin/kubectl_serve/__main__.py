@@ -18,7 +18,7 @@ def run() -> None:
 
 def run_completion() -> None:
     """Entry point of ``kubectl_complete-serve``, which kubectl asks for completions."""
-    from kubectl_serve.cli import completion
+    from kubectl_serve import completion
 
     sys.exit(completion.main(sys.argv[1:]))
 

@@ -6,10 +6,10 @@ import os
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from kubectl_serve import errors
+from kubectl_serve import PROGRAM, errors
 from kubectl_serve.cli.options import Parser
 from kubectl_serve.cli.streams import Streams
-from kubectl_serve.cli.verbs import BY_NAME, ON_DEPLOYMENTS, OTHER_NAMES, PROGRAM, VERBS, Verb, help_text, split
+from kubectl_serve.cli.verbs import BY_NAME, ON_DEPLOYMENTS, OTHER_NAMES, VERBS, Verb, help_text, split
 from kubectl_serve.errors import ReportedError, ServeError, UsageError
 from serve_kube.errors import ApiError
 

@@ -1,6 +1,6 @@
 """The errors that end a command, each with a sentence and a hint for the user."""
 
-from kubectl_serve.cli.verbs import PROGRAM
+from kubectl_serve import PROGRAM
 from serve_core.base.constants import GROUP
 from serve_kube.errors import (
     ApiError,

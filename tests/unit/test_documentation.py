@@ -102,10 +102,11 @@ def test_every_import_package_is_in_the_picture() -> None:
 
 
 @pytest.mark.parametrize("package", import_packages(), ids=lambda package: package.name)
-def test_every_sub_package_is_named_once_and_everything_named_exists(package: Path) -> None:
+def test_every_sub_package_and_module_is_named_once_and_everything_named_exists(package: Path) -> None:
     named = PICTURE[str(package.relative_to(ROOT))]
     assert len(named) == len(set(named))
-    assert {path.parent.name for path in package.glob("*/__init__.py")} <= set(named)
+    modules = {path.stem for path in package.glob("*.py") if not path.stem.startswith("__")}
+    assert {path.parent.name for path in package.glob("*/__init__.py")} | modules <= set(named)
     assert [name for name in named if not list(package.glob(f"{name}.py")) and not (package / name).is_dir()] == []
 
 

@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterator, Sequence
 from shlex import quote
 from typing import TYPE_CHECKING, NoReturn
 
-from kubectl_serve.cli.verbs import BY_NAME, PROGRAM, Verb
+from kubectl_serve import PROGRAM
+from kubectl_serve.cli.verbs import BY_NAME, Verb
 from kubectl_serve.errors import UsageError
 from serve_core.base.reasons import meant
 from serve_core.syntax import duration as durations

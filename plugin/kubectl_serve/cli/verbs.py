@@ -1,4 +1,6 @@
-"""The verbs: one table for help, completion and dispatch. Imports nothing: help must be instant."""
+"""The verbs: one table for help, completion and dispatch. Imports no other module: help must be instant."""
+
+from kubectl_serve import PROGRAM
 
 
 class Verb:
@@ -83,8 +85,6 @@ VERBS = (
 )
 
 BY_NAME = {verb.name: verb for verb in VERBS}
-
-PROGRAM = "kubectl serve"
 
 OTHER_NAMES = {
     "ls": "get", "list": "get", "ps": "get", "status": "get", "watch": "get -w", "show": "describe", "info": "describe",

@@ -6,9 +6,9 @@ import re
 from argparse import Namespace
 from typing import NoReturn
 
+from kubectl_serve import PROGRAM
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
-from kubectl_serve.cli.verbs import PROGRAM
 from kubectl_serve.cluster import Cluster, Connect, namespace_of
 from kubectl_serve.errors import ReportedError, ServeError, UsageError
 from kubectl_serve.install import manifests

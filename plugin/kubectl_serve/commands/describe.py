@@ -5,9 +5,9 @@ from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from kubectl_serve import PROGRAM
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
-from kubectl_serve.cli.verbs import PROGRAM
 from kubectl_serve.cluster import Cluster, Connect, visible
 from kubectl_serve.errors import NotInstalledError
 from kubectl_serve.install import manifests, platform

@@ -4,9 +4,9 @@ import asyncio
 from argparse import Namespace
 from collections.abc import Sequence
 
+from kubectl_serve import PROGRAM
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
-from kubectl_serve.cli.verbs import PROGRAM
 from kubectl_serve.cluster import Cluster, Connect, namespace_of, visible
 from kubectl_serve.errors import ServeError, UsageError
 from kubectl_serve.io import documents, tables

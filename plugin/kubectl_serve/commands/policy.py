@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
+from kubectl_serve import PROGRAM
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
-from kubectl_serve.cli.verbs import PROGRAM
 from kubectl_serve.cluster import Cluster, Connect, namespace_of, visible
 from kubectl_serve.errors import ServeError, UsageError
 from kubectl_serve.install import manifests, platform

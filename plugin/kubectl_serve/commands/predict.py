@@ -13,9 +13,9 @@ from shlex import quote
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
+from kubectl_serve import PROGRAM
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
-from kubectl_serve.cli.verbs import PROGRAM
 from kubectl_serve.cluster import Cluster, Connect
 from kubectl_serve.errors import ReportedError, ServeError, UsageError
 from kubectl_serve.install import manifests

@@ -3,9 +3,9 @@
 from argparse import Namespace
 from dataclasses import replace
 
+from kubectl_serve import PROGRAM
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
-from kubectl_serve.cli.verbs import PROGRAM
 from kubectl_serve.errors import ServeError
 from kubectl_serve.install import manifests
 from kubectl_serve.io import documents, lookalikes

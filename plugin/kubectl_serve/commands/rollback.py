@@ -2,9 +2,9 @@
 
 from argparse import Namespace
 
+from kubectl_serve import PROGRAM
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
-from kubectl_serve.cli.verbs import PROGRAM
 from kubectl_serve.cluster import Cluster, Connect
 from kubectl_serve.errors import ServeError
 from kubectl_serve.status import lookup, model

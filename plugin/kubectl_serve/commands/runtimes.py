@@ -3,9 +3,9 @@
 from argparse import Namespace
 from dataclasses import asdict, dataclass
 
+from kubectl_serve import PROGRAM
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
-from kubectl_serve.cli.verbs import PROGRAM
 from kubectl_serve.cluster import Cluster, Connect, namespace_of
 from kubectl_serve.errors import UsageError
 from kubectl_serve.install import platform

@@ -2,10 +2,9 @@
 
 from argparse import Namespace
 
-from kubectl_serve import __version__
+from kubectl_serve import PROGRAM, __version__
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
-from kubectl_serve.cli.verbs import PROGRAM
 from kubectl_serve.cluster import Cluster, Connect
 from kubectl_serve.errors import ServeError, for_user
 from kubectl_serve.io import documents

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_serve.cli.verbs import PROGRAM
+from kubectl_serve import PROGRAM
 from kubectl_serve.errors import ServeError
 from serve_core.base.json import JsonObject
 

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from shlex import quote
 
+from kubectl_serve import PROGRAM
 from kubectl_serve.cli.streams import Streams
-from kubectl_serve.cli.verbs import PROGRAM
 from kubectl_serve.cluster import Cluster, Connect, namespace_of
 from kubectl_serve.errors import ServeError
 from kubectl_serve.status import model

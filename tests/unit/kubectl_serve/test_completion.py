@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_serve.cli import completion
+from kubectl_serve import completion
 from kubectl_serve.cli.verbs import VERBS
 
 

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kubectl_serve import connection
-from kubectl_serve.cli import completion
+from kubectl_serve import completion, connection
 from kubectl_serve.commands.completion import _OWN_SHELLS
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import CATALOGUE, condition_message, diagnostic

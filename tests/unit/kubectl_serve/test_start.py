@@ -14,7 +14,7 @@ def imported(*argv: str, entry: str = "main", stdin: str = "") -> set[str]:
     """The modules that a command line has imported when it ends."""
     code = (
         "import sys\n"
-        f"from kubectl_serve.{'__main__' if entry == 'main' else 'cli.completion'} import main\n"
+        f"from kubectl_serve.{'__main__' if entry == 'main' else 'completion'} import main\n"
         f"code = main({list(argv)!r})\n"
         "print(*sys.modules, file=sys.stderr)\n"
         "sys.exit(code)\n"
