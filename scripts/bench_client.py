@@ -9,15 +9,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
-from kubernetes_asyncio import config
-from kubernetes_asyncio.client import ApiClient, Configuration
 from yarl import URL
+
+from serve_kube.access import Connection
 
 CONNECTIONS = 64
 SERVER = "/api/v1/namespaces/kubectl-serve/pods"
 
 
-class Connection(asyncio.Protocol):
+class RawConnection(asyncio.Protocol):
     """HTTP/1.1, one request at a time. Of an answer only the status and the end are read: what the generator spends is
     not there for what it measures."""
 
@@ -53,7 +53,7 @@ class Client:
         self._session = session
         self._host = host
         self._context = context
-        self._idle: list[Connection] = []
+        self._idle: list[RawConnection] = []
 
     def written(self, path: str, body: bytes) -> bytes:
         """A POST as :meth:`send` takes it."""
@@ -70,7 +70,7 @@ class Client:
         else:
             url, loop = URL(self._host), asyncio.get_running_loop()
             host, port = str(url.host), int(url.port or 443)
-            _, connection = await loop.create_connection(Connection, host, port, ssl=self._context)
+            _, connection = await loop.create_connection(RawConnection, host, port, ssl=self._context)
         answer = await connection.ask(request)
         self._idle.append(connection)
         return int(answer[9:12]), answer
@@ -93,18 +93,15 @@ class Client:
 
 @asynccontextmanager
 async def connected() -> AsyncIterator[Client]:
-    configuration = Configuration()
-    configuration.connection_pool_maxsize = 2 * CONNECTIONS
-    await config.load_kube_config(client_configuration=configuration)
-    async with ApiClient(configuration) as api:
-        headers: dict[str, str] = {}
-        await api.update_params_for_auth(headers, [], ["BearerToken"], None)
-        connector = api.rest_client.pool_manager.connector
-        context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
-        if configuration.cert_file:
-            context.load_cert_chain(configuration.cert_file, configuration.key_file)
-        async with aiohttp.ClientSession(connector=connector, connector_owner=False, headers=headers) as session:
-            yield Client(session, str(configuration.host), context)
+    access = await Connection.of_kubeconfig()
+    context = access.tls()
+    if context is None:
+        raise SystemExit("The API server has no TLS.")
+    authorization = await access.authorization()
+    headers = {"Authorization": authorization} if authorization else {}
+    connector = aiohttp.TCPConnector(ssl=context, limit=2 * CONNECTIONS)
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
+        yield Client(session, access.host, context)
 
 
 async def replicas(client: Client) -> list[str]:

@@ -89,9 +89,9 @@ def _without_models() -> Iterator[None]:
     the library in this process gets a whole one.
     """
     name = "kubernetes_asyncio"
-    before = {each: module for each, module in sys.modules.items() if each.partition(".")[0] == name}
+    is_whole = name in sys.modules
     try:
-        if not before:
+        if not is_whole:
             for package in (name, f"{name}.client"):
                 if (spec := find_spec(package)) is None:
                     raise ImportError(f"there is no {package}")
@@ -99,7 +99,7 @@ def _without_models() -> Iterator[None]:
             vars(sys.modules[f"{name}.client"]).update(Configuration=Connection, ApiClient=object)
         yield
     finally:
-        if not before:
+        if not is_whole:
             for each in [each for each in sys.modules if each.partition(".")[0] == name]:
                 del sys.modules[each]
 
