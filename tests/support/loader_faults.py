@@ -1,4 +1,4 @@
-"""What a store may do to an answer."""
+"""Faults: how a store can damage a response."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -7,20 +7,20 @@ from dataclasses import dataclass, replace
 from support.loader_harness import Reply, Request
 
 STALL = 0.4
-"""Seconds."""
+"""Duration of a stall in seconds."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What the server does to an answer, and how the load ends when it does so for ever."""
+    """A fault in a response, and the load's outcome if it occurs every time."""
 
     spoil: Callable[[Reply], Reply]
     lasting: str
     hear: Callable[[Request], Request] = lambda request: request
-    """What the server takes the request for."""
+    """The kind of request that the server sees."""
 
     def answer(self, request: Request, honest: Callable[[Request], Reply]) -> Reply:
-        """Return what `honest` would answer, spoilt."""
+        """Return the damaged response of `honest`."""
         return self.spoil(honest(self.hear(request)))
 
 
@@ -56,7 +56,7 @@ def cut_at_half(reply: Reply) -> Reply:
 
 
 def shorter(reply: Reply) -> Reply:
-    """The body ends before what the list of objects promised, and the server thinks that it is whole."""
+    """The body is shorter than the size in the list of objects, and Content-Length agrees with the body."""
     return Reply(reply.status, reply.headers | {"Content-Range": "bytes 0-0/1"}, reply.body[:1])
 
 
@@ -66,7 +66,7 @@ def corrupt(reply: Reply) -> Reply:
 
 
 def another_part(reply: Reply) -> Reply:
-    """As a cache does that ignores which part is asked for."""
+    """Like a cache that ignores Range."""
     if reply.status != 206:
         return Reply(503)
     whole = reply.headers["Content-Range"].rpartition("/")[2]

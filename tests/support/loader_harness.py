@@ -1,4 +1,4 @@
-"""Real servers on loopback for the loader, and one way to run it."""
+"""Real servers on loopback for the loader, and a way to run it."""
 
 import base64
 import contextlib
@@ -35,7 +35,7 @@ LOOPBACK = "127.0.0.0/8"
 
 @dataclass(frozen=True)
 class Run:
-    """What one run of the loader left behind."""
+    """The results of one run of the loader."""
 
     exit_code: int
     events: list[dict[str, object]]
@@ -49,7 +49,7 @@ class Run:
         return self.message["code"]
 
     def files(self) -> dict[str, bytes]:
-        """Return what the model server would see."""
+        """Return the files that the model server would see."""
         return contents(self.volume / "model")
 
     def of(self, event: str) -> list[dict[str, object]]:
@@ -58,13 +58,13 @@ class Run:
 
 
 def manifest_digest(files: Mapping[str, bytes]) -> str:
-    """Return the digest of a folder with these files, as the documentation has it."""
+    """Return the digest of a folder with these files, as documented."""
     lines = "".join(f"{hashlib.sha256(body).hexdigest()}  {path}\n" for path, body in sorted(files.items()))
     return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return every file below `folder` by its relative path; nothing where there is no folder."""
+    """Return every file below `folder` by its relative path; empty without a folder."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -78,12 +78,12 @@ class Loader:
         self.secret = root / "secret"
 
     def credentials(self, **keys: str) -> None:
-        """Make the mounted Secret."""
+        """Create the mounted Secret."""
         self.secret.mkdir(exist_ok=True)
         for key, value in keys.items():
             draft = self.secret / f".{key}.{threading.get_ident()}"
             draft.write_text(value)
-            draft.rename(self.secret / key)  # as the kubelet: never half a value
+            draft.rename(self.secret / key)  # like the kubelet: never half a value
 
     def arguments(self, *uris: str, options: tuple[str, ...] = (), network: str | None = LOOPBACK) -> list[str]:
         """Return the command line for `uris`."""
@@ -115,7 +115,7 @@ class Loader:
 
 @dataclass
 class Request:
-    """One request as a server of the tests saw it."""
+    """One request as a test server received it."""
 
     method: str
     path: str
@@ -124,26 +124,26 @@ class Request:
 
     @property
     def form(self) -> dict[str, str]:
-        """The fields of a form that was sent."""
+        """The fields of the form in the body."""
         return dict(parse_qsl(self.body.decode()))
 
 
 @dataclass
 class Reply:
-    """What a server of the tests answers. `cut`: bytes of the body after which the connection is closed."""
+    """The response of a test server. `cut`: bytes of the body after which the connection is closed."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     cut: int | None = None
     pieces: Callable[[bytes], Iterable[bytes]] = lambda body: [body]
-    """Yields the body as it is to be sent."""
+    """Yields the pieces of the body to send."""
 
 
 class WebServer:
-    """A file server with ranges and ETags, which can be told to fail.
+    """A file server with ranges and ETags that can inject faults.
 
-    `files` are served by path. `fault` sees every request first: what it returns is the answer.
+    `files` are served by path. `fault` sees every request first and can return a response.
     """
 
     def __init__(self, *, listening: bool = True) -> None:
@@ -157,7 +157,7 @@ class WebServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True  # else each short body waits 40 ms for its head to be acknowledged
+            disable_nagle_algorithm = True  # otherwise each short body waits 40 ms for the acknowledgment of its head
 
             def do_GET(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
@@ -185,10 +185,10 @@ class WebServer:
         class Server(ThreadingHTTPServer):
             daemon_threads = True
             block_on_close = False
-            request_queue_size = 128  # else many that connect at once wait for a second
+            request_queue_size = 128  # otherwise many simultaneous connections wait for a second
 
             def handle_error(self, *_: object) -> None:
-                pass  # a client that goes away is the point of some tests
+                pass  # some tests close connections on purpose
 
         self.server = Server(("127.0.0.1", 0), Handler, bind_and_activate=False)
         self.server.server_bind()
@@ -197,15 +197,15 @@ class WebServer:
             self.listen()
 
     def listen(self) -> None:
-        """Take connections from now on."""
+        """Accept connections from now on."""
         self.server.server_activate()
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def secure(self, certificate: trustme.LeafCert) -> None:
-        """Speak TLS from now on."""
+        """Use TLS from now on."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         certificate.configure_cert(context)
-        # The handshake belongs to the connection's own thread, where a client that gives up stops nobody else.
+        # The connection's thread does the handshake: a client that gives up must not block the others.
         self.server.socket = context.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
         self.url = self.url.replace("http://", "https://")
 
@@ -214,7 +214,7 @@ class WebServer:
         return f'"{hash(body)}"'
 
     def answer(self, request: Request) -> Reply:
-        """Return what a good server answers."""
+        """Return a correct response."""
         body = self.files.get(unquote(request.path.partition("?")[0]))
         if body is None:
             return Reply(404)
@@ -238,13 +238,13 @@ class WebServer:
 
 
 def listing(*keys: str, size: int) -> bytes:
-    """Return what S3 answers when it is asked for the objects of a bucket."""
+    """Return S3's list of the objects of a bucket."""
     entries = "".join(f"<Contents><Key>{key}</Key><Size>{size}</Size></Contents>" for key in keys)
     return f'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{entries}</ListBucketResult>'.encode()
 
 
 def forward(address: str) -> Callable[[Request], Reply]:
-    """Return who answers what the server at `address` does."""
+    """Return a function that forwards requests to the server at `address`."""
 
     def ask(request: Request) -> Reply:
         with contextlib.closing(http.client.HTTPConnection(address)) as connection:
@@ -253,20 +253,20 @@ def forward(address: str) -> Callable[[Request], Reply]:
             headers = {name.title(): value for name, value in answer.getheaders()}
             body = answer.read()
         if request.method != "HEAD":
-            del headers["Content-Length"]  # it may become another one
+            del headers["Content-Length"]  # the length may change
         return Reply(answer.status, headers, body)
 
     return ask
 
 
 def cache() -> Path:
-    """Return the folder that the project's tools keep builds in."""
+    """Return the folder for builds of the project's tools."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "kubectl-serve"
 
 
 def versitygw() -> Path:
-    """Return the S3 gateway's program: the one on PATH, or built once from its locked module."""
+    """Return the S3 gateway's program: from PATH, or built once from its locked module."""
     found = shutil.which("versitygw")
     program = Path(found) if found else cache() / "tests" / "versitygw"
     if not program.exists():
@@ -296,14 +296,14 @@ class Store:
             path.write_bytes(body)
 
     def upload(self, path: str, body: bytes, algorithm: str) -> None:
-        """Put an object, `bucket/key`, with a checksum, which the store checks and keeps."""
+        """Put an object, `bucket/key`, with a checksum, which the store verifies and keeps."""
         value = checksums.new(algorithm, len(body))
         value.update(body)
         headers = {f"x-amz-checksum-{algorithm}": base64.b64encode(bytes.fromhex(value.hexdigest())).decode()}
         keys = Keys(*KEYS.values())
         url = f"{self.endpoint}/{path}"
         with pytest.MonkeyPatch.context() as patch:
-            # The loader's own signature is of requests without a body.
+            # The loader signs only requests without a body.
             patch.setattr(s3, "_NOTHING", "UNSIGNED-PAYLOAD")
             s3.RequestSigner(lambda: keys, "us-east-1").sign("PUT", urlsplit(url), headers)
         with urllib.request.urlopen(urllib.request.Request(url, body, headers, method="PUT")) as answer:
@@ -322,10 +322,10 @@ def store(
     enter: Sequence[str] = (),
     certificate: Path | None = None,
 ) -> Iterator[Store]:
-    """Run versitygw on `address` until left; with `metadata` it keeps checksums and ETags of what is put.
+    """Run versitygw on `address` during the block; with `metadata` it keeps checksums and ETags of uploads.
 
-    `enter` comes before its command: what brings it into another network namespace. With `certificate`, a PEM file
-    that has the key as well, it speaks TLS.
+    `enter`: prefix of its command that runs it in another network namespace. `certificate`: a PEM file with certificate
+    and key for TLS.
     """
     port = free_port()
     environment = {"ROOT_ACCESS_KEY": KEYS["AWS_ACCESS_KEY_ID"], "ROOT_SECRET_KEY": KEYS["AWS_SECRET_ACCESS_KEY"]}
@@ -344,13 +344,13 @@ def store(
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
+    """Return an unused port of loopback."""
     with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as server:
         return int(server.server_address[1])
 
 
 def wait_for_port(port: int, process: subprocess.Popen[str]) -> None:
-    """Return when somebody listens on `port` in the process' network; raise when it ends instead."""
+    """Return when the process listens on `port` in its network namespace; raise when it ends instead."""
     listening = f":{port:04X} 00000000:0000 0A"
     while True:
         if process.poll() is not None:
@@ -358,7 +358,7 @@ def wait_for_port(port: int, process: subprocess.Popen[str]) -> None:
         with contextlib.suppress(OSError):
             if listening in Path(f"/proc/{process.pid}/net/tcp").read_text():
                 return
-        threading.Event().wait(0.01)  # another process' socket can only be looked at
+        threading.Event().wait(0.01)  # another process' socket needs polling
 
 
 def unused_address() -> str:
@@ -369,7 +369,7 @@ def unused_address() -> str:
 
 
 def go_program(name: str, package: str) -> Path:
-    """Return a Go program by its pinned package, built once into the cache."""
+    """Return a Go program from its pinned package, built once into the cache."""
     program = cache() / "tests" / name
     if not program.exists():
         program.parent.mkdir(parents=True, exist_ok=True)
@@ -394,9 +394,9 @@ class Registry:
     def push_artifact(
         self, name: str, tag: str, files: Mapping[str, bytes], folders: Mapping[str, Path] | None = None
     ) -> str:
-        """Push files as ORAS does, each a layer with a title; return the manifest's digest.
+        """Push files as ORAS does, each as a layer with a title; return the manifest's digest.
 
-        `folders`: likewise, each packed into a tar.
+        `folders`: the same, each packed into a tar.
         """
         layers = [self._layer(name, title, body, {}) for title, body in files.items()]
         for title, tar in (folders or {}).items():
@@ -428,7 +428,7 @@ class Registry:
 
 
 def layer(path: Path, members: dict[str, bytes], *, link: str = "") -> Path:
-    """Make a layer of an image, or what ORAS packs a folder as."""
+    """Make a layer of an image, or a folder as ORAS packs it."""
     with tarfile.open(path, "w:gz") as archive:
         for name, body in members.items():
             info = tarfile.TarInfo(name)
@@ -443,11 +443,11 @@ def layer(path: Path, members: dict[str, bytes], *, link: str = "") -> Path:
 
 @contextlib.contextmanager
 def registry(log: Path) -> Iterator[Registry]:
-    """Run go-containerregistry's registry on loopback until left; `log` gets a line for every request."""
+    """Run go-containerregistry's registry on loopback during the block; `log` gets a line for every request."""
     crane = go_program("crane", "github.com/google/go-containerregistry/cmd/crane@v0.20.6")
     port = free_port()
     command = [str(crane), "registry", "serve", "--address", f"127.0.0.1:{port}"]
-    with log.open("w") as lines:  # a pipe would be full some time, and the registry would stand still
+    with log.open("w") as lines:  # a full pipe would block the registry
         process = subprocess.Popen(command, stdout=lines, stderr=subprocess.STDOUT, text=True)
     try:
         wait_for_port(port, process)

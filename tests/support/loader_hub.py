@@ -20,17 +20,17 @@ class Hub:
         self.large = large
         self.commit = COMMIT
         self.past: dict[str, tuple[dict[str, bytes], dict[str, bytes]]] = {}
-        """Files and large ones by earlier commits."""
+        """Files and large files of earlier commits."""
         self.token = ""
         self.once = False
-        """Whether a signed address of the network is good for one request only."""
+        """Whether a signed URL of the content network is valid for one request only."""
         self.signed = itertools.count()
         self.used: set[str] = set()
         api.fault = self._answer
         network.fault = self._expire
 
     def push(self, files: dict[str, bytes], large: dict[str, bytes]) -> None:
-        """Have `main` stand for these files from now on."""
+        """Make `main` stand for these files from now on."""
         self.past[self.commit] = self.files, self.large
         self.files, self.large = files, large
         self.commit = hashlib.sha1(json.dumps(self.siblings()).encode()).hexdigest()

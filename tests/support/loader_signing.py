@@ -1,4 +1,4 @@
-"""Keys, certificates, and signatures by the library that people sign their models with."""
+"""Keys, certificates, and signatures, made with the library of the signing tool."""
 
 import datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from model_loader.verify import signatures
 
 
 class Key:
-    """A key pair: `private` and `public` are PEM files in a folder of its own."""
+    """A key pair: `private` and `public` are PEM files in a separate folder."""
 
     def __init__(self, folder: Path, curve: ec.EllipticCurve | None = None) -> None:
         folder.mkdir()
@@ -33,7 +33,7 @@ class Key:
     def sign(
         self, model: Path, signature: Path | None = None, hashing: model_signing.hashing.Config | None = None
     ) -> None:
-        """Sign a folder or file; without `signature` into the folder, as `model_signing sign key` does it."""
+        """Sign a folder or file. Without `signature`, write it into the folder, as `model_signing sign key` does."""
         signature = signature or model / signatures.NAME
         hashing = hashing or model_signing.hashing.Config()
         if signature.is_relative_to(model):
@@ -43,7 +43,7 @@ class Key:
 
 
 class Authority:
-    """An authority of its own: `certificate` is its PEM file."""
+    """A certificate authority: `certificate` is its PEM file."""
 
     def __init__(self, folder: Path) -> None:
         self.key = Key(folder)

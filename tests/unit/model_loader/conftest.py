@@ -35,7 +35,7 @@ def s3(store: harness.Store, load: harness.Loader) -> harness.Store:
 
 @pytest.fixture(scope="session")
 def keeping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[harness.Store]:
-    """A store that keeps the checksums that objects are put with."""
+    """A store that keeps the checksums of uploads."""
     folder = tmp_path_factory.mktemp("keeping")
     (folder / "models").mkdir()
     with harness.store(folder, metadata=True) as running:
@@ -50,7 +50,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[harness.Regis
 
 @pytest.fixture
 def hub(web: harness.WebServer, load: harness.Loader) -> Iterator[Hub]:
-    """A hub with a model of a small file and a large one, which the loader's Secret names."""
+    """A hub with a model of a small file and a large one, and its endpoint in the loader's Secret."""
     network = harness.WebServer()
     load.credentials(HF_ENDPOINT=web.url)
     yield Hub(web, network, {"config.json": b"{}"}, {"model.safetensors": os.urandom(20 << 20)})

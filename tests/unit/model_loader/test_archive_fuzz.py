@@ -1,6 +1,6 @@
-"""Archives drawn at random: what comes out is what Python's own tarfile and zipfile give, or nothing and a refusal.
+"""Random archives: the loader unpacks what Python's tarfile and zipfile unpack, or refuses the archive.
 
-What is drawn is told by a failure and can be drawn again by its seed; `KUBECTL_SERVE_SEED` draws others.
+A failure prints its seed, which repeats the case; `KUBECTL_SERVE_SEED` selects other cases.
 """
 
 import bz2
@@ -53,7 +53,7 @@ def tree(chance: random.Random) -> Tree:
 
 
 def tar(files: Tree, chance: random.Random) -> bytes:
-    """Pack files as one of the formats, some of them in folders that have members of their own."""
+    """Pack files in one of the formats, some of them in folders with members of their own."""
     out = io.BytesIO()
     form = chance.choice([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
     start = chance.choice(["", "./"])
@@ -71,7 +71,7 @@ def tar(files: Tree, chance: random.Random) -> bytes:
 
 
 def zipped(files: Tree, chance: random.Random) -> bytes:
-    """Pack files by all the methods, some with the headers of large ones."""
+    """Pack files with all compression methods, some with the headers of large files."""
     out = io.BytesIO(b"#!/bin/sh\n" if chance.random() < 0.1 else b"")
     out.seek(0, io.SEEK_END)
     with zipfile.ZipFile(out, "a") as packed:
@@ -87,14 +87,14 @@ def zipped(files: Tree, chance: random.Random) -> bytes:
 
 
 class Workshop:
-    """Unpacks bytes, by the loader and by Python, each time into a folder of its own."""
+    """Unpacks bytes with the loader and with Python, each time into an empty folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     @contextmanager
     def place(self, name: str, body: bytes) -> Iterator[tuple[Path, Path]]:
-        """Yield the archive and the empty folder beside it, below nothing else; both are gone afterwards."""
+        """Yield the archive and an empty folder next to it, alone in their parent. Removes both afterwards."""
         room = self.root / "room"
         (room / "out").mkdir(parents=True)
         (room / name).write_bytes(body)
@@ -119,7 +119,7 @@ class Workshop:
             return found
 
     def pythons(self, name: str, body: bytes) -> Tree | None:
-        """Return what Python unpacks of the files, or nothing where it does not."""
+        """Return the files that Python unpacks, or None if it fails."""
         with self.place(name, body) as (archive, out), warnings.catch_warnings(action="ignore"):
             try:
                 if name.endswith("zip"):
@@ -128,7 +128,7 @@ class Workshop:
                 else:
                     with tarfile.open(archive) as opened:
                         opened.extractall(out, [info for info in opened if not info.isdir()], filter="data")
-            except Exception:  # noqa: BLE001  # whatever it is, it gives no tree
+            except Exception:  # noqa: BLE001  # any error means that there is no tree
                 return None
             return contents(out)
 
@@ -147,9 +147,7 @@ def pack(kind: str, files: Tree, chance: random.Random) -> bytes:
     return zipped(files, chance) if kind == "zip" else COMPRESSIONS[kind](tar(files, chance))
 
 
-def test_a_good_archive_gives_the_tree_that_python_gives(
-    workshop: Workshop, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_valid_archive_gives_pythons_tree(workshop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
     packed = Counter[str]()
     for number in range(100):
         kind, chance, files = drawn(number)
@@ -162,7 +160,9 @@ def test_a_good_archive_gives_the_tree_that_python_gives(
 
 
 def spoil(body: bytes, chance: random.Random) -> bytes:
-    """Return an archive with some of its bytes changed, cut out or repeated; a tar's header sums are right again."""
+    """Return an archive with some bytes changed, removed or repeated. The checksums of a tar's headers are correct
+    again.
+    """
     spoilt = bytearray(body)
     for _ in range(chance.choice([1, 1, 2, 4])):
         at = chance.randrange(len(spoilt) or 1)
@@ -181,7 +181,7 @@ def spoil(body: bytes, chance: random.Random) -> bytes:
 
 
 def right_sums(body: bytes) -> bytes:
-    """Return a tar whose headers have the sums of what they say now."""
+    """Return a tar with correct checksums in its headers."""
     blocks = [bytearray(body[start : start + 512]) for start in range(0, len(body), 512)]
     for block in blocks:
         if block[257:262] == b"ustar" and len(block) == 512:
@@ -189,10 +189,8 @@ def right_sums(body: bytes) -> bytes:
     return b"".join(blocks)
 
 
-def test_a_spoilt_archive_gives_the_tree_that_python_gives_or_none(
-    workshop: Workshop, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Also where the loader refuses what Python takes; never the other way round, and never another tree."""
+def test_a_damaged_archive_gives_pythons_tree_or_none(workshop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
+    """The loader may refuse what Python accepts, but must not accept what Python refuses, or give another tree."""
     ended = Counter[str]()
     for number in range(400):
         kind, chance, files = drawn(number)

@@ -1,4 +1,4 @@
-"""Archives are unpacked when they are files and folders, and refused when they are anything else."""
+"""The loader unpacks archives of files and folders, and refuses archives with anything else."""
 
 import gzip
 import io
@@ -64,7 +64,7 @@ FILES = (
 
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "tgz", "tar.bz2", "tar.xz"])
-def test_a_tar_is_unpacked_in_its_place(load: Loader, web: WebServer, kind: str) -> None:
+def test_a_tar_is_replaced_by_its_files(load: Loader, web: WebServer, kind: str) -> None:
     mode = {"tar": "w:", "tgz": "w:gz"}.get(kind, f"w:{kind[4:]}")
     web.files[f"/model.{kind}"] = tar(*FILES, mode=mode)
 
@@ -75,7 +75,7 @@ def test_a_tar_is_unpacked_in_its_place(load: Loader, web: WebServer, kind: str)
     assert oct((run.volume / "model/saved/model.bin").stat().st_mode) == oct(stat.S_IFREG | 0o644)
 
 
-def test_a_zip_is_unpacked_in_its_place(load: Loader, web: WebServer) -> None:
+def test_a_zip_is_replaced_by_its_files(load: Loader, web: WebServer) -> None:
     web.files["/model.zip"] = packed(("saved/model.bin", b"weights"), ("empty/", b""))
 
     run = load(f"{web.url}/model.zip")
@@ -83,7 +83,7 @@ def test_a_zip_is_unpacked_in_its_place(load: Loader, web: WebServer) -> None:
     assert run.files() == {"saved/model.bin": b"weights"}
 
 
-def test_an_archive_among_the_files_of_a_folder_stays_one(load: Loader, web: WebServer) -> None:
+def test_an_archive_among_the_files_of_a_folder_stays_packed(load: Loader, web: WebServer) -> None:
     web.files["/code.zip"] = packed(("a", b"1"))
     source = load.volume.parent / "source"
     source.mkdir()
@@ -102,7 +102,7 @@ def many_files(kind: str) -> bytes:
 
 
 def encrypted() -> bytes:
-    """A zip whose one member says that it is encrypted, in both of its headers."""
+    """Return a zip with one member that both of its headers mark as encrypted."""
     body = bytearray(packed(("a", b"1")))
     for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         body[body.index(mark) + offset] |= 1
@@ -117,7 +117,7 @@ def sparse() -> bytes:
 
 
 def through_links() -> bytes:
-    """What got past tarfile's own filters before Python 3.11.13 (CVE-2025-4517): a link through a path of links."""
+    """Return a tar that tarfile accepted before Python 3.11.13 (CVE-2025-4517): a link through a path of links."""
     deep = "/".join(["d" * 247] * 16)
     return tar(
         member("a", type=tarfile.SYMTYPE, linkname=deep),
@@ -128,14 +128,14 @@ def through_links() -> bytes:
 
 
 def raw(name: str, kind: bytes = tarfile.REGTYPE, body: bytes = b"", size: int | None = None) -> bytes:
-    """Return a member as it is, without what tarfile would say of it; `size`: what it says of its body."""
+    """Return a raw member, without tarfile's checks. `size`: the size in its header."""
     info = tarfile.TarInfo(name)
     info.type, info.size = kind, len(body) if size is None else size
     return info.tobuf(tarfile.GNU_FORMAT) + body + bytes(-len(body) % tarfile.BLOCKSIZE)
 
 
 def headers(count: int) -> bytes:
-    """Headers of headers, each of which is one more call for who reads them."""
+    """Return headers of headers, each of which is one more recursive call in tarfile."""
     return raw("h", tarfile.XHDTYPE) * count + raw("a", body=b"1") + END
 
 
@@ -149,11 +149,11 @@ def global_fields(count: int) -> bytes:
 
 
 def overlapping() -> bytes:
-    """A member whose body is another member: a bomb when it is done a thousand times, or something that is hidden."""
+    """Return a member whose body is another member: with a thousand of them a decompression bomb, or hidden content."""
     inner = packed(("b", b"weights"))
-    outer = packed((zipfile.ZipInfo("a"), inner[: inner.index(CENTRAL)]))  # not packed further
+    outer = packed((zipfile.ZipInfo("a"), inner[: inner.index(CENTRAL)]))  # stored
     entry = bytearray(inner[inner.index(CENTRAL) : inner.index(TAIL)])
-    entry[42:46] = (30 + len("a")).to_bytes(4, "little")  # where its local header is
+    entry[42:46] = (30 + len("a")).to_bytes(4, "little")  # the offset of its local header
     start, end = outer.rindex(CENTRAL), outer.rindex(TAIL)
     tail = bytearray(outer[end:])
     tail[8:12] = b"\2\0\2\0"
@@ -162,7 +162,7 @@ def overlapping() -> bytes:
 
 
 def patched(mark: bytes, offset: int, value: bytes, *files: tuple[zipfile.ZipInfo | str, bytes]) -> bytes:
-    """Return a zip whose first header of a kind says something else."""
+    """Return a zip with a modified first header of one kind."""
     body = bytearray(packed(*files or (("a", b"weights"),)))
     place = body.index(mark) + offset
     body[place : place + len(value)] = value
@@ -182,7 +182,7 @@ def by_lzma() -> bytes:
 
 def xz_of_a_large_dictionary() -> bytes:
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 30}]
-    # Made with a small one: only what the header says counts, and its checksum.
+    # Made with a small dictionary. Only the header's value and its checksum matter.
     body = bytearray(lzma.compress(tar(member("a", b"1"), mode="w:"), filters=[filters[0] | {"dict_size": 1 << 20}]))
     body[16] = 37  # 1.5 GiB
     size = (body[12] + 1) * 4
@@ -191,7 +191,7 @@ def xz_of_a_large_dictionary() -> bytes:
 
 
 def many_entries() -> bytes:
-    """A directory of more entries than files may be, all of one place."""
+    """Return a central directory of more entries than the maximum number of files, all for one position."""
     body = packed(("a/", b""))
     start, end = body.index(CENTRAL), body.index(TAIL)
     directory = body[start:end] * 200_000
@@ -252,7 +252,7 @@ REFUSED: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_an_archive_must_not_hold_is_refused_and_leaves_no_model(
+def test_forbidden_content_is_refused_and_leaves_no_model(
     load: Loader, web: WebServer, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archives, "MAX_FILES", 10)
@@ -310,8 +310,8 @@ def test_a_broken_archive_is_corrupted_and_leaves_no_model(
     "name",
     ["header-bomb.tar.gz", "global-fields.tar.gz", "dictionary.tar.xz", "bomb.tar.gz", "bomb.zip", "entries.zip"],
 )
-def test_what_is_refused_takes_little_memory(load: Loader, tmp_path: Path, name: str) -> None:
-    """As a process, which tells its own peak."""
+def test_refusals_need_little_memory(load: Loader, tmp_path: Path, name: str) -> None:
+    """In a separate process, which measures its own peak."""
     (tmp_path / name).write_bytes(REFUSED[name]())
     script = (
         "from model_loader.__main__ import main; import io, sys; main(sys.argv[1:], {}, io.StringIO(), sys.stderr)\n"
@@ -325,8 +325,8 @@ def test_what_is_refused_takes_little_memory(load: Loader, tmp_path: Path, name:
     assert int(peak) < 100 << 10, "KiB"
 
 
-def test_a_volume_that_is_full_when_the_last_bytes_come_is_told(load: Loader, web: WebServer) -> None:
-    """The kernel takes what there is room for, and says so by a count alone."""
+def test_a_volume_that_is_full_at_the_last_bytes_is_reported(load: Loader, web: WebServer) -> None:
+    """The kernel writes what fits, and reports that only by the returned count."""
     web.files["/model.tar"] = tar(member("a", os.urandom(1500 << 10)), mode="w:")
 
     assert run_on_small_volume(load, f"{web.url}/model.tar", 2800 << 10) == 15
@@ -339,8 +339,8 @@ def unpack(archive: Path, folder: Path, *, below: str = "") -> None:
         archives.unpack(archives.Archive(archive.name, stream), opened, below=below)
 
 
-def test_a_bomb_is_stopped_while_it_is_written(tmp_path: Path) -> None:
-    """What has come out when it is refused is bounded, whatever the members say of their sizes."""
+def test_a_decompression_bomb_is_stopped_while_unpacking(tmp_path: Path) -> None:
+    """The unpacked bytes before the refusal are bounded, for any sizes in the headers."""
     archive = tmp_path / "bomb.zip"
     archive.write_bytes(packed(*((f"{number}", bytes(4 << 20)) for number in range(10))))
 
@@ -351,15 +351,15 @@ def test_a_bomb_is_stopped_while_it_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [tarfile.REGTYPE, b"Z"])
-def test_a_tar_that_leads_back_to_its_start_ends(tmp_path: Path, kind: bytes) -> None:
-    """Pythons before 3.11.14 take a negative size (CVE-2025-8194); what a layer has beside /models is passed over."""
+def test_a_tar_that_points_back_to_its_start_ends(tmp_path: Path, kind: bytes) -> None:
+    """tarfile before 3.11.14 accepts negative sizes (CVE-2025-8194), also in the skipped part of a layer."""
     info = tarfile.TarInfo("usr/x")
     info.type = kind
     header = bytearray(info.tobuf())
     header[124:136] = (-512).to_bytes(12, "big", signed=True)
     header[148:156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:512]))
     archive = tmp_path / "layer.tar"
-    # Behind another member: at its beginning, tarfile takes a file for ended.
+    # After another member: at the start, tarfile takes a member with a negative size for the end.
     archive.write_bytes(tarfile.TarInfo("usr/a").tobuf() + bytes(header) + bytes(1024))
 
     with pytest.raises(LoadError) as caught:

@@ -1,4 +1,4 @@
-"""Models in Azure Blob Storage: our signature against obstore's, and the listing's rules."""
+"""Models in Azure Blob Storage: the loader's signature compared with obstore's, and the rules of lists."""
 
 import base64
 import contextlib
@@ -18,7 +18,7 @@ KEY = base64.b64encode(b"a key of the account").decode()
 
 
 class Account:
-    """A storage account with one container, `models`; every request must be signed as we sign it."""
+    """A storage account with one container, `models`. It verifies every request's signature."""
 
     def __init__(self, web: WebServer, blobs: dict[str, bytes]) -> None:
         self.web = web
@@ -64,16 +64,16 @@ def account(web: WebServer, load: Loader) -> Account:
     return Account(web, blobs)
 
 
-def test_a_prefix_gives_the_blobs_below_it_and_a_name_the_one_blob(load: Loader, account: Account) -> None:
+def test_a_prefix_gives_its_blobs_and_a_name_one_blob(load: Loader, account: Account) -> None:
     assert load("az://models/iris").files() == {"model.bin": b"weights", "a b/c": b"", "d": b"1"}
 
 
-def test_an_exact_name_gives_that_one_blob(load: Loader, account: Account) -> None:
+def test_an_exact_name_gives_one_blob(load: Loader, account: Account) -> None:
     assert load("az://models/one").files() == {"one": b"1"}
     assert load("az://models/absent").code == "NotFound"
 
 
-def test_a_blob_that_is_not_its_md5_is_corrupted(load: Loader, account: Account) -> None:
+def test_a_blob_with_another_md5_is_corrupted(load: Loader, account: Account) -> None:
     account.blobs = {"iris/model.bin": b"weights"}
     account.web.etag = lambda body: '"same"'  # type: ignore[method-assign]
     entry = account._entry("iris/model.bin")
@@ -83,16 +83,14 @@ def test_a_blob_that_is_not_its_md5_is_corrupted(load: Loader, account: Account)
     assert load("az://models/iris").code == "Corrupted"
 
 
-def test_the_account_must_be_named(load: Loader) -> None:
+def test_the_account_is_required(load: Loader) -> None:
     run = load("az://models/iris")
 
     assert (run.code, "AZURE_STORAGE_ACCOUNT" in str(run.message["hint"])) == ("InvalidSource", True)
 
 
 @pytest.mark.parametrize("ranged", [False, True])
-def test_our_signature_is_the_one_that_obstore_makes(
-    web: WebServer, monkeypatch: pytest.MonkeyPatch, ranged: bool
-) -> None:
+def test_the_signature_equals_obstores(web: WebServer, monkeypatch: pytest.MonkeyPatch, ranged: bool) -> None:
     """The same request, with obstore's date and version, gets the same Authorization header."""
     web.files["/models/a b/model.bin"] = b"weights"
     store = AzureStore(
@@ -102,7 +100,7 @@ def test_our_signature_is_the_one_that_obstore_makes(
         endpoint=web.url,
         client_options={"allow_http": True},
     )
-    with contextlib.suppress(GenericError):  # it misses headers in the answer; only its request matters
+    with contextlib.suppress(GenericError):  # obstore requires further response headers; only its request matters
         if ranged:
             obstore.get_range(store, "a b/model.bin", start=1, end=3)
         else:

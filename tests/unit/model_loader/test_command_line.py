@@ -1,4 +1,4 @@
-"""What the loader is asked, and how it says how it ended."""
+"""The command line: arguments, exit codes and the termination message."""
 
 import hashlib
 import io
@@ -14,13 +14,13 @@ from support.loader_harness import Loader, WebServer
 from support.paths import ROOT
 
 
-def test_every_code_has_an_exit_code_of_its_own_and_a_hint() -> None:
+def test_every_code_has_its_own_exit_code_and_a_hint() -> None:
     assert set(OUTCOMES) == set(Code)
     assert len({outcome.exit_code for outcome in OUTCOMES.values()}) == len(OUTCOMES)
     assert all(OUTCOMES[code].hint for code in Code if code is not Code.LOADED)
 
 
-def test_a_termination_message_fits_whatever_it_says() -> None:
+def test_a_termination_message_is_never_too_long() -> None:
     fields = outcome(Code.REFUSED, "ü" * 900, hint="h" * 900, file="\x01" * 500)
 
     text = termination_message(fields)
@@ -41,7 +41,9 @@ def test_a_termination_message_fits_whatever_it_says() -> None:
     ],
 )
 @pytest.mark.attack(16)
-def test_bad_arguments_are_told_in_the_termination_message(load: Loader, arguments: tuple[str, ...], part: str) -> None:
+def test_invalid_arguments_are_reported_in_the_termination_message(
+    load: Loader, arguments: tuple[str, ...], part: str
+) -> None:
     *options, uri = arguments
     run = load(uri, options=tuple(option for option in options if option != "--"))
 
@@ -57,7 +59,7 @@ def test_the_digest_of_a_file_is_its_sha256(load: Loader, web: WebServer) -> Non
     assert run.message["digest"] == "sha256:" + hashlib.sha256(b"weights").hexdigest()
 
 
-def test_another_digest_than_the_one_asked_for_leaves_nothing_to_serve(load: Loader, web: WebServer) -> None:
+def test_a_digest_mismatch_leaves_no_model(load: Loader, web: WebServer) -> None:
     web.files["/model.bin"] = b"weights"
 
     run = load(f"{web.url}/model.bin", options=(f"--digest=sha256:{'0' * 64}",))
@@ -67,7 +69,7 @@ def test_another_digest_than_the_one_asked_for_leaves_nothing_to_serve(load: Loa
     assert not any((run.volume / "state").iterdir())
 
 
-def test_a_second_start_finds_the_model_there_and_asks_nobody(load: Loader, web: WebServer) -> None:
+def test_a_second_start_keeps_the_model_and_sends_no_request(load: Loader, web: WebServer) -> None:
     web.files["/model.bin"] = b"weights"
     first = load(f"{web.url}/model.bin")
     asked = len(web.requests)
@@ -78,7 +80,7 @@ def test_a_second_start_finds_the_model_there_and_asks_nobody(load: Loader, web:
     assert (second.code, second.message["digest"]) == ("Loaded", first.message["digest"])
 
 
-def test_a_folder_of_the_node_is_loaded_with_the_digest_of_its_manifest(load: Loader, tmp_path: Path) -> None:
+def test_a_local_folder_has_the_digest_of_its_manifest(load: Loader, tmp_path: Path) -> None:
     source = tmp_path / "source"
     (source / "b").mkdir(parents=True)
     (source / "b" / "two").write_bytes(b"2")
@@ -87,7 +89,7 @@ def test_a_folder_of_the_node_is_loaded_with_the_digest_of_its_manifest(load: Lo
 
     run = load(source.as_uri())
 
-    # "B" and "b" differ by case only, which some file systems cannot keep apart.
+    # "B" and "b" differ only by case, which some file systems do not distinguish.
     assert run.code == "Refused"
     (source / "B").rename(source / "A")
     run = load(source.as_uri())
@@ -114,7 +116,7 @@ def test_files_that_may_run_code_are_counted_and_the_first_is_named(load: Loader
     assert [(run.message["runs_code"], run.message["runs_code_first"]) for run in runs] == [(3, "config.json")] * 2
 
 
-def test_an_archives_files_may_run_code_as_well(load: Loader, web: WebServer) -> None:
+def test_files_in_archives_may_run_code_too(load: Loader, web: WebServer) -> None:
     body = io.BytesIO()
     with zipfile.ZipFile(body, "w") as archive:
         archive.writestr("saved/model.joblib", b"weights")
@@ -124,7 +126,7 @@ def test_an_archives_files_may_run_code_as_well(load: Loader, web: WebServer) ->
     assert "runs_code" not in load(f"{web.url}/model.onnx").message
 
 
-def test_the_documentation_lists_every_code_as_the_table_has_it() -> None:
+def test_the_documentation_has_the_table_of_outcomes() -> None:
     text = (ROOT / "docs" / "loader.md").read_text()
 
     for code, end in OUTCOMES.items():

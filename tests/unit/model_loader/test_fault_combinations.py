@@ -1,6 +1,6 @@
-"""Faults drawn at random, over sources, shapes of models and ways to verify: the right model or none, and its cause.
+"""Random faults over sources, models and kinds of verification: the load gives the right model, or none and the cause.
 
-What is drawn is told by a failure and can be drawn again by its seed; `KUBECTL_SERVE_SEED` draws others.
+A failure prints its seed, which repeats the case; `KUBECTL_SERVE_SEED` selects other cases.
 """
 
 import hashlib
@@ -48,15 +48,15 @@ SHAPES: Mapping[str, tuple[int, ...]] = {
     "a large file among small ones": (40 * PART + 1, *range(1000, 1012)),
     "small files": tuple(range(30)),
 }
-"""The sizes of the files. One large file that is hashed is hashed beside the worker that reads it."""
+"""The sizes of the files. A single large file is hashed by a separate thread."""
 WAYS = {"hashed": "", "not hashed": "", "digest": "DigestMismatch", "signature": "NotSigned"}
-"""How a model is verified beside the store's checksums, and how it ends where it is not the one that was asked for."""
+"""The kinds of verification in addition to the store's checksums, and the outcome for another model."""
 FAULTS = faults.FAULTS | {"stall at half": faults.Fault(faults.stall_at_half, "Stalled")}
 UNREADABLE = {
     "truncated": {"ServerError", "Corrupted"},
     "corrupted": {"ServerError", "NotFound", "Changed", "Corrupted", "Refused", "InvalidSource"},
 }
-"""How else it may end where a list of files, and not a file, is so."""
+"""The other possible outcomes if the response is a list of files instead of a file."""
 
 Model = Mapping[str, bytes]
 Honest = Callable[[Request], Reply]
@@ -64,7 +64,7 @@ Honest = Callable[[Request], Reply]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut even small files into many parts, let workers become more at once, and never wait long."""
+    """Use small parts, increase the number of workers at once, and shorten all delays."""
     monkeypatch.setattr(file_state, "PART_BYTES", PART)
     monkeypatch.setattr(scheduler, "READ_AHEAD_BYTES", 32 * PART)
     monkeypatch.setattr(concurrency, "SAMPLE_SECONDS", 0.01)
@@ -75,24 +75,24 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass(frozen=True)
 class Servers:
-    """What sources stand on."""
+    """The servers behind the sources."""
 
     store: Store
     registry: Registry
     network: WebServer
     folder: Path
-    """For what is made on the way."""
+    """For temporary files."""
     name: str
-    """Of the model, nobody else's."""
+    """The key of the model's owner."""
 
 
 class Source:
-    """A server that has a model, behind `front`, which can be told to fail."""
+    """A server with a model, behind `front`, which can inject faults."""
 
     checks = True
-    """Whether a checksum of every file is known."""
+    """Whether every file has a known checksum."""
     folders: tuple[str, ...] = ("", "deep/")
-    """Where the files of a model lie."""
+    """The path of the model's files."""
 
     def __init__(self, front: WebServer, load: Loader, servers: Servers) -> None:
         self.front = front
@@ -100,14 +100,14 @@ class Source:
         self.prepare(load)
 
     def prepare(self, load: Loader) -> None:
-        """Make the Secret."""
+        """Create the Secret."""
 
     def publish(self, model: Model) -> None:
-        """Put the model where it is asked for, in place of the one before."""
+        """Replace the model."""
         raise NotImplementedError
 
     def uris(self, model: Model) -> list[str]:
-        """Return what the loader is called with."""
+        """Return the loader's arguments."""
         raise NotImplementedError
 
     def digest(self, model: Model) -> str:
@@ -115,16 +115,16 @@ class Source:
         return manifest_digest(model)
 
     def fronts(self) -> list[tuple[WebServer, Honest]]:
-        """Return the servers that are asked, and what each answers where it does not fail."""
+        """Return the servers, each with its correct answers."""
         raise NotImplementedError
 
     def is_file(self, request: Request) -> bool:
-        """Tell whether a file of the model is asked for, and not a list of them or the like."""
+        """Return whether a request is for a file of the model, and not for a list or the like."""
         raise NotImplementedError
 
 
 class Web(Source):
-    """A file server, whose files are named one by one."""
+    """A file server, with one URL for each file."""
 
     checks = False
     folders = ("",)
@@ -148,7 +148,7 @@ class Web(Source):
 
 
 class Bucket(Source):
-    """versitygw, with the checksums that objects are uploaded with."""
+    """versitygw, which keeps the checksums of uploads."""
 
     def prepare(self, load: Loader) -> None:
         load.credentials(**harness.KEYS, AWS_ENDPOINT_URL=self.front.url)
@@ -168,7 +168,7 @@ class Bucket(Source):
 
 
 class Repository(Source):
-    """A repository of a Hugging Face hub, and its content network: both may fail."""
+    """A repository of a Hugging Face hub, and its content network: both can fail."""
 
     def prepare(self, load: Loader) -> None:
         load.credentials(HF_ENDPOINT=self.front.url)
@@ -212,7 +212,7 @@ class Artifact(Source):
 
 
 class Image(Artifact):
-    """An image there, which has the model in a layer."""
+    """An image there, with the model in a layer."""
 
     def publish(self, model: Model) -> None:
         tar = layer(self.servers.folder / "layer.tar.gz", {f"models/{path}": body for path, body in model.items()})
@@ -221,18 +221,18 @@ class Image(Artifact):
 
 @dataclass(frozen=True)
 class Trouble:
-    """What happens during one load."""
+    """The faults of one load."""
 
     faults: tuple[tuple[str, int, int], ...]
-    """Each by its name, the request that it begins with, and for how many it lasts."""
+    """Each fault's name, first request, and number of requests."""
     replaced: int
-    """The request before which another model takes the place of the first; 0: none does."""
+    """The request before which another model replaces the first; 0: never."""
     signed: bool
-    """Whether that one is signed too."""
+    """Whether the second model is signed."""
     late: float
-    """Seconds for which connections are refused at first."""
+    """Seconds of refused connections at first."""
     slow: bool
-    """Whether answers come by and by, so that there are more and more workers."""
+    """Whether responses arrive slowly, so that the number of workers grows."""
 
     @classmethod
     def draw(cls, chance: random.Random) -> "Trouble":
@@ -250,19 +250,19 @@ class Trouble:
 
 @dataclass
 class Tally:
-    """What was done to loads of a source, and how they ended."""
+    """The faults in the loads of one source, and the outcomes."""
 
     ended: Counter[str] = field(default_factory=Counter)
     spoilt: Counter[str] = field(default_factory=Counter)
-    """Answers, by their fault."""
+    """Responses, by fault."""
     many: int = 0
-    """Spoilt answers of more than one part."""
+    """Damaged responses for more than one part."""
     beside: int = 0
-    """Spoilt answers of a file that was hashed beside the worker that read it."""
+    """Damaged responses for a file that a separate thread hashed."""
     replaced: int = 0
     late: int = 0
     at_once: int = 0
-    """Answers at most."""
+    """Maximum number of responses."""
 
     def __str__(self) -> str:
         return (
@@ -274,7 +274,7 @@ class Tally:
 
 
 class Troubled:
-    """Does to the answers of a source what was drawn, and notes how the load may end by it."""
+    """Injects faults into the responses of a source, and records the outcomes that each allows."""
 
     def __init__(
         self, load: Loader, source: Source, trouble: Trouble, *, way: str, shape: str, other: Model, tally: Tally
@@ -296,7 +296,7 @@ class Troubled:
             front.fault = self._answers(honest)
 
     def end(self) -> None:
-        """All is well again."""
+        """Stop injecting faults."""
         with self._lock:
             self._over = True
 
@@ -322,7 +322,7 @@ class Troubled:
         return answer
 
     def _due(self, number: int, request: Request, reply: Reply) -> str:
-        """Return the fault that this answer gets, if any."""
+        """Return the fault of this response, if any."""
         due = [name for name, first, count in self._trouble.faults if first <= number < first + count]
         if not due or reply.status >= 300 or (due[0] in UNREADABLE and not reply.body):
             return ""
@@ -331,7 +331,7 @@ class Troubled:
         causes, file = {FAULTS[due[0]].lasting}, self._source.is_file(request)
         if due[0] in UNREADABLE:
             if not self._suspect and not (self._source.checks and (file or due[0] == "truncated")):
-                return ""  # nobody could tell from another model
+                return ""  # indistinguishable from another model
             causes |= self._suspect
         self.causes |= causes if file else causes | UNREADABLE.get(due[0], set())
         self._tally.spoilt[due[0]] += 1
@@ -356,7 +356,9 @@ class Troubled:
 def models(
     sizes: Mapping[str, int], chance: random.Random, folder: Path, key: Key | None, *, signed: bool
 ) -> tuple[Model, Model]:
-    """Return two models of these files, signed where there is a key; not `signed`, the second bears the first's."""
+    """Return two models of these files, signed if there is a key; without `signed`, the second has the first's
+    signature.
+    """
     found: list[dict[str, bytes]] = []
     for version in range(2):
         model = {path: chance.randbytes(size) for path, size in sizes.items()}
@@ -374,7 +376,7 @@ def models(
 
 
 def check_none(run: Run, causes: set[str]) -> None:
-    """Nothing is there for the server, and the cause is one that there was."""
+    """There is no model for the server, and the reported cause is an injected one."""
     assert run.code in causes, run.output
     assert run.message["hint"]
     assert not (run.volume / "model").exists()
@@ -385,7 +387,7 @@ def check_none(run: Run, causes: set[str]) -> None:
 def check(
     make: type[Source], shape: str, way: str, chance: random.Random, servers: Servers, key: Key, tally: Tally
 ) -> None:
-    """Load one model from a source in trouble, and where that failed, once more when all is well again."""
+    """Load one model from a failing source and, if that fails, once more without faults."""
     trouble = Trouble.draw(chance)
     names = (f"{folder}{n}.bin" for n, folder in enumerate(itertools.cycle(make.folders)))
     signer = key if way == "signature" else None
@@ -406,7 +408,7 @@ def check(
     opening.start()
     with pytest.MonkeyPatch.context() as patch:
         if stalling:
-            troubled.causes.add("Stalled")  # a busy machine may stand still for so long as well
+            troubled.causes.add("Stalled")  # a busy machine can stall for as long
             patch.setattr(transport, "READ_SECONDS", 0.2)
         run = load(*source.uris(first), options=("--patience=0.6", *options))
     opening.join()
@@ -433,7 +435,7 @@ def check(
 
 
 @pytest.mark.parametrize("make", [Web, Bucket, Repository, Artifact, Image])
-def test_whatever_happens_the_right_model_is_there_or_none_and_its_cause(
+def test_faults_give_the_right_model_or_none_and_the_cause(
     make: type[Source], keeping: Store, registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tally, key, network = Tally(), Key(tmp_path / "key"), WebServer()

@@ -1,4 +1,4 @@
-"""Whatever the store does, the server sees the right model or none, and the cause is told."""
+"""With any fault of a store, the load gives the right model, or none and the cause."""
 
 import base64
 import contextlib
@@ -29,16 +29,16 @@ SIZE = 20 << 20
 
 
 WAYS = {"one answer": (), "parts": ("--no-digest",)}
-"""How the loader asks for one large file: where it hashes every byte, in order, one worker reads it alone."""
+"""How the loader requests one large file: if it hashes the file, one worker reads all of it."""
 
 
 @pytest.mark.parametrize("lasting", [False, True], ids=["passing", "lasting"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_of_the_store_ends_in_the_right_model_or_in_its_cause(
+def test_a_fault_gives_the_right_model_or_its_cause(
     load: Loader, web: WebServer, name: str, way: str, lasting: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An object store with checksums whose answers are spoilt on their way: the first, or all of them."""
+    """An object store with checksums and damaged responses: the first one, or all."""
     fault = FAULTS[name]
     if fault.lasting == "Stalled":
         monkeypatch.setattr(transport, "READ_SECONDS", 0.2)
@@ -73,15 +73,13 @@ def test_a_fault_of_the_store_ends_in_the_right_model_or_in_its_cause(
     assert spoilt[name] >= 1
     assert seen["a model too early"] == 0
     assert run.code == "Loaded" or run.message["hint"]
-    if (lasting and fault.lasting != "Loaded") or name == "gone":  # which another try does not mend
+    if (lasting and fault.lasting != "Loaded") or name == "gone":  # retries do not help
         assert (run.code, run.files()) == (fault.lasting, {}), run.output
     else:
         assert run.files() == {"model.bin": weights}, run.output
 
 
-def test_a_server_that_stops_sending_is_told_as_stalled(
-    load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_stops_sending_is_stalled(load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "READ_SECONDS", 0.1)
     over = threading.Event()
     web.files["/model.bin"] = b"weights"
@@ -95,8 +93,8 @@ def test_a_server_that_stops_sending_is_told_as_stalled(
 
 
 @pytest.mark.parametrize("seconds", [1.0, 20.0])
-def test_a_store_that_comes_up_late_is_waited_for(load: Loader, seconds: float) -> None:
-    """As behind a sidecar that starts after the loader: connections are refused at first."""
+def test_the_loader_waits_for_a_store_that_starts_late(load: Loader, seconds: float) -> None:
+    """As with a sidecar that starts after the loader: the first connections are refused."""
     late = WebServer(listening=False)
     late.files["/model.bin"] = b"weights"
     timer = threading.Timer(seconds, late.listen)
@@ -111,7 +109,7 @@ def test_a_store_that_comes_up_late_is_waited_for(load: Loader, seconds: float) 
     assert max(float(str(line["wait"])) for line in run.of("retry")) <= 5
 
 
-def test_credentials_that_end_while_loading_are_read_from_the_secret_again(load: Loader, web: WebServer) -> None:
+def test_credentials_that_expire_during_the_load_are_read_again(load: Loader, web: WebServer) -> None:
     body = os.urandom(SIZE)
     web.files["/models/m/model.bin"] = body
     load.credentials(AWS_ACCESS_KEY_ID="first", AWS_SECRET_ACCESS_KEY="s", AWS_ENDPOINT_URL=web.url)
@@ -137,7 +135,7 @@ def test_credentials_that_stay_expired_are_unauthorized(load: Loader, web: WebSe
     assert "ExpiredToken" in str(run.message["message"])
 
 
-def test_the_region_that_s3_names_is_used(load: Loader, web: WebServer) -> None:
+def test_the_loader_uses_the_region_in_s3s_response(load: Loader, web: WebServer) -> None:
     web.files["/models/m/model.bin"] = b"weights"
     load.credentials(AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s", AWS_ENDPOINT_URL=web.url)
 
@@ -152,7 +150,7 @@ def test_the_region_that_s3_names_is_used(load: Loader, web: WebServer) -> None:
 
 
 def small_volume(load: Loader, size: int, script: str, command: list[str]) -> subprocess.Popen[bytes]:
-    """Start `script`, whose arguments are the volume and `command`, where the volume is a disk of `size` bytes."""
+    """Start `script`, with the volume and `command` as arguments; the volume is a disk of `size` bytes."""
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     script = f'set -e; mount -t tmpfs -o size={size} tmpfs "$1"; {script}'
     call = ["unshare", *user, "--mount", "sh", "-c", script, "sh", str(load.volume), *command]
@@ -160,12 +158,12 @@ def small_volume(load: Loader, size: int, script: str, command: list[str]) -> su
 
 
 def run_on_small_volume(load: Loader, url: str, size: int) -> int:
-    """Run the loader as a process on a volume of `size` bytes, and return the exit code."""
+    """Run the loader in a process, with a volume of `size` bytes, and return the exit code."""
     command = [sys.executable, "-m", "model_loader", *load.arguments(url)]
     return small_volume(load, size, 'shift; exec "$@"', command).wait()
 
 
-def test_a_model_that_does_not_fit_is_refused_before_it_is_read(load: Loader, web: WebServer) -> None:
+def test_a_model_that_does_not_fit_is_refused_before_the_download(load: Loader, web: WebServer) -> None:
     web.files["/model.bin"] = bytes(SIZE)
 
     assert run_on_small_volume(load, f"{web.url}/model.bin", 4 << 20) == 15
@@ -174,7 +172,7 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_read(load: Loader, we
     assert len(web.requests) == 1
 
 
-def test_a_volume_that_fills_up_is_told(load: Loader, web: WebServer) -> None:
+def test_a_volume_that_fills_up_is_reported(load: Loader, web: WebServer) -> None:
     web.files["/model.bin"] = bytes(SIZE)
     chunks = b"".join(b"100000\r\n" + bytes(1 << 20) + b"\r\n" for _ in range(20)) + b"0\r\n\r\n"
     web.fault = lambda request, number: Reply(200, {"Transfer-Encoding": "chunked", "Content-Length": ""}, chunks)
@@ -184,7 +182,7 @@ def test_a_volume_that_fills_up_is_told(load: Loader, web: WebServer) -> None:
 
 
 @pytest.mark.parametrize("way", ["hashed", "not hashed", "signed"])
-def test_a_volume_that_another_fills_up_is_told_and_with_room_again_the_next_start_goes_on(
+def test_after_another_program_filled_the_volume_the_next_start_resumes(
     load: Loader, web: WebServer, tmp_path: Path, way: str
 ) -> None:
     model = {"model.bin": os.urandom(SIZE)}
@@ -228,14 +226,14 @@ def test_a_volume_that_another_fills_up_is_told_and_with_room_again_the_next_sta
     assert contents(tmp_path / "model") == model
 
 
-def test_a_chunked_answer_of_unknown_length_is_read_to_its_end(load: Loader, web: WebServer) -> None:
+def test_a_chunked_response_of_unknown_length_is_read_to_its_end(load: Loader, web: WebServer) -> None:
     chunks = b"5\r\nweigh\r\n2;x=y\r\nts\r\n0\r\nTrailer: x\r\n\r\n"
     web.fault = lambda request, number: Reply(200, {"Transfer-Encoding": "chunked", "Content-Length": ""}, chunks)
 
     assert load(f"{web.url}/model.bin").files() == {"model.bin": b"weights"}
 
 
-def test_a_chunked_answer_that_is_cut_is_never_taken_for_the_model(load: Loader, web: WebServer) -> None:
+def test_a_truncated_chunked_response_is_not_the_model(load: Loader, web: WebServer) -> None:
     chunks = b"5\r\nweigh\r\n2\r\nts\r\n"
     headers = {"Transfer-Encoding": "chunked", "Content-Length": ""}
     web.fault = lambda request, number: Reply(200, headers, chunks, cut=len(chunks))
@@ -245,7 +243,7 @@ def test_a_chunked_answer_that_is_cut_is_never_taken_for_the_model(load: Loader,
     assert (run.code, run.files()) == ("Unreachable", {})
 
 
-def test_a_size_that_no_volume_has_is_not_cut_into_parts(
+def test_a_size_beyond_any_volume_is_not_cut_into_parts(
     load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def cut(*_: object, **__: object) -> NoReturn:

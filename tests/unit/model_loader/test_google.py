@@ -45,13 +45,13 @@ def gs(google: str, load: Loader) -> Loader:
     return load
 
 
-def test_a_prefix_gives_the_objects_below_it(gs: Loader) -> None:
+def test_a_prefix_gives_its_objects(gs: Loader) -> None:
     assert gs("gs://models/iris").files() == {"model.bin": b"weights" * (2 << 20), "a b/c": b"1"}
 
 
-def test_an_exact_name_gives_that_one_object(gs: Loader) -> None:
+def test_an_exact_name_gives_one_object(gs: Loader) -> None:
     assert gs("gs://models/one").files() == {"one": b"1"}
 
 
-def test_what_is_not_there_is_not_found(gs: Loader, tmp_path: Path) -> None:
+def test_a_missing_object_is_not_found(gs: Loader, tmp_path: Path) -> None:
     assert [gs(uri).code for uri in ("gs://models/absent", "gs://absent/iris")] == ["NotFound"] * 2

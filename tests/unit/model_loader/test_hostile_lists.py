@@ -1,4 +1,4 @@
-"""Stores whose list of a model's files is wrong, by accident or by intent: the right model, or a clear refusal."""
+"""Wrong lists of files, by accident or by intent: the load gives the right model, or a clear refusal."""
 
 import hashlib
 import json
@@ -20,15 +20,15 @@ from support.loader_hub import COMMIT
 SEED = os.environ.get("KUBECTL_SERVE_SEED", "1")
 BODIES = {"config.json": b"{}", "data/weights.bin": b"weights"}
 Entry = tuple[str, object]
-"""A file's name and size, as the list has them."""
+"""A file's name and size in the list."""
 
 
 class Lister:
-    """A store of one kind behind `web`, which lists what it is told to and serves `bodies` by their names."""
+    """A store of one kind behind `web`. It serves the configured list, and `bodies` by name."""
 
     uri: str
     wrong: tuple[str, ...] = ("ServerError",)
-    """How a list ends that is not one."""
+    """The end of a malformed list."""
 
     def __init__(self, load: Loader, web: WebServer) -> None:
         self.web = web
@@ -45,7 +45,7 @@ class Lister:
         raise NotImplementedError
 
     def body(self, request: Request) -> bytes | None:
-        """Return the file that is asked for."""
+        """Return the requested file."""
         name = unquote(urlsplit(request.path).path).partition("/m/")[2]
         return self.bodies.get(name)
 
@@ -183,7 +183,7 @@ def every(*kinds: type[Lister]) -> pytest.MarkDecorator:
 
 
 def run(load: Loader, lister: Lister) -> str:
-    """Load, and return the code; whatever it is, there is nothing beside the volume, and no model without success."""
+    """Load, and return the code. There is nothing next to the volume, and no model without success."""
     before = {path.name for path in load.volume.parent.iterdir()} | {"termination-log"}
     found = load(lister.uri, options=("--patience=0",))
     assert {path.name for path in load.volume.parent.iterdir()} == before
@@ -197,7 +197,7 @@ def run(load: Loader, lister: Lister) -> str:
 
 
 @every(*KINDS)
-def test_a_good_list_is_a_model(load: Loader, lister: Lister) -> None:
+def test_a_correct_list_is_a_model(load: Loader, lister: Lister) -> None:
     lister.serve(lambda request: lister.page(GOOD))
 
     assert run(load, lister) == "Loaded"
@@ -224,7 +224,7 @@ def test_a_good_list_is_a_model(load: Loader, lister: Lister) -> None:
     ],
     ids=lambda names: ascii(names)[:20],
 )
-def test_names_that_no_folder_can_hold_are_refused(load: Loader, lister: Lister, names: list[str]) -> None:
+def test_names_that_a_folder_cannot_have_are_refused(load: Loader, lister: Lister, names: list[str]) -> None:
     lister.serve(lambda request: lister.page([*GOOD, *((name, 0) for name in names)]))
 
     assert run(load, lister) == "Refused"
@@ -232,7 +232,7 @@ def test_names_that_no_folder_can_hold_are_refused(load: Loader, lister: Lister,
 
 @every(*OF_JSON)
 @pytest.mark.parametrize("name", ["a\0b", "a\nb", "\ud800", "\ud800/../b"], ids=ascii)
-def test_names_that_json_alone_can_write_are_refused(load: Loader, lister: Lister, name: str) -> None:
+def test_names_that_only_json_can_express_are_refused(load: Loader, lister: Lister, name: str) -> None:
     lister.serve(lambda request: lister.page([*GOOD, (name, 0)]))
 
     assert run(load, lister) == "Refused"
@@ -240,7 +240,7 @@ def test_names_that_json_alone_can_write_are_refused(load: Loader, lister: Liste
 
 @every(*KINDS)
 @pytest.mark.parametrize("size", [-1, -(1 << 70), 1 << 70, "1e3", "٣", "0x10", 1.5, "1_000"], ids=ascii)
-def test_what_is_no_size_is_an_error_of_the_store(load: Loader, lister: Lister, size: object) -> None:
+def test_an_invalid_size_is_an_error_of_the_store(load: Loader, lister: Lister, size: object) -> None:
     lister.serve(lambda request: lister.page([*GOOD, ("other", size)]))
 
     assert run(load, lister) == "ServerError"
@@ -248,7 +248,7 @@ def test_what_is_no_size_is_an_error_of_the_store(load: Loader, lister: Lister, 
 
 @every(*KINDS)
 @pytest.mark.parametrize(("size", "code"), [(1 << 60, "NoSpace"), (5, "Changed"), (9, "Changed")])
-def test_a_size_that_is_another_is_told(load: Loader, lister: Lister, size: int, code: str) -> None:
+def test_a_wrong_size_is_reported(load: Loader, lister: Lister, size: int, code: str) -> None:
     lister.serve(lambda request: lister.page([("data/weights.bin", size)]))
 
     assert run(load, lister) == code
@@ -265,7 +265,7 @@ def test_a_size_that_changes_with_every_list_gives_no_model(load: Loader, lister
 @every(*PAGED)
 @pytest.mark.parametrize("entries", [[], [("a", 1)]])
 @pytest.mark.parametrize("same", [True, False])
-def test_a_list_that_does_not_end_is_an_error_of_the_store(
+def test_an_endless_list_is_an_error_of_the_store(
     load: Loader, lister: Lister, entries: list[Entry], same: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pages, "_MAX_PAGES", 20)
@@ -282,9 +282,7 @@ def test_a_list_that_does_not_end_is_an_error_of_the_store(
 
 
 @every(*KINDS)
-def test_more_files_than_a_model_may_have_are_refused(
-    load: Loader, lister: Lister, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_many_files_are_refused(load: Loader, lister: Lister, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model, "MAX_FILES", 50)
     count = 20 if isinstance(lister, PAGED) else 60
     asked: list[str] = []
@@ -302,7 +300,7 @@ def test_more_files_than_a_model_may_have_are_refused(
 @pytest.mark.slow
 @every(S3, HubOfLists)
 def test_a_hundred_thousand_files_are_planned(load: Loader, lister: Lister) -> None:
-    """And then there is no room, so that none is read."""
+    """The volume is too small, so the loader reads none of them."""
     body = lister.page([(f"{number % 100}/{number}.bin", 1 << 40) for number in range(100_000)])
     lister.serve(lambda request: body)
 
@@ -310,7 +308,7 @@ def test_a_hundred_thousand_files_are_planned(load: Loader, lister: Lister) -> N
 
 
 @every(S3, Google)
-def test_what_is_not_below_the_prefix_is_not_taken_for_the_model(load: Loader, lister: Lister) -> None:
+def test_files_outside_the_prefix_are_not_part_of_the_model(load: Loader, lister: Lister) -> None:
     lister.serve(lambda request: lister.page(GOOD).replace(b"m/config", b"other/config"))
 
     assert run(load, lister) == "ServerError"
@@ -320,7 +318,7 @@ def test_what_is_not_below_the_prefix_is_not_taken_for_the_model(load: Loader, l
 @pytest.mark.parametrize(
     "text", [b"", b"<html>", b"[]", b"null", b'"x"', b"[" * 100_000, b"<a>" * 100_000, b'{"items": 1, "siblings": 1}']
 )
-def test_what_is_no_list_is_told(load: Loader, lister: Lister, text: bytes) -> None:
+def test_a_malformed_list_is_reported(load: Loader, lister: Lister, text: bytes) -> None:
     lister.serve(lambda request: text)
 
     assert run(load, lister) in (*lister.wrong, "NotFound")
@@ -330,7 +328,7 @@ def test_what_is_no_list_is_told(load: Loader, lister: Lister, text: bytes) -> N
 def test_a_list_that_would_fill_the_memory_is_not_parsed(
     load: Loader, lister: Lister, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though what it has besides is of no interest."""
+    """Even in parts that the loader ignores."""
     monkeypatch.setattr(documents, "_MAX_VALUES", 1000)
     good = lister.page(GOOD)
     full = (
@@ -344,7 +342,7 @@ def test_a_list_that_would_fill_the_memory_is_not_parsed(
 
 
 @every(S3, Azure)
-def test_a_list_that_grows_by_its_entities_is_an_error_of_the_store(load: Loader, lister: Lister) -> None:
+def test_a_list_that_expands_by_entities_is_an_error_of_the_store(load: Loader, lister: Lister) -> None:
     entities = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))
     lister.serve(lambda request: f'<!DOCTYPE a [<!ENTITY e0 "ha">{entities}]><a>&e9;</a>'.encode())
 
@@ -353,10 +351,8 @@ def test_a_list_that_grows_by_its_entities_is_an_error_of_the_store(load: Loader
 
 @pytest.mark.parametrize("digest", ["sha256:../../other", "sha256:", "sha256:" + "A" * 64, "v2", "md5:" + "0" * 32])
 @pytest.mark.parametrize("where", ["layers", "manifests"])
-def test_what_a_registry_says_is_named_by_a_digest_or_refused(
-    load: Loader, web: WebServer, digest: str, where: str
-) -> None:
-    """Another name would be read without being checked."""
+def test_a_registrys_reference_is_a_digest_or_refused(load: Loader, web: WebServer, digest: str, where: str) -> None:
+    """Another reference would be read without verification."""
     lister = RegistryOfLists(load, web)
     document = json.loads(lister.page(GOOD))
     if where == "layers":
@@ -370,7 +366,7 @@ def test_what_a_registry_says_is_named_by_a_digest_or_refused(
 
 
 @pytest.mark.parametrize(("key", "value"), [("sha256", ""), ("sha256", "0"), ("sha256", None)])
-def test_a_hub_that_tells_no_checksum_is_not_taken_to_have_told_one(
+def test_a_hub_without_checksums_is_not_taken_for_one_with(
     load: Loader, web: WebServer, key: str, value: object
 ) -> None:
     lister = HubOfLists(load, web)
@@ -400,7 +396,7 @@ def spoil(text: bytes, chance: random.Random) -> bytes:
 
 
 @every(*KINDS)
-def test_a_spoilt_list_gives_files_that_there_are_or_none(
+def test_a_damaged_list_gives_existing_files_or_none(
     load: Loader, lister: Lister, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ended = Counter[str]()

@@ -1,4 +1,4 @@
-"""What a server may send and what not: RFC 9112, to the letter, over real sockets."""
+"""What a server may send: RFC 9112, exactly, over real sockets."""
 
 import contextlib
 import socket
@@ -23,7 +23,7 @@ ABC = OK + b"Content-Length: 3\r\n\r\nabc"
 
 
 def answer(said: bytes, method: str = "GET") -> bytes:
-    """Return the body that a client reads of what a server sends before it closes the connection."""
+    """Return the body that a client reads when a server sends `data` and closes the connection."""
     ours, theirs = socket.socketpair()
     ours.settimeout(5)
     with ours, theirs:
@@ -63,7 +63,7 @@ def _send(sock: socket.socket, said: bytes) -> None:
         b"HTTP/1.1 200\r\nContent-Length: 3\r\n\r\nabc",
     ],
 )
-def test_what_http_allows_is_read(said: bytes) -> None:
+def test_valid_http_is_read(said: bytes) -> None:
     assert answer(said) == b"abc"
 
 
@@ -116,7 +116,7 @@ BAD = {
 
 @pytest.mark.parametrize("said", [each for bad in BAD.values() for each in bad])
 @pytest.mark.attack(35)
-def test_what_two_programs_could_read_differently_is_refused(said: bytes) -> None:
+def test_ambiguous_http_is_refused(said: bytes) -> None:
     with pytest.raises(ProtocolError):
         answer(said)
 
@@ -124,21 +124,21 @@ def test_what_two_programs_could_read_differently_is_refused(said: bytes) -> Non
 @given(
     st.lists(st.sampled_from([b"\r\n", b"\n", b"3", b"abc", b"0", b";", b":", b" ", OK, CHUNKED, b"X: 1"]), max_size=12)
 )
-def test_whatever_comes_is_an_answer_or_a_protocol_error(parts: list[bytes]) -> None:
+def test_any_bytes_are_a_response_or_a_protocol_error(parts: list[bytes]) -> None:
     with contextlib.suppress(ProtocolError):
         answer(b"".join(parts))
 
 
 @pytest.mark.parametrize("text", ["/a b", "/a\r\nX: 1", "/a\nb", "/a\0", "/é", ""])
 @pytest.mark.attack(35)
-def test_no_url_becomes_another_request(text: str) -> None:
+def test_a_url_cannot_become_another_request(text: str) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(ProtocolError):
         Connection(ours, "store.example.com").request("GET", text, {})
 
 
 @pytest.mark.attack(35)
-def test_what_was_sent_without_being_asked_for_is_no_answer_to_the_next_request() -> None:
+def test_data_after_a_response_does_not_answer_the_next_request() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(ABC + OK + b"Content-Length: 4\r\n\r\nevil")
@@ -150,7 +150,7 @@ def test_what_was_sent_without_being_asked_for_is_no_answer_to_the_next_request(
 
 @contextlib.contextmanager
 def serving(behave: Callable[[socket.socket], None]) -> Iterator[int]:
-    """Have ``behave`` answer every connection; yield the port."""
+    """Answer every connection with ``behave``; yield the port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         over = threading.Event()
 
@@ -172,9 +172,7 @@ def serving(behave: Callable[[socket.socket], None]) -> Iterator[int]:
 
 @pytest.mark.parametrize("part", ["head", "body", "chunks", "hello"])
 @pytest.mark.attack(35)
-def test_a_server_that_sends_a_byte_now_and_then_ends_as_a_stall(
-    load: Loader, monkeypatch: pytest.MonkeyPatch, part: str
-) -> None:
+def test_a_server_that_sends_single_bytes_is_stalled(load: Loader, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     monkeypatch.setattr(http1, "SLOW_SECONDS", 0.3)
     begin = {
         "head": OK,
@@ -196,14 +194,14 @@ def test_a_server_that_sends_a_byte_now_and_then_ends_as_a_stall(
         run = load(f"http://127.0.0.1:{port}/model.bin", options=("--patience=0.5",))
         gone.set()
 
-    # Else it would be cut, in the end, by the server.
+    # Otherwise the server would close it in the end.
     assert run.code == "Stalled" or part == "hello"
     assert run.files() == {}
 
 
 @pytest.mark.attack(35)
-def test_a_load_ends_however_slowly_a_server_sends(load: Loader) -> None:
-    """A process of its own: the deadline is a signal's."""
+def test_a_load_from_a_slow_server_ends(load: Loader) -> None:
+    """In a separate process: a signal implements the deadline."""
     over = threading.Event()
 
     def trickle(sock: socket.socket) -> None:
@@ -225,7 +223,7 @@ def test_a_load_ends_however_slowly_a_server_sends(load: Loader) -> None:
 
 @pytest.mark.parametrize(("closed", "read"), [(True, b"abc"), (False, None)])
 @pytest.mark.attack(35)
-def test_over_tls_a_body_without_a_length_ends_by_tls_own_end_alone(closed: bool, read: bytes | None) -> None:
+def test_over_tls_only_tls_own_end_ends_a_body_without_length(closed: bool, read: bytes | None) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)

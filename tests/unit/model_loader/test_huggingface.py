@@ -1,4 +1,4 @@
-"""Models of a Hugging Face hub: its API and its redirects to a content network, both on loopback."""
+"""Models in a Hugging Face hub: its API and its redirects to a content network, both on loopback."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from support.loader_harness import Loader, Reply, Request
 from support.loader_hub import COMMIT, Hub
 
 
-def test_every_file_of_the_revision_is_read_by_its_commit(load: Loader, hub: Hub) -> None:
+def test_every_file_of_the_revision_is_read_by_commit(load: Loader, hub: Hub) -> None:
     run = load("hf://team/model")
 
     assert run.files() == hub.files | hub.large
@@ -18,7 +18,7 @@ def test_a_revision_may_be_any_reference(load: Loader, hub: Hub) -> None:
     assert load("hf://team/model@absent").code == "NotFound"
 
 
-def test_the_token_is_sent_to_the_hub_and_not_to_its_network(load: Loader, hub: Hub) -> None:
+def test_only_the_hub_gets_the_token_not_its_content_network(load: Loader, hub: Hub) -> None:
     hub.token = "hf_secret"
     assert load("hf://team/model").code == "Unauthorized"
     load.credentials(HF_TOKEN="hf_secret")
@@ -31,14 +31,14 @@ def test_the_token_is_sent_to_the_hub_and_not_to_its_network(load: Loader, hub: 
     assert "Signature" not in run.output
 
 
-def test_a_signed_address_that_ends_is_asked_for_again(load: Loader, hub: Hub) -> None:
+def test_an_expired_signed_url_is_requested_again(load: Loader, hub: Hub) -> None:
     hub.once = True
 
     assert load("hf://team/model").files() == hub.files | hub.large
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_a_file_that_is_not_what_the_hub_says_is_corrupted(load: Loader, hub: Hub, name: str) -> None:
+def test_a_file_with_another_checksum_is_corrupted(load: Loader, hub: Hub, name: str) -> None:
     siblings = hub.siblings()
     hub.siblings = lambda: siblings  # type: ignore[method-assign]
     for files in (hub.files, hub.large):
@@ -65,8 +65,8 @@ def test_a_file_that_is_corrupted_once_is_read_again(load: Loader, hub: Hub) -> 
     assert [line["code"] for line in run.of("retry")] == ["Corrupted"]
 
 
-def test_a_file_that_was_to_be_read_again_is_read_by_the_next_start(load: Loader, hub: Hub) -> None:
-    """Its journal has the file from the first time."""
+def test_the_next_start_reads_a_file_that_had_to_be_read_again(load: Loader, hub: Hub) -> None:
+    """Its journal has the file from the first attempt."""
     hub.large = {"model.safetensors": b"weights"}
     hub.network.fault = lambda request, number: Reply(body=b"WEIGHTS") if number == 1 else Reply(403)
     first = load("hf://team/model")

@@ -1,4 +1,4 @@
-"""Identities that are exchanged for a token: token services on loopback, asked as another client (obstore) does."""
+"""Identities that are exchanged for a token: token services on loopback, with obstore's requests for comparison."""
 
 import base64
 import contextlib
@@ -42,8 +42,8 @@ def token(tmp_path: Path) -> Path:
 
 
 def answered(service: WebServer, store: AzureStore | GCSStore | S3Store) -> Request:
-    """Have obstore ask for an object; return what it asked the token service."""
-    with contextlib.suppress(BaseError):  # only what it asks for a token matters
+    """Let obstore request an object; return its requests to the token service."""
+    with contextlib.suppress(BaseError):  # only its token requests matter
         obstore.get(store, "iris/model.bin")
     found = service.requests[-1]
     service.requests.clear()
@@ -51,7 +51,7 @@ def answered(service: WebServer, store: AzureStore | GCSStore | S3Store) -> Requ
 
 
 def asked(request: Request, *headers: str) -> tuple[str, str, dict[str, str | None], dict[str, str]]:
-    """What counts of a question to a token service: method, path, some headers, and the fields of query or form."""
+    """The relevant parts of a token request: method, path, some headers, and the fields of query or form."""
     known = {name.lower(): value for name, value in request.headers.items()}
     parts = urlsplit(request.path)
     fields = dict(parse_qsl(parts.query)) | request.form
@@ -59,7 +59,7 @@ def asked(request: Request, *headers: str) -> tuple[str, str, dict[str, str | No
 
 
 def s3(web: WebServer) -> Callable[[Request, int], Reply | None]:
-    """S3, of one object, for whoever signs with the session's key and shows its token."""
+    """S3 with one object, for clients that sign with the session's key and send its token."""
     web.files["/models/iris/model.bin"] = b"weights"
 
     def answer(request: Request, number: int) -> Reply | None:
@@ -76,7 +76,7 @@ def s3(web: WebServer) -> Callable[[Request, int], Reply | None]:
 
 
 def security_tokens(request: Request, number: int) -> Reply | None:
-    """STS: the keys of the store, for the pod's token and the role, and for nothing else."""
+    """STS: returns the store's keys for the pod's token and the role, and nothing else."""
     fields = asked(request)[3]
     wanted = {"Action": "AssumeRoleWithWebIdentity", "Version": "2011-06-15", "WebIdentityToken": "the-pods-token"}
     if not (wanted.items() <= fields.items() and fields["RoleArn"].endswith(":role/reader")):
@@ -126,7 +126,7 @@ def test_iam_roles_for_service_accounts(load: Loader, web: WebServer, service: W
     assert "the-pods-token" not in run.output
 
 
-def test_a_role_that_the_token_may_not_take_is_unauthorized(
+def test_a_role_that_the_token_may_not_assume_is_unauthorized(
     load: Loader, web: WebServer, service: WebServer, token: Path
 ) -> None:
     service.fault = security_tokens
@@ -180,8 +180,8 @@ def test_eks_pod_identity(load: Loader, web: WebServer, service: WebServer, toke
     assert asked(service.requests[0], "authorization") == theirs
 
 
-def test_an_agent_of_another_address_is_not_asked(load: Loader, token: Path) -> None:
-    """The variable is anybody's: it leads to the node's agents, and nowhere else without TLS."""
+def test_an_agent_at_another_address_gets_no_request(load: Loader, token: Path) -> None:
+    """Users control the variable: without TLS it may only lead to the node's agents."""
     environment = {
         "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://169.254.169.254/v1/credentials",
         "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": str(token),
@@ -191,7 +191,7 @@ def test_an_agent_of_another_address_is_not_asked(load: Loader, token: Path) -> 
 
 
 def bucket(web: WebServer, **about: str) -> Callable[[Request, int], Reply | None]:
-    """Google Cloud Storage, of one object, for whoever has the token. ``about``: what else it says of the object."""
+    """Google Cloud Storage with one object, for clients with the token. ``about``: further fields of the object."""
     entry = {"name": "iris/model.bin", "generation": "1", "size": "7"} | about
 
     def answer(request: Request, number: int) -> Reply | None:
@@ -204,7 +204,7 @@ def bucket(web: WebServer, **about: str) -> Callable[[Request, int], Reply | Non
     return answer
 
 
-def test_gkes_workload_identity(
+def test_gke_workload_identity(
     load: Loader, web: WebServer, service: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def metadata(request: Request, number: int) -> Reply | None:
@@ -229,7 +229,7 @@ def test_gkes_workload_identity(
     assert "of-the-account" not in run.output
 
 
-def test_a_metadata_server_elsewhere_is_not_asked(load: Loader, web: WebServer) -> None:
+def test_a_metadata_server_elsewhere_gets_no_request(load: Loader, web: WebServer) -> None:
     web.fault = bucket(web)
     load.credentials(GS_ENDPOINT_URL=web.url)
 
@@ -244,7 +244,7 @@ def private() -> rsa.RSAPrivateKey:
 
 
 def key_file(private: rsa.RSAPrivateKey, service: WebServer) -> str:
-    """Return a service account's key file, as Google makes it."""
+    """Return a service account's key file, as Google creates it."""
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     fields = {"type": "service_account", "private_key_id": "the-key", "client_email": "reader@team.example.com"}
     return json.dumps(fields | {"private_key": pem, "token_uri": f"{service.url}/token"})
@@ -255,7 +255,7 @@ def decoded(text: str) -> bytes:
 
 
 def accounts(private: rsa.RSAPrivateKey, service: WebServer) -> Callable[[Request, int], Reply | None]:
-    """Google's token service: a token for an assertion that the account's key has signed, and that is of now."""
+    """Google's token service: returns a token for a current assertion signed with the account's key."""
 
     def answer(request: Request, number: int) -> Reply | None:
         fields = request.form
@@ -293,7 +293,7 @@ def test_a_google_accounts_key_file(
     assert "PRIVATE" not in run.output
 
 
-def test_a_key_that_was_revoked_is_told(
+def test_a_revoked_key_is_reported(
     load: Loader, web: WebServer, service: WebServer, private: rsa.RSAPrivateKey
 ) -> None:
     another = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -307,7 +307,7 @@ def test_a_key_that_was_revoked_is_told(
 
 
 @pytest.mark.parametrize("text", ["{}", "nonsense", '{"type": "authorized_user"}', '{"type": "service_account"}'])
-def test_what_is_no_key_file_is_told(load: Loader, web: WebServer, text: str) -> None:
+def test_an_invalid_key_file_is_reported(load: Loader, web: WebServer, text: str) -> None:
     load.credentials(**{"key.json": text, "GS_ENDPOINT_URL": web.url})
 
     run = load("gs://models/iris")
@@ -315,7 +315,7 @@ def test_what_is_no_key_file_is_told(load: Loader, web: WebServer, text: str) ->
     assert (run.code, "key file" in str(run.message["message"])) == ("InvalidSource", True)
 
 
-def test_an_object_that_was_composed_is_checked_by_its_crc32c(load: Loader, web: WebServer) -> None:
+def test_a_composite_object_is_verified_by_its_crc32c(load: Loader, web: WebServer) -> None:
     """Google keeps no MD5 of it."""
     load.credentials(GS_ENDPOINT_URL=web.url, token="of-the-account")
     right, wrong = (base64.b64encode(crt.crc32c(body).to_bytes(4, "big")).decode() for body in (b"weights", b"WEIGHTS"))
@@ -336,7 +336,7 @@ def azure_environment(service: WebServer, token: Path) -> dict[str, str]:
 
 
 def account(web: WebServer) -> Callable[[Request, int], Reply | None]:
-    """Blob Storage, of one blob, for whoever has the token."""
+    """Blob Storage with one blob, for clients with the token."""
     web.files["/models/iris/model.bin"] = b"weights"
     listed = (
         b"<EnumerationResults><Blobs><Blob><Name>iris/model.bin</Name><Properties><Content-Length>7</Content-Length>"
@@ -345,7 +345,7 @@ def account(web: WebServer) -> Callable[[Request, int], Reply | None]:
 
     def answer(request: Request, number: int) -> Reply | None:
         known = {name.lower(): value for name, value in request.headers.items()}
-        # Bearer tokens are only taken with a version of the protocol that knows them.
+        # Bearer tokens require a version of the protocol that supports them.
         if known.get("authorization") != "Bearer of-the-client" or known.get("x-ms-version", "") < "2017-11-09":
             return Reply(401)
         return Reply(body=listed) if "comp=list" in request.path else None
@@ -354,7 +354,7 @@ def account(web: WebServer) -> Callable[[Request, int], Reply | None]:
 
 
 def entra(request: Request, number: int) -> Reply | None:
-    """The token service: a token for storage, for the pod's token and for nothing else."""
+    """The token service: returns a token for storage, for the pod's token and nothing else."""
     wanted = {
         "grant_type": "client_credentials",
         "client_id": "the-client",
@@ -367,7 +367,7 @@ def entra(request: Request, number: int) -> Reply | None:
     return Reply(body=b'{"token_type": "Bearer", "expires_in": 3599, "access_token": "of-the-client"}')
 
 
-def test_azures_workload_identity(load: Loader, web: WebServer, service: WebServer, token: Path) -> None:
+def test_azure_workload_identity(load: Loader, web: WebServer, service: WebServer, token: Path) -> None:
     service.fault = entra
     web.fault = account(web)
     load.credentials(AZURE_STORAGE_ACCOUNT="account", AZURE_STORAGE_ENDPOINT=web.url)
@@ -392,9 +392,7 @@ def test_azures_workload_identity(load: Loader, web: WebServer, service: WebServ
     assert not {"the-pods-token", "of-the-client"} & set(run.output.split('"'))
 
 
-def test_an_identity_that_is_refused_is_told_as_that(
-    load: Loader, web: WebServer, service: WebServer, token: Path
-) -> None:
+def test_a_refused_identity_is_reported(load: Loader, web: WebServer, service: WebServer, token: Path) -> None:
     service.fault = entra
     web.fault = account(web)
     token.write_text("of another pod")

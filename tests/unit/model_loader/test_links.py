@@ -1,4 +1,4 @@
-"""A link on the volume, whoever put it there and when, leads no write out of it."""
+"""A link on the volume, created by anyone at any time, redirects no write to outside of it."""
 
 import contextlib
 import shutil
@@ -14,7 +14,7 @@ from unit.model_loader.test_archives import member, tar
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A folder beside the volume, with a file in it."""
+    """A folder next to the volume, with a file in it."""
     folder = tmp_path / "outside"
     folder.mkdir()
     (folder / "file").write_bytes(b"precious")
@@ -22,7 +22,7 @@ def outside(tmp_path: Path) -> Path:
 
 
 def plant(load: Loader, path: str, target: Path) -> None:
-    """Put a link in the place of whatever is at `path` of the volume."""
+    """Replace `path` of the volume by a link."""
     link = load.volume / path
     link.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
@@ -31,7 +31,7 @@ def plant(load: Loader, path: str, target: Path) -> None:
 
 
 def plant_when_read(load: Loader, web: WebServer, path: str, target: Path) -> None:
-    """Put the link there as soon as the loader reads the model, which is then planned."""
+    """Create the link as soon as the loader reads the model, which is then planned."""
 
     lock = threading.Lock()
 
@@ -45,7 +45,7 @@ def plant_when_read(load: Loader, web: WebServer, path: str, target: Path) -> No
 
 
 @pytest.mark.parametrize("path", ["model", "state", "state/files"])
-def test_a_link_in_the_place_of_a_folder_is_refused(load: Loader, web: WebServer, outside: Path, path: str) -> None:
+def test_a_link_in_place_of_a_folder_is_refused(load: Loader, web: WebServer, outside: Path, path: str) -> None:
     web.files["/model.bin"] = b"weights"
     plant(load, path, outside)
 
@@ -54,7 +54,7 @@ def test_a_link_in_the_place_of_a_folder_is_refused(load: Loader, web: WebServer
 
 
 @pytest.mark.parametrize("path", ["state/journal", "state/complete.json.part"])
-def test_a_link_in_the_place_of_a_file_is_refused(load: Loader, web: WebServer, outside: Path, path: str) -> None:
+def test_a_link_in_place_of_a_file_is_refused(load: Loader, web: WebServer, outside: Path, path: str) -> None:
     web.files["/model.bin"] = b"weights"
     (load.volume / "state" / "files").mkdir(parents=True)
     plant(load, path, outside / "file")
@@ -64,14 +64,14 @@ def test_a_link_in_the_place_of_a_file_is_refused(load: Loader, web: WebServer, 
 
 
 @pytest.mark.parametrize("path", ["state/files/deep", "state/files/deep/er"])
-def test_a_link_that_comes_while_the_model_is_read_is_refused(
+def test_a_link_that_appears_during_the_download_is_refused(
     load: Loader, web: WebServer, outside: Path, path: str
 ) -> None:
     web.files["/model.bin"] = bytes(8 * PART_BYTES)
     (outside / "er").mkdir()
     plant_when_read(load, web, path, outside)
 
-    # Internal: it looked when the folder was gone and the link not there yet.
+    # Internal: the loader looked after the folder was removed and before the link was there.
     assert load(f"{web.url}/model.bin=deep/er", f"{web.url}/model.bin=other").code in ("Refused", "Internal")
     assert contents(outside) == {"file": b"precious"}
 
@@ -79,7 +79,7 @@ def test_a_link_that_comes_while_the_model_is_read_is_refused(
 @pytest.mark.parametrize(
     ("path", "target"), [("state/files/data", "outside"), ("state/files/data/weights.bin", "outside/file")]
 )
-def test_a_link_that_comes_before_the_archive_is_unpacked_is_refused(
+def test_a_link_that_appears_before_unpacking_is_refused(
     load: Loader, web: WebServer, outside: Path, path: str, target: str
 ) -> None:
     web.files["/model.tar.gz"] = tar(member("data/weights.bin", b"weights"))
@@ -89,7 +89,7 @@ def test_a_link_that_comes_before_the_archive_is_unpacked_is_refused(
     assert contents(outside) == {"file": b"precious"}
 
 
-def test_what_is_removed_is_the_link(load: Loader, web: WebServer, outside: Path) -> None:
+def test_the_loader_removes_the_link_and_not_its_target(load: Loader, web: WebServer, outside: Path) -> None:
     web.files["/model.bin"] = b"weights"
     assert load(f"{web.url}/model.bin").code == "Loaded"
     plant(load, "model/more", outside)

@@ -1,4 +1,4 @@
-"""Where the environment names a proxy, it is used, and the rules about addresses hold all the same."""
+"""The loader uses the environment's proxies, and the rules about addresses still apply."""
 
 import contextlib
 import socket
@@ -14,7 +14,7 @@ from support.loader_harness import Loader, WebServer
 
 
 class Proxy(socketserver.ThreadingTCPServer):
-    """An http proxy: CONNECT makes a tunnel, anything else is passed on to the host of its URL."""
+    """An http proxy: CONNECT makes a tunnel; it forwards other requests to the host of their URL."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -65,9 +65,7 @@ def proxy() -> Iterator[Proxy]:
     server.server_close()
 
 
-def test_https_goes_through_a_tunnel_with_the_proxys_own_credentials(
-    load: Loader, web: WebServer, proxy: Proxy
-) -> None:
+def test_https_uses_a_tunnel_with_the_proxys_own_credentials(load: Loader, web: WebServer, proxy: Proxy) -> None:
     authority = trustme.CA()
     web.secure(authority.issue_cert("127.0.0.1"))
     web.files["/model.bin"] = b"weights"
@@ -82,7 +80,7 @@ def test_https_goes_through_a_tunnel_with_the_proxys_own_credentials(
     assert "secret" not in "".join(proxy.asked)
 
 
-def test_plain_http_is_asked_of_the_proxy_by_the_whole_url(load: Loader, web: WebServer, proxy: Proxy) -> None:
+def test_plain_http_sends_the_whole_url_to_the_proxy(load: Loader, web: WebServer, proxy: Proxy) -> None:
     web.files["/model.bin"] = b"weights"
 
     run = load(f"{web.url}/model.bin", environment={"http_proxy": proxy.url})
@@ -92,7 +90,7 @@ def test_plain_http_is_asked_of_the_proxy_by_the_whole_url(load: Loader, web: We
 
 
 @pytest.mark.attack(14)
-def test_a_proxy_is_no_way_round_the_rules(load: Loader, proxy: Proxy) -> None:
+def test_a_proxy_does_not_bypass_the_rules(load: Loader, proxy: Proxy) -> None:
     environment = {"HTTPS_PROXY": proxy.url}
 
     assert load("https://169.254.169.254/model.bin", environment=environment).code == "Refused"
@@ -110,7 +108,7 @@ def test_a_proxy_is_no_way_round_the_rules(load: Loader, proxy: Proxy) -> None:
         ("*", "anything", True),
     ],
 )
-def test_no_proxy_names_who_is_reached_straight(no_proxy: str, host: str, straight: bool) -> None:
+def test_hosts_in_no_proxy_are_reached_directly(no_proxy: str, host: str, straight: bool) -> None:
     found = proxy_for("https", host, {"HTTPS_PROXY": "proxy:3128", "NO_PROXY": no_proxy})
 
     assert (found is None) is straight

@@ -1,4 +1,4 @@
-"""What the loader refuses: addresses, names, credentials in the open."""
+"""What the loader refuses: addresses, names, and credentials in URIs."""
 
 import ipaddress
 import socket
@@ -68,12 +68,12 @@ PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
     ],
 )
 @pytest.mark.attack(14)
-def test_an_address_that_is_not_public_is_refused(address: str) -> None:
+def test_a_private_address_is_refused(address: str) -> None:
     assert not Network().allows(ipaddress.ip_address(address), plain=False)
 
 
 @pytest.mark.parametrize("address", ["10.1.2.3", "192.168.1.1", "fd12::1", "::ffff:10.1.2.3"])
-def test_an_operator_may_allow_private_networks_and_plain_http_in_them(address: str) -> None:
+def test_an_operator_can_allow_private_networks_and_plain_http_in_them(address: str) -> None:
     assert Network.of(PRIVATE).allows(ipaddress.ip_address(address), plain=True)
 
 
@@ -87,7 +87,7 @@ def test_a_public_address_is_allowed(address: str) -> None:
     ["64:ff9b:1::a9fe:a9fe", "64:ff9b:1:a9fe:a9:fe00::", "fd00::5efe:a9fe:a9fe", "::a9fe:a9fe", "::ffff:0:a9fe:a9fe"],
 )
 @pytest.mark.attack(14)
-def test_metadata_behind_a_translator_is_not_opened_by_a_network_around_it(address: str) -> None:
+def test_an_allowed_network_does_not_open_metadata_behind_a_translator(address: str) -> None:
     wide = Network.of(("::/0", "169.254.0.0/16"))
 
     assert not wide.allows(ipaddress.ip_address(address), plain=False)
@@ -101,7 +101,7 @@ def test_metadata_behind_a_translator_is_not_opened_by_a_network_around_it(addre
     ],
 )  # fmt: skip
 @pytest.mark.attack(14)
-def test_metadata_is_only_opened_by_exactly_its_address(address: str) -> None:
+def test_only_its_exact_address_opens_a_metadata_service(address: str) -> None:
     wide = Network.of((*PRIVATE, "169.254.0.0/16", "168.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "fe80::/10"))
 
     assert not wide.allows(ipaddress.ip_address(address), plain=True)
@@ -129,7 +129,7 @@ def test_plain_http_to_a_public_address_is_refused() -> None:
     ],
 )
 @pytest.mark.attack(14, 15)
-def test_a_uri_that_leads_there_is_refused_without_a_connection(load: Loader, uri: str) -> None:
+def test_a_uri_with_a_refused_address_causes_no_connection(load: Loader, uri: str) -> None:
     run = load(uri, network=None)
 
     assert (run.code, run.exit_code, run.of("retry")) == ("Refused", 14, [])
@@ -164,7 +164,7 @@ def test_an_unsafe_name_is_refused(name: str) -> None:
 
 
 @given(st.text())
-def test_a_name_that_is_accepted_stays_below_the_model(name: str) -> None:
+def test_an_accepted_name_stays_inside_the_model(name: str) -> None:
     try:
         segments = safe_path(name).split("/")
     except LoadError:
@@ -176,20 +176,20 @@ def test_a_name_that_is_accepted_stays_below_the_model(name: str) -> None:
     "names",
     [("Model", "model"), ("é", "e\u0301"), ("ß", "SS"), ("a", "a/b"), ("a/b", "A"), ("x", "x")],
 )
-def test_names_that_clash_somewhere_are_refused(names: tuple[str, str]) -> None:
+def test_names_that_clash_on_some_file_system_are_refused(names: tuple[str, str]) -> None:
     for pair in (names, names[::-1]):
         with pytest.raises(LoadError):
             check_clashes(pair)
 
 
-def test_which_names_clash_is_told() -> None:
+def test_the_message_names_the_clashing_names() -> None:
     with pytest.raises(LoadError, match="'a' is a file and also the folder of 'A/b'"):
         check_clashes(["A/b", "z", "a"])
     with pytest.raises(LoadError, match="'Z' differs from 'z' only by case"):
         check_clashes(["z", "a", "Z"])
 
 
-def test_names_of_many_folders_take_no_more_memory_than_themselves() -> None:
+def test_names_in_many_folders_need_little_memory() -> None:
     names = [f"{number:04}/" + "a/" * 1900 + "b" for number in range(50)]
     tracemalloc.start()
     try:
@@ -199,7 +199,7 @@ def test_names_of_many_folders_take_no_more_memory_than_themselves() -> None:
         tracemalloc.stop()
 
 
-def test_names_that_only_look_alike_are_fine() -> None:
+def test_names_that_only_look_alike_are_accepted() -> None:
     check_clashes(["a/b", "a/c", "ab", "b/a", "a.b"])
 
 
@@ -216,7 +216,7 @@ def test_names_that_only_look_alike_are_fine() -> None:
         ["m/a", "m/a/b"],
     ],
 )
-def test_objects_that_no_folder_can_hold_are_refused_before_one_is_read(
+def test_objects_that_no_folder_can_have_are_refused_before_the_download(
     load: Loader, web: WebServer, keys: list[str]
 ) -> None:
     entries = "".join(f"<Contents><Key>{key}</Key><Size>1</Size></Contents>" for key in ["m/good", *keys])
@@ -231,10 +231,8 @@ def test_objects_that_no_folder_can_hold_are_refused_before_one_is_read(
 
 
 @pytest.mark.attack(14)
-def test_the_address_that_was_judged_is_the_one_that_is_talked_to(
-    web: WebServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A name that says something else when it is asked again (DNS rebinding) gains nothing."""
+def test_the_loader_connects_to_the_address_that_it_checked(web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that resolves to another address later (DNS rebinding) has no effect."""
     port = int(web.url.rpartition(":")[2])
     asked: list[str] = []
 
@@ -252,7 +250,7 @@ def test_the_address_that_was_judged_is_the_one_that_is_talked_to(
 
 
 @pytest.mark.attack(14)
-def test_of_several_addresses_only_those_that_are_allowed_are_talked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_several_addresses_only_the_allowed_ones_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     addresses = ("169.254.169.254", "10.1.2.3", "1.1.1.1")
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443)) for address in addresses]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
@@ -260,9 +258,7 @@ def test_of_several_addresses_only_those_that_are_allowed_are_talked_to(monkeypa
     assert Network().resolve("store.example.com", 443, plain=False) == [(socket.AF_INET, "1.1.1.1")]
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused_and_the_secrets_authority_is_believed(
-    load: Loader, web: WebServer
-) -> None:
+def test_an_untrusted_certificate_is_refused_unless_the_secret_has_its_authority(load: Loader, web: WebServer) -> None:
     authority = trustme.CA()
     web.secure(authority.issue_cert("127.0.0.1"))
     web.files["/model.bin"] = b"weights"

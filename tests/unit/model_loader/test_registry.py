@@ -28,7 +28,7 @@ def test_an_artifacts_files_have_their_titles(load: Loader, registry: Registry) 
     assert run.message["digest"] == of_manifest({name: sha256(body) for name, body in files.items()})
 
 
-def test_a_folder_that_oras_packed_is_unpacked_in_its_place(load: Loader, registry: Registry, tmp_path: Path) -> None:
+def test_a_folder_packed_by_oras_is_unpacked_in_its_place(load: Loader, registry: Registry, tmp_path: Path) -> None:
     """Such a layer has the folder as its title, and the folder's name in its members."""
     packed = layer(tmp_path / "weights.tar.gz", {"weights/1.bin": b"1", "weights/2.bin": b"2"})
     registry.push_artifact("team/packed", "v1", {"config.json": b"{}"}, {"weights": packed})
@@ -39,7 +39,7 @@ def test_a_folder_that_oras_packed_is_unpacked_in_its_place(load: Loader, regist
     assert run.files() == {"config.json": b"{}", "weights/1.bin": b"1", "weights/2.bin": b"2"}
 
 
-def test_of_an_image_only_what_is_below_models_counts(load: Loader, registry: Registry, tmp_path: Path) -> None:
+def test_of_an_image_only_models_is_unpacked(load: Loader, registry: Registry, tmp_path: Path) -> None:
     base = layer(tmp_path / "base.tar.gz", {"bin/tool": b"x"}, link="etc/link")
     model = layer(tmp_path / "model.tar.gz", {"models/1/model.bin": b"weights"})
     registry.push_image("team/image:v1", base, model)
@@ -52,7 +52,7 @@ def test_of_an_image_only_what_is_below_models_counts(load: Loader, registry: Re
 
 
 @pytest.mark.parametrize("name", ["/models/a", "././models/a", "models//a", "etc/../models/./a"])
-def test_a_layers_names_lead_where_a_runtime_puts_them(
+def test_a_layers_names_are_normalized_as_by_a_container_runtime(
     load: Loader, registry: Registry, tmp_path: Path, name: str
 ) -> None:
     registry.push_image("team/names:v1", layer(tmp_path / "layer.tar.gz", {name: b"weights"}))
@@ -62,7 +62,7 @@ def test_a_layers_names_lead_where_a_runtime_puts_them(
 
 
 @pytest.mark.parametrize("name", [".wh.models", "models/.wh.a", "models/.wh..wh..opq", ".wh..wh..opq", "models"])
-def test_a_layer_that_deletes_or_replaces_what_an_earlier_one_has_is_refused(
+def test_a_layer_that_deletes_or_replaces_files_of_an_earlier_one_is_refused(
     load: Loader, registry: Registry, tmp_path: Path, name: str
 ) -> None:
     first = layer(tmp_path / "first.tar.gz", {"models/a": b"weights"})
@@ -72,8 +72,8 @@ def test_a_layer_that_deletes_or_replaces_what_an_earlier_one_has_is_refused(
     assert load(f"oci://{registry.host}/team/gone:v1").code == "Refused"
 
 
-def test_a_layer_need_not_have_a_tars_end(load: Loader, registry: Registry, tmp_path: Path) -> None:
-    """Not every builder writes it, and the registry's digest says that nothing was cut."""
+def test_a_layer_without_a_tars_end_marker_is_accepted(load: Loader, registry: Registry, tmp_path: Path) -> None:
+    """Not every builder writes it, and the registry's digest proves that nothing is missing."""
     tar = gzip.decompress(layer(tmp_path / "layer.tar.gz", {"models/a": b"weights"}).read_bytes())
     (tmp_path / "layer.tar.gz").write_bytes(gzip.compress(tar[:1024]))
     registry.push_image("team/open:v1", tmp_path / "layer.tar.gz")
@@ -89,7 +89,7 @@ def test_a_link_below_models_is_refused(load: Loader, registry: Registry, tmp_pa
     assert load(f"oci://{registry.host}/team/linked:v1").code == "Refused"
 
 
-def test_an_image_without_models_and_an_absent_tag_are_not_found(
+def test_an_image_without_models_and_a_missing_tag_are_not_found(
     load: Loader, registry: Registry, tmp_path: Path
 ) -> None:
     registry.push_image("team/tool:v1", layer(tmp_path / "layer.tar.gz", {"bin/tool": b"x"}))
@@ -98,8 +98,8 @@ def test_an_image_without_models_and_an_absent_tag_are_not_found(
     assert [load(f"oci://{registry.host}/team/{name}").code for name in ("tool:v1", "tool:v2")] == ["NotFound"] * 2
 
 
-def test_a_token_is_fetched_from_where_the_registry_says(load: Loader, registry: Registry, web: WebServer) -> None:
-    """The registry stands behind a server that asks for a token, as hosted ones do."""
+def test_a_token_comes_from_the_registrys_token_service(load: Loader, registry: Registry, web: WebServer) -> None:
+    """The registry is behind a server that requires a token, as hosted registries are."""
     registry.push_artifact("team/private", "v1", {"model.bin": b"weights"})
 
     def ask(request: Request, number: int) -> Reply | None:
@@ -136,7 +136,7 @@ REALMS = [
 
 @pytest.mark.parametrize("realm", REALMS)
 @pytest.mark.attack(35)
-def test_a_password_goes_to_no_other_host_that_a_registry_names(load: Loader, web: WebServer, realm: str) -> None:
+def test_a_password_is_not_sent_to_another_host(load: Loader, web: WebServer, realm: str) -> None:
     other = WebServer()
     host, port = web.url.removeprefix("http://"), web.url.rpartition(":")[2]
     place = realm.format(other=other.url.removeprefix("http://"), host=host, port=port)
@@ -154,8 +154,8 @@ def test_a_password_goes_to_no_other_host_that_a_registry_names(load: Loader, we
 
 
 @pytest.mark.attack(35)
-def test_no_token_is_fetched_by_plain_http_from_another_host(load: Loader, web: WebServer) -> None:
-    """Who is on the way could give any, also where there is no password to lose."""
+def test_no_token_is_fetched_over_plain_http_from_another_host(load: Loader, web: WebServer) -> None:
+    """Anyone on the network path could return one, even if there is no password to steal."""
     other = WebServer()
     web.fault = lambda request, number: Reply(401, {"WWW-Authenticate": f'Bearer realm="{other.url}/token"'})
     load.credentials(**{"plain-http": "true"})
@@ -167,7 +167,7 @@ def test_no_token_is_fetched_by_plain_http_from_another_host(load: Loader, web: 
 
 
 @pytest.mark.attack(35)
-def test_a_token_service_that_the_secret_names_is_given_the_password(load: Loader, web: WebServer) -> None:
+def test_a_token_service_in_the_secret_gets_the_password(load: Loader, web: WebServer) -> None:
     authority = trustme.CA()
     other = WebServer()
     other.secure(authority.issue_cert("127.0.0.1"))
@@ -184,7 +184,7 @@ def test_a_token_service_that_the_secret_names_is_given_the_password(load: Loade
 
 
 @pytest.mark.parametrize("key", ["{host}", "https://{host}", "http://{host}/v1/"])
-def test_a_docker_config_names_a_registry_by_its_host_or_a_url(load: Loader, web: WebServer, key: str) -> None:
+def test_a_docker_config_names_a_registry_by_host_or_url(load: Loader, web: WebServer, key: str) -> None:
     host = web.url.removeprefix("http://")
     auths = {key.format(host=host): {"auth": "dXNlcjpzZWNyZXQ="}}
     load.credentials(**{"plain-http": "true", ".dockerconfigjson": json.dumps({"auths": auths})})
@@ -196,7 +196,7 @@ def test_a_docker_config_names_a_registry_by_its_host_or_a_url(load: Loader, web
     assert web.requests[-1].headers["Authorization"] == "Basic dXNlcjpzZWNyZXQ="
 
 
-def test_a_blob_that_is_not_its_digest_is_corrupted(load: Loader, registry: Registry, web: WebServer) -> None:
+def test_a_blob_with_another_digest_is_corrupted(load: Loader, registry: Registry, web: WebServer) -> None:
     registry.push_artifact("team/bad", "v1", {"model.bin": b"weights"})
 
     def corrupt(request: Request, number: int) -> Reply | None:
@@ -215,26 +215,26 @@ def test_a_blob_that_is_not_its_digest_is_corrupted(load: Loader, registry: Regi
 
 
 @pytest.mark.parametrize("reference", ["v1", "digest"])
-@pytest.mark.parametrize("told", ["sha256:{}", "sha512:{}"])
-def test_a_manifest_that_does_not_have_the_digest_that_the_registry_tells_is_corrupted(
-    load: Loader, registry: Registry, web: WebServer, reference: str, told: str
+@pytest.mark.parametrize("announced", ["sha256:{}", "sha512:{}"])
+def test_a_manifest_with_another_digest_than_in_the_header_is_corrupted(
+    load: Loader, registry: Registry, web: WebServer, reference: str, announced: str
 ) -> None:
-    """By a tag, whatever is sent is taken for the manifest, were it not for the header."""
-    digest = registry.push_artifact("team/told", "v1", {"model.bin": b"weights"})
-    honest, size = forward(registry.host), 128 if "512" in told else 64
+    """For a tag, only the header has a digest to compare with."""
+    digest = registry.push_artifact("team/announced", "v1", {"model.bin": b"weights"})
+    honest, size = forward(registry.host), 128 if "512" in announced else 64
 
     def lie(request: Request, number: int) -> Reply:
         reply = honest(request)
         if "/manifests/" in request.path:
             assert reply.headers["Docker-Content-Digest"] == digest
-            reply.headers["Docker-Content-Digest"] = told.format("0" * size)
+            reply.headers["Docker-Content-Digest"] = announced.format("0" * size)
         return reply
 
     web.fault = lie
     load.credentials(**{"plain-http": "true"})
     by = f":{reference}" if reference == "v1" else f"@{digest}"
 
-    run = load(f"oci://{web.url.removeprefix('http://')}/team/told{by}")
+    run = load(f"oci://{web.url.removeprefix('http://')}/team/announced{by}")
 
     assert (run.code, run.files()) == ("Corrupted", {})
 
@@ -253,22 +253,22 @@ def test_a_manifest_that_is_corrupted_once_is_read_again(load: Loader, registry:
     assert load(f"oci://{web.url.removeprefix('http://')}/team/once:v1").files() == {"model.bin": b"weights"}
 
 
-@pytest.mark.parametrize("told", ["", "sha512:{sha512}", "blake3:00", "no digest"])
-def test_a_registry_need_not_tell_a_digest_and_may_tell_another(
-    load: Loader, registry: Registry, web: WebServer, told: str
+@pytest.mark.parametrize("announced", ["", "sha512:{sha512}", "blake3:00", "no digest"])
+def test_a_missing_or_unknown_digest_in_the_header_is_accepted(
+    load: Loader, registry: Registry, web: WebServer, announced: str
 ) -> None:
-    registry.push_artifact("team/untold", "v1", {"model.bin": b"weights"})
+    registry.push_artifact("team/unannounced", "v1", {"model.bin": b"weights"})
     honest = forward(registry.host)
 
     def tell(request: Request, number: int) -> Reply:
         reply = honest(request)
         sha512 = hashlib.sha512(reply.body).hexdigest()
-        return replace(reply, headers=reply.headers | {"Docker-Content-Digest": told.format(sha512=sha512)})
+        return replace(reply, headers=reply.headers | {"Docker-Content-Digest": announced.format(sha512=sha512)})
 
     web.fault = tell
     load.credentials(**{"plain-http": "true"})
 
-    assert load(f"oci://{web.url.removeprefix('http://')}/team/untold:v1").files() == {"model.bin": b"weights"}
+    assert load(f"oci://{web.url.removeprefix('http://')}/team/unannounced:v1").files() == {"model.bin": b"weights"}
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_names_that_clash_across_the_layers_of_an_image_are_refused(
     assert not (run.volume / "model").exists()
 
 
-def test_names_that_clash_across_a_folder_that_is_packed_and_a_file_are_refused(
+def test_names_that_clash_between_a_packed_folder_and_a_file_are_refused(
     load: Loader, registry: Registry, tmp_path: Path
 ) -> None:
     registry.push_artifact(
@@ -305,7 +305,7 @@ def test_names_that_clash_across_a_folder_that_is_packed_and_a_file_are_refused(
     assert load(f"oci://{registry.host}/team/mixed:v1").code == "Refused"
 
 
-def test_what_is_no_reference_is_an_invalid_source(load: Loader) -> None:
+def test_an_invalid_reference_is_an_invalid_source(load: Loader) -> None:
     for uri in ("oci://registry", "oci://registry/UPPER", "oci://registry/a@sha256:1", "oci://registry/a/../b"):
         assert load(uri).code == "InvalidSource"
     assert load("oci://user:password@registry/name").code == "Refused"

@@ -1,4 +1,4 @@
-"""A loader that is stopped goes on where it was, and reads hardly anything twice."""
+"""A restarted loader resumes, and reads hardly anything twice."""
 
 import json
 import os
@@ -22,20 +22,20 @@ from support.paths import ROOT
 
 SIZE = 48 << 20
 HALF = SIZE // 2 // PART_BYTES
-"""Parts that half of the model is."""
+"""Number of parts in half of the model."""
 
 AGAIN = "/model.bin?again"
-"""The same file as the second start asks for it: the server may come to a request of the first one late."""
+"""The URL of the same file in the second start: the server may see a request of the first start late."""
 
 
 class Gate:
-    """Holds every answer, wherever it is, when half of the model is written, until it is opened."""
+    """Pauses all responses once half of the model is written, until `opened` is set."""
 
     def __init__(self, load: Loader, web: WebServer) -> None:
         self.reached = threading.Event()
         self.opened = threading.Event()
         self.sent: Counter[str] = Counter()
-        """Bytes, by what was asked for."""
+        """Sent bytes, by path."""
         self._lock = threading.Lock()
         self._load = load
         self._web = web
@@ -45,7 +45,7 @@ class Gate:
         return replace(self._web.answer(request), pieces=partial(self._let_through, request.path))
 
     def _let_through(self, path: str, body: bytes) -> Iterator[bytes]:
-        """Count bytes that are about to be sent, or hold them."""
+        """Count the bytes about to be sent, or pause."""
         for start in range(0, len(body), 1 << 20):
             piece = body[start : start + (1 << 20)]
             while not self.opened.is_set() and self._is_far_ahead():
@@ -58,14 +58,16 @@ class Gate:
             yield piece
 
     def _is_far_ahead(self) -> bool:
-        """Whether a worker's connection may hold so much that the rest of the model is on its way before half."""
+        """Return whether connections may buffer so much that the rest of the model is sent before half of it is
+        written.
+        """
         with self._lock:
             return sum(self.sent.values()) > (len(parts(self._load)) + 2) * PART_BYTES
 
 
 @pytest.fixture
 def half(load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch) -> Gate:
-    # In every start: more workers leave answers, and what was sent of them is not read.
+    # In every start: additional workers drop open responses, whose sent bytes are then not read.
     monkeypatch.setattr(concurrency, "MAX_WORKERS", 1)
     web.files["/model.bin"] = os.urandom(SIZE)
     return Gate(load, web)
@@ -73,7 +75,7 @@ def half(load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch) -> Gate:
 
 @pytest.fixture
 def process(load: Loader, web: WebServer, half: Gate) -> Iterator[subprocess.Popen[bytes]]:
-    """A loader that has half of the model, and waits for more."""
+    """A loader that has half of the model, and waits for the rest."""
     script = """
 from model_loader import __main__
 from model_loader.download import concurrency
@@ -104,19 +106,19 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def parts(load: Loader) -> list[str]:
-    """Return the journal's lines of parts that are written."""
+    """Return the journal's lines of written parts."""
     journal = load.volume / "state" / "journal"
     return journal.read_text().splitlines()[1:] if journal.exists() else []
 
 
 def missing(load: Loader) -> int:
-    """Return the bytes that the journal does not list, and the one that asks for the file's size."""
+    """Return the bytes of parts that the journal does not list, plus the one byte of the request for the size."""
     assert len(parts(load)) >= HALF
     return SIZE - len(parts(load)) * PART_BYTES + 1
 
 
 @pytest.mark.usefixtures("killed")
-def test_after_a_kill_at_half_no_part_that_was_written_is_read_twice(load: Loader, web: WebServer, half: Gate) -> None:
+def test_after_a_kill_at_half_no_written_part_is_read_twice(load: Loader, web: WebServer, half: Gate) -> None:
     expected = missing(load)
 
     run = load(f"{web.url}{AGAIN}")
@@ -125,7 +127,7 @@ def test_after_a_kill_at_half_no_part_that_was_written_is_read_twice(load: Loade
     assert half.sent[AGAIN] == expected
 
 
-def test_sigterm_ends_as_interrupted_and_the_next_start_goes_on(
+def test_sigterm_ends_as_interrupted_and_the_next_start_resumes(
     load: Loader, web: WebServer, half: Gate, process: subprocess.Popen[bytes]
 ) -> None:
     process.send_signal(signal.SIGTERM)
@@ -151,13 +153,13 @@ def test_a_journal_of_another_boot_is_not_trusted(load: Loader, web: WebServer, 
 
 
 @pytest.mark.usefixtures("killed")
-def test_what_an_earlier_start_read_of_another_version_is_not_used(load: Loader, web: WebServer) -> None:
+def test_parts_of_another_version_are_not_used(load: Loader, web: WebServer) -> None:
     web.files["/model.bin"] = os.urandom(SIZE)
 
     assert load(f"{web.url}{AGAIN}").files() == {"model.bin": web.files["/model.bin"]}
 
 
-def test_a_start_that_was_killed_while_publishing_publishes(load: Loader, web: WebServer) -> None:
+def test_a_start_after_a_kill_during_publishing_publishes(load: Loader, web: WebServer) -> None:
     web.files["/model.bin"] = b"weights"
     load(f"{web.url}/model.bin")
     (load.volume / "model").rename(load.volume / "state" / "files")
@@ -168,7 +170,7 @@ def test_a_start_that_was_killed_while_publishing_publishes(load: Loader, web: W
     assert (run.files(), len(web.requests)) == ({"model.bin": b"weights"}, asked)
 
 
-def test_another_digest_asked_for_is_another_load(load: Loader, web: WebServer, tmp_path: Path) -> None:
+def test_another_digest_is_another_load(load: Loader, web: WebServer, tmp_path: Path) -> None:
     web.files["/model.bin"] = b"weights"
     load(f"{web.url}/model.bin")
 

@@ -23,7 +23,7 @@ from support import loader_harness as harness
 from support.loader_harness import Loader, Reply, Store, WebServer, unused_address
 
 
-def test_a_prefix_gives_the_objects_below_it_relative_to_it(load: Loader, s3: Store) -> None:
+def test_a_prefix_gives_its_objects_with_relative_paths(load: Loader, s3: Store) -> None:
     objects = {"iris/v1/model.joblib": b"weights", "iris/v1/config/a b+ü~.json": b"{}", "iris/v1/empty": b""}
     s3.put("models", objects | {"iris/v10/model.joblib": b"a sibling"})
 
@@ -33,7 +33,7 @@ def test_a_prefix_gives_the_objects_below_it_relative_to_it(load: Loader, s3: St
     assert (run.exit_code, run.code, run.message["bytes"], run.message["files"]) == (0, "Loaded", 9, 3)
 
 
-def test_an_exact_key_gives_that_one_file_by_its_base_name(load: Loader, s3: Store) -> None:
+def test_an_exact_key_gives_one_file_by_its_base_name(load: Loader, s3: Store) -> None:
     s3.put("models", {"one/model.joblib": b"weights", "one/model.joblib.bak": b"other"})
 
     run = load("s3://models/one/model.joblib")
@@ -41,7 +41,7 @@ def test_an_exact_key_gives_that_one_file_by_its_base_name(load: Loader, s3: Sto
     assert run.files() == {"model.joblib": b"weights"}
 
 
-def test_a_file_of_many_parts_arrives_whole(load: Loader, s3: Store) -> None:
+def test_a_file_of_many_parts_is_complete(load: Loader, s3: Store) -> None:
     weights = os.urandom((20 << 20) + 17)
     s3.put("models", {"large/model.bin": weights})
 
@@ -50,7 +50,7 @@ def test_a_file_of_many_parts_arrives_whole(load: Loader, s3: Store) -> None:
     assert run.files() == {"model.bin": weights}
 
 
-def test_more_objects_than_a_page_of_the_list_all_arrive(load: Loader, s3: Store) -> None:
+def test_more_objects_than_a_page_of_the_list_are_all_loaded(load: Loader, s3: Store) -> None:
     objects = {f"many/{number:04}": b"%d" % number for number in range(1100)}
     s3.put("models", objects)
 
@@ -69,7 +69,7 @@ def test_the_model_is_readable_by_every_user(load: Loader, s3: Store) -> None:
     assert oct((model / "folder/model.joblib").stat().st_mode & 0o777) == "0o644"
 
 
-def test_kserves_names_of_the_keys_are_understood(load: Loader, store: Store) -> None:
+def test_kserves_names_of_the_keys_are_accepted(load: Loader, store: Store) -> None:
     store.put("models", {"legacy/model.joblib": b"weights"})
     load.credentials(awsAccessKeyID="reader", awsSecretAccessKey="reader-secret")
 
@@ -91,7 +91,7 @@ def test_a_wrong_key_is_unauthorized_and_never_shown(load: Loader, s3: Store) ->
     assert run.files() == {}
 
 
-def test_half_a_pair_of_keys_is_refused_before_asking(load: Loader, store: Store) -> None:
+def test_half_a_pair_of_keys_is_refused_without_a_request(load: Loader, store: Store) -> None:
     load.credentials(AWS_ACCESS_KEY_ID="reader", AWS_ENDPOINT_URL=store.endpoint)
 
     run = load("s3://models/iris")
@@ -100,7 +100,7 @@ def test_half_a_pair_of_keys_is_refused_before_asking(load: Loader, store: Store
     assert "AWS_SECRET_ACCESS_KEY" in str(run.message["message"])
 
 
-def test_a_prefix_without_objects_and_an_absent_bucket_are_not_found(load: Loader, s3: Store) -> None:
+def test_an_empty_prefix_and_a_missing_bucket_are_not_found(load: Loader, s3: Store) -> None:
     s3.put("models", {"iris/model.joblib": b"weights"})
 
     assert [load(uri).code for uri in ("s3://models/iri", "s3://absent/iris", "s3://models/iris/")] == [
@@ -118,7 +118,7 @@ def test_several_models_go_to_several_folders(load: Loader, s3: Store, tmp_path:
     assert run.files() == {"model.bin": b"base", "adapters/one/adapter.bin": b"adapter"}
 
 
-def test_an_endpoint_that_refuses_connections_is_told_at_once_and_in_the_end(load: Loader, store: Store) -> None:
+def test_an_endpoint_that_refuses_connections_is_reported_at_once_and_at_the_end(load: Loader, store: Store) -> None:
     load.credentials(AWS_ENDPOINT_URL=f"http://{unused_address()}")
 
     run = load("s3://models/iris")
@@ -130,10 +130,8 @@ def test_an_endpoint_that_refuses_connections_is_told_at_once_and_in_the_end(loa
     assert first["hint"]
 
 
-def test_our_signature_with_a_session_is_the_one_that_obstore_makes(
-    web: WebServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same request, at obstore's moment, gets the same Authorization header; versitygw knows no sessions."""
+def test_the_signature_with_a_session_equals_obstores(web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same request, at obstore's time, gets the same Authorization header; versitygw does not support sessions."""
     keys = Keys("access", "secret", "token/of+the session=")
     store = S3Store(
         "models",
@@ -170,7 +168,7 @@ def test_our_signature_with_a_session_is_the_one_that_obstore_makes(
         ("sha1", ()),
     ],
 )
-def test_an_object_that_rots_in_the_store_is_corrupted_by_the_stores_own_checksum_until_it_is_mended(
+def test_an_object_that_rots_in_the_store_is_corrupted_until_it_is_repaired(
     load: Loader, keeping: Store, size: int, algorithm: str, options: tuple[str, ...]
 ) -> None:
     load.credentials(**harness.KEYS, AWS_ENDPOINT_URL=keeping.endpoint)
@@ -186,7 +184,7 @@ def test_an_object_that_rots_in_the_store_is_corrupted_by_the_stores_own_checksu
     def write(first: int) -> None:
         with file.open("r+b") as stream:
             stream.write(bytes([first]))
-        os.utime(file, ns=times)  # it is the same object, so that what is there of it could be taken for it
+        os.utime(file, ns=times)  # it is the same object, so the loader could wrongly reuse its written parts
 
     write(body[0] ^ 1)
     run = load("s3://models/iris", options=options)
@@ -196,14 +194,14 @@ def test_an_object_that_rots_in_the_store_is_corrupted_by_the_stores_own_checksu
     assert load("s3://models/iris", options=options).files() == {"model.bin": body}
 
 
-def test_who_may_not_list_and_finds_no_object_is_told_of_the_refusal(load: Loader, web: WebServer) -> None:
+def test_without_permission_to_list_a_missing_object_is_unauthorized(load: Loader, web: WebServer) -> None:
     load.credentials(**harness.KEYS, AWS_ENDPOINT_URL=web.url)
     web.fault = lambda request, number: Reply(403) if "list-type" in request.path else None
 
     assert load("s3://models/iris").code == "Unauthorized"
 
 
-def test_a_file_whose_start_ended_before_it_was_verified_is_verified_by_the_next(
+def test_a_file_that_one_start_did_not_verify_is_verified_by_the_next(
     load: Loader, keeping: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load.credentials(**harness.KEYS, AWS_ENDPOINT_URL=keeping.endpoint)
@@ -222,10 +220,10 @@ def test_a_file_whose_start_ended_before_it_was_verified_is_verified_by_the_next
     assert load("s3://models/late").code == "Corrupted"
 
 
-def test_a_checksum_that_cannot_be_computed_is_not_claimed(
+def test_an_unsupported_checksum_is_not_reported_as_checked(
     load: Loader, keeping: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the library is not installed, the message says that nothing was checked."""
+    """Without the library, the message says that nothing was checked."""
     load.credentials(**harness.KEYS, AWS_ENDPOINT_URL=keeping.endpoint)
     keeping.upload("models/plain/model.bin", b"weights", "crc64nvme")
     monkeypatch.setattr(checksums, "_has_crt", lambda: False)

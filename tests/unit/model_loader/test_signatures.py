@@ -1,4 +1,4 @@
-"""A model that is not signed with the key that was asked for, whole and with nothing beside it, is never served."""
+"""The server never sees a model that is not signed with the required key, complete and without other files."""
 
 import base64
 import io
@@ -42,14 +42,14 @@ def asking(key: Path) -> tuple[str, ...]:
 
 
 def assert_refused(run: Run, message: str, code: str = "NotSigned") -> None:
-    """Nothing is left that the server could load, and it says why."""
+    """Nothing remains that the server could load, and the message has the reason."""
     assert (run.code, run.message["retryable"]) == (code, False)
     assert message in str(run.message["message"])
     assert not (run.volume / "model").exists()
     assert not (run.volume / "state" / "files").exists()
 
 
-def test_a_signed_model_is_loaded_and_says_so(load: Loader, model: Path, key: Key) -> None:
+def test_a_signed_model_is_loaded_and_reported_as_signed(load: Loader, model: Path, key: Key) -> None:
     run = load(model.as_uri(), options=asking(key.public))
 
     assert (run.code, run.message["signed"]) == ("Loaded", True)
@@ -57,14 +57,14 @@ def test_a_signed_model_is_loaded_and_says_so(load: Loader, model: Path, key: Ke
 
 
 @pytest.mark.parametrize("curve", [ec.SECP384R1(), ec.SECP521R1()], ids=lambda curve: curve.name)
-def test_larger_curves_are_as_good(load: Loader, model: Path, tmp_path: Path, curve: ec.EllipticCurve) -> None:
+def test_larger_curves_are_accepted(load: Loader, model: Path, tmp_path: Path, curve: ec.EllipticCurve) -> None:
     other = Key(tmp_path / "other", curve)
     other.sign(model)
 
     assert load(model.as_uri(), options=asking(other.public)).code == "Loaded"
 
 
-def test_nobody_is_asked_for_a_signature_without_a_key(load: Loader, model: Path) -> None:
+def test_without_a_key_no_signature_is_required(load: Loader, model: Path) -> None:
     (model / NAME).write_bytes(b"whatever")
 
     run = load(model.as_uri())
@@ -122,7 +122,7 @@ def forge(envelope: dict[str, object]) -> None:
         pytest.param(bundle(lambda envelope: envelope.update(signatures=[])), "is invalid: ", id="not signed"),
     ],
 )
-def test_a_model_that_is_not_as_it_was_signed_is_refused(
+def test_a_model_that_differs_from_the_signed_one_is_refused(
     load: Loader, model: Path, key: Key, change: Callable[[Path], object], message: str
 ) -> None:
     change(model)
@@ -142,7 +142,7 @@ def test_the_signature_of_another_model_is_refused(load: Loader, model: Path, ke
     assert_refused(load(model.as_uri(), options=asking(key.public)), "weights/one.bin is not among the files")
 
 
-def test_what_the_signer_ignored_is_refused(load: Loader, model: Path, key: Key) -> None:
+def test_files_that_the_signer_ignored_are_refused(load: Loader, model: Path, key: Key) -> None:
     put("weights/three.bin")(model)
     hashing = model_signing.hashing.Config().set_ignored_paths(paths=["weights/three.bin"])
     key.sign(model, hashing=hashing)
@@ -150,14 +150,14 @@ def test_what_the_signer_ignored_is_refused(load: Loader, model: Path, key: Key)
     assert_refused(load(model.as_uri(), options=asking(key.public)), "weights/three.bin is not among the files")
 
 
-def test_what_the_signing_tool_leaves_out_of_every_repository_may_be_there(load: Loader, model: Path, key: Key) -> None:
+def test_files_that_the_signing_tool_always_omits_are_accepted(load: Loader, model: Path, key: Key) -> None:
     put(".gitattributes")(model)
     put(".gitignore")(model)
 
     assert load(model.as_uri(), options=asking(key.public)).code == "Loaded"
 
 
-def test_what_the_signer_had_it_list_all_the_same_has_to_be_right(load: Loader, model: Path, key: Key) -> None:
+def test_omitted_files_that_the_signer_listed_are_verified(load: Loader, model: Path, key: Key) -> None:
     put(".gitattributes", b"* text")(model)
     key.sign(model, hashing=model_signing.hashing.Config().set_ignored_paths(paths=[], ignore_git_paths=False))
     put(".gitattributes")(model)
@@ -172,7 +172,7 @@ def test_what_the_signer_had_it_list_all_the_same_has_to_be_right(load: Loader, 
         pytest.param(model_signing.hashing.Config().use_file_serialization(hashing_algorithm="blake3"), id="blake3"),
     ],
 )
-def test_a_signature_of_something_else_than_sha256_of_whole_files_is_refused(
+def test_a_signature_of_anything_but_sha256_of_whole_files_is_refused(
     load: Loader, model: Path, key: Key, hashing: model_signing.hashing.Config
 ) -> None:
     key.sign(model, hashing=hashing)
@@ -181,7 +181,7 @@ def test_a_signature_of_something_else_than_sha256_of_whole_files_is_refused(
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["the folder is signed", "the file is signed"])
-def test_a_model_that_is_one_file_has_its_signature_beside_it(
+def test_a_single_file_has_its_signature_in_the_same_folder(
     load: Loader, web: WebServer, key: Key, tmp_path: Path, whole: bool
 ) -> None:
     put("model.bin", b"weights")(tmp_path / "one")
@@ -202,7 +202,7 @@ def test_a_model_that_is_one_file_has_its_signature_beside_it(
     assert_refused(refused, "model.bin is not the file that was signed")
 
 
-def test_a_model_that_is_one_file_without_a_signature_is_not_read(load: Loader, web: WebServer, key: Key) -> None:
+def test_a_single_file_without_a_signature_is_not_read(load: Loader, web: WebServer, key: Key) -> None:
     web.files["/iris/model.bin"] = b"weights"
 
     run = load(f"{web.url}/iris/model.bin", options=asking(key.public))
@@ -234,7 +234,7 @@ Publish = Callable[[Path], str]
 
 @pytest.fixture(params=["hub", "artifact", "packed artifact", "image"])
 def publish(request: pytest.FixtureRequest, load: Loader, hub: Hub, registry: Registry, tmp_path: Path) -> Publish:
-    """A hub or a registry to publish models at, as their users do."""
+    """A hub or a registry, to publish models as users do."""
     name = f"team/{tmp_path.name.lower()}"
     load.credentials(**{"plain-http": "true"})
 
@@ -255,7 +255,7 @@ def publish(request: pytest.FixtureRequest, load: Loader, hub: Hub, registry: Re
         return f"oci://{registry.host}/{name}@{registry.push_artifact(name, 'v1', outer, {'weights': packed})}"
 
     def as_image(model: Path) -> str:
-        """The signature is a layer of its own, which comes later."""
+        """The signature is a separate layer, pushed later."""
         files = {f"models/{path}": body for path, body in contents(model).items()}
         signature = {path: files.pop(path) for path in [f"models/{NAME}"] if path in files}
         layers = layer(tmp_path / "model.tar.gz", files), layer(tmp_path / "signature.tar.gz", signature)
@@ -292,7 +292,7 @@ def test_a_signed_model_of_a_hub_or_registry_is_loaded(
         pytest.param(remove(NAME), "the model has no signature model.sig", id="no signature"),
     ],
 )
-def test_a_model_of_a_hub_or_registry_that_is_not_as_it_was_signed_is_refused(
+def test_a_changed_model_of_a_hub_or_registry_is_refused(
     load: Loader, model: Path, key: Key, publish: Publish, change: Callable[[Path], object], message: str
 ) -> None:
     change(model)
@@ -308,7 +308,7 @@ def zipped(folder: Path) -> bytes:
     return out.getvalue()
 
 
-def test_an_archive_has_its_signature_in_it(load: Loader, web: WebServer, model: Path, key: Key) -> None:
+def test_an_archive_contains_its_signature(load: Loader, web: WebServer, model: Path, key: Key) -> None:
     web.files["/model.zip"] = zipped(model)
     assert load(f"{web.url}/model.zip", options=asking(key.public)).message["signed"] is True
 
@@ -327,7 +327,7 @@ def test_several_models_have_a_signature_each(load: Loader, model: Path, key: Ke
     run = load(*uris, options=asking(key.public))
 
     assert run.files() == contents(model) | {f"adapters/legal/{k}": body for k, body in contents(adapter).items()}
-    # What one brings into the folder of another is the other's to sign.
+    # The other model's signature covers what a model adds to its folder.
     put("adapters/legal/config.json")(model)
     load.volume.joinpath("model").rename(tmp_path / "before")
     assert_refused(load(*uris, options=asking(key.public)), "adapters/legal/config.json is not among the files")
@@ -350,7 +350,7 @@ def test_one_of_several_models_without_a_signature_is_refused(
         pytest.param(lambda planted: planted.write_bytes(b"evil"), "planted is not from any source", id="file"),
     ],
 )
-def test_what_others_put_on_the_volume_is_refused(
+def test_files_that_others_put_on_the_volume_are_refused(
     load: Loader, web: WebServer, key: Key, tmp_path: Path, make: Callable[[Path], object], message: str
 ) -> None:
     put("model.bin", b"weights")(tmp_path / "one")
@@ -377,14 +377,16 @@ def test_a_certificate_of_a_trusted_authority(load: Loader, model: Path, tmp_pat
     assert_refused(load(model.as_uri(), options=asking(other.certificate)), "is invalid: X509StoreContextError")
 
 
-def test_a_certificate_is_no_signature_by_a_key(load: Loader, model: Path, key: Key, tmp_path: Path) -> None:
+def test_a_certificate_does_not_verify_a_signature_by_a_key(
+    load: Loader, model: Path, key: Key, tmp_path: Path
+) -> None:
     Authority(tmp_path / "trusted").sign(model)
 
     assert_refused(load(model.as_uri(), options=asking(key.public)), "is invalid: ")
 
 
 @pytest.mark.parametrize("found", ["absent", "empty", "garbage", "private"])
-def test_a_key_that_is_none_is_told_before_anything_is_read(
+def test_an_invalid_key_is_reported_before_the_download(
     load: Loader, web: WebServer, tmp_path: Path, key: Key, found: str
 ) -> None:
     web.files["/model.bin"] = b"weights"
@@ -399,7 +401,7 @@ def test_a_key_that_is_none_is_told_before_anything_is_read(
     assert web.requests == []
 
 
-def test_a_loader_without_the_library_says_so_before_anything_is_read(
+def test_a_missing_library_is_reported_before_the_download(
     load: Loader, web: WebServer, key: Key, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     web.files["/model.bin"] = b"weights"
@@ -435,7 +437,7 @@ def test_a_second_start_with_another_key_verifies_again(
 
 
 @pytest.mark.parametrize("found", ["absent", "empty"])
-def test_a_second_start_whose_key_is_gone_leaves_nothing(load: Loader, model: Path, tmp_path: Path, found: str) -> None:
+def test_a_second_start_without_the_key_leaves_no_model(load: Loader, model: Path, tmp_path: Path, found: str) -> None:
     load(model.as_uri())
     file = tmp_path / "key.pub"
     if found == "empty":

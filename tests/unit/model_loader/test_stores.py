@@ -1,4 +1,4 @@
-"""Where a source leads is fixed by the loader's arguments: what Secret and environment say otherwise is refused."""
+"""The loader's arguments fix where a source leads: a Secret or environment with another store is refused."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ HUB = "https://huggingface.co"
 
 @pytest.fixture
 def evil() -> Iterator[WebServer]:
-    """The attacker's server, which answers anything."""
+    """The attacker's server, which answers every request."""
     server = WebServer()
     server.fault = lambda request, number: Reply(body=listing("m/model.bin", size=3))
     yield server
@@ -31,7 +31,7 @@ def fixed(place: str, endpoint: str = "", ca: str = "") -> tuple[str, ...]:
     return ("--store", Store(place, endpoint, ca).argument)
 
 
-def test_a_hub_that_is_fixed_is_read(load: Loader, hub: Hub) -> None:
+def test_a_fixed_hub_is_read(load: Loader, hub: Hub) -> None:
     run = load("hf://team/model", options=fixed("hf://team", hub.api.url))
     assert run.code == "Loaded"
     (load.secret / "HF_ENDPOINT").unlink()
@@ -39,7 +39,7 @@ def test_a_hub_that_is_fixed_is_read(load: Loader, hub: Hub) -> None:
     assert run.code == "Loaded"
 
 
-def test_a_bucket_of_a_store_that_is_fixed_is_read(load: Loader, web: WebServer) -> None:
+def test_a_bucket_of_a_fixed_store_is_read(load: Loader, web: WebServer) -> None:
     web.files["/models/m/model.bin"] = b"abc"
     web.fault = lambda request, number: (
         Reply(body=listing("m/model.bin", size=3)) if "list-type" in request.path else None
@@ -74,7 +74,7 @@ SECRETS = [
 @pytest.mark.parametrize(("uri", "place", "endpoint", "secret"), SECRETS)
 @pytest.mark.parametrize("by", ["secret", "environment"])
 @pytest.mark.attack(33)
-def test_a_secret_that_says_where_else_a_source_leads_is_refused(
+def test_a_secret_with_another_store_is_refused(
     load: Loader, evil: WebServer, uri: str, place: str, endpoint: str, secret: dict[str, str], by: str
 ) -> None:
     pem = trustme.CA().cert_pem.bytes().decode()
@@ -102,7 +102,9 @@ def test_a_secret_that_says_where_else_a_source_leads_is_refused(
     ],
 )
 @pytest.mark.attack(33)
-def test_what_no_store_holds_is_not_read(load: Loader, evil: WebServer, uri: str, secret: dict[str, str]) -> None:
+def test_a_source_without_a_fixed_store_is_not_read(
+    load: Loader, evil: WebServer, uri: str, secret: dict[str, str]
+) -> None:
     load.credentials(**{key: value.format(evil=evil.url) for key, value in secret.items()})
 
     run = load(uri, options=(*fixed("s3://models"), "--store", "az://models -", "--store", "http://* -"))
@@ -113,21 +115,23 @@ def test_what_no_store_holds_is_not_read(load: Loader, evil: WebServer, uri: str
 
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "SSL_CERT_DIR", "AWS_CA_BUNDLE"])
 @pytest.mark.attack(33)
-def test_a_variable_brings_no_authority_of_its_own(load: Loader, evil: WebServer, name: str) -> None:
+def test_a_variable_cannot_add_an_authority(load: Loader, evil: WebServer, name: str) -> None:
     run = load("hf://team/model", options=fixed("hf://team", evil.url), environment={name: "/tmp/theirs.pem"})
     assert (run.code, name in str(run.message["message"])) == ("Refused", True)
     assert evil.requests == []
 
 
 @pytest.mark.attack(33)
-def test_no_proxy_stands_before_a_store_of_plain_http(load: Loader, web: WebServer, evil: WebServer) -> None:
+def test_a_fixed_store_with_plain_http_is_not_reached_through_a_proxy(
+    load: Loader, web: WebServer, evil: WebServer
+) -> None:
     run = load("hf://team/model", options=fixed("hf://team", web.url), environment={"HTTP_PROXY": evil.url})
     assert run.code == "Refused"
     assert evil.requests == []
 
 
 @pytest.mark.attack(33)
-def test_an_authority_that_is_fixed_is_trusted_and_one_of_the_secret_is_not(load: Loader, web: WebServer) -> None:
+def test_a_fixed_authority_is_trusted_and_one_from_the_secret_is_not(load: Loader, web: WebServer) -> None:
     authority = trustme.CA()
     web.secure(authority.issue_cert("127.0.0.1"))
     web.files["/models/m/model.bin"] = b"abc"
@@ -143,7 +147,7 @@ def test_an_authority_that_is_fixed_is_trusted_and_one_of_the_secret_is_not(load
 
 
 @pytest.mark.attack(33)
-def test_the_accounts_key_file_names_no_token_service_of_its_own(load: Loader, evil: WebServer) -> None:
+def test_the_accounts_key_file_cannot_name_another_token_service(load: Loader, evil: WebServer) -> None:
     key = rsa.generate_private_key(65537, 2048).private_bytes(
         Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()
     )
@@ -157,8 +161,8 @@ def test_the_accounts_key_file_names_no_token_service_of_its_own(load: Loader, e
 
 
 @pytest.mark.attack(33)
-def test_the_names_of_a_store_that_is_fixed_are_absolute(load: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A search domain of the pod's is its user's namespace: a Service there may be called as the first label is."""
+def test_the_names_of_a_fixed_store_are_absolute(load: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search domain of the pod is its user's namespace: a Service there can have the name of the first label."""
     asked: list[str] = []
 
     def resolve(host: str, *_: object, **__: object) -> list[object]:
@@ -174,8 +178,8 @@ def test_the_names_of_a_store_that_is_fixed_are_absolute(load: Loader, monkeypat
 
 
 @pytest.mark.attack(33)
-def test_a_region_is_no_part_of_another_host(load: Loader, evil: WebServer) -> None:
-    """Without anything fixed too: it would only look like AWS."""
+def test_a_region_cannot_change_the_host(load: Loader, evil: WebServer) -> None:
+    """Even if no store is fixed: the host would only look like AWS."""
     load.credentials(AWS_REGION=f"{evil.url.removeprefix('http://')}/")
     assert load("s3://models/m").code == "InvalidSource"
     assert evil.requests == []
@@ -190,16 +194,16 @@ def test_a_region_is_no_part_of_another_host(load: Loader, evil: WebServer) -> N
         "s3://models https://x/../y", "models -", "s3://models - - -",
     ],
 )  # fmt: skip
-def test_what_is_no_store_is_an_invalid_argument(load: Loader, text: str) -> None:
+def test_an_invalid_store_is_an_invalid_argument(load: Loader, text: str) -> None:
     assert load("s3://models/m", options=("--store", text)).code == "InvalidSource"
 
 
 @pytest.mark.parametrize("store", [Store("s3://models/a", "https://minio.example.com:9000"), Store("hf://org")])
-def test_an_argument_is_read_as_it_is_written(store: Store) -> None:
+def test_a_written_argument_is_read_back(store: Store) -> None:
     assert Store.of_argument(store.argument) == store
 
 
-def test_several_stores_may_be_fixed_and_the_narrowest_counts(load: Loader, web: WebServer, evil: WebServer) -> None:
+def test_of_several_fixed_stores_the_narrowest_applies(load: Loader, web: WebServer, evil: WebServer) -> None:
     def answer(request: Request, number: int) -> Reply | None:
         return Reply(body=listing("a/model.bin", size=3)) if "list-type" in request.path else None
 
@@ -211,7 +215,7 @@ def test_several_stores_may_be_fixed_and_the_narrowest_counts(load: Loader, web:
     assert evil.requests == []
 
 
-def test_the_network_rule_holds_for_a_store_that_is_fixed(load: Loader, web: WebServer) -> None:
+def test_the_network_rule_applies_to_a_fixed_store(load: Loader, web: WebServer) -> None:
     assert load("hf://team/model", options=fixed("hf://team", web.url), network=None).code == "Refused"
     assert Network().allowed == ()
 

@@ -1,4 +1,4 @@
-"""Models behind http, from a server that can be told to fail."""
+"""Models over http, from a server that can inject faults."""
 
 import os
 
@@ -31,7 +31,7 @@ def test_an_empty_file_is_a_file(load: Loader, web: WebServer) -> None:
     assert load(f"{web.url}/model.bin").files() == {"model.bin": b""}
 
 
-def test_a_body_that_is_cut_is_continued_where_it_stopped(load: Loader, web: WebServer) -> None:
+def test_a_truncated_body_is_resumed_where_it_stopped(load: Loader, web: WebServer) -> None:
     weights = web.files["/model.bin"] = os.urandom(6 << 20)
 
     def cut(request: Request, number: int) -> Reply | None:
@@ -49,7 +49,7 @@ def test_a_body_that_is_cut_is_continued_where_it_stopped(load: Loader, web: Web
     assert [line["code"] for line in run.of("retry")] == ["Unreachable"]
 
 
-def test_a_storm_of_503_is_waited_out(load: Loader, web: WebServer) -> None:
+def test_repeated_503_responses_are_retried(load: Loader, web: WebServer) -> None:
     weights = web.files["/model.bin"] = os.urandom(40 << 20)
     web.fault = lambda request, number: Reply(503) if number % 2 else None
 
@@ -104,7 +104,7 @@ def test_a_redirect_to_a_refused_address_is_refused(load: Loader, web: WebServer
     assert "169.254.169.254" in str(run.message["message"])
 
 
-def test_a_file_that_changes_between_parts_is_planned_anew(load: Loader, web: WebServer) -> None:
+def test_a_file_that_changes_between_parts_is_planned_again(load: Loader, web: WebServer) -> None:
     web.files["/model.bin"] = b"a" * (20 << 20)
     after = b"b" * (20 << 20)
 
@@ -120,7 +120,7 @@ def test_a_file_that_changes_between_parts_is_planned_anew(load: Loader, web: We
     assert [line["code"] for line in run.of("retry")] == ["Changed"]
 
 
-def test_a_file_that_changes_when_its_answer_is_cut_is_planned_anew(load: Loader, web: WebServer) -> None:
+def test_a_file_that_changes_when_its_response_is_cut_is_planned_again(load: Loader, web: WebServer) -> None:
     before = web.files["/model.bin"] = b"a" * (20 << 20)
     after = b"b" * (20 << 20)
 

@@ -1,4 +1,4 @@
-"""Servers that send the whole file whatever part of it is asked for, as the rules of HTTP allow."""
+"""Servers that ignore Range requests and send the whole file, as HTTP allows."""
 
 import itertools
 import os
@@ -36,18 +36,18 @@ Answer = Callable[[Request], Reply]
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut files into more parts than a worker asks for at once."""
+    """Cut files into more parts than a worker requests at once."""
     monkeypatch.setattr(file_state, "PART_BYTES", PART)
     monkeypatch.setattr(scheduler, "READ_AHEAD_BYTES", 8 * PART)
 
 
 def deaf(answer: Answer) -> Callable[[Request, int], Reply]:
-    """Return who answers so, but does not hear which part is asked for."""
+    """Return a server that answers so, but ignores Range."""
     return lambda request, number: answer(without_range(request))
 
 
 def cutting(answer: Callable[[Request, int], Reply], cuts: Iterator[int]) -> Callable[[Request, int], Reply]:
-    """Return who answers so, but cuts files after so many bytes, and those behind at once."""
+    """Return a server that cuts the first files after these numbers of bytes, and later ones at once."""
 
     def cut(request: Request, number: int) -> Reply:
         reply = answer(request, number)
@@ -59,7 +59,7 @@ def cutting(answer: Callable[[Request, int], Reply], cuts: Iterator[int]) -> Cal
 
 
 def bucket(load: Loader, web: WebServer, objects: dict[str, bytes]) -> Answer:
-    """Return what an object store that keeps no checksums answers, with objects of one size."""
+    """Return the responses of an object store without checksums, with objects of one size."""
     load.credentials(AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s", AWS_ENDPOINT_URL=web.url)
     web.files = {f"/models/m/{key}": body for key, body in objects.items()}
     page = Reply(body=listing(*(f"m/{key}" for key in objects), size=SIZE))
@@ -67,16 +67,16 @@ def bucket(load: Loader, web: WebServer, objects: dict[str, bytes]) -> Answer:
 
 
 def asked(web: WebServer) -> list[str]:
-    """Return which parts of files were asked for."""
+    """Return the requested parts of files."""
     files = [request for request in web.requests if "list-type" not in request.path and request.method == "GET"]
     return [request.headers.get("Range", "all") for request in files]
 
 
 @pytest.mark.parametrize("options", [(), ("--no-digest",)], ids=["hashed", "not hashed"])
-def test_a_store_that_ignores_which_part_is_asked_for_is_asked_for_whole_files(
+def test_a_store_that_ignores_range_requests_gets_requests_for_whole_files(
     load: Loader, web: WebServer, options: tuple[str, ...]
 ) -> None:
-    """All of them, as soon as one answer tells it."""
+    """For all files, as soon as one response shows it."""
     objects = {"0.bin": BODY, "1.bin": BODY[::-1]}
     web.fault = deaf(bucket(load, web, objects))
 
@@ -84,12 +84,12 @@ def test_a_store_that_ignores_which_part_is_asked_for_is_asked_for_whole_files(
 
     assert run.files() == objects
     assert run.message.get("digest") == (None if options else manifest_digest(objects))
-    told = [line["message"] for line in run.of("retry")]
-    assert told == ["the server ignores Range requests, so the loader reads whole files"]
+    messages = [line["message"] for line in run.of("retry")]
+    assert messages == ["the server ignores Range requests, so the loader reads whole files"]
     assert asked(web)[-2:] == ["all", "all"]
 
 
-def test_the_rest_of_an_answer_that_was_cut_is_asked_for_and_then_the_whole_file(load: Loader, web: WebServer) -> None:
+def test_the_rest_of_a_truncated_response_is_requested_and_then_the_whole_file(load: Loader, web: WebServer) -> None:
     web.fault = cutting(
         deaf(bucket(load, web, {"model.bin": BODY})), itertools.chain([SIZE // 2], itertools.repeat(SIZE))
     )
@@ -101,7 +101,7 @@ def test_the_rest_of_an_answer_that_was_cut_is_asked_for_and_then_the_whole_file
     assert asked(web)[-1] == "all"
 
 
-def test_a_hub_whose_network_ignores_it_is_read_and_checked(load: Loader, hub: Hub) -> None:
+def test_a_hub_whose_content_network_ignores_ranges_is_read_and_verified(load: Loader, hub: Hub) -> None:
     hub.large = {"model.safetensors": BODY}
     hub.network.fault = deaf(hub.network.answer)
 
@@ -110,7 +110,7 @@ def test_a_hub_whose_network_ignores_it_is_read_and_checked(load: Loader, hub: H
     assert (run.files(), run.message["checked"]) == (hub.files | hub.large, 2)
 
 
-def test_a_registry_that_ignores_it_is_read_and_checked(load: Loader, web: WebServer, registry: Registry) -> None:
+def test_a_registry_that_ignores_ranges_is_read_and_verified(load: Loader, web: WebServer, registry: Registry) -> None:
     registry.push_artifact("team/whole", "v1", {"model.bin": BODY})
     web.fault = deaf(forward(registry.host))
     load.credentials(**{"plain-http": "true"})
@@ -120,7 +120,9 @@ def test_a_registry_that_ignores_it_is_read_and_checked(load: Loader, web: WebSe
     assert (run.files(), run.message["checked"]) == ({"model.bin": BODY}, 1)
 
 
-def test_a_store_of_checksums_that_ignores_it_is_read_and_checked(load: Loader, web: WebServer, keeping: Store) -> None:
+def test_a_store_with_checksums_that_ignores_ranges_is_read_and_verified(
+    load: Loader, web: WebServer, keeping: Store
+) -> None:
     keeping.upload("models/whole/model.bin", BODY, "crc32")
     web.fault = deaf(forward(urlsplit(keeping.endpoint).netloc))
     load.credentials(**KEYS, AWS_ENDPOINT_URL=web.url)
@@ -130,7 +132,7 @@ def test_a_store_of_checksums_that_ignores_it_is_read_and_checked(load: Loader, 
     assert (run.files(), run.message["checked"]) == ({"model.bin": BODY}, 1)
 
 
-def test_what_a_store_that_ignores_it_sends_is_still_checked(load: Loader, hub: Hub) -> None:
+def test_whole_files_are_verified_too(load: Loader, hub: Hub) -> None:
     hub.files, hub.large = {}, {"model.safetensors": BODY}
     siblings = hub.siblings()
     hub.siblings = lambda: siblings  # type: ignore[method-assign]
@@ -142,8 +144,8 @@ def test_what_a_store_that_ignores_it_sends_is_still_checked(load: Loader, hub: 
     assert (run.code, run.files()) == ("Corrupted", {})
 
 
-def test_a_url_whose_server_serves_parts_no_more_is_read_whole(load: Loader, web: WebServer) -> None:
-    """Its first answer, which tells the size, was of a part: another server behind the same name gave it."""
+def test_a_url_whose_server_stops_supporting_ranges_is_read_whole(load: Loader, web: WebServer) -> None:
+    """Another server behind the same name gave the first response, which has the size and was partial."""
     web.files["/model.bin"] = BODY
     web.fault = lambda request, number: None if number in (1, 3) else deaf(web.answer)(request, number)
 
@@ -151,9 +153,7 @@ def test_a_url_whose_server_serves_parts_no_more_is_read_whole(load: Loader, web
 
 
 @pytest.mark.parametrize(("status", "code"), [(416, "Changed"), (204, "ServerError"), (203, "ServerError")])
-def test_other_answers_to_a_request_for_a_part_are_failures(
-    load: Loader, web: WebServer, status: int, code: str
-) -> None:
+def test_other_responses_to_a_range_request_are_failures(load: Loader, web: WebServer, status: int, code: str) -> None:
     store = bucket(load, web, {"model.bin": BODY})
     web.fault = lambda request, number: Reply(status) if "Range" in request.headers else store(request)
 
@@ -163,10 +163,10 @@ def test_other_answers_to_a_request_for_a_part_are_failures(
 
 
 @pytest.mark.parametrize("options", [(), ("--no-digest",)], ids=["hashed", "not hashed"])
-def test_of_a_file_that_was_begun_anew_nothing_counts_that_an_earlier_start_wrote(
+def test_after_a_file_starts_over_its_earlier_parts_do_not_count(
     load: Loader, web: WebServer, options: tuple[str, ...]
 ) -> None:
-    """The first start has written parts, the second begins anew and is cut, the third is served parts again."""
+    """The first start writes parts, the second starts over and is cut, the third can request ranges again."""
     store = bucket(load, web, {"model.bin": BODY})
     options = ("--patience=0.3", *options)
     web.fault = cutting(lambda request, number: store(request), iter([15 * PART]))
@@ -219,8 +219,8 @@ def test_a_file_that_was_read_whole_is_not_read_by_the_next_start(
     assert {request.path for request in web.requests[1:]} == {"/models/m/1.bin"}
 
 
-def test_the_room_of_what_was_read_in_parts_is_there_for_the_whole_file(load: Loader, web: WebServer) -> None:
-    """In a process, whose parts are of 8 MiB: there is room for the file, and not for the half of it once more."""
+def test_the_space_of_earlier_parts_is_free_for_the_whole_file(load: Loader, web: WebServer) -> None:
+    """In a process, with parts of 8 MiB: the volume has space for the file, but not for half of it in addition."""
     body = os.urandom(20 << 20)
     web.files["/model.bin"] = body
     hears = iter([True, True])
@@ -237,8 +237,8 @@ def test_the_room_of_what_was_read_in_parts_is_there_for_the_whole_file(load: Lo
     assert len(web.requests) == 5
 
 
-def test_what_counts_no_more_is_written_down_at_once(tmp_path: Path) -> None:
-    """A loader that is killed then must not have the next one trust a file that was emptied."""
+def test_invalid_parts_are_recorded_at_once(tmp_path: Path) -> None:
+    """After a kill, the next start must not trust a file that was emptied."""
     with SafeDir(os.open(tmp_path, os.O_RDONLY)) as folder, Journal(folder, "journal", "header") as journal:
         journal.add((0, 0, PART))
         journal.add((1, 0, PART))
@@ -248,10 +248,10 @@ def test_what_counts_no_more_is_written_down_at_once(tmp_path: Path) -> None:
             assert next_start.parts == {(1, 0, PART)}
 
 
-def test_a_file_whose_size_nobody_told_is_hashed_again_by_the_next_start(
+def test_a_file_of_unknown_size_is_hashed_again_by_the_next_start(
     load: Loader, web: WebServer, first_listed: threading.Event
 ) -> None:
-    """It is complete, and another file is not."""
+    """The file is complete, and another one is not."""
     objects = {"0.bin": BODY, "1.bin": BODY[::-1]}
     web.files = {f"/{name}": body for name, body in objects.items()}
     chunked = f"{SIZE:x}\r\n".encode() + BODY + b"\r\n0\r\n\r\n"

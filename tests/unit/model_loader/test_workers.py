@@ -1,4 +1,4 @@
-"""How many connections the loader opens, and what each of them asks for."""
+"""How many connections the loader opens, and what each of them requests."""
 
 import hashlib
 import os
@@ -20,13 +20,13 @@ SIZE = 200 * PART + 1
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut files into more parts than workers ask for at once, and than they are ahead of the hash."""
+    """Cut files into more parts than workers request at once, and than they may be ahead of the hash."""
     monkeypatch.setattr(file_state, "PART_BYTES", PART)
     monkeypatch.setattr(scheduler, "READ_AHEAD_BYTES", 32 * PART)
 
 
 class Way:
-    """A long way to the store: what one connection brings is little, until `wanted` of them are open at once."""
+    """A distant store: each connection is slow, until `wanted` connections are open at once."""
 
     def __init__(self, web: WebServer, wanted: int) -> None:
         self.most = 0
@@ -53,7 +53,9 @@ class Way:
 
 @pytest.mark.parametrize("files", [1, 3])
 @pytest.mark.parametrize("options", [(), ("--no-digest",)], ids=["hashed", "not hashed"])
-def test_a_long_way_gets_more_connections(load: Loader, web: WebServer, files: int, options: tuple[str, ...]) -> None:
+def test_a_distant_store_gets_more_connections(
+    load: Loader, web: WebServer, files: int, options: tuple[str, ...]
+) -> None:
     web.files = {f"/{index}.bin": os.urandom(SIZE) for index in range(files)}
     way = Way(web, wanted=16)
 
@@ -78,13 +80,11 @@ def manifest(files: dict[str, bytes]) -> str:
 
 
 def ranges(requests: list[Request]) -> list[str]:
-    """Return what was asked for, without the first request, which asks for the file's size."""
+    """Return the requested ranges, except the first request, which is for the file's size."""
     return [request.headers.get("Range", "all") for request in requests[1:]]
 
 
-def test_a_single_file_that_is_hashed_is_asked_for_once(
-    load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_single_hashed_file_needs_one_request(load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(concurrency, "MAX_WORKERS", 1)
     web.files["/model.bin"] = os.urandom(SIZE)
 
@@ -92,7 +92,7 @@ def test_a_single_file_that_is_hashed_is_asked_for_once(
     assert ranges(web.requests) == ["all"]
 
 
-def test_a_single_file_that_is_not_hashed_is_shared_out(
+def test_a_single_unhashed_file_is_split_between_workers(
     load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(concurrency, "MAX_WORKERS", concurrency.INITIAL_WORKERS)
@@ -103,10 +103,10 @@ def test_a_single_file_that_is_not_hashed_is_shared_out(
     assert len(ranges(web.requests)) >= concurrency.INITIAL_WORKERS
 
 
-def test_where_an_answer_ends_the_next_one_is_asked_for(
+def test_a_worker_continues_where_its_response_ends(
     load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that stays with its file asks for so many parts at once, and then for as many behind them."""
+    """A worker that stays with its file requests a number of parts at once, and then as many after them."""
     monkeypatch.setattr(concurrency, "MAX_WORKERS", concurrency.INITIAL_WORKERS)
     web.files = {f"/{index}.bin": os.urandom(SIZE) for index in range(concurrency.INITIAL_WORKERS)}
 
@@ -121,7 +121,7 @@ def test_where_an_answer_ends_the_next_one_is_asked_for(
 
 
 @pytest.mark.parametrize("files", [1, 2])
-def test_what_is_far_ahead_of_the_hash_waits_for_it(
+def test_workers_wait_for_a_hash_that_is_far_behind(
     load: Loader, web: WebServer, files: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With several workers on one file, and with one that another thread hashes for."""
@@ -134,10 +134,10 @@ def test_what_is_far_ahead_of_the_hash_waits_for_it(
     assert run.message["digest"] == manifest(web.files)
 
 
-def test_what_is_to_be_read_again_is_read_when_all_workers_have_left(
+def test_parts_to_read_again_are_read_after_all_workers_have_ended(
     load: Loader, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One is done; the other may not go on since the server throttles, and has read something corrupted."""
+    """One worker is done; the other must stop because the server throttles, and has read corrupted bytes."""
     first_done = threading.Event()
     work = Scheduler._work
 
