@@ -128,13 +128,13 @@ def test_of_thousands_of_pods_that_break_every_rule_little_is_kept_and_all_is_co
 
 @pytest.mark.attack(25)
 def test_what_is_remembered_to_tell_nothing_twice_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(existing_module, "MOST_TOLD", 30)
+    monkeypatch.setattr(existing_module, "MOST_REPORTED", 30)
     monkeypatch.setattr(existing_module, "MOST_COMPARED", 10_000)
     existing = Auditor(context(WATCHED, STORES), (), NOW)
     for number in range(100):
         assert existing.judge(deployment(f"m{number}", "s3://elsewhere/a.joblib"))
     assert len(existing._wholes) < 6
-    assert sum(map(len, existing._told.values())) < 40
+    assert sum(map(len, existing._reported.values())) < 40
     assert existing.judge(deployment("other", "s3://elsewhere/a.joblib", "other"))
     assert ("Deployment", "other", "other") in existing._wholes, "another namespace has room of its own"
 

@@ -1,4 +1,4 @@
-"""Policies tried on documents, without a cluster: what ``kubectl serve policy test`` and the tests do."""
+"""Documents judged by policies without a cluster: for ``kubectl serve policy test`` and for tests."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,17 +22,17 @@ _WORST_FIRST = ("Refused", "Deny", "Warn", "Audit")
 
 @dataclass(frozen=True)
 class DryRunObject:
-    """One object and what became of it."""
+    """One object and its verdict."""
 
     title: str
     namespace: str
     refused: tuple[Diagnostic, ...] = ()
-    """Why it is no Deployment that can be served at all; then no policy was asked."""
+    """Why admission refuses the Deployment before it asks any policy."""
     verdict: PolicyVerdict = field(default_factory=PolicyVerdict)
 
     @property
     def outcome(self) -> str:
-        """The worst that any rule says: Refused, Deny, Warn, Audit or Pass."""
+        """The worst outcome of all rules: Refused, Deny, Warn, Audit or Pass."""
         found = {str(result.outcome) for result in self.verdict.results} | ({"Refused"} if self.refused else set())
         return next((outcome for outcome in _WORST_FIRST if outcome in found), "Pass")
 
@@ -41,11 +41,11 @@ class DryRunObject:
 class DryRun:
     tried: tuple[DryRunObject, ...] = ()
     faults: tuple[tuple[str, Diagnostic], ...] = ()
-    """What is wrong with the policies and exceptions themselves, each with the document's title."""
+    """Faults of the policies and exceptions themselves, each with the document's title."""
     warnings: tuple[tuple[str, Diagnostic], ...] = ()
-    """What should be known of exceptions, each with the document's title."""
+    """Warnings about exceptions, each with the document's title."""
     skipped: int = 0
-    """Documents that policies say nothing about."""
+    """The number of documents that no policy judges."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class PolicyDocuments:
     context: ClusterContext
     exceptions: tuple[PolicyException, ...]
     faults: tuple[tuple[str, Diagnostic], ...]
-    """What is wrong with policies and exceptions, each with the document's title."""
+    """Faults of policies and exceptions, each with the document's title."""
     warnings: tuple[tuple[str, Diagnostic], ...]
-    """What should be known of exceptions, likewise."""
+    """Warnings about exceptions, each with the document's title."""
     objects: tuple[JsonObject, ...]
 
 
@@ -73,9 +73,9 @@ def run(
 ) -> DryRun:
     """Judge every object among ``documents`` by every policy among them, as admission would.
 
-    ``namespace`` is that of objects that do not say one. Namespaces among the documents tell their labels. ``stored``
-    objects come from a cluster and are judged as they are: neither completed anew nor are broken policies faults.
-    ``failed`` is called for each of these that cannot be judged, and the others are.
+    ``namespace`` is the namespace of objects without one. Namespaces among the documents have the labels. ``stored``
+    objects come from a cluster: they are judged as they are, and a broken policy refuses everything instead of being a
+    fault. ``failed`` is called for each stored object that cannot be judged; the others are judged.
     """
     read = read_documents(documents, context, stored=stored)
     context = read.context
@@ -114,7 +114,7 @@ def _stored(
 
 
 def read_documents(documents: Iterable[Any], context: ClusterContext, *, stored: bool = False) -> PolicyDocuments:
-    """Sort documents. ``stored`` policies are those of a cluster: a broken one is no fault, it refuses everything."""
+    """Sort documents. ``stored`` policies come from a cluster: a broken one is no fault but refuses everything."""
     policies: list[ServingPolicy] = []
     exceptions: list[PolicyException] = []
     labels: dict[str, Mapping[str, str]] = {}
@@ -136,17 +136,17 @@ def read_documents(documents: Iterable[Any], context: ClusterContext, *, stored:
         except PolicyError as error:
             faults += [(f"{kind[1].lower()}/{_name(document)}", found) for found in error.problems]
     mesh = context.istio or _istio([*objects, *namespaces])
-    told = replace(context, policies=tuple(policies), namespace_labels=labels, istio=mesh)
+    completed = replace(context, policies=tuple(policies), namespace_labels=labels, istio=mesh)
     warnings = tuple(
         (f"policyexception/{each.name}", warning)
         for each in exceptions
         for warning in unknown_references(each, policies)
     )
-    return PolicyDocuments(told, tuple(exceptions), tuple(faults), warnings, tuple(objects))
+    return PolicyDocuments(completed, tuple(exceptions), tuple(faults), warnings, tuple(objects))
 
 
 def _completed(document: JsonObject, context: ClusterContext) -> tuple[JsonObject, tuple[Diagnostic, ...]]:
-    """What the mutating webhook makes of an object, or why it is refused."""
+    """The object after the mutating webhook, or why it is refused."""
     is_deployment = (document.get("apiVersion"), document.get("kind")) == ("apps/v1", "Deployment")
     if not is_deployment or not concerns(document):
         return document, ()
@@ -155,7 +155,7 @@ def _completed(document: JsonObject, context: ClusterContext) -> tuple[JsonObjec
 
 
 def _istio(documents: list[JsonObject]) -> IstioInstallation | None:
-    """Istio, where its own objects are among the documents."""
+    """Istio's installation, if its objects are among the documents."""
 
     def kind(name: str) -> list[JsonObject]:
         return [document for document in documents if document.get("kind") == name and _name(document)]

@@ -1,8 +1,8 @@
-"""What exists, held against the policies: for the audit, and for ``kubectl serve policy audit``.
+"""Stored objects, judged by the policies: for the audit, and for ``kubectl serve policy audit``.
 
-At admission, the requesting user tells who makes an object out of another that was judged. Of what is stored nobody
-knows that any more, and anybody can write names, labels and owners. So what was made of another object is told by what
-it does, and what such a thing does beyond that is never left out.
+At admission, the requesting user shows whether an object is made of another one that was judged. A stored object does
+not show this, and anybody can write names, labels and owners. So the audit compares what the two objects do, and
+reports everything that one does beyond the other.
 """
 
 from collections import Counter, defaultdict
@@ -19,21 +19,21 @@ from serve_core.policy.v1alpha1 import PolicyException
 from serve_core.subjects.build import subject_of
 
 _MADE_OF = {"Service": "Deployment", "Configuration": "Service", "Route": "Service"}
-"""What has the name of what it is made of, and is kept as that says."""
+"""Kinds that are made of another kind, under its name."""
 
 _ROUTING_STATE = "serving.knative.dev/routingState"
-"""Knative's note on a Revision, by which its autoscaler goes: ``reserve`` has no traffic and no pods."""
+"""Label of a Revision that Knative's autoscaler reads: ``reserve`` has no traffic and no pods."""
 
 _ENDED = ("Succeeded", "Failed")
-"""Phases of pods that do nothing any more."""
+"""Phases of pods that have ended."""
 
-MOST_TOLD = 20_000
-"""Findings of one namespace that are remembered; beyond that, a pod may be told again what its workload was."""
+MOST_REPORTED = 20_000
+"""Reported findings of one namespace that are kept. Beyond that, a pod can repeat the findings of its workload."""
 MOST_COMPARED = 4 * 2**20
-"""Bytes, about, of what is remembered of one namespace's objects, to be compared with what was made of them."""
+"""Approximate bytes that are kept of one namespace's objects, to be compared with what is made of them."""
 
 _OF_EACH = 2048
-"""Bytes that are counted for an object beside its texts."""
+"""Bytes that count for an object in addition to its texts."""
 
 _Finding = int
 """Hash of a rule, its outcome, and a finding's code and message."""
@@ -41,7 +41,7 @@ _Finding = int
 
 @dataclass(frozen=True)
 class AuditedObject:
-    """An object and what the policies say of it."""
+    """An object and the verdict of the policies."""
 
     api_version: str
     kind: SubjectKind
@@ -51,9 +51,9 @@ class AuditedObject:
 
 
 class Auditor:
-    """Judges objects as they are stored, one after another in the order of ``KINDS``; keeps little of each.
+    """Judges stored objects, one after another in the order of ``SUBJECT_KINDS``, and keeps little of each.
 
-    Of a namespace with too much to be remembered, what was made of other objects is told beside them.
+    In a namespace with more than it can keep, it reports what is made of other objects in addition to them.
     """
 
     def __init__(self, context: ClusterContext, exceptions: Sequence[PolicyException], now: datetime) -> None:
@@ -62,21 +62,21 @@ class Auditor:
         self._now = now
         self._wholes: dict[tuple[str, str, str], Subject] = {}
         self._configurations: set[str] = set()
-        self._told: dict[tuple[str, str], set[_Finding]] = defaultdict(set)
-        self._told_of: Counter[str] = Counter()
-        """How many, by namespace."""
+        self._reported: dict[tuple[str, str], set[_Finding]] = defaultdict(set)
+        self._reported_count: Counter[str] = Counter()
+        """Findings by namespace."""
         self._compared: Counter[str] = Counter()
         """Bytes of ``_wholes``, by namespace."""
 
     def judge(self, document: JsonObject) -> AuditedObject | None:
-        """Judge an object; ``None`` where policies have nothing to say about it, or have said it already.
+        """Judge an object; ``None`` where no policy judges it, or where everything is reported already.
 
         - A Knative Service that does no more than the Deployment of its name is left out, and a Configuration or Route
           that does no more than the Service of its name.
-        - A Revision of a Configuration that exists is judged by what it carries, like a pod: the rest was judged with
-          the Configuration. An older one can carry something else and have traffic; without traffic it is left out.
-        - Of such a Revision, of a pod and of a DomainMapping only those findings are told that the workload which they
-          say they belong to, or lead to, does not have as well.
+        - Of a Revision with a Configuration only the pods are judged: the rest was judged with the Configuration. An
+          older one can have other pods and traffic; without traffic it is left out.
+        - Of such a Revision, of a pod and of a DomainMapping those findings are reported that the workload which they
+          name does not have as well.
         """
         made = self._has_configuration(document)
         if _has_ended(document) or (made and _is_in_reserve(document)):
@@ -93,19 +93,19 @@ class Auditor:
         if twin is not None and _does_no_more(subject, twin):
             return None
         verdict = judge_policies(subject, self._context.policies, self._exceptions, self._now)
-        told = self._told.get((subject.namespace, subject.workload), set())
+        reported = self._reported.get((subject.namespace, subject.workload), set())
         if made or subject.kind in ("Pod", "DomainMapping"):
-            news = tuple(result for result in verdict.results if not _tellings(result) or _tellings(result) - told)
-            if len(news) < len(verdict.results) and not any(map(_tellings, news)):
+            news = tuple(result for result in verdict.results if not _hashes(result) or _hashes(result) - reported)
+            if len(news) < len(verdict.results) and not any(map(_hashes, news)):
                 return None
             verdict = PolicyVerdict(news)
-        self._remember_told(subject, set[_Finding]().union(*map(_tellings, verdict.results)) - told)
+        self._remember_findings(subject, set[_Finding]().union(*map(_hashes, verdict.results)) - reported)
         return AuditedObject(str(document["apiVersion"]), subject.kind, subject.namespace, subject.name, verdict)
 
-    def _remember_told(self, subject: Subject, news: set[_Finding]) -> None:
-        if news and self._told_of[subject.namespace] < MOST_TOLD:
-            self._told[subject.namespace, subject.workload] |= news
-            self._told_of[subject.namespace] += len(news)
+    def _remember_findings(self, subject: Subject, news: set[_Finding]) -> None:
+        if news and self._reported_count[subject.namespace] < MOST_REPORTED:
+            self._reported[subject.namespace, subject.workload] |= news
+            self._reported_count[subject.namespace] += len(news)
 
     def _has_configuration(self, document: JsonObject) -> bool:
         """Whether it is a Revision whose controller is a Configuration that was judged."""
@@ -114,7 +114,7 @@ class Auditor:
 
     def _remember(self, document: JsonObject, subject: Subject) -> None:
         if subject.kind in _MADE_OF.values():
-            # Objects are large: of thousands only what is compared is kept.
+            # Objects are large: only what is compared is kept.
             size = _OF_EACH + sum(len(text) for container in subject.containers for text in container.texts)
             if self._compared[subject.namespace] + size <= MOST_COMPARED:
                 self._compared[subject.namespace] += size
@@ -124,7 +124,7 @@ class Auditor:
 
 
 def order(document: JsonObject) -> int:
-    """What to sort objects of several kinds by."""
+    """The sort key for objects of several kinds."""
     kind = document.get("kind")
     return SUBJECT_KINDS.index(kind) if kind in SUBJECT_KINDS else len(SUBJECT_KINDS)
 
@@ -137,7 +137,7 @@ def _is_in_reserve(document: JsonObject) -> bool:
     return bool(value_at(document, "metadata", "labels", _ROUTING_STATE) == "reserve")
 
 
-def _tellings(result: RuleResult) -> set[_Finding]:
+def _hashes(result: RuleResult) -> set[_Finding]:
     return {hash((result.by, result.outcome, found.code, found.message)) for found in result.findings}
 
 

@@ -25,7 +25,7 @@ class Check:
     reasons: ClassVar[tuple[Reason, ...]] = ()
     """Every reason that :meth:`findings` gives."""
     applies_to_pods: ClassVar[bool] = True
-    """Whether it can find something in a pod. Most of what an annotation says, no pod says."""
+    """Whether it can find something in a pod. Pods do not have what a rule about an annotation reads."""
     scope: ClassVar[Scope] = Scope.SERVING
 
     def findings(self, subject: Subject, by: str) -> Iterator[Diagnostic]:
@@ -36,7 +36,7 @@ class Check:
         raise NotImplementedError
 
     def faults(self) -> Iterable[tuple[str, str]]:
-        """What is wrong with the fields themselves and no schema can say: the field, and a sentence about it."""
+        """Faults of the fields that a schema cannot express: each field with a sentence."""
         return ()
 
 

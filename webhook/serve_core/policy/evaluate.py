@@ -1,4 +1,4 @@
-"""The one evaluator: what the policies say of a subject, at admission, in the audit and offline."""
+"""The one evaluator: judges a subject by policies, at admission, in the audit and offline."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,14 +15,14 @@ from serve_core.policy.v1alpha1 import Match, PolicyException, ServingPolicy
 from serve_core.syntax.glob import matches
 
 _LEADING: frozenset[SubjectKind] = frozenset({"Route", "DomainMapping"})
-"""Kinds that serve nothing themselves and lead to what does: of these, only where they can be reached counts."""
+"""Kinds that only lead to a model. Only their visibility is judged."""
 
 _WITHOUT_LABELS: frozenset[SubjectKind] = frozenset({"Pod", "ServingRuntime", "TrainedModel", *_LEADING})
-"""Kinds that are a part of what serves, and need no labels unless a policy names the kind."""
+"""Kinds that are parts of other objects. Labels and expressions are judged only if a policy names the kind."""
 
 
 class RuleOutcome(StrEnum):
-    """What one rule says of one subject."""
+    """The outcome of one rule for one subject."""
 
     PASS = "Pass"  # noqa: S105 - no password
     DENY = "Deny"
@@ -34,7 +34,7 @@ class RuleOutcome(StrEnum):
 
 @dataclass(frozen=True)
 class User:
-    """Who asks, as the API server names them."""
+    """The requesting user, as the API server names it."""
 
     name: str
     groups: tuple[str, ...] = ()
@@ -42,6 +42,8 @@ class User:
 
 @dataclass(frozen=True)
 class RuleResult:
+    """The outcome of one rule for one subject, with what it found."""
+
     policy: str
     rule: str
     outcome: RuleOutcome
@@ -54,7 +56,7 @@ class RuleResult:
 
     @property
     def excuse(self) -> Diagnostic | None:
-        """By which exception the findings do not count."""
+        """A warning that names the exception which applies to the findings."""
         if self.exception is None:
             return None
         spec = self.exception.spec
@@ -71,7 +73,7 @@ class RuleResult:
 
 @dataclass(frozen=True)
 class PolicyVerdict:
-    """What all rules that are about a subject say of it, in the order of their policies' names."""
+    """The results of all rules about a subject, in the order of their policies' names."""
 
     results: tuple[RuleResult, ...] = ()
 
@@ -86,7 +88,7 @@ class PolicyVerdict:
 
     @property
     def warnings(self) -> tuple[Diagnostic, ...]:
-        """What its user is told although it is not refused."""
+        """Findings and exceptions that do not refuse the subject, for its user."""
         excuses = [result.excuse for result in self.results if result.excuse is not None]
         return (*self._of(RuleOutcome.WARN), *excuses)
 
@@ -101,7 +103,7 @@ def judge_policies(
     now: datetime,
     user: User | None = None,
 ) -> PolicyVerdict:
-    """Judge ``subject`` by all policies. ``user`` is who asks; the audit asks for nobody, and exempts nobody."""
+    """Judge ``subject`` by all policies. ``user`` is the requesting user; the audit has none, and exempts none."""
     results: list[RuleResult] = []
     for policy in sorted(policies, key=lambda policy: policy.name):
         if not is_about(policy.spec.match, subject):
@@ -113,7 +115,7 @@ def judge_policies(
         exempt = user is not None and _exempts(policy, user)
         for rule in policy.spec.rules:
             if _is_judged_by(rule, policy.spec.match, subject.kind, subject.made):
-                # Of all rules together no more are found than are said, but one of each that finds something.
+                # Together the rules find no more than a message lists, but each with a finding has one.
                 found = sum(len(result.findings) for result in results)
                 most = max(MOST_PROBLEMS + 1 - found, 1)
                 results.append(_judge(rule, policy, subject, exceptions, now, exempt, most))
@@ -134,7 +136,7 @@ def may_refuse(policy: ServingPolicy, kind: SubjectKind) -> bool:
 
 
 def _is_judged_by(rule: Rule, match: Match, kind: SubjectKind, made: bool = False) -> bool:
-    """Whether a rule is about subjects of a kind. What was ``made`` of another object has neither its labels nor its
+    """Whether a rule judges subjects of a kind. What is ``made`` of another object has neither its labels nor its
     annotations; the other object is judged by these."""
     check = rule.check
     if made and (not check.applies_to_pods or check.scope is Scope.ANY):
@@ -165,7 +167,7 @@ def _judge(
 
 
 def findings(rule: Rule, subject: Subject, by: str, most: int = MOST_PROBLEMS + 1) -> tuple[Diagnostic, ...]:
-    """What ``rule`` finds wrong, ``most`` at most; ``by`` names the policy and the rule in the messages."""
+    """What ``rule`` finds wrong, at most ``most`` findings. ``by`` names the policy and the rule in the messages."""
     if subject.fault is not None:
         return (subject.fault,)
     found = tuple(dict.fromkeys(islice(rule.check.findings(subject, by), most)))
@@ -192,7 +194,7 @@ def _exempts(policy: ServingPolicy, user: User) -> bool:
 def _exception(
     policy: str, rule: str, subject: Subject, exceptions: Sequence[PolicyException], now: datetime
 ) -> PolicyException | None:
-    """The narrowest exception that counts now."""
+    """The narrowest exception that applies now."""
     fitting = [
         exception
         for exception in exceptions
@@ -202,7 +204,7 @@ def _exception(
         and matches(subject.workload, exception.spec.match.name)
         and exception.counts(now)
     ]
-    # A plain name is narrower than a pattern, a longer pattern than a shorter one; then the first by name.
+    # A name is narrower than a pattern, and a longer pattern than a shorter one. The name decides a tie.
     return min(
         fitting,
         key=lambda e: ("*" in e.spec.match.name, -len(e.spec.match.name), len(e.spec.rules), e.name),

@@ -1,4 +1,4 @@
-"""CEL: a condition that no rule covers, bounded in what it may cost.
+"""Conditions in CEL, with bounds on their cost.
 
 CEL's own implementation stops an expression at 10,000 iterations and 32 levels of nesting and matches regular
 expressions in linear time; the length of the expression and the size of what it sees are bounded here.
@@ -41,18 +41,18 @@ def check(text: str) -> None:
 
 
 class Values:
-    """What expressions see, checked once for all of them."""
+    """The variables of expressions, checked once for all expressions."""
 
     def __init__(self, **variables: Any) -> None:
         self._variables = variables
 
     @cached_property
     def fault(self) -> str:
-        """Why nothing can be evaluated on them; empty where it can."""
+        """Why no expression can be evaluated on them; empty where it can."""
         document = json.dumps(self._variables, separators=(",", ":"))
         if len(document) > LARGEST:
             return f"the object is larger than {LARGEST // 1024} KiB"
-        # CEL's binding for Python ends a string at a NUL: what follows it would be judged by nobody.
+        # CEL's binding for Python ends a string at a NUL: no rule would see what follows.
         return "the object has a NUL character" if "\\u0000" in document.replace("\\\\", "") else ""
 
     @property

@@ -1,4 +1,4 @@
-"""What a policy is about."""
+"""Which namespaces and labels a policy matches."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def is_about_namespace(match: "Match", namespace: str, labels: Mapping[str, str]) -> bool:
-    """Whether a policy with this match is about a namespace with these labels."""
+    """Whether a policy with this match applies to a namespace with these labels."""
     if namespace in NEVER_JUDGED:
         return False
     if match.namespaces and not any(matches(namespace, pattern) for pattern in match.namespaces):
@@ -22,7 +22,7 @@ def is_about_namespace(match: "Match", namespace: str, labels: Mapping[str, str]
 
 
 def selects(selector: "Selector", labels: Mapping[str, str]) -> bool:
-    """As Kubernetes' label selectors do."""
+    """Whether the selector matches these labels, as Kubernetes' label selectors do."""
     if any(labels.get(key) != value for key, value in selector.match_labels.items()):
         return False
     for requirement in selector.match_expressions:

@@ -1,4 +1,4 @@
-"""Documents become policies and exceptions. What no schema can say is checked here, before the server stores either."""
+"""Reads policies and exceptions. It checks what a schema cannot express; admission refuses what has a fault."""
 
 import json
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from serve_core.syntax import uri_template
 
 
 class PolicyError(ValueError):
-    """A document that is no policy; ``problems`` has all its faults."""
+    """A document that is no valid policy; ``problems`` has all its faults."""
 
     def __init__(self, problems: Iterable[Diagnostic]) -> None:
         self.problems = tuple(sorted(capped(problems)))
@@ -38,7 +38,7 @@ def read_policy(document: JsonObject) -> ServingPolicy:
 
 
 def read_exception(document: JsonObject) -> PolicyException:
-    """Read a ``PolicyException``. Raises :class:`PolicyError`, also where it stands outside our own namespace."""
+    """Read a ``PolicyException``. Raises :class:`PolicyError`, also outside of the server's namespace."""
     name, spec = _read(document, "PolicyException", _EXCEPTION)
     problems = []
     namespace = document["metadata"].get("namespace")
@@ -52,7 +52,7 @@ def read_exception(document: JsonObject) -> PolicyException:
 
 
 def unknown_references(exception: PolicyException, policies: Iterable[ServingPolicy]) -> tuple[Diagnostic, ...]:
-    """A warning for what an exception names and there is not: it may come later, or be spelt wrong."""
+    """Warnings about policies and rules that an exception names and that do not exist, yet or because of a typo."""
     policy = next((each for each in policies if each.name == exception.spec.policy), None)
     if policy is None:
         return (diagnostic("ExceptionOfNothing", "spec.policy", what=f"ServingPolicy {exception.spec.policy}"),)
@@ -69,7 +69,7 @@ def unknown_references(exception: PolicyException, policies: Iterable[ServingPol
 
 
 def stored_policy(document: JsonObject) -> ServingPolicy:
-    """Like :func:`read_policy` for what the API server has stored: one that cannot be read refuses everything."""
+    """Read a policy that the API server has stored. One that cannot be read refuses everything."""
     try:
         return read_policy(document)
     except PolicyError as error:
@@ -113,7 +113,7 @@ def _invalid(path: str, why: str, kind: str = "servingpolicy") -> Diagnostic:
 
 
 def _faults(spec: PolicySpec) -> Iterable[Diagnostic]:
-    """What no schema can say."""
+    """What a schema cannot express."""
     yield from _default_faults(spec.defaults)
     if spec.adopt is not None:
         yield from _adopt_faults(spec.adopt)

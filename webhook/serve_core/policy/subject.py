@@ -1,4 +1,4 @@
-"""A subject: the one normal form in which policies see every object that serves a model, whoever wrote it.
+"""A subject: the one normal form in which policies see every object that serves a model.
 
 :mod:`serve_core.subjects` makes one of each kind of object.
 """

@@ -20,6 +20,7 @@ from serve_core.workload.loader_container import LoaderRequest
 
 
 def deployment_parts(document: JsonObject, context: ClusterContext) -> Parts:
+    """A Deployment with a model: its own pods, and the Knative Service that it becomes, if it becomes one."""
     notes = strings(document["metadata"].get("annotations"))
     pod = object_at(document, "spec", "template", "spec")
     uris = tuple(uri for uri, _ in models.split(notes[annotations.MODEL]))

@@ -15,12 +15,14 @@ from serve_core.subjects.shapes import Parts, object_at, strings
 
 
 def service_parts(document: JsonObject, context: ClusterContext) -> Parts:
+    """A Knative Service or Configuration that a user makes."""
     template = object_at(document, "spec", "template")
     made = _made_by_user(template.get("spec"), "spec.template.spec", context)
     return made | knative_parts(document["metadata"], template, traffic=value_at(document, "spec", "traffic"))
 
 
 def revision_parts(document: JsonObject, context: ClusterContext) -> Parts:
+    """A Revision, which exceptions name by what it was made of."""
     made = _made_by_user(document.get("spec"), "spec", context)
     made |= knative_parts(document["metadata"], document, "")
     return made | {"workload": workload_of(document["metadata"])}

@@ -18,22 +18,23 @@ from serve_core.subjects.shapes import Parts, count_of, elements, object_at, str
 from serve_core.workload import model_server
 
 _KSERVE_VISIBILITY = "networking.kserve.io/visibility"
-# KServe, pkg/apis/serving/v1beta1: what can stand in a predictor beside the pod's own fields, and in an explainer.
+# KServe, pkg/apis/serving/v1beta1: fields of a predictor besides those of a pod, and of an explainer.
 _FRAMEWORKS = (
     "model", "sklearn", "xgboost", "lightgbm", "tensorflow", "pytorch", "triton", "onnx", "huggingface", "pmml",
     "paddle",
 )  # fmt: skip
 _EXPLAINER = "art"
-_AS_THE_RUNTIME_HAS_IT = frozenset({
+_WITHOUT_EFFECT_ON_THE_SERVER = frozenset({
     "imagePullPolicy", "livenessProbe", "modelFormat", "name", "protocolVersion", "readinessProbe", "resources",
     "runtime", "securityContext", "startupProbe", "storage", "storageUri", "terminationMessagePolicy",
 })  # fmt: skip
-"""What may stand beside a runtime's name, and its container is the runtime's all the same."""
+"""Fields beside a runtime's name with which the container still serves as the runtime does."""
 _SIZES = (("size", 0), ("pipelineParallelSize", 1))
-"""Fields that say how many workers there are, and how many of those are the head."""
+"""Fields with the number of workers, and how many of these are the head."""
 
 
 def inference_service_parts(document: JsonObject, context: ClusterContext) -> Parts:
+    """An InferenceService: its predictor, transformer and explainer together."""
     made: Parts = dict.fromkeys(("origins", "images", "containers", "pods", "secrets", "service_accounts"), ())
     formats: list[Use] = []
     protocol: Use | None = None
@@ -79,7 +80,7 @@ def inference_service_parts(document: JsonObject, context: ClusterContext) -> Pa
     made["runtime"] = _runtime_of(object_at(document, "spec"))
     made["mode"] = Use(DEPLOYMENT if raw else KNATIVE, "metadata.annotations[serving.kserve.io/deploymentMode]")
     made["auth"] = Use("none", "kind")
-    # Without Knative, KServe goes by a label of its own (0.15, .../inferenceservice/reconcilers/ingress).
+    # Without Knative, KServe reads its own label (0.15, .../inferenceservice/reconcilers/ingress).
     made["visibility"] = visibility_of(document["metadata"], _KSERVE_VISIBILITY if raw else VISIBILITY_LABEL)
     made["mesh"] = (templates, "metadata")
     if scales:
@@ -88,7 +89,7 @@ def inference_service_parts(document: JsonObject, context: ClusterContext) -> Pa
 
 
 def _runtime_of(spec: JsonObject) -> RuntimeUse:
-    """The runtime that an InferenceService names, or ``custom`` where something is laid over it or answers first."""
+    """The runtime that an InferenceService names, or ``custom`` if it overrides that or puts a part before it."""
     predictor = object_at(spec, "predictor")
     named = [key for key in _FRAMEWORKS if value_at(predictor, key, "runtime")]
     if not named:
@@ -96,7 +97,7 @@ def _runtime_of(spec: JsonObject) -> RuntimeUse:
     framework, server = named[0], predictor[named[0]]
     name = str(server["runtime"])
     laid_over = (
-        *(f"{framework}.{key}" for key in sorted(server.keys() - _AS_THE_RUNTIME_HAS_IT) if server[key]),
+        *(f"{framework}.{key}" for key in sorted(server.keys() - _WITHOUT_EFFECT_ON_THE_SERVER) if server[key]),
         *(f"{framework}.{probe}.exec" for probe in model_server.PROBES if value_at(server, probe, "exec")),
         *(key for key in (*model_server.SHARED, "containers", "initContainers", "workerSpec") if predictor.get(key)),
     )
@@ -110,10 +111,9 @@ def _runtime_of(spec: JsonObject) -> RuntimeUse:
 
 
 def serving_runtime_parts(document: JsonObject, context: ClusterContext) -> Parts:
-    """What InferenceServices of its namespace run, whether they name it or KServe chooses it for them.
+    """A ServingRuntime: InferenceServices of its namespace run it if they name it, or if KServe selects it.
 
-    It comes before the cluster's runtime of the same name, so a name that is allowed says nothing of it: it is its
-    user's own.
+    It takes precedence over the cluster's runtime of the same name, so its name proves nothing: it is ``custom``.
     """
     spec = object_at(document, "spec")
     made = pod_spec_parts(spec, "spec", context)
@@ -132,7 +132,7 @@ def serving_runtime_parts(document: JsonObject, context: ClusterContext) -> Part
 
 
 def trained_model_parts(document: JsonObject, _context: ClusterContext) -> Parts:
-    """A model that is added to an InferenceService which runs."""
+    """A TrainedModel: a model that is added to a running InferenceService."""
     model = object_at(document, "spec", "model")
     named = model.get("framework")
     made = {"origins": tuple(_origins(model, "spec.model"))}
@@ -142,7 +142,7 @@ def trained_model_parts(document: JsonObject, _context: ClusterContext) -> Parts
 
 
 def _largest(scales: list[ReplicaBounds]) -> ReplicaBounds:
-    """The scale of the parts of an InferenceService together."""
+    """The scale of all parts of an InferenceService."""
     unbounded = any(scale.maximum is None for scale in scales)
     return ReplicaBounds(
         min(scale.minimum for scale in scales),
@@ -164,18 +164,18 @@ def _join(made: Parts, parts: Parts) -> None:
 
 
 def _with_server(pod: PodUse, server: JsonObject, path: str, used: tuple[ContainerUse, ...]) -> PodUse:
-    """A pod with the container that stands under a framework's name."""
+    """A pod with the container in the field of a framework."""
     claims = (f"{path}.resources.claims",) if value_at(server, "resources", "claims") else ()
     return replace(pod, containers=(*pod.containers, *used), claims=(*pod.claims, *claims))
 
 
 def _scale(spec: JsonObject, notes: Mapping[str, str], *, raw: bool) -> ReplicaBounds:
-    """The replicas of a part of an InferenceService, by Knative or without it."""
+    """The replicas of a part of an InferenceService, with Knative or without (``raw``)."""
     least = count_of(spec.get("minReplicas"), 1)
     most = count_of(spec.get("maxReplicas"), 0) or None
     if raw:
         if notes.get("serving.kserve.io/autoscalerClass", "hpa") not in ("hpa", "keda"):
-            return ReplicaBounds(least, None)  # anybody scales it
+            return ReplicaBounds(least, None)  # anything can scale it
         most = None if most is None else max(most, least)
         return ReplicaBounds(least, most, 0 if most is None else surge(object_at(spec, "deploymentStrategy"), most))
     most = knative_maximum(notes, None if most is None else max(most, least))
@@ -183,19 +183,19 @@ def _scale(spec: JsonObject, notes: Mapping[str, str], *, raw: bool) -> ReplicaB
 
 
 def _workers(workers: JsonObject) -> int | None:
-    """How many worker pods stand beside one head; ``None`` where the runtime says it."""
+    """The number of worker pods for one head; ``None`` where the runtime defines it."""
     said = [count_of(workers[key], UNLIMITED) - less for key, less in _SIZES if workers.get(key) is not None]
     return max(0, *said) if said else None
 
 
 def _with_parallel_size(pod: PodUse, workers: JsonObject) -> PodUse:
-    """A pod with the GPUs that KServe asks for where tensors are spread, whatever its containers say."""
+    """A pod with the GPUs that KServe requests for tensor parallelism, whatever its containers request."""
     size = workers.get("tensorParallelSize")
     return pod if size is None else replace(pod, amounts={**pod.amounts, "nvidia.com/gpu": size})
 
 
 def _template(metadata: JsonObject, component: JsonObject, pod: JsonObject) -> JsonObject:
-    """The pod of a part of an InferenceService: what the whole says reaches it, and what the part says comes first."""
+    """The pod of a part of an InferenceService, with the metadata of the whole; that of the part takes precedence."""
     texts = {key: strings(metadata.get(key)) | strings(component.get(key)) for key in ("labels", "annotations")}
     return {"metadata": texts, "spec": pod}
 
@@ -205,5 +205,5 @@ def _origins(server: JsonObject, path: str) -> Iterator[Origin]:
         yield Origin(str(server["storageUri"]), f"{path}.storageUri")
     storage = server.get("storage")
     if isinstance(storage, dict):
-        # Its bucket stands in a Secret, which nobody here reads.
+        # The bucket is in a Secret, which the server does not read.
         yield Origin(f"storage:{storage.get('key')}/{storage.get('path')}", f"{path}.storage")

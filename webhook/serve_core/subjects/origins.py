@@ -1,7 +1,7 @@
-"""Where the model in a pod comes from: whatever can put something where it is read.
+"""Where the model in a pod comes from: everything that can write where the model server reads.
 
-The loader is known field for field, and does what its arguments ask for. Anything else that can write there is a
-program that may have fetched anything: an origin that nobody knows.
+The loader is compared field by field, and does what its arguments say. Everything else that can write there is a
+program that can fetch anything: an unknown origin.
 """
 
 import posixpath
@@ -21,28 +21,28 @@ from serve_core.workload import loader_container
 from serve_core.workload.loader_container import LoaderRequest
 
 _STORAGE_INITIALIZER = "storage-initializer"
-"""KServe's loader, which gets its source as an argument as well."""
+"""KServe's loader, which has its source as an argument as well."""
 
 _CAPABILITIES = frozenset({
     "AUDIT_WRITE", "CHOWN", "FOWNER", "FSETID", "IPC_LOCK", "KILL", "NET_ADMIN", "NET_BIND_SERVICE", "NET_RAW",
     "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME",
 })  # fmt: skip
-"""What a container may be given and still write only to what it mounts."""
+"""Capabilities with which a container writes only to what it mounts."""
 
 
 def loaders(pod: JsonObject, path: str, context: ClusterContext) -> dict[str, LoaderRequest | str]:
-    """The init containers of the loader's name, by where they stand: what each is asked for, or which of its fields is
-    not as the core renders it."""
+    """The init containers with the loader's name, by path: what each loads, or which of its fields differs from the
+    rendered loader."""
     found: dict[str, LoaderRequest | str] = {}
     for container, at in elements(pod.get("initContainers"), f"{path}.initContainers"):
         if container.get("name") == LOADER_CONTAINER:
-            # No pod has two of one name; looking through its volumes for each of thousands would take minutes.
+            # A valid pod has no two of one name. Comparing thousands with the pod's volumes would take minutes.
             found[at] = "name" if found else loader_container.read(container, pod, context.known_loaders)
     return found
 
 
 def loaded(request: LoaderRequest, path: str, pod: JsonObject, context: ClusterContext) -> Iterator[Origin]:
-    """What the loader of ``pod`` loads."""
+    """The origins that the loader of ``pod`` loads."""
     digest, key = request.digest is not None, request.signature_key or ""
     for model in request.models:
         store = find(model.uri, request.stores)
@@ -51,7 +51,7 @@ def loaded(request: LoaderRequest, path: str, pod: JsonObject, context: ClusterC
 
 
 def _resolves_otherwise(pod: JsonObject) -> str:
-    """The field that changes how names resolve in a pod; empty where they resolve as everybody's."""
+    """The field that changes how names resolve in a pod; empty where they resolve as the cluster does it."""
     fields = [field for field in ("hostAliases", "hostnameOverride", "dnsConfig", "hostNetwork") if pod.get(field)]
     if pod.get("dnsPolicy") not in (None, "ClusterFirst"):
         fields.append("dnsPolicy")
@@ -59,8 +59,8 @@ def _resolves_otherwise(pod: JsonObject) -> str:
 
 
 def _can_redirect(pod: JsonObject, context: ClusterContext) -> str:
-    """The field with a container that runs before the loader ends, and is not the platform's: it shares the network and
-    the files that say how names resolve, so that it can answer whatever is asked without TLS."""
+    """The field with a user's container that runs before the loader ends: it shares the loader's network and resolver
+    files, so it can answer requests without TLS."""
     if list_of(pod.get("ephemeralContainers")):
         return "ephemeralContainers"
     for container in list_of(pod.get("initContainers")):
@@ -73,33 +73,33 @@ def _can_redirect(pod: JsonObject, context: ClusterContext) -> str:
 
 def origins(pod: JsonObject, path: str, context: ClusterContext, annotated: str = "") -> Iterator[Origin]:
     """Every origin of the model in a pod. ``annotated``: the URI that its Deployment names."""
-    read, names, told = loaders(pod, path, context), loader_names(context), set()
+    read, names, seen = loaders(pod, path, context), loader_names(context), set()
     for container, at, _ in containers(pod, path):
         found = read.get(at)
         if isinstance(found, LoaderRequest):
             yield from loaded(found, f"{at}.args", pod, context)
-            told.add(at)
+            seen.add(at)
         elif is_called_loader(container, names):
             yield from _claimed(container, at, found)
-            told.add(at)
+            seen.add(at)
     yield from _mounted(pod, path, annotated)
-    yield from _written(pod, path, told, any(isinstance(found, LoaderRequest) for found in read.values()))
+    yield from _written(pod, path, seen, any(isinstance(found, LoaderRequest) for found in read.values()))
 
 
 def loader_names(context: ClusterContext) -> frozenset[str]:
-    """The last names of the loaders' images: another registry's copy is as able."""
+    """The last path segments of the loaders' images: a copy in another registry is the same program."""
     known = {image for loader in context.known_loaders for image in loader.images}
     return frozenset(name for image in known if (name := _last_name(image)))
 
 
 def is_called_loader(container: JsonObject, names: Collection[str]) -> bool:
-    """Whether it seems to be a loader, ours or KServe's, by what anybody can write: its name or its image's.
+    """Whether a container has the name or the image of kubectl-serve's or KServe's loader, which anybody can write.
 
-    ``names``: as :func:`loader_names` has them.
+    ``names`` are those of :func:`loader_names`.
     """
     image = str(container.get("image"))
     called = container.get("name") in (LOADER_CONTAINER, _STORAGE_INITIALIZER)
-    # Most are none, and need not be taken apart for that.
+    # Most images need not be parsed.
     return called or (any(name in image for name in names) and _last_name(image) in names)
 
 
@@ -109,37 +109,37 @@ def _last_name(image: str) -> str | None:
 
 
 def not_as_filled_in(container: JsonObject, field: str | None) -> str:
-    """Why what is called a loader is none."""
+    """Why a container with the loader's name or image is not the loader."""
     whose = f"container {quote(container.get('name'))}"
     return f"{field} of {whose} is not as kubectl-serve fills it in" if field else f"{whose} is any program"
 
 
 def _claimed(container: JsonObject, path: str, field: str | None) -> Iterator[Origin]:
-    """The URIs in the arguments of what is only called a loader: it may load anything else."""
+    """The URIs in the arguments of a container that only has the loader's name or image: it can load anything else."""
     words = [str(word) for key in ("command", "args") for word in list_of(container.get(key))]
     uris = [word for word in words if "://" in word]
     if len(uris) > 1:
         uris = [word.rpartition("=")[0] or word for word in uris]
     why = not_as_filled_in(container, field)
-    # Of more than a loader may have, the others are as unknown.
+    # A loader has no more; the others would be as unknown.
     for uri in uris[: models.MOST] or [f"container:{container.get('name')}"]:
         yield Origin(uri, f"{path}.{field}" if field else path, unknown=why)
 
 
 def _mounted(pod: JsonObject, path: str, annotated: str) -> Iterator[Origin]:
-    """Models that are mounted, not loaded: whatever lies where the model server looks for its model."""
+    """Models that are mounted and not loaded: volumes where the model server reads its model."""
     mounts = _read_from(pod)
     annotated, names = canonical(annotated), set()
     for volume, at in elements(pod.get("volumes"), f"{path}.volumes"):
         sources, name = _sources(volume), str(volume.get("name"))
         subpaths = mounts.get(name, {})
         if name in names and subpaths:
-            subpaths = {"": None}  # of a second one of that name the whole counts, not each part once more
+            subpaths = {"": None}  # a second volume of that name counts as a whole, not part by part
         names.add(name)
         for subpath in subpaths:
             if "persistentVolumeClaim" in sources:
                 text = of_path("pvc", str(value_at(volume, "persistentVolumeClaim", "claimName")), subpath)
-                # The annotation's own claim: it names the file in the folder that is mounted.
+                # The claim of the annotation, which names the file in the mounted folder.
                 if not (annotated == text or annotated.rpartition("/")[0] == text):
                     yield Origin(text, f"{at}.persistentVolumeClaim")
             elif "image" in sources:
@@ -152,7 +152,7 @@ def _mounted(pod: JsonObject, path: str, annotated: str) -> Iterator[Origin]:
 
 
 def _artifact(reference: str) -> str:
-    """The URI of an image, by the name that the container runtime takes it for."""
+    """The URI of an image, with the name in full as the container runtime reads it."""
     try:
         image = image_reference.parse(reference)
     except ValueError:
@@ -162,7 +162,7 @@ def _artifact(reference: str) -> str:
 
 
 def canonical(text: str) -> str:
-    """A URI in its one spelling, or as it is where it cannot be read."""
+    """A URI in canonical form, or unchanged without its query if it cannot be read."""
     try:
         return str(model_uri.read(text))
     except URIError:
@@ -170,11 +170,11 @@ def canonical(text: str) -> str:
 
 
 def _read_from(pod: JsonObject) -> Mapping[str, Mapping[str, None]]:
-    """Volumes by name, with the sub-paths of them that stand where the model is read: there, below, or around it."""
+    """Volumes by name, with their sub-paths that are mounted at the model's folder, below it or above it."""
     found: dict[str, dict[str, None]] = {}
     for container, _, _ in containers(pod, ""):
         mounts = [
-            # As the kubelet and the container runtime read it: mnt/models and //mnt/models are /mnt/models.
+            # The kubelet and the container runtime read mnt/models and //mnt/models as /mnt/models.
             (posixpath.normpath("/" + str(mount.get("mountPath")).lstrip("/")), mount)
             for mount, _ in elements(container.get("volumeMounts"), "")
         ]
@@ -186,15 +186,15 @@ def _read_from(pod: JsonObject) -> Mapping[str, Mapping[str, None]]:
     return found
 
 
-def _written(pod: JsonObject, path: str, told: set[str], with_loader: bool) -> Iterator[Origin]:
-    """What beside the containers at ``told`` can write to the volumes of this pod alone that the model is read from."""
+def _written(pod: JsonObject, path: str, known: set[str], with_loader: bool) -> Iterator[Origin]:
+    """What can write to the pod's own volumes from which the model is read, except for the containers at ``known``."""
     volumes = list(elements(pod.get("volumes"), f"{path}.volumes"))
     own = {str(volume.get("name")) for volume, _ in volumes if _sources(volume) == ["emptyDir"]}
     own = (own & _read_from(pod).keys()) | ({MODEL_VOLUME} if with_loader else set())
     if not own:
         return
     for container, at, _ in containers(pod, path):
-        if at in told:
+        if at in known:
             continue
         name, whose = f"container:{container.get('name')}", f"container {quote(container.get('name'))}"
         for mount, where in elements(container.get("volumeMounts"), f"{at}.volumeMounts"):
@@ -212,7 +212,7 @@ def _written(pod: JsonObject, path: str, told: set[str], with_loader: bool) -> I
 
 
 def _power(container: JsonObject) -> str:
-    """The field by which a container reaches what it does not mount; empty where there is none."""
+    """The field that lets a container reach what it does not mount; empty where there is none."""
     if container.get("targetContainerName"):
         return "targetContainerName"
     context = container.get("securityContext")

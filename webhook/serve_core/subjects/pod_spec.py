@@ -14,17 +14,17 @@ from serve_core.workload import model_server
 from serve_core.workload.loader_container import LoaderRequest
 
 _EXPANDED = re.compile(r"\$\(([^()]+)\)|\$\{?(\w+)")
-"""A variable as Kubernetes or a shell expands it."""
+"""A variable that Kubernetes or a shell expands."""
 _REFERENCE = re.compile(r"\$\$|\$\(([^()]+)\)")
-"""A variable as Kubernetes alone expands it, or a sign that stands for itself."""
+"""A variable that Kubernetes expands, or an escaped dollar sign."""
 _MOST_EXPANDED = 8 << 10
-"""Characters that the variables of a container may become in its texts: each may be made of two others."""
+"""The maximum of characters after expansion: each variable can contain two others."""
 
 
 def pod_spec_parts(
     pod: JsonObject, path: str, context: ClusterContext, annotated: str = "", whole: JsonObject | None = None
 ) -> Parts:
-    """What a pod has. ``whole``: with what policies pass over, which can put a model there all the same."""
+    """What a pod uses. ``whole`` is the pod with the platform's containers, which can be origins of the model too."""
     volumes = list(elements(pod.get("volumes"), f"{path}.volumes"))
     parts = container_parts(list(containers(pod, path)), context, loaders(pod, path, context))
     found = islice(origins(whole or pod, path, context, annotated), bounds.MOST_USES + 1)
@@ -63,7 +63,7 @@ def container_parts(
     context: ClusterContext,
     read: Mapping[str, LoaderRequest | str] | None = None,
 ) -> Parts:
-    """What containers use. ``read``: those that may be the loader, as :func:`loaders` has them."""
+    """What containers use. ``read`` has those that can be the loader, from :func:`loaders`."""
     origins: list[Origin] = []
     used_images: list[ImageUse] = []
     uses: list[ContainerUse] = []
@@ -94,9 +94,9 @@ def container_parts(
 def _container_use(
     container: JsonObject, environment: list[tuple[JsonObject, str]], path: str, side: bool
 ) -> ContainerUse:
-    told = [str(word) for key in ("command", "args") for word in list_of(container.get(key))]
+    words = [str(word) for key in ("command", "args") for word in list_of(container.get(key))]
     values = [(str(v.get("name")), str(v["value"])) for v, _ in environment if v.get("value") is not None]
-    texts = [*told, *(value for _, value in values)]
+    texts = [*words, *(value for _, value in values)]
     taken_in = tuple(
         Use(str(source.get("prefix") or ""), at) for source, at in elements(container.get("envFrom"), f"{path}.envFrom")
     )
@@ -108,7 +108,7 @@ def _container_use(
             unseen[name] = elsewhere[name]
         elif name not in written and taken_in:
             unseen[name] = taken_in[0].path
-    expanded = _expanded(told, values)
+    expanded = _expanded(words, values)
     if expanded is None:
         expanded, unseen["env"] = texts, f"{path}.env"
     return ContainerUse(
@@ -123,9 +123,9 @@ def _container_use(
     )
 
 
-def _expanded(told: list[str], values: list[tuple[str, str]]) -> list[str] | None:
-    """Arguments, and the values of variables, as the kubelet expands them: a variable knows those before it. ``None``
-    where they become longer than anybody needs."""
+def _expanded(words: list[str], values: list[tuple[str, str]]) -> list[str] | None:
+    """The values of variables and the arguments, expanded as the kubelet does it: a variable can contain those before
+    it. ``None`` where they become longer than the bound."""
     known: dict[str, str] = {}
     left = _MOST_EXPANDED
 
@@ -140,12 +140,12 @@ def _expanded(told: list[str], values: list[tuple[str, str]]) -> list[str] | Non
     for name, value in values:
         known[name] = one(value)
         texts.append(known[name])
-    texts += map(one, told)
+    texts += map(one, words)
     return texts if left >= 0 else None
 
 
 def _handlers(container: JsonObject) -> Iterator[str]:
-    """The words of commands that run in a container beside its own."""
+    """The words of a container's probe and hook commands."""
     for at in (("lifecycle", "postStart"), ("lifecycle", "preStop"), *((probe,) for probe in model_server.PROBES)):
         yield from map(str, list_of(value_at(container, *at, "exec", "command")))
 

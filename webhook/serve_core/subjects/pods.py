@@ -17,6 +17,7 @@ _OWNER_LABELS = (
 
 
 def pod_parts(document: JsonObject, context: ClusterContext) -> Parts:
+    """A pod: only what its containers and volumes show."""
     spec = object_at(document, "spec")
     made = pod_spec_parts(_without_sidecars(spec, context), "spec", context, whole=spec)
     made["formats"] = tuple(formats_of({}, made["origins"]))
