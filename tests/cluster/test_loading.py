@@ -60,7 +60,7 @@ def test_a_prefix_of_a_bucket_pinned_from_the_desk(
     assert ingress.predict(served, iris.rows).predicted == iris.answers
     pinned = served["metadata"]["annotations"]["kubectl-serve.dev/digest"]
     told = condition(served, LOADED)["message"]
-    assert told.endswith(f', {pinned}. "model.joblib" may run code when it is loaded.')
+    assert told.endswith(f', {pinned}. "model.joblib" can run code when it is loaded.')
 
 
 def test_a_model_in_a_claim_is_mounted_without_a_loader(
@@ -177,7 +177,7 @@ def test_a_model_is_served_as_it_was_signed_or_not_at_all(
     found, _ = cause_of_failure(namespace, deployment("changed", "s3://models/changed/model.joblib", **asked))
 
     assert condition(found, LOADED)["reason"] == "NotSigned"
-    assert "model.joblib is not the file that was signed. Serve the model as" in condition(found, LOADED)["message"]
+    assert "model.joblib is not the file that was signed. Restore the model" in condition(found, LOADED)["message"]
     told = namespace.watch("deployment", "keyless", lambda found: condition(found, LOADED).get("status") == "False")
     assert condition(told, LOADED)["reason"] == "ConfigMapNotFound"
     served = namespace.wait_ready("signed")

@@ -127,7 +127,7 @@ def _conditions(described: Described) -> list[str]:
 
 def _advice_of_others(message: str) -> str:
     """A message without the advice to run the command that is running."""
-    return re.sub(rf" ?Read `{PROGRAM} describe [^`]*`\.", "", message)
+    return re.sub(rf" ?Run `{PROGRAM} describe [^`]*`\.", "", message)
 
 
 def _indented(text: str) -> list[str]:

@@ -125,9 +125,9 @@ def test_a_secret_that_comes_later_starts_the_pod_by_itself(secret: str, run: Ru
     screen = run("create", "nope", "-n", "models", "--model", uri, "--credentials", secret, cluster=cluster)
     assert (screen.code, screen.out) == (1, "")
     assert screen.err.endswith(
-        f"error: nope is not ready: SecretNotFound: there is no Secret {secret}. Create it: `kubectl create secret "
+        f"error: nope is not ready: SecretNotFound: Secret {secret} does not exist. Create it: `kubectl create secret "
         f"generic {secret} -n models --from-env-file=FILE` (for S3: AWS_REGION, AWS_ACCESS_KEY_ID, "
-        "AWS_SECRET_ACCESS_KEY; docs/loader.md has others). The pod then starts by itself.\n"
+        "AWS_SECRET_ACCESS_KEY; docs/loader.md lists others). The pod then starts automatically.\n"
         "hint: `kubectl serve describe nope -n models` shows more; the Deployment stays, and goes on trying.\n"
     )
 

@@ -32,7 +32,7 @@ def test_the_whole_screen(run: Run, models: FakeCluster) -> None:
         "Chosen:\n"
         "  FormatFromURI: format sklearn, because the model's name ends in .joblib.\n"
         "  RuntimeByFormat: runtime mlserver-sklearn, because it serves sklearn with the highest priority.\n"
-        "  ModelPathIsFile: the server is pointed at /mnt/models/model.joblib, because the URI names one file.\n"
+        "  ModelPathIsFile: the server loads /mnt/models/model.joblib, because the URI names one file.\n"
         "  ModelByLoader: init container model-loader downloads the model before the server starts.\n"
         "Filled in:\n"
         "  Deployment: labels, selector\n"
@@ -93,7 +93,7 @@ def test_what_the_mesh_asked_for_is_told_with_its_reason(run: Run, models: FakeC
     }.items():
         models.objects.append({"apiVersion": "v1", "kind": kind, **one})
     out = run("describe", "iris", cluster=models).out
-    assert "  MeshSidecar: a sidecar of Istio's revision default, because the namespace's label" in out
-    assert "  LoaderBehindSidecar: the sidecar starts before the loader, as a native one, because Istio is 1.29" in out
+    assert "  MeshSidecar: a sidecar of Istio revision default, because the namespace's label" in out
+    assert "  LoaderBehindSidecar: a native sidecar, which starts before the loader, because Istio is 1.29" in out
     models.hidden = frozenset({"mutatingwebhookconfigurations", "configmaps", "namespaces", "nodes"})
     assert "MeshSidecar" not in run("describe", "iris", cluster=models).out

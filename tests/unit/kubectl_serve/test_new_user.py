@@ -157,7 +157,7 @@ def test_a_description_does_not_advise_itself(run: Run, models: FakeCluster) -> 
     for each in models.objects:
         for condition in (each.get("status") or {}).get("conditions") or []:
             if each["kind"] == "Deployment":
-                condition["message"] = "It failed. Read `kubectl serve describe nope -n models`. It is over."
+                condition["message"] = "It failed. Run `kubectl serve describe nope -n models`. It is over."
     screen = run("describe", "nope", cluster=models)
     assert "It failed. It is over." in screen.out
     assert "kubectl serve describe" not in screen.out
@@ -209,9 +209,12 @@ def test_each_action_has_its_own_help(action: str, flag: str, not_its: str, run:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--scale", "1-2"], 'InvalidAnnotation: --scale: "1-2" is not a range of replicas. Did you mean 1..2? '),
-        (["--canary", "20"], 'InvalidAnnotation: --canary: "20" is not a share of the traffic. Did you mean 20%? '),
-        (["--tls", "cert"], "MissingAnnotation: --tls: --tls means nothing without --domain. "),
+        (["--scale", "1-2"], 'InvalidAnnotation: --scale: "1-2" is not a valid range of replicas. Did you mean 1..2? '),
+        (
+            ["--canary", "20"],
+            'InvalidAnnotation: --canary: "20" is not a valid share of the traffic. Did you mean 20%? ',
+        ),
+        (["--tls", "cert"], "MissingAnnotation: --tls: --tls requires --domain. "),
     ],
 )
 def test_create_speaks_of_flags_and_render_of_annotations(flags: list[str], said: str, run: Run) -> None:
@@ -282,8 +285,8 @@ def test_a_runtimes_image_without_the_runtime_gets_a_warning(image: str, file: s
     assert screen.err == (
         "Warning: deployment.apps/iris in standard input: KnownImage: spec.template.spec.containers[0].image: "
         "this is the image of runtime "
-        f"{runtime}, and the container gets none of its arguments, environment and probes. Add "
-        f"annotation kubectl-serve.dev/runtime: {runtime}. If you meant a server of your own, write custom.\n"
+        f"{runtime}, but the container does not get that runtime's arguments, environment and probes. Add the "
+        f"annotation kubectl-serve.dev/runtime: {runtime}. To keep your own model server, set it to custom.\n"
         "Images are the defaults of this command; `kubectl serve runtimes -o wide` shows a cluster's own.\n"
     )
 

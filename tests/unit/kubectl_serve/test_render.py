@@ -151,7 +151,7 @@ def test_a_file_whose_aliases_explode_is_an_error_with_its_place(run: Run, verb:
     lines = ["&a0 [x]", *(f"&a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10))]
     screen = run(*verb.split(), stdin="".join(f"a{i}: {line}\n" for i, line in enumerate(lines)))
     assert (screen.code, screen.out) == (1, "")
-    assert screen.err.startswith("error: standard input, line 6: its aliases stand for more than 100,000 values.")
+    assert screen.err.startswith("error: standard input, line 6: its aliases expand to more than 100,000 values.")
 
 
 def test_dates_stay_text() -> None:

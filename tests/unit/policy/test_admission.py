@@ -354,7 +354,7 @@ def test_an_exception_counts_until_it_ends_and_is_told() -> None:
     asked = request(deployment("s3://elsewhere/a.joblib"))
     during = ask(asked, exceptions=(exception,))
     assert during["allowed"]
-    assert "p0/places does not count until 2026-11-18T00:00:01Z" in during["warnings"][0]
+    assert "p0/places does not apply until 2026-11-18T00:00:01Z" in during["warnings"][0]
     after = datetime(2026, 11, 18, 0, 0, 1, tzinfo=UTC)
     assert not ask(asked, exceptions=(exception,), now=after)["allowed"]
 
@@ -383,9 +383,9 @@ def test_an_exception_without_an_end_a_reason_or_a_ticket_is_never_stored(left_o
         (
             "p0",
             ["places", "placse"],
-            "spec.rules[1]: the exception names rule placse of policy p0, and there is none now.",
+            "spec.rules[1]: the exception names rule placse of policy p0, which does not exist.",
         ),
-        ("p00", ["places"], "spec.policy: the exception names ServingPolicy p00, and there is none now."),
+        ("p00", ["places"], "spec.policy: the exception names ServingPolicy p00, which does not exist."),
     ],
 )
 def test_an_exception_of_what_there_is_not_is_stored_with_a_warning(policy: str, rules: list[str], told: str) -> None:

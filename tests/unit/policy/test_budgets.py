@@ -102,7 +102,7 @@ def test_a_scale_beyond_the_budget_is_refused_whoever_asks(notes: dict[str, Any]
     stored = running(**notes)
     assert codes(stored, TOTAL, MOST) == set()
     assert asked_to_scale(stored, 4, user, TOTAL, MOST) == ""
-    assert "asks for 50" in asked_to_scale(stored, 50, user, TOTAL)
+    assert "requests 50" in asked_to_scale(stored, 50, user, TOTAL)
     assert '50"' in asked_to_scale(stored, 50, user, MOST)
 
 

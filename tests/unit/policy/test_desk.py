@@ -95,7 +95,7 @@ def test_render_tells_a_label_that_nobody_adopts(run: Run) -> None:
     assert (screen.code, screen.out) == (0, "")
     assert screen.err == (
         "Warning: deployment.apps/iris in standard input: NotAdopted: metadata.labels[kubectl-serve.dev/adopt]: no "
-        "policy adopts Deployments of namespace ml, so no model is served. Add kubectl-serve.dev/model, or remove the "
+        "policy adopts Deployments in namespace ml, so no model is served. Add kubectl-serve.dev/model, or remove the "
         "label.\n1 object without a model passed over\n"
     )
 
@@ -148,7 +148,7 @@ def test_explain_shows_which_policy_refused_or_set_what_and_where(run: Run) -> N
         "allow models from s3://models/iris/model.joblib. Allowed: s3://models/other.\n"
         "AdoptedByPolicy: the model is s3://models/iris/model.joblib, because policy adopting adopts Deployments with "
         "label kubectl-serve.dev/adopt.\n"
-        "DefaultByPolicy: kubectl-serve.dev/scale is 0..2, because policy adopting says so.\n"
+        "DefaultByPolicy: kubectl-serve.dev/scale is 0..2, because policy adopting sets this default.\n"
     )
 
 

@@ -108,8 +108,8 @@ def test_a_model_uri_is_taken_apart(text: str, parts: tuple[object, ...]) -> Non
 
 BAD_URIS = {
     "it has no scheme (http://, https://, s3://, gs://, az://, hf://, oci://, pvc://).": ["", "iris", "s3:/a/iris"],
-    '"S3://" is not a scheme': ["S3://models/iris"],
-    '"javascript://" is not a scheme': ["javascript://x/y"],
+    '"S3://" is not a supported scheme': ["S3://models/iris"],
+    '"javascript://" is not a supported scheme': ["javascript://x/y"],
     "a user name or password": ["https://user:pass@example.com/m", "oci://user@registry/iris"],
     "a query, as signed URLs have": ["https://example.com/m?X-Amz-Signature=1"],
     "its host or port is malformed.": ["https://example.com:99999/m", "https://[::1/m"],

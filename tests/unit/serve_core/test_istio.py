@@ -79,21 +79,20 @@ def said(verdict: Verdict) -> list[str]:
     return [str(choice) for choice in verdict.choices if choice.code in MESH_CHOICES]
 
 
-ENABLED = (
-    "MeshSidecar: a sidecar of Istio's revision default, because the namespace's label istio-injection is enabled."
-)
-BEHIND = "LoaderBehindSidecar: the sidecar starts before the loader, as a native one, because "
+ENABLED = "MeshSidecar: a sidecar of Istio revision default, because the namespace's label istio-injection is enabled."
+BEHIND = "LoaderBehindSidecar: a native sidecar, which starts before the loader, because "
 PAST = (
-    "LoaderPastSidecar: the loader runs as user 1337, whose traffic is not redirected,"
-    " because the sidecar starts after it: "
+    "LoaderPastSidecar: the loader runs as user 1337, so that Istio does not redirect its traffic"
+    " to a sidecar that starts later: "
 )
-PAST_DNS = PAST.replace("traffic is", "traffic and DNS lookups are")
+PAST_DNS = PAST.replace("traffic", "traffic and DNS lookups")
 BEFORE = (
     "LoaderBeforeRedirect: the loader downloads before istio-init redirects traffic,"
-    " in plain text, without a native sidecar: "
+    " without mTLS, because there is no native sidecar: "
 )
 AMBIENT = (
-    "MeshAmbient: the node's proxy carries the traffic, because the namespace is ambient; the loader needs nothing."
+    "MeshAmbient: no sidecar, because the namespace is in ambient mode: the node's proxy carries the traffic, "
+    "also the loader's."
 )
 
 # How the pod gets its proxy · what is set (nativeSidecar, the loader's uid) · why.
@@ -101,7 +100,7 @@ TABLE: dict[str, Any] = {
     "not injected": (
         {"namespaces": {"team-a": {}}},
         (None, None),
-        ["MeshOutside: no sidecar, because neither the namespace nor the pods ask for one."],
+        ["MeshOutside: no sidecar, because neither the namespace nor the pods request one."],
     ),
     "injection switched off": (
         {"namespaces": {"team-a": {"istio-injection": "disabled"}}},
@@ -111,7 +110,7 @@ TABLE: dict[str, Any] = {
     "the label of ambient where that is not installed": (
         {"namespaces": {"team-a": {"istio.io/dataplane-mode": "ambient"}}},
         (None, None),
-        ["MeshOutside: no sidecar, because neither the namespace nor the pods ask for one."],
+        ["MeshOutside: no sidecar, because neither the namespace nor the pods request one."],
     ),
     "native, from 1.24 on, with istio-init": (
         {"version": "1.24.0", "kubelets": ["v1.29.0"]},
@@ -134,7 +133,7 @@ TABLE: dict[str, Any] = {
         (None, None),
         [
             ENABLED,
-            BEHIND + "Istio is installed so.",
+            BEHIND + "Istio is installed with native sidecars.",
         ],
     ),
     "the installation says no to native, the pod says yes": (
@@ -202,7 +201,7 @@ TABLE: dict[str, Any] = {
         (None, 1337),
         [
             ENABLED,
-            PAST + "the kubelets' versions are not known.",
+            PAST + "the versions of the kubelets are unknown.",
         ],
     ),
     "CNI, a version that says nothing": (
@@ -210,7 +209,7 @@ TABLE: dict[str, Any] = {
         (None, 1337),
         [
             ENABLED,
-            PAST + "Istio's version is not known.",
+            PAST + "Istio's version is unknown.",
         ],
     ),
     "Istio's configuration cannot be read": (
@@ -218,7 +217,7 @@ TABLE: dict[str, Any] = {
         (None, 1337),
         [
             ENABLED,
-            PAST + "Istio's version is not known.",
+            PAST + "Istio's version is unknown.",
         ],
     ),
     "ambient": (
@@ -374,7 +373,7 @@ def test_a_pod_says_no_by_whatever_is_no_yes(said: str, inside: bool) -> None:
 
 def test_a_pod_on_the_nodes_network_gets_no_sidecar() -> None:
     verdict = judged(installation(namespaces=INJECTED), deployment(pod={"hostNetwork": True}))
-    assert said(verdict) == ["MeshOutside: no sidecar, because it uses the node's network."]
+    assert said(verdict) == ["MeshOutside: no sidecar, because the pods use the node's network."]
 
 
 def test_mesh_istio_asks_for_the_sidecar_where_the_namespace_does_not() -> None:
@@ -448,9 +447,7 @@ NEVER = {"sidecarInjectorWebhook.neverInjectSelector": [OWN_LABEL]}
 
 def test_a_label_that_completion_sets_decides_about_the_sidecar_before_it_is_set() -> None:
     verdict = judged(installation(namespaces=INJECTED, values=NEVER))
-    assert said(verdict) == [
-        "MeshOutside: no sidecar, because Istio's neverInjectSelector names labels that the pods have."
-    ]
+    assert said(verdict) == ["MeshOutside: no sidecar, because Istio's neverInjectSelector matches the pods."]
     assert loader_uid(verdict) is None
 
 

@@ -132,7 +132,7 @@ def test_what_the_server_keeps_counts_only_under_the_digest_of_its_content() -> 
     assert snapshots.of_config_map(kept) == FACTS.loader
     for evil in (EVIL, EVIL_SERVER):
         tampered = {**kept, "data": snapshots.config_map(evil)["data"]}
-        with pytest.raises(ValueError, match="not what its name stands for"):
+        with pytest.raises(ValueError, match="does not match the digest in its name"):
             snapshots.of_config_map(tampered)
 
 

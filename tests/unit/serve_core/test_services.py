@@ -70,7 +70,7 @@ def test_where_a_plain_service_has_the_name_another_is_chosen_and_told() -> None
     assert names(verdict) == ("iris-model", "iris-model")
     (warning,) = verdict.warnings
     assert str(warning) == (
-        "NameInTheWay: metadata.name: Service iris is in the way; the model is served as Service iris-model."
+        "NameInTheWay: metadata.name: Service iris already exists, so the model is served as Service iris-model."
     )
     assert "ServiceNamed" in codes(verdict)
 
@@ -152,7 +152,8 @@ def test_a_scale_of_the_users_own_stays_and_is_warned_about() -> None:
     assert "ScaleForService" not in codes(verdict)
     assert str(verdict.warnings[0]).startswith(
         "PastKnative: spec.template.metadata.labels: "
-        "Service web finds the pods past Knative, and cannot wake them from zero."
+        "Service web selects the pods directly: its requests bypass Knative and cannot start a model that is scaled "
+        "to zero."
     )
 
 

@@ -323,7 +323,7 @@ async def test_what_is_ours_and_cannot_be_read_is_said_on_the_deployment_and_goe
         await until(lambda: ready(api) == "Unreadable")
         said = condition(api.objects["deployments", "default", "iris"], CONDITION_READY)
         assert said
-        assert "the Knative Service iris cannot be read." in said.message.replace("The", "the")
+        assert "The server cannot read the Knative Service iris." in said.message
         assert "more than 100 levels deep" in said.message
         del api.texts[at]
         api.put(KNATIVE_SERVICES, made | {"spec": {**made["spec"], "drift": True}})

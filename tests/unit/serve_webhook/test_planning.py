@@ -217,7 +217,7 @@ def test_what_is_not_ours_is_not_touched_and_said(found: Any) -> None:
     assert required_apply(state, WANTED) is None
     assert plan.deletions(state) == ()
     assert ready(state).reason == "NameTaken"
-    assert "There is a Knative Service iris that is not ours." in ready(state).message
+    assert "The Knative Service iris exists already, and kubectl-serve does not own it." in ready(state).message
     assert annotations.URL not in notes_of(state), "it leads to somebody else's"
 
 
@@ -464,7 +464,7 @@ def test_a_server_that_ends_is_told_before_knative_gives_up() -> None:
     state = observed(service=live("Unknown", serving=""), pods=[CRASHED])
     assert (ready(state).status, ready(state).reason) == ("False", "RevisionFailed")
     assert "exit code 3" in ready(state).message
-    assert "Read `kubectl serve logs iris -n default`." in ready(state).message
+    assert "Run `kubectl serve logs iris -n default`." in ready(state).message
 
 
 def test_what_may_pass_by_itself_is_told_and_has_not_failed() -> None:
@@ -769,7 +769,7 @@ def test_the_service_of_the_knative_service_before_is_nobody_elses() -> None:
     theirs = before | {"metadata": before["metadata"] | {"labels": labels | {"kubectl-serve.dev/deployment": "lily"}}}
     taken = ready(Observed(there, plain, {identity(theirs): theirs}))
     assert taken.reason == "NameTaken"
-    assert "There is a Service iris that is not ours." in taken.message
+    assert "The Service iris exists already, and kubectl-serve does not own it." in taken.message
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ RETRY = {"event": "retry", "code": "Unreachable", "message": "no route", "hint":
     [
         pytest.param(pod(), {}, ("Unknown", "Loading", "containers to start"), id="just made"),
         pytest.param(pod(state=WAITING), {}, ("Unknown", "Loading", "containers to start"), id="being created"),
-        pytest.param(pod(state=RUNNING), {}, ("Unknown", "Loading", "being downloaded"), id="nothing said yet"),
+        pytest.param(pod(state=RUNNING), {}, ("Unknown", "Loading", "is downloading"), id="nothing said yet"),
         pytest.param(
             pod(state=RUNNING),
             {"event": "progress", "bytes": 3 << 20, "total": 12 << 20},
@@ -113,19 +113,27 @@ RETRY = {"event": "retry", "code": "Unreachable", "message": "no route", "hint":
         pytest.param(
             pod(state={"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "s3" not found'}}),
             {},
-            ("False", "SecretNotFound", "no Secret s3. Create it: `kubectl create secret generic s3 -n models "),
+            (
+                "False",
+                "SecretNotFound",
+                "Secret s3 does not exist. Create it: `kubectl create secret generic s3 -n models ",
+            ),
             id="a variable from a Secret that is not there",
         ),
         pytest.param(
             pod(state={"waiting": {"reason": "CreateContainerConfigError", "message": 'configmap "key" not found'}}),
             {},
-            ("False", "ConfigMapNotFound", "no ConfigMap key. Create it: `kubectl create configmap key -n models "),
+            (
+                "False",
+                "ConfigMapNotFound",
+                "ConfigMap key does not exist. Create it: `kubectl create configmap key -n models ",
+            ),
             id="a ConfigMap that is not there",
         ),
         pytest.param(
             pod(state={"waiting": {"reason": "CreateContainerError", "message": "no such device"}}),
             {},
-            ("Unknown", "NotStarted", "It goes on trying. no such device"),
+            ("Unknown", "NotStarted", "The kubelet keeps retrying. no such device"),
             id="cannot be started",
         ),
         pytest.param(
@@ -155,7 +163,7 @@ RETRY = {"event": "retry", "code": "Unreachable", "message": "no route", "hint":
         pytest.param(
             pod(state=ended(0, json.dumps({"code": "Loaded", "runs_code": 2, "runs_code_first": "a\n.pkl"}))),
             {},
-            ("True", "Loaded", 'is loaded. 2 files may run code when they are loaded, among them "a\\n.pkl".'),
+            ("True", "Loaded", 'is loaded. 2 files can run code when they are loaded, for example "a\\n.pkl".'),
             id="loaded, with files that run code",
         ),
         pytest.param(

@@ -79,7 +79,7 @@ def _server(workload: Workload, spec: ServingSpec, context: ClusterContext, find
         if not container.get("image") and (container is not found or spec.runtime == CUSTOM)
     )
     if found is not None and (spec.runtime == CUSTOM or (found.get("image") and spec.runtime is None)):
-        why = "the runtime is custom" if spec.runtime == CUSTOM else "you wrote its image"
+        why = "kubectl-serve.dev/runtime is custom" if spec.runtime == CUSTOM else "it has an image"
         findings.explanations.append(explanation("RuntimeCustom", name=found["name"], why=why))
         return Server(found["name"], None)
     resources = extended_resources(found)

@@ -25,9 +25,9 @@ _RESPONSE_START_DEFAULT = 300
 # What the API server fills into a Deployment (pkg/apis/apps/v1/defaults.go), and what kubectl and its like write.
 _STRATEGY_DEFAULT = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}}
 _IGNORED = {
-    "strategy": (_STRATEGY_DEFAULT, "Knative moves traffic to a new revision once it is ready"),
+    "strategy": (_STRATEGY_DEFAULT, "Knative moves traffic to a new revision when the revision is ready"),
     "minReadySeconds": (0, "Knative has no such delay"),
-    "revisionHistoryLimit": (10, "Knative keeps revisions by its own configuration"),
+    "revisionHistoryLimit": (10, "Knative's configuration sets how many revisions it keeps"),
 }
 _PROBE_TIMING = {"periodSeconds": 10, "timeoutSeconds": 1, "failureThreshold": 3}
 _UNWRITABLE = ("secret", "configMap", "projected", "image")
@@ -100,7 +100,11 @@ def _template_annotations(workload: Workload, spec: ServingSpec, carrier: FieldM
     for key in annotations:
         if key.startswith(PREFIX):
             at = f"{TEMPLATE}.metadata.annotations[{step(key)}]"
-            carrier.refuse(at, "it is read on the Deployment itself only", "Move it to metadata.annotations.")
+            carrier.refuse(
+                at,
+                "kubectl-serve reads this annotation only on the Deployment itself",
+                "Move it to metadata.annotations.",
+            )
     for source, key, value in _wanted(spec):
         if key in annotations and annotations[key] != value:
             _conflict(carrier, source, f"template annotation {key}")
@@ -125,7 +129,7 @@ def _wanted(spec: ServingSpec) -> list[tuple[str, str, str]]:
 
 
 def _conflict(carrier: FieldMapping, ours: str, other: str) -> None:
-    why = "both say the same thing differently"
+    why = "they set the same value differently"
     carrier.add("ConflictingAnnotations", path_of(ours), one=ours, other=other, why=why)
 
 
@@ -136,7 +140,7 @@ def _ignored(workload: Workload) -> list[Diagnostic]:
         for key, (default, why) in _IGNORED.items()
         if key in spec and spec[key] != default
     ]
-    why = "only labels and annotations of the template reach the pods"
+    why = "only the labels and annotations of the template reach the pods"
     warnings += capped(
         diagnostic("FieldIgnored", f"{TEMPLATE}.metadata.{step(key)}", why=why)
         for key, value in (workload.template.get("metadata") or {}).items()
@@ -212,7 +216,7 @@ def _container(
 
 def _ports(ports: list[JsonObject], path: str, carrier: FieldMapping) -> list[JsonObject]:
     if len(ports) > 1:
-        carrier.refuse(f"{path}.ports", "a Knative Service has one port", "Keep the one that serves the model.")
+        carrier.refuse(f"{path}.ports", "a Knative Service has one port", "Keep only the port that serves the model.")
     carried = []
     for index, port in enumerate(ports):
         at = f"{path}.ports[{index}]"
@@ -247,7 +251,7 @@ def _numbered(probe: Any, ports: list[JsonObject], path: str, carrier: FieldMapp
         port = target.get("port")
         if isinstance(port, str) and not port.isdigit():
             if port not in numbers:
-                carrier.refuse(f"{path}.{handler}.port", f"no port is named {quote(port)}", "Use a port's number.")
+                carrier.refuse(f"{path}.{handler}.port", f"no port is named {quote(port)}", "Use the port's number.")
             resolved[handler] = {**target, "port": numbers.get(port)}
     return resolved
 
@@ -282,7 +286,7 @@ def _read_only(
             continue
         if any(kind in volume for kind in _READ_ONLY) and not mount.get("readOnly"):
             at = f"{path}.volumeMounts[{index}].readOnly"
-            carrier.refuse(at, "Knative mounts such a volume for reading only", "Set it to true.")
+            carrier.refuse(at, "Knative mounts volumes of this type read-only", "Set readOnly to true.")
         mounts.append(mount)
     return {**container, "volumeMounts": mounts}
 
@@ -303,4 +307,4 @@ def _volumes_mounted(pod: JsonObject, carrier: FieldMapping) -> None:
     for index, volume in enumerate(pod.get("volumes", [])):
         if volume["name"] not in mounted:
             at = f"{POD}.volumes[{index}]"
-            carrier.refuse(at, "no container mounts it", "Mount or remove it.")
+            carrier.refuse(at, "no container mounts it", "Mount it, or remove it.")

@@ -64,13 +64,13 @@ def parse(name: str, text: str) -> Snapshot:
     if len(text) > LONGEST:
         raise ValueError("it is too long")
     if _digest(text) != name:
-        raise ValueError("its content is not what its name stands for")
+        raise ValueError("its content does not match the digest in its name")
     try:
         snapshot = _read(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError("it is neither a loader nor a runtime") from None
     if digest(snapshot) != name:
-        raise ValueError("it says more than this version reads")
+        raise ValueError("it has fields that this version does not know")
     return snapshot
 
 

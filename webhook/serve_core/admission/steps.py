@@ -87,7 +87,7 @@ def read_annotations(admission: Admission) -> None:
 def require_completion(admission: Admission) -> None:
     """Refuse to render a stored Deployment that admission has not completed."""
     if not admission.workload.containers:
-        why = "it was never completed"
+        why = "kubectl-serve never completed it"
         admission.findings.problems.append(diagnostic("InvalidObject", f"{POD}.containers", why=why))
 
 

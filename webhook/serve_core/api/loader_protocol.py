@@ -133,8 +133,8 @@ def code_text(said: LoaderOutput) -> str:
         return ""
     first = quote(said.runs_code_first)
     if said.runs_code == 1:
-        return f"{first} may run code when it is loaded."
-    return f"{said.runs_code} files may run code when they are loaded, among them {first}."
+        return f"{first} can run code when it is loaded."
+    return f"{said.runs_code} files can run code when they are loaded, for example {first}."
 
 
 def loaded_text(said: LoaderOutput) -> str:

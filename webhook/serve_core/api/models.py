@@ -67,7 +67,7 @@ def parse_all(text: str, path: str) -> tuple[tuple[Placed, ...], tuple[Diagnosti
     """Take apart what the annotation names; all faults come at once. ``path`` is where it stands."""
     parts = split(text)
     if len(parts) > MOST:
-        why = f"they are more than {MOST}"
+        why = f"it has more than {MOST} URIs"
         return (), (diagnostic("InvalidModelURI", path, value="this list of URIs", why=why, example=SCHEMES["s3"]),)
     found: list[Placed] = []
     problems: list[Diagnostic] = []
@@ -76,11 +76,11 @@ def parse_all(text: str, path: str) -> tuple[tuple[Placed, ...], tuple[Diagnosti
         if isinstance(parsed, Diagnostic):
             problems.append(parsed)
         elif folder and not _is_folder(folder):
-            why = "what follows the = is no folder, a path of letters, digits, dots, underscores and hyphens"
+            why = "the text after = is not a folder: a path of letters, digits, dots, underscores and hyphens"
             example = f"{SCHEMES['s3']}=adapters/one"
             problems.append(diagnostic("InvalidModelURI", path, value=quote(f"{uri}=…"), why=why, example=example))
         elif parsed.scheme == "pvc" and len(parts) > 1:
-            why = "a claim is mounted as it is, and cannot be one of several models"
+            why = "a PersistentVolumeClaim is mounted as it is, and cannot be one of several models"
             problems.append(_invalid(uri, path, "pvc", why))
         else:
             found.append(Placed(parsed, folder))

@@ -223,17 +223,17 @@ def _conflicts(values: Mapping[str, Any]) -> list[Diagnostic]:
     if "pin" in values:
         exclude(CANARY, PIN, "a pin sends all traffic to one revision")
     if values.get("visibility") == "cluster-local":
-        exclude(DOMAIN, "visibility cluster-local", "a host name of its own is for the world outside")
+        exclude(DOMAIN, "visibility cluster-local", "a custom host name is reachable from outside the cluster")
     if any(model.uri.scheme == "pvc" for model in values["models"]):
         for key in (DIGEST, SIGNATURE_KEY, SIZE, CREDENTIALS):
-            exclude(key, "a pvc:// model", "a model in a claim is mounted, not downloaded")
+            exclude(key, "a pvc:// model", "this model is mounted, not downloaded")
     if "auth_issuer" in values and "auth_jwks" not in values and not is_public(values["auth_issuer"]):
         issuer = quote(values["auth_issuer"])
         found.append(diagnostic("IssuerNotPublic", path_of(AUTH_ISSUER), issuer=issuer))
     if values.get("mode") == DEPLOYMENT:
         for key in (TARGET, METRIC, CONCURRENCY, WINDOW, TIMEOUT, CANARY, PIN, DOMAIN, VISIBILITY):
-            exclude(key, "mode deployment", "it is Knative that does it")
+            exclude(key, "mode deployment", "only Knative implements it")
         scale = values.get("scale")
         if scale is not None and (scale.minimum == 0 or scale.maximum is None):
-            exclude(SCALE, "mode deployment", "without Knative there is no scale to zero, and an upper bound is needed")
+            exclude(SCALE, "mode deployment", "without Knative, it needs a minimum of at least 1, and a maximum")
     return found

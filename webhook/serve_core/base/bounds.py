@@ -61,7 +61,7 @@ def annotations_fault(annotations: Mapping[str, str]) -> Diagnostic | None:
     """Why the API server would refuse an object with these annotations: they are larger than it allows."""
     if sum(len((key + text).encode(errors="surrogatepass")) for key, text in annotations.items()) <= MOST_ANNOTATIONS:
         return None
-    why = f"an object has at most {MOST_ANNOTATIONS // 1024} KiB of annotations"
+    why = f"an object can have at most {MOST_ANNOTATIONS // 1024} KiB of annotations"
     return diagnostic("TooLarge", "metadata.annotations", why=why)
 
 

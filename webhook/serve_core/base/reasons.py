@@ -63,184 +63,194 @@ class Explanation:
 
 _REFUSALS = (
     # The annotations.
-    ("UnknownAnnotation", "{key} is not an annotation of kubectl-serve.", "{nearest}"),
-    ("InvalidAnnotation", "{value} is not a {what}.", "{meant}Allowed: {allowed}."),
-    ("OrphanAnnotation", "{key} means nothing without a model.", "Add kubectl-serve.dev/model, or remove it."),
-    ("ConflictingAnnotations", "{one} and {other} exclude each other: {why}.", "Remove one of them."),
-    ("MissingAnnotation", "{one} means nothing without {other}.", "Add {other}, or remove it."),
+    ("UnknownAnnotation", "kubectl-serve has no annotation {key}.", "{nearest}"),
+    ("InvalidAnnotation", "{value} is not a valid {what}.", "{meant}Allowed: {allowed}."),
+    ("OrphanAnnotation", "{key} has no effect without a model.", "Add kubectl-serve.dev/model, or remove {key}."),
+    ("ConflictingAnnotations", "{one} cannot be combined with {other}: {why}.", "Remove one of them."),
+    ("MissingAnnotation", "{one} requires {other}.", "Add {other}, or remove {one}."),
     # The model's URI.
-    ("InvalidModelURI", "{value} is not a model URI: {why}.", "Write it as {example}."),
-    ("UnknownScheme", "{scheme} is not a scheme that models are loaded from.", "{meant}Allowed: {allowed}."),
+    ("InvalidModelURI", "{value} is not a valid model URI: {why}.", "Write it as {example}."),
+    ("UnknownScheme", "{scheme} is not a supported scheme.", "{meant}Supported: {allowed}."),
     (
         "SecretInURI",
-        "the model URI carries a secret ({what}).",
-        "Put it into a Secret and name that in kubectl-serve.dev/credentials.",
+        "the model URI contains a secret ({what}).",
+        "Put it into a Secret, and set kubectl-serve.dev/credentials to the Secret's name.",
     ),
     # The choice of the model server.
     (
         "FormatUnknown",
-        "the format of the model cannot be told from its URI.",
-        "{meant}Add kubectl-serve.dev/format (known: {formats}), or write a container of your own.",
+        "the model URI does not show the model's format.",
+        "{meant}Add kubectl-serve.dev/format (known: {formats}), or a container with your own model server.",
     ),
     (
         "NoRuntime",
         "no runtime serves {wanted}.",
-        "Known: {known}. For another model server write its container into the Deployment.",
+        "Known: {known}. To use another model server, add its container to the Deployment.",
     ),
     ("UnknownRuntime", "there is no runtime {name}.", "{meant}Known: {known}."),
     (
         "ContainerMissing",
-        "runtime custom needs a container of your own, and the Deployment has none.",
-        "Add spec.template.spec.containers, or remove kubectl-serve.dev/runtime.",
+        "runtime custom needs a container with your model server, and the Deployment has none.",
+        "Add the container to spec.template.spec.containers, or remove kubectl-serve.dev/runtime.",
     ),
     (
         "ContainerAmbiguous",
-        "it cannot be told which of the containers {names} serves the model.",
-        "Name one of them model-server, or give ports to that one alone.",
+        "it is not clear which of the containers {names} serves the model.",
+        "Name that container model-server, or give ports to that container only.",
     ),
     (
         "ImageMissing",
         "container {name} has no image.",
-        "Add one, or remove the container so that a runtime is chosen.",
+        "Add an image, or remove the container: kubectl-serve then chooses a runtime.",
     ),
     # The mesh.
     (
         "MeshMissing",
-        "there is no Istio in this cluster that could take the model into its mesh.",
-        "Remove this annotation, or have Istio installed.",
+        "this cluster has no Istio that can inject a sidecar.",
+        "Remove this annotation, or install Istio.",
     ),
     (
         "MeshForbidden",
-        "the pods would get no sidecar: {why}.",
+        "Istio would not inject a sidecar into the pods: {why}.",
         "Change that, or set kubectl-serve.dev/mesh to auto.",
     ),
     (
         "MeshRevisionAmbiguous",
-        "it cannot be told which revision of Istio is meant.",
-        "Add label istio.io/rev to the namespace or to spec.template.metadata.labels (known: {names}).",
+        "it is not clear which Istio revision injects the sidecar.",
+        "Add the label istio.io/rev to the namespace or to spec.template.metadata.labels (known: {names}).",
     ),
     (
         "LoaderBlocked",
-        "the loader could not download behind the sidecar: {why}, and on OpenShift the sidecar's user is not known.",
-        "Have Istio 1.24 and kubelets 1.29 or newer, use a pvc:// model, or set kubectl-serve.dev/mesh to none.",
+        "Istio would block the loader's download: {why}, and on OpenShift the sidecar's user ID is unknown.",
+        "Use Istio 1.24 and kubelets 1.29 or newer, use a pvc:// model, or set kubectl-serve.dev/mesh to none.",
     ),
     (
         "StoreNotRegistered",
-        "the mesh lets pods reach only hosts that it knows (outboundTrafficPolicy REGISTRY_ONLY), and {host} is none.",
-        "Ask for a ServiceEntry of host {host} that namespace {namespace} sees.",
+        (
+            "the mesh allows traffic only to registered hosts (outboundTrafficPolicy REGISTRY_ONLY), and {host} is not "
+            "registered."
+        ),
+        "Ask a mesh administrator for a ServiceEntry for {host} that is visible in namespace {namespace}.",
     ),
     (
         "ProbesBlocked",
-        "Knative's probes would end at the sidecar, and the model would never be ready.",
-        'Set it to "true", or remove it.',
+        "the sidecar would block Knative's probes, and the model would never become ready.",
+        'Set this annotation to "true", or remove it.',
     ),
     # Who may call.
     (
         "NeedsSidecar",
-        "nothing would come of it: {why}.",
+        "this setting has no effect: {why}.",
         "Set kubectl-serve.dev/mesh to istio, or label the namespace istio-injection=enabled.",
     ),
-    (
-        "PastSidecar",
-        "{what} can lead past Istio's sidecar, by which {by} is enforced.",
-        "Remove it.",
-    ),
+    ("PastSidecar", "{what} can bypass Istio's sidecar, which enforces {by}.", "Remove it."),
     (
         "IssuerNotPublic",
-        "Istio would fetch keys from {issuer}, and that is not a public https:// address.",
-        "Write https:// and a public host name, or name the keys in kubectl-serve.dev/auth-jwks.",
+        "Istio would fetch the keys from {issuer}, which is not a public https:// URL.",
+        "Use https:// with a public host name, or set kubectl-serve.dev/auth-jwks to the URL of the keys.",
     ),
     (
         "KnativeOutsideMesh",
-        "the sidecar would turn away Knative's autoscaler and activator, which are not in the mesh.",
-        "Ask for `kubectl label ns knative-serving istio-injection=enabled` and a restart of what runs there.",
+        "the sidecar would reject Knative's autoscaler and activator, which are not in the mesh.",
+        (
+            "Ask a cluster administrator to run `kubectl label ns knative-serving istio-injection=enabled` and to "
+            "restart the pods in that namespace."
+        ),
     ),
     (
         "CallersNeedReplica",
-        "the callers would be hidden by Knative's activator, which stands in for a model that scales to zero.",
+        "Knative's activator would hide the callers: it stands in front of a model that scales to zero.",
         "Set kubectl-serve.dev/scale to at least 1, for example 1..5.",
     ),
     (
         "AdoptedModelInvalid",
-        "policy {policy} makes a model URI of this label that cannot be used: {why}.",
+        "policy {policy} builds an invalid model URI from this label: {why}.",
         "Correct the label, or remove it.",
     ),
-    ("NameReserved", "{what} {name} is kubectl-serve's own.", "Choose another name."),
+    ("NameReserved", "{what} {name} is reserved for kubectl-serve.", "Choose another name."),
     # The object as a whole.
-    ("InvalidObject", "{why}.", "Compare it with `kubectl explain deployment`."),
-    (
-        "TooLarge",
-        "it is too large: {why}.",
-        "Move what is large in it into a ConfigMap, or remove it.",
-    ),
+    ("InvalidObject", "{why}.", "Compare the object with `kubectl explain deployment`."),
+    ("TooLarge", "it is too large: {why}.", "Move large content into a ConfigMap, or remove it."),
     (
         "NothingToGiveBack",
-        "without the model annotation the Deployment has no container to run, or one that has no image.",
-        "Delete it, or write a container with its image in the same change.",
+        "without the model annotation, the Deployment has no container with an image.",
+        "Delete the Deployment, or add a container with an image in the same change.",
     ),
     (
         "InvalidServiceName",
-        "{name} cannot be the name of a Service.",
-        "Use at most 63 lower-case letters, digits and hyphens, beginning with a letter.",
+        "{name} is not a valid Service name.",
+        "Use at most 63 lower-case letters, digits and hyphens; begin with a letter.",
     ),
     (
         "PortByName",
-        "Service {service} finds port {port} by its name, which Knative changes: its clients would lose the model.",
-        "Give that Service's targetPort as a number first.",
+        (
+            "Service {service} refers to port {port} by name, and Knative renames ports: clients of the Service would "
+            "lose the model."
+        ),
+        "Set the Service's targetPort to a number first.",
     ),
     # Fields that a Knative Service cannot carry.
-    ("FieldUnsupported", "a Knative Service cannot carry it: {why}.", "{way_out}"),
+    ("FieldUnsupported", "Knative does not support this: {why}.", "{way_out}"),
     (
         "FeatureDisabled",
         "Knative's feature flag {flag} is {state}.",
-        'Ask for `kubectl patch cm/config-features -n knative-serving -p \'{{"data":{{"{flag}":"enabled"}}}}\'`.',
+        (
+            "Ask a cluster administrator to run `kubectl patch cm/config-features -n knative-serving -p "
+            '\'{{"data":{{"{flag}":"enabled"}}}}\'`.'
+        ),
     ),
     (
         "Parked",
-        "the Deployment is served by Knative, which decides how many replicas run.",
+        "Knative sets the number of replicas of this Deployment.",
         "Set the annotation kubectl-serve.dev/scale instead, for example 1..5.",
     ),
 )
 
 _WARNINGS = (
-    ("NameInTheWay", "Service {taken} is in the way; the model is served as Service {service}.", ""),
+    ("NameInTheWay", "Service {taken} already exists, so the model is served as Service {service}.", ""),
     (
         "PastKnative",
-        "Service {service} finds the pods past Knative, and cannot wake them from zero.",
-        "A canary does not count for its clients either: have them use the model's URL.",
+        (
+            "Service {service} selects the pods directly: its requests bypass Knative and cannot start a model that is "
+            "scaled to zero."
+        ),
+        "Use the model's URL instead; canaries do not apply to this Service either.",
     ),
-    (
-        "CompletedAgain",
-        "the runtime and the loader that it was completed with are not known any more; those of now take their place.",
-        "",
-    ),
+    ("CompletedAgain", "the recorded runtime and loader are no longer available; the current ones replace them.", ""),
     (
         "KnownImage",
-        "this is the image of runtime {runtime}, and the container gets none of its arguments, environment and probes.",
-        "Add annotation kubectl-serve.dev/runtime: {runtime}. If you meant a server of your own, write custom.",
+        (
+            "this is the image of runtime {runtime}, but the container does not get that runtime's arguments, "
+            "environment and probes."
+        ),
+        "Add the annotation kubectl-serve.dev/runtime: {runtime}. To keep your own model server, set it to custom.",
     ),
-    ("FieldIgnored", "it has no meaning for a Knative Service and is left out: {why}.", ""),
+    ("FieldIgnored", "this has no effect on a Knative Service and is omitted: {why}.", ""),
     (
         "StoreMayBeUnregistered",
-        "the mesh lets pods reach only hosts that it knows (outboundTrafficPolicy REGISTRY_ONLY).",
-        "Make sure that a ServiceEntry covers the store of {scheme}:// for namespace {namespace}.",
+        "the mesh allows traffic only to registered hosts (outboundTrafficPolicy REGISTRY_ONLY).",
+        "Make sure that a ServiceEntry covers the store of {scheme}:// and is visible in namespace {namespace}.",
     ),
     (
         "GatewayCounts",
-        "Knative's gateway and activator are workloads of the mesh: who reaches them reaches the model.",
+        "Knative's gateway and activator are workloads in the mesh: every client that reaches them can call the model.",
         "Add kubectl-serve.dev/auth-callers, or use auth jwt.",
     ),
     (
         "NotAdopted",
-        "no policy adopts Deployments of namespace {namespace}, so no model is served.",
+        "no policy adopts Deployments in namespace {namespace}, so no model is served.",
         "Add kubectl-serve.dev/model, or remove the label.",
     ),
-    ("AnyAudience", "every token of the issuer is good, also one meant for others.", "Add {key}."),
-    ("Excepted", "{by} does not count until {until}, by exception {exception}: {reason} ({ticket}).", ""),
+    (
+        "AnyAudience",
+        "the model accepts every token of the issuer, also tokens that are meant for other services.",
+        "Add {key}.",
+    ),
+    ("Excepted", "{by} does not apply until {until}, by exception {exception}: {reason} ({ticket}).", ""),
     (
         "ExceptionOfNothing",
-        "the exception names {what}, and there is none now.",
-        "Correct the name: `kubectl get servingpolicy -o yaml` shows them. Or make what it names.",
+        "the exception names {what}, which does not exist.",
+        "Correct the name (`kubectl get servingpolicy -o yaml` lists policies and rules), or create it.",
     ),
 )
 
@@ -248,166 +258,192 @@ _CHOICES = (
     ("FormatFromHub", "format huggingface, because the model comes from a Hugging Face hub.", ""),
     ("FormatFromURI", "format {format}, because the model's name ends in {suffix}.", ""),
     ("RuntimeByFormat", "runtime {runtime}, because it serves {wanted} with the highest priority.", ""),
-    ("RuntimeByName", "runtime {runtime}, because the annotation says so.", ""),
-    ("RuntimeVariant", "runtime {runtime} in its variant for {wanted}, because that is asked for.", ""),
-    ("RuntimeWithoutVariant", "runtime {runtime} as for any node: it has no variant for {wanted}.", ""),
+    ("RuntimeByName", "runtime {runtime}, because kubectl-serve.dev/runtime names it.", ""),
+    ("RuntimeVariant", "runtime {runtime} in its variant for {wanted}, because the Deployment requests that.", ""),
+    ("RuntimeWithoutVariant", "runtime {runtime} without a variant, because it has none for {wanted}.", ""),
     ("RuntimeCustom", "container {name} serves the model, because {why}.", ""),
     (
         "CompletedEarlier",
-        "runtime and loader stay as they were at first; `kubectl serve runtimes` shows what has changed since.",
+        "the Deployment keeps its recorded runtime and loader; `kubectl serve runtimes` shows newer ones.",
         "",
     ),
-    ("ModelFromClaim", "claim {claim} is mounted read-only; nothing is downloaded.", ""),
+    ("ModelFromClaim", "PersistentVolumeClaim {claim} is mounted read-only; nothing is downloaded.", ""),
     ("ModelByLoader", "init container model-loader downloads the model before the server starts.", ""),
-    ("SizedByModel", "{storage} of the node's disk and time to download it, because the model has {size}.", ""),
-    ("ModelPathIsFile", "the server is pointed at {path}, because the URI names one file.", ""),
+    ("SizedByModel", "{storage} of ephemeral storage and a longer deadline, because the model has {size}.", ""),
+    ("ModelPathIsFile", "the server loads {path}, because the URI names one file.", ""),
     ("MeshOptedOut", "no sidecar, because kubectl-serve.dev/mesh is none.", ""),
     ("MeshOutside", "no sidecar, because {why}.", ""),
     (
         "MeshAmbient",
-        "the node's proxy carries the traffic, because the namespace is ambient; the loader needs nothing.",
+        (
+            "no sidecar, because the namespace is in ambient mode: the node's proxy carries the traffic, also the "
+            "loader's."
+        ),
         "",
     ),
-    ("MeshSidecar", "a sidecar of Istio's revision {revision}, because {why}.", ""),
-    ("LoaderBehindSidecar", "the sidecar starts before the loader, as a native one, because {why}.", ""),
+    ("MeshSidecar", "a sidecar of Istio revision {revision}, because {why}.", ""),
+    ("LoaderBehindSidecar", "a native sidecar, which starts before the loader, because {why}.", ""),
     (
         "LoaderPastSidecar",
-        "the loader runs as user 1337, whose {what} not redirected, because the sidecar starts after it: {why}.",
+        (
+            "the loader runs as user 1337, so that Istio does not redirect its {what} to a sidecar that starts later: "
+            "{why}."
+        ),
         "",
     ),
     (
         "LoaderBeforeRedirect",
-        "the loader downloads before istio-init redirects traffic, in plain text, without a native sidecar: {why}.",
+        (
+            "the loader downloads before istio-init redirects traffic, without mTLS, because there is no native "
+            "sidecar: {why}."
+        ),
         "",
     ),
-    ("CallersDirect", "Knative's activator is kept out of the way, because auth-callers needs to see who calls.", ""),
-    ("ServiceNamed", "Service {service}, because the name {name} was taken.", ""),
+    ("CallersDirect", "requests bypass Knative's activator, because auth-callers needs the caller's identity.", ""),
+    ("ServiceNamed", "Service {service}, because the name {name} is in use.", ""),
     (
         "ScaleForService",
-        "scale {value}, because Service {service} leads to the pods past Knative, which could not wake them for it.",
+        "scale {value}, because Service {service} selects the pods directly and cannot start them from zero.",
         "",
     ),
-    ("ScaleDefault", "scales from zero without an upper bound, because there is no scale annotation.", ""),
-    ("DefaultByPolicy", "{key} is {value}, because policy {policy} says so.", ""),
+    ("ScaleDefault", "scales from zero without a maximum, because there is no scale annotation.", ""),
+    ("DefaultByPolicy", "{key} is {value}, because policy {policy} sets this default.", ""),
     ("AdoptedByPolicy", "the model is {uri}, because policy {policy} adopts Deployments with label {label}.", ""),
 )
 
 _CONDITIONS = (
     # ModelLoaded, while and after the loader runs. Its own codes first.
-    ("Loading", "the model is being downloaded.", ""),
+    ("Loading", "the loader is downloading the model.", ""),
     ("Loaded", "the model is loaded.", ""),
-    ("NotNeeded", "nothing is downloaded: the model is mounted from a claim.", ""),
+    ("NotNeeded", "nothing to download: the model is mounted from a PersistentVolumeClaim.", ""),
     ("InvalidSource", "the loader cannot use the model URI.", "Correct kubectl-serve.dev/model."),
     (
         "Unauthorized",
-        "the store refuses the loader.",
-        "Check the Secret that kubectl-serve.dev/credentials names, and what it may read.",
+        "the store denied access to the loader.",
+        "Check the Secret that kubectl-serve.dev/credentials names, and its read permissions in the store.",
     ),
-    ("NotFound", "the store has no such model.", "Correct kubectl-serve.dev/model, or upload the model."),
+    ("NotFound", "the store does not have this model.", "Correct kubectl-serve.dev/model, or upload the model."),
     (
         "DigestMismatch",
-        "what was downloaded is not what kubectl-serve.dev/digest promises.",
+        "the downloaded model does not match kubectl-serve.dev/digest.",
         "Correct the digest, or find out who changed the model.",
     ),
     (
         "NotSigned",
-        "the model is not what was signed with the key of kubectl-serve.dev/signature-key.",
-        "Serve the model as it was signed, or sign it again.",
+        "the downloaded model does not match a signature by the key of kubectl-serve.dev/signature-key.",
+        "Restore the model that was signed, or sign it again.",
     ),
     (
         "CannotVerify",
         "the loader cannot verify signatures.",
-        "Check the key.pub of the ConfigMap that kubectl-serve.dev/signature-key names.",
+        "Check key.pub in the ConfigMap that kubectl-serve.dev/signature-key names.",
     ),
-    ("Corrupted", "what arrived does not match the store's own checksum.", "Upload the model again."),
-    ("Refused", "the loader refuses this source.", "See the message for the rule."),
-    ("NoSpace", "the model does not fit on the node's disk.", "Give the node more disk, or use a pvc:// model."),
+    ("Corrupted", "the downloaded data does not match the store's checksum.", "Upload the model again."),
+    ("Refused", "the loader rejects this source.", "Correct what the message names."),
+    ("NoSpace", "the model does not fit on the node's disk.", "Use nodes with larger disks, or a pvc:// model."),
     (
         "Unreachable",
-        "the store cannot be reached.",
-        "Check the host, DNS and network policies; the loader goes on trying.",
+        "the loader cannot reach the store.",
+        "Check the host name, DNS and NetworkPolicies; the loader keeps retrying.",
     ),
     (
         "SidecarStartsLater",
-        "Istio redirects the loader's traffic to a sidecar that starts after it.",
-        "Change any annotation, so that it is completed for Istio; or set kubectl-serve.dev/mesh to none.",
+        "Istio redirects the loader's traffic to a sidecar that starts after the loader.",
+        (
+            "Change any annotation, so that kubectl-serve completes the Deployment for Istio, or set "
+            "kubectl-serve.dev/mesh to none."
+        ),
     ),
-    ("ServerError", "the store answers with errors.", "The loader goes on trying; look at the store's own state."),
+    ("ServerError", "the store responds with errors.", "The loader keeps retrying; check the state of the store."),
     ("Stalled", "the download stalled.", "Check the network between the node and the store."),
-    ("Changed", "the model changed while it was downloaded.", "Upload models under a new name, never over an old one."),
-    ("Interrupted", "the download was interrupted.", "The kubelet starts it again."),
-    ("ImagePullFailed", "an image cannot be pulled.", "Check its name, and the pull secrets of the service account."),
-    ("OutOfMemory", "a container ran out of memory.", "Raise its memory limit."),
+    (
+        "Changed",
+        "the model changed during the download.",
+        "Upload each version of a model under a new name; never overwrite one.",
+    ),
+    ("Interrupted", "the download was interrupted.", "The kubelet restarts it."),
+    (
+        "ImagePullFailed",
+        "the node cannot pull an image.",
+        "Check the image's name, and the pull secrets of the service account.",
+    ),
+    ("OutOfMemory", "a container ran out of memory.", "Increase its memory limit."),
     (
         "SecretNotFound",
-        "there is no Secret {secret}.",
+        "Secret {secret} does not exist.",
         (
             "Create it: `kubectl create secret generic {secret} -n {namespace} --from-env-file=FILE` (for S3: "
-            "AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY; docs/loader.md has others). The pod then starts by "
-            "itself."
+            "AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY; docs/loader.md lists others). The pod then starts "
+            "automatically."
         ),
     ),
     (
         "ConfigMapNotFound",
-        "there is no ConfigMap {config_map}.",
-        "Create it: `kubectl create configmap {config_map} -n {namespace} --from-file=FILE`; the pod goes on.",
+        "ConfigMap {config_map} does not exist.",
+        (
+            "Create it: `kubectl create configmap {config_map} -n {namespace} --from-file=FILE`. The pod then starts "
+            "automatically."
+        ),
     ),
-    ("NotStarted", "the node cannot start the pod.", "It goes on trying."),
-    ("Unschedulable", "no node can take the pod.", "Lower the resource requests, or add a node."),
+    ("NotStarted", "the node cannot start the pod.", "The kubelet keeps retrying."),
+    ("Unschedulable", "no node can run the pod.", "Lower the resource requests, or add a node."),
     (
         "LoaderCrashed",
-        "the loader ended without saying why.",
-        "Read `kubectl serve logs {name} -n {namespace} -c loader`.",
+        "the loader exited without giving a reason.",
+        "Run `kubectl serve logs {name} -n {namespace} -c loader`.",
     ),
     # PolicyCompliant.
-    ("Compliant", "it keeps every policy that is about it.", ""),
-    ("PolicyViolated", "{found}.", "Read `kubectl serve policy explain {name} -n {namespace}`."),
+    ("Compliant", "the Deployment complies with every policy that applies to it.", ""),
+    ("PolicyViolated", "{found}.", "Run `kubectl serve policy explain {name} -n {namespace}`."),
     # Ready.
-    ("Ready", "the model answers.", ""),
+    ("Ready", "the model is ready for requests.", ""),
     ("Progressing", "waiting for the Knative Service.", ""),
     ("ModelNotLoaded", "the model is not loaded.", "See the condition kubectl-serve.dev/ModelLoaded."),
-    ("ServerCrashed", "the model server ends again and again.", "Read `kubectl serve logs {name} -n {namespace}`."),
-    ("ServiceNotReady", "the Knative Service is not ready.", "Read `kubectl describe ksvc {name} -n {namespace}`."),
-    ("RevisionFailed", "the newest revision is not ready.", "Read `kubectl serve describe {name} -n {namespace}`."),
+    ("ServerCrashed", "the model server keeps crashing.", "Run `kubectl serve logs {name} -n {namespace}`."),
+    ("ServiceNotReady", "the Knative Service is not ready.", "Run `kubectl describe ksvc {name} -n {namespace}`."),
+    ("RevisionFailed", "the latest revision is not ready.", "Run `kubectl serve describe {name} -n {namespace}`."),
     (
         "DomainNotClaimed",
-        "namespace {namespace} has no claim to the host name {domain}.",
-        "Make a ClusterDomainClaim of that name for it, or set autocreate-cluster-domain-claims in config-network.",
+        "namespace {namespace} has no ClusterDomainClaim for the host name {domain}.",
+        (
+            "Create a ClusterDomainClaim {domain} for the namespace, or set autocreate-cluster-domain-claims in "
+            "ConfigMap config-network."
+        ),
     ),
     (
         "DomainNotReady",
-        "the model answers, but not under {domain}.",
-        "Read `kubectl describe domainmapping {domain} -n {namespace}`.",
+        "the model is ready, but not under {domain}.",
+        "Run `kubectl describe domainmapping {domain} -n {namespace}`.",
     ),
     (
         "NameTaken",
-        "there is a {kind} {name} that is not ours.",
-        "Delete it, or choose another name: the Deployment's, or the host name that a DomainMapping is named after.",
+        "the {kind} {name} exists already, and kubectl-serve does not own it.",
+        "Delete it, or choose another name for the Deployment (for a DomainMapping: another host name).",
     ),
     (
         "Unreadable",
-        "the {kind} {name} cannot be read.",
-        "See the message; correct it, or delete it: it is looked at again as soon as it changes.",
+        "the server cannot read the {kind} {name}.",
+        "See the message; correct or delete the object. The server reads it again when it changes.",
     ),
     (
         "Defect",
-        "the server fails on this Deployment, with {error}, and goes on trying.",
-        "Report it with what the server's log says of the Deployment.",
+        "the server failed on this Deployment with {error}, and keeps retrying.",
+        "Report this defect, with the lines of the server's log for this Deployment.",
     ),
-    ("NotAccepted", "the API server refuses the {kind} {name}.", "See the message; correct the Deployment."),
+    ("NotAccepted", "the API server rejects the {kind} {name}.", "See the message; correct the Deployment."),
     (
         "KnativeMissing",
         "the cluster has no Knative Serving.",
-        "Install it; the Knative Service is made as soon as it can.",
+        "Install Knative Serving; kubectl-serve then creates the Knative Service.",
     ),
 )
 
 _POLICIES = (
     # What a rule finds stands in its own module, serve_core/policy/rules.
-    ("PolicyUnreadable", "policy {policy} cannot be read: {why}.", "Ask whoever wrote the policy."),
+    ("PolicyUnreadable", "policy {policy} cannot be read: {why}.", "Ask the author of the policy."),
     # Documents of policies themselves.
-    ("InvalidPolicy", "{why}.", "Compare it with `kubectl explain {kind}.spec`."),
-    ("ExceptionElsewhere", "an exception counts only in namespace {namespace}.", "Create it there."),
+    ("InvalidPolicy", "{why}.", "Compare the object with `kubectl explain {kind}.spec`."),
+    ("ExceptionElsewhere", "an exception has an effect only in namespace {namespace}.", "Create it there."),
 )
 
 CATALOGUE: dict[str, Reason] = {

@@ -43,11 +43,11 @@ def check_aliases(text: str | bytes) -> None:
     for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         if isinstance(event, yaml.AliasEvent):
             if any(event.anchor == anchor for anchor, _ in within):
-                raise _fault(event, "an alias stands in what it stands for")
+                raise _fault(event, "an alias refers to itself")
             size = sizes.get(event.anchor, 0)
             seen, aliased = seen + size, aliased + size
             if aliased > MOST_ALIASED:
-                raise _fault(event, f"its aliases stand for more than {MOST_ALIASED:,} values")
+                raise _fault(event, f"its aliases expand to more than {MOST_ALIASED:,} values")
         elif isinstance(event, yaml.CollectionStartEvent):
             within.append((event.anchor, seen))
             seen += 1

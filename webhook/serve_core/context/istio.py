@@ -143,20 +143,20 @@ def injection_of(
     else:
         default = istio.revision(DEFAULT_REVISION)
         if default is None or not default.everywhere:
-            return Injection("neither the namespace nor the pods ask for one")
-        name, why = DEFAULT_REVISION, "Istio injects every namespace"
+            return Injection("neither the namespace nor the pods request one")
+        name, why = DEFAULT_REVISION, "Istio injects sidecars in every namespace"
     revision = istio.revision(name)
     if revision is None:
-        missing = f"{why}, but no revision of Istio has that name"
-        return Injection(missing if name != DEFAULT_REVISION else "no revision is default")
+        missing = f"{why}, but there is no Istio revision with this name"
+        return Injection(missing if name != DEFAULT_REVISION else "no Istio revision is the default")
     where, value = _inject_value(labels, annotations)
     if declines(labels, annotations):
         return Injection(f"the pods' {where} {INJECT_LABEL} is {value}")
     if not value and any(_selects(selector, labels) for selector in revision.never):
-        return Injection("Istio's neverInjectSelector names labels that the pods have")
+        return Injection("Istio's neverInjectSelector matches the pods")
     asked = value or any(_selects(selector, labels) for selector in revision.always)
     if not asked and revision.only_when_asked:
-        return Injection("Istio injects only pods that ask for it themselves", if_asked=revision)
+        return Injection("Istio injects only pods that request it themselves", if_asked=revision)
     return Injection(why, revision)
 
 

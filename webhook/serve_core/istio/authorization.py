@@ -43,7 +43,7 @@ def bypass_activator(workload: Workload, spec: ServingSpec, findings: Findings) 
         return {}
     written = workload.template_annotations
     if written.get(_BURST, "0") != "0":
-        why = "the activator would hide who calls"
+        why = "the activator would hide the caller"
         other = f"template annotation {_BURST}"
         findings.problems.append(
             diagnostic("ConflictingAnnotations", path_of(AUTH_CALLERS), one=AUTH_CALLERS, other=other, why=why)
@@ -101,7 +101,7 @@ def _bypasses(workload: Workload, by_knative: bool, context: ClusterContext) -> 
         yield diagnostic("PastSidecar", stray.path, what=stray.what, by=AUTH)
     for key, value in selected(workload, by_knative=by_knative).items():
         if (other := workload.template_labels.get(key, value)) != value:
-            what = f"label {key} with {quote(other)}, by which the pods are found,"
+            what = f"label {key} with value {quote(other)}, which the access policies do not select,"
             yield diagnostic("PastSidecar", f"{TEMPLATE}.metadata.labels[{key}]", what=what, by=AUTH)
 
 
@@ -112,22 +112,22 @@ def is_access_policy(manifest: JsonObject) -> bool:
 
 def _strict(workload: Workload, by_knative: bool) -> JsonObject:
     spec: JsonObject = {"mtls": {"mode": "STRICT"}}
-    why = ["STRICT: only workloads of the mesh reach the pods, and nobody between them can listen."]
+    why = ["STRICT: only workloads in the mesh can reach the pods, and the traffic is encrypted."]
     if by_knative:
         spec["portLevelMtls"] = {_METRICS_PORT: {"mode": "PERMISSIVE"}}
-        why.append(f"{_METRICS_PORT} PERMISSIVE: a Prometheus outside the mesh reads queue-proxy's metrics there.")
+        why.append(f"{_METRICS_PORT} PERMISSIVE: a Prometheus outside the mesh can read queue-proxy's metrics.")
     return _object("PeerAuthentication", workload, by_knative, spec, why)
 
 
 def _tokens(workload: Workload, spec: ServingSpec, by_knative: bool) -> JsonObject:
     rule: JsonObject = {"issuer": spec.auth_issuer}
-    why = [f"A token has to be signed by {spec.auth_issuer}; one that is not, or has expired, is refused (401)."]
+    why = [f"A token must be signed by {spec.auth_issuer}; other tokens and expired tokens are rejected (401)."]
     if spec.auth_jwks is not None:
         rule["jwksUri"] = spec.auth_jwks
     if spec.auth_audiences:
         rule["audiences"] = list(spec.auth_audiences)
-        why.append(f"It has to be meant for {' or '.join(spec.auth_audiences)} (403).")
-    why.append("A request without a token passes here: the AuthorizationPolicy refuses it.")
+        why.append(f"Its audience must be {' or '.join(spec.auth_audiences)} (403).")
+    why.append("A request without a token passes here; the AuthorizationPolicy rejects it.")
     return _object("RequestAuthentication", workload, by_knative, {"jwtRules": [rule]}, why)
 
 
@@ -139,11 +139,11 @@ def _allowed(workload: Workload, spec: ServingSpec, trust_domain: str, by_knativ
         for name, value in spec.auth_claims:
             claims.setdefault(name, []).append(value)
         callers["when"] = [{"key": f"request.auth.claims[{name}]", "values": found} for name, found in claims.items()]
-    rules = [(callers, f"{_who(spec)} may call the model.")]
+    rules = [(callers, f"{_who(spec)} can call the model.")]
     if by_knative:
         rules += _of_knative()
     why = [f"Rule {number}: {reason}" for number, (_, reason) in enumerate(rules, 1)]
-    why.append("What no rule names is refused (403), the model's own metrics and every other port too.")
+    why.append("Requests that no rule allows are rejected (403), also for the model's metrics and for other ports.")
     return _object(
         "AuthorizationPolicy",
         workload,
@@ -173,14 +173,14 @@ def _of_knative() -> list[tuple[JsonObject, str]]:
     return [
         (
             probe("Knative-Activator-Probe"),
-            "The activator asks whether a pod is ready; queue-proxy answers this agent itself, whatever the path.",
+            "Readiness probes of the activator; queue-proxy answers this user agent itself, on every path.",
         ),
         (
             ingress,
-            "The ingress asks whether the route is ready; queue-proxy answers it itself, by the header.",
+            "Readiness probes of the ingress; queue-proxy answers requests with this header itself.",
         ),
-        (scrape, f"The autoscaler reads how many requests there are; port {_AUTOSCALER_PORT} is queue-proxy's."),
-        (metrics, f"Prometheus reads queue-proxy's metrics; port {_METRICS_PORT} serves nothing of the model's."),
+        (scrape, f"The autoscaler reads the number of requests; port {_AUTOSCALER_PORT} belongs to queue-proxy."),
+        (metrics, f"Prometheus reads queue-proxy's metrics; port {_METRICS_PORT} serves nothing of the model."),
     ]
 
 
@@ -207,16 +207,16 @@ def _sources(spec: ServingSpec, trust_domain: str) -> list[JsonObject]:
 def _who(spec: ServingSpec) -> str:
     named = " or ".join(_caller(caller) for caller in spec.auth_callers)
     if spec.auth == "mtls":
-        return f"Of the mesh, {named}" if named else "Every workload of the mesh"
+        return f"In the mesh, {named}" if named else "Every workload in the mesh"
     claims = " and ".join(sorted({name for name, _ in spec.auth_claims}))
-    holder = f"Who shows a token of {spec.auth_issuer}" + (f" with the claims on {claims}" if claims else "")
-    return holder + (f" and is {named}" if named else "")
+    token = f"With a token of {spec.auth_issuer}" + (f" and the required claims ({claims})" if claims else "")
+    return f"{token}, {named or 'every caller'}"
 
 
 def _caller(caller: Caller) -> str:
     if caller.service_account is None:
-        return f"a workload of namespace {caller.namespace}"
-    return f"service account {caller.service_account} of namespace {caller.namespace}"
+        return f"a workload in namespace {caller.namespace}"
+    return f"service account {caller.service_account} in namespace {caller.namespace}"
 
 
 def _object(kind: str, workload: Workload, by_knative: bool, spec: JsonObject, why: list[str]) -> JsonObject:

@@ -112,7 +112,7 @@ def decide(workload: Workload, spec: ServingSpec, istio: IstioInstallation | Non
         return _opted_out(pod)
     injection, asked = pod.injection(), {}
     if workload.pod.get("hostNetwork"):
-        injection = Injection("it uses the node's network")
+        injection = Injection("the pods use the node's network")
     elif injection.revision is None and spec.mesh == "istio" and not pod.is_ambient:
         if pod.labels.get(INJECT_LABEL, "true") != "true":
             other = f"template label {INJECT_LABEL}"
@@ -143,12 +143,12 @@ def needs_sidecar(mesh: MeshDecision, istio: IstioInstallation | None, path: str
         return diagnostic("MeshMissing", path)
     if mesh.member is MeshMembership.SIDECAR:
         return None
-    ambient = "the namespace is ambient, and its node's proxy reads no requests"
-    why = ambient if mesh.member is MeshMembership.AMBIENT else "the pods get no sidecar"
+    ambient = "the namespace is in ambient mode, where the node's proxy does not read requests"
+    why = ambient if mesh.member is MeshMembership.AMBIENT else "the pods have no sidecar"
     return diagnostic("NeedsSidecar", path, why=why)
 
 
-_BOTH = "both say the same thing differently"
+_BOTH = "they set the same value differently"
 
 
 def _refuse(code: str, key: str, **words: object) -> MeshDecision:
@@ -207,7 +207,7 @@ def _sidecar(pod: _Pod, spec: ServingSpec, revision: Revision, why: str) -> Mesh
             findings.problems.append(diagnostic("LoaderBlocked", path_of(MODEL), why=native.why))
         else:
             uid = PROXY_UID
-            what = "traffic and DNS lookups are" if revision.dns_capture else "traffic is"
+            what = "traffic and DNS lookups" if revision.dns_capture else "traffic"
             findings.explanations.append(explanation("LoaderPastSidecar", what=what, why=native.why))
     return MeshDecision(
         MeshMembership.SIDECAR,
@@ -235,16 +235,16 @@ def _native(pod: _Pod, revision: Revision) -> _Native:
     if setting in ("true", "false"):
         return _Native(setting == "true", f"the pods' annotation {NATIVE_ANNOTATION} is {setting}")
     if kubelet is None:
-        return _Native(False, "the kubelets' versions are not known")
+        return _Native(False, "the versions of the kubelets are unknown")
     if kubelet < _SIDECARS_SINCE:
         return _Native(False, f"a kubelet is {_text(kubelet)}, older than {_text(_SIDECARS_SINCE)}")
     if revision.version is not None and revision.version >= _NATIVE_SINCE:
         why = f"Istio is {_text(revision.version)} and the oldest kubelet {_text(kubelet)}"
         return _Native(True, why, {NATIVE_ANNOTATION: "true"})
     if revision.native:
-        return _Native(True, "Istio is installed so")
+        return _Native(True, "Istio is installed with native sidecars")
     if revision.version is None:
-        return _Native(False, "Istio's version is not known")
+        return _Native(False, "Istio's version is unknown")
     return _Native(False, f"Istio is {_text(revision.version)}, older than {_text(_NATIVE_SINCE)}")
 
 
@@ -285,7 +285,7 @@ def _template_faults(pod: _Pod) -> Iterable[Diagnostic]:
     for key in PROXY_RESOURCES:
         value = pod.annotations.get(key, "0")
         if not quantity.is_amount(value):
-            allowed = "a quantity of Kubernetes, for example 100m or 128Mi"
+            allowed = "a Kubernetes quantity, for example 100m or 128Mi"
             yield diagnostic(
                 "InvalidAnnotation", f"{at}[{key}]", value=quote(value), what="quantity", allowed=allowed, meant=""
             )

@@ -160,28 +160,28 @@ def _is_harmless(key: str, value: str, injected: Redirects | None) -> bool:
 def _of_pod(pod: JsonObject, path: str, loaders: tuple[LoaderConfig, ...], *, injected: bool) -> Iterator[Stray]:
     for key, why in (
         ("hostNetwork", "the node's network"),
-        ("hostPID", "the node's processes"),
-        ("shareProcessNamespace", "processes in each other's sight"),
+        ("hostPID", "the node's process namespace"),
+        ("shareProcessNamespace", "a shared process namespace"),
     ):
         if pod.get(key):
             yield Stray(why, f"{path}.{key}")
     # The sidecar asks the same names for its control plane.
     if pod.get("hostAliases"):
-        yield Stray("addresses of hosts by the pod's own list", f"{path}.hostAliases")
+        yield Stray("a list of host addresses in the pod", f"{path}.hostAliases")
     if pod.get("hostnameOverride"):
-        yield Stray("a whole host name for itself", f"{path}.hostnameOverride")
+        yield Stray("a host name set by the pod", f"{path}.hostnameOverride")
     if pod.get("dnsPolicy") not in (None, "ClusterFirst", "ClusterFirstWithHostNet"):
         yield Stray(f"dnsPolicy {quote(pod['dnsPolicy'])}", f"{path}.dnsPolicy")
     # An installation may have the injector add searches.
     for key in ("nameservers",) if injected else ("nameservers", "searches"):
         if value_at(pod, "dnsConfig", key):
-            yield Stray(f"DNS {key} of the pod's own", f"{path}.dnsConfig.{key}")
+            yield Stray(f"a DNS setting of the pod ({key})", f"{path}.dnsConfig.{key}")
     yield from _of_user(pod.get("securityContext"), f"{path}.securityContext")
     yield from _of_containers(pod, path, loaders, injected=injected)
     for index, volume in enumerate([] if injected else _list(pod.get("volumes"))):
         name = str(value_at(volume, "name"))
         if _VOLUMES.fullmatch(name):
-            yield Stray(f"a volume of the sidecar's name {quote(name)}", f"{path}.volumes[{index}].name")
+            yield Stray(f"a volume with the sidecar's name {quote(name)}", f"{path}.volumes[{index}].name")
 
 
 def _of_containers(pod: JsonObject, path: str, loaders: tuple[LoaderConfig, ...], *, injected: bool) -> Iterator[Stray]:
@@ -192,7 +192,7 @@ def _of_containers(pod: JsonObject, path: str, loaders: tuple[LoaderConfig, ...]
             at, name = f"{path}.{key}[{index}]", str(container.get("name"))
             if _CONTAINERS.fullmatch(name):
                 if not injected:
-                    yield Stray(f"a container of Istio's name {quote(name)}", f"{at}.name")
+                    yield Stray(f"a container with Istio's name {quote(name)}", f"{at}.name")
                 continue
             context, at = container.get("securityContext"), f"{at}.securityContext"
             if not (key == "initContainers" and _is_loader(container, pod, loaders)):
@@ -202,7 +202,7 @@ def _of_containers(pod: JsonObject, path: str, loaders: tuple[LoaderConfig, ...]
             added = value_at(context, "capabilities", "add")
             if added and not (isinstance(added, list) and all(str(each).upper() in _CAPABILITIES for each in added)):
                 shown = quote(", ".join(map(str, _list(added))))
-                yield Stray(f"adding capabilities {shown}", f"{at}.capabilities.add")
+                yield Stray(f"a container with capabilities {shown}", f"{at}.capabilities.add")
 
 
 def _is_loader(container: JsonObject, pod: JsonObject, loaders: tuple[LoaderConfig, ...]) -> bool:
@@ -213,7 +213,7 @@ def _is_loader(container: JsonObject, pod: JsonObject, loaders: tuple[LoaderConf
 def _of_user(context: Any, path: str) -> Iterator[Stray]:
     for key in ("runAsUser", "runAsGroup"):
         if value_at(context, key) == PROXY_UID:
-            yield Stray(f"the sidecar's own {key} {PROXY_UID}", f"{path}.{key}")
+            yield Stray(f"the sidecar's {key} {PROXY_UID}", f"{path}.{key}")
 
 
 def _list(node: Any) -> list[Any]:

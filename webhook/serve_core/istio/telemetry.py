@@ -24,9 +24,9 @@ def render(
     why = []
     if wanted.access_log:
         settings["accessLogging"] = [{"providers": [{"name": "envoy"}]}]
-        why.append("The sidecar writes a line for each request to its log.")
+        why.append("The sidecar logs each request.")
     if wanted.trace is not None:
         settings["tracing"] = [{"randomSamplingPercentage": wanted.trace}]
-        why.append(f"{wanted.trace} % of the requests are traced, to where the mesh sends traces.")
+        why.append(f"Istio traces {wanted.trace} % of the requests, with the tracing provider of the mesh.")
     by_knative = spec.mode != DEPLOYMENT
     return [resource("telemetry.istio.io/v1", "Telemetry", workload, settings, why, by_knative=by_knative)]

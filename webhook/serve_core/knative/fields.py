@@ -86,7 +86,7 @@ class FieldMapping:
                 continue
             here = f"{path}.{key}"
             if rule is None:
-                self.refuse(path + "." + step(key), "Knative does not know this field")
+                self.refuse(path + "." + step(key), "a Knative Service has no such field")
             elif any(value == dropped and type(value) is type(dropped) for dropped in rule.drop):
                 continue
             elif rule.refuse and (rule.only is None or value not in rule.only):
@@ -114,7 +114,7 @@ class FieldMapping:
                 others.add(text)
                 name = element.get(key, "") if isinstance(element, dict) else element
                 self.refuse(
-                    f"{path}[{_place(element, index, path)}]", f"{quote(name)} stands twice", "Remove one of them."
+                    f"{path}[{_place(element, index, path)}]", f"{quote(name)} is listed twice", "Remove one of them."
                 )
             found.append(element)
         return found
@@ -166,8 +166,8 @@ _MOUNT: Rules = {
     "readOnly": CARRY,
     "subPath": CARRY,
     "mountPropagation": FieldRule(flag="kubernetes.podspec-volumes-mount-propagation", exact=True, drop=("None",)),
-    "subPathExpr": _refused("only subPath is", "Use subPath with a fixed path."),
-    "recursiveReadOnly": _refused("Knative has no such field", drop=("Disabled",)),
+    "subPathExpr": _refused("only subPath is supported", "Use subPath with a fixed path."),
+    "recursiveReadOnly": _refused("a Knative Service has no such field", drop=("Disabled",)),
 }
 
 _CAPABILITIES: Rules = {
@@ -184,16 +184,16 @@ _CONTAINER_SECURITY: Rules = {
     "seccompProfile": CARRY,
     "capabilities": FieldRule(inner=_CAPABILITIES),
     "privileged": FieldRule(only=(False,), refuse="Knative runs no privileged containers"),
-    "seLinuxOptions": _refused("Knative has no such field", drop=({},)),
-    "windowsOptions": _refused("Knative has no such field", drop=({},)),
-    "procMount": _refused("Knative has no such field", drop=("Default",)),
-    "appArmorProfile": _refused("Knative has no such field"),
+    "seLinuxOptions": _refused("a Knative Service has no such field", drop=({},)),
+    "windowsOptions": _refused("a Knative Service has no such field", drop=({},)),
+    "procMount": _refused("a Knative Service has no such field", drop=("Default",)),
+    "appArmorProfile": _refused("a Knative Service has no such field"),
 }
 
 _RESOURCES: Rules = {
     "requests": CARRY,
     "limits": CARRY,
-    "claims": _refused("Knative has no resource claims", drop=([],)),
+    "claims": _refused("a Knative Service has no resource claims", drop=([],)),
 }
 
 _ANY_CONTAINER: Rules = {
@@ -211,20 +211,20 @@ _ANY_CONTAINER: Rules = {
     "securityContext": FieldRule(inner=_CONTAINER_SECURITY, drop=({},)),
     "volumeMounts": FieldRule(inner=_MOUNT, each=True),
     "lifecycle": _refused("Knative drains the container itself", "Handle SIGTERM in the container.", drop=({},)),
-    "stdin": _refused("nobody is attached to a Knative container", drop=(False,)),
-    "stdinOnce": _refused("nobody is attached to a Knative container", drop=(False,)),
-    "tty": _refused("nobody is attached to a Knative container", drop=(False,)),
+    "stdin": _refused("clients cannot attach to the containers of a Knative Service", drop=(False,)),
+    "stdinOnce": _refused("clients cannot attach to the containers of a Knative Service", drop=(False,)),
+    "tty": _refused("clients cannot attach to the containers of a Knative Service", drop=(False,)),
     "volumeDevices": _refused("Knative has no block devices", "Use volumeMounts.", drop=([],)),
-    "resizePolicy": _refused("Knative makes new revisions instead of resizing", drop=([],)),
-    "restartPolicy": _refused("Knative has no sidecar init containers", "Make it a container."),
-    "restartPolicyRules": _refused("Knative has no restart rules"),
+    "resizePolicy": _refused("Knative creates new revisions instead of resizing pods", drop=([],)),
+    "restartPolicy": _refused("Knative has no sidecar init containers", "Make it a normal container."),
+    "restartPolicyRules": _refused("a Knative Service has no restart rules"),
 }
 
 _PROBE: Rules = {
     **dict.fromkeys(("exec", "grpc", "httpGet", "tcpSocket"), CARRY),
     **dict.fromkeys(("initialDelaySeconds", "periodSeconds", "timeoutSeconds"), CARRY),
     **dict.fromkeys(("failureThreshold", "successThreshold"), CARRY),
-    "terminationGracePeriodSeconds": _refused("Knative takes it from the request timeout"),
+    "terminationGracePeriodSeconds": _refused("Knative derives it from the request timeout"),
 }
 
 CONTAINER: Rules = {
@@ -243,7 +243,7 @@ SIDE_CONTAINER: Rules = {
 _NO_PROBE = _refused("init containers are not probed")
 INIT_CONTAINER: Rules = {
     **_ANY_CONTAINER,
-    "ports": _refused("an init container serves nothing", drop=([],)),
+    "ports": _refused("init containers serve no requests", drop=([],)),
     "readinessProbe": _NO_PROBE,
     "livenessProbe": _NO_PROBE,
     "startupProbe": _NO_PROBE,
@@ -270,7 +270,7 @@ VOLUME: Rules = {
 }
 
 _POD_SECURITY = "kubernetes.podspec-securitycontext"
-_NO_FIELD = "Knative has no such field"
+_NO_FIELD = "a Knative Service has no such field"
 
 
 def _flagged(name: str, drop: tuple[Any, ...] = ()) -> FieldRule:
@@ -283,7 +283,7 @@ POD: Rules = {
     "serviceAccount": _refused("it is the deprecated name of serviceAccountName", "Use serviceAccountName."),
     "imagePullSecrets": FieldRule(key="name"),
     "enableServiceLinks": CARRY,
-    "automountServiceAccountToken": FieldRule(only=(False,), drop=(True,), refuse="only false is"),
+    "automountServiceAccountToken": FieldRule(only=(False,), drop=(True,), refuse="only false is supported"),
     "affinity": _flagged("affinity", ({},)),
     "topologySpreadConstraints": _flagged("topologySpreadConstraints", ([],)),
     "nodeSelector": _flagged("nodeSelector", ({},)),
@@ -305,12 +305,12 @@ POD: Rules = {
             for name in ("runAsUser", "runAsGroup", "runAsNonRoot", "fsGroup", "supplementalGroups", "seccompProfile")
         },
     ),
-    "restartPolicy": _refused("Knative restarts always", drop=("Always",)),
+    "restartPolicy": _refused("Knative always restarts containers", drop=("Always",)),
     "terminationGracePeriodSeconds": _refused(
-        "Knative takes it from the request timeout", "Use the annotation kubectl-serve.dev/timeout.", drop=(30,)
+        "Knative derives it from the request timeout", "Use the annotation kubectl-serve.dev/timeout.", drop=(30,)
     ),
     "activeDeadlineSeconds": _refused("a served model has no deadline"),
-    "nodeName": _refused("Knative leaves the choice to the scheduler", "Use nodeSelector."),
+    "nodeName": _refused("the scheduler chooses the node", "Use nodeSelector."),
     "hostname": _refused(_NO_FIELD, drop=("",)),
     "subdomain": _refused(_NO_FIELD, drop=("",)),
     "priority": _refused(_NO_FIELD, "Use priorityClassName."),
@@ -324,5 +324,5 @@ POD: Rules = {
     "hostnameOverride": _refused(_NO_FIELD),
     "resourceClaims": _refused(_NO_FIELD, drop=([],)),
     "resources": _refused(_NO_FIELD, "Set the resources of each container.", drop=({},)),
-    "ephemeralContainers": _refused("they are added to running pods only", drop=([],)),
+    "ephemeralContainers": _refused("ephemeral containers are only for running pods", drop=([],)),
 }

@@ -78,7 +78,7 @@ def _duration(least: int, most: int | None, *, whole: bool = True) -> _Allowed:
 
 
 _CLASS = _Allowed(
-    f"{_KPA}, {_HPA}, or a class of somebody else's",
+    f"{_KPA}, {_HPA}, or the class of another autoscaler",
     lambda text: not text.endswith("autoscaling.knative.dev") or text in (_KPA, _HPA),
 )
 _RESOURCE = _Allowed("a quantity, such as 100m or 64Mi", quantity.is_amount)
@@ -89,7 +89,7 @@ _TEMPLATE: Mapping[str, _Allowed] = {
     f"{AUTOSCALING}max-scale": _whole(0),
     # A cluster may allow 0 (config-autoscaler): what is said of such a model would be true of nothing that ran.
     f"{AUTOSCALING}initial-scale": _Allowed(
-        "a whole number of at least 1: with 0, Knative takes a model for ready that was never loaded", _whole(1).check
+        "a whole number of at least 1: with 0, Knative reports a model as ready that was never loaded", _whole(1).check
     ),
     f"{AUTOSCALING}activation-scale": _whole(2),
     f"{AUTOSCALING}metric": _Allowed("concurrency or rps", bool),
@@ -141,11 +141,11 @@ def check_template_annotations(annotations: Mapping[str, str], carrier: FieldMap
         if key in _TEMPLATE:
             _check(_TEMPLATE[key], value, at, carrier)
         elif key in _OLD_SPELLINGS:
-            carrier.refuse(at, "it is an old spelling", f"Write {_OLD_SPELLINGS[key]}.")
+            carrier.refuse(at, "this is an old spelling", f"Write {_OLD_SPELLINGS[key]}.")
         elif key.startswith((AUTOSCALING, _QUEUE)):
-            carrier.refuse(at, "Knative does not know this key and would ignore it", "Correct or remove it.")
+            carrier.refuse(at, "Knative does not know this annotation and would ignore it", "Correct or remove it.")
         elif key.startswith(NETWORKING) and key not in _NETWORKING:
-            carrier.refuse(at, "Knative does not know this key", "Correct or remove it.")
+            carrier.refuse(at, "Knative does not know this annotation", "Correct or remove it.")
     _check_class(annotations, carrier)
     _check_scale(annotations, carrier)
 
@@ -157,13 +157,12 @@ def check_service_metadata(annotations: Mapping[str, str], labels: Mapping[str, 
         if key in _SERVICE:
             _check(_SERVICE[key], value, at, carrier)
         elif key.startswith(AUTOSCALING):
-            carrier.refuse(
-                at, "Knative reads it on the template only", "Move it to spec.template.metadata.annotations."
-            )
+            why = "Knative reads this annotation only on the template"
+            carrier.refuse(at, why, "Move it to spec.template.metadata.annotations.")
     visibility = labels.get(VISIBILITY_LABEL)
     if visibility not in (None, "cluster-local"):
-        why = f"{quote(visibility)} is no visibility that Knative knows"
-        carrier.refuse(f"metadata.labels[{VISIBILITY_LABEL}]", why, "Write cluster-local, or remove it.")
+        why = f"Knative has no visibility {quote(visibility)}"
+        carrier.refuse(f"metadata.labels[{VISIBILITY_LABEL}]", why, "Set it to cluster-local, or remove it.")
 
 
 def _check(allowed: _Allowed, value: Any, at: str, carrier: FieldMapping) -> None:
@@ -197,10 +196,10 @@ def check_container(container: JsonObject, path: str, *, is_server: bool, carrie
     """Refuse images that Knative cannot read, and names, variables, ports and paths that are its own."""
     image = container.get("image")
     if isinstance(image, str) and image and not image_reference.is_readable_by_knative(image):
-        way_out = "Write it as REGISTRY/NAME:TAG; NAME has two characters at least, and no capital letters."
+        way_out = "Write it as REGISTRY/NAME:TAG; NAME needs at least two characters, and no capital letters."
         carrier.refuse(f"{path}.image", f"Knative cannot read the image {quote(image)}", way_out)
     if container.get("name") == _RESERVED_CONTAINER:
-        carrier.refuse(f"{path}.name", "Knative's own container bears this name", "Choose another name.")
+        carrier.refuse(f"{path}.name", "Knative's own container has this name", "Choose another name.")
     for variable in container.get("env") or []:
         name = variable.get("name")
         if name in _RESERVED_ENV or (is_server and name == "PORT"):
@@ -208,16 +207,16 @@ def check_container(container: JsonObject, path: str, *, is_server: bool, carrie
     for index, port in enumerate(container.get("ports") or []):
         if port.get("containerPort") in _RESERVED_PORTS:
             at = f"{path}.ports[{index}].containerPort"
-            carrier.refuse(at, "Knative's own container listens on it", "Choose another port, such as 8080.")
+            carrier.refuse(at, "Knative's own container listens on this port", "Choose another port, such as 8080.")
     seen = set()
     for index, mount in enumerate(container.get("volumeMounts") or []):
         where, at = str(mount.get("mountPath")), f"{path}.volumeMounts[{index}].mountPath"
         clean = posixpath.normpath(where) if where.startswith("/") else where
         clean = "/" + clean.lstrip("/") if where.startswith("/") else clean
         if clean in _RESERVED_PATHS:
-            carrier.refuse(at, "nothing may be mounted there", "Choose another path.")
+            carrier.refuse(at, "this path is reserved", "Choose another path.")
         elif not where.startswith("/"):
-            carrier.refuse(at, "it is not absolute", "Begin it with a slash.")
+            carrier.refuse(at, "the path is not absolute", "Begin it with a slash.")
         elif clean in seen:
-            carrier.refuse(at, "something else is mounted there", "Choose another path.")
+            carrier.refuse(at, "another volume is mounted there", "Choose another path.")
         seen.add(clean)

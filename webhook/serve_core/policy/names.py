@@ -17,8 +17,8 @@ _MOST_LISTED = 12
 VALUE_NOT_ALLOWED = finding("ValueNotAllowed", "{by} does not allow {what} {value}.", "{allowed}")
 SIDECAR_NOT_KEPT = finding(
     "SidecarNotKept",
-    "{by} rests on Istio's sidecar, and {what} can lead past it.",
-    "Remove it, or ask for an exception.",
+    "{by} relies on Istio's sidecar, and {what} can bypass it.",
+    "Remove it, or request an exception.",
 )
 
 

@@ -14,10 +14,10 @@ _IN_CLUSTER = frozenset({"pvc", "file"})
 
 SOURCE_UNKNOWN = finding(
     "SourceUnknown",
-    "{by} cannot tell where the model comes from: {why}.",
-    "Leave the loader as kubectl-serve fills it in, and let nothing else write to its volume.",
+    "{by} cannot determine where the model comes from: {why}.",
+    "Do not change the loader that kubectl-serve adds, and let no other container write to its volume.",
 )
-SOURCE_NOT_FIXED = finding("SourceNotFixed", "{by} is about where {source} comes from, and {why}.", "{way_out}")
+SOURCE_NOT_FIXED = finding("SourceNotFixed", "{by} restricts the store of {source}, and {why}.", "{way_out}")
 
 
 def unknown_findings(subject: Subject, by: str) -> list[Diagnostic]:
@@ -44,17 +44,20 @@ def not_fixed_findings(
     bound = origin.store
     if wanted is None:
         why, way_out = (
-            "its user's Secret says where that leads",
-            "Have the policy name its store, under sources.stores.",
+            "the user's Secret determines that store",
+            "Ask the author of the policy to name the store under sources.stores.",
         )
     elif bound is None:
-        why = "what loads it may be led elsewhere by a Secret"
-        way_out = "Apply it once more: kubectl-serve's loader is then bound. For other loaders, allow any endpoint."
+        why = "a Secret can redirect its loader to another store"
+        way_out = "Apply the object again to bind kubectl-serve's loader to it. For other loaders, allow any endpoint."
     elif not bound.leads_as(wanted):
-        why = f"the loader is bound to read it from {bound.endpoint or 'elsewhere'}"
-        way_out = f"It is to come from {wanted.endpoint or 'the public store'}: apply it once more."
+        why = f"the loader is bound to {bound.endpoint or 'another store'}"
+        way_out = f"It must come from {wanted.endpoint or 'the public store'}: apply the object again."
     elif origin.adrift:
-        why, way_out = f"{origin.adrift} may lead that elsewhere", f"Take {origin.adrift} out of the pods."
+        why, way_out = (
+            f"{origin.adrift} can redirect the loader to another store",
+            f"Remove {origin.adrift} from the pods.",
+        )
     else:
         return
     yield diagnostic(SOURCE_NOT_FIXED, origin.path, by=by, source=source, why=why, way_out=way_out)

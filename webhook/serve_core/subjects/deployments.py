@@ -90,5 +90,5 @@ def _annotated_runtime(document: JsonObject, pod: JsonObject, context: ClusterCo
     if named == annotations.CUSTOM:
         return RuntimeUse(annotations.CUSTOM, at, use.based_on)
     if named and not use.based_on:
-        return RuntimeUse(annotations.CUSTOM, at, (named,), f"its image is none of runtime {named}")
+        return RuntimeUse(annotations.CUSTOM, at, (named,), f"its image is not one of runtime {named}")
     return use if use.why else replace(use, path=at)

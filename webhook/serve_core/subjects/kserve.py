@@ -103,7 +103,7 @@ def _runtime_of(spec: JsonObject) -> RuntimeUse:
     )
     if laid_over:
         at = f"spec.predictor.{laid_over[0]}"
-        return RuntimeUse(annotations.CUSTOM, at, (name,), f"{at} is not runtime {name}'s")
+        return RuntimeUse(annotations.CUSTOM, at, (name,), f"{at} differs from runtime {name}")
     first = next((part for part in ("transformer", "explainer") if object_at(spec, part)), None)
     if first is not None:
         return RuntimeUse(annotations.CUSTOM, f"spec.{first}", (name,))

@@ -111,7 +111,11 @@ def _last_name(image: str) -> str | None:
 def not_as_filled_in(container: JsonObject, field: str | None) -> str:
     """Why a container with the loader's name or image is not the loader."""
     whose = f"container {quote(container.get('name'))}"
-    return f"{field} of {whose} is not as kubectl-serve fills it in" if field else f"{whose} is any program"
+    return (
+        f"{field} of {whose} differs from what kubectl-serve sets"
+        if field
+        else f"{whose} is not kubectl-serve's loader"
+    )
 
 
 def _claimed(container: JsonObject, path: str, field: str | None) -> Iterator[Origin]:
@@ -199,16 +203,16 @@ def _written(pod: JsonObject, path: str, known: set[str], with_loader: bool) -> 
         name, whose = f"container:{container.get('name')}", f"container {quote(container.get('name'))}"
         for mount, where in elements(container.get("volumeMounts"), f"{at}.volumeMounts"):
             if str(mount.get("name")) in own and mount.get("readOnly") is not True:
-                yield Origin(name, where, unknown=f"{whose} can write where the model is read")
+                yield Origin(name, where, unknown=f"{whose} can write to the model's files")
         if field := _power(container):
-            yield Origin(name, f"{at}.{field}", unknown=f"{whose} can write to the files of others")
-    shared = "one container of the pod can write to the files of another"
+            yield Origin(name, f"{at}.{field}", unknown=f"{whose} can write to the files of other containers")
+    shared = "one container in the pod can write to the files of another"
     for field in ("shareProcessNamespace", "hostPID"):
         if pod.get(field):
             yield Origin("container:", f"{path}.{field}", unknown=shared)
     for volume, at in volumes:
         if "hostPath" in _sources(volume):
-            yield Origin("container:", f"{at}.hostPath", unknown="the volumes of all pods are files of the node")
+            yield Origin("container:", f"{at}.hostPath", unknown="files of the node include the volumes of all pods")
 
 
 def _power(container: JsonObject) -> str:

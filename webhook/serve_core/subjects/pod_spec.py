@@ -73,7 +73,7 @@ def container_parts(
         found = (read or {}).get(at)
         if container.get("image") and not isinstance(found, LoaderRequest):
             why = not_as_filled_in(container, found) if str(container["image"]) in ours else ""
-            note = f"The loader's image is any other where the loader is not: {why}." if why else ""
+            note = f"The loader's image is allowed only in the loader: {why}." if why else ""
             used_images.append(ImageUse(str(container["image"]), f"{at}.image", note))
         environment = list(elements(container.get("env"), f"{at}.env"))
         origins += [

@@ -34,5 +34,5 @@ def runtime_of(
     if not known.path:
         served = (each.name for one in context.known_runtimes if one.name == known.name for each in one.formats)
         return RuntimeUse(known.name, path, known.based_on, formats=tuple(dict.fromkeys(served)))
-    why = f"{known.path} is not as runtime {known.based_on[0]} has it"
+    why = f"{known.path} differs from runtime {known.based_on[0]}"
     return RuntimeUse(known.name, f"{path}.{known.path}", known.based_on, why)

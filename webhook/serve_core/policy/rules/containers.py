@@ -16,16 +16,16 @@ _VARIABLE_NOT_ALLOWED = finding(
 )
 _VARIABLES_UNSEEN = finding(
     "VariablesUnseen",
-    "{by} goes by the names of variables, and those that container {container} takes from here are not to be seen.",
-    "Write them out under env, or give them a prefix.",
+    "{by} checks the names of environment variables, and cannot see those that container {container} takes from here.",
+    "List them under env, or give them a prefix.",
 )
 _ARGUMENT_NOT_ALLOWED = finding(
     "ArgumentNotAllowed", "{by} does not allow argument {argument} of container {container}.", "Remove it."
 )
 _ARGUMENT_UNSEEN = finding(
     "ArgumentUnseen",
-    "{by} goes by arguments, and container {container} expands {name} in them, whose value is not to be seen.",
-    "Write its value out.",
+    "{by} checks arguments, and cannot see the value of {name}, which container {container} expands in them.",
+    "Write the value instead of the variable.",
 )
 
 

@@ -10,8 +10,8 @@ from serve_core.policy import expressions
 from serve_core.policy.check import Check, Scope, finding, unreadable
 from serve_core.policy.subject import Subject
 
-_FALSE = finding("ExpressionFalse", "{by} is not met: {message}.", "Correct the object, or ask for an exception.")
-_FAILED = finding("ExpressionFailed", "{by} cannot be judged: {why}.", "Ask whoever wrote the policy.")
+_FALSE = finding("ExpressionFalse", "{by} is not met: {message}.", "Correct the object, or request an exception.")
+_FAILED = finding("ExpressionFailed", "{by} cannot be evaluated: {why}.", "Ask the author of the policy.")
 
 
 @schema_of()

@@ -11,16 +11,18 @@ from serve_core.policy.names import NamesCheck, allowed, listed
 from serve_core.policy.subject import Subject
 
 _NOT_ALLOWED = finding("FormatNotAllowed", "{by} does not allow models of format {format}.", "{allowed}")
-_UNTOLD = finding("FormatUntold", "{by} has to know the format of the model.", "Add kubectl-serve.dev/format.")
+_UNTOLD = finding(
+    "FormatUntold", "{by} requires the model's format, which is unknown.", "Add kubectl-serve.dev/format."
+)
 _UNSURE = finding(
     "FormatUnsure",
-    "{by} cannot tell the format of what is served: {why}.",
-    "Take that out, or set kubectl-serve.dev/runtime to custom and kubectl-serve.dev/format.",
+    "{by} cannot determine the format of the served model: {why}.",
+    "Remove that, or set kubectl-serve.dev/runtime to custom and add kubectl-serve.dev/format.",
 )
 _NOT_SERVED = finding(
     "FormatNotServed",
-    "{by} cannot tell the format of what is served: runtime {runtime} serves {served}, and not {format}.",
-    "Set kubectl-serve.dev/format to what the runtime serves, or use a runtime of that format.",
+    "{by} cannot determine the format of the served model: runtime {runtime} serves {served}, not {format}.",
+    "Set kubectl-serve.dev/format to a format that the runtime serves, or use a runtime for {format}.",
 )
 
 

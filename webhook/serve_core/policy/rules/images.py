@@ -13,9 +13,11 @@ from serve_core.policy.subject import Subject
 from serve_core.syntax import image_reference
 
 _NOT_ALLOWED = finding("ImageNotAllowed", "{by} does not allow image {image}.", "{allowed}")
-_NOT_PINNED = finding("ImageNotPinned", "{by} wants image {image} pinned.", "Add its digest: NAME@sha256:...")
+_NOT_PINNED = finding("ImageNotPinned", "{by} requires a digest for image {image}.", "Add its digest: NAME@sha256:...")
 _UNREADABLE = finding(
-    "ImageUnreadable", "{by} cannot tell which image {image} is.", "Write it as HOST/PATH:TAG or HOST/PATH@DIGEST."
+    "ImageUnreadable",
+    "{by} cannot parse the image reference {image}.",
+    "Write it as HOST/PATH:TAG or HOST/PATH@DIGEST.",
 )
 
 

@@ -12,7 +12,9 @@ from serve_core.policy.check import Check, Scope, finding
 from serve_core.policy.names import listed
 from serve_core.policy.subject import Subject
 
-_NOT_ALLOWED = finding("LabelNotAllowed", "{by} wants label {key} to be {values}, and it is {value}.", "Set the label.")
+_NOT_ALLOWED = finding(
+    "LabelNotAllowed", "{by} requires label {key} to be {values}, and it is {value}.", "Set the label."
+)
 
 
 @schema_of()

@@ -20,7 +20,7 @@ from serve_core.policy.subject import Subject
 
 _NOT_PINNED = finding(
     "ModelNotPinned",
-    "{by} wants the model pinned, and {source} may change.",
+    "{by} requires a pinned model, and {source} can change.",
     "Add kubectl-serve.dev/digest (`kubectl serve digest` computes it){revision}.",
 )
 

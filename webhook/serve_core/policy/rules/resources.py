@@ -15,9 +15,9 @@ from serve_core.syntax import quantity
 from serve_core.syntax.glob import matches
 
 _EXCEEDED = finding(
-    "ResourceExceeded", "{by} allows {most} of {resource} {per}, and this asks for {wanted}.", "Ask for less."
+    "ResourceExceeded", "{by} allows at most {most} of {resource} {per}, and this requests {wanted}.", "Request less."
 )
-_UNBOUNDED = finding("ResourceUnbounded", "{by} bounds {resource} {per}, and {why}.", "{way_out}")
+_UNBOUNDED = finding("ResourceUnbounded", "{by} limits {resource} {per}, and {why}.", "{way_out}")
 
 _OF_THE_NODE = re.compile(r"cpu|memory|ephemeral-storage|pods|hugepages-.*", re.DOTALL)
 """Resources that are no devices."""
@@ -55,8 +55,8 @@ class ResourcesCheck(Check):
     def findings(self, subject: Subject, by: str) -> Iterator[Diagnostic]:
         asked = sum(len(pod.amounts) + sum(1 + len(use.amounts) for use in pod.containers) for pod in subject.pods)
         if asked > _MOST_AMOUNTS:
-            why = f"it asks for more than {_MOST_AMOUNTS} amounts"
-            yield _unbounded("spec", "resources", by, "per replica", why, "Ask for fewer.")
+            why = f"it requests more than {_MOST_AMOUNTS} amounts"
+            yield _unbounded("spec", "resources", by, "per replica", why, "Request fewer.")
             return
         for bounds, times in ((self.per_replica, None), (self.total, subject.scale)):
             of_one = bounds is self.per_replica
@@ -80,7 +80,10 @@ def _brought(bounds: Mapping[str, str | int], subject: Subject, by: str) -> Iter
         for pod in () if _OF_THE_NODE.fullmatch(resource) else subject.pods:
             amount, faults = _of_pod(pod, resource)
             if amount or faults:
-                why, way_out = "what uses it says how many replicas there are", "Ask for it in the InferenceService."
+                why, way_out = (
+                    "the InferenceService that uses it sets the number of replicas",
+                    "Set it in the InferenceService.",
+                )
                 yield _unbounded(f"{pod.path}.containers", resource, by, "for all replicas", why, way_out)
 
 
@@ -93,8 +96,8 @@ def _other_names(bounds: Mapping[str, object], subject: Subject, by: str, per: s
                 made_by, slash, _ = name.partition("/")
                 if slash and made_by in makers and not any(matches(name, key) for key in bounds):
                     known = makers[made_by]
-                    why = f"{quote(name)} may be the same or a part of it"
-                    yield _unbounded(f"{path}.resources", known, by, per, why, f"Ask for {known} instead.")
+                    why = f"{quote(name)} can be the same device, or a part of it"
+                    yield _unbounded(f"{path}.resources", known, by, per, why, f"Request {known} instead.")
 
 
 def _amount(
@@ -106,8 +109,8 @@ def _amount(
         amount, faults = _of_pod(pod, resource)
         unbounded += faults
         if pod.times is None and amount:
-            why = "it does not say how many of these pods there are"
-            unbounded.append((f"{pod.path}.pipelineParallelSize", why, "Say it here."))
+            why = "the number of these pods is unknown"
+            unbounded.append((f"{pod.path}.pipelineParallelSize", why, "Set it here."))
         wanted += amount * (pod.times or 0)
     for path, why, way_out in unbounded:
         yield _unbounded(path, resource, by, per, why, way_out)
@@ -116,12 +119,12 @@ def _amount(
     shown = ""
     if times is not None:
         if times.maximum_at_once is None and wanted:
-            why = "there is no upper bound of replicas"
+            why = "there is no maximum number of replicas"
             yield _unbounded(times.maximum_path, resource, by, per, why, rescale(times.maximum_path))
             return
         wanted *= times.maximum_at_once or 0
         if times.beside:
-            shown = f" ({times.maximum} replicas, and {times.beside} that can run beside them)"
+            shown = f" ({times.maximum} replicas, and {times.beside} that can run in addition)"
     if wanted > quantity.parse(most):
         at = "spec" if times is None else times.maximum_path
         words = {"most": str(most), "resource": resource, "per": per, "wanted": quantity.text(wanted) + shown}
@@ -135,7 +138,7 @@ _Fault = tuple[str, str, str]
 def _of_pod(pod: PodUse, resource: str) -> tuple[Fraction, list[_Fault]]:
     """What a pod takes of the resources with that name, as Kubernetes counts it, and what cannot be counted."""
     faults: list[_Fault] = []
-    limit, plainly = f"Set a limit of {resource}.", "Ask for the device as a resource."
+    limit, plainly = f"Set a limit of {resource}.", "Request the device as a resource."
 
     def asked(amounts: Mapping[str, object], path: str, whose: str) -> Fraction:
         total = Fraction(0)
@@ -150,7 +153,7 @@ def _of_pod(pod: PodUse, resource: str) -> tuple[Fraction, list[_Fault]]:
                 else:
                     total += amount
             elif name.startswith(_CLASS_RESOURCE) and not _OF_THE_NODE.fullmatch(resource):
-                faults.append((path, f"{whose}: what {quote(name)} brings is not to be seen", plainly))
+                faults.append((path, f"{whose}: the amount that {quote(name)} adds is unknown", plainly))
         return total
 
     # Sidecars run on; what runs before the others needs its share for a while only, beside the sidecars before it.
@@ -164,7 +167,7 @@ def _of_pod(pod: PodUse, resource: str) -> tuple[Fraction, list[_Fault]]:
     whole = asked(pod.amounts, f"{pod.path}.resources", "the pod")
     overhead = asked(pod.overhead, f"{pod.path}.overhead", "the pod")
     if not _OF_THE_NODE.fullmatch(resource):
-        faults += [(path, "what a claim of a device brings is not to be seen", plainly) for path in pod.claims]
+        faults += [(path, "the amount that a device claim adds is unknown", plainly) for path in pod.claims]
     return max(running, before, whole) + overhead, faults
 
 

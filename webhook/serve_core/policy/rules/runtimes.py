@@ -29,7 +29,7 @@ class RuntimesCheck(NamesCheck):
         # Denying a runtime also denies what is based on it; allowing it allows the runtime alone.
         denied = [name for name in (use.name, *use.based_on) if any(matches(name, pattern) for pattern in self.deny)]
         if denied or not self.permits(use.name):
-            mend = f" It is custom since {use.why}: take that out." if use.why else ""
+            mend = f" It counts as custom because {use.why}: remove that." if use.why else ""
             hint = allowed(self.allow, "Use another runtime.") + mend
             name = quote((denied or [use.name])[0])
             yield diagnostic(_NOT_ALLOWED, use.path, by=by, runtime=name, allowed=hint)

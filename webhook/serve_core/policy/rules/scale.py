@@ -9,7 +9,7 @@ from serve_core.base.reasons import Diagnostic, diagnostic, quote
 from serve_core.policy.check import Check, finding
 from serve_core.policy.subject import Subject, rescale
 
-_NOT_ALLOWED = finding("ScaleNotAllowed", "{by} wants {wanted} replicas, and this asks for {scale}.", "{way_out}")
+_NOT_ALLOWED = finding("ScaleNotAllowed", "{by} requires {wanted}, and the scale is {scale}.", "{way_out}")
 
 
 @schema_of()
@@ -33,13 +33,13 @@ class ScaleCheck(Check):
             return
         wants = []
         if self.most is not None and (scale.maximum is None or scale.maximum > self.most):
-            wants.append((f"at most {self.most}", scale.maximum_path))
+            wants.append((f"at most {self.most} replicas", scale.maximum_path))
         if self.least is not None and scale.minimum < self.least:
-            wants.append((f"at least {self.least}", scale.minimum_path))
+            wants.append((f"at least {self.least} replicas", scale.minimum_path))
         if self.to_zero == "Required" and scale.minimum > 0:
-            wants.append(("down to 0", scale.minimum_path))
+            wants.append(("scale to zero", scale.minimum_path))
         if self.to_zero == "Forbidden" and scale.minimum == 0:
-            wants.append(("at least 1", scale.minimum_path))
+            wants.append(("at least 1 replica", scale.minimum_path))
         for wanted, path in dict.fromkeys(wants):
             words = {"wanted": wanted, "scale": quote(scale), "way_out": rescale(path)}
             yield diagnostic(_NOT_ALLOWED, path, by=by, **words)

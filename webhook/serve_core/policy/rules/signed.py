@@ -15,7 +15,7 @@ from serve_core.syntax.glob import matches
 
 _NOT_SIGNED = finding(
     "ModelNotSigned",
-    "{by} wants the signature of {source} verified, with a key that it allows.",
+    "{by} requires that the loader verifies the signature of {source} with an allowed key.",
     "Set kubectl-serve.dev/signature-key to {keys}.",
 )
 

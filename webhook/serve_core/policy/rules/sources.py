@@ -22,7 +22,9 @@ from serve_core.policy.provenance import (
 from serve_core.policy.subject import Origin, Subject
 
 _NOT_ALLOWED = finding("SourceNotAllowed", "{by} does not allow models from {source}.", "{allowed}")
-_UNREADABLE = finding("SourceUnreadable", "{by} cannot tell where {source} is: {why}.", "Write it plainly.")
+_UNREADABLE = finding(
+    "SourceUnreadable", "{by} cannot determine the location of {source}: {why}.", "Write a valid URI."
+)
 
 
 @schema_of()
@@ -79,7 +81,7 @@ class SourcesCheck(Check):
             return []
         hint = allowed(self.allow, "Use another source.")
         if source.is_proposal:
-            hint += " A pull request is anybody's: name a branch, a tag or a commit of the model's own."
+            hint += " Anyone can open a pull request: use a branch, a tag or a commit of the model's repository."
         return [diagnostic(_NOT_ALLOWED, origin.path, by=by, source=source, allowed=hint)]
 
     def faults(self) -> Iterable[tuple[str, str]]:
