@@ -1,30 +1,29 @@
-"""The schemes of model URIs: what each names, who reads it, and where it leads. Adding a store begins here."""
+"""The schemes of model URIs: what each names, which module reads it, and where it leads. A new store starts here."""
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(eq=False, repr=False)  # fewer methods to make at each start of the loader
-class Scheme:
-    """One scheme. A URI of a scheme that is not in :data:`SCHEMES` can be read, but names no model."""
+class Scheme(NamedTuple):
+    """One scheme. A URI with another scheme than those in :data:`SCHEMES` can be parsed, but names no model."""
 
     name: str
     example: str = ""
-    """How a user writes it; empty for a scheme that no Deployment can have."""
+    """An example for users; empty for a scheme that a Deployment cannot have."""
     source: str = ""
-    """The module of ``model_loader.sources`` that reads it; empty for what is mounted."""
+    """The module of ``model_loader.sources`` for it; empty for a mounted volume."""
     host: str = "host"
-    """What stands in the place of a host, as in "it names no bucket"."""
+    """What the host names, as in "it names no bucket"."""
     names: str = ""
-    """What :attr:`rule` is about, as in "is not a bucket's name"; empty where a host name stands there."""
+    """What :attr:`rule` checks, as in "is not a bucket's name"; empty for a host name."""
     rule: re.Pattern[str] | None = None
-    """What such a name must match."""
+    """The pattern for such a name."""
     port: int | None = None
-    """The port if a URI has none."""
+    """The default port."""
     public: bool = False
-    """Whether the URI alone says where it leads. A container in Azure needs an account as well."""
+    """Whether there is a public default store. Azure has none: a container also needs an account."""
     movable: bool = False
-    """Whether the store can be at any endpoint. A web address is its own endpoint."""
+    """Whether the store's endpoint is configurable. A web address is its own endpoint."""
     folders: bool = False
     """Whether a URI names everything below it."""
 
@@ -91,10 +90,10 @@ SCHEMES = {
         Scheme("file", source="local", folders=True),
     )
 }
-"""Scheme by name, in the order of messages and documentation."""
+"""Schemes by name, in the order of messages and documentation."""
 UNKNOWN = Scheme("")
 
 
 def scheme_of(name: str) -> Scheme:
-    """The scheme of that name, or :data:`UNKNOWN`."""
+    """Return the scheme of that name, or :data:`UNKNOWN`."""
     return SCHEMES.get(name, UNKNOWN)

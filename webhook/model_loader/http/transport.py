@@ -9,11 +9,11 @@ import functools
 import socket
 import struct
 import threading
-import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
+from model_loader.http.authorizers import ANONYMOUS, Authorizer
 from model_loader.http.http1 import Connection, ProtocolError, Response
 from model_loader.http.network import Network
 from model_loader.http.proxies import proxy_for
@@ -36,85 +36,7 @@ _AGENT = {"User-Agent": "kubectl-serve-model-loader"}
 # All headers that a redirect to another host may carry: no credential, cookie or header of a store.
 _CARRIED = frozenset({"accept", "range", "if-match"})
 _PORTS = {"http": 80, "https": 443}
-_IDENTITY_HINT = "Check the identity: the pod's service account, or the key in the Secret."
 _Origin = tuple[str, str, int]
-
-
-class Authorizer(Protocol):
-    """Adds credentials to requests."""
-
-    def sign(self, method: str, url: SplitResult, headers: dict[str, str]) -> None:
-        """Add the headers that authorize this request."""
-
-    def refresh(self) -> bool:
-        """Fetch new credentials after a refusal, and return whether to repeat the request."""
-
-
-class Anonymous:
-    """Adds no credentials."""
-
-    def sign(self, method: str, url: SplitResult, headers: dict[str, str]) -> None:
-        """Add nothing."""
-
-    def refresh(self) -> bool:
-        """Return False: there are no credentials."""
-        return False
-
-
-ANONYMOUS = Anonymous()
-
-
-class Header:
-    """Authorizes with a constant Authorization header."""
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def sign(self, method: str, url: SplitResult, headers: dict[str, str]) -> None:
-        """Add the header."""
-        headers["Authorization"] = self._value
-
-    def refresh(self) -> bool:
-        """Return False: the Secret does not change while the loader runs."""
-        return False
-
-
-class Token:
-    """Authorizes with a bearer token, fetched after the first refusal and again shortly before it expires."""
-
-    def __init__(self, fetch: Callable[[], tuple[str, float]]) -> None:
-        """`fetch` returns a token and its lifetime in seconds, or raises LoadError."""
-        self._fetch = fetch
-        self._value = ""
-        self._until = 0.0
-        self._lock = threading.Lock()
-
-    def sign(self, method: str, url: SplitResult, headers: dict[str, str]) -> None:
-        """Add the token, if there is one."""
-        with self._lock:
-            if self._value and time.monotonic() > self._until:
-                self._renew()
-            if self._value:
-                headers["Authorization"] = f"Bearer {self._value}"
-
-    def refresh(self) -> bool:
-        """Fetch a token, and return whether there is one. Raises LoadError(Unauthorized) if the service refuses."""
-        with self._lock:
-            try:
-                self._renew()
-            except LoadError as failure:
-                if failure.status:
-                    why = f"the identity service gave no token: {failure.message}"
-                    raise LoadError(Code.UNAUTHORIZED, why, hint=_IDENTITY_HINT) from None
-                return False
-            return True
-
-    def _renew(self) -> None:
-        try:
-            self._value, seconds = self._fetch()
-        except (OSError, ValueError, KeyError, TypeError):
-            raise LoadError(Code.UNAUTHORIZED, "the platform's identity service gave no token") from None
-        self._until = time.monotonic() + max(seconds - 60, 0)
 
 
 class HttpResponse(NamedTuple):

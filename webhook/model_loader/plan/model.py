@@ -7,7 +7,8 @@ from typing import NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
 import model_uri
-from model_loader.http.transport import ANONYMOUS, Authorizer, Transport, redact
+from model_loader.http.authorizers import ANONYMOUS, Authorizer
+from model_loader.http.transport import Transport, redact
 from model_loader.outcomes import Code, LoadError
 from model_uri import ModelURI, Store, URIError
 

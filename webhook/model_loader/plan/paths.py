@@ -1,7 +1,6 @@
 """The names of a model's files: which ones the loader refuses, and why."""
 
 import itertools
-import unicodedata
 from collections.abc import Iterable
 
 from model_loader.outcomes import Code, LoadError
@@ -52,8 +51,11 @@ def check_clashes(names: Iterable[str]) -> None:
 
 
 def _folded(name: str) -> str:
-    folded = name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
-    return folded.replace("/", "\0")
+    if name.isascii():
+        return name.lower().replace("/", "\0")
+    import unicodedata  # noqa: PLC0415  # start-up time that ASCII names save
+
+    return unicodedata.normalize("NFC", name).casefold().replace("/", "\0")
 
 
 def _shown(name: str) -> str:

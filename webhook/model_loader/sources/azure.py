@@ -6,7 +6,8 @@ from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
-from model_loader.http.transport import ANONYMOUS, Authorizer, Token, redact
+from model_loader.http.authorizers import ANONYMOUS, Authorizer, Token
+from model_loader.http.transport import redact
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Context, File, Listing, size_of
 from model_loader.plan.paths import safe_path

@@ -2,8 +2,9 @@
 
 from urllib.parse import quote, urlencode
 
+from model_loader.http.authorizers import Authorizer, Header, Token
 from model_loader.http.network import Network
-from model_loader.http.transport import Authorizer, Header, Token, Transport
+from model_loader.http.transport import Transport
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Context, File, Listing, size_of
 from model_loader.plan.paths import safe_path

@@ -3,7 +3,7 @@
 import re
 from urllib.parse import quote
 
-from model_loader.http.transport import ANONYMOUS, Authorizer, Header
+from model_loader.http.authorizers import ANONYMOUS, Authorizer, Header
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Context, File, Listing, size_of
 from model_loader.plan.paths import safe_path

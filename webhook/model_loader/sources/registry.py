@@ -12,7 +12,8 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlencode, urlsplit
 
-from model_loader.http.transport import ANONYMOUS, Authorizer, Header, Token, redact, split
+from model_loader.http.authorizers import ANONYMOUS, Authorizer, Header, Token
+from model_loader.http.transport import redact, split
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Context, File, Listing, Unpack, size_of
 from model_loader.plan.paths import safe_path

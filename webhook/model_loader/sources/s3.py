@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, urlencode
 
-from model_loader.http.transport import ANONYMOUS, Authorizer
+from model_loader.http.authorizers import ANONYMOUS, Authorizer
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Context, File, Listing, Secret, size_of
 from model_loader.plan.paths import safe_path

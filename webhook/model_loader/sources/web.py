@@ -2,7 +2,7 @@
 
 import base64
 
-from model_loader.http.transport import ANONYMOUS, Authorizer, Header
+from model_loader.http.authorizers import ANONYMOUS, Authorizer, Header
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Context, File, Listing
 from model_loader.plan.paths import safe_path
