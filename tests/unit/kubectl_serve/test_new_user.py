@@ -212,7 +212,7 @@ def test_each_action_has_its_own_help(action: str, flag: str, not_its: str, run:
         (["--scale", "1-2"], 'InvalidAnnotation: --scale: "1-2" is not a valid range of replicas. Did you mean 1..2? '),
         (
             ["--canary", "20"],
-            'InvalidAnnotation: --canary: "20" is not a valid share of the traffic. Did you mean 20%? ',
+            'InvalidAnnotation: --canary: "20" is not a valid traffic percentage. Did you mean 20%? ',
         ),
         (["--tls", "cert"], "MissingAnnotation: --tls: --tls requires --domain. "),
     ],

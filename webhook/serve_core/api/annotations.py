@@ -1,7 +1,7 @@
-"""The user's language: the annotations under ``kubectl-serve.dev/``, each with its values, meaning and check.
+"""The annotations under ``kubectl-serve.dev/``: for each its values, its meaning and its check.
 
-:data:`USER` is what a user may write, :data:`STATE` what kubectl-serve keeps on the Deployment itself. The plugin's
-flags, the documentation and the checks at admission all come from these tables.
+Users set those in :data:`USER`; kubectl-serve sets those in :data:`STATE` on the Deployment. The plugin's flags, the
+documentation and the checks at admission all come from these tables.
 """
 
 from collections.abc import Callable
@@ -19,13 +19,13 @@ PROTOCOLS = ("v1", "v2", "openai", "grpc-v2")
 """v1: TensorFlow Serving's; v2 and grpc-v2: the Open Inference Protocol; openai: OpenAI's REST API."""
 
 KNATIVE, DEPLOYMENT = "knative", "deployment"
-"""The modes: scaled from zero by a Knative Service, or left running as the Deployment it is."""
+"""The modes: a Knative Service that scales from zero, or the Deployment itself, which keeps running."""
 
 LONGEST = 16 * 1024
-"""Characters of an annotation's value; the longest are lists of claims and of callers."""
+"""Maximum characters of a value; the longest are lists of claims and of callers."""
 
 CUSTOM = "custom"
-"""The runtime of a Deployment that brings its own model server."""
+"""The runtime of a Deployment with its own model server."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Annotation:
     name: str
     """The key after the prefix."""
     values: str
-    """What is allowed, as documentation and hints say it."""
+    """The allowed values, for documentation and hints."""
     meaning: str
     what: str = ""
-    """What a value is called in a refusal."""
+    """The noun for a value in a refusal."""
     parse: Callable[[str], Any] = field(default=str, repr=False)
 
     @property
@@ -48,236 +48,239 @@ class Annotation:
 USER: tuple[Annotation, ...] = (
     Annotation(
         "model",
-        ", ".join(models.SCHEMES.values()) + "; or several, divided by white space, each with its folder: URI=FOLDER",
-        "Where the model is. The trigger for everything.",
+        ", ".join(models.SCHEMES.values()) + "; or several, separated by white space, each with its folder: URI=FOLDER",
+        "URI of the model. kubectl-serve serves a Deployment that has this annotation.",
     ),
     Annotation(
         "digest",
         "sha256: and 64 hexadecimal digits",
-        "What the downloaded model must hash to: a file, or a directory's manifest. The loader refuses anything else.",
+        "Digest of the model file, or of the manifest of a directory. The loader rejects any other content.",
         "digest",
         values.pattern(r"sha256:[0-9a-f]{64}"),
     ),
     Annotation(
         "signature-key",
         "the name of a ConfigMap in the Deployment's namespace",
-        "Whose OpenSSF signature the model must have: key.pub is the public key. The loader refuses what is not as it "
-        "was signed.",
-        "ConfigMap's name",
+        "ConfigMap with the public key (key.pub) for OpenSSF signature verification. The loader rejects models that "
+        "fail it.",
+        "ConfigMap name",
         values.pattern(SUBDOMAIN),
     ),
     Annotation(
         "size",
         "a quantity from 1 to 1Pi, for example 140Gi",
-        "How large the model is: the deadline, and the room on the node. Without it, as large as the one before it.",
-        "size of a model",
+        "Model size. Sets the download deadline and the ephemeral-storage request. Default: the previous model's size.",
+        "model size",
         values.size,
     ),
     Annotation(
         "runtime",
         "the name of a runtime, or custom",
-        "The model server. Without it, chosen by the format, or by the container that you wrote.",
-        "runtime's name",
+        "Model server. Default: a runtime for the format, or the container that you add.",
+        "runtime name",
         values.pattern(SUBDOMAIN),
     ),
     Annotation(
         "format",
         "a name with an optional :version, for example sklearn or sklearn:1",
-        "What the model is. Without it, told by the suffix of the model's file.",
+        "Format of the model. Default: derived from the suffix of the model file.",
         "model format",
         values.model_format,
     ),
     Annotation(
         "protocol",
         ", ".join(PROTOCOLS),
-        "How the model is asked.",
+        "Inference protocol.",
         "protocol",
         values.OneOf(*PROTOCOLS),
     ),
     Annotation(
         "scale",
-        "fewest..most, for example 0..5; 1.. has no upper bound; 3 is exactly three",
-        "Fewest and most replicas. Default 0.., from zero without an upper bound.",
+        "minimum..maximum, for example 0..5; 1.. has no maximum; 3 is exactly three",
+        "Minimum and maximum replicas. Default: 0.., from zero without a maximum.",
         "range of replicas",
         values.scale,
     ),
     Annotation(
         "target",
         "a number of at least 0.01",
-        "How much of the metric one replica should carry.",
+        "Target value of the metric for each replica.",
         "target",
         values.target,
     ),
     Annotation(
         "metric",
         "concurrency, rps",
-        "What the autoscaler measures. Default concurrency.",
+        "Metric for autoscaling. Default: concurrency.",
         "metric",
         values.OneOf("concurrency", "rps"),
     ),
     Annotation(
         "concurrency",
         "a whole number from 0 to 1000",
-        "Most requests at once that one replica is given; 0 is no limit.",
-        "number of requests at once",
+        "Maximum concurrent requests for each replica; 0 is no limit.",
+        "number of concurrent requests",
         values.integer(0, 1000),
     ),
     Annotation(
         "window",
         "6s to 1h in whole seconds, for example 30s or 1m30s",
-        "How long the autoscaler looks back. Default 60s.",
+        "Time window over which the autoscaler averages the metric. Default: 60s.",
         "window",
         values.duration(6, 3600),
     ),
     Annotation(
         "timeout",
         "1s to 10m in whole seconds, for example 90s",
-        "How long one request may take. Default 300s.",
+        "Maximum duration of a request. Default: 300s.",
         "timeout",
         values.duration(1, 600),
     ),
     Annotation(
         "credentials",
         "the name of a Secret in the Deployment's namespace",
-        "Credentials for the loader, mounted as files, never read by the webhook.",
-        "Secret's name",
+        "Secret with the loader's credentials, mounted as files. The webhook never reads it.",
+        "Secret name",
         values.pattern(SUBDOMAIN),
     ),
     Annotation(
         "visibility",
         "public, cluster-local",
-        "Where the model's URL is reachable. Default: as Knative is set up.",
+        "Where clients can reach the model. Default: as Knative is configured.",
         "visibility",
         values.OneOf("public", "cluster-local"),
     ),
     Annotation(
         "canary",
         "1% to 99%",
-        "Share of the traffic for the newest revision; the rest stays on the last one that was promoted.",
-        "share of the traffic",
+        "Percentage of the traffic for the latest revision. The last promoted revision gets the rest.",
+        "traffic percentage",
         values.percent,
     ),
     Annotation(
         "pin",
         "the name of a revision",
-        "All traffic goes to that revision until the pin is removed.",
-        "revision's name",
+        "Revision that gets all traffic until you remove the pin.",
+        "revision name",
         values.pattern(LABEL),
     ),
     Annotation(
         "domain",
         "a host name, for example models.example.com",
-        "The model's own host name. Your DNS has to lead it to Knative's ingress.",
+        "Custom host name of the model. Your DNS must point it to Knative's ingress.",
         "host name",
         values.pattern(rf"(?=.{{3,253}}\Z){LABEL}(\.{LABEL})+"),
     ),
     Annotation(
         "tls",
         "the name of a TLS Secret in the Deployment's namespace",
-        "The certificate of the domain. Without it, Knative's own certificates are used where they are set up.",
-        "Secret's name",
+        "TLS certificate of the domain. Default: Knative's certificates, if they are configured.",
+        "Secret name",
         values.pattern(SUBDOMAIN),
     ),
     Annotation(
         "mode",
         "knative, deployment",
-        "knative (default): a Knative Service that scales from zero. deployment: the Deployment is completed and left "
-        "running, with a Service in front, and an autoscaler where scale gives a range.",
+        "knative (default): a Knative Service that scales from zero. deployment: the Deployment keeps running behind a "
+        "Service, with an autoscaler if scale is a range.",
         "mode",
         values.OneOf(KNATIVE, DEPLOYMENT),
     ),
     Annotation(
         "mesh",
         "auto, istio, none",
-        "Whether the pods get Istio's sidecar. auto (default): as the namespace and the cluster have it.",
-        "way to stand to the mesh",
+        "Whether the pods get Istio's sidecar. auto (default): as the namespace and the cluster are configured.",
+        "mesh setting",
         values.OneOf("auto", "istio", "none"),
     ),
     Annotation(
         "auth",
         "none, mtls, jwt",
-        "Who may call the model, as Istio enforces it. mtls: workloads of the mesh. jwt: who shows a token of "
-        "auth-issuer. none (default): the mesh's own rules alone.",
-        "way to authenticate",
+        "Who can call the model; Istio enforces it. mtls: workloads in the mesh. jwt: clients with a token of "
+        "auth-issuer. none (default): only the rules of the mesh apply.",
+        "authentication method",
         values.OneOf("none", "mtls", "jwt"),
     ),
     Annotation(
         "auth-issuer",
-        "the iss of the tokens, for example https://login.example.com",
-        "Who has to have issued the token. Needed with auth jwt. Without auth-jwks, an https:// URL of a public host.",
+        "the iss claim of the tokens, for example https://login.example.com",
+        "Accepted JWT issuer. Required with auth jwt. Without auth-jwks, it must be an https:// URL of a public host.",
         "token issuer",
         values.issuer,
     ),
     Annotation(
         "auth-jwks",
         "an https:// URL of a public host",
-        "Where the issuer's keys are. Without it, Istio asks the issuer's OpenID configuration.",
-        "URL of a key set",
+        "URL of the issuer's key set (JWKS). Default: Istio reads it from the issuer's OpenID configuration.",
+        "key set URL",
         values.key_set,
     ),
     Annotation(
         "auth-audiences",
         "audiences, separated by commas",
-        "For whom the token has to have been issued: one of these. Without it, any token of the issuer is good.",
+        "Accepted JWT audiences. Default: any audience.",
         "list of audiences",
         values.items(values.CLAIM_TEXT),
     ),
     Annotation(
         "auth-claims",
         "name=value, separated by commas, for example group=research,group=ops,scope=predict",
-        "Claims that the token has to carry. Several values of one name are alternatives.",
+        "Required JWT claims. Several values of one claim are alternatives.",
         "list of claims",
         values.claims,
     ),
     Annotation(
         "auth-callers",
         "namespaces or namespace/service-account, separated by commas, for example shop,research/notebook",
-        "Which workloads of the mesh may call. Needs one replica at least: Knative's activator would hide the caller.",
+        "Workloads in the mesh that can call the model. They require a minimum scale of 1: Knative's activator hides "
+        "callers.",
         "list of callers",
         values.callers,
     ),
     Annotation(
         "telemetry",
         "access-log, trace=1% to trace=100%, or both, separated by a comma",
-        "What Istio records beside its metrics: each request in the sidecar's log, and traces of a share of them.",
-        "list of what to record",
+        "What Istio records in addition to metrics: a log line for each request, and traces of some requests.",
+        "telemetry setting",
         values.telemetry,
     ),
 )
 
 STATE: tuple[Annotation, ...] = (
-    Annotation("replicas", "a number", "The replicas that the Deployment had or asked for before it was parked."),
+    Annotation("replicas", "a number", "Replicas of the Deployment before Knative served it."),
     Annotation(
         "handover",
         "to-knative, from-knative",
-        "While the Deployment's own pods serve until the Knative Service does, or the other way round.",
+        "Present while the Deployment's pods serve until the Knative Service is ready, or the other way round.",
     ),
     Annotation(
         "filled",
-        "8 characters a value",
-        "A mark of each value that the webhook filled in: `kubectl serve describe` shows which they are.",
+        "8 characters for each value",
+        "Marks of the values that the webhook set. `kubectl serve describe` lists the values.",
     ),
     Annotation(
         "completed-with",
         "JSON",
-        "The runtime and the loader that it was completed with, by digest: ConfigMap completion-DIGEST in namespace "
-        "kubectl-serve has the content. They stay until what the choice rests on changes, or until this says renew.",
+        "Digests of the recorded runtime and loader; ConfigMap completion-DIGEST in namespace kubectl-serve has the "
+        "content. They stay until something that the choice depends on changes, or until this value is renew.",
     ),
     Annotation(
         "service",
         "a name",
-        "The Knative Service's name, where the Deployment's own was taken; in mode deployment the Service's.",
+        "Name of the Knative Service if the Deployment's name was in use; in mode deployment, of the Service.",
     ),
-    Annotation("url", "a URL", "Where the model answers."),
-    Annotation("ready-revision", "a name", "The newest revision that is ready."),
+    Annotation("url", "a URL", "URL of the model."),
+    Annotation("ready-revision", "a name", "The latest ready revision."),
     Annotation(
         "model-size",
         "bytes",
-        "The size of the newest model as its loader told it, from 1 GiB on. The next model is sized by it.",
+        "Size of the latest model as its loader reported it, if at least 1 GiB. Default size of the next model.",
     ),
-    Annotation("promoted", "the name of a revision", "The revision that last had all the traffic."),
-    Annotation("previous", "the name of a revision", "The one before it, reachable under the tag previous."),
-    Annotation("observed-generation", "a number", "The generation of the Deployment that the conditions speak of."),
+    Annotation("promoted", "the name of a revision", "The last revision that got all the traffic."),
+    Annotation(
+        "previous", "the name of a revision", "The revision promoted before that, reachable under the tag previous."
+    ),
+    Annotation("observed-generation", "a number", "Generation of the Deployment that the conditions describe."),
 )
 
 MODEL = PREFIX + "model"
