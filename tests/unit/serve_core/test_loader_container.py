@@ -13,12 +13,11 @@ from serve_core.base.json import JsonObject
 from serve_core.context.cluster import LoaderConfig
 from serve_core.workload import loader_container
 from serve_core.workload.loader_container import LoaderRequest
-from support.paths import ROOT
+from support.golden import GOLDEN
 
-GOLDEN = ROOT / "tests/golden/admission"
 RENDERED = sorted(
     path
-    for path in GOLDEN.glob("*/*.yaml")
+    for path in (GOLDEN / "admission").glob("*/*.yaml")
     if path.name in ("deployment.yaml", "service.yaml") and f"name: {LOADER_CONTAINER}\n" in path.read_text()
 )
 BY_THE_USER = {"loader-environment"}
