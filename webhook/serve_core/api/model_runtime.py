@@ -54,18 +54,18 @@ class ServedFormat:
 @schema_of()
 @dataclass(frozen=True)
 class Settings:
-    """What users may set of the container and have this runtime still, as policies see it. Nothing that says what is
-    served, or what code runs, belongs here."""
+    """What users can set in the container so that policies still recognise this runtime. List nothing that decides
+    what is served, or what code runs."""
 
     env: Annotated[
         tuple[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}[*]?$")], ...] | None,
-        doc("Names of variables. One that ends in * stands for all that begin so.", max_length=128),
+        doc("Names of variables. A name with * at its end stands for all with that prefix.", max_length=128),
     ] = None
     args: Annotated[
         tuple[Annotated[str, Field(pattern=r"^--?[A-Za-z0-9][A-Za-z0-9._-]{0,127}=?$")], ...] | None,
         doc(
-            "Options that may follow the runtime's own arguments. One that ends in = takes a value, behind the = or as "
-            "the next argument.",
+            "Options that can follow the runtime's own arguments. An option with = at its end takes a value, after the "
+            "= or as the next argument.",
             max_length=128,
         ),
     ] = None
@@ -82,11 +82,11 @@ class Container(TypedDict):
 @schema_of(minProperties=1)
 @dataclass(frozen=True)
 class When:
-    """What has to be asked for."""
+    """When the variant applies. With both fields, both must match."""
 
     resource: Annotated[
         str | None,
-        doc("An extended resource that the user's container asks for, such as nvidia.com/gpu.", min_length=1),
+        doc("An extended resource in the user's container, such as nvidia.com/gpu.", min_length=1),
     ] = None
     protocol: Annotated[str | None, Field(json_schema_extra=_PROTOCOL)] = None
 
@@ -98,7 +98,7 @@ class When:
 @schema_of()
 @dataclass(frozen=True)
 class RuntimeVariant:
-    """What to lay over the container, and when."""
+    """A change of the container, and when it applies."""
 
     when: When
     container: Annotated[dict[str, Any], AfterValidator(_with_names)]
@@ -120,27 +120,31 @@ class ModelRuntimeSpec:
 
     formats: Annotated[
         tuple[ServedFormat, ...],
-        doc("What it serves. A format without a version stands for every version.", min_length=1, max_length=64),
+        doc(
+            "Formats that it serves. A format without a version stands for every version.", min_length=1, max_length=64
+        ),
     ]
     protocols: Annotated[
         tuple[Annotated[str, Field(json_schema_extra=_PROTOCOL)], ...],
         AfterValidator(_some_known),
-        doc("What it speaks, its default first.", json_schema_extra={**SET, "minItems": 1}),
+        doc("Inference protocols, the default first.", json_schema_extra={**SET, "minItems": 1}),
     ]
     container: Annotated[Container, AfterValidator(_with_names)]
-    priority: Annotated[_WholeNumber | None, doc("The highest wins where several serve the same.")] = None
+    priority: Annotated[
+        _WholeNumber | None, doc("If several runtimes serve a format, the highest priority is used.")
+    ] = None
     progress_deadline_seconds: Annotated[
-        _WholeNumber | None, doc("How long it may take to become ready, the download included. Default 600.", ge=1)
+        _WholeNumber | None, doc("Maximum seconds until it is ready, including the download. Default: 600.", ge=1)
     ] = None
     settings: Settings | None = None
     variants: Annotated[
         tuple[RuntimeVariant, ...] | None,
-        doc("What is different where something is asked for. Each is laid over the container.", max_length=16),
+        doc("Changes of the container for a resource or a protocol, applied in this order.", max_length=16),
     ] = None
     volumes: Annotated[
         tuple[ScratchVolume, ...] | None,
         doc(
-            "The volumes of the container's mounts that are more than a plain emptyDir.",
+            "Volumes of the container's mounts with settings. Other mounts get a plain emptyDir.",
             max_length=16,
             json_schema_extra=keyed("name"),
         ),

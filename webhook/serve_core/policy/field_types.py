@@ -31,19 +31,19 @@ Quantity = Annotated[
 @schema_of()
 @dataclass(frozen=True)
 class StoreAt:
-    """Where a place leads, and whom it trusts, whatever the user's Secret says."""
+    """The endpoint of a place and its certificate authorities. The user's Secret cannot change them."""
 
     place: Annotated[str, doc("A place, such as s3://BUCKET/PATH or hf://ORGANISATION.", min_length=1, max_length=512)]
     endpoint: Annotated[
         str,
         doc(
-            "URL of the store, such as https://minio.example.com; of Azure's, https://ACCOUNT.blob.core.windows.net. "
-            "Empty: the scheme's own public one. *: wherever the user's Secret says.",
+            "URL of the store, such as https://minio.example.com; for Azure, https://ACCOUNT.blob.core.windows.net. "
+            "Empty: the scheme's public endpoint. *: the endpoint in the user's Secret.",
             max_length=512,
         ),
     ] = ""
     ca: Annotated[
-        str, doc("Authorities to trust beside the public ones, as certificates in PEM.", max_length=32768)
+        str, doc("Certificate authorities to trust in addition to the public ones, in PEM.", max_length=32768)
     ] = ""
 
     @cached_property

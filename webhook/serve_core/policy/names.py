@@ -26,8 +26,10 @@ SIDECAR_NOT_KEPT = finding(
 class NamesCheck(Check):
     """Allowed and denied names, as patterns in which ``*`` stands for any characters."""
 
-    allow: Annotated[tuple[Text, ...], doc("Only these. Empty: all.", max_length=256, json_schema_extra=SET)] = ()
-    deny: Annotated[tuple[Text, ...], doc("Never these; wins over allow.", max_length=256, json_schema_extra=SET)] = ()
+    allow: Annotated[tuple[Text, ...], doc("Only these. Default: all.", max_length=256, json_schema_extra=SET)] = ()
+    deny: Annotated[
+        tuple[Text, ...], doc("Never these. Takes precedence over allow.", max_length=256, json_schema_extra=SET)
+    ] = ()
 
     def permits(self, name: str) -> bool:
         if any(matches(name, pattern) for pattern in self.deny):

@@ -37,7 +37,7 @@ class Requirement:
 @schema_of()
 @dataclass(frozen=True)
 class Selector:
-    """A label selector; all of it has to match."""
+    """A label selector. All of its requirements must match."""
 
     match_labels: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=64)] = field(
         default_factory=dict
@@ -48,7 +48,7 @@ class Selector:
 @schema_of()
 @dataclass(frozen=True)
 class Match:
-    """What the policy is about; everything where nothing is said."""
+    """Which objects the policy judges. Default: all of them."""
 
     namespaces: Annotated[
         tuple[Glob, ...],
@@ -56,15 +56,17 @@ class Match:
     ] = ()
     exclude_namespaces: Annotated[
         tuple[Glob, ...],
-        doc("Namespaces that it is not about, by name.", max_length=256, json_schema_extra=SET),
+        doc("Namespaces by name that the policy does not judge.", max_length=256, json_schema_extra=SET),
     ] = ()
     namespace_selector: Annotated[
         Selector | None,
-        doc("Namespaces by label. Names are safer: whoever may label a namespace may take it out of a policy."),
+        doc("Namespaces by label. Names are safer: users who can label a namespace can remove it from the policy."),
     ] = None
     object_selector: Annotated[
         Selector | None,
-        doc("Objects by label. Users set these labels themselves: use it to tell kinds of models apart, not to trust."),
+        doc(
+            "Objects by label. Users control these labels: use them to distinguish models, not as a security boundary."
+        ),
     ] = None
     kinds: Annotated[
         tuple[SubjectKind, ...],
@@ -75,7 +77,7 @@ class Match:
 @schema_of()
 @dataclass(frozen=True)
 class Exempt:
-    """Who goes past the policy, as the API server names the requesting user. The audit exempts nobody."""
+    """Exemptions, by the requesting user as the API server reports it. The audit exempts no one."""
 
     users: Annotated[
         tuple[Text, ...],
@@ -87,7 +89,7 @@ class Exempt:
 @schema_of()
 @dataclass(frozen=True)
 class Adopt:
-    """Deployments with the label kubectl-serve.dev/adopt are served, as if they had the annotation model."""
+    """Serves Deployments with the label kubectl-serve.dev/adopt as if they had the annotation model."""
 
     model: Annotated[
         str,
@@ -102,31 +104,34 @@ class Adopt:
 @schema_of(("has(self.rules) || has(self.defaults) || has(self.adopt)", "a policy has rules, defaults, or adopts"))
 @dataclass(frozen=True)
 class PolicySpec:
-    """What the policy says."""
+    """The policy: which objects it judges, by which rules, and what a finding does."""
 
     match: Match = Match()
     exempt: Exempt = Exempt()
     action: Annotated[
-        Action, doc("Deny refuses, Warn lets through with a warning, Audit only reports. Default: Deny.")
+        Action, doc("Deny refuses the object, Warn returns a warning, Audit only reports. Default: Deny.")
     ] = "Deny"
     failure_policy: Annotated[
         Literal["Fail", "Ignore"],
         doc(
-            "While no replica of kubectl-serve answers: whether pods with the loader, and what is made of Knative and "
-            "KServe by hand, are refused (Fail, the default) or let through (Ignore). The audit finds what got through."
+            "What happens while no replica of kubectl-serve answers, to pods with the loader and to objects of Knative "
+            "and KServe that users create: refused (Fail, the default) or admitted (Ignore). The audit reports these."
         ),
     ] = "Fail"
     defaults: Annotated[
         dict[str, Annotated[str, Field(max_length=2048)]],
-        doc("Annotations that are filled in where the user wrote none, by their name after the prefix.", max_length=32),
+        doc(
+            "Default annotations, by their name without the prefix. A user's own annotation takes precedence.",
+            max_length=32,
+        ),
     ] = field(default_factory=dict)
     adopt: Annotated[
-        Adopt | None, doc("Serve the Deployments that bear the label kubectl-serve.dev/adopt and no model.")
+        Adopt | None, doc("Serve Deployments with the label kubectl-serve.dev/adopt and without a model.")
     ] = None
     rules: Annotated[
         tuple[Rule, ...],
         doc(
-            "All of them count.",
+            "Every rule is checked.",
             max_length=64,
             json_schema_extra=keyed("name"),
         ),
@@ -136,14 +141,14 @@ class PolicySpec:
 @schema_of()
 @dataclass(frozen=True)
 class ExceptionMatch:
-    """What is excepted."""
+    """Which objects the exception is for."""
 
     namespace: Annotated[str, doc("One namespace.", min_length=1, max_length=63, pattern=DNS)]
     name: Annotated[
         Glob,
         doc(
-            "The name of the Deployment, or of what was made by hand (with all that it becomes, and the host names "
-            "that lead to it); * stands for any characters."
+            "The name of the Deployment, or of the object that a user created, including everything that is made of "
+            "it and the host names that lead to it; * stands for any characters."
         ),
     ] = "*"
 
@@ -151,26 +156,30 @@ class ExceptionMatch:
 @schema_of()
 @dataclass(frozen=True)
 class ExceptionSpec:
-    """What does not count, for what, until when and why."""
+    """The rules that do not apply, for which objects, until when and why."""
 
     policy: Annotated[Name, doc("The policy's name.")]
     rules: Annotated[tuple[Name, ...], doc("Names of its rules.", min_length=1, max_length=64, json_schema_extra=SET)]
     match: ExceptionMatch
-    expires: Annotated[datetime, doc("When it stops to count, with its time zone.")]
-    reason: Annotated[str, doc("Why.", min_length=1, max_length=512)]
-    ticket: Annotated[str, doc("Where it was decided.", min_length=1, max_length=253)]
+    expires: Annotated[datetime, doc("When the exception ends, with its time zone.")]
+    reason: Annotated[str, doc("Why the exception is needed.", min_length=1, max_length=512)]
+    ticket: Annotated[str, doc("The ticket with the decision.", min_length=1, max_length=253)]
 
 
 @dataclass(frozen=True)
 class ServingPolicy:
+    """A policy that was read, or what is wrong with it."""
+
     name: str
     spec: PolicySpec
     fault: str = ""
-    """Why the document could not be read: such a policy refuses everything, so that nothing passes unjudged."""
+    """Why the document could not be read. Such a policy refuses everything, so no object passes unjudged."""
 
 
 @dataclass(frozen=True)
 class PolicyException:
+    """An exception that was read."""
+
     name: str
     spec: ExceptionSpec
 

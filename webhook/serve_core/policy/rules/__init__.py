@@ -37,8 +37,10 @@ from serve_core.policy.rules.visibility import VisibilityCheck
 @dataclass(frozen=True)
 class _Named:
     name: Annotated[str, doc("Unique in its policy.", min_length=1, max_length=63, pattern=DNS)]
-    action: Annotated[Action | None, doc("Instead of the policy's.")] = None
-    hint: Annotated[str | None, doc("What to do about a finding, instead of the usual hint.", max_length=512)] = None
+    action: Annotated[Action | None, doc("What a finding does. Default: the policy's action.")] = None
+    hint: Annotated[
+        str | None, doc("What users can do about a finding, instead of the default hint.", max_length=512)
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ REASONS: tuple[Reason, ...] = tuple(dict.fromkeys(reason for check in CHECKS.val
 )
 @dataclass(frozen=True)
 class Rule(_Checks, _Named):  # a dataclass takes the fields of its last base first
-    """One rule: a name and exactly one thing that it is about."""
+    """One rule: a name, and exactly one field with what it checks."""
 
     @property
     def checks(self) -> Mapping[str, Check]:

@@ -16,7 +16,7 @@ from serve_core.syntax.public_url import is_public
 @schema_of()
 @dataclass(frozen=True)
 class AuthCheck(NamesCheck):
-    """Who may call: none, mtls, jwt."""
+    """How callers authenticate: none, mtls, jwt."""
 
     reads = ("auth", "issuers", "past_sidecar")
     reasons = (VALUE_NOT_ALLOWED, SIDECAR_NOT_KEPT)
@@ -25,8 +25,8 @@ class AuthCheck(NamesCheck):
     issuers: Annotated[
         tuple[Uri, ...],
         doc(
-            "Where tokens and the keys that verify them may be from: https://HOST/PATH, with all that is below. "
-            "Empty: everywhere.",
+            "Allowed issuers of tokens and URLs of their keys: https://HOST/PATH, including everything below. "
+            "Default: any.",
             max_length=256,
             json_schema_extra=SET,
         ),

@@ -32,7 +32,7 @@ _ARGUMENT_UNSEEN = finding(
 @schema_of()
 @dataclass(frozen=True)
 class ContainersCheck(Check):
-    """What may not be in a container."""
+    """Environment variables and arguments that containers must not have."""
 
     reads = ("containers",)
     reasons = (_VARIABLE_NOT_ALLOWED, _VARIABLES_UNSEEN, _ARGUMENT_NOT_ALLOWED, _ARGUMENT_UNSEEN)

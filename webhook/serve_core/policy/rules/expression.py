@@ -17,14 +17,14 @@ _FAILED = finding("ExpressionFailed", "{by} cannot be evaluated: {why}.", "Ask t
 @schema_of()
 @dataclass(frozen=True)
 class ExpressionCheck(Check):
-    """A CEL expression over object, the object as it is, and subject, what the rules see of it."""
+    """A CEL expression with the variables object, the whole object, and subject, what rules see of it."""
 
     reads = ("values",)
     reasons = (_FALSE, _FAILED)
     scope = Scope.ANY
 
-    cel: Annotated[str, doc("Has to be true.", min_length=1, max_length=expressions.LONGEST)]
-    message: Annotated[str, doc("What is wrong when it is not.", min_length=1, max_length=512)]
+    cel: Annotated[str, doc("Must be true.", min_length=1, max_length=expressions.LONGEST)]
+    message: Annotated[str, doc("The message if it is false.", min_length=1, max_length=512)]
 
     def findings(self, subject: Subject, by: str) -> Iterator[Diagnostic]:
         try:

@@ -24,7 +24,7 @@ _UNREADABLE = finding(
 @schema_of()
 @dataclass(frozen=True)
 class ImagesCheck(Check):
-    """Images of all containers, and of volumes. The loader's own image is always allowed."""
+    """Images of all containers and volumes. The loader's own image is always allowed."""
 
     reads = ("images",)
     reasons = (_NOT_ALLOWED, _NOT_PINNED, _UNREADABLE)
@@ -33,8 +33,8 @@ class ImagesCheck(Check):
         tuple[Uri, ...],
         doc("Registries with or without a path, for example ghcr.io/kserve.", max_length=256, json_schema_extra=SET),
     ] = ()
-    deny: Annotated[tuple[Uri, ...], doc("Wins over allow.", max_length=256, json_schema_extra=SET)] = ()
-    digest: Annotated[bool, doc("Whether each image has to be named by its digest.")] = False
+    deny: Annotated[tuple[Uri, ...], doc("Takes precedence over allow.", max_length=256, json_schema_extra=SET)] = ()
+    digest: Annotated[bool, doc("Whether each image must have a digest.")] = False
 
     def findings(self, subject: Subject, by: str) -> Iterator[Diagnostic]:
         allow = [image_reference.parse_repository(text) for text in self.allow]

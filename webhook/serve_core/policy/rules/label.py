@@ -20,7 +20,7 @@ _NOT_ALLOWED = finding(
 @schema_of()
 @dataclass(frozen=True)
 class LabelCheck(Check):
-    """A label that has to be there."""
+    """A label that objects must have."""
 
     reads = ("labels",)
     reasons = (_NOT_ALLOWED,)
@@ -29,7 +29,7 @@ class LabelCheck(Check):
     key: Annotated[str, Field(min_length=1, max_length=317)]
     values: Annotated[
         tuple[Annotated[str, Field(max_length=63)], ...],
-        doc("Allowed values. Empty: any.", max_length=256, json_schema_extra=SET),
+        doc("Allowed values. Default: any.", max_length=256, json_schema_extra=SET),
     ] = ()
 
     def findings(self, subject: Subject, by: str) -> Iterator[Diagnostic]:

@@ -12,7 +12,7 @@ from serve_core.policy.subject import Subject
 @schema_of()
 @dataclass(frozen=True)
 class MeshCheck(NamesCheck):
-    """Sidecars: auto, istio, none."""
+    """Sidecars: istio, none."""
 
     reads = ("mesh", "past_sidecar")
     reasons = (VALUE_NOT_ALLOWED, SIDECAR_NOT_KEPT)

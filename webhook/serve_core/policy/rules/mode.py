@@ -12,7 +12,7 @@ from serve_core.policy.subject import Subject
 @schema_of()
 @dataclass(frozen=True)
 class ModeCheck(NamesCheck):
-    """What runs the model: knative, deployment."""
+    """What runs models: knative, deployment."""
 
     reads = ("mode",)
     reasons = (VALUE_NOT_ALLOWED,)

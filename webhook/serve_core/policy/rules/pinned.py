@@ -28,14 +28,18 @@ _NOT_PINNED = finding(
 @schema_of()
 @dataclass(frozen=True)
 class PinnedCheck(Check):
-    """The model cannot change under its name: by a digest, or by a URI that names a version for ever."""
+    """The model cannot change under its name: by a digest, or by a URI that names one version."""
 
     reads = ("origins", "stores")
     reasons = (_NOT_PINNED, SOURCE_UNKNOWN, SOURCE_NOT_FIXED)
 
     by: Annotated[
         tuple[Literal["digest", "revision"], ...],
-        doc("What counts: the annotation digest, a commit or digest in the URI.", min_length=1, json_schema_extra=SET),
+        doc(
+            "Accepted ways: the annotation digest (digest), a commit or digest in the URI (revision).",
+            min_length=1,
+            json_schema_extra=SET,
+        ),
     ] = ("digest", "revision")
 
     def findings(self, subject: Subject, by: str) -> Iterator[Diagnostic]:

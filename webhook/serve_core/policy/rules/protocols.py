@@ -12,7 +12,7 @@ from serve_core.policy.subject import Subject
 @schema_of()
 @dataclass(frozen=True)
 class ProtocolsCheck(NamesCheck):
-    """Protocols that are asked for."""
+    """Inference protocols."""
 
     reads = ("protocol",)
     reasons = (VALUE_NOT_ALLOWED,)

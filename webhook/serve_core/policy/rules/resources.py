@@ -32,22 +32,22 @@ _MOST_AMOUNTS = 1000
 @schema_of(("has(self.perReplica) || has(self.total)", "bound something"))
 @dataclass(frozen=True)
 class ResourcesCheck(Check):
-    """Bounds on resources, by name; * stands for any characters, and bounds all that it stands for together.
+    """Maximum resources, by name. * stands for any characters, and bounds the sum of all that match.
 
-    What counts is a container's limit, or its request where there is no limit.
+    A container's limit counts, or its request if it has no limit.
     """
 
     reads = ("pods", "scale")
     reasons = (_EXCEEDED, _UNBOUNDED)
 
-    per_replica: Annotated[dict[str, Quantity], doc("Most of a resource for one replica.", max_length=32)] = field(
+    per_replica: Annotated[dict[str, Quantity], doc("Maximum for one replica.", max_length=32)] = field(
         default_factory=dict
     )
     total: Annotated[
         dict[str, Quantity],
         doc(
-            "Most of a resource for all that can run at once: the most replicas, with what a rolling update or other "
-            "revisions run beside them.",
+            "Maximum for all replicas that can run at once: the maximum scale, and the replicas that a rolling update "
+            "or other revisions add.",
             max_length=32,
         ),
     ] = field(default_factory=dict)

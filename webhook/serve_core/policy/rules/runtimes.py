@@ -16,7 +16,7 @@ _NOT_ALLOWED = finding("RuntimeNotAllowed", "{by} does not allow runtime {runtim
 @schema_of()
 @dataclass(frozen=True)
 class RuntimesCheck(NamesCheck):
-    """Model servers, by the runtime's name or custom."""
+    """Model servers: the name of a runtime, or custom."""
 
     reads = ("runtime",)
     reasons = (_NOT_ALLOWED,)

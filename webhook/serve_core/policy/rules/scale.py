@@ -15,17 +15,17 @@ _NOT_ALLOWED = finding("ScaleNotAllowed", "{by} requires {wanted}, and the scale
 @schema_of()
 @dataclass(frozen=True)
 class ScaleCheck(Check):
-    """Bounds on the number of replicas."""
+    """Bounds on minimum and maximum replicas."""
 
     reads = ("scale",)
     reasons = (_NOT_ALLOWED,)
     applies_to_pods = False
 
-    most: Annotated[int | None, doc("The most replicas that may be asked for.", ge=1, le=1_000_000)] = None
-    least: Annotated[int | None, doc("The fewest replicas that have to be asked for.", ge=0, le=1_000_000)] = None
-    to_zero: Annotated[Literal["Required", "Forbidden"] | None, doc("Whether it must, or must not, scale to zero.")] = (
-        None
-    )
+    most: Annotated[int | None, doc("The highest maximum that is allowed.", ge=1, le=1_000_000)] = None
+    least: Annotated[int | None, doc("The lowest minimum that is allowed.", ge=0, le=1_000_000)] = None
+    to_zero: Annotated[
+        Literal["Required", "Forbidden"] | None, doc("Whether the model must, or must not, scale to zero.")
+    ] = None
 
     def findings(self, subject: Subject, by: str) -> Iterator[Diagnostic]:
         scale = subject.scale

@@ -15,7 +15,7 @@ _NOT_ALLOWED = finding("SecretNotAllowed", "{by} does not allow Secret {name}.",
 @schema_of()
 @dataclass(frozen=True)
 class SecretsCheck(NamesCheck):
-    """Secrets that the pods use, by name."""
+    """Secrets that pods use, by name."""
 
     reads = ("secrets",)
     reasons = (_NOT_ALLOWED,)

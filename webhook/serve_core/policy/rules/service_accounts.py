@@ -15,7 +15,7 @@ _NOT_ALLOWED = finding("ServiceAccountNotAllowed", "{by} does not allow service 
 @schema_of()
 @dataclass(frozen=True)
 class ServiceAccountsCheck(NamesCheck):
-    """Service accounts of the pods."""
+    """Service accounts of pods."""
 
     reads = ("service_accounts",)
     reasons = (_NOT_ALLOWED,)

@@ -23,7 +23,7 @@ _NOT_SIGNED = finding(
 @schema_of()
 @dataclass(frozen=True)
 class SignedCheck(Check):
-    """The loader verifies the model's signature: the annotation signature-key."""
+    """The loader verifies the model's signature, as the annotation signature-key defines."""
 
     reads = ("origins",)
     reasons = (_NOT_SIGNED, SOURCE_UNKNOWN)
@@ -31,7 +31,7 @@ class SignedCheck(Check):
     keys: Annotated[
         tuple[Text, ...],
         doc(
-            "ConfigMaps with the public key, by name; * stands for any characters. Empty: any.",
+            "ConfigMaps with the public key, by name; * stands for any characters. Default: any.",
             max_length=256,
             json_schema_extra=SET,
         ),

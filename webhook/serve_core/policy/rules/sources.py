@@ -30,22 +30,26 @@ _UNREADABLE = finding(
 @schema_of()
 @dataclass(frozen=True)
 class SourcesCheck(Check):
-    """Where models may come from: s3://BUCKET/PATH, https://*.HOST/PATH, pvc://*, ... with all that is below a path."""
+    """Where models may come from: s3://BUCKET/PATH, https://*.HOST/PATH, pvc://*, ... and everything below."""
 
     reads = ("origins", "stores")
     reasons = (_NOT_ALLOWED, SOURCE_UNKNOWN, SOURCE_NOT_FIXED, _UNREADABLE)
 
     allow: Annotated[
-        tuple[Uri, ...], doc("Only from here. Empty: from everywhere.", max_length=256, json_schema_extra=SET)
+        tuple[Uri, ...], doc("Only from these places. Empty: from everywhere.", max_length=256, json_schema_extra=SET)
     ] = ()
     deny: Annotated[
         tuple[Uri, ...],
-        doc("Never from here, by whatever name; wins over allow.", max_length=256, json_schema_extra=SET),
+        doc(
+            "Never from these places, under any of their names. Takes precedence over allow.",
+            max_length=256,
+            json_schema_extra=SET,
+        ),
     ] = ()
     stores: Annotated[
         tuple[StoreAt, ...],
         doc(
-            "Where places lead. What is allowed and not named here leads to its scheme's own public store.",
+            "Endpoints of places. An allowed place without an entry leads to its scheme's public endpoint.",
             max_length=64,
             json_schema_extra=keyed("place"),
         ),

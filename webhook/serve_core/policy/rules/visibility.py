@@ -13,7 +13,7 @@ from serve_core.policy.subject import Subject
 @schema_of()
 @dataclass(frozen=True)
 class VisibilityCheck(NamesCheck):
-    """Where it is reachable: public, cluster-local."""
+    """Where models are reachable: public, cluster-local."""
 
     reads = ("visibility",)
     reasons = (VALUE_NOT_ALLOWED,)
