@@ -15,6 +15,7 @@ An overlay spells out what the API server would default inside it: else the stor
 import base64
 import hashlib
 import json
+import string
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ FieldRecord = dict[str, str]
 
 _MARK = 8
 """Characters of a mark: two are of the path, the others of path and value."""
+_DIGITS = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
 _MOST_MARKS = 250
 """In one note; vLLM, the largest runtime of the catalogue, takes 43."""
 
@@ -136,16 +138,15 @@ def _read_paths(text: str) -> FieldRecord | None:
 
 
 def _place(path: str) -> str:
-    return _base64(zlib.crc32(path.encode(errors="surrogatepass")) & 0xFFF, 2)
+    """12 bits of the path, in base64."""
+    mark = zlib.crc32(path.encode(errors="surrogatepass"))
+    return _DIGITS[mark >> 6 & 63] + _DIGITS[mark & 63]
 
 
 def _value(path: str, digest: str) -> str:
+    """36 bits of path and value, in base64."""
     hashed = hashlib.sha256(f"{path}\0{digest}".encode(errors="surrogatepass")).digest()
-    return base64.urlsafe_b64encode(hashed)[: _MARK - 2].decode()
-
-
-def _base64(number: int, length: int) -> str:
-    return base64.urlsafe_b64encode(number.to_bytes(3, "big"))[-length:].decode()
+    return base64.urlsafe_b64encode(hashed[:6])[: _MARK - 2].decode()
 
 
 def _values(document: JsonObject, path: str) -> Iterator[tuple[str, Any]]:
