@@ -175,8 +175,8 @@ def by_hand(kind: str, template: JsonObject) -> JsonObject:
     return made | {"metadata": made.get("metadata", {}) | {"name": "made", "namespace": "ml"}}
 
 
-def strays(template: JsonObject) -> list[str]:
-    return [stray.path for stray in sidecar.strays(template, "", context().known_loaders)]
+def bypasses(template: JsonObject) -> list[str]:
+    return [bypass.path for bypass in sidecar.bypasses(template, "", context().known_loaders)]
 
 
 def verdict(manifest: JsonObject, *policies: str) -> PolicyVerdict:
@@ -333,7 +333,7 @@ def test_a_rule_on_auth_does_not_ask_pods_who_may_call() -> None:
 
 def test_of_many_ways_past_the_sidecar_enough_are_told() -> None:
     many = {"metadata": {"annotations": {f"{SIDECAR}{i}": "x" for i in range(10_000)}}}
-    assert len(strays(many)) == sidecar.MOST
+    assert len(bypasses(many)) == sidecar.MOST
 
 
 def test_the_loaders_user_is_no_way_past_the_sidecar() -> None:
@@ -343,22 +343,22 @@ def test_the_loaders_user_is_no_way_past_the_sidecar() -> None:
     assert made.deployment is not None
     (loader,) = made.deployment["spec"]["template"]["spec"]["initContainers"]
     assert loader["securityContext"]["runAsUser"] == 1337
-    assert not strays(made.deployment["spec"]["template"])
+    assert not bypasses(made.deployment["spec"]["template"])
     assert not verdict(made.deployment, STRICT).denied
 
     for more in ({"restartPolicy": "Always"}, {"command": ["sh"]}, {"image": "evil.example/model-loader:1"}):
         other = copy.deepcopy(made.deployment["spec"]["template"])
         other["spec"]["initContainers"][0] |= more
-        assert strays(other) == ["spec.initContainers[0].securityContext.runAsUser"]
+        assert bypasses(other) == ["spec.initContainers[0].securityContext.runAsUser"]
 
 
 @pytest.mark.attack(29)
 def test_a_name_is_no_excuse_for_the_loaders_user() -> None:
     user = {"securityContext": {"runAsUser": 1337}}
     for key in ("initContainers", "containers", "ephemeralContainers"):
-        assert strays(beside(key, name="model-loader", **user))
+        assert bypasses(beside(key, name="model-loader", **user))
 
 
 def test_what_cannot_be_a_pod_is_no_error() -> None:
     for strange in ({"metadata": 1, "spec": []}, {"spec": {"containers": [1, {"securityContext": 3}], "volumes": "x"}}):
-        assert strays(strange) == []
+        assert bypasses(strange) == []

@@ -12,9 +12,9 @@ MOST = 2**31 - 1
 
 def refused_places(**annotations: str) -> list[str]:
     """Of annotations below ``autoscaling.knative.dev/``, those that are refused."""
-    carrier = FieldMapping({})
-    limits.check_template_annotations({limits.AUTOSCALING + key: text for key, text in annotations.items()}, carrier)
-    return [problem.path.partition(limits.AUTOSCALING)[2].rstrip("]") for problem in carrier.problems]
+    mapping = FieldMapping({})
+    limits.check_template_annotations({limits.AUTOSCALING + key: text for key, text in annotations.items()}, mapping)
+    return [problem.path.partition(limits.AUTOSCALING)[2].rstrip("]") for problem in mapping.problems]
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,9 @@ def test_the_bounds_of_the_scale_have_to_fit_together(least: str, most: str, fir
 
 
 def test_a_model_that_begins_with_no_replica_is_refused_with_the_reason() -> None:
-    carrier = FieldMapping({})
-    limits.check_template_annotations({limits.AUTOSCALING + "initial-scale": "0"}, carrier)
-    (refused,) = carrier.problems
+    mapping = FieldMapping({})
+    limits.check_template_annotations({limits.AUTOSCALING + "initial-scale": "0"}, mapping)
+    (refused,) = mapping.problems
     assert "never loaded" in str(refused)
 
 
@@ -89,10 +89,10 @@ def test_an_image_is_read_as_go_containerregistry_reads_it(reference: str, read:
 
 
 def container_faults(*, is_server: bool = True, **container: object) -> list[str]:
-    carrier = FieldMapping({})
+    mapping = FieldMapping({})
     found: JsonObject = {"name": "app", "image": "example.com/app:1", **container}
-    limits.check_container(found, "c", is_server=is_server, carrier=carrier)
-    return [problem.path.removeprefix("c.") for problem in carrier.problems]
+    limits.check_container(found, "c", is_server=is_server, mapping=mapping)
+    return [problem.path.removeprefix("c.") for problem in mapping.problems]
 
 
 def test_names_variables_and_ports_of_knatives_own_are_refused() -> None:

@@ -25,7 +25,7 @@ class Stage:
 
     steps: tuple[Callable[[Admission], None], ...]
     explains: bool = True
-    """Whether a refusal says what was chosen so far."""
+    """Whether a refusal has the explanations so far."""
     warns: bool = False
     """Whether a refusal has warnings."""
 
@@ -142,7 +142,7 @@ def render_stored(deployment: JsonObject, context: ClusterContext) -> Verdict:
 
 
 def given_by_policies(deployment: JsonObject, context: ClusterContext) -> tuple[Explanation, ...]:
-    """The annotations that policies give to a stored Deployment, each with the policy that says so."""
+    """The annotations that policies give to a stored Deployment, each with the policy that has it."""
     admission = Admission.of(deployment, context)
     steps.read_field_record(admission)
     steps.apply_policy_defaults(admission)

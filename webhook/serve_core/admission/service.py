@@ -20,9 +20,9 @@ from serve_core.syntax.object_name import is_service_name
 from serve_core.workload.model_server import server_container
 
 _RESPONSE_START_DEFAULT = 300
-"""Seconds; Knative's default of ``responseStartTimeoutSeconds``, which a longer timeout has to raise as well."""
+"""Seconds: Knative's default of ``responseStartTimeoutSeconds``, which a longer timeout must raise as well."""
 
-# What the API server fills into a Deployment (pkg/apis/apps/v1/defaults.go), and what kubectl and its like write.
+# Defaults of the API server (pkg/apis/apps/v1/defaults.go), and the reasons why other values have no effect.
 _STRATEGY_DEFAULT = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}}
 _IGNORED = {
     "strategy": (_STRATEGY_DEFAULT, "Knative moves traffic to a new revision when the revision is ready"),
@@ -31,20 +31,20 @@ _IGNORED = {
 }
 _PROBE_TIMING = {"periodSeconds": 10, "timeoutSeconds": 1, "failureThreshold": 3}
 _UNWRITABLE = ("secret", "configMap", "projected", "image")
-_SAYS_SO = ("persistentVolumeClaim", "csi")
-"""Volumes that may say themselves that they are for reading only."""
+_OWN_READ_ONLY = ("persistentVolumeClaim", "csi")
+"""Volumes with a field ``readOnly`` of their own."""
 _READ_ONLY = ("csi", "hostPath")
-"""Volumes that can be written, but not under Knative (Knative Serving 1.23, ``validateVolumeMounts``)."""
+"""Volumes that are writable, but not under Knative (Knative Serving 1.23, ``validateVolumeMounts``)."""
 _TEMPLATE_METADATA = frozenset({"labels", "annotations", "creationTimestamp"})
 
 
 def render(workload: Workload, spec: ServingSpec, context: ClusterContext, findings: Findings) -> JsonObject:
     """The Knative Service of a completed Deployment."""
     name = service_name(workload.manifest)
-    carrier = FieldMapping(context.features)
+    mapping = FieldMapping(context.features)
     if not is_service_name(name):
-        carrier.add("InvalidServiceName", "metadata.name", name=quote(name))
-    pod = _pod(workload, carrier)
+        mapping.add("InvalidServiceName", "metadata.name", name=quote(name))
+    pod = _pod(workload, mapping)
     if spec.timeout is not None:
         pod["timeoutSeconds"] = spec.timeout
         if spec.timeout > _RESPONSE_START_DEFAULT:
@@ -56,13 +56,13 @@ def render(workload: Workload, spec: ServingSpec, context: ClusterContext, findi
         "kind": "Service",
         "metadata": {
             "name": name,
-            "labels": _service_labels(workload, spec, carrier),
+            "labels": _service_labels(workload, spec, mapping),
         },
         "spec": {
             "template": {
                 "metadata": {
                     "labels": {**workload.template_labels, DEPLOYMENT_LABEL: workload.name},
-                    "annotations": _template_annotations(workload, spec, carrier),
+                    "annotations": _template_annotations(workload, spec, mapping),
                 },
                 "spec": pod,
             }
@@ -72,52 +72,52 @@ def render(workload: Workload, spec: ServingSpec, context: ClusterContext, findi
         service["spec"]["traffic"] = traffic
     if workload.namespace:
         service["metadata"]["namespace"] = workload.namespace
-    limits.check_service_metadata(workload.annotations, workload.labels, carrier)
+    limits.check_service_metadata(workload.annotations, workload.labels, mapping)
     if annotations := {key: value for key, value in workload.annotations.items() if limits.is_for_the_service(key)}:
         service["metadata"]["annotations"] = annotations
     if not service["spec"]["template"]["metadata"]["annotations"]:
         del service["spec"]["template"]["metadata"]["annotations"]
-    findings.problems += carrier.problems
+    findings.problems += mapping.problems
     findings.warnings += _ignored(workload)
     return service
 
 
-def _service_labels(workload: Workload, spec: ServingSpec, carrier: FieldMapping) -> JsonObject:
+def _service_labels(workload: Workload, spec: ServingSpec, mapping: FieldMapping) -> JsonObject:
     labels = {key: value for key, value in workload.labels.items() if key != SERVED_LABEL}
     labels[DEPLOYMENT_LABEL] = workload.name
     if spec.visibility is None:
         return labels
     written = labels.pop(limits.VISIBILITY_LABEL, None)
     if written is not None and written != spec.visibility:
-        _conflict(carrier, VISIBILITY, f"label {limits.VISIBILITY_LABEL}")
+        _conflict(mapping, VISIBILITY, f"label {limits.VISIBILITY_LABEL}")
     if spec.visibility == "cluster-local":
         labels[limits.VISIBILITY_LABEL] = "cluster-local"
     return labels
 
 
-def _template_annotations(workload: Workload, spec: ServingSpec, carrier: FieldMapping) -> JsonObject:
+def _template_annotations(workload: Workload, spec: ServingSpec, mapping: FieldMapping) -> JsonObject:
     annotations: JsonObject = dict(workload.template_annotations)
     for key in annotations:
         if key.startswith(PREFIX):
             at = f"{TEMPLATE}.metadata.annotations[{step(key)}]"
-            carrier.refuse(
+            mapping.refuse(
                 at,
                 "kubectl-serve reads this annotation only on the Deployment itself",
                 "Move it to metadata.annotations.",
             )
     for source, key, value in _wanted(spec):
         if key in annotations and annotations[key] != value:
-            _conflict(carrier, source, f"template annotation {key}")
+            _conflict(mapping, source, f"template annotation {key}")
         annotations[key] = value
     deadline = workload.spec.get("progressDeadlineSeconds")
     if deadline not in (None, PROGRESS_DEADLINE_DEFAULT):
         annotations.setdefault(limits.PROGRESS_DEADLINE, f"{deadline}s")
-    limits.check_template_annotations(annotations, carrier)
+    limits.check_template_annotations(annotations, mapping)
     return annotations
 
 
 def _wanted(spec: ServingSpec) -> list[tuple[str, str, str]]:
-    """Which of our annotations asks for which of Knative's, and its value."""
+    """Our annotations, each with Knative's annotation that it sets and the value."""
     wanted: list[tuple[str, str, str | None]] = [
         (METRIC, "metric", spec.metric),
         (TARGET, "target", spec.target),
@@ -128,9 +128,9 @@ def _wanted(spec: ServingSpec) -> list[tuple[str, str, str]]:
     return [(source, limits.AUTOSCALING + key, value) for source, key, value in wanted if value is not None]
 
 
-def _conflict(carrier: FieldMapping, ours: str, other: str) -> None:
+def _conflict(mapping: FieldMapping, ours: str, other: str) -> None:
     why = "they set the same value differently"
-    carrier.add("ConflictingAnnotations", path_of(ours), one=ours, other=other, why=why)
+    mapping.add("ConflictingAnnotations", path_of(ours), one=ours, other=other, why=why)
 
 
 def _ignored(workload: Workload) -> list[Diagnostic]:
@@ -149,46 +149,46 @@ def _ignored(workload: Workload) -> list[Diagnostic]:
     return warnings
 
 
-def _pod(workload: Workload, carrier: FieldMapping) -> JsonObject:
+def _pod(workload: Workload, mapping: FieldMapping) -> JsonObject:
     spec, containers, init = workload.pod, workload.containers, workload.init_containers
     server = server_container(containers)
     rest = {
         key: value
         for key, value in spec.items()
         if key not in ("containers", "initContainers")
-        # The API server writes the deprecated name beside the present one.
+        # The API server writes the deprecated name beside the current one.
         and not (key == "serviceAccount" and value == spec.get("serviceAccountName"))
     }
-    pod = carrier.carry(rest, fields.POD, POD)
+    pod = mapping.carry(rest, fields.POD, POD)
     if len(containers) > 1:
-        carrier.require("multi-container", f"{POD}.containers", exact=True)
+        mapping.require("multi-container", f"{POD}.containers", exact=True)
     volumes = {volume["name"]: volume for volume in workload.volumes}
     pod["containers"] = [
-        _container(container, f"{POD}.containers[{index}]", container is server, len(containers) > 1, volumes, carrier)
+        _container(container, f"{POD}.containers[{index}]", container is server, len(containers) > 1, volumes, mapping)
         for index, container in enumerate(containers)
     ]
     if init:
-        carrier.require("kubernetes.podspec-init-containers", f"{POD}.initContainers", exact=True)
+        mapping.require("kubernetes.podspec-init-containers", f"{POD}.initContainers", exact=True)
         pod["initContainers"] = [
-            _init_container(container, f"{POD}.initContainers[{place}]", volumes, carrier)
+            _init_container(container, f"{POD}.initContainers[{place}]", volumes, mapping)
             for place, container in _as_written(init)
         ]
-    _claims(pod.get("volumes", []), carrier)
-    _volumes_mounted(pod, carrier)
+    _claims(pod.get("volumes", []), mapping)
+    _volumes_mounted(pod, mapping)
     return pod
 
 
 def _as_written(init: list[JsonObject]) -> list[tuple[int, JsonObject]]:
-    """Init containers with the numbers that they have in the user's document: the loader stands before them."""
+    """Init containers with their indexes in the user's document: the loader comes before them."""
     ours = sum(container.get("name") == LOADER_CONTAINER for container in init[:1])
     return [(max(index - ours, 0), container) for index, container in enumerate(init)]
 
 
 def _init_container(
-    container: JsonObject, path: str, volumes: Mapping[str, JsonObject], carrier: FieldMapping
+    container: JsonObject, path: str, volumes: Mapping[str, JsonObject], mapping: FieldMapping
 ) -> JsonObject:
-    limits.check_container(container, path, is_server=False, carrier=carrier)
-    return _read_only(carrier.carry(container, fields.INIT_CONTAINER, path), path, volumes, carrier)
+    limits.check_container(container, path, is_server=False, mapping=mapping)
+    return _read_only(mapping.carry(container, fields.INIT_CONTAINER, path), path, volumes, mapping)
 
 
 def _container(
@@ -197,49 +197,49 @@ def _container(
     is_server: bool,
     among_others: bool,
     volumes: Mapping[str, JsonObject],
-    carrier: FieldMapping,
+    mapping: FieldMapping,
 ) -> JsonObject:
-    limits.check_container(container, path, is_server=is_server, carrier=carrier)
-    carried = carrier.carry(container, fields.CONTAINER if is_server else fields.SIDE_CONTAINER, path)
+    limits.check_container(container, path, is_server=is_server, mapping=mapping)
+    carried = mapping.carry(container, fields.CONTAINER if is_server else fields.SIDE_CONTAINER, path)
     ports = container.get("ports") or []
     for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
         if probe in carried:
-            carried[probe] = _numbered(carried[probe], ports, f"{path}.{probe}", carrier)
+            carried[probe] = _numbered(carried[probe], ports, f"{path}.{probe}", mapping)
     if "readinessProbe" in carried:
         carried["readinessProbe"] = _timed(carried["readinessProbe"], eager=is_server)
     if is_server and ports:
-        carried["ports"] = _ports(ports, path, carrier)
+        carried["ports"] = _ports(ports, path, mapping)
     elif is_server and among_others:
         carried["ports"] = [{"containerPort": limits.DEFAULT_PORT}]
-    return _read_only(carried, path, volumes, carrier)
+    return _read_only(carried, path, volumes, mapping)
 
 
-def _ports(ports: list[JsonObject], path: str, carrier: FieldMapping) -> list[JsonObject]:
+def _ports(ports: list[JsonObject], path: str, mapping: FieldMapping) -> list[JsonObject]:
     if len(ports) > 1:
-        carrier.refuse(f"{path}.ports", "a Knative Service has one port", "Keep only the port that serves the model.")
+        mapping.refuse(f"{path}.ports", "a Knative Service has one port", "Keep only the port that serves the model.")
     carried = []
     for index, port in enumerate(ports):
         at = f"{path}.ports[{index}]"
         if port.get("hostPort"):
-            carrier.refuse(f"{at}.hostPort", "Knative routes to the pod, not to the node")
+            mapping.refuse(f"{at}.hostPort", "Knative routes to the pod, not to the node")
         if port.get("hostIP"):
-            carrier.refuse(f"{at}.hostIP", "Knative routes to the pod, not to the node")
+            mapping.refuse(f"{at}.hostIP", "Knative routes to the pod, not to the node")
         if port.get("protocol", "TCP") != "TCP":
-            carrier.refuse(f"{at}.protocol", "Knative speaks HTTP over TCP")
+            mapping.refuse(f"{at}.protocol", "Knative speaks HTTP over TCP")
         carried.append({"containerPort": port.get("containerPort"), **_port_name(port)})
     return carried
 
 
 def _port_name(port: JsonObject) -> JsonObject:
-    """Knative knows two names; others, such as ``http`` and ``grpc-predict``, are translated as Istio reads them."""
+    """The port's name for Knative, which knows two; others, such as ``grpc-predict``, are read as by Istio."""
     name = str(port.get("name") or "")
     if name in ("http1", "h2c"):
         return {"name": name}
     return {"name": "h2c"} if name.partition("-")[0] in ("grpc", "http2") else {}
 
 
-def _numbered(probe: Any, ports: list[JsonObject], path: str, carrier: FieldMapping) -> Any:
-    """A probe with its named port resolved: the pod's port has another name under Knative."""
+def _numbered(probe: Any, ports: list[JsonObject], path: str, mapping: FieldMapping) -> Any:
+    """A probe with its named port resolved: Knative renames the pod's port."""
     if not isinstance(probe, dict):
         return probe
     numbers = {str(port.get("name")): port["containerPort"] for port in ports}
@@ -251,16 +251,16 @@ def _numbered(probe: Any, ports: list[JsonObject], path: str, carrier: FieldMapp
         port = target.get("port")
         if isinstance(port, str) and not port.isdigit():
             if port not in numbers:
-                carrier.refuse(f"{path}.{handler}.port", f"no port is named {quote(port)}", "Use the port's number.")
+                mapping.refuse(f"{path}.{handler}.port", f"no port is named {quote(port)}", "Use the port's number.")
             resolved[handler] = {**target, "port": numbers.get(port)}
     return resolved
 
 
 def _timed(probe: Any, *, eager: bool) -> Any:
-    """A readiness probe with its timing said in full: Knative takes a period that is left out for one of 0.
+    """A readiness probe with its timing written out: Knative reads a missing period as 0.
 
-    With that it asks many times a second until the container is ready. An ``eager`` probe, the server's, gets it in
-    the place of Kubernetes' default timing.
+    With 0, Knative probes many times a second until the container is ready. An ``eager`` probe, the model server's,
+    gets that instead of Kubernetes' default timing.
     """
     if not isinstance(probe, dict):
         return probe
@@ -270,35 +270,35 @@ def _timed(probe: Any, *, eager: bool) -> Any:
 
 
 def _read_only(
-    container: JsonObject, path: str, volumes: Mapping[str, JsonObject], carrier: FieldMapping
+    container: JsonObject, path: str, volumes: Mapping[str, JsonObject], mapping: FieldMapping
 ) -> JsonObject:
-    """Knative wants it said where a volume cannot be written anyway; it defaults containers, not init containers.
+    """Set ``readOnly`` on mounts of read-only volumes: Knative requires it, and defaults it only in containers.
 
-    What else it mounts for reading only, without a word, is refused where that is not what is asked for.
+    Knative silently mounts some writable volumes read-only. Mounts of those that do not ask for it are refused.
     """
     if "volumeMounts" not in container:
         return container
     mounts = []
     for index, mount in enumerate(container["volumeMounts"]):
         volume = volumes.get(mount["name"], {})
-        if any(kind in volume for kind in _UNWRITABLE) or any(value_at(volume, k, "readOnly") for k in _SAYS_SO):
+        if any(kind in volume for kind in _UNWRITABLE) or any(value_at(volume, k, "readOnly") for k in _OWN_READ_ONLY):
             mounts.append({**mount, "readOnly": True})
             continue
         if any(kind in volume for kind in _READ_ONLY) and not mount.get("readOnly"):
             at = f"{path}.volumeMounts[{index}].readOnly"
-            carrier.refuse(at, "Knative mounts volumes of this type read-only", "Set readOnly to true.")
+            mapping.refuse(at, "Knative mounts volumes of this type read-only", "Set readOnly to true.")
         mounts.append(mount)
     return {**container, "volumeMounts": mounts}
 
 
-def _claims(volumes: list[JsonObject], carrier: FieldMapping) -> None:
+def _claims(volumes: list[JsonObject], mapping: FieldMapping) -> None:
     for index, volume in enumerate(volumes):
         if "persistentVolumeClaim" in volume and not value_at(volume, "persistentVolumeClaim", "readOnly"):
             at = f"{POD}.volumes[{index}].persistentVolumeClaim.readOnly"
-            carrier.require("kubernetes.podspec-persistent-volume-write", at, exact=True)
+            mapping.require("kubernetes.podspec-persistent-volume-write", at, exact=True)
 
 
-def _volumes_mounted(pod: JsonObject, carrier: FieldMapping) -> None:
+def _volumes_mounted(pod: JsonObject, mapping: FieldMapping) -> None:
     mounted = {
         mount["name"]
         for container in [*pod["containers"], *pod.get("initContainers", [])]
@@ -307,4 +307,4 @@ def _volumes_mounted(pod: JsonObject, carrier: FieldMapping) -> None:
     for index, volume in enumerate(pod.get("volumes", [])):
         if volume["name"] not in mounted:
             at = f"{POD}.volumes[{index}]"
-            carrier.refuse(at, "no container mounts it", "Mount it, or remove it.")
+            mapping.refuse(at, "no container mounts it", "Mount it, or remove it.")

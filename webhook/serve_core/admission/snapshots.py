@@ -1,7 +1,7 @@
-"""What models are completed with, the loader and the runtimes, each kept under a digest of its content.
+"""Snapshots of the loaders and runtimes that models are completed with, each stored under a digest of its content.
 
-A Deployment only names these digests. The server keeps the content where no user writes, and reads it only if it still
-has its digest: a record cannot bring a loader or a runtime of its own.
+A Deployment has only the digests. The server stores the content where users cannot write, and uses it only if it still
+has its digest: a record cannot bring its own loader or runtime.
 """
 
 import hashlib
@@ -15,26 +15,26 @@ from serve_core.base.json import JsonObject, canonical, value_at
 from serve_core.context.cluster import LoaderConfig, Snapshot
 
 LONGEST = 2 * runtimes.LARGEST
-"""Characters of one as text."""
+"""Characters of a snapshot's text."""
 
 _PREFIX = "completion-"
 _KEY = "completion.json"
 
 
 def document(snapshot: Snapshot) -> JsonObject:
-    """As it is kept, for people to read too."""
+    """The stored form, which people can read too."""
     if isinstance(snapshot, Runtime):
         return {"runtime": {"name": snapshot.name, "spec": runtimes.spec_document(snapshot)}}
     return {"loader": {"image": snapshot.image, "allowNetworks": list(snapshot.allow_networks)}}
 
 
 def digest(snapshot: Snapshot) -> str:
-    """16 hexadecimal digits that stand for its content."""
+    """16 hexadecimal digits: a digest of the content."""
     return _digest(canonical(document(snapshot)))
 
 
 def config_map(snapshot: Snapshot) -> JsonObject:
-    """The ConfigMap that keeps it. It can only be made and deleted, never be changed."""
+    """The immutable ConfigMap that stores it."""
     content = document(snapshot)
     (kind,) = content
     metadata = {"name": _PREFIX + digest(snapshot), "namespace": NAMESPACE, "labels": {COMPLETION_LABEL: kind}}
@@ -43,13 +43,13 @@ def config_map(snapshot: Snapshot) -> JsonObject:
 
 
 def digest_of(manifest: JsonObject) -> str | None:
-    """The digest in the name of such a ConfigMap; ``None`` for any other name."""
+    """The digest in the name of such a ConfigMap; ``None`` for other names."""
     name = str(manifest["metadata"]["name"])
     return name.removeprefix(_PREFIX) if name.startswith(_PREFIX) else None
 
 
 def of_config_map(manifest: JsonObject) -> Snapshot:
-    """What a ConfigMap keeps. Raises ValueError as :func:`parse` does."""
+    """The snapshot in a ConfigMap. Raises ValueError as :func:`parse` does."""
     name, text = digest_of(manifest), value_at(manifest, "data", _KEY)
     if name is None or not isinstance(text, str):
         raise ValueError("it has no content")
@@ -57,9 +57,9 @@ def of_config_map(manifest: JsonObject) -> Snapshot:
 
 
 def parse(name: str, text: str) -> Snapshot:
-    """Read what is kept under the digest ``name``.
+    """Read the snapshot that is stored under the digest ``name``.
 
-    Raises ValueError with a sentence that says why it is not believed.
+    Raises ValueError with the reason, as a sentence continues after "because".
     """
     if len(text) > LONGEST:
         raise ValueError("it is too long")
@@ -75,12 +75,12 @@ def parse(name: str, text: str) -> Snapshot:
 
 
 def loaders(loader: LoaderConfig) -> tuple[LoaderConfig, ...]:
-    """The loaders that models may be completed with: each with the one image that it then has."""
+    """The loaders that models can be completed with now, each with its one image."""
     return tuple(loader.chosen(verifying=verifying) for verifying in (False, True))
 
 
 def present(loader: LoaderConfig, catalogue: Iterable[Runtime]) -> dict[str, Snapshot]:
-    """Everything that a model may be completed with now, by its digest."""
+    """All loaders and runtimes that models can be completed with now, by digest."""
     now: tuple[Snapshot, ...] = (*loaders(loader), *catalogue)
     return {digest(each): each for each in now}
 

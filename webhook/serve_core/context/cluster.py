@@ -1,6 +1,6 @@
-"""What the core needs to know of the cluster, as one frozen value.
+"""The cluster context: everything that the core needs about the cluster, in one frozen value.
 
-The server keeps it fresh from watches, the plugin reads it from the cluster or takes the defaults.
+The server updates it from watches; the plugin reads it from the cluster or uses the defaults.
 """
 
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from serve_core.policy.v1alpha1 import ServingPolicy
 
 PRIVATE_NETWORKS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
-"""Where stores inside the cluster or the company live (RFC 1918, RFC 6598, RFC 4193)."""
+"""Networks of stores inside the cluster or the company (RFC 1918, RFC 6598, RFC 4193)."""
 
 
 REQUIRED_FEATURES = {
     "kubernetes.podspec-init-containers": "enabled",
 }
-"""What an installation needs of ConfigMap ``knative-serving/config-features``; assumed without a cluster at hand."""
+"""What an installation needs in ConfigMap ``knative-serving/config-features``; assumed without a cluster."""
 
 
 @dataclass(frozen=True)
@@ -31,21 +31,21 @@ class LoaderConfig:
 
     image: str
     allow_networks: tuple[str, ...] = PRIVATE_NETWORKS
-    """Networks in CIDR notation that models may come from although they are not public."""
+    """Networks in CIDR notation that are not public and that models can come from."""
     signing_image: str | None = None
-    """The same loader with the libraries that verify signatures; without one, ``image`` is tried for it too."""
+    """The same loader with the libraries that verify signatures; ``None``: ``image`` is used for that too."""
 
     @property
     def images(self) -> tuple[str, ...]:
         return (self.image,) if self.signing_image is None else (self.image, self.signing_image)
 
     def chosen(self, *, verifying: bool) -> "LoaderConfig":
-        """The loader with the one image that a model needs. ``verifying``: the model's signature is to be verified."""
+        """The loader with the one image that a model needs. ``verifying``: whether the loader verifies a signature."""
         return replace(self, image=(verifying and self.signing_image) or self.image, signing_image=None)
 
 
 Snapshot = LoaderConfig | Runtime
-"""What a model was completed with; :mod:`serve_core.admission.snapshots` names each by its content."""
+"""What a model is completed with; :mod:`serve_core.admission.snapshots` names each by a digest of its content."""
 
 
 @dataclass(frozen=True)
@@ -53,27 +53,27 @@ class ClusterContext:
     loader: LoaderConfig
     runtimes: tuple[Runtime, ...] = ()
     features: Mapping[str, str] = field(default_factory=lambda: dict(REQUIRED_FEATURES))
-    """The data of ConfigMap ``knative-serving/config-features``, as it stands there."""
+    """The data of ConfigMap ``knative-serving/config-features``."""
     istio: IstioInstallation | None = None
-    """``None`` where Istio is not installed."""
+    """``None`` if Istio is not installed."""
     policies: tuple["ServingPolicy", ...] = ()
     stores: tuple[Store, ...] = ()
-    """Where places lead, as the operator's settings say; the loader is bound to them, whatever a Secret says."""
+    """The stores in the operator's settings; the loader is bound to them, whatever a Secret names."""
     sidecar_images: frozenset[str] = frozenset()
-    """Images of containers that the platform adds to pods, such as Knative's queue-proxy; policies pass over them."""
+    """Images of containers that the platform adds to pods, such as Knative's queue-proxy; policies ignore them."""
     namespace_labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Labels by namespace, for policies that select namespaces by them."""
+    """The labels of each namespace, for policies that select namespaces by labels."""
     services: Services = field(default_factory=dict)
-    """The Kubernetes Services of the cluster, but for those that Knative makes for each revision."""
+    """The Kubernetes Services of the cluster, without those that Knative creates for each revision."""
     snapshots: Mapping[str, Snapshot] = field(default_factory=dict)
-    """The loaders and runtimes that models were completed with earlier, by digest, as the server itself kept them."""
+    """The loaders and runtimes that models were completed with, by digest, as the server stored them."""
 
     @property
     def known_loaders(self) -> tuple[LoaderConfig, ...]:
-        """The loaders that policies know again: those of now, and those that models were completed with earlier."""
+        """The loaders that policies recognise: the present one, and those that models were completed with earlier."""
         return (self.loader, *(each for each in self.snapshots.values() if isinstance(each, LoaderConfig)))
 
     @property
     def known_runtimes(self) -> tuple[Runtime, ...]:
-        """The runtimes of now, and those that models were completed with earlier."""
+        """The runtimes that policies recognise: the present ones, and those that models were completed with earlier."""
         return (*self.runtimes, *(each for each in self.snapshots.values() if isinstance(each, Runtime)))

@@ -1,4 +1,4 @@
-"""The Kubernetes Services around a model, as far as they matter to it: their names, selectors and named ports."""
+"""The Kubernetes Services around a model: names, selectors and named ports."""
 
 import itertools
 from collections.abc import Mapping
@@ -9,23 +9,23 @@ from serve_core.base.json import JsonObject, value_at
 from serve_core.base.ownership import controller
 
 NOT_A_REVISION = "!serving.knative.dev/revision"
-"""Label selector of all Services but those that Knative makes for each revision, which nobody else names so."""
+"""Label selector of all Services except those that Knative creates for each revision."""
 
 _MOST_LABELS = 50
-"""Of a selector."""
+"""Labels of a selector; a Service with more counts as one without a selector."""
 _MOST_PORTS = 50
-"""Of one Service, by name."""
+"""Named ports of one Service that are read."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceSummary:
-    """A Kubernetes Service, as far as it matters to models."""
+    """The parts of a Kubernetes Service that matter to models."""
 
     owner: str = ""
-    """The Deployment whose model it belongs to, by its owner or its label; empty for everybody else's."""
+    """The Deployment whose model it belongs to, by its owner or its label; empty for all others."""
     selector: Mapping[str, str] = field(default_factory=dict)
     named_ports: tuple[str, ...] = ()
-    """The ports that it leads to by name."""
+    """Its target ports that are names."""
 
 
 Services = Mapping[str, Mapping[str, ServiceSummary]]
@@ -33,13 +33,13 @@ Services = Mapping[str, Mapping[str, ServiceSummary]]
 
 
 def read(service: JsonObject) -> ServiceSummary:
-    """What matters of a Service (v1), or of a Knative Service, whose name is taken just as well."""
+    """The summary of a Service (v1), or of a Knative Service, which occupies a name in the same way."""
     owner = _controller(service) or value_at(service, "metadata", "labels", DEPLOYMENT_LABEL) or ""
     return ServiceSummary(owner, selector(service), named_ports(service))
 
 
 def selector(service: JsonObject) -> dict[str, str]:
-    """The labels of the pods that a Service leads to; none where there are more than anybody writes."""
+    """The labels by which a Service selects pods; empty if there are too many or one is not a string."""
     found = value_at(service, "spec", "selector")
     if not isinstance(found, dict) or len(found) > _MOST_LABELS:
         return {}
@@ -47,7 +47,7 @@ def selector(service: JsonObject) -> dict[str, str]:
 
 
 def named_ports(service: JsonObject) -> tuple[str, ...]:
-    """The first ports that a Service leads to by name."""
+    """The first target ports of a Service that are names."""
     ports = value_at(service, "spec", "ports")
     targets = (value_at(port, "targetPort") for port in ports) if isinstance(ports, list) else ()
     named = (target for target in targets if isinstance(target, str) and not target.isdigit())
@@ -55,6 +55,6 @@ def named_ports(service: JsonObject) -> tuple[str, ...]:
 
 
 def _controller(service: JsonObject) -> str:
-    """The Deployment that owns it, whatever somebody has made of its label."""
+    """The Deployment that owns it, whatever its label is."""
     owner = controller(service)
     return str(value_at(owner, "name") or "") if value_at(owner, "kind") == "Deployment" else ""

@@ -1,7 +1,7 @@
-"""Who may call a model: the objects of Istio that the ``auth`` annotations become, each with the reason of its rules.
+"""Access policies: the Istio objects that the ``auth`` annotations become, each with the reasons for its rules.
 
-They select the model's pods by label, never a host: Knative's activator replaces ``Host``, and anyone can write the
-header in which it keeps the old one. One ALLOW policy on a workload denies everything that it does not name.
+They select the model's pods by label, never by host: Knative's activator replaces ``Host``, and any client can write
+the header in which it keeps the original. One ALLOW policy on a workload denies everything that it does not name.
 
 Sources: Knative Serving 1.23, ``pkg/queue/sharedmain/handlers.go`` and ``knative.dev/pkg/network/handlers/drain.go``
 (what queue-proxy answers itself), ``networking/pkg/status`` (the ingress's probe); Istio 1.29's reference of
@@ -30,7 +30,7 @@ _API_VERSION = "security.istio.io/v1"
 _BURST = "autoscaling.knative.dev/target-burst-capacity"
 _LEAST = "autoscaling.knative.dev/min-scale"
 
-# Ports of queue-proxy, which a policy has to name: it is behind them that the model is.
+# queue-proxy's ports for requests: a policy must name them, and not the model's port, which is behind queue-proxy.
 _MODEL_PORTS = ("8012", "8013")
 _AUTOSCALER_PORT = "9090"
 _METRICS_PORT = "9091"
@@ -89,16 +89,16 @@ def _obstacles(
         yield problem
         return
     by_knative = spec.mode != DEPLOYMENT
-    bypasses = tuple(_bypasses(workload, by_knative, context))
-    yield from bypasses
-    if not bypasses and by_knative and not (context.istio and context.istio.injects(KNATIVE_NAMESPACE)):
+    found = tuple(_bypasses(workload, by_knative, context))
+    yield from found
+    if not found and by_knative and not (context.istio and context.istio.injects(KNATIVE_NAMESPACE)):
         yield diagnostic("KnativeOutsideMesh", path_of(AUTH))
 
 
 def _bypasses(workload: Workload, by_knative: bool, context: ClusterContext) -> Iterator[Diagnostic]:
     """What in the pod template would let requests bypass the access policies."""
-    for stray in sidecar.strays(workload.template, TEMPLATE, context.known_loaders):
-        yield diagnostic("PastSidecar", stray.path, what=stray.what, by=AUTH)
+    for bypass in sidecar.bypasses(workload.template, TEMPLATE, context.known_loaders):
+        yield diagnostic("PastSidecar", bypass.path, what=bypass.what, by=AUTH)
     for key, value in selected(workload, by_knative=by_knative).items():
         if (other := workload.template_labels.get(key, value)) != value:
             what = f"label {key} with value {quote(other)}, which the access policies do not select,"
@@ -154,7 +154,7 @@ def _allowed(workload: Workload, spec: ServingSpec, trust_domain: str, by_knativ
 
 
 def _of_knative() -> list[tuple[JsonObject, str]]:
-    """What Knative has to reach, as narrow as it can be said."""
+    """What Knative itself must reach, as narrow as possible."""
 
     def probe(agent: str) -> JsonObject:
         return {
@@ -163,7 +163,7 @@ def _of_knative() -> list[tuple[JsonObject, str]]:
         }
 
     ingress = probe("Knative-Ingress-Probe")
-    # Without this header queue-proxy would hand the request on, so that a forged agent reached the model's /healthz.
+    # Without this header queue-proxy forwards the request, and a forged agent would reach the model's /healthz.
     ingress["when"].append({"key": "request.headers[K-Network-Probe]", "values": ["probe"]})
     scrape = {
         "from": [{"source": {"namespaces": [KNATIVE_NAMESPACE]}}],
@@ -185,7 +185,7 @@ def _of_knative() -> list[tuple[JsonObject, str]]:
 
 
 def _sources(spec: ServingSpec, trust_domain: str) -> list[JsonObject]:
-    """Fields of one source have all to match, so namespaces and principals are sources of their own."""
+    """All fields of one source must match, so namespaces and principals are separate sources."""
 
     def source(key: str, values: list[str]) -> JsonObject:
         named = {key: values} if values else {}

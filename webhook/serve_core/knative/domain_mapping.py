@@ -1,4 +1,4 @@
-"""A host name of the model's own: the DomainMapping beside its Knative Service."""
+"""The model's own host name: the DomainMapping beside its Knative Service."""
 
 from serve_core.api.serving_spec import ServingSpec
 from serve_core.base.constants import DEPLOYMENT_LABEL
@@ -7,12 +7,12 @@ from serve_core.knative.limits import NETWORKING
 
 
 def mapping(service: JsonObject, spec: ServingSpec) -> tuple[JsonObject, ...]:
-    """The DomainMapping (serving.knative.dev/v1beta1) that leads ``domain`` to a Knative Service, if it is asked for.
+    """The DomainMapping (serving.knative.dev/v1beta1) that maps ``domain`` to a Knative Service, if there is a domain.
 
-    Knative also wants a ClusterDomainClaim. It makes that itself where ``config-network`` says
-    ``autocreate-cluster-domain-claims``; elsewhere which namespace may have which host is an administrator's decision,
-    and the reconciler says what is missing. What the Knative Service's annotations say about networking, such as the
-    ingress class, holds for the mapping too.
+    Knative also needs a ClusterDomainClaim. It creates the claim itself if ``config-network`` sets
+    ``autocreate-cluster-domain-claims``. Otherwise an administrator decides which namespace can have which host, and
+    the reconciler reports what is missing. The Knative Service's annotations about networking, such as the ingress
+    class, apply to the mapping too.
     """
     if spec.domain is None:
         return ()

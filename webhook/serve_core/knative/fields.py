@@ -1,7 +1,7 @@
-"""What becomes of each field of a Deployment's pod template in a Knative Service: a table of rules.
+"""Rules for each field of a Deployment's pod template: what it becomes in a Knative Service.
 
-A field is carried, dropped where it only says what the API server would fill in, carried if a feature flag of
-Knative allows it, left out with a warning, or refused. A field that no rule names is refused: nothing is lost silently.
+A field is carried, dropped if it only repeats a default of the API server, carried if a feature flag of Knative allows
+it, or refused. A field without a rule is refused: nothing is lost silently.
 
 Source of the rules: Knative Serving 1.23, ``pkg/apis/serving/fieldmask.go``, ``k8s_validation.go`` and
 ``pkg/apis/config/features.go``.
@@ -20,29 +20,29 @@ _ON_BY_DEFAULT = frozenset({"multi-container", "kubernetes.podspec-volumes-empty
 
 @dataclass(frozen=True)
 class FieldRule:
-    """What becomes of one field. By default it is carried as it stands."""
+    """The rule for one field. By default the field is carried unchanged."""
 
     flag: str | None = None
-    """The feature flag that it needs."""
+    """The feature flag that the field needs."""
     exact: bool = False
-    """Whether that flag has to be ``enabled``, not merely ``allowed``."""
+    """Whether the flag must be ``enabled``; otherwise ``allowed`` is enough."""
     drop: tuple[Any, ...] = ()
-    """Values that mean the same as no value."""
+    """Values that are the same as no value."""
     only: tuple[Any, ...] | None = None
     """The only values that are carried."""
     refuse: str = ""
-    """Why no (other) value is carried."""
+    """Why other values are refused."""
     way_out: str = ""
     inner: Mapping[str, "FieldRule"] | None = field(default=None, repr=False)
     """The rules of an object's fields."""
     key: str = ""
-    """The field by which Knative tells a list's elements apart: it takes none twice, Kubernetes does."""
+    """The merge key of a list. Knative refuses two elements with the same key; Kubernetes accepts them."""
     each: bool = False
-    """Whether ``inner`` is about each element of a list."""
+    """Whether ``inner`` has the rules of each element of a list."""
 
     @cached_property
-    def as_they_stand(self) -> frozenset[str]:
-        """Fields that are carried whatever is in them."""
+    def unchecked(self) -> frozenset[str]:
+        """Inner fields that are carried with any value."""
         return frozenset(key for key, rule in (self.inner or {}).items() if rule is CARRY)
 
 
@@ -51,13 +51,13 @@ Rules = Mapping[str, FieldRule]
 
 @dataclass
 class FieldMapping:
-    """Carries documents over by rules and collects what cannot be carried."""
+    """Carries documents by rules and collects the fields that cannot be carried."""
 
     features: Mapping[str, str]
     problems: list[Diagnostic] = field(default_factory=list)
 
     def state(self, flag: str) -> str:
-        """The flag's state as Knative reads it: case does not count, a misspelt value means the default."""
+        """The flag's state as Knative reads it: case-insensitive, and a misspelt value is the default."""
         value = str(self.features.get(flag, "")).lower()
         default = "enabled" if flag in _ON_BY_DEFAULT else "disabled"
         return value if value in ("enabled", "allowed", "disabled") else default
@@ -71,7 +71,7 @@ class FieldMapping:
         self.add("FieldUnsupported", path, why=why, way_out=way_out or "Remove it.")
 
     def add(self, code: str, path: str, **words: object) -> None:
-        """Note a problem, unless there are more than are said already."""
+        """Add a problem, up to the number that a refusal shows."""
         if len(self.problems) <= MOST_PROBLEMS:
             self.problems.append(diagnostic(code, path, **words))
 
@@ -98,17 +98,17 @@ class FieldMapping:
         return carried
 
     def _once(self, elements: list[Any], key: str, path: str) -> list[Any]:
-        """The elements without those that are there twice; linear, whatever there are of them."""
+        """The elements without duplicates, in linear time. Different elements with the same key are refused."""
         names = [repr(element.get(key, "") if isinstance(element, dict) else element) for element in elements]
         if len({*names}) == len(names):
             return elements
         found: list[Any] = []
         first: dict[str, Any] = {}
         others: set[str] = set()
-        for index, (element, told_by) in enumerate(zip(elements, names, strict=True)):
-            if told_by not in first:
-                first[told_by] = element
-            elif element == first[told_by] or (text := canonical(element)) in others:
+        for index, (element, name_of) in enumerate(zip(elements, names, strict=True)):
+            if name_of not in first:
+                first[name_of] = element
+            elif element == first[name_of] or (text := canonical(element)) in others:
                 continue
             else:
                 others.add(text)
@@ -127,20 +127,21 @@ class FieldMapping:
         if rule.each and isinstance(value, list):
             return [
                 self.carry(element, rule.inner, f"{path}[{_place(element, index, path)}]")
-                if isinstance(element, dict) and not _stands(element, rule)
+                if isinstance(element, dict) and not _is_unchecked(element, rule)
                 else element
                 for index, element in enumerate(value)
             ]
         return self.carry(value, rule.inner, path) if isinstance(value, dict) else value
 
 
-def _stands(element: Mapping[str, Any], rule: FieldRule) -> bool:
-    """Whether it is carried as it stands: most elements are, and there may be thousands."""
-    return element.keys() <= rule.as_they_stand and None not in element.values()
+def _is_unchecked(element: Mapping[str, Any], rule: FieldRule) -> bool:
+    """Whether an element is carried unchanged. Most are, and there can be thousands."""
+    return element.keys() <= rule.unchecked and None not in element.values()
 
 
 def _place(element: Mapping[str, Any], index: int, path: str) -> object:
-    """Variables are told by their names: ours stand before the user's and would shift their numbers."""
+    """An element's step in a path. Variables have their names: the variables that admission sets come first and would
+    shift the indexes."""
     return step(element.get("name", index)) if path.endswith(".env") else index
 
 

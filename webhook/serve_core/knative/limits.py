@@ -1,4 +1,4 @@
-"""Values that Knative refuses, ignores or keeps for itself: annotations with their bounds, reserved names and ports.
+"""Values that Knative refuses, ignores or reserves: annotations with their bounds, names and ports.
 
 Source: Knative Serving 1.23, ``pkg/apis/autoscaling/annotation_validation.go``, ``pkg/apis/serving/k8s_validation.go``
 and ``pkg/apis/serving/v1/revision_validation.go``.
@@ -17,7 +17,7 @@ from serve_core.syntax import duration, image_reference, quantity
 from serve_core.syntax.duration import SECOND
 
 DEFAULT_PORT = 8080
-"""Where Knative sends requests to a container that declares no port."""
+"""The port of a container that declares none."""
 AUTOSCALING = "autoscaling.knative.dev/"
 NETWORKING = "networking.knative.dev/"
 ROLLOUT_DURATION = "serving.knative.dev/rollout-duration"
@@ -36,12 +36,13 @@ _RESERVED_PORTS = frozenset({8008, 8012, 8013, 8022, 9090, 9091})
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)", re.ASCII)
 _LONGEST = 253
-"""Characters of an annotation's value that is looked at; numbers, durations and names of classes are shorter."""
+"""Characters of an annotation's value; longer ones are refused unread. Numbers, durations and classes are shorter."""
 
 
 @dataclass(frozen=True)
 class _Allowed:
-    words: str
+    text: str
+    """The allowed values, for the hint."""
     check: Callable[[str], bool]
 
 
@@ -87,7 +88,7 @@ _TEMPLATE: Mapping[str, _Allowed] = {
     f"{AUTOSCALING}class": _CLASS,
     f"{AUTOSCALING}min-scale": _whole(0),
     f"{AUTOSCALING}max-scale": _whole(0),
-    # A cluster may allow 0 (config-autoscaler): what is said of such a model would be true of nothing that ran.
+    # A cluster can allow 0 (config-autoscaler). Then Ready would describe a model that never ran.
     f"{AUTOSCALING}initial-scale": _Allowed(
         "a whole number of at least 1: with 0, Knative reports a model as ready that was never loaded", _whole(1).check
     ),
@@ -113,10 +114,10 @@ _TEMPLATE: Mapping[str, _Allowed] = {
         for bound in ("request", "limit")
     },
 }
-"""What Knative reads on a template, and what it takes."""
+"""The annotations that Knative reads on a template, and the values that it accepts."""
 
 _OLD_SPELLINGS = {re.sub(r"-([a-z])", lambda match: match[1].upper(), key): key for key in _TEMPLATE if "-" in key}
-"""Knative knows each key in camel case too, from earlier days."""
+"""Knative also reads the older camel-case spelling of each key."""
 
 _SERVICE: Mapping[str, _Allowed] = {ROLLOUT_DURATION: _duration(0, None)}
 
@@ -134,50 +135,50 @@ def is_for_the_service(key: str) -> bool:
     return key == ROLLOUT_DURATION or key.startswith(NETWORKING)
 
 
-def check_template_annotations(annotations: Mapping[str, str], carrier: FieldMapping) -> None:
-    """Refuse what Knative would refuse, and what it would ignore although it bears its name."""
+def check_template_annotations(annotations: Mapping[str, str], mapping: FieldMapping) -> None:
+    """Refuse template annotations that Knative would refuse, and keys of Knative's domains that it would ignore."""
     for key, value in annotations.items():
         at = f"spec.template.metadata.annotations[{step(key)}]"
         if key in _TEMPLATE:
-            _check(_TEMPLATE[key], value, at, carrier)
+            _check(_TEMPLATE[key], value, at, mapping)
         elif key in _OLD_SPELLINGS:
-            carrier.refuse(at, "this is an old spelling", f"Write {_OLD_SPELLINGS[key]}.")
+            mapping.refuse(at, "this is an old spelling", f"Write {_OLD_SPELLINGS[key]}.")
         elif key.startswith((AUTOSCALING, _QUEUE)):
-            carrier.refuse(at, "Knative does not know this annotation and would ignore it", "Correct or remove it.")
+            mapping.refuse(at, "Knative does not know this annotation and would ignore it", "Correct or remove it.")
         elif key.startswith(NETWORKING) and key not in _NETWORKING:
-            carrier.refuse(at, "Knative does not know this annotation", "Correct or remove it.")
-    _check_class(annotations, carrier)
-    _check_scale(annotations, carrier)
+            mapping.refuse(at, "Knative does not know this annotation", "Correct or remove it.")
+    _check_class(annotations, mapping)
+    _check_scale(annotations, mapping)
 
 
-def check_service_metadata(annotations: Mapping[str, str], labels: Mapping[str, str], carrier: FieldMapping) -> None:
-    """The same for what a Deployment's own metadata says to Knative."""
+def check_service_metadata(annotations: Mapping[str, str], labels: Mapping[str, str], mapping: FieldMapping) -> None:
+    """Refuse annotations and labels of the Deployment that Knative would refuse on its Service."""
     for key, value in annotations.items():
         at = f"metadata.annotations[{step(key)}]"
         if key in _SERVICE:
-            _check(_SERVICE[key], value, at, carrier)
+            _check(_SERVICE[key], value, at, mapping)
         elif key.startswith(AUTOSCALING):
             why = "Knative reads this annotation only on the template"
-            carrier.refuse(at, why, "Move it to spec.template.metadata.annotations.")
+            mapping.refuse(at, why, "Move it to spec.template.metadata.annotations.")
     visibility = labels.get(VISIBILITY_LABEL)
     if visibility not in (None, "cluster-local"):
         why = f"Knative has no visibility {quote(visibility)}"
-        carrier.refuse(f"metadata.labels[{VISIBILITY_LABEL}]", why, "Set it to cluster-local, or remove it.")
+        mapping.refuse(f"metadata.labels[{VISIBILITY_LABEL}]", why, "Set it to cluster-local, or remove it.")
 
 
-def _check(allowed: _Allowed, value: Any, at: str, carrier: FieldMapping) -> None:
+def _check(allowed: _Allowed, value: Any, at: str, mapping: FieldMapping) -> None:
     if not isinstance(value, str) or len(value) > _LONGEST or not allowed.check(value):
-        carrier.refuse(at, f"{quote(value)} is not allowed", f"Write {allowed.words}.")
+        mapping.refuse(at, f"{quote(value)} is not allowed", f"Write {allowed.text}.")
 
 
-def _check_class(annotations: Mapping[str, str], carrier: FieldMapping) -> None:
+def _check_class(annotations: Mapping[str, str], mapping: FieldMapping) -> None:
     metric = annotations.get(f"{AUTOSCALING}metric")
     if metric and annotations.get(f"{AUTOSCALING}class", _KPA) == _KPA and metric not in ("concurrency", "rps"):
         at = f"spec.template.metadata.annotations[{AUTOSCALING}metric]"
-        carrier.refuse(at, f"{quote(metric)} is not allowed", "Write concurrency or rps.")
+        mapping.refuse(at, f"{quote(metric)} is not allowed", "Write concurrency or rps.")
 
 
-def _check_scale(annotations: Mapping[str, str], carrier: FieldMapping) -> None:
+def _check_scale(annotations: Mapping[str, str], mapping: FieldMapping) -> None:
     numbers = {}
     for name in ("min-scale", "max-scale", "activation-scale"):
         key = AUTOSCALING + name
@@ -186,37 +187,37 @@ def _check_scale(annotations: Mapping[str, str], carrier: FieldMapping) -> None:
     least, most, first = numbers.get("min-scale", 0), numbers.get("max-scale", 0), numbers.get("activation-scale")
     if most and most < least:
         at = f"spec.template.metadata.annotations[{AUTOSCALING}max-scale]"
-        carrier.refuse(at, "it is less than min-scale", "Raise it, or lower min-scale.")
+        mapping.refuse(at, "it is less than min-scale", "Raise it, or lower min-scale.")
     if first is not None and (first < least or 0 < most < first):
         at = f"spec.template.metadata.annotations[{AUTOSCALING}activation-scale]"
-        carrier.refuse(at, "it is not between min-scale and max-scale", "Correct it.")
+        mapping.refuse(at, "it is not between min-scale and max-scale", "Correct it.")
 
 
-def check_container(container: JsonObject, path: str, *, is_server: bool, carrier: FieldMapping) -> None:
-    """Refuse images that Knative cannot read, and names, variables, ports and paths that are its own."""
+def check_container(container: JsonObject, path: str, *, is_server: bool, mapping: FieldMapping) -> None:
+    """Refuse images that Knative cannot read, and names, variables, ports and paths that it reserves."""
     image = container.get("image")
     if isinstance(image, str) and image and not image_reference.is_readable_by_knative(image):
         way_out = "Write it as REGISTRY/NAME:TAG; NAME needs at least two characters, and no capital letters."
-        carrier.refuse(f"{path}.image", f"Knative cannot read the image {quote(image)}", way_out)
+        mapping.refuse(f"{path}.image", f"Knative cannot read the image {quote(image)}", way_out)
     if container.get("name") == _RESERVED_CONTAINER:
-        carrier.refuse(f"{path}.name", "Knative's own container has this name", "Choose another name.")
+        mapping.refuse(f"{path}.name", "Knative's own container has this name", "Choose another name.")
     for variable in container.get("env") or []:
         name = variable.get("name")
         if name in _RESERVED_ENV or (is_server and name == "PORT"):
-            carrier.refuse(f"{path}.env[{name}]", f"Knative sets {name} itself", "Choose another name.")
+            mapping.refuse(f"{path}.env[{name}]", f"Knative sets {name} itself", "Choose another name.")
     for index, port in enumerate(container.get("ports") or []):
         if port.get("containerPort") in _RESERVED_PORTS:
             at = f"{path}.ports[{index}].containerPort"
-            carrier.refuse(at, "Knative's own container listens on this port", "Choose another port, such as 8080.")
+            mapping.refuse(at, "Knative's own container listens on this port", "Choose another port, such as 8080.")
     seen = set()
     for index, mount in enumerate(container.get("volumeMounts") or []):
         where, at = str(mount.get("mountPath")), f"{path}.volumeMounts[{index}].mountPath"
         clean = posixpath.normpath(where) if where.startswith("/") else where
         clean = "/" + clean.lstrip("/") if where.startswith("/") else clean
         if clean in _RESERVED_PATHS:
-            carrier.refuse(at, "this path is reserved", "Choose another path.")
+            mapping.refuse(at, "this path is reserved", "Choose another path.")
         elif not where.startswith("/"):
-            carrier.refuse(at, "the path is not absolute", "Begin it with a slash.")
+            mapping.refuse(at, "the path is not absolute", "Begin it with a slash.")
         elif clean in seen:
-            carrier.refuse(at, "another volume is mounted there", "Choose another path.")
+            mapping.refuse(at, "another volume is mounted there", "Choose another path.")
         seen.add(clean)

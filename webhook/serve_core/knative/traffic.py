@@ -1,6 +1,6 @@
-"""Which revision gets how much of the traffic: the newest, a canary beside the promoted one, or a pinned one.
+"""Traffic between revisions: all to the latest, a share for a canary, or all to a pinned revision.
 
-"Latest" means the latest *ready* revision throughout, as in Knative: one that never becomes ready gets no traffic.
+"Latest" is Knative's latest *ready* revision: a revision that never becomes ready gets no traffic.
 """
 
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ from serve_core.base.json import JsonObject
 
 LATEST_TAG = "latest"
 PREVIOUS_TAG = "previous"
-"""Tags make a revision reachable under a URL of its own: ``TAG-NAME.NAMESPACE.…``."""
+"""A tag gives a revision its own URL: ``TAG-NAME.NAMESPACE.…``."""
 
 
 def targets(spec: ServingSpec, notes: Mapping[str, str]) -> list[JsonObject]:
-    """The ``traffic`` of the Knative Service; empty where Knative's default, all to the latest, is meant.
+    """The ``traffic`` of the Knative Service; empty for Knative's default, all to the latest.
 
-    ``notes`` are the Deployment's annotations: they say what was promoted last and what before that.
+    ``notes`` are the Deployment's annotations, which have the promoted revision and the one promoted before it.
     """
     latest: JsonObject = {"latestRevision": True}
     if spec.pin is not None:
@@ -35,10 +35,10 @@ def targets(spec: ServingSpec, notes: Mapping[str, str]) -> list[JsonObject]:
 
 
 def settled(spec: ServingSpec, notes: Mapping[str, str], status: Mapping[str, Any]) -> dict[str, str]:
-    """What to note on the Deployment now that the Knative Service is ready with this ``status``.
+    """The annotations to set on the Deployment when the Knative Service is ready with this ``status``.
 
-    Without a canary or a pin the latest ready revision has all the traffic: it is promoted, and what was promoted
-    before is the previous one. So it is where there is a canary and nothing that it could be one beside.
+    Without a canary or a pin, the latest revision has all the traffic: it is promoted, and the revision promoted before
+    becomes the previous one. A canary without a promoted revision is promoted as well.
     """
     promoted = notes.get(PROMOTED, "")
     kept = {key: notes[key] for key in (PROMOTED, PREVIOUS) if key in notes}

@@ -47,8 +47,8 @@ class NamesCheck(Check):
         found = tuple(self.value_findings(what, use, by))
         yield from found
         if not found and not self.permits("none"):
-            for stray in subject.past_sidecar:
-                yield diagnostic(SIDECAR_NOT_KEPT, stray.path, by=by, what=stray.name)
+            for bypass in subject.past_sidecar:
+                yield diagnostic(SIDECAR_NOT_KEPT, bypass.path, by=by, what=bypass.name)
 
 
 def allowed(names: tuple[str, ...], otherwise: str) -> str:

@@ -37,9 +37,9 @@ def past_sidecar(
     """What bypasses the sidecar in these. ``injected``: they are pods, after Istio's injector."""
     redirects = (context.istio.redirects if context.istio else {}) if injected else None
     found = (
-        Use(stray.what, stray.path)
+        Use(bypass.what, bypass.path)
         for template, path in templates
-        for stray in sidecar.strays(template, path, context.known_loaders, injected=redirects)
+        for bypass in sidecar.bypasses(template, path, context.known_loaders, injected=redirects)
     )
     return tuple(islice(found, bounds.MOST_USES))
 

@@ -1,1 +1,1 @@
-"""The containers of a served pod: the loader and the model server, rendered and recognized."""
+"""The containers of a served pod: the loader and the model server, rendered and recognised."""

@@ -1,8 +1,7 @@
-"""The init container that downloads models: rendered from what is asked of it, and known again field for field.
+"""The init container that downloads models: rendered from a request, and recognised field by field.
 
-A name, an image and arguments are anybody's to write. So a container is the loader only if rendering what its arguments
-ask for gives the very same container; what the platform may add to it is :data:`_ENVIRONMENT` and its like, and nothing
-else.
+Anyone can write a container's name, image and arguments. So a container is the loader only if rendering the request in
+its arguments gives the same container. The platform can add only what this module lists, such as :data:`_ENVIRONMENT`.
 """
 
 import re
@@ -33,7 +32,7 @@ RESTRICTED = {
     "runAsNonRoot": True,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-"""Passes the Pod Security Standard ``restricted``, whatever the image says."""
+"""Passes the Pod Security Standard ``restricted``, with every image."""
 
 TERMINATION = {"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "FallbackToLogsOnError"}
 
@@ -45,7 +44,7 @@ _KEY_FILE = f"{SIGNATURE_KEY_MOUNT}/{SIGNATURE_KEY}"
 
 @dataclass(frozen=True)
 class LoaderRequest:
-    """All that one loader differs in from another."""
+    """Everything in which one loader container differs from another."""
 
     image: str
     models: tuple[Placed, ...]
@@ -56,15 +55,15 @@ class LoaderRequest:
     credentials: str | None = None
     """The Secret."""
     masked: bool = False
-    """Whether the pod has a token for the API server, which the loader shall not have.
+    """Whether to hide the pod's token for the API server from the loader.
 
-    A workload identity's token is another one: the platform's own webhook mounts it beside.
+    A workload identity's token is another one: the platform's webhook mounts it in another place.
     """
     stores: tuple[Store, ...] = ()
-    """Where its sources lead, whatever the Secret says; if there are any, it reads nothing else."""
+    """The stores that the loader is bound to, whatever the Secret names. Empty: the credentials decide."""
     uid: int | None = None
     size: int | None = field(default=None, compare=False)
-    """Bytes of the models; what the container asks for says nothing of what it does."""
+    """Bytes of the models. Not compared: resource requests do not change what the container does."""
 
     @property
     def uris(self) -> tuple[str, ...]:
@@ -76,7 +75,7 @@ def render(request: LoaderRequest) -> JsonObject:
     args = ["--volume", MODEL_VOLUME_MOUNT]
     mounts: list[JsonObject] = [{"name": MODEL_VOLUME, "mountPath": MODEL_VOLUME_MOUNT}]
     if request.masked:
-        # The API server mounts the token where nothing is mounted yet.
+        # The API server mounts the token only if nothing else is mounted there.
         mounts.append({"name": MODEL_VOLUME, "mountPath": _ACCOUNT_MOUNT, "subPath": "no-token", "readOnly": True})
     for network in request.allow_networks:
         args += ["--allow-network", network]
@@ -99,7 +98,7 @@ def render(request: LoaderRequest) -> JsonObject:
         "image": request.image,
         "imagePullPolicy": "IfNotPresent",
         "args": [*args, "--", *(model.argument if several else model.uri.text for model in request.models)],
-        # Memory does not grow with the model. The limit bounds the page cache too; the loader keeps its own under a
+        # Memory does not grow with the model. The limit includes the page cache; the loader itself uses less than a
         # quarter of it.
         "resources": {"requests": requests, "limits": {"memory": "1Gi"}},
         "securityContext": RESTRICTED | ({} if request.uid is None else {"runAsUser": request.uid}),
@@ -121,9 +120,9 @@ def volumes(request: LoaderRequest) -> list[JsonObject]:
 
 
 def read(container: JsonObject, pod: JsonObject, loaders: Iterable[LoaderConfig]) -> LoaderRequest | str:
-    """What a container of ``pod`` asks for if it is one of the ``loaders``, else the first field that is not as
-    :func:`render` and :func:`volumes` have it."""
-    request = _asked(container, pod)
+    """The request of a container of ``pod`` if it is one of the ``loaders``; otherwise the first field that differs
+    from what :func:`render` and :func:`volumes` give."""
+    request = _request_of(container, pod)
     if isinstance(request, str):
         return request
     known = [each for each in loaders if request.image in each.images]
@@ -141,28 +140,28 @@ _OPTIONS = ("--volume", "--allow-network", "--store", "--digest", "--signature-k
 _REPEATED = ("--allow-network", "--store")
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
-"""What the loader compares; it takes an empty text for no digest."""
+"""A digest that the loader compares. It takes an empty text for no digest."""
 
 
-def _asked(container: JsonObject, pod: JsonObject) -> LoaderRequest | str:
-    """What the arguments seem to ask for; :func:`_difference` finds whatever they say besides."""
+def _request_of(container: JsonObject, pod: JsonObject) -> LoaderRequest | str:
+    """The request in the arguments, or the field that has none; :func:`_difference` finds other arguments."""
     args = container.get("args")
     if not isinstance(args, list) or not all(isinstance(word, str) for word in args) or args.count("--") != 1:
         return "args"
     at = args.index("--")
     options, uris = args[:at], args[at + 1 :]
-    said: dict[str, list[str]] = {option: [] for option in _OPTIONS}
+    values: dict[str, list[str]] = {option: [] for option in _OPTIONS}
     for option, value in zip(options[::2], options[1::2], strict=False):
-        if option not in said:
+        if option not in values:
             return "args"
-        said[option].append(value)
+        values[option].append(value)
     placed, problems = models.parse_all(" ".join(uris), "")
-    if problems or not placed or any(len(said[option]) > 1 for option in _OPTIONS if option not in _REPEATED):
+    if problems or not placed or any(len(values[option]) > 1 for option in _OPTIONS if option not in _REPEATED):
         return "args"
-    if len(said["--store"]) > models.MOST or not all(map(_DIGEST.fullmatch, said["--digest"])):
+    if len(values["--store"]) > models.MOST or not all(map(_DIGEST.fullmatch, values["--digest"])):
         return "args"
     try:
-        stores = tuple(map(Store.of_argument, said["--store"]))
+        stores = tuple(map(Store.of_argument, values["--store"]))
     except URIError:
         return "args"
     uid = value_at(container, "securityContext", "runAsUser")
@@ -170,30 +169,30 @@ def _asked(container: JsonObject, pod: JsonObject) -> LoaderRequest | str:
     return LoaderRequest(
         image=str(container.get("image")),
         models=placed,
-        allow_networks=tuple(said["--allow-network"]),
+        allow_networks=tuple(values["--allow-network"]),
         stores=stores,
-        digest=next(iter(said["--digest"]), None),
-        signature_key=_volume_of(pod, SIGNATURE_KEY_VOLUME, "configMap", "name") if said["--signature-key"] else None,
-        credentials=_volume_of(pod, CREDENTIALS_VOLUME, "secret", "secretName") if said["--credentials"] else None,
+        digest=next(iter(values["--digest"]), None),
+        signature_key=_volume_of(pod, SIGNATURE_KEY_VOLUME, "configMap", "name") if values["--signature-key"] else None,
+        credentials=_volume_of(pod, CREDENTIALS_VOLUME, "secret", "secretName") if values["--credentials"] else None,
         masked=any(mount.get("name") == MODEL_VOLUME and mount.get("mountPath") == _ACCOUNT_MOUNT for mount in mounts),
         uid=uid if isinstance(uid, int) and not isinstance(uid, bool) and uid > 0 else None,
     )
 
 
 def _volume_of(pod: JsonObject, volume: str, kind: str, name: str) -> str:
-    """What a volume holds; an empty text is nothing that :func:`volumes` gives."""
+    """The name of the object in a volume; empty if there is none, which :func:`volumes` never gives."""
     found = [each for each in _elements(pod.get("volumes")) if each.get("name") == volume]
     return str(value_at(found[0], kind, name) or "") if found else ""
 
 
 _FREE = frozenset({"resources", "imagePullPolicy"})
-"""How much it may use and when its image is pulled: for users, LimitRanges and the plugin AlwaysPullImages to say."""
+"""Fields that users, LimitRanges and the admission plugin AlwaysPullImages can set: they do not change what it does."""
 
 _REGION = r"(af|ap|ca|eu|il|me|mx|sa|us)-[a-z]+-[0-9]{1,2}"
-"""AWS's public regions, in all of which a bucket's name is the same bucket; China's and the governments' are others."""
+"""AWS's public regions. A bucket's name is the same bucket in all of them, but not in China's and the governments'."""
 _GUID = r"[0-9a-fA-F-]{36}"
 _ENVIRONMENT = {
-    # EKS's webhooks for IAM roles and for Pod Identity: who asks, and nothing of where and whom.
+    # EKS's webhooks for IAM roles and for Pod Identity: the identity, and nothing about the store.
     "AWS_ROLE_ARN": re.compile(r"arn:aws[a-z-]{0,16}:iam::[0-9]{12}:role/[!-~]{1,512}", re.ASCII),
     "AWS_WEB_IDENTITY_TOKEN_FILE": re.compile(r"/var/run/secrets/eks\.amazonaws\.com/serviceaccount/token", re.ASCII),
     "AWS_DEFAULT_REGION": re.compile(_REGION, re.ASCII),
@@ -205,7 +204,7 @@ _ENVIRONMENT = {
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": re.compile(
         r"/var/run/secrets/pods\.eks\.amazonaws\.com/serviceaccount/eks-pod-identity-token", re.ASCII
     ),
-    # Azure's for workload identity. An authority gets the token, so only Microsoft's own may be named.
+    # Azure's webhook for workload identity. The authority gets the token, so only Microsoft's own are accepted.
     "AZURE_CLIENT_ID": re.compile(_GUID, re.ASCII),
     "AZURE_TENANT_ID": re.compile(_GUID, re.ASCII),
     "AZURE_FEDERATED_TOKEN_FILE": re.compile(r"/var/run/secrets/azure/tokens/azure-identity-token", re.ASCII),
@@ -213,8 +212,8 @@ _ENVIRONMENT = {
         r"https://login\.(microsoftonline\.com|microsoftonline\.us|chinacloudapi\.cn)/?", re.ASCII
     ),
 }
-"""Variables that the platform's webhooks add to every container of a pod, each with the values that change neither
-where a model is read from, nor who is trusted, nor what is checked."""
+"""Variables that the platform's webhooks add to every container of a pod, each with the values that change neither the
+store of a model, nor whom the loader trusts, nor what it checks."""
 
 _TOKENS = (
     _ACCOUNT_MOUNT,
@@ -222,11 +221,11 @@ _TOKENS = (
     "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount",
     "/var/run/secrets/azure/tokens",
 )
-"""Where the API server and those webhooks mount the pod's tokens, by projected volumes."""
+"""Where the API server and those webhooks mount the pod's tokens, from projected volumes."""
 
 
 def _difference(container: JsonObject, pod: JsonObject, request: LoaderRequest) -> str:
-    """The first field that is not as it is rendered, or nothing."""
+    """The first field that differs from the rendered one; empty if none does."""
     wanted = render(replace(request, size=None))
     found = {key: value for key, value in container.items() if value not in (None, [], {}, "")}
     user = value_at(container, "securityContext", "runAsGroup")
@@ -255,7 +254,7 @@ def _strange_variables(env: Any) -> Iterator[str]:
 
 
 def is_of_the_platform(variable: Any) -> bool:
-    """Whether the platform adds such a variable for a workload identity, with a value that leads nowhere else."""
+    """Whether the platform adds such a variable for a workload identity, with a value that leads to no other store."""
     value = value_at(variable, "value")
     plain = isinstance(variable, dict) and variable.keys() == {"name", "value"} and isinstance(value, str)
     pattern = _ENVIRONMENT.get(str(variable["name"])) if plain else None
@@ -263,7 +262,7 @@ def is_of_the_platform(variable: Any) -> bool:
 
 
 def _claims_devices(resources: Any) -> bool:
-    """A claim of dynamic resource allocation can bring mounts and variables of its own."""
+    """Whether it claims devices: a claim of dynamic resource allocation can add mounts and variables."""
     return resources is not None and not (isinstance(resources, dict) and resources.keys() <= {"limits", "requests"})
 
 
@@ -289,7 +288,8 @@ def _mount_difference(container: JsonObject, pod: JsonObject, wanted: list[JsonO
 
 
 def _volume_difference(pod: JsonObject, wanted: list[JsonObject]) -> str:
-    """An ``emptyDir`` may be in memory and have a limit; a Secret or a ConfigMap is mounted whole, or it is another."""
+    """The first volume that differs. An ``emptyDir`` can be in memory and have a limit; a Secret or a ConfigMap must be
+    mounted whole."""
     present = _elements(pod.get("volumes"))
     for volume in wanted:
         (kind,) = volume.keys() - {"name"}

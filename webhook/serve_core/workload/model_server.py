@@ -1,8 +1,8 @@
-"""The container that serves a model as a runtime has it: rendered, and known again field for field.
+"""The container of a runtime that serves a model: rendered, and recognised field by field.
 
-An annotation, a name and an image say nothing of what a server does: one variable points it elsewhere. So a pod runs a
-runtime only if rendering that runtime gives its container. What may differ is how much it may use, how it is probed,
-and what the runtime itself says its users may set.
+An annotation, a name and an image prove nothing about what a server does: one variable can point it to another model.
+So a pod runs a runtime only if rendering that runtime gives its container. Resources, probes and the settings that the
+runtime leaves to its users can differ.
 """
 
 import posixpath
@@ -25,31 +25,29 @@ PROBES = ("readinessProbe", "livenessProbe", "startupProbe")
 _FREE = frozenset(
     {"name", "imagePullPolicy", "resizePolicy", "resources", "securityContext", "terminationMessagePolicy", *PROBES}
 )
-"""Fields that change nothing of what is served. Of probes, only the sorts that run no program."""
+"""Fields that do not change what is served; of probes, only those that run no program."""
 
 SHARED = (
     "hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "hostAliases", "hostnameOverride", "dnsConfig",
 )  # fmt: skip
-"""Fields of a pod by which others reach into the server, or answer in its place."""
+"""Fields of a pod through which others can reach the server's process or network, or answer in its place."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """What serves in a pod."""
+    """What serves in a pod, as far as it is recognised."""
 
     name: str
-    """Of the runtime, or ``custom``."""
+    """The runtime's name, or ``custom``."""
     based_on: tuple[str, ...] = ()
-    """The runtimes whose image it has, in any version. The one that it is, or seems to be, is the first."""
+    """The runtimes whose image the server has, in any version; the most likely one first."""
     path: str = ""
-    """The first field that is not as the first of them has it; empty where there is none, or no such runtime."""
+    """The first field that differs from the first of them; empty if none does, or if there is no such runtime."""
 
 
 def server_container(containers: list[JsonObject]) -> JsonObject | None:
-    """The container that serves the model: named so, or the only one, or the only one with a port, in this order.
-
-    One without an image is waiting for a runtime, so it comes before one with.
-    """
+    """The container that serves the model: the one named ``model-server``, else the only one without an image (it waits
+    for a runtime), else the only one, else the only one with ports."""
     for candidates in (
         [c for c in containers if c.get("name") == SERVER_CONTAINER],
         [c for c in containers if not c.get("image")],
@@ -62,7 +60,7 @@ def server_container(containers: list[JsonObject]) -> JsonObject | None:
 
 
 def extended_resources(container: JsonObject | None) -> frozenset[str]:
-    """What a container asks for beside CPU, memory and the like: all that has a domain in its name."""
+    """The extended resources of a container, such as GPUs: those with a domain in their names."""
     asked = (container or {}).get("resources")
     parts = [asked.get(part) for part in ("limits", "requests")] if isinstance(asked, dict) else []
     names = {name for part in parts if isinstance(part, dict) for name in part}
@@ -70,48 +68,48 @@ def extended_resources(container: JsonObject | None) -> frozenset[str]:
 
 
 def extended_resources_of(pod: JsonObject) -> frozenset[str]:
-    """What the container that serves asks for."""
+    """The extended resources of a pod's model server."""
     return extended_resources(server_container(_elements(pod.get("containers"))))
 
 
 def model_path(file_name: str | None) -> str:
-    """Where the server finds the model. ``file_name``: of the one file that it is, if it is one."""
+    """The path at which the server finds the model. ``file_name``: the model's, if it is a single file."""
     return MODEL_MOUNT if file_name is None else f"{MODEL_MOUNT}/{file_name}"
 
 
 def render(runtime: Runtime, variants: Iterable[Variant], model_name: str, path: str, mount: JsonObject) -> JsonObject:
-    """A runtime's container for a model, but for its name. ``path`` and ``mount``: where the server finds the model.
+    """A runtime's container for a model, without its name. ``path`` and ``mount``: where the server finds the model.
 
-    What the API server would default in it is spelt out: what is stored shall be what was filled in.
+    The API server's defaults are written out, so that the stored container is the rendered one.
     """
-    spelled: JsonObject = {
+    rendered: JsonObject = {
         "imagePullPolicy": "IfNotPresent",
         "securityContext": RESTRICTED,
         **TERMINATION,
         **runtime.container_of(variants),
     }
-    spelled.pop("name", None)
+    rendered.pop("name", None)
     for probe in PROBES:
-        if probe in spelled:
-            spelled[probe] = _probe(spelled[probe], model_name, path)
-    if "resources" in spelled:
-        spelled["resources"] = {
+        if probe in rendered:
+            rendered[probe] = _probe(rendered[probe], model_name, path)
+    if "resources" in rendered:
+        rendered["resources"] = {
             part: {name: str(quantity) for name, quantity in quantities.items()}
-            for part, quantities in spelled["resources"].items()
+            for part, quantities in rendered["resources"].items()
         }
-    if "ports" in spelled:
-        spelled["ports"] = [{"protocol": "TCP", **port} for port in spelled["ports"]]
-    spelled["env"] = [
+    if "ports" in rendered:
+        rendered["ports"] = [{"protocol": "TCP", **port} for port in rendered["ports"]]
+    rendered["env"] = [
         {"name": "MODEL_NAME", "value": model_name},
         {"name": "MODEL_PATH", "value": path},
-        *spelled.get("env", []),
+        *rendered.get("env", []),
     ]
-    spelled["volumeMounts"] = [mount, *spelled.get("volumeMounts", [])]
-    return spelled
+    rendered["volumeMounts"] = [mount, *rendered.get("volumeMounts", [])]
+    return rendered
 
 
 def volumes(runtime: Runtime | None, container: JsonObject) -> list[JsonObject]:
-    """The volumes of a rendered container's mounts, without the model's."""
+    """The volumes of a rendered container's mounts, without the model's volume."""
     special = {volume["name"]: volume for volume in (runtime.volumes if runtime else ())}
     return [
         special.get(mount["name"], {"name": mount["name"], "emptyDir": {}})
@@ -121,8 +119,8 @@ def volumes(runtime: Runtime | None, container: JsonObject) -> list[JsonObject]:
 
 
 def read(pod: JsonObject, runtimes: Collection[Runtime], *, likely: str = "", name: str = "", path: str = "") -> Known:
-    """What serves in a pod. ``likely``: the runtime that it should be; ``name`` and ``path``: the model's and its
-    file's, where it is known what they have to be."""
+    """What serves in a pod. ``likely``: the runtime that it should be. ``name`` and ``path``: the model's name and the
+    path of its file, if they must be these."""
     containers = _elements(pod.get("containers"))
     server = server_container(containers)
     if server is None:
@@ -142,7 +140,7 @@ def read(pod: JsonObject, runtimes: Collection[Runtime], *, likely: str = "", na
 
 
 def _is_based_on(image: object, runtime: Runtime) -> bool:
-    """Whether an image is one of a runtime's, in any version and by any name of its registry."""
+    """Whether an image is one of a runtime's, in any version and with any name of its registry."""
     variants = (variant.container.get("image") for variant in runtime.variants)
     return _repository(str(image)) in {
         _repository(str(each)) for each in (runtime.container["image"], *variants) if each
@@ -156,9 +154,9 @@ def _repository(image: str) -> tuple[str, ...]:
 
 
 def _model(server: JsonObject, pod: JsonObject, name: str, path: str) -> tuple[str, str, JsonObject] | str:
-    """The name, the path and the mount of the model by which a server was rendered, or the field that says no such."""
-    said = {str(each.get("name")): each.get("value") for each in _elements(server.get("env"))}
-    model, where = said.get("MODEL_NAME"), said.get("MODEL_PATH")
+    """The name, the path and the mount of the model with which a server was rendered, or the field that differs."""
+    values = {str(each.get("name")): each.get("value") for each in _elements(server.get("env"))}
+    model, where = values.get("MODEL_NAME"), values.get("MODEL_PATH")
     mount = next((each for each in _elements(server.get("volumeMounts")) if each.get("mountPath") == MODEL_MOUNT), {})
     if not (isinstance(model, str) and object_name.is_subdomain(model)) or model != (name or model):
         return "env[MODEL_NAME]"
@@ -170,7 +168,7 @@ def _model(server: JsonObject, pod: JsonObject, name: str, path: str) -> tuple[s
 def _differences(
     server: JsonObject, pod: JsonObject, runtime: Runtime, model: tuple[str, str, JsonObject] | str
 ) -> Iterator[str]:
-    """For each protocol of the runtime the first field that is another; empty where there is none."""
+    """For each protocol of the runtime the first field that differs; empty if none does."""
     if isinstance(model, str):
         yield model
         return
@@ -181,12 +179,12 @@ def _differences(
 
 
 def _is_below_the_mount(path: str) -> bool:
-    """Whether it is the model's folder, or a file right in it."""
+    """Whether it is the model's folder, or a file directly in it."""
     return path == MODEL_MOUNT or (posixpath.dirname(path) == MODEL_MOUNT and posixpath.normpath(path) == path)
 
 
 def _holds_the_model(mount: JsonObject, pod: JsonObject) -> bool:
-    """Whether what is mounted is what the loader loads, or a claim: where that comes from is another question."""
+    """Whether the mount has what the loader loads, or a claim. The origin of either is checked elsewhere."""
     held = [each for each in _elements(pod.get("volumes")) if each.get("name") == MODEL_VOLUME]
     if len(held) != 1 or mount.get("name") != MODEL_VOLUME or mount.get("readOnly") is not True:
         return False
@@ -210,13 +208,13 @@ def _difference(found: JsonObject, wanted: JsonObject, settings: RuntimeSettings
             return f"{probe}.exec"
     return (
         _strange_variable(found.get("env"), wanted["env"], settings)
-        or ("" if _may_say(found.get("args") or [], wanted.get("args", []), settings) else "args")
+        or ("" if _are_allowed(found.get("args") or [], wanted.get("args", []), settings) else "args")
         or _strange_mount(found.get("volumeMounts"), wanted["volumeMounts"])
     )
 
 
 def _ports(ports: Any) -> list[Any]:
-    """Ports by their numbers: Knative and Istio go by names, and serve the same on them."""
+    """Ports without their names: Knative and Istio choose protocols by name, and the server is the same."""
     return [
         {"protocol": "TCP", **{key: value for key, value in port.items() if key != "name"}}
         if isinstance(port, dict)
@@ -226,7 +224,7 @@ def _ports(ports: Any) -> list[Any]:
 
 
 def _strange_variable(found: Any, wanted: list[JsonObject], settings: RuntimeSettings) -> str:
-    """The first variable that is neither the runtime's, nor its user's to set, nor the platform's."""
+    """The first variable that is neither the runtime's, nor a setting of its users, nor the platform's."""
     ours = {variable["name"] for variable in wanted}
     order = [variable["name"] for variable in wanted if not settings.has_variable(variable["name"])]
     kept, seen = [], set()
@@ -243,8 +241,8 @@ def _strange_variable(found: Any, wanted: list[JsonObject], settings: RuntimeSet
     return ""
 
 
-def _may_say(found: Any, wanted: list[str], settings: RuntimeSettings) -> bool:
-    """Whether arguments are the runtime's, followed by those that its users may add."""
+def _are_allowed(found: Any, wanted: list[str], settings: RuntimeSettings) -> bool:
+    """Whether arguments are the runtime's, followed by those that its users can add."""
     if not isinstance(found, list) or found[: len(wanted)] != wanted:
         return False
     takes_value = False
@@ -259,7 +257,7 @@ def _may_say(found: Any, wanted: list[str], settings: RuntimeSettings) -> bool:
         elif takes_value:
             takes_value = False
         else:
-            return False  # a word by itself, which some servers take for a model
+            return False  # some servers take a positional argument for a model
     return True
 
 
@@ -273,7 +271,7 @@ def _strange_mount(found: Any, wanted: list[JsonObject]) -> str:
 
 
 def _volume_difference(pod: JsonObject, wanted: list[JsonObject]) -> str:
-    """An ``emptyDir`` may be of another size and medium, and is for the server alone."""
+    """The mount of the first volume that differs. An ``emptyDir`` can have another size and medium."""
     present = _elements(pod.get("volumes"))
     for volume in wanted:
         there = [each for each in present if each.get("name") == volume["name"]]
@@ -283,7 +281,7 @@ def _volume_difference(pod: JsonObject, wanted: list[JsonObject]) -> str:
 
 
 def _around(pod: JsonObject, server: JsonObject) -> Iterator[str]:
-    """Where others reach into the server's files, or can answer in its place."""
+    """Fields through which other containers reach the server's files, or can answer in its place."""
     for field in SHARED:
         if pod.get(field):
             yield field
@@ -302,15 +300,15 @@ def _around(pod: JsonObject, server: JsonObject) -> Iterator[str]:
 
 
 def _probe(probe: JsonObject, model_name: str, path: str) -> JsonObject:
-    """The kubelet expands ``$(NAME)`` in ``args`` and ``env`` but not in a probe, so it is done here."""
-    spelled = {**_PROBE_DEFAULTS, **probe}
-    if "grpc" in spelled:
-        spelled["grpc"] = {"service": "", **spelled["grpc"]}
-    if "httpGet" in spelled:
-        get = {"path": "/", "scheme": "HTTP", **spelled["httpGet"]}
+    """A probe with ``$(NAME)`` expanded: the kubelet expands it in ``args`` and ``env``, but not in probes."""
+    rendered = {**_PROBE_DEFAULTS, **probe}
+    if "grpc" in rendered:
+        rendered["grpc"] = {"service": "", **rendered["grpc"]}
+    if "httpGet" in rendered:
+        get = {"path": "/", "scheme": "HTTP", **rendered["httpGet"]}
         asked = get["path"].replace("$(MODEL_NAME)", model_name).replace("$(MODEL_PATH)", path)
-        spelled["httpGet"] = {**get, "path": asked}
-    return spelled
+        rendered["httpGet"] = {**get, "path": asked}
+    return rendered
 
 
 def _elements(node: Any) -> list[JsonObject]:

@@ -1,7 +1,7 @@
-"""Where the places of models lead: as policies and the operator fix it, and the loader is bound.
+"""The stores that models come from: as policies and the operator define them, and as the loader is bound to them.
 
-A URI names an organisation or a bucket; which hub or store that is in, its user's own Secret could say. So where a rule
-rests on where a model comes from, the loader's arguments bind each URI to one store, and the rule wants just that.
+A URI names an organisation or a bucket; the user's Secret could name the hub or the store. So if a rule depends on
+where a model comes from, the loader's arguments bind each URI to one store, and the rule requires exactly that.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from serve_core.policy.v1alpha1 import Match, ServingPolicy
 
 _ELSEWHERE = frozenset({"InferenceService", "Route", "DomainMapping"})
-"""Kinds that no Deployment becomes."""
+"""Kinds that a Deployment never becomes."""
 
 
 def known(context: ClusterContext, namespace: str, labels: Mapping[str, str]) -> tuple[Store, ...]:
-    """The stores that count in a namespace: those of the policies about it, by their names, then the operator's."""
+    """The stores that are known in a namespace: those of the policies about it, by name, then the operator's."""
     found = [
         store
         for policy in _about(context, namespace, labels)
