@@ -242,7 +242,9 @@ def _digest(hashes: Mapping[str, str], plan: Plan) -> str:
 
 def _unpack(volume: Volume, folder: SafeDir, files: Sequence[File]) -> int:
     """Replace every archive by the files in it, and return how many files there are then."""
-    from model_loader import archives  # noqa: PLC0415  # tarfile and zipfile: start-up time that most models save
+    # tarfile and zipfile: start-up time that most models save.
+    from model_loader.archives.archive import Archive  # noqa: PLC0415
+    from model_loader.archives.unpacking import unpack  # noqa: PLC0415
 
     names = [file.path for file in files if file.unpack is Unpack.NO]
     for file in files:
@@ -251,9 +253,7 @@ def _unpack(volume: Volume, folder: SafeDir, files: Sequence[File]) -> int:
             folder.rename(file.path, volume.state, name)
             with open(volume.state.open(name, os.O_RDONLY), "rb") as archive, folder.folder(place or ".") as into:
                 below = "models/" if file.unpack is Unpack.IMAGE else ""
-                found = archives.unpack(
-                    archives.Archive(name, archive), into, below=below, max_files=MAX_FILES - len(names)
-                )
+                found = unpack(Archive(name, archive), into, below=below, max_files=MAX_FILES - len(names))
             volume.state.remove(name)
             names += [paths.below(place, name) for name in found]
     if not names:

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from model_loader import archives
+from model_loader.archives.archive import Archive
+from model_loader.archives.unpacking import unpack
 from model_loader.outcomes import LoadError
 from model_loader.plan.paths import check_clashes
 from model_loader.storage.volume import SafeDir
@@ -109,7 +110,7 @@ class Workshop:
         with self.place(name, body) as (archive, out):
             try:
                 with archive.open("rb") as stream, SafeDir(os.open(out, os.O_RDONLY)) as folder:
-                    names = archives.unpack(archives.Archive(name, stream), folder)
+                    names = unpack(Archive(name, stream), folder)
                     check_clashes(names)
             except LoadError as failure:
                 return str(failure.code)

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from model_loader import archives, loader
+from model_loader import loader
+from model_loader.archives import unpacking, zips
+from model_loader.archives.archive import Archive
 from model_loader.outcomes import LoadError
 from model_loader.storage.volume import SafeDir
 from support.loader_harness import Loader, WebServer
@@ -255,7 +257,7 @@ REFUSED: dict[str, Callable[[], bytes]] = {
 def test_forbidden_content_is_refused_and_leaves_no_model(
     load: Loader, web: WebServer, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archives, "MAX_FILES", 10)
+    monkeypatch.setattr(zips, "MAX_FILES", 10)
     monkeypatch.setattr(loader, "MAX_FILES", 10)
     web.files[f"/{name}"] = REFUSED[name]()
 
@@ -336,7 +338,7 @@ def test_a_volume_that_is_full_at_the_last_bytes_is_reported(load: Loader, web: 
 def unpack(archive: Path, folder: Path, *, below: str = "") -> None:
     folder.mkdir()
     with archive.open("rb") as stream, SafeDir(os.open(folder, os.O_RDONLY)) as opened:
-        archives.unpack(archives.Archive(archive.name, stream), opened, below=below)
+        unpacking.unpack(Archive(archive.name, stream), opened, below=below)
 
 
 def test_a_decompression_bomb_is_stopped_while_unpacking(tmp_path: Path) -> None:
