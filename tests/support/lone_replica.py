@@ -17,7 +17,7 @@ from serve_core.context.cluster import REQUIRED_FEATURES
 from serve_kube.resources import CONFIG_MAPS, NAMESPACES, POLICIES
 from serve_webhook import logs, settings
 from serve_webhook.app import FEATURES, Replica, ReplicaOptions
-from serve_webhook.certs.rotation import SECRET, material_of
+from serve_webhook.certs.rotation import SECRET, read_secret
 from support.fake_api import MemoryApi
 from support.reviews import STORES, document
 
@@ -41,7 +41,7 @@ async def main(file: Path, runtimes: Path) -> None:
     while replica.missing() and not running.done():  # noqa: ASYNC110 - it is asked, as the kubelet asks
         await asyncio.sleep(0.01)
     if not running.done():
-        material = material_of(api.objects["secrets", NAMESPACE, SECRET])
+        material = read_secret(api.objects["secrets", NAMESPACE, SECRET])
         assert material is not None
         told = {"port": options.port, "health": options.health_port, "bundle": material.bundle.decode()}
         print(json.dumps(told), flush=True)

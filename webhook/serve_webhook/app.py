@@ -1,6 +1,6 @@
-"""The life of one replica: start, serve, lead when it is its turn, stop without dropping a request.
+"""The life of one replica: start, serve, lead while it holds the Lease, stop without dropping a request.
 
-Every replica answers reviews; one of them, by the Lease, also keeps the certificates and reconciles.
+Every replica answers reviews. The leader also reconciles, audits and rotates the certificates.
 """
 
 import asyncio
@@ -32,10 +32,10 @@ from serve_webhook.audit.background import BackgroundAudit
 from serve_webhook.cache import trimming
 from serve_webhook.cache.informers import Informer
 from serve_webhook.cache.mesh import MeshCache
-from serve_webhook.cache.policies import NamespaceLabels, Policies
-from serve_webhook.cache.runtimes import Runtimes
-from serve_webhook.cache.services import Services
-from serve_webhook.cache.snapshots import Catalogue, Completions
+from serve_webhook.cache.policies import NamespaceLabels, PolicyCache
+from serve_webhook.cache.runtimes import RuntimeCache
+from serve_webhook.cache.services import ServiceCache
+from serve_webhook.cache.snapshots import Catalogue, SnapshotCache
 from serve_webhook.cache.store import NamespaceBudget
 from serve_webhook.certs.rotation import SECRET, WEBHOOKS, CertificateRotation, ServingCertificate
 from serve_webhook.failure_policy import FailurePolicies
@@ -46,17 +46,17 @@ from serve_webhook.reconcile.reconciler import Reconciler
 from serve_webhook.settings import Configuration
 
 FEATURES = ("knative-serving", "config-features")
-"""Namespace and name of the ConfigMap of Knative's feature flags."""
+"""Namespace and name of the ConfigMap with Knative's feature flags."""
 
 IMAGES = ("knative-serving", "config-deployment")
-"""The ConfigMap that says which image Knative's queue-proxy has."""
+"""Namespace and name of the ConfigMap with the image of Knative's queue-proxy."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ReplicaOptions:
-    """What a replica is started with."""
+    """The command line of a replica."""
 
     identity: str
     settings: Path
@@ -68,7 +68,7 @@ class ReplicaOptions:
 
 
 class Replica:
-    """One process of the server. ``configuration`` is what its files said at the start."""
+    """One process of the server. ``configuration``: the content of its files at the start."""
 
     def __init__(self, api: Client, options: ReplicaOptions, configuration: Configuration) -> None:
         self._api = api
@@ -79,30 +79,30 @@ class Replica:
         self._budget = NamespaceBudget()
         self._callers = configuration.callers
         self._tls = listener.tls_context(self._callers.certificate_authority if self._callers else "")
-        self._features = self._single(CONFIG_MAPS, *FEATURES)
-        self._images = self._single(CONFIG_MAPS, *IMAGES)
-        self._secrets = self._single(SECRETS, NAMESPACE, SECRET)
+        self._features = self._single_object(CONFIG_MAPS, *FEATURES)
+        self._images = self._single_object(CONFIG_MAPS, *IMAGES)
+        self._secrets = self._single_object(SECRETS, NAMESPACE, SECRET)
         served = {"labelSelector": f"{SERVED_LABEL}=true"}
         self._deployments = self._informer(DEPLOYMENTS, selectors=served, trim=trimming.deployment)
-        self._presented = ServingCertificate(self._secrets, self._tls, self._metrics)
+        self._serving_certificate = ServingCertificate(self._secrets, self._tls, self._metrics)
         self._reconciler: Reconciler | None = None
         self._audit: BackgroundAudit | None = None
         self._failure_policies: FailurePolicies | None = None
         self._mesh = MeshCache(self._informer, self._context_changed)
         self._namespace_labels = NamespaceLabels(self._mesh.namespaces)
         self._mesh.namespaces.subscribe(self._namespace_changed)
-        self._policies = Policies(self._informer, self._context_changed)
-        self._runtimes = Runtimes(self._informer, self._context_changed)
-        self._services = Services(self._informer, self._services_changed)
-        self._completions = Completions(api, self._informer, self._present, self._published)
+        self._policies = PolicyCache(self._informer, self._context_changed)
+        self._runtimes = RuntimeCache(self._informer, self._context_changed)
+        self._services = ServiceCache(self._informer, self._services_changed)
+        self._snapshots = SnapshotCache(api, self._informer, self._catalogue, self._refresh)
         self._answering = False
         self._stopping = False
         self._features.subscribe(lambda _old, _new: self._context_changed())
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until ``stop`` is set; then go out of service, answer what still comes, and return.
+        """Serve until ``stop`` is set; then become unready, answer remaining requests, and return.
 
-        Raises what no part of the server could handle, as an ExceptionGroup.
+        Raises unhandled exceptions as an ExceptionGroup.
         """
         health = http.health_app(self.missing, self._metrics)
         async with (
@@ -115,14 +115,14 @@ class Replica:
             await stop.wait()
             logger.info("Stopping: out of service within %.0f s.", self._options.drain_seconds)
             self._stopping = True
-            # The Lease goes first, so that another replica leads while this one still answers.
+            # Release the Lease first, so that another replica leads while this one still answers.
             campaign.cancel()
             await asyncio.sleep(self._options.drain_seconds)
             for task in tasks:
                 task.cancel()
 
     def missing(self) -> list[str]:
-        """What this replica lacks to answer reviews."""
+        """What this replica waits for before it answers reviews."""
         parts = {
             "certificates": self._answering,
             "Knative's feature flags": self._features.synced.is_set(),
@@ -132,7 +132,7 @@ class Replica:
             "policies": self._policies.synced,
             "runtimes": self._runtimes.synced,
             "Services": self._services.synced,
-            "what models are completed with": self._completions.synced,
+            "what models are completed with": self._snapshots.synced,
             "its end": not self._stopping,
         }
         return [name for name, there in parts.items() if not there]
@@ -150,26 +150,26 @@ class Replica:
             *self._policies.parts(),
             *self._runtimes.parts(),
             *self._services.parts(),
-            *self._completions.parts(),
+            *self._snapshots.parts(),
         ]
-        return [*caches, files, self._keep_completions(), self._answer()]
+        return [*caches, files, self._run_snapshots(), self._serve_reviews()]
 
-    async def _keep_completions(self) -> NoReturn:
+    async def _run_snapshots(self) -> NoReturn:
         await self._runtimes.wait()
-        await self._completions.run()
+        await self._snapshots.run()
 
-    async def _answer(self) -> NoReturn:
-        """Answer reviews, as soon as there is a certificate, until cancelled."""
-        await self._presented.loaded.wait()
+    async def _serve_reviews(self) -> NoReturn:
+        """Answer reviews until cancelled, once there is a certificate."""
+        await self._serving_certificate.loaded.wait()
         app = http.admission_app(
             self._known_context,
             self._deployments.get,
             self._metrics,
-            lambda: self._policies.exceptions,
-            _now,
-            lambda: self._stopping,
-            self._callers.names if self._callers else (),
-            self._namespace_labels.appears,
+            exceptions=lambda: self._policies.exceptions,
+            now=_now,
+            stopping=lambda: self._stopping,
+            callers=self._callers.names if self._callers else (),
+            appears=self._namespace_labels.appears,
         )
         async with listener.serving(app, self._options.host, self._options.port, self._tls) as port:
             self._answering = True
@@ -183,10 +183,10 @@ class Replica:
         owned = {resource: self._informer(resource, optional=True, **ours) for resource in OWNED}
         model_pods = self._informer(PODS, trim=trimming.pod, **ours)
         mutating, validating = (
-            self._single(resource, "", WEBHOOKS) for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS)
+            self._single_object(resource, "", WEBHOOKS) for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS)
         )
         webhooks = ((MUTATING_WEBHOOKS, mutating), (VALIDATING_WEBHOOKS, validating))
-        keeper = CertificateRotation(self._api, self._secrets, webhooks, self._metrics, _now)
+        rotation = CertificateRotation(self._api, self._secrets, webhooks, self._metrics, _now)
         recorder = Recorder(self._api, self._options.identity, _now)
         reconciler = Reconciler(
             self._api,
@@ -213,7 +213,7 @@ class Replica:
             async with asyncio.TaskGroup() as group:
                 for informer in (*owned.values(), model_pods, mutating, validating):
                     group.create_task(informer.run())
-                group.create_task(keeper.run())
+                group.create_task(rotation.run())
                 await self._features.synced.wait()
                 await self._mesh.wait()
                 await self._policies.wait()
@@ -221,8 +221,8 @@ class Replica:
                 group.create_task(failure_policies.run())
                 await self._runtimes.wait()
                 await self._services.wait()
-                await self._completions.wait()
-                group.create_task(self._completions.collect(self._deployments, _now))
+                await self._snapshots.wait()
+                group.create_task(self._snapshots.collect(self._deployments, _now))
                 self._reconciler = reconciler
                 group.create_task(reconciler.run())
                 self._audit = audit
@@ -231,15 +231,15 @@ class Replica:
             self._reconciler = None
             self._audit = None
             self._failure_policies = None
-            self._metrics.not_leading()
+            self._metrics.reset_leader_metrics()
 
-    def _present(self) -> Catalogue:
-        """The loader and the runtimes of now."""
+    def _catalogue(self) -> Catalogue:
+        """The present loader and runtimes."""
         configuration = self._configuration
         return configuration.loader, runtimes.extended(configuration.runtimes, self._runtimes.own)
 
     def _context(self) -> ClusterContext:
-        loader, catalogue = self._completions.published or self._present()
+        loader, catalogue = self._snapshots.published or self._catalogue()
         features = self._features.get(*FEATURES) or {}
         queue_proxy = ((self._images.get(*IMAGES) or {}).get("data") or {}).get("queue-sidecar-image", "")
         return ClusterContext(
@@ -252,11 +252,11 @@ class Replica:
             sidecar_images=self._configuration.sidecar_images | {queue_proxy},
             namespace_labels=self._namespace_labels,
             services=self._services,
-            snapshots=self._completions.known,
+            snapshots=self._snapshots.known,
         )
 
     def _known_context(self) -> ClusterContext | None:
-        caches = (self._mesh, self._policies, self._runtimes, self._services, self._completions)
+        caches = (self._mesh, self._policies, self._runtimes, self._services, self._snapshots)
         informers = (self._features, self._images, self._deployments)
         read = (*(informer.synced.is_set() for informer in informers), *(cache.synced for cache in caches))
         return self._context() if all(read) else None
@@ -269,10 +269,10 @@ class Replica:
         self._context_changed()
 
     def _context_changed(self) -> None:
-        self._completions.refresh()
-        self._published()
+        self._snapshots.refresh()
+        self._refresh()
 
-    def _published(self) -> None:
+    def _refresh(self) -> None:
         if self._reconciler:
             self._reconciler.refresh()
         if self._audit:
@@ -289,7 +289,7 @@ class Replica:
         if self._reconciler:
             self._reconciler.refresh(namespace)
 
-    def _single(self, resource: Resource, namespace: str, name: str) -> Informer:
+    def _single_object(self, resource: Resource, namespace: str, name: str) -> Informer:
         return self._informer(resource, namespace=namespace, selectors={"fieldSelector": f"metadata.name={name}"})
 
     def _informer(self, resource: Resource, **arguments: Any) -> Informer:

@@ -1,8 +1,8 @@
-"""What becomes of requests while no replica answers: the ``failurePolicy`` of the webhooks that only policies need.
+"""Sets the ``failurePolicy`` of the webhooks that only policies need.
 
-Pods with the loader, and what people make of Knative and KServe by hand, need no answer as long as no policy would
-refuse such things. As soon as one would, the leader closes their webhook, and opens it again when none does any more.
-It owns that field alone, by server-side apply; the manifests leave it out, and without it a webhook is closed.
+Pods with the loader, and Knative and KServe objects that users create, need no review while no policy can refuse them:
+their webhooks then fail open. Once a policy can refuse them, the leader lets their webhooks fail closed. It owns that
+field alone, by server-side apply. The manifests do not set it, so the default applies before: fail closed.
 """
 
 import asyncio
@@ -27,16 +27,17 @@ GUARDED: Mapping[str, tuple[SubjectKind, ...]] = {
         "InferenceService", "ServingRuntime", "TrainedModel",
     ),
 }  # fmt: skip
-"""What each of these webhooks is called for."""
+"""Kinds that each of these webhooks is called for."""
 
 MANAGER = "failure-policy.kubectl-serve.dev"
-"""Field manager: the certificates' bundle in the same objects is kept by another."""
+"""Field manager. The ``caBundle`` in the same objects has another one."""
 
 logger = logging.getLogger(__name__)
 
 
 def wanted(policies: Iterable[ServingPolicy]) -> Mapping[str, str]:
-    """Webhook to ``Fail`` where a policy may refuse what it is called for and does not give it up, else ``Ignore``."""
+    """By webhook: ``Fail`` where a policy with failure policy ``Fail`` may refuse one of its kinds, otherwise
+    ``Ignore``."""
     strict = [policy for policy in policies if policy.spec.failure_policy == "Fail"]
     return {
         name: "Fail" if any(may_refuse(policy, kind) for policy in strict for kind in kinds) else "Ignore"
@@ -45,7 +46,7 @@ def wanted(policies: Iterable[ServingPolicy]) -> Mapping[str, str]:
 
 
 class FailurePolicies:
-    """The leader's work. ``policies`` are those of now."""
+    """Runs on the leader. ``policies`` returns the present ones."""
 
     def __init__(self, api: Client, webhooks: Informer, policies: Callable[[], Iterable[ServingPolicy]]) -> None:
         self._api = api
@@ -55,21 +56,21 @@ class FailurePolicies:
         webhooks.subscribe(lambda _old, _new: self._changed.set())
 
     def refresh(self) -> None:
-        """Look again: policies have changed."""
+        """Check again: policies have changed."""
         self._changed.set()
 
     async def run(self) -> NoReturn:
-        """Keep them right until cancelled. Every policy has to be known before."""
+        """Set the failure policies until cancelled. The policies must be complete before."""
         await self._webhooks.synced.wait()
-        await run_forever("The failurePolicy of the webhooks", self._once, self._changed, logger)
+        await run_forever("The failurePolicy of the webhooks", self._update, self._changed, logger)
 
-    async def _once(self) -> None:
+    async def _update(self) -> None:
         configuration = self._webhooks.get("", WEBHOOKS)
         if configuration is None:
             return
-        right = wanted(self._policies())
+        desired = wanted(self._policies())
         live = {webhook["name"]: webhook.get("failurePolicy") for webhook in configuration.get("webhooks") or []}
-        known = {name: policy for name, policy in right.items() if name in live}
+        known = {name: policy for name, policy in desired.items() if name in live}
         if all(live[name] == policy for name, policy in known.items()):
             return
         manifest: JsonObject = VALIDATING_WEBHOOKS.identity(name=WEBHOOKS)
@@ -78,4 +79,4 @@ class FailurePolicies:
         self._webhooks.update_cache(await self._api.apply(VALIDATING_WEBHOOKS, manifest, manager=MANAGER))
         for name, policy in known.items():
             if live[name] != policy:
-                logger.info("%s has failurePolicy %s from now on.", name, policy)
+                logger.info("%s now has failurePolicy %s.", name, policy)

@@ -1,6 +1,7 @@
-"""Leader election by one Lease, as in client-go: who holds it reconciles, everybody else waits.
+"""Leader election by one Lease, as in client-go: the holder reconciles, the other replicas wait.
 
-Only changes seen by one's own clock count, so clocks may differ; who cannot renew stops before anybody else may start.
+Each replica measures with its own clock how long the Lease is unchanged, so clocks may differ. A leader that cannot
+renew the Lease stops before another replica can acquire it.
 """
 
 import asyncio
@@ -24,14 +25,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Timing:
-    """In seconds: ``renew`` must be shorter than ``give_up``, and that than ``duration``."""
+    """In seconds, as in client-go: ``retry_period`` < ``renew_deadline`` < ``lease_duration``."""
 
-    duration: int = 15
-    """How long a holder that says nothing keeps the Lease."""
-    give_up: float = 10.0
-    """How long a holder tries to renew before it stops working."""
-    retry: float = 2.0
-    """Between two looks at the Lease, or two renewals."""
+    lease_duration: int = 15
+    """How long a holder that does not renew keeps the Lease."""
+    renew_deadline: float = 10.0
+    """How long a holder tries to renew before it stops leading."""
+    retry_period: float = 2.0
+    """Between two reads or renewals of the Lease."""
 
 
 class Election:
@@ -56,20 +57,20 @@ class Election:
         self._renewed = 0.0
 
     async def campaign(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Whenever this candidate leads, run ``work``; when it leads no more, cancel it and stand again.
+        """While this candidate leads, run ``work``; otherwise cancel it and try to acquire the Lease again.
 
-        Ends only by cancellation, when the Lease is given back, or by an exception of ``work``.
+        Ends only by cancellation, which releases the Lease, or by an exception of ``work``.
         """
         try:
             while True:
-                if not await self._try():
-                    await asyncio.sleep(self._timing.retry)
+                if not await self._acquire_or_renew():
+                    await asyncio.sleep(self._timing.retry_period)
                     continue
                 logger.info("Leading as %s.", self._identity)
                 await self._lead(work)
                 logger.warning("Not leading any more: the Lease could not be renewed.")
         finally:
-            await self._give_back()
+            await self._release()
 
     async def _lead(self, work: Callable[[], Awaitable[None]]) -> None:
         async def run() -> None:
@@ -78,13 +79,13 @@ class Election:
         task = asyncio.create_task(run(), name="leading")
         loop = asyncio.get_running_loop()
         try:
-            while loop.time() - self._renewed < self._timing.give_up:
-                await asyncio.wait({task}, timeout=self._timing.retry)
+            while loop.time() - self._renewed < self._timing.renew_deadline:
+                await asyncio.wait({task}, timeout=self._timing.retry_period)
                 if task.done():
                     break
                 with suppress(TimeoutError):
-                    async with asyncio.timeout_at(self._renewed + self._timing.give_up):
-                        if not await self._try() and self._held_by_another():
+                    async with asyncio.timeout_at(self._renewed + self._timing.renew_deadline):
+                        if not await self._acquire_or_renew() and self._held_by_another():
                             return
         finally:
             task.cancel()
@@ -92,12 +93,12 @@ class Election:
         if not task.cancelled():
             task.result()
 
-    async def _try(self) -> bool:
-        """Take or renew the Lease if that is allowed; whether it is ours now."""
+    async def _acquire_or_renew(self) -> bool:
+        """Acquire or renew the Lease if possible. Returns whether this candidate holds it now."""
         asked = asyncio.get_running_loop().time()
         is_ours = await self._write()
         if is_ours:
-            # The others count from when it was written: that may be long before the answer came.
+            # The other candidates count from the write, which may be long before its response.
             self._renewed = asked
         return is_ours
 
@@ -139,7 +140,7 @@ class Election:
     def _held_by_another(self) -> bool:
         if self._holder() in ("", self._identity):
             return False
-        duration = (self._lease or {}).get("spec", {}).get("leaseDurationSeconds") or self._timing.duration
+        duration = (self._lease or {}).get("spec", {}).get("leaseDurationSeconds") or self._timing.lease_duration
         return asyncio.get_running_loop().time() < self._seen + float(duration)
 
     def _spec(self) -> JsonObject:
@@ -150,17 +151,17 @@ class Election:
             spec["leaseTransitions"] = int(spec.get("leaseTransitions") or 0) + 1
         return spec | {
             "holderIdentity": self._identity,
-            "leaseDurationSeconds": self._timing.duration,
+            "leaseDurationSeconds": self._timing.lease_duration,
             "renewTime": now,
         }
 
-    async def _give_back(self) -> None:
+    async def _release(self) -> None:
         """So that the next one need not wait for it to run out."""
         if self._lease is None or self._holder() != self._identity:
             return
         spec = self._spec() | {"holderIdentity": "", "leaseDurationSeconds": 1}
         try:
-            async with asyncio.timeout(self._timing.retry):
+            async with asyncio.timeout(self._timing.retry_period):
                 await self._api.replace(LEASES, self._lease | {"spec": spec})
         except (ApiError, TimeoutError) as error:
             logger.warning("The Lease was not given back: %s", error)

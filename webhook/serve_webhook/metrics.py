@@ -93,10 +93,10 @@ class Metrics:
             registry=self._registry,
         )
 
-        self.not_leading()
+        self.reset_leader_metrics()
 
-    def not_leading(self) -> None:
-        """What only the leader knows is no other replica's to tell, were it of the time when that led."""
+    def reset_leader_metrics(self) -> None:
+        """Reset metrics that only the leader reports: a former leader's values would be out of date."""
         self.leading.set(0)
         self.queue.set(0)
         self.policy_violations.clear()

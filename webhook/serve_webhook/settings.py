@@ -1,4 +1,4 @@
-"""What the operator sets, read from mounted files and read again when they change."""
+"""The operator's settings, from mounted files, which are read again when they change."""
 
 import asyncio
 import ipaddress
@@ -22,13 +22,14 @@ from serve_core.context.cluster import PRIVATE_NETWORKS, LoaderConfig
 from serve_core.policy import field_types
 
 POLL_SECONDS = 5.0
-"""A mounted ConfigMap changes by the exchange of a symbolic link, a minute after its object: nothing to be awaited."""
+"""Between two checks. The kubelet replaces a symbolic link up to a minute after a ConfigMap changes; there is no
+event."""
 
 logger = logging.getLogger(__name__)
 
 
 class SettingsError(ValueError):
-    """The files cannot be used; the message has a line for each fault."""
+    """The files cannot be used; the message has one line for each fault."""
 
 
 def _network(text: str) -> str:
@@ -56,16 +57,16 @@ def _authorities(text: str) -> str:
 
 
 class CallerSettings(_Strict):
-    """Who may ask for reviews: whoever shows a client certificate of this authority, with one of these names."""
+    """Which clients can send reviews: those with a certificate of this authority and one of these names."""
 
     certificate_authority: Annotated[str, AfterValidator(_authorities)]
     """PEM."""
     names: tuple[str, ...] = ()
-    """Common names of subjects; all that the authority signed where there are none."""
+    """Common names of subjects; empty: every certificate of the authority."""
 
 
 def _store(written: field_types.StoreAt) -> field_types.StoreAt:
-    _ = written.store  # raises what is wrong with it
+    _ = written.store  # raises ValueError
     return written
 
 
@@ -77,7 +78,7 @@ class ServerSettings(_Strict):
     stores: tuple[Annotated[field_types.StoreAt, AfterValidator(_store)], ...] = ()
     """Where places lead, whatever a Secret says."""
     sidecar_images: tuple[str, ...] = ()
-    """Images of containers that the platform adds to pods, exactly as they stand there; policies pass over them."""
+    """Images of containers that the platform adds to pods, exactly as in the pods; policies exempt them."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ class Configuration:
     runtimes: tuple[Runtime, ...]
     sidecar_images: frozenset[str] = frozenset()
     callers: CallerSettings | None = None
+    """``None``: every client that reaches the port."""
     stores: tuple[Store, ...] = ()
-    """``None``: whoever reaches the port."""
 
 
 def load(settings: Path, runtimes_folder: Path) -> Configuration:
@@ -142,7 +143,7 @@ async def follow(
     changed: Callable[[Configuration], None],
     valid: Callable[[bool], None],
 ) -> NoReturn:
-    """Call ``changed`` whenever the files say something new; broken ones are logged and the last good ones stay."""
+    """Call ``changed`` when the files change. Errors are logged, and the last valid settings stay."""
     known = ""
     while True:
         await asyncio.sleep(POLL_SECONDS)
@@ -153,12 +154,12 @@ async def follow(
             changed(load(settings, runtimes_folder))
             valid(True)
         except SettingsError as error:
-            logger.error("The settings are broken, the last good ones stay: %s", error)
+            logger.error("The settings cannot be read, the last valid ones stay: %s", error)
             valid(False)
 
 
 def _stamp(settings: Path, runtimes_folder: Path) -> str:
-    """Differs when a file differs: names, inodes and times of change."""
+    """Changes when a file changes: names, inodes and modification times."""
     try:
         files = [settings, *sorted(runtimes_folder.glob("*.yaml"))]
         return repr([(str(file), stat.st_ino, stat.st_mtime_ns) for file in files for stat in (file.stat(),)])

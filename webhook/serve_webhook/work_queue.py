@@ -1,4 +1,4 @@
-"""Level-triggered work: a queue of names, each handled by one worker at a time, and one thing that is kept right."""
+"""Level-triggered work: a queue of names, each handled by one worker at a time, and a loop for one desired state."""
 
 import asyncio
 import logging
@@ -23,19 +23,20 @@ def backoff(
 
 async def run_forever(
     what: str,
-    right: Callable[[], Awaitable[None]],
+    reconcile: Callable[[], Awaitable[None]],
     changed: asyncio.Event,
     logger: logging.Logger,
     seconds: float | None = None,
 ) -> NoReturn:
-    """Call ``right`` now, whenever ``changed`` is set, and after ``seconds``; again after a back-off where it fails."""
+    """Call ``reconcile`` now, when ``changed`` is set, and every ``seconds``; after an ApiError, retry with a
+    back-off."""
     attempt = 0
     while True:
         changed.clear()
         try:
-            await right()
+            await reconcile()
         except ApiError as error:
-            logger.warning("%s cannot be kept: %s", what, error)
+            logger.warning("%s cannot be updated: %s", what, error)
             await asyncio.sleep(backoff(attempt))
             attempt += 1
             continue
@@ -46,10 +47,10 @@ async def run_forever(
 
 
 class WorkQueue(Generic[Key]):
-    """Level-triggered work, as in client-go's workqueue, shared out fairly.
+    """Level-triggered work, as in client-go's workqueue, with fair turns.
 
-    A name that is added while it is being handled is handed out again when :meth:`done` is called, not before. Whoever
-    has thousands of names waits for their turns alone: the owners take turns, too.
+    A name that is added while it is being handled is returned again after :meth:`done`, not before. Owners take turns,
+    so that one with thousands of names delays only its own.
     """
 
     def __init__(
@@ -58,13 +59,13 @@ class WorkQueue(Generic[Key]):
         owner: Callable[[Key], Hashable] = lambda _: None,
         most: int = sys.maxsize,
     ) -> None:
-        """``owner``: whose name it is. ``most``: of one owner that are handled at the same time, so that slow ones of
-        one leave a worker to the others."""
+        """``owner`` returns the owner of a name. ``most``: maximum names of one owner that are handled at the same
+        time, so that slow ones leave a worker to the other owners."""
         self._delay = delay
         self._owner = owner
         self._most = most
         self._ready: OrderedDict[Hashable, deque[Key]] = OrderedDict()
-        """By owner, whose turn is next first."""
+        """By owner, in the order of their turns."""
         self._busy: Counter[Hashable] = Counter()
         self._changed = asyncio.Event()
         self._waiting: set[Key] = set()
@@ -89,7 +90,7 @@ class WorkQueue(Generic[Key]):
         self._changed.set()
 
     def add_after(self, key: Key, seconds: float) -> None:
-        """Add ``key`` in ``seconds``, unless it is to be added sooner anyway."""
+        """Add ``key`` in ``seconds``, unless it will be added earlier."""
         loop = asyncio.get_running_loop()
         timer = self._timers.get(key)
         if key in self._waiting or (timer and timer.when() <= loop.time() + seconds):
@@ -99,7 +100,7 @@ class WorkQueue(Generic[Key]):
         self._timers[key] = loop.call_later(seconds, self.add, key)
 
     def retry(self, key: Key) -> float:
-        """Add ``key`` after its back-off, which grows with every retry until :meth:`forget`; returns the seconds."""
+        """Add ``key`` after its back-off, which doubles with each retry until :meth:`forget`; returns the seconds."""
         attempt = self._attempts.get(key, 0)
         self._attempts[key] = attempt + 1
         seconds = self._delay(attempt)
@@ -140,6 +141,6 @@ class WorkQueue(Generic[Key]):
         self._changed.set()
 
     def close(self) -> None:
-        """Forget what is to be added later."""
+        """Cancel all delayed additions."""
         while self._timers:
             self._timers.popitem()[1].cancel()

@@ -42,7 +42,7 @@ from serve_webhook.audit import background, policy_report
 from serve_webhook.audit.background import BackgroundAudit
 from serve_webhook.audit.findings import AuditFindings
 from serve_webhook.cache.informers import Informer
-from serve_webhook.cache.policies import Policies
+from serve_webhook.cache.policies import PolicyCache
 from serve_webhook.metrics import Metrics
 from serve_webhook.reconcile.events import Recorder
 from support.cpu_time import at_most
@@ -232,7 +232,7 @@ async def auditing(api: MemoryApi, clock: Clock) -> AsyncIterator[tuple[Backgrou
     def informer(resource: Any, **arguments: Any) -> Informer:
         return Informer(api, resource, **arguments)
 
-    metrics, policies = Metrics(), Policies(informer, lambda: None)
+    metrics, policies = Metrics(), PolicyCache(informer, lambda: None)
     deployments = informer(DEPLOYMENTS)
     tasks = [asyncio.create_task(part) for part in (*policies.parts(), deployments.run())]
     await policies.wait()

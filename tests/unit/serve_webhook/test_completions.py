@@ -21,7 +21,7 @@ from serve_core.context.cluster import ClusterContext, LoaderConfig
 from serve_kube.errors import ApiError, UnavailableError
 from serve_kube.resources import CONFIG_MAPS, Resource
 from serve_webhook.cache.informers import Informer
-from serve_webhook.cache.snapshots import GRACE, Catalogue, Completions
+from serve_webhook.cache.snapshots import GRACE, Catalogue, SnapshotCache
 from support.fake_api import Clock, MemoryApi
 
 OLD = (LoaderConfig("loader:1"), (Runtime("server", (Format("sklearn"),), ("v2",), {"image": "server:1"}),))
@@ -41,7 +41,7 @@ class Replica:
         def informer(resource: Resource, **arguments: Any) -> Informer:
             return Informer(self.api, resource, **arguments)
 
-        self.kept = Completions(self.api, informer, lambda: self.present, self._changed)
+        self.kept = SnapshotCache(self.api, informer, lambda: self.present, self._changed)
 
     def _changed(self) -> None:
         assert self.kept.published
@@ -117,7 +117,7 @@ async def test_it_is_not_completed_with_what_cannot_be_kept(
         api.failures["create configmaps"] = UnavailableError("not now")
         replica.present = NEW
         replica.kept.refresh()
-        await until(lambda: "cannot be kept: not now" in caplog.text)
+        await until(lambda: "cannot be updated: not now" in caplog.text)
         assert replica.kept.published == OLD
         api.failures.clear()
         await replica.changed.wait()

@@ -7,7 +7,7 @@ import pytest
 import serve_webhook.reconcile.events
 from serve_kube.errors import ApiError
 from serve_kube.resources import EVENTS
-from serve_webhook.reconcile.events import LONGEST_NOTE, Recorder
+from serve_webhook.reconcile.events import MAX_NOTE, Recorder
 from support.fake_api import Clock, MemoryApi
 
 DEPLOYMENT = {"metadata": {"name": "iris", "namespace": "default", "uid": "d-1"}}
@@ -26,7 +26,7 @@ async def test_an_event_is_about_the_deployment(api: MemoryApi, clock: Clock) ->
     assert event["regarding"] == deployment
     assert (event["reportingController"], event["reportingInstance"]) == ("kubectl-serve.dev/server", "server-1")
     assert event["eventTime"] == "2026-01-01T00:00:00.000000Z"
-    assert event["note"] == "né" * 341 + "n", f"{LONGEST_NOTE} bytes, and no half of a character"
+    assert event["note"] == "né" * 341 + "n", f"{MAX_NOTE} bytes, and no half of a character"
 
 
 @pytest.mark.attack(39)
@@ -70,7 +70,7 @@ async def test_what_is_told_of_another_deployment_or_for_another_reason_is_anoth
 async def test_of_many_events_the_last_ones_are_remembered(
     api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve_webhook.reconcile.events, "REMEMBERED", 2)
+    monkeypatch.setattr(serve_webhook.reconcile.events, "MAX_SERIES", 2)
     recorder = Recorder(api, "server-1", clock)
     for note in ("a", "b", "c", "b", "c", "a"):
         await recorder.record(DEPLOYMENT, warning=True, reason="NotFound", note=note)

@@ -22,7 +22,7 @@ from serve_core.subjects.build import subject_of
 from serve_kube.errors import ForbiddenError, UnavailableError
 from serve_kube.resources import POLICIES, VALIDATING_WEBHOOKS
 from serve_webhook.cache.informers import Informer
-from serve_webhook.cache.policies import Policies
+from serve_webhook.cache.policies import PolicyCache
 from serve_webhook.certs.rotation import WEBHOOKS
 from serve_webhook.failure_policy import GUARDED, FailurePolicies, wanted
 from support.fake_api import MemoryApi
@@ -132,7 +132,7 @@ async def until(condition: Callable[[], object]) -> None:
 @asynccontextmanager
 async def leading(api: MemoryApi) -> AsyncIterator[None]:
     webhooks = Informer(api, VALIDATING_WEBHOOKS)
-    policies = Policies(partial(Informer, api), lambda: kept.refresh())  # noqa: PLW0108 - it is made below
+    policies = PolicyCache(partial(Informer, api), lambda: kept.refresh())  # noqa: PLW0108 - it is made below
     kept = FailurePolicies(api, webhooks, lambda: policies.policies)
     tasks = [asyncio.create_task(part) for part in (*policies.parts(), webhooks.run())]
     await policies.wait()

@@ -14,7 +14,7 @@ from serve_kube.resources import LEASES
 from serve_webhook.leader_election import NAME, Election, Timing
 from support.fake_api import MemoryApi
 
-QUICK = Timing(duration=1, give_up=0.2, retry=0.02)
+QUICK = Timing(lease_duration=1, renew_deadline=0.2, retry_period=0.02)
 
 
 class Work:
@@ -73,7 +73,7 @@ async def test_a_lease_whose_holder_says_nothing_runs_out(api: MemoryApi) -> Non
     spec = {"holderIdentity": "dead", "leaseDurationSeconds": 1, "renewTime": "2020-01-01T00:00:00.000000Z"}
     api.put(LEASES, LEASES.identity(NAMESPACE, NAME) | {"spec": spec})
     work, start = Work(), asyncio.get_running_loop().time()
-    async with candidate(api, "alive", work, Timing(duration=60, give_up=30, retry=0.02)):
+    async with candidate(api, "alive", work, Timing(lease_duration=60, renew_deadline=30, retry_period=0.02)):
         await work.started.wait()
         # Its time counts from when we first saw it: the holder's clock may be wrong.
         assert asyncio.get_running_loop().time() - start >= 0.9
@@ -87,22 +87,22 @@ async def test_who_comes_second_does_not_work(api: MemoryApi, verb: str) -> None
     api.failures[f"{verb} leases"] = ConflictError("somebody was there first", 409)
     work = Work()
     async with candidate(api, "one", work):
-        await asyncio.sleep(5 * QUICK.retry)
+        await asyncio.sleep(5 * QUICK.retry_period)
         assert work.runs == 0
         api.failures.clear()
         await work.started.wait()
 
 
 async def test_who_renews_works_on_whoever_waits_for_the_lease_or_writes_to_it(api: MemoryApi) -> None:
-    work, other, timing = Work(), Work(), Timing(duration=1, give_up=0.8, retry=0.1)
+    work, other, timing = Work(), Work(), Timing(lease_duration=1, renew_deadline=0.8, retry_period=0.1)
     async with candidate(api, "one", work, timing):
         await work.started.wait()
         labelled = await api.get(LEASES, NAMESPACE, NAME)
         labelled["metadata"]["labels"] = {"team": "a"}
         api.put(LEASES, labelled)
         async with candidate(api, "two", other, timing):
-            while api.writes.count("replace leases") * timing.retry <= 1.5 * timing.duration:  # noqa: ASYNC110 - nothing tells it
-                await asyncio.sleep(timing.retry)
+            while api.writes.count("replace leases") * timing.retry_period <= 1.5 * timing.lease_duration:  # noqa: ASYNC110 - nothing tells it
+                await asyncio.sleep(timing.retry_period)
             assert (work.runs, other.runs) == (1, 0)
     assert api.objects["leases", NAMESPACE, NAME]["metadata"]["labels"] == {"team": "a"}
 
@@ -115,7 +115,7 @@ async def test_who_cannot_renew_stops_before_anybody_else_may_start(api: MemoryA
         for verb in ("get", "replace"):
             api.failures[f"{verb} leases"] = UnavailableError("away")
         await work.ended.wait()
-        assert asyncio.get_running_loop().time() - start < QUICK.duration
+        assert asyncio.get_running_loop().time() - start < QUICK.lease_duration
         api.failures.clear()
         await work.started.wait()
 
@@ -123,7 +123,7 @@ async def test_who_cannot_renew_stops_before_anybody_else_may_start(api: MemoryA
 async def test_an_answer_that_comes_late_makes_the_lease_no_longer(
     api: MemoryApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    timing, clock = Timing(duration=1, give_up=0.6, retry=0.02), asyncio.get_running_loop().time
+    timing, clock = Timing(lease_duration=1, renew_deadline=0.6, retry_period=0.02), asyncio.get_running_loop().time
     replace, written = api.replace, []
 
     async def slow(*arguments: Any) -> Any:
@@ -139,11 +139,11 @@ async def test_an_answer_that_comes_late_makes_the_lease_no_longer(
     async with candidate(api, "one", work, timing):
         await work.started.wait()
         await work.ended.wait()
-        assert clock() - written[0] < timing.duration, "anybody else may start from then on"
+        assert clock() - written[0] < timing.lease_duration, "anybody else may start from then on"
 
 
 async def test_a_lease_that_was_taken_away_ends_the_work_at_once(api: MemoryApi) -> None:
-    work, patient = Work(), Timing(duration=1, give_up=60, retry=0.02)
+    work, patient = Work(), Timing(lease_duration=1, renew_deadline=60, retry_period=0.02)
     async with candidate(api, "one", work, patient):
         await work.started.wait()
         stolen = await api.get(LEASES, NAMESPACE, NAME)

@@ -130,7 +130,7 @@ async def test_an_annotation_adds_one_to_a_deployments_generation_and_its_status
 
 
 async def test_one_of_two_leads_and_the_other_follows_at_once_when_it_leaves(api: HttpClient, namespace: str) -> None:
-    timing = Timing(duration=3, give_up=2, retry=0.2)
+    timing = Timing(lease_duration=3, renew_deadline=2, retry_period=0.2)
     leading: asyncio.Queue[str] = asyncio.Queue()
 
     def candidate(name: str) -> asyncio.Task[None]:

@@ -31,7 +31,7 @@ from serve_kube.resources import (
 )
 from serve_webhook.app import FEATURES, Replica, ReplicaOptions
 from serve_webhook.certs import authority
-from serve_webhook.certs.rotation import SECRET, WEBHOOKS, material_of
+from serve_webhook.certs.rotation import SECRET, WEBHOOKS, read_secret
 from serve_webhook.settings import Configuration
 from support.fake_api import MemoryApi
 from support.reviews import FACTS, MEMORY, STORES, document, knative, pod, request
@@ -93,7 +93,7 @@ def port_of(caplog: pytest.LogCaptureFixture) -> int:
 
 
 def trusting(api: MemoryApi) -> ssl.SSLContext:
-    material = material_of(api.objects["secrets", NAMESPACE, SECRET])
+    material = read_secret(api.objects["secrets", NAMESPACE, SECRET])
     assert material
     return ssl.create_default_context(cadata=material.bundle.decode())
 

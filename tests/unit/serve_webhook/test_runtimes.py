@@ -8,7 +8,7 @@ import pytest
 from serve_core.base.json import JsonObject
 from serve_kube.resources import MODEL_RUNTIMES, Resource
 from serve_webhook.cache.informers import Informer
-from serve_webhook.cache.runtimes import Runtimes
+from serve_webhook.cache.runtimes import RuntimeCache
 from support.fake_api import MemoryApi
 
 
@@ -29,7 +29,7 @@ async def test_they_come_change_and_go_and_a_broken_one_stays_as_it_was(
     def informer(resource: Resource, **arguments: Any) -> Informer:
         return Informer(api, resource, **arguments)
 
-    seen = Runtimes(informer, changed.set)
+    seen = RuntimeCache(informer, changed.set)
 
     async def images() -> list[str]:
         await changed.wait()

@@ -8,7 +8,7 @@ from typing import Any
 from serve_core.context.services import ServiceSummary
 from serve_kube.resources import SERVICES
 from serve_webhook.cache.informers import Informer
-from serve_webhook.cache.services import Services
+from serve_webhook.cache.services import ServiceCache
 from support.fake_api import MemoryApi
 
 
@@ -18,10 +18,10 @@ def service(name: str, app: str, namespace: str = "default", **labels: str) -> d
 
 
 @asynccontextmanager
-async def watching(api: MemoryApi, told: list[str]) -> AsyncIterator[Services]:
+async def watching(api: MemoryApi, told: list[str]) -> AsyncIterator[ServiceCache]:
     """``told``: gets the namespaces in which something was different."""
     api.put(SERVICES, service("iris", "iris"))
-    made = Services(lambda resource, **more: Informer(api, resource, **more), told.append)
+    made = ServiceCache(lambda resource, **more: Informer(api, resource, **more), told.append)
     tasks = [asyncio.create_task(part) for part in made.parts()]
     try:
         async with asyncio.timeout(10):

@@ -11,7 +11,7 @@ from serve_core.base.constants import NAMESPACE
 from serve_kube.resources import MUTATING_WEBHOOKS, SECRETS, VALIDATING_WEBHOOKS
 from serve_webhook.cache.informers import Informer
 from serve_webhook.certs.authority import Material
-from serve_webhook.certs.rotation import SECRET, WEBHOOKS, CertificateRotation, ServingCertificate, material_of
+from serve_webhook.certs.rotation import SECRET, WEBHOOKS, CertificateRotation, ServingCertificate, read_secret
 from serve_webhook.metrics import Metrics
 from support.fake_api import Clock, MemoryApi
 
@@ -35,7 +35,7 @@ def bundles(api: MemoryApi) -> list[bytes]:
 
 
 def kept(api: MemoryApi) -> Material | None:
-    return material_of(api.objects.get(("secrets", NAMESPACE, SECRET)))
+    return read_secret(api.objects.get(("secrets", NAMESPACE, SECRET)))
 
 
 async def until(condition: Callable[[], object]) -> None:

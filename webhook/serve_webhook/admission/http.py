@@ -44,6 +44,7 @@ def admission_app(
     context: ContextSource,
     deployment: DeploymentLookup,
     metrics: Metrics,
+    *,
     exceptions: Callable[[], Sequence[PolicyException]] = tuple,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     stopping: Callable[[], bool] = lambda: False,

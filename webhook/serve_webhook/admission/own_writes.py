@@ -1,7 +1,7 @@
-"""The server's own writes, held against the Deployments that they come from. Pure.
+"""Compares the server's own writes with the Deployments that they are rendered from. Pure.
 
-Kubernetes' policies bound them too (``manifests/base/15-server-bounds.yaml``), but see one object at a time: neither
-that there is a served Deployment which becomes it, nor that its pods are those that the Deployment says. Replicas know.
+Kubernetes' admission policies limit them as well (``manifests/base/15-server-bounds.yaml``), but see only one object:
+not whether a served Deployment exists for it, and not whether its pods are those of the Deployment.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,18 +13,18 @@ from serve_core.base.ownership import controller, identity, owns
 from serve_core.context.cluster import ClusterContext
 from serve_webhook.admission.review import AdmissionRequest, AdmissionResponse, UnseenError
 
-_OF_POD = (
+_POD_FIELDS = (
     "serviceAccountName", "volumes", "hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "runtimeClassName",
     "imagePullSecrets",
 )  # fmt: skip
-_OF_CONTAINER = ("image", "command", "args", "workingDir", "env", "envFrom", "volumeMounts")
-"""What Knative's defaults leave alone."""
+_CONTAINER_FIELDS = ("image", "command", "args", "workingDir", "env", "envFrom", "volumeMounts")
+"""Fields without defaults of Knative."""
 
 
 def judge(
     request: AdmissionRequest, context: ClusterContext, deployment: Callable[[str, str], JsonObject | None]
 ) -> AdmissionResponse:
-    """Let through what a served Deployment becomes. ``deployment`` finds one by namespace and name.
+    """Allow what a served Deployment is rendered to. ``deployment`` finds one by namespace and name.
 
     Raises :class:`UnseenError` for anything else: the replica that writes may have seen a change before this one.
     """
@@ -41,14 +41,15 @@ def judge(
 
 
 def _pods(manifest: JsonObject) -> JsonObject:
-    """What the pods of a Knative Service run, as whom, and with what; of another object, nothing."""
+    """The relevant pod fields of a Knative Service; empty for another object."""
     pod = value_at(manifest, "spec", "template", "spec")
     if not isinstance(pod, dict):
         return {}
     containers = {
-        key: [_picked(each, _OF_CONTAINER) for each in pod.get(key) or []] for key in ("initContainers", "containers")
+        key: [_picked(each, _CONTAINER_FIELDS) for each in pod.get(key) or []]
+        for key in ("initContainers", "containers")
     }
-    return _picked(pod, _OF_POD) | containers
+    return _picked(pod, _POD_FIELDS) | containers
 
 
 def _picked(owner: Any, keys: tuple[str, ...]) -> JsonObject:

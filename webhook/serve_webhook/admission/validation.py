@@ -1,6 +1,6 @@
-"""The validating half of admission: policies judge the final state of whatever serves a model. Pure.
+"""Validating admission: policies judge the final state of every object that serves a model. Pure.
 
-Who goes past is told by the user that the API server names, never by what an object says of itself.
+Exemptions depend on the user that the API server names, never on the content of an object.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from serve_webhook.admission.review import AdmissionRequest, AdmissionResponse, 
 KNATIVE_USERNAME = "system:serviceaccount:knative-serving:controller"
 KSERVE_USERNAME = "system:serviceaccount:kserve:kserve-controller-manager"
 
-_MADE_BY = {
+_CREATED_BY = {
     "Deployment": (SERVER_USERNAME,),
     "Service": (SERVER_USERNAME, KSERVE_USERNAME),
     "Configuration": (KNATIVE_USERNAME,),
@@ -28,10 +28,10 @@ _MADE_BY = {
     "Route": (KNATIVE_USERNAME,),
     "DomainMapping": (SERVER_USERNAME,),
 }
-"""Who makes objects of a kind out of others that were judged themselves."""
+"""Controllers that create objects of a kind from other objects, which were judged themselves."""
 
 _BOOKKEEPING = frozenset({"managedFields", "resourceVersion", "generation", "finalizers", "ownerReferences", "uid"})
-"""Of an object's metadata: nothing that a policy can be about."""
+"""Fields of the metadata that no policy judges."""
 
 
 def validate(
@@ -41,17 +41,17 @@ def validate(
     now: datetime,
     deployment: Callable[[str, str], JsonObject | None],
 ) -> AdmissionResponse:
-    """Judge what is about to be stored. ``deployment`` finds a served one by namespace and name."""
+    """Judge an object before it is stored. ``deployment`` finds a served Deployment by namespace and name."""
     if request.new is None:
         return AdmissionResponse()
     kind = str(request.new.get("kind"))
     if kind in ("ServingPolicy", "PolicyException"):
         fault = bounds.fault(request.new)
-        return AdmissionResponse(problems=(str(fault),)) if fault else _document(request.new, kind, context)
+        return AdmissionResponse(problems=(str(fault),)) if fault else _validate_policy(request.new, kind, context)
     final = _scaled(request, deployment) if kind == "Scale" else request.new
-    if final is None or request.user.username in _MADE_BY.get(kind, ()):
+    if final is None or request.user.username in _CREATED_BY.get(kind, ()):
         return AdmissionResponse()
-    # Most namespaces of a cluster may be no policy's: there, nothing needs to be known of the object.
+    # Where no policy selects the namespace, the object is not parsed: that may be most namespaces of a cluster.
     namespace_labels = context.namespace_labels.get(request.namespace, {})
     policies = [
         policy
@@ -60,7 +60,7 @@ def validate(
     ]
     if not policies:
         return AdmissionResponse()
-    if request.old is not None and _essence(request.new) == _essence(request.old):
+    if request.old is not None and _without_bookkeeping(request.new) == _without_bookkeeping(request.old):
         return AdmissionResponse()
     subject = subject_of(
         final,
@@ -81,8 +81,8 @@ def validate(
     )
 
 
-def _document(document: JsonObject, kind: str, context: ClusterContext) -> AdmissionResponse:
-    """A policy or an exception that cannot be read is never stored."""
+def _validate_policy(document: JsonObject, kind: str, context: ClusterContext) -> AdmissionResponse:
+    """Refuse a policy or an exception that cannot be parsed."""
     try:
         if kind == "ServingPolicy":
             read_policy(document)
@@ -94,7 +94,7 @@ def _document(document: JsonObject, kind: str, context: ClusterContext) -> Admis
 
 
 def _scaled(request: AdmissionRequest, deployment: Callable[[str, str], JsonObject | None]) -> JsonObject | None:
-    """The Deployment with the replicas that a Scale asks for."""
+    """The Deployment with the replicas of a Scale."""
     found = deployment(request.namespace, request.name)
     if found is None:
         return None
@@ -102,8 +102,8 @@ def _scaled(request: AdmissionRequest, deployment: Callable[[str, str], JsonObje
     return {**found, "spec": {**(found.get("spec") or {}), "replicas": wanted}}
 
 
-def _essence(document: JsonObject) -> JsonObject:
-    """The object without the API server's notes: finalizers may go, whatever the policies say by now."""
+def _without_bookkeeping(document: JsonObject) -> JsonObject:
+    """The object without bookkeeping: removing a finalizer is allowed, whatever the present policies say."""
     metadata = document.get("metadata")
     kept = {k: v for k, v in metadata.items() if k not in _BOOKKEEPING} if isinstance(metadata, dict) else metadata
     return {**document, "metadata": kept}

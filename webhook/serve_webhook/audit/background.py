@@ -39,7 +39,7 @@ from serve_kube.resources import (
 from serve_webhook.audit import policy_report
 from serve_webhook.audit.findings import AuditFindings, broken
 from serve_webhook.cache.informers import Informer, NamespacedName
-from serve_webhook.cache.policies import Policies
+from serve_webhook.cache.policies import PolicyCache
 from serve_webhook.metrics import Metrics
 from serve_webhook.reconcile import conditions
 from serve_webhook.reconcile.conditions import Condition
@@ -74,7 +74,7 @@ class BackgroundAudit:
         api: Client,
         *,
         deployments: Informer,
-        policies: Policies,
+        policies: PolicyCache,
         context: Callable[[], ClusterContext],
         recorder: Recorder,
         metrics: Metrics,

@@ -1,1 +1,1 @@
-"""Objects of the cluster, kept fresh by watches."""
+"""Local copies of the cluster's objects, kept current by watches."""

@@ -1,4 +1,4 @@
-"""How Istio is installed, as watches see it: there or not, and how, at any time."""
+"""Istio's installation, from watches. Istio may be installed, changed or removed at any time."""
 
 import asyncio
 import logging
@@ -11,16 +11,16 @@ from serve_kube.resources import CONFIG_MAPS, DAEMON_SETS, MUTATING_WEBHOOKS, NA
 from serve_webhook.cache.informers import CachedResources, Informer
 
 SETTLE_SECONDS = 0.2
-"""What changes together is looked at together."""
+"""After a change, so that changes that come together are evaluated once."""
 
 _USED_DATA = ("values", "mesh")
-"""Of Istio's ConfigMaps. What they hold beside is the template of the sidecar, many times as large."""
+"""Keys of Istio's ConfigMaps. The others have the sidecar's template, which is many times as large."""
 
 logger = logging.getLogger(__name__)
 
 
 class MeshCache(CachedResources):
-    """Keeps :meth:`context`; ``changed`` is called on change. ``informer`` makes an informer."""
+    """The source of :meth:`context`; ``changed`` is called when it changes. ``informer`` creates an informer."""
 
     def __init__(self, informer: Callable[..., Informer], changed: Callable[[], None]) -> None:
         self._changed = changed
@@ -31,14 +31,14 @@ class MeshCache(CachedResources):
             "config_maps": informer(CONFIG_MAPS, namespace=istio.NAMESPACE, trim=_configuration, optional=True),
             "daemon_sets": informer(DAEMON_SETS, namespace=istio.NAMESPACE, trim=_labelled, optional=True),
             "nodes": informer(NODES, trim=_node, optional=True),
-            # Not optional: without the namespaces' labels, policies that select by them would be about nobody.
+            # Not optional: without the namespaces' labels, policies that select by labels would apply to no namespace.
             "namespaces": informer(NAMESPACES, trim=_labelled),
             "service_entries": informer(SERVICE_ENTRIES, trim=_entry, optional=True),
         }
         super().__init__(*self._informers.values())
         self._context: IstioInstallation | None = None
         self._stale = True
-        self._told: IstioInstallation | None = None
+        self._reported: IstioInstallation | None = None
         self._timer: asyncio.TimerHandle | None = None
         for one in self._informers.values():
             one.subscribe(self._update)
@@ -63,9 +63,9 @@ class MeshCache(CachedResources):
 
     def _settle(self) -> None:
         self._timer = None
-        if self.synced and self.context() != self._told:
-            self._told = self.context()
-            logger.info("Istio: %s.", _sentence(self._told))
+        if self.synced and self.context() != self._reported:
+            self._reported = self.context()
+            logger.info("Istio: %s.", _sentence(self._reported))
             self._changed()
 
 
@@ -81,7 +81,7 @@ def _content(manifest: JsonObject) -> JsonObject:
 
 
 def _labelled(manifest: JsonObject) -> JsonObject:
-    """The object with its name and labels alone."""
+    """The object's name and labels."""
     metadata = manifest["metadata"]
     kept = {key: metadata[key] for key in ("name", "namespace", "labels", "resourceVersion") if key in metadata}
     return {"metadata": kept}

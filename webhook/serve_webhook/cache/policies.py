@@ -1,4 +1,4 @@
-"""The policies and exceptions of the cluster, read as they change."""
+"""The cluster's policies and exceptions, parsed when they change."""
 
 import asyncio
 import logging
@@ -14,8 +14,8 @@ from serve_webhook.cache.informers import CachedResources, Informer
 logger = logging.getLogger(__name__)
 
 
-class Policies(CachedResources):
-    """Keeps :attr:`policies` and :attr:`exceptions`; ``changed`` is called when they are others."""
+class PolicyCache(CachedResources):
+    """The source of :attr:`policies` and :attr:`exceptions`; ``changed`` is called when they change."""
 
     def __init__(self, informer: Callable[..., Informer], changed: Callable[[], None]) -> None:
         self._changed = changed
@@ -56,7 +56,7 @@ class Policies(CachedResources):
 
 
 class NamespaceLabels(Mapping[str, Mapping[str, str]]):
-    """Labels by namespace, as an informer of namespaces has them."""
+    """Labels by namespace, from an informer of namespaces."""
 
     def __init__(self, namespaces: Informer) -> None:
         self._namespaces = namespaces
@@ -67,7 +67,7 @@ class NamespaceLabels(Mapping[str, Mapping[str, str]]):
         return found["metadata"].get("labels") or {}
 
     async def appears(self, name: str) -> None:
-        """Return as soon as there is a namespace of that name."""
+        """Return as soon as the informer has a namespace of that name."""
         seen = asyncio.Event()
         end = self._namespaces.subscribe(lambda _old, new: seen.set() if new and key(new) == ("", name) else None)
         try:

@@ -1,4 +1,4 @@
-"""The cluster's own runtimes, ModelRuntime objects, read as they change."""
+"""The cluster's ModelRuntimes, parsed when they change."""
 
 import logging
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from serve_webhook.cache.informers import CachedResources, Informer
 logger = logging.getLogger(__name__)
 
 
-class Runtimes(CachedResources):
-    """Keeps :attr:`own`; ``changed`` is called when they are others."""
+class RuntimeCache(CachedResources):
+    """The source of :attr:`own`; ``changed`` is called when it changes."""
 
     def __init__(self, informer: Callable[..., Informer], changed: Callable[[], None]) -> None:
         self._changed = changed
@@ -32,7 +32,7 @@ class Runtimes(CachedResources):
                 runtime = runtimes.parse(new)
                 self._own[runtime.name] = runtime
             except ValueError as error:
-                # The last good one stays: falling back to another server would be a surprise.
+                # The last valid one stays: models must not move to another server because of a typing error.
                 logger.error("ModelRuntime %s cannot be read: %s.", new["metadata"]["name"], error)
         elif old is not None:
             self._own.pop(old["metadata"]["name"], None)

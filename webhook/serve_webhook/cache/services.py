@@ -1,4 +1,4 @@
-"""The Services of the cluster, whose names may be in a model's way or whose selectors may find its pods."""
+"""The cluster's Services: their names can conflict with a model's, and their selectors can match its pods."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -9,39 +9,39 @@ from serve_webhook.cache import trimming
 from serve_webhook.cache.informers import CachedResources, Informer
 from serve_webhook.cache.store import NamespaceBudget
 
-MOST_OF_A_NAMESPACE = 3 * 2**20
-"""Bytes: 4,000 Services. They are kept as values, too, which takes ten times as much."""
+MAX_NAMESPACE_BYTES = 3 * 2**20
+"""4,000 Services. They are kept as Python values as well, which takes ten times as much."""
 
 
-class Services(CachedResources, Mapping[str, Mapping[str, ServiceSummary]]):
-    """What matters of each, by namespace and name; ``changed`` is called with the namespace where it is different."""
+class ServiceCache(CachedResources, Mapping[str, Mapping[str, ServiceSummary]]):
+    """A summary of each Service by namespace and name; ``changed`` is called with the namespace of a changed one."""
 
     def __init__(self, informer: Callable[..., Informer], changed: Callable[[str], None]) -> None:
         self._changed = changed
-        self._found: dict[str, dict[str, ServiceSummary]] = {}
-        selectors, budget = {"labelSelector": NOT_A_REVISION}, NamespaceBudget(MOST_OF_A_NAMESPACE)
-        # Of one that cannot be read the name is taken all the same.
+        self._summaries: dict[str, dict[str, ServiceSummary]] = {}
+        selectors, budget = {"labelSelector": NOT_A_REVISION}, NamespaceBudget(MAX_NAMESPACE_BYTES)
+        # The name of a Service that cannot be read is in use as well.
         plain = informer(SERVICES, selectors=selectors, trim=trimming.service, stubs=True, budget=budget)
         super().__init__(plain)
         plain.subscribe(self._update)
 
     def __getitem__(self, namespace: str) -> Mapping[str, ServiceSummary]:
-        return self._found[namespace]
+        return self._summaries[namespace]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._found)
+        return iter(self._summaries)
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self._summaries)
 
     def _update(self, old: JsonObject | None, new: JsonObject | None) -> None:
         namespace, name = key(new or old or {})
-        here = self._found.setdefault(namespace, {})
+        here = self._summaries.setdefault(namespace, {})
         before = here.pop(name, None)
         after = read(new) if new else None
         if after is not None:
             here[name] = after
         if not here:
-            del self._found[namespace]
+            del self._summaries[namespace]
         if before != after:
             self._changed(namespace)

@@ -1,8 +1,8 @@
-"""What models are completed with, kept in ConfigMaps of the server's own namespace.
+"""Snapshots of the loader and of each runtime that models are completed with, in ConfigMaps of the server's namespace.
 
-A Deployment names only digests of its loader and its runtime. Admission writes nothing, so everything that it may name
-has to be there before: each replica keeps the loader and the runtimes of now, and only then completes with them. The
-leader deletes what is of no use any more. No user writes there, and content that has not its digest does not count.
+A Deployment has only the digests of its loader and its runtime. Admission writes nothing, so each replica stores the
+present loader and runtimes first, and then completes with them. The leader deletes unused snapshots. Users cannot write
+in that namespace, and a snapshot whose content does not match its digest is ignored.
 """
 
 import asyncio
@@ -27,16 +27,16 @@ from serve_webhook.work_queue import run_forever
 Catalogue = tuple[LoaderConfig, tuple[Runtime, ...]]
 
 PASS_SECONDS = 600.0
-"""Between two looks at what is of no use any more."""
+"""Between two searches for unused snapshots."""
 GRACE = timedelta(hours=1)
-"""For so long it has to be of no use: a replica may complete by older settings for as long as a minute."""
+"""How long a snapshot must be unused: a replica may complete with older settings for up to a minute."""
 
 logger = logging.getLogger(__name__)
 
 
-class Completions(CachedResources):
-    """Keeps :attr:`published`, the loader and the runtimes that admission may complete with; ``changed`` is called when
-    they are others. ``present`` are those of now."""
+class SnapshotCache(CachedResources):
+    """The source of :attr:`published`, the loader and runtimes that admission completes with; ``changed`` is called
+    when they change. ``present`` returns the configured ones."""
 
     def __init__(
         self,
@@ -48,18 +48,18 @@ class Completions(CachedResources):
         self._api = api
         self._present = present
         self._changed = changed
-        self._kept = informer(CONFIG_MAPS, namespace=NAMESPACE, selectors={"labelSelector": COMPLETION_LABEL})
-        super().__init__(self._kept)
+        self._config_maps = informer(CONFIG_MAPS, namespace=NAMESPACE, selectors={"labelSelector": COMPLETION_LABEL})
+        super().__init__(self._config_maps)
         self._known: dict[str, Snapshot] = {}
         self._unused: dict[str, datetime] = {}
-        self._look = asyncio.Event()
-        self._first = asyncio.Event()
+        self._requested = asyncio.Event()
+        self._is_published = asyncio.Event()
         self.published: Catalogue | None = None
-        self._kept.subscribe(self._seen)
+        self._config_maps.subscribe(self._update)
 
     @property
     def known(self) -> Mapping[str, Snapshot]:
-        """Everything that is kept, by its digest."""
+        """All stored snapshots by digest."""
         return self._known
 
     @property
@@ -67,16 +67,16 @@ class Completions(CachedResources):
         return super().synced and self.published is not None
 
     async def wait(self) -> None:
-        """Until there is something to complete with."""
+        """Wait until admission can complete models."""
         await super().wait()
-        await self._first.wait()
+        await self._is_published.wait()
 
     def refresh(self) -> None:
-        """Look again: the settings or the runtimes may be others."""
-        self._look.set()
+        """Check again: the settings or the runtimes may have changed."""
+        self._requested.set()
 
     async def collect(self, deployments: Informer, now: Callable[[], datetime]) -> NoReturn:
-        """The leader's part: delete what has been of no use for :data:`GRACE`. ``deployments`` are those served."""
+        """Delete snapshots that were unused for :data:`GRACE`. For the leader. ``deployments``: the served ones."""
         self._unused.clear()
         await self.wait()
         await deployments.synced.wait()
@@ -85,12 +85,12 @@ class Completions(CachedResources):
             await asyncio.sleep(PASS_SECONDS)
 
     async def collect_once(self, deployments: Iterable[JsonObject], now: datetime) -> None:
-        """One look; what cannot be deleted is left to the next one."""
+        """Search once. What cannot be deleted stays until the next search."""
         used = set(snapshots.present(*self._present()))
         for deployment in deployments:
-            used.update(_named(deployment))
+            used.update(_digests_of(deployment))
             await asyncio.sleep(0)  # there may be thousands
-        unused = [manifest for manifest in self._kept if snapshots.digest_of(manifest) not in (None, *used)]
+        unused = [manifest for manifest in self._config_maps if snapshots.digest_of(manifest) not in (None, *used)]
         self._unused = {
             name: self._unused.get(name, now) for name in (manifest["metadata"]["name"] for manifest in unused)
         }
@@ -102,30 +102,30 @@ class Completions(CachedResources):
                     logger.warning("ConfigMap %s cannot be deleted: %s", manifest["metadata"]["name"], error)
 
     async def run(self) -> NoReturn:
-        """Keep what is present, until cancelled. All runtimes have to be known before."""
-        await self._kept.synced.wait()
-        await run_forever("What models are completed with", self._once, self._look, logger)
+        """Store present snapshots until cancelled. The runtimes must be complete before."""
+        await self._config_maps.synced.wait()
+        await run_forever("The snapshots of loader and runtimes", self._once, self._requested, logger)
 
     async def _once(self) -> None:
         catalogue = self._present()
         for digest, snapshot in snapshots.present(*catalogue).items():
             if digest not in self._known:
-                await self._keep(snapshots.config_map(snapshot))
+                await self._store(snapshots.config_map(snapshot))
         if catalogue != self.published:
             self.published = catalogue
-            self._first.set()
+            self._is_published.set()
             self._changed()
 
-    async def _keep(self, manifest: JsonObject) -> None:
+    async def _store(self, manifest: JsonObject) -> None:
         try:
-            self._kept.update_cache(await self._api.create(CONFIG_MAPS, manifest))
+            self._config_maps.update_cache(await self._api.create(CONFIG_MAPS, manifest))
         except ConflictError:
-            # Another replica was first, or something else has its name.
+            # Another replica was first, or another object has the name.
             live = await self._api.get(CONFIG_MAPS, *key(manifest))
             if _read(live) is None or COMPLETION_LABEL not in (live["metadata"].get("labels") or {}):
-                await self._delete(live, "it is not what its name stands for")
+                await self._delete(live, "its content does not match its name")
                 live = await self._api.create(CONFIG_MAPS, manifest)
-            self._kept.update_cache(live)
+            self._config_maps.update_cache(live)
 
     async def _delete(self, manifest: JsonObject, why: str) -> None:
         try:
@@ -134,23 +134,23 @@ class Completions(CachedResources):
             return
         logger.info("Deleted ConfigMap %s: %s.", manifest["metadata"]["name"], why)
 
-    def _seen(self, old: JsonObject | None, new: JsonObject | None) -> None:
+    def _update(self, old: JsonObject | None, new: JsonObject | None) -> None:
         digest = snapshots.digest_of(new or old or {}) or ""
         snapshot = None if new is None else _read(new)
         if snapshot is not None:
             self._known[digest] = snapshot
         elif self._known.pop(digest, None) is not None or new is not None:
-            self.refresh()  # it may be one of those of now
+            self.refresh()  # it may be a present one
 
 
 def _read(manifest: JsonObject) -> Snapshot | None:
     try:
         return snapshots.of_config_map(manifest)
     except ValueError as error:
-        logger.error("ConfigMap %s does not count: %s.", manifest["metadata"]["name"], error)
+        logger.error("ConfigMap %s is ignored: %s.", manifest["metadata"]["name"], error)
         return None
 
 
-def _named(deployment: JsonObject) -> tuple[str, ...]:
+def _digests_of(deployment: JsonObject) -> tuple[str, ...]:
     record = completion_record.read(Workload(deployment).annotations.get(COMPLETED_WITH))
     return () if record is None else tuple(digest for digest in (record.loader, record.runtime) if digest)

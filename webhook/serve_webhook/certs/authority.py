@@ -1,7 +1,7 @@
-"""The server's certificates: one authority, one leaf, and their life. Pure: the clock is passed in.
+"""The server's certificates: one authority and one leaf, and when each is renewed. Pure: the clock is passed in.
 
-An authority's certificate is renewed with its key and name kept, so that leaves signed before it still verify. Its key
-is replaced by overlap: first the new authority joins the bundle, then leaves are signed by it, then the old one goes.
+An authority's certificate is renewed with the same key and name, so that earlier leaves still verify. Its key is
+replaced by overlap: first the new authority joins the bundle, then it signs leaves, then the old authority is removed.
 """
 
 import ssl
@@ -28,11 +28,11 @@ LEAF_LIFETIME = timedelta(days=90)
 RENEWAL = 2 / 3
 """The share of its lifetime after which a certificate is renewed."""
 OVERLAP = timedelta(hours=1)
-"""How long each step of a key's replacement lasts, so that every replica and API server has seen it."""
+"""Duration of each step of a key's replacement, so that every replica and API server has seen it."""
 SKEW = timedelta(minutes=5)
-"""How far a clock that checks a certificate may be behind."""
+"""Maximum difference of a clock that checks a certificate."""
 
-_MADE = "%Y-%m-%dT%H:%M:%SZ"
+_TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _NAME = "kubectl-serve "
 
 
@@ -46,21 +46,21 @@ class Signer:
 
 @dataclass(frozen=True)
 class Material:
-    """Everything that is kept in the Secret."""
+    """The content of the Secret."""
 
     authority: Signer
     leaf: Signer
     previous: x509.Certificate | None = None
-    """The authority that is on its way out."""
+    """The authority that is being replaced."""
 
     @property
     def bundle(self) -> bytes:
-        """What callers are to trust, as PEM."""
+        """The certificates that callers trust, as PEM."""
         return b"".join(map(_pem, filter(None, (self.authority.certificate, self.previous))))
 
     @property
     def leaf_is_current(self) -> bool:
-        """Whether the leaf was signed by the present authority, not by the one on its way out."""
+        """Whether the present authority signed the leaf, not the previous one."""
         return _signed(self.leaf.certificate, self.authority.certificate)
 
     def to_files(self) -> dict[str, bytes]:
@@ -95,12 +95,12 @@ def issue(now: datetime) -> Material:
 
 
 def replace_key(material: Material, now: datetime) -> Material:
-    """Begin the replacement of the authority's key: the new one joins the bundle, the leaf stays as it is."""
+    """Begin the replacement of the authority's key: the new one joins the bundle, the leaf stays."""
     return Material(_new_authority(now), material.leaf, material.authority.certificate)
 
 
 def advance(material: Material, now: datetime, published: bool) -> Material:
-    """The next state; the same one if nothing is due. ``published``: every webhook's live bundle is the present one."""
+    """The next state; the same one if nothing is due. ``published``: every webhook has the present bundle."""
     authority, leaf = material.authority, material.leaf
     if _share(leaf.certificate, now) >= 1 or _names(leaf.certificate) != SERVER_NAMES:
         return replace(material, leaf=_new_leaf(now, authority))
@@ -112,7 +112,7 @@ def advance(material: Material, now: datetime, published: bool) -> Material:
         if now >= leaf.certificate.not_valid_before_utc + SKEW + OVERLAP:
             return replace(material, previous=None)
         return material
-    if now >= _made(authority.certificate) + KEY_LIFETIME:
+    if now >= _created(authority.certificate) + KEY_LIFETIME:
         return replace_key(material, now)
     if _share(authority.certificate, now) >= RENEWAL:
         return replace(material, authority=_certify(authority.key, authority.certificate.subject, now))
@@ -131,9 +131,9 @@ def trusts(bundle: bytes, leaf: x509.Certificate) -> bool:
 
 
 def load(context: ssl.SSLContext, material: Material) -> None:
-    """Serve the leaf from now on; connections that are open keep the one they have."""
+    """Use the leaf for new connections."""
     files = material.to_files()
-    # OpenSSL reads certificates from files only; this one is gone at once.
+    # OpenSSL reads certificates only from files. This one is deleted at once.
     with tempfile.NamedTemporaryFile() as file:
         file.write(files["tls.crt"] + files["tls.key"])
         file.flush()
@@ -141,8 +141,8 @@ def load(context: ssl.SSLContext, material: Material) -> None:
 
 
 def _new_authority(now: datetime) -> Signer:
-    # The name says when the key was made; it stays with the key, so two keys never share a name.
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _NAME + now.astimezone(UTC).strftime(_MADE))])
+    # The name has the key's creation time and stays with the key, so two keys never share a name.
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _NAME + now.astimezone(UTC).strftime(_TIME_FORMAT))])
     return _certify(ec.generate_private_key(ec.SECP256R1()), name, now)
 
 
@@ -200,9 +200,9 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def _made(authority: x509.Certificate) -> datetime:
+def _created(authority: x509.Certificate) -> datetime:
     text = str(authority.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value).removeprefix(_NAME)
-    return datetime.strptime(text, _MADE).replace(tzinfo=UTC)
+    return datetime.strptime(text, _TIME_FORMAT).replace(tzinfo=UTC)
 
 
 def _share(certificate: x509.Certificate, now: datetime) -> float:

@@ -1,6 +1,6 @@
-"""Keeps the certificates: in the Secret, in this replica's TLS context, and in the API server's bundles.
+"""Certificate rotation: the Secret, this replica's TLS context, and the ``caBundle`` of the webhooks.
 
-Every replica serves what the Secret holds. Only the leader writes it, and the ``caBundle`` of our webhooks, which it
+Every replica serves the certificate in the Secret. Only the leader writes the Secret and the ``caBundle``, which it
 owns by server-side apply of that field alone.
 """
 
@@ -25,37 +25,37 @@ from serve_webhook.work_queue import run_forever
 
 SECRET = "kubectl-serve-certificates"  # noqa: S105 - its name
 WEBHOOKS = "kubectl-serve"
-"""Name of our mutating and of our validating webhook configuration."""
-LOOK_SECONDS = 600.0
-"""Between two looks at what time alone changes."""
+"""Name of the mutating and of the validating webhook configuration."""
+INTERVAL_SECONDS = 600.0
+"""Between two checks of what changes with time alone."""
 
 logger = logging.getLogger(__name__)
 
 
-def material_of(secret: JsonObject | None) -> Material | None:
-    """What the Secret holds; ``None`` if there is none, or nothing that can be used."""
+def read_secret(secret: JsonObject | None) -> Material | None:
+    """The Secret's content; ``None`` if it does not exist, or cannot be used."""
     data = (secret or {}).get("data") or {}
     if not data:
         return None
     try:
         return Material.from_files({name: base64.b64decode(value, validate=True) for name, value in data.items()})
     except (ValueError, binascii.Error) as error:
-        logger.error("Secret %s/%s cannot be used and is made anew: %s", NAMESPACE, SECRET, error)
+        logger.error("Secret %s/%s cannot be used and will be replaced: %s", NAMESPACE, SECRET, error)
         return None
 
 
 class ServingCertificate:
-    """What this replica presents to the API server: loaded as soon as the Secret has it, and again when it changes."""
+    """This replica's certificate: loaded once the Secret has one, and again when it changes."""
 
     def __init__(self, secrets: Informer, context: ssl.SSLContext, metrics: Metrics) -> None:
         self._context = context
         self._metrics = metrics
         self._leaf: object = None
         self.loaded = asyncio.Event()
-        secrets.subscribe(lambda _, new: self._load(material_of(new)))
+        secrets.subscribe(lambda _, new: self._load(read_secret(new)))
 
     def _load(self, material: Material | None) -> None:
-        # A Secret that was deleted takes nothing away: the leader is about to write a new one.
+        # After a deletion the certificate stays: the leader is about to write a new Secret.
         if material is None or material.leaf.certificate == self._leaf:
             return
         authority.load(self._context, material)
@@ -66,7 +66,7 @@ class ServingCertificate:
 
 
 class CertificateRotation:
-    """The leader's half."""
+    """Renews and publishes the certificates. Runs on the leader."""
 
     def __init__(
         self,
@@ -85,35 +85,36 @@ class CertificateRotation:
         self._last: Material | None = None
 
     async def run(self) -> NoReturn:
-        """Keep everything right until cancelled."""
+        """Renew and publish until cancelled."""
         informers = (self._secrets, *(informer for _, informer in self._configurations))
         stops = [informer.subscribe(lambda _old, _new: self._changed.set()) for informer in informers]
         try:
             for informer in informers:
                 await informer.synced.wait()
-            await run_forever("The certificates", self._once, self._changed, logger, LOOK_SECONDS)
+            await run_forever("The certificates", self._renew, self._changed, logger, INTERVAL_SECONDS)
         finally:
             for stop in stops:
                 stop()
 
-    async def _once(self) -> None:
+    async def _renew(self) -> None:
         secret = self._secrets.get(NAMESPACE, SECRET)
-        material = material_of(secret)
-        following = self._following(material)
-        if following is not material:
-            manifest = _manifest(following, secret)
+        material = read_secret(secret)
+        wanted = self._wanted(material)
+        if wanted is not material:
+            manifest = _manifest(wanted, secret)
             self._secrets.update_cache(await self._api.apply(SECRETS, manifest))
             logger.info("Wrote Secret %s/%s.", NAMESPACE, SECRET)
-        self._last = following
+        self._last = wanted
         for resource, informer in self._configurations:
-            await self._publish(resource, informer, following.bundle)
-        trusted = all(authority.trusts(bundle, following.leaf.certificate) for bundle in self._bundles())
+            await self._publish(resource, informer, wanted.bundle)
+        trusted = all(authority.trusts(bundle, wanted.leaf.certificate) for bundle in self._bundles())
         self._metrics.certificate_trusted.set(trusted)
 
-    def _following(self, material: Material | None) -> Material:
+    def _wanted(self, material: Material | None) -> Material:
         now = self._now()
         if material is None:
-            # A Secret that somebody deleted asks for a new key; who trusts the old one goes on working meanwhile.
+            # After a deletion of the Secret, the key is replaced by overlap: callers that trust the old one still
+            # connect.
             return authority.replace_key(self._last, now) if self._last else authority.issue(now)
         published = all(bundle == material.bundle for bundle in self._bundles())
         return authority.advance(material, now, published)
@@ -147,7 +148,7 @@ def _bundles(configuration: JsonObject) -> list[bytes]:
 def _manifest(material: Material, live: JsonObject | None) -> JsonObject:
     manifest = SECRETS.identity(NAMESPACE, SECRET)
     if live is not None:
-        # Optimistic concurrency: a leader that was paused for a while must not overwrite its successor's.
+        # Optimistic concurrency: a paused former leader must not overwrite its successor's Secret.
         manifest["metadata"]["resourceVersion"] = live["metadata"]["resourceVersion"]
     data = {name: base64.b64encode(value).decode() for name, value in material.to_files().items()}
     return manifest | {"type": "Opaque", "data": data}

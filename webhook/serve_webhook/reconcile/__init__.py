@@ -1,1 +1,1 @@
-"""The reconciler: from what a Deployment asks for to objects of the cluster and conditions."""
+"""The reconciler: it applies what Deployments are rendered to, and writes their conditions."""

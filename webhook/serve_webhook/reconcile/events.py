@@ -1,4 +1,4 @@
-"""Events on Deployments: few, and the same one twice is one with a count (events.k8s.io/v1)."""
+"""Events on Deployments; a repeated Event becomes a series with a count (events.k8s.io/v1)."""
 
 import logging
 import secrets
@@ -15,12 +15,12 @@ from serve_kube.errors import ApiError, NotFoundError
 from serve_kube.resources import EVENTS
 
 SERIES = timedelta(minutes=6)
-"""How long the same event goes on being one; the client of Kubernetes itself takes as long."""
+"""How long a repeated Event belongs to the same series, as in client-go."""
 PAUSE = timedelta(seconds=20)
-"""Between two writes of one event's count."""
-REMEMBERED = 1024
-LONGEST_NOTE = 1024
-"""Bytes, whatever Kubernetes' own message calls them (pkg/apis/core/validation/events.go)."""
+"""Between two writes of a series' count."""
+MAX_SERIES = 1024
+MAX_NOTE = 1024
+"""Bytes (pkg/apis/core/validation/events.go; its error message says characters)."""
 
 _TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 
@@ -37,7 +37,7 @@ class _Series:
 
 
 class Recorder:
-    """Writes events; one that cannot be written is logged and forgotten."""
+    """Writes Events. One that cannot be written is only logged."""
 
     def __init__(self, api: Client, instance: str, now: Callable[[], datetime]) -> None:
         self._api = api
@@ -55,12 +55,12 @@ class Recorder:
                 return
             event = self._event(regarding, now, "Warning" if warning else "Normal", reason, note)
             await self._api.create(EVENTS, event)
-            self._remember(identity, _Series(metadata["namespace"], event["metadata"]["name"], 1, now, now))
+            self._store(identity, _Series(metadata["namespace"], event["metadata"]["name"], 1, now, now))
         except ApiError as error:
             logger.warning("Event %s of %s/%s: %s", reason, metadata["namespace"], metadata["name"], error)
 
     async def _count(self, series: _Series, now: datetime) -> bool:
-        """Count an event once more; whether it is still there."""
+        """Count an Event again. Returns whether it still exists."""
         series.count += 1
         series.last = now
         if now - series.written >= PAUSE:
@@ -71,10 +71,10 @@ class Recorder:
                 return False
         return True
 
-    def _remember(self, identity: tuple[str, ...], series: _Series) -> None:
+    def _store(self, identity: tuple[str, ...], series: _Series) -> None:
         self._series[identity] = series
         self._series.move_to_end(identity)
-        while len(self._series) > REMEMBERED:
+        while len(self._series) > MAX_SERIES:
             self._series.popitem(last=False)
 
     def _event(self, regarding: JsonObject, now: datetime, kind: str, reason: str, note: str) -> JsonObject:
@@ -85,7 +85,7 @@ class Recorder:
             "type": kind,
             "reason": reason,
             "action": "Serve",
-            "note": visible(note).encode()[:LONGEST_NOTE].decode(errors="ignore"),
+            "note": visible(note).encode()[:MAX_NOTE].decode(errors="ignore"),
             "regarding": {
                 "apiVersion": "apps/v1",
                 "kind": "Deployment",
