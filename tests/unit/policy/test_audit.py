@@ -210,7 +210,7 @@ def test_the_condition_says_what_is_broken_and_how_to_read_more() -> None:
     assert told is not None
     assert (told.status, told.reason) == ("False", "PolicyViolated")
     assert "stores/places does not allow models from s3://elsewhere/a.joblib" in told.message
-    assert told.message.endswith("Read `kubectl serve policy explain bad -n ml`.")
+    assert told.message.endswith("Run `kubectl serve policy explain bad -n ml`.")
     fine = background.compliance(good)
     assert fine is not None
     assert fine.status == "True"
