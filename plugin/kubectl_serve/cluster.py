@@ -23,7 +23,7 @@ class Cluster(Protocol):
     """The context's namespace."""
 
     async def version(self) -> JsonObject:
-        """What the API server says of itself, with ``gitVersion``."""
+        """What the API server says about itself, with ``gitVersion``."""
         ...
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> JsonObject: ...
@@ -41,7 +41,7 @@ class Cluster(Protocol):
     def watch(
         self, resource: Resource, namespace: str | None, version: str, *, labels: str = "", fields: str = ""
     ) -> AsyncIterator[WatchEvent[JsonObject]]:
-        """What happens after ``version``, until the server ends the watch. Raises GoneError if that is too long ago."""
+        """The changes after ``version``, until the server ends the watch. Raises GoneError if it is too old."""
         ...
 
     async def create(self, resource: Resource, manifest: JsonObject, *, dry_run: bool = False) -> JsonObject: ...
@@ -49,7 +49,7 @@ class Cluster(Protocol):
     async def apply(
         self, resource: Resource, manifest: JsonObject, *, manager: str, dry_run: bool = False, force: bool = True
     ) -> JsonObject:
-        """Server-side apply. With ``force`` it takes over the fields in question; without, they are a ConflictError."""
+        """Server-side apply. ``force`` takes over fields of other managers; without it they are a ConflictError."""
         ...
 
     async def merge(
@@ -62,7 +62,7 @@ class Cluster(Protocol):
         dry_run: bool = False,
         strategic: bool = False,
     ) -> JsonObject:
-        """JSON Merge Patch (RFC 7386): what is null goes. With ``strategic``, Kubernetes' own, which merges lists."""
+        """JSON Merge Patch (RFC 7396). ``strategic``: Kubernetes' own, which merges lists."""
         ...
 
     async def delete(self, resource: Resource, namespace: str | None, name: str, *, dry_run: bool = False) -> None: ...

@@ -32,7 +32,7 @@ class NotInstalledError(ServeError):
 
 
 class ReportedError(ServeError):
-    """A failure that the command has told in full already; only the exit code is left."""
+    """A failure that the command has reported already; only the exit code is left."""
 
     def __init__(self) -> None:
         super().__init__("")
@@ -48,7 +48,7 @@ def for_user(error: ServeError | ApiError) -> ServeError:
         is_own = f'.{GROUP}"' in error.message  # the text is all there is
         return ServeError(
             f"an admission webhook of the cluster does not answer: {error.message}",
-            f"It is kubectl-serve's own: `{PROGRAM} doctor` tells why."
+            f"It is kubectl-serve's own: `{PROGRAM} doctor` shows the cause."
             if is_own
             else "Look at the pods of that webhook.",
         )

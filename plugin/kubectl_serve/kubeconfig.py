@@ -105,7 +105,7 @@ def _context(merged: ConfigNode, args: Namespace) -> JsonObject:
                 continue
             raise ServeError(f"the kubeconfig has no {kind} {context[kind]}.", "`kubectl config view` shows it.")
     if not context["user"]:
-        context["user"] = "kubectl-serve/nobody"
+        context["user"] = "kubectl-serve/anonymous"
         document["users"].append({"name": context["user"], "user": {}})
     document["contexts"].append({"name": "kubectl-serve/chosen", "context": context})
     document["current-context"] = "kubectl-serve/chosen"

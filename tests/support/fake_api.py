@@ -40,7 +40,7 @@ class MemoryApi(FakeKube):
         return [each for where, each in self.objects.items() if where[0] == resource.plural]
 
     def put(self, resource: Resource, manifest: JsonObject) -> JsonObject:
-        """Write as somebody else."""
+        """Write as another client."""
         where = (resource.plural, *key(manifest))
         before = self.objects.get(where)
         manifest = copy.deepcopy(manifest)

@@ -99,7 +99,7 @@ class FakeCluster(FakeKube):
                 shown = copy.deepcopy(event.object)
                 shown["metadata"]["resourceVersion"] = str(len(self.happens))
                 yield WatchEvent(event.type, shown)
-            # Let whoever follows see each state on its own.
+            # Let followers see each state separately.
             for _ in range(20):
                 await asyncio.sleep(0)
 

@@ -6,7 +6,7 @@ from serve_core.base.json import JsonObject, value_at
 
 
 class ApiError(Exception):
-    """The API server did not do what it should. ``message`` is its own sentence, where it answered.
+    """A request failed. ``message`` is the API server's own sentence, if it answered.
 
     ``status`` is the HTTP status of the answer, or 0 where there was none.
     """
@@ -92,7 +92,7 @@ _CLASSES: dict[int, type[ApiError]] = {
 def of_status(status: int, document: JsonObject) -> ApiError:
     """The error for an answer of the API server. ``document``: its Status object, as far as it has one."""
     message = str(document.get("message") or f"the API server answered with status {status}").strip()
-    # The API server has no field for these two: its text is all there is.
+    # The API server has no field for these two, only its text.
     # Source: k8s.io/apiserver/pkg/admission/plugin/webhook/errors/statuserror.go and generic/webhook.go.
     head, is_denied, denial = message.partition(" denied the request: ")
     if is_denied and status < 500:

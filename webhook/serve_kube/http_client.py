@@ -91,7 +91,7 @@ class HttpClient:
                         yield page
             except (ValueError, KeyError) as error:
                 raise errors.UnreachableError(
-                    f"the API server's list of {resource.plural} is none: {reason(error)}."
+                    f"the API server's answer is not a list of {resource.plural}: {reason(error)}."
                 ) from error
             if not reader.following:
                 return
@@ -271,9 +271,9 @@ class HttpClient:
         body: JsonObject | None = None,
         content_type: str = "",
     ) -> aiohttp.ClientResponse:
-        """Start a request; the caller reads or closes the answer, whose status is below 400."""
+        """Start a request. The caller reads or closes the answer, whose status is below 400."""
         headers = await self._request_headers()
-        # Not everywhere: the kubelet refuses to forward a port where only JSON is accepted.
+        # Not for all requests: the kubelet refuses to forward a port if only JSON is accepted.
         headers["Accept"] = "application/json, */*"
         if content_type:
             headers["Content-Type"] = content_type

@@ -1,7 +1,7 @@
 """Lists of objects, page by page. An object that cannot be read does not hide the others."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from serve_core.base import bounded_reading
 from serve_core.base.bounded_reading import ListReader, UnreadableError
@@ -21,7 +21,7 @@ class Unread:
 
     metadata: JsonObject
     why: str
-    """A sentence without its first letter and its stop."""
+    """The reason, as a part of a sentence."""
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,20 @@ class Page:
     unread: Sequence[Unread] = ()
 
 
-@dataclass
 class PageReader:
     """Reads one answer to a list request."""
 
-    following: str = ""
-    """The token of the next page; empty after the last one."""
-    _count: int = 0
-    _bytes: int = 0
-    _part_bytes: int = 0
-    _items: list[JsonObject] = field(default_factory=list)
-    _unread: list[Unread] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.following = ""
+        """The token of the next page; empty after the last one."""
+        self._count = 0
+        self._bytes = 0
+        self._part_bytes = 0
+        self._items: list[JsonObject] = []
+        self._unread: list[Unread] = []
 
     async def pages(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[Page, None]:
-        """The objects of ``pieces``, PART_BYTES at a time. Raises ValueError and KeyError for what is no list."""
+        """The objects of ``pieces``, PART_BYTES at a time. Raises ValueError and KeyError if that is not a list."""
         reader = ListReader()
         async for piece in pieces:
             self._bytes += len(piece)

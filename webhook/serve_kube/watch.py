@@ -26,7 +26,7 @@ class WatchEvent(Generic[_Object_co]):
 
 
 def read_event(line: bytes) -> WatchEvent[JsonObject | Unread]:
-    """One line of a watch. Raises an ApiError for an ERROR event, ValueError for what is no event."""
+    """One line of a watch. Raises an ApiError for an ERROR event, ValueError if the line is not an event."""
     kind, found = bounded_reading.read_event(line)
     if kind == "ERROR":
         status = {} if isinstance(found, UnreadableError) else found
@@ -38,7 +38,7 @@ def read_event(line: bytes) -> WatchEvent[JsonObject | Unread]:
 async def lines(pieces: AsyncIterator[bytes], *, rest: bool = False) -> AsyncIterator[bytes]:
     """Lines without their ends. ``rest``: also what follows the last line end.
 
-    Of a line that is longer than LINE_BYTES comes its beginning. aiohttp's own ``readline`` refuses long lines.
+    A longer line than LINE_BYTES is cut. aiohttp's own ``readline`` refuses long lines.
     """
     line = bytearray()
     async for piece in pieces:

@@ -50,7 +50,7 @@ INSTALLED = (
 
 
 def resource_of(manifest: JsonObject) -> Resource:
-    """The resource of a manifest. Raises ServeError for a kind that no manifest of ours has."""
+    """The resource of a manifest. Raises ServeError for a kind that is not in :data:`INSTALLED`."""
     for resource in INSTALLED:
         if (resource.api_version, resource.kind) == (manifest["apiVersion"], manifest["kind"]):
             return resource

@@ -16,6 +16,7 @@ from kubectl_serve.connection import connect
 from kubectl_serve.errors import for_user
 from serve_kube import errors
 from serve_kube.resources import PODS, SERVICES
+from support.http_api import serving
 from support.stored import DEEP, READABLE, UNREADABLE, stored, text, with_value
 
 pytestmark = pytest.mark.attack(23)
@@ -33,16 +34,10 @@ async def answering(body: bytes, status: int = 200) -> AsyncIterator[tuple[Clust
     async def handler(_: web.BaseRequest) -> web.StreamResponse:
         return web.Response(body=body, status=status)
 
-    runner = web.ServerRunner(web.Server(handler))
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
     said = io.StringIO()
     streams = Streams(io.StringIO(), Output(io.StringIO()), Output(said), {"KUBECONFIG": "/nowhere"})
-    try:
-        async with connect(flags("http://127.0.0.1:{1}".format(*runner.addresses[0])), streams) as cluster:
-            yield cluster, said
-    finally:
-        await runner.cleanup()
+    async with serving(handler) as host, connect(flags(host), streams) as cluster:
+        yield cluster, said
 
 
 def listed(*items: bytes) -> bytes:

@@ -55,6 +55,7 @@ from serve_webhook.reconcile.conditions import stored as condition
 from serve_webhook.settings import Configuration
 from serve_webhook.work_queue import WorkQueue
 from support.fake_api import MemoryApi
+from support.http_api import serving
 from support.replica_sets import of_revision
 from support.reviews import STORES, document
 from support.stored import DEEP, READABLE, UNREADABLE, stored, text, with_value
@@ -70,14 +71,8 @@ async def answering(body: bytes) -> AsyncIterator[HttpClient]:
     async def handler(_: web.BaseRequest) -> web.StreamResponse:
         return web.Response(body=body)
 
-    runner = web.ServerRunner(web.Server(handler))
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        async with client(Connection(host="http://127.0.0.1:{1}".format(*runner.addresses[0]))) as api:
-            yield api
-    finally:
-        await runner.cleanup()
+    async with serving(handler) as host, client(Connection(host=host)) as api:
+        yield api
 
 
 @pytest.mark.parametrize("bad", UNREADABLE.values(), ids=UNREADABLE.keys())
