@@ -37,15 +37,15 @@ class Store:
     def __post_init__(self) -> None:
         scheme = scheme_of(self.where.uri.scheme)
         if not (scheme.public or scheme.movable):
-            raise URIError(f"{self.where.uri.scheme}:// leads to no store")
+            raise URIError(f"{self.where.uri.scheme}:// is not the scheme of a store")
         if self.endpoint not in ("", ANYWHERE):
             if not scheme.movable:
-                raise URIError(f"{scheme.name}:// has no other endpoint than its host")
+                raise URIError(f"{scheme.name}:// has no endpoint except its host")
             store = read(self.endpoint)
             if store.scheme not in WEB or str(store) != self.endpoint:
-                raise URIError("the endpoint is no plain http or https URL, such as https://minio.example.com")
+                raise URIError("the endpoint is not a plain http or https URL, such as https://minio.example.com")
         if self.ca and (len(self.ca) > _MAX_AUTHORITIES or not _is_pem(self.ca)):
-            raise URIError("ca holds no certificate in PEM")
+            raise URIError("ca is not a certificate in PEM")
 
     @cached_property
     def where(self) -> Place:
@@ -104,12 +104,12 @@ class Store:
         """Parse the value of :attr:`argument`. Raises URIError."""
         words = text.split(" ")
         if len(words) not in (2, 3):
-            raise URIError("it is not PLACE ENDPOINT, nor PLACE ENDPOINT CA")
+            raise URIError("it must be PLACE ENDPOINT or PLACE ENDPOINT CA")
         place, endpoint, *ca = words
         try:
             pem = base64.b64decode(ca[0], validate=True).decode() if ca else ""
         except (binascii.Error, UnicodeDecodeError):
-            raise URIError("its CA is not base64 of PEM text") from None
+            raise URIError("its CA is not base64-encoded PEM") from None
         return cls(place, "" if endpoint == _NONE else endpoint, pem)
 
 

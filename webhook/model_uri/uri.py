@@ -220,11 +220,11 @@ def _segments(raw: str) -> tuple[str, ...]:
 def _segment(raw: str) -> str:
     """Decode a segment of a path, once."""
     if not _ENCODED.fullmatch(raw):
-        raise URIError("its path has a % that encodes nothing; write %25 for the sign itself")
+        raise URIError("its path has an invalid percent-encoding; write %25 for %")
     try:
         segment = unquote_to_bytes(raw).decode() if "%" in raw else raw
     except UnicodeDecodeError:
-        raise URIError("its path encodes what is not UTF-8") from None
+        raise URIError("its path does not decode to UTF-8") from None
     if segment in (".", ".."):
         raise URIError("its path has . or .. segments")
     if not segment:
@@ -232,7 +232,7 @@ def _segment(raw: str) -> str:
     if "/" in segment or "\\" in segment:
         raise URIError("its path has an encoded slash")
     if not segment.isprintable():
-        raise URIError("its path encodes a character that cannot be seen")
+        raise URIError("its path encodes an unprintable character")
     if "%" in segment or "$(" in segment:
         raise URIError("its path is percent-encoded twice, or contains $(")
     return segment
@@ -263,7 +263,7 @@ def _of_registry(text: str, host: str, port: int | None, path: str) -> ModelURI:
         raise URIError("its path has . or .. segments")
     whole = all(map(_REPOSITORY_PART.fullmatch, segments))
     if not whole or (colon and not _TAG.fullmatch(tag)) or (at and not _DIGEST.fullmatch(digest)):
-        raise URIError("it names no artifact as repository:tag or repository@sha256:…")
+        raise URIError("it does not name an artifact as repository:tag or repository@sha256:…")
     if host == "docker.io" and len(segments) == 1:
         segments = ("library", *segments)
     return ModelURI(text, "oci", host, port, segments, tag=tag, digest=digest)

@@ -136,7 +136,7 @@ BAD_URIS = {
     "is not a claim's name.": ["pvc://Claim/m"],
     "it names no model of the organisation.": ["hf://org", "hf://org/model/sub", "hf://org/model@"],
     "is not a registry's host name.": ["oci://reg_istry/iris:1"],
-    "it names no artifact as repository:tag or repository@sha256:….": [
+    "it does not name an artifact as repository:tag or repository@sha256:….": [
         "oci://registry", "oci://registry/Iris:1", "oci://registry/iris@sha256:123",
     ],
 }  # fmt: skip

@@ -54,7 +54,7 @@ def test_stores_are_read(tmp_path: Path) -> None:
         ),
         (
             "{loader: {image: a}, stores: [{place: 's3://a1b', endpoint: 'ftp://x'}]}",
-            "stores[0]: Value error, the endpoint is no plain http or https URL",
+            "stores[0]: Value error, the endpoint is not a plain http or https URL",
         ),
         ("{loader: {image: a}, stores: [{place: 's3://a1b', url: x}]}", "stores[0]"),
     ],
