@@ -62,7 +62,7 @@ def runtimes(files: Iterable[Path]) -> tuple[Runtime, ...]:
 
 def outputs_of(verdict: Verdict) -> dict[str, str | None]:
     """What admission made of a Deployment, as the output files of a case."""
-    messages = {"refused": verdict.problems, "warning": verdict.warnings, "chosen": verdict.choices}
+    messages = {"refused": verdict.problems, "warning": verdict.warnings, "chosen": verdict.explanations}
     return {
         "messages.txt": "".join(f"{kind} {each}\n" for kind, found in messages.items() for each in found),
         "deployment.yaml": _dump(verdict.deployment),

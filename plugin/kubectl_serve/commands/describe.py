@@ -54,7 +54,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
             ),
             await visible(cluster, PODS, namespace, labels=labels, unseen=unseen),
             await visible(cluster, EVENTS, namespace, unseen=unseen),
-            judge(deployment, context).choices,
+            judge(deployment, context).explanations,
         )
     if unseen:
         streams.note(f"You may not see {', '.join(sorted(unseen))} in namespace {namespace}: they are left out.")
@@ -90,7 +90,7 @@ def _text(described: Described, now: float) -> str:
             ]
         ),
         *_section("Asked", _pairs(described.asked)),
-        *_section("Chosen", [f"{each.code}: {each.message}" for each in described.choices]),
+        *_section("Chosen", [f"{each.code}: {each.message}" for each in described.explanations]),
         *_section("Filled in", described.filled),
         *_section("Conditions", _conditions(described)),
         *_section("Revisions", _table(["NAME", "READY", "TRAFFIC", "REASON", "AGE"], _revisions(described, now))),

@@ -63,11 +63,11 @@ def run(args: Namespace, streams: Streams) -> int:
             _tell_refusal(document, verdict, streams)
         elif verdict.deployment is None or not is_served(verdict.deployment):
             passed_over.append(document)
-            _tell_reasons(document, verdict, streams, choices=False)
+            _tell_reasons(document, verdict, streams, explain=False)
             refused += _tell_lookalikes(document, streams)
         else:
             refused += _tell_lookalikes(document, streams)
-            _tell_reasons(document, verdict, streams, choices=args.reasons)
+            _tell_reasons(document, verdict, streams, explain=args.reasons)
             rendered += _chosen(verdict, args.only)
             completed_here = completed_here or not model.is_served(document.object)
     documents.tell_passed_over(passed_over, streams)
@@ -167,9 +167,9 @@ def _tell_refusal(document: Document, verdict: Verdict, streams: Streams) -> Non
         streams.note(str(problem))
 
 
-def _tell_reasons(document: Document, verdict: Verdict, streams: Streams, *, choices: bool) -> None:
+def _tell_reasons(document: Document, verdict: Verdict, streams: Streams, *, explain: bool) -> None:
     for warning in verdict.warnings:
         streams.note(f"Warning: {documents.title(document)}: {warning}")
-    if choices:
-        for choice in verdict.choices:
-            streams.note(f"{documents.title(document)}: {choice}")
+    if explain:
+        for explanation in verdict.explanations:
+            streams.note(f"{documents.title(document)}: {explanation}")

@@ -59,7 +59,7 @@ class Described:
 
     served: ModelStatus
     asked: list[tuple[str, str]]
-    choices: tuple[Explanation, ...]
+    explanations: tuple[Explanation, ...]
     filled: list[str]
     conditions: list[ConditionView]
     revisions: list[RevisionView]
@@ -78,7 +78,7 @@ def described(
     revisions: Sequence[JsonObject],
     pods: Sequence[JsonObject],
     events: Sequence[JsonObject],
-    choices: tuple[Explanation, ...],
+    explanations: tuple[Explanation, ...],
 ) -> Described:
     own = [condition(deployment, kind) for kind in (CONDITION_MODEL_LOADED, CONDITION_READY)]
     shares = {share.revision: share.percent for share in traffic(service)}
@@ -87,7 +87,7 @@ def described(
     return Described(
         served=served(deployment, pods, service),
         asked=asked(deployment),
-        choices=choices,
+        explanations=explanations,
         filled=filled(deployment),
         conditions=own,
         revisions=[_revision_view(each, shares) for each in newest_first],

@@ -198,7 +198,7 @@ def test_a_default_fills_what_the_user_left_empty_and_says_so() -> None:
     made = judge(deployment(), context(policy("defaults: {scale: 0..3}")))
     assert scale_of(made.deployment) == "0..3"
     said = "DefaultByPolicy: kubectl-serve.dev/scale is 0..3, because policy p sets this default."
-    assert said in map(str, made.choices)
+    assert said in map(str, made.explanations)
     assert made.service is not None
     assert made.service["spec"]["template"]["metadata"]["annotations"]["autoscaling.knative.dev/max-scale"] == "3"
 

@@ -76,7 +76,7 @@ def loader_uid(verdict: Verdict) -> int | None:
 
 
 def said(verdict: Verdict) -> list[str]:
-    return [str(choice) for choice in verdict.choices if choice.code in MESH_CHOICES]
+    return [str(choice) for choice in verdict.explanations if choice.code in MESH_CHOICES]
 
 
 ENABLED = "MeshSidecar: a sidecar of Istio revision default, because the namespace's label istio-injection is enabled."
@@ -339,7 +339,7 @@ def test_who_is_injected_by_which_revision(
     planes = control_plane(), control_plane(version="1.30.0", revision="canary", tags=("prod",))
     context = installation(*planes, namespaces={"team-a": of_namespace})
     verdict = judged(context, deployment(labels=of_pod))
-    sidecar = [str(choice) for choice in verdict.choices if choice.code == "MeshSidecar"]
+    sidecar = [str(choice) for choice in verdict.explanations if choice.code == "MeshSidecar"]
     assert [line.split("revision ")[1].split(",")[0] for line in sidecar] == ([revision] if revision else [])
 
 
@@ -368,7 +368,7 @@ def test_a_pod_says_no_by_whatever_is_no_yes(said: str, inside: bool) -> None:
     wish = {"sidecar.istio.io/inject": said}
     for document in (deployment(labels=wish), deployment(notes=wish)):
         verdict = judged(context, document)
-        assert any(choice.code == "MeshSidecar" for choice in verdict.choices) is inside
+        assert any(choice.code == "MeshSidecar" for choice in verdict.explanations) is inside
 
 
 def test_a_pod_on_the_nodes_network_gets_no_sidecar() -> None:

@@ -49,7 +49,7 @@ def test_an_unrelated_edit_keeps_runtime_and_loader(stored: JsonObject) -> None:
     stored["metadata"]["labels"]["team"] = "a"
     verdict = judge(stored, NOW, stored)
     assert images(verdict) == ["example.com/loader:1", "example.com/server:1"]
-    assert "CompletedEarlier" in {choice.code for choice in verdict.choices}
+    assert "CompletedEarlier" in {choice.code for choice in verdict.explanations}
 
 
 def test_another_model_keeps_them_too(stored: JsonObject) -> None:
@@ -67,7 +67,7 @@ def test_a_write_that_replaces_the_whole_object_keeps_them(stored: JsonObject) -
 
 
 def test_what_is_unchanged_is_not_said_to_be_from_earlier(stored: JsonObject) -> None:
-    assert "CompletedEarlier" not in {choice.code for choice in judge(stored, THEN, stored).choices}
+    assert "CompletedEarlier" not in {choice.code for choice in judge(stored, THEN, stored).explanations}
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_what_is_unchanged_is_not_said_to_be_from_earlier(stored: JsonObject) ->
 def test_it_is_said_where_one_of_the_two_would_be_another_by_now(stored: JsonObject, now: ClusterContext) -> None:
     verdict = judge(stored, now, stored)
     assert images(verdict) == ["example.com/loader:1", "example.com/server:1"]
-    assert "CompletedEarlier" in {choice.code for choice in verdict.choices}
+    assert "CompletedEarlier" in {choice.code for choice in verdict.explanations}
 
 
 @pytest.mark.parametrize("change", [{"protocol": "v1"}, {"runtime": "better"}, {"format": "sklearn:1"}])
@@ -96,7 +96,7 @@ def test_who_asks_for_signatures_gets_the_loader_that_can_verify_them(stored: Js
     assert asked is not None
     again = judge(asked, now, asked)
     assert images(again)[0] == "example.com/loader:1-signing"
-    assert "CompletedEarlier" not in {choice.code for choice in again.choices}
+    assert "CompletedEarlier" not in {choice.code for choice in again.explanations}
 
     del asked["metadata"]["annotations"][annotations.SIGNATURE_KEY]
     assert images(judge(asked, now, asked))[0] == "example.com/loader:1"
@@ -141,7 +141,7 @@ def test_what_is_not_known_any_more_is_completed_again_and_said(stored: JsonObje
     verdict = judge(stored, replace(NOW, snapshots={}), stored)
     assert images(verdict) == ["example.com/loader:2", "example.com/better:1"]
     assert [warning.code for warning in verdict.warnings] == ["CompletedAgain"]
-    assert "CompletedEarlier" not in {choice.code for choice in verdict.choices}
+    assert "CompletedEarlier" not in {choice.code for choice in verdict.explanations}
 
 
 @pytest.mark.parametrize("missing", [0, 1], ids=["loader", "runtime"])

@@ -78,7 +78,7 @@ PODS = dict(every_pod())
 def test_the_server_is_chosen_by_format_version_protocol_and_gpu(asked: dict[str, str], gpu: bool, image: str) -> None:
     verdict = served(gpu=gpu, **asked)
     assert image in image_of(verdict)
-    assert any(choice.code == "RuntimeByFormat" for choice in verdict.choices)
+    assert any(choice.code == "RuntimeByFormat" for choice in verdict.explanations)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_runtime_that_is_named_has_to_serve_what_is_asked_for() -> None:
 
 
 def test_a_gpu_that_no_runtime_uses_is_said() -> None:
-    choices = {choice.code for choice in served(gpu=True, format="sklearn").choices}
+    choices = {choice.code for choice in served(gpu=True, format="sklearn").explanations}
     assert "RuntimeWithoutVariant" in choices
 
 

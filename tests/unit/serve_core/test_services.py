@@ -54,7 +54,7 @@ def names(verdict: Verdict) -> tuple[str, str]:
 
 
 def codes(verdict: Verdict) -> list[str]:
-    return [warning.code for warning in verdict.warnings] + [choice.code for choice in verdict.choices]
+    return [warning.code for warning in verdict.warnings] + [choice.code for choice in verdict.explanations]
 
 
 def test_a_name_that_nobody_has_is_kept() -> None:

@@ -87,7 +87,7 @@ class Verdict:
     """Why it is refused; empty when it is not."""
     warnings: tuple[Diagnostic, ...] = ()
     """What the user should know although it is accepted."""
-    choices: tuple[Explanation, ...] = ()
+    explanations: tuple[Explanation, ...] = ()
     """What was chosen for the user, each with its reason."""
     deployment: JsonObject | None = None
     """The completed and parked Deployment, or the plain one given back; ``None`` when refused."""
@@ -189,7 +189,7 @@ def _verdict(admission: Admission, refused_by: Stage | None, deployment: JsonObj
         )
     return Verdict(
         warnings=warnings,
-        choices=explanations,
+        explanations=explanations,
         deployment=deployment,
         service=admission.service,
         extras=(*admission.access_policies, *admission.extras),

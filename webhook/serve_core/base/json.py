@@ -23,6 +23,16 @@ def value_at(node: Any, *steps: str) -> Any:
     return node
 
 
+def list_of(node: Any) -> list[Any]:
+    """``node`` if it is a list, otherwise an empty one."""
+    return node if isinstance(node, list) else []
+
+
+def objects_in(node: Any) -> list[JsonObject]:
+    """The elements of a list that are objects; empty if ``node`` is no list."""
+    return [each for each in node if isinstance(each, dict)] if isinstance(node, list) else []
+
+
 def field_path(*steps: str | int) -> str:
     """A path as Kubernetes writes it: ``spec.rules[0].name``."""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any
 
 from serve_core.base.constants import LOADER_CONTAINER
-from serve_core.base.json import JsonObject, value_at
+from serve_core.base.json import JsonObject, list_of, value_at
 from serve_core.base.reasons import quote
 from serve_core.context.cluster import LoaderConfig
 from serve_core.context.istio import INJECT_LABEL, PROXY_RESOURCES, REVISION_LABEL, Redirects
@@ -178,7 +178,7 @@ def _of_pod(pod: JsonObject, path: str, loaders: tuple[LoaderConfig, ...], *, in
             yield Bypass(f"a DNS setting of the pod ({key})", f"{path}.dnsConfig.{key}")
     yield from _of_user(pod.get("securityContext"), f"{path}.securityContext")
     yield from _of_containers(pod, path, loaders, injected=injected)
-    for index, volume in enumerate([] if injected else _list(pod.get("volumes"))):
+    for index, volume in enumerate([] if injected else list_of(pod.get("volumes"))):
         name = str(value_at(volume, "name"))
         if _VOLUMES.fullmatch(name):
             yield Bypass(f"a volume with the sidecar's name {quote(name)}", f"{path}.volumes[{index}].name")
@@ -188,7 +188,7 @@ def _of_containers(
     pod: JsonObject, path: str, loaders: tuple[LoaderConfig, ...], *, injected: bool
 ) -> Iterator[Bypass]:
     for key in ("initContainers", "containers", "ephemeralContainers"):
-        for index, container in enumerate(_list(pod.get(key))):
+        for index, container in enumerate(list_of(pod.get(key))):
             if not isinstance(container, dict):
                 continue
             at, name = f"{path}.{key}[{index}]", str(container.get("name"))
@@ -203,7 +203,7 @@ def _of_containers(
                 yield Bypass("a privileged container", f"{at}.privileged")
             added = value_at(context, "capabilities", "add")
             if added and not (isinstance(added, list) and all(str(each).upper() in _CAPABILITIES for each in added)):
-                shown = quote(", ".join(map(str, _list(added))))
+                shown = quote(", ".join(map(str, list_of(added))))
                 yield Bypass(f"a container with capabilities {shown}", f"{at}.capabilities.add")
 
 
@@ -216,7 +216,3 @@ def _of_user(context: Any, path: str) -> Iterator[Bypass]:
     for key in ("runAsUser", "runAsGroup"):
         if value_at(context, key) == PROXY_UID:
             yield Bypass(f"the sidecar's {key} {PROXY_UID}", f"{path}.{key}")
-
-
-def _list(node: Any) -> list[Any]:
-    return node if isinstance(node, list) else []

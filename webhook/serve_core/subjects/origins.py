@@ -11,11 +11,11 @@ import model_uri
 from model_uri import URIError, find, of_path
 from serve_core.api import models
 from serve_core.base.constants import LOADER_CONTAINER, MODEL_MOUNT, MODEL_VOLUME
-from serve_core.base.json import JsonObject, value_at
+from serve_core.base.json import JsonObject, list_of, value_at
 from serve_core.base.reasons import quote
 from serve_core.context.cluster import ClusterContext
 from serve_core.policy.subject import Origin
-from serve_core.subjects.shapes import containers, elements, list_of
+from serve_core.subjects.shapes import containers, elements
 from serve_core.syntax import image_reference
 from serve_core.workload import loader_container
 from serve_core.workload.loader_container import LoaderRequest

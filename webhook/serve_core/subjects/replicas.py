@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from serve_core.base.json import JsonObject, value_at
-from serve_core.subjects.shapes import count_of, list_of
+from serve_core.base.json import JsonObject, list_of, value_at
+from serve_core.subjects.shapes import count_of
 
 AUTOSCALING = "autoscaling.knative.dev/"
 _CLASSES = ("kpa.autoscaling.knative.dev", "hpa.autoscaling.knative.dev")

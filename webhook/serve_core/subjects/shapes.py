@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from serve_core.base.json import JsonObject, value_at
+from serve_core.base.json import JsonObject, list_of, value_at
 
 Parts = dict[str, Any]
 """What is known of an object: attributes of a ``Subject`` by name. ``mesh`` holds the object's pod templates, each with
@@ -14,11 +14,6 @@ def object_at(node: Any, *steps: str) -> JsonObject:
     """The object at a path; empty where there is none."""
     found = value_at(node, *steps)
     return found if isinstance(found, dict) else {}
-
-
-def list_of(node: Any) -> list[Any]:
-    """``node`` if it is a list, otherwise an empty one."""
-    return node if isinstance(node, list) else []
 
 
 def strings(node: Any) -> dict[str, str]:

@@ -22,7 +22,7 @@ from serve_core.base.constants import (
     SIGNATURE_KEY_MOUNT,
     SIGNATURE_KEY_VOLUME,
 )
-from serve_core.base.json import JsonObject, value_at
+from serve_core.base.json import JsonObject, objects_in, value_at
 from serve_core.context.cluster import LoaderConfig
 
 RESTRICTED = {
@@ -165,7 +165,7 @@ def _request_of(container: JsonObject, pod: JsonObject) -> LoaderRequest | str:
     except URIError:
         return "args"
     uid = value_at(container, "securityContext", "runAsUser")
-    mounts = _elements(container.get("volumeMounts"))
+    mounts = objects_in(container.get("volumeMounts"))
     return LoaderRequest(
         image=str(container.get("image")),
         models=placed,
@@ -181,7 +181,7 @@ def _request_of(container: JsonObject, pod: JsonObject) -> LoaderRequest | str:
 
 def _volume_of(pod: JsonObject, volume: str, kind: str, name: str) -> str:
     """The name of the object in a volume; empty if there is none, which :func:`volumes` never gives."""
-    found = [each for each in _elements(pod.get("volumes")) if each.get("name") == volume]
+    found = [each for each in objects_in(pod.get("volumes")) if each.get("name") == volume]
     return str(value_at(found[0], kind, name) or "") if found else ""
 
 
@@ -267,7 +267,7 @@ def _claims_devices(resources: Any) -> bool:
 
 
 def _mount_difference(container: JsonObject, pod: JsonObject, wanted: list[JsonObject]) -> str:
-    projected = {str(each.get("name")) for each in _elements(pod.get("volumes")) if "projected" in each}
+    projected = {str(each.get("name")) for each in objects_in(pod.get("volumes")) if "projected" in each}
     mounts = container.get("volumeMounts")
     if not isinstance(mounts, list):
         return "volumeMounts"
@@ -290,7 +290,7 @@ def _mount_difference(container: JsonObject, pod: JsonObject, wanted: list[JsonO
 def _volume_difference(pod: JsonObject, wanted: list[JsonObject]) -> str:
     """The first volume that differs. An ``emptyDir`` can be in memory and have a limit; a Secret or a ConfigMap must be
     mounted whole."""
-    present = _elements(pod.get("volumes"))
+    present = objects_in(pod.get("volumes"))
     for volume in wanted:
         (kind,) = volume.keys() - {"name"}
         there = [each for each in present if each.get("name") == volume["name"]]
@@ -303,7 +303,3 @@ def _volume_difference(pod: JsonObject, wanted: list[JsonObject]) -> str:
 
 def _without(value: JsonObject, keys: set[str]) -> JsonObject:
     return {key: inner for key, inner in value.items() if key not in keys}
-
-
-def _elements(node: Any) -> list[JsonObject]:
-    return [each for each in node if isinstance(each, dict)] if isinstance(node, list) else []

@@ -14,7 +14,7 @@ from typing import Any
 from serve_core.api.annotations import CUSTOM
 from serve_core.api.runtimes import Runtime, RuntimeSettings, Variant
 from serve_core.base.constants import MODEL_MOUNT, MODEL_SUBPATH, MODEL_VOLUME, SERVER_CONTAINER
-from serve_core.base.json import JsonObject, value_at
+from serve_core.base.json import JsonObject, objects_in, value_at
 from serve_core.syntax import image_reference, object_name
 from serve_core.workload.loader_container import RESTRICTED, TERMINATION, is_of_the_platform
 
@@ -69,7 +69,7 @@ def extended_resources(container: JsonObject | None) -> frozenset[str]:
 
 def extended_resources_of(pod: JsonObject) -> frozenset[str]:
     """The extended resources of a pod's model server."""
-    return extended_resources(server_container(_elements(pod.get("containers"))))
+    return extended_resources(server_container(objects_in(pod.get("containers"))))
 
 
 def model_path(file_name: str | None) -> str:
@@ -121,7 +121,7 @@ def volumes(runtime: Runtime | None, container: JsonObject) -> list[JsonObject]:
 def read(pod: JsonObject, runtimes: Collection[Runtime], *, likely: str = "", name: str = "", path: str = "") -> Known:
     """What serves in a pod. ``likely``: the runtime that it should be. ``name`` and ``path``: the model's name and the
     path of its file, if they must be these."""
-    containers = _elements(pod.get("containers"))
+    containers = objects_in(pod.get("containers"))
     server = server_container(containers)
     if server is None:
         return Known(CUSTOM)
@@ -155,9 +155,9 @@ def _repository(image: str) -> tuple[str, ...]:
 
 def _model(server: JsonObject, pod: JsonObject, name: str, path: str) -> tuple[str, str, JsonObject] | str:
     """The name, the path and the mount of the model with which a server was rendered, or the field that differs."""
-    values = {str(each.get("name")): each.get("value") for each in _elements(server.get("env"))}
+    values = {str(each.get("name")): each.get("value") for each in objects_in(server.get("env"))}
     model, where = values.get("MODEL_NAME"), values.get("MODEL_PATH")
-    mount = next((each for each in _elements(server.get("volumeMounts")) if each.get("mountPath") == MODEL_MOUNT), {})
+    mount = next((each for each in objects_in(server.get("volumeMounts")) if each.get("mountPath") == MODEL_MOUNT), {})
     if not (isinstance(model, str) and object_name.is_subdomain(model)) or model != (name or model):
         return "env[MODEL_NAME]"
     if not (isinstance(where, str) and _is_below_the_mount(where)) or where != (path or where):
@@ -185,7 +185,7 @@ def _is_below_the_mount(path: str) -> bool:
 
 def _holds_the_model(mount: JsonObject, pod: JsonObject) -> bool:
     """Whether the mount has what the loader loads, or a claim. The origin of either is checked elsewhere."""
-    held = [each for each in _elements(pod.get("volumes")) if each.get("name") == MODEL_VOLUME]
+    held = [each for each in objects_in(pod.get("volumes")) if each.get("name") == MODEL_VOLUME]
     if len(held) != 1 or mount.get("name") != MODEL_VOLUME or mount.get("readOnly") is not True:
         return False
     if not mount.keys() <= {"name", "mountPath", "readOnly", "subPath"}:
@@ -272,7 +272,7 @@ def _strange_mount(found: Any, wanted: list[JsonObject]) -> str:
 
 def _volume_difference(pod: JsonObject, wanted: list[JsonObject]) -> str:
     """The mount of the first volume that differs. An ``emptyDir`` can have another size and medium."""
-    present = _elements(pod.get("volumes"))
+    present = objects_in(pod.get("volumes"))
     for volume in wanted:
         there = [each for each in present if each.get("name") == volume["name"]]
         if len(there) != 1 or {key for key, value in there[0].items() if value is not None} != {"name", "emptyDir"}:
@@ -285,17 +285,17 @@ def _around(pod: JsonObject, server: JsonObject) -> Iterator[str]:
     for field in SHARED:
         if pod.get(field):
             yield field
-    for index, container in enumerate(_elements(pod.get("containers"))):
+    for index, container in enumerate(objects_in(pod.get("containers"))):
         if container is not server:
             yield f"containers[{index}]"
-    mounted = {str(mount.get("name")) for mount in _elements(server.get("volumeMounts"))} - {MODEL_VOLUME}
-    for index, container in enumerate(_elements(pod.get("initContainers"))):
+    mounted = {str(mount.get("name")) for mount in objects_in(server.get("volumeMounts"))} - {MODEL_VOLUME}
+    for index, container in enumerate(objects_in(pod.get("initContainers"))):
         if container.get("restartPolicy"):
             yield f"initContainers[{index}]"
-        for mount in _elements(container.get("volumeMounts")):
+        for mount in objects_in(container.get("volumeMounts")):
             if str(mount.get("name")) in mounted and mount.get("readOnly") is not True:
                 yield f"initContainers[{index}].volumeMounts[{mount.get('mountPath')}]"
-    for index, _ in enumerate(_elements(pod.get("ephemeralContainers"))):
+    for index, _ in enumerate(objects_in(pod.get("ephemeralContainers"))):
         yield f"ephemeralContainers[{index}]"
 
 
@@ -309,7 +309,3 @@ def _probe(probe: JsonObject, model_name: str, path: str) -> JsonObject:
         asked = get["path"].replace("$(MODEL_NAME)", model_name).replace("$(MODEL_PATH)", path)
         rendered["httpGet"] = {**get, "path": asked}
     return rendered
-
-
-def _elements(node: Any) -> list[JsonObject]:
-    return [each for each in node if isinstance(each, dict)] if isinstance(node, list) else []
