@@ -52,9 +52,6 @@ class StoreAt:
         return Store(self.place, self.endpoint, self.ca)
 
 
-_STORES = TypeAdapter(tuple[StoreAt, ...])
-
-
 def read_stores(written: object) -> tuple[Store, ...]:
     """Read the stores of the server's settings. Raises ValueError."""
-    return tuple(each.store for each in _STORES.validate_python(written))
+    return tuple(each.store for each in TypeAdapter(tuple[StoreAt, ...]).validate_python(written))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from functools import cache
 from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -24,13 +25,11 @@ class PolicyError(ValueError):
 
 
 _Spec = TypeVar("_Spec")
-_POLICY = TypeAdapter(PolicySpec)
-_EXCEPTION = TypeAdapter(ExceptionSpec)
 
 
 def read_policy(document: JsonObject) -> ServingPolicy:
     """Read a ``ServingPolicy``. Raises :class:`PolicyError`."""
-    name, spec = _read(document, "ServingPolicy", _POLICY)
+    name, spec = _read(document, "ServingPolicy", _policy_spec())
     problems = capped(_faults(spec))
     if problems:
         raise PolicyError(problems)
@@ -39,7 +38,7 @@ def read_policy(document: JsonObject) -> ServingPolicy:
 
 def read_exception(document: JsonObject) -> PolicyException:
     """Read a ``PolicyException``. Raises :class:`PolicyError`, also outside of the server's namespace."""
-    name, spec = _read(document, "PolicyException", _EXCEPTION)
+    name, spec = _read(document, "PolicyException", _exception_spec())
     problems = []
     namespace = document["metadata"].get("namespace")
     if namespace != NAMESPACE:
@@ -75,6 +74,16 @@ def stored_policy(document: JsonObject) -> ServingPolicy:
     except PolicyError as error:
         name = document.get("metadata", {}).get("name") if isinstance(document.get("metadata"), dict) else None
         return ServingPolicy(str(name), PolicySpec(), fault=error.problems[0].message.rstrip("."))
+
+
+@cache
+def _policy_spec() -> TypeAdapter[PolicySpec]:
+    return TypeAdapter(PolicySpec)  # at the first use: a server without policies starts faster
+
+
+@cache
+def _exception_spec() -> TypeAdapter[ExceptionSpec]:
+    return TypeAdapter(ExceptionSpec)
 
 
 def _read(document: JsonObject, kind: str, adapter: TypeAdapter[_Spec]) -> tuple[str, _Spec]:
