@@ -381,7 +381,7 @@ class _Conversion:
         spec, _ = serving_spec.read({**self.asked, MODEL: "s3://bucket/model"})
         asked = server.get("resources") or {}
         resources = {name for part in ("limits", "requests") for name in asked.get(part) or {} if "/" in name}
-        return None if spec is None else runtimes.choose(spec, self.context.runtimes, resources)[0]
+        return None if spec is None else runtimes.choose(spec, self.context.runtimes, resources)
 
     def _custom(self, containers: list[JsonObject]) -> None:
         """A predictor of containers alone: one of them loads the model that its environment names."""

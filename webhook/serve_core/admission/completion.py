@@ -83,10 +83,8 @@ def _server(workload: Workload, spec: ServingSpec, context: ClusterContext, find
         findings.explanations.append(explanation("RuntimeCustom", name=found["name"], why=why))
         return Server(found["name"], None)
     resources = extended_resources(found)
-    runtime, explanations, problems = runtimes.choose(spec, context.runtimes, resources)
-    findings.explanations += explanations
+    runtime = runtimes.choose(spec, context.runtimes, resources, findings)
     if runtime is None:
-        findings.problems += problems
         return None
     variants = runtime.applying(spec.protocol, resources)
     findings.explanations += (
@@ -105,7 +103,7 @@ def _warn_of_known_image(workload: Workload, spec: ServingSpec, context: Cluster
     if known.name != CUSTOM or not known.based_on:
         return
     based_on = [each for each in context.runtimes if each.name in known.based_on]
-    best, _, _ = runtimes.choose(spec, based_on)
+    best = runtimes.choose(spec, based_on)
     server = server_container(workload.containers)
     index = next(index for index, each in enumerate(workload.containers) if each is server)
     names = " or ".join(sorted(known.based_on)) if best is None else best.name

@@ -1,4 +1,4 @@
-"""Model servers: what each can serve, the container that does it, and the choice among them."""
+"""Model servers: what each can serve, its container, and the choice of one for a model."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -8,23 +8,24 @@ from serve_core.api.annotations import FORMAT, MODEL, PROTOCOL, RUNTIME, path_of
 from serve_core.api.models import SUFFIX_FORMATS, file_name
 from serve_core.api.serving_spec import ServingSpec
 from serve_core.base.constants import GROUP, MERGED_BY_NAME
+from serve_core.base.findings import Findings
 from serve_core.base.json import JsonObject, canonical, value_at
-from serve_core.base.reasons import Diagnostic, Explanation, diagnostic, explanation, meant, quote
+from serve_core.base.reasons import Explanation, diagnostic, explanation, meant, quote
 
 API_VERSION = f"{GROUP}/v1alpha1"
 KIND = "ModelRuntime"
 
 LARGEST = 64 * 1024
-"""Characters of a runtime's spec: it is kept for as long as models are served by it."""
+"""The maximum of characters of a runtime's spec, which is stored while models use it."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What is different about a runtime's container where something is asked for."""
+    """A change of a runtime's container for a resource or a protocol."""
 
     container: JsonObject
     resource: str | None = None
-    """An extended resource that the user's container asks for, such as ``nvidia.com/gpu``."""
+    """An extended resource in the user's container, such as ``nvidia.com/gpu``."""
     protocol: str | None = None
 
     def applies(self, protocol: str, resources: Collection[str]) -> bool:
@@ -33,12 +34,12 @@ class Variant:
 
 @dataclass(frozen=True)
 class RuntimeSettings:
-    """What users may set of a runtime's container, and have that runtime still: none of it says what is served."""
+    """What users can set in a runtime's container and still have that runtime. None decides what is served."""
 
     env: tuple[str, ...] = ()
-    """Names of variables; one that ends in ``*`` stands for all that begin so."""
+    """Names of variables. A name with ``*`` at its end stands for all with that prefix."""
     args: tuple[str, ...] = ()
-    """Options that may follow the runtime's own arguments; one that ends in ``=`` takes a value, in either form."""
+    """Options that can follow the runtime's own arguments. One with ``=`` at its end takes a value, in either form."""
 
     def has_variable(self, name: str) -> bool:
         return any(
@@ -50,20 +51,20 @@ class RuntimeSettings:
 class Runtime:
     name: str
     formats: tuple[Format, ...]
-    """What it serves; a format without a version stands for every version."""
+    """Formats that it serves. A format without a version stands for every version."""
     protocols: tuple[str, ...]
-    """What it speaks, its default first."""
+    """Inference protocols, the default first."""
     container: JsonObject
     """The container as a Kubernetes object. ``$(MODEL_NAME)`` and ``$(MODEL_PATH)`` are expanded in ``args``, ``env``
     and the path of an HTTP probe."""
     priority: int = 0
-    """The highest wins where several serve the same."""
+    """If several runtimes serve a format, the highest priority is used."""
     variants: tuple[Variant, ...] = ()
-    """Laid over the container one after the other, each where it applies."""
+    """Changes of the container, in the order in which they apply."""
     volumes: tuple[JsonObject, ...] = ()
-    """The volumes of its mounts that are not a plain ``emptyDir``."""
+    """Volumes of its mounts with settings. Other mounts get a plain ``emptyDir``."""
     deadline: int | None = None
-    """Seconds that it may take to become ready, the download included; ``None`` is Knative's default, 600."""
+    """Maximum seconds until it is ready, including the download; ``None`` is Knative's default, 600."""
     settings: RuntimeSettings = RuntimeSettings()
 
     def serves(self, wanted: Format, protocol: str | None) -> bool:
@@ -73,11 +74,11 @@ class Runtime:
         )
 
     def applying(self, protocol: str | None, resources: Collection[str]) -> tuple[Variant, ...]:
-        """The variants for a protocol, or the default one, and the extended resources that were asked for."""
+        """The variants for a protocol, by default the first one, and for extended resources."""
         return tuple(v for v in self.variants if v.applies(protocol or self.protocols[0], resources))
 
     def container_of(self, variants: Iterable[Variant]) -> JsonObject:
-        """The container with ``variants`` laid over it."""
+        """The container after the changes of ``variants``."""
         made = dict(self.container)
         for variant in variants:
             for key, value in variant.container.items():
@@ -109,7 +110,7 @@ def parse(document: JsonObject) -> Runtime:
 
 def parse_spec(name: str, spec: JsonObject) -> Runtime:
     """Read the ``spec`` of the ``ModelRuntime`` of that name. Raises ValueError as :func:`parse` does."""
-    from serve_core.api import model_runtime  # only what comes from outside pays for pydantic  # noqa: PLC0415
+    from serve_core.api import model_runtime  # pydantic is imported only for documents from outside  # noqa: PLC0415
 
     model_runtime.check(spec)
     return checked(name, spec)
@@ -135,7 +136,7 @@ def checked(name: str, spec: JsonObject) -> Runtime:
 
 
 def extended(catalogue: Iterable[Runtime], own: Iterable[Runtime]) -> tuple[Runtime, ...]:
-    """The runtimes that come with kubectl-serve and the cluster's own, which replace those of their names."""
+    """The catalogue of kubectl-serve and the cluster's own runtimes, which replace those with the same name."""
     return tuple(({each.name: each for each in catalogue} | {each.name: each for each in own}).values())
 
 
@@ -162,7 +163,7 @@ _DEADLINE = "progressDeadlineSeconds"
 
 
 def format_of(spec: ServingSpec) -> tuple[Format | None, tuple[Explanation, ...]]:
-    """The model's format: as annotated, or told by the suffix of its file."""
+    """The model's format, from the annotation or from the suffix of its file."""
     if spec.format is not None:
         return spec.format, ()
     if spec.model.scheme == "hf":
@@ -176,66 +177,64 @@ def format_of(spec: ServingSpec) -> tuple[Format | None, tuple[Explanation, ...]
 
 
 def choose(
-    spec: ServingSpec, runtimes: Sequence[Runtime], resources: Collection[str] = ()
-) -> tuple[Runtime | None, tuple[Explanation, ...], tuple[Diagnostic, ...]]:
+    spec: ServingSpec, runtimes: Sequence[Runtime], resources: Collection[str] = (), findings: Findings | None = None
+) -> Runtime | None:
     """The runtime for a model: the annotated one, or the best that serves its format and protocol.
 
-    ``resources`` are the extended resources that the user's container asks for: a runtime with a variant for one of
-    them comes before one without, the higher priority before the lower, and then the name decides.
+    ``resources`` are the extended resources of the user's container. A runtime with a variant for one of them comes
+    before one without, then the priority decides, then the name. The reason goes into ``findings``.
     """
-    known = ", ".join(sorted(runtime.name for runtime in runtimes)) or "none"
+    findings = Findings() if findings is None else findings
     if spec.runtime is not None:
-        named = next((runtime for runtime in runtimes if runtime.name == spec.runtime), None)
-        if named is None:
-            name = quote(spec.runtime)
-            return (
-                None,
-                (),
-                (
-                    diagnostic(
-                        "UnknownRuntime",
-                        path_of(RUNTIME),
-                        name=name,
-                        known=f"{known}, custom",
-                        meant=meant(spec.runtime, [runtime.name for runtime in runtimes]),
-                    ),
-                ),
-            )
-        wanted = spec.format
-        if (wanted is not None and not named.serves(wanted, None)) or not (
-            spec.protocol is None or spec.protocol in named.protocols
-        ):
-            at = FORMAT if wanted is not None and not named.serves(wanted, None) else PROTOCOL
-            what = f"{wanted or 'this model'} over {spec.protocol or 'any protocol'} among {named.name}"
-            return None, (), (diagnostic("NoRuntime", path_of(at), wanted=what, known=_offers([named])),)
-        return named, (explanation("RuntimeByName", runtime=named.name),), ()
-    wanted, choices = format_of(spec)
+        return _named(spec, spec.runtime, runtimes, findings)
+    wanted, explanations = format_of(spec)
     if wanted is None:
         formats = ", ".join(sorted({known.name for runtime in runtimes for known in runtime.formats})) or "none"
-        return None, (), (diagnostic("FormatUnknown", path_of(MODEL), formats=formats, meant=_suffix_meant(spec)),)
+        findings.problems.append(
+            diagnostic("FormatUnknown", path_of(MODEL), formats=formats, meant=_suffix_meant(spec))
+        )
+        return None
+    findings.explanations += explanations
     able = [runtime for runtime in runtimes if runtime.serves(wanted, spec.protocol)]
     what = f"{wanted}" + (f" over {spec.protocol}" if spec.protocol else "")
     if not able:
-        at = path_of(FORMAT if spec.format else MODEL)
-        return (
-            None,
-            choices,
-            (diagnostic("NoRuntime", at, wanted=what, known=_offers(_nearest(wanted.name, runtimes))),),
-        )
+        at, known = path_of(FORMAT if spec.format else MODEL), _offers(_nearest(wanted.name, runtimes))
+        findings.problems.append(diagnostic("NoRuntime", at, wanted=what, known=known))
+        return None
     best = min(able, key=lambda runtime: (not runtime.has_variant_for(resources), -runtime.priority, runtime.name))
-    return best, (*choices, explanation("RuntimeByFormat", runtime=best.name, wanted=what)), ()
+    findings.explanations.append(explanation("RuntimeByFormat", runtime=best.name, wanted=what))
+    return best
+
+
+def _named(spec: ServingSpec, name: str, runtimes: Sequence[Runtime], findings: Findings) -> Runtime | None:
+    """The annotated runtime, if there is one of that name and it serves the model."""
+    names = sorted(runtime.name for runtime in runtimes)
+    named = next((runtime for runtime in runtimes if runtime.name == name), None)
+    if named is None:
+        known = f"{', '.join(names) or 'none'}, custom"
+        words = {"name": quote(name), "known": known, "meant": meant(name, names)}
+        findings.problems.append(diagnostic("UnknownRuntime", path_of(RUNTIME), **words))
+        return None
+    has_format = spec.format is None or named.serves(spec.format, None)
+    if not has_format or spec.protocol not in (None, *named.protocols):
+        at = path_of(PROTOCOL if has_format else FORMAT)
+        what = f"{spec.format or 'this model'} over {spec.protocol or 'any protocol'} among {named.name}"
+        findings.problems.append(diagnostic("NoRuntime", at, wanted=what, known=_offers([named])))
+        return None
+    findings.explanations.append(explanation("RuntimeByName", runtime=named.name))
+    return named
 
 
 def _suffix_meant(spec: ServingSpec) -> str:
-    """What the suffix of the model's file may have been meant to be."""
+    """Known suffixes that are similar to the suffix of the model's file."""
     name = spec.model.path.rpartition("/")[2]
     stem, dot, suffix = name.rpartition(".")
     return meant(f".{suffix}", SUFFIX_FORMATS) if stem and dot else ""
 
 
 def _nearest(name: str, runtimes: Sequence[Runtime]) -> Sequence[Runtime]:
-    """Those of the format, else those of one that is spelt like it, else all."""
-    import difflib  # only a mistake pays for it  # noqa: PLC0415
+    """The runtimes of the format, or of one with a similar name, or all."""
+    import difflib  # imported only for a mistake  # noqa: PLC0415
 
     names = sorted({known.name for runtime in runtimes for known in runtime.formats})
     near = [name] if name in names else difflib.get_close_matches(name, names, n=1)

@@ -23,14 +23,20 @@ def value_at(node: Any, *steps: str) -> Any:
     return node
 
 
+def object_at(node: Any, *steps: str) -> JsonObject:
+    """The object at a path; empty where there is none."""
+    found = value_at(node, *steps)
+    return found if isinstance(found, dict) else {}
+
+
 def list_of(node: Any) -> list[Any]:
     """``node`` if it is a list, otherwise an empty one."""
     return node if isinstance(node, list) else []
 
 
 def objects_in(node: Any) -> list[JsonObject]:
-    """The elements of a list that are objects; empty if ``node`` is no list."""
-    return [each for each in node if isinstance(each, dict)] if isinstance(node, list) else []
+    """The objects of ``node`` if it is a list, otherwise an empty list."""
+    return [each for each in list_of(node) if isinstance(each, dict)]
 
 
 def field_path(*steps: str | int) -> str:

@@ -1,4 +1,4 @@
-"""What every rule has: fields that a policy's author writes, and a comparison of these with a subject."""
+"""The base of all rules: fields that a policy's author writes, and their comparison with a subject."""
 
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
@@ -17,8 +17,8 @@ class Scope(Enum):
 
 
 class Check:
-    """What one rule is about. A subclass is a frozen dataclass decorated with :func:`schema.schema_of`: its fields and
-    its docstring are the rule's part of the CRD."""
+    """What one rule checks. A subclass is a frozen dataclass with the decorator
+    :func:`serve_core.api.schema.schema_of`: its fields and its docstring are the rule's part of the CRD."""
 
     reads: ClassVar[tuple[str, ...]] = ()
     """The attributes of :class:`Subject` that :meth:`findings` reads, ``kind`` aside."""

@@ -12,7 +12,7 @@ from serve_core.policy.subject import Subject, Use
 from serve_core.syntax.glob import matches
 
 _MOST_LISTED = 12
-"""Names that a hint lists."""
+"""The maximum of names that a hint lists."""
 
 VALUE_NOT_ALLOWED = finding("ValueNotAllowed", "{by} does not allow {what} {value}.", "{allowed}")
 SIDECAR_NOT_KEPT = finding(
@@ -37,13 +37,13 @@ class NamesCheck(Check):
         return not self.allow or any(matches(name, pattern) for pattern in self.allow)
 
     def value_findings(self, what: str, use: Use | None, by: str) -> Iterator[Diagnostic]:
-        """Findings about a value of which a subject has one, or does not say it."""
+        """Findings about a value that a subject has once, or does not show."""
         if use is not None and not self.permits(use.name):
             hint = allowed(self.allow, f"Use another {what}.")
             yield diagnostic(VALUE_NOT_ALLOWED, use.path, by=by, what=what, value=quote(use.name), allowed=hint)
 
     def sidecar_findings(self, what: str, use: Use | None, subject: Subject, by: str) -> Iterator[Diagnostic]:
-        """Findings about a value that Istio's sidecar enforces: where one is required, nothing may lead past it."""
+        """Findings about a value that Istio's sidecar enforces. A required sidecar must not be bypassed."""
         found = tuple(self.value_findings(what, use, by))
         yield from found
         if not found and not self.permits("none"):

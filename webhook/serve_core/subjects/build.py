@@ -6,7 +6,7 @@ from dataclasses import replace
 from serve_core.api import annotations
 from serve_core.base import bounds
 from serve_core.base.constants import DEPLOYMENT_LABEL
-from serve_core.base.json import JsonObject
+from serve_core.base.json import JsonObject, object_at
 from serve_core.context.cluster import ClusterContext
 from serve_core.policy.subject import Subject, Use
 from serve_core.subjects.deployments import deployment_parts
@@ -14,7 +14,7 @@ from serve_core.subjects.exposure import in_mesh, node_ports, past_sidecar
 from serve_core.subjects.knative import domain_mapping_parts, revision_parts, route_parts, service_parts
 from serve_core.subjects.kserve import inference_service_parts, serving_runtime_parts, trained_model_parts
 from serve_core.subjects.pods import has_loader, pod_parts
-from serve_core.subjects.shapes import object_at, strings
+from serve_core.subjects.shapes import strings
 from serve_core.workload import stores
 
 _MAKERS = {

@@ -6,7 +6,7 @@ from dataclasses import replace
 from serve_core.admission.decide import render_stored
 from serve_core.api import annotations, models, runtimes, serving_spec
 from serve_core.api.annotations import DEPLOYMENT, KNATIVE, path_of
-from serve_core.base.json import JsonObject, value_at
+from serve_core.base.json import JsonObject, object_at, value_at
 from serve_core.context.cluster import ClusterContext
 from serve_core.policy.subject import Origin, ReplicaBounds, RuntimeUse, Use
 from serve_core.subjects.knative import knative_parts
@@ -14,7 +14,7 @@ from serve_core.subjects.origins import loaded, loaders
 from serve_core.subjects.pod_spec import pod_spec_parts
 from serve_core.subjects.replicas import surge
 from serve_core.subjects.servers import formats_of, runtime_of
-from serve_core.subjects.shapes import Parts, count_of, object_at, strings
+from serve_core.subjects.shapes import Parts, count_of, strings
 from serve_core.workload import model_server
 from serve_core.workload.loader_container import LoaderRequest
 
@@ -83,7 +83,7 @@ def _annotated_runtime(document: JsonObject, pod: JsonObject, context: ClusterCo
     named, likely, file = notes.get(annotations.RUNTIME, ""), "", ""
     if spec is not None:
         file = model_server.model_path(spec.file_name)
-        chosen, _, _ = runtimes.choose(spec, context.known_runtimes, model_server.extended_resources_of(pod))
+        chosen = runtimes.choose(spec, context.known_runtimes, model_server.extended_resources_of(pod))
         likely = chosen.name if chosen else ""
     at = path_of(annotations.RUNTIME)
     use = runtime_of(pod, "spec.template.spec", context, likely, str(document["metadata"].get("name") or ""), file)

@@ -5,12 +5,12 @@ from itertools import islice
 from typing import Any
 
 from serve_core.base import bounds
-from serve_core.base.json import JsonObject, value_at
+from serve_core.base.json import JsonObject, object_at, value_at
 from serve_core.context.cluster import ClusterContext
 from serve_core.istio import sidecar
 from serve_core.knative.limits import VISIBILITY_LABEL
 from serve_core.policy.subject import Use
-from serve_core.subjects.shapes import containers, elements, object_at, strings
+from serve_core.subjects.shapes import containers, elements, strings
 
 
 def in_mesh(templates: Iterable[JsonObject], path: str, namespace: str, context: ClusterContext) -> Use:

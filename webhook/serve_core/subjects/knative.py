@@ -3,7 +3,7 @@
 from typing import Any
 
 from serve_core.api.annotations import KNATIVE
-from serve_core.base.json import JsonObject, value_at
+from serve_core.base.json import JsonObject, object_at, value_at
 from serve_core.context.cluster import ClusterContext
 from serve_core.policy.subject import ReplicaBounds, Use
 from serve_core.subjects.exposure import visibility_of
@@ -11,7 +11,7 @@ from serve_core.subjects.pod_spec import pod_spec_parts
 from serve_core.subjects.pods import workload_of
 from serve_core.subjects.replicas import AUTOSCALING, annotated_number, knative_maximum, running_revisions
 from serve_core.subjects.servers import formats_of, runtime_of
-from serve_core.subjects.shapes import Parts, object_at, strings
+from serve_core.subjects.shapes import Parts, strings
 
 
 def service_parts(document: JsonObject, context: ClusterContext) -> Parts:

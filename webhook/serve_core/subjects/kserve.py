@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from serve_core.api import annotations
 from serve_core.api.annotations import DEPLOYMENT, KNATIVE
-from serve_core.base.json import JsonObject, value_at
+from serve_core.base.json import JsonObject, object_at, value_at
 from serve_core.context import istio
 from serve_core.context.cluster import ClusterContext
 from serve_core.knative.limits import VISIBILITY_LABEL
@@ -14,7 +14,7 @@ from serve_core.subjects.exposure import node_ports, past_sidecar, visibility_of
 from serve_core.subjects.pod_spec import container_parts, pod_spec_parts
 from serve_core.subjects.replicas import UNLIMITED, knative_maximum, surge
 from serve_core.subjects.servers import formats_of
-from serve_core.subjects.shapes import Parts, count_of, elements, object_at, strings
+from serve_core.subjects.shapes import Parts, count_of, elements, strings
 from serve_core.workload import model_server
 
 _KSERVE_VISIBILITY = "networking.kserve.io/visibility"

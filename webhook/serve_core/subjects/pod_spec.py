@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from serve_core.base import bounds
-from serve_core.base.json import JsonObject, list_of, value_at
+from serve_core.base.json import JsonObject, list_of, object_at, value_at
 from serve_core.context.cluster import ClusterContext
 from serve_core.policy.subject import ContainerUse, ImageUse, Origin, PodUse, Use
 from serve_core.subjects.origins import loaders, not_as_filled_in, origins
-from serve_core.subjects.shapes import Parts, containers, elements, object_at
+from serve_core.subjects.shapes import Parts, containers, elements
 from serve_core.workload import model_server
 from serve_core.workload.loader_container import LoaderRequest
 

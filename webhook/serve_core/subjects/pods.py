@@ -3,12 +3,12 @@
 from typing import Any
 
 from serve_core.base.constants import DEPLOYMENT_LABEL
-from serve_core.base.json import JsonObject, list_of, value_at
+from serve_core.base.json import JsonObject, list_of, object_at, value_at
 from serve_core.context.cluster import ClusterContext
 from serve_core.subjects.origins import is_called_loader, loader_names
 from serve_core.subjects.pod_spec import pod_spec_parts
 from serve_core.subjects.servers import formats_of
-from serve_core.subjects.shapes import Parts, containers, object_at, strings
+from serve_core.subjects.shapes import Parts, containers, strings
 
 _OWNER_LABELS = (
     DEPLOYMENT_LABEL,

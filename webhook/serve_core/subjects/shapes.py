@@ -3,17 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
-from serve_core.base.json import JsonObject, list_of, value_at
+from serve_core.base.json import JsonObject, list_of
 
 Parts = dict[str, Any]
 """What is known of an object: attributes of a ``Subject`` by name. ``mesh`` holds the object's pod templates, each with
 its path, and the path of the field that decides about the mesh."""
-
-
-def object_at(node: Any, *steps: str) -> JsonObject:
-    """The object at a path; empty where there is none."""
-    found = value_at(node, *steps)
-    return found if isinstance(found, dict) else {}
 
 
 def strings(node: Any) -> dict[str, str]:

@@ -6,7 +6,7 @@ Any user can create thousands of Services, and of Deployments with our label. Me
 from serve_core.api.annotations import MODEL
 from serve_core.base.bounded_reading import essential
 from serve_core.base.constants import DEPLOYMENT_LABEL, GROUP
-from serve_core.base.json import JsonObject, value_at
+from serve_core.base.json import JsonObject, list_of, object_at, objects_in, value_at
 from serve_core.base.ownership import controller
 from serve_core.context.services import named_ports, selector
 
@@ -83,15 +83,15 @@ def pod(manifest: JsonObject) -> JsonObject:
     Served models may have many pods, and users who create pods choose their content.
     """
     metadata = manifest["metadata"]
-    annotations = _object(metadata.get("annotations"))
-    labels = _object(metadata.get("labels"))
+    annotations = object_at(metadata.get("annotations"))
+    labels = object_at(metadata.get("labels"))
     kept: JsonObject = {key: metadata[key] for key in _POD_METADATA if isinstance(metadata.get(key), str)}
     kept["labels"] = {key: labels[key] for key in _POD_LABELS if isinstance(labels.get(key), str)}
     if INJECTED_ANNOTATION in annotations:
         kept["annotations"] = {INJECTED_ANNOTATION: ""}
     if (owner := controller(manifest)) is not None:
         kept["ownerReferences"] = [{"controller": True} | {key: _text(owner.get(key)) for key in _REFERENCE_FIELDS}]
-    spec, status = _object(manifest.get("spec")), _object(manifest.get("status"))
+    spec, status = object_at(manifest.get("spec")), object_at(manifest.get("status"))
     return {
         "metadata": kept,
         "spec": {"initContainers": [_container(each) for each in _objects(spec.get("initContainers"))]},
@@ -110,7 +110,7 @@ def pod(manifest: JsonObject) -> JsonObject:
 
 
 def _container(container: JsonObject) -> JsonObject:
-    user = _object(container.get("securityContext")).get("runAsUser")
+    user = object_at(container.get("securityContext")).get("runAsUser")
     uid = user if isinstance(user, int) else None
     return {"name": _text(container.get("name")), "securityContext": {"runAsUser": uid}}
 
@@ -125,7 +125,7 @@ def _container_status(status: JsonObject) -> JsonObject:
 
 def _container_state(state: object) -> JsonObject:
     """The present state of a container, if it has one."""
-    for kind, found in _object(state).items():
+    for kind, found in object_at(state).items():
         if kind in ("running", "waiting", "terminated") and isinstance(found, dict):
             texts = {key: _text(found.get(key)) for key in ("reason", "message") if found.get(key)}
             code = found.get("exitCode")
@@ -133,13 +133,8 @@ def _container_state(state: object) -> JsonObject:
     return {}
 
 
-def _object(value: object) -> JsonObject:
-    return value if isinstance(value, dict) else {}
-
-
 def _objects(value: object) -> list[JsonObject]:
-    found = value[:_MAX_CONTAINERS] if isinstance(value, list) else ()
-    return [each for each in found if isinstance(each, dict)]
+    return objects_in(list_of(value)[:_MAX_CONTAINERS])
 
 
 def _text(value: object) -> str:

@@ -47,7 +47,7 @@ class FormatsCheck(NamesCheck):
 
 
 def _unproven(subject: Subject, by: str) -> Iterator[Diagnostic]:
-    """Formats that the runtime does not confirm: it reads what it reads, whatever the file's name is."""
+    """Formats that the runtime does not prove: it serves its own formats, whatever the file's name is."""
     runtime = subject.runtime
     if runtime is None:
         return

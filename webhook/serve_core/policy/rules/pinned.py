@@ -62,7 +62,7 @@ class PinnedCheck(Check):
 
 
 def _immutable(text: str) -> ModelURI | None:
-    """The URI, if it names one version for ever."""
+    """The URI, if what it names cannot change."""
     try:
         uri = model_uri.read(text)
     except URIError:

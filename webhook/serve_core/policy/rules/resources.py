@@ -19,14 +19,12 @@ _EXCEEDED = finding(
 )
 _UNBOUNDED = finding("ResourceUnbounded", "{by} limits {resource} {per}, and {why}.", "{way_out}")
 
-_OF_THE_NODE = re.compile(r"cpu|memory|ephemeral-storage|pods|hugepages-.*", re.DOTALL)
-"""Resources that are no devices."""
+_NODE_RESOURCES = re.compile(r"cpu|memory|ephemeral-storage|pods|hugepages-.*", re.DOTALL)
+"""Resources that are not devices."""
 _CLASS_RESOURCE = "deviceclass.resource.kubernetes.io/"
-"""A device by its class: dynamic resource allocation under the name of a resource (Kubernetes 1.34)."""
-
-
+"""Prefix of a device class: dynamic resource allocation by a resource name (Kubernetes 1.34)."""
 _MOST_AMOUNTS = 1000
-"""Amounts and containers of an object that are counted."""
+"""The maximum of amounts and containers of an object that are counted."""
 
 
 @schema_of(("has(self.perReplica) || has(self.total)", "bound something"))
@@ -64,7 +62,7 @@ class ResourcesCheck(Check):
                 for resource, most in bounds.items():
                     yield from _amount(resource, most, subject, by, times)
             elif subject.kind == "ServingRuntime":
-                yield from _brought(bounds, subject, by)
+                yield from _runtime_devices(bounds, subject, by)
             else:
                 continue
             yield from _other_names(bounds, subject, by, "per replica" if of_one else "for all replicas")
@@ -74,10 +72,10 @@ class ResourcesCheck(Check):
             yield from unreadable([(f"{key}.{name}", amount) for name, amount in bounds.items()], quantity.parse)
 
 
-def _brought(bounds: Mapping[str, str | int], subject: Subject, by: str) -> Iterator[Diagnostic]:
-    """Devices that a runtime of KServe's brings to whatever uses it, however many replicas that has."""
+def _runtime_devices(bounds: Mapping[str, str | int], subject: Subject, by: str) -> Iterator[Diagnostic]:
+    """Devices of a ServingRuntime: the InferenceServices that use it define how many replicas there are."""
     for resource in bounds:
-        for pod in () if _OF_THE_NODE.fullmatch(resource) else subject.pods:
+        for pod in () if _NODE_RESOURCES.fullmatch(resource) else subject.pods:
             amount, faults = _of_pod(pod, resource)
             if amount or faults:
                 why, way_out = (
@@ -88,14 +86,14 @@ def _brought(bounds: Mapping[str, str | int], subject: Subject, by: str) -> Iter
 
 
 def _other_names(bounds: Mapping[str, object], subject: Subject, by: str, per: str) -> Iterator[Diagnostic]:
-    """Devices of a maker whose devices are bounded, under names that are not: a part of a GPU is one as well."""
-    makers = {key.partition("/")[0]: key for key in bounds if "/" in key}
+    """Devices of a bounded vendor under other names, such as a part of a GPU."""
+    vendors = {key.partition("/")[0]: key for key in bounds if "/" in key}
     for pod in subject.pods:
         for owner, path in (*((use.amounts, use.path) for use in pod.containers), (pod.amounts, pod.path)):
             for name in owner:
-                made_by, slash, _ = name.partition("/")
-                if slash and made_by in makers and not any(matches(name, key) for key in bounds):
-                    known = makers[made_by]
+                vendor, slash, _ = name.partition("/")
+                if slash and vendor in vendors and not any(matches(name, key) for key in bounds):
+                    known = vendors[vendor]
                     why = f"{quote(name)} can be the same device, or a part of it"
                     yield _unbounded(f"{path}.resources", known, by, per, why, f"Request {known} instead.")
 
@@ -104,16 +102,16 @@ def _amount(
     resource: str, most: str | int, subject: Subject, by: str, times: ReplicaBounds | None
 ) -> Iterator[Diagnostic]:
     per = "per replica" if times is None else "for all replicas"
-    wanted, unbounded = Fraction(0), []
+    wanted, unbounded = Fraction(0), list[_Uncountable]()
     for pod in subject.pods:
         amount, faults = _of_pod(pod, resource)
         unbounded += faults
         if pod.times is None and amount:
             why = "the number of these pods is unknown"
-            unbounded.append((f"{pod.path}.pipelineParallelSize", why, "Set it here."))
+            unbounded.append(_Uncountable(f"{pod.path}.pipelineParallelSize", why, "Set it here."))
         wanted += amount * (pod.times or 0)
-    for path, why, way_out in unbounded:
-        yield _unbounded(path, resource, by, per, why, way_out)
+    for found in unbounded:
+        yield _unbounded(found.path, resource, by, per, found.why, found.way_out)
     if unbounded:
         return
     shown = ""
@@ -131,14 +129,19 @@ def _amount(
         yield diagnostic(_EXCEEDED, at, by=by, **words)
 
 
-_Fault = tuple[str, str, str]
-"""Where something cannot be counted, why, and the way out."""
+@dataclass(frozen=True)
+class _Uncountable:
+    """Something that cannot be counted."""
+
+    path: str
+    why: str
+    way_out: str
 
 
-def _of_pod(pod: PodUse, resource: str) -> tuple[Fraction, list[_Fault]]:
-    """What a pod takes of the resources with that name, as Kubernetes counts it, and what cannot be counted."""
-    faults: list[_Fault] = []
-    limit, plainly = f"Set a limit of {resource}.", "Request the device as a resource."
+def _of_pod(pod: PodUse, resource: str) -> tuple[Fraction, list[_Uncountable]]:
+    """A pod's amount of the resources with that name, as Kubernetes counts it, and what cannot be counted."""
+    faults: list[_Uncountable] = []
+    limit, device = f"Set a limit of {resource}.", "Request the device as a resource."
 
     def asked(amounts: Mapping[str, object], path: str, whose: str) -> Fraction:
         total = Fraction(0)
@@ -149,25 +152,25 @@ def _of_pod(pod: PodUse, resource: str) -> tuple[Fraction, list[_Fault]]:
                 except ValueError:
                     amount = Fraction(-1)
                 if amount < 0:
-                    faults.append((path, f"{whose}: {quote(written)} is not a quantity", limit))
+                    faults.append(_Uncountable(path, f"{whose}: {quote(written)} is not a quantity", limit))
                 else:
                     total += amount
-            elif name.startswith(_CLASS_RESOURCE) and not _OF_THE_NODE.fullmatch(resource):
-                faults.append((path, f"{whose}: the amount that {quote(name)} adds is unknown", plainly))
+            elif name.startswith(_CLASS_RESOURCE) and not _NODE_RESOURCES.fullmatch(resource):
+                faults.append(_Uncountable(path, f"{whose}: the amount that {quote(name)} adds is unknown", device))
         return total
 
-    # Sidecars run on; what runs before the others needs its share for a while only, beside the sidecars before it.
+    # Sidecars keep running. An init container needs its share only while it runs, beside the sidecars before it.
     running, before = Fraction(0), Fraction(0)
     for use in pod.containers:
         path, whose = f"{use.path}.resources", f"container {use.name}"
         if resource in ("cpu", "memory") and resource not in use.amounts:
-            faults.append((path, f"{whose}: it has neither a limit nor a request", limit))
+            faults.append(_Uncountable(path, f"{whose}: it has neither a limit nor a request", limit))
         amount = asked(use.amounts, path, whose)
         running, before = (running + amount, before) if use.side else (running, max(before, running + amount))
     whole = asked(pod.amounts, f"{pod.path}.resources", "the pod")
     overhead = asked(pod.overhead, f"{pod.path}.overhead", "the pod")
-    if not _OF_THE_NODE.fullmatch(resource):
-        faults += [(path, "the amount that a device claim adds is unknown", plainly) for path in pod.claims]
+    if not _NODE_RESOURCES.fullmatch(resource):
+        faults += [_Uncountable(at, "the amount that a device claim adds is unknown", device) for at in pod.claims]
     return max(running, before, whole) + overhead, faults
 
 
