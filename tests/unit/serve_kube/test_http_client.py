@@ -178,5 +178,67 @@ async def test_a_log_may_hold_anything() -> None:
         assert await api.log("default", "p", "model-loader", lines=5, size=100) == "\ufffd{}\n"
 
 
+async def test_a_log_keeps_empty_lines_and_a_last_line_without_end() -> None:
+    async with cluster(streaming(b"one\n\ntw", b"o\nthree")) as api:
+        assert [line async for line in api.log_lines("default", "p", "c")] == ["one", "", "two", "three"]
+
+
+def forwarding(*answers: bytes) -> Handler:
+    """A kubelet that sends each message, and then what it got on channel 0."""
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        assert request.path_qs == "/api/v1/namespaces/default/pods/p/portforward?ports=80"
+        socket = web.WebSocketResponse(protocols=["v4.channel.k8s.io"])
+        await socket.prepare(request)
+        for answer in answers:
+            await socket.send_bytes(answer)
+        received = await socket.receive_bytes()
+        await socket.send_bytes(received)
+        await socket.close()
+        return socket
+
+    return handler
+
+
+@asynccontextmanager
+async def forwarded(handler: Handler) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter, list[str]]]:
+    """A connection that is carried to port 80 of a pod, and the errors of that."""
+    failures: list[str] = []
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await api.forward("default", "p", 80, reader, writer)
+        except ApiError as error:
+            failures.append(error.message)
+        finally:
+            writer.close()
+
+    async with cluster(handler) as api:
+        server = await asyncio.start_server(carry, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        yield reader, writer, failures
+        writer.close()
+        server.close()
+        await server.wait_closed()
+
+
+async def test_a_port_is_carried_both_ways() -> None:
+    async with forwarded(forwarding(b"\x00\x50\x00", b"\x01\x50\x00", b"\x00hello ")) as (reader, writer, failures):
+        writer.write(b"world")
+        assert (await reader.read(), failures) == (b"hello world", [])
+
+
+async def test_a_pod_that_does_not_take_the_connection_says_why() -> None:
+    async with forwarded(forwarding(b"\x01\x50\x00", b"\x01connection refused")) as (reader, _, failures):
+        assert await reader.read() == b""
+        assert failures == ["the pod does not take the connection: connection refused."]
+
+
+async def test_a_refused_forward_has_the_status() -> None:
+    async with forwarded(answering({}, 403)) as (reader, _, failures):
+        assert await reader.read() == b""
+        assert failures == ["the API server refuses to forward to pod p (403)."]
+
+
 def test_paths_are_quoted() -> None:
     assert PODS.path("a/b", "c?d", "log") == "/api/v1/namespaces/a%2Fb/pods/c%3Fd/log"
