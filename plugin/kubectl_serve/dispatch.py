@@ -60,7 +60,7 @@ def _run(argv: list[str], streams: Streams, connect: "Connect | None") -> int:
         name, rest = split(rest)
         rest = ["--help"]
     if name is None and rest and rest[0] not in ("-h", "--help"):
-        raise UsageError("there is no verb.", f"`{PROGRAM} --help` lists them.")
+        raise UsageError("the verb is missing.", f"`{PROGRAM} --help` lists them.")
     if name is None:
         streams.stdout.write(help_text())
         return 0

@@ -47,13 +47,13 @@ def for_user(error: ServeError | ApiError) -> ServeError:
     if isinstance(error, WebhookFailedError):
         is_own = f'.{GROUP}"' in error.message  # the text is all there is
         return ServeError(
-            f"an admission webhook of the cluster does not answer: {error.message}",
+            f"an admission webhook of the cluster does not respond: {error.message}",
             f"It is kubectl-serve's own: `{PROGRAM} doctor` shows the cause."
             if is_own
-            else "Look at the pods of that webhook.",
+            else "Check the pods of that webhook.",
         )
     if error.status == 401:
-        hint = "Log in to the cluster again: the credentials of the kubeconfig are not valid (any more)."
+        hint = "Log in to the cluster again: the credentials in the kubeconfig are invalid or have expired."
     else:
         hint = next((hint for kind, hint in _HINTS.items() if isinstance(error, kind)), "")
     return ServeError(error.message, hint)
@@ -61,8 +61,8 @@ def for_user(error: ServeError | ApiError) -> ServeError:
 
 _HINTS: dict[type[ApiError], str] = {
     UntrustedCertificateError: "Check certificate-authority-data of the kubeconfig.",
-    TimedOutError: "Is the cluster up? --request-timeout waits longer.",
-    NotConnectedError: "Is the cluster up? Is it this context?",
-    UnreadableError: "Look at it with kubectl; correct it, or delete it.",
-    ForbiddenError: "Ask the cluster's administrator for this permission, or use another context.",
+    TimedOutError: "Check that the cluster is running, or increase --request-timeout.",
+    NotConnectedError: "Check that the cluster is running and that the context is right.",
+    UnreadableError: "Inspect it with kubectl; correct or delete it.",
+    ForbiddenError: "Ask the cluster administrator for this permission, or use another context.",
 }

@@ -44,7 +44,7 @@ async def _load(args: Namespace, environment: Mapping[str, str]) -> tuple[Connec
         if args.server:
             return Connection(), "default"
         raise ServeError(
-            "there is no cluster to talk to: no kubeconfig was found.",
+            "no cluster is configured: no kubeconfig was found.",
             "Set KUBECONFIG, or pass --kubeconfig FILE.",
         )
     merger = KubeConfigMerger(os.pathsep.join(found))

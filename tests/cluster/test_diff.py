@@ -95,7 +95,7 @@ def test_who_may_only_apply_deployments_sees_what_becomes_of_them(namespace: Nam
     seen = diff(namespace, CHANGED, flags=("--as", limited))
     assert seen.returncode == 1
     assert changed(seen) == changed(expected) != []
-    assert seen.stderr.startswith("Warning: You cannot try service.serving.knative.dev in namespace ")
+    assert seen.stderr.startswith("Warning: Cannot dry-run service.serving.knative.dev in namespace ")
     assert diff(namespace, MODEL, flags=("--as", limited)).returncode == 0
 
 

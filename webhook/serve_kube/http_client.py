@@ -115,7 +115,7 @@ class HttpClient:
                     if line:
                         yield read_event(line)
         except ValueError as error:
-            raise errors.UnreachableError(f"the watch of {resource.plural} broke off: {reason(error)}.") from error
+            raise errors.UnreachableError(f"the watch of {resource.plural} ended: {reason(error)}.") from error
 
     async def create(self, resource: Resource, manifest: JsonObject, *, dry_run: bool = False) -> JsonObject:
         path = resource.path(manifest["metadata"].get("namespace"))
@@ -230,7 +230,7 @@ class HttpClient:
         except bounded_reading.UnreadableError as error:
             if not error.metadata:
                 raise errors.UnreachableError(
-                    f"the API server's answer to {method} {path} is not a JSON object."
+                    f"the API server's response to {method} {path} is not a JSON object."
                 ) from error
             name = "/".join(error.metadata[step] for step in ("namespace", "name") if step in error.metadata)
             raise errors.UnreadableError(f"{name} cannot be read: {error.why}.") from error
@@ -247,7 +247,7 @@ class HttpClient:
         try:
             return await _body(response)
         except _NETWORK_ERRORS as error:
-            raise errors.UnreachableError(f"the answer to {method} {path} broke off: {reason(error)}.") from error
+            raise errors.UnreachableError(f"the response to {method} {path} ended early: {reason(error)}.") from error
 
     async def _stream(
         self, path: str, query: Mapping[str, str], limits: aiohttp.ClientTimeout
@@ -258,7 +258,7 @@ class HttpClient:
             async for piece in response.content.iter_any():
                 yield piece
         except _NETWORK_ERRORS as error:
-            raise errors.UnreachableError(f"the answer to GET {path} broke off: {reason(error)}.") from error
+            raise errors.UnreachableError(f"the response to GET {path} ended early: {reason(error)}.") from error
         finally:
             response.close()
 
@@ -357,7 +357,7 @@ async def _carry(
                 if data[:2] == struct.pack("<H", port):
                     data = data[2:]
             if data and channel == 1:
-                raise errors.UnreachableError(f"the pod does not take the connection: {data.decode(errors='replace')}.")
+                raise errors.UnreachableError(f"the pod refuses the connection: {data.decode(errors='replace')}.")
             if data:
                 writer.write(data)
                 await writer.drain()

@@ -67,20 +67,20 @@ class Parser(argparse.ArgumentParser):
             return text
         end = text.find("\n\n", begin + 1)
         rest = text[end + 1 :] if end >= 0 else ""
-        line = f"{_OF_KUBECTL}, such as --context, go with it as well: `kubectl options` shows them."
+        line = f"{_OF_KUBECTL}, such as --context, work too: `kubectl options` lists them."
         return f"{text[:begin]}\n{line}\n{rest}"
 
     def error(self, message: str) -> NoReturn:
         """What argparse says, in our words. Raises UsageError."""
         usage = f"Usage: {self.usage}. `{PROGRAM} {self.verb.name} --help` shows the flags."
         if missing := re.fullmatch(r"the following arguments are required: (.+)", message):
-            raise UsageError(f"there is no {missing[1]}.", usage)
+            raise UsageError(f"{missing[1]} is missing.", usage)
         if found := re.fullmatch(r"argument (\S+): (.+)", message, re.DOTALL):
             name, why = found[1].rpartition("/")[2] if found[1].startswith("-") else found[1], found[2]
             if why == "expected one argument":
                 raise UsageError(f"{name} needs a value.", usage)
             if wrong := re.fullmatch(r"invalid int value: '(.*)'", why):
-                raise UsageError(f'"{wrong[1]}" is not a whole number, which {name} takes.', f"Write {name} 20, say.")
+                raise UsageError(f'{name} must be a whole number, not "{wrong[1]}".', f"Write {name} 20, say.")
             raise UsageError(f"{name}: {why}.", usage)
         raise UsageError(f"{message}.", usage)
 
@@ -104,7 +104,7 @@ class Parser(argparse.ArgumentParser):
         known = [str(each) for each in action.choices]
         what = action.option_strings[-1] if action.option_strings else str(action.metavar)
         raise UsageError(
-            f'"{value}" is not what {what} can be.', f"{meant(str(value), known)}It is one of: {', '.join(known)}."
+            f'"{value}" is not a valid value for {what}.', f"{meant(str(value), known)}Use one of: {', '.join(known)}."
         )
 
     def _check_operands(self, words: Sequence[str]) -> None:
@@ -116,15 +116,13 @@ class Parser(argparse.ArgumentParser):
         is_source = any(each.dest == "source" for each in operands)
         for word in given if not is_source else []:
             if "--model" in flags and "://" in word:
-                raise UsageError(
-                    f'"{word}" is a model, and stands where the name does.', f"Write --model {quote(word)}."
-                )
+                raise UsageError(f'"{word}" is a model URI, not a name.', f"Write --model {quote(word)}.")
         for word in given[int(most) :] if most < math.inf else []:
             if "--filename" in flags and (word == "-" or word.endswith((".yaml", ".yml", ".json", "/"))):
                 raise UsageError(f'"{word}" is a file, and -f is missing.', f"Write -f {quote(word)}.")
             if "--filename" in flags and not operands:
-                raise UsageError(f'"{word}" belongs to no flag: {self.verb.name} reads files.', "Write -f FILE.")
-            raise UsageError(f'"{word}" is one word too many.', f"Usage: {self.usage}. Quote a value that has spaces.")
+                raise UsageError(f'unexpected argument "{word}": {self.verb.name} reads files.', "Write -f FILE.")
+            raise UsageError(f'unexpected argument "{word}".', f"Usage: {self.usage}. Quote a value that has spaces.")
 
     def _operands(self, words: Sequence[str]) -> Iterator[str]:
         """The words that are neither flags nor their values."""
@@ -173,7 +171,7 @@ class Parser(argparse.ArgumentParser):
         if isinstance(action, argparse._StoreTrueAction) and separator:
             truth = _TRUTHS.get(value.lower())
             if truth is None:
-                raise UsageError(f'"{value}" is neither true nor false, which {name} takes.', f"Write {name}=false.")
+                raise UsageError(f'{name} must be true or false, not "{value}".', f"Write {name}=false.")
             return name if truth else f"--no-{self._long(action)[2:]}"
         return word
 
@@ -201,15 +199,15 @@ def connection(parser: Parser) -> None:
         help="do not check the API server's certificate",
     )
     group.add_argument(
-        "--request-timeout", metavar="TIME", type=duration, default=0.0, help="longest time of one API request (10s)"
+        "--request-timeout", metavar="TIME", type=duration, default=0.0, help="timeout of one API request (10s)"
     )
 
 
 def files(parser: Parser) -> None:
     parser.add_argument(
-        "-f", "--filename", metavar="FILE", action="append", default=[], help="file, directory or - for standard input"
+        "-f", "--filename", metavar="FILE", action="append", default=[], help="file, directory, or - for standard input"
     )
-    parser.switch("-R", "--recursive", help="look into the directories of a directory as well")
+    parser.switch("-R", "--recursive", help="also read the subdirectories of directories")
 
 
 def name(parser: Parser) -> None:
@@ -223,7 +221,7 @@ def deployment_name(text: str) -> str:
         raise argparse.ArgumentTypeError(f'"{text}" is not a Deployment: write NAME or deployment/NAME')
     if not object_name.is_subdomain(name):
         raise argparse.ArgumentTypeError(
-            f'"{name}" cannot be a Deployment\'s name: lower-case letters, digits, "-" and "." make one'
+            f'"{name}" is not a valid Deployment name: use lower-case letters, digits, "-" and "."'
         )
     return name
 
@@ -232,7 +230,7 @@ def secret_name(text: str) -> str:
     """A Secret's name. Raises ValueError."""
     if not object_name.is_subdomain(text):
         raise argparse.ArgumentTypeError(
-            f'"{text}" cannot be a Secret\'s name: lower-case letters, digits, "-" and "." make one'
+            f'"{text}" is not a valid Secret name: use lower-case letters, digits, "-" and "."'
         )
     return text
 
@@ -241,14 +239,18 @@ def namespace_name(text: str) -> str:
     """A namespace's name. Raises ValueError."""
     if not object_name.is_label(text):
         raise argparse.ArgumentTypeError(
-            f'"{text}" cannot be a namespace\'s name: lower-case letters, digits and "-" make one'
+            f'"{text}" is not a valid namespace name: use lower-case letters, digits and "-"'
         )
     return text
 
 
 def namespace(parser: Parser) -> None:
     parser.add_argument(
-        "-n", "--namespace", metavar="NAME", type=namespace_name, help="namespace; default: the context's"
+        "-n",
+        "--namespace",
+        metavar="NAME",
+        type=namespace_name,
+        help="namespace; default: the namespace of the context",
     )
 
 
@@ -280,7 +282,7 @@ def credentials_dir(parser: Parser) -> None:
         "--credentials-dir",
         metavar="DIR",
         type=_folder,
-        help="folder with a Secret's keys as files, to read the model with; default: the environment's variables",
+        help="directory with a Secret's keys as files, to read the model; default: environment variables",
     )
 
 
@@ -288,7 +290,7 @@ def _folder(text: str) -> "Path":
     from pathlib import Path
 
     if not Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f'"{text}" is not a folder')
+        raise argparse.ArgumentTypeError(f'"{text}" is not a directory')
     return Path(text)
 
 
@@ -303,7 +305,7 @@ def dry_run(parser: Parser) -> None:
         choices=("none", "client", "server"),
         default="none",
         metavar="client|server|none",
-        help="only show what would be done; with =server the API server judges it too",
+        help="only show what the command would do; with =server, the API server validates it too",
     )
 
 

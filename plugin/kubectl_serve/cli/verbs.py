@@ -37,48 +37,54 @@ FILES = "files"
 
 
 VERBS = (
-    Verb("Serve a model", "create", "NAME --model URI", "Serve a model, and wait until it answers"),
+    Verb("Serve a model", "create", "NAME --model URI", "Serve a model, and wait until it is ready"),
     Verb("Serve a model", "get", "[NAME...]", "List served models", completes=SERVED),
     Verb(
         "Serve a model",
         "describe",
         "NAME",
-        "Show what was asked, what was chosen and why, and what runs",
+        "Show the settings, choices and state of a model",
         completes=SERVED,
     ),
     Verb("Serve a model", "logs", "NAME", "Show the logs of the loader and the model server", completes=SERVED),
-    Verb("Serve a model", "predict", "NAME [DATA]", "Ask a model for a prediction", completes=SERVED),
-    Verb("Serve a model", "promote", "NAME", "Give the newest revision all the traffic", completes=SERVED),
-    Verb("Serve a model", "rollback", "NAME", "Give the revision before all the traffic", completes=SERVED),
-    Verb("Serve a model", "delete", "NAME...", "Stop serving, and wait until nothing is left", completes=SERVED),
+    Verb("Serve a model", "predict", "NAME [DATA]", "Send a prediction request to a model", completes=SERVED),
+    Verb("Serve a model", "promote", "NAME", "Send all traffic to the latest revision", completes=SERVED),
+    Verb("Serve a model", "rollback", "NAME", "Send all traffic to the previous revision", completes=SERVED),
+    Verb("Serve a model", "delete", "NAME...", "Delete a served model, and wait until it is gone", completes=SERVED),
     Verb(
-        "Look ahead",
+        "Preview and check",
         "render",
         "-f FILE",
-        "Show offline what becomes of a Deployment, or why it is refused",
+        "Show offline what a Deployment becomes, or why it is refused",
         online=False,
     ),
     # As for kubectl diff, 1 says that there is a difference.
-    Verb("Look ahead", "diff", "-f FILE", "Show what an apply would change in the Knative Service", failed=2),
-    Verb("Look ahead", "digest", "URI|PATH", "Compute the digest that pins a model to what it is now", completes=FILES),
+    Verb("Preview and check", "diff", "-f FILE", "Show what an apply would change in the Knative Service", failed=2),
+    Verb("Preview and check", "digest", "URI|PATH", "Compute the digest that pins a model", completes=FILES),
     Verb(
-        "Look ahead",
+        "Preview and check",
         "policy",
         "ACTION",
-        "Try policies offline, and show what they say of what is served",
+        "Test policies offline, and audit served models",
         completes=("test", "list", "explain", "audit"),
     ),
-    Verb("Look ahead", "runtimes", "", "List model servers, show who would change with them, and roll it out"),
-    Verb("Look ahead", "convert", "-f FILE", "Turn KServe's InferenceServices into Deployments, offline", online=False),
+    Verb("Preview and check", "runtimes", "", "List model servers, show outdated models, and update them"),
+    Verb(
+        "Preview and check",
+        "convert",
+        "-f FILE",
+        "Convert KServe's InferenceServices into Deployments, offline",
+        online=False,
+    ),
     Verb("Set up a cluster", "install", "", "Install kubectl-serve into the cluster, or update it"),
-    Verb("Set up a cluster", "doctor", "", "Check whether the cluster is ready to serve models, and say what to do"),
-    Verb("Set up a cluster", "uninstall", "", "Remove kubectl-serve from the cluster; what is served goes on"),
-    Verb("About", "version", "", "Print the version of this command, and of the cluster's part"),
+    Verb("Set up a cluster", "doctor", "", "Check whether the cluster is ready to serve models, and suggest fixes"),
+    Verb("Set up a cluster", "uninstall", "", "Remove kubectl-serve from the cluster; served models keep running"),
+    Verb("About", "version", "", "Print the version of this command, and of the server in the cluster"),
     Verb(
         "About",
         "completion",
         "[SHELL]",
-        "Show how to switch on completion",
+        "Show how to enable shell completion",
         online=False,
         completes=("bash", "zsh", "fish"),
     ),
@@ -111,7 +117,7 @@ VALUE_FLAGS = (
 def help_text() -> str:
     """What ``kubectl serve --help`` prints."""
     width = max(len(verb.name) for verb in VERBS) + 2
-    lines = ["Serve a model on Kubernetes with one line.", "", f"Usage: {PROGRAM} VERB [flags]"]
+    lines = ["Serve a model on Kubernetes with one command.", "", f"Usage: {PROGRAM} VERB [flags]"]
     group = ""
     for verb in VERBS:
         if verb.group != group:
@@ -124,7 +130,7 @@ def help_text() -> str:
         f"  {PROGRAM} create iris --model s3://models/iris/model.joblib",
         f"  {PROGRAM} predict iris '[[5.1, 3.5, 1.4, 0.2]]'",
         "",
-        f"`{PROGRAM} VERB --help` shows a verb's flags; kubectl's own (`kubectl options`) go with it as well.",
+        f"`{PROGRAM} VERB --help` shows the flags of a verb; flags of kubectl (`kubectl options`) work too.",
         "",
     ]
     return "\n".join(lines)

@@ -32,7 +32,7 @@ def run(args: Namespace, streams: Streams) -> int:
     for told in notes:
         streams.note(f"{told.object}: {told.path}: {told.message}")
     if len(kserves) < len(found):
-        streams.note(f"{len(found) - len(kserves)} of {len(found)} objects are not KServe's and passed over")
+        streams.note(f"{len(found) - len(kserves)} of {len(found)} objects are not KServe's and are skipped")
     deployments = [result.deployment for _, result in results if result.deployment is not None]
     if args.output == "json":
         document = {**documents.as_list(deployments), "notes": [told._asdict() for told in notes]}
@@ -56,9 +56,7 @@ def _converted(manifest: JsonObject, context: ClusterContext) -> Converted:
 
 
 def _notes(result: Converted) -> list[Note]:
-    refusals = [
-        Note(each.path, f"refused as it stands: {each.message} {each.hint}".rstrip()) for each in result.problems
-    ]
+    refusals = [Note(each.path, f"refused: {each.message} {each.hint}".rstrip()) for each in result.problems]
     return [*result.notes, *refusals]
 
 

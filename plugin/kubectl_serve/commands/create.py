@@ -40,7 +40,7 @@ _CLUSTER_KNOWS_BETTER = frozenset({"UnknownRuntime", "NoRuntime", "FormatUnknown
 
 def configure(parser: options.Parser) -> None:
     parser.add_argument("name", metavar="NAME", help="name of the Deployment")
-    asked = parser.add_argument_group("the model, each flag an annotation kubectl-serve.dev/...")
+    asked = parser.add_argument_group("settings of the model; each flag sets an annotation kubectl-serve.dev/...")
     for annotation in _ASKED:
         meaning = f"{annotation.meaning} Values: {annotation.values}.".replace("%", "%%")
         asked.add_argument(
@@ -60,13 +60,13 @@ def configure(parser: options.Parser) -> None:
     )
     parser.switch(
         "--pin",
-        help="read the model and write its digest: the loader then refuses anything else. Variables of stores, such as "
-        "AWS_ENDPOINT_URL, count before --credentials' Secret",
+        help="read the model and set its digest: the loader then rejects any other content. Store variables, such as "
+        "AWS_ENDPOINT_URL, take precedence over the Secret of --credentials",
     )
     options.credentials_dir(parser)
     options.dry_run(parser)
     options.output(parser, "yaml", "json", "name")
-    parser.switch("--wait", default=True, help="wait until the model answers (the default); --no-wait does not")
+    parser.switch("--wait", default=True, help="wait until the model is ready (the default); --no-wait does not wait")
     # --timeout is the annotation: how long a request may take.
     parser.add_argument(
         "--wait-timeout",
@@ -94,7 +94,7 @@ def _metavar(name: str) -> str:
 def prepare(args: Namespace, streams: Streams, connect: Connect) -> None:
     """Refuse what no cluster would take, and read the model if it is to be pinned."""
     if args.pin and vars(args)[annotations.DIGEST] is not None:
-        raise UsageError("--pin computes the digest that --digest gives.", "Leave one of them out.")
+        raise UsageError("--pin and --digest cannot be combined: both set the digest.", "Use only one of them.")
     _judge(_manifest(args), streams, offline=args.dry_run == "client")
     if args.pin:
         from kubectl_serve.digest import compute
@@ -181,7 +181,7 @@ async def _create(cluster: Cluster, manifest: JsonObject, args: Namespace, strea
                 f"Change what it serves with `kubectl annotate deployment {name}{flags} --overwrite "
                 f"{annotations.MODEL}=URI`, or remove it with `{PROGRAM} delete {name}{flags}`."
             )
-        raise ServeError(f"there is a Deployment {name} already.", hint) from error
+        raise ServeError(f"Deployment {name} already exists.", hint) from error
     except errors.DeniedError as error:
         _tell_refusal(manifest, error.denial, streams)
     except errors.InvalidError as error:
@@ -197,14 +197,17 @@ async def _wait(cluster: Cluster, namespace: str, args: Namespace, streams: Stre
             with Progress(streams) as progress:
                 end = await until_end(follower, args.wait_timeout, PATIENCE, progress)
         except asyncio.CancelledError:
-            streams.note(f"The Deployment stays; `{PROGRAM} get {args.name}{options.again(args)} -w` waits for it.")
+            streams.note(
+                f"The Deployment is kept; `{PROGRAM} get {args.name}{options.again(args)} -w` waits until it is ready."
+            )
             raise
         picture = await follower.picture(0)
-    see = f"`{PROGRAM} describe {args.name}{options.again(args)}` shows more; the Deployment stays, and goes on trying."
+    describe = f"`{PROGRAM} describe {args.name}{options.again(args)}`"
+    see = f"{describe} shows details; the Deployment is kept and keeps retrying."
     if end is None:
         raise ServeError(
             f"{args.name} is not ready after {args.wait_timeout:.0f} s: {_last(picture)}.",
-            f"--wait-timeout waits longer. {see}",
+            f"--wait-timeout sets a longer wait. {see}",
         )
     if not end.ready or picture.deployment is None:
         raise ServeError(f"{args.name} is not ready: {end.code}: {end.message}", see)
@@ -213,7 +216,7 @@ async def _wait(cluster: Cluster, namespace: str, args: Namespace, streams: Stre
 
 def _last(picture: model.Snapshot) -> str:
     state = model.readiness(picture.deployment) if picture.deployment else None
-    return f"{state.reason}: {state.message.rstrip('.')}" if state and state.reason else "nothing is known of it"
+    return f"{state.reason}: {state.message.rstrip('.')}" if state and state.reason else "its state is unknown"
 
 
 def _print(deployment: JsonObject, args: Namespace, streams: Streams, done: str) -> None:

@@ -26,15 +26,15 @@ def configure(parser: options.Parser) -> None:
     options.selector(parser)
     parser.switch("--ignore-not-found", help="succeed if there is no such Deployment")
     options.dry_run(parser)
-    parser.switch("--wait", default=True, help="wait until pods and Knative Service are gone (the default)")
-    options.timeout(parser, "5m", "longest time to wait")
+    parser.switch("--wait", default=True, help="wait until the pods and the Knative Service are deleted (the default)")
+    options.timeout(parser, "5m", "timeout of the wait")
     options.namespace(parser)
     options.connection(parser)
 
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     if bool(args.names) == bool(args.selector):
-        raise UsageError("it takes either names or -l.", "Name the Deployments, or choose them by their labels.")
+        raise UsageError("delete needs either names or -l.", "Name the Deployments, or select them by their labels.")
     async with connect(args, streams) as cluster:
         namespace = namespace_of(args, cluster)
         names = await _names(args, cluster, namespace)
@@ -75,8 +75,8 @@ async def _wait(cluster: Cluster, namespace: str, names: list[str], seconds: flo
     except TimeoutError as error:
         selector = quote(f"{DEPLOYMENT_LABEL} in ({','.join(names)})")
         raise ServeError(
-            f"it is not gone after {seconds:.0f} s.",
-            f"`kubectl get ksvc,pods -n {quote(namespace)} -l {selector}` shows the rest.",
+            f"the deletion did not finish within {seconds:.0f} s.",
+            f"`kubectl get ksvc,pods -n {quote(namespace)} -l {selector}` shows what is left.",
         ) from error
 
 

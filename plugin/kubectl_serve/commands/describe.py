@@ -57,7 +57,9 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
             judge(deployment, context).explanations,
         )
     if unseen:
-        streams.note(f"You may not see {', '.join(sorted(unseen))} in namespace {namespace}: they are left out.")
+        streams.note(
+            f"You are not allowed to see {', '.join(sorted(unseen))} in namespace {namespace}: they are omitted."
+        )
     if args.output:
         streams.stdout.write(documents.written(shown.as_json(), args.output))
     else:
@@ -89,9 +91,9 @@ def _text(described: Described, now: float) -> str:
                 ("Age", tables.age_text(served.created, now)),
             ]
         ),
-        *_section("Asked", _pairs(described.asked)),
-        *_section("Chosen", [f"{each.code}: {each.message}" for each in described.explanations]),
-        *_section("Filled in", described.filled),
+        *_section("Settings", _pairs(described.asked)),
+        *_section("Choices", [f"{each.code}: {each.message}" for each in described.choices]),
+        *_section("Set by kubectl-serve", described.filled),
         *_section("Conditions", _conditions(described)),
         *_section("Revisions", _table(["NAME", "READY", "TRAFFIC", "REASON", "AGE"], _revisions(described, now))),
         *_section("Pods", _table(["NAME", "STATE", "RESTARTS", "NODE", "AGE"], _pods(described, now))),

@@ -35,10 +35,13 @@ _FAILED = BY_NAME["diff"].failed
 
 def configure(parser: options.Parser) -> None:
     options.files(parser)
-    parser.switch("--server-side", help="try it as `kubectl apply --server-side` would")
-    parser.switch("--force-conflicts", help="with --server-side: take over the fields of others")
+    parser.switch("--server-side", help="simulate `kubectl apply --server-side`")
+    parser.switch("--force-conflicts", help="with --server-side: take ownership of the fields of other managers")
     parser.add_argument(
-        "--field-manager", metavar="NAME", default="kubectl", help="with --server-side: who applies (default kubectl)"
+        "--field-manager",
+        metavar="NAME",
+        default="kubectl",
+        help="with --server-side: name of the field manager (default kubectl)",
     )
     options.namespace(parser)
     options.connection(parser)
@@ -47,7 +50,7 @@ def configure(parser: options.Parser) -> None:
 def prepare(args: Namespace, streams: Streams, _: Connect) -> None:
     """Read the files, or wait for standard input."""
     if args.force_conflicts and not args.server_side:
-        raise UsageError("--force-conflicts goes with --server-side only.", "Add --server-side.")
+        raise UsageError("--force-conflicts requires --server-side.", "Add --server-side.")
     args.documents = documents.asked(args, streams)
 
 
@@ -81,7 +84,7 @@ async def _changes(document: Document, preview: Preview, namespace: str) -> list
         return None
     name = value_at(manifest, "metadata", "name")
     if not isinstance(name, str) or not name:
-        raise ServeError("it has no name.", "Give it one in metadata.name.")
+        raise ServeError("the object has no name.", "Set metadata.name.")
     namespace = str(value_at(manifest, "metadata", "namespace") or namespace)
     return await preview.changes(manifest | {"metadata": manifest["metadata"] | {"namespace": namespace}})
 
@@ -136,7 +139,7 @@ async def _show_by(command: str, texts: dict[str, tuple[str, str]], streams: Str
     if process.returncode not in (0, 1):
         raise ServeError(
             f'the program "{program}" of {EXTERNAL} failed with exit code {process.returncode}.',
-            "It has to end with 0 without a difference, and with 1 with one.",
+            "It must exit with 0 if there is no difference, and with 1 if there is one.",
         )
     return process.returncode == 1
 

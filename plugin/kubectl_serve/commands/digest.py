@@ -22,7 +22,7 @@ def configure(parser: options.Parser) -> None:
         "--credentials",
         metavar="SECRET",
         type=options.secret_name,
-        help="a Secret of the namespace to read the model with, as the loader would; you need the right to get it",
+        help="Secret in the namespace with credentials for the store; requires permission to get the Secret",
     )
     options.credentials_dir(parser)
     options.output(parser, "json", "yaml")
@@ -33,7 +33,7 @@ def configure(parser: options.Parser) -> None:
 def prepare(args: Namespace, streams: Streams, connect: Connect) -> None:
     """Compute the digest."""
     if args.credentials is not None and args.credentials_dir is not None:
-        raise UsageError("there are both --credentials and --credentials-dir.", "Leave one of them out.")
+        raise UsageError("--credentials and --credentials-dir cannot be combined.", "Use only one of them.")
     args.found = compute.as_asked(args.source, args.credentials, args, streams, connect)
 
 

@@ -32,9 +32,11 @@ _FOR_EVER = 366 * 86400.0
 
 
 def configure(parser: options.Parser) -> None:
-    parser.add_argument("names", metavar="NAME", nargs="*", type=options.deployment_name, help="show only these")
+    parser.add_argument(
+        "names", metavar="NAME", nargs="*", type=options.deployment_name, help="names of served Deployments"
+    )
     options.output(parser, "wide", "json", "yaml", "name", "url")
-    parser.switch("-w", "--watch", help="go on showing changes; with one NAME, until it is ready or has failed")
+    parser.switch("-w", "--watch", help="watch for changes; with one NAME, until it is ready or has failed")
     options.all_namespaces(parser)
     options.selector(parser)
     options.namespace(parser)
@@ -43,9 +45,9 @@ def configure(parser: options.Parser) -> None:
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     if args.names and (args.all_namespaces or args.selector):
-        raise UsageError("a NAME goes with neither -A nor -l.", "Leave one of them out.")
+        raise UsageError("NAME cannot be combined with -A or -l.", "Use only one of them.")
     if args.watch and args.output not in (None, "wide"):
-        raise UsageError(f"-w goes with the table only, not with -o {args.output}.", "Leave out -w or -o.")
+        raise UsageError(f"-w cannot be combined with -o {args.output}.", "Remove -w or -o.")
     async with connect(args, streams) as cluster:
         namespace = None if args.all_namespaces else namespace_of(args, cluster)
         if args.watch:
@@ -77,7 +79,7 @@ async def _models(
     unseen: set[str] = set()
     pods = await visible(cluster, PODS, namespace, labels=DEPLOYMENT_LABEL, unseen=unseen)
     if unseen and deployments:
-        streams.note("You may not see pods: how many replicas there are is not known, and told as 0.")
+        streams.note("You are not allowed to see pods: the number of replicas is unknown and shown as 0.")
     services: dict[tuple[str, str], JsonObject] = {}
     if args.output in ("wide", "json", "yaml"):
         services = await _services(cluster, namespace)

@@ -41,15 +41,13 @@ _ON_THE_WAY = ("", "ContainerCreating", "PodInitializing")
 
 def configure(parser: options.Parser) -> None:
     parser.add_argument(
-        "--registry", metavar="PREFIX", help=f"where the images are (default {manifests.PREFIX}, a local build)"
+        "--registry", metavar="PREFIX", help=f"registry of the images (default {manifests.PREFIX}, a local build)"
     )
-    parser.add_argument(
-        "--tag", metavar="TAG", help="tag of the server's and the loader's image (default: this version)"
-    )
+    parser.add_argument("--tag", metavar="TAG", help="tag of the server and loader images (default: this version)")
     options.dry_run(parser)
     options.output(parser, "yaml", "json")
-    parser.switch("--wait", default=True, help="wait until the webhook answers (the default)")
-    options.timeout(parser, "5m", "longest time to wait")
+    parser.switch("--wait", default=True, help="wait until the webhook is ready (the default)")
+    options.timeout(parser, "5m", "timeout of the wait")
     options.connection(parser)
 
 
@@ -85,7 +83,7 @@ async def _check_knative(cluster: Cluster) -> None:
         await cluster.get(DEFINITIONS, None, "services.serving.knative.dev")
     except errors.NotFoundError as error:
         raise ServeError(
-            "Knative Serving is not installed in this cluster, and models are served by it.",
+            "Knative Serving is not installed in this cluster, and kubectl-serve needs it.",
             "Install it first: https://knative.dev/docs/install/",
         ) from error
     try:
@@ -96,7 +94,7 @@ async def _check_knative(cluster: Cluster) -> None:
     if missing:
         flags = ",".join(f'"{key}":"{value}"' for key, value in missing.items())
         raise ServeError(
-            f"Knative's feature flag {', '.join(missing)} is not enabled: the loader could not run.",
+            f"Knative's feature flag {', '.join(missing)} is not enabled: the loader cannot run without it.",
             f"kubectl patch configmap/{_FEATURES} -n {_KNATIVE} --type merge -p '{{\"data\":{{{flags}}}}}'",
         )
 
@@ -148,8 +146,8 @@ async def _wait(cluster: Cluster, streams: Streams, seconds: float) -> None:
             await _answers(cluster)
     except TimeoutError as error:
         raise ServeError(
-            f"kubectl-serve does not answer after {seconds:.0f} s: {await _cause(cluster)}.",
-            f"`kubectl get pods -n {NAMESPACE}` shows its pods; the same command again goes on from here.",
+            f"kubectl-serve is not ready after {seconds:.0f} s: {await _cause(cluster)}.",
+            f"`kubectl get pods -n {NAMESPACE}` shows its pods; run the same command again to continue.",
         ) from error
     finally:
         teller.cancel()
@@ -206,7 +204,7 @@ def _trouble(pods: list[JsonObject]) -> str:
     for pod in model.newest_pods(pods):
         scheduled = model.condition(pod, "PodScheduled")
         if scheduled.status == "False":
-            return f"no node takes its pod: {scheduled.message.rstrip('.')}"
+            return f"no node can run its pod: {scheduled.message.rstrip('.')}"
         for status in value_at(pod, "status", "containerStatuses") or []:
             waiting = (status.get("state") or {}).get("waiting")
             if waiting:

@@ -30,13 +30,13 @@ def configure(parser: options.Parser) -> None:
         "-c",
         "--container",
         metavar="NAME",
-        help="loader, server, queue-proxy, or a container's name; default: server, or loader until it has ended",
+        help="loader, server, queue-proxy, or a container's name; default: server, or loader until it has finished",
     )
-    parser.switch("-f", "--follow", help="go on as lines come, and wait for a pod if there is none")
-    parser.switch("-p", "--previous", help="of the container's run before the present one")
-    parser.add_argument("--tail", metavar="LINES", type=int, help="only that many last lines")
+    parser.switch("-f", "--follow", help="stream new lines, and wait for a pod if there is none")
+    parser.switch("-p", "--previous", help="show the logs of the previous container instance")
+    parser.add_argument("--tail", metavar="LINES", type=int, help="number of lines to show from the end")
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text", metavar="FORMAT",
-                        help="text, or json: the loader's lines as they are")  # fmt: skip
+                        help="text, or json: the loader's lines unchanged")  # fmt: skip
     options.namespace(parser)
     options.connection(parser)
 
@@ -47,13 +47,15 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         placed = [pod for pod in pods if value_at(pod, "spec", "nodeName")]
         if not placed:  # the API server would answer with no lines
             raise ServeError(
-                f"pod {model.name_of(pods[0])} has not started: no node has taken it.",
+                f"pod {model.name_of(pods[0])} has not started: it is not scheduled to a node.",
                 f"`{PROGRAM} describe {args.name}{options.again(args)}` shows why.",
             )
         pods = placed
         container = _container(args.container, deployment, pods[0])
         if args.container is None and container == LOADER_CONTAINER:
-            streams.note("The model server has not started; this is the loader. -c server shows the other.")
+            streams.note(
+                "The model server has not started; these are the logs of the loader. -c server shows the server's."
+            )
         with contextlib.ExitStack() as screens:
             prints = [_printer(args, streams, container, pod if len(pods) > 1 else None, screens) for pod in pods]
             copies = [
@@ -75,7 +77,7 @@ async def _pods(args: Namespace, streams: Streams, cluster: Cluster, namespace: 
     if not args.follow:
         raise ServeError(
             f"{args.name} has no pods at the moment: it is scaled to zero, or has not started.",
-            f"A request wakes it (`{PROGRAM} predict {args.name}{flags} ...`); -f waits for its pods; "
+            f"A request starts it (`{PROGRAM} predict {args.name}{flags} ...`); -f waits for its pods; "
             f"`{PROGRAM} describe {args.name}{flags}` shows why there are none.",
         )
     streams.note(f"{args.name} has no pods; waiting for one to start.")
@@ -99,7 +101,10 @@ def _container(wanted: str | None, deployment: JsonObject, pod: JsonObject) -> s
     known = [each["name"] for each in [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]]
     if name not in known:
         if wanted == "loader":
-            raise ServeError("its pods have no loader: the model is mounted from a claim.", "-c server shows its logs.")
+            raise ServeError(
+                "its pods have no loader: the model is mounted from a PersistentVolumeClaim.",
+                "-c server shows its logs.",
+            )
         raise ServeError(f"its pods have no container {wanted}.", f"They have: {', '.join(known)}.")
     return name
 
@@ -121,7 +126,7 @@ async def _copy(
                 why = f"`{PROGRAM} describe {args.name}{flags}` shows why."
             raise ServeError(f"container {container} of pod {pod} has not started.", why) from error
         if "previous terminated container" in error.message:
-            raise ServeError(f"container {container} of pod {pod} has had no run before this one.") from error
+            raise ServeError(f"container {container} of pod {pod} has no previous instance.") from error
         raise
 
 

@@ -47,10 +47,10 @@ EXAMPLES = """\
   kubectl serve policy audit -A -f stricter.yaml"""
 
 _ACTIONS = {
-    "test": "judge the objects of files by the policies of files, offline, as admission would",
+    "test": "evaluate the policies and objects in files, offline, as admission does",
     "list": "list the cluster's policies and exceptions",
-    "explain": "show what every policy says of a served Deployment",
-    "audit": "show what breaks a policy now; with -f, what would break those policies",
+    "explain": "show the result of every policy for a served Deployment",
+    "audit": "show what violates a policy now; with -f, what would violate those policies",
 }
 _USAGES = {
     "test": ("-f FILE", {"help", "filename", "recursive", "expect", "allow_empty", "output", "namespace"}),
@@ -74,10 +74,10 @@ def configure(parser: options.Parser) -> None:
     )
     options.files(parser)
     parser.add_argument(
-        "--expect", metavar="FILE", help="with test: the verdicts that are right; exit 1 if one differs"
+        "--expect", metavar="FILE", help="with test: file with the expected verdicts; exit 1 if one differs"
     )
-    parser.switch("--allow-empty", help="with test: succeed where no policy judges anything")
-    parser.switch("--all", help="show the rules that are kept as well")
+    parser.switch("--allow-empty", help="with test: succeed even if no policy applies to any object")
+    parser.switch("--all", help="also show rules that pass")
     options.output(parser, "json", "yaml")
     options.all_namespaces(parser)
     options.namespace(parser)
@@ -106,13 +106,13 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
 
 def _check(args: Namespace) -> None:
     if args.action == "test" and args.name and not args.filename:
-        raise UsageError(f'"{args.name}" stands where no name does, and -f is missing.', f"Write -f {args.name}.")
+        raise UsageError(f'unexpected argument "{args.name}": -f is missing.', f"Write -f {args.name}.")
     if args.action == "test" and not args.filename:
-        raise UsageError("there is no -f.", "Name a file, a directory, or - for standard input.")
+        raise UsageError("-f is missing.", "Name a file, a directory, or - for standard input.")
     if args.filename and args.action not in ("test", "audit"):
-        raise UsageError(f"-f does not go with {args.action}.", "Leave it out.")
+        raise UsageError(f"-f cannot be combined with {args.action}.", "Remove it.")
     if args.expect and args.action != "test":
-        raise UsageError(f"--expect does not go with {args.action}.", "Leave it out.")
+        raise UsageError(f"--expect cannot be combined with {args.action}.", "Remove it.")
     if (args.action == "explain") != (args.name is not None):
         raise UsageError(
             "explain needs the NAME of a Deployment." if args.name is None else f"{args.action} takes no NAME.",
@@ -128,7 +128,7 @@ def _test(args: Namespace, streams: Streams) -> int:
     if args.expect:
         return _compare(tried, args.expect, streams)
     if tried.skipped:
-        streams.note(f"{tried.skipped} {'object' if tried.skipped == 1 else 'objects'} that no policy is about")
+        streams.note(f"{tried.skipped} {'object' if tried.skipped == 1 else 'objects'} to which no policy applies")
     judged = any(each.refused or each.verdict.results for each in tried.tried)
     if not judged and not tried.faults:
         why, hint = _nothing_judged(found, tried, args.namespace)
@@ -141,17 +141,17 @@ def _test(args: Namespace, streams: Streams) -> int:
 def _nothing_judged(found: Sequence[JsonObject], tried: DryRun, namespace: str | None) -> tuple[str, str]:
     """Why no policy judged anything, and what to do: a test that tests nothing is none."""
     kinds = [str(each.get("kind")) for each in found]
-    allow = "--allow-empty takes this for success."
+    allow = "--allow-empty accepts this."
     if "ServingPolicy" not in kinds:
-        return "nothing was judged: there is no ServingPolicy among the files.", f"Name its file as well. {allow}"
+        return "nothing was evaluated: the files contain no ServingPolicy.", f"Add its file with -f. {allow}"
     if not tried.tried:
-        return "nothing was judged: there is no object among the files that a policy is about.", (
-            f"Name the file of a Deployment, or of what else serves models, as well. {allow}"
+        return "nothing was evaluated: the files contain no object to which a policy applies.", (
+            f"Add the file of a Deployment, or of another object that serves models. {allow}"
         )
     places = sorted({each.namespace for each in tried.tried})
-    default = "" if namespace else " (-n NAME says in which namespace objects are that name none)"
+    default = "" if namespace else " (-n NAME sets the namespace of objects without one)"
     return (
-        f"nothing was judged: no policy selects namespace {', '.join(places)}.",
+        f"nothing was evaluated: no policy selects namespace {', '.join(places)}.",
         f"Compare spec.match of the policies{default}. {allow}",
     )
 
@@ -232,14 +232,14 @@ async def _explain(args: Namespace, streams: Streams, cluster: Cluster) -> int:
     known, context = [*policies, *exceptions, *spaces], await platform.context_for_policies(cluster)
     found = dry_run.run([*known, deployment], context, _now(streams), stored=True)
     if not found.tried:
-        raise ServeError(f"the Deployment {args.name} is not served.", "Policies are about served Deployments.")
+        raise ServeError(f"the Deployment {args.name} is not served.", "Policies apply to served Deployments.")
     _print(found.tried, streams, args, every_rule=True)
     if not args.output:
         given = given_by_policies(deployment, dry_run.read_documents(known, context, stored=True).context)
         for choice in given:
             streams.note(str(choice))
         if not found.tried[0].verdict.results and not given:
-            streams.note("No policy is about it.")
+            streams.note("No policy applies to it.")
     return 0
 
 
@@ -255,7 +255,7 @@ async def _audit(args: Namespace, streams: Streams, cluster: Cluster) -> int:
 
     def failed(document: JsonObject, error: Exception) -> None:
         at = "/".join(document["metadata"].get(key) or "-" for key in ("namespace", "name"))
-        streams.note(f"{document['kind'].lower()} {at} is not judged: {type(error).__name__}. Report it.")
+        streams.note(f"{document['kind'].lower()} {at} was not evaluated: {type(error).__name__}. Report it.")
 
     def is_judged(document: JsonObject) -> bool:
         try:
@@ -266,19 +266,19 @@ async def _audit(args: Namespace, streams: Streams, cluster: Cluster) -> int:
 
     for resource in _JUDGED:
         if resource is PODS and not context.sidecar_images:
-            streams.note("no pod is judged: you may not see which images the platform adds to pods")
+            streams.note("pods are not evaluated: you are not allowed to see which images the platform adds to pods")
             continue
         try:
             async for page in cluster.pages(resource, namespace):
                 served += filter(is_judged, page)
         except errors.ForbiddenError:
-            streams.note(f"no {resource.title} is judged: you may not list them")
+            streams.note(f"{resource.title} objects are not evaluated: you are not allowed to list them")
         except errors.NotFoundError:
             continue  # the cluster does not know it
     found = dry_run.run([*policies, *exceptions, *spaces, *served], context, _now(streams), stored=True, failed=failed)
     _print(found.tried, streams, args, every_rule=args.all)
     broken = [each for each in found.tried if each.outcome != "Pass"]
-    streams.note(f"{count_text(len(found.tried), 'object')} judged, {len(broken)} break a policy")
+    streams.note(f"{count_text(len(found.tried), 'object')} evaluated, {len(broken)} with violations")
     return 1 if any(each.outcome == "Deny" for each in found.tried) else 0
 
 
@@ -287,7 +287,9 @@ async def _policies(cluster: Cluster) -> tuple[list[JsonObject], list[JsonObject
         policies, _ = await cluster.list(POLICIES, None)
         exceptions, _ = await cluster.list(POLICY_EXCEPTIONS, NAMESPACE)
     except errors.NotFoundError as error:
-        raise ServeError("the cluster knows no policies.", f"`{PROGRAM} install` adds them.") from error
+        raise ServeError(
+            "the cluster has no policies: their CRDs are missing.", f"`{PROGRAM} install` adds them."
+        ) from error
     return policies, exceptions
 
 

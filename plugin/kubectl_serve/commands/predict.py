@@ -69,23 +69,29 @@ def configure(parser: options.Parser) -> None:
         "data",
         metavar="DATA",
         nargs="?",
-        help="JSON: rows of values, or a whole request as an object; for a language model text, too; - reads it",
+        help="JSON: rows of values, or a whole request as an object; text for a language model; - is standard input",
     )
-    parser.add_argument("-f", "--filename", metavar="FILE", help="read the JSON from this file; - for standard input")
-    parser.add_argument("--protocol", choices=protocols.PROTOCOLS, help="default: the annotation's, else the runtime's")
-    parser.add_argument("--path", metavar="PATH", help="path of the request, instead of the protocol's")
+    parser.add_argument("-f", "--filename", metavar="FILE", help="read the JSON from this file; - is standard input")
     parser.add_argument(
-        "--ingress", metavar="URL", help=f"where the ingress is, instead of finding it (or {ingress.ENVIRONMENT})"
+        "--protocol",
+        choices=protocols.PROTOCOLS,
+        help="inference protocol; default: from the annotation, or from the runtime",
+    )
+    parser.add_argument("--path", metavar="PATH", help="path of the request; default: from the protocol")
+    parser.add_argument(
+        "--ingress",
+        metavar="URL",
+        help=f"address of the ingress (or set {ingress.ENVIRONMENT}); default: found in the cluster",
     )
     parser.add_argument(
         "-o",
         "--output",
         choices=("json", "yaml"),
         metavar="FORMAT",
-        help="json (indented) or yaml: the whole answer, also to a text",
+        help="json (indented) or yaml: show the whole response",
     )
-    parser.switch("-v", "--verbose", help="tell which way is taken, and the times")
-    options.timeout(parser, "5m", "longest time to wait for the answer, a cold start included")
+    parser.switch("-v", "--verbose", help="show the connection path and the times")
+    options.timeout(parser, "5m", "timeout for the response, including a cold start")
     options.namespace(parser)
     options.connection(parser)
 
@@ -102,7 +108,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         protocol = args.protocol or _protocol(deployment)
         request = protocols.request(text, protocol, args.name, whole=args.output is not None)
         if request.streams and args.output is not None:
-            raise UsageError("-o needs the answer in one piece, and the request asks for a stream.", "Leave one out.")
+            raise UsageError("-o cannot be combined with a request for a stream.", "Remove one of them.")
         path = args.path or request.path
         override = args.ingress or streams.environment.get(ingress.ENVIRONMENT)
         start = streams.now()
@@ -140,7 +146,7 @@ def _milliseconds(streams: Streams, start: float) -> str:
 
 def _data(args: Namespace, streams: Streams) -> str:
     if args.data is not None and args.filename is not None:
-        raise UsageError("there are both DATA and -f.", "Leave one of them out.")
+        raise UsageError("DATA and -f cannot be combined.", "Use only one of them.")
     source = args.filename or ("-" if args.data in (None, "-") else None)
     if source is None and str(args.data).endswith((".json", ".yaml", ".txt", ".csv")):
         raise UsageError(f'"{args.data}" is a file, and -f is missing.', f"Write -f {quote(args.data)}.")
@@ -226,7 +232,7 @@ async def _ask(
     except TimeoutError as error:
         raise ServeError(
             f"{args.name} did not answer within {args.timeout:.0f} s.",
-            f"--timeout waits longer. `{PROGRAM} describe {args.name}{options.again(args)}` shows how far it is.",
+            f"--timeout sets a longer wait. `{PROGRAM} describe {args.name}{options.again(args)}` shows its progress.",
         ) from error
     finally:
         note.cancel()
@@ -251,7 +257,7 @@ async def _metadata(url: str, path: str, way: Way) -> object:
 
 async def _note_cold_start(name: str, streams: Streams) -> None:
     await asyncio.sleep(_PATIENT_SECONDS)
-    streams.note(f"{name} takes its time: starting from zero, or busy; waiting for its answer.")
+    streams.note(f"{name} is starting from zero or busy; waiting for its response.")
 
 
 async def _tell_stream(response: "ClientResponse", name: str, streams: Streams) -> InferenceResponse:
@@ -269,16 +275,16 @@ async def _tell_stream(response: "ClientResponse", name: str, streams: Streams) 
             finish = piece.finish or finish
             if piece.fault is not None:
                 raise ServeError(
-                    f"the model broke its answer off: {piece.fault}", f"`{PROGRAM} logs {name}` says more."
+                    f"the model aborted its response: {piece.fault}", f"`{PROGRAM} logs {name}` shows more."
                 )
             if piece.last:
                 break
         else:
             if finish is None:
-                raise ServeError("the answer broke off before its end.", "Try again; -v tells the way.")
+                raise ServeError("the response ended early.", "Try again; -v shows the connection path.")
     except LineTooLong as error:
         raise ServeError(
-            "the answer is no stream of events: a line has no end.", "--path names another path."
+            "the response is not an event stream: a line does not end.", "--path sets another path."
         ) from error
     finally:
         streams.stdout.write("" if end == "\n" else "\n")
@@ -326,16 +332,18 @@ async def _exchange(
     except aiohttp.ClientConnectorError as error:
         raise ServeError(
             f"{way.host}:{way.port} cannot be reached: {errors.connection_reason(error.os_error)} ({way.how}).",
-            f"-v tells the way; --ingress URL, or {ingress.ENVIRONMENT}, names another.",
+            f"-v shows the connection path; --ingress URL or {ingress.ENVIRONMENT} sets another ingress.",
         ) from error
     except (aiohttp.ClientError, OSError) as error:
-        raise _BrokenOffError(f"the request broke off: {error} ({way.how}).", "Try again; -v tells the way.") from error
+        raise _BrokenOffError(
+            f"the request failed: {error} ({way.how}).", "Try again; -v shows the connection path."
+        ) from error
 
 
 def _print(answer: InferenceResponse, request: InferenceRequest, args: Namespace, streams: Streams) -> None:
     if not 200 <= answer.status < 300:
         streams.error(
-            f"the model answers with status {answer.status}: {protocols.fault(answer.status, answer.text)}",
+            f"the model responds with status {answer.status}: {protocols.fault(answer.status, answer.text)}",
             protocols.hint(answer.status, f"{args.name}{options.again(args)}", request),
         )
         raise ReportedError

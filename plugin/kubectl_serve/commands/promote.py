@@ -24,9 +24,9 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     async with lookup.opened(args, streams, connect) as (cluster, _, deployment):
         held = [key for key in (CANARY, PIN) if key in model.notes(deployment)]
         if not held:
-            streams.note(f"{args.name} has neither a canary nor a pin: the newest revision has all the traffic.")
+            streams.note(f"{args.name} has neither a canary nor a pin: the latest revision has all the traffic.")
             streams.out(f"deployment.apps/{args.name} unchanged")
             return 0
         await shift(cluster, deployment, dict.fromkeys(held), "promoted", args, streams)
-        streams.note(f"Remove {' and '.join(held)} from your manifest as well, or the next apply brings it back.")
+        streams.note(f"Remove {' and '.join(held)} from your manifest as well, or the next apply restores it.")
     return 0

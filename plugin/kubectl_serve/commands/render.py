@@ -22,11 +22,11 @@ EXAMPLES = """\
   kubectl serve render -f policies/ -f iris.yaml -n team-a
   kubectl serve create iris --model s3://models/iris --dry-run -o yaml | kubectl serve render -f -
 
-Knative's feature flags are taken as they are by default, and for a cluster's own from a file:
+The default is Knative's default feature flags; to use a cluster's flags, pass its ConfigMap:
   kubectl get configmap config-features -n knative-serving -o yaml > flags.yaml
   kubectl serve render -f flags.yaml -f claim.yaml"""
 
-_IMAGES = f"Images are the defaults of this command; `{PROGRAM} runtimes -o wide` shows a cluster's own."
+_IMAGES = f"Images are the defaults of this command; `{PROGRAM} runtimes -o wide` shows those of the cluster."
 _SERVICES = ("v1", "serving.knative.dev/v1")
 
 
@@ -35,8 +35,8 @@ def configure(parser: options.Parser) -> None:
     parser.add_argument(
         "--only", choices=("deployment", "service"), help="show only the Deployment, or only the Knative Service"
     )
-    parser.switch("--reasons", help="tell on standard error what was chosen, and why")
-    parser.add_argument("-n", "--namespace", metavar="NAME", help="namespace of objects that name none")
+    parser.switch("--reasons", help="explain choices and their reasons on standard error")
+    parser.add_argument("-n", "--namespace", metavar="NAME", help="namespace for objects without one")
     options.output(parser, "yaml", "json")
 
 
@@ -88,7 +88,7 @@ def _tell_lookalikes(document: Document, streams: Streams) -> int:
     for key, meant in found:
         streams.error(f"{title}: {quote(key)} is not a key of kubectl-serve.", f"Did you mean {meant}?")
     for key, meant in lookalikes.unprefixed(document.object):
-        streams.note(f'Warning: {title}: the annotation "{key}" means nothing. Did you mean {meant}?')
+        streams.note(f'Warning: {title}: the annotation "{key}" has no effect. Did you mean {meant}?')
     return len(found)
 
 
@@ -123,7 +123,7 @@ def _context(found: list[JsonObject]) -> ClusterContext:
     tried = dry_run.read_documents(found, context)
     if tried.faults:
         title, fault = tried.faults[0]
-        raise ServeError(f"{title}: {fault}", f"`{PROGRAM} policy test -f FILE` tells all that is wrong with policies.")
+        raise ServeError(f"{title}: {fault}", f"`{PROGRAM} policy test -f FILE` reports every fault of policies.")
     return tried.context
 
 

@@ -22,7 +22,7 @@ EXAMPLES = """\
 
 
 def configure(parser: options.Parser) -> None:
-    parser.add_argument("--to", metavar="REVISION", help="the revision to go back to; default: the one before")
+    parser.add_argument("--to", metavar="REVISION", help="revision to roll back to; default: the previous revision")
     configure_shift(parser)
 
 
@@ -33,13 +33,15 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         target = args.to or (notes.get(PROMOTED) if CANARY in notes else notes.get(PREVIOUS))
         if not target:
             raise ServeError(
-                f"{args.name} has had no revision before this one.",
+                f"{args.name} has no previous revision.",
                 f"`{PROGRAM} describe {args.name}{options.again(args)}` lists its revisions; --to names one.",
             )
         if args.to:
             await _check(cluster, namespace, deployment, args.to)
         await shift(cluster, deployment, {CANARY: None, PIN: target}, f"rolled back to {target}", args, streams)
-        streams.note(f"Next: `{PROGRAM} promote {args.name}{options.again(args)}` goes back to the newest revision.")
+        streams.note(
+            f"Next: `{PROGRAM} promote {args.name}{options.again(args)}` moves the traffic back to the latest revision."
+        )
     return 0
 
 

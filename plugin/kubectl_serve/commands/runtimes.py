@@ -36,14 +36,14 @@ class Outdated:
 
 
 def configure(parser: options.Parser) -> None:
-    parser.switch("--outdated", help="show the models that stay on an earlier runtime or loader, and what would change")
+    parser.switch("--outdated", help="show the models that use an earlier runtime or loader, and what would change")
     parser.add_argument(
         "--roll-out",
         metavar="NAME",
         type=options.deployment_name,
         action="append",
         default=[],
-        help="complete this model anew; may be repeated",
+        help="update this model to the current runtime and loader; can be repeated",
     )
     options.dry_run(parser)
     options.output(parser, "wide", "json", "yaml")
@@ -54,7 +54,7 @@ def configure(parser: options.Parser) -> None:
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     if args.roll_out and (args.all_namespaces or args.outdated):
-        raise UsageError("--roll-out goes with neither -A nor --outdated.", "Leave one of them out.")
+        raise UsageError("--roll-out cannot be combined with -A or --outdated.", "Use only one of them.")
     async with connect(args, streams) as cluster:
         namespace = None if args.all_namespaces else namespace_of(args, cluster)
         if args.roll_out:
@@ -72,7 +72,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     else:
         streams.stdout.write(tables.render(_rows(context.runtimes, own, wide=args.output == "wide")))
         if outdated:
-            who = "1 model stays" if len(outdated) == 1 else f"{len(outdated)} models stay"
+            who = "1 model is" if len(outdated) == 1 else f"{len(outdated)} models are"
             streams.note(f"{who} on an earlier runtime or loader: `{PROGRAM} runtimes --outdated{options.again(args)}`")
     return 0
 

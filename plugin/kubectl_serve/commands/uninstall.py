@@ -26,8 +26,8 @@ EXAMPLES = """\
 
 def configure(parser: options.Parser) -> None:
     options.dry_run(parser)
-    parser.switch("--wait", default=True, help="wait until everything is gone (the default)")
-    options.timeout(parser, "5m", "longest time to wait")
+    parser.switch("--wait", default=True, help="wait until everything is deleted (the default)")
+    options.timeout(parser, "5m", "timeout of the wait")
     options.connection(parser)
 
 
@@ -52,8 +52,8 @@ async def _warn(cluster: Cluster, streams: Streams) -> None:
     if served:
         count = count_text(len(served), "served Deployment")
         streams.note(
-            f"Warning: {count} in this cluster: the models go on answering, but changes to them are no longer seen. "
-            f"`{PROGRAM} get -A` lists them; installing again takes them up again."
+            f"Warning: {count} in this cluster: the models keep running, but kubectl-serve no longer handles "
+            f"changes. `{PROGRAM} get -A` lists them; a new installation manages them again."
         )
 
 
@@ -62,7 +62,7 @@ async def _delete(cluster: Cluster, manifest: JsonObject, streams: Streams, dry_
     title = f"{resource.title}/{metadata['name']}"
     namespace = metadata.get("namespace")
     if resource is DEFINITIONS and await _is_used(cluster, manifest):
-        streams.note(f"{title} kept: deleting it would delete the objects of its kind as well.")
+        streams.note(f"{title} kept: its deletion would also delete the objects of its kind.")
         return
     try:
         if dry_run == "client":
@@ -94,6 +94,6 @@ async def _wait(cluster: Cluster, seconds: float) -> None:
                     return
     except TimeoutError as error:
         raise ServeError(
-            f"the namespace {NAMESPACE} is not gone after {seconds:.0f} s.",
-            f"`kubectl get namespace {NAMESPACE} -o yaml` shows what holds it.",
+            f"namespace {NAMESPACE} is not deleted after {seconds:.0f} s.",
+            f"`kubectl get namespace {NAMESPACE} -o yaml` shows what blocks it.",
         ) from error

@@ -24,8 +24,8 @@ _SECONDS = 5.0
 
 
 def configure(parser: options.Parser) -> None:
-    parser.switch("--client", help="only of this command, and ask no cluster")
-    parser.switch("--installed", help="fail where the cluster cannot be asked")
+    parser.switch("--client", help="show only the version of this command; do not connect to the cluster")
+    parser.switch("--installed", help="fail if the cluster cannot be reached")
     options.output(parser, "json", "yaml")
     options.connection(parser)
 
@@ -49,9 +49,9 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         if "cluster" in versions:
             streams.out(f"installed in the cluster: {versions['cluster'] or '<none>'}")
     if unknown is not None:
-        streams.note(f"The cluster's part is not known: {unknown.sentence}")
+        streams.note(f"The version in the cluster is unknown: {unknown.sentence}")
     elif versions.get("cluster") not in (None, __version__):
-        streams.note(f"They differ: `{PROGRAM} doctor` says what to do.")
+        streams.note(f"The versions differ: `{PROGRAM} doctor` shows what to do.")
     return 0
 
 

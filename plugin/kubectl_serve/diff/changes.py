@@ -105,8 +105,8 @@ class Preview:
         verdict = await self._becomes(merged)
         if verdict.refused:
             raise ServeError(
-                f"what becomes of it cannot be told: {verdict.problems[0]}",
-                "Perhaps you may not see how Istio is installed: whoever may can tell.",
+                f"the result is unknown: {verdict.problems[0]}",
+                "You may lack permission to read Istio's configuration: ask a cluster administrator.",
             )
         before = await self._becomes(live) if live is not None else Verdict()
         # Where the Deployment's own pods serve, what they run stands in the Deployment.
@@ -132,7 +132,7 @@ class Preview:
         except errors.AlreadyExistsError:
             raise
         except errors.ConflictError as error:
-            raise ServeError(error.message, "--force-conflicts takes these fields over.") from error
+            raise ServeError(error.message, "--force-conflicts takes ownership of these fields.") from error
         except errors.InvalidError as error:
             raise lookup.not_installed() if lookup.is_uncompleted(error) else error from error
         if is_served(applied) and not model.is_served(applied):
@@ -180,8 +180,8 @@ class Preview:
             live = await self._find(resource, metadata["namespace"], metadata["name"])
         if live is not None and not claims(deployment, live):
             raise ServeError(
-                f"there is a {resource.title} {metadata['name']} that is not ours, and it would stay as it is.",
-                "Rename the Deployment, or delete what has the name.",
+                f"{resource.title} {metadata['name']} exists already, and kubectl-serve does not own it.",
+                "Rename the Deployment, or delete that object.",
             )
         try:
             merged = await self._cluster.apply(resource, manifest, manager=FIELD_MANAGER, dry_run=True)
@@ -192,7 +192,7 @@ class Preview:
             why = " ".join(error.denial.split())
             raise ServeError(f"{resource.title} {metadata['name']} would be refused: {why}") from error
         except errors.NotFoundError as error:
-            raise ServeError(f"the cluster does not know {resource.title}: {error.message}") from error
+            raise ServeError(f"the cluster does not have {resource.title}: {error.message}") from error
         # Of a new object, what the API server would choose, such as addresses, is nobody's wish.
         return Change(live, manifest if live is None else merged)
 
@@ -200,8 +200,8 @@ class Preview:
         if (namespace, resource) not in self._told:
             self._told.add((namespace, resource))
             self._tell(
-                f"You cannot try {resource.title} in namespace {namespace}: {why.rstrip('.')}. Compared is what "
-                "kubectl-serve makes of the Deployment now and then, without what the cluster fills in."
+                f"Cannot dry-run {resource.title} in namespace {namespace}: {why.rstrip('.')}. The "
+                "comparison shows what kubectl-serve makes of the Deployment, without the cluster's defaults."
             )
 
     async def _made(self, namespace: str) -> _Made:

@@ -38,12 +38,12 @@ _PATIENCE = 15.0
 TELL_SECONDS = 0.5
 
 _HINTS = {
-    Code.INVALID_SOURCE: "Name a file, a folder, or a URI of docs/loader.md.",
+    Code.INVALID_SOURCE: "Use a file, a directory, or a URI as in docs/loader.md.",
     Code.NOT_FOUND: "Check the name: it is case-sensitive.",
-    Code.UNREACHABLE: "Check the name of the host, and that it can be reached from here.",
-    Code.UNAUTHORIZED: "Set the store's variables, such as AWS_ACCESS_KEY_ID, or name a Secret of the cluster by "
-    "--credentials NAME -n NAMESPACE, or a folder that has its keys as files by --credentials-dir.",
-    Code.NO_SPACE: "The model is read into a temporary folder: TMPDIR=FOLDER puts that where there is more room.",
+    Code.UNREACHABLE: "Check the host name, and that this machine can reach it.",
+    Code.UNAUTHORIZED: "Set the store's variables, such as AWS_ACCESS_KEY_ID. Or use a Secret of the cluster with "
+    "--credentials NAME -n NAMESPACE, or a directory with its keys as files with --credentials-dir.",
+    Code.NO_SPACE: "The model is read into a temporary directory: set TMPDIR to a directory with more space.",
 }
 """What to do at a desk, where that is something else than in a cluster."""
 _OF_THE_STORE = ("AWS_", "AZURE_", "HF_")
@@ -110,8 +110,8 @@ def _endpoint(source: str, code: Code, environment: Mapping[str, str]) -> str:
     if variable is None or environment.get(variable) or code not in _ELSEWHERE:
         return ""
     return (
-        f" A store of your own is named by {variable}: set it here as the Secret has it, or name the Secret by "
-        "--credentials NAME -n NAMESPACE, or a folder that has its keys as files by --credentials-dir."
+        f" For your own store, set {variable} as in the Secret. Or use the Secret with --credentials NAME "
+        "-n NAMESPACE, or a directory with its keys as files with --credentials-dir."
     )
 
 
@@ -138,7 +138,7 @@ def _of_source(source: str, secret: Secret, report: Report) -> Digested:
     scheme, separator, _ = source.partition("://")
     if scheme == "pvc" and separator:
         raise ServeError(
-            "a pvc:// model has no digest: it is mounted, not downloaded.", "Name a copy of it on this machine."
+            "a pvc:// model has no digest: it is mounted, not downloaded.", "Use a copy of the model on this machine."
         )
     if scheme == "file" or not separator:
         return _of_path(source, local.path_of(sources.parse(source)) if separator else Path(source), report)

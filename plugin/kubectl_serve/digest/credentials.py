@@ -22,8 +22,8 @@ _KEY = re.compile(r"(?!\.\.)[-._a-zA-Z0-9]{1,253}", re.ASCII)
 """What Kubernetes allows. Checked here too: the API server's answer must not choose a path on this machine."""
 _NAMES_A_FILE = "_FILE"
 """How the keys end that name a file of the pod, such as AWS_WEB_IDENTITY_TOKEN_FILE."""
-_KEYS = "For S3 its keys are AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; docs/loader.md has others."
-_OTHERWISE = "Or name a folder that has its keys as files: --credentials-dir DIR."
+_KEYS = "For S3 its keys are AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; docs/loader.md lists others."
+_OTHERWISE = "Or use a directory with its keys as files: --credentials-dir DIR."
 
 
 @contextmanager
@@ -54,8 +54,8 @@ async def _read(name: str, args: Namespace, streams: Streams, connect: Connect) 
             ) from error
         except errors.ForbiddenError as error:
             raise ServeError(
-                f"you have no right to read Secret {name} in namespace {namespace}: {error.message.rstrip('.')}.",
-                f"Ask the cluster's administrator for the right to get it. {_OTHERWISE} {_KEYS}",
+                f"you are not allowed to read Secret {name} in namespace {namespace}: {error.message.rstrip('.')}.",
+                f"Ask the cluster administrator for permission to get it. {_OTHERWISE} {_KEYS}",
             ) from error
     return dict(_decoded(key, value, name) for key, value in (secret.get("data") or {}).items())
 
@@ -66,4 +66,4 @@ def _decoded(key: str, value: str, name: str) -> tuple[str, bytes]:
             return key, base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
         pass
-    raise ServeError(f"Secret {name} cannot be read: a key of it is none, or has no base64.", "Create it again.")
+    raise ServeError(f"Secret {name} cannot be read: a key is invalid, or a value is not base64.", "Create it again.")

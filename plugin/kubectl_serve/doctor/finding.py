@@ -37,4 +37,4 @@ def skipped(check: str, reason: str) -> CheckResult:
 
 
 def unseen(check: str, what: str) -> CheckResult:
-    return skipped(check, f"you may not see {what}.")
+    return skipped(check, f"you are not allowed to see {what}.")

@@ -61,7 +61,7 @@ def _installed(context: IstioInstallation) -> CheckResult:
 
 def _described(revision: Revision) -> str:
     version = "of unknown version" if revision.version is None else ".".join(map(str, revision.version))
-    how = {True: "with CNI", False: "with istio-init", None: "redirecting in an unknown way"}[revision.cni]
+    how = {True: "with CNI", False: "with istio-init", None: "with unknown traffic redirection"}[revision.cni]
     return f"revision {revision.name} {version} {how}"
 
 
@@ -77,7 +77,7 @@ def _readable(evidence: Evidence) -> CheckResult:
     if not all(rights.values()):
         return failed(
             "istio-configuration",
-            "the server may not read Istio's configuration, and takes the safest way for the loader.",
+            "the server is not allowed to read Istio's configuration, and uses the safest settings for the loader.",
             install(evidence),
         )
     return ok("istio-configuration", "the server reads Istio's configuration.")
@@ -99,7 +99,7 @@ def _loader(context: IstioInstallation) -> CheckResult:
                 f"no loader can download behind a sidecar of revision {revision.name}: {why}.",
                 f"Update Istio to 1.24 and the nodes to {_NATIVE_KUBELET} or newer.",
             )
-        way = "in plain text before istio-init" if revision.cni is False else "as the sidecar's user, outside the mesh"
+        way = "before istio-init, without mTLS" if revision.cni is False else "as the sidecar's user, outside the mesh"
         return warning(
             check,
             f"loaders download {way}: {why}.",
@@ -113,10 +113,10 @@ def _webhook_sidecar(evidence: Evidence, context: IstioInstallation) -> CheckRes
     if evidence.server and context.injects(NAMESPACE, value_at(evidence.server, "spec", "template")):
         return failed(
             "istio-webhook",
-            "the webhook's pods get a sidecar, which turns the API server away where mTLS is STRICT.",
+            "the webhook's pods get a sidecar, which rejects the API server if mTLS is STRICT.",
             install(evidence),
         )
-    return ok("istio-webhook", "no sidecar stands before the webhook.")
+    return ok("istio-webhook", "the webhook's pods have no sidecar.")
 
 
 def _strict(peers: list[JsonObject], namespaces: set[str]) -> str:
@@ -154,7 +154,7 @@ def _knative_injected(evidence: Evidence, context: IstioInstallation) -> CheckRe
     if needed:
         return failed(
             check,
-            f"{needed}, and Knative's activator and autoscaler are not in the mesh: they are turned away.",
+            f"{needed}, and Knative's activator and autoscaler are not in the mesh: sidecars reject them.",
             f"kubectl label namespace {KNATIVE} istio-injection=enabled --overwrite "
             f"&& kubectl rollout restart deployment -n {KNATIVE}",
         )
@@ -202,11 +202,11 @@ def _knative_webhooks(evidence: Evidence, context: IstioInstallation) -> CheckRe
     if behind and (strict := _strict(peers, {KNATIVE})):
         return failed(
             check,
-            f"{strict}, and Knative's {', '.join(behind)} has a sidecar: the API server is turned away, "
-            "and no model can be created or changed.",
+            f"{strict}, and Knative's {', '.join(behind)} has a sidecar that rejects the API server: "
+            "no model can be created or changed.",
             " && ".join(_accept(name, "8443") for name in behind),
         )
-    return ok(check, "nothing turns the API server away from Knative's webhooks.")
+    return ok(check, "the API server can reach Knative's webhooks.")
 
 
 def _compatibility(evidence: Evidence) -> CheckResult:
@@ -218,7 +218,7 @@ def _compatibility(evidence: Evidence) -> CheckResult:
     if mode.lower() != "enabled":
         return failed(
             check,
-            f"{_COMPATIBILITY} is {mode}: Knative asks pods by address, which a sidecar under STRICT refuses.",
+            f"{_COMPATIBILITY} is {mode}: Knative connects to pods by address, which a sidecar under STRICT rejects.",
             patch("config-network", {_COMPATIBILITY: "enabled"}),
         )
     return ok(check, f"{_COMPATIBILITY} is enabled.")
@@ -231,9 +231,9 @@ def _ingress(evidence: Evidence, context: IstioInstallation) -> CheckResult:
         return unseen(check, f"the ConfigMaps of {KNATIVE}")
     name = ingress_class(evidence.knative_config.get("config-network", {}))
     if name == _ISTIO_CLASS:
-        return ok(check, "Knative's ingress is Istio's own.")
+        return ok(check, "Knative uses Istio's ingress.")
     if name not in _OUTSIDE:
-        return skipped(check, f"whether ingress class {name} speaks mTLS is not known here.")
+        return skipped(check, f"it is unknown whether ingress class {name} uses mTLS.")
     peers = evidence.peers or []
     strict = _strict(peers, {KNATIVE} | _in_mesh(evidence, context))
     guarded = [each for each in _guarded(evidence, "mtls") if AUTH_CALLERS not in model.notes(each)]
@@ -244,8 +244,8 @@ def _ingress(evidence: Evidence, context: IstioInstallation) -> CheckResult:
         # Else the ingress goes past the activator once there are enough replicas.
         fixes.append(patch("config-autoscaler", {_BURST: "-1"}))
     if not fixes:
-        return ok(check, "nothing turns away what Knative's ingress sends.")
-    says = "and Knative's ingress speaks none: what it sends is turned away (502)."
+        return ok(check, "sidecars accept the requests of Knative's ingress.")
+    says = "and Knative's ingress does not use mTLS: sidecars reject its requests (502)."
     if strict:
         return failed(check, f"{strict}, {says}", " && ".join(fixes))
     return warning(check, f"{model.name_of(guarded[0])} has {AUTH}: mtls, {says}", " && ".join(fixes))
@@ -292,22 +292,24 @@ def _tokens(evidence: Evidence) -> CheckResult:
                 change = [{"op": "add", "path": f"/spec/jwtRules/{index}/forwardOriginalToken", "value": True}]
                 return failed(
                     check,
-                    f"RequestAuthentication {name} in {namespace} takes the token off what is sent to "
-                    f"{model.name_of(issuers[rule['issuer']])}, which then refuses it (403).",
+                    f"RequestAuthentication {name} in {namespace} removes the token from requests to "
+                    f"{model.name_of(issuers[rule['issuer']])}, which then rejects them (403).",
                     f"kubectl patch {quote(f'requestauthentication/{name}')} -n {quote(namespace)} --type json "
                     f"-p {quote(json.dumps(change, separators=(',', ':')))}",
                 )
-    return ok(check, f"nothing takes the tokens off what is sent to models with {AUTH}: jwt.")
+    return ok(check, f"no RequestAuthentication removes the tokens of requests to models with {AUTH}: jwt.")
 
 
 def _registry(context: IstioInstallation) -> CheckResult:
     closed = [revision.name for revision in context.revisions if revision.registry_only]
     if not closed:
-        return ok("istio-egress", "pods of the mesh reach every host.")
+        return ok("istio-egress", "pods in the mesh can reach every host.")
     if not context.hosts:
         return warning(
             "istio-egress",
-            "pods of the mesh reach only registered hosts (REGISTRY_ONLY), and no ServiceEntry names one.",
+            "pods in the mesh can reach only registered hosts (REGISTRY_ONLY), and no ServiceEntry names one.",
             "Apply a ServiceEntry for each store outside of the cluster.",
         )
-    return skipped("istio-egress", f"pods of the mesh reach only the hosts of {len(context.hosts)} ServiceEntry hosts.")
+    return skipped(
+        "istio-egress", f"pods in the mesh can reach only the hosts of {len(context.hosts)} ServiceEntry hosts."
+    )

@@ -83,7 +83,7 @@ def _kubernetes(evidence: Evidence) -> CheckResult:
     text = str(evidence.version.get("gitVersion", ""))
     version = _version(text)
     if version is None:
-        return skipped("kubernetes-version", "the API server does not tell its version.")
+        return skipped("kubernetes-version", "the API server does not report its version.")
     if version < KUBERNETES_SINCE:
         least = ".".join(map(str, KUBERNETES_SINCE))
         return failed(
@@ -100,7 +100,7 @@ def _installed(evidence: Evidence) -> CheckResult:
     if not evidence.knative:
         return failed(
             "knative-version",
-            "Knative Serving is not installed, and models are served by it.",
+            "Knative Serving is not installed, and kubectl-serve needs it.",
             "Install it: https://knative.dev/docs/install/",
         )
     text = str((evidence.knative["metadata"].get("labels") or {}).get("app.kubernetes.io/version", "unknown"))
@@ -108,7 +108,7 @@ def _installed(evidence: Evidence) -> CheckResult:
     if version is not None and version < KNATIVE_SINCE:
         return warning(
             "knative-version",
-            f"Knative Serving is {text}, older than what this was made with.",
+            f"Knative Serving is {text}, older than the oldest supported version.",
             f"Update Knative Serving to {'.'.join(map(str, KNATIVE_SINCE))} or newer.",
         )
     return ok("knative-version", f"Knative Serving is {text}.")
@@ -138,7 +138,7 @@ def _features(features: Mapping[str, str]) -> CheckResult:
     if missing:
         return failed(
             "knative-features",
-            f"{', '.join(missing)} is not enabled: the loader could not run.",
+            f"{', '.join(missing)} is not enabled: the loader cannot run without it.",
             patch("config-features", missing),
         )
     return ok("knative-features", f"{', '.join(REQUIRED_FEATURES)} is enabled.")
@@ -154,7 +154,7 @@ def _flag_values(features: Mapping[str, str]) -> CheckResult:
         if key not in FLAGS and key != _EXAMPLE and near and near[0] not in features:
             return failed(
                 "knative-flags",
-                f'"{key}" is no feature flag of Knative, which ignores it.',
+                f'"{key}" is not a feature flag of Knative, which ignores it.',
                 patch("config-features", {key: None, near[0]: value}),
             )
         states = {state.lower(): state for state in _STATES_OF.get(key, _STATES)}
@@ -163,10 +163,10 @@ def _flag_values(features: Mapping[str, str]) -> CheckResult:
             meant = states[near_value[0]] if near_value else "enabled"
             return failed(
                 "knative-flags",
-                f"{key} is {json.dumps(value)}, which Knative takes for its default.",
+                f"{key} is {json.dumps(value)}, which Knative treats as its default.",
                 patch("config-features", {key: meant}),
             )
-    return ok("knative-flags", "every feature flag is spelt as Knative knows it.")
+    return ok("knative-flags", "Knative knows every feature flag that is set.")
 
 
 def ingress_class(network: Mapping[str, str]) -> str:
@@ -178,7 +178,7 @@ def _ingress(evidence: Evidence, network: Mapping[str, str]) -> CheckResult:
     name = ingress_class(network)
     wanted = _INGRESSES.get(name)
     if wanted is None:
-        return skipped("knative-ingress", f"ingress class {name} is not known here.")
+        return skipped("knative-ingress", f"ingress class {name} is unknown to this check.")
     if evidence.ingresses is None or evidence.knative_deployments is None:
         return unseen("knative-ingress", "the Deployments of all namespaces")
     running = {model.name_of(each) for each in (*evidence.ingresses, *evidence.knative_deployments) if available(each)}
@@ -186,7 +186,9 @@ def _ingress(evidence: Evidence, network: Mapping[str, str]) -> CheckResult:
         return ok("knative-ingress", f"ingress class {name} is served by {wanted}.")
     others = [known for known, deployment in _INGRESSES.items() if any(deployment in each for each in running)]
     fix = patch("config-network", {"ingress-class": others[0]}) if others else f"Install {wanted}."
-    return failed("knative-ingress", f"ingress class {name} is set, and no {wanted} is running: no URL answers.", fix)
+    return failed(
+        "knative-ingress", f"ingress class {name} is set, and no {wanted} is running: no URL is reachable.", fix
+    )
 
 
 def _domain(domain: Mapping[str, str]) -> CheckResult:
@@ -194,8 +196,8 @@ def _domain(domain: Mapping[str, str]) -> CheckResult:
     if not domains or domains == ["svc.cluster.local"]:
         return warning(
             "knative-domain",
-            "no domain is set, so that models answer inside the cluster only.",
-            patch("config-domain", {"models.example.com": ""}) + " (with a domain of yours)",
+            "no domain is set: models are reachable only inside the cluster.",
+            patch("config-domain", {"models.example.com": ""}) + " (with your domain)",
         )
     return ok("knative-domain", f"URLs end in {', '.join(sorted(domains))}.")
 
@@ -240,17 +242,17 @@ def _tags(evidence: Evidence, deployment: Mapping[str, str]) -> CheckResult:
         value = ",".join([*(each.strip() for each in skipping if each.strip()), *missing])
         return failed(
             "knative-tags",
-            f"Knative would ask {', '.join(missing)} for the digest of an image, and there is no such registry.",
+            f"Knative would ask {', '.join(missing)} for the digests of images, and there is no such registry.",
             patch("config-deployment", {"registries-skipping-tag-resolving": value}),
         )
-    return ok("knative-tags", "the images of the loader and of the runtimes are taken as Knative finds them.")
+    return ok("knative-tags", "Knative can use the images of the loader and of the runtimes.")
 
 
 def _scale_to_zero(autoscaler: Mapping[str, str]) -> CheckResult:
     if autoscaler.get("enable-scale-to-zero", "true").lower() != "true":
         return warning(
             "knative-scale-to-zero",
-            "Knative scales nothing to zero: an idle model keeps a replica.",
+            "scale to zero is disabled in Knative: an idle model keeps a replica.",
             patch("config-autoscaler", {"enable-scale-to-zero": "true"}),
         )
     return ok("knative-scale-to-zero", "idle models scale to zero.")

@@ -112,8 +112,8 @@ def _webhook(check: str, found: JsonObject | None, wanted: JsonObject, again: st
         if policy != hook.get("failurePolicy", policy):
             return failed(check, f"{name} has failurePolicy {policy} instead of {hook['failurePolicy']}.", again)
         if "matchConditions" in hook and not live[name].get("matchConditions"):
-            return failed(check, f"{name} has no matchConditions: it is asked about everything.", again)
-    return ok(check, f"the {kind} is as it was installed.")
+            return failed(check, f"{name} has no matchConditions: it is called for every object.", again)
+    return ok(check, f"the {kind} is as installed.")
 
 
 def _bundle(configuration: JsonObject | None) -> set[str]:
@@ -135,14 +135,14 @@ def _certificates(evidence: Evidence) -> CheckResult:
     try:
         authorities = {text: x509.load_pem_x509_certificates(b64decode(text)) for text in bundles}
     except ValueError:
-        return failed(check, "a webhook has no caBundle that could be read.", _RESTART)
+        return failed(check, "the caBundle of a webhook cannot be read.", _RESTART)
     now = datetime.fromtimestamp(evidence.now, UTC)
     for authority in (each for found in authorities.values() for each in found):
         late = _late(authority, now, "the certificate authority")
         if late:
             return late
     if evidence.secret is None:
-        return ok(check, "the webhooks trust a certificate authority that is valid; its Secret may not be seen.")
+        return ok(check, "the webhooks trust a valid certificate authority; you are not allowed to see its Secret.")
     if not evidence.secret:
         return failed(check, f"there is no Secret {CERTIFICATES} in namespace {NAMESPACE}.", _RESTART)
     data: Mapping[str, Any] = evidence.secret.get("data") or {}
@@ -150,7 +150,7 @@ def _certificates(evidence: Evidence) -> CheckResult:
         leaf = x509.load_pem_x509_certificates(b64decode(data["tls.crt"]))[0]
     except (KeyError, ValueError):
         fix = f"kubectl delete secret {CERTIFICATES} -n {NAMESPACE}"
-        return failed(check, "the Secret holds no certificate that could be read.", fix)
+        return failed(check, "the certificate in the Secret cannot be read.", fix)
     late = _late(leaf, now, "the server's certificate")
     if late:
         return late
@@ -180,10 +180,12 @@ def _signed(leaf: "x509.Certificate", authority: "x509.Certificate") -> bool:
 
 def _answers(evidence: Evidence, again: str) -> CheckResult:
     if evidence.mutating == {}:
-        return skipped("server-answers", "there is no webhook to ask.")
+        return skipped("server-answers", "there is no webhook to test.")
     if evidence.probe is None:
         where = f"in namespace {evidence.namespace}"
-        return skipped("server-answers", f"you may not create Deployments {where}, so the webhook was not asked.")
+        return skipped(
+            "server-answers", f"you are not allowed to create Deployments {where}, so the webhook was not tested."
+        )
     if evidence.probe:
         fix = again if evidence.probe == UNASKED else _RESTART
         return failed("server-answers", f"the webhook does not complete a Deployment: {evidence.probe}", fix)
@@ -196,16 +198,18 @@ def _missing(rights: Mapping[Right, bool]) -> list[str]:
 
 def _mine(rights: Mapping[Right, bool] | None) -> CheckResult:
     if rights is None:
-        return unseen("rights-mine", "what you may do")
+        return unseen("rights-mine", "your permissions")
     missing = _missing(rights)
     if missing:
-        return warning("rights-mine", f"you may not {', '.join(missing)}.", "Ask the cluster's administrator for it.")
-    return ok("rights-mine", "you may serve models in this namespace.")
+        return warning(
+            "rights-mine", f"you are not allowed to {', '.join(missing)}.", "Ask the cluster administrator for it."
+        )
+    return ok("rights-mine", "you can serve models in this namespace.")
 
 
 def _servers(evidence: Evidence) -> CheckResult:
     if not evidence.server_rights:
-        return unseen("rights-server", "what the server may do")
+        return unseen("rights-server", "the server's permissions")
     if evidence.server == {}:
         return skipped("rights-server", "there is no server.")
     # Without Istio there is nothing to be read in its namespace; with it, the mesh's own check looks at that.
@@ -213,8 +217,10 @@ def _servers(evidence: Evidence) -> CheckResult:
     missing = _missing(rights)
     if missing:
         more = f", and {len(missing) - 3} more" if len(missing) > 3 else ""
-        return failed("rights-server", f"the server may not {', '.join(missing[:3])}{more}.", install(evidence))
-    return ok("rights-server", f"the server may do all {len(rights)} things that it needs.")
+        return failed(
+            "rights-server", f"the server is not allowed to {', '.join(missing[:3])}{more}.", install(evidence)
+        )
+    return ok("rights-server", f"the server has all {len(rights)} permissions that it needs.")
 
 
 def _loader_image(evidence: Evidence) -> CheckResult:
@@ -225,7 +231,7 @@ def _loader_image(evidence: Evidence) -> CheckResult:
     if not image and evidence.server == {}:
         return skipped(check, "there is no server.")
     if not image:
-        return failed(check, f"the ConfigMap {SERVER} names no image of the loader.", install(evidence))
+        return failed(check, f"the ConfigMap {SERVER} has no image of the loader.", install(evidence))
     return _on_a_node(check, image, evidence, failed)
 
 
@@ -241,11 +247,11 @@ def _on_a_node(
         return ok(check, f"a node has {image}.")
     if is_local(image):
         fix = (
-            f"Load {image} into the nodes (they tell it within a minute), "
-            "or `kubectl serve install --registry PREFIX` with a registry of yours."
+            f"Load {image} into the nodes (they report it within a minute), "
+            "or `kubectl serve install --registry PREFIX` with your registry."
         )
         if any(len(images) >= _TOLD_IMAGES for images in told):
-            why = f"no node tells of {image}, but some have more images than the {_TOLD_IMAGES} that a node tells of."
+            why = f"no node reports {image}, but a node reports at most {_TOLD_IMAGES} images, and some have more."
             return warning(check, why, fix)
-        return fault(check, f"no node tells of {image}, and it can be pulled from nowhere{so}.", fix)
+        return fault(check, f"no node reports {image}, and no registry has it{so}.", fix)
     return ok(check, f"{image} is pulled when the first model needs it.")

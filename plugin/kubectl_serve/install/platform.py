@@ -124,7 +124,8 @@ async def _config_map(cluster: Cluster, namespace: str, name: str) -> dict[str, 
         found = await cluster.get(CONFIG_MAPS, namespace, name)
     except NotFoundError as error:
         raise NotInstalledError(
-            f"there is no ConfigMap {name} in namespace {namespace}.", "Is it installed? `kubectl serve doctor` tells."
+            f"there is no ConfigMap {name} in namespace {namespace}.",
+            "Check the installation with `kubectl serve doctor`.",
         ) from error
     return found.get("data") or {}
 

@@ -8,7 +8,7 @@ from serve_core.base.json import JsonObject
 from serve_kube import errors
 from serve_kube.resources import DEPLOYMENTS
 
-UNASKED = "it was not asked about a Deployment with the annotation."
+UNASKED = "the API server did not call it for a Deployment with the annotation."
 _POLICIES = "policies.kubectl-serve.dev"
 
 

@@ -54,4 +54,4 @@ def resource_of(manifest: JsonObject) -> Resource:
     for resource in INSTALLED:
         if (resource.api_version, resource.kind) == (manifest["apiVersion"], manifest["kind"]):
             return resource
-    raise ServeError(f"the manifests hold a {manifest['kind']}, which is not expected.", "Install kubectl-serve again.")
+    raise ServeError(f"the manifests contain an unexpected {manifest['kind']}.", "Install kubectl-serve again.")

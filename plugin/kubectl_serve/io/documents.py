@@ -77,7 +77,7 @@ def title(document: Document) -> str:
 def asked(args: "Namespace", streams: Streams) -> list[Document]:
     """All objects that ``-f`` and ``-R`` name. Raises ServeError."""
     if not args.filename:
-        raise UsageError("there is no -f.", "Name a file, a directory, or - for standard input.")
+        raise UsageError("-f is missing.", "Name a file, a directory, or - for standard input.")
     found = read(args.filename, streams, recursive=args.recursive)
     if not found:
         raise ServeError(f"there is no object in {', '.join(args.filename)}.", "Is it the right file?")
@@ -92,12 +92,12 @@ def tell_passed_over(passed_over: list[Document], streams: Streams) -> None:
         if any(value_at(thing, *place, "annotations", MODEL) is not None for place in places):
             name = f"{str(thing.get('kind')).lower()}/{value_at(thing, 'metadata', 'name') or '<unknown>'}"
             streams.note(
-                f"Warning: {name} in {document.source}: {MODEL} does nothing there. "
-                "It belongs into metadata.annotations of a Deployment."
+                f"Warning: {name} in {document.source}: {MODEL} has no effect there. "
+                "Move it to metadata.annotations of a Deployment."
             )
     if passed_over:
         count = len(passed_over)
-        streams.note(f"{count} {'object' if count == 1 else 'objects'} without a model passed over")
+        streams.note(f"{count} {'object' if count == 1 else 'objects'} without a model skipped")
 
 
 def read(paths: Iterable[str], streams: Streams, *, recursive: bool = False) -> list[Document]:
@@ -114,7 +114,7 @@ def _read(path: str, streams: Streams, recursive: bool) -> Iterator[Document]:
         return
     if re.match(r"https?://", path):
         raise ServeError(
-            f"{path} is a URL, and nothing is downloaded here.", f"Pipe it in: `curl -fsS {quote(path)} | … -f -`"
+            f"{path} is a URL, and this command downloads nothing.", f"Pipe it in: `curl -fsS {quote(path)} | … -f -`"
         )
     folder = Path(path)
     if not folder.is_dir():
@@ -122,7 +122,7 @@ def _read(path: str, streams: Streams, recursive: bool) -> Iterator[Document]:
         return
     files = sorted(file for file in (folder.rglob("*") if recursive else folder.glob("*")) if file.suffix in _SUFFIXES)
     if not files:
-        raise ServeError(f"{path} holds no .yaml, .yml or .json file.", "-R looks into its directories as well.")
+        raise ServeError(f"{path} contains no .yaml, .yml or .json file.", "-R also reads its subdirectories.")
     for file in files:
         yield from parse(_text(file), str(file))
 

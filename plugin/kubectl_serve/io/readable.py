@@ -90,7 +90,7 @@ _READ: _Shape = {
     "series": {"lastObservedTime": str},
 }
 """The fields that the commands read of objects, whatever their kind, and what stands there."""
-_NAMES = {int: "whole number", bool: "true or false", int | str: "number or text"}
+_NAMES = {int: "a whole number", bool: "true or false", int | str: "a number or a string"}
 
 
 def fault(thing: object) -> str:
@@ -101,7 +101,7 @@ def fault(thing: object) -> str:
 def _faults(value: Any, shape: _Shape, path: tuple[str | int, ...]) -> Iterator[str]:
     if isinstance(shape, dict):
         if not isinstance(value, dict):
-            yield f"{field_path(*path)} is no object"
+            yield f"{field_path(*path)} is not an object"
             return
         for key in [key for key, each in value.items() if each is None]:
             del value[key]  # as Kubernetes takes it: it is not there
@@ -114,12 +114,12 @@ def _faults(value: Any, shape: _Shape, path: tuple[str | int, ...]) -> Iterator[
                 yield from _faults(each, wanted, (*path, key))
     elif isinstance(shape, list):
         if not isinstance(value, list):
-            yield f"{field_path(*path)} is no list"
+            yield f"{field_path(*path)} is not a list"
             return
         for index, each in enumerate(value):
             yield from _faults(each, shape[0], (*path, index))
     elif not isinstance(value, shape) or (isinstance(value, bool) and shape is not bool):
-        yield f"{field_path(*path)} is no {_NAMES.get(shape, 'text')}"
+        yield f"{field_path(*path)} is not {_NAMES.get(shape, 'a string')}"
 
 
 class _Readable:

@@ -147,8 +147,8 @@ class _Conversion:
     def _refuse_others(self, spec: JsonObject) -> None:
         self.document.pop("status", None)
         for key, why in (
-            ("transformer", "put the transformation into a second container, or serve it as a Deployment of its own"),
-            ("explainer", "serve the explainer as a Deployment of its own"),
+            ("transformer", "put the transformation into a second container, or serve it as a separate Deployment"),
+            ("explainer", "serve the explainer as a separate Deployment"),
         ):
             if spec.pop(key, None) is not None:
                 self.note(f"spec.{key}", f"has no equivalent; {why}.")
@@ -198,8 +198,8 @@ class _Conversion:
         """What KServe knows of every component, beside its scaling."""
         for key, why in (
             ("batcher", "batch in the model server"),
-            ("logger", "log in the model server, or in the mesh"),
-            ("workerSpec", "models over several nodes are not served here"),
+            ("logger", "use the logs of the model server or of the mesh"),
+            ("workerSpec", "kubectl-serve does not serve models across several nodes"),
         ):
             if predictor.pop(key, None) is not None:
                 self.note(f"{_PREDICTOR}.{key}", f"has no equivalent; {why}.")
@@ -213,7 +213,7 @@ class _Conversion:
         if percent == 0:
             self.note(
                 f"{_PREDICTOR}.canaryTrafficPercent",
-                "0 keeps all traffic on the revision before; name that in kubectl-serve.dev/pin.",
+                "0 keeps all traffic on the previous revision; set kubectl-serve.dev/pin to its name.",
             )
         elif percent not in (None, 100):
             self.asked[CANARY] = f"{percent}%"
@@ -259,7 +259,7 @@ class _Conversion:
         if "serviceAccountName" in self.pod:
             self.note(
                 f"{_PREDICTOR}.serviceAccountName",
-                "its Secrets are not read for the model; name one in kubectl-serve.dev/credentials if the store asks.",
+                "the loader does not read its Secrets; set kubectl-serve.dev/credentials if the store needs them.",
             )
 
     def _model_spec(self, predictor: JsonObject) -> tuple[JsonObject | None, str]:
@@ -285,7 +285,7 @@ class _Conversion:
             inside = f"{mounted}/".startswith(f"{MODEL_MOUNT}/")
             folder = (mounted.removeprefix(MODEL_MOUNT) if inside else mounted).strip("/")
             if not inside:
-                why = f"models are below {MODEL_MOUNT} here: this one is in {MODEL_MOUNT}/{folder}."
+                why = f"kubectl-serve mounts models below {MODEL_MOUNT}: this one at {MODEL_MOUNT}/{folder}."
                 self.note(f"{_PREDICTOR}.storageUris[{index}].mountPath", why)
             found.append(f"{place.get('uri')}={folder}" if folder else str(place.get("uri")))
         if found:
@@ -300,9 +300,9 @@ class _Conversion:
             self._storage(storage, f"{path}.storage")
         elif model_id is not None:
             self.asked[MODEL] = f"hf://{model_id}"
-            self.note(f"{path}.args", "the model is downloaded by the loader instead of the server.")
+            self.note(f"{path}.args", "the loader downloads the model instead of the server.")
         elif MODEL not in self.asked:
-            self.note(path, "names no model that could be loaded.")
+            self.note(path, "names no model that the loader can load.")
 
     def _storage(self, storage: JsonObject, path: str) -> None:
         parameters = storage.pop("parameters", None) or {}
@@ -312,14 +312,14 @@ class _Conversion:
             self.note(f"{path}.parameters.type", f"{kind} has no equivalent.")
         elif bucket is None:
             self.asked[MODEL] = f"s3://BUCKET/{location}"
-            self.note(f"{path}.parameters", f"names no bucket; put the one of Secret storage-config into {MODEL}.")
+            self.note(f"{path}.parameters", f"names no bucket; add the bucket from Secret storage-config to {MODEL}.")
         else:
             self.asked[MODEL] = f"s3://{bucket}/{location}"
         if key is not None:
             self.note(
                 f"{path}.key",
-                "the entry of Secret storage-config is not read; make a Secret with AWS_ACCESS_KEY_ID, "
-                "AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL, and name it in kubectl-serve.dev/credentials.",
+                "the entry of Secret storage-config is not read; create a Secret with AWS_ACCESS_KEY_ID, "
+                "AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL, and set kubectl-serve.dev/credentials to its name.",
             )
         for name in storage:
             self.note(f"{path}.{name}", "has no equivalent.")
@@ -335,7 +335,7 @@ class _Conversion:
             self.asked[RUNTIME] = _RUNTIMES[named]
         elif named is not None and named not in _BY_FORMAT:
             self.asked[RUNTIME] = str(named)
-            self.note(f"{path}.runtime", f"make a ModelRuntime {named} of KServe's ServingRuntime of that name.")
+            self.note(f"{path}.runtime", f"create a ModelRuntime {named} from KServe's ServingRuntime with that name.")
         ports = server.get("ports") or []
         if protocol is None and any(port.get("name") == "h2c" for port in ports) and kind == "triton":
             protocol = "grpc-v2"
@@ -353,7 +353,9 @@ class _Conversion:
         tag, image = server.pop("runtimeVersion", None), server.pop("image", None)
         if tag is not None and image is None and runtime is not None:
             image = f"{runtime.container['image'].rpartition(':')[0]}:{tag}"
-            self.note(f"{path}.runtimeVersion", f"is the tag of image {image}; runtime {runtime.name} expects its own.")
+            self.note(
+                f"{path}.runtimeVersion", f"is the tag of image {image}; runtime {runtime.name} uses its own image."
+            )
         container = {key: server.pop(key) for key in list(server) if key in CONTAINER}
         container.pop("name", None)
         self._rest(server, path)
@@ -367,13 +369,15 @@ class _Conversion:
                 said[name] = value
         called = said.get("--model_name") or said.get("--served-model-name") or self.name
         if called != self.name:
-            self.note(f"{path}.args", f"requests name the model {self.name} here, as the Deployment, and not {called}.")
+            self.note(
+                f"{path}.args", f"requests must use the model name {self.name}, as the Deployment, instead of {called}."
+            )
         args = container.pop("args", None)
         if args:
             own = runtime.container.get("args", []) if runtime is not None else []
             container["args"] = [*own, *args]
             if own:
-                self.note(f"{path}.args", "stand behind those of the runtime, which are repeated: they are one list.")
+                self.note(f"{path}.args", "follow those of the runtime, which are repeated: they are one list.")
         return container
 
     def _chosen(self, server: JsonObject) -> Runtime | None:
@@ -400,7 +404,7 @@ class _Conversion:
         if loading is None:
             self.note(
                 f"{_PREDICTOR}.containers",
-                "name no model to load (environment variable STORAGE_URI); make a plain Knative Service of them.",
+                "name no model to load (environment variable STORAGE_URI); use a plain Knative Service.",
             )
             return
         if len(containers) == 1:
@@ -430,7 +434,7 @@ def _argument(server: JsonObject, name: str) -> str | None:
     return None
 
 
-_SHAPES: dict[str, type] = {"an object": dict, "a list": list, "a text; put it into quotes": str}
+_SHAPES: dict[str, type] = {"an object": dict, "a list": list, "a string; put it into quotes": str}
 
 
 def _malformed(document: JsonObject) -> list[Note]:
@@ -450,7 +454,7 @@ def _malformed(document: JsonObject) -> list[Note]:
             return
         expect(each, path, "a list", "env", "args", "ports", "volumeMounts")
         expect(each, path, "an object", "resources", "modelFormat", "storage")
-        expect(each, path, "a text; put it into quotes", "runtime", "protocolVersion", "storageUri", "image")
+        expect(each, path, "a string; put it into quotes", "runtime", "protocolVersion", "storageUri", "image")
         found.extend(
             Note(f"{path}.{key}[{index}]", "is not an object.")
             for key in ("env", "ports", "volumeMounts")
@@ -470,10 +474,10 @@ def _malformed(document: JsonObject) -> list[Note]:
         if not isinstance(each, dict):
             found.append(Note(f"{_PREDICTOR}.storageUris[{index}]", "is not an object."))
             continue
-        expect(each, f"{_PREDICTOR}.storageUris[{index}]", "a text; put it into quotes", "uri", "mountPath")
+        expect(each, f"{_PREDICTOR}.storageUris[{index}]", "a string; put it into quotes", "uri", "mountPath")
     for key in ("labels", "annotations"):
         texts = _dict(metadata, key)
-        expect(texts, f"metadata.{key}", "a text; put it into quotes", *texts)
+        expect(texts, f"metadata.{key}", "a string; put it into quotes", *texts)
     for name in (*_FRAMEWORKS, "model"):
         if isinstance(predictor.get(name), dict):
             container(predictor[name], f"{_PREDICTOR}.{name}")

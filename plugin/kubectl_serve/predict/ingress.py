@@ -74,7 +74,7 @@ def _overridden(text: str, port: int) -> Way:
         host = None
     if not host:
         raise ServeError(f"{text} is not the address of an ingress.", "Write it as http://10.0.0.1:8080 or 10.0.0.1.")
-    return Way(host, own_port or (443 if parts.scheme == "https" else port), f"ingress {text}, as told")
+    return Way(host, own_port or (443 if parts.scheme == "https" else port), f"ingress {text}, as specified")
 
 
 async def _resolves(host: str, port: int) -> bool:
@@ -118,8 +118,8 @@ async def _ingress_service(cluster: Cluster, namespace: str, name: str, *, priva
         return await cluster.get(SERVICES, service_namespace, service)
     except (errors.ForbiddenError, errors.NotFoundError) as error:
         raise ServeError(
-            f"the way to the ingress cannot be found: {error.message}",
-            f"Name it with --ingress URL, or in {ENVIRONMENT}.",
+            f"no way to the ingress was found: {error.message}",
+            f"Set --ingress URL, or {ENVIRONMENT}.",
         ) from error
 
 
@@ -179,13 +179,13 @@ async def _ready_pod(cluster: Cluster, service: JsonObject) -> JsonObject:
     namespace, selector = service["metadata"]["namespace"], value_at(service, "spec", "selector") or {}
     title = f"{namespace}/{service['metadata']['name']}"
     if not selector:
-        raise ServeError(f"the ingress {title} cannot be reached from here.", "Name a way with --ingress URL.")
+        raise ServeError(f"the ingress {title} cannot be reached from here.", "Set --ingress URL.")
     try:
         pods, _ = await cluster.list(PODS, namespace, labels=",".join(f"{k}={v}" for k, v in selector.items()))
     except errors.ForbiddenError as error:
         raise ServeError(
-            f"the ingress {title} cannot be reached from here, and its pods may not be seen: {error.message}",
-            "Name a way with --ingress URL.",
+            f"the ingress {title} cannot be reached, and you are not allowed to see its pods: {error.message}",
+            "Set --ingress URL.",
         ) from error
     ready = [pod for pod in pods if model.pod_is_ready(pod)]
     if not ready:
@@ -198,7 +198,7 @@ async def _ready_pod(cluster: Cluster, service: JsonObject) -> JsonObject:
 def _target_port(service: JsonObject, pod: JsonObject, port: int) -> int:
     entry = next(iter(_ports(service, port)), None)
     if entry is None:
-        raise ServeError(f"the ingress has no port {port}.", "Name a way with --ingress URL.")
+        raise ServeError(f"the ingress has no port {port}.", "Set --ingress URL.")
     target = entry.get("targetPort", port)
     if isinstance(target, int):
         return target
@@ -206,4 +206,4 @@ def _target_port(service: JsonObject, pod: JsonObject, port: int) -> int:
         for named in container.get("ports") or []:
             if named.get("name") == target:
                 return int(named["containerPort"])
-    raise ServeError(f"no pod of the ingress has a port {target}.", "Name a way with --ingress URL.")
+    raise ServeError(f"no pod of the ingress has a port {target}.", "Set --ingress URL.")

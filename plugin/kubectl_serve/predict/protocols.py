@@ -169,7 +169,8 @@ def _datatype(value: object) -> str:
     if isinstance(value, str):
         return "BYTES"
     raise ServeError(
-        f"the data holds {json.dumps(value)}, which is no value of a tensor.", "Numbers, texts and booleans are."
+        f"the data contains {json.dumps(value)}, which cannot be a value of a tensor.",
+        "Use numbers, strings and booleans.",
     )
 
 
@@ -240,15 +241,15 @@ def hint(status: int, name: str, asked: InferenceRequest) -> str:
     """What to do about a status. ``name``: the model, with the flags that commands about it need."""
     if status == 404:
         return (
-            f"Is it the right protocol? --protocol {'|'.join(PROTOCOLS)} chooses it, --path names another path. "
-            "Right after a model became ready, some ingresses have no route to it for a few seconds."
+            f"Check the protocol: --protocol {'|'.join(PROTOCOLS)} sets it, --path sets another path. "
+            "Some ingresses have no route to a model in the first seconds after it becomes ready."
         )
     if status == 400 and asked.is_text:
-        return """A text is asked as a chat. A model without a chat template completes: '{"prompt": "Once upon a"}'."""
+        return """Text is sent as a chat. Without a chat template, send a completion: '{"prompt": "Once upon a"}'."""
     if status in (400, 415, 422):
-        return "The model server refuses the data: check its shape and types. An object is sent as it is."
+        return "The model server rejects the data: check its shape and types. An object is sent unchanged."
     if status in (401, 403):
-        return "Something before the model asks for credentials."
+        return "The model, or a proxy in front of it, requires credentials."
     if status in (502, 503, 504):
-        return f"The model could not be started or did not answer in time: `{PROGRAM} describe {name}` shows why."
-    return f"`{PROGRAM} logs {name}` shows what the model server says."
+        return f"The model did not start, or did not respond in time: `{PROGRAM} describe {name}` shows why."
+    return f"`{PROGRAM} logs {name}` shows the log of the model server."

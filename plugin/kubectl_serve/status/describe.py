@@ -59,7 +59,7 @@ class Described:
 
     served: ModelStatus
     asked: list[tuple[str, str]]
-    explanations: tuple[Explanation, ...]
+    choices: tuple[Explanation, ...]
     filled: list[str]
     conditions: list[ConditionView]
     revisions: list[RevisionView]
@@ -87,7 +87,7 @@ def described(
     return Described(
         served=served(deployment, pods, service),
         asked=asked(deployment),
-        explanations=explanations,
+        choices=explanations,
         filled=filled(deployment),
         conditions=own,
         revisions=[_revision_view(each, shares) for each in newest_first],

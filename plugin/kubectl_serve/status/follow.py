@@ -100,7 +100,7 @@ class Follower:
         if self._failure is not None:
             raise self._failure
         if self._deployments is None:
-            raise errors.UnreachableError("the API server did not tell of the Deployment in time.")
+            raise errors.UnreachableError("the API server did not return the Deployment in time.")
         deployment = self._deployments.get((self._namespace, self._name))
         name = service_name(deployment) if deployment else self._name
         service = (self._services or {}).get((self._namespace, name))

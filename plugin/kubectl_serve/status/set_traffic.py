@@ -21,7 +21,7 @@ def configure(parser: options.Parser) -> None:
     options.dry_run(parser)
     options.output(parser, "yaml", "json", "name")
     parser.switch("--wait", default=True, help="wait until the traffic has moved (the default)")
-    options.timeout(parser, "5m", "longest time to wait")
+    options.timeout(parser, "5m", "timeout of the wait")
     options.namespace(parser)
     options.connection(parser)
 

@@ -80,7 +80,7 @@ def steps(picture: Snapshot) -> list[Step]:
 def _pod_steps(pod: JsonObject, line: LoaderOutput) -> list[Step]:
     scheduled = condition(pod, "PodScheduled")
     if scheduled.status != "True":
-        return [Step("pod", f"no node takes the pod: {scheduled.message}")] if scheduled.message else []
+        return [Step("pod", f"no node can run the pod: {scheduled.message}")] if scheduled.message else []
     found = [Step("pod", f"pod scheduled on {value_at(pod, 'spec', 'nodeName') or 'a node'}")]
     containers = value_at(pod, "spec", "initContainers") or []
     if any(container["name"] == LOADER_CONTAINER for container in containers):
@@ -94,9 +94,7 @@ def _pod_steps(pod: JsonObject, line: LoaderOutput) -> list[Step]:
     elif kind == "running":
         found.append(Step("server", "model server starting"))
     elif kind == "terminated":
-        found.append(
-            Step("server", f"model server ended with exit code {detail.get('exitCode')}, and is started again")
-        )
+        found.append(Step("server", f"model server ended with exit code {detail.get('exitCode')}, and restarts"))
     elif detail.get("reason") not in (None, "PodInitializing", "ContainerCreating"):
         found.append(Step("server", f"model server: {detail['reason']}"))
     return found
@@ -114,7 +112,7 @@ def _loader_step(pod: JsonObject, line: LoaderOutput) -> Step:
         plain = reason in (None, "PodInitializing", "ContainerCreating")
         return Step("loader", "loader starting" if plain else f"loader: {reason}")
     if line.event == "retry":
-        return Step("loader", f"loader tries again: {line.message or line.code}")
+        return Step("loader", f"loader retries: {line.message or line.code}")
     if line.event == "failed":
         return Step("loader", f"loader failed: {line.code}")
     return Step("loader", "model loading", loader_events.progress_text(line), loader_events.bar(line))

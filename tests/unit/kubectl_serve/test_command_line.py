@@ -33,7 +33,7 @@ def test_every_verb_has_help(run: Run, name: str) -> None:
 @pytest.mark.parametrize("name", [verb.name for verb in VERBS if verb.online])
 def test_whatever_asks_a_cluster_takes_kubectls_own_flags(run: Run, name: str) -> None:
     shown = run(name, "--help").out
-    assert "\nkubectl's flags, such as --context, go with it as well: `kubectl options` shows them.\n" in shown
+    assert "\nkubectl's flags, such as --context, work too: `kubectl options` lists them.\n" in shown
     taken = {flag for flags, *_ in FLAGS[name] for flag in flags}
     assert [flag for flag in VALUE_FLAGS if flag not in ("-n", "--namespace") and flag not in taken] == []
 
@@ -65,7 +65,7 @@ def test_an_unknown_flag_is_refused_with_exit_code_1(run: Run) -> None:
         (["get", "-xA"], "unknown flag: -x.\nhint: "),
         (
             ["create", "iris", "--wait=no"],
-            '"no" is neither true nor false, which --wait takes.\nhint: Write --wait=false.',
+            '--wait must be true or false, not "no".\nhint: Write --wait=false.',
         ),
     ],
 )
@@ -100,7 +100,7 @@ def test_what_is_no_deployment_is_not_looked_for(run: Run, written: str) -> None
 def test_flags_may_stand_before_the_verb_and_between_operands(run: Run) -> None:
     cluster = FakeCluster()
     assert run("-n", "models", "get", cluster=cluster).err == "No served models found in models namespace.\n"
-    assert "a NAME goes with neither" in run("get", "iris", "-A", "wine", cluster=cluster).err
+    assert "NAME cannot be combined" in run("get", "iris", "-A", "wine", cluster=cluster).err
 
 
 @pytest.mark.parametrize(
@@ -159,8 +159,7 @@ def test_no_kubeconfig_is_said_with_a_hint(tmp_path: object) -> None:
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "error: there is no cluster to talk to: no kubeconfig was found.\n"
-        "hint: Set KUBECONFIG, or pass --kubeconfig FILE.\n"
+        "error: no cluster is configured: no kubeconfig was found.\nhint: Set KUBECONFIG, or pass --kubeconfig FILE.\n"
     )
 
 

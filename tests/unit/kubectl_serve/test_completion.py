@@ -20,7 +20,7 @@ def complete(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[list[str]
 def test_verbs_come_with_their_meaning(capsys: pytest.CaptureFixture[str]) -> None:
     assert complete(capsys, "") == ([verb.name for verb in VERBS], ":4")
     completion.main(["cre"])
-    assert capsys.readouterr().out == "create\tServe a model, and wait until it answers\n:4\n"
+    assert capsys.readouterr().out == "create\tServe a model, and wait until it is ready\n:4\n"
 
 
 def test_flags_are_those_of_the_verb(capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,7 +49,7 @@ def test_json_has_the_notes(run: Run) -> None:
 def test_objects_that_are_not_kserves_are_skipped_and_counted(run: Run) -> None:
     screen = run("convert", "-f", "-", stdin="apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n")
     assert (screen.code, screen.out) == (0, "")
-    assert screen.err == "1 of 1 objects are not KServe's and passed over\n"
+    assert screen.err == "1 of 1 objects are not KServe's and are skipped\n"
 
 
 def test_the_deployment_can_be_rendered(run: Run) -> None:

@@ -109,7 +109,7 @@ def test_a_download_that_fails_ends_it_with_cause_and_hint(run: Run) -> None:
     assert screen.err.endswith(
         "error: nope is not ready: NotFound: http://store.example.com/iris/nope.joblib answered 404. "
         "Check the URI: the name is case-sensitive and must exist in the store.\n"
-        "hint: `kubectl serve describe nope -n models` shows more; the Deployment stays, and goes on trying.\n"
+        "hint: `kubectl serve describe nope -n models` shows details; the Deployment is kept and keeps retrying.\n"
     )
 
 
@@ -128,7 +128,7 @@ def test_a_secret_that_comes_later_starts_the_pod_by_itself(secret: str, run: Ru
         f"error: nope is not ready: SecretNotFound: Secret {secret} does not exist. Create it: `kubectl create secret "
         f"generic {secret} -n models --from-env-file=FILE` (for S3: AWS_REGION, AWS_ACCESS_KEY_ID, "
         "AWS_SECRET_ACCESS_KEY; docs/loader.md lists others). The pod then starts automatically.\n"
-        "hint: `kubectl serve describe nope -n models` shows more; the Deployment stays, and goes on trying.\n"
+        "hint: `kubectl serve describe nope -n models` shows details; the Deployment is kept and keeps retrying.\n"
     )
 
 
@@ -221,11 +221,11 @@ def test_an_existing_deployment_is_not_touched(run: Run) -> None:
         "metadata": {"name": "iris", "namespace": "models"},
     }
     assert run(*ARGV, cluster=FakeCluster([plain], refuses=exists)).err == (
-        "error: there is a Deployment iris already.\n"
+        "error: Deployment iris already exists.\n"
         "hint: `kubectl annotate deployment iris -n models kubectl-serve.dev/model=URI` serves a model with it.\n"
     )
     assert run(*ARGV, cluster=cluster).err == (
-        "error: there is a Deployment iris already.\n"
+        "error: Deployment iris already exists.\n"
         "hint: Change what it serves with `kubectl annotate deployment iris -n models --overwrite "
         "kubectl-serve.dev/model=URI`, or remove it with `kubectl serve delete iris -n models`.\n"
     )

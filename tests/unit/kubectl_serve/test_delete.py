@@ -38,7 +38,7 @@ def test_a_dry_run_deletes_nothing(run: Run, models: FakeCluster, flag: str, sai
 def test_the_wait_is_bounded(run: Run, models: FakeCluster) -> None:
     screen = run("delete", "iris", "--timeout", "50ms", cluster=models)
     assert screen.code == 1
-    assert "error: it is not gone after 0 s." in screen.err
+    assert "error: the deletion did not finish within 0 s." in screen.err
 
 
 def test_a_wrong_name_deletes_nothing(run: Run, models: FakeCluster) -> None:
@@ -69,5 +69,5 @@ def test_what_is_gone_already_can_be_tolerated(run: Run, models: FakeCluster) ->
 
 
 def test_it_wants_either_names_or_labels(run: Run) -> None:
-    assert "it takes either names or -l" in run("delete").err
-    assert "it takes either names or -l" in run("delete", "iris", "-l", "a=b").err
+    assert "delete needs either names or -l" in run("delete").err
+    assert "delete needs either names or -l" in run("delete", "iris", "-l", "a=b").err

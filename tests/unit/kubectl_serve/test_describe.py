@@ -27,14 +27,14 @@ def test_the_whole_screen(run: Run, models: FakeCluster) -> None:
         "Ready:      True\n"
         "URL:        http://iris.models.kubectl-serve.test\n"
         "Age:        60s\n"
-        "Asked:\n"
+        "Settings:\n"
         "  model:  http://store.example.com/iris/model.joblib\n"
-        "Chosen:\n"
+        "Choices:\n"
         "  FormatFromURI: format sklearn, because the model's name ends in .joblib.\n"
         "  RuntimeByFormat: runtime mlserver-sklearn, because it serves sklearn with the highest priority.\n"
         "  ModelPathIsFile: the server loads /mnt/models/model.joblib, because the URI names one file.\n"
         "  ModelByLoader: init container model-loader downloads the model before the server starts.\n"
-        "Filled in:\n"
+        "Set by kubectl-serve:\n"
         "  Deployment: labels, selector\n"
         "  container model-server: env, image, imagePullPolicy, name, ports, readinessProbe, resources, "
         "securityContext, terminationMessagePath, terminationMessagePolicy, volumeMounts\n"
@@ -77,7 +77,7 @@ def test_what_one_may_not_see_is_left_out(run: Run, models: FakeCluster) -> None
     screen = run("describe", "iris", cluster=models)
     assert screen.code == 0
     assert "Pods:\n  <none>\nEvents:\n  <none>\n" in screen.out
-    assert screen.err == "You may not see events, pods, revisions in namespace models: they are left out.\n"
+    assert screen.err == "You are not allowed to see events, pods, revisions in namespace models: they are omitted.\n"
 
 
 def test_what_the_mesh_asked_for_is_told_with_its_reason(run: Run, models: FakeCluster) -> None:

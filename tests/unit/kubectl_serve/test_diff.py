@@ -324,7 +324,7 @@ def test_several_deployments_are_compared_one_by_one(run: Run, tmp_path: Path) -
 
 def test_what_has_no_model_is_passed_over_with_a_count(run: Run) -> None:
     screen = run("diff", "-f", "-", stdin=IRIS + OTHERS, cluster=stored(IRIS))
-    assert parts(screen) == (0, "", "2 objects without a model passed over\n")
+    assert parts(screen) == (0, "", "2 objects without a model skipped\n")
 
 
 def test_the_namespace_of_the_flags_is_that_of_objects_without_one(run: Run) -> None:
@@ -342,7 +342,7 @@ def test_a_wrong_command_line_ends_with_2(run: Run, argv: tuple[str, ...]) -> No
 def test_a_deployment_without_a_name_is_an_error(run: Run) -> None:
     screen = run("diff", "-f", "-", stdin="{apiVersion: apps/v1, kind: Deployment}", cluster=Cluster())
     assert screen.code == 2
-    assert screen.err.startswith("error: deployment.apps/<unknown> in standard input: it has no name.")
+    assert screen.err.startswith("error: deployment.apps/<unknown> in standard input: the object has no name.")
 
 
 def test_a_cluster_that_does_not_answer_ends_it_with_2(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,7 +379,7 @@ def test_a_conflict_of_server_side_apply_is_told_with_its_way_out(run: Run) -> N
     screen = run("diff", "--server-side", "-f", "-", stdin=IRIS, cluster=cluster)
     assert screen.code > 1
     assert "conflict with kubectl: .spec.replicas" in screen.err
-    assert "--force-conflicts takes these fields over." in screen.err
+    assert "--force-conflicts takes ownership of these fields." in screen.err
 
 
 def test_who_may_not_apply_what_is_made_sees_what_is_made_of_the_deployment(run: Run) -> None:
@@ -389,8 +389,8 @@ def test_who_may_not_apply_what_is_made_sees_what_is_made_of_the_deployment(run:
     assert screen.code == 1
     assert [line.split(": ")[1] for line in changed(screen)] == ["'3'", "'0'", "'5'", "'1'"]
     assert screen.err == (
-        'Warning: You cannot try service.serving.knative.dev in namespace default: cannot patch resource "services". '
-        "Compared is what kubectl-serve makes of the Deployment now and then, without what the cluster fills in.\n"
+        'Warning: Cannot dry-run service.serving.knative.dev in namespace default: cannot patch resource "services". '
+        "The comparison shows what kubectl-serve makes of the Deployment, without the cluster's defaults.\n"
     )
 
 
@@ -401,7 +401,7 @@ def test_who_may_not_even_see_it_is_told_the_same(run: Run) -> None:
     assert screen.code == 1
     assert [line[0] for line in changed(screen)][:4] == ["-", "-", "+", "+"]
     assert titles(screen)[1:] == ["serving.knative.dev.v1beta1.DomainMapping.default.iris.example.com"]
-    assert screen.err.count("Warning: You cannot try service.serving.knative.dev") == 1
+    assert screen.err.count("Warning: Cannot dry-run service.serving.knative.dev") == 1
     assert "istio" not in screen.err
 
 
@@ -410,7 +410,7 @@ def test_policies_for_what_is_applied_by_hand_do_not_stand_in_the_way(run: Run) 
     screen = run("diff", "-f", "-", stdin=MORE, cluster=stored(IRIS, takes={"Service": refusal}))
     assert screen.code == 1
     assert len(changed(screen)) == 4
-    assert screen.err.startswith("Warning: You cannot try service.serving.knative.dev in namespace default: ModelNot")
+    assert screen.err.startswith("Warning: Cannot dry-run service.serving.knative.dev in namespace default: ModelNot")
 
 
 def test_what_knative_would_refuse_is_an_error(run: Run) -> None:
@@ -429,7 +429,7 @@ def test_something_of_somebody_else_in_the_way_is_an_error(run: Run) -> None:
         del cluster.objects[1]["metadata"][key]
     screen = run("diff", "-f", "-", stdin=MORE, cluster=cluster)
     assert (screen.code, screen.out) == (2, "")
-    assert "there is a service.serving.knative.dev iris that is not ours, and it would stay as it is." in screen.err
+    assert "service.serving.knative.dev iris exists already, and kubectl-serve does not own it." in screen.err
 
 
 def test_what_istio_enforces_is_not_guessed(run: Run) -> None:
@@ -439,8 +439,8 @@ def test_what_istio_enforces_is_not_guessed(run: Run) -> None:
     completed["metadata"]["annotations"]["kubectl-serve.dev/auth"] = "mtls"
     screen = run("diff", "-f", "-", stdin=asked, cluster=Cluster(admits=lambda *_: completed))
     assert (screen.code, screen.out) == (2, "")
-    assert "what becomes of it cannot be told: " in screen.err
-    assert "hint: Perhaps you may not see how Istio is installed" in screen.err
+    assert "the result is unknown: " in screen.err
+    assert "hint: You may lack permission to read Istio's configuration" in screen.err
 
 
 def external(folder: Path, code: str) -> dict[str, str]:

@@ -127,7 +127,7 @@ def test_what_takes_long_has_a_bar_on_a_terminal(run: Run, folder: Path, monkeyp
         ("model", "NotFound", "case-sensitive"),
         ("link", "Refused: file is not a regular file", "Copy the file itself"),
         ("ftp://models/iris", "InvalidSource", "Use s3://"),
-        ("pvc://claim/iris", "mounted, not downloaded", "copy of it on this machine"),
+        ("pvc://claim/iris", "mounted, not downloaded", "copy of the model on this machine"),
         ("file://elsewhere/model", "InvalidSource", "docs/loader.md"),
         ("{web}/nothing.joblib", "NotFound", "case-sensitive"),
         ("{web}/secret.joblib?token=hidden", "Unauthorized", "--credentials-dir"),
@@ -210,7 +210,7 @@ def test_what_is_refused_anyway_is_not_read(run: Run, web: WebServer) -> None:
 
 def test_a_digest_is_given_or_computed(run: Run) -> None:
     screen = run("create", "iris", "--model", "s3://models/iris", "--pin", "--digest", f"sha256:{'0' * 64}")
-    assert screen.err.startswith("error: --pin computes the digest that --digest gives.\nhint: ")
+    assert screen.err.startswith("error: --pin and --digest cannot be combined: both set the digest.\nhint: ")
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_a_store_whose_name_does_not_resolve_is_told_at_once(
     screen = run("digest", source)
     assert (screen.code, screen.out, len(asked)) == (1, "", 1)
     assert "does not resolve" in screen.err
-    assert f"A store of your own is named by {variable}: set it here" in screen.err
+    assert f"For your own store, set {variable} as in the Secret." in screen.err
     there = run("digest", source, environment={variable: "http://store.example.com"})
     assert f"is named by {variable}" not in there.err
 
@@ -297,7 +297,7 @@ def test_a_folder_comes_before_the_secret(run: Run, web: WebServer, tmp_path: Pa
     both = run("digest", "s3://models/iris", "--credentials", "store", "--credentials-dir", str(tmp_path))
     assert (both.code, both.out) == (1, "")
     assert both.err.startswith(
-        "error: there are both --credentials and --credentials-dir.\nhint: Leave one of them out."
+        "error: --credentials and --credentials-dir cannot be combined.\nhint: Use only one of them."
     )
 
 
@@ -306,8 +306,8 @@ def test_a_folder_comes_before_the_secret(run: Run, web: WebServer, tmp_path: Pa
 )
 def test_a_secret_that_is_missing_or_forbidden_is_said_with_what_to_do(asked: tuple[str, ...], run: Run) -> None:
     flags = ("--credentials", "store", "-n", "models")
-    keys = "For S3 its keys are AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; docs/loader.md has others."
-    otherwise = "Or name a folder that has its keys as files: --credentials-dir DIR."
+    keys = "For S3 its keys are AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; docs/loader.md lists others."
+    otherwise = "Or use a directory with its keys as files: --credentials-dir DIR."
     missing = run(*asked, *flags, cluster=FakeCluster())
     assert (missing.code, missing.out) == (1, "")
     assert missing.err == (
@@ -317,8 +317,8 @@ def test_a_secret_that_is_missing_or_forbidden_is_said_with_what_to_do(asked: tu
     forbidden = run(*asked, *flags, cluster=FakeCluster([secret({})], hidden=frozenset({"secrets"})))
     assert (forbidden.code, forbidden.out) == (1, "")
     assert forbidden.err == (
-        "error: you have no right to read Secret store in namespace models: secrets is forbidden.\nhint: Ask the "
-        f"cluster's administrator for the right to get it. {otherwise} {keys}\n"
+        "error: you are not allowed to read Secret store in namespace models: secrets is forbidden.\nhint: Ask the "
+        f"cluster administrator for permission to get it. {otherwise} {keys}\n"
     )
 
 

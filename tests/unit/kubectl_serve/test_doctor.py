@@ -231,17 +231,17 @@ def init_containers_off(cluster: Cluster) -> None:
     settings(cluster, "config-features")["kubernetes.podspec-init-containers"] = "allowed"
 
 
-@plants("knative-flags", '"enabeld", which Knative takes for its default', "kubectl patch configmap/config-features")
+@plants("knative-flags", '"enabeld", which Knative treats as its default', "kubectl patch configmap/config-features")
 def misspelt_value(cluster: Cluster) -> None:
     settings(cluster, "config-features")["kubernetes.podspec-affinity"] = "enabeld"
 
 
-@plants("knative-flags", '"enabled\\n", which Knative takes for its default', "kubectl patch configmap/config-features")
+@plants("knative-flags", '"enabled\\n", which Knative treats as its default', "kubectl patch configmap/config-features")
 def line_end_in_value(cluster: Cluster) -> None:
     settings(cluster, "config-features")["kubernetes.podspec-affinity"] = "enabled\n"
 
 
-@plants("knative-flags", "is no feature flag of Knative", "kubectl patch configmap/config-features")
+@plants("knative-flags", "is not a feature flag of Knative", "kubectl patch configmap/config-features")
 def misspelt_flag(cluster: Cluster) -> None:
     settings(cluster, "config-features")["kubernetes.podspec-toleration"] = "enabled"
 
@@ -261,7 +261,7 @@ def tags_resolved(cluster: Cluster) -> None:
     settings(cluster, "config-deployment")["registries-skipping-tag-resolving"] = "kind.local"
 
 
-@plants("knative-scale-to-zero", "Knative scales nothing to zero", "kubectl patch configmap/config-autoscaler")
+@plants("knative-scale-to-zero", "scale to zero is disabled in Knative", "kubectl patch configmap/config-autoscaler")
 def no_scale_to_zero(cluster: Cluster) -> None:
     settings(cluster, "config-autoscaler")["enable-scale-to-zero"] = "false"
 
@@ -296,7 +296,11 @@ def webhook_fails_open(cluster: Cluster) -> None:
     cluster.one("MutatingWebhookConfiguration", "kubectl-serve")["webhooks"][0]["failurePolicy"] = "Ignore"
 
 
-@plants("server-certificates", "no caBundle that could be read", "kubectl rollout restart deployment/kubectl-serve")
+@plants(
+    "server-certificates",
+    "the caBundle of a webhook cannot be read",
+    "kubectl rollout restart deployment/kubectl-serve",
+)
 def no_bundle(cluster: Cluster) -> None:
     cluster.one("MutatingWebhookConfiguration", "kubectl-serve")["webhooks"][0]["clientConfig"]["caBundle"] = "Cg=="
 
@@ -318,7 +322,7 @@ def webhook_unreachable(cluster: Cluster) -> None:
     cluster.broken = errors.ApiError("failed calling webhook: connection refused.")
 
 
-@plants("rights-mine", "you may not create deployments.apps in default", "Ask the cluster's administrator")
+@plants("rights-mine", "you are not allowed to create deployments.apps in default", "Ask the cluster administrator")
 def user_may_nothing(cluster: Cluster) -> None:
     cluster.denied.add("me")
 
@@ -328,23 +332,23 @@ def server_lacks_a_right(cluster: Cluster) -> None:
     cluster.denied.add("domainmappings")
 
 
-@plants("loader-image", f"no node tells of {LOADER}, and it can", f"Load {LOADER} into the nodes")
+@plants("loader-image", f"no node reports {LOADER}, and no registry has it", f"Load {LOADER} into the nodes")
 def no_loader_image(cluster: Cluster) -> None:
     cluster.one("Node", "a")["status"]["images"] = [{"names": [SIGNING]}]
 
 
-@plants("loader-image", f"no node tells of {LOADER}, but some have more images", f"Load {LOADER} into the nodes (they")
+@plants("loader-image", f"no node reports {LOADER}, but a node reports at most", f"Load {LOADER} into the nodes (they")
 def node_with_many_images(cluster: Cluster) -> None:
     images = [SIGNING, *(f"example.com/large:{number}" for number in range(49))]
     cluster.one("Node", "a")["status"]["images"] = [{"names": [image]} for image in images]
 
 
-@plants("loader-signing-image", f"no node tells of {SIGNING}, and it can be pulled from nowhere: no model with", "Load")
+@plants("loader-signing-image", f"no node reports {SIGNING}, and no registry has it: no model with", "Load")
 def no_loader_image_that_verifies(cluster: Cluster) -> None:
     cluster.one("Node", "a")["status"]["images"] = [{"names": [LOADER]}]
 
 
-@plants("istio-configuration", "the server may not read Istio's configuration", "kubectl serve install")
+@plants("istio-configuration", "the server is not allowed to read Istio's configuration", "kubectl serve install")
 def server_does_not_see_istio(cluster: Cluster) -> None:
     cluster.denied.add("istio-system")
 
@@ -394,15 +398,13 @@ def asks_pods_by_address(cluster: Cluster) -> None:
     del settings(cluster, "config-network")["mesh-compatibility-mode"]
 
 
-@plants(
-    "istio-knative-webhook", "Knative's webhook has a sidecar: the API server is turned away", 'echo \'{"apiVersion":'
-)
+@plants("istio-knative-webhook", "Knative's webhook has a sidecar that rejects the API server", 'echo \'{"apiVersion":')
 def strict_knative_webhook(cluster: Cluster) -> None:
     cluster.one("Deployment", "webhook")["spec"].clear()
     cluster.objects.append(strict("knative-serving"))
 
 
-@plants("istio-ingress", "mTLS is STRICT, and Knative's ingress speaks none", 'echo \'{"apiVersion":')
+@plants("istio-ingress", "mTLS is STRICT, and Knative's ingress does not use mTLS", 'echo \'{"apiVersion":')
 def strict_with_an_ingress_outside(cluster: Cluster) -> None:
     cluster.objects += [*traefik(cluster), strict("istio-system")]
 
@@ -419,7 +421,7 @@ def guarded_with_an_ingress_outside(cluster: Cluster) -> None:
 
 @plants(
     "istio-tokens",
-    "RequestAuthentication all in istio-system takes the token off what is sent to iris",
+    "RequestAuthentication all in istio-system removes the token from requests to iris",
     "kubectl patch requestauthentication/all -n istio-system",
 )
 def token_taken_off_before_the_model(cluster: Cluster) -> None:
@@ -594,8 +596,8 @@ def test_who_may_see_their_own_namespace_alone_is_told_nothing_wrong(run: Run) -
         "rights-mine",
         "rights-server",  # asked by a review, which nothing hides here
     }
-    assert found["knative-version"]["reason"] == "you may not see CustomResourceDefinitions."
-    assert found["server-mutating-webhook"]["reason"] == "you may not see webhook configurations."
+    assert found["knative-version"]["reason"] == "you are not allowed to see CustomResourceDefinitions."
+    assert found["server-mutating-webhook"]["reason"] == "you are not allowed to see webhook configurations."
     assert screen.code == 0
 
 

@@ -122,7 +122,7 @@ def test_without_the_right_to_see_pods_the_rest_is_shown(run: Run, models: FakeC
     models.hidden = frozenset({"pods"})
     screen = run("get", cluster=models)
     assert screen.out.splitlines()[1].startswith("iris  True   0 ")
-    assert screen.err == "You may not see pods: how many replicas there are is not known, and told as 0.\n"
+    assert screen.err == "You are not allowed to see pods: the number of replicas is unknown and shown as 0.\n"
 
 
 def test_conditions_that_are_out_of_date_say_nothing(models: FakeCluster) -> None:
@@ -161,7 +161,7 @@ def test_on_a_terminal_the_watch_is_written_in_place(run: Run) -> None:
 
 
 def test_a_watch_has_no_other_form(run: Run) -> None:
-    assert "-w goes with the table only" in run("get", "-w", "-o", "json").err
+    assert "-w cannot be combined with -o json" in run("get", "-w", "-o", "json").err
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def test_a_whole_answer_has_a_text(document: Any, text: str | None) -> None:
         ("[[1, [2]]]", "the rows of the data differ in length."),
         ("[[1, 2], 3]", "the rows of the data differ in length."),
         ('[[1, "a"]]', "the data mixes BYTES and INT64."),
-        ("[[null]]", "the data holds null, which is no value of a tensor."),
+        ("[[null]]", "the data contains null, which cannot be a value of a tensor."),
         ("[[]]", "the data has no values."),
         (" \n", "there is no data."),
         ("[]", "the data is neither a JSON array with rows nor a JSON object."),

@@ -117,7 +117,8 @@ def test_a_missing_feature_flag_is_named_with_the_command_that_sets_it(run: Run,
     screen = run("install", cluster=cluster)
     assert (screen.code, cluster.wrote) == (1, [])
     assert screen.err == (
-        "error: Knative's feature flag kubernetes.podspec-init-containers is not enabled: the loader could not run.\n"
+        "error: Knative's feature flag kubernetes.podspec-init-containers is not enabled: "
+        "the loader cannot run without it.\n"
         "hint: kubectl patch configmap/config-features -n knative-serving --type merge "
         '-p \'{"data":{"kubernetes.podspec-init-containers":"enabled"}}\'\n'
     )
@@ -175,7 +176,7 @@ def test_an_image_that_cannot_be_pulled_is_told_once_at_once_and_when_time_is_up
     assert screen.err.splitlines()[:3] == [
         "Waiting for the server ...",
         "ImagePullBackOff.",
-        "error: kubectl-serve does not answer after 0 s: ImagePullBackOff.",
+        "error: kubectl-serve is not ready after 0 s: ImagePullBackOff.",
     ]
 
 
@@ -207,7 +208,7 @@ def test_uninstalling_keeps_what_users_wrote(run: Run) -> None:
     name = definition["metadata"]["name"]
     assert screen.err == (
         f"customresourcedefinition.apiextensions.k8s.io/{name} kept: "
-        "deleting it would delete the objects of its kind as well.\n"
+        "its deletion would also delete the objects of its kind.\n"
     )
     assert definition in cluster.objects or any(each["metadata"]["name"] == name for each in cluster.objects)
 

@@ -55,7 +55,10 @@ def test_progress_is_a_bar_on_a_terminal(run: Run, models: FakeCluster) -> None:
 
 def test_before_the_model_server_starts_it_is_the_loader(run: Run, models: FakeCluster) -> None:
     screen = run("logs", "nope", cluster=models)
-    assert screen.err == "The model server has not started; this is the loader. -c server shows the other.\n"
+    assert (
+        screen.err
+        == "The model server has not started; these are the logs of the loader. -c server shows the server's.\n"
+    )
     assert screen.out.startswith("downloading ")
 
 
@@ -71,7 +74,10 @@ def test_a_pod_that_no_node_has_taken_is_said(run: Run, models: FakeCluster) -> 
             del each["spec"]["nodeName"]
     screen = run("logs", "nope", cluster=models)
     assert (screen.code, screen.out) == (1, "")
-    assert "has not started: no node has taken it.\nhint: `kubectl serve describe nope` shows why.\n" in screen.err
+    assert (
+        "has not started: it is not scheduled to a node.\nhint: `kubectl serve describe nope` shows why.\n"
+        in screen.err
+    )
 
 
 def test_a_loader_that_has_not_started_is_not_looked_for_in_its_own_log(run: Run, models: FakeCluster) -> None:

@@ -42,8 +42,8 @@ def models() -> FakeCluster:
 @pytest.mark.parametrize(
     ("files", "words", "why"),
     [
-        (POLICY.format(namespace="team-a"), [], "there is no object among the files that a policy is about"),
-        (IRIS.format(key="kubectl-serve.dev/model"), [], "there is no ServingPolicy among the files"),
+        (POLICY.format(namespace="team-a"), [], "the files contain no object to which a policy applies"),
+        (IRIS.format(key="kubectl-serve.dev/model"), [], "the files contain no ServingPolicy"),
         (
             POLICY.format(namespace="team-a") + IRIS.format(key="kubectl-serve.dev/model"),
             [],
@@ -57,21 +57,21 @@ def models() -> FakeCluster:
         (
             POLICY.format(namespace="team-a") + IRIS.format(key="example.com/owner"),
             ["-n", "team-a"],
-            "there is no object among the files that a policy is about",
+            "the files contain no object to which a policy applies",
         ),
     ],
 )
 def test_a_test_of_policies_that_judges_nothing_is_no_success(files: str, words: list[str], why: str, run: Run) -> None:
     screen = run("policy", "test", "-f", "-", *words, stdin=files)
     assert screen.code == 1
-    assert f"error: nothing was judged: {why}.\nhint: " in screen.err
+    assert f"error: nothing was evaluated: {why}.\nhint: " in screen.err
     assert run("policy", "test", "-f", "-", *words, "--allow-empty", stdin=files).code == 0
 
 
 def test_a_test_of_policies_that_judges_something_is_as_before(run: Run) -> None:
     files = POLICY.format(namespace="team-a") + IRIS.format(key="kubectl-serve.dev/model")
     assert run("policy", "test", "-f", "-", "-n", "team-a", stdin=files).code == 1
-    assert "nothing was judged" not in run("policy", "test", "-f", "-", "-n", "team-a", stdin=files).err
+    assert "nothing was evaluated" not in run("policy", "test", "-f", "-", "-n", "team-a", stdin=files).err
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,8 @@ def test_a_key_without_its_prefix_is_said(keys: list[str], meant: list[str], run
     start = IRIS.partition("    {key}")[0]
     screen = run("render", "-f", "-", "--only", "deployment", stdin=start + "".join(f"    {each}\n" for each in keys))
     assert screen.code == 0
-    assert [line for line in screen.err.splitlines() if "means nothing" in line] == [
-        f'Warning: deployment.apps/iris in standard input: the annotation "{key}" means nothing. '
+    assert [line for line in screen.err.splitlines() if "has no effect" in line] == [
+        f'Warning: deployment.apps/iris in standard input: the annotation "{key}" has no effect. '
         f"Did you mean kubectl-serve.dev/{key}?"
         for key in meant
     ]
@@ -131,7 +131,7 @@ def test_a_file_that_is_missing_has_a_hint(
 @pytest.mark.parametrize("key", ["serving.kserve.io/model", "example.com/model", "argocd.argoproj.io/format"])
 def test_a_key_of_somebody_else_is_none_of_ours(key: str, run: Run) -> None:
     screen = run("render", "-f", "-", stdin=IRIS.format(key=key))
-    assert (screen.code, screen.err) == (0, "1 object without a model passed over\n")
+    assert (screen.code, screen.err) == (0, "1 object without a model skipped\n")
 
 
 def test_rendering_says_what_policies_deny(run: Run) -> None:
@@ -237,7 +237,7 @@ def test_version_shows_both_parts(run: Run) -> None:
     screen = run("version", cluster=FakeCluster([server]))
     assert screen.code == 0
     assert screen.out.splitlines()[1] == "installed in the cluster: 9.9.9"
-    assert screen.err == "They differ: `kubectl serve doctor` says what to do.\n"
+    assert screen.err == "The versions differ: `kubectl serve doctor` shows what to do.\n"
     assert run("version", cluster=FakeCluster()).out.endswith("installed in the cluster: <none>\n")
     assert "installed" not in run("version", "--client").out
 
@@ -287,7 +287,7 @@ def test_a_runtimes_image_without_the_runtime_gets_a_warning(image: str, file: s
         "this is the image of runtime "
         f"{runtime}, but the container does not get that runtime's arguments, environment and probes. Add the "
         f"annotation kubectl-serve.dev/runtime: {runtime}. To keep your own model server, set it to custom.\n"
-        "Images are the defaults of this command; `kubectl serve runtimes -o wide` shows a cluster's own.\n"
+        "Images are the defaults of this command; `kubectl serve runtimes -o wide` shows those of the cluster.\n"
     )
 
 

@@ -131,7 +131,7 @@ def test_data_comes_from_a_file_or_from_standard_input(
     assert run("predict", "iris", "-", *way, stdin=ROWS, cluster=cluster).code == 0
     assert run("predict", "iris", *way, stdin=ROWS, cluster=cluster).code == 0
     assert len({json.dumps(body) for _, _, body in model.asked}) == 1
-    assert "there are both DATA and -f" in run("predict", "iris", ROWS, "-f", "x", cluster=cluster).err
+    assert "DATA and -f cannot be combined" in run("predict", "iris", ROWS, "-f", "x", cluster=cluster).err
     assert "cannot be read: No such file" in run("predict", "iris", "-f", str(tmp_path / "no"), cluster=cluster).err
 
 
@@ -140,8 +140,8 @@ def test_a_fault_of_the_model_is_told_with_a_hint(run: Run, cluster: FakeCluster
     screen = run("predict", "iris", ROWS, "--ingress", model.ingress, cluster=cluster)
     assert (screen.code, screen.out) == (1, "")
     assert screen.err == (
-        "error: the model answers with status 400: Invalid input to LogisticRegression\n"
-        "hint: The model server refuses the data: check its shape and types. An object is sent as it is.\n"
+        "error: the model responds with status 400: Invalid input to LogisticRegression\n"
+        "hint: The model server rejects the data: check its shape and types. An object is sent unchanged.\n"
     )
 
 
@@ -154,7 +154,7 @@ def test_the_answer_can_be_indented_or_yaml(run: Run, cluster: FakeCluster, mode
 def test_verbose_tells_the_way_and_the_times(run: Run, cluster: FakeCluster, model: Model) -> None:
     err = run("predict", "iris", ROWS, "-v", "--ingress", model.ingress, cluster=cluster).err
     assert err == (
-        f"way: ingress {model.ingress}, as told (0 ms)\n"
+        f"way: ingress {model.ingress}, as specified (0 ms)\n"
         "POST http://iris.models.kubectl-serve.test/v2/models/iris/infer\n"
         "status 200 (0 ms)\n"
     )
@@ -184,8 +184,8 @@ def test_the_way_is_found_through_knatives_ingress(run: Run, cluster: FakeCluste
 def test_without_the_right_to_find_the_way_there_is_a_hint(run: Run, cluster: FakeCluster) -> None:
     cluster.hidden = frozenset({"ingresses"})
     assert run("predict", "iris", ROWS, cluster=cluster).err == (
-        "error: the way to the ingress cannot be found: ingresses is forbidden\n"
-        "hint: Name it with --ingress URL, or in KUBECTL_SERVE_INGRESS.\n"
+        "error: no way to the ingress was found: ingresses is forbidden\n"
+        "hint: Set --ingress URL, or KUBECTL_SERVE_INGRESS.\n"
     )
 
 
@@ -247,7 +247,7 @@ def test_a_whole_answer_of_a_language_model_can_be_had(run: Run, llm: FakeCluste
     assert run("predict", "iris", '{"prompt": "A"}', *way, cluster=llm).out == model.answer + "\n"
     assert model.asked[2][1:] == ("/v1/completions", {"model": "iris", "prompt": "A"})
     refused = run("predict", "iris", '{"prompt": "A", "stream": true}', "-o", "json", *way, cluster=llm)
-    assert "-o needs the answer in one piece" in refused.err
+    assert "-o cannot be combined with a request for a stream" in refused.err
 
 
 @pytest.mark.parametrize(
@@ -255,13 +255,13 @@ def test_a_whole_answer_of_a_language_model_can_be_had(run: Run, llm: FakeCluste
     [
         ((said("Once"), said("", "length"), "[DONE]"), 0, "iris stopped at its limit of tokens; a whole request can "),
         ((said("Once"), said("", "stop")), 0, ""),
-        ((said("Once"),), 1, "error: the answer broke off before its end.\n"),
+        ((said("Once"),), 1, "error: the response ended early.\n"),
         (
             (said("Once"), '{"error": {"message": "out of memory"}}', "[DONE]"),
             1,
-            "error: the model broke its answer off: out of memory\nhint: `kubectl serve logs iris` says more.\n",
+            "error: the model aborted its response: out of memory\nhint: `kubectl serve logs iris` shows more.\n",
         ),
-        ((said("Once"), "7" * (3 << 20)), 1, "error: the answer is no stream of events: "),
+        ((said("Once"), "7" * (3 << 20)), 1, "error: the response is not an event stream: "),
     ],
 )
 def test_how_a_streamed_answer_ends_is_told(
@@ -282,8 +282,8 @@ def test_a_language_models_words_are_no_commands_to_the_terminal(run: Run, llm: 
 def test_a_model_without_a_chat_template_says_what_to_do(run: Run, llm: FakeCluster, model: Model) -> None:
     model.status, model.answer = 400, '{"error": {"message": "you must provide a chat template", "code": 400}}'
     assert run("predict", "iris", "Hello", "--ingress", model.ingress, cluster=llm).err == (
-        "error: the model answers with status 400: you must provide a chat template\n"
-        "hint: A text is asked as a chat. A model without a chat template completes: "
+        "error: the model responds with status 400: you must provide a chat template\n"
+        "hint: Text is sent as a chat. Without a chat template, send a completion: "
         '\'{"prompt": "Once upon a"}\'.\n'
     )
 
@@ -333,8 +333,8 @@ def test_an_error_of_the_server_is_said_with_the_last_fault_of_its_log(
     said = f"\n  Its log says: {cause}" if cause else ""
     assert (screen.code, screen.out) == (1, "")
     assert screen.err == (
-        f"error: the model answers with status 500: Internal Server Error{said}\n"
-        "hint: `kubectl serve logs iris` shows what the model server says.\n"
+        f"error: the model responds with status 500: Internal Server Error{said}\n"
+        "hint: `kubectl serve logs iris` shows the log of the model server.\n"
     )
 
 
@@ -355,7 +355,7 @@ def test_an_ingress_where_nothing_listens_is_said_in_plain_words(run: Run, clust
         port = listener.getsockname()[1]
     screen = run("predict", "iris", ROWS, "--ingress", f"http://127.0.0.1:{port}", cluster=cluster)
     address = f"127.0.0.1:{port}"
-    told = f"error: {address} cannot be reached: Connection refused (ingress http://{address}, as told)."
+    told = f"error: {address} cannot be reached: Connection refused (ingress http://{address}, as specified)."
     assert screen.err.splitlines()[0] == told
 
 

@@ -159,11 +159,11 @@ def test_an_object_of_any_shape_is_no_traceback(command: str, run: Run) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "why"),
     [
-        (("metadata", "labels", "other"), 5, "metadata.labels.other is no text"),
-        (("metadata", "annotations", "a"), ["x"], "metadata.annotations.a is no text"),
-        (("status", "conditions", 0), "Ready", "status.conditions[0] is no object"),
-        (("spec", "template", "spec", "containers"), {}, "spec.template.spec.containers is no list"),
-        (("status", "observedGeneration"), True, "status.observedGeneration is no whole number"),
+        (("metadata", "labels", "other"), 5, "metadata.labels.other is not a string"),
+        (("metadata", "annotations", "a"), ["x"], "metadata.annotations.a is not a string"),
+        (("status", "conditions", 0), "Ready", "status.conditions[0] is not an object"),
+        (("spec", "template", "spec", "containers"), {}, "spec.template.spec.containers is not a list"),
+        (("status", "observedGeneration"), True, "status.observedGeneration is not a whole number"),
     ],
 )
 def test_what_cannot_be_read_is_named_once_and_the_others_are_shown(

@@ -33,7 +33,7 @@ metadata: {name: plain}
 """
 
 
-IMAGES = "Images are the defaults of this command; `kubectl serve runtimes -o wide` shows a cluster's own.\n"
+IMAGES = "Images are the defaults of this command; `kubectl serve runtimes -o wide` shows those of the cluster.\n"
 
 
 def test_four_lines_become_a_deployment_and_a_knative_service(run: Run) -> None:
@@ -59,7 +59,7 @@ def test_two_objects_in_json_are_a_list(run: Run) -> None:
 
 def test_what_has_no_model_is_passed_over_with_a_count(run: Run) -> None:
     screen = run("render", "-f", "-", "--only", "service", stdin=IRIS + OTHERS)
-    assert (screen.code, screen.err) == (0, "2 objects without a model passed over\n" + IMAGES)
+    assert (screen.code, screen.err) == (0, "2 objects without a model skipped\n" + IMAGES)
     assert len(list(yaml.safe_load_all(screen.out))) == 1
 
 
@@ -71,8 +71,8 @@ def test_what_has_no_model_is_passed_over_with_a_count(run: Run) -> None:
 def test_an_annotation_where_nobody_looks_for_it_is_told(run: Run, kind: str, metadata: str) -> None:
     screen = run("render", "-f", "-", stdin=f"apiVersion: apps/v1\nkind: {kind}\n{metadata}\n")
     assert screen.err == (
-        f"Warning: {kind.lower()}/a in standard input: kubectl-serve.dev/model does nothing there. "
-        "It belongs into metadata.annotations of a Deployment.\n1 object without a model passed over\n"
+        f"Warning: {kind.lower()}/a in standard input: kubectl-serve.dev/model has no effect there. "
+        "Move it to metadata.annotations of a Deployment.\n1 object without a model skipped\n"
     )
 
 
@@ -125,7 +125,7 @@ def test_reasons_are_told_on_request(run: Run) -> None:
 
 
 def test_without_a_file_there_is_a_hint(run: Run) -> None:
-    assert run("render").err == ("error: there is no -f.\nhint: Name a file, a directory, or - for standard input.\n")
+    assert run("render").err == ("error: -f is missing.\nhint: Name a file, a directory, or - for standard input.\n")
 
 
 @pytest.mark.parametrize(
@@ -167,12 +167,12 @@ def test_lists_are_taken_apart() -> None:
 def test_a_directory_is_read_deeply_on_request(run: Run, tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "iris.yml").write_text(IRIS)
-    assert "holds no .yaml" in run("render", "-f", str(tmp_path)).err
+    assert "contains no .yaml" in run("render", "-f", str(tmp_path)).err
     assert run("render", "-R", "-f", str(tmp_path)).code == 0
 
 
 def test_a_url_is_refused(run: Run) -> None:
-    assert "is a URL, and nothing is downloaded here" in run("render", "-f", "https://example.com/a.yaml").err
+    assert "is a URL, and this command downloads nothing" in run("render", "-f", "https://example.com/a.yaml").err
 
 
 def test_what_comes_from_the_cluster_keeps_what_the_server_noted_on_it(run: Run) -> None:

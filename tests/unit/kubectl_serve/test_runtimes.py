@@ -72,7 +72,7 @@ def test_a_runtime_of_the_clusters_own_is_told_by_its_origin(run: Run) -> None:
 def test_who_would_change_is_told_with_the_change(run: Run) -> None:
     earlier = snapshots.config_map(LoaderConfig("example.com/model-loader:0.0.9"))
     cluster = FakeCluster([*installed(), earlier, iris(loader="example.com/model-loader:0.0.9")])
-    assert "1 model stays on an earlier runtime or loader" in run("runtimes", cluster=cluster).err
+    assert "1 model is on an earlier runtime or loader" in run("runtimes", cluster=cluster).err
     screen = run("runtimes", "--outdated", cluster=cluster)
     tag = FACTS.loader.image.rpartition("/")[2]
     assert screen.out.splitlines()[1].split(maxsplit=1) == ["iris", f"model-loader: model-loader:0.0.9 -> {tag}"]

@@ -72,9 +72,7 @@ def test_rolling_back_from_a_canary_pins_the_promoted_revision(run: Run) -> None
 def test_the_first_revision_cannot_be_rolled_back(run: Run) -> None:
     screen = run("rollback", "iris", cluster=FakeCluster([iris(**{PROMOTED: "iris-00001"})]))
     assert screen.code == 1
-    assert screen.err.startswith(
-        "error: iris has had no revision before this one.\nhint: `kubectl serve describe iris`"
-    )
+    assert screen.err.startswith("error: iris has no previous revision.\nhint: `kubectl serve describe iris`")
 
 
 def revision(name: str) -> JsonObject:

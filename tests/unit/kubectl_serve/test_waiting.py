@@ -56,7 +56,7 @@ RETRY = {"event": "retry", "code": "Unreachable"}
 @pytest.mark.parametrize(
     ("text", "found", "line"),
     [
-        ("no node takes the pod: 0/1 nodes are available.", pod(scheduled=NO_NODE), {}),
+        ("no node can run the pod: 0/1 nodes are available.", pod(scheduled=NO_NODE), {}),
         ("revision iris-00001 created", pod(scheduled={"type": "PodScheduled", "status": "False"}), {}),
         ("loader starting", pod({"waiting": {}}), {}),
         ("loader starting", pod(STARTING), {}),
@@ -64,8 +64,8 @@ RETRY = {"event": "retry", "code": "Unreachable"}
         ("loader: ImagePullBackOff", pod({"waiting": {"reason": "ImagePullBackOff"}}), {}),
         ("model loading", pod({"running": {}}), {}),
         ("model loading", pod({"running": {}}), {"event": "progress", "bytes": 1, "total": 2}),
-        ("loader tries again: no route", pod({"running": {}}), RETRY | {"message": "no route"}),
-        ("loader tries again: Unreachable", pod({"running": {}}), RETRY),
+        ("loader retries: no route", pod({"running": {}}), RETRY | {"message": "no route"}),
+        ("loader retries: Unreachable", pod({"running": {}}), RETRY),
         ("loader failed: NotFound", pod({"running": {}}), {"event": "failed", "code": "NotFound"}),
         ("loader failed: NotFound", pod(failed("NotFound", reason="Error")), {}),
         ("loader failed: OOMKilled", pod(failed(None, reason="OOMKilled")), {}),
@@ -73,7 +73,7 @@ RETRY = {"event": "retry", "code": "Unreachable"}
         ("model server starting", pod(LOADED, {"running": {}}), {}),
         ("model server starting", pod(None, {"running": {}}), {}),
         ("model server ready", pod(LOADED, {"running": {}}, ready="True"), {}),
-        ("model server ended with exit code 3, and is started again", pod(LOADED, {"terminated": {"exitCode": 3}}), {}),
+        ("model server ended with exit code 3, and restarts", pod(LOADED, {"terminated": {"exitCode": 3}}), {}),
         ("model server: CrashLoopBackOff", pod(LOADED, {"waiting": {"reason": "CrashLoopBackOff"}}), {}),
         ("pod scheduled on node-1", pod(None, {"waiting": {"reason": "ContainerCreating"}}), {}),
         ("pod scheduled on node-1", pod(None, STARTING), {}),

@@ -96,7 +96,7 @@ def test_render_tells_a_label_that_nobody_adopts(run: Run) -> None:
     assert screen.err == (
         "Warning: deployment.apps/iris in standard input: NotAdopted: metadata.labels[kubectl-serve.dev/adopt]: no "
         "policy adopts Deployments in namespace ml, so no model is served. Add kubectl-serve.dev/model, or remove the "
-        "label.\n1 object without a model passed over\n"
+        "label.\n1 object without a model skipped\n"
     )
 
 
@@ -163,7 +163,7 @@ def test_audit_shows_what_would_break_if_a_policy_were_enforced_now(
     (tmp_path / "stricter.yaml").write_text(POLICIES.replace("s3://models/other", place))
     screen = run("policy", "audit", "-A", "-f", str(tmp_path / "stricter.yaml"), cluster=cluster())
     assert screen.code == code
-    assert screen.err.endswith(f"1 object judged, {code} break a policy\n")
+    assert screen.err.endswith(f"1 object evaluated, {code} with violations\n")
 
 
 def by_hand() -> list[JsonObject]:
@@ -193,7 +193,7 @@ def test_audit_judges_what_was_made_by_hand_and_says_what_it_may_not_see(run: Ru
         "revision/a-revision  ml         stores/most    Warn\n"
         "pod/a-pod            ml         stores/places  Deny\n"
     )
-    assert screen.err.endswith("3 objects judged, 3 break a policy\n")
+    assert screen.err.endswith("3 objects evaluated, 3 with violations\n")
     found.objects.append({
         "apiVersion": "kubectl-serve.dev/v1alpha1", "kind": "ServingPolicy", "metadata": {"name": "z"},
         "spec": {"rules": [{"name": "images", "images": {"deny": ["example.org"]}}]},
@@ -202,11 +202,14 @@ def test_audit_judges_what_was_made_by_hand_and_says_what_it_may_not_see(run: Ru
     a_pod["spec"] = a_pod["spec"] | {"containers": [*a_pod["spec"]["containers"], {"name": "q", "image": QUEUE_PROXY}]}
     assert "pod/a-pod: ImageNotAllowed" not in run("policy", "audit", "-n", "ml", cluster=found).err
     found.hidden = frozenset({"configmaps"})
-    assert "no pod is judged: you may not see which" in run("policy", "audit", "-n", "ml", cluster=found).err
+    assert (
+        "pods are not evaluated: you are not allowed to see which"
+        in run("policy", "audit", "-n", "ml", cluster=found).err
+    )
     found.hidden = frozenset({"pods"})
     screen = run("policy", "audit", "-n", "ml", cluster=found)
-    assert "no pod is judged: you may not list them\n" in screen.err
-    assert screen.err.endswith("2 objects judged, 2 break a policy\n")
+    assert "pod objects are not evaluated: you are not allowed to list them\n" in screen.err
+    assert screen.err.endswith("2 objects evaluated, 2 with violations\n")
 
 
 def test_audit_judges_by_the_clusters_own_features(run: Run) -> None:

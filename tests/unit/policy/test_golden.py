@@ -56,5 +56,5 @@ def test_each_policy_of_the_starter_set_passes_and_fails_its_examples(policy: Pa
 
 def test_the_starter_set_can_be_used_together(run: Run) -> None:
     screen = run("policy", "test", "--allow-empty", "-f", str(STARTERS[0].parent))
-    why = "there is no object among the files that a policy is about"
-    assert (screen.out, screen.err, screen.code) == ("", f"Nothing was judged: {why}.\n", 0)
+    why = "the files contain no object to which a policy applies"
+    assert (screen.out, screen.err, screen.code) == ("", f"Nothing was evaluated: {why}.\n", 0)
