@@ -4,6 +4,11 @@ import os
 
 from serve_core.base.json import JsonObject, value_at
 
+MAX_MESSAGE = 2**16
+"""Characters of a message. A denial can have a hundred problems, one per line."""
+_MAX_LOGGED = 2000
+"""Characters of an error in a log."""
+
 
 class ApiError(Exception):
     """A request failed. ``message`` is the API server's own sentence, if it answered.
@@ -12,8 +17,8 @@ class ApiError(Exception):
     """
 
     def __init__(self, message: str, status: int = 0) -> None:
-        super().__init__(message)
-        self.message = message
+        super().__init__(message[:_MAX_LOGGED])
+        self.message = message[:MAX_MESSAGE]
         self.status = status
 
 

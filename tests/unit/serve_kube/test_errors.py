@@ -30,3 +30,8 @@ def test_the_status_decides_the_class(status: int, document: dict[str, object], 
 
 def test_without_a_message_the_status_is_named() -> None:
     assert errors.of_status(502, {}).message == "the API server answered with status 502"
+
+
+def test_a_message_is_limited_and_more_so_in_logs() -> None:
+    error = errors.of_status(500, {"message": "x" * 10**6})
+    assert (len(error.message), len(str(error))) == (errors.MAX_MESSAGE, 2000)
