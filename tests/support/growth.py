@@ -98,7 +98,7 @@ def _within(value: Any, place: str, module: str, seen: set[int]) -> Iterator[tup
     if isinstance(value, dict):
         inner = list(value.items())
     elif isinstance(value, (list, tuple, set, frozenset)):
-        inner = list(enumerate(value))
+        inner = list(zip(getattr(value, "_fields", range(len(value))), value, strict=True))
     elif isinstance(value, FunctionType) and value.__module__.partition(".")[0] == module.partition(".")[0]:
         inner = [(name, cell.cell_contents) for name, cell in zip(value.__code__.co_freevars, value.__closure__ or ())]  # noqa: B905
     elif isinstance(value, functools.partial):

@@ -192,9 +192,9 @@ def test_a_store_is_a_scheme_and_a_source(copy: Copy) -> None:
     )
     assert copy.python("-c", listing) == "https://models.example.com/a.onnx\n"
     place = (
-        "from model_uri import read, parse_place, Store\n"
+        "from model_uri import parse, parse_place, Store\n"
         "store = Store('ex://models', 'https://store.example.com')\n"
-        "print(parse_place('ex://models').holds(read('ex://models/a')), store.is_fixed)\n"
+        "print(parse_place('ex://models').holds(parse('ex://models/a')), store.is_fixed)\n"
     )
     assert copy.python("-c", place) == "True True\n"
     model = "--model=ex://models/a.onnx"

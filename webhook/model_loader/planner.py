@@ -14,7 +14,7 @@ from model_loader.plan.model import Context, File, Unpack, check_count
 from model_loader.plan.options import LoaderOptions
 from model_loader.report import Report
 from model_loader.verify import signatures
-from model_uri import ModelURI, Store, find
+from model_uri import ModelURI, Store, find_store
 
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 """Suffixes of single files that the loader unpacks. An archive among the files of a folder stays packed."""
@@ -63,7 +63,7 @@ def _fixed_store(uri: ModelURI, stores: Sequence[Store]) -> Store | None:
     """Return the store of `uri`, if the arguments fix stores. Raises LoadError(Refused) when none of them holds it."""
     if not stores:
         return None
-    found = find(uri, stores)
+    found = find_store(uri, stores)
     if found is None or not found.is_fixed or uri.query:
         raise LoadError(Code.REFUSED, f"the loader may not read from {uri}")
     return found

@@ -5,10 +5,10 @@ Admission, policies, the loader and the command share it. It does no I/O and imp
 
 from model_uri.places import Place, parse_place
 from model_uri.schemes import SCHEMES
-from model_uri.stores import ANYWHERE, Store, find
-from model_uri.uri import MAX_LENGTH, WEB, ModelURI, SecretError, URIError, model, of_path, read
+from model_uri.stores import ANYWHERE, Store, find_store
+from model_uri.uri import MAX_LENGTH, WEB, ModelURI, SecretError, URIError, parse, parse_model, uri_of_path
 
 __all__ = [
-    "ANYWHERE", "MAX_LENGTH", "SCHEMES", "WEB", "ModelURI", "Place", "SecretError", "Store", "URIError", "find",
-    "model", "of_path", "parse_place", "read",
+    "ANYWHERE", "MAX_LENGTH", "SCHEMES", "WEB", "ModelURI", "Place", "SecretError", "Store", "URIError", "find_store",
+    "parse", "parse_model", "parse_place", "uri_of_path",
 ]  # fmt: skip

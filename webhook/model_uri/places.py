@@ -7,7 +7,7 @@ from functools import cached_property, lru_cache
 
 from model_uri import naming
 from model_uri.schemes import scheme_of
-from model_uri.uri import ModelURI, URIError, read
+from model_uri.uri import ModelURI, URIError, parse
 
 _PATTERN = re.compile(r"\*(?:\.([^:]+))?(:[0-9]+)?", re.ASCII)
 _NEWEST = {"revision": "main", "tag": "latest"}
@@ -106,10 +106,10 @@ def parse_place(text: str) -> Place:
     path = path.removesuffix("/")
     if scheme == "oci" and "/" not in path:
         # A registry, or the first segment of its repositories' names.
-        uri = read(f"{scheme}{separator}{host}/any/{path or 'any'}")
+        uri = parse(f"{scheme}{separator}{host}/any/{path or 'any'}")
         uri = replace(uri, segments=uri.segments[1:] if path else ())
     else:
-        uri = read(f"{scheme}{separator}{host}{slash}{path}")
+        uri = parse(f"{scheme}{separator}{host}{slash}{path}")
     if pattern and not pattern[1]:
         uri = replace(uri, host="")
     return Place(replace(uri, text=text), wild)

@@ -10,7 +10,7 @@ from functools import cached_property
 from model_uri import naming
 from model_uri.places import Place, parse_place
 from model_uri.schemes import scheme_of
-from model_uri.uri import WEB, ModelURI, URIError, read
+from model_uri.uri import WEB, ModelURI, URIError, parse
 
 ANYWHERE = "*"
 """The endpoint of a place for which the user's Secret names the store."""
@@ -41,7 +41,7 @@ class Store:
         if self.endpoint not in ("", ANYWHERE):
             if not scheme.movable:
                 raise URIError(f"{scheme.name}:// has no endpoint except its host")
-            store = read(self.endpoint)
+            store = parse(self.endpoint)
             if store.scheme not in WEB or str(store) != self.endpoint:
                 raise URIError("the endpoint is not a plain http or https URL, such as https://minio.example.com")
         if self.ca and (len(self.ca) > _MAX_AUTHORITIES or not _is_pem(self.ca)):
@@ -75,7 +75,7 @@ class Store:
 
     @cached_property
     def _base(self) -> ModelURI:
-        return read(self.endpoint)
+        return parse(self.endpoint)
 
     def names_of(self, uri: ModelURI) -> Iterator[ModelURI]:
         """Return a web address as URIs of the store, and a URI of the place as the web address for requests."""
@@ -122,7 +122,7 @@ def _is_pem(text: str) -> bool:
     return bool(end) and _BASE64.fullmatch(body) is not None
 
 
-def find(uri: ModelURI, stores: Iterable[Store]) -> Store | None:
+def find_store(uri: ModelURI, stores: Iterable[Store]) -> Store | None:
     """Return the narrowest of ``stores`` that holds ``uri``; the first of several equally narrow ones."""
     holding = (store for store in stores if store.where.holds(uri))
     return max(holding, key=lambda store: store.where.specificity, default=None)

@@ -1,7 +1,7 @@
 """The parser of model URIs.
 
-Admission, policies and the loader parse URIs with :func:`read`: the loader fetches exactly what a policy allowed. Every
-pattern here is linear, and the length is checked first.
+Admission, policies and the loader use :func:`parse`: the loader fetches exactly what a policy allowed. Every pattern
+here is linear, and the length is checked first.
 """
 
 import re
@@ -115,7 +115,7 @@ class ModelURI:
         return f"{self.scheme}://{self.authority}{path}{version}{root}"
 
 
-def read(text: str, *, signed: bool = False) -> ModelURI:
+def parse(text: str, *, signed: bool = False) -> ModelURI:
     """Parse a URI of any scheme. Raises URIError if two programs could parse it differently.
 
     ``signed``: allow a query in a web URL.
@@ -134,12 +134,12 @@ def read(text: str, *, signed: bool = False) -> ModelURI:
     return ModelURI(text, scheme, host, port, _segments(raw), folder=raw.endswith("/"), query=query)
 
 
-def model(text: str, *, signed: bool = False) -> ModelURI:
+def parse_model(text: str, *, signed: bool = False) -> ModelURI:
     """Parse a URI of a model that the loader, or a volume claim, can provide. Raises URIError.
 
-    As :func:`read`, with the scheme's rules for names.
+    As :func:`parse`, with the scheme's rules for names.
     """
-    uri = read(text, signed=signed)
+    uri = parse(text, signed=signed)
     if uri.scheme in WEB:
         if not hosts.is_strict(uri.host):
             raise URIError(f'"{uri.host}" is not a host name or an address')
@@ -158,7 +158,7 @@ def model(text: str, *, signed: bool = False) -> ModelURI:
     return uri
 
 
-def of_path(scheme: str, host: str, path: str) -> str:
+def uri_of_path(scheme: str, host: str, path: str) -> str:
     """Return the URI of a path in a claim or on a machine, with any characters."""
     return str(ModelURI("", scheme, host, None, tuple(path.split("/")) if path else ()))
 

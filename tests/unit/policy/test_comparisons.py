@@ -94,7 +94,7 @@ def test_what_is_no_image_is_refused(text: str) -> None:
 @pytest.mark.attack(12)
 def test_a_source_that_could_be_read_in_two_ways_is_not_compared(text: str) -> None:
     with pytest.raises(ValueError, match=r"^(it|\")"):
-        model_uri.read(text)
+        model_uri.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_source_that_could_be_read_in_two_ways_is_not_compared(text: str) -> N
 )
 @pytest.mark.attack(12)
 def test_two_spellings_of_one_place_are_one_source(one: str, other: str) -> None:
-    assert model_uri.read(one) == model_uri.read(other)
+    assert model_uri.parse(one) == model_uri.parse(other)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_two_spellings_of_one_place_are_one_source(one: str, other: str) -> None
 )
 @pytest.mark.attack(13)
 def test_a_place_holds_what_is_below_it(place: str, source: str, inside: bool) -> None:
-    assert model_uri.parse_place(place).holds(model_uri.read(source)) is inside
+    assert model_uri.parse_place(place).holds(model_uri.parse(source)) is inside
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_place_holds_what_is_below_it(place: str, source: str, inside: bool) -
     ],
 )
 def test_a_uri_that_names_one_version_for_ever_is_told(text: str, immutable: bool) -> None:
-    assert model_uri.read(text).is_immutable is immutable
+    assert model_uri.parse(text).is_immutable is immutable
 
 
 @pytest.mark.parametrize(

@@ -351,7 +351,7 @@ def test_no_label_leads_out_of_the_place_that_the_policy_names(label: str, templ
     made = judge(manifest, context(policy(f"{{adopt: {{model: '{template}'}}}}")))
     if made.deployment is not None:
         with contextlib.suppress(ValueError):  # what cannot be compared breaks every rule on sources
-            source = model_uri.read(model_of(made.deployment) or "")
+            source = model_uri.parse(model_of(made.deployment) or "")
             assert source.host in {"models", "m.example"}
             assert source.host == "models" or source.segments[0] == "ml"
 

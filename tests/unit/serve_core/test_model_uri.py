@@ -43,7 +43,7 @@ DIGEST = "sha256:" + "9f" * 32
 )
 @pytest.mark.attack(12, 34)
 def test_a_place_has_one_spelling(text: str, spelling: str) -> None:
-    assert str(model_uri.read(text)) == spelling
+    assert str(model_uri.parse(text)) == spelling
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_place_has_one_spelling(text: str, spelling: str) -> None:
 @pytest.mark.attack(12)
 def test_what_could_be_read_in_two_ways_is_not_read(text: str) -> None:
     with pytest.raises(URIError):
-        model_uri.read(text)
+        model_uri.parse(text)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.sampled_from((int.__str__, hex, lambda n: f"0{n:o}")))
@@ -133,7 +133,7 @@ SAME = [
 @pytest.mark.parametrize(("place", "text"), [(place, text) for place, texts in SAME for text in texts])
 @pytest.mark.attack(34)
 def test_a_denial_holds_for_every_name_of_the_thing(place: str, text: str) -> None:
-    assert parse_place(place).names(model_uri.read(text))
+    assert parse_place(place).names(model_uri.parse(text))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_denial_holds_for_every_name_of_the_thing(place: str, text: str) -> No
     ],
 )
 def test_a_denial_holds_for_nothing_else(place: str, text: str) -> None:
-    assert not parse_place(place).names(model_uri.read(text))
+    assert not parse_place(place).names(model_uri.parse(text))
 
 
 @pytest.mark.parametrize(
@@ -174,22 +174,22 @@ def test_a_denial_holds_for_nothing_else(place: str, text: str) -> None:
 )
 @pytest.mark.attack(34)
 def test_what_is_allowed_is_what_the_loader_reads_and_not_another_name_of_it(place: str, text: str) -> None:
-    assert not parse_place(place).holds(model_uri.read(text))
+    assert not parse_place(place).holds(model_uri.parse(text))
 
 
 @pytest.mark.parametrize("revision", ["refs/pr/1", "pr/1", "refs/pr/12/head"])
 @pytest.mark.parametrize("place", ["hf://our-org", "hf://our-org/model", "hf://our-org/model@main", "hf://*"])
 @pytest.mark.attack(33)
 def test_what_anybody_proposes_to_a_model_is_not_its_owners(place: str, revision: str) -> None:
-    assert not parse_place(place).allows(model_uri.read(f"hf://our-org/model@{revision}"))
+    assert not parse_place(place).allows(model_uri.parse(f"hf://our-org/model@{revision}"))
 
 
 def test_a_proposal_that_the_place_names_is_allowed() -> None:
     for revision, allowed in (("refs/pr/1", True), ("refs/pr/2", False), ("main", False)):
-        uri = model_uri.read(f"hf://our-org/model@{revision}")
+        uri = model_uri.parse(f"hf://our-org/model@{revision}")
         assert parse_place("hf://our-org/model@refs/pr/1").allows(uri) is allowed
     for revision in ("main", "v1/pr/1", "prod", "0a" * 20):
-        assert parse_place("hf://our-org").allows(model_uri.read(f"hf://our-org/model@{revision}"))
+        assert parse_place("hf://our-org").allows(model_uri.parse(f"hf://our-org/model@{revision}"))
 
 
 PARTS = (
@@ -206,7 +206,7 @@ def test_policy_admission_and_loader_agree_on_what_is_read(text: str) -> None:
     """What admission takes and the loader reads is, part for part, what a policy compares."""
     judged: ModelURI | None = None
     with contextlib.suppress(URIError):
-        judged = model_uri.read(text)
+        judged = model_uri.parse(text)
     admitted = models.parse(text, "x")
     if isinstance(admitted, ModelURI):
         assert admitted == judged
@@ -224,11 +224,11 @@ def test_policy_admission_and_loader_agree_on_what_is_read(text: str) -> None:
 @given(TEXTS)
 def test_the_one_spelling_is_read_as_itself(text: str) -> None:
     try:
-        uri = model_uri.read(text)
+        uri = model_uri.parse(text)
     except URIError:
         return
-    assert model_uri.read(str(uri)) == uri
-    assert str(model_uri.read(str(uri))) == str(uri)
+    assert model_uri.parse(str(uri)) == uri
+    assert str(model_uri.parse(str(uri))) == str(uri)
     assert parse_place(str(uri)).names(uri)
     assert all(isinstance(other, ModelURI) for other in naming.aliases(uri))
 
@@ -237,7 +237,7 @@ def test_the_one_spelling_is_read_as_itself(text: str) -> None:
 @pytest.mark.attack(12)
 def test_a_segment_is_decoded_once(segment: str) -> None:
     try:
-        uri = model_uri.read(f"s3://models/{quote(segment, safe='')}")
+        uri = model_uri.parse(f"s3://models/{quote(segment, safe='')}")
     except (URIError, UnicodeEncodeError):
         return
     assert uri.segments == (segment,)
@@ -249,6 +249,6 @@ def test_reading_takes_time_in_proportion_to_the_text(begin: str, piece: str) ->
     for size in (model_uri.MAX_LENGTH - len(begin), 1_000_000):
         text = (begin + piece * size)[: size + len(begin)]
         with cpu_time.at_most(0.05):
-            for read in (model_uri.read, parse_place.__wrapped__):
+            for read in (model_uri.parse, parse_place.__wrapped__):
                 with contextlib.suppress(URIError):
                     read(text)

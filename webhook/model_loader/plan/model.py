@@ -73,7 +73,7 @@ class File(NamedTuple):
 
 def _spelt(url: str) -> str:
     try:
-        return str(model_uri.read(url))
+        return str(model_uri.parse(url))
     except URIError:
         return url
 

@@ -20,7 +20,7 @@ def parse(text: str) -> ModelURI:
             Code.INVALID_SOURCE, f"the loader does not support the scheme {name[:40]!r}", hint=f"Use {known}."
         )
     try:
-        return model_uri.model(text, signed=True)
+        return model_uri.parse_model(text, signed=True)
     except SecretError:
         hint = "Put them into a Secret: many users can read a URI."
         raise LoadError(Code.REFUSED, f"{redact(text)} has credentials in it", hint=hint) from None

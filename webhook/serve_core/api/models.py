@@ -117,7 +117,7 @@ def parse(text: str, path: str) -> ModelURI | Diagnostic:
         near = meant(scheme, SCHEMES)
         return diagnostic("UnknownScheme", path, scheme=quote(_redacted(scheme) + "://"), allowed=allowed, meant=near)
     try:
-        return model_uri.model(text)
+        return model_uri.parse_model(text)
     except SecretError as error:
         return diagnostic("SecretInURI", path, what=error.what)
     except URIError as error:

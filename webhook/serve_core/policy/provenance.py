@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import model_uri
-from model_uri import Store, find
+from model_uri import Store, find_store
 from serve_core.base.reasons import Diagnostic, diagnostic
 from serve_core.policy import stores
 from serve_core.policy.check import finding
@@ -33,8 +33,8 @@ def not_fixed_findings(
 
     ``own``: the stores of the rule itself, which come before others. ``always``: also for sources in none of these.
     """
-    source = model_uri.read(origin.text)
-    mine = find(source, own) is not None
+    source = model_uri.parse(origin.text)
+    mine = find_store(source, own) is not None
     known = own if mine else subject.stores
     if origin.unknown or not origin.by_loader or source.scheme in _IN_CLUSTER:
         return

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from model_uri import ANYWHERE, ModelURI, Store, find, parse_place
+from model_uri import ANYWHERE, ModelURI, Store, find_store, parse_place
 from model_uri.schemes import scheme_of
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def of_rule(sources: "SourcesCheck") -> Iterator[Store]:
 
 def store_of(uri: ModelURI, stores: Iterable[Store]) -> Store | None:
     """The one store that a URI leads to, whatever the credentials say; ``None`` where the credentials decide."""
-    found = find(uri, stores)
+    found = find_store(uri, stores)
     if found is None and uri.scheme != "http" and scheme_of(uri.scheme).public:
         found = Store(f"{uri.scheme}://{uri.authority}")
     return found if found is not None and found.is_fixed else None
@@ -37,5 +37,5 @@ def names_of(uri: ModelURI, stores: Iterable[Store]) -> Iterator[ModelURI]:
 
 def may_lead_anywhere(uri: ModelURI, stores: Iterable[Store]) -> bool:
     """Whether the operator lets the credentials decide where a URI leads."""
-    found = find(uri, stores)
+    found = find_store(uri, stores)
     return found is not None and found.endpoint == ANYWHERE

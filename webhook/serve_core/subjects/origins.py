@@ -8,7 +8,7 @@ import posixpath
 from collections.abc import Collection, Iterator, Mapping
 
 import model_uri
-from model_uri import URIError, find, of_path
+from model_uri import URIError, find_store, uri_of_path
 from serve_core.api import models
 from serve_core.base.constants import LOADER_CONTAINER, MODEL_MOUNT, MODEL_VOLUME
 from serve_core.base.json import JsonObject, list_of, value_at
@@ -45,7 +45,7 @@ def loaded(request: LoaderRequest, path: str, pod: JsonObject, context: ClusterC
     """The origins that the loader of ``pod`` loads."""
     digest, key = request.digest is not None, request.signature_key or ""
     for model in request.models:
-        store = find(model.uri, request.stores)
+        store = find_store(model.uri, request.stores)
         adrift = _resolves_otherwise(pod) or (_can_redirect(pod, context) if store and store.is_plain else "")
         yield Origin(model.uri.text, path, digest, key, store, adrift)
 
@@ -142,7 +142,7 @@ def _mounted(pod: JsonObject, path: str, annotated: str) -> Iterator[Origin]:
         names.add(name)
         for subpath in subpaths:
             if "persistentVolumeClaim" in sources:
-                text = of_path("pvc", str(value_at(volume, "persistentVolumeClaim", "claimName")), subpath)
+                text = uri_of_path("pvc", str(value_at(volume, "persistentVolumeClaim", "claimName")), subpath)
                 # The claim of the annotation, which names the file in the mounted folder.
                 if not (annotated == text or annotated.rpartition("/")[0] == text):
                     yield Origin(text, f"{at}.persistentVolumeClaim")
@@ -150,7 +150,7 @@ def _mounted(pod: JsonObject, path: str, annotated: str) -> Iterator[Origin]:
                 yield Origin(_artifact(str(value_at(volume, "image", "reference"))), f"{at}.image", by_loader=False)
             elif "hostPath" in sources:
                 folder = str(value_at(volume, "hostPath", "path")).strip("/")
-                yield Origin(of_path("file", "", folder), f"{at}.hostPath")
+                yield Origin(uri_of_path("file", "", folder), f"{at}.hostPath")
             elif sources != ["emptyDir"]:
                 yield Origin(f"{'/'.join(sources)}:", at)
 
@@ -168,7 +168,7 @@ def _artifact(reference: str) -> str:
 def canonical(text: str) -> str:
     """A URI in canonical form, or unchanged without its query if it cannot be read."""
     try:
-        return str(model_uri.read(text))
+        return str(model_uri.parse(text))
     except URIError:
         return text.split("?", 1)[0]
 

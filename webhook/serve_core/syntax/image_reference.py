@@ -89,7 +89,7 @@ def parse_repository(text: str) -> Image:
 def _canonical(registry: str) -> str:
     """A registry in its one spelling, whatever its port, its address or its other names. Raises ValueError."""
     try:
-        return model_uri.read(f"oci://{registry}/any/any").authority
+        return model_uri.parse(f"oci://{registry}/any/any").authority
     except URIError:
         raise ValueError("its registry is not a host name") from None
 

@@ -7,7 +7,7 @@ where a model comes from, the loader's arguments bind each URI to one store, and
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from model_uri import ModelURI, Store, find
+from model_uri import ModelURI, Store, find_store
 from serve_core.base.workload import Workload
 from serve_core.context.cluster import ClusterContext
 from serve_core.policy.matching import is_about_namespace, selects
@@ -39,7 +39,7 @@ def of_loader(workload: Workload, uris: Iterable[ModelURI], context: ClusterCont
     labels = context.namespace_labels.get(namespace, {})
     stores = known(context, namespace, labels)
     uris = [uri for uri in uris if uri.scheme != "pvc"]
-    named = any(find(uri, stores) for uri in uris)
+    named = any(find_store(uri, stores) for uri in uris)
     if not named and not _rests_on_places(workload, context, labels):
         return ()
     bound = [store_of(uri, stores) for uri in uris]

@@ -64,7 +64,7 @@ class PinnedCheck(Check):
 def _immutable(text: str) -> ModelURI | None:
     """The URI, if what it names cannot change."""
     try:
-        uri = model_uri.read(text)
+        uri = model_uri.parse(text)
     except URIError:
         return None
     return uri if uri.is_immutable else None

@@ -75,7 +75,7 @@ class SourcesCheck(Check):
         self, origin: Origin, subject: Subject, by: str, allow: Sequence[Place], deny: Sequence[Place]
     ) -> list[Diagnostic]:
         try:
-            source = model_uri.read(origin.text)
+            source = model_uri.parse(origin.text)
         except URIError as error:
             shown = quote(without_secrets(origin.text))
             return [diagnostic(_UNREADABLE, origin.path, by=by, source=shown, why=error)]
