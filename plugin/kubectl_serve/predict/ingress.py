@@ -168,7 +168,7 @@ async def _forwarded(cluster: Cluster, service: JsonObject, port: int) -> AsyncI
     own_port = server.sockets[0].getsockname()[1]
     try:
         yield Way("127.0.0.1", own_port, f"forwarded through the API server to pod {namespace}/{model.name_of(pod)}")
-    except ServeError as error:
+    except (ServeError, ApiError) as error:
         # The request only sees that its connection ended; the forwarding knows why.
         raise failures[0] if failures else error from None
     finally:
