@@ -163,7 +163,7 @@ def policies() -> Iterator[Json]:
             if "allow" in rule.get("images", {}):
                 rule["images"]["allow"].append("docker.io/seldonio/mlserver")  # from the catalogue
             if "sources" in rule:
-                # The store of the tenant's bucket: without it, an s3:// place is AWS's, whatever a Secret says.
+                # The store of the tenant's bucket: without it, an s3:// place is AWS's, for any Secret.
                 rule["sources"]["stores"] = [
                     {"place": "s3://models", "endpoint": f"http://store.{SPACE.name}.svc:7070"}
                 ]

@@ -123,7 +123,7 @@ class _Load:
         order: str,
         verifier: signatures.Verifier | None,
     ) -> None:
-        """`order`: identifies the arguments; a later start with the same ones takes the model as it is."""
+        """`order`: identifies the arguments. A later start with the same order reuses the model."""
         self._options = options
         self._report = report
         self._volume = volume

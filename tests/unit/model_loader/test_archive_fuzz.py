@@ -164,21 +164,21 @@ def spoil(body: bytes, chance: random.Random) -> bytes:
     """Return an archive with some bytes changed, removed or repeated. The checksums of a tar's headers are correct
     again.
     """
-    spoilt = bytearray(body)
+    damaged = bytearray(body)
     for _ in range(chance.choice([1, 1, 2, 4])):
-        at = chance.randrange(len(spoilt) or 1)
+        at = chance.randrange(len(damaged) or 1)
         way = chance.randrange(6)
         if way == 0:
-            del spoilt[at:]
+            del damaged[at:]
         elif way == 1:
-            del spoilt[at : at + chance.choice([1, 30, 512])]
+            del damaged[at : at + chance.choice([1, 30, 512])]
         elif way == 2:
-            spoilt[at:at] = spoilt[max(0, at - 512) : at]
+            damaged[at:at] = damaged[max(0, at - 512) : at]
         elif way == 3:
-            spoilt[at : at + 4] = chance.choice([b"\xff\xff\xff\xff", b"\0\0\0\0", b"/../", b"PK\1\2"])
+            damaged[at : at + 4] = chance.choice([b"\xff\xff\xff\xff", b"\0\0\0\0", b"/../", b"PK\1\2"])
         else:
-            spoilt[at : at + 1] = chance.randbytes(1)
-    return bytes(spoilt)
+            damaged[at : at + 1] = chance.randbytes(1)
+    return bytes(damaged)
 
 
 def right_sums(body: bytes) -> bytes:
@@ -211,5 +211,5 @@ def test_a_damaged_archive_gives_pythons_tree_or_none(workshop: Workshop, capsys
             assert found in ("Refused", "Corrupted", "NotFound"), f"{SEED} {number}"
             ended[found] += 1
     with capsys.disabled():
-        print(f"\n{ended.total()} spoilt archives: {dict(ended)}")
+        print(f"\n{ended.total()} damaged archives: {dict(ended)}")
     assert len(ended) > 2

@@ -253,7 +253,7 @@ class Tally:
     """The faults in the loads of one source, and the outcomes."""
 
     ended: Counter[str] = field(default_factory=Counter)
-    spoilt: Counter[str] = field(default_factory=Counter)
+    damaged: Counter[str] = field(default_factory=Counter)
     """Responses, by fault."""
     many: int = 0
     """Damaged responses for more than one part."""
@@ -267,8 +267,8 @@ class Tally:
     def __str__(self) -> str:
         return (
             f"{self.ended.total()} loads ended as {dict(self.ended)}; {self.late} of the servers came up late, "
-            f"{self.replaced} of the models were overwritten; {self.spoilt.total()} answers were spoilt, "
-            f"{self.many} of them of many parts and {self.beside} of a file hashed beside: {dict(self.spoilt)}; "
+            f"{self.replaced} of the models were overwritten; {self.damaged.total()} responses were damaged, "
+            f"{self.many} of them of many parts and {self.beside} of a file with a hash thread: {dict(self.damaged)}; "
             f"at most {self.at_once} answers at once"
         )
 
@@ -334,7 +334,7 @@ class Troubled:
                 return ""  # indistinguishable from another model
             causes |= self._suspect
         self.causes |= causes if file else causes | UNREADABLE.get(due[0], set())
-        self._tally.spoilt[due[0]] += 1
+        self._tally.damaged[due[0]] += 1
         if len(reply.body) > PART:
             self._tally.many += 1
             self._tally.beside += self._beside

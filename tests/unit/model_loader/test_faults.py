@@ -46,7 +46,7 @@ def test_a_fault_gives_the_right_model_or_its_cause(
     web.files["/models/m/model.bin"] = weights
     value = base64.b64encode(hashlib.sha1(weights).digest()).decode()
     load.credentials(AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s", AWS_ENDPOINT_URL=web.url)
-    spoilt, seen = Counter[str](), Counter[str]()
+    damaged, seen = Counter[str](), Counter[str]()
     lock = threading.Lock()
 
     def misbehave(request: Request, number: int) -> Reply | None:
@@ -63,14 +63,14 @@ def test_a_fault_gives_the_right_model_or_its_cause(
         if request.method == "HEAD":
             return honest(request)
         with lock:
-            spoils = lasting or not spoilt[name]
-            spoilt[name] += spoils
-        return fault.answer(request, honest) if spoils else honest(request)
+            damages = lasting or not damaged[name]
+            damaged[name] += damages
+        return fault.answer(request, honest) if damages else honest(request)
 
     web.fault = misbehave
     run = load("s3://models/m", options=(f"--patience={1 if lasting else 30}", *WAYS[way]))
 
-    assert spoilt[name] >= 1
+    assert damaged[name] >= 1
     assert seen["a model too early"] == 0
     assert run.code == "Loaded" or run.message["hint"]
     if (lasting and fault.lasting != "Loaded") or name == "gone":  # retries do not help

@@ -378,21 +378,21 @@ def test_a_hub_without_checksums_is_not_taken_for_one_with(
 
 
 def spoil(text: bytes, chance: random.Random) -> bytes:
-    spoilt = bytearray(text)
+    damaged = bytearray(text)
     for _ in range(chance.choice([1, 1, 2])):
-        at = chance.randrange(len(spoilt) or 1)
+        at = chance.randrange(len(damaged) or 1)
         way = chance.randrange(5)
         if way == 0:
-            del spoilt[at : at + chance.choice([1, 5, 50])]
+            del damaged[at : at + chance.choice([1, 5, 50])]
         elif way == 1:
-            spoilt[at:at] = chance.choice(
+            damaged[at:at] = chance.choice(
                 [b"../", b"/", b"\\", b"-", b"9" * 30, b"&#1;", b"null", b"\xff", b"[{", b"'"]
             )
         elif way == 2:
-            spoilt[at:at] = spoilt[max(0, at - 40) : at]
+            damaged[at:at] = damaged[max(0, at - 40) : at]
         else:
-            spoilt[at : at + 1] = bytes([chance.randrange(32, 127)])
-    return bytes(spoilt)
+            damaged[at : at + 1] = bytes([chance.randrange(32, 127)])
+    return bytes(damaged)
 
 
 @every(*KINDS)
@@ -411,4 +411,4 @@ def test_a_damaged_list_gives_existing_files_or_none(
         for path in load.volume.iterdir():
             shutil.rmtree(path)
     with capsys.disabled():
-        print(f"\n{type(lister).__name__}: {ended.total()} spoilt lists: {dict(ended)}")
+        print(f"\n{type(lister).__name__}: {ended.total()} damaged lists: {dict(ended)}")

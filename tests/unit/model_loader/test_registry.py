@@ -241,11 +241,11 @@ def test_a_manifest_with_another_digest_than_in_the_header_is_corrupted(
 
 def test_a_manifest_that_is_corrupted_once_is_read_again(load: Loader, registry: Registry, web: WebServer) -> None:
     registry.push_artifact("team/once", "v1", {"model.bin": b"weights"})
-    honest, spoilt = forward(registry.host), iter([b" "])
+    honest, damaged = forward(registry.host), iter([b" "])
 
     def spoil(request: Request, number: int) -> Reply:
         reply = honest(request)
-        return replace(reply, body=next(spoilt, b"") + reply.body) if "/manifests/" in request.path else reply
+        return replace(reply, body=next(damaged, b"") + reply.body) if "/manifests/" in request.path else reply
 
     web.fault = spoil
     load.credentials(**{"plain-http": "true"})

@@ -75,6 +75,7 @@ class _Xz(io.BufferedIOBase):
             try:
                 data = self._decoder.decompress(self._rest, size)
             except lzma.LZMAError as error:
+                # lzma has no error codes.
                 if "Memory" in str(error):
                     raise refused(self._archive, f"needs more than {_DICTIONARY_BYTES >> 20} MiB of memory") from None
                 raise
