@@ -157,7 +157,7 @@ def test_a_canary_its_promotion_the_way_back_and_a_revision_that_never_becomes_r
     broken = namespace.watch("deployment", "iris", lambda found: condition(found, READY).get("status") == "False", 120)
     assert condition(broken, LOADED)["reason"] == "NotFound"
     assert condition(broken, READY)["reason"] == "ModelNotLoaded"
-    assert "Revision iris-00002 goes on serving." in condition(broken, READY)["message"]
+    assert "Revision iris-00002 keeps serving." in condition(broken, READY)["message"]
     eventually(lambda: only(ingress, served, row, new), 60, "the last ready revision answers")
     service = namespace.get(KNATIVE_SERVICES, "iris")
     assert service["status"]["latestCreatedRevisionName"] == "iris-00003"

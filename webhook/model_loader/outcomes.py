@@ -43,27 +43,33 @@ OUTCOMES: Mapping[Code, Outcome] = {
     Code.INTERNAL: Outcome(1, False, "This is a defect of the loader: report it with the container's log."),
     Code.INVALID_SOURCE: Outcome(2, False, "Correct the model's URI or the loader's arguments."),
     Code.UNAUTHORIZED: Outcome(
-        10, False, "Check the Secret named by the credentials annotation, and what its identity may read."
+        10,
+        False,
+        "Check the Secret that kubectl-serve.dev/credentials names, and the read permissions of its identity.",
     ),
     Code.NOT_FOUND: Outcome(11, False, "Check the URI: the name is case-sensitive and must exist in the store."),
     Code.DIGEST_MISMATCH: Outcome(
-        12, False, "Serve the model that the digest was made from, or pin the new one after looking at it."
+        12, False, "Serve the model that has this digest, or check the new model and change the digest."
     ),
-    Code.CORRUPTED: Outcome(13, True, "The bytes differ from the store's own checksum: upload the model again."),
-    Code.REFUSED: Outcome(14, False, "Ask the cluster's operator to allow it, or use another source."),
-    Code.NO_SPACE: Outcome(15, False, "Give the model volume more room (ephemeral-storage, or its size limit)."),
+    Code.CORRUPTED: Outcome(13, True, "The data differs from the store's checksum: upload the model again."),
+    Code.REFUSED: Outcome(14, False, "Ask a cluster administrator to allow it, or use another source."),
+    Code.NO_SPACE: Outcome(15, False, "Increase the size of the model volume (ephemeral-storage, or its size limit)."),
     Code.UNREACHABLE: Outcome(
-        16, True, "Check the host name, the network policy, and that the store is up.", transient=True
+        16, True, "Check the host name, the NetworkPolicies, and that the store is running.", transient=True
     ),
-    Code.SERVER_ERROR: Outcome(17, True, "The store is failing or throttling: look at its own health.", transient=True),
-    Code.STALLED: Outcome(18, True, "The store stopped sending: check the network in between.", transient=True),
-    Code.CHANGED: Outcome(19, True, "The model was overwritten while it was read: upload to a new path each time."),
-    Code.INTERRUPTED: Outcome(20, True, "The container was stopped; the next start goes on from here."),
+    Code.SERVER_ERROR: Outcome(
+        17, True, "The store fails or throttles requests: check the state of the store.", transient=True
+    ),
+    Code.STALLED: Outcome(
+        18, True, "The store stopped sending: check the network between the node and the store.", transient=True
+    ),
+    Code.CHANGED: Outcome(19, True, "The model changed during the download: upload each version to a new path."),
+    Code.INTERRUPTED: Outcome(20, True, "The container was stopped; the next start resumes the download."),
     Code.CANNOT_VERIFY: Outcome(
-        21, False, "Check the ConfigMap named by the signature-key annotation: its key.pub is to have the public key."
+        21, False, "Check the ConfigMap that kubectl-serve.dev/signature-key names: its key.pub must be the public key."
     ),
     Code.NOT_SIGNED: Outcome(
-        22, False, "Serve the model as it was signed with this key, or sign it again after looking at what differs."
+        22, False, "Restore the model that was signed with this key, or check the difference and sign the model again."
     ),
 }
 

@@ -83,8 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=8443, help="admission, over TLS")
     parser.add_argument("--health-port", type=int, default=8080, help="/healthz, /readyz and /metrics")
     parser.add_argument("--identity", default=socket.gethostname(), help="name in the Lease and in Events")
-    parser.add_argument("--drain-seconds", type=float, default=5.0, help="between SIGTERM and the last answer")
-    parser.add_argument("--kubeconfig", metavar="FILE", help="the cluster; by default the one around the pod")
+    parser.add_argument("--drain-seconds", type=float, default=5.0, help="time between SIGTERM and the last response")
+    parser.add_argument(
+        "--kubeconfig", metavar="FILE", help="kubeconfig of the cluster; default: the cluster of the pod"
+    )
     parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     return parser
 

@@ -265,7 +265,7 @@ class Replica:
         self._configuration = configuration
         logger.info("Read the settings and %d runtimes.", len(configuration.runtimes))
         if configuration.callers != self._callers:
-            logger.warning("The setting callers counts from the next start on.")
+            logger.warning("The setting callers takes effect at the next start.")
         self._context_changed()
 
     def _context_changed(self) -> None:

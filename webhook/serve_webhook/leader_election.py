@@ -68,7 +68,7 @@ class Election:
                     continue
                 logger.info("Leading as %s.", self._identity)
                 await self._lead(work)
-                logger.warning("Not leading any more: the Lease could not be renewed.")
+                logger.warning("Stopped leading: the Lease could not be renewed.")
         finally:
             await self._release()
 
@@ -164,4 +164,4 @@ class Election:
             async with asyncio.timeout(self._timing.retry_period):
                 await self._api.replace(LEASES, self._lease | {"spec": spec})
         except (ApiError, TimeoutError) as error:
-            logger.warning("The Lease was not given back: %s", error)
+            logger.warning("The Lease was not released: %s", error)

@@ -47,7 +47,7 @@ class Metrics:
         )
         self.policy_violations = Gauge(
             "kubectl_serve_policy_violations",
-            "Objects that break a rule, as the leader's last audit found; nothing on other replicas.",
+            "Objects that violate a rule, from the leader's last audit; other replicas report nothing.",
             ("policy", "rule", "verdict"),
             registry=self._registry,
         )
@@ -63,7 +63,7 @@ class Metrics:
             buckets=(1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600),
             registry=self._registry,
         )
-        self.queue = Gauge("kubectl_serve_queue_length", "Names that wait to be reconciled.", registry=self._registry)
+        self.queue = Gauge("kubectl_serve_queue_length", "Objects that wait to be reconciled.", registry=self._registry)
         self.leading = Gauge("kubectl_serve_leading", "1 while this replica reconciles.", registry=self._registry)
         self.watch_restarts = Counter(
             "kubectl_serve_watch_restarts",

@@ -422,11 +422,11 @@ def test_a_failing_download_is_the_cause_of_not_ready() -> None:
 def test_a_new_revision_that_fails_names_the_one_that_still_serves() -> None:
     state = observed(settled(), live("Unknown", latest="iris-00002"), pods=[loader_pod(11, "NotFound", "iris-00002")])
     assert (ready(state).status, ready(state).reason) == ("False", "ModelNotLoaded")
-    assert "Revision iris-00001 goes on serving." in ready(state).message
+    assert "Revision iris-00001 keeps serving." in ready(state).message
     failed = observed(settled(), live("False", latest="iris-00002", message="crash"))
     assert ready(failed).reason == "RevisionFailed"
     assert "crash" in ready(failed).message
-    assert "Revision iris-00001 goes on serving." in ready(failed).message
+    assert "Revision iris-00001 keeps serving." in ready(failed).message
 
 
 def test_a_new_revision_without_a_pod_is_loading_whatever_the_one_before_it_did() -> None:
@@ -487,7 +487,7 @@ def test_a_route_that_fails_is_the_services_fault() -> None:
     state = observed(service=broken)
     assert ready(state).reason == "ServiceNotReady"
     assert "CertificateMissing: no certificate" in ready(state).message
-    assert "Revision iris-00001 goes on serving." in ready(state).message
+    assert "Revision iris-00001 keeps serving." in ready(state).message
 
 
 def test_a_previous_revision_that_somebody_has_deleted_is_led_to_no_more() -> None:

@@ -137,12 +137,12 @@ class Network(NamedTuple):
             raise LoadError(
                 Code.REFUSED,
                 f"plain http to {host} ({pairs[0][1]}) is not allowed",
-                hint="Use https, or ask the operator to add the address to the loader's allowed networks.",
+                hint="Use https, or ask a cluster administrator to add the address to the loader's allowed networks.",
             )
         raise LoadError(
             Code.REFUSED,
             f"host {host} has the address {pairs[0][1]}, which is neither public nor in an allowed network",
-            hint="Ask the operator to add it to the loader's allowed networks.",
+            hint="Ask a cluster administrator to add it to the loader's allowed networks.",
         )
 
     def check(self, host: str, port: int, *, plain: bool) -> None:

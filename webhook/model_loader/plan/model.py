@@ -140,7 +140,7 @@ class Context(NamedTuple):
         raise LoadError(
             Code.REFUSED,
             f"{key} sets {said}, but the store of {store.place} and its authorities are fixed",
-            hint="Remove it from the Secret, or ask the operator to name that store in the policy or the settings.",
+            hint="Remove it from the Secret, or ask a cluster administrator to name it in the policy or the settings.",
         )
 
 

@@ -134,7 +134,7 @@ def review(body: bytes, reviewer: Reviewer) -> tuple[bytes, str]:
         raise
     except Exception:  # the API server gets an answer, not a time-out
         logger.exception("Reviewing %s %s/%s failed.", request.operation, request.namespace, request.name)
-        text = "Internal: kubectl-serve failed on this object; its log says more."
+        text = "Internal: kubectl-serve failed on this object; see its log."
         answer = AdmissionResponse(problems=(text,), code=500, reason="InternalError")
     return json.dumps(_response(request.uid, answer)).encode(), answer.decision
 

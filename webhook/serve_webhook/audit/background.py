@@ -208,7 +208,7 @@ class BackgroundAudit:
         if at not in self._unjudged_before:
             self._unjudged_before[at] = None
             self._metrics.object_skipped(_PLURALS.get(kind, kind))
-            logger.warning("%s %s/%s is not judged: %s.", *at[:3], why)
+            logger.warning("%s %s/%s was not evaluated: %s.", *at[:3], why)
 
     def _update_metrics(self) -> None:
         count = self._deployment_findings.violations() + self._other_findings.violations()

@@ -136,7 +136,7 @@ class Informer:
                 if not self._optional:
                     logger.warning("The watch of %s failed: %s", self._resource.plural, error)
                 elif not self.synced.is_set():
-                    logger.info("Going on without %s: %s", self._resource.plural, error)
+                    logger.info("Continuing without %s: %s", self._resource.plural, error)
                     self.synced.set()
             except ApiError as error:
                 logger.warning("The watch of %s failed: %s", self._resource.plural, error)

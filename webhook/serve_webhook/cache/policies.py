@@ -39,7 +39,7 @@ class PolicyCache(CachedResources):
             policy = stored_policy(new)
             self._policies[new["metadata"]["name"]] = policy
             if policy.fault:
-                logger.error("Policy %s cannot be read and refuses everything: %s.", policy.name, policy.fault)
+                logger.error("Policy %s cannot be read and rejects everything: %s.", policy.name, policy.fault)
         elif old is not None:
             self._policies.pop(old["metadata"]["name"], None)
         self._changed()
@@ -51,7 +51,7 @@ class PolicyCache(CachedResources):
             try:
                 self._exceptions[name] = read_exception(new)
             except PolicyError as error:
-                logger.error("Exception %s cannot be read and does not count: %s", name, error)
+                logger.error("Exception %s cannot be read and has no effect: %s", name, error)
         self._changed()
 
 

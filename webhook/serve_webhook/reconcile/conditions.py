@@ -195,8 +195,8 @@ def _ready(progress: ServiceProgress, loaded: Condition) -> PodFinding:
 
 def _deletion_text(service: JsonObject) -> str:
     finalizers = ", ".join(service["metadata"].get("finalizers") or [])
-    return "It is being deleted, and made anew when it is gone." + (
-        f" It is kept by {finalizers}." if finalizers else ""
+    return "It is being deleted; the server then creates it again." + (
+        f" Finalizers block the deletion: {finalizers}." if finalizers else ""
     )
 
 
@@ -313,7 +313,7 @@ def _has_loader(owner: JsonObject) -> bool:
 def _still_serving(progress: ServiceProgress) -> str:
     if not progress.ready or progress.ready == progress.created:
         return ""
-    return f" Revision {progress.ready} goes on serving."
+    return f" Revision {progress.ready} keeps serving."
 
 
 def _knative_message(condition: JsonObject) -> str:

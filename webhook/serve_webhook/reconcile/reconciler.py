@@ -171,7 +171,9 @@ class Reconciler:
             return  # the condition itself made a new version, which cannot be read either
         manifest = DEPLOYMENTS.identity(*name)
         manifest["metadata"]["uid"] = unread.metadata.get("uid")
-        message = f"{pods.sentence('Unreadable', kind=DEPLOYMENTS.kind, name=name[1])} The server says: {unread.why}."
+        message = (
+            f"{pods.sentence('Unreadable', kind=DEPLOYMENTS.kind, name=name[1])} The server reports: {unread.why}."
+        )
         ready = Condition(CONDITION_READY, "False", "Unreadable", message)
         manifest["status"] = {"conditions": conditions.entries([ready], {}, self._now())}
         with suppress(UnreadableError):  # the response; the write succeeded
