@@ -1,4 +1,4 @@
-"""The validating webhook: what is judged, who goes past, and the attacks that have to be survived."""
+"""The validating webhook: what it judges, exemptions, and attacks."""
 
 import base64
 import copy
@@ -57,11 +57,11 @@ def refused_not(response: JsonObject) -> str:
     return "\n".join(response["warnings"])
 
 
-def test_what_keeps_the_policies_is_let_through() -> None:
+def test_an_object_that_keeps_the_policies_is_admitted() -> None:
     assert ask(request(deployment()))["allowed"]
 
 
-def test_a_refusal_names_the_policy_the_rule_the_place_and_the_way_out() -> None:
+def test_a_refusal_names_the_policy_the_rule_the_field_and_the_solution() -> None:
     asked = ask(request(deployment("s3://elsewhere/model.joblib")))
     assert (asked["status"]["code"], asked["status"]["reason"]) == (403, "Forbidden")
     assert refused(asked) == (
@@ -72,7 +72,7 @@ def test_a_refusal_names_the_policy_the_rule_the_place_and_the_way_out() -> None
 
 @pytest.mark.parametrize("kind", ["Service", "Configuration", "Revision"])
 @pytest.mark.attack(2)
-def test_no_way_round_by_knatives_objects(kind: str) -> None:
+def test_knatives_objects_do_not_bypass_the_policies(kind: str) -> None:
     assert "SourceNotAllowed" in refused(ask(request(knative(kind))))
 
 
@@ -82,7 +82,7 @@ LOCAL = {"networking.knative.dev/visibility": "cluster-local"}
 
 @pytest.mark.parametrize("kind", ["Route", "DomainMapping"])
 @pytest.mark.attack(2)
-def test_no_way_round_by_what_leads_to_a_model_from_outside(kind: str) -> None:
+def test_routes_and_domain_mappings_do_not_bypass_the_policies(kind: str) -> None:
     assert refused(ask(request(leading(kind)), PRIVATE)).count("\n") == 0, "for nothing that it does not have"
     assert "visibility" in refused(ask(request(leading(kind)), PRIVATE))
     assert ask(request(leading(kind)))["allowed"]
@@ -105,20 +105,20 @@ def test_a_host_name_of_its_own_makes_a_model_public_whatever_its_labels_say() -
 
 
 @pytest.mark.attack(2)
-def test_no_way_round_by_a_pod_or_what_makes_pods() -> None:
+def test_pods_and_their_owners_do_not_bypass_the_policies() -> None:
     by_controller = {"username": "system:serviceaccount:kube-system:replicaset-controller", "groups": []}
     assert "SourceNotAllowed" in refused(ask(request(pod("s3://elsewhere/a"), userInfo=by_controller)))
 
 
 @pytest.mark.attack(1)
-def test_an_object_that_has_yet_to_be_named_is_judged() -> None:
+def test_an_object_with_a_generated_name_is_judged() -> None:
     for made in (pod("s3://elsewhere/a"), knative()):
         made["metadata"]["generateName"] = made["metadata"].pop("name") + "-"
         assert "SourceNotAllowed" in refused(ask(request(made)))
 
 
 @pytest.mark.attack(2)
-def test_no_way_round_by_kserve() -> None:
+def test_kserves_objects_do_not_bypass_the_policies() -> None:
     manifest = {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
@@ -143,7 +143,7 @@ def inference_service(labels: JsonObject, storage: JsonObject, mode: str = "Serv
 
 
 @pytest.mark.attack(2)
-def test_a_label_that_nobody_reads_makes_nothing_private() -> None:
+def test_a_label_that_knative_and_kserve_ignore_makes_nothing_private() -> None:
     allowed = {"storageUri": "s3://models/a.onnx"}
     for made, right, wrong in (
         (knative("Service", "s3://models/a"), LOCAL, KSERVE_LOCAL),
@@ -174,28 +174,28 @@ OTHER_LOADERS = {
 
 @pytest.mark.attack(2)
 @pytest.mark.parametrize("container", OTHER_LOADERS.values(), ids=OTHER_LOADERS.keys())
-def test_no_way_round_by_another_loader(container: JsonObject) -> None:
+def test_another_loader_does_not_bypass_the_policies(container: JsonObject) -> None:
     loading = loaded_by({"args": ["s3://elsewhere/a"]} | container)
     context = replace(FACTS, loader=replace(FACTS.loader, signing_image="example.com/verifying-loader:1"))
     assert "SourceNotAllowed" in refused(ask(request(loading), context))
 
 
 @pytest.mark.attack(2)
-def test_no_way_round_by_a_store_that_only_a_secret_names() -> None:
+def test_a_store_that_only_a_secret_names_does_not_bypass_the_policies() -> None:
     stored = inference_service({}, {"storage": {"key": "store", "path": "a.onnx"}})
     assert "SourceUnreadable" in refused(ask(request(stored)))
 
 
 @pytest.mark.attack(1)
-def test_an_ephemeral_container_is_judged_as_it_is_added() -> None:
+def test_an_added_ephemeral_container_is_judged() -> None:
     added = pod("s3://models/a", ephemeralContainers=[{"name": "debug", "image": "docker.io/busybox", **MEMORY}])
     asked = request(added, pod("s3://models/a"), subResource="ephemeralcontainers")
     assert "spec.ephemeralContainers[0].image" in refused(ask(asked))
 
 
 @pytest.mark.attack(1)
-def test_a_pod_of_a_mounted_model_is_judged_as_well() -> None:
-    """It has no loader; the label is what a served Deployment's pods bear."""
+def test_a_pod_with_a_mounted_model_is_judged() -> None:
+    """It has no loader. Its label is that of a served Deployment's pods."""
     mounted = pod("s3://models/a")
     del mounted["spec"]["initContainers"]
     mounted["metadata"]["labels"] = {"kubectl-serve.dev/deployment": "iris"}
@@ -207,14 +207,14 @@ def test_a_pod_of_a_mounted_model_is_judged_as_well() -> None:
 
 
 @pytest.mark.attack(1)
-def test_a_pod_is_judged_as_it_is_resized() -> None:
+def test_a_resized_pod_is_judged() -> None:
     larger = pod("s3://models/a")
     larger["spec"]["containers"][0] = larger["spec"]["containers"][0] | {"resources": {"limits": {"memory": "3Gi"}}}
     assert "ResourceExceeded" in refused(ask(request(larger, pod("s3://models/a"), subResource="resize")))
 
 
 @pytest.mark.attack(1)
-def test_a_scale_is_judged_as_the_deployment_that_it_makes() -> None:
+def test_a_scale_request_is_judged_as_the_scaled_deployment() -> None:
     scaled = {"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "iris"}, "spec": {"replicas": 6}}
     running = {"metadata": {"name": "iris", "namespace": "ml"}, "apiVersion": "apps/v1", "kind": "Deployment"}
     running["metadata"]["annotations"] = {  # type: ignore[index]
@@ -228,7 +228,7 @@ def test_a_scale_is_judged_as_the_deployment_that_it_makes() -> None:
 
 
 @pytest.mark.attack(5)
-def test_who_made_it_is_told_by_the_user_never_by_an_owner_or_a_label() -> None:
+def test_only_the_requesting_user_shows_who_made_an_object() -> None:
     forged = knative()
     forged["metadata"] |= {
         "labels": {"kubectl-serve.dev/deployment": "iris", "app.kubernetes.io/managed-by": "kubectl-serve"},
@@ -252,7 +252,7 @@ def test_knatives_controller_makes_revisions_and_routes_but_nothing_else() -> No
 
 
 @pytest.mark.attack(3)
-def test_a_label_that_is_taken_off_in_the_same_step_still_counts() -> None:
+def test_a_label_that_the_request_removes_still_counts() -> None:
     context = context_with("match: {objectSelector: {matchLabels: {risk: high}}}\n" + STORES)
     before = deployment()
     before["metadata"]["labels"]["risk"] = "high"
@@ -260,7 +260,7 @@ def test_a_label_that_is_taken_off_in_the_same_step_still_counts() -> None:
 
 
 @pytest.mark.attack(6)
-def test_a_finalizer_can_go_whatever_the_policies_say_by_now() -> None:
+def test_a_finalizer_can_be_removed_whatever_the_policies_say() -> None:
     before = deployment("s3://elsewhere/a.joblib")
     before["metadata"] |= {"finalizers": ["example.com/x"], "deletionTimestamp": "2026-11-18T00:00:00Z"}
     after = json.loads(json.dumps(before))
@@ -271,14 +271,14 @@ def test_a_finalizer_can_go_whatever_the_policies_say_by_now() -> None:
 @pytest.mark.parametrize(
     "kept", ["managedFields", "resourceVersion", "generation", "finalizers", "ownerReferences", "uid"]
 )
-def test_what_the_api_server_or_a_controller_notes_about_an_object_is_no_change_of_it(kept: str) -> None:
+def test_notes_of_the_api_server_and_controllers_are_no_change(kept: str) -> None:
     before = deployment("s3://elsewhere/a.joblib")
     assert not ask(request(before))["allowed"]
     assert ask(request(before | {"metadata": before["metadata"] | {kept: "another"}}, before))["allowed"]
 
 
 @pytest.mark.attack(6)
-def test_what_is_being_deleted_is_no_hiding_place() -> None:
+def test_an_object_that_is_being_deleted_is_judged() -> None:
     before = deployment()
     before["metadata"] |= {"finalizers": ["example.com/x"], "deletionTimestamp": "2026-11-18T00:00:00Z"}
     after = deployment("s3://elsewhere/a.joblib")
@@ -318,7 +318,7 @@ HIDING_PLACES: dict[str, JsonObject] = {
 @pytest.mark.attack(7)
 @pytest.mark.parametrize("more", HIDING_PLACES.values(), ids=HIDING_PLACES.keys())
 @pytest.mark.parametrize("kind", ["Pod", "Service"])
-def test_what_a_rule_forbids_is_found_wherever_a_pod_can_carry_it(kind: str, more: JsonObject) -> None:
+def test_forbidden_content_is_found_everywhere_in_a_pod(kind: str, more: JsonObject) -> None:
     context = context_with(STORES + "  - {name: secrets, secrets: {deny: [stolen]}}")
     made = pod("s3://models/a") if kind == "Pod" else knative("Service", "s3://models/a")
     assert ask(request(made), context)["allowed"]
@@ -331,7 +331,7 @@ def test_what_a_rule_forbids_is_found_wherever_a_pod_can_carry_it(kind: str, mor
 
 
 @pytest.mark.attack(8)
-def test_nothing_in_last_applied_or_look_alike_keys_counts() -> None:
+def test_last_applied_and_look_alike_keys_do_not_count() -> None:
     disguised = deployment("s3://elsewhere/a.joblib")
     disguised["metadata"]["annotations"] |= {
         "kubectl.kubernetes.io/last-applied-configuration": json.dumps(deployment()),
@@ -342,7 +342,7 @@ def test_nothing_in_last_applied_or_look_alike_keys_counts() -> None:
 
 
 @pytest.mark.attack(19)
-def test_an_exception_counts_until_it_ends_and_is_told() -> None:
+def test_an_exception_applies_until_it_ends_with_a_warning() -> None:
     exception = read_exception(
         document(
             "PolicyException",
@@ -377,7 +377,7 @@ def test_an_exception_without_an_end_a_reason_or_a_ticket_is_never_stored(left_o
 
 
 @pytest.mark.parametrize(
-    ("policy", "rules", "told"),
+    ("policy", "rules", "said"),
     [
         ("p0", ["places"], ""),
         (
@@ -388,19 +388,19 @@ def test_an_exception_without_an_end_a_reason_or_a_ticket_is_never_stored(left_o
         ("p00", ["places"], "spec.policy: the exception names ServingPolicy p00, which does not exist."),
     ],
 )
-def test_an_exception_of_what_there_is_not_is_stored_with_a_warning(policy: str, rules: list[str], told: str) -> None:
+def test_an_exception_for_unknown_rules_is_stored_with_a_warning(policy: str, rules: list[str], said: str) -> None:
     spec = {
         "policy": policy, "rules": rules, "match": {"namespace": "ml"}, "expires": "2030-01-01T00:00:00Z",
         "reason": "r", "ticket": "t",
     }  # fmt: skip
     answer = ask(request(document("PolicyException", json.dumps(spec), namespace="kubectl-serve")))
     assert answer["allowed"]
-    assert told in "\n".join(answer.get("warnings", []))
-    assert bool(answer.get("warnings")) is bool(told)
+    assert said in "\n".join(answer.get("warnings", []))
+    assert bool(answer.get("warnings")) is bool(said)
 
 
 @pytest.mark.attack(19)
-def test_the_narrowest_exception_is_the_one_that_counts() -> None:
+def test_the_narrowest_exception_applies() -> None:
     def exception(name: str, match: str) -> PolicyException:
         spec = (
             f"{{policy: p0, rules: [places], match: {{namespace: ml, name: '{match}'}}, ticket: T,"
@@ -429,7 +429,7 @@ def test_the_narrowest_exception_is_the_one_that_counts() -> None:
     ],
     ids=str,
 )
-def test_an_exception_counts_for_what_it_names_and_for_nothing_else(other: JsonObject) -> None:
+def test_an_exception_applies_only_to_what_it_names(other: JsonObject) -> None:
     spec = {
         "policy": "p0", "rules": ["places"], "match": {"namespace": "ml", "name": "iris"},
         "expires": "2030-01-01T00:00:00Z", "reason": "r", "ticket": "t",
@@ -446,7 +446,7 @@ def test_an_exception_counts_for_what_it_names_and_for_nothing_else(other: JsonO
 
 @pytest.mark.parametrize("namespace", ["ml", "default", ""])
 @pytest.mark.attack(19)
-def test_an_exception_of_ones_own_is_refused(namespace: str) -> None:
+def test_a_users_own_exception_is_refused(namespace: str) -> None:
     spec = (
         "{policy: p0, rules: [places], match: {namespace: ml}, expires: '2030-01-01T00:00:00Z', reason: r, ticket: t}"
     )
@@ -460,7 +460,7 @@ def test_a_policy_that_cannot_be_read_is_never_stored() -> None:
 
 
 @pytest.mark.attack(20)
-def test_a_policy_that_is_stored_and_cannot_be_read_refuses_everything() -> None:
+def test_a_stored_policy_that_cannot_be_read_refuses_each_object() -> None:
     broken = stored_policy(document("ServingPolicy", "rules: [{name: a}]", "old"))
     base = default_context()
     context = ClusterContext(base.loader, base.runtimes, policies=(broken,))
@@ -483,7 +483,7 @@ def test_a_secret_in_a_uri_is_never_repeated() -> None:
 
 
 @pytest.mark.attack(5)
-def test_the_platforms_own_sidecars_are_told_by_their_image_not_by_their_name() -> None:
+def test_the_platforms_sidecars_are_known_by_their_images_not_their_names() -> None:
     manifest = pod("s3://models/a")
     manifest["spec"]["containers"].append({"name": "queue-proxy", "image": "example.org/queue@sha256:1"})
     assert ask(request(manifest))["allowed"]
@@ -492,7 +492,7 @@ def test_the_platforms_own_sidecars_are_told_by_their_image_not_by_their_name() 
 
 
 @pytest.mark.parametrize("operation", ["DELETE", "CONNECT"])
-def test_going_is_always_free(operation: str) -> None:
+def test_deletion_is_always_admitted(operation: str) -> None:
     assert ask(request(None, deployment("s3://elsewhere/a.joblib"), operation=operation))["allowed"]
 
 
@@ -508,7 +508,7 @@ def test_an_object_of_three_megabytes_is_refused_for_its_size() -> None:
 
 @pytest.mark.parametrize("kind", ["Deployment", "Service", "Pod", "InferenceService"])
 @pytest.mark.attack(22)
-def test_what_is_too_large_to_be_judged_breaks_every_rule_wherever_it_is_met(kind: str) -> None:
+def test_an_object_too_large_to_judge_breaks_every_rule(kind: str) -> None:
     """At admission, in the audit, and offline."""
     made = dict(bodies("containers", 100_000, f"{kind} made"))[f"{kind} made"]
     large = json.loads(made)["request"]["object"]
@@ -521,8 +521,8 @@ def test_what_is_too_large_to_be_judged_breaks_every_rule_wherever_it_is_met(kin
 
 
 @pytest.mark.attack(22)
-def test_of_all_rules_together_no_more_is_found_than_is_said() -> None:
-    """But something of each, for the audit."""
+def test_all_rules_together_find_no_more_than_a_message_lists() -> None:
+    """Each rule still has one finding, for the audit."""
     many = pod("s3://models/a")
     many["spec"]["containers"] = [{"name": f"c{i}", "image": f"evil.com/c{i}", **MEMORY} for i in range(300)]
     subject = subject_of(many, context_with(*[STORES] * 30))
@@ -534,8 +534,8 @@ def test_of_all_rules_together_no_more_is_found_than_is_said() -> None:
 
 @pytest.mark.parametrize("count", [1000, pytest.param(15_000, marks=pytest.mark.slow)])
 @pytest.mark.attack(9)
-def test_hostile_reviews_get_a_denial_or_are_the_callers_fault(count: int) -> None:
-    """Whatever comes: a well-formed answer, or MalformedError, which is HTTP 400. Never an internal error."""
+def test_hostile_reviews_get_a_denial_or_http_400(count: int) -> None:
+    """The answer is well-formed, or MalformedError, which is HTTP 400. Never an internal error."""
     rng, good = random.Random(7), reviews()
     answered = malformed = 0
     for _ in range(count):
@@ -589,9 +589,9 @@ def test_no_text_of_an_object_looks_like_a_line_of_the_answer(manifest: JsonObje
             elif isinstance(node, dict):
                 node[NOT_A_LINE] = node.pop(last)
             response = ask(request(changed, namespace="ml"), strict)
-            told = [*response.get("status", {}).get("message", "").splitlines(), *response.get("warnings", [])]
-            assert all(line.split(":")[0] in codes and line.isprintable() for line in told), told
-            assert not any(line.startswith("Compliant") for line in told)
+            said = [*response.get("status", {}).get("message", "").splitlines(), *response.get("warnings", [])]
+            assert all(line.split(":")[0] in codes and line.isprintable() for line in said), said
+            assert not any(line.startswith("Compliant") for line in said)
             refusals += not response["allowed"]
     assert refusals > 10
 

@@ -107,7 +107,7 @@ def test_a_report_has_a_bounded_number_of_entries_the_worst_first_and_counts_all
 
 
 @pytest.mark.attack(25)
-def test_of_thousands_of_pods_that_break_every_rule_little_is_kept_and_all_is_counted() -> None:
+def test_thousands_of_bad_pods_are_counted_and_few_are_kept() -> None:
     rules = ", ".join(f"{{name: r{n}, images: {{allow: [registry{n}.example]}}}}" for n in range(20))
     broken = [document("ServingPolicy", f"p{n}", f"rules: [{rules}]") for n in range(5)]
     existing, found = Auditor(context(*broken), (), NOW), AuditFindings()
@@ -122,12 +122,12 @@ def test_of_thousands_of_pods_that_break_every_rule_little_is_kept_and_all_is_co
     tracemalloc.stop()
     assert found.violations().total() == 25 * 80 * 100
     assert kept < 3 * 2**20, "of 200,000 results"
-    with at_most(0.1):  # nobody waits for the report
+    with at_most(0.1):  # it runs beside the answers
         policy_report.reports(found)
 
 
 @pytest.mark.attack(25)
-def test_what_is_remembered_to_tell_nothing_twice_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_of_reported_findings_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(existing_module, "MOST_REPORTED", 30)
     monkeypatch.setattr(existing_module, "MOST_COMPARED", 10_000)
     existing = Auditor(context(WATCHED, STORES), (), NOW)
@@ -183,12 +183,12 @@ def test_an_entry_of_a_report_has_a_bounded_length() -> None:
     assert len(report["results"][0]["message"]) == 1024
 
 
-def test_a_namespace_in_which_all_is_well_has_no_report() -> None:
+def test_a_namespace_without_findings_has_no_report() -> None:
     assert reports_about(audited([deployment("good")], STORES)) == []
 
 
 @pytest.mark.attack(19)
-def test_an_exception_that_has_expired_stops_to_count() -> None:
+def test_an_expired_exception_does_not_apply() -> None:
     bad = [deployment("bad", "s3://elsewhere/a.joblib")]
     (during,) = reports_about(audited(bad, STORES, exceptions=[EXCEPTION]))
     assert during["results"][0]["result"] == "skip"
@@ -206,11 +206,11 @@ def test_the_next_audit_is_when_the_next_exception_ends() -> None:
 
 def test_the_condition_says_what_is_broken_and_how_to_read_more() -> None:
     bad, good = audited([deployment("bad", "s3://elsewhere/a.joblib"), deployment("good")], STORES)
-    told = background.compliance(bad)
-    assert told is not None
-    assert (told.status, told.reason) == ("False", "PolicyViolated")
-    assert "stores/places does not allow models from s3://elsewhere/a.joblib" in told.message
-    assert told.message.endswith("Run `kubectl serve policy explain bad -n ml`.")
+    said = background.compliance(bad)
+    assert said is not None
+    assert (said.status, said.reason) == ("False", "PolicyViolated")
+    assert "stores/places does not allow models from s3://elsewhere/a.joblib" in said.message
+    assert said.message.endswith("Run `kubectl serve policy explain bad -n ml`.")
     fine = background.compliance(good)
     assert fine is not None
     assert fine.status == "True"
@@ -218,7 +218,7 @@ def test_the_condition_says_what_is_broken_and_how_to_read_more() -> None:
     assert background.compliance(untouched) is None
 
 
-def test_the_audit_and_the_desk_say_the_same() -> None:
+def test_the_audit_and_the_command_agree() -> None:
     objects = [deployment("bad", "s3://elsewhere/a.joblib"), deployment("good")]
     ours = [one.verdict for one in audited(objects, STORES, WATCHED)]
     desk = try_documents([STORES, WATCHED, *objects], BASE, NOW, stored=True)
@@ -311,7 +311,7 @@ async def until_reported(api: MemoryApi, *wanted: tuple[str, str]) -> None:
 
 
 @pytest.mark.attack(2)
-async def test_whatever_was_made_by_hand_is_found_until_it_goes(api: MemoryApi) -> None:
+async def test_objects_that_users_make_are_found_until_they_are_deleted(api: MemoryApi) -> None:
     kinds = {CONFIGURATIONS: "Configuration", REVISIONS: "Revision", KNATIVE_SERVICES: "Service"}
     api.put(POLICIES, STORES)
     for resource, kind in kinds.items():
@@ -333,7 +333,7 @@ async def test_whatever_was_made_by_hand_is_found_until_it_goes(api: MemoryApi) 
 
 
 @pytest.mark.attack(2)
-async def test_what_leads_to_models_from_outside_is_found(api: MemoryApi) -> None:
+async def test_routes_and_domain_mappings_are_found(api: MemoryApi) -> None:
     api.put(POLICIES, document("ServingPolicy", "private", "rules: [{name: r, visibility: {allow: [cluster-local]}}]"))
     api.put(ROUTES, leading("Route") | {"metadata": {"name": "r", "namespace": "ml"}})
     api.put(DOMAIN_MAPPINGS, leading("DomainMapping"))
@@ -364,9 +364,7 @@ async def test_a_deployment_that_changes_is_judged_without_listing_the_pods_of_t
         running.cancel()
 
 
-async def test_of_many_deployments_only_the_one_that_changes_is_judged_again(
-    api: MemoryApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_only_a_changed_deployment_is_judged_again(api: MemoryApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "SETTLE_SECONDS", 0)
     api.put(POLICIES, STORES)
     for name, namespace in (("bad", "ml"), ("worse", "ml"), ("bad", "other")):
@@ -395,7 +393,7 @@ async def test_of_many_deployments_only_the_one_that_changes_is_judged_again(
         running.cancel()
 
 
-async def test_of_changes_in_several_namespaces_the_reports_are_listed_once_and_those_of_others_stay(
+async def test_after_changes_in_several_namespaces_the_reports_are_listed_once(
     api: MemoryApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(background, "SETTLE_SECONDS", 0)
@@ -421,12 +419,10 @@ async def test_of_changes_in_several_namespaces_the_reports_are_listed_once_and_
         while deployments.get("ml", "good") is None:  # noqa: ASYNC110 - the watch brings it
             await asyncio.sleep(0)
         await made.audit_changed()
-        assert len(api.lists) == 1, "whoever leads no more takes in nothing"
+        assert len(api.lists) == 1, "a replica that no longer leads reads nothing"
 
 
-async def test_what_the_audit_notes_itself_is_no_reason_to_judge_again(
-    api: MemoryApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_audits_own_writes_start_no_new_audit(api: MemoryApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "SETTLE_SECONDS", 0)
     api.put(POLICIES, STORES)
     api.put(DEPLOYMENTS, deployment("bad", "s3://elsewhere/a.joblib"))
@@ -441,15 +437,13 @@ async def test_what_the_audit_notes_itself_is_no_reason_to_judge_again(
         running.cancel()
 
 
-async def test_everything_is_judged_again_only_after_a_rest_that_is_longer_the_more_there_is(
-    api: MemoryApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_pause_between_audits_grows_with_their_size(api: MemoryApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "SETTLE_SECONDS", 0)
     monkeypatch.setattr(background, "PAUSE_FACTOR", 10**6)
     api.put(POLICIES, STORES)
     async with auditing(api, Clock()) as (made, _, _), asyncio.timeout(10):
         running = asyncio.create_task(made.run())
-        while PODS.plural not in api.lists:  # noqa: ASYNC110 - nothing tells it
+        while PODS.plural not in api.lists:  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0)
         made.refresh()
         api.put(DEPLOYMENTS, deployment("bad", "s3://elsewhere/b.joblib"))
@@ -458,7 +452,7 @@ async def test_everything_is_judged_again_only_after_a_rest_that_is_longer_the_m
         running.cancel()
 
 
-async def test_an_audit_that_breaks_off_is_begun_again_soon(api: MemoryApi, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_audit_that_fails_is_repeated_soon(api: MemoryApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "SETTLE_SECONDS", 0)
     monkeypatch.setattr(background, "RETRY_SECONDS", 0.01)
     api.put(POLICIES, STORES)
@@ -466,7 +460,7 @@ async def test_an_audit_that_breaks_off_is_begun_again_soon(api: MemoryApi, monk
     api.failures["list pods"] = UnavailableError("storage is (re)initializing", 429)
     async with auditing(api, Clock()) as (made, _, _), asyncio.timeout(10):
         running = asyncio.create_task(made.run())
-        while api.lists.count(REVISIONS.plural) < 2:  # noqa: ASYNC110 - nothing tells it
+        while api.lists.count(REVISIONS.plural) < 2:  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0)
         api.failures.clear()
         await until_reported(api, ("Pod", "a-pod"))
@@ -477,9 +471,7 @@ class Spec(dict[str, Any]):
     """A pod's spec, which can be watched as it goes."""
 
 
-async def test_of_thousands_of_pods_the_audit_has_no_more_in_memory_than_it_lists_at_a_time(
-    api: MemoryApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_audit_holds_one_page_of_pods_in_memory(api: MemoryApi, monkeypatch: pytest.MonkeyPatch) -> None:
     alive: set[int] = set()
     most: list[int] = []
 
@@ -509,7 +501,7 @@ async def test_of_thousands_of_pods_the_audit_has_no_more_in_memory_than_it_list
 async def test_when_an_exception_ends_the_condition_turns_and_an_event_says_so(
     api: MemoryApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the clock alone: nobody writes anything, and the audit looks again by itself."""
+    """The clock alone starts the next audit; no object changes."""
     monkeypatch.setattr(background, "SETTLE_SECONDS", 0)
     ends = datetime(2026, 11, 18, 0, 5, tzinfo=UTC)
     api.put(POLICIES, STORES)

@@ -1,4 +1,4 @@
-"""A budget counts the worst that can run, whatever makes it run, and under each name of a device."""
+"""A budget counts the maximum that can run, whatever starts it, and every name of a device."""
 
 import copy
 from datetime import UTC, datetime
@@ -98,7 +98,7 @@ def asked_to_scale(stored: JsonObject, replicas: int, user: str, *policies: str)
 @pytest.mark.attack(30)
 @pytest.mark.parametrize("user", ["alice", "system:serviceaccount:kube-system:horizontal-pod-autoscaler"])
 @pytest.mark.parametrize("notes", [{}, {"scale": "1..2"}], ids=str)
-def test_a_scale_beyond_the_budget_is_refused_whoever_asks(notes: dict[str, Any], user: str) -> None:
+def test_a_scale_beyond_the_budget_is_refused_for_every_user(notes: dict[str, Any], user: str) -> None:
     stored = running(**notes)
     assert codes(stored, TOTAL, MOST) == set()
     assert asked_to_scale(stored, 4, user, TOTAL, MOST) == ""
@@ -108,7 +108,7 @@ def test_a_scale_beyond_the_budget_is_refused_whoever_asks(notes: dict[str, Any]
 
 @pytest.mark.attack(30)
 @pytest.mark.parametrize("surge", ["100%", "25%", "1%", 1, 50, None, "1000%", "lots"])
-def test_what_a_rolling_update_runs_beside_counts(surge: Any) -> None:
+def test_the_surge_of_a_rolling_update_counts(surge: Any) -> None:
     full = running(4, surge)
     if surge is None:  # the API server's default is 25%
         del full["spec"]["strategy"]
@@ -119,7 +119,7 @@ def test_what_a_rolling_update_runs_beside_counts(surge: Any) -> None:
     )
 
 
-def test_a_budget_can_be_used_to_its_end() -> None:
+def test_a_budget_can_be_used_completely() -> None:
     assert codes(running(4), TOTAL, MOST) == set()
     recreated = running(4, 0)
     recreated["spec"]["strategy"] = {"type": "Recreate"}
@@ -150,7 +150,7 @@ STARTED: dict[str, dict[str, str]] = {
 @pytest.mark.attack(30)
 @pytest.mark.parametrize("notes", STARTED.values(), ids=STARTED.keys())
 @pytest.mark.parametrize("kind", ["Service", "Configuration", "Revision"])
-def test_whatever_knative_starts_counts(kind: str, notes: dict[str, str]) -> None:
+def test_every_replica_that_knative_starts_counts(kind: str, notes: dict[str, str]) -> None:
     annotations = {AUTOSCALING + key: value for key, value in notes.items()}
     made = service() | {"kind": kind}
     made["spec"]["template"]["metadata"]["annotations"] = annotations
@@ -165,7 +165,7 @@ def test_whatever_knative_starts_counts(kind: str, notes: dict[str, str]) -> Non
 @pytest.mark.parametrize(
     "notes", [{"initial-scale": "50"}, {"min-scale": "50"}, {"class": "mine.example.com"}], ids=str
 )
-def test_whatever_knative_starts_for_an_inference_service_counts(notes: dict[str, str]) -> None:
+def test_every_replica_that_knative_starts_for_an_inference_service_counts(notes: dict[str, str]) -> None:
     annotations = {AUTOSCALING + key: value for key, value in notes.items()}
     for made in (
         inference_service(model(maxReplicas=1), **annotations),
@@ -176,7 +176,7 @@ def test_whatever_knative_starts_for_an_inference_service_counts(notes: dict[str
 
 
 @pytest.mark.attack(30)
-def test_what_a_deployments_template_tells_knative_counts() -> None:
+def test_knative_annotations_in_a_deployments_template_count() -> None:
     begun = {"metadata": {"annotations": {f"{AUTOSCALING}initial-scale": "50"}}, "spec": {"containers": [container()]}}
     made = deployment(template=begun, scale="0..1")
     assert codes(made, TOTAL) == {"ResourceExceeded"}
@@ -192,7 +192,7 @@ TWO = {
 
 @pytest.mark.attack(30)
 @pytest.mark.parametrize("traffic", TWO.values(), ids=TWO.keys())
-def test_every_revision_that_is_reached_counts(traffic: list[JsonObject]) -> None:
+def test_every_revision_with_traffic_counts(traffic: list[JsonObject]) -> None:
     assert codes(service(traffic, max_scale="3"), TOTAL) == {"ResourceExceeded"}
     assert codes(service(traffic, max_scale="2"), TOTAL) == set()
     assert codes(service(traffic, max_scale="3"), MOST) == set()
@@ -263,7 +263,7 @@ def test_what_cannot_be_counted_breaks_the_budget(bound: str, kind: str, pod: Js
 
 
 @pytest.mark.attack(30)
-def test_claims_of_devices_are_no_business_of_memory() -> None:
+def test_device_claims_do_not_affect_memory_limits() -> None:
     memory = "rules: [{name: r, resources: {perReplica: {memory: 4Gi, cpu: 4}, total: {memory: 4Gi}}}]"
     assert codes(service(pod=pods(resourceClaims=CLAIM), max_scale="1"), memory) == set()
 
@@ -312,7 +312,7 @@ def test_what_is_too_much_to_count_breaks_the_budget_at_once() -> None:
         assert codes(service(pod=pods(containers=[many]), max_scale="1"), rule) == {"ResourceUnbounded"}
 
 
-def test_an_amount_of_nothing_needs_no_bound() -> None:
+def test_an_amount_of_zero_needs_no_bound() -> None:
     assert codes(service(pod=pods()), TOTAL) == set()
     assert codes(service(pod=pods(containers=[container(gpus=0)])), TOTAL) == set()
 
@@ -377,7 +377,7 @@ STARTER_BREAKERS: dict[str, JsonObject] = {
 
 @pytest.mark.attack(30)
 @pytest.mark.parametrize("manifest", STARTER_BREAKERS.values(), ids=STARTER_BREAKERS.keys())
-def test_the_starter_policy_lets_no_name_of_a_gpu_through(manifest: JsonObject) -> None:
+def test_the_starter_policy_refuses_every_name_of_a_gpu(manifest: JsonObject) -> None:
     base = context_with()
     starter = read_policy(yaml.safe_load(STARTER.read_text()))
     context = ClusterContext(base.loader, base.runtimes, policies=(starter,))

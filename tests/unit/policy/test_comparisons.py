@@ -1,4 +1,4 @@
-"""What policies compare, taken apart: quantities, images, sources, names and expressions."""
+"""What policies compare: quantities, images, sources, names and expressions."""
 
 import fnmatch
 import re
@@ -36,7 +36,7 @@ def test_quantities_are_what_kubernetes_takes_them_for(text: object, number: obj
     "text",
     ["", " 1", "1 ", "1K", "1GI", "1gi", "1e", "1e999", "0x1", "1,5", "NaN", "inf", "--1", "١", "1" * 200, True, None],
 )
-def test_what_is_no_quantity_is_refused(text: object) -> None:
+def test_an_invalid_quantity_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match="not a quantity"):
         quantity.parse(text)
 
@@ -76,7 +76,7 @@ def test_images_are_read_as_the_runtime_does(text: str, image: Image) -> None:
     "text", ["", "a b", "-a", "a/../b", "a//b", "a:", "a@sha256:1", "https://a/b", "a\n", "ａ", "A/b/", "a" * 600]
 )
 @pytest.mark.attack(12)
-def test_what_is_no_image_is_refused(text: str) -> None:
+def test_an_invalid_image_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not an image reference"):
         image_reference.parse(text)
 
@@ -92,7 +92,7 @@ def test_what_is_no_image_is_refused(text: str) -> None:
     ],
 )  # fmt: skip
 @pytest.mark.attack(12)
-def test_a_source_that_could_be_read_in_two_ways_is_not_compared(text: str) -> None:
+def test_an_ambiguous_source_is_not_compared(text: str) -> None:
     with pytest.raises(ValueError, match=r"^(it|\")"):
         model_uri.parse(text)
 
@@ -150,7 +150,7 @@ def test_a_place_holds_what_is_below_it(place: str, source: str, inside: bool) -
         (f"s3://models/iris@{DIGEST}", False),
     ],
 )
-def test_a_uri_that_names_one_version_for_ever_is_told(text: str, immutable: bool) -> None:
+def test_immutable_uris_are_recognised(text: str, immutable: bool) -> None:
     assert model_uri.parse(text).is_immutable is immutable
 
 
@@ -206,7 +206,7 @@ def test_a_prefix_rules_out_what_begins_otherwise(pattern: str, prefix: str) -> 
     assert not may_begin(pattern, prefix)
 
 
-def test_a_pattern_of_many_stars_costs_nothing() -> None:
+def test_a_pattern_of_many_stars_is_cheap() -> None:
     with cpu_time.at_most(1):
         assert not matches("a" * 100_000, "*a" * 100 + "b")
 
@@ -232,14 +232,14 @@ def test_an_expression_sees_no_object_larger_than_512_kib() -> None:
 
 
 @pytest.mark.attack(18)
-def test_a_pattern_that_tracks_back_elsewhere_is_linear() -> None:
+def test_a_regular_expression_takes_linear_time() -> None:
     values = Values(object={"a": "a" * 100_000 + "!"}, subject={})
     with cpu_time.at_most(1):
         assert not expressions.holds("object.a.matches('^(a+)+$')", values)
 
 
 @pytest.mark.parametrize("value", ["a\x00b", {"k\x00": 1}, "\ud800", 2**80])
-def test_what_the_binding_would_change_on_its_way_is_not_judged(value: object) -> None:
+def test_values_that_the_binding_changes_are_not_judged(value: object) -> None:
     with pytest.raises(ExpressionError):
         expressions.holds("object.a == 'a'", Values(object={"a": value}, subject={}))
 

@@ -1,4 +1,4 @@
-"""The CRDs are as the code is."""
+"""The CRDs match the classes that they are made from."""
 
 import subprocess
 import sys

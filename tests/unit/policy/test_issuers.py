@@ -1,4 +1,4 @@
-"""Whose tokens let callers in: what Istio fetches keys from is public and https, and a policy may say where."""
+"""Issuers of accepted tokens: Istio fetches keys from public https URLs only, and a policy can limit these."""
 
 import json
 
@@ -47,7 +47,7 @@ def read_codes(**notes: str) -> set[str]:
 
 
 @pytest.mark.parametrize("url", PUBLIC)
-def test_a_public_issuer_is_as_good_as_its_keys(url: str) -> None:
+def test_a_public_issuer_is_accepted_like_its_keys(url: str) -> None:
     assert is_public(url)
     assert read_codes(auth_issuer=url) == set()
     assert read_codes(auth_issuer=url, auth_jwks=url) == set()
@@ -92,7 +92,7 @@ LOGIN = "https://login.example.com/realms/models"
 
 
 @pytest.mark.attack(31)
-def test_a_policy_says_whose_tokens_count_and_whose_keys() -> None:
+def test_a_policy_limits_issuers_and_their_keys() -> None:
     assert found([LOGIN], auth_issuer=LOGIN) == []
     assert found([LOGIN], auth_issuer=LOGIN, auth_jwks=f"{LOGIN}/keys") == []
     assert found(["https://login.example.com/"], auth_issuer=LOGIN) == []
@@ -108,6 +108,6 @@ def test_a_policy_says_whose_tokens_count_and_whose_keys() -> None:
 @pytest.mark.parametrize(
     "place", ["http://login.example.com", "login.example.com", "https://10.0.0.1", "https://*.example.com"]
 )
-def test_a_policy_that_names_no_public_place_is_never_stored(place: str) -> None:
+def test_a_policy_with_an_issuer_that_is_not_public_is_never_stored(place: str) -> None:
     with pytest.raises(PolicyError, match="issuers"):
         read_policy(yaml.safe_load(json.dumps(policy([place]))))

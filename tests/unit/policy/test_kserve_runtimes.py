@@ -1,4 +1,4 @@
-"""KServe's runtimes of a namespace and models that are added: what an InferenceService runs without saying so."""
+"""KServe's ServingRuntimes and TrainedModels: what an InferenceService runs without naming it."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -80,7 +80,7 @@ def denied(manifest: JsonObject, rule: str) -> bool:
 
 @pytest.mark.attack(32)
 @pytest.mark.parametrize(("rule", "manifest"), BREAKERS.values(), ids=BREAKERS.keys())
-def test_what_a_runtime_brings_is_judged_as_it_is_made(rule: str, manifest: JsonObject) -> None:
+def test_a_new_runtime_is_judged(rule: str, manifest: JsonObject) -> None:
     assert denied(manifest, RULES[rule])
     context = context_with(f"rules: [{{name: r, {RULES[rule]}}}]")
     answer, _ = review.review(
@@ -99,7 +99,7 @@ def test_an_honest_runtime_breaks_no_rule(rule: str) -> None:
 
 
 @pytest.mark.parametrize("rule", ["label: {key: team}", "expression: {cel: 'false', message: it is not}"])
-def test_rules_on_labels_are_about_parts_only_where_they_are_named(rule: str) -> None:
+def test_rules_on_labels_judge_parts_only_if_the_policy_names_their_kind(rule: str) -> None:
     assert not denied(runtime(), rule)
     context = context_with(f"{{match: {{kinds: [ServingRuntime]}}, rules: [{{name: r, {rule}}}]}}")
     subject = subject_of(runtime(), context)
@@ -120,7 +120,7 @@ def test_rules_on_labels_are_about_parts_only_where_they_are_named(rule: str) ->
     ],
     ids=str,
 )
-def test_a_runtime_that_leads_past_the_sidecar_breaks_a_rule_on_the_mesh(spec: JsonObject) -> None:
+def test_a_runtime_that_bypasses_the_sidecar_breaks_a_rule_on_the_mesh(spec: JsonObject) -> None:
     context = context_with("rules: [{name: r, mesh: {allow: [istio]}}]")
     context = replace(context, istio=installation(namespaces={"ml": {"istio-injection": "enabled"}}))
     for manifest, found in ((runtime(**spec), True), (runtime(), False)):
@@ -129,14 +129,14 @@ def test_a_runtime_that_leads_past_the_sidecar_breaks_a_rule_on_the_mesh(spec: J
         assert judge_policies(subject, context.policies, (), NOW).denied is found
 
 
-def test_a_model_that_is_added_goes_by_what_it_is_added_to() -> None:
+def test_a_trained_model_has_the_workload_of_its_inference_service() -> None:
     subject = subject_of(trained_model("s3://models/a"), context_with())
     assert subject is not None
     assert (subject.workload, [use.name for use in subject.formats]) == ("iris", ["sklearn"])
 
 
 @pytest.mark.parametrize("kind", ["ServingRuntime", "TrainedModel"])
-def test_what_is_no_such_object_is_no_error(kind: str) -> None:
+def test_a_malformed_object_is_no_error(kind: str) -> None:
     specs: tuple[Any, ...] = (None, [], {"containers": {}, "workerSpec": []}, {"model": "x", "inferenceService": {}})
     for spec in specs:
         made = {"apiVersion": "serving.kserve.io/v1alpha1", "kind": kind, "metadata": {"name": "x"}, "spec": spec}

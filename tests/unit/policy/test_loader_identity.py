@@ -1,4 +1,4 @@
-"""The loader is what the core renders, field for field: whatever else can put a model where it is read is unknown."""
+"""The loader is recognised field by field. Everything else that can write to the model's folder is unknown."""
 
 import copy
 from collections.abc import Callable
@@ -75,7 +75,7 @@ KINDS = ["Deployment", "Service", "Configuration", "Revision", "Pod"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_loader_as_it_is_filled_in_is_known_in_every_kind(kind: str, context: ClusterContext) -> None:
+def test_the_rendered_loader_is_recognised_in_every_kind(kind: str, context: ClusterContext) -> None:
     assert broken(made(kind, context)[0], context) == {}
 
 
@@ -352,7 +352,7 @@ def test_another_name_is_another_container(name: str, context: ClusterContext) -
 
 
 @pytest.mark.attack(27)
-def test_what_the_user_writes_before_completion_is_found_as_well(context: ClusterContext) -> None:
+def test_what_the_user_writes_before_completion_is_found(context: ClusterContext) -> None:
     """The rest is filled in around it."""
     program = {
         "name": "model-loader",
@@ -366,7 +366,7 @@ def test_what_the_user_writes_before_completion_is_found_as_well(context: Cluste
 
 
 @pytest.mark.attack(27)
-def test_the_annotations_say_what_is_asked_for_and_the_loader_what_is_done(context: ClusterContext) -> None:
+def test_the_loader_counts_and_not_only_the_annotations(context: ClusterContext) -> None:
     """An honest loader, of another request."""
     manifest, pod = made("Deployment", context)
     request = loader_container.read(pod["initContainers"][0], pod, context.known_loaders)

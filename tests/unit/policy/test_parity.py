@@ -1,4 +1,4 @@
-"""One verdict by three ways: the webhook's code, the audit's and the desk's, on policies and objects drawn at random.
+"""The webhook, the audit and the command give one verdict, on random policies and objects.
 
 ``tests/cluster/test_policy.py`` does the same on a real API server.
 """
@@ -52,7 +52,7 @@ def asked(manifest: JsonObject, reviewer: review.Reviewer) -> list[str]:
 
 
 @pytest.mark.parametrize("batches", [8, pytest.param(100, marks=pytest.mark.slow)])
-def test_the_webhook_the_audit_and_the_desk_say_the_same_word_for_word(batches: int) -> None:
+def test_the_webhook_the_audit_and_the_command_agree_word_for_word(batches: int) -> None:
     rng = random.Random(batches)
     pairs = refused = 0
     for _ in range(batches):

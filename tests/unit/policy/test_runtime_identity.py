@@ -1,4 +1,4 @@
-"""The catalogue's runtime is what serves only if its container is: whoever changes it has a server of their own."""
+"""A container is the catalogue's runtime only if it is unchanged. With a change it is a custom server."""
 
 import copy
 from collections.abc import Callable
@@ -209,7 +209,7 @@ OWN: dict[str, Change] = {
 @pytest.mark.attack(28)
 @pytest.mark.parametrize("change", OWN.values(), ids=OWN.keys())
 @pytest.mark.parametrize("kind", KINDS)
-def test_who_changes_what_a_runtime_filled_in_runs_a_custom_server(kind: str, change: Change) -> None:
+def test_a_changed_runtime_container_is_a_custom_server(kind: str, change: Change) -> None:
     manifest, pod = made(kind)
     assert broken(manifest, JUDGED) == {}
     change(pod)
@@ -228,7 +228,7 @@ def test_of_a_deployment_it_is_known_which_model_is_served(kind: str, change: Ch
 
 @pytest.mark.attack(28)
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_said_what_makes_it_custom(kind: str) -> None:
+def test_the_finding_names_the_changed_field(kind: str) -> None:
     manifest, pod = made(kind)
     said("MLSERVER_MODEL_URI", "/mine")(pod)
     use = subject(manifest).runtime
@@ -273,7 +273,7 @@ def test_an_annotation_makes_no_other_runtime_of_a_container() -> None:
 
 @pytest.mark.attack(28)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_denial_of_a_runtime_holds_for_what_is_made_of_it(kind: str) -> None:
+def test_denying_a_runtime_denies_what_is_based_on_it(kind: str) -> None:
     policy = read_policy(document("ServingPolicy", "rules: [{name: r, runtimes: {deny: [mlserver-*]}}]"))
     context = replace(FACTS, policies=(policy,))
     manifest, pod = made(kind)
@@ -295,7 +295,7 @@ def test_the_denial_of_a_runtime_holds_for_what_is_made_of_it(kind: str) -> None
         "docker.io/vllm/vllm-openai@sha256:" + "0" * 64,
     ],
 )
-def test_the_denial_of_a_runtime_holds_for_its_image_by_every_name(image: str) -> None:
+def test_denying_a_runtime_denies_its_image_under_every_name(image: str) -> None:
     policy = read_policy(document("ServingPolicy", "rules: [{name: r, runtimes: {deny: [vllm]}}]"))
     spec = {"containers": [{"name": "a", "image": image, "args": ["serve", "org/model"]}]}
     head = {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "a", "namespace": "ml"}}
@@ -366,7 +366,7 @@ def language_model(notes: dict[str, str]) -> JsonObject:
 
 @pytest.mark.parametrize(("notes", "change"), FREE.values(), ids=FREE.keys())
 @pytest.mark.parametrize("kind", KINDS)
-def test_how_it_runs_is_the_users_to_say(kind: str, notes: dict[str, str], change: Change) -> None:
+def test_users_can_set_how_a_runtime_runs(kind: str, notes: dict[str, str], change: Change) -> None:
     manifest, pod = made(kind, language_model(notes))
     change(pod)
     assert not {"denied", "allowed"} & broken(manifest, JUDGED).keys()
@@ -400,7 +400,7 @@ OWN_ARGUMENTS: dict[str, tuple[dict[str, str], Change]] = {
 @pytest.mark.attack(28)
 @pytest.mark.parametrize(("notes", "change"), OWN_ARGUMENTS.values(), ids=OWN_ARGUMENTS.keys())
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_served_is_not_the_users_to_say(kind: str, notes: dict[str, str], change: Change) -> None:
+def test_users_cannot_set_what_a_runtime_serves(kind: str, notes: dict[str, str], change: Change) -> None:
     manifest, pod = made(kind, language_model(notes))
     change(pod)
     assert broken(manifest, JUDGED)["denied"] == {"RuntimeNotAllowed"}
@@ -440,7 +440,7 @@ def test_what_is_laid_over_a_runtime_of_kserves_makes_it_custom_as_well(spec: Js
 @pytest.mark.parametrize(
     ("runtime", "protocol"), [(each.name, protocol) for each in FACTS.runtimes for protocol in each.protocols]
 )
-def test_every_runtime_is_known_again_in_every_variant(runtime: str, protocol: str, gpu: bool) -> None:
+def test_every_runtime_is_recognised_in_every_variant(runtime: str, protocol: str, gpu: bool) -> None:
     written = deployment("s3://models/a", runtime=runtime, protocol=protocol)
     if gpu:
         container = {"name": "model-server", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
@@ -462,7 +462,7 @@ def test_a_claim_is_served_by_the_runtime_as_well() -> None:
 
 @pytest.mark.attack(28)
 @pytest.mark.parametrize("runtime", FACTS.runtimes, ids=lambda runtime: runtime.name)
-def test_no_setting_of_the_catalogue_says_what_is_served(runtime: runtimes.Runtime) -> None:
+def test_no_setting_of_the_catalogue_decides_what_is_served(runtime: runtimes.Runtime) -> None:
     settings = runtime.settings
     words = ("uri", "_dir", "-dir", "path", "code", "plugin", "preload", "config", "lora", "file", "model=", "repo")
     for name in (*settings.env, *settings.args):

@@ -1,4 +1,4 @@
-"""Verdicts: who goes past, what a label that was taken off means, defaults, and what could not be read."""
+"""Verdicts: exemptions, removed labels, defaults, and policies that cannot be read."""
 
 import contextlib
 import copy
@@ -70,7 +70,7 @@ PRIVATE = "rules: [{name: r, visibility: {allow: [cluster-local]}}]"
 
 
 @pytest.mark.attack(5)
-def test_who_is_exempt_is_told_by_the_api_server_alone() -> None:
+def test_only_the_api_server_decides_who_is_exempt() -> None:
     exempting = policy("exempt: {users: [boss], groups: [admins]}\n" + PRIVATE)
     assert verdict(service(), exempting, user=User("boss")).results[0].outcome is RuleOutcome.EXEMPT
     assert verdict(service(), exempting, user=User("x", ("admins",))).results[0].outcome is RuleOutcome.EXEMPT
@@ -78,12 +78,12 @@ def test_who_is_exempt_is_told_by_the_api_server_alone() -> None:
     assert verdict(service(), exempting, user=User("Boss", ("Admins",))).denied
 
 
-def test_the_audit_exempts_nobody() -> None:
+def test_the_audit_exempts_no_one() -> None:
     assert verdict(service(), policy("exempt: {users: [boss]}\n" + PRIVATE), user=None).denied
 
 
 @pytest.mark.attack(3)
-def test_taking_a_label_off_does_not_leave_the_policy_in_the_same_step() -> None:
+def test_removing_a_label_does_not_leave_the_policy_in_the_same_request() -> None:
     selecting = policy("match: {objectSelector: {matchLabels: {risk: high}}}\n" + PRIVATE)
     assert not verdict(service(), selecting).results
     assert verdict(service(), selecting, former=service(risk="high")).denied
@@ -158,7 +158,7 @@ def test_an_argument_that_is_kept_from_expanding_is_another() -> None:
 
 @pytest.mark.attack(19)
 @pytest.mark.parametrize("pattern", ["iris", "iris-*"])
-def test_a_name_that_is_yet_to_be_made_up_is_no_exceptions(pattern: str) -> None:
+def test_no_exception_applies_to_a_name_that_is_not_generated_yet(pattern: str) -> None:
     text = {"policy": "p", "rules": ["r"], "match": {"namespace": "ml", "name": pattern}}
     text |= {"expires": "2027-01-01T00:00:00Z", "reason": "r", "ticket": "T-1"}
     excused = read_exception(document("PolicyException", {"name": "e", "namespace": "kubectl-serve"}, text))
@@ -346,7 +346,7 @@ def test_replacing_an_adopted_deployment_by_its_file_keeps_it_served() -> None:
 @given(
     st.text(max_size=12), st.sampled_from(("s3://models/{label}", "https://m.example/{namespace}/{label}/{name}.onnx"))
 )
-def test_no_label_leads_out_of_the_place_that_the_policy_names(label: str, template: str) -> None:
+def test_no_label_leaves_the_place_that_the_policy_names(label: str, template: str) -> None:
     manifest = labelled(**{PREFIX + "adopt": label})
     made = judge(manifest, context(policy(f"{{adopt: {{model: '{template}'}}}}")))
     if made.deployment is not None:
@@ -426,7 +426,7 @@ SHAPES = (
 
 
 @given(st.sampled_from(SHAPES), JSON, JSON, JSON)
-def test_no_object_makes_it_raise(shape: tuple[str, str], spec: Any, labels: Any, annotations: Any) -> None:
+def test_no_object_raises_an_error(shape: tuple[str, str], spec: Any, labels: Any, annotations: Any) -> None:
     notes = {PREFIX + "model": "s3://a"} | annotations if isinstance(annotations, dict) else annotations
     manifest = {
         "apiVersion": shape[0],
@@ -440,7 +440,7 @@ def test_no_object_makes_it_raise(shape: tuple[str, str], spec: Any, labels: Any
 
 
 @given(JSON)
-def test_no_policy_makes_it_raise(spec: Any) -> None:
+def test_no_policy_raises_an_error(spec: Any) -> None:
     stored_policy(document("ServingPolicy", {"name": "p"}, spec))
 
 

@@ -1,4 +1,4 @@
-"""What of all that exists is judged, and what is left out because it was judged before."""
+"""Which stored objects are judged, and which are left out because their owner was judged."""
 
 import copy
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ def context(*rules: str) -> ClusterContext:
     return ClusterContext(BASE.loader, BASE.runtimes, policies=(stored_policy(head | {"spec": spec}),))
 
 
-def told(documents: Iterable[JsonObject], *rules: str, exceptions: Any = ()) -> dict[str, list[str]]:
+def said(documents: Iterable[JsonObject], *rules: str, exceptions: Any = ()) -> dict[str, list[str]]:
     """Every object that is judged, with the findings of it by their codes."""
     existing = Auditor(context(*rules), tuple(map(read_exception, exceptions)), NOW)
     found = [judged for judged in map(existing.judge, documents) if judged is not None]
@@ -41,7 +41,7 @@ def told(documents: Iterable[JsonObject], *rules: str, exceptions: Any = ()) -> 
 
 
 def made(uri: str = "s3://models/a.joblib", **notes: str) -> tuple[JsonObject, ...]:
-    """A Deployment and everything that becomes of it: Service, Configuration, Revision and pod."""
+    """A Deployment and everything that it becomes: Service, Configuration, Revision and pod."""
     annotations = {f"kubectl-serve.dev/{key}": value for key, value in {"model": uri, **notes}.items()}
     metadata = {"name": "iris", "namespace": "ml", "annotations": annotations}
     verdict = judge({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}, context(STORES))
@@ -96,28 +96,28 @@ def loading(document: JsonObject, uri: str) -> JsonObject:
     return changed
 
 
-def test_what_a_deployment_became_is_told_with_the_deployment() -> None:
-    assert told(made(visibility="cluster-local"), STORES, PRIVATE, OWNED) == {
+def test_what_a_deployment_becomes_is_reported_with_the_deployment() -> None:
+    assert said(made(visibility="cluster-local"), STORES, PRIVATE, OWNED) == {
         "Deployment/iris": ["LabelNotAllowed"], "Revision/iris-00001": [], "Pod/iris-00001-x": [],
     }  # fmt: skip
-    assert told(made("s3://elsewhere/a.joblib"), STORES) == {"Deployment/iris": ["SourceNotAllowed"]}
+    assert said(made("s3://elsewhere/a.joblib"), STORES) == {"Deployment/iris": ["SourceNotAllowed"]}
 
 
 @pytest.mark.attack(5)
 @pytest.mark.parametrize("index", [1, 2], ids=["Service", "Configuration"])
-def test_what_does_more_than_it_was_made_of_is_judged_by_itself(index: int) -> None:
+def test_an_object_that_does_more_than_its_owner_is_judged_by_itself(index: int) -> None:
     objects = list(made())
     objects[index] = loading(objects[index], "s3://elsewhere/a.joblib")
     kind = objects[index]["kind"]
-    assert told(objects, STORES)[f"{kind}/iris"] == ["SourceNotAllowed"]
+    assert said(objects, STORES)[f"{kind}/iris"] == ["SourceNotAllowed"]
     objects = list(made())
     notes = objects[index]["spec"]["template"]["metadata"].setdefault("annotations", {})
     notes["autoscaling.knative.dev/max-scale"] = "50"
-    assert told(objects, "{name: most, scale: {most: 3}}")[f"{kind}/iris"] == ["ScaleNotAllowed"]
+    assert said(objects, "{name: most, scale: {most: 3}}")[f"{kind}/iris"] == ["ScaleNotAllowed"]
     objects = list(made())
     volume = {"name": "v", "image": {"reference": "evil.example/a:1"}}
     objects[index]["spec"]["template"]["spec"]["volumes"].append(volume)
-    assert told(objects, "{name: images, images: {deny: [evil.example]}}")[f"{kind}/iris"] == ["ImageNotAllowed"]
+    assert said(objects, "{name: images, images: {deny: [evil.example]}}")[f"{kind}/iris"] == ["ImageNotAllowed"]
 
 
 MORE: dict[str, tuple[JsonObject, str, str]] = {
@@ -140,67 +140,67 @@ MORE: dict[str, tuple[JsonObject, str, str]] = {
 
 @pytest.mark.attack(5)
 @pytest.mark.parametrize(("more", "rule", "code"), MORE.values(), ids=MORE.keys())
-def test_whatever_more_it_carries_it_is_judged_by_itself(more: JsonObject, rule: str, code: str) -> None:
+def test_whatever_an_object_has_more_than_its_owner_is_judged(more: JsonObject, rule: str, code: str) -> None:
     deployment, service, *_ = made()
     spec = service["spec"]["template"]["spec"]
     for key, value in more.items():
         spec[key] = [*spec[key], *value] if isinstance(value, list) else value
-    assert told([deployment, service], rule) == {"Deployment/iris": [], "Service/iris": code.split()}
+    assert said([deployment, service], rule) == {"Deployment/iris": [], "Service/iris": code.split()}
 
 
 LOCAL = {"networking.knative.dev/visibility": "cluster-local"}
 
 
 @pytest.mark.attack(2, 5)
-def test_what_leads_to_a_private_model_from_outside_is_told() -> None:
+def test_routes_to_a_private_model_are_reported() -> None:
     private = made(visibility="cluster-local")
     ways_in = (route("iris", **LOCAL), route("other"), leading())
-    assert told([*private, *ways_in], PRIVATE) == {
+    assert said([*private, *ways_in], PRIVATE) == {
         "Deployment/iris": [], "Revision/iris-00001": [], "Pod/iris-00001-x": [],
         "Route/other": ["ValueNotAllowed"], "DomainMapping/iris.example.com": ["ValueNotAllowed"],
     }  # fmt: skip
-    assert told([*private, route()], PRIVATE)["Route/iris"] == ["ValueNotAllowed"], "its label was taken off"
+    assert said([*private, route()], PRIVATE)["Route/iris"] == ["ValueNotAllowed"], "its label was taken off"
 
 
 @pytest.mark.attack(5)
-def test_a_host_name_is_told_once_with_the_model_that_it_leads_to_whatever_its_labels_say() -> None:
+def test_a_host_name_is_reported_once_with_its_model() -> None:
     deployment, service, *_ = made(domain="iris.example.com")
     public = [deployment, service, route(), leading()]
-    assert told(public, PRIVATE) == {"Deployment/iris": ["ValueNotAllowed"]}
+    assert said(public, PRIVATE) == {"Deployment/iris": ["ValueNotAllowed"]}
     elsewhere = leading("shop.example.com", "shop", **{DEPLOYMENT_LABEL: "iris"})
-    assert set(told([*public, elsewhere], PRIVATE)) == {"Deployment/iris", "DomainMapping/shop.example.com"}
+    assert set(said([*public, elsewhere], PRIVATE)) == {"Deployment/iris", "DomainMapping/shop.example.com"}
 
 
 @pytest.mark.attack(5)
 def test_another_key_in_the_same_place_is_more_than_what_it_was_made_of() -> None:
     objects = made(**{"signature-key": "ml-team"})
     signed = "{name: signed, signed: {keys: [ml-team]}}"
-    assert told(objects, signed)["Deployment/iris"] == []
+    assert said(objects, signed)["Deployment/iris"] == []
     (volume,) = (each for each in objects[1]["spec"]["template"]["spec"]["volumes"] if "configMap" in each)
     volume["configMap"]["name"] = "mine"
-    assert told(objects, signed)["Service/iris"] == ["ModelNotSigned"]
+    assert said(objects, signed)["Service/iris"] == ["ModelNotSigned"]
 
 
 def test_an_older_revision_with_traffic_is_judged_by_what_it_carries() -> None:
-    """Where it is reachable, and its labels, were judged with the Deployment: the Revision does not say them."""
+    """Its visibility and labels were judged with the Deployment: the Revision does not have them."""
     *whole, revision, _ = made(visibility="cluster-local")
     older = loading(revision, "s3://elsewhere/old.joblib")
-    assert told([*whole, older], STORES, PRIVATE, OWNED)["Revision/iris-00001"] == ["SourceNotAllowed"]
+    assert said([*whole, older], STORES, PRIVATE, OWNED)["Revision/iris-00001"] == ["SourceNotAllowed"]
 
 
-def test_what_cannot_be_rendered_has_no_upper_bound() -> None:
+def test_a_deployment_that_cannot_be_rendered_has_no_upper_bound() -> None:
     deployment, *_ = made(scale="0..3")
     most = "{name: r, scale: {most: 5}}"
-    assert told([deployment], most) == {"Deployment/iris": []}
+    assert said([deployment], most) == {"Deployment/iris": []}
     deployment["metadata"]["annotations"]["kubectl-serve.dev/window"] = "soon"
-    assert told([deployment], most) == {"Deployment/iris": ["ScaleNotAllowed"]}
+    assert said([deployment], most) == {"Deployment/iris": ["ScaleNotAllowed"]}
 
 
 def test_a_revision_in_reserve_has_no_pods_and_is_left_out() -> None:
     *whole, revision, _ = made()
     older = loading(revision, "s3://elsewhere/old.joblib")
     older["metadata"]["labels"]["serving.knative.dev/routingState"] = "reserve"
-    assert "Revision/iris-00001" not in told([*whole, older], STORES)
+    assert "Revision/iris-00001" not in said([*whole, older], STORES)
 
 
 @pytest.mark.attack(5)
@@ -213,30 +213,30 @@ def test_a_revision_whose_owner_is_forged_is_judged_in_full(forged: JsonObject) 
     *whole, revision, _ = made()
     revision["metadata"]["labels"]["serving.knative.dev/routingState"] = "reserve"
     revision["metadata"]["ownerReferences"][0] |= forged
-    found = told([*whole, loading(revision, "s3://elsewhere/a.joblib")], STORES, PRIVATE, OWNED)
+    found = said([*whole, loading(revision, "s3://elsewhere/a.joblib")], STORES, PRIVATE, OWNED)
     assert found["Revision/iris-00001"] == ["SourceNotAllowed", "ValueNotAllowed", "LabelNotAllowed"]
-    assert told([revision], PRIVATE)["Revision/iris-00001"] == ["ValueNotAllowed"], "without its Configuration as well"
+    assert said([revision], PRIVATE)["Revision/iris-00001"] == ["ValueNotAllowed"], "without its Configuration as well"
 
 
 @pytest.mark.attack(5)
-def test_a_pod_that_claims_to_belong_to_a_workload_is_told_by_what_that_does_not() -> None:
+def test_a_pod_that_claims_a_workload_is_reported_by_what_the_workload_does_not_do() -> None:
     whole = made("s3://elsewhere/a.joblib")
     forged = loading(whole[-1], "s3://elsewhere/other.joblib")
     forged["metadata"]["name"] = "forged"
-    assert told([*whole, forged], STORES) == {
+    assert said([*whole, forged], STORES) == {
         "Deployment/iris": ["SourceNotAllowed"], "Pod/forged": ["SourceNotAllowed"],
     }  # fmt: skip
 
 
-def test_many_pods_of_one_workload_are_told_once() -> None:
+def test_many_pods_of_one_workload_are_reported_once() -> None:
     *_, pod = made("s3://elsewhere/a.joblib")
     pods = [pod | {"metadata": pod["metadata"] | {"name": f"iris-{number}"}} for number in range(5)]
-    assert told(pods, STORES) == {"Pod/iris-0": ["SourceNotAllowed"]}
+    assert said(pods, STORES) == {"Pod/iris-0": ["SourceNotAllowed"]}
     others = [pod | {"metadata": {"name": f"other-{number}", "namespace": "ml"}} for number in range(2)]
-    assert len(told([*pods, *others], STORES)) == 3, "of those without a workload each is its own"
+    assert len(said([*pods, *others], STORES)) == 3, "of those without a workload each is its own"
 
 
-def test_what_an_exception_lets_through_in_the_deployment_only_is_told_of_others() -> None:
+def test_an_exception_for_a_deployment_does_not_hide_other_objects() -> None:
     exception = {
         "apiVersion": "kubectl-serve.dev/v1alpha1", "kind": "PolicyException",
         "metadata": {"name": "e", "namespace": "kubectl-serve"},
@@ -245,19 +245,19 @@ def test_what_an_exception_lets_through_in_the_deployment_only_is_told_of_others
     }  # fmt: skip
     deployment, *_, pod = made("s3://elsewhere/a.joblib")
     by_hand = pod | {"metadata": {"name": "by-hand", "namespace": "ml"}}
-    assert set(told([deployment, pod, by_hand], STORES, exceptions=[exception])) == {"Deployment/iris", "Pod/by-hand"}
+    assert set(said([deployment, pod, by_hand], STORES, exceptions=[exception])) == {"Deployment/iris", "Pod/by-hand"}
 
 
 @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
 def test_a_pod_that_has_ended_is_not_judged(phase: str) -> None:
     *_, pod = made("s3://elsewhere/a.joblib")
-    assert told([pod | {"status": {"phase": phase}}], STORES) == {}
+    assert said([pod | {"status": {"phase": phase}}], STORES) == {}
 
 
 @pytest.mark.parametrize("namespace", sorted(NEVER_JUDGED))
-def test_where_admission_is_never_asked_the_audit_tells_nothing(namespace: str) -> None:
+def test_the_audit_reports_nothing_where_admission_is_never_called(namespace: str) -> None:
     *_, pod = made("s3://elsewhere/a.joblib")
     moved = pod | {"metadata": {"name": "a", "namespace": namespace}}
-    assert told([moved], STORES) == {"Pod/a": []}
-    assert told([moved], BROKEN) == {"Pod/a": []}
-    assert told([pod], BROKEN) == {"Pod/iris-00001-x": ["PolicyUnreadable"]}
+    assert said([moved], STORES) == {"Pod/a": []}
+    assert said([moved], BROKEN) == {"Pod/a": []}
+    assert said([pod], BROKEN) == {"Pod/iris-00001-x": ["PolicyUnreadable"]}

@@ -1,4 +1,4 @@
-"""Where auth or mesh counts, nothing that a pod says may lead past the sidecar that enforces it."""
+"""If auth or mesh requires a sidecar, no field of a pod may bypass it."""
 
 import copy
 from dataclasses import replace
@@ -192,13 +192,13 @@ KINDS = ("Deployment", "Service", "Configuration", "Revision", "InferenceService
 @pytest.mark.attack(29)
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_rule_on_the_mesh_finds_whatever_leads_past_the_sidecar(kind: str, way: JsonObject) -> None:
+def test_a_rule_on_the_mesh_finds_every_bypass_of_the_sidecar(kind: str, way: JsonObject) -> None:
     assert {found.code for found in verdict(by_hand(kind, way), STRICT).problems} == {"SidecarNotKept"}
 
 
 @pytest.mark.attack(29)
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
-def test_who_may_call_is_never_promised_where_the_sidecar_can_be_passed(way: JsonObject) -> None:
+def test_auth_is_refused_where_the_sidecar_can_be_bypassed(way: JsonObject) -> None:
     made = judge(deployment(way, auth="mtls"), context())
     assert {found.code for found in made.problems} & {"PastSidecar", "InvalidAnnotation"}
     assert made.service is None
@@ -207,7 +207,7 @@ def test_who_may_call_is_never_promised_where_the_sidecar_can_be_passed(way: Jso
 
 @pytest.mark.parametrize("more", HARMLESS.values(), ids=HARMLESS.keys())
 @pytest.mark.parametrize("kind", [*KINDS, "Pod"])
-def test_what_is_harmless_breaks_no_rule(kind: str, more: JsonObject) -> None:
+def test_harmless_settings_break_no_rule(kind: str, more: JsonObject) -> None:
     assert not verdict(by_hand(kind, more), STRICT).denied
     if kind == "Deployment":
         guarded = judge(deployment(more, auth="mtls"), context(STRICT, GUARDED))
@@ -232,7 +232,7 @@ def test_a_pod_with_the_loader_is_judged_by_the_same(way: JsonObject) -> None:
     assert {found.code for found in verdict(by_hand("Pod", way), STRICT).problems} == {"SidecarNotKept"}
 
 
-def test_what_the_injector_makes_of_a_pod_is_no_way_past_it() -> None:
+def test_an_injected_pod_does_not_bypass_the_sidecar() -> None:
     """As Istio 1.29.2 writes it with its node agent."""
     made = by_hand("Pod", {
         "metadata": {
@@ -252,7 +252,7 @@ def test_what_the_injector_makes_of_a_pod_is_no_way_past_it() -> None:
     assert not verdict(made, STRICT).denied
 
 
-def test_what_an_installation_excludes_for_everybody_is_its_own_business() -> None:
+def test_exclusions_of_the_installation_break_no_rule() -> None:
     settings = {"global.proxy.excludeInboundPorts": "9999", "global.proxy.includeIPRanges": "10.0.0.0/8"}
     known = replace(context(STRICT), istio=installation(control_plane(values=settings), namespaces=MESH.namespaces))
 
@@ -269,7 +269,7 @@ def test_what_an_installation_excludes_for_everybody_is_its_own_business() -> No
 
 
 @pytest.mark.attack(29)
-def test_a_rule_that_lets_models_do_without_a_sidecar_lets_them_go_past_it() -> None:
+def test_a_rule_that_allows_no_sidecar_allows_a_bypass() -> None:
     past = by_hand("Service", noted(f"{TRAFFIC}excludeInboundPorts", "8012"))
     assert not verdict(past, "rules: [{name: r, mesh: {allow: [istio, none]}}]").denied
     assert verdict(past, "rules: [{name: r, mesh: {deny: [istio]}}]").problems[0].code == "ValueNotAllowed"
@@ -293,7 +293,7 @@ def test_a_part_of_an_inference_service_without_a_sidecar_is_a_model_without_one
 
 
 @pytest.mark.attack(29)
-def test_labels_that_istio_passes_over_give_no_sidecar() -> None:
+def test_labels_that_istio_ignores_give_no_sidecar() -> None:
     selector = [{"matchExpressions": [{"key": "batch", "operator": "Exists"}]}]
     plane = control_plane(values={"sidecarInjectorWebhook.neverInjectSelector": selector})
     passing = installation(plane, namespaces={"ml": {"istio-injection": "enabled"}})
@@ -302,7 +302,7 @@ def test_labels_that_istio_passes_over_give_no_sidecar() -> None:
     assert passing.injects("ml", merged(labelled("batch", "1"), labelled(f"{SIDECAR}inject", "true")))
 
 
-def test_labels_by_which_istio_injects_need_no_wish() -> None:
+def test_labels_by_which_istio_injects_are_enough() -> None:
     values = {"global.proxy.autoInject": "disabled"}
     values |= {"sidecarInjectorWebhook.alwaysInjectSelector": [{"matchLabels": {"team": "a"}}]}  # type: ignore[dict-item]
     plane = control_plane(values=values)
@@ -315,7 +315,7 @@ def test_labels_by_which_istio_injects_need_no_wish() -> None:
 @pytest.mark.parametrize(
     ("key", "mode"), [("kubectl-serve.dev/deployment", "deployment"), ("serving.knative.dev/service", "knative")]
 )
-def test_a_label_that_hides_the_pods_from_their_guards_is_refused(key: str, mode: str) -> None:
+def test_a_label_that_excludes_pods_from_their_access_policies_is_refused(key: str, mode: str) -> None:
     made = judge(deployment(labelled(key, "other"), auth="mtls", mode=mode), context())
     assert [(found.code, found.path) for found in made.problems] == [
         ("PastSidecar", f"spec.template.metadata.labels[{key}]")
@@ -331,12 +331,12 @@ def test_a_rule_on_auth_does_not_ask_pods_who_may_call() -> None:
     assert verdict(past, GUARDED, STRICT).denied
 
 
-def test_of_many_ways_past_the_sidecar_enough_are_told() -> None:
+def test_a_bounded_number_of_bypasses_is_reported() -> None:
     many = {"metadata": {"annotations": {f"{SIDECAR}{i}": "x" for i in range(10_000)}}}
     assert len(bypasses(many)) == sidecar.MOST
 
 
-def test_the_loaders_user_is_no_way_past_the_sidecar() -> None:
+def test_the_loaders_user_does_not_bypass_the_sidecar() -> None:
     cni = installation(control_plane(cni=True, version="1.20.0"), namespaces=MESH.namespaces)
     made = judge(deployment({}, auth="mtls"), replace(context(STRICT), istio=cni))
     assert not made.problems
@@ -353,12 +353,12 @@ def test_the_loaders_user_is_no_way_past_the_sidecar() -> None:
 
 
 @pytest.mark.attack(29)
-def test_a_name_is_no_excuse_for_the_loaders_user() -> None:
+def test_another_container_with_the_loaders_name_and_user_is_a_bypass() -> None:
     user = {"securityContext": {"runAsUser": 1337}}
     for key in ("initContainers", "containers", "ephemeralContainers"):
         assert bypasses(beside(key, name="model-loader", **user))
 
 
-def test_what_cannot_be_a_pod_is_no_error() -> None:
+def test_a_malformed_pod_is_no_error() -> None:
     for strange in ({"metadata": 1, "spec": []}, {"spec": {"containers": [1, {"securityContext": 3}], "volumes": "x"}}):
         assert bypasses(strange) == []

@@ -90,7 +90,7 @@ def test_render_gives_what_the_policies_among_the_files_give(run: Run, tmp_path:
     assert "AdoptedByPolicy: the model is s3://models/iris/model.joblib, because policy adopting adopts" in screen.err
 
 
-def test_render_tells_a_label_that_nobody_adopts(run: Run) -> None:
+def test_render_warns_of_an_adopt_label_without_a_policy(run: Run) -> None:
     screen = run("render", "-f", "-", stdin=LABELLED)
     assert (screen.code, screen.out) == (0, "")
     assert screen.err == (
@@ -106,7 +106,7 @@ def test_render_does_not_guess_at_a_policy_that_cannot_be_read(run: Run) -> None
     assert "InvalidPolicy: spec.adopt.model" in screen.err
 
 
-def test_list_shows_policies_and_how_long_exceptions_count(run: Run) -> None:
+def test_list_shows_policies_and_when_exceptions_end(run: Run) -> None:
     assert run("policy", "list", cluster=cluster()).out == (
         "NAME      ACTION  RULES  DEFAULTS  ADOPTS  EXCEPTIONS  AGE\n"
         "adopting  Deny    0      1         yes     0           6m50s\n"
@@ -118,7 +118,7 @@ def test_list_shows_policies_and_how_long_exceptions_count(run: Run) -> None:
     )
 
 
-def test_policies_can_be_had_as_yaml_without_what_nobody_reads(run: Run) -> None:
+def test_policies_are_shown_as_yaml_without_managed_fields(run: Run) -> None:
     known = cluster()
     for each in known.objects:
         each["metadata"]["managedFields"] = [{"manager": "kubectl"}]

@@ -1,4 +1,4 @@
-"""Where a source leads is the operator's to say: a user's Secret, arguments or pod change nothing of it unseen."""
+"""The operator decides the store of a source. A user's Secret, arguments or pod cannot change it unnoticed."""
 
 import copy
 import itertools
@@ -113,14 +113,14 @@ AZURE, BLOBS = "az://models/a.joblib", "https://us.blob.core.windows.net"
     ],
 )
 @pytest.mark.attack(33)
-def test_the_loader_is_told_where_a_source_leads(uri: str, rules: str, stores: list[str]) -> None:
+def test_the_loaders_arguments_name_the_store_of_a_source(uri: str, rules: str, stores: list[str]) -> None:
     known = context(rules)
     assert bindings(uri, known) == stores
     for kind in KINDS:
         assert "SourceNotFixed" not in str(broken(made(uri, known, kind)[0], known))
 
 
-def test_a_digest_that_is_asked_for_binds_nothing() -> None:
+def test_a_rule_on_digests_binds_no_store() -> None:
     assert bindings("s3://models/a.joblib", context("{name: s, pinned: {by: [digest]}}"), digest=DIGEST) == []
 
 
@@ -138,7 +138,7 @@ UNBOUND: dict[str, tuple[Store, ...]] = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stores", UNBOUND.values(), ids=UNBOUND.keys())
 @pytest.mark.attack(33)
-def test_a_loader_that_is_not_bound_as_the_policy_says_breaks_it(kind: str, stores: tuple[Store, ...]) -> None:
+def test_a_loader_with_another_store_breaks_the_rule(kind: str, stores: tuple[Store, ...]) -> None:
     known = context(PLACES, PINNED)
     manifest, pod = made(HUB, known, kind)
     assert broken(manifest, known) == {}
@@ -148,7 +148,7 @@ def test_a_loader_that_is_not_bound_as_the_policy_says_breaks_it(kind: str, stor
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.attack(33)
-def test_a_pull_request_is_not_the_organisations(kind: str) -> None:
+def test_a_pull_request_does_not_belong_to_the_organisation(kind: str) -> None:
     known = context(PLACES)
     manifest, _ = made("hf://our-org/model@refs/pr/7", known, kind)
     assert broken(manifest, known) == {"p0/sources": {"SourceNotAllowed"}}
@@ -167,7 +167,7 @@ SURROUNDINGS: dict[str, Callable[[JsonObject], object]] = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("change", SURROUNDINGS.values(), ids=SURROUNDINGS.keys())
 @pytest.mark.attack(33)
-def test_a_pod_in_which_names_resolve_otherwise_breaks_it(kind: str, change: Callable[[JsonObject], object]) -> None:
+def test_a_pod_with_its_own_name_resolution_breaks_the_rule(kind: str, change: Callable[[JsonObject], object]) -> None:
     known = context(PLACES, PINNED)
     manifest, pod = made(HUB, known, kind)
     change(pod)
@@ -177,7 +177,7 @@ def test_a_pod_in_which_names_resolve_otherwise_breaks_it(kind: str, change: Cal
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("endpoint", "plain"), [("http://minio.models.svc:9000", True), (MINIO, False)])
 @pytest.mark.attack(33)
-def test_no_container_of_the_users_stands_before_a_store_without_tls(kind: str, endpoint: str, plain: bool) -> None:
+def test_no_user_container_runs_before_the_loader_of_a_store_without_tls(kind: str, endpoint: str, plain: bool) -> None:
     """It shares the pod's network and resolv.conf."""
     known = replace(
         context(leading(endpoint, allow=["s3://models"])), sidecar_images=frozenset({"example.com/proxy:1"})
@@ -212,7 +212,7 @@ def test_what_a_digest_pins_may_come_from_anywhere(kind: str) -> None:
     ],
 )
 @pytest.mark.attack(33)
-def test_a_place_that_does_not_say_where_it_leads_needs_a_store(uri: str, rules: str) -> None:
+def test_a_place_without_a_public_endpoint_needs_a_store(uri: str, rules: str) -> None:
     known = context(rules)
     assert bindings(uri, known) == []
     for kind in KINDS:
@@ -228,7 +228,7 @@ def test_the_operators_settings_bind_without_any_policy() -> None:
 
 
 @pytest.mark.attack(33)
-def test_of_two_policies_that_lead_elsewhere_neither_is_passed_over() -> None:
+def test_two_policies_with_different_stores_both_apply() -> None:
     one = f"{{name: s, sources: {{allow: ['s3://models'], stores: [{{place: 's3://models', endpoint: '{MINIO}'}}]}}}}"
     other = one.replace(MINIO, "https://other.example.com")
     known = context(one, other)
@@ -237,7 +237,7 @@ def test_of_two_policies_that_lead_elsewhere_neither_is_passed_over() -> None:
         assert broken(made("s3://models/a.joblib", known, kind)[0], known) == {"p1/s": {"SourceNotFixed"}}
 
 
-def test_a_policy_may_leave_a_place_to_the_users_secrets() -> None:
+def test_a_policy_can_leave_the_endpoint_to_the_users_secret() -> None:
     known = context(PLACES.replace("}}", ", stores: [{place: 's3://models', endpoint: '*'}]}}"))
     assert bindings("s3://models/a.joblib", known) == []
     for kind in KINDS:
@@ -256,7 +256,7 @@ def test_a_policy_may_leave_a_place_to_the_users_secrets() -> None:
     ],
 )
 @pytest.mark.attack(34)
-def test_a_denial_holds_for_the_address_of_a_store_as_well(deny: str, uri: str) -> None:
+def test_a_denial_includes_the_address_of_a_store(deny: str, uri: str) -> None:
     stores = (
         Store("s3://models", MINIO),
         Store("hf://*", "https://hub.example.com/hf"),
@@ -285,7 +285,7 @@ def test_only_a_policy_that_is_about_a_deployment_binds_its_loader(match: str, s
 
 
 @pytest.mark.attack(33)
-def test_kserves_own_loader_is_led_by_its_users_secrets() -> None:
+def test_kserves_loader_reads_its_endpoint_from_the_users_secret() -> None:
     manifest: JsonObject = {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
@@ -306,6 +306,6 @@ def test_kserves_own_loader_is_led_by_its_users_secrets() -> None:
         "{endpoint: 'https://minio.example.com'}",
     ],
 )  # fmt: skip
-def test_a_store_that_leads_nowhere_is_no_policy(store: str) -> None:
+def test_a_policy_with_an_invalid_store_is_refused(store: str) -> None:
     with pytest.raises(PolicyError):
         context(f"{{name: s, sources: {{stores: [{store}]}}}}")
