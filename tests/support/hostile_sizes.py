@@ -9,7 +9,7 @@ from serve_core.base.json import JsonObject
 
 LARGEST = 3 * 2**20 - 4096
 """Bytes: the API server takes no larger request, and a review has two objects."""
-_SERVER: JsonObject = {"name": "server", "image": "example.com/server:1"}
+_SERVER: JsonObject = {"name": "server", "image": "example.com/server:1", "ports": [{"containerPort": 8080}]}
 
 
 def deployment(

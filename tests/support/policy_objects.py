@@ -28,7 +28,7 @@ PLAIN: JsonObject = {
     "selector": {"matchLabels": {"app": "plain"}},
     "template": {
         "metadata": {"labels": {"app": "plain"}},
-        "spec": {"containers": [{"name": "plain", "image": "example.com/plain:1"}]},
+        "spec": {"containers": [{"name": "plain", "image": "example.com/plain:1", "ports": [{"containerPort": 8080}]}]},
     },
 }
 

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     args = _parser().parse_args(arguments)
     logs.configure(sys.stderr, args.log_level)
     try:
-        configuration = settings.load(args.settings, args.runtimes)
+        configuration = settings.load(args.settings, args.runtimes, args.servers)
     except settings.SettingsError as error:
         for fault in str(error).splitlines():
             logger.error("%s", fault)
@@ -41,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
         identity=args.identity,
         settings=args.settings,
         runtimes=args.runtimes,
+        servers=args.servers,
         host=args.host,
         port=args.port,
         health_port=args.health_port,
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     folder = Path("/etc/kubectl-serve")
     parser.add_argument("--settings", type=Path, default=folder / "settings" / "settings.yaml", metavar="FILE")
     parser.add_argument("--runtimes", type=Path, default=folder / "runtimes", metavar="FOLDER")
+    parser.add_argument("--servers", type=Path, default=folder / "servers", metavar="FOLDER")
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104 - a pod's is not known
     parser.add_argument("--port", type=int, default=8443, help="admission, over TLS")
     parser.add_argument("--health-port", type=int, default=8080, help="/healthz, /readyz and /metrics")

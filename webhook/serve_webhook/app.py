@@ -65,6 +65,7 @@ class ReplicaOptions:
     port: int = 8443
     health_port: int = 8080
     drain_seconds: float = listener.DRAIN_SECONDS
+    servers: Path | None = None
 
 
 class Replica:
@@ -138,9 +139,8 @@ class Replica:
         return [name for name, there in parts.items() if not there]
 
     def _parts(self) -> list[Coroutine[Any, Any, NoReturn]]:
-        files = settings.follow(
-            self._options.settings, self._options.runtimes, self._configured, self._metrics.settings_valid.set
-        )
+        options, valid = self._options, self._metrics.settings_valid.set
+        files = settings.follow(options.settings, options.runtimes, self._configured, valid, options.servers)
         caches = [
             self._features.run(),
             self._images.run(),
@@ -248,6 +248,7 @@ class Replica:
             features=features.get("data") or {},
             istio=self._mesh.context(),
             policies=self._policies.policies,
+            servers=self._configuration.servers,
             stores=self._configuration.stores,
             sidecar_images=self._configuration.sidecar_images | {queue_proxy},
             namespace_labels=self._namespace_labels,

@@ -14,8 +14,9 @@ from pydantic.alias_generators import to_camel
 from yaml import YAMLError
 
 from model_uri import Store
-from serve_core.api import runtimes
+from serve_core.api import runtimes, servers
 from serve_core.api.runtimes import Runtime
+from serve_core.api.servers import KnownServer
 from serve_core.base import yaml
 from serve_core.base.json import field_path
 from serve_core.context.cluster import PRIVATE_NETWORKS, LoaderConfig
@@ -91,16 +92,22 @@ class Configuration:
     callers: CallerSettings | None = None
     """``None``: every client that reaches the port."""
     stores: tuple[Store, ...] = ()
+    servers: tuple[KnownServer, ...] = ()
 
 
-def load(settings: Path, runtimes_folder: Path) -> Configuration:
-    """Read the settings file and every ``*.yaml`` of the runtimes' folder. Raises :class:`SettingsError`."""
+def load(settings: Path, runtimes_folder: Path, servers_folder: Path | None = None) -> Configuration:
+    """Read the settings file, and every ``*.yaml`` of the folders. Raises :class:`SettingsError`."""
     faults: list[str] = []
     read = _settings(settings, faults)
-    found = []
-    for file in sorted(runtimes_folder.glob("*.yaml")):
+    found, known = [], []
+    for file in _yaml_files(runtimes_folder):
         try:
             found.append(runtimes.parse(_yaml(file)))
+        except ValueError as error:
+            faults.append(f"{file}: {error}.")
+    for file in _yaml_files(servers_folder):
+        try:
+            known.append(servers.parse(_yaml(file)))
         except ValueError as error:
             faults.append(f"{file}: {error}.")
     names = [runtime.name for runtime in found]
@@ -111,7 +118,11 @@ def load(settings: Path, runtimes_folder: Path) -> Configuration:
         raise SettingsError("\n".join(faults))
     loader = LoaderConfig(read.loader.image, read.loader.allow_networks, read.loader.signing_image)
     stores = tuple(each.store for each in read.stores)
-    return Configuration(loader, tuple(found), frozenset(read.sidecar_images), read.callers, stores)
+    return Configuration(loader, tuple(found), frozenset(read.sidecar_images), read.callers, stores, tuple(known))
+
+
+def _yaml_files(folder: Path | None) -> list[Path]:
+    return sorted(folder.glob("*.yaml")) if folder is not None else []
 
 
 def _settings(file: Path, faults: list[str]) -> ServerSettings | None:
@@ -142,26 +153,27 @@ async def follow(
     runtimes_folder: Path,
     changed: Callable[[Configuration], None],
     valid: Callable[[bool], None],
+    servers_folder: Path | None = None,
 ) -> NoReturn:
     """Call ``changed`` when the files change. Errors are logged, and the last valid settings stay."""
     known = ""
     while True:
         await asyncio.sleep(POLL_SECONDS)
-        if (present := _stamp(settings, runtimes_folder)) == known:
+        if (present := _stamp(settings, runtimes_folder, servers_folder)) == known:
             continue
         known = present
         try:
-            changed(load(settings, runtimes_folder))
+            changed(load(settings, runtimes_folder, servers_folder))
             valid(True)
         except SettingsError as error:
             logger.error("The settings cannot be read, the last valid ones stay: %s", error)
             valid(False)
 
 
-def _stamp(settings: Path, runtimes_folder: Path) -> str:
+def _stamp(settings: Path, *folders: Path | None) -> str:
     """Changes when a file changes: names, inodes and modification times."""
     try:
-        files = [settings, *sorted(runtimes_folder.glob("*.yaml"))]
+        files = [settings, *(file for folder in folders for file in _yaml_files(folder))]
         return repr([(str(file), stat.st_ino, stat.st_mtime_ns) for file in files for stat in (file.stat(),)])
     except OSError:
         return ""

@@ -8,8 +8,9 @@ from typing import Any
 from kubectl_serve import __version__
 from kubectl_serve.errors import ServeError
 from kubectl_serve.io import documents
-from serve_core.api import runtimes
+from serve_core.api import runtimes, servers
 from serve_core.api.runtimes import Runtime
+from serve_core.api.servers import KnownServer
 from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext, LoaderConfig
@@ -17,6 +18,8 @@ from serve_core.context.cluster import ClusterContext, LoaderConfig
 PREFIX = "dev.local/kubectl-serve"
 """Where the images are in the manifests; ``install --registry`` puts another place instead."""
 RUNTIMES_CONFIG_MAP = "kubectl-serve-runtimes"
+SERVERS_CONFIG_MAP = "kubectl-serve-servers"
+"""The known servers."""
 SETTINGS_CONFIG_MAP = "kubectl-serve"
 
 _OURS = re.compile(rf"{re.escape(PREFIX)}/(server|model-loader):[A-Za-z0-9_.]+")
@@ -42,6 +45,15 @@ def known_runtimes() -> tuple[Runtime, ...]:
     )
 
 
+def known_servers() -> tuple[KnownServer, ...]:
+    """The model servers that this command recognizes."""
+    return tuple(
+        servers.parse(document.object)
+        for file in _yaml_files("servers")
+        for document in documents.parse(file.read_text(encoding="utf-8"), str(file))
+    )
+
+
 def runtime_files() -> list[Path]:
     return _yaml_files("runtimes")
 
@@ -50,7 +62,7 @@ def default_context() -> ClusterContext:
     """What the core needs to know of a cluster that was set up by ``install`` of this version and changed by nobody."""
     image = f"{PREFIX}/model-loader:{__version__}"
     loader = LoaderConfig(image, signing_image=f"{image}-signing")
-    return ClusterContext(loader=loader, runtimes=known_runtimes())
+    return ClusterContext(loader=loader, runtimes=known_runtimes(), servers=known_servers())
 
 
 def base_files() -> list[Path]:
@@ -69,8 +81,9 @@ def all_objects(registry: str | None = None, tag: str | None = None) -> list[Jso
         for file in base_files()
         for document in documents.parse(file.read_text(encoding="utf-8"), str(file))
     ]
-    if not any(_is_runtimes(each) for each in objects):
-        objects.insert(_first_workload(objects), _runtimes_config_map())
+    for name, files in ((RUNTIMES_CONFIG_MAP, runtime_files()), (SERVERS_CONFIG_MAP, _yaml_files("servers"))):
+        if not any(_is_config_map(each, name) for each in objects):
+            objects.insert(_first_workload(objects), _config_map(name, files))
     return [relocate(each, registry or PREFIX, tag) for each in objects]
 
 
@@ -83,24 +96,24 @@ def istio_objects() -> list[JsonObject]:
     ]
 
 
-def _is_runtimes(manifest: JsonObject) -> bool:
-    return bool(manifest.get("kind") == "ConfigMap" and manifest["metadata"]["name"] == RUNTIMES_CONFIG_MAP)
+def _is_config_map(manifest: JsonObject, name: str) -> bool:
+    return bool(manifest.get("kind") == "ConfigMap" and manifest["metadata"]["name"] == name)
 
 
 def _first_workload(objects: list[JsonObject]) -> int:
     return next((index for index, each in enumerate(objects) if each["kind"] == "Deployment"), len(objects))
 
 
-def _runtimes_config_map() -> JsonObject:
+def _config_map(name: str, files: list[Path]) -> JsonObject:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {
-            "name": RUNTIMES_CONFIG_MAP,
+            "name": name,
             "namespace": NAMESPACE,
             "labels": {"app.kubernetes.io/name": "kubectl-serve"},
         },
-        "data": {file.name: file.read_text(encoding="utf-8") for file in runtime_files()},
+        "data": {file.name: file.read_text(encoding="utf-8") for file in files},
     }
 
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 from kubectl_serve.cluster import Cluster, visible
 from kubectl_serve.errors import NotInstalledError, ServeError
 from kubectl_serve.install import manifests
-from kubectl_serve.install.manifests import RUNTIMES_CONFIG_MAP, SETTINGS_CONFIG_MAP
+from kubectl_serve.install.manifests import RUNTIMES_CONFIG_MAP, SERVERS_CONFIG_MAP, SETTINGS_CONFIG_MAP
 from kubectl_serve.io import documents
 from serve_core.admission import snapshots
-from serve_core.api import runtimes, serving_spec
+from serve_core.api import runtimes, servers, serving_spec
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import COMPLETION_LABEL, NAMESPACE
 from serve_core.base.json import JsonObject
@@ -41,6 +41,7 @@ async def context(cluster: Cluster) -> tuple[ClusterContext, frozenset[str]]:
     """
     settings = _document((await _config_map(cluster, NAMESPACE, SETTINGS_CONFIG_MAP)).get("settings.yaml", ""))
     catalogue = await _config_map(cluster, NAMESPACE, RUNTIMES_CONFIG_MAP)
+    known = await _optional_config_map(cluster, NAMESPACE, SERVERS_CONFIG_MAP)
     features = await _config_map(cluster, _KNATIVE, _FEATURES)
     own = await _own(cluster)
     loader = settings.get("loader") or {}
@@ -53,6 +54,9 @@ async def context(cluster: Cluster) -> tuple[ClusterContext, frozenset[str]]:
             ),
             runtimes=runtimes.extended(
                 [_runtime(_document(text)) for name, text in sorted(catalogue.items()) if name.endswith(".yaml")], own
+            ),
+            servers=tuple(
+                servers.parse(_document(text)) for name, text in sorted(known.items()) if name.endswith(".yaml")
             ),
             features=features,
             istio=await mesh(cluster),
@@ -128,6 +132,14 @@ async def _config_map(cluster: Cluster, namespace: str, name: str) -> dict[str, 
             "Check the installation with `kubectl serve doctor`.",
         ) from error
     return found.get("data") or {}
+
+
+async def _optional_config_map(cluster: Cluster, namespace: str, name: str) -> dict[str, str]:
+    """Empty where an installation is older than this ConfigMap."""
+    try:
+        return (await cluster.get(CONFIG_MAPS, namespace, name)).get("data") or {}
+    except NotFoundError:
+        return {}
 
 
 async def _snapshots(cluster: Cluster) -> dict[str, Snapshot]:

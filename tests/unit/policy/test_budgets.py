@@ -28,7 +28,8 @@ AUTOSCALING = "autoscaling.knative.dev/"
 
 def container(name: str = "model-server", gpus: Any = 1, **more: Any) -> JsonObject:
     limits = {"memory": "1Gi", "cpu": "1"} | ({GPU: gpus} if gpus is not None else {})
-    return {"name": name, "image": "example.com/server:1", "resources": {"limits": limits}} | more
+    ports = [{"containerPort": 8080}]
+    return {"name": name, "image": "example.com/server:1", "ports": ports, "resources": {"limits": limits}} | more
 
 
 def deployment(spec: JsonObject | None = None, template: JsonObject | None = None, **notes: Any) -> JsonObject:

@@ -353,16 +353,18 @@ def test_another_name_is_another_container(name: str, context: ClusterContext) -
 
 @pytest.mark.attack(27)
 def test_what_the_user_writes_before_completion_is_found(context: ClusterContext) -> None:
-    """The rest is filled in around it."""
+    """The rest is filled in around what users can write; another program is refused before any policy."""
+    proxy = {"name": "model-loader", "env": [{"name": "NO_PROXY", "value": "a"}]}
+    completed = judge(deployment(template={"spec": {"initContainers": [proxy]}}), context).deployment
+    assert completed is not None
+    assert {"sources", "pinned", "signed", "images"} <= broken(completed, context).keys()
     program = {
         "name": "model-loader",
         "command": ["/opt/model-loader/bin/python", "-c"],
         "args": ["...", "--", "s3://models/a"],
     }
-    for container in (program, {"name": "model-loader", "env": [{"name": "NO_PROXY", "value": "a"}]}):
-        completed = judge(deployment(template={"spec": {"initContainers": [container]}}), context).deployment
-        assert completed is not None
-        assert {"sources", "pinned", "signed", "images"} <= broken(completed, context).keys()
+    refused = judge(deployment(template={"spec": {"initContainers": [program]}}), context)
+    assert [problem.code for problem in refused.problems] == ["NameReserved"]
 
 
 @pytest.mark.attack(27)

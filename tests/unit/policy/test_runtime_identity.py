@@ -245,7 +245,7 @@ def test_the_finding_names_the_changed_field(kind: str) -> None:
         {"env": [{"name": "MLSERVER_MODEL_URI", "value": "/mine/model.joblib"}]},
         {"volumeMounts": [{"name": "mine", "mountPath": "/mine"}]},
         {"command": ["sh", "-c", "..."]},
-        {"image": "dev.local/kubectl-serve/other:1"},
+        {"image": "dev.local/kubectl-serve/other:1", "ports": [{"containerPort": 8080}]},
     ],
     ids=lambda container: next(iter(container)),
 )

@@ -45,7 +45,13 @@ def labelled(key: str, value: str) -> JsonObject:
 
 
 def server(**more: Any) -> JsonObject:
-    return {"spec": {"containers": [{"name": "model-server", "image": "example.com/server:1", **more}]}}
+    return {
+        "spec": {
+            "containers": [
+                {"name": "model-server", "image": "example.com/server:1", "ports": [{"containerPort": 8080}], **more}
+            ]
+        }
+    }
 
 
 def beside(key: str = "containers", **more: Any) -> JsonObject:
@@ -58,6 +64,12 @@ def beside(key: str = "containers", **more: Any) -> JsonObject:
 def pod_with(**more: Any) -> JsonObject:
     made = server()
     made["spec"] |= more
+    return made
+
+
+def mounting(volume: str) -> JsonObject:
+    made = server(volumeMounts=[{"name": volume, "mountPath": "/x"}])
+    made["spec"]["volumes"] = [{"name": volume, "emptyDir": {}}]
     return made
 
 
@@ -119,8 +131,8 @@ WAYS: dict[str, JsonObject] = {
     "its control plane's name": pod_with(hostAliases=[{"ip": "10.0.0.9", "hostnames": ["istiod.istio-system.svc"]}]),
     "its control plane's name by DNS": pod_with(dnsPolicy="None", dnsConfig={"nameservers": ["10.0.0.9"]}),
     "its control plane's name by a search": pod_with(dnsConfig={"searches": ["evil.example"]}),
-    "its volume": pod_with(volumes=[{"name": "istio-envoy", "emptyDir": {}}]),
-    "its socket": pod_with(volumes=[{"name": "workload-socket", "emptyDir": {}}]),
+    "its volume": mounting("istio-envoy"),
+    "its socket": mounting("workload-socket"),
 }
 HARMLESS: dict[str, JsonObject] = {
     "nothing": server(),

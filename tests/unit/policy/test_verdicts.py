@@ -96,7 +96,10 @@ OPENED: dict[str, JsonObject] = {
         "containers": [{"name": "model-server", "image": "example.com/a:1", "ports": [{"containerPort": 8080}]}],
         "initContainers": [{"name": "b", "image": "example.com/b:1", "restartPolicy": "Always", "ports": [PORT]}],
     },
-    "the node's network": {"hostNetwork": True, "containers": [{"name": "model-server", "image": "example.com/a:1"}]},
+    "the node's network": {
+        "hostNetwork": True,
+        "containers": [{"name": "model-server", "image": "example.com/a:1", "ports": [{"containerPort": 8080}]}],
+    },
 }
 
 
@@ -217,7 +220,7 @@ def test_a_default_follows_its_policy_and_goes_with_it() -> None:
 def test_a_default_goes_with_the_model() -> None:
     once = judge(deployment(), context(policy("defaults: {visibility: cluster-local}"))).deployment
     assert once is not None
-    containers = [{"name": "own", "image": "example.com/own:1"}]
+    containers = [{"name": "own", "image": "example.com/own:1", "ports": [{"containerPort": 8080}]}]
     once["spec"]["template"]["spec"]["containers"] += containers
     del once["metadata"]["annotations"][PREFIX + "model"]
     back = judge(once, context(policy("defaults: {visibility: cluster-local}")))
@@ -260,7 +263,7 @@ OWN = {
     "replicas": 2,
     "template": {
         "metadata": {"labels": {"app": "iris"}},
-        "spec": {"containers": [{"name": "own", "image": "example.com/own:1"}]},
+        "spec": {"containers": [{"name": "own", "image": "example.com/own:1", "ports": [{"containerPort": 8080}]}]},
     },
 }
 

@@ -26,7 +26,7 @@ FACTS = ClusterContext(LoaderConfig("loader:1"))
 
 def deployment(**more: Any) -> JsonObject:
     notes = {"kubectl-serve.dev/model": "s3://models/a.joblib"}
-    pod = {"containers": [{"name": "server", "image": "example.com/server:1"}]}
+    pod = {"containers": [{"name": "server", "image": "example.com/server:1", "ports": [{"containerPort": 8080}]}]}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kubectl_serve.install import manifests
 from serve_core.admission.decide import is_served, judge, render_stored
 from serve_core.api import annotations
 from serve_core.base.constants import PREFIX
@@ -19,6 +20,7 @@ from support.istio_installation import installation
 
 CASES = golden.cases("admission")
 RUNTIMES = golden.runtimes(golden.runtime_files())
+SERVERS = manifests.known_servers()
 
 
 def context_of(case: Path) -> ClusterContext:
@@ -30,7 +32,7 @@ def context_of(case: Path) -> ClusterContext:
     around: dict[str, dict[str, ServiceSummary]] = {}
     for each in yaml.safe_load_all(golden.optional(case, "services.yaml") or ""):
         around.setdefault(each["metadata"]["namespace"], {})[each["metadata"]["name"]] = read_service(each)
-    return ClusterContext(golden.LOADER, RUNTIMES, features, istio, tuple(policies), services=around)
+    return ClusterContext(golden.LOADER, RUNTIMES, features, istio, tuple(policies), services=around, servers=SERVERS)
 
 
 def previous_of(case: Path) -> JsonObject | None:

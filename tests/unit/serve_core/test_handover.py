@@ -20,7 +20,7 @@ PLAIN: JsonObject = {
         "selector": {"matchLabels": {"app": "iris"}},
         "template": {
             "metadata": {"labels": {"app": "iris"}},
-            "spec": {"containers": [{"name": "app", "image": "example.com/app:1"}]},
+            "spec": {"containers": [{"name": "app", "image": "example.com/app:1", "ports": [{"containerPort": 8080}]}]},
         },
     },
 }

@@ -37,7 +37,12 @@ def deployment(
     pod: Mapping[str, Any] | None = None,
     **own: str,
 ) -> JsonObject:
-    container = {"name": "app", "image": "example.com/app:1"}
+    container: JsonObject = {
+        "name": "app",
+        "image": "example.com/app:1",
+        "args": ["/mnt/models"],
+        "ports": [{"containerPort": 8080}],
+    }
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

@@ -259,7 +259,10 @@ def test_a_request_for_the_present_loader_and_runtime_counts(value: str | None) 
 
 
 def plain() -> JsonObject:
-    template = {"metadata": {"labels": {"app": "iris"}}, "spec": {"containers": [{"name": "own", "image": "own:1"}]}}
+    template = {
+        "metadata": {"labels": {"app": "iris"}},
+        "spec": {"containers": [{"name": "own", "image": "own:1", "ports": [{"containerPort": 8080}]}]},
+    }
     document = user_wrote(replicas=3)
     del document["metadata"]["annotations"][MODEL]
     return document | {"spec": {"replicas": 3, "selector": {"matchLabels": {"app": "iris"}}, "template": template}}

@@ -116,7 +116,11 @@ def test_it_is_completed_anew_when_told_to(stored: JsonObject) -> None:
 
 
 def test_a_container_of_ones_own_keeps_its_loader() -> None:
-    document = user_wrote() | {"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "mine"}]}}}}
+    document = user_wrote() | {
+        "spec": {
+            "template": {"spec": {"containers": [{"name": "a", "image": "mine", "ports": [{"containerPort": 8080}]}]}}
+        }
+    }
     stored = judge(document, THEN).deployment
     assert stored is not None
     assert images(judge(stored, NOW, stored)) == ["example.com/loader:1", "mine"]

@@ -23,7 +23,12 @@ PLAIN: JsonObject = {
             "metadata": {"labels": {"app": "iris", "tier": "ml"}},
             "spec": {
                 "containers": [
-                    {"name": "app", "image": "example.com/app:1", "ports": [{"name": "http", "containerPort": 80}]}
+                    {
+                        "name": "app",
+                        "image": "example.com/app:1",
+                        "args": ["/mnt/models"],
+                        "ports": [{"name": "http", "containerPort": 80}],
+                    }
                 ]
             },
         },

@@ -35,7 +35,7 @@ def own_container() -> JsonObject:
         "selector": {"matchLabels": {"app": "iris"}},
         "template": {
             "metadata": {"labels": {"app": "iris"}},
-            "spec": {"containers": [{"name": "app", "image": "example.com/app:1"}]},
+            "spec": {"containers": [{"name": "app", "image": "example.com/app:1", "ports": [{"containerPort": 8080}]}]},
         },
     }
 

@@ -239,7 +239,7 @@ def served(name: str = "iris", **notes: str) -> Any:
         "selector": {"matchLabels": {"app": name}},
         "template": {
             "metadata": {"labels": {"app": name}},
-            "spec": {"containers": [{"name": "app", "image": "app:1"}]},
+            "spec": {"containers": [{"name": "app", "image": "app:1", "ports": [{"containerPort": 8080}]}]},
         },
     }
     verdict = judge(written, ClusterContext(LoaderConfig("loader:1")))

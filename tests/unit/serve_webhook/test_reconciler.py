@@ -48,7 +48,7 @@ def served(**notes: str) -> Any:
         "selector": {"matchLabels": {"app": "iris"}},
         "template": {
             "metadata": {"labels": {"app": "iris"}},
-            "spec": {"containers": [{"name": "app", "image": "app:1"}]},
+            "spec": {"containers": [{"name": "app", "image": "app:1", "ports": [{"containerPort": 8080}]}]},
         },
     }
     verdict = judge(written, MESH if annotations.AUTH in notes else FACTS, written)

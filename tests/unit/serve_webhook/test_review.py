@@ -423,7 +423,7 @@ def forged(number: int, step: int, width: int) -> bytes:
     place = "/spec/template/spec/containers/name=own/env/name="
     record = {f"{place}{each['name']}": overlay.digest(each) for each in variables[1::step]}
     new = deployment(model="https://example.com/model.joblib", filled=json.dumps(record))
-    containers = [{"name": "own", "image": "example.com/own:1", "env": variables}]
+    containers = [{"name": "own", "image": "example.com/own:1", "ports": [{"containerPort": 8080}], "env": variables}]
     return body(new | {"spec": {"template": {"spec": {"containers": containers}}}})
 
 

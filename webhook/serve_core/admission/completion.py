@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, replace
 
-from serve_core.admission import completion_record
+from serve_core.admission import completion_record, own_server
 from serve_core.admission.working_set import Admission
 from serve_core.api import loader_protocol, runtimes, sizing
-from serve_core.api.annotations import COMPLETED_WITH, CUSTOM, DEPLOYMENT, RUNTIME, path_of
+from serve_core.api.annotations import COMPLETED_WITH, CUSTOM, DEPLOYMENT, PORT, RUNTIME, path_of
 from serve_core.api.runtimes import Runtime, Variant
 from serve_core.api.serving_spec import ServingSpec
 from serve_core.base.constants import (
@@ -58,8 +58,29 @@ def complete(admission: Admission) -> None:
     record = completion_record.annotation_value(spec, asked, recall.context.loader, server.runtime)
     admission.annotate(COMPLETED_WITH, record)
     admission.fill(_overlay(workload, server, spec, recall.context, admission.mesh, findings))
+    if server.runtime is None:
+        _complete_own_server(admission, server.name)
+    elif spec.port is not None:
+        one, other = PORT, f"runtime {server.runtime.name}"
+        why = "the runtime has its own port"
+        findings.problems.append(diagnostic("ConflictingAnnotations", path_of(PORT), one=one, other=other, why=why))
     if server.runtime is None and spec.runtime is None:
         _warn_of_known_image(workload, spec, recall.context, findings)
+
+
+def _complete_own_server(admission: Admission, name: str) -> None:
+    """Declare the port of a container of the user's own, and warn if it does not serve the loaded model."""
+    admission.is_own_server = True
+    containers = admission.workload.containers
+    index = next(index for index, each in enumerate(containers) if each.get("name") == name)
+    own = own_server.read(
+        containers[index], f"{POD}.containers[{index}]", admission.spec, admission.context.servers, MODEL_MOUNT
+    )
+    admission.findings.warnings += own.warnings
+    admission.findings.explanations += own.explanations
+    if own.ports:
+        ports = [dict(port) for port in own.ports]
+        admission.fill({"spec": {"template": {"spec": {"containers": [{"name": name, "ports": ports}]}}}})
 
 
 def _server(workload: Workload, spec: ServingSpec, context: ClusterContext, findings: Findings) -> Server | None:

@@ -55,6 +55,7 @@ SERVED = (
     Stage(
         (
             steps.take_back_earlier_fields,
+            steps.refuse_reserved_names,
             steps.keep_named_ports,
             steps.keep_replicas,
             steps.size_model,
@@ -64,7 +65,7 @@ SERVED = (
         )
     ),
     Stage((steps.record_fields, steps.choose_name, steps.limit_annotations)),
-    Stage((steps.report_name, *_RENDER, steps.warn_of_mesh), warns=True),
+    Stage((steps.report_name, steps.require_port, *_RENDER, steps.warn_of_mesh), warns=True),
     Stage((steps.park, steps.unpark)),
 )
 """What it then does with a Deployment that has a model."""

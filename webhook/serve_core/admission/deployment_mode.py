@@ -9,13 +9,13 @@ from serve_core.base.workload import Workload
 from serve_core.knative.limits import DEFAULT_PORT
 from serve_core.knative.name_conflict import service_name
 from serve_core.syntax.object_name import is_service_name
-from serve_core.workload.model_server import server_container
+from serve_core.workload.serving_port import ServingPort
 
 CPU_TARGET = 80
 """Percent of the CPU request at which the autoscaler adds replicas, the default of ``kubectl autoscale``."""
 
 
-def render(workload: Workload, spec: ServingSpec, findings: Findings) -> list[JsonObject]:
+def render(workload: Workload, spec: ServingSpec, serving: ServingPort, findings: Findings) -> list[JsonObject]:
     """The Service in front of a completed Deployment and, with ``scale``, its autoscaler."""
     name = workload.name
     if not is_service_name(name):
@@ -24,15 +24,13 @@ def render(workload: Workload, spec: ServingSpec, findings: Findings) -> list[Js
     own: JsonObject = {"name": name, "labels": {DEPLOYMENT_LABEL: name}}
     if workload.namespace:
         own["namespace"] = workload.namespace
-    container = server_container(workload.containers) or {}
-    port: JsonObject = next(iter(container.get("ports") or []), {})
     service: JsonObject = {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": own | {"name": service_name(workload.manifest)},
         "spec": {
             "selector": dict(workload.match_labels),
-            "ports": [{"name": "http", "port": 80, "targetPort": port.get("containerPort", DEFAULT_PORT)}],
+            "ports": [{"name": "http", "port": 80, "targetPort": serving.number or DEFAULT_PORT}],
         },
     }
     if spec.scale is None:

@@ -17,10 +17,21 @@ from serve_core.knative.fields import FieldMapping
 from serve_core.knative.name_conflict import service_name
 from serve_core.knative.traffic import targets
 from serve_core.syntax.object_name import is_service_name
+from serve_core.workload import serving_port
 from serve_core.workload.model_server import server_container
+from serve_core.workload.serving_port import ServingPort
 
 _RESPONSE_START_DEFAULT = 300
 """Seconds: Knative's default of ``responseStartTimeoutSeconds``, which a longer timeout must raise as well."""
+
+
+_TIMEOUT_DEFAULT = 300
+"""Seconds; Knative's default of ``timeoutSeconds``."""
+_TIMEOUT_MOST = 600
+"""Seconds; what Knative allows by default."""
+_GRACE, _GRACE_DEFAULT = "terminationGracePeriodSeconds", 30
+"""The field, and what the API server fills in."""
+_PORT_VARIABLE = "PORT"
 
 # Defaults of the API server (pkg/apis/apps/v1/defaults.go), and the reasons why other values have no effect.
 _STRATEGY_DEFAULT = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}}
@@ -44,7 +55,7 @@ def render(workload: Workload, spec: ServingSpec, context: ClusterContext, findi
     mapping = FieldMapping(context.features)
     if not is_service_name(name):
         mapping.add("InvalidServiceName", "metadata.name", name=quote(name))
-    pod = _pod(workload, mapping)
+    pod = _pod(workload, spec, context, mapping)
     if spec.timeout is not None:
         pod["timeoutSeconds"] = spec.timeout
         if spec.timeout > _RESPONSE_START_DEFAULT:
@@ -78,7 +89,7 @@ def render(workload: Workload, spec: ServingSpec, context: ClusterContext, findi
     if not service["spec"]["template"]["metadata"]["annotations"]:
         del service["spec"]["template"]["metadata"]["annotations"]
     findings.problems += mapping.problems
-    findings.warnings += _ignored(workload)
+    findings.warnings += [*_ignored(workload), *mapping.warnings]
     return service
 
 
@@ -149,22 +160,28 @@ def _ignored(workload: Workload) -> list[Diagnostic]:
     return warnings
 
 
-def _pod(workload: Workload, mapping: FieldMapping) -> JsonObject:
-    spec, containers, init = workload.pod, workload.containers, workload.init_containers
+def _pod(workload: Workload, spec: ServingSpec, context: ClusterContext, mapping: FieldMapping) -> JsonObject:
+    template, containers, init = workload.pod, workload.containers, workload.init_containers
     server = server_container(containers)
+    serving = serving_port.of(server or {}, context.servers, spec.port)
+    if not value_at(server, "ports") and spec.port is None:
+        # Completion declares the port. Without one, an earlier version completed it: Knative takes its own, but not
+        # where there are several containers.
+        serving = ServingPort(limits.DEFAULT_PORT if len(containers) > 1 else None)
     rest = {
         key: value
-        for key, value in spec.items()
-        if key not in ("containers", "initContainers")
-        # The API server writes the deprecated name beside the current one.
-        and not (key == "serviceAccount" and value == spec.get("serviceAccountName"))
+        for key, value in template.items()
+        if key not in ("containers", "initContainers", _GRACE)
+        # The API server writes the deprecated name beside the present one.
+        and not (key == "serviceAccount" and value == template.get("serviceAccountName"))
     }
     pod = mapping.carry(rest, fields.POD, POD)
+    _check_grace(template.get(_GRACE), spec.timeout or _TIMEOUT_DEFAULT, mapping)
     if len(containers) > 1:
         mapping.require("multi-container", f"{POD}.containers", exact=True)
     volumes = {volume["name"]: volume for volume in workload.volumes}
     pod["containers"] = [
-        _container(container, f"{POD}.containers[{index}]", container is server, len(containers) > 1, volumes, mapping)
+        _container(container, f"{POD}.containers[{index}]", serving if container is server else None, volumes, mapping)
         for index, container in enumerate(containers)
     ]
     if init:
@@ -174,8 +191,20 @@ def _pod(workload: Workload, mapping: FieldMapping) -> JsonObject:
             for place, container in _as_written(init)
         ]
     _claims(pod.get("volumes", []), mapping)
-    _volumes_mounted(pod, mapping)
-    return pod
+    return _without_unmounted(pod, mapping)
+
+
+def _check_grace(seconds: Any, timeout: int, mapping: FieldMapping) -> None:
+    """Knative gives each pod the request timeout as its grace period."""
+    if seconds in (None, _GRACE_DEFAULT):
+        return
+    if isinstance(seconds, int) and seconds <= timeout:
+        mapping.ignore(f"{POD}.{_GRACE}", f"Knative gives the pod {timeout} seconds, the request timeout")
+        return
+    way_out = "Remove it."
+    if isinstance(seconds, int) and seconds <= _TIMEOUT_MOST:
+        way_out = f"Remove it, and set kubectl-serve.dev/timeout to {seconds}s or more."
+    mapping.refuse(f"{POD}.{_GRACE}", f"Knative gives the pod {timeout} seconds, the request timeout", way_out)
 
 
 def _as_written(init: list[JsonObject]) -> list[tuple[int, JsonObject]]:
@@ -194,11 +223,14 @@ def _init_container(
 def _container(
     container: JsonObject,
     path: str,
-    is_server: bool,
-    among_others: bool,
+    serving: ServingPort | None,
     volumes: Mapping[str, JsonObject],
     mapping: FieldMapping,
 ) -> JsonObject:
+    """``serving``: the port of the container that serves the model; ``None`` for the containers beside it."""
+    is_server = serving is not None
+    if serving is not None:
+        container = _without_port_variable(container, path, serving, mapping)
     limits.check_container(container, path, is_server=is_server, mapping=mapping)
     carried = mapping.carry(container, fields.CONTAINER if is_server else fields.SIDE_CONTAINER, path)
     ports = container.get("ports") or []
@@ -207,19 +239,42 @@ def _container(
             carried[probe] = _numbered(carried[probe], ports, f"{path}.{probe}", mapping)
     if "readinessProbe" in carried:
         carried["readinessProbe"] = _timed(carried["readinessProbe"], eager=is_server)
-    if is_server and ports:
-        carried["ports"] = _ports(ports, path, mapping)
-    elif is_server and among_others:
-        carried["ports"] = [{"containerPort": limits.DEFAULT_PORT}]
+    if serving is not None:
+        if found := _ports(ports, path, serving, mapping):
+            carried["ports"] = found
+        _check_liveness(carried.get("livenessProbe"), path, serving, mapping)
     return _read_only(carried, path, volumes, mapping)
 
 
-def _ports(ports: list[JsonObject], path: str, mapping: FieldMapping) -> list[JsonObject]:
-    if len(ports) > 1:
-        mapping.refuse(f"{path}.ports", "a Knative Service has one port", "Keep only the port that serves the model.")
+def _without_port_variable(container: JsonObject, path: str, serving: ServingPort, mapping: FieldMapping) -> JsonObject:
+    """Knative sets ``PORT`` to the serving port: a variable that says the same is left out."""
+    variables = container.get("env") or []
+    said = [each for each in variables if each.get("name") == _PORT_VARIABLE]
+    if not said or any(each.get("value") != str(serving.number) for each in said):
+        return container
+    mapping.ignore(f"{path}.env[{_PORT_VARIABLE}]", f"Knative sets {_PORT_VARIABLE} to {serving.number} itself")
+    return {**container, "env": [each for each in variables if each.get("name") != _PORT_VARIABLE]}
+
+
+def _check_liveness(probe: Any, path: str, serving: ServingPort, mapping: FieldMapping) -> None:
+    """Knative moves a liveness probe to the serving port (``deploy.go``, ``rewriteUserLivenessProbe``)."""
+    for handler in ("httpGet", "tcpSocket") if serving.number is not None else ():
+        if value_at(probe, handler, "port") not in (None, serving.number, str(serving.number)):
+            mapping.require("multi-container-probing", f"{path}.livenessProbe.{handler}.port", exact=True)
+
+
+def _ports(ports: list[JsonObject], path: str, serving: ServingPort, mapping: FieldMapping) -> list[JsonObject]:
+    """The one port that Knative takes; the others stay open in the pod, but no request comes through them."""
+    if serving.number is None:
+        return []
+    if serving.index is None:
+        ports = [*ports, {"containerPort": serving.number}]
     carried = []
     for index, port in enumerate(ports):
         at = f"{path}.ports[{index}]"
+        if index in serving.others:
+            mapping.ignore(at, f"Knative sends requests to one port, and {serving.number} serves the model")
+            continue
         if port.get("hostPort"):
             mapping.refuse(f"{at}.hostPort", "Knative routes to the pod, not to the node")
         if port.get("hostIP"):
@@ -298,7 +353,8 @@ def _claims(volumes: list[JsonObject], mapping: FieldMapping) -> None:
             mapping.require("kubernetes.podspec-persistent-volume-write", at, exact=True)
 
 
-def _volumes_mounted(pod: JsonObject, mapping: FieldMapping) -> None:
+def _without_unmounted(pod: JsonObject, mapping: FieldMapping) -> JsonObject:
+    """Knative refuses a volume that no container mounts; it changes nothing, so that it is left out."""
     mounted = {
         mount["name"]
         for container in [*pod["containers"], *pod.get("initContainers", [])]
@@ -306,5 +362,7 @@ def _volumes_mounted(pod: JsonObject, mapping: FieldMapping) -> None:
     }
     for index, volume in enumerate(pod.get("volumes", [])):
         if volume["name"] not in mounted:
-            at = f"{POD}.volumes[{index}]"
-            mapping.refuse(at, "no container mounts it", "Mount it, or remove it.")
+            mapping.ignore(f"{POD}.volumes[{index}]", "no container mounts it")
+    if "volumes" in pod:
+        pod["volumes"] = [volume for volume in pod["volumes"] if volume["name"] in mounted]
+    return pod

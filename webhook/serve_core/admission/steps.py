@@ -6,17 +6,26 @@ leaves the working set as it is.
 
 from dataclasses import replace
 
-from serve_core.admission import completion, completion_record, deployment_mode, handover, policy_defaults, service
+from serve_core.admission import (
+    completion,
+    completion_record,
+    deployment_mode,
+    handover,
+    policy_defaults,
+    reserved,
+    service,
+)
 from serve_core.admission.working_set import Admission
 from serve_core.api import annotations, serving_spec
-from serve_core.api.annotations import COMPLETED_WITH, FILLED, HANDOVER, MODEL, SCALE, SERVICE, path_of
+from serve_core.api.annotations import COMPLETED_WITH, FILLED, HANDOVER, MODEL, PORT, SCALE, SERVICE, path_of
 from serve_core.base import bounds, overlay
-from serve_core.base.constants import SERVED_LABEL
+from serve_core.base.constants import MODEL_MOUNT, SERVED_LABEL
 from serve_core.base.overlay import FieldRecord
 from serve_core.base.reasons import diagnostic, explanation
 from serve_core.base.workload import POD, Workload
 from serve_core.istio import authorization, telemetry
 from serve_core.knative import domain_mapping, name_conflict
+from serve_core.workload.model_server import server_container
 
 _FILLED = frozenset(
     (
@@ -126,6 +135,11 @@ def take_back_earlier_fields(admission: Admission) -> None:
     admission.workload.labels.pop(SERVED_LABEL, None)  # only admission sets it
 
 
+def refuse_reserved_names(admission: Admission) -> None:
+    """Refuse names of the loader and its volumes, and mounts over the model, that the user wrote."""
+    admission.findings.problems += reserved.check(admission.workload.pod, admission.spec, MODEL_MOUNT)
+
+
 def keep_named_ports(admission: Admission) -> None:
     """Refuse to hand over a running Deployment to which plain Services lead by the name of a port."""
     if admission.was_running and admission.by_knative:
@@ -211,6 +225,17 @@ def report_name(admission: Admission) -> None:
         admission.findings.warnings.append(warning)
 
 
+def require_port(admission: Admission) -> None:
+    """Refuse a model server of the user's own if nothing says on which port it listens."""
+    if admission.is_own_server and admission.serving_port.number is None:
+        containers = admission.workload.containers
+        server = server_container(containers) or {}
+        index = next((index for index, each in enumerate(containers) if each is server), 0)
+        code = "PortAmbiguous" if server.get("ports") else "PortUnknown"
+        at = f"{POD}.containers[{index}].ports"
+        admission.findings.problems.append(diagnostic(code, at, name=server.get("name"), annotation=PORT))
+
+
 def warn_of_bypassing_services(admission: Admission) -> None:
     """Warn of plain Services that lead to the pods past Knative."""
     services = admission.context.services
@@ -228,7 +253,9 @@ def render_knative_service(admission: Admission) -> None:
 def render_plain_service(admission: Admission) -> None:
     """Mode ``deployment``: render the Service in front of the Deployment's pods, and the autoscaler."""
     if not admission.by_knative:
-        admission.extras += deployment_mode.render(admission.workload, admission.spec, admission.findings)
+        admission.extras += deployment_mode.render(
+            admission.workload, admission.spec, admission.serving_port, admission.findings
+        )
 
 
 def render_access_policies(admission: Admission) -> None:

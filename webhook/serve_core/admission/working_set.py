@@ -16,6 +16,9 @@ from serve_core.base.workload import Workload
 from serve_core.context.cluster import ClusterContext
 from serve_core.istio import injection
 from serve_core.istio.injection import MeshDecision
+from serve_core.workload import serving_port
+from serve_core.workload.model_server import server_container
+from serve_core.workload.serving_port import ServingPort
 
 
 @dataclass
@@ -35,6 +38,8 @@ class Admission:
     """Whether the Deployment asks for adoption by a policy and no policy adopts it."""
     spec: ServingSpec = field(init=False)
     """What the annotations ask for. The step that reads them sets it; later steps run only for a served Deployment."""
+    is_own_server: bool = False
+    """Whether the model server is a container of the user's own, not a runtime's. Completion sets it."""
     name_conflict: str = ""
     """The Service of another owner because of which this admission chose another name."""
     findings: Findings = field(default_factory=Findings)
@@ -89,6 +94,11 @@ class Admission:
     def mesh(self) -> MeshDecision:
         """How the pods are connected to the mesh, decided at the first use: completion does not change the answer."""
         return injection.decide(self.workload, self.spec, self.context.istio)
+
+    @property
+    def serving_port(self) -> ServingPort:
+        """The port of the model server, as the Deployment has it now."""
+        return serving_port.of(server_container(self.workload.containers) or {}, self.context.servers, self.spec.port)
 
     def fill(self, wanted: Mapping[str, Any]) -> None:
         """Set the fields of the overlay ``wanted`` that the Deployment lacks."""

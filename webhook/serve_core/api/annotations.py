@@ -95,6 +95,13 @@ USER: tuple[Annotation, ...] = (
         values.OneOf(*PROTOCOLS),
     ),
     Annotation(
+        "port",
+        "a port from 1 to 65535",
+        "The container port that serves the model. Default: the declared port, the readiness probe's, or the server's.",
+        "port",
+        values.integer(1, 65535),
+    ),
+    Annotation(
         "scale",
         "minimum..maximum, for example 0..5; 1.. has no maximum; 3 is exactly three",
         "Minimum and maximum replicas. Default: 0.., from zero without a maximum.",
@@ -290,6 +297,7 @@ SIZE = PREFIX + "size"
 RUNTIME = PREFIX + "runtime"
 FORMAT = PREFIX + "format"
 PROTOCOL = PREFIX + "protocol"
+PORT = PREFIX + "port"
 SCALE = PREFIX + "scale"
 TARGET = PREFIX + "target"
 METRIC = PREFIX + "metric"

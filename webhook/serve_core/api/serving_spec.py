@@ -60,6 +60,8 @@ class ServingSpec:
     runtime: str | None = None
     format: Format | None = None
     protocol: str | None = None
+    port: int | None = None
+    """The container port that serves the model."""
     scale: Scale | None = None
     target: str | None = None
     metric: str | None = None

@@ -94,6 +94,16 @@ _REFUSALS = (
         "Add the container to spec.template.spec.containers, or remove kubectl-serve.dev/runtime.",
     ),
     (
+        "PortUnknown",
+        "container {name} declares no port, and neither its probes nor its command line name one.",
+        "Declare the port that the server listens on (ports), or set {annotation}.",
+    ),
+    (
+        "PortAmbiguous",
+        "container {name} declares several ports, and nothing says which one serves the model.",
+        "Set {annotation} to the port that serves the model.",
+    ),
+    (
         "ContainerAmbiguous",
         "it is not clear which of the containers {names} serves the model.",
         "Name that container model-server, or give ports to that container only.",
@@ -168,6 +178,11 @@ _REFUSALS = (
         "Correct the label, or remove it.",
     ),
     ("NameReserved", "{what} {name} is reserved for kubectl-serve.", "Choose another name."),
+    (
+        "ModelPathTaken",
+        "volume {volume} is mounted at {mount}, where the model appears: the container would not see the model.",
+        "Mount the volume elsewhere.",
+    ),
     # The object as a whole.
     ("InvalidObject", "{why}.", "Compare the object with `kubectl explain deployment`."),
     ("TooLarge", "it is too large: {why}.", "Move large content into a ConfigMap, or remove it."),
@@ -218,6 +233,11 @@ _WARNINGS = (
     ),
     ("CompletedAgain", "the recorded runtime and loader are no longer available; the current ones replace them.", ""),
     (
+        "ModelUnseen",
+        "container {name} does not name {mount}, where the model is{instead}, so it serves something else.",
+        "{how} If the image reads {mount} by itself, ignore this warning.",
+    ),
+    (
         "KnownImage",
         (
             "this is the image of runtime {runtime}, but the container does not get that runtime's arguments, "
@@ -261,6 +281,8 @@ _CHOICES = (
     ("RuntimeByName", "runtime {runtime}, because kubectl-serve.dev/runtime names it.", ""),
     ("RuntimeVariant", "runtime {runtime} in its variant for {wanted}, because the Deployment requests that.", ""),
     ("RuntimeWithoutVariant", "runtime {runtime} without a variant, because it has none for {wanted}.", ""),
+    ("ServerKnown", "container {name} runs {server}.", ""),
+    ("PortFound", "port {port}, from {source}.", ""),
     ("RuntimeCustom", "container {name} serves the model, because {why}.", ""),
     (
         "CompletedEarlier",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from model_uri import Store
 from serve_core.api.runtimes import Runtime
+from serve_core.api.servers import KnownServer
 from serve_core.context.istio import IstioInstallation
 from serve_core.context.services import Services
 
@@ -67,6 +68,8 @@ class ClusterContext:
     """The Kubernetes Services of the cluster, without those that Knative creates for each revision."""
     snapshots: Mapping[str, Snapshot] = field(default_factory=dict)
     """The loaders and runtimes that models were completed with, by digest, as the server stored them."""
+    servers: tuple[KnownServer, ...] = ()
+    """Model servers that are recognized in the Deployments of others."""
 
     @property
     def known_loaders(self) -> tuple[LoaderConfig, ...]:

@@ -24,6 +24,7 @@ from serve_core.istio import injection, sidecar
 from serve_core.istio.injection import MeshDecision
 from serve_core.istio.resource import resource, selected
 from serve_core.knative.limits import DEFAULT_PORT
+from serve_core.workload import serving_port
 from serve_core.workload.model_server import server_container
 
 _API_VERSION = "security.istio.io/v1"
@@ -77,7 +78,7 @@ def access_policies(
         findings.warnings.append(diagnostic("AnyAudience", path_of(AUTH), key=AUTH_AUDIENCES))
     return [
         _strict(workload, by_knative) if spec.auth == "mtls" else _tokens(workload, spec, by_knative),
-        _allowed(workload, spec, mesh.revision.trust_domain, by_knative),
+        _allowed(workload, spec, mesh.revision.trust_domain, None if by_knative else _port(workload, spec, context)),
     ]
 
 
@@ -131,8 +132,10 @@ def _tokens(workload: Workload, spec: ServingSpec, by_knative: bool) -> JsonObje
     return _object("RequestAuthentication", workload, by_knative, {"jwtRules": [rule]}, why)
 
 
-def _allowed(workload: Workload, spec: ServingSpec, trust_domain: str, by_knative: bool) -> JsonObject:
-    ports = list(_MODEL_PORTS) if by_knative else [str(_container_port(workload))]
+def _allowed(workload: Workload, spec: ServingSpec, trust_domain: str, port: int | None) -> JsonObject:
+    """``port``: the container's; ``None`` behind Knative, which has ports of its own."""
+    by_knative = port is None
+    ports = list(_MODEL_PORTS) if by_knative else [str(port)]
     callers: JsonObject = {"from": _sources(spec, trust_domain), "to": [{"operation": {"ports": ports}}]}
     if spec.auth_claims:
         claims: dict[str, list[str]] = {}
@@ -223,7 +226,6 @@ def _object(kind: str, workload: Workload, by_knative: bool, spec: JsonObject, w
     return resource(_API_VERSION, kind, workload, spec, why, by_knative=by_knative)
 
 
-def _container_port(workload: Workload) -> int:
+def _port(workload: Workload, spec: ServingSpec, context: ClusterContext) -> int:
     container = server_container(workload.containers) or {}
-    port: JsonObject = next(iter(container.get("ports") or []), {})
-    return int(port.get("containerPort", DEFAULT_PORT))
+    return serving_port.of(container, context.servers, spec.port).number or DEFAULT_PORT

@@ -30,6 +30,8 @@ class FieldRule:
     """Values that are the same as no value."""
     only: tuple[Any, ...] | None = None
     """The only values that are carried."""
+    ignore: str = ""
+    """Why it is left out with a warning: the model is served as well without it."""
     refuse: str = ""
     """Why other values are refused."""
     way_out: str = ""
@@ -55,6 +57,7 @@ class FieldMapping:
 
     features: Mapping[str, str]
     problems: list[Diagnostic] = field(default_factory=list)
+    warnings: list[Diagnostic] = field(default_factory=list)
 
     def state(self, flag: str) -> str:
         """The flag's state as Knative reads it: case-insensitive, and a misspelt value is the default."""
@@ -69,6 +72,11 @@ class FieldMapping:
 
     def refuse(self, path: str, why: str, way_out: str = "") -> None:
         self.add("FieldUnsupported", path, why=why, way_out=way_out or "Remove it.")
+
+    def ignore(self, path: str, why: str) -> None:
+        """Warn that a field is left out, unless there are more warnings than are shown."""
+        if len(self.warnings) <= MOST_PROBLEMS:
+            self.warnings.append(diagnostic("FieldIgnored", path, why=why))
 
     def add(self, code: str, path: str, **words: object) -> None:
         """Add a problem, up to the number that a refusal shows."""
@@ -89,6 +97,8 @@ class FieldMapping:
                 self.refuse(path + "." + step(key), "a Knative Service has no such field")
             elif any(value == dropped and type(value) is type(dropped) for dropped in rule.drop):
                 continue
+            elif rule.ignore:
+                self.ignore(here, rule.ignore)
             elif rule.refuse and (rule.only is None or value not in rule.only):
                 self.refuse(here, rule.refuse, rule.way_out)
             else:
@@ -146,6 +156,7 @@ def _place(element: Mapping[str, Any], index: int, path: str) -> object:
 
 
 CARRY = FieldRule()
+_KEEP_DEPLOYMENT = "serve it without Knative: kubectl-serve.dev/mode: deployment"
 
 
 def _refused(why: str, way_out: str = "", drop: tuple[Any, ...] = ()) -> FieldRule:
@@ -166,7 +177,14 @@ _MOUNT: Rules = {
     "mountPath": CARRY,
     "readOnly": CARRY,
     "subPath": CARRY,
-    "mountPropagation": FieldRule(flag="kubernetes.podspec-volumes-mount-propagation", exact=True, drop=("None",)),
+    "mountPropagation": FieldRule(
+        flag="kubernetes.podspec-volumes-mount-propagation",
+        exact=True,
+        drop=("None",),
+        only=("HostToContainer",),
+        refuse="only HostToContainer is supported",
+        way_out=f"Use HostToContainer, or {_KEEP_DEPLOYMENT}.",
+    ),
     "subPathExpr": _refused("only subPath is supported", "Use subPath with a fixed path."),
     "recursiveReadOnly": _refused("a Knative Service has no such field", drop=("Disabled",)),
 }
@@ -211,10 +229,12 @@ _ANY_CONTAINER: Rules = {
     "resources": FieldRule(inner=_RESOURCES, drop=({},)),
     "securityContext": FieldRule(inner=_CONTAINER_SECURITY, drop=({},)),
     "volumeMounts": FieldRule(inner=_MOUNT, each=True),
-    "lifecycle": _refused("Knative drains the container itself", "Handle SIGTERM in the container.", drop=({},)),
-    "stdin": _refused("clients cannot attach to the containers of a Knative Service", drop=(False,)),
-    "stdinOnce": _refused("clients cannot attach to the containers of a Knative Service", drop=(False,)),
-    "tty": _refused("clients cannot attach to the containers of a Knative Service", drop=(False,)),
+    "lifecycle": _refused(
+        "Knative drains the container itself", f"Handle SIGTERM in the container, or {_KEEP_DEPLOYMENT}.", drop=({},)
+    ),
+    "stdin": FieldRule(ignore="clients cannot attach to the containers of a Knative Service", drop=(False,)),
+    "stdinOnce": FieldRule(ignore="clients cannot attach to the containers of a Knative Service", drop=(False,)),
+    "tty": FieldRule(ignore="clients cannot attach to the containers of a Knative Service", drop=(False,)),
     "volumeDevices": _refused("Knative has no block devices", "Use volumeMounts.", drop=([],)),
     "resizePolicy": _refused("Knative creates new revisions instead of resizing pods", drop=([],)),
     "restartPolicy": _refused("Knative has no sidecar init containers", "Make it a normal container."),
@@ -257,17 +277,36 @@ _PROJECTED: Rules = {
     ),
 }
 
+_EMPTY_DIR: Rules = {
+    "medium": FieldRule(
+        only=("", "Memory"),
+        refuse="Knative has no hugepages: only Memory and the node's disk are",
+        way_out=f"Use medium Memory, or {_KEEP_DEPLOYMENT}.",
+    ),
+    "sizeLimit": CARRY,
+}
+
+_NO_VOLUME = "Knative has no such volume"
+_NETWORK_VOLUMES = (
+    "awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "fc", "flexVolume", "flocker",
+    "gcePersistentDisk", "glusterfs", "iscsi", "nfs", "photonPersistentDisk", "portworxVolume", "quobyte", "rbd",
+    "scaleIO", "storageos", "vsphereVolume",
+)  # fmt: skip
+
 VOLUME: Rules = {
     "name": CARRY,
     "secret": CARRY,
     "configMap": CARRY,
     "projected": FieldRule(inner=_PROJECTED),
-    "emptyDir": FieldRule(flag="kubernetes.podspec-volumes-emptydir", exact=True),
+    "emptyDir": FieldRule(flag="kubernetes.podspec-volumes-emptydir", exact=True, inner=_EMPTY_DIR),
     "persistentVolumeClaim": FieldRule(flag="kubernetes.podspec-persistent-volume-claim", exact=True),
     "hostPath": FieldRule(flag="kubernetes.podspec-volumes-hostpath", exact=True),
     "csi": FieldRule(flag="kubernetes.podspec-volumes-csi", exact=True),
     "image": FieldRule(flag="kubernetes.podspec-volumes-image", exact=True),
     "ephemeral": FieldRule(flag="kubernetes.podspec-volumes-ephemeral", exact=True),
+    "downwardAPI": _refused(_NO_VOLUME, "Use a projected volume with a source downwardAPI."),
+    "gitRepo": _refused(_NO_VOLUME, "Clone the repository in an init container."),
+    **dict.fromkeys(_NETWORK_VOLUMES, _refused(_NO_VOLUME, "Make a PersistentVolume of it, and mount a claim.")),
 }
 
 _POD_SECURITY = "kubernetes.podspec-securitycontext"
@@ -307,9 +346,6 @@ POD: Rules = {
         },
     ),
     "restartPolicy": _refused("Knative always restarts containers", drop=("Always",)),
-    "terminationGracePeriodSeconds": _refused(
-        "Knative derives it from the request timeout", "Use the annotation kubectl-serve.dev/timeout.", drop=(30,)
-    ),
     "activeDeadlineSeconds": _refused("a served model has no deadline"),
     "nodeName": _refused("the scheduler chooses the node", "Use nodeSelector."),
     "hostname": _refused(_NO_FIELD, drop=("",)),

@@ -204,7 +204,8 @@ def check_container(container: JsonObject, path: str, *, is_server: bool, mappin
     for variable in container.get("env") or []:
         name = variable.get("name")
         if name in _RESERVED_ENV or (is_server and name == "PORT"):
-            mapping.refuse(f"{path}.env[{name}]", f"Knative sets {name} itself", "Choose another name.")
+            way_out = "Remove it; declare the port in ports." if name == "PORT" else "Choose another name."
+            mapping.refuse(f"{path}.env[{name}]", f"Knative sets {name} itself", way_out)
     for index, port in enumerate(container.get("ports") or []):
         if port.get("containerPort") in _RESERVED_PORTS:
             at = f"{path}.ports[{index}].containerPort"

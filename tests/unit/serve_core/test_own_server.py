@@ -1,0 +1,81 @@
+"""What a container of the user's own is given and warned of: its port, and a model that it does not serve."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from serve_core.admission import own_server
+from serve_core.admission.own_server import OwnServer
+from serve_core.api import servers
+from serve_core.api.models import parse_all
+from serve_core.api.serving_spec import ServingSpec
+from support.paths import ROOT
+
+KNOWN = tuple(
+    servers.parse(yaml.safe_load(file.read_text())) for file in sorted((ROOT / "manifests/servers").glob("*.yaml"))
+)
+AT = "spec.template.spec.containers[0]"
+
+
+def read(port: int | None = None, uri: str = "hf://acme/tiny", **container: Any) -> OwnServer:
+    models, problems = parse_all(uri, "metadata.annotations")
+    assert not problems
+    written = {"name": "srv", "image": "registry.example/srv:1", **container}
+    return own_server.read(written, AT, ServingSpec(models, port=port), KNOWN, "/mnt/models")
+
+
+def test_a_port_that_is_not_declared_is_filled_in() -> None:
+    found = read(args=["--model=/mnt/models", "--port=9500"])
+    assert found.ports == ({"containerPort": 9500},)
+    assert [each.message for each in found.explanations] == ["port 9500, from the command line."]
+    assert found.warnings == ()
+
+
+def test_a_declared_port_stays() -> None:
+    found = read(args=["/mnt/models"], ports=[{"containerPort": 9500}])
+    assert found == OwnServer()
+
+
+@pytest.mark.parametrize(
+    ("image", "written"),
+    [
+        ("vllm/vllm-openai:v1", "--model=/mnt/models"),
+        ("lmsysorg/sglang:v1", "--model-path=/mnt/models"),
+        ("ghcr.io/huggingface/text-generation-inference:3", "--model-id=/mnt/models"),
+        ("nvcr.io/nvidia/tritonserver:25.01-py3", "--model-repository=/mnt/models"),
+        ("nvcr.io/nim/meta/llama:1", "NIM_MODEL_NAME=/mnt/models"),
+    ],
+)
+def test_a_known_server_gets_the_line_to_write(image: str, written: str) -> None:
+    (warning,) = read(image=image).warnings
+    assert (warning.code, warning.path) == ("ModelUnseen", AT)
+    assert written in warning.hint
+
+
+def test_what_it_serves_instead_is_said_unless_it_could_be_a_secret() -> None:
+    (plain,) = read(image="vllm/vllm-openai:v1", args=["--model", "other/model"]).warnings
+    (secret,) = read(image="vllm/vllm-openai:v1", args=["--model", "https://me:word@example.com/model"]).warnings
+    assert "other/model" in plain.message
+    assert "word" not in secret.message
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        {"args": ["--model", "/mnt/models"]},
+        {"command": ["sh", "-c", "exec serve /mnt/models/x.bin"]},
+        {"env": [{"name": "MODEL", "value": "/mnt/models"}]},
+        {"workingDir": "/mnt/models"},
+    ],
+)
+def test_a_container_that_names_the_path_is_not_warned_of(container: dict[str, Any]) -> None:
+    assert not read(ports=[{"containerPort": 1}], **container).warnings
+
+
+def test_a_single_file_is_named_in_the_line_to_write() -> None:
+    image = "ghcr.io/ggml-org/llama.cpp:server"
+    (warning,) = read(image=image, uri="s3://models/tiny/model.gguf").warnings
+    assert "--model=/mnt/models/model.gguf" in warning.hint
+    (warning,) = read(image=image, uri="s3://models/tiny").warnings
+    assert "--model=/mnt/models/FILE" in warning.hint

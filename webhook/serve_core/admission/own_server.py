@@ -1,0 +1,65 @@
+"""A model server of the user's own: the port that Knative sends requests to, and whether it serves the loaded model.
+
+Only what the container leaves out is filled in: a port that its probe, its command line or its image names. A command
+line that points elsewhere is not corrected; the user gets a warning, with the line to write.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from serve_core.api import servers
+from serve_core.api.servers import KnownServer
+from serve_core.api.serving_spec import ServingSpec
+from serve_core.base.json import JsonObject
+from serve_core.base.reasons import Diagnostic, Explanation, diagnostic, explanation
+from serve_core.workload import command_line, serving_port
+from serve_core.workload.command_line import CommandLine
+from serve_core.workload.serving_port import Source
+
+_SHOWN = re.compile(r"[A-Za-z0-9_./-]{1,100}", re.ASCII)
+"""What is shown of a command line: paths and repositories, nothing that could be a secret."""
+_ANY = "Point the server there, for example with an argument or a variable that its documentation names."
+
+
+@dataclass(frozen=True)
+class OwnServer:
+    """What a container of the user's own says of itself."""
+
+    ports: tuple[JsonObject, ...] = ()
+    """To be filled in where it declares none."""
+    explanations: tuple[Explanation, ...] = ()
+    warnings: tuple[Diagnostic, ...] = ()
+
+
+def read(container: JsonObject, path: str, spec: ServingSpec, known: Iterable[KnownServer], mount: str) -> OwnServer:
+    """``path``: where the container stands; ``mount``: where the model appears in it."""
+    line = command_line.read(container)
+    server = servers.recognize(str(container.get("image") or ""), line.words, known)
+    found = serving_port.choose(container, line, server, spec.port)
+    explanations: tuple[Explanation, ...] = ()
+    if server is not None:
+        explanations += (explanation("ServerKnown", name=container.get("name"), server=server.title),)
+    warnings = () if line.names_path(mount) else (_unseen(container, path, spec, line, server, mount),)
+    if found.number is None or container.get("ports"):
+        return OwnServer((), explanations, warnings)
+    port: JsonObject = {"containerPort": found.number}
+    source = found.source or Source.SERVER
+    explanations += (explanation("PortFound", port=found.number, source=source.value),)
+    return OwnServer((port,), explanations, warnings)
+
+
+def _unseen(
+    container: JsonObject, path: str, spec: ServingSpec, line: CommandLine, server: KnownServer | None, mount: str
+) -> Diagnostic:
+    """The server serves something else than the loaded model, as far as can be seen; how to point it there."""
+    file = spec.file_name
+    at = mount if file is None else f"{mount}/{file}"
+    how = _ANY
+    if server is not None:
+        written = server.write.replace("{path}", at).replace("{file}", at if file else f"{mount}/FILE")
+        how = f"For {server.title}, write {written}."
+    values = [line.flag(name) for name in (server.model_flags if server is not None else ())]
+    elsewhere = next((value for value in values if value is not None and _SHOWN.fullmatch(value)), None)
+    instead = "" if elsewhere is None else f", but {elsewhere}"
+    return diagnostic("ModelUnseen", path, name=container.get("name"), mount=mount, instead=instead, how=how)

@@ -1,0 +1,75 @@
+"""What a user's pod template must leave to kubectl-serve: names of the loader and its volumes, and the model's path.
+
+Lists of a pod are merged by name: a user's claim called ``model`` would become the loader's volume, and the loader
+empties its volume. So such names are refused before anything is filled in, but for what is documented as the user's to
+say: the kind and size of the model's volume, and the loader's environment and resources.
+"""
+
+import posixpath
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from serve_core.api.serving_spec import ServingSpec
+from serve_core.base.constants import (
+    CREDENTIALS_VOLUME,
+    LOADER_CONTAINER,
+    MODEL_VOLUME,
+    SIGNATURE_KEY_VOLUME,
+)
+from serve_core.base.json import JsonObject, value_at
+from serve_core.base.reasons import Diagnostic, capped, diagnostic
+from serve_core.workload.model_server import server_container
+
+_PODS = "spec.template.spec"
+_PRIVATE_KINDS = ({"name", "emptyDir"}, {"name", "ephemeral"})
+"""Fields of a volume that no other pod has: what a user may make the model's volume."""
+_OF_THE_LOADER = {"name", "env", "envFrom", "resources", "imagePullPolicy"}
+"""Fields of the init container that a user may write."""
+
+
+def check(pod: JsonObject, spec: ServingSpec, mount: str) -> tuple[Diagnostic, ...]:
+    """What of a pod template, without what was filled into it, is reserved. ``mount``: the model's path."""
+    return tuple(capped([*_volumes(pod, spec), *_loaders(pod), *_mounts(pod, mount)]))
+
+
+def _volumes(pod: JsonObject, spec: ServingSpec) -> Iterator[Diagnostic]:
+    for index, volume in enumerate(_list(pod.get("volumes"))):
+        name = value_at(volume, "name")
+        private = isinstance(volume, dict) and set(volume) in _PRIVATE_KINDS and spec.model.scheme != "pvc"
+        if name in (CREDENTIALS_VOLUME, SIGNATURE_KEY_VOLUME) or (name == MODEL_VOLUME and not private):
+            yield diagnostic("NameReserved", f"{_PODS}.volumes[{index}].name", what="volume", name=name)
+
+
+def _loaders(pod: JsonObject) -> Iterator[Diagnostic]:
+    for kind, what in (("initContainers", "init container"), ("containers", "container")):
+        for index, container in enumerate(_list(pod.get(kind))):
+            if value_at(container, "name") != LOADER_CONTAINER or not isinstance(container, dict):
+                continue
+            if kind == "containers" or not set(container) <= _OF_THE_LOADER:
+                yield diagnostic("NameReserved", f"{_PODS}.{kind}[{index}].name", what=what, name=LOADER_CONTAINER)
+
+
+def _mounts(pod: JsonObject, mount: str) -> Iterator[Diagnostic]:
+    containers = _list(pod.get("containers"))
+    server = server_container([each for each in containers if isinstance(each, dict)])
+    if server is None:
+        return
+    at = next(index for index, each in enumerate(containers) if each is server)
+    for index, each in enumerate(_list(server.get("volumeMounts"))):
+        path, volume = value_at(each, "mountPath"), value_at(each, "name")
+        if isinstance(path, str) and volume != MODEL_VOLUME and _covers(_clean(path), mount):
+            where = f"{_PODS}.containers[{at}].volumeMounts[{index}].mountPath"
+            yield diagnostic("ModelPathTaken", where, volume=volume, mount=mount)
+
+
+def _clean(path: str) -> str:
+    return posixpath.normpath("/" + path.lstrip("/"))
+
+
+def _covers(path: str, mount: str) -> bool:
+    """Whether what is mounted at ``path`` hides a part of the model, or all of it."""
+    return path == mount or path.startswith(mount + "/")
+
+
+def _list(value: object) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()

@@ -1,0 +1,129 @@
+"""What a container's command line and variables say: the words, a flag's value, a path or a repository that they name.
+
+Images have entrypoints of their own, and shells have variables: this reads what is written, and runs nothing.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from serve_core.base.json import JsonObject, value_at
+
+_MOST_CHARACTERS = 64 * 1024
+"""Of one container's words, and of its variables, that are looked at; the API server stores up to 1.5 MiB."""
+_MOST_EXPANDED = 1000
+"""Words of a container in which variables are replaced."""
+_MOST_IN_A_WORD = 8
+_LONGEST_VALUE = 512
+_WORD = re.compile(r"(?:\$\([A-Za-z_]\w*\)|[^\s'\";|&()])+", re.ASCII)
+_VARIABLE = re.compile(r"\$(?:\(([A-Za-z_]\w*)\)|\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", re.ASCII)
+_PORT = re.compile(r"(?:[^\s/]*:)?([0-9]{1,5})/?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """One container's ``command`` and ``args``, taken apart as a shell would, and its written variables."""
+
+    words: tuple[str, ...]
+    """Variables are replaced where their value is written in the container."""
+    variables: Mapping[str, str]
+    directory: str = ""
+    """The working directory."""
+
+    def flag(self, *names: str) -> str | None:
+        """The value of the last of these flags: the next word, or what follows ``=``. ``None`` where there is none."""
+        found = None
+        for index, word in enumerate(self.words):
+            name, equals, value = word.partition("=")
+            if name in names:
+                found = value if equals else self.words[index + 1] if index + 1 < len(self.words) else found
+        return found
+
+    def names_path(self, path: str) -> bool:
+        """Whether something written is ``path``, is below it, or contains it as a whole path."""
+        # Behind file:// a path may stand as well; behind any other word or slash it is the end of a longer one.
+        path = path.rstrip("/")
+        return any(_stands_in(text, path, after="/") or _stands_in(text, f"file://{path}", "/") for text in self._texts)
+
+    def names_repository(self, repository: str) -> bool:
+        """Whether something written is ``org/name`` of a hub, with or without a revision behind ``@`` or ``:``."""
+        return any(_stands_in(text.lower(), repository.lower()) for text in self._texts)
+
+    @cached_property
+    def _texts(self) -> tuple[str, ...]:
+        return (*self.words, *self.variables.values(), self.directory)
+
+
+def read(container: JsonObject) -> CommandLine:
+    """Of a container of any shape; what is no text is passed over."""
+    values = _variables(container)
+    words: list[str] = []
+    expanded = 0
+    for text in _bounded((*_list(container.get("command")), *_list(container.get("args")))):
+        for word in _WORD.findall(text):
+            if word == "\\":  # the line goes on
+                continue
+            if "$" in word and expanded < _MOST_EXPANDED:
+                expanded += 1
+                words.append(_expanded(word, values))
+            else:
+                words.append(word)
+    directory = container.get("workingDir")
+    return CommandLine(tuple(words), values, directory if isinstance(directory, str) else "")
+
+
+def port_of(text: str | None) -> int | None:
+    """``8000``, ``0.0.0.0:8000`` or ``:8000`` as a port; ``None`` for anything else."""
+    match = _PORT.fullmatch(text) if text is not None and len(text) <= _LONGEST_VALUE else None
+    number = int(match[1]) if match else 0
+    return number if 0 < number < 65536 else None
+
+
+def _stands_in(text: str, part: str, after: str = "") -> bool:
+    """Whether ``part`` stands in ``text`` and is not the middle of a longer name. ``after``: what may follow it too."""
+    at = text.find(part)
+    while at >= 0:
+        end = at + len(part)
+        before, behind = text[at - 1 : at] if at else "", text[end : end + 1]
+        if not _continues(before) and (behind in ("", after) or not _continues(behind)):
+            return True
+        at = text.find(part, at + 1)
+    return False
+
+
+def _continues(character: str) -> bool:
+    """Whether a name goes on with it."""
+    return character.isalnum() or character in ("_", ".", "/", "-")
+
+
+def _variables(container: JsonObject) -> dict[str, str]:
+    written = {}
+    for each in _list(container.get("env")):
+        name, value = value_at(each, "name"), value_at(each, "value")
+        if isinstance(name, str) and isinstance(value, str):
+            written[name] = value
+    return dict(zip(written, _bounded(written.values()), strict=False))
+
+
+def _bounded(texts: Iterable[object]) -> Iterable[str]:
+    room = _MOST_CHARACTERS
+    for text in texts:
+        if room <= 0:
+            return
+        if isinstance(text, str):
+            yield text[:room]
+            room -= len(text)
+
+
+def _expanded(word: str, values: Mapping[str, str]) -> str:
+    """Once, as the kubelet does: a value that holds ``$(NAME)`` is not expanded again."""
+
+    def value(match: re.Match[str]) -> str:
+        return values.get(next(filter(None, match.groups())), match[0])[:_LONGEST_VALUE]
+
+    return _VARIABLE.sub(value, word, _MOST_IN_A_WORD)
+
+
+def _list(value: object) -> Iterable[object]:
+    return value if isinstance(value, list) else ()

@@ -1,0 +1,120 @@
+"""Which port of a container serves the model.
+
+Knative sends requests to one port, and to 8080 where none is declared, whatever the server listens on. So we look where
+people write it: the declared port, the annotation ``port``, the readiness probe, and the known server's flags,
+variables and default. Only what the container says counts: we never inspect the image.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from serve_core.api import servers
+from serve_core.api.servers import KnownServer
+from serve_core.base.json import JsonObject, value_at
+from serve_core.workload import command_line
+from serve_core.workload.command_line import CommandLine, port_of
+
+_GENERIC_FLAGS = ("--port", "--http-port", "--http_port")
+"""Of servers that are not known."""
+_HTTP_NAMES = ("http1", "h2c", "http", "http2")
+_LARGEST = 65535
+
+
+class Source(StrEnum):
+    """What the port was taken from."""
+
+    DECLARED = "ports"
+    ANNOTATION = "the annotation port"
+    PROBE = "readinessProbe"
+    FLAG = "the command line"
+    SERVER = "the model server's default"
+
+
+@dataclass(frozen=True)
+class ServingPort:
+    """``number`` is ``None`` where nothing says which it is."""
+
+    number: int | None
+    source: Source | None = None
+    index: int | None = None
+    """Its place in the container's ``ports``; ``None`` where it is not declared."""
+    others: tuple[int, ...] = ()
+    """The places in ``ports`` of those that are not it."""
+
+
+def of(container: JsonObject, known: Iterable[KnownServer], annotated: int | None = None) -> ServingPort:
+    """The port of a container, read whole; see :func:`choose`."""
+    line = command_line.read(container)
+    server = servers.recognize(str(container.get("image") or ""), line.words, known)
+    return choose(container, line, server, annotated)
+
+
+def choose(
+    container: JsonObject, line: CommandLine, server: KnownServer | None = None, annotated: int | None = None
+) -> ServingPort:
+    """The port that serves the model.
+
+    A single declared port is it. Of several, or of none, the annotation decides, then the readiness probe, then the
+    command line, then the known server's default, and last a declared port with a name for HTTP.
+    """
+    ports = container.get("ports")
+    declared = [_number(port) for port in ports] if isinstance(ports, list) else []
+    if len(declared) == 1 and annotated in (None, declared[0]):
+        return ServingPort(declared[0], Source.DECLARED, 0)
+    said: list[tuple[int | None, Source]] = [
+        (annotated, Source.ANNOTATION),
+        (_probed(container), Source.PROBE),
+        (_said(line, server), Source.FLAG),
+        (server.port if server is not None else None, Source.SERVER),
+        (_named(container), Source.DECLARED),
+    ]
+    for number, source in said:
+        if number is None:
+            continue
+        if number in declared:
+            index = declared.index(number)
+            return ServingPort(number, source, index, tuple(i for i in range(len(declared)) if i != index))
+        if not declared or source is Source.ANNOTATION:
+            return ServingPort(number, source, None, tuple(range(len(declared))))
+    return ServingPort(None, None, None, tuple(range(len(declared))))
+
+
+def _number(port: object) -> int | None:
+    number = value_at(port, "containerPort")
+    return number if isinstance(number, int) and not isinstance(number, bool) and 0 < number <= _LARGEST else None
+
+
+def _probed(container: JsonObject) -> int | None:
+    """The port of the readiness probe, or else of the startup or the liveness probe."""
+    ports = container.get("ports")
+    named = {str(value_at(port, "name")): _number(port) for port in ports} if isinstance(ports, list) else {}
+    for kind in ("readinessProbe", "startupProbe", "livenessProbe"):
+        for handler in ("httpGet", "tcpSocket", "grpc"):
+            port = value_at(container, kind, handler, "port")
+            if isinstance(port, int) and not isinstance(port, bool) and 0 < port <= _LARGEST:
+                return port
+            if isinstance(port, str):
+                return int(port) if port.isdecimal() and len(port) <= 5 and port.isascii() else named.get(port)
+    return None
+
+
+def _said(line: CommandLine, server: KnownServer | None) -> int | None:
+    flags = server.port_flags if server is not None else _GENERIC_FLAGS
+    for name in flags:
+        if (port := port_of(line.flag(name))) is not None:
+            return port
+    for name in server.port_variables if server is not None else ():
+        if (port := port_of(line.variables.get(name))) is not None:
+            return port
+    return None
+
+
+def _named(container: JsonObject) -> int | None:
+    """The one declared port whose name says that it is for HTTP."""
+    ports = container.get("ports")
+    for name in _HTTP_NAMES:
+        found = [port for port in ports if value_at(port, "name") == name] if isinstance(ports, list) else []
+        if len(found) == 1:
+            return _number(found[0])
+    return None
