@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from serve_core.admission import snapshots
 from serve_core.api import runtimes
@@ -83,8 +83,7 @@ def _present_runtime(record: CompletionRecord, context: ClusterContext) -> Runti
     return named if named is not None and snapshots.digest(named) == record.runtime else None
 
 
-@dataclass(frozen=True)
-class Recall:
+class Recall(NamedTuple):
     """What to complete a Deployment with, after a look at its record."""
 
     context: ClusterContext

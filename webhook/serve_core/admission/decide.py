@@ -6,6 +6,7 @@ each.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from serve_core.admission import completion_record, policy_defaults, shape, steps
 from serve_core.admission.working_set import Admission
@@ -19,8 +20,7 @@ from serve_core.istio import authorization
 from serve_core.knative import name_conflict
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """Steps that all run, so that a refusal has all their problems. After a problem, no later stage runs."""
 
     steps: tuple[Callable[[Admission], None], ...]

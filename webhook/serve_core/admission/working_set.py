@@ -21,7 +21,7 @@ from serve_core.workload.model_server import server_container
 from serve_core.workload.serving_port import ServingPort
 
 
-@dataclass
+@dataclass(eq=False)
 class Admission:
     """One Deployment on its way through :mod:`serve_core.admission.steps`."""
 

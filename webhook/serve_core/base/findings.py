@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from serve_core.base.reasons import Diagnostic, Explanation
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Findings:
     """Each part appends what it finds. The order within a list is the order in which users read it."""
 

@@ -15,7 +15,6 @@ An overlay spells out what the API server would default inside it: else the stor
 import base64
 import hashlib
 import json
-import string
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -37,7 +36,8 @@ FieldRecord = dict[str, str]
 
 _MARK = 8
 """Characters of a mark: two are of the path, the others of path and value."""
-_DIGITS = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
+_DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+"""Of base64 in URLs."""
 _MOST_MARKS = 250
 """In one note; vLLM, the largest runtime of the catalogue, takes 43."""
 

@@ -6,6 +6,7 @@ Source: Istio 1.29, the chart's ``mutatingwebhook.yaml`` (which pods are injecte
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from serve_core.base.json import JsonObject, value_at
 
@@ -109,8 +110,7 @@ class IstioInstallation:
         return injection_of(self.namespaces.get(namespace, {}), labels, annotations, self).revision is not None
 
 
-@dataclass(frozen=True)
-class Injection:
+class Injection(NamedTuple):
     """Whether Istio injects a sidecar into a pod."""
 
     why: str

@@ -7,6 +7,7 @@ injected, and the order of the containers).
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from model_uri import ModelURI
 from serve_core.api.annotations import MESH, MODEL, path_of
@@ -68,8 +69,7 @@ class MeshDecision:
     warnings: tuple[Diagnostic, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Pod:
+class _Pod(NamedTuple):
     """What decides about a pod's sidecar."""
 
     istio: IstioInstallation
@@ -124,7 +124,7 @@ def decide(workload: Workload, spec: ServingSpec, istio: IstioInstallation | Non
         injection = pod.injection(asked)
         if injection.revision is None:
             return _refuse("MeshForbidden", MESH, why=injection.why)
-        injection = replace(injection, why="kubectl-serve.dev/mesh is istio")
+        injection = Injection("kubectl-serve.dev/mesh is istio", injection.revision)
     canonical_name = {CANONICAL_NAME_LABEL: workload.name}
     if injection.revision is not None:
         mesh = _sidecar(pod, spec, injection.revision, injection.why)
@@ -220,13 +220,12 @@ def _sidecar(pod: _Pod, spec: ServingSpec, revision: Revision, why: str) -> Mesh
     )
 
 
-@dataclass(frozen=True)
-class _Native:
+class _Native(NamedTuple):
     """Whether the sidecar is a native one, which starts before the loader."""
 
     first: bool
     why: str
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = {}
     """What the template needs for it."""
 
 

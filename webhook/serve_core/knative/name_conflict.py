@@ -11,7 +11,7 @@ Sources: Knative Serving 1.23, ``pkg/reconciler/route/resources/service.go`` (na
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from serve_core.api.annotation_values import Scale
 from serve_core.api.annotations import DEPLOYMENT, MODEL, SERVICE, path_of
@@ -68,8 +68,7 @@ def _conflict(name: str, deployment: str, spec: ServingSpec, around: Mapping[str
     return next((each for each in names if each in around and around[each].owner != deployment), None)
 
 
-@dataclass(frozen=True)
-class KeptScale:
+class KeptScale(NamedTuple):
     """A scale that keeps the replicas for the clients of a plain Service."""
 
     scale: Scale
