@@ -29,63 +29,69 @@ _WITHOUT_EFFECT_ON_THE_SERVER = frozenset({
     "runtime", "securityContext", "startupProbe", "storage", "storageUri", "terminationMessagePolicy",
 })  # fmt: skip
 """Fields beside a runtime's name with which the container still serves as the runtime does."""
+_RAW = ("rawdeployment", "standard")
+"""Deployment modes without Knative."""
+_COLLECTED = (
+    "origins", "images", "containers", "pods", "secrets", "service_accounts", "formats", "protocols",
+)  # fmt: skip
+"""What the components of an InferenceService have together."""
 _SIZES = (("size", 0), ("pipelineParallelSize", 1))
 """Fields with the number of workers, and how many of these are the head."""
 
 
 def inference_service_parts(document: JsonObject, context: ClusterContext) -> Parts:
     """An InferenceService: its predictor, transformer and explainer together."""
-    made: Parts = dict.fromkeys(("origins", "images", "containers", "pods", "secrets", "service_accounts"), ())
-    formats: list[Use] = []
-    protocol: Use | None = None
+    metadata = document["metadata"]
+    raw = strings(metadata.get("annotations")).get("serving.kserve.io/deploymentMode", "").lower() in _RAW
+    made: Parts = dict.fromkeys(_COLLECTED, ())
     scales: list[ReplicaBounds] = []
     templates: list[tuple[JsonObject, str]] = []
-    notes = strings(document["metadata"].get("annotations"))
-    raw = notes.get("serving.kserve.io/deploymentMode", "").lower() in ("rawdeployment", "standard")
-    for part in ("predictor", "transformer", "explainer"):
-        spec = object_at(document, "spec", part)
-        if not spec:
+    for name in ("predictor", "transformer", "explainer"):
+        component, path = object_at(document, "spec", name), f"spec.{name}"
+        if not component:
             continue
-        path = f"spec.{part}"
-        template = _template(document["metadata"], spec, spec)
+        template = _template(metadata, component, component)
         templates.append((template, path))
-        parts = pod_spec_parts(spec, path, context)
-        stored = elements(spec.get("storageUris"), f"{path}.storageUris")
-        made["origins"] += tuple(Origin(str(each.get("uri")), f"{at}.uri") for each, at in stored)
-        scales.append(_scale(spec, template["metadata"]["annotations"], raw=raw))
-        for framework in (*_FRAMEWORKS, _EXPLAINER):
-            server = spec.get(framework)
-            if not isinstance(server, dict):
-                continue
-            at = f"{path}.{framework}"
-            named = value_at(server, "modelFormat", "name") if framework == "model" else framework
-            if named and framework != _EXPLAINER:
-                formats.append(Use(str(named), f"{at}.modelFormat"))
-            if server.get("protocolVersion"):
-                protocol = Use(str(server["protocolVersion"]), f"{at}.protocolVersion")
-            made["origins"] += tuple(_origins(server, at))
-            used = container_parts([(server, at, True)], context)
-            for key, value in used.items():
-                parts[key] = (*parts[key], *value)
-            parts["pods"] = (_with_server(parts["pods"][0], server, at, used["containers"]), *parts["pods"][1:])
-        workers = spec.get("workerSpec")
-        if isinstance(workers, dict):
-            at = f"{path}.workerSpec"
-            templates.append((_template(document["metadata"], spec, workers), at))
-            _join(parts, _workers_parts(workers, at, context))
-            parts["pods"] = tuple(_with_parallel_size(pod, workers) for pod in parts["pods"])
-        _join(made, parts)
-    made["formats"] = tuple(dict.fromkeys([*formats, *formats_of({}, made["origins"])]))
-    made["protocol"] = protocol
+        if isinstance(workers := component.get("workerSpec"), dict):
+            templates.append((_template(metadata, component, workers), f"{path}.workerSpec"))
+        scales.append(_scale(component, template["metadata"]["annotations"], raw=raw))
+        _join(made, _component_parts(component, path, context))
+    made["formats"] = tuple(dict.fromkeys([*made["formats"], *formats_of({}, made["origins"])]))
+    made["protocol"] = next(reversed(made.pop("protocols")), None)
     made["runtime"] = _runtime_of(object_at(document, "spec"))
     made["mode"] = Use(DEPLOYMENT if raw else KNATIVE, "metadata.annotations[serving.kserve.io/deploymentMode]")
     made["auth"] = Use("none", "kind")
     # Without Knative, KServe reads its own label (0.15, .../inferenceservice/reconcilers/ingress).
-    made["visibility"] = visibility_of(document["metadata"], _KSERVE_VISIBILITY if raw else VISIBILITY_LABEL)
+    made["visibility"] = visibility_of(metadata, _KSERVE_VISIBILITY if raw else VISIBILITY_LABEL)
     made["mesh"] = (templates, "metadata")
     if scales:
         made["scale"] = _largest(scales)
     return made
+
+
+def _component_parts(component: JsonObject, path: str, context: ClusterContext) -> Parts:
+    """The pods of a component, the servers in its frameworks' fields, and its workers."""
+    parts = pod_spec_parts(component, path, context) | {"formats": (), "protocols": ()}
+    stored = elements(component.get("storageUris"), f"{path}.storageUris")
+    declared = [Origin(str(each.get("uri")), f"{at}.uri") for each, at in stored]
+    for framework in (*_FRAMEWORKS, _EXPLAINER):
+        server, at = component.get(framework), f"{path}.{framework}"
+        if not isinstance(server, dict):
+            continue
+        named = value_at(server, "modelFormat", "name") if framework == "model" else framework
+        if named and framework != _EXPLAINER:
+            parts["formats"] += (Use(str(named), f"{at}.modelFormat"),)
+        if server.get("protocolVersion"):
+            parts["protocols"] += (Use(str(server["protocolVersion"]), f"{at}.protocolVersion"),)
+        declared += _origins(server, at)
+        used = container_parts([(server, at, True)], context)
+        _join(parts, used)
+        parts["pods"] = (_with_server(parts["pods"][0], server, at, used["containers"]), *parts["pods"][1:])
+    parts["origins"] = (*declared, *parts["origins"])
+    if isinstance(workers := component.get("workerSpec"), dict):
+        _join(parts, _workers_parts(workers, f"{path}.workerSpec", context))
+        parts["pods"] = tuple(_with_parallel_size(pod, workers) for pod in parts["pods"])
+    return parts
 
 
 def _runtime_of(spec: JsonObject) -> RuntimeUse:
