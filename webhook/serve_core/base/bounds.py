@@ -1,7 +1,7 @@
-"""How large an object may be that anything is made of: measured first, by a walk that stops where it is too much.
+"""Limits on the size of an object, checked by a walk that stops at the limit.
 
-Whatever reads an object as a whole asks here before. What the core does then takes time and memory by these bounds, and
-not by what somebody sends. A Deployment with everything in it has about a thousand values and 50 KiB.
+Code that reads a whole object checks it here first. So the core's time and memory depend on these limits, not on what a
+client sends. A large Deployment has about a thousand values and 50 KiB.
 """
 
 from collections.abc import Mapping
@@ -11,23 +11,23 @@ from serve_core.base.json import JsonObject
 from serve_core.base.reasons import Diagnostic, diagnostic
 
 MOST_VALUES = 20_000
-"""In one object, those in its lists and objects counted one by one."""
+"""Values in one object, at all levels."""
 MOST_CHARACTERS = 512 * 1024
-"""Of all names and texts of an object. Of these, annotations may be 256 KiB; etcd takes 1.5 MiB."""
+"""Characters of all keys and strings of an object. The API server allows 256 KiB of annotations, etcd 1.5 MiB."""
 DEEPEST = 64
-"""Levels of nesting; the deepest Deployment of the API's schema has fewer than 20."""
+"""Levels of nesting. A Deployment of the API's schema has fewer than 20."""
 MOST_ANNOTATIONS = 256 * 1024
 """Bytes of an object's annotations (k8s.io/apimachinery, pkg/api/validation: ``TotalAnnotationSizeLimitB``)."""
 MOST_USES = 1_000
-"""Things of one kind in an object that policies judge one by one, such as images or Secrets."""
+"""Things of one kind in an object that policies check one by one, such as images or Secrets."""
 
 _STRINGS = frozenset({str})
 
 
 def fault(document: JsonObject) -> Diagnostic | None:
-    """Why nothing is made of an object: it is larger than the bounds, or is what YAML allows and JSON does not.
+    """Why an object is refused unread: it exceeds a limit, or has something that YAML allows and JSON does not.
 
-    Managed fields do not count: nobody reads them.
+    Managed fields do not count: the core never reads them.
     """
     values = characters = 0
     level: list[Any] = [_without_managed_fields(document)]
@@ -66,7 +66,7 @@ def annotations_fault(annotations: Mapping[str, str]) -> Diagnostic | None:
 
 
 def too_many(what: str) -> Diagnostic:
-    """That an object has more of one kind than policies judge."""
+    """The refusal of an object that has more things of one kind than policies check."""
     return _too_large(f"it has more than {MOST_USES:,} {what}")
 
 

@@ -1,15 +1,15 @@
-"""Filling in what a user left empty, remembering it, and taking it back.
+"""Setting the fields that a user left empty, recording them, and removing them again.
 
-A document is filled from an *overlay* of the same shape. What the user wrote stays. Lists of named elements are
-merged by name, as Kubernetes' strategic merge does; every other list is one value, and so is what only makes sense
-as a whole, such as a probe. Each value that was filled is remembered as its path and a digest: what still has that
-digest is ours, what differs the user has changed since. What is noted on the Deployment is a mark of each, without the
-path: the values themselves are in the same object, so that a path is found again by its mark.
+An *overlay* has the shape of the document. It sets only fields that are empty. Lists of named elements are merged by
+name, as in Kubernetes' strategic merge; every other list is one value, and so are objects that only make sense as a
+whole, such as a probe. A field record has the path and a digest of each value that was set. A value with that digest is
+still ours; a different value is the user's. The Deployment has a mark of each record, without the path: a walk through
+the Deployment finds the path by its mark.
 
-What is changed is copied first, down to it and no further: the document itself is the caller's to write to, everything
-in it may be shared with another.
+Only the document itself is written to. What is below it can be shared with other documents, and is copied first where
+it changes.
 
-An overlay spells out what the API server would default inside it: else the stored value would differ from the filled.
+An overlay has the API server's defaults written out: otherwise the stored value would differ from the set one.
 """
 
 import base64
@@ -32,18 +32,18 @@ _FIRST = ("initContainers", "env")
 _WHOLE = frozenset({"readinessProbe", "livenessProbe", "startupProbe", "securityContext", "resources"})
 
 FieldRecord = dict[str, str]
-"""Path of each filled value to its digest."""
+"""Path of each value that was set, to the value's digest."""
 
 _MARK = 8
-"""Characters of a mark: two are of the path, the others of path and value."""
+"""Characters of a mark: two for the path, the others for path and value."""
 _DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 """Of base64 in URLs."""
 _MOST_MARKS = 250
-"""In one note; vLLM, the largest runtime of the catalogue, takes 43."""
+"""Marks in one note. vLLM, the largest runtime of the catalogue, needs 43."""
 
 
 def digest(value: object) -> str:
-    """A short digest of a JSON value. Nobody gains by a collision: it tells whose a value of one's own object is."""
+    """A short digest of a JSON value. It can be short: with a collision, users only lose values of their own object."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:12]
 
 
@@ -75,14 +75,14 @@ def _fill(document: JsonObject, overlay: Mapping[str, Any], path: str, record: F
 
 
 def _is_empty(value: Any) -> bool:
-    """Nothing, or what the API server stores as nothing."""
+    """Whether a value is empty, or stored as empty by the API server."""
     return value in (None, {}, []) or (isinstance(value, dict) and all(inner in (None, []) for inner in value.values()))
 
 
 def _fill_list(elements: list[Any], overlay: list[Any], key: str, path: str, record: FieldRecord) -> None:
-    """Ours come last, so that the user's keep their places; first where the order matters.
+    """Our elements come last, so that the user's keep their indexes; or first, if the order matters.
 
-    In ``env``, ``$(NAME)`` is expanded only below ``NAME`` itself, and an init container may want to see the model.
+    In ``env``, ``$(NAME)`` is expanded only after ``NAME`` itself, and a user's init container can need the model.
     """
     merge_key = _MERGE_KEYS[key]
     at = 0 if key in _FIRST else len(elements)
@@ -103,15 +103,15 @@ def _fill_list(elements: list[Any], overlay: list[Any], key: str, path: str, rec
 
 
 def noted(record: FieldRecord) -> str:
-    """``record`` as it is noted on the object that was filled: a mark of 48 bits for each value."""
-    return "".join(_place(path) + _value(path, digest) for path, digest in sorted(record.items()))
+    """The note of a record, for an annotation of the object: a mark of 48 bits for each value."""
+    return "".join(_path_mark(path) + _value_mark(path, digest) for path, digest in sorted(record.items()))
 
 
 def read(text: str, document: JsonObject) -> FieldRecord | None:
-    """What of ``document`` is still as it was filled, by the ``text`` that was noted on it; ``None`` if that is not
-    what :func:`noted` wrote.
+    """The record of the values of ``document`` that are still as they were set, by the note ``text``; ``None`` if
+    :func:`noted` cannot have written it.
 
-    A forged note can only remove values of the object that it is on.
+    A forged note can only remove values of its own object.
     """
     if text.startswith("{"):
         return _read_paths(text)
@@ -122,14 +122,14 @@ def read(text: str, document: JsonObject) -> FieldRecord | None:
         marks.setdefault(text[at : at + 2], set()).add(text[at + 2 : at + _MARK])
     record: FieldRecord = {}
     for path, value in _values(document, ""):
-        # Most paths are passed over by the first two characters: what stands there need not be digested.
-        if (found := marks.get(_place(path))) and _value(path, known := digest(value)) in found:
+        # The first two characters exclude most paths: their values need no digest.
+        if (found := marks.get(_path_mark(path))) and _value_mark(path, known := digest(value)) in found:
             record[path] = known
     return record
 
 
 def _read_paths(text: str) -> FieldRecord | None:
-    """A note of version 0.1, which had the paths in it."""
+    """A note of version 0.1, which had the paths."""
     try:
         record = json.loads(text)
     except (ValueError, RecursionError):
@@ -137,20 +137,20 @@ def _read_paths(text: str) -> FieldRecord | None:
     return record if all(isinstance(value, str) for value in record.values()) else None
 
 
-def _place(path: str) -> str:
+def _path_mark(path: str) -> str:
     """12 bits of the path, in base64."""
     mark = zlib.crc32(path.encode(errors="surrogatepass"))
     return _DIGITS[mark >> 6 & 63] + _DIGITS[mark & 63]
 
 
-def _value(path: str, digest: str) -> str:
+def _value_mark(path: str, digest: str) -> str:
     """36 bits of path and value, in base64."""
     hashed = hashlib.sha256(f"{path}\0{digest}".encode(errors="surrogatepass")).digest()
     return base64.urlsafe_b64encode(hashed[:6])[: _MARK - 2].decode()
 
 
 def _values(document: JsonObject, path: str) -> Iterator[tuple[str, Any]]:
-    """Every value that :func:`fill` may have filled in, with its path."""
+    """Every value that :func:`fill` can have set, with its path."""
     for key, value in document.items():
         here = f"{path}/{escape(key)}"
         if key in _MERGE_KEYS and isinstance(value, list):
@@ -169,26 +169,26 @@ def _values(document: JsonObject, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def take_back(document: JsonObject, record: FieldRecord) -> None:
-    """Remove from ``document`` every value of ``record`` that is still as it was filled, and what that leaves empty."""
-    root = _Remembered()
+    """Remove every value of ``record`` that is still as it was set, and what then is empty."""
+    root = _Place()
     for path, value in record.items():
         place = root
         for step in path.split("/")[1:]:
-            place = place.below.setdefault(step, _Remembered())
+            place = place.below.setdefault(step, _Place())
         place.digest = value
     _take_back(document, root.below)
 
 
 @dataclass
-class _Remembered:
-    """What a record says of one place, and of the places below it by their steps."""
+class _Place:
+    """A place of a record, with the places below it by their steps."""
 
     digest: str | None = None
-    below: "dict[str, _Remembered]" = field(default_factory=dict)
+    below: "dict[str, _Place]" = field(default_factory=dict)
 
 
-def _take_back(node: Any, places: Mapping[str, _Remembered]) -> None:
-    """Each node is visited once: anybody can write a long record for a long list."""
+def _take_back(node: Any, places: Mapping[str, _Place]) -> None:
+    """Visits each node once: users can write a long record for a long list."""
     if isinstance(node, list) and places:
         _take_elements(node, places)
     elif isinstance(node, dict):
@@ -202,7 +202,7 @@ def _take_back(node: Any, places: Mapping[str, _Remembered]) -> None:
                     del node[key]
 
 
-def _take_elements(elements: list[Any], places: Mapping[str, _Remembered]) -> None:
+def _take_elements(elements: list[Any], places: Mapping[str, _Place]) -> None:
     asked_for = {step.partition("=")[0] for step in places}
     named: dict[str, dict[str, int]] = {merge_key: {} for merge_key in _MERGE_KEYS.values() if merge_key in asked_for}
     for merge_key, found in named.items():
@@ -217,7 +217,7 @@ def _take_elements(elements: list[Any], places: Mapping[str, _Remembered]) -> No
             continue
         elements[at] = element = _own(elements[at])
         _take_back(element, {step: inner for step, inner in place.below.items() if step != merge_key})
-        # A container goes with the last thing of ours in it, which is its name.
+        # A container is removed with the last of our fields in it, its name.
         only_its_name = merge_key in place.below and len(element) == 1
         if only_its_name or _is_as_filled(element, place):
             gone.add(at)
@@ -228,7 +228,7 @@ def _own(value: Any) -> Any:
     return {**value} if isinstance(value, dict) else [*value] if isinstance(value, list) else value
 
 
-def _is_as_filled(value: Any, place: _Remembered) -> bool:
+def _is_as_filled(value: Any, place: _Place) -> bool:
     return place.digest is not None and digest(value) == place.digest
 
 
