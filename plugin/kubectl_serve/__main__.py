@@ -1,6 +1,6 @@
 """From the command line to an exit code. The only place that exits the process.
 
-Help and version are answered before anything is imported that costs time.
+Help and version are answered before any slow import.
 """
 
 import sys
@@ -17,7 +17,7 @@ def run() -> None:
 
 
 def run_completion() -> None:
-    """Entry point of ``kubectl_complete-serve``, which kubectl asks for completions."""
+    """Entry point of ``kubectl_complete-serve``, which kubectl runs for completions."""
     from kubectl_serve import completion
 
     sys.exit(completion.main(sys.argv[1:]))
@@ -40,7 +40,7 @@ def _say(text: str) -> int:
         sys.stdout.write(text)
         sys.stdout.flush()
     except OSError as error:
-        # Leave nothing for the interpreter to flush at its end; whoever has stopped reading is told nothing.
+        # Leave nothing for the interpreter to flush at exit. A closed pipe is not reported.
         sys.stdout = None
         if not isinstance(error, BrokenPipeError):
             sys.stderr.write(f"error: the output cannot be written: {error.strerror}.\n")

@@ -35,7 +35,7 @@ class Cluster(Protocol):
         ...
 
     def pages(self, resource: Resource, namespace: str | None) -> AsyncIterator[Sequence[JsonObject]]:
-        """All objects, some hundreds at a time."""
+        """All objects, page by page."""
         ...
 
     def watch(
@@ -77,11 +77,11 @@ class Cluster(Protocol):
         previous: bool = False,
         tail: int | None = None,
     ) -> AsyncIterator[str]:
-        """Lines of a container's log, without their ends."""
+        """Lines of a container's log, without line ends."""
         ...
 
     async def forward(self, namespace: str, pod: str, port: int, reader: StreamReader, writer: StreamWriter) -> None:
-        """Carry one connection to a pod's port through the API server, until either side ends it."""
+        """Forward one connection to a pod's port through the API server, until either side ends it."""
         ...
 
 
@@ -103,7 +103,7 @@ async def visible(
     fields: str = "",
     unseen: set[str] | None = None,
 ) -> list[JsonObject]:
-    """The objects of a kind, or none where it is not there or one may not see it: then ``unseen`` gets its name."""
+    """The objects of a kind. None if the kind does not exist or is forbidden; then ``unseen`` gets its name."""
     try:
         return (await cluster.list(resource, namespace, labels=labels, fields=fields))[0]
     except NotFoundError:

@@ -1,7 +1,7 @@
 """Completion for kubectl: it runs ``kubectl_complete-serve`` with the words typed so far and reads candidates.
 
-One candidate a line, perhaps with a tab and its meaning, and a last line such as ``:4``. Source: kubectl's
-pkg/cmd/plugin_completion.go and cobra's completions.go.
+The output has one candidate per line, optionally with a tab and its meaning, and a last line such as ``:4``. Source:
+kubectl's pkg/cmd/plugin_completion.go and cobra's completions.go.
 """
 
 import sys
@@ -15,14 +15,14 @@ _DEFAULT = 0
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:/@=+-")
 _FIRST_NOT = tuple("._:/@=+-")
 _SECONDS = "3s"
-"""Longer than that nobody waits for a Tab."""
+"""Time limit of a request: completion must be fast."""
 
 
 def main(words: list[str]) -> int:
-    """``words`` are those after ``kubectl serve``, the last one being the one at the cursor. Never fails."""
+    """``words``: those after ``kubectl serve``; the last one is at the cursor. Never fails."""
     try:
         found, directive = _complete(words[:-1], words[-1] if words else "")
-    except Exception:  # noqa: BLE001  # a stack trace in the middle of a command line helps nobody
+    except Exception:  # noqa: BLE001  # a traceback would appear inside the command line
         found, directive = [], _DEFAULT
     sys.stdout.write("".join(f"{line}\n" for line in found) + f":{directive}\n")
     return 0
@@ -83,7 +83,7 @@ def _values(verb: str, flag: str, typed: str, before: list[str]) -> tuple[list[s
 
 
 def _names(of: str, before: list[str], typed: str) -> list[str]:
-    """Names of served Deployments, or of namespaces, as the flags typed so far choose the cluster."""
+    """Names of served Deployments or of namespaces in the cluster that the typed flags choose."""
     import asyncio
 
     return _plain(asyncio.run(_ask(of, before)), typed)
@@ -101,7 +101,7 @@ def _contexts(before: list[str], typed: str) -> list[str]:
 
 
 def _plain(names: Iterable[object], typed: str) -> list[str]:
-    """The names that a shell reads as one word and nothing else: the others were never typed, and may be commands."""
+    """The names that a shell reads as one plain word: any other name could be a command."""
     return [
         name
         for name in names

@@ -21,7 +21,7 @@ _CONNECT_SECONDS = 10.0
 
 @contextlib.asynccontextmanager
 async def connect(args: Namespace, streams: Streams) -> AsyncIterator[Cluster]:
-    """The cluster that kubectl would talk to with the same flags. Raises ServeError if there is none."""
+    """The cluster that kubectl would use with the same flags. Raises ServeError if there is none."""
     connection, namespace = await kubeconfig.connection(args, streams.environment)
     headers = [("Impersonate-Group", group) for group in args.as_groups]
     if args.as_user:
@@ -48,7 +48,7 @@ async def connect(args: Namespace, streams: Streams) -> AsyncIterator[Cluster]:
 
 
 def _once(note: Callable[[str], None]) -> Callable[[str], None]:
-    """``note``, but each line only once."""
+    """``note``, but each line once."""
     written: set[str] = set()
 
     def write(line: str) -> None:
@@ -101,7 +101,7 @@ class _Connected:
     def _readable(self, resource: Resource, page: Page) -> Sequence[JsonObject]:
         for unread in page.unread:
             self._leave_out(resource, unread)
-        # Items of a list carry neither kind nor version of their own.
+        # Items of a list have neither kind nor version of their own.
         head = {"apiVersion": resource.api_version, "kind": resource.kind}
         return [head | item for item in page.items]
 

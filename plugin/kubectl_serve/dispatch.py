@@ -1,4 +1,4 @@
-"""Runs one verb: finds its module, reads its flags, and turns what goes wrong into an exit code."""
+"""Runs one verb: imports its module, parses its flags, and turns errors into an exit code."""
 
 import contextlib
 import importlib
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from kubectl_serve.cluster import Cluster, Connect
 
 INTERRUPTED = 130
-"""The exit code after Ctrl-C, as shells have it."""
+"""The exit code after Ctrl-C, as in shells."""
 
 
 def main(argv: list[str], streams: Streams | None = None, connect: "Connect | None" = None) -> int:
-    """Run the command line; return the exit code. Tests pass in ``streams`` and the cluster to ``connect`` to."""
+    """Run the command line and return the exit code. Tests pass ``streams`` and ``connect``."""
     streams = streams or Streams.of_process()
     try:
         code = _run(argv, streams, connect)
@@ -38,10 +38,10 @@ def main(argv: list[str], streams: Streams | None = None, connect: "Connect | No
         streams.note()
         return INTERRUPTED
     except OSError as error:
-        # Leave nothing to flush at the interpreter's end.
+        # Leave nothing for the interpreter to flush at exit.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), streams.stdout.fileno())
-        # Whoever read has gone, as `head` does: that is no fault.
+        # The reader has closed the pipe, as `head` does: not an error.
         if not isinstance(error, BrokenPipeError):
             with contextlib.suppress(OSError):
                 streams.error(f"the output cannot be written: {error.strerror or error}.")
@@ -85,7 +85,7 @@ def _execute(verb: Verb, module: ModuleType, args: "Namespace", streams: Streams
     if connect is None:
         connect = _connect
     if hasattr(module, "prepare"):
-        # What takes long beside the cluster: in the event loop it would not hear Ctrl-C.
+        # Slow work outside the cluster: in the event loop, Ctrl-C would not stop it.
         module.prepare(args, streams, connect)
     import asyncio
 

@@ -15,7 +15,7 @@ from serve_kube.errors import (
 
 
 class ServeError(Exception):
-    """Ends a command with exit code 1, its sentence and, where there is something to do, a hint."""
+    """Ends a command with exit code 1, a sentence and an optional hint."""
 
     def __init__(self, sentence: str, hint: str = "") -> None:
         super().__init__(sentence)
@@ -24,7 +24,7 @@ class ServeError(Exception):
 
 
 class UsageError(ServeError):
-    """The command line makes no sense."""
+    """The command line is wrong."""
 
 
 class NotInstalledError(ServeError):
@@ -39,7 +39,7 @@ class ReportedError(ServeError):
 
 
 def for_user(error: ServeError | ApiError) -> ServeError:
-    """An error of the Kubernetes API with what the user can do about it. A ServeError stays as it is."""
+    """An error of the Kubernetes API, with a hint for the user. A ServeError is returned unchanged."""
     if isinstance(error, ServeError):
         return error
     if isinstance(error, DeniedError):

@@ -1,4 +1,4 @@
-"""The cluster that kubectl would talk to: its choice of kubeconfig and context, from the same files and flags."""
+"""The cluster that kubectl would use: kubeconfig and context, chosen from the same files and flags."""
 
 import os
 from argparse import Namespace
@@ -51,7 +51,7 @@ async def _load(args: Namespace, environment: Mapping[str, str]) -> tuple[Connec
     merged = merger.config
     if merged is None:
         raise ServeError("the kubeconfig is empty.", "`kubectl config view` shows it.")
-    # Of several files kubectl uses the first that has a current context, the library the last.
+    # With several files, kubectl uses the current context of the first file that has one; the library, of the last.
     current = (each.get("current-context") for each in merger.config_files.values())
     merged.value["current-context"] = next(filter(None, current), None)
     context = _context(merged, args)
@@ -74,14 +74,14 @@ def _kubeconfigs(args: Namespace, environment: Mapping[str, str]) -> list[str]:
 
 
 def _own_namespace() -> str:
-    """The namespace of the pod that this runs in."""
+    """The namespace of this process's pod."""
     return _NAMESPACE_FILE.read_text().strip() if _NAMESPACE_FILE.exists() else "default"
 
 
 def _context(merged: ConfigNode, args: Namespace) -> JsonObject:
-    """Put the context that the flags ask for into the merged kubeconfig as its current one, and return it.
+    """Set the context of the flags as the current one of the merged kubeconfig, and return it.
 
-    The library can choose a context, but not exchange its cluster or user, nor do without a user.
+    The library can choose a context, but can neither replace its cluster or user nor work without a user.
     """
     document = merged.value
     wanted = args.context or document.get("current-context")

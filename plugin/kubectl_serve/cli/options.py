@@ -25,14 +25,14 @@ _OTHER_FLAGS = {
     "--label": "--labels", "--revision": "--to", "--framework": "--format", "--server": "--runtime",
     "--traffic": "--canary", "--percent": "--canary", "--yaml": "--output", "--json": "--output",
 }  # fmt: skip
-"""What people call a flag that have another tool in mind."""
+"""Names of flags in other tools, and the flag here."""
 _TRUTHS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
-"""What Go's ``strconv.ParseBool`` takes, and so kubectl, in lower case."""
+"""The values that Go's ``strconv.ParseBool`` accepts, and so kubectl, in lower case."""
 _KINDS = ("deployment", "deployments", "deploy")
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with kubectl's manners: errors are ours, ``--flag=true`` works, flags may stand between operands."""
+    """argparse with kubectl's conventions: own errors, ``--flag=true``, and flags between operands."""
 
     def __init__(self, verb: Verb, description: str = "", examples: str = "") -> None:
         super().__init__(
@@ -49,7 +49,7 @@ class Parser(argparse.ArgumentParser):
         self._defaults_of_bare: dict[str, str] = {}
 
     def narrow(self, usage: str, meaning: str, flags: Collection[str], example: str) -> None:
-        """Make the help that of one action: its usage, meaning, flags by ``dest``, and the examples that have it."""
+        """Limit the help to one action: its usage, meaning, flags by ``dest``, and its examples."""
         self.usage = f"{PROGRAM} {usage} [flags]".replace("  ", " ")
         self.description = f"{meaning[0].upper()}{meaning[1:]}."
         lines = (self.epilog or "").splitlines()
@@ -60,7 +60,7 @@ class Parser(argparse.ArgumentParser):
                 action.help = argparse.SUPPRESS
 
     def format_help(self) -> str:
-        """The help, with kubectl's own flags in one line: whoever uses kubectl knows them."""
+        """The help, with kubectl's own flags in one line: users of kubectl know them."""
         text = super().format_help()
         begin = text.find(f"\n{_OF_KUBECTL}:\n")
         if begin < 0:
@@ -71,7 +71,7 @@ class Parser(argparse.ArgumentParser):
         return f"{text[:begin]}\n{line}\n{rest}"
 
     def error(self, message: str) -> NoReturn:
-        """What argparse says, in our words. Raises UsageError."""
+        """Raises argparse's error as a UsageError with a hint."""
         usage = f"Usage: {self.usage}. `{PROGRAM} {self.verb.name} --help` shows the flags."
         if missing := re.fullmatch(r"the following arguments are required: (.+)", message):
             raise UsageError(f"{missing[1]} is missing.", usage)
@@ -93,12 +93,12 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(off, dest=long[2:].replace("-", "_"), action="store_false", default=default, help=off_help)
 
     def optional_value(self, name: str, bare: str, **kwargs: object) -> None:
-        """A flag whose value may be left out: then ``bare`` is meant. A value needs the equals sign, as in kubectl."""
+        """A flag with an optional value; without one, ``bare``. A value needs the equals sign, as in kubectl."""
         self._defaults_of_bare[name] = bare
         self.add_argument(name, **kwargs)  # type: ignore[arg-type]
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
-        """One of a few values that is spelt wrong: what was meant comes before what there is."""
+        """A misspelt value: the nearest value comes before the list of all."""
         if action.choices is None or value in action.choices:
             return
         known = [str(each) for each in action.choices]
@@ -108,7 +108,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def _check_operands(self, words: Sequence[str]) -> None:
-        """An operand too many is most often the value of a flag that was left out."""
+        """An extra operand is usually the value of a missing flag."""
         operands = [each for each in self._actions if not each.option_strings]
         most = math.inf if any(each.nargs == "*" for each in operands) else len(operands)
         given = list(self._operands(words))
@@ -125,7 +125,7 @@ class Parser(argparse.ArgumentParser):
             raise UsageError(f'unexpected argument "{word}".', f"Usage: {self.usage}. Quote a value that has spaces.")
 
     def _operands(self, words: Sequence[str]) -> Iterator[str]:
-        """The words that are neither flags nor their values."""
+        """The arguments that are neither flags nor their values."""
         skip = False
         for index, word in enumerate(words):
             if word == "--":
@@ -152,7 +152,7 @@ class Parser(argparse.ArgumentParser):
         return self.parse_intermixed_args(words)
 
     def _check_flag(self, word: str) -> None:
-        """A flag that is spelt wrong is told as such, before what is missing because of it."""
+        """Report a misspelt flag before the required flag that is missing because of it."""
         flag = word.partition("=")[0] if word.startswith("--") else word[:2]
         if re.fullmatch(r"-[^-\d]|--.+", flag) and " " not in word and flag not in self._option_string_actions:
             import difflib
@@ -181,7 +181,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def connection(parser: Parser) -> None:
-    """Which cluster, and as whom."""
+    """The flags that choose the cluster and the user."""
     group = parser.add_argument_group(_OF_KUBECTL)
     group.add_argument("--kubeconfig", metavar="FILE", help="kubeconfig file to use")
     group.add_argument("--context", metavar="NAME", help="context of the kubeconfig to use")
@@ -215,7 +215,7 @@ def name(parser: Parser) -> None:
 
 
 def deployment_name(text: str) -> str:
-    """A Deployment's name, also written as kubectl prints it: ``deployment.apps/NAME``. Raises ValueError."""
+    """A Deployment's name, also in kubectl's form ``deployment.apps/NAME``. Raises ValueError."""
     kind, separator, name = text.rpartition("/")
     if not name or (separator and kind.removesuffix(".apps").lower() not in _KINDS):
         raise argparse.ArgumentTypeError(f'"{text}" is not a Deployment: write NAME or deployment/NAME')
@@ -255,7 +255,7 @@ def namespace(parser: Parser) -> None:
 
 
 def again(args: argparse.Namespace) -> str:
-    """The flags that a command proposed in a hint needs as well."""
+    """The flags of this command that a command in a hint needs as well."""
     import shlex
 
     flags = (("--kubeconfig", "kubeconfig"), ("--context", "context"), ("-n", "namespace"))
@@ -295,7 +295,7 @@ def _folder(text: str) -> "Path":
 
 
 DRY = {"none": "", "client": " (dry run)", "server": " (server dry run)"}
-"""What follows the word for what was done, for each value of --dry-run."""
+"""Suffix of the result's line for each value of --dry-run."""
 
 
 def dry_run(parser: Parser) -> None:
@@ -316,9 +316,9 @@ def timeout(parser: Parser, default: str, help: str) -> None:  # noqa: A002
 
 
 def connection_of(words: list[str], seconds: str) -> argparse.Namespace:
-    """The flags that choose cluster and namespace, of a command that is being typed and is answered within ``seconds``.
+    """The flags that choose cluster and namespace, from an incomplete command line; ``seconds``: the request timeout.
 
-    A flag at its end has no value yet.
+    A flag at the end has no value yet.
     """
     parser = Parser(BY_NAME["get"])
     namespace(parser)

@@ -1,4 +1,4 @@
-"""Standard streams, clock and environment, passed in: tests see whole screens and decide what time it is."""
+"""Standard streams, clock and environment. They are passed in, so that tests control them."""
 
 import io
 import os
@@ -13,9 +13,9 @@ from serve_core.base.escaping import visible
 
 
 class Output:
-    """A stream to write text on: the one place where text of the cluster, of a model or of a file reaches a screen.
+    """A text stream. All text of the cluster, of a model or of a file reaches the screen through it.
 
-    What is no visible character is written as an escape: it may be a command to the terminal.
+    Invisible characters are written as escapes: they can be commands to the terminal.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -23,18 +23,18 @@ class Output:
         self._is_terminal = stream.isatty()
 
     def write(self, text: str, colour: str = "") -> None:
-        """Write a text of ours, whatever it repeats. Also into a pipe: behind it is often a terminal.
+        """Write a message, with escapes also into a pipe: its reader is often a terminal.
 
-        ``colour``: the number of one, on a terminal that shows them.
+        ``colour``: an ANSI colour number, used on a terminal.
         """
         self._stream.write(f"\x1b[{colour}m{visible(text)}\x1b[0m" if colour else visible(text))
 
     def data(self, text: str) -> None:
-        """Write what was asked for as it is, such as a log; on a terminal it is no command either."""
+        """Write requested data unchanged, such as a log; on a terminal with escapes."""
         self._stream.write(visible(text) if self._is_terminal else text)
 
     def control(self, sequence: str) -> None:
-        """Write a command to the terminal, one of our own."""
+        """Write a terminal command of this program."""
         self._stream.write(sequence)
 
     def flush(self) -> None:
@@ -62,7 +62,7 @@ class Streams:
     def of_process(cls) -> "Streams":
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
-                # Not every locale can write every character.
+                # Some locales cannot encode every character.
                 stream.reconfigure(errors="backslashreplace")
         width = shutil.get_terminal_size((80, 24)).columns
         return cls(sys.stdin, Output(sys.stdout), Output(sys.stderr), os.environ, width=width)
@@ -80,12 +80,12 @@ class Streams:
         self.stdout.write(line + "\n")
 
     def note(self, line: str = "") -> None:
-        """Everything that is not the data asked for goes to standard error."""
+        """Write a message to standard error: standard output has only the requested data."""
         self.stderr.write(line + "\n")
         self.stderr.flush()
 
     def error(self, sentence: str, hint: str = "") -> None:
-        """An error as all commands say it."""
+        """Write an error in the form of all commands."""
         self.stdout.flush()
         self.stderr.write("error:", "31" if self.colour else "")
         self.note(f" {_below(sentence)}")
@@ -94,5 +94,5 @@ class Streams:
 
 
 def _below(text: str) -> str:
-    """No line of a message may look like another message."""
+    """Indent further lines, so that no line of a message looks like another message."""
     return text.replace("\n", "\n  ")

@@ -1,4 +1,4 @@
-"""The verbs: one table for help, completion and dispatch. Imports no other module: help must be instant."""
+"""The verbs: one table for help, completion and dispatch. It imports no other module, so that help is instant."""
 
 from kubectl_serve import PROGRAM
 
@@ -24,11 +24,11 @@ class Verb:
         self.operands = operands
         self.summary = summary
         self.online = online
-        """Whether it talks to the cluster, and so runs in an event loop."""
+        """Whether it connects to the cluster, and so runs in an event loop."""
         self.failed = failed
         """The exit code of a failure."""
         self.completes = completes
-        """What completion offers for its operands: SERVED, FILES, or these words."""
+        """Completion of its operands: SERVED, FILES, or these words."""
 
 
 SERVED = "served"
@@ -58,7 +58,7 @@ VERBS = (
         "Show offline what a Deployment becomes, or why it is refused",
         online=False,
     ),
-    # As for kubectl diff, 1 says that there is a difference.
+    # As in kubectl diff, 1 means a difference.
     Verb("Preview and check", "diff", "-f FILE", "Show what an apply would change in the Knative Service", failed=2),
     Verb("Preview and check", "digest", "URI|PATH", "Compute the digest that pins a model", completes=FILES),
     Verb(
@@ -103,19 +103,19 @@ OTHER_NAMES = {
     "template": "render", "dry-run": "render", "preview": "render", "validate": "render", "migrate": "convert",
     "models": "get", "policies": "policy list", "tail": "logs",
 }  # fmt: skip
-"""What people call a verb that have another tool in mind."""
+"""Names of verbs in other tools, and the verb here."""
 ON_DEPLOYMENTS = ("update", "edit", "set", "patch", "apply", "scale", "annotate")
-"""Verbs of kubectl: a model is changed by its annotations."""
+"""Verbs of kubectl: here, users change a model's annotations instead."""
 
 VALUE_FLAGS = (
     "-n", "--namespace", "--kubeconfig", "--context", "--cluster", "--user", "--as", "--as-group", "-s", "--server",
     "--token", "--request-timeout",
 )  # fmt: skip
-"""kubectl's flags that take a value: they may stand before the verb as well."""
+"""kubectl's flags with a value: they can precede the verb."""
 
 
 def help_text() -> str:
-    """What ``kubectl serve --help`` prints."""
+    """The text of ``kubectl serve --help``."""
     width = max(len(verb.name) for verb in VERBS) + 2
     lines = ["Serve a model on Kubernetes with one command.", "", f"Usage: {PROGRAM} VERB [flags]"]
     group = ""
@@ -137,7 +137,7 @@ def help_text() -> str:
 
 
 def split(argv: list[str]) -> tuple[str | None, list[str]]:
-    """The verb, which is the first word that is none of kubectl's flags, and all the other words."""
+    """The verb, which is the first word that is not a flag of kubectl, and the other words."""
     index = 0
     while index < len(argv):
         word = argv[index]

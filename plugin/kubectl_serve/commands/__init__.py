@@ -1,4 +1,4 @@
-"""One module a verb: ``configure`` names its flags, ``run`` does it and returns the exit code.
+"""One module per verb: ``configure`` adds its flags, ``run`` executes it and returns the exit code.
 
-One that has work to do before it asks the cluster has ``prepare`` as well.
+A verb with work before it connects to the cluster also has ``prepare``.
 """

@@ -1,4 +1,4 @@
-"""``kubectl serve completion``: how completion is switched on."""
+"""``kubectl serve completion``: how to enable completion."""
 
 from argparse import Namespace
 

@@ -8,7 +8,8 @@ from kubectl_serve.cli.streams import Streams
 from kubectl_serve.install import manifests
 from kubectl_serve.io import documents
 from kubectl_serve.kserve import convert
-from kubectl_serve.kserve.convert import Converted, Note
+from kubectl_serve.kserve.convert import Converted
+from kubectl_serve.kserve.inference_service import GROUP, KIND, VERSION, Note
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext
 
@@ -24,18 +25,18 @@ def configure(parser: options.Parser) -> None:
 
 
 def run(args: Namespace, streams: Streams) -> int:
-    found = [document.object for document in documents.asked(args, streams)]
-    kserves = [each for each in found if str(each.get("apiVersion")).startswith(f"{convert.GROUP}/")]
+    found = [document.object for document in documents.from_arguments(args, streams)]
+    kserves = [each for each in found if str(each.get("apiVersion")).startswith(f"{GROUP}/")]
     context = manifests.default_context()
     results = [(_title(each), _converted(each, context)) for each in kserves]
     notes = [_Told(title, note.path, note.sentence) for title, result in results for note in _notes(result)]
-    for told in notes:
-        streams.note(f"{told.object}: {told.path}: {told.message}")
+    for note in notes:
+        streams.note(f"{note.object}: {note.path}: {note.message}")
     if len(kserves) < len(found):
         streams.note(f"{len(found) - len(kserves)} of {len(found)} objects are not KServe's and are skipped")
     deployments = [result.deployment for _, result in results if result.deployment is not None]
     if args.output == "json":
-        document = {**documents.as_list(deployments), "notes": [told._asdict() for told in notes]}
+        document = {**documents.as_list(deployments), "notes": [note._asdict() for note in notes]}
         streams.stdout.write(documents.to_json(document))
     elif deployments:
         streams.stdout.write(documents.to_yaml(deployments))
@@ -50,7 +51,7 @@ class _Told(NamedTuple):
 
 def _converted(manifest: JsonObject, context: ClusterContext) -> Converted:
     kind, version = str(manifest.get("kind")), str(manifest.get("apiVersion"))
-    if (version, kind) != (convert.VERSION, convert.KIND):
+    if (version, kind) != (VERSION, KIND):
         return Converted(None, (Note("kind", f"{kind} of {version} has no equivalent."),))
     return convert.convert(manifest, context)
 

@@ -1,4 +1,4 @@
-"""``kubectl serve create``: an annotated Deployment, and the wait until its model answers."""
+"""``kubectl serve create``: create an annotated Deployment, and wait until its model answers."""
 
 import argparse
 import asyncio
@@ -14,7 +14,7 @@ from kubectl_serve.errors import ReportedError, ServeError, UsageError
 from kubectl_serve.install import manifests
 from kubectl_serve.io import documents
 from kubectl_serve.status import lookup, model
-from kubectl_serve.status.follow import Follower, WaitPolicy, until_end
+from kubectl_serve.status.follow import Follower, WaitPolicy, wait_for_end
 from kubectl_serve.status.progress import Progress
 from serve_core.admission.decide import judge
 from serve_core.api import annotations
@@ -29,13 +29,13 @@ EXAMPLES = """\
   kubectl serve create iris --model https://example.com/model.joblib --pin
   kubectl serve create iris --model pvc://models/iris/model.joblib --dry-run -o yaml > iris.yaml"""
 
-PATIENCE = WaitPolicy()
+WAIT_POLICY = WaitPolicy()
 
 _ASKED = tuple(each for each in annotations.USER if each.key != annotations.PIN)
-"""A Deployment that is made now has no revision to be pinned to: --pin is the model's."""
+"""Without the annotation ``pin``: a new Deployment has no revision. The flag --pin is for the model's digest."""
 
 _CLUSTER_KNOWS_BETTER = frozenset({"UnknownRuntime", "NoRuntime", "FormatUnknown", "FeatureDisabled"})
-"""Refusals that hang on what is installed: only the cluster's own webhook can tell."""
+"""Refusals that depend on the cluster's installation: only its webhook knows."""
 
 
 def configure(parser: options.Parser) -> None:
@@ -67,7 +67,7 @@ def configure(parser: options.Parser) -> None:
     options.dry_run(parser)
     options.output(parser, "yaml", "json", "name")
     parser.switch("--wait", default=True, help="wait until the model is ready (the default); --no-wait does not wait")
-    # --timeout is the annotation: how long a request may take.
+    # --timeout is the flag of the annotation for requests.
     parser.add_argument(
         "--wait-timeout",
         metavar="TIME",
@@ -80,7 +80,7 @@ def configure(parser: options.Parser) -> None:
 
 
 def _labels(text: str) -> dict[str, str]:
-    """``kubectl run --labels``' notation. What a label may be made of, the API server says. Raises ValueError."""
+    """The syntax of ``kubectl run --labels``. The API server checks the labels themselves. Raises ValueError."""
     pairs = [part.partition("=") for part in text.split(",")]
     if not all(key and separator for key, separator, _ in pairs):
         raise argparse.ArgumentTypeError(f'"{text}" is not KEY=VALUE, or several of them separated by commas')
@@ -92,7 +92,7 @@ def _metavar(name: str) -> str:
 
 
 def prepare(args: Namespace, streams: Streams, connect: Connect) -> None:
-    """Refuse what no cluster would take, and read the model if it is to be pinned."""
+    """Refuse what no cluster accepts; with --pin, compute the model's digest."""
     if args.pin and vars(args)[annotations.DIGEST] is not None:
         raise UsageError("--pin and --digest cannot be combined: both set the digest.", "Use only one of them.")
     _judge(_manifest(args), streams, offline=args.dry_run == "client")
@@ -100,9 +100,9 @@ def prepare(args: Namespace, streams: Streams, connect: Connect) -> None:
         from kubectl_serve.digest import compute
 
         asked = vars(args)
-        # --credentials names what the loader reads: an address inside the cluster may not be reachable from here.
-        secret = None if compute.names_a_store(streams.environment) else asked[annotations.CREDENTIALS]
-        found = compute.as_asked(asked[annotations.MODEL], secret, args, streams, connect)
+        # --credentials is for the loader: its endpoint may be inside the cluster and unreachable from here.
+        secret = None if compute.has_store_settings(streams.environment) else asked[annotations.CREDENTIALS]
+        found = compute.digest_of(asked[annotations.MODEL], secret, args, streams, connect)
         vars(args)[annotations.DIGEST] = found.digest
         streams.note(f"pinned to {found.digest}")
 
@@ -143,15 +143,15 @@ def _manifest(args: Namespace) -> JsonObject:
 
 
 def _judge(manifest: JsonObject, streams: Streams, *, offline: bool) -> None:
-    """Refuse at once, in the webhook's words, what no cluster would take."""
+    """Refuse what no cluster accepts, with the webhook's messages."""
     problems = judge(manifest, manifests.default_context()).problems
     if not offline:
         problems = tuple(problem for problem in problems if problem.code not in _CLUSTER_KNOWS_BETTER)
     if problems:
-        _tell_refusal(manifest, "\n".join(map(str, problems)), streams)
+        _print_refusal(manifest, "\n".join(map(str, problems)), streams)
 
 
-def _tell_refusal(manifest: JsonObject, problems: str, streams: Streams) -> NoReturn:
+def _print_refusal(manifest: JsonObject, problems: str, streams: Streams) -> NoReturn:
     streams.error(f"deployment.apps/{model.name_of(manifest)} is refused:")
     streams.note(_by_flags(problems))
     raise ReportedError
@@ -162,7 +162,7 @@ _NAMES = frozenset(each.name for each in _ASKED)
 
 
 def _by_flags(text: str) -> str:
-    """What the webhook says of annotations, in the words of the flags that wrote them."""
+    """The webhook's message with flags instead of annotations."""
     return _KEYS.sub(lambda found: f"--{found[1]}" if found[1] in _NAMES else found[0], text)
 
 
@@ -183,7 +183,7 @@ async def _create(cluster: Cluster, manifest: JsonObject, args: Namespace, strea
             )
         raise ServeError(f"Deployment {name} already exists.", hint) from error
     except errors.DeniedError as error:
-        _tell_refusal(manifest, error.denial, streams)
+        _print_refusal(manifest, error.denial, streams)
     except errors.InvalidError as error:
         if lookup.is_uncompleted(error):
             raise lookup.not_installed() from error
@@ -191,37 +191,37 @@ async def _create(cluster: Cluster, manifest: JsonObject, args: Namespace, strea
 
 
 async def _wait(cluster: Cluster, namespace: str, args: Namespace, streams: Streams) -> JsonObject:
-    """Tell what happens until the model answers; return the Deployment. Raises ServeError if it does not."""
+    """Show progress until the model answers; return the Deployment. Raises ServeError if it fails."""
     async with Follower(cluster, namespace, args.name) as follower:
         try:
             with Progress(streams) as progress:
-                end = await until_end(follower, args.wait_timeout, PATIENCE, progress)
+                end = await wait_for_end(follower, args.wait_timeout, WAIT_POLICY, progress)
         except asyncio.CancelledError:
             streams.note(
                 f"The Deployment is kept; `{PROGRAM} get {args.name}{options.again(args)} -w` waits until it is ready."
             )
             raise
-        picture = await follower.picture(0)
+        snapshot = await follower.snapshot(0)
     describe = f"`{PROGRAM} describe {args.name}{options.again(args)}`"
     see = f"{describe} shows details; the Deployment is kept and keeps retrying."
     if end is None:
         raise ServeError(
-            f"{args.name} is not ready after {args.wait_timeout:.0f} s: {_last(picture)}.",
+            f"{args.name} is not ready after {args.wait_timeout:.0f} s: {_last(snapshot)}.",
             f"--wait-timeout sets a longer wait. {see}",
         )
-    if not end.ready or picture.deployment is None:
+    if not end.ready or snapshot.deployment is None:
         raise ServeError(f"{args.name} is not ready: {end.code}: {end.message}", see)
-    return picture.deployment
+    return snapshot.deployment
 
 
-def _last(picture: model.Snapshot) -> str:
-    state = model.readiness(picture.deployment) if picture.deployment else None
+def _last(snapshot: model.Snapshot) -> str:
+    state = model.readiness(snapshot.deployment) if snapshot.deployment else None
     return f"{state.reason}: {state.message.rstrip('.')}" if state and state.reason else "its state is unknown"
 
 
 def _print(deployment: JsonObject, args: Namespace, streams: Streams, done: str) -> None:
     if args.output in ("json", "yaml"):
-        streams.stdout.write(documents.written(deployment, args.output))
+        streams.stdout.write(documents.dump(deployment, args.output))
     elif args.output == "name":
         streams.out(f"deployment.apps/{args.name}")
     else:

@@ -1,4 +1,4 @@
-"""``kubectl serve delete``: stop serving, and wait until nothing is left of it."""
+"""``kubectl serve delete``: delete served Deployments, and wait until all their objects are deleted."""
 
 import asyncio
 from argparse import Namespace
@@ -9,7 +9,7 @@ from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cluster import Cluster, Connect, namespace_of
 from kubectl_serve.errors import ServeError, UsageError
 from kubectl_serve.status import lookup
-from kubectl_serve.status.follow import states
+from kubectl_serve.status.follow import watch_states
 from serve_core.base.constants import DEPLOYMENT_LABEL, SERVED_LABEL
 from serve_kube import errors
 from serve_kube.resources import DEPLOYMENTS, KNATIVE_SERVICES, PODS, Resource
@@ -51,7 +51,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
 
 
 async def _names(args: Namespace, cluster: Cluster, namespace: str) -> list[str]:
-    """Those to delete. All are looked at before the first is deleted: a wrong name deletes nothing."""
+    """The Deployments to delete. All are checked first, so that a wrong name deletes nothing."""
     if args.selector:
         found, _ = await cluster.list(DEPLOYMENTS, namespace, labels=f"{SERVED_LABEL}=true,{args.selector}")
         return [each["metadata"]["name"] for each in found]
@@ -81,9 +81,9 @@ async def _wait(cluster: Cluster, namespace: str, names: list[str], seconds: flo
 
 
 async def _gone(cluster: Cluster, resource: Resource, namespace: str, names: set[str], labels: str) -> None:
-    """Wait until no object of ``names``, by name or by our label, is there any more."""
+    """Wait until no object of ``names`` exists, by name or by label."""
     try:
-        async for state in states(cluster, resource, namespace, labels=labels):
+        async for state in watch_states(cluster, resource, namespace, labels=labels):
             left = {
                 (each["metadata"].get("labels") or {}).get(DEPLOYMENT_LABEL) if labels else name
                 for (_, name), each in state.items()

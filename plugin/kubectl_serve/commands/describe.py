@@ -1,4 +1,4 @@
-"""``kubectl serve describe``: what was asked, what was chosen and why, what runs, and what keeps it from running."""
+"""``kubectl serve describe``: the annotations, the choices and their reasons, what runs, and why it does not."""
 
 import re
 from argparse import Namespace
@@ -13,7 +13,7 @@ from kubectl_serve.errors import NotInstalledError
 from kubectl_serve.install import manifests, platform
 from kubectl_serve.io import documents, tables
 from kubectl_serve.status import lookup, model
-from kubectl_serve.status.describe import Described, described
+from kubectl_serve.status.describe import Description, describe
 from serve_core.admission.decide import judge
 from serve_core.base.constants import DEPLOYMENT_LABEL
 from serve_core.base.escaping import inline
@@ -38,15 +38,15 @@ def configure(parser: options.Parser) -> None:
 
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
-    async with lookup.opened(args, streams, connect) as (cluster, namespace, deployment):
+    async with lookup.open_deployment(args, streams, connect) as (cluster, namespace, deployment):
         labels = f"{DEPLOYMENT_LABEL}={args.name}"
         unseen: set[str] = set()
         service = service_name(deployment)
         found = await visible(cluster, KNATIVE_SERVICES, namespace, fields=f"metadata.name={service}")
-        # What was chosen may rest on the plain Services that there are.
+        # The choices may depend on existing Services.
         around = {model.name_of(each): read(each) for each in await visible(cluster, SERVICES, namespace)}
         context = replace(await _context(cluster), services={namespace: around})
-        shown = described(
+        shown = describe(
             deployment,
             found[0] if found else None,
             await visible(
@@ -61,24 +61,24 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
             f"You are not allowed to see {', '.join(sorted(unseen))} in namespace {namespace}: they are omitted."
         )
     if args.output:
-        streams.stdout.write(documents.written(shown.as_json(), args.output))
+        streams.stdout.write(documents.dump(shown.as_json(), args.output))
     else:
         streams.stdout.write(_text(shown, streams.now()))
     return 0
 
 
 async def _context(cluster: Cluster) -> ClusterContext:
-    """What the webhook knew, as far as this user may see it."""
+    """The webhook's context, as far as this user may read it."""
     try:
         return (await platform.context(cluster))[0]
     except (errors.ForbiddenError, NotInstalledError):
         return replace(manifests.default_context(), istio=await platform.mesh(cluster))
 
 
-def _text(described: Described, now: float) -> str:
-    served = described.served
+def _text(description: Description, now: float) -> str:
+    served = description.served
     ready = served.ready + (f" ({served.reason})" if served.reason and served.ready != "True" else "")
-    cause = [("Cause", _advice_of_others(served.message))] if served.ready != "True" and served.message else []
+    cause = [("Cause", _without_own_hint(served.message))] if served.ready != "True" and served.message else []
     lines = [
         *_pairs(
             [
@@ -91,13 +91,13 @@ def _text(described: Described, now: float) -> str:
                 ("Age", tables.age_text(served.created, now)),
             ]
         ),
-        *_section("Settings", _pairs(described.asked)),
-        *_section("Choices", [f"{each.code}: {each.message}" for each in described.choices]),
-        *_section("Set by kubectl-serve", described.filled),
-        *_section("Conditions", _conditions(described)),
-        *_section("Revisions", _table(["NAME", "READY", "TRAFFIC", "REASON", "AGE"], _revisions(described, now))),
-        *_section("Pods", _table(["NAME", "STATE", "RESTARTS", "NODE", "AGE"], _pods(described, now))),
-        *_section("Events", _table(["LAST", "TYPE", "REASON", "ABOUT", "MESSAGE"], _events(described, now))),
+        *_section("Settings", _pairs(description.asked)),
+        *_section("Choices", [f"{each.code}: {each.message}" for each in description.choices]),
+        *_section("Set by kubectl-serve", description.filled),
+        *_section("Conditions", _conditions(description)),
+        *_section("Revisions", _table(["NAME", "READY", "TRAFFIC", "REASON", "AGE"], _revisions(description, now))),
+        *_section("Pods", _table(["NAME", "STATE", "RESTARTS", "NODE", "AGE"], _pods(description, now))),
+        *_section("Events", _table(["LAST", "TYPE", "REASON", "ABOUT", "MESSAGE"], _events(description, now))),
     ]
     return "".join(f"{line}\n" for line in lines)
 
@@ -116,10 +116,10 @@ def _table(headings: list[str], rows: list[list[str]]) -> list[str]:
     return tables.render([headings, *rows]).splitlines() if rows else []
 
 
-def _conditions(described: Described) -> list[str]:
+def _conditions(description: Description) -> list[str]:
     return [
         line
-        for each in described.conditions
+        for each in description.conditions
         for line in (
             f"{each.type}: {each.status} ({each.reason or tables.UNKNOWN})",
             *_indented(each.message),
@@ -127,31 +127,34 @@ def _conditions(described: Described) -> list[str]:
     ]
 
 
-def _advice_of_others(message: str) -> str:
-    """A message without the advice to run the command that is running."""
-    return re.sub(rf" ?Run `{PROGRAM} describe [^`]*`\.", "", message)
+def _without_own_hint(message: str) -> str:
+    """A message without the hint to run this command.
+
+    A condition stores sentence and hint as one text, possibly of an older server, so the text is all there is.
+    """
+    return re.sub(rf" ?(?:Run|Read) `{PROGRAM} describe [^`]*`\.", "", message)
 
 
 def _indented(text: str) -> list[str]:
-    return [f"  {line}" for line in _advice_of_others(text).splitlines()]
+    return [f"  {line}" for line in _without_own_hint(text).splitlines()]
 
 
-def _revisions(described: Described, now: float) -> list[list[str]]:
+def _revisions(description: Description, now: float) -> list[list[str]]:
     return [
         [each.name, each.ready, f"{each.percent}%", each.reason or tables.NONE, tables.age_text(each.created, now)]
-        for each in described.revisions
+        for each in description.revisions
     ]
 
 
-def _pods(described: Described, now: float) -> list[list[str]]:
+def _pods(description: Description, now: float) -> list[list[str]]:
     return [
         [each.name, each.state, str(each.restarts), each.node or tables.NONE, tables.age_text(each.created, now)]
-        for each in described.pods
+        for each in description.pods
     ]
 
 
-def _events(described: Described, now: float) -> list[list[str]]:
+def _events(description: Description, now: float) -> list[list[str]]:
     return [
         [tables.age_text(each.last, now), each.type, each.reason, each.about, each.message]
-        for each in described.events[-_MOST_EVENTS:]
+        for each in description.events[-_MOST_EVENTS:]
     ]

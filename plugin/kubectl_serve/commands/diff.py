@@ -28,7 +28,7 @@ EXAMPLES = """\
 exit codes: 0 without a difference, 1 with one, 2 when something is refused or fails"""
 
 EXTERNAL = "KUBECTL_EXTERNAL_DIFF"
-"""The variable that names another program to show differences, kubectl's own."""
+"""kubectl's variable for another program that shows differences."""
 
 _FAILED = BY_NAME["diff"].failed
 
@@ -51,7 +51,7 @@ def prepare(args: Namespace, streams: Streams, _: Connect) -> None:
     """Read the files, or wait for standard input."""
     if args.force_conflicts and not args.server_side:
         raise UsageError("--force-conflicts requires --server-side.", "Add --server-side.")
-    args.documents = documents.asked(args, streams)
+    args.documents = documents.from_arguments(args, streams)
 
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
@@ -68,12 +68,12 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
                 raise
             except (ServeError, ApiError) as error:
                 failed += 1
-                _tell(document, error, streams)
+                _report(document, error, streams)
                 continue
             if found is None:
                 passed_over.append(document)
             changes += found or []
-    documents.tell_passed_over(passed_over, streams)
+    documents.report_ignored(passed_over, streams)
     differ = await _show(changes, streams)
     return _FAILED if failed else int(differ)
 
@@ -89,7 +89,7 @@ async def _changes(document: Document, preview: Preview, namespace: str) -> list
     return await preview.changes(manifest | {"metadata": manifest["metadata"] | {"namespace": namespace}})
 
 
-def _tell(document: Document, error: ServeError | ApiError, streams: Streams) -> None:
+def _report(document: Document, error: ServeError | ApiError, streams: Streams) -> None:
     title = documents.title(document)
     if isinstance(error, errors.DeniedError):
         streams.error(f"{title} is refused:")
@@ -115,9 +115,9 @@ async def _show(changes: Sequence[Change], streams: Streams) -> bool:
 
 
 async def _show_by(command: str, texts: dict[str, tuple[str, str]], streams: Streams) -> bool:
-    """Have the user's program compare two folders, with the arguments that kubectl would let it have.
+    """Run the user's program on two folders, with the arguments that kubectl would pass.
 
-    Source: kubectl 1.35, ``pkg/cmd/diff/diff.go``: no shell; arguments of other than these characters are dropped.
+    Source: kubectl 1.35, ``pkg/cmd/diff/diff.go``: no shell; arguments with other characters are dropped.
     """
     program, *words = command.split(" ")
     arguments = [word for word in words if re.fullmatch(r"[a-zA-Z0-9=-]+", word)]
@@ -152,7 +152,7 @@ def _write(texts: dict[str, tuple[str, str]], live: Path, merged: Path) -> None:
 
 
 def _handed_on(stream: Output) -> int:
-    """The stream itself, so that a program sees a terminal; a pipe where it is nothing that a program can write to."""
+    """The stream's file descriptor, so that the program sees a terminal; a pipe if it has none."""
     try:
         return stream.fileno()
     except OSError:

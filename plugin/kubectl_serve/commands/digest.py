@@ -1,4 +1,4 @@
-"""``kubectl serve digest``: what ``kubectl-serve.dev/digest`` has to say of a model as it is now."""
+"""``kubectl serve digest``: the value of ``kubectl-serve.dev/digest`` for a model."""
 
 from argparse import Namespace
 from dataclasses import asdict
@@ -34,11 +34,11 @@ def prepare(args: Namespace, streams: Streams, connect: Connect) -> None:
     """Compute the digest."""
     if args.credentials is not None and args.credentials_dir is not None:
         raise UsageError("--credentials and --credentials-dir cannot be combined.", "Use only one of them.")
-    args.found = compute.as_asked(args.source, args.credentials, args, streams, connect)
+    args.found = compute.digest_of(args.source, args.credentials, args, streams, connect)
 
 
 async def run(args: Namespace, streams: Streams, _: Connect) -> int:
-    found: compute.Digested = args.found
+    found: compute.ModelDigest = args.found
     if args.output == "json":
         streams.stdout.write(documents.to_json(asdict(found)))
     elif args.output == "yaml":

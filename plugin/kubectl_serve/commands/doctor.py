@@ -1,4 +1,4 @@
-"""``kubectl serve doctor``: is the cluster ready to serve models, and if not, what to do."""
+"""``kubectl serve doctor``: whether the cluster can serve models, and what to change if not."""
 
 from argparse import Namespace
 from collections.abc import Iterable
@@ -38,14 +38,14 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
             "ready": not _failed(found),
             "checks": [_as_json(each) for each in found],
         }
-        streams.stdout.write(documents.written(document, args.output))
+        streams.stdout.write(documents.dump(document, args.output))
     else:
         _print(found, gathered.namespace, streams)
     return 1 if _failed(found) else 0
 
 
 def judge(evidence: "Evidence") -> list[CheckResult]:
-    """All checks, in the order in which one would put things right."""
+    """All checks, in the order in which to fix them."""
     from kubectl_serve.doctor import mesh, platform, server
 
     return [*platform.checks(evidence), *server.checks(evidence), *mesh.checks(evidence)]

@@ -1,4 +1,4 @@
-"""``kubectl serve get``: the served models as a table, once or as they change."""
+"""``kubectl serve get``: the served models as a table, once or with -w after each change."""
 
 import asyncio
 from argparse import Namespace
@@ -11,7 +11,7 @@ from kubectl_serve.cluster import Cluster, Connect, namespace_of, visible
 from kubectl_serve.errors import ServeError, UsageError
 from kubectl_serve.io import documents, tables
 from kubectl_serve.status import lookup, model
-from kubectl_serve.status.follow import Follower, State, WaitPolicy, states, together, until_end
+from kubectl_serve.status.follow import Follower, State, WaitPolicy, run_together, wait_for_end, watch_states
 from kubectl_serve.status.model import ModelStatus, Snapshot
 from serve_core.base.constants import DEPLOYMENT_LABEL, SERVED_LABEL
 from serve_core.base.json import JsonObject
@@ -24,10 +24,10 @@ EXAMPLES = """\
   kubectl serve get iris -w
   kubectl serve get -A -o json"""
 
-PATIENCE = WaitPolicy()
+WAIT_POLICY = WaitPolicy()
 _SERVED = f"{SERVED_LABEL}=true"
 _SHORTEST_MODEL = 16
-"""Characters that are left of a model's URI, however narrow the screen is."""
+"""Minimum characters of a model's URI, on any width."""
 _FOR_EVER = 366 * 86400.0
 
 
@@ -55,18 +55,18 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         missing: list[ServeError] = []
         models = await _models(args, streams, cluster, namespace, missing)
     if not models and missing:
-        return _tell(missing, streams)
+        return _report(missing, streams)
     if not models and args.output in (None, "wide"):
         streams.note(
             "No served models found." if namespace is None else f"No served models found in {namespace} namespace."
         )
         return 0
     _print(models, args, streams)
-    return _tell(missing, streams)
+    return _report(missing, streams)
 
 
-def _tell(missing: Sequence[ServeError], streams: Streams) -> int:
-    """Say which of the names are not there, below those that are, as kubectl does."""
+def _report(missing: Sequence[ServeError], streams: Streams) -> int:
+    """Report names that do not exist after the table, as kubectl does."""
     for error in missing:
         streams.error(error.sentence, error.hint)
     return 1 if missing else 0
@@ -84,7 +84,7 @@ async def _models(
     if args.output in ("wide", "json", "yaml"):
         services = await _services(cluster, namespace)
     return [
-        model.served(each, pods, services.get((each["metadata"].get("namespace", ""), service_name(each))))
+        model.status_of(each, pods, services.get((each["metadata"].get("namespace", ""), service_name(each))))
         for each in deployments
     ]
 
@@ -117,7 +117,7 @@ def _print(models: list[ModelStatus], args: Namespace, streams: Streams) -> None
     if args.output in ("json", "yaml"):
         items = [served.as_json() for served in models]
         document: JsonObject = items[0] if len(args.names) == 1 else {"items": items}
-        streams.stdout.write(documents.written(document, args.output))
+        streams.stdout.write(documents.dump(document, args.output))
     elif args.output == "name":
         for served in models:
             streams.out(f"deployment.apps/{served.name}")
@@ -137,7 +137,7 @@ def _print_urls(models: list[ModelStatus], streams: Streams) -> None:
 
 
 def _table(models: Sequence[ModelStatus], args: Namespace, streams: Streams) -> list[list[str]]:
-    """Headings and rows. On a terminal the model's URI gives way, but for ``-o wide``, so that a row fits if it can."""
+    """Headings and rows. On a terminal, except with ``-o wide``, the model's URI is cut so that a row fits."""
     wide, namespaces, now = args.output == "wide", args.all_namespaces, streams.now()
     headings = ["NAME", "READY", "REPLICAS", "MODEL", "URL"]
     reasons = wide or args.watch or any(served.ready != "True" for served in models)
@@ -179,13 +179,13 @@ async def _watch(args: Namespace, streams: Streams, cluster: Cluster, namespace:
     changed = asyncio.Event()
 
     async def follow_deployments() -> None:
-        async for state in states(cluster, DEPLOYMENTS, namespace, labels=labels):
+        async for state in watch_states(cluster, DEPLOYMENTS, namespace, labels=labels):
             latest["deployments"] = state
             changed.set()
 
     async def follow_pods() -> None:
         try:
-            async for state in states(cluster, PODS, namespace, labels=DEPLOYMENT_LABEL):
+            async for state in watch_states(cluster, PODS, namespace, labels=DEPLOYMENT_LABEL):
                 latest["pods"] = state
                 changed.set()
         except errors.ForbiddenError:
@@ -202,16 +202,16 @@ async def _watch(args: Namespace, streams: Streams, cluster: Cluster, namespace:
                     for (_, name), each in sorted(latest["deployments"].items())
                     if not args.names or name in args.names
                 ]
-                screen.show([model.served(each, latest["pods"].values()) for each in chosen])
+                screen.show([model.status_of(each, latest["pods"].values()) for each in chosen])
 
-    await together(follow_deployments(), follow_pods(), show())
+    await run_together(follow_deployments(), follow_pods(), show())
     return 0
 
 
 async def _watch_one(screen: "_Screen", cluster: Cluster, namespace: str, name: str, flags: str) -> int:
     await lookup.find(cluster, namespace, name)
     async with Follower(cluster, namespace, name) as follower:
-        end = await until_end(follower, _FOR_EVER, PATIENCE, screen)
+        end = await wait_for_end(follower, _FOR_EVER, WAIT_POLICY, screen)
     if end is None or not end.ready:
         code, message = (end.code, end.message) if end else ("", "")
         raise ServeError(f"{name} is not ready: {code}: {message}", f"`{PROGRAM} describe {name}{flags}` shows more.")
@@ -219,7 +219,7 @@ async def _watch_one(screen: "_Screen", cluster: Cluster, namespace: str, name: 
 
 
 class _Screen:
-    """The table of a watch: rewritten in place on a terminal, changed rows appended elsewhere."""
+    """The table of a watch. A terminal shows it in place; elsewhere, changed rows are appended."""
 
     def __init__(self, args: Namespace, streams: Streams) -> None:
         self._args = args
@@ -227,11 +227,11 @@ class _Screen:
         self._in_place = streams.stdout.isatty()
         self._lines = 0
         self._shown: dict[tuple[str, str], list[str]] = {}
-        """What is seen of each, but its age."""
+        """The printed row of each model, without its age."""
 
-    def __call__(self, picture: Snapshot) -> None:
-        if picture.deployment is not None:
-            self.show([model.served(picture.deployment, picture.pods, picture.service)])
+    def __call__(self, snapshot: Snapshot) -> None:
+        if snapshot.deployment is not None:
+            self.show([model.status_of(snapshot.deployment, snapshot.pods, snapshot.service)])
 
     def show(self, models: list[ModelStatus]) -> None:
         rows = _table(models, self._args, self._streams)[1:]

@@ -1,4 +1,4 @@
-"""``kubectl serve install``: everything of the manifests into the cluster, in order, until the webhook answers."""
+"""``kubectl serve install``: apply the manifests in order, and wait until the webhook answers."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from kubectl_serve.install.probe import probe
 from kubectl_serve.install.resources import resource_of
 from kubectl_serve.io import documents
 from kubectl_serve.status import model
-from kubectl_serve.status.follow import states
+from kubectl_serve.status.follow import watch_states
 from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject, value_at
 from serve_core.context import istio
@@ -32,11 +32,11 @@ _SERVER = "kubectl-serve"
 _KNATIVE = "knative-serving"
 _FEATURES = "config-features"
 _PROBE_PAUSE = 0.5
-"""Seconds between two questions to the webhook: that it answers is no event that could be awaited."""
+"""Seconds between two probes of the webhook: there is no event for its first answer."""
 TROUBLE_PAUSE = 3.0
-"""Seconds between two looks at what keeps the server's pods."""
+"""Seconds between two reads of why the server's pods do not start."""
 _ON_THE_WAY = ("", "ContainerCreating", "PodInitializing")
-"""What a pod waits for that comes by itself."""
+"""Reasons to wait that pass without action."""
 
 
 def configure(parser: options.Parser) -> None:
@@ -78,7 +78,7 @@ def _show(wanted: list[JsonObject], args: Namespace, streams: Streams) -> None:
 
 
 async def _check_knative(cluster: Cluster) -> None:
-    """Refuse where Knative is missing or set up so that nothing could be served."""
+    """Raise ServeError if Knative is missing, or configured so that no model can be served."""
     try:
         await cluster.get(DEFINITIONS, None, "services.serving.knative.dev")
     except errors.NotFoundError as error:
@@ -112,14 +112,14 @@ def _title(manifest: JsonObject) -> str:
 
 
 async def _apply(cluster: Cluster, manifest: JsonObject, streams: Streams, *, dry_run: bool) -> None:
-    """Apply one object and tell what that changed."""
+    """Apply one object and print whether it changed."""
     resource, metadata = resource_of(manifest), manifest["metadata"]
     try:
         before = await cluster.get(resource, metadata.get("namespace"), metadata["name"])
     except errors.NotFoundError:
         before = {}
     if dry_run and not before and resource.namespaced:
-        # The namespace itself may be there in the dry run alone, so nothing in it can be tried.
+        # The namespace may exist only in the dry run; then objects in it cannot be tried.
         streams.out(f"{_title(manifest)} created (server dry run)")
         return
     after = await cluster.apply(resource, manifest, manager=FIELD_MANAGER, dry_run=dry_run)
@@ -131,7 +131,7 @@ async def _apply(cluster: Cluster, manifest: JsonObject, streams: Streams, *, dr
 
 
 def _content(manifest: JsonObject) -> JsonObject:
-    """An object without what changes with every write: what a dry run can be compared by as well."""
+    """An object without fields that change with every write, to compare it with a dry run."""
     moving = ("managedFields", "resourceVersion", "generation")
     metadata = {key: value for key, value in manifest["metadata"].items() if key not in moving}
     return manifest | {"metadata": metadata}
@@ -139,7 +139,7 @@ def _content(manifest: JsonObject) -> JsonObject:
 
 async def _wait(cluster: Cluster, streams: Streams, seconds: float) -> None:
     streams.note("Waiting for the server ...")
-    teller = asyncio.create_task(_tell_trouble(cluster, streams))
+    reporting = asyncio.create_task(_report_trouble(cluster, streams))
     try:
         async with asyncio.timeout(seconds):
             await _rolled_out(cluster)
@@ -150,15 +150,15 @@ async def _wait(cluster: Cluster, streams: Streams, seconds: float) -> None:
             f"`kubectl get pods -n {NAMESPACE}` shows its pods; run the same command again to continue.",
         ) from error
     finally:
-        teller.cancel()
+        reporting.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await teller
+            await reporting
     streams.note(f"kubectl-serve is ready. Next: {PROGRAM} create NAME --model URI")
 
 
 async def _rolled_out(cluster: Cluster) -> None:
-    """Wait until the server's Deployment runs as it was applied. Source: kubectl's rollout status."""
-    async for state in states(cluster, DEPLOYMENTS, NAMESPACE, fields=f"metadata.name={_SERVER}"):
+    """Wait until the server's Deployment is rolled out. Source: kubectl's rollout status."""
+    async for state in watch_states(cluster, DEPLOYMENTS, NAMESPACE, fields=f"metadata.name={_SERVER}"):
         for deployment in state.values():
             status, wanted = deployment.get("status") or {}, (deployment.get("spec") or {}).get("replicas", 1)
             if status.get("observedGeneration") == deployment["metadata"].get("generation") and all(
@@ -168,15 +168,15 @@ async def _rolled_out(cluster: Cluster) -> None:
 
 
 async def _answers(cluster: Cluster) -> None:
-    """Wait until the webhook completes a Deployment: until then none is completed, or it cannot be reached."""
+    """Wait until the webhook completes a Deployment. Before, it is not called, or cannot be reached."""
     while True:
         if not await probe(cluster, "default"):
             return
         await asyncio.sleep(_PROBE_PAUSE)
 
 
-async def _tell_trouble(cluster: Cluster, streams: Streams) -> None:
-    """Say what keeps the server's pods, long before the time is up, as far as one may see it."""
+async def _report_trouble(cluster: Cluster, streams: Streams) -> None:
+    """Report why the server's pods do not start, before the time limit, if the user may read it."""
     said = ""
     while True:
         await asyncio.sleep(TROUBLE_PAUSE)
@@ -190,7 +190,7 @@ async def _tell_trouble(cluster: Cluster, streams: Streams) -> None:
 
 
 async def _cause(cluster: Cluster) -> str:
-    """What keeps the server's pods, as far as they say."""
+    """Why the server's pods do not start, from their statuses."""
     pods = await _pods(cluster)
     unsaid = "its pods run, but the webhook does not complete Deployments" if pods else "it has no pods"
     return _trouble(pods) or unsaid

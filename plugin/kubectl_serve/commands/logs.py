@@ -1,4 +1,4 @@
-"""``kubectl serve logs``: of the loader and the model server, on the pods of the newest revision."""
+"""``kubectl serve logs``: logs of the loader and the model server, of the newest revision's pods."""
 
 import contextlib
 from argparse import Namespace
@@ -10,7 +10,7 @@ from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cluster import Cluster, Connect
 from kubectl_serve.errors import ServeError
 from kubectl_serve.status import lookup, model
-from kubectl_serve.status.follow import states, together
+from kubectl_serve.status.follow import run_together, watch_states
 from kubectl_serve.status.progress import LoaderLines
 from serve_core.base.constants import DEPLOYMENT_LABEL, LOADER_CONTAINER
 from serve_core.base.json import JsonObject, value_at
@@ -42,10 +42,10 @@ def configure(parser: options.Parser) -> None:
 
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
-    async with lookup.opened(args, streams, connect) as (cluster, namespace, deployment):
+    async with lookup.open_deployment(args, streams, connect) as (cluster, namespace, deployment):
         pods = await _pods(args, streams, cluster, namespace)
         placed = [pod for pod in pods if value_at(pod, "spec", "nodeName")]
-        if not placed:  # the API server would answer with no lines
+        if not placed:  # the API server would return no lines
             raise ServeError(
                 f"pod {model.name_of(pods[0])} has not started: it is not scheduled to a node.",
                 f"`{PROGRAM} describe {args.name}{options.again(args)}` shows why.",
@@ -62,12 +62,12 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
                 _copy(args, cluster, namespace, model.name_of(pod), container, write)
                 for pod, write in zip(pods, prints, strict=True)
             ]
-            await together(*copies)
+            await run_together(*copies)
     return 0
 
 
 async def _pods(args: Namespace, streams: Streams, cluster: Cluster, namespace: str) -> list[JsonObject]:
-    """The pods of the newest revision; with -f, as soon as there are some."""
+    """The pods of the newest revision; with -f, waits for the first."""
     labels = f"{DEPLOYMENT_LABEL}={args.name}"
     found, _ = await cluster.list(PODS, namespace, labels=labels)
     pods = model.newest_pods(found)
@@ -81,7 +81,7 @@ async def _pods(args: Namespace, streams: Streams, cluster: Cluster, namespace: 
             f"`{PROGRAM} describe {args.name}{flags}` shows why there are none.",
         )
     streams.note(f"{args.name} has no pods; waiting for one to start.")
-    async for state in states(cluster, PODS, namespace, labels=labels):
+    async for state in watch_states(cluster, PODS, namespace, labels=labels):
         pods = model.newest_pods(state.values())
         if pods and model.container_status(pods[0], LOADER_CONTAINER).get("state", {}).keys() - {"waiting"}:
             return pods
@@ -133,7 +133,7 @@ async def _copy(
 def _printer(
     args: Namespace, streams: Streams, container: str, pod: JsonObject | None, screens: contextlib.ExitStack
 ) -> Callable[[str], None]:
-    """What prints one line; ``pod`` is named before each where there are several."""
+    """A function that prints one line, with the name of ``pod`` as prefix if there are several."""
     prefix = f"[{model.name_of(pod)}] " if pod else ""
     if container != LOADER_CONTAINER or args.output == "json":
 

@@ -1,37 +1,29 @@
-"""``kubectl serve predict``: ask a model, however far away its ingress is."""
+"""``kubectl serve predict``: send a request to a model, also where its ingress cannot be reached directly."""
 
 import asyncio
 import contextlib
 import json
 import re
 from argparse import Namespace
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 from kubectl_serve import PROGRAM
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cluster import Cluster, Connect
 from kubectl_serve.errors import ReportedError, ServeError, UsageError
-from kubectl_serve.install import manifests
 from kubectl_serve.io import documents
-from kubectl_serve.predict import ingress, protocols
+from kubectl_serve.predict import http, ingress, protocols, target
 from kubectl_serve.predict.ingress import Way
 from kubectl_serve.predict.protocols import InferenceRequest
 from kubectl_serve.status import lookup, model
-from serve_core.admission import completion_record
-from serve_core.api import annotations, serving_spec
-from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import DEPLOYMENT_LABEL
-from serve_core.base.json import JsonObject, value_at
+from serve_core.base.json import JsonObject
 from serve_core.knative.name_conflict import service_name
-from serve_core.syntax import image_reference
-from serve_core.workload.model_server import server_container
 from serve_kube import errors
 from serve_kube.resources import PODS
 
@@ -45,22 +37,18 @@ EXAMPLES = """\
   kubectl serve predict llm 'Why is the sky blue?'
   kubectl serve predict llm '{"prompt": "Once upon a time", "max_tokens": 50}'"""
 
-_PATIENT_SECONDS = 2.0
+_COLD_START_SECONDS = 2.0
 _ERROR = re.compile(r"error|exception|traceback|fatal|panic", re.IGNORECASE)
 _LOG_LINES = 50
-_LONGEST_CAUSE = 500
-_LONGEST_LINE = 1 << 20
-"""Bytes of one event of a streamed answer."""
-_Received = TypeVar("_Received")
-_ACCEPTED = "application/json, text/event-stream"
+_MAX_CAUSE = 500
 
 
 @dataclass(frozen=True)
 class InferenceResponse:
     status: int
     text: str
-    is_told: bool = False
-    """Whether it has been printed as it came."""
+    is_printed: bool = False
+    """Whether it was printed while it arrived."""
 
 
 def configure(parser: options.Parser) -> None:
@@ -99,25 +87,25 @@ def configure(parser: options.Parser) -> None:
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     text = _data(args, streams)
 
-    def tell(line: str) -> None:
+    def verbose(line: str) -> None:
         if args.verbose:
             streams.note(line)
 
-    async with lookup.opened(args, streams, connect) as (cluster, namespace, deployment):
-        url = _url(deployment, options.again(args))
-        protocol = args.protocol or _protocol(deployment)
+    async with lookup.open_deployment(args, streams, connect) as (cluster, namespace, deployment):
+        url = target.url_of(deployment, options.again(args))
+        protocol = args.protocol or target.protocol_of(deployment)
         request = protocols.request(text, protocol, args.name, whole=args.output is not None)
         if request.streams and args.output is not None:
             raise UsageError("-o cannot be combined with a request for a stream.", "Remove one of them.")
         path = args.path or request.path
         override = args.ingress or streams.environment.get(ingress.ENVIRONMENT)
         start = streams.now()
-        async with ingress.way_to(url, cluster, namespace, service_name(deployment), override, tell) as way:
-            tell(f"way: {way.how} ({_milliseconds(streams, start)})")
+        async with ingress.way_to(url, cluster, namespace, service_name(deployment), override, verbose) as way:
+            verbose(f"way: {way.how} ({_milliseconds(streams, start)})")
             start = streams.now()
-            tell(f"POST {url}/{path.lstrip('/')}")
+            verbose(f"POST {url}/{path.lstrip('/')}")
             answer = await _ask(args, streams, url, path, request, way)
-            tell(f"status {answer.status} ({_milliseconds(streams, start)})")
+            verbose(f"status {answer.status} ({_milliseconds(streams, start)})")
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             cause = await _last_error(cluster, namespace, deployment)
             answer = replace(answer, text=f"{protocols.fault(answer.status, answer.text)}{cause}")
@@ -126,9 +114,9 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
 
 
 async def _last_error(cluster: Cluster, namespace: str, deployment: JsonObject) -> str:
-    """What the model server's log says last of an error; empty if it cannot be seen."""
+    """The last error in the model server's log; empty if there is none, or the user may not read it."""
     name = model.name_of(deployment)
-    container = str((server_container(_containers(deployment)) or {}).get("name"))
+    container = target.server_container_of(deployment)
     try:
         pods, _ = await cluster.list(PODS, namespace, labels=f"{DEPLOYMENT_LABEL}={name}")
         newest = model.newest_pods(pods)[:1]
@@ -137,7 +125,7 @@ async def _last_error(cluster: Cluster, namespace: str, deployment: JsonObject) 
     except errors.ApiError:
         return ""
     faults = [line for line in lines if _ERROR.search(line)]
-    return f"\nIts log says: {faults[-1][:_LONGEST_CAUSE]}" if faults else ""
+    return f"\nIts log says: {faults[-1][:_MAX_CAUSE]}" if faults else ""
 
 
 def _milliseconds(streams: Streams, start: float) -> str:
@@ -164,55 +152,6 @@ def _data(args: Namespace, streams: Streams) -> str:
     return streams.stdin.read()
 
 
-def _url(deployment: JsonObject, flags: str) -> str:
-    """Where the model answers: as long as any revision is ready, it does."""
-    notes = model.notes(deployment)
-    state, name = model.readiness(deployment), model.name_of(deployment)
-    url = notes.get(annotations.URL)
-    if url and (state.status == "True" or notes.get(annotations.READY_REVISION)):
-        return str(url).rstrip("/")
-    raise ServeError(
-        f"{name} is not ready: {state.reason or 'Progressing'}: {state.message or 'it is being set up.'}",
-        f"`{PROGRAM} describe {name}{flags}` shows more."
-        if state.status == "False"
-        else f"`{PROGRAM} get {name}{flags} -w` waits until it is.",
-    )
-
-
-def _protocol(deployment: JsonObject) -> str:
-    """The protocol that the annotation or the runtime names; v2 where none of them is one of ours."""
-    spec = serving_spec.read_stored(deployment)
-    if spec is not None and spec.protocol in protocols.PROTOCOLS:
-        return str(spec.protocol)
-    record = (
-        completion_record.read(model.notes(deployment).get(annotations.COMPLETED_WITH))
-        or completion_record.CompletionRecord()
-    )
-    runtime = _runtime(deployment, record.runtime_name)
-    spoken = (record.protocol, *(runtime.protocols if runtime is not None else ()))
-    return next((str(each) for each in spoken if each in protocols.PROTOCOLS), "v2")
-
-
-def _runtime(deployment: JsonObject, name: str | None) -> Runtime | None:
-    """The runtime of that name or, where nothing names one, of the image, if it comes with this command."""
-    image = next((each.get("image") for each in _containers(deployment) if each.get("image")), None)
-    for each in manifests.known_runtimes():
-        by_image = name is None and _image_name(each.container["image"]) == _image_name(image)
-        if by_image or each.name == name:
-            return each
-    return None
-
-
-def _containers(deployment: JsonObject) -> list[JsonObject]:
-    return value_at(deployment, "spec", "template", "spec", "containers") or []
-
-
-def _image_name(image: str | None) -> str:
-    """The last part of an image's name: an installation can use another registry and tag."""
-    parsed = image_reference.parse_or_none(image)
-    return "" if parsed is None else parsed.path[-1]
-
-
 async def _ask(
     args: Namespace, streams: Streams, url: str, path: str, request: InferenceRequest, way: Way
 ) -> InferenceResponse:
@@ -221,14 +160,14 @@ async def _ask(
     async def receive(response: "ClientResponse") -> InferenceResponse:
         note.cancel()
         if request.streams and response.status == 200 and response.content_type == "text/event-stream":
-            return await _tell_stream(response, args.name, streams)
+            return await _print_stream(response, args.name, streams)
         return InferenceResponse(response.status, (await response.read()).decode(errors="replace"))
 
     try:
         async with asyncio.timeout(args.timeout):
             if request.shape is not None and args.path is None:
-                protocols.check_shape(request.shape, await _metadata(url, request.metadata_path, way))
-            return await _exchange(url, path, request.body, way, receive)
+                protocols.check_shape(request.shape, await http.metadata(url, request.metadata_path, way))
+            return await http.exchange(url, path, request.body, way, receive)
     except TimeoutError as error:
         raise ServeError(
             f"{args.name} did not answer within {args.timeout:.0f} s.",
@@ -240,28 +179,13 @@ async def _ask(
             await note
 
 
-async def _metadata(url: str, path: str, way: Way) -> object:
-    """What the server says of its model; None if it says nothing, for many have no metadata.
-
-    Raises ServeError if it cannot be reached.
-    """
-
-    async def receive(response: "ClientResponse") -> object:
-        return json.loads(await response.read()) if response.status == HTTPStatus.OK else None
-
-    try:
-        return await _exchange(url, path, None, way, receive)
-    except (_BrokenOffError, ValueError, RecursionError):
-        return None
-
-
 async def _note_cold_start(name: str, streams: Streams) -> None:
-    await asyncio.sleep(_PATIENT_SECONDS)
+    await asyncio.sleep(_COLD_START_SECONDS)
     streams.note(f"{name} is starting from zero or busy; waiting for its response.")
 
 
-async def _tell_stream(response: "ClientResponse", name: str, streams: Streams) -> InferenceResponse:
-    """Print the text of a streamed answer as it comes. Raises ServeError if it ends with a fault, or in its midst."""
+async def _print_stream(response: "ClientResponse", name: str, streams: Streams) -> InferenceResponse:
+    """Print a streamed answer while it arrives. Raises ServeError if it ends with an error, or is incomplete."""
     from aiohttp.http_exceptions import LineTooLong
 
     finish, end = None, "\n"
@@ -290,54 +214,7 @@ async def _tell_stream(response: "ClientResponse", name: str, streams: Streams) 
         streams.stdout.write("" if end == "\n" else "\n")
     if finish == "length":
         streams.note(f"{name} stopped at its limit of tokens; a whole request can set max_tokens.")
-    return InferenceResponse(response.status, "", is_told=True)
-
-
-class _BrokenOffError(ServeError):
-    """The server was reached, and did not answer to the end."""
-
-
-async def _exchange(
-    url: str, path: str, body: JsonObject | None, way: Way, receive: Callable[["ClientResponse"], Awaitable[_Received]]
-) -> _Received:
-    """POST the body, or GET where there is none. Raises ServeError."""
-    import aiohttp
-
-    parts = urlsplit(url)
-    address = f"[{way.host}]" if ":" in way.host else way.host
-    # The address says where to connect to; the host's own name goes into the header and into TLS.
-    target = f"{parts.scheme}://{address}:{way.port}/{path.lstrip('/')}"
-    try:
-        async with (
-            aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0), read_bufsize=_LONGEST_LINE
-            ) as session,
-            session.request(
-                "GET" if body is None else "POST",
-                target,
-                data=None if body is None else json.dumps(body).encode(),
-                headers={"Host": parts.netloc, "Content-Type": "application/json", "Accept": _ACCEPTED},
-                server_hostname=parts.hostname if parts.scheme == "https" else None,
-                allow_redirects=False,
-            ) as response,
-        ):
-            return await receive(response)
-    except aiohttp.ClientConnectorCertificateError as error:
-        raise ServeError(
-            f"the certificate of {parts.hostname} is not trusted: {error.certificate_error}.",
-            "SSL_CERT_FILE names a file of certificate authorities to trust.",
-        ) from error
-    except BrokenPipeError:  # of standard output: the client's errors are its own
-        raise
-    except aiohttp.ClientConnectorError as error:
-        raise ServeError(
-            f"{way.host}:{way.port} cannot be reached: {errors.connection_reason(error.os_error)} ({way.how}).",
-            f"-v shows the connection path; --ingress URL or {ingress.ENVIRONMENT} sets another ingress.",
-        ) from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise _BrokenOffError(
-            f"the request failed: {error} ({way.how}).", "Try again; -v shows the connection path."
-        ) from error
+    return InferenceResponse(response.status, "", is_printed=True)
 
 
 def _print(answer: InferenceResponse, request: InferenceRequest, args: Namespace, streams: Streams) -> None:
@@ -347,7 +224,7 @@ def _print(answer: InferenceResponse, request: InferenceRequest, args: Namespace
             protocols.hint(answer.status, f"{args.name}{options.again(args)}", request),
         )
         raise ReportedError
-    if answer.is_told:
+    if answer.is_printed:
         return
     try:
         document = json.loads(answer.text)
@@ -355,8 +232,8 @@ def _print(answer: InferenceResponse, request: InferenceRequest, args: Namespace
         streams.stdout.data(answer.text.rstrip("\n") + "\n")
         return
     if args.output in ("json", "yaml"):
-        streams.stdout.write(documents.written(document, args.output))
+        streams.stdout.write(documents.dump(document, args.output))
     elif request.is_text and (text := protocols.answer_text(document)) is not None:
-        streams.stdout.data(text + "\n")  # by a server that does not stream
+        streams.stdout.data(text + "\n")  # from a server that does not stream
     else:
         streams.stdout.write(documents.to_json(document, indent=None))

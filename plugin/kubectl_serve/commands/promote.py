@@ -1,4 +1,4 @@
-"""``kubectl serve promote``: all traffic to the newest revision that is ready."""
+"""``kubectl serve promote``: move all traffic to the newest ready revision."""
 
 from argparse import Namespace
 
@@ -7,7 +7,7 @@ from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cluster import Connect
 from kubectl_serve.status import lookup, model
 from kubectl_serve.status.set_traffic import configure as configure_shift
-from kubectl_serve.status.set_traffic import shift
+from kubectl_serve.status.set_traffic import set_traffic
 from serve_core.api.annotations import CANARY, PIN
 
 EXAMPLES = """\
@@ -21,12 +21,12 @@ def configure(parser: options.Parser) -> None:
 
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
-    async with lookup.opened(args, streams, connect) as (cluster, _, deployment):
-        held = [key for key in (CANARY, PIN) if key in model.notes(deployment)]
+    async with lookup.open_deployment(args, streams, connect) as (cluster, _, deployment):
+        held = [key for key in (CANARY, PIN) if key in model.annotations_of(deployment)]
         if not held:
             streams.note(f"{args.name} has neither a canary nor a pin: the latest revision has all the traffic.")
             streams.out(f"deployment.apps/{args.name} unchanged")
             return 0
-        await shift(cluster, deployment, dict.fromkeys(held), "promoted", args, streams)
+        await set_traffic(cluster, deployment, dict.fromkeys(held), "promoted", args, streams)
         streams.note(f"Remove {' and '.join(held)} from your manifest as well, or the next apply restores it.")
     return 0

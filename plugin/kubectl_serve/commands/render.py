@@ -1,4 +1,4 @@
-"""``kubectl serve render``: what becomes of Deployments, offline and in the webhook's words."""
+"""``kubectl serve render``: what Deployments are rendered to, offline, with the webhook's messages."""
 
 from argparse import Namespace
 from dataclasses import replace
@@ -41,7 +41,7 @@ def configure(parser: options.Parser) -> None:
 
 
 def run(args: Namespace, streams: Streams) -> int:
-    found = documents.asked(args, streams)
+    found = documents.from_arguments(args, streams)
     context = _context([document.object for document in found])
     context = replace(context, services=_services(found, args.namespace))
     rendered: list[JsonObject] = []
@@ -55,23 +55,23 @@ def run(args: Namespace, streams: Streams) -> int:
                 passed_over.append(document)
             continue
         manifest = _in_namespace(document.object, args.namespace)
-        # What comes from the cluster is judged as at its next change: what the server noted on it stays.
+        # An object from the cluster is judged as an update: the server's own annotations stay.
         stored = value_at(manifest, "metadata", "uid") is not None
         verdict = judge(manifest, context, manifest if stored else None)
         if verdict.refused:
             refused += 1
-            _tell_refusal(document, verdict, streams)
+            _print_refusal(document, verdict, streams)
         elif verdict.deployment is None or not is_served(verdict.deployment):
             passed_over.append(document)
-            _tell_reasons(document, verdict, streams, explain=False)
-            refused += _tell_lookalikes(document, streams)
+            _print_reasons(document, verdict, streams, explain=False)
+            refused += _report_lookalikes(document, streams)
         else:
-            refused += _tell_lookalikes(document, streams)
-            _tell_reasons(document, verdict, streams, explain=args.reasons)
+            refused += _report_lookalikes(document, streams)
+            _print_reasons(document, verdict, streams, explain=args.reasons)
             rendered += _chosen(verdict, args.only)
             completed_here = completed_here or not model.is_served(document.object)
-    documents.tell_passed_over(passed_over, streams)
-    denied = _tell_denials([document.object for document in found], args, streams)
+    documents.report_ignored(passed_over, streams)
+    denied = _report_denials([document.object for document in found], args, streams)
     if rendered and args.output == "json":
         streams.stdout.write(documents.to_json(rendered[0] if len(rendered) == 1 else documents.as_list(rendered)))
     elif rendered:
@@ -81,8 +81,8 @@ def run(args: Namespace, streams: Streams) -> int:
     return 1 if refused or denied else 0
 
 
-def _tell_lookalikes(document: Document, streams: Streams) -> int:
-    """Say which keys of an object were meant for us; how many look like ours."""
+def _report_lookalikes(document: Document, streams: Streams) -> int:
+    """Report keys that look like those of kubectl-serve; returns their number."""
     title = documents.title(document)
     found = list(lookalikes.meant_for_us(document.object))
     for key, meant in found:
@@ -92,8 +92,8 @@ def _tell_lookalikes(document: Document, streams: Streams) -> int:
     return len(found)
 
 
-def _tell_denials(found: list[JsonObject], args: Namespace, streams: Streams) -> bool:
-    """Say what the policies among the files deny, as ``policy test`` would; whether there is anything."""
+def _report_denials(found: list[JsonObject], args: Namespace, streams: Streams) -> bool:
+    """Report what policies among the files deny, as ``policy test`` does. Returns whether there is a denial."""
     if not any(each.get("kind") == "ServingPolicy" for each in found):
         return False
     from datetime import UTC, datetime
@@ -111,7 +111,7 @@ def _tell_denials(found: list[JsonObject], args: Namespace, streams: Streams) ->
 
 
 def _context(found: list[JsonObject]) -> ClusterContext:
-    """With Knative's feature flags, and the defaults and adoptions of the policies, among the files."""
+    """The default context, with the feature flags, and the policies' defaults and adoptions, of the files."""
     context = manifests.default_context()
     flags = next((each.get("data") for each in found if _is_flags(each)), None)
     if isinstance(flags, dict):
@@ -136,7 +136,7 @@ def _chosen(verdict: Verdict, only: str | None) -> list[JsonObject]:
 
 
 def _services(found: list[Document], namespace: str | None) -> Services:
-    """The Services among the documents: their names are taken, and they may lead to a model's pods."""
+    """The Services of the documents: their names are in use, and their selectors may match a model's pods."""
     services: dict[str, dict[str, ServiceSummary]] = {}
     for each in (_in_namespace(document.object, namespace) for document in found):
         name = value_at(each, "metadata", "name")
@@ -161,13 +161,13 @@ def _in_namespace(manifest: JsonObject, namespace: str | None) -> JsonObject:
     return manifest | {"metadata": metadata | {"namespace": namespace}}
 
 
-def _tell_refusal(document: Document, verdict: Verdict, streams: Streams) -> None:
+def _print_refusal(document: Document, verdict: Verdict, streams: Streams) -> None:
     streams.error(f"{documents.title(document)} is refused:")
     for problem in verdict.problems:
         streams.note(str(problem))
 
 
-def _tell_reasons(document: Document, verdict: Verdict, streams: Streams, *, explain: bool) -> None:
+def _print_reasons(document: Document, verdict: Verdict, streams: Streams, *, explain: bool) -> None:
     for warning in verdict.warnings:
         streams.note(f"Warning: {documents.title(document)}: {warning}")
     if explain:

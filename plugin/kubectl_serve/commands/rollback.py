@@ -1,4 +1,4 @@
-"""``kubectl serve rollback``: all traffic back to the revision before, until the next promote."""
+"""``kubectl serve rollback``: move all traffic to the previous revision, until the next promote."""
 
 from argparse import Namespace
 
@@ -9,7 +9,7 @@ from kubectl_serve.cluster import Cluster, Connect
 from kubectl_serve.errors import ServeError
 from kubectl_serve.status import lookup, model
 from kubectl_serve.status.set_traffic import configure as configure_shift
-from kubectl_serve.status.set_traffic import shift
+from kubectl_serve.status.set_traffic import set_traffic
 from serve_core.api.annotations import CANARY, PIN, PREVIOUS, PROMOTED
 from serve_core.base.json import JsonObject
 from serve_core.knative.name_conflict import service_name
@@ -27,9 +27,9 @@ def configure(parser: options.Parser) -> None:
 
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
-    async with lookup.opened(args, streams, connect) as (cluster, namespace, deployment):
-        notes = model.notes(deployment)
-        # A canary is not promoted yet: the revision before it is the promoted one.
+    async with lookup.open_deployment(args, streams, connect) as (cluster, namespace, deployment):
+        notes = model.annotations_of(deployment)
+        # With a canary, the previous revision is the promoted one.
         target = args.to or (notes.get(PROMOTED) if CANARY in notes else notes.get(PREVIOUS))
         if not target:
             raise ServeError(
@@ -38,7 +38,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
             )
         if args.to:
             await _check(cluster, namespace, deployment, args.to)
-        await shift(cluster, deployment, {CANARY: None, PIN: target}, f"rolled back to {target}", args, streams)
+        await set_traffic(cluster, deployment, {CANARY: None, PIN: target}, f"rolled back to {target}", args, streams)
         streams.note(
             f"Next: `{PROGRAM} promote {args.name}{options.again(args)}` moves the traffic back to the latest revision."
         )
@@ -46,7 +46,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
 
 
 async def _check(cluster: Cluster, namespace: str, deployment: JsonObject, wanted: str) -> None:
-    """Refuse a revision that is not one of this model's, as far as the user may see them: Knative would take none."""
+    """Raise ServeError if the model has no such revision, if the user may list them: Knative would not accept it."""
     labels = f"serving.knative.dev/service={service_name(deployment)}"
     try:
         found, _ = await cluster.list(REVISIONS, namespace, labels=labels)

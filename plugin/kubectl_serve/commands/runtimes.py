@@ -1,4 +1,4 @@
-"""``kubectl serve runtimes``: the model servers of the cluster, who would change with them, and the change itself."""
+"""``kubectl serve runtimes``: the cluster's runtimes, the models with earlier ones, and their rollout."""
 
 from argparse import Namespace
 from dataclasses import asdict, dataclass
@@ -66,7 +66,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     if args.output in ("json", "yaml"):
         listed = [_document(runtime, own) for runtime in sorted(context.runtimes, key=lambda runtime: runtime.name)]
         document = {"runtimes": listed, "outdated": [asdict(each) for each in outdated]}
-        streams.stdout.write(documents.written(document, args.output))
+        streams.stdout.write(documents.dump(document, args.output))
     elif args.outdated:
         _print_outdated(outdated, args, streams)
     else:
@@ -92,7 +92,7 @@ def _outdated(deployment: JsonObject, context: ClusterContext) -> list[Outdated]
 
 
 def _change(before: JsonObject, after: JsonObject) -> str:
-    """What changes, in a few words: the images, for they say most."""
+    """A summary of the change: the images."""
     old, new = _images(before), _images(after)
     images = [f"{name}: {old.get(name)} -> {image}" for name, image in new.items() if old.get(name) != image]
     return ", ".join(images) or "settings of the containers"
@@ -139,7 +139,7 @@ def _print_outdated(outdated: list[Outdated], args: Namespace, streams: Streams)
 
 
 async def _roll_out(args: Namespace, streams: Streams, cluster: Cluster, namespace: str) -> None:
-    for name in args.roll_out:  # all of them exist before one is touched
+    for name in args.roll_out:  # check all before the first write
         await lookup.find(cluster, namespace, name)
     patch = {"metadata": {"annotations": {COMPLETED_WITH: RENEW}}}
     for name in args.roll_out:

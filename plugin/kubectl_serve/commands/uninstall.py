@@ -1,6 +1,6 @@
-"""``kubectl serve uninstall``: the webhooks first, so that nothing waits for a server that is gone, then the rest.
+"""``kubectl serve uninstall``: delete the webhooks first, so that no request waits for a deleted server, then the rest.
 
-The Knative Services belong to their Deployments, not to the server: what is served goes on.
+The Knative Services belong to their Deployments, not to the server, so models are still served.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from kubectl_serve.cluster import Cluster, Connect
 from kubectl_serve.errors import ServeError
 from kubectl_serve.install import manifests
 from kubectl_serve.install.resources import resource_of
-from kubectl_serve.status.follow import states
+from kubectl_serve.status.follow import watch_states
 from serve_core.api.loader_protocol import count_text
 from serve_core.base.constants import NAMESPACE, SERVED_LABEL
 from serve_core.base.json import JsonObject
@@ -42,7 +42,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
 
 
 def order(objects: list[JsonObject]) -> list[JsonObject]:
-    """The webhook configurations first, then the rest against the order of installation."""
+    """The webhook configurations, then the rest in reverse order of installation."""
     webhooks = [each for each in objects if str(each["kind"]).endswith("WebhookConfiguration")]
     return [*webhooks, *(each for each in reversed(objects) if each not in webhooks)]
 
@@ -76,7 +76,7 @@ async def _delete(cluster: Cluster, manifest: JsonObject, streams: Streams, dry_
 
 
 async def _is_used(cluster: Cluster, definition: JsonObject) -> bool:
-    """Whether there are objects of a kind that a user wrote."""
+    """Whether there are users' objects of a kind."""
     spec = definition["spec"]
     served = next(each["name"] for each in spec["versions"] if each["served"])
     kind = Resource(f"{spec['group']}/{served}", spec["names"]["kind"], spec["names"]["plural"])
@@ -89,7 +89,7 @@ async def _is_used(cluster: Cluster, definition: JsonObject) -> bool:
 async def _wait(cluster: Cluster, seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
-            async for state in states(cluster, NAMESPACES, None, fields=f"metadata.name={NAMESPACE}"):
+            async for state in watch_states(cluster, NAMESPACES, None, fields=f"metadata.name={NAMESPACE}"):
                 if not state:
                     return
     except TimeoutError as error:

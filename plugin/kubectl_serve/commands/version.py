@@ -1,4 +1,4 @@
-"""``kubectl serve version``: of this command, and of the cluster's part."""
+"""``kubectl serve version``: the versions of this command and of the server in the cluster."""
 
 from argparse import Namespace
 
@@ -20,7 +20,7 @@ EXAMPLES = """\
 
 _DEPLOYMENT = "kubectl-serve"
 _SECONDS = 5.0
-"""Longer than that nobody waits for a version."""
+"""Time limit of a request."""
 
 
 def configure(parser: options.Parser) -> None:
@@ -43,7 +43,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
                 raise
             unknown = for_user(error)
     if args.output:
-        streams.stdout.write(documents.written(versions, args.output))
+        streams.stdout.write(documents.dump(versions, args.output))
     else:
         streams.out(f"kubectl-serve {__version__}")
         if "cluster" in versions:
@@ -56,7 +56,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
 
 
 async def _installed(cluster: Cluster) -> str | None:
-    """The tag of the server's image; None where it is not installed."""
+    """The tag of the server's image; None if it is not installed."""
     try:
         deployment = await cluster.get(DEPLOYMENTS, NAMESPACE, _DEPLOYMENT)
     except errors.NotFoundError:

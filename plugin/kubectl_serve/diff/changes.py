@@ -1,7 +1,7 @@
-"""What an apply would change in what Deployments become: each object as it is, and as the API server would store it.
+"""What an apply would change in the rendered objects: each object as it is, and as the API server would store it.
 
-All by dry runs, so that the real webhook completes the Deployment, and the API server merges and fills in as it would
-for the reconciler: what the Deployment becomes is tried server-side, under the reconciler's field manager.
+Everything is a dry run: the real webhook completes the Deployment, and the API server merges the rendered objects and
+sets their defaults as for the reconciler, with the reconciler's field manager.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from serve_kube.resources import DEPLOYMENTS, OWNED, Resource
 _BOOKKEEPING = frozenset(
     {"creationTimestamp", "finalizers", "generation", "managedFields", "ownerReferences", "resourceVersion", "uid"}
 )
-"""Of an object's metadata: what the API server and controllers keep there for themselves."""
+"""Fields of the metadata that the API server and controllers set."""
 _NOTES = frozenset(
     {
         threeway.LAST_APPLIED,
@@ -36,19 +36,19 @@ _NOTES = frozenset(
         *(each.key for each in annotations.STATE),
     }
 )
-"""Annotations that kubectl, Knative and we write for ourselves."""
+"""Annotations that kubectl, Knative and kubectl-serve set."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """An object as it is and as it would be; ``None`` where it is not there. Both may be the same."""
+    """An object before and after; ``None`` where it does not exist. Both may be equal."""
 
     live: JsonObject | None
     merged: JsonObject | None
 
     @property
     def title(self) -> str:
-        """The name of its files, as ``kubectl diff`` has it: ``apps.v1.Deployment.default.iris``."""
+        """The name of its files, as in ``kubectl diff``: ``apps.v1.Deployment.default.iris``."""
         thing = self.live or self.merged or {}
         metadata = thing["metadata"]
         parts = (thing["apiVersion"], thing["kind"], metadata.get("namespace", ""), metadata["name"])
@@ -56,13 +56,13 @@ class Change:
 
     @property
     def texts(self) -> tuple[str, str]:
-        """Both as YAML; empty where there is nothing."""
+        """Both as YAML; empty where there is no object."""
         return _text(self.live), _text(self.merged)
 
 
 @dataclass(frozen=True)
 class ServerSide:
-    """How ``kubectl apply --server-side`` applies."""
+    """The flags of ``kubectl apply --server-side``."""
 
     manager: str
     force: bool
@@ -70,7 +70,7 @@ class ServerSide:
 
 @dataclass(frozen=True)
 class _Made:
-    """What the Deployments of a namespace have become."""
+    """The rendered objects of a namespace's Deployments."""
 
     objects: Mapping[Identity, JsonObject]
     unseen: Collection[Resource]
@@ -78,21 +78,21 @@ class _Made:
 
 
 class Preview:
-    """Tries applies at one cluster. ``tell`` hears what cannot be compared in full, and why."""
+    """Tries applies in one cluster. ``warn`` is called with what cannot be compared in full, and why."""
 
-    def __init__(self, cluster: Cluster, server_side: ServerSide | None, tell: Callable[[str], None]) -> None:
+    def __init__(self, cluster: Cluster, server_side: ServerSide | None, warn: Callable[[str], None]) -> None:
         self._cluster = cluster
         self._server_side = server_side
-        self._tell = tell
-        self._told: set[tuple[str, Resource]] = set()
+        self._warn = warn
+        self._warned: set[tuple[str, Resource]] = set()
         self._made_in: dict[str, _Made] = {}
         self._context: dict[bool, ClusterContext] = {}
-        """By whether they are for what asks something of Istio."""
+        """By whether the Deployment needs objects of Istio."""
 
     async def changes(self, manifest: JsonObject) -> list[Change] | None:
-        """What applying a Deployment would change; ``None`` where it has nothing to do with models.
+        """What applying a Deployment would change; ``None`` if it is not a served one.
 
-        Raises DeniedError when admission refuses the Deployment, and another ServeError when it cannot be told.
+        Raises DeniedError if admission refuses the Deployment, and another ServeError if the result is unknown.
         """
         metadata = manifest["metadata"]
         live = await self._find(DEPLOYMENTS, metadata["namespace"], metadata["name"])
@@ -109,7 +109,7 @@ class Preview:
                 "You may lack permission to read Istio's configuration: ask a cluster administrator.",
             )
         before = await self._becomes(live) if live is not None else Verdict()
-        # Where the Deployment's own pods serve, what they run stands in the Deployment.
+        # If the Deployment itself runs the pods, it is compared as well.
         changed = [Change(live, merged)] if verdict.service is None else []
         return [*changed, *await self._beside(merged if live is None else live, before, verdict, metadata["namespace"])]
 
@@ -140,7 +140,7 @@ class Preview:
         return applied
 
     async def _becomes(self, deployment: JsonObject) -> Verdict:
-        """What the reconciler makes of a Deployment as it is stored."""
+        """What the reconciler renders from a stored Deployment."""
         if not is_served(deployment):
             return Verdict()
         asks_istio = platform.asks_istio(deployment)
@@ -149,7 +149,7 @@ class Preview:
         return render_stored(deployment, self._context[asks_istio])
 
     async def _beside(self, deployment: JsonObject, before: Verdict, after: Verdict, namespace: str) -> list[Change]:
-        """What changes in the objects that the Deployment owns, in the order of their application."""
+        """The changes of the objects that the Deployment owns, in the order of their application."""
         made = await self._made(namespace)
         rendered = {identity(each): each for each in before.objects}
         wanted = {identity(each): each for each in after.objects}
@@ -159,13 +159,15 @@ class Preview:
             try:
                 live = made.objects.get(at)
                 if live is not None and is_leaving(deployment, live):
-                    changes.append(Change(rendered.get(at), manifest))  # wanted already, it comes by itself
+                    changes.append(
+                        Change(rendered.get(at), manifest)
+                    )  # already wanted: the reconciler will create it without this apply
                 else:
                     changes.append(await self._tried(resource, manifest, live, deployment))
             except errors.ForbiddenError as error:
-                self._tell_untried(resource, namespace, error.message)
+                self._warn_untried(resource, namespace, error.message)
                 changes.append(Change(rendered.get(at), manifest))
-        # What the Deployment does not want as it is now goes anyway, and not by this apply.
+        # Objects that the present Deployment does not want will be deleted without this apply.
         owned = (at for at, each in made.objects.items() if owns(deployment, each))
         present = {at: made.objects[at] for at in owned if before.refused or at in rendered}
         present |= {at: each for at, each in rendered.items() if _resource(each) in made.unseen}
@@ -174,7 +176,7 @@ class Preview:
     async def _tried(
         self, resource: Resource, manifest: JsonObject, live: JsonObject | None, deployment: JsonObject
     ) -> Change:
-        """The change that the reconciler's apply would make. Raises ForbiddenError where the user may not try it."""
+        """The change of the reconciler's apply. Raises ForbiddenError if the user may not try it."""
         metadata = manifest["metadata"]
         if live is None:
             live = await self._find(resource, metadata["namespace"], metadata["name"])
@@ -187,19 +189,19 @@ class Preview:
             merged = await self._cluster.apply(resource, manifest, manager=FIELD_MANAGER, dry_run=True)
         except errors.DeniedError as error:
             if error.webhook.endswith(f".{GROUP}"):
-                # Policies judge what people apply by hand; the reconciler's own was judged as the Deployment.
+                # Policies judge objects that users apply. The reconciler's were judged with their Deployment.
                 raise errors.ForbiddenError(error.denial) from error
             why = " ".join(error.denial.split())
             raise ServeError(f"{resource.title} {metadata['name']} would be refused: {why}") from error
         except errors.NotFoundError as error:
             raise ServeError(f"the cluster does not have {resource.title}: {error.message}") from error
-        # Of a new object, what the API server would choose, such as addresses, is nobody's wish.
+        # Of a new object, values that the API server chooses, such as addresses, are not part of the change.
         return Change(live, manifest if live is None else merged)
 
-    def _tell_untried(self, resource: Resource, namespace: str, why: str) -> None:
-        if (namespace, resource) not in self._told:
-            self._told.add((namespace, resource))
-            self._tell(
+    def _warn_untried(self, resource: Resource, namespace: str, why: str) -> None:
+        if (namespace, resource) not in self._warned:
+            self._warned.add((namespace, resource))
+            self._warn(
                 f"Cannot dry-run {resource.title} in namespace {namespace}: {why.rstrip('.')}. The "
                 "comparison shows what kubectl-serve makes of the Deployment, without the cluster's defaults."
             )
@@ -213,10 +215,10 @@ class Preview:
         return self._made_in[namespace]
 
     async def _listed(self, resource: Resource, namespace: str) -> list[JsonObject] | None:
-        """What Deployments have become of one kind; ``None`` where the user may not see it."""
+        """The rendered objects of one kind; ``None`` if the user may not list them."""
         try:
             return (await self._cluster.list(resource, namespace, labels=DEPLOYMENT_LABEL))[0]
-        except errors.NotFoundError:  # the cluster does not know this kind
+        except errors.NotFoundError:  # the kind does not exist in the cluster
             return []
         except errors.ForbiddenError:
             return None
@@ -234,7 +236,7 @@ def _resource(manifest: JsonObject) -> Resource:
 
 
 def _text(thing: JsonObject | None) -> str:
-    """An object as YAML without its status and what is kept beside what was asked for."""
+    """An object as YAML, without status and bookkeeping."""
     if thing is None:
         return ""
     metadata = {key: value for key, value in thing["metadata"].items() if key not in _BOOKKEEPING}

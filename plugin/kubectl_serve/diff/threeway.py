@@ -1,7 +1,7 @@
-"""What ``kubectl apply`` sends to change an object: a strategic merge patch, made of three versions of it. Pure.
+"""The strategic merge patch of ``kubectl apply``, from three versions of an object. Pure.
 
-Only for Deployments: the lists that the API server merges by a key are those of their schema. Sources: Kubernetes
-1.35, ``apimachinery/pkg/util/strategicpatch`` and the ``patchStrategy`` tags of ``api/apps/v1`` and ``api/core/v1``.
+Only for Deployments: it has the lists of their schema that the API server merges by key. Sources: Kubernetes 1.35,
+ ``apimachinery/pkg/util/strategicpatch`` and the ``patchStrategy`` tags of ``api/apps/v1`` and ``api/core/v1``.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any
 from serve_core.base.json import JsonObject, value_at
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-"""The annotation in which kubectl keeps what it applied last: what is missing since is to go."""
+"""kubectl's annotation with the last applied object: fields that are missing since are removed."""
 
 _KEYS = {
     "containers": "name",
@@ -27,13 +27,13 @@ _KEYS = {
     "volumeMounts": "mountPath",
     "volumes": "name",
 }
-"""Lists whose elements are merged, and what tells the elements apart. All other lists are replaced."""
+"""Lists whose elements are merged, with their merge key. All other lists are replaced."""
 _UNIONS = ("strategy", "volumes")
-"""Objects, or elements, in which what is said replaces what was there (``retainKeys``): one kind of volume, say."""
+"""Objects or elements whose keys replace the present ones (``retainKeys``), such as the kind of a volume."""
 
 
 def last_applied(live: JsonObject) -> JsonObject:
-    """What was applied last; empty where it was something else than ``kubectl apply`` that wrote the object."""
+    """The last applied object; empty if the object was not written by ``kubectl apply``."""
     try:
         found = json.loads((live["metadata"].get("annotations") or {}).get(LAST_APPLIED, "{}"))
     except (ValueError, RecursionError):
@@ -42,10 +42,10 @@ def last_applied(live: JsonObject) -> JsonObject:
 
 
 def patch(manifest: JsonObject, live: JsonObject) -> JsonObject:
-    """The strategic merge patch that makes ``live`` what ``manifest`` says; what was applied last and is not said any
-    more goes."""
+    """The strategic merge patch from ``live`` to ``manifest``; fields that were applied last and are missing are
+    removed."""
     metadata = manifest["metadata"]
-    # kubectl keeps its note there, so that it always says annotations.
+    # kubectl writes its own annotation, so its patch always has annotations.
     wanted = manifest | {"metadata": metadata | {"annotations": metadata.get("annotations") or {}}}
     return _merged(last_applied(live), wanted, live)
 
@@ -78,7 +78,7 @@ def _merged_list(name: str, before: Any, wanted: list[JsonObject], live: Any) ->
 
 
 def _retained(wanted: JsonObject, live: Any) -> JsonObject:
-    """The order to forget what is not said, where anything changes: the API server's defaults may stay otherwise."""
+    """The directive to remove all other keys, if anything changes: otherwise, defaults may stay."""
     return {} if live is None or _is_within(wanted, live) else {"$retainKeys": list(wanted)}
 
 

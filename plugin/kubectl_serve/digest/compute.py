@@ -1,4 +1,4 @@
-"""The digest of a model as the loader computes it: by the loader's own code, so that both cannot differ.
+"""The digest of a model, computed by the loader's own code, so that both are always the same.
 
 The only module of the plugin that imports the loader.
 """
@@ -32,10 +32,10 @@ from serve_core.base.json import JsonObject
 from serve_core.context.cluster import PRIVATE_NETWORKS
 
 _NETWORKS = (*PRIVATE_NETWORKS, "127.0.0.0/8", "::1/128")
-"""Where plain http and addresses that are not public are allowed: as in a cluster, and this machine."""
-_PATIENCE = 15.0
-"""Seconds without progress; the loader in a pod waits longer, for sidecars to start."""
-TELL_SECONDS = 0.5
+"""Networks where plain http and private addresses are allowed: those of a cluster, and this machine."""
+_STALL_SECONDS = 15.0
+"""Maximum seconds without progress. The loader in a pod waits longer, for sidecars to start."""
+PROGRESS_SECONDS = 0.5
 
 _HINTS = {
     Code.INVALID_SOURCE: "Use a file, a directory, or a URI as in docs/loader.md.",
@@ -45,18 +45,18 @@ _HINTS = {
     "--credentials NAME -n NAMESPACE, or a directory with its keys as files with --credentials-dir.",
     Code.NO_SPACE: "The model is read into a temporary directory: set TMPDIR to a directory with more space.",
 }
-"""What to do at a desk, where that is something else than in a cluster."""
-_OF_THE_STORE = ("AWS_", "AZURE_", "HF_")
-"""Variables that say where a store is and who asks it: a Secret that was named says it alone, as in a pod. Else the
-Secret's author could send this user's own keys to any server."""
+"""Hints that differ from those in a cluster."""
+_STORE_PREFIXES = ("AWS_", "AZURE_", "HF_")
+"""Variables with a store's endpoint and credentials. With a Secret, only the Secret's values count, as in a pod:
+otherwise its author could send this user's own keys to any server."""
 _ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "hf": "HF_ENDPOINT"}
-_ELSEWHERE = (Code.NOT_FOUND, Code.UNAUTHORIZED, Code.UNREACHABLE)
-"""What is said of a model that is in another store than the one that was asked."""
+_WRONG_STORE = (Code.NOT_FOUND, Code.UNAUTHORIZED, Code.UNREACHABLE)
+"""Error codes for a model that is in another store than the requested one."""
 
 
 @dataclass(frozen=True)
-class Digested:
-    """A model's digest, and what was read for it."""
+class ModelDigest:
+    """A model's digest, and how much was read."""
 
     model: str
     digest: str
@@ -64,50 +64,47 @@ class Digested:
     files: int
 
 
-def names_a_store(environment: Mapping[str, str]) -> bool:
-    """Whether this machine's environment says which store to ask, and as whom."""
-    return any(key.startswith(_OF_THE_STORE) for key in environment)
+def has_store_settings(environment: Mapping[str, str]) -> bool:
+    """Whether this machine's environment has an endpoint or credentials of a store."""
+    return any(key.startswith(_STORE_PREFIXES) for key in environment)
 
 
-def as_asked(source: str, secret: str | None, args: Namespace, streams: Streams, connect: Connect) -> Digested:
-    """The digest of ``source``, read with the credentials that the flags name: those of the folder, if there is one,
-    else those of the Secret with the name ``secret``, else the environment's. Raises ServeError."""
+def digest_of(source: str, secret: str | None, args: Namespace, streams: Streams, connect: Connect) -> ModelDigest:
+    """The digest of ``source``. Credentials come from the folder of the flags, else from Secret ``secret``, else from
+    the environment. Raises ServeError."""
     if secret is None or args.credentials_dir is not None:
-        return _shown(source, Secret(args.credentials_dir, streams.environment), streams)
+        return _digest(source, Secret(args.credentials_dir, streams.environment), streams)
     with credentials.mounted(secret, args, streams, connect) as folder:
-        left = {key: value for key, value in streams.environment.items() if not key.startswith(_OF_THE_STORE)}
-        return _shown(source, Secret(folder, left), streams)
+        left = {key: value for key, value in streams.environment.items() if not key.startswith(_STORE_PREFIXES)}
+        return _digest(source, Secret(folder, left), streams)
 
 
-def _shown(source: str, secret: Secret, streams: Streams) -> Digested:
-    """The digest of a path, or of a URI that can be reached from here; progress goes to standard error.
-
-    Raises ServeError. Nothing is left behind.
-    """
-    shown = _plain(source) if "://" in source else source
+def _digest(source: str, secret: Secret, streams: Streams) -> ModelDigest:
+    """The digest of a path or URI, with progress on standard error. Temporary files are removed. Raises ServeError."""
+    shown = _redacted(source) if "://" in source else source
     with LoaderLines(
         streams.stderr, streams.width, live=streams.live, seconds=PLAIN_SECONDS, clock=streams.now
     ) as lines:
         try:
-            return _of_source(source, secret, _Shown(lines.tell))
+            return _digest_of_source(source, secret, _ScreenReport(lines.show_event))
         except LoadError as failure:
-            lines.done()
+            lines.clear()
             generic = failure.hint == OUTCOMES[failure.code].hint
             own = generic and not (secret.folder and failure.code is Code.UNAUTHORIZED)
             hint = _HINTS.get(failure.code, failure.hint) if own else failure.hint
-            hint += "" if secret.folder else _endpoint(source, failure.code, secret.environment)
+            hint += "" if secret.folder else _endpoint_hint(source, failure.code, secret.environment)
             raise ServeError(f"{shown} has no digest: {failure.code}: {failure.message}.", hint) from failure
         except OSError as error:
-            lines.done()
+            lines.clear()
             raise ServeError(f"{error.filename or source} cannot be read: {error.strerror or error}.") from error
         finally:
-            lines.done()
+            lines.clear()
 
 
-def _endpoint(source: str, code: Code, environment: Mapping[str, str]) -> str:
-    """Where a Secret of a cluster may say which store it is, and nothing here does: what to set."""
+def _endpoint_hint(source: str, code: Code, environment: Mapping[str, str]) -> str:
+    """A hint for a source whose endpoint is neither in the environment nor in a folder of credentials."""
     variable = _ENDPOINTS.get(source.partition("://")[0])
-    if variable is None or environment.get(variable) or code not in _ELSEWHERE:
+    if variable is None or environment.get(variable) or code not in _WRONG_STORE:
         return ""
     return (
         f" For your own store, set {variable} as in the Secret. Or use the Secret with --credentials NAME "
@@ -116,16 +113,16 @@ def _endpoint(source: str, code: Code, environment: Mapping[str, str]) -> str:
 
 
 class _UnresolvedError(LoadError):
-    """A name that does not resolve: at a desk it will not in ten seconds either."""
+    """A host name that does not resolve. On a user's machine, a retry does not help."""
 
     transient = False
 
 
-class _Desk(Network):
-    """The network of a desk, where no sidecar has to start first."""
+class _LocalNetwork(Network):
+    """The network of a user's machine, where no sidecar has to start first."""
 
     def resolve(self, host: str, port: int, *, plain: bool, absolute: bool = False) -> list[tuple[int, str]]:
-        """As in a cluster, but a name that does not resolve is not tried again."""
+        """As in a cluster, but without retries for a name that does not resolve."""
         try:
             return super().resolve(host, port, plain=plain, absolute=absolute)
         except LoadError as failure:
@@ -134,14 +131,14 @@ class _Desk(Network):
             raise
 
 
-def _of_source(source: str, secret: Secret, report: Report) -> Digested:
+def _digest_of_source(source: str, secret: Secret, report: Report) -> ModelDigest:
     scheme, separator, _ = source.partition("://")
     if scheme == "pvc" and separator:
         raise ServeError(
             "a pvc:// model has no digest: it is mounted, not downloaded.", "Use a copy of the model on this machine."
         )
     if scheme == "file" or not separator:
-        return _of_path(source, local.path_of(sources.parse(source)) if separator else Path(source), report)
+        return _digest_of_path(source, local.path_of(sources.parse(source)) if separator else Path(source), report)
     with tempfile.TemporaryDirectory(prefix="kubectl-serve-", ignore_cleanup_errors=True) as folder:
         options = LoaderOptions(
             volume=Path(folder),
@@ -149,46 +146,46 @@ def _of_source(source: str, secret: Secret, report: Report) -> Digested:
             digest="",
             signature_key=None,
             credentials=secret.folder,
-            network=_Desk.of(_NETWORKS),
+            network=_LocalNetwork.of(_NETWORKS),
             hashing=True,
-            patience=_PATIENCE,
+            patience=_STALL_SECONDS,
             environment=secret.environment,
         )
         loaded = load(options, report)
-    return Digested(_plain(source), loaded.digest, loaded.size, loaded.files)
+    return ModelDigest(_redacted(source), loaded.digest, loaded.size, loaded.files)
 
 
-def _plain(source: str) -> str:
-    """Each URI as it may be shown."""
+def _redacted(source: str) -> str:
+    """The URIs without secrets."""
     return " ".join(redact(uri) for uri in source.split())
 
 
-def _of_path(source: str, path: Path, report: Report) -> Digested:
-    """What lies here already is hashed where it is, if the loader would take each of its files."""
+def _digest_of_path(source: str, path: Path, report: Report) -> ModelDigest:
+    """Hash local files in place, if the loader would accept each of them."""
     listing = local.files_of(path.absolute())
     paths.check_clashes(file.path for file in listing.files)
     total = sum(file.size for file in listing.files)
-    started = told_at = time.monotonic()
-    done = told = 0
+    started = reported_at = time.monotonic()
+    done = reported = 0
 
-    def tell(size: int) -> None:
-        nonlocal done, told, told_at
+    def count(size: int) -> None:
+        nonlocal done, reported, reported_at
         done += size
         now = time.monotonic()
-        if now - told_at >= TELL_SECONDS:
-            report.progress(done, total, 0, now - started, (done - told) / (now - told_at))
-            told_at, told = now, done
+        if now - reported_at >= PROGRESS_SECONDS:
+            report.progress(done, total, 0, now - started, (done - reported) / (now - reported_at))
+            reported_at, reported = now, done
 
-    return Digested(source, digest.of_path(path, tell), done, len(listing.files))
+    return ModelDigest(source, digest.of_path(path, count), done, len(listing.files))
 
 
-class _Shown(Report):
-    """The loader's events, on the screen instead of in a log."""
+class _ScreenReport(Report):
+    """Shows the loader's events on the screen instead of in a log."""
 
-    def __init__(self, tell: Callable[[JsonObject], None]) -> None:
+    def __init__(self, show: Callable[[JsonObject], None]) -> None:
         super().__init__(io.StringIO())
-        self._tell = tell
+        self._show = show
 
     def event(self, event: str, fields: Mapping[str, object]) -> None:
         with self._lock:
-            self._tell({"event": event, **fields})
+            self._show({"event": event, **fields})

@@ -1,4 +1,4 @@
-"""A Secret of the cluster as the loader would have it mounted: read with the user's own rights, only where asked."""
+"""A Secret of the cluster as the loader's mounted folder, read with the user's own permissions and only on request."""
 
 import asyncio
 import base64
@@ -19,18 +19,18 @@ from serve_kube import errors
 from serve_kube.resources import SECRETS
 
 _KEY = re.compile(r"(?!\.\.)[-._a-zA-Z0-9]{1,253}", re.ASCII)
-"""What Kubernetes allows. Checked here too: the API server's answer must not choose a path on this machine."""
+"""Kubernetes' limit, checked here as well: the API server's answer must not choose a path on this machine."""
 _NAMES_A_FILE = "_FILE"
-"""How the keys end that name a file of the pod, such as AWS_WEB_IDENTITY_TOKEN_FILE."""
+"""Suffixes of keys with the path of a file, such as AWS_WEB_IDENTITY_TOKEN_FILE."""
 _KEYS = "For S3 its keys are AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; docs/loader.md lists others."
 _OTHERWISE = "Or use a directory with its keys as files: --credentials-dir DIR."
 
 
 @contextmanager
 def mounted(name: str, args: Namespace, streams: Streams, connect: Connect) -> Iterator[Path]:
-    """A folder, for this user alone and removed afterwards, with the keys of Secret ``name`` as files.
+    """A temporary folder, readable only by this user, with the keys of Secret ``name`` as files.
 
-    Keys that name a file are left out: by them the Secret's author could send a file of this machine to any server.
+    Keys with the path of a file are left out: the Secret's author could send a file of this machine to any server.
     Raises ServeError where the Secret cannot be read.
     """
     found = asyncio.run(_read(name, args, streams, connect))

@@ -1,1 +1,1 @@
-"""What ``kubectl serve doctor`` looks at: evidence is fetched once, and each check is a pure function of it."""
+"""The checks of ``kubectl serve doctor``: evidence is fetched once, and each check is a pure function of it."""

@@ -1,4 +1,4 @@
-"""What the checks judge by: objects of the cluster, and what the API server says when it is asked."""
+"""The input of all checks: objects of the cluster, and answers of the API server."""
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
@@ -37,14 +37,14 @@ KNATIVE = istio.KNATIVE_NAMESPACE
 KNATIVE_DEFINITION = "services.serving.knative.dev"
 
 Objects = list[JsonObject] | None
-"""``None``: they may not be seen."""
+"""``None``: the user may not read them."""
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Right:
-    """Something that somebody may or may not do."""
+    """One permission: a verb on a resource."""
 
     verb: str
     group: str
@@ -72,12 +72,12 @@ class Right:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything the checks look at. ``None``: it may not be seen. An empty object: it is not there."""
+    """The input of all checks. ``None``: the user may not read it. An empty object: it does not exist."""
 
     now: float
     """Seconds since the epoch."""
     namespace: str
-    """Where the user would serve models."""
+    """The user's namespace for models."""
     version: JsonObject = field(default_factory=dict)
     nodes: Objects = None
     namespaces: Objects = None
@@ -90,15 +90,15 @@ class Evidence:
     ingresses: Objects = None
     """Deployments outside of Knative's namespace that serve its ingress."""
     server: JsonObject | None = None
-    """Our Deployment."""
+    """The server's Deployment."""
     config: Mapping[str, Mapping[str, str]] | None = None
-    """Our own ConfigMaps by name."""
+    """kubectl-serve's ConfigMaps by name."""
     mutating: JsonObject | None = None
     validating: JsonObject | None = None
-    """Our webhook configurations."""
+    """kubectl-serve's webhook configurations."""
     secret: JsonObject | None = None
     probe: str | None = None
-    """What was wrong with the webhook's answer; empty if nothing. ``None``: the user may not ask."""
+    """The fault of the webhook's answer; empty if there is none. ``None``: the user may not send the probe."""
     my_rights: Mapping[Right, bool] | None = None
     server_rights: Mapping[Right, bool] | None = None
     injectors: Objects = None
@@ -127,12 +127,12 @@ MY_RIGHTS = tuple(Right(verb, "apps", "deployments") for verb in ("create", "get
 
 
 async def gather(cluster: Cluster, now: float, namespace: str) -> Evidence:
-    """Ask the cluster for everything, all at once.
+    """Read all evidence concurrently.
 
-    Raises UnreachableError if nothing answers, NotFoundError if there is no such namespace.
+    Raises UnreachableError if the API server does not answer, NotFoundError if there is no such namespace.
     """
     if namespace in NEVER_JUDGED:
-        namespace = "default"  # no model is served there, and the webhook is not asked
+        namespace = "default"  # no model is served there, and the webhook is not called
     version = await cluster.version()
     mine = [Right(right.verb, right.group, right.resource, namespace) for right in MY_RIGHTS]
     try:
@@ -163,36 +163,36 @@ async def gather(cluster: Cluster, now: float, namespace: str) -> Evidence:
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return Evidence(
-        now,
-        namespace,
-        version,
-        nodes.result(),
-        namespaces.result(),
-        knative.result(),
-        knative_config.result(),
-        knative_deployments.result(),
-        knative_pods.result(),
-        ingresses.result(),
-        server.result(),
-        config.result(),
-        mutating.result(),
-        validating.result(),
-        secret.result(),
-        probed.result(),
-        my_rights.result(),
-        server_rights.result(),
-        injectors.result(),
-        istio_config.result(),
-        istio_daemons.result(),
-        peers.result(),
-        tokens.result(),
-        entries.result(),
-        served.result(),
+        now=now,
+        namespace=namespace,
+        version=version,
+        nodes=nodes.result(),
+        namespaces=namespaces.result(),
+        knative=knative.result(),
+        knative_config=knative_config.result(),
+        knative_deployments=knative_deployments.result(),
+        knative_pods=knative_pods.result(),
+        ingresses=ingresses.result(),
+        server=server.result(),
+        config=config.result(),
+        mutating=mutating.result(),
+        validating=validating.result(),
+        secret=secret.result(),
+        probe=probed.result(),
+        my_rights=my_rights.result(),
+        server_rights=server_rights.result(),
+        injectors=injectors.result(),
+        istio_config=istio_config.result(),
+        istio_daemons=istio_daemons.result(),
+        peers=peers.result(),
+        tokens=tokens.result(),
+        entries=entries.result(),
+        served=served.result(),
     )
 
 
 def rights_of_manifests() -> list[Right]:
-    """What the manifests give to the server."""
+    """The server's permissions in the manifests."""
     rights = []
     for manifest in (*manifests.all_objects(), *manifests.istio_objects()):
         if manifest["kind"] in ("ClusterRole", "Role"):

@@ -1,4 +1,4 @@
-"""What a check finds."""
+"""The result of a check."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,7 +17,7 @@ class CheckResult:
     verdict: Status
     reason: str
     fix: str = ""
-    """A command, or a sentence where no command would do."""
+    """A command, or a sentence where there is no command."""
 
 
 def ok(check: str, reason: str) -> CheckResult:

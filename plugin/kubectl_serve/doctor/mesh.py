@@ -1,4 +1,4 @@
-"""Istio: what it makes of models, and the traps that it sets to Knative and to our webhook."""
+"""Istio: its effect on models, and configurations that break Knative or the webhook."""
 
 import json
 from collections.abc import Iterator
@@ -20,10 +20,10 @@ _BURST = "target-burst-capacity"
 _COMPATIBILITY = "mesh-compatibility-mode"
 _PROXY = "istio-proxy"
 _OUTSIDE = frozenset(f"{name}.ingress.networking.knative.dev" for name in ("contour", "kourier", "traefik"))
-"""Ingress classes that speak plain text. A sidecar does not help: it knows no Service by the host of a model."""
+"""Ingress classes that use plain text. A sidecar does not help: it has no Service for a model's host."""
 _ISTIO_CLASS = "istio.ingress.networking.knative.dev"
 _ISTIO_GATEWAYS = "istio-ingress"
-"""Where Istio's documentation installs gateways, if not beside the control plane."""
+"""The namespace in which Istio's documentation installs gateways, if not that of the control plane."""
 
 
 def checks(evidence: Evidence) -> Iterator[CheckResult]:
@@ -66,7 +66,7 @@ def _described(revision: Revision) -> str:
 
 
 def _readable(evidence: Evidence) -> CheckResult:
-    """The server has to see what the plugin sees."""
+    """The server must read the same Istio objects as the plugin."""
     rights = {
         right: allowed
         for right, allowed in (evidence.server_rights or {}).items()
@@ -84,7 +84,7 @@ def _readable(evidence: Evidence) -> CheckResult:
 
 
 def _loader(context: IstioInstallation) -> CheckResult:
-    """How the loader gets past the sidecar."""
+    """How the loader bypasses the sidecar."""
     check = "istio-loader"
     old = context.kubelet is None or context.kubelet < (1, 29)
     for revision in context.revisions:
@@ -109,7 +109,7 @@ def _loader(context: IstioInstallation) -> CheckResult:
 
 
 def _webhook_sidecar(evidence: Evidence, context: IstioInstallation) -> CheckResult:
-    """The API server is in no mesh: a sidecar before the webhook can turn it away."""
+    """The API server is not in a mesh: a sidecar in front of the webhook can refuse it."""
     if evidence.server and context.injects(NAMESPACE, value_at(evidence.server, "spec", "template")):
         return failed(
             "istio-webhook",
@@ -120,7 +120,7 @@ def _webhook_sidecar(evidence: Evidence, context: IstioInstallation) -> CheckRes
 
 
 def _strict(peers: list[JsonObject], namespaces: set[str]) -> str:
-    """Where one of the namespaces takes mTLS alone, in words; empty if none does."""
+    """Where one of the namespaces requires mTLS, as text; empty if none does."""
     for each in sorted(peers, key=lambda peer: _namespace(peer) != istio.NAMESPACE):
         namespace = _namespace(each)
         everywhere = namespace == istio.NAMESPACE
@@ -132,7 +132,7 @@ def _strict(peers: list[JsonObject], namespaces: set[str]) -> str:
 
 def _guarded(evidence: Evidence, *kinds: str) -> list[JsonObject]:
     """The served Deployments with one of these values of ``auth``."""
-    return [each for each in evidence.served or [] if model.notes(each).get(AUTH) in kinds]
+    return [each for each in evidence.served or [] if model.annotations_of(each).get(AUTH) in kinds]
 
 
 def _in_mesh(evidence: Evidence, context: IstioInstallation) -> set[str]:
@@ -162,7 +162,7 @@ def _knative_injected(evidence: Evidence, context: IstioInstallation) -> CheckRe
 
 
 def _knative_sidecars(evidence: Evidence) -> CheckResult:
-    """The label alone does nothing to pods that were there before."""
+    """The label has no effect on existing pods."""
     check = "istio-knative-sidecars"
     if evidence.knative_pods is None:
         return unseen(check, f"the pods of {KNATIVE}")
@@ -187,7 +187,7 @@ def _knative_sidecars(evidence: Evidence) -> CheckResult:
 
 
 def _knative_webhooks(evidence: Evidence, context: IstioInstallation) -> CheckResult:
-    """The API server is in no mesh, and asks Knative's webhooks as it asks ours."""
+    """The API server is not in a mesh, and calls Knative's webhooks as it calls kubectl-serve's."""
     check = "istio-knative-webhook"
     if evidence.knative_deployments is None:
         return unseen(check, f"the Deployments of {KNATIVE}")
@@ -210,7 +210,7 @@ def _knative_webhooks(evidence: Evidence, context: IstioInstallation) -> CheckRe
 
 
 def _compatibility(evidence: Evidence) -> CheckResult:
-    """A sidecar does not let Knative ask a pod by its address."""
+    """A sidecar does not let Knative reach a pod by its address."""
     check = "istio-mesh-compatibility"
     if evidence.knative_config is None:
         return unseen(check, f"the ConfigMaps of {KNATIVE}")
@@ -225,7 +225,7 @@ def _compatibility(evidence: Evidence) -> CheckResult:
 
 
 def _ingress(evidence: Evidence, context: IstioInstallation) -> CheckResult:
-    """An ingress of another make speaks no mTLS: STRICT turns its requests away, at the activator or at the model."""
+    """An ingress without mTLS cannot reach the activator or a model if STRICT applies there."""
     check = "istio-ingress"
     if evidence.knative_config is None:
         return unseen(check, f"the ConfigMaps of {KNATIVE}")
@@ -236,12 +236,12 @@ def _ingress(evidence: Evidence, context: IstioInstallation) -> CheckResult:
         return skipped(check, f"it is unknown whether ingress class {name} uses mTLS.")
     peers = evidence.peers or []
     strict = _strict(peers, {KNATIVE} | _in_mesh(evidence, context))
-    guarded = [each for each in _guarded(evidence, "mtls") if AUTH_CALLERS not in model.notes(each)]
+    guarded = [each for each in _guarded(evidence, "mtls") if AUTH_CALLERS not in model.annotations_of(each)]
     fixes = []
     if _strict(peers, {KNATIVE}) and not _takes_plain_text(peers, "activator", "8012"):
         fixes.append(_accept("activator", "8012", "8013"))
     if (strict or guarded) and evidence.knative_config.get("config-autoscaler", {}).get(_BURST) != "-1":
-        # Else the ingress goes past the activator once there are enough replicas.
+        # Otherwise the ingress bypasses the activator once there are enough replicas.
         fixes.append(patch("config-autoscaler", {_BURST: "-1"}))
     if not fixes:
         return ok(check, "sidecars accept the requests of Knative's ingress.")
@@ -252,7 +252,7 @@ def _ingress(evidence: Evidence, context: IstioInstallation) -> CheckResult:
 
 
 def _takes_plain_text(peers: list[JsonObject], app: str, port: str) -> bool:
-    """Whether a PeerAuthentication lets a part of Knative's take plain text at a port."""
+    """Whether a PeerAuthentication lets a component of Knative accept plain text at a port."""
     return any(
         value_at(each, "spec", "portLevelMtls", port, "mode") in ("PERMISSIVE", "DISABLE")
         for each in peers
@@ -261,7 +261,7 @@ def _takes_plain_text(peers: list[JsonObject], app: str, port: str) -> bool:
 
 
 def _accept(app: str, *ports: str) -> str:
-    """The command that lets a part of Knative's take plain text at its ports; all else stays as it is."""
+    """The command that lets a component of Knative accept plain text at its ports, and nothing else."""
     peer = {
         "apiVersion": "security.istio.io/v1",
         "kind": "PeerAuthentication",
@@ -275,9 +275,9 @@ def _accept(app: str, *ports: str) -> str:
 
 
 def _tokens(evidence: Evidence) -> CheckResult:
-    """Whoever validates a token takes it off the request, unless told not to: the next one sees none."""
+    """A proxy that validates a token removes it from the request by default: the next proxy has none."""
     check = "istio-tokens"
-    issuers = {model.notes(each).get(AUTH_ISSUER): each for each in _guarded(evidence, "jwt")}
+    issuers = {model.annotations_of(each).get(AUTH_ISSUER): each for each in _guarded(evidence, "jwt")}
     if not issuers:
         return ok(check, f"no model has {AUTH}: jwt.")
     if evidence.tokens is None:

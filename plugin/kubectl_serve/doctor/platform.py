@@ -1,4 +1,4 @@
-"""Kubernetes and Knative: are they there, are they set up so that a model can be served."""
+"""Kubernetes and Knative: whether they exist, and are configured so that a model can be served."""
 
 import difflib
 import json
@@ -14,9 +14,9 @@ from serve_core.knative import fields
 from serve_core.syntax import image_reference
 
 KUBERNETES_SINCE = (1, 30)
-"""matchConditions of webhooks are stable from here on."""
+"""The first version with stable matchConditions of webhooks."""
 KNATIVE_SINCE = (1, 20)
-"""What the tests know is 1.23; the flags that they rest on are as old as this."""
+"""Tests run with 1.23; the required flags exist since this version."""
 
 _PARTS = ("activator", "autoscaler", "controller", "webhook")
 # Source: Knative Serving 1.23, pkg/apis/config/features.go.
@@ -39,7 +39,7 @@ _STATES = ("enabled", "allowed", "disabled")
 _STATES_OF = {"secure-pod-defaults": ("enabled", "AllowRootBounded", "disabled")}
 _EXAMPLE = "_example"
 _SKIPPED_BY_DEFAULT = "kind.local,ko.local,dev.local"
-# Ingress class to the name of the Deployment that serves it.
+# Name of the Deployment by ingress class.
 _INGRESSES = {
     "istio.ingress.networking.knative.dev": "net-istio-controller",
     "kourier.ingress.networking.knative.dev": "net-kourier-controller",
@@ -50,7 +50,7 @@ _INGRESSES = {
 
 
 def patch(config_map: str, values: Mapping[str, str | None]) -> str:
-    """The command that sets keys of one of Knative's ConfigMaps; ``None`` removes one."""
+    """The command that sets keys of a ConfigMap of Knative; ``None`` removes one."""
     data = json.dumps({"data": dict(values)}, separators=(",", ":"))
     return f"kubectl patch configmap/{config_map} -n {KNATIVE} --type merge -p {quote(data)}"
 
@@ -145,9 +145,9 @@ def _features(features: Mapping[str, str]) -> CheckResult:
 
 
 def _flag_values(features: Mapping[str, str]) -> CheckResult:
-    """Knative ignores a key that it does not know, and takes a value that it does not know for the default.
+    """Knative ignores an unknown key, and uses the default for an unknown value.
 
-    A value counts without regard to case, but with every blank and line end.
+    A value's case does not matter; blanks and line ends do.
     """
     for key, value in features.items():
         near = difflib.get_close_matches(key, FLAGS, n=1, cutoff=0.85)
@@ -170,7 +170,7 @@ def _flag_values(features: Mapping[str, str]) -> CheckResult:
 
 
 def ingress_class(network: Mapping[str, str]) -> str:
-    """The ingress that Knative uses, by ConfigMap ``config-network``."""
+    """Knative's ingress, from ConfigMap ``config-network``."""
     return network.get("ingress-class") or network.get("ingress.class") or "istio.ingress.networking.knative.dev"
 
 
@@ -203,7 +203,7 @@ def _domain(domain: Mapping[str, str]) -> CheckResult:
 
 
 def loader_image(evidence: Evidence, *, verifying: bool = False) -> str | None:
-    """The loader's image as the settings name it. ``verifying``: the one that verifies signatures."""
+    """The loader's image in the settings. ``verifying``: the one that verifies signatures."""
     from serve_core.base.yaml import load_object
 
     text = (evidence.config or {}).get(SERVER, {}).get("settings.yaml", "")
@@ -225,7 +225,7 @@ def images(evidence: Evidence) -> list[str]:
 
 
 def is_local(image: str) -> bool:
-    """Whether the name of an image's registry exists on the nodes alone."""
+    """Whether an image's registry exists only on the nodes."""
     return _registry(image).partition(":")[0].endswith(".local")
 
 

@@ -1,4 +1,4 @@
-"""kubectl-serve's own part in the cluster: is it there, does it answer, may it do its work."""
+"""kubectl-serve's server: whether it is installed, answers, and has its permissions."""
 
 import re
 from base64 import b64decode
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from cryptography import x509
 
 _RESTART = f"kubectl rollout restart deployment/{SERVER} -n {NAMESPACE}"
-_TOLD_IMAGES = 50
-"""The most images that a node tells of, its largest (the kubelet's ``nodeStatusMaxImages``)."""
+_MAX_NODE_IMAGES = 50
+"""Maximum images in a node's status, its largest (the kubelet's ``nodeStatusMaxImages``)."""
 _SOON = timedelta(days=7)
-"""A certificate that is this near to its end should have been renewed long ago."""
+"""A certificate that ends within this time should have been renewed."""
 
 
 def checks(evidence: Evidence) -> Iterator[CheckResult]:
@@ -49,7 +49,7 @@ def checks(evidence: Evidence) -> Iterator[CheckResult]:
 
 
 def install(evidence: Evidence) -> str:
-    """The command that installs everything again, with images from where they are now."""
+    """The command that installs everything again, with the present registry."""
     image = _image(evidence.server) if evidence.server else loader_image(evidence) or ""
     repository, _, tag = image.rpartition(":")
     registry = repository.rpartition("/")[0]
@@ -67,7 +67,7 @@ def _image(server: JsonObject) -> str:
 
 
 def _is_release(tag: str) -> bool:
-    """What has no version's form was built and tagged by somebody on purpose."""
+    """A tag that is not a version is a custom build."""
     return re.fullmatch(r"v?[0-9]+\.[0-9]+\.[0-9]+", tag) is not None
 
 
@@ -96,7 +96,8 @@ def _running(server: JsonObject) -> CheckResult:
 
 
 def _webhook(check: str, found: JsonObject | None, wanted: JsonObject, again: str) -> CheckResult:
-    """Is a webhook configuration as the manifests have it, where a difference would let models past, or stop others."""
+    """Compares a webhook configuration with the manifests, where a difference would skip models or stop other
+    objects."""
     kind = check.removeprefix("server-").replace("-", " ")
     if found is None:
         return unseen(check, "webhook configurations")
@@ -108,7 +109,7 @@ def _webhook(check: str, found: JsonObject | None, wanted: JsonObject, again: st
         if name not in live:
             return failed(check, f"{name} is missing from it.", again)
         policy = live[name].get("failurePolicy")
-        # Where the manifests leave it out, the leader keeps it, as the policies need it.
+        # If it is not in the manifests, the leader sets it by the policies.
         if policy != hook.get("failurePolicy", policy):
             return failed(check, f"{name} has failurePolicy {policy} instead of {hook['failurePolicy']}.", again)
         if "matchConditions" in hook and not live[name].get("matchConditions"):
@@ -123,7 +124,7 @@ def _bundle(configuration: JsonObject | None) -> set[str]:
 
 
 def _certificates(evidence: Evidence) -> CheckResult:
-    """Does the API server trust what the server shows, and for how long."""
+    """Whether the API server trusts the server's certificate, and for how long."""
     from cryptography import x509
 
     check = "server-certificates"
@@ -212,7 +213,7 @@ def _servers(evidence: Evidence) -> CheckResult:
         return unseen("rights-server", "the server's permissions")
     if evidence.server == {}:
         return skipped("rights-server", "there is no server.")
-    # Without Istio there is nothing to be read in its namespace; with it, the mesh's own check looks at that.
+    # Without Istio, its namespace has nothing to read; with Istio, the mesh checks cover it.
     rights = {right: may for right, may in evidence.server_rights.items() if right.namespace != istio.NAMESPACE}
     missing = _missing(rights)
     if missing:
@@ -238,11 +239,11 @@ def _loader_image(evidence: Evidence) -> CheckResult:
 def _on_a_node(
     check: str, image: str, evidence: Evidence, fault: Callable[[str, str, str], CheckResult], so: str = ""
 ) -> CheckResult:
-    """Whether there is the image, or a registry to pull it from. ``so``: what follows where there is neither."""
+    """Whether the image is on the nodes, or in a registry. ``so``: the consequence if neither."""
     if evidence.nodes is None:
         return unseen(check, "which images the nodes have")
-    told = [value_at(node, "status", "images") or [] for node in evidence.nodes]
-    names = {name for images in told for each in images for name in each["names"]}
+    node_images = [value_at(node, "status", "images") or [] for node in evidence.nodes]
+    names = {name for images in node_images for each in images for name in each["names"]}
     if image in names or f"docker.io/{image}" in names:
         return ok(check, f"a node has {image}.")
     if is_local(image):
@@ -250,8 +251,8 @@ def _on_a_node(
             f"Load {image} into the nodes (they report it within a minute), "
             "or `kubectl serve install --registry PREFIX` with your registry."
         )
-        if any(len(images) >= _TOLD_IMAGES for images in told):
-            why = f"no node reports {image}, but a node reports at most {_TOLD_IMAGES} images, and some have more."
+        if any(len(images) >= _MAX_NODE_IMAGES for images in node_images):
+            why = f"no node reports {image}, but a node reports at most {_MAX_NODE_IMAGES} images, and some have more."
             return warning(check, why, fix)
         return fault(check, f"no node reports {image}, and no registry has it{so}.", fix)
     return ok(check, f"{image} is pulled when the first model needs it.")

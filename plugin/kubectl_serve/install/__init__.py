@@ -1,1 +1,1 @@
-"""What `install` applies, and what an installation looks like."""
+"""The manifests of `install`, and the context of an installed cluster."""

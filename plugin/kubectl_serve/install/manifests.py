@@ -1,4 +1,4 @@
-"""The manifests that come with this command: what ``install`` applies and what ``render`` knows without a cluster."""
+"""The manifests of this command: ``install`` applies them, and ``render`` uses them without a cluster."""
 
 import re
 from functools import cache
@@ -16,14 +16,14 @@ from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext, LoaderConfig
 
 PREFIX = "dev.local/kubectl-serve"
-"""Where the images are in the manifests; ``install --registry`` puts another place instead."""
+"""Registry of the images in the manifests; ``install --registry`` replaces it."""
 RUNTIMES_CONFIG_MAP = "kubectl-serve-runtimes"
 SERVERS_CONFIG_MAP = "kubectl-serve-servers"
 """The known servers."""
 SETTINGS_CONFIG_MAP = "kubectl-serve"
 
 _OURS = re.compile(rf"{re.escape(PREFIX)}/(server|model-loader):[A-Za-z0-9_.]+")
-"""Up to the version: what distinguishes images of one version comes behind a dash."""
+"""The version in a tag: a suffix after a dash distinguishes images of one version."""
 
 
 @cache
@@ -37,7 +37,7 @@ def folder() -> Path:
 
 
 def known_runtimes() -> tuple[Runtime, ...]:
-    """The runtimes that come with this command."""
+    """The runtimes of this command's manifests."""
     return tuple(
         runtimes.checked(document.object["metadata"]["name"], document.object["spec"])
         for file in runtime_files()
@@ -59,7 +59,7 @@ def runtime_files() -> list[Path]:
 
 
 def default_context() -> ClusterContext:
-    """What the core needs to know of a cluster that was set up by ``install`` of this version and changed by nobody."""
+    """The context of a cluster in which ``install`` of this version ran, without further changes."""
     image = f"{PREFIX}/model-loader:{__version__}"
     loader = LoaderConfig(image, signing_image=f"{image}-signing")
     return ClusterContext(loader=loader, runtimes=known_runtimes(), servers=known_servers())
@@ -70,12 +70,12 @@ def base_files() -> list[Path]:
 
 
 def _yaml_files(name: str) -> list[Path]:
-    """Named so that their order is the order of application."""
+    """Their names give the order of application."""
     return sorted(file for file in (folder() / name).glob("*.yaml") if file.name != "kustomization.yaml")
 
 
 def all_objects(registry: str | None = None, tag: str | None = None) -> list[JsonObject]:
-    """Every object of an installation in the order of its application, with images from ``registry`` and ``tag``."""
+    """All objects of an installation in the order of application, with images of ``registry`` and ``tag``."""
     objects = [
         document.object
         for file in base_files()
@@ -88,7 +88,7 @@ def all_objects(registry: str | None = None, tag: str | None = None) -> list[Jso
 
 
 def istio_objects() -> list[JsonObject]:
-    """What an installation has in Istio's own namespace, where there is one."""
+    """The objects of an installation in Istio's namespace, if Istio is installed."""
     return [
         document.object
         for file in _yaml_files("istio")
@@ -118,7 +118,7 @@ def _config_map(name: str, files: list[Path]) -> JsonObject:
 
 
 def relocate(value: Any, registry: str, tag: str | None) -> Any:
-    """``value`` with our images taken from ``registry``; the server's and the loader's with ``tag``, if given."""
+    """``value`` with kubectl-serve's images from ``registry``; the server's and the loader's with ``tag``, if given."""
     if isinstance(value, dict):
         return {key: relocate(each, registry, tag) for key, each in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The cluster context of a live cluster, read from where the server reads them."""
+"""The cluster context of a live cluster, from the same objects as the server's."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -35,9 +35,9 @@ _IMAGES = "config-deployment"
 
 
 async def context(cluster: Cluster) -> tuple[ClusterContext, frozenset[str]]:
-    """What the server knows of runtimes, loader, feature flags and Istio, and which runtimes are the cluster's own.
+    """The server's runtimes, loader, feature flags and Istio, and the names of the cluster's ModelRuntimes.
 
-    Raises NotInstalledError where kubectl-serve is not installed, ForbiddenError where its settings may not be seen.
+    Raises NotInstalledError if kubectl-serve is not installed, ForbiddenError if the user may not read its settings.
     """
     settings = _document((await _config_map(cluster, NAMESPACE, SETTINGS_CONFIG_MAP)).get("settings.yaml", ""))
     catalogue = await _config_map(cluster, NAMESPACE, RUNTIMES_CONFIG_MAP)
@@ -69,7 +69,7 @@ async def context(cluster: Cluster) -> tuple[ClusterContext, frozenset[str]]:
 
 
 class _Judged(Mapping[str, str]):
-    """Knative's feature flags where others have judged by them: every one counts as set."""
+    """Knative's feature flags for what admission has already judged: every flag counts as enabled."""
 
     def __getitem__(self, flag: str) -> str:
         return "enabled"
@@ -82,24 +82,24 @@ class _Judged(Mapping[str, str]):
 
 
 async def context_to_render(cluster: Cluster, *, asks_istio: bool) -> ClusterContext:
-    """What a Deployment that admission has completed is rendered by.
+    """The context to render a completed Deployment.
 
-    Its runtime and its loader stand in it, and it was judged by the real feature flags, which not every user may read.
-    Istio is looked at, as far as this user may see it, only for what asks something of it.
+    The Deployment has its runtime and loader, and was judged with the real feature flags, which not every user may
+    read. Istio is read, if the user may, only for a Deployment that needs objects of Istio.
     """
     return ClusterContext(LoaderConfig(""), features=_Judged(), istio=await mesh(cluster) if asks_istio else None)
 
 
 def asks_istio(deployment: JsonObject) -> bool:
-    """Whether something of Istio is made of a completed Deployment."""
+    """Whether a completed Deployment needs objects of Istio."""
     spec = serving_spec.read_stored(deployment)
     return spec is not None and (spec.auth != "none" or spec.telemetry is not None)
 
 
 async def context_for_policies(cluster: Cluster) -> ClusterContext:
-    """What the server judges by, as far as this user may see it; the defaults for what they may not.
+    """The server's context, as far as this user may read it; defaults for the rest.
 
-    Without any sidecar images, nobody knows what Knative adds to pods.
+    Without sidecar images, it is unknown which containers Knative adds to pods.
     """
     try:
         known, _ = await context(cluster)
@@ -111,7 +111,7 @@ async def context_for_policies(cluster: Cluster) -> ClusterContext:
 
 
 async def mesh(cluster: Cluster) -> istio.IstioInstallation | None:
-    """How Istio is installed, as far as this user may see it; ``None`` where nothing of it is seen."""
+    """Istio's installation, as far as this user may read it; ``None`` if nothing is found."""
     wanted = {
         "injectors": visible(cluster, MUTATING_WEBHOOKS, None, labels=istio.INJECTORS),
         "config_maps": visible(cluster, CONFIG_MAPS, istio.NAMESPACE),
@@ -143,10 +143,10 @@ async def _optional_config_map(cluster: Cluster, namespace: str, name: str) -> d
 
 
 async def _snapshots(cluster: Cluster) -> dict[str, Snapshot]:
-    """What models were completed with earlier, as far as this user may see it."""
+    """The snapshots that models were completed with, as far as this user may read them."""
     found = {}
     for manifest in await visible(cluster, CONFIG_MAPS, NAMESPACE, labels=COMPLETION_LABEL):
-        with suppress(ValueError):  # the server does not believe it either
+        with suppress(ValueError):  # the server ignores it as well
             snapshot = snapshots.of_config_map(manifest)
             found[snapshots.digest(snapshot)] = snapshot
     return found
@@ -155,7 +155,7 @@ async def _snapshots(cluster: Cluster) -> dict[str, Snapshot]:
 async def _own(cluster: Cluster) -> list[Runtime]:
     try:
         found, _ = await cluster.list(MODEL_RUNTIMES, None)
-    except NotFoundError:  # an installation from before there were any
+    except NotFoundError:  # an older installation without them
         return []
     return [_runtime(each) for each in found]
 

@@ -1,4 +1,4 @@
-"""Whether the webhook completes Deployments: it is asked about one, by a dry run."""
+"""Whether the webhook completes Deployments: a dry run creates one."""
 
 from kubectl_serve.cluster import Cluster
 from kubectl_serve.errors import for_user
@@ -13,7 +13,7 @@ _POLICIES = "policies.kubectl-serve.dev"
 
 
 async def probe(cluster: Cluster, namespace: str) -> str:
-    """What is wrong with the webhook's answer; empty if nothing.
+    """The fault of the webhook's answer; empty if there is none.
 
     Raises ForbiddenError if the user may not create Deployments there, NotFoundError if there is no such namespace.
     """
@@ -31,7 +31,7 @@ async def probe(cluster: Cluster, namespace: str) -> str:
     except (errors.ForbiddenError, errors.NotFoundError):
         raise
     except errors.DeniedError as error:
-        # Policies judge what was completed.
+        # Policies judge a completed Deployment.
         return "" if error.webhook == _POLICIES else error.denial
     except errors.InvalidError as error:
         return UNASKED if lookup.is_uncompleted(error) else error.message

@@ -46,7 +46,7 @@ INSTALLED = (
         namespaced=False,
     ),
 )
-"""Every kind of object that the manifests can have."""
+"""All resources that the manifests can have."""
 
 
 def resource_of(manifest: JsonObject) -> Resource:

@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _LONGEST_FILE = 32 * 1024 * 1024
-"""Bytes; the API server takes objects of 3 MiB at most."""
+"""Bytes. The API server accepts objects of at most 3 MiB."""
 
 
 @dataclass(frozen=True)
 class Document:
     source: str
-    """The file it stands in, for messages."""
+    """Its file, for messages."""
     object: JsonObject
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Kubernetes' YAML: no dates, and no key twice: Python would silently keep the last."""
+    """Kubernetes' YAML: no dates, and no duplicate keys, of which Python would silently keep the last."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  # as in the base class
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
@@ -53,7 +53,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-    """Texts of several lines as blocks, and no anchors: for people to read."""
+    """Readable YAML: texts of several lines as blocks, and no anchors."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
@@ -68,14 +68,14 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def title(document: Document) -> str:
-    """A Deployment and where it stands, for messages."""
+    """A Deployment and its file, for messages."""
     metadata = document.object.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
     return f"deployment.apps/{name or '<unknown>'} in {document.source}"
 
 
-def asked(args: "Namespace", streams: Streams) -> list[Document]:
-    """All objects that ``-f`` and ``-R`` name. Raises ServeError."""
+def from_arguments(args: "Namespace", streams: Streams) -> list[Document]:
+    """All objects of ``-f`` and ``-R``. Raises ServeError."""
     if not args.filename:
         raise UsageError("-f is missing.", "Name a file, a directory, or - for standard input.")
     found = read(args.filename, streams, recursive=args.recursive)
@@ -84,8 +84,9 @@ def asked(args: "Namespace", streams: Streams) -> list[Document]:
     return found
 
 
-def tell_passed_over(passed_over: list[Document], streams: Streams) -> None:
-    """Say how many objects have no model, and which of them have the annotation where nobody looks for it."""
+def report_ignored(passed_over: list[Document], streams: Streams) -> None:
+    """Report how many objects have no model, and which of them have the annotation in a place where it has no
+    effect."""
     for document in passed_over:
         thing = document.object
         places = ("metadata",), ("spec", "template", "metadata")
@@ -101,7 +102,7 @@ def tell_passed_over(passed_over: list[Document], streams: Streams) -> None:
 
 
 def read(paths: Iterable[str], streams: Streams, *, recursive: bool = False) -> list[Document]:
-    """All objects of the files, directories or standard input (``-``); lists are taken apart.
+    """All objects of the files, directories or standard input (``-``), and the items of lists.
 
     Raises ServeError, with the line where there is one.
     """
@@ -128,7 +129,7 @@ def _read(path: str, streams: Streams, recursive: bool) -> Iterator[Document]:
 
 
 def unreadable(file: Path, error: OSError) -> ServeError:
-    """What to say of a file that cannot be read, with the files beside it that may have been meant."""
+    """The error for a file that cannot be read, with similar names in its folder."""
     hint = "Check what it is, and its permissions; - is standard input."
     if isinstance(error, FileNotFoundError):
         try:
@@ -175,7 +176,7 @@ def parse(text: str, source: str) -> Iterator[Document]:
 
 
 def to_yaml(objects: Iterable[object]) -> str:
-    """Objects as YAML documents; those of Kubernetes in the order in which people write their keys."""
+    """Objects as YAML documents; Kubernetes objects with their keys in the usual order."""
     ordered = [_ordered(each) if isinstance(each, dict) and "kind" in each else each for each in objects]
     return in_yaml(yaml.dump_all(ordered, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000))
 
@@ -186,7 +187,7 @@ _FIRST = {key: index for index, key in enumerate(
 
 
 def _ordered(value: Any) -> Any:
-    """``value`` with what names a thing before what says more of it; all else stays where it is."""
+    """``value`` with identifying keys first; the order of all others stays."""
     if isinstance(value, dict):
         keys = sorted(value, key=lambda key: _FIRST.get(key, len(_FIRST)))
         return {key: _ordered(value[key]) for key in keys}
@@ -194,17 +195,17 @@ def _ordered(value: Any) -> Any:
 
 
 def to_json(value: object, indent: int | None = 4) -> str:
-    """A document with a line's end; what is not visible in it is written as an escape."""
+    """A JSON document with a line end; invisible characters are written as escapes."""
     import json
 
     return in_json(json.dumps(value, indent=indent, ensure_ascii=False)) + "\n"
 
 
-def written(document: object, output: str) -> str:
-    """One document as ``-o json`` or ``-o yaml`` asks for it."""
+def dump(document: object, output: str) -> str:
+    """One document in the format of ``-o``: json or yaml."""
     return to_json(document) if output == "json" else to_yaml([document])
 
 
 def as_list(objects: list[JsonObject]) -> JsonObject:
-    """Several objects as one, as kubectl writes them in JSON."""
+    """Several objects as one List, as in kubectl's JSON."""
     return {"apiVersion": "v1", "kind": "List", "items": objects}

@@ -1,4 +1,4 @@
-"""Annotations that were meant for us and are not ours: what they are on is passed over, which should not go unsaid."""
+"""Annotations that look like those of kubectl-serve. Their objects are ignored, so the user should know."""
 
 from collections.abc import Iterator
 
@@ -7,11 +7,11 @@ from serve_core.base.constants import GROUP
 from serve_core.base.json import JsonObject, value_at
 
 _ALIKE = 0.75
-"""How much of a prefix has to be ours, from 0 to 1."""
+"""Minimum similarity of a prefix, from 0 to 1."""
 
 
 def meant_for_us(manifest: JsonObject) -> Iterator[tuple[str, str]]:
-    """Each key of an object, or of its pods, that has one of our names, with the key that was meant."""
+    """Each key of an object or of its pods that has a similar prefix and a known name, with the right key."""
     names = {annotation.name for annotation in USER}
     places = (("metadata",), ("spec", "template", "metadata"))
     for keys in (value_at(manifest, *place, kind) for place in places for kind in ("annotations", "labels")):
@@ -22,9 +22,9 @@ def meant_for_us(manifest: JsonObject) -> Iterator[tuple[str, str]]:
 
 
 def unprefixed(manifest: JsonObject) -> Iterator[tuple[str, str]]:
-    """Each of our names without its prefix, with the key that was meant.
+    """Each known name without a prefix, with the right key.
 
-    Alone such a word is anybody's, but for ``model``: it counts beside that, or beside a key of ours.
+    Other tools use such words as well, except ``model``: a word counts beside that, or beside a key of kubectl-serve.
     """
     notes = value_at(manifest, "metadata", "annotations")
     keys = [str(key) for key in notes] if isinstance(notes, dict) else []

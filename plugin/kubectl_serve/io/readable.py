@@ -1,7 +1,7 @@
-"""What can be read of an object of the cluster. One that has another shape is left out, and the others are shown.
+"""The shapes that the commands need. Objects with another shape are left out, and all others are shown.
 
-The API server checks the shapes of what is built in; those of other kinds are what their definitions leave open, and
-who runs the API server sends what they like.
+The API server checks the shapes of built-in kinds. Other kinds may have any content that their definitions allow, and
+the API server itself may send anything.
 """
 
 from argparse import Namespace
@@ -18,7 +18,7 @@ from serve_kube.resources import Resource
 from serve_kube.watch import WatchEvent
 
 _Shape = Any
-"""A type, a list of one shape, or an object's fields with theirs: ``name!`` has to be there, ``*`` is any other."""
+"""A type, a list of one shape, or the shapes of an object's fields: ``name!`` is required, ``*`` is any other field."""
 
 _TEXTS = {"*": str}
 _PORTS = [{"name": str, "containerPort": int, "port": int, "targetPort": int | str, "nodePort": int, "protocol": str}]
@@ -80,7 +80,7 @@ _READ: _Shape = {
     },
     "data": _TEXTS,
     "webhooks": [{"name!": str, "clientConfig": {"service": {"name": str, "namespace": str}, "caBundle": str}}],
-    # An Event's own.
+    # Fields of Events.
     "type": str,
     "reason": str,
     "note": str,
@@ -89,12 +89,12 @@ _READ: _Shape = {
     "regarding": {"kind": str, "name": str},
     "series": {"lastObservedTime": str},
 }
-"""The fields that the commands read of objects, whatever their kind, and what stands there."""
+"""The fields that the commands read, of objects of any kind, with their shapes."""
 _NAMES = {int: "a whole number", bool: "true or false", int | str: "a number or a string"}
 
 
 def fault(thing: object) -> str:
-    """Why an object cannot be read: the first field that has another type than the API gives it; empty if none has."""
+    """Why an object cannot be read: its first field of a wrong type; empty if there is none."""
     return next(_faults(thing, _READ, ()), "")
 
 
@@ -104,7 +104,7 @@ def _faults(value: Any, shape: _Shape, path: tuple[str | int, ...]) -> Iterator[
             yield f"{field_path(*path)} is not an object"
             return
         for key in [key for key, each in value.items() if each is None]:
-            del value[key]  # as Kubernetes takes it: it is not there
+            del value[key]  # as in Kubernetes, null means missing
         for key in (key.removesuffix("!") for key in shape if key.endswith("!")):
             if key not in value:
                 yield f"it has no {field_path(*path, key)}"
@@ -125,10 +125,10 @@ def _faults(value: Any, shape: _Shape, path: tuple[str | int, ...]) -> Iterator[
 class _Readable:
     """A cluster without the objects that cannot be read."""
 
-    def __init__(self, cluster: Cluster, tell: Callable[[str], None]) -> None:
+    def __init__(self, cluster: Cluster, warn: Callable[[str], None]) -> None:
         self._cluster = cluster
-        self._tell = tell
-        self._told: set[str] = set()
+        self._warn = warn
+        self._warned: set[str] = set()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cluster, name)
@@ -164,10 +164,10 @@ class _Readable:
         if not (why := fault(thing)):
             return False
         place = (value_at(thing, "metadata", step) for step in ("namespace", "name"))
-        told = f"{resource.title} {'/'.join(str(step) for step in place if step)} is left out: {why}."
-        if told not in self._told:
-            self._told.add(told)
-            self._tell(told)
+        sentence = f"{resource.title} {'/'.join(str(step) for step in place if step)} is left out: {why}."
+        if sentence not in self._warned:
+            self._warned.add(sentence)
+            self._warn(sentence)
         return True
 
 

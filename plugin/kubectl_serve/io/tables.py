@@ -1,4 +1,4 @@
-"""Tables as kubectl prints them: columns with two spaces between, no lines."""
+"""Tables as in kubectl: columns with two spaces between them, without lines."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,16 +10,16 @@ UNKNOWN = "<unknown>"
 
 
 def render(rows: Sequence[Sequence[str]]) -> str:
-    """``rows``, the first being the headings, as text with a line's end after each."""
+    """``rows`` as lines of text; the first row has the headings."""
     from tabulate import tabulate
 
-    # The headings as a row like the others: as headings they would be given more room than they need.
+    # The headings are passed as a row: as headings, tabulate would make them wider than needed.
     text = tabulate([[inline(cell) for cell in row] for row in rows], tablefmt="plain", disable_numparse=True)
     return "".join(line.rstrip() + "\n" for line in text.split("\n"))
 
 
 def age_text(timestamp: str, now: float) -> str:
-    """An age as kubectl writes it. Source: k8s.io/apimachinery, pkg/util/duration/duration.go."""
+    """An age in kubectl's form. Source: k8s.io/apimachinery, pkg/util/duration/duration.go."""
     try:
         seconds = max(int(now - datetime.fromisoformat(timestamp).timestamp()), 0)
     except ValueError:
@@ -42,7 +42,7 @@ def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:
 
 
 def distinct(texts: Sequence[str], width: int) -> list[str]:
-    """``texts`` in at most ``width`` characters each: what all have in common gives way first, then the beginning."""
+    """``texts`` in at most ``width`` characters each: common parts are cut first, then the beginning."""
     parts = [text.split("/") for text in texts]
     room = min(map(len, parts), default=1) - 1 if len(set(texts)) > 1 else 0
     begin = next((at for at in range(room) if len({each[at] for each in parts}) > 1), room)
@@ -59,7 +59,8 @@ def distinct(texts: Sequence[str], width: int) -> list[str]:
 
 
 def shortened(text: str, width: int) -> str:
-    """``text`` in at most ``width`` characters: its end, which tells models apart, and its scheme if there is room."""
+    """``text`` in at most ``width`` characters: its end, which distinguishes models, and its scheme if there is
+    room."""
     if len(text) <= width:
         return text
     scheme = text.partition("://")[0] + "://" if "://" in text and width >= 24 else ""

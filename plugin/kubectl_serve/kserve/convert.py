@@ -1,15 +1,16 @@
 """KServe's InferenceServices as annotated Deployments. Pure: an object in, an object and notes out.
 
-Every field is carried, translated, or told with a note: what is read is taken out of a copy, and the rest is the rest.
-Sources: KServe 0.20, ``pkg/apis/serving/v1beta1`` (fields, defaults and the runtimes of the old per-framework form).
+Every field is copied, translated, or reported in a note: the conversion removes what it reads from a copy of the
+object, and reports what remains. Source: KServe 0.20, ``pkg/apis/serving/v1beta1`` (fields, defaults, and the runtimes
+of the old form with a field for each framework).
 """
 
 import copy
 import posixpath
 from dataclasses import dataclass, field
-from types import NoneType
 from typing import Any
 
+from kubectl_serve.kserve.inference_service import FRAMEWORKS, GROUP, PREDICTOR, Note, malformed
 from serve_core.admission.decide import judge
 from serve_core.api import annotations, runtimes, serving_spec
 from serve_core.api.annotations import (
@@ -36,15 +37,8 @@ from serve_core.base.reasons import Diagnostic
 from serve_core.context.cluster import ClusterContext
 from serve_core.knative.fields import CONTAINER, POD
 
-GROUP = "serving.kserve.io"
-VERSION = f"{GROUP}/v1beta1"
-KIND = "InferenceService"
-
-_FRAMEWORKS = (
-    "sklearn", "xgboost", "lightgbm", "tensorflow", "pytorch", "onnx", "triton", "huggingface", "pmml", "paddle",
-)  # fmt: skip
 _SPEAKS_V2 = frozenset({"triton", "huggingface", "mlflow", "onnx", "openvino", "tensorrt"})
-"""Formats whose servers speak v2 where an InferenceService says nothing; all others speak v1 there."""
+"""Formats whose servers use protocol v2 by default; all others use v1."""
 _RUNTIMES = {
     "kserve-sklearnserver": "kserve-sklearnserver",
     "kserve-xgbserver": "kserve-xgbserver",
@@ -56,44 +50,32 @@ _RUNTIMES = {
     "kserve-huggingfaceserver": "huggingfaceserver",
     "kserve-vllmserver": "vllm",
 }
-"""KServe's name to ours, for the same server."""
+"""KServe's runtimes to those of this project, for the same server."""
 _BY_FORMAT = frozenset({"kserve-mlserver", "kserve-predictiveserver"})
-"""KServe's servers of several formats: here a runtime of each format's own."""
+"""KServe's servers for several formats: here, each format has its own runtime."""
 _OWN_ARGS = ("--model_name", "--model_dir", "--http_port", "--served-model-name", "--model")
-"""What a runtime's own arguments say already."""
+"""Arguments that the runtime already has."""
 _DEFAULTS = {("deploymentMode", "Serverless"), ("deploymentMode", "Knative"), ("autoscalerClass", "hpa")}
-"""Annotations of KServe that ask for what happens anyway."""
+"""Annotations of KServe with the default behaviour."""
 _AUTOSCALING = "autoscaling.knative.dev/"
 _KNATIVE_VISIBILITY = "networking.knative.dev/visibility"
 _STORAGE_URI = "STORAGE_URI"
-_PREDICTOR = "spec.predictor"
-
-
-@dataclass(frozen=True, order=True)
-class Note:
-    """What has no equivalent, or means something else than before."""
-
-    path: str
-    sentence: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.sentence}"
 
 
 @dataclass(frozen=True)
 class Converted:
     deployment: JsonObject | None
-    """``None`` where there is no model to serve; a note says why."""
+    """``None`` if there is no model to serve; a note says why."""
     notes: tuple[Note, ...] = ()
     problems: tuple[Diagnostic, ...] = ()
-    """Why the webhook would refuse the Deployment as it stands."""
+    """Why the webhook would refuse the Deployment."""
 
 
 def convert(document: JsonObject, context: ClusterContext) -> Converted:
-    """The Deployment that serves what an InferenceService of v1beta1 serves. The input is not changed."""
-    malformed = _malformed(document)
-    if malformed:
-        return Converted(None, tuple(malformed))
+    """The Deployment that serves the model of an InferenceService. The input is not changed."""
+    faults = malformed(document)
+    if faults:
+        return Converted(None, tuple(faults))
     return _Conversion(copy.deepcopy(document), context).result()
 
 
@@ -154,10 +136,10 @@ class _Conversion:
                 self.note(f"spec.{key}", f"has no equivalent; {why}.")
 
     def _metadata(self, metadata: JsonObject) -> tuple[dict[str, str], dict[str, str]]:
-        """Labels and annotations that are kept; ``metadata`` is left with the name and the namespace."""
+        """Labels and annotations to keep. Only name and namespace remain in ``metadata``."""
         labels, notes = metadata.pop("labels", None) or {}, metadata.pop("annotations", None) or {}
         for key in [key for key in metadata if key not in ("name", "namespace")]:
-            del metadata[key]  # what the API server writes
+            del metadata[key]  # set by the API server
         visibility = labels.pop(_KNATIVE_VISIBILITY, None)
         if visibility is not None:
             self.asked[VISIBILITY] = visibility
@@ -169,7 +151,7 @@ class _Conversion:
             elif key.startswith(_AUTOSCALING):
                 self._autoscaling(key.removeprefix(_AUTOSCALING), value)
             elif "/" in key and not key.startswith("kubectl.kubernetes.io/"):
-                self.template_annotations[key] = value  # KServe hands them on to the pods
+                self.template_annotations[key] = value  # KServe copies them to the pods
             elif not key.startswith("kubectl.kubernetes.io/"):
                 kept[key] = value
         return labels, kept
@@ -186,23 +168,23 @@ class _Conversion:
             self.note(path, "has no equivalent.")
 
     def _autoscaling(self, name: str, value: str) -> None:
-        plain = {"target": TARGET, "window": WINDOW}
-        if name in plain:
-            self.asked[plain[name]] = value
+        same = {"target": TARGET, "window": WINDOW}
+        if name in same:
+            self.asked[same[name]] = value
         elif name == "metric" and value in ("concurrency", "rps"):
             self.asked[METRIC] = value
         else:
             self.template_annotations[_AUTOSCALING + name] = value
 
     def _component(self, predictor: JsonObject) -> None:
-        """What KServe knows of every component, beside its scaling."""
+        """The fields of every component, except scaling."""
         for key, why in (
             ("batcher", "batch in the model server"),
             ("logger", "use the logs of the model server or of the mesh"),
             ("workerSpec", "kubectl-serve does not serve models across several nodes"),
         ):
             if predictor.pop(key, None) is not None:
-                self.note(f"{_PREDICTOR}.{key}", f"has no equivalent; {why}.")
+                self.note(f"{PREDICTOR}.{key}", f"has no equivalent; {why}.")
         timeout = predictor.pop("timeout", None)
         if timeout is not None:
             self.asked[TIMEOUT] = f"{timeout}s"
@@ -212,7 +194,7 @@ class _Conversion:
         percent = predictor.pop("canaryTrafficPercent", None)
         if percent == 0:
             self.note(
-                f"{_PREDICTOR}.canaryTrafficPercent",
+                f"{PREDICTOR}.canaryTrafficPercent",
                 "0 keeps all traffic on the previous revision; set kubectl-serve.dev/pin to its name.",
             )
         elif percent not in (None, 100):
@@ -220,12 +202,12 @@ class _Conversion:
         self.template_annotations |= predictor.pop("annotations", None) or {}
 
     def _scaling(self, predictor: JsonObject) -> None:
-        least, most = predictor.pop("minReplicas", None), predictor.pop("maxReplicas", None)
-        least = 1 if least is None else least  # KServe's default
+        minimum, maximum = predictor.pop("minReplicas", None), predictor.pop("maxReplicas", None)
+        minimum = 1 if minimum is None else minimum  # KServe's default
         if self.asked.get(MODE) == DEPLOYMENT:
-            least = least or 1  # as KServe has it without Knative
-            most = most or least
-        self.asked[SCALE] = str(least) if most and most == least else f"{least}..{most or ''}"
+            minimum = minimum or 1  # KServe's minimum without Knative
+            maximum = maximum or minimum
+        self.asked[SCALE] = str(minimum) if maximum and maximum == minimum else f"{minimum}..{maximum or ''}"
         metric, target = predictor.pop("scaleMetric", None), predictor.pop("scaleTarget", None)
         if metric in (None, "concurrency", "rps"):
             if metric is not None:
@@ -234,7 +216,7 @@ class _Conversion:
                 self.asked[TARGET] = str(target)
         else:
             why = "has no equivalent; the metrics are concurrency and rps."
-            self.note(f"{_PREDICTOR}.scaleMetric", why)
+            self.note(f"{PREDICTOR}.scaleMetric", why)
         predictor.pop("scaleMetricType", None)
 
     def _server(self, predictor: JsonObject) -> None:
@@ -247,7 +229,7 @@ class _Conversion:
         account = self.pod.pop("serviceAccount", None)
         if account is not None:
             self.pod.setdefault("serviceAccountName", account)
-        self._rest(predictor, _PREDICTOR)
+        self._rest(predictor, PREDICTOR)
         if server is None:
             self._custom(containers)
             return
@@ -258,18 +240,18 @@ class _Conversion:
             self.pod["containers"] = containers
         if "serviceAccountName" in self.pod:
             self.note(
-                f"{_PREDICTOR}.serviceAccountName",
+                f"{PREDICTOR}.serviceAccountName",
                 "the loader does not read its Secrets; set kubectl-serve.dev/credentials if the store needs them.",
             )
 
     def _model_spec(self, predictor: JsonObject) -> tuple[JsonObject | None, str]:
-        """What KServe's ``model``, or the old form with a field for each framework, says of the model."""
-        name = next((name for name in _FRAMEWORKS if isinstance(predictor.get(name), dict)), None)
+        """KServe's ``model``, or the field of a framework in the old form."""
+        name = next((name for name in FRAMEWORKS if isinstance(predictor.get(name), dict)), None)
         if name is not None:
-            server, path = predictor.pop(name), f"{_PREDICTOR}.{name}"
+            server, path = predictor.pop(name), f"{PREDICTOR}.{name}"
             wanted = {"name": name}
         elif isinstance(predictor.get("model"), dict):
-            server, path = predictor.pop("model"), f"{_PREDICTOR}.model"
+            server, path = predictor.pop("model"), f"{PREDICTOR}.model"
             wanted = server.pop("modelFormat", None) or {}
         else:
             return None, ""
@@ -278,7 +260,7 @@ class _Conversion:
         return server, path
 
     def _several_models(self, places: list[JsonObject]) -> None:
-        """KServe's ``storageUris``: a URI each, and where it is mounted."""
+        """KServe's ``storageUris``: a URI and a mount path each."""
         found = []
         for index, place in enumerate(places):
             mounted = posixpath.normpath(place.get("mountPath") or MODEL_MOUNT)
@@ -286,7 +268,7 @@ class _Conversion:
             folder = (mounted.removeprefix(MODEL_MOUNT) if inside else mounted).strip("/")
             if not inside:
                 why = f"kubectl-serve mounts models below {MODEL_MOUNT}: this one at {MODEL_MOUNT}/{folder}."
-                self.note(f"{_PREDICTOR}.storageUris[{index}].mountPath", why)
+                self.note(f"{PREDICTOR}.storageUris[{index}].mountPath", why)
             found.append(f"{place.get('uri')}={folder}" if folder else str(place.get("uri")))
         if found:
             self.asked[MODEL] = " ".join(found)
@@ -348,7 +330,7 @@ class _Conversion:
             self.asked[PROTOCOL] = "v1"  # KServe's default
 
     def _container(self, server: JsonObject, path: str) -> JsonObject:
-        """What the user changed about the model server's container."""
+        """The user's changes of the model server's container."""
         runtime = self._chosen(server)
         tag, image = server.pop("runtimeVersion", None), server.pop("image", None)
         if tag is not None and image is None and runtime is not None:
@@ -363,11 +345,11 @@ class _Conversion:
             container["image"] = image
             if runtime is not None:
                 self.asked[RUNTIME] = runtime.name
-        said: dict[str, str] = {}
+        arguments: dict[str, str] = {}
         for name in _OWN_ARGS:
             while (value := _argument(container, name)) is not None:
-                said[name] = value
-        called = said.get("--model_name") or said.get("--served-model-name") or self.name
+                arguments[name] = value
+        called = arguments.get("--model_name") or arguments.get("--served-model-name") or self.name
         if called != self.name:
             self.note(
                 f"{path}.args", f"requests must use the model name {self.name}, as the Deployment, instead of {called}."
@@ -381,14 +363,14 @@ class _Conversion:
         return container
 
     def _chosen(self, server: JsonObject) -> Runtime | None:
-        """The runtime that the webhook would choose; the model's place has no say in it."""
+        """The runtime that the webhook would choose. It does not depend on the model's URI."""
         spec, _ = serving_spec.read({**self.asked, MODEL: "s3://bucket/model"})
         asked = server.get("resources") or {}
         resources = {name for part in ("limits", "requests") for name in asked.get(part) or {} if "/" in name}
         return None if spec is None else runtimes.choose(spec, self.context.runtimes, resources)
 
     def _custom(self, containers: list[JsonObject]) -> None:
-        """A predictor of containers alone: one of them loads the model that its environment names."""
+        """A predictor with only containers: one of them has the model's URI in its environment."""
         self.asked[RUNTIME] = annotations.CUSTOM
         loading = None
         for container in containers:
@@ -403,7 +385,7 @@ class _Conversion:
             loading = containers[0]
         if loading is None:
             self.note(
-                f"{_PREDICTOR}.containers",
+                f"{PREDICTOR}.containers",
                 "name no model to load (environment variable STORAGE_URI); use a plain Knative Service.",
             )
             return
@@ -423,7 +405,7 @@ def _object(owner: JsonObject, key: str) -> JsonObject:
 
 
 def _argument(server: JsonObject, name: str) -> str | None:
-    """Take an argument out of a container: ``--name=value``, or ``--name`` and its value in the next."""
+    """Remove and return an argument of a container: ``--name=value``, or ``--name`` and its value in the next."""
     args = server.get("args") or []
     for index, arg in enumerate(args):
         found, separator, value = str(arg).partition("=")
@@ -432,65 +414,3 @@ def _argument(server: JsonObject, name: str) -> str | None:
             del args[index : index + (1 if separator else 2)]
             return value
     return None
-
-
-_SHAPES: dict[str, type] = {"an object": dict, "a list": list, "a string; put it into quotes": str}
-
-
-def _malformed(document: JsonObject) -> list[Note]:
-    """Where the document does not have the shape that the rest of this module counts on."""
-    found: list[Note] = []
-
-    def expect(owner: JsonObject, path: str, what: str, *keys: str) -> None:
-        found.extend(
-            Note(f"{path}.{key}".lstrip("."), f"is not {what}.")
-            for key in keys
-            if not isinstance(owner.get(key), (_SHAPES[what], NoneType))
-        )
-
-    def container(each: Any, path: str) -> None:
-        if not isinstance(each, dict):
-            found.append(Note(path, "is not an object."))
-            return
-        expect(each, path, "a list", "env", "args", "ports", "volumeMounts")
-        expect(each, path, "an object", "resources", "modelFormat", "storage")
-        expect(each, path, "a string; put it into quotes", "runtime", "protocolVersion", "storageUri", "image")
-        found.extend(
-            Note(f"{path}.{key}[{index}]", "is not an object.")
-            for key in ("env", "ports", "volumeMounts")
-            for index, entry in enumerate(_list(each, key))
-            if not isinstance(entry, dict)
-        )
-        expect(_dict(each, "resources"), f"{path}.resources", "an object", "limits", "requests")
-        expect(_dict(each, "storage"), f"{path}.storage", "an object", "parameters")
-
-    expect(document, "", "an object", "metadata", "spec")
-    metadata, predictor = _dict(document, "metadata"), _dict(_dict(document, "spec"), "predictor")
-    expect(_dict(document, "spec"), "spec", "an object", "predictor")
-    expect(metadata, "metadata", "an object", "labels", "annotations")
-    expect(predictor, _PREDICTOR, "an object", "annotations", "model")
-    expect(predictor, _PREDICTOR, "a list", "containers", "storageUris")
-    for index, each in enumerate(_list(predictor, "storageUris")):
-        if not isinstance(each, dict):
-            found.append(Note(f"{_PREDICTOR}.storageUris[{index}]", "is not an object."))
-            continue
-        expect(each, f"{_PREDICTOR}.storageUris[{index}]", "a string; put it into quotes", "uri", "mountPath")
-    for key in ("labels", "annotations"):
-        texts = _dict(metadata, key)
-        expect(texts, f"metadata.{key}", "a string; put it into quotes", *texts)
-    for name in (*_FRAMEWORKS, "model"):
-        if isinstance(predictor.get(name), dict):
-            container(predictor[name], f"{_PREDICTOR}.{name}")
-    for index, each in enumerate(_list(predictor, "containers")):
-        container(each, f"{_PREDICTOR}.containers[{index}]")
-    return found
-
-
-def _dict(owner: JsonObject, key: str) -> JsonObject:
-    value: Any = owner.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _list(owner: JsonObject, key: str) -> list[Any]:
-    value: Any = owner.get(key)
-    return value if isinstance(value, list) else []

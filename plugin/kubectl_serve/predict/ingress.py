@@ -1,8 +1,7 @@
-"""The way from this desk to a model's URL.
+"""The way from this machine to a model's URL.
 
-A name that resolves is the owner's way and comes first. A cluster without such a name has an ingress all the same:
-Knative says which Service it is, and that has an address, or a port on each node, or at last pods that the API server
-forwards to.
+If the host name resolves, the request goes there. Otherwise Knative names the Service of its ingress, and the request
+goes to that Service's address, to its port on a node, or through the API server to one of its pods.
 """
 
 import asyncio
@@ -28,7 +27,7 @@ _CONNECT_SECONDS = 1.5
 
 @dataclass(frozen=True)
 class Way:
-    """Where to connect to; the URL's own host goes into the request and into TLS."""
+    """The address to connect to. The URL's host is in the Host header and in TLS."""
 
     host: str
     port: int
@@ -36,14 +35,15 @@ class Way:
     """For -v."""
 
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
+"""Called with each step of the search, for -v."""
 
 
 @contextlib.asynccontextmanager
 async def way_to(
-    url: str, cluster: Cluster, namespace: str, name: str, override: str | None, tell: Tell
+    url: str, cluster: Cluster, namespace: str, name: str, override: str | None, report: Report
 ) -> AsyncIterator[Way]:
-    """The first way to ``url`` that takes a connection. Raises ServeError if there is none."""
+    """The first way to ``url`` that accepts a connection. Raises ServeError if there is none."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     host = parts.hostname or ""
@@ -54,14 +54,14 @@ async def way_to(
     if not is_local and await _resolves(host, port):
         yield Way(host, port, f"{host} resolves")
         return
-    tell(f"{host} is inside the cluster only" if is_local else f"{host} does not resolve")
+    report(f"{host} is inside the cluster only" if is_local else f"{host} does not resolve")
     own = await _own_service(cluster, host) if is_local else None
     service = own or await _ingress_service(cluster, namespace, name, private=is_local)
     for way in [] if is_local else await _addresses(cluster, service, port):
         if await _connects(way):
             yield way
             return
-        tell(f"{way.how}: no connection")
+        report(f"{way.how}: no connection")
     async with _forwarded(cluster, service, port) as way:
         yield way
 
@@ -97,7 +97,7 @@ async def _connects(way: Way) -> bool:
 
 
 async def _own_service(cluster: Cluster, host: str) -> JsonObject | None:
-    """The Service that a name inside the cluster stands for, if pods are behind it: Knative's has none."""
+    """The Service of a cluster-local host name, if it has pods: the Services of Knative have none."""
     service, service_namespace = host.split(".")[:2]
     try:
         found = await cluster.get(SERVICES, service_namespace, service)
@@ -143,14 +143,14 @@ def _ports(service: JsonObject, port: int) -> list[JsonObject]:
 
 
 def _node_addresses(nodes: Iterable[JsonObject]) -> list[str]:
-    """One node will do; its address outside the cluster before the one inside."""
+    """At most two addresses of nodes, external ones first."""
     found = [each for node in nodes for each in value_at(node, "status", "addresses") or []]
     return [each["address"] for kind in ("ExternalIP", "InternalIP") for each in found if each["type"] == kind][:2]
 
 
 @contextlib.asynccontextmanager
 async def _forwarded(cluster: Cluster, service: JsonObject, port: int) -> AsyncIterator[Way]:
-    """A port of our own on the loopback address, carried to a pod of the ingress by the API server."""
+    """A port on the loopback address, forwarded by the API server to a pod of the ingress."""
     namespace = service["metadata"]["namespace"]
     pod = await _ready_pod(cluster, service)
     target = _target_port(service, pod, port)
@@ -169,7 +169,7 @@ async def _forwarded(cluster: Cluster, service: JsonObject, port: int) -> AsyncI
     try:
         yield Way("127.0.0.1", own_port, f"forwarded through the API server to pod {namespace}/{model.name_of(pod)}")
     except (ServeError, ApiError) as error:
-        # The request only sees that its connection ended; the forwarding knows why.
+        # The request only knows that its connection ended; the forwarding knows the reason.
         raise failures[0] if failures else error from None
     finally:
         server.close()

@@ -1,4 +1,4 @@
-"""What is sent to a model, and what comes back, in the protocols' own forms. Pure.
+"""Requests and responses of the inference protocols. Pure.
 
 Sources: the Open Inference Protocol (v2), TensorFlow Serving's REST API (v1), OpenAI's API reference (openai).
 """
@@ -14,7 +14,7 @@ from serve_core.base.json import JsonObject
 PROTOCOLS = ("v1", "v2", "openai")
 
 _OPENAI_PATHS = {"messages": "/v1/chat/completions", "prompt": "/v1/completions", "input": "/v1/embeddings"}
-"""What a request of OpenAI's API has to hold, and where it goes for that."""
+"""Required fields of OpenAI's requests, with the path of each."""
 
 
 @dataclass(frozen=True)
@@ -22,22 +22,22 @@ class InferenceRequest:
     path: str
     body: JsonObject
     is_text: bool = False
-    """Whether it was made of plain text, and plain text is the answer to it."""
+    """Whether it was made from plain text; then the answer is printed as plain text."""
     shape: tuple[int, ...] | None = None
-    """Of rows that were wrapped as a tensor; None where the user wrote the whole request, and for other protocols."""
+    """Shape of rows that were wrapped as a tensor; None for a whole request, and for other protocols."""
     metadata_path: str = ""
-    """Where the server says which shape it takes, if it can be compared."""
+    """Path of the server's metadata with its input shape, if the protocol has it."""
 
     @property
     def streams(self) -> bool:
-        """Whether the answer comes piece by piece."""
+        """Whether the answer is streamed."""
         return self.body.get("stream") is True
 
 
 def request(text: str, protocol: str, model: str, *, whole: bool = False) -> InferenceRequest:
-    """The request of ``text``: an object is sent as it is, anything else is wrapped as the protocol wants it.
+    """The request for ``text``: an object is sent unchanged, anything else is wrapped for the protocol.
 
-    ``whole``: the answer to a text is to come in one piece. Raises ServeError.
+    ``whole``: the answer to a text must not be streamed. Raises ServeError.
     """
     if protocol == "openai":
         return _openai(text, model, whole)
@@ -53,10 +53,10 @@ def request(text: str, protocol: str, model: str, *, whole: bool = False) -> Inf
 
 
 def check_shape(shape: tuple[int, ...], metadata: Any) -> None:
-    """Compare the shape of rows with what a server's metadata (v2) says of its only input.
+    """Compare the shape of rows with the only input in a server's metadata (v2).
 
-    Raises ServeError where they certainly differ. Metadata that says nothing of it, or is of another form, is passed
-    over; a dimension of -1 is any number. One row is also what a server takes that knows no dimension of rows.
+    Raises ServeError if they certainly differ. Metadata of another form is ignored, and a dimension of -1 is any
+    number. A server without a dimension for rows accepts one row.
     """
     inputs = metadata.get("inputs") if isinstance(metadata, dict) else None
     only = inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else None
@@ -77,7 +77,7 @@ def _fits(shape: tuple[int, ...], wanted: list[int]) -> bool:
 
 
 def _openai(text: str, model: str, whole: bool) -> InferenceRequest:
-    """Text is what a user says in a chat; an object lacks at most the model's name."""
+    """A text becomes a user's chat message; an object gets the model's name if it has none."""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):
@@ -96,7 +96,7 @@ def _openai(text: str, model: str, whole: bool) -> InferenceRequest:
 
 
 def _data(text: str) -> JsonObject | list[Any]:
-    """An object, or an array that is not empty. Raises ServeError."""
+    """An object, or a non-empty array. Raises ServeError."""
     if not text.strip():
         raise ServeError("there is no data.", "Write rows of numbers, for example '[[5.1, 3.5, 1.4, 0.2]]'.")
     try:
@@ -118,9 +118,9 @@ def _data(text: str) -> JsonObject | list[Any]:
 
 
 def tensor(data: list[Any]) -> JsonObject:
-    """An array as a tensor of the Open Inference Protocol: its shape, its type, and its values in one row.
+    """An array as a tensor of the Open Inference Protocol: shape, type, and flat values.
 
-    A single row of numbers is one row with that many columns. Raises ServeError where rows differ in length or type.
+    A flat array of numbers is one row. Raises ServeError if rows differ in length or type.
     """
     rows = data if isinstance(data[0], list) else [data]
     values: list[Any] = []
@@ -176,18 +176,18 @@ def _datatype(value: object) -> str:
 
 @dataclass(frozen=True)
 class Piece:
-    """What one event of a streamed answer adds."""
+    """The content of one event of a streamed answer."""
 
     text: str = ""
     finish: str | None = None
-    """Why the model stopped, once it did: ``stop``, ``length``, ..."""
+    """Why the model stopped: ``stop``, ``length``, ..."""
     fault: str | None = None
-    """What went wrong in the midst of the answer."""
+    """An error during the answer."""
     last: bool = False
 
 
 def piece(line: str) -> Piece:
-    """What a line of an answer in server-sent events adds. Lines that are none of OpenAI's add nothing."""
+    """The content of one line of server-sent events. Lines in another form than OpenAI's have none."""
     field, _, value = line.partition(":")
     if field != "data":
         return Piece()
@@ -198,18 +198,19 @@ def piece(line: str) -> Piece:
     except (ValueError, RecursionError):
         return Piece()
     if isinstance(document, dict) and document.get("error"):
-        return Piece(fault=_told(document["error"]))
+        return Piece(fault=_error_text(document["error"]))
     return _first(document)
 
 
 def answer_text(document: Any) -> str | None:
-    """What the model says in a whole answer of OpenAI's API; None if it is no such answer."""
+    """The text of a whole answer of OpenAI's API; None if it is not such an answer."""
     found = _first(document)
     return found.text if found.text or found.finish else None
 
 
 def _first(document: Any) -> Piece:
-    """The first choice of an answer (``message``), of a piece of one (``delta``), or of a completion (``text``)."""
+    """The text of the first choice of an answer (``message``), of an event (``delta``), or of a completion
+    (``text``)."""
     choices = document.get("choices") if isinstance(document, dict) else None
     listed = [each for each in choices if isinstance(each, dict)] if isinstance(choices, list) else []
     first = next((each for each in listed if each.get("index", 0) == 0), {})
@@ -220,7 +221,7 @@ def _first(document: Any) -> Piece:
 
 
 def fault(status: int, answer: str) -> str:
-    """What the model server, or what stands before it, says went wrong."""
+    """The error message of the model server, or of a proxy in front of it."""
     try:
         document = json.loads(answer)
     except (ValueError, RecursionError):
@@ -228,17 +229,17 @@ def fault(status: int, answer: str) -> str:
     if isinstance(document, dict):
         for key in ("error", "detail", "message"):
             if document.get(key):
-                return _told(document[key])
+                return _error_text(document[key])
     return answer.strip()[:2000] or f"an empty answer with status {status}"
 
 
-def _told(error: Any) -> str:
+def _error_text(error: Any) -> str:
     """OpenAI's errors are objects with a message; others are texts."""
     return str(error["message"]) if isinstance(error, dict) and error.get("message") else str(error)
 
 
 def hint(status: int, name: str, asked: InferenceRequest) -> str:
-    """What to do about a status. ``name``: the model, with the flags that commands about it need."""
+    """A hint for an HTTP status. ``name``: the model, with the flags that commands about it need."""
     if status == 404:
         return (
             f"Check the protocol: --protocol {'|'.join(PROTOCOLS)} sets it, --path sets another path. "

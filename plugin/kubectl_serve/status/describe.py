@@ -1,4 +1,4 @@
-"""What ``describe`` shows, made of objects of the cluster. Pure."""
+"""The content of ``describe``, from objects of the cluster. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -7,11 +7,11 @@ from kubectl_serve.status.model import (
     REVISION_LABEL,
     ConditionView,
     ModelStatus,
+    annotations_of,
     condition,
     name_of,
-    notes,
     pod_is_ready,
-    served,
+    status_of,
     statuses,
     traffic,
 )
@@ -54,7 +54,7 @@ class EventView:
 
 
 @dataclass(frozen=True)
-class Described:
+class Description:
     """Everything that ``describe`` shows."""
 
     served: ModelStatus
@@ -72,23 +72,23 @@ class Described:
         return own | document | {"asked": dict(self.asked)}
 
 
-def described(
+def describe(
     deployment: JsonObject,
     service: JsonObject | None,
     revisions: Sequence[JsonObject],
     pods: Sequence[JsonObject],
     events: Sequence[JsonObject],
     explanations: tuple[Explanation, ...],
-) -> Described:
+) -> Description:
     own = [condition(deployment, kind) for kind in (CONDITION_MODEL_LOADED, CONDITION_READY)]
     shares = {share.revision: share.percent for share in traffic(service)}
     names = {name_of(each) for each in (deployment, *revisions, *pods)}
     newest_first = sorted(revisions, key=lambda each: each["metadata"].get("creationTimestamp", ""), reverse=True)
-    return Described(
-        served=served(deployment, pods, service),
-        asked=asked(deployment),
+    return Description(
+        served=status_of(deployment, pods, service),
+        asked=user_annotations(deployment),
         choices=explanations,
-        filled=filled(deployment),
+        filled=filled_fields(deployment),
         conditions=own,
         revisions=[_revision_view(each, shares) for each in newest_first],
         pods=[_pod_view(each) for each in sorted(pods, key=name_of)],
@@ -122,7 +122,7 @@ def _pod_view(pod: JsonObject) -> PodView:
 
 
 def pod_state(pod: JsonObject) -> str:
-    """One word: what a person wants to know of a pod first."""
+    """The state of a pod in one word."""
     if "deletionTimestamp" in pod["metadata"]:
         return "Terminating"
     if pod_is_ready(pod):
@@ -161,16 +161,16 @@ def _event_view(event: JsonObject) -> EventView:
     )
 
 
-def asked(deployment: JsonObject) -> list[tuple[str, str]]:
+def user_annotations(deployment: JsonObject) -> list[tuple[str, str]]:
     """The user's own annotations, in the order of their documentation."""
-    own = notes(deployment)
+    own = annotations_of(deployment)
     return [(each.name, own[each.key]) for each in annotations.USER if each.key in own]
 
 
-def filled(deployment: JsonObject) -> list[str]:
-    """What is still as the webhook filled it in, by the part of the Deployment that it stands in."""
+def filled_fields(deployment: JsonObject) -> list[str]:
+    """The fields that still have the webhook's value, by the part of the Deployment."""
     groups: dict[str, list[str]] = {}
-    for path in sorted(overlay.read(notes(deployment).get(FILLED) or "", deployment) or ()):
+    for path in sorted(overlay.read(annotations_of(deployment).get(FILLED) or "", deployment) or ()):
         steps = [unescape(step) for step in path.split("/")[1:]]
         group, rest = _part(steps)
         names = groups.setdefault(group, [])
@@ -180,7 +180,7 @@ def filled(deployment: JsonObject) -> list[str]:
 
 
 def _part(steps: list[str]) -> tuple[str, str]:
-    """The part that a path leads into, and what is filled in there."""
+    """The part of the Deployment in a path, and the field in that part."""
     pod = steps[3:] if steps[:3] == ["spec", "template", "spec"] else []
     if pod[:1] in (["containers"], ["initContainers"]) and len(pod) > 2:
         kind = "container" if pod[0] == "containers" else "init container"

@@ -1,4 +1,4 @@
-"""Following one served model: its objects and its loader's words as they change, until it is ready or will not be."""
+"""Follows one served model, its objects and its loader's output, until it is ready or has failed."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from typing import Any, Self
 from kubectl_serve.cluster import Cluster
 from kubectl_serve.status import model, wait
 from kubectl_serve.status.model import Snapshot
-from kubectl_serve.status.wait import End
+from kubectl_serve.status.wait import Outcome
 from serve_core.api import loader_protocol
 from serve_core.base.constants import DEPLOYMENT_LABEL, LOADER_CONTAINER
 from serve_core.base.json import JsonObject
@@ -27,19 +27,21 @@ _AGAIN_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class WaitPolicy:
-    """Seconds that a failure has to last until it is believed: Knative says False for a moment on its way to True."""
+    """Seconds that a failure must last until it counts: Knative's conditions are False for a moment before they are
+    True."""
 
     definite: float = 3.0
     passing: float = 60.0
-    """For a cause that may pass by itself."""
+    """For a cause that may be temporary."""
     calm: float = 10.0
-    """How long nothing must be wrong until a cause has passed: a container that starts anew looks well at first."""
+    """How long there must be no failure until a cause has passed: a restarted container looks healthy at first."""
 
 
-async def states(
+async def watch_states(
     cluster: Cluster, resource: Resource, namespace: str | None, *, labels: str = "", fields: str = ""
 ) -> AsyncIterator[State]:
-    """All objects that match, at first and after every change, for ever. Nothing is missed: a gap is listed anew."""
+    """All matching objects, now and after each change, without end. After a gap they are listed again, so none is
+    missed."""
     while True:
         objects, version = await cluster.list(resource, namespace, labels=labels, fields=fields)
         state = {key(each): each for each in objects}
@@ -62,7 +64,7 @@ async def states(
 
 
 class Follower:
-    """The present :class:`Snapshot` of one Deployment, kept up to date while the context is open."""
+    """The present :class:`Snapshot` of one Deployment, updated while the context manager is open."""
 
     def __init__(self, cluster: Cluster, namespace: str, name: str) -> None:
         self._cluster = cluster
@@ -88,8 +90,8 @@ class Follower:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def picture(self, seconds: float | None) -> Snapshot:
-        """The picture after its next change, or as it is when ``seconds`` have passed."""
+    async def snapshot(self, seconds: float | None) -> Snapshot:
+        """The snapshot after the next change, or after ``seconds``."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
@@ -112,21 +114,21 @@ class Follower:
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except Exception as error:  # noqa: BLE001  # raised again by picture()
+        except Exception as error:  # noqa: BLE001  # raised again by snapshot()
             self._failure = error
             self._changed.set()
 
     async def _follow_deployment(self) -> None:
         fields = f"metadata.name={self._name}"
-        async for state in states(self._cluster, DEPLOYMENTS, self._namespace, fields=fields):
+        async for state in watch_states(self._cluster, DEPLOYMENTS, self._namespace, fields=fields):
             self._deployments = state
             self._changed.set()
 
     async def _follow_services(self) -> None:
-        # Details for those who may see them: without the right to, or without Knative, the Deployment says enough.
+        # Only details: without the permission, or without Knative, the Deployment has enough information.
         with contextlib.suppress(errors.NotFoundError, errors.ForbiddenError):
             labels = f"{DEPLOYMENT_LABEL}={self._name}"
-            async for state in states(self._cluster, KNATIVE_SERVICES, self._namespace, labels=labels):
+            async for state in watch_states(self._cluster, KNATIVE_SERVICES, self._namespace, labels=labels):
                 self._services = state
                 self._changed.set()
         self._services = {}
@@ -135,7 +137,7 @@ class Follower:
     async def _follow_pods(self) -> None:
         with contextlib.suppress(errors.ForbiddenError):
             labels = f"{DEPLOYMENT_LABEL}={self._name}"
-            async for state in states(self._cluster, PODS, self._namespace, labels=labels):
+            async for state in watch_states(self._cluster, PODS, self._namespace, labels=labels):
                 self._pods = state
                 for pod in model.newest_pods(state.values())[:1]:
                     self._listen(pod)
@@ -144,7 +146,7 @@ class Follower:
         self._changed.set()
 
     def _listen(self, pod: JsonObject) -> None:
-        """Follow the loader's log of each of its runs once."""
+        """Follow the loader's log, once for each run of its container."""
         kind, detail = model.state_of(pod, LOADER_CONTAINER)
         run = (model.name_of(pod), str(detail.get("startedAt")))
         if kind == "running" and run not in self._listened:
@@ -160,8 +162,8 @@ class Follower:
                     self._changed.set()
 
 
-async def together(*works: Coroutine[Any, Any, None]) -> None:
-    """Run all until they end; raise the first failure as it is, and end the others."""
+async def run_together(*works: Coroutine[Any, Any, None]) -> None:
+    """Run all until they end. After a failure, cancel the others and raise it."""
     try:
         async with asyncio.TaskGroup() as tasks:
             for work in works:
@@ -170,21 +172,21 @@ async def together(*works: Coroutine[Any, Any, None]) -> None:
         raise group.exceptions[0] from None
 
 
-async def until_end(
-    follower: Follower, seconds: float, patience: WaitPolicy, show: Callable[[Snapshot], None]
-) -> End | None:
-    """Follow until the model is ready or has failed for longer than ``patience``; None when ``seconds`` have passed.
+async def wait_for_end(
+    follower: Follower, seconds: float, policy: WaitPolicy, show: Callable[[Snapshot], None]
+) -> Outcome | None:
+    """Follow until the model is ready, or has failed for longer than ``policy`` allows; None after ``seconds``.
 
-    ``show`` is called with every picture on the way.
+    ``show`` is called with each snapshot.
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + seconds
-    doubt = _Doubt(patience)
+    doubt = _FailureTimer(policy)
     while True:
-        picture = await follower.picture(max(min(deadline, doubt.look_again_at) - clock(), 0))
-        end = wait.end(picture.deployment)
-        show(picture)
-        if end is not None and (end.ready or picture.deployment is None):
+        snapshot = await follower.snapshot(max(min(deadline, doubt.look_again_at) - clock(), 0))
+        end = wait.outcome(snapshot.deployment)
+        show(snapshot)
+        if end is not None and (end.ready or snapshot.deployment is None):
             return end
         believed = doubt.see(end, clock())
         if believed is not None:
@@ -193,19 +195,19 @@ async def until_end(
             return None
 
 
-class _Doubt:
-    """How long something has been wrong, and since when it counts as the end."""
+class _FailureTimer:
+    """Measures how long a failure lasts, and whether it is final by the wait policy."""
 
-    def __init__(self, patience: WaitPolicy) -> None:
-        self._patience = patience
+    def __init__(self, policy: WaitPolicy) -> None:
+        self._patience = policy
         self._cause: tuple[bool, str] | None = None
         self._calm_since: float | None = None
         self._believed_at = math.inf
         self.look_again_at = math.inf
-        """When this may change although nothing else does."""
+        """When the result can change without a new snapshot."""
 
-    def see(self, end: End | None, now: float) -> End | None:
-        """Take in what is wrong at the moment, or nothing; return it once it has lasted."""
+    def see(self, end: Outcome | None, now: float) -> Outcome | None:
+        """Record the present outcome, if any. Returns it once it is final."""
         if end is None:
             self._calm_since = now if self._calm_since is None else self._calm_since
             self.look_again_at = self._calm_since + self._patience.calm if self._cause else math.inf

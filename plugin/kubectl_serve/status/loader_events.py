@@ -1,11 +1,11 @@
-"""What the loader tells of its work, for a person. Pure."""
+"""The loader's events as text for users. Pure."""
 
 from serve_core.api import loader_protocol
 from serve_core.api.loader_protocol import LoaderOutput, count_text, size_text
 
 
 def progress_text(said: LoaderOutput) -> str:
-    """``45 % of 12.3 MiB, 11.0 MiB/s``; empty if the line says nothing of it."""
+    """``45 % of 12.3 MiB, 11.0 MiB/s``; empty if the event has no progress."""
     if said.event == "plan" and said.size is not None:
         return size_text(said.size) + (f" in {count_text(said.files, 'file')}" if said.files is not None else "")
     if said.event != "progress" or said.size is None:
@@ -20,7 +20,7 @@ _BAR = 20
 
 
 def bar(said: LoaderOutput) -> str:
-    """``[#########           ] ``, for a line that can be rewritten; empty where the share is not known."""
+    """``[#########           ] ``, for a line that can be rewritten; empty if the share is unknown."""
     found = loader_protocol.share(said)
     if found is None:
         return ""
@@ -33,7 +33,7 @@ def loaded_text(said: LoaderOutput) -> str:
 
 
 def line_of(said: LoaderOutput) -> str:
-    """One line of the loader's log for a person; empty for one that says nothing known."""
+    """One line of the loader's log as text; empty for an unknown event."""
     if said.event == "plan":
         return f"downloading {progress_text(said)}".rstrip()
     if said.event == "progress":

@@ -17,11 +17,11 @@ from serve_kube import errors
 from serve_kube.resources import DEPLOYMENTS
 
 _MOST_NAMES = 10
-"""Of a namespace, in a hint."""
+"""Maximum names of a namespace in a hint."""
 
 
 def not_installed(left: str = "") -> ServeError:
-    """Nothing completed a Deployment; ``left`` says what stays of it."""
+    """The error that no webhook completed a Deployment; ``left``: a clause about what remains."""
     return ServeError(
         f"kubectl-serve is not installed in this cluster: nothing completed the Deployment{left}.",
         f"An administrator can install it with `{PROGRAM} install`.",
@@ -29,12 +29,14 @@ def not_installed(left: str = "") -> ServeError:
 
 
 def is_uncompleted(error: errors.InvalidError) -> bool:
-    """Whether the API server misses what the webhook would have completed."""
+    """Whether the API server reports fields as missing that the webhook would have set."""
     return "spec.selector" in error.message or "spec.template" in error.message
 
 
 @asynccontextmanager
-async def opened(args: Namespace, streams: Streams, connect: Connect) -> AsyncIterator[tuple[Cluster, str, JsonObject]]:
+async def open_deployment(
+    args: Namespace, streams: Streams, connect: Connect
+) -> AsyncIterator[tuple[Cluster, str, JsonObject]]:
     """The cluster, the namespace and the served Deployment that the flags name. Raises ServeError."""
     async with connect(args, streams) as cluster:
         namespace = namespace_of(args, cluster)
@@ -42,10 +44,10 @@ async def opened(args: Namespace, streams: Streams, connect: Connect) -> AsyncIt
 
 
 async def _nearest(cluster: Cluster, namespace: str, name: str) -> str:
-    """What somebody who names a model that is not there may have meant."""
+    """A hint for the name of a model that does not exist."""
     try:
         found, _ = await cluster.list(DEPLOYMENTS, None, labels=f"{SERVED_LABEL}=true")
-    except errors.ApiError:  # who may not look everywhere
+    except errors.ApiError:  # no permission for all namespaces
         try:
             found, _ = await cluster.list(DEPLOYMENTS, namespace, labels=f"{SERVED_LABEL}=true")
         except errors.ApiError:

@@ -1,4 +1,4 @@
-"""Served models and their pods as they are read from objects of the cluster. Pure: no cluster, no streams, no clock."""
+"""Served models and their pods, read from objects of the cluster. Pure: no cluster, no streams, no clock."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -33,7 +33,7 @@ class Traffic:
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """A served model, as the table shows it and as ``-o json`` prints it."""
+    """A served model, as in the table and in ``-o json``."""
 
     name: str
     namespace: str
@@ -46,9 +46,9 @@ class ModelStatus:
     service: str
     """The Knative Service; in mode ``deployment`` the Service."""
     revision: str | None
-    """The newest revision that is ready."""
+    """The newest ready revision."""
     replicas: int
-    """Pods that serve at the moment."""
+    """Pods that are ready."""
     runtime: str | None
     format: str | None
     protocol: str | None
@@ -68,14 +68,14 @@ class Snapshot:
     service: JsonObject | None = None
     pods: tuple[JsonObject, ...] = ()
     line: LoaderOutput = NOTHING
-    """What the loader said last."""
+    """The loader's last output."""
 
 
 def name_of(thing: JsonObject) -> str:
     return str(thing["metadata"]["name"])
 
 
-def notes(thing: JsonObject) -> JsonObject:
+def annotations_of(thing: JsonObject) -> JsonObject:
     """The annotations."""
     return value_at(thing, "metadata", "annotations") or {}
 
@@ -85,27 +85,29 @@ def is_served(deployment: JsonObject) -> bool:
 
 
 def condition(thing: JsonObject | None, kind: str) -> ConditionView:
-    """A condition of an object; Unknown if it is not there."""
+    """A condition of an object; Unknown if missing."""
     found = find_condition(thing, kind)
     return ConditionView(kind, found.get("status", "Unknown"), found.get("reason", ""), found.get("message", ""))
 
 
 def readiness(deployment: JsonObject) -> ConditionView:
-    """Whether the model answers, with the cause if it does not. Unknown as long as the conditions are out of date."""
+    """Whether the model answers, with the cause if not. Unknown while the conditions are out of date."""
     ready = condition(deployment, CONDITION_READY)
     if not is_current(deployment) and ready.status != "Unknown":
         return ConditionView(CONDITION_READY, "Unknown", "Progressing", "the change is not rolled out yet.")
     loaded = condition(deployment, CONDITION_MODEL_LOADED)
-    # As long as the model is not loaded, the other condition knows more.
+    # While the model is not loaded, ModelLoaded has the cause.
     waits_for_it = ready.status == "Unknown" and loaded.status != "True" and loaded.reason
     if waits_for_it or ready.reason == "ModelNotLoaded":
         return ConditionView(CONDITION_READY, ready.status, loaded.reason, loaded.message)
     return ready
 
 
-def served(deployment: JsonObject, pods: Iterable[JsonObject] = (), service: JsonObject | None = None) -> ModelStatus:
+def status_of(
+    deployment: JsonObject, pods: Iterable[JsonObject] = (), service: JsonObject | None = None
+) -> ModelStatus:
     metadata = deployment["metadata"]
-    own = notes(deployment)
+    own = annotations_of(deployment)
     ready = readiness(deployment)
     spec = serving_spec.read_stored(deployment)
     model_format = runtimes.format_of(spec)[0] if spec else None
@@ -131,7 +133,7 @@ def served(deployment: JsonObject, pods: Iterable[JsonObject] = (), service: Jso
 
 
 def traffic(service: JsonObject | None) -> tuple[Traffic, ...]:
-    """Which revision gets how much, as Knative reports it."""
+    """The share of each revision, as Knative reports it."""
     return tuple(
         Traffic(entry.get("revisionName", ""), entry.get("percent") or 0, bool(entry.get("latestRevision")))
         for entry in value_at(service, "status", "traffic") or []
@@ -152,7 +154,7 @@ def pod_is_ready(pod: JsonObject) -> bool:
 
 
 def newest_pods(pods: Iterable[JsonObject], revision: str | None = None) -> list[JsonObject]:
-    """The pods of the newest revision, or of ``revision``, the newest pod first; those that are ending come last."""
+    """The pods of the newest revision, or of ``revision``: the newest first, and those being deleted last."""
 
     def order(pod: JsonObject) -> tuple[bool, str, str]:
         metadata = pod["metadata"]
@@ -166,7 +168,7 @@ def newest_pods(pods: Iterable[JsonObject], revision: str | None = None) -> list
 
 
 def statuses(pod: JsonObject) -> list[JsonObject]:
-    """Those of the init containers come first."""
+    """The statuses of all containers, init containers first."""
     status = pod.get("status") or {}
     return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
 
@@ -177,6 +179,6 @@ def container_status(pod: JsonObject, container: str) -> JsonObject:
 
 
 def state_of(pod: JsonObject, container: str) -> tuple[str, JsonObject]:
-    """``waiting``, ``running`` or ``terminated``, and what Kubernetes says of it; ``waiting`` if it says nothing."""
+    """``waiting``, ``running`` or ``terminated``, with its details; ``waiting`` if there is no state."""
     state = container_status(pod, container).get("state") or {}
     return next(((kind, detail) for kind, detail in state.items()), ("waiting", {}))

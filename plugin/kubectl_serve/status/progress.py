@@ -1,4 +1,4 @@
-"""Telling how far something is: lines with times or of the loader, the last one rewritten where that is possible."""
+"""Progress on the screen: steps with times, and the loader's events; a terminal's last line is rewritten."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from serve_core.base.escaping import inline
 from serve_core.base.json import JsonObject
 
 PLAIN_SECONDS = 10.0
-"""Where no line can be rewritten, what changes all the time is told this often."""
+"""Between two lines of progress where no line can be rewritten."""
 _CLEAR = "\r\x1b[2K"
 
 
@@ -27,7 +27,7 @@ class LiveLine:
         self._text = ""
 
     def show(self, text: str) -> None:
-        """Put ``text``, cut to the terminal's width, in place of what stands there; nothing clears the line."""
+        """Replace the line by ``text``, cut to the terminal's width; an empty text clears it."""
         if self._text or text:
             shown = inline(text)
             self._stream.control(_CLEAR)
@@ -36,17 +36,17 @@ class LiveLine:
         self._text = text
 
     def line(self, text: str) -> None:
-        """Write a line of ours that stays."""
+        """Write a line that stays, with escapes."""
         self.data(inline(text))
 
     def data(self, line: str) -> None:
-        """Write a line that stays, as it came."""
+        """Write a line that stays, unchanged."""
         self.show("")
         self._stream.data(line + "\n")
         self._stream.flush()
 
     def keep(self) -> None:
-        """Leave what stands there, and go on below it."""
+        """Keep the line, and continue below it."""
         if self._text:
             self._stream.write("\n")
             self._stream.flush()
@@ -54,7 +54,7 @@ class LiveLine:
 
 
 class Progress:
-    """Each step of a served model once, with the seconds since the start, on standard error.
+    """Prints each step of a served model once, with the seconds since the start, on standard error.
 
     Use as a context manager, so that a live line is closed.
     """
@@ -63,7 +63,7 @@ class Progress:
         self._streams = streams
         self._live = LiveLine(streams.stderr, streams.width)
         self._start = streams.now()
-        self._told: dict[str, str] = {}
+        self._printed: dict[str, str] = {}
         self._details_at = self._start
 
     def __enter__(self) -> Self:
@@ -74,12 +74,12 @@ class Progress:
     ) -> None:
         self._live.show("")
 
-    def __call__(self, picture: Snapshot) -> None:
-        found = wait.steps(picture)
+    def __call__(self, snapshot: Snapshot) -> None:
+        found = wait.steps(snapshot)
         for step in found:
-            if self._told.get(step.key) != step.text:
-                self._told[step.key] = step.text
-                self.tell(step.text)
+            if self._printed.get(step.key) != step.text:
+                self._printed[step.key] = step.text
+                self.write(step.text)
         last = found[-1] if found else None
         if last is None or not last.detail:
             self._live.show("")
@@ -87,9 +87,9 @@ class Progress:
             self._live.show(self._line(f"{last.text}: {last.bar}{last.detail}"))
         elif self._streams.now() - self._details_at >= PLAIN_SECONDS:
             self._details_at = self._streams.now()
-            self.tell(f"{last.text}: {last.detail}")
+            self.write(f"{last.text}: {last.detail}")
 
-    def tell(self, text: str) -> None:
+    def write(self, text: str) -> None:
         self._live.line(self._line(text))
 
     def _line(self, text: str) -> str:
@@ -97,9 +97,9 @@ class Progress:
 
 
 class LoaderLines:
-    """The loader's lines for a person: its progress is one line with a bar on a terminal.
+    """Prints the loader's events. On a terminal, progress is one line with a bar.
 
-    Elsewhere there are ``seconds`` between two lines of progress at least, by ``clock``. Use as a context manager.
+    Elsewhere, lines of progress are at least ``seconds`` apart, by ``clock``. Use as a context manager.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class LoaderLines:
         self._prefix = prefix
         self._seconds = seconds
         self._clock = clock
-        self._told_at = clock()
+        self._printed_at = clock()
 
     def __enter__(self) -> Self:
         return self
@@ -135,7 +135,7 @@ class LoaderLines:
         else:
             self._live.data(self._prefix + line)
 
-    def tell(self, event: JsonObject) -> None:
+    def show_event(self, event: JsonObject) -> None:
         """Show an event of the loader."""
         self._show(loader_protocol.of(event))
 
@@ -145,10 +145,10 @@ class LoaderLines:
             self._live.line(text)
         elif self._moves:
             self._live.show(loader_events.bar(words) + text)
-        elif self._clock() - self._told_at >= self._seconds:
-            self._told_at = self._clock()
+        elif self._clock() - self._printed_at >= self._seconds:
+            self._printed_at = self._clock()
             self._live.line(text)
 
-    def done(self) -> None:
-        """Take the line of progress away: what comes next says more."""
+    def clear(self) -> None:
+        """Clear the line of progress."""
         self._live.show("")

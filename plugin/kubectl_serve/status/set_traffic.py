@@ -1,4 +1,4 @@
-"""Moving a model's traffic between revisions: the annotations say how, the reconciler does it."""
+"""Moves a model's traffic between revisions: it sets annotations, and the reconciler applies them."""
 
 from argparse import Namespace
 
@@ -8,12 +8,12 @@ from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cluster import Cluster
 from kubectl_serve.errors import ServeError
 from kubectl_serve.io import documents
-from kubectl_serve.status.follow import Follower, WaitPolicy, until_end
+from kubectl_serve.status.follow import Follower, WaitPolicy, wait_for_end
 from kubectl_serve.status.progress import Progress
 from serve_core.base.json import JsonObject
 from serve_kube.resources import DEPLOYMENTS
 
-PATIENCE = WaitPolicy()
+WAIT_POLICY = WaitPolicy()
 
 
 def configure(parser: options.Parser) -> None:
@@ -26,7 +26,7 @@ def configure(parser: options.Parser) -> None:
     options.connection(parser)
 
 
-async def shift(
+async def set_traffic(
     cluster: Cluster,
     deployment: JsonObject,
     annotations: dict[str, str | None],
@@ -34,7 +34,7 @@ async def shift(
     args: Namespace,
     streams: Streams,
 ) -> None:
-    """Set the annotations, ``None`` removes one; wait until the model answers as they say, and print ``done``."""
+    """Set annotations (``None`` removes one), wait until the reconciler has applied them, and print ``done``."""
     namespace, name = deployment["metadata"]["namespace"], args.name
     changed = deployment
     if args.dry_run != "client":
@@ -43,7 +43,7 @@ async def shift(
         if args.wait and args.dry_run == "none":
             changed = await _wait(cluster, namespace, args, streams)
     if args.output in ("json", "yaml"):
-        streams.stdout.write(documents.written(changed, args.output))
+        streams.stdout.write(documents.dump(changed, args.output))
     elif args.output == "name":
         streams.out(f"deployment.apps/{name}")
     else:
@@ -53,10 +53,10 @@ async def shift(
 async def _wait(cluster: Cluster, namespace: str, args: Namespace, streams: Streams) -> JsonObject:
     async with Follower(cluster, namespace, args.name) as follower:
         with Progress(streams) as progress:
-            end = await until_end(follower, args.timeout, PATIENCE, progress)
-        picture = await follower.picture(0)
-    if end is not None and end.ready and picture.deployment is not None:
-        return picture.deployment
+            end = await wait_for_end(follower, args.timeout, WAIT_POLICY, progress)
+        snapshot = await follower.snapshot(0)
+    if end is not None and end.ready and snapshot.deployment is not None:
+        return snapshot.deployment
     why = f"{end.code}: {end.message}" if end else f"it is not ready after {args.timeout:.0f} s."
     raise ServeError(
         f"the traffic of {args.name} has not moved: {why}",

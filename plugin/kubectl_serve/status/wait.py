@@ -1,4 +1,4 @@
-"""Waiting for a model: how far it is, and whether that is the end. Pure."""
+"""The steps of a model until it is ready, and whether waiting is over. Pure."""
 
 from dataclasses import dataclass
 
@@ -6,10 +6,10 @@ from kubectl_serve.status import loader_events
 from kubectl_serve.status.model import (
     REVISION_LABEL,
     Snapshot,
+    annotations_of,
     condition,
     name_of,
     newest_pods,
-    notes,
     pod_is_ready,
     readiness,
     state_of,
@@ -33,7 +33,7 @@ RETRYING = frozenset(
         "SidecarStartsLater",
     }
 )
-"""Causes that may pass by themselves: whoever waits is patient with them."""
+"""Causes that may be temporary: waiting continues for a while."""
 
 
 @dataclass(frozen=True)
@@ -41,39 +41,39 @@ class Step:
     key: str
     text: str
     detail: str = ""
-    """What changes all the time."""
+    """Text that changes continuously."""
     bar: str = ""
-    """The same as a picture, for a line that can be rewritten."""
+    """The progress as a bar, for a line that can be rewritten."""
 
 
 @dataclass(frozen=True)
-class End:
-    """Waiting is over: the model is ready, or will not be."""
+class Outcome:
+    """Why waiting is over: the model is ready, or has failed."""
 
     ready: bool
     definite: bool = True
-    """False for a cause that may pass by itself."""
+    """False for a cause that may be temporary."""
     code: str = ""
     message: str = ""
 
 
-def steps(picture: Snapshot) -> list[Step]:
-    """How far it is, the last step being the present one."""
-    if picture.deployment is None:
+def steps(snapshot: Snapshot) -> list[Step]:
+    """All steps so far; the last one is the present one."""
+    if snapshot.deployment is None:
         return []
-    found = [Step("accepted", f"Deployment {name_of(picture.deployment)} accepted")]
-    if picture.service is not None:
+    found = [Step("accepted", f"Deployment {name_of(snapshot.deployment)} accepted")]
+    if snapshot.service is not None:
         found.append(Step("service", "Knative Service created"))
-    revision = value_at(picture.service, "status", "latestCreatedRevisionName")
-    pods = newest_pods(picture.pods, revision)
-    # A pod may be seen before the Knative Service says of which revision it is.
+    revision = value_at(snapshot.service, "status", "latestCreatedRevisionName")
+    pods = newest_pods(snapshot.pods, revision)
+    # A pod can appear before its revision is in the Knative Service's status.
     revision = revision or (value_at(pods[0], "metadata", "labels") or {}).get(REVISION_LABEL) if pods else revision
     if revision:
         found.append(Step("revision", f"revision {revision} created"))
     if pods:
-        found += _pod_steps(pods[0], picture.line)
-    if readiness(picture.deployment).status == "True":
-        found.append(Step("ready", f"ready at {notes(picture.deployment).get(URL) or 'no URL'}"))
+        found += _pod_steps(pods[0], snapshot.line)
+    if readiness(snapshot.deployment).status == "True":
+        found.append(Step("ready", f"ready at {annotations_of(snapshot.deployment).get(URL) or 'no URL'}"))
     return found
 
 
@@ -118,13 +118,13 @@ def _loader_step(pod: JsonObject, line: LoaderOutput) -> Step:
     return Step("loader", "model loading", loader_events.progress_text(line), loader_events.bar(line))
 
 
-def end(deployment: JsonObject | None) -> End | None:
-    """Whether waiting for the model is over, if it stays like this; None while nothing is wrong."""
+def outcome(deployment: JsonObject | None) -> Outcome | None:
+    """The outcome, if the state does not change any more; None while there is neither success nor failure."""
     if deployment is None:
-        return End(False, code="Deleted", message="the Deployment was deleted.")
+        return Outcome(False, code="Deleted", message="the Deployment was deleted.")
     state = readiness(deployment)
     if state.status == "True":
-        return End(True)
+        return Outcome(True)
     if state.status == "False" or state.reason in RETRYING:
-        return End(False, state.reason not in RETRYING, state.reason, state.message)
+        return Outcome(False, state.reason not in RETRYING, state.reason, state.message)
     return None

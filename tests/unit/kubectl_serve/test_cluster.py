@@ -20,7 +20,7 @@ from kubectl_serve.cluster import Cluster
 from kubectl_serve.connection import connect
 from kubectl_serve.diff import threeway
 from kubectl_serve.errors import for_user
-from kubectl_serve.status.follow import states
+from kubectl_serve.status.follow import watch_states
 from serve_core.base.json import JsonObject
 from serve_kube import errors
 from serve_kube.resources import CONFIG_MAPS, DEPLOYMENTS, NAMESPACES, PODS
@@ -189,7 +189,7 @@ async def test_long_lists_come_page_by_page(cluster: Cluster, namespace: str, mo
 
 
 async def test_a_watch_tells_every_state(cluster: Cluster, namespace: str) -> None:
-    seen = states(cluster, CONFIG_MAPS, namespace, labels="of=test")
+    seen = watch_states(cluster, CONFIG_MAPS, namespace, labels="of=test")
     async with asyncio.timeout(20):
         assert await anext(seen) == {}
         await cluster.create(CONFIG_MAPS, notes(namespace, "a"))

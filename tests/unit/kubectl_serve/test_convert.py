@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from kubectl_serve.install import manifests
 from kubectl_serve.kserve import convert
+from kubectl_serve.kserve.inference_service import KIND, VERSION
 from serve_core.admission.decide import judge
 from support import golden
 from unit.kubectl_serve.conftest import Run
@@ -68,5 +69,10 @@ ANYTHING = st.recursive(
 @given(metadata=ANYTHING, predictor=ANYTHING, sklearn=ANYTHING)
 def test_malformed_input_is_reported_and_never_raises(metadata: object, predictor: object, sklearn: object) -> None:
     inner = {**predictor, "sklearn": sklearn} if isinstance(predictor, dict) else predictor
-    document = {"apiVersion": convert.VERSION, "kind": convert.KIND, "metadata": metadata, "spec": {"predictor": inner}}
+    document = {
+        "apiVersion": VERSION,
+        "kind": KIND,
+        "metadata": metadata,
+        "spec": {"predictor": inner},
+    }
     convert.convert(document, CONTEXT)

@@ -32,7 +32,7 @@ def serving(name: str, *, seconds: float = 0.5) -> FakeCluster:
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(create, "PATIENCE", WaitPolicy(0.05, 0.05, 0.05))
+    monkeypatch.setattr(create, "WAIT_POLICY", WaitPolicy(0.05, 0.05, 0.05))
 
 
 def test_the_least_deployment_is_sent(run: Run) -> None:
@@ -133,7 +133,7 @@ def test_a_secret_that_comes_later_starts_the_pod_by_itself(secret: str, run: Ru
 
 
 def test_a_short_false_is_no_failure(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(create, "PATIENCE", WaitPolicy(60, 60, 60))
+    monkeypatch.setattr(create, "WAIT_POLICY", WaitPolicy(60, 60, 60))
     cluster = serving("iris")
     at = next(i for i, each in enumerate(cluster.happens) if each.object["kind"] == "Deployment") + 1
     failed = yaml.safe_load(yaml.safe_dump(cluster.happens[at - 1].object))

@@ -1,7 +1,7 @@
 """What describe shows of a Deployment alone."""
 
 from kubectl_serve.install import manifests
-from kubectl_serve.status.describe import filled
+from kubectl_serve.status.describe import filled_fields
 from serve_core.admission.decide import judge
 from serve_core.api import annotations
 from serve_core.base.json import JsonObject
@@ -15,7 +15,7 @@ def completed() -> JsonObject:
 
 
 def test_what_was_filled_in_is_shown_by_where_it_stands() -> None:
-    lines = dict(line.split(": ", 1) for line in filled(completed()))
+    lines = dict(line.split(": ", 1) for line in filled_fields(completed()))
     assert lines["Deployment"] == "labels, selector"
     assert {"env", "image", "readinessProbe"} <= set(lines["container model-server"].split(", "))
     assert "args" in lines["init container model-loader"].split(", ")
@@ -25,11 +25,11 @@ def test_what_the_user_has_changed_since_is_not_shown_as_filled_in() -> None:
     deployment = completed()
     (server,) = deployment["spec"]["template"]["spec"]["containers"]
     server["image"] = "example.com/mine:1"
-    lines = dict(line.split(": ", 1) for line in filled(deployment))
+    lines = dict(line.split(": ", 1) for line in filled_fields(deployment))
     assert "image" not in lines["container model-server"].split(", ")
 
 
 def test_a_note_that_cannot_be_read_shows_nothing() -> None:
     deployment = completed()
     deployment["metadata"]["annotations"][annotations.FILLED] = "[]"
-    assert filled(deployment) == []
+    assert filled_fields(deployment) == []

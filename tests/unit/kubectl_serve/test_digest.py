@@ -113,7 +113,7 @@ def test_credentials_are_a_secrets_keys_as_files(run: Run, web: WebServer, tmp_p
 
 
 def test_what_takes_long_has_a_bar_on_a_terminal(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compute, "TELL_SECONDS", 0.0)
+    monkeypatch.setattr(compute, "PROGRESS_SECONDS", 0.0)
     screen = run("digest", str(folder), terminal=True)
     assert "\r\x1b[2K[######              ] 33 % of 3.0 MiB, " in screen.err
     assert screen.err.endswith("\r\x1b[2K"), "nothing of it stays"

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from kubectl_serve.status import follow
-from kubectl_serve.status.follow import Follower, WaitPolicy, states
+from kubectl_serve.status.follow import Follower, WaitPolicy, watch_states
 from kubectl_serve.status.model import name_of
-from kubectl_serve.status.wait import End
+from kubectl_serve.status.wait import Outcome
 from serve_core.api.annotations import SERVICE
 from serve_core.base.constants import DEPLOYMENT_LABEL
 from serve_core.base.json import JsonObject
@@ -42,7 +42,7 @@ async def test_a_watch_that_breaks_is_listed_anew(error: errors.ApiError, monkey
     monkeypatch.setattr(follow, "_AGAIN_SECONDS", 0)
     cluster = Breaking([note("first")])
     cluster.error = error
-    seen = states(cluster, CONFIG_MAPS, "default")
+    seen = watch_states(cluster, CONFIG_MAPS, "default")
     assert [name for _, name in await anext(seen)] == ["first"]
     assert [name for _, name in await anext(seen)] == ["first", "missed"]
 
@@ -64,33 +64,33 @@ async def test_the_picture_has_the_knative_service_under_the_name_that_was_chose
     notes: dict[str, str], name: str
 ) -> None:
     async with Follower(FakeCluster(served(**notes)), "default", "iris") as follower:
-        picture = await follower.picture(10)
-    assert picture.service
-    assert (name_of(picture.service), [name_of(pod) for pod in picture.pods]) == (name, ["iris-x"])
+        snapshot = await follower.snapshot(10)
+    assert snapshot.service
+    assert (name_of(snapshot.service), [name_of(pod) for pod in snapshot.pods]) == (name, ["iris-x"])
 
 
 async def test_whoever_may_see_nothing_but_the_deployment_follows_that() -> None:
     cluster = FakeCluster(served(), hidden=frozenset({"services", "pods"}))
     async with Follower(cluster, "default", "iris") as follower:
-        picture = await follower.picture(10)
-    assert picture.deployment
-    assert (picture.service, picture.pods) == (None, ())
+        snapshot = await follower.snapshot(10)
+    assert snapshot.deployment
+    assert (snapshot.service, snapshot.pods) == (None, ())
 
 
 async def test_whoever_may_not_see_the_deployment_is_told_so() -> None:
     cluster = FakeCluster(served(), hidden=frozenset({"deployments"}))
     async with Follower(cluster, "default", "iris") as follower:
         with pytest.raises(errors.ForbiddenError):
-            await follower.picture(10)
+            await follower.snapshot(10)
 
 
-FAILED = End(False, code="NotFound")
-PASSING = End(False, definite=False, code="Unreachable")
+FAILED = Outcome(False, code="NotFound")
+PASSING = Outcome(False, definite=False, code="Unreachable")
 
 
 @pytest.mark.parametrize(("end", "seconds"), [(FAILED, 3), (PASSING, 60)])
-def test_a_cause_is_believed_once_it_has_lasted(end: End, seconds: float) -> None:
-    doubt = follow._Doubt(WaitPolicy(3, 60, 10))
+def test_a_cause_is_believed_once_it_has_lasted(end: Outcome, seconds: float) -> None:
+    doubt = follow._FailureTimer(WaitPolicy(3, 60, 10))
     assert doubt.see(end, 100) is None
     assert doubt.look_again_at == 100 + seconds
     assert doubt.see(end, 99.9 + seconds) is None
@@ -98,20 +98,20 @@ def test_a_cause_is_believed_once_it_has_lasted(end: End, seconds: float) -> Non
 
 
 def test_another_cause_takes_its_own_time_and_one_that_may_pass_is_no_other() -> None:
-    doubt = follow._Doubt(WaitPolicy(3, 60, 10))
+    doubt = follow._FailureTimer(WaitPolicy(3, 60, 10))
     doubt.see(FAILED, 0)
-    crashed = End(False, code="ServerCrashed")
+    crashed = Outcome(False, code="ServerCrashed")
     assert doubt.see(crashed, 2) is None
     assert doubt.see(crashed, 4.9) is None
     assert doubt.see(crashed, 5) is crashed
     doubt.see(PASSING, 10)
-    again = End(False, definite=False, code="ServerError")
+    again = Outcome(False, definite=False, code="ServerError")
     assert doubt.see(again, 70) is again
 
 
 def test_a_short_calm_between_two_failures_is_no_recovery() -> None:
     """A loader that starts anew looks well until it fails again."""
-    doubt = follow._Doubt(WaitPolicy(3, 60, 10))
+    doubt = follow._FailureTimer(WaitPolicy(3, 60, 10))
     doubt.see(PASSING, 0)
     for now in (20, 40):
         assert doubt.see(None, now) is None
@@ -120,7 +120,7 @@ def test_a_short_calm_between_two_failures_is_no_recovery() -> None:
 
 
 def test_a_long_calm_is() -> None:
-    doubt = follow._Doubt(WaitPolicy(3, 60, 10))
+    doubt = follow._FailureTimer(WaitPolicy(3, 60, 10))
     doubt.see(PASSING, 0)
     doubt.see(None, 20)
     assert doubt.look_again_at == 30

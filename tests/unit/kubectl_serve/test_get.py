@@ -25,7 +25,7 @@ def models() -> FakeCluster:
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(get, "PATIENCE", WaitPolicy(0.05, 0.05, 0.05))
+    monkeypatch.setattr(get, "WAIT_POLICY", WaitPolicy(0.05, 0.05, 0.05))
 
 
 def test_on_a_terminal_the_model_gives_way_to_what_tells_models_apart(run: Run, models: FakeCluster) -> None:
@@ -187,7 +187,7 @@ def test_a_long_uri_keeps_its_end_and_its_scheme_if_there_is_room(width: int, sh
 def test_the_objects_of_the_cluster_are_not_changed(models: FakeCluster) -> None:
     deployment = next(each for each in models.objects if each["kind"] == "Deployment")
     before = copy.deepcopy(deployment)
-    model.served(deployment, models.objects)
+    model.status_of(deployment, models.objects)
     assert deployment == before
 
 

@@ -69,7 +69,7 @@ def with_another(thing: JsonObject, path: tuple[Any, ...], value: Any) -> JsonOb
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(get, "PATIENCE", WaitPolicy(0.0, 0.0, 0.0))
+    monkeypatch.setattr(get, "WAIT_POLICY", WaitPolicy(0.0, 0.0, 0.0))
     monkeypatch.setattr(follow, "_AGAIN_SECONDS", 0.0)
 
 

@@ -105,16 +105,16 @@ def test_at_the_end_stands_the_url() -> None:
 @pytest.mark.parametrize(
     ("found", "end"),
     [
-        (deployment("True", "Ready"), wait.End(True)),
-        (deployment("False", "NotFound"), wait.End(False, True, "NotFound", "It is so.")),
-        (deployment("False", "Unreachable"), wait.End(False, False, "Unreachable", "It is so.")),
-        (deployment("Unknown", "NotStarted"), wait.End(False, False, "NotStarted", "It is so.")),
+        (deployment("True", "Ready"), wait.Outcome(True)),
+        (deployment("False", "NotFound"), wait.Outcome(False, True, "NotFound", "It is so.")),
+        (deployment("False", "Unreachable"), wait.Outcome(False, False, "Unreachable", "It is so.")),
+        (deployment("Unknown", "NotStarted"), wait.Outcome(False, False, "NotStarted", "It is so.")),
         (deployment(), None),
-        (None, wait.End(False, True, "Deleted", "the Deployment was deleted.")),
+        (None, wait.Outcome(False, True, "Deleted", "the Deployment was deleted.")),
     ],
 )
-def test_waiting_is_over_when_it_is_ready_or_something_is_wrong(found: Any, end: wait.End | None) -> None:
-    assert wait.end(found) == end
+def test_waiting_is_over_when_it_is_ready_or_something_is_wrong(found: Any, end: wait.Outcome | None) -> None:
+    assert wait.outcome(found) == end
 
 
 def test_of_a_deployment_that_was_deleted_there_is_no_step() -> None:

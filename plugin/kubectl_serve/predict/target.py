@@ -1,0 +1,67 @@
+"""The served model that a request goes to: its URL and its inference protocol. Pure."""
+
+from kubectl_serve import PROGRAM
+from kubectl_serve.errors import ServeError
+from kubectl_serve.install import manifests
+from kubectl_serve.predict import protocols
+from kubectl_serve.status import model
+from serve_core.admission import completion_record
+from serve_core.api import annotations, serving_spec
+from serve_core.api.runtimes import Runtime
+from serve_core.base.json import JsonObject, value_at
+from serve_core.syntax import image_reference
+from serve_core.workload.model_server import server_container
+
+
+def url_of(deployment: JsonObject, flags: str) -> str:
+    """The model's URL. It answers while any revision is ready; raises ServeError otherwise."""
+    notes = model.annotations_of(deployment)
+    state, name = model.readiness(deployment), model.name_of(deployment)
+    url = notes.get(annotations.URL)
+    if url and (state.status == "True" or notes.get(annotations.READY_REVISION)):
+        return str(url).rstrip("/")
+    raise ServeError(
+        f"{name} is not ready: {state.reason or 'Progressing'}: {state.message or 'it is being set up.'}",
+        f"`{PROGRAM} describe {name}{flags}` shows more."
+        if state.status == "False"
+        else f"`{PROGRAM} get {name}{flags} -w` waits until it is.",
+    )
+
+
+def protocol_of(deployment: JsonObject) -> str:
+    """The protocol of the annotation or of the runtime; v2 where this command supports none of them."""
+    spec = serving_spec.read_stored(deployment)
+    if spec is not None and spec.protocol in protocols.PROTOCOLS:
+        return str(spec.protocol)
+    record = (
+        completion_record.read(model.annotations_of(deployment).get(annotations.COMPLETED_WITH))
+        or completion_record.CompletionRecord()
+    )
+    runtime = _runtime(deployment, record.runtime_name)
+    spoken = (record.protocol, *(runtime.protocols if runtime is not None else ()))
+    return next((str(each) for each in spoken if each in protocols.PROTOCOLS), "v2")
+
+
+def _runtime(deployment: JsonObject, name: str | None) -> Runtime | None:
+    """The runtime of that name, or without a name, of the image, if it is one of this command's manifests."""
+    image = next((each.get("image") for each in containers_of(deployment) if each.get("image")), None)
+    for each in manifests.known_runtimes():
+        by_image = name is None and _image_name(each.container["image"]) == _image_name(image)
+        if by_image or each.name == name:
+            return each
+    return None
+
+
+def _image_name(image: str | None) -> str:
+    """The last part of an image's name: an installation can use another registry and tag."""
+    parsed = image_reference.parse_or_none(image)
+    return "" if parsed is None else parsed.path[-1]
+
+
+def server_container_of(deployment: JsonObject) -> str:
+    """Name of the container with the model server."""
+    return str((server_container(containers_of(deployment)) or {}).get("name"))
+
+
+def containers_of(deployment: JsonObject) -> list[JsonObject]:
+    return value_at(deployment, "spec", "template", "spec", "containers") or []
