@@ -281,6 +281,7 @@ FLAGS: dict[str, tuple[tuple[tuple[str, ...], bool, tuple[str, ...], str], ...]]
         (('-h', '--help'), False, (), 'show this help'),
         (('--registry',), True, (), 'registry of the images (default dev.local/kubectl-serve, a local build)'),
         (('--tag',), True, (), 'tag of the server and loader images (default: this version)'),
+        (('--knative-features',), True, (), 'enable these feature flags of Knative; `uninstall` reverts them'),
         (('--dry-run',), True, ('none', 'client', 'server'), 'only show what the command would do; with =server, the API server validates it too'),
         (('-o', '--output'), True, ('yaml', 'json'), 'output format: yaml, json'),
         (('--wait',), False, (), 'wait until the webhook is ready (the default)'),
@@ -299,6 +300,8 @@ FLAGS: dict[str, tuple[tuple[tuple[str, ...], bool, tuple[str, ...], str], ...]]
     ),
     "doctor": (
         (('-h', '--help'), False, (), 'show this help'),
+        (('-f', '--filename'), True, (), 'file, directory, or - for standard input'),
+        (('-R', '--recursive'), False, (), 'also read the subdirectories of directories'),
         (('-o', '--output'), True, ('json', 'yaml'), 'output format: json, yaml'),
         (('-n', '--namespace'), True, (), 'namespace; default: the namespace of the context'),
         (('--kubeconfig',), True, (), 'kubeconfig file to use'),

@@ -120,7 +120,7 @@ class Parser(argparse.ArgumentParser):
         for word in given[int(most) :] if most < math.inf else []:
             if "--filename" in flags and (word == "-" or word.endswith((".yaml", ".yml", ".json", "/"))):
                 raise UsageError(f'"{word}" is a file, and -f is missing.', f"Write -f {quote(word)}.")
-            if "--filename" in flags and not operands:
+            if "-f FILE" in self.verb.operands and not operands:
                 raise UsageError(f'unexpected argument "{word}": {self.verb.name} reads files.', "Write -f FILE.")
             raise UsageError(f'unexpected argument "{word}".', f"Usage: {self.usage}. Quote a value that has spaces.")
 

@@ -15,18 +15,31 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
   kubectl serve doctor
-  kubectl serve doctor -n team-a -o json"""
+  kubectl serve doctor -n team-a -o json
+  kubectl serve doctor -R -f manifests/
+
+With -f, it lists the feature flags of Knative that the Deployments of these files need, also without a cluster."""
 
 _COLOURS = {Status.OK: "32", Status.WARNING: "33", Status.FAILED: "31", Status.SKIPPED: "2"}
 
 
 def configure(parser: options.Parser) -> None:
+    options.files(parser)
     options.output(parser, "json", "yaml")
     options.namespace(parser)
     options.connection(parser)
 
 
+def prepare(args: Namespace, streams: Streams, _: Connect) -> None:
+    """Read the files, or wait for standard input."""
+    args.documents = documents.from_arguments(args, streams) if args.filename or args.recursive else []
+
+
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
+    if args.documents:
+        from kubectl_serve.doctor import feature_needs
+
+        return await feature_needs.run(args, streams, connect)
     from kubectl_serve.doctor import evidence
 
     async with connect(args, streams) as cluster:

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 from argparse import Namespace
+from collections.abc import Mapping
 
 from kubectl_serve import PROGRAM
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cluster import Cluster, Connect
 from kubectl_serve.errors import ServeError
-from kubectl_serve.install import manifests
+from kubectl_serve.install import features, manifests
 from kubectl_serve.install.probe import probe
 from kubectl_serve.install.resources import resource_of
 from kubectl_serve.io import documents
@@ -19,18 +20,19 @@ from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject, value_at
 from serve_core.context import istio
 from serve_core.context.cluster import REQUIRED_FEATURES
+from serve_core.knative import features as knative_features
+from serve_core.knative.features import ENABLED
 from serve_kube import errors
-from serve_kube.resources import CONFIG_MAPS, DEFINITIONS, DEPLOYMENTS, NAMESPACES, PODS
+from serve_kube.resources import DEFINITIONS, DEPLOYMENTS, NAMESPACES, PODS
 
 EXAMPLES = """\
   kubectl serve install
   kubectl serve install --registry registry.example.com/serving --tag 0.1.0
+  kubectl serve install --knative-features recommended
   kubectl serve install --dry-run -o yaml > kubectl-serve.yaml"""
 
 FIELD_MANAGER = "kubectl-serve-install"
 _SERVER = "kubectl-serve"
-_KNATIVE = "knative-serving"
-_FEATURES = "config-features"
 _PROBE_PAUSE = 0.5
 """Seconds between two probes of the webhook: there is no event for its first answer."""
 TROUBLE_PAUSE = 3.0
@@ -44,6 +46,12 @@ def configure(parser: options.Parser) -> None:
         "--registry", metavar="PREFIX", help=f"registry of the images (default {manifests.PREFIX}, a local build)"
     )
     parser.add_argument("--tag", metavar="TAG", help="tag of the server and loader images (default: this version)")
+    parser.add_argument(
+        "--knative-features",
+        metavar="recommended|NAME,...",
+        default="",
+        help="enable these feature flags of Knative; `uninstall` reverts them",
+    )
     options.dry_run(parser)
     options.output(parser, "yaml", "json")
     parser.switch("--wait", default=True, help="wait until the webhook is ready (the default)")
@@ -52,12 +60,17 @@ def configure(parser: options.Parser) -> None:
 
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
+    flags = features.asked(args.knative_features)
     wanted = manifests.all_objects(args.registry, args.tag)
     if args.dry_run == "client":
+        _show_features(flags, args, streams)
         _show(wanted, args, streams)
         return 0
     async with connect(args, streams) as cluster:
         await _check_knative(cluster)
+        config_map = await features.read(cluster)
+        _check_features({**features.data_of(config_map), **dict.fromkeys(flags, ENABLED)})
+        await features.enable(cluster, config_map, flags, streams, dry_run=args.dry_run)
         if await _has_istio(cluster):
             wanted += manifests.istio_objects()
         for manifest in wanted:
@@ -77,8 +90,15 @@ def _show(wanted: list[JsonObject], args: Namespace, streams: Streams) -> None:
             streams.out(f"{_title(manifest)} applied (dry run)")
 
 
+def _show_features(flags: tuple[str, ...], args: Namespace, streams: Streams) -> None:
+    """Say which feature flags of Knative would be enabled: beside the manifests, which do not have them."""
+    write = streams.note if args.output else streams.out
+    for flag in flags:
+        write(f"configmap/{features.CONFIG_MAP} {flag}: {ENABLED} (dry run)")
+
+
 async def _check_knative(cluster: Cluster) -> None:
-    """Raise ServeError if Knative is missing, or configured so that no model can be served."""
+    """Raise ServeError if Knative is missing."""
     try:
         await cluster.get(DEFINITIONS, None, "services.serving.knative.dev")
     except errors.NotFoundError as error:
@@ -86,16 +106,17 @@ async def _check_knative(cluster: Cluster) -> None:
             "Knative Serving is not installed in this cluster, and kubectl-serve needs it.",
             "Install it first: https://knative.dev/docs/install/",
         ) from error
-    try:
-        features = (await cluster.get(CONFIG_MAPS, _KNATIVE, _FEATURES)).get("data") or {}
-    except errors.NotFoundError:
-        features = {}
-    missing = {key: value for key, value in REQUIRED_FEATURES.items() if features.get(key, "").lower() != value}
+
+
+def _check_features(present: Mapping[str, str]) -> None:
+    """Raise ServeError if Knative is configured so that no model can be served."""
+    missing = {key: value for key, value in REQUIRED_FEATURES.items() if knative_features.state(present, key) != value}
     if missing:
         flags = ",".join(f'"{key}":"{value}"' for key, value in missing.items())
         raise ServeError(
             f"Knative's feature flag {', '.join(missing)} is not enabled: the loader cannot run without it.",
-            f"kubectl patch configmap/{_FEATURES} -n {_KNATIVE} --type merge -p '{{\"data\":{{{flags}}}}}'",
+            f"kubectl patch configmap/{features.CONFIG_MAP} -n {features.NAMESPACE} --type merge "
+            f"-p '{{\"data\":{{{flags}}}}}'",
         )
 
 

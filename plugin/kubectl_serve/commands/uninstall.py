@@ -11,7 +11,7 @@ from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cluster import Cluster, Connect
 from kubectl_serve.errors import ServeError
-from kubectl_serve.install import manifests
+from kubectl_serve.install import features, manifests
 from kubectl_serve.install.resources import resource_of
 from kubectl_serve.status.follow import watch_states
 from serve_core.api.loader_protocol import count_text
@@ -33,9 +33,11 @@ def configure(parser: options.Parser) -> None:
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     async with connect(args, streams) as cluster:
-        await _warn(cluster, streams)
+        served, _ = await cluster.list(DEPLOYMENTS, None, labels=f"{SERVED_LABEL}=true")
+        _warn(served, streams)
         for manifest in order([*manifests.all_objects(), *manifests.istio_objects()]):
             await _delete(cluster, manifest, streams, args.dry_run)
+        await features.revert(cluster, served, streams, dry_run=args.dry_run)
         if args.wait and args.dry_run == "none":
             await _wait(cluster, args.timeout)
     return 0
@@ -47,8 +49,7 @@ def order(objects: list[JsonObject]) -> list[JsonObject]:
     return [*webhooks, *(each for each in reversed(objects) if each not in webhooks)]
 
 
-async def _warn(cluster: Cluster, streams: Streams) -> None:
-    served, _ = await cluster.list(DEPLOYMENTS, None, labels=f"{SERVED_LABEL}=true")
+def _warn(served: list[JsonObject], streams: Streams) -> None:
     if served:
         count = count_text(len(served), "served Deployment")
         streams.note(

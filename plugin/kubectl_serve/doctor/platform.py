@@ -10,7 +10,7 @@ from kubectl_serve.doctor.finding import CheckResult, failed, ok, skipped, unsee
 from kubectl_serve.status import model
 from serve_core.base.json import JsonObject, value_at
 from serve_core.context.cluster import REQUIRED_FEATURES
-from serve_core.knative import fields
+from serve_core.knative.features import FLAGS, state
 from serve_core.syntax import image_reference
 
 KUBERNETES_SINCE = (1, 30)
@@ -19,22 +19,6 @@ KNATIVE_SINCE = (1, 20)
 """Tests run with 1.23; the required flags exist since this version."""
 
 _PARTS = ("activator", "autoscaler", "controller", "webhook")
-# Source: Knative Serving 1.23, pkg/apis/config/features.go.
-FLAGS = frozenset((
-    "autodetect-http2", "kubernetes.containerspec-addcapabilities", "kubernetes.podspec-affinity",
-    "kubernetes.podspec-dnsconfig", "kubernetes.podspec-dnspolicy", "kubernetes.podspec-dryrun",
-    "kubernetes.podspec-fieldref", "kubernetes.podspec-hostaliases", "kubernetes.podspec-hostipc",
-    "kubernetes.podspec-hostnetwork", "kubernetes.podspec-hostpid", "kubernetes.podspec-init-containers",
-    "kubernetes.podspec-nodeselector", "kubernetes.podspec-persistent-volume-claim",
-    "kubernetes.podspec-persistent-volume-write", "kubernetes.podspec-priorityclassname",
-    "kubernetes.podspec-runtimeclassname", "kubernetes.podspec-schedulername", "kubernetes.podspec-securitycontext",
-    "kubernetes.podspec-shareprocessnamespace", "kubernetes.podspec-tolerations",
-    "kubernetes.podspec-topologyspreadconstraints", "kubernetes.podspec-volumes-csi",
-    "kubernetes.podspec-volumes-emptydir", "kubernetes.podspec-volumes-ephemeral",
-    "kubernetes.podspec-volumes-hostpath", "kubernetes.podspec-volumes-image",
-    "kubernetes.podspec-volumes-mount-propagation", "multi-container", "multi-container-probing",
-    "queueproxy.mount-podinfo", "queueproxy.resource-defaults", "secure-pod-defaults", "tag-header-based-routing",
-))  # fmt: skip
 _STATES = ("enabled", "allowed", "disabled")
 _STATES_OF = {"secure-pod-defaults": ("enabled", "AllowRootBounded", "disabled")}
 _EXAMPLE = "_example"
@@ -133,8 +117,7 @@ def _running(evidence: Evidence) -> CheckResult:
 
 
 def _features(features: Mapping[str, str]) -> CheckResult:
-    carrier = fields.FieldMapping(features)
-    missing = {key: value for key, value in REQUIRED_FEATURES.items() if carrier.state(key) != value}
+    missing = {key: value for key, value in REQUIRED_FEATURES.items() if state(features, key) != value}
     if missing:
         return failed(
             "knative-features",

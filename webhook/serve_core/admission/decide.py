@@ -18,6 +18,7 @@ from serve_core.base.workload import Workload
 from serve_core.context.cluster import ClusterContext
 from serve_core.istio import authorization
 from serve_core.knative import name_conflict
+from serve_core.knative.features import FeatureNeed
 
 
 class Stage(NamedTuple):
@@ -98,6 +99,8 @@ class Verdict:
     """Further objects that it needs and the Deployment owns."""
     name: str = ""
     """Of the Knative Service, or of the Service in mode ``deployment``; empty where there is neither."""
+    feature_needs: frozenset[FeatureNeed] = frozenset()
+    """Knative's feature flags that the Knative Service needs, also where it is refused because one is not set."""
 
     @property
     def objects(self) -> tuple[JsonObject, ...]:
@@ -187,6 +190,7 @@ def _verdict(admission: Admission, refused_by: Stage | None, deployment: JsonObj
             tuple(sorted(findings.problems)),
             warnings if refused_by.warns else (),
             explanations if refused_by.explains else (),
+            feature_needs=admission.feature_needs,
         )
     return Verdict(
         warnings=warnings,
@@ -195,4 +199,5 @@ def _verdict(admission: Admission, refused_by: Stage | None, deployment: JsonObj
         service=admission.service,
         extras=(*admission.access_policies, *admission.extras),
         name=name_conflict.service_name(admission.deployment) if admission.is_served else "",
+        feature_needs=admission.feature_needs,
     )

@@ -13,6 +13,7 @@ from serve_core.base.reasons import Diagnostic, capped, diagnostic, quote, step
 from serve_core.base.workload import POD, TEMPLATE, Workload
 from serve_core.context.cluster import ClusterContext
 from serve_core.knative import fields, limits
+from serve_core.knative.features import FeatureNeed
 from serve_core.knative.fields import FieldMapping
 from serve_core.knative.name_conflict import service_name
 from serve_core.knative.traffic import targets
@@ -49,8 +50,10 @@ _READ_ONLY = ("csi", "hostPath")
 _TEMPLATE_METADATA = frozenset({"labels", "annotations", "creationTimestamp"})
 
 
-def render(workload: Workload, spec: ServingSpec, context: ClusterContext, findings: Findings) -> JsonObject:
-    """The Knative Service of a completed Deployment."""
+def render(
+    workload: Workload, spec: ServingSpec, context: ClusterContext, findings: Findings
+) -> tuple[JsonObject, frozenset[FeatureNeed]]:
+    """The Knative Service of a completed Deployment, and the feature flags of Knative that it needs."""
     name = service_name(workload.manifest)
     mapping = FieldMapping(context.features)
     if not is_service_name(name):
@@ -90,7 +93,7 @@ def render(workload: Workload, spec: ServingSpec, context: ClusterContext, findi
         del service["spec"]["template"]["metadata"]["annotations"]
     findings.problems += mapping.problems
     findings.warnings += [*_ignored(workload), *mapping.warnings]
-    return service
+    return service, frozenset(mapping.needs)
 
 
 def _service_labels(workload: Workload, spec: ServingSpec, mapping: FieldMapping) -> JsonObject:

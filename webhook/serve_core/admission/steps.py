@@ -245,9 +245,10 @@ def warn_of_bypassing_services(admission: Admission) -> None:
 def render_knative_service(admission: Admission) -> None:
     """Mode ``knative``: render the Knative Service, and the DomainMapping of a host name."""
     if admission.by_knative:
-        rendered = service.render(admission.workload, admission.spec, admission.context, admission.findings)
-        admission.service = rendered
-        admission.extras += domain_mapping.mapping(rendered, admission.spec)
+        admission.service, admission.feature_needs = service.render(
+            admission.workload, admission.spec, admission.context, admission.findings
+        )
+        admission.extras += domain_mapping.mapping(admission.service, admission.spec)
 
 
 def render_plain_service(admission: Admission) -> None:

@@ -16,6 +16,7 @@ from serve_core.base.workload import Workload
 from serve_core.context.cluster import ClusterContext
 from serve_core.istio import injection
 from serve_core.istio.injection import MeshDecision
+from serve_core.knative.features import FeatureNeed
 from serve_core.workload import serving_port
 from serve_core.workload.model_server import server_container
 from serve_core.workload.serving_port import ServingPort
@@ -45,6 +46,8 @@ class Admission:
     findings: Findings = field(default_factory=Findings)
     service: JsonObject | None = None
     """The Knative Service."""
+    feature_needs: frozenset[FeatureNeed] = frozenset()
+    """Knative's feature flags that the Knative Service needs."""
     access_policies: list[JsonObject] = field(default_factory=list)
     """Istio's objects that decide who can call the model."""
     extras: list[JsonObject] = field(default_factory=list)

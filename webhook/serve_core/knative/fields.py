@@ -14,8 +14,7 @@ from typing import Any
 
 from serve_core.base.json import canonical
 from serve_core.base.reasons import MOST_PROBLEMS, Diagnostic, diagnostic, quote, step
-
-_ON_BY_DEFAULT = frozenset({"multi-container", "kubernetes.podspec-volumes-emptydir"})
+from serve_core.knative.features import FeatureNeed, state
 
 
 @dataclass(frozen=True)
@@ -58,17 +57,14 @@ class FieldMapping:
     features: Mapping[str, str]
     problems: list[Diagnostic] = field(default_factory=list)
     warnings: list[Diagnostic] = field(default_factory=list)
-
-    def state(self, flag: str) -> str:
-        """The flag's state as Knative reads it: case-insensitive, and a misspelt value is the default."""
-        value = str(self.features.get(flag, "")).lower()
-        default = "enabled" if flag in _ON_BY_DEFAULT else "disabled"
-        return value if value in ("enabled", "allowed", "disabled") else default
+    needs: set[FeatureNeed] = field(default_factory=set)
+    """The feature flags that the documents need, whatever their state."""
 
     def require(self, flag: str, path: str, *, exact: bool = False) -> None:
-        state = self.state(flag)
-        if state == "disabled" or (exact and state != "enabled"):
-            self.add("FeatureDisabled", path, flag=flag, state=state)
+        need = FeatureNeed(flag, exact)
+        self.needs.add(need)
+        if not need.is_met(self.features):
+            self.add("FeatureDisabled", path, flag=flag, state=state(self.features, flag))
 
     def refuse(self, path: str, why: str, way_out: str = "") -> None:
         self.add("FieldUnsupported", path, why=why, way_out=way_out or "Remove it.")
