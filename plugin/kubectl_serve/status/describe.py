@@ -135,7 +135,7 @@ def pod_state(pod: JsonObject) -> str:
             ended = state.get("terminated")
             waiting = state.get("waiting") or {}
             if ended and ended.get("exitCode") != 0:
-                return f"{kind}{loader_protocol.words(ended.get('message')).code or ended.get('reason') or 'Error'}"
+                return f"{kind}{loader_protocol.parse(ended.get('message')).code or ended.get('reason') or 'Error'}"
             if waiting.get("reason") not in (None, "PodInitializing", "ContainerCreating"):
                 return f"{kind}{waiting['reason']}"
             if kind and "running" in state:
@@ -170,7 +170,7 @@ def user_annotations(deployment: JsonObject) -> list[tuple[str, str]]:
 def filled_fields(deployment: JsonObject) -> list[str]:
     """The fields that still have the webhook's value, by the part of the Deployment."""
     groups: dict[str, list[str]] = {}
-    for path in sorted(overlay.read(annotations_of(deployment).get(FILLED) or "", deployment) or ()):
+    for path in sorted(overlay.decode(annotations_of(deployment).get(FILLED) or "", deployment) or ()):
         steps = [unescape(step) for step in path.split("/")[1:]]
         group, rest = _part(steps)
         names = groups.setdefault(group, [])

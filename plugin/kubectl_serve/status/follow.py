@@ -156,7 +156,7 @@ class Follower:
     async def _follow_log(self, pod: str) -> None:
         with contextlib.suppress(errors.ApiError):
             async for line in self._cluster.logs(self._namespace, pod, LOADER_CONTAINER, follow=True, tail=1):
-                words = loader_protocol.words(line)
+                words = loader_protocol.parse(line)
                 if words.event:
                     self._line = words
                     self._changed.set()

@@ -129,7 +129,7 @@ class LoaderLines:
 
     def __call__(self, line: str) -> None:
         """Show a line of the loader's log."""
-        words = loader_protocol.words(line)
+        words = loader_protocol.parse(line)
         if words.event:
             self._show(words)
         else:
@@ -137,7 +137,7 @@ class LoaderLines:
 
     def show_event(self, event: JsonObject) -> None:
         """Show an event of the loader."""
-        self._show(loader_protocol.of(event))
+        self._show(loader_protocol.from_object(event))
 
     def _show(self, words: LoaderOutput) -> None:
         text = self._prefix + loader_events.line_of(words)

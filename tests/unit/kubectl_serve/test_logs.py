@@ -103,4 +103,4 @@ def test_scaled_to_zero_is_said(run: Run, models: FakeCluster) -> None:
     ],
 )
 def test_each_event_of_the_loader_is_one_line(words: dict[str, object], line: str) -> None:
-    assert loader_events.line_of(loader_protocol.of(words)) == line
+    assert loader_events.line_of(loader_protocol.from_object(words)) == line

@@ -42,7 +42,9 @@ def pod(loader: Any = STARTING, server: Any = STARTING, *, scheduled: Any = None
 
 
 def texts(*pods: JsonObject, line: Any = None, service: Any = None) -> list[str]:
-    return [step.text for step in wait.steps(Snapshot(deployment(), service, pods, loader_protocol.of(line or {})))]
+    return [
+        step.text for step in wait.steps(Snapshot(deployment(), service, pods, loader_protocol.from_object(line or {})))
+    ]
 
 
 def failed(code: str | None, **more: Any) -> JsonObject:

@@ -16,7 +16,7 @@ from serve_core.audit import dry_run
 from serve_core.audit.stored_objects import Auditor
 from serve_core.base.constants import SERVER_USERNAME
 from serve_core.base.json import JsonObject
-from serve_core.base.reasons import CATALOGUE, MOST_PROBLEMS
+from serve_core.base.reasons import CATALOGUE, MAX_PROBLEMS
 from serve_core.context.cluster import ClusterContext
 from serve_core.policy.evaluate import judge_policies
 from serve_core.policy.parse import PolicyError, read_exception, stored_policy
@@ -529,7 +529,7 @@ def test_all_rules_together_find_no_more_than_a_message_lists() -> None:
     assert subject is not None
     verdict = judge_policies(subject, context_with(*[STORES] * 30).policies, (), NOW)
     found = [len(result.findings) for result in verdict.results if result.rule == "images"]
-    assert (found[0], *found[1:]) == (MOST_PROBLEMS + 1, *[1] * 29)
+    assert (found[0], *found[1:]) == (MAX_PROBLEMS + 1, *[1] * 29)
 
 
 @pytest.mark.parametrize("count", [1000, pytest.param(15_000, marks=pytest.mark.slow)])

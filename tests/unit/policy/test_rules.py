@@ -10,7 +10,7 @@ from typing import Any, cast
 from kubectl_serve.install.manifests import default_context
 from kubectl_serve.io import documents
 from serve_core.audit.dry_run import read_documents
-from serve_core.base.reasons import CATALOGUE, MOST_PROBLEMS
+from serve_core.base.reasons import CATALOGUE, MAX_PROBLEMS
 from serve_core.policy import rules
 from serve_core.policy.check import Check
 from serve_core.policy.rules import CHECKS, REASONS
@@ -54,7 +54,7 @@ def test_a_rule_reads_what_it_says_and_gives_the_reasons_that_it_lists() -> None
     read: dict[type[Check], set[str]] = {check: set() for check in CHECKS.values()}
     for check, subject in judged():
         watched = Watched(subject)
-        codes = {found.code for found in islice(check.findings(cast(Subject, watched), "p/r"), MOST_PROBLEMS)}
+        codes = {found.code for found in islice(check.findings(cast(Subject, watched), "p/r"), MAX_PROBLEMS)}
         read[type(check)] |= watched.read - {"kind"}
         assert codes <= {reason.code for reason in check.reasons}
     for rule, attributes in read.items():

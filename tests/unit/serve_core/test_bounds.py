@@ -14,7 +14,7 @@ from serve_core.admission.decide import judge, render_stored
 from serve_core.api import annotations, models, serving_spec
 from serve_core.base import bounds
 from serve_core.base.json import JsonObject
-from serve_core.base.reasons import MOST_PROBLEMS, Diagnostic, capped, diagnostic
+from serve_core.base.reasons import MAX_PROBLEMS, Diagnostic, capped, diagnostic
 from serve_core.context.cluster import ClusterContext, LoaderConfig
 from serve_core.context.services import ServiceSummary
 from serve_core.syntax import duration, image_reference, quantity
@@ -132,7 +132,7 @@ def test_no_more_problems_are_made_than_are_said(what: str, monkeypatch: pytest.
     whole = deployment() | {key: value for key, value in changes.items() if key == "spec"}
     whole["metadata"]["annotations"] |= changes.get("metadata", {}).get("annotations", {})
     assert judge(whole, FACTS).refused
-    assert MOST_PROBLEMS < made <= MOST_PROBLEMS + 10
+    assert MAX_PROBLEMS < made <= MAX_PROBLEMS + 10
 
 
 @pytest.mark.attack(11, 22)
@@ -144,20 +144,20 @@ def test_services_of_thousands_of_ports_make_no_more_problems() -> None:
     running["spec"]["template"]["spec"]["containers"][0]["ports"] = [{"name": "http", "containerPort": 80}]
     previous = {**running, "metadata": {"name": "iris"}}
     found = judge(running, ClusterContext(LoaderConfig("loader:1"), services=services), previous).problems
-    assert MOST_PROBLEMS < len(found) <= MOST_PROBLEMS + 10
+    assert MAX_PROBLEMS < len(found) <= MAX_PROBLEMS + 10
 
 
 @pytest.mark.attack(11, 22)
 def test_whatever_fills_a_message_is_cut() -> None:
     told = diagnostic("UnknownScheme", "p" * 2**20, scheme="s" * 2**20, allowed=["a" * 2**20], meant="")
     assert len(str(told)) < 5_000
-    assert len(capped(told for _ in iter(int, 1))) == MOST_PROBLEMS + 1  # of endlessly many
+    assert len(capped(told for _ in iter(int, 1))) == MAX_PROBLEMS + 1  # of endlessly many
 
 
 @pytest.mark.parametrize("key", [each.key for each in annotations.USER if each.key != annotations.MODEL])
 @pytest.mark.attack(22)
 def test_an_annotation_is_not_looked_at_beyond_its_longest_value(key: str) -> None:
-    found = serving_spec.read({annotations.MODEL: "s3://models/a.joblib", key: "1" * (annotations.LONGEST + 1)})[1]
+    found = serving_spec.read({annotations.MODEL: "s3://models/a.joblib", key: "1" * (annotations.MAX_LENGTH + 1)})[1]
     assert ("TooLarge", annotations.path_of(key)) in [(each.code, each.path) for each in found]
 
 

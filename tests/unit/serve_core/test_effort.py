@@ -38,7 +38,7 @@ def a_forged_record(number: int) -> JsonObject:
 
 def a_forged_note(number: int) -> JsonObject:
     """One with as many different marks of paths as are read, so that many values have to be digested."""
-    marks = "".join(f"{mark}AAAAAA" for mark in sorted({overlay.noted({f"/{i}": ""})[:2] for i in range(5000)})[:250])
+    marks = "".join(f"{mark}AAAAAA" for mark in sorted({overlay.encode({f"/{i}": ""})[:2] for i in range(5000)})[:250])
     return deployment({"env": [{"name": f"A{index}"} for index in range(number)]}, **{FILLED: marks})
 
 

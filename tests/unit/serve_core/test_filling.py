@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_core.base.json import JsonObject
-from serve_core.base.overlay import fill, noted, read, take_back
+from serve_core.base.overlay import decode, encode, fill, take_back
 
 NAMES = st.sampled_from(["a", "b/c", "d~e", "model"])
 SCALARS = st.one_of(st.text(max_size=3), st.integers(0, 3), st.booleans())
@@ -70,8 +70,8 @@ def test_what_is_in_the_document_may_be_shared_with_another(user: JsonObject, ou
 def test_what_is_noted_says_as_much_as_the_record(user: JsonObject, ours: JsonObject) -> None:
     document = copy.deepcopy(user)
     record = fill(document, copy.deepcopy(ours))
-    assert read(noted(record), document) == record
-    take_back(document, read(noted(record), document) or {})
+    assert decode(encode(record), document) == record
+    take_back(document, decode(encode(record), document) or {})
     assert document == user
 
 
@@ -81,18 +81,18 @@ def test_a_note_about_another_object_takes_nothing_of_the_users_but_what_is_the_
 ) -> None:
     document = copy.deepcopy(user)
     record = fill(document, copy.deepcopy(ours))
-    assert (read(noted(record), other) or {}).items() <= record.items()
+    assert (decode(encode(record), other) or {}).items() <= record.items()
 
 
 @pytest.mark.parametrize("note", ["a", "a" * 9, "[]", "{", "{" * 5000, '{"a": 1}', "null", "a" * 2008, "ä" * 7])
 def test_what_is_no_note_is_told_from_one(note: str) -> None:
-    assert read(note, {"spec": {}}) is None
+    assert decode(note, {"spec": {}}) is None
 
 
 def test_a_note_of_the_first_version_is_read() -> None:
     document: JsonObject = {}
     record = fill(document, {"containers": [{"name": "server", "image": "ours"}]})
-    assert read(json.dumps(record), document) == record
+    assert decode(json.dumps(record), document) == record
 
 
 def leaves(value: object, path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:

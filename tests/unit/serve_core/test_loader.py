@@ -29,7 +29,7 @@ def test_what_a_loader_brought_is_told_as_far_as_it_says() -> None:
     )
     assert loader_protocol.loaded_text(LoaderOutput(size=2048, seconds=1)) == "2.0 KiB in 1.0 s"
     everything = {"bytes": 2048, "seconds": 1, "files": 1, "checked": 1, "signed": True, "digest": "sha256:0"}
-    assert loader_protocol.loaded_text(loader_protocol.of(everything)) == (
+    assert loader_protocol.loaded_text(loader_protocol.from_object(everything)) == (
         "2.0 KiB in 1 file in 1.0 s, 1 checked against the store's own checksum, its signature verified, sha256:0"
     )
 
@@ -58,15 +58,15 @@ DEEP = '{"code": ' * 5000 + "1" + "}" * 5000
     ],
 )  # fmt: skip
 def test_what_is_not_as_the_loader_writes_it_counts_as_not_said(text: object) -> None:
-    assert loader_protocol.words(text) == NOTHING
+    assert loader_protocol.parse(text) == NOTHING
 
 
 @pytest.mark.attack(24)
 def test_what_one_field_says_wrongly_takes_nothing_from_the_others() -> None:
-    said = loader_protocol.words(
+    said = loader_protocol.parse(
         json.dumps({"code": "NotFound", "message": [], "seconds": {}, "bytes": "x", "hint": "y" * 9999})
     )
-    assert said == LoaderOutput(code="NotFound", hint="y" * loader_protocol.LONGEST_TEXT)
+    assert said == LoaderOutput(code="NotFound", hint="y" * loader_protocol.MAX_TEXT)
 
 
 @pytest.mark.attack(24)
@@ -75,6 +75,8 @@ def test_what_one_field_says_wrongly_takes_nothing_from_the_others() -> None:
     "value", [None, True, -1, 2**80, 1.5, "", "x", [], [[]], {}, {"a": []}, "\ud800", "\x1b]52;c;x\x07"]
 )
 def test_whatever_a_field_holds_it_can_be_said(key: str, value: object) -> None:
-    said = loader_protocol.of({"event": "progress", "bytes": 1, "total": 2, "seconds": 1, "code": "Loaded", key: value})
+    said = loader_protocol.from_object(
+        {"event": "progress", "bytes": 1, "total": 2, "seconds": 1, "code": "Loaded", key: value}
+    )
     for text in (loader_protocol.loaded_text(said), loader_protocol.code_text(said), str(loader_protocol.share(said))):
         assert len(text) < 1000

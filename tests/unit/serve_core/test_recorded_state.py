@@ -206,7 +206,7 @@ def test_replicas_that_somebody_notes_are_as_good_as_the_field_and_no_better(sai
 def claimed(deployment: JsonObject, spared: str = "") -> JsonObject:
     """``deployment`` with a note that all of it was filled in."""
     everything = {path: overlay.digest(value) for path, value in overlay._values(deployment, "") if path != spared}
-    return with_notes(deployment, {FILLED: overlay.noted(everything)})
+    return with_notes(deployment, {FILLED: overlay.encode(everything)})
 
 
 OF_MODEL = overlay.path("metadata", "annotations", MODEL)

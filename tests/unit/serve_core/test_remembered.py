@@ -165,7 +165,7 @@ def of_version_0_1(deployment: JsonObject, context: ClusterContext) -> JsonObjec
     record["runtime"] = {"name": runtime.name, "spec": runtimes.spec_document(runtime)}
     record["loader"] = {"image": context.loader.image, "allowNetworks": list(context.loader.allow_networks)}
     notes[annotations.COMPLETED_WITH] = canonical(record)
-    notes[annotations.FILLED] = canonical(overlay.read(notes[annotations.FILLED], deployment))
+    notes[annotations.FILLED] = canonical(overlay.decode(notes[annotations.FILLED], deployment))
     return made
 
 

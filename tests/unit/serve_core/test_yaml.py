@@ -48,7 +48,7 @@ def test_aliases_are_understood_as_people_use_them() -> None:
 
 def test_what_stands_for_much_may_be_said_a_few_times() -> None:
     """The bound is on what aliases add, whatever the text itself says."""
-    many = "a: &a [" + "x," * (yaml.MOST_ALIASED - 10) + "]\n"
+    many = "a: &a [" + "x," * (yaml.MAX_ALIASED - 10) + "]\n"
     yaml.check_aliases(many + "b: *a\n")
     with pytest.raises(YAMLError, match="more than 100,000 values"):
         yaml.check_aliases(many + "b: [*a, *a]\n")

@@ -789,7 +789,7 @@ def test_the_size_of_a_large_model_is_noted(pod: Any, line: Any, noted: str | No
         message = json.dumps({"code": pod[0], "bytes": pod[1]})
         own["status"]["initContainerStatuses"][0]["state"]["terminated"]["message"] = message
     noted_before = deployment(notes={annotations.MODEL_SIZE: "7"})
-    state = observed(noted_before, live("Unknown"), pods=[own], outputs={"a": loader_protocol.of(line)})
+    state = observed(noted_before, live("Unknown"), pods=[own], outputs={"a": loader_protocol.from_object(line)})
     assert notes_of(state).get(annotations.MODEL_SIZE) == noted
     assert notes_of(state)[annotations.URL] == "http://iris.default.example.com"
 

@@ -176,7 +176,7 @@ RETRY = {"event": "retry", "code": "Unreachable", "message": "no route", "hint":
     ],
 )
 def test_how_far_the_loader_is(found: dict[str, Any], line: dict[str, Any], expected: tuple[str, str, str]) -> None:
-    finding = pods.loader_finding(found, loader_protocol.of(line), "iris")
+    finding = pods.loader_finding(found, loader_protocol.from_object(line), "iris")
     assert (finding.status, finding.code) == expected[:2]
     assert expected[2].lower() in finding.message.lower()
 
@@ -367,7 +367,7 @@ def injected(*init: str, uid: int | None = None) -> dict[str, Any]:
     ids=["captured", "as the proxy", "behind a native sidecar", "no mesh"],
 )
 def test_a_loader_that_istio_cuts_off_is_told_so(found: dict[str, Any], code: str) -> None:
-    said = pods.loader_finding(found, loader_protocol.of(RETRY), "iris")
+    said = pods.loader_finding(found, loader_protocol.from_object(RETRY), "iris")
     assert (said.status, said.code) == ("Unknown", code)
     assert "no route" in said.message, "what the loader saw is told as well"
 

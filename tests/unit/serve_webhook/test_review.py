@@ -17,9 +17,9 @@ from serve_core.api.models import SCHEMES
 from serve_core.api.runtimes import Runtime
 from serve_core.base import bounded_json, overlay
 from serve_core.base.bounded_json import JsonError
-from serve_core.base.bounds import MOST_ANNOTATIONS
+from serve_core.base.bounds import MAX_ANNOTATION_BYTES
 from serve_core.base.constants import SERVED_LABEL, SERVER_USERNAME
-from serve_core.base.reasons import MOST_PROBLEMS, Diagnostic
+from serve_core.base.reasons import MAX_PROBLEMS, Diagnostic
 from serve_core.context.cluster import ClusterContext, LoaderConfig
 from serve_webhook.admission import parsing, review, validation
 from serve_webhook.admission.review import AdmissionRequest, AdmissionResponse, MalformedError
@@ -362,7 +362,7 @@ def test_a_refusal_of_thousands_of_lines_is_cut_short() -> None:
     unknown = {f"unknown-{index}": "" for index in range(1000)}
     answered, _ = review.review(body(deployment(**unknown)), complete)
     lines = json.loads(answered)["response"]["status"]["message"].splitlines()
-    assert len(lines) == MOST_PROBLEMS + 1
+    assert len(lines) == MAX_PROBLEMS + 1
     assert lines[-1] == "and more like these"
 
 
@@ -411,8 +411,8 @@ def test_what_is_not_even_parsed_is_answered_whatever_its_uid_is_made_of() -> No
 
 @pytest.mark.attack(11)
 def test_annotations_that_would_grow_beyond_their_bound_are_refused_by_us() -> None:
-    assert "patch" in respond(described(MOST_ANNOTATIONS - 8 * 1024))
-    response = respond(described(MOST_ANNOTATIONS - 100))
+    assert "patch" in respond(described(MAX_ANNOTATION_BYTES - 8 * 1024))
+    response = respond(described(MAX_ANNOTATION_BYTES - 100))
     assert response["status"]["message"].startswith("TooLarge: metadata.annotations: ")
     assert "256 KiB" in response["status"]["message"]
 
@@ -432,7 +432,7 @@ def forged(number: int, step: int, width: int) -> bytes:
 def test_a_patch_that_an_object_makes_grow_is_refused(
     number: int, step: int, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve_core.base.bounds.MOST_ANNOTATIONS", 2**30)
+    monkeypatch.setattr("serve_core.base.bounds.MAX_ANNOTATION_BYTES", 2**30)
     assert "patch" in respond(forged(number // 20, step, width))
     assert respond(forged(number, step, width))["status"]["message"].startswith("TooLarge: metadata: ")
 

@@ -56,7 +56,7 @@ def _adopt(admission: Admission, policies: tuple["ServingPolicy", ...]) -> None:
     for policy in policies:
         if policy.spec.adopt is None:
             continue
-        uri = uri_template.filled_in(policy.spec.adopt.model, label=label, name=workload.name, namespace=namespace)
+        uri = uri_template.expand(policy.spec.adopt.model, label=label, name=workload.name, namespace=namespace)
         if isinstance(fault := models.parse(uri, _AT), Diagnostic):
             why = fault.message.rstrip(".")
             findings.problems.append(diagnostic("AdoptedModelInvalid", _AT, policy=policy.name, why=why))

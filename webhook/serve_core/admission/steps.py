@@ -69,7 +69,7 @@ def read_field_record(admission: Admission) -> None:
     """
     for each in (admission.deployment, admission.previous):
         text = None if each is None else Workload(each).annotations.get(FILLED)
-        record: FieldRecord | None = {} if text is None else overlay.read(text, admission.deployment)
+        record: FieldRecord | None = {} if text is None else overlay.decode(text, admission.deployment)
         if record is not None:
             admission.recorded = {
                 path: value for path, value in record.items() if path in _FILLED or path.startswith(_FILLED_BELOW)
@@ -189,7 +189,7 @@ def bypass_activator(admission: Admission) -> None:
 
 def record_fields(admission: Admission) -> None:
     """Note the fields that this admission has set, so that the next one can take them back."""
-    admission.annotate(FILLED, overlay.noted(admission.filled))
+    admission.annotate(FILLED, overlay.encode(admission.filled))
 
 
 def choose_name(admission: Admission) -> None:

@@ -21,7 +21,7 @@ PROTOCOLS = ("v1", "v2", "openai", "grpc-v2")
 KNATIVE, DEPLOYMENT = "knative", "deployment"
 """The modes: a Knative Service that scales from zero, or the Deployment itself, which keeps running."""
 
-LONGEST = 16 * 1024
+MAX_LENGTH = 16 * 1024
 """Maximum characters of a value; the longest are lists of claims and of callers."""
 
 CUSTOM = "custom"
@@ -333,9 +333,9 @@ PREVIOUS = PREFIX + "previous"
 OBSERVED_GENERATION = PREFIX + "observed-generation"
 
 NOTED = (SERVICE, URL, READY_REVISION, MODEL_SIZE, PROMOTED, PREVIOUS, OBSERVED_GENERATION)
-"""What the reconciler notes on a served Deployment."""
+"""Written by the reconciler on a served Deployment."""
 OF_REVISIONS = (READY_REVISION, PROMOTED, PREVIOUS)
-"""What it notes of the revisions of one Knative Service: the next one begins to count anew."""
+"""Those about revisions of one Knative Service; a new Knative Service starts without them."""
 
 
 def is_current(deployment: JsonObject) -> bool:
@@ -345,5 +345,5 @@ def is_current(deployment: JsonObject) -> bool:
 
 
 def path_of(key: str) -> str:
-    """Where an annotation stands in its object, as messages say it."""
+    """The path of an annotation in messages."""
     return f"metadata.annotations[{key}]"

@@ -1,7 +1,7 @@
-"""The loader's words: the lines that it writes, and the message that it ends with.
+"""The loader protocol: the JSON lines in the loader's log, and its termination message.
 
-Whoever may create pods can write them in its place. So they are read here once, into values of known types and bounds,
-and what is not as the loader writes it counts as not said.
+Every user who can create pods can fake them. So this module parses them into values of known types and bounds, and
+ignores anything that the loader does not write.
 """
 
 import math
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from serve_core.base.json import object_of
 from serve_core.base.reasons import quote
 
-LONGEST = 2**14
-"""Characters of a line or a message; the loader ends with 1,024 at most."""
-LONGEST_TEXT = 1000
-"""Characters of one text in it."""
+MAX_LENGTH = 2**14
+"""Characters of a line or a message; the loader's termination messages have at most 1,024."""
+MAX_TEXT = 1000
+"""Characters of one string in it."""
 _MOST = 2**63 - 1
 
 EVENTS = frozenset({"plan", "progress", "retry", "failed", "loaded"})
@@ -25,7 +25,7 @@ CODES = frozenset(
         "NoSpace", "Unreachable", "ServerError", "Stalled", "Changed", "Interrupted", "CannotVerify", "NotSigned",
     }
 )  # fmt: skip
-"""What it can end with (``model_loader.outcomes``)."""
+"""The loader's results (``model_loader.outcomes``)."""
 
 _DIGEST = re.compile(r"[a-z0-9]{1,20}:[0-9a-f]{1,128}")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -33,7 +33,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 @dataclass(frozen=True, slots=True)
 class LoaderOutput:
-    """What a loader has said at a time. Empty texts and ``None``: it has not said that."""
+    """One message of a loader. Fields that it does not contain are empty or ``None``."""
 
     event: str = ""
     """One of :data:`EVENTS`."""
@@ -42,36 +42,36 @@ class LoaderOutput:
     message: str = ""
     hint: str = ""
     size: int | None = None
-    """Bytes: of the model, or read so far."""
+    """Bytes of the model, or bytes read so far."""
     total: int | None = None
     """Bytes."""
     rate: float | None = None
-    """Bytes a second."""
+    """Bytes per second."""
     files: int | None = None
     seconds: float | None = None
     attempt: int | None = None
     wait: float | None = None
     """Seconds until the next attempt."""
     checked: int | None = None
-    """Files that had a checksum of the store's own to be checked against."""
+    """Files that were verified with a checksum of the store."""
     signed: bool = False
     digest: str = ""
     runs_code: int | None = None
-    """Files that may run code when they are loaded."""
+    """Files that can run code when they are loaded."""
     runs_code_first: str = ""
-    """One of them."""
+    """The name of one of them."""
 
 
 NOTHING = LoaderOutput()
 
 
-def words(text: object) -> LoaderOutput:
-    """A line of the loader's log, or its termination message."""
-    return of(object_of(text)) if isinstance(text, str) and len(text) <= LONGEST else NOTHING
+def parse(text: object) -> LoaderOutput:
+    """Parse a line of the loader's log, or its termination message."""
+    return from_object(object_of(text)) if isinstance(text, str) and len(text) <= MAX_LENGTH else NOTHING
 
 
-def of(said: Mapping[str, object]) -> LoaderOutput:
-    """The same of what was parsed already."""
+def from_object(said: Mapping[str, object]) -> LoaderOutput:
+    """Like :func:`parse`, for parsed JSON."""
     event, code, digest = _text(said.get("event")), _text(said.get("code")), _text(said.get("digest"))
     return LoaderOutput(
         event=event if event in EVENTS else "",
@@ -94,7 +94,7 @@ def of(said: Mapping[str, object]) -> LoaderOutput:
 
 
 def _text(value: object) -> str:
-    return value[:LONGEST_TEXT] if isinstance(value, str) else ""
+    return value[:MAX_TEXT] if isinstance(value, str) else ""
 
 
 def _count(value: object) -> int | None:
@@ -108,7 +108,7 @@ def _number(value: object) -> float | None:
 
 
 def size_text(size: float) -> str:
-    """Bytes in the unit that is best to read."""
+    """Bytes in a readable unit."""
     for unit in _UNITS:
         if size < 1024 or unit == _UNITS[-1]:
             break
@@ -122,13 +122,13 @@ def count_text(count: int, noun: str) -> str:
 
 
 def share(said: LoaderOutput) -> tuple[int, int] | None:
-    """Bytes read and bytes in all, as a line of the log has them; ``None`` where it does not."""
+    """Bytes read and bytes in total; ``None`` if a line does not have both."""
     done, total = (0, said.size) if said.event == "plan" else (said.size, said.total)
     return (min(done, total), total) if done is not None and total else None
 
 
 def code_text(said: LoaderOutput) -> str:
-    """Which files of a model may run code when they are loaded, as a sentence; empty where there is none."""
+    """A sentence about the files that can run code when they are loaded; empty if there are none."""
     if not said.runs_code or not said.runs_code_first:
         return ""
     first = quote(said.runs_code_first)
@@ -138,10 +138,10 @@ def code_text(said: LoaderOutput) -> str:
 
 
 def loaded_text(said: LoaderOutput) -> str:
-    """What a loader that has ended well brought; empty where it does not say.
+    """A summary of a successful load; empty if the message has no size or time.
 
-    Bytes, files, seconds, how many files had a checksum of the store's own to be checked against, whether a signature
-    was verified, and the digest.
+    Bytes, files, seconds, how many files were verified with a checksum of the store, whether a signature was verified,
+    and the digest.
     """
     if said.size is None or said.seconds is None:
         return ""

@@ -1,4 +1,4 @@
-"""Model URIs, taken apart once and compared as parts ever after."""
+"""Model URIs, parsed once and compared by their parts."""
 
 import re
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from model_uri import ModelURI, SecretError, URIError
 from serve_core.base.reasons import Diagnostic, diagnostic, meant, quote
 
 SCHEMES = {scheme.name: scheme.example for scheme in model_uri.SCHEMES.values() if scheme.example}
-"""Scheme to an example of it."""
+"""Scheme to an example URI."""
 
 SUFFIX_FORMATS = {
     ".joblib": "sklearn",
@@ -20,30 +20,30 @@ SUFFIX_FORMATS = {
     ".gguf": "gguf",
     ".safetensors": "huggingface",
 }
-"""What a model's file name says of its format."""
+"""File name suffix to the model format."""
 
 _BLANK = " \t\r\n"
 _SPACE = re.compile(f"[{_BLANK}]+")
 _FOLDER = re.compile(r"[A-Za-z0-9._-]{1,255}\Z", re.ASCII)
-MOST = 16
-"""Models of one Deployment."""
+MAX_MODELS = 16
+"""Maximum number of models of one Deployment."""
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A model's URI, and the folder of the whole that it fills; empty where it fills the whole."""
+    """A model's URI, and its folder below the model directory; empty for the directory itself."""
 
     uri: ModelURI
     folder: str
 
     @property
     def argument(self) -> str:
-        """How the loader is told, where there are several."""
+        """The loader's argument, if there are several models."""
         return f"{self.uri.text}={self.folder or '.'}"
 
 
 def file_name(uri: ModelURI) -> str | None:
-    """The name of the one file that the URI points to, if its suffix says that it is one."""
+    """The name of the file at the URI, if its suffix is that of a model file."""
     if uri.scheme in ("hf", "oci") or not uri.segments or uri.folder:
         return None  # a whole repository or artifact, whatever its name ends in
     name = uri.segments[-1]
@@ -51,12 +51,12 @@ def file_name(uri: ModelURI) -> str | None:
 
 
 def split(text: str) -> tuple[tuple[str, str], ...]:
-    """The URIs that the annotation names, and what each has for a folder.
+    """The URIs in the annotation, each with its folder.
 
-    One URI is taken as it is. Of several, divided by white space, each may end in ``=FOLDER``. Of more than may be,
-    the last holds all the rest.
+    A single URI is taken as it is. Of several, separated by white space, each can end in ``=FOLDER``. If there are too
+    many, the last contains the rest.
     """
-    words = _SPACE.split(text.strip(_BLANK), maxsplit=MOST)
+    words = _SPACE.split(text.strip(_BLANK), maxsplit=MAX_MODELS)
     if len(words) == 1:
         return ((words[0], ""),)
     parts = (word.rpartition("=") for word in words)
@@ -64,10 +64,10 @@ def split(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def parse_all(text: str, path: str) -> tuple[tuple[Placed, ...], tuple[Diagnostic, ...]]:
-    """Take apart what the annotation names; all faults come at once. ``path`` is where it stands."""
+    """Parse the annotation at ``path``; return the models and all problems."""
     parts = split(text)
-    if len(parts) > MOST:
-        why = f"it has more than {MOST} URIs"
+    if len(parts) > MAX_MODELS:
+        why = f"it has more than {MAX_MODELS} URIs"
         return (), (diagnostic("InvalidModelURI", path, value="this list of URIs", why=why, example=SCHEMES["s3"]),)
     found: list[Placed] = []
     problems: list[Diagnostic] = []
@@ -93,13 +93,13 @@ def _is_folder(text: str) -> bool:
 
 
 def parse(text: str, path: str) -> ModelURI | Diagnostic:
-    """Take a model URI apart. ``path`` is where it stands, for the message.
+    """Parse the model URI at ``path``.
 
-    Never repeats what may be a secret. ``..``, control characters and Kubernetes' ``$(NAME)`` expansion are refused:
-    the URI becomes an argument of the loader.
+    Messages never repeat what can be a secret. ``..``, control characters and Kubernetes' ``$(NAME)`` expansion are
+    refused, because the URI becomes an argument of the loader.
     """
     if len(text) > model_uri.MAX_LENGTH:
-        # What stands in it is not repeated: where it is cut, half a secret could be left.
+        # The message does not repeat it: a cut could leave half of a secret.
         value, why = "this text", f"it is longer than {model_uri.MAX_LENGTH} characters"
         return diagnostic("InvalidModelURI", path, value=value, why=why, example=SCHEMES["s3"])
     scheme, separator, _ = text.partition("://")

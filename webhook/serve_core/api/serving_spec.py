@@ -23,7 +23,7 @@ from serve_core.api.annotations import (
     DIGEST,
     DOMAIN,
     KNATIVE,
-    LONGEST,
+    MAX_LENGTH,
     METRIC,
     MODEL,
     PIN,
@@ -88,12 +88,12 @@ class ServingSpec:
 
     @property
     def model(self) -> ModelURI:
-        """The first, which the format is told by."""
+        """The first model, which determines the format."""
         return self.models[0].uri
 
     @property
     def file_name(self) -> str | None:
-        """The name of the one file that is the model, if the suffix of its URI says that it is one."""
+        """The name of the model file, if there is one model and its suffix is that of a file."""
         return models.file_name(self.model) if len(self.models) == 1 else None
 
 
@@ -105,9 +105,9 @@ _LONGEST_MISSPELT = 40
 
 
 def read(annotations: Mapping[str, str]) -> tuple[ServingSpec | None, tuple[Diagnostic, ...]]:
-    """Read all annotations under our prefix; all their faults come at once, as far as they are said.
+    """Read all annotations with our prefix; return the spec, or ``None`` and all problems.
 
-    Returns ``(None, ())`` for an object that has none of the user's.
+    An object without our annotations gives ``(None, ())``.
     """
     ours = {key: value for key, value in annotations.items() if key.startswith(PREFIX) and key not in _STATE_KEYS}
     problems = capped(_unknown(key) for key in ours if key not in _USER_BY_KEY)
@@ -141,13 +141,13 @@ def read_stored(deployment: JsonObject) -> ServingSpec | None:
 
 
 def _field(key: str) -> str:
-    """The name of an annotation's field of :class:`ServingSpec`."""
+    """The field of :class:`ServingSpec` for an annotation."""
     return key.removeprefix(PREFIX).replace("-", "_")
 
 
 def _value(annotation: Annotation, text: str) -> Any:
-    if len(text) > LONGEST:
-        return diagnostic("TooLarge", path_of(annotation.key), why=f"it is longer than {LONGEST:,} characters")
+    if len(text) > MAX_LENGTH:
+        return diagnostic("TooLarge", path_of(annotation.key), why=f"it is longer than {MAX_LENGTH:,} characters")
     try:
         return annotation.parse(text)
     except InvalidValueError as error:
@@ -165,7 +165,7 @@ _LONGEST_CORRECTED = 64
 
 
 def _meant(annotation: Annotation, text: str) -> str:
-    """What somebody who wrote ``text`` may have meant: the first of the usual slips, put right, that is allowed."""
+    """A suggestion for a wrong value: the first correction of a usual mistake that the annotation allows."""
     if len(text) > _LONGEST_CORRECTED:
         return ""
     plain = text.strip().lower()
@@ -195,14 +195,14 @@ def _unknown(key: str) -> Diagnostic:
 
 @lru_cache(maxsize=256)
 def _near(name: str) -> list[str]:
-    """What may be meant; the same mistakes are looked up once for each default of the policies."""
+    """Names that resemble a wrong one. Cached: policies can repeat a mistake for each of their defaults."""
     import difflib  # only a mistake pays for it  # noqa: PLC0415
 
     return difflib.get_close_matches(name, [annotation.name for annotation in USER], n=2)
 
 
 def _incomplete(values: Mapping[str, Any], keys: Collection[str]) -> list[Diagnostic]:
-    """What is written without what makes it mean something. ``keys`` are those written, right or wrong."""
+    """Annotations that require another one. ``keys``: all annotations of the object, valid or not."""
     missing = [(TLS, DOMAIN)] if TLS in keys and DOMAIN not in keys else []
     if AUTH not in keys or "auth" in values:
         auth = values.get("auth")

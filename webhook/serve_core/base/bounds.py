@@ -10,15 +10,15 @@ from typing import Any
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import Diagnostic, diagnostic
 
-MOST_VALUES = 20_000
+MAX_VALUES = 20_000
 """Values in one object, at all levels."""
-MOST_CHARACTERS = 512 * 1024
+MAX_CHARACTERS = 512 * 1024
 """Characters of all keys and strings of an object. The API server allows 256 KiB of annotations, etcd 1.5 MiB."""
-DEEPEST = 64
+MAX_DEPTH = 64
 """Levels of nesting. A Deployment of the API's schema has fewer than 20."""
-MOST_ANNOTATIONS = 256 * 1024
+MAX_ANNOTATION_BYTES = 256 * 1024
 """Bytes of an object's annotations (k8s.io/apimachinery, pkg/api/validation: ``TotalAnnotationSizeLimitB``)."""
-MOST_USES = 1_000
+MAX_USES = 1_000
 """Things of one kind in an object that policies check one by one, such as images or Secrets."""
 
 _STRINGS = frozenset({str})
@@ -31,12 +31,12 @@ def fault(document: JsonObject) -> Diagnostic | None:
     """
     values = characters = 0
     level: list[Any] = [_without_managed_fields(document)]
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         inner: list[Any] = []
         for node in level:
             values += len(node)
-            if values > MOST_VALUES:
-                return _too_large(f"it has more than {MOST_VALUES:,} values in it")
+            if values > MAX_VALUES:
+                return _too_large(f"it has more than {MAX_VALUES:,} values in it")
             if isinstance(node, dict):
                 if not _STRINGS.issuperset(map(type, node)):
                     why = "a key in it is not a string; put it into quotes"
@@ -49,25 +49,26 @@ def fault(document: JsonObject) -> Diagnostic | None:
                     inner.append(value)
                 elif isinstance(value, int) and not -(2**63) <= value < 2**64:
                     return _too_large("a number in it has more than 64 bits")
-            if characters > MOST_CHARACTERS:
-                return _too_large(f"its names and texts have more than {MOST_CHARACTERS // 1024} KiB")
+            if characters > MAX_CHARACTERS:
+                return _too_large(f"its names and texts have more than {MAX_CHARACTERS // 1024} KiB")
         if not inner:
             return None
         level = inner
-    return diagnostic("InvalidObject", "metadata", why=f"it is nested more than {DEEPEST} levels deep")
+    return diagnostic("InvalidObject", "metadata", why=f"it is nested more than {MAX_DEPTH} levels deep")
 
 
 def annotations_fault(annotations: Mapping[str, str]) -> Diagnostic | None:
     """Why the API server would refuse an object with these annotations: they are larger than it allows."""
-    if sum(len((key + text).encode(errors="surrogatepass")) for key, text in annotations.items()) <= MOST_ANNOTATIONS:
+    size = sum(len((key + text).encode(errors="surrogatepass")) for key, text in annotations.items())
+    if size <= MAX_ANNOTATION_BYTES:
         return None
-    why = f"an object can have at most {MOST_ANNOTATIONS // 1024} KiB of annotations"
+    why = f"an object can have at most {MAX_ANNOTATION_BYTES // 1024} KiB of annotations"
     return diagnostic("TooLarge", "metadata.annotations", why=why)
 
 
 def too_many(what: str) -> Diagnostic:
     """The refusal of an object that has more things of one kind than policies check."""
-    return _too_large(f"it has more than {MOST_USES:,} {what}")
+    return _too_large(f"it has more than {MAX_USES:,} {what}")
 
 
 def _too_large(why: str) -> Diagnostic:

@@ -1,37 +1,36 @@
-"""Names that more than one part must agree on. The annotations have a module of their own."""
+"""Names that several packages share. Annotations are in :mod:`serve_core.api.annotations`."""
 
 GROUP = "kubectl-serve.dev"
 PREFIX = f"{GROUP}/"
 
 NAMESPACE = "kubectl-serve"
-"""Where the server runs."""
+"""The namespace of the server."""
 
 NEVER_JUDGED = frozenset({"kube-system", "kube-node-lease", "knative-serving", NAMESPACE})
-"""Namespaces that the webhooks are not called for, and no policy is about."""
+"""Namespaces that the webhooks and the policies exclude."""
 
 SERVICE_ACCOUNT = "kubectl-serve"
 SERVER_USERNAME = f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"
-"""The user by which the API server names our own writes."""
+"""The user name of the server's requests to the API server."""
 
 FIELD_MANAGER = "server.kubectl-serve.dev"
-"""Field manager of the server's writes. Flux takes one that begins with ``kubectl`` for somebody at a keyboard, and
-takes back what they wrote."""
+"""Field manager of the server's writes. It must not begin with ``kubectl``: Flux reverts changes of such managers as
+manual edits."""
 
 SERVED_LABEL = f"{PREFIX}served"
-"""On a served Deployment, value ``true``: what the reconciler lists and watches."""
+"""On a served Deployment, with value ``true``: the reconciler lists and watches by it."""
 
 ADOPT_LABEL = f"{PREFIX}adopt"
-"""On a Deployment without a model: where a policy adopts, its value stands for ``{label}`` in the policy's URI."""
+"""On a Deployment without a model, for adoption by a policy; its value replaces ``{label}`` in the policy's URI."""
 
 DEPLOYMENT_LABEL = f"{PREFIX}deployment"
-"""On the Knative Service and its pods: the name of the Deployment they come from."""
+"""On the Knative Service and its pods: the name of their Deployment."""
 
 COMPLETION_LABEL = f"{PREFIX}completion"
-"""On the ConfigMaps of the server's namespace that keep what models were completed with: what they hold, ``loader`` or
-``runtime``."""
+"""On the ConfigMaps with completion records in the server's namespace: their content, ``loader`` or ``runtime``."""
 
 EXPLANATION = f"{PREFIX}explanation"
-"""Annotation on what is made beside the Knative Service: why it says what it says."""
+"""Annotation on the objects beside the Knative Service: the reasons for their content."""
 
 CONDITION_MODEL_LOADED = f"{PREFIX}ModelLoaded"
 CONDITION_READY = f"{PREFIX}Ready"
@@ -44,14 +43,14 @@ CREDENTIALS_VOLUME = "model-credentials"
 SIGNATURE_KEY_VOLUME = "model-signature-key"
 
 MODEL_VOLUME_MOUNT = "/mnt/model-volume"
-"""Where the loader sees the whole volume; its sub-path ``model`` is what the server sees."""
+"""Where the loader mounts the whole volume; the server mounts its sub-path ``model``."""
 MODEL_SUBPATH = "model"
 MODEL_MOUNT = "/mnt/models"
 """Where the model server finds the model, as in KServe."""
 CREDENTIALS_MOUNT = f"/var/run/secrets/{GROUP}/credentials"
 SIGNATURE_KEY_MOUNT = f"/etc/{GROUP}/signature-key"
 SIGNATURE_KEY = "key.pub"
-"""The key of the ConfigMap, and so the file's name."""
+"""The key in the ConfigMap, and so the name of the file."""
 
 MERGED_BY_NAME = ("env", "volumeMounts")
-"""Lists of a container that a runtime's variant adds to by name; it replaces all others."""
+"""Lists of a container that a runtime's variant extends by name; it replaces all other lists."""

@@ -1,7 +1,7 @@
-"""Text of others for a person: what is no visible character is written as an escape.
+"""Untrusted text for a terminal: invisible characters become escapes.
 
-ESC and the C1 controls are commands to a terminal, marks of direction turn a line around, and half a surrogate pair
-cannot be written at all.
+ESC and the C1 controls are commands to a terminal, direction marks reverse a line, and half of a surrogate pair cannot
+be encoded.
 """
 
 import unicodedata
@@ -10,11 +10,11 @@ from collections.abc import Callable
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode's categories of controls, formats, half pairs, and separators of lines and paragraphs."""
 _JOINERS = "\u200c\u200d"
-"""Part of Persian words and of emoji."""
+"""Used in Persian words and in emoji."""
 
 
 class _Table(dict[int, str]):
-    """For ``str.translate``: filled as characters come."""
+    """A table for ``str.translate`` that computes each entry on first use."""
 
     def __init__(self, kept: str, escape: Callable[[str], str]) -> None:
         super().__init__({ord(character): character for character in kept + _JOINERS})
@@ -51,25 +51,25 @@ _IN_YAML = _Table("\n", _yaml)
 
 
 def visible(text: str) -> str:
-    """``text`` for a screen, with its lines and tabs as they are."""
+    """``text`` for a screen; line breaks and tabs stay."""
     return text if text.isprintable() else text.translate(_LINES)
 
 
 def inline(text: str) -> str:
-    """``text`` as a part of one line: a line's end in it is an escape as well."""
+    """``text`` for one line; line breaks become escapes too."""
     return text if text.isprintable() else text.translate(_INLINE)
 
 
 def is_visible(text: str) -> bool:
-    """Whether ``visible`` leaves the text as it is."""
+    """Whether :func:`visible` does not change the text."""
     return text.isprintable() or text.translate(_LINES) == text
 
 
 def in_json(document: str) -> str:
-    """A JSON document that means the same, with JSON's own escapes."""
+    """An equal JSON document, with JSON's escapes."""
     return document if document.isprintable() else document.translate(_IN_JSON)
 
 
 def in_yaml(document: str) -> str:
-    """A YAML document that means the same, where what is not visible stands in double quotes only."""
+    """An equal YAML document; invisible characters must occur only in double-quoted strings."""
     return document if document.isprintable() else document.translate(_IN_YAML)

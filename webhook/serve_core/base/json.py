@@ -8,7 +8,7 @@ JsonObject = dict[str, Any]
 
 
 def object_of(text: object) -> JsonObject:
-    """What a text says as a JSON object; empty if it says something else, or is none."""
+    """The JSON object in a text; empty if the text is anything else."""
     try:
         found = json.loads(text) if isinstance(text, str) else None
     except (ValueError, RecursionError):
@@ -17,14 +17,14 @@ def object_of(text: object) -> JsonObject:
 
 
 def value_at(node: Any, *steps: str) -> Any:
-    """What stands at a path of an object; ``None`` where there is no such path."""
+    """The value at a path of an object; ``None`` if there is no such path."""
     for step in steps:
         node = node.get(step) if isinstance(node, dict) else None
     return node
 
 
 def object_at(node: Any, *steps: str) -> JsonObject:
-    """The object at a path; empty where there is none."""
+    """The object at a path; empty if there is none."""
     found = value_at(node, *steps)
     return found if isinstance(found, dict) else {}
 
@@ -48,15 +48,15 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 def canonical(value: object) -> str:
-    """One text for each JSON value, whatever the order of its names."""
+    """The canonical text of a JSON value: equal values have equal texts."""
     return _CANONICAL.encode(value)
 
 
 def escape(text: str) -> str:
-    """A name as a JSON Pointer's step (RFC 6901)."""
+    """A name as a step of a JSON Pointer (RFC 6901)."""
     return text.replace("~", "~0").replace("/", "~1")
 
 
 def unescape(text: str) -> str:
-    """The name that a JSON Pointer's step stands for."""
+    """The name that a step of a JSON Pointer encodes."""
     return text.replace("~1", "/").replace("~0", "~")

@@ -28,7 +28,7 @@ _CONTAINER_LISTS = {"containers": "name", "initContainers": "name"}
 _ELEMENT_LISTS = {"volumes": "name", "env": "name", "volumeMounts": "mountPath"}
 _MERGE_KEYS = _CONTAINER_LISTS | _ELEMENT_LISTS
 _FIRST = ("initContainers", "env")
-# One value each: half of the user's and half of ours would contradict each other.
+# One value each: the user's fields and ours would contradict each other.
 _WHOLE = frozenset({"readinessProbe", "livenessProbe", "startupProbe", "securityContext", "resources"})
 
 FieldRecord = dict[str, str]
@@ -38,7 +38,7 @@ _MARK = 8
 """Characters of a mark: two for the path, the others for path and value."""
 _DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 """Of base64 in URLs."""
-_MOST_MARKS = 250
+_MAX_MARKS = 250
 """Marks in one note. vLLM, the largest runtime of the catalogue, needs 43."""
 
 
@@ -48,7 +48,7 @@ def digest(value: object) -> str:
 
 
 def fill(document: JsonObject, overlay: Mapping[str, Any]) -> FieldRecord:
-    """Add to ``document`` what it lacks of ``overlay``; return what was added."""
+    """Add the fields of ``overlay`` that ``document`` lacks; return a record of them."""
     record: FieldRecord = {}
     _fill(document, overlay, "", record)
     return record
@@ -102,20 +102,20 @@ def _fill_list(elements: list[Any], overlay: list[Any], key: str, path: str, rec
             _fill(elements[found], value, here, record)
 
 
-def noted(record: FieldRecord) -> str:
+def encode(record: FieldRecord) -> str:
     """The note of a record, for an annotation of the object: a mark of 48 bits for each value."""
     return "".join(_path_mark(path) + _value_mark(path, digest) for path, digest in sorted(record.items()))
 
 
-def read(text: str, document: JsonObject) -> FieldRecord | None:
+def decode(text: str, document: JsonObject) -> FieldRecord | None:
     """The record of the values of ``document`` that are still as they were set, by the note ``text``; ``None`` if
-    :func:`noted` cannot have written it.
+    :func:`encode` cannot have written it.
 
     A forged note can only remove values of its own object.
     """
     if text.startswith("{"):
         return _read_paths(text)
-    if len(text) > _MARK * _MOST_MARKS or len(text) % _MARK:
+    if len(text) > _MARK * _MAX_MARKS or len(text) % _MARK:
         return None
     marks: dict[str, set[str]] = {}
     for at in range(0, len(text), _MARK):
@@ -233,5 +233,5 @@ def _is_as_filled(value: Any, place: _Place) -> bool:
 
 
 def path(*steps: str) -> str:
-    """The path of a value, as a record has it."""
+    """The path of a value in a record."""
     return "".join(f"/{escape(step)}" for step in steps)

@@ -1,13 +1,13 @@
-"""Which objects belong to a Deployment, and what tells them apart."""
+"""Which objects belong to a Deployment, and their identity."""
 
 from serve_core.base.constants import DEPLOYMENT_LABEL
 from serve_core.base.json import JsonObject, value_at
 
 _ROUTE = "serving.knative.dev/route"
-"""Label of the Services that Knative makes."""
+"""Label of the Services that Knative creates."""
 
 Identity = tuple[str, str, str]
-"""API version, kind and name: what tells the objects of one namespace apart."""
+"""API version, kind and name: unique in a namespace."""
 
 
 def identity(manifest: JsonObject) -> Identity:
@@ -15,21 +15,23 @@ def identity(manifest: JsonObject) -> Identity:
 
 
 def controller(manifest: JsonObject) -> JsonObject | None:
-    """The reference to the one owner that controls an object."""
+    """The reference to the controller of an object."""
     references = value_at(manifest, "metadata", "ownerReferences")
     found = references if isinstance(references, list) else ()
     return next((reference for reference in found if value_at(reference, "controller") is True), None)
 
 
 def owns(deployment: JsonObject, manifest: JsonObject) -> bool:
-    """Whether the Deployment is the controller of an object; one that is not stored yet has no UID."""
+    """Whether the Deployment controls an object. A Deployment that is not stored yet has no UID."""
     reference = controller(manifest)
     return reference is not None and reference.get("uid") == deployment["metadata"].get("uid")
 
 
 def claims(deployment: JsonObject, manifest: JsonObject) -> bool:
-    """Whether an object is the Deployment's own, or an orphan that bears its label: such a one it takes back, as
-    Kubernetes' own controllers do. ``kubectl delete --cascade=orphan`` leaves orphans."""
+    """Whether the Deployment controls an object, or the object is an orphan with its label.
+
+    We adopt orphans, as Kubernetes' controllers do. ``kubectl delete --cascade=orphan`` leaves orphans.
+    """
     metadata = manifest["metadata"]
     if controller(manifest) is not None:
         return owns(deployment, manifest)
@@ -37,6 +39,6 @@ def claims(deployment: JsonObject, manifest: JsonObject) -> bool:
 
 
 def is_leaving(deployment: JsonObject, manifest: JsonObject) -> bool:
-    """Whether it is the Service that Knative made of the Deployment's own Knative Service, and goes with that."""
+    """Whether an object is the Service that Knative creates and deletes with the Deployment's Knative Service."""
     labels = manifest["metadata"].get("labels") or {}
     return _ROUTE in labels and labels.get(DEPLOYMENT_LABEL) == deployment["metadata"]["name"]

@@ -1,4 +1,4 @@
-"""JSON Patch (RFC 6902) between two documents, with as few and as small operations as are needed."""
+"""JSON Patch (RFC 6902) between two documents, with few and small operations."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from serve_core.base.json import JsonObject, escape
 
 
 def json_patch(before: JsonObject, after: JsonObject) -> list[JsonObject]:
-    """The operations that make ``after`` of ``before``; none when they are equal.
+    """The operations that change ``before`` into ``after``; none if they are equal.
 
     Lists are changed element by element, never replaced, so that other webhooks' elements survive.
     """
@@ -36,7 +36,7 @@ def _object(before: JsonObject, after: JsonObject, path: str, operations: list[J
 
 
 def _list(before: list[Any], after: list[Any], path: str, operations: list[JsonObject]) -> None:
-    """Elements are matched from both ends by name where they have one; what lies between is changed in place."""
+    """Match elements from both ends, by name if they have one, and change those between in place."""
     shorter, start, end = min(len(before), len(after)), 0, 0
     while start < shorter and _same(before[start], after[start]):
         _value(before[start], after[start], f"{path}/{start}", operations)
@@ -53,7 +53,7 @@ def _list(before: list[Any], after: list[Any], path: str, operations: list[JsonO
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two elements are the same thing, perhaps changed."""
+    """Whether two elements have the same identity; their content can differ."""
     if one is other:
         return True
     if isinstance(one, dict) and isinstance(other, dict):

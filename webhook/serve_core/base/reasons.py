@@ -1,7 +1,7 @@
-"""The catalogue of everything that kubectl-serve says to a user: refusals, warnings, choices and condition reasons.
+"""The catalogue of messages for users: refusals, warnings, choices and condition reasons.
 
-Each has a code, a sentence and, where there is something to do, a hint. Words in braces are filled in by the caller.
-A message is made from here or it is not made: the documentation and the tests are checked against :data:`CATALOGUE`.
+Each has a code, a sentence and, if the user can act, a hint. Callers pass the words for the braces. Every message comes
+from this catalogue: tests compare :data:`CATALOGUE` with the code and the documentation.
 """
 
 import shlex
@@ -12,13 +12,13 @@ from itertools import islice
 
 from serve_core.base.escaping import inline
 
-MOST_PROBLEMS = 100
-"""Of one object that are said; nobody reads more, and each takes time to make."""
+MAX_PROBLEMS = 100
+"""Maximum number of reported problems of one object: more take time, and help no reader."""
 _LONGEST_QUOTE = 200
-"""Characters of a user's own text that a message repeats."""
+"""Characters of a user's text that a message repeats."""
 _LONGEST_PATH = 500
 _LONGEST_WORD = 2_000
-"""Characters of what fills one place of a sentence, such as a list of everything that is allowed."""
+"""Characters of one word of a sentence, such as a list of all allowed values."""
 
 
 class Kind(StrEnum):
@@ -39,7 +39,7 @@ class Reason:
 
 @dataclass(frozen=True, order=True)
 class Diagnostic:
-    """A refusal or a warning about one place of an object."""
+    """A refusal or a warning about one path of an object."""
 
     path: str
     code: str
@@ -52,7 +52,7 @@ class Diagnostic:
 
 @dataclass(frozen=True, order=True)
 class Explanation:
-    """What was chosen for the user, and why."""
+    """What kubectl-serve chose for the user, and why."""
 
     code: str
     message: str
@@ -482,12 +482,12 @@ CATALOGUE: dict[str, Reason] = {
 
 
 def _one_line(text: str) -> str:
-    """No text of an object may look like another line of a refusal, or turn the terminal's direction or colour."""
+    """Text of an object cannot fake another line of a message, or change the terminal's direction or colour."""
     return text if text.isprintable() else inline(" ".join(text.split()))
 
 
 def quote(text: object) -> str:
-    """A user's own text as a message may repeat it: on one line, visible, bounded."""
+    """A user's text for a message: in quotes, on one line, visible, limited in length."""
     plain = _cut(text, _LONGEST_QUOTE)
     if plain.isprintable() and '"' not in plain:
         return f'"{plain}"'
@@ -495,11 +495,11 @@ def quote(text: object) -> str:
 
 
 _LONGEST_MEANT = 64
-"""Characters of a word for which something like it is looked for."""
+"""Characters of a word that is compared with known words."""
 
 
 def meant(word: str, known: Iterable[str]) -> str:
-    """``Did you mean …? `` with those of ``known`` that are spelt like ``word`` or hold it; empty if none is."""
+    """``Did you mean …? `` with the words of ``known`` that resemble or contain ``word``; empty if there are none."""
     import difflib  # only a mistake pays for it  # noqa: PLC0415
 
     lowered = word[:_LONGEST_MEANT].strip().lower()
@@ -510,41 +510,43 @@ def meant(word: str, known: Iterable[str]) -> str:
 
 
 def _filled(template: str, words: Mapping[str, object]) -> str:
-    """``template`` with its words. Between backticks is a command for a shell: there each is one plain word."""
+    """``template`` with its words. Between backticks is a shell command, where each word is quoted."""
     in_command = {name: shlex.quote(str(word)) for name, word in words.items()} if "`" in template else words
     parts = enumerate(template.split("`"))
     return "`".join(part.format(**(in_command if index % 2 else words)) for index, part in parts)
 
 
 def step(text: object) -> str:
-    """A user's own name as a step of a path: like :func:`quote`, without the quotes."""
+    """A user's name as a step of a path: like :func:`quote`, without the quotes."""
     return quote(text)[1:-1]
 
 
 def capped(problems: Iterable[Diagnostic]) -> list[Diagnostic]:
-    """The first of ``problems``, one more than are said; the others are not even made where they are found lazily."""
-    return list(islice(problems, MOST_PROBLEMS + 1))
+    """The first of ``problems``, one more than are reported. Later problems of a lazy iterable are never created."""
+    return list(islice(problems, MAX_PROBLEMS + 1))
 
 
 def diagnostic(reason: str | Reason, path: str, /, **words: object) -> Diagnostic:
-    """The refusal or warning ``reason``, by its code in the catalogue or itself, about ``path``. ``words`` fill the
-    sentence and the hint, each cut where it is too long."""
+    """The refusal or warning ``reason``, given by its code or itself, about ``path``.
+
+    ``words`` fill the sentence and the hint; long words are cut.
+    """
     known = CATALOGUE[reason] if isinstance(reason, str) else reason
-    sentence, hint = _said(known, words)
+    sentence, hint = _rendered(known, words)
     return Diagnostic(_cut(path, _LONGEST_PATH), known.code, sentence, hint)
 
 
 def explanation(code: str, **words: object) -> Explanation:
-    """The choice ``code``, said with its reason."""
-    return Explanation(code, _said(CATALOGUE[code], words)[0])
+    """The choice ``code`` with its reason."""
+    return Explanation(code, _rendered(CATALOGUE[code], words)[0])
 
 
 def condition_message(code: str, **words: object) -> str:
     """The message of a condition with reason ``code``: its sentence and its hint."""
-    return " ".join(filter(None, _said(CATALOGUE[code], words)))
+    return " ".join(filter(None, _rendered(CATALOGUE[code], words)))
 
 
-def _said(reason: Reason, words: Mapping[str, object]) -> tuple[str, str]:
+def _rendered(reason: Reason, words: Mapping[str, object]) -> tuple[str, str]:
     """Sentence and hint with their words."""
     bounded = {name: _cut(word, _LONGEST_WORD) for name, word in words.items()}
     return _filled(reason.sentence, bounded), _filled(reason.hint, bounded)

@@ -1,6 +1,6 @@
-"""YAML that others wrote: the safe loader, and aliases that cannot stand for more than a bounded number of values.
+"""Untrusted YAML: the safe loader, with a limit on the number of values that aliases expand to.
 
-A few lines of aliases of aliases ("billion laughs") are small in a file and endless for whoever walks through them.
+A few lines of aliases to aliases ("billion laughs") are a small file, and take endless time to walk through.
 """
 
 from typing import Any
@@ -9,8 +9,8 @@ import yaml
 
 from serve_core.base.json import JsonObject
 
-MOST_ALIASED = 100_000
-"""Values that all aliases of a text may stand for; a Deployment with everything in it has a thousand."""
+MAX_ALIASED = 100_000
+"""Values that all aliases of a text can expand to; a Deployment with all fields has a thousand."""
 
 
 def load(text: str | bytes) -> object:
@@ -20,7 +20,7 @@ def load(text: str | bytes) -> object:
 
 
 def load_object(text: str) -> JsonObject | None:
-    """The one document of ``text``; ``None`` where it cannot be read, or is no object."""
+    """The one document of ``text``; ``None`` if it is invalid or not an object."""
     try:
         found = load(text)
     except (yaml.YAMLError, ValueError, RecursionError):
@@ -29,9 +29,9 @@ def load_object(text: str) -> JsonObject | None:
 
 
 def check_aliases(text: str | bytes) -> None:
-    """Raise ``yaml.YAMLError`` where aliases stand for too much, or for what they stand in themselves.
+    """Raise ``yaml.YAMLError`` if aliases expand to too many values, or contain themselves.
 
-    Before anything is built: merge keys (``<<``) grow while it is.
+    This runs before the document is built, because merge keys (``<<``) expand while it is built.
     """
     if isinstance(text, bytes):
         text = text.decode()
@@ -46,8 +46,8 @@ def check_aliases(text: str | bytes) -> None:
                 raise _fault(event, "an alias refers to itself")
             size = sizes.get(event.anchor, 0)
             seen, aliased = seen + size, aliased + size
-            if aliased > MOST_ALIASED:
-                raise _fault(event, f"its aliases expand to more than {MOST_ALIASED:,} values")
+            if aliased > MAX_ALIASED:
+                raise _fault(event, f"its aliases expand to more than {MAX_ALIASED:,} values")
         elif isinstance(event, yaml.CollectionStartEvent):
             within.append((event.anchor, seen))
             seen += 1

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from serve_core.base.json import canonical
-from serve_core.base.reasons import MOST_PROBLEMS, Diagnostic, diagnostic, quote, step
+from serve_core.base.reasons import MAX_PROBLEMS, Diagnostic, diagnostic, quote, step
 from serve_core.knative.features import FeatureNeed, state
 
 
@@ -71,12 +71,12 @@ class FieldMapping:
 
     def ignore(self, path: str, why: str) -> None:
         """Warn that a field is left out, unless there are more warnings than are shown."""
-        if len(self.warnings) <= MOST_PROBLEMS:
+        if len(self.warnings) <= MAX_PROBLEMS:
             self.warnings.append(diagnostic("FieldIgnored", path, why=why))
 
     def add(self, code: str, path: str, **words: object) -> None:
         """Add a problem, up to the number that a refusal shows."""
-        if len(self.problems) <= MOST_PROBLEMS:
+        if len(self.problems) <= MAX_PROBLEMS:
             self.problems.append(diagnostic(code, path, **words))
 
     def carry(self, document: Mapping[str, Any], rules: Rules, path: str) -> dict[str, Any]:

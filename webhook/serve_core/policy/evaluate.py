@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from itertools import islice
 
-from serve_core.base.reasons import MOST_PROBLEMS, Diagnostic, diagnostic
+from serve_core.base.reasons import MAX_PROBLEMS, Diagnostic, diagnostic
 from serve_core.policy.check import Scope
 from serve_core.policy.matching import is_about_namespace, selects
 from serve_core.policy.rules import Rule
@@ -117,7 +117,7 @@ def judge_policies(
             if _is_judged_by(rule, policy.spec.match, subject.kind, subject.made):
                 # Together the rules find no more than a message lists, but each with a finding has one.
                 found = sum(len(result.findings) for result in results)
-                most = max(MOST_PROBLEMS + 1 - found, 1)
+                most = max(MAX_PROBLEMS + 1 - found, 1)
                 results.append(_judge(rule, policy, subject, exceptions, now, exempt, most))
     return PolicyVerdict(tuple(results))
 
@@ -166,7 +166,7 @@ def _judge(
     return RuleResult(policy.name, rule.name, RuleOutcome(rule.action or policy.spec.action), found)
 
 
-def findings(rule: Rule, subject: Subject, by: str, most: int = MOST_PROBLEMS + 1) -> tuple[Diagnostic, ...]:
+def findings(rule: Rule, subject: Subject, by: str, most: int = MAX_PROBLEMS + 1) -> tuple[Diagnostic, ...]:
     """What ``rule`` finds wrong, at most ``most`` findings. ``by`` names the policy and the rule in the messages."""
     if subject.fault is not None:
         return (subject.fault,)

@@ -154,9 +154,9 @@ def _default_faults(defaults: dict[str, str]) -> Iterable[Diagnostic]:
 
 def _adopt_faults(adopt: Adopt) -> Iterable[Diagnostic]:
     at = "spec.adopt.model"
-    if uri_template.has_strangers(adopt.model):
+    if uri_template.has_unknown_placeholders(adopt.model):
         yield _invalid(at, f"only {', '.join(uri_template.PLACEHOLDERS)} can stand in braces")
         return
-    example = uri_template.filled_in(adopt.model, label="label", name="name", namespace="namespace")
+    example = uri_template.expand(adopt.model, label="label", name="name", namespace="namespace")
     if isinstance(found := models.parse(example, at), Diagnostic):
         yield _invalid(at, found.message.rstrip("."))

@@ -78,7 +78,7 @@ def subject_of(
         return replace(bare, document={}, fault=fault)
     made = maker(document, context)
     for what in ("origins", "images", "containers", "secrets"):
-        if len(made.get(what, ())) > bounds.MOST_USES:
+        if len(made.get(what, ())) > bounds.MAX_USES:
             return replace(bare, document={}, fault=bounds.too_many(what))
     if "mesh" in made:
         templates, at = made["mesh"]

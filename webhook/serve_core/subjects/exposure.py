@@ -41,7 +41,7 @@ def past_sidecar(
         for template, path in templates
         for bypass in sidecar.bypasses(template, path, context.known_loaders, injected=redirects)
     )
-    return tuple(islice(found, bounds.MOST_USES))
+    return tuple(islice(found, bounds.MAX_USES))
 
 
 def node_ports(templates: Iterable[tuple[JsonObject, str]]) -> Iterator[str]:

@@ -126,7 +126,7 @@ def _claimed(container: JsonObject, path: str, field: str | None) -> Iterator[Or
         uris = [word.rpartition("=")[0] or word for word in uris]
     why = not_as_filled_in(container, field)
     # A loader has no more; the others would be as unknown.
-    for uri in uris[: models.MOST] or [f"container:{container.get('name')}"]:
+    for uri in uris[: models.MAX_MODELS] or [f"container:{container.get('name')}"]:
         yield Origin(uri, f"{path}.{field}" if field else path, unknown=why)
 
 

@@ -27,7 +27,7 @@ def pod_spec_parts(
     """What a pod uses. ``whole`` is the pod with the platform's containers, which can be origins of the model too."""
     volumes = list(elements(pod.get("volumes"), f"{path}.volumes"))
     parts = container_parts(list(containers(pod, path)), context, loaders(pod, path, context))
-    found = islice(origins(whole or pod, path, context, annotated), bounds.MOST_USES + 1)
+    found = islice(origins(whole or pod, path, context, annotated), bounds.MAX_USES + 1)
     parts["origins"] = (*found, *parts["origins"])
     parts["images"] += tuple(
         ImageUse(str(value_at(volume, "image", "reference")), f"{at}.image.reference")

@@ -1,1 +1,1 @@
-"""Small grammars, one module each: quantities, durations, image references, globs, URI templates."""
+"""Grammars, one module each: quantities, durations, image references, names, public URLs, globs, URI templates."""

@@ -5,12 +5,12 @@ from functools import lru_cache
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether ``name`` is ``pattern``, in which each ``*`` stands for any characters."""
+    """Whether ``name`` matches ``pattern``, where each ``*`` matches any characters."""
     return name == pattern if "*" not in pattern else _glob(pattern)(name)
 
 
 def may_begin(pattern: str, prefix: str) -> bool:
-    """Whether a name that begins with ``prefix`` may be ``pattern``."""
+    """Whether a name that begins with ``prefix`` can match ``pattern``."""
     head, star, _ = pattern.partition("*")
     return head.startswith(prefix) or bool(star and prefix.startswith(head))
 
@@ -21,7 +21,7 @@ def _glob(pattern: str) -> "_Glob":
 
 
 class _Glob:
-    """Matches by searching the parts from left to right: linear, where a regular expression would track back."""
+    """Searches for the parts from left to right: linear, unlike a regular expression, which backtracks."""
 
     def __init__(self, pattern: str) -> None:
         self._first, *self._middle, self._last = re.split(r"\*+", pattern)

@@ -36,7 +36,7 @@ class Image:
 
 
 def parse(text: str) -> Image:
-    """Read a reference as the container runtime will. Raises ValueError."""
+    """Parse a reference as container runtimes do. Raises ValueError."""
     match = _REFERENCE.fullmatch(text) if len(text) <= _LONGEST else None
     if match is None:
         raise ValueError("it is not an image reference")
@@ -52,7 +52,7 @@ def parse(text: str) -> Image:
 
 
 def parse_or_none(text: object) -> Image | None:
-    """The same, and ``None`` for what is not a reference."""
+    """Like :func:`parse`; ``None`` for anything that is not a reference."""
     try:
         return parse(str(text))
     except ValueError:
@@ -60,7 +60,7 @@ def parse_or_none(text: object) -> Image | None:
 
 
 def is_readable_by_knative(reference: str) -> bool:
-    """Whether Knative can read a reference that a container runtime can: it wants two characters of a name."""
+    """Whether Knative can parse a reference. Unlike container runtimes, it requires names of two characters."""
     name, at, digest = reference.partition("@")
     if at and not re.fullmatch(_DIGEST, digest):
         return False
@@ -77,7 +77,7 @@ def is_readable_by_knative(reference: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def parse_repository(text: str) -> Image:
-    """Read the beginning of image names in a policy, a registry with or without a path. Raises ValueError."""
+    """Parse the prefix of image names in a policy: a registry with or without a path. Raises ValueError."""
     registry, _, path = text.removesuffix("/").partition("/")
     if not re.fullmatch(_DOMAIN, registry) or not ("." in registry or ":" in registry or registry == "localhost"):
         raise ValueError("it does not begin with a registry, such as docker.io or ghcr.io")
@@ -87,7 +87,7 @@ def parse_repository(text: str) -> Image:
 
 
 def _canonical(registry: str) -> str:
-    """A registry in its one spelling, whatever its port, its address or its other names. Raises ValueError."""
+    """The canonical spelling of a registry with its port, address or aliases. Raises ValueError."""
     try:
         return model_uri.parse(f"oci://{registry}/any/any").authority
     except URIError:
@@ -95,5 +95,5 @@ def _canonical(registry: str) -> str:
 
 
 def is_below(image: Image, repository: Image) -> bool:
-    """Whether the image is in this registry, and its path begins with this path by whole segments."""
+    """Whether the image is in this registry, and its path begins with whole segments of this path."""
     return image.registry == repository.registry and image.path[: len(repository.path)] == repository.path

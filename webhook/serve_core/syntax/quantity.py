@@ -1,4 +1,4 @@
-"""Kubernetes' quantities, exactly."""
+"""Kubernetes quantities as exact numbers."""
 
 import re
 from fractions import Fraction
@@ -28,7 +28,7 @@ _QUANTITY = re.compile(
 
 
 def parse(value: object) -> Fraction:
-    """The number that a quantity such as ``500m``, ``1.5Gi``, ``2e3`` or ``4`` means. Raises ValueError."""
+    """The number of a quantity such as ``500m``, ``1.5Gi``, ``2e3`` or ``4``. Raises ValueError."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ValueError("it is not a quantity")
     written = str(value)
@@ -51,7 +51,7 @@ def is_amount(value: object) -> bool:
 
 
 def text(number: Fraction) -> str:
-    """A number as a person would write the quantity: ``16Gi``, ``500m``, ``4``."""
+    """The readable quantity of a number: ``16Gi``, ``500m``, ``4``."""
     for suffix in ("Ei", "Pi", "Ti", "Gi", "Mi", "Ki"):
         scaled = number / _SUFFIXES[suffix]
         if scaled >= 1 and scaled.denominator == 1:

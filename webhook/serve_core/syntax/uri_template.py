@@ -1,20 +1,20 @@
-"""URIs with placeholders, by which a policy says where the models of the Deployments that it adopts are."""
+"""URIs with placeholders: where a policy finds the models of the Deployments that it adopts."""
 
 import re
 
 PLACEHOLDERS = ("{label}", "{name}", "{namespace}")
-"""The adopting label's value, and the Deployment's own name and namespace."""
+"""The value of the adopt label, and the name and namespace of the Deployment."""
 
 _ANY = re.compile("|".join(map(re.escape, PLACEHOLDERS)))
 
 
-def has_strangers(template: str) -> bool:
-    """Whether there are braces in it that are no placeholder's."""
+def has_unknown_placeholders(template: str) -> bool:
+    """Whether the template has braces that are not part of a placeholder."""
     rest = _ANY.sub("", template)
     return "{" in rest or "}" in rest
 
 
-def filled_in(template: str, *, label: str, name: str, namespace: str) -> str:
-    """The URI for one Deployment. What is put in is not read for placeholders again."""
+def expand(template: str, *, label: str, name: str, namespace: str) -> str:
+    """The URI for one Deployment. Placeholders in the inserted values stay as they are."""
     values = dict(zip(PLACEHOLDERS, (label, name, namespace), strict=True))
     return _ANY.sub(lambda found: values[found[0]], template)

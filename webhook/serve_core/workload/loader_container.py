@@ -158,7 +158,7 @@ def _request_of(container: JsonObject, pod: JsonObject) -> LoaderRequest | str:
     placed, problems = models.parse_all(" ".join(uris), "")
     if problems or not placed or any(len(values[option]) > 1 for option in _OPTIONS if option not in _REPEATED):
         return "args"
-    if len(values["--store"]) > models.MOST or not all(map(_DIGEST.fullmatch, values["--digest"])):
+    if len(values["--store"]) > models.MAX_MODELS or not all(map(_DIGEST.fullmatch, values["--digest"])):
         return "args"
     try:
         stores = tuple(map(Store.of_argument, values["--store"]))

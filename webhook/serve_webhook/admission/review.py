@@ -21,7 +21,7 @@ from serve_core.base.bounded_json import JsonError
 from serve_core.base.constants import SERVED_LABEL, SERVER_USERNAME
 from serve_core.base.json import JsonObject, field_path
 from serve_core.base.patch import json_patch
-from serve_core.base.reasons import MOST_PROBLEMS, Diagnostic, capped, diagnostic
+from serve_core.base.reasons import MAX_PROBLEMS, Diagnostic, capped, diagnostic
 from serve_core.base.workload import Workload
 from serve_core.context.cluster import ClusterContext
 from serve_webhook.admission import parsing
@@ -199,14 +199,14 @@ def _bounded_lines(problems: tuple[str, ...]) -> Iterator[str]:
     length = 0
     for number, line in enumerate(problems):
         length += len(line)
-        if number >= MOST_PROBLEMS or (number and length > MAX_MESSAGE):
+        if number >= MAX_PROBLEMS or (number and length > MAX_MESSAGE):
             yield "and more like these"
             return
         yield line
 
 
 def lines(problems: Iterable[Diagnostic]) -> tuple[str, ...]:
-    """Problems as texts, at most :data:`MOST_PROBLEMS`."""
+    """Problems as texts, at most :data:`MAX_PROBLEMS`."""
     return tuple(map(str, capped(problems)))
 
 

@@ -290,7 +290,7 @@ def _with_size(annotations: dict[str, str], observed: Observed) -> dict[str, str
     if size is None:
         return annotations
     others = {key: value for key, value in annotations.items() if key != MODEL_SIZE}
-    return others | ({MODEL_SIZE: str(size)} if size >= sizing.LEAST else {})
+    return others | ({MODEL_SIZE: str(size)} if size >= sizing.MIN_SIZE else {})
 
 
 def _is_event(new: Condition, old: Condition | None) -> bool:

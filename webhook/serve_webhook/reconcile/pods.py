@@ -102,12 +102,12 @@ def model_size(pod: JsonObject, output: LoaderOutput) -> int | None:
 
 
 def _final_output(pod: JsonObject) -> LoaderOutput:
-    return loader_protocol.words(value_at(_loader_status(pod), "state", "terminated", "message"))
+    return loader_protocol.parse(value_at(_loader_status(pod), "state", "terminated", "message"))
 
 
 def last_output(log: str) -> LoaderOutput:
     """The last line of a log that the loader wrote."""
-    found = (loader_protocol.words(line) for line in reversed(log.splitlines()))
+    found = (loader_protocol.parse(line) for line in reversed(log.splitlines()))
     return next((output for output in found if output.event), loader_protocol.NOTHING)
 
 
@@ -259,7 +259,7 @@ def _from_running(output: LoaderOutput, before: JsonObject | None, names: Mappin
 
 
 def _from_exit(terminated: JsonObject, names: Mapping[str, str]) -> PodFinding:
-    output = loader_protocol.words(terminated.get("message"))
+    output = loader_protocol.parse(terminated.get("message"))
     if terminated.get("exitCode") == 0:
         return PodFinding("True", "Loaded", _loaded(output))
     if terminated.get("reason") == "OOMKilled":
