@@ -37,7 +37,14 @@ class Image:
 
 def parse(text: str) -> Image:
     """Parse a reference as container runtimes do. Raises ValueError."""
-    match = _REFERENCE.fullmatch(text) if len(text) <= _LONGEST else None
+    if len(text) > _LONGEST:  # what is cached is bounded
+        raise ValueError("it is not an image reference")
+    return _parse(text)
+
+
+@lru_cache(maxsize=1024)
+def _parse(text: str) -> Image:
+    match = _REFERENCE.fullmatch(text)
     if match is None:
         raise ValueError("it is not an image reference")
     registry, path, tag, digest = match.groups()

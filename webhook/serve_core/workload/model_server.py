@@ -8,7 +8,6 @@ runtime leaves to its users can differ.
 import posixpath
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from serve_core.api.annotations import CUSTOM
@@ -147,7 +146,6 @@ def _is_based_on(image: object, runtime: Runtime) -> bool:
     }
 
 
-@lru_cache(maxsize=256)
 def _repository(image: str) -> tuple[str, ...]:
     parsed = image_reference.parse_or_none(image)
     return (image,) if parsed is None else (parsed.registry, *parsed.path)

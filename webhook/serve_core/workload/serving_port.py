@@ -45,6 +45,8 @@ class ServingPort:
 
 def of(container: JsonObject, known: Iterable[KnownServer], annotated: int | None = None) -> ServingPort:
     """The port of a container, read whole; see :func:`choose`."""
+    if (only := _only_declared(container, annotated)) is not None:
+        return only  # most containers: the command line need not be read
     line = command_line.read(container)
     server = servers.recognize(str(container.get("image") or ""), line.words, known)
     return choose(container, line, server, annotated)
@@ -58,10 +60,9 @@ def choose(
     A single declared port is it. Of several, or of none, the annotation decides, then the readiness probe, then the
     command line, then the known server's default, and last a declared port with a name for HTTP.
     """
-    ports = container.get("ports")
-    declared = [_number(port) for port in ports] if isinstance(ports, list) else []
-    if len(declared) == 1 and annotated in (None, declared[0]):
-        return ServingPort(declared[0], Source.DECLARED, 0)
+    if (only := _only_declared(container, annotated)) is not None:
+        return only
+    declared = _declared(container)
     said: list[tuple[int | None, Source]] = [
         (annotated, Source.ANNOTATION),
         (_probed(container), Source.PROBE),
@@ -78,6 +79,19 @@ def choose(
         if not declared or source is Source.ANNOTATION:
             return ServingPort(number, source, None, tuple(range(len(declared))))
     return ServingPort(None, None, None, tuple(range(len(declared))))
+
+
+def _declared(container: JsonObject) -> list[int | None]:
+    ports = container.get("ports")
+    return [_number(port) for port in ports] if isinstance(ports, list) else []
+
+
+def _only_declared(container: JsonObject, annotated: int | None) -> ServingPort | None:
+    """The single declared port of a container, unless the annotation says otherwise."""
+    declared = _declared(container)
+    if len(declared) == 1 and annotated in (None, declared[0]):
+        return ServingPort(declared[0], Source.DECLARED, 0)
+    return None
 
 
 def _number(port: object) -> int | None:
