@@ -41,7 +41,7 @@ FLAGS: dict[str, tuple[tuple[tuple[str, ...], bool, tuple[str, ...], str], ...]]
         (('-o', '--output'), True, ('yaml', 'json', 'name'), 'output format: yaml, json, name'),
         (('--wait',), False, (), 'wait until the model is ready (the default); --no-wait does not wait'),
         (('--no-wait',), False, (), 'the same as --wait=false'),
-        (('--wait-timeout',), True, (), 'longest time to wait for the model (default 10m)'),
+        (('--wait-timeout',), True, (), 'timeout for the model to become ready (default 10m)'),
         (('-n', '--namespace'), True, (), 'namespace; default: the namespace of the context'),
         (('--kubeconfig',), True, (), 'kubeconfig file to use'),
         (('--context',), True, (), 'context of the kubeconfig to use'),

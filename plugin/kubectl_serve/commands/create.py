@@ -73,7 +73,7 @@ def configure(parser: options.Parser) -> None:
         metavar="TIME",
         type=options.duration,
         default=600.0,
-        help="longest time to wait for the model (default 10m)",
+        help="timeout for the model to become ready (default 10m)",
     )
     options.namespace(parser)
     options.connection(parser)

@@ -69,7 +69,7 @@ _REFUSALS = (
     ("ConflictingAnnotations", "{one} cannot be combined with {other}: {why}.", "Remove one of them."),
     ("MissingAnnotation", "{one} requires {other}.", "Add {other}, or remove {one}."),
     # The model's URI.
-    ("InvalidModelURI", "{value} is not a valid model URI: {why}.", "Write it as {example}."),
+    ("InvalidModelURI", "{value} is not a valid model URI: {why}.", "Use the form {example}."),
     ("UnknownScheme", "{scheme} is not a supported scheme.", "{meant}Supported: {allowed}."),
     (
         "SecretInURI",
@@ -328,7 +328,6 @@ _CHOICES = (
         "scale {value}, because Service {service} selects the pods directly and cannot start them from zero.",
         "",
     ),
-    ("ScaleDefault", "scales from zero without a maximum, because there is no scale annotation.", ""),
     ("DefaultByPolicy", "{key} is {value}, because policy {policy} sets this default.", ""),
     ("AdoptedByPolicy", "the model is {uri}, because policy {policy} adopts Deployments with label {label}.", ""),
 )
@@ -352,7 +351,7 @@ _CONDITIONS = (
     ),
     (
         "NotSigned",
-        "the downloaded model does not match a signature by the key of kubectl-serve.dev/signature-key.",
+        "the model has no valid signature by the key of kubectl-serve.dev/signature-key.",
         "Restore the model that was signed, or sign it again.",
     ),
     (
@@ -361,7 +360,7 @@ _CONDITIONS = (
         "Check key.pub in the ConfigMap that kubectl-serve.dev/signature-key names.",
     ),
     ("Corrupted", "the downloaded data does not match the store's checksum.", "Upload the model again."),
-    ("Refused", "the loader rejects this source.", "Correct what the message names."),
+    ("Refused", "the loader rejects this source.", "See the message for the rule that it violates."),
     ("NoSpace", "the model does not fit on the node's disk.", "Use nodes with larger disks, or a pvc:// model."),
     (
         "Unreachable",
