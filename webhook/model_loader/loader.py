@@ -17,8 +17,8 @@ from model_loader.plan.model import MAX_FILES, Context, File, Secret, Unpack
 from model_loader.plan.options import LoaderOptions
 from model_loader.planner import Plan, make_plan
 from model_loader.report import Report
-from model_loader.storage import journal
-from model_loader.storage.volume import SafeDir, Volume, storage_failure
+from model_loader.storage import hub_cache, journal
+from model_loader.storage.volume import SafeDir, Volume, storage_failure, this_pod
 from model_loader.verify import digest as digests
 from model_loader.verify import signatures, unsafe_formats
 from model_uri import Store
@@ -49,16 +49,17 @@ class Loaded(NamedTuple):
 def load(options: LoaderOptions, report: Report) -> Loaded:
     """Put the model onto the volume. Raises LoadError; the model server then sees no model."""
     try:
-        with Volume(options.volume) as volume:
+        with Volume(options.volume, this_pod()) as volume:
             key = _read_key(options, volume)
             signer = "" if key is None else hashlib.sha256(key).hexdigest()
             uris = [(redact(load.uri), load.folder) for load in options.loads]
             stores = [store.argument for store in options.stores]
-            order = json.dumps([options.digest, signer, uris, stores, journal.boot()])
+            order = json.dumps([options.digest, signer, uris, stores, options.hub_cache, journal.boot()])
             found = _find_complete(volume, order, options)
             if found is not None:
                 return found
-            if volume.root.has_folder(Volume.MODEL):
+            volume.require_own()
+            if volume.has_record():
                 volume.clear()
             verifier = None if key is None else signatures.Verifier(key)
             return _Load(options, report, volume, order, verifier).run()
@@ -73,7 +74,8 @@ def _read_key(options: LoaderOptions, volume: Volume) -> bytes | None:
     try:
         return signatures.read_key(options.signature_key)
     except LoadError:
-        volume.clear()
+        if volume.is_own:
+            volume.clear()
         raise
 
 
@@ -84,6 +86,8 @@ def _find_complete(volume: Volume, order: str, options: LoaderOptions) -> Loaded
         if record["order"] != order or (options.hashing and not record["loaded"]["digest"]):
             return None
         if not volume.root.has_folder(Volume.MODEL):
+            if not volume.is_own:
+                return None
             volume.publish()
         return Loaded(**record["loaded"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -184,6 +188,10 @@ class _Load:
             # From here on the files differ from the journal: a start after a crash has to read them all.
             volume.state.remove(Volume.JOURNAL)
             digest, count = self._verify(plan, folder, scheduler.hashes())
+            volume.state.remove(Volume.HUB)
+            if options.hub_cache:
+                with volume.state.folder(Volume.HUB, make=True) as cache:
+                    hub_cache.write(plan.snapshots, folder, cache)
         programs = unsafe_formats.names(volume.files)
         loaded = Loaded(
             size=scheduler.size,

@@ -10,7 +10,7 @@ from model_loader import sources
 from model_loader.download.retries import RetryPolicy
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan import paths
-from model_loader.plan.model import Context, File, Unpack, check_count
+from model_loader.plan.model import DEFAULT_REVISION, Context, File, Snapshot, Unpack, check_count
 from model_loader.plan.options import LoaderOptions
 from model_loader.report import Report
 from model_loader.verify import signatures
@@ -21,10 +21,15 @@ _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
 
 
 class Plan(NamedTuple):
-    """The files of all sources. `single`: the first file is the model, so the model's digest is that file's."""
+    """The files of all sources.
+
+    `single`: the first file is the model, so the model's digest is that file's. `snapshots`: the repositories of a hub,
+    for their cache.
+    """
 
     files: list[File]
     single: bool
+    snapshots: tuple[Snapshot, ...]
 
     @property
     def packed(self) -> bool:
@@ -36,6 +41,7 @@ def make_plan(options: LoaderOptions, context: Context, report: Report, whole: S
     """Return the files to download. `whole`: the servers that ignore Range requests. Raises LoadError."""
     retry_policy = RetryPolicy(options.patience, report, threading.Event().wait)
     files: list[File] = []
+    snapshots: list[Snapshot] = []
     single = False
     unsigned: dict[str, tuple[ModelURI, Context]] = {}
     for load in options.loads:
@@ -47,6 +53,10 @@ def make_plan(options: LoaderOptions, context: Context, report: Report, whole: S
             packed = Unpack.WHOLE if listing.single and file.path.lower().endswith(_ARCHIVES) else file.unpack
             files.append(file._replace(path=paths.below(load.folder, file.path), unpack=packed))
         check_count(len(files))
+        if options.hub_cache and listing.commit:
+            name, revision = f"{uri.host}/{uri.segments[0]}", paths.safe_path(uri.revision or DEFAULT_REVISION)
+            paths_there = tuple(file.path for file in listing.files)
+            snapshots.append(Snapshot(name, revision, listing.commit, load.folder, paths_there))
         if options.signature_key and listing.single and files[-1].unpack is Unpack.NO:
             unsigned[load.folder] = uri, own
     for folder, (uri, own) in unsigned.items():
@@ -56,7 +66,7 @@ def make_plan(options: LoaderOptions, context: Context, report: Report, whole: S
     if whole:
         files = [file._replace(ranged=file.ranged and file.server not in whole) for file in files]
     paths.check_clashes(file.path for file in files)
-    return Plan(files, single)
+    return Plan(files, single, tuple(snapshots))
 
 
 def _fixed_store(uri: ModelURI, stores: Sequence[Store]) -> Store | None:

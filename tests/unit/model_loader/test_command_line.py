@@ -10,7 +10,7 @@ import pytest
 
 from model_loader.outcomes import OUTCOMES, Code
 from model_loader.report import TERMINATION_BYTES, outcome, termination_message
-from support.loader_harness import Loader, WebServer
+from support.loader_harness import Loader, WebServer, contents
 from support.paths import ROOT
 
 
@@ -66,7 +66,7 @@ def test_a_digest_mismatch_leaves_no_model(load: Loader, web: WebServer) -> None
 
     assert (run.code, run.exit_code) == ("DigestMismatch", 12)
     assert not (run.volume / "model").exists()
-    assert not any((run.volume / "state").iterdir())
+    assert contents(run.volume).keys() == {"state/owner"}
 
 
 def test_a_second_start_keeps_the_model_and_sends_no_request(load: Loader, web: WebServer) -> None:

@@ -44,9 +44,11 @@ def plant_when_read(load: Loader, web: WebServer, path: str, target: Path) -> No
     web.fault = answer
 
 
-@pytest.mark.parametrize("path", ["model", "state", "state/files"])
+@pytest.mark.parametrize("path", ["model", "hub", "state", "state/files"])
 def test_a_link_in_place_of_a_folder_is_refused(load: Loader, web: WebServer, outside: Path, path: str) -> None:
     web.files["/model.bin"] = b"weights"
+    if "/" in path:
+        assert load(f"{web.url}/absent.bin").code == "NotFound"  # the volume is the loader's now
     plant(load, path, outside)
 
     assert load(f"{web.url}/model.bin").code == "Refused"
@@ -56,7 +58,8 @@ def test_a_link_in_place_of_a_folder_is_refused(load: Loader, web: WebServer, ou
 @pytest.mark.parametrize("path", ["state/journal", "state/complete.json.part"])
 def test_a_link_in_place_of_a_file_is_refused(load: Loader, web: WebServer, outside: Path, path: str) -> None:
     web.files["/model.bin"] = b"weights"
-    (load.volume / "state" / "files").mkdir(parents=True)
+    assert load(f"{web.url}/absent.bin").code == "NotFound"  # the volume is the loader's now
+    (load.volume / "state" / "files").mkdir(exist_ok=True)
     plant(load, path, outside / "file")
 
     assert load(f"{web.url}/model.bin").code == "Refused"

@@ -79,10 +79,32 @@ def _spelt(url: str) -> str:
 
 
 class Listing(NamedTuple):
-    """The files of one source. `single`: the source names one file, so the model's digest is that file's."""
+    """The files of one source.
+
+    `single`: the source names one file, so the model's digest is that file's. `commit`: of a hub's repository.
+    """
 
     files: tuple[File, ...]
     single: bool = False
+    commit: str = ""
+
+
+DEFAULT_REVISION = "main"
+"""Of a hub's repository."""
+
+
+class Snapshot(NamedTuple):
+    """A repository of a hub at one commit.
+
+    `repository`: `organisation/model`. `revision`: the requested one. `folder`: the folder of the model that has its
+    files. `paths`: of its files, in the repository.
+    """
+
+    repository: str
+    revision: str
+    commit: str
+    folder: str
+    paths: tuple[str, ...]
 
 
 _SDKS = ("AWS_", "AZURE_", "HF_")

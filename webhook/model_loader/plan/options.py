@@ -34,6 +34,8 @@ class LoaderOptions(NamedTuple):
     environment: Mapping[str, str]
     stores: tuple[Store, ...] = ()
     """The stores of the sources. If there are any, the loader reads from no other place."""
+    hub_cache: bool = False
+    """Whether to lay out repositories of a hub as a cache of `huggingface_hub` too."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -59,6 +61,9 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         metavar="STORE",
         help="PLACE ENDPOINT [CA]: the store for URIs of a place",
+    )
+    parser.add_argument(
+        "--hub-cache", action="store_true", help="link hf:// models in DIR/hub too, a cache of huggingface_hub"
     )
     parser.add_argument(
         "--no-digest", action="store_true", help="compute no digest unless it is needed for verification"
@@ -90,6 +95,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> LoaderOpt
         patience=found.patience,
         environment=environment,
         stores=tuple(_store(text) for text in found.store),
+        hub_cache=found.hub_cache,
     )
 
 

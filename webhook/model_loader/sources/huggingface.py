@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 from model_loader.http.authorizers import ANONYMOUS, Authorizer, Header
 from model_loader.outcomes import Code, LoadError
-from model_loader.plan.model import Context, File, Listing, size_of
+from model_loader.plan.model import DEFAULT_REVISION, Context, File, Listing, size_of
 from model_loader.plan.paths import safe_path
 from model_loader.sources import documents
 from model_uri import ModelURI
@@ -25,7 +25,7 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
     hub = context.endpoint(_HUB, "HF_ENDPOINT")
     token = context.secret.get("HF_TOKEN", "token")
     authorizer: Authorizer = Header(f"Bearer {token}") if token else ANONYMOUS
-    about = f"{hub}/api/models/{repository}/revision/{quote(revision or 'main', safe='')}?blobs=true"
+    about = f"{hub}/api/models/{repository}/revision/{quote(revision or DEFAULT_REVISION, safe='')}?blobs=true"
     response = context.transport.read(about, authorizer=authorizer)
     try:
         found = documents.from_json(response)
@@ -38,7 +38,7 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
         raise LoadError(Code.SERVER_ERROR, f"{hub} did not answer with a list of files") from None
     if not files:
         raise LoadError(Code.NOT_FOUND, f"hf://{repository} holds no file")
-    return Listing(files)
+    return Listing(files, commit=commit)
 
 
 def _file(base: str, entry: dict[str, object], authorizer: Authorizer) -> File:
