@@ -68,7 +68,7 @@ class ApiServer:
         response = self._connection.getresponse()
         answer = response.read()
         if response.headers.get_content_type() != "application/json":
-            return response.status, {"message": answer.decode().strip()}  # of a group that nobody knows
+            return response.status, {"message": answer.decode().strip()}  # of an unknown API group
         return response.status, json.loads(answer)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""A CNI plugin that does to a pod what Istio's does, without Envoy: outbound TCP goes to a port where nobody listens,
+"""A CNI plugin that does to a pod what Istio's does, without Envoy: outbound TCP goes to a closed port,
 but for the user 1337's and what stays in the pod. It sees to the pods of one namespace, which its configuration names.
 
 Source: https://www.cni.dev/docs/spec/ (chained plugins), istio.io/istio/tools/istio-iptables.

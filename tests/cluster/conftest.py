@@ -69,7 +69,7 @@ def iris() -> Trained:
 
 @pytest.fixture(scope="session")
 def always_two() -> Trained:
-    """A model that answers 2 whatever is asked: easy to tell from the other."""
+    """A model that answers 2 whatever is asked: distinct from the other."""
     return _train(DummyClassifier(strategy="constant", constant=2))
 
 
@@ -129,7 +129,7 @@ def web(empty: Namespace, iris: Trained) -> Iterator[str]:
     )
     empty.kubectl("wait", "--for=condition=Ready", "pod/web", "--timeout=2m")
     address = empty.get("service", "web")["spec"]["clusterIP"]
-    # A ready pod is reached through its Service only once kube-proxy has written its rules, which no object tells.
+    # A ready pod is reached through its Service only once kube-proxy has written its rules, which no object shows.
     eventually(lambda: _is_open(address, 8080), 30, "the web server is reached through its Service")
     yield f"http://web.{empty.name}.svc:8080"
     empty.kubectl("delete", "pod", "web", "--now", "--wait=false")

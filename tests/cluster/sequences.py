@@ -389,7 +389,7 @@ class Sequence:
         kind, each = self._draw.choice(found)
         metadata = each["metadata"]
         ways = ["delete", "spec"]
-        # One without both would be somebody else's. Knative hands the label on to its Service, whose name may then
+        # One without both would belong to another owner. Knative hands the label on to its Service, whose name may then
         # be thought to be taken.
         # Nor is one still wanted whose name others have taken just now.
         wanted = (KNATIVE_SERVICES if self._by_knative else SERVICES, annotation(self._stored(), "service") or NAME)
@@ -410,7 +410,7 @@ class Sequence:
             "spec": {"spec": self._draw.choice(tampered(kind))},
         }
         done = self._send("PATCH", where, changes[way]) if way != "delete" else self._delete_by_hand(where)
-        if way == "owner":  # it is taken back while it is wanted, and by nobody later
+        if way == "owner":  # it is taken back while it is wanted, and by no one later
             assert self._until(lambda: self._is_owned_or_gone(where), 60), f"{metadata['name']} is still an orphan"
         return f"tamper with {kind} {metadata['name']}, {way}: {done}"
 
@@ -508,7 +508,7 @@ class Sequence:
             return [each.get("metadata", {}).get("resourceVersion", "") for each in found]
 
         before = versions()
-        time.sleep(QUIET_SECONDS)  # nothing tells that nothing comes
+        time.sleep(QUIET_SECONDS)  # there is no event for the absence of events
         return versions() != before
 
     def _differences(self) -> list[str]:
@@ -617,7 +617,7 @@ def of_others() -> Json:
 
 
 def tampered(kind: str) -> list[Json]:
-    """What somebody may write into the spec of an object of ours."""
+    """Changes that users may write into the spec of an owned object."""
     if kind == KNATIVE_SERVICES:
         return [
             {"template": {"metadata": {"annotations": {"autoscaling.knative.dev/max-scale": "7"}}}},

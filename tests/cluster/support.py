@@ -117,7 +117,7 @@ def _read_objects(stream: Any, objects: "queue.Queue[Json | None]") -> None:
                 objects.put(json.loads("".join(lines)))
                 lines = []
     except ValueError:
-        pass  # the stream was closed: nobody listens any more
+        pass  # the stream was closed
     objects.put(None)
 
 
@@ -126,7 +126,7 @@ SERVER = Namespace("kubectl-serve")
 
 
 def measured(metric: str, **labels: str) -> list[float]:
-    """What each replica that runs tells of a metric, the sum over all samples that bear the labels; most first."""
+    """A metric of each running replica, summed over all samples with the labels; largest first."""
     found = []
     for pod in SERVER.list("pods"):
         if "deletionTimestamp" in pod["metadata"]:
@@ -301,7 +301,7 @@ class Ingress:
             connection.close()
 
     def certificate(self, host: str) -> bytes:
-        """The certificate that is shown for a host name, whoever signed it, in DER."""
+        """The certificate of a host name, by any signer, in DER."""
         anything = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         anything.check_hostname, anything.verify_mode = False, ssl.CERT_NONE
         with anything.wrap_socket(self._connected(), server_hostname=host) as connection:
@@ -363,7 +363,7 @@ def constant_requests(send: Callable[[], Answer], clients: int = 3, pause: float
 
 
 def eventually(check: Callable[[], _T], seconds: float, why: str) -> _T:
-    """For what no watch tells: look again until the answer is true."""
+    """For what has no watch: check until the answer is true."""
     deadline = time.monotonic() + seconds
     while not (found := check()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {why}"

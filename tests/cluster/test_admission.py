@@ -47,7 +47,7 @@ def test_scaling_a_parked_deployment_is_answered(namespace: Namespace) -> None:
     assert namespace.get("deployment", "iris")["spec"]["replicas"] == 0
 
 
-def test_a_knative_service_of_somebody_else_is_left_alone(namespace: Namespace) -> None:
+def test_a_knative_service_of_another_owner_is_not_changed(namespace: Namespace) -> None:
     container = {"image": "dev.local/kubectl-serve/versitygw:1.8.0", "args": ["--port", ":8080", "posix", "/tmp"]}
     taken: Json = {
         "apiVersion": "serving.knative.dev/v1",

@@ -1,7 +1,7 @@
 """Whatever is done to a Deployment, what it becomes is what it would have become by itself.
 
 Each sequence does things at random to one Deployment: it is created, applied, edited, scaled, taken back, deleted and
-made anew; what it owns is changed and deleted by hand; others take its name; replicas of the server are killed.
+created again; what it owns is changed and deleted by hand; others take its name; replicas of the server are killed.
 At its end the same Deployment is created in a second namespace, where nothing ever happened. Both have to be alike:
 
 - the Deployment's spec, labels and annotations, but for what is noted of revisions, which have another history;
@@ -35,7 +35,7 @@ AT_ONCE = 8
 
 @pytest.fixture(scope="module")
 def quick_autoscaler(ingress: Ingress) -> Iterator[None]:
-    """Knative takes a revision for ready that has no pod yet, and soon ends those that nobody asks."""
+    """Knative treats a revision without pods as ready, and soon stops the pods of revisions without requests."""
     knative = Namespace("knative-serving")
     changes = {"allow-zero-initial-scale": "true", "initial-scale": "0", "stable-window": "6s"}
     knative.kubectl("patch", "configmap", "config-autoscaler", "-p", json.dumps({"data": changes}))

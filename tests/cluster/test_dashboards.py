@@ -1,4 +1,4 @@
-"""What the dashboards ask of Knative is what Knative tells of a model that was asked something."""
+"""The dashboards' Knative metrics exist after a request to a model."""
 
 from urllib.request import urlopen
 
@@ -10,7 +10,7 @@ from support.dashboards import KNATIVE
 SYSTEM = Namespace("knative-serving")
 
 
-def told() -> dict[str, set[str]]:
+def reported() -> dict[str, set[str]]:
     """The metrics of Knative's autoscaler and activator, with their labels."""
     found: dict[str, set[str]] = {}
     pods = SYSTEM.list("pods", "app in (autoscaler, activator)")
@@ -26,6 +26,6 @@ def told() -> dict[str, set[str]]:
 def test_knative_has_the_metrics_of_the_dashboards(namespace: Namespace, ingress: Ingress, iris: Trained) -> None:
     namespace.apply(deployment("iris", "s3://models/iris/model.joblib", credentials="store"))
     assert ingress.predict(namespace.wait_ready("iris"), iris.rows).predicted == iris.answers
-    eventually(lambda: KNATIVE.keys() <= told().keys(), 30, "Knative tells of the model")
-    metrics = told()
+    eventually(lambda: KNATIVE.keys() <= reported().keys(), 30, "Knative has metrics of the model")
+    metrics = reported()
     assert {name: labels - metrics[name] for name, labels in KNATIVE.items() if labels - metrics[name]} == {}

@@ -1,4 +1,4 @@
-"""Where models come from, and what a user is told when one does not come."""
+"""Sources of models, and the messages when a download fails."""
 
 import time
 from pathlib import Path
@@ -59,8 +59,8 @@ def test_a_prefix_of_a_bucket_pinned_from_the_desk(
     served = namespace.wait_ready("iris")
     assert ingress.predict(served, iris.rows).predicted == iris.answers
     pinned = served["metadata"]["annotations"]["kubectl-serve.dev/digest"]
-    told = condition(served, LOADED)["message"]
-    assert told.endswith(f', {pinned}. "model.joblib" can run code when it is loaded.')
+    reported = condition(served, LOADED)["message"]
+    assert reported.endswith(f', {pinned}. "model.joblib" can run code when it is loaded.')
 
 
 def test_a_model_in_a_claim_is_mounted_without_a_loader(
@@ -178,8 +178,8 @@ def test_a_model_is_served_as_it_was_signed_or_not_at_all(
 
     assert condition(found, LOADED)["reason"] == "NotSigned"
     assert "model.joblib is not the file that was signed. Restore the model" in condition(found, LOADED)["message"]
-    told = namespace.watch("deployment", "keyless", lambda found: condition(found, LOADED).get("status") == "False")
-    assert condition(told, LOADED)["reason"] == "ConfigMapNotFound"
+    reported = namespace.watch("deployment", "keyless", lambda found: condition(found, LOADED).get("status") == "False")
+    assert condition(reported, LOADED)["reason"] == "ConfigMapNotFound"
     served = namespace.wait_ready("signed")
     assert ", its signature verified, sha256:" in condition(served, LOADED)["message"]
     assert ingress.predict(served, iris.rows).predicted == iris.answers
@@ -201,7 +201,7 @@ def test_a_broken_model_never_becomes_ready(
     assert ingress.predict(failed, iris.rows).predicted == iris.answers
 
 
-def test_a_secret_that_comes_later_is_told_and_waited_for(empty: Namespace, store: Store) -> None:
+def test_a_secret_that_is_created_later_is_reported_and_awaited(empty: Namespace, store: Store) -> None:
     found, seconds = cause_of_failure(empty, deployment("iris", "s3://models/iris/model.joblib", credentials="store"))
     assert condition(found, LOADED)["reason"] == "SecretNotFound"
     assert f"kubectl create secret generic store -n {empty.name} " in condition(found, READY)["message"]
@@ -217,7 +217,7 @@ def test_a_secret_that_comes_later_is_told_and_waited_for(empty: Namespace, stor
         pytest.param({"image": "dev.local/nobody/loader:1"}, "ImagePullFailed", id="image"),
     ],
 )
-def test_a_loader_that_cannot_run_is_told(namespace: Namespace, loader: Json, reason: str) -> None:
+def test_a_loader_that_cannot_run_is_reported(namespace: Namespace, loader: Json, reason: str) -> None:
     spec = pod_template({"name": "model-server"}, {"app": "iris"})
     spec["template"]["spec"]["initContainers"] = [{"name": "model-loader"} | loader]
     model = deployment("iris", "s3://models/iris/model.joblib", spec, credentials="store")

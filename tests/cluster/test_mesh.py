@@ -268,7 +268,7 @@ def test_guards_follow_what_is_asked_and_go_with_it(team: Namespace) -> None:
     eventually(lambda: not guards(team), 30, "the garbage collector has been there")
 
 
-def test_a_guard_that_somebody_weakens_is_put_right(team: Namespace) -> None:
+def test_a_weakened_access_policy_is_restored(team: Namespace) -> None:
     team.apply(deployment("iris", MODEL, **annotations("auth-jwt")))
     eventually(lambda: len(guards(team)) == 2, 30, "the guards are there")
     everyone = json.dumps({"spec": {"rules": [{}]}})
@@ -293,7 +293,7 @@ def test_no_model_is_there_before_its_guards(team: Namespace) -> None:
     assert len(guards(team)) == 2
 
 
-def test_the_server_tells_what_it_sees_of_istio(team: Namespace) -> None:
+def test_the_server_logs_istios_installation(team: Namespace) -> None:
     log = SERVER.kubectl("logs", "-l", "app.kubernetes.io/name=kubectl-serve", "--tail=200")
     assert "Istio: revisions default" in log
 

@@ -178,15 +178,15 @@ async def known(api: Cluster, space: str, batch: str) -> None:
     probe = knative(random.Random(1), space, "probe")
     probe["metadata"]["labels"] = {"batch": "other"}
 
-    async def told() -> bool:
+    async def reported() -> bool:
         _, lines = await answer(api.create(KNATIVE_SERVICES, probe, dry_run=True))
         return any(f"one of {batch}," in line for line in lines)
 
-    await until(told)
+    await until(reported)
 
 
 def at_the_desk(documents: list[JsonObject], context: ClusterContext, *, stored: bool = False) -> list[str]:
-    """The refusals that ``kubectl serve policy test`` tells, in its words."""
+    """The refusals of ``kubectl serve policy test``, with its messages."""
     tried = dry_run.run(documents, context, datetime.now(UTC), stored=stored)
     assert not tried.faults, tried.faults
     return [str(found) for each in tried.tried for found in (*each.refused, *each.verdict.problems)]
@@ -272,11 +272,11 @@ async def the_audit_says_what_the_desk_says(
     api: Cluster, space: str, context: ClusterContext, policy: JsonObject
 ) -> int:
     """Word for word, of all that exists and by all that counts now. Returns how many entries the report has."""
-    told: list[list[str]] = []
+    reported: list[list[str]] = []
     expected: list[list[str]] = []
 
     async def same() -> bool:
-        told[:] = sorted(
+        reported[:] = sorted(
             [entry["resources"][0]["kind"], entry["resources"][0]["name"], entry["policy"], entry["rule"],
              entry["result"], entry["message"]]
             for report in await _existing(api, POLICY_REPORTS, space) for entry in report["results"]
@@ -291,14 +291,14 @@ async def the_audit_says_what_the_desk_says(
             for each in tried for kind, _, name in [each.title.partition("/")]
             for result in each.verdict.results if result.outcome in _RESULTS
         )  # fmt: skip
-        return told == expected
+        return reported == expected
 
     try:
         await until_audited(api, policy, same)
     except TimeoutError:
-        assert told == expected
-    assert len(told) < 100, "a report has no more entries"
-    return len(told)
+        assert reported == expected
+    assert len(reported) < 100, "a report has no more entries"
+    return len(reported)
 
 
 async def _made_by_hand(api: Cluster, space: str) -> list[tuple[Resource, JsonObject]]:
@@ -385,7 +385,7 @@ async def test_what_was_made_by_hand_before_a_policy_is_found_by_the_audit_and_a
     owners: list[JsonObject] = []
     for resource, made in by_hand.items():
         head = {"apiVersion": resource.api_version, "kind": resource.kind}
-        # All but the first, the Service, claim to be that one's: anybody can write that.
+        # All but the first, the Service, claim to be that one's: users can write that.
         metadata = {"name": f"a-{resource.kind.lower()}", "namespace": space, "ownerReferences": owners}
         stored = await api.create(resource, head | {"metadata": metadata, "spec": made})
         owners = owners or [head | {"name": "a-service", "uid": stored["metadata"]["uid"], "controller": True}]
@@ -428,7 +428,7 @@ async def test_what_was_made_by_hand_before_a_policy_is_found_by_the_audit_and_a
 
 
 def at_the_desk_of(space: str) -> dict[str, str]:
-    """Every object that ``kubectl serve policy audit`` tells something of, with the verdict."""
+    """Every object in the output of ``kubectl serve policy audit``, with the verdict."""
     found = json.loads(Namespace(space).run("kubectl", "serve", "policy", "audit", "-o", "json", check=False).stdout)
     return {each["object"]: each["verdict"] for each in found["items"] if each["verdict"] != "Pass"}
 
@@ -502,9 +502,7 @@ async def nobody_answers(api: Cluster) -> AsyncIterator[None]:
 
 
 @pytest.mark.attack(20)
-async def test_while_nobody_answers_what_a_policy_could_deny_is_refused_and_nothing_else(
-    api: Cluster, space: str
-) -> None:
+async def test_while_no_replica_answers_only_what_a_policy_could_deny_is_refused(api: Cluster, space: str) -> None:
     rng = random.Random(1)
 
     async def are(wanted: str) -> bool:
@@ -558,9 +556,7 @@ async def test_a_label_is_as_good_as_the_annotation_where_a_policy_adopts(api: C
 
 
 @pytest.mark.attack(19)
-async def test_when_an_exception_ends_the_audit_tells_it_although_nobody_writes_anything(
-    api: Cluster, space: str
-) -> None:
+async def test_when_an_exception_expires_the_audit_reports_it_without_a_write(api: Cluster, space: str) -> None:
     made = deployment(random.Random(1), space, "iris") | {"spec": PLAIN}
     made["metadata"]["annotations"] = {f"{PREFIX}model": "s3://elsewhere/a.joblib"}
     stores = policy(space, "stores", [{"name": "places", "sources": {"allow": ["s3://models"]}}])
@@ -570,16 +566,16 @@ async def test_when_an_exception_ends_the_audit_tells_it_although_nobody_writes_
     await api.create(POLICIES, stores)
     await api.create(DEPLOYMENTS, made)
 
-    async def told() -> JsonObject:
+    async def reported() -> JsonObject:
         live = await api.get(DEPLOYMENTS, space, "iris")
         found = [each for each in live["status"].get("conditions") or [] if each["type"] == CONDITION_COMPLIANT]
         return found[0] if found else {}
 
     async def is_told(status: str) -> bool:
-        return (await told()).get("status") == status
+        return (await reported()).get("status") == status
 
     await until(lambda: is_told("False"), times=1)
-    condition = await told()
+    condition = await reported()
     assert condition["reason"] == "PolicyViolated"
     assert f"{space}-stores/places does not allow models from s3://elsewhere/a.joblib" in condition["message"]
     assert datetime.fromisoformat(condition["lastTransitionTime"]) >= ends
@@ -591,7 +587,7 @@ async def test_when_an_exception_ends_the_audit_tells_it_although_nobody_writes_
     await until(has_an_event, times=1)
     broken = {"policy": f"{space}-stores", "rule": "places", "verdict": "Deny"}
     violations = measured("kubectl_serve_policy_violations", **broken)
-    assert (violations[0], sum(violations)) == (1, 1), "the leader alone tells what its audit found"
+    assert (violations[0], sum(violations)) == (1, 1), "only the leader reports what its audit found"
 
     async def the_leader_alone_has_audited() -> bool:
         audited, *others = measured("kubectl_serve_audit_timestamp_seconds")
@@ -671,7 +667,7 @@ class _World:
         manifest = make(self.rng, self.space, f"{resource.kind.lower()[:4]}-{self.rng.randrange(20)}")
         manifest["metadata"]["labels"]["batch"] = "b"
         if self.rng.random() < 0.3:
-            # Claims that anybody can make.
+            # Claims that users can write.
             manifest["metadata"]["labels"]["kubectl-serve.dev/deployment"] = "depl-1"
             manifest["metadata"]["ownerReferences"] = [
                 {"apiVersion": "apps/v1", "kind": "Deployment", "name": "depl-1", "uid": "0", "controller": True}
@@ -747,14 +743,14 @@ class _World:
         }
         wanted = self.tier is not None
 
-        async def told() -> bool:
+        async def reported() -> bool:
             _, lines = await answer(self.api.create(KNATIVE_SERVICES, probe, dry_run=True))
             return any(f"{self.space}-tier/most" in line for line in lines) is wanted
 
-        await until(told)
+        await until(reported)
 
     async def except_(self) -> None:
-        """Make an exception, or take it back; what stays of what it let through is the audit's to tell."""
+        """Make an exception, or take it back; the audit reports the remaining objects that it allowed."""
         name = f"{self.space}-e"
         probe = {"image": "example.com/ml/a:1", "env": [{"name": "STORAGE_URI", "value": "s3://elsewhere/a"}]}
         manifest = knative(random.Random(1), self.space, "probe")
@@ -762,7 +758,7 @@ class _World:
         manifest["spec"]["template"] = {"spec": {"containers": [probe]}}
         wanted = self.exception is None
 
-        async def told() -> bool:
+        async def reported() -> bool:
             _, lines = await answer(self.api.create(KNATIVE_SERVICES, manifest, dry_run=True))
             return any("SourceNotAllowed" in line for line in lines) is not wanted
 
@@ -772,7 +768,7 @@ class _World:
         else:
             made = exception(self.space, "stores", "places", "*", in_an_hour())
             self.exception = await self.api.create(POLICY_EXCEPTIONS, made)
-        await until(told)
+        await until(reported)
 
     async def _existing(self, resource: Resource | None = None) -> tuple[Resource, str | None]:
         chosen = resource or self.rng.choice(MAKERS)[0]

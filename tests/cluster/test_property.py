@@ -1,7 +1,7 @@
 """Whatever the core accepts, the real API server and the real Knative webhook accept too, and nothing is lost.
 
 Deployments of the whole schema, under feature flags that are on and off at random. Only dry runs: nothing is created.
-``KUBECTL_SERVE_CASES`` says how many Deployments there are for each set of flags, drawn anew at each run. Without it
+``KUBECTL_SERVE_CASES`` says how many Deployments there are for each set of flags, drawn again at each run. Without it
 they are the same 300 every time: a change that fails is that change's doing.
 """
 
@@ -39,7 +39,7 @@ CONFIG_MAPS = "/api/v1/namespaces/kubectl-serve/configmaps"
 RUNTIME_CLASSES = "/apis/node.k8s.io/v1/runtimeclasses"
 
 MARKER = "kubernetes.podspec-nodeselector"
-"""Changes in every round: a dry run of a Service with that field tells when Knative's webhook has seen the flags."""
+"""Changes in every round: a dry run of a Service with that field shows when Knative's webhook has seen the flags."""
 
 REQUIRED = ("kubernetes.podspec-init-containers", "kubernetes.podspec-volumes-emptydir")
 """Without these next to nothing can be served; they are off in the last round only."""

@@ -60,7 +60,7 @@ def server_is_down() -> Iterator[None]:
 
 
 def test_an_unannotated_deployment_never_reaches_the_webhook(empty: Namespace) -> None:
-    """Its scale does: a Scale carries no annotation that could tell. Those webhooks fail open."""
+    """Its scale does: a Scale has no annotation to match. Those webhooks fail open."""
     before = measured("kubectl_serve_admission_reviews_total")
     empty.apply(PLAIN)
     empty.kubectl("set", "image", "deployment/plain", "plain=dev.local/something")
@@ -110,9 +110,7 @@ def is_answered_without_a_certificate() -> bool:
 
 
 @pytest.mark.attack(17)
-def test_where_callers_are_named_the_api_server_is_answered_and_nobody_else(
-    empty: Namespace, callers_are_named: None
-) -> None:
+def test_with_named_callers_only_the_api_server_is_answered(empty: Namespace, callers_are_named: None) -> None:
     eventually(lambda: not is_answered_without_a_certificate(), 30, "the replicas from before are gone")
     completed = json.loads(empty.apply(deployment("iris", IRIS), flags=("--dry-run=server", "-o", "json")))
     assert completed["spec"]["replicas"] == 0
@@ -155,15 +153,17 @@ def test_what_a_person_undoes_is_put_right_again(namespace: Namespace) -> None:
     assert annotation(namespace.wait_ready("iris"), "previous") == "iris-00001"
     namespace.kubectl("delete", KNATIVE_SERVICES, "iris")
     namespace.watch("deployment", "iris", lambda found: not is_ready(found), seconds=30)
-    anew = namespace.wait_ready("iris")
-    assert (annotation(anew, "promoted"), annotation(anew, "previous")) == ("iris-00001", None), "the others are gone"
+    recreated = namespace.wait_ready("iris")
+    assert (annotation(recreated, "promoted"), annotation(recreated, "previous")) == ("iris-00001", None), (
+        "the others are gone"
+    )
 
 
 def has_spec(spec: Json, found: Json) -> bool:
     return bool(found["spec"] == spec)
 
 
-def test_what_a_person_adds_to_what_is_ours_is_taken_off_again(namespace: Namespace) -> None:
+def test_manual_additions_to_owned_objects_are_removed(namespace: Namespace) -> None:
     """Also what a server-side apply would leave alone, or could not be applied beside: two ports of one name."""
     namespace.apply(deployment("iris", IRIS, credentials="store"), deployment("plain", IRIS, mode="deployment"))
     services = (KNATIVE_SERVICES, "iris"), ("service", "plain")

@@ -39,7 +39,7 @@ def iris(empty: Namespace) -> Json:
 
 
 def steal(namespace: Namespace, *arguments: str, stdin: Json | None = None) -> str:
-    """What kubectl says to whoever has the server's token; empty where it was done. Nothing is stored."""
+    """kubectl's error with the server's token; empty if the dry run succeeded."""
     text = None if stdin is None else json.dumps(stdin)
     done = namespace.run("kubectl", *arguments, *THIEF, "--dry-run=server", stdin=text, check=False)
     return done.stderr if done.returncode else ""
@@ -160,7 +160,7 @@ def test_what_is_made_leads_no_further(empty: Namespace, iris: Json) -> None:
         assert REFUSED in said, (spec, said)
 
 
-def test_what_is_somebody_elses_is_neither_changed_nor_deleted(empty: Namespace, iris: Json) -> None:
+def test_objects_of_others_are_neither_changed_nor_deleted(empty: Namespace, iris: Json) -> None:
     service: Json = {"spec": {"selector": {"app": "a"}, "ports": [{"port": 80}]}}
     empty.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "theirs"}, **service})
     assert REFUSED in steal(empty, "delete", "service", "theirs")

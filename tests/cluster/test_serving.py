@@ -145,7 +145,7 @@ def marks_of_ours(found: Json) -> list[str]:
 
 
 def everything_in(namespace: Namespace) -> set[tuple[str, str]]:
-    """Every object of every kind that can be listed there; Events only tell what was."""
+    """Every object of every kind that can be listed there; Events only report the past."""
     kinds = namespace.kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()
     listed = ",".join(kind for kind in kinds if not kind.startswith("events"))
     names = namespace.kubectl("get", listed, "--ignore-not-found", "-o", "name").split()

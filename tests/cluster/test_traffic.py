@@ -1,4 +1,4 @@
-"""Who answers: a Deployment's own pods or Knative's, this revision or that one, and never nobody."""
+"""Which pods answer: a Deployment's own or Knative's, of which revision, and always some."""
 
 import json
 

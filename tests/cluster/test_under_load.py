@@ -1,7 +1,7 @@
 """Under load: replicas go and come and certificates are renewed, and no review is lost or left out.
 
 Every request is a dry run through the real API server: some Deployments have to be completed, some refused for an
-annotation, some by a policy. What is stored unjudged would be told by its answer.
+annotation, some by a policy. The answer would show an object that was stored without review.
 """
 
 import base64
@@ -193,7 +193,7 @@ def _write(material: Material) -> None:
 
 
 def _until(there: Callable[[Material], bool]) -> Material:
-    """Wait for the leader. It looks anew when something changes; what only time changes it sees every ten minutes."""
+    """Wait for the leader. It checks again after a change, and every ten minutes."""
 
     def look() -> Material | None:
         found = _material()

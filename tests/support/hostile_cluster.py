@@ -60,7 +60,7 @@ def managed_fields(number: int) -> bytes:
 
 
 def copy_of_the_model(number: int) -> bytes:
-    """What is packed to a hundredth, and bears the label of the model that is served."""
+    """Objects with the served model's label that compress to a hundredth."""
     made = stored(f"evil-{number}", spec={"selector": {"app": "a"}})
     made["metadata"] |= {"labels": {DEPLOYMENT_LABEL: "iris"}, "annotations": {"a": "x" * 250_000}}
     return _text(made)

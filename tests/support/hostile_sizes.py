@@ -1,4 +1,4 @@
-"""Objects of any size, each with much of one thing: what somebody sends who wants a review to take long."""
+"""Objects of any size, each with many values of one kind, as an attacker sends to make reviews slow."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -154,7 +154,7 @@ _OF_CONTAINERS: dict[str, Shape] = {
         env=many(n, 42, lambda i: {"name": f"A{i}", "value": f"$(A{i - 1})"})
     ),
     "brackets in a variable": lambda n: server(env=[{"name": "A", "value": "$(" * (n // 4) + "${" * (n // 4)}]),
-    "variables that nobody has": lambda n: server(
+    "undefined variables": lambda n: server(
         envFrom=[{"secretRef": {"name": "s"}}],
         env=[{"name": "A", "value": "$(" + ")$(".join(many(n, 10, lambda i: f"x{i}")) + ")"}],
     ),
@@ -210,7 +210,7 @@ _OF_CONTAINERS: dict[str, Shape] = {
     "memory of digits": lambda n: server(resources={"limits": {"memory": "9" * n}}),
     "memory of an exponent": lambda n: server(resources={"limits": {"memory": "1e" + "9" * n}}),
     "tolerations": lambda n: containers(tolerations=many(n, 20, lambda i: {"key": f"k{i}"})),
-    "fields that nobody knows": lambda n: containers(**keyed(n, 14, lambda i: f"u{i}", 1)),
+    "unknown fields": lambda n: containers(**keyed(n, 14, lambda i: f"u{i}", 1)),
     "pull secrets": lambda n: containers(imagePullSecrets=many(n, 20, lambda i: {"name": f"k{i}"})),
 }  # fmt: skip
 

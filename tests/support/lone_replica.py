@@ -43,8 +43,8 @@ async def main(file: Path, runtimes: Path) -> None:
     if not running.done():
         material = read_secret(api.objects["secrets", NAMESPACE, SECRET])
         assert material is not None
-        told = {"port": options.port, "health": options.health_port, "bundle": material.bundle.decode()}
-        print(json.dumps(told), flush=True)
+        reported = {"port": options.port, "health": options.health_port, "bundle": material.bundle.decode()}
+        print(json.dumps(reported), flush=True)
     await running
 
 

@@ -34,7 +34,7 @@ PLAIN: JsonObject = {
 
 
 def definition(resource: Resource) -> JsonObject:
-    """The smallest definition of somebody else's kind."""
+    """A minimal CRD of another project."""
     group, _, version = resource.api_version.partition("/")
     anything = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
     return {

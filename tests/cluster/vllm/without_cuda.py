@@ -1,6 +1,6 @@
 """Take CUDA out of an installed PyTorch: ``without_cuda.py SITE_PACKAGES``.
 
-PyPI has PyTorch for Linux with CUDA only: 2.5 GB of libraries that nobody calls on a machine without a GPU. Small ones
+PyPI has PyTorch for Linux with CUDA only: 2.5 GB of libraries that are not used on a machine without a GPU. Small ones
 take their place here. They have every name that the rest of PyTorch is linked with, and do nothing: a function returns
 zero, which is no device, a constructor makes an object whose methods do so too, a type is one of its own.
 """
@@ -15,7 +15,7 @@ BESIDE = ("libc10.so", "libgomp.so.1", str(SYSTEM / "libstdc++.so.6"), str(SYSTE
 """Where else the kept ones find their names."""
 TORCH = ("libtorch_cuda.so", "libtorch_cuda_linalg.so", "libtorch_nvshmem.so", "libcaffe2_nvrtc.so", "libc10_cuda.so")
 VENDOR = {"libnccl.so.2": "nccl", "libcufile.so.0": "cuFile"}
-"""Libraries whose names have no versions to tell them by, and what the names begin with."""
+"""Prefixes of libraries whose names have no version."""
 
 TEXT = """
 .text

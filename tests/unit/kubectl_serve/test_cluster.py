@@ -90,7 +90,7 @@ async def test_a_dry_run_deletes_nothing(cluster: Cluster, namespace: str) -> No
     assert (await cluster.get(CONFIG_MAPS, namespace, "a"))["metadata"]["name"] == "a"
 
 
-async def test_making_it_twice_is_told_apart_from_other_conflicts(cluster: Cluster, namespace: str) -> None:
+async def test_creating_an_object_twice_is_distinct_from_other_conflicts(cluster: Cluster, namespace: str) -> None:
     await cluster.create(CONFIG_MAPS, notes(namespace, "a"))
     with pytest.raises(errors.AlreadyExistsError):
         await cluster.create(CONFIG_MAPS, notes(namespace, "a"))
@@ -188,7 +188,7 @@ async def test_long_lists_come_page_by_page(cluster: Cluster, namespace: str, mo
     assert [each["metadata"]["name"] for each in listed] == list("abcde")
 
 
-async def test_a_watch_tells_every_state(cluster: Cluster, namespace: str) -> None:
+async def test_a_watch_brings_every_state(cluster: Cluster, namespace: str) -> None:
     seen = watch_states(cluster, CONFIG_MAPS, namespace, labels="of=test")
     async with asyncio.timeout(20):
         assert await anext(seen) == {}

@@ -51,7 +51,7 @@ def test_an_unknown_flag_is_refused_with_exit_code_1(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (
             ["create", "iris", "--modle", "s3://models/iris"],
@@ -69,10 +69,10 @@ def test_an_unknown_flag_is_refused_with_exit_code_1(run: Run) -> None:
         ),
     ],
 )
-def test_a_flag_that_is_wrong_is_told_before_what_is_missing(run: Run, words: list[str], told: str) -> None:
+def test_a_wrong_flag_is_reported_before_missing_ones(run: Run, words: list[str], reported: str) -> None:
     screen = run(*words)
     assert screen.code == 1
-    assert screen.err.startswith(f"error: {told}")
+    assert screen.err.startswith(f"error: {reported}")
 
 
 def test_an_unknown_verb_is_refused_with_all_of_them_where_none_is_near(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""create: what is sent, what is told on the way, and how it ends. The objects are recorded from a real cluster."""
+"""create: requests, progress and result. The objects are recorded from a real cluster."""
 
 import json
 
@@ -63,7 +63,7 @@ def test_labels_are_the_deployments(run: Run) -> None:
 
 
 @pytest.mark.parametrize("labels", ["team", "=research", "team=research,", ""])
-def test_what_is_no_label_is_told_before_anything_is_sent(labels: str, run: Run) -> None:
+def test_a_wrong_label_is_reported_before_any_request(labels: str, run: Run) -> None:
     cluster = serving("iris")
     screen = run(*ARGV, "--labels", labels, cluster=cluster)
     assert (screen.code, cluster.wrote) == (1, [])
@@ -75,7 +75,7 @@ def test_every_annotation_of_the_user_is_a_flag(run: Run) -> None:
     assert all(f"--{annotation.name} " in text for annotation in annotations.USER)
 
 
-def test_it_tells_each_step_once_and_ends_at_the_url(run: Run) -> None:
+def test_it_prints_each_step_once_and_ends_with_the_url(run: Run) -> None:
     screen = run(*ARGV, cluster=serving("iris"))
     assert (screen.code, screen.out) == (0, "deployment.apps/iris served\n")
     assert [line[9:] for line in screen.err.splitlines()[:-1]] == [
@@ -175,7 +175,7 @@ def test_progress_is_one_live_line_on_a_terminal(run: Run) -> None:
     assert "model loading: [#########           ] 45 % of 1000 B, 97.7 KiB/s\r\x1b[2K" in screen.err
 
 
-def test_a_client_dry_run_asks_nobody(run: Run) -> None:
+def test_a_client_dry_run_sends_no_request(run: Run) -> None:
     assert run(*ARGV, "--dry-run").out == "deployment.apps/iris created (dry run)\n"
     written = yaml.safe_load(run(*ARGV, "--dry-run", "-o", "yaml").out)
     assert written["metadata"]["annotations"] == {annotations.MODEL: MODEL}
@@ -190,7 +190,7 @@ def test_a_server_dry_run_shows_what_the_cluster_makes_of_it(run: Run) -> None:
     assert [verb for verb, _, _ in cluster.wrote] == ["dry-run"]
 
 
-def test_all_errors_are_told_before_the_cluster_is_asked(run: Run) -> None:
+def test_all_errors_are_reported_before_any_request(run: Run) -> None:
     screen = run("create", "iris", "--model", "ftp://models/iris", "--scale", "9..1")
     assert (screen.code, screen.out) == (1, "")
     first, *problems = screen.err.splitlines()

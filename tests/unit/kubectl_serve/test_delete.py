@@ -1,4 +1,4 @@
-"""delete: what goes, and that nothing goes by mistake."""
+"""delete: what is deleted, and that nothing is deleted by mistake."""
 
 import pytest
 

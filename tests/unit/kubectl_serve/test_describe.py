@@ -80,7 +80,7 @@ def test_what_one_may_not_see_is_left_out(run: Run, models: FakeCluster) -> None
     assert screen.err == "You are not allowed to see events, pods, revisions in namespace models: they are omitted.\n"
 
 
-def test_what_the_mesh_asked_for_is_told_with_its_reason(run: Run, models: FakeCluster) -> None:
+def test_choices_for_the_mesh_are_shown_with_their_reason(run: Run, models: FakeCluster) -> None:
     plane = control_plane()
     for each in plane["config_maps"]:
         models.objects.append({"apiVersion": "v1", "kind": "ConfigMap", **each})

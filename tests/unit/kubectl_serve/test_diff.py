@@ -49,7 +49,7 @@ OTHERS = """\
 apiVersion: v1
 kind: Secret
 metadata: {name: store}
-stringData: {password: nobody-sees-me}
+stringData: {password: hidden-value}
 ---
 apiVersion: apps/v1
 kind: Deployment
@@ -302,7 +302,7 @@ def test_what_goes_anyway_is_no_difference(run: Run) -> None:
     assert parts(run("diff", "-f", "-", stdin=here, cluster=cluster)) == (0, "", "")
 
 
-def test_a_refusal_is_told_as_create_tells_it_and_the_others_are_shown(run: Run, tmp_path: Path) -> None:
+def test_a_refusal_is_reported_as_by_create_and_the_others_are_shown(run: Run, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(WRONG)
     (tmp_path / "b.yaml").write_text(WINE)
     screen = run("diff", "-f", str(tmp_path), cluster=Cluster())
@@ -346,10 +346,10 @@ def test_a_deployment_without_a_name_is_an_error(run: Run) -> None:
 
 
 def test_a_cluster_that_does_not_answer_ends_it_with_2(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def nobody(*_: object, **__: object) -> JsonObject:
+    async def forbidden(*_: object, **__: object) -> JsonObject:
         raise errors.UnreachableError("the API server cannot be reached.")
 
-    monkeypatch.setattr(Cluster, "get", nobody)
+    monkeypatch.setattr(Cluster, "get", forbidden)
     screen = run("diff", "-f", "-", stdin=IRIS + "---\n" + WINE, cluster=Cluster())
     assert parts(screen) == (2, "", "error: the API server cannot be reached.\n")
 
@@ -374,7 +374,7 @@ def test_server_side_is_tried_as_kubectl_does_it(run: Run) -> None:
     assert written(cluster.wrote) == {"dry-run"}
 
 
-def test_a_conflict_of_server_side_apply_is_told_with_its_way_out(run: Run) -> None:
+def test_a_conflict_of_server_side_apply_is_reported_with_a_hint(run: Run) -> None:
     cluster = stored(IRIS, takes={"Deployment": errors.ConflictError("conflict with kubectl: .spec.replicas")})
     screen = run("diff", "--server-side", "-f", "-", stdin=IRIS, cluster=cluster)
     assert screen.code > 1
@@ -394,7 +394,7 @@ def test_who_may_not_apply_what_is_made_sees_what_is_made_of_the_deployment(run:
     )
 
 
-def test_who_may_not_even_see_it_is_told_the_same(run: Run) -> None:
+def test_without_permission_to_read_the_message_is_the_same(run: Run) -> None:
     hidden = frozenset(resource.plural for resource in OWNED)
     mapped = IRIS + "    kubectl-serve.dev/domain: iris.example.com\n"
     screen = run("diff", "-f", "-", stdin=MORE, cluster=stored(mapped, hidden=hidden))
@@ -423,7 +423,7 @@ def test_what_knative_would_refuse_is_an_error(run: Run) -> None:
     )
 
 
-def test_something_of_somebody_else_in_the_way_is_an_error(run: Run) -> None:
+def test_a_name_conflict_is_an_error(run: Run) -> None:
     cluster = stored(IRIS)
     for key in ("ownerReferences", "labels"):
         del cluster.objects[1]["metadata"][key]

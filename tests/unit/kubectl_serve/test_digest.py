@@ -134,7 +134,7 @@ def test_what_takes_long_has_a_bar_on_a_terminal(run: Run, folder: Path, monkeyp
         ("http://169.254.169.254/latest", "Refused", "allowed networks"),
     ],
 )
-def test_what_has_no_digest_is_told_with_a_hint(
+def test_a_source_without_digest_is_reported_with_a_hint(
     run: Run, web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, said: str, hint: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -144,11 +144,11 @@ def test_what_has_no_digest_is_told_with_a_hint(
     web.fault = lambda request, number: Reply(401) if "secret" in request.path else None
     screen = run("digest", source.format(web=web.url))
     assert (screen.code, screen.out) == (1, "")
-    error, told = screen.err.splitlines()[-2:]
+    error, reported = screen.err.splitlines()[-2:]
     assert error.startswith("error: ")
     assert said in error
-    assert told.startswith("hint: ")
-    assert hint in told
+    assert reported.startswith("hint: ")
+    assert hint in reported
     assert "hidden" not in screen.err
 
 
@@ -217,7 +217,7 @@ def test_a_digest_is_given_or_computed(run: Run) -> None:
     ("source", "variable"),
     [("s3://models/iris/model.joblib", "AWS_ENDPOINT_URL"), ("hf://organisation/model", "HF_ENDPOINT")],
 )
-def test_a_store_whose_name_does_not_resolve_is_told_at_once(
+def test_an_unresolved_host_is_reported_at_once(
     source: str, variable: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []

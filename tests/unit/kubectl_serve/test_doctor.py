@@ -479,7 +479,7 @@ def obey(cluster: Cluster, command: str) -> None:
                 cluster.denied.clear()
                 restore(cluster, manifests.relocate(installed(), registry, tag))
             case _:
-                raise AssertionError(f"nobody can run: {words}")
+                raise AssertionError(f"this command cannot run: {words}")
 
 
 def named(cluster: Cluster, target: str, namespace: str) -> Any:
@@ -537,7 +537,7 @@ def test_a_fault_is_found_and_its_fix_works(run: Run, fault: str) -> None:
         again, found = diagnose(run, cluster)
         assert found[check]["verdict"] == "ok"
         assert again.code == 0
-    assert others == [], "one fault is told once"
+    assert others == [], "one fault is reported once"
 
 
 def test_what_is_installed_again_comes_from_where_it_came_before(run: Run) -> None:
@@ -584,7 +584,7 @@ def test_what_may_not_be_seen_is_not_judged(run: Run) -> None:
     assert {"knative-features", "loader-image", "istio"} <= skipped
 
 
-def test_who_may_see_their_own_namespace_alone_is_told_nothing_wrong(run: Run) -> None:
+def test_a_user_of_one_namespace_gets_no_wrong_results(run: Run) -> None:
     cluster = healthy()
     seen = {"events", "pods", "services", "revisions"}
     every = {value.plural for value in vars(resources).values() if isinstance(value, Resource)}
@@ -636,7 +636,7 @@ def test_a_namespace_of_which_the_webhook_is_never_asked_is_no_fault_of_its(name
     assert screen.code == 0
 
 
-def test_a_namespace_that_is_not_there_is_told(run: Run) -> None:
+def test_a_missing_namespace_is_reported(run: Run) -> None:
     cluster = healthy()
     cluster.broken = errors.NotFoundError('namespaces "nope" not found')
     screen = run("doctor", "-n", "nope", cluster=cluster)

@@ -23,7 +23,7 @@ def note(name: str) -> JsonObject:
 
 
 class Breaking(FakeCluster):
-    """A cluster whose first watch ends in an error, while something happens that nobody sees."""
+    """A cluster whose first watch ends in an error, and with an unseen change meanwhile."""
 
     error: errors.ApiError
 
@@ -38,7 +38,9 @@ class Breaking(FakeCluster):
 
 
 @pytest.mark.parametrize("error", [errors.GoneError("too old"), errors.UnreachableError("broke off")])
-async def test_a_watch_that_breaks_is_listed_anew(error: errors.ApiError, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_after_a_broken_watch_objects_are_listed_again(
+    error: errors.ApiError, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(follow, "_AGAIN_SECONDS", 0)
     cluster = Breaking([note("first")])
     cluster.error = error
@@ -69,7 +71,7 @@ async def test_the_picture_has_the_knative_service_under_the_name_that_was_chose
     assert (name_of(snapshot.service), [name_of(pod) for pod in snapshot.pods]) == (name, ["iris-x"])
 
 
-async def test_whoever_may_see_nothing_but_the_deployment_follows_that() -> None:
+async def test_with_permission_for_the_deployment_alone_it_is_followed() -> None:
     cluster = FakeCluster(served(), hidden=frozenset({"services", "pods"}))
     async with Follower(cluster, "default", "iris") as follower:
         snapshot = await follower.snapshot(10)
@@ -77,7 +79,7 @@ async def test_whoever_may_see_nothing_but_the_deployment_follows_that() -> None
     assert (snapshot.service, snapshot.pods) == (None, ())
 
 
-async def test_whoever_may_not_see_the_deployment_is_told_so() -> None:
+async def test_without_permission_for_the_deployment_there_is_an_error() -> None:
     cluster = FakeCluster(served(), hidden=frozenset({"deployments"}))
     async with Follower(cluster, "default", "iris") as follower:
         with pytest.raises(errors.ForbiddenError):
@@ -110,7 +112,7 @@ def test_another_cause_takes_its_own_time_and_one_that_may_pass_is_no_other() ->
 
 
 def test_a_short_calm_between_two_failures_is_no_recovery() -> None:
-    """A loader that starts anew looks well until it fails again."""
+    """A restarted loader looks healthy until it fails again."""
     doubt = follow._FailureTimer(WaitPolicy(3, 60, 10))
     doubt.see(PASSING, 0)
     for now in (20, 40):

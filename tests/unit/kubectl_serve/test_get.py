@@ -28,7 +28,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(get, "WAIT_POLICY", WaitPolicy(0.05, 0.05, 0.05))
 
 
-def test_on_a_terminal_the_model_gives_way_to_what_tells_models_apart(run: Run, models: FakeCluster) -> None:
+def test_on_a_terminal_the_models_uri_is_cut(run: Run, models: FakeCluster) -> None:
     screen = run("get", cluster=models, terminal=True)
     assert (screen.code, screen.err) == (0, "")
     assert screen.out == (
@@ -59,7 +59,7 @@ def test_what_models_have_in_common_gives_way_first(texts: list[str], shown: lis
     assert tables.distinct(texts, 17) == shown
 
 
-def test_wide_shortens_nothing_and_tells_the_reason(run: Run, models: FakeCluster) -> None:
+def test_wide_cuts_nothing_and_shows_the_reason(run: Run, models: FakeCluster) -> None:
     lines = run("get", "-o", "wide", cluster=models).out.splitlines()
     assert lines[0].split() == (
         ["NAME", "READY", "REPLICAS", "MODEL", "URL", "REASON", "REVISION", "TRAFFIC", "FORMAT", "IMAGE", "AGE"]

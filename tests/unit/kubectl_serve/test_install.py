@@ -1,4 +1,4 @@
-"""install and uninstall: the order, what is told, and what is checked first."""
+"""install and uninstall: the order, the messages, and the checks before."""
 
 import json
 
@@ -93,7 +93,7 @@ def test_every_manifest_is_of_a_kind_that_is_known(manifest: JsonObject) -> None
     assert resource_of(manifest).namespaced is ("namespace" in manifest["metadata"])
 
 
-def test_a_dry_run_shows_the_manifests_and_asks_nobody(run: Run) -> None:
+def test_a_dry_run_shows_the_manifests_without_a_request(run: Run) -> None:
     shown = list(yaml.safe_load_all(run("install", "--dry-run", "-o", "yaml").out))
     assert shown == manifests.all_objects()
 
@@ -157,7 +157,7 @@ def test_a_policy_that_would_deny_what_the_webhook_is_asked_is_no_reason_to_wait
     assert run("install", cluster=cluster).code == 0
 
 
-def test_an_image_that_cannot_be_pulled_is_told_once_at_once_and_when_time_is_up(
+def test_an_image_that_cannot_be_pulled_is_reported_once_and_at_the_time_limit(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(install, "TROUBLE_PAUSE", 0.001)

@@ -44,5 +44,5 @@ def server(**state: JsonObject) -> JsonObject:
         ("Starting", pod()),
     ],
 )
-def test_a_pod_is_told_by_what_keeps_it_from_being_ready(state: str, found: JsonObject) -> None:
+def test_a_pods_state_is_the_reason_that_it_is_not_ready(state: str, found: JsonObject) -> None:
     assert pod_state(found) == state

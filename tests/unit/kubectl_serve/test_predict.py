@@ -135,7 +135,7 @@ def test_data_comes_from_a_file_or_from_standard_input(
     assert "cannot be read: No such file" in run("predict", "iris", "-f", str(tmp_path / "no"), cluster=cluster).err
 
 
-def test_a_fault_of_the_model_is_told_with_a_hint(run: Run, cluster: FakeCluster, model: Model) -> None:
+def test_an_error_of_the_model_is_reported_with_a_hint(run: Run, cluster: FakeCluster, model: Model) -> None:
     model.status, model.answer = 400, '{"error": "Invalid input to LogisticRegression"}'
     screen = run("predict", "iris", ROWS, "--ingress", model.ingress, cluster=cluster)
     assert (screen.code, screen.out) == (1, "")
@@ -151,7 +151,7 @@ def test_the_answer_can_be_indented_or_yaml(run: Run, cluster: FakeCluster, mode
     assert run(*argv, "yaml", cluster=cluster).out == "outputs:\n- data:\n  - 0\n"
 
 
-def test_verbose_tells_the_way_and_the_times(run: Run, cluster: FakeCluster, model: Model) -> None:
+def test_verbose_prints_the_way_and_the_times(run: Run, cluster: FakeCluster, model: Model) -> None:
     err = run("predict", "iris", ROWS, "-v", "--ingress", model.ingress, cluster=cluster).err
     assert err == (
         f"way: ingress {model.ingress}, as specified (0 ms)\n"
@@ -226,7 +226,7 @@ def test_what_a_language_model_says_is_shown_as_it_comes(llm: FakeCluster, model
     assert (code, out.getvalue()) == (0, "Hello, you\n")
 
 
-def test_who_stops_reading_what_a_language_model_says_is_told_nothing(llm: FakeCluster, model: Model) -> None:
+def test_a_closed_pipe_during_a_stream_is_not_reported(llm: FakeCluster, model: Model) -> None:
     class Gone(io.StringIO):
         def write(self, _: str) -> int:
             raise BrokenPipeError
@@ -264,7 +264,7 @@ def test_a_whole_answer_of_a_language_model_can_be_had(run: Run, llm: FakeCluste
         ((said("Once"), "7" * (3 << 20)), 1, "error: the response is not an event stream: "),
     ],
 )
-def test_how_a_streamed_answer_ends_is_told(
+def test_the_end_of_a_streamed_answer_is_reported(
     events: tuple[str, ...], code: int, err: str, run: Run, llm: FakeCluster, model: Model
 ) -> None:
     model.events = events
@@ -291,7 +291,7 @@ def test_a_model_without_a_chat_template_says_what_to_do(run: Run, llm: FakeClus
 def test_the_protocol_is_that_of_the_runtime_it_was_completed_with(
     run: Run, cluster: FakeCluster, model: Model
 ) -> None:
-    """Also of a runtime that only the cluster has, with an image that nobody here knows."""
+    """Also of a runtime that only the cluster has, with an image that this command does not know."""
     record = {"asked": "", "loader": "", "runtime": {"digest": "", "name": "own", "protocol": "openai"}}
     deployment = next(each for each in cluster.objects if each["metadata"]["name"] == "iris")
     deployment["metadata"]["annotations"][annotations.COMPLETED_WITH] = json.dumps(record)
@@ -299,7 +299,7 @@ def test_the_protocol_is_that_of_the_runtime_it_was_completed_with(
     assert model.asked[0][1] == "/v1/chat/completions"
 
 
-def test_plain_text_for_rows_tells_the_protocol_of_language_models(run: Run, cluster: FakeCluster) -> None:
+def test_plain_text_instead_of_rows_names_the_protocol_of_language_models(run: Run, cluster: FakeCluster) -> None:
     err = run("predict", "iris", "Hello", cluster=cluster).err
     assert "the data is not JSON" in err
     assert "--protocol openai" in err
@@ -355,8 +355,8 @@ def test_an_ingress_where_nothing_listens_is_said_in_plain_words(run: Run, clust
         port = listener.getsockname()[1]
     screen = run("predict", "iris", ROWS, "--ingress", f"http://127.0.0.1:{port}", cluster=cluster)
     address = f"127.0.0.1:{port}"
-    told = f"error: {address} cannot be reached: Connection refused (ingress http://{address}, as specified)."
-    assert screen.err.splitlines()[0] == told
+    reported = f"error: {address} cannot be reached: Connection refused (ingress http://{address}, as specified)."
+    assert screen.err.splitlines()[0] == reported
 
 
 def test_a_file_that_is_no_text_is_refused(run: Run, tmp_path: Path, cluster: FakeCluster) -> None:

@@ -68,7 +68,7 @@ def test_what_has_no_model_is_passed_over_with_a_count(run: Run) -> None:
     [("StatefulSet", "metadata: {name: a, annotations: {kubectl-serve.dev/model: s3://a/b.joblib}}"),
      ("Deployment", "metadata: {name: a}\nspec: {template: {metadata: {annotations: {kubectl-serve.dev/model: b}}}}")],
 )  # fmt: skip
-def test_an_annotation_where_nobody_looks_for_it_is_told(run: Run, kind: str, metadata: str) -> None:
+def test_an_annotation_in_the_wrong_place_is_reported(run: Run, kind: str, metadata: str) -> None:
     screen = run("render", "-f", "-", stdin=f"apiVersion: apps/v1\nkind: {kind}\n{metadata}\n")
     assert screen.err == (
         f"Warning: {kind.lower()}/a in standard input: kubectl-serve.dev/model has no effect there. "
@@ -100,7 +100,7 @@ def test_rendering_twice_changes_nothing(run: Run) -> None:
     assert yaml.safe_load(run("render", "-f", "-", "--only", "deployment", stdin=once).out) == yaml.safe_load(once)
 
 
-def test_all_problems_of_all_objects_are_told_in_the_webhooks_words(run: Run, tmp_path: Path) -> None:
+def test_all_problems_of_all_objects_are_reported_as_by_the_webhook(run: Run, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(IRIS + "    kubectl-serve.dev/scale: many\n    kubectl-serve.dev/modle: x\n")
     (tmp_path / "b.yaml").write_text(IRIS.replace("s3:", "ftp:"))
     (tmp_path / "c.yaml").write_text(IRIS.replace("name: iris", "name: good"))
@@ -120,7 +120,7 @@ def test_the_namespace_is_filled_in_where_there_is_none(run: Run) -> None:
     assert service["metadata"]["namespace"] == "models"
 
 
-def test_reasons_are_told_on_request(run: Run) -> None:
+def test_reasons_are_printed_on_request(run: Run) -> None:
     assert "RuntimeByFormat: runtime mlserver-sklearn" in run("render", "-f", "-", "--reasons", stdin=IRIS).err
 
 
@@ -185,7 +185,7 @@ def test_what_comes_from_the_cluster_keeps_what_the_server_noted_on_it(run: Run)
     assert ("iris-00001" in stored.out, stored.err) == (True, "")
 
 
-def test_a_runtime_or_loader_that_is_not_known_here_is_told(run: Run) -> None:
+def test_an_unknown_runtime_or_loader_is_reported(run: Run) -> None:
     made = yaml.safe_load(run("render", "-f", "-", "--only", "deployment", stdin=IRIS).out)
     made["metadata"]["uid"] = "1"
     record = json.loads(made["metadata"]["annotations"][annotations.COMPLETED_WITH])

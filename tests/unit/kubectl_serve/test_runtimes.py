@@ -61,7 +61,7 @@ def test_the_table_fits_the_screen_and_has_every_runtime(run: Run) -> None:
     assert max(map(len, lines)) <= 80
 
 
-def test_a_runtime_of_the_clusters_own_is_told_by_its_origin(run: Run) -> None:
+def test_a_modelruntime_has_the_cluster_as_origin(run: Run) -> None:
     document = json.loads(
         run("runtimes", "-o", "json", cluster=FakeCluster([*installed(), own_runtime("example.com/ours:1")])).out
     )
@@ -69,7 +69,7 @@ def test_a_runtime_of_the_clusters_own_is_told_by_its_origin(run: Run) -> None:
     assert (origins["ours"], origins["triton"]) == ("cluster", "kubectl-serve")
 
 
-def test_who_would_change_is_told_with_the_change(run: Run) -> None:
+def test_outdated_models_are_shown_with_their_change(run: Run) -> None:
     earlier = snapshots.config_map(LoaderConfig("example.com/model-loader:0.0.9"))
     cluster = FakeCluster([*installed(), earlier, iris(loader="example.com/model-loader:0.0.9")])
     assert "1 model is on an earlier runtime or loader" in run("runtimes", cluster=cluster).err
@@ -89,12 +89,12 @@ def test_a_new_runtime_that_would_be_chosen_now_is_a_change_too(run: Run) -> Non
     assert "model-server: mlserver-sklearn:1.7.1 -> ours:1" in run("runtimes", "--outdated", "-A", cluster=cluster).out
 
 
-def test_nobody_would_change(run: Run) -> None:
+def test_no_model_is_outdated(run: Run) -> None:
     screen = run("runtimes", "--outdated", cluster=FakeCluster([*installed(), iris()]))
     assert (screen.code, screen.out, screen.err) == (0, "", "No model would change.\n")
 
 
-def test_rolling_out_asks_the_webhook_to_complete_anew(run: Run) -> None:
+def test_a_rollout_lets_the_webhook_complete_again(run: Run) -> None:
     cluster = FakeCluster([*installed(), iris()])
     screen = run("runtimes", "--roll-out", "iris", cluster=cluster)
     assert (screen.code, screen.out) == (0, "deployment.apps/iris rolled out\n")
@@ -127,7 +127,7 @@ def test_without_an_installation_it_says_so(run: Run) -> None:
     assert screen.err.startswith("error: there is no ConfigMap kubectl-serve in namespace kubectl-serve.\nhint: ")
 
 
-def test_a_model_that_would_be_refused_is_told(run: Run) -> None:
+def test_a_model_that_would_be_refused_is_reported(run: Run) -> None:
     stored = iris()
     without = [each for each in installed() if each["metadata"]["name"] != manifests.RUNTIMES_CONFIG_MAP]
     empty = {

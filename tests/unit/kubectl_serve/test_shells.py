@@ -139,7 +139,7 @@ def shell(request: pytest.FixtureRequest, tmp_path: Path) -> "Shell":
 
 
 class Shell:
-    """An interactive shell in a folder of its own, in which somebody types."""
+    """An interactive shell in its own folder, with typed input."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name

@@ -66,7 +66,7 @@ async def test_a_watch_goes_on_without_it(bad: bytes) -> None:
 
 
 @pytest.mark.parametrize("odd", READABLE.values(), ids=READABLE.keys())
-async def test_what_nobody_reads_changes_nothing(odd: bytes) -> None:
+async def test_unused_fields_change_nothing(odd: bytes) -> None:
     async with answering(listed(odd)) as (cluster, said):
         (found,) = (await cluster.list(SERVICES, "default"))[0]
     assert (found["metadata"]["name"], said.getvalue()) == ("evil", "")

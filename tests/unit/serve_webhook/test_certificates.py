@@ -82,7 +82,7 @@ def test_a_key_is_replaced_in_steps_and_every_leaf_is_trusted_at_every_step() ->
             steps.append((following.previous is not None, following.leaf_is_current))
         material, now = following, now + HOUR / 10
     assert steps == [
-        (False, True),  # the leaf had ended: signed anew by the old key
+        (False, True),  # the leaf had expired: the old key signs a new one
         (True, False),  # the new authority joins the bundle
         (True, True),  # leaves are signed by it
         (False, True),  # the old one goes

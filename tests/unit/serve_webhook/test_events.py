@@ -57,9 +57,7 @@ async def test_after_a_while_it_is_a_new_event(api: MemoryApi, clock: Clock) -> 
     assert [event["type"] for event in events(api)] == ["Normal"] * 3
 
 
-async def test_what_is_told_of_another_deployment_or_for_another_reason_is_another_event(
-    api: MemoryApi, clock: Clock
-) -> None:
+async def test_another_deployment_or_reason_makes_another_event(api: MemoryApi, clock: Clock) -> None:
     recorder = Recorder(api, "server-1", clock)
     other = {"metadata": DEPLOYMENT["metadata"] | {"uid": "d-2"}}
     for regarding, reason in ((DEPLOYMENT, "A"), (other, "A"), (DEPLOYMENT, "B"), (DEPLOYMENT, "A")):
@@ -87,7 +85,7 @@ async def test_an_event_that_cannot_be_written_stops_nothing(api: MemoryApi, clo
     assert len(events(api)) == 1, "it is written as soon as it can be"
 
 
-async def test_an_event_that_was_deleted_is_written_anew(api: MemoryApi, clock: Clock) -> None:
+async def test_a_deleted_event_is_written_again(api: MemoryApi, clock: Clock) -> None:
     recorder = Recorder(api, "server-1", clock)
     await recorder.record(DEPLOYMENT, warning=True, reason="NotFound", note="gone")
     (event,) = events(api)
@@ -95,5 +93,5 @@ async def test_an_event_that_was_deleted_is_written_anew(api: MemoryApi, clock: 
     clock.move(seconds=60)
     for _ in range(2):
         await recorder.record(DEPLOYMENT, warning=True, reason="NotFound", note="gone")
-    (anew,) = events(api)
-    assert anew["eventTime"] == "2026-01-01T00:01:00.000000Z"
+    (recreated,) = events(api)
+    assert recreated["eventTime"] == "2026-01-01T00:01:00.000000Z"

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -26,6 +26,7 @@ from serve_webhook.cache.policies import PolicyCache
 from serve_webhook.certs.rotation import WEBHOOKS
 from serve_webhook.failure_policy import GUARDED, FailurePolicies, wanted
 from support.fake_api import MemoryApi
+from support.waiting import until
 
 PODS, KNATIVE = GUARDED
 
@@ -57,7 +58,7 @@ LABEL = "rules: [{name: r, label: {key: owner}}]"
         pytest.param(PRIVATE, {KNATIVE}, id="about what no pod says"),
         pytest.param("match: {kinds: [DomainMapping]}\n" + PRIVATE, {KNATIVE}, id="about what leads to models"),
         pytest.param("match: {kinds: [Route, DomainMapping]}\n" + IMAGES, set(), id="about what these have not"),
-        pytest.param(LABEL, {KNATIVE}, id="about labels, which pods do not bear"),
+        pytest.param(LABEL, {KNATIVE}, id="about labels, which pods do not have"),
         pytest.param("match: {kinds: [Pod]}\n" + LABEL, {PODS}, id="about labels of pods"),
         pytest.param("failurePolicy: Ignore\n" + IMAGES, set(), id="a policy that gives up enforcement for a while"),
         pytest.param("defaults: {scale: 0..2}", set(), id="a policy without rules"),
@@ -97,7 +98,7 @@ def test_one_policy_that_denies_is_enough() -> None:
     assert closed("action: Warn\n" + IMAGES, "failurePolicy: Ignore\n" + IMAGES, PRIVATE) == {KNATIVE}
 
 
-def test_without_a_policy_nobody_depends_on_us() -> None:
+def test_without_a_policy_no_request_depends_on_the_server() -> None:
     assert closed() == set()
 
 
@@ -121,12 +122,6 @@ def install(api: MemoryApi) -> None:
 def live(api: MemoryApi) -> dict[str, str]:
     webhooks = api.objects[VALIDATING_WEBHOOKS.plural, "", WEBHOOKS]["webhooks"]
     return {webhook["name"].split(".")[0]: webhook["failurePolicy"] for webhook in webhooks}
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - many parts change it, none of them says so
-            await asyncio.sleep(0)
 
 
 @asynccontextmanager
@@ -160,7 +155,7 @@ async def test_the_leader_opens_and_closes_as_policies_come_and_go_and_touches_n
 
 
 @pytest.mark.attack(20)
-async def test_what_somebody_opens_by_hand_is_closed_again(api: MemoryApi) -> None:
+async def test_a_manual_change_to_ignore_is_reverted(api: MemoryApi) -> None:
     install(api)
     api.put(POLICIES, document(IMAGES))
     async with leading(api):

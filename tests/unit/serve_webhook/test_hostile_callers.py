@@ -160,7 +160,7 @@ class Attacked:
             assert b"SourceNotAllowed" in caller.ask(posted(bad))[1]
 
     def failures(self) -> list[str]:
-        """Defects that the log tells."""
+        """Defects in the log."""
         entries = [json.loads(line) for line in self.log.read_text().splitlines()]
         return [entry["message"] for entry in entries if entry["level"] == "error"]
 
@@ -182,10 +182,10 @@ def attacked(tmp_path: Path) -> Iterator[Attacked]:
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, env=environment, text=True) as process,
     ):
         assert process.stdout is not None
-        told = json.loads(process.stdout.readline())
-        context = ssl.create_default_context(cadata=told["bundle"])
+        started = json.loads(process.stdout.readline())
+        context = ssl.create_default_context(cadata=started["bundle"])
         try:
-            yield Attacked(process, told["port"], told["health"], context, log)
+            yield Attacked(process, started["port"], started["health"], context, log)
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=20) == 0
@@ -258,8 +258,9 @@ def test_floods_are_answered_in_time_and_in_bounded_memory(attacked: Attacked) -
 
 @pytest.mark.attack(10, 18, 22)
 def test_health_and_others_are_answered_while_the_worst_reviews_are_judged(attacked: Attacked) -> None:
-    """One caller after the other sends what takes longest; in between, the kubelet and somebody else ask."""
-    names = ("containers", "parts of volumes of one name", "variables that nobody has", "managed fields", "objects")
+    """One caller after the other sends the slowest reviews; in between, the kubelet and another caller send
+    requests."""
+    names = ("containers", "parts of volumes of one name", "undefined variables", "managed fields", "objects")
     worst = [posted(dict(sized(name, size, "Deployment changed"))["Deployment changed"], path)
              for name in names for size in (240_000, LARGEST) for path in PATHS[:2]]  # fmt: skip
     done, asked, waited = threading.Event(), 0, []

@@ -22,7 +22,7 @@ MEMORY = 64 * 2**20
 WITHIN = 240_000
 """Bytes of an object that most shapes are judged to the end with: few of them have more values than may be."""
 
-FEW = ("unknown annotations", "names", "objects", "labels", "variables that nobody has", "containers", "60 levels")
+FEW = ("unknown annotations", "names", "objects", "labels", "undefined variables", "containers", "60 levels")
 """Of which each takes most memory in another place."""
 
 RULES = """

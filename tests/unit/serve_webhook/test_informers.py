@@ -3,8 +3,7 @@
 import asyncio
 import copy
 import tracemalloc
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from serve_webhook.cache import informers
 from serve_webhook.cache.index import DeploymentIndex
 from serve_webhook.cache.informers import Informer
 from support.fake_api import MemoryApi
+from support.waiting import running, until_changed
 
 
 def manifest(name: str, owner: str = "", **spec: Any) -> dict[str, Any]:
@@ -28,26 +28,6 @@ def manifest(name: str, owner: str = "", **spec: Any) -> dict[str, Any]:
         "metadata": {"name": name, "namespace": "default", "labels": labels},
         "spec": spec,
     }
-
-
-@asynccontextmanager
-async def running(informer: Informer) -> AsyncIterator[None]:
-    task = asyncio.create_task(informer.run())
-    try:
-        async with asyncio.timeout(5):
-            await informer.synced.wait()
-            yield
-    finally:
-        task.cancel()
-
-
-async def until(informer: Informer, condition: Callable[[], bool]) -> None:
-    changed = asyncio.Event()
-    stop = informer.subscribe(lambda _old, _new: changed.set())
-    while not condition():
-        changed.clear()
-        await changed.wait()
-    stop()
 
 
 @pytest.fixture(autouse=True)
@@ -62,9 +42,9 @@ async def test_it_has_what_was_there_and_follows_what_comes(api: MemoryApi) -> N
         assert [found["metadata"]["name"] for found in informer] == ["old"]
         api.put(DEPLOYMENTS, manifest("new"))
         api.put(DEPLOYMENTS, manifest("old", replicas=2))
-        await until(informer, lambda: (informer.get("default", "old") or {}).get("spec") == {"replicas": 2})
+        await until_changed(informer, lambda: (informer.get("default", "old") or {}).get("spec") == {"replicas": 2})
         api.remove(DEPLOYMENTS, "default", "new")
-        await until(informer, lambda: informer.get("default", "new") is None)
+        await until_changed(informer, lambda: informer.get("default", "new") is None)
 
 
 async def test_of_thousands_of_models_each_takes_little_memory(api: MemoryApi) -> None:
@@ -82,7 +62,7 @@ async def test_of_thousands_of_models_each_takes_little_memory(api: MemoryApi) -
     assert (len(informer), (after - before) // 500 < 3500) == (500, True)
 
 
-async def test_whoever_asks_for_an_object_gets_one_of_its_own(api: MemoryApi) -> None:
+async def test_each_caller_gets_its_own_copy_of_an_object(api: MemoryApi) -> None:
     api.put(DEPLOYMENTS, manifest("a", replicas=1))
     informer = Informer(api, DEPLOYMENTS)
     async with running(informer):
@@ -101,13 +81,13 @@ async def test_what_is_written_while_a_long_list_is_read_stays(api: MemoryApi, m
             yield page
 
     monkeypatch.setattr(api, "pages", pages)
-    told: list[str] = []
-    informer.subscribe(lambda old, new: told.append((new or {"metadata": {"name": "none"}})["metadata"]["name"]))
+    reported: list[str] = []
+    informer.subscribe(lambda old, new: reported.append((new or {"metadata": {"name": "none"}})["metadata"]["name"]))
     async with running(informer):
-        assert (sorted(informer.names()), told) == ([("default", "new"), ("default", "old")], ["old", "new"])
+        assert (sorted(informer.names()), reported) == ([("default", "new"), ("default", "old")], ["old", "new"])
 
 
-async def test_a_watch_that_is_too_old_lists_again_and_tells_what_went_meanwhile(api: MemoryApi) -> None:
+async def test_a_watch_that_is_too_old_lists_again_and_reports_deletions(api: MemoryApi) -> None:
     api.put(DEPLOYMENTS, manifest("stays"))
     api.put(DEPLOYMENTS, manifest("goes"))
     restarts: list[str] = []
@@ -117,7 +97,7 @@ async def test_a_watch_that_is_too_old_lists_again_and_tells_what_went_meanwhile
     async with running(informer):
         del api.objects["deployments", "default", "goes"]  # unseen
         api.forget_history()
-        await until(informer, lambda: informer.get("default", "goes") is None)
+        await until_changed(informer, lambda: informer.get("default", "goes") is None)
     assert (gone, restarts) == (["goes"], ["deployments"])
 
 
@@ -150,7 +130,7 @@ async def test_the_answer_to_a_write_counts_at_once_and_an_older_event_not_any_m
         seen = []
         informer.subscribe(lambda _old, new: seen.append((new or {}).get("spec")))
         api.put(DEPLOYMENTS, manifest("b"))
-        await until(informer, lambda: informer.get("default", "b") is not None)
+        await until_changed(informer, lambda: informer.get("default", "b") is not None)
         assert {"replicas": 2} not in seen
         assert (informer.get("default", "a") or {})["spec"] == {"replicas": 3}
 
@@ -159,14 +139,14 @@ async def test_an_answer_that_comes_after_the_deletion_revives_nothing(api: Memo
     informer = Informer(api, DEPLOYMENTS)
     async with running(informer):
         answer = api.put(DEPLOYMENTS, manifest("a"))
-        await until(informer, lambda: informer.get("default", "a") is not None)
+        await until_changed(informer, lambda: informer.get("default", "a") is not None)
         api.remove(DEPLOYMENTS, "default", "a")
-        await until(informer, lambda: informer.get("default", "a") is None)
+        await until_changed(informer, lambda: informer.get("default", "a") is None)
         informer.update_cache(answer)
         assert informer.get("default", "a") is None
 
 
-async def test_what_was_made_anew_is_not_gone_by_the_event_of_the_one_before(api: MemoryApi) -> None:
+async def test_a_recreated_object_stays_after_the_deletion_event_of_the_first(api: MemoryApi) -> None:
     api.put(DEPLOYMENTS, manifest("a", replicas=1))
     informer = Informer(api, DEPLOYMENTS)
     async with running(informer):
@@ -175,20 +155,20 @@ async def test_what_was_made_anew_is_not_gone_by_the_event_of_the_one_before(api
         seen: list[Any] = []
         informer.subscribe(lambda _old, new: seen.append(new and new["metadata"]["name"]))
         api.put(DEPLOYMENTS, manifest("b"))
-        await until(informer, lambda: informer.get("default", "b") is not None)
+        await until_changed(informer, lambda: informer.get("default", "b") is not None)
         assert (seen, (informer.get("default", "a") or {})["spec"]) == (["b"], {"replicas": 2})
 
 
 async def test_an_index_finds_objects_by_their_deployment(api: MemoryApi) -> None:
     api.put(DEPLOYMENTS, manifest("one", owner="iris"))
     informer = Informer(api, DEPLOYMENTS)
-    told: list[tuple[str, str]] = []
+    reported: list[tuple[str, str]] = []
     async with running(informer):
-        index = DeploymentIndex(informer, told.append)
+        index = DeploymentIndex(informer, reported.append)
         assert [found["metadata"]["name"] for found in index.of(("default", "iris"))] == ["one"]
         api.put(DEPLOYMENTS, manifest("one", owner="wine"))
-        await until(informer, lambda: bool(index.of(("default", "wine"))))
+        await until_changed(informer, lambda: bool(index.of(("default", "wine"))))
         assert index.of(("default", "iris")) == ()
         api.remove(DEPLOYMENTS, "default", "one")
-        await until(informer, lambda: not index.of(("default", "wine")))
-    assert told == [("default", name) for name in ("iris", "iris", "wine", "wine")]
+        await until_changed(informer, lambda: not index.of(("default", "wine")))
+    assert reported == [("default", name) for name in ("iris", "iris", "wine", "wine")]

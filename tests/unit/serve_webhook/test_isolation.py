@@ -1,10 +1,10 @@
-"""One object that somebody else stored ends no process, keeps no other from being handled, and counts again when it is
+"""One object of a user ends no process, keeps no other from being handled, and counts again when it is
 corrected."""
 
 import asyncio
 import copy
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ from support.http_api import serving
 from support.replica_sets import of_revision
 from support.reviews import STORES, document
 from support.stored import DEEP, READABLE, UNREADABLE, stored, text, with_value
+from support.waiting import running, until
 
 pytestmark = pytest.mark.attack(23)
 
@@ -95,31 +96,13 @@ async def test_of_a_watch_the_events_after_it_come(bad: bytes) -> None:
 
 
 @pytest.mark.parametrize("odd", READABLE.values(), ids=READABLE.keys())
-async def test_what_nobody_reads_changes_nothing(odd: bytes) -> None:
+async def test_unused_fields_change_nothing(odd: bytes) -> None:
     async with answering(b'{"metadata":{"resourceVersion":"9"},"items":[' + odd + b"]}") as api:
         pages = [page async for page in api.pages(SERVICES)]
     assert [each["metadata"]["name"] for page in pages for each in page.items] == ["evil"]
 
 
 # Informers.
-
-
-@asynccontextmanager
-async def running(informer: Informer) -> AsyncIterator[None]:
-    task = asyncio.create_task(informer.run())
-    try:
-        async with asyncio.timeout(5):
-            await informer.synced.wait()
-            yield
-            assert not task.done()
-    finally:
-        task.cancel()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(3):
-        while not condition():  # noqa: ASYNC110 - many parts change it, none of them says so
-            await asyncio.sleep(0.005)
 
 
 @pytest.fixture(autouse=True)
@@ -304,7 +287,7 @@ async def test_a_poisoned_service_is_counted_and_its_name_stays_taken(api: Memor
         assert "evil" in made._services["default"]
 
 
-async def test_what_is_ours_and_cannot_be_read_is_said_on_the_deployment_and_goes_on_when_it_is_corrected(
+async def test_an_unreadable_owned_object_is_reported_on_the_deployment_until_it_is_corrected(
     api: MemoryApi, tmp_path: Path
 ) -> None:
     api.put(DEPLOYMENTS, served())

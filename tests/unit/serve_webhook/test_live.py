@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any
@@ -15,6 +15,7 @@ from serve_kube.resources import CONFIG_MAPS, DEPLOYMENTS, NAMESPACES
 from serve_webhook.cache.informers import Informer
 from serve_webhook.connection import connect
 from serve_webhook.leader_election import Election, Timing
+from support.waiting import until_changed
 
 pytestmark = pytest.mark.cluster
 
@@ -52,15 +53,6 @@ def deployment(namespace: str) -> dict[str, Any]:
     }
 
 
-async def until(informer: Informer, condition: Callable[[], bool]) -> None:
-    changed = asyncio.Event()
-    informer.subscribe(lambda _old, _new: changed.set())
-    async with asyncio.timeout(10):
-        while not condition():
-            changed.clear()
-            await changed.wait()
-
-
 async def test_an_informer_follows_the_api_server(api: HttpClient, namespace: str) -> None:
     await api.apply(CONFIG_MAPS, config_map(namespace, x="1"))
     informer = Informer(api, CONFIG_MAPS, namespace=namespace, selectors={"fieldSelector": "metadata.name=a"})
@@ -69,9 +61,9 @@ async def test_an_informer_follows_the_api_server(api: HttpClient, namespace: st
         await informer.synced.wait()
     assert len(list(informer)) == 1
     changed = await api.merge(CONFIG_MAPS, namespace, "a", {"data": {"x": "2"}})
-    await until(informer, lambda: (informer.get(namespace, "a") or {}).get("data") == {"x": "2"})
+    await until_changed(informer, lambda: (informer.get(namespace, "a") or {}).get("data") == {"x": "2"})
     await api.delete(CONFIG_MAPS, namespace, "a", uid=changed["metadata"]["uid"])
-    await until(informer, lambda: informer.get(namespace, "a") is None)
+    await until_changed(informer, lambda: informer.get(namespace, "a") is None)
     task.cancel()
 
 
@@ -120,9 +112,9 @@ async def test_an_annotation_adds_one_to_a_deployments_generation_and_its_status
         "lastUpdateTime": now,
         "lastTransitionTime": now,
     }
-    told = await api.apply(DEPLOYMENTS, head | {"status": {"conditions": [condition]}}, subresource="status")
-    assert told["metadata"]["generation"] == noted["metadata"]["generation"]
-    assert condition["type"] in {entry["type"] for entry in told["status"]["conditions"]}
+    reported = await api.apply(DEPLOYMENTS, head | {"status": {"conditions": [condition]}}, subresource="status")
+    assert reported["metadata"]["generation"] == noted["metadata"]["generation"]
+    assert condition["type"] in {entry["type"] for entry in reported["status"]["conditions"]}
     # An apply that names them no more takes them off, and nothing else.
     bare = await api.apply(DEPLOYMENTS, head | {"status": {}}, subresource="status")
     assert condition["type"] not in {entry["type"] for entry in bare["status"].get("conditions", [])}

@@ -93,7 +93,7 @@ def test_who_takes_the_model_off_is_asked_about_it(served: JsonObject) -> None:
 
 
 @pytest.mark.parametrize("key", ["kubectl-serve.dev/modle", "kubectl-serve.dev/scale", "kubectl-serve.dev/filled"])
-def test_who_writes_any_annotation_of_ours_is_asked_about_it(key: str) -> None:
+def test_the_webhook_is_called_for_any_annotation_of_the_prefix(key: str) -> None:
     plain: JsonObject = {
         "metadata": {"name": "a", "annotations": {"team": "ml", "example.com/kubectl-serve.dev/": "x"}}
     }
@@ -101,7 +101,7 @@ def test_who_writes_any_annotation_of_ours_is_asked_about_it(key: str) -> None:
     assert called("deployments", object=written)
     assert called("deployments", object=written, oldObject=plain)
     assert called("deployments", object=written, oldObject={"metadata": {"name": "a"}})
-    assert not called("deployments", object=written, oldObject=written), "what was there before stops nobody"
+    assert not called("deployments", object=written, oldObject=written), "an existing annotation blocks no update"
     assert not called("deployments", object=plain, oldObject=written), "nor does its removal"
     assert not called("deployments", object=plain)
 
@@ -113,7 +113,7 @@ def test_what_knative_makes_of_a_revision_is_left_to_it() -> None:
 
 
 @pytest.mark.attack(4)
-def test_no_label_that_anybody_can_set_takes_a_namespace_out() -> None:
+def test_no_label_that_users_can_set_exempts_a_namespace() -> None:
     for name, webhook in WEBHOOKS.items():
         assert "objectSelector" not in webhook, name
         selector = webhook.get("namespaceSelector")
@@ -122,13 +122,13 @@ def test_no_label_that_anybody_can_set_takes_a_namespace_out() -> None:
             continue
         (requirement,) = selector.pop("matchExpressions")
         assert not selector, name
-        # The API server sets this label itself, and lets nobody change it.
+        # The API server sets this label itself, and users cannot change it.
         assert requirement["key"] == "kubernetes.io/metadata.name"
         assert (requirement["operator"], frozenset(requirement["values"])) == ("NotIn", NEVER_JUDGED)
 
 
 @pytest.mark.attack(5)
-def test_who_goes_past_is_told_by_their_name_alone() -> None:
+def test_exemptions_depend_on_the_user_name_alone() -> None:
     claims = {"labels": {"app.kubernetes.io/managed-by": "kubectl-serve"}, "ownerReferences": [{"controller": True}]}
     assert called("policies-knative", object={"metadata": claims})
     for user in ("kubectl-serve:kubectl-serve", "knative-serving:controller", "kserve:kserve-controller-manager"):

@@ -32,18 +32,18 @@ NOTHING = IstioInstallation(())
 
 
 class Watched:
-    """A mesh that is watched, and how often its change was told."""
+    """A watched mesh, and how often its change was reported."""
 
     def __init__(self, api: MemoryApi) -> None:
         def informer(resource: Resource, **arguments: Any) -> Informer:
             return Informer(api, resource, **arguments)
 
-        self.told: list[IstioInstallation | None] = []
+        self.reported: list[IstioInstallation | None] = []
         self._changed = asyncio.Event()
-        self.mesh = MeshCache(informer, self._tell)
+        self.mesh = MeshCache(informer, self._report)
 
-    def _tell(self) -> None:
-        self.told.append(self.mesh.context())
+    def _report(self) -> None:
+        self.reported.append(self.mesh.context())
         self._changed.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -129,14 +129,14 @@ async def test_a_heartbeat_is_no_change(api: MemoryApi) -> None:
     async with watching(api) as watched:
         install(api)
         await watched.until(lambda: watched.mesh.context() is not None)
-        told = len(watched.told)
+        reported = len(watched.reported)
         api.put(NODES, node("v1.35.4", "2"))
         api.put(NODES, node("v1.28.0", "3"))
         await watched.until(lambda: bool((f := watched.mesh.context()) and f.kubelet == (1, 28)))
-        assert len(watched.told) == told + 1
+        assert len(watched.reported) == reported + 1
 
 
-async def test_what_may_not_be_seen_is_unknown_and_stops_nobody(api: MemoryApi) -> None:
+async def test_forbidden_resources_are_unknown_and_block_nothing(api: MemoryApi) -> None:
     install(api)
     api.failures["list configmaps"] = ForbiddenError("not yours", 403)
     api.failures["list serviceentries"] = NotFoundError("no such resource", 404)
@@ -168,7 +168,7 @@ def test_a_model_is_access_policyed_before_it_is_there() -> None:
 
 @pytest.mark.attack(20)
 async def test_namespaces_that_may_not_be_seen_are_waited_for(api: MemoryApi) -> None:
-    """Their labels say whom policies are about: without them nobody would be."""
+    """Policies select namespaces by labels: without them, no namespace would be selected."""
     install(api)
     api.failures["list namespaces"] = ForbiddenError("not yours", 403)
     made = mesh.MeshCache(lambda resource, **arguments: Informer(api, resource, **arguments), lambda: None)

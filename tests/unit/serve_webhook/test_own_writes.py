@@ -158,7 +158,7 @@ def test_a_container_more_is_another_pod() -> None:
         judge(manifest, served)
 
 
-def test_what_somebody_else_has_changed_is_put_right_and_not_kept() -> None:
+def test_a_change_by_others_is_corrected_and_not_kept() -> None:
     served = stored()
     (manifest,) = owned(served).values()
     drifted = copy.deepcopy(manifest)
@@ -168,7 +168,7 @@ def test_what_somebody_else_has_changed_is_put_right_and_not_kept() -> None:
         judge(drifted, served, old=drifted)
 
 
-def test_the_webhook_is_called_for_whatever_the_server_makes_and_for_nobody_else() -> None:
+def test_the_webhook_is_called_for_all_writes_of_the_server_and_no_others() -> None:
     rules = WEBHOOKS["own"]["rules"]
     named = {
         (group, version, resource)

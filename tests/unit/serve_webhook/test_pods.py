@@ -1,4 +1,4 @@
-"""What is told of a pod: its status as the kubelet writes it, and its loader's last line."""
+"""Findings from a pod's status, as the kubelet writes it, and its loader's last output."""
 
 import copy
 import json
@@ -331,7 +331,7 @@ def test_of_a_deployments_own_pods_those_of_the_newest_template_count() -> None:
     assert pods.of_template([knatives]) == []
 
 
-def test_a_trimmed_pod_tells_the_same() -> None:
+def test_a_trimmed_pod_gives_the_same_findings() -> None:
     whole = pod(state=ended(11, words("NotFound")), namespace="default", uid="1", resourceVersion="5")
     whole["spec"] = {
         "initContainers": [{"name": "model-loader", "image": "x" * 1000}],
@@ -366,10 +366,10 @@ def injected(*init: str, uid: int | None = None) -> dict[str, Any]:
     ],
     ids=["captured", "as the proxy", "behind a native sidecar", "no mesh"],
 )
-def test_a_loader_that_istio_cuts_off_is_told_so(found: dict[str, Any], code: str) -> None:
+def test_a_loader_that_istio_cuts_off_is_reported(found: dict[str, Any], code: str) -> None:
     said = pods.loader_finding(found, loader_protocol.from_object(RETRY), "iris")
     assert (said.status, said.code) == ("Unknown", code)
-    assert "no route" in said.message, "what the loader saw is told as well"
+    assert "no route" in said.message, "the loader's message is included"
 
 
 @pytest.mark.parametrize(
@@ -436,7 +436,7 @@ def test_only_the_newest_event_of_a_pod_counts(events: list[dict[str, Any]], not
         (NO_DEVICE, ("Unknown", "NotStarted", NO_DEVICE)),
     ],
 )
-def test_what_the_node_says_of_a_pod_that_it_cannot_start_is_told(warning: str, expected: tuple[str, str, str]) -> None:
+def test_the_nodes_warning_about_a_pod_is_reported(warning: str, expected: tuple[str, str, str]) -> None:
     waiting = pod(state=WAITING, conditions=(SCHEDULED,))
     for found in (
         pods.loader_finding(waiting, NOTHING, "iris", warning),

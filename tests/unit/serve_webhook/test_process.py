@@ -76,7 +76,7 @@ async def ask(api: MemoryApi, caplog: pytest.LogCaptureFixture, body: bytes, pat
         return answer.status, await answer.text()
 
 
-def told(made: Replica) -> str:
+def reported(made: Replica) -> str:
     """Its metrics."""
     return made._metrics.render().decode()
 
@@ -122,7 +122,7 @@ async def test_it_becomes_ready_leads_and_gives_the_lease_back_at_the_end(api: M
     assert api.objects[LEASES.plural, NAMESPACE, "kubectl-serve"]["spec"]["holderIdentity"] == ""
 
 
-async def test_what_is_in_flight_is_answered_after_it_was_told_to_stop(
+async def test_requests_in_flight_are_answered_after_the_stop_signal(
     api: MemoryApi, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -234,19 +234,19 @@ async def test_who_leads_before_the_policies_were_read_opens_no_webhook(
     api.failures["list servingpolicies"] = UnavailableError("not yet")
     made, stop = replica(api, tmp_path), asyncio.Event()
     async with started(made, stop) as task:
-        while made.missing() != ["policies"] or "kubectl_serve_leading 1.0" not in told(made):  # noqa: ASYNC110 - nothing tells it
+        while made.missing() != ["policies"] or "kubectl_serve_leading 1.0" not in reported(made):  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.01)
         for _ in range(50):
             await asyncio.sleep(0)
         api.failures.clear()
-        while not known:  # noqa: ASYNC110 - nothing tells it
+        while not known:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.01)
         stop.set()
         await task
     assert known[0] == ["stores"]
 
 
-async def test_a_defect_ends_the_process_so_that_it_starts_anew(
+async def test_a_defect_ends_the_process_so_that_it_restarts(
     api: MemoryApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(_: object) -> None:
@@ -294,14 +294,14 @@ async def test_settings_that_change_count_from_then_on_and_everything_is_audited
     report = (POLICY_REPORTS.plural, "ml", "kubectl-serve")
     made, stop = replica(api, tmp_path), asyncio.Event()
     async with started(made, stop) as task:
-        while report not in api.objects:  # noqa: ASYNC110 - nothing tells it
+        while report not in api.objects:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.01)
         (entry,) = api.objects[report]["results"]
         assert "platform.example/sidecar:1" in entry["message"]
         assert "platform.example/queue:1" not in entry["message"]
         settings = f"{{loader: {{image: '{FACTS.loader.image}'}}, sidecarImages: ['platform.example/sidecar:1']}}"
         (tmp_path / "settings.yaml").write_text(settings)
-        while report in api.objects:  # noqa: ASYNC110 - nothing tells it
+        while report in api.objects:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.01)
         stop.set()
         await task
@@ -316,20 +316,20 @@ async def test_a_namespace_that_comes_under_a_policy_by_its_label_is_audited_at_
     api.put(POLICIES, document("ServingPolicy", "match: {namespaceSelector: {matchLabels: {tier: high}}}\n" + STORES))
     made, stop = replica(api, tmp_path), asyncio.Event()
     async with started(made, stop) as task:
-        while POLICY_REPORTS.plural not in {each.partition(" ")[0] for each in api.lists}:  # noqa: ASYNC110 - nothing tells it
+        while POLICY_REPORTS.plural not in {each.partition(" ")[0] for each in api.lists}:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.01)
         report = (POLICY_REPORTS.plural, "ml", "kubectl-serve")
         assert report not in api.objects
         api.put(NAMESPACES, {"metadata": {"name": "ml", "labels": {"tier": "high"}}})
-        while report not in api.objects:  # noqa: ASYNC110 - nothing tells it
+        while report not in api.objects:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.01)
         violated = 'kubectl_serve_policy_violations{policy="stores"'
-        assert violated in told(made)
+        assert violated in reported(made)
         stop.set()
         await task
-    assert violated not in told(made), "it leads no more, and the next leader tells it"
-    assert "kubectl_serve_audit_timestamp_seconds 0.0" in told(made)
-    assert "kubectl_serve_leading 0.0" in told(made)
+    assert violated not in reported(made), "it no longer leads, and the next leader reports it"
+    assert "kubectl_serve_audit_timestamp_seconds 0.0" in reported(made)
+    assert "kubectl_serve_leading 0.0" in reported(made)
 
 
 async def test_admission_names_only_what_is_kept_and_a_dry_run_writes_nothing(
@@ -351,7 +351,7 @@ async def test_admission_names_only_what_is_kept_and_a_dry_run_writes_nothing(
     made, stop = replica(api, tmp_path), asyncio.Event()
     async with started(made, stop) as task:
         await ready(made)
-        while "kubectl_serve_leading 1.0" not in told(made):  # noqa: ASYNC110 - nothing tells it
+        while "kubectl_serve_leading 1.0" not in reported(made):  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.01)
         written = list(api.writes)
         status, text = await ask(api, caplog, request(new), "deployments")
@@ -374,7 +374,7 @@ async def test_the_leader_deletes_what_no_model_was_completed_with(
     made, stop = replica(api, tmp_path), asyncio.Event()
     async with started(made, stop) as task:
         await ready(made)
-        while (CONFIG_MAPS.plural, NAMESPACE, earlier["metadata"]["name"]) in api.objects:  # noqa: ASYNC110 - nothing tells it
+        while (CONFIG_MAPS.plural, NAMESPACE, earlier["metadata"]["name"]) in api.objects:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.01)
         stop.set()
         await task

@@ -34,6 +34,7 @@ from serve_webhook.reconcile.reconciler import Reconciler
 from support.fake_api import Clock, MemoryApi
 from support.istio_installation import installation
 from support.replica_sets import of_revision
+from support.waiting import until
 
 FACTS = ClusterContext(LoaderConfig("loader:1"))
 IN_THE_MESH = {name: {"istio-injection": "enabled"} for name in ("default", "knative-serving")}
@@ -86,11 +87,6 @@ async def running(
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    while not condition():  # noqa: ASYNC110 - many parts change it, none of them says so
-        await asyncio.sleep(0)
 
 
 def deployment(api: MemoryApi) -> Any:
@@ -185,7 +181,7 @@ async def test_ready_is_taken_back_before_the_knative_service_changes(
         assert said[0] == "Progressing"
 
 
-async def test_a_knative_service_that_is_made_anew_is_not_led_to_the_revisions_of_the_one_before(
+async def test_a_new_knative_service_does_not_route_to_the_revisions_of_the_deleted_one(
     api: MemoryApi, clock: Clock
 ) -> None:
     noted = {annotations.PREVIOUS: "iris-00002", annotations.PROMOTED: "iris-00003", annotations.CANARY: "20%"}
@@ -196,7 +192,7 @@ async def test_a_knative_service_that_is_made_anew_is_not_led_to_the_revisions_o
         knative_makes_it_ready(api)
         await until(lambda: annotations.PROMOTED in deployment(api)["metadata"]["annotations"])
         await until(lambda: "traffic" in service(api)["spec"])
-        # It is deleted by hand, and made anew.
+        # It is deleted by hand, and created again.
         api.remove(KNATIVE_SERVICES, "default", "iris")
         await until(lambda: service(api) and "traffic" not in service(api)["spec"])
     notes = deployment(api)["metadata"]["annotations"]
@@ -204,7 +200,7 @@ async def test_a_knative_service_that_is_made_anew_is_not_led_to_the_revisions_o
     assert notes[annotations.MODEL_SIZE] == "7", "the model is the same"
 
 
-async def test_a_knative_service_of_somebody_elses_is_left_alone(api: MemoryApi, clock: Clock) -> None:
+async def test_a_knative_service_of_another_owner_is_not_changed(api: MemoryApi, clock: Clock) -> None:
     theirs = api.put(KNATIVE_SERVICES, KNATIVE_SERVICES.identity("default", "iris") | {"spec": {"theirs": True}})
     api.put(DEPLOYMENTS, served())
     metrics = Metrics()
@@ -214,7 +210,7 @@ async def test_a_knative_service_of_somebody_elses_is_left_alone(api: MemoryApi,
     assert service(api) == theirs
 
 
-async def test_what_somebody_makes_at_the_same_moment_is_not_overwritten(
+async def test_an_object_created_at_the_same_time_is_not_overwritten(
     api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     get = api.get
@@ -233,7 +229,7 @@ async def test_what_somebody_makes_at_the_same_moment_is_not_overwritten(
     assert service(api)["spec"] == {"theirs": True}
 
 
-async def test_what_somebody_puts_in_the_place_of_ours_at_the_same_moment_is_not_overwritten(
+async def test_an_object_replaced_at_the_same_time_is_not_overwritten(
     api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     apply, theirs = api.apply, KNATIVE_SERVICES.identity("default", "iris") | {"spec": {"theirs": True}}
@@ -255,9 +251,7 @@ async def test_what_somebody_puts_in_the_place_of_ours_at_the_same_moment_is_not
     assert service(api)["spec"] == {"theirs": True}
 
 
-async def test_what_was_deleted_a_moment_ago_is_made_anew_and_nothing_else_is_said_of_it(
-    api: MemoryApi, clock: Clock
-) -> None:
+async def test_a_just_deleted_object_is_created_again_without_a_report(api: MemoryApi, clock: Clock) -> None:
     api.put(DEPLOYMENTS, served())
     async with running(api, clock):
         await until(lambda: service(api) and ready(api))
@@ -285,7 +279,7 @@ async def test_what_was_deleted_a_moment_ago_is_made_anew_and_nothing_else_is_sa
     ],
     ids=["another's", "ours, by an update", "ours, twice", "ours, of a subresource", "taken off", "none", "not there"],
 )
-async def test_what_others_have_made_of_a_spec_goes_whoever_is_said_to_manage_it(
+async def test_changes_of_a_spec_are_reverted_whatever_the_field_managers(
     api: MemoryApi, clock: Clock, managers: Any
 ) -> None:
     api.put(DEPLOYMENTS, served())
@@ -353,7 +347,7 @@ async def test_drift_goes_once_and_what_is_filled_in_is_none(clock: Clock, drift
 
 
 @pytest.mark.attack(26)
-async def test_what_is_written_between_two_writes_of_ours_is_no_part_of_what_we_made(
+async def test_a_write_of_others_between_our_two_writes_does_not_count_as_ours(
     api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.put(DEPLOYMENTS, served())
@@ -378,7 +372,7 @@ async def test_what_is_written_between_two_writes_of_ours_is_no_part_of_what_we_
 
 
 @pytest.mark.attack(26)
-async def test_a_note_that_somebody_else_has_set_as_well_is_taken_off(api: MemoryApi, clock: Clock) -> None:
+async def test_an_annotation_that_another_manager_has_set_as_well_is_removed(api: MemoryApi, clock: Clock) -> None:
     api.put(DEPLOYMENTS, served())
     async with running(api, clock):
         await until(lambda: service(api) and ready(api))
@@ -403,7 +397,7 @@ async def test_no_model_is_there_without_its_guards(api: MemoryApi, clock: Clock
     assert [write.split()[1] for write in applied] == ["peerauthentications", "authorizationpolicies", "services"]
 
 
-async def test_a_namespace_that_leaves_the_mesh_is_told_on_its_guarded_models(api: MemoryApi, clock: Clock) -> None:
+async def test_a_namespace_that_leaves_the_mesh_is_reported_on_models_with_auth(api: MemoryApi, clock: Clock) -> None:
     api.put(DEPLOYMENTS, served(**{annotations.AUTH: "mtls"}))
     context = [MESH]
     async with running(api, clock, lambda: context[0]) as reconciler:
@@ -463,7 +457,7 @@ async def test_what_the_cluster_has_no_resource_for_is_named(
     assert named in condition.message
 
 
-async def test_the_last_line_of_a_running_loader_is_told(
+async def test_the_last_output_of_a_running_loader_is_reported(
     api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pod_reports, "LOADING_SECONDS", 0.01)
@@ -499,7 +493,7 @@ async def test_of_many_loaders_some_are_asked(api: MemoryApi, clock: Clock, monk
 async def test_how_long_each_loader_took_is_counted_once(api: MemoryApi, clock: Clock) -> None:
     metrics = Metrics()
     ended = {"terminated": {"exitCode": 0, "message": '{"code": "Loaded", "seconds": 7}'}}
-    api.put(PODS, loader_pod("ended-before-anybody-looked", ended))
+    api.put(PODS, loader_pod("ended-before-the-watch", ended))
     api.put(PODS, loader_pod("iris-00001-x", {"running": {}}))
     api.put(DEPLOYMENTS, served())
     async with running(api, clock, metrics=metrics):
@@ -511,8 +505,8 @@ async def test_how_long_each_loader_took_is_counted_once(api: MemoryApi, clock: 
         api.put(PODS, loader_pod("iris-00001-y", {"running": {}}))
         for _ in range(100):
             await asyncio.sleep(0)
-    (told,) = (line for line in metrics.render().decode().splitlines() if "load_seconds_sum" in line)
-    assert told.endswith('{code="Loaded"} 7.0')
+    (reported,) = (line for line in metrics.render().decode().splitlines() if "load_seconds_sum" in line)
+    assert reported.endswith('{code="Loaded"} 7.0')
 
 
 async def test_nothing_is_said_before_everything_was_read(api: MemoryApi, clock: Clock) -> None:
@@ -548,7 +542,7 @@ def says(api: MemoryApi, pod: Any, note: str) -> None:
     api.put(EVENTS, EVENTS.identity("default", f"{pod['metadata']['name']}.1") | about)
 
 
-async def test_a_missing_secret_is_told_by_the_events_of_the_pod(
+async def test_a_missing_secret_is_found_in_the_events_of_the_pod(
     api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pod_reports, "LOADING_SECONDS", 0.01)
@@ -612,7 +606,7 @@ async def test_what_is_noted_of_a_deployment_that_runs_its_pods_itself_takes_not
         await until(lambda: ready(api) == "Progressing")
 
 
-async def test_taking_the_annotation_off_takes_everything_of_ours_off(api: MemoryApi, clock: Clock) -> None:
+async def test_removing_the_annotation_removes_everything_of_the_server(api: MemoryApi, clock: Clock) -> None:
     api.put(DEPLOYMENTS, served())
     async with running(api, clock):
         await until(lambda: service(api) and ready(api))
@@ -650,7 +644,7 @@ async def test_what_lost_its_label_on_the_way_back_is_looked_at_until_its_own_po
             await asyncio.sleep(0)
         assert service(api), "its own pods are not back yet"
         back["status"] |= {"observedGeneration": 99, "updatedReplicas": 1, "availableReplicas": 1}
-        api.put(DEPLOYMENTS, back)  # nobody sees that
+        api.put(DEPLOYMENTS, back)  # no watch brings that
         await until(lambda: service(api) is None)
 
 
@@ -747,7 +741,7 @@ async def test_one_deployments_defect_does_not_stop_the_others(
         await until(lambda: ("services", "default", "broken") in api.objects)
 
 
-def test_flux_does_not_take_the_server_for_somebody_at_a_keyboard() -> None:
+def test_flux_does_not_treat_the_server_as_an_interactive_user() -> None:
     """It takes over and takes off whatever a manager has that begins with ``kubectl``."""
     for manager in (FIELD_MANAGER, failure_policy.MANAGER):
         assert not manager.startswith("kubectl")

@@ -109,7 +109,7 @@ def test_a_refusal_has_a_line_for_each_problem() -> None:
 
 
 @pytest.mark.attack(5)
-def test_our_own_writes_are_left_alone_and_nobody_elses() -> None:
+def test_only_the_servers_own_writes_are_not_completed() -> None:
     response = respond(body(deployment(model="nonsense"), operation="UPDATE", user=SERVER_USERNAME))
     assert response["allowed"]
     assert "patch" not in response

@@ -87,7 +87,7 @@ def show(context: ssl.SSLContext, signer: certificates.Signer) -> None:
 
 
 def signed(name: str, authority: certificates.Signer | None = None) -> certificates.Signer:
-    """A client's certificate, or an authority's where nobody signs it."""
+    """A client's certificate, or without a signer an authority's."""
     now, key = datetime.now(UTC), ec.generate_private_key(ec.SECP256R1())
     # The unit is whatever its owner asked the authority for.
     unit = x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "apiserver")
@@ -139,9 +139,9 @@ async def test_a_review_is_answered(running: Running) -> None:
     status, text = await running.post("/deployments", body(object={"metadata": {"name": "iris"}}))
     assert status == 200
     assert json.loads(text)["response"]["uid"] == "u-1"
-    told = running.metrics.render().decode()
-    assert 'decision="refused",review="deployments"} 1.0' in told
-    (took,) = (line for line in told.splitlines() if "review_seconds_sum" in line)
+    reported = running.metrics.render().decode()
+    assert 'decision="refused",review="deployments"} 1.0' in reported
+    (took,) = (line for line in reported.splitlines() if "review_seconds_sum" in line)
     assert float(took.split()[-1]) < 60
 
 
@@ -180,9 +180,9 @@ async def test_on_its_way_out_it_says_that_the_connection_closes(running: Runnin
 
 async def test_now_and_then_a_connection_ends_so_that_another_replica_may_be_asked(running: Running) -> None:
     async with running.client() as client:
-        for running.drawn, told in ((0.001, "close"), (0.003, None)):
+        for running.drawn, reported in ((0.001, "close"), (0.003, None)):
             async with client.post("/deployments", data=body(), server_hostname=NAME) as answer:
-                assert (answer.status, answer.headers.get("Connection")) == (200, told)
+                assert (answer.status, answer.headers.get("Connection")) == (200, reported)
 
 
 async def test_scaling_is_answered_from_what_is_watched(running: Running) -> None:
@@ -196,7 +196,7 @@ async def test_scaling_is_answered_from_what_is_watched(running: Running) -> Non
 
 
 @pytest.mark.attack(20)
-async def test_before_everything_is_known_nobody_is_waved_through(running: Running) -> None:
+async def test_before_everything_is_known_no_request_is_admitted(running: Running) -> None:
     running.context = None
     async with running.client() as client, client.post("/deployments", data=body(), server_hostname=NAME) as answer:
         assert answer.status == 503
@@ -228,7 +228,7 @@ async def test_a_body_of_unknown_length_is_not_waited_for(running: Running) -> N
     assert (await running.post("/deployments", endless()))[0] == 411
 
 
-async def test_another_method_or_path_is_none_of_ours(running: Running) -> None:
+async def test_another_method_or_path_is_refused(running: Running) -> None:
     assert (await running.post("/", body()))[0] == 404
     async with running.client() as client, client.get("/deployments", server_hostname=NAME) as answer:
         assert answer.status == 405
@@ -253,7 +253,7 @@ async def test_a_slow_sender_is_cut_off(running: Running, monkeypatch: pytest.Mo
 
 
 @pytest.mark.attack(18)
-async def test_who_begins_no_handshake_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_without_a_handshake_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "HANDSHAKE_SECONDS", 0.05)
     context = listener.tls_context()
     certificates.load(context, certificates.issue(datetime.now(UTC)))
@@ -264,7 +264,7 @@ async def test_who_begins_no_handshake_is_cut_off(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.attack(18)
-async def test_the_rest_of_what_was_refused_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_rest_of_a_refused_body_is_not_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "HANDSHAKE_SECONDS", 0.05)
     app = http.admission_app(lambda: None, lambda *_: None, Metrics())
     async with listener.serving(app, "127.0.0.1", 0) as port, asyncio.timeout(5):
@@ -289,7 +289,7 @@ async def test_no_more_bytes_are_taken_than_fit_into_memory(running: Running) ->
 
 
 @pytest.mark.attack(18)
-async def test_who_only_keeps_connections_open_gives_way(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_idle_connections_are_closed_for_new_ones(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "MAX_CONNECTIONS", 3)
     silent = [await speak(running, start) for start in ("", "POST /depl", "")]
     async with running.client() as client:
@@ -304,7 +304,7 @@ async def test_who_only_keeps_connections_open_gives_way(running: Running, monke
 
 
 @pytest.mark.attack(18)
-async def test_who_is_being_answered_keeps_the_connection(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_with_a_request_stays_open(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "MAX_CONNECTIONS", 1)
     monkeypatch.setattr(http, "READ_SECONDS", 60)
     head = "POST /deployments HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
@@ -358,7 +358,7 @@ async def test_a_new_certificate_is_served_without_a_restart(running: Running) -
 
 
 @pytest.mark.attack(10)
-async def test_the_gate_lets_in_as_many_bytes_as_fit_in_their_order() -> None:
+async def test_the_byte_limiter_admits_what_fits_in_order() -> None:
     gate, order = scheduling.ByteLimiter(10), []
 
     async def enter(name: str, size: int, leave: asyncio.Event) -> None:
@@ -408,7 +408,7 @@ async def test_one_peer_has_half_of_what_may_be_in_flight_and_waits_beside_the_o
         task.cancel()
 
 
-async def test_who_gives_up_in_the_instant_of_a_turn_is_passed_over() -> None:
+async def test_a_cancelled_turn_is_skipped() -> None:
     gate, entered = scheduling.ByteLimiter(1), asyncio.Event()
 
     async def enter() -> None:
@@ -513,7 +513,7 @@ async def test_one_large_review_is_judged_at_a_time(judges: ReviewExecutor) -> N
 
 
 @pytest.mark.attack(18, 22)
-async def test_of_those_who_wait_the_smallest_is_judged_first(judges: ReviewExecutor) -> None:
+async def test_of_waiting_reviews_the_smallest_is_judged_first(judges: ReviewExecutor) -> None:
     started, go, order = threading.Event(), threading.Event(), []
 
     def first(_: review.AdmissionRequest) -> review.AdmissionResponse:
@@ -536,9 +536,7 @@ async def test_of_those_who_wait_the_smallest_is_judged_first(judges: ReviewExec
 
 
 @pytest.mark.attack(18, 22)
-async def test_who_waits_too_long_for_a_turn_is_sent_away(
-    judges: ReviewExecutor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_review_that_waits_too_long_is_refused(judges: ReviewExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduling, "WAIT_SECONDS", 0.05)
     answered = threading.Event()
     first = asyncio.create_task(
@@ -579,7 +577,7 @@ async def test_many_small_reviews_let_everything_else_have_its_turn(
 
 
 @pytest.mark.attack(18)
-async def test_a_crowd_of_small_reviews_of_one_peer_keeps_nobody_elses_waiting(
+async def test_many_small_reviews_of_one_peer_do_not_delay_other_peers(
     judges: ReviewExecutor,
 ) -> None:
     started, go, order = threading.Event(), threading.Event(), []
@@ -622,9 +620,7 @@ async def test_a_peer_that_keeps_all_connections_busy_loses_one_to_another(
 
 
 @pytest.mark.attack(18)
-async def test_who_leaves_before_the_body_is_there_fills_no_log(
-    running: Running, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_disconnect_before_the_body_is_not_logged(running: Running, caplog: pytest.LogCaptureFixture) -> None:
     head = "POST /deployments HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{{"
     sizes = [90, http.MAX_IN_FLIGHT_BYTES // 2 - 90, 1000, 1000]
     for _, writer in [await speak(running, head.format(size)) for size in sizes]:

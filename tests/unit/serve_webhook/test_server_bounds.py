@@ -49,7 +49,7 @@ def test_a_policy_holds_for_the_server_alone_and_always() -> None:
     for name, policy in POLICIES.items():
         assert bindings[name]["spec"] == {"policyName": name, "validationActions": ["Deny"]}
         assert policy["spec"]["failurePolicy"] == "Fail"
-        # With a paramKind, what cannot be found refuses everybody's requests: it is looked for before the conditions.
+        # With a paramKind, a missing parameter refuses all requests: it is evaluated before the conditions.
         assert "paramKind" not in policy["spec"]
         (condition,) = policy["spec"]["matchConditions"]
         assert condition["expression"] == f'request.userInfo.username == "{SERVER_USERNAME}"'
@@ -285,7 +285,7 @@ def test_nothing_is_made_that_belongs_to_no_deployment(at: str, spoil: Callable[
 
 
 @pytest.mark.parametrize("at", MADE)
-def test_what_is_somebody_elses_is_neither_changed_nor_deleted(at: str) -> None:
+def test_objects_of_others_are_neither_changed_nor_deleted(at: str) -> None:
     made = MADE[at]
     without_both = changed(changed(made, "metadata/ownerReferences", None), "metadata/labels", {})
     anothers = changed(
@@ -403,15 +403,15 @@ EVENT: JsonObject = {
 }
 
 
-def told(new: JsonObject | None, old: JsonObject | None, operation: str) -> list[str]:
+def reported(new: JsonObject | None, old: JsonObject | None, operation: str) -> list[str]:
     return refusals(Write(operation, "events.k8s.io", "events", "models", "iris.1", new, old))
 
 
 def test_the_servers_events_are_its_own_and_about_deployments_beside_them() -> None:
-    assert told(EVENT, None, "CREATE") == []
-    assert told({**EVENT, "series": {"count": 2}}, EVENT, "UPDATE") == []
-    assert told({**EVENT, "note": "other"}, EVENT, "UPDATE")
-    assert told(None, EVENT, "DELETE")
+    assert reported(EVENT, None, "CREATE") == []
+    assert reported({**EVENT, "series": {"count": 2}}, EVENT, "UPDATE") == []
+    assert reported({**EVENT, "note": "other"}, EVENT, "UPDATE")
+    assert reported(None, EVENT, "DELETE")
     for path, value in (
         ("reportingController", "kubelet"),
         ("reportingController", None),
@@ -419,8 +419,8 @@ def test_the_servers_events_are_its_own_and_about_deployments_beside_them() -> N
         ("regarding/namespace", "kube-system"),
         ("regarding", None),
     ):
-        assert told(changed(EVENT, path, value), None, "CREATE"), path
-        assert told(EVENT, changed(EVENT, path, value), "UPDATE"), path
+        assert reported(changed(EVENT, path, value), None, "CREATE"), path
+        assert reported(EVENT, changed(EVENT, path, value), "UPDATE"), path
 
 
 REPORT: JsonObject = {
@@ -490,7 +490,7 @@ def test_what_decides_or_leads_is_not_deleted() -> None:
     assert make("configmaps", COMPLETION, "UPDATE", COMPLETION)
 
 
-def test_nobody_elses_requests_are_judged() -> None:
+def test_only_the_servers_own_requests_are_judged() -> None:
     for user in ("jane", "system:serviceaccount:kubectl-serve:default", "system:serviceaccount:kubectl:serve"):
         write = Write("UPDATE", "apps", "deployments", "kube-system", "iris", DEPLOYMENT, PLAIN, user)
         assert refusals(write) == []

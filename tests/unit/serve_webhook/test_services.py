@@ -18,10 +18,10 @@ def service(name: str, app: str, namespace: str = "default", **labels: str) -> d
 
 
 @asynccontextmanager
-async def watching(api: MemoryApi, told: list[str]) -> AsyncIterator[ServiceCache]:
-    """``told``: gets the namespaces in which something was different."""
+async def watching(api: MemoryApi, reported: list[str]) -> AsyncIterator[ServiceCache]:
+    """``reported``: gets the namespaces with a change."""
     api.put(SERVICES, service("iris", "iris"))
-    made = ServiceCache(lambda resource, **more: Informer(api, resource, **more), told.append)
+    made = ServiceCache(lambda resource, **more: Informer(api, resource, **more), reported.append)
     tasks = [asyncio.create_task(part) for part in made.parts()]
     try:
         async with asyncio.timeout(10):
@@ -32,31 +32,31 @@ async def watching(api: MemoryApi, told: list[str]) -> AsyncIterator[ServiceCach
             task.cancel()
 
 
-async def until_told(told: list[str], *namespaces: str) -> None:
-    while told != list(namespaces):  # noqa: ASYNC110 - it is told by a plain call
+async def until_reported(reported: list[str], *namespaces: str) -> None:
+    while reported != list(namespaces):  # noqa: ASYNC110 - it is a plain call
         await asyncio.sleep(0)
 
 
-async def test_what_matters_of_each_is_at_hand_and_told_where_it_changes(api: MemoryApi) -> None:
-    told: list[str] = []
-    async with watching(api, told) as services:
+async def test_summaries_are_current_and_changes_are_reported_by_namespace(api: MemoryApi) -> None:
+    reported: list[str] = []
+    async with watching(api, reported) as services:
         assert services == {"default": {"iris": ServiceSummary(selector={"app": "iris"})}}
         api.put(SERVICES, service("wine", "wine", "other"))
-        await until_told(told, "default", "other")
+        await until_reported(reported, "default", "other")
         assert (len(services), services["other"]) == (2, {"wine": ServiceSummary(selector={"app": "wine"})})
         api.put(SERVICES, service("wine", "wine", "other", team="a"))
         api.put(SERVICES, service("iris", "lily"))
-        await until_told(told, "default", "other", "default")
+        await until_reported(reported, "default", "other", "default")
         assert services["default"] == {"iris": ServiceSummary(selector={"app": "lily"})}
         api.remove(SERVICES, "other", "wine")
-        await until_told(told, "default", "other", "default", "other")
+        await until_reported(reported, "default", "other", "default", "other")
         assert list(services) == ["default"], "a namespace without any is as good as none"
 
 
 async def test_those_that_knative_makes_of_each_revision_are_not_looked_at(api: MemoryApi) -> None:
-    told: list[str] = []
-    async with watching(api, told) as services:
+    reported: list[str] = []
+    async with watching(api, reported) as services:
         api.put(SERVICES, service("iris-00001", "iris", **{"serving.knative.dev/revision": "iris-00001"}))
         api.put(SERVICES, service("other", "other"))
-        await until_told(told, "default", "default")
+        await until_reported(reported, "default", "default")
         assert set(services["default"]) == {"iris", "other"}

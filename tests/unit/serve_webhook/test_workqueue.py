@@ -71,7 +71,7 @@ async def test_what_was_to_be_added_later_is_forgotten_when_the_queue_is_closed(
     queue.add_after("b", 0.01)
     assert await taken(queue) == "b"
     queue.add_after("a", 0.01)
-    assert await taken(queue) == "a", "whoever leads again begins anew"
+    assert await taken(queue) == "a", "a new term of leadership starts without back-off"
 
 
 async def test_retries_wait_longer_and_longer_until_the_name_is_forgotten() -> None:
@@ -115,7 +115,7 @@ async def test_what_is_kept_right_waits_no_longer_for_what_failed_before_it_succ
 
 
 @pytest.mark.attack(18)
-async def test_who_has_thousands_of_names_keeps_nobody_elses_waiting() -> None:
+async def test_an_owner_of_thousands_of_names_does_not_delay_others() -> None:
     queue: WorkQueue[tuple[str, str]] = WorkQueue(owner=lambda name: name[0])
     for number in range(1000):
         queue.add(("many", str(number)))

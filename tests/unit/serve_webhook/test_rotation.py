@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from serve_webhook.certs.authority import Material
 from serve_webhook.certs.rotation import SECRET, WEBHOOKS, CertificateRotation, ServingCertificate, read_secret
 from serve_webhook.metrics import Metrics
 from support.fake_api import Clock, MemoryApi
+from support.waiting import until
 
 
 def install(api: MemoryApi) -> None:
@@ -36,12 +37,6 @@ def bundles(api: MemoryApi) -> list[bytes]:
 
 def kept(api: MemoryApi) -> Material | None:
     return read_secret(api.objects.get(("secrets", NAMESPACE, SECRET)))
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - many parts change it, none of them says so
-            await asyncio.sleep(0)
 
 
 @asynccontextmanager
@@ -83,7 +78,7 @@ async def test_the_next_leader_changes_nothing(api: MemoryApi, clock: Clock) -> 
     assert api.writes == []
 
 
-async def test_a_bundle_that_somebody_wiped_is_set_right(api: MemoryApi, clock: Clock) -> None:
+async def test_a_removed_bundle_is_restored(api: MemoryApi, clock: Clock) -> None:
     install(api)
     async with keeping(api, clock):
         await until(lambda: published(api))
@@ -105,10 +100,10 @@ async def test_deleting_the_secret_replaces_the_key_without_a_gap(api: MemoryApi
     assert before
     assert after
     assert after.authority.certificate != before.authority.certificate
-    assert after.previous == before.authority.certificate, "whoever still serves the old leaf is trusted"
+    assert after.previous == before.authority.certificate, "replicas that still serve the old leaf are trusted"
 
 
-async def test_a_broken_secret_is_made_anew(api: MemoryApi, clock: Clock) -> None:
+async def test_a_broken_secret_is_replaced(api: MemoryApi, clock: Clock) -> None:
     install(api)
     api.put(SECRETS, SECRETS.identity(NAMESPACE, SECRET) | {"data": {"tls.crt": "bm9uc2Vuc2U="}})
     async with keeping(api, clock):

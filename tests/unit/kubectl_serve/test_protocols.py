@@ -151,5 +151,5 @@ def test_data_that_is_no_tensor_is_refused(text: str, sentence: str) -> None:
         ("[1]", "[1]"),
     ],
 )
-def test_a_fault_is_told_in_the_servers_words(answer: Any, said: str) -> None:
+def test_an_error_has_the_servers_message(answer: Any, said: str) -> None:
     assert protocols.fault(503, answer) == said

@@ -84,7 +84,7 @@ async def test_a_lease_whose_holder_says_nothing_runs_out(api: MemoryApi) -> Non
 async def test_who_comes_second_does_not_work(api: MemoryApi, verb: str) -> None:
     if verb == "replace":
         api.put(LEASES, LEASES.identity(NAMESPACE, NAME) | {"spec": {"holderIdentity": ""}})
-    api.failures[f"{verb} leases"] = ConflictError("somebody was there first", 409)
+    api.failures[f"{verb} leases"] = ConflictError("another write was first", 409)
     work = Work()
     async with candidate(api, "one", work):
         await asyncio.sleep(5 * QUICK.retry_period)
@@ -93,7 +93,7 @@ async def test_who_comes_second_does_not_work(api: MemoryApi, verb: str) -> None
         await work.started.wait()
 
 
-async def test_who_renews_works_on_whoever_waits_for_the_lease_or_writes_to_it(api: MemoryApi) -> None:
+async def test_a_leader_that_renews_keeps_leading_whatever_others_write_to_the_lease(api: MemoryApi) -> None:
     work, other, timing = Work(), Work(), Timing(lease_duration=1, renew_deadline=0.8, retry_period=0.1)
     async with candidate(api, "one", work, timing):
         await work.started.wait()
@@ -101,13 +101,13 @@ async def test_who_renews_works_on_whoever_waits_for_the_lease_or_writes_to_it(a
         labelled["metadata"]["labels"] = {"team": "a"}
         api.put(LEASES, labelled)
         async with candidate(api, "two", other, timing):
-            while api.writes.count("replace leases") * timing.retry_period <= 1.5 * timing.lease_duration:  # noqa: ASYNC110 - nothing tells it
+            while api.writes.count("replace leases") * timing.retry_period <= 1.5 * timing.lease_duration:  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(timing.retry_period)
             assert (work.runs, other.runs) == (1, 0)
     assert api.objects["leases", NAMESPACE, NAME]["metadata"]["labels"] == {"team": "a"}
 
 
-async def test_who_cannot_renew_stops_before_anybody_else_may_start(api: MemoryApi) -> None:
+async def test_a_leader_that_cannot_renew_stops_before_another_can_start(api: MemoryApi) -> None:
     work = Work()
     async with candidate(api, "one", work):
         await work.started.wait()
@@ -139,7 +139,7 @@ async def test_an_answer_that_comes_late_makes_the_lease_no_longer(
     async with candidate(api, "one", work, timing):
         await work.started.wait()
         await work.ended.wait()
-        assert clock() - written[0] < timing.lease_duration, "anybody else may start from then on"
+        assert clock() - written[0] < timing.lease_duration, "another candidate may start from then on"
 
 
 async def test_a_lease_that_was_taken_away_ends_the_work_at_once(api: MemoryApi) -> None:

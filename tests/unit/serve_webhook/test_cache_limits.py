@@ -100,13 +100,13 @@ async def test_who_fills_a_namespace_takes_nothing_from_the_others(
         assert unread.why == "its namespace has too much"
         for number in range(20):
             api.remove(SERVICES, "theirs", f"evil-{number}")
-        while len(informer) < 11:  # noqa: ASYNC110 - nothing tells it
+        while len(informer) < 11:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.001)
     task.cancel()
     assert len(skipped) == len(left_out), "each is said once"
 
 
-async def test_of_what_bears_a_models_label_no_more_is_unpacked_than_a_model_has(
+async def test_objects_with_a_models_label_are_decompressed_up_to_a_limit(
     api: MemoryApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever may write in the namespace can write the label; what repeats itself is packed to a hundredth."""
@@ -159,7 +159,7 @@ async def test_of_what_is_skipped_a_bounded_number_is_remembered_and_said(
     assert lines[-1] == "More services of namespace theirs are skipped."
     for number in range(200):
         api.remove(SERVICES, "theirs", f"evil-{number}")
-    while informer._unread._count or len(informer) > 1:  # noqa: ASYNC110 - nothing tells it
+    while informer._unread._count or len(informer) > 1:  # noqa: ASYNC110 - there is no event for it
         await asyncio.sleep(0.001)
     assert informer._budget._used.keys() == {"ours"}, "what is gone gives its room back, and no more"
     task.cancel()
@@ -182,7 +182,7 @@ def test_a_replica_that_starts_among_them_stays_far_below_its_limit(kind: str, t
         env=os.environ | {"PYTHONPATH": str(ROOT / "tests")},
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
-    told = json.loads(ran.stdout.splitlines()[-1])
-    assert told["peak MiB"] - told["idle MiB"] < 60, told
-    assert told["peak MiB"] < LIMIT - 60, told
-    assert told["served"]
+    reported = json.loads(ran.stdout.splitlines()[-1])
+    assert reported["peak MiB"] - reported["idle MiB"] < 60, reported
+    assert reported["peak MiB"] < LIMIT - 60, reported
+    assert reported["served"]

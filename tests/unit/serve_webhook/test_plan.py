@@ -195,7 +195,7 @@ def test_nothing_is_written_where_nothing_changed_whatever_knative_fills_in() ->
         pytest.param(live(owner=None), id="its owner"),
     ],
 )
-def test_what_somebody_changed_is_set_right(drifted: Any) -> None:
+def test_a_changed_object_is_corrected(drifted: Any) -> None:
     state = observed(service=live())
     now = Observed(state.deployment, state.verdict, {identity(drifted): drifted}, applied=state.applied)
     apply = required_apply(now, WANTED)
@@ -212,17 +212,17 @@ def without_label(manifest: Any) -> Any:
 
 
 @pytest.mark.parametrize("found", [without_label(live(owner=None)), live(owner=OWNER | {"uid": "d-0"})])
-def test_what_is_not_ours_is_not_touched_and_said(found: Any) -> None:
+def test_an_object_of_another_owner_is_reported_and_not_changed(found: Any) -> None:
     state = observed(service=found)
     assert required_apply(state, WANTED) is None
     assert plan.deletions(state) == ()
     assert ready(state).reason == "NameTaken"
     assert "The Knative Service iris exists already, and kubectl-serve does not own it." in ready(state).message
-    assert annotations.URL not in notes_of(state), "it leads to somebody else's"
+    assert annotations.URL not in notes_of(state), "it is the URL of another owner's object"
 
 
 @pytest.mark.parametrize("owner", [None, OWNER | {"controller": False}])
-def test_an_orphan_that_bears_our_label_is_taken_back(owner: Any) -> None:
+def test_an_orphan_with_our_label_is_adopted(owner: Any) -> None:
     state = observed(service=live(owner=owner))
     apply = required_apply(state, WANTED)
     assert isinstance(apply, Apply)
@@ -259,13 +259,13 @@ def test_the_knative_service_goes_only_when_the_deployments_own_pods_are_back() 
 
 
 def test_an_orphan_of_knatives_goes_as_well_or_its_service_would_keep_the_name_for_ever() -> None:
-    """``kubectl delete --cascade=orphan`` left it, and the Deployment was made anew in mode deployment."""
+    """``kubectl delete --cascade=orphan`` left it, and the Deployment was created again in mode deployment."""
     plain = Verdict(extras=({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "iris"}},), name="iris")
     back = deployment(replicas=1, observedGeneration=4, updatedReplicas=1, availableReplicas=1)
     orphan = live(owner=None)
     assert plan.deletions(observed(back, orphan, verdict=plain)) == (Delete(orphan),)
-    assert plan.deletions(observed(back, without_label(orphan), verdict=plain)) == (), "it is somebody else's"
-    assert plan.deletions(observed(back, orphan, verdict=Verdict())) == (), "it is in nobody's way"
+    assert plan.deletions(observed(back, without_label(orphan), verdict=plain)) == (), "it has another owner"
+    assert plan.deletions(observed(back, orphan, verdict=Verdict())) == (), "it is no conflict"
 
 
 def test_the_service_before_its_own_pods_goes_when_knative_needs_nothing_but_its_name() -> None:
@@ -286,7 +286,7 @@ def test_the_service_before_its_own_pods_goes_when_knative_needs_nothing_but_its
 
 
 @pytest.mark.parametrize("owner", [OWNER | {"uid": "d-0"}, OWNER | {"controller": False}, None])
-def test_what_bears_our_label_and_is_somebody_elses_is_not_deleted(owner: Any) -> None:
+def test_an_object_of_another_owner_with_our_label_is_not_deleted(owner: Any) -> None:
     labelled = EXTRA["metadata"] | {"labels": WANTED["metadata"]["labels"], "uid": "m-1"}
     theirs = EXTRA | {"metadata": labelled | {"ownerReferences": [owner] if owner else []}}
     back = deployment(replicas=1, observedGeneration=4, updatedReplicas=1, availableReplicas=1)
@@ -303,7 +303,7 @@ def test_what_is_on_its_way_out_is_neither_written_nor_deleted_again() -> None:
     assert plan.deletions(observed(back, going, verdict=Verdict())) == ()
 
 
-def test_what_somebody_made_in_the_place_of_ours_is_written_anew() -> None:
+def test_an_object_that_replaced_ours_is_applied_again() -> None:
     state, another = observed(service=live()), live()
     another["metadata"]["uid"] = "s-2"
     assert required_apply(replace(state, live={identity(another): another}), WANTED) is not None
@@ -316,7 +316,7 @@ def test_a_refusal_deletes_nothing() -> None:
     assert plan.deletions(observed(parked, live(), verdict=Verdict())) != (), "it would go, were it not for the refusal"
 
 
-def test_the_release_takes_everything_of_ours_off() -> None:
+def test_the_release_removes_conditions_annotations_and_label() -> None:
     actions = plan.release(settled())
     assert isinstance(actions[0], SetConditions)
     assert actions[0].entries == ()
@@ -358,7 +358,7 @@ def test_nothing_is_said_twice() -> None:
     assert plan.status_writes(observed(settled(), live()), NOW) == ()
 
 
-def test_a_generation_in_which_nothing_of_ours_changed_counts_as_observed_too() -> None:
+def test_a_generation_without_a_relevant_change_is_observed_as_well() -> None:
     """Whoever waits for the conditions waits for this."""
     later = settled()
     later["metadata"]["generation"] += 1
@@ -402,14 +402,14 @@ def test_what_failed_of_the_revision_before_is_not_said_of_the_one_that_knative_
     assert ready(observed(settled(), mended, pods=[loader_pod(11, "NotFound")])).reason == "Progressing"
 
 
-def test_events_tell_what_went_well_or_wrong_not_what_goes_on() -> None:
-    def told(state: Observed) -> list[str]:
+def test_events_report_success_and_failure_not_progress() -> None:
+    def reported(state: Observed) -> list[str]:
         (action,) = (a for a in plan.status_writes(state, NOW) if isinstance(a, SetConditions))
         return [condition.reason for condition in action.events]
 
-    assert told(observed()) == []
-    assert told(observed(service=live())) == ["Loaded", "Ready"]
-    assert told(observed(service=live("False", serving="", message="no"))) == ["RevisionFailed"]
+    assert reported(observed()) == []
+    assert reported(observed(service=live())) == ["Loaded", "Ready"]
+    assert reported(observed(service=live("False", serving="", message="no"))) == ["RevisionFailed"]
 
 
 def test_a_failing_download_is_the_cause_of_not_ready() -> None:
@@ -460,21 +460,21 @@ def test_while_it_progresses_ready_says_what_is_waited_for() -> None:
     assert ("waiting for the ingress" in message, "Downloaded" in message) == (True, False)
 
 
-def test_a_server_that_ends_is_told_before_knative_gives_up() -> None:
+def test_a_server_that_ends_is_reported_before_knative_gives_up() -> None:
     state = observed(service=live("Unknown", serving=""), pods=[CRASHED])
     assert (ready(state).status, ready(state).reason) == ("False", "RevisionFailed")
     assert "exit code 3" in ready(state).message
     assert "Run `kubectl serve logs iris -n default`." in ready(state).message
 
 
-def test_what_may_pass_by_itself_is_told_and_has_not_failed() -> None:
+def test_a_temporary_cause_is_reported_and_is_not_a_failure() -> None:
     state = observed(service=live("Unknown", serving=""), pods=[NOT_STARTED])
     assert (ready(state).status, ready(state).reason) == ("Unknown", "Progressing")
     assert "no such device" in ready(state).message
     assert ready(observed(service=live(), pods=[CRASHED])).status == "True", "Knative has another one that serves"
 
 
-def test_services_that_lead_past_knative_are_told_with_ready_and_no_other_warning() -> None:
+def test_ready_reports_services_that_bypass_knative_and_no_other_warning() -> None:
     warnings = (diagnostic("PastKnative", "spec", service="old"), diagnostic("Parked", "spec"))
     state = observed(service=live(), verdict=Verdict(service=WANTED, warnings=warnings))
     assert warnings[0].message in ready(state).message
@@ -490,7 +490,7 @@ def test_a_route_that_fails_is_the_services_fault() -> None:
     assert "Revision iris-00001 keeps serving." in ready(state).message
 
 
-def test_a_previous_revision_that_somebody_has_deleted_is_led_to_no_more() -> None:
+def test_a_deleted_previous_revision_gets_no_traffic() -> None:
     said = 'Revision "iris-00001" referenced in traffic not found.'
     gone = live("False", latest="iris-00003", serving="iris-00003", configuration="True", message=said)
     gone["status"]["conditions"].append(
@@ -516,7 +516,7 @@ def test_ready_is_said_once_knative_leads_to_the_revisions_as_it_is_noted() -> N
     assert ready(again).status == "True"
 
 
-def test_only_a_knative_service_that_is_made_anew_makes_what_is_noted_of_revisions_untrue() -> None:
+def test_only_a_new_knative_service_invalidates_the_annotations_of_revisions() -> None:
     noted = deployment(notes={annotations.PROMOTED: "iris-00003", annotations.URL: "http://iris"})
     state = observed(noted)
     assert plan.preparation(state, Apply(EXTRA, ""), NOW) is None
@@ -580,7 +580,7 @@ def test_a_pod_that_wakes_up_says_nothing_against_a_loaded_model() -> None:
     assert plan.status_writes(waking, NOW) == ()
 
 
-def test_a_cold_start_that_fails_is_told() -> None:
+def test_a_failed_cold_start_is_reported() -> None:
     assert ready(observed(settled(), live(), pods=[loader_pod(11, "NotFound")])).reason == "ModelNotLoaded"
 
 
@@ -602,7 +602,7 @@ def test_a_stored_deployment_that_cannot_be_rendered_says_why_and_is_not_parked(
     assert not any(isinstance(action, Merge) for action in plan.status_writes(state, NOW))
 
 
-def test_annotations_that_are_refused_since_are_told_while_the_model_answers() -> None:
+def test_annotations_that_are_refused_later_are_reported_while_the_model_answers() -> None:
     refused = Verdict(problems=(diagnostic("Parked", "spec"),))
     noted = {annotations.CANARY: "often", annotations.PROMOTED: "iris-00001"}
     state = observed(deployment(notes=noted), live(), verdict=refused)
@@ -630,7 +630,7 @@ def test_while_a_handover_waits_for_the_name_of_its_service_nothing_has_failed()
     waits["status"]["conditions"].append({"type": "RoutesReady", "status": "False", "reason": "NotOwned"})
     handed = deployment(replicas=3, notes={annotations.HANDOVER: "to-knative"})
     assert ready(observed(handed, waits)).reason == "Progressing"
-    assert ready(observed(deployment(), waits)).reason == "ServiceNotReady", "somebody else's has it"
+    assert ready(observed(deployment(), waits)).reason == "ServiceNotReady", "another owner's Service has it"
 
 
 def test_a_fault_of_the_apply_is_what_ready_says() -> None:
@@ -683,7 +683,7 @@ def test_a_host_name_that_answers_makes_no_model_ready() -> None:
     assert ready(state).reason == "ModelNotLoaded"
 
 
-def test_where_no_host_name_could_be_given_the_reason_is_told_and_knatives_url() -> None:
+def test_without_a_host_name_the_reason_and_knatives_url_are_reported() -> None:
     fault = Condition(CONDITION_READY, "False", "NotAccepted", "no")
     state = replace(observed(service=live(), verdict=Verdict(service=WANTED, extras=(EXTRA,))), fault=fault)
     assert ready(state) == fault
@@ -705,7 +705,7 @@ def test_a_deployment_that_runs_its_pods_itself_is_ready_with_all_of_them() -> N
     assert notes_of(Observed(there, plain))[annotations.URL] == "http://iris.default.svc"
 
 
-def test_what_keeps_a_deployment_that_runs_its_pods_itself_from_serving_is_told() -> None:
+def test_in_deployment_mode_the_reason_for_not_serving_is_reported() -> None:
     plain = Verdict(extras=({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "iris"}},), name="iris")
     stuck = {"type": "Progressing", "status": "False", "message": "the deadline has passed"}
     going_on = {"type": "Progressing", "status": "True", "message": "a ReplicaSet was made"}
@@ -754,7 +754,7 @@ def test_while_a_deployment_comes_back_from_knative_its_own_pods_are_asked() -> 
     assert starting.own_pods == [], "the first revision is not there yet"
 
 
-def test_the_service_of_the_knative_service_before_is_nobody_elses() -> None:
+def test_the_service_of_the_previous_knative_service_is_no_conflict() -> None:
     """A mode that changes: it goes with the Knative Service, which goes when the Deployment's own pods are there."""
     wanted: Any = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "iris"}}
     plain = Verdict(extras=(wanted,), name="iris")
@@ -836,9 +836,9 @@ def test_what_a_condition_repeats_is_no_command_to_a_terminal(where: str, comman
         "knative": lambda: observed(service=live("False", serving="", message=text)),
         "refusal": lambda: observed(verdict=Verdict(problems=(Diagnostic("spec", "InvalidObject", text),))),
     }[where]()
-    told = conditions_entries(state)
-    assert all(is_visible(each["message"]) and each["reason"].isprintable() for each in told)
-    assert any("ends" in each["message"] for each in told)
+    reported = conditions_entries(state)
+    assert all(is_visible(each["message"]) and each["reason"].isprintable() for each in reported)
+    assert any("ends" in each["message"] for each in reported)
 
 
 def with_words(text: str) -> Any:

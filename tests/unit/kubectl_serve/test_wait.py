@@ -1,4 +1,4 @@
-"""How far a model is, step by step, and whether that is the end: the screen of whoever waits for it."""
+"""The steps of a model until it is ready, and when waiting is over."""
 
 import json
 from typing import Any
@@ -91,7 +91,7 @@ def test_until_the_loader_has_ended_nothing_is_said_of_the_server() -> None:
     assert texts(found)[-2:] == ["pod scheduled on node-1", "model loading"]
 
 
-def test_a_pod_tells_its_revision_before_the_knative_service_does() -> None:
+def test_the_revision_can_come_from_a_pod() -> None:
     assert texts() == ["Deployment iris accepted"]
     assert texts(service={"metadata": {}})[1:] == ["Knative Service created"]
     assert "revision iris-00001 created" in texts(pod())

@@ -103,7 +103,7 @@ def test_a_dry_run_of_the_client_writes_nothing(run: Run) -> None:
     assert cluster.wrote == []
 
 
-def test_whoever_does_not_wait_is_told_at_once_that_it_was_asked_for(run: Run) -> None:
+def test_without_waiting_the_request_is_reported_at_once(run: Run) -> None:
     for flag, said in (("--wait=false", ""), ("--dry-run=server", " (server dry run)")):
         cluster = FakeCluster([iris(1, "Unknown", "Progressing", **{PREVIOUS: "iris-00001"})])
         screen = run("rollback", "iris", flag, cluster=cluster)

@@ -23,6 +23,7 @@ from serve_kube.resources import CONFIG_MAPS, Resource
 from serve_webhook.cache.informers import Informer
 from serve_webhook.cache.snapshots import GRACE, Catalogue, SnapshotCache
 from support.fake_api import Clock, MemoryApi
+from support.waiting import until
 
 OLD = (LoaderConfig("loader:1"), (Runtime("server", (Format("sklearn"),), ("v2",), {"image": "server:1"}),))
 NEW = (LoaderConfig("loader:2", (), "loader:2-signing"), (replace(OLD[1][0], container={"image": "server:2"}),))
@@ -90,11 +91,6 @@ def served(context: ClusterContext, previous: JsonObject | None = None, **notes:
 
 def loader_image(deployment: JsonObject) -> str:
     return str(deployment["spec"]["template"]["spec"]["initContainers"][0]["image"])
-
-
-async def until(true: Any) -> None:
-    while not true():  # noqa: ASYNC110 - nothing tells it
-        await asyncio.sleep(0)
 
 
 async def test_everything_of_now_is_there_before_anything_is_completed_with_it(api: MemoryApi) -> None:
