@@ -67,7 +67,14 @@ class ForbiddenError(ApiError):
 
 
 class InvalidError(ApiError):
-    """400 or 422, or denied by an admission webhook: trying again does not help."""
+    """400 or 422, or denied by an admission webhook: trying again does not help.
+
+    ``fields``: paths of the fields that the API server rejects, such as ``spec.selector``.
+    """
+
+    def __init__(self, message: str, status: int = 0, fields: tuple[str, ...] = ()) -> None:
+        super().__init__(message, status)
+        self.fields = fields
 
 
 class DeniedError(InvalidError):
@@ -107,11 +114,11 @@ def of_status(status: int, document: JsonObject) -> ApiError:
     if document.get("reason") == "AlreadyExists":
         return AlreadyExistsError(message, status)
     causes = value_at(document, "details", "causes")
-    if status == 422 and any(
-        value_at(cause, "field") == "metadata.uid" for cause in (causes if isinstance(causes, list) else ())
-    ):
+    fields = tuple(str(value_at(cause, "field") or "") for cause in (causes if isinstance(causes, list) else ()))
+    if status == 422 and "metadata.uid" in fields:
         status = 409  # a PATCH of another object of this name; DELETE and PUT call it a conflict
-    return _CLASSES.get(status, UnavailableError)(message, status)
+    error = _CLASSES.get(status, UnavailableError)
+    return InvalidError(message, status, fields) if error is InvalidError else error(message, status)
 
 
 def connection_reason(error: OSError) -> str:

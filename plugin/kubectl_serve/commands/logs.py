@@ -119,6 +119,7 @@ async def _copy(
         ):
             write(line)
     except errors.InvalidError as error:
+        # There is no reason code for these (kubelet, validateContainerLogStatus): the text is all there is.
         if "waiting to start" in error.message or "PodInitializing" in error.message:
             flags = options.again(args)
             why = f"`{PROGRAM} logs {args.name}{flags} -c loader` shows the loader."

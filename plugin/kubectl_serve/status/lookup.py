@@ -30,7 +30,7 @@ def not_installed(left: str = "") -> ServeError:
 
 def is_uncompleted(error: errors.InvalidError) -> bool:
     """Whether the API server reports fields as missing that the webhook would have set."""
-    return "spec.selector" in error.message or "spec.template" in error.message
+    return any(field.startswith(("spec.selector", "spec.template")) for field in error.fields)
 
 
 @asynccontextmanager

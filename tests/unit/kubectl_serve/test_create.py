@@ -235,7 +235,7 @@ def test_an_existing_deployment_is_not_touched(run: Run) -> None:
     "cluster",
     [
         FakeCluster(),
-        FakeCluster(refuses=errors.InvalidError('Deployment.apps "iris" is invalid: spec.selector: Required value')),
+        FakeCluster(refuses=errors.InvalidError("spec.selector: Required value", 422, ("spec.selector",))),
     ],
 )
 def test_without_the_webhook_it_says_how_to_install_it(run: Run, cluster: FakeCluster) -> None:

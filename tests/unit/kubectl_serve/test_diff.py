@@ -42,7 +42,7 @@ spec:
   selector: {matchLabels: {app: iris}}
   template:
     metadata: {labels: {app: iris}}
-    spec: {containers: [{name: model-server, image: example.com/iris:1}]}
+    spec: {containers: [{name: model-server, image: "example.com/iris:1", ports: [{containerPort: 8080}]}]}
 """
 OTHERS = """\
 ---

@@ -623,9 +623,7 @@ def test_a_policy_that_would_deny_what_the_webhook_is_asked_is_no_fault_of_the_w
 
 def test_a_webhook_that_is_not_asked_is_installed_again(run: Run) -> None:
     cluster = healthy()
-    cluster.broken = errors.InvalidError(
-        'Deployment.apps "kubectl-serve-probe" is invalid: spec.selector: Required value'
-    )
+    cluster.broken = errors.InvalidError("spec.selector: Required value", 422, ("spec.selector",))
     _, found = diagnose(run, cluster)
     assert found["server-answers"]["fix"] == "kubectl serve install"
 

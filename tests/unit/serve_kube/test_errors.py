@@ -35,3 +35,10 @@ def test_without_a_message_the_status_is_named() -> None:
 def test_a_message_is_limited_and_more_so_in_logs() -> None:
     error = errors.of_status(500, {"message": "x" * 10**6})
     assert (len(error.message), len(str(error))) == (errors.MAX_MESSAGE, 2000)
+
+
+def test_the_rejected_fields_are_known() -> None:
+    causes = [{"field": "spec.selector", "reason": "FieldValueRequired"}, {"message": "no field"}]
+    error = errors.of_status(422, {"message": "it is invalid", "details": {"causes": causes}})
+    assert isinstance(error, errors.InvalidError)
+    assert error.fields == ("spec.selector", "")
