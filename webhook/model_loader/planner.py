@@ -75,7 +75,7 @@ def _fixed_store(uri: ModelURI, stores: Sequence[Store]) -> Store | None:
         return None
     found = find_store(uri, stores)
     if found is None or not found.is_fixed or uri.query:
-        raise LoadError(Code.REFUSED, f"the loader may not read from {uri}")
+        raise LoadError(Code.REFUSED, f"the loader is not allowed to read from {uri}")
     return found
 
 

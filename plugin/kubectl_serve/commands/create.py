@@ -117,7 +117,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         manifest["metadata"]["namespace"] = namespace
         created = await _create(cluster, manifest, args, streams)
         if not model.is_served(created):
-            left = "" if args.dry_run == "server" else f" (the Deployment {args.name} stays as it is)"
+            left = "" if args.dry_run == "server" else f" (Deployment {args.name} is not changed)"
             raise lookup.not_installed(left)
         if args.dry_run == "server":
             _print(created, args, streams, "created (server dry run)")

@@ -73,7 +73,7 @@ def _readable(evidence: Evidence) -> CheckResult:
         if right.namespace == istio.NAMESPACE
     }
     if not rights:
-        return unseen("istio-configuration", f"whether {SERVER_USERNAME} may read Istio's configuration")
+        return unseen("istio-configuration", f"whether {SERVER_USERNAME} can read Istio's configuration")
     if not all(rights.values()):
         return failed(
             "istio-configuration",

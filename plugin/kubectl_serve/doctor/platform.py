@@ -225,7 +225,7 @@ def _tags(evidence: Evidence, deployment: Mapping[str, str]) -> CheckResult:
         value = ",".join([*(each.strip() for each in skipping if each.strip()), *missing])
         return failed(
             "knative-tags",
-            f"Knative would ask {', '.join(missing)} for the digests of images, and there is no such registry.",
+            f"Knative would resolve image tags at {', '.join(missing)}, and there is no such registry.",
             patch("config-deployment", {"registries-skipping-tag-resolving": value}),
         )
     return ok("knative-tags", "Knative can use the images of the loader and of the runtimes.")

@@ -68,7 +68,7 @@ def check_shape(shape: tuple[int, ...], metadata: Any) -> None:
     raise ServeError(
         f"the data has shape {list(shape)}, and the model takes {wanted}.",
         ("-1 is any number. " if -1 in wanted else "")
-        + "Nothing was sent. Correct the data, or write a whole request as a JSON object, which is sent as it is.",
+        + "Nothing was sent. Correct the data, or write a whole request as a JSON object, which is sent unchanged.",
     )
 
 

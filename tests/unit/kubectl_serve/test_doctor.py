@@ -256,7 +256,7 @@ def no_domain(cluster: Cluster) -> None:
     settings(cluster, "config-domain").clear()
 
 
-@plants("knative-tags", "Knative would ask dev.local for the digest", "kubectl patch configmap/config-deployment")
+@plants("knative-tags", "Knative would resolve image tags at dev.local", "kubectl patch configmap/config-deployment")
 def tags_resolved(cluster: Cluster) -> None:
     settings(cluster, "config-deployment")["registries-skipping-tag-resolving"] = "kind.local"
 

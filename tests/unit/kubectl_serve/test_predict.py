@@ -392,7 +392,7 @@ def test_data_of_another_shape_is_not_sent(
     assert (screen.code, screen.out) == (1, "")
     assert screen.err == (
         f"error: the data has shape {shape}, and the model takes {wanted}.\nhint: {any_number}Nothing was sent. "
-        "Correct the data, or write a whole request as a JSON object, which is sent as it is.\n"
+        "Correct the data, or write a whole request as a JSON object, which is sent unchanged.\n"
     )
     assert model.asked == []
     assert model.looked_at == ["/v2/models/iris"]

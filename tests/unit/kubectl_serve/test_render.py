@@ -132,7 +132,7 @@ def test_without_a_file_there_is_a_hint(run: Run) -> None:
     ("text", "sentence"),
     [
         ("a: [1, 2\nb: 3\n", "x.yaml, line 2: "),
-        ("a: 1\nb: 2\na: 3\n", 'x.yaml, line 3: "a" stands twice.'),
+        ("a: 1\nb: 2\na: 3\n", 'x.yaml, line 3: "a" occurs twice.'),
         ("- 1\n", "x.yaml: document 1 is not an object."),
         ("a: !!python/object:os.system x\n", "x.yaml, line 1: could not determine a constructor"),
         ("[" * 5000, "x.yaml"),

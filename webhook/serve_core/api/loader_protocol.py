@@ -70,26 +70,26 @@ def parse(text: object) -> LoaderOutput:
     return from_object(object_of(text)) if isinstance(text, str) and len(text) <= MAX_LENGTH else NOTHING
 
 
-def from_object(said: Mapping[str, object]) -> LoaderOutput:
+def from_object(document: Mapping[str, object]) -> LoaderOutput:
     """Like :func:`parse`, for parsed JSON."""
-    event, code, digest = _text(said.get("event")), _text(said.get("code")), _text(said.get("digest"))
+    event, code, digest = _text(document.get("event")), _text(document.get("code")), _text(document.get("digest"))
     return LoaderOutput(
         event=event if event in EVENTS else "",
         code=code if code in CODES else "",
-        message=_text(said.get("message")),
-        hint=_text(said.get("hint")),
-        size=_count(said.get("bytes")),
-        total=_count(said.get("total")),
-        rate=_number(said.get("rate")),
-        files=_count(said.get("files")),
-        seconds=_number(said.get("seconds")),
-        attempt=_count(said.get("attempt")),
-        wait=_number(said.get("wait")),
-        checked=_count(said.get("checked")),
-        signed=said.get("signed") is True,
+        message=_text(document.get("message")),
+        hint=_text(document.get("hint")),
+        size=_count(document.get("bytes")),
+        total=_count(document.get("total")),
+        rate=_number(document.get("rate")),
+        files=_count(document.get("files")),
+        seconds=_number(document.get("seconds")),
+        attempt=_count(document.get("attempt")),
+        wait=_number(document.get("wait")),
+        checked=_count(document.get("checked")),
+        signed=document.get("signed") is True,
         digest=digest if _DIGEST.fullmatch(digest) else "",
-        runs_code=_count(said.get("runs_code")),
-        runs_code_first=_text(said.get("runs_code_first")),
+        runs_code=_count(document.get("runs_code")),
+        runs_code_first=_text(document.get("runs_code_first")),
     )
 
 
@@ -121,32 +121,32 @@ def count_text(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def share(said: LoaderOutput) -> tuple[int, int] | None:
+def share(output: LoaderOutput) -> tuple[int, int] | None:
     """Bytes read and bytes in total; ``None`` if a line does not have both."""
-    done, total = (0, said.size) if said.event == "plan" else (said.size, said.total)
+    done, total = (0, output.size) if output.event == "plan" else (output.size, output.total)
     return (min(done, total), total) if done is not None and total else None
 
 
-def code_text(said: LoaderOutput) -> str:
+def code_text(output: LoaderOutput) -> str:
     """A sentence about the files that can run code when they are loaded; empty if there are none."""
-    if not said.runs_code or not said.runs_code_first:
+    if not output.runs_code or not output.runs_code_first:
         return ""
-    first = quote(said.runs_code_first)
-    if said.runs_code == 1:
+    first = quote(output.runs_code_first)
+    if output.runs_code == 1:
         return f"{first} can run code when it is loaded."
-    return f"{said.runs_code} files can run code when they are loaded, for example {first}."
+    return f"{output.runs_code} files can run code when they are loaded, for example {first}."
 
 
-def loaded_text(said: LoaderOutput) -> str:
+def loaded_text(output: LoaderOutput) -> str:
     """A summary of a successful load; empty if the message has no size or time.
 
     Bytes, files, seconds, how many files were verified with a checksum of the store, whether a signature was verified,
     and the digest.
     """
-    if said.size is None or said.seconds is None:
+    if output.size is None or output.seconds is None:
         return ""
-    files = f" in {count_text(said.files, 'file')}" if said.files is not None else ""
-    digest = f", {said.digest}" if said.digest else ""
-    checked = f", {said.checked} checked against the store's own checksum" if said.checked else ""
-    signed = ", its signature verified" if said.signed else ""
-    return f"{size_text(said.size)}{files} in {said.seconds:.1f} s{checked}{signed}{digest}"
+    files = f" in {count_text(output.files, 'file')}" if output.files is not None else ""
+    digest = f", {output.digest}" if output.digest else ""
+    checked = f", {output.checked} checked against the store's own checksum" if output.checked else ""
+    signed = ", its signature verified" if output.signed else ""
+    return f"{size_text(output.size)}{files} in {output.seconds:.1f} s{checked}{signed}{digest}"
