@@ -20,9 +20,9 @@ import time
 started = time.perf_counter()
 import json, sys
 from serve_core.admission.decide import judge
-from serve_core.api.runtimes import parse
+from serve_core.api.runtimes import checked
 from serve_core.context.cluster import ClusterContext, LoaderConfig
-runtimes = tuple(map(parse, json.load(sys.stdin)))
+runtimes = tuple(checked(each["metadata"]["name"], each["spec"]) for each in json.load(sys.stdin))
 metadata = {"name": "iris", "annotations": {"kubectl-serve.dev/model": "s3://models/iris/model.joblib"}}
 deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}
 verdict = judge(deployment, ClusterContext(LoaderConfig("example.com/loader:1"), runtimes))

@@ -6,6 +6,7 @@ A known server is data (``manifests/servers``): it completes nothing, it only sa
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from serve_core.api.annotations import PROTOCOLS
@@ -91,11 +92,16 @@ def recognize(image: str, words: tuple[str, ...], known: Iterable[KnownServer]) 
     """The server that a container runs: by its command line first, by its image otherwise."""
     known = tuple(known)
     programs = tuple(word.rpartition("/")[2] for word in words)
-    for server in known:
+    for server in known if programs else ():
         if any(_stands_in(command, programs) for command in server.commands):
             return server
     repository = _repository(image)
-    return next((each for each in known if any(glob.matches(repository, pattern) for pattern in each.images)), None)
+    return next((each for each in known if _is_one_of(repository, each.images)), None)
+
+
+@lru_cache(maxsize=4096)
+def _is_one_of(repository: str, images: tuple[str, ...]) -> bool:
+    return any(glob.matches(repository, pattern) for pattern in images)
 
 
 def _repository(image: str) -> str:
