@@ -29,7 +29,7 @@ def run(args: Namespace, streams: Streams) -> int:
     kserves = [each for each in found if str(each.get("apiVersion")).startswith(f"{GROUP}/")]
     context = manifests.default_context()
     results = [(_title(each), _converted(each, context)) for each in kserves]
-    notes = [_Told(title, note.path, note.sentence) for title, result in results for note in _notes(result)]
+    notes = [_ObjectNote(title, note.path, note.sentence) for title, result in results for note in _notes(result)]
     for note in notes:
         streams.note(f"{note.object}: {note.path}: {note.message}")
     if len(kserves) < len(found):
@@ -43,7 +43,7 @@ def run(args: Namespace, streams: Streams) -> int:
     return 1 if any(result.deployment is None or result.problems for _, result in results) else 0
 
 
-class _Told(NamedTuple):
+class _ObjectNote(NamedTuple):
     object: str
     path: str
     message: str

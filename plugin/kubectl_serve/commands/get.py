@@ -226,7 +226,7 @@ class _Screen:
         self._streams = streams
         self._in_place = streams.stdout.isatty()
         self._lines = 0
-        self._shown: dict[tuple[str, str], list[str]] = {}
+        self._printed: dict[tuple[str, str], list[str]] = {}
         """The printed row of each model, without its age."""
 
     def __call__(self, snapshot: Snapshot) -> None:
@@ -236,8 +236,8 @@ class _Screen:
     def show(self, models: list[ModelStatus]) -> None:
         rows = _table(models, self._args, self._streams)[1:]
         now = {(served.namespace, served.name): row[:-1] for served, row in zip(models, rows, strict=True)}
-        changed = [served for served in models if self._shown.get(key := (served.namespace, served.name)) != now[key]]
-        gone = self._shown.keys() - now.keys()
+        changed = [served for served in models if self._printed.get(key := (served.namespace, served.name)) != now[key]]
+        gone = self._printed.keys() - now.keys()
         if not changed and not gone:
             return
         text = tables.render(_table(models if self._in_place else changed, self._args, self._streams))
@@ -247,8 +247,8 @@ class _Screen:
             self._streams.stdout.write(text)
             self._lines = text.count("\n")
         elif changed:
-            self._streams.stdout.write(text if not self._shown else text.partition("\n")[2])
-        self._shown = now
+            self._streams.stdout.write(text if not self._printed else text.partition("\n")[2])
+        self._printed = now
         self._streams.stdout.flush()
 
 

@@ -130,7 +130,7 @@ def _strict(peers: list[JsonObject], namespaces: set[str]) -> str:
     return ""
 
 
-def _guarded(evidence: Evidence, *kinds: str) -> list[JsonObject]:
+def _with_auth(evidence: Evidence, *kinds: str) -> list[JsonObject]:
     """The served Deployments with one of these values of ``auth``."""
     return [each for each in evidence.served or [] if model.annotations_of(each).get(AUTH) in kinds]
 
@@ -149,8 +149,8 @@ def _knative_injected(evidence: Evidence, context: IstioInstallation) -> CheckRe
     if context.injects(KNATIVE):
         return ok(check, "Knative is in the mesh.")
     needed = _strict(evidence.peers or [], {KNATIVE} | _in_mesh(evidence, context))
-    if guarded := _guarded(evidence, "mtls", "jwt"):
-        needed = f"{model.name_of(guarded[0])} has {AUTH}"
+    if protected := _with_auth(evidence, "mtls", "jwt"):
+        needed = f"{model.name_of(protected[0])} has {AUTH}"
     if needed:
         return failed(
             check,
@@ -236,11 +236,11 @@ def _ingress(evidence: Evidence, context: IstioInstallation) -> CheckResult:
         return skipped(check, f"it is unknown whether ingress class {name} uses mTLS.")
     peers = evidence.peers or []
     strict = _strict(peers, {KNATIVE} | _in_mesh(evidence, context))
-    guarded = [each for each in _guarded(evidence, "mtls") if AUTH_CALLERS not in model.annotations_of(each)]
+    protected = [each for each in _with_auth(evidence, "mtls") if AUTH_CALLERS not in model.annotations_of(each)]
     fixes = []
     if _strict(peers, {KNATIVE}) and not _takes_plain_text(peers, "activator", "8012"):
         fixes.append(_accept("activator", "8012", "8013"))
-    if (strict or guarded) and evidence.knative_config.get("config-autoscaler", {}).get(_BURST) != "-1":
+    if (strict or protected) and evidence.knative_config.get("config-autoscaler", {}).get(_BURST) != "-1":
         # Otherwise the ingress bypasses the activator once there are enough replicas.
         fixes.append(patch("config-autoscaler", {_BURST: "-1"}))
     if not fixes:
@@ -248,7 +248,7 @@ def _ingress(evidence: Evidence, context: IstioInstallation) -> CheckResult:
     says = "and Knative's ingress does not use mTLS: sidecars reject its requests (502)."
     if strict:
         return failed(check, f"{strict}, {says}", " && ".join(fixes))
-    return warning(check, f"{model.name_of(guarded[0])} has {AUTH}: mtls, {says}", " && ".join(fixes))
+    return warning(check, f"{model.name_of(protected[0])} has {AUTH}: mtls, {says}", " && ".join(fixes))
 
 
 def _takes_plain_text(peers: list[JsonObject], app: str, port: str) -> bool:
@@ -277,7 +277,7 @@ def _accept(app: str, *ports: str) -> str:
 def _tokens(evidence: Evidence) -> CheckResult:
     """A proxy that validates a token removes it from the request by default: the next proxy has none."""
     check = "istio-tokens"
-    issuers = {model.annotations_of(each).get(AUTH_ISSUER): each for each in _guarded(evidence, "jwt")}
+    issuers = {model.annotations_of(each).get(AUTH_ISSUER): each for each in _with_auth(evidence, "jwt")}
     if not issuers:
         return ok(check, f"no model has {AUTH}: jwt.")
     if evidence.tokens is None:

@@ -109,9 +109,9 @@ class Follower:
         return Snapshot(deployment, service, tuple((self._pods or {}).values()), self._line)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.append(asyncio.create_task(self._guarded(work)))
+        self._tasks.append(asyncio.create_task(self._capture_failure(work)))
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _capture_failure(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
         except Exception as error:  # noqa: BLE001  # raised again by snapshot()
@@ -156,9 +156,9 @@ class Follower:
     async def _follow_log(self, pod: str) -> None:
         with contextlib.suppress(errors.ApiError):
             async for line in self._cluster.logs(self._namespace, pod, LOADER_CONTAINER, follow=True, tail=1):
-                words = loader_protocol.parse(line)
-                if words.event:
-                    self._line = words
+                output = loader_protocol.parse(line)
+                if output.event:
+                    self._line = output
                     self._changed.set()
 
 

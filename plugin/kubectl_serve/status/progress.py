@@ -129,9 +129,9 @@ class LoaderLines:
 
     def __call__(self, line: str) -> None:
         """Show a line of the loader's log."""
-        words = loader_protocol.parse(line)
-        if words.event:
-            self._show(words)
+        output = loader_protocol.parse(line)
+        if output.event:
+            self._show(output)
         else:
             self._live.data(self._prefix + line)
 
@@ -139,12 +139,12 @@ class LoaderLines:
         """Show an event of the loader."""
         self._show(loader_protocol.from_object(event))
 
-    def _show(self, words: LoaderOutput) -> None:
-        text = self._prefix + loader_events.line_of(words)
-        if words.event != "progress":
+    def _show(self, output: LoaderOutput) -> None:
+        text = self._prefix + loader_events.line_of(output)
+        if output.event != "progress":
             self._live.line(text)
         elif self._moves:
-            self._live.show(loader_events.bar(words) + text)
+            self._live.show(loader_events.bar(output) + text)
         elif self._clock() - self._printed_at >= self._seconds:
             self._printed_at = self._clock()
             self._live.line(text)

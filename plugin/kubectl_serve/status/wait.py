@@ -103,10 +103,10 @@ def _pod_steps(pod: JsonObject, line: LoaderOutput) -> list[Step]:
 def _loader_step(pod: JsonObject, line: LoaderOutput) -> Step:
     kind, detail = state_of(pod, LOADER_CONTAINER)
     if kind == "terminated":
-        words = loader_protocol.parse(detail.get("message"))
+        output = loader_protocol.parse(detail.get("message"))
         if detail.get("exitCode") == 0:
-            return Step("loader", loader_events.loaded_text(words))
-        return Step("loader", f"loader failed: {words.code or detail.get('reason') or 'Error'}")
+            return Step("loader", loader_events.loaded_text(output))
+        return Step("loader", f"loader failed: {output.code or detail.get('reason') or 'Error'}")
     if kind == "waiting":
         reason = detail.get("reason")
         plain = reason in (None, "PodInitializing", "ContainerCreating")
