@@ -1,4 +1,4 @@
-"""The API server by its REST interface, for tests that ask it thousands of times: no process for each request."""
+"""The API server's REST interface for tests with thousands of requests, without a process for each."""
 
 import base64
 import http.client

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""A CNI plugin that does to a pod what Istio's does, without Envoy: outbound TCP goes to a closed port,
-but for the user 1337's and what stays in the pod. It sees to the pods of one namespace, which its configuration names.
+"""A CNI plugin with the effect of Istio's, without Envoy: outbound TCP goes to a closed port, except from user 1337 and
+within the pod. It applies to the pods of the namespace in its configuration.
 
 Source: https://www.cni.dev/docs/spec/ (chained plugins), istio.io/istio/tools/istio-iptables.
 """

@@ -1,6 +1,6 @@
-"""What the cluster tests share: the store with trained models in it, and a namespace of its own for every test.
+"""Fixtures of the cluster tests: the store with trained models, and a separate namespace for every test.
 
-They run against the cluster that KUBECONFIG names, with kubectl-serve installed (``scripts/test cluster`` does it).
+They use the cluster of KUBECONFIG, with kubectl-serve installed (``scripts/test cluster`` does it).
 """
 
 import itertools

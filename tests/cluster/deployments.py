@@ -1,7 +1,7 @@
-"""Deployments made from the API server's own OpenAPI document: every field of the schema can occur.
+"""Random Deployments from the API server's OpenAPI document: every field of the schema can occur.
 
-The schema says which fields there are and of what type; the tables below say which values make sense, for most random
-texts would be turned away before anything interesting happens.
+The schema gives the fields and their types. The tables below give useful values: the API server would refuse most
+random texts before they have any effect.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""Sequences of what may happen to a Deployment, drawn at random, and what has to be so at their end."""
+"""Random sequences of changes to a Deployment, and what must be true after them."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""The tools of the cluster tests: kubectl as a user types it, the ingress as a client sees it, the S3 store."""
+"""Tools of the cluster tests: kubectl, the ingress as a client uses it, the S3 store."""
 
 import base64
 import http.client

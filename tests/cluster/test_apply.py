@@ -1,4 +1,4 @@
-"""Plain Kubernetes tools go on working: applying the same again changes nothing."""
+"""Standard Kubernetes tools still work: applying the same manifest again changes nothing."""
 
 import json
 

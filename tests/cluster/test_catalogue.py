@@ -1,4 +1,4 @@
-"""Knative takes every runtime of the catalogue, and a restricted namespace its pod; with each protocol and a GPU."""
+"""Knative accepts every runtime of the catalogue, and a restricted namespace its pod; with each protocol and a GPU."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``kubectl serve diff``: what it shows is what an apply then does, and showing it does nothing."""
+"""``kubectl serve diff`` shows what an apply then does, and changes nothing."""
 
 import json
 import subprocess

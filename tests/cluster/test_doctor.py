@@ -1,4 +1,4 @@
-"""The doctor at a real cluster: what it finds, and that its own words put it right."""
+"""The doctor on a real cluster: its findings, and that its fixes work."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Where a model's URL is reachable: under a host name of its own by HTTPS, outside the cluster, or inside it only."""
+"""Where a model's URL is reachable: under its own host name with HTTPS, outside the cluster, or only inside."""
 
 import base64
 import json

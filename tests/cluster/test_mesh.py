@@ -1,7 +1,7 @@
-"""Istio's half of the cluster: its API takes what we make, and a pod that it captures gets its model all the same.
+"""Istio on a real cluster: its API accepts our objects, and a captured pod still gets its model.
 
-There is no istiod here: its resources come from its API's Go module, its configuration from a real installation, and
-the capture of a pod's traffic from a CNI plugin that writes the rules which Istio's writes.
+There is no istiod: the resources come from the Go module of its API, its configuration from a real installation, and
+the capture of traffic from a CNI plugin that writes Istio's rules.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Policies on the real API server: the same words as at the desk, and no way round.
+"""Policies on the real API server: the same messages as offline, and no bypass.
 
-They need an API server with kubectl-serve's webhooks, Knative's resources, and nothing that runs.
+They need an API server with kubectl-serve's webhooks and Knative's CRDs, and no running pods.
 """
 
 import asyncio

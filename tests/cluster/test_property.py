@@ -1,8 +1,8 @@
-"""Whatever the core accepts, the real API server and the real Knative webhook accept too, and nothing is lost.
+"""What the core accepts, the real API server and the real Knative webhook accept as well, without losing a field.
 
-Deployments of the whole schema, under feature flags that are on and off at random. Only dry runs: nothing is created.
-``KUBECTL_SERVE_CASES`` says how many Deployments there are for each set of flags, drawn again at each run. Without it
-they are the same 300 every time: a change that fails is that change's doing.
+Deployments of the whole schema, with random feature flags. Only dry runs: nothing is created. ``KUBECTL_SERVE_CASES``
+sets the number of Deployments for each set of flags, drawn again at each run. Without it, they are always the same 300,
+so that a failure comes from the change under test.
 """
 
 import collections

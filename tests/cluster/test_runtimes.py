@@ -1,6 +1,6 @@
-"""Runtimes beside scikit-learn's: a model that their own library has trained answers as it does there.
+"""Runtimes other than scikit-learn's: a model answers as in the library that trained it.
 
-Seldon's image is not at hand here: the cluster's own runtime of the same name takes MLServer from PyPI in its place.
+Seldon's image is not available here: a ModelRuntime of the same name has MLServer from PyPI instead.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""The server in the cluster: called only when it matters, and nothing is lost with it."""
+"""The server in the cluster: it is called only where needed, and no request depends on it otherwise."""
 
 import json
 import socket

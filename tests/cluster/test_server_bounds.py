@@ -1,4 +1,4 @@
-"""What a stolen token of the server may write: the real API server refuses it by the policies that bound the server."""
+"""What a stolen token of the server can write: the real API server refuses all else by admission policies."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The main job: a model answers, goes to zero, comes back, changes, and leaves nothing behind."""
+"""The main job: a model answers, scales to zero and back, changes, and is deleted completely."""
 
 import json
 import time

@@ -1,6 +1,6 @@
-"""Under load: replicas go and come and certificates are renewed, and no review is lost or left out.
+"""Under load: replicas start and stop and certificates are renewed, and no review is lost or skipped.
 
-Every request is a dry run through the real API server: some Deployments have to be completed, some refused for an
+Every request is a dry run through the real API server: some Deployments must be completed, some refused for an
 annotation, some by a policy. The answer would show an object that was stored without review.
 """
 

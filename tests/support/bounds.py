@@ -1,4 +1,4 @@
-"""The policies that bound the server's own power, evaluated as an API server evaluates them."""
+"""The admission policies that limit the server's own writes, evaluated as an API server does."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

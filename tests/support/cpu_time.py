@@ -1,4 +1,4 @@
-"""Bounds on time that hold on a busy machine too."""
+"""Time limits that also hold on a busy machine."""
 
 import contextlib
 import time

@@ -1,4 +1,4 @@
-"""What the dashboards ask for, and the metrics that others than ourselves have."""
+"""The metrics in the dashboards' queries, and those of other projects."""
 
 import json
 import re

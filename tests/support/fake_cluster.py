@@ -1,4 +1,4 @@
-"""A cluster of plain objects: what the commands ask is answered from a list, and a script says what happens then."""
+"""A cluster of plain objects for commands: requests are answered from a list, and a script makes the changes."""
 
 import asyncio
 import copy

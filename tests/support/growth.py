@@ -1,4 +1,4 @@
-"""How the time of something grows with its input: measured in CPU time on inputs that double."""
+"""How CPU time grows with the input, measured on inputs that double in size."""
 
 import ast
 import dataclasses

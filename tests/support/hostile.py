@@ -1,4 +1,4 @@
-"""Reviews that no API server sends: good ones, spoilt byte by byte, value by value, and in how HTTP carries them."""
+"""Reviews that no API server sends: valid ones, changed byte by byte, value by value, and in their HTTP request."""
 
 import gzip
 import json

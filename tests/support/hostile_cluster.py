@@ -1,7 +1,7 @@
-"""A replica, as a process of its own, before an API server that holds large objects: how much memory that takes.
+"""Memory of a replica, in its own process, with an API server that stores large objects.
 
-``python hostile_cluster.py KIND`` writes a line of JSON: the MiB that it had before and at most. Objects come over
-HTTP, as the API server sends them; all other lists are empty.
+``python hostile_cluster.py KIND`` prints one JSON line: MiB before, and the maximum. Objects arrive over HTTP, as from
+an API server; all other lists are empty.
 """
 
 import asyncio

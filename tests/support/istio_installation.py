@@ -1,4 +1,4 @@
-"""An installation of Istio as raw objects, made from the values that a real one keeps."""
+"""An Istio installation as raw objects, from the values of a real one."""
 
 import json
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
-"""The server as a process of its own, with its real limits, before an API in memory: to be attacked.
+"""The server in its own process, with its real limits and an API in memory, as the target of attacks.
 
-``python lone_replica.py SETTINGS RUNTIMES``: a file and a folder, as the server has them. Once it is ready it writes a
-line of JSON on stdout: the ports and the authorities of its certificate. It ends with SIGTERM.
+``python lone_replica.py SETTINGS RUNTIMES``: a file and a folder, as the server's. Once ready, it prints one JSON line:
+ports, and the authorities of its certificate. SIGTERM ends it.
 """
 
 import asyncio

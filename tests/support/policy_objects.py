@@ -1,4 +1,4 @@
-"""Policies and objects drawn at random, of which some keep them and some break them: for tests of verdicts."""
+"""Random policies and objects, of which some violate them, for tests of verdicts."""
 
 import random
 from collections.abc import Callable

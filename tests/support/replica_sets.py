@@ -1,4 +1,4 @@
-"""Pods as their ReplicaSets make them."""
+"""Pods as ReplicaSets create them."""
 
 from typing import Any
 

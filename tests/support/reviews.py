@@ -1,4 +1,4 @@
-"""Reviews as the API server sends them, of objects that policies are about."""
+"""Reviews as the API server sends them, of objects that policies judge."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Objects as others may store them, as bytes: to be read, or skipped."""
+"""Stored objects of other users, as bytes: readable and unreadable ones."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The one client of the cluster, against a real API server: the cluster that KUBECONFIG names."""
+"""The plugin's client against the real API server of KUBECONFIG."""
 
 import argparse
 import asyncio

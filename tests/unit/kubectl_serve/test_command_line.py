@@ -1,4 +1,4 @@
-"""The command line as such: help, verbs, flags in kubectl's manner, errors and exit codes."""
+"""The command line: help, verbs, flags as in kubectl, errors and exit codes."""
 
 import subprocess
 import sys

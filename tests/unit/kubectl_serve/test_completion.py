@@ -1,4 +1,4 @@
-"""Completion: what kubectl reads after a Tab."""
+"""Completion: the output for kubectl after a Tab."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""describe: one screen with what was asked, chosen, made, and what came of it."""
+"""describe: one screen with annotations, choices, objects and results."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What describe shows of a Deployment alone."""
+"""The parts of describe that come from the Deployment alone."""
 
 from kubectl_serve.install import manifests
 from kubectl_serve.status.describe import filled_fields

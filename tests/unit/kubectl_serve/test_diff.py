@@ -1,4 +1,4 @@
-"""diff: whole screens and exit codes. Admission is the real core; what the cluster fills in is made up here."""
+"""diff: whole screens and exit codes. Admission is the real core; the cluster's defaults are simulated."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""digest, and create --pin: the loader's digest of a model, computed beside the user."""
+"""digest, and create --pin: the loader's digest of a model, computed on the user's machine."""
 
 import base64
 import hashlib

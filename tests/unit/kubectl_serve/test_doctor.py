@@ -1,4 +1,4 @@
-"""``kubectl serve doctor``: each fault is found, and the fix that is named puts it right."""
+"""``kubectl serve doctor``: each fault is found, and its fix works."""
 
 import base64
 import copy

@@ -1,4 +1,4 @@
-"""Following: nothing is missed when a watch breaks, and doubts take their time."""
+"""Following a model: broken watches lose nothing, and a failure must last before it counts."""
 
 import math
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""get: the table, its other forms, and the watch."""
+"""get: the table, other formats, and the watch."""
 
 import asyncio
 import copy

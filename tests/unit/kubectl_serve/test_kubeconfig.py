@@ -1,4 +1,4 @@
-"""Which cluster it is: kubectl's own choice, from the same files and flags."""
+"""The choice of the cluster: as in kubectl, from the same files and flags."""
 
 import asyncio
 import io

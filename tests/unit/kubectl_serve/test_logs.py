@@ -1,4 +1,4 @@
-"""logs: whose, and the loader's lines for people."""
+"""logs: which container's, and the loader's events as text."""
 
 import pytest
 

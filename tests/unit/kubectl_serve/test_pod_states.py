@@ -1,4 +1,4 @@
-"""One word for each pod: what a person wants to know of it first."""
+"""The state of a pod in one word."""
 
 from typing import Any
 

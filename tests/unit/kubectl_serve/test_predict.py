@@ -1,4 +1,4 @@
-"""predict: what is asked, by which way, and how answers and faults look. The model is a real HTTP server here."""
+"""predict: requests, ways, answers and errors. The model is a real HTTP server."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""What is sent to a model for what a user wrote."""
+"""The request for a user's input, by protocol."""
 
 import json
 from typing import Any

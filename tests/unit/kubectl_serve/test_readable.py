@@ -1,4 +1,4 @@
-"""One object that cannot be read is left out and named; whatever it is like, the others are shown."""
+"""An unreadable object is left out and named, and all others are shown."""
 
 import copy
 import random

@@ -1,4 +1,4 @@
-"""render: offline, whole screens."""
+"""render: whole screens, offline."""
 
 import json
 from pathlib import Path

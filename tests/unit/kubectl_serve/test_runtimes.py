@@ -1,4 +1,4 @@
-"""runtimes: what the cluster serves with, who stays behind, and rolling out."""
+"""runtimes: the cluster's runtimes, outdated models, and their rollout."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Promote and roll back: which annotations are written, what is waited for, what the screen says."""
+"""promote and rollback: the annotations, the wait, and the screen."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Text of the cluster is never text for a shell: not behind Tab, and not in a command that a message proposes."""
+"""Text of the cluster never reaches a shell as a command: not by completion, and not in a proposed command."""
 
 import os
 import pty

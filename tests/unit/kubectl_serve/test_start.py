@@ -1,4 +1,4 @@
-"""What starts fast: guarded by what is imported, not by a clock."""
+"""Fast start: checked by the imported modules, not by a clock."""
 
 import subprocess
 import sys

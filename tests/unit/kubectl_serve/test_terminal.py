@@ -1,4 +1,4 @@
-"""Nothing that comes from elsewhere is a command to the reader's terminal."""
+"""Text from outside is never a command to the terminal."""
 
 import copy
 import io

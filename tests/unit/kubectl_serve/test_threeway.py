@@ -1,4 +1,4 @@
-"""What is sent in kubectl's place: strategic merge patches, made of three versions of an object."""
+"""kubectl's strategic merge patches, from three versions of an object."""
 
 import json
 from typing import Any

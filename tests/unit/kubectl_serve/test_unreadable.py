@@ -1,4 +1,4 @@
-"""Objects that cannot be read: the commands go on without them, and say so in one line."""
+"""Unreadable objects: the commands continue without them, and report each in one line."""
 
 import argparse
 import io

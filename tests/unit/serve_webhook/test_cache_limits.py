@@ -1,4 +1,4 @@
-"""What is kept of what others make: little, whatever they make."""
+"""The caches need little memory for objects of users, whatever these create."""
 
 import asyncio
 import json

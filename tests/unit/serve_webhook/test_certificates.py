@@ -1,4 +1,4 @@
-"""The life of the certificates under a clock that is moved by hand."""
+"""Renewal of the certificates, with a controlled clock."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

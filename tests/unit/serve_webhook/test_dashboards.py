@@ -1,4 +1,4 @@
-"""The dashboards ask for metrics that exist, by labels that they have."""
+"""The dashboards query existing metrics and labels."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Events: few, and the same one twice is one with a count."""
+"""Events: few, and a repeated one becomes a series with a count."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What becomes of requests while no replica answers: closed where a policy denies, open elsewhere."""
+"""Requests while no replica answers: webhooks fail closed where a policy can deny, and open elsewhere."""
 
 import asyncio
 import json

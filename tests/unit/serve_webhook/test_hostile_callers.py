@@ -1,7 +1,7 @@
-"""The server's own process over real TLS, with its real limits, before callers that mean no good.
+"""The server's own process over real TLS, with its real limits, and hostile clients.
 
-Whatever comes is answered by a well-formed review or by HTTP 4xx, in time and in bounded memory, and a good review
-after it is answered as before. ``tests/policy/test_admission.py`` asks the same of the code without the network.
+Every request gets a valid review or HTTP 4xx, in time and in bounded memory, and a valid review afterwards is answered
+as before. ``tests/unit/policy/test_admission.py`` checks the same without the network.
 """
 
 import contextlib

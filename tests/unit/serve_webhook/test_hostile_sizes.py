@@ -1,4 +1,4 @@
-"""Whatever the size and the shape of an object: a review takes bounded time and memory, measured and not assumed."""
+"""For any size and shape of an object, a review takes bounded time and memory. Both are measured."""
 
 import gc
 import time

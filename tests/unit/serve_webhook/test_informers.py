@@ -1,4 +1,4 @@
-"""Copies of the cluster's objects that follow it."""
+"""Informers: local copies of the cluster's objects."""
 
 import asyncio
 import copy

@@ -1,4 +1,4 @@
-"""Who leads."""
+"""Leader election: at most one leader, and always a next one."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

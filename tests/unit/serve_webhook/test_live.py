@@ -1,4 +1,4 @@
-"""What the server takes for granted of an API server, on the real one that KUBECONFIG names."""
+"""The server's assumptions about an API server, on the real one of KUBECONFIG."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What the webhooks that are installed are called for: nothing that has to be judged goes past them."""
+"""The rules of the installed webhooks: they are called for everything that must be judged."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Istio as the server sees it: it comes, changes, and may not be seen."""
+"""Istio in the server's cache: installed, changed, or forbidden to read."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

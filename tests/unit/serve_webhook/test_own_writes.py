@@ -1,4 +1,4 @@
-"""What the server writes is what a served Deployment becomes: who has its token writes nothing else."""
+"""The server can write only what a served Deployment is rendered to, also with a stolen token."""
 
 import copy
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is done about one Deployment, from what was observed: no cluster, no clock."""
+"""The writes for one Deployment, from its observed state: no cluster, no clock."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""The life of one replica, from its start to its end."""
+"""One replica from start to end."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""The reconciler on an API in memory: what it writes for a served Deployment, and what it leaves alone."""
+"""The reconciler with an API in memory: its writes for a served Deployment, and what it does not change."""
 
 import asyncio
 import copy

@@ -1,4 +1,4 @@
-"""Admission reviews: what is answered, and what no API server would have sent."""
+"""Admission reviews: answers, and requests that no API server sends."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""The certificates in the Secret, in the TLS context and in the webhooks' bundles."""
+"""Certificate rotation: the Secret, the TLS context and the webhooks' bundles."""
 
 import asyncio
 import base64

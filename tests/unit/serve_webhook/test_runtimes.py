@@ -1,4 +1,4 @@
-"""The cluster's own runtimes as the server sees them."""
+"""The cluster's ModelRuntimes in the server's cache."""
 
 import asyncio
 from typing import Any

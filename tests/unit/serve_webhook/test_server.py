@@ -1,4 +1,4 @@
-"""The server over real TLS on loopback, as the API server and as others call it."""
+"""The server over real TLS on loopback, with the API server and other clients."""
 
 import asyncio
 import gzip

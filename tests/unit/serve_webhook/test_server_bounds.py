@@ -1,7 +1,7 @@
-"""What the server may not write although RBAC would let it: a stolen token is not the cluster.
+"""What the server cannot write although RBAC allows it: a stolen token does not give control of the cluster.
 
-That everything which the server does write passes is seen by all tests of the reconciler and its neighbours: their API
-holds each write against the same policies.
+All tests of the reconciler and its neighbours check that the server's own writes pass: their API evaluates the same
+policies for each write.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""The Services of the cluster, as far as they matter to models."""
+"""The cluster's Services, as far as they matter to models."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""What the operator sets, in files."""
+"""The operator's settings in files."""
 
 import asyncio
 import os

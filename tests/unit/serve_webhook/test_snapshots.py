@@ -1,4 +1,4 @@
-"""What models are completed with is there before anything is completed with it, and for as long as a model needs it."""
+"""Snapshots exist before a model is completed with them, and as long as a model needs them."""
 
 import asyncio
 import json

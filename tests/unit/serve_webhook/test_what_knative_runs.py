@@ -1,4 +1,4 @@
-"""What Knative runs of a served model is no way round what was judged: only Knative changes it."""
+"""Only Knative changes the Deployments that it creates for a served model, so that they run what was judged."""
 
 import copy
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The queue of names."""
+"""The work queue of the reconciler."""
 
 import asyncio
 import logging
