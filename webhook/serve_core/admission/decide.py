@@ -66,7 +66,7 @@ SERVED = (
         )
     ),
     Stage((steps.record_fields, steps.choose_name, steps.limit_annotations)),
-    Stage((steps.report_name, steps.require_port, *_RENDER, steps.warn_of_mesh), warns=True),
+    Stage((steps.report_name, steps.limit_name, steps.require_port, *_RENDER, steps.warn_of_mesh), warns=True),
     Stage((steps.park, steps.unpark)),
 )
 """What it then does with a Deployment that has a model."""

@@ -21,10 +21,11 @@ from serve_core.api.annotations import COMPLETED_WITH, FILLED, HANDOVER, MODEL, 
 from serve_core.base import bounds, overlay
 from serve_core.base.constants import MODEL_MOUNT, SERVED_LABEL
 from serve_core.base.overlay import FieldRecord
-from serve_core.base.reasons import diagnostic, explanation
+from serve_core.base.reasons import diagnostic, explanation, quote
 from serve_core.base.workload import POD, Workload
 from serve_core.istio import authorization, telemetry
 from serve_core.knative import domain_mapping, name_conflict
+from serve_core.knative.traffic import MAX_NAME, PREVIOUS_TAG
 from serve_core.workload.model_server import server_container
 
 _FILLED = frozenset(
@@ -223,6 +224,22 @@ def report_name(admission: Admission) -> None:
     if conflict := admission.name_conflict:
         warning = diagnostic("NameInTheWay", "metadata.name", taken=conflict, service=name)
         admission.findings.warnings.append(warning)
+
+
+def limit_name(admission: Admission) -> None:
+    """Refuse a new name that leaves no room for the tags of revisions; what is served under one stays as it is."""
+    name = name_conflict.service_name(admission.deployment)
+    host = f"{PREVIOUS_TAG}-{name}"
+    if admission.by_knative and not admission.was_served and len(name) > MAX_NAME:
+        problem = diagnostic(
+            "NameTooLong",
+            "metadata.name",
+            name=quote(name),
+            length=len(name),
+            host=host,
+            most=MAX_NAME,
+        )
+        admission.findings.problems.append(problem)
 
 
 def require_port(admission: Admission) -> None:

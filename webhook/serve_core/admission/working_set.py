@@ -83,6 +83,11 @@ class Admission:
         """Whether Knative runs the pods; otherwise the Deployment does."""
         return self.spec.mode != DEPLOYMENT
 
+    @property
+    def was_served(self) -> bool:
+        """Whether the stored Deployment asks for a model."""
+        return self.previous is not None and MODEL in Workload(self.previous).annotations
+
     @cached_property
     def was_running(self) -> bool:
         """Whether the stored Deployment has pods of its own, which may be serving."""

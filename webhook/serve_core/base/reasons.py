@@ -197,6 +197,11 @@ _REFUSALS = (
         "Use at most 63 lower-case letters, digits and hyphens; begin with a letter.",
     ),
     (
+        "NameTooLong",
+        "{name} has {length} characters. Its earlier revision would get the host name {host}, and Knative allows 63.",
+        "Use a name of at most {most} characters, or kubectl-serve.dev/mode: deployment.",
+    ),
+    (
         "PortByName",
         (
             "Service {service} refers to port {port} by name, and Knative renames ports: clients of the Service would "

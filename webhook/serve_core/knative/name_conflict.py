@@ -21,10 +21,9 @@ from serve_core.base.reasons import Diagnostic, capped, diagnostic
 from serve_core.base.workload import Workload
 from serve_core.context.services import Services, ServiceSummary
 from serve_core.knative.limits import AUTOSCALING
-from serve_core.knative.traffic import LATEST_TAG, PREVIOUS_TAG
+from serve_core.knative.traffic import LATEST_TAG, MAX_NAME, PREVIOUS_TAG
 from serve_core.syntax.object_name import is_service_name
 
-_LONGEST = 63
 _SUFFIX = "-model"
 
 
@@ -58,7 +57,7 @@ def _candidates(own: str, noted: str) -> Iterator[str]:
         yield own
     for number in itertools.count(1):
         suffix = _SUFFIX if number == 1 else f"{_SUFFIX}-{number}"
-        yield own[: _LONGEST - len(suffix)].rstrip("-") + suffix
+        yield own[: MAX_NAME - len(suffix)].rstrip("-") + suffix
 
 
 def _conflict(name: str, deployment: str, spec: ServingSpec, around: Mapping[str, ServiceSummary]) -> str | None:

@@ -14,6 +14,10 @@ LATEST_TAG = "latest"
 PREVIOUS_TAG = "previous"
 """A tag gives a revision its own URL: ``TAG-NAME.NAMESPACE.…``."""
 
+MAX_NAME = 63 - len(f"{PREVIOUS_TAG}-")
+"""Characters of a Knative Service's name: a tag's host name begins with the tag and the name, and a part of a host name
+has 63 characters at most (RFC 1035). Knative checks each (``pkg/reconciler/route/domains``)."""
+
 
 def targets(spec: ServingSpec, notes: Mapping[str, str]) -> list[JsonObject]:
     """The ``traffic`` of the Knative Service; empty for Knative's default, all to the latest.
