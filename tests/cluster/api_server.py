@@ -14,7 +14,7 @@ from cluster.support import Json
 
 
 class ApiServer:
-    """One connection to the cluster that KUBECONFIG names, as its user."""
+    """One connection to the cluster of KUBECONFIG, as its user."""
 
     def __init__(self) -> None:
         shown = subprocess.run(
@@ -43,11 +43,12 @@ class ApiServer:
         return body
 
     def dry_run(self, path: str, document: Json) -> tuple[int, Json]:
-        """Create an object without creating it, unknown fields refused; the status, and the object or the error."""
+        """A dry run of creating an object, with unknown fields refused. Returns the status, and the object or the
+        error."""
         return self.request("POST", f"{path}?dryRun=All&fieldValidation=Strict", document)
 
     def create(self, path: str, document: Json) -> None:
-        """Create an object; it may be there already."""
+        """Create an object, which may exist already."""
         status, body = self.request("POST", path, document)
         assert status in (201, 409), body
 

@@ -33,7 +33,7 @@ from cluster.support import (
 
 _FOLDER = Path(__file__).parent
 INGRESSES = {"traefik": ("traefik", "traefik"), "kourier": ("kourier-system", "kourier")}
-"""Knative's ingresses that the tests know how to reach: namespace and Service."""
+"""Knative's ingresses that the tests can reach: namespace and Service."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -63,13 +63,13 @@ def ingress() -> Ingress:
 
 @pytest.fixture(scope="session")
 def iris() -> Trained:
-    """A model that has learnt something."""
+    """A trained model."""
     return _train(LogisticRegression(max_iter=1000))
 
 
 @pytest.fixture(scope="session")
 def always_two() -> Trained:
-    """A model that answers 2 whatever is asked: distinct from the other."""
+    """A model that always answers 2, to distinguish it from the other."""
     return _train(DummyClassifier(strategy="constant", constant=2))
 
 
@@ -86,7 +86,7 @@ def store(ingress: Ingress, iris: Trained, always_two: Trained) -> Iterator[Stor
 
 @contextmanager
 def _created(namespace: Namespace) -> Iterator[Namespace]:
-    """A namespace under the restricted Pod Security Standard, for the time of a block."""
+    """A namespace under the restricted Pod Security Standard, while the block runs."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     namespace.kubectl("delete", "namespace", namespace.name, "--ignore-not-found")
     namespace.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace.name, "labels": labels}})

@@ -28,7 +28,7 @@ from serve_core.knative import traffic
 
 NAME = "m"
 QUIET_SECONDS = 3.0
-"""For how long nothing may be written at the end."""
+"""Seconds without a write at the end."""
 
 DEPLOYMENTS = "apps/v1/deployments"
 KNATIVE_SERVICES = "serving.knative.dev/v1/services"
@@ -59,7 +59,7 @@ OF_OTHERS = frozenset(
 OF_REVISIONS = frozenset(
     {annotations.READY_REVISION, annotations.PROMOTED, annotations.PREVIOUS, annotations.OBSERVED_GENERATION}
 )
-"""What is noted of them is another matter where there have been others before."""
+"""Annotations of revisions, which depend on earlier revisions."""
 
 VALUES: dict[str, tuple[str | None, ...]] = {
     "mode": ("deployment", "deployment", "knative", None),
@@ -113,7 +113,7 @@ def path(namespace: str, kind: str, name: str = "") -> str:
 
 
 def written(model: str | None, replicas: int) -> Json:
-    """A Deployment with a server of its own, which is quick to start and to end."""
+    """A Deployment with a custom server, which starts and stops fast."""
     container: Json = {
         "name": "server",
         "image": PYTHON_IMAGE,
@@ -137,7 +137,7 @@ def bare(model: str | None) -> Json:
 
 
 class Sequence:
-    """One Deployment in a namespace of its own, what is done to it, and what its author has last written."""
+    """One Deployment in a separate namespace, the operations on it, and what its author wrote last."""
 
     def __init__(self, name: str, web: str) -> None:
         """``name`` is also the seed; ``web`` is the address of a server that has ``model.joblib``."""
@@ -173,13 +173,13 @@ class Sequence:
         self._api.__exit__()
 
     def run(self) -> None:
-        """Do what is drawn, then compare."""
+        """Run the drawn operations, then compare."""
         self._say(self._create())
         for _ in range(self._draw.randint(6, 14)):
             self._step()
         if self._mesh_changed and self._wrote is not None:
             time.sleep(2)  # until the server has seen the namespace's label
-            self._edit({"metadata": {"annotations": {"touched": "at last"}}})  # what was completed stays until then
+            self._edit({"metadata": {"annotations": {"touched": "at last"}}})  # the completed fields stay until then
         self._settle()
 
     def _step(self) -> None:
@@ -194,7 +194,7 @@ class Sequence:
         self.operations.append(name)
         pause = self._draw.choice((0.0, 0.0, 0.0, 0.3, 1.0, 3.0, 15.0))
         if pause < 15:
-            time.sleep(pause)  # whatever comes next may come at any moment
+            time.sleep(pause)  # the next operation comes at any time
         elif self._served:
             self._until(lambda: condition(self._stored(), READY).get("status") in ("True", "False"), pause)
 
@@ -212,7 +212,7 @@ class Sequence:
         return True
 
     def _send(self, method: str, where: str, document: Json | None = None) -> int:
-        """Send a request until the server, which may have been killed, answers for itself; the status."""
+        """Send a request until the server, which may have been killed, answers. Returns the status."""
         answers: list[tuple[int, Json]] = []
 
         def is_answered() -> bool:
@@ -229,7 +229,7 @@ class Sequence:
         return self._send("POST", where, document) == 201
 
     def _kubectl(self, *words: str, document: Json | None = None) -> bool:
-        """The same by kubectl, as a user types it; whether it was accepted."""
+        """The same with kubectl. Returns whether it was accepted."""
         errors: list[str] = []
 
         def is_answered() -> bool:
@@ -247,7 +247,7 @@ class Sequence:
         return self._api.request("GET", path(self.live.name, DEPLOYMENTS, NAME))[1]
 
     def _edit(self, patch: Json) -> bool:
-        """What the Deployment's author writes into it; whether it was accepted."""
+        """A write of the Deployment's author. Returns whether it was accepted."""
         if self._send("PATCH", path(self.live.name, DEPLOYMENTS, NAME), patch) != 200:
             return False
         self._wrote = merged(self._wrote or {}, patch)
@@ -256,7 +256,7 @@ class Sequence:
     def _annotate(self, **notes: str | None) -> bool:
         return self._edit({"metadata": {"annotations": {PREFIX + key: value for key, value in notes.items()}}})
 
-    # What the author does
+    # Operations of the author
 
     @property
     def _notes(self) -> dict[str, str]:
@@ -276,7 +276,7 @@ class Sequence:
 
     def _uri(self) -> str:
         if self._wrote is not None and not self._has_a_server:
-            return self._missing  # no real model server need start
+            return self._missing  # no real model server starts
         return self._draw.choice((self._model, self._model, self._missing))
 
     def _create(self) -> str:
@@ -354,7 +354,7 @@ class Sequence:
         return (1, 2) if self._by_knative else (0, 1, 2)
 
     def _restart(self) -> str:
-        """As ``kubectl rollout restart`` does."""
+        """As ``kubectl rollout restart``."""
         at = f"2026-01-01T00:00:{self._draw.randrange(60):02d}Z"
         template = {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": at}}}
         return f"restarted at {at}: {self._edit({'spec': {'template': template}})}"
@@ -374,7 +374,7 @@ class Sequence:
         key, value = self._draw.choice(("team", "tier")), self._draw.choice(("a", "b", None))
         return f"label {key} = {value}: {self._edit({'metadata': {'labels': {key: value}}})}"
 
-    # What others do
+    # Operations of others
 
     def _take_off_what_is_ours(self) -> str:
         notes = (annotations.URL, annotations.OBSERVED_GENERATION, annotations.READY_REVISION)
@@ -447,7 +447,7 @@ class Sequence:
         return str(patch["metadata"])
 
     def _kill(self) -> str:
-        """The leader, or every replica: with no grace, as a crash would."""
+        """The leader, or every replica, without grace period, as in a crash."""
         pods = [pod["metadata"]["name"] for pod in SERVER.list("pods")]
         leader = " ".join(lease["spec"].get("holderIdentity", "") for lease in SERVER.list("leases"))
         killed = [pod for pod in pods if pod in leader] if self._draw.random() < 0.7 else pods
@@ -455,7 +455,7 @@ class Sequence:
         SERVER.run("kubectl", "delete", "pod", *killed, *flags, check=bool(killed)) if killed else None
         return f"kill {len(killed)} of the server's replicas"
 
-    # What has to be so at the end
+    # Checks at the end
 
     def _settle(self) -> None:
         if self._wrote is not None:
@@ -479,17 +479,17 @@ class Sequence:
         assert self._until(is_alike, seconds), f"still after {seconds} s: " + "\n".join(found)
 
     def _create_alone(self, document: Json) -> None:
-        """Create in the second namespace what was written in the first."""
+        """Create in the second namespace what the author wrote in the first."""
         made: Json = json.loads(json.dumps(document).replace(self.live.name, self.alone.name))
         if self._is_taken():
             assert self._send("POST", path(self.alone.name, SERVICES), of_others()) == 201
         name = annotation(self._stored(), "service")
         if self._name_was_taken and self._served and name:
-            made["metadata"]["annotations"][annotations.SERVICE] = name  # it stays although others have gone
+            made["metadata"]["annotations"][annotations.SERVICE] = name  # it stays although others are deleted
         assert self._send("POST", path(self.alone.name, DEPLOYMENTS), made) == 201
 
     def _owned(self, namespace: Namespace) -> list[tuple[str, Json]]:
-        """What a Deployment owns, or owned, each with its kind."""
+        """The objects that a Deployment owns or owned, each with its kind."""
         found = []
         for kind in OWNED:
             status, listed = self._api.request("GET", path(namespace.name, kind))
@@ -512,7 +512,7 @@ class Sequence:
         return versions() != before
 
     def _differences(self) -> list[str]:
-        """What is not as it has to be."""
+        """The differences from the expected state."""
         status, live = self._api.request("GET", path(self.live.name, DEPLOYMENTS, NAME))
         if self._wrote is None:
             left = [] if self._gone_by == "orphan" else [each["metadata"] for _, each in self._owned(self.live)]
@@ -520,10 +520,10 @@ class Sequence:
         alone = self._api.get(path(self.alone.name, DEPLOYMENTS, NAME))
         one, two = self._state(self.live, live), self._state(self.alone, alone)
         if one["conditions"][READY][0] == "False":
-            # What served before goes on until what is to take its place serves.
+            # The old pods serve until the new ones do.
             before = (f"{KNATIVE_SERVICES}/", f"{SERVICES}/")
             for key in [key for key in one if key.startswith(before) and key not in two]:
-                one.pop(key, None)  # or it went with another
+                one.pop(key, None)  # or it was deleted with another
                 for state in (one, two):
                     state["deployment"]["annotations"].pop(annotations.URL, None)
                     state.pop(f"{SERVICES}/{NAME}", None)
@@ -531,7 +531,7 @@ class Sequence:
         return wrong + [f"alone: {each}" for each in self._untrue(self.alone, alone)]
 
     def _state(self, namespace: Namespace, deployment: Json) -> Json:
-        """What there is, without what is not ours, the namespace's name, and the history of revisions."""
+        """The objects, without those of others, the namespace's name, and the history of revisions."""
         state: Json = {"deployment": shown(deployment)}
         notes = state["deployment"]["annotations"]
         if notes.get(annotations.HANDOVER) == "to-knative":  # until its Knative Service serves
@@ -542,7 +542,7 @@ class Sequence:
         for kind, each in self._owned(namespace):
             owners = each["metadata"].get("ownerReferences", [])
             if self._orphaned and not owners and (kind != KNATIVE_SERVICES or not self._served):
-                continue  # of another mode: it was asked for
+                continue  # the author asked for another mode
             made = shown(each)
             for key in ("traffic", "clusterIP", "clusterIPs"):
                 made["spec"].pop(key, None)
@@ -557,7 +557,7 @@ class Sequence:
         return text
 
     def _untrue(self, namespace: Namespace, deployment: Json) -> Iterator[str]:
-        """What the Deployment says of itself and is not so."""
+        """Conditions and annotations of the Deployment that are wrong."""
         notes, spec, status = deployment["metadata"].get("annotations", {}), deployment["spec"], deployment["status"]
         generation, ready = deployment["metadata"]["generation"], condition(deployment, READY)
         if status.get("observedGeneration") != generation:

@@ -53,7 +53,7 @@ class Namespace:
         return self.kubectl("apply", *flags, "-f", "-", stdin=manifest(*objects))
 
     def refusal(self, *objects: Json) -> str:
-        """What ``kubectl apply`` says when it is refused."""
+        """The message of a refused ``kubectl apply``."""
         done = self.run("kubectl", "apply", "-f", "-", stdin=manifest(*objects), check=False)
         assert done.returncode != 0, f"it was accepted: {done.stdout}"
         return done.stderr
@@ -67,7 +67,7 @@ class Namespace:
         return found
 
     def wait_ready(self, name: str, seconds: int = 120) -> Json:
-        """Wait as a user does, and until the conditions speak of the Deployment's present generation."""
+        """Wait as a user does, and until the conditions are of the Deployment's present generation."""
         self.watch("deployment", name, is_ready, seconds)
         self.kubectl("wait", f"--for=condition={READY}", f"deployment/{name}", "--timeout=10s")
         return self.get("deployment", name)
@@ -77,7 +77,7 @@ class Namespace:
         self.kubectl("wait", "--for=delete", "pod", "-l", pods, f"--timeout={seconds}s")
 
     def watch(self, kind: str, name: str, until: Callable[[Json], bool], seconds: float = 60) -> Json:
-        """Follow one object until it is as wanted; the object may appear later. Fails with its last state."""
+        """Watch one object, which may appear later, until a condition is true. Fails with its last state."""
         last: Json = {}
         for last in self._events(kind, name, seconds):
             if until(last):
@@ -122,7 +122,7 @@ def _read_objects(stream: Any, objects: "queue.Queue[Json | None]") -> None:
 
 
 SERVER = Namespace("kubectl-serve")
-"""Where kubectl-serve itself runs."""
+"""The namespace of kubectl-serve."""
 
 
 def measured(metric: str, **labels: str) -> list[float]:
@@ -130,7 +130,7 @@ def measured(metric: str, **labels: str) -> list[float]:
     found = []
     for pod in SERVER.list("pods"):
         if "deletionTimestamp" in pod["metadata"]:
-            continue  # of an installation before this one
+            continue  # of an earlier installation
         proxy = f"/api/v1/namespaces/{SERVER.name}/pods/{pod['metadata']['name']}:8080/proxy/metrics"
         families = text_string_to_metric_families(SERVER.kubectl("get", "--raw", proxy))
         samples = (sample for family in families for sample in family.samples if sample.name == metric)
@@ -139,13 +139,13 @@ def measured(metric: str, **labels: str) -> list[float]:
 
 
 def diagnose() -> tuple[int, dict[str, Json]]:
-    """The doctor's exit code, and what it found by check."""
+    """The doctor's exit code, and its results by check."""
     done = SERVER.run("kubectl", "serve", "doctor", "-o", "json", check=False)
     return done.returncode, {each["check"]: each for each in json.loads(done.stdout)["checks"]}
 
 
 def obey(fix: str) -> None:
-    """Run the commands of one of its fixes as they stand."""
+    """Run the commands of a fix unchanged."""
     for command in fix.split(" && "):
         given, _, words = command.rpartition(" | ")
         text = shlex.split(given)[1] if given else None  # echo TEXT | COMMAND
@@ -170,7 +170,7 @@ class Store:
 
 
 def example_store(namespace: Namespace) -> Store:
-    """The store of ``manifests/examples`` in a namespace, once it is there."""
+    """The store of ``manifests/examples`` in a namespace, once it is ready."""
     namespace.kubectl("apply", "-f", str(EXAMPLES / "store.yaml"))
     namespace.kubectl("rollout", "status", "deployment/store", "--timeout=2m")
     credentials = {
@@ -193,7 +193,7 @@ def example_store(namespace: Namespace) -> Store:
 
 @dataclass(frozen=True)
 class Trained:
-    """A fitted model and what it answers."""
+    """A fitted model and its predictions."""
 
     rows: list[list[float]]
     answers: list[int]
@@ -205,7 +205,7 @@ def manifest(*objects: Json) -> str:
 
 
 def deployment(name: str, model: str, spec: Json | None = None, /, **annotations: str) -> Json:
-    """An annotated Deployment; without a spec it is nothing but its name and its annotations."""
+    """An annotated Deployment; without a spec, it has only a name and annotations."""
     ours = {PREFIX + key: value for key, value in {"model": model, **annotations}.items()}
     found: Json = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "annotations": ours}}
     return found if spec is None else found | {"spec": spec}
@@ -222,7 +222,7 @@ RESTRICTED: Json = {
 
 
 def file_server(name: str, directory: str) -> Json:
-    """A container that serves the files of a folder: what a user's own model server may look like."""
+    """A container that serves the files of a folder, as an example of a custom model server."""
     return {
         "name": name,
         "image": PYTHON_IMAGE,
@@ -245,7 +245,7 @@ def config_map(name: str, files: dict[str, bytes]) -> Json:
 
 
 def condition(found: Json, kind: str) -> Json:
-    """The condition of that type; empty where there is none yet."""
+    """The condition of that type; empty if missing."""
     conditions: list[Json] = (found.get("status") or {}).get("conditions") or []
     return next((entry for entry in conditions if entry["type"] == kind), {})
 
@@ -256,7 +256,7 @@ def annotation(found: Json, name: str) -> str | None:
 
 
 def is_ready(found: Json) -> bool:
-    """What the plugin waits for too."""
+    """As the plugin waits."""
     observed = annotation(found, "observed-generation")
     return condition(found, READY).get("status") == "True" and observed == str(found["metadata"]["generation"])
 
@@ -278,7 +278,7 @@ class Answer:
 
 
 class Ingress:
-    """The ingress as a client outside the cluster sees it; the URL's host goes into the Host header, and into TLS."""
+    """The ingress for a client outside the cluster; the URL's host is in the Host header and in TLS."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -286,7 +286,7 @@ class Ingress:
     def request(
         self, url: str, path: str, body: str | None = None, seconds: float = 60, trust: ssl.SSLContext | None = None
     ) -> Answer:
-        """``trust`` says which certificates are good; an ``https`` URL needs it."""
+        """``trust``: the trusted certificates, required for an ``https`` URL."""
         host = urlsplit(url).netloc
         connection = http.client.HTTPConnection(self.address, 80, timeout=seconds)
         try:
@@ -312,7 +312,7 @@ class Ingress:
     def predict(
         self, found: Json, rows: list[list[float]], seconds: float = 60, trust: ssl.SSLContext | None = None
     ) -> Answer:
-        """Ask a served Deployment by the Open Inference Protocol (v2)."""
+        """Send a request of the Open Inference Protocol (v2) to a served Deployment."""
         url = annotation(found, "url")
         assert url, "the Deployment has no URL"
         tensor = {"name": "rows", "datatype": "FP64", "shape": [len(rows), len(rows[0])], "data": rows}
@@ -325,7 +325,7 @@ class Ingress:
 
 @dataclass
 class Requests:
-    """What came of requests that were sent all the while."""
+    """The results of continuous requests."""
 
     answers: list[Answer | OSError | http.client.HTTPException] = field(default_factory=list)
 
@@ -340,7 +340,7 @@ class Requests:
 
 @contextmanager
 def constant_requests(send: Callable[[], Answer], clients: int = 3, pause: float = 0.05) -> Iterator[Requests]:
-    """Send requests from several clients at once for as long as the block runs."""
+    """Send requests from several clients while the block runs."""
     requests, stop = Requests(), threading.Event()
 
     def client() -> None:

@@ -27,7 +27,7 @@ POLICIES = documents("ValidatingAdmissionPolicy")
 
 @dataclass(frozen=True)
 class Write:
-    """A request that changes something. ``resource``: with its subresource, as in a rule."""
+    """A write request. ``resource``: with its subresource, as in a rule."""
 
     operation: str
     group: str
@@ -52,7 +52,7 @@ class Write:
 
 
 def about(group: str, resource: str, namespace: str, operation: str) -> Iterator[str]:
-    """The policies that such a request comes to."""
+    """The policies that match such a request."""
     for name, policy in POLICIES.items():
         constraints = policy["spec"]["matchConstraints"]
         of_namespace = constraints.get("namespaceSelector", {}).get("matchLabels", {})
@@ -66,7 +66,7 @@ def about(group: str, resource: str, namespace: str, operation: str) -> Iterator
 
 
 def refusals(write: Write) -> list[str]:
-    """What the policies say against a write; empty where they let it through."""
+    """The denials of a write; empty if all policies allow it."""
     names = about(write.group, write.resource, write.namespace, write.operation)
     return [message for name in names for message in _judged(POLICIES[name]["spec"], write)]
 
@@ -77,11 +77,11 @@ def _judged(spec: JsonObject, write: Write) -> Iterator[str]:
         return
     for variable in spec.get("variables", []):
         value = _evaluated(variable["expression"], data)
-        if value.type() != cel.Type.ERROR:  # else it fails where it is used
+        if value.type() != cel.Type.ERROR:  # otherwise it fails at its first use
             data["variables"][variable["name"]] = value.plain_value()
     for validation in spec["validations"]:
         value = _evaluated(validation["expression"], data)
-        if value.plain_value() is not True:  # an error is a no: failurePolicy is Fail
+        if value.plain_value() is not True:  # an error denies: failurePolicy is Fail
             yield validation["message"]
 
 

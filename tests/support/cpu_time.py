@@ -15,7 +15,7 @@ def at_most(seconds: float) -> Iterator[None]:
 
 
 def starved(thread: int | str) -> float:
-    """Seconds so far that a thread was ready to run and had no core: of a process' main one, its id, or `thread-self`.
+    """Seconds that a thread was ready to run without a core; for a process' main thread its id, or `thread-self`.
 
     Source: https://docs.kernel.org/scheduler/sched-stats.html, "/proc/<pid>/schedstat".
     """

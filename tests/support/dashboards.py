@@ -47,7 +47,7 @@ def queries() -> list[tuple[str, str]]:
 
 
 def asked(query: str) -> list[tuple[str, set[str]]]:
-    """The metrics of a query with the labels that it needs of each."""
+    """The metrics of a query, each with the labels that it uses."""
     grouped = {name for group in re.findall(r"\bby \(([^)]*)\)", query) for name in re.split(r",\s*", group)} - {"le"}
     return [
         (first or second, grouped | set(re.findall(r'([a-z0-9_]+)\s*[=!]~?"', one or other or "")))

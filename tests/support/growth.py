@@ -14,15 +14,15 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 LENGTHS = (16, 18, 20, 22, 24, *(32 * 2**power for power in range(10)))
-"""Of inputs: at first in small steps, so that exponential time is seen before it is for ever. For the longest, what is
-quadratic takes tenths of a second, what is linear a millisecond."""
+"""Of inputs. The first steps are small, so that exponential time is found before it takes too long. For the longest,
+quadratic time is tenths of a second, and linear time a millisecond."""
 _SLACK = 0.002
 """Seconds that a busy machine may add to a measurement."""
 _METHODS = ("match", "fullmatch", "search", "split", "sub", "subn", "findall", "finditer")
 
 
 def seconds(act: Callable[[str], object], text: str) -> float:
-    """CPU time, of three times the shortest."""
+    """CPU time, the shortest of three runs."""
     found = []
     for _ in range(3):
         started = time.process_time()
@@ -34,7 +34,7 @@ def seconds(act: Callable[[str], object], text: str) -> float:
 
 
 def superlinear(act: Callable[[str], object], made: Callable[[int], str]) -> str:
-    """Where the time more than triples while the input at most doubles; empty where it never does."""
+    """Where the time more than triples while the input at most doubles; empty if it never does."""
     before = seconds(act, made(LENGTHS[0]))
     for shorter, longer in itertools.pairwise(LENGTHS):
         now = seconds(act, made(longer))
@@ -45,7 +45,7 @@ def superlinear(act: Callable[[str], object], made: Callable[[int], str]) -> str
 
 
 def families(alphabet: str, starts: tuple[str, ...] = ("",)) -> Iterator[Callable[[int], str]]:
-    """Makers of texts of a length: one or two characters again and again, with an end that fits or does not."""
+    """Generators of texts: one or two repeated characters, with an end that matches or does not."""
     units = [*alphabet, *(one + other for one in alphabet for other in alphabet if one != other)]
     for start in starts:
         for unit in units:
@@ -56,7 +56,7 @@ def families(alphabet: str, starts: tuple[str, ...] = ("",)) -> Iterator[Callabl
 
 
 def alphabet(pattern: str | bytes) -> str:
-    """A few characters that a pattern speaks of: a letter, a digit, and each of its marks."""
+    """Some characters of a pattern: a letter, a digit, and each of its punctuation marks."""
     pattern = pattern if isinstance(pattern, str) else pattern.decode("latin-1")
     marks = dict.fromkeys(c for c in '-._:/@~=,$(){}%* +[]\\"' if c in pattern)
     letters = dict.fromkeys(c for c in ("a", "A", "0", "s", "h") if c in pattern or c in "a0")
@@ -70,7 +70,7 @@ def modules(package: ModuleType) -> list[ModuleType]:
 
 
 def patterns(package: ModuleType) -> dict[str, tuple[re.Pattern[Any], frozenset[str]]]:
-    """Every compiled pattern of a package, by where it is, with the methods that are called on it.
+    """Every compiled pattern of a package by its place, with the methods that are called on it.
 
     Found in what modules hold, in what functions closed over, and where ``re``'s own functions are called with one.
     """

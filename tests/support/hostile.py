@@ -19,7 +19,7 @@ OBJECTS = [
 
 
 def reviews() -> list[bytes]:
-    """Good ones, to be spoilt."""
+    """Valid reviews, to be changed."""
     other = pod("s3://models/a")
     return [
         request(deployment()),
@@ -72,7 +72,7 @@ SPOILERS: tuple[Callable[[bytes, random.Random], bytes], ...] = (
 
 
 def spoilt(rng: random.Random, good: list[bytes]) -> bytes:
-    """A body that may still be a review, but mostly is none."""
+    """A body that is rarely still a review."""
     return rng.choice(SPOILERS)(rng.choice(good), rng)
 
 
@@ -115,7 +115,7 @@ LARGEST = 8 * 2**20 - 1024
 
 
 def heavy() -> dict[str, bytes]:
-    """Bodies as large as may be, of what takes the most memory or time for each byte."""
+    """Bodies of the maximum size with what takes the most memory or time for each byte."""
 
     def filled(value: bytes, separator: bytes = b",") -> bytes:
         return b'{"request":[' + separator.join([value] * (LARGEST // len(value + separator))) + b"]}"
@@ -137,7 +137,7 @@ def heavy() -> dict[str, bytes]:
 
 
 def bomb() -> bytes:
-    """8 MiB of gzip's members, which are 8 GiB."""
+    """8 MiB of gzip members that decompress to 8 GiB."""
     member = gzip.compress(bytes(2**20 * 8), 9)
     return member * (LARGEST // len(member))
 
@@ -149,7 +149,7 @@ LENGTHS = (b"-1", b"1e3", b"0x10", b"9" * 300, b"8388609", b"1, 2")
 
 
 def posted(body: bytes, path: str = "/policies", **headers: bytes) -> bytes:
-    """A request as the API server makes it, but for ``headers``; ``Content_Length`` is right where it is not given."""
+    """A request of the API server, except for ``headers``; without ``Content_Length``, that is right."""
     fields = {"Content_Type": JSON_TYPE, "Content_Length": str(len(body)).encode()} | headers
     lines = [name.replace("_", "-").encode() + b": " + value for name, value in fields.items() if value]
     return b"\r\n".join([f"POST {path} HTTP/1.1".encode(), b"Host: a", *lines, b"", body])
@@ -178,4 +178,4 @@ FRAMES: tuple[Callable[[bytes, random.Random], bytes], ...] = (
     lambda body, rng: b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + rng.randbytes(40),
     lambda body, rng: rng.randbytes(rng.randrange(1, 400)) + b"\r\n\r\n",
 )
-"""Whole requests that HTTP, or the server, does not allow."""
+"""Complete requests that HTTP or the server refuses."""

@@ -67,7 +67,7 @@ def copy_of_the_model(number: int) -> bytes:
 
 
 def labelled_service(number: int) -> bytes:
-    """As many labels as may be, so different that nothing packs them."""
+    """The maximum number of labels, so different that they do not compress."""
     drawn = random.Random(number)
     made = stored(f"evil-{number}", "theirs")
     labels = {f"l{n}-{drawn.getrandbits(180)}.example.com/{drawn.getrandbits(180)}": str(n) for n in range(95)}
@@ -86,7 +86,7 @@ KINDS: dict[str, tuple[str, Callable[[int], bytes], int]] = {
     "copies": ("/apis/serving.knative.dev/v1/services", copy_of_the_model, 700),
     "labels": ("/api/v1/services", labelled_service, 4_000),
 }
-"""Where they are, what they are, and how many."""
+"""Their resource, their content, and their number."""
 
 
 def _text(document: Any) -> bytes:
@@ -94,7 +94,7 @@ def _text(document: Any) -> bytes:
 
 
 class Server:
-    """As much of an API server as a replica needs to start and to lead."""
+    """The parts of an API server that a replica needs to start and to lead."""
 
     def __init__(self, kind: str) -> None:
         self._path, made, count = KINDS[kind]
@@ -141,7 +141,7 @@ class Server:
 
 
 def peak() -> float:
-    """MiB of this process, at most so far."""
+    """Maximum MiB of this process."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found
     return int(found[1]) / 1024

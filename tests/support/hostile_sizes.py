@@ -8,7 +8,7 @@ from serve_core.base.constants import PREFIX
 from serve_core.base.json import JsonObject
 
 LARGEST = 3 * 2**20 - 4096
-"""Bytes: the API server takes no larger request, and a review has two objects."""
+"""Bytes: the API server accepts no larger request, and a review has two objects."""
 _SERVER: JsonObject = {"name": "server", "image": "example.com/server:1", "ports": [{"containerPort": 8080}]}
 
 
@@ -34,7 +34,7 @@ def containers(*made: JsonObject, **more: Any) -> JsonObject:
 
 
 def pod_of(made: JsonObject) -> JsonObject:
-    """The same as a pod with something that is called the loader."""
+    """The same as a pod with a container that has the loader's name."""
     spec = made["spec"]["template"]["spec"]
     loader = {"name": "model-loader", "image": "example.com/l:1", "args": ["--", "s3://elsewhere/a"]}
     before = [loader, *(spec.get("initContainers") or [])]
@@ -54,12 +54,12 @@ def kserve_of(made: JsonObject) -> JsonObject:
 
 
 def changed(made: JsonObject) -> JsonObject:
-    """The object before a request that changes something small of it."""
+    """The object before a small change."""
     return {**made, "metadata": {**made["metadata"], "labels": {"before": "this"}}}
 
 
 def sent(new: JsonObject, old: JsonObject | None = None) -> bytes:
-    """A review of it, written as the API server writes."""
+    """A review of it, in the API server's format."""
     request = {
         "uid": "u", "operation": "UPDATE" if old else "CREATE", "namespace": "ml", "name": "iris",
         "userInfo": {"username": "alice", "groups": []}, "object": new, "oldObject": old,
@@ -70,7 +70,7 @@ def sent(new: JsonObject, old: JsonObject | None = None) -> bytes:
 
 
 _DEEP = "5,000 levels"
-"""What Python would not write."""
+"""JSON that Python does not write."""
 
 
 def many(size: int, width: int, made: Callable[[int], Any]) -> list[Any]:
@@ -242,7 +242,7 @@ SHAPES = _OF_ANNOTATIONS | _OF_METADATA | _OF_CONTAINERS | _OF_ANYTHING
 
 
 def bodies(name: str, size: int, *wanted: str) -> Iterator[tuple[str, bytes]]:
-    """Reviews of a shape of about ``size`` bytes, as each kind of object, made and changed, or as ``wanted``."""
+    """Reviews of a shape with about ``size`` bytes, of each kind of object, created and updated, or as ``wanted``."""
     made = SHAPES[name](size)
     kinds = {"Deployment": made, "Pod": pod_of(made), "Service": knative_of(made), "InferenceService": kserve_of(made)}
     for kind, each in kinds.items():

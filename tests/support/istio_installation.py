@@ -54,7 +54,7 @@ def installation(
     service_entries: list[JsonObject] | None = None,
     **plane: Any,
 ) -> IstioInstallation:
-    """A cluster with those control planes, or with one that ``plane`` describes."""
+    """A cluster with these control planes, or with the one of ``plane``."""
     planes = planes or (control_plane(**plane),)
     found = detect(
         injectors=[injector for one in planes for injector in one["injectors"]],

@@ -60,7 +60,7 @@ def policy(space: str, name: str, rules: list[JsonObject], action: str = "Deny")
 
 
 def rules(rng: random.Random) -> list[JsonObject]:
-    """Some rules of every kind, with values that some objects keep and some break."""
+    """Rules of every kind, with values that some objects satisfy and some violate."""
     pool: list[JsonObject] = [
         {"sources": {"allow": rng.sample(["s3://models", "s3://models/team-a", "https://*.example.com"], 2)}},
         {"sources": {"deny": ["s3://models/team-a"]}},
@@ -95,7 +95,7 @@ URIS = (
     "https://example.com:8443/a.joblib", "https://example.com.evil.example/a.joblib", "s3://models//a.joblib",
     "ftp://models/a.joblib",
 )  # fmt: skip
-"""What most policies allow comes more often, so that something is let through."""
+"""Values that most policies allow are more frequent, so that some objects pass."""
 IMAGES = (
     *("example.com/ml/server:1", "dev.local/kubectl-serve/mlserver-sklearn:1.7.1") * 5,
     "dev.local/kubectl-serve/mlserver-sklearn:1.7.1", "example.com/ml/server:1", f"example.com/ml/server@{DIGEST}",
@@ -119,11 +119,11 @@ def container(rng: random.Random, name: str) -> JsonObject:
 
 
 LOADER = default_context().loader
-"""The server's, whose containers are known; tests of a cluster put its own here."""
+"""The loader's image, whose containers are recognised; cluster tests set the cluster's own."""
 
 
 def loading(rng: random.Random) -> JsonObject:
-    """Part of a pod's spec: the loader, field for field, or a container that is only called so; and its volumes."""
+    """Part of a pod's spec: the exact loader, or a container with only its name; and its volumes."""
     signed, digest = rng.random() < 0.4, DIGEST if rng.random() < 0.4 else None
     known = LOADER.chosen(verifying=signed)
     key = rng.choice(["ml-team", "mine"]) if signed else None
@@ -212,7 +212,7 @@ def route(rng: random.Random, space: str, name: str) -> JsonObject:
 
 
 def domain_mapping(rng: random.Random, space: str, name: str) -> JsonObject:
-    """No label makes it private."""
+    """Without a label that makes it private."""
     leads_to = {"apiVersion": KNATIVE_SERVICES.api_version, "kind": KNATIVE_SERVICES.kind, "name": name}
     return {
         "apiVersion": DOMAIN_MAPPINGS.api_version,

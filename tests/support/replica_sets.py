@@ -4,13 +4,13 @@ from typing import Any
 
 
 def of_revision(revision: str, deployment: str = "iris") -> dict[str, Any]:
-    """Labels and owners of a pod of Knative's."""
+    """Labels and owners of a Knative pod."""
     labels = {"kubectl-serve.dev/deployment": deployment, "serving.knative.dev/revision": revision}
     return _of(f"{revision}-deployment", labels, "5d8f")
 
 
 def of_template(template: str, deployment: str = "iris") -> dict[str, Any]:
-    """The same of a pod that a Deployment runs itself."""
+    """The same for a pod of a Deployment."""
     return _of(deployment, {"kubectl-serve.dev/deployment": deployment}, template)
 
 

@@ -51,7 +51,7 @@ def deployment(uri: str = "s3://models/iris/model.joblib", **notes: str) -> Json
 
 
 def loading(*uris: str, **asked: Any) -> JsonObject:
-    """What a pod has for its model: the loader, and the volumes that it mounts."""
+    """The loader and the volumes of a pod with a model."""
     placed = tuple(Placed(ModelURI(uri, "", "", None, ()), "") for uri in uris)
     loader = FACTS.loader.chosen(verifying="signature_key" in asked)
     asked = {"stores": public_stores(*uris)} | asked

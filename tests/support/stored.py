@@ -19,7 +19,7 @@ def text(document: JsonObject) -> bytes:
 
 
 def with_value(value: bytes, *path: str) -> bytes:
-    """A stored object with ``value`` at a path, whatever that is."""
+    """A stored object with ``value`` at a path."""
     document: JsonObject = stored(spec={})
     node = document
     for step in path[:-1]:
@@ -56,7 +56,7 @@ UNREADABLE = {
     "no metadata": b'{"spec":{}}',
     "nothing": b"{}",
 }
-"""What is no object to go by, by what is wrong with it."""
+"""Unreadable objects by their fault."""
 
 READABLE = {
     "managed fields 2,000 deep": with_value(b'[{"manager":"a","fieldsV1":' + DEEP + b"}]", "metadata", "managedFields"),
@@ -68,4 +68,4 @@ READABLE = {
     "a spec that is null": with_value(b"null", "spec"),
     "a spec of the wrong type": with_value(b"7", "spec"),
 }
-"""What is to be read in spite of what is in it."""
+"""Readable objects with unusual content."""
