@@ -10,6 +10,7 @@ from kubectl_serve.errors import ServeError, for_user
 from kubectl_serve.io import documents
 from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import value_at
+from serve_core.syntax import image_reference
 from serve_kube import errors
 from serve_kube.errors import ApiError
 from serve_kube.resources import DEPLOYMENTS
@@ -62,5 +63,5 @@ async def _installed(cluster: Cluster) -> str | None:
     except errors.NotFoundError:
         return None
     containers = value_at(deployment, "spec", "template", "spec", "containers") or [{}]
-    image = str(containers[0].get("image", ""))
-    return image.rpartition(":")[2]
+    image = image_reference.parse_or_none(containers[0].get("image"))
+    return image.tag if image else None

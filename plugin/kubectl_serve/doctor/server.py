@@ -16,6 +16,7 @@ from kubectl_serve.install.probe import UNASKED
 from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject, value_at
 from serve_core.context import istio
+from serve_core.syntax import image_reference
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -50,14 +51,15 @@ def checks(evidence: Evidence) -> Iterator[CheckResult]:
 
 def install(evidence: Evidence) -> str:
     """The command that installs everything again, with the present registry."""
-    image = _image(evidence.server) if evidence.server else loader_image(evidence) or ""
-    repository, _, tag = image.rpartition(":")
-    registry = repository.rpartition("/")[0]
     command = "kubectl serve install"
-    if registry not in ("", manifests.PREFIX):
+    image = image_reference.parse_or_none(_image(evidence.server) if evidence.server else loader_image(evidence))
+    if image is None:
+        return command
+    registry = "/".join((image.registry, *image.path[:-1]))
+    if registry != manifests.PREFIX:
         command += f" --registry {quote(registry)}"
-    if tag and not _is_release(tag):
-        command += f" --tag {quote(tag)}"
+    if image.tag and not _is_release(image.tag):
+        command += f" --tag {quote(image.tag)}"
     return command
 
 
@@ -72,7 +74,8 @@ def _is_release(tag: str) -> bool:
 
 
 def _version(server: JsonObject, again: str) -> CheckResult:
-    tag = _image(server).rpartition(":")[2]
+    image = image_reference.parse_or_none(_image(server))
+    tag = image.tag or "" if image else ""
     if tag != __version__ and _is_release(tag):
         return warning("server-installed", f"the server's image is {tag}, and this command is {__version__}.", again)
     return ok("server-installed", f"version {tag} is installed.")
