@@ -13,7 +13,17 @@ from serve_core.context.cluster import LoaderConfig
 from support.paths import ROOT
 
 GOLDEN = ROOT / "tests/golden"
-INPUTS = frozenset({"input.yaml", "previous.yaml", "features.yaml", "istio.yaml", "policies.yaml", "services.yaml"})
+INPUTS = frozenset(
+    {
+        "input.yaml",
+        "previous.yaml",
+        "features.yaml",
+        "istio.yaml",
+        "policies.yaml",
+        "services.yaml",
+        "neighbours.yaml",
+    }
+)
 OUTPUTS = frozenset({"deployment.yaml", "service.yaml", "extras.yaml", "messages.txt", "screen.txt"})
 LOADER = LoaderConfig("example.com/model-loader:1", signing_image="example.com/model-loader:1-signing")
 

@@ -60,7 +60,8 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     failed = 0
     async with connect(args, streams) as cluster:
         server_side = ServerSide(args.field_manager, args.force_conflicts) if args.server_side else None
-        preview = Preview(cluster, server_side, lambda sentence: streams.note(f"Warning: {sentence}"))
+        files = [documents.in_namespace(each.object, namespace_of(args, cluster)) for each in args.documents]
+        preview = Preview(cluster, server_side, lambda sentence: streams.note(f"Warning: {sentence}"), files)
         for document in args.documents:
             try:
                 found = await _changes(document, preview, namespace_of(args, cluster))

@@ -14,8 +14,8 @@ from kubectl_serve.status import model
 from serve_core.admission.decide import Verdict, is_served, judge
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.reasons import quote
+from serve_core.context import neighbours, services
 from serve_core.context.cluster import ClusterContext
-from serve_core.context.services import Services, ServiceSummary, read
 
 EXAMPLES = """\
   kubectl serve render -f iris.yaml
@@ -27,7 +27,6 @@ The default is Knative's default feature flags; to use a cluster's flags, pass i
   kubectl serve render -f flags.yaml -f claim.yaml"""
 
 _IMAGES = f"Images are the defaults of this command; `{PROGRAM} runtimes -o wide` shows those of the cluster."
-_SERVICES = ("v1", "serving.knative.dev/v1")
 
 
 def configure(parser: options.Parser) -> None:
@@ -43,7 +42,8 @@ def configure(parser: options.Parser) -> None:
 def run(args: Namespace, streams: Streams) -> int:
     found = documents.from_arguments(args, streams)
     context = _context([document.object for document in found])
-    context = replace(context, services=_services(found, args.namespace))
+    around = [documents.in_namespace(document.object, args.namespace) for document in found]
+    context = replace(context, services=services.read_all(around), neighbours=neighbours.read(around))
     rendered: list[JsonObject] = []
     passed_over: list[Document] = []
     refused, completed_here = 0, False
@@ -54,7 +54,7 @@ def run(args: Namespace, streams: Streams) -> int:
             ):
                 passed_over.append(document)
             continue
-        manifest = _in_namespace(document.object, args.namespace)
+        manifest = documents.in_namespace(document.object, args.namespace)
         # An object from the cluster is judged as an update: the server's own annotations stay.
         stored = value_at(manifest, "metadata", "uid") is not None
         verdict = judge(manifest, context, manifest if stored else None)
@@ -135,30 +135,12 @@ def _chosen(verdict: Verdict, only: str | None) -> list[JsonObject]:
     return [each for each in (verdict.deployment, verdict.service, *verdict.extras) if each]
 
 
-def _services(found: list[Document], namespace: str | None) -> Services:
-    """The Services of the documents: their names are in use, and their selectors may match a model's pods."""
-    services: dict[str, dict[str, ServiceSummary]] = {}
-    for each in (_in_namespace(document.object, namespace) for document in found):
-        name = value_at(each, "metadata", "name")
-        if each.get("kind") == "Service" and each.get("apiVersion") in _SERVICES and isinstance(name, str):
-            here = services.setdefault(str(value_at(each, "metadata", "namespace") or ""), {})
-            here[name] = read(each)
-    return services
-
-
 def _is_flags(manifest: JsonObject) -> bool:
     return manifest.get("kind") == "ConfigMap" and value_at(manifest, "metadata", "name") == "config-features"
 
 
 def _is_deployment(manifest: JsonObject) -> bool:
     return manifest.get("kind") == "Deployment"
-
-
-def _in_namespace(manifest: JsonObject, namespace: str | None) -> JsonObject:
-    metadata = manifest.get("metadata")
-    if namespace is None or not isinstance(metadata, dict) or "namespace" in metadata:
-        return manifest
-    return manifest | {"metadata": metadata | {"namespace": namespace}}
 
 
 def _print_refusal(document: Document, verdict: Verdict, streams: Streams) -> None:

@@ -6,23 +6,35 @@ sets their defaults as for the reconciler, with the reconciler's field manager.
 
 import asyncio
 import json
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from kubectl_serve.cluster import Cluster
+from kubectl_serve.cluster import Cluster, visible
 from kubectl_serve.diff import threeway
 from kubectl_serve.errors import ServeError
 from kubectl_serve.install import platform
 from kubectl_serve.io import documents
 from kubectl_serve.status import lookup, model
+from serve_core.admission import neighbours as admission_neighbours
 from serve_core.admission.decide import Verdict, concerns, is_served, render_stored
 from serve_core.api import annotations
 from serve_core.base.constants import DEPLOYMENT_LABEL, FIELD_MANAGER, GROUP
-from serve_core.base.json import JsonObject, canonical
+from serve_core.base.json import JsonObject, canonical, value_at
 from serve_core.base.ownership import Identity, claims, identity, is_leaving, owns
+from serve_core.context import neighbours, services
 from serve_core.context.cluster import ClusterContext
+from serve_core.context.neighbours import Neighbours
+from serve_core.context.services import Services
 from serve_kube import errors
-from serve_kube.resources import DEPLOYMENTS, OWNED, Resource
+from serve_kube.resources import (
+    AUTOSCALERS,
+    DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
+    OWNED,
+    SCALED_OBJECTS,
+    SERVICES,
+    Resource,
+)
 
 _BOOKKEEPING = frozenset(
     {"creationTimestamp", "finalizers", "generation", "managedFields", "ownerReferences", "resourceVersion", "uid"}
@@ -37,6 +49,9 @@ _NOTES = frozenset(
     }
 )
 """Annotations that kubectl, Knative and kubectl-serve set."""
+
+
+_ABOUT_NEIGHBOURS = admission_neighbours.CODES | {"PastKnative", "PortByName"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +95,15 @@ class _Made:
 class Preview:
     """Tries applies in one cluster. ``warn`` is called with what cannot be compared in full, and why."""
 
-    def __init__(self, cluster: Cluster, server_side: ServerSide | None, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        server_side: ServerSide | None,
+        warn: Callable[[str], None],
+        files: Sequence[JsonObject] = (),
+    ) -> None:
+        """``files``: all objects that would be applied together, each with its namespace."""
+        self._files = files
         self._cluster = cluster
         self._server_side = server_side
         self._warn = warn
@@ -88,6 +111,7 @@ class Preview:
         self._made_in: dict[str, _Made] = {}
         self._context: dict[bool, ClusterContext] = {}
         """By whether the Deployment needs objects of Istio."""
+        self._around: dict[str, tuple[Services, dict[str, Neighbours]]] = {}
 
     async def changes(self, manifest: JsonObject) -> list[Change] | None:
         """What applying a Deployment would change; ``None`` if it is not a served one.
@@ -108,6 +132,7 @@ class Preview:
                 f"the result is unknown: {verdict.problems[0]}",
                 "You may lack permission to read Istio's configuration: ask a cluster administrator.",
             )
+        await self._warn_of_neighbours(merged)
         before = await self._becomes(live) if live is not None else Verdict()
         # If the Deployment itself runs the pods, it is compared as well.
         changed = [Change(live, merged)] if verdict.service is None else []
@@ -143,10 +168,29 @@ class Preview:
         """What the reconciler renders from a stored Deployment."""
         if not is_served(deployment):
             return Verdict()
+        return render_stored(deployment, await self._context_for(deployment))
+
+    async def _context_for(self, deployment: JsonObject) -> ClusterContext:
         asks_istio = platform.asks_istio(deployment)
         if asks_istio not in self._context:
             self._context[asks_istio] = await platform.context_to_render(self._cluster, asks_istio=asks_istio)
-        return render_stored(deployment, self._context[asks_istio])
+        return self._context[asks_istio]
+
+    async def _warn_of_neighbours(self, merged: JsonObject) -> None:
+        """Warn of what admission does not see: autoscalers and disruption budgets, and new Services of the files."""
+        namespace, name = merged["metadata"]["namespace"], merged["metadata"]["name"]
+        if namespace not in self._around:
+            kinds = (AUTOSCALERS, SCALED_OBJECTS, DISRUPTION_BUDGETS, SERVICES)
+            *others, live = await asyncio.gather(*(visible(self._cluster, kind, namespace) for kind in kinds))
+            known = {model.name_of(each) for each in live}
+            new = [each for each in self._files if value_at(each, "metadata", "name") not in known]
+            objects = [*self._files, *(each for listed in others for each in listed)]
+            self._around[namespace] = services.read_all(new), neighbours.read(objects)
+        in_files, around = self._around[namespace]
+        context = replace(await self._context_for(merged), services=in_files, neighbours=around)
+        for warning in render_stored(merged, context).warnings:
+            if warning.code in _ABOUT_NEIGHBOURS:
+                self._warn(f"deployment.apps/{name}: {warning}")
 
     async def _beside(self, deployment: JsonObject, before: Verdict, after: Verdict, namespace: str) -> list[Change]:
         """The changes of the objects that the Deployment owns, in the order of their application."""

@@ -74,6 +74,14 @@ def title(document: Document) -> str:
     return f"deployment.apps/{name or '<unknown>'} in {document.source}"
 
 
+def in_namespace(manifest: JsonObject, namespace: str | None) -> JsonObject:
+    """The object with this namespace, if it names none itself."""
+    metadata = manifest.get("metadata")
+    if namespace is None or not isinstance(metadata, dict) or "namespace" in metadata:
+        return manifest
+    return manifest | {"metadata": metadata | {"namespace": namespace}}
+
+
 def from_arguments(args: "Namespace", streams: Streams) -> list[Document]:
     """All objects of ``-f`` and ``-R``. Raises ServeError."""
     if not args.filename:

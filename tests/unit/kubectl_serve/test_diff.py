@@ -484,3 +484,38 @@ def test_another_program_that_fails_ends_it_with_2(run: Run, tmp_path: Path) -> 
 
 def test_every_kind_that_the_reconciler_owns_is_compared() -> None:
     assert {(each.api_version, each.kind) for each in OWNED} == {(each.api_version, each.kind) for each in OWNED}
+
+
+SCALER = """\
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: scaler}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: iris}
+  minReplicas: 2
+  maxReplicas: 6
+"""
+FRONT = """\
+---
+apiVersion: v1
+kind: Service
+metadata: {name: front}
+spec: {selector: {kubectl-serve.dev/deployment: iris}, ports: [{port: 80}]}
+"""
+
+
+def test_an_autoscaler_is_warned_of_in_the_files_and_in_the_cluster(run: Run) -> None:
+    written = IRIS.replace("    kubectl-serve.dev/scale: 0..3\n", "")
+    in_files = run("diff", "-f", "-", stdin=written + SCALER, cluster=Cluster())
+    assert "Warning: deployment.apps/iris: BoundsLost: " in in_files.err
+    live = _in_default(yaml.safe_load(SCALER.removeprefix("---\n")))
+    assert "kubectl-serve.dev/scale: 2..6" in run("diff", "-f", "-", stdin=written, cluster=Cluster([live])).err
+    unseen = Cluster([live], hidden=frozenset({"horizontalpodautoscalers"}))
+    assert "BoundsLost" not in run("diff", "-f", "-", stdin=written, cluster=unseen).err
+
+
+def test_a_service_of_the_files_is_warned_of_while_admission_does_not_know_it(run: Run) -> None:
+    assert "PastKnative" in run("diff", "-f", "-", stdin=IRIS + FRONT, cluster=Cluster()).err
+    live = _in_default(yaml.safe_load(FRONT.removeprefix("---\n")))
+    assert "PastKnative" not in run("diff", "-f", "-", stdin=IRIS + FRONT, cluster=Cluster([live])).err

@@ -192,3 +192,41 @@ def test_an_unknown_runtime_or_loader_is_reported(run: Run) -> None:
     made["metadata"]["annotations"][annotations.COMPLETED_WITH] = json.dumps(record | {"loader": "0" * 16})
     screen = run("render", "-f", "-", stdin=yaml.safe_dump(made))
     assert (screen.code, "CompletedAgain: metadata.annotations" in screen.err) == (0, True)
+
+
+BESIDE = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: chat
+  annotations: {kubectl-serve.dev/model: hf://example/chat}
+spec:
+  selector: {matchLabels: {app: chat}}
+  template:
+    metadata: {labels: {app: chat}}
+    spec:
+      containers:
+        - {name: srv, image: "example.com/srv:1", args: [/mnt/models], ports: [{name: http, containerPort: 9500}]}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: scaler}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: chat}
+  minReplicas: 2
+  maxReplicas: 6
+---
+apiVersion: v1
+kind: Service
+metadata: {name: front}
+spec: {selector: {app: chat}, ports: [{port: 80, targetPort: http}]}
+"""
+
+
+@pytest.mark.parametrize("namespace", [(), ("-n", "team-a")])
+def test_what_stands_beside_the_deployment_in_the_files_is_warned_of(run: Run, namespace: tuple[str, ...]) -> None:
+    screen = run("render", "-f", "-", *namespace, stdin=BESIDE)
+    assert screen.code == 0
+    warned = [line.split(": ")[2] for line in screen.err.splitlines() if line.startswith("Warning: ")]
+    assert warned == ["PortByName", "BoundsLost"]
+    assert "min-scale" not in screen.out

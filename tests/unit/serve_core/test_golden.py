@@ -11,6 +11,7 @@ from serve_core.api import annotations
 from serve_core.base.constants import PREFIX
 from serve_core.base.json import JsonObject
 from serve_core.base.patch import json_patch
+from serve_core.context import neighbours
 from serve_core.context.cluster import REQUIRED_FEATURES, ClusterContext
 from serve_core.context.services import ServiceSummary
 from serve_core.context.services import read as read_service
@@ -32,7 +33,17 @@ def context_of(case: Path) -> ClusterContext:
     around: dict[str, dict[str, ServiceSummary]] = {}
     for each in yaml.safe_load_all(golden.optional(case, "services.yaml") or ""):
         around.setdefault(each["metadata"]["namespace"], {})[each["metadata"]["name"]] = read_service(each)
-    return ClusterContext(golden.LOADER, RUNTIMES, features, istio, tuple(policies), services=around, servers=SERVERS)
+    beside = neighbours.read(yaml.safe_load_all(golden.optional(case, "neighbours.yaml") or ""))
+    return ClusterContext(
+        golden.LOADER,
+        RUNTIMES,
+        features,
+        istio,
+        tuple(policies),
+        services=around,
+        neighbours=beside,
+        servers=SERVERS,
+    )
 
 
 def previous_of(case: Path) -> JsonObject | None:

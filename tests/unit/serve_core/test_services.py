@@ -11,6 +11,7 @@ from serve_core.base.constants import PREFIX
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext, LoaderConfig
 from serve_core.context.services import read
+from serve_webhook.cache import trimming
 
 PLAIN: JsonObject = {
     "apiVersion": "apps/v1",
@@ -171,8 +172,42 @@ def test_a_running_deployment_is_not_handed_over_where_a_service_would_lose_its_
     by_name = context(service("web", target="http", app="iris"))
     verdict = judge(annotated(), by_name, PLAIN)
     assert [problem.code for problem in verdict.problems] == ["PortByName"]
-    assert judge(annotated(), by_name).problems == (), "nothing ran that could be lost"
     assert judge(annotated(), context(service("web", target=80, app="iris")), PLAIN).problems == ()
+
+
+def test_a_new_deployment_is_warned_of_a_service_that_does_not_find_its_port() -> None:
+    by_name = context(service("web", target="http", app="iris"))
+    verdict = judge(annotated(), by_name)
+    assert verdict.problems == (), "nothing ran that could be lost"
+    assert [warning.code for warning in verdict.warnings] == ["PortByName"]
+    assert "ScaleForService" not in codes(verdict), "no request comes from it"
+    assert verdict.deployment is not None
+    assert [warning.code for warning in render_stored(verdict.deployment, by_name).warnings] == ["PortByName"]
+    assert codes(judge(annotated(mode="deployment"), by_name)) == codes(judge(annotated(mode="deployment"), context()))
+
+
+def test_a_service_with_a_number_beside_the_name_still_finds_the_pods() -> None:
+    ports = [{"targetPort": "http"}, {"port": 9090}]
+    both = read({"metadata": {"name": "web"}, "spec": {"selector": {"app": "iris"}, "ports": ports}})
+    warnings = judge(annotated(), context(("web", both))).warnings
+    assert [warning.code for warning in warnings] == ["PortByName", "PastKnative"]
+
+
+@pytest.mark.parametrize(
+    ("ports", "has_number"),
+    [
+        (None, True),
+        ([], True),
+        ([{"port": 80}], True),
+        ([{"port": 80, "targetPort": "8080"}], True),
+        ([{"port": 80, "targetPort": "http"}], False),
+        ([{"port": 80, "targetPort": "http"}, {"targetPort": 5}], True),
+    ],
+)
+def test_a_trimmed_service_reads_the_same(ports: Any, has_number: bool) -> None:
+    written = {"metadata": {"name": "a", "namespace": "b"}, "spec": {"selector": {"app": "a"}, "ports": ports}}
+    assert read(written).has_number is has_number
+    assert read(trimming.service(written)) == read(written)
 
 
 def test_offline_documents_of_any_shape_are_read() -> None:

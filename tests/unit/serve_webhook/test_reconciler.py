@@ -16,7 +16,9 @@ from serve_core.context.cluster import ClusterContext, LoaderConfig
 from serve_kube.errors import ForbiddenError, InvalidError, NotFoundError, UnavailableError
 from serve_kube.resources import (
     AUTHORIZATION_POLICIES,
+    AUTOSCALERS,
     DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
     EVENTS,
     KNATIVE_SERVICES,
     OWNED,
@@ -745,3 +747,42 @@ def test_flux_does_not_treat_the_server_as_an_interactive_user() -> None:
     """It takes over and takes off whatever a manager has that begins with ``kubectl``."""
     for manager in (FIELD_MANAGER, failure_policy.MANAGER):
         assert not manager.startswith("kubectl")
+
+
+def autoscaler(**spec: Any) -> Any:
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "iris"}
+    return AUTOSCALERS.identity("default", "scaler") | {"spec": {"scaleTargetRef": target, "maxReplicas": 6, **spec}}
+
+
+def told(api: MemoryApi) -> list[tuple[str, str]]:
+    return [(each["reason"], each["note"]) for where, each in api.objects.items() if where[0] == "events"]
+
+
+async def test_an_autoscaler_beside_the_deployment_becomes_an_event_once_a_change(api: MemoryApi, clock: Clock) -> None:
+    api.put(AUTOSCALERS, autoscaler())
+    budget = {"spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "iris"}}}}
+    api.put(DISRUPTION_BUDGETS, DISRUPTION_BUDGETS.identity("default", "keep") | budget)
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock) as worker:
+        await until(lambda: service(api) and ready(api) == "Progressing")
+        assert [reason for reason, _ in told(api)] == ["BoundsLost", "EvictionBlocked"]
+        assert "Write kubectl-serve.dev/scale: 1..6, and delete HorizontalPodAutoscaler scaler." in told(api)[0][1]
+        knative_makes_it_ready(api)
+        await until(lambda: settled(api))
+        api.lists.clear()
+        worker.refresh()
+        api.put(AUTOSCALERS, autoscaler(minReplicas=3))
+        await asyncio.sleep(0.05)
+        assert api.lists == [], "nothing of the Deployment has changed"
+
+
+async def test_without_the_right_to_list_budgets_the_model_is_served_all_the_same(
+    api: MemoryApi, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.failures["list poddisruptionbudgets"] = ForbiddenError("budgets are forbidden", 403)
+    api.put(AUTOSCALERS, autoscaler())
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api) == "Progressing")
+    assert [reason for reason, _ in told(api)] == ["BoundsLost"]
+    assert "Going on without the poddisruptionbudgets of namespace default" in caplog.text

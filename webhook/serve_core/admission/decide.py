@@ -32,7 +32,8 @@ class Stage(NamedTuple):
 
 
 _RENDER = (
-    steps.warn_of_bypassing_services,
+    steps.warn_of_services,
+    steps.warn_of_neighbours,
     steps.render_knative_service,
     steps.render_plain_service,
     steps.render_access_policies,

@@ -11,6 +11,7 @@ from serve_core.admission import (
     completion_record,
     deployment_mode,
     handover,
+    neighbours,
     policy_defaults,
     reserved,
     service,
@@ -23,6 +24,7 @@ from serve_core.base.constants import MODEL_MOUNT, SERVED_LABEL
 from serve_core.base.overlay import FieldRecord
 from serve_core.base.reasons import diagnostic, explanation, quote
 from serve_core.base.workload import POD, Workload
+from serve_core.context.neighbours import Neighbours
 from serve_core.istio import authorization, telemetry
 from serve_core.knative import domain_mapping, name_conflict
 from serve_core.knative.traffic import MAX_NAME, PREVIOUS_TAG
@@ -253,10 +255,35 @@ def require_port(admission: Admission) -> None:
         admission.findings.problems.append(diagnostic(code, at, name=server.get("name"), annotation=PORT))
 
 
-def warn_of_bypassing_services(admission: Admission) -> None:
-    """Warn of plain Services that lead to the pods past Knative."""
+def warn_of_services(admission: Admission) -> None:
+    """Warn of plain Services that lead to the pods past Knative, and of those that do not find them any more."""
     services = admission.context.services
-    admission.findings.warnings += name_conflict.bypassing_services(admission.workload, admission.spec, services)
+    if admission.by_knative:
+        admission.findings.warnings += [
+            *name_conflict.lost_named_ports(admission.workload, services),
+            *name_conflict.bypassing_services(admission.workload, admission.spec, services),
+        ]
+
+
+def warn_of_neighbours(admission: Admission) -> None:
+    """Warn of autoscalers and disruption budgets that do not go together with how the model is scaled."""
+    around = admission.context.neighbours.get(admission.workload.namespace, Neighbours())
+    if admission.by_knative:
+        has_bounds = bool(around.autoscalers) and _has_bounds(admission)
+        found = neighbours.by_knative(admission.workload, admission.spec, around, has_bounds=has_bounds)
+    else:
+        found = neighbours.by_deployment(admission.workload, admission.spec, around)
+    admission.findings.warnings += found
+
+
+def _has_bounds(admission: Admission) -> bool:
+    """Whether the bounds of the replicas were asked for, not chosen by :func:`keep_replicas`."""
+    if any(key in admission.workload.template_annotations for key in name_conflict.BOUNDS):
+        return True
+    if admission.spec.scale is None:
+        return False
+    record = overlay.decode(admission.workload.annotations.get(FILLED, "{}"), admission.deployment) or {}
+    return overlay.path("metadata", "annotations", SCALE) not in record
 
 
 def render_knative_service(admission: Admission) -> None:

@@ -205,7 +205,7 @@ _REFUSALS = (
         "PortByName",
         (
             "Service {service} refers to port {port} by name, and Knative renames ports: clients of the Service would "
-            "lose the model."
+            "not reach the model."
         ),
         "Set the Service's targetPort to a number first.",
     ),
@@ -228,6 +228,34 @@ _REFUSALS = (
 
 _WARNINGS = (
     ("NameInTheWay", "Service {taken} already exists, so the model is served as Service {service}.", ""),
+    (
+        "BoundsLost",
+        "{kind} {name} has no effect on a model that Knative scales: its bounds are lost.",
+        "Write kubectl-serve.dev/scale: {bounds}, and delete {kind} {name}.",
+    ),
+    (
+        "ScaledByKeda",
+        "KEDA goes on scaling the Deployment for ScaledObject {name}, and is refused: Knative scales the model.",
+        "Delete the ScaledObject.",
+    ),
+    (
+        "AutoscalerTwice",
+        "{kind} {name} scales the Deployment too, against the autoscaler of kubectl-serve.dev/scale.",
+        "Remove one of them.",
+    ),
+    (
+        "RequestMissing",
+        "container {name} requests no {resource}, so {autoscaler} cannot measure its use.",
+        "Add resources.requests.{resource}, unless a LimitRange of the namespace does.",
+    ),
+    (
+        "EvictionBlocked",
+        (
+            "PodDisruptionBudget {name} keeps {count} pods, and the model can run with {minimum}: a node with them "
+            "cannot be drained then."
+        ),
+        "Write maxUnavailable: 1 into it, or set kubectl-serve.dev/scale to at least {more}.",
+    ),
     (
         "PastKnative",
         (

@@ -11,6 +11,7 @@ from model_uri import Store
 from serve_core.api.runtimes import Runtime
 from serve_core.api.servers import KnownServer
 from serve_core.context.istio import IstioInstallation
+from serve_core.context.neighbours import Neighbours
 from serve_core.context.services import Services
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ class ClusterContext:
     """The labels of each namespace, for policies that select namespaces by labels."""
     services: Services = field(default_factory=dict)
     """The Kubernetes Services of the cluster, without those that Knative creates for each revision."""
+    neighbours: Mapping[str, Neighbours] = field(default_factory=dict)
+    """Autoscalers and disruption budgets by namespace. Admission does not know them: the server lists those of a
+    namespace for the reconciler alone."""
     snapshots: Mapping[str, Snapshot] = field(default_factory=dict)
     """The loaders and runtimes that models were completed with, by digest, as the server stored them."""
     servers: tuple[KnownServer, ...] = ()

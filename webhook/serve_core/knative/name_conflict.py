@@ -24,6 +24,10 @@ from serve_core.knative.limits import AUTOSCALING
 from serve_core.knative.traffic import LATEST_TAG, MAX_NAME, PREVIOUS_TAG
 from serve_core.syntax.object_name import is_service_name
 
+BOUNDS = (AUTOSCALING + "min-scale", AUTOSCALING + "max-scale")
+"""The annotations of the pod template by which Knative bounds the replicas."""
+_KNATIVE_PORT = "user-port"
+"""Knative's name for the pod's port."""
 _SUFFIX = "-model"
 
 
@@ -80,12 +84,11 @@ def kept_scale(workload: Workload, spec: ServingSpec, replicas: int, services: S
 
     Its clients cannot wake the model from zero, and Knative's autoscaler does not see them.
     """
-    bounds = (AUTOSCALING + "min-scale", AUTOSCALING + "max-scale")
     written = workload.template_annotations
-    if spec.mode == DEPLOYMENT or spec.scale is not None or any(key in written for key in bounds):
+    if spec.mode == DEPLOYMENT or spec.scale is not None or any(key in written for key in BOUNDS):
         return None
-    selecting = _selecting(workload, services)
-    return KeptScale(Scale(max(replicas, 1)), next(iter(selecting))) if selecting else None
+    service = next(_bypassing(workload, services), None)
+    return None if service is None else KeptScale(Scale(max(replicas, 1)), service)
 
 
 def bypassing_services(workload: Workload, spec: ServingSpec, services: Services) -> list[Diagnostic]:
@@ -93,18 +96,24 @@ def bypassing_services(workload: Workload, spec: ServingSpec, services: Services
     if spec.mode == DEPLOYMENT:
         return []
     at = "spec.template.metadata.labels"
-    return capped(diagnostic("PastKnative", at, service=name) for name in _selecting(workload, services))
+    return capped(diagnostic("PastKnative", at, service=name) for name in _bypassing(workload, services))
 
 
 def lost_named_ports(workload: Workload, services: Services) -> list[Diagnostic]:
-    """Why a running Deployment cannot be handed over: Services that would lose its pods, as Knative renames ports."""
+    """Services that do not find the pods under Knative, because it renames ports. They prevent a handover."""
     names = {port.get("name") for container in workload.containers for port in container.get("ports") or []}
     return capped(
         diagnostic("PortByName", path_of(MODEL), service=name, port=port)
         for name, service in _selecting(workload, services).items()
         for port in service.named_ports
-        if port in names
+        if port in names and port != _KNATIVE_PORT
     )
+
+
+def _bypassing(workload: Workload, services: Services) -> Iterator[str]:
+    """The names of the Services that still find the pods under Knative."""
+    found = _selecting(workload, services).items()
+    return (name for name, service in found if service.has_number or _KNATIVE_PORT in service.named_ports)
 
 
 def _selecting(workload: Workload, services: Services) -> dict[str, ServiceSummary]:

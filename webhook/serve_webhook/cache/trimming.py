@@ -8,7 +8,7 @@ from serve_core.base.bounded_reading import essential
 from serve_core.base.constants import DEPLOYMENT_LABEL, GROUP
 from serve_core.base.json import JsonObject, list_of, object_at, objects_in, value_at
 from serve_core.base.ownership import controller
-from serve_core.context.services import named_ports, selector
+from serve_core.context.services import has_number, named_ports, selector
 
 REVISION_LABEL = "serving.knative.dev/revision"
 TEMPLATE_LABEL = "pod-template-hash"
@@ -73,7 +73,9 @@ def service(manifest: JsonObject) -> JsonObject:
     if (owner := controller(manifest)) is not None:
         kept = {key: owner[key] for key in ("kind", "name", "uid") if isinstance(owner.get(key), str)}
         metadata["ownerReferences"] = [{"controller": True, **kept}]
-    ports = [{"targetPort": name} for name in named_ports(manifest)]
+    ports: list[JsonObject] = [{"targetPort": name} for name in named_ports(manifest)]
+    if ports and has_number(manifest):
+        ports.append({})
     return {"metadata": metadata, "spec": {"selector": selector(manifest), "ports": ports}}
 
 

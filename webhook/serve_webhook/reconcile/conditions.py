@@ -161,9 +161,9 @@ def _repeated(condition: Condition) -> PodFinding:
 
 
 def ready(progress: ServiceProgress, loaded: Condition, warnings: Sequence[Diagnostic] = ()) -> Condition:
-    """Whether the newest revision answers; with warnings about Services that bypass Knative."""
+    """Whether the newest revision answers; with warnings about Services that bypass Knative, or lose the pods."""
     found = _ready(progress, loaded)
-    bypassing = [warning.message for warning in warnings if warning.code == "PastKnative"]
+    bypassing = [warning.message for warning in warnings if warning.code in ("PastKnative", "PortByName")]
     return Condition(CONDITION_READY, *_parts(replace(found, message=" ".join([found.message, *bypassing]))))
 
 

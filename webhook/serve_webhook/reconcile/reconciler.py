@@ -11,7 +11,9 @@ from dataclasses import replace
 from datetime import datetime
 from typing import NoReturn
 
+from serve_core.admission import neighbours
 from serve_core.admission.decide import Verdict, render_stored
+from serve_core.api.annotations import is_current
 from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, SERVED_LABEL
 from serve_core.base.json import JsonObject
 from serve_core.base.ownership import Identity, identity, owns
@@ -32,7 +34,7 @@ from serve_kube.resources import DEPLOYMENTS, KNATIVE_SERVICES, Resource, key, o
 from serve_webhook.cache.index import DeploymentIndex
 from serve_webhook.cache.informers import Informer, NamespacedName
 from serve_webhook.metrics import Metrics
-from serve_webhook.reconcile import conditions, plan, pod_reports, pods
+from serve_webhook.reconcile import conditions, plan, pod_reports, pods, surroundings
 from serve_webhook.reconcile.actions import Apply, SetConditions
 from serve_webhook.reconcile.conditions import Condition
 from serve_webhook.reconcile.events import Recorder
@@ -67,6 +69,7 @@ class Reconciler:
         self._owned = owned
         self._pods = pods
         self._context = context
+        self._recorder = recorder
         self._metrics = metrics
         self._now = now
         self._executor = Executor(api, deployments=deployments, owned=owned, recorder=recorder, metrics=metrics)
@@ -187,7 +190,10 @@ class Reconciler:
             await self._report_unread(name, unread)
             return None
         self._unread.pop(name, None)
-        verdict = render_stored(deployment, self._context()) if deployment else Verdict()
+        context = self._context()
+        if deployment and not is_current(deployment):
+            context = replace(context, neighbours=await surroundings.read(self._api, name[0]))
+        verdict = render_stored(deployment, context) if deployment else Verdict()
         live = {identity(manifest): manifest for index in self._live_index for manifest in index.of(name)}
         observed = Observed(
             deployment or {},
@@ -204,11 +210,19 @@ class Reconciler:
         observed = found
         reports = await pod_reports.read(self._api, observed.own_pods, self._now())
         observed = replace(observed, outputs=reports.outputs, warnings=reports.warnings)
+        await self._report_neighbours(observed)
         actions = (*plan.deletions(observed), *plan.status_writes(observed, self._now()))
         await self._executor.execute(observed.deployment, actions)
         if observed.fault or observed.name_conflict:
             return 0
         return reports.next_read
+
+    async def _report_neighbours(self, observed: Observed) -> None:
+        """Record an Event for each warning about an autoscaler or a disruption budget."""
+        for warning in observed.verdict.warnings:
+            if warning.code in neighbours.CODES:
+                note = f"{warning.message} {warning.hint}"
+                await self._recorder.record(observed.deployment, warning=True, reason=warning.code, note=note)
 
     async def _with_objects(self, name: NamespacedName, observed: Observed) -> Observed | None:
         """Apply every wanted object; returns the observed state after that, with the reason where an apply fails.
