@@ -40,15 +40,20 @@ def parse(text: bytes, *, strict: bool = False) -> Any:
 
 
 def check_levels(value: Any) -> None:
-    """Raises JsonError where a value is nested too deeply. Without recursion."""
-    level = [value] if isinstance(value, dict | list) else []
-    for _ in range(MAX_LEVELS):
+    """Raises JsonError where a parsed value is nested too deeply. Without recursion."""
+    level = [value]
+    for _ in range(MAX_LEVELS + 1):
         inner: list[Any] = []
         for each in level:
-            inner += each.values() if isinstance(each, dict) else each
-        level = [each for each in inner if isinstance(each, dict | list)]
-        if not level:
+            # Exact types, as the parsers return: isinstance takes twice as long.
+            kind = type(each)
+            if kind is dict:
+                inner += each.values()
+            elif kind is list:
+                inner += each
+        if not inner:
             return
+        level = inner
     raise JsonError(_TOO_DEEP)
 
 
