@@ -1,4 +1,4 @@
-"""What a new user is told: the cause first, what was meant, and nothing passed over in silence."""
+"""Messages for a new user: the cause first, the nearest name, and no ignored input without a message."""
 
 import copy
 from pathlib import Path
@@ -77,7 +77,7 @@ def test_a_test_of_policies_that_judges_something_is_as_before(run: Run) -> None
 @pytest.mark.parametrize(
     "key", ["kubectl-serve.io/model", "kubectl-serv.dev/model", "kubectlserve.dev/model", "KUBECTL-SERVE.DEV/model"]
 )
-def test_a_key_that_looks_like_ours_is_told(key: str, run: Run) -> None:
+def test_a_similar_key_is_reported(key: str, run: Run) -> None:
     screen = run("render", "-f", "-", stdin=IRIS.format(key=key))
     assert (screen.code, screen.out) == (1, "")
     assert f'"{key}" is not a key of kubectl-serve.\nhint: Did you mean kubectl-serve.dev/model?\n' in screen.err
@@ -104,7 +104,7 @@ def test_a_key_without_its_prefix_is_said(keys: list[str], meant: list[str], run
     ]
 
 
-def test_a_key_that_looks_like_ours_is_said_beside_a_model_too(run: Run) -> None:
+def test_a_similar_key_beside_a_model_is_reported_as_well(run: Run) -> None:
     files = IRIS.format(key="kubectl-serve.dev/model") + "    kubectl-serve.io/scale: 1..3\n"
     screen = run("render", "-f", "-", "--only", "deployment", stdin=files)
     assert screen.code == 1
@@ -129,7 +129,7 @@ def test_a_file_that_is_missing_has_a_hint(
 
 
 @pytest.mark.parametrize("key", ["serving.kserve.io/model", "example.com/model", "argocd.argoproj.io/format"])
-def test_a_key_of_somebody_else_is_none_of_ours(key: str, run: Run) -> None:
+def test_a_key_of_another_tool_is_ignored(key: str, run: Run) -> None:
     screen = run("render", "-f", "-", stdin=IRIS.format(key=key))
     assert (screen.code, screen.err) == (0, "1 object without a model skipped\n")
 
@@ -186,7 +186,7 @@ def test_a_model_of_another_namespace_is_found(run: Run, models: FakeCluster) ->
     )
 
 
-def test_who_may_see_nothing_is_told_how_to_look(run: Run) -> None:
+def test_a_user_without_permissions_gets_a_hint(run: Run) -> None:
     class Blind(FakeCluster):
         async def list(self, *_: object, **__: object) -> tuple[list[JsonObject], str]:
             raise errors.ForbiddenError("no")
@@ -282,7 +282,9 @@ spec:
 def test_a_runtimes_image_without_the_runtime_gets_a_warning(image: str, file: str, runtime: str, run: Run) -> None:
     screen = run("render", "-f", "-", "--only", "service", stdin=WITH_IMAGE.format(image=image, file=file, more=""))
     assert screen.code == 0
-    assert screen.err == (
+    unseen, _, others = screen.err.partition("\n")
+    assert "ModelUnseen" in unseen
+    assert others == (
         "Warning: deployment.apps/iris in standard input: KnownImage: spec.template.spec.containers[0].image: "
         "this is the image of runtime "
         f"{runtime}, but the container does not get that runtime's arguments, environment and probes. Add the "
