@@ -1,4 +1,4 @@
-"""The user's language: what is understood, what is refused, and with which words."""
+"""Values of annotations: which are valid, which are refused, and with which message."""
 
 import pytest
 from hypothesis import given
