@@ -357,6 +357,8 @@ class _Conversion:
         args = container.pop("args", None)
         if args:
             own = runtime.container.get("args", []) if runtime is not None else []
+            if runtime is not None and (runtime.entrypoint or runtime.container.get("command")):
+                own = []  # admission adds them
             container["args"] = [*own, *args]
             if own:
                 self.note(f"{path}.args", "follow those of the runtime, which are repeated: they are one list.")

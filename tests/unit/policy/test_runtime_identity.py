@@ -406,6 +406,130 @@ def test_users_cannot_set_what_a_runtime_serves(kind: str, notes: dict[str, str]
     assert broken(manifest, JUDGED)["denied"] == {"RuntimeNotAllowed"}
 
 
+def written(args: list[str], notes: dict[str, str] = VLLM, **fields: Any) -> JsonObject:
+    """A Deployment whose user wrote arguments, and more, before it was completed."""
+    manifest = language_model(notes)
+    pod = {"containers": [{"name": "model-server", "args": args} | fields]}
+    manifest["spec"] = {"template": {"spec": pod}}
+    return manifest
+
+
+GPUS: dict[str, Any] = {"resources": {"limits": {"nvidia.com/gpu": 2}}}
+APPENDED: dict[str, JsonObject] = {
+    "a setting": written(["--max-model-len=4096"]),
+    "settings with values": written(["--max-model-len", "4096", "--enforce-eager"]),
+    "several GPUs": written(["--max-model-len=4096"], **GPUS),
+    "several GPUs as the user says": written(["--tensor-parallel-size=1"], **GPUS),
+    "several GPUs and no arguments": written([], **GPUS),
+    "a setting of llama.cpp": written(["--ctx-size", "4096"], LLAMA),
+    "a setting that the runtime has as well": written(["--n-gpu-layers", "10"], LLAMA, **GPUS),
+    "all arguments": written(["serve", "/mnt/models", "--served-model-name=$(MODEL_NAME)", "--port=8080"]),
+}
+
+
+@pytest.mark.parametrize("manifest", APPENDED.values(), ids=APPENDED.keys())
+@pytest.mark.parametrize("kind", KINDS)
+def test_settings_that_are_appended_leave_the_runtime(kind: str, manifest: JsonObject) -> None:
+    completed, _ = made(kind, manifest)
+    assert not {"denied", "allowed"} & broken(completed, JUDGED).keys()
+
+
+REPLACING: dict[str, JsonObject] = {
+    "another model": written(["--model=/mine"]),
+    "another model in two words": written(["--model", "/mine"]),
+    "another model twice": written(["--model=/mnt/models", "--model=/mine"]),
+    "a model by itself": written(["/mine"]),
+    "a model before a setting": written(["/mine", "--max-model-len=4096"]),
+    "a model after a setting": written(["--max-model-len", "4096", "/mine"]),
+    "a model as a value": written(["--max-model-len", "--model=/mine"]),
+    "the same model in other words": written(["--model=/mnt/models"]),
+    "another port": written(["--port=1"]),
+    "another port in two words": written(["--port", "1"]),
+    "another name": written(["--served-model-name=other"]),
+    "another name in another spelling": written(["--served_model_name", "other"]),
+    "code that comes with the model": written(["--trust-remote-code"]),
+    "what is expanded": written(["--max-model-len", "$(WHERE)"]),
+    "a program": written(["serve", "/mine"]),
+    "a command": written(["--max-model-len=1"], command=["vllm", "serve", "/mine"]),
+    "the runtime's command with more": written([], command=["vllm", "serve", "/mnt/models", "--model=/mine"]),
+    "llama.cpp's other model": written(["--model", "/mine"], LLAMA),
+    "llama.cpp's other model by its short flag": written(["-m", "/mine"], LLAMA),
+}
+
+
+@pytest.mark.attack(28)
+@pytest.mark.parametrize("manifest", REPLACING.values(), ids=REPLACING.keys())
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_arguments_make_a_custom_server(kind: str, manifest: JsonObject) -> None:
+    completed, _ = made(kind, manifest)
+    assert {"denied", "allowed"} <= broken(completed, JUDGED).keys()
+
+
+def commanded(change: Callable[[list[str]], list[str]]) -> Change:
+    def apply(pod: JsonObject) -> None:
+        pod["containers"][0]["command"] = change(pod["containers"][0]["command"])
+
+    return apply
+
+
+CHANGED_COMMANDS: dict[str, Change] = {
+    "a model more": commanded(lambda words: [*words, "--model=/mine"]),
+    "a setting more": commanded(lambda words: [*words, "--enforce-eager"]),
+    "another model": commanded(lambda words: ["/mine" if word == "/mnt/models" else word for word in words]),
+    "no model": commanded(lambda words: [word for word in words if word != "/mnt/models"]),
+    "another program": commanded(lambda words: ["/mine", *words[1:]]),
+    "no port": commanded(lambda words: [word for word in words if not word.startswith("--port")]),
+    "another order": commanded(lambda words: [words[0], *reversed(words[1:])]),
+    "devices that are no number": commanded(lambda words: [*words[:-1], "--tensor-parallel-size=/mine"]),
+    "devices twice": commanded(lambda words: [*words, words[-1]]),
+    "only the program": commanded(lambda words: words[:1]),
+    "arguments that are none": server(args="--max-model-len=1"),
+    "a command that is none": server(command="vllm"),
+    "another model that follows": argument("--model=/mine"),
+}
+
+
+@pytest.mark.attack(28)
+@pytest.mark.parametrize("change", CHANGED_COMMANDS.values(), ids=CHANGED_COMMANDS.keys())
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_changed_command_makes_a_custom_server(kind: str, change: Change) -> None:
+    completed, pod = made(kind, written(["--max-model-len=4096"], **GPUS))
+    assert not {"denied", "allowed"} & broken(completed, JUDGED).keys()
+    change(pod)
+    assert {"denied", "allowed"} <= broken(completed, JUDGED).keys()
+
+
+def with_volume(source: JsonObject, **fields: Any) -> JsonObject:
+    manifest = written([], volumeMounts=[{"name": "own", "mountPath": "/dev/shm"} | fields])
+    manifest["spec"]["template"]["spec"]["volumes"] = [{"name": "own"} | source]
+    return manifest
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_folder_of_the_user_in_place_of_the_runtimes_leaves_the_runtime(kind: str) -> None:
+    completed, _ = made(kind, with_volume({"emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}}))
+    assert not {"denied", "allowed"} & broken(completed, JUDGED).keys()
+
+
+SHARED_FOLDERS: dict[str, Change] = {
+    "a claim": volume("own", persistentVolumeClaim={"claimName": "mine"}),
+    "a ConfigMap": volume("own", configMap={"name": "mine"}),
+    "a part of it": lambda pod: pod["containers"][0]["volumeMounts"][0].update(subPath="a"),
+    "a folder that others write": more("initContainers", volumeMounts=[{"name": "own", "mountPath": "/x"}]),
+    "the folder of the model": lambda pod: pod["containers"][0]["volumeMounts"][0].update(name="model"),
+    "a folder that is mounted twice": mount(name="own", mountPath="/opt"),
+}
+
+
+@pytest.mark.attack(28)
+@pytest.mark.parametrize("change", SHARED_FOLDERS.values(), ids=SHARED_FOLDERS.keys())
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_of_the_user_that_is_not_its_own_makes_a_custom_server(kind: str, change: Change) -> None:
+    completed, pod = made(kind, with_volume({"emptyDir": {}}))
+    change(pod)
+    assert {"denied", "allowed"} <= broken(completed, JUDGED).keys()
+
+
 SIMPLE: JsonObject = {"modelFormat": {"name": "sklearn"}, "runtime": "mlserver-sklearn", "storageUri": "s3://models/a"}
 KSERVE: dict[str, JsonObject] = {
     "an image": {"predictor": {"model": SIMPLE | {"image": "dev.local/kubectl-serve/x:1"}}},
@@ -436,14 +560,19 @@ def test_what_is_laid_over_a_runtime_of_kserves_makes_it_custom_as_well(spec: Js
     assert {"denied", "allowed"} <= broken(manifest | {"spec": spec}, JUDGED).keys()
 
 
-@pytest.mark.parametrize("gpu", [False, True], ids=["cpu", "gpu"])
-@pytest.mark.parametrize(
-    ("runtime", "protocol"), [(each.name, protocol) for each in FACTS.runtimes for protocol in each.protocols]
-)
-def test_every_runtime_is_recognised_in_every_variant(runtime: str, protocol: str, gpu: bool) -> None:
+VARIANTS = [
+    (each.name, protocol, device)
+    for each in FACTS.runtimes
+    for protocol in each.protocols
+    for device in ("", *(v.resource.replace("*", "gpu") for v in each.variants if v.resource))
+]
+
+
+@pytest.mark.parametrize(("runtime", "protocol", "device"), VARIANTS)
+def test_every_runtime_is_recognised_in_every_variant(runtime: str, protocol: str, device: str) -> None:
     written = deployment("s3://models/a", runtime=runtime, protocol=protocol)
-    if gpu:
-        container = {"name": "model-server", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
+    if device:
+        container = {"name": "model-server", "resources": {"limits": {device: "2"}}}
         written["spec"] = {"template": {"spec": {"containers": [container]}}}
     for kind in KINDS:
         use = subject(made(kind, written)[0]).runtime

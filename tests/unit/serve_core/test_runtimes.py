@@ -110,8 +110,8 @@ def test_a_runtime_that_is_named_has_to_serve_what_is_asked_for() -> None:
 
 
 def test_a_gpu_that_no_runtime_uses_is_said() -> None:
-    choices = {choice.code for choice in served(gpu=True, format="sklearn").explanations}
-    assert "RuntimeWithoutVariant" in choices
+    verdict = served(gpu=True, format="sklearn")
+    assert "RuntimeWithoutVariant" in {warning.code for warning in verdict.warnings}
 
 
 def test_grpc_gets_the_one_port_that_knative_has() -> None:
@@ -277,6 +277,21 @@ def test_a_variant_adds_environment_and_replaces_the_rest() -> None:
         "args": ["a"],
         "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}],
     }
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matches"),
+    [
+        (GPU, {GPU}),
+        ("nvidia.com/*", {GPU, "nvidia.com/mig-1g.5gb", "nvidia.com/gpu.shared"}),
+        ("nvidia.com/mig-*", {"nvidia.com/mig-1g.5gb"}),
+    ],
+)
+def test_the_resource_of_a_variant_can_be_a_pattern(pattern: str, matches: set[str]) -> None:
+    variants = [{"when": {"resource": pattern}, "container": {"image": "gpu"}}]
+    runtime = runtimes.parse(runtime_document(variants=variants))
+    for name in (GPU, "nvidia.com/mig-1g.5gb", "nvidia.com/gpu.shared", "amd.com/gpu"):
+        assert runtime.has_variant_for({name}) is bool(runtime.applying(None, {name})) is (name in matches)
 
 
 def test_the_time_a_runtime_may_take_gives_way_to_the_users() -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from serve_core.admission import completion_record, own_server
+from serve_core.admission import completion_record, own_server, runtime_server
 from serve_core.admission.working_set import Admission
 from serve_core.api import loader_protocol, runtimes, sizing
 from serve_core.api.annotations import COMPLETED_WITH, CUSTOM, DEPLOYMENT, PORT, RUNTIME, path_of
@@ -109,12 +109,18 @@ def _server(workload: Workload, spec: ServingSpec, context: ClusterContext, find
         return None
     variants = runtime.applying(spec.protocol, resources)
     findings.explanations += (
-        explanation("RuntimeVariant", runtime=runtime.name, wanted=variant.resource or f"protocol {variant.protocol}")
+        explanation(
+            "RuntimeVariant",
+            runtime=runtime.name,
+            wanted=", ".join(variant.matching(resources)) or f"protocol {variant.protocol}",
+        )
         for variant in variants
     )
-    if resources and not runtime.has_variant_for(resources):
-        wanted = ", ".join(sorted(resources))
-        findings.explanations.append(explanation("RuntimeWithoutVariant", runtime=runtime.name, wanted=wanted))
+    if found is not None:
+        path = f"{at}[{containers.index(found)}]"
+        wanted, _ = runtimes.format_of(spec)
+        others = [each for each in context.runtimes if wanted is not None and each.serves(wanted, spec.protocol)]
+        runtime_server.warn_of_idle_devices(runtime, others, found, path, findings)
     return Server(found["name"] if found else SERVER_CONTAINER, runtime, variants)
 
 
@@ -165,13 +171,16 @@ def _overlay(
     if server.runtime is None:
         container["volumeMounts"] = [mount]
     else:
-        container |= model_server.render(server.runtime, server.variants, workload.name, model_path, mount)
+        rendered = model_server.render(server.runtime, server.variants, workload.name, model_path, mount)
+        written = server_container(workload.containers) or {"name": server.name}
+        path = f"{POD}.containers[{next((i for i, e in enumerate(workload.containers) if e is written), 0)}]"
+        container |= runtime_server.complete(server.runtime, rendered, written, path, findings)
+        volumes += runtime_server.volumes(server.runtime, container, workload.pod, findings)
         # A model server does not call the API server; the user's own container may.
         pod["automountServiceAccountToken"] = False
         if spec.mode == DEPLOYMENT:
             # Knative leaves them out. vLLM, for example, cannot start beside a Service vllm, which sets VLLM_PORT.
             pod["enableServiceLinks"] = False
-    volumes += model_server.volumes(server.runtime, container)
     pod |= {"containers": [container], "volumes": volumes}
     labels = _labels(workload)
     if spec.mode == DEPLOYMENT:

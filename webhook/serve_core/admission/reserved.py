@@ -18,11 +18,9 @@ from serve_core.base.constants import (
 )
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.reasons import Diagnostic, capped, diagnostic
-from serve_core.workload.model_server import server_container
+from serve_core.workload.model_server import PRIVATE_KINDS, server_container
 
 _PODS = "spec.template.spec"
-_PRIVATE_KINDS = ({"name", "emptyDir"}, {"name", "ephemeral"})
-"""Fields of a volume that no other pod has: what a user may make the model's volume."""
 _OF_THE_LOADER = {"name", "env", "envFrom", "resources", "imagePullPolicy"}
 """Fields of the init container that a user may write."""
 
@@ -35,7 +33,7 @@ def check(pod: JsonObject, spec: ServingSpec, mount: str) -> tuple[Diagnostic, .
 def _volumes(pod: JsonObject, spec: ServingSpec) -> Iterator[Diagnostic]:
     for index, volume in enumerate(_list(pod.get("volumes"))):
         name = value_at(volume, "name")
-        private = isinstance(volume, dict) and set(volume) in _PRIVATE_KINDS and spec.model.scheme != "pvc"
+        private = isinstance(volume, dict) and set(volume) in PRIVATE_KINDS and spec.model.scheme != "pvc"
         if name in (CREDENTIALS_VOLUME, SIGNATURE_KEY_VOLUME) or (name == MODEL_VOLUME and not private):
             yield diagnostic("NameReserved", f"{_PODS}.volumes[{index}].name", what="volume", name=name)
 

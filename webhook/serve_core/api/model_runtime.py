@@ -18,6 +18,7 @@ from serve_core.base.json import JsonObject, field_path
 from serve_core.base.reasons import quote
 
 _INT32 = {"format": "int32"}
+_OPTION = r"^--?[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
 
 def _some_known(protocols: tuple[str, ...]) -> tuple[str, ...]:
@@ -71,6 +72,25 @@ class Settings:
     ] = None
 
 
+@schema_of()
+@dataclass(frozen=True)
+class DeviceParallelism:
+    """How the server is started for several devices: the argument is added where the container requests more than
+    one."""
+
+    argument: Annotated[
+        str, Field(pattern=_OPTION), doc("Option that takes the number of devices, such as --tensor-parallel-size.")
+    ]
+    resources: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        doc("Extended resources that count whole devices, such as nvidia.com/gpu.", min_length=1, max_length=16),
+    ]
+    unless: Annotated[
+        tuple[Annotated[str, Field(pattern=_OPTION)], ...] | None,
+        doc("Options with which users spread the model in another way; with one, nothing is added.", max_length=16),
+    ] = None
+
+
 @with_config(ConfigDict(extra="allow"))
 class Container(TypedDict):
     """The container, as in a pod. $(MODEL_NAME) and $(MODEL_PATH) are expanded in its args, its env and the path of an
@@ -86,7 +106,10 @@ class When:
 
     resource: Annotated[
         str | None,
-        doc("An extended resource in the user's container, such as nvidia.com/gpu.", min_length=1),
+        doc(
+            "An extended resource in the user's container, such as nvidia.com/gpu. In it, * stands for any characters.",
+            min_length=1,
+        ),
     ] = None
     protocol: Annotated[str | None, Field(json_schema_extra=_PROTOCOL)] = None
 
@@ -137,6 +160,15 @@ class ModelRuntimeSpec:
         _WholeNumber | None, doc("Maximum seconds until it is ready, including the download. Default: 600.", ge=1)
     ] = None
     settings: Settings | None = None
+    entrypoint: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...] | None,
+        doc(
+            "The ENTRYPOINT of the image. It is written into the container where a user adds arguments to the "
+            "runtime's, unless the container has a command.",
+            max_length=16,
+        ),
+    ] = None
+    parallelism: DeviceParallelism | None = None
     variants: Annotated[
         tuple[RuntimeVariant, ...] | None,
         doc("Changes of the container for a resource or a protocol, applied in this order.", max_length=16),

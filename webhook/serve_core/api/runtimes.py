@@ -11,6 +11,7 @@ from serve_core.base.constants import GROUP, MERGED_BY_NAME
 from serve_core.base.findings import Findings
 from serve_core.base.json import JsonObject, canonical, value_at
 from serve_core.base.reasons import Explanation, diagnostic, explanation, meant, quote
+from serve_core.syntax import glob
 
 API_VERSION = f"{GROUP}/v1alpha1"
 KIND = "ModelRuntime"
@@ -25,11 +26,15 @@ class Variant:
 
     container: JsonObject
     resource: str | None = None
-    """An extended resource in the user's container, such as ``nvidia.com/gpu``."""
+    """An extended resource in the user's container, such as ``nvidia.com/gpu``. ``*`` stands for any characters."""
     protocol: str | None = None
 
     def applies(self, protocol: str, resources: Collection[str]) -> bool:
-        return self.protocol in (None, protocol) and (self.resource is None or self.resource in resources)
+        return self.protocol in (None, protocol) and (self.resource is None or bool(self.matching(resources)))
+
+    def matching(self, resources: Collection[str]) -> list[str]:
+        """Those of ``resources`` that it is for."""
+        return [] if self.resource is None else sorted(r for r in resources if glob.matches(r, self.resource))
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,18 @@ class RuntimeSettings:
         return any(
             name.startswith(known.removesuffix("*")) if known.endswith("*") else name == known for known in self.env
         )
+
+
+@dataclass(frozen=True)
+class Parallelism:
+    """How a runtime is started for several devices."""
+
+    argument: str
+    """Option that takes their number."""
+    resources: tuple[str, ...]
+    """Extended resources that count whole devices."""
+    unless: tuple[str, ...] = ()
+    """Options with which a user spreads the model in another way."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +83,9 @@ class Runtime:
     deadline: int | None = None
     """Maximum seconds until it is ready, including the download; ``None`` is Knative's default, 600."""
     settings: RuntimeSettings = RuntimeSettings()
+    entrypoint: tuple[str, ...] = ()
+    """The entrypoint of its image. It is written out where a user adds arguments to the runtime's."""
+    parallelism: Parallelism | None = None
 
     def serves(self, wanted: Format, protocol: str | None) -> bool:
         return (protocol is None or protocol in self.protocols) and any(
@@ -86,7 +106,7 @@ class Runtime:
         return made
 
     def has_variant_for(self, resources: Collection[str]) -> bool:
-        return any(variant.resource in resources for variant in self.variants)
+        return any(variant.matching(resources) for variant in self.variants)
 
 
 def _joined(present: list[JsonObject], added: list[JsonObject]) -> list[JsonObject]:
@@ -118,7 +138,7 @@ def parse_spec(name: str, spec: JsonObject) -> Runtime:
 
 def checked(name: str, spec: JsonObject) -> Runtime:
     """The runtime of a ``spec`` that is known to be valid, such as one that comes with kubectl-serve."""
-    settings = spec.get("settings") or {}
+    settings, parallelism = spec.get("settings") or {}, spec.get("parallelism")
     return Runtime(
         name,
         tuple(Format(each["name"], str(each["version"]) if "version" in each else None) for each in spec["formats"]),
@@ -132,6 +152,10 @@ def checked(name: str, spec: JsonObject) -> Runtime:
         tuple(spec.get("volumes") or []),
         spec.get(_DEADLINE),
         RuntimeSettings(tuple(settings.get("env") or ()), tuple(settings.get("args") or ())),
+        tuple(spec.get("entrypoint") or ()),
+        Parallelism(parallelism["argument"], tuple(parallelism["resources"]), tuple(parallelism.get("unless") or ()))
+        if parallelism
+        else None,
     )
 
 
@@ -155,8 +179,17 @@ def spec_document(runtime: Runtime) -> JsonObject:
         "volumes": list(runtime.volumes),
         _DEADLINE: runtime.deadline,
         "settings": {key: list(names) for key, names in vars(runtime.settings).items() if names},
+        "entrypoint": list(runtime.entrypoint),
+        "parallelism": _parallelism_document(runtime.parallelism),
     }
     return {key: value for key, value in document.items() if value not in (None, [], {}, 0)}
+
+
+def _parallelism_document(parallelism: Parallelism | None) -> JsonObject:
+    if parallelism is None:
+        return {}
+    document = {"argument": parallelism.argument, "resources": list(parallelism.resources)}
+    return document | ({"unless": list(parallelism.unless)} if parallelism.unless else {})
 
 
 _DEADLINE = "progressDeadlineSeconds"

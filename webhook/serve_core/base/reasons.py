@@ -271,6 +271,16 @@ _WARNINGS = (
         "{how} If the image reads {mount} by itself, ignore this warning.",
     ),
     (
+        "RuntimeReplaced",
+        "container {name} has {what} of its own in place of the command line of runtime {runtime}: {line}.",
+        "{how}",
+    ),
+    (
+        "RuntimeWithoutVariant",
+        "runtime {runtime} has no variant for {wanted}, so its server runs on the CPU and the device is idle.",
+        "{how}",
+    ),
+    (
         "KnownImage",
         (
             "this is the image of runtime {runtime}, but the container does not get that runtime's arguments, "
@@ -313,9 +323,14 @@ _CHOICES = (
     ("RuntimeByFormat", "runtime {runtime}, because it serves {wanted} with the highest priority.", ""),
     ("RuntimeByName", "runtime {runtime}, because kubectl-serve.dev/runtime names it.", ""),
     ("RuntimeVariant", "runtime {runtime} in its variant for {wanted}, because the Deployment requests that.", ""),
-    ("RuntimeWithoutVariant", "runtime {runtime} without a variant, because it has none for {wanted}.", ""),
     ("ServerKnown", "container {name} runs {server}.", ""),
     ("PortFound", "port {port}, from {source}.", ""),
+    (
+        "ArgumentsAppended",
+        "command of container {name} has the arguments of runtime {runtime}{without}, and args follow.",
+        "",
+    ),
+    ("SeveralDevices", "{option}, because container {name} requests several devices.", ""),
     ("RuntimeCustom", "container {name} serves the model, because {why}.", ""),
     (
         "CompletedEarlier",

@@ -15,6 +15,7 @@ from serve_core.api.runtimes import Runtime, RuntimeSettings, Variant
 from serve_core.base.constants import MODEL_MOUNT, MODEL_SUBPATH, MODEL_VOLUME, SERVER_CONTAINER
 from serve_core.base.json import JsonObject, objects_in, value_at
 from serve_core.syntax import image_reference, object_name
+from serve_core.workload import arguments
 from serve_core.workload.loader_container import RESTRICTED, TERMINATION, is_of_the_platform
 
 # What the API server would default inside a probe (k8s.io/kubernetes, pkg/apis/core/v1/defaults.go).
@@ -25,6 +26,9 @@ _FREE = frozenset(
     {"name", "imagePullPolicy", "resizePolicy", "resources", "securityContext", "terminationMessagePolicy", *PROBES}
 )
 """Fields that do not change what is served; of probes, only those that run no program."""
+
+PRIVATE_KINDS = ({"name", "emptyDir"}, {"name", "ephemeral"})
+"""Fields of a volume that no other pod has: what a user may write for a volume of ours."""
 
 SHARED = (
     "hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "hostAliases", "hostnameOverride", "dnsConfig",
@@ -107,9 +111,9 @@ def render(runtime: Runtime, variants: Iterable[Variant], model_name: str, path:
     return rendered
 
 
-def volumes(runtime: Runtime | None, container: JsonObject) -> list[JsonObject]:
+def volumes(runtime: Runtime, container: JsonObject) -> list[JsonObject]:
     """The volumes of a rendered container's mounts, without the model's volume."""
-    special = {volume["name"]: volume for volume in (runtime.volumes if runtime else ())}
+    special = {volume["name"]: volume for volume in runtime.volumes}
     return [
         special.get(mount["name"], {"name": mount["name"], "emptyDir": {}})
         for mount in container["volumeMounts"]
@@ -173,7 +177,8 @@ def _differences(
     resources = extended_resources(server)
     for protocol in runtime.protocols:
         wanted = render(runtime, runtime.applying(protocol, resources), *model)
-        yield _difference(server, wanted, runtime.settings) or _volume_difference(pod, volumes(runtime, wanted))
+        wanted["volumeMounts"] = [_as_mounted(mount, server, pod) for mount in wanted["volumeMounts"]]
+        yield _difference(server, wanted, runtime) or _volume_difference(pod, volumes(runtime, wanted))
 
 
 def _is_below_the_mount(path: str) -> bool:
@@ -192,21 +197,21 @@ def _holds_the_model(mount: JsonObject, pod: JsonObject) -> bool:
     return (kinds == {"emptyDir"} and mount.get("subPath") == MODEL_SUBPATH) or kinds == {"persistentVolumeClaim"}
 
 
-def _difference(found: JsonObject, wanted: JsonObject, settings: RuntimeSettings) -> str:
+def _difference(found: JsonObject, wanted: JsonObject, runtime: Runtime) -> str:
     found = {**found, "ports": _ports(found.get("ports"))}
     wanted = {**wanted, "ports": _ports(wanted.get("ports"))}
     found.setdefault("terminationMessagePath", TERMINATION["terminationMessagePath"])
     found = {key: value for key, value in found.items() if value not in (None, [], {}, "")}
     wanted = {key: value for key, value in wanted.items() if value not in (None, [], {}, "")}
-    for key in sorted((found.keys() | wanted.keys()) - _FREE - {"env", "args", "volumeMounts"}):
+    for key in sorted((found.keys() | wanted.keys()) - _FREE - {"env", "command", "args", "volumeMounts"}):
         if found.get(key) != wanted.get(key):
             return key
     for probe in PROBES:
         if value_at(found, probe, "exec") not in (None, value_at(wanted, probe, "exec")):
             return f"{probe}.exec"
     return (
-        _strange_variable(found.get("env"), wanted["env"], settings)
-        or ("" if _are_allowed(found.get("args") or [], wanted.get("args", []), settings) else "args")
+        _strange_variable(found.get("env"), wanted["env"], runtime.settings)
+        or _line_difference(found.get("command") or [], found.get("args") or [], wanted, runtime)
         or _strange_mount(found.get("volumeMounts"), wanted["volumeMounts"])
     )
 
@@ -239,12 +244,24 @@ def _strange_variable(found: Any, wanted: list[JsonObject], settings: RuntimeSet
     return ""
 
 
-def _are_allowed(found: Any, wanted: list[str], settings: RuntimeSettings) -> bool:
-    """Whether arguments are the runtime's, followed by those that its users can add."""
-    if not isinstance(found, list) or found[: len(wanted)] != wanted:
-        return False
+def _line_difference(command: Any, args: Any, wanted: JsonObject, runtime: Runtime) -> str:
+    """The field that differs from a runtime's command line, followed by what its users can add."""
+    if not isinstance(command, list) or not isinstance(args, list):
+        return "args" if isinstance(command, list) else "command"
+    own = wanted.get("args", [])
+    if command == wanted.get("command", []):
+        if args[: len(own)] == own and _are_allowed(args[len(own) :], runtime.settings):
+            return ""
+        return "args"
+    if not arguments.is_merged(runtime, wanted, command, args):
+        return "command"
+    return "" if _are_allowed(args, runtime.settings) else "args"
+
+
+def _are_allowed(words: list[Any], settings: RuntimeSettings) -> bool:
+    """Whether a runtime's users can add these arguments to its own."""
     takes_value = False
-    for word in found[len(wanted) :]:
+    for word in words:
         if not isinstance(word, str) or "$(" in word:
             return False
         if word.startswith("-"):
@@ -266,6 +283,28 @@ def _strange_mount(found: Any, wanted: list[JsonObject]) -> str:
             return f"volumeMounts[{value_at(mount, 'mountPath')}]"
         left.remove(mount)
     return f"volumeMounts[{left[0]['mountPath']}]" if left else ""
+
+
+def _as_mounted(mount: JsonObject, server: JsonObject, pod: JsonObject) -> JsonObject:
+    """A runtime's mount of an empty folder, with the volume that the user mounts there if it is empty as well."""
+    if mount["name"] == MODEL_VOLUME:
+        return mount
+    for each in objects_in(server.get("volumeMounts")):
+        if each.get("mountPath") != mount["mountPath"] or each.keys() != {"name", "mountPath"}:
+            continue
+        volumes = [volume for volume in objects_in(pod.get("volumes")) if volume.get("name") == each["name"]]
+        if each["name"] != MODEL_VOLUME and len(volumes) == 1 and volumes[0].keys() == {"name", "emptyDir"}:
+            return each
+    return mount
+
+
+def mounted_paths(container: JsonObject) -> dict[str, str]:
+    """Where a container mounts which volume."""
+    return {
+        posixpath.normpath("/" + mount["mountPath"].lstrip("/")): str(mount.get("name"))
+        for mount in objects_in(container.get("volumeMounts"))
+        if isinstance(mount.get("mountPath"), str)
+    }
 
 
 def _volume_difference(pod: JsonObject, wanted: list[JsonObject]) -> str:
