@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import textwrap
 from argparse import Namespace
 from collections.abc import Mapping
 
@@ -25,11 +26,16 @@ from serve_core.knative.features import ENABLED
 from serve_kube import errors
 from serve_kube.resources import DEFINITIONS, DEPLOYMENTS, NAMESPACES, PODS
 
-EXAMPLES = """\
+_RECOMMENDED = ", ".join(flag.removeprefix("kubernetes.") for flag in knative_features.RECOMMENDED)
+EXAMPLES = f"""\
   kubectl serve install
   kubectl serve install --registry registry.example.com/serving --tag 0.1.0
   kubectl serve install --knative-features recommended
-  kubectl serve install --dry-run -o yaml > kubectl-serve.yaml"""
+  kubectl serve install --dry-run -o yaml > kubectl-serve.yaml
+
+--knative-features recommended enables what Deployments of model servers usually need, and nothing that opens a node to
+a pod. The flags apply to every Knative Service of the cluster:
+{textwrap.fill(_RECOMMENDED, 116, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)}"""
 
 FIELD_MANAGER = "kubectl-serve-install"
 _SERVER = "kubectl-serve"

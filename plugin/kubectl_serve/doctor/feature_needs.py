@@ -30,7 +30,8 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     context, command = manifests.default_context(), _INSTALL
     if flags is None:
         context, flags, command = await _of_cluster(args, streams, connect)
-    report = feature_report.of((each for each in objects if each.get("kind") == "Deployment"), context)
+    deployments = [each for each in args.documents if each.object.get("kind") == "Deployment"]
+    report = feature_report.of(((documents.title(each), each.object) for each in deployments), context)
     if not report.judged:
         raise ServeError(
             f"no Deployment in {', '.join(args.filename)} has a model, or runs a model server that is known.",
@@ -106,9 +107,11 @@ def _print(report: FeatureReport, flags: Mapping[str, str] | None, fix: str, str
         streams.out(f"fix: {fix}")
     streams.note(f"{count_text(len(report.judged), 'Deployment')} judged")
     if report.refused:
+        count = count_text(len(report.refused), "Deployment")
         streams.note(
-            f"{count_text(len(report.refused), 'Deployment')} refused for other reasons: {', '.join(report.refused)}. "
-            "`kubectl serve render -f FILE` shows them."
+            f"{count} refused for other reasons, which `kubectl serve render -f` shows. They can need more flags:"
         )
+        for title in report.refused:
+            streams.note(f"  {title}")
     if report.passed_over:
         streams.note(f"{count_text(report.passed_over, 'Deployment')} without a model passed over")

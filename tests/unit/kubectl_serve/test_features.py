@@ -235,7 +235,8 @@ def test_the_doctor_reads_files_without_a_cluster(run: Run, chat: str) -> None:
     screen = run("doctor", "-f", chat, "-o", "json", cluster=Gone())
     assert (screen.code, screen.err) == (0, "Without a cluster: nothing answers.\n")
     found = json.loads(screen.out)
-    assert found["features"][1] == {"flag": TOLERATIONS, "needs": "allowed", "deployments": ["chat"]}
+    users = [f"deployment.apps/chat in {chat}"]
+    assert found["features"][1] == {"flag": TOLERATIONS, "needs": "allowed", "deployments": users}
     assert found["missing"] == [INIT, TOLERATIONS]
     assert found["fix"] == "kubectl serve install --knative-features podspec-init-containers,podspec-tolerations"
     assert "<unknown>" in run("doctor", "-f", chat, cluster=Gone()).out
@@ -260,6 +261,7 @@ def test_what_is_refused_for_other_reasons_is_named(run: Run) -> None:
     screen = run("doctor", "-f", "-", stdin=text + "---\n{kind: Deployment, metadata: {name: b}}\n", cluster=Gone())
     assert screen.err.splitlines()[1:] == [
         "1 Deployment judged",
-        "1 Deployment refused for other reasons: chat. `kubectl serve render -f FILE` shows them.",
+        "1 Deployment refused for other reasons, which `kubectl serve render -f` shows. They can need more flags:",
+        "  deployment.apps/chat in standard input",
         "1 Deployment without a model passed over",
     ]

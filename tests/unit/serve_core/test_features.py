@@ -8,6 +8,7 @@ import pytest
 from kubectl_serve.install import manifests
 from serve_core.admission import feature_report
 from serve_core.admission.decide import judge
+from serve_core.admission.feature_report import FeatureReport
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext
 from serve_core.knative import features, fields
@@ -86,6 +87,10 @@ def deployment(name: str, *, model: bool = True, image: str = "registry.example/
     }
 
 
+def reported(*deployments: JsonObject) -> FeatureReport:
+    return feature_report.of(((each["metadata"]["name"], each) for each in deployments), CONTEXT)
+
+
 TOLERATIONS: dict[str, Any] = {"tolerations": [{"operator": "Exists"}]}
 
 
@@ -99,7 +104,7 @@ def test_a_report_counts_the_deployments_that_need_each_flag() -> None:
     claim = {"name": "c", "persistentVolumeClaim": {"claimName": "c"}}
     mounted = deployment("cache", volumes=[claim], **TOLERATIONS)
     mounted["spec"]["template"]["spec"]["containers"][0]["volumeMounts"] = [{"name": "c", "mountPath": "/cache"}]
-    report = feature_report.of([deployment("chat", **TOLERATIONS), mounted, deployment("plain")], CONTEXT)
+    report = reported(deployment("chat", **TOLERATIONS), mounted, deployment("plain"))
     assert {need.flag: users for need, users in report.needs.items()} == {
         "kubernetes.podspec-init-containers": ("chat", "cache", "plain"),
         "kubernetes.podspec-persistent-volume-claim": ("cache",),
@@ -118,19 +123,19 @@ def test_a_report_counts_the_deployments_that_need_each_flag() -> None:
 def test_in_mode_deployment_no_flag_is_needed() -> None:
     written = deployment("chat", **TOLERATIONS)
     written["metadata"]["annotations"]["kubectl-serve.dev/mode"] = "deployment"
-    report = feature_report.of([written], CONTEXT)
+    report = reported(written)
     assert (report.judged, dict(report.needs)) == (("chat",), {})
 
 
 def test_a_known_server_without_the_annotation_is_judged_as_if_it_had_it() -> None:
     vllm = deployment("chat", model=False, image="vllm/vllm-openai:v0.11.0", **TOLERATIONS)
-    report = feature_report.of([vllm, deployment("shop", model=False), {"kind": "Deployment"}], CONTEXT)
+    report = reported(vllm, deployment("shop", model=False), {"kind": "Deployment", "metadata": {"name": "odd"}})
     assert (report.judged, report.passed_over) == (("chat",), 2)
     assert FeatureNeed("kubernetes.podspec-tolerations") in report.needs
 
 
 def test_what_is_refused_for_another_reason_is_named() -> None:
     written = deployment("chat", activeDeadlineSeconds=5, **TOLERATIONS)
-    report = feature_report.of([written], CONTEXT)
+    report = reported(written)
     assert report.refused == ("chat",)
     assert FeatureNeed("kubernetes.podspec-tolerations") in report.needs

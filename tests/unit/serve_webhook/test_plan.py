@@ -474,11 +474,15 @@ def test_a_temporary_cause_is_reported_and_is_not_a_failure() -> None:
     assert ready(observed(service=live(), pods=[CRASHED])).status == "True", "Knative has another one that serves"
 
 
-def test_ready_reports_services_that_bypass_knative_and_no_other_warning() -> None:
-    warnings = (diagnostic("PastKnative", "spec", service="old"), diagnostic("Parked", "spec"))
-    state = observed(service=live(), verdict=Verdict(service=WANTED, warnings=warnings))
-    assert warnings[0].message in ready(state).message
-    assert warnings[1].message not in ready(state).message
+def test_ready_reports_services_that_bypass_knative_or_lose_the_pods_and_no_other_warning() -> None:
+    services = (
+        diagnostic("PastKnative", "spec", service="old"),
+        diagnostic("PortByName", "spec", service="web", port="http"),
+    )
+    other = diagnostic("Parked", "spec")
+    state = observed(service=live(), verdict=Verdict(service=WANTED, warnings=(*services, other)))
+    assert all(warning.message in ready(state).message for warning in services)
+    assert other.message not in ready(state).message
 
 
 def test_a_route_that_fails_is_the_services_fault() -> None:

@@ -17,7 +17,7 @@ _ANY_MODEL = "hf://example/model"
 
 @dataclass(frozen=True)
 class FeatureReport:
-    """What the Deployments need. Each is named ``namespace/name``, or by its name where it has no namespace."""
+    """What the Deployments need. Each is named by its title."""
 
     judged: tuple[str, ...]
     needs: Mapping[FeatureNeed, tuple[str, ...]]
@@ -32,8 +32,8 @@ class FeatureReport:
         return tuple(need.flag for need in self.needs if not need.is_met(features))
 
 
-def of(deployments: Iterable[JsonObject], context: ClusterContext) -> FeatureReport:
-    """Judge Deployments with every flag enabled, and note which flags matter.
+def of(deployments: Iterable[tuple[str, JsonObject]], context: ClusterContext) -> FeatureReport:
+    """Judge Deployments with every flag enabled, and note which flags matter. Each comes with its title.
 
     A Deployment without the annotation is judged as if it had one, if it runs a known model server. The flags of
     ``context`` do not matter.
@@ -41,7 +41,7 @@ def of(deployments: Iterable[JsonObject], context: ClusterContext) -> FeatureRep
     enabled = replace(context, features=dict.fromkeys(FIELD_FLAGS, ENABLED))
     judged, refused, passed_over = [], [], 0
     users: dict[FeatureNeed, list[str]] = {}
-    for written in deployments:
+    for title, written in deployments:
         deployment = written if concerns(written) else _annotated(written, context)
         if deployment is None:
             passed_over += 1
@@ -50,7 +50,6 @@ def of(deployments: Iterable[JsonObject], context: ClusterContext) -> FeatureRep
         if not verdict.refused and (verdict.deployment is None or not is_served(verdict.deployment)):
             passed_over += 1
             continue
-        title = _title(written)
         judged.append(title)
         if verdict.refused:
             refused.append(title)
@@ -77,8 +76,3 @@ def _runs_known_server(deployment: JsonObject, context: ClusterContext) -> bool:
         for container in (containers if isinstance(containers, list) else ())
         if isinstance(container, dict)
     )
-
-
-def _title(deployment: JsonObject) -> str:
-    names = (value_at(deployment, "metadata", key) for key in ("namespace", "name"))
-    return "/".join(str(name) for name in names if name)
