@@ -330,6 +330,21 @@ def test_forbidden_content_is_found_everywhere_in_a_pod(kind: str, more: JsonObj
     assert found & {"ImageNotAllowed", "SecretNotAllowed", "SourceNotAllowed", "SourceUnreadable"}
 
 
+@pytest.mark.attack(7)
+@pytest.mark.parametrize(("secret", "allowed"), [("hub", True), ("stolen", False)])
+def test_the_secret_of_the_loaders_token_is_judged(secret: str, allowed: bool) -> None:
+    context = context_with(STORES + "  - {name: secrets, secrets: {deny: [stolen]}}")
+    made = pod("s3://models/a")
+    reference = {"name": secret, "key": "any"}
+    made["spec"]["initContainers"][0]["env"] = [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}}]
+
+    response = ask(request(made), context)
+
+    assert response["allowed"] is allowed
+    if not allowed:
+        assert "SecretNotAllowed: spec.initContainers[0].env[0].valueFrom.secretKeyRef" in refused(response)
+
+
 @pytest.mark.attack(8)
 def test_last_applied_and_look_alike_keys_do_not_count() -> None:
     disguised = deployment("s3://elsewhere/a.joblib")

@@ -12,6 +12,7 @@ from serve_core.base.constants import LOADER_CONTAINER
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import LoaderConfig
 from serve_core.workload import loader_container
+from serve_core.workload.hub_access import SecretKey
 from serve_core.workload.loader_container import LoaderRequest
 from support.golden import GOLDEN
 
@@ -78,3 +79,56 @@ def test_an_older_loader_that_is_known_is_one_as_well() -> None:
     assert isinstance(loader_container.read(found, pod, [present, older]), LoaderRequest)
     mixed = LoaderConfig("example.com/loader:1", ("0.0.0.0/0",))
     assert loader_container.read(found, pod, [present, mixed]) == "args"
+
+
+LOADERS = [LoaderConfig("example.com/loader:1", ("10.0.0.0/8",))]
+TOKEN: JsonObject = {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "k"}}}
+
+
+def with_hub(**fields: Any) -> LoaderRequest | str:
+    """What is read of a loader with the hub's cache and token, and with these ``fields`` of its container."""
+    models, _ = parse_all("hf://acme/tiny", "")
+    wanted = LoaderRequest(
+        "example.com/loader:1", models, ("10.0.0.0/8",), hub_cache=True, token=SecretKey("hub", "k", optional=None)
+    )
+    found = loader_container.render(wanted) | fields
+    read = loader_container.read(found, {"volumes": loader_container.volumes(wanted)}, LOADERS)
+    return "as rendered" if read == wanted else read
+
+
+def test_the_hubs_cache_and_token_are_known_again() -> None:
+    assert with_hub() == "as rendered"
+    found = with_hub(env=[TOKEN, {"name": "AWS_REGION", "value": "eu-west-1"}])
+    assert found == "as rendered"
+
+
+@pytest.mark.attack(27)
+@pytest.mark.parametrize(
+    "env",
+    [
+        [TOKEN, TOKEN],
+        [{"name": "HF_TOKEN", "value": "hf_other"}],
+        [{**TOKEN, "value": "hf_other"}],
+        [{"name": "HF_TOKEN", "valueFrom": {"configMapKeyRef": {"name": "a", "key": "b"}}}],
+        [{"name": "HF_ENDPOINT", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "k"}}}],
+        [TOKEN, {"name": "HF_ENDPOINT", "value": "https://hub.example"}],
+        [TOKEN, {"name": "HUGGINGFACE_TOKEN", "valueFrom": TOKEN["valueFrom"]}],
+    ],
+)
+def test_another_variable_than_the_token_from_a_secret_is_strange(env: list[JsonObject]) -> None:
+    assert str(with_hub(env=env)).startswith("env[HF_") or with_hub(env=env) == "env[HUGGINGFACE_TOKEN]"
+
+
+@pytest.mark.attack(27)
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--hub-cache", "--volume", "/mnt/model-volume", "--allow-network", "10.0.0.0/8"],
+        ["--volume", "/mnt/model-volume", "--allow-network", "10.0.0.0/8", "--hub-cache", "--hub-cache"],
+        ["--volume", "/mnt/model-volume", "--allow-network", "10.0.0.0/8", "--hub-cache=/x"],
+        ["--volume", "--hub-cache", "/mnt/model-volume", "--allow-network", "10.0.0.0/8"],
+        ["--volume", "/mnt/model-volume", "--allow-network", "10.0.0.0/8", "--hub-cache", "/x"],
+    ],
+)
+def test_the_option_stands_where_it_is_rendered(args: list[str]) -> None:
+    assert with_hub(args=[*args, "--", "hf://acme/tiny"]) == "args"

@@ -79,3 +79,73 @@ def test_a_single_file_is_named_in_the_line_to_write() -> None:
     assert "--model=/mnt/models/model.gguf" in warning.hint
     (warning,) = read(image=image, uri="s3://models/tiny").warnings
     assert "--model=/mnt/models/FILE" in warning.hint
+
+
+def warned(found: OwnServer) -> list[str]:
+    return [each.code for each in found.warnings]
+
+
+def explained(found: OwnServer) -> list[str]:
+    return [each.code for each in found.explanations]
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        {"args": ["--model", "acme/tiny"]},
+        {"args": ["serve acme/tiny"], "image": "vllm/vllm-openai:v1"},
+        {"args": ["--model=acme/tiny:main"]},
+        {"env": [{"name": "MODEL_ID", "value": "acme/tiny"}]},
+        {"args": ["--model=$(ID)"], "env": [{"name": "ID", "value": "acme/tiny"}]},
+        {"args": ["acme/tiny"], "env": [{"name": "HF_HOME", "value": "/data"}]},
+        {"args": ["acme/tiny"], "env": [{"name": "HF_HUB_OFFLINE", "value": "0"}]},
+        {"args": ["acme/tiny"], "env": [{"name": "HF_HUB_CACHE", "value": "/mnt/hub-cache"}]},
+        {"args": ["acme/tiny"], "volumeMounts": [{"name": "v", "mountPath": "/mnt/hub-cache-old"}]},
+    ],
+)
+def test_a_repository_of_the_models_is_found_in_the_cache(container: dict[str, Any]) -> None:
+    found = read(uri="hf://acme/tiny@v2", **container)
+    assert (found.reads_hub_cache, warned(found)) == (True, [])
+    assert "HubLayout" in explained(found)
+
+
+def test_a_repository_of_one_of_several_models_is_found() -> None:
+    found = read(uri="s3://models/base hf://acme/tiny=adapters/tiny", args=["--lora-modules=tiny=acme/tiny"])
+    assert found.reads_hub_cache
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        {"args": ["--model", "acme/other"]},
+        {"args": ["--model", "Acme/Tiny"]},  # the cache's folders have the case of the URI
+        {"args": ["--model", "acme/tiny"], "image": "ghcr.io/ggml-org/llama.cpp:server"},
+        {"args": ["ollama serve", "acme/tiny"], "image": "ollama/ollama:1"},
+    ],
+)
+def test_without_the_models_repository_or_a_cache_there_is_a_warning(container: dict[str, Any]) -> None:
+    found = read(**container)
+    assert (found.reads_hub_cache, warned(found)) == (False, ["ModelUnseen"])
+    assert "Or remove" not in found.warnings[0].hint
+
+
+def test_a_container_that_names_the_path_needs_no_cache() -> None:
+    found = read(args=["--model=/mnt/models", "--served-model-name=acme/tiny"])
+    assert (found.reads_hub_cache, warned(found)) == (False, [])
+
+
+@pytest.mark.parametrize(
+    ("container", "kept"),
+    [
+        ({"env": [{"name": "HF_HUB_CACHE", "value": "/data"}]}, "HF_HUB_CACHE"),
+        ({"env": [{"name": "HUGGINGFACE_HUB_CACHE", "value": "/data"}]}, "HUGGINGFACE_HUB_CACHE"),
+        ({"env": [{"name": "TRANSFORMERS_CACHE", "valueFrom": {}}]}, "TRANSFORMERS_CACHE"),
+        ({"args": ["acme/tiny", "--download-dir=/data"]}, "--download-dir"),
+        ({"volumeMounts": [{"name": "v", "mountPath": "/mnt//hub-cache/"}]}, "the volume at /mnt/hub-cache"),
+        ({"volumeMounts": [{"name": "v", "mountPath": "/mnt/hub-cache/x"}]}, "the volume at /mnt/hub-cache/x"),
+    ],
+)
+def test_a_cache_of_the_users_own_is_named_in_the_warning(container: dict[str, Any], kept: str) -> None:
+    found = read(**{"args": ["acme/tiny"], **container})
+    assert (found.reads_hub_cache, warned(found)) == (False, ["ModelUnseen"])
+    assert f"Or remove {kept}: " in found.warnings[0].hint

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from serve_core.admission import completion_record, own_server, runtime_server
+from serve_core.admission.own_server import OwnServer
 from serve_core.admission.working_set import Admission
 from serve_core.api import loader_protocol, runtimes, sizing
 from serve_core.api.annotations import COMPLETED_WITH, CUSTOM, DEPLOYMENT, PORT, RUNTIME, path_of
@@ -23,7 +24,7 @@ from serve_core.base.workload import POD, Workload
 from serve_core.context.cluster import ClusterContext
 from serve_core.istio.injection import MeshDecision
 from serve_core.knative import limits
-from serve_core.workload import loader_container, model_server, stores
+from serve_core.workload import hub_access, loader_container, model_server, stores
 from serve_core.workload.loader_container import LoaderRequest
 from serve_core.workload.model_server import extended_resources, server_container
 
@@ -57,10 +58,12 @@ def complete(admission: Admission) -> None:
         return
     record = completion_record.annotation_value(spec, asked, recall.context.loader, server.runtime)
     admission.annotate(COMPLETED_WITH, record)
-    admission.fill(_overlay(workload, server, spec, recall.context, admission.mesh, findings))
-    if server.runtime is None:
-        _complete_own_server(admission, server.name)
-    elif spec.port is not None:
+    own = _read_own_server(admission, server.name) if server.runtime is None else None
+    hub_cache = own is not None and own.reads_hub_cache
+    admission.fill(_overlay(workload, server, spec, recall.context, admission.mesh, findings, hub_cache=hub_cache))
+    if own is not None:
+        _complete_own_server(admission, server.name, own)
+    elif server.runtime is not None and spec.port is not None:
         one, other = PORT, f"runtime {server.runtime.name}"
         why = "the runtime has its own port"
         findings.problems.append(diagnostic("ConflictingAnnotations", path_of(PORT), one=one, other=other, why=why))
@@ -68,14 +71,17 @@ def complete(admission: Admission) -> None:
         _warn_of_known_image(workload, spec, recall.context, findings)
 
 
-def _complete_own_server(admission: Admission, name: str) -> None:
-    """Declare the port of a container of the user's own, and warn if it does not serve the loaded model."""
-    admission.is_own_server = True
+def _read_own_server(admission: Admission, name: str) -> OwnServer:
+    """Read a container of the user's own, before anything is filled into it."""
     containers = admission.workload.containers
     index = next(index for index, each in enumerate(containers) if each.get("name") == name)
-    own = own_server.read(
-        containers[index], f"{POD}.containers[{index}]", admission.spec, admission.context.servers, MODEL_MOUNT
-    )
+    at = f"{POD}.containers[{index}]"
+    return own_server.read(containers[index], at, admission.spec, admission.context.servers, MODEL_MOUNT)
+
+
+def _complete_own_server(admission: Admission, name: str, own: OwnServer) -> None:
+    """Declare the port of a container of the user's own, and warn if it does not serve the loaded model."""
+    admission.is_own_server = True
     admission.findings.warnings += own.warnings
     admission.findings.explanations += own.explanations
     if own.ports:
@@ -144,6 +150,8 @@ def _overlay(
     context: ClusterContext,
     mesh: MeshDecision,
     findings: Findings,
+    *,
+    hub_cache: bool,
 ) -> JsonObject:
     directory, file_name = spec.model.path, spec.file_name
     if spec.model.scheme == "pvc" and file_name is not None:
@@ -164,12 +172,14 @@ def _overlay(
     else:
         findings.explanations.append(explanation("ModelByLoader"))
         mount["subPath"] = MODEL_SUBPATH
-        request = _request(spec, context, workload, mesh, masked=_has_token(workload, server))
+        masked = _has_token(workload, server)
+        request = _request(spec, context, workload, mesh, findings, masked=masked, hub_cache=hub_cache)
         volumes = loader_container.volumes(request)
         pod["initContainers"] = [loader_container.render(request)]
     container: JsonObject = {"name": server.name}
     if server.runtime is None:
-        container["volumeMounts"] = [mount]
+        extra = hub_access.cache_fields() if hub_cache else {"volumeMounts": []}
+        container |= {**extra, "volumeMounts": [mount, *extra["volumeMounts"]]}
     else:
         rendered = model_server.render(server.runtime, server.variants, workload.name, model_path, mount)
         written = server_container(workload.containers) or {"name": server.name}
@@ -209,8 +219,20 @@ def _has_token(workload: Workload, server: Server) -> bool:
 
 
 def _request(
-    spec: ServingSpec, context: ClusterContext, workload: Workload, mesh: MeshDecision, *, masked: bool
+    spec: ServingSpec,
+    context: ClusterContext,
+    workload: Workload,
+    mesh: MeshDecision,
+    findings: Findings,
+    *,
+    masked: bool,
+    hub_cache: bool,
 ) -> LoaderRequest:
+    container = server_container(workload.containers) or {}
+    token = hub_access.token(container) if any(model.uri.scheme == "hf" for model in spec.models) else None
+    if token is not None:
+        name = container.get("name")
+        findings.explanations.append(explanation("TokenForLoader", key=token.key, secret=token.secret, name=name))
     return LoaderRequest(
         image=context.loader.image,
         models=spec.models,
@@ -220,6 +242,8 @@ def _request(
         signature_key=spec.signature_key,
         credentials=spec.credentials,
         masked=masked,
+        hub_cache=hub_cache,
+        token=token,
         uid=mesh.loader_uid,
         size=spec.size,
     )

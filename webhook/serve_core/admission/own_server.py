@@ -13,7 +13,7 @@ from serve_core.api.servers import KnownServer
 from serve_core.api.serving_spec import ServingSpec
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import Diagnostic, Explanation, diagnostic, explanation
-from serve_core.workload import command_line, serving_port
+from serve_core.workload import command_line, hub_access, serving_port
 from serve_core.workload.command_line import CommandLine
 from serve_core.workload.serving_port import Source
 
@@ -30,6 +30,8 @@ class OwnServer:
     """To be filled in where it declares none."""
     explanations: tuple[Explanation, ...] = ()
     warnings: tuple[Diagnostic, ...] = ()
+    reads_hub_cache: bool = False
+    """Whether it finds the model by the name of its repository, in the loader's cache."""
 
 
 def read(container: JsonObject, path: str, spec: ServingSpec, known: Iterable[KnownServer], mount: str) -> OwnServer:
@@ -40,25 +42,45 @@ def read(container: JsonObject, path: str, spec: ServingSpec, known: Iterable[Kn
     explanations: tuple[Explanation, ...] = ()
     if server is not None:
         explanations += (explanation("ServerKnown", name=container.get("name"), server=server.title),)
-    warnings = () if line.names_path(mount) else (_unseen(container, path, spec, line, server, mount),)
+    uris = [model.uri for model in spec.models]
+    warnings: tuple[Diagnostic, ...] = ()
+    reads_hub_cache = hub_access.reads_cache(line, server, uris, mount)
+    own_cache = hub_access.own_cache(container, line) if reads_hub_cache else None
+    if reads_hub_cache and own_cache is None:
+        repository = hub_access.named_repository(line, uris)
+        explanations += (explanation("HubLayout", name=container.get("name"), repository=repository),)
+    elif not line.names_path(mount):
+        reads_hub_cache = False
+        warnings = (_unseen(container, path, spec, line, server, mount, own_cache),)
     if found.number is None or container.get("ports"):
-        return OwnServer((), explanations, warnings)
+        return OwnServer((), explanations, warnings, reads_hub_cache)
     port: JsonObject = {"containerPort": found.number}
     source = found.source or Source.SERVER
     explanations += (explanation("PortFound", port=found.number, source=source.value),)
-    return OwnServer((port,), explanations, warnings)
+    return OwnServer((port,), explanations, warnings, reads_hub_cache)
 
 
 def _unseen(
-    container: JsonObject, path: str, spec: ServingSpec, line: CommandLine, server: KnownServer | None, mount: str
+    container: JsonObject,
+    path: str,
+    spec: ServingSpec,
+    line: CommandLine,
+    server: KnownServer | None,
+    mount: str,
+    own_cache: str | None,
 ) -> Diagnostic:
-    """The server serves something else than the loaded model, as far as can be seen; how to point it there."""
+    """The server serves something else than the loaded model, as far as can be seen; how to point it there.
+
+    ``own_cache``: what keeps it from the loader's cache.
+    """
     file = spec.file_name
     at = mount if file is None else f"{mount}/{file}"
     how = _ANY
     if server is not None:
         written = server.write.replace("{path}", at).replace("{file}", at if file else f"{mount}/FILE")
         how = f"For {server.title}, write {written}."
+    if own_cache is not None:
+        how = f"{how} Or remove {own_cache}: the server then finds the loaded model by the name of its repository."
     values = [line.flag(name) for name in (server.model_flags if server is not None else ())]
     elsewhere = next((value for value in values if value is not None and _SHOWN.fullmatch(value)), None)
     instead = "" if elsewhere is None else f", but {elsewhere}"

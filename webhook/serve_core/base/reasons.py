@@ -331,6 +331,16 @@ _CHOICES = (
         "",
     ),
     ("SeveralDevices", "{option}, because container {name} requests several devices.", ""),
+    (
+        "HubLayout",
+        "container {name} finds {repository} by its name, in a cache that the loader fills.",
+        "",
+    ),
+    (
+        "TokenForLoader",
+        "the loader gets the token for the hub from key {key} of Secret {secret}, as container {name} does.",
+        "",
+    ),
     ("RuntimeCustom", "container {name} serves the model, because {why}.", ""),
     (
         "CompletedEarlier",

@@ -46,8 +46,13 @@ class CommandLine:
         path = path.rstrip("/")
         return any(_stands_in(text, path, after="/") or _stands_in(text, f"file://{path}", "/") for text in self._texts)
 
-    def names_repository(self, repository: str) -> bool:
-        """Whether something written is ``org/name`` of a hub, with or without a revision behind ``@`` or ``:``."""
+    def names_repository(self, repository: str, *, exact: bool = False) -> bool:
+        """Whether something written is ``org/name`` of a hub, with or without a revision behind ``@`` or ``:``.
+
+        ``exact``: in the same case, which the hub itself ignores.
+        """
+        if exact:
+            return any(_stands_in(text, repository) for text in self._texts)
         return any(_stands_in(text.lower(), repository.lower()) for text in self._texts)
 
     @cached_property

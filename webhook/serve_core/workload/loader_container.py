@@ -24,6 +24,8 @@ from serve_core.base.constants import (
 )
 from serve_core.base.json import JsonObject, objects_in, value_at
 from serve_core.context.cluster import LoaderConfig
+from serve_core.workload import hub_access
+from serve_core.workload.hub_access import SecretKey
 
 RESTRICTED = {
     "allowPrivilegeEscalation": False,
@@ -61,6 +63,10 @@ class LoaderRequest:
     """
     stores: tuple[Store, ...] = ()
     """The stores that the loader is bound to, whatever the Secret names. Empty: the credentials decide."""
+    hub_cache: bool = False
+    """Whether to lay the models out as a cache of ``huggingface_hub`` too."""
+    token: SecretKey | None = None
+    """The token for the hub, which the kubelet sets as a variable."""
     uid: int | None = None
     size: int | None = field(default=None, compare=False)
     """Bytes of the models. Not compared: resource requests do not change what the container does."""
@@ -89,6 +95,9 @@ def render(request: LoaderRequest) -> JsonObject:
     if request.credentials is not None:
         args += ["--credentials", CREDENTIALS_MOUNT]
         mounts.append({"name": CREDENTIALS_VOLUME, "mountPath": CREDENTIALS_MOUNT, "readOnly": True})
+    if request.hub_cache:
+        args.append(_HUB_CACHE)
+    token = [] if request.token is None else [_token_variable(request.token)]
     requests = {"cpu": "100m", "memory": "128Mi"}
     if storage := sizing.storage(request.size):
         requests["ephemeral-storage"] = storage
@@ -98,6 +107,7 @@ def render(request: LoaderRequest) -> JsonObject:
         "image": request.image,
         "imagePullPolicy": "IfNotPresent",
         "args": [*args, "--", *(model.argument if several else model.uri.text for model in request.models)],
+        **({"env": token} if token else {}),
         # Memory does not grow with the model. The limit includes the page cache; the loader itself uses less than a
         # quarter of it.
         "resources": {"requests": requests, "limits": {"memory": "1Gi"}},
@@ -139,6 +149,12 @@ _OPTIONS = ("--volume", "--allow-network", "--store", "--digest", "--signature-k
 
 _REPEATED = ("--allow-network", "--store")
 
+_HUB_CACHE = "--hub-cache"
+"""The option without a value."""
+
+_HUB_VARIABLE = "HF_TOKEN"
+"""The variable with the token for the hub."""
+
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 """A digest that the loader compares. It takes an empty text for no digest."""
 
@@ -149,7 +165,7 @@ def _request_of(container: JsonObject, pod: JsonObject) -> LoaderRequest | str:
     if not isinstance(args, list) or not all(isinstance(word, str) for word in args) or args.count("--") != 1:
         return "args"
     at = args.index("--")
-    options, uris = args[:at], args[at + 1 :]
+    options, uris = [word for word in args[:at] if word != _HUB_CACHE], args[at + 1 :]
     values: dict[str, list[str]] = {option: [] for option in _OPTIONS}
     for option, value in zip(options[::2], options[1::2], strict=False):
         if option not in values:
@@ -175,8 +191,19 @@ def _request_of(container: JsonObject, pod: JsonObject) -> LoaderRequest | str:
         signature_key=_volume_of(pod, SIGNATURE_KEY_VOLUME, "configMap", "name") if values["--signature-key"] else None,
         credentials=_volume_of(pod, CREDENTIALS_VOLUME, "secret", "secretName") if values["--credentials"] else None,
         masked=any(mount.get("name") == MODEL_VOLUME and mount.get("mountPath") == _ACCOUNT_MOUNT for mount in mounts),
+        hub_cache=_HUB_CACHE in args[:at],
+        token=_token_in(container),
         uid=uid if isinstance(uid, int) and not isinstance(uid, bool) and uid > 0 else None,
     )
+
+
+def _token_variable(token: SecretKey) -> JsonObject:
+    return {"name": _HUB_VARIABLE, "valueFrom": {"secretKeyRef": token.render()}}
+
+
+def _token_in(container: JsonObject) -> SecretKey | None:
+    variables = objects_in(container.get("env"))
+    return next((hub_access.secret_key(each) for each in variables if each.get("name") == _HUB_VARIABLE), None)
 
 
 def _volume_of(pod: JsonObject, volume: str, kind: str, name: str) -> str:
@@ -235,7 +262,7 @@ def _difference(container: JsonObject, pod: JsonObject, request: LoaderRequest) 
         if key == "volumeMounts" or key in _FREE:
             continue
         if key == "env":
-            if strange := next(_strange_variables(container["env"]), None):
+            if strange := next(_strange_variables(container["env"], wanted.get("env", [])), None):
                 return strange
         elif found.get(key) != wanted.get(key):
             return key
@@ -244,12 +271,15 @@ def _difference(container: JsonObject, pod: JsonObject, request: LoaderRequest) 
     return _mount_difference(container, pod, wanted["volumeMounts"]) or _volume_difference(pod, volumes(request))
 
 
-def _strange_variables(env: Any) -> Iterator[str]:
+def _strange_variables(env: Any, wanted: list[JsonObject]) -> Iterator[str]:
     if not isinstance(env, list):
         yield "env"
         return
+    left = list(wanted)
     for variable in env:
-        if not is_of_the_platform(variable):
+        if variable in left:
+            left.remove(variable)
+        elif not is_of_the_platform(variable):
             yield f"env[{value_at(variable, 'name')}]"
 
 

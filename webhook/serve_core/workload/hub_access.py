@@ -1,0 +1,114 @@
+"""How a container of the user's own reads a repository of the Hugging Face Hub: its name, its cache, its token.
+
+Sources: huggingface_hub, "Environment variables"; transformers 4, "Installation".
+"""
+
+import posixpath
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from model_uri import ModelURI
+from serve_core.api.servers import KnownServer
+from serve_core.base.constants import HUB_MOUNT, HUB_SUBPATH, MODEL_VOLUME
+from serve_core.base.json import JsonObject, object_at, objects_in, value_at
+from serve_core.workload.command_line import CommandLine
+
+_CACHES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", "SENTENCE_TRANSFORMERS_HOME")
+"""Variables that name the cache, each for other libraries or versions of them."""
+_CACHE_FLAGS = ("--download-dir", "--huggingface-hub-cache", "--cache-dir", "--cache_dir")
+
+_TOKENS = (
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "HUGGINGFACE_HUB_TOKEN",
+    "HUGGINGFACE_TOKEN",
+    "HUGGING_FACE_TOKEN",
+    "HUGGINGFACEHUB_API_TOKEN",
+    "HF_API_TOKEN",
+    "HF_ACCESS_TOKEN",
+)
+"""Variables with a token for the hub: the library's own first."""
+
+
+@dataclass(frozen=True)
+class SecretKey:
+    """A key of a Secret, as ``secretKeyRef`` names it."""
+
+    secret: str
+    key: str
+    optional: bool | None = None
+
+    def render(self) -> JsonObject:
+        """The ``secretKeyRef``."""
+        optional = {} if self.optional is None else {"optional": self.optional}
+        return {"name": self.secret, "key": self.key, **optional}
+
+
+def repository(uri: ModelURI) -> str | None:
+    """``organisation/model`` of a hub's URI; ``None`` for another one."""
+    return f"{uri.host}/{uri.segments[0]}" if uri.scheme == "hf" and uri.segments else None
+
+
+def named_repository(line: CommandLine, uris: Iterable[ModelURI]) -> str | None:
+    """The first of the models' repositories that a container names, in the case in which the URI has it: the hub's
+    libraries look a name up in their cache as it is written."""
+    known = (name for uri in uris if (name := repository(uri)) is not None)
+    return next((name for name in known if line.names_repository(name, exact=True)), None)
+
+
+def reads_cache(line: CommandLine, server: KnownServer | None, uris: Iterable[ModelURI], mount: str) -> bool:
+    """Whether a container names a repository, instead of the path ``mount``, and can find it in a cache."""
+    return (
+        (server is None or server.hub_cache) and not line.names_path(mount) and named_repository(line, uris) is not None
+    )
+
+
+def own_cache(container: JsonObject, line: CommandLine) -> str | None:
+    """What the user wrote that makes the container use another cache than the loader's: a variable, a flag or a mount.
+    ``None`` if there is nothing."""
+    for variable in objects_in(container.get("env")):
+        name = variable.get("name")
+        if name in _CACHES and variable.get("value") != HUB_MOUNT:
+            return str(name)
+    flag = next((name for name in _CACHE_FLAGS if line.flag(name) not in (None, HUB_MOUNT)), None)
+    if flag is not None:
+        return flag
+    for mount in objects_in(container.get("volumeMounts")):
+        path = posixpath.normpath("/" + str(mount.get("mountPath")).lstrip("/"))
+        if f"{path}/".startswith(f"{HUB_MOUNT}/"):
+            return f"the volume at {path}"
+    return None
+
+
+def cache_fields() -> JsonObject:
+    """The fields of a container that reads the loader's cache. It downloads nothing."""
+    return {
+        "env": [
+            {"name": "HF_HUB_CACHE", "value": HUB_MOUNT},
+            # The older name: the launchers of TGI and TEI read only this one.
+            {"name": "HUGGINGFACE_HUB_CACHE", "value": HUB_MOUNT},
+            {"name": "HF_HUB_OFFLINE", "value": "1"},
+        ],
+        "volumeMounts": [{"name": MODEL_VOLUME, "mountPath": HUB_MOUNT, "subPath": HUB_SUBPATH, "readOnly": True}],
+    }
+
+
+def token(container: JsonObject | None) -> SecretKey | None:
+    """The key of a Secret from which a container takes its token for the hub, whatever the key is called."""
+    found: dict[str, SecretKey] = {}
+    for variable in objects_in((container or {}).get("env")):
+        key = secret_key(variable)
+        if key is not None:
+            found[str(variable.get("name"))] = key
+    return next((found[name] for name in _TOKENS if name in found), None)
+
+
+def secret_key(variable: JsonObject) -> SecretKey | None:
+    """The key of a Secret that a variable has as its value, if that is all that it says."""
+    if variable.keys() != {"name", "valueFrom"} or object_at(variable, "valueFrom").keys() != {"secretKeyRef"}:
+        return None
+    reference = object_at(variable, "valueFrom", "secretKeyRef")
+    name, key, optional = (value_at(reference, each) for each in ("name", "key", "optional"))
+    if not reference.keys() <= {"name", "key", "optional"} or not isinstance(name, str) or not isinstance(key, str):
+        return None
+    return SecretKey(name, key, optional) if name and key and isinstance(optional, bool | None) else None
