@@ -84,7 +84,7 @@ class MemoryApi(FakeKube):
             return bounded_reading.read_object(
                 text.replace(b'"resourceVersion":"7"', b'"resourceVersion":"%b"' % version)
             )
-        except bounded_reading.UnreadableError as error:
+        except bounded_reading.UnreadableObjectError as error:
             return Unread(error.metadata, error.why)
 
     def _check(self, verb: str, resource: Resource) -> None:

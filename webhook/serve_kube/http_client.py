@@ -227,7 +227,7 @@ class HttpClient:
         answer = await self._read(method, path, query, body, content_type)
         try:
             return bounded_reading.read(answer)
-        except bounded_reading.UnreadableError as error:
+        except bounded_reading.UnreadableObjectError as error:
             if not error.metadata:
                 raise errors.UnreachableError(
                     f"the API server's response to {method} {path} is not a JSON object."
@@ -329,7 +329,7 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
 def _document(body: bytes) -> JsonObject:
     try:
         return bounded_reading.read(body)
-    except bounded_reading.UnreadableError:
+    except bounded_reading.UnreadableObjectError:
         return {"message": body[:2000].decode(errors="replace").strip()}
 
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from serve_core.base import bounded_reading
-from serve_core.base.bounded_reading import ListReader, UnreadableError
+from serve_core.base.bounded_reading import ListReader, UnreadableObjectError
 from serve_core.base.json import JsonObject
 
 FIRST_PAGE = 50
@@ -62,14 +62,14 @@ class PageReader:
         """How many objects to ask for next."""
         return max(1, min(LARGEST_PAGE, PAGE_BYTES * self._count // max(self._bytes, 1)))
 
-    def _add(self, text: bytes | UnreadableError) -> None:
+    def _add(self, text: bytes | UnreadableObjectError) -> None:
         self._count += 1
         try:
-            if isinstance(text, UnreadableError):
+            if isinstance(text, UnreadableObjectError):
                 raise text
             self._part_bytes += len(text)
             self._items.append(bounded_reading.read_object(text))
-        except UnreadableError as error:
+        except UnreadableObjectError as error:
             self._unread.append(Unread(error.metadata, error.why))
 
     def _page(self, version: str = "") -> Page:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from serve_core.base import bounded_reading
-from serve_core.base.bounded_reading import UnreadableError
+from serve_core.base.bounded_reading import UnreadableObjectError
 from serve_core.base.json import JsonObject
 from serve_kube.errors import of_status
 from serve_kube.paging import Unread
@@ -29,10 +29,10 @@ def read_event(line: bytes) -> WatchEvent[JsonObject | Unread]:
     """One line of a watch. Raises an ApiError for an ERROR event, ValueError if the line is not an event."""
     kind, found = bounded_reading.read_event(line)
     if kind == "ERROR":
-        status = {} if isinstance(found, UnreadableError) else found
+        status = {} if isinstance(found, UnreadableObjectError) else found
         code = status.get("code")
         raise of_status(code if isinstance(code, int) else 500, status)
-    return WatchEvent(kind, Unread(found.metadata, found.why) if isinstance(found, UnreadableError) else found)
+    return WatchEvent(kind, Unread(found.metadata, found.why) if isinstance(found, UnreadableObjectError) else found)
 
 
 async def lines(pieces: AsyncIterator[bytes], *, rest: bool = False) -> AsyncIterator[bytes]:

@@ -72,6 +72,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises argparse's error as a UsageError with a hint."""
+        # argparse passes nothing but its text.
         usage = f"Usage: {self.usage}. `{PROGRAM} {self.verb.name} --help` shows the flags."
         if missing := re.fullmatch(r"the following arguments are required: (.+)", message):
             raise UsageError(f"{missing[1]} is missing.", usage)

@@ -214,7 +214,7 @@ async def _wait(cluster: Cluster, namespace: str, args: Namespace, streams: Stre
     return snapshot.deployment
 
 
-def _last(snapshot: model.Snapshot) -> str:
+def _last(snapshot: model.ModelSnapshot) -> str:
     state = model.readiness(snapshot.deployment) if snapshot.deployment else None
     return f"{state.reason}: {state.message.rstrip('.')}" if state and state.reason else "its state is unknown"
 

@@ -12,7 +12,7 @@ from kubectl_serve.errors import ServeError, UsageError
 from kubectl_serve.io import documents, tables
 from kubectl_serve.status import lookup, model
 from kubectl_serve.status.follow import Follower, State, WaitPolicy, run_together, wait_for_end, watch_states
-from kubectl_serve.status.model import ModelStatus, Snapshot
+from kubectl_serve.status.model import ModelSnapshot, ModelStatus
 from serve_core.base.constants import DEPLOYMENT_LABEL, SERVED_LABEL
 from serve_core.base.json import JsonObject
 from serve_core.knative.name_conflict import service_name
@@ -229,7 +229,7 @@ class _Screen:
         self._printed: dict[tuple[str, str], list[str]] = {}
         """The printed row of each model, without its age."""
 
-    def __call__(self, snapshot: Snapshot) -> None:
+    def __call__(self, snapshot: ModelSnapshot) -> None:
         if snapshot.deployment is not None:
             self.show([model.status_of(snapshot.deployment, snapshot.pods, snapshot.service)])
 

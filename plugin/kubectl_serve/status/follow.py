@@ -9,8 +9,8 @@ from typing import Any, Self
 
 from kubectl_serve.cluster import Cluster
 from kubectl_serve.status import model, wait
-from kubectl_serve.status.model import Snapshot
-from kubectl_serve.status.wait import Outcome
+from kubectl_serve.status.model import ModelSnapshot
+from kubectl_serve.status.wait import WaitResult
 from serve_core.api import loader_protocol
 from serve_core.base.constants import DEPLOYMENT_LABEL, LOADER_CONTAINER
 from serve_core.base.json import JsonObject
@@ -64,7 +64,7 @@ async def watch_states(
 
 
 class Follower:
-    """The present :class:`Snapshot` of one Deployment, updated while the context manager is open."""
+    """The present :class:`ModelSnapshot` of one Deployment, updated while the context manager is open."""
 
     def __init__(self, cluster: Cluster, namespace: str, name: str) -> None:
         self._cluster = cluster
@@ -90,7 +90,7 @@ class Follower:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def snapshot(self, seconds: float | None) -> Snapshot:
+    async def snapshot(self, seconds: float | None) -> ModelSnapshot:
         """The snapshot after the next change, or after ``seconds``."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -106,7 +106,7 @@ class Follower:
         deployment = self._deployments.get((self._namespace, self._name))
         name = service_name(deployment) if deployment else self._name
         service = (self._services or {}).get((self._namespace, name))
-        return Snapshot(deployment, service, tuple((self._pods or {}).values()), self._line)
+        return ModelSnapshot(deployment, service, tuple((self._pods or {}).values()), self._line)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(self._capture_failure(work)))
@@ -173,8 +173,8 @@ async def run_together(*works: Coroutine[Any, Any, None]) -> None:
 
 
 async def wait_for_end(
-    follower: Follower, seconds: float, policy: WaitPolicy, show: Callable[[Snapshot], None]
-) -> Outcome | None:
+    follower: Follower, seconds: float, policy: WaitPolicy, show: Callable[[ModelSnapshot], None]
+) -> WaitResult | None:
     """Follow until the model is ready, or has failed for longer than ``policy`` allows; None after ``seconds``.
 
     ``show`` is called with each snapshot.
@@ -184,7 +184,7 @@ async def wait_for_end(
     doubt = _FailureTimer(policy)
     while True:
         snapshot = await follower.snapshot(max(min(deadline, doubt.look_again_at) - clock(), 0))
-        end = wait.outcome(snapshot.deployment)
+        end = wait.result_of(snapshot.deployment)
         show(snapshot)
         if end is not None and (end.ready or snapshot.deployment is None):
             return end
@@ -206,7 +206,7 @@ class _FailureTimer:
         self.look_again_at = math.inf
         """When the result can change without a new snapshot."""
 
-    def see(self, end: Outcome | None, now: float) -> Outcome | None:
+    def see(self, end: WaitResult | None, now: float) -> WaitResult | None:
         """Record the present outcome, if any. Returns it once it is final."""
         if end is None:
             self._calm_since = now if self._calm_since is None else self._calm_since

@@ -61,7 +61,7 @@ class ModelStatus:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class ModelSnapshot:
     """Everything of one served model at one moment."""
 
     deployment: JsonObject | None

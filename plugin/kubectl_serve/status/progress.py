@@ -7,7 +7,7 @@ from typing import Self
 
 from kubectl_serve.cli.streams import Output, Streams
 from kubectl_serve.status import loader_events, wait
-from kubectl_serve.status.model import Snapshot
+from kubectl_serve.status.model import ModelSnapshot
 from serve_core.api import loader_protocol
 from serve_core.api.loader_protocol import LoaderOutput
 from serve_core.base.escaping import inline
@@ -74,7 +74,7 @@ class Progress:
     ) -> None:
         self._live.show("")
 
-    def __call__(self, snapshot: Snapshot) -> None:
+    def __call__(self, snapshot: ModelSnapshot) -> None:
         found = wait.steps(snapshot)
         for step in found:
             if self._printed.get(step.key) != step.text:

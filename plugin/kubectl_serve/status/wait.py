@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from kubectl_serve.status import loader_events
 from kubectl_serve.status.model import (
     REVISION_LABEL,
-    Snapshot,
+    ModelSnapshot,
     annotations_of,
     condition,
     name_of,
@@ -47,7 +47,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class WaitResult:
     """Why waiting is over: the model is ready, or has failed."""
 
     ready: bool
@@ -57,7 +57,7 @@ class Outcome:
     message: str = ""
 
 
-def steps(snapshot: Snapshot) -> list[Step]:
+def steps(snapshot: ModelSnapshot) -> list[Step]:
     """All steps so far; the last one is the present one."""
     if snapshot.deployment is None:
         return []
@@ -118,13 +118,13 @@ def _loader_step(pod: JsonObject, line: LoaderOutput) -> Step:
     return Step("loader", "model loading", loader_events.progress_text(line), loader_events.bar(line))
 
 
-def outcome(deployment: JsonObject | None) -> Outcome | None:
+def result_of(deployment: JsonObject | None) -> WaitResult | None:
     """The outcome, if the state does not change any more; None while there is neither success nor failure."""
     if deployment is None:
-        return Outcome(False, code="Deleted", message="the Deployment was deleted.")
+        return WaitResult(False, code="Deleted", message="the Deployment was deleted.")
     state = readiness(deployment)
     if state.status == "True":
-        return Outcome(True)
+        return WaitResult(True)
     if state.status == "False" or state.reason in RETRYING:
-        return Outcome(False, state.reason not in RETRYING, state.reason, state.message)
+        return WaitResult(False, state.reason not in RETRYING, state.reason, state.message)
     return None

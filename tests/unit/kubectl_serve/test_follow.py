@@ -8,7 +8,7 @@ import pytest
 from kubectl_serve.status import follow
 from kubectl_serve.status.follow import Follower, WaitPolicy, watch_states
 from kubectl_serve.status.model import name_of
-from kubectl_serve.status.wait import Outcome
+from kubectl_serve.status.wait import WaitResult
 from serve_core.api.annotations import SERVICE
 from serve_core.base.constants import DEPLOYMENT_LABEL
 from serve_core.base.json import JsonObject
@@ -86,12 +86,12 @@ async def test_without_permission_for_the_deployment_there_is_an_error() -> None
             await follower.snapshot(10)
 
 
-FAILED = Outcome(False, code="NotFound")
-PASSING = Outcome(False, definite=False, code="Unreachable")
+FAILED = WaitResult(False, code="NotFound")
+PASSING = WaitResult(False, definite=False, code="Unreachable")
 
 
 @pytest.mark.parametrize(("end", "seconds"), [(FAILED, 3), (PASSING, 60)])
-def test_a_cause_is_believed_once_it_has_lasted(end: Outcome, seconds: float) -> None:
+def test_a_cause_is_believed_once_it_has_lasted(end: WaitResult, seconds: float) -> None:
     doubt = follow._FailureTimer(WaitPolicy(3, 60, 10))
     assert doubt.see(end, 100) is None
     assert doubt.look_again_at == 100 + seconds
@@ -102,12 +102,12 @@ def test_a_cause_is_believed_once_it_has_lasted(end: Outcome, seconds: float) ->
 def test_another_cause_takes_its_own_time_and_one_that_may_pass_is_no_other() -> None:
     doubt = follow._FailureTimer(WaitPolicy(3, 60, 10))
     doubt.see(FAILED, 0)
-    crashed = Outcome(False, code="ServerCrashed")
+    crashed = WaitResult(False, code="ServerCrashed")
     assert doubt.see(crashed, 2) is None
     assert doubt.see(crashed, 4.9) is None
     assert doubt.see(crashed, 5) is crashed
     doubt.see(PASSING, 10)
-    again = Outcome(False, definite=False, code="ServerError")
+    again = WaitResult(False, definite=False, code="ServerError")
     assert doubt.see(again, 70) is again
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from kubectl_serve.status import wait
-from kubectl_serve.status.model import Snapshot
+from kubectl_serve.status.model import ModelSnapshot
 from serve_core.api import loader_protocol
 from serve_core.api.annotations import OBSERVED_GENERATION, URL
 from serve_core.base.constants import CONDITION_READY
@@ -43,7 +43,8 @@ def pod(loader: Any = STARTING, server: Any = STARTING, *, scheduled: Any = None
 
 def texts(*pods: JsonObject, line: Any = None, service: Any = None) -> list[str]:
     return [
-        step.text for step in wait.steps(Snapshot(deployment(), service, pods, loader_protocol.from_object(line or {})))
+        step.text
+        for step in wait.steps(ModelSnapshot(deployment(), service, pods, loader_protocol.from_object(line or {})))
     ]
 
 
@@ -101,23 +102,23 @@ def test_the_revision_can_come_from_a_pod() -> None:
 
 def test_at_the_end_stands_the_url() -> None:
     for notes, text in (({URL: "http://iris"}, "ready at http://iris"), ({}, "ready at no URL")):
-        assert wait.steps(Snapshot(deployment("True", "Ready", **notes)))[-1].text == text
+        assert wait.steps(ModelSnapshot(deployment("True", "Ready", **notes)))[-1].text == text
 
 
 @pytest.mark.parametrize(
     ("found", "end"),
     [
-        (deployment("True", "Ready"), wait.Outcome(True)),
-        (deployment("False", "NotFound"), wait.Outcome(False, True, "NotFound", "It is so.")),
-        (deployment("False", "Unreachable"), wait.Outcome(False, False, "Unreachable", "It is so.")),
-        (deployment("Unknown", "NotStarted"), wait.Outcome(False, False, "NotStarted", "It is so.")),
+        (deployment("True", "Ready"), wait.WaitResult(True)),
+        (deployment("False", "NotFound"), wait.WaitResult(False, True, "NotFound", "It is so.")),
+        (deployment("False", "Unreachable"), wait.WaitResult(False, False, "Unreachable", "It is so.")),
+        (deployment("Unknown", "NotStarted"), wait.WaitResult(False, False, "NotStarted", "It is so.")),
         (deployment(), None),
-        (None, wait.Outcome(False, True, "Deleted", "the Deployment was deleted.")),
+        (None, wait.WaitResult(False, True, "Deleted", "the Deployment was deleted.")),
     ],
 )
-def test_waiting_is_over_when_it_is_ready_or_something_is_wrong(found: Any, end: wait.Outcome | None) -> None:
-    assert wait.outcome(found) == end
+def test_waiting_is_over_when_it_is_ready_or_something_is_wrong(found: Any, end: wait.WaitResult | None) -> None:
+    assert wait.result_of(found) == end
 
 
 def test_of_a_deployment_that_was_deleted_there_is_no_step() -> None:
-    assert wait.steps(Snapshot(None)) == []
+    assert wait.steps(ModelSnapshot(None)) == []

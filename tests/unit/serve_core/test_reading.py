@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from serve_core.base import bounded_reading
-from serve_core.base.bounded_reading import ListReader, UnreadableError
+from serve_core.base.bounded_reading import ListReader, UnreadableObjectError
 from support.stored import DEEP, READABLE, UNREADABLE, stored, text, with_value
 
 pytestmark = pytest.mark.attack(23)
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.attack(23)
 
 @pytest.mark.parametrize("document", UNREADABLE.values(), ids=UNREADABLE.keys())
 def test_what_cannot_be_read_is_said_with_what_its_metadata_tell(document: bytes) -> None:
-    with pytest.raises(UnreadableError) as caught:
+    with pytest.raises(UnreadableObjectError) as caught:
         bounded_reading.read_object(document)
     assert 0 < len(caught.value.why) < 100
     assert all(isinstance(value, str | dict) for value in caught.value.metadata.values())
@@ -35,7 +35,7 @@ def test_what_nobody_reads_keeps_nothing_from_being_read(document: bytes) -> Non
 def test_of_what_is_too_deep_or_too_large_the_name_is_known(place: str) -> None:
     huge = b"[" + b"{}," * 200_000 + b"{}]"
     for value in (DEEP, huge, b'"' + b"x" * 9_000_000 + b'"'):
-        with pytest.raises(UnreadableError) as caught:
+        with pytest.raises(UnreadableObjectError) as caught:
             bounded_reading.read_object(with_value(value, place))
         known = {key: value for key, value in caught.value.metadata.items() if key != "labels"}
         assert known == {"name": "evil", "namespace": "default", "uid": "u-1", "resourceVersion": "7"}

@@ -48,7 +48,7 @@ _BEGINNING = re.compile(
 _EVENT = re.compile(rb'\s*\{\s*"type"\s*:\s*"([A-Z]{1,20})"\s*,\s*"object"\s*:\s*')
 
 
-class UnreadableError(ValueError):
+class UnreadableObjectError(ValueError):
     """Why an object cannot be read, as a clause. ``metadata``: the readable part of its metadata."""
 
     def __init__(self, why: str, metadata: JsonObject | None = None) -> None:
@@ -58,19 +58,19 @@ class UnreadableError(ValueError):
 
 
 def read(text: bytes) -> JsonObject:
-    """A JSON object without its managed fields. Raises :class:`UnreadableError`."""
+    """A JSON object without its managed fields. Raises :class:`UnreadableObjectError`."""
     if len(text) > MOST_BYTES:
-        raise UnreadableError(f"it has more than {MOST_BYTES >> 20} MiB", _beginning(text))
+        raise UnreadableObjectError(f"it has more than {MOST_BYTES >> 20} MiB", _beginning(text))
     if _values(text) <= MOST_VALUES:
-        with suppress(UnreadableError):
+        with suppress(UnreadableObjectError):
             return _parsed(text)
     found = _look(text)
     if _values(found.text) > MOST_VALUES:
-        raise UnreadableError(f"it has more than {MOST_VALUES:,} values in it", found.metadata())
+        raise UnreadableObjectError(f"it has more than {MOST_VALUES:,} values in it", found.metadata())
     try:
         return _parsed(found.text)
-    except UnreadableError as error:
-        raise UnreadableError(error.why, found.metadata()) from None
+    except UnreadableObjectError as error:
+        raise UnreadableObjectError(error.why, found.metadata()) from None
 
 
 def _values(text: bytes) -> int:
@@ -78,22 +78,22 @@ def _values(text: bytes) -> int:
 
 
 def read_object(text: bytes) -> JsonObject:
-    """Like :func:`read`, for a stored object: its metadata is checked. Raises :class:`UnreadableError`."""
+    """Like :func:`read`, for a stored object: its metadata is checked. Raises :class:`UnreadableObjectError`."""
     return checked(read(text))
 
 
 def checked(manifest: JsonObject) -> JsonObject:
-    """``manifest``, if its metadata has the types of Kubernetes' API. Raises :class:`UnreadableError`."""
+    """``manifest``, if its metadata has the types of Kubernetes' API. Raises :class:`UnreadableObjectError`."""
     metadata = manifest.get("metadata")
     if not isinstance(metadata, dict):
-        raise UnreadableError("it has no metadata")
+        raise UnreadableObjectError("it has no metadata")
     for key, what in _METADATA_TYPES.items():
         if not what(metadata.get(key)):
-            raise UnreadableError(f"its metadata.{key} is of the wrong type", essential(metadata))
+            raise UnreadableObjectError(f"its metadata.{key} is of the wrong type", essential(metadata))
     return manifest
 
 
-def read_event(line: bytes) -> tuple[str, JsonObject | UnreadableError]:
+def read_event(line: bytes) -> tuple[str, JsonObject | UnreadableObjectError]:
     """The type and the object of a watch event, or why the object cannot be read.
 
     Raises ValueError where the line is not a watch event.
@@ -104,7 +104,7 @@ def read_event(line: bytes) -> tuple[str, JsonObject | UnreadableError]:
     text = line[head.end() : max(line.rfind(b"}"), head.end())]
     try:
         return kind, read(text) if kind in ("ERROR", "BOOKMARK") else read_object(text)
-    except UnreadableError as error:
+    except UnreadableObjectError as error:
         return kind, error
 
 
@@ -135,7 +135,7 @@ class ListReader:
         """Of an object that is too large; its rest is dropped."""
         self._head = bytearray()
 
-    def feed(self, piece: bytes) -> Iterator[bytes | UnreadableError]:
+    def feed(self, piece: bytes) -> Iterator[bytes | UnreadableObjectError]:
         """The objects that end in this piece; an error for each that is too large."""
         self._buffer += piece
         while bracket := (_OUTER_BRACKET if self._depth > 2 else _BRACKET).match(self._buffer, self._at):
@@ -172,13 +172,13 @@ class ListReader:
             self._in_items = True
             self._start = at + 1
 
-    def _ended(self) -> bytes | UnreadableError:
+    def _ended(self) -> bytes | UnreadableObjectError:
         text = bytes(self._buffer[self._start : self._at])
         del self._buffer[: self._at]
         self._at = self._start = 0
         if self._beginning is not None or len(text) > MOST_BYTES:
             beginning, self._beginning = self._beginning or text[:_MOST_HEAD], None
-            return UnreadableError(f"it has more than {MOST_BYTES >> 20} MiB", _beginning(beginning))
+            return UnreadableObjectError(f"it has more than {MOST_BYTES >> 20} MiB", _beginning(beginning))
         return text
 
     def _make_room(self) -> None:
@@ -214,7 +214,7 @@ class _Look:
             return {}
         try:
             return essential(_parsed(self.metadata_text))
-        except UnreadableError:
+        except UnreadableObjectError:
             return {}
 
 
@@ -256,12 +256,12 @@ def _parsed(text: bytes) -> JsonObject:
     try:
         document = bounded_json.parse(text)
         if not isinstance(document, dict):
-            raise UnreadableError("it is not a JSON object")
+            raise UnreadableObjectError("it is not a JSON object")
         if isinstance(metadata := document.get("metadata"), dict):
             metadata.pop("managedFields", None)
         bounded_json.check_levels(document)
     except JsonError as error:
-        raise UnreadableError(str(error)) from None
+        raise UnreadableObjectError(str(error)) from None
     return document
 
 

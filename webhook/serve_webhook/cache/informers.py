@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, NoReturn
 
-from serve_core.base.bounded_reading import UnreadableError, essential
+from serve_core.base.bounded_reading import UnreadableObjectError, essential
 from serve_core.base.json import JsonObject
 from serve_kube.client import Client
 from serve_kube.errors import ApiError, ForbiddenError, GoneError, NotFoundError
@@ -194,7 +194,7 @@ class Informer:
             new = self._trim(manifest)
             stored = CompressedObject.of(new)
             self._reserve(name, stored)
-        except UnreadableError as error:
+        except UnreadableObjectError as error:
             self._skip(Unread(manifest["metadata"], error.why))
             return
         except Exception as error:  # noqa: BLE001 - users can store objects of any shape
@@ -237,11 +237,11 @@ class Informer:
         return stub
 
     def _reserve(self, name: NamespacedName, stored: CompressedObject) -> None:
-        """Raises :class:`UnreadableError` where the namespace's budget is used up."""
+        """Raises :class:`UnreadableObjectError` where the namespace's budget is used up."""
         old = self._objects.get(name)
         if not self._budget.reserve(name[0], stored.cost - (old.cost if old else 0)):
             self._is_incomplete = True
-            raise UnreadableError("its namespace has too much")
+            raise UnreadableObjectError("its namespace has too much")
 
     def _evict(self, name: NamespacedName) -> None:
         if old := self._objects.pop(name, None):

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Self
 
-from serve_core.base.bounded_reading import UnreadableError
+from serve_core.base.bounded_reading import UnreadableObjectError
 from serve_core.base.json import JsonObject
 
 MAX_OBJECT_BYTES = 2**16
@@ -28,11 +28,11 @@ class CompressedObject:
 
     @classmethod
     def of(cls, manifest: JsonObject) -> Self:
-        """Raises :class:`UnreadableError` for an object that is too large."""
+        """Raises :class:`UnreadableObjectError` for an object that is too large."""
         text = json.dumps(manifest, separators=(",", ":")).encode()
         data = zlib.compress(text, level=1)
         if len(data) > MAX_OBJECT_BYTES:
-            raise UnreadableError(f"it takes more than {MAX_OBJECT_BYTES >> 10} KiB")
+            raise UnreadableObjectError(f"it takes more than {MAX_OBJECT_BYTES >> 10} KiB")
         return cls(version_of(manifest), data, len(text))
 
     @property
