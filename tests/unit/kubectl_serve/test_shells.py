@@ -264,4 +264,4 @@ def test_what_cannot_be_a_name_is_no_name(argv: str, run: Run) -> None:
             continue  # a flag
         screen = run(*argv.split(), name, cluster=FakeCluster())
         assert screen.code == 1
-        assert "cannot be a" in screen.err or "is not a Deployment" in screen.err
+        assert "is not a valid" in screen.err or "is not a Deployment" in screen.err
