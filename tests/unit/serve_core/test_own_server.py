@@ -138,6 +138,7 @@ def test_a_container_that_names_the_path_needs_no_cache() -> None:
     ("container", "kept"),
     [
         ({"env": [{"name": "HF_HUB_CACHE", "value": "/data"}]}, "HF_HUB_CACHE"),
+        ({"env": [{"name": "VLLM_USE_MODELSCOPE", "value": "True"}]}, "VLLM_USE_MODELSCOPE"),
         ({"env": [{"name": "HUGGINGFACE_HUB_CACHE", "value": "/data"}]}, "HUGGINGFACE_HUB_CACHE"),
         ({"env": [{"name": "TRANSFORMERS_CACHE", "valueFrom": {}}]}, "TRANSFORMERS_CACHE"),
         ({"args": ["acme/tiny", "--download-dir=/data"]}, "--download-dir"),

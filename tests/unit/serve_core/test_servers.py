@@ -37,6 +37,7 @@ def test_a_file_is_named_as_its_server(file: Path) -> None:
         ("ghcr.io/huggingface/text-embeddings-inference:cpu-1.7", "text-embeddings-inference"),
         ("ollama/ollama", "ollama"),
         ("ghcr.io/ggml-org/llama.cpp:server", "llama-cpp"),
+        ("ghcr.io/abetlen/llama-cpp-python:v0.3.2", "llama-cpp-python"),
         ("nvcr.io/nvidia/tritonserver:25.01-py3", "triton"),
         ("tensorflow/serving:2.19.0", "tensorflow-serving"),
         ("pytorch/torchserve:0.12.0-cpu", "torchserve"),

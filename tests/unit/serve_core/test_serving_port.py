@@ -39,6 +39,10 @@ PROBE = {"httpGet": {"path": "/health", "port": 9500}}
         ({"readinessProbe": {"httpGet": {"port": "9500"}}}, None, 9500, Source.PROBE),
         ({"args": ["--port", "9500"]}, None, 9500, Source.FLAG),
         ({"args": ["serve", "--http_port=9500"]}, None, 9500, Source.FLAG),
+        ({"command": ["gunicorn", "--bind", "0.0.0.0:9500", "app"]}, None, 9500, Source.FLAG),
+        ({"args": ["--listen", ":9500"]}, None, 9500, Source.FLAG),
+        ({"env": [{"name": "PORT", "value": "9500"}]}, None, 9500, Source.FLAG),
+        ({"image": "vllm/vllm-openai:v1", "env": [{"name": "PORT", "value": "9500"}]}, None, 8000, Source.SERVER),
         ({"image": "vllm/vllm-openai:v1"}, None, 8000, Source.SERVER),
         ({"image": "vllm/vllm-openai:v1", "args": ["--port=9500"]}, None, 9500, Source.FLAG),
         (

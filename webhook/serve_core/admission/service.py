@@ -47,6 +47,7 @@ _OWN_READ_ONLY = ("persistentVolumeClaim", "csi")
 """Volumes with a field ``readOnly`` of their own."""
 _READ_ONLY = ("csi", "hostPath")
 """Volumes that are writable, but not under Knative (Knative Serving 1.23, ``validateVolumeMounts``)."""
+_READ_ONLY_WAY_OUT = f"Set readOnly to true. If the container writes there, mount a claim, or {fields.KEEP_DEPLOYMENT}."
 _TEMPLATE_METADATA = frozenset({"labels", "annotations", "creationTimestamp"})
 
 
@@ -344,7 +345,7 @@ def _read_only(
             continue
         if any(kind in volume for kind in _READ_ONLY) and not mount.get("readOnly"):
             at = f"{path}.volumeMounts[{index}].readOnly"
-            mapping.refuse(at, "Knative mounts volumes of this type read-only", "Set readOnly to true.")
+            mapping.refuse(at, "Knative mounts volumes of this type read-only", _READ_ONLY_WAY_OUT)
         mounts.append(mount)
     return {**container, "volumeMounts": mounts}
 

@@ -89,19 +89,22 @@ def parse(document: JsonObject) -> KnownServer:
 
 
 def recognize(image: str, words: tuple[str, ...], known: Iterable[KnownServer]) -> KnownServer | None:
-    """The server that a container runs: by its command line first, by its image otherwise."""
+    """The server that a container runs: by its command line first, otherwise by the longest pattern that its image
+    matches, which is the most specific one."""
     known = tuple(known)
     programs = tuple(word.rpartition("/")[2] for word in words)
     for server in known if programs else ():
         if any(_stands_in(command, programs) for command in server.commands):
             return server
     repository = _repository(image)
-    return next((each for each in known if _is_one_of(repository, each.images)), None)
+    best = max(known, key=lambda each: _likeness(repository, each.images), default=None)
+    return best if best is not None and _likeness(repository, best.images) else None
 
 
 @lru_cache(maxsize=4096)
-def _is_one_of(repository: str, images: tuple[str, ...]) -> bool:
-    return any(glob.matches(repository, pattern) for pattern in images)
+def _likeness(repository: str, images: tuple[str, ...]) -> int:
+    """The length of the longest pattern that matches; 0 if none does."""
+    return max((len(pattern) for pattern in images if glob.matches(repository, pattern)), default=0)
 
 
 def _repository(image: str) -> str:

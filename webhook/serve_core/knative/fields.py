@@ -152,7 +152,9 @@ def _place(element: Mapping[str, Any], index: int, path: str) -> object:
 
 
 CARRY = FieldRule()
-_KEEP_DEPLOYMENT = "serve it without Knative: kubectl-serve.dev/mode: deployment"
+KEEP_DEPLOYMENT = "serve it without Knative: kubectl-serve.dev/mode: deployment"
+
+_NO_CLAIMS = f"Request the device as a resource, such as nvidia.com/gpu, or {KEEP_DEPLOYMENT}."
 
 
 def _refused(why: str, way_out: str = "", drop: tuple[Any, ...] = ()) -> FieldRule:
@@ -179,7 +181,7 @@ _MOUNT: Rules = {
         drop=("None",),
         only=("HostToContainer",),
         refuse="only HostToContainer is supported",
-        way_out=f"Use HostToContainer, or {_KEEP_DEPLOYMENT}.",
+        way_out=f"Use HostToContainer, or {KEEP_DEPLOYMENT}.",
     ),
     "subPathExpr": _refused("only subPath is supported", "Use subPath with a fixed path."),
     "recursiveReadOnly": _refused("a Knative Service has no such field", drop=("Disabled",)),
@@ -208,7 +210,7 @@ _CONTAINER_SECURITY: Rules = {
 _RESOURCES: Rules = {
     "requests": CARRY,
     "limits": CARRY,
-    "claims": _refused("a Knative Service has no resource claims", drop=([],)),
+    "claims": _refused("a Knative Service has no resource claims", _NO_CLAIMS, drop=([],)),
 }
 
 _ANY_CONTAINER: Rules = {
@@ -226,7 +228,7 @@ _ANY_CONTAINER: Rules = {
     "securityContext": FieldRule(inner=_CONTAINER_SECURITY, drop=({},)),
     "volumeMounts": FieldRule(inner=_MOUNT, each=True),
     "lifecycle": _refused(
-        "Knative drains the container itself", f"Handle SIGTERM in the container, or {_KEEP_DEPLOYMENT}.", drop=({},)
+        "Knative drains the container itself", f"Handle SIGTERM in the container, or {KEEP_DEPLOYMENT}.", drop=({},)
     ),
     "stdin": FieldRule(ignore="clients cannot attach to the containers of a Knative Service", drop=(False,)),
     "stdinOnce": FieldRule(ignore="clients cannot attach to the containers of a Knative Service", drop=(False,)),
@@ -241,7 +243,7 @@ _PROBE: Rules = {
     **dict.fromkeys(("exec", "grpc", "httpGet", "tcpSocket"), CARRY),
     **dict.fromkeys(("initialDelaySeconds", "periodSeconds", "timeoutSeconds"), CARRY),
     **dict.fromkeys(("failureThreshold", "successThreshold"), CARRY),
-    "terminationGracePeriodSeconds": _refused("Knative derives it from the request timeout"),
+    "terminationGracePeriodSeconds": FieldRule(ignore="Knative derives it from the request timeout"),
 }
 
 CONTAINER: Rules = {
@@ -252,7 +254,7 @@ CONTAINER: Rules = {
 _SIDE_PROBE = FieldRule(flag="multi-container-probing", exact=True, inner=_PROBE)
 SIDE_CONTAINER: Rules = {
     **_ANY_CONTAINER,
-    "ports": _refused("a Knative Service has one port, the model server's", drop=([],)),
+    "ports": FieldRule(ignore="a Knative Service has one port, the model server's", drop=([],)),
     "readinessProbe": _SIDE_PROBE,
     "livenessProbe": _SIDE_PROBE,
     "startupProbe": _SIDE_PROBE,
@@ -277,7 +279,7 @@ _EMPTY_DIR: Rules = {
     "medium": FieldRule(
         only=("", "Memory"),
         refuse="Knative has no hugepages: only Memory and the node's disk are",
-        way_out=f"Use medium Memory, or {_KEEP_DEPLOYMENT}.",
+        way_out=f"Use medium Memory, or {KEEP_DEPLOYMENT}.",
     ),
     "sizeLimit": CARRY,
 }
@@ -339,7 +341,8 @@ POD: Rules = {
         inner={
             name: FieldRule(flag=_POD_SECURITY)
             for name in ("runAsUser", "runAsGroup", "runAsNonRoot", "fsGroup", "supplementalGroups", "seccompProfile")
-        },
+        }
+        | {"fsGroupChangePolicy": FieldRule(ignore="Knative always sets the group of the whole volume")},
     ),
     "restartPolicy": _refused("Knative always restarts containers", drop=("Always",)),
     "activeDeadlineSeconds": _refused("a served model has no deadline"),
@@ -355,7 +358,7 @@ POD: Rules = {
     "hostUsers": _refused(_NO_FIELD),
     "setHostnameAsFQDN": _refused(_NO_FIELD, drop=(False,)),
     "hostnameOverride": _refused(_NO_FIELD),
-    "resourceClaims": _refused(_NO_FIELD, drop=([],)),
+    "resourceClaims": _refused(_NO_FIELD, _NO_CLAIMS, drop=([],)),
     "resources": _refused(_NO_FIELD, "Set the resources of each container.", drop=({},)),
     "ephemeralContainers": _refused("ephemeral containers are only for running pods", drop=([],)),
 }

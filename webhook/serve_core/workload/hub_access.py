@@ -15,6 +15,8 @@ from serve_core.workload.command_line import CommandLine
 
 _CACHES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", "SENTENCE_TRANSFORMERS_HOME")
 """Variables that name the cache, each for other libraries or versions of them."""
+_OTHER_HUBS = ("VLLM_USE_MODELSCOPE", "SGLANG_USE_MODELSCOPE", "LMDEPLOY_USE_MODELSCOPE", "LMDEPLOY_USE_OPENMIND_HUB")
+"""Switches that make a server take the repository from another hub."""
 _CACHE_FLAGS = ("--download-dir", "--huggingface-hub-cache", "--cache-dir", "--cache_dir")
 
 _TOKENS = (
@@ -64,11 +66,13 @@ def reads_cache(line: CommandLine, server: KnownServer | None, uris: Iterable[Mo
 
 
 def own_cache(container: JsonObject, line: CommandLine) -> str | None:
-    """What the user wrote that makes the container use another cache than the loader's: a variable, a flag or a mount.
-    ``None`` if there is nothing."""
+    """What the user wrote that makes the container use another cache than the loader's, or another hub: a variable, a
+    flag or a mount. ``None`` if there is nothing."""
     for variable in objects_in(container.get("env")):
         name = variable.get("name")
         if name in _CACHES and variable.get("value") != HUB_MOUNT:
+            return str(name)
+        if name in _OTHER_HUBS and str(variable.get("value")).lower() not in ("", "0", "false"):
             return str(name)
     flag = next((name for name in _CACHE_FLAGS if line.flag(name) not in (None, HUB_MOUNT)), None)
     if flag is not None:

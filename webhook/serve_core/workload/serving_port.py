@@ -15,8 +15,11 @@ from serve_core.base.json import JsonObject, value_at
 from serve_core.workload import command_line
 from serve_core.workload.command_line import CommandLine, port_of
 
-_GENERIC_FLAGS = ("--port", "--http-port", "--http_port")
-"""Of servers that are not known."""
+_GENERIC_FLAGS = (
+    "--port", "--http-port", "--http_port", "--server-port", "--server_port", "--server.port", "--bind", "--listen",
+)  # fmt: skip
+_GENERIC_VARIABLES = ("PORT", "HTTP_PORT", "SERVER_PORT", "UVICORN_PORT", "FLASK_RUN_PORT", "GRADIO_SERVER_PORT")
+"""Of servers that are not known. The flags are those of uvicorn, gunicorn, streamlit and the like."""
 _HTTP_NAMES = ("http1", "h2c", "http", "http2")
 _LARGEST = 65535
 
@@ -118,7 +121,7 @@ def _said(line: CommandLine, server: KnownServer | None) -> int | None:
     for name in flags:
         if (port := port_of(line.flag(name))) is not None:
             return port
-    for name in server.port_variables if server is not None else ():
+    for name in server.port_variables if server is not None else _GENERIC_VARIABLES:
         if (port := port_of(line.variables.get(name))) is not None:
             return port
     return None
