@@ -24,7 +24,7 @@ INPUTS = frozenset(
         "neighbours.yaml",
     }
 )
-OUTPUTS = frozenset({"deployment.yaml", "service.yaml", "extras.yaml", "messages.txt", "screen.txt"})
+OUTPUTS = frozenset({"deployment.yaml", "service.yaml", "extras.yaml", "messages.txt", "screen.txt", "expected.txt"})
 LOADER = LoaderConfig("example.com/model-loader:1", signing_image="example.com/model-loader:1-signing")
 
 

@@ -1,0 +1,56 @@
+"""Deployments that people already have, ``tests/golden/existing``: accepted with the right port, or refused."""
+
+import os
+
+import pytest
+
+from support import existing, golden
+from support.existing import Case
+from support.paths import ROOT
+
+CASES = [existing.read(case) for case in existing.CASES]
+ACCEPTED = [case for case in CASES if not case.with_all_flags.refused]
+PAGE = ROOT / "docs/existing-deployments.md"
+BEGIN, END = "<!-- tables: written by tests/unit/serve_core/test_existing.py -->\n", "<!-- end of tables -->\n"
+
+
+def name_of(case: Case) -> str:
+    return case.name
+
+
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_the_outcome_is_what_was_reviewed(case: Case) -> None:
+    golden.compare(golden.GOLDEN / "existing" / case.name, {"expected.txt": case.outcome()})
+
+
+@pytest.mark.parametrize("case", ACCEPTED, ids=name_of)
+def test_an_accepted_one_has_the_servers_port_and_uses_the_model_or_warns(case: Case) -> None:
+    assert case.faults(case.with_all_flags) == []
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.verdicts[existing.DEFAULT].refused], ids=name_of)
+def test_more_flags_change_nothing_of_an_accepted_one(case: Case) -> None:
+    before, after = case.verdicts[existing.DEFAULT], case.with_all_flags
+    assert (after.service, after.extras) == (before.service, before.extras)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.with_all_flags.refused], ids=name_of)
+def test_a_refused_one_has_a_way_out(case: Case) -> None:
+    assert all(problem.hint for problem in case.with_all_flags.problems)
+    if any("mode: deployment" in problem.hint for problem in case.with_all_flags.problems):
+        assert not case.without_knative.refused
+        assert case.faults(case.without_knative) == []
+
+
+def test_there_are_enough_and_most_are_accepted() -> None:
+    assert len(CASES) >= 100
+    assert len(ACCEPTED) >= 0.8 * len(CASES)
+
+
+def test_the_page_has_the_tables() -> None:
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    text = f"{before}{BEGIN}\n{existing.tables(CASES)}\n{END}{after}"
+    if os.environ.get("UPDATE_GOLDEN"):
+        PAGE.write_text(text)
+    assert PAGE.read_text() == text
