@@ -356,9 +356,9 @@ class _Conversion:
             )
         args = container.pop("args", None)
         if args:
-            own = runtime.container.get("args", []) if runtime is not None else []
-            if runtime is not None and (runtime.entrypoint or runtime.container.get("command")):
-                own = []  # admission adds them
+            # Admission adds the runtime's arguments where it knows the program that they are for.
+            is_added = runtime is None or runtime.entrypoint or runtime.container.get("command")
+            own = [] if runtime is None or is_added else runtime.container.get("args", [])
             container["args"] = [*own, *args]
             if own:
                 self.note(f"{path}.args", "follow those of the runtime, which are repeated: they are one list.")

@@ -12,13 +12,15 @@ from typing import Any
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import MODEL_MOUNT, MODEL_VOLUME
 from serve_core.base.findings import Findings
-from serve_core.base.json import JsonObject, list_of
+from serve_core.base.json import JsonObject, list_of, objects_in, value_at
 from serve_core.base.reasons import diagnostic, explanation
 from serve_core.base.workload import POD
 from serve_core.workload import arguments, command_line, model_server
 from serve_core.workload.model_server import PRIVATE_KINDS, PROBES, extended_resources, mounted_paths
 
 _APPEND = "Leave out command, and write only additional arguments into args: kubectl-serve adds them to the runtime's."
+_ONLY_MORE = "Write only additional arguments: kubectl-serve adds them to the runtime's."
+_NONE = "Remove args: the image starts the server without arguments."
 _REPEAT = "Begin with these words. The entrypoint of the image is not known, so nothing can be added to them."
 
 
@@ -31,11 +33,10 @@ def complete(runtime: Runtime, rendered: JsonObject, written: JsonObject, path: 
     container["volumeMounts"] = _mounts(rendered["volumeMounts"], mounted_paths(written))
     name = written.get("name")
     if merged.replaces:
-        what, how = ("command", _APPEND) if user["command"] else ("args", _REPEAT)
-        if user["args"] and not user["command"] and arguments.program(runtime, rendered):
-            how = "Write only additional arguments: kubectl-serve adds them to the runtime's."
+        what = "command" if user["command"] else "args"
         line = shlex.join(arguments.line(runtime, rendered)) or "what the image runs by itself"
-        words = {"what": what, "name": name, "runtime": runtime.name, "line": line, "how": how}
+        words = {"what": what, "name": name, "runtime": runtime.name, "line": line}
+        words["how"] = _advice(runtime, rendered, what)
         findings.warnings.append(diagnostic("RuntimeReplaced", f"{path}.{what}", **words))
     elif user["args"] and merged.fields.get("command", []) != rendered.get("command", []):
         container |= _with_moved_ports(container, merged.dropped, user)
@@ -71,12 +72,22 @@ def warn_of_idle_devices(
     """Warn of devices that the container requests and the runtime's image cannot use. ``others``: the runtimes that
     serve the model as well."""
     resources = extended_resources(container)
-    if not resources or runtime.has_variant_for(resources):
+    claims = [f"claim {claim.get('name')}" for claim in objects_in(value_at(container, "resources", "claims"))]
+    if not (resources or claims) or runtime.has_variant_for(resources):
         return
-    able = sorted(each.name for each in others if each.has_variant_for(resources))
+    able = sorted(each.name for each in others if resources and each.has_variant_for(resources))
     how = f"Runtimes for it: {', '.join(able)}." if able else "Use your own image, or do not request the device."
-    words = {"runtime": runtime.name, "wanted": ", ".join(sorted(resources)), "how": how}
+    words = {"runtime": runtime.name, "wanted": ", ".join([*sorted(resources), *claims]), "how": how}
     findings.warnings.append(diagnostic("RuntimeWithoutVariant", f"{path}.resources", **words))
+
+
+def _advice(runtime: Runtime, rendered: JsonObject, what: str) -> str:
+    """What to write instead of the field that replaces the runtime's command line."""
+    if what == "command":
+        return _APPEND
+    if arguments.program(runtime, rendered):
+        return _ONLY_MORE
+    return _REPEAT if rendered.get("args") else _NONE
 
 
 def _mounts(own: Sequence[JsonObject], written: dict[str, str]) -> list[JsonObject]:

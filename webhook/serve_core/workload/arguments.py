@@ -49,7 +49,7 @@ def merge(runtime: Runtime, rendered: JsonObject, written: JsonObject) -> Merged
     if not args:
         # Without arguments, the image's own program and arguments run.
         return Merged(fields | ({"args": [*own, *parallel]} if own else {}), parallel=tuple(parallel))
-    if args[: len(own)] == own:
+    if own and args[: len(own)] == own:
         return Merged(fields)
     base = program(runtime, rendered)
     if not base or _is_whole(own, args):
