@@ -465,6 +465,34 @@ def test_other_arguments_make_a_custom_server(kind: str, manifest: JsonObject) -
     assert {"denied", "allowed"} <= broken(completed, JUDGED).keys()
 
 
+RESTRICTED = replace(
+    next(runtime for runtime in FACTS.runtimes if runtime.name == "vllm"), settings=runtimes.RuntimeSettings()
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_number_of_devices_is_the_runtimes_and_no_setting(kind: str) -> None:
+    others = tuple(runtime for runtime in FACTS.runtimes if runtime.name != "vllm")
+    context = replace(FACTS, runtimes=(*others, RESTRICTED))
+    completed, pod = made(kind, written([], **GPUS), context)
+    judged = replace(context, policies=(POLICY,))
+    assert pod["containers"][0]["args"][-1] == "--tensor-parallel-size=2"
+    assert not {"denied", "allowed"} & broken(completed, judged).keys()
+    pod["containers"][0]["args"].append("--tensor-parallel-size=1")
+    assert {"denied", "allowed"} <= broken(completed, judged).keys()
+
+
+@pytest.mark.attack(28)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_setting_in_another_spelling_leaves_out_none_of_the_runtimes_arguments(kind: str) -> None:
+    """Some servers know both spellings as different flags."""
+    settings = runtimes.RuntimeSettings(args=("--served_model_name=",))
+    others = tuple(runtime for runtime in FACTS.runtimes if runtime.name != "vllm")
+    context = replace(FACTS, runtimes=(*others, replace(RESTRICTED, settings=settings)))
+    completed, _ = made(kind, written(["--served_model_name=other"]), context)
+    assert {"denied", "allowed"} <= broken(completed, replace(context, policies=(POLICY,))).keys()
+
+
 def commanded(change: Callable[[list[str]], list[str]]) -> Change:
     def apply(pod: JsonObject) -> None:
         pod["containers"][0]["command"] = change(pod["containers"][0]["command"])

@@ -73,9 +73,11 @@ def is_merged(runtime: Runtime, rendered: JsonObject, command: list[Any], args: 
     own, base = rendered.get("args") or [], program(runtime, rendered)
     if not base or _is_whole(own, args):
         return False
-    kept, _ = _kept(runtime, own, args)
+    kept, dropped = _kept(runtime, own, args)
+    if not all(_may_be_dropped(part[0], runtime) for part in dropped):
+        return False
     expected = [*base, *kept]
-    return command == expected or (command[:-1] == expected and _is_number_of_devices(runtime, command[-1]))
+    return command == expected or (command[:-1] == expected and is_number_of_devices(runtime, command[-1]))
 
 
 def moved_port(port: int, dropped: Iterable[tuple[str, ...]], written: JsonObject) -> int | None:
@@ -93,7 +95,14 @@ def _is_whole(own: Sequence[str], args: Sequence[Any]) -> bool:
     return bool(own) and not _is_flag(own[0]) and args[:1] == list(own[:1])
 
 
-def _is_number_of_devices(runtime: Runtime, word: object) -> bool:
+def _may_be_dropped(word: str, runtime: Runtime) -> bool:
+    """Whether users may set this flag of the runtime. A flag in another spelling is not the same for every server."""
+    name = word.partition("=")[0]
+    return name in runtime.settings.args or f"{name}=" in runtime.settings.args
+
+
+def is_number_of_devices(runtime: Runtime, word: object) -> bool:
+    """Whether a word is the option for several devices, as :func:`merge` adds it."""
     option, _, number = str(word).partition("=")
     expected = runtime.parallelism.argument if runtime.parallelism is not None else None
     return option == expected and number.isascii() and number.isdecimal() and len(number) <= len(str(_MOST_DEVICES))

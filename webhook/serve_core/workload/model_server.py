@@ -250,9 +250,10 @@ def _line_difference(command: Any, args: Any, wanted: JsonObject, runtime: Runti
         return "args" if isinstance(command, list) else "command"
     own = wanted.get("args", [])
     if command == wanted.get("command", []):
-        if args[: len(own)] == own and _are_allowed(args[len(own) :], runtime.settings):
-            return ""
-        return "args"
+        more = args[len(own) :]
+        if more and arguments.is_number_of_devices(runtime, more[0]):
+            more = more[1:]
+        return "" if args[: len(own)] == own and _are_allowed(more, runtime.settings) else "args"
     if not arguments.is_merged(runtime, wanted, command, args):
         return "command"
     return "" if _are_allowed(args, runtime.settings) else "args"
