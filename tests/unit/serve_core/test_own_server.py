@@ -139,6 +139,10 @@ def test_a_container_that_names_the_path_needs_no_cache() -> None:
     [
         ({"env": [{"name": "HF_HUB_CACHE", "value": "/data"}]}, "HF_HUB_CACHE"),
         ({"env": [{"name": "VLLM_USE_MODELSCOPE", "value": "True"}]}, "VLLM_USE_MODELSCOPE"),
+        ({"args": ["acme/tiny", "--tokenizer", "acme/other"]}, "--tokenizer"),
+        ({"args": ["acme/tiny", "--lora-modules", "a=/adapters/a", "b=acme/b"]}, "--lora-modules"),
+        ({"args": ["acme/tiny", "--speculative-config", '{"model": "acme/draft"}']}, "--speculative-config"),
+        ({"args": ["acme/tiny"], "env": [{"name": "LORA_ADAPTERS", "value": "acme/a,acme/b"}]}, "LORA_ADAPTERS"),
         ({"env": [{"name": "HUGGINGFACE_HUB_CACHE", "value": "/data"}]}, "HUGGINGFACE_HUB_CACHE"),
         ({"env": [{"name": "TRANSFORMERS_CACHE", "valueFrom": {}}]}, "TRANSFORMERS_CACHE"),
         ({"args": ["acme/tiny", "--download-dir=/data"]}, "--download-dir"),

@@ -45,7 +45,9 @@ def read(container: JsonObject, path: str, spec: ServingSpec, known: Iterable[Kn
     uris = [model.uri for model in spec.models]
     warnings: tuple[Diagnostic, ...] = ()
     reads_hub_cache = hub_access.reads_cache(line, server, uris, mount)
-    own_cache = hub_access.own_cache(container, line) if reads_hub_cache else None
+    own_cache = None
+    if reads_hub_cache:
+        own_cache = hub_access.own_cache(container, line) or hub_access.other_repository(line, uris)
     if reads_hub_cache and own_cache is None:
         repository = hub_access.named_repository(line, uris)
         explanations += (explanation("HubLayout", name=container.get("name"), repository=repository),)

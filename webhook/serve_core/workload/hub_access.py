@@ -4,7 +4,8 @@ Sources: huggingface_hub, "Environment variables"; transformers 4, "Installation
 """
 
 import posixpath
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from model_uri import ModelURI
@@ -18,6 +19,15 @@ _CACHES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", "SENTE
 _OTHER_HUBS = ("VLLM_USE_MODELSCOPE", "SGLANG_USE_MODELSCOPE", "LMDEPLOY_USE_MODELSCOPE", "LMDEPLOY_USE_OPENMIND_HUB")
 """Switches that make a server take the repository from another hub."""
 _CACHE_FLAGS = ("--download-dir", "--huggingface-hub-cache", "--cache-dir", "--cache_dir")
+
+_MORE_FLAGS = (
+    "--tokenizer", "--tokenizer-path", "--hf-config-path", "--lora-modules", "--lora-paths", "--lora-adapters",
+    "--speculative-config", "--speculative-model", "--speculative-draft-model-path",
+)  # fmt: skip
+_MORE_VARIABLES = ("LORA_ADAPTERS",)
+"""What names repositories beside the model's: flags of vLLM, SGLang and TGI, and variables of TGI."""
+_REPOSITORY = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
+_LONGEST = 10_000
 
 _TOKENS = (
     "HF_TOKEN",
@@ -82,6 +92,29 @@ def own_cache(container: JsonObject, line: CommandLine) -> str | None:
         if f"{path}/".startswith(f"{HUB_MOUNT}/"):
             return f"the volume at {path}"
     return None
+
+
+def other_repository(line: CommandLine, uris: Iterable[ModelURI]) -> str | None:
+    """The flag or variable with which a container asks for one more repository, such as a draft model's or an
+    adapter's. The loader's cache has only those of ``uris``, and is offline. ``None`` if there is none."""
+    loaded = {(repository(uri) or "").lower() for uri in uris}
+    flag = ""
+    for word in line.words:
+        name, _, value = word.partition("=")
+        if word.startswith("-"):
+            flag = name
+        else:
+            value = word
+        if flag in _MORE_FLAGS and _names_another(value, loaded):
+            return flag
+    found = (name for name in _MORE_VARIABLES if _names_another(line.variables.get(name, ""), loaded))
+    return next(found, None)
+
+
+def _names_another(text: str, loaded: Collection[str]) -> bool:
+    """``text``: repositories with commas between them, each with or without ``NAME=`` before it."""
+    named = (part.rpartition("=")[2] for part in text[:_LONGEST].split(","))
+    return any(_REPOSITORY.fullmatch(each) and each.lower() not in loaded for each in named)
 
 
 def cache_fields() -> JsonObject:
