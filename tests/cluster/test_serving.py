@@ -2,8 +2,13 @@
 
 import json
 import time
+from collections.abc import Iterator
+
+import pytest
+import yaml
 
 from cluster.support import (
+    EXAMPLES,
     LOADED,
     PREFIX,
     READY,
@@ -18,6 +23,7 @@ from cluster.support import (
     eventually,
     file_server,
     is_ready,
+    manifest,
     pod_template,
 )
 
@@ -101,6 +107,38 @@ def test_a_large_model_gets_time_and_room(namespace: Namespace) -> None:
     assert revision["spec"]["progressDeadlineSeconds"] == 703
     (pod,) = namespace.list("pods")
     assert pod["spec"]["initContainers"][0]["resources"]["requests"]["ephemeral-storage"] == "2Gi"
+
+
+@pytest.fixture
+def probing() -> Iterator[None]:
+    """Knative probes all containers of a pod."""
+    flags = ("patch", "configmap", "config-features", "--type=merge", "-p")
+    Namespace("knative-serving").kubectl(*flags, '{"data": {"multi-container-probing": "enabled"}}')
+    yield
+    Namespace("knative-serving").kubectl(*flags, '{"data": {"multi-container-probing": null}}')
+
+
+@pytest.mark.parametrize("mode", ["knative", "deployment"])
+def test_a_transformer_in_front_calls_the_model_server(
+    namespace: Namespace, ingress: Ingress, probing: None, mode: str
+) -> None:
+    served, app = yaml.safe_load_all((EXAMPLES / "transformer.yaml").read_text())
+    served["metadata"]["annotations"][f"{PREFIX}mode"] = mode
+    apply = ("kubectl", "apply", "-f", "-")
+    eventually(
+        lambda: namespace.run(*apply, stdin=manifest(served, app), check=False).returncode == 0,
+        30,
+        "both webhooks have seen the flag",
+    )
+    found = namespace.wait_ready("flowers")
+
+    body = json.dumps({"flowers": [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]})
+    if mode == "knative":
+        answer = ingress.request(annotation(found, "url") or "", "/predict", body).body
+    else:
+        address = namespace.get("service", "flowers")["spec"]["clusterIP"]
+        answer = Ingress(address).request("http://flowers", "/predict", body).body
+    assert json.loads(answer) == {"species": ["setosa", "virginica"]}
 
 
 def test_kubectl_wait_is_enough(namespace: Namespace) -> None:

@@ -239,6 +239,26 @@ def test_the_finding_names_the_changed_field(kind: str) -> None:
 
 
 @pytest.mark.attack(28)
+@pytest.mark.parametrize("mode", ["knative", "deployment"])
+def test_a_transformer_in_front_answers_in_the_runtimes_place(mode: str) -> None:
+    written = deployment(mode=mode)
+    front = {"name": "transformer", "image": "docker.io/vllm/transformer:1", "ports": [{"containerPort": 9000}]}
+    written["spec"] = {"template": {"spec": {"containers": [{"name": "model-server"}, front]}}}
+    flags = {**FACTS.features, "multi-container-probing": "enabled"}
+    completed = judge(written, replace(FACTS, features=flags)).deployment
+    assert completed is not None
+    use = subject(completed).runtime
+    assert use is not None
+    assert (use.name, use.based_on) == ("custom", ("mlserver-sklearn",))
+    assert use.path.endswith("spec.containers[1]"), "the model server itself is the runtime's, without its port"
+    assert broken(completed, JUDGED) == {
+        "denied": {"RuntimeNotAllowed"},
+        "allowed": {"RuntimeNotAllowed"},
+        "formats": {"FormatUnsure"},
+    }
+
+
+@pytest.mark.attack(28)
 @pytest.mark.parametrize(
     "container",
     [

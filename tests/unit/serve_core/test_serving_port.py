@@ -7,6 +7,7 @@ import yaml
 
 from serve_core.api import servers
 from serve_core.workload import command_line
+from serve_core.workload.model_server import front_container
 from serve_core.workload.serving_port import ServingPort, Source, choose
 from support.paths import ROOT
 
@@ -95,3 +96,34 @@ def test_a_declared_port_that_is_not_the_annotated_one_is_left_aside() -> None:
 def test_a_probe_by_a_ports_name_finds_its_number() -> None:
     named = [{"name": "a", "containerPort": 1}, {"name": "b", "containerPort": 2}]
     assert port(ports=named, readinessProbe={"httpGet": {"port": "b"}}).index == 1
+
+
+def container(name: str, *numbers: int, **fields: Any) -> dict[str, Any]:
+    return {"name": name, "ports": ports(*numbers), **fields}
+
+
+METRICS = [{"containerPort": 9113, "name": "http-metrics"}]
+
+
+@pytest.mark.parametrize(
+    ("containers", "annotated", "expected"),
+    [
+        ([container("model-server"), container("transformer", 9000)], None, "transformer"),
+        ([container("transformer", 9000), container("model-server", image="a")], None, "transformer"),
+        ([container("model-server", 8080), container("transformer", 9000)], None, None),
+        ([container("model-server"), container("transformer")], None, None),
+        ([container("model-server"), container("transformer")], 9000, "transformer"),
+        ([container("model-server", image="a"), container("transformer")], 9000, None),
+        ([container("model-server"), container("one"), container("two")], 9000, None),
+        ([container("model-server"), container("one", 9000), container("two", 9001)], None, None),
+        ([container("model-server"), container("one", 9000), container("two", 9001)], 9001, "two"),
+        ([container("model-server"), container("exporter") | {"ports": METRICS}], None, None),
+        ([container("server"), container("transformer", 9000)], None, None),
+        ([container("model-server")], None, None),
+    ],
+)
+def test_a_container_with_the_port_is_in_front_of_a_model_server_without(
+    containers: list[dict[str, Any]], annotated: int | None, expected: str | None
+) -> None:
+    front = front_container(containers, annotated)
+    assert (front or {}).get("name") == expected

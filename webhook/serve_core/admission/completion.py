@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from serve_core.admission import completion_record, own_server, runtime_server
+from serve_core.admission import completion_record, own_server, runtime_server, transformer
 from serve_core.admission.own_server import OwnServer
 from serve_core.admission.working_set import Admission
 from serve_core.api import loader_protocol, runtimes, sizing
@@ -63,7 +63,7 @@ def complete(admission: Admission) -> None:
     admission.fill(_overlay(workload, server, spec, recall.context, admission.mesh, findings, hub_cache=hub_cache))
     if own is not None:
         _complete_own_server(admission, server.name, own)
-    elif server.runtime is not None and spec.port is not None:
+    elif server.runtime is not None and spec.port is not None and not transformer.takes_port(admission):
         one, other = PORT, f"runtime {server.runtime.name}"
         why = "the runtime has its own port"
         findings.problems.append(diagnostic("ConflictingAnnotations", path_of(PORT), one=one, other=other, why=why))
@@ -177,6 +177,7 @@ def _overlay(
         volumes = loader_container.volumes(request)
         pod["initContainers"] = [loader_container.render(request)]
     container: JsonObject = {"name": server.name}
+    beside: list[JsonObject] = []
     if server.runtime is None:
         extra = hub_access.cache_fields() if hub_cache else {"volumeMounts": []}
         container |= {**extra, "volumeMounts": [mount, *extra["volumeMounts"]]}
@@ -185,13 +186,14 @@ def _overlay(
         written = server_container(workload.containers) or {"name": server.name}
         path = f"{POD}.containers[{next((i for i, e in enumerate(workload.containers) if e is written), 0)}]"
         container |= runtime_server.complete(server.runtime, rendered, written, path, findings)
+        container, beside = transformer.put_in_front(container, workload.containers, spec, server.runtime, findings)
         volumes += runtime_server.volumes(server.runtime, container, workload.pod, findings)
         # A model server does not call the API server; the user's own container may.
         pod["automountServiceAccountToken"] = False
         if spec.mode == DEPLOYMENT:
             # Knative leaves them out. vLLM, for example, cannot start beside a Service vllm, which sets VLLM_PORT.
             pod["enableServiceLinks"] = False
-    pod |= {"containers": [container], "volumes": volumes}
+    pod |= {"containers": [container, *beside], "volumes": volumes}
     labels = _labels(workload)
     if spec.mode == DEPLOYMENT:
         labels[DEPLOYMENT_LABEL] = workload.name  # a Knative Service's template gets it when it is rendered

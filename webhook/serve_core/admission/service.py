@@ -19,7 +19,7 @@ from serve_core.knative.name_conflict import service_name
 from serve_core.knative.traffic import targets
 from serve_core.syntax.object_name import is_service_name
 from serve_core.workload import serving_port
-from serve_core.workload.model_server import server_container
+from serve_core.workload.model_server import front_container, server_container
 from serve_core.workload.serving_port import ServingPort
 
 _RESPONSE_START_DEFAULT = 300
@@ -166,7 +166,7 @@ def _ignored(workload: Workload) -> list[Diagnostic]:
 
 def _pod(workload: Workload, spec: ServingSpec, context: ClusterContext, mapping: FieldMapping) -> JsonObject:
     template, containers, init = workload.pod, workload.containers, workload.init_containers
-    server = server_container(containers)
+    server = front_container(containers, spec.port) or server_container(containers)
     serving = serving_port.of(server or {}, context.servers, spec.port)
     if not value_at(server, "ports") and spec.port is None:
         # Completion declares the port. Without one, an earlier version completed it: Knative takes its own, but not

@@ -28,7 +28,8 @@ from serve_core.context.neighbours import Neighbours
 from serve_core.istio import authorization, telemetry
 from serve_core.knative import domain_mapping, name_conflict
 from serve_core.knative.traffic import MAX_NAME, PREVIOUS_TAG
-from serve_core.workload.model_server import server_container
+from serve_core.workload import serving_port
+from serve_core.workload.model_server import front_container, server_container
 
 _FILLED = frozenset(
     (
@@ -245,10 +246,13 @@ def limit_name(admission: Admission) -> None:
 
 
 def require_port(admission: Admission) -> None:
-    """Refuse a model server of the user's own if nothing says on which port it listens."""
-    if admission.is_own_server and admission.serving_port.number is None:
-        containers = admission.workload.containers
-        server = server_container(containers) or {}
+    """Refuse a container of the user's own that takes the requests, if nothing says on which port it listens."""
+    containers = admission.workload.containers
+    front = None if admission.is_own_server else front_container(containers, admission.spec.port)
+    if not admission.is_own_server and front is None:
+        return
+    server = front or server_container(containers) or {}
+    if serving_port.of(server, admission.context.servers, admission.spec.port).number is None:
         index = next((index for index, each in enumerate(containers) if each is server), 0)
         code = "PortAmbiguous" if server.get("ports") else "PortUnknown"
         at = f"{POD}.containers[{index}].ports"

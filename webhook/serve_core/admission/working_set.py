@@ -18,7 +18,6 @@ from serve_core.istio import injection
 from serve_core.istio.injection import MeshDecision
 from serve_core.knative.features import FeatureNeed
 from serve_core.workload import serving_port
-from serve_core.workload.model_server import server_container
 from serve_core.workload.serving_port import ServingPort
 
 
@@ -105,8 +104,8 @@ class Admission:
 
     @property
     def serving_port(self) -> ServingPort:
-        """The port of the model server, as the Deployment has it now."""
-        return serving_port.of(server_container(self.workload.containers) or {}, self.context.servers, self.spec.port)
+        """The port that takes the requests, as the Deployment has it now."""
+        return serving_port.of_pod(self.workload.containers, self.context.servers, self.spec.port)
 
     def fill(self, wanted: Mapping[str, Any]) -> None:
         """Set the fields of the overlay ``wanted`` that the Deployment lacks."""

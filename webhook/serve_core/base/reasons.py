@@ -104,6 +104,11 @@ _REFUSALS = (
         "Set {annotation} to the port that serves the model.",
     ),
     (
+        "PortTaken",
+        "runtime {runtime} in container {server} listens on port {port}, and containers of a pod share their ports.",
+        "Let it listen on another port, and declare that one. It reaches the model server at localhost:{port}.",
+    ),
+    (
         "ContainerAmbiguous",
         "it is not clear which of the containers {names} serves the model.",
         "Name that container model-server, or give ports to that container only.",
@@ -324,6 +329,11 @@ _CHOICES = (
     ("RuntimeByName", "runtime {runtime}, because kubectl-serve.dev/runtime names it.", ""),
     ("RuntimeVariant", "runtime {runtime} in its variant for {wanted}, because the Deployment requests that.", ""),
     ("ServerKnown", "container {name} runs {server}.", ""),
+    (
+        "RequestsInFront",
+        "container {name} takes the requests, because it has the port. It reaches {server} at localhost:{port}.",
+        "",
+    ),
     ("PortFound", "port {port}, from {source}.", ""),
     (
         "ArgumentsAppended",

@@ -25,7 +25,6 @@ from serve_core.istio.injection import MeshDecision
 from serve_core.istio.resource import resource, selected
 from serve_core.knative.limits import DEFAULT_PORT
 from serve_core.workload import serving_port
-from serve_core.workload.model_server import server_container
 
 _API_VERSION = "security.istio.io/v1"
 _BURST = "autoscaling.knative.dev/target-burst-capacity"
@@ -227,5 +226,4 @@ def _object(kind: str, workload: Workload, by_knative: bool, spec: JsonObject, w
 
 
 def _port(workload: Workload, spec: ServingSpec, context: ClusterContext) -> int:
-    container = server_container(workload.containers) or {}
-    return serving_port.of(container, context.servers, spec.port).number or DEFAULT_PORT
+    return serving_port.of_pod(workload.containers, context.servers, spec.port).number or DEFAULT_PORT

@@ -254,7 +254,9 @@ CONTAINER: Rules = {
 _SIDE_PROBE = FieldRule(flag="multi-container-probing", exact=True, inner=_PROBE)
 SIDE_CONTAINER: Rules = {
     **_ANY_CONTAINER,
-    "ports": FieldRule(ignore="a Knative Service has one port, the model server's", drop=([],)),
+    "ports": FieldRule(
+        ignore="a Knative Service has one port, that of the container that takes its requests", drop=([],)
+    ),
     "readinessProbe": _SIDE_PROBE,
     "livenessProbe": _SIDE_PROBE,
     "startupProbe": _SIDE_PROBE,

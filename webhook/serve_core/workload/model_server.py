@@ -62,6 +62,36 @@ def server_container(containers: list[JsonObject]) -> JsonObject | None:
     return None
 
 
+def front_container(containers: list[JsonObject], annotated: int | None = None) -> JsonObject | None:
+    """The user's container that takes the requests in the model server's place; ``None`` if the model server does.
+
+    It has a port, and a container ``model-server`` beside it has none. Ports for metrics do not count: exporters have
+    them. ``annotated``: the annotation ``port``, which decides between several containers, and is the port of one that
+    declares none.
+    """
+    server = server_container(containers)
+    if server is None or server.get("name") != SERVER_CONTAINER or server.get("ports"):
+        return None
+    beside = [each for each in containers if each is not server]
+    with_ports = [each for each in beside if any(not _is_for_metrics(port) for port in objects_in(each.get("ports")))]
+    named = [each for each in with_ports if annotated in declared_ports(each)] if annotated is not None else []
+    if not with_ports and annotated is not None and not server.get("image"):
+        with_ports = beside
+    for candidates in (named, with_ports):
+        if len(candidates) == 1:
+            return candidates[0]
+    return None
+
+
+def _is_for_metrics(port: JsonObject) -> bool:
+    return "metrics" in str(port.get("name") or "")
+
+
+def declared_ports(container: JsonObject) -> list[Any]:
+    """The numbers of a container's ports, as written."""
+    return [port.get("containerPort") for port in objects_in(container.get("ports"))]
+
+
 def extended_resources(container: JsonObject | None) -> frozenset[str]:
     """The extended resources of a container, such as GPUs: those with a domain in their names."""
     asked = (container or {}).get("resources")
@@ -175,8 +205,11 @@ def _differences(
         yield model
         return
     resources = extended_resources(server)
+    is_behind = front_container(objects_in(pod.get("containers"))) is not None
     for protocol in runtime.protocols:
         wanted = render(runtime, runtime.applying(protocol, resources), *model)
+        if is_behind:
+            wanted["ports"] = []
         wanted["volumeMounts"] = [_as_mounted(mount, server, pod) for mount in wanted["volumeMounts"]]
         yield _difference(server, wanted, runtime) or _volume_difference(pod, volumes(runtime, wanted))
 

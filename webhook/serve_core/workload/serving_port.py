@@ -1,4 +1,4 @@
-"""Which port of a container serves the model.
+"""Which port of a container serves the model, and which container of a pod has that port.
 
 Knative sends requests to one port, and to 8080 where none is declared, whatever the server listens on. So we look where
 people write it: the declared port, the annotation ``port``, the readiness probe, and the known server's flags,
@@ -14,6 +14,7 @@ from serve_core.api.servers import KnownServer
 from serve_core.base.json import JsonObject, value_at
 from serve_core.workload import command_line
 from serve_core.workload.command_line import CommandLine, port_of
+from serve_core.workload.model_server import front_container, server_container
 
 _GENERIC_FLAGS = (
     "--port", "--http-port", "--http_port", "--server-port", "--server_port", "--server.port", "--bind", "--listen",
@@ -44,6 +45,12 @@ class ServingPort:
     """Its place in the container's ``ports``; ``None`` where it is not declared."""
     others: tuple[int, ...] = ()
     """The places in ``ports`` of those that are not it."""
+
+
+def of_pod(containers: list[JsonObject], known: Iterable[KnownServer], annotated: int | None = None) -> ServingPort:
+    """The port that takes a pod's requests: the model server's, or that of a user's container in its place."""
+    container = front_container(containers, annotated) or server_container(containers) or {}
+    return of(container, known, annotated)
 
 
 def of(container: JsonObject, known: Iterable[KnownServer], annotated: int | None = None) -> ServingPort:

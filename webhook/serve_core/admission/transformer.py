@@ -1,0 +1,62 @@
+"""A user's container in front of a model server of the catalogue, such as a transformer.
+
+It has the port, so the requests go to it. The model server listens on its runtime's port inside the pod only, and does
+not declare it: a Knative Service has one port over all of its containers.
+"""
+
+from serve_core.admission.working_set import Admission
+from serve_core.api.runtimes import Runtime
+from serve_core.api.serving_spec import ServingSpec
+from serve_core.base.findings import Findings
+from serve_core.base.json import JsonObject, list_of
+from serve_core.base.reasons import diagnostic, explanation
+from serve_core.base.workload import POD
+from serve_core.workload.model_server import PROBES, declared_ports, front_container
+
+
+def put_in_front(
+    server: JsonObject, containers: list[JsonObject], spec: ServingSpec, runtime: Runtime, findings: Findings
+) -> tuple[JsonObject, list[JsonObject]]:
+    """The completed ``server`` behind the user's container that takes the requests, if one of ``containers`` does; and
+    what to set in the containers beside it."""
+    own = declared_ports(server)
+    front = front_container(containers, spec.port)
+    if front is None or not own or (spec.port in own and spec.port not in declared_ports(front)):
+        return server, []
+    _refuse_taken_ports(server, own, containers, runtime, findings)
+    findings.explanations.append(explanation("RequestsInFront", name=front["name"], server=server["name"], port=own[0]))
+    numbers = {str(port.get("name")): port["containerPort"] for port in server["ports"]}
+    behind = {key: value for key, value in server.items() if key != "ports"}
+    behind |= {probe: _numbered(behind[probe], numbers) for probe in PROBES if probe in behind}
+    if front.get("ports"):
+        return behind, []
+    return behind, [{"name": front["name"], "ports": [{"containerPort": spec.port}]}]
+
+
+def takes_port(admission: Admission) -> bool:
+    """Whether a container of the completed Deployment takes the requests on the annotated port: the user's in front of
+    the runtime, or the runtime's own."""
+    containers, port = admission.workload.containers, admission.spec.port
+    return front_container(containers, port) is not None or admission.serving_port.index is not None
+
+
+def _refuse_taken_ports(
+    server: JsonObject, own: list[int], containers: list[JsonObject], runtime: Runtime, findings: Findings
+) -> None:
+    """Refuse ports of the model server in other containers: all containers of a pod share its ports."""
+    for index, container in enumerate(containers):
+        for place, port in enumerate(list_of(container.get("ports"))):
+            if container.get("name") != server["name"] and port.get("containerPort") in own:
+                words = {"port": port["containerPort"], "runtime": runtime.name, "server": server["name"]}
+                at = f"{POD}.containers[{index}].ports[{place}].containerPort"
+                findings.problems.append(diagnostic("PortTaken", at, **words))
+
+
+def _numbered(probe: JsonObject, numbers: dict[str, int]) -> JsonObject:
+    """A probe with the numbers of named ports, which are declared no more."""
+    return {
+        key: {**value, "port": numbers.get(str(value["port"]), value["port"])}
+        if isinstance(value, dict) and "port" in value
+        else value
+        for key, value in probe.items()
+    }
