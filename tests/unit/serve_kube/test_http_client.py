@@ -228,10 +228,10 @@ async def test_a_port_is_carried_both_ways() -> None:
         assert (await reader.read(), failures) == (b"hello world", [])
 
 
-async def test_a_pod_that_does_not_take_the_connection_says_why() -> None:
+async def test_a_pod_that_refuses_the_connection_says_why() -> None:
     async with forwarded(forwarding(b"\x01\x50\x00", b"\x01connection refused")) as (reader, _, failures):
         assert await reader.read() == b""
-        assert failures == ["the pod does not take the connection: connection refused."]
+        assert failures == ["the pod refuses the connection: connection refused."]
 
 
 async def test_a_refused_forward_has_the_status() -> None:
