@@ -369,7 +369,7 @@ def test_an_exception_applies_until_it_ends_with_a_warning() -> None:
     asked = request(deployment("s3://elsewhere/a.joblib"))
     during = ask(asked, exceptions=(exception,))
     assert during["allowed"]
-    assert "p0/places does not apply until 2026-11-18T00:00:01Z" in during["warnings"][0]
+    assert "suspends p0/places until 2026-11-18T00:00:01Z" in during["warnings"][0]
     after = datetime(2026, 11, 18, 0, 0, 1, tzinfo=UTC)
     assert not ask(asked, exceptions=(exception,), now=after)["allowed"]
 
@@ -426,8 +426,8 @@ def test_the_narrowest_exception_applies() -> None:
     asked = request(deployment("s3://elsewhere/a.joblib"))
     found = (exception("a-wide", "*"), exception("b-less-wide", "ir*"), exception("c-narrow", "iris"))
     for order in (found, found[::-1]):
-        assert "by exception c-narrow" in refused_not(ask(asked, exceptions=order))
-    assert "by exception b-less-wide" in refused_not(ask(asked, exceptions=found[:2]))
+        assert "exception c-narrow suspends" in refused_not(ask(asked, exceptions=order))
+    assert "exception b-less-wide suspends" in refused_not(ask(asked, exceptions=found[:2]))
     elsewhere = exception("other", "other")
     assert not ask(asked, exceptions=(elsewhere,))["allowed"]
 

@@ -170,7 +170,7 @@ def test_an_entry_says_what_is_broken_where_and_how_bad_it_is() -> None:
         "message": "",
         "resources": [{"apiVersion": "apps/v1", "kind": "Deployment", "namespace": "ml", "name": "worse"}],
     }
-    assert "until 2026-11-18T00:05:00Z, by exception late" in report["results"][-1]["message"]
+    assert "exception late suspends stores/places until 2026-11-18T00:05:00Z" in report["results"][-1]["message"]
 
 
 @pytest.mark.attack(11)

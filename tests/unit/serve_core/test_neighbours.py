@@ -150,9 +150,9 @@ def test_an_autoscaler_by_another_metric_needs_no_cpu_request() -> None:
 def test_a_budget_that_keeps_every_pod_blocks_evictions() -> None:
     (text,) = said(deployment(), pdb(minimum=2))
     assert text == (
-        "EvictionBlocked: spec.template.metadata.labels: PodDisruptionBudget keep keeps 2 pods, and the model can run "
-        "with 1: a node with them cannot be drained then. Write maxUnavailable: 1 into it, or set "
-        "kubectl-serve.dev/scale to at least 3."
+        "EvictionBlocked: spec.template.metadata.labels: PodDisruptionBudget keep requires 2 available pods, and the "
+        "model can run with 1. Nodes with its pods then cannot be drained. Set maxUnavailable: 1 instead of "
+        "minAvailable, or set kubectl-serve.dev/scale to at least 3."
     )
     assert codes(deployment(scale="3..5"), pdb(minimum=2)) == []
     assert codes(deployment(mode="deployment", scale="1..4"), pdb()) == ["EvictionBlocked"]

@@ -35,7 +35,10 @@ class OwnServer:
 
 
 def read(container: JsonObject, path: str, spec: ServingSpec, known: Iterable[KnownServer], mount: str) -> OwnServer:
-    """``path``: where the container stands; ``mount``: where the model appears in it."""
+    """Read ``container``, before anything is filled into it.
+
+    ``path``: of the container in the Deployment, for messages. ``mount``: of the model in the container.
+    """
     line = command_line.read(container)
     server = servers.recognize(str(container.get("image") or ""), line.words, known)
     found = serving_port.choose(container, line, server, spec.port)
@@ -71,9 +74,9 @@ def _unseen(
     mount: str,
     own_cache: str | None,
 ) -> Diagnostic:
-    """The server serves something else than the loaded model, as far as can be seen; how to point it there.
+    """Warn that the server probably does not serve the loaded model, with the line that points it there.
 
-    ``own_cache``: what keeps it from the loader's cache.
+    ``own_cache``: the user's setting because of which the server does not use the loader's cache.
     """
     file = spec.file_name
     at = mount if file is None else f"{mount}/{file}"
@@ -85,5 +88,5 @@ def _unseen(
         how = f"{how} Or remove {own_cache}: the server then finds the loaded model by the name of its repository."
     values = [line.flag(name) for name in (server.model_flags if server is not None else ())]
     elsewhere = next((value for value in values if value is not None and _SHOWN.fullmatch(value)), None)
-    instead = "" if elsewhere is None else f", but {elsewhere}"
+    instead = "" if elsewhere is None else f" (it refers to {elsewhere})"
     return diagnostic("ModelUnseen", path, name=container.get("name"), mount=mount, instead=instead, how=how)

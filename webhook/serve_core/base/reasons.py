@@ -203,7 +203,10 @@ _REFUSALS = (
     ),
     (
         "NameTooLong",
-        "{name} has {length} characters. Its earlier revision would get the host name {host}, and Knative allows 63.",
+        (
+            "{name} has {length} characters, so the host name {host} of its previous revision would exceed the 63 "
+            "characters that Knative allows."
+        ),
         "Use a name of at most {most} characters, or kubectl-serve.dev/mode: deployment.",
     ),
     (
@@ -240,26 +243,29 @@ _WARNINGS = (
     ),
     (
         "ScaledByKeda",
-        "KEDA goes on scaling the Deployment for ScaledObject {name}, and is refused: Knative scales the model.",
+        (
+            "KEDA tries to scale this Deployment for ScaledObject {name}, and admission refuses each attempt: Knative "
+            "scales the model."
+        ),
         "Delete the ScaledObject.",
     ),
     (
         "AutoscalerTwice",
-        "{kind} {name} scales the Deployment too, against the autoscaler of kubectl-serve.dev/scale.",
+        "{kind} {name} and the autoscaler of kubectl-serve.dev/scale both scale this Deployment.",
         "Remove one of them.",
     ),
     (
         "RequestMissing",
         "container {name} requests no {resource}, so {autoscaler} cannot measure its use.",
-        "Add resources.requests.{resource}, unless a LimitRange of the namespace does.",
+        "Add resources.requests.{resource}, unless a LimitRange of the namespace sets it.",
     ),
     (
         "EvictionBlocked",
         (
-            "PodDisruptionBudget {name} keeps {count} pods, and the model can run with {minimum}: a node with them "
-            "cannot be drained then."
+            "PodDisruptionBudget {name} requires {count} available pods, and the model can run with {minimum}. "
+            "Nodes with its pods then cannot be drained."
         ),
-        "Write maxUnavailable: 1 into it, or set kubectl-serve.dev/scale to at least {more}.",
+        "Set maxUnavailable: 1 instead of minAvailable, or set kubectl-serve.dev/scale to at least {more}.",
     ),
     (
         "PastKnative",
@@ -272,12 +278,12 @@ _WARNINGS = (
     ("CompletedAgain", "the recorded runtime and loader are no longer available; the current ones replace them.", ""),
     (
         "ModelUnseen",
-        "container {name} does not name {mount}, where the model is{instead}, so it serves something else.",
+        "container {name} does not refer to {mount}, where the model is{instead}. It probably serves another model.",
         "{how} If the image reads {mount} by itself, ignore this warning.",
     ),
     (
         "RuntimeReplaced",
-        "container {name} has {what} of its own in place of the command line of runtime {runtime}: {line}.",
+        "field {what} of container {name} replaces the command line of runtime {runtime}: {line}.",
         "{how}",
     ),
     (
@@ -314,7 +320,7 @@ _WARNINGS = (
         "the model accepts every token of the issuer, also tokens that are meant for other services.",
         "Add {key}.",
     ),
-    ("Excepted", "{by} does not apply until {until}, by exception {exception}: {reason} ({ticket}).", ""),
+    ("Excepted", "exception {exception} suspends {by} until {until}: {reason} ({ticket}).", ""),
     (
         "ExceptionOfNothing",
         "the exception names {what}, which does not exist.",
@@ -337,7 +343,7 @@ _CHOICES = (
     ("PortFound", "port {port}, from {source}.", ""),
     (
         "ArgumentsAppended",
-        "command of container {name} has the arguments of runtime {runtime}{without}, and args follow.",
+        "container {name} gets the arguments of runtime {runtime}{without} in command; args follow them.",
         "",
     ),
     ("SeveralDevices", "{option}, because container {name} requests several devices.", ""),

@@ -16,7 +16,7 @@ _VARIABLE_NOT_ALLOWED = finding(
 )
 _VARIABLES_UNSEEN = finding(
     "VariablesUnseen",
-    "{by} checks the names of environment variables, and cannot see those that container {container} takes from here.",
+    "{by} checks the names of environment variables, and cannot see those that container {container} gets from here.",
     "List them under env, or give them a prefix.",
 )
 _ARGUMENT_NOT_ALLOWED = finding(
