@@ -127,6 +127,30 @@ def test_pods_at_the_addresses_of_their_node_are_public(pod: JsonObject) -> None
         assert not verdict(closed, policy(PRIVATE)).denied
 
 
+@pytest.mark.attack(40)
+@pytest.mark.parametrize("replicas", [0, 2])
+@pytest.mark.parametrize(
+    "ports",
+    [
+        [{"containerPort": 8080, "name": "http"}, {"containerPort": 9000, "name": "other", "hostPort": 9000}],
+        [{"containerPort": 9000, "hostPort": 9000}],
+    ],
+)
+def test_a_port_of_the_node_counts_although_knative_does_not_get_it(ports: list[JsonObject], replicas: int) -> None:
+    server = {"name": "s", "image": "example.com/server:1", "args": ["/mnt/models"], "ports": ports}
+    before = deployment()
+    before["spec"] = {"replicas": replicas, "template": {"spec": {"containers": [server]}}}
+    del before["metadata"]["annotations"]
+    served = copy.deepcopy(before)
+    served["metadata"]["annotations"] = deployment(visibility="cluster-local", port="8080")["metadata"]["annotations"]
+    found = judge(served, FACTS, before)
+    assert found.deployment is not None
+    assert found.service is not None
+    assert "hostPort" not in str(found.service)
+    (problem,) = verdict(found.deployment, policy(PRIVATE)).problems
+    assert problem.path.endswith(".hostPort")
+
+
 REMOTE = "rules: [{name: r, containers: {arguments: [--trust-remote-code]}}]"
 
 

@@ -40,10 +40,12 @@ def deployment_parts(document: JsonObject, context: ClusterContext) -> Parts:
         named = Use(notes[annotations.CREDENTIALS], path_of(annotations.CREDENTIALS))
         made["secrets"] = (named, *(use for use in made["secrets"] if use.name != named.name))
     service = render_stored(document, context).service
+    own = (object_at(document, "spec", "template"), "spec.template")
     if service is not None:
         traffic = value_at(service, "spec", "traffic")
         made |= knative_parts(service["metadata"], object_at(service, "spec", "template"), traffic=traffic)
-        # The Deployment's own pods serve until Knative's do.
+        # The Deployment's own pods serve until Knative's do, with ports and other fields that Knative does not have.
+        made["mesh"] = ([*made["mesh"][0], own], "")
         running = count_of(value_at(document, "spec", "replicas"), 0)
         found = made["scale"]
         most = None if found.maximum is None else max(found.maximum, running)
@@ -54,7 +56,7 @@ def deployment_parts(document: JsonObject, context: ClusterContext) -> Parts:
     else:
         made |= _running_scale(document, notes)
         made["visibility"] = Use("cluster-local", path_of(annotations.MODE))
-        made["mesh"] = ([(object_at(document, "spec", "template"), "spec.template")], "")
+        made["mesh"] = ([own], "")
     # The pods decide what Istio does; the annotation only requests it.
     made["mesh"] = (made["mesh"][0], path_of(annotations.MESH))
     made["auth"] = Use(notes.get(annotations.AUTH, "none"), path_of(annotations.AUTH))
