@@ -147,7 +147,15 @@ _OF_METADATA: dict[str, Shape] = {
     ),
 }
 
+_TWO_PORTS = [{"containerPort": 80}, {"containerPort": 81}]
 _OF_CONTAINERS: dict[str, Shape] = {
+    "a command line of words": lambda n: server(args=["--port 81 " + "a " * (n // 2)], ports=_TWO_PORTS),
+    "a command line of variables": lambda n: server(
+        args=["--port 81 " + ("$(A)" * 8 + " ") * 1000 + "a " * (n // 2)],
+        env=[{"name": "A", "value": "/mnt/modelsx" * 42}],
+        ports=_TWO_PORTS,
+    ),
+    "a command line of open brackets": lambda n: server(args=["--port 81 " + "$(" * (n // 2)], ports=_TWO_PORTS),
     "variables": lambda n: server(env=many(n, 30, lambda i: {"name": f"A{i}", "value": "v"})),
     "a variable many times": lambda n: server(env=many(n, 34, lambda i: {"name": "A", "value": f"v{i}"})),
     "variables of each other": lambda n: server(

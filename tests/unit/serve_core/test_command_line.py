@@ -103,7 +103,14 @@ def test_reading_is_linear(text: str) -> None:
 
 
 @pytest.mark.attack(22)
-def test_values_that_multiply_are_bounded() -> None:
+@pytest.mark.parametrize("word", ["$(A)$(A) ", "$(A)" * 8 + " ", "$A ", "${A}x "])
+def test_values_that_multiply_are_bounded(word: str) -> None:
     env = [{"name": "A", "value": "x" * 60_000}]
-    found = command_line.read({"args": ["$(A)$(A) " * 50_000], "env": env})
-    assert sum(map(len, found.words)) < 2_000_000
+    found = command_line.read({"args": [word * 50_000], "env": env})
+    assert sum(map(len, found.words)) < 100_000
+
+
+@pytest.mark.attack(22)
+def test_variables_of_a_long_script_are_replaced() -> None:
+    script = "export A=$(DIR)\n" * 500 + "exec serve --model $(DIR)/x --port $(PORT)"
+    assert line(script, DIR="/mnt/models", PORT="9500").flag("--port") == "9500"

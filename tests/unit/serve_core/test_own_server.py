@@ -55,9 +55,26 @@ def test_a_known_server_gets_the_line_to_write(image: str, written: str) -> None
 
 def test_what_it_serves_instead_is_said_unless_it_could_be_a_secret() -> None:
     (plain,) = read(image="vllm/vllm-openai:v1", args=["--model", "other/model"]).warnings
-    (secret,) = read(image="vllm/vllm-openai:v1", args=["--model", "https://me:word@example.com/model"]).warnings
     assert "other/model" in plain.message
-    assert "word" not in secret.message
+
+
+@pytest.mark.attack(15)
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--model", "https://me:hf_s3cret@example.com/model"],
+        ["--model", "hf_s3cret"],
+        ["--model=$(TOKEN)"],
+        ["--model=${TOKEN}"],
+        ["--model", "--api-key=hf_s3cret"],
+        ["--model", "--api-key", "hf_s3cret"],
+        ["exec vllm serve --model $TOKEN"],
+    ],
+)
+def test_no_word_that_could_be_a_secret_is_shown(args: list[str]) -> None:
+    found = read(image="vllm/vllm-openai:v1", args=args, env=[{"name": "TOKEN", "value": "hf_s3cret"}])
+    assert [each.code for each in found.warnings] == ["ModelUnseen"]
+    assert "s3cret" not in str(found)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from serve_core.workload import command_line, hub_access, serving_port
 from serve_core.workload.command_line import CommandLine
 from serve_core.workload.serving_port import Source
 
-_SHOWN = re.compile(r"[A-Za-z0-9_./-]{1,100}", re.ASCII)
-"""What is shown of a command line: paths and repositories, nothing that could be a secret."""
+_SHOWN = re.compile(r"(?=.{1,100}\Z)[A-Za-z0-9_.-]*/[A-Za-z0-9_./-]+", re.ASCII)
+"""What is shown of a command line: paths and repositories. A word without a slash could be a token."""
 _ANY = "Point the server there, for example with an argument or a variable that its documentation names."
 
 

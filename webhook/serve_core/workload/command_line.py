@@ -10,10 +10,9 @@ from functools import cached_property
 
 from serve_core.base.json import JsonObject, value_at
 
-_MOST_CHARACTERS = 64 * 1024
-"""Of one container's words, and of its variables, that are looked at; the API server stores up to 1.5 MiB."""
-_MOST_EXPANDED = 1000
-"""Words of a container in which variables are replaced."""
+_MOST_CHARACTERS = 32 * 1024
+"""Of one container's words, of its variables, and of the words with replaced variables. The API server stores up to
+1.5 MiB."""
 _MOST_IN_A_WORD = 8
 _LONGEST_VALUE = 512
 _WORD = re.compile(r"(?:\$\([A-Za-z_]\w*\)|[^\s'\";|&()])+", re.ASCII)
@@ -64,16 +63,15 @@ def read(container: JsonObject) -> CommandLine:
     """Of a container of any shape; what is no text is passed over."""
     values = _variables(container)
     words: list[str] = []
-    expanded = 0
+    room = _MOST_CHARACTERS
     for text in _bounded((*_list(container.get("command")), *_list(container.get("args")))):
         for word in _WORD.findall(text):
             if word == "\\":  # the line goes on
                 continue
-            if "$" in word and expanded < _MOST_EXPANDED:
-                expanded += 1
-                words.append(_expanded(word, values))
-            else:
-                words.append(word)
+            if "$" in word and room > 0:
+                word = _expanded(word, values)  # noqa: PLW2901
+                room -= len(word)
+            words.append(word)
     directory = container.get("workingDir")
     return CommandLine(tuple(words), values, directory if isinstance(directory, str) else "")
 
