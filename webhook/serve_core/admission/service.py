@@ -221,7 +221,7 @@ def _init_container(
     container: JsonObject, path: str, volumes: Mapping[str, JsonObject], mapping: FieldMapping
 ) -> JsonObject:
     limits.check_container(container, path, is_server=False, mapping=mapping)
-    return _read_only(mapping.carry(container, fields.INIT_CONTAINER, path), path, volumes, mapping)
+    return _read_only(mapping.carry(container, fields.INIT_CONTAINER, path), path, volumes, mapping, is_init=True)
 
 
 def _container(
@@ -329,11 +329,17 @@ def _timed(probe: Any, *, eager: bool) -> Any:
 
 
 def _read_only(
-    container: JsonObject, path: str, volumes: Mapping[str, JsonObject], mapping: FieldMapping
+    container: JsonObject,
+    path: str,
+    volumes: Mapping[str, JsonObject],
+    mapping: FieldMapping,
+    *,
+    is_init: bool = False,
 ) -> JsonObject:
     """Set ``readOnly`` on mounts of read-only volumes: Knative requires it, and defaults it only in containers.
 
-    Knative silently mounts some writable volumes read-only. Mounts of those that do not ask for it are refused.
+    Knative silently mounts some writable volumes read-only in containers. That is a warning, because most servers only
+    read there. Init containers exist to write, so theirs are refused.
     """
     if "volumeMounts" not in container:
         return container
@@ -345,7 +351,12 @@ def _read_only(
             continue
         if any(kind in volume for kind in _READ_ONLY) and not mount.get("readOnly"):
             at = f"{path}.volumeMounts[{index}].readOnly"
-            mapping.refuse(at, "Knative mounts volumes of this type read-only", _READ_ONLY_WAY_OUT)
+            if is_init:
+                mapping.refuse(at, "Knative mounts volumes of this type read-only", _READ_ONLY_WAY_OUT)
+            else:
+                mapping.warn("MountReadOnly", at, volume=mount["name"], way_out=_READ_ONLY_WAY_OUT)
+            mounts.append({**mount, "readOnly": True})
+            continue
         mounts.append(mount)
     return {**container, "volumeMounts": mounts}
 

@@ -299,6 +299,11 @@ _WARNINGS = (
         ),
         "Add the annotation kubectl-serve.dev/runtime: {runtime}. To keep your own model server, set it to custom.",
     ),
+    (
+        "MountReadOnly",
+        "Knative mounts volume {volume} read-only, so the container cannot write there.",
+        "{way_out}",
+    ),
     ("FieldIgnored", "this has no effect on a Knative Service and is omitted: {why}.", ""),
     (
         "StoreMayBeUnregistered",

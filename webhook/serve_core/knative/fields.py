@@ -70,9 +70,13 @@ class FieldMapping:
         self.add("FieldUnsupported", path, why=why, way_out=way_out or "Remove it.")
 
     def ignore(self, path: str, why: str) -> None:
-        """Warn that a field is left out, unless there are more warnings than are shown."""
+        """Warn that a field is left out."""
+        self.warn("FieldIgnored", path, why=why)
+
+    def warn(self, code: str, path: str, **words: object) -> None:
+        """Add a warning, unless there are more than are shown."""
         if len(self.warnings) <= MAX_PROBLEMS:
-            self.warnings.append(diagnostic("FieldIgnored", path, why=why))
+            self.warnings.append(diagnostic(code, path, **words))
 
     def add(self, code: str, path: str, **words: object) -> None:
         """Add a problem, up to the number that a refusal shows."""

@@ -50,12 +50,14 @@ class Known:
 
 def server_container(containers: list[JsonObject]) -> JsonObject | None:
     """The container that serves the model: the one named ``model-server``, else the only one without an image (it waits
-    for a runtime), else the only one, else the only one with ports."""
+    for a runtime), else the only one, else the only one with ports, else the only one of these that requests an
+    accelerator and has a probe on a port of its own. Agents and exporters beside a server have ports as well."""
     for candidates in (
         [c for c in containers if c.get("name") == SERVER_CONTAINER],
         [c for c in containers if not c.get("image")],
         containers,
         [c for c in containers if c.get("ports")],
+        [c for c in containers if extended_resources(c) and _probes_itself(c)],
     ):
         if len(candidates) == 1:
             return candidates[0]
@@ -90,6 +92,18 @@ def _is_for_metrics(port: JsonObject) -> bool:
 def declared_ports(container: JsonObject) -> list[Any]:
     """The numbers of a container's ports, as written."""
     return [port.get("containerPort") for port in objects_in(container.get("ports"))]
+
+
+def _probes_itself(container: JsonObject) -> bool:
+    """Whether a probe of the container is about one of its declared ports."""
+    own = {
+        each
+        for port in objects_in(container.get("ports"))
+        for each in (port.get("containerPort"), port.get("name"))
+        if isinstance(each, int | str)
+    }
+    probed = (value_at(container, probe, kind, "port") for probe in PROBES for kind in ("httpGet", "tcpSocket", "grpc"))
+    return any(isinstance(port, int | str) and port in own for port in probed)
 
 
 def extended_resources(container: JsonObject | None) -> frozenset[str]:
