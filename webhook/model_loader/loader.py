@@ -139,7 +139,7 @@ class _Load:
         options = self._options
         secret = Secret(options.credentials, options.environment)
         planned_again = False
-        whole: set[str] = set()
+        without_ranges: set[str] = set()
         while True:
             transport = Transport(
                 options.network,
@@ -148,9 +148,10 @@ class _Load:
                 fixed=bool(options.stores),
             )
             try:
-                return self._execute(make_plan(options, Context(transport, secret), self._report, whole), transport)
+                plan = make_plan(options, Context(transport, secret), self._report, without_ranges)
+                return self._execute(plan, transport)
             except RangesIgnoredError as failure:
-                whole.add(failure.server)
+                without_ranges.add(failure.server)
                 self._report.retry(failure, 1, 0.0)
             except LoadError as failure:
                 if failure.code is not Code.CHANGED or planned_again:
@@ -250,7 +251,7 @@ def _digest(hashes: Mapping[str, str], plan: Plan) -> str:
 
 def _unpack(volume: Volume, folder: SafeDir, files: Sequence[File]) -> int:
     """Replace every archive by the files in it, and return how many files there are then."""
-    # tarfile and zipfile: start-up time that most models save.
+    # Imported here, because tarfile and zipfile slow down the start and most models are not archives.
     from model_loader.archives.archive import Archive  # noqa: PLC0415
     from model_loader.archives.unpacking import unpack  # noqa: PLC0415
 

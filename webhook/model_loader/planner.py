@@ -37,8 +37,8 @@ class Plan(NamedTuple):
         return any(file.unpack is not Unpack.NO for file in self.files)
 
 
-def make_plan(options: LoaderOptions, context: Context, report: Report, whole: Set[str]) -> Plan:
-    """Return the files to download. `whole`: the servers that ignore Range requests. Raises LoadError."""
+def make_plan(options: LoaderOptions, context: Context, report: Report, without_ranges: Set[str]) -> Plan:
+    """Return the files to download. `without_ranges`: the servers that ignore Range requests. Raises LoadError."""
     retry_policy = RetryPolicy(options.patience, report, threading.Event().wait)
     files: list[File] = []
     snapshots: list[Snapshot] = []
@@ -46,8 +46,8 @@ def make_plan(options: LoaderOptions, context: Context, report: Report, whole: S
     unsigned: dict[str, tuple[ModelURI, Context]] = {}
     for load in options.loads:
         uri = sources.parse(load.uri)
-        own = context._replace(store=_fixed_store(uri, options.stores))
-        listing = retry_policy.run(functools.partial(sources.list_files, uri, own))
+        bound = context._replace(store=_fixed_store(uri, options.stores))
+        listing = retry_policy.run(functools.partial(sources.list_files, uri, bound))
         single = listing.single and len(options.loads) == 1
         for file in listing.files:
             packed = Unpack.WHOLE if listing.single and file.path.lower().endswith(_ARCHIVES) else file.unpack
@@ -55,16 +55,16 @@ def make_plan(options: LoaderOptions, context: Context, report: Report, whole: S
         check_count(len(files))
         if options.hub_cache and listing.commit:
             name, revision = f"{uri.host}/{uri.segments[0]}", paths.safe_path(uri.revision or DEFAULT_REVISION)
-            paths_there = tuple(file.path for file in listing.files)
-            snapshots.append(Snapshot(name, revision, listing.commit, load.folder, paths_there))
+            listed = tuple(file.path for file in listing.files)
+            snapshots.append(Snapshot(name, revision, listing.commit, load.folder, listed))
         if options.signature_key and listing.single and files[-1].unpack is Unpack.NO:
-            unsigned[load.folder] = uri, own
-    for folder, (uri, own) in unsigned.items():
+            unsigned[load.folder] = uri, bound
+    for folder, (uri, bound) in unsigned.items():
         path = paths.below(folder, signatures.NAME)
         if all(file.path != path for file in files):
-            files.append(retry_policy.run(functools.partial(_signature_file, uri, path, own)))
-    if whole:
-        files = [file._replace(ranged=file.ranged and file.server not in whole) for file in files]
+            files.append(retry_policy.run(functools.partial(_signature_file, uri, path, bound)))
+    if without_ranges:
+        files = [file._replace(ranged=file.ranged and file.server not in without_ranges) for file in files]
     paths.check_clashes(file.path for file in files)
     return Plan(files, single, tuple(snapshots))
 

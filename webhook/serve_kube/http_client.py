@@ -84,7 +84,7 @@ class HttpClient:
             reader = PageReader()
             try:
                 async with (
-                    aclosing(self._stream(path, query | {"limit": str(limit)}, self._silence())) as pieces,
+                    aclosing(self._stream(path, query | {"limit": str(limit)}, self._idle_timeout())) as pieces,
                     aclosing(reader.pages(pieces)) as pages,
                 ):
                     async for page in pages:
@@ -108,9 +108,9 @@ class HttpClient:
         query = dict(selectors) | {"watch": "1", "allowWatchBookmarks": "true", "resourceVersion": version}
         if seconds is not None:
             query["timeoutSeconds"] = str(seconds)
-        limits = self._limits(None if seconds is None else seconds + self._seconds)
+        time_limits = self._total_timeout(None if seconds is None else seconds + self._seconds)
         try:
-            async with aclosing(self._stream(resource.path(namespace), query, limits)) as pieces:
+            async with aclosing(self._stream(resource.path(namespace), query, time_limits)) as pieces:
                 async for line in lines(pieces):
                     if line:
                         yield read_event(line)
@@ -183,8 +183,8 @@ class HttpClient:
         query |= {"follow": "true"} if follow else {}
         query |= {"previous": "true"} if previous else {}
         query |= {"tailLines": str(tail)} if tail is not None else {}
-        limits = self._limits(None if follow else self._seconds)
-        async with aclosing(self._stream(PODS.path(namespace, pod, "log"), query, limits)) as pieces:
+        time_limits = self._total_timeout(None if follow else self._seconds)
+        async with aclosing(self._stream(PODS.path(namespace, pod, "log"), query, time_limits)) as pieces:
             async for line in lines(pieces, rest=True):
                 yield line.decode(errors="replace")
 
@@ -209,10 +209,10 @@ class HttpClient:
     def _write(self, *, dry_run: bool = False, manager: str = "") -> dict[str, str]:
         return {"fieldManager": manager or self._manager} | ({"dryRun": "All"} if dry_run else {})
 
-    def _limits(self, seconds: float | None) -> aiohttp.ClientTimeout:
+    def _total_timeout(self, seconds: float | None) -> aiohttp.ClientTimeout:
         return aiohttp.ClientTimeout(total=seconds, sock_connect=self._connect_seconds)
 
-    def _silence(self) -> aiohttp.ClientTimeout:
+    def _idle_timeout(self) -> aiohttp.ClientTimeout:
         """For an answer that can be long: only silence makes it time out."""
         return aiohttp.ClientTimeout(sock_read=self._seconds, sock_connect=self._connect_seconds)
 
@@ -243,17 +243,17 @@ class HttpClient:
         body: JsonObject | None = None,
         content_type: str = "",
     ) -> bytes:
-        response = await self._send(method, path, query, self._limits(self._seconds), body, content_type)
+        response = await self._send(method, path, query, self._total_timeout(self._seconds), body, content_type)
         try:
             return await _body(response)
         except _NETWORK_ERRORS as error:
             raise errors.UnreachableError(f"the response to {method} {path} ended early: {reason(error)}.") from error
 
     async def _stream(
-        self, path: str, query: Mapping[str, str], limits: aiohttp.ClientTimeout
+        self, path: str, query: Mapping[str, str], time_limits: aiohttp.ClientTimeout
     ) -> AsyncGenerator[bytes, None]:
         """The answer to a GET request, as it comes."""
-        response = await self._send("GET", path, query, limits)
+        response = await self._send("GET", path, query, time_limits)
         try:
             async for piece in response.content.iter_any():
                 yield piece
@@ -267,7 +267,7 @@ class HttpClient:
         method: str,
         path: str,
         query: Mapping[str, str] | None,
-        limits: aiohttp.ClientTimeout,
+        time_limits: aiohttp.ClientTimeout,
         body: JsonObject | None = None,
         content_type: str = "",
     ) -> aiohttp.ClientResponse:
@@ -284,7 +284,7 @@ class HttpClient:
                 host + path + (f"?{urlencode(query)}" if query else ""),
                 headers=headers,
                 data=None if body is None else json.dumps(body),
-                timeout=limits,
+                timeout=time_limits,
                 proxy=self._connection.proxy,
                 server_hostname=self._connection.tls_server_name,
             )

@@ -20,7 +20,7 @@ from serve_core.base.constants import (
 from serve_core.base.findings import Findings
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import capped, diagnostic, explanation
-from serve_core.base.workload import POD, Workload
+from serve_core.base.workload import POD, Workload, index_of
 from serve_core.context.cluster import ClusterContext
 from serve_core.istio.injection import MeshDecision
 from serve_core.knative import limits
@@ -123,7 +123,7 @@ def _server(workload: Workload, spec: ServingSpec, context: ClusterContext, find
         for variant in variants
     )
     if found is not None:
-        path = f"{at}[{containers.index(found)}]"
+        path = f"{at}[{index_of(found, containers)}]"
         wanted, _ = runtimes.format_of(spec)
         others = [each for each in context.runtimes if wanted is not None and each.serves(wanted, spec.protocol)]
         runtime_server.warn_of_idle_devices(runtime, others, found, path, findings)
@@ -137,8 +137,7 @@ def _warn_of_known_image(workload: Workload, spec: ServingSpec, context: Cluster
         return
     based_on = [each for each in context.runtimes if each.name in known.based_on]
     best = runtimes.choose(spec, based_on)
-    server = server_container(workload.containers)
-    index = next(index for index, each in enumerate(workload.containers) if each is server)
+    index = index_of(server_container(workload.containers), workload.containers)
     names = " or ".join(sorted(known.based_on)) if best is None else best.name
     findings.warnings.append(diagnostic("KnownImage", f"{POD}.containers[{index}].image", runtime=names))
 
@@ -184,7 +183,7 @@ def _overlay(
     else:
         rendered = model_server.render(server.runtime, server.variants, workload.name, model_path, mount)
         written = server_container(workload.containers) or {"name": server.name}
-        path = f"{POD}.containers[{next((i for i, e in enumerate(workload.containers) if e is written), 0)}]"
+        path = f"{POD}.containers[{index_of(written, workload.containers)}]"
         container |= runtime_server.complete(server.runtime, rendered, written, path, findings)
         container, beside = transformer.put_in_front(container, workload.containers, spec, server.runtime, findings)
         volumes += runtime_server.volumes(server.runtime, container, workload.pod, findings)

@@ -58,7 +58,7 @@ SERVED = (
         (
             steps.take_back_earlier_fields,
             steps.refuse_reserved_names,
-            steps.keep_named_ports,
+            steps.refuse_named_ports,
             steps.keep_replicas,
             steps.size_model,
             steps.complete_template,

@@ -1,8 +1,8 @@
 """What a user's pod template must leave to kubectl-serve: names of the loader and its volumes, and the model's path.
 
 Lists of a pod are merged by name: a user's claim called ``model`` would become the loader's volume, and the loader
-empties its volume. So such names are refused before anything is filled in, but for what is documented as the user's to
-say: the kind and size of the model's volume, and the loader's environment and resources.
+empties its volume. So such names are refused before anything is filled in. Exceptions are the documented settings of
+users: the kind and size of the model's volume, and the loader's environment and resources.
 """
 
 import posixpath
@@ -18,15 +18,18 @@ from serve_core.base.constants import (
 )
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.reasons import Diagnostic, capped, diagnostic
+from serve_core.base.workload import POD, index_of
 from serve_core.workload.model_server import PRIVATE_KINDS, server_container
 
-_PODS = "spec.template.spec"
 _OF_THE_LOADER = {"name", "env", "envFrom", "resources", "imagePullPolicy"}
 """Fields of the init container that a user may write."""
 
 
 def check(pod: JsonObject, spec: ServingSpec, mount: str) -> tuple[Diagnostic, ...]:
-    """What of a pod template, without what was filled into it, is reserved. ``mount``: the model's path."""
+    """Refuse reserved names and paths in ``pod``, the user's pod spec before admission fills it in.
+
+    ``mount``: the model's path.
+    """
     return tuple(capped([*_volumes(pod, spec), *_loaders(pod), *_mounts(pod, mount)]))
 
 
@@ -35,7 +38,7 @@ def _volumes(pod: JsonObject, spec: ServingSpec) -> Iterator[Diagnostic]:
         name = value_at(volume, "name")
         private = isinstance(volume, dict) and set(volume) in PRIVATE_KINDS and spec.model.scheme != "pvc"
         if name in (CREDENTIALS_VOLUME, SIGNATURE_KEY_VOLUME) or (name == MODEL_VOLUME and not private):
-            yield diagnostic("NameReserved", f"{_PODS}.volumes[{index}].name", what="volume", name=name)
+            yield diagnostic("NameReserved", f"{POD}.volumes[{index}].name", what="volume", name=name)
 
 
 def _loaders(pod: JsonObject) -> Iterator[Diagnostic]:
@@ -44,7 +47,7 @@ def _loaders(pod: JsonObject) -> Iterator[Diagnostic]:
             if value_at(container, "name") != LOADER_CONTAINER or not isinstance(container, dict):
                 continue
             if kind == "containers" or not set(container) <= _OF_THE_LOADER:
-                yield diagnostic("NameReserved", f"{_PODS}.{kind}[{index}].name", what=what, name=LOADER_CONTAINER)
+                yield diagnostic("NameReserved", f"{POD}.{kind}[{index}].name", what=what, name=LOADER_CONTAINER)
 
 
 def _mounts(pod: JsonObject, mount: str) -> Iterator[Diagnostic]:
@@ -52,12 +55,11 @@ def _mounts(pod: JsonObject, mount: str) -> Iterator[Diagnostic]:
     server = server_container([each for each in containers if isinstance(each, dict)])
     if server is None:
         return
-    at = next(index for index, each in enumerate(containers) if each is server)
+    at = f"{POD}.containers[{index_of(server, containers)}]"
     for index, each in enumerate(_list(server.get("volumeMounts"))):
         path, volume = value_at(each, "mountPath"), value_at(each, "name")
         if isinstance(path, str) and volume != MODEL_VOLUME and _covers(_clean(path), mount):
-            where = f"{_PODS}.containers[{at}].volumeMounts[{index}].mountPath"
-            yield diagnostic("ModelPathTaken", where, volume=volume, mount=mount)
+            yield diagnostic("ModelPathTaken", f"{at}.volumeMounts[{index}].mountPath", volume=volume, mount=mount)
 
 
 def _clean(path: str) -> str:

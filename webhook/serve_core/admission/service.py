@@ -24,8 +24,6 @@ from serve_core.workload.serving_port import ServingPort
 
 _RESPONSE_START_DEFAULT = 300
 """Seconds: Knative's default of ``responseStartTimeoutSeconds``, which a longer timeout must raise as well."""
-
-
 _TIMEOUT_DEFAULT = 300
 """Seconds; Knative's default of ``timeoutSeconds``."""
 _TIMEOUT_MOST = 600

@@ -23,7 +23,7 @@ from serve_core.base import bounds, overlay
 from serve_core.base.constants import MODEL_MOUNT, SERVED_LABEL
 from serve_core.base.overlay import FieldRecord
 from serve_core.base.reasons import diagnostic, explanation, quote
-from serve_core.base.workload import POD, Workload
+from serve_core.base.workload import POD, Workload, index_of
 from serve_core.context.neighbours import Neighbours
 from serve_core.istio import authorization, telemetry
 from serve_core.knative import domain_mapping, name_conflict
@@ -45,9 +45,9 @@ _FILLED_BELOW = (overlay.path("spec", "selector", ""), overlay.path("spec", "tem
 
 
 def restore_server_annotations(admission: Admission) -> None:
-    """Replace what a user wrote into annotations that only the server writes by what is stored.
+    """Give the annotations that only the server writes their stored values, whatever the user submitted.
 
-    So these annotations also survive a write that replaces the whole object, such as ``kubectl replace``.
+    So they also survive a write that replaces the whole object, such as ``kubectl replace``.
     """
     written, previous = admission.workload.annotations, admission.previous
     stored = {} if previous is None else Workload(previous).annotations
@@ -65,7 +65,7 @@ def restore_server_annotations(admission: Admission) -> None:
 
 
 def read_field_record(admission: Admission) -> None:
-    """Find the fields that an earlier admission set and nobody has changed since.
+    """Find the fields that an earlier admission set and that have not changed since.
 
     The submitted record counts: it can only remove fields that the user could leave out. It must count for a new
     Deployment too, which can be a copy of a completed one, and when the API server calls the webhook a second time. If
@@ -144,8 +144,8 @@ def refuse_reserved_names(admission: Admission) -> None:
     admission.findings.problems += reserved.check(admission.workload.pod, admission.spec, MODEL_MOUNT)
 
 
-def keep_named_ports(admission: Admission) -> None:
-    """Refuse to hand over a running Deployment to which plain Services lead by the name of a port."""
+def refuse_named_ports(admission: Admission) -> None:
+    """Refuse to hand over a running Deployment if plain Services refer to its port by name: Knative renames ports."""
     if admission.was_running and admission.by_knative:
         services = admission.context.services
         admission.findings.problems += name_conflict.lost_named_ports(admission.workload, services)
@@ -253,9 +253,8 @@ def require_port(admission: Admission) -> None:
         return
     server = front or server_container(containers) or {}
     if serving_port.of(server, admission.context.servers, admission.spec.port).number is None:
-        index = next((index for index, each in enumerate(containers) if each is server), 0)
         code = "PortAmbiguous" if server.get("ports") else "PortUnknown"
-        at = f"{POD}.containers[{index}].ports"
+        at = f"{POD}.containers[{index_of(server, containers)}].ports"
         admission.findings.problems.append(diagnostic(code, at, name=server.get("name"), annotation=PORT))
 
 

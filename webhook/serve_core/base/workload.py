@@ -4,6 +4,8 @@ Only this module knows the path to each. It expects the shape that :mod:`serve_c
 that is missing, or null, reads as empty.
 """
 
+from collections.abc import Sequence
+
 from serve_core.base.constants import DEPLOYMENT_LABEL
 from serve_core.base.json import JsonObject
 
@@ -86,3 +88,8 @@ class Workload:
     @property
     def volumes(self) -> list[JsonObject]:
         return self.pod.get("volumes") or []
+
+
+def index_of(container: JsonObject | None, containers: Sequence[JsonObject]) -> int:
+    """The index of this very container, for the path in a message; 0 if it is not in the list."""
+    return next((index for index, each in enumerate(containers) if each is container), 0)

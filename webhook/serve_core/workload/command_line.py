@@ -60,7 +60,7 @@ class CommandLine:
 
 
 def read(container: JsonObject) -> CommandLine:
-    """Of a container of any shape; what is no text is passed over."""
+    """Read a container of any shape. Values that are not texts are skipped."""
     values = _variables(container)
     words: list[str] = []
     room = _MOST_CHARACTERS

@@ -14,6 +14,7 @@ from serve_core.api.annotations import CUSTOM
 from serve_core.api.runtimes import Runtime, RuntimeSettings, Variant
 from serve_core.base.constants import MODEL_MOUNT, MODEL_SUBPATH, MODEL_VOLUME, SERVER_CONTAINER
 from serve_core.base.json import JsonObject, objects_in, value_at
+from serve_core.base.workload import index_of
 from serve_core.syntax import image_reference, object_name
 from serve_core.workload import arguments
 from serve_core.workload.loader_container import RESTRICTED, TERMINATION, is_of_the_platform
@@ -28,7 +29,7 @@ _FREE = frozenset(
 """Fields that do not change what is served; of probes, only those that run no program."""
 
 PRIVATE_KINDS = ({"name", "emptyDir"}, {"name", "ephemeral"})
-"""Fields of a volume that no other pod has: what a user may write for a volume of ours."""
+"""The fields of a volume that only its own pod has: users can write these kinds for the model's volume."""
 
 SHARED = (
     "hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "hostAliases", "hostnameOverride", "dnsConfig",
@@ -168,11 +169,10 @@ def volumes(runtime: Runtime, container: JsonObject) -> list[JsonObject]:
 def read(pod: JsonObject, runtimes: Collection[Runtime], *, likely: str = "", name: str = "", path: str = "") -> Known:
     """What serves in a pod. ``likely``: the runtime that it should be. ``name`` and ``path``: the model's name and the
     path of its file, if they must be these."""
-    containers = objects_in(pod.get("containers"))
-    server = server_container(containers)
+    server = server_container(objects_in(pod.get("containers")))
     if server is None:
         return Known(CUSTOM)
-    at = f"containers[{next(i for i, each in enumerate(pod['containers']) if each is server)}]"
+    at = f"containers[{index_of(server, pod['containers'])}]"
     candidates = [each for each in runtimes if _is_based_on(server.get("image"), each)]
     candidates.sort(key=lambda each: each.name != likely)
     if not candidates:
