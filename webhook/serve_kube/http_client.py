@@ -315,7 +315,7 @@ class HttpClient:
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
     """One byte more than may be read, at most."""
-    pieces, room = [], bounded_reading.MOST_BYTES + 1
+    pieces, room = [], bounded_reading.MAX_BYTES + 1
     while room and (piece := await response.content.read(room)):
         pieces.append(piece)
         room -= len(piece)

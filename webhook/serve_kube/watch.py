@@ -10,7 +10,7 @@ from serve_core.base.json import JsonObject
 from serve_kube.errors import of_status
 from serve_kube.paging import Unread
 
-LINE_BYTES = bounded_reading.MOST_BYTES + 1024
+LINE_BYTES = bounded_reading.MAX_BYTES + 1024
 """Bytes of a line that are kept: an object, and what stands around it."""
 
 

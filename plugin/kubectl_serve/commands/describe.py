@@ -27,7 +27,7 @@ EXAMPLES = """\
   kubectl serve describe iris
   kubectl serve describe iris -o json"""
 
-_MOST_EVENTS = 10
+_MAX_EVENTS = 10
 
 
 def configure(parser: options.Parser) -> None:
@@ -156,5 +156,5 @@ def _pods(description: Description, now: float) -> list[list[str]]:
 def _events(description: Description, now: float) -> list[list[str]]:
     return [
         [tables.age_text(each.last, now), each.type, each.reason, each.about, each.message]
-        for each in description.events[-_MOST_EVENTS:]
+        for each in description.events[-_MAX_EVENTS:]
     ]

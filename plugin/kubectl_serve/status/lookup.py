@@ -16,7 +16,7 @@ from serve_core.base.reasons import meant
 from serve_kube import errors
 from serve_kube.resources import DEPLOYMENTS
 
-_MOST_NAMES = 10
+_MAX_NAMES = 10
 """Maximum names of a namespace in a hint."""
 
 
@@ -59,7 +59,7 @@ async def _nearest(cluster: Cluster, namespace: str, name: str) -> str:
     here = [there for there, place in places if place == namespace]
     if not here:
         return f"Nothing is served in this namespace; `{PROGRAM} get -A` lists what is served."
-    listed = ", ".join(sorted(here)[:_MOST_NAMES]) + (", …" if len(here) > _MOST_NAMES else "")
+    listed = ", ".join(sorted(here)[:_MAX_NAMES]) + (", …" if len(here) > _MAX_NAMES else "")
     return f"{meant(name, here)}Served here: {listed}."
 
 

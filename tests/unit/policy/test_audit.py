@@ -128,8 +128,8 @@ def test_thousands_of_bad_pods_are_counted_and_few_are_kept() -> None:
 
 @pytest.mark.attack(25)
 def test_the_memory_of_reported_findings_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(existing_module, "MOST_REPORTED", 30)
-    monkeypatch.setattr(existing_module, "MOST_COMPARED", 10_000)
+    monkeypatch.setattr(existing_module, "MAX_REPORTED", 30)
+    monkeypatch.setattr(existing_module, "MAX_COMPARED", 10_000)
     existing = Auditor(context(WATCHED, STORES), (), NOW)
     for number in range(100):
         assert existing.judge(deployment(f"m{number}", "s3://elsewhere/a.joblib"))

@@ -121,7 +121,7 @@ def test_of_a_list_of_any_size_one_object_is_in_memory() -> None:
     tracemalloc.stop()
     assert sizes == [len(large)] * 10 + ["b"]
     assert reader.end() == {"resourceVersion": "1"}
-    assert most - before < 3 * bounded_reading.MOST_BYTES
+    assert most - before < 3 * bounded_reading.MAX_BYTES
 
 
 GROWING = {

@@ -24,7 +24,7 @@ from serve_core.base.workload import POD, Workload, index_of
 from serve_core.context.cluster import ClusterContext
 from serve_core.istio.injection import MeshDecision
 from serve_core.knative import limits
-from serve_core.workload import hub_access, loader_container, model_server, stores
+from serve_core.workload import hub_access, loader_container, loader_stores, model_server
 from serve_core.workload.loader_container import LoaderRequest
 from serve_core.workload.model_server import extended_resources, server_container
 
@@ -238,7 +238,7 @@ def _request(
         image=context.loader.image,
         models=spec.models,
         allow_networks=context.loader.allow_networks,
-        stores=stores.of_loader(workload, [model.uri for model in spec.models], context),
+        stores=loader_stores.of_loader(workload, [model.uri for model in spec.models], context),
         digest=spec.digest,
         signature_key=spec.signature_key,
         credentials=spec.credentials,

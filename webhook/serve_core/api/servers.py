@@ -16,7 +16,7 @@ from serve_core.syntax import glob, image_reference
 
 API_VERSION = f"{GROUP}/v1alpha1"
 KIND = "KnownServer"
-_MOST_NAMES = 64
+_MAX_NAMES = 64
 """Of each list."""
 _LONGEST_IMAGE = 512
 
@@ -130,6 +130,6 @@ def _take(document: JsonObject, key: str, kind: type, at: str) -> Any:
 
 def _texts(document: JsonObject, key: str, at: str) -> tuple[str, ...]:
     value = document.get(key, [])
-    if not isinstance(value, list) or len(value) > _MOST_NAMES or not all(isinstance(each, str) for each in value):
-        raise ValueError(f"{at}.{key} must be a list of at most {_MOST_NAMES} texts")
+    if not isinstance(value, list) or len(value) > _MAX_NAMES or not all(isinstance(each, str) for each in value):
+        raise ValueError(f"{at}.{key} must be a list of at most {_MAX_NAMES} texts")
     return tuple(value)

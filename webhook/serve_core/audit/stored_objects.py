@@ -27,9 +27,9 @@ _ROUTING_STATE = "serving.knative.dev/routingState"
 _ENDED = ("Succeeded", "Failed")
 """Phases of pods that have ended."""
 
-MOST_REPORTED = 20_000
+MAX_REPORTED = 20_000
 """Reported findings of one namespace that are kept. Beyond that, a pod can repeat the findings of its workload."""
-MOST_COMPARED = 4 * 2**20
+MAX_COMPARED = 4 * 2**20
 """Approximate bytes that are kept of one namespace's objects, to be compared with what is made of them."""
 
 _OF_EACH = 2048
@@ -103,7 +103,7 @@ class Auditor:
         return AuditedObject(str(document["apiVersion"]), subject.kind, subject.namespace, subject.name, verdict)
 
     def _remember_findings(self, subject: Subject, news: set[_Finding]) -> None:
-        if news and self._reported_count[subject.namespace] < MOST_REPORTED:
+        if news and self._reported_count[subject.namespace] < MAX_REPORTED:
             self._reported[subject.namespace, subject.workload] |= news
             self._reported_count[subject.namespace] += len(news)
 
@@ -116,7 +116,7 @@ class Auditor:
         if subject.kind in _MADE_OF.values():
             # Objects are large: only what is compared is kept.
             size = _OF_EACH + sum(len(text) for container in subject.containers for text in container.texts)
-            if self._compared[subject.namespace] + size <= MOST_COMPARED:
+            if self._compared[subject.namespace] + size <= MAX_COMPARED:
                 self._compared[subject.namespace] += size
                 self._wholes[subject.kind, subject.namespace, subject.name] = replace(subject, document={})
         elif subject.kind == "Configuration":

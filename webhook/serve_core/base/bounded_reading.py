@@ -16,13 +16,13 @@ from serve_core.base import bounded_json
 from serve_core.base.bounded_json import JsonError
 from serve_core.base.json import JsonObject
 
-MOST_VALUES = 30_000
+MAX_VALUES = 30_000
 """Of one object, counted by commas and brackets. Parsed, they take about 10 MiB and 10 ms."""
-MOST_BYTES = 8 * 2**20
+MAX_BYTES = 8 * 2**20
 """Of one object. etcd stores at most 1.5 MiB; as JSON, that can be a few times as much."""
-_MOST_HEAD = 2**16
+_MAX_HEAD = 2**16
 """Bytes of a list outside its objects, and of the beginning of an object that is too large."""
-_MOST_LABELS = 100
+_MAX_LABELS = 100
 
 _FLAT = rb'[^"{}\[\]]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 """Text without brackets. All quantifiers are possessive, so that matching takes linear time."""
@@ -59,14 +59,14 @@ class UnreadableObjectError(ValueError):
 
 def read(text: bytes) -> JsonObject:
     """A JSON object without its managed fields. Raises :class:`UnreadableObjectError`."""
-    if len(text) > MOST_BYTES:
-        raise UnreadableObjectError(f"it has more than {MOST_BYTES >> 20} MiB", _beginning(text))
-    if _values(text) <= MOST_VALUES:
+    if len(text) > MAX_BYTES:
+        raise UnreadableObjectError(f"it has more than {MAX_BYTES >> 20} MiB", _beginning(text))
+    if _values(text) <= MAX_VALUES:
         with suppress(UnreadableObjectError):
             return _parsed(text)
     found = _look(text)
-    if _values(found.text) > MOST_VALUES:
-        raise UnreadableObjectError(f"it has more than {MOST_VALUES:,} values in it", found.metadata())
+    if _values(found.text) > MAX_VALUES:
+        raise UnreadableObjectError(f"it has more than {MAX_VALUES:,} values in it", found.metadata())
     try:
         return _parsed(found.text)
     except UnreadableObjectError as error:
@@ -115,13 +115,13 @@ def essential(metadata: JsonObject) -> JsonObject:
         if isinstance(value := metadata.get(key), str) and len(value) <= 253:
             kept[key] = value
     labels = metadata.get("labels")
-    if _is_texts(labels) and labels and len(labels) <= _MOST_LABELS:
+    if _is_texts(labels) and labels and len(labels) <= _MAX_LABELS:
         kept["labels"] = labels
     return kept
 
 
 class ListReader:
-    """Splits a list that arrives in pieces into objects. It holds one at a time, and at most ``MOST_BYTES``."""
+    """Splits a list that arrives in pieces into objects. It holds one at a time, and at most ``MAX_BYTES``."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -176,22 +176,22 @@ class ListReader:
         text = bytes(self._buffer[self._start : self._at])
         del self._buffer[: self._at]
         self._at = self._start = 0
-        if self._beginning is not None or len(text) > MOST_BYTES:
-            beginning, self._beginning = self._beginning or text[:_MOST_HEAD], None
-            return UnreadableObjectError(f"it has more than {MOST_BYTES >> 20} MiB", _beginning(beginning))
+        if self._beginning is not None or len(text) > MAX_BYTES:
+            beginning, self._beginning = self._beginning or text[:_MAX_HEAD], None
+            return UnreadableObjectError(f"it has more than {MAX_BYTES >> 20} MiB", _beginning(beginning))
         return text
 
     def _make_room(self) -> None:
         if self._in_items and self._depth <= 2:
             del self._buffer[: self._at]  # between two objects
             self._at = self._start = 0
-        elif len(self._buffer) - self._start <= MOST_BYTES:
+        elif len(self._buffer) - self._start <= MAX_BYTES:
             return
         elif not self._in_items:
             raise ValueError("the list is too large outside its objects")
         else:
             if self._beginning is None:
-                self._beginning = bytes(self._buffer[self._start : self._start + _MOST_HEAD])
+                self._beginning = bytes(self._buffer[self._start : self._start + _MAX_HEAD])
             self._forget()
 
     def _forget(self) -> None:
@@ -210,7 +210,7 @@ class _Look:
     metadata_text: bytes = b""
 
     def metadata(self) -> JsonObject:
-        if not self.metadata_text or _values(self.metadata_text) > MOST_VALUES:
+        if not self.metadata_text or _values(self.metadata_text) > MAX_VALUES:
             return {}
         try:
             return essential(_parsed(self.metadata_text))
@@ -267,7 +267,7 @@ def _parsed(text: bytes) -> JsonObject:
 
 def _beginning(text: bytes) -> JsonObject:
     """The metadata in the first bytes of an object, in the order in which Go writes its own types."""
-    found = _BEGINNING.search(text, 0, _MOST_HEAD)
+    found = _BEGINNING.search(text, 0, _MAX_HEAD)
     try:
         return essential(json.loads(found[1] + b"}")) if found else {}
     except ValueError:

@@ -12,9 +12,9 @@ NOT_A_REVISION = "!serving.knative.dev/revision"
 """Label selector of all Services except those that Knative creates for each revision."""
 
 _VERSIONS = ("v1", "serving.knative.dev/v1")
-_MOST_LABELS = 50
+_MAX_LABELS = 50
 """Labels of a selector; a Service with more counts as one without a selector."""
-_MOST_PORTS = 50
+_MAX_PORTS = 50
 """Named ports of one Service that are read."""
 
 
@@ -54,7 +54,7 @@ def read(service: JsonObject) -> ServiceSummary:
 def selector(service: JsonObject) -> dict[str, str]:
     """The labels by which a Service selects pods; empty if there are too many or one is not a string."""
     found = value_at(service, "spec", "selector")
-    if not isinstance(found, dict) or len(found) > _MOST_LABELS:
+    if not isinstance(found, dict) or len(found) > _MAX_LABELS:
         return {}
     return found if all(isinstance(value, str) for value in found.values()) else {}
 
@@ -64,7 +64,7 @@ def named_ports(service: JsonObject) -> tuple[str, ...]:
     ports = value_at(service, "spec", "ports")
     targets = (value_at(port, "targetPort") for port in ports) if isinstance(ports, list) else ()
     named = (target for target in targets if isinstance(target, str) and not target.isdigit())
-    return tuple(itertools.islice(dict.fromkeys(named), _MOST_PORTS))
+    return tuple(itertools.islice(dict.fromkeys(named), _MAX_PORTS))
 
 
 def has_number(service: JsonObject) -> bool:

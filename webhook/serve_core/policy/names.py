@@ -11,7 +11,7 @@ from serve_core.policy.field_types import Text
 from serve_core.policy.subject import Subject, Use
 from serve_core.syntax.glob import matches
 
-_MOST_LISTED = 12
+_MAX_LISTED = 12
 """The maximum of names that a hint lists."""
 
 VALUE_NOT_ALLOWED = finding("ValueNotAllowed", "{by} does not allow {what} {value}.", "{allowed}")
@@ -57,5 +57,5 @@ def allowed(names: tuple[str, ...], otherwise: str) -> str:
 
 
 def listed(names: tuple[str, ...]) -> str:
-    more = len(names) - _MOST_LISTED
-    return ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - _MAX_LISTED
+    return ", ".join(names[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""Where the places of models lead: the stores that policies and the operator's settings name."""
+"""The stores that rules name, and the one store to which a model's URI leads."""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING

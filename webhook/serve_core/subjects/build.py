@@ -15,7 +15,7 @@ from serve_core.subjects.knative import domain_mapping_parts, revision_parts, ro
 from serve_core.subjects.kserve import inference_service_parts, serving_runtime_parts, trained_model_parts
 from serve_core.subjects.pods import has_loader, pod_parts
 from serve_core.subjects.shapes import strings
-from serve_core.workload import stores
+from serve_core.workload import loader_stores
 
 _MAKERS = {
     ("apps", "Deployment"): deployment_parts,
@@ -72,7 +72,7 @@ def subject_of(
         labels=object_at(metadata, "labels"),
         former_labels=object_at(former, "metadata", "labels"),
         namespace_labels=dict(namespace_labels or {}),
-        stores=stores.known(context, namespace, namespace_labels or {}),
+        stores=loader_stores.known(context, namespace, namespace_labels or {}),
     )
     if fault := bounds.fault(document):
         return replace(bare, document={}, fault=fault)

@@ -17,7 +17,7 @@ _EXPANDED = re.compile(r"\$\(([^()]+)\)|\$\{?(\w+)")
 """A variable that Kubernetes or a shell expands."""
 _REFERENCE = re.compile(r"\$\$|\$\(([^()]+)\)")
 """A variable that Kubernetes expands, or an escaped dollar sign."""
-_MOST_EXPANDED = 8 << 10
+_MAX_EXPANDED = 8 << 10
 """The maximum of characters after expansion: each variable can contain two others."""
 
 
@@ -127,7 +127,7 @@ def _expanded(words: list[str], values: list[tuple[str, str]]) -> list[str] | No
     """The values of variables and the arguments, expanded as the kubelet does it: a variable can contain those before
     it. ``None`` where they become longer than the bound."""
     known: dict[str, str] = {}
-    left = _MOST_EXPANDED
+    left = _MAX_EXPANDED
 
     def one(text: str) -> str:
         nonlocal left

@@ -19,7 +19,7 @@ from serve_core.workload import command_line
 _NUMBER = re.compile(r"-[0-9.]+")
 _MODEL_FLAG = "--model"
 """vLLM takes the model as an argument of its own or of this flag, but not of both."""
-_MOST_DEVICES = 1024
+_MAX_DEVICES = 1024
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def is_number_of_devices(runtime: Runtime, word: object) -> bool:
     """Whether a word is the option for several devices, as :func:`merge` adds it."""
     option, _, number = str(word).partition("=")
     expected = runtime.parallelism.argument if runtime.parallelism is not None else None
-    return option == expected and number.isascii() and number.isdecimal() and len(number) <= len(str(_MOST_DEVICES))
+    return option == expected and number.isascii() and number.isdecimal() and len(number) <= len(str(_MAX_DEVICES))
 
 
 def _kept(runtime: Runtime, own: Sequence[str], args: Sequence[Any]) -> tuple[list[str], list[tuple[str, ...]]]:
@@ -166,5 +166,5 @@ def devices(container: JsonObject, resources: Sequence[str]) -> int:
                 number = quantity.parse(asked)
             except ValueError:
                 return 0
-            return int(number) if number.denominator == 1 and 0 < number <= _MOST_DEVICES else 0
+            return int(number) if number.denominator == 1 and 0 < number <= _MAX_DEVICES else 0
     return 0

@@ -10,10 +10,10 @@ from functools import cached_property
 
 from serve_core.base.json import JsonObject, value_at
 
-_MOST_CHARACTERS = 32 * 1024
+_MAX_CHARACTERS = 32 * 1024
 """Of one container's words, of its variables, and of the words with replaced variables. The API server stores up to
 1.5 MiB."""
-_MOST_IN_A_WORD = 8
+_MAX_IN_A_WORD = 8
 _LONGEST_VALUE = 512
 _WORD = re.compile(r"(?:\$\([A-Za-z_]\w*\)|[^\s'\";|&()])+", re.ASCII)
 _VARIABLE = re.compile(r"\$(?:\(([A-Za-z_]\w*)\)|\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", re.ASCII)
@@ -63,7 +63,7 @@ def read(container: JsonObject) -> CommandLine:
     """Read a container of any shape. Values that are not texts are skipped."""
     values = _variables(container)
     words: list[str] = []
-    room = _MOST_CHARACTERS
+    room = _MAX_CHARACTERS
     for text in _bounded((*_list(container.get("command")), *_list(container.get("args")))):
         for word in _WORD.findall(text):
             if word == "\\":  # the line goes on
@@ -110,7 +110,7 @@ def _variables(container: JsonObject) -> dict[str, str]:
 
 
 def _bounded(texts: Iterable[object]) -> Iterable[str]:
-    room = _MOST_CHARACTERS
+    room = _MAX_CHARACTERS
     for text in texts:
         if room <= 0:
             return
@@ -125,7 +125,7 @@ def _expanded(word: str, values: Mapping[str, str]) -> str:
     def value(match: re.Match[str]) -> str:
         return values.get(next(filter(None, match.groups())), match[0])[:_LONGEST_VALUE]
 
-    return _VARIABLE.sub(value, word, _MOST_IN_A_WORD)
+    return _VARIABLE.sub(value, word, _MAX_IN_A_WORD)
 
 
 def _list(value: object) -> Iterable[object]:

@@ -23,7 +23,7 @@ _NODE_RESOURCES = re.compile(r"cpu|memory|ephemeral-storage|pods|hugepages-.*", 
 """Resources that are not devices."""
 _CLASS_RESOURCE = "deviceclass.resource.kubernetes.io/"
 """Prefix of a device class: dynamic resource allocation by a resource name (Kubernetes 1.34)."""
-_MOST_AMOUNTS = 1000
+_MAX_AMOUNTS = 1000
 """The maximum of amounts and containers of an object that are counted."""
 
 
@@ -52,8 +52,8 @@ class ResourcesCheck(Check):
 
     def findings(self, subject: Subject, by: str) -> Iterator[Diagnostic]:
         asked = sum(len(pod.amounts) + sum(1 + len(use.amounts) for use in pod.containers) for pod in subject.pods)
-        if asked > _MOST_AMOUNTS:
-            why = f"it requests more than {_MOST_AMOUNTS} amounts"
+        if asked > _MAX_AMOUNTS:
+            why = f"it requests more than {_MAX_AMOUNTS} amounts"
             yield _unbounded("spec", "resources", by, "per replica", why, "Request fewer.")
             return
         for bounds, times in ((self.per_replica, None), (self.total, subject.scale)):

@@ -1,4 +1,4 @@
-"""The stores that models come from: as policies and the operator define them, and as the loader is bound to them.
+"""The stores that the loader of a Deployment is bound to, by the policies and the operator.
 
 A URI names an organisation or a bucket; the user's Secret could name the hub or the store. So if a rule depends on
 where a model comes from, the loader's arguments bind each URI to one store, and the rule requires exactly that.
