@@ -8,7 +8,6 @@ import pytest
 
 from cluster.api_server import ApiServer
 from cluster.support import Json
-from serve_core.base.workload import Workload
 from serve_core.knative.features import FIELD_FLAGS
 from support import existing
 from support.existing import Case
@@ -39,7 +38,7 @@ def api() -> Iterator[ApiServer]:
 def _named() -> Iterator[tuple[str, Json]]:
     """What must exist before Knative's dry run of a pod succeeds: paths of collections, and objects."""
     yield "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}}
-    pods = [Workload(case.deployment).pod for case in CASES]
+    pods = [case.with_all_flags.service["spec"]["template"]["spec"] for case in CASES if case.with_all_flags.service]
     for name in {pod["serviceAccountName"] for pod in pods if "serviceAccountName" in pod}:
         yield f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts", {"metadata": {"name": name}}
     for name in {pod["runtimeClassName"] for pod in pods if "runtimeClassName" in pod}:

@@ -177,6 +177,8 @@ def _pod(workload: Workload, spec: ServingSpec, context: ClusterContext, mapping
         # The API server writes the deprecated name beside the present one.
         and not (key == "serviceAccount" and value == template.get("serviceAccountName"))
     }
+    if "serviceAccount" in rest and not rest.get("serviceAccountName"):
+        rest["serviceAccountName"] = rest.pop("serviceAccount")  # as the API server does
     pod = mapping.carry(rest, fields.POD, POD)
     _check_grace(template.get(_GRACE), spec.timeout or _TIMEOUT_DEFAULT, mapping)
     if len(containers) > 1:

@@ -324,7 +324,7 @@ def _flagged(name: str, drop: tuple[Any, ...] = ()) -> FieldRule:
 POD: Rules = {
     "volumes": FieldRule(inner=VOLUME, each=True),
     "serviceAccountName": CARRY,
-    "serviceAccount": _refused("it is the deprecated name of serviceAccountName", "Use serviceAccountName."),
+    "serviceAccount": _refused("it is the deprecated name of serviceAccountName, which says another one", "Remove it."),
     "imagePullSecrets": FieldRule(key="name"),
     "enableServiceLinks": CARRY,
     "automountServiceAccountToken": FieldRule(only=(False,), drop=(True,), refuse="only false is supported"),

@@ -6,6 +6,7 @@ runtime leaves to its users can differ.
 """
 
 import posixpath
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -52,17 +53,26 @@ class Known:
 def server_container(containers: list[JsonObject]) -> JsonObject | None:
     """The container that serves the model: the one named ``model-server``, else the only one without an image (it waits
     for a runtime), else the only one, else the only one with ports, else the only one of these that requests an
-    accelerator and has a probe on a port of its own. Agents and exporters beside a server have ports as well."""
+    accelerator and has a probe on a port of its own, else the only one that another one's probe asks. Agents and
+    exporters beside a server have ports as well; a front that translates HTTP is asked in place of its engine."""
     for candidates in (
         [c for c in containers if c.get("name") == SERVER_CONTAINER],
         [c for c in containers if not c.get("image")],
         containers,
         [c for c in containers if c.get("ports")],
-        [c for c in containers if extended_resources(c) and _probes_itself(c)],
     ):
         if len(candidates) == 1:
             return candidates[0]
-    return None
+    return _by_probes(containers)
+
+
+def _by_probes(containers: list[JsonObject]) -> JsonObject | None:
+    with_accelerator = [c for c in containers if extended_resources(c) and _port_keys(c) & _probed_ports(c)]
+    if len(with_accelerator) == 1:
+        return with_accelerator[0]
+    probes = Counter(port for c in containers for port in _probed_ports(c))
+    of_others = [c for c in containers if any(probes[port] > (port in _probed_ports(c)) for port in _port_keys(c))]
+    return of_others[0] if len(of_others) == 1 else None
 
 
 def front_container(containers: list[JsonObject], annotated: int | None = None) -> JsonObject | None:
@@ -95,16 +105,17 @@ def declared_ports(container: JsonObject) -> list[Any]:
     return [port.get("containerPort") for port in objects_in(container.get("ports"))]
 
 
-def _probes_itself(container: JsonObject) -> bool:
-    """Whether a probe of the container is about one of its declared ports."""
-    own = {
-        each
-        for port in objects_in(container.get("ports"))
-        for each in (port.get("containerPort"), port.get("name"))
-        if isinstance(each, int | str)
-    }
-    probed = (value_at(container, probe, kind, "port") for probe in PROBES for kind in ("httpGet", "tcpSocket", "grpc"))
-    return any(isinstance(port, int | str) and port in own for port in probed)
+def _port_keys(container: JsonObject) -> frozenset[int | str]:
+    """The declared ports of a container, by number and by name."""
+    ports = objects_in(container.get("ports"))
+    said = (port.get(key) for port in ports for key in ("containerPort", "name"))
+    return frozenset(each for each in said if isinstance(each, int | str))
+
+
+def _probed_ports(container: JsonObject) -> frozenset[int | str]:
+    """The ports that the probes of a container ask."""
+    said = (value_at(container, probe, kind, "port") for probe in PROBES for kind in ("httpGet", "tcpSocket", "grpc"))
+    return frozenset(each for each in said if isinstance(each, int | str))
 
 
 def extended_resources(container: JsonObject | None) -> frozenset[str]:
