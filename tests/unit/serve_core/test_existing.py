@@ -1,9 +1,13 @@
 """Deployments that people already have, ``tests/golden/existing``: accepted with the right port, or refused."""
 
 import os
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from serve_core.base.constants import PREFIX
 from support import existing, golden
 from support.existing import Case
 from support.paths import ROOT
@@ -12,6 +16,10 @@ CASES = [existing.read(case) for case in existing.CASES]
 ACCEPTED = [case for case in CASES if not case.with_all_flags.refused]
 PAGE = ROOT / "docs/existing-deployments.md"
 BEGIN, END = "<!-- tables: written by tests/unit/serve_core/test_existing.py -->\n", "<!-- end of tables -->\n"
+
+
+CLAIM = {"name": "models", "persistentVolumeClaim": {"claimName": "nas"}}
+GPU = {"limits": {"nvidia.com/gpu": "1"}}
 
 
 def name_of(case: Case) -> str:
@@ -40,6 +48,45 @@ def test_a_refused_one_has_a_way_out(case: Case) -> None:
     if any("mode: deployment" in problem.hint for problem in case.with_all_flags.problems):
         assert not case.without_knative.refused
         assert case.faults(case.without_knative) == []
+
+
+def changed(case: Case, annotations: dict[str, str], pod: dict[tuple[str | int, ...], Any]) -> Case:
+    """The case with other annotations and other fields of its pod; ``None`` takes a field out."""
+    deployment = deepcopy(case.deployment)
+    deployment["metadata"]["annotations"] |= {PREFIX + name: value for name, value in annotations.items()}
+    for (*path, last), value in pod.items():
+        part = deployment["spec"]["template"]["spec"]
+        for step in path:
+            part = part[step]
+        if value is None:
+            del part[last]
+        else:
+            part[last] = value
+    return replace(case, deployment=deployment)
+
+
+@pytest.mark.parametrize(
+    ("name", "annotations", "pod"),
+    [
+        ("fastapi-no-hint", {"port": "8000"}, {}),
+        ("tabbyapi-config-file", {}, {("containers", 0, "ports"): [{"containerPort": 5000}]}),
+        ("ray-serve-single", {"port": "8000"}, {}),
+        ("two-ports-no-probe", {"port": "9001"}, {}),
+        ("ollama-with-webui", {}, {("containers", 0, "name"): "model-server"}),
+        ("init-named-model-loader", {}, {("initContainers", 0, "name"): "weights"}),
+        ("mount-at-the-models-path", {}, {("containers", 0, "volumeMounts", 0, "mountPath"): "/weights"}),
+        ("sglang-loaded-path", {"timeout": "600s"}, {("terminationGracePeriodSeconds",): None}),
+        ("vllm-nfs", {}, {("volumes", 0): CLAIM}),
+        ("tgi-gaudi", {}, {("volumes", 0, "emptyDir"): {"medium": "Memory"}}),
+        ("dynamic-resource-claims", {}, {("resourceClaims",): None, ("containers", 0, "resources"): GPU}),
+    ],
+)
+def test_what_a_hint_says_helps(name: str, annotations: dict[str, str], pod: dict[tuple[str | int, ...], Any]) -> None:
+    case = next(case for case in CASES if case.name == name)
+    assert case.with_all_flags.refused
+    followed = changed(case, annotations, pod)
+    assert followed.with_all_flags.problems == ()
+    assert followed.port(followed.with_all_flags) == case.listens
 
 
 def test_there_are_enough_and_most_are_accepted() -> None:
