@@ -26,7 +26,7 @@ _RESPONSE_START_DEFAULT = 300
 """Seconds: Knative's default of ``responseStartTimeoutSeconds``, which a longer timeout must raise as well."""
 _TIMEOUT_DEFAULT = 300
 """Seconds; Knative's default of ``timeoutSeconds``."""
-_TIMEOUT_MOST = 600
+_TIMEOUT_MAX = 600
 """Seconds; what Knative allows by default."""
 _GRACE, _GRACE_DEFAULT = "terminationGracePeriodSeconds", 30
 """The field, and what the API server fills in."""
@@ -206,7 +206,7 @@ def _check_grace(seconds: Any, timeout: int, mapping: FieldMapping) -> None:
         mapping.ignore(f"{POD}.{_GRACE}", f"Knative gives the pod {timeout} seconds, the request timeout")
         return
     way_out = "Remove it."
-    if isinstance(seconds, int) and seconds <= _TIMEOUT_MOST:
+    if isinstance(seconds, int) and seconds <= _TIMEOUT_MAX:
         way_out = f"Remove it, and set kubectl-serve.dev/timeout to {seconds}s or more."
     mapping.refuse(f"{POD}.{_GRACE}", f"Knative gives the pod {timeout} seconds, the request timeout", way_out)
 

@@ -53,7 +53,7 @@ def _refuse_taken_ports(
 
 
 def _numbered(probe: JsonObject, numbers: dict[str, int]) -> JsonObject:
-    """A probe with the numbers of named ports, which are declared no more."""
+    """A probe with the numbers of named ports: the container no longer declares these."""
     return {
         key: {**value, "port": numbers.get(str(value["port"]), value["port"])}
         if isinstance(value, dict) and "port" in value

@@ -258,7 +258,8 @@ STATE: tuple[Annotation, ...] = (
     Annotation(
         "handover",
         "to-knative, from-knative",
-        "Present while the Deployment's pods serve until the Knative Service is ready, or the other way round.",
+        "Present during a handover. to-knative: until the Knative Service is ready. from-knative: until the "
+        "Deployment's own pods are, and the Knative Service is deleted.",
     ),
     Annotation(
         "filled",
@@ -269,7 +270,8 @@ STATE: tuple[Annotation, ...] = (
         "completed-with",
         "JSON",
         "Digests of the recorded runtime and loader; ConfigMap completion-DIGEST in namespace kubectl-serve has the "
-        "content. They stay until something that the choice depends on changes, or until this value is renew.",
+        "content. They stay until the annotations or devices change for which they were chosen, or until this value is "
+        "renew.",
     ),
     Annotation(
         "service",

@@ -105,8 +105,11 @@ _REFUSALS = (
     ),
     (
         "PortTaken",
-        "runtime {runtime} in container {server} listens on port {port}, and containers of a pod share their ports.",
-        "Let it listen on another port, and declare that one. It reaches the model server at localhost:{port}.",
+        (
+            "runtime {runtime} in container {server} listens on port {port}, and the containers of a pod share their "
+            "ports."
+        ),
+        "Use another port for this container, and declare it. The model server is at localhost:{port}.",
     ),
     (
         "ContainerAmbiguous",

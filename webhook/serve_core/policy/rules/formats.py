@@ -12,7 +12,7 @@ from serve_core.policy.subject import Subject
 
 _NOT_ALLOWED = finding("FormatNotAllowed", "{by} does not allow models of format {format}.", "{allowed}")
 _UNTOLD = finding(
-    "FormatUntold", "{by} requires the model's format, which is unknown.", "Add kubectl-serve.dev/format."
+    "FormatMissing", "{by} requires the model's format, which is unknown.", "Add kubectl-serve.dev/format."
 )
 _UNSURE = finding(
     "FormatUnsure",
