@@ -1,7 +1,7 @@
 """Lists of objects, page by page. An object that cannot be read does not hide the others."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from serve_core.base import bounded_reading
 from serve_core.base.bounded_reading import ListReader, UnreadableObjectError
@@ -26,11 +26,13 @@ class Unread:
 
 @dataclass(frozen=True)
 class Page:
-    """Some objects of a list. ``version``: the resource version to watch from; the last page has it."""
+    """Some objects of a list. ``version``: the resource version to watch from; the last page has it. ``size``: bytes of
+    the answer since the page before."""
 
     items: Sequence[JsonObject]
     version: str = ""
     unread: Sequence[Unread] = ()
+    size: int = field(default=0, compare=False)
 
 
 class PageReader:
@@ -42,6 +44,7 @@ class PageReader:
         self._count = 0
         self._bytes = 0
         self._part_bytes = 0
+        self._paged_bytes = 0
         self._items: list[JsonObject] = []
         self._unread: list[Unread] = []
 
@@ -73,6 +76,6 @@ class PageReader:
             self._unread.append(Unread(error.metadata, error.why))
 
     def _page(self, version: str = "") -> Page:
-        page = Page(self._items, version, self._unread)
-        self._items, self._unread, self._part_bytes = [], [], 0
+        page = Page(self._items, version, self._unread, self._bytes - self._paged_bytes)
+        self._items, self._unread, self._part_bytes, self._paged_bytes = [], [], 0, self._bytes
         return page

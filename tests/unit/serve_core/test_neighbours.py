@@ -1,13 +1,18 @@
 """Autoscalers and disruption budgets beside a Deployment: how they are read, and what is said about them."""
 
 import copy
+import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from serve_core.admission import neighbours as admission_neighbours
 from serve_core.admission.decide import judge, render_stored
+from serve_core.api import serving_spec
 from serve_core.base.json import JsonObject
+from serve_core.base.reasons import MAX_PROBLEMS
+from serve_core.base.workload import Workload
 from serve_core.context import neighbours, services
 from serve_core.context.cluster import ClusterContext, LoaderConfig
 from serve_core.context.neighbours import AutoscalerSummary, BudgetSummary, Measure
@@ -238,3 +243,46 @@ def test_versions_and_defaults_are_read() -> None:
         ),
         (BudgetSummary("keep", 1, {"app": "chat"}),),
     )
+
+
+def utilization(resource: str, container: str = "") -> JsonObject:
+    source = {"name": resource, "target": {"type": "Utilization"}}
+    return {"containerResource": source | {"container": container}} if container else {"resource": source}
+
+
+@pytest.mark.attack(22)
+@pytest.mark.timed
+@pytest.mark.parametrize("mode", ["knative", "deployment"])
+@pytest.mark.parametrize("container", ["", "c999"])
+def test_many_autoscalers_and_budgets_take_little_time(mode: str, container: str) -> None:
+    """Containers with every request that is measured take the longest: each is looked at."""
+    requests = {f"example.com/r{index}": "1" for index in range(10)}
+    containers = [{"name": f"c{index}", "image": "a", "resources": {"requests": requests}} for index in range(1000)]
+    written = deployment()
+    written["spec"]["template"]["spec"]["containers"] = containers
+    metrics = [utilization(f"example.com/r{index % 10}", container) for index in range(100)]
+    around = [hpa(f"h{index}", metrics=[*metrics[index % 10 :], utilization(f"m{index}")]) for index in range(500)]
+    expressions = [{"key": "app", "operator": "NotIn", "values": [f"v{i}" for i in range(100)]}] * 100
+    around += [pdb(f"b{index}", 2**30, matchExpressions=expressions) for index in range(500)]
+    found = neighbours.read(around)["models"]
+    workload, (spec, _) = Workload(written), serving_spec.read({"kubectl-serve.dev/model": "hf://acme/tiny"})
+    assert spec is not None
+    started = time.process_time()
+    if mode == "knative":
+        warnings = admission_neighbours.by_knative(workload, spec, found, has_bounds=False)
+    else:
+        warnings = admission_neighbours.by_deployment(workload, spec, found)
+    assert time.process_time() - started < 0.25
+    assert 0 < len(warnings) <= MAX_PROBLEMS + 1
+
+
+@pytest.mark.parametrize(
+    "selector",
+    [
+        {"matchLabels": {f"l{index}": "v" for index in range(101)}},
+        {"matchExpressions": [{"key": "app", "operator": "NotIn", "values": [str(index) for index in range(101)]}]},
+    ],
+)
+@pytest.mark.attack(25)
+def test_a_budget_with_a_large_selector_is_passed_over(selector: JsonObject) -> None:
+    assert neighbours.read([pdb(**selector)]) == {}

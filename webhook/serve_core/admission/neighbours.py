@@ -6,6 +6,7 @@ Deployment work against each other.
 """
 
 from collections.abc import Iterator
+from itertools import chain, islice
 
 from serve_core.api.annotations import SCALE, path_of
 from serve_core.api.serving_spec import ServingSpec
@@ -16,6 +17,10 @@ from serve_core.context.neighbours import AutoscalerSummary, Measure, Neighbours
 
 CODES = frozenset({"AutoscalerTwice", "BoundsLost", "EvictionBlocked", "RequestMissing", "ScaledByKeda"})
 """The codes of these warnings."""
+_MOST_AUTOSCALERS = 10
+"""Of one Deployment, that are looked at: two are one too many already."""
+_MOST_MEASURES = 100
+"""Of them together."""
 _OWN = "the autoscaler of kubectl-serve.dev/scale"
 
 
@@ -23,28 +28,31 @@ def by_knative(workload: Workload, spec: ServingSpec, around: Neighbours, *, has
     """Mode ``knative``. ``has_bounds``: the user or a policy wrote the bounds that Knative scales by."""
     found = _autoscalers_lost(workload, around, has_bounds=has_bounds)
     minimum = spec.scale.minimum if spec.scale is not None else 0
-    return capped([*found, *_blocked(workload, around, minimum)])
+    return capped(chain(found, _blocked(workload, around, minimum)))
 
 
 def by_deployment(workload: Workload, spec: ServingSpec, around: Neighbours) -> list[Diagnostic]:
     """Mode ``deployment``."""
-    found: list[Diagnostic] = []
+    return capped(_of_autoscalers(workload, spec, around))
+
+
+def _of_autoscalers(workload: Workload, spec: ServingSpec, around: Neighbours) -> Iterator[Diagnostic]:
     others = list(_others(workload, around))
     if spec.scale is not None:
-        at = path_of(SCALE)
-        found += [diagnostic("AutoscalerTwice", at, kind=each.kind, name=each.name) for each in others]
+        for each in others:
+            yield diagnostic("AutoscalerTwice", path_of(SCALE), kind=each.kind, name=each.name)
         if spec.scale.minimum != spec.scale.maximum:
-            found += _requests_missing(workload, _OWN, Measure("cpu"))
-        found += _blocked(workload, around, spec.scale.minimum)
-    for each in others:
-        for measure in each.measures:
-            found += _requests_missing(workload, f"{each.kind} {each.name}", measure)
-    return capped(found)
+            yield from _requests_missing(workload, _OWN, Measure("cpu"))
+        yield from _blocked(workload, around, spec.scale.minimum)
+    measured = ((each, measure) for each in others for measure in each.measures)
+    for each, measure in islice(measured, _MOST_MEASURES):
+        yield from _requests_missing(workload, f"{each.kind} {each.name}", measure)
 
 
 def _others(workload: Workload, around: Neighbours) -> Iterator[AutoscalerSummary]:
     """The autoscalers of the Deployment, without its own."""
-    return (each for each in around.autoscalers if each.target == workload.name and each.owner != workload.name)
+    found = (each for each in around.autoscalers if each.target == workload.name and each.owner != workload.name)
+    return islice(found, _MOST_AUTOSCALERS)
 
 
 def _autoscalers_lost(workload: Workload, around: Neighbours, *, has_bounds: bool) -> Iterator[Diagnostic]:

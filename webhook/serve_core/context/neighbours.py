@@ -16,7 +16,7 @@ _GROUPS = {_AUTOSCALER: "autoscaling", _SCALED_OBJECT: "keda.sh", _BUDGET: "poli
 _KEDA_MAXIMUM = 100
 _LARGEST = 2**31 - 1
 _MOST = 100
-"""Metrics, triggers and requirements of one object that are looked at."""
+"""Metrics, triggers and requirements of one object that are looked at, and labels and values of a budget that is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +151,14 @@ def _budget(manifest: JsonObject) -> BudgetSummary | None:
     if not isinstance(selector, dict) or isinstance(minimum, bool) or not isinstance(minimum, int):
         return None
     labels = selector.get("matchLabels") or {}
-    if not isinstance(labels, dict):
+    if not isinstance(labels, dict) or len(labels) > _MOST:
+        return None
+    expressions = _objects(selector.get("matchExpressions"))
+    if any(isinstance(values := each.get("values"), list) and len(values) > _MOST for each in expressions):
         return None
     requirements = tuple(
         (_text(each.get("key")), _text(each.get("operator")), tuple(map(str, each.get("values") or ())))
-        for each in _objects(selector.get("matchExpressions"))
+        for each in expressions
         if isinstance(each.get("values") or [], list)
     )
     name = _text(value_at(manifest, "metadata", "name"))
