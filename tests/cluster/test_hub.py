@@ -1,0 +1,128 @@
+"""A container that names its model's repository finds the loaded model, with the hub's own libraries and no way out."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.support import (
+    PYTHON_IMAGE,
+    RESTRICTED,
+    Ingress,
+    Json,
+    Namespace,
+    annotation,
+    config_map,
+    deployment,
+    pod_template,
+)
+
+HERE = Path(__file__).parent / "hub-client"
+IMAGE = "dev.local/kubectl-serve/hub-client-tests:2.4.0"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TOKEN = "hf_" + "tests"
+NOWHERE = "http://127.0.0.1:9"
+"""Nothing listens there."""
+
+TOKENIZER: Json = {
+    "version": "1.0",
+    "truncation": None,
+    "padding": None,
+    "added_tokens": [],
+    "normalizer": None,
+    "pre_tokenizer": {"type": "Whitespace"},
+    "post_processor": None,
+    "decoder": None,
+    "model": {"type": "WordLevel", "vocab": {"[UNK]": 0, "hello": 1, "world": 2}, "unk_token": "[UNK]"},
+}
+FILES = {
+    name: json.dumps(content).encode()
+    for name, content in {
+        "config.json": {"model_type": "bert", "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1},
+        "tokenizer.json": TOKENIZER,
+        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "[UNK]"},
+    }.items()
+}
+
+
+def secret(name: str, **data: str) -> Json:
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}
+
+
+@pytest.fixture
+def hub(empty: Namespace) -> Iterator[str]:
+    """A hub with the repository ``team/tiny``, which requires a token; its address."""
+    siblings = [
+        {"rfilename": name, "size": len(body), "blobId": hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()}
+        for name, body in FILES.items()
+    ]
+    listing = json.dumps({"sha": COMMIT, "siblings": siblings}).encode()
+    places = {name: f"team/tiny/resolve/{COMMIT}/{name}" for name in FILES}
+    places["listing"] = "api/models/team/tiny/revision/main"
+    items = [{"key": key, "path": path} for key, path in places.items()]
+    container = {
+        "name": "hub",
+        "image": PYTHON_IMAGE,
+        "command": ["/opt/mlserver/bin/python", "-c", (HERE / "hub.py").read_text()],
+        "env": [{"name": "HUB_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub-token", "key": "reader"}}}],
+        "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
+        "securityContext": RESTRICTED,
+        "volumeMounts": [{"name": "files", "mountPath": "/hub"}],
+    }
+    pod = {"containers": [container], "volumes": [{"name": "files", "configMap": {"name": "hub", "items": items}}]}
+    labels = {"app": "hub"}
+    empty.apply(
+        secret("hub-token", reader=TOKEN),
+        config_map("hub", FILES | {"listing": listing}),
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "hub", "labels": labels}, "spec": pod},
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "hub"},
+            "spec": {"selector": labels, "ports": [{"port": 8080}]},
+        },
+    )
+    empty.kubectl("wait", "--for=condition=Ready", "pod/hub", "--timeout=2m")
+    yield f"http://hub.{empty.name}.svc:8080"
+    empty.kubectl("delete", "pod", "hub", "--now", "--wait=false")
+
+
+def test_the_hubs_libraries_find_the_loaded_model_by_its_name(empty: Namespace, hub: str, ingress: Ingress) -> None:
+    # A file: admission reads the path in the program as one that the command line names.
+    empty.apply(secret("hub", HF_ENDPOINT=hub), config_map("program", {"serve.py": (HERE / "serve.py").read_bytes()}))
+    token = {"secretKeyRef": {"name": "hub-token", "key": "reader"}}
+    container: Json = {
+        "name": "server",
+        "image": IMAGE,
+        "args": ["/program/serve.py"],
+        "env": [
+            {"name": "MODEL_ID", "value": "team/tiny"},
+            {"name": "HUGGING_FACE_HUB_TOKEN", "valueFrom": token},
+            *({"name": name, "value": NOWHERE} for name in ("HF_ENDPOINT", "HTTP_PROXY", "HTTPS_PROXY")),
+        ],
+        "ports": [{"containerPort": 8080}],
+        "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
+        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}},
+        "securityContext": RESTRICTED,
+        "volumeMounts": [{"name": "program", "mountPath": "/program"}],
+    }
+    template = pod_template(container, {"app": "tiny"})
+    template["template"]["spec"]["volumes"] = [{"name": "program", "configMap": {"name": "program"}}]
+
+    empty.apply(deployment("tiny", "hf://team/tiny", template, credentials="hub"))
+    served = empty.wait_ready("tiny")
+
+    url = annotation(served, "url")
+    assert url
+    assert json.loads(ingress.request(url, "/").body) == {
+        "commit": COMMIT,
+        "loaded": True,
+        "files": sorted(FILES),
+        "by commit": True,
+        "missing": True,
+        "writable": False,
+        "hidden size": 8,
+        "tokens": [1, 2],
+    }
