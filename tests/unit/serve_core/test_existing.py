@@ -89,6 +89,14 @@ def test_what_a_hint_says_helps(name: str, annotations: dict[str, str], pod: dic
     assert followed.port(followed.with_all_flags) == case.listens
 
 
+@pytest.mark.parametrize(("name", "server", "port"), [("oauth-proxy-sidecar", 0, "8443"), ("nginx-in-front", 1, "80")])
+def test_a_proxy_keeps_the_requests_and_the_server_behind_it_gets_the_model(name: str, server: int, port: str) -> None:
+    case = next(case for case in CASES if case.name == name)
+    followed = changed(case, {"port": port}, {("containers", server, "name"): "model-server"})
+    assert followed.port(followed.with_all_flags) == case.listens
+    assert followed.model(followed.with_all_flags) in ("path", "hub layout")
+
+
 def test_there_are_enough_and_most_are_accepted() -> None:
     assert len(CASES) >= 100
     assert len(ACCEPTED) >= 0.8 * len(CASES)
