@@ -10,7 +10,7 @@ from serve_core.base import overlay
 from serve_core.base.constants import ADOPT_LABEL, PREFIX
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.reasons import Diagnostic, diagnostic, explanation
-from serve_core.policy.matching import is_about_namespace, selects
+from serve_core.policy.matching import about_namespace, selects
 from serve_core.syntax import uri_template
 
 if TYPE_CHECKING:
@@ -82,11 +82,9 @@ def _about(admission: Admission) -> Iterator["ServingPolicy"]:
     """The policies about the Deployment, by name."""
     workload, context = admission.workload, admission.context
     namespace_labels = context.namespace_labels.get(workload.namespace, {})
-    for policy in sorted(context.policies, key=lambda policy: policy.name):
+    for policy in about_namespace(context.policies, workload.namespace, namespace_labels):
         match = policy.spec.match
-        if (
-            (not match.kinds or "Deployment" in match.kinds)
-            and is_about_namespace(match, workload.namespace, namespace_labels)
-            and (match.object_selector is None or selects(match.object_selector, workload.labels))
+        if (not match.kinds or "Deployment" in match.kinds) and (
+            match.object_selector is None or selects(match.object_selector, workload.labels)
         ):
             yield policy

@@ -16,7 +16,7 @@ from serve_core.base.json import JsonObject, list_of, objects_in, value_at
 from serve_core.base.reasons import diagnostic, explanation
 from serve_core.base.workload import POD
 from serve_core.workload import arguments, command_line, model_server
-from serve_core.workload.model_server import PRIVATE_KINDS, PROBES, extended_resources, mounted_paths
+from serve_core.workload.model_server import PRIVATE_KINDS, PROBES, extended_resources, mounted_paths, with_ports
 
 _APPEND = "Leave out command, and write only additional arguments into args: kubectl-serve adds them to the runtime's."
 _ONLY_MORE = "Write only additional arguments: kubectl-serve adds them to the runtime's."
@@ -109,12 +109,7 @@ def _with_moved_ports(container: JsonObject, dropped: Sequence[tuple[str, ...]],
         fields["ports"] = [{**port, "containerPort": ports[port["containerPort"]]} for port in container["ports"]]
     for probe in PROBES:
         if probe in container:
-            fields[probe] = {
-                key: {**value, "port": ports.get(value["port"], value["port"])}
-                if isinstance(value, dict) and "port" in value
-                else value
-                for key, value in container[probe].items()
-            }
+            fields[probe] = with_ports(container[probe], ports)
     return fields
 
 

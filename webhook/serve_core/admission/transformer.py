@@ -11,7 +11,7 @@ from serve_core.base.findings import Findings
 from serve_core.base.json import JsonObject, list_of
 from serve_core.base.reasons import diagnostic, explanation
 from serve_core.base.workload import POD
-from serve_core.workload.model_server import PROBES, declared_ports, front_container
+from serve_core.workload.model_server import PROBES, declared_ports, front_container, with_ports
 
 
 def put_in_front(
@@ -25,9 +25,9 @@ def put_in_front(
         return server, []
     _refuse_taken_ports(server, own, containers, runtime, findings)
     findings.explanations.append(explanation("RequestsInFront", name=front["name"], server=server["name"], port=own[0]))
-    numbers = {str(port.get("name")): port["containerPort"] for port in server["ports"]}
+    numbers: dict[int | str, int] = {str(port.get("name")): port["containerPort"] for port in server["ports"]}
     behind = {key: value for key, value in server.items() if key != "ports"}
-    behind |= {probe: _numbered(behind[probe], numbers) for probe in PROBES if probe in behind}
+    behind |= {probe: with_ports(behind[probe], numbers) for probe in PROBES if probe in behind}
     if front.get("ports"):
         return behind, []
     return behind, [{"name": front["name"], "ports": [{"containerPort": spec.port}]}]
@@ -50,13 +50,3 @@ def _refuse_taken_ports(
                 words = {"port": port["containerPort"], "runtime": runtime.name, "server": server["name"]}
                 at = f"{POD}.containers[{index}].ports[{place}].containerPort"
                 findings.problems.append(diagnostic("PortTaken", at, **words))
-
-
-def _numbered(probe: JsonObject, numbers: dict[str, int]) -> JsonObject:
-    """A probe with the numbers of named ports: the container no longer declares these."""
-    return {
-        key: {**value, "port": numbers.get(str(value["port"]), value["port"])}
-        if isinstance(value, dict) and "port" in value
-        else value
-        for key, value in probe.items()
-    }

@@ -1,13 +1,22 @@
 """Which namespaces and labels a policy matches."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from serve_core.base.constants import NEVER_JUDGED
 from serve_core.syntax.glob import matches
 
 if TYPE_CHECKING:
-    from serve_core.policy.v1alpha1 import Match, Selector
+    from serve_core.policy.v1alpha1 import Match, Selector, ServingPolicy
+
+
+def about_namespace(
+    policies: Iterable["ServingPolicy"], namespace: str, labels: Mapping[str, str]
+) -> Iterator["ServingPolicy"]:
+    """The policies that apply to a namespace with these labels, by name: where only one can apply, it is the first."""
+    for policy in sorted(policies, key=lambda policy: policy.name):
+        if is_about_namespace(policy.spec.match, namespace, labels):
+            yield policy
 
 
 def is_about_namespace(match: "Match", namespace: str, labels: Mapping[str, str]) -> bool:

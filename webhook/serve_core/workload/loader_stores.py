@@ -4,18 +4,18 @@ A URI names an organisation or a bucket; the user's Secret could name the hub or
 where a model comes from, the loader's arguments bind each URI to one store, and the rule requires exactly that.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from model_uri import ModelURI, Store, find_store
 from serve_core.base.workload import Workload
 from serve_core.context.cluster import ClusterContext
-from serve_core.policy.matching import is_about_namespace, selects
+from serve_core.policy.matching import about_namespace, selects
 from serve_core.policy.stores import of_rule, store_of
 
 if TYPE_CHECKING:
     from serve_core.policy.rules import Rule
-    from serve_core.policy.v1alpha1 import Match, ServingPolicy
+    from serve_core.policy.v1alpha1 import Match
 
 _ELSEWHERE = frozenset({"InferenceService", "Route", "DomainMapping"})
 """Kinds that a Deployment never becomes."""
@@ -25,7 +25,7 @@ def known(context: ClusterContext, namespace: str, labels: Mapping[str, str]) ->
     """The stores that are known in a namespace: those of the policies about it, by name, then the operator's."""
     found = [
         store
-        for policy in _about(context, namespace, labels)
+        for policy in about_namespace(context.policies, namespace, labels)
         for rule in policy.spec.rules
         if rule.sources is not None
         for store in of_rule(rule.sources)
@@ -52,7 +52,7 @@ def _rests_on_places(workload: Workload, context: ClusterContext, namespace_labe
         any(map(_is_about_places, policy.spec.rules))
         and (not policy.spec.match.kinds or not _ELSEWHERE.issuperset(policy.spec.match.kinds))
         and _selects(policy.spec.match, (workload.labels, workload.template_labels))
-        for policy in _about(context, workload.namespace, namespace_labels)
+        for policy in about_namespace(context.policies, workload.namespace, namespace_labels)
     )
 
 
@@ -64,9 +64,3 @@ def _selects(match: "Match", labels: Iterable[Mapping[str, str]]) -> bool:
     """Whether a policy is about an object with one of these sets of labels."""
     selector = match.object_selector
     return selector is None or any(selects(selector, each) for each in labels)
-
-
-def _about(context: ClusterContext, namespace: str, labels: Mapping[str, str]) -> Iterator["ServingPolicy"]:
-    for policy in sorted(context.policies, key=lambda policy: policy.name):
-        if is_about_namespace(policy.spec.match, namespace, labels):
-            yield policy

@@ -7,7 +7,7 @@ runtime leaves to its users can differ.
 
 import posixpath
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -355,6 +355,16 @@ def _as_mounted(mount: JsonObject, server: JsonObject, pod: JsonObject) -> JsonO
         if each["name"] != MODEL_VOLUME and len(volumes) == 1 and volumes[0].keys() == {"name", "emptyDir"}:
             return each
     return mount
+
+
+def with_ports(probe: JsonObject, ports: Mapping[int | str, int]) -> JsonObject:
+    """A probe with other ports. ``ports``: the number for each port that changes, by its number or name."""
+    return {
+        key: {**value, "port": ports.get(value["port"], value["port"])}
+        if isinstance(value, dict) and "port" in value
+        else value
+        for key, value in probe.items()
+    }
 
 
 def mounted_paths(container: JsonObject) -> dict[str, str]:
