@@ -22,6 +22,7 @@ INPUTS = frozenset(
         "policies.yaml",
         "services.yaml",
         "neighbours.yaml",
+        "namespaces.yaml",
     }
 )
 OUTPUTS = frozenset({"deployment.yaml", "service.yaml", "extras.yaml", "messages.txt", "screen.txt", "expected.txt"})

@@ -32,7 +32,8 @@ from serve_webhook.audit.background import BackgroundAudit
 from serve_webhook.cache import trimming
 from serve_webhook.cache.informers import Informer
 from serve_webhook.cache.mesh import MeshCache
-from serve_webhook.cache.policies import NamespaceLabels, PolicyCache
+from serve_webhook.cache.namespaces import NamespaceLabels, UserRanges
+from serve_webhook.cache.policies import PolicyCache
 from serve_webhook.cache.runtimes import RuntimeCache
 from serve_webhook.cache.services import ServiceCache
 from serve_webhook.cache.snapshots import Catalogue, SnapshotCache
@@ -91,6 +92,7 @@ class Replica:
         self._failure_policies: FailurePolicies | None = None
         self._mesh = MeshCache(self._informer, self._context_changed)
         self._namespace_labels = NamespaceLabels(self._mesh.namespaces)
+        self._user_ranges = UserRanges(self._mesh.namespaces)
         self._mesh.namespaces.subscribe(self._namespace_changed)
         self._policies = PolicyCache(self._informer, self._context_changed)
         self._runtimes = RuntimeCache(self._informer, self._context_changed)
@@ -252,6 +254,7 @@ class Replica:
             stores=self._configuration.stores,
             sidecar_images=self._configuration.sidecar_images | {queue_proxy},
             namespace_labels=self._namespace_labels,
+            user_ranges=self._user_ranges,
             services=self._services,
             snapshots=self._snapshots.known,
         )

@@ -16,7 +16,7 @@ from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import COMPLETION_LABEL, NAMESPACE
 from serve_core.base.json import JsonObject
 from serve_core.context import istio
-from serve_core.context.cluster import PRIVATE_NETWORKS, ClusterContext, LoaderConfig, Snapshot
+from serve_core.context.cluster import PRIVATE_NETWORKS, ClusterContext, LoaderConfig, Snapshot, with_user_ranges
 from serve_core.policy.field_types import read_stores
 from serve_kube.errors import ForbiddenError, NotFoundError
 from serve_kube.resources import (
@@ -61,6 +61,7 @@ async def context(cluster: Cluster) -> tuple[ClusterContext, frozenset[str]]:
             features=features,
             istio=await mesh(cluster),
             stores=read_stores(settings.get("stores") or ()),
+            user_ranges=with_user_ranges(await visible(cluster, NAMESPACES, None)),
             sidecar_images=frozenset(map(str, settings.get("sidecarImages") or ())),
             snapshots=await _snapshots(cluster),
         ),

@@ -12,7 +12,7 @@ from serve_core.base.constants import PREFIX
 from serve_core.base.json import JsonObject
 from serve_core.base.patch import json_patch
 from serve_core.context import neighbours
-from serve_core.context.cluster import REQUIRED_FEATURES, ClusterContext
+from serve_core.context.cluster import REQUIRED_FEATURES, ClusterContext, with_user_ranges
 from serve_core.context.services import ServiceSummary
 from serve_core.context.services import read as read_service
 from serve_core.policy.parse import read_policy
@@ -43,6 +43,7 @@ def context_of(case: Path) -> ClusterContext:
         services=around,
         neighbours=beside,
         servers=SERVERS,
+        user_ranges=with_user_ranges(yaml.safe_load_all(golden.optional(case, "namespaces.yaml") or "")),
     )
 
 

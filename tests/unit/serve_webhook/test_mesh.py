@@ -9,6 +9,7 @@ import pytest
 
 from serve_core.admission.decide import Verdict
 from serve_core.base.json import JsonObject
+from serve_core.context.cluster import USER_RANGE
 from serve_core.context.istio import NAMESPACE, IstioInstallation
 from serve_core.istio.authorization import is_access_policy
 from serve_kube.errors import ForbiddenError, NotFoundError
@@ -25,6 +26,7 @@ from serve_kube.resources import (
 from serve_webhook.cache import mesh
 from serve_webhook.cache.informers import Informer
 from serve_webhook.cache.mesh import MeshCache
+from serve_webhook.cache.namespaces import NamespaceLabels, UserRanges
 from support.fake_api import MemoryApi
 from support.istio_installation import control_plane
 
@@ -164,6 +166,20 @@ def test_a_model_is_access_policyed_before_it_is_there() -> None:
     entry = SERVICE_ENTRIES.identity("default", "iris")
     assert is_access_policy(guard)
     assert Verdict(service=service, extras=(entry, guard)).objects == (guard, service, entry)
+
+
+async def test_namespaces_keep_their_labels_and_their_range_of_user_ids(api: MemoryApi) -> None:
+    notes = {USER_RANGE: "1000680000/10000", "other": "1"}
+    api.put(NAMESPACES, {"metadata": {"name": "ranged", "labels": {"team": "a"}, "annotations": notes}})
+    api.put(NAMESPACES, {"metadata": {"name": "plain", "annotations": {"other": "1"}}})
+    async with watching(api) as watched:
+        namespaces = watched.mesh.namespaces
+        ranges = UserRanges(namespaces)
+        assert [name in ranges for name in ("ranged", "plain", "missing")] == [True, False, False]
+        kept = namespaces.get("", "ranged")
+        assert kept is not None
+        assert kept["metadata"]["annotations"] == {USER_RANGE: "1000680000/10000"}
+        assert NamespaceLabels(namespaces)["ranged"] == {"team": "a"}
 
 
 @pytest.mark.attack(20)

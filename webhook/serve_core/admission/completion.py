@@ -182,6 +182,9 @@ def _overlay(
         container |= {**extra, "volumeMounts": [mount, *extra["volumeMounts"]]}
     else:
         rendered = model_server.render(server.runtime, server.variants, workload.name, model_path, mount)
+        if workload.namespace in context.user_ranges:
+            rendered = model_server.without_user(rendered)
+            findings.explanations.append(explanation("UserOfNamespace", namespace=workload.namespace))
         written = server_container(workload.containers) or {"name": server.name}
         path = f"{POD}.containers[{index_of(written, workload.containers)}]"
         container |= runtime_server.complete(server.runtime, rendered, written, path, findings)

@@ -100,7 +100,8 @@ class Admission:
     @cached_property
     def mesh(self) -> MeshDecision:
         """How the pods are connected to the mesh, decided at the first use: completion does not change the answer."""
-        return injection.decide(self.workload, self.spec, self.context.istio)
+        has_user_range = self.workload.namespace in self.context.user_ranges
+        return injection.decide(self.workload, self.spec, self.context.istio, has_user_range=has_user_range)
 
     @property
     def serving_port(self) -> ServingPort:

@@ -10,7 +10,7 @@ from serve_core.audit.stored_objects import Auditor, order
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import Diagnostic
 from serve_core.context import istio
-from serve_core.context.cluster import ClusterContext
+from serve_core.context.cluster import ClusterContext, with_user_ranges
 from serve_core.context.istio import IstioInstallation
 from serve_core.policy.evaluate import PolicyVerdict, User, judge_policies
 from serve_core.policy.parse import PolicyError, read_exception, read_policy, stored_policy, unknown_references
@@ -136,7 +136,8 @@ def read_documents(documents: Iterable[Any], context: ClusterContext, *, stored:
         except PolicyError as error:
             faults += [(f"{kind[1].lower()}/{_name(document)}", found) for found in error.problems]
     mesh = context.istio or _istio([*objects, *namespaces])
-    completed = replace(context, policies=tuple(policies), namespace_labels=labels, istio=mesh)
+    ranges = with_user_ranges(namespaces)
+    completed = replace(context, policies=tuple(policies), namespace_labels=labels, user_ranges=ranges, istio=mesh)
     warnings = tuple(
         (f"policyexception/{each.name}", warning)
         for each in exceptions

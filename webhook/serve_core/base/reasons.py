@@ -139,7 +139,7 @@ _REFUSALS = (
     ),
     (
         "LoaderBlocked",
-        "Istio would block the loader's download: {why}, and on OpenShift the sidecar's user ID is unknown.",
+        "Istio would block the loader's download: {why}, and on OpenShift the loader cannot get the sidecar's user ID.",
         "Use Istio 1.24 and kubelets 1.29 or newer, use a pvc:// model, or set kubectl-serve.dev/mesh to none.",
     ),
     (
@@ -343,6 +343,11 @@ _CHOICES = (
     ("RuntimeByName", "runtime {runtime}, because kubectl-serve.dev/runtime names it.", ""),
     ("RuntimeVariant", "runtime {runtime} in its variant for {wanted}, because the Deployment requests that.", ""),
     ("ServerKnown", "container {name} runs {server}.", ""),
+    (
+        "UserOfNamespace",
+        "the pods get their user ID from the range of namespace {namespace}, so none is set.",
+        "",
+    ),
     (
         "RequestsInFront",
         "container {name} takes the requests, because it has the port. It reaches {server} at localhost:{port}.",

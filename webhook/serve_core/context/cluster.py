@@ -3,13 +3,14 @@
 The server updates it from watches; the plugin reads it from the cluster or uses the defaults.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from model_uri import Store
 from serve_core.api.runtimes import Runtime
 from serve_core.api.servers import KnownServer
+from serve_core.base.json import JsonObject, value_at
 from serve_core.context.istio import IstioInstallation
 from serve_core.context.neighbours import Neighbours
 from serve_core.context.services import Services
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 PRIVATE_NETWORKS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
 """Networks of stores inside the cluster or the company (RFC 1918, RFC 6598, RFC 4193)."""
 
+USER_RANGE = "openshift.io/sa.scc.uid-range"
+"""OpenShift's annotation of a namespace: the user IDs that its pods get."""
 
 REQUIRED_FEATURES = {
     "kubernetes.podspec-init-containers": "enabled",
@@ -65,6 +68,8 @@ class ClusterContext:
     """Images of containers that the platform adds to pods, such as Knative's queue-proxy; policies ignore them."""
     namespace_labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """The labels of each namespace, for policies that select namespaces by labels."""
+    user_ranges: Container[str] = frozenset()
+    """The namespaces whose pods get their user IDs from the platform; it refuses pods that name others."""
     services: Services = field(default_factory=dict)
     """The Kubernetes Services of the cluster, without those that Knative creates for each revision."""
     neighbours: Mapping[str, Neighbours] = field(default_factory=dict)
@@ -84,3 +89,13 @@ class ClusterContext:
     def known_runtimes(self) -> tuple[Runtime, ...]:
         """The runtimes that policies recognise: the present ones, and those that models were completed with earlier."""
         return (*self.runtimes, *(each for each in self.snapshots.values() if isinstance(each, Runtime)))
+
+
+def has_user_range(namespace: JsonObject) -> bool:
+    """Whether the pods of a Namespace get their user IDs from the platform."""
+    return bool(value_at(namespace, "metadata", "annotations", USER_RANGE))
+
+
+def with_user_ranges(namespaces: Iterable[JsonObject]) -> frozenset[str]:
+    """The names of those Namespaces."""
+    return frozenset(str(value_at(each, "metadata", "name")) for each in namespaces if has_user_range(each))

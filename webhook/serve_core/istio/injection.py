@@ -76,6 +76,8 @@ class _Pod(NamedTuple):
     namespace: str
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
+    has_user_range: bool = False
+    """Whether the namespace gives its pods their user IDs."""
 
     @property
     def namespace_labels(self) -> Mapping[str, str]:
@@ -100,14 +102,17 @@ class _Pod(NamedTuple):
 # --- Decision
 
 
-def decide(workload: Workload, spec: ServingSpec, istio: IstioInstallation | None) -> MeshDecision:
+def decide(
+    workload: Workload, spec: ServingSpec, istio: IstioInstallation | None, *, has_user_range: bool = False
+) -> MeshDecision:
     """Decide how the pods of a served Deployment are connected to the mesh. Without Istio nothing is set.
 
     The decision is the same before and after completion: it counts the labels that completion sets.
     """
     if istio is None:
         return _refuse("MeshMissing", MESH) if spec.mesh == "istio" else MeshDecision()
-    pod = _Pod(istio, workload.namespace or "default", workload.pod_labels, workload.template_annotations)
+    namespace = workload.namespace or "default"
+    pod = _Pod(istio, namespace, workload.pod_labels, workload.template_annotations, has_user_range)
     if spec.mesh == "none":
         return _opted_out(pod)
     injection, asked = pod.injection(), {}
@@ -203,7 +208,7 @@ def _sidecar(pod: _Pod, spec: ServingSpec, revision: Revision, why: str) -> Mesh
             findings.explanations.append(explanation("LoaderBehindSidecar", why=native.why))
         elif revision.cni is False:
             findings.explanations.append(explanation("LoaderBeforeRedirect", why=native.why))
-        elif revision.openshift:
+        elif revision.openshift or pod.has_user_range:
             findings.problems.append(diagnostic("LoaderBlocked", path_of(MODEL), why=native.why))
         else:
             uid = PROXY_UID

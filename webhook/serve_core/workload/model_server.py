@@ -167,6 +167,13 @@ def render(runtime: Runtime, variants: Iterable[Variant], model_name: str, path:
     return rendered
 
 
+def without_user(container: JsonObject) -> JsonObject:
+    """A rendered container that leaves its user and group to the platform."""
+    context = container.get("securityContext") or {}
+    kept = {key: value for key, value in context.items() if key not in ("runAsUser", "runAsGroup")}
+    return {**container, "securityContext": kept}
+
+
 def volumes(runtime: Runtime, container: JsonObject) -> list[JsonObject]:
     """The volumes of a rendered container's mounts, without the model's volume."""
     special = {volume["name"]: volume for volume in runtime.volumes}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from serve_core.base.json import JsonObject
 from serve_core.context import istio
+from serve_core.context.cluster import USER_RANGE, has_user_range
 from serve_core.context.istio import IstioInstallation
 from serve_kube.resources import CONFIG_MAPS, DAEMON_SETS, MUTATING_WEBHOOKS, NAMESPACES, NODES, SERVICE_ENTRIES
 from serve_webhook.cache.informers import CachedResources, Informer
@@ -32,7 +33,7 @@ class MeshCache(CachedResources):
             "daemon_sets": informer(DAEMON_SETS, namespace=istio.NAMESPACE, trim=_labelled, optional=True),
             "nodes": informer(NODES, trim=_node, optional=True),
             # Not optional: without the namespaces' labels, policies that select by labels would apply to no namespace.
-            "namespaces": informer(NAMESPACES, trim=_labelled),
+            "namespaces": informer(NAMESPACES, trim=_namespace),
             "service_entries": informer(SERVICE_ENTRIES, trim=_entry, optional=True),
         }
         super().__init__(*self._informers.values())
@@ -45,7 +46,7 @@ class MeshCache(CachedResources):
 
     @property
     def namespaces(self) -> Informer:
-        """Every namespace with its labels."""
+        """Every namespace with its labels, and its range of user IDs."""
         return self._informers["namespaces"]
 
     def context(self) -> IstioInstallation | None:
@@ -85,6 +86,13 @@ def _labelled(manifest: JsonObject) -> JsonObject:
     metadata = manifest["metadata"]
     kept = {key: metadata[key] for key in ("name", "namespace", "labels", "resourceVersion") if key in metadata}
     return {"metadata": kept}
+
+
+def _namespace(manifest: JsonObject) -> JsonObject:
+    made = _labelled(manifest)
+    if has_user_range(manifest):
+        made["metadata"]["annotations"] = {USER_RANGE: manifest["metadata"]["annotations"][USER_RANGE]}
+    return made
 
 
 def _configuration(manifest: JsonObject) -> JsonObject:

@@ -1,14 +1,13 @@
 """The cluster's policies and exceptions, parsed when they change."""
 
-import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 
 from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject
 from serve_core.policy.parse import PolicyError, read_exception, stored_policy
 from serve_core.policy.v1alpha1 import PolicyException, ServingPolicy
-from serve_kube.resources import POLICIES, POLICY_EXCEPTIONS, key
+from serve_kube.resources import POLICIES, POLICY_EXCEPTIONS
 from serve_webhook.cache.informers import CachedResources, Informer
 
 logger = logging.getLogger(__name__)
@@ -53,31 +52,3 @@ class PolicyCache(CachedResources):
             except PolicyError as error:
                 logger.error("Exception %s cannot be read and has no effect: %s", name, error)
         self._changed()
-
-
-class NamespaceLabels(Mapping[str, Mapping[str, str]]):
-    """Labels by namespace, from an informer of namespaces."""
-
-    def __init__(self, namespaces: Informer) -> None:
-        self._namespaces = namespaces
-
-    def __getitem__(self, name: str) -> Mapping[str, str]:
-        if (found := self._namespaces.get("", name)) is None:
-            raise KeyError(name)
-        return found["metadata"].get("labels") or {}
-
-    async def appears(self, name: str) -> None:
-        """Return as soon as the informer has a namespace of that name."""
-        seen = asyncio.Event()
-        end = self._namespaces.subscribe(lambda _old, new: seen.set() if new and key(new) == ("", name) else None)
-        try:
-            if name not in self:
-                await seen.wait()
-        finally:
-            end()
-
-    def __iter__(self) -> Iterator[str]:
-        return (name for _, name in self._namespaces.names())
-
-    def __len__(self) -> int:
-        return len(self._namespaces)
