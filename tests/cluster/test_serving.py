@@ -111,11 +111,13 @@ def test_a_large_model_gets_time_and_room(namespace: Namespace) -> None:
 
 @pytest.fixture
 def probing() -> Iterator[None]:
-    """Knative probes all containers of a pod."""
-    flags = ("patch", "configmap", "config-features", "--type=merge", "-p")
-    Namespace("knative-serving").kubectl(*flags, '{"data": {"multi-container-probing": "enabled"}}')
+    """Knative probes all containers of a pod. The flag is as it was afterwards."""
+    flag, knative = "multi-container-probing", Namespace("knative-serving")
+    patch = ("patch", "configmap", "config-features", "--type=merge", "-p")
+    before = knative.get("configmap", "config-features")["data"].get(flag)
+    knative.kubectl(*patch, json.dumps({"data": {flag: "enabled"}}))
     yield
-    Namespace("knative-serving").kubectl(*flags, '{"data": {"multi-container-probing": null}}')
+    knative.kubectl(*patch, json.dumps({"data": {flag: before}}))
 
 
 @pytest.mark.parametrize("mode", ["knative", "deployment"])
