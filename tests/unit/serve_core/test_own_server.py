@@ -171,3 +171,23 @@ def test_a_cache_of_the_users_own_is_named_in_the_warning(container: dict[str, A
     found = read(**{"args": ["acme/tiny"], **container})
     assert (found.reads_hub_cache, warned(found)) == (False, ["ModelUnseen"])
     assert f"Or remove {kept}: " in found.warnings[0].hint
+
+
+@pytest.mark.parametrize(
+    ("uri", "container", "instead"),
+    [
+        ("hf://acme/tiny", {"args": ["acme/tiny", "--revision=main"]}, None),
+        ("hf://acme/tiny@v2", {"args": ["acme/tiny", "--revision", "v2"]}, None),
+        ("hf://acme/tiny", {"args": ["acme/tiny", "--revision", "v2"]}, "--revision"),
+        ("hf://acme/tiny@v2", {"args": ["acme/tiny", "--revision", "main"]}, "--revision"),
+        ("hf://acme/tiny", {"args": ["acme/tiny"], "env": [{"name": "REVISION", "value": "v2"}]}, "REVISION"),
+        ("hf://acme/tiny@v2", {"args": ["acme/tiny"], "env": [{"name": "REVISION", "value": "v2"}]}, None),
+        ("hf://acme/tiny hf://acme/b@v2=b", {"args": ["acme/tiny", "--revision", "v2"]}, "--revision"),
+    ],
+)
+def test_another_revision_than_the_uris_is_not_in_the_cache(
+    uri: str, container: dict[str, Any], instead: str | None
+) -> None:
+    found = read(uri=uri, **container)
+    assert (found.reads_hub_cache, warned(found)) == (instead is None, [] if instead is None else ["ModelUnseen"])
+    assert instead is None or f"Or remove {instead}: " in found.warnings[0].hint

@@ -50,7 +50,11 @@ def read(container: JsonObject, path: str, spec: ServingSpec, known: Iterable[Kn
     reads_hub_cache = hub_access.reads_cache(line, server, uris, mount)
     own_cache = None
     if reads_hub_cache:
-        own_cache = hub_access.own_cache(container, line) or hub_access.other_repository(line, uris)
+        own_cache = (
+            hub_access.own_cache(container, line)
+            or hub_access.other_revision(line, uris)
+            or hub_access.other_repository(line, uris)
+        )
     if reads_hub_cache and own_cache is None:
         repository = hub_access.named_repository(line, uris)
         explanations += (explanation("HubLayout", name=container.get("name"), repository=repository),)

@@ -26,6 +26,10 @@ _MORE_FLAGS = (
 )  # fmt: skip
 _MORE_VARIABLES = ("LORA_ADAPTERS",)
 """What names repositories beside the model's: flags of vLLM, SGLang and TGI, and variables of TGI."""
+_REVISION_FLAGS = ("--revision", "--model-revision", "--model_revision")
+_REVISION_VARIABLE = "REVISION"
+"""Of TGI and TEI."""
+_DEFAULT_REVISION = "main"
 _REPOSITORY = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 _LONGEST = 10_000
 
@@ -61,14 +65,14 @@ def repository(uri: ModelURI) -> str | None:
     return f"{uri.host}/{uri.segments[0]}" if uri.scheme == "hf" and uri.segments else None
 
 
-def named_repository(line: CommandLine, uris: Iterable[ModelURI]) -> str | None:
+def named_repository(line: CommandLine, uris: Collection[ModelURI]) -> str | None:
     """The first of the models' repositories that a container names, in the case in which the URI has it: the hub's
     libraries look a name up in their cache as it is written."""
     known = (name for uri in uris if (name := repository(uri)) is not None)
     return next((name for name in known if line.names_repository(name, exact=True)), None)
 
 
-def reads_cache(line: CommandLine, server: KnownServer | None, uris: Iterable[ModelURI], mount: str) -> bool:
+def reads_cache(line: CommandLine, server: KnownServer | None, uris: Collection[ModelURI], mount: str) -> bool:
     """Whether a container names a repository, instead of the path ``mount``, and can find it in a cache."""
     return (
         (server is None or server.hub_cache) and not line.names_path(mount) and named_repository(line, uris) is not None
@@ -109,6 +113,17 @@ def other_repository(line: CommandLine, uris: Iterable[ModelURI]) -> str | None:
             return flag
     found = (name for name in _MORE_VARIABLES if _names_another(line.variables.get(name, ""), loaded))
     return next(found, None)
+
+
+def other_revision(line: CommandLine, uris: Collection[ModelURI]) -> str | None:
+    """The flag or variable with which a container asks for another revision of the repository than the URI names,
+    which the loader's cache does not have. ``None`` if there is none."""
+    name = named_repository(line, uris)
+    loaded = {uri.revision or _DEFAULT_REVISION for uri in uris if repository(uri) == name}
+    for flag in _REVISION_FLAGS:
+        if line.flag(flag) not in (None, *loaded):
+            return flag
+    return None if line.variables.get(_REVISION_VARIABLE) in (None, "", *loaded) else _REVISION_VARIABLE
 
 
 def _names_another(text: str, loaded: Collection[str]) -> bool:
