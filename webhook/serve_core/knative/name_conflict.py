@@ -101,7 +101,8 @@ def bypassing_services(workload: Workload, spec: ServingSpec, services: Services
 
 def lost_named_ports(workload: Workload, services: Services) -> list[Diagnostic]:
     """Services that do not find the pods under Knative, because it renames ports. They prevent a handover."""
-    names = {port.get("name") for container in workload.containers for port in container.get("ports") or []}
+    ports = (port for container in workload.containers for port in container.get("ports") or [])
+    names = {name for port in ports if isinstance(name := port.get("name"), str)}
     return capped(
         diagnostic("PortByName", path_of(MODEL), service=name, port=port)
         for name, service in _selecting(workload, services).items()
