@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -49,4 +51,5 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(json.dumps(FOUND).encode())
 
 
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # the first process of a container has no default
 HTTPServer(("", 8080), Handler).serve_forever()
