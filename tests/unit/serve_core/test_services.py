@@ -186,6 +186,15 @@ def test_a_new_deployment_is_warned_of_a_service_that_does_not_find_its_port() -
     assert codes(judge(annotated(mode="deployment"), by_name)) == codes(judge(annotated(mode="deployment"), context()))
 
 
+@pytest.mark.attack(9)
+@pytest.mark.parametrize("name", [[], {}, ["http"], 5, None])
+def test_names_of_ports_can_be_anything(name: object) -> None:
+    written = annotated()
+    written["spec"]["template"]["spec"]["containers"][0]["ports"] = [{"containerPort": 8080, "name": name}]
+    verdict = judge(written, context(service("web", target="http", app="iris")))
+    assert "PortByName" not in [warning.code for warning in verdict.warnings]
+
+
 def test_a_service_with_a_number_beside_the_name_still_finds_the_pods() -> None:
     ports = [{"targetPort": "http"}, {"port": 9090}]
     both = read({"metadata": {"name": "web"}, "spec": {"selector": {"app": "iris"}, "ports": ports}})
