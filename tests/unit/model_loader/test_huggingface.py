@@ -31,6 +31,23 @@ def test_only_the_hub_gets_the_token_not_its_content_network(load: Loader, hub: 
     assert "Signature" not in run.output
 
 
+@pytest.mark.parametrize("token", ["hf_secret", "hf_secret\n", " hf_secret\r\n"])
+def test_a_token_of_the_environment_may_end_in_a_line_break(load: Loader, hub: Hub, token: str) -> None:
+    hub.token = "hf_secret"
+
+    assert load("hf://team/model", environment={"HF_TOKEN": token}).code == "Loaded"
+
+
+@pytest.mark.attack(35)
+@pytest.mark.parametrize("token", ["hf_secret\r\nHost: other", "hf_secret\n\nGET / HTTP/1.1", "hf_secret\xff", "\0"])
+def test_a_token_cannot_become_another_header_or_request(load: Loader, hub: Hub, token: str) -> None:
+    run = load("hf://team/model", environment={"HF_TOKEN": token})
+
+    assert run.code == "Unauthorized"
+    assert "hf_secret" not in run.output
+    assert not hub.api.requests
+
+
 def test_an_expired_signed_url_is_requested_again(load: Loader, hub: Hub) -> None:
     hub.once = True
 

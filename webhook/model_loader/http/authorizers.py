@@ -39,6 +39,10 @@ class Header:
     """Authorizes with a constant Authorization header."""
 
     def __init__(self, value: str) -> None:
+        """Raise LoadError(Unauthorized) for a value that no header can have."""
+        if not (value.isascii() and value.isprintable()):
+            message = "the token or password has a line break, or another character that no header can have"
+            raise LoadError(Code.UNAUTHORIZED, message, hint="Correct the key of the Secret.")
         self._value = value
 
     def sign(self, method: str, url: SplitResult, headers: dict[str, str]) -> None:

@@ -117,7 +117,8 @@ class Secret(NamedTuple):
     environment: Mapping[str, str]
 
     def get(self, *keys: str) -> str:
-        """Return the first of `keys` in the Secret, else in the environment, else an empty text."""
+        """Return the first of `keys` in the Secret, else in the environment, else an empty text; without the white
+        space around it: files of Secrets often end in a line break."""
         for key in keys:
             if self.folder is not None:
                 try:
@@ -126,7 +127,8 @@ class Secret(NamedTuple):
                     continue
                 except (OSError, UnicodeDecodeError):
                     raise LoadError(Code.INVALID_SOURCE, f"key {key} of the Secret cannot be read as text") from None
-        return next((self.environment[key] for key in keys if key.startswith(_SDKS) and key in self.environment), "")
+        found = (self.environment[key] for key in keys if key.startswith(_SDKS) and key in self.environment)
+        return next(found, "").strip()
 
 
 class Context(NamedTuple):
