@@ -76,6 +76,8 @@ def mounting(volume: str) -> JsonObject:
 TRAFFIC, SIDECAR = "traffic.sidecar.istio.io/", "sidecar.istio.io/"
 WAYS: dict[str, JsonObject] = {
     "ports that it does not see": noted(f"{TRAFFIC}excludeInboundPorts", "8012,8013,8080"),
+    "a port of its own": server(ports=[{"containerPort": 15090}]),
+    "a port of its own beside the server": beside(ports=[{"containerPort": 15021}]),
     "only some ports that it sees": noted(f"{TRAFFIC}includeInboundPorts", "9999"),
     "no ports that it sees": noted(f"{TRAFFIC}includeInboundPorts", ""),
     "networks that it does not see": noted(f"{TRAFFIC}excludeOutboundIPRanges", "0.0.0.0/0"),
@@ -374,3 +376,11 @@ def test_another_container_with_the_loaders_name_and_user_is_a_bypass() -> None:
 def test_a_malformed_pod_is_no_error() -> None:
     for strange in ({"metadata": 1, "spec": []}, {"spec": {"containers": [1, {"securityContext": 3}], "volumes": "x"}}):
         assert bypasses(strange) == []
+
+
+@pytest.mark.attack(29)
+@pytest.mark.parametrize("port", ["15020", "15021", "15090"])
+def test_a_port_that_the_sidecar_does_not_see_cannot_be_annotated(port: str) -> None:
+    made = judge(deployment({}, port=port), context()).deployment
+    assert made is not None
+    assert {found.code for found in verdict(made, STRICT).problems} == {"SidecarNotKept"}

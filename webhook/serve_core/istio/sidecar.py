@@ -104,6 +104,9 @@ _VOLUMES = re.compile(
     re.DOTALL,
 )
 """Names of the sidecar's volumes: a container that mounts one has its socket, its token or its configuration."""
+_PORTS = frozenset({15020, 15021, 15090})
+"""Ports of the sidecar itself whose inbound traffic is never redirected to it (``manifests/charts``, the injector's
+templates)."""
 _CAPABILITIES = frozenset({"NET_BIND_SERVICE", "CAP_NET_BIND_SERVICE"})
 """Capabilities that cannot undo the redirect: those that the Pod Security Standard ``restricted`` allows."""
 
@@ -196,6 +199,11 @@ def _of_containers(
                 if not injected:
                     yield Bypass(f"a container with Istio's name {quote(name)}", f"{at}.name")
                 continue
+            for place, port in enumerate(list_of(container.get("ports"))):
+                if (number := value_at(port, "containerPort")) in _PORTS:
+                    yield Bypass(
+                        f"port {number}, whose traffic is not redirected to it,", f"{at}.ports[{place}].containerPort"
+                    )
             context, at = container.get("securityContext"), f"{at}.securityContext"
             if not (key == "initContainers" and _is_loader(container, pod, loaders)):
                 yield from _of_user(context, at)
