@@ -1,5 +1,6 @@
 """Rendering a completed Deployment as the Knative Service that serves it."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,7 @@ _TIMEOUT_MAX = 600
 _GRACE, _GRACE_DEFAULT = "terminationGracePeriodSeconds", 30
 """The field, and what the API server fills in."""
 _PORT_VARIABLE = "PORT"
+_PORT_REFERENCE = re.compile(r"\$\$|\$\(PORT\)")
 
 # Defaults of the API server (pkg/apis/apps/v1/defaults.go), and the reasons why other values have no effect.
 _STRATEGY_DEFAULT = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}}
@@ -257,7 +259,22 @@ def _without_port_variable(container: JsonObject, path: str, serving: ServingPor
     if not said or any(each.get("value") != str(serving.number) for each in said):
         return container
     mapping.ignore(f"{path}.env[{_PORT_VARIABLE}]", f"Knative sets {_PORT_VARIABLE} to {serving.number} itself")
-    return {**container, "env": [each for each in variables if each.get("name") != _PORT_VARIABLE]}
+    first = variables.index(said[0])
+    others = [
+        # The kubelet replaces a variable only in those behind it, and Knative's own comes last.
+        _with_port(each, str(serving.number)) if place > first else each
+        for place, each in enumerate(variables)
+        if each.get("name") != _PORT_VARIABLE
+    ]
+    return {**container, "env": others}
+
+
+def _with_port(variable: JsonObject, number: str) -> JsonObject:
+    """A variable with ``$(PORT)`` replaced in its value, as the kubelet does it: ``$$`` is a dollar sign."""
+    value = variable.get("value")
+    if not isinstance(value, str) or f"$({_PORT_VARIABLE})" not in value:
+        return variable
+    return {**variable, "value": _PORT_REFERENCE.sub(lambda found: found[0] if found[0] == "$$" else number, value)}
 
 
 def _check_liveness(probe: Any, path: str, serving: ServingPort, mapping: FieldMapping) -> None:
