@@ -384,3 +384,9 @@ def test_a_port_that_the_sidecar_does_not_see_cannot_be_annotated(port: str) -> 
     made = judge(deployment({}, port=port), context()).deployment
     assert made is not None
     assert {found.code for found in verdict(made, STRICT).problems} == {"SidecarNotKept"}
+
+
+@pytest.mark.attack(9)
+@pytest.mark.parametrize("ports", [[{"containerPort": []}], [{"containerPort": {}}, 5, None, {}], {"a": 1}, "15090"])
+def test_ports_of_any_type_are_read(ports: object) -> None:
+    assert bypasses(server(ports=ports)) == []

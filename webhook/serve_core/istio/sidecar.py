@@ -200,10 +200,10 @@ def _of_containers(
                     yield Bypass(f"a container with Istio's name {quote(name)}", f"{at}.name")
                 continue
             for place, port in enumerate(list_of(container.get("ports"))):
-                if (number := value_at(port, "containerPort")) in _PORTS:
-                    yield Bypass(
-                        f"port {number}, whose traffic is not redirected to it,", f"{at}.ports[{place}].containerPort"
-                    )
+                number = value_at(port, "containerPort")
+                if isinstance(number, int) and number in _PORTS:
+                    what = f"port {number}, whose traffic is not redirected to it,"
+                    yield Bypass(what, f"{at}.ports[{place}].containerPort")
             context, at = container.get("securityContext"), f"{at}.securityContext"
             if not (key == "initContainers" and _is_loader(container, pod, loaders)):
                 yield from _of_user(context, at)
