@@ -11,7 +11,7 @@ from kubectl_serve.errors import UsageError
 from kubectl_serve.install import platform
 from kubectl_serve.io import documents, tables
 from kubectl_serve.status import lookup
-from serve_core.admission.completion_record import RENEW
+from serve_core.admission.completion.completion_record import RENEW
 from serve_core.admission.decide import judge, renewed
 from serve_core.api.annotations import COMPLETED_WITH
 from serve_core.api.runtimes import Runtime

@@ -10,7 +10,7 @@ from kubectl_serve.errors import NotInstalledError, ServeError
 from kubectl_serve.install import manifests
 from kubectl_serve.install.manifests import RUNTIMES_CONFIG_MAP, SERVERS_CONFIG_MAP, SETTINGS_CONFIG_MAP
 from kubectl_serve.io import documents
-from serve_core.admission import snapshots
+from serve_core.admission.completion import snapshots
 from serve_core.api import runtimes, servers, serving_spec
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import COMPLETION_LABEL, NAMESPACE

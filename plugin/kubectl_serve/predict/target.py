@@ -5,7 +5,7 @@ from kubectl_serve.errors import ServeError
 from kubectl_serve.install import manifests
 from kubectl_serve.predict import protocols
 from kubectl_serve.status import model
-from serve_core.admission import completion_record
+from serve_core.admission.completion import completion_record
 from serve_core.api import annotations, serving_spec
 from serve_core.api.runtimes import Runtime
 from serve_core.base.json import JsonObject, value_at

@@ -7,8 +7,8 @@ import pytest
 
 from kubectl_serve.commands.runtimes import Outdated
 from kubectl_serve.install import manifests
-from serve_core.admission import snapshots
-from serve_core.admission.completion_record import RENEW
+from serve_core.admission.completion import snapshots
+from serve_core.admission.completion.completion_record import RENEW
 from serve_core.admission.decide import judge
 from serve_core.api import annotations, runtimes
 from serve_core.base.json import JsonObject

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import yaml
 
-from serve_core.admission import own_server
-from serve_core.admission.own_server import OwnServer
+from serve_core.admission.completion import own_server
+from serve_core.admission.completion.own_server import OwnServer
 from serve_core.api import servers
 from serve_core.api.models import parse_all
 from serve_core.api.serving_spec import ServingSpec

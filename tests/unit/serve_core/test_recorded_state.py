@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kubectl_serve.install import manifests
-from serve_core.admission import completion_record, snapshots
+from serve_core.admission.completion import completion_record, snapshots
 from serve_core.admission.decide import judge, render_stored
 from serve_core.api import annotations
 from serve_core.api.annotation_values import Format

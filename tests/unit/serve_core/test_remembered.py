@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from serve_core.admission import completion_record, snapshots
+from serve_core.admission.completion import completion_record, snapshots
 from serve_core.admission.decide import Verdict, judge
 from serve_core.api import annotations, runtimes
 from serve_core.api.annotation_values import Format

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from serve_core.admission import reserved
+from serve_core.admission.completion import reserved
 from serve_core.api.models import parse_all
 from serve_core.api.serving_spec import ServingSpec
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from serve_core.admission.completion_record import RENEW
+from serve_core.admission.completion.completion_record import RENEW
 from serve_core.admission.decide import judge
 from serve_core.api import sizing
 from serve_core.api.annotation_values import Format

@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from serve_core.admission import snapshots
+from serve_core.admission.completion import snapshots
 from serve_core.api.annotations import MODEL
 from serve_core.base.constants import NAMESPACE
 from serve_core.context.cluster import REQUIRED_FEATURES, LoaderConfig

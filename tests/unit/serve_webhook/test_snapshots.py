@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from serve_core.admission import snapshots
+from serve_core.admission.completion import snapshots
 from serve_core.admission.decide import judge
 from serve_core.api.annotation_values import Format
 from serve_core.api.annotations import COMPLETED_WITH, MODEL

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from serve_core.admission import completion_record, policy_defaults, shape, steps
+from serve_core.admission import policy_defaults, shape, steps
+from serve_core.admission.completion import completion_record
 from serve_core.admission.working_set import Admission
 from serve_core.api.annotations import COMPLETED_WITH, MODEL
 from serve_core.base.constants import PREFIX

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from serve_core.admission.completion import PROGRESS_DEADLINE_DEFAULT
+from serve_core.admission.completion.complete import PROGRESS_DEADLINE_DEFAULT
 from serve_core.api.annotations import METRIC, SCALE, TARGET, VISIBILITY, WINDOW, path_of
 from serve_core.api.serving_spec import ServingSpec
 from serve_core.base.constants import DEPLOYMENT_LABEL, LOADER_CONTAINER, PREFIX, SERVED_LABEL

@@ -6,16 +6,8 @@ leaves the working set as it is.
 
 from dataclasses import replace
 
-from serve_core.admission import (
-    completion,
-    completion_record,
-    deployment_mode,
-    handover,
-    neighbours,
-    policy_defaults,
-    reserved,
-    service,
-)
+from serve_core.admission import deployment_mode, handover, neighbours, policy_defaults, service
+from serve_core.admission.completion import complete, completion_record, reserved
 from serve_core.admission.working_set import Admission
 from serve_core.api import annotations, serving_spec
 from serve_core.api.annotations import COMPLETED_WITH, FILLED, HANDOVER, MODEL, PORT, SCALE, SERVICE, path_of
@@ -172,7 +164,7 @@ def size_model(admission: Admission) -> None:
 
 def complete_template(admission: Admission) -> None:
     """Set what the pods need: the loader, the model server and the volumes."""
-    completion.complete(admission)
+    complete.complete(admission)
 
 
 def report_mesh(admission: Admission) -> None:

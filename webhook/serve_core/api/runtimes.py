@@ -130,7 +130,7 @@ def parse(document: JsonObject) -> Runtime:
 
 def parse_spec(name: str, spec: JsonObject) -> Runtime:
     """Read the ``spec`` of the ``ModelRuntime`` of that name. Raises ValueError as :func:`parse` does."""
-    from serve_core.api import model_runtime  # pydantic is imported only for documents from outside  # noqa: PLC0415
+    from serve_core.api import model_runtime  # noqa: PLC0415
 
     model_runtime.check(spec)
     return checked(name, spec)

@@ -50,7 +50,7 @@ class LoaderConfig:
 
 
 Snapshot = LoaderConfig | Runtime
-"""What a model is completed with; :mod:`serve_core.admission.snapshots` names each by a digest of its content."""
+"""What a model is completed with; :mod:`serve_core.admission.completion.snapshots` names each by its digest."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import NoReturn
 
-from serve_core.admission import completion_record, snapshots
+from serve_core.admission.completion import completion_record, snapshots
 from serve_core.api.annotations import COMPLETED_WITH
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import COMPLETION_LABEL, NAMESPACE

@@ -2,7 +2,7 @@
 
 An annotation names the loader and the runtime by their digests. They stay until the user changes what the choice of the
 runtime rests on, or asks for the present ones by :data:`RENEW`. The cluster context has what the digests stand for
-(:mod:`serve_core.admission.snapshots`).
+(:mod:`serve_core.admission.completion.snapshots`).
 """
 
 import json
@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from serve_core.admission import snapshots
+from serve_core.admission.completion import snapshots
 from serve_core.api import runtimes
 from serve_core.api.annotations import COMPLETED_WITH, MODEL, MODEL_SIZE
 from serve_core.api.runtimes import Runtime

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from serve_core.admission import completion_record, own_server, runtime_server, transformer
-from serve_core.admission.own_server import OwnServer
+from serve_core.admission.completion import completion_record, own_server, runtime_server, transformer
+from serve_core.admission.completion.own_server import OwnServer
 from serve_core.admission.working_set import Admission
 from serve_core.api import loader_protocol, runtimes, sizing
 from serve_core.api.annotations import COMPLETED_WITH, CUSTOM, DEPLOYMENT, PORT, RUNTIME, path_of

@@ -10,12 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from serve_core.api.serving_spec import ServingSpec
-from serve_core.base.constants import (
-    CREDENTIALS_VOLUME,
-    LOADER_CONTAINER,
-    MODEL_VOLUME,
-    SIGNATURE_KEY_VOLUME,
-)
+from serve_core.base.constants import CREDENTIALS_VOLUME, LOADER_CONTAINER, MODEL_VOLUME, SIGNATURE_KEY_VOLUME
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.reasons import Diagnostic, capped, diagnostic
 from serve_core.base.workload import POD, index_of
