@@ -271,7 +271,7 @@ class HttpClient:
         body: JsonObject | None = None,
         content_type: str = "",
     ) -> aiohttp.ClientResponse:
-        """Start a request. The caller reads or closes the answer, whose status is below 400."""
+        """Start a request. The caller reads or closes the answer, whose status is below 300."""
         headers = await self._request_headers()
         # Not for all requests: the kubelet refuses to forward a port if only JSON is accepted.
         headers["Accept"] = "application/json, */*"
@@ -287,10 +287,11 @@ class HttpClient:
                 timeout=time_limits,
                 proxy=self._connection.proxy,
                 server_hostname=self._connection.tls_server_name,
+                allow_redirects=False,  # an aggregated API could send the request, and its answer, anywhere
             )
             for header in response.headers.getall("Warning", []):
                 self._warn(_warning(header))
-            if response.status >= 400:
+            if response.status >= 300:
                 raise of_status(response.status, _document(await _body(response)))
         except aiohttp.ClientConnectorCertificateError as error:
             raise errors.UntrustedCertificateError(

@@ -62,6 +62,30 @@ async def test_an_error_carries_the_api_servers_own_sentence(status: int, error:
         assert caught.value.status == status
 
 
+@pytest.mark.attack(14)
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed(status: int) -> None:
+    requests: list[str] = []
+
+    async def elsewhere(request: web.BaseRequest) -> web.Response:
+        requests.append(request.path)
+        return web.json_response({"kind": "Deployment", "metadata": {"name": "forged"}})
+
+    async with serving(elsewhere) as host:
+
+        async def redirecting(_: web.BaseRequest) -> web.Response:
+            return web.Response(status=status, headers={"Location": f"{host}/elsewhere"})
+
+        async with cluster(redirecting) as api:
+            for request in (
+                api.get(DEPLOYMENTS, "default", "iris"),
+                api.create(DEPLOYMENTS, DEPLOYMENTS.identity("default", "iris")),
+            ):
+                with pytest.raises(ApiError, match=f"status {status}"):
+                    await request
+    assert requests == []
+
+
 async def test_a_patch_that_meets_another_object_of_that_name_is_a_conflict() -> None:
     causes = [{"reason": "FieldValueInvalid", "field": "metadata.uid"}]
     refusal = {"kind": "Status", "message": "field is immutable", "details": {"causes": causes}}
