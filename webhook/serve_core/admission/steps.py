@@ -238,16 +238,28 @@ def limit_name(admission: Admission) -> None:
 
 
 def require_port(admission: Admission) -> None:
-    """Refuse a container of the user's own that takes the requests, if nothing says on which port it listens."""
+    """Refuse a container of the user's own that takes the requests, if nothing says on which port it listens.
+
+    A Deployment that is served without a port keeps Knative's default, so that an upgrade of the server does not
+    refuse its next change.
+    """
     containers = admission.workload.containers
     front = None if admission.is_own_server else front_container(containers, admission.spec.port)
     if not admission.is_own_server and front is None:
         return
     server = front or server_container(containers) or {}
     if serving_port.of(server, admission.context.servers, admission.spec.port).number is None:
+        if not server.get("ports") and _is_served_without_port(admission, server.get("name")):
+            return
         code = "PortAmbiguous" if server.get("ports") else "PortUnknown"
         at = f"{POD}.containers[{index_of(server, containers)}].ports"
         admission.findings.problems.append(diagnostic(code, at, name=server.get("name"), annotation=PORT))
+
+
+def _is_served_without_port(admission: Admission, name: object) -> bool:
+    """Whether the stored Deployment is served, and its container of that name declares no port."""
+    stored = Workload(admission.previous).containers if admission.was_served and admission.previous is not None else []
+    return any(each.get("name") == name and not each.get("ports") for each in stored)
 
 
 def warn_of_services(admission: Admission) -> None:
