@@ -197,7 +197,7 @@ def test_a_broken_model_never_becomes_ready(
     failed = namespace.watch("deployment", "iris", lambda found: condition(found, READY).get("status") == "False")
 
     assert condition(failed, READY)["reason"] == "RevisionFailed"
-    assert "iris-00001 goes on serving" in condition(failed, READY)["message"]
+    assert "iris-00001 keeps serving" in condition(failed, READY)["message"]
     assert ingress.predict(failed, iris.rows).predicted == iris.answers
 
 
@@ -214,7 +214,7 @@ def test_a_secret_that_is_created_later_is_reported_and_awaited(empty: Namespace
     ("loader", "reason"),
     [
         pytest.param({"resources": {"limits": {"memory": "8Mi"}}}, "OutOfMemory", id="memory"),
-        pytest.param({"image": "dev.local/nobody/loader:1"}, "ImagePullFailed", id="image"),
+        pytest.param({"imagePullPolicy": "Always"}, "ImagePullFailed", id="image"),
     ],
 )
 def test_a_loader_that_cannot_run_is_reported(namespace: Namespace, loader: Json, reason: str) -> None:

@@ -73,7 +73,7 @@ BATCHES = int(os.environ.get("POLICY_BATCHES", "12"))
 AUDITS = int(os.environ.get("POLICY_AUDITS", "3"))
 """Sets of policies by which what exists is audited."""
 OPERATIONS = int(os.environ.get("POLICY_OPERATIONS", "300"))
-POLICY_REPORTS = Resource("wgpolicyk8s.io/v1alpha2", "policyreports", "PolicyReport")
+POLICY_REPORTS = Resource("wgpolicyk8s.io/v1alpha2", "PolicyReport", "policyreports")
 STARTERS = [yaml.safe_load(file.read_text()) for file in sorted((ROOT / "manifests/policies").glob("*.yaml"))]
 PREFIX = "kubectl-serve.dev/"
 FLAGS = dict.fromkeys(("kubeconfig", "context", "cluster", "user", "server", "token", "namespace", "as_user"))

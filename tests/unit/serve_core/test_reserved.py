@@ -64,6 +64,8 @@ def test_with_a_claim_as_the_model_the_volume_is_not_the_users() -> None:
         ({"securityContext": {"runAsUser": 0}}, True),
         ({"env": [{"name": "HTTPS_PROXY", "value": "http://proxy"}]}, False),
         ({"resources": {"limits": {"memory": "2Gi"}}}, False),
+        ({"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}, False),
+        ({"terminationMessagePath": "/mnt/models/end"}, True),
         ({}, False),
     ],
 )

@@ -18,6 +18,8 @@ from serve_core.workload.model_server import PRIVATE_KINDS, server_container
 
 _OF_THE_LOADER = {"name", "env", "envFrom", "resources", "imagePullPolicy"}
 """Fields of the init container that a user may write."""
+_DEFAULTS = {"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}
+"""What the API server adds to every container before it calls the webhook."""
 
 
 def check(pod: JsonObject, spec: ServingSpec, mount: str) -> tuple[Diagnostic, ...]:
@@ -41,7 +43,8 @@ def _loaders(pod: JsonObject) -> Iterator[Diagnostic]:
         for index, container in enumerate(_list(pod.get(kind))):
             if value_at(container, "name") != LOADER_CONTAINER or not isinstance(container, dict):
                 continue
-            if kind == "containers" or not set(container) <= _OF_THE_LOADER:
+            written = {key for key, value in container.items() if _DEFAULTS.get(key) != value}
+            if kind == "containers" or not written <= _OF_THE_LOADER:
                 yield diagnostic("NameReserved", f"{POD}.{kind}[{index}].name", what=what, name=LOADER_CONTAINER)
 
 
