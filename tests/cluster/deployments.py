@@ -315,11 +315,12 @@ def _asked(draw: DrawFn) -> dict[str, str]:
 
 @st.composite
 def _template(draw: DrawFn) -> Json:
-    """Names of containers, and whether each volume is mounted, which almost always has to be so."""
+    """Names of containers; whether each volume is mounted, and the server has a port: it almost always has to."""
     return {
         "names": draw(st.permutations(["app", "model-server", "side", draw(_seldom("extra", "queue-proxy"))])),
         "image": draw(st.sampled_from(40 * ("example.com/app:1",) + ("", *_IMAGES))),
         "mounted": draw(_seldom(True, False)),
+        "port": draw(_seldom(True, False)),
         "name": draw(_seldom("iris", "a.b")),
         "annotations": draw(_ANNOTATIONS),
         "labels": draw(_LABELS),
@@ -353,6 +354,8 @@ def _make_plausible(pod: Json, extra: Json) -> None:
         container["name"] = name
         if extra["image"] and (name != SERVER_CONTAINER or container not in pod["containers"]):
             container.setdefault("image", extra["image"])
+    if extra["port"] and len(pod.get("containers", [])) == 1:
+        pod["containers"][0].setdefault("ports", [{"containerPort": 8080}])
     volumes = {volume["name"] for volume in pod.get("volumes", [])}
     mounted = set()
     for container in everything:
