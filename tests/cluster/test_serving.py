@@ -1,5 +1,6 @@
 """The main job: a model answers, scales to zero and back, changes, and is deleted completely."""
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -120,6 +121,13 @@ def probing() -> Iterator[None]:
     knative.kubectl(*patch, json.dumps({"data": {flag: before}}))
 
 
+def answer_of(address: str, body: str) -> str:
+    """The transformer's answer; empty while the node does not lead the Service's address to the pod yet."""
+    with contextlib.suppress(ConnectionRefusedError):
+        return Ingress(address).request("http://flowers", "/predict", body).body
+    return ""
+
+
 @pytest.mark.parametrize("mode", ["knative", "deployment"])
 def test_a_transformer_in_front_calls_the_model_server(
     namespace: Namespace, ingress: Ingress, probing: None, mode: str
@@ -139,7 +147,7 @@ def test_a_transformer_in_front_calls_the_model_server(
         answer = ingress.request(annotation(found, "url") or "", "/predict", body).body
     else:
         address = namespace.get("service", "flowers")["spec"]["clusterIP"]
-        answer = Ingress(address).request("http://flowers", "/predict", body).body
+        answer = eventually(lambda: answer_of(address, body), 30, "the Service leads to the pod")
     assert json.loads(answer) == {"species": ["setosa", "virginica"]}
 
 

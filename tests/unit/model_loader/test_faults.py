@@ -249,7 +249,7 @@ def test_a_size_beyond_any_volume_is_not_cut_into_parts(
     def cut(*_: object, **__: object) -> NoReturn:
         raise AssertionError("a list of the parts alone would fill the memory")
 
-    monkeypatch.setattr(loader, "Engine", cut)
+    monkeypatch.setattr(loader, "Scheduler", cut)
     web.fault = lambda request, number: Reply(206, {"Content-Range": f"bytes 0-0/{1 << 60}"}, b"x")
 
     run = load(f"{web.url}/model.bin")
