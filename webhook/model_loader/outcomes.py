@@ -95,6 +95,8 @@ class LoadError(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
+        self.own_hint = hint
+        """Of this failure alone; empty where its code's hint is all there is to say."""
         self.hint = hint or OUTCOMES[code].hint
         self.file = file
         self.wait = wait

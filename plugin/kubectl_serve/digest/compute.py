@@ -20,7 +20,7 @@ from model_loader import sources
 from model_loader.http.network import Network
 from model_loader.http.transport import redact
 from model_loader.loader import load
-from model_loader.outcomes import OUTCOMES, Code, LoadError
+from model_loader.outcomes import Code, LoadError
 from model_loader.plan import paths
 from model_loader.plan.model import Secret
 from model_loader.plan.options import Load, LoaderOptions
@@ -89,9 +89,8 @@ def _digest(source: str, secret: Secret, streams: Streams) -> ModelDigest:
             return _digest_of_source(source, secret, _ScreenReport(lines.show_event))
         except LoadError as failure:
             lines.clear()
-            generic = failure.hint == OUTCOMES[failure.code].hint
-            own = generic and not (secret.folder and failure.code is Code.UNAUTHORIZED)
-            hint = _HINTS.get(failure.code, failure.hint) if own else failure.hint
+            replaced = not failure.own_hint and not (secret.folder and failure.code is Code.UNAUTHORIZED)
+            hint = _HINTS.get(failure.code, failure.hint) if replaced else failure.hint
             hint += "" if secret.folder else _endpoint_hint(source, failure.code, secret.environment)
             raise ServeError(f"{shown} has no digest: {failure.code}: {failure.message}.", hint) from failure
         except OSError as error:
@@ -127,7 +126,7 @@ class _LocalNetwork(Network):
             return super().resolve(host, port, plain=plain, absolute=absolute)
         except LoadError as failure:
             if failure.code is Code.UNREACHABLE:
-                raise _UnresolvedError(failure.code, failure.message, hint=failure.hint) from None
+                raise _UnresolvedError(failure.code, failure.message, hint=failure.own_hint) from None
             raise
 
 
