@@ -92,7 +92,7 @@ async def _pods(args: Namespace, streams: Streams, cluster: Cluster, namespace: 
 
 def _container(wanted: str | None, deployment: JsonObject, pod: JsonObject) -> str:
     spec = pod.get("spec") or {}
-    server = server_container(value_at(deployment, "spec", "template", "spec", "containers") or []) or {}
+    server = server_container(model.containers_of(deployment)) or {}
     has_loader = any(each["name"] == LOADER_CONTAINER for each in spec.get("initContainers") or [])
     if wanted is None:
         loading = has_loader and model.state_of(pod, LOADER_CONTAINER)[1].get("exitCode") != 0

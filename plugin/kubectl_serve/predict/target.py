@@ -8,7 +8,7 @@ from kubectl_serve.status import model
 from serve_core.admission.completion import completion_record
 from serve_core.api import annotations, serving_spec
 from serve_core.api.runtimes import Runtime
-from serve_core.base.json import JsonObject, value_at
+from serve_core.base.json import JsonObject
 from serve_core.syntax import image_reference
 from serve_core.workload.model_server import server_container
 
@@ -44,7 +44,7 @@ def protocol_of(deployment: JsonObject) -> str:
 
 def _runtime(deployment: JsonObject, name: str | None) -> Runtime | None:
     """The runtime of that name, or without a name, of the image, if it is one of this command's manifests."""
-    image = next((each.get("image") for each in containers_of(deployment) if each.get("image")), None)
+    image = next((each.get("image") for each in model.containers_of(deployment) if each.get("image")), None)
     for each in manifests.known_runtimes():
         by_image = name is None and _image_name(each.container["image"]) == _image_name(image)
         if by_image or each.name == name:
@@ -60,8 +60,4 @@ def _image_name(image: str | None) -> str:
 
 def server_container_of(deployment: JsonObject) -> str:
     """Name of the container with the model server."""
-    return str((server_container(containers_of(deployment)) or {}).get("name"))
-
-
-def containers_of(deployment: JsonObject) -> list[JsonObject]:
-    return value_at(deployment, "spec", "template", "spec", "containers") or []
+    return str((server_container(model.containers_of(deployment)) or {}).get("name"))

@@ -103,6 +103,11 @@ def readiness(deployment: JsonObject) -> ConditionView:
     return ready
 
 
+def containers_of(deployment: JsonObject) -> list[JsonObject]:
+    """The containers of its pod template."""
+    return value_at(deployment, "spec", "template", "spec", "containers") or []
+
+
 def status_of(
     deployment: JsonObject, pods: Iterable[JsonObject] = (), service: JsonObject | None = None
 ) -> ModelStatus:
@@ -111,7 +116,7 @@ def status_of(
     ready = readiness(deployment)
     spec = serving_spec.read_stored(deployment)
     model_format = runtimes.format_of(spec)[0] if spec else None
-    container = server_container(value_at(deployment, "spec", "template", "spec", "containers") or []) or {}
+    container = server_container(containers_of(deployment)) or {}
     return ModelStatus(
         name=metadata["name"],
         namespace=metadata.get("namespace", ""),

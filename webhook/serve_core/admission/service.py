@@ -20,7 +20,7 @@ from serve_core.knative.name_conflict import service_name
 from serve_core.knative.traffic import targets
 from serve_core.syntax.object_name import is_service_name
 from serve_core.workload import serving_port
-from serve_core.workload.model_server import front_container, server_container
+from serve_core.workload.model_server import PROBES, requests_container
 from serve_core.workload.serving_port import ServingPort
 
 _RESPONSE_START_DEFAULT = 300
@@ -166,9 +166,10 @@ def _ignored(workload: Workload) -> list[Diagnostic]:
 
 def _pod(workload: Workload, spec: ServingSpec, context: ClusterContext, mapping: FieldMapping) -> JsonObject:
     template, containers, init = workload.pod, workload.containers, workload.init_containers
-    server = front_container(containers, spec.port) or server_container(containers)
-    serving = serving_port.of(server or {}, context.servers, spec.port)
-    if not value_at(server, "ports") and spec.port is None:
+    server = requests_container(containers, spec.port)
+    if value_at(server, "ports") or spec.port is not None:
+        serving = serving_port.of(server or {}, context.servers, spec.port)
+    else:
         # Completion declares the port. Without one, an earlier version completed it: Knative takes its own, but not
         # where there are several containers.
         serving = ServingPort(limits.DEFAULT_PORT if len(containers) > 1 else None)
@@ -240,7 +241,7 @@ def _container(
     limits.check_container(container, path, is_server=is_server, mapping=mapping)
     carried = mapping.carry(container, fields.CONTAINER if is_server else fields.SIDE_CONTAINER, path)
     ports = container.get("ports") or []
-    for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
+    for probe in PROBES:
         if probe in carried:
             carried[probe] = _numbered(carried[probe], ports, f"{path}.{probe}", mapping)
     if "readinessProbe" in carried:

@@ -4,7 +4,6 @@ Source: Knative Serving 1.23, ``pkg/apis/autoscaling/annotation_validation.go``,
 and ``pkg/apis/serving/v1/revision_validation.go``.
 """
 
-import posixpath
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import quote, step
 from serve_core.knative.fields import FieldMapping
-from serve_core.syntax import duration, image_reference, quantity
+from serve_core.syntax import duration, image_reference, mount_path, quantity
 from serve_core.syntax.duration import SECOND
 
 DEFAULT_PORT = 8080
@@ -213,8 +212,7 @@ def check_container(container: JsonObject, path: str, *, is_server: bool, mappin
     seen = set()
     for index, mount in enumerate(container.get("volumeMounts") or []):
         where, at = str(mount.get("mountPath")), f"{path}.volumeMounts[{index}].mountPath"
-        clean = posixpath.normpath(where) if where.startswith("/") else where
-        clean = "/" + clean.lstrip("/") if where.startswith("/") else clean
+        clean = mount_path.normalized(where) if where.startswith("/") else where
         if clean in _RESERVED_PATHS:
             mapping.refuse(at, "this path is reserved", "Choose another path.")
         elif not where.startswith("/"):

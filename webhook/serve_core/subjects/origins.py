@@ -4,7 +4,6 @@ The loader is compared field by field, and does what its arguments say. Everythi
 program that can fetch anything: an unknown origin.
 """
 
-import posixpath
 from collections.abc import Collection, Iterator, Mapping
 
 import model_uri
@@ -16,7 +15,7 @@ from serve_core.base.reasons import quote
 from serve_core.context.cluster import ClusterContext
 from serve_core.policy.subject import Origin
 from serve_core.subjects.shapes import containers, elements
-from serve_core.syntax import image_reference
+from serve_core.syntax import image_reference, mount_path
 from serve_core.workload import loader_container
 from serve_core.workload.loader_container import LoaderRequest
 
@@ -178,8 +177,7 @@ def _read_from(pod: JsonObject) -> Mapping[str, Mapping[str, None]]:
     found: dict[str, dict[str, None]] = {}
     for container, _, _ in containers(pod, ""):
         mounts = [
-            # The kubelet and the container runtime read mnt/models and //mnt/models as /mnt/models.
-            (posixpath.normpath("/" + str(mount.get("mountPath")).lstrip("/")), mount)
+            (mount_path.normalized(str(mount.get("mountPath"))), mount)
             for mount, _ in elements(container.get("volumeMounts"), "")
         ]
         around = all(target != MODEL_MOUNT for target, _ in mounts)

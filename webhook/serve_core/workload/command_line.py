@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from serve_core.base.json import JsonObject, value_at
+from serve_core.base.json import JsonObject, list_of, value_at
 
 _MAX_CHARACTERS = 32 * 1024
 """Of one container's words, of its variables, and of the words with replaced variables. The API server stores up to
@@ -64,7 +64,7 @@ def read(container: JsonObject) -> CommandLine:
     values = _variables(container)
     words: list[str] = []
     room = _MAX_CHARACTERS
-    for text in _bounded((*_list(container.get("command")), *_list(container.get("args")))):
+    for text in _bounded((*list_of(container.get("command")), *list_of(container.get("args")))):
         for word in _WORD.findall(text):
             if word == "\\":  # the line goes on
                 continue
@@ -102,7 +102,7 @@ def _continues(character: str) -> bool:
 
 def _variables(container: JsonObject) -> dict[str, str]:
     written = {}
-    for each in _list(container.get("env")):
+    for each in list_of(container.get("env")):
         name, value = value_at(each, "name"), value_at(each, "value")
         if isinstance(name, str) and isinstance(value, str):
             written[name] = value
@@ -126,7 +126,3 @@ def _expanded(word: str, values: Mapping[str, str]) -> str:
         return values.get(next(filter(None, match.groups())), match[0])[:_LONGEST_VALUE]
 
     return _VARIABLE.sub(value, word, _MAX_IN_A_WORD)
-
-
-def _list(value: object) -> Iterable[object]:
-    return value if isinstance(value, list) else ()

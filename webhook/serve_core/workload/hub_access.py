@@ -3,7 +3,6 @@
 Sources: huggingface_hub, "Environment variables"; transformers 4, "Installation".
 """
 
-import posixpath
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from model_uri import ModelURI
 from serve_core.api.servers import KnownServer
 from serve_core.base.constants import HUB_MOUNT, HUB_SUBPATH, MODEL_VOLUME
 from serve_core.base.json import JsonObject, object_at, objects_in, value_at
+from serve_core.syntax import mount_path
 from serve_core.workload.command_line import CommandLine
 
 _CACHES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", "SENTENCE_TRANSFORMERS_HOME")
@@ -92,7 +92,7 @@ def own_cache(container: JsonObject, line: CommandLine) -> str | None:
     if flag is not None:
         return flag
     for mount in objects_in(container.get("volumeMounts")):
-        path = posixpath.normpath("/" + str(mount.get("mountPath")).lstrip("/"))
+        path = mount_path.normalized(str(mount.get("mountPath")))
         if f"{path}/".startswith(f"{HUB_MOUNT}/"):
             return f"the volume at {path}"
     return None

@@ -16,7 +16,7 @@ from serve_core.api.runtimes import Runtime, RuntimeSettings, Variant
 from serve_core.base.constants import MODEL_MOUNT, MODEL_SUBPATH, MODEL_VOLUME, SERVER_CONTAINER
 from serve_core.base.json import JsonObject, objects_in, value_at
 from serve_core.base.workload import index_of
-from serve_core.syntax import image_reference, object_name
+from serve_core.syntax import image_reference, mount_path, object_name
 from serve_core.workload import arguments
 from serve_core.workload.loader_container import RESTRICTED, TERMINATION, is_of_the_platform
 
@@ -94,6 +94,11 @@ def front_container(containers: list[JsonObject], annotated: int | None = None) 
         if len(candidates) == 1:
             return candidates[0]
     return None
+
+
+def requests_container(containers: list[JsonObject], annotated: int | None = None) -> JsonObject | None:
+    """The container that takes the requests: the user's in front of the model server, or the model server."""
+    return front_container(containers, annotated) or server_container(containers)
 
 
 def _is_for_metrics(port: JsonObject) -> bool:
@@ -377,7 +382,7 @@ def with_ports(probe: JsonObject, ports: Mapping[int | str, int]) -> JsonObject:
 def mounted_paths(container: JsonObject) -> dict[str, str]:
     """Where a container mounts which volume."""
     return {
-        posixpath.normpath("/" + mount["mountPath"].lstrip("/")): str(mount.get("name"))
+        mount_path.normalized(mount["mountPath"]): str(mount.get("name"))
         for mount in objects_in(container.get("volumeMounts"))
         if isinstance(mount.get("mountPath"), str)
     }

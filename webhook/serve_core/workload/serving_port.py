@@ -14,7 +14,7 @@ from serve_core.api.servers import KnownServer
 from serve_core.base.json import JsonObject, value_at
 from serve_core.workload import command_line
 from serve_core.workload.command_line import CommandLine, port_of
-from serve_core.workload.model_server import front_container, server_container
+from serve_core.workload.model_server import requests_container
 
 _GENERIC_FLAGS = (
     "--port", "--http-port", "--http_port", "--server-port", "--server_port", "--server.port", "--bind", "--listen",
@@ -49,8 +49,7 @@ class ServingPort:
 
 def of_pod(containers: list[JsonObject], known: Iterable[KnownServer], annotated: int | None = None) -> ServingPort:
     """The port that takes a pod's requests: the model server's, or that of a user's container in its place."""
-    container = front_container(containers, annotated) or server_container(containers) or {}
-    return of(container, known, annotated)
+    return of(requests_container(containers, annotated) or {}, known, annotated)
 
 
 def of(container: JsonObject, known: Iterable[KnownServer], annotated: int | None = None) -> ServingPort:

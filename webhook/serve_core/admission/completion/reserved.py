@@ -5,15 +5,14 @@ empties its volume. So such names are refused before anything is filled in. Exce
 users: the kind and size of the model's volume, and the loader's environment and resources.
 """
 
-import posixpath
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 from serve_core.api.serving_spec import ServingSpec
 from serve_core.base.constants import CREDENTIALS_VOLUME, LOADER_CONTAINER, MODEL_VOLUME, SIGNATURE_KEY_VOLUME
-from serve_core.base.json import JsonObject, value_at
+from serve_core.base.json import JsonObject, list_of, value_at
 from serve_core.base.reasons import Diagnostic, capped, diagnostic
 from serve_core.base.workload import POD, index_of
+from serve_core.syntax import mount_path
 from serve_core.workload.model_server import PRIVATE_KINDS, server_container
 
 _OF_THE_LOADER = {"name", "env", "envFrom", "resources", "imagePullPolicy"}
@@ -31,7 +30,7 @@ def check(pod: JsonObject, spec: ServingSpec, mount: str) -> tuple[Diagnostic, .
 
 
 def _volumes(pod: JsonObject, spec: ServingSpec) -> Iterator[Diagnostic]:
-    for index, volume in enumerate(_list(pod.get("volumes"))):
+    for index, volume in enumerate(list_of(pod.get("volumes"))):
         name = value_at(volume, "name")
         private = isinstance(volume, dict) and set(volume) in PRIVATE_KINDS and spec.model.scheme != "pvc"
         if name in (CREDENTIALS_VOLUME, SIGNATURE_KEY_VOLUME) or (name == MODEL_VOLUME and not private):
@@ -40,7 +39,7 @@ def _volumes(pod: JsonObject, spec: ServingSpec) -> Iterator[Diagnostic]:
 
 def _loaders(pod: JsonObject) -> Iterator[Diagnostic]:
     for kind, what in (("initContainers", "init container"), ("containers", "container")):
-        for index, container in enumerate(_list(pod.get(kind))):
+        for index, container in enumerate(list_of(pod.get(kind))):
             if value_at(container, "name") != LOADER_CONTAINER or not isinstance(container, dict):
                 continue
             written = {key for key, value in container.items() if _DEFAULTS.get(key) != value}
@@ -49,25 +48,17 @@ def _loaders(pod: JsonObject) -> Iterator[Diagnostic]:
 
 
 def _mounts(pod: JsonObject, mount: str) -> Iterator[Diagnostic]:
-    containers = _list(pod.get("containers"))
+    containers = list_of(pod.get("containers"))
     server = server_container([each for each in containers if isinstance(each, dict)])
     if server is None:
         return
     at = f"{POD}.containers[{index_of(server, containers)}]"
-    for index, each in enumerate(_list(server.get("volumeMounts"))):
+    for index, each in enumerate(list_of(server.get("volumeMounts"))):
         path, volume = value_at(each, "mountPath"), value_at(each, "name")
-        if isinstance(path, str) and volume != MODEL_VOLUME and _covers(_clean(path), mount):
+        if isinstance(path, str) and volume != MODEL_VOLUME and _covers(mount_path.normalized(path), mount):
             yield diagnostic("ModelPathTaken", f"{at}.volumeMounts[{index}].mountPath", volume=volume, mount=mount)
-
-
-def _clean(path: str) -> str:
-    return posixpath.normpath("/" + path.lstrip("/"))
 
 
 def _covers(path: str, mount: str) -> bool:
     """Whether what is mounted at ``path`` hides a part of the model, or all of it."""
     return path == mount or path.startswith(mount + "/")
-
-
-def _list(value: object) -> Sequence[Any]:
-    return value if isinstance(value, list) else ()

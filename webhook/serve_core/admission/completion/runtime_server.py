@@ -4,7 +4,6 @@ The user's fields stay. Of the command line, the runtime's part goes in front of
 replaces it, or points the server elsewhere, a warning says so.
 """
 
-import posixpath
 import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from serve_core.base.findings import Findings
 from serve_core.base.json import JsonObject, list_of, objects_in, value_at
 from serve_core.base.reasons import diagnostic, explanation
 from serve_core.base.workload import POD
+from serve_core.syntax import mount_path
 from serve_core.workload import arguments, command_line, model_server
 from serve_core.workload.model_server import PRIVATE_KINDS, PROBES, extended_resources, mounted_paths, with_ports
 
@@ -96,7 +96,7 @@ def _mounts(own: Sequence[JsonObject], written: dict[str, str]) -> list[JsonObje
         mount
         for mount in own
         if mount["name"] == MODEL_VOLUME
-        or written.get(posixpath.normpath(mount["mountPath"]), mount["name"]) == mount["name"]
+        or written.get(mount_path.normalized(mount["mountPath"]), mount["name"]) == mount["name"]
     ]
 
 
