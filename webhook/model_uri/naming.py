@@ -74,7 +74,10 @@ def _stores_of(uri: ModelURI) -> Iterator[ModelURI]:
     if host in HUBS:
         yield from _of_hub(uri)
     elif domain := next((each for each in _AMAZON if host.endswith(each)), ""):
-        yield from _of_amazon(uri, host.removesuffix(domain).split("."))
+        labels = host.removesuffix(domain).split(".")
+        # S3 reads + in the path of a web address as a space.
+        for path in dict.fromkeys((segments, tuple(each.replace("+", " ") for each in segments))):
+            yield from _of_amazon(replace(uri, segments=path), labels)
     elif host.endswith(_AZURE_DOMAINS) and _AZURE_SERVICES & set(host.split(".")):
         if "web" in host.split("."):
             yield _store("az", "$web", segments)

@@ -29,7 +29,7 @@ class Place:
     def holds(self, uri: ModelURI) -> bool:
         """Return whether ``uri``, by this scheme and host, is in the place."""
         mine, other = self.uri.key, uri.key
-        return self._is_of(mine, other) and other.segments[: len(mine.segments)] == mine.segments
+        return self._is_of(mine, other) and other.encoded[: len(mine.encoded)] == mine.encoded
 
     def allows(self, uri: ModelURI) -> bool:
         """Return whether a rule that allows the place allows ``uri``: it is in the place, and from the place's owner.
@@ -58,7 +58,7 @@ class Place:
             return False
         common = min(len(mine.segments), len(name.segments))
         whole = common == len(mine.segments) or scheme_of(name.scheme).folders
-        return whole and mine.segments[:common] == name.segments[:common] and self._is_of(mine, name)
+        return whole and mine.composed[:common] == name.composed[:common] and self._is_of(mine, name)
 
     def _is_of(self, mine: ModelURI, other: ModelURI) -> bool:
         return (
@@ -104,6 +104,8 @@ def parse_place(text: str) -> Place:
         raise URIError("its host is not a name, * or *.NAME")
     host = f"{pattern[1] or 'any'}{pattern[2] or ''}" if pattern else authority
     path = path.removesuffix("/")
+    if "*" in path:
+        raise URIError("its path has a *, and a place contains all that is below it; write %2A for the character")
     if scheme == "oci" and "/" not in path:
         # A registry, or the first segment of its repositories' names.
         uri = parse(f"{scheme}{separator}{host}/any/{path or 'any'}")

@@ -1,13 +1,14 @@
 """The parser of model URIs.
 
-Admission, policies and the loader use :func:`parse`: the loader fetches exactly what a policy allowed. Every pattern
-here is linear, and the length is checked first.
+Admission, policies and the loader use :func:`parse`: the loader fetches exactly what a policy allowed. A path is
+percent-decoded once, and :meth:`ModelURI.__str__` encodes it again. Every pattern here is linear, and the length is
+checked first.
 """
 
 import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 from model_uri import hosts
 from model_uri.schemes import scheme_of
@@ -20,7 +21,6 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,31}", re.ASCII)
 _TEXT = re.compile(r"[!-~]*", re.ASCII)
 _AUTHORITY = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{0,5}))?", re.ASCII)
 _STORE = re.compile(r"[A-Za-z0-9$_.-]{1,253}", re.ASCII)
-_ENCODED = re.compile(r"(?:[^%]|%[0-9A-Fa-f]{2})*", re.ASCII)
 _REPOSITORY_PART = re.compile(r"[a-z0-9]+(?:(?:[.]|__?|-+)[a-z0-9]+)*", re.ASCII)
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
@@ -32,8 +32,17 @@ _DOCKER = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "re
 HUB = "huggingface.co"
 HUBS = frozenset({HUB, "hf.co", "www.huggingface.co", "www.hf.co", "hf-mirror.com"})
 """Hosts of Hugging Face's hub, and mirrors of it."""
-_SAFE = "!$&'()*+,;=:@-._~"
-"""Characters that a path segment may have unencoded (RFC 3986, section 3.3)."""
+_SAFE = "!$&'()+,;=:@-._~"
+"""Characters of a path segment without an encoding: RFC 3986, section 3.3, without ``*``, a usual pattern."""
+_SAFE_IN_HUB = _SAFE.replace("@", "").replace(":", "")
+"""Without the marks that begin a revision."""
+_UNRESERVED = re.compile(r"[A-Za-z0-9._~-]", re.ASCII)
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})", re.ASCII)
+_LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})", re.ASCII)
+_HIDDEN_DOT = re.compile(r"%(?:25)*2e", re.ASCII | re.IGNORECASE)
+_HIDDEN_SEMICOLON = re.compile(r"%(?:25)*3b", re.ASCII | re.IGNORECASE)
+_HIDDEN = re.compile(r"%(?:25)*(?:2f|5c|[01][0-9a-f]|7f)", re.ASCII | re.IGNORECASE)
+"""A slash, a backslash or a control character that is encoded more than once."""
 
 
 class URIError(ValueError):
@@ -70,6 +79,8 @@ class ModelURI:
     """For an artifact in a registry."""
     query: str = field(default="", repr=False)
     """For a signed URL: a secret."""
+    written: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """The encoded segments of a web address as written: a web server may take ``+`` and ``%2B`` as different."""
 
     @property
     def path(self) -> str:
@@ -103,12 +114,39 @@ class ModelURI:
 
     @property
     def url(self) -> str:
-        """The URL of a file at ``http://`` or ``https://``, for the request."""
-        return f"{self}{'?' + self.query if self.query else ''}"
+        """The URL of a file at ``http://`` or ``https://``, for the request: the path as written."""
+        written = [quote(each, safe=f"{_SAFE}*%") for each in self.written] if self._is_as_written else self.encoded
+        return f"{self.scheme}://{self.authority}/{'/'.join(written)}{'?' + self.query if self.query else ''}"
+
+    @cached_property
+    def encoded(self) -> tuple[str, ...]:
+        """The encoded segments, in one spelling.
+
+        Of a web address, RFC 3986 (section 6.2.2) allows only to decode unreserved characters. Every other path is
+        encoded from its decoded segments.
+        """
+        if self._is_as_written:
+            return tuple(quote(_ESCAPE.sub(_normal, each), safe=_SAFE + "%") for each in self.written)
+        safe = _SAFE_IN_HUB if self.scheme == "hf" else _SAFE
+        return tuple(quote(segment, safe=safe) for segment in self.segments)
+
+    @property
+    def _is_as_written(self) -> bool:
+        """Whether ``written`` spells the segments. A copy with other segments has no spelling."""
+        return bool(self.written) and tuple(map(unquote, self.written)) == self.segments
+
+    @cached_property
+    def composed(self) -> tuple[str, ...]:
+        """The segments in Unicode's form NFC: some stores do not distinguish the forms."""
+        if all(map(str.isascii, self.segments)):
+            return self.segments
+        import unicodedata  # noqa: PLC0415  # start-up time that ASCII names save
+
+        return tuple(unicodedata.normalize("NFC", segment) for segment in self.segments)
 
     def __str__(self) -> str:
-        """The canonical text, without a query."""
-        path = "".join(f"/{quote(segment, safe=_SAFE)}" for segment in self.segments)
+        """The canonical text, without a query. :func:`parse` returns an equal URI for it."""
+        path = "".join(f"/{segment}" for segment in self.encoded)
         versions = (("@", self.revision), (":", self.tag), ("@", self.digest))
         version = "".join(f"{mark}{text}" for mark, text in versions if text)
         root = "/" if self.scheme == "file" and not path else ""
@@ -131,7 +169,8 @@ def parse(text: str, *, signed: bool = False) -> ModelURI:
         return _of_hub(text, host, raw)
     if scheme == "oci":
         return _of_registry(text, host, port, slash + raw)
-    return ModelURI(text, scheme, host, port, _segments(raw), folder=raw.endswith("/"), query=query)
+    written = tuple(raw.removesuffix("/").split("/")) if scheme in WEB and raw else ()
+    return ModelURI(text, scheme, host, port, _segments(raw), folder=raw.endswith("/"), query=query, written=written)
 
 
 def parse_model(text: str, *, signed: bool = False) -> ModelURI:
@@ -163,6 +202,18 @@ def uri_of_path(scheme: str, host: str, path: str) -> str:
     return str(ModelURI("", scheme, host, None, tuple(path.split("/")) if path else ()))
 
 
+def encode_path(text: str) -> str:
+    """Return the URI of a store whose path is not percent-encoded, as KServe's are, in the form for :func:`parse`.
+
+    A web address is encoded already. ``?`` and ``#`` stay: KServe ignores what follows, so they have two readings.
+    """
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme in WEB:
+        return text
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}://{authority}{slash}{quote(path, safe=_SAFE + '/*?#', errors='replace')}"
+
+
 def _scheme(text: str) -> tuple[str, str]:
     if len(text) > MAX_LENGTH:
         raise URIError(f"it is longer than {MAX_LENGTH} characters")
@@ -178,12 +229,31 @@ def _check_text(scheme: str, rest: str, *, signed: bool) -> None:
     if "@" in authority:
         raise SecretError("a user name or password")
     if "?" in rest and not (signed and scheme in WEB):
-        raise SecretError("a query, as signed URLs have")
+        kind = "a query, as signed URLs have"
+        raise SecretError(kind if scheme in WEB else f"{kind}; write %3F for a ? in a name")
+    if "\\" in rest:
+        raise URIError("it has a backslash")
+    if not rest.isprintable():
+        raise URIError("it has a control character, or white space that is not a space")
+    if not _TEXT.fullmatch(authority):
+        raise URIError("its host has a space or letters outside ASCII; write the name in ASCII (xn--)")
     if not _TEXT.fullmatch(rest):
-        raise URIError("it has white space, control characters or letters outside ASCII; percent-encode them")
-    for mark, why in (("$(", "it contains $("), ("#", "it has a fragment"), ("\\", "it has a backslash")):
-        if mark in rest:
-            raise URIError(why)
+        raise URIError(f"it has a space or letters outside ASCII; {_write(scheme, rest)}")
+    if "$(" in rest:
+        raise URIError("it contains $(")
+    if "#" in rest:
+        raise URIError(f"it has a #, which begins a fragment; {_write(scheme, rest)}")
+    if _LONE_PERCENT.search(rest.partition("?")[0]):
+        raise URIError(f"it has a % that begins no percent-encoding; {_write(scheme, rest)}")
+
+
+def _write(scheme: str, rest: str) -> str:
+    """Return what to write instead of a URI whose path is not encoded."""
+    authority, slash, path = rest.partition("/")
+    # An @ can come after a password, and a query is a secret.
+    if {"@", "?"} & set(rest) or {"#", "%"} & set(authority):
+        return "percent-encode the characters of its path"
+    return f"write {scheme}://{authority}{slash}{quote(_LONE_PERCENT.sub('%25', path), safe=_SAFE + '/*%')}"
 
 
 def _host(scheme: str, authority: str) -> tuple[str, int | None]:
@@ -219,23 +289,29 @@ def _segments(raw: str) -> tuple[str, ...]:
 
 def _segment(raw: str) -> str:
     """Decode a segment of a path, once."""
-    if not _ENCODED.fullmatch(raw):
-        raise URIError("its path has an invalid percent-encoding; write %25 for %")
     try:
         segment = unquote_to_bytes(raw).decode() if "%" in raw else raw
     except UnicodeDecodeError:
         raise URIError("its path does not decode to UTF-8") from None
-    if segment in (".", ".."):
+    # Some web servers decode twice, or read what follows a ; as parameters.
+    dots = _HIDDEN_SEMICOLON.sub(";", _HIDDEN_DOT.sub(".", segment)).partition(";")[0]
+    if dots in (".", ".."):
         raise URIError("its path has . or .. segments")
     if not segment:
         raise URIError("its path has an empty segment")
-    if "/" in segment or "\\" in segment:
-        raise URIError("its path has an encoded slash")
+    if "/" in segment or "\\" in segment or _HIDDEN.search(segment):
+        raise URIError("its path has an encoded slash, backslash or control character")
     if not segment.isprintable():
         raise URIError("its path encodes an unprintable character")
-    if "%" in segment or "$(" in segment:
-        raise URIError("its path is percent-encoded twice, or contains $(")
+    if "$(" in segment:
+        raise URIError("its path contains $(")
     return segment
+
+
+def _normal(escape: re.Match[str]) -> str:
+    """Return one spelling of an encoded character."""
+    character = chr(int(escape[1], 16))
+    return character if _UNRESERVED.fullmatch(character) else escape[0].upper()
 
 
 def _of_hub(text: str, host: str, raw: str) -> ModelURI:

@@ -138,6 +138,8 @@ def _digest_of_source(source: str, secret: Secret, report: Report) -> ModelDiges
         )
     if scheme == "file" or not separator:
         return _digest_of_path(source, local.path_of(sources.parse(source)) if separator else Path(source), report)
+    if unclear := models.unclear(source):
+        raise ServeError(f"{_redacted(source)} is not a list of model URIs: {unclear}.")
     with tempfile.TemporaryDirectory(prefix="kubectl-serve-", ignore_cleanup_errors=True) as folder:
         options = LoaderOptions(
             volume=Path(folder),

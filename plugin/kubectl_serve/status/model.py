@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from serve_core.api import runtimes, serving_spec
+from serve_core.api import models, runtimes, serving_spec
 from serve_core.api.annotations import MODEL, PROTOCOL, READY_REVISION, RUNTIME, URL, is_current
 from serve_core.api.loader_protocol import NOTHING, LoaderOutput
 from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, DEPLOYMENT_LABEL, SERVED_LABEL
@@ -123,7 +123,7 @@ def status_of(
         ready=ready.status,
         reason=ready.reason,
         message=ready.message,
-        model=" ".join(own.get(MODEL, "").split()),
+        model=models.canonical(own.get(MODEL, "")),
         url=own.get(URL),
         service=service_name(deployment),
         revision=own.get(READY_REVISION),

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_uri import ModelURI
-from serve_core.api import annotations
+from serve_core.api import annotations, models
 from serve_core.api.annotation_values import Format, Scale
 from serve_core.api.models import file_name, parse, parse_all
 from serve_core.api.serving_spec import read
@@ -114,11 +114,22 @@ BAD_URIS = {
     "a query, as signed URLs have": ["https://example.com/m?X-Amz-Signature=1"],
     "its host or port is malformed.": ["https://example.com:99999/m", "https://[::1/m"],
     "it is longer than 2048 characters.": ["s3://models/" + "a" * (2049 - len("s3://models/"))],
-    "it has white space, control characters or letters outside ASCII; percent-encode them.": [
-        "s3://models/a b", "s3://models/a\nb", "s3://models/a\x00b", "s3://models/ïris",
+    "it has a space or letters outside ASCII; write s3://models/a%20b%23.": ["s3://models/a b#"],
+    "it has a space or letters outside ASCII; write s3://models/%C3%AFris%25/a%20b.": ["s3://models/ïris%/a%20b"],
+    "it has a space or letters outside ASCII; percent-encode the characters of its path.": ["s3://models/a b@c"],
+    "it has a control character, or white space that is not a space.": [
+        "s3://models/a\nb", "s3://models/a\x00b", "s3://models/a\u3000b", "s3://models/\u202eb",
     ],
+    "its host has a space or letters outside ASCII": ["https://bücher.example/m", "s3://mo dels/m"],
+    "it has a % that begins no percent-encoding; write s3://models/100%25/a%20b.": ["s3://models/100%/a%20b"],
+    "a query, as signed URLs have; write %3F for a ? in a name": ["s3://models/what?"],
     "it contains $(.": ["s3://models/$(HOME)"],
-    "it has a fragment.": ["s3://models/iris#1"],
+    "it has a #, which begins a fragment; write s3://models/iris%231.": ["s3://models/iris#1"],
+    "its path has an encoded slash, backslash or control character.": [
+        "s3://models/a%2Fb", "s3://models/a%2fb", "s3://models/a%5cb", "s3://models/a%252fb", "s3://models/a%2500",
+    ],
+    "its path encodes an unprintable character.": ["s3://models/a%00", "s3://models/%E2%80%AEb"],
+    "its path has an empty segment.": ["s3://models//a", "s3://models/a//b", "s3://models/a//"],
     "it has a backslash.": ["s3://models\\iris"],
     "it names no host.": ["https:///m"],
     "it names no bucket.": ["s3://", "gs:///m"],
@@ -126,7 +137,10 @@ BAD_URIS = {
     "it names no organisation.": ["hf:///m"],
     "it names no registry.": ["oci:///m:1"],
     "it names no claim.": ["pvc:///m"],
-    "its path has . or .. segments.": ["s3://models/../other", "s3://models/%2e%2e/other", "s3://models/./iris"],
+    "its path has . or .. segments.": [
+        "s3://models/../other", "s3://models/%2e%2E/other", "s3://models/./iris", "s3://models/%252e%252e/other",
+        "https://example.com/a/..;/other", "https://example.com/a/.%2e%3Bx/other",
+    ],
     "it names no file.": ["https://example.com", "https://example.com/"],
     "is not a host name or an address.": ["https://exa_mple.com/m", "https://-o/m"],
     "it has a port.": ["s3://models:80/iris", "s3://models:/iris", "hf://org:80/model"],
@@ -167,6 +181,33 @@ def test_a_uri_of_the_greatest_length_is_taken() -> None:
         ("s3://models/a s3://models/b=", [("s3://models/a", ""), ("s3://models/b", "")]),
         ("s3://models/a pvc://claim", ["InvalidModelURI"]),
         (" ".join(f"s3://models/a={number}" for number in range(17)), ["InvalidModelURI"]),
+        *[
+            (f"s3://lake/{path} s3://lake/lora=lora", ["InvalidModelURI"])
+            for path in (
+                "date=2026-01-01/base",
+                "date=2026-01-01",
+                "year=2026/team=blue/base",
+                "region=eu/base",
+                "Version=prod",
+            )
+        ],
+        (
+            "s3://lake/date=2026-01-01/base=. s3://lake/date%3D2026-01-02/base s3://lake/version=./2/x",
+            [
+                ("s3://lake/date=2026-01-01/base", ""),
+                ("s3://lake/date%3D2026-01-02/base", ""),
+                ("s3://lake/version", "2/x"),
+            ],
+        ),
+        (
+            "s3://lake/date=2026-01-01/lora=adapters/lora s3://lake/a=x/y",
+            [
+                ("s3://lake/date=2026-01-01/lora", "adapters/lora"),
+                ("s3://lake/a", "x/y"),
+            ],
+        ),
+        ("hf://org/model=1 oci://registry/model:v1=2", [("hf://org/model", "1"), ("oci://registry/model:v1", "2")]),
+        ("s3://models/credit risk/model.joblib", ["InvalidModelURI"]),
     ],
 )
 @pytest.mark.attack(16)
@@ -174,6 +215,30 @@ def test_several_models_each_have_a_folder(text: str, parts: list[object]) -> No
     found, problems = parse_all(text, "x")
     told = [(place.uri.text, place.folder) for place in found]
     assert ([problem.code for problem in problems] or told) == parts
+
+
+def test_a_refusal_of_several_shows_what_to_write() -> None:
+    for text, written in (
+        (
+            "s3://lake/date=2026-01-01/base s3://lake/x",
+            "write s3://lake/date%3D2026-01-01/base or s3://lake/date=./2026",
+        ),
+        ("s3://models/credit risk/m ü.joblib", "write s3://models/credit%20risk/m%20%C3%BC.joblib."),
+        ("s3://models/a b s3://models/c=c", "write s3://models/a%20b s3://models/c=c."),
+    ):
+        (problem,) = parse_all(text, "x")[1]
+        assert written in problem.message
+
+
+_URIS = st.text("ab=-/1", min_size=1, max_size=9).map(lambda key: f"s3://lake/{key}")
+_FOLDERS = st.sampled_from(("", "1", "a", "a/b", "2026-01-01/base"))
+
+
+@given(st.lists(st.tuples(_URIS, _FOLDERS), min_size=2, max_size=4))
+def test_several_models_are_read_as_they_were_joined(given_parts: list[tuple[str, str]]) -> None:
+    text = models.join(given_parts)
+    assert list(models.split(text)) == given_parts
+    assert not models.unclear(text)
 
 
 @pytest.mark.attack(15)

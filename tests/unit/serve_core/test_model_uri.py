@@ -195,7 +195,7 @@ def test_a_proposal_that_the_place_names_is_allowed() -> None:
 PARTS = (
     "s3://", "https://", "http://", "hf://", "oci://", "gs://", "az://", "pvc://", "file://", "models", "org",
     "127.1", "[::1]", "/", "//", ".", "..", "a", "b%20c", "%2e", "%2F", "%25", "%00", "@", "main", ":", "443", "?",
-    "\\", "$(", "é", "docker.io", "#",
+    "\\", "$(", "é", "docker.io", "#", "%40", "%3A", "+", "%2b", "*", ";", "=", "%3b", "%", "e%CC%81",
 )  # fmt: skip
 TEXTS = st.text(max_size=40) | st.lists(st.sampled_from(PARTS), max_size=9).map("".join)
 

@@ -115,5 +115,5 @@ def _loads(texts: Sequence[str]) -> tuple[Load, ...]:
         uri, separator, folder = text.rpartition("=")
         if not separator:
             uri, folder = text, "."
-        loads.append(Load(uri, "" if folder == "." else safe_path(folder)))
+        loads.append(Load(uri, "" if folder == "." else safe_path(folder.removeprefix("./"))))
     return tuple(loads)

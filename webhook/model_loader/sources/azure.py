@@ -4,7 +4,8 @@ import base64
 import hmac
 from email.utils import formatdate
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from model_loader.http.authorizers import ANONYMOUS, Authorizer, Token
 from model_loader.http.transport import redact
@@ -14,6 +15,9 @@ from model_loader.plan.paths import safe_path
 from model_loader.sources import documents, pages
 from model_loader.verify import checksums
 from model_uri import ModelURI
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 _VERSION = "2023-11-03"
 _LOGIN = "https://login.microsoftonline.com"
@@ -91,7 +95,7 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
     exact = [file for file in found if file.path == path]
     if exact:
         return Listing((_named(exact[0], path.rpartition("/")[2]),), single=True)
-    raise LoadError(Code.NOT_FOUND, f"az://{container}/{path} holds no blob")
+    raise LoadError(Code.NOT_FOUND, f"{uri} holds no blob")
 
 
 def _named(file: File, path: str) -> File:
@@ -101,14 +105,14 @@ def _named(file: File, path: str) -> File:
 def _blobs(base: str, prefix: str, token: str, context: Context, authorizer: Authorizer) -> list[File]:
     def page(marker: str) -> tuple[list[File], str]:
         query = {"restype": "container", "comp": "list", "prefix": prefix} | ({"marker": marker} if marker else {})
-        url = f"{base}?{urlencode(query)}{f'&{token}' if token else ''}"
+        url = f"{base}?{urlencode(query, quote_via=quote)}{f'&{token}' if token else ''}"
         try:
             found = documents.from_xml(context.transport.read(url, authorizer=authorizer))
         except ValueError:
             raise LoadError(Code.SERVER_ERROR, f"{base} did not answer with a list of blobs") from None
         files: list[File] = []
         for entry in found.iterfind("Blobs/Blob"):
-            name = entry.findtext("Name") or ""
+            name = _name_of(entry.find("Name"))
             size = size_of(entry.findtext("Properties/Content-Length") or 0)
             if name.endswith("/") or entry.findtext("Properties/ResourceType") == "directory":
                 continue
@@ -127,6 +131,12 @@ def _blobs(base: str, prefix: str, token: str, context: Context, authorizer: Aut
         return files, found.findtext("NextMarker") or ""
 
     return pages.read_all(page)
+
+
+def _name_of(element: "Element | None") -> str:
+    """Return a blob's name. It is percent-encoded if XML cannot contain its characters."""
+    name = "" if element is None else element.text or ""
+    return unquote(name) if element is not None and element.get("Encoded") == "true" else name
 
 
 def _authorizer(account: str, context: Context) -> Authorizer:

@@ -38,13 +38,14 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
         except LoadError as failure:
             if failure.code is not Code.NOT_FOUND:
                 raise
-    raise LoadError(Code.NOT_FOUND, f"gs://{bucket}/{path} holds no object")
+    raise LoadError(Code.NOT_FOUND, f"{uri} holds no object")
 
 
 def _objects(base: str, prefix: str, context: Context, authorizer: Authorizer) -> list[File]:
     def page(token: str) -> tuple[list[File], str]:
         query = {"prefix": prefix, "fields": "nextPageToken,items(name,size,generation,md5Hash,crc32c,contentEncoding)"}
-        found = _document(context, f"{base}?{urlencode(query | ({'pageToken': token} if token else {}))}", authorizer)
+        query |= {"pageToken": token} if token else {}
+        found = _document(context, f"{base}?{urlencode(query, quote_via=quote)}", authorizer)
         entries = found.get("items", [])
         if not isinstance(entries, list):
             raise _no_list(base)

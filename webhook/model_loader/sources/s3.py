@@ -15,7 +15,7 @@ from model_loader.plan.paths import safe_path
 from model_loader.sources import aws_identity, documents, pages
 from model_loader.sources.aws_identity import Keys
 from model_loader.verify import checksums
-from model_uri import ModelURI
+from model_uri import ModelURI, uri_of_path
 
 _NOTHING = hashlib.sha256(b"").hexdigest()
 _ALGORITHM = "AWS4-HMAC-SHA256"
@@ -117,7 +117,7 @@ def _list(name: str, path: str, prefix: str, context: Context, region: str) -> L
         if single is not None:
             return Listing((single,), single=True)
     if not files:
-        raise refused or LoadError(Code.NOT_FOUND, f"s3://{name}/{path} holds no object")
+        raise refused or LoadError(Code.NOT_FOUND, f"{uri_of_path('s3', name, path)} holds no object")
     return Listing(tuple(files))
 
 

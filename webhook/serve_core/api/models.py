@@ -1,7 +1,9 @@
 """Model URIs, parsed once and compared by their parts."""
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from urllib.parse import quote as percent_encoded
 
 import model_uri
 from model_uri import ModelURI, SecretError, URIError
@@ -25,6 +27,17 @@ SUFFIX_FORMATS = {
 _BLANK = " \t\r\n"
 _SPACE = re.compile(f"[{_BLANK}]+")
 _FOLDER = re.compile(r"[A-Za-z0-9._-]{1,255}\Z", re.ASCII)
+_TOP, _BELOW = ".", "./"
+"""The folder of a model that is the model directory itself, and what can begin every other folder."""
+_PRINTED = " !$%&'()*+,/:;=[]~"
+"""Characters of a list of URIs that need no encoding, besides letters and digits."""
+_WITHOUT_EQUALS = frozenset({"hf", "oci"})
+"""Schemes whose names cannot contain ``=``."""
+_COLUMNS = frozenset({
+    "date", "datetime", "day", "ds", "dt", "env", "environment", "epoch", "hour", "month", "part", "partition",
+    "region", "run", "run_id", "stage", "step", "time", "timestamp", "ts", "ver", "version", "week", "year",
+})  # fmt: skip
+"""Usual names of partitions, as in ``date=2026-01-01/``: Apache Hive's layout, which data lakes use."""
 MAX_MODELS = 16
 """Maximum number of models of one Deployment."""
 
@@ -53,28 +66,85 @@ def file_name(uri: ModelURI) -> str | None:
 def split(text: str) -> tuple[tuple[str, str], ...]:
     """The URIs in the annotation, each with its folder.
 
-    A single URI is taken as it is. Of several, separated by white space, each can end in ``=FOLDER``. If there are too
-    many, the last contains the rest.
+    A single URI is taken as it is. Of several, separated by white space, each can end in ``=FOLDER``: the text after
+    the last ``=``. If there are too many, the last contains the rest.
     """
-    words = _SPACE.split(text.strip(_BLANK), maxsplit=MAX_MODELS)
+    words = _words(text)
     if len(words) == 1:
         return ((words[0], ""),)
     parts = (word.rpartition("=") for word in words)
-    return tuple((uri, "" if folder == "." else folder) if equals else (folder, "") for uri, equals, folder in parts)
+    return tuple(
+        (uri, "" if folder == _TOP else folder.removeprefix(_BELOW)) if equals else (folder, "")
+        for uri, equals, folder in parts
+    )
 
 
-def parse_all(text: str, path: str) -> tuple[tuple[Placed, ...], tuple[Diagnostic, ...]]:
-    """Parse the annotation at ``path``; return the models and all problems."""
-    parts = split(text)
+def join(parts: Iterable[tuple[str, str]]) -> str:
+    """The annotation that :func:`split` reads as these URIs, each with its folder.
+
+    A single URI cannot have a folder. Raises ValueError if it has one.
+    """
+    given = list(parts)
+    if len(given) == 1:
+        if given[0][1]:
+            raise ValueError("a single model has no folder")
+        return given[0][0]
+    words = []
+    for uri, folder in given:
+        word = f"{uri}={folder or _TOP}" if folder or "=" in uri else uri
+        words.append(f"{uri}={_BELOW}{folder}" if ambiguity(word) else word)
+    return " ".join(words)
+
+
+def ambiguity(word: str) -> str:
+    """Why the last ``=`` of one of several URIs can be a part of its path; empty if it surely begins the folder."""
+    uri, equals, folder = word.rpartition("=")
+    scheme = uri.partition("://")[0]
+    before, _, name = uri.rpartition("/")
+    if "?" in name and "=" not in name:
+        return "its = can belong to the query or begin the folder; end the URI with =FOLDER, or with =. for none"
+    if not equals or folder == _TOP or folder.startswith(_BELOW) or scheme in _WITHOUT_EQUALS or "=" in name:
+        return ""
+    is_next = "=" in before and name.isidentifier() and name != folder.rpartition("/")[2]
+    if not (folder[:1].isdigit() or name.lower() in _COLUMNS or is_next):
+        return ""
+    whole = word.replace("=", "%3D")
+    return f"its last = can belong to the path or begin the folder; write {whole} or {uri}={_BELOW}{folder}"
+
+
+def unclear(text: str) -> str:
+    """Why the annotation cannot be split into URIs and folders; empty if it can."""
+    words = _words(text)
+    return "" if len(words) == 1 else next(filter(None, (_without_scheme(words), *map(ambiguity, words))), "")
+
+
+def _words(text: str) -> list[str]:
+    return _SPACE.split(text.strip(_BLANK), maxsplit=MAX_MODELS)
+
+
+def parse_all(text: str, path: str, *, rendered: bool = False) -> tuple[tuple[Placed, ...], tuple[Diagnostic, ...]]:
+    """Parse the annotation at ``path``; return the models and all problems.
+
+    ``rendered``: the text is from :attr:`Placed.argument`, where each of several URIs has a folder.
+    """
+    words, parts = _words(text), split(text)
     if len(parts) > MAX_MODELS:
         why = f"it has more than {MAX_MODELS} URIs"
         return (), (diagnostic("InvalidModelURI", path, value="this list of URIs", why=why, example=SCHEMES["s3"]),)
     found: list[Placed] = []
     problems: list[Diagnostic] = []
-    for uri, folder in parts:
+    spaced = _without_scheme(words)
+    if spaced:
+        problems.append(_invalid(next(word for word in words if "://" not in word), path, "s3", spaced))
+    for word, (uri, folder) in zip(words, parts, strict=True):
+        if spaced and "://" not in word:
+            continue
         parsed = parse(uri, path)
+        doubt = "" if rendered or len(parts) == 1 or isinstance(parsed, Diagnostic) else ambiguity(word)
         if isinstance(parsed, Diagnostic):
             problems.append(parsed)
+        elif doubt:
+            problems.append(_invalid(word, path, parsed.scheme, doubt))
         elif folder and not _is_folder(folder):
             why = "the text after = is not a folder: a path of letters, digits, dots, underscores and hyphens"
             example = f"{SCHEMES['s3']}=adapters/one"
@@ -85,6 +155,24 @@ def parse_all(text: str, path: str) -> tuple[tuple[Placed, ...], tuple[Diagnosti
         else:
             found.append(Placed(parsed, folder))
     return tuple(found), tuple(problems)
+
+
+def _without_scheme(words: Sequence[str]) -> str:
+    """Why the white space before a word without a scheme separates no URIs; empty if every word has one."""
+    if "://" not in words[0] or all("://" in word for word in words):
+        return ""
+    if any(set("@?") & set(word) for word in words):  # possible secrets
+        return "it has no scheme, and a space in a name must be written as %20"
+    joined = words[0] + "".join((" " if "://" in word else "%20") + word for word in words[1:])
+    return f"it has no scheme; for a space in a name, write {percent_encoded(joined, safe=_PRINTED)}"
+
+
+def canonical(text: str) -> str:
+    """The annotation with each URI in its canonical form, for display; unchanged if it cannot be read."""
+    found, problems = parse_all(text, "")
+    if problems or not found:
+        return " ".join(_words(text))
+    return join((str(model.uri), model.folder) for model in found)
 
 
 def _is_folder(text: str) -> bool:
@@ -130,4 +218,5 @@ def _redacted(text: str) -> str:
 
 
 def _invalid(text: str, path: str, scheme: str, why: str) -> Diagnostic:
-    return diagnostic("InvalidModelURI", path, value=quote(_redacted(text)), why=why, example=SCHEMES[scheme])
+    example = SCHEMES.get(scheme, SCHEMES["s3"])
+    return diagnostic("InvalidModelURI", path, value=quote(_redacted(text)), why=why, example=example)

@@ -10,7 +10,7 @@ from serve_core.base.json import JsonObject, object_at, value_at
 from serve_core.context.cluster import ClusterContext
 from serve_core.policy.subject import Origin, ReplicaBounds, RuntimeUse, Use
 from serve_core.subjects.knative import knative_parts
-from serve_core.subjects.origins import loaded, loaders
+from serve_core.subjects.origins import canonical, loaded, loaders
 from serve_core.subjects.pod_spec import pod_spec_parts
 from serve_core.subjects.replicas import surge
 from serve_core.subjects.servers import formats_of, runtime_of
@@ -23,7 +23,7 @@ def deployment_parts(document: JsonObject, context: ClusterContext) -> Parts:
     """A Deployment with a model: its own pods, and the Knative Service that it becomes, if it becomes one."""
     notes = strings(document["metadata"].get("annotations"))
     pod = object_at(document, "spec", "template", "spec")
-    uris = tuple(uri for uri, _ in models.split(notes[annotations.MODEL]))
+    uris = tuple(canonical(uri) for uri, _ in models.split(notes[annotations.MODEL]))
     made = pod_spec_parts(pod, "spec.template.spec", context, uris[0])
     # The annotation is what the user wrote; what is verified, only the loader that runs shows.
     at = path_of(annotations.MODEL)

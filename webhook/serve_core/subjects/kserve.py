@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from model_uri import encode_path
 from serve_core.api import annotations
 from serve_core.api.annotations import DEPLOYMENT, KNATIVE
 from serve_core.base.json import JsonObject, object_at, value_at
@@ -73,7 +74,7 @@ def _component_parts(component: JsonObject, path: str, context: ClusterContext) 
     """The pods of a component, the servers in its frameworks' fields, and its workers."""
     parts = pod_spec_parts(component, path, context) | {"formats": (), "protocols": ()}
     stored = elements(component.get("storageUris"), f"{path}.storageUris")
-    declared = [Origin(str(each.get("uri")), f"{at}.uri") for each, at in stored]
+    declared = [Origin(encode_path(str(each.get("uri"))), f"{at}.uri") for each, at in stored]
     for framework in (*_FRAMEWORKS, _EXPLAINER):
         server, at = component.get(framework), f"{path}.{framework}"
         if not isinstance(server, dict):
@@ -208,7 +209,7 @@ def _template(metadata: JsonObject, component: JsonObject, pod: JsonObject) -> J
 
 def _origins(server: JsonObject, path: str) -> Iterator[Origin]:
     if server.get("storageUri"):
-        yield Origin(str(server["storageUri"]), f"{path}.storageUri")
+        yield Origin(encode_path(str(server["storageUri"])), f"{path}.storageUri")
     storage = server.get("storage")
     if isinstance(storage, dict):
         # The bucket is in a Secret, which the server does not read.

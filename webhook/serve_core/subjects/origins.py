@@ -46,7 +46,7 @@ def loaded(request: LoaderRequest, path: str, pod: JsonObject, context: ClusterC
     for model in request.models:
         store = find_store(model.uri, request.stores)
         adrift = _resolves_otherwise(pod) or (_can_redirect(pod, context) if store and store.is_plain else "")
-        yield Origin(model.uri.text, path, digest, key, store, adrift)
+        yield Origin(str(model.uri), path, digest, key, store, adrift)
 
 
 def _resolves_otherwise(pod: JsonObject) -> str:
@@ -165,11 +165,11 @@ def _artifact(reference: str) -> str:
 
 
 def canonical(text: str) -> str:
-    """A URI in canonical form, or unchanged without its query if it cannot be read."""
+    """A URI in canonical form, or unchanged if it cannot be read."""
     try:
         return str(model_uri.parse(text))
     except URIError:
-        return text.split("?", 1)[0]
+        return text
 
 
 def _read_from(pod: JsonObject) -> Mapping[str, Mapping[str, None]]:

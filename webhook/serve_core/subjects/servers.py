@@ -19,7 +19,7 @@ def formats_of(notes: Mapping[str, str], origins: Iterable[Origin]) -> Iterator[
     if written := notes.get(annotations.FORMAT):
         found[written.partition(":")[0]] = Use(written.partition(":")[0], path_of(annotations.FORMAT))
     for origin in origins:
-        path = unquote(canonical(origin.text)).lower()
+        path = unquote(canonical(origin.text).split("?", 1)[0]).lower()
         for suffix, name in SUFFIX_FORMATS.items():
             if path.endswith(suffix):
                 found.setdefault(name, Use(name, origin.path))

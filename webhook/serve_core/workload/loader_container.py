@@ -171,7 +171,7 @@ def _request_of(container: JsonObject, pod: JsonObject) -> LoaderRequest | str:
         if option not in values:
             return "args"
         values[option].append(value)
-    placed, problems = models.parse_all(" ".join(uris), "")
+    placed, problems = models.parse_all(" ".join(uris), "", rendered=True)
     if problems or not placed or any(len(values[option]) > 1 for option in _OPTIONS if option not in _REPEATED):
         return "args"
     if len(values["--store"]) > models.MAX_MODELS or not all(map(_DIGEST.fullmatch, values["--digest"])):
