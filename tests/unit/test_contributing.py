@@ -19,7 +19,14 @@ from support.paths import ROOT
 
 FOLDERS = ("plugin", "webhook", "manifests", "docs", "scripts")
 FILES = ("README.md", "CONTRIBUTING.md")
-MOST = {"Add an annotation": 3, "Add a runtime": 1, "Add a rule": 2, "Add a store": 2, "Add a verb": 2}
+MOST = {
+    "Add an annotation": 3,
+    "Add a runtime": 1,
+    "Add a known server": 2,
+    "Add a rule": 2,
+    "Add a store": 2,
+    "Add a verb": 2,
+}
 """Section to the number of files that its addition may touch."""
 MODEL = {"kubectl-serve.dev/model": "s3://models/iris/model.joblib"}
 IMPORTED = "serve_core.policy.rules"
@@ -138,6 +145,37 @@ def test_a_runtime_is_one_file(copy: Copy) -> None:
     assert "example.yaml" in (copy.root / "manifests/runtimes/kustomization.yml").read_text()
     assert "## example\n\nModels of an example.\n" in (copy.root / "docs/runtimes.md").read_text()
     assert "example" in copy.completed("create", "iris", "--runtime", "")
+
+
+def test_a_known_server_is_one_file_and_its_name(copy: Copy) -> None:
+    path, names = (each.replace("NAME", "example") for each in listed("Add a known server"))
+    server = {
+        "apiVersion": "kubectl-serve.dev/v1alpha1",
+        "kind": "KnownServer",
+        "metadata": {"name": "example"},
+        "spec": {
+            "title": "Example",
+            "images": ["*/example-server"],
+            "port": {"default": 7000},
+            "model": {"write": "--model={path}"},
+        },
+    }
+    copy.write(path, yaml.safe_dump(server))
+    copy.insert(names, "    files:", f"      - {Path(path).name}\n")
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "a", "annotations": MODEL},
+        "spec": {
+            "selector": {"matchLabels": {"app": "a"}},
+            "template": {
+                "metadata": {"labels": {"app": "a"}},
+                "spec": {"containers": [{"name": "a", "image": "docker.io/team/example-server:1"}]},
+            },
+        },
+    }
+    rendered = copy.serve("render", "-f", "-", stdin=yaml.safe_dump(deployment))
+    assert "containerPort: 7000" in rendered
 
 
 def test_a_rule_is_a_module_and_a_field(copy: Copy) -> None:

@@ -109,7 +109,8 @@ FLAGS: dict[str, tuple[tuple[tuple[str, ...], bool, tuple[str, ...], str], ...]]
     "predict": (
         (('-h', '--help'), False, (), 'show this help'),
         (('-f', '--filename'), True, (), 'read the JSON from this file; - is standard input'),
-        (('--protocol',), True, ('v1', 'v2', 'openai'), 'inference protocol; default: from the annotation, or from the runtime'),
+        (('--protocol',), True, ('v1', 'v2', 'openai'), 'inference protocol; default: from the annotation, the runtime or the known server'),
+        (('--model-name',), True, (), "name of the model in the server; default: the Deployment's, or the one that your own server lists"),
         (('--path',), True, (), 'path of the request; default: from the protocol'),
         (('--ingress',), True, (), 'address of the ingress (or set KUBECTL_SERVE_INGRESS); default: found in the cluster'),
         (('-o', '--output'), True, ('json', 'yaml'), 'json (indented) or yaml: show the whole response'),

@@ -5,6 +5,7 @@ import contextlib
 import json
 import re
 from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
@@ -19,7 +20,8 @@ from kubectl_serve.errors import ReportedError, ServeError, UsageError
 from kubectl_serve.io import documents
 from kubectl_serve.predict import http, ingress, protocols, target
 from kubectl_serve.predict.ingress import Way
-from kubectl_serve.predict.protocols import InferenceRequest
+from kubectl_serve.predict.protocols import InferenceRequest, NamesRequest
+from kubectl_serve.predict.target import Interface
 from kubectl_serve.status import lookup, model
 from serve_core.base.constants import DEPLOYMENT_LABEL
 from serve_core.base.json import JsonObject
@@ -51,6 +53,16 @@ class InferenceResponse:
     """Whether it was printed while it arrived."""
 
 
+@dataclass(frozen=True)
+class Question:
+    """What is asked, before the model's name in the server is known."""
+
+    request: Callable[[str], InferenceRequest]
+    """The request for the model of that name."""
+    names: NamesRequest | None = None
+    """Asks the server for the name; ``None`` if it is known."""
+
+
 def configure(parser: options.Parser) -> None:
     options.name(parser)
     parser.add_argument(
@@ -63,7 +75,12 @@ def configure(parser: options.Parser) -> None:
     parser.add_argument(
         "--protocol",
         choices=protocols.PROTOCOLS,
-        help="inference protocol; default: from the annotation, or from the runtime",
+        help="inference protocol; default: from the annotation, the runtime or the known server",
+    )
+    parser.add_argument(
+        "--model-name",
+        metavar="NAME",
+        help="name of the model in the server; default: the Deployment's, or the one that your own server lists",
     )
     parser.add_argument("--path", metavar="PATH", help="path of the request; default: from the protocol")
     parser.add_argument(
@@ -93,24 +110,33 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
 
     async with lookup.open_deployment(args, streams, connect) as (cluster, namespace, deployment):
         url = target.url_of(deployment, options.again(args))
-        protocol = args.protocol or target.protocol_of(deployment)
-        request = protocols.request(text, protocol, args.name, whole=args.output is not None)
+        question = _question(text, args, target.interface_of(deployment))
+        request = question.request(args.model_name or args.name)
         if request.streams and args.output is not None:
             raise UsageError("-o cannot be combined with a request for a stream.", "Remove one of them.")
-        path = args.path or request.path
         override = args.ingress or streams.environment.get(ingress.ENVIRONMENT)
         start = streams.now()
         async with ingress.way_to(url, cluster, namespace, service_name(deployment), override, verbose) as way:
             verbose(f"way: {way.how} ({_milliseconds(streams, start)})")
             start = streams.now()
-            verbose(f"POST {url}/{path.lstrip('/')}")
-            answer = await _ask(args, streams, url, path, request, way)
+            answer = await _ask(args, streams, url, question, way, verbose)
             verbose(f"status {answer.status} ({_milliseconds(streams, start)})")
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             cause = await _last_error(cluster, namespace, deployment)
             answer = replace(answer, text=f"{protocols.fault(answer.status, answer.text)}{cause}")
     _print(answer, request, args, streams)
     return 0
+
+
+def _question(text: str, args: Namespace, interface: Interface) -> Question:
+    protocol, base_path = args.protocol or interface.protocol, interface.base_path
+
+    def request(name: str) -> InferenceRequest:
+        return protocols.request(text, protocol, name, base_path, whole=args.output is not None)
+
+    names = protocols.names_request(protocol, base_path) if interface.is_own_server else None
+    is_named = args.model_name is not None or (args.path is not None and protocol != "openai")
+    return Question(request, None if is_named else names)
 
 
 async def _last_error(cluster: Cluster, namespace: str, deployment: JsonObject) -> str:
@@ -153,9 +179,11 @@ def _data(args: Namespace, streams: Streams) -> str:
 
 
 async def _ask(
-    args: Namespace, streams: Streams, url: str, path: str, request: InferenceRequest, way: Way
+    args: Namespace, streams: Streams, url: str, question: Question, way: Way, verbose: Callable[[str], None]
 ) -> InferenceResponse:
     note = asyncio.create_task(_note_cold_start(args.name, streams))
+    name = args.model_name or args.name
+    request = question.request(name)
 
     async def receive(response: "ClientResponse") -> InferenceResponse:
         note.cancel()
@@ -165,8 +193,13 @@ async def _ask(
 
     try:
         async with asyncio.timeout(args.timeout):
+            if question.names is not None and request.body.get("model", name) == name:
+                listed = await http.metadata(url, question.names.path, way, question.names.body)
+                request = question.request(protocols.name_in(listed, name))
+            path = args.path or request.path
             if request.shape is not None and args.path is None:
                 protocols.check_shape(request.shape, await http.metadata(url, request.metadata_path, way))
+            verbose(f"POST {url}/{path.lstrip('/')}")
             return await http.exchange(url, path, request.body, way, receive)
     except TimeoutError as error:
         raise ServeError(

@@ -68,8 +68,8 @@ async def exchange(
         ) from error
 
 
-async def metadata(url: str, path: str, way: Way) -> object:
-    """The server's metadata of its model; None if it has none, as many servers.
+async def metadata(url: str, path: str, way: Way, body: JsonObject | None = None) -> object:
+    """The server's metadata of its model or models; None if it has none, as many servers.
 
     Raises ServeError if it cannot be reached.
     """
@@ -78,6 +78,6 @@ async def metadata(url: str, path: str, way: Way) -> object:
         return json.loads(await response.read()) if response.status == HTTPStatus.OK else None
 
     try:
-        return await exchange(url, path, None, way, receive)
+        return await exchange(url, path, body, way, receive)
     except (InterruptedRequestError, ValueError, RecursionError):
         return None

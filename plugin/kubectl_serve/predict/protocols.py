@@ -13,8 +13,10 @@ from serve_core.base.json import JsonObject
 
 PROTOCOLS = ("v1", "v2", "openai")
 
-_OPENAI_PATHS = {"messages": "/v1/chat/completions", "prompt": "/v1/completions", "input": "/v1/embeddings"}
+_OPENAI_PATHS = {"messages": "chat/completions", "prompt": "completions", "input": "embeddings"}
 """Required fields of OpenAI's requests, with the path of each."""
+_MAX_NAMES = 10
+"""Names that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,23 @@ class InferenceRequest:
         return self.body.get("stream") is True
 
 
-def request(text: str, protocol: str, model: str, *, whole: bool = False) -> InferenceRequest:
+@dataclass(frozen=True)
+class NamesRequest:
+    """The request for the names of a server's models."""
+
+    path: str
+    body: JsonObject | None = None
+    """``None``: a GET."""
+
+
+def request(text: str, protocol: str, model: str, base_path: str = "/v1", *, whole: bool = False) -> InferenceRequest:
     """The request for ``text``: an object is sent unchanged, anything else is wrapped for the protocol.
 
-    ``whole``: the answer to a text must not be streamed. Raises ServeError.
+    ``model``: its name in the server. ``base_path``: what OpenAI's paths begin with. ``whole``: the answer to a text
+    must not be streamed. Raises ServeError.
     """
     if protocol == "openai":
-        return _openai(text, model, whole)
+        return _openai(text, model, base_path, whole)
     data = _data(text)
     if protocol == "v1":
         body = data if isinstance(data, dict) else {"instances": data}
@@ -50,6 +62,34 @@ def request(text: str, protocol: str, model: str, *, whole: bool = False) -> Inf
         return InferenceRequest(f"{path}/infer", data)
     wrapped = tensor(data)
     return InferenceRequest(f"{path}/infer", {"inputs": [wrapped]}, shape=tuple(wrapped["shape"]), metadata_path=path)
+
+
+def names_request(protocol: str, base_path: str) -> NamesRequest | None:
+    """The request for the names of a server's models; ``None`` where the protocol has none.
+
+    Sources: OpenAI's "List models"; the model repository extension of the Open Inference Protocol.
+    """
+    requests = {"openai": NamesRequest(f"{base_path}/models"), "v2": NamesRequest("/v2/repository/index", {})}
+    return requests.get(protocol)
+
+
+def name_in(listed: Any, name: str) -> str:
+    """The model's name in the server: ``name`` if it is among the ``listed`` ones or none is, otherwise the only one.
+
+    Adapters do not count. Raises ServeError if there are several.
+    """
+    entries = listed.get("data") if isinstance(listed, dict) else listed
+    found = []
+    for each in entries if isinstance(entries, list) else []:
+        if isinstance(each, dict) and not each.get("parent") and each.get("state", "READY") in ("READY", ""):
+            found += [text for text in (each.get("id") or each.get("name"),) if isinstance(text, str)]
+    if name in found or not found:
+        return name
+    if len(set(found)) > 1:
+        raise ServeError(
+            f"the server has several models: {', '.join(sorted(set(found))[:_MAX_NAMES])}.", "Add --model-name NAME."
+        )
+    return found[0]
 
 
 def check_shape(shape: tuple[int, ...], metadata: Any) -> None:
@@ -76,7 +116,7 @@ def _fits(shape: tuple[int, ...], wanted: list[int]) -> bool:
     return len(shape) == len(wanted) and all(most in (-1, each) for each, most in zip(shape, wanted, strict=True))
 
 
-def _openai(text: str, model: str, whole: bool) -> InferenceRequest:
+def _openai(text: str, model: str, base_path: str, whole: bool) -> InferenceRequest:
     """A text becomes a user's chat message; an object gets the model's name if it has none."""
     try:
         data = json.loads(text)
@@ -84,7 +124,7 @@ def _openai(text: str, model: str, whole: bool) -> InferenceRequest:
         data = None
     if isinstance(data, dict):
         path = next((path for key, path in _OPENAI_PATHS.items() if key in data), _OPENAI_PATHS["messages"])
-        return InferenceRequest(path, {"model": model, **data})
+        return InferenceRequest(f"{base_path}/{path}", {"model": model, **data})
     if isinstance(data, list) and data and all(isinstance(each, dict) and "role" in each for each in data):
         messages = data
     elif text.strip():
@@ -92,7 +132,7 @@ def _openai(text: str, model: str, whole: bool) -> InferenceRequest:
     else:
         raise ServeError("the text is empty.", f"{PROGRAM} predict {model} 'Why is the sky blue?'")
     body = {"model": model, "messages": messages} | ({} if whole else {"stream": True})
-    return InferenceRequest(_OPENAI_PATHS["messages"], body, is_text=True)
+    return InferenceRequest(f"{base_path}/{_OPENAI_PATHS['messages']}", body, is_text=True)
 
 
 def _data(text: str) -> JsonObject | list[Any]:
@@ -242,7 +282,8 @@ def hint(status: int, name: str, asked: InferenceRequest) -> str:
     """A hint for an HTTP status. ``name``: the model, with the flags that commands about it need."""
     if status == 404:
         return (
-            f"Check the protocol: --protocol {'|'.join(PROTOCOLS)} sets it, --path sets another path. "
+            f"Check the protocol: --protocol {'|'.join(PROTOCOLS)} sets it, --path sets another path, --model-name the "
+            "model's name in the server. "
             "Some ingresses have no route to a model in the first seconds after it becomes ready."
         )
     if status == 400 and asked.is_text:

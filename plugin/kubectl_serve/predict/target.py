@@ -1,16 +1,20 @@
 """The served model that a request goes to: its URL and its inference protocol. Pure."""
 
+from dataclasses import dataclass
+
 from kubectl_serve import PROGRAM
 from kubectl_serve.errors import ServeError
 from kubectl_serve.install import manifests
 from kubectl_serve.predict import protocols
 from kubectl_serve.status import model
 from serve_core.admission.completion import completion_record
-from serve_core.api import annotations, serving_spec
+from serve_core.api import annotations, servers, serving_spec
 from serve_core.api.runtimes import Runtime
+from serve_core.api.servers import DEFAULT_BASE_PATH
 from serve_core.base.json import JsonObject
 from serve_core.syntax import image_reference
-from serve_core.workload.model_server import server_container
+from serve_core.workload import command_line, known_server
+from serve_core.workload.model_server import requests_container, server_container
 
 
 def url_of(deployment: JsonObject, flags: str) -> str:
@@ -28,18 +32,39 @@ def url_of(deployment: JsonObject, flags: str) -> str:
     )
 
 
-def protocol_of(deployment: JsonObject) -> str:
-    """The protocol of the annotation or of the runtime; v2 where this command supports none of them."""
+@dataclass(frozen=True)
+class Interface:
+    """How the model server of a Deployment is asked."""
+
+    protocol: str
+    """v2 where this command supports none of the server's."""
+    base_path: str = DEFAULT_BASE_PATH
+    """What OpenAI's paths begin with."""
+    is_own_server: bool = False
+    """Whether the server is the user's own, which can have another name for the model than the Deployment's."""
+
+
+def interface_of(deployment: JsonObject) -> Interface:
+    """The protocol of the annotation, of the runtime, or of the known server that takes the requests."""
     spec = serving_spec.read_stored(deployment)
-    if spec is not None and spec.protocol in protocols.PROTOCOLS:
-        return str(spec.protocol)
-    record = (
-        completion_record.read(model.annotations_of(deployment).get(annotations.COMPLETED_WITH))
-        or completion_record.CompletionRecord()
+    record = completion_record.read(model.annotations_of(deployment).get(annotations.COMPLETED_WITH))
+    is_own_server = record is not None and record.runtime_name is None
+    container = requests_container(model.containers_of(deployment), spec.port if spec is not None else None) or {}
+    line = command_line.read(container)
+    image, known = str(container.get("image") or ""), manifests.known_servers() if is_own_server else ()
+    server = servers.recognize(image, line.words, known)
+    runtime = _runtime(deployment, record.runtime_name if record is not None else None)
+    spoken = (
+        spec.protocol if spec is not None else None,
+        record.protocol if record is not None else None,
+        server.protocol if server is not None else None,
+        *(runtime.protocols if runtime is not None else ()),
     )
-    runtime = _runtime(deployment, record.runtime_name)
-    spoken = (record.protocol, *(runtime.protocols if runtime is not None else ()))
-    return next((str(each) for each in spoken if each in protocols.PROTOCOLS), "v2")
+    return Interface(
+        next((str(each) for each in spoken if each in protocols.PROTOCOLS), "v2"),
+        DEFAULT_BASE_PATH if server is None else known_server.base_path(line, server),
+        is_own_server,
+    )
 
 
 def _runtime(deployment: JsonObject, name: str | None) -> Runtime | None:

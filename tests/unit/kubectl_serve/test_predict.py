@@ -299,6 +299,67 @@ def test_the_protocol_is_that_of_the_runtime_it_was_completed_with(
     assert model.asked[0][1] == "/v1/chat/completions"
 
 
+def own_server(cluster: FakeCluster, **container: Any) -> FakeCluster:
+    """The same cluster, with a container of the user's own in iris' place."""
+    deployment = next(each for each in cluster.objects if each["metadata"]["name"] == "iris")
+    deployment["metadata"]["annotations"][annotations.COMPLETED_WITH] = '{"asked": "", "loader": ""}'
+    deployment["spec"]["template"]["spec"]["containers"] = [{"name": "server", **container}]
+    return cluster
+
+
+def test_a_known_server_is_asked_over_its_protocol_by_the_name_that_it_lists(
+    run: Run, cluster: FakeCluster, model: Model
+) -> None:
+    own_server(cluster, image="vllm/vllm-openai:v0.30.0", args=["--model=/mnt/models"])
+    model.metadata = '{"data": [{"id": "/mnt/models"}]}'
+    model.events = (said("Hi"), "[DONE]")
+    screen = run("predict", "iris", "Hello", "--ingress", model.ingress, cluster=cluster)
+    assert (screen.code, screen.out, screen.err) == (0, "Hi\n", "")
+    assert model.looked_at == ["/v1/models"]
+    assert [(path, body["model"]) for _, path, body in model.asked] == [("/v1/chat/completions", "/mnt/models")]
+
+
+@pytest.mark.parametrize(
+    ("container", "path"),
+    [
+        ({"image": "michaelf34/infinity:0.0.76"}, "/embeddings"),
+        ({"image": "michaelf34/infinity:0.0.76", "args": ["v2", "--url-prefix", "/v1/"]}, "/v1/embeddings"),
+        ({"image": "registry.example/a:1", "command": ["text-embeddings-router"]}, "/v1/embeddings"),
+    ],
+)
+def test_a_known_servers_base_path_is_respected(
+    run: Run, cluster: FakeCluster, model: Model, container: dict[str, Any], path: str
+) -> None:
+    run("predict", "iris", '{"input": "a"}', "--ingress", model.ingress, cluster=own_server(cluster, **container))
+    assert [asked for _, asked, _ in model.asked] == [path]
+
+
+def test_a_known_server_of_the_open_inference_protocol_is_asked_for_its_models_name(
+    run: Run, cluster: FakeCluster, model: Model
+) -> None:
+    own_server(cluster, image="nvcr.io/nvidia/tritonserver:25.01-py3")
+    model.answer = '[{"name": "density", "version": "1", "state": "READY"}]'
+    run("predict", "iris", ROWS, "--ingress", model.ingress, cluster=cluster)
+    assert [path for _, path, _ in model.asked] == ["/v2/repository/index", "/v2/models/density/infer"]
+
+
+def test_a_name_that_the_user_gives_is_not_looked_up(run: Run, cluster: FakeCluster, model: Model) -> None:
+    own_server(cluster, image="vllm/vllm-openai:v0.30.0")
+    way = ("--ingress", model.ingress)
+    run("predict", "iris", '{"prompt": "A"}', "--model-name", "adapter", *way, cluster=cluster)
+    run("predict", "iris", '{"prompt": "A", "model": "adapter"}', *way, cluster=cluster)
+    assert [body["model"] for _, _, body in model.asked] == ["adapter", "adapter"]
+    assert model.looked_at == []
+
+
+def test_the_annotation_counts_more_than_a_known_server(run: Run, cluster: FakeCluster, model: Model) -> None:
+    own_server(cluster, image="vllm/vllm-openai:v0.30.0")
+    deployment = next(each for each in cluster.objects if each["metadata"]["name"] == "iris")
+    deployment["metadata"]["annotations"][annotations.PROTOCOL] = "v1"
+    run("predict", "iris", ROWS, "--ingress", model.ingress, cluster=cluster)
+    assert model.asked[0][1] == "/v1/models/iris:predict"
+
+
 def test_plain_text_instead_of_rows_names_the_protocol_of_language_models(run: Run, cluster: FakeCluster) -> None:
     err = run("predict", "iris", "Hello", cluster=cluster).err
     assert "the data is not JSON" in err

@@ -153,3 +153,35 @@ def test_data_that_is_no_tensor_is_refused(text: str, sentence: str) -> None:
 )
 def test_an_error_has_the_servers_message(answer: Any, said: str) -> None:
     assert protocols.fault(503, answer) == said
+
+
+@pytest.mark.parametrize(
+    ("base_path", "path"), [("/v1", "/v1/embeddings"), ("", "/embeddings"), ("/a/v1", "/a/v1/embeddings")]
+)
+def test_openais_paths_begin_with_the_base_path(base_path: str, path: str) -> None:
+    assert protocols.request('{"input": "a"}', "openai", "tei", base_path).path == path
+
+
+@pytest.mark.parametrize(
+    ("listed", "name"),
+    [
+        ({"data": [{"id": "acme/tiny"}]}, "acme/tiny"),
+        ({"data": [{"id": "acme/tiny"}, {"id": "iris"}]}, "iris"),
+        ({"data": [{"id": "acme/tiny", "parent": None}, {"id": "adapter", "parent": "acme/tiny"}]}, "acme/tiny"),
+        ([{"name": "density", "version": "1", "state": "READY"}], "density"),
+        ([{"name": "density", "state": "READY"}, {"name": "old", "state": "UNAVAILABLE"}], "density"),
+        ({"data": []}, "iris"),
+        ({"data": [{"id": 7}, None, "acme/tiny"]}, "iris"),
+        ({"detail": "Not Found"}, "iris"),
+        (None, "iris"),
+    ],
+)
+def test_the_models_name_is_the_one_that_the_server_lists(listed: Any, name: str) -> None:
+    assert protocols.name_in(listed, "iris") == name
+
+
+def test_of_several_models_none_is_guessed() -> None:
+    with pytest.raises(ServeError) as caught:
+        protocols.name_in({"data": [{"id": "b"}, {"id": "a"}]}, "iris")
+    assert str(caught.value) == "the server has several models: a, b."
+    assert caught.value.hint == "Add --model-name NAME."

@@ -27,7 +27,7 @@ def read(port: int | None = None, uri: str = "hf://acme/tiny", **container: Any)
 
 def test_a_port_that_is_not_declared_is_filled_in() -> None:
     found = read(args=["--model=/mnt/models", "--port=9500"])
-    assert found.ports == ({"containerPort": 9500},)
+    assert found.ports == ({"containerPort": 9500, "protocol": "TCP"},)
     assert [each.message for each in found.explanations] == ["port 9500, from the command line."]
     assert found.warnings == ()
 
@@ -51,6 +51,49 @@ def test_a_known_server_gets_the_line_to_write(image: str, written: str) -> None
     (warning,) = read(image=image).warnings
     assert (warning.code, warning.path) == ("ModelUnseen", AT)
     assert written in warning.hint
+
+
+@pytest.mark.parametrize(
+    ("image", "container", "written"),
+    [
+        ("vllm/vllm-openai:v1", {"args": ["--model", "acme/other"]}, "--model /mnt/models"),
+        ("vllm/vllm-openai:v1", {"args": ["--model=acme/other"]}, "--model=/mnt/models"),
+        ("vllm/vllm-openai:v1", {"command": ["vllm", "serve", "acme/other"]}, "`vllm serve /mnt/models`"),
+        ("vllm/vllm-openai:v1", {"command": ["sh", "-c", "vllm serve acme/other"]}, "`vllm serve /mnt/models`"),
+        ("vllm/vllm-openai:v1", {"command": ["vllm", "serve", "--port=1"]}, "--model=/mnt/models"),
+        ("lmsysorg/sglang:v1", {"args": ["--model", "acme/other"]}, "--model /mnt/models"),
+        ("openmmlab/lmdeploy:v1", {"args": ["lmdeploy serve api_server acme/other"]}, "api_server /mnt/models`"),
+        (
+            "ghcr.io/huggingface/text-generation-inference:3",
+            {"env": [{"name": "MODEL_ID", "value": "acme/other"}]},
+            "the variable MODEL_ID=/mnt/models",
+        ),
+        (
+            "ghcr.io/huggingface/text-generation-inference:3",
+            {"env": [{"name": "MODEL_ID", "valueFrom": {"configMapKeyRef": {"name": "tgi", "key": "model"}}}]},
+            "the variable MODEL_ID=/mnt/models",
+        ),
+        (
+            "ghcr.io/huggingface/text-embeddings-inference:1",
+            {"args": ["--model-id", "acme/other"], "env": [{"name": "MODEL_ID", "value": "acme/more"}]},
+            "--model-id /mnt/models",
+        ),
+        ("ghcr.io/ggml-org/llama.cpp:server", {"args": ["-m", "/models/a.gguf"]}, "-m /mnt/models/FILE"),
+        ("ghcr.io/ggml-org/llama.cpp:server", {}, "--model /mnt/models/FILE (two arguments)"),
+        ("ollama/ollama:1", {"env": [{"name": "OLLAMA_MODELS", "value": "/data"}]}, "OLLAMA_MODELS=/mnt/models"),
+    ],
+)
+def test_the_line_to_write_has_the_form_that_the_container_uses(
+    image: str, container: dict[str, Any], written: str
+) -> None:
+    (warning,) = read(image=image, **container).warnings
+    assert f"{written}" in warning.hint
+
+
+def test_a_variable_says_what_it_serves_instead() -> None:
+    env = [{"name": "MODEL_ID", "value": "acme/other"}]
+    (warning,) = read(image="ghcr.io/huggingface/text-generation-inference:3", env=env).warnings
+    assert "(it refers to acme/other)" in warning.message
 
 
 def test_what_it_serves_instead_is_said_unless_it_could_be_a_secret() -> None:
@@ -93,9 +136,9 @@ def test_a_container_that_names_the_path_is_not_warned_of(container: dict[str, A
 def test_a_single_file_is_named_in_the_line_to_write() -> None:
     image = "ghcr.io/ggml-org/llama.cpp:server"
     (warning,) = read(image=image, uri="s3://models/tiny/model.gguf").warnings
-    assert "--model=/mnt/models/model.gguf" in warning.hint
+    assert "--model /mnt/models/model.gguf" in warning.hint
     (warning,) = read(image=image, uri="s3://models/tiny").warnings
-    assert "--model=/mnt/models/FILE" in warning.hint
+    assert "--model /mnt/models/FILE" in warning.hint
 
 
 def warned(found: OwnServer) -> list[str]:
@@ -191,3 +234,77 @@ def test_another_revision_than_the_uris_is_not_in_the_cache(
     found = read(uri=uri, **container)
     assert (found.reads_hub_cache, warned(found)) == (instead is None, [] if instead is None else ["ModelUnseen"])
     assert instead is None or f"Or remove {instead}: " in found.warnings[0].hint
+
+
+# Readiness
+
+
+VLLM: dict[str, Any] = {"image": "vllm/vllm-openai:v1", "args": ["--model=/mnt/models"]}
+
+
+def probed(found: OwnServer) -> tuple[str, int] | None:
+    """The path and the port of the probe that is filled in."""
+    if found.readiness is None:
+        return None
+    get = found.readiness["httpGet"]
+    return get["path"], get["port"]
+
+
+@pytest.mark.parametrize(
+    ("container", "probe"),
+    [
+        (VLLM, ("/health", 8000)),
+        (VLLM | {"ports": [{"containerPort": 8000}]}, ("/health", 8000)),
+        (VLLM | {"args": ["--model=/mnt/models", "--port", "9500"]}, ("/health", 9500)),
+        ({"command": ["vllm", "serve", "/mnt/models"]}, ("/health", 8000)),
+        ({"image": "nvcr.io/nvidia/tritonserver:1", "command": ["tritonserver"]}, ("/v2/health/ready", 8000)),
+        (
+            {
+                "image": "ghcr.io/huggingface/text-embeddings-inference:1",
+                "env": [{"name": "MODEL_ID", "value": "acme/tiny"}, {"name": "PORT", "value": "8080"}],
+            },
+            ("/health", 8080),
+        ),
+    ],
+)
+def test_a_known_server_without_a_readiness_probe_gets_its_health_check(
+    container: dict[str, Any], probe: tuple[str, int]
+) -> None:
+    found = read(**container)
+    assert probed(found) == probe
+    assert "ReadinessProbed" in explained(found)
+
+
+def test_the_filled_probe_is_what_the_api_server_stores() -> None:
+    assert read(**VLLM).readiness == {
+        "httpGet": {"path": "/health", "port": 8000, "scheme": "HTTP"},
+        "timeoutSeconds": 1,
+        "periodSeconds": 10,
+        "successThreshold": 1,
+        "failureThreshold": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("container", "port"),
+    [
+        (VLLM | {"readinessProbe": {"tcpSocket": {"port": 8000}}}, None),
+        # Requests go to a proxy in the same pod.
+        (VLLM, 80),
+        # Nothing but the image says that it is this server: it can be another program that has "vllm" in its name.
+        ({"image": "acme/vllm-proxy:1", "ports": [{"containerPort": 8000}]}, None),
+        ({"image": "acme/vllm-proxy:1", "command": ["python", "proxy.py"]}, None),
+        # The server listens elsewhere than where the requests go, so its port is not what is known of it.
+        (VLLM | {"ports": [{"containerPort": 9500}]}, None),
+        ({"image": "registry.example/a:1", "args": ["--port", "9500"]}, None),
+        # It has no health check that needs no key.
+        ({"image": "ghcr.io/abetlen/llama-cpp-python:1", "args": ["--model", "/mnt/models/a.gguf"]}, None),
+    ],
+)
+def test_a_probe_that_could_be_wrong_is_not_filled_in(container: dict[str, Any], port: int | None) -> None:
+    assert probed(read(port=port, **container)) is None
+
+
+@pytest.mark.parametrize(("image", "seconds"), [("vllm/vllm-openai:v1", 1800), ("michaelf34/infinity:1", None)])
+def test_a_known_server_has_the_time_to_load_a_large_model(image: str, seconds: int | None) -> None:
+    assert read(image=image).deadline == seconds

@@ -102,6 +102,11 @@ def changed(**spec: Any) -> dict[str, Any]:
         (changed(port={"default": 0}), "from 1 to 65535"),
         (changed(port={"default": True}), "spec.port.default"),
         (changed(protocol="v3"), "spec.protocol must be one of"),
+        (changed(health="health"), "spec.health must begin with /"),
+        (changed(basePath={}), "spec.basePath.default is missing"),
+        (changed(progressDeadlineSeconds=0), "spec.progressDeadlineSeconds must be at least 1"),
+        (changed(progressDeadlineSeconds="1h"), "spec.progressDeadlineSeconds"),
+        (changed(model={"write": "", "words": [" "]}), "spec.model.words must not be empty"),
         (changed(more=1), "spec has no field more"),
         (changed(model={"write": "", "flag": []}), "spec.model has no field flag"),
     ],
@@ -113,3 +118,35 @@ def test_a_wrong_document_is_refused_with_the_place(document: dict[str, Any], wh
 
 def test_a_right_document_is_read() -> None:
     assert servers.parse(GOOD) == KnownServer("own", "Own", ("*/own",), (), 8000, write="--model={path}")
+
+
+def test_every_field_is_read() -> None:
+    document = changed(
+        commands=["own serve"],
+        port={"default": 8000, "flags": ["--port"], "variables": ["PORT"]},
+        health="/health",
+        protocol="openai",
+        basePath={"default": "", "flags": ["--prefix"], "variables": ["PREFIX"]},
+        progressDeadlineSeconds=1800,
+        model={"flags": ["-m"], "variables": ["MODEL"], "words": ["own serve"], "write": "-m {file}", "hubCache": True},
+    )
+    assert servers.parse(document) == KnownServer(
+        name="own",
+        title="Own",
+        images=("*/own",),
+        commands=(("own", "serve"),),
+        port=8000,
+        port_flags=("--port",),
+        port_variables=("PORT",),
+        health="/health",
+        protocol="openai",
+        base_path="",
+        base_path_flags=("--prefix",),
+        base_path_variables=("PREFIX",),
+        deadline=1800,
+        model_flags=("-m",),
+        model_variables=("MODEL",),
+        model_words=(("own", "serve"),),
+        write="-m {file}",
+        hub_cache=True,
+    )

@@ -355,6 +355,11 @@ _CHOICES = (
     ),
     ("PortFound", "port {port}, from {source}.", ""),
     (
+        "ReadinessProbed",
+        "container {name} gets a readiness probe: {path} on port {port}, the health check of {server}.",
+        "",
+    ),
+    (
         "ArgumentsAppended",
         "container {name} gets the arguments of runtime {runtime}{without} in command; args follow them.",
         "",

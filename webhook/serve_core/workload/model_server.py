@@ -417,13 +417,21 @@ def _around(pod: JsonObject, server: JsonObject) -> Iterator[str]:
         yield f"ephemeralContainers[{index}]"
 
 
-def _probe(probe: JsonObject, model_name: str, path: str) -> JsonObject:
-    """A probe with ``$(NAME)`` expanded: the kubelet expands it in ``args`` and ``env``, but not in probes."""
+def with_defaults(probe: JsonObject) -> JsonObject:
+    """A probe with the API server's defaults written out."""
     rendered = {**_PROBE_DEFAULTS, **probe}
     if "grpc" in rendered:
         rendered["grpc"] = {"service": "", **rendered["grpc"]}
     if "httpGet" in rendered:
-        get = {"path": "/", "scheme": "HTTP", **rendered["httpGet"]}
+        rendered["httpGet"] = {"path": "/", "scheme": "HTTP", **rendered["httpGet"]}
+    return rendered
+
+
+def _probe(probe: JsonObject, model_name: str, path: str) -> JsonObject:
+    """A probe with ``$(NAME)`` expanded: the kubelet expands it in ``args`` and ``env``, but not in probes."""
+    rendered = with_defaults(probe)
+    if "httpGet" in rendered:
+        get = rendered["httpGet"]
         asked = get["path"].replace("$(MODEL_NAME)", model_name).replace("$(MODEL_PATH)", path)
         rendered["httpGet"] = {**get, "path": asked}
     return rendered

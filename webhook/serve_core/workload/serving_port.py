@@ -90,6 +90,11 @@ def choose(
     return ServingPort(None, None, None, tuple(range(len(declared))))
 
 
+def of_server(line: CommandLine, server: KnownServer) -> int:
+    """The port on which a known server listens, as its flags and variables say, or by default."""
+    return _said(line, server) or server.port
+
+
 def _declared(container: JsonObject) -> list[int | None]:
     ports = container.get("ports")
     return [_number(port) for port in ports] if isinstance(ports, list) else []

@@ -58,12 +58,11 @@ def complete(admission: Admission) -> None:
         return
     record = completion_record.annotation_value(spec, asked, recall.context.loader, server.runtime)
     admission.annotate(COMPLETED_WITH, record)
-    own = _read_own_server(admission, server.name) if server.runtime is None else None
-    hub_cache = own is not None and own.reads_hub_cache
-    admission.fill(_overlay(workload, server, spec, recall.context, admission.mesh, findings, hub_cache=hub_cache))
-    if own is not None:
+    own = _read_own_server(admission, server.name) if server.runtime is None else OwnServer()
+    admission.fill(_overlay(workload, server, own, spec, recall.context, admission.mesh, findings))
+    if server.runtime is None:
         _complete_own_server(admission, server.name, own)
-    elif server.runtime is not None and spec.port is not None and not transformer.takes_port(admission):
+    elif spec.port is not None and not transformer.takes_port(admission):
         one, other = PORT, f"runtime {server.runtime.name}"
         why = "the runtime has its own port"
         findings.problems.append(diagnostic("ConflictingAnnotations", path_of(PORT), one=one, other=other, why=why))
@@ -80,13 +79,16 @@ def _read_own_server(admission: Admission, name: str) -> OwnServer:
 
 
 def _complete_own_server(admission: Admission, name: str, own: OwnServer) -> None:
-    """Declare the port of a container of the user's own, and warn if it does not serve the loaded model."""
+    """Give a container of the user's own its port and its readiness probe, and warn if it does not serve the loaded
+    model."""
     admission.is_own_server = True
     admission.findings.warnings += own.warnings
     admission.findings.explanations += own.explanations
-    if own.ports:
-        ports = [dict(port) for port in own.ports]
-        admission.fill({"spec": {"template": {"spec": {"containers": [{"name": name, "ports": ports}]}}}})
+    fields: JsonObject = {"ports": [dict(port) for port in own.ports]} if own.ports else {}
+    if own.readiness is not None:
+        fields["readinessProbe"] = own.readiness
+    if fields:
+        admission.fill({"spec": {"template": {"spec": {"containers": [{"name": name, **fields}]}}}})
 
 
 def _server(workload: Workload, spec: ServingSpec, context: ClusterContext, findings: Findings) -> Server | None:
@@ -145,13 +147,13 @@ def _warn_of_known_image(workload: Workload, spec: ServingSpec, context: Cluster
 def _overlay(
     workload: Workload,
     server: Server,
+    own: OwnServer,
     spec: ServingSpec,
     context: ClusterContext,
     mesh: MeshDecision,
     findings: Findings,
-    *,
-    hub_cache: bool,
 ) -> JsonObject:
+    hub_cache = own.reads_hub_cache
     directory, file_name = spec.model.path, spec.file_name
     if spec.model.scheme == "pvc" and file_name is not None:
         directory = directory.rpartition("/")[0]
@@ -204,7 +206,8 @@ def _overlay(
         findings.explanations.append(
             explanation("SizedByModel", size=loader_protocol.size_text(size or 0), storage=storage)
         )
-    annotations = _deadline(workload, server.runtime, size) | dict(mesh.annotations)
+    wanted = own.deadline if server.runtime is None else server.runtime.deadline
+    annotations = _deadline(workload, wanted, size) | dict(mesh.annotations)
     template = {
         "metadata": {
             "labels": labels | dict(mesh.labels),
@@ -258,11 +261,13 @@ def _labels(workload: Workload) -> dict[str, str]:
     return dict(workload.match_labels) if workload.spec.get("selector") else {DEPLOYMENT_LABEL: workload.name}
 
 
-def _deadline(workload: Workload, runtime: Runtime | None, size: int | None) -> dict[str, str]:
-    """The template annotation with the time to become ready: for the download and the runtime, unless the user set
-    one."""
+def _deadline(workload: Workload, wanted: int | None, size: int | None) -> dict[str, str]:
+    """The template annotation with the time to become ready: for the download and the server, unless the user set one.
+
+    ``wanted``: the seconds that the server needs; ``None`` for the default.
+    """
     written = workload.spec.get("progressDeadlineSeconds")
-    wanted, download = runtime.deadline if runtime else None, sizing.seconds(size)
+    download = sizing.seconds(size)
     if written not in (None, PROGRESS_DEADLINE_DEFAULT) or (wanted is None and not download):
         return {}
     return {limits.PROGRESS_DEADLINE: f"{(wanted or PROGRESS_DEADLINE_DEFAULT) + download}s"}
