@@ -151,6 +151,20 @@ def test_a_transformer_in_front_calls_the_model_server(
     assert json.loads(answer) == {"species": ["setosa", "virginica"]}
 
 
+def test_a_model_is_at_the_path_of_its_annotation(namespace: Namespace, ingress: Ingress, iris: Trained) -> None:
+    own = pod_template(file_server("files", "/models"), {"app": "own"})
+    namespace.apply(deployment("own", IRIS, own, credentials="store", mount="/models"))
+    namespace.apply(deployment("iris", IRIS, credentials="store", mount="/data/iris"))
+    listing = ingress.request(annotation(namespace.wait_ready("own"), "url") or "", "/")
+    assert "model.joblib" in listing.body
+    assert ingress.predict(namespace.wait_ready("iris"), iris.rows).predicted == iris.answers
+
+    namespace.kubectl("annotate", "deployment", "iris", f"{PREFIX}mount-")
+    moved = namespace.wait_ready("iris")
+    assert annotation(moved, "ready-revision") == "iris-00002"
+    assert ingress.predict(moved, iris.rows).predicted == iris.answers
+
+
 def test_kubectl_wait_is_enough(namespace: Namespace) -> None:
     namespace.apply(deployment("iris", IRIS, credentials="store"))
     said = namespace.kubectl("wait", f"--for=condition={READY}", "deployment/iris", "--timeout=2m")

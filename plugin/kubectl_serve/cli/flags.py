@@ -13,6 +13,7 @@ FLAGS: dict[str, tuple[tuple[tuple[str, ...], bool, tuple[str, ...], str], ...]]
         (('--runtime',), True, ('huggingfaceserver', 'kserve-lgbserver', 'kserve-sklearnserver', 'kserve-xgbserver', 'llama-cpp', 'mlserver-lightgbm', 'mlserver-mlflow', 'mlserver-sklearn', 'mlserver-xgboost', 'openvino', 'tensorflow-serving', 'torchserve', 'triton', 'vllm', 'custom'), 'Model server. Default: a runtime for the format, or the container that you add. Values: the name of a runtime, or custom.'),
         (('--format',), True, (), 'Format of the model. Default: derived from the suffix of the model file. Values: a name with an optional :version, for example sklearn or sklearn:1.'),
         (('--protocol',), True, ('v1', 'v2', 'openai', 'grpc-v2'), 'Inference protocol. Values: v1, v2, openai, grpc-v2.'),
+        (('--mount',), True, (), "Path of the model in its container. Several models have their folders there. A runtime's arguments follow it. Default: /mnt/models. Values: an absolute path, for example /models; no system folder."),
         (('--port',), True, (), "The container port that serves the model. Default: the declared port, the readiness probe's, or the server's. Values: a port from 1 to 65535."),
         (('--scale',), True, (), 'Minimum and maximum replicas. Default: 0.., from zero without a maximum. Values: minimum..maximum, for example 0..5; 1.. has no maximum; 3 is exactly three.'),
         (('--target',), True, (), 'Target value of the metric for each replica. Values: a number of at least 0.01.'),

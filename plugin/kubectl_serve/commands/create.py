@@ -88,7 +88,7 @@ def _labels(text: str) -> dict[str, str]:
 
 
 def _metavar(name: str) -> str:
-    return {"model": "URI", "digest": "sha256:...", "credentials": "SECRET"}.get(name, name.upper())
+    return {"model": "URI", "digest": "sha256:...", "credentials": "SECRET", "mount": "PATH"}.get(name, name.upper())
 
 
 def prepare(args: Namespace, streams: Streams, connect: Connect) -> None:

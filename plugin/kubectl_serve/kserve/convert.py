@@ -21,6 +21,7 @@ from serve_core.api.annotations import (
     METRIC,
     MODE,
     MODEL,
+    MOUNT,
     PROTOCOL,
     PROTOCOLS,
     RUNTIME,
@@ -36,6 +37,7 @@ from serve_core.base.json import JsonObject
 from serve_core.base.reasons import Diagnostic
 from serve_core.context.cluster import ClusterContext
 from serve_core.knative.fields import CONTAINER, POD
+from serve_core.syntax import mount_path
 
 _SPEAKS_V2 = frozenset({"triton", "huggingface", "mlflow", "onnx", "openvino", "tensorrt"})
 """Formats whose servers use protocol v2 by default; all others use v1."""
@@ -221,7 +223,7 @@ class _Conversion:
 
     def _server(self, predictor: JsonObject) -> None:
         """The model, its server's container and the rest of the pod."""
-        self._several_models(predictor.pop("storageUris", None) or [])
+        self._several_models(predictor)
         server, path = self._model_spec(predictor)
         containers = predictor.pop("containers", None) or []
         for key in [key for key in predictor if key in POD]:
@@ -259,19 +261,24 @@ class _Conversion:
         self._runtime(server, wanted, path)
         return server, path
 
-    def _several_models(self, places: list[JsonObject]) -> None:
+    def _several_models(self, predictor: JsonObject) -> None:
         """KServe's ``storageUris``: a URI and a mount path each."""
+        places = predictor.pop("storageUris", None) or []
+        if not places:
+            return
+        paths = [mount_path.normalized(place.get("mountPath") or MODEL_MOUNT) for place in places]
+        mount = _common_mount(paths, of_catalogue=any(name in predictor for name in ("model", *FRAMEWORKS)))
+        if mount != MODEL_MOUNT:
+            self.asked[MOUNT] = mount
         found = []
-        for index, place in enumerate(places):
-            mounted = posixpath.normpath(place.get("mountPath") or MODEL_MOUNT)
-            inside = f"{mounted}/".startswith(f"{MODEL_MOUNT}/")
-            folder = (mounted.removeprefix(MODEL_MOUNT) if inside else mounted).strip("/")
+        for index, (place, path) in enumerate(zip(places, paths, strict=True)):
+            inside = mount_path.is_within(path, mount)
+            folder = (path.removeprefix(mount) if inside else path).strip("/")
             if not inside:
-                why = f"kubectl-serve mounts models below {MODEL_MOUNT}: this one at {MODEL_MOUNT}/{folder}."
+                why = f"kubectl-serve mounts models below {mount}: this one at {mount}/{folder}."
                 self.note(f"{PREDICTOR}.storageUris[{index}].mountPath", why)
             found.append(f"{place.get('uri')}={folder}" if folder else str(place.get("uri")))
-        if found:
-            self.asked[MODEL] = " ".join(found)
+        self.asked[MODEL] = " ".join(found)
 
     def _model(self, server: JsonObject, path: str) -> None:
         uri, storage = server.pop("storageUri", None), server.pop("storage", None)
@@ -393,12 +400,19 @@ class _Conversion:
             return
         if len(containers) == 1:
             loading.setdefault("name", SERVER_CONTAINER)
-        elif not loading.get("ports") and not any(
-            mount.get("mountPath") == MODEL_MOUNT for mount in loading.get("volumeMounts") or []
-        ):
-            mount = {"name": MODEL_VOLUME, "mountPath": MODEL_MOUNT, "subPath": MODEL_SUBPATH, "readOnly": True}
-            loading.setdefault("volumeMounts", []).append(mount)
+        elif not loading.get("ports"):
+            path, mounts = self.asked.get(MOUNT, MODEL_MOUNT), loading.setdefault("volumeMounts", [])
+            if not any(mount.get("mountPath") == path for mount in mounts):
+                mounts.append({"name": MODEL_VOLUME, "mountPath": path, "subPath": MODEL_SUBPATH, "readOnly": True})
         self.pod["containers"] = containers
+
+
+def _common_mount(paths: list[str], *, of_catalogue: bool) -> str:
+    """The folder for models at ``paths``: the default one if it has all of them, or if no other can have them.
+    ``of_catalogue``: whether the server is one of the catalogue, which does not read a model everywhere."""
+    common = posixpath.commonpath(paths)
+    is_allowed = mount_path.is_for_data(common) if of_catalogue else mount_path.fault(common) is None
+    return common if is_allowed and not mount_path.is_within(common, MODEL_MOUNT) else MODEL_MOUNT
 
 
 def _object(owner: JsonObject, key: str) -> JsonObject:

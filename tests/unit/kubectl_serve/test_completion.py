@@ -24,7 +24,7 @@ def test_verbs_come_with_their_meaning(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_flags_are_those_of_the_verb(capsys: pytest.CaptureFixture[str]) -> None:
-    assert complete(capsys, "create", "iris", "--mo") == (["--mode", "--model"], ":4")
+    assert complete(capsys, "create", "iris", "--mo") == (["--mode", "--model", "--mount"], ":4")
     assert "--namespace" in complete(capsys, "get", "--")[0]
 
 

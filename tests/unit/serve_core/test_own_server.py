@@ -10,6 +10,7 @@ from serve_core.admission.completion.own_server import OwnServer
 from serve_core.api import servers
 from serve_core.api.models import parse_all
 from serve_core.api.serving_spec import ServingSpec
+from serve_core.base.constants import MODEL_MOUNT
 from support.paths import ROOT
 
 KNOWN = tuple(
@@ -18,11 +19,11 @@ KNOWN = tuple(
 AT = "spec.template.spec.containers[0]"
 
 
-def read(port: int | None = None, uri: str = "hf://acme/tiny", **container: Any) -> OwnServer:
+def read(port: int | None = None, uri: str = "hf://acme/tiny", mount: str = MODEL_MOUNT, **container: Any) -> OwnServer:
     models, problems = parse_all(uri, "metadata.annotations")
     assert not problems
     written = {"name": "srv", "image": "registry.example/srv:1", **container}
-    return own_server.read(written, AT, ServingSpec(models, port=port), KNOWN, "/mnt/models")
+    return own_server.read(written, AT, ServingSpec(models, port=port, mount=mount), KNOWN)
 
 
 def test_a_port_that_is_not_declared_is_filled_in() -> None:
@@ -139,6 +140,75 @@ def test_a_single_file_is_named_in_the_line_to_write() -> None:
     assert "--model /mnt/models/model.gguf" in warning.hint
     (warning,) = read(image=image, uri="s3://models/tiny").warnings
     assert "--model /mnt/models/FILE" in warning.hint
+
+
+VLLM_IMAGE, LLAMA_CPP_IMAGE = "vllm/vllm-openai:v1", "ghcr.io/ggml-org/llama.cpp:server"
+ELSEWHERE: list[tuple[str, dict[str, Any], str]] = [
+    ("hf://acme/tiny", {"image": VLLM_IMAGE, "args": ["--model=/models/tiny"]}, "/models/tiny"),
+    ("hf://acme/tiny", {"image": VLLM_IMAGE, "args": ["--model", "/models/tiny/"]}, "/models/tiny"),
+    ("hf://acme/tiny", {"image": VLLM_IMAGE, "args": ["vllm serve /data/qwen-2.5"]}, "/data/qwen-2.5"),
+    ("hf://acme/tiny", {"image": VLLM_IMAGE, "command": ["vllm", "serve", "/root/.cache/huggingface/tiny"]},
+     "/root/.cache/huggingface/tiny"),
+    ("hf://acme/tiny-gguf", {"image": LLAMA_CPP_IMAGE, "args": ["-m", "/models/tiny.gguf"]}, "/models"),
+    ("s3://models/tiny.gguf", {"image": LLAMA_CPP_IMAGE, "args": ["-m", "/models/tiny.gguf"]}, "/models"),
+    ("hf://acme/tiny", {"image": "nvcr.io/nim/meta/tiny:1", "env": [{"name": "NIM_MODEL_NAME", "value": "/opt/tiny"}]},
+     "/opt/tiny"),
+    ("s3://models/tiny.joblib", {"env": [{"name": "MODEL_FILE", "value": "/app/models/tiny.joblib"}]}, "/app/models"),
+    ("hf://acme/tiny", {"command": ["python", "app.py", "--model-dir=/srv/tiny"]}, "/srv/tiny"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("uri", "container", "mount"), ELSEWHERE)
+def test_the_path_where_a_server_looks_is_proposed_and_helps(uri: str, container: dict[str, Any], mount: str) -> None:
+    (warning,) = read(uri=uri, **container).warnings
+    assert f"Or set kubectl-serve.dev/mount to {mount}, where the server looks for its model." in warning.hint
+    assert read(uri=uri, mount=mount, **container).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("uri", "container"),
+    [
+        # The file has another name.
+        ("s3://models/tiny-q4.gguf", {"image": LLAMA_CPP_IMAGE, "args": ["-m", "/models/model.gguf"]}),
+        # A volume of the user is there.
+        (
+            "hf://acme/tiny",
+            {
+                "image": VLLM_IMAGE,
+                "args": ["--model=/models"],
+                "volumeMounts": [{"name": "weights", "mountPath": "/models"}],
+            },
+        ),
+        ("hf://acme/tiny", {"image": VLLM_IMAGE, "args": ["--model=/usr/share/tiny"]}),
+        ("hf://acme/tiny", {"image": VLLM_IMAGE, "args": ["--model=acme/other"]}),
+        ("hf://acme/tiny", {"image": VLLM_IMAGE, "args": ["--model=/models/../etc"]}),
+    ],
+)
+def test_no_path_is_proposed_that_does_not_help(uri: str, container: dict[str, Any]) -> None:
+    (warning,) = read(uri=uri, **container).warnings
+    assert "kubectl-serve.dev/mount" not in warning.hint
+
+
+def test_of_an_unknown_server_the_annotation_is_named() -> None:
+    (warning,) = read().warnings
+    assert "Or set kubectl-serve.dev/mount to the path where the server looks for its model." in warning.hint
+
+
+@pytest.mark.parametrize(
+    ("args", "is_named"),
+    [
+        (["/models/tiny.gguf"], True), (["/models"], True), (["/models/"], True), (["--model=/models/tiny.gguf"], True),
+        (["file:///models/tiny.gguf"], True), (["/models/other.gguf"], False), (["/models/tiny.gguf.bak"], False),
+        (["/mnt/models/tiny.gguf"], False), (["/old/models/tiny.gguf"], False),
+    ],
+)  # fmt: skip
+def test_a_single_file_must_be_named_as_it_is_called(args: list[str], is_named: bool) -> None:
+    found = read(uri="s3://models/tiny.gguf", mount="/models", args=args)
+    assert warned(found) == ([] if is_named else ["ModelUnseen"])
+
+
+def test_many_flags_of_an_unknown_server_take_linear_time() -> None:
+    read(args=[f"--model-{number}" for number in range(4000)])
 
 
 def warned(found: OwnServer) -> list[str]:

@@ -7,18 +7,17 @@ import pytest
 from serve_core.admission.completion import reserved
 from serve_core.api.models import parse_all
 from serve_core.api.serving_spec import ServingSpec
+from serve_core.base.constants import MODEL_MOUNT
 
-MOUNT = "/mnt/models"
 
-
-def spec(uri: str = "hf://acme/tiny") -> ServingSpec:
+def spec(uri: str = "hf://acme/tiny", mount: str = MODEL_MOUNT) -> ServingSpec:
     models, problems = parse_all(uri, "metadata.annotations")
     assert not problems
-    return ServingSpec(models)
+    return ServingSpec(models, mount=mount)
 
 
-def found(pod: dict[str, Any], uri: str = "hf://acme/tiny", mount: str = MOUNT) -> list[tuple[str, str]]:
-    return [(each.code, each.path) for each in reserved.check(pod, spec(uri), mount)]
+def found(pod: dict[str, Any], uri: str = "hf://acme/tiny", mount: str = MODEL_MOUNT) -> list[tuple[str, str]]:
+    return [(each.code, each.path) for each in reserved.check(pod, spec(uri, mount))]
 
 
 SERVER = {"name": "srv", "image": "registry.example/srv:1"}
@@ -97,6 +96,8 @@ def test_nothing_is_mounted_over_the_model(path: Any, taken: bool) -> None:
 def test_the_path_is_that_of_the_annotation() -> None:
     container = SERVER | {"volumeMounts": [{"name": "weights", "mountPath": "/mnt/models"}]}
     assert found({"containers": [container]}, mount="/models") == []
+    assert found({"containers": [container]}, mount="/mnt/models/a") == []
+    assert found({"containers": [container]}, mount="/mnt/models") != []
 
 
 def test_what_is_no_list_is_passed_over() -> None:
@@ -110,3 +111,25 @@ def test_all_faults_are_said_at_once() -> None:
         "containers": [SERVER | {"volumeMounts": [{"name": "model-data", "mountPath": "/mnt/models"}]}],
     }
     assert [code for code, _ in found(pod)] == ["NameReserved", "NameReserved", "ModelPathTaken"]
+
+
+@pytest.mark.parametrize(
+    ("path", "readonly", "volume", "warned"),
+    [
+        ("/models", False, {"emptyDir": {}}, False),
+        ("/models", True, {"emptyDir": {}}, True),
+        ("/models/", False, {"configMap": {"name": "a"}}, True),
+        ("/models", False, {"secret": {"secretName": "a"}}, True),
+        ("/models", False, {"persistentVolumeClaim": {"claimName": "a", "readOnly": True}}, True),
+        ("/models", False, CLAIM, False),
+        ("/mod", True, {"emptyDir": {}}, False),
+        ("/models/chat/a", True, {"emptyDir": {}}, False),
+    ],
+)
+def test_a_read_only_volume_around_the_model_is_warned_of(
+    path: str, readonly: bool, volume: dict[str, Any], warned: bool
+) -> None:
+    container = SERVER | {"volumeMounts": [{"name": "weights", "mountPath": path, "readOnly": readonly}]}
+    pod = {"containers": [container], "volumes": [{"name": "weights", **volume}]}
+    found = [each.code for each in reserved.warnings(pod, spec(mount="/models/chat"))]
+    assert found == (["ModelInReadOnly"] if warned else [])

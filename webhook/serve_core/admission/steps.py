@@ -12,7 +12,7 @@ from serve_core.admission.working_set import Admission
 from serve_core.api import annotations, serving_spec
 from serve_core.api.annotations import COMPLETED_WITH, FILLED, HANDOVER, MODEL, PORT, SCALE, SERVICE, path_of
 from serve_core.base import bounds, overlay
-from serve_core.base.constants import MODEL_MOUNT, SERVED_LABEL
+from serve_core.base.constants import SERVED_LABEL
 from serve_core.base.overlay import FieldRecord
 from serve_core.base.reasons import diagnostic, explanation, quote
 from serve_core.base.workload import POD, Workload, index_of
@@ -133,7 +133,8 @@ def take_back_earlier_fields(admission: Admission) -> None:
 
 def refuse_reserved_names(admission: Admission) -> None:
     """Refuse names of the loader and its volumes, and mounts over the model, that the user wrote."""
-    admission.findings.problems += reserved.check(admission.workload.pod, admission.spec, MODEL_MOUNT)
+    admission.findings.problems += reserved.check(admission.workload.pod, admission.spec)
+    admission.findings.warnings += reserved.warnings(admission.workload.pod, admission.spec)
 
 
 def refuse_named_ports(admission: Admission) -> None:

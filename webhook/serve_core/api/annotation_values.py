@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from serve_core.api import models
 from serve_core.syntax import duration as durations
-from serve_core.syntax import quantity
+from serve_core.syntax import mount_path, quantity
 from serve_core.syntax.object_name import LABEL, SUBDOMAIN
 from serve_core.syntax.public_url import is_public
 
@@ -147,6 +148,18 @@ def size(text: str) -> int:
     if not 1 <= size <= 2**50:
         raise InvalidValueError
     return math.ceil(size)
+
+
+def model_mount(text: str) -> str:
+    """A path at which a model's folder can be mounted."""
+    fault = mount_path.fault(text)
+    if fault is not None:
+        raise InvalidValueError(fault)
+    folder, _, name = text.rpartition("/")
+    if models.has_file_suffix(name):
+        instead = f". Write {folder}" if mount_path.fault(folder) is None else ""
+        raise InvalidValueError(f"It is the path of a folder, in which a model file keeps its name{instead}")
+    return text
 
 
 CLAIM_TEXT = r"[A-Za-z0-9][A-Za-z0-9._~:/@+-]{0,252}"

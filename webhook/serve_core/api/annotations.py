@@ -95,6 +95,14 @@ USER: tuple[Annotation, ...] = (
         values.OneOf(*PROTOCOLS),
     ),
     Annotation(
+        "mount",
+        "an absolute path, for example /models; no system folder",
+        "Path of the model in its container. Several models have their folders there. A runtime's arguments follow it. "
+        "Default: /mnt/models.",
+        "path for a model",
+        values.model_mount,
+    ),
+    Annotation(
         "port",
         "a port from 1 to 65535",
         "The container port that serves the model. Default: the declared port, the readiness probe's, or the server's.",
@@ -299,6 +307,7 @@ SIZE = PREFIX + "size"
 RUNTIME = PREFIX + "runtime"
 FORMAT = PREFIX + "format"
 PROTOCOL = PREFIX + "protocol"
+MOUNT = PREFIX + "mount"
 PORT = PREFIX + "port"
 SCALE = PREFIX + "scale"
 TARGET = PREFIX + "target"

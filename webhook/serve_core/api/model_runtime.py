@@ -94,7 +94,7 @@ class DeviceParallelism:
 @with_config(ConfigDict(extra="allow"))
 class Container(TypedDict):
     """The container, as in a pod. $(MODEL_NAME) and $(MODEL_PATH) are expanded in its args, its env and the path of an
-    HTTP probe."""
+    HTTP probe. /mnt/models, where it stands, follows the annotation mount."""
 
     image: Annotated[str, Field(min_length=1)]
 

@@ -60,7 +60,12 @@ def file_name(uri: ModelURI) -> str | None:
     if uri.scheme in ("hf", "oci") or not uri.segments or uri.folder:
         return None  # a whole repository or artifact, whatever its name ends in
     name = uri.segments[-1]
-    return name if any(name.endswith(suffix) and name != suffix for suffix in SUFFIX_FORMATS) else None
+    return name if has_file_suffix(name) else None
+
+
+def has_file_suffix(name: str) -> bool:
+    """Whether a name ends as that of a model file."""
+    return any(name.endswith(suffix) and name != suffix for suffix in SUFFIX_FORMATS)
 
 
 def split(text: str) -> tuple[tuple[str, str], ...]:

@@ -40,7 +40,7 @@ from serve_core.api.annotations import (
     Annotation,
     path_of,
 )
-from serve_core.base.constants import PREFIX
+from serve_core.base.constants import MODEL_MOUNT, PREFIX
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import Diagnostic, capped, diagnostic, meant, quote, step
 from serve_core.base.workload import Workload
@@ -60,6 +60,8 @@ class ServingSpec:
     runtime: str | None = None
     format: Format | None = None
     protocol: str | None = None
+    mount: str = MODEL_MOUNT
+    """The path of the model in its container; of its folder, if it is a single file."""
     port: int | None = None
     """The container port that serves the model."""
     scale: Scale | None = None
@@ -170,7 +172,9 @@ def _meant(annotation: Annotation, text: str) -> str:
         return ""
     plain = text.strip().lower()
     least, _, most = plain.partition("..")
-    tries = (plain, f"{plain}%", f"{plain}s", re.sub(r"[-:,]|\.{3}|\s+", "..", plain), f"{most}..{least}")
+    tries = [text.strip(), plain]
+    if "/" not in text:  # a path with other characters is another path
+        tries += [f"{plain}%", f"{plain}s", re.sub(r"[-:,]|\.{3}|\s+", "..", plain), f"{most}..{least}"]
     corrected = next((each for each in tries if _allows(annotation, each)), "")
     if corrected:
         return f"Did you mean {corrected}? "

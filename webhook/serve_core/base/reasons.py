@@ -188,8 +188,13 @@ _REFUSALS = (
     ("NameReserved", "{what} {name} is reserved for kubectl-serve.", "Choose another name."),
     (
         "ModelPathTaken",
-        "volume {volume} is mounted at {mount}, where the model appears: the container would not see the model.",
-        "Mount the volume elsewhere.",
+        "volume {volume} is mounted at {path}, and would hide the model at {mount}.",
+        "Remove this mount or move it, or set kubectl-serve.dev/mount to another path for the model.",
+    ),
+    (
+        "MountNotForRuntime",
+        "runtime {runtime} cannot have the model at {mount}: {why}.",
+        "Set kubectl-serve.dev/mount to a path in one of {allowed}; a container of your own can have it elsewhere.",
     ),
     # The object as a whole.
     ("InvalidObject", "{why}.", "Compare the object with `kubectl explain deployment`."),
@@ -279,6 +284,11 @@ _WARNINGS = (
         "Use the model's URL instead; canaries do not apply to this Service either.",
     ),
     ("CompletedAgain", "the recorded runtime and loader are no longer available; the current ones replace them.", ""),
+    (
+        "ModelInReadOnly",
+        "volume {volume} is read-only at {path}: the container starts only if the volume has a folder at {mount}.",
+        "If it has none, mount the volume elsewhere, or set kubectl-serve.dev/mount to a path outside of it.",
+    ),
     (
         "ModelUnseen",
         "container {name} does not refer to {mount}, where the model is{instead}. It probably serves another model.",

@@ -18,6 +18,7 @@ from serve_core.subjects.shapes import containers, elements
 from serve_core.syntax import image_reference, mount_path
 from serve_core.workload import loader_container
 from serve_core.workload.loader_container import LoaderRequest
+from serve_core.workload.model_server import model_mount
 
 _STORAGE_INITIALIZER = "storage-initializer"
 """KServe's loader, which has its source as an argument as well."""
@@ -173,17 +174,23 @@ def canonical(text: str) -> str:
 
 
 def _read_from(pod: JsonObject) -> Mapping[str, Mapping[str, None]]:
-    """Volumes by name, with their sub-paths that are mounted at the model's folder, below it or above it."""
+    """Volumes by name, with their sub-paths that are mounted at the model's folder, below it or above it.
+
+    The default path counts as well where the model is elsewhere: images can read it by themselves.
+    """
     found: dict[str, dict[str, None]] = {}
+    folders = {MODEL_MOUNT, model_mount(pod)}
     for container, _, _ in containers(pod, ""):
         mounts = [
             (mount_path.normalized(str(mount.get("mountPath"))), mount)
             for mount, _ in elements(container.get("volumeMounts"), "")
         ]
-        around = all(target != MODEL_MOUNT for target, _ in mounts)
+        hidden = {target for target, _ in mounts} & folders
         for target, mount in mounts:
-            inside = f"{target}/".startswith(f"{MODEL_MOUNT}/")
-            if inside or (around and f"{MODEL_MOUNT}/".startswith(target.rstrip("/") + "/")):
+            if any(
+                mount_path.is_within(target, folder) or (folder not in hidden and mount_path.is_within(folder, target))
+                for folder in folders
+            ):
                 found.setdefault(str(mount.get("name")), {})[str(mount.get("subPath") or "").strip("/")] = None
     return found
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from serve_core.api.runtimes import Parallelism, Runtime
-from serve_core.base.constants import MODEL_MOUNT
+from serve_core.base.constants import MODEL_MOUNT, MODEL_VOLUME
 from serve_core.base.json import JsonObject, value_at
 from serve_core.syntax import quantity
 from serve_core.workload import command_line
@@ -54,8 +54,14 @@ def merge(runtime: Runtime, rendered: JsonObject, written: JsonObject) -> Merged
     base = program(runtime, rendered)
     if not base or _is_whole(own, args):
         return Merged(fields, replaces=True)
-    kept, dropped = _kept(runtime, own, args)
+    kept, dropped = _kept(runtime, own, args, mount_of(rendered))
     return Merged({"command": [*base, *kept, *parallel]}, dropped=tuple(dropped), parallel=tuple(parallel))
+
+
+def mount_of(rendered: JsonObject) -> str:
+    """Where a runtime's rendered container mounts the model."""
+    mounts = rendered.get("volumeMounts", ())
+    return next((str(mount["mountPath"]) for mount in mounts if mount["name"] == MODEL_VOLUME), MODEL_MOUNT)
 
 
 def line(runtime: Runtime, rendered: JsonObject) -> list[str]:
@@ -73,7 +79,7 @@ def is_merged(runtime: Runtime, rendered: JsonObject, command: list[Any], args: 
     own, base = rendered.get("args") or [], program(runtime, rendered)
     if not base or _is_whole(own, args):
         return False
-    kept, dropped = _kept(runtime, own, args)
+    kept, dropped = _kept(runtime, own, args, mount_of(rendered))
     if not all(_may_be_dropped(part[0], runtime) for part in dropped):
         return False
     expected = [*base, *kept]
@@ -108,15 +114,17 @@ def is_number_of_devices(runtime: Runtime, word: object) -> bool:
     return option == expected and number.isascii() and number.isdecimal() and len(number) <= len(str(_MAX_DEVICES))
 
 
-def _kept(runtime: Runtime, own: Sequence[str], args: Sequence[Any]) -> tuple[list[str], list[tuple[str, ...]]]:
-    """The runtime's words that stay beside a user's, and the arguments that do not."""
+def _kept(
+    runtime: Runtime, own: Sequence[str], args: Sequence[Any], mount: str
+) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The runtime's words that stay beside a user's, and the arguments that do not. ``mount``: of the model."""
     flags = {_name(word) for word in args if _is_flag(word)}
     has_model = bool(args and not _is_flag(args[0])) or _MODEL_FLAG in flags
     kept: list[str] = []
     dropped: list[tuple[str, ...]] = []
     for part in _parts(own, runtime.settings.args):
         is_flag = _is_flag(part[0])
-        repeated = _name(part[0]) in flags if is_flag else has_model and part[0] in (MODEL_MOUNT, "$(MODEL_PATH)")
+        repeated = _name(part[0]) in flags if is_flag else has_model and part[0] in (mount, "$(MODEL_PATH)")
         if repeated:
             dropped.append(part)
         else:

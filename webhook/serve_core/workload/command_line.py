@@ -17,6 +17,7 @@ _MAX_IN_A_WORD = 8
 _LONGEST_VALUE = 512
 _WORD = re.compile(r"(?:\$\([A-Za-z_]\w*\)|[^\s'\";|&()])+", re.ASCII)
 _VARIABLE = re.compile(r"\$(?:\(([A-Za-z_]\w*)\)|\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", re.ASCII)
+_FILE_NAME = re.compile(r"[\w.-]+", re.ASCII)
 _PORT = re.compile(r"(?:[^\s/]*:)?([0-9]{1,5})/?", re.ASCII)
 
 
@@ -44,6 +45,13 @@ class CommandLine:
         # Behind file:// a path may stand as well; behind any other word or slash it is the end of a longer one.
         path = path.rstrip("/")
         return any(_stands_in(text, path, after="/") or _stands_in(text, f"file://{path}", "/") for text in self._texts)
+
+    def names_model(self, folder: str, file: str | None) -> bool:
+        """Whether something written is the ``folder`` of the model, or is in it. A model that is the single ``file``
+        must be named by its own name, or by its folder."""
+        if file is None or not _FILE_NAME.fullmatch(file) or self.names_path(f"{folder}/{file}"):
+            return self.names_path(folder)
+        return any(_stands_in(text, folder) or _stands_in(text, f"{folder}/") for text in self._texts)
 
     def names_repository(self, repository: str, *, exact: bool = False) -> bool:
         """Whether something written is ``org/name`` of a hub, with or without a revision behind ``@`` or ``:``.

@@ -93,7 +93,7 @@ def own_cache(container: JsonObject, line: CommandLine) -> str | None:
         return flag
     for mount in objects_in(container.get("volumeMounts")):
         path = mount_path.normalized(str(mount.get("mountPath")))
-        if f"{path}/".startswith(f"{HUB_MOUNT}/"):
+        if mount_path.is_within(path, HUB_MOUNT):
             return f"the volume at {path}"
     return None
 

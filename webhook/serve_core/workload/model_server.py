@@ -6,6 +6,7 @@ runtime leaves to its users can differ.
 """
 
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from serve_core.workload.loader_container import RESTRICTED, TERMINATION, is_of_
 # What the API server would default inside a probe (k8s.io/kubernetes, pkg/apis/core/v1/defaults.go).
 _PROBE_DEFAULTS = {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3}
 PROBES = ("readinessProbe", "livenessProbe", "startupProbe")
+
+_NAMED_MOUNT = re.compile(rf"(?:(?<![\w./-])|(?<=file://)){re.escape(MODEL_MOUNT)}(?![\w.-])")
+"""The default path of the model, as a runtime names it: alone, with a path below it, or as a URI."""
 
 _FREE = frozenset(
     {"name", "imagePullPolicy", "resizePolicy", "resources", "securityContext", "terminationMessagePolicy", *PROBES}
@@ -136,21 +140,29 @@ def extended_resources_of(pod: JsonObject) -> frozenset[str]:
     return extended_resources(server_container(objects_in(pod.get("containers"))))
 
 
-def model_path(file_name: str | None) -> str:
+def model_path(mount: str, file_name: str | None) -> str:
     """The path at which the server finds the model. ``file_name``: the model's, if it is a single file."""
-    return MODEL_MOUNT if file_name is None else f"{MODEL_MOUNT}/{file_name}"
+    return mount if file_name is None else f"{mount}/{file_name}"
+
+
+def model_mount(pod: JsonObject) -> str:
+    """Where the model server of a pod mounts the model as kubectl-serve does it; the default path if it does not."""
+    server = server_container(objects_in(pod.get("containers"))) or {}
+    found = (str(mount.get("mountPath")) for mount in _model_mounts(server, pod))
+    return mount_path.normalized(next(found, MODEL_MOUNT))
 
 
 def render(runtime: Runtime, variants: Iterable[Variant], model_name: str, path: str, mount: JsonObject) -> JsonObject:
     """A runtime's container for a model, without its name. ``path`` and ``mount``: where the server finds the model.
 
-    The API server's defaults are written out, so that the stored container is the rendered one.
+    Whatever of the runtime names the default path of the model names the mount's instead. The API server's defaults are
+    written out, so that the stored container is the rendered one.
     """
     rendered: JsonObject = {
         "imagePullPolicy": "IfNotPresent",
         "securityContext": RESTRICTED,
         **TERMINATION,
-        **runtime.container_of(variants),
+        **_moved(runtime.container_of(variants), mount["mountPath"]),
     }
     rendered.pop("name", None)
     for probe in PROBES:
@@ -170,6 +182,17 @@ def render(runtime: Runtime, variants: Iterable[Variant], model_name: str, path:
     ]
     rendered["volumeMounts"] = [mount, *rendered.get("volumeMounts", [])]
     return rendered
+
+
+def _moved(value: Any, mount: str) -> Any:
+    """A part of a container with the model at ``mount``."""
+    if mount == MODEL_MOUNT:
+        return value
+    if isinstance(value, str):
+        return _NAMED_MOUNT.sub(lambda _: mount, value)
+    if isinstance(value, dict):
+        return {key: _moved(inner, mount) for key, inner in value.items()}
+    return [_moved(inner, mount) for inner in value] if isinstance(value, list) else value
 
 
 def without_user(container: JsonObject) -> JsonObject:
@@ -226,12 +249,14 @@ def _model(server: JsonObject, pod: JsonObject, name: str, path: str) -> tuple[s
     """The name, the path and the mount of the model with which a server was rendered, or the field that differs."""
     values = {str(each.get("name")): each.get("value") for each in objects_in(server.get("env"))}
     model, where = values.get("MODEL_NAME"), values.get("MODEL_PATH")
-    mount = next((each for each in objects_in(server.get("volumeMounts")) if each.get("mountPath") == MODEL_MOUNT), {})
+    mount = next(_model_mounts(server, pod), None)
     if not (isinstance(model, str) and object_name.is_subdomain(model)) or model != (name or model):
         return "env[MODEL_NAME]"
-    if not (isinstance(where, str) and _is_below_the_mount(where)) or where != (path or where):
+    if mount is None or not mount_path.is_for_data(str(mount.get("mountPath"))):
+        return f"volumeMounts[{MODEL_VOLUME}]"
+    if not (isinstance(where, str) and _is_of_mount(where, mount["mountPath"])) or where != (path or where):
         return "env[MODEL_PATH]"
-    return (model, where, mount) if _holds_the_model(mount, pod) else f"volumeMounts[{MODEL_MOUNT}]"
+    return model, where, mount
 
 
 def _differences(
@@ -251,20 +276,22 @@ def _differences(
         yield _difference(server, wanted, runtime) or _volume_difference(pod, volumes(runtime, wanted))
 
 
-def _is_below_the_mount(path: str) -> bool:
+def _is_of_mount(path: str, mount: str) -> bool:
     """Whether it is the model's folder, or a file directly in it."""
-    return path == MODEL_MOUNT or (posixpath.dirname(path) == MODEL_MOUNT and posixpath.normpath(path) == path)
+    return path == mount or (posixpath.dirname(path) == mount and posixpath.normpath(path) == path)
 
 
-def _holds_the_model(mount: JsonObject, pod: JsonObject) -> bool:
-    """Whether the mount has what the loader loads, or a claim. The origin of either is checked elsewhere."""
+def _model_mounts(server: JsonObject, pod: JsonObject) -> Iterator[JsonObject]:
+    """The mounts that have what the loader loads, or a claim. The origin of either is checked elsewhere."""
     held = [each for each in objects_in(pod.get("volumes")) if each.get("name") == MODEL_VOLUME]
-    if len(held) != 1 or mount.get("name") != MODEL_VOLUME or mount.get("readOnly") is not True:
-        return False
-    if not mount.keys() <= {"name", "mountPath", "readOnly", "subPath"}:
-        return False
-    kinds = held[0].keys() - {"name"}
-    return (kinds == {"emptyDir"} and mount.get("subPath") == MODEL_SUBPATH) or kinds == {"persistentVolumeClaim"}
+    kinds = held[0].keys() - {"name"} if len(held) == 1 else set()
+    for mount in objects_in(server.get("volumeMounts")):
+        if mount.get("name") != MODEL_VOLUME or mount.get("readOnly") is not True:
+            continue
+        if not mount.keys() <= {"name", "mountPath", "readOnly", "subPath"}:
+            continue
+        if (kinds == {"emptyDir"} and mount.get("subPath") == MODEL_SUBPATH) or kinds == {"persistentVolumeClaim"}:
+            yield mount
 
 
 def _difference(found: JsonObject, wanted: JsonObject, runtime: Runtime) -> str:

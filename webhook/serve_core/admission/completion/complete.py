@@ -11,7 +11,6 @@ from serve_core.api.runtimes import Runtime, Variant
 from serve_core.api.serving_spec import ServingSpec
 from serve_core.base.constants import (
     DEPLOYMENT_LABEL,
-    MODEL_MOUNT,
     MODEL_SUBPATH,
     MODEL_VOLUME,
     SERVED_LABEL,
@@ -75,7 +74,7 @@ def _read_own_server(admission: Admission, name: str) -> OwnServer:
     containers = admission.workload.containers
     index = next(index for index, each in enumerate(containers) if each.get("name") == name)
     at = f"{POD}.containers[{index}]"
-    return own_server.read(containers[index], at, admission.spec, admission.context.servers, MODEL_MOUNT)
+    return own_server.read(containers[index], at, admission.spec, admission.context.servers)
 
 
 def _complete_own_server(admission: Admission, name: str, own: OwnServer) -> None:
@@ -157,11 +156,11 @@ def _overlay(
     directory, file_name = spec.model.path, spec.file_name
     if spec.model.scheme == "pvc" and file_name is not None:
         directory = directory.rpartition("/")[0]
-    model_path = model_server.model_path(file_name)
+    model_path = model_server.model_path(spec.mount, file_name)
     if file_name is not None and server.runtime is not None:
         findings.explanations.append(explanation("ModelPathIsFile", path=model_path))
 
-    mount = {"name": MODEL_VOLUME, "mountPath": MODEL_MOUNT, "readOnly": True}
+    mount = {"name": MODEL_VOLUME, "mountPath": spec.mount, "readOnly": True}
     pod: JsonObject = {}
     if spec.model.scheme == "pvc":
         findings.explanations.append(explanation("ModelFromClaim", claim=spec.model.host))

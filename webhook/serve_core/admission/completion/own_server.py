@@ -5,22 +5,30 @@ readiness probe of a known server. A command line that points elsewhere is not c
 the line to write.
 """
 
+import posixpath
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from serve_core.api import servers
+from serve_core.api.annotations import MOUNT
 from serve_core.api.servers import KnownServer
 from serve_core.api.serving_spec import ServingSpec
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import Diagnostic, Explanation, diagnostic, explanation
+from serve_core.syntax import mount_path
 from serve_core.workload import command_line, hub_access, known_server, model_server, serving_port
 from serve_core.workload.command_line import CommandLine
 from serve_core.workload.serving_port import ServingPort, Source
 
 _SHOWN = re.compile(r"(?=.{1,100}\Z)[A-Za-z0-9_.-]*/[A-Za-z0-9_./-]+", re.ASCII)
 """What is shown of a command line: paths and repositories. A word without a slash could be a token."""
+_FILE = re.compile(r"\.[a-z][a-z0-9]{1,11}\Z", re.ASCII)
+"""The suffix of a file. A folder's name can end in a version: qwen-2.5."""
+_MAX_FLAGS = 8
 _ANY = "Point the server there, for example with an argument or a variable that its documentation names."
+_ANY_PATH = f"Or set {MOUNT} to the path where the server looks for its model."
 
 
 @dataclass(frozen=True)
@@ -39,11 +47,9 @@ class OwnServer:
     """Whether it finds the model by the name of its repository, in the loader's cache."""
 
 
-def read(container: JsonObject, path: str, spec: ServingSpec, known: Iterable[KnownServer], mount: str) -> OwnServer:
-    """Read ``container``, before anything is filled into it.
-
-    ``path``: of the container in the Deployment, for messages. ``mount``: of the model in the container.
-    """
+def read(container: JsonObject, path: str, spec: ServingSpec, known: Iterable[KnownServer]) -> OwnServer:
+    """Read ``container``, before anything is filled into it. ``path``: of the container in the Deployment, for
+    messages."""
     line = command_line.read(container)
     server = servers.recognize(str(container.get("image") or ""), line.words, known)
     found = serving_port.choose(container, line, server, spec.port)
@@ -52,7 +58,7 @@ def read(container: JsonObject, path: str, spec: ServingSpec, known: Iterable[Kn
         explanations += (explanation("ServerKnown", name=container.get("name"), server=server.title),)
     uris = [model.uri for model in spec.models]
     warnings: tuple[Diagnostic, ...] = ()
-    reads_hub_cache = hub_access.reads_cache(line, server, uris, mount)
+    reads_hub_cache = hub_access.reads_cache(line, server, uris, spec.mount)
     own_cache = None
     if reads_hub_cache:
         own_cache = (
@@ -63,9 +69,9 @@ def read(container: JsonObject, path: str, spec: ServingSpec, known: Iterable[Kn
     if reads_hub_cache and own_cache is None:
         repository = hub_access.named_repository(line, uris)
         explanations += (explanation("HubLayout", name=container.get("name"), repository=repository),)
-    elif not line.names_path(mount):
+    elif not line.names_model(spec.mount, spec.file_name):
         reads_hub_cache = False
-        warnings = (_unseen(container, path, spec, line, server, mount, own_cache),)
+        warnings = (_unseen(container, path, spec, line, server, own_cache),)
     ports: tuple[JsonObject, ...] = ()
     if found.number is not None and not container.get("ports"):
         ports = ({"containerPort": found.number, "protocol": "TCP"},)
@@ -98,16 +104,15 @@ def _unseen(
     spec: ServingSpec,
     line: CommandLine,
     server: KnownServer | None,
-    mount: str,
     own_cache: str | None,
 ) -> Diagnostic:
     """Warn that the server probably does not serve the loaded model, with the line that points it there.
 
     ``own_cache``: the user's setting because of which the server does not use the loader's cache.
     """
-    file = spec.file_name
-    at = mount if file is None else f"{mount}/{file}"
-    how, value = _ANY, None
+    file, mount = spec.file_name, spec.mount
+    at = model_server.model_path(mount, file)
+    how, value = f"{_ANY} {_ANY_PATH}", _model_path(line) if server is None else None
     if server is not None:
         written = known_server.model_argument(container, line, server)
         path_there = f"{mount}/FILE" if server.takes_file and file is None else at
@@ -116,5 +121,29 @@ def _unseen(
         value = None if written is None else written.value
     if own_cache is not None:
         how = f"{how} Or remove {own_cache}: the server then finds the loaded model by the name of its repository."
-    instead = f" (it refers to {value})" if value is not None and _SHOWN.fullmatch(value) else ""
+    elsewhere = value if value is not None and _SHOWN.fullmatch(value) else None
+    instead = "" if elsewhere is None else f" (it refers to {elsewhere})"
+    if elsewhere is not None and (other := _mount_for(elsewhere, spec, container)) is not None:
+        how = f"{how.removesuffix(f' {_ANY_PATH}')} Or set {MOUNT} to {other}, where the server looks for its model."
     return diagnostic("ModelUnseen", path, name=container.get("name"), mount=mount, instead=instead, how=how)
+
+
+def _model_path(line: CommandLine) -> str | None:
+    """The path that a server that is not known is given as its model, in a flag or a variable of such a name."""
+    flags = dict.fromkeys(word.partition("=")[0] for word in line.words if word.startswith("-") and "model" in word)
+    values = [line.flag(name) for name in islice(flags, _MAX_FLAGS)]
+    values += [value for name, value in line.variables.items() if "MODEL" in name]
+    return next((value for value in values if value is not None and value.startswith("/")), None)
+
+
+def _mount_for(path: str, spec: ServingSpec, container: JsonObject) -> str | None:
+    """The value of the annotation ``mount`` with which the model is at ``path``; ``None`` if there is none."""
+    folder, name = posixpath.split(path.rstrip("/"))
+    if name == spec.file_name or (spec.file_name is None and _FILE.search(name)):
+        wanted = folder
+    elif _FILE.search(name):
+        return None  # another name than the model file's
+    else:
+        wanted = path.rstrip("/")
+    taken = any(mount_path.is_within(each, wanted) for each in model_server.mounted_paths(container))
+    return None if taken or mount_path.fault(wanted) is not None else wanted

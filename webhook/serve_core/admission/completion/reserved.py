@@ -6,6 +6,7 @@ users: the kind and size of the model's volume, and the loader's environment and
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from serve_core.api.serving_spec import ServingSpec
 from serve_core.base.constants import CREDENTIALS_VOLUME, LOADER_CONTAINER, MODEL_VOLUME, SIGNATURE_KEY_VOLUME
@@ -17,16 +18,33 @@ from serve_core.workload.model_server import PRIVATE_KINDS, server_container
 
 _OF_THE_LOADER = {"name", "env", "envFrom", "resources", "imagePullPolicy"}
 """Fields of the init container that a user may write."""
+_READ_ONLY = frozenset({"configMap", "secret", "downwardAPI", "projected", "image"})
+"""Kinds of volumes that the kubelet mounts read-only."""
 _DEFAULTS = {"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}
 """What the API server adds to every container before it calls the webhook."""
 
 
-def check(pod: JsonObject, spec: ServingSpec, mount: str) -> tuple[Diagnostic, ...]:
-    """Refuse reserved names and paths in ``pod``, the user's pod spec before admission fills it in.
+def check(pod: JsonObject, spec: ServingSpec) -> tuple[Diagnostic, ...]:
+    """Refuse reserved names and paths in ``pod``, the user's pod spec before admission fills it in."""
+    return tuple(capped([*_volumes(pod, spec), *_loaders(pod), *_mounts(pod, spec.mount)]))
 
-    ``mount``: the model's path.
-    """
-    return tuple(capped([*_volumes(pod, spec), *_loaders(pod), *_mounts(pod, mount)]))
+
+def warnings(pod: JsonObject, spec: ServingSpec) -> tuple[Diagnostic, ...]:
+    """Warn of a read-only volume of the user around the model's path: no folder can be made there for the mount."""
+    volumes = {str(value_at(each, "name")): each for each in list_of(pod.get("volumes"))}
+    found = []
+    for at, mount, path in _server_mounts(pod):
+        volume = volumes.get(str(mount.get("name")))
+        around = path != spec.mount and mount_path.is_within(spec.mount, path)
+        if around and (mount.get("readOnly") is True or _is_read_only(volume)):
+            words = {"volume": mount.get("name"), "path": path, "mount": spec.mount}
+            found.append(diagnostic("ModelInReadOnly", at, **words))
+    return tuple(capped(found))
+
+
+def _is_read_only(volume: Any) -> bool:
+    claim = value_at(volume, "persistentVolumeClaim", "readOnly")
+    return claim is True or (isinstance(volume, dict) and not _READ_ONLY.isdisjoint(volume))
 
 
 def _volumes(pod: JsonObject, spec: ServingSpec) -> Iterator[Diagnostic]:
@@ -48,17 +66,19 @@ def _loaders(pod: JsonObject) -> Iterator[Diagnostic]:
 
 
 def _mounts(pod: JsonObject, mount: str) -> Iterator[Diagnostic]:
+    for at, each, path in _server_mounts(pod):
+        if mount_path.is_within(path, mount):
+            yield diagnostic("ModelPathTaken", at, volume=each.get("name"), path=path, mount=mount)
+
+
+def _server_mounts(pod: JsonObject) -> Iterator[tuple[str, JsonObject, str]]:
+    """The mounts of the user's other volumes in the model server: where each is written, the mount, and its path."""
     containers = list_of(pod.get("containers"))
     server = server_container([each for each in containers if isinstance(each, dict)])
     if server is None:
         return
     at = f"{POD}.containers[{index_of(server, containers)}]"
     for index, each in enumerate(list_of(server.get("volumeMounts"))):
-        path, volume = value_at(each, "mountPath"), value_at(each, "name")
-        if isinstance(path, str) and volume != MODEL_VOLUME and _covers(mount_path.normalized(path), mount):
-            yield diagnostic("ModelPathTaken", f"{at}.volumeMounts[{index}].mountPath", volume=volume, mount=mount)
-
-
-def _covers(path: str, mount: str) -> bool:
-    """Whether what is mounted at ``path`` hides a part of the model, or all of it."""
-    return path == mount or path.startswith(mount + "/")
+        path = value_at(each, "mountPath")
+        if isinstance(path, str) and each.get("name") != MODEL_VOLUME:
+            yield f"{at}.volumeMounts[{index}].mountPath", each, mount_path.normalized(path)

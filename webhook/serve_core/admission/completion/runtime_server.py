@@ -8,11 +8,12 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from serve_core.api.annotations import MOUNT, path_of
 from serve_core.api.runtimes import Runtime
-from serve_core.base.constants import MODEL_MOUNT, MODEL_VOLUME
+from serve_core.base.constants import MODEL_VOLUME
 from serve_core.base.findings import Findings
 from serve_core.base.json import JsonObject, list_of, objects_in, value_at
-from serve_core.base.reasons import diagnostic, explanation
+from serve_core.base.reasons import Diagnostic, diagnostic, explanation
 from serve_core.base.workload import POD
 from serve_core.syntax import mount_path
 from serve_core.workload import arguments, command_line, model_server
@@ -26,6 +27,8 @@ _REPEAT = "Begin with these words. The entrypoint of the image is not known, so 
 
 def complete(runtime: Runtime, rendered: JsonObject, written: JsonObject, path: str, findings: Findings) -> JsonObject:
     """The fields of a ``rendered`` runtime's container for the ``written`` container at ``path``."""
+    mount = arguments.mount_of(rendered)
+    findings.problems += _mount_problems(runtime, rendered, mount)
     user = {**written, "command": list_of(written.get("command")), "args": list_of(written.get("args"))}
     merged = arguments.merge(runtime, rendered, user)
     given = rendered | merged.fields
@@ -44,9 +47,9 @@ def complete(runtime: Runtime, rendered: JsonObject, written: JsonObject, path: 
         without = f" without {dropped}" if dropped else ""
         words = {"name": name, "runtime": runtime.name, "without": without}
         findings.explanations.append(explanation("ArgumentsAppended", **words))
-        if _loses_the_model(merged.dropped, user):
+        if _loses_the_model(merged.dropped, user, mount):
             how = "Remove the model from args: the runtime's arguments name it."
-            words = {"name": name, "mount": MODEL_MOUNT, "instead": "", "how": how}
+            words = {"name": name, "mount": mount, "instead": "", "how": how}
             findings.warnings.append(diagnostic("ModelUnseen", f"{path}.args", **words))
     if merged.parallel:
         words = {"option": " ".join(merged.parallel), "name": name}
@@ -81,6 +84,24 @@ def warn_of_idle_devices(
     findings.warnings.append(diagnostic("RuntimeWithoutVariant", f"{path}.resources", **words))
 
 
+def _mount_problems(runtime: Runtime, rendered: JsonObject, mount: str) -> list[Diagnostic]:
+    """Refuse a path ``mount`` of the model at which its files could take the place of the image's, or of what the
+    runtime mounts."""
+    own = [
+        mount_path.normalized(each["mountPath"]) for each in rendered["volumeMounts"] if each["name"] != MODEL_VOLUME
+    ]
+    taken = next((path for path in own if mount_path.is_within(path, mount)), None)
+    if taken is not None:
+        why = f"the runtime mounts a volume at {taken}"
+    elif not mount_path.is_for_data(mount):
+        why = "the model's files could take the place of the image's programs"
+    else:
+        return []
+    allowed = ", ".join(mount_path.FOR_DATA)
+    words = {"runtime": runtime.name, "mount": mount, "why": why, "allowed": allowed}
+    return [diagnostic("MountNotForRuntime", path_of(MOUNT), **words)]
+
+
 def _advice(runtime: Runtime, rendered: JsonObject, what: str) -> str:
     """What to write instead of the field that replaces the runtime's command line."""
     if what == "command":
@@ -113,8 +134,9 @@ def _with_moved_ports(container: JsonObject, dropped: Sequence[tuple[str, ...]],
     return fields
 
 
-def _loses_the_model(dropped: Sequence[tuple[str, ...]], written: dict[str, Any]) -> bool:
-    """Whether the runtime's words that name the model are left out, and the user's name something else."""
-    named = any(MODEL_MOUNT in word or "$(MODEL_PATH)" in word for part in dropped for word in part)
-    args = {"args": [word.replace("$(MODEL_PATH)", MODEL_MOUNT) for word in written["args"] if isinstance(word, str)]}
-    return named and not command_line.read(args).names_path(MODEL_MOUNT)
+def _loses_the_model(dropped: Sequence[tuple[str, ...]], written: dict[str, Any], mount: str) -> bool:
+    """Whether the runtime's words that name the model, at ``mount``, are left out, and the user's name something
+    else."""
+    named = any(mount in word or "$(MODEL_PATH)" in word for part in dropped for word in part)
+    args = {"args": [word.replace("$(MODEL_PATH)", mount) for word in written["args"] if isinstance(word, str)]}
+    return named and not command_line.read(args).names_path(mount)
