@@ -3,7 +3,6 @@
 import functools
 import threading
 from collections.abc import Sequence, Set
-from dataclasses import replace
 from typing import NamedTuple
 
 from model_loader import sources
@@ -81,7 +80,7 @@ def _fixed_store(uri: ModelURI, stores: Sequence[Store]) -> Store | None:
 
 def _signature_file(uri: ModelURI, path: str, context: Context) -> File:
     """Return the signature of a model that is one file, which is in the same folder of the store. Raises LoadError."""
-    beside = replace(uri, segments=(*uri.segments[:-1], signatures.NAME), query="")
+    beside = uri.beside(signatures.NAME)
     missing = LoadError(Code.NOT_SIGNED, f"there is no signature {beside}", file=path)
     try:
         listing = sources.list_files(beside, context)

@@ -75,8 +75,7 @@ def _stores_of(uri: ModelURI) -> Iterator[ModelURI]:
         yield from _of_hub(uri)
     elif domain := next((each for each in _AMAZON if host.endswith(each)), ""):
         labels = host.removesuffix(domain).split(".")
-        # S3 reads + in the path of a web address as a space.
-        for path in dict.fromkeys((segments, tuple(each.replace("+", " ") for each in segments))):
+        for path in _readings_of_plus(segments):
             yield from _of_amazon(replace(uri, segments=path), labels)
     elif host.endswith(_AZURE_DOMAINS) and _AZURE_SERVICES & set(host.split(".")):
         if "web" in host.split("."):
@@ -98,9 +97,15 @@ def in_store(scheme: str, path: tuple[str, ...]) -> Iterator[ModelURI]:
     elif scheme == "gs":
         yield from _of_google(replace(web, host="storage.googleapis.com"))
     elif scheme != "oci":
-        yield _store(scheme, path[0], path[1:])
+        for each in _readings_of_plus(path[1:]):
+            yield _store(scheme, path[0], each)
     elif path[0] == "v2":
         yield from _of_registry(web)
+
+
+def _readings_of_plus(path: tuple[str, ...]) -> Iterable[tuple[str, ...]]:
+    """Return a path of a web address, and the same with spaces: S3 reads an unencoded ``+`` as a space."""
+    return dict.fromkeys((path, tuple(segment.replace("+", " ") for segment in path)))
 
 
 def _of_hub(uri: ModelURI) -> Iterator[ModelURI]:

@@ -97,6 +97,12 @@ class ModelURI:
             host = HUB
         return self if (host, segments) == (self.host, self.segments) else replace(self, host=host, segments=segments)
 
+    def beside(self, name: str) -> "ModelURI":
+        """Return the URI of another file in the same folder, without a query."""
+        return replace(
+            self, segments=(*self.segments[:-1], name), written=(*self.written[:-1], quote(name, safe="")), query=""
+        )
+
     @property
     def is_immutable(self) -> bool:
         """Whether the URI names one version for ever: a digest in a registry, a commit in a hub."""
@@ -250,6 +256,8 @@ def _check_text(scheme: str, rest: str, *, signed: bool) -> None:
 def _write(scheme: str, rest: str) -> str:
     """Return what to write instead of a URI whose path is not encoded."""
     authority, slash, path = rest.partition("/")
+    if scheme == "oci":
+        return "the name of an artifact cannot have it"
     # An @ can come after a password, and a query is a secret.
     if {"@", "?"} & set(rest) or {"#", "%"} & set(authority):
         return "percent-encode the characters of its path"

@@ -84,6 +84,12 @@ def test_of_several_models_it_is_that_of_the_whole(run: Run, web: WebServer, tmp
     assert screen.out == f"{loaded.message['digest']}\n"
 
 
+def test_a_list_that_can_be_read_in_two_ways_is_refused(run: Run) -> None:
+    screen = run("digest", "s3://lake/date=2026-01-01/base s3://lake/lora=lora")
+    assert (screen.code, screen.out) == (1, "")
+    assert "write s3://lake/date%3D2026-01-01/base or s3://lake/date=./2026-01-01/base" in screen.err
+
+
 def test_of_a_prefix_it_is_that_of_the_same_folder_here(run: Run, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     with harness.store(tmp_path) as store:

@@ -3,7 +3,7 @@
 import base64
 import contextlib
 import hashlib
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 from xml.sax.saxutils import escape
 
 import obstore
@@ -71,6 +71,22 @@ def test_a_prefix_gives_its_blobs_and_a_name_one_blob(load: Loader, account: Acc
 def test_an_exact_name_gives_one_blob(load: Loader, account: Account) -> None:
     assert load("az://models/one").files() == {"one": b"1"}
     assert load("az://models/absent").code == "NotFound"
+
+
+def test_every_character_of_a_name_can_be_encoded(load: Loader, account: Account) -> None:
+    key = "a#b c?d=e+f%67&g/100%25/模 é.bin"
+    account.blobs = {key: b"1"}
+    folder, _, name = key.rpartition("/")
+    run = load(f"az://models/{quote(folder)}=one", f"az://models/{quote(key)}=two")
+    assert run.files() == {f"one/{name}": b"1", f"two/{name}": b"1"}
+
+
+def test_a_name_that_xml_cannot_contain_is_encoded_in_the_list(load: Loader, account: Account) -> None:
+    account.blobs = {"iris/a%20b": b"1"}
+    size = "<Properties><Content-Length>1</Content-Length></Properties>"
+    entry = f'<Blob><Name Encoded="true">iris/a%2520b</Name>{size}</Blob>'
+    account._entry = lambda name: entry  # type: ignore[method-assign]
+    assert load("az://models/iris").files() == {"a%20b": b"1"}
 
 
 def test_a_blob_with_another_md5_is_corrupted(load: Loader, account: Account) -> None:

@@ -3,12 +3,14 @@
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from support import loader_harness as harness
 from support.loader_harness import Loader
 
+KEY = "a#b c?d=e+f%67&g/100%25/模 é.bin"
 pytestmark = pytest.mark.slow  # builds the server the first time
 
 
@@ -22,6 +24,7 @@ def google(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "iris/a b/c": b"1",
         "iris2/d": b"a sibling",
         "one": b"1",
+        f"keys/{KEY}": b"1",
     }
     for name, body in objects.items():
         path = data / "models" / name
@@ -51,6 +54,12 @@ def test_a_prefix_gives_its_objects(gs: Loader) -> None:
 
 def test_an_exact_name_gives_one_object(gs: Loader) -> None:
     assert gs("gs://models/one").files() == {"one": b"1"}
+
+
+def test_every_character_of_a_name_can_be_encoded(gs: Loader) -> None:
+    folder, _, name = KEY.rpartition("/")
+    run = gs(f"gs://models/keys/{quote(folder)}=one", f"gs://models/keys/{quote(KEY)}=two")
+    assert run.files() == {f"one/{name}": b"1", f"two/{name}": b"1"}
 
 
 def test_a_missing_object_is_not_found(gs: Loader, tmp_path: Path) -> None:

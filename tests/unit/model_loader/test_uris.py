@@ -227,6 +227,13 @@ def test_a_web_address_is_requested_as_written(load: Loader, web: WebServer, pat
     assert {request.path for request in web.requests} == {path}
 
 
+@pytest.mark.attack(12)
+def test_a_file_beside_a_web_address_keeps_the_spelling_of_its_folder() -> None:
+    uri = model_uri.parse("https://host/a%2Bb+c/model.bin?signature=1", signed=True)
+    assert uri.beside("model.sig").url == "https://host/a%2Bb+c/model.sig"
+    assert model_uri.parse("s3://models/a%2Bb/c").beside("model.sig") == model_uri.parse("s3://models/a+b/model.sig")
+
+
 def test_several_uris_have_explicit_folders(load: Loader, s3: Store) -> None:
     s3.put("models", {"lake/date=2026-01-01/base/m.bin": b"base", "lake/lora/n.bin": b"lora"})
 

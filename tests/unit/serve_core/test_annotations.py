@@ -234,6 +234,18 @@ _URIS = st.text("ab=-/1", min_size=1, max_size=9).map(lambda key: f"s3://lake/{k
 _FOLDERS = st.sampled_from(("", "1", "a", "a/b", "2026-01-01/base"))
 
 
+def test_status_shows_one_spelling_of_each_uri() -> None:
+    for text, shown in (
+        ("s3://models/appro%76ed/a%20b/", "s3://models/approved/a%20b"),
+        ("oci://index.docker.io/iris", "oci://docker.io/library/iris"),
+        (" s3://models/%61\n s3://models/date%3D1=./2 ", "s3://models/a s3://models/date=1=2"),
+        ("iris  and more", "iris and more"),
+        ("", ""),
+    ):
+        assert models.canonical(text) == shown
+        assert models.canonical(shown) == shown
+
+
 @given(st.lists(st.tuples(_URIS, _FOLDERS), min_size=2, max_size=4))
 def test_several_models_are_read_as_they_were_joined(given_parts: list[tuple[str, str]]) -> None:
     text = models.join(given_parts)
