@@ -11,13 +11,16 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub:
-    """One repository, `team/model`: small files in git, large ones in a content network."""
+    """One repository: small files in git, large ones in a content network."""
 
     def __init__(self, api: WebServer, network: WebServer, files: dict[str, bytes], large: dict[str, bytes]) -> None:
         self.api = api
         self.network = network
         self.files = files
         self.large = large
+        self.name = "team/model"
+        self.revisions = ("main", "refs%2Fpr%2F1", "feature%2Fone", COMMIT)
+        """As in a URL."""
         self.commit = COMMIT
         self.past: dict[str, tuple[dict[str, bytes], dict[str, bytes]]] = {}
         """Files and large files of earlier commits."""
@@ -57,12 +60,10 @@ class Hub:
     def _answer(self, request: Request, number: int) -> Reply | None:
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
             return Reply(401)
-        if request.path in (
-            "/api/models/team/model/revision/main?blobs=true",
-            "/api/models/team/model/revision/refs%2Fpr%2F1?blobs=true",
-        ):
+        known = [f"/api/models/{self.name}/revision/{revision}?blobs=true" for revision in self.revisions]
+        if request.path in known:
             return Reply(body=json.dumps({"sha": self.commit, "siblings": self.siblings()}).encode())
-        commit, _, name = request.path.removeprefix("/team/model/resolve/").partition("/")
+        commit, _, name = unquote(request.path).removeprefix(f"/{self.name}/resolve/").partition("/")
         files, large = (self.past | {self.commit: (self.files, self.large)}).get(commit, ({}, {}))
         if name in large:
             place = f"/{commit}/{name}"

@@ -38,6 +38,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str], out: TextIO, 
             fields |= {"signed": True}
         if loaded.runs_code:
             fields |= {"runs_code": loaded.runs_code, "runs_code_first": loaded.runs_code_first}
+        fields |= loaded.skipped.fields
     except LoadError as failure:
         fields = _failed(failure, started)
     except Exception as error:  # noqa: BLE001  # the termination message must report defects too

@@ -11,17 +11,18 @@ from typing import NamedTuple
 from model_loader.download.range_requests import RangesIgnoredError
 from model_loader.download.scheduler import Scheduler
 from model_loader.http.transport import Transport, redact
-from model_loader.outcomes import Code, LoadError
+from model_loader.outcomes import OUTCOMES, Code, LoadError
 from model_loader.plan import paths
 from model_loader.plan.model import MAX_FILES, Context, File, Secret, Unpack
 from model_loader.plan.options import LoaderOptions
-from model_loader.planner import Plan, make_plan
-from model_loader.report import Report
+from model_loader.planner import Plan, make_plan, no_files_match
+from model_loader.report import Report, Skipped
 from model_loader.storage import hub_cache, journal
 from model_loader.storage.volume import SafeDir, Volume, storage_failure, this_pod
 from model_loader.verify import digest as digests
 from model_loader.verify import signatures, unsafe_formats
 from model_uri import Store
+from model_uri.file_patterns import FilePatterns
 
 _SPACE_FACTOR = 1.02
 """Free space that a model needs, times its size: the file system's metadata takes some."""
@@ -34,7 +35,8 @@ class Loaded(NamedTuple):
 
     `size`: bytes. `files`: number of files. `checked`: number of downloaded files with a checksum of the store's.
     `digest`: of the model, where it was computed. `signed`: whether its signature was verified. `runs_code`: number of
-    files that may run code when a server loads them, and `runs_code_first`: the first of these.
+    files that may run code when a server loads them, and `runs_code_first`: the first of these. `skipped`: what was
+    not loaded.
     """
 
     size: int
@@ -44,6 +46,7 @@ class Loaded(NamedTuple):
     signed: bool
     runs_code: int
     runs_code_first: str
+    skipped: Skipped
 
 
 def load(options: LoaderOptions, report: Report) -> Loaded:
@@ -54,7 +57,8 @@ def load(options: LoaderOptions, report: Report) -> Loaded:
             signer = "" if key is None else hashlib.sha256(key).hexdigest()
             uris = [(redact(load.uri), load.folder) for load in options.loads]
             stores = [store.argument for store in options.stores]
-            order = json.dumps([options.digest, signer, uris, stores, options.hub_cache, journal.boot()])
+            files = options.files and str(options.files)
+            order = json.dumps([options.digest, signer, uris, stores, options.hub_cache, files, journal.boot()])
             found = _find_complete(volume, order, options)
             if found is not None:
                 return found
@@ -89,7 +93,8 @@ def _find_complete(volume: Volume, order: str, options: LoaderOptions) -> Loaded
             if not volume.is_own:
                 return None
             volume.publish()
-        return Loaded(**record["loaded"])
+        loaded = record["loaded"]
+        return Loaded(**loaded | {"skipped": Skipped(*loaded["skipped"])})
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -183,7 +188,8 @@ class _Load:
                 patience=options.patience,
                 hashing=options.hashing,
             )
-            self._report.plan(len(plan.files), size)
+            skipped = _skipped(plan) if options.files is None else Skipped()
+            self._report.plan(len(plan.files), size, skipped)
             _check_space(volume, scheduler.missing)
             scheduler.run()
             # From here on the files differ from the journal: a start after a crash has to read them all.
@@ -202,6 +208,7 @@ class _Load:
             signed=self._verifier is not None,
             runs_code=len(programs),
             runs_code_first=programs[0] if programs else "",
+            skipped=skipped,
         )
         record = {"order": self._order, "loaded": loaded._asdict()}
         volume.state.write(Volume.COMPLETE, json.dumps(record).encode())
@@ -214,30 +221,53 @@ class _Load:
         `hashes`: each file's sha256 in hex, by path, as computed during the download.
         """
         options, volume = self._options, self._volume
+        left_out = [file.path for file in plan.left_out]
         digest = _digest(hashes, plan) if options.hashing else ""
-        self._check_digest(digest)
-        count = _unpack(volume, folder, plan.files) if plan.packed else len(plan.files)
+        if options.digest and options.digest == _whole_digest(hashes, plan):
+            digest = options.digest
+        self._check_digest(digest, len(left_out))
+        count = len(plan.files)
+        if plan.packed:
+            count, unselected = _unpack(volume, folder, plan.files, options.files)
+            left_out += unselected
         if plan.packed and (self._verifier or (options.hashing and not digest)):
             hashes = digests.hashes(volume.files)
         if options.hashing and not digest:
             digest = digests.of_manifest(hashes)
-            self._check_digest(digest)
+            self._check_digest(digest, len(left_out))
         if self._verifier is not None:
-            self._check_signature(self._verifier, folder, hashes)
+            self._check_signature(self._verifier, folder, hashes, left_out)
         return digest, count
 
-    def _check_digest(self, digest: str) -> None:
-        if self._options.digest and digest and digest != self._options.digest:
-            self._volume.clear()
-            raise LoadError(Code.DIGEST_MISMATCH, f"the model's digest is {digest}, which is not the requested one")
+    def _check_digest(self, digest: str, left_out: int) -> None:
+        """Raise LoadError for another digest than the requested one. `left_out`: number of files that do not count."""
+        if not self._options.digest or not digest or digest == self._options.digest:
+            return
+        self._volume.clear()
+        hint = OUTCOMES[Code.DIGEST_MISMATCH].hint
+        if self._options.files is not None:
+            hint = f"A digest covers only the files that kubectl-serve.dev/files selects. {hint}"
+        elif left_out:
+            files = f"{left_out} files with copies of the weights do not count"
+            hint = f'{files}; kubectl-serve.dev/files "*" loads all. {hint}'
+        raise LoadError(
+            Code.DIGEST_MISMATCH, f"the model's digest is {digest}, which is not the requested one", hint=hint
+        )
 
-    def _check_signature(self, verifier: signatures.Verifier, folder: SafeDir, hashes: Mapping[str, str]) -> None:
+    def _check_signature(
+        self, verifier: signatures.Verifier, folder: SafeDir, hashes: Mapping[str, str], left_out: Sequence[str]
+    ) -> None:
         try:
-            verifier.check(folder, hashes, [load.folder for load in self._options.loads])
+            verifier.check(folder, hashes, [load.folder for load in self._options.loads], left_out)
         except LoadError as failure:
             if failure.code is Code.NOT_SIGNED:
                 self._volume.clear()
             raise
+
+
+def _skipped(plan: Plan) -> Skipped:
+    files = plan.left_out
+    return Skipped(len(files), sum(max(file.size, 0) for file in files), files[0].path) if files else Skipped()
 
 
 def _digest(hashes: Mapping[str, str], plan: Plan) -> str:
@@ -249,27 +279,55 @@ def _digest(hashes: Mapping[str, str], plan: Plan) -> str:
     return digests.of_manifest(hashes)
 
 
-def _unpack(volume: Volume, folder: SafeDir, files: Sequence[File]) -> int:
-    """Replace every archive by the files in it, and return how many files there are then."""
+def _whole_digest(hashes: Mapping[str, str], plan: Plan) -> str:
+    """Return the digest of all files of the sources, from the store's sha256 of those that are left out.
+
+    Empty if the store does not list it. A model with this digest can have no other content in the files that are
+    loaded: the digest covers the hashes of the download, which come before what a store lists for the same path.
+    """
+    others = {file.path: file.checksum.partition("sha256:")[2] for file in plan.left_out}
+    if plan.packed or plan.single or not others or not all(others.values()):
+        return ""
+    return digests.of_manifest({**others, **hashes})
+
+
+def _unpack(
+    volume: Volume, folder: SafeDir, files: Sequence[File], patterns: FilePatterns | None
+) -> tuple[int, list[str]]:
+    """Replace every archive by its files that the patterns select.
+
+    Returns how many files there are then, and the paths of the other files of the archives.
+    """
     # Imported here, because tarfile and zipfile slow down the start and most models are not archives.
     from model_loader.archives.archive import Archive  # noqa: PLC0415
     from model_loader.archives.unpacking import unpack  # noqa: PLC0415
 
     names = [file.path for file in files if file.unpack is Unpack.NO]
+    left_out: list[str] = []
     for file in files:
         if file.unpack is not Unpack.NO:
             place, _, name = file.path.rpartition("/")
+
+            def select(member: str, place: str = place) -> bool:
+                if patterns is None or member == signatures.NAME or patterns.select(paths.below(place, member)):
+                    return True
+                left_out.append(paths.below(place, member))
+                return False
+
             folder.rename(file.path, volume.state, name)
             with open(volume.state.open(name, os.O_RDONLY), "rb") as archive, folder.folder(place or ".") as into:
                 below = "models/" if file.unpack is Unpack.IMAGE else ""
-                found = unpack(Archive(name, archive), into, below=below, max_files=MAX_FILES - len(names))
+                most = MAX_FILES - len(names) - len(left_out)
+                found = unpack(Archive(name, archive), into, below=below, max_files=most, select=select)
             volume.state.remove(name)
             names += [paths.below(place, name) for name in found]
+    if not set(names) - {signatures.NAME} and left_out:
+        raise no_files_match(f"no file of the archive matches {str(patterns)[:200]}")
     if not names:
         raise LoadError(Code.NOT_FOUND, "the image has no file below /models")
     # Of all archives together: the layers of an image are one folder.
     paths.check_clashes(names)
-    return len(names)
+    return len(names), left_out
 
 
 def _check_capacity(volume: Volume, size: int) -> None:

@@ -27,6 +27,7 @@ class Code(StrEnum):
     INTERRUPTED = "Interrupted"
     CANNOT_VERIFY = "CannotVerify"
     NOT_SIGNED = "NotSigned"
+    NO_FILES_MATCH = "NoFilesMatch"
 
 
 class Outcome(NamedTuple):
@@ -70,6 +71,9 @@ OUTCOMES: Mapping[Code, Outcome] = {
     ),
     Code.NOT_SIGNED: Outcome(
         22, False, "Restore the model that was signed with this key, or check the difference and sign the model again."
+    ),
+    Code.NO_FILES_MATCH: Outcome(
+        23, False, "Correct the patterns in kubectl-serve.dev/files, or remove the annotation."
     ),
 }
 

@@ -3,11 +3,24 @@
 import json
 import threading
 from collections.abc import Mapping
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from model_loader.outcomes import OUTCOMES, Code, LoadError
 
 TERMINATION_BYTES = 1024
+
+
+class Skipped(NamedTuple):
+    """Files that are not loaded, because other files have the same weights: number, bytes, and the first one's path."""
+
+    files: int = 0
+    size: int = 0
+    first: str = ""
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """The fields of a report; none without such files."""
+        return {"skipped": self.files, "skipped_bytes": self.size, "skipped_first": self.first} if self.files else {}
 
 
 class Report:
@@ -24,9 +37,9 @@ class Report:
             self._out.write(line + "\n")
             self._out.flush()
 
-    def plan(self, files: int, size: int) -> None:
-        """Report the plan: number of files, bytes."""
-        self.event("plan", {"files": files, "bytes": size})
+    def plan(self, files: int, size: int, skipped: Skipped) -> None:
+        """Report the plan: number of files, bytes, and what is not loaded."""
+        self.event("plan", {"files": files, "bytes": size, **skipped.fields})
 
     def progress(self, done: int, total: int, files: int, seconds: float, rate: float) -> None:
         """Report progress: bytes, total bytes, finished files, seconds, and the present rate in bytes per second."""
@@ -73,7 +86,7 @@ def termination_message(fields: Mapping[str, object]) -> str:
     """Return `fields` as JSON of at most TERMINATION_BYTES; shortens long texts."""
     fields = dict(fields)
     text = json.dumps(fields, separators=(",", ":"))
-    for key in ("file", "runs_code_first", "message", "hint"):
+    for key in ("file", "runs_code_first", "skipped_first", "message", "hint"):
         over = len(text) - TERMINATION_BYTES
         value = str(fields.get(key, ""))
         if over > 0 and len(value) > 16:

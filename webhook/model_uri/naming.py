@@ -4,16 +4,12 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from model_uri.uri import HUB, HUBS, WEB, ModelURI
+from model_uri import hub
+from model_uri.uri import WEB, ModelURI
 
 ANY = "*"
 """Stands for a bucket that the host name does not contain."""
 
-_HUB_PREFIXES = (
-    ("api", "resolve-cache", "models"), ("api", "resolve-cache", "datasets"), ("api", "models"), ("api", "datasets"),
-    ("api", "spaces"), ("api", "buckets"), ("datasets",), ("spaces",), ("buckets",), ("v2",),
-)  # fmt: skip
-_HUB_REVISIONS = frozenset({"resolve", "raw", "blob", "tree", "revision"})
 _DOCKERHUBS = ("registry-1.docker.io", "index.docker.io")
 _S3 = re.compile(r"s3(?:express)?(?:-[a-z0-9-]+)?", re.ASCII)
 _AMAZON = (".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".api.aws")
@@ -36,7 +32,7 @@ def aliases(uri: ModelURI) -> tuple[ModelURI, ...]:
             found.append(replace(uri, scheme="http" if uri.scheme == "https" else "https"))
     elif uri.scheme == "s3":
         found.append(_store("s3", uri.host, uri.segments))
-    elif uri.scheme == "oci" and uri.host in HUBS and len(uri.segments) > 1:
+    elif uri.scheme == "oci" and uri.host in hub.HOSTS and len(uri.segments) > 1:
         found.append(ModelURI(uri.text, "hf", uri.segments[0], None, uri.segments[1:], revision=uri.tag))
     return tuple(dict.fromkeys([*found, *(other for each in found for other in _addresses_of(each))]))
 
@@ -50,7 +46,7 @@ def _addresses_of(uri: ModelURI) -> Iterator[ModelURI]:
     """Return the URLs, at the store's public hosts, of what a scheme names."""
     path = (uri.host, *uri.segments)
     if uri.scheme == "hf":
-        yield _web(HUB, path + (("resolve", uri.revision) if uri.revision else ()))
+        yield _web(hub.HOST, address_in_hub(uri))
     elif uri.scheme == "oci":
         version = uri.digest or uri.tag
         path = ("v2", *uri.segments, *(("manifests", version) if version else ()))
@@ -64,6 +60,13 @@ def _addresses_of(uri: ModelURI) -> Iterator[ModelURI]:
         yield _web(f"{uri.host}.storage.googleapis.com", uri.segments)
 
 
+def address_in_hub(uri: ModelURI) -> tuple[str, ...]:
+    """Return the path of a repository, or of a file in it, at the web address of its hub."""
+    if not uri.revision and not uri.inside:
+        return (uri.host, *uri.segments)
+    return (uri.host, *uri.segments[:1], "resolve", uri.revision or "main", *uri.inside)
+
+
 def _web(host: str, segments: tuple[str, ...]) -> ModelURI:
     return ModelURI("", "https", host.lower(), None, segments)
 
@@ -71,7 +74,7 @@ def _web(host: str, segments: tuple[str, ...]) -> ModelURI:
 def _stores_of(uri: ModelURI) -> Iterator[ModelURI]:
     """Return the URIs, in the stores' schemes, of what a web address leads to."""
     host, segments = uri.host, uri.segments
-    if host in HUBS:
+    if host in hub.HOSTS:
         yield from _of_hub(uri)
     elif domain := next((each for each in _AMAZON if host.endswith(each)), ""):
         labels = host.removesuffix(domain).split(".")
@@ -109,14 +112,9 @@ def _readings_of_plus(path: tuple[str, ...]) -> Iterable[tuple[str, ...]]:
 
 
 def _of_hub(uri: ModelURI) -> Iterator[ModelURI]:
-    segments = uri.segments
-    prefix = next((each for each in _HUB_PREFIXES if segments[: len(each)] == each), ())
-    segments = segments[len(prefix) :]
-    if not segments:
-        return
-    named = segments[2:3] and segments[2] in _HUB_REVISIONS
-    revision = segments[3] if named and len(segments) > 3 else ""
-    yield ModelURI(uri.text, "hf", segments[0], None, segments[1:2], revision=revision)
+    page = hub.page(uri.segments)
+    if page.owner:
+        yield ModelURI(uri.text, "hf", page.owner, None, page.path, revision=page.revision)
 
 
 def _of_amazon(uri: ModelURI, labels: list[str]) -> Iterator[ModelURI]:

@@ -81,13 +81,16 @@ class Store:
         """Return a web address as URIs of the store, and a URI of the place as the web address for requests."""
         base, here = self._base, self.where.uri
         if self.where.holds(uri):
-            head = ("v2",) if here.scheme == "oci" else (uri.host,)
-            yield replace(base, segments=(*base.segments, *head, *uri.segments))
+            if here.scheme == "hf":
+                path = naming.address_in_hub(uri)
+            else:
+                path = ("v2" if here.scheme == "oci" else uri.host, *uri.segments)
+            yield replace(base, segments=(*base.segments, *path))
         if uri.scheme not in WEB or _origin(uri) != _origin(base):
             return
-        path = uri.segments[len(base.segments) :]
-        if path and uri.segments[: len(base.segments)] == base.segments:
-            for found in naming.in_store(here.scheme, path):
+        below = uri.segments[len(base.segments) :]
+        if below and uri.segments[: len(base.segments)] == base.segments:
+            for found in naming.in_store(here.scheme, below):
                 registry = naming.ANY if self.where.wild else here.host
                 yield replace(found, host=registry, port=here.port) if here.scheme == "oci" else found
 

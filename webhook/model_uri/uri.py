@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from urllib.parse import quote, unquote, unquote_to_bytes
 
-from model_uri import hosts
+from model_uri import hosts, hub
 from model_uri.schemes import scheme_of
 
 MAX_LENGTH = 2048
@@ -24,14 +24,10 @@ _STORE = re.compile(r"[A-Za-z0-9$_.-]{1,253}", re.ASCII)
 _REPOSITORY_PART = re.compile(r"[a-z0-9]+(?:(?:[.]|__?|-+)[a-z0-9]+)*", re.ASCII)
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
-_REVISION = re.compile(r"[A-Za-z0-9_./-]{1,200}", re.ASCII)
 _MODEL = re.compile(r"[A-Za-z0-9_.-]{1,96}", re.ASCII)
 _PROPOSAL = re.compile(r"(refs/)?pr/.*", re.ASCII | re.DOTALL)
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _DOCKER = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
-HUB = "huggingface.co"
-HUBS = frozenset({HUB, "hf.co", "www.huggingface.co", "www.hf.co", "hf-mirror.com"})
-"""Hosts of Hugging Face's hub, and mirrors of it."""
 _SAFE = "!$&'()+,;=:@-._~"
 """Characters of a path segment without an encoding: RFC 3986, section 3.3, without ``*``, a usual pattern."""
 _SAFE_IN_HUB = _SAFE.replace("@", "").replace(":", "")
@@ -46,7 +42,14 @@ _HIDDEN = re.compile(r"%(?:25)*(?:2f|5c|[01][0-9a-f]|7f)", re.ASCII | re.IGNOREC
 
 
 class URIError(ValueError):
-    """A text that is not a model URI. The message completes a sentence, such as "it names no bucket"."""
+    """A text that is not a model URI. The message completes a sentence, such as "it names no bucket".
+
+    ``scheme``: the scheme to write instead, if it is another one.
+    """
+
+    def __init__(self, message: str, scheme: str = "") -> None:
+        super().__init__(message)
+        self.scheme = scheme
 
 
 class SecretError(URIError):
@@ -93,8 +96,8 @@ class ModelURI:
         host, segments = self.host.lower(), self.segments
         if self.scheme == "hf" and segments:
             segments = (segments[0].lower().removesuffix(".git"), *segments[1:])
-        elif self.scheme in WEB and host in HUBS:
-            host = HUB
+        elif self.scheme in WEB and host in hub.HOSTS:
+            host = hub.HOST
         return self if (host, segments) == (self.host, self.segments) else replace(self, host=host, segments=segments)
 
     def beside(self, name: str) -> "ModelURI":
@@ -112,6 +115,16 @@ class ModelURI:
     def is_proposal(self) -> bool:
         """Whether the URI names a pull request of a hub's model: anyone can open one under the model's name."""
         return self.scheme == "hf" and _PROPOSAL.fullmatch(self.revision) is not None
+
+    @property
+    def repository(self) -> str:
+        """Of a hub's URI: ``organisation/model``, or the name alone of a repository without an organisation."""
+        return "/".join((self.host, *self.segments[:1]))
+
+    @property
+    def inside(self) -> tuple[str, ...]:
+        """Of a hub's URI: the path of a file or folder in the repository. Empty for other URIs."""
+        return self.segments[1:] if self.scheme == "hf" else ()
 
     @property
     def authority(self) -> str:
@@ -153,7 +166,7 @@ class ModelURI:
     def __str__(self) -> str:
         """The canonical text, without a query. :func:`parse` returns an equal URI for it."""
         path = "".join(f"/{segment}" for segment in self.encoded)
-        versions = (("@", self.revision), (":", self.tag), ("@", self.digest))
+        versions = (("@", hub.encoded(self.revision)), (":", self.tag), ("@", self.digest))
         version = "".join(f"{mark}{text}" for mark, text in versions if text)
         root = "/" if self.scheme == "file" and not path else ""
         return f"{self.scheme}://{self.authority}{path}{version}{root}"
@@ -166,13 +179,13 @@ def parse(text: str, *, signed: bool = False) -> ModelURI:
     """
     scheme, rest = _scheme(text)
     _check_text(scheme, rest, signed=signed)
+    if scheme == "hf":
+        return _of_hub(text, rest)
     rest, _, query = rest.partition("?")
     authority, slash, raw = rest.partition("/")
     if not authority and scheme != "file":
         raise URIError(f"it names no {scheme_of(scheme).host}")
     host, port = _host(scheme, authority)
-    if scheme == "hf":
-        return _of_hub(text, host, raw)
     if scheme == "oci":
         return _of_registry(text, host, port, slash + raw)
     written = tuple(raw.removesuffix("/").split("/")) if scheme in WEB and raw else ()
@@ -184,10 +197,13 @@ def parse_model(text: str, *, signed: bool = False) -> ModelURI:
 
     As :func:`parse`, with the scheme's rules for names.
     """
+    _check_pasted(text, signed=signed)
     uri = parse(text, signed=signed)
     if uri.scheme in WEB:
         if not hosts.is_strict(uri.host):
             raise URIError(f'"{uri.host}" is not a host name or an address')
+        if uri.host in hub.HOSTS and not (page := hub.page(uri.segments)).is_file:
+            raise _of_web_site(page)
         if not uri.segments or uri.folder:
             raise URIError("it names no file")
     elif uri.scheme == "oci":
@@ -196,11 +212,51 @@ def parse_model(text: str, *, signed: bool = False) -> ModelURI:
     elif (rule := scheme_of(uri.scheme).rule) is not None and not rule.fullmatch(uri.host):
         raise URIError(f'"{uri.host}" is not {scheme_of(uri.scheme).names}')
     if uri.scheme == "hf":
-        # Other programs accept a revision after a colon, and a file of the repository.
-        colon = ":" in text.partition("://")[2]
-        if len(uri.segments) != 1 or colon or not _MODEL.fullmatch(uri.segments[0]):
-            raise URIError("it names no model of the organisation")
+        _check_repository(uri)
     return uri
+
+
+def _check_pasted(text: str, *, signed: bool) -> None:
+    """Refuse a hub's web address behind ``hf://``, or with the query of the web site's link for a download.
+
+    ``signed``: an address can have a query.
+    """
+    address = text.removeprefix("hf://")
+    is_behind = address != text
+    if is_behind and address.partition("/")[0] in hub.HOSTS:
+        address = f"https://{address}"
+    plain = address.removesuffix(hub.DOWNLOAD)
+    if not plain.startswith(("https://", "http://")) or not (is_behind or (plain != address and not signed)):
+        return
+    uri = parse(plain)
+    if uri.host in hub.HOSTS:
+        raise _of_web_site(hub.page(uri.segments))
+
+
+def _of_web_site(page: hub.Page) -> URIError:
+    """Return the error for an address of a hub's web site, with the form to write."""
+    if page.kind:
+        return URIError(f"it names a {page.kind}, not a model")
+    if not page.owner:
+        return URIError("it names no model")
+    form = ModelURI("", "hf", page.owner, None, page.path, revision=page.revision)
+    what = "a web address" if page.is_file else "the address of a web page"
+    return URIError(f"it is {what}; write {form}", "hf")
+
+
+def _check_repository(uri: ModelURI) -> None:
+    """Refuse what cannot be a model's repository. Raises URIError."""
+    rest = uri.text.partition("://")[2]
+    if uri.host in hub.KINDS:
+        raise URIError(f"it names a {hub.KINDS[uri.host]}, not a model")
+    if uri.host == "models" and len(uri.segments) > 1:
+        raise URIError(f"models/ is not a part of the repository's name; write hf://{rest.removeprefix('models/')}")
+    if (not uri.segments and "/" in rest) or not all(map(_MODEL.fullmatch, uri.segments[:1])):
+        raise URIError("it names no model of the organisation")
+    if "@" not in rest and hub.is_quantization(uri.revision):
+        raise URIError(
+            f"{uri.revision} is a quantization and not a revision; name its file, as in hf://{uri.repository}/FILE"
+        )
 
 
 def uri_of_path(scheme: str, host: str, path: str) -> str:
@@ -232,7 +288,7 @@ def _scheme(text: str) -> tuple[str, str]:
 def _check_text(scheme: str, rest: str, *, signed: bool) -> None:
     """Refuse secrets, and characters that a URI cannot have, before parsing."""
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    if "@" in authority:
+    if "@" in authority and not (scheme == "hf" and hub.is_version(rest)):
         raise SecretError("a user name or password")
     if "?" in rest and not (signed and scheme in WEB):
         kind = "a query, as signed URLs have"
@@ -322,21 +378,19 @@ def _normal(escape: re.Match[str]) -> str:
     return character if _UNRESERVED.fullmatch(character) else escape[0].upper()
 
 
-def _of_hub(text: str, host: str, raw: str) -> ModelURI:
-    path, at, revision = raw.partition("@")
-    if at:
-        revision = revision.removesuffix("/")
-        if not _REVISION.fullmatch(revision):
-            raise URIError("it names no model of the organisation" if not revision else "its revision is malformed")
-        _segments(revision)
-    segments = _segments(path)
-    if segments:
-        name, colon, behind = segments[0].partition(":")
-        if colon:
-            if at or not name or not _REVISION.fullmatch(behind):
-                raise URIError("its revision is malformed")
-            segments, revision = (name, *segments[1:]), behind
-    return ModelURI(text, "hf", host, None, segments, revision=revision)
+def _of_hub(text: str, rest: str) -> ModelURI:
+    try:
+        host, raw, revision = hub.split(rest)
+    except ValueError as error:
+        raise URIError(str(error)) from None
+    if not host:
+        raise URIError("it names no organisation")
+    if not _STORE.fullmatch(host):
+        raise URIError(f'"{host}" is not {scheme_of("hf").names}')
+    segments = _segments(raw)
+    # The slash behind a repository's name means nothing.
+    is_folder = raw.endswith("/") and len(segments) > 1
+    return ModelURI(text, "hf", host, None, segments, folder=is_folder, revision=revision)
 
 
 def _of_registry(text: str, host: str, port: int | None, path: str) -> ModelURI:

@@ -9,6 +9,7 @@ FLAGS: dict[str, tuple[tuple[tuple[str, ...], bool, tuple[str, ...], str], ...]]
         (('--model',), True, (), 'URI of the model. kubectl-serve serves a Deployment that has this annotation. Values: http://host/path/model.joblib, https://host/path/model.joblib, s3://bucket/path, gs://bucket/path, az://container/path, hf://organisation/model@revision, oci://registry/repository:tag, pvc://claim/path; or several, separated by white space, each with its folder: URI=FOLDER.'),
         (('--digest',), True, (), 'Digest of the model file, or of the manifest of a directory. The loader rejects any other content. Values: sha256: and 64 hexadecimal digits.'),
         (('--signature-key',), True, (), "ConfigMap with the public key (key.pub) for OpenSSF signature verification. The loader rejects models that fail it. Values: the name of a ConfigMap in the Deployment's namespace."),
+        (('--files',), True, (), "Files of the model to load, by their paths below the model's folder. Default: all, except copies of the weights in a Hugging Face repository. Values: patterns, separated by spaces, for example *.safetensors *.json !original/*; ! excludes, and * matches / too."),
         (('--size',), True, (), "Model size. Sets the download deadline and the ephemeral-storage request. Default: the previous model's size. Values: a quantity from 1 to 1Pi, for example 140Gi."),
         (('--runtime',), True, ('huggingfaceserver', 'kserve-lgbserver', 'kserve-sklearnserver', 'kserve-xgbserver', 'llama-cpp', 'mlserver-lightgbm', 'mlserver-mlflow', 'mlserver-sklearn', 'mlserver-xgboost', 'openvino', 'tensorflow-serving', 'torchserve', 'triton', 'vllm', 'custom'), 'Model server. Default: a runtime for the format, or the container that you add. Values: the name of a runtime, or custom.'),
         (('--format',), True, (), 'Format of the model. Default: derived from the suffix of the model file. Values: a name with an optional :version, for example sklearn or sklearn:1.'),
@@ -218,6 +219,7 @@ FLAGS: dict[str, tuple[tuple[tuple[str, ...], bool, tuple[str, ...], str], ...]]
     ),
     "digest": (
         (('-h', '--help'), False, (), 'show this help'),
+        (('--files',), True, (), 'the files to count, as in kubectl-serve.dev/files; requires the same value in the Deployment'),
         (('--credentials',), True, (), 'Secret in the namespace with credentials for the store; requires permission to get the Secret'),
         (('--credentials-dir',), True, (), "directory with a Secret's keys as files, to read the model; default: environment variables"),
         (('-o', '--output'), True, ('json', 'yaml'), 'output format: json, yaml'),

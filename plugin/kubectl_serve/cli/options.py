@@ -17,13 +17,16 @@ from serve_core.syntax import object_name
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from model_uri.file_patterns import FilePatterns
+
 _OF_KUBECTL = "kubectl's flags"
 _OTHER_FLAGS = {
     "--replicas": "--scale", "--min-replicas": "--scale", "--max-replicas": "--scale", "--min-scale": "--scale",
     "--max-scale": "--scale", "--uri": "--model", "--url": "--model", "--storage-uri": "--model", "--path": "--model",
     "--secret": "--credentials", "--ns": "--namespace", "--file": "--filename", "--lines": "--tail",
     "--label": "--labels", "--revision": "--to", "--framework": "--format", "--server": "--runtime",
-    "--traffic": "--canary", "--percent": "--canary", "--yaml": "--output", "--json": "--output",
+    "--traffic": "--canary", "--percent": "--canary", "--include": "--files",
+    "--yaml": "--output", "--json": "--output",
 }  # fmt: skip
 """Names of flags in other tools, and the flag here."""
 _TRUTHS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
@@ -234,6 +237,16 @@ def secret_name(text: str) -> str:
             f'"{text}" is not a valid Secret name: use lower-case letters, digits, "-" and "."'
         )
     return text
+
+
+def file_patterns(text: str) -> "FilePatterns":
+    """Patterns of a model's files. Raises ValueError."""
+    from model_uri.file_patterns import parse_patterns
+
+    try:
+        return parse_patterns(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f'"{text}" is not a list of file patterns: {error}') from None
 
 
 def namespace_name(text: str) -> str:

@@ -17,7 +17,7 @@ from kubectl_serve.status import lookup, model
 from kubectl_serve.status.follow import Follower, WaitPolicy, wait_for_end
 from kubectl_serve.status.progress import Progress
 from serve_core.admission.decide import judge
-from serve_core.api import annotations
+from serve_core.api import annotations, runtimes, serving_spec
 from serve_core.base.constants import PREFIX
 from serve_core.base.json import JsonObject
 from serve_kube import errors
@@ -88,7 +88,8 @@ def _labels(text: str) -> dict[str, str]:
 
 
 def _metavar(name: str) -> str:
-    return {"model": "URI", "digest": "sha256:...", "credentials": "SECRET", "mount": "PATH"}.get(name, name.upper())
+    metavars = {"model": "URI", "digest": "sha256:...", "files": "PATTERNS", "credentials": "SECRET", "mount": "PATH"}
+    return metavars.get(name, name.upper())
 
 
 def prepare(args: Namespace, streams: Streams, connect: Connect) -> None:
@@ -102,7 +103,9 @@ def prepare(args: Namespace, streams: Streams, connect: Connect) -> None:
         asked = vars(args)
         # --credentials is for the loader: its endpoint may be inside the cluster and unreachable from here.
         secret = None if compute.has_store_settings(streams.environment) else asked[annotations.CREDENTIALS]
-        found = compute.digest_of(asked[annotations.MODEL], secret, args, streams, connect)
+        spec, _ = serving_spec.read(_manifest(args)["metadata"]["annotations"])
+        files = None if spec is None else runtimes.files_of(spec)
+        found = compute.digest_of(asked[annotations.MODEL], files, secret, args, streams, connect)
         vars(args)[annotations.DIGEST] = found.digest
         streams.note(f"pinned to {found.digest}")
 

@@ -13,11 +13,18 @@ from kubectl_serve.io import documents
 EXAMPLES = """\
   kubectl serve digest model.joblib
   kubectl serve digest s3://models/iris --credentials store -n models
+  kubectl serve digest hf://organisation/model --files '*.safetensors *.json'
   kubectl serve digest hf://organisation/model -o json"""
 
 
 def configure(parser: options.Parser) -> None:
     parser.add_argument("source", metavar="URI|PATH", help="a file or folder, or a URI as in kubectl-serve.dev/model")
+    parser.add_argument(
+        "--files",
+        metavar="PATTERNS",
+        type=options.file_patterns,
+        help="the files to count, as in kubectl-serve.dev/files; requires the same value in the Deployment",
+    )
     parser.add_argument(
         "--credentials",
         metavar="SECRET",
@@ -34,7 +41,7 @@ def prepare(args: Namespace, streams: Streams, connect: Connect) -> None:
     """Compute the digest."""
     if args.credentials is not None and args.credentials_dir is not None:
         raise UsageError("--credentials and --credentials-dir cannot be combined.", "Use only one of them.")
-    args.found = compute.digest_of(args.source, args.credentials, args, streams, connect)
+    args.found = compute.digest_of(args.source, args.files, args.credentials, args, streams, connect)
 
 
 async def run(args: Namespace, streams: Streams, _: Connect) -> int:

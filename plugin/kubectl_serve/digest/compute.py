@@ -24,9 +24,11 @@ from model_loader.outcomes import Code, LoadError
 from model_loader.plan import paths
 from model_loader.plan.model import Secret
 from model_loader.plan.options import Load, LoaderOptions
+from model_loader.planner import select
 from model_loader.report import Report
 from model_loader.sources import local
 from model_loader.verify import digest
+from model_uri.file_patterns import FilePatterns
 from serve_core.api import models
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import PRIVATE_NETWORKS
@@ -69,24 +71,26 @@ def has_store_settings(environment: Mapping[str, str]) -> bool:
     return any(key.startswith(_STORE_PREFIXES) for key in environment)
 
 
-def digest_of(source: str, secret: str | None, args: Namespace, streams: Streams, connect: Connect) -> ModelDigest:
-    """The digest of ``source``. Credentials come from the folder of the flags, else from Secret ``secret``, else from
-    the environment. Raises ServeError."""
+def digest_of(
+    source: str, files: FilePatterns | None, secret: str | None, args: Namespace, streams: Streams, connect: Connect
+) -> ModelDigest:
+    """The digest of the ``files`` of ``source``; ``None`` is the loader's default. Credentials come from the folder of
+    the flags, else from Secret ``secret``, else from the environment. Raises ServeError."""
     if secret is None or args.credentials_dir is not None:
-        return _digest(source, Secret(args.credentials_dir, streams.environment), streams)
+        return _digest(source, files, Secret(args.credentials_dir, streams.environment), streams)
     with credentials.mounted(secret, args, streams, connect) as folder:
         left = {key: value for key, value in streams.environment.items() if not key.startswith(_STORE_PREFIXES)}
-        return _digest(source, Secret(folder, left), streams)
+        return _digest(source, files, Secret(folder, left), streams)
 
 
-def _digest(source: str, secret: Secret, streams: Streams) -> ModelDigest:
+def _digest(source: str, files: FilePatterns | None, secret: Secret, streams: Streams) -> ModelDigest:
     """The digest of a path or URI, with progress on standard error. Temporary files are removed. Raises ServeError."""
     shown = _redacted(source) if "://" in source else source
     with LoaderLines(
         streams.stderr, streams.width, live=streams.live, seconds=PLAIN_SECONDS, clock=streams.now
     ) as lines:
         try:
-            return _digest_of_source(source, secret, _ScreenReport(lines.show_event))
+            return _digest_of_source(source, files, secret, _ScreenReport(lines.show_event))
         except LoadError as failure:
             lines.clear()
             replaced = not failure.own_hint and not (secret.folder and failure.code is Code.UNAUTHORIZED)
@@ -130,14 +134,15 @@ class _LocalNetwork(Network):
             raise
 
 
-def _digest_of_source(source: str, secret: Secret, report: Report) -> ModelDigest:
+def _digest_of_source(source: str, files: FilePatterns | None, secret: Secret, report: Report) -> ModelDigest:
     scheme, separator, _ = source.partition("://")
     if scheme == "pvc" and separator:
         raise ServeError(
             "a pvc:// model has no digest: it is mounted, not downloaded.", "Use a copy of the model on this machine."
         )
     if scheme == "file" or not separator:
-        return _digest_of_path(source, local.path_of(sources.parse(source)) if separator else Path(source), report)
+        path = local.path_of(sources.parse(source)) if separator else Path(source)
+        return _digest_of_path(source, path, files, report)
     if unclear := models.unclear(source):
         raise ServeError(f"{_redacted(source)} is not a list of model URIs: {unclear}.")
     with tempfile.TemporaryDirectory(prefix="kubectl-serve-", ignore_cleanup_errors=True) as folder:
@@ -151,6 +156,7 @@ def _digest_of_source(source: str, secret: Secret, report: Report) -> ModelDiges
             hashing=True,
             patience=_STALL_SECONDS,
             environment=secret.environment,
+            files=files,
         )
         loaded = load(options, report)
     return ModelDigest(_redacted(source), loaded.digest, loaded.size, loaded.files)
@@ -161,11 +167,12 @@ def _redacted(source: str) -> str:
     return " ".join(redact(uri) for uri in source.split())
 
 
-def _digest_of_path(source: str, path: Path, report: Report) -> ModelDigest:
+def _digest_of_path(source: str, path: Path, files: FilePatterns | None, report: Report) -> ModelDigest:
     """Hash local files in place, if the loader would accept each of them."""
     listing = local.files_of(path.absolute())
     paths.check_clashes(file.path for file in listing.files)
-    total = sum(file.size for file in listing.files)
+    chosen, _ = select(source, listing, "", files)
+    total = sum(file.size for file in chosen)
     started = reported_at = time.monotonic()
     done = reported = 0
 
@@ -177,7 +184,9 @@ def _digest_of_path(source: str, path: Path, report: Report) -> ModelDigest:
             report.progress(done, total, 0, now - started, (done - reported) / (now - reported_at))
             reported_at, reported = now, done
 
-    return ModelDigest(source, digest.of_path(path, count), done, len(listing.files))
+    found = {file.path: digest.sha256(path if listing.single else path / file.path, count) for file in chosen}
+    whole = f"sha256:{found[chosen[0].path]}" if listing.single else digest.of_manifest(found)
+    return ModelDigest(source, whole, done, len(chosen))
 
 
 class _ScreenReport(Report):

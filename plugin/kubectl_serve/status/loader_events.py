@@ -29,7 +29,8 @@ def bar(output: LoaderOutput) -> str:
 
 
 def loaded_text(output: LoaderOutput) -> str:
-    return f"model loaded: {loader_protocol.loaded_text(output)}".removesuffix(": ")
+    text = f"model loaded: {loader_protocol.loaded_text(output)}".removesuffix(": ")
+    return ". ".join(filter(None, (text, loader_protocol.skipped_text(output))))
 
 
 def line_of(output: LoaderOutput) -> str:

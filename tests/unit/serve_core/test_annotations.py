@@ -148,7 +148,8 @@ BAD_URIS = {
     "is not a container's name.": ["az://Models/m", "az://a--b/m"],
     "is not an organisation's name.": ["hf://-org/model"],
     "is not a claim's name.": ["pvc://Claim/m"],
-    "it names no model of the organisation.": ["hf://org", "hf://org/model/sub", "hf://org/model@"],
+    "it names no model of the organisation.": ["hf://org/", "hf://org/a%20b"],
+    "it names no revision behind the @.": ["hf://org/model@"],
     "is not a registry's host name.": ["oci://reg_istry/iris:1"],
     "it does not name an artifact as repository:tag or repository@sha256:….": [
         "oci://registry", "oci://registry/Iris:1", "oci://registry/iris@sha256:123",

@@ -1,5 +1,6 @@
 """Unpacking an archive into a folder, with limits for files and bytes."""
 
+import contextlib
 import errno
 import gzip
 import lzma
@@ -8,6 +9,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Callable
 from typing import IO
 
 from model_loader.archives import tars, zips
@@ -35,29 +37,41 @@ _BROKEN = (
 )
 
 
-def unpack(archive: Archive, folder: SafeDir, *, below: str = "", max_files: int = MAX_FILES) -> list[str]:
+def unpack(
+    archive: Archive,
+    folder: SafeDir,
+    *,
+    below: str = "",
+    max_files: int = MAX_FILES,
+    select: Callable[[str], bool] = lambda name: True,
+) -> list[str]:
     """Unpack `archive` into `folder`, without overwriting anything, and return the paths of its files.
 
     `below`: unpack only this folder of the archive, which may be empty. `max_files`: the maximum number of files.
+    `select`: whether to unpack the file of this name.
 
     Raises LoadError: Refused for content that the loader does not accept, Corrupted for an unreadable archive, NoSpace.
     """
     max_bytes = max(archive.size * MAX_RATIO, _MIN_BYTES)
     is_zip = archive.name.lower().endswith(".zip")
     members = zips.members(archive) if is_zip else tars.members(archive, max_bytes, below)
-    size = 0
+    size = found = 0
     names: list[str] = []
     try:
         for name, stream in members:
-            names.append(paths.safe_path(name))
-            if len(names) > max_files:
+            found += 1
+            if found > max_files:
                 raise too_many(archive)
-            with _create(folder, name) as out:
+            selected = select(paths.safe_path(name))
+            names += [name] if selected else []
+            # The other members are read too: the limits and checksums are about the whole archive.
+            with _create(folder, name) if selected else contextlib.nullcontext() as out:
                 while data := stream.read(BUFFER):
                     size += len(data)
                     if size > max_bytes:
                         raise bomb(archive)
-                    _write(out, data, name)
+                    if out is not None:
+                        _write(out, data, name)
     except _BROKEN as error:
         raise broken(archive, error) from None
     except OSError as error:
@@ -65,7 +79,7 @@ def unpack(archive: Archive, folder: SafeDir, *, below: str = "", max_files: int
         if error.errno not in (None, errno.EINVAL):
             raise
         raise broken(archive, error) from None
-    if not names and not below:
+    if not found and not below:
         raise LoadError(Code.NOT_FOUND, f"{archive.name} holds no file", file=archive.name)
     return names
 

@@ -18,6 +18,7 @@ from model_loader.http.http1 import Connection, ProtocolError, Response
 from model_loader.http.network import Network
 from model_loader.http.proxies import proxy_for
 from model_loader.outcomes import Code, LoadError
+from model_uri import hub
 
 if TYPE_CHECKING:
     import ssl
@@ -51,6 +52,8 @@ class HttpResponse(NamedTuple):
 def redact(url: str) -> str:
     """Return `url` without user information, query and fragment, for messages."""
     scheme, _, rest = url.partition("://")
+    if scheme == "hf" and hub.is_version(rest):
+        return url
     authority, slash, path = rest.partition("?")[0].partition("#")[0].partition("/")
     return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
 

@@ -81,12 +81,17 @@ def _spelt(url: str) -> str:
 class Listing(NamedTuple):
     """The files of one source.
 
-    `single`: the source names one file, so the model's digest is that file's. `commit`: of a hub's repository.
+    `single`: the source names one file, so the model's digest is that file's. `commit`: of a hub's repository, and
+    `inside`: the folder of the repository that has the files (empty: its top). `copies`: the paths of weights that
+    other files have too. `choices`: the paths of models of which a server reads one, if there are several.
     """
 
     files: tuple[File, ...]
     single: bool = False
     commit: str = ""
+    inside: str = ""
+    copies: frozenset[str] = frozenset()
+    choices: tuple[str, ...] = ()
 
 
 DEFAULT_REVISION = "main"
@@ -97,13 +102,14 @@ class Snapshot(NamedTuple):
     """A repository of a hub at one commit.
 
     `repository`: `organisation/model`. `revision`: the requested one. `folder`: the folder of the model that has its
-    files. `paths`: of its files, in the repository.
+    files, and `inside`: the folder of the repository. `paths`: of these files, below both folders.
     """
 
     repository: str
     revision: str
     commit: str
     folder: str
+    inside: str
     paths: tuple[str, ...]
 
 

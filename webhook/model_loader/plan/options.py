@@ -9,6 +9,7 @@ from model_loader.http.network import Network
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.paths import safe_path
 from model_uri import Store, URIError
+from model_uri.file_patterns import FilePatterns, parse_patterns
 
 TERMINATION_LOG = Path("/dev/termination-log")
 
@@ -36,6 +37,8 @@ class LoaderOptions(NamedTuple):
     """The stores of the sources. If there are any, the loader reads from no other place."""
     hub_cache: bool = False
     """Whether to lay out repositories of a hub as a cache of `huggingface_hub` too."""
+    files: FilePatterns | None = None
+    """The files to load; `None`: all, except the copies of weights that a source knows."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -64,6 +67,11 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--hub-cache", action="store_true", help="link hf:// models in DIR/hub too, a cache of huggingface_hub"
+    )
+    parser.add_argument(
+        "--files",
+        metavar="PATTERNS",
+        help="load only files that match, in one argument: *.safetensors *.json !original/*",
     )
     parser.add_argument(
         "--no-digest", action="store_true", help="compute no digest unless it is needed for verification"
@@ -96,6 +104,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> LoaderOpt
         environment=environment,
         stores=tuple(_store(text) for text in found.store),
         hub_cache=found.hub_cache,
+        files=None if found.files is None else _patterns(found.files),
     )
 
 
@@ -104,6 +113,13 @@ def _store(text: str) -> Store:
         return Store.of_argument(text)
     except URIError as error:
         raise LoadError(Code.INVALID_SOURCE, f"--store {text[:200]!r} cannot be used: {error}") from None
+
+
+def _patterns(text: str) -> FilePatterns:
+    try:
+        return parse_patterns(text)
+    except ValueError as error:
+        raise LoadError(Code.INVALID_SOURCE, f"--files {text[:200]!r} cannot be used: {error}") from None
 
 
 def _loads(texts: Sequence[str]) -> tuple[Load, ...]:

@@ -1,27 +1,30 @@
-"""`hf://organisation/model[@revision]` of a Hugging Face hub."""
+"""`hf://organisation/model[/path][@revision]` of a Hugging Face hub."""
 
 import re
+from collections.abc import Mapping
 from urllib.parse import quote
 
 from model_loader.http.authorizers import ANONYMOUS, Authorizer, Header
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import DEFAULT_REVISION, Context, File, Listing, size_of
-from model_loader.plan.paths import safe_path
-from model_loader.sources import documents
+from model_loader.plan.paths import check_clashes, safe_path
+from model_loader.sources import documents, hub_layouts
 from model_uri import ModelURI
 
 _HUB = "https://huggingface.co"
 _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}|git-blob:[0-9a-f]{40}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHOWN = 6
+"""Files in a message."""
 
 
 def list_files(uri: ModelURI, context: Context) -> Listing:
-    """Return the files of the repository at the revision's present commit. Raises LoadError.
+    """Return the files of the repository, or of the path in it, at the revision's present commit. Raises LoadError.
 
     The loader reads every file by that commit, and verifies the hub's checksum: sha256 for files in large file storage,
     git's hash for the others.
     """
-    repository, revision = f"{uri.host}/{uri.segments[0]}", uri.revision
+    repository, revision = uri.repository, uri.revision
     hub = context.endpoint(_HUB, "HF_ENDPOINT")
     token = context.secret.get("HF_TOKEN", "token")
     authorizer: Authorizer = Header(f"Bearer {token}") if token else ANONYMOUS
@@ -33,12 +36,45 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
         if not _COMMIT.fullmatch(commit):
             raise ValueError(commit)
         base = f"{hub}/{repository}/resolve/{commit}"
-        files = tuple(_file(base, entry, authorizer) for entry in found["siblings"])
+        listed = [_file(base, entry, authorizer) for entry in found["siblings"]]
     except (ValueError, KeyError, TypeError):
         raise LoadError(Code.SERVER_ERROR, f"{hub} did not answer with a list of files") from None
-    if not files:
+    if not listed:
         raise LoadError(Code.NOT_FOUND, f"hf://{repository} holds no file")
-    return Listing(files, commit=commit)
+    check_clashes(file.path for file in listed)
+    files = {file.path: file for file in listed}
+    path = "/".join(uri.inside)
+    return _one(path, files, commit) if path in files and not uri.folder else _folder(uri, path, files, commit)
+
+
+def _one(path: str, files: Mapping[str, File], commit: str) -> Listing:
+    """Return the file at `path`; the parts of a GGUF model are one model."""
+    place, _, _ = path.rpartition("/")
+    parts = sorted(hub_layouts.parts_of(path, files))
+    found = tuple(files[part]._replace(path=part[len(place) + 1 :] if place else part) for part in parts)
+    return Listing(found, single=len(found) == 1, commit=commit, inside=place)
+
+
+def _folder(uri: ModelURI, path: str, files: Mapping[str, File], commit: str) -> Listing:
+    """Return the files below `path`; all if it is empty. Raises LoadError(NotFound)."""
+    prefix = f"{path}/" if path else ""
+    found = {name[len(prefix) :]: file for name, file in files.items() if name.startswith(prefix)}
+    if not found:
+        names = sorted(files, key=lambda name: not name.endswith(path.rpartition("/")[2]))[:_SHOWN]
+        raise LoadError(
+            Code.NOT_FOUND,
+            f"hf://{uri.repository} has no file {path} at {uri.revision or DEFAULT_REVISION}",
+            hint=f"It has {', '.join(names)}{' and others' if len(files) > _SHOWN else ''}.",
+        )
+    # Only files whose sha256 the hub lists: the digest of all files can then be verified without them.
+    copies = frozenset(name for name in hub_layouts.copies(found) if found[name].checksum.startswith("sha256:"))
+    return Listing(
+        tuple(file._replace(path=name) for name, file in found.items()),
+        commit=commit,
+        inside=path,
+        copies=copies,
+        choices=choices if len(choices := hub_layouts.gguf_models(found.keys() - copies)) > 1 else (),
+    )
 
 
 def _file(base: str, entry: dict[str, object], authorizer: Authorizer) -> File:

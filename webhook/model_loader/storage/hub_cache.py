@@ -21,6 +21,6 @@ def write(snapshots: Sequence[Snapshot], files: SafeDir, cache: SafeDir) -> None
                 with repository.folder(place, make=True) as folder:
                     folder.write(name, snapshot.commit.encode())  # without a line end
             for path in snapshot.paths:
-                place, _, name = f"snapshots/{snapshot.commit}/{path}".rpartition("/")
+                place, _, name = f"snapshots/{snapshot.commit}/{below(snapshot.inside, path)}".rpartition("/")
                 with repository.folder(place, make=True) as folder:
                     files.link(below(snapshot.folder, path), folder, name)

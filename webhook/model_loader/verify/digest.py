@@ -26,26 +26,19 @@ def of_manifest(files: Mapping[str, str]) -> str:
     return "sha256:" + hashlib.sha256(b"".join(lines)).hexdigest()
 
 
-def of_path(path: Path, progress: Callable[[int], None] = lambda size: None) -> str:
-    """Return the digest of a file or folder on disk. Raises OSError. Ignores links.
-
-    `progress` receives the size of each piece that was read.
-    """
-    return of_manifest(hashes(path, progress)) if path.is_dir() else "sha256:" + _sha256(path, progress)
-
-
-def hashes(path: Path, progress: Callable[[int], None] = lambda size: None) -> dict[str, str]:
-    """Return the hex sha256 of each file of a folder, by path; see of_path."""
+def hashes(path: Path) -> dict[str, str]:
+    """Return the hex sha256 of each file of a folder, by path. Raises OSError. Ignores links."""
     found: dict[str, str] = {}
     for folder, _, names in os.walk(path):
         for name in names:
             file = Path(folder) / name
             if file.is_file() and not file.is_symlink():
-                found[file.relative_to(path).as_posix()] = _sha256(file, progress)
+                found[file.relative_to(path).as_posix()] = sha256(file)
     return found
 
 
-def _sha256(path: Path, progress: Callable[[int], None]) -> str:
+def sha256(path: Path, progress: Callable[[int], None] = lambda size: None) -> str:
+    """Return the hex sha256 of a file. `progress` receives the size of each piece that was read. Raises OSError."""
     buffer, found = memoryview(bytearray(_BUFFER)), hashlib.sha256()
     with path.open("rb", buffering=0) as stream:
         while size := stream.readinto(buffer):

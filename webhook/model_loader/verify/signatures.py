@@ -11,7 +11,7 @@ import contextlib
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from model_loader.outcomes import Code, LoadError
@@ -67,22 +67,27 @@ class Verifier:
                 f"the key is neither a public key (P-256, P-384 or P-521) nor a certificate in PEM: {_describe(error)}",
             ) from None
 
-    def check(self, folder: SafeDir, hashes: Mapping[str, str], places: Iterable[str]) -> None:
+    def check(
+        self, folder: SafeDir, hashes: Mapping[str, str], places: Iterable[str], left_out: Iterable[str] = ()
+    ) -> None:
         """Verify that `folder` has all signed files and no others. `hashes`: each file's sha256 in hex, by path.
 
         `places`: the folders of the sources (empty: the model's own). Each has its own signature, for the files below
-        it except those in a place further down. Raises LoadError(NotSigned), and OSError.
+        it except those in a place further down. `left_out`: paths of the sources' files that were not loaded, and so
+        can be missing. Raises LoadError(NotSigned), and OSError.
         """
         groups: dict[str, dict[str, str]] = {place: {} for place in places}
         for path in _files(folder):
-            place = path.rpartition("/")[0]
-            while place and place not in groups:
-                place = place.rpartition("/")[0]
+            place = _place(path, groups)
             if place not in groups or path not in hashes:
                 raise _not_signed(f"{path} is not from any source", path)
             groups[place][path[len(place) + 1 :] if place else path] = hashes[path]
+        missing = set(left_out) - hashes.keys()
         for place, files in groups.items():
-            _compare(self._signed(folder, files, place), files, place)
+            signed = self._signed(folder, files, place)
+            _compare(
+                {name: sha256 for name, sha256 in signed.items() if below(place, name) not in missing}, files, place
+            )
 
     def _signed(self, folder: SafeDir, files: Mapping[str, str], place: str) -> dict[str, str]:
         """Return the sha256 of each file, by path, from the verified signature in `place`."""
@@ -109,6 +114,14 @@ class Verifier:
         if signed.keys() == {"."} and len(own) == 1:
             return {own.pop(): signed["."]}  # the signer named the file itself instead of its folder
         return signed
+
+
+def _place(path: str, places: Container[str]) -> str:
+    """Return the innermost of `places` that has the file at `path`; empty if none has it."""
+    place = path.rpartition("/")[0]
+    while place and place not in places:
+        place = place.rpartition("/")[0]
+    return place
 
 
 def _compare(signed: Mapping[str, str], files: Mapping[str, str], place: str) -> None:

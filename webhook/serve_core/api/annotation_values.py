@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from model_uri.file_patterns import FilePatterns, parse_patterns
 from serve_core.api import models
 from serve_core.syntax import duration as durations
 from serve_core.syntax import mount_path, quantity
@@ -121,6 +122,13 @@ def scale(text: str) -> Scale:
     if maximum == 0:
         raise InvalidValueError
     return Scale(minimum, maximum)
+
+
+def file_patterns(text: str) -> FilePatterns:
+    try:
+        return parse_patterns(text)
+    except ValueError as error:
+        raise InvalidValueError(str(error)) from None
 
 
 def model_format(text: str) -> Format:

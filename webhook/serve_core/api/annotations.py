@@ -67,6 +67,14 @@ USER: tuple[Annotation, ...] = (
         values.pattern(SUBDOMAIN),
     ),
     Annotation(
+        "files",
+        "patterns, separated by spaces, for example *.safetensors *.json !original/*; ! excludes, and * matches / too",
+        "Files of the model to load, by their paths below the model's folder. Default: all, except copies of the "
+        "weights in a Hugging Face repository.",
+        "list of file patterns",
+        values.file_patterns,
+    ),
+    Annotation(
         "size",
         "a quantity from 1 to 1Pi, for example 140Gi",
         "Model size. Sets the download deadline and the ephemeral-storage request. Default: the previous model's size.",
@@ -303,6 +311,7 @@ STATE: tuple[Annotation, ...] = (
 MODEL = PREFIX + "model"
 DIGEST = PREFIX + "digest"
 SIGNATURE_KEY = PREFIX + "signature-key"
+FILES = PREFIX + "files"
 SIZE = PREFIX + "size"
 RUNTIME = PREFIX + "runtime"
 FORMAT = PREFIX + "format"

@@ -23,6 +23,7 @@ CODES = frozenset(
     {
         "Loaded", "Internal", "InvalidSource", "Unauthorized", "NotFound", "DigestMismatch", "Corrupted", "Refused",
         "NoSpace", "Unreachable", "ServerError", "Stalled", "Changed", "Interrupted", "CannotVerify", "NotSigned",
+        "NoFilesMatch",
     }
 )  # fmt: skip
 """The loader's results (``model_loader.outcomes``)."""
@@ -60,6 +61,12 @@ class LoaderOutput:
     """Files that can run code when they are loaded."""
     runs_code_first: str = ""
     """The name of one of them."""
+    skipped: int | None = None
+    """Files that are not loaded, because other files have the same weights."""
+    skipped_size: int | None = None
+    """Their bytes."""
+    skipped_first: str = ""
+    """The name of one of them."""
 
 
 NOTHING = LoaderOutput()
@@ -90,6 +97,9 @@ def from_object(document: Mapping[str, object]) -> LoaderOutput:
         digest=digest if _DIGEST.fullmatch(digest) else "",
         runs_code=_count(document.get("runs_code")),
         runs_code_first=_text(document.get("runs_code_first")),
+        skipped=_count(document.get("skipped")),
+        skipped_size=_count(document.get("skipped_bytes")),
+        skipped_first=_text(document.get("skipped_first")),
     )
 
 
@@ -135,6 +145,18 @@ def code_text(output: LoaderOutput) -> str:
     if output.runs_code == 1:
         return f"{first} can run code when it is loaded."
     return f"{output.runs_code} files can run code when they are loaded, for example {first}."
+
+
+def skipped_text(output: LoaderOutput) -> str:
+    """A sentence about the files that are not loaded, because other files have the same weights; empty if all are."""
+    if not output.skipped or not output.skipped_first:
+        return ""
+    files, size = count_text(output.skipped, "file"), size_text(output.skipped_size or 0)
+    first = quote(output.skipped_first)
+    return (
+        f"{files} with copies of the weights ({size}) skipped, for example {first}: "
+        f'kubectl-serve.dev/files "*" loads all.'
+    )
 
 
 def loaded_text(output: LoaderOutput) -> str:

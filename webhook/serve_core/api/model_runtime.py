@@ -156,6 +156,7 @@ class ModelRuntimeSpec:
     priority: Annotated[
         _WholeNumber | None, doc("If several runtimes serve a format, the highest priority is used.")
     ] = None
+    single_file: Annotated[bool | None, doc("Whether it serves one file: the model's URI must then name that.")] = None
     progress_deadline_seconds: Annotated[
         _WholeNumber | None, doc("Maximum seconds until it is ready, including the download. Default: 600.", ge=1)
     ] = None

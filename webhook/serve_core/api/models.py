@@ -57,9 +57,10 @@ class Placed:
 
 def file_name(uri: ModelURI) -> str | None:
     """The name of the file at the URI, if its suffix is that of a model file."""
-    if uri.scheme in ("hf", "oci") or not uri.segments or uri.folder:
+    path = uri.inside if uri.scheme == "hf" else uri.segments
+    if uri.scheme == "oci" or not path or uri.folder:
         return None  # a whole repository or artifact, whatever its name ends in
-    name = uri.segments[-1]
+    name = path[-1]
     return name if has_file_suffix(name) else None
 
 
@@ -214,7 +215,7 @@ def parse(text: str, path: str) -> ModelURI | Diagnostic:
     except SecretError as error:
         return diagnostic("SecretInURI", path, what=error.what)
     except URIError as error:
-        return _invalid(text, path, scheme, str(error))
+        return _invalid(text, path, error.scheme or scheme, str(error))
 
 
 def _redacted(text: str) -> str:

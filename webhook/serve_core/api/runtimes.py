@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from model_uri.file_patterns import ALL, FilePatterns
 from serve_core.api.annotation_values import Format
 from serve_core.api.annotations import FORMAT, MODEL, PROTOCOL, RUNTIME, path_of
 from serve_core.api.models import SUFFIX_FORMATS, file_name
@@ -15,6 +16,9 @@ from serve_core.syntax import glob
 
 API_VERSION = f"{GROUP}/v1alpha1"
 KIND = "ModelRuntime"
+
+HUB_FORMAT = "huggingface"
+"""The format of a repository of a Hugging Face hub."""
 
 LARGEST = 64 * 1024
 """The maximum of characters of a runtime's spec, which is stored while models use it."""
@@ -86,6 +90,8 @@ class Runtime:
     entrypoint: tuple[str, ...] = ()
     """The entrypoint of its image. It is written out where a user adds arguments to the runtime's."""
     parallelism: Parallelism | None = None
+    single_file: bool = False
+    """Whether it serves one file, which the URI must name."""
 
     def serves(self, wanted: Format, protocol: str | None) -> bool:
         return (protocol is None or protocol in self.protocols) and any(
@@ -156,6 +162,7 @@ def checked(name: str, spec: JsonObject) -> Runtime:
         Parallelism(parallelism["argument"], tuple(parallelism["resources"]), tuple(parallelism.get("unless") or ()))
         if parallelism
         else None,
+        bool(spec.get(_SINGLE_FILE)),
     )
 
 
@@ -181,6 +188,7 @@ def spec_document(runtime: Runtime) -> JsonObject:
         "settings": {key: list(names) for key, names in vars(runtime.settings).items() if names},
         "entrypoint": list(runtime.entrypoint),
         "parallelism": _parallelism_document(runtime.parallelism),
+        _SINGLE_FILE: runtime.single_file,
     }
     return {key: value for key, value in document.items() if value not in (None, [], {}, 0)}
 
@@ -193,20 +201,30 @@ def _parallelism_document(parallelism: Parallelism | None) -> JsonObject:
 
 
 _DEADLINE = "progressDeadlineSeconds"
+_SINGLE_FILE = "singleFile"
 
 
 def format_of(spec: ServingSpec) -> tuple[Format | None, tuple[Explanation, ...]]:
     """The model's format, from the annotation or from the suffix of its file."""
     if spec.format is not None:
         return spec.format, ()
-    if spec.model.scheme == "hf":
-        return Format("huggingface"), (explanation("FormatFromHub"),)
     name = file_name(spec.model)
     if name is None:
-        return None, ()
+        return (Format(HUB_FORMAT), (explanation("FormatFromHub"),)) if spec.model.scheme == "hf" else (None, ())
     suffix = next(suffix for suffix in SUFFIX_FORMATS if name.endswith(suffix))
     found = Format(SUFFIX_FORMATS[suffix])
     return found, (explanation("FormatFromURI", format=found, suffix=suffix),)
+
+
+def files_of(spec: ServingSpec) -> FilePatterns | None:
+    """The files to load. ``None``: the loader's default, which leaves out what a server of :data:`HUB_FORMAT` ignores.
+
+    A server of another format can read the copies that the default leaves out, so it gets all files.
+    """
+    is_of_hub = any(model.uri.scheme == "hf" for model in spec.models)
+    if spec.files is None and is_of_hub and spec.format is not None and spec.format.name != HUB_FORMAT:
+        return FilePatterns((ALL,))
+    return spec.files
 
 
 def choose(

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from model_uri import ModelURI
+from model_uri.file_patterns import FilePatterns
 from serve_core.api import models
 from serve_core.api.annotation_values import Caller, Format, InvalidValueError, Scale, Telemetry
 from serve_core.api.annotations import (
@@ -22,6 +23,7 @@ from serve_core.api.annotations import (
     DEPLOYMENT,
     DIGEST,
     DOMAIN,
+    FILES,
     KNATIVE,
     MAX_LENGTH,
     METRIC,
@@ -55,6 +57,7 @@ class ServingSpec:
     """At least one."""
     digest: str | None = None
     signature_key: str | None = None
+    files: FilePatterns | None = None
     size: int | None = None
     """Bytes."""
     runtime: str | None = None
@@ -231,7 +234,7 @@ def _conflicts(values: Mapping[str, Any]) -> list[Diagnostic]:
     if values.get("visibility") == "cluster-local":
         exclude(DOMAIN, "visibility cluster-local", "a custom host name is reachable from outside the cluster")
     if any(model.uri.scheme == "pvc" for model in values["models"]):
-        for key in (DIGEST, SIGNATURE_KEY, SIZE, CREDENTIALS):
+        for key in (DIGEST, SIGNATURE_KEY, FILES, SIZE, CREDENTIALS):
             exclude(key, "a pvc:// model", "this model is mounted, not downloaded")
     if "auth_issuer" in values and "auth_jwks" not in values and not is_public(values["auth_issuer"]):
         issuer = quote(values["auth_issuer"])

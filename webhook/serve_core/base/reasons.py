@@ -87,6 +87,11 @@ _REFUSALS = (
         "no runtime serves {wanted}.",
         "Known: {known}. To use another model server, add its container to the Deployment.",
     ),
+    (
+        "ModelFileUnnamed",
+        "runtime {runtime} serves one file, and the model URI names none.",
+        "Write a URI that ends in {suffix}{example}.",
+    ),
     ("UnknownRuntime", "there is no runtime {name}.", "{meant}Known: {known}."),
     (
         "ContainerMissing",
@@ -455,6 +460,11 @@ _CONDITIONS = (
         "NotSigned",
         "the model has no valid signature by the key of kubectl-serve.dev/signature-key.",
         "Restore the model that was signed, or sign it again.",
+    ),
+    (
+        "NoFilesMatch",
+        "no file of the model matches kubectl-serve.dev/files.",
+        "Correct the patterns, or remove the annotation.",
     ),
     (
         "CannotVerify",

@@ -61,8 +61,8 @@ class SecretKey:
 
 
 def repository(uri: ModelURI) -> str | None:
-    """``organisation/model`` of a hub's URI; ``None`` for another one."""
-    return f"{uri.host}/{uri.segments[0]}" if uri.scheme == "hf" and uri.segments else None
+    """The repository of a hub's URI; ``None`` for another one."""
+    return uri.repository if uri.scheme == "hf" else None
 
 
 def named_repository(line: CommandLine, uris: Collection[ModelURI]) -> str | None:

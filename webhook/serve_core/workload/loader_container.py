@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from model_uri import Store, URIError
+from model_uri import Store
+from model_uri.file_patterns import FilePatterns, parse_patterns
 from serve_core.api import models, sizing
 from serve_core.api.models import Placed
 from serve_core.base.constants import (
@@ -54,6 +55,8 @@ class LoaderRequest:
     digest: str | None = None
     signature_key: str | None = None
     """The ConfigMap with the public key."""
+    files: FilePatterns | None = None
+    """The files to load; ``None`` is the loader's default."""
     credentials: str | None = None
     """The Secret."""
     masked: bool = False
@@ -95,6 +98,8 @@ def render(request: LoaderRequest) -> JsonObject:
     if request.credentials is not None:
         args += ["--credentials", CREDENTIALS_MOUNT]
         mounts.append({"name": CREDENTIALS_VOLUME, "mountPath": CREDENTIALS_MOUNT, "readOnly": True})
+    if request.files is not None:
+        args += ["--files", str(request.files)]
     if request.hub_cache:
         args.append(_HUB_CACHE)
     token = [] if request.token is None else [_token_variable(request.token)]
@@ -145,7 +150,7 @@ def read(container: JsonObject, pod: JsonObject, loaders: Iterable[LoaderConfig]
     return _difference(container, pod, request) or request
 
 
-_OPTIONS = ("--volume", "--allow-network", "--store", "--digest", "--signature-key", "--credentials")
+_OPTIONS = ("--volume", "--allow-network", "--store", "--digest", "--signature-key", "--credentials", "--files")
 
 _REPEATED = ("--allow-network", "--store")
 
@@ -178,7 +183,8 @@ def _request_of(container: JsonObject, pod: JsonObject) -> LoaderRequest | str:
         return "args"
     try:
         stores = tuple(map(Store.of_argument, values["--store"]))
-    except URIError:
+        files = next(map(parse_patterns, values["--files"]), None)
+    except ValueError:
         return "args"
     uid = value_at(container, "securityContext", "runAsUser")
     mounts = objects_in(container.get("volumeMounts"))
@@ -191,6 +197,7 @@ def _request_of(container: JsonObject, pod: JsonObject) -> LoaderRequest | str:
         signature_key=_volume_of(pod, SIGNATURE_KEY_VOLUME, "configMap", "name") if values["--signature-key"] else None,
         credentials=_volume_of(pod, CREDENTIALS_VOLUME, "secret", "secretName") if values["--credentials"] else None,
         masked=any(mount.get("name") == MODEL_VOLUME and mount.get("mountPath") == _ACCOUNT_MOUNT for mount in mounts),
+        files=files,
         hub_cache=_HUB_CACHE in args[:at],
         token=_token_in(container),
         uid=uid if isinstance(uid, int) and not isinstance(uid, bool) and uid > 0 else None,

@@ -307,4 +307,4 @@ def _progress(output: LoaderOutput) -> str:
 def _loaded(output: LoaderOutput) -> str:
     details = loader_protocol.loaded_text(output)
     text = f"Downloaded {details}." if details else sentence("Loaded")
-    return f"{text} {loader_protocol.code_text(output)}".rstrip()
+    return " ".join(filter(None, (text, loader_protocol.skipped_text(output), loader_protocol.code_text(output))))

@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass, replace
 
+from model_uri.schemes import scheme_of
 from serve_core.admission.completion import completion_record, own_server, runtime_server, transformer
 from serve_core.admission.completion.own_server import OwnServer
 from serve_core.admission.working_set import Admission
 from serve_core.api import loader_protocol, runtimes, sizing
-from serve_core.api.annotations import COMPLETED_WITH, CUSTOM, DEPLOYMENT, PORT, RUNTIME, path_of
+from serve_core.api.annotation_values import Format
+from serve_core.api.annotations import COMPLETED_WITH, CUSTOM, DEPLOYMENT, MODEL, PORT, RUNTIME, path_of
+from serve_core.api.models import SUFFIX_FORMATS
 from serve_core.api.runtimes import Runtime, Variant
 from serve_core.api.serving_spec import ServingSpec
 from serve_core.base.constants import (
@@ -18,7 +21,7 @@ from serve_core.base.constants import (
 )
 from serve_core.base.findings import Findings
 from serve_core.base.json import JsonObject
-from serve_core.base.reasons import capped, diagnostic, explanation
+from serve_core.base.reasons import Diagnostic, capped, diagnostic, explanation
 from serve_core.base.workload import POD, Workload, index_of
 from serve_core.context.cluster import ClusterContext
 from serve_core.istio.injection import MeshDecision
@@ -114,6 +117,9 @@ def _server(workload: Workload, spec: ServingSpec, context: ClusterContext, find
     runtime = runtimes.choose(spec, context.runtimes, resources, findings)
     if runtime is None:
         return None
+    if runtime.single_file and spec.file_name is None:
+        findings.problems.append(_file_unnamed(spec, runtime))
+        return None
     variants = runtime.applying(spec.protocol, resources)
     findings.explanations += (
         explanation(
@@ -129,6 +135,16 @@ def _server(workload: Workload, spec: ServingSpec, context: ClusterContext, find
         others = [each for each in context.runtimes if wanted is not None and each.serves(wanted, spec.protocol)]
         runtime_server.warn_of_idle_devices(runtime, others, found, path, findings)
     return Server(found["name"] if found else SERVER_CONTAINER, runtime, variants)
+
+
+def _file_unnamed(spec: ServingSpec, runtime: Runtime) -> Diagnostic:
+    suffix = next((suffix for suffix, name in SUFFIX_FORMATS.items() if runtime.serves(Format(name), None)), "")
+    uri = spec.model
+    example = ""
+    if scheme_of(uri.scheme).folders and uri.segments:
+        example = f", such as {replace(uri, segments=(*uri.segments, f'FILE{suffix}'), folder=False)}"
+    words = {"runtime": runtime.name, "suffix": suffix, "example": example}
+    return diagnostic("ModelFileUnnamed", path_of(MODEL), **words)
 
 
 def _warn_of_known_image(workload: Workload, spec: ServingSpec, context: ClusterContext, findings: Findings) -> None:
@@ -246,6 +262,7 @@ def _request(
         stores=loader_stores.of_loader(workload, [model.uri for model in spec.models], context),
         digest=spec.digest,
         signature_key=spec.signature_key,
+        files=runtimes.files_of(spec),
         credentials=spec.credentials,
         masked=masked,
         hub_cache=hub_cache,

@@ -50,8 +50,12 @@ def asked(spec: ServingSpec, resources: Collection[str]) -> str:
     ``resources``: the extended resources that the model server's container asks for.
     """
     wanted, _ = runtimes.format_of(spec)
-    verified = [] if spec.signature_key is None else ["signed"]
-    return overlay.digest([spec.runtime, wanted and str(wanted), spec.protocol, sorted(resources), *verified])
+    # An earlier loader may not know them.
+    needed = [
+        *(["signed"] if spec.signature_key is not None else []),
+        *(["files"] if runtimes.files_of(spec) or any(model.uri.inside for model in spec.models) else []),
+    ]
+    return overlay.digest([spec.runtime, wanted and str(wanted), spec.protocol, sorted(resources), *needed])
 
 
 def believed(text: str | None, stored: str | None, context: ClusterContext) -> str | None:
