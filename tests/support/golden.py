@@ -18,6 +18,7 @@ INPUTS = frozenset(
         "input.yaml",
         "previous.yaml",
         "features.yaml",
+        "defaults.yaml",
         "istio.yaml",
         "policies.yaml",
         "services.yaml",

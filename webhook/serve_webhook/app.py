@@ -49,6 +49,9 @@ from serve_webhook.settings import Configuration
 FEATURES = ("knative-serving", "config-features")
 """Namespace and name of the ConfigMap with Knative's feature flags."""
 
+DEFAULTS = ("knative-serving", "config-defaults")
+"""Namespace and name of the ConfigMap with Knative's bounds for timeouts."""
+
 IMAGES = ("knative-serving", "config-deployment")
 """Namespace and name of the ConfigMap with the image of Knative's queue-proxy."""
 
@@ -82,6 +85,7 @@ class Replica:
         self._callers = configuration.callers
         self._tls = listener.tls_context(self._callers.certificate_authority if self._callers else "")
         self._features = self._single_object(CONFIG_MAPS, *FEATURES)
+        self._defaults = self._single_object(CONFIG_MAPS, *DEFAULTS)
         self._images = self._single_object(CONFIG_MAPS, *IMAGES)
         self._secrets = self._single_object(SECRETS, NAMESPACE, SECRET)
         served = {"labelSelector": f"{SERVED_LABEL}=true"}
@@ -101,6 +105,7 @@ class Replica:
         self._answering = False
         self._stopping = False
         self._features.subscribe(lambda _old, _new: self._context_changed())
+        self._defaults.subscribe(lambda _old, _new: self._context_changed())
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set; then become unready, answer remaining requests, and return.
@@ -129,6 +134,7 @@ class Replica:
         parts = {
             "certificates": self._answering,
             "Knative's feature flags": self._features.synced.is_set(),
+            "Knative's defaults": self._defaults.synced.is_set(),
             "Knative's images": self._images.synced.is_set(),
             "Deployments": self._deployments.synced.is_set(),
             "Istio's configuration": self._mesh.synced,
@@ -145,6 +151,7 @@ class Replica:
         files = settings.follow(options.settings, options.runtimes, self._configured, valid, options.servers)
         caches = [
             self._features.run(),
+            self._defaults.run(),
             self._images.run(),
             self._secrets.run(),
             self._deployments.run(),
@@ -217,6 +224,7 @@ class Replica:
                     group.create_task(informer.run())
                 group.create_task(rotation.run())
                 await self._features.synced.wait()
+                await self._defaults.synced.wait()
                 await self._mesh.wait()
                 await self._policies.wait()
                 self._failure_policies = failure_policies
@@ -243,11 +251,13 @@ class Replica:
     def _context(self) -> ClusterContext:
         loader, catalogue = self._snapshots.published or self._catalogue()
         features = self._features.get(*FEATURES) or {}
+        defaults = self._defaults.get(*DEFAULTS) or {}
         queue_proxy = ((self._images.get(*IMAGES) or {}).get("data") or {}).get("queue-sidecar-image", "")
         return ClusterContext(
             loader=loader,
             runtimes=catalogue,
             features=features.get("data") or {},
+            knative_defaults=defaults.get("data") or {},
             istio=self._mesh.context(),
             policies=self._policies.policies,
             servers=self._configuration.servers,
@@ -261,7 +271,7 @@ class Replica:
 
     def _known_context(self) -> ClusterContext | None:
         caches = (self._mesh, self._policies, self._runtimes, self._services, self._snapshots)
-        informers = (self._features, self._images, self._deployments)
+        informers = (self._features, self._defaults, self._images, self._deployments)
         read = (*(informer.synced.is_set() for informer in informers), *(cache.synced for cache in caches))
         return self._context() if all(read) else None
 

@@ -21,7 +21,7 @@ FLAGS: dict[str, tuple[tuple[tuple[str, ...], bool, tuple[str, ...], str], ...]]
         (('--metric',), True, ('concurrency', 'rps'), 'Metric for autoscaling. Default: concurrency. Values: concurrency, rps.'),
         (('--concurrency',), True, (), 'Maximum concurrent requests for each replica; 0 is no limit. Values: a whole number from 0 to 1000.'),
         (('--window',), True, (), 'Time window over which the autoscaler averages the metric. Default: 60s. Values: 6s to 1h in whole seconds, for example 30s or 1m30s.'),
-        (('--timeout',), True, (), 'Maximum duration of a request. Default: 300s. Values: 1s to 10m in whole seconds, for example 90s.'),
+        (('--timeout',), True, (), "Maximum duration of a request. Default: Knative's, which is 300s. Values: 1s to the cluster's maximum (Knative's default: 10m) in whole seconds, for example 90s."),
         (('--credentials',), True, (), "Secret with the loader's credentials, mounted as files. The webhook never reads it. Values: the name of a Secret in the Deployment's namespace."),
         (('--visibility',), True, ('public', 'cluster-local'), 'Where clients can reach the model. Default: as Knative is configured. Values: public, cluster-local.'),
         (('--canary',), True, (), 'Percentage of the traffic for the latest revision. The last promoted revision gets the rest. Values: 1% to 99%.'),

@@ -1,6 +1,7 @@
 """``kubectl serve render``: what Deployments are rendered to, offline, with the webhook's messages."""
 
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import replace
 
 from kubectl_serve import PROGRAM
@@ -22,9 +23,9 @@ EXAMPLES = """\
   kubectl serve render -f policies/ -f iris.yaml -n team-a
   kubectl serve create iris --model s3://models/iris --dry-run -o yaml | kubectl serve render -f -
 
-The default is Knative's default feature flags; to use a cluster's flags, pass its ConfigMap:
-  kubectl get configmap config-features -n knative-serving -o yaml > flags.yaml
-  kubectl serve render -f flags.yaml -f claim.yaml"""
+The default is Knative's default configuration; to use a cluster's, pass its ConfigMaps:
+  kubectl get configmap config-features config-defaults -n knative-serving -o yaml > knative.yaml
+  kubectl serve render -f knative.yaml -f claim.yaml"""
 
 _IMAGES = f"Images are the defaults of this command; `{PROGRAM} runtimes -o wide` shows those of the cluster."
 
@@ -49,9 +50,8 @@ def run(args: Namespace, streams: Streams) -> int:
     refused, completed_here = 0, False
     for document in found:
         if not _is_deployment(document.object):
-            if document.object.get("kind") not in ("ServingPolicy", "PolicyException") and not _is_flags(
-                document.object
-            ):
+            kind = document.object.get("kind")
+            if kind not in ("ServingPolicy", "PolicyException") and _configures(document.object) is None:
                 passed_over.append(document)
             continue
         manifest = documents.in_namespace(document.object, args.namespace)
@@ -111,11 +111,18 @@ def _report_denials(found: list[JsonObject], args: Namespace, streams: Streams) 
 
 
 def _context(found: list[JsonObject]) -> ClusterContext:
-    """The default context, with the feature flags, and the policies' defaults and adoptions, of the files."""
+    """The default context, with Knative's configuration, and the policies' defaults and adoptions, of the files."""
     context = manifests.default_context()
-    flags = next((each.get("data") for each in found if _is_flags(each)), None)
-    if isinstance(flags, dict):
-        context = replace(context, features={str(key): str(value) for key, value in flags.items()})
+    given: dict[str, Mapping[str, str]] = {}
+    for each in found:
+        name, data = _configures(each), each.get("data")
+        if name is not None and isinstance(data, dict):
+            given.setdefault(name, {str(key): str(value) for key, value in data.items()})
+    context = replace(
+        context,
+        features=given.get("config-features", context.features),
+        knative_defaults=given.get("config-defaults", context.knative_defaults),
+    )
     if not any(each.get("kind") == "ServingPolicy" for each in found):
         return context
     from serve_core.audit import dry_run
@@ -135,8 +142,11 @@ def _chosen(verdict: Verdict, only: str | None) -> list[JsonObject]:
     return [each for each in (verdict.deployment, verdict.service, *verdict.extras) if each]
 
 
-def _is_flags(manifest: JsonObject) -> bool:
-    return manifest.get("kind") == "ConfigMap" and value_at(manifest, "metadata", "name") == "config-features"
+def _configures(manifest: JsonObject) -> str | None:
+    """The name of a ConfigMap of Knative that rendering depends on; ``None`` for any other object."""
+    name = value_at(manifest, "metadata", "name")
+    known = manifest.get("kind") == "ConfigMap" and name in ("config-features", "config-defaults")
+    return str(name) if known else None
 
 
 def _is_deployment(manifest: JsonObject) -> bool:

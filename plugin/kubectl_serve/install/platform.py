@@ -17,6 +17,7 @@ from serve_core.base.constants import COMPLETION_LABEL, NAMESPACE
 from serve_core.base.json import JsonObject
 from serve_core.context import istio
 from serve_core.context.cluster import PRIVATE_NETWORKS, ClusterContext, LoaderConfig, Snapshot, with_user_ranges
+from serve_core.knative import timeouts
 from serve_core.policy.field_types import read_stores
 from serve_kube.errors import ForbiddenError, NotFoundError
 from serve_kube.resources import (
@@ -31,11 +32,12 @@ from serve_kube.resources import (
 
 _KNATIVE = "knative-serving"
 _FEATURES = "config-features"
+_DEFAULTS = "config-defaults"
 _IMAGES = "config-deployment"
 
 
 async def context(cluster: Cluster) -> tuple[ClusterContext, frozenset[str]]:
-    """The server's runtimes, loader, feature flags and Istio, and the names of the cluster's ModelRuntimes.
+    """The server's runtimes, loader, Knative's configuration and Istio, and the names of the cluster's ModelRuntimes.
 
     Raises NotInstalledError if kubectl-serve is not installed, ForbiddenError if the user may not read its settings.
     """
@@ -59,6 +61,7 @@ async def context(cluster: Cluster) -> tuple[ClusterContext, frozenset[str]]:
                 servers.parse(_document(text)) for name, text in sorted(known.items()) if name.endswith(".yaml")
             ),
             features=features,
+            knative_defaults=await _optional_config_map(cluster, _KNATIVE, _DEFAULTS),
             istio=await mesh(cluster),
             stores=read_stores(settings.get("stores") or ()),
             user_ranges=with_user_ranges(await visible(cluster, NAMESPACES, None)),
@@ -82,13 +85,22 @@ class _Judged(Mapping[str, str]):
         return 0
 
 
+_UNBOUNDED = dict.fromkeys((timeouts.DEFAULT, timeouts.MAXIMUM), str(2**31 - 1))
+"""Knative's timeouts for what admission has already judged."""
+
+
 async def context_to_render(cluster: Cluster, *, asks_istio: bool) -> ClusterContext:
     """The context to render a completed Deployment.
 
     The Deployment has its runtime and loader, and was judged with the real feature flags, which not every user may
     read. Istio is read, if the user may, only for a Deployment that needs objects of Istio.
     """
-    return ClusterContext(LoaderConfig(""), features=_Judged(), istio=await mesh(cluster) if asks_istio else None)
+    return ClusterContext(
+        LoaderConfig(""),
+        features=_Judged(),
+        istio=await mesh(cluster) if asks_istio else None,
+        knative_defaults=_UNBOUNDED,
+    )
 
 
 def asks_istio(deployment: JsonObject) -> bool:
@@ -136,7 +148,7 @@ async def _config_map(cluster: Cluster, namespace: str, name: str) -> dict[str, 
 
 
 async def _optional_config_map(cluster: Cluster, namespace: str, name: str) -> dict[str, str]:
-    """Empty where an installation is older than this ConfigMap."""
+    """Empty without this ConfigMap."""
     try:
         return (await cluster.get(CONFIG_MAPS, namespace, name)).get("data") or {}
     except NotFoundError:

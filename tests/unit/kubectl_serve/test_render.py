@@ -88,6 +88,20 @@ def test_knatives_flags_are_those_of_the_file_that_has_them(run: Run) -> None:
     assert yaml.safe_load(screen.out)["spec"]["template"]["spec"]["volumes"][0]["persistentVolumeClaim"]
 
 
+def test_the_maximum_timeout_is_that_of_the_file_that_has_it(run: Run) -> None:
+    batch = IRIS + "    kubectl-serve.dev/timeout: 30m\n"
+    defaults = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: config-defaults}\ndata: "
+    refused = run("render", "-f", "-", stdin=batch)
+    assert (refused.code, "TimeoutTooLong" in refused.err) == (1, True)
+    assert '{"data":{"max-revision-timeout-seconds":"1800"}}' in refused.err
+    screen = run(
+        "render", "-f", "-", "--only", "service", stdin=batch + defaults + '{max-revision-timeout-seconds: "1800"}'
+    )
+    assert (screen.code, screen.err) == (0, IMAGES)
+    pod = yaml.safe_load(screen.out)["spec"]["template"]["spec"]
+    assert (pod["timeoutSeconds"], pod["responseStartTimeoutSeconds"]) == (1800, 1800)
+
+
 @pytest.mark.parametrize("verb", ["render", "diff", "convert"])
 def test_a_file_without_an_object_is_no_success(run: Run, verb: str) -> None:
     screen = run(verb, "-f", "-", stdin="# nothing yet\n---\n")

@@ -43,6 +43,7 @@ def context_of(case: Path) -> ClusterContext:
         services=around,
         neighbours=beside,
         servers=SERVERS,
+        knative_defaults=yaml.safe_load(golden.optional(case, "defaults.yaml") or "{}"),
         user_ranges=with_user_ranges(yaml.safe_load_all(golden.optional(case, "namespaces.yaml") or "")),
     )
 

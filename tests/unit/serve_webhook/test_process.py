@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from serve_core.admission.completion import snapshots
-from serve_core.api.annotations import MODEL
+from serve_core.api.annotations import MODEL, TIMEOUT
 from serve_core.base.constants import NAMESPACE
 from serve_core.context.cluster import REQUIRED_FEATURES, LoaderConfig
 from serve_core.policy.v1alpha1 import ServingPolicy
@@ -29,7 +29,7 @@ from serve_kube.resources import (
     POLICY_REPORTS,
     VALIDATING_WEBHOOKS,
 )
-from serve_webhook.app import FEATURES, Replica, ReplicaOptions
+from serve_webhook.app import DEFAULTS, FEATURES, Replica, ReplicaOptions
 from serve_webhook.certs import authority
 from serve_webhook.certs.rotation import SECRET, WEBHOOKS, read_secret
 from serve_webhook.settings import Configuration
@@ -103,6 +103,7 @@ async def test_it_becomes_ready_leads_and_gives_the_lease_back_at_the_end(api: M
     assert made.missing() == [
         "certificates",
         "Knative's feature flags",
+        "Knative's defaults",
         "Knative's images",
         "Deployments",
         "Istio's configuration",
@@ -167,6 +168,7 @@ async def test_it_waits_for_an_api_server_that_is_away(
             await asyncio.sleep(0.01)
         assert made.missing() == [
             "Knative's feature flags",
+            "Knative's defaults",
             "Knative's images",
             "Istio's configuration",
             "what models are completed with",
@@ -183,7 +185,13 @@ async def test_it_waits_for_an_api_server_that_is_away(
     [
         (
             "configmaps",
-            ["Knative's feature flags", "Knative's images", "Istio's configuration", "what models are completed with"],
+            [
+                "Knative's feature flags",
+                "Knative's defaults",
+                "Knative's images",
+                "Istio's configuration",
+                "what models are completed with",
+            ],
         ),
         ("deployments", ["Deployments"]),
         ("namespaces", ["Istio's configuration"]),
@@ -375,6 +383,34 @@ async def test_the_leader_deletes_what_no_model_was_completed_with(
     async with started(made, stop) as task:
         await ready(made)
         while (CONFIG_MAPS.plural, NAMESPACE, earlier["metadata"]["name"]) in api.objects:  # noqa: ASYNC110 - there is no event for it
+            await asyncio.sleep(0.01)
+        stop.set()
+        await task
+
+
+async def test_the_maximum_timeout_is_that_of_knatives_defaults_at_the_time(
+    api: MemoryApi, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    api.put(NAMESPACES, {"metadata": {"name": "ml"}})
+    notes = {MODEL: "s3://models/iris/model.joblib", TIMEOUT: "30m"}
+    pod_spec = {"containers": [{"name": "server", "image": "example.com/server:1", "ports": [{"containerPort": 8080}]}]}
+    new = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "iris", "namespace": "ml", "annotations": notes},
+        "spec": {"template": {"spec": pod_spec}},
+    }
+    defaults = {"namespace": DEFAULTS[0], "name": DEFAULTS[1]}
+    made, stop = replica(api, tmp_path), asyncio.Event()
+    async with started(made, stop) as task:
+        await ready(made)
+        assert "TimeoutTooLong" in (await ask(api, caplog, request(new), "deployments"))[1]
+        api.put(CONFIG_MAPS, {"metadata": defaults, "data": {"max-revision-timeout-seconds": "3600"}})
+        while "TimeoutTooLong" in (await ask(api, caplog, request(new), "deployments"))[1]:  # noqa: ASYNC110 - it is asked, as users ask
+            await asyncio.sleep(0.01)
+        api.put(CONFIG_MAPS, {"metadata": defaults, "data": {"max-revision-timeout-seconds": "1200"}})
+        while "TimeoutTooLong" not in (await ask(api, caplog, request(new), "deployments"))[1]:  # noqa: ASYNC110 - it is asked, as users ask
             await asyncio.sleep(0.01)
         stop.set()
         await task

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serve_core.admission.completion.complete import PROGRESS_DEADLINE_DEFAULT
-from serve_core.api.annotations import METRIC, SCALE, TARGET, VISIBILITY, WINDOW, path_of
+from serve_core.api.annotations import METRIC, SCALE, TARGET, TIMEOUT, VISIBILITY, WINDOW, path_of
 from serve_core.api.serving_spec import ServingSpec
 from serve_core.base.constants import DEPLOYMENT_LABEL, LOADER_CONTAINER, PREFIX, SERVED_LABEL
 from serve_core.base.findings import Findings
@@ -13,22 +13,17 @@ from serve_core.base.json import JsonObject, value_at
 from serve_core.base.reasons import Diagnostic, capped, diagnostic, quote, step
 from serve_core.base.workload import POD, TEMPLATE, Workload
 from serve_core.context.cluster import ClusterContext
-from serve_core.knative import fields, limits
+from serve_core.knative import fields, limits, timeouts
 from serve_core.knative.features import FeatureNeed
 from serve_core.knative.fields import FieldMapping
 from serve_core.knative.name_conflict import service_name
+from serve_core.knative.timeouts import Timeouts
 from serve_core.knative.traffic import targets
 from serve_core.syntax.object_name import is_service_name
 from serve_core.workload import serving_port
 from serve_core.workload.model_server import PROBES, requests_container
 from serve_core.workload.serving_port import ServingPort
 
-_RESPONSE_START_DEFAULT = 300
-"""Seconds: Knative's default of ``responseStartTimeoutSeconds``, which a longer timeout must raise as well."""
-_TIMEOUT_DEFAULT = 300
-"""Seconds; Knative's default of ``timeoutSeconds``."""
-_TIMEOUT_MAX = 600
-"""Seconds; what Knative allows by default."""
 _GRACE, _GRACE_DEFAULT = "terminationGracePeriodSeconds", 30
 """The field, and what the API server fills in."""
 _PORT_VARIABLE = "PORT"
@@ -61,9 +56,7 @@ def render(
         mapping.add("InvalidServiceName", "metadata.name", name=quote(name))
     pod = _pod(workload, spec, context, mapping)
     if spec.timeout is not None:
-        pod["timeoutSeconds"] = spec.timeout
-        if spec.timeout > _RESPONSE_START_DEFAULT:
-            pod["responseStartTimeoutSeconds"] = spec.timeout
+        pod |= _timeouts(spec.timeout, timeouts.read(context.knative_defaults), mapping)
     if spec.concurrency is not None:
         pod["containerConcurrency"] = spec.concurrency
     service: JsonObject = {
@@ -95,6 +88,16 @@ def render(
     findings.problems += mapping.problems
     findings.warnings += [*_ignored(workload), *mapping.warnings]
     return service, frozenset(mapping.needs)
+
+
+def _timeouts(seconds: int, cluster: Timeouts, mapping: FieldMapping) -> JsonObject:
+    if seconds > cluster.maximum:
+        words = {"seconds": seconds, "maximum": cluster.maximum, "key": timeouts.MAXIMUM}
+        mapping.add("TimeoutTooLong", path_of(TIMEOUT), **words)
+    # A longer timeout must raise the one for the first byte too. Below Knative's own default, only a lower default of
+    # the cluster needs that.
+    raised = seconds > min(cluster.response_start or seconds, Timeouts().response_start)
+    return {"timeoutSeconds": seconds} | ({"responseStartTimeoutSeconds": seconds} if raised else {})
 
 
 def _service_labels(workload: Workload, spec: ServingSpec, mapping: FieldMapping) -> JsonObject:
@@ -183,7 +186,7 @@ def _pod(workload: Workload, spec: ServingSpec, context: ClusterContext, mapping
     if "serviceAccount" in rest and not rest.get("serviceAccountName"):
         rest["serviceAccountName"] = rest.pop("serviceAccount")  # as the API server does
     pod = mapping.carry(rest, fields.POD, POD)
-    _check_grace(template.get(_GRACE), spec.timeout or _TIMEOUT_DEFAULT, mapping)
+    _check_grace(template.get(_GRACE), spec.timeout, timeouts.read(context.knative_defaults), mapping)
     if len(containers) > 1:
         mapping.require("multi-container", f"{POD}.containers", exact=True)
     volumes = {volume["name"]: volume for volume in workload.volumes}
@@ -201,15 +204,16 @@ def _pod(workload: Workload, spec: ServingSpec, context: ClusterContext, mapping
     return _without_unmounted(pod, mapping)
 
 
-def _check_grace(seconds: Any, timeout: int, mapping: FieldMapping) -> None:
+def _check_grace(seconds: Any, requested: int | None, cluster: Timeouts, mapping: FieldMapping) -> None:
     """Knative gives each pod the request timeout as its grace period."""
     if seconds in (None, _GRACE_DEFAULT):
         return
+    timeout = requested or cluster.default
     if isinstance(seconds, int) and seconds <= timeout:
         mapping.ignore(f"{POD}.{_GRACE}", f"Knative gives the pod {timeout} seconds, the request timeout")
         return
     way_out = "Remove it."
-    if isinstance(seconds, int) and seconds <= _TIMEOUT_MAX:
+    if isinstance(seconds, int) and seconds <= cluster.maximum:
         way_out = f"Remove it, and set kubectl-serve.dev/timeout to {seconds}s or more."
     mapping.refuse(f"{POD}.{_GRACE}", f"Knative gives the pod {timeout} seconds, the request timeout", way_out)
 

@@ -154,10 +154,10 @@ USER: tuple[Annotation, ...] = (
     ),
     Annotation(
         "timeout",
-        "1s to 10m in whole seconds, for example 90s",
-        "Maximum duration of a request. Default: 300s.",
+        "1s to the cluster's maximum (Knative's default: 10m) in whole seconds, for example 90s",
+        "Maximum duration of a request. Default: Knative's, which is 300s.",
         "timeout",
-        values.duration(1, 600),
+        values.duration(1, 2**31 - 1),
     ),
     Annotation(
         "credentials",

@@ -241,6 +241,14 @@ _REFUSALS = (
         ),
     ),
     (
+        "TimeoutTooLong",
+        "{seconds}s is longer than this cluster's maximum for requests, {maximum}s.",
+        (
+            "Shorten it, or ask a cluster administrator to run `kubectl patch cm/config-defaults -n knative-serving -p "
+            '\'{{"data":{{"{key}":"{seconds}"}}}}\'`. Offline, add that ConfigMap to the files.'
+        ),
+    ),
+    (
         "Parked",
         "Knative sets the number of replicas of this Deployment.",
         "Set the annotation kubectl-serve.dev/scale instead, for example 1..5.",

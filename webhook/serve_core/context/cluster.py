@@ -79,6 +79,8 @@ class ClusterContext:
     """The loaders and runtimes that models were completed with, by digest, as the server stored them."""
     servers: tuple[KnownServer, ...] = ()
     """Model servers that are recognized in the Deployments of others."""
+    knative_defaults: Mapping[str, str] = field(default_factory=dict)
+    """The data of ConfigMap ``knative-serving/config-defaults``."""
 
     @property
     def known_loaders(self) -> tuple[LoaderConfig, ...]:
