@@ -13,6 +13,7 @@ import socketserver
 import ssl
 import subprocess
 import tarfile
+import tempfile
 import threading
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -321,11 +322,12 @@ def store(
     address: str = "127.0.0.1",
     enter: Sequence[str] = (),
     certificate: Path | None = None,
+    domain: str = "",
 ) -> Iterator[Store]:
     """Run versitygw on `address` during the block; with `metadata` it keeps checksums and ETags of uploads.
 
     `enter`: prefix of its command that runs it in another network namespace. `certificate`: a PEM file with certificate
-    and key for TLS.
+    and key for TLS. `domain`: the bucket can be a label before it.
     """
     port = free_port()
     environment = {"ROOT_ACCESS_KEY": KEYS["AWS_ACCESS_KEY_ID"], "ROOT_SECRET_KEY": KEYS["AWS_SECRET_ACCESS_KEY"]}
@@ -333,6 +335,8 @@ def store(
     listen = ["--port", f"{address}:{port}", "--quiet", "--keep-alive"]
     if certificate is not None:
         listen += ["--cert", str(certificate), "--key", str(certificate)]
+    if domain:
+        listen += ["--virtual-domain", domain]
     command = [*enter, str(versitygw()), *listen, "posix", *options, str(folder)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
@@ -376,6 +380,40 @@ def go_program(name: str, package: str) -> Path:
         environment = os.environ | {"GOBIN": str(program.parent), "CGO_ENABLED": "0", "GOFLAGS": "-trimpath"}
         subprocess.run(["go", "install", package], check=True, env=environment)
     return program
+
+
+@dataclass(frozen=True)
+class Azurite:
+    """A running Azurite, Microsoft's emulator of Blob Storage, with the account `devstoreaccount1`."""
+
+    endpoint: str
+    key: str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+    """Documented, and the same everywhere."""
+
+
+@contextlib.contextmanager
+def azurite(folder: Path, certificate: Path) -> Iterator[Azurite]:
+    """Run Azurite with TLS on loopback during the block. `certificate`: a PEM file with certificate and key.
+
+    It verifies signatures with the account's key, and the claims, but not the signature, of a token of Entra ID.
+    """
+    home = cache() / "tests" / "azurite-3.37.0"
+    program = home / "node_modules/azurite/dist/src/blob/main.js"
+    if not program.exists():
+        with tempfile.TemporaryDirectory(dir=cache() / "tests") as draft:
+            subprocess.run(["npm", "install", "--prefix", draft, "azurite@3.37.0"], check=True, capture_output=True)
+            with contextlib.suppress(FileExistsError):
+                shutil.copytree(draft, home, symlinks=True)
+    port = free_port()
+    listen = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--cert", str(certificate), "--key", str(certificate)]
+    command = ["node", str(program), *listen, "--oauth", "basic", "--location", str(folder), "--silent"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        wait_for_port(port, process)
+        yield Azurite(f"https://127.0.0.1:{port}/devstoreaccount1")
+    finally:
+        process.kill()  # it would end only after its clients' connections
+        process.communicate()
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def _authorities(secret: Secret, stores: Sequence[Store]) -> str:
 
     Raises LoadError(Refused) when the stores are fixed and the Secret or the environment names other authorities.
     """
-    text = secret.get("AWS_CA_BUNDLE", "ca.crt")
+    text = secret.document("AWS_CA_BUNDLE", "ca.crt")
     if stores:
         fixed = [store.ca.strip() for store in stores if store.ca]
         for key in _TRUST:

@@ -82,7 +82,7 @@ class LoadError(Exception):
     """A load, or a part of one, that ended with `code`. `message` never has credentials, user information or a query.
 
     `file`: the file of the model, if the failure is about one. `wait`: seconds that the server asked to wait. `status`:
-    the HTTP status. `headers`: the response's headers in lower case, if there are any.
+    the HTTP status. `headers`: the response's headers in lower case, if there are any. `reason`: the server's own code.
     """
 
     def __init__(
@@ -95,6 +95,7 @@ class LoadError(Exception):
         wait: float = 0.0,
         status: int = 0,
         headers: Mapping[str, str] | None = None,
+        reason: str = "",
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -106,6 +107,7 @@ class LoadError(Exception):
         self.wait = wait
         self.status = status
         self.headers: Mapping[str, str] = headers or {}
+        self.reason = reason
 
     @property
     def transient(self) -> bool:

@@ -78,21 +78,38 @@ class Store:
         return parse(self.endpoint)
 
     def names_of(self, uri: ModelURI) -> Iterator[ModelURI]:
-        """Return a web address as URIs of the store, and a URI of the place as the web address for requests."""
+        """Return a web address as URIs of the store, and a URI of the place as the web addresses for requests."""
         base, here = self._base, self.where.uri
         if self.where.holds(uri):
-            if here.scheme == "hf":
-                path = naming.address_in_hub(uri)
-            else:
-                path = ("v2" if here.scheme == "oci" else uri.host, *uri.segments)
-            yield replace(base, segments=(*base.segments, *path))
-        if uri.scheme not in WEB or _origin(uri) != _origin(base):
+            yield from self._addresses(uri)
+        if uri.scheme not in WEB:
             return
-        below = uri.segments[len(base.segments) :]
-        if below and uri.segments[: len(base.segments)] == base.segments:
-            for found in naming.in_store(here.scheme, below):
-                registry = naming.ANY if self.where.wild else here.host
-                yield replace(found, host=registry, port=here.port) if here.scheme == "oci" else found
+        path = uri.segments[len(base.segments) :]
+        if uri.segments[: len(base.segments)] != base.segments:
+            return
+        found: Iterable[ModelURI] = ()
+        if here.scheme == "s3" and (bucket := _bucket_of(uri, base)):
+            found = [ModelURI("", "s3", bucket, None, path)]
+        elif path and _origin(uri) == _origin(base):
+            found = naming.in_store(here.scheme, path)
+        for each in found:
+            if here.scheme == "oci":
+                yield replace(each, host=naming.ANY if self.where.wild else here.host, port=here.port)
+            else:
+                yield each
+            if here.scheme == "s3":
+                yield from self._addresses(each)
+
+    def _addresses(self, uri: ModelURI) -> Iterator[ModelURI]:
+        """Return the web addresses of a URI. S3 has two styles: the bucket in the path, or in the host name."""
+        base = self._base
+        if uri.scheme == "hf":
+            path = naming.address_in_hub(uri)
+        else:
+            path = ("v2" if uri.scheme == "oci" else uri.host, *uri.segments)
+        yield replace(base, segments=(*base.segments, *path))
+        if uri.scheme == "s3":
+            yield replace(base, host=f"{uri.host}.{base.host}", segments=(*base.segments, *uri.segments))
 
     @property
     def argument(self) -> str:
@@ -118,6 +135,12 @@ class Store:
 
 def _origin(web: ModelURI) -> tuple[str, int]:
     return web.host, web.port or scheme_of(web.scheme).port or 0
+
+
+def _bucket_of(web: ModelURI, store: ModelURI) -> str:
+    """Return the bucket in the host name of an address at a store; empty if there is none."""
+    bucket = web.host.removesuffix(f".{store.host}")
+    return bucket if bucket != web.host and _origin(web)[1] == _origin(store)[1] else ""
 
 
 def _is_pem(text: str) -> bool:

@@ -1,4 +1,5 @@
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,18 @@ from support.loader_hub import Hub
 @pytest.fixture
 def load(tmp_path: Path) -> harness.Loader:
     return harness.Loader(tmp_path)
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names below `example.com` lead to this machine."""
+    known = socket.getaddrinfo
+
+    def resolve(host: str, *arguments: object, **options: object) -> object:
+        here = host.rstrip(".").endswith(".example.com")
+        return known("127.0.0.1" if here else host, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 
 @pytest.fixture

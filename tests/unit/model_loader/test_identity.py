@@ -402,3 +402,144 @@ def test_a_refused_identity_is_reported(load: Loader, web: WebServer, service: W
 
     assert (run.code, "identity service" in str(run.message["message"])) == ("Unauthorized", True)
     assert "service account" in str(run.message["hint"])
+
+
+def entra_for_secrets(request: Request, number: int) -> Reply | None:
+    """The token service: returns a token for storage, for the client's secret and nothing else."""
+    wanted = {
+        "grant_type": "client_credentials",
+        "client_id": "the-client",
+        "client_secret": "the~secret+of=the client",
+        "scope": "https://storage.azure.com/.default",
+    }
+    if (request.method, request.path) != ("POST", "/the-tenant/oauth2/v2.0/token") or request.form != wanted:
+        said = "AADSTS7000215: Invalid client secret provided. the~secret+of=the client"
+        return Reply(401, body=json.dumps({"error": "invalid_client", "error_description": said}).encode())
+    return Reply(body=b'{"token_type": "Bearer", "expires_in": 3599, "access_token": "of-the-client"}')
+
+
+CLIENT = AZURE | {"AZURE_CLIENT_SECRET": "the~secret+of=the client"}
+KSERVES = {key.replace("AZURE_", "AZ_"): value for key, value in CLIENT.items()}
+
+
+@pytest.mark.parametrize(
+    "keys", [CLIENT, KSERVES | {"AZ_SUBSCRIPTION_ID": "x"}, CLIENT | {"AZURE_SUBSCRIPTION_ID": "x"}]
+)
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_an_azure_clients_secret(
+    load: Loader, web: WebServer, service: WebServer, keys: dict[str, str], end: str
+) -> None:
+    service.fault = entra_for_secrets
+    web.fault = account(web)
+    load.credentials(AZURE_STORAGE_ACCOUNT="account", AZURE_STORAGE_ENDPOINT=web.url)
+    load.credentials(
+        **{key: f"{value}{end}" for key, value in keys.items()}, AZURE_AUTHORITY_HOST=f"{service.url}/{end}"
+    )
+    other = AzureStore(
+        "models",
+        account_name="account",
+        endpoint=web.url,
+        client_options=HTTP,
+        config={
+            "client_id": "the-client",
+            "tenant_id": "the-tenant",
+            "client_secret": CLIENT["AZURE_CLIENT_SECRET"],
+            "authority_host": service.url,
+        },
+    )
+    theirs = asked(answered(service, other))
+    web.requests.clear()
+
+    run = load("az://models/iris")
+
+    assert run.files() == {"model.bin": b"weights"}, run.output
+    assert asked(service.requests[0]) == theirs
+    assert len(service.requests) == 1
+    assert all("Authorization" in request.headers for request in web.requests), "no request goes out without the token"
+    assert not {"the~secret", "of-the-client"} & set(run.output.replace('"', " ").split())
+
+
+def test_a_refused_client_secret_is_reported_with_azures_code(load: Loader, web: WebServer, service: WebServer) -> None:
+    service.fault = entra_for_secrets
+    load.credentials(AZURE_STORAGE_ACCOUNT="account", AZURE_STORAGE_ENDPOINT=web.url)
+    load.credentials(**(CLIENT | {"AZURE_CLIENT_SECRET": "expired"}), AZURE_AUTHORITY_HOST=service.url)
+
+    run = load("az://models/iris")
+
+    assert (run.code, run.of("retry"), len(service.requests), web.requests) == ("Unauthorized", [], 1, [])
+    assert "AADSTS7000215" in str(run.message["message"])
+    assert "the key in the Secret" in str(run.message["hint"])
+    assert "the~secret" not in run.output
+
+
+def test_a_token_service_that_fails_is_asked_again(load: Loader, web: WebServer, service: WebServer) -> None:
+    service.fault = lambda request, number: Reply(503) if number == 1 else entra_for_secrets(request, number)
+    web.fault = account(web)
+    load.credentials(AZURE_STORAGE_ACCOUNT="account", AZURE_STORAGE_ENDPOINT=web.url)
+    load.credentials(**CLIENT, AZURE_AUTHORITY_HOST=service.url)
+
+    run = load("az://models/iris")
+
+    assert (run.code, [each["code"] for each in run.of("retry")]) == ("Loaded", ["ServerError"])
+
+
+def test_a_token_is_renewed_before_it_expires(load: Loader, web: WebServer, service: WebServer) -> None:
+    """Each token is for less than the minute that the loader keeps in reserve, so each request fetches its own."""
+
+    def brief(request: Request, number: int) -> Reply:
+        return Reply(body=b'{"expires_in": 59, "access_token": "token-%d"}' % number)
+
+    service.fault = brief
+    answer = account(web)
+
+    def store(request: Request, number: int) -> Reply | None:
+        request.headers["Authorization"] = request.headers["Authorization"].replace(f"token-{number}", "of-the-client")
+        return answer(request, number)
+
+    web.fault = store
+    load.credentials(AZURE_STORAGE_ACCOUNT="account", AZURE_STORAGE_ENDPOINT=web.url)
+    load.credentials(**CLIENT, AZURE_AUTHORITY_HOST=service.url)
+
+    assert load("az://models/iris").code == "Loaded"
+    assert len(service.requests) == len(web.requests) > 1
+
+
+@pytest.mark.parametrize("lack", list(CLIENT))
+def test_an_incomplete_client_is_refused_without_a_request(load: Loader, web: WebServer, lack: str) -> None:
+    load.credentials(AZURE_STORAGE_ACCOUNT="account", AZURE_STORAGE_ENDPOINT=web.url)
+    load.credentials(**{key: value for key, value in CLIENT.items() if key != lack})
+
+    run = load("az://models/iris")
+
+    assert (run.code, run.message["message"], web.requests) == ("InvalidSource", f"the credentials lack {lack}", [])
+
+
+def test_the_secret_of_the_user_precedes_the_pods_identity(
+    load: Loader, web: WebServer, service: WebServer, token: Path
+) -> None:
+    service.fault = entra_for_secrets
+    web.fault = account(web)
+    load.credentials(AZURE_STORAGE_ACCOUNT="account", AZURE_STORAGE_ENDPOINT=web.url, **CLIENT)
+
+    run = load("az://models/iris", environment=azure_environment(service, token))
+
+    assert run.code == "Loaded", run.output
+
+
+def test_an_account_without_public_access_asks_for_credentials(load: Loader, web: WebServer) -> None:
+    web.fault = lambda request, number: Reply(409, body=b"<Error><Code>PublicAccessNotPermitted</Code></Error>")
+    load.credentials(AZURE_STORAGE_ACCOUNT="account", AZURE_STORAGE_ENDPOINT=web.url)
+
+    run = load("az://models/iris")
+
+    assert (run.code, "Secret" in str(run.message["hint"])) == ("Unauthorized", True)
+
+
+@pytest.mark.attack(33)
+def test_a_fixed_store_gives_its_clients_secret_to_no_other_authority(load: Loader, web: WebServer) -> None:
+    load.credentials(**CLIENT, AZURE_AUTHORITY_HOST=web.url)
+
+    run = load("az://models/iris", options=("--store", f"az://models {web.url}"))
+
+    assert (run.code, web.requests) == ("Refused", [])
+    assert "AZURE_AUTHORITY_HOST" in str(run.message["message"])

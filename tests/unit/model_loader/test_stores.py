@@ -66,6 +66,20 @@ SECRETS = [
     ("s3://models/m", "s3://models", "", {"AWS_REGION": "eusc-de-east-1"}),
     ("gs://models/m", "gs://models", "", {"GS_ENDPOINT_URL": "{evil}"}),
     ("az://models/m", "az://models", "https://us.blob.core.windows.net", {"AZURE_STORAGE_ENDPOINT": "{evil}"}),
+    (
+        "az://models/m",
+        "az://models",
+        "https://us.blob.core.windows.net",
+        {"AZURE_STORAGE_CONNECTION_STRING": "AccountName=us;BlobEndpoint={evil}"},
+    ),
+    (
+        "az://models/m",
+        "az://models",
+        "https://us.blob.core.windows.net",
+        {"AZURE_STORAGE_CONNECTION_STRING": "AccountName=evil;EndpointSuffix=core.windows.net"},
+    ),
+    ("s3://models/m", "s3://models", "", {"S3_ENDPOINT": "evil.example.com"}),
+    ("s3://models/m", "s3://models", "https://minio.example.com", {"S3_ENDPOINT": "evil.example.com"}),
     ("oci://r.example.com/a", "oci://r.example.com", "", {"plain-http": "true"}),
     ("https://models.example.com/m.bin", "https://models.example.com", "", {"ca.crt": "{pem}"}),
 ]
@@ -125,8 +139,10 @@ def test_a_variable_cannot_add_an_authority(load: Loader, evil: WebServer, name:
 def test_a_fixed_store_with_plain_http_is_not_reached_through_a_proxy(
     load: Loader, web: WebServer, evil: WebServer
 ) -> None:
-    run = load("hf://team/model", options=fixed("hf://team", web.url), environment={"HTTP_PROXY": evil.url})
+    hub = web.url.replace("127.0.0.1", "hub.example.com")
+    run = load("hf://team/model", options=fixed("hf://team", hub), environment={"HTTP_PROXY": evil.url})
     assert run.code == "Refused"
+    assert "proxy" in str(run.message["message"])
     assert evil.requests == []
 
 

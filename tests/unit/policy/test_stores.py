@@ -251,6 +251,10 @@ def test_a_policy_can_leave_the_endpoint_to_the_users_secret() -> None:
         ("s3://models/secret", f"{MINIO}/models/secret/a.joblib"),
         ("s3://models/secret", "https://MINIO.example.com:443/models/%73ecret/a.joblib"),
         (MINIO, "s3://models/a.joblib"),
+        ("s3://models/secret", "https://models.MINIO.example.com/secret/a.joblib"),
+        (MINIO, "https://models.minio.example.com/a.joblib"),
+        ("https://models.minio.example.com", "s3://models/a.joblib"),
+        ("https://models.minio.example.com", f"{MINIO}/models/a.joblib"),
         ("hf://bad-org", "https://hub.example.com/hf/Bad-Org/model/resolve/main/a.joblib"),
         ("oci://ghcr.io/bad", "https://mirror.example.com/v2/bad/model/blobs/a.joblib"),
     ],
@@ -266,7 +270,7 @@ def test_a_denial_includes_the_address_of_a_store(deny: str, uri: str) -> None:
     for kind in KINDS:
         assert broken(made(uri, known, kind)[0], known) == {"p0/s": {"SourceNotAllowed"}}
     good = made("s3://models/public/a.joblib" if "models" in deny else f"{MINIO}/other/a.joblib", known)[0]
-    assert (broken(good, known) == {}) is (deny != MINIO)
+    assert (broken(good, known) == {}) is (deny not in (MINIO, "https://models.minio.example.com"))
 
 
 @pytest.mark.parametrize(

@@ -57,17 +57,21 @@ class Header:
 class Token:
     """Authorizes with a bearer token, fetched after the first refusal and again shortly before it expires."""
 
-    def __init__(self, fetch: Callable[[], tuple[str, float]]) -> None:
-        """`fetch` returns a token and its lifetime in seconds, or raises LoadError."""
+    def __init__(self, fetch: Callable[[], tuple[str, float]], *, required: bool = False) -> None:
+        """`fetch` returns a token and its lifetime in seconds, or raises LoadError.
+
+        `required`: fetch it before the first request.
+        """
         self._fetch = fetch
+        self._required = required
         self._value = ""
         self._until = 0.0
         self._lock = threading.Lock()
 
     def sign(self, method: str, url: SplitResult, headers: dict[str, str]) -> None:
-        """Add the token, if there is one."""
+        """Add the token, if there is one. Raises LoadError if the service gives no token."""
         with self._lock:
-            if self._value and time.monotonic() > self._until:
+            if (self._value or self._required) and time.monotonic() > self._until:
                 self._renew()
             if self._value:
                 headers["Authorization"] = f"Bearer {self._value}"
@@ -78,15 +82,19 @@ class Token:
             try:
                 self._renew()
             except LoadError as failure:
-                if failure.status:
-                    why = f"the identity service gave no token: {failure.message}"
-                    raise LoadError(Code.UNAUTHORIZED, why, hint=_IDENTITY_HINT) from None
-                return False
+                if self._required or failure.status or failure.code is Code.UNAUTHORIZED:
+                    raise
+                return False  # there is no such service here
             return True
 
     def _renew(self) -> None:
         try:
             self._value, seconds = self._fetch()
+        except LoadError as failure:
+            if failure.transient or not failure.status:
+                raise
+            why = f"the identity service gave no token: {failure.message}"
+            raise LoadError(Code.UNAUTHORIZED, why, hint=_IDENTITY_HINT) from None
         except (OSError, ValueError, KeyError, TypeError):
             raise LoadError(Code.UNAUTHORIZED, "the platform's identity service gave no token") from None
         self._until = time.monotonic() + max(seconds - 60, 0)

@@ -4,19 +4,19 @@ Plain sockets are as fast as obstore and use less CPU time and a fifth of the me
 them the loader controls addresses, redirects and headers.
 """
 
-import base64
 import functools
+import re
 import socket
 import struct
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
+from model_loader.http import proxies
 from model_loader.http.authorizers import ANONYMOUS, Authorizer
 from model_loader.http.http1 import Connection, ProtocolError, Response
 from model_loader.http.network import Network
-from model_loader.http.proxies import proxy_for
 from model_loader.outcomes import Code, LoadError
 from model_uri import hub
 
@@ -38,6 +38,18 @@ _AGENT = {"User-Agent": "kubectl-serve-model-loader"}
 _CARRIED = frozenset({"accept", "range", "if-match"})
 _PORTS = {"http": 80, "https": 443}
 _Origin = tuple[str, str, int]
+
+
+_REASONS = tuple(
+    re.compile(pattern, re.ASCII)
+    for pattern in (
+        r"<Code>([A-Za-z0-9]{1,64})</Code>",  # S3, Azure
+        r"\b(AADSTS[0-9]{1,10})\b",  # Entra ID, in the description of OAuth's error
+        r'"error"\s{0,8}:\s{0,8}"([a-z_]{1,64})"',  # OAuth: RFC 6749, section 5.2
+    )
+)
+_ABOUT_CREDENTIALS = frozenset({"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "PublicAccessNotPermitted"})
+"""Codes that stores send with the status 400 or 409."""
 
 
 class HttpResponse(NamedTuple):
@@ -161,7 +173,7 @@ class Transport:
         except LoadError as failure:
             # The response to a HEAD has no body that says that the token has expired.
             refused = failure.code is Code.UNAUTHORIZED or (method == "HEAD" and failure.status == 400)
-            if not refused or not authorizer.refresh():
+            if not refused or not failure.status or not authorizer.refresh():
                 raise
         return self._follow(method, url, headers, authorizer, body)
 
@@ -234,8 +246,10 @@ class Transport:
             connection = None
         kept = connection is not None
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        if parts.scheme == "http" and self._proxy(origin):
+        proxy = self._proxy(origin) if parts.scheme == "http" else None
+        if proxy is not None:
             target = f"http://{parts.netloc}{target}"
+            headers = {**headers, **proxies.authorization(proxy)}
         try:
             if connection is None:
                 connection = self._dial(origin)
@@ -289,17 +303,13 @@ class Transport:
 
     def _proxy(self, origin: _Origin) -> SplitResult | None:
         if origin not in self._proxies:
-            self._proxies[origin] = proxy_for(*origin[:2], self._environment)
+            self._proxies[origin] = proxies.proxy_for(*origin, self._environment)
         return self._proxies[origin]
 
     def _tunnel(self, sock: socket.socket, target: str, proxy: SplitResult) -> None:
         """Make the proxy connect to `target`. Raises LoadError."""
-        headers = {}
-        if proxy.username is not None:
-            pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-            headers["Proxy-Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
         try:
-            status = Connection(sock, target).request("CONNECT", target, headers).status
+            status = Connection(sock, target).request("CONNECT", target, proxies.authorization(proxy)).status
         except BaseException:
             sock.close()
             raise
@@ -343,17 +353,17 @@ def _status_failure(url: str, status: int, headers: Mapping[str, str], text: str
         code = Code.CHANGED
     elif status in (408, 425, 429) or status >= 500:
         code = Code.SERVER_ERROR
-    reason = _store_code(text)
-    if reason in ("ExpiredToken", "InvalidToken", "TokenRefreshRequired"):
+    reason = _reason(text)
+    if reason in _ABOUT_CREDENTIALS:
         code = Code.UNAUTHORIZED
     message = f"{redact(url)} answered {status}{f' ({reason})' if reason else ''}"
-    return LoadError(code, message, wait=_retry_after(headers.get("retry-after", "")), status=status, headers=headers)
+    wait = _retry_after(headers.get("retry-after", ""))
+    return LoadError(code, message, wait=wait, status=status, headers=headers, reason=reason)
 
 
-def _store_code(text: str) -> str:
-    """Return the <Code> of an S3 error, but nothing else of it: the rest may repeat the request."""
-    code = text.partition("<Code>")[2].partition("</Code>")[0]
-    return code if code.isalnum() and len(code) <= 64 else ""
+def _reason(text: str) -> str:
+    """Return the server's code of an error, but nothing else of it: the rest may repeat the request."""
+    return next((found[1] for found in (pattern.search(text) for pattern in _REASONS) if found), "")
 
 
 def _retry_after(value: str) -> float:

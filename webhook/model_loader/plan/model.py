@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 import model_uri
 from model_loader.http.authorizers import ANONYMOUS, Authorizer
-from model_loader.http.transport import Transport, redact
+from model_loader.http.transport import Transport
 from model_loader.outcomes import Code, LoadError
-from model_uri import ModelURI, Store, URIError
+from model_uri import WEB, ModelURI, Store, URIError
 
 MAX_FILES = 100_000
 """Maximum number of files of a model: the loader keeps the list in memory."""
@@ -114,6 +114,50 @@ class Snapshot(NamedTuple):
 
 
 _SDKS = ("AWS_", "AZURE_", "HF_")
+_SWITCH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
+
+
+class Setting(NamedTuple):
+    """A value that a user set, and where: a key of the Secret, or a variable. `text` is empty if it is not set."""
+
+    key: str
+    text: str
+    of_secret: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.key} of the Secret" if self.of_secret else f"the variable {self.key}"
+
+    def url(self) -> str:
+        """Return the canonical URL of a store or service. Raises LoadError(InvalidSource)."""
+        text = self.text.rstrip("/")
+        try:
+            uri = model_uri.parse(text)
+            if uri.scheme in WEB:
+                return str(uri)
+        except URIError:
+            pass  # the text may have a secret
+        raise LoadError(Code.INVALID_SOURCE, f"{self} is not a URL", hint=f"Write {self._meant(text)}.")
+
+    @staticmethod
+    def _meant(text: str) -> str:
+        try:
+            host = str(model_uri.parse(f"https://{text}")).removeprefix("https://")
+        except URIError:
+            host = ""
+        if not host or text.lower().startswith(("http:", "https:")):
+            return "a URL such as https://store.example.com:9000"
+        return f"https://{host}, or http://{host} for a store without TLS"
+
+
+def one_line(text: str, what: object) -> str:
+    """Return `text` without the white space around it: files of Secrets often end in a line break.
+
+    Raises LoadError(InvalidSource) for a line break inside. The message names `what`, and has nothing of the text.
+    """
+    line = text.strip()
+    if "\n" in line or "\r" in line:
+        raise LoadError(Code.INVALID_SOURCE, f"{what} has a line break inside", hint="Write the value as one line.")
+    return line
 
 
 class Secret(NamedTuple):
@@ -123,18 +167,44 @@ class Secret(NamedTuple):
     environment: Mapping[str, str]
 
     def get(self, *keys: str) -> str:
-        """Return the first of `keys` in the Secret, else in the environment, else an empty text; without the white
-        space around it: files of Secrets often end in a line break."""
+        """Return the first of `keys` in the Secret, else in the environment, else an empty text, as one line.
+
+        Raises LoadError(InvalidSource).
+        """
+        return self.setting(*keys).text
+
+    def setting(self, *keys: str) -> Setting:
+        """Return the value as `get`, with its key."""
+        found = self._find(*keys)
+        return found._replace(text=one_line(found.text, found))
+
+    def document(self, *keys: str) -> str:
+        """Return the value as `get`, with any number of lines."""
+        return self._find(*keys).text.strip()
+
+    def switch(self, *keys: str, default: bool = False) -> bool:
+        """Return whether a setting is on. Raises LoadError(InvalidSource)."""
+        found = self.setting(*keys)
+        if not found.key:
+            return default
+        if found.text.lower() not in _SWITCH:
+            raise LoadError(Code.INVALID_SOURCE, f"{found} is not a switch", hint="Write true or false.")
+        return _SWITCH[found.text.lower()]
+
+    def _find(self, *keys: str) -> Setting:
         for key in keys:
             if self.folder is not None:
                 try:
-                    return (self.folder / key).read_text().strip()
+                    # Editors on Windows begin a text with a byte order mark.
+                    return Setting(key, (self.folder / key).read_text("utf-8-sig"), of_secret=True)
                 except FileNotFoundError:
                     continue
                 except (OSError, UnicodeDecodeError):
                     raise LoadError(Code.INVALID_SOURCE, f"key {key} of the Secret cannot be read as text") from None
-        found = (self.environment[key] for key in keys if key.startswith(_SDKS) and key in self.environment)
-        return next(found, "").strip()
+        for key in keys:
+            if key.startswith(_SDKS) and key in self.environment:
+                return Setting(key, self.environment[key])
+        return Setting("", "")
 
 
 class Context(NamedTuple):
@@ -147,21 +217,26 @@ class Context(NamedTuple):
     def endpoint(self, public: str, *keys: str) -> str:
         """Return the URL of the store. `public`: the default of the scheme. `keys`: keys of the Secret for another one.
 
-        Raises LoadError(Refused) if the arguments fix the store, and the Secret or the environment names another.
+        Raises LoadError: InvalidSource for a text that is no URL, Refused if the arguments fix the store, and the
+        Secret or the environment names another.
         """
-        return self._fixed(self.store.endpoint if self.store else "", public, *keys)
+        return self.endpoint_of(self.secret.setting(*keys), public)
 
     def service(self, public: str, *keys: str) -> str:
         """Return the URL of another service, such as one that issues tokens; see `endpoint`."""
-        return self._fixed("", public, *keys)
+        return self._fixed("", public, self.secret.setting(*keys))
 
-    def _fixed(self, fixed: str, public: str, *keys: str) -> str:
-        said = self.secret.get(*keys).rstrip("/")
+    def endpoint_of(self, said: Setting, public: str) -> str:
+        """Return the URL of the store, as `endpoint`, with the setting that names another one."""
+        return self._fixed(self.store.endpoint if self.store else "", public, said)
+
+    def _fixed(self, fixed: str, public: str, said: Setting) -> str:
+        url = said.url() if said.text else ""
         if self.store is None:
-            return said or public
+            return url or public
         wanted = fixed or public
-        if said and _spelt(said) != _spelt(wanted):
-            self.refuse(" or ".join(keys), redact(said)[:200], self.store)
+        if url and url != _spelt(wanted):
+            self.refuse(said.key, url[:200], self.store)
         return wanted
 
     @staticmethod

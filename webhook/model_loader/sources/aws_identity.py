@@ -14,6 +14,15 @@ from model_loader.sources import documents
 _AGENTS = ("169.254.170.2/32", "169.254.170.23/32", "fd00:ec2::23/128", "127.0.0.0/8", "::1/128")
 
 
+_DOMAINS = {"cn-": "amazonaws.com.cn", "eusc-": "amazonaws.eu"}
+"""The domains of partitions by the beginning of their regions' names."""
+
+
+def domain(region: str) -> str:
+    """Return the domain of the services in a region."""
+    return next((name for start, name in _DOMAINS.items() if region.startswith(start)), "amazonaws.com")
+
+
 class Keys(NamedTuple):
     """An access key, with the session token of a temporary one."""
 
@@ -31,8 +40,7 @@ def from_web_identity(context: Context, region: str) -> Keys:
     Source: https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
     """
     secret = context.secret
-    domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-    service = context.service(f"https://sts.{region}.{domain}", "AWS_ENDPOINT_URL_STS")
+    service = context.service(f"https://sts.{region}.{domain(region)}", "AWS_ENDPOINT_URL_STS")
     form = {
         "Action": "AssumeRoleWithWebIdentity",
         "Version": "2011-06-15",

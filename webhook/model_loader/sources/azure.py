@@ -2,15 +2,16 @@
 
 import base64
 import hmac
+import re
+from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from model_loader.http.authorizers import ANONYMOUS, Authorizer, Token
-from model_loader.http.transport import redact
 from model_loader.outcomes import Code, LoadError
-from model_loader.plan.model import Context, File, Listing, size_of
+from model_loader.plan.model import Context, File, Listing, Secret, Setting, one_line, size_of
 from model_loader.plan.paths import safe_path
 from model_loader.sources import documents, pages
 from model_loader.verify import checksums
@@ -20,8 +21,35 @@ if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 _VERSION = "2023-11-03"
+_SCOPE = "https://storage.azure.com/.default"
 _LOGIN = "https://login.microsoftonline.com"
-_LOGINS = frozenset({_LOGIN, "https://login.microsoftonline.us", "https://login.chinacloudapi.cn"})
+_CLOUDS = {
+    _LOGIN: "core.windows.net",
+    "https://login.microsoftonline.us": "core.usgovcloudapi.net",
+    "https://login.chinacloudapi.cn": "core.chinacloudapi.cn",
+}
+"""The domain of the stores by the authority that issues tokens for them."""
+_ACCOUNT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+_CLIENT = {
+    "AZURE_CLIENT_ID": ("AZURE_CLIENT_ID", "AZ_CLIENT_ID"),
+    "AZURE_TENANT_ID": ("AZURE_TENANT_ID", "AZ_TENANT_ID"),
+    "AZURE_CLIENT_SECRET": ("AZURE_CLIENT_SECRET", "AZ_CLIENT_SECRET"),
+}
+"""The keys of a client (service principal), each with KServe's older name."""
+_CONNECTION = "AZURE_STORAGE_CONNECTION_STRING"
+
+
+class Account(NamedTuple):
+    """A storage account. `endpoint`: the setting that names its URL. Without `key` and `token`, a client reads it."""
+
+    name: str
+    endpoint: Setting
+    public: str
+    key: str = ""
+    token: str = ""
+
+    def __repr__(self) -> str:
+        return f"Account({self.name!r})"  # never show the secret parts
 
 
 class SharedKey:
@@ -74,18 +102,9 @@ class _Versioned:
 def list_files(uri: ModelURI, context: Context) -> Listing:
     """Return the blobs below the prefix, or the one blob with exactly that name. Raises LoadError."""
     container, path = uri.host, uri.path
-    secret = context.secret
-    account = secret.get("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME")
-    if not account and context.store:
-        account = (urlsplit(context.store.endpoint).hostname or "").partition(".")[0]
-    if not account:
-        raise LoadError(
-            Code.INVALID_SOURCE, "the storage account is not named", hint="Add AZURE_STORAGE_ACCOUNT to the Secret."
-        )
-    endpoint = context.endpoint(f"https://{account}.blob.core.windows.net", "AZURE_STORAGE_ENDPOINT")
-    base = f"{endpoint}/{quote(container, safe='$')}"
-    token = secret.get("AZURE_STORAGE_SAS_TOKEN").lstrip("?")
-    authorizer = _authorizer(account, context)
+    account = _account(context)
+    base = f"{context.endpoint_of(account.endpoint, account.public)}/{quote(container, safe='$')}"
+    token, authorizer = account.token, _authorizer(account, context)
     prefix = path.rstrip("/")
     found = _blobs(base, prefix, token, context, authorizer)
     below = [file for file in found if not prefix or file.path.startswith(f"{prefix}/")]
@@ -139,30 +158,97 @@ def _name_of(element: "Element | None") -> str:
     return unquote(name) if element is not None and element.get("Encoded") == "true" else name
 
 
-def _authorizer(account: str, context: Context) -> Authorizer:
-    """Return the account's key, or the pod's workload identity, or none: a SAS token is part of the query."""
+def _account(context: Context) -> Account:
+    """Return the account that the Secret or the environment names. Raises LoadError(InvalidSource)."""
     secret = context.secret
-    key = secret.get("AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCESS_KEY")
-    if key:
-        return SharedKey(account, key)
-    tenant, client = secret.get("AZURE_TENANT_ID"), secret.get("AZURE_CLIENT_ID")
-    assertion = secret.get("AZURE_FEDERATED_TOKEN_FILE")
-    if not (tenant and client and assertion) or secret.get("AZURE_STORAGE_SAS_TOKEN"):
+    connection = _connection(secret)
+    name = secret.get("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME", "AZURE_ACCOUNT_NAME")
+    name = name or connection.get("accountname", "")
+    if not name and context.store:
+        name = (urlsplit(context.store.endpoint).hostname or "").partition(".")[0]
+    if not name:
+        raise LoadError(
+            Code.INVALID_SOURCE, "the storage account is not named", hint="Add AZURE_STORAGE_ACCOUNT to the Secret."
+        )
+    if not _ACCOUNT.fullmatch(name):
+        why, hint = (
+            "AZURE_STORAGE_ACCOUNT is not the name of a storage account",
+            "Write only the name, without a domain.",
+        )
+        raise LoadError(Code.INVALID_SOURCE, why, hint=hint)
+    endpoint = secret.setting("AZURE_STORAGE_ENDPOINT")
+    if not endpoint.text and connection:
+        protocol, suffix = connection.get("defaultendpointsprotocol", "https"), connection.get("endpointsuffix")
+        url = connection.get("blobendpoint") or (f"{protocol}://{name}.blob.{suffix}" if suffix else "")
+        endpoint = secret.setting(_CONNECTION)._replace(text=url)
+    return Account(
+        name,
+        endpoint,
+        f"https://{name}.blob.{_CLOUDS.get(_login(secret), _CLOUDS[_LOGIN])}",
+        secret.get("AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCESS_KEY") or connection.get("accountkey", ""),
+        (secret.get("AZURE_STORAGE_SAS_TOKEN") or connection.get("sharedaccesssignature", "")).lstrip("?"),
+    )
+
+
+def _connection(secret: Secret) -> dict[str, str]:
+    """Return the parts of the connection string, with names in lower case; empty without one.
+
+    Source: https://learn.microsoft.com/azure/storage/common/storage-configure-connection-string
+    """
+    parts = [part.partition("=") for part in secret.get(_CONNECTION).split(";") if part.strip()]
+    if not all(name.strip() and mark for name, mark, _ in parts):
+        why = f"{_CONNECTION} is not a connection string"
+        raise LoadError(Code.INVALID_SOURCE, why, hint="Copy it from the account's access keys.")
+    return {name.strip().lower(): value.strip() for name, _, value in parts}
+
+
+def _login(secret: Secret) -> str:
+    """Return the URL of the authority that issues tokens."""
+    said = secret.setting("AZURE_AUTHORITY_HOST")
+    if said.text and "://" not in said.text:
+        said = said._replace(text=f"https://{said.text}")  # as Azure's libraries
+    return said.url() if said.text else _LOGIN
+
+
+def _authorizer(account: Account, context: Context) -> Authorizer:
+    """Return the account's key, or a client's token, or none: a SAS token is part of the query."""
+    if account.key:
+        return SharedKey(account.name, account.key)
+    if account.token or not (fetch := _tokens(context)):
         return _Versioned(ANONYMOUS)
-    login = (secret.get("AZURE_AUTHORITY_HOST") or _LOGIN).rstrip("/")
-    if context.store and login not in _LOGINS:
-        context.refuse("AZURE_AUTHORITY_HOST", redact(login), context.store)
+    return _Versioned(Token(fetch, required=True))
+
+
+def _tokens(context: Context) -> Callable[[], tuple[str, float]] | None:
+    """Return a function that fetches a token and its lifetime in seconds, for a client that proves its identity with
+    its secret, or with the pod's token; None without a client. Raises LoadError(InvalidSource) for an incomplete one.
+
+    Source: https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow
+    """
+    secret = context.secret
+    client = {name: secret.get(*keys) for name, keys in _CLIENT.items()}
+    assertion = "" if client["AZURE_CLIENT_SECRET"] else secret.get("AZURE_FEDERATED_TOKEN_FILE")
+    missing = [name for name, value in client.items() if not value]
+    if assertion and missing == ["AZURE_CLIENT_SECRET"]:
+        missing = []
+    elif len(missing) == len(client) or (missing and assertion):
+        return None
+    if missing:
+        why = f"the credentials lack {' and '.join(missing)}"
+        raise LoadError(Code.INVALID_SOURCE, why, hint="Add the key to the Secret.")
+    login = _login(secret)
+    if context.store and login not in _CLOUDS:
+        context.refuse("AZURE_AUTHORITY_HOST", login, context.store)
 
     def fetch() -> tuple[str, float]:
-        form = {
-            "grant_type": "client_credentials",
-            "client_id": client,
-            "scope": "https://storage.azure.com/.default",
-            "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
-            "client_assertion": Path(assertion).read_text(),
-        }
-        url = f"{login}/{quote(tenant)}/oauth2/v2.0/token"
+        proof = {"client_secret": client["AZURE_CLIENT_SECRET"]}
+        if assertion:
+            kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+            text = one_line(Path(assertion).read_text(), "AZURE_FEDERATED_TOKEN_FILE")
+            proof = {"client_assertion_type": kind, "client_assertion": text}
+        form = {"grant_type": "client_credentials", "client_id": client["AZURE_CLIENT_ID"], "scope": _SCOPE, **proof}
+        url = f"{login}/{quote(client['AZURE_TENANT_ID'], safe='')}/oauth2/v2.0/token"
         found = documents.from_json(context.transport.read(url, form=urlencode(form)))
         return str(found["access_token"]), float(found["expires_in"])
 
-    return _Versioned(Token(fetch))
+    return fetch

@@ -95,7 +95,7 @@ def _authorizer(context: Context) -> Authorizer:
     token = context.secret.get("token")
     if token:
         return Header(f"Bearer {token}")
-    key = context.secret.get(*_KEY_FILES)
+    key = context.secret.document(*_KEY_FILES)
     if key:
         from model_loader.sources import google_account  # noqa: PLC0415  # needs a library
 

@@ -217,7 +217,7 @@ def _host_of(key: str) -> str:
 
 def _auths(context: Context) -> Mapping[str, object]:
     """Return the entries of the Secret's docker config. Raises LoadError(InvalidSource)."""
-    config = context.secret.get(".dockerconfigjson")
+    config = context.secret.document(".dockerconfigjson")
     try:
         return _mapping(json.loads(config)["auths"]) if config else {}
     except (ValueError, KeyError, TypeError, RecursionError):

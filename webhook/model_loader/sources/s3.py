@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from typing import NamedTuple
-from urllib.parse import SplitResult, quote, urlencode
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from model_loader.http.authorizers import ANONYMOUS, Authorizer
 from model_loader.outcomes import Code, LoadError
@@ -15,7 +15,7 @@ from model_loader.plan.paths import safe_path
 from model_loader.sources import aws_identity, documents, pages
 from model_loader.sources.aws_identity import Keys
 from model_loader.verify import checksums
-from model_uri import ModelURI, uri_of_path
+from model_uri import ModelURI, hosts, uri_of_path
 
 _NOTHING = hashlib.sha256(b"").hexdigest()
 _ALGORITHM = "AWS4-HMAC-SHA256"
@@ -24,17 +24,31 @@ _PUBLIC_REGION = re.compile(r"(af|ap|ca|eu|il|me|mx|sa|us)-[a-z]+-[0-9]{1,2}", r
 _REGION = re.compile(r"[a-z0-9-]{1,63}", re.ASCII)
 
 
+_STYLE = "AWS_S3_ADDRESSING_STYLE"
+_VIRTUAL = ("S3_USE_VIRTUAL_BUCKET", "S3_USER_VIRTUAL_BUCKET")
+"""KServe's switch; some of its versions misspell it."""
+_VARIANTS = (
+    ("AWS_S3_USE_ACCELERATE_ENDPOINT", "S3_USE_ACCELERATE"),
+    ("AWS_USE_DUALSTACK_ENDPOINT",),
+    ("AWS_USE_FIPS_ENDPOINT",),
+)
+"""Switches for other endpoints of AWS: transfer acceleration, IPv6, FIPS 140-3."""
+_VIRTUAL_ONLY = frozenset({"SecondLevelDomainForbidden", "PathStyleDomainForbidden", "VirtualHostDomainRequired"})
+"""Codes of stores that refuse the path style: Alibaba OSS, Tencent COS, Huawei OBS."""
+
+
 class RequestSigner:
     """AWS Signature Version 4 for requests without a body.
 
     Source: https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
     """
 
-    def __init__(self, fetch: Callable[[], Keys], region: str) -> None:
-        """`fetch` returns the current keys, or raises LoadError."""
+    def __init__(self, fetch: Callable[[], Keys], region: str, *, pays: bool = False) -> None:
+        """`fetch` returns the current keys, or raises LoadError. `pays`: whether the requester pays for requests."""
         self._fetch = fetch
         self._keys = fetch()
         self._region = region
+        self._pays = pays
         self._derived: tuple[str, Keys, hmac.HMAC] | None = None
 
     def sign(self, method: str, url: SplitResult, headers: dict[str, str]) -> None:
@@ -49,6 +63,8 @@ class RequestSigner:
         keys = self._keys
         if keys.token:
             headers["x-amz-security-token"] = keys.token
+        if self._pays:
+            headers["x-amz-request-payer"] = "requester"
         signed = {"host": url.netloc} | {k.lower(): v for k, v in headers.items() if k.lower().startswith("x-amz-")}
         names = sorted(signed)
         lines = [method, url.path or "/", url.query, *(f"{name}:{signed[name]}" for name in names), ""]
@@ -93,11 +109,17 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
     """Return the objects below the prefix, or the one object with exactly that key. Raises LoadError."""
     name, path = uri.host, uri.path
     prefix = path.rstrip("/")
+    configured = _region(context)
     try:
-        return _list(name, path, prefix, context, _region(context))
+        return _list(name, path, prefix, context, configured)
     except LoadError as failure:
-        region = failure.headers.get("x-amz-bucket-region", "")
-        if failure.status in (301, 307, 400) and _REGION.fullmatch(region):
+        if failure.reason in _VIRTUAL_ONLY:
+            why = f"{failure.message}: the store requires the bucket's name in the host name"
+            hint = f"Add the key {_STYLE} with the value virtual to the Secret."
+            raise LoadError(Code.INVALID_SOURCE, why, hint=hint) from None
+        # A redirect to the bucket's region gets no credentials, so the store there refuses with 403.
+        region = failure.headers.get("x-amz-bucket-region", configured)
+        if failure.status in (301, 307, 400, 403) and region != configured and _REGION.fullmatch(region):
             return _list(name, path, prefix, context, region)
         raise
 
@@ -136,31 +158,85 @@ def _keys(secret: Secret) -> Keys | None:
     if bool(access) != bool(key):
         missing = "AWS_SECRET_ACCESS_KEY" if access else "AWS_ACCESS_KEY_ID"
         raise LoadError(Code.INVALID_SOURCE, f"the credentials lack {missing}", hint="Add the key to the Secret.")
-    return Keys(access, key, secret.get("AWS_SESSION_TOKEN")) if access else None
+    keys = Keys(access, key, secret.get("AWS_SESSION_TOKEN"))
+    if not all(part.isascii() and part.isprintable() and " " not in part for part in keys):
+        why = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or AWS_SESSION_TOKEN has a character that no key has"
+        raise LoadError(Code.INVALID_SOURCE, why, hint="Correct the key of the Secret.")
+    return keys if access else None
 
 
 def _authorizer(context: Context, region: str) -> Authorizer:
     """Return keys, else the pod's workload identity, else none: requests are then unsigned."""
     secret = context.secret
+    if secret.switch("AWS_NO_SIGN_REQUEST", "awsAnonymousCredential"):
+        return ANONYMOUS
+    pays = secret.get("AWS_REQUEST_PAYER").lower() == "requester"
     if _keys(secret):
-        return RequestSigner(lambda: _keys(secret) or Keys("", ""), region)
+        return RequestSigner(lambda: _keys(secret) or Keys("", ""), region, pays=pays)
     if secret.get("AWS_WEB_IDENTITY_TOKEN_FILE") and secret.get("AWS_ROLE_ARN"):
-        return RequestSigner(lambda: aws_identity.from_web_identity(context, region), region)
+        return RequestSigner(lambda: aws_identity.from_web_identity(context, region), region, pays=pays)
     if secret.get("AWS_CONTAINER_CREDENTIALS_FULL_URI"):
-        return RequestSigner(lambda: aws_identity.from_container(context), region)
+        return RequestSigner(lambda: aws_identity.from_container(context), region, pays=pays)
     return ANONYMOUS
 
 
 def _bucket(name: str, context: Context, region: str) -> Bucket:
     authorizer = _authorizer(context, region)
-    endpoint = context.endpoint("", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-    if not endpoint and context.store and not _PUBLIC_REGION.fullmatch(region):
-        context.refuse("AWS_REGION or AWS_DEFAULT_REGION", region, context.store)
+    endpoint = _endpoint(context)
+    style = _style(context.secret)
     if endpoint:
-        return Bucket(f"{endpoint}/{name}", authorizer)
-    domain = f"s3.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
-    # The wildcard certificate does not match a bucket name with dots.
-    return Bucket(f"https://{domain}/{name}" if "." in name else f"https://{name}.{domain}", authorizer)
+        if variant := next((key for key in _VARIANTS if context.secret.switch(*key)), None):
+            why = f"{variant[0]} is for AWS itself, and another endpoint is set"
+            raise LoadError(Code.INVALID_SOURCE, why, hint="Remove one of them from the Secret.")
+        return Bucket(_url(name, endpoint, virtual=style == "virtual"), authorizer)
+    if context.store and not _PUBLIC_REGION.fullmatch(region):
+        context.refuse("AWS_REGION or AWS_DEFAULT_REGION", region, context.store)
+    return Bucket(_of_aws(name, region, context.secret, virtual=style != "path"), authorizer)
+
+
+def _endpoint(context: Context) -> str:
+    """Return the URL of the store, or an empty text for AWS. KServe's S3_ENDPOINT is HOST:PORT, beside S3_USE_HTTPS."""
+    secret = context.secret
+    said = secret.setting("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "S3_ENDPOINT")
+    known = said.key == "S3_ENDPOINT" or secret.setting("S3_USE_HTTPS").text
+    if said.text and "://" not in said.text and known:
+        scheme = "https" if secret.switch("S3_USE_HTTPS", default=True) else "http"
+        said = said._replace(text=f"{scheme}://{said.text}")
+    return context.endpoint_of(said, "")
+
+
+def _style(secret: Secret) -> str:
+    """Return the addressing style: virtual (the bucket in the host name), path, or auto. Raises LoadError."""
+    style = secret.get(_STYLE).lower() or "auto"
+    if style not in ("auto", "path", "virtual"):
+        why = f"{_STYLE} is not an addressing style"
+        raise LoadError(Code.INVALID_SOURCE, why, hint="Write virtual, path or auto.")
+    return "virtual" if style == "auto" and secret.switch(*_VIRTUAL) else style
+
+
+def _of_aws(name: str, region: str, secret: Secret, *, virtual: bool) -> str:
+    """Return the URL of a bucket of AWS. Raises LoadError(InvalidSource).
+
+    Source: https://docs.aws.amazon.com/general/latest/gr/s3.html
+    """
+    accelerated, dual, fips = (secret.switch(*keys) for keys in _VARIANTS)
+    stack = ".dualstack" if dual else ""
+    if not accelerated:
+        host = f"s3{'-fips' if fips else ''}{stack}.{region}.{aws_identity.domain(region)}"
+        return _url(name, f"https://{host}", virtual=virtual)
+    if fips or "." in name:
+        why = "AWS_S3_USE_ACCELERATE_ENDPOINT excludes FIPS endpoints, and buckets with a dot in their name"
+        raise LoadError(Code.INVALID_SOURCE, why, hint="Remove it from the Secret.")
+    return _url(name, f"https://s3-accelerate{stack}.amazonaws.com", virtual=True)
+
+
+def _url(name: str, endpoint: str, *, virtual: bool) -> str:
+    """Return the URL of a bucket. An address cannot have a bucket's name, and wildcard certificates match one label."""
+    scheme, _, rest = endpoint.partition("://")
+    dotted = "." in name and scheme == "https"
+    if not virtual or dotted or hosts.is_address(urlsplit(endpoint).hostname or ""):
+        return f"{endpoint}/{name}"
+    return f"{scheme}://{name}.{rest}"
 
 
 def _objects(bucket: Bucket, prefix: str, context: Context) -> list[File]:

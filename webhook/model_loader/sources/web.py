@@ -1,12 +1,16 @@
 """`https://host/path/file` and, if the operator allows the address, `http://`."""
 
 import base64
+import re
 
 from model_loader.http.authorizers import ANONYMOUS, Authorizer, Header
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Context, File, Listing
 from model_loader.plan.paths import safe_path
-from model_uri import ModelURI
+from model_uri import ModelURI, uri_of_path
+
+_AZURE = re.compile(r"([a-z0-9-]+)\.blob\.core\.[a-z.]+", re.ASCII)
+"""Hosts of Azure's accounts."""
 
 
 def _authorizer(context: Context) -> Authorizer:
@@ -24,6 +28,20 @@ def _authorizer(context: Context) -> Authorizer:
 
 def list_files(uri: ModelURI, context: Context) -> Listing:
     """Return the one file of `uri`. Raises LoadError."""
+    try:
+        return Listing((_file(uri, context),), single=True)
+    except LoadError as failure:
+        account = _AZURE.fullmatch(uri.host)
+        if account is None or len(uri.segments) < 2 or failure.code not in (Code.NOT_FOUND, Code.UNAUTHORIZED):
+            raise
+        meant = uri_of_path("az", uri.segments[0], "/".join(uri.segments[1:]))
+        hint = f"For a folder, or with credentials of the account, write {meant}, and add AZURE_STORAGE_ACCOUNT to the "
+        raise LoadError(
+            failure.code, failure.message, hint=f"{hint}Secret: {account[1]}.", status=failure.status
+        ) from None
+
+
+def _file(uri: ModelURI, context: Context) -> File:
     name, url = safe_path(uri.segments[-1]), uri.url
     authorizer = _authorizer(context)
     # Request the first byte: the response has the size, the version and the support of ranges. Many servers refuse
@@ -41,7 +59,7 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
     if ranged:
         context.transport.drain(response.body)
     known = int(size) if size and size.isdigit() else -1
-    file = File(
+    return File(
         path=name,
         url=url,
         size=known,
@@ -50,4 +68,3 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
         version=etag or response.headers.get("last-modified", ""),
         ranged=ranged and known >= 0,
     )
-    return Listing((file,), single=True)
