@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import Iterator
 
@@ -155,8 +156,11 @@ def test_a_model_is_at_the_path_of_its_annotation(namespace: Namespace, ingress:
     own = pod_template(file_server("files", "/models"), {"app": "own"})
     namespace.apply(deployment("own", IRIS, own, credentials="store", mount="/models"))
     namespace.apply(deployment("iris", IRIS, credentials="store", mount="/data/iris"))
-    listing = ingress.request(annotation(namespace.wait_ready("own"), "url") or "", "/")
-    assert "model.joblib" in listing.body
+    named = pod_template(file_server("files", "/srv/models"), {"app": "named"})
+    namespace.apply(deployment("named", IRIS, named, credentials="store", mount="/srv/models/iris.joblib"))
+    for name, file in (("own", "model.joblib"), ("named", "iris.joblib")):
+        listing = ingress.request(annotation(namespace.wait_ready(name), "url") or "", "/")
+        assert re.findall(r'href="([^"]+)"', listing.body) == [file]
     assert ingress.predict(namespace.wait_ready("iris"), iris.rows).predicted == iris.answers
 
     namespace.kubectl("annotate", "deployment", "iris", f"{PREFIX}mount-")

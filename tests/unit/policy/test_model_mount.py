@@ -39,8 +39,9 @@ def place(path: str) -> Change:
 
 @pytest.mark.parametrize("runtime", FACTS.runtimes, ids=lambda runtime: runtime.name)
 def test_every_runtime_is_recognised_at_its_path(runtime: Runtime) -> None:
+    model = "s3://models/a.gguf" if runtime.single_file else "s3://models/a"
     for path in ("/models", "/mnt/models/a", "/opt/ml/model"):
-        written = deployment("s3://models/a", runtime=runtime.name, format=runtime.formats[0].name, mount=path)
+        written = deployment(model, runtime=runtime.name, format=runtime.formats[0].name, mount=path)
         for kind in KINDS:
             use = subject(made(kind, written)[0]).runtime
             assert use is not None

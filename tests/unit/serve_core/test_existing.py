@@ -1,6 +1,7 @@
 """Deployments that people already have, ``tests/golden/existing``: accepted with the right port, or refused."""
 
 import os
+import re
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -87,6 +88,27 @@ def test_what_a_hint_says_helps(name: str, annotations: dict[str, str], pod: dic
     followed = changed(case, annotations, pod)
     assert followed.with_all_flags.problems == ()
     assert followed.port(followed.with_all_flags) == case.listens
+
+
+def proposed(case: Case) -> str | None:
+    """The path that the warning proposes for the annotation ``mount``."""
+    hints = "".join(warning.hint for warning in case.with_all_flags.warnings)
+    found = re.search(r"Or set kubectl-serve\.dev/mount to (\S+), where the server looks for its model\.", hints)
+    return found and found[1]
+
+
+PROPOSED = [case for case in ACCEPTED if proposed(case)]
+
+
+@pytest.mark.parametrize("case", PROPOSED, ids=name_of)
+def test_with_the_proposed_path_the_server_gets_the_model_without_another_change(case: Case) -> None:
+    followed = changed(case, {"mount": proposed(case) or ""}, {})
+    assert followed.with_all_flags.problems == ()
+    assert followed.model(followed.with_all_flags) == "path"
+
+
+def test_a_path_is_proposed_where_servers_read_one() -> None:
+    assert len(PROPOSED) >= 5
 
 
 @pytest.mark.parametrize(("name", "server", "port"), [("oauth-proxy-sidecar", 0, "8443"), ("nginx-in-front", 1, "80")])

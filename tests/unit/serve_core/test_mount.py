@@ -94,8 +94,6 @@ REFUSED = {
         "/m\u00f6dels", "/\uff0e\uff0e/etc", "/models\u202e", "/\u0435tc", "/models\u200b", "/$(HOME)", "/${HOME}",
         "/models,/etc", "/models=a", "/*", "/models;a", "/models|a", "/models?a", "/models#a", "/@models",
     ],
-    "It is the path of a folder, in which a model file keeps its name. Write /models.": ["/models/model.gguf"],
-    "It is the path of a folder, in which a model file keeps its name.": ["/model.onnx", "/tmp/model.pkl"],
     "It is longer than 255 characters.": ["/" + "a" * 255, "/a" * 5000],
 }  # fmt: skip
 
@@ -146,6 +144,39 @@ def test_an_own_server_finds_the_model_there(
         assert [warning.code for warning in verdict.warnings] == []
 
 
+@pytest.mark.parametrize(
+    ("model", "part"),
+    [
+        ("s3://models/chat-q4.gguf", "model/chat-q4.gguf"),
+        ("https://models.example.com/a%20b.onnx", "model/a b.onnx"),
+        ("pvc://claim/chat/chat-q4.gguf", "chat/chat-q4.gguf"),
+    ],
+)
+def test_a_model_file_can_have_another_name_in_a_volume_of_the_user(model: str, part: str) -> None:
+    pod = own(args=["/models/model.gguf"], volumeMounts=[{"name": "mine", "mountPath": "/models"}])
+    pod["volumes"] = [{"name": "mine", "emptyDir": {}}]
+    verdict = judge(deployment(pod, model, mount="/models/model.gguf"), CONTEXT)
+    expected = {"name": "model", "mountPath": "/models/model.gguf", "readOnly": True, "subPath": part}
+    assert served(verdict)["volumeMounts"] == [{"name": "mine", "mountPath": "/models"}, expected]
+    assert [warning.code for warning in verdict.warnings] == []
+    other = judge(deployment(own(args=["/models/other.gguf"]), model, mount="/models/model.gguf"), CONTEXT)
+    assert [warning.code for warning in other.warnings] == ["ModelUnseen"]
+    assert "/models/model.gguf" in other.warnings[0].message
+
+
+@pytest.mark.parametrize(
+    "model", ["hf://acme/tiny", "s3://models/tiny", "pvc://claim/tiny", "s3://ml-models/a s3://ml-models/b.onnx=b"]
+)
+def test_a_folder_has_no_place_at_a_files_path(model: str) -> None:
+    verdict = judge(deployment(own(args=["/models/model.gguf"]), model, mount="/models/model.gguf"), CONTEXT)
+    assert [(each.code, each.hint.rpartition(" ")[2]) for each in verdict.problems] == [("MountOfFile", "/models.")]
+
+
+def test_a_runtime_reads_the_folder_of_a_file() -> None:
+    verdict = judge(deployment(mount="/models/model.joblib"), CONTEXT)
+    assert [each.code for each in verdict.problems] == ["MountNotForRuntime"]
+
+
 def test_an_own_server_that_names_the_default_path_is_warned() -> None:
     verdict = judge(deployment(own(args=["/mnt/models"]), mount="/models"), CONTEXT)
     assert [warning.code for warning in verdict.warnings] == ["ModelUnseen"]
@@ -153,10 +184,11 @@ def test_an_own_server_that_names_the_default_path_is_warned() -> None:
 
 @pytest.mark.parametrize("runtime", CONTEXT.runtimes, ids=lambda runtime: runtime.name)
 def test_a_runtime_follows_the_path_with_everything_that_names_it(runtime: Runtime) -> None:
+    model = "s3://models/a.gguf" if runtime.single_file else "s3://models/a"
     for protocol in runtime.protocols:
         notes: dict[str, Any] = {"runtime": runtime.name, "protocol": protocol, "format": runtime.formats[0].name}
-        before = served(judge(deployment(model="s3://models/a", **notes), CONTEXT))
-        after = served(judge(deployment(model="s3://models/a", mount="/srv/m", **notes), CONTEXT))
+        before = served(judge(deployment(model=model, **notes), CONTEXT))
+        after = served(judge(deployment(model=model, mount="/srv/m", **notes), CONTEXT))
         assert after == json.loads(json.dumps(before).replace("/mnt/models", "/srv/m"))
         assert "/srv/m" in json.dumps(after)
 

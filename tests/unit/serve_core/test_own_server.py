@@ -153,6 +153,10 @@ ELSEWHERE: list[tuple[str, dict[str, Any], str]] = [
     ("s3://models/tiny.gguf", {"image": LLAMA_CPP_IMAGE, "args": ["-m", "/models/tiny.gguf"]}, "/models"),
     ("hf://acme/tiny", {"image": "nvcr.io/nim/meta/tiny:1", "env": [{"name": "NIM_MODEL_NAME", "value": "/opt/tiny"}]},
      "/opt/tiny"),
+    ("s3://models/tiny-q4.gguf", {"image": LLAMA_CPP_IMAGE, "args": ["-m", "/models/model.gguf"]},
+     "/models/model.gguf"),
+    ("s3://models/tiny.gguf", {"image": LLAMA_CPP_IMAGE, "args": ["-m", "/models/tiny.gguf"],
+     "volumeMounts": [{"name": "mine", "mountPath": "/models"}]}, "/models/tiny.gguf"),
     ("s3://models/tiny.joblib", {"env": [{"name": "MODEL_FILE", "value": "/app/models/tiny.joblib"}]}, "/app/models"),
     ("hf://acme/tiny", {"command": ["python", "app.py", "--model-dir=/srv/tiny"]}, "/srv/tiny"),
 ]  # fmt: skip
@@ -169,7 +173,7 @@ def test_the_path_where_a_server_looks_is_proposed_and_helps(uri: str, container
     ("uri", "container"),
     [
         # The file has another name.
-        ("s3://models/tiny-q4.gguf", {"image": LLAMA_CPP_IMAGE, "args": ["-m", "/models/model.gguf"]}),
+        ("s3://models/tiny-q4.gguf", {"image": LLAMA_CPP_IMAGE, "args": ["-m", "/models/model.bin"]}),
         # A volume of the user is there.
         (
             "hf://acme/tiny",

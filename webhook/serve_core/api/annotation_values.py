@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from model_uri.file_patterns import FilePatterns, parse_patterns
-from serve_core.api import models
 from serve_core.syntax import duration as durations
 from serve_core.syntax import mount_path, quantity
 from serve_core.syntax.object_name import LABEL, SUBDOMAIN
@@ -159,14 +158,10 @@ def size(text: str) -> int:
 
 
 def model_mount(text: str) -> str:
-    """A path at which a model's folder can be mounted."""
+    """A path at which a model can be mounted."""
     fault = mount_path.fault(text)
     if fault is not None:
         raise InvalidValueError(fault)
-    folder, _, name = text.rpartition("/")
-    if models.has_file_suffix(name):
-        instead = f". Write {folder}" if mount_path.fault(folder) is None else ""
-        raise InvalidValueError(f"It is the path of a folder, in which a model file keeps its name{instead}")
     return text
 
 

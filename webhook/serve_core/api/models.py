@@ -65,7 +65,8 @@ def file_name(uri: ModelURI) -> str | None:
 
 
 def has_file_suffix(name: str) -> bool:
-    """Whether a name ends as that of a model file."""
+    """Whether the name of a file, or the last one of a path, ends as that of a model file."""
+    name = name.rpartition("/")[2]
     return any(name.endswith(suffix) and name != suffix for suffix in SUFFIX_FORMATS)
 
 

@@ -28,6 +28,7 @@ from serve_core.api.annotations import (
     MAX_LENGTH,
     METRIC,
     MODEL,
+    MOUNT,
     PIN,
     SCALE,
     SIGNATURE_KEY,
@@ -46,6 +47,7 @@ from serve_core.base.constants import MODEL_MOUNT, PREFIX
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import Diagnostic, capped, diagnostic, meant, quote, step
 from serve_core.base.workload import Workload
+from serve_core.syntax import mount_path
 from serve_core.syntax.public_url import is_public
 
 
@@ -64,7 +66,7 @@ class ServingSpec:
     format: Format | None = None
     protocol: str | None = None
     mount: str = MODEL_MOUNT
-    """The path of the model in its container; of its folder, if it is a single file."""
+    """The path of the model in its container: of its folder, or of its file."""
     port: int | None = None
     """The container port that serves the model."""
     scale: Scale | None = None
@@ -100,6 +102,16 @@ class ServingSpec:
     def file_name(self) -> str | None:
         """The name of the model file, if there is one model and its suffix is that of a file."""
         return models.file_name(self.model) if len(self.models) == 1 else None
+
+    @property
+    def mounts_file(self) -> bool:
+        """Whether the path is that of the model file, under whatever name, and not that of its folder."""
+        return self.file_name is not None and models.has_file_suffix(self.mount)
+
+    @property
+    def model_path(self) -> str:
+        """The path at which the server finds the model: its file, if it is a single one, otherwise its folder."""
+        return self.mount if self.file_name is None or self.mounts_file else f"{self.mount}/{self.file_name}"
 
 
 _USER_BY_KEY = {annotation.key: annotation for annotation in USER}
@@ -229,6 +241,11 @@ def _conflicts(values: Mapping[str, Any]) -> list[Diagnostic]:
         if _field(key) in values:
             found.append(diagnostic("ConflictingAnnotations", path_of(key), one=key, other=other, why=why))
 
+    spec = ServingSpec(values["models"], mount=values.get("mount", MODEL_MOUNT))
+    if spec.models and models.has_file_suffix(spec.mount) and not spec.mounts_file:
+        folder = spec.mount.rpartition("/")[0]
+        folder = folder if mount_path.fault(folder) is None else MODEL_MOUNT
+        found.append(diagnostic("MountOfFile", path_of(MOUNT), mount=spec.mount, folder=folder))
     if "pin" in values:
         exclude(CANARY, PIN, "a pin sends all traffic to one revision")
     if values.get("visibility") == "cluster-local":

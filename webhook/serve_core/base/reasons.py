@@ -197,6 +197,11 @@ _REFUSALS = (
         "Remove this mount or move it, or set kubectl-serve.dev/mount to another path for the model.",
     ),
     (
+        "MountOfFile",
+        "{mount} is the path of a file, and the model is a folder.",
+        "Set kubectl-serve.dev/mount to the path of a folder, such as {folder}.",
+    ),
+    (
         "MountNotForRuntime",
         "runtime {runtime} cannot have the model at {mount}: {why}.",
         "Set kubectl-serve.dev/mount to a path in one of {allowed}; a container of your own can have it elsewhere.",
@@ -299,8 +304,8 @@ _WARNINGS = (
     ("CompletedAgain", "the recorded runtime and loader are no longer available; the current ones replace them.", ""),
     (
         "ModelInReadOnly",
-        "volume {volume} is read-only at {path}: the container starts only if the volume has a folder at {mount}.",
-        "If it has none, mount the volume elsewhere, or set kubectl-serve.dev/mount to a path outside of it.",
+        "volume {volume} is read-only at {path}: the container starts only if the volume already has {mount}.",
+        "If it has not, mount the volume elsewhere, or set kubectl-serve.dev/mount to a path outside of it.",
     ),
     (
         "ModelUnseen",

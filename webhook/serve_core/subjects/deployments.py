@@ -84,7 +84,7 @@ def _annotated_runtime(document: JsonObject, pod: JsonObject, context: ClusterCo
     spec, _ = serving_spec.read(notes)
     named, likely, file = notes.get(annotations.RUNTIME, ""), "", ""
     if spec is not None:
-        file = model_server.model_path(spec.mount, spec.file_name)
+        file = spec.model_path
         chosen = runtimes.choose(spec, context.known_runtimes, model_server.extended_resources_of(pod))
         likely = chosen.name if chosen else ""
     at = path_of(annotations.RUNTIME)

@@ -140,11 +140,6 @@ def extended_resources_of(pod: JsonObject) -> frozenset[str]:
     return extended_resources(server_container(objects_in(pod.get("containers"))))
 
 
-def model_path(mount: str, file_name: str | None) -> str:
-    """The path at which the server finds the model. ``file_name``: the model's, if it is a single file."""
-    return mount if file_name is None else f"{mount}/{file_name}"
-
-
 def model_mount(pod: JsonObject) -> str:
     """Where the model server of a pod mounts the model as kubectl-serve does it; the default path if it does not."""
     server = server_container(objects_in(pod.get("containers"))) or {}

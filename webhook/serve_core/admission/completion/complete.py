@@ -169,25 +169,18 @@ def _overlay(
     findings: Findings,
 ) -> JsonObject:
     hub_cache = own.reads_hub_cache
-    directory, file_name = spec.model.path, spec.file_name
-    if spec.model.scheme == "pvc" and file_name is not None:
-        directory = directory.rpartition("/")[0]
-    model_path = model_server.model_path(spec.mount, file_name)
-    if file_name is not None and server.runtime is not None:
-        findings.explanations.append(explanation("ModelPathIsFile", path=model_path))
+    if spec.file_name is not None and server.runtime is not None:
+        findings.explanations.append(explanation("ModelPathIsFile", path=spec.model_path))
 
-    mount = {"name": MODEL_VOLUME, "mountPath": spec.mount, "readOnly": True}
+    mount = _mount(spec)
     pod: JsonObject = {}
     if spec.model.scheme == "pvc":
         findings.explanations.append(explanation("ModelFromClaim", claim=spec.model.host))
         volumes = [
             {"name": MODEL_VOLUME, "persistentVolumeClaim": {"claimName": spec.model.host, "readOnly": True}},
         ]
-        if directory.strip("/"):
-            mount["subPath"] = directory.strip("/")
     else:
         findings.explanations.append(explanation("ModelByLoader"))
-        mount["subPath"] = MODEL_SUBPATH
         masked = _has_token(workload, server)
         request = _request(spec, context, workload, mesh, findings, masked=masked, hub_cache=hub_cache)
         volumes = loader_container.volumes(request)
@@ -198,7 +191,7 @@ def _overlay(
         extra = hub_access.cache_fields() if hub_cache else {"volumeMounts": []}
         container |= {**extra, "volumeMounts": [mount, *extra["volumeMounts"]]}
     else:
-        rendered = model_server.render(server.runtime, server.variants, workload.name, model_path, mount)
+        rendered = model_server.render(server.runtime, server.variants, workload.name, spec.model_path, mount)
         if workload.namespace in context.user_ranges:
             rendered = model_server.without_user(rendered)
             findings.explanations.append(explanation("UserOfNamespace", namespace=workload.namespace))
@@ -232,6 +225,17 @@ def _overlay(
     }
     selector = {} if workload.spec.get("selector") else {"selector": {"matchLabels": {DEPLOYMENT_LABEL: workload.name}}}
     return {"metadata": {"labels": {SERVED_LABEL: "true"}}, "spec": {**selector, "template": template}}
+
+
+def _mount(spec: ServingSpec) -> JsonObject:
+    """The mount of the model: its folder in the volume, or its file."""
+    part = spec.model.path.strip("/") if spec.model.scheme == "pvc" else MODEL_SUBPATH
+    if spec.model.scheme == "pvc" and spec.file_name is not None and not spec.mounts_file:
+        part = part.rpartition("/")[0]
+    elif spec.model.scheme != "pvc" and spec.mounts_file:
+        part = f"{part}/{spec.file_name}"
+    mount = {"name": MODEL_VOLUME, "mountPath": spec.mount, "readOnly": True}
+    return {**mount, "subPath": part} if part else mount
 
 
 def _has_token(workload: Workload, server: Server) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 
-from serve_core.api import servers
+from serve_core.api import models, servers
 from serve_core.api.annotations import MOUNT
 from serve_core.api.servers import KnownServer
 from serve_core.api.serving_spec import ServingSpec
@@ -69,7 +69,7 @@ def read(container: JsonObject, path: str, spec: ServingSpec, known: Iterable[Kn
     if reads_hub_cache and own_cache is None:
         repository = hub_access.named_repository(line, uris)
         explanations += (explanation("HubLayout", name=container.get("name"), repository=repository),)
-    elif not line.names_model(spec.mount, spec.file_name):
+    elif not line.names_model(spec.mount, None if spec.mounts_file else spec.file_name):
         reads_hub_cache = False
         warnings = (_unseen(container, path, spec, line, server, own_cache),)
     ports: tuple[JsonObject, ...] = ()
@@ -111,7 +111,7 @@ def _unseen(
     ``own_cache``: the user's setting because of which the server does not use the loader's cache.
     """
     file, mount = spec.file_name, spec.mount
-    at = model_server.model_path(mount, file)
+    at = spec.model_path
     how, value = f"{_ANY} {_ANY_PATH}", _model_path(line) if server is None else None
     if server is not None:
         written = known_server.model_argument(container, line, server)
@@ -138,12 +138,17 @@ def _model_path(line: CommandLine) -> str | None:
 
 def _mount_for(path: str, spec: ServingSpec, container: JsonObject) -> str | None:
     """The value of the annotation ``mount`` with which the model is at ``path``; ``None`` if there is none."""
-    folder, name = posixpath.split(path.rstrip("/"))
-    if name == spec.file_name or (spec.file_name is None and _FILE.search(name)):
-        wanted = folder
-    elif _FILE.search(name):
-        return None  # another name than the model file's
+    path = path.rstrip("/")
+    folder, name = posixpath.split(path)
+    if not _FILE.search(name):
+        candidates = [path]
+    elif spec.file_name is None:
+        candidates = [folder]
     else:
-        wanted = path.rstrip("/")
-    taken = any(mount_path.is_within(each, wanted) for each in model_server.mounted_paths(container))
-    return None if taken or mount_path.fault(wanted) is not None else wanted
+        candidates = [folder] if name == spec.file_name else []
+        candidates += [path] if models.has_file_suffix(name) else []
+    mounted = model_server.mounted_paths(container)
+    for each in candidates:
+        if mount_path.fault(each) is None and not any(mount_path.is_within(one, each) for one in mounted):
+            return each
+    return None

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from serve_core.api import models
 from serve_core.api.annotations import MOUNT, path_of
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import MODEL_VOLUME
@@ -93,6 +94,8 @@ def _mount_problems(runtime: Runtime, rendered: JsonObject, mount: str) -> list[
     taken = next((path for path in own if mount_path.is_within(path, mount)), None)
     if taken is not None:
         why = f"the runtime mounts a volume at {taken}"
+    elif models.has_file_suffix(mount):
+        why = "it reads the model's folder, and this is the path of a file"
     elif not mount_path.is_for_data(mount):
         why = "the model's files could take the place of the image's programs"
     else:
