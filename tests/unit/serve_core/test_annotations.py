@@ -207,7 +207,10 @@ def test_a_uri_of_the_greatest_length_is_taken() -> None:
                 ("s3://lake/a", "x/y"),
             ],
         ),
-        ("hf://org/model=1 oci://registry/model:v1=2", [("hf://org/model", "1"), ("oci://registry/model:v1", "2")]),
+        *[
+            (f"{uri}=1 s3://models/a", [(uri, "1"), ("s3://models/a", "")])
+            for uri in ("hf://org/model", "hf://org/date@v1", "oci://registry.example.com/team/date:v1")
+        ],
         ("s3://models/credit risk/model.joblib", ["InvalidModelURI"]),
     ],
 )

@@ -31,8 +31,7 @@ _TOP, _BELOW = ".", "./"
 """The folder of a model that is the model directory itself, and what can begin every other folder."""
 _PRINTED = " !$%&'()*+,/:;=[]~"
 """Characters of a list of URIs that need no encoding, besides letters and digits."""
-_WITHOUT_EQUALS = frozenset({"hf", "oci"})
-"""Schemes whose names cannot contain ``=``."""
+_REPOSITORY_SLASHES = "hf://organisation/model".count("/")
 _COLUMNS = frozenset({
     "date", "datetime", "day", "ds", "dt", "env", "environment", "epoch", "hour", "month", "part", "partition",
     "region", "run", "run_id", "stage", "step", "time", "timestamp", "ts", "ver", "version", "week", "year",
@@ -106,11 +105,13 @@ def join(parts: Iterable[tuple[str, str]]) -> str:
 def ambiguity(word: str) -> str:
     """Why the last ``=`` of one of several URIs can be a part of its path; empty if it surely begins the folder."""
     uri, equals, folder = word.rpartition("=")
-    scheme = uri.partition("://")[0]
     before, _, name = uri.rpartition("/")
     if "?" in name and "=" not in name:
         return "its = can belong to the query or begin the folder; end the URI with =FOLDER, or with =. for none"
-    if not equals or folder == _TOP or folder.startswith(_BELOW) or scheme in _WITHOUT_EQUALS or "=" in name:
+    if not equals or folder == _TOP or folder.startswith(_BELOW) or "=" in name:
+        return ""
+    # The name of an artifact, of a hub's repository or of a revision has no =.
+    if uri.startswith("oci://") or (uri.startswith("hf://") and (uri.count("/") <= _REPOSITORY_SLASHES or "@" in name)):
         return ""
     is_next = "=" in before and name.isidentifier() and name != folder.rpartition("/")[2]
     if not (folder[:1].isdigit() or name.lower() in _COLUMNS or is_next):
