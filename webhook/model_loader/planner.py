@@ -55,7 +55,15 @@ def make_plan(options: LoaderOptions, context: Context, report: Report, without_
     for load in options.loads:
         uri = sources.parse(load.uri)
         bound = context._replace(store=_fixed_store(uri, options.stores))
-        listing = retry_policy.run(functools.partial(sources.list_files, uri, bound))
+        try:
+            listing = retry_policy.run(functools.partial(sources.list_files, uri, bound))
+        except LoadError as failure:
+            if failure.code is not Code.NOT_FOUND or not load.folder:
+                raise
+            read = (
+                f"{load.folder} was read as the model's folder; if it is a part of the path, write %3D for the = there."
+            )
+            raise LoadError(failure.code, failure.message, hint=f"{failure.hint} {read}") from None
         single = listing.single and len(options.loads) == 1
         if listing.choices and options.files is None:
             raise _several(uri, listing)

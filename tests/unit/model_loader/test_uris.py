@@ -137,6 +137,19 @@ def test_every_spelling_of_a_key_is_one_uri(key: str, seed: int) -> None:
         assert requested(uri.text) == {key}
 
 
+@given(KEYS, st.sampled_from(("", "@v1", "@feature%2Fone")))
+@pytest.mark.attack(12)
+def test_a_file_of_a_hubs_repository_has_any_name(key: str, revision: str) -> None:
+    try:
+        uri = model_uri.parse(f"hf://org/model/{quote(key)}{revision}")
+    except URIError:
+        assert "%" in key or cannot_be_named(key)
+        return
+    assert ("/".join(uri.inside), uri.revision) == (key, unquote(revision.removeprefix("@")))
+    assert model_uri.parse(str(uri)) == uri
+    assert parse_place(str(uri)).allows(uri)
+
+
 @given(KEYS)
 def test_a_path_of_a_file_is_the_decoded_path(key: str) -> None:
     with contextlib.suppress(URIError, LoadError):
@@ -232,6 +245,23 @@ def test_a_file_beside_a_web_address_keeps_the_spelling_of_its_folder() -> None:
     uri = model_uri.parse("https://host/a%2Bb+c/model.bin?signature=1", signed=True)
     assert uri.beside("model.sig").url == "https://host/a%2Bb+c/model.sig"
     assert model_uri.parse("s3://models/a%2Bb/c").beside("model.sig") == model_uri.parse("s3://models/a+b/model.sig")
+
+
+def test_a_file_of_this_machine_has_any_name(load: Loader, tmp_path: Path) -> None:
+    for key in KEYS_OF_A_STORE:
+        path = tmp_path / "models" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(key.encode())
+        assert load(f"file://{quote(str(path))}").files() == {path.name: key.encode()}
+
+
+def test_a_missing_model_with_a_folder_shows_how_its_equals_sign_was_read(load: Loader, s3: Store) -> None:
+    s3.put("models", {"hive/team=blue/base/m.bin": b"base", "hive/lora/n.bin": b"lora"})
+    run = load("s3://models/hive/lora=.", "s3://models/hive/team=blue/base")
+    assert run.code == "NotFound"
+    assert "blue/base was read as the model's folder; if it is a part of the path, write %3D" in str(
+        run.message["hint"]
+    )
 
 
 def test_several_uris_have_explicit_folders(load: Loader, s3: Store) -> None:
