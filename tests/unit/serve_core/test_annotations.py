@@ -39,7 +39,7 @@ def value(key: str, text: str) -> object:
         (annotations.WINDOW, "", "InvalidAnnotation"),
         (annotations.WINDOW, "90", "InvalidAnnotation"),
         (annotations.TIMEOUT, "600s", 600),
-        (annotations.TIMEOUT, "601s", "InvalidAnnotation"),
+        (annotations.TIMEOUT, "2h", 7200),
         (annotations.TARGET, "0.01", "0.01"),
         (annotations.TARGET, "0.001", "InvalidAnnotation"),
         (annotations.TARGET, "NaN", "InvalidAnnotation"),
