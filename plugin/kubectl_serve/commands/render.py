@@ -50,8 +50,7 @@ def run(args: Namespace, streams: Streams) -> int:
     refused, completed_here = 0, False
     for document in found:
         if not _is_deployment(document.object):
-            kind = document.object.get("kind")
-            if kind not in ("ServingPolicy", "PolicyException") and _configures(document.object) is None:
+            if not _is_context(document.object):
                 passed_over.append(document)
             continue
         manifest = documents.in_namespace(document.object, args.namespace)
@@ -101,7 +100,8 @@ def _report_denials(found: list[JsonObject], args: Namespace, streams: Streams) 
     from serve_core.audit import dry_run
 
     now = datetime.fromtimestamp(streams.now(), UTC)
-    tried = dry_run.run(found, manifests.default_context(), now, namespace=args.namespace or "default")
+    context = manifests.with_runtimes(manifests.default_context(), found)
+    tried = dry_run.run(found, context, now, namespace=args.namespace or "default")
     denied = [each for each in tried.tried if each.outcome == "Deny"]
     for each in denied:
         streams.error(f"{each.title} is denied:")
@@ -111,8 +111,9 @@ def _report_denials(found: list[JsonObject], args: Namespace, streams: Streams) 
 
 
 def _context(found: list[JsonObject]) -> ClusterContext:
-    """The default context, with Knative's configuration, and the policies' defaults and adoptions, of the files."""
-    context = manifests.default_context()
+    """The default context, with the runtimes, Knative's configuration, and the policies' defaults and adoptions, of
+    the files."""
+    context = manifests.with_runtimes(manifests.default_context(), found)
     given: dict[str, Mapping[str, str]] = {}
     for each in found:
         name, data = _configures(each), each.get("data")
@@ -147,6 +148,12 @@ def _configures(manifest: JsonObject) -> str | None:
     name = value_at(manifest, "metadata", "name")
     known = manifest.get("kind") == "ConfigMap" and name in ("config-features", "config-defaults")
     return str(name) if known else None
+
+
+def _is_context(manifest: JsonObject) -> bool:
+    """Whether an object says how the Deployments of the files are rendered."""
+    policy = manifest.get("kind") in ("ServingPolicy", "PolicyException")
+    return policy or _configures(manifest) is not None or manifests.is_runtime(manifest)
 
 
 def _is_deployment(manifest: JsonObject) -> bool:

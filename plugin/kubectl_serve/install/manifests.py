@@ -1,6 +1,8 @@
 """The manifests of this command: ``install`` applies them, and ``render`` uses them without a cluster."""
 
 import re
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from serve_core.api import runtimes, servers
 from serve_core.api.runtimes import Runtime
 from serve_core.api.servers import KnownServer
 from serve_core.base.constants import NAMESPACE
-from serve_core.base.json import JsonObject
+from serve_core.base.json import JsonObject, value_at
 from serve_core.context.cluster import ClusterContext, LoaderConfig
 
 PREFIX = "dev.local/kubectl-serve"
@@ -63,6 +65,25 @@ def default_context() -> ClusterContext:
     image = f"{PREFIX}/model-loader:{__version__}"
     loader = LoaderConfig(image, signing_image=f"{image}-signing")
     return ClusterContext(loader=loader, runtimes=known_runtimes(), servers=known_servers())
+
+
+def with_runtimes(context: ClusterContext, objects: Iterable[JsonObject]) -> ClusterContext:
+    """``context`` with the ModelRuntimes among ``objects``, as if they were applied. Raises ServeError."""
+    own = [runtime_of(each) for each in objects if is_runtime(each)]
+    return replace(context, runtimes=runtimes.extended(context.runtimes, own)) if own else context
+
+
+def is_runtime(document: JsonObject) -> bool:
+    return (document.get("apiVersion"), document.get("kind")) == (runtimes.API_VERSION, runtimes.KIND)
+
+
+def runtime_of(document: JsonObject) -> Runtime:
+    """The runtime of a ModelRuntime. Raises ServeError."""
+    try:
+        return runtimes.parse(document)
+    except ValueError as error:
+        name = value_at(document, "metadata", "name")
+        raise ServeError(f"ModelRuntime {name} cannot be read: {error}.", "Correct it.") from error
 
 
 def base_files() -> list[Path]:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from kubectl_serve.cluster import Cluster, visible
-from kubectl_serve.errors import NotInstalledError, ServeError
+from kubectl_serve.errors import NotInstalledError
 from kubectl_serve.install import manifests
 from kubectl_serve.install.manifests import RUNTIMES_CONFIG_MAP, SERVERS_CONFIG_MAP, SETTINGS_CONFIG_MAP
 from kubectl_serve.io import documents
@@ -55,7 +55,12 @@ async def context(cluster: Cluster) -> tuple[ClusterContext, frozenset[str]]:
                 loader.get("signingImage"),
             ),
             runtimes=runtimes.extended(
-                [_runtime(_document(text)) for name, text in sorted(catalogue.items()) if name.endswith(".yaml")], own
+                [
+                    manifests.runtime_of(_document(text))
+                    for name, text in sorted(catalogue.items())
+                    if name.endswith(".yaml")
+                ],
+                own,
             ),
             servers=tuple(
                 servers.parse(_document(text)) for name, text in sorted(known.items()) if name.endswith(".yaml")
@@ -170,15 +175,7 @@ async def _own(cluster: Cluster) -> list[Runtime]:
         found, _ = await cluster.list(MODEL_RUNTIMES, None)
     except NotFoundError:  # an older installation without them
         return []
-    return [_runtime(each) for each in found]
-
-
-def _runtime(document: JsonObject) -> Runtime:
-    try:
-        return runtimes.parse(document)
-    except ValueError as error:
-        name = (document.get("metadata") or {}).get("name")
-        raise ServeError(f"ModelRuntime {name} cannot be read: {error}.", "Correct it.") from error
+    return [manifests.runtime_of(each) for each in found]
 
 
 def _document(text: str) -> JsonObject:

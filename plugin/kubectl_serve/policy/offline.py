@@ -17,7 +17,9 @@ _VERDICTS = ("Pass", "Audit", "Warn", "Deny", "Refused", "Excepted", "Exempt")
 
 def test(args: Namespace, streams: Streams) -> int:
     found = [each.object for each in documents.read(args.filename, streams, recursive=args.recursive)]
-    tried = dry_run.run(found, manifests.default_context(), output.now(streams), namespace=args.namespace or "default")
+    context = manifests.with_runtimes(manifests.default_context(), found)
+    objects = [each for each in found if not manifests.is_runtime(each)]
+    tried = dry_run.run(objects, context, output.now(streams), namespace=args.namespace or "default")
     output.print_faults(tried, streams)
     output.print_results(tried.tried, streams, args, every_rule=True)
     if args.expect:

@@ -244,3 +244,45 @@ def test_what_stands_beside_the_deployment_in_the_files_is_warned_of(run: Run, n
     warned = [line.split(": ")[2] for line in screen.err.splitlines() if line.startswith("Warning: ")]
     assert warned == ["PortByName", "BoundsLost"]
     assert "min-scale" not in screen.out
+
+
+RUNTIME = """\
+apiVersion: kubectl-serve.dev/v1alpha1
+kind: ModelRuntime
+metadata: {name: %s}
+spec:
+  formats: [{name: sklearn}]
+  protocols: [v2]
+  priority: 100
+  container: {image: "registry.example.com/server:1"}
+---
+"""
+
+
+def test_a_runtime_among_the_files_is_used_as_if_it_were_applied(run: Run) -> None:
+    screen = run("render", "-f", "-", "--only", "service", stdin=RUNTIME % "ours" + IRIS)
+    assert (screen.code, screen.err) == (0, IMAGES)
+    container = yaml.safe_load(screen.out)["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == "registry.example.com/server:1"
+
+
+def test_a_runtime_that_cannot_be_read_ends_render_with_its_faults(run: Run) -> None:
+    screen = run("render", "-f", "-", stdin=RUNTIME.replace("protocols: [v2]", "protocols: []") % "ours" + IRIS)
+    assert (screen.code, screen.out) == (1, "")
+    assert "ModelRuntime ours cannot be read: spec.protocols must be some of" in screen.err
+
+
+def test_policies_judge_with_the_runtimes_among_the_files(run: Run) -> None:
+    policy = """\
+apiVersion: kubectl-serve.dev/v1alpha1
+kind: ServingPolicy
+metadata: {name: ours-only}
+spec:
+  rules:
+    - name: runtimes
+      runtimes: {allow: [ours]}
+---
+"""
+    screen = run("policy", "test", "-f", "-", "--all", stdin=policy + RUNTIME % "ours" + IRIS)
+    assert (screen.code, "Pass" in screen.out) == (0, True)
+    assert run("policy", "test", "-f", "-", stdin=policy + RUNTIME % "theirs" + IRIS).code == 1
