@@ -17,7 +17,7 @@ from model_loader.verify import signatures
 from model_uri import ModelURI, Store, find_store
 from model_uri.file_patterns import FilePatterns
 
-_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".zip")
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
 """Suffixes of single files that the loader unpacks. An archive among the files of a folder stays packed."""
 _SHOWN = 6
 _LONGEST_SHOWN = 80

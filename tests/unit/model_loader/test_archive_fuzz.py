@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from backports import zstd
 
 from model_loader.archives.archive import Archive
 from model_loader.archives.unpacking import unpack
@@ -33,6 +34,7 @@ COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
     "tar.gz": lambda body: gzip.compress(body, 1),
     "tar.bz2": lambda body: bz2.compress(body, 1),
     "tar.xz": lambda body: lzma.compress(body, preset=0),
+    "tar.zst": lambda body: zstd.compress(body, 1),
 }
 SEGMENTS = ("model", "config.json", "a b", "é", "模型", "x" * 90, "y" * 200, ".hidden", "-", "1", "'")
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
@@ -127,7 +129,8 @@ class Workshop:
                     with zipfile.ZipFile(archive) as opened:
                         opened.extractall(out, [info for info in opened.infolist() if not info.is_dir()])
                 else:
-                    with tarfile.open(archive) as opened:
+                    plain = zstd.open(archive) if name.endswith("zst") else archive.open("rb")
+                    with plain, tarfile.open(fileobj=plain) as opened:
                         opened.extractall(out, [info for info in opened if not info.isdir()], filter="data")
             except Exception:  # noqa: BLE001  # any error means that there is no tree
                 return None

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from backports import zstd
 
 from model_loader import loader
 from model_loader.archives import unpacking, zips
@@ -42,6 +43,19 @@ def tar(*members: Member, mode: str = "w:gz", pax_headers: dict[str, str] | None
         for info, body in members:
             archive.addfile(info, io.BytesIO(body))
     return out.getvalue()
+
+
+def zst(body: bytes, window: int = 0) -> bytes:
+    """Return one frame with a checksum. `window`: the exponent of its window."""
+    compressor = zstd.ZstdCompressor(options={zstd.CompressionParameter.checksum_flag: 1})
+    frame = bytearray(compressor.compress(body, zstd.ZstdCompressor.FLUSH_BLOCK) + compressor.flush())
+    if window:
+        frame[5] = (window - 10) << 3
+    return bytes(frame)
+
+
+SKIPPED = b"\x50\x2a\x4d\x18\x02\0\0\0hi"
+"""A frame of zstd without content."""
 
 
 def packed(*files: tuple[zipfile.ZipInfo | str, bytes]) -> bytes:
@@ -75,6 +89,32 @@ def test_a_tar_is_replaced_by_its_files(load: Loader, web: WebServer, kind: str)
     assert run.files() == {"saved/model.bin": b"weights", "a": b""}
     assert (run.code, run.message["files"]) == ("Loaded", 2)
     assert oct((run.volume / "model/saved/model.bin").stat().st_mode) == oct(stat.S_IFREG | 0o644)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        zst(tar(*FILES, mode="w:")),
+        zst(tar(*FILES, mode="w:"), window=27),
+        zstd.compress(tar(*FILES, mode="w:")),
+        SKIPPED + zst(tar(*FILES, mode="w:")[:1000]) + SKIPPED * 2 + zst(tar(*FILES, mode="w:")[1000:]) + SKIPPED,
+        zst(tar(*FILES, mode="w:")) + bytes(1000),
+    ],
+)
+def test_a_tar_by_zstd_is_replaced_by_its_files(load: Loader, web: WebServer, body: bytes) -> None:
+    web.files["/model.tar.zst"] = body
+
+    assert load(f"{web.url}/model.tar.zst").files() == {"saved/model.bin": b"weights", "a": b""}
+
+
+def test_a_tar_by_zstd_needs_a_library(load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "backports.zstd", None)
+    web.files["/model.tar.zst"] = zst(tar(*FILES, mode="w:"))
+
+    run = load(f"{web.url}/model.tar.zst")
+
+    assert run.code == "Refused"
+    assert "backports.zstd" in str(run.message["message"])
 
 
 def test_a_zip_is_replaced_by_its_files(load: Loader, web: WebServer) -> None:
@@ -242,6 +282,13 @@ REFUSED: dict[str, Callable[[], bytes]] = {
     "newline.tar.gz": lambda: tar(member("a\nb", b"1")),
     "backslash.tar.gz": lambda: tar(member("a\\..\\b", b"1")),
     "dictionary.tar.xz": xz_of_a_large_dictionary,
+    "window.tar.zst": lambda: zst(tar(member("a", os.urandom(1 << 20)), mode="w:"), window=28),
+    "empty-frames.tar.zst": lambda: SKIPPED * 50_000 + zst(tar(member("a", b"1"), mode="w:")),
+    "bomb.tar.zst": lambda: zst(tar(member("a", bytes(20 << 20)), mode="w:")),
+    "behind.tar.zst": lambda: zst(tar(member("a", b"1"), mode="w:")) + zst(bytes(20 << 20)),
+    "symlink.tar.zst": lambda: zst(tar(member("a", type=tarfile.SYMTYPE, linkname="/etc/passwd"), mode="w:")),
+    "parent.tar.zst": lambda: zst(tar(member("a/../../passwd", b"x"), mode="w:")),
+    "empty-streams.tar.xz": lambda: lzma.compress(b"") * 5000 + tar(member("a", b"1"), mode="w:xz"),
     "twice-the-same.zip": twice_in_zip,
     "overlapping.zip": overlapping,
     "nul.zip": lambda: patched(CENTRAL, 46, b"a\0b", (("a-b", b"1"))),
@@ -275,6 +322,12 @@ def test_forbidden_content_is_refused_and_leaves_no_model(
         ("cut.zip", packed(("a", b"1"))[:-10]),
         ("cut.tar.bz2", tar(member("a", os.urandom(99_999)), mode="w:bz2")[:50_000]),
         ("cut.tar.xz", tar(member("a", os.urandom(99_999)), mode="w:xz")[:50_000]),
+        ("cut.tar.zst", zst(tar(member("a", os.urandom(99_999)), mode="w:"))[:50_000]),
+        ("no-checksum.tar.zst", zst(tar(member("a", b"1"), mode="w:"))[:-4]),
+        ("wrong-checksum.tar.zst", zst(tar(member("a", b"1"), mode="w:"))[:-4] + b"1234"),
+        ("rubbish-behind.tar.zst", zst(tar(member("a", b"1"), mode="w:")) + b"rubbish"),
+        ("not.tar.zst", b"<html>"),
+        ("empty.tar.zst", b""),
         ("wrong.tar.bz2", tar(member("a", b"1"), mode="w:bz2")[:20] + bytes(99)),
         ("behind-a-member.tar", raw("a", body=b"1") + raw("b", body=b"2")),
         ("behind-a-member.tar.gz", gzip.compress(raw("a", body=b"1") + raw("b", body=b"2"))),
@@ -310,7 +363,17 @@ def test_a_broken_archive_is_corrupted_and_leaves_no_model(
 
 @pytest.mark.parametrize(
     "name",
-    ["header-bomb.tar.gz", "global-fields.tar.gz", "dictionary.tar.xz", "bomb.tar.gz", "bomb.zip", "entries.zip"],
+    [
+        "header-bomb.tar.gz",
+        "global-fields.tar.gz",
+        "dictionary.tar.xz",
+        "window.tar.zst",
+        "empty-frames.tar.zst",
+        "bomb.tar.zst",
+        "bomb.tar.gz",
+        "bomb.zip",
+        "entries.zip",
+    ],
 )
 def test_refusals_need_little_memory(load: Loader, tmp_path: Path, name: str) -> None:
     """In a separate process, which measures its own peak."""

@@ -2,19 +2,25 @@
 
 import bz2
 import gzip
+import importlib
 import io
 import lzma
 import os
 import posixpath
 import sys
 import tarfile
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Callable, Iterator
+from typing import IO, Protocol
 
 from model_loader.archives.archive import BUFFER, Archive, bomb, refused
 
-_DICTIONARY_BYTES = 128 << 20
-"""Maximum memory for unpacking an xz archive. `xz -9` needs 65 MiB; a header can request 4 GiB."""
+_WINDOW_BYTES = 128 << 20
+"""Maximum memory for unpacking an xz or zstd archive. `xz -9` needs 65 MiB, `zstd --ultra -22` 128 MiB; a header can
+request 4 GiB."""
+_PIECE = 128 << 10
+"""Bytes of one read of an xz or zstd archive."""
+_EMPTY = 100
+"""Maximum number of xz streams or zstd frames without content, one after the other: each costs more than its bytes."""
 _PAX_GLOBALS = 32
 """Maximum number of global pax headers in a tar: they stay in memory. git writes one."""
 
@@ -47,40 +53,74 @@ class _Limited(io.RawIOBase):
         return self._stream.tell()
 
 
-class _Xz(io.BufferedIOBase):
-    """Like lzma.open, with a memory limit."""
+class _Decoder(Protocol):
+    """The decoder of one xz stream or zstd frame."""
 
-    def __init__(self, archive: Archive) -> None:
+    @property
+    def eof(self) -> bool:
+        """Whether the end was reached."""
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether more input is needed for output."""
+
+    @property
+    def unused_data(self) -> bytes:
+        """The input behind the end."""
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        """Return at most `max_length` bytes."""
+
+
+class _Decompressed(io.BufferedIOBase):
+    """The content of an xz or zstd file, with a memory limit, of all its streams or frames."""
+
+    def __init__(self, archive: Archive, new_decoder: Callable[[], _Decoder], error: type[Exception]) -> None:
+        """`error`: what the decoder raises."""
         self._archive = archive
+        self._new_decoder = new_decoder
+        self._decoder = new_decoder()
+        self._error = error
         self._rest = b""
         self._position = 0
-        self._begin()
+        self._empty = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or size < 0:
             raise io.UnsupportedOperation
+        found = bytearray()
+        while len(found) < size and (data := self._read_some(size - len(found))):
+            found += data
+        return bytes(found)
+
+    def _read_some(self, size: int) -> bytes:
+        """Return at least one byte, at most `size`, or nothing at the end."""
         while True:
             if self._decoder.eof:
-                # The next xz stream may follow after padding with zeros.
+                # The next one may follow after padding with zeros.
                 self._rest = self._decoder.unused_data.lstrip(b"\0")
                 while not self._rest:
-                    if not (data := self._archive.stream.read(BUFFER)):
+                    if not (data := self._archive.stream.read(_PIECE)):
                         return b""
                     self._rest = data.lstrip(b"\0")
-                self._begin()
+                self._empty += 1
+                if self._empty > _EMPTY:
+                    raise refused(self._archive, "has too many parts without content")
+                self._decoder = self._new_decoder()
             if self._decoder.needs_input and not self._rest:
-                self._rest = self._archive.stream.read(BUFFER)
+                self._rest = self._archive.stream.read(_PIECE)
                 if not self._rest:
                     raise EOFError
             try:
                 data = self._decoder.decompress(self._rest, size)
-            except lzma.LZMAError as error:
-                # lzma has no error codes.
-                if "Memory" in str(error):
-                    raise refused(self._archive, f"needs more than {_DICTIONARY_BYTES >> 20} MiB of memory") from None
-                raise
+            except self._error as error:
+                # Neither library has error codes.
+                if "memory" in str(error).lower():
+                    raise refused(self._archive, f"needs more than {_WINDOW_BYTES >> 20} MiB of memory") from None
+                raise tarfile.ReadError(str(error)) from None
             self._rest = b""
             if data:
+                self._empty = 0
                 self._position += len(data)
                 return data
 
@@ -94,8 +134,19 @@ class _Xz(io.BufferedIOBase):
     def tell(self) -> int:
         return self._position
 
-    def _begin(self) -> None:
-        self._decoder = lzma.LZMADecompressor(memlimit=_DICTIONARY_BYTES)
+
+def _open_xz(archive: Archive) -> _Decompressed:
+    return _Decompressed(archive, lambda: lzma.LZMADecompressor(memlimit=_WINDOW_BYTES), lzma.LZMAError)
+
+
+def _open_zstd(archive: Archive) -> _Decompressed:
+    try:
+        # In the standard library since Python 3.14.
+        zstd = importlib.import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+    except ImportError:
+        raise refused(archive, "needs the library backports.zstd, which is not installed") from None
+    options = {zstd.DecompressionParameter.window_log_max: _WINDOW_BYTES.bit_length() - 1}
+    return _Decompressed(archive, lambda: zstd.ZstdDecompressor(options=options), zstd.ZstdError)
 
 
 def _open_tar(archive: Archive) -> IO[bytes]:
@@ -104,7 +155,9 @@ def _open_tar(archive: Archive) -> IO[bytes]:
         return gzip.open(stream)  # type: ignore[return-value]
     if name.endswith("bz2"):
         return bz2.open(stream)
-    return _Xz(archive) if name.endswith("xz") else stream  # type: ignore[return-value]
+    if name.endswith("xz"):
+        return _open_xz(archive)  # type: ignore[return-value]
+    return _open_zstd(archive) if name.endswith("zst") else stream  # type: ignore[return-value]
 
 
 def members(archive: Archive, max_bytes: int, below: str) -> Iterator[tuple[str, IO[bytes]]]:
