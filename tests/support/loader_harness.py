@@ -382,6 +382,9 @@ def go_program(name: str, package: str) -> Path:
     return program
 
 
+CRANE = "github.com/google/go-containerregistry/cmd/crane@v0.20.6"
+
+
 @dataclass(frozen=True)
 class Azurite:
     """A running Azurite, Microsoft's emulator of Blob Storage, with the account `devstoreaccount1`."""
@@ -436,33 +439,62 @@ class Registry:
 
         `folders`: the same, each packed into a tar.
         """
-        layers = [self._layer(name, title, body, {}) for title, body in files.items()]
+        kind, title_of = "application/vnd.oci.image.layer.v1.tar", "org.opencontainers.image.title"
+        layers = [self.blob(name, body, kind, {title_of: title}) for title, body in files.items()]
         for title, tar in (folders or {}).items():
-            layers.append(self._layer(name, title, tar.read_bytes(), {"io.deis.oras.content.unpack": "true"}))
-        empty = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": self._blob(name, b"{}"), "size": 2}
+            notes = {title_of: title, "io.deis.oras.content.unpack": "true"}
+            layers.append(self.blob(name, tar.read_bytes(), f"{kind}+gzip", notes))
+        return str(self.push(name, tag, layers)["digest"])
+
+    def push(
+        self,
+        name: str,
+        reference: str,
+        layers: Sequence[Mapping[str, object]],
+        *,
+        config: str = "application/vnd.oci.empty.v1+json",
+        artifact: str = "",
+    ) -> dict[str, object]:
+        """Push a manifest of blobs and return its descriptor. `config`: the media type of its config, which is empty.
+
+        `artifact`: the artifactType. `reference`: a tag; empty for a manifest without one.
+        """
         kind = "application/vnd.oci.image.manifest.v1+json"
-        manifest = {"schemaVersion": 2, "mediaType": kind, "config": empty, "layers": layers}
-        body = json.dumps(manifest).encode()
-        self._send("PUT", f"/v2/{name}/manifests/{tag}", body, {"Content-Type": kind})
-        return "sha256:" + hashlib.sha256(body).hexdigest()
+        manifest = {"schemaVersion": 2, "mediaType": kind, "config": self.blob(name, b"{}", config), "layers": layers}
+        return self._manifest(name, reference, kind, manifest | ({"artifactType": artifact} if artifact else {}))
 
-    def _layer(self, name: str, title: str, body: bytes, notes: Mapping[str, str]) -> dict[str, object]:
-        return {
-            "mediaType": f"application/vnd.oci.image.layer.v1.tar{'+gzip' if notes else ''}",
-            "digest": self._blob(name, body),
-            "size": len(body),
-            "annotations": {"org.opencontainers.image.title": title, **notes},
-        }
+    def push_index(self, name: str, reference: str, manifests: Sequence[Mapping[str, object]]) -> dict[str, object]:
+        """Push an index of manifests and return its descriptor."""
+        kind = "application/vnd.oci.image.index.v1+json"
+        return self._manifest(name, reference, kind, {"schemaVersion": 2, "mediaType": kind, "manifests": manifests})
 
-    def _blob(self, name: str, body: bytes) -> str:
+    def blob(
+        self, name: str, body: bytes, kind: str = "", annotations: Mapping[str, str] | None = None
+    ) -> dict[str, object]:
+        """Push a blob and return its descriptor."""
         digest = "sha256:" + hashlib.sha256(body).hexdigest()
-        self._send("POST", f"/v2/{name}/blobs/uploads/?digest={digest}", body, {})
-        return digest
+        place = self._send("POST", f"/v2/{name}/blobs/uploads/", b"", {})
+        self._send(
+            "PUT",
+            f"{place}{'&' if '?' in place else '?'}digest={digest}",
+            body,
+            {"Content-Type": "application/octet-stream"},
+        )
+        return {"mediaType": kind, "digest": digest, "size": len(body), "annotations": annotations or {}}
 
-    def _send(self, method: str, target: str, body: bytes, headers: Mapping[str, str]) -> None:
+    def _manifest(self, name: str, reference: str, kind: str, manifest: Mapping[str, object]) -> dict[str, object]:
+        body = json.dumps(manifest).encode()
+        digest = "sha256:" + hashlib.sha256(body).hexdigest()
+        self._send("PUT", f"/v2/{name}/manifests/{reference or digest}", body, {"Content-Type": kind})
+        return {"mediaType": kind, "digest": digest, "size": len(body)}
+
+    def _send(self, method: str, target: str, body: bytes, headers: Mapping[str, str]) -> str:
+        """Send a request, and return the path of the response's location."""
         request = urllib.request.Request(f"http://{self.host}{target}", body, dict(headers), method=method)
         with urllib.request.urlopen(request) as answer:
             answer.read()
+            place = urlsplit(str(answer.headers.get("Location", "")))
+        return place.path + (f"?{place.query}" if place.query else "")
 
 
 def layer(path: Path, members: dict[str, bytes], *, link: str = "") -> Path:
@@ -482,11 +514,40 @@ def layer(path: Path, members: dict[str, bytes], *, link: str = "") -> Path:
 @contextlib.contextmanager
 def registry(log: Path) -> Iterator[Registry]:
     """Run go-containerregistry's registry on loopback during the block; `log` gets a line for every request."""
-    crane = go_program("crane", "github.com/google/go-containerregistry/cmd/crane@v0.20.6")
+    crane = go_program("crane", CRANE)
     port = free_port()
     command = [str(crane), "registry", "serve", "--address", f"127.0.0.1:{port}"]
     with log.open("w") as lines:  # a full pipe would block the registry
         process = subprocess.Popen(command, stdout=lines, stderr=subprocess.STDOUT, text=True)
+    try:
+        wait_for_port(port, process)
+        yield Registry(f"127.0.0.1:{port}", crane)
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+@contextlib.contextmanager
+def distribution(folder: Path, auth: Mapping[str, object] | None = None) -> Iterator[Registry]:
+    """Run the CNCF's registry on loopback during the block, with its content in `folder`.
+
+    `auth`: the section of that name in its configuration. Without it, everyone can push.
+    """
+    program = go_program("registry", "github.com/distribution/distribution/v3/cmd/registry@v3.0.0")
+    crane = go_program("crane", CRANE)
+    port = free_port()
+    settings = {
+        "version": 0.1,
+        "log": {"level": "error", "accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": str(folder / "content")}},
+        "http": {"addr": f"127.0.0.1:{port}", "secret": "tests"},
+        "auth": auth or {},
+    }
+    (folder / "config.json").write_text(json.dumps(settings))  # JSON is YAML
+    command = [str(program), "serve", str(folder / "config.json")]
+    environment = {"OTEL_TRACES_EXPORTER": "none"}
+    with (folder / "log").open("w") as lines:
+        process = subprocess.Popen(command, env=environment, stdout=lines, stderr=subprocess.STDOUT, text=True)
     try:
         wait_for_port(port, process)
         yield Registry(f"127.0.0.1:{port}", crane)

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from model_uri import hub
-from model_uri.uri import WEB, ModelURI
+from model_uri.uri import DOCKER_HUB, DOCKER_HUBS, WEB, ModelURI, registry_port
 
 ANY = "*"
 """Stands for a bucket that the host name does not contain."""
 
-_DOCKERHUBS = ("registry-1.docker.io", "index.docker.io")
+_HTTPS = 443
 _S3 = re.compile(r"s3(?:express)?(?:-[a-z0-9-]+)?", re.ASCII)
 _AMAZON = (".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".api.aws")
 _ACCESS_POINTS = ("-s3alias", "--ol-s3", "--op-s3", "--xa-s3", ".mrap")
@@ -50,8 +50,8 @@ def _addresses_of(uri: ModelURI) -> Iterator[ModelURI]:
     elif uri.scheme == "oci":
         version = uri.digest or uri.tag
         path = ("v2", *uri.segments, *(("manifests", version) if version else ()))
-        for host in _DOCKERHUBS if uri.host == "docker.io" else (uri.host,):
-            yield replace(_web(host, path), port=uri.port)
+        for host in DOCKER_HUBS if uri.host == DOCKER_HUB else (uri.host,):
+            yield replace(_web(host, path), port=None if uri.port == _HTTPS else uri.port)
     elif uri.scheme == "s3":
         yield _web("s3.amazonaws.com", path)
         yield _web(f"{uri.host}.s3.amazonaws.com", uri.segments)
@@ -160,7 +160,8 @@ def _of_google(uri: ModelURI) -> Iterator[ModelURI]:
 
 def _of_registry(uri: ModelURI) -> Iterator[ModelURI]:
     """The registry API: ``/v2/REPOSITORY/manifests/TAG``, ``/v2/REPOSITORY/blobs/DIGEST``."""
-    host = "docker.io" if uri.host in _DOCKERHUBS else uri.host
+    host = DOCKER_HUB if uri.host in DOCKER_HUBS else uri.host
+    port = registry_port(host, uri.port or _HTTPS)
     path = uri.segments[1:]
     kinds = [index for index, segment in enumerate(path) if segment in ("manifests", "blobs", "tags")]
     name = path[: kinds[-1]] if kinds else path
@@ -169,7 +170,7 @@ def _of_registry(uri: ModelURI) -> Iterator[ModelURI]:
     reference = path[kinds[-1] + 1 :][:1] if kinds and path[kinds[-1]] == "manifests" else ()
     tag = reference[0] if reference and ":" not in reference[0] else ""
     digest = reference[0] if reference and ":" in reference[0] else ""
-    yield ModelURI(uri.text, "oci", host, uri.port, name, tag=tag, digest=digest)
+    yield ModelURI(uri.text, "oci", host, port, name, tag=tag, digest=digest)
 
 
 def _store(scheme: str, host: str, segments: Iterable[str]) -> ModelURI:

@@ -7,7 +7,7 @@ from functools import cached_property, lru_cache
 
 from model_uri import naming
 from model_uri.schemes import scheme_of
-from model_uri.uri import ModelURI, URIError, parse
+from model_uri.uri import DOCKER_HUB, ModelURI, URIError, is_short, parse
 
 _PATTERN = re.compile(r"\*(?:\.([^:]+))?(:[0-9]+)?", re.ASCII)
 _NEWEST = {"revision": "main", "tag": "latest"}
@@ -87,7 +87,7 @@ class Place:
         if self.wild:
             return (self,)
         found = naming.aliases(self.uri)
-        if (self.uri.scheme, self.uri.host, len(self.uri.segments)) == ("oci", "docker.io", 1):
+        if (self.uri.scheme, self.uri.host, len(self.uri.segments)) == ("oci", DOCKER_HUB, 1):
             found += (replace(self.uri, segments=("library", *self.uri.segments)),)
         # Denying an access point does not deny a bucket: the alias does not contain the bucket's name.
         return tuple(Place(each) for each in found if each.host != naming.ANY)
@@ -106,6 +106,8 @@ def parse_place(text: str) -> Place:
     path = path.removesuffix("/")
     if "*" in path:
         raise URIError("its path has a *, and a place contains all that is below it; write %2A for the character")
+    if scheme == "oci" and is_short(authority):
+        host, path = DOCKER_HUB, f"{authority}{slash}{path}".removesuffix("/")
     if scheme == "oci" and "/" not in path:
         # A registry, or the first segment of its repositories' names.
         uri = parse(f"{scheme}{separator}{host}/any/{path or 'any'}")

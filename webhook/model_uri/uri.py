@@ -27,7 +27,13 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _MODEL = re.compile(r"[A-Za-z0-9_.-]{1,96}", re.ASCII)
 _PROPOSAL = re.compile(r"(refs/)?pr/.*", re.ASCII | re.DOTALL)
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
-_DOCKER = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
+DOCKER_HUB = "docker.io"
+DOCKER_HUBS = (DOCKER_HUB, "registry-1.docker.io", "index.docker.io", "registry.hub.docker.com")
+"""Hosts of Docker Hub's registry."""
+_OFFICIAL = re.compile(
+    rf"(?!localhost(?:[:@]|\Z))[a-z0-9]+(?:(?:__?|-+)[a-z0-9]+)*(?::{_TAG.pattern})?(?:@{_DIGEST.pattern})?", re.ASCII
+)
+"""A reference without a slash, at Docker Hub. One with a dot would look like a registry."""
 _SAFE = "!$&'()+,;=:@-._~"
 """Characters of a path segment without an encoding: RFC 3986, section 3.3, without ``*``, a usual pattern."""
 _SAFE_IN_HUB = _SAFE.replace("@", "").replace(":", "")
@@ -178,6 +184,8 @@ def parse(text: str, *, signed: bool = False) -> ModelURI:
     ``signed``: allow a query in a web URL.
     """
     scheme, rest = _scheme(text)
+    if scheme == "oci":
+        rest = _with_registry(rest)
     _check_text(scheme, rest, signed=signed)
     if scheme == "hf":
         return _of_hub(text, rest)
@@ -276,6 +284,31 @@ def encode_path(text: str) -> str:
     return f"{scheme}://{authority}{slash}{quote(path, safe=_SAFE + '/*?#', errors='replace')}"
 
 
+def is_short(part: str) -> bool:
+    """Return whether the first part of a reference is a name at Docker Hub, as for container runtimes.
+
+    A registry's name has a dot or a port, or is `localhost`.
+
+    Source: github.com/distribution/reference, normalize.go, splitDockerDomain
+    """
+    return part not in ("", "localhost") and not set(".:@*") & set(part)
+
+
+def registry_port(host: str, port: int) -> int | None:
+    """Return the port of a registry as the URI has it, where 443 is the default.
+
+    A host without a dot keeps it: without a port, it would be a name at Docker Hub.
+    """
+    return None if port == scheme_of("oci").port and not is_short(host) else port
+
+
+def _with_registry(rest: str) -> str:
+    """Return a reference with its registry: `acme/iris` and `iris` are at Docker Hub."""
+    first, slash, _ = rest.partition("/")
+    short = is_short(first) and _REPOSITORY_PART.fullmatch(first) if slash else _OFFICIAL.fullmatch(first)
+    return f"{DOCKER_HUB}/{rest}" if short else rest
+
+
 def _scheme(text: str) -> tuple[str, str]:
     if len(text) > MAX_LENGTH:
         raise URIError(f"it is longer than {MAX_LENGTH} characters")
@@ -341,8 +374,11 @@ def _host(scheme: str, authority: str) -> tuple[str, int | None]:
     except ValueError:
         what = "a registry's host name" if scheme == "oci" else "a host name or an address"
         raise URIError(f'"{host}" is not {what}') from None
-    if scheme == "oci" and host in _DOCKER:
-        host = "docker.io"
+    if scheme == "oci":
+        if port is None and is_short(host):
+            raise URIError(f'"{host}" is not a registry\'s host name: it has neither a dot nor a port')
+        host = DOCKER_HUB if host in DOCKER_HUBS else host
+        return host, None if port is None else registry_port(host, port)
     return host, None if port == known.port else port
 
 
@@ -402,6 +438,6 @@ def _of_registry(text: str, host: str, port: int | None, path: str) -> ModelURI:
     whole = all(map(_REPOSITORY_PART.fullmatch, segments))
     if not whole or (colon and not _TAG.fullmatch(tag)) or (at and not _DIGEST.fullmatch(digest)):
         raise URIError("it does not name an artifact as repository:tag or repository@sha256:…")
-    if host == "docker.io" and len(segments) == 1:
+    if host == DOCKER_HUB and len(segments) == 1:
         segments = ("library", *segments)
     return ModelURI(text, "oci", host, port, segments, tag=tag, digest=digest)

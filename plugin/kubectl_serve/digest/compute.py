@@ -105,7 +105,12 @@ def _digest(source: str, files: FilePatterns | None, secret: Secret, streams: St
 
 
 def _endpoint_hint(source: str, code: Code, environment: Mapping[str, str]) -> str:
-    """A hint for a source whose endpoint is neither in the environment nor in a folder of credentials."""
+    """A hint for a source whose endpoint or password is neither in the environment nor in a folder of credentials."""
+    if code is Code.UNAUTHORIZED and source.startswith("oci://"):
+        return (
+            " Then name it with --credentials NAME -n NAMESPACE. Or use a directory with Docker's config.json: "
+            "--credentials-dir DIR."
+        )
     variable = _ENDPOINTS.get(source.partition("://")[0])
     if variable is None or environment.get(variable) or code not in _WRONG_STORE:
         return ""

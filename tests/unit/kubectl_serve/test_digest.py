@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import yaml
 
 from kubectl_serve import errors
@@ -270,6 +271,49 @@ def test_a_secret_is_read_where_it_is_asked_for(keys: dict[str, str], run: Run, 
     assert {request.headers["Authorization"] for request in web.requests} == {keys.get("authorization", basic)}
     assert cluster.wrote == []
     assert list(room.iterdir()) == []
+
+
+def registry(web: WebServer) -> str:
+    """Serve an artifact with one file to a user with a password, and return its URI."""
+    title = {"org.opencontainers.image.title": "model.joblib"}
+    layer = {"mediaType": "application/octet-stream", "digest": sha256(b"weights"), "size": 7, "annotations": title}
+    config = {"mediaType": "application/vnd.oci.empty.v1+json"}
+    web.files["/v2/acme/iris/manifests/1"] = json.dumps({"config": config, "layers": [layer]}).encode()
+    web.files[f"/v2/acme/iris/blobs/{sha256(b'weights')}"] = b"weights"
+    asked = Reply(401, {"WWW-Authenticate": 'Basic realm="registry"'})
+    web.fault = lambda request, number: None if "Authorization" in request.headers else asked
+    return f"oci://{web.url.partition('://')[2]}/acme/iris:1"
+
+
+@pytest.mark.parametrize("key", ["{host}", "https://{host}/v1/", "{host}/acme"])
+@pytest.mark.parametrize("file", [".dockerconfigjson", "config.json"])
+def test_a_registrys_password_is_found_as_by_the_loader(
+    key: str, file: str, run: Run, web: WebServer, tmp_path: Path
+) -> None:
+    uri = registry(web)
+    config = {"auths": {key.format(host=web.url.removeprefix("http://")): {"username": "ada", "password": "let-me-in"}}}
+    keys = {file: json.dumps(config), "plain-http": "true"}
+    for name, text in keys.items():
+        (tmp_path / name).write_text(text)
+    digest = harness.manifest_digest({"model.joblib": b"weights"})
+
+    assert run("digest", uri, "--credentials-dir", str(tmp_path)).out == f"{digest}\n"
+    cluster = FakeCluster([secret(keys)], namespace="models")
+    assert run("digest", uri, "--credentials", "store", cluster=cluster).out == f"{digest}\n"
+
+
+def test_without_a_registrys_password_the_hint_says_how_to_give_one(
+    run: Run, web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.crt")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.crt"))
+    web.secure(authority.issue_cert("127.0.0.1"))
+    screen = run("digest", registry(web))
+    assert screen.code == 1
+    assert "Unauthorized" in screen.err
+    assert f"`kubectl create secret docker-registry NAME --docker-server={web.url.partition('://')[2]} " in screen.err
+    assert "--credentials NAME -n NAMESPACE" in screen.err
 
 
 def test_pin_reads_the_model_with_the_secret_that_the_loader_will_have(run: Run, web: WebServer, room: Path) -> None:

@@ -146,7 +146,7 @@ class RegistryOfLists(Lister):
         load.credentials(**{"plain-http": "true"})
 
     def is_list(self, request: Request) -> bool:
-        return "/manifests/" in request.path
+        return request.method == "GET" and "/manifests/" in request.path
 
     def page(self, entries: Sequence[Entry], following: str = "") -> bytes:
         layers = [
@@ -161,8 +161,6 @@ class RegistryOfLists(Lister):
         return json.dumps({"config": {"mediaType": "application/json"}, "layers": layers}).encode()
 
     def body(self, request: Request) -> bytes | None:
-        if request.path == "/v2/":
-            return b""
         return next((body for name, body in self.bodies.items() if request.path.endswith(self.sha256(name))), None)
 
 

@@ -2,12 +2,17 @@
 
 import gzip
 import hashlib
+import io
 import json
+import os
+import tarfile
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trustme
+from backports import zstd
 
 from model_loader.verify.digest import of_manifest
 from support.loader_harness import Loader, Registry, Reply, Request, WebServer, forward, layer
@@ -37,6 +42,183 @@ def test_a_folder_packed_by_oras_is_unpacked_in_its_place(load: Loader, registry
     run = load(f"oci://{registry.host}/team/packed:v1")
 
     assert run.files() == {"config.json": b"{}", "weights/1.bin": b"1", "weights/2.bin": b"2"}
+
+
+MODELPACK = "application/vnd.cncf.model"
+PATH = "org.cncf.model.filepath"
+
+
+def plain_tar(files: Mapping[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, body in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(body)
+            archive.addfile(info, io.BytesIO(body))
+    return out.getvalue()
+
+
+COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
+    "": lambda body: body,
+    "+gzip": gzip.compress,
+    "+zstd": zstd.compress,
+}
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("kind", [f"{MODELPACK}.weight.v1", "application/vnd.kitops.modelkit.model.v1"])
+def test_a_modelpack_has_files_and_tars(load: Loader, registry: Registry, kind: str, compression: str) -> None:
+    """The files of a tar have their paths in it, and its annotation repeats one."""
+    pack = COMPRESSIONS[compression]
+    weights = pack(plain_tar({"weights/1.safetensors": b"1", "weights/2.safetensors": b"2"}))
+    doc = pack(plain_tar({"README.md": b"# Iris"}))
+    layers = [
+        registry.blob("team/pack", b"{}", f"{MODELPACK}.weight.config.v1.raw", {PATH: "config.json"}),
+        registry.blob("team/pack", b"vocabulary", f"{MODELPACK}.weight.config.v1.raw", {PATH: "tokenizer/vocab.txt"}),
+        registry.blob("team/pack", weights, f"{kind}.tar{compression}", {PATH: "weights"}),
+        registry.blob("team/pack", doc, f"{MODELPACK}.doc.v1.tar{compression}", {PATH: "README.md"}),
+    ]
+    config, artifact = f"{MODELPACK}.config.v1+json", f"{MODELPACK}.manifest.v1+json"
+    manifest = registry.push("team/pack", "v1", layers, config=config, artifact=artifact)
+    load.credentials(**{"plain-http": "true"})
+
+    run = load(f"oci://{registry.host}/team/pack:v1@{manifest['digest']}")
+
+    files = {
+        "config.json": b"{}",
+        "tokenizer/vocab.txt": b"vocabulary",
+        "weights/1.safetensors": b"1",
+        "weights/2.safetensors": b"2",
+        "README.md": b"# Iris",
+    }
+    assert run.files() == files
+    assert run.message["digest"] == of_manifest({name: sha256(body) for name, body in files.items()})
+
+
+@pytest.mark.parametrize("name", ["../config.json", "/etc/passwd", "a/../../b", "a\\b", "a/./b"])
+@pytest.mark.parametrize("key", [PATH, "org.cnai.model.filepath", "org.opencontainers.image.title"])
+def test_an_unsafe_name_of_a_layer_is_refused(load: Loader, registry: Registry, name: str, key: str) -> None:
+    registry.push("team/unsafe", "v1", [registry.blob("team/unsafe", b"1", f"{MODELPACK}.weight.v1.raw", {key: name})])
+    load.credentials(**{"plain-http": "true"})
+
+    run = load(f"oci://{registry.host}/team/unsafe:v1")
+
+    assert (run.code, run.files()) == ("Refused", {})
+
+
+@pytest.mark.parametrize(
+    "kind", [f"{MODELPACK}.weight.v1.raw", "application/octet-stream", f"{MODELPACK}.weight.v1.raw+gzip", "tarball"]
+)
+def test_a_layer_that_is_neither_a_named_file_nor_a_tar_is_refused(load: Loader, registry: Registry, kind: str) -> None:
+    registry.push("team/unnamed", "v1", [registry.blob("team/unnamed", b"1", kind)])
+    load.credentials(**{"plain-http": "true"})
+
+    run = load(f"oci://{registry.host}/team/unnamed:v1")
+
+    assert run.code == "Refused"
+    assert kind in str(run.message["message"])
+
+
+DOCKER, OLLAMA = "application/vnd.docker.ai", "application/vnd.ollama.image"
+
+
+@pytest.mark.parametrize(
+    ("config", "layers", "files"),
+    [
+        (
+            f"{DOCKER}.model.config.v0.1+json",
+            [(f"{DOCKER}.gguf.v3", b"1"), (f"{DOCKER}.mmproj", b"2"), (f"{DOCKER}.license", b"3")],
+            {"model.gguf": b"1", "mmproj.gguf": b"2"},
+        ),
+        (
+            f"{DOCKER}.model.config.v0.1+json",
+            [(f"{DOCKER}.gguf.v3", b"1"), (f"{DOCKER}.gguf.v3", b"2")],
+            {"model-00001-of-00002.gguf": b"1", "model-00002-of-00002.gguf": b"2"},
+        ),
+        (
+            f"{DOCKER}.model.config.v0.1+json",
+            [
+                (f"{DOCKER}.safetensors", b"1"),
+                (f"{DOCKER}.vllm.config.tar", plain_tar({"config.json": b"{}"})),
+                (f"{DOCKER}.chat.template.jinja", b"2"),
+            ],
+            {"model.safetensors": b"1", "config.json": b"{}", "chat_template.jinja": b"2"},
+        ),
+        (
+            # Ollama's models have the config of a container image.
+            "application/vnd.docker.container.image.v1+json",
+            [(f"{OLLAMA}.model", b"1"), (f"{OLLAMA}.template", b"2"), (f"{OLLAMA}.params", b"{}")],
+            {"model.gguf": b"1"},
+        ),
+    ],
+)
+def test_files_without_a_name_are_named_by_their_media_type(
+    load: Loader, registry: Registry, config: str, layers: list[tuple[str, bytes]], files: dict[str, bytes]
+) -> None:
+    registry.push("team/typed", "v1", [registry.blob("team/typed", body, kind) for kind, body in layers], config=config)
+    load.credentials(**{"plain-http": "true"})
+
+    assert load(f"oci://{registry.host}/team/typed:v1").files() == files
+
+
+def test_docker_models_with_file_paths_keep_them(load: Loader, registry: Registry) -> None:
+    layers = [
+        registry.blob("team/paths", b"1", f"{DOCKER}.safetensors", {PATH: "text/model.safetensors"}),
+        registry.blob("team/paths", b"2", f"{DOCKER}.license", {PATH: "LICENSE"}),
+    ]
+    registry.push("team/paths", "v1", layers, config=f"{DOCKER}.model.config.v0.2+json")
+    load.credentials(**{"plain-http": "true"})
+
+    assert load(f"oci://{registry.host}/team/paths:v1").files() == {"text/model.safetensors": b"1", "LICENSE": b"2"}
+
+
+def test_an_artifact_without_a_file_is_not_found(load: Loader, registry: Registry) -> None:
+    """Attached artifacts, such as signatures, can have an empty layer only."""
+    empty = registry.blob("team/empty", b"{}", "application/vnd.oci.empty.v1+json")
+    registry.push("team/empty", "v1", [empty], artifact="application/vnd.example.signature")
+    load.credentials(**{"plain-http": "true"})
+
+    assert load(f"oci://{registry.host}/team/empty:v1").code == "NotFound"
+
+
+HERE = {"os": "linux", "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]}
+ELSEWHERE = {"os": "linux", "architecture": "s390x"}
+UNKNOWN = {"os": "unknown", "architecture": "unknown"}
+ATTESTATION = {"annotations": {"vnd.docker.reference.type": "attestation-manifest"}}
+
+
+@pytest.mark.parametrize(
+    ("entries", "chosen"),
+    [
+        ([{"platform": ELSEWHERE}, {"platform": HERE}, {"platform": HERE}], 1),
+        ([{}, {"platform": HERE}], 1),
+        ([{"platform": ELSEWHERE}, {}], 1),
+        ([{"platform": ELSEWHERE}, {"platform": UNKNOWN}], 0),
+        ([{"platform": UNKNOWN, **ATTESTATION}, {"platform": ELSEWHERE}], 1),
+        ([ATTESTATION, {}], 1),
+        ([{}], 0),
+        ([{"platform": ELSEWHERE}], 0),
+        ([{"platform": {"os": "windows", "architecture": "amd64"}}, {"platform": ELSEWHERE}], None),
+        ([{}, {}], None),
+        ([{"platform": UNKNOWN, **ATTESTATION}], None),
+    ],
+)
+def test_of_an_index_the_manifest_for_this_machine_is_read(
+    load: Loader, registry: Registry, entries: list[dict[str, object]], chosen: int | None
+) -> None:
+    """Without one, the only other manifest: a model is usually the same for all machines."""
+    manifests = []
+    for number, entry in enumerate(entries):
+        kind = "application/vnd.oci.image.layer.v1.tar"
+        blob = registry.blob("team/index", b"%d" % number, kind, {"org.opencontainers.image.title": "model.bin"})
+        manifests.append(registry.push("team/index", "", [blob]) | entry)
+    index = registry.push_index("team/index", "v1", manifests)
+    load.credentials(**{"plain-http": "true"})
+
+    run = load(f"oci://{registry.host}/team/index:v1@{index['digest']}")
+
+    assert run.files() == ({} if chosen is None else {"model.bin": b"%d" % chosen})
+    assert run.code == ("NotFound" if chosen is None else "Loaded")
 
 
 def test_of_an_image_only_models_is_unpacked(load: Loader, registry: Registry, tmp_path: Path) -> None:
@@ -154,6 +336,24 @@ def test_a_password_is_not_sent_to_another_host(load: Loader, web: WebServer, re
 
 
 @pytest.mark.attack(35)
+def test_an_identity_token_is_not_sent_to_another_host(load: Loader, web: WebServer) -> None:
+    authority = trustme.CA()
+    other = WebServer()
+    other.secure(authority.issue_cert("127.0.0.1"))
+    host = web.url.removeprefix("http://")
+    web.fault = lambda request, number: Reply(401, {"WWW-Authenticate": f'Bearer realm="{other.url}/token"'})
+    config = json.dumps({"auths": {host: {"identitytoken": "secret"}}})
+    load.credentials(
+        **{"plain-http": "true", ".dockerconfigjson": config, "ca.crt": authority.cert_pem.bytes().decode()}
+    )
+
+    run = load(f"oci://{host}/team/private:v1")
+    other.close()
+
+    assert (run.code, other.requests) == ("Refused", [])
+
+
+@pytest.mark.attack(35)
 def test_no_token_is_fetched_over_plain_http_from_another_host(load: Loader, web: WebServer) -> None:
     """Anyone on the network path could return one, even if there is no password to steal."""
     other = WebServer()
@@ -183,10 +383,10 @@ def test_a_token_service_in_the_secret_gets_the_password(load: Loader, web: WebS
     assert {request.headers.get("Authorization") for request in other.requests} == {"Basic dXNlcjpzZWNyZXQ="}
 
 
-@pytest.mark.parametrize("key", ["{host}", "https://{host}", "http://{host}/v1/"])
+@pytest.mark.parametrize("key", ["{host}", "https://{host}", "http://{host}/v1/", "{host}/team", "127.*.0.1:{port}"])
 def test_a_docker_config_names_a_registry_by_host_or_url(load: Loader, web: WebServer, key: str) -> None:
     host = web.url.removeprefix("http://")
-    auths = {key.format(host=host): {"auth": "dXNlcjpzZWNyZXQ="}}
+    auths = {key.format(host=host, port=host.partition(":")[2]): {"auth": "dXNlcjpzZWNyZXQ="}}
     load.credentials(**{"plain-http": "true", ".dockerconfigjson": json.dumps({"auths": auths})})
     web.fault = lambda request, number: (
         None if "Authorization" in request.headers else Reply(401, {"WWW-Authenticate": "Basic"})
@@ -245,7 +445,8 @@ def test_a_manifest_that_is_corrupted_once_is_read_again(load: Loader, registry:
 
     def spoil(request: Request, number: int) -> Reply:
         reply = honest(request)
-        return replace(reply, body=next(damaged, b"") + reply.body) if "/manifests/" in request.path else reply
+        manifest = request.method == "GET" and "/manifests/" in request.path
+        return replace(reply, body=next(damaged, b"") + reply.body) if manifest else reply
 
     web.fault = spoil
     load.credentials(**{"plain-http": "true"})
@@ -306,6 +507,6 @@ def test_names_that_clash_between_a_packed_folder_and_a_file_are_refused(
 
 
 def test_an_invalid_reference_is_an_invalid_source(load: Loader) -> None:
-    for uri in ("oci://registry", "oci://registry/UPPER", "oci://registry/a@sha256:1", "oci://registry/a/../b"):
+    for uri in ("oci://ghcr.io", "oci://registry/UPPER", "oci://registry/a@sha256:1", "oci://registry/a/../b"):
         assert load(uri).code == "InvalidSource"
     assert load("oci://user:password@registry/name").code == "Refused"

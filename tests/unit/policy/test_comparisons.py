@@ -63,6 +63,8 @@ DIGEST = "sha256:" + "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0
         ("127.1:5000/server", Image("127.0.0.1:5000", ("server",))),
         ("[::FFFF:7f00:1]:5000/server", Image("127.0.0.1:5000", ("server",))),
         ("localhost/server", Image("localhost", ("server",))),
+        ("Localhost/server", Image("localhost", ("server",))),
+        ("host:443/server", Image("host:443", ("server",))),
         ("host:5000/server:1", Image("host:5000", ("server",), "1")),
         (f"ghcr.io/ml/server:1@{DIGEST}", Image("ghcr.io", ("ml", "server"), "1", DIGEST)),
     ],
@@ -78,6 +80,14 @@ def test_images_are_read_as_the_runtime_does(text: str, image: Image) -> None:
 @pytest.mark.attack(12)
 def test_an_invalid_image_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not an image reference"):
+        image_reference.parse(text)
+
+
+@pytest.mark.parametrize("text", ["Host/server", "HOST/ml/server:1"])
+@pytest.mark.attack(13)
+def test_a_registry_without_a_dot_or_port_is_no_name_at_docker_hub(text: str) -> None:
+    """Container runtimes take an upper-case name for a host. In lower case, it would be a name at Docker Hub."""
+    with pytest.raises(ValueError, match="not a host name"):
         image_reference.parse(text)
 
 
