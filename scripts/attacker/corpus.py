@@ -255,6 +255,12 @@ def _forbidden(rng: random.Random, name: str) -> Iterator[Json]:
     ):  # fmt: skip
         pod = {"containers": [{"name": "model-server", **server}], "volumes": [{"name": "elsewhere", "emptyDir": {}}]}
         yield deployment(name, "s3://models/tenant/model.ubj", pod, digest=DIGEST, visibility="cluster-local")
+    elsewhere = {"volumeMounts": [{"name": "elsewhere", "mountPath": "/data/model.ubj"}]}
+    for path in ("/data", "/opt/mlserver", "/usr/lib", "/data/../opt/mlserver", "/data:/opt", "/\uff0e\uff0e/opt"):
+        server = elsewhere if path == "/data" else {}
+        pod = {"containers": [{"name": "model-server", **server}], "volumes": [{"name": "elsewhere", "emptyDir": {}}]}
+        notes = {"digest": DIGEST, "visibility": "cluster-local", "mount": path}
+        yield deployment(name, "s3://models/tenant/model.ubj", pod, **notes)
     yield deployment(name, "s3://models/a.pkl", digest=DIGEST, format="sklearn")
     yield deployment(name, "s3://models/a", digest=DIGEST, visibility="public")
     yield deployment(name, "s3://models/a", digest=DIGEST, domain=f"{name}.example.com")

@@ -29,6 +29,8 @@ SERVER = {
     "MLSERVER_MODELS_DIR": "/nonexistent",
 }
 """As their runtime for a format that is allowed has them: no argument of their own, and these variables."""
+DATA = ("/mnt/", "/data", "/models", "/srv/")
+"""Where a model of the run may appear: elsewhere, its files could be programs of the image."""
 ADDED = ("queue-proxy", "istio-proxy", "istio-init")
 """Containers that the platform puts beside the model's."""
 PICKLES = (".joblib", ".pkl", ".pickle", ".pt", ".pth", ".pmml")
@@ -105,10 +107,10 @@ def _servers(pod: Json) -> Iterator[str]:
         own = not CATALOGUE.fullmatch(str(container.get("image") or "")) or any(map(container.get, TOLD))
         values = {each["name"]: each.get("value") for each in container.get("env") or []}
         own |= not SERVER.items() <= values.items()
-        own |= any(
-            mount["mountPath"].startswith("/mnt/models") and mount["name"] != "model"
-            for mount in container.get("volumeMounts") or []
-        )
+        mounts = container.get("volumeMounts") or []
+        models = ["/mnt/models", *(mount["mountPath"] for mount in mounts if mount["name"] == "model")]
+        own |= any(mount["mountPath"].startswith(tuple(models)) and mount["name"] != "model" for mount in mounts)
+        own |= not all(path.startswith(DATA) for path in models)
         if container.get("name") not in ADDED and own:
             for policy in ("restricted-sources", "pinned-models", "no-pickle"):
                 yield f"{policy}: a server of one's own"

@@ -618,7 +618,8 @@ VARIANTS = [
 
 @pytest.mark.parametrize(("runtime", "protocol", "device"), VARIANTS)
 def test_every_runtime_is_recognised_in_every_variant(runtime: str, protocol: str, device: str) -> None:
-    written = deployment("s3://models/a", runtime=runtime, protocol=protocol)
+    reads_file = any(each.single_file for each in FACTS.runtimes if each.name == runtime)
+    written = deployment("s3://models/a.gguf" if reads_file else "s3://models/a", runtime=runtime, protocol=protocol)
     if device:
         container = {"name": "model-server", "resources": {"limits": {device: "2"}}}
         written["spec"] = {"template": {"spec": {"containers": [container]}}}

@@ -353,7 +353,7 @@ OFFERED = [
 def test_all_that_is_noted_takes_less_than_a_kilobyte(runtime: Runtime, protocol: str) -> None:
     written = user_wrote(
         {annotations.RUNTIME: runtime.name, annotations.PROTOCOL: protocol, annotations.SIZE: "140Gi",
-           annotations.CREDENTIALS: "store", annotations.SIGNATURE_KEY: "team", annotations.MODEL: "s3://models/llama"}
+           annotations.CREDENTIALS: "store", annotations.SIGNATURE_KEY: "team", annotations.MODEL: "s3://models/llama.gguf"}
     )  # fmt: skip
     written["metadata"] |= {"name": "llama-3-70b-instruct", "namespace": "language-models"}
     gpus = {"resources": {"limits": {"nvidia.com/gpu": "2"}}}
