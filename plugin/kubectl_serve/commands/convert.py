@@ -7,11 +7,11 @@ from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.install import manifests
 from kubectl_serve.io import documents
-from kubectl_serve.kserve import convert
-from kubectl_serve.kserve.convert import Converted
-from kubectl_serve.kserve.inference_service import GROUP, KIND, VERSION, Note
+from kubectl_serve.kserve.accounting import Note
+from kubectl_serve.kserve.convert import convert
+from kubectl_serve.kserve.converted import Converted
+from kubectl_serve.kserve.names import GROUP
 from serve_core.base.json import JsonObject
-from serve_core.context.cluster import ClusterContext
 
 EXAMPLES = """\
   kubectl serve convert -f iris.yaml
@@ -28,7 +28,7 @@ def run(args: Namespace, streams: Streams) -> int:
     found = [document.object for document in documents.from_arguments(args, streams)]
     kserves = [each for each in found if str(each.get("apiVersion")).startswith(f"{GROUP}/")]
     context = manifests.default_context()
-    results = [(_title(each), _converted(each, context)) for each in kserves]
+    results = [(_title(each), convert(each, context)) for each in kserves]
     notes = [_ObjectNote(title, note.path, note.sentence) for title, result in results for note in _notes(result)]
     for note in notes:
         streams.note(f"{note.object}: {note.path}: {note.message}")
@@ -47,13 +47,6 @@ class _ObjectNote(NamedTuple):
     object: str
     path: str
     message: str
-
-
-def _converted(manifest: JsonObject, context: ClusterContext) -> Converted:
-    kind, version = str(manifest.get("kind")), str(manifest.get("apiVersion"))
-    if (version, kind) != (VERSION, KIND):
-        return Converted(None, (Note("kind", f"{kind} of {version} has no equivalent."),))
-    return convert.convert(manifest, context)
 
 
 def _notes(result: Converted) -> list[Note]:

@@ -1,93 +1,134 @@
-"""KServe's InferenceService of v1beta1: its names, and whether a document has its shape. Pure.
+"""An InferenceService as an annotated Deployment. Pure.
 
-Source: KServe 0.20, ``pkg/apis/serving/v1beta1``.
+Every field is translated, copied, or reported in a note; :mod:`kubectl_serve.kserve.accounting` proves it. Source:
+KServe 0.20, ``pkg/apis/serving/v1beta1`` (fields, defaults, and the runtimes of the old form with a field for each
+framework).
 """
 
-from dataclasses import dataclass
-from types import NoneType
 from typing import Any
 
+from kubectl_serve.kserve import container as containers
+from kubectl_serve.kserve import (
+    custom,
+    metadata,
+    model,
+    pod,
+    requests,
+    runtime,
+    scaling,
+    server,
+    transformer,
+)
+from kubectl_serve.kserve.accounting import Field, Ledger
+from kubectl_serve.kserve.arguments import Arguments
+from kubectl_serve.kserve.converted import Converted
+from kubectl_serve.kserve.draft import Draft
+from kubectl_serve.kserve.names import FRAMEWORKS, SERVER, TRANSFORMER
+from serve_core.admission.decide import judge
+from serve_core.api.annotations import FORMAT, MODEL, PORT
+from serve_core.base.constants import SERVER_CONTAINER
 from serve_core.base.json import JsonObject
+from serve_core.context.cluster import ClusterContext
 
-GROUP = "serving.kserve.io"
-VERSION = f"{GROUP}/v1beta1"
-KIND = "InferenceService"
-
-FRAMEWORKS = (
-    "sklearn", "xgboost", "lightgbm", "tensorflow", "pytorch", "onnx", "triton", "huggingface", "pmml", "paddle",
-)  # fmt: skip
-"""Fields of a predictor in the old form, one for each framework."""
-PREDICTOR = "spec.predictor"
+_HUB_FORMAT = "huggingface"
 
 
-@dataclass(frozen=True, order=True)
-class Note:
-    """A field without equivalent, or with another meaning than before."""
-
-    path: str
-    sentence: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.sentence}"
-
-
-_SHAPES: dict[str, type] = {"an object": dict, "a list": list, "a string; put it into quotes": str}
-
-
-def malformed(document: JsonObject) -> list[Note]:
-    """The fields that have another type than the conversion needs."""
-    found: list[Note] = []
-
-    def expect(owner: JsonObject, path: str, what: str, *keys: str) -> None:
-        found.extend(
-            Note(f"{path}.{key}".lstrip("."), f"is not {what}.")
-            for key in keys
-            if not isinstance(owner.get(key), (_SHAPES[what], NoneType))
-        )
-
-    def container(each: Any, path: str) -> None:
-        if not isinstance(each, dict):
-            found.append(Note(path, "is not an object."))
-            return
-        expect(each, path, "a list", "env", "args", "ports", "volumeMounts")
-        expect(each, path, "an object", "resources", "modelFormat", "storage")
-        expect(each, path, "a string; put it into quotes", "runtime", "protocolVersion", "storageUri", "image")
-        found.extend(
-            Note(f"{path}.{key}[{index}]", "is not an object.")
-            for key in ("env", "ports", "volumeMounts")
-            for index, entry in enumerate(_list(each, key))
-            if not isinstance(entry, dict)
-        )
-        expect(_dict(each, "resources"), f"{path}.resources", "an object", "limits", "requests")
-        expect(_dict(each, "storage"), f"{path}.storage", "an object", "parameters")
-
-    expect(document, "", "an object", "metadata", "spec")
-    metadata, predictor = _dict(document, "metadata"), _dict(_dict(document, "spec"), "predictor")
-    expect(_dict(document, "spec"), "spec", "an object", "predictor")
-    expect(metadata, "metadata", "an object", "labels", "annotations")
-    expect(predictor, PREDICTOR, "an object", "annotations", "model")
-    expect(predictor, PREDICTOR, "a list", "containers", "storageUris")
-    for index, each in enumerate(_list(predictor, "storageUris")):
-        if not isinstance(each, dict):
-            found.append(Note(f"{PREDICTOR}.storageUris[{index}]", "is not an object."))
-            continue
-        expect(each, f"{PREDICTOR}.storageUris[{index}]", "a string; put it into quotes", "uri", "mountPath")
-    for key in ("labels", "annotations"):
-        texts = _dict(metadata, key)
-        expect(texts, f"metadata.{key}", "a string; put it into quotes", *texts)
-    for name in (*FRAMEWORKS, "model"):
-        if isinstance(predictor.get(name), dict):
-            container(predictor[name], f"{PREDICTOR}.{name}")
-    for index, each in enumerate(_list(predictor, "containers")):
-        container(each, f"{PREDICTOR}.containers[{index}]")
-    return found
+def convert(document: JsonObject, context: ClusterContext) -> Converted:
+    """The Deployment that serves the model of an InferenceService. The input is not changed."""
+    ledger = Ledger(document)
+    root = ledger.root
+    draft = Draft(context, str(root.at("metadata", "name").value))
+    for key in ("apiVersion", "kind", "status"):
+        root.at(key).use()
+    metadata.read_mode(root, draft)
+    autoscaling = metadata.read(root, draft)
+    spec, predictor = root.at("spec"), root.at("spec", "predictor")
+    spec.entries()
+    predictor.entries()
+    scaling.read(root, autoscaling, draft)
+    requests.read(predictor, draft)
+    _refuse_others(spec)
+    pod.read(predictor, draft)
+    made = _containers(root, draft)
+    if made:
+        draft.pod["containers"] = made
+    model.note_credentials(predictor, draft)
+    deployment = ledger.settled(draft.deployment())
+    ledger.report()
+    if ledger.faults:
+        return Converted(None, tuple(ledger.faults))
+    notes = tuple(sorted(ledger.notes))
+    if ledger.refused or MODEL not in draft.asked:
+        return Converted(None, notes)
+    return Converted(deployment, notes, judge(deployment, context).problems)
 
 
-def _dict(owner: JsonObject, key: str) -> JsonObject:
-    value: Any = owner.get(key)
-    return value if isinstance(value, dict) else {}
+def _refuse_others(spec: Field) -> None:
+    spec.at("explainer").note("has no equivalent; serve the explainer as a separate Deployment.")
+    spec.at("predictor", "workerSpec").refuse(
+        "has no equivalent; kubectl-serve does not serve models across several nodes."
+    )
+    confidential = spec.at("predictor", "model", "confidential")
+    if confidential.at("enabled").value is True:
+        confidential.refuse("has no equivalent; the loader does not decrypt models.")
 
 
-def _list(owner: JsonObject, key: str) -> list[Any]:
-    value: Any = owner.get(key)
-    return value if isinstance(value, list) else []
+def _containers(root: Field, draft: Draft) -> list[dict[str, Any]]:
+    """All containers of the pod; none if the runtime's alone runs there, unchanged."""
+    predictor, separate = root.at("spec", "predictor"), root.at("spec", "transformer")
+    framework = next((name for name in FRAMEWORKS if predictor.at(name)), "")
+    served = predictor.at(framework or "model")
+    model.read_uris(predictor, draft, of_catalogue=bool(served))
+    beside = predictor.at("containers").objects()
+    if served:
+        main, port = _model_server(served, framework, root, draft)
+        for each in beside:
+            containers.check(each)
+            if each.at("name").value == SERVER:
+                each.refuse("a predictor with a model cannot have this container.")
+    else:
+        own = custom.read(predictor, draft)
+        if own is None:
+            return []
+        main, port, beside = own.server, own.port, own.beside
+    in_front = [each for each in beside if each.at("name").value == TRANSFORMER]
+    others = [custom.container(each, draft) for each in beside if each not in in_front]
+    fronts = [transformer.in_front(each, port) for each in in_front]
+    if separate:
+        fronts += transformer.component(separate, draft, port)
+    if fronts:
+        main = _behind(main)
+        if not served:
+            draft.asked[PORT] = str(transformer.port_of(fronts[0]))
+    made = [main, *others, *fronts]
+    return [] if served and made == [{"name": SERVER_CONTAINER}] else made
+
+
+def _behind(server_container: dict[str, Any]) -> dict[str, Any]:
+    """A model server without its ports: the container in front of it has the one that gets the requests."""
+    ports = server_container.get("ports")
+    if isinstance(ports, Field):
+        ports.note("is not declared: the transformer gets the requests.")
+    return {key: value for key, value in containers.name_server(server_container).items() if key != "ports"}
+
+
+def _model_server(served: Field, framework: str, root: Field, draft: Draft) -> tuple[dict[str, Any], int]:
+    """The container of the model server, and its port."""
+    uri, storage = served.at("storageUri"), served.at("storage")
+    if uri:
+        model.read_uri(uri, draft)
+    elif storage:
+        storage.entries()
+        model.read_storage(storage, draft)
+    chosen = runtime.read(served, framework, draft)
+    annotation = root.at("metadata", "annotations", "modelFormat")
+    if annotation.value in (framework, served.at("modelFormat", "name").value):
+        annotation.use()
+    args = Arguments(served.at("args"))
+    if draft.asked.get(FORMAT, "").partition(":")[0] == _HUB_FORMAT:
+        model.read_hub_arguments(served, args, draft)
+    if MODEL not in draft.asked:
+        served.remark("names no model that the loader can load.")
+    port = server.port(chosen, served, args, draft)
+    made = server.read(served, args, chosen, root, draft)
+    return {"name": SERVER_CONTAINER, **made}, port

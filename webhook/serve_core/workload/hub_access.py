@@ -33,7 +33,7 @@ _DEFAULT_REVISION = "main"
 _REPOSITORY = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 _LONGEST = 10_000
 
-_TOKENS = (
+TOKENS = (
     "HF_TOKEN",
     "HUGGING_FACE_HUB_TOKEN",
     "HUGGINGFACE_HUB_TOKEN",
@@ -152,7 +152,7 @@ def token(container: JsonObject | None) -> SecretKey | None:
         key = secret_key(variable)
         if key is not None:
             found[str(variable.get("name"))] = key
-    return next((found[name] for name in _TOKENS if name in found), None)
+    return next((found[name] for name in TOKENS if name in found), None)
 
 
 def secret_key(variable: JsonObject) -> SecretKey | None:

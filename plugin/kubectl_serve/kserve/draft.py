@@ -1,0 +1,48 @@
+"""A Deployment in the making. Its values are plain, or fields of the input (:mod:`kubectl_serve.kserve.accounting`)."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from serve_core.api import annotations
+from serve_core.api.annotations import DEPLOYMENT, MODE
+from serve_core.base.json import JsonObject
+from serve_core.context.cluster import ClusterContext
+
+
+@dataclass
+class Draft:
+    context: ClusterContext
+    name: str
+    """The Deployment's, and so the model's."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """Name and namespace."""
+    asked: dict[str, str] = field(default_factory=dict)
+    """Annotations of kubectl-serve."""
+    labels: dict[str, Any] = field(default_factory=dict)
+    annotations: dict[str, Any] = field(default_factory=dict)
+    spec: dict[str, Any] = field(default_factory=dict)
+    """Fields of the Deployment's spec, without the template."""
+    template_labels: dict[str, Any] = field(default_factory=dict)
+    template_annotations: dict[str, Any] = field(default_factory=dict)
+    pod: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def without_knative(self) -> bool:
+        return self.asked.get(MODE) == DEPLOYMENT
+
+    def deployment(self) -> JsonObject:
+        asked = {each.key: self.asked[each.key] for each in annotations.USER if each.key in self.asked}
+        texts = {"labels": self.template_labels, "annotations": self.template_annotations}
+        described = {key: value for key, value in texts.items() if value}
+        template = {**({"metadata": described} if described else {}), **({"spec": self.pod} if self.pod else {})}
+        spec = {**self.spec, **({"template": template} if template else {})}
+        return {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {
+                **self.metadata,
+                **({"labels": self.labels} if self.labels else {}),
+                "annotations": self.annotations | asked,
+            },
+            **({"spec": spec} if spec else {}),
+        }

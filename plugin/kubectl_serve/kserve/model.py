@@ -1,0 +1,199 @@
+"""Where the model comes from: KServe's URIs, storage entries and identifiers of a hub as URIs of kubectl-serve. Pure.
+
+Source: KServe 0.20, ``python/storage/kserve_storage/kserve_storage.py`` and ``pkg/apis/serving/v1beta1``.
+"""
+
+import posixpath
+import re
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from kubectl_serve.kserve.accounting import Field
+from kubectl_serve.kserve.arguments import Arguments
+from kubectl_serve.kserve.draft import Draft
+from serve_core.api import models
+from serve_core.api.annotations import CREDENTIALS, MODEL, MOUNT
+from serve_core.base.constants import MODEL_MOUNT
+from serve_core.syntax import image_reference, mount_path
+
+_AZURE = re.compile(
+    r"https://([a-z0-9]+)((?:\.z[0-9]{1,2})?\.blob\.(?:core\.windows|storage\.azure)\.net)/([^?#]+)", re.ASCII
+)
+_AZURE_HOST = ".blob.core.windows.net"
+_AZURE_FILES = re.compile(r"https://[^/]+\.file\.(?:core\.windows|storage\.azure)\.net/", re.ASCII)
+_GIT = re.compile(r"https://[^?#]+\.git", re.ASCII)
+_HUB = re.compile(r"hf://([^/:@]+/[^/:@]+):([^/:@]+)", re.ASCII)
+_RAW = ("s3://", "gs://", "pvc://")
+"""Schemes whose path KServe takes as it is. Here, a path is percent-encoded."""
+_PLAIN = "/!$&'()*+,;=:@-._~"
+"""Characters of a path that need no encoding (RFC 3986, section 3.3)."""
+
+_STORAGE_TYPES = {"s3": "s3", "gs": "gs", "gcs": "gs"}
+_STORAGE_SECRET = (
+    "the entry of Secret storage-config is not read; create a Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
+    f"AWS_ENDPOINT_URL, and set {CREDENTIALS} to its name."
+)
+_KEYS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "gs": "key.json",
+    "az": "AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY",
+    "hf": "HF_TOKEN",
+    "https": "authorization, or username and password",
+    "oci": ".dockerconfigjson",
+}
+"""Keys of the loader's Secret for each scheme."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model's URI, as kubectl-serve reads it."""
+
+    uri: str
+    note: str = ""
+    """What the user must do beside it."""
+
+
+def source(text: str) -> Source:
+    """The URI for one of KServe's. A URI of a store that kubectl-serve does not have stays: admission refuses it."""
+    uri = text.strip()
+    for prefix in ("oci+native://", "oci+fetch://"):
+        if uri.startswith(prefix):
+            uri = "oci://" + uri.removeprefix(prefix)
+    if uri.startswith("oci://"):
+        return Source("oci://" + _with_registry(uri.removeprefix("oci://")))
+    if found := _HUB.fullmatch(uri):
+        return Source(f"hf://{found[1]}@{found[2]}")
+    if found := _AZURE.fullmatch(uri):
+        account, host, path = found.groups()
+        endpoint = "" if host == _AZURE_HOST else f" and AZURE_STORAGE_ENDPOINT=https://{account}{host}"
+        variables = f"AZURE_STORAGE_ACCOUNT={account}{endpoint}"
+        why = f"the account is not part of the URI: add {variables} to the Secret that {CREDENTIALS} names."
+        return Source(f"az://{quote(path.strip('/'), safe=_PLAIN + '%')}", why)
+    if _GIT.fullmatch(uri):
+        return Source(f"git+{uri}")
+    for prefix in _RAW:
+        if uri.startswith(prefix):
+            return Source(prefix + quote(uri.removeprefix(prefix), safe=_PLAIN))
+    return Source(uri)
+
+
+def of_hub(name: str, revision: str | None) -> str:
+    """The URI of a hub's repository."""
+    return f"hf://{name}" if revision is None else f"hf://{name}@{revision}"
+
+
+def _with_registry(image: str) -> str:
+    """An image with its registry: container runtimes take a name without one from Docker Hub."""
+    first, slash, _ = image.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        return image
+    return f"{image_reference.DEFAULT_REGISTRY}/{'' if slash else 'library/'}{image}"
+
+
+def read_uri(field: Field, draft: Draft) -> None:
+    """The model of a field with one URI."""
+    text = field.text()
+    if text is None:
+        return
+    if _AZURE_FILES.match(text):
+        field.refuse("has no equivalent: mount the file share as a PersistentVolumeClaim, and write pvc://CLAIM/PATH.")
+        return
+    found = source(text)
+    draft.asked[MODEL] = found.uri
+    if found.note:
+        field.remark(found.note)
+
+
+def read_uris(predictor: Field, draft: Draft, *, of_catalogue: bool) -> None:
+    """The models of ``storageUris``: a URI and a mount path each. ``of_catalogue``: whether the server is one of the
+    catalogue, which does not read a model everywhere."""
+    places = [each for each in predictor.at("storageUris").objects() if each.at("uri").is_text()]
+    if not places:
+        return
+    paths = [mount_path.normalized(each.at("mountPath").text() or MODEL_MOUNT) for each in places]
+    mount = _common_mount(paths, of_catalogue=of_catalogue)
+    if mount != MODEL_MOUNT:
+        draft.asked[MOUNT] = mount
+    found = []
+    for each, path in zip(places, paths, strict=True):
+        converted = source(str(each.at("uri").text()))
+        if converted.note:
+            each.at("uri").remark(converted.note)
+        is_inside = mount_path.is_within(path, mount)
+        folder = (path.removeprefix(mount) if is_inside else path).strip("/")
+        if len(places) == 1:
+            folder = ""
+        here = posixpath.join(mount, folder).rstrip("/")
+        if here != path:
+            each.at("mountPath").remark(f"kubectl-serve mounts this model at {here}.")
+        found.append((converted.uri, folder))
+    draft.asked[MODEL] = models.join(found)
+
+
+def _common_mount(paths: list[str], *, of_catalogue: bool) -> str:
+    """The folder for models at ``paths``: the default one if it has several of them, or if no other can have them."""
+    common = posixpath.commonpath(paths)
+    is_allowed = mount_path.is_for_data(common) if of_catalogue else mount_path.fault(common) is None
+    is_default = len(paths) > 1 and mount_path.is_within(common, MODEL_MOUNT)
+    return common if is_allowed and not is_default else MODEL_MOUNT
+
+
+def read_storage(storage: Field, draft: Draft) -> None:
+    """The model of a storage entry: a path in a bucket, and an entry of Secret ``storage-config``."""
+    parameters = storage.at("parameters")
+    parameters.entries()
+    kind, bucket, key = parameters.at("type"), parameters.at("bucket").text(), storage.at("key")
+    path = (storage.at("path").text() or "").strip("/")
+    scheme = _STORAGE_TYPES.get(str(kind.value or "s3"))
+    if scheme is None:
+        kind.refuse("has no equivalent; the stores are those of the model's URI.")
+        return
+    kind.use()
+    where = quote(path, safe=_PLAIN)
+    if bucket is None:
+        draft.asked[MODEL] = f"{scheme}://BUCKET/{where}"
+        storage.remark(f"names no bucket; add the bucket from Secret storage-config to {MODEL}.")
+    else:
+        draft.asked[MODEL] = f"{scheme}://{bucket}/{where}"
+    key.note(_STORAGE_SECRET)
+    for name, each in parameters.entries().items():
+        if name not in ("type", "bucket"):
+            each.note(f"belongs into the Secret that {CREDENTIALS} names.")
+
+
+def read_hub_arguments(server: Field, args: Arguments, draft: Draft) -> None:
+    """The model that the server itself would download from the hub, if its arguments name one."""
+    named = args.find("--model_id", "--model")
+    if named is not None and posixpath.normpath(named.value) == MODEL_MOUNT:
+        args.take("--model_id", "--model")
+        named = None
+    is_loaded = MODEL in draft.asked
+    if named is not None and (is_loaded or named.value.startswith("/")):
+        if is_loaded and not named.value.startswith("/"):
+            named.words[0].remark(f"names another model than the one that is loaded to {MODEL_MOUNT}.")
+        return
+    revision, of_tokenizer = args.take("--model_revision", "--revision"), args.take("--tokenizer_revision")
+    for each in (revision, of_tokenizer):
+        if named is None and each is not None:
+            each.note("has no effect: the model's URI has the revision.")
+    if named is None:
+        return
+    args.take("--model_id", "--model")
+    draft.asked[MODEL] = of_hub(named.value, revision.value if revision is not None else None)
+    server.at("args").remark("the loader downloads the model instead of the server.")
+    if of_tokenizer is not None and of_tokenizer.value != (revision.value if revision is not None else "main"):
+        of_tokenizer.note("has no equivalent: the tokenizer has the revision of the model.")
+
+
+def note_credentials(predictor: Field, draft: Draft) -> None:
+    """Say what replaces the Secrets of the service account, and those that pull the image of a model."""
+    scheme = draft.asked.get(MODEL, "").partition("://")[0]
+    secrets = [each.at("name").text() for each in predictor.at("imagePullSecrets").objects()]
+    if scheme == "oci" and len(secrets) == 1 and secrets[0] is not None:
+        draft.asked[CREDENTIALS] = secrets[0]
+    account = predictor.at("serviceAccountName") or predictor.at("serviceAccount")
+    if account and scheme != "pvc":
+        keys = f" with {_KEYS[scheme]}" if scheme in _KEYS else ""
+        account.remark(
+            f"the loader does not read its Secrets; set {CREDENTIALS} to a Secret{keys} if the store needs one."
+        )

@@ -1,0 +1,19 @@
+"""Names of KServe's API. Source: KServe 0.20, ``pkg/apis/serving/v1beta1`` and ``pkg/constants``."""
+
+GROUP = "serving.kserve.io"
+VERSION = f"{GROUP}/v1beta1"
+KIND = "InferenceService"
+
+FRAMEWORKS = (
+    "sklearn", "tensorflow", "xgboost", "pytorch", "triton", "onnx", "huggingface", "pmml", "lightgbm", "paddle",
+)  # fmt: skip
+"""Fields of a predictor in the old form, one for each framework, in the order in which KServe looks for one."""
+
+SERVER = "kserve-container"
+"""The container that serves the model."""
+TRANSFORMER = "transformer-container"
+"""The container that takes the requests in front of it."""
+STORAGE_URI = "STORAGE_URI"
+"""Variable of a custom container with the URI of its model. KServe replaces its value by the model's path."""
+PORT = 8080
+"""The port of a container that declares none."""

@@ -1,0 +1,119 @@
+"""The container of a model server of the catalogue: what a user adds to it or changes in it. Pure."""
+
+import re
+from typing import Any
+
+from kubectl_serve.kserve import container as containers
+from kubectl_serve.kserve import runtime as runtimes
+from kubectl_serve.kserve.accounting import Field
+from kubectl_serve.kserve.arguments import Arguments, is_flag
+from kubectl_serve.kserve.draft import Draft
+from kubectl_serve.kserve.names import PORT
+from serve_core.api.annotations import MODEL, RUNTIME
+from serve_core.api.runtimes import Runtime
+from serve_core.base.constants import GROUP, MODEL_MOUNT
+from serve_core.workload import command_line, hub_access
+
+_NAMES = ("--model_name", "--served-model-name")
+_TEMPLATE = re.compile(r"\{\{\s*\.(Name|Namespace|Labels\.([\w-]+)|Annotations\.([\w-]+))\s*\}\}", re.ASCII)
+"""What KServe replaces by the metadata of the InferenceService."""
+_OWN_REGISTRY = f"{GROUP.partition('.')[0]}/"
+
+
+def read(server: Field, args: Arguments, runtime: Runtime | None, document: Field, draft: Draft) -> dict[str, Any]:
+    """The user's changes of the container. ``args``: its arguments, without those about the model."""
+    made = containers.read(server, "name", "args", "image")
+    image, tag = server.at("image"), server.at("runtimeVersion")
+    containers.note_name(server.at("name"))
+    if image:
+        made["image"] = image
+    elif tag and tag.is_text() and runtime is not None:
+        _tag(made, tag, runtime)
+    if "image" in made and runtime is not None:
+        draft.asked[RUNTIME] = runtime.name
+    served = args.take(*_NAMES)
+    called = _expanded(served.value, document) if served is not None else draft.name
+    if called != draft.name and served is not None:
+        sentence = f"requests must use the model name {draft.name}, as the Deployment, instead of {called}."
+        server.at("args").remark(sentence)
+    own = _own_arguments(runtime, draft)
+    _drop_repeated(own, args, draft)
+    words = [_word(each, document) for each in args.words]
+    if words:
+        is_added = runtime is None or (
+            (runtime.entrypoint or runtime.container.get("command")) and not server.at("command")
+        )
+        if own and not is_added:
+            server.at("args").remark("follow those of the runtime, which are repeated: they are one list.")
+        made["args"] = [*([] if is_added else own), *words]
+    elif own and server.at("command"):
+        made["args"] = own
+    _note_token(server, draft)
+    return made
+
+
+def port(runtime: Runtime | None, server: Field, args: Arguments, draft: Draft) -> int:
+    """The port on which the server listens, as the user's arguments change it."""
+    number = runtimes.port(runtime, server, draft) if runtime is not None else None
+    if runtime is None or number is None:
+        return PORT
+    for word in _own_arguments(runtime, draft):
+        flag, _, value = word.partition("=")
+        if is_flag(flag) and value == str(number) and (moved := args.find(flag)) is not None:
+            return command_line.port_of(moved.value) or number
+    return number
+
+
+def _tag(made: dict[str, Any], tag: Field, runtime: Runtime) -> None:
+    repository = str(runtime.container["image"]).rpartition(":")[0]
+    if _OWN_REGISTRY in repository:
+        tag.note(f"has no equivalent: runtime {runtime.name} has one version.")
+        return
+    made["image"] = image = f"{repository}:{tag.text()}"
+    tag.remark(f"is the tag of image {image}; runtime {runtime.name} uses its own image.")
+
+
+def _own_arguments(runtime: Runtime | None, draft: Draft) -> list[str]:
+    return [] if runtime is None else list(runtime.container.get("args") or [])
+
+
+def _drop_repeated(own: list[str], args: Arguments, draft: Draft) -> None:
+    """Take out the options that the runtime has with the same value."""
+    for index, word in enumerate(own):
+        if not is_flag(word):
+            continue
+        flag, equals, value = word.partition("=")
+        said = value if equals else next(iter(own[index + 1 : index + 2]), "")
+        said = said.replace("$(MODEL_NAME)", draft.name).replace("$(MODEL_PATH)", MODEL_MOUNT)
+        option = args.find(flag)
+        if option is not None and option.value == said:
+            args.take(flag)
+
+
+def _word(word: Any, document: Field) -> Any:
+    if not isinstance(word, Field) or not isinstance(word.value, str) or "{{" not in word.value:
+        return word
+    return _expanded(str(word.use()), document)
+
+
+def _expanded(text: str, document: Field) -> str:
+    """A text with the fields of the metadata that KServe puts into it."""
+
+    def value(match: re.Match[str]) -> str:
+        metadata = document.at("metadata")
+        if match[2] or match[3]:
+            found = metadata.at("labels" if match[2] else "annotations", match[2] or match[3])
+        else:
+            found = metadata.at(match[1].lower())
+        return str(found.value) if found else match[0]
+
+    return _TEMPLATE.sub(value, text)
+
+
+def _note_token(server: Field, draft: Draft) -> None:
+    """The loader takes a hub's token from the Secret that the server names, but not from plain text."""
+    if not draft.asked.get(MODEL, "").startswith("hf://"):
+        return
+    for each in server.at("env").objects():
+        if each.at("name").value in hub_access.TOKENS and each.at("value"):
+            each.remark("the loader does not read it; write the token into a Secret, and name it with secretKeyRef.")
