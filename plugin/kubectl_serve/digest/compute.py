@@ -164,7 +164,7 @@ def _digest_of_source(source: str, files: FilePatterns | None, secret: Secret, r
             files=files,
         )
         loaded = load(options, report)
-    return ModelDigest(_redacted(source), loaded.digest, loaded.size, loaded.files)
+    return ModelDigest(_redacted(models.canonical(source)), loaded.digest, loaded.size, loaded.files)
 
 
 def _redacted(source: str) -> str:

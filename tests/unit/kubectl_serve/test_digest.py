@@ -100,6 +100,17 @@ def test_of_a_prefix_it_is_that_of_the_same_folder_here(run: Run, folder: Path, 
     assert (screen.code, screen.out) == run_of(run, tmp_path / "models" / "iris"), screen.err
 
 
+def test_a_uri_is_decoded_once_and_shown_in_its_one_spelling(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    with harness.store(tmp_path) as store:
+        store.put("models", {"credit risk/50%25.bin": b"1"})
+        environment = {**harness.KEYS, "AWS_ENDPOINT_URL": store.endpoint}
+        uri = "s3://models/credit%20risk/50%2525.%62in"
+        screen = run("digest", uri, "-o", "json", environment=environment)
+    shown = {"model": "s3://models/credit%20risk/50%2525.bin", "digest": sha256(b"1"), "bytes": 1, "files": 1}
+    assert json.loads(screen.out) == shown
+
+
 def run_of(run: Run, path: Path) -> tuple[int, str]:
     screen = run("digest", str(path))
     return screen.code, screen.out
