@@ -27,9 +27,11 @@ def aliases(uri: ModelURI) -> tuple[ModelURI, ...]:
     """Return ``uri`` and its aliases: by the scheme of its store, and by the store's public hosts."""
     found = [uri]
     if uri.scheme in WEB:
-        found += _stores_of(uri)
-        if uri.port is None:
-            found.append(replace(uri, scheme="http" if uri.scheme == "https" else "https"))
+        for path in _readings_of_plus(uri.segments):
+            read = replace(uri, segments=path)
+            found += [read, *_stores_of(read)]
+            if uri.port is None:
+                found.append(replace(read, scheme="http" if uri.scheme == "https" else "https"))
     elif uri.scheme == "s3":
         found.append(_store("s3", uri.host, uri.segments))
     elif uri.scheme == "oci" and uri.host in hub.HOSTS and len(uri.segments) > 1:
@@ -77,9 +79,7 @@ def _stores_of(uri: ModelURI) -> Iterator[ModelURI]:
     if host in hub.HOSTS:
         yield from _of_hub(uri)
     elif domain := next((each for each in _AMAZON if host.endswith(each)), ""):
-        labels = host.removesuffix(domain).split(".")
-        for path in _readings_of_plus(segments):
-            yield from _of_amazon(replace(uri, segments=path), labels)
+        yield from _of_amazon(uri, host.removesuffix(domain).split("."))
     elif host.endswith(_AZURE_DOMAINS) and _AZURE_SERVICES & set(host.split(".")):
         if "web" in host.split("."):
             yield _store("az", "$web", segments)
@@ -107,7 +107,7 @@ def in_store(scheme: str, path: tuple[str, ...]) -> Iterator[ModelURI]:
 
 
 def _readings_of_plus(path: tuple[str, ...]) -> Iterable[tuple[str, ...]]:
-    """Return a path of a web address, and the same with spaces: S3 reads an unencoded ``+`` as a space."""
+    """Return a path of a web address, and the same with spaces: S3 and others read an unencoded ``+`` as a space."""
     return dict.fromkeys((path, tuple(segment.replace("+", " ") for segment in path)))
 
 

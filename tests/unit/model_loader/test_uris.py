@@ -192,6 +192,7 @@ def test_an_allowed_place_holds_what_every_server_reads_as_that_place(place: str
     [
         ("s3://models/caf%C3%A9", "s3://models/cafe%CC%81/x"),
         ("https://host/a+b", "https://host/a%2Bb/x"),
+        ("https://host/our%20secret", "http://host/our+secret/x"),
         ("s3://models/our%20secret", "https://models.s3.amazonaws.com/our+secret/x"),
         ("https://models.s3.amazonaws.com/our%20secret", "https://s3.eu-west-1.amazonaws.com/models/our+secret/x"),
     ],
@@ -199,6 +200,13 @@ def test_an_allowed_place_holds_what_every_server_reads_as_that_place(place: str
 @pytest.mark.attack(12)
 def test_a_denied_place_is_denied_in_every_spelling(place: str, text: str) -> None:
     assert parse_place(place).names(model_uri.parse(text))
+
+
+@pytest.mark.attack(12)
+def test_an_address_of_your_own_store_is_denied_in_every_reading_of_a_plus_sign() -> None:
+    store = model_uri.Store("s3://models", "https://minio.example.com")
+    names = store.names_of(model_uri.parse("https://minio.example.com/models/our+secret/x"))
+    assert {name.path for name in names} >= {"our+secret/x", "our secret/x"}
 
 
 def test_a_place_with_a_star_in_its_path_is_refused() -> None:
