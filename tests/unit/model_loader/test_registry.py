@@ -9,11 +9,14 @@ import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import trustme
 from backports import zstd
 
+from model_loader.http.network import Network
+from model_loader.outcomes import Code, LoadError
 from model_loader.verify.digest import of_manifest
 from support.loader_harness import Loader, Registry, Reply, Request, WebServer, forward, layer
 
@@ -93,6 +96,25 @@ def test_a_modelpack_has_files_and_tars(load: Loader, registry: Registry, kind: 
     }
     assert run.files() == files
     assert run.message["digest"] == of_manifest({name: sha256(body) for name, body in files.items()})
+
+
+def test_a_modelpack_with_the_config_of_an_image_is_whole(load: Loader, registry: Registry) -> None:
+    """Container runtimes mount such an artifact as an image."""
+    tar = registry.blob("team/mounted", plain_tar({"model.bin": b"1"}), "application/vnd.oci.image.layer.v1.tar")
+    config, artifact = "application/vnd.oci.image.config.v1+json", f"{MODELPACK}.manifest.v1+json"
+    registry.push("team/mounted", "v1", [tar], config=config, artifact=artifact)
+    load.credentials(**{"plain-http": "true"})
+
+    assert load(f"oci://{registry.host}/team/mounted:v1").files() == {"model.bin": b"1"}
+
+
+@pytest.mark.parametrize("compression", ["+gzip", "+zstd"])
+def test_a_compressed_file_that_is_no_tar_is_refused(load: Loader, registry: Registry, compression: str) -> None:
+    body, kind = COMPRESSIONS[compression](b"1"), f"application/vnd.kitops.modelkit.model.v1.raw{compression}"
+    registry.push("team/compressed", "v1", [registry.blob("team/compressed", body, kind, {PATH: "model.bin"})])
+    load.credentials(**{"plain-http": "true"})
+
+    assert load(f"oci://{registry.host}/team/compressed:v1").code == "Refused"
 
 
 @pytest.mark.parametrize("name", ["../config.json", "/etc/passwd", "a/../../b", "a\\b", "a/./b"])
@@ -504,6 +526,67 @@ def test_names_that_clash_between_a_packed_folder_and_a_file_are_refused(
     load.credentials(**{"plain-http": "true"})
 
     assert load(f"oci://{registry.host}/team/mixed:v1").code == "Refused"
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 405])
+def test_a_registry_without_head_is_read(load: Loader, web: WebServer, registry: Registry, status: int) -> None:
+    registry.push_artifact("team/headless", "v1", {"model.bin": b"weights"})
+    honest = forward(registry.host)
+    web.fault = lambda request, number: Reply(status) if request.method == "HEAD" else honest(request)
+    load.credentials(**{"plain-http": "true"})
+
+    assert load(f"oci://{web.url.removeprefix('http://')}/team/headless:v1").files() == {"model.bin": b"weights"}
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_repository_that_is_hidden_without_a_password_is_read_with_it(
+    load: Loader, web: WebServer, registry: Registry, status: int
+) -> None:
+    registry.push_artifact("team/hidden", "v1", {"model.bin": b"weights"})
+    honest = forward(registry.host)
+    web.fault = lambda request, number: honest(request) if "Authorization" in request.headers else Reply(status)
+    load.credentials(**{"plain-http": "true", "username": "user", "password": "secret"})
+
+    assert load(f"oci://{web.url.removeprefix('http://')}/team/hidden:v1").files() == {"model.bin": b"weights"}
+
+
+@pytest.mark.parametrize("challenge", ['Basic realm="r", {bearer}', '{bearer}, Basic realm="r"', "{bearer}"])
+def test_of_two_challenges_the_token_service_counts(
+    load: Loader, web: WebServer, registry: Registry, challenge: str
+) -> None:
+    registry.push_artifact("team/both", "v1", {"model.bin": b"weights"})
+    honest = forward(registry.host)
+    bearer = f'bearer realm="{web.url}/token",service="tests",scope="repository:team/both:pull"'
+
+    def ask(request: Request, number: int) -> Reply:
+        if request.path.startswith("/token"):
+            return Reply(body=b'{"access_token": "granted", "expires_in": null}')
+        known = request.headers.get("Authorization") == "Bearer granted"
+        return honest(request) if known else Reply(401, {"WWW-Authenticate": challenge.format(bearer=bearer)})
+
+    web.fault = ask
+    load.credentials(**{"plain-http": "true"})
+
+    assert load(f"oci://{web.url.removeprefix('http://')}/team/both:v1").files() == {"model.bin": b"weights"}
+
+
+def test_docker_hubs_names_lead_to_its_registry(load: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = set()
+
+    def connect(self: Network, host: str, port: int, **_: object) -> NoReturn:
+        asked.add((host, port))
+        raise LoadError(Code.REFUSED, "no connection")
+
+    monkeypatch.setattr(Network, "connect", connect)
+    for uri in ("oci://iris", "oci://acme/iris:1.0", "oci://docker.io/acme/iris", "oci://index.docker.io/acme/iris"):
+        assert load(uri).code == "Refused"
+    assert asked == {("registry-1.docker.io", 443)}
+
+
+@pytest.mark.attack(14)
+def test_localhost_is_a_registry_at_a_loopback_address(load: Loader) -> None:
+    for uri in ("oci://localhost/iris", "oci://LOCALHOST:443/iris", "oci://127.1/iris", "oci://[::1]/iris"):
+        assert load(uri, network=None).code == "Refused"
 
 
 def test_an_invalid_reference_is_an_invalid_source(load: Loader) -> None:

@@ -66,6 +66,8 @@ _FORMATS = (
     "application/vnd.docker.ai.",
 )
 """Prefixes of media types with which a tar is one, even if the layer has a name. ORAS calls plain files tars too."""
+_COMPRESSED = ("+gzip", "+zstd")
+"""Suffixes of a compressed file, which only KitOps can write, if it is no tar."""
 _FILES = {
     "application/vnd.docker.ai.chat.template.jinja": "chat_template{}.jinja",
     "application/vnd.docker.ai.dduf": "model{}.dduf",
@@ -81,6 +83,7 @@ _FILES = {
 """Names of files by the media type of a layer without a name. The shard's number, if any, takes the place of `{}`."""
 _NO_FILES = (
     "application/vnd.docker.ai.license",
+    "application/vnd.kitops.modelkit.config.v1+json",
     "application/vnd.oci.empty.v1+json",
     "application/vnd.ollama.image.license",
     "application/vnd.ollama.image.messages",
@@ -107,7 +110,9 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
     if "manifests" in manifest:
         manifest = _manifest(repository, _platform(manifest), authorizer)
     try:
-        image = str(_mapping(manifest["config"])["mediaType"]) in _IMAGES
+        # ModelPack allows the config of an image, so that container runtimes can mount the artifact.
+        artifact = str(manifest.get("artifactType", "")).startswith(_FORMATS)
+        image = not artifact and str(_mapping(manifest["config"])["mediaType"]) in _IMAGES
         files = tuple(_files(repository, _list(manifest["layers"]), authorizer, image=image))
     except (KeyError, TypeError, ValueError):
         message = f"{redact(repository.base)} did not answer with a manifest of layers"
@@ -119,7 +124,7 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
 
 def _repository(uri: ModelURI, context: Context) -> _Repository:
     name = "/".join(uri.segments)
-    plain = context.secret.get("plain-http") == "true"
+    plain = context.secret.switch("plain-http")
     authority = _DOCKER_HUB_API if uri.host == DOCKER_HUB else uri.authority
     registry = f"{'http' if plain else 'https'}://{authority}"
     if context.store:
@@ -146,7 +151,7 @@ def _files(
         elif tar and (not name or kind.startswith(_FORMATS)):
             whole = not image or kind.startswith(_FORMATS)
             path, unpack = f"layer-{index:03}{tar}", Unpack.WHOLE if whole else Unpack.IMAGE
-        elif name:
+        elif name and not (kind.startswith(_FORMATS) and kind.endswith(_COMPRESSED)):
             path = safe_path(name)
         elif kind in _FILES:
             numbers[kind] += 1
@@ -154,7 +159,7 @@ def _files(
         elif kind in _NO_FILES:
             continue
         else:
-            raise LoadError(Code.REFUSED, f"a layer of type {kind[:80]} is neither a file with a name nor a tar")
+            raise LoadError(Code.REFUSED, f"a layer of type {kind[:80]} is neither a plain file with a name nor a tar")
         digest = str(layer["digest"])
         if not digest.startswith("sha256:") or not _DIGEST.fullmatch(digest):
             raise LoadError(Code.REFUSED, f"a layer has the digest {digest[:80]!a}, which is not a sha256")
