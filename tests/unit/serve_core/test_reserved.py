@@ -117,9 +117,11 @@ def test_all_faults_are_said_at_once() -> None:
     ("path", "readonly", "volume", "warned"),
     [
         ("/models", False, {"emptyDir": {}}, False),
+        ("/models", False, {"image": {"reference": "a"}}, True),
+        ("/models", True, CLAIM, True),
         ("/models", True, {"emptyDir": {}}, True),
-        ("/models/", False, {"configMap": {"name": "a"}}, True),
-        ("/models", False, {"secret": {"secretName": "a"}}, True),
+        ("/models/", False, {"configMap": {"name": "a"}}, False),
+        ("/models", True, {"secret": {"secretName": "a"}}, False),
         ("/models", False, {"persistentVolumeClaim": {"claimName": "a", "readOnly": True}}, True),
         ("/models", False, CLAIM, False),
         ("/mod", True, {"emptyDir": {}}, False),
@@ -133,3 +135,10 @@ def test_a_read_only_volume_around_the_model_is_warned_of(
     pod = {"containers": [container], "volumes": [{"name": "weights", **volume}]}
     found = [each.code for each in reserved.warnings(pod, spec(mount="/models/chat"))]
     assert found == (["ModelInReadOnly"] if warned else [])
+
+
+def test_the_kubelet_makes_no_file_in_a_configmap() -> None:
+    container = SERVER | {"volumeMounts": [{"name": "settings", "mountPath": "/models"}]}
+    pod = {"containers": [container], "volumes": [{"name": "settings", "configMap": {"name": "a"}}]}
+    model = spec("s3://models/a.gguf", "/models/a.gguf")
+    assert [each.code for each in reserved.warnings(pod, model)] == ["ModelInReadOnly"]

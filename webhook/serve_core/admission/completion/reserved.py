@@ -18,8 +18,9 @@ from serve_core.workload.model_server import PRIVATE_KINDS, server_container
 
 _OF_THE_LOADER = {"name", "env", "envFrom", "resources", "imagePullPolicy"}
 """Fields of the init container that a user may write."""
-_READ_ONLY = frozenset({"configMap", "secret", "downwardAPI", "projected", "image"})
-"""Kinds of volumes that the kubelet mounts read-only."""
+_WRITTEN_BY_KUBELET = frozenset({"configMap", "secret", "downwardAPI", "projected"})
+"""Kinds of volumes in which the kubelet makes a folder for each mount below them, although they are read-only
+(k8s.io/kubernetes, pkg/volume/util: MakeNestedMountpoints)."""
 _DEFAULTS = {"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}
 """What the API server adds to every container before it calls the webhook."""
 
@@ -30,21 +31,25 @@ def check(pod: JsonObject, spec: ServingSpec) -> tuple[Diagnostic, ...]:
 
 
 def warnings(pod: JsonObject, spec: ServingSpec) -> tuple[Diagnostic, ...]:
-    """Warn of a read-only volume of the user around the model's path: no folder can be made there for the mount."""
+    """Warn of a read-only volume of the user around the model's path: nothing can be made there for the mount."""
     volumes = {str(value_at(each, "name")): each for each in list_of(pod.get("volumes"))}
     found = []
     for at, mount, path in _server_mounts(pod):
         volume = volumes.get(str(mount.get("name")))
         around = path != spec.mount and mount_path.is_within(spec.mount, path)
-        if around and (mount.get("readOnly") is True or _is_read_only(volume)):
+        if around and _lacks_place(mount, volume, spec):
             words = {"volume": mount.get("name"), "path": path, "mount": spec.mount}
             found.append(diagnostic("ModelInReadOnly", at, **words))
     return tuple(capped(found))
 
 
-def _is_read_only(volume: Any) -> bool:
-    claim = value_at(volume, "persistentVolumeClaim", "readOnly")
-    return claim is True or (isinstance(volume, dict) and not _READ_ONLY.isdisjoint(volume))
+def _lacks_place(mount: JsonObject, volume: Any, spec: ServingSpec) -> bool:
+    """Whether the container cannot start unless the ``volume`` already has the model's path."""
+    kinds = volume.keys() if isinstance(volume, dict) else set()
+    if not _WRITTEN_BY_KUBELET.isdisjoint(kinds):
+        return spec.mounts_file
+    read_only = (mount.get("readOnly"), value_at(volume, "persistentVolumeClaim", "readOnly"))
+    return True in read_only or "image" in kinds
 
 
 def _volumes(pod: JsonObject, spec: ServingSpec) -> Iterator[Diagnostic]:
