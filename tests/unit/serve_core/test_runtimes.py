@@ -114,6 +114,21 @@ def test_a_gpu_that_no_runtime_uses_is_said() -> None:
     assert "RuntimeWithoutVariant" in {warning.code for warning in verdict.warnings}
 
 
+def test_an_image_of_the_users_own_answers_for_a_gpu() -> None:
+    server = {"name": "model-server", "image": "example.com/for-gpus:1", "resources": {"limits": {GPU: "1"}}}
+    notes = {annotations.MODEL: "s3://models/iris", annotations.RUNTIME: "mlserver-sklearn"}
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "iris", "annotations": notes},
+        "spec": {"template": {"spec": {"containers": [server]}}},
+    }
+    first = judge(deployment, FACTS)
+    assert first.deployment is not None
+    for verdict in (first, judge(first.deployment, FACTS, first.deployment)):
+        assert "RuntimeWithoutVariant" not in {warning.code for warning in verdict.warnings}
+
+
 def test_grpc_gets_the_one_port_that_knative_has() -> None:
     for runtime in CATALOGUE:
         if "grpc-v2" in runtime.protocols:

@@ -73,11 +73,11 @@ def volumes(runtime: Runtime, container: JsonObject, pod: JsonObject, findings: 
 def warn_of_idle_devices(
     runtime: Runtime, others: Iterable[Runtime], container: JsonObject, path: str, findings: Findings
 ) -> None:
-    """Warn of devices that the container requests and the runtime's image cannot use. ``others``: the runtimes that
-    serve the model as well."""
+    """Warn of devices that the container requests and the runtime's image cannot use. The user answers for an image of
+    the user's own. ``others``: the runtimes that serve the model as well."""
     resources = extended_resources(container)
     claims = [f"claim {claim.get('name')}" for claim in objects_in(value_at(container, "resources", "claims"))]
-    if not (resources or claims) or runtime.has_variant_for(resources):
+    if container.get("image") or not (resources or claims) or runtime.has_variant_for(resources):
         return
     able = sorted(each.name for each in others if resources and each.has_variant_for(resources))
     how = f"Runtimes for it: {', '.join(able)}." if able else "Use your own image, or do not request the device."
