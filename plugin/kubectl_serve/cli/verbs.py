@@ -73,7 +73,7 @@ VERBS = (
         "Preview and check",
         "convert",
         "-f FILE",
-        "Convert KServe's InferenceServices into Deployments, offline",
+        "Convert KServe's models and runtimes, offline",
         online=False,
     ),
     Verb("Set up a cluster", "install", "", "Install kubectl-serve into the cluster, or update it"),

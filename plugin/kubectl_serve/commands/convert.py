@@ -1,4 +1,4 @@
-"""``kubectl serve convert``: KServe's InferenceServices to annotated Deployments, offline."""
+"""``kubectl serve convert``: KServe's InferenceServices, LLMInferenceServices and ServingRuntimes, offline."""
 
 from argparse import Namespace
 from typing import NamedTuple
@@ -7,10 +7,9 @@ from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.install import manifests
 from kubectl_serve.io import documents
+from kubectl_serve.kserve import convert
 from kubectl_serve.kserve.accounting import Note
-from kubectl_serve.kserve.convert import convert
 from kubectl_serve.kserve.converted import Converted
-from kubectl_serve.kserve.names import GROUP
 from serve_core.base.json import JsonObject
 
 EXAMPLES = """\
@@ -26,21 +25,24 @@ def configure(parser: options.Parser) -> None:
 
 def run(args: Namespace, streams: Streams) -> int:
     found = [document.object for document in documents.from_arguments(args, streams)]
-    kserves = [each for each in found if str(each.get("apiVersion")).startswith(f"{GROUP}/")]
-    context = manifests.default_context()
-    results = [(_title(each), convert(each, context)) for each in kserves]
+    kserves = list(convert.objects_of(found))
+    converted = convert.convert_all(kserves, manifests.default_context())
+    results = [(_title(each), result) for each, result in zip(kserves, converted, strict=True)]
     notes = [_ObjectNote(title, note.path, note.sentence) for title, result in results for note in _notes(result)]
     for note in notes:
         streams.note(f"{note.object}: {note.path}: {note.message}")
-    if len(kserves) < len(found):
-        streams.note(f"{len(found) - len(kserves)} of {len(found)} objects are not KServe's and are skipped")
-    deployments = [result.deployment for _, result in results if result.deployment is not None]
+    skipped = sum(not list(convert.objects_of([each])) for each in found)
+    if skipped:
+        streams.note(f"{skipped} of {len(found)} objects are not KServe's and are skipped")
+    # What Deployments need comes first.
+    made = [each for result in converted for each in result.others]
+    made += [result.deployment for result in converted if result.deployment is not None]
     if args.output == "json":
-        document = {**documents.as_list(deployments), "notes": [note._asdict() for note in notes]}
+        document = {**documents.as_list(made), "notes": [note._asdict() for note in notes]}
         streams.stdout.write(documents.to_json(document))
-    elif deployments:
-        streams.stdout.write(documents.to_yaml(deployments))
-    return 1 if any(result.deployment is None or result.problems for _, result in results) else 0
+    elif made:
+        streams.stdout.write(documents.to_yaml(made))
+    return 1 if any(result.is_refused for result in converted) else 0
 
 
 class _ObjectNote(NamedTuple):

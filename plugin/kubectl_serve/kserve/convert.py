@@ -1,24 +1,115 @@
-"""KServe's resources as those of kubectl-serve. Pure: an object in, an object and notes out."""
+"""KServe's resources as those of kubectl-serve, all objects of some files together. Pure.
 
-from collections.abc import Callable, Mapping
+ServingRuntimes and LLMInferenceServiceConfigs say something about the other objects, so they are read first.
+"""
 
-from kubectl_serve.kserve import inference_service
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from kubectl_serve.kserve import inference_service, llm_inference_service, serving_runtime
 from kubectl_serve.kserve.accounting import Note
 from kubectl_serve.kserve.converted import Converted
-from kubectl_serve.kserve.names import KIND, VERSION
-from serve_core.base.json import JsonObject
+from kubectl_serve.kserve.names import GROUP, KIND, VERSION
+from kubectl_serve.kserve.serving_runtime import RUNTIME_KINDS, RUNTIME_VERSION, ConvertedRuntime
+from serve_core.admission.decide import judge
+from serve_core.api import runtimes
+from serve_core.api.annotations import MODEL, RUNTIME
+from serve_core.base.json import JsonObject, object_at, objects_in, value_at
 from serve_core.context.cluster import ClusterContext
+from serve_core.workload.model_server import extended_resources
 
-_CONVERSIONS: Mapping[tuple[str, str], Callable[[JsonObject, ClusterContext], Converted]] = {
-    (VERSION, KIND): inference_service.convert,
-}
-"""By version and kind."""
+_TEMPLATE = ("template.openshift.io/v1", "v1"), "Template"
+_UNUSED = "becomes no object: no LLMInferenceService in these files refers to it."
+_WITHOUT_VALUES = "has parameters; replace them first: `oc process -f FILE -o yaml`."
 
 
-def convert(document: JsonObject, context: ClusterContext) -> Converted:
-    """The object for one of KServe's. The input is not changed."""
-    version, kind = str(document.get("apiVersion")), str(document.get("kind"))
-    conversion = _CONVERSIONS.get((version, kind))
-    if conversion is None:
-        return Converted(None, (Note("kind", f"{kind} of {version} has no equivalent."),))
-    return conversion(document, context)
+def objects_of(documents: Sequence[JsonObject]) -> Iterator[JsonObject]:
+    """KServe's objects among ``documents``, and those in OpenShift's Templates without parameters. A Template of
+    KServe's objects with parameters is given as it is."""
+    for document in documents:
+        if str(document.get("apiVersion")).startswith(f"{GROUP}/"):
+            yield document
+        elif _is_template(document):
+            inner = list(objects_of(objects_in(document.get("objects"))))
+            yield from [document] if inner and document.get("parameters") else inner
+
+
+def convert_all(documents: Sequence[JsonObject], context: ClusterContext) -> list[Converted]:
+    """What each object becomes. The input is not changed."""
+    given = iter(
+        serving_runtime.convert_all([each for each in documents if _is_runtime(each)], context, _devices(documents))
+    )
+    own = [next(given) if _is_runtime(each) else None for each in documents]
+    found = [each for each in own if each is not None]
+    extended = runtimes.extended(context.runtimes, [each.runtime for each in found if each.runtime is not None])
+    context = replace(context, runtimes=extended)
+    configs = {_name(each): each for each in documents if _kind(each) == llm_inference_service.CONFIG_KIND}
+    referred = {str(one.get("name")) for each in documents for one in objects_in(value_at(each, "spec", "baseRefs"))}
+    made: set[str] = set()
+    results = []
+    for each, runtime in zip(documents, own, strict=True):
+        if runtime is not None:
+            results.append(_runtime(runtime, made, context))
+        elif configs.get(_name(each)) is each:
+            notes = () if _name(each) in referred else (Note("kind", _UNUSED),)
+            results.append(Converted(None, notes, is_for_others=True))
+        else:
+            results.append(_convert(each, found, configs, context))
+    return results
+
+
+def _devices(documents: Sequence[JsonObject]) -> dict[str, set[str]]:
+    """The extended resources that InferenceServices request, by the name of their runtime."""
+    found: dict[str, set[str]] = {}
+    for each in documents:
+        model = object_at(each, "spec", "predictor", "model")
+        if isinstance(model.get("runtime"), str):
+            found.setdefault(model["runtime"], set()).update(extended_resources(model))
+    return found
+
+
+def _convert(
+    document: JsonObject,
+    found: Sequence[ConvertedRuntime],
+    configs: Mapping[str, JsonObject],
+    context: ClusterContext,
+) -> Converted:
+    version, kind = str(document.get("apiVersion")), _kind(document)
+    if (version, kind) == (VERSION, KIND):
+        return inference_service.convert(document, context, found)
+    if version in llm_inference_service.VERSIONS and kind == llm_inference_service.KIND:
+        return llm_inference_service.convert(document, configs, context)
+    if _is_template(document):
+        return Converted(None, (Note("parameters", _WITHOUT_VALUES),))
+    return Converted(None, (Note("kind", f"{kind} of {version} has no equivalent."),))
+
+
+def _runtime(converted: ConvertedRuntime, made: set[str], context: ClusterContext) -> Converted:
+    """The ModelRuntime, once, and why the webhook would refuse a Deployment with it."""
+    if converted.runtime is None or converted.document is None:
+        return Converted(None, converted.notes)
+    name = converted.runtime.name
+    if name in made:
+        return Converted(None, converted.notes, is_for_others=True)
+    made.add(name)
+    asked = {MODEL: "s3://bucket/model", RUNTIME: name}
+    tried = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "model", "annotations": asked}}
+    problems = tuple(replace(each, path="spec.containers") for each in judge(tried, context).problems)
+    return Converted(None, converted.notes, problems, (converted.document,))
+
+
+def _name(document: JsonObject) -> str:
+    return str(value_at(document, "metadata", "name"))
+
+
+def _kind(document: JsonObject) -> str:
+    return str(document.get("kind"))
+
+
+def _is_runtime(document: JsonObject) -> bool:
+    return document.get("apiVersion") == RUNTIME_VERSION and _kind(document) in RUNTIME_KINDS
+
+
+def _is_template(document: JsonObject) -> bool:
+    versions, kind = _TEMPLATE
+    return document.get("apiVersion") in versions and _kind(document) == kind

@@ -13,4 +13,12 @@ class Converted:
     """``None`` if there is nothing to serve; a note says why."""
     notes: tuple[Note, ...] = ()
     problems: tuple[Diagnostic, ...] = ()
-    """Why the webhook would refuse the Deployment."""
+    """Why the webhook would refuse the Deployment, or one with the ModelRuntime."""
+    others: tuple[JsonObject, ...] = ()
+    """Further objects: a ModelRuntime, or what the Deployment needs."""
+    is_for_others: bool = False
+    """Whether the object only says something about others, and becomes none of its own."""
+
+    @property
+    def is_refused(self) -> bool:
+        return bool(self.problems) or not (self.deployment or self.others or self.is_for_others)

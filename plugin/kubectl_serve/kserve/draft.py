@@ -1,8 +1,10 @@
 """A Deployment in the making. Its values are plain, or fields of the input (:mod:`kubectl_serve.kserve.accounting`)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kubectl_serve.kserve.serving_runtime import ConvertedRuntime
 from serve_core.api import annotations
 from serve_core.api.annotations import DEPLOYMENT, MODE
 from serve_core.base.json import JsonObject
@@ -14,6 +16,8 @@ class Draft:
     context: ClusterContext
     name: str
     """The Deployment's, and so the model's."""
+    runtimes: Sequence[ConvertedRuntime] = ()
+    """The ServingRuntimes among the same files. Their ModelRuntimes are also in the context."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """Name and namespace."""
     asked: dict[str, str] = field(default_factory=dict)

@@ -5,11 +5,13 @@ KServe 0.20, ``pkg/apis/serving/v1beta1`` (fields, defaults, and the runtimes of
 framework).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from kubectl_serve.kserve import container as containers
 from kubectl_serve.kserve import (
     custom,
+    given_runtime,
     metadata,
     model,
     pod,
@@ -24,6 +26,7 @@ from kubectl_serve.kserve.arguments import Arguments
 from kubectl_serve.kserve.converted import Converted
 from kubectl_serve.kserve.draft import Draft
 from kubectl_serve.kserve.names import FRAMEWORKS, SERVER, TRANSFORMER
+from kubectl_serve.kserve.serving_runtime import ConvertedRuntime
 from serve_core.admission.decide import judge
 from serve_core.api.annotations import FORMAT, MODEL, PORT
 from serve_core.base.constants import SERVER_CONTAINER
@@ -33,11 +36,12 @@ from serve_core.context.cluster import ClusterContext
 _HUB_FORMAT = "huggingface"
 
 
-def convert(document: JsonObject, context: ClusterContext) -> Converted:
-    """The Deployment that serves the model of an InferenceService. The input is not changed."""
+def convert(document: JsonObject, context: ClusterContext, found: Sequence[ConvertedRuntime] = ()) -> Converted:
+    """The Deployment that serves the model of an InferenceService. ``found``: the ServingRuntimes among the same files.
+    The input is not changed."""
     ledger = Ledger(document)
     root = ledger.root
-    draft = Draft(context, str(root.at("metadata", "name").value))
+    draft = Draft(context, str(root.at("metadata", "name").value), found)
     for key in ("apiVersion", "kind", "status"):
         root.at(key).use()
     metadata.read_mode(root, draft)
@@ -80,8 +84,9 @@ def _containers(root: Field, draft: Draft) -> list[dict[str, Any]]:
     served = predictor.at(framework or "model")
     model.read_uris(predictor, draft, of_catalogue=bool(served))
     beside = predictor.at("containers").objects()
+    given: list[JsonObject] = []
     if served:
-        main, port = _model_server(served, framework, root, draft)
+        main, port, given = _model_server(served, framework, root, draft)
         for each in beside:
             containers.check(each)
             if each.at("name").value == SERVER:
@@ -100,7 +105,7 @@ def _containers(root: Field, draft: Draft) -> list[dict[str, Any]]:
         main = _behind(main)
         if not served:
             draft.asked[PORT] = str(transformer.port_of(fronts[0]))
-    made = [main, *others, *fronts]
+    made = [main, *others, *given, *fronts]
     return [] if served and made == [{"name": SERVER_CONTAINER}] else made
 
 
@@ -112,8 +117,10 @@ def _behind(server_container: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in containers.name_server(server_container).items() if key != "ports"}
 
 
-def _model_server(served: Field, framework: str, root: Field, draft: Draft) -> tuple[dict[str, Any], int]:
-    """The container of the model server, and its port."""
+def _model_server(
+    served: Field, framework: str, root: Field, draft: Draft
+) -> tuple[dict[str, Any], int, list[JsonObject]]:
+    """The container of the model server, its port, and the containers that its ServingRuntime puts beside it."""
     uri, storage = served.at("storageUri"), served.at("storage")
     if uri:
         model.read_uri(uri, draft)
@@ -130,5 +137,7 @@ def _model_server(served: Field, framework: str, root: Field, draft: Draft) -> t
     if MODEL not in draft.asked:
         served.remark("names no model that the loader can load.")
     port = server.port(chosen, served, args, draft)
-    made = server.read(served, args, chosen, root, draft)
-    return {"name": SERVER_CONTAINER, **made}, port
+    made = {"name": SERVER_CONTAINER, **server.read(served, args, chosen, root, draft)}
+    given = given_runtime.of(served, framework, draft)
+    beside = given_runtime.add(given, served, framework, made, root, draft) if given is not None else []
+    return made, port, beside

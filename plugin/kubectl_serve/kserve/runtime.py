@@ -3,6 +3,7 @@
 Source: KServe 0.20, ``config/runtimes`` and ``pkg/apis/serving/v1beta1/inference_service_defaults.go``.
 """
 
+from kubectl_serve.kserve import given_runtime, model_formats
 from kubectl_serve.kserve.accounting import Field
 from kubectl_serve.kserve.draft import Draft
 from serve_core.api import runtimes, serving_spec
@@ -51,7 +52,12 @@ def read(server: Field, framework: str, draft: Draft) -> Runtime | None:
     elif version and version.is_text():
         version.use()
     if kind:
-        draft.asked[FORMAT] = kind.lower() if is_vllm or not version else f"{kind.lower()}:{version.value}"
+        converted, its_version = model_formats.converted(kind, str(version.value) if version and not is_vllm else None)
+        draft.asked[FORMAT] = converted if its_version is None else f"{converted}:{its_version}"
+    given = given_runtime.of(server, framework, draft)
+    if given is not None and given.runtime is not None:
+        named.use()
+        name = given.runtime.name
     _name(named, name, kind.lower(), draft)
     _protocol(protocol, name, kind.lower(), draft, is_vllm=is_vllm)
     runtime = chosen(server, draft)
@@ -83,7 +89,12 @@ def _name(named: Field, name: str | None, kind: str, draft: Draft) -> None:
         return
     known = {each.name for each in draft.context.runtimes}
     same = next(
-        (each for each in (name, _RUNTIMES.get(name), _BY_FORMAT.get(name, {}).get(kind)) if each in known), None
+        (
+            each
+            for each in (name, _RUNTIMES.get(name), _RUNTIMES.get(f"kserve-{name}"), _BY_FORMAT.get(name, {}).get(kind))
+            if each in known
+        ),
+        None,
     )
     if same is not None:
         draft.asked[RUNTIME] = same

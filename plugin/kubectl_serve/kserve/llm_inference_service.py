@@ -1,0 +1,325 @@
+"""KServe's LLMInferenceServices as annotated Deployments. Pure: an object in, objects and notes out.
+
+Source: KServe 0.20, ``pkg/apis/serving/v1alpha2/llm_inference_service_types.go`` and
+``pkg/controller/v1alpha2/llmisvc`` (``workload_single_node.go``, ``workload_lora.go``, ``managed_dra.go``).
+"""
+
+import copy
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kubectl_serve.kserve import llm_config, llm_metadata, llm_server, model
+from kubectl_serve.kserve import pod as pods
+from kubectl_serve.kserve.accounting import Field, Ledger, Note
+from kubectl_serve.kserve.converted import Converted
+from kubectl_serve.kserve.draft import Draft
+from kubectl_serve.kserve.llm_server import ModelArguments
+from kubectl_serve.kserve.names import GROUP
+from serve_core.admission.decide import judge
+from serve_core.api.annotations import DEPLOYMENT, MODE, MODEL, PROTOCOL, SCALE, TIMEOUT, VISIBILITY
+from serve_core.base.constants import MODEL_MOUNT, SERVER_CONTAINER
+from serve_core.base.json import JsonObject, object_at, value_at
+from serve_core.base.reasons import Diagnostic, quote
+from serve_core.context.cluster import ClusterContext
+
+KIND = "LLMInferenceService"
+CONFIG_KIND = "LLMInferenceServiceConfig"
+VERSIONS = (f"{GROUP}/v1alpha1", f"{GROUP}/v1alpha2")
+
+_RUNTIME = "vllm"
+_MAIN = "main"
+_ADAPTERS = "/mnt/lora"
+_CLAIM = "pvc://"
+_INITIALIZER = "storage-initializer"
+_LONGEST_TIMEOUT = "10m"
+_NOT_SPREAD = "refused: kubectl-serve serves a model on one node."
+_DEVICES = f"{GROUP}/exp-dra-"
+_CLAIM_NAME, _CLAIM_SUFFIX = "managed-device", "-managed-dra"
+_WAYS = {
+    "route": "the model gets a URL of its own, without KServe's path /NAMESPACE/NAME; a request can take at most "
+    f"{_LONGEST_TIMEOUT}.",
+    "gateway": "has no equivalent: requests pass Knative's ingress.",
+    "ingress": "has no equivalent: requests pass Knative's ingress.",
+}
+"""Ways to the model from outside the cluster, and what is different with Knative."""
+_NO_WAY = "has no equivalent without Knative: write a route to the Service of the model."
+_NO_EQUIVALENT = {
+    "tracing": "has no equivalent: set vLLM's options and the variables OTEL_… in the container.",
+    "kvCacheOffloading": "has no equivalent: write vLLM's option --kv-transfer-config into args.",
+    "rolloutStrategy": "has no effect: Knative moves the traffic to a new revision when that is ready.",
+}
+
+
+def convert(document: JsonObject, configs: Mapping[str, JsonObject], context: ClusterContext) -> Converted:
+    """The Deployment for an LLMInferenceService. ``configs``: the LLMInferenceServiceConfigs, by name. The input is not
+    changed."""
+    spec = llm_config.merged(object_at(document, "spec"), configs)
+    whole = {**document, "spec": spec} if isinstance(document.get("spec"), dict) else document
+    template = llm_config.evaluated(spec.get("template"), whole)
+    if template.value is not None:
+        whole = {**whole, "spec": {**spec, "template": template.value}}
+    ledger = Ledger(whole)
+    return _Conversion(ledger, configs, Draft(context, str(value_at(document, "metadata", "name") or ""))).result(
+        template
+    )
+
+
+@dataclass
+class _Conversion:
+    ledger: Ledger
+    configs: Mapping[str, JsonObject]
+    draft: Draft
+    said: ModelArguments = field(default_factory=ModelArguments)
+    extras: list[JsonObject] = field(default_factory=list)
+
+    def result(self, template: llm_config.Evaluated) -> Converted:
+        root, draft = self.ledger.root, self.draft
+        for key in ("apiVersion", "kind", "status"):
+            root.at(key).use()
+        spec = root.at("spec")
+        self._references(spec.at("baseRefs"))
+        self._refuse(spec)
+        llm_metadata.read(root.at("metadata"), spec, draft)
+        self._model(spec)
+        self._scale(spec)
+        self._router(spec.at("router"))
+        for key, why in _NO_EQUIVALENT.items():
+            spec.at(key).note(why)
+        self._expressions(spec.at("template"), template)
+        self._template(spec.at("template"))
+        self._devices(root.at("metadata", "annotations"))
+        made = self.ledger.settled(draft.deployment())
+        if self.ledger.refused:
+            spec.use()  # the refusal stands for all of it
+        self.ledger.report()
+        notes, extras = [*self.ledger.notes, *self.ledger.faults], self.ledger.settled(self.extras)
+        if self.ledger.refused or self.ledger.faults or MODEL not in draft.asked:
+            return Converted(None, tuple(sorted(set(notes))))
+        made, problems, lacking = _judged(made, draft.context)
+        for key, with_knative in _WAYS.items():
+            if spec.at("router", key):
+                notes.append(Note(f"spec.router.{key}", _NO_WAY if lacking else with_knative))
+        if lacking:
+            why = f"Knative does not have {', '.join(lacking)}: the Deployment runs without Knative."
+            notes.append(Note("spec.template", why))
+        return Converted(made, tuple(sorted(set(notes))), problems, tuple(extras))
+
+    def _expressions(self, template: Field, found: llm_config.Evaluated) -> None:
+        if found.unknown:
+            template.refuse(f"refused: the expression {quote(found.unknown[0])} cannot be evaluated here.")
+        if found.assumes_namespace:
+            why = "names the namespace of the service, which is missing"
+            template.remark(f"{why}: {llm_config.NAMESPACE} is assumed.")
+        if found.children:
+            names = ", ".join(found.children)
+            template.remark(f"names {names}, which KServe made and nothing makes here.")
+
+    def _references(self, references: Field) -> None:
+        for each in references.objects():
+            name = each.at("name").text() or ""
+            if name not in self.configs and not name.startswith(llm_config.WELL_KNOWN):
+                each.refuse(f"refused: these files have no {CONFIG_KIND} {name}. Add its file.")
+
+    def _refuse(self, spec: Field) -> None:
+        """What would be another service without."""
+        spec.at("prefill").refuse("refused: kubectl-serve does not split prefill from decode.")
+        spec.at("worker").refuse(_NOT_SPREAD)
+        parallelism = spec.at("parallelism")
+        parallelism.entries()
+        for key in ("data", "dataLocal", "pipeline"):
+            each = parallelism.at(key)
+            if each.number() not in (None, 1):
+                each.refuse(_NOT_SPREAD)
+        if parallelism.at("expert").use() is True:
+            parallelism.at("expert").refuse(_NOT_SPREAD)
+        parallelism.at("dataRPCPort").note("has no equivalent without data parallelism.")
+        self.said.tensor = parallelism.at("tensor").number() or 1
+        confidential = spec.at("model", "confidential")
+        if confidential.at("enabled").use() is True:
+            confidential.refuse("refused: the loader does not decrypt models.")
+
+    def _model(self, spec: Field) -> None:
+        of_model, draft = spec.at("model"), self.draft
+        of_model.entries()
+        if not of_model.at("uri"):
+            self.ledger.notes.append(Note("spec.model.uri", "is missing: there is no model to serve."))
+            return
+        model.read_uri(of_model.at("uri"), draft)
+        draft.asked[PROTOCOL] = "openai"
+        called = of_model.at("name").text() or draft.name
+        self.said.served_name = "" if called == draft.name else called
+        self._adapters(of_model.at("lora"))
+        enabled = spec.at("storageInitializer", "enabled")
+        if enabled.use() is False:
+            enabled.note("has no equivalent: the loader downloads the model. Remove what else does so.")
+
+    def _adapters(self, lora: Field) -> None:
+        """Adapters are further models in folders of their own; those on claims are mounted beside."""
+        modules, places, draft = [], [], self.draft
+        for each in lora.at("adapters").objects():
+            name, uri = each.at("name").text(), each.at("uri").text()
+            if name is None or uri is None:
+                each.refuse("refused: an adapter needs a name and a uri.")
+                continue
+            folder = re.sub(r"[^A-Za-z0-9._-]", "-", name)
+            if folder in ("", ".", ".."):
+                folder = "adapter"
+            if uri.startswith(_CLAIM):
+                modules.append(llm_server.adapter(name, f"{_ADAPTERS}/{folder}"))
+                self._mount_claim(uri.removeprefix(_CLAIM), len(modules), f"{_ADAPTERS}/{folder}")
+            else:
+                modules.append(llm_server.adapter(name, f"{MODEL_MOUNT}/lora/{folder}"))
+                places.append(f"{model.source(uri).uri}=lora/{folder}")
+        if places and MODEL in draft.asked:
+            if draft.asked[MODEL].startswith(_CLAIM):
+                lora.refuse(
+                    "refused: a model on a claim has no downloaded models beside it. Put the adapters on claims."
+                )
+                return
+            draft.asked[MODEL] = " ".join([f"{draft.asked[MODEL]}=.", *places])
+        options = (
+            ("maxRank", "--max-lora-rank"),
+            ("maxAdapters", "--max-loras"),
+            ("maxCpuAdapters", "--max-cpu-loras"),
+        )
+        if modules:
+            numbers = [(option, lora.at(key).number()) for key, option in options]
+            limits = [f"{option}={number}" for option, number in numbers if number is not None]
+            self.said.words += ["--enable-lora", *limits, "--lora-modules", *modules]
+
+    def _mount_claim(self, place: str, number: int, path: str) -> None:
+        claim, _, inside = place.partition("/")
+        name = f"lora-{number}"
+        mount = {"name": name, "mountPath": path, "readOnly": True} | ({"subPath": inside.strip("/")} if inside else {})
+        self.said.mounts.append(mount)
+        volume = {"name": name, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+        self.draft.pod.setdefault("volumes", []).append(volume)
+
+    def _scale(self, spec: Field) -> None:
+        replicas, scaling = spec.at("replicas"), spec.at("scaling")
+        scaling.entries()
+        least, most = scaling.at("minReplicas").number(), scaling.at("maxReplicas").number()
+        for key in ("wva", "keda"):
+            scaling.at(key).note("has no equivalent: Knative scales by the number of concurrent requests, or by rps.")
+        if scaling:
+            replicas.note("is overridden by spec.scaling.")
+        number = replicas.number()
+        if scaling:
+            self.draft.asked[SCALE] = f"{least or 1}..{most or ''}"
+        elif number == 0:
+            replicas.remark("0 is no maximum here: the first request starts a replica.")
+            self.draft.asked[SCALE] = "0..1"
+        else:
+            self.draft.asked[SCALE] = str(1 if number is None else number)
+
+    def _router(self, router: Field) -> None:
+        router.entries()
+        if not any(router.at(key) for key in _WAYS):
+            self.draft.asked[VISIBILITY] = "cluster-local"
+        else:
+            self.draft.asked[TIMEOUT] = _LONGEST_TIMEOUT  # KServe's routes have none
+        for key in _WAYS:
+            router.at(key).use()
+        router.at("scheduler").note(
+            "has no equivalent: requests are balanced over the replicas, without regard to prefixes or caches."
+        )
+        if router.value == {}:
+            router.use()
+
+    def _template(self, template: Field) -> None:
+        template.entries()
+        found = template.at("containers").objects()
+        main = next((each for each in found if each.at("name").value == _MAIN), None)
+        volumes = template.at("volumes").objects()
+        own_volumes = [str(each.at("name").value) for each in volumes]
+        claims = self.draft.pod.pop("volumes", [])
+        pods.read(template, self.draft)
+        for key in ("containers", "volumes", "initContainers"):
+            self.draft.pod.pop(key, None)
+        if volumes or claims:
+            self.draft.pod["volumes"] = [*volumes, *claims]
+        initial = []
+        for each in template.at("initContainers").objects():
+            if each.at("name").value == _INITIALIZER:
+                each.note("has no equivalent: kubectl-serve has its own loader.")
+            else:
+                initial.append(each)
+        if initial:
+            self.draft.pod["initContainers"] = initial
+        runtime = next((each for each in self.draft.context.runtimes if each.name == _RUNTIME), None)
+        if main is None:
+            main = template.at(_MAIN)  # absent: KServe's template gives all of it
+        if self.said.tensor > 1 and not llm_server.devices(main):
+            main.at("resources").remark(f"requests no accelerator, and parallelism.tensor needs {self.said.tensor}.")
+        server = llm_server.read(main, own_volumes, self.said, runtime, self.draft)
+        beside = [each for each in found if each is not main]
+        self.draft.pod["containers"] = [server, *beside]
+        model.note_credentials(template, self.draft)
+
+    def _devices(self, annotations: Field) -> None:
+        """Devices by dynamic resource allocation: KServe makes a ResourceClaimTemplate, and Knative has no claims."""
+        device, draft = annotations.at(f"{_DEVICES}device-class").text(), self.draft
+        if not device:
+            return
+        name = f"{draft.name}{_CLAIM_SUFFIX}"
+        exactly: JsonObject = {"deviceClassName": device}
+        count = annotations.at(f"{_DEVICES}device-count").text()
+        if count is not None and count.isdecimal() and int(count) > 1:
+            exactly["count"] = int(count)
+        selectors = (annotations.at(f"{_DEVICES}cel-selector").text() or "").splitlines()
+        if any(each.strip() for each in selectors):
+            exactly["selectors"] = [{"cel": {"expression": each.strip()}} for each in selectors if each.strip()]
+        metadata = {key: value for key, value in draft.metadata.items() if key == "namespace"}
+        request = {"name": "device", "exactly": exactly}
+        self.extras.append(
+            {
+                "apiVersion": "resource.k8s.io/v1",
+                "kind": "ResourceClaimTemplate",
+                "metadata": {"name": name, **metadata},
+                "spec": {"spec": {"devices": {"requests": [request]}}},
+            }
+        )
+        draft.pod["resourceClaims"] = [{"name": _CLAIM_NAME, "resourceClaimTemplateName": name}]
+        target = annotations.at(f"{_DEVICES}container-name").text() or _MAIN
+        listed = [self.ledger.settled(each) for each in draft.pod["containers"]]
+        for each in listed:
+            if each.get("name") == (SERVER_CONTAINER if target == _MAIN else target):
+                resources = each.setdefault("resources", {})
+                resources["claims"] = [*resources.get("claims", []), {"name": _CLAIM_NAME}]
+        if "image" not in listed[0]:
+            # The runtime chooses its image by resources, and a claim names none.
+            listed[0] |= {"image": image} if (image := self._image_for(device)) else {}
+        draft.pod["containers"] = listed
+
+    def _image_for(self, device_class: str) -> str | None:
+        """The runtime's image for a class of devices, such as ``gpu.nvidia.com``."""
+        runtime = next((each for each in self.draft.context.runtimes if each.name == _RUNTIME), None)
+        for variant in runtime.variants if runtime is not None else ():
+            domain = (variant.resource or "").partition("/")[0]
+            if domain and f".{device_class}".endswith(f".{domain}"):
+                return str(variant.container["image"])
+        return None
+
+
+def _judged(made: JsonObject, context: ClusterContext) -> tuple[JsonObject, tuple[Diagnostic, ...], list[str]]:
+    """The Deployment with Knative, or in mode deployment if Knative lacks some of its fields; and these fields."""
+    problems = judge(made, context).problems
+    lacking = [each for each in problems if each.code == "FieldUnsupported"]
+    if not lacking:
+        return made, problems, []
+    other = _without_knative(made)
+    if judge(other, context).problems:
+        return made, problems, []
+    return other, (), list(dict.fromkeys(each.path.rpartition(".")[2] for each in lacking))
+
+
+def _without_knative(made: JsonObject) -> JsonObject:
+    other = copy.deepcopy(made)
+    annotations = other["metadata"]["annotations"]
+    annotations[MODE] = DEPLOYMENT
+    for key in (TIMEOUT, VISIBILITY):
+        annotations.pop(key, None)
+    if annotations.get(SCALE, "").startswith("0"):
+        annotations[SCALE] = "1"
+    return other
