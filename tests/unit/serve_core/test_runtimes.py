@@ -48,7 +48,9 @@ def every_pod() -> Iterator[tuple[str, JsonObject]]:
         for protocol in runtime.protocols:
             for gpu in (False, True):
                 name = f"{runtime.name}-{protocol}" + ("-gpu" if gpu else "")
-                yield name, pod_of(served(runtime=runtime.name, protocol=protocol, gpu=gpu))
+                file = "/model.gguf" if runtime.name == "llama-cpp" else ""
+                model = f"s3://models/iris{file}"
+                yield name, pod_of(served(runtime=runtime.name, protocol=protocol, gpu=gpu, model=model))
 
 
 PODS = dict(every_pod())
