@@ -38,6 +38,7 @@ _SAFE = "!$&'()+,;=:@-._~"
 """Characters of a path segment without an encoding: RFC 3986, section 3.3, without ``*``, a usual pattern."""
 _SAFE_IN_HUB = _SAFE.replace("@", "").replace(":", "")
 """Without the marks that begin a revision."""
+_AZURE = re.compile(r"\.(blob|file)\.(core\.windows|storage\.azure)\.net", re.ASCII | re.IGNORECASE)
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]", re.ASCII)
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})", re.ASCII)
 _LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})", re.ASCII)
@@ -275,12 +276,15 @@ def uri_of_path(scheme: str, host: str, path: str) -> str:
 def encode_path(text: str) -> str:
     """Return the URI of a store whose path is not percent-encoded, as KServe's are, in the form for :func:`parse`.
 
-    A web address is encoded already. ``?`` and ``#`` stay: KServe ignores what follows, so they have two readings.
+    A web address is encoded already, unless it is Azure's: KServe takes that apart itself. ``?`` and ``#`` stay:
+    KServe ignores what follows them for some stores, so they have two readings.
+
+    Source: KServe 0.20, ``python/storage/kserve_storage/kserve_storage.py``
     """
     scheme, separator, rest = text.partition("://")
-    if not separator or scheme in WEB:
-        return text
     authority, slash, path = rest.partition("/")
+    if not separator or (scheme in WEB and not _AZURE.search(authority)):
+        return text
     return f"{scheme}://{authority}{slash}{quote(path, safe=_SAFE + '/*?#', errors='replace')}"
 
 

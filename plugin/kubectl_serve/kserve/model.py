@@ -6,11 +6,11 @@ Source: KServe 0.20, ``python/storage/kserve_storage/kserve_storage.py`` and ``p
 import posixpath
 import re
 from dataclasses import dataclass
-from urllib.parse import quote
 
 from kubectl_serve.kserve.accounting import Field
 from kubectl_serve.kserve.arguments import Arguments
 from kubectl_serve.kserve.draft import Draft
+from model_uri import encode_path
 from serve_core.api import models
 from serve_core.api.annotations import CREDENTIALS, MODEL, MOUNT
 from serve_core.base.constants import MODEL_MOUNT
@@ -25,8 +25,6 @@ _GIT = re.compile(r"https://[^?#]+\.git", re.ASCII)
 _HUB = re.compile(r"hf://([^/:@]+/[^/:@]+):([^/:@]+)", re.ASCII)
 _RAW = ("s3://", "gs://", "pvc://")
 """Schemes whose path KServe takes as it is. Here, a path is percent-encoded."""
-_PLAIN = "/!$&'()*+,;=:@-._~"
-"""Characters of a path that need no encoding (RFC 3986, section 3.3)."""
 
 _STORAGE_TYPES = {"s3": "s3", "gs": "gs", "gcs": "gs"}
 _STORAGE_SECRET = (
@@ -68,12 +66,11 @@ def source(text: str) -> Source:
         endpoint = "" if host == _AZURE_HOST else f" and AZURE_STORAGE_ENDPOINT=https://{account}{host}"
         variables = f"AZURE_STORAGE_ACCOUNT={account}{endpoint}"
         why = f"the account is not part of the URI: add {variables} to the Secret that {CREDENTIALS} names."
-        return Source(f"az://{quote(path.strip('/'), safe=_PLAIN + '%')}", why)
+        return Source(encode_path(f"az://{path.strip('/')}"), why)
     if _GIT.fullmatch(uri):
         return Source(f"git+{uri}")
-    for prefix in _RAW:
-        if uri.startswith(prefix):
-            return Source(prefix + quote(uri.removeprefix(prefix), safe=_PLAIN))
+    if uri.startswith(_RAW):
+        return Source(encode_path(uri))
     return Source(uri)
 
 
@@ -149,12 +146,9 @@ def read_storage(storage: Field, draft: Draft) -> None:
         kind.refuse("has no equivalent; the stores are those of the model's URI.")
         return
     kind.use()
-    where = quote(path, safe=_PLAIN)
-    if bucket is None:
-        draft.asked[MODEL] = f"{scheme}://BUCKET/{where}"
+    draft.asked[MODEL] = encode_path(f"{scheme}://{bucket or 'BUCKET'}/{path}")
+    if not bucket:
         storage.remark(f"names no bucket; add the bucket from Secret storage-config to {MODEL}.")
-    else:
-        draft.asked[MODEL] = f"{scheme}://{bucket}/{where}"
     key.note(_STORAGE_SECRET)
     for name, each in parameters.entries().items():
         if name not in ("type", "bucket"):
