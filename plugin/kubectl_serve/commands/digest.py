@@ -9,6 +9,7 @@ from kubectl_serve.cluster import Connect
 from kubectl_serve.digest import compute
 from kubectl_serve.errors import UsageError
 from kubectl_serve.io import documents
+from serve_core.api import loader_protocol
 
 EXAMPLES = """\
   kubectl serve digest model.joblib
@@ -41,15 +42,19 @@ def prepare(args: Namespace, streams: Streams, connect: Connect) -> None:
     """Compute the digest."""
     if args.credentials is not None and args.credentials_dir is not None:
         raise UsageError("--credentials and --credentials-dir cannot be combined.", "Use only one of them.")
-    args.found = compute.digest_of(args.source, args.files, args.credentials, args, streams, connect)
+    args.found = found = compute.digest_of(args.source, args.files, args.credentials, args, streams, connect)
+    if found.skipped:
+        files = loader_protocol.count_text(found.skipped, "file")
+        streams.note(f"{files} with copies of the weights not counted, as they are not loaded; --files '*' counts all")
 
 
 async def run(args: Namespace, streams: Streams, _: Connect) -> int:
     found: compute.ModelDigest = args.found
+    document = {key: value for key, value in asdict(found).items() if key != "skipped" or value}
     if args.output == "json":
-        streams.stdout.write(documents.to_json(asdict(found)))
+        streams.stdout.write(documents.to_json(document))
     elif args.output == "yaml":
-        streams.stdout.write(documents.to_yaml([asdict(found)]))
+        streams.stdout.write(documents.to_yaml([document]))
     else:
         streams.out(found.digest)
     return 0

@@ -64,6 +64,8 @@ class ModelDigest:
     digest: str
     bytes: int
     files: int
+    skipped: int = 0
+    """Files that do not count, because others have the same weights."""
 
 
 def has_store_settings(environment: Mapping[str, str]) -> bool:
@@ -164,7 +166,8 @@ def _digest_of_source(source: str, files: FilePatterns | None, secret: Secret, r
             files=files,
         )
         loaded = load(options, report)
-    return ModelDigest(_redacted(models.canonical(source)), loaded.digest, loaded.size, loaded.files)
+    shown = _redacted(models.canonical(source))
+    return ModelDigest(shown, loaded.digest, loaded.size, loaded.files, loaded.skipped.files)
 
 
 def _redacted(source: str) -> str:

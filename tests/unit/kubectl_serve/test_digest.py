@@ -25,6 +25,7 @@ from serve_core.base.json import JsonObject
 from support import loader_harness as harness
 from support.fake_cluster import FakeCluster
 from support.loader_harness import Reply, WebServer
+from support.loader_hub import Hub
 from unit.kubectl_serve.conftest import Run
 
 BY_COREUTILS = r"find . -type f -printf '%P\0' | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum"
@@ -83,6 +84,63 @@ def test_of_several_models_it_is_that_of_the_whole(run: Run, web: WebServer, tmp
     screen = run("digest", " ".join(uris))
     assert sorted(loaded.files()) == ["adapters/one/adapter.bin", "base.bin"]
     assert screen.out == f"{loaded.message['digest']}\n"
+
+
+def test_only_the_selected_files_count(run: Run, folder: Path, web: WebServer, tmp_path: Path) -> None:
+    only = tmp_path / "only"
+    (only / "Z").mkdir(parents=True)
+    (only / "b").write_bytes(b"2")
+    (only / "Z/last").write_bytes(b"")
+    screen = run("digest", str(folder), "--files", "!*weights* b Z/")
+    assert (screen.code, screen.out) == run_of(run, only)
+
+    assert "no file of" in run("digest", str(folder), "--files", "*.gguf").err
+    refused = run("digest", str(folder), "--files", "a,b")
+    assert refused.code == 1
+    assert "patterns are separated by spaces, not commas" in refused.err
+
+
+HUB_FILES = {"config.json": b"{}"}
+HUB_LARGE = {"model.safetensors": b"weights", "pytorch_model.bin": b"copy", "onnx/model.onnx": b"onnx"}
+
+
+@pytest.fixture
+def hub(web: WebServer) -> Iterator[dict[str, str]]:
+    """The environment for a hub with copies of the weights."""
+    network = WebServer()
+    Hub(web, network, dict(HUB_FILES), dict(HUB_LARGE))
+    yield {"HF_ENDPOINT": web.url}
+    network.close()
+
+
+def test_what_the_loader_leaves_out_of_a_repository_does_not_count(run: Run, hub: dict[str, str]) -> None:
+    screen = run("digest", "hf://team/model", environment=hub)
+    kept = HUB_FILES | {"model.safetensors": b"weights"}
+    assert (screen.code, screen.out) == (0, f"{harness.manifest_digest(kept)}\n")
+    assert "2 files with copies of the weights not counted" in screen.err
+
+    everything = run("digest", "hf://team/model", "--files", "*", environment=hub)
+    assert (everything.out, "not counted" in everything.err) == (
+        f"{harness.manifest_digest(HUB_FILES | HUB_LARGE)}\n",
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "kept"),
+    [
+        ((), {"config.json", "model.safetensors"}),
+        (("--files", "*.json"), {"config.json"}),
+        (("--format", "onnx"), {"config.json", *HUB_LARGE}),
+    ],
+)
+def test_pin_counts_the_files_that_the_loader_loads(
+    run: Run, hub: dict[str, str], flags: tuple[str, ...], kept: set[str]
+) -> None:
+    asked = ("create", "iris", "--model", "hf://team/model", *flags, "--pin", "--dry-run", "-o", "yaml")
+    written = yaml.safe_load(run(*asked, environment=hub).out)
+    files = {name: body for name, body in (HUB_FILES | HUB_LARGE).items() if name in kept}
+    assert written["metadata"]["annotations"][DIGEST] == harness.manifest_digest(files)
 
 
 def test_a_list_that_can_be_read_in_two_ways_is_refused(run: Run) -> None:

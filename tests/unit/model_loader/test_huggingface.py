@@ -258,3 +258,53 @@ def test_an_unsafe_name_in_a_repository_is_refused(load: Loader, hub: Hub) -> No
     hub.files["../escape"] = b"x"
 
     assert load("hf://team/model").code == "Refused"
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "code", "message", "hint"),
+    [
+        (404, "RevisionNotFound", "NotFound", "has no revision v9", "write %2F for a slash"),
+        (403, "GatedRepo", "Unauthorized", "is gated", "Accept the conditions of {url}/team/model"),
+        (
+            401,
+            "RepoNotFound",
+            "Unauthorized",
+            "does not exist, or HF_TOKEN has no access",
+            "Check the name, and the token",
+        ),
+        (401, "", "Unauthorized", "does not exist, or HF_TOKEN has no access", "Check the name, and the token"),
+        (404, "RepoNotFound", "NotFound", "does not exist, or HF_TOKEN has no access", "Check the name, and the token"),
+    ],
+)
+def test_what_the_hub_says_of_a_failure_is_reported(
+    load: Loader, hub: Hub, status: int, said: str, code: str, message: str, hint: str
+) -> None:
+    hub.api.fault = lambda request, number: Reply(status, {"X-Error-Code": said})
+
+    run = load("hf://team/model@v9")
+
+    assert run.code == code
+    assert f"hf://team/model {message}" in str(run.message["message"])
+    assert hint.format(url=hub.api.url) in str(run.message["hint"])
+
+
+def test_a_name_without_an_organisation_may_lack_one(load: Loader, hub: Hub) -> None:
+    hub.api.fault = lambda request, number: Reply(401, {"X-Error-Code": "RepoNotFound"})
+
+    assert "an organisation is missing" in str(load("hf://model").message["hint"])
+
+
+def test_a_former_name_leads_to_the_repository(load: Loader, hub: Hub) -> None:
+    """A hub redirects it, on the same host, so that the token goes along."""
+    hub.token = "hf_secret"
+    load.credentials(HF_TOKEN="hf_secret")
+    answer = hub.api.fault
+
+    def redirect(request: Request, number: int) -> Reply | None:
+        if request.path.startswith(("/api/models/gpt2/", "/gpt2/")):
+            return Reply(307, {"Location": request.path.replace("gpt2", "team/model", 1)})
+        return answer(request, number)
+
+    hub.api.fault = redirect
+
+    assert load("hf://gpt2").files() == hub.files | hub.large

@@ -444,3 +444,51 @@ def test_a_second_start_without_the_key_leaves_no_model(load: Loader, model: Pat
         file.write_bytes(b"")
 
     assert_refused(load(model.as_uri(), options=asking(file)), "the key ", code="CannotVerify")
+
+
+@pytest.mark.parametrize("patterns", ["!weights/two.bin", "config.json weights/one.bin"])
+def test_a_signed_file_that_is_not_selected_can_be_missing(
+    load: Loader, model: Path, key: Key, publish: Publish, patterns: str
+) -> None:
+    run = load(publish(model), options=(*asking(key.public), "--files", patterns))
+
+    assert (run.code, run.message["signed"]) == ("Loaded", True)
+    assert {*run.files()} - {".gitattributes"} == {"config.json", "weights/one.bin", NAME}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(put("weights/one.bin", b"3"), "weights/one.bin is not the file that was signed", id="changed"),
+        pytest.param(put("weights/evil.bin"), "weights/evil.bin is not among the files", id="added"),
+        pytest.param(remove("weights/one.bin"), "weights/one.bin was signed and is missing", id="removed"),
+        pytest.param(remove(NAME), "the model has no signature model.sig", id="no signature"),
+    ],
+)
+def test_what_is_selected_must_be_signed_and_present(
+    load: Loader, model: Path, key: Key, publish: Publish, change: Callable[[Path], object], message: str
+) -> None:
+    change(model)
+
+    assert_refused(load(publish(model), options=(*asking(key.public), "--files", "!weights/two.bin")), message)
+
+
+def test_copies_of_the_weights_that_are_left_out_can_be_signed_or_not(
+    load: Loader, hub: Hub, key: Key, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    (source / "original").mkdir(parents=True)
+    for name in ("config.json", "model.safetensors", "original/consolidated.00.pth"):
+        (source / name).write_bytes(name.encode())
+    key.sign(source)
+    hub.large = contents(source) | {"pytorch_model.bin": b"not signed"}
+    hub.files = {}
+
+    run = load("hf://team/model", options=asking(key.public))
+
+    assert set(run.files()) == {"config.json", "model.safetensors", NAME}
+    assert run.message["signed"] is True
+    assert_refused(
+        load("hf://team/model", options=(*asking(key.public), "--files", "*")),
+        "pytorch_model.bin is not among the files",
+    )

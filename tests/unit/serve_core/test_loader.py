@@ -25,6 +25,7 @@ def test_what_a_loader_brought_is_told_as_far_as_it_says() -> None:
         loader_protocol.loaded_text(NOTHING)
         == loader_protocol.loaded_text(LoaderOutput(size=1))
         == loader_protocol.code_text(NOTHING)
+        == loader_protocol.skipped_text(NOTHING)
         == ""
     )
     assert loader_protocol.loaded_text(LoaderOutput(size=2048, seconds=1)) == "2.0 KiB in 1.0 s"
@@ -40,7 +41,7 @@ def test_the_codes_are_those_of_the_loader() -> None:
 
 KEYS = {
     "event", "code", "message", "hint", "bytes", "total", "rate", "files", "seconds", "attempt", "wait", "checked",
-    "signed", "digest", "runs_code", "runs_code_first",
+    "signed", "digest", "runs_code", "runs_code_first", "skipped", "skipped_bytes", "skipped_first",
 }  # fmt: skip
 DEEP = '{"code": ' * 5000 + "1" + "}" * 5000
 
@@ -78,5 +79,6 @@ def test_whatever_a_field_holds_it_can_be_said(key: str, value: object) -> None:
     said = loader_protocol.from_object(
         {"event": "progress", "bytes": 1, "total": 2, "seconds": 1, "code": "Loaded", key: value}
     )
-    for text in (loader_protocol.loaded_text(said), loader_protocol.code_text(said), str(loader_protocol.share(said))):
+    texts = (loader_protocol.loaded_text(said), loader_protocol.code_text(said), loader_protocol.skipped_text(said))
+    for text in (*texts, str(loader_protocol.share(said))):
         assert len(text) < 1000

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from model_uri.file_patterns import parse_patterns
 from serve_core.api.models import parse_all
 from serve_core.base.constants import LOADER_CONTAINER
 from serve_core.base.json import JsonObject
@@ -132,3 +133,34 @@ def test_another_variable_than_the_token_from_a_secret_is_strange(env: list[Json
 )
 def test_the_option_stands_where_it_is_rendered(args: list[str]) -> None:
     assert with_hub(args=[*args, "--", "hf://acme/tiny"]) == "args"
+
+
+def with_files(files: str | None, *args: str) -> LoaderRequest | str:
+    """What is read of a loader of these files, or of one with these ``args``."""
+    models, _ = parse_all("hf://acme/tiny/a.gguf@main", "")
+    patterns = None if files is None else parse_patterns(files)
+    wanted = LoaderRequest("example.com/loader:1", models, ("10.0.0.0/8",), files=patterns)
+    found = loader_container.render(wanted) | ({"args": list(args)} if args else {})
+    read = loader_container.read(found, {"volumes": loader_container.volumes(wanted)}, LOADERS)
+    return "as rendered" if read == wanted else read
+
+
+@pytest.mark.parametrize("files", ["*", "*.json !original/* *.safetensors", "[!a]* é/?", None])
+def test_the_patterns_of_files_are_known_again(files: str | None) -> None:
+    assert with_files(files) == "as rendered"
+
+
+@pytest.mark.attack(27)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--files"], ["--files", ""], ["--files", " *"], ["--files", "!a *"], ["--files", "* *"], ["--files", "a,b"],
+        ["--files", "--no-digest"], ["--files", "--store"], ["--files", "$(HF_TOKEN)"], ["--files=*"], ["--file", "*"],
+        ["--files", "*", "--files", "*"], ["--files", "../*"], ["--files", "*", "--hub-cache", "--hub-cache"],
+        ["--no-digest"], ["--files", "*", "--no-digest"],
+    ],
+)  # fmt: skip
+def test_other_arguments_about_files_are_not_the_loaders(words: list[str]) -> None:
+    before = ["--volume", "/mnt/model-volume", "--allow-network", "10.0.0.0/8"]
+    assert with_files("*", *before, "--files", "*", "--", "hf://acme/tiny/a.gguf@main") == "as rendered"
+    assert with_files("*", *before, *words, "--", "hf://acme/tiny/a.gguf@main") == "args"

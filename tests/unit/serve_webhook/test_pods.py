@@ -172,6 +172,16 @@ RETRY = {"event": "retry", "code": "Unreachable", "message": "no route", "hint":
             ("True", "Loaded", "is loaded."),
             id="loaded, with words that are not the loader's",
         ),
+        pytest.param(
+            pod(state=ended(0, json.dumps({"code": "Loaded", "skipped": 3, "skipped_bytes": 9, "skipped_first": "a"}))),
+            {},
+            (
+                "True",
+                "Loaded",
+                'is loaded. 3 files with copies of the weights (9 B) skipped, for example "a": kubectl-',
+            ),
+            id="loaded, without copies of the weights",
+        ),
         pytest.param(pod(state=ended(0)), {}, ("True", "Loaded", "is loaded"), id="loaded, with nothing said"),
     ],
 )

@@ -29,7 +29,10 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
     token = context.secret.get("HF_TOKEN", "token")
     authorizer: Authorizer = Header(f"Bearer {token}") if token else ANONYMOUS
     about = f"{hub}/api/models/{repository}/revision/{quote(revision or DEFAULT_REVISION, safe='')}?blobs=true"
-    response = context.transport.read(about, authorizer=authorizer)
+    try:
+        response = context.transport.read(about, authorizer=authorizer)
+    except LoadError as failure:
+        raise _explained(failure, uri, hub) from None
     try:
         found = documents.from_json(response)
         commit = str(found["sha"])
@@ -45,6 +48,23 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
     files = {file.path: file for file in listed}
     path = "/".join(uri.inside)
     return _one(path, files, commit) if path in files and not uri.folder else _folder(uri, path, files, commit)
+
+
+def _explained(failure: LoadError, uri: ModelURI, hub: str) -> LoadError:
+    """Return the failure with what the hub says of it. Source: huggingface_hub, `hf_raise_for_status`."""
+    repository, said = f"hf://{uri.repository}", failure.headers.get("x-error-code", "")
+    if said == "RevisionNotFound":
+        message = f"{repository} has no revision {uri.revision or DEFAULT_REVISION}"
+        return LoadError(Code.NOT_FOUND, message, hint="Name a branch, a tag or a full commit; write %2F for a slash.")
+    if said == "GatedRepo":
+        hint = f"Accept the conditions of {hub}/{uri.repository} with the account of the token in HF_TOKEN."
+        return LoadError(Code.UNAUTHORIZED, f"{repository} is gated, and the token has no access", hint=hint)
+    if said == "RepoNotFound" or failure.code is Code.UNAUTHORIZED:
+        # The hub does not say whether a private repository exists.
+        message = f"{repository} does not exist, or HF_TOKEN has no access to it"
+        hint = f"Check the name{'' if uri.segments else ' (an organisation is missing)'}, and the token in HF_TOKEN."
+        return LoadError(failure.code, message, hint=hint)
+    return failure
 
 
 def _one(path: str, files: Mapping[str, File], commit: str) -> Listing:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from serve_core.admission.completion import snapshots
 from serve_core.api import runtimes
 from serve_core.api.annotations import COMPLETED_WITH, MODEL, MODEL_SIZE
+from serve_core.api.models import Placed
 from serve_core.api.runtimes import Runtime
 from serve_core.api.serving_spec import ServingSpec
 from serve_core.base import overlay
@@ -53,9 +54,16 @@ def asked(spec: ServingSpec, resources: Collection[str]) -> str:
     # An earlier loader may not know them.
     needed = [
         *(["signed"] if spec.signature_key is not None else []),
-        *(["files"] if runtimes.files_of(spec) or any(model.uri.inside for model in spec.models) else []),
+        *(["files"] if runtimes.files_of(spec) or any(map(_is_new_form, spec.models)) else []),
     ]
     return overlay.digest([spec.runtime, wanted and str(wanted), spec.protocol, sorted(resources), *needed])
+
+
+def _is_new_form(model: Placed) -> bool:
+    """Whether a hub's URI has another form than ``organisation/model@revision``, which every loader reads."""
+    uri = model.uri
+    first = f"hf://{uri.repository}{'@' if uri.revision else ''}{uri.revision}"
+    return uri.scheme == "hf" and (not uri.segments or uri.text != first)
 
 
 def believed(text: str | None, stored: str | None, context: ClusterContext) -> str | None:
