@@ -111,6 +111,20 @@ def test_a_path_is_proposed_where_servers_read_one() -> None:
     assert len(PROPOSED) >= 5
 
 
+@pytest.mark.parametrize("name", ["kubeai-pod", "openvino-llm", "vllm-helm-s3-init"])
+def test_the_model_takes_the_place_of_a_volume_whose_mount_is_removed(name: str) -> None:
+    case = next(case for case in CASES if case.name == name)
+    hint = next(warning.hint for warning in case.with_all_flags.warnings if warning.code == "ModelUnseen")
+    found = re.search(r"remove the mount of the volume at (\S+), and set kubectl-serve\.dev/mount to \1\.", hint)
+    assert found
+    containers = case.deployment["spec"]["template"]["spec"]["containers"]
+    at = next(index for index, each in enumerate(containers) if each.get("volumeMounts"))
+    kept = [each for each in containers[at]["volumeMounts"] if each["mountPath"].rstrip("/") != found[1]]
+    followed = changed(case, {"mount": found[1]}, {("containers", at, "volumeMounts"): kept})
+    assert followed.with_all_flags.problems == ()
+    assert followed.model(followed.with_all_flags) == "path"
+
+
 @pytest.mark.parametrize(("name", "server", "port"), [("oauth-proxy-sidecar", 0, "8443"), ("nginx-in-front", 1, "80")])
 def test_a_proxy_keeps_the_requests_and_the_server_behind_it_gets_the_model(name: str, server: int, port: str) -> None:
     case = next(case for case in CASES if case.name == name)

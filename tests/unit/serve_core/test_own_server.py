@@ -174,13 +174,13 @@ def test_the_path_where_a_server_looks_is_proposed_and_helps(uri: str, container
     [
         # The file has another name.
         ("s3://models/tiny-q4.gguf", {"image": LLAMA_CPP_IMAGE, "args": ["-m", "/models/model.bin"]}),
-        # A volume of the user is there.
+        # A volume of the user is below it.
         (
             "hf://acme/tiny",
             {
                 "image": VLLM_IMAGE,
                 "args": ["--model=/models"],
-                "volumeMounts": [{"name": "weights", "mountPath": "/models"}],
+                "volumeMounts": [{"name": "weights", "mountPath": "/models/weights"}],
             },
         ),
         ("hf://acme/tiny", {"image": VLLM_IMAGE, "args": ["--model=/usr/share/tiny"]}),
@@ -191,6 +191,14 @@ def test_the_path_where_a_server_looks_is_proposed_and_helps(uri: str, container
 def test_no_path_is_proposed_that_does_not_help(uri: str, container: dict[str, Any]) -> None:
     (warning,) = read(uri=uri, **container).warnings
     assert "kubectl-serve.dev/mount" not in warning.hint
+
+
+def test_where_a_volume_of_the_user_is_the_model_can_take_its_place() -> None:
+    container: dict[str, Any] = {"image": VLLM_IMAGE, "args": ["--model=/models"]}
+    mounts = [{"name": "weights", "mountPath": "/models"}]
+    (warning,) = read(**container, volumeMounts=mounts).warnings
+    assert "Or remove the mount of the volume at /models, and set kubectl-serve.dev/mount to /models." in warning.hint
+    assert read(**container, mount="/models").warnings == ()
 
 
 def test_of_an_unknown_server_the_annotation_is_named() -> None:

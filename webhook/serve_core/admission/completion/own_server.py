@@ -123,8 +123,8 @@ def _unseen(
         how = f"{how} Or remove {own_cache}: the server then finds the loaded model by the name of its repository."
     elsewhere = value if value is not None and _SHOWN.fullmatch(value) else None
     instead = "" if elsewhere is None else f" (it refers to {elsewhere})"
-    if elsewhere is not None and (other := _mount_for(elsewhere, spec, container)) is not None:
-        how = f"{how.removesuffix(f' {_ANY_PATH}')} Or set {MOUNT} to {other}, where the server looks for its model."
+    if elsewhere is not None and (proposal := _other_mount(elsewhere, spec, container)):
+        how = f"{how.removesuffix(f' {_ANY_PATH}')} {proposal}"
     return diagnostic("ModelUnseen", path, name=container.get("name"), mount=mount, instead=instead, how=how)
 
 
@@ -136,8 +136,8 @@ def _model_path(line: CommandLine) -> str | None:
     return next((value for value in values if value is not None and value.startswith("/")), None)
 
 
-def _mount_for(path: str, spec: ServingSpec, container: JsonObject) -> str | None:
-    """The value of the annotation ``mount`` with which the model is at ``path``; ``None`` if there is none."""
+def _other_mount(path: str, spec: ServingSpec, container: JsonObject) -> str:
+    """The proposal to have the model at ``path``, with the annotation ``mount``; empty if it cannot be there."""
     path = path.rstrip("/")
     folder, name = posixpath.split(path)
     if not _FILE.search(name):
@@ -147,8 +147,12 @@ def _mount_for(path: str, spec: ServingSpec, container: JsonObject) -> str | Non
     else:
         candidates = [folder] if name == spec.file_name else []
         candidates += [path] if models.has_file_suffix(name) else []
+    candidates = [each for each in candidates if mount_path.fault(each) is None]
     mounted = model_server.mounted_paths(container)
-    for each in candidates:
-        if mount_path.fault(each) is None and not any(mount_path.is_within(one, each) for one in mounted):
-            return each
-    return None
+    taken = {each: [one for one in mounted if mount_path.is_within(one, each)] for each in candidates}
+    free = next((each for each in candidates if not taken[each]), None)
+    if free is not None:
+        return f"Or set {MOUNT} to {free}, where the server looks for its model."
+    if candidates and taken[candidates[0]] == candidates[:1]:
+        return f"Or remove the mount of the volume at {candidates[0]}, and set {MOUNT} to {candidates[0]}."
+    return ""
