@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import subprocess
 import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,7 +19,7 @@ from backports import zstd
 from model_loader.http.network import Network
 from model_loader.outcomes import Code, LoadError
 from model_loader.verify.digest import of_manifest
-from support.loader_harness import Loader, Registry, Reply, Request, WebServer, forward, layer
+from support.loader_harness import Loader, Registry, Reply, Request, WebServer, forward, go_program, layer
 
 
 def sha256(body: bytes) -> str:
@@ -45,6 +46,24 @@ def test_a_folder_packed_by_oras_is_unpacked_in_its_place(load: Loader, registry
     run = load(f"oci://{registry.host}/team/packed:v1")
 
     assert run.files() == {"config.json": b"{}", "weights/1.bin": b"1", "weights/2.bin": b"2"}
+
+
+@pytest.mark.parametrize("folder", [".", "iris"])
+@pytest.mark.parametrize("options", [(), ("--image-spec", "v1.0"), ("--artifact-type", "application/vnd.example")])
+def test_what_oras_pushes_is_loaded(
+    load: Loader, registry: Registry, tmp_path: Path, folder: str, options: tuple[str, ...]
+) -> None:
+    oras = go_program("oras", "oras.land/oras/cmd/oras@v1.2.3")
+    source = tmp_path / "source"
+    (source / "iris/deep").mkdir(parents=True)
+    (source / "iris/deep/model.joblib").write_bytes(b"weights")
+    (source / "iris/config.json").write_bytes(b"{}")
+    push = [oras, "push", "--plain-http", *options, f"{registry.host}/team/pushed:v1", folder]
+    subprocess.run(push, cwd=source, check=True, capture_output=True)
+    load.credentials(**{"plain-http": "true"})
+
+    files = {"iris/deep/model.joblib": b"weights", "iris/config.json": b"{}"}
+    assert load(f"oci://{registry.host}/team/pushed:v1").files() == files
 
 
 MODELPACK = "application/vnd.cncf.model"
@@ -241,6 +260,22 @@ def test_of_an_index_the_manifest_for_this_machine_is_read(
 
     assert run.files() == ({} if chosen is None else {"model.bin": b"%d" % chosen})
     assert run.code == ("NotFound" if chosen is None else "Loaded")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/vnd.oci.image.layer.v1.tar+zstd",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+        "application/vnd.docker.image.rootfs.diff.tar.zstd",
+    ],
+)
+def test_a_layer_of_an_image_can_be_compressed_by_zstd(load: Loader, registry: Registry, kind: str) -> None:
+    layer = registry.blob("team/zstd", zstd.compress(plain_tar({"etc/passwd": b"", "models/a": b"1"})), kind)
+    registry.push("team/zstd", "v1", [layer], config="application/vnd.oci.image.config.v1+json")
+    load.credentials(**{"plain-http": "true"})
+
+    assert load(f"oci://{registry.host}/team/zstd:v1").files() == {"a": b"1"}
 
 
 def test_of_an_image_only_models_is_unpacked(load: Loader, registry: Registry, tmp_path: Path) -> None:
