@@ -58,7 +58,7 @@ def test_what_oras_pushes_is_loaded(
     (source / "iris/deep").mkdir(parents=True)
     (source / "iris/deep/model.joblib").write_bytes(b"weights")
     (source / "iris/config.json").write_bytes(b"{}")
-    push = [oras, "push", "--plain-http", *options, f"{registry.host}/team/pushed:v1", folder]
+    push = [str(oras), "push", "--plain-http", *options, f"{registry.host}/team/pushed:v1", folder]
     subprocess.run(push, cwd=source, check=True, capture_output=True)
     load.credentials(**{"plain-http": "true"})
 

@@ -143,6 +143,8 @@ def _file_unnamed(spec: ServingSpec, runtime: Runtime) -> Diagnostic:
     example = ""
     if scheme_of(uri.scheme).folders and uri.segments:
         example = f", such as {replace(uri, segments=(*uri.segments, f'FILE{suffix}'), folder=False)}"
+    elif uri.scheme == "oci":
+        example = f", or a container with your own image that reads the artifact's file from {spec.mount}"
     words = {"runtime": runtime.name, "suffix": suffix, "example": example}
     return diagnostic("ModelFileUnnamed", path_of(MODEL), **words)
 
