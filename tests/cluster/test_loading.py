@@ -69,8 +69,9 @@ def test_a_model_in_a_claim_is_mounted_without_a_loader(
     # The node is this machine: a folder of the test is a volume there.
     for parent in (tmp_path, *tmp_path.parents[:2]):
         parent.chmod(0o755)
-    (tmp_path / "iris").mkdir()
-    (tmp_path / "iris" / "model.joblib").write_bytes(iris.content)
+    folder = tmp_path / "credit risk" / "50% #é"
+    folder.mkdir(parents=True)
+    (folder / "model.joblib").write_bytes(iris.content)
     name = f"models-{empty.name}"
     size = {"storage": "1Gi"}
     access = {"accessModes": ["ReadOnlyMany"], "storageClassName": ""}
@@ -89,7 +90,7 @@ def test_a_model_in_a_claim_is_mounted_without_a_loader(
         },
     )
     try:
-        empty.apply(deployment("iris", "pvc://models/iris/model.joblib"))
+        empty.apply(deployment("iris", "pvc://models/credit%20risk/50%25%20%23%C3%A9/model.joblib"))
         served = empty.wait_ready("iris")
         assert ingress.predict(served, iris.rows).predicted == iris.answers
         assert condition(served, LOADED)["reason"] == "NotNeeded"
