@@ -156,3 +156,11 @@ def test_a_claim_at_another_path_is_judged_without_the_annotation(kind: str) -> 
     del pod["initContainers"]
     assert broken(manifest, JUDGED).get("allowed") is None, "the runtime is the catalogue's"
     assert broken(manifest, SOURCES) == {"sources": {"SourceNotAllowed"}}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_at_its_path_is_judged_as_its_source(kind: str) -> None:
+    for model, codes in (("s3://models/a.onnx", set()), ("pvc://claim/a/b.onnx", {"SourceNotAllowed"})):
+        written = own("/models/model.onnx")
+        written["metadata"]["annotations"]["kubectl-serve.dev/model"] = model
+        assert broken(made(kind, written, SOURCES)[0], SOURCES).get("sources", set()) == codes
