@@ -6,6 +6,7 @@ Source: KServe 0.20, ``pkg/apis/serving/v1alpha2/llm_inference_service_types.go`
 
 import copy
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -17,11 +18,22 @@ from kubectl_serve.kserve.draft import Draft
 from kubectl_serve.kserve.llm_server import ModelArguments
 from kubectl_serve.kserve.names import GROUP
 from serve_core.admission.decide import judge
-from serve_core.api.annotations import DEPLOYMENT, MODE, MODEL, PROTOCOL, SCALE, TIMEOUT, VISIBILITY
+from serve_core.api.annotations import (
+    CUSTOM,
+    DEPLOYMENT,
+    MODE,
+    MODEL,
+    PROTOCOL,
+    RUNTIME,
+    SCALE,
+    TIMEOUT,
+    VISIBILITY,
+)
 from serve_core.base.constants import MODEL_MOUNT, SERVER_CONTAINER
 from serve_core.base.json import JsonObject, object_at, value_at
 from serve_core.base.reasons import Diagnostic, quote
 from serve_core.context.cluster import ClusterContext
+from serve_core.workload import command_line
 
 KIND = "LLMInferenceService"
 CONFIG_KIND = "LLMInferenceServiceConfig"
@@ -88,6 +100,8 @@ class _Conversion:
             spec.at(key).note(why)
         self._expressions(spec.at("template"), template)
         self._template(spec.at("template"))
+        if draft.asked.get(RUNTIME) == CUSTOM:
+            self._note_own_command(spec)
         self._devices(root.at("metadata", "annotations"))
         made = self.ledger.settled(draft.deployment())
         if self.ledger.refused:
@@ -134,7 +148,7 @@ class _Conversion:
         if parallelism.at("expert").use() is True:
             parallelism.at("expert").refuse(_NOT_SPREAD)
         parallelism.at("dataRPCPort").note("has no equivalent without data parallelism.")
-        self.said.tensor = parallelism.at("tensor").number() or 1
+        self.said.tensor = parallelism.at("tensor").number()
         confidential = spec.at("model", "confidential")
         if confidential.at("enabled").use() is True:
             confidential.refuse("refused: the loader does not decrypt models.")
@@ -250,12 +264,24 @@ class _Conversion:
         runtime = next((each for each in self.draft.context.runtimes if each.name == _RUNTIME), None)
         if main is None:
             main = template.at(_MAIN)  # absent: KServe's template gives all of it
-        if self.said.tensor > 1 and not llm_server.devices(main):
-            main.at("resources").remark(f"requests no accelerator, and parallelism.tensor needs {self.said.tensor}.")
+        if (self.said.tensor or 1) > max(llm_server.devices(main, runtime), 1):
+            main.at("resources").remark(f"must request {self.said.tensor} accelerators for parallelism.tensor.")
         server = llm_server.read(main, own_volumes, self.said, runtime, self.draft)
         beside = [each for each in found if each is not main]
         self.draft.pod["containers"] = [server, *beside]
         model.note_credentials(template, self.draft)
+
+    def _note_own_command(self, spec: Field) -> None:
+        """Note what KServe's own command would say to vLLM, unless the user's says it."""
+        main = self.draft.pod["containers"][0]
+        line = command_line.read(self.ledger.settled({key: main.get(key) for key in ("command", "args", "env")}))
+        why = "has no effect: the container has a command of its own."
+        if self.said.served_name and not any(self.said.served_name in word for word in line.words):
+            spec.at("model", "name").note(why)
+        if self.said.tensor is not None and line.flag("--tensor-parallel-size", "-tp") is None:
+            spec.at("parallelism", "tensor").note(why)
+        if self.said.words and "--lora-modules" not in line.words:
+            spec.at("model", "lora").note(f"the container has a command of its own: add {shlex.join(self.said.words)}.")
 
     def _devices(self, annotations: Field) -> None:
         """Devices by dynamic resource allocation: KServe makes a ResourceClaimTemplate, and Knative has no claims."""

@@ -14,11 +14,11 @@ from typing import Any
 from kubectl_serve.kserve import container as containers
 from kubectl_serve.kserve.accounting import Field
 from kubectl_serve.kserve.draft import Draft
-from serve_core.api.annotations import RUNTIME
+from serve_core.api.annotations import CUSTOM, RUNTIME
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import SERVER_CONTAINER
 from serve_core.base.json import objects_in, value_at
-from serve_core.workload import command_line
+from serve_core.workload import arguments, command_line
 from serve_core.workload.model_server import PROBES, extended_resources
 
 PORT = 8000
@@ -43,7 +43,7 @@ class ModelArguments:
 
     served_name: str = ""
     """Empty if it is the Deployment's."""
-    tensor: int = 1
+    tensor: int | None = None
     words: list[str] = field(default_factory=list)
     mounts: list[Any] = field(default_factory=list)
     """Mounts of adapters."""
@@ -61,10 +61,10 @@ def read(
     main.at("name").use()
     is_custom = bool(main.at("command").value) or runtime is None
     if is_custom:
-        _custom(main, said, made, draft)
+        _custom(main, made, draft)
     elif runtime is not None:
         draft.asked[RUNTIME] = runtime.name
-        if args := _arguments(main, said):
+        if args := _arguments(main, said, runtime):
             made["args"] = args
         _drop_ports(main, runtime)
     port = _port(main) if is_custom or runtime is None else runtime.container["ports"][0]["containerPort"]
@@ -83,16 +83,12 @@ def read(
     return made
 
 
-def _custom(main: Field, said: ModelArguments, made: dict[str, Any], draft: Draft) -> None:
+def _custom(main: Field, made: dict[str, Any], draft: Draft) -> None:
     """A command of the user's own gets nothing from KServe's other fields but their values in expressions."""
-    draft.asked[RUNTIME] = "custom"
+    draft.asked[RUNTIME] = CUSTOM
     if main.at("args"):
         made["args"] = main.at("args")
     made["ports"] = main.at("ports") if main.at("ports").value else [{"containerPort": PORT}]
-    if said.words:
-        main.at("command").remark(
-            "replaces KServe's command, so the server does not get " + shlex.join(said.words) + "."
-        )
 
 
 def _only_waits(lifecycle: Any) -> bool:
@@ -119,12 +115,13 @@ def _drop_ports(main: Field, runtime: Runtime) -> None:
             each.note(f"has no equivalent: runtime {runtime.name} has the port {number}.")
 
 
-def _arguments(main: Field, said: ModelArguments) -> list[Any]:
+def _arguments(main: Field, said: ModelArguments, runtime: Runtime) -> list[Any]:
     """The arguments that follow the runtime's, as the shell of KServe's template would split them."""
     words: list[Any] = []
     if said.served_name:
         words.append(f"--served-model-name={said.served_name}")
-    if said.tensor > 1:
+    if said.tensor is not None and (said.tensor > 1 or devices(main, runtime) > 1):
+        # With 1, the runtime would use all devices.
         words.append(f"--tensor-parallel-size={said.tensor}")
     words += said.words
     for each in main.at("env").objects():
@@ -219,6 +216,8 @@ def adapter(name: str, path: str) -> str:
     return json.dumps({"name": name, "path": path})
 
 
-def devices(main: Field) -> bool:
-    """Whether the container requests an accelerator."""
-    return bool(extended_resources(main.value if isinstance(main.value, dict) else None))
+def devices(main: Field, runtime: Runtime | None) -> int:
+    """How many whole accelerators the container requests."""
+    written = main.value if isinstance(main.value, dict) else {}
+    known = runtime.parallelism.resources if runtime is not None and runtime.parallelism is not None else ()
+    return arguments.devices(written, known) or len(extended_resources(written))

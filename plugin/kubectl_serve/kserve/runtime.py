@@ -88,19 +88,19 @@ def _name(named: Field, name: str | None, kind: str, draft: Draft) -> None:
     if name is None:
         return
     known = {each.name for each in draft.context.runtimes}
-    same = next(
-        (
-            each
-            for each in (name, _RUNTIMES.get(name), _RUNTIMES.get(f"kserve-{name}"), _BY_FORMAT.get(name, {}).get(kind))
-            if each in known
-        ),
-        None,
-    )
+    names = [name] + [
+        found
+        for each in (name, f"kserve-{name}")  # earlier versions of KServe had no prefix
+        for found in (_RUNTIMES.get(each), _BY_FORMAT.get(each, {}).get(kind))
+    ]
+    same = next((each for each in names if each in known), None)
     if same is not None:
         draft.asked[RUNTIME] = same
     else:
         draft.asked[RUNTIME] = name
-        named.remark(f"create a ModelRuntime {name} from KServe's ServingRuntime with that name.")
+        named.remark(
+            f"convert KServe's ServingRuntime {name} together with this object, or create a ModelRuntime {name}."
+        )
 
 
 def _protocol(protocol: Field, name: str | None, kind: str, draft: Draft, *, is_vllm: bool) -> None:

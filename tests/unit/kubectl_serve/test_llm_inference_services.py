@@ -109,7 +109,9 @@ def test_tensor_parallelism_is_an_argument() -> None:
     found = convert(f"{main('resources: {limits: {nvidia.com/gpu: 2}}')}\nparallelism: {{tensor: 2}}")
     assert "--tensor-parallel-size=2" in server_of(found)["args"]
     without = convert(f"{main('image: a/b')}\nparallelism: {{tensor: 2}}")
-    assert "parallelism.tensor needs 2" in notes_at(without, "spec.template.containers[0].resources")
+    assert "must request 2 accelerators" in notes_at(without, "spec.template.containers[0].resources")
+    one = convert(f"{main('resources: {limits: {nvidia.com/gpu: 2}}')}\nparallelism: {{tensor: 1}}")
+    assert "--tensor-parallel-size=1" in server_of(one)["args"]
 
 
 @pytest.mark.parametrize(
@@ -147,6 +149,18 @@ def test_a_command_of_ones_own_is_a_custom_server_on_kserves_port() -> None:
     assert asked(found)["runtime"] == "custom"
     assert (server["args"], server["ports"]) == (["acme/chat", "chat"], [{"containerPort": 8000}])
     assert server["readinessProbe"] == {"httpGet": {"path": "/health", "port": 8000}}
+
+
+def test_what_a_command_of_ones_own_does_not_say_is_noted() -> None:
+    lora = "lora: {adapters: [{name: a, uri: 'hf://a/b'}]}"
+    found = convert(
+        f"model: {{uri: 'hf://acme/chat', name: other, {lora}}}\nparallelism: {{tensor: 2}}\n"
+        "template: {containers: [{name: main, image: a/b, command: [serve]}]}"
+    )
+    noted = {note.path for note in found.notes}
+    assert {"spec.model.name", "spec.model.lora", "spec.parallelism.tensor"} <= noted
+    said = convert(main("image: a/b, command: [serve, '--name={{ .Spec.Model.Name }}']"))
+    assert not notes_at(said, "spec.model.name")
 
 
 @pytest.mark.parametrize(

@@ -407,12 +407,39 @@ class TestDeployments:
         image = {"image": "registry.example.com/sklearn:1"}
         assert runtime["spec"]["variants"] == [{"when": {"resource": "example.com/npu"}, "container": image}]
 
-    @pytest.mark.parametrize("name", ["kserve-tritonserver", "tritonserver"])
-    def test_kserves_names_of_runtimes_lead_to_the_catalogue(self, run: Run, name: str) -> None:
+    @pytest.mark.parametrize("prefix", ["kserve-", ""])
+    @pytest.mark.parametrize(
+        ("name", "kind", "expected"),
+        [("tritonserver", "triton", "triton"), ("mlserver", "sklearn", "mlserver-sklearn")],
+    )
+    def test_kserves_names_of_runtimes_lead_to_the_catalogue(
+        self, run: Run, prefix: str, name: str, kind: str, expected: str
+    ) -> None:
         service = yaml.safe_load(PREDICTOR)
-        service["spec"]["predictor"]["model"] |= {"runtime": name, "modelFormat": {"name": "triton", "version": "2"}}
+        service["spec"]["predictor"]["model"] |= {"runtime": f"{prefix}{name}", "modelFormat": {"name": kind}}
         (deployment,) = stream(run, service)
-        assert deployment["metadata"]["annotations"]["kubectl-serve.dev/runtime"] == "triton"
+        assert deployment["metadata"]["annotations"]["kubectl-serve.dev/runtime"] == expected
+
+    def test_a_runtime_that_is_not_among_the_files_is_noted(self, run: Run) -> None:
+        service = yaml.safe_load(PREDICTOR)
+        service["spec"]["predictor"]["model"]["runtime"] = "absent"
+        made = run("convert", "-f", "-", stdin=yaml.safe_dump(service))
+        assert made.code == 1
+        assert "convert KServe's ServingRuntime absent together with this object" in made.err
+
+    @pytest.mark.parametrize(("more", "code"), [({}, 0), ({"args": ["--workers=2"]}, 1), ({"env": []}, 0)])
+    def test_policies_take_the_runtime_only_as_it_is(self, run: Run, more: JsonObject, code: int) -> None:
+        service = yaml.safe_load(PREDICTOR)
+        del service["spec"]["predictor"]["nodeSelector"], service["spec"]["predictor"]["model"]["env"]
+        service["spec"]["predictor"]["model"] |= more
+        converted = run("convert", "-f", "-", stdin=yaml.safe_dump_all([document(PLAIN), service])).out
+        policy = {
+            "apiVersion": "kubectl-serve.dev/v1alpha1",
+            "kind": "ServingPolicy",
+            "metadata": {"name": "ours"},
+            "spec": {"rules": [{"name": "servers", "runtimes": {"allow": ["ours"]}}]},
+        }
+        assert run("policy", "test", "-f", "-", stdin=f"{yaml.safe_dump(policy)}---\n{converted}").code == code
 
 
 def test_a_runtime_that_no_deployment_could_use_is_reported(run: Run) -> None:
