@@ -18,6 +18,8 @@ class Draft:
     """The Deployment's, and so the model's."""
     runtimes: Sequence[ConvertedRuntime] = ()
     """The ServingRuntimes among the same files. Their ModelRuntimes are also in the context."""
+    former_names: set[str] = field(default_factory=set)
+    """Names of the model in the input that are not the Deployment's."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """Name and namespace."""
     asked: dict[str, str] = field(default_factory=dict)

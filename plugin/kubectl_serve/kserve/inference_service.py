@@ -98,7 +98,7 @@ def _containers(root: Field, draft: Draft) -> list[dict[str, Any]]:
         main, port, beside = own.server, own.port, own.beside
     in_front = [each for each in beside if each.at("name").value == TRANSFORMER]
     others = [custom.container(each, draft) for each in beside if each not in in_front]
-    fronts = [transformer.in_front(each, port) for each in in_front]
+    fronts = [transformer.in_front(each, port, draft) for each in in_front]
     if separate:
         fronts += transformer.component(separate, draft, port)
     if fronts:

@@ -26,6 +26,7 @@ _HUB = re.compile(r"hf://([^/:@]+/[^/:@]+):([^/:@]+)", re.ASCII)
 _RAW = ("s3://", "gs://", "pvc://")
 """Schemes whose path KServe takes as it is. Here, a path is percent-encoded."""
 
+_SECOND = "has no effect: another field names the model."
 _STORAGE_TYPES = {"s3": "s3", "gs": "gs", "gcs": "gs"}
 _STORAGE_SECRET = (
     "the entry of Secret storage-config is not read; create a Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
@@ -89,6 +90,9 @@ def _with_registry(image: str) -> str:
 
 def read_uri(field: Field, draft: Draft) -> None:
     """The model of a field with one URI."""
+    if MODEL in draft.asked:
+        field.note(_SECOND)
+        return
     text = field.text()
     if text is None:
         return
@@ -137,6 +141,9 @@ def _common_mount(paths: list[str], *, of_catalogue: bool) -> str:
 
 def read_storage(storage: Field, draft: Draft) -> None:
     """The model of a storage entry: a path in a bucket, and an entry of Secret ``storage-config``."""
+    if MODEL in draft.asked:
+        storage.note(_SECOND)
+        return
     parameters = storage.at("parameters")
     parameters.entries()
     kind, bucket, key = parameters.at("type"), parameters.at("bucket").text(), storage.at("key")

@@ -34,6 +34,7 @@ def read(server: Field, args: Arguments, runtime: Runtime | None, document: Fiel
     served = args.take(*_NAMES)
     called = _expanded(served.value, document) if served is not None else draft.name
     if called != draft.name and served is not None:
+        draft.former_names.add(called)
         sentence = f"requests must use the model name {draft.name}, as the Deployment, instead of {called}."
         server.at("args").remark(sentence)
     own = _own_arguments(runtime, draft)

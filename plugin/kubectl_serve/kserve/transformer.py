@@ -13,6 +13,7 @@ from kubectl_serve.kserve.arguments import Arguments
 from kubectl_serve.kserve.draft import Draft
 from kubectl_serve.kserve.names import PORT, SERVER, STORAGE_URI, TRANSFORMER
 from serve_core.workload import command_line
+from serve_core.workload.model_server import PROBES
 
 _FREE_PORT = 8090
 """A port that no runtime listens on."""
@@ -21,13 +22,13 @@ _HOST, _PORT_FLAG, _MODEL_NAME = "--predictor_host", "--http_port", "--model_nam
 _IN_THE_PODS = "has no equivalent: the transformer runs in the pods of the model server."
 
 
-def in_front(container: Field, server_port: int) -> dict[str, Any]:
+def in_front(container: Field, server_port: int, draft: Draft) -> dict[str, Any]:
     """The container ``transformer-container`` of a predictor, in front of a model server with that port."""
     args = Arguments(container.at("args"))
     host = args.find(_HOST)
     if host is not None and not _leads_to(host.value, server_port):
         host.words[0].remark(f"must be localhost:{server_port}, where the model server listens.")
-    return _listening(container, args, server_port)
+    return _listening(container, args, server_port, draft)
 
 
 def component(transformer: Field, draft: Draft, server_port: int) -> list[dict[str, Any]]:
@@ -47,7 +48,7 @@ def component(transformer: Field, draft: Draft, server_port: int) -> list[dict[s
     if args.find(_MODEL_NAME) is None:
         args.words += [f"{_MODEL_NAME}={draft.name}"]
     args.words += [f"{_HOST}=localhost:{server_port}"]
-    made = [_listening(first, args, server_port), *(containers.read(each) for each in elements[1:])]
+    made = [_listening(first, args, server_port, draft), *(containers.read(each) for each in elements[1:])]
     name = first.at("name")
     if name.value in (None, SERVER):
         name.use()
@@ -58,10 +59,9 @@ def component(transformer: Field, draft: Draft, server_port: int) -> list[dict[s
 
 def port_of(front: dict[str, Any]) -> int:
     """The port of a container that one of the functions above gives."""
-    ports = front["ports"]
-    first = (ports.value if isinstance(ports, Field) else ports)[0]
-    number = first.at("containerPort").value if isinstance(first, Field) else first["containerPort"]
-    return int(number)
+    ports = front["ports"].objects() if isinstance(front["ports"], Field) else front["ports"]
+    numbers = (each.at("containerPort").value if isinstance(each, Field) else each["containerPort"] for each in ports)
+    return next((each for each in numbers if isinstance(each, int)), PORT)
 
 
 def _leads_to(host: str, port: int) -> bool:
@@ -69,30 +69,46 @@ def _leads_to(host: str, port: int) -> bool:
     return name in _LOCAL and number == str(port)
 
 
-def _listening(container: Field, args: Arguments, server_port: int) -> dict[str, Any]:
+def _listening(container: Field, args: Arguments, server_port: int, draft: Draft) -> dict[str, Any]:
     """The container with a declared port that is not the model server's: containers of a pod share its ports."""
     made = containers.read(container, "args", "ports")
     ports, said = container.at("ports"), args.find(_PORT_FLAG)
     number = containers.port_of(container) if ports else command_line.port_of(said.value if said else None) or PORT
-    made["ports"] = [{"containerPort": number}]
-    if ports and number != server_port:
-        made["ports"] = ports
-    elif number == server_port:
+    if number == server_port:
         args.take(_PORT_FLAG)
         args.words.append(f"{_PORT_FLAG}={_FREE_PORT}")
-        made["ports"] = [
-            {**dict(each.entries()), "containerPort": _FREE_PORT} if each.at("containerPort").value == number else each
-            for each in ports.objects()
-        ] or [{"containerPort": _FREE_PORT}]
-        for each in ports.objects():
-            if each.at("containerPort").value == number:
-                each.at("containerPort").use()
+        made |= _moved(container, number)
         container.remark(
             f"must listen on {_FREE_PORT}, as {_PORT_FLAG} says: the model server in the same pod has port {number}."
         )
+    else:
+        made["ports"] = ports or [{"containerPort": number}]
+    model = args.find(_MODEL_NAME)
+    if model is not None and model.value in draft.former_names:
+        model.words[0].remark(f"must be {draft.name}, the model's name here.")
     if args.words:
         made["args"] = args.words
     return made
+
+
+def _moved(container: Field, number: int) -> dict[str, Any]:
+    """The fields of a container that name its port ``number``, with the free one instead."""
+    made: dict[str, Any] = {}
+    ports = [_with(each, number, "containerPort") for each in container.at("ports").objects()]
+    made["ports"] = ports or [{"containerPort": _FREE_PORT}]
+    for probe in PROBES:
+        handlers = container.at(probe).entries()
+        if handlers:
+            made[probe] = {key: _with(each, number, "port") for key, each in handlers.items()}
+    return made
+
+
+def _with(owner: Field, number: int, key: str) -> Any:
+    port = owner.at(key)
+    if port.value != number:
+        return owner
+    port.use()
+    return {**owner.entries(), key: _FREE_PORT}
 
 
 def _pod(transformer: Field, draft: Draft) -> None:
