@@ -1,9 +1,9 @@
 """The container of a model server of the catalogue: what a user adds to it or changes in it. Pure."""
 
-import re
 from typing import Any
 
 from kubectl_serve.kserve import container as containers
+from kubectl_serve.kserve import placeholders
 from kubectl_serve.kserve import runtime as runtimes
 from kubectl_serve.kserve.accounting import Field
 from kubectl_serve.kserve.arguments import Arguments, is_flag
@@ -12,11 +12,12 @@ from kubectl_serve.kserve.names import PORT
 from serve_core.api.annotations import MODEL, RUNTIME
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import GROUP, MODEL_MOUNT
+from serve_core.base.json import canonical
 from serve_core.workload import command_line, hub_access
+from serve_core.workload.model_server import PROBES
 
 _NAMES = ("--model_name", "--served-model-name")
-_TEMPLATE = re.compile(r"\{\{\s*\.(Name|Namespace|Labels\.([\w-]+)|Annotations\.([\w-]+))\s*\}\}", re.ASCII)
-"""What KServe replaces by the metadata of the InferenceService."""
+_MODEL_NAME = "$(MODEL_NAME)"
 _OWN_REGISTRY = f"{GROUP.partition('.')[0]}/"
 
 
@@ -31,13 +32,8 @@ def read(server: Field, args: Arguments, runtime: Runtime | None, document: Fiel
         _tag(made, tag, runtime)
     if "image" in made and runtime is not None:
         draft.asked[RUNTIME] = runtime.name
-    served = args.take(*_NAMES)
-    called = _expanded(served.value, document) if served is not None else draft.name
-    if called != draft.name and served is not None:
-        draft.former_names.add(called)
-        sentence = f"requests must use the model name {draft.name}, as the Deployment, instead of {called}."
-        server.at("args").remark(sentence)
     own = _own_arguments(runtime, draft)
+    _read_name(server, args, runtime, document, draft)
     _drop_repeated(own, args, draft)
     words = [_word(each, document) for each in args.words]
     if words:
@@ -51,6 +47,23 @@ def read(server: Field, args: Arguments, runtime: Runtime | None, document: Fiel
         made["args"] = own
     _note_token(server, draft)
     return made
+
+
+def _read_name(server: Field, args: Arguments, runtime: Runtime | None, document: Field, draft: Draft) -> None:
+    """The model's name, where an argument gives another one than the Deployment's. It stays if the runtime's probes do
+    not need the name."""
+    served = args.find(*_NAMES)
+    if served is None:
+        return
+    called = _expanded(served.value, document)
+    probes = [] if runtime is None else [runtime.container.get(probe) for probe in PROBES]
+    if called == draft.name and len(served.words) <= 2:
+        args.take(*_NAMES)
+    elif runtime is None or _MODEL_NAME in canonical(probes):
+        args.take(*_NAMES)
+        draft.former_names.add(called)
+        sentence = f"requests must use the model name {draft.name}, as the Deployment, instead of {called}."
+        server.at("args").remark(sentence)
 
 
 def port(runtime: Runtime | None, server: Field, args: Arguments, draft: Draft) -> int:
@@ -85,7 +98,7 @@ def _drop_repeated(own: list[str], args: Arguments, draft: Draft) -> None:
             continue
         flag, equals, value = word.partition("=")
         said = value if equals else next(iter(own[index + 1 : index + 2]), "")
-        said = said.replace("$(MODEL_NAME)", draft.name).replace("$(MODEL_PATH)", MODEL_MOUNT)
+        said = said.replace(_MODEL_NAME, draft.name).replace("$(MODEL_PATH)", MODEL_MOUNT)
         option = args.find(flag)
         if option is not None and option.value == said:
             args.take(flag)
@@ -98,17 +111,11 @@ def _word(word: Any, document: Field) -> Any:
 
 
 def _expanded(text: str, document: Field) -> str:
-    """A text with the fields of the metadata that KServe puts into it."""
-
-    def value(match: re.Match[str]) -> str:
-        metadata = document.at("metadata")
-        if match[2] or match[3]:
-            found = metadata.at("labels" if match[2] else "annotations", match[2] or match[3])
-        else:
-            found = metadata.at(match[1].lower())
-        return str(found.value) if found else match[0]
-
-    return _TEMPLATE.sub(value, text)
+    """A text with the metadata that KServe puts into it; unchanged if it has another expression."""
+    try:
+        return str(placeholders.replace(text, lambda each: each.value(document.at("metadata").value)))
+    except placeholders.UnknownPlaceholderError:
+        return text
 
 
 def _note_token(server: Field, draft: Draft) -> None:
