@@ -5,8 +5,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from model_uri import hub
-from model_uri.uri import DOCKER_HUB, DOCKER_HUBS, WEB, ModelURI, registry_port
+from model_uri.uri import DOCKER_HUB, DOCKER_HUBS, WEB, ModelURI, URIError, parse, registry_port
 
+_ACCOUNTS = ("s3", "gs", "az")
+"""The schemes of stores whose users have accounts."""
 ANY = "*"
 """Stands for a bucket that the host name does not contain."""
 
@@ -42,6 +44,29 @@ def aliases(uri: ModelURI) -> tuple[ModelURI, ...]:
 def names(*uris: ModelURI) -> tuple[ModelURI, ...]:
     """Return the aliases of all ``uris``, in the form for comparison."""
     return tuple(dict.fromkeys(name.key for uri in uris for name in aliases(uri)))
+
+
+def in_store_scheme(uri: ModelURI) -> str:
+    """Return what to write for a web address of S3's, Google's or Azure's, to read a folder or to use credentials.
+
+    Empty for an address of another store.
+    """
+    found = next((each for each in _stores_of(uri) if each.scheme in _ACCOUNTS and each.host != ANY), None)
+    if found is None:
+        return ""
+    account = (
+        f", with AZURE_STORAGE_ACCOUNT: {uri.host.partition('.')[0]} in the Secret" if found.scheme == "az" else ""
+    )
+    return f"{found}{account}"
+
+
+def folder_advice(text: str) -> str:
+    """Return the end of a sentence about a web address that names no file: what to write for a folder of a store."""
+    try:
+        meant = in_store_scheme(parse(text)) if text.startswith(("http://", "https://")) else ""
+    except URIError:
+        return ""
+    return f"; for a folder, write {meant}" if meant else ""
 
 
 def _addresses_of(uri: ModelURI) -> Iterator[ModelURI]:

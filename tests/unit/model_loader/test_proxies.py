@@ -120,6 +120,20 @@ def test_the_proxys_password_is_not_for_hosts_that_are_reached_directly(
     assert not any("Proxy-Authorization" in request.headers for request in web.requests)
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_requires_a_password_is_reported_with_how_to_write_it(
+    load: Loader, web: WebServer, scheme: str
+) -> None:
+    """The server acts as the proxy."""
+    web.fault = lambda request, number: Reply(407)
+    web.server.RequestHandlerClass.do_CONNECT = web.server.RequestHandlerClass.do_GET  # type: ignore[attr-defined]
+
+    run = load(f"{scheme}://store.example.com:9/m.bin", environment={f"{scheme}_proxy": web.url})
+
+    assert (run.code, "407" in str(run.message["message"])) == ("Refused", True)
+    assert "http://USER:PASSWORD@HOST:PORT" in str(run.message["hint"])
+
+
 @pytest.mark.attack(14)
 def test_a_proxy_does_not_bypass_the_rules(load: Loader, proxy: Proxy) -> None:
     environment = {"HTTPS_PROXY": proxy.url}

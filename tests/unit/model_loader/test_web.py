@@ -1,6 +1,7 @@
 """Models over http, from a server that can inject faults."""
 
 import os
+import socket
 
 import pytest
 
@@ -147,3 +148,35 @@ def test_a_file_that_never_stops_changing_is_refused_and_leaves_nothing(load: Lo
 
     assert (run.code, run.exit_code) == ("Changed", 19)
     assert run.files() == {}
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "meant"),
+    [
+        (
+            "acme.blob.core.windows.net",
+            "models/churn/7",
+            "az://models/churn/7, with AZURE_STORAGE_ACCOUNT: acme in the",
+        ),
+        ("models.s3.eu-west-3.amazonaws.com", "churn/7", "s3://models/churn/7."),
+        ("storage.googleapis.com", "models/churn/7", "gs://models/churn/7."),
+        ("models.example.com", "churn/7", ""),
+    ],
+)
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_folder_at_a_stores_web_address_is_reported_with_what_to_write(
+    load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch, host: str, path: str, meant: str, status: int
+) -> None:
+    port = int(web.url.rpartition(":")[2])
+    known = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **options: known("127.0.0.1", *rest, **options))
+    web.fault = lambda request, number: Reply(status)
+
+    run = load(f"http://{host}:{port}/{path}")
+    wrong = load(f"https://{host}/{path}/")
+
+    assert (meant in str(run.message["hint"])) is True
+    assert ("write" in str(run.message["hint"])) is bool(meant)
+    assert (wrong.code, f"for a folder, write {meant[:-1]}" in str(wrong.message["message"])) == (
+        "InvalidSource", bool(meant),
+    )  # fmt: skip

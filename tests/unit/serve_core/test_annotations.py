@@ -40,6 +40,7 @@ def value(key: str, text: str) -> object:
         (annotations.WINDOW, "90", "InvalidAnnotation"),
         (annotations.TIMEOUT, "600s", 600),
         (annotations.TIMEOUT, "2h", 7200),
+        (annotations.TIMEOUT, "0s", "InvalidAnnotation"),
         (annotations.TARGET, "0.01", "0.01"),
         (annotations.TARGET, "0.001", "InvalidAnnotation"),
         (annotations.TARGET, "NaN", "InvalidAnnotation"),
@@ -142,6 +143,13 @@ BAD_URIS = {
         "https://example.com/a/..;/other", "https://example.com/a/.%2e%3Bx/other",
     ],
     "it names no file.": ["https://example.com", "https://example.com/"],
+    "for a folder, write az://models/churn/7, with AZURE_STORAGE_ACCOUNT: acme in the Secret.": [
+        "https://acme.blob.core.windows.net/models/churn/7/",
+    ],
+    "for a folder, write s3://models/churn.": [
+        "https://models.s3.eu-west-3.amazonaws.com/churn/", "https://s3.amazonaws.com/models/churn/",
+    ],
+    "for a folder, write gs://models/churn.": ["https://storage.googleapis.com/models/churn/"],
     "is not a host name or an address.": ["https://exa_mple.com/m", "https://-o/m"],
     "it has a port.": ["s3://models:80/iris", "s3://models:/iris", "hf://org:80/model"],
     "is not a bucket's name.": ["s3://Models/iris", "s3://ab/iris", "gs://b/m"],
@@ -150,9 +158,9 @@ BAD_URIS = {
     "is not a claim's name.": ["pvc://Claim/m"],
     "it names no model of the organisation.": ["hf://org/", "hf://org/a%20b"],
     "it names no revision behind the @.": ["hf://org/model@"],
-    "is not a registry's host name.": ["oci://reg_istry/iris:1"],
+    "is not a registry's host name.": ["oci://reg_istry.io/iris:1"],
     "it does not name an artifact as repository:tag or repository@sha256:….": [
-        "oci://registry", "oci://registry/Iris:1", "oci://registry/iris@sha256:123",
+        "oci://registry.io", "oci://registry/Iris:1", "oci://registry/iris@sha256:123",
     ],
 }  # fmt: skip
 

@@ -12,7 +12,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from model_loader.outcomes import Code, LoadError
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-_HINT = "Write http://HOST:PORT or http://USER:PASSWORD@HOST:PORT."
+HINT = "Write http://HOST:PORT or http://USER:PASSWORD@HOST:PORT."
+"""How the variables name a proxy."""
 
 
 def proxy_for(scheme: str, host: str, port: int, environment: Mapping[str, str]) -> SplitResult | None:
@@ -31,10 +32,10 @@ def proxy_for(scheme: str, host: str, port: int, environment: Mapping[str, str])
         proxy = urlsplit(text if "://" in text else f"http://{text}")
         if proxy.scheme not in ("http", ""):
             why = f"{name} names a proxy of the type {proxy.scheme[:16]}, and the loader supports only http proxies"
-            raise LoadError(Code.INVALID_SOURCE, why, hint=_HINT)
+            raise LoadError(Code.INVALID_SOURCE, why, hint=HINT)
         if proxy.hostname and proxy.port != 0:
             return proxy
-    raise LoadError(Code.INVALID_SOURCE, f"{name} does not name an http proxy", hint=_HINT)
+    raise LoadError(Code.INVALID_SOURCE, f"{name} does not name an http proxy", hint=HINT)
 
 
 def authorization(proxy: SplitResult) -> dict[str, str]:

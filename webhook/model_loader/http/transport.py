@@ -31,6 +31,7 @@ READ_SECONDS = 10.0
 _STALLED = (TimeoutError, BlockingIOError)
 """Python raises the one, and the kernel's socket timeout the other."""
 _REDIRECTS = 5
+_PROXY_AUTHENTICATION = 407
 _ERROR_BYTES = 4096
 _DOCUMENT_BYTES = 64 << 20
 _AGENT = {"User-Agent": "kubectl-serve-model-loader"}
@@ -316,7 +317,8 @@ class Transport:
         if status >= 300:
             sock.close()
             code = Code.SERVER_ERROR if status >= 500 else Code.REFUSED
-            raise LoadError(code, f"the proxy {proxy.hostname} answered {status} for {target}")
+            hint = proxies.HINT if status == _PROXY_AUTHENTICATION else ""
+            raise LoadError(code, f"the proxy {proxy.hostname} answered {status} for {target}", hint=hint)
 
     def drain(self, response: Response) -> str:
         """Return the start of an unneeded body. Reading a short one completely keeps the connection usable."""
@@ -344,6 +346,8 @@ def _host(url: str) -> str:
 
 
 def _status_failure(url: str, status: int, headers: Mapping[str, str], text: str) -> LoadError:
+    if status == _PROXY_AUTHENTICATION:
+        return LoadError(Code.REFUSED, f"the proxy answered {status} for {redact(url)}", hint=proxies.HINT)
     code = Code.INVALID_SOURCE
     if status in (401, 403):
         code = Code.UNAUTHORIZED

@@ -7,6 +7,7 @@ from model_loader.http.transport import redact
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Context, Listing
 from model_uri import SCHEMES, WEB, ModelURI, SecretError, URIError
+from model_uri.naming import folder_advice
 
 _MODULES = {scheme.name: scheme.source for scheme in SCHEMES.values() if scheme.source}
 
@@ -25,7 +26,8 @@ def parse(text: str) -> ModelURI:
         hint = "Put them into a Secret: many users can read a URI."
         raise LoadError(Code.REFUSED, f"{redact(text)} has credentials in it", hint=hint) from None
     except URIError as error:
-        raise LoadError(Code.INVALID_SOURCE, f"{redact(text)[:400]!r} is not a model URI: {error}") from None
+        why = f"{redact(text)[:400]!r} is not a model URI: {error}{folder_advice(text)}"
+        raise LoadError(Code.INVALID_SOURCE, why) from None
 
 
 def list_files(uri: ModelURI, context: Context) -> Listing:

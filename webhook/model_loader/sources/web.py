@@ -1,16 +1,13 @@
 """`https://host/path/file` and, if the operator allows the address, `http://`."""
 
 import base64
-import re
 
 from model_loader.http.authorizers import ANONYMOUS, Authorizer, Header
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Context, File, Listing
 from model_loader.plan.paths import safe_path
-from model_uri import ModelURI, uri_of_path
-
-_AZURE = re.compile(r"([a-z0-9-]+)\.blob\.core\.[a-z.]+", re.ASCII)
-"""Hosts of Azure's accounts."""
+from model_uri import ModelURI
+from model_uri.naming import in_store_scheme
 
 
 def _authorizer(context: Context) -> Authorizer:
@@ -31,14 +28,11 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
     try:
         return Listing((_file(uri, context),), single=True)
     except LoadError as failure:
-        account = _AZURE.fullmatch(uri.host)
-        if account is None or len(uri.segments) < 2 or failure.code not in (Code.NOT_FOUND, Code.UNAUTHORIZED):
+        meant = in_store_scheme(uri) if failure.code in (Code.NOT_FOUND, Code.UNAUTHORIZED) else ""
+        if not meant:
             raise
-        meant = uri_of_path("az", uri.segments[0], "/".join(uri.segments[1:]))
-        hint = f"For a folder, or with credentials of the account, write {meant}, and add AZURE_STORAGE_ACCOUNT to the "
-        raise LoadError(
-            failure.code, failure.message, hint=f"{hint}Secret: {account[1]}.", status=failure.status
-        ) from None
+        hint = f"For a folder, or with credentials of the store, write {meant}."
+        raise LoadError(failure.code, failure.message, hint=hint, status=failure.status) from None
 
 
 def _file(uri: ModelURI, context: Context) -> File:

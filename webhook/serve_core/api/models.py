@@ -7,6 +7,7 @@ from urllib.parse import quote as percent_encoded
 
 import model_uri
 from model_uri import ModelURI, SecretError, URIError
+from model_uri.naming import folder_advice
 from serve_core.base.reasons import Diagnostic, diagnostic, meant, quote
 
 SCHEMES = {scheme.name: scheme.example for scheme in model_uri.SCHEMES.values() if scheme.example}
@@ -217,7 +218,7 @@ def parse(text: str, path: str) -> ModelURI | Diagnostic:
     except SecretError as error:
         return diagnostic("SecretInURI", path, what=error.what)
     except URIError as error:
-        return _invalid(text, path, error.scheme or scheme, str(error))
+        return _invalid(text, path, error.scheme or scheme, f"{error}{folder_advice(text)}")
 
 
 def _redacted(text: str) -> str:
