@@ -46,6 +46,38 @@ def test_passwords_and_tokens_of_web_servers_may_end_in_a_line_break(load: Loade
     assert {request.headers["Authorization"] for request in web.requests} == {basic, "Bearer token"}
 
 
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("written", ["auth", "fields"])
+def test_a_registrys_password_may_end_in_a_line_break(load: Loader, web: WebServer, end: str, written: str) -> None:
+    """As `printf 'user:word\n' | base64` writes it."""
+    host = web.url.removeprefix("http://")
+    pair = base64.b64encode(f"user:word{end}".encode()).decode()
+    entry = {"auth": pair} if written == "auth" else {"username": "user", "password": f"word{end}"}
+    load.credentials(**{".dockerconfigjson": json.dumps({"auths": {host: entry}}), "plain-http": "true"})
+    basic = "Basic " + base64.b64encode(b"user:word").decode()
+
+    def answer(request: Request, number: int) -> Reply:
+        known = request.headers.get("Authorization") == basic
+        return Reply(404) if known else Reply(401, {"WWW-Authenticate": 'Basic realm="registry"'})
+
+    web.fault = answer
+
+    assert load(f"oci://{host}/team/model:1").code == "NotFound"
+
+
+@pytest.mark.attack(15)
+def test_a_registrys_password_with_a_line_break_inside_is_refused_without_it(load: Loader, web: WebServer) -> None:
+    host = web.url.removeprefix("http://")
+    pair = base64.b64encode(b"user:first\nsecond").decode()
+    load.credentials(**{".dockerconfigjson": json.dumps({"auths": {host: {"auth": pair}}}), "plain-http": "true"})
+    web.fault = lambda request, number: Reply(401, {"WWW-Authenticate": 'Basic realm="registry"'})
+
+    run = load(f"oci://{host}/team/model:1")
+
+    assert (run.code, "has a line break inside" in str(run.message["message"])) == ("InvalidSource", True)
+    assert not {"first", "second", pair} & set(run.output.replace('"', " ").split())
+
+
 def test_a_byte_order_mark_is_no_part_of_a_value(load: Loader, store: Store) -> None:
     store.put("models", {"marked/model.joblib": b"weights"})
     load.credentials(**{key: f"\ufeff{value}\r\n" for key, value in harness.KEYS.items()})

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from model_loader.outcomes import Code, LoadError
-from model_loader.plan.model import Secret
+from model_loader.plan.model import Secret, one_line
 from model_uri.uri import DOCKER_HUB, DOCKER_HUBS
 
 _FILES = (".dockerconfigjson", "config.json", ".dockercfg")
@@ -119,7 +119,8 @@ def _login(entry: Mapping[str, object]) -> Login:
                 "an auth of the Secret's docker configuration is not user:password in base64",
                 hint="Create it again: kubectl create secret docker-registry NAME --docker-server=REGISTRY ...",
             )
-    return Login(basic, identity, bearer)
+    what = "a password or token in the Secret's docker configuration"
+    return Login(*(one_line(text, what) for text in (basic, identity, bearer)))
 
 
 def _mapping(value: object) -> Mapping[str, object]:
