@@ -34,7 +34,7 @@ WAIT_POLICY = WaitPolicy()
 _ASKED = tuple(each for each in annotations.USER if each.key != annotations.PIN)
 """Without the annotation ``pin``: a new Deployment has no revision. The flag --pin is for the model's digest."""
 
-_CLUSTER_KNOWS_BETTER = frozenset({"UnknownRuntime", "NoRuntime", "FormatUnknown", "FeatureDisabled"})
+_CLUSTER_KNOWS_BETTER = frozenset({"UnknownRuntime", "NoRuntime", "FormatUnknown", "FeatureDisabled", "TimeoutTooLong"})
 """Refusals that depend on the cluster's installation: only its webhook knows."""
 
 

@@ -1,7 +1,6 @@
 """``kubectl serve render``: what Deployments are rendered to, offline, with the webhook's messages."""
 
 from argparse import Namespace
-from collections.abc import Mapping
 from dataclasses import replace
 
 from kubectl_serve import PROGRAM
@@ -100,7 +99,7 @@ def _report_denials(found: list[JsonObject], args: Namespace, streams: Streams) 
     from serve_core.audit import dry_run
 
     now = datetime.fromtimestamp(streams.now(), UTC)
-    context = manifests.with_runtimes(manifests.default_context(), found)
+    context = _without_policies(found)
     tried = dry_run.run(found, context, now, namespace=args.namespace or "default")
     denied = [each for each in tried.tried if each.outcome == "Deny"]
     for each in denied:
@@ -110,20 +109,14 @@ def _report_denials(found: list[JsonObject], args: Namespace, streams: Streams) 
     return bool(denied)
 
 
+def _without_policies(found: list[JsonObject]) -> ClusterContext:
+    return manifests.with_knative(manifests.with_runtimes(manifests.default_context(), found), found)
+
+
 def _context(found: list[JsonObject]) -> ClusterContext:
     """The default context, with the runtimes, Knative's configuration, and the policies' defaults and adoptions, of
     the files."""
-    context = manifests.with_runtimes(manifests.default_context(), found)
-    given: dict[str, Mapping[str, str]] = {}
-    for each in found:
-        name, data = _configures(each), each.get("data")
-        if name is not None and isinstance(data, dict):
-            given.setdefault(name, {str(key): str(value) for key, value in data.items()})
-    context = replace(
-        context,
-        features=given.get("config-features", context.features),
-        knative_defaults=given.get("config-defaults", context.knative_defaults),
-    )
+    context = _without_policies(found)
     if not any(each.get("kind") == "ServingPolicy" for each in found):
         return context
     from serve_core.audit import dry_run
@@ -143,17 +136,10 @@ def _chosen(verdict: Verdict, only: str | None) -> list[JsonObject]:
     return [each for each in (verdict.deployment, verdict.service, *verdict.extras) if each]
 
 
-def _configures(manifest: JsonObject) -> str | None:
-    """The name of a ConfigMap of Knative that rendering depends on; ``None`` for any other object."""
-    name = value_at(manifest, "metadata", "name")
-    known = manifest.get("kind") == "ConfigMap" and name in ("config-features", "config-defaults")
-    return str(name) if known else None
-
-
 def _is_context(manifest: JsonObject) -> bool:
     """Whether an object says how the Deployments of the files are rendered."""
     policy = manifest.get("kind") in ("ServingPolicy", "PolicyException")
-    return policy or _configures(manifest) is not None or manifests.is_runtime(manifest)
+    return policy or manifests.is_of_knative(manifest) or manifests.is_runtime(manifest)
 
 
 def _is_deployment(manifest: JsonObject) -> bool:

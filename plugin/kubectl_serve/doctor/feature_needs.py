@@ -30,7 +30,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     context, command = manifests.default_context(), _INSTALL
     if flags is None:
         context, flags, command = await _of_cluster(args, streams, connect)
-    context = manifests.with_runtimes(context, objects)
+    context = manifests.with_knative(manifests.with_runtimes(context, objects), objects)
     deployments = [each for each in args.documents if each.object.get("kind") == "Deployment"]
     report = feature_report.of(((documents.title(each), each.object) for each in deployments), context)
     if not report.judged:

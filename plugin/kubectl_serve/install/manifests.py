@@ -1,7 +1,7 @@
 """The manifests of this command: ``install`` applies them, and ``render`` uses them without a cluster."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -71,6 +71,28 @@ def with_runtimes(context: ClusterContext, objects: Iterable[JsonObject]) -> Clu
     """``context`` with the ModelRuntimes among ``objects``, as if they were applied. Raises ServeError."""
     own = [runtime_of(each) for each in objects if is_runtime(each)]
     return replace(context, runtimes=runtimes.extended(context.runtimes, own)) if own else context
+
+
+def with_knative(context: ClusterContext, objects: Iterable[JsonObject]) -> ClusterContext:
+    """``context`` with the configuration of Knative among ``objects``: its ConfigMaps ``config-features`` and
+    ``config-defaults``."""
+    given: dict[str, Mapping[str, str]] = {}
+    for each in objects:
+        data = each.get("data")
+        if is_of_knative(each) and isinstance(data, dict):
+            name = str(value_at(each, "metadata", "name"))
+            given.setdefault(name, {str(key): str(value) for key, value in data.items()})
+    return replace(
+        context,
+        features=given.get("config-features", context.features),
+        knative_defaults=given.get("config-defaults", context.knative_defaults),
+    )
+
+
+def is_of_knative(document: JsonObject) -> bool:
+    """Whether a document is a ConfigMap of Knative that rendering depends on."""
+    named = value_at(document, "metadata", "name") in ("config-features", "config-defaults")
+    return named and document.get("kind") == "ConfigMap"
 
 
 def is_runtime(document: JsonObject) -> bool:

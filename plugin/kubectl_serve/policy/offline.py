@@ -17,7 +17,7 @@ _VERDICTS = ("Pass", "Audit", "Warn", "Deny", "Refused", "Excepted", "Exempt")
 
 def test(args: Namespace, streams: Streams) -> int:
     found = [each.object for each in documents.read(args.filename, streams, recursive=args.recursive)]
-    context = manifests.with_runtimes(manifests.default_context(), found)
+    context = manifests.with_knative(manifests.with_runtimes(manifests.default_context(), found), found)
     objects = [each for each in found if not manifests.is_runtime(each)]
     tried = dry_run.run(objects, context, output.now(streams), namespace=args.namespace or "default")
     output.print_faults(tried, streams)

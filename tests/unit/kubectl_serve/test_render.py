@@ -88,18 +88,48 @@ def test_knatives_flags_are_those_of_the_file_that_has_them(run: Run) -> None:
     assert yaml.safe_load(screen.out)["spec"]["template"]["spec"]["volumes"][0]["persistentVolumeClaim"]
 
 
+DEFAULTS = """\
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: config-defaults}
+data: {max-revision-timeout-seconds: "1800"}
+"""
+BATCH = IRIS + "    kubectl-serve.dev/timeout: 30m\n"
+
+
 def test_the_maximum_timeout_is_that_of_the_file_that_has_it(run: Run) -> None:
-    batch = IRIS + "    kubectl-serve.dev/timeout: 30m\n"
-    defaults = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: config-defaults}\ndata: "
-    refused = run("render", "-f", "-", stdin=batch)
+    refused = run("render", "-f", "-", stdin=BATCH)
     assert (refused.code, "TimeoutTooLong" in refused.err) == (1, True)
     assert '{"data":{"max-revision-timeout-seconds":"1800"}}' in refused.err
-    screen = run(
-        "render", "-f", "-", "--only", "service", stdin=batch + defaults + '{max-revision-timeout-seconds: "1800"}'
-    )
+    screen = run("render", "-f", "-", "--only", "service", stdin=BATCH + DEFAULTS)
     assert (screen.code, screen.err) == (0, IMAGES)
     pod = yaml.safe_load(screen.out)["spec"]["template"]["spec"]
     assert (pod["timeoutSeconds"], pod["responseStartTimeoutSeconds"]) == (1800, 1800)
+
+
+POLICY = """\
+---
+apiVersion: kubectl-serve.dev/v1alpha1
+kind: ServingPolicy
+metadata: {name: sources}
+spec: {rules: [{name: s3, sources: {allow: ["s3://models"]}}]}
+"""
+ISVC = """\
+apiVersion: serving.kserve.io/v1beta1
+kind: InferenceService
+metadata: {name: batch}
+spec: {predictor: {timeout: 1800, model: {modelFormat: {name: sklearn}, storageUri: "s3://models/iris/model.joblib"}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("verb", "document"), [("policy test", BATCH + POLICY), ("convert", ISVC), ("render", BATCH + POLICY)]
+)
+def test_every_offline_command_reads_knatives_defaults(run: Run, verb: str, document: str) -> None:
+    assert run(*verb.split(), "-f", "-", stdin=document).code == 1
+    screen = run(*verb.split(), "-f", "-", stdin=document + DEFAULTS)
+    assert screen.code == 0, screen.err
 
 
 @pytest.mark.parametrize("verb", ["render", "diff", "convert"])

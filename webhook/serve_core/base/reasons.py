@@ -247,10 +247,10 @@ _REFUSALS = (
     ),
     (
         "TimeoutTooLong",
-        "{seconds}s is longer than this cluster's maximum for requests, {maximum}s.",
+        "{seconds}s is longer than the maximum of Knative's configuration, {maximum}s.",
         (
             "Shorten it, or ask a cluster administrator to run `kubectl patch cm/config-defaults -n knative-serving -p "
-            '\'{{"data":{{"{key}":"{seconds}"}}}}\'`. Offline, add that ConfigMap to the files.'
+            '\'{{"data":{{"{key}":"{seconds}"}}}}\'`. Offline, pass that ConfigMap with -f.'
         ),
     ),
     (
