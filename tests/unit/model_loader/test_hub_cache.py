@@ -56,6 +56,13 @@ def test_a_repository_in_a_folder_of_the_model_has_its_own_names_in_the_cache(
     assert cache(run) == {**snapshot(hub), "models--team--model/refs/main": COMMIT.encode()}
 
 
+def test_two_parts_of_one_repository_are_one_in_the_cache(load: Loader, hub: Hub) -> None:
+    run = load("hf://team/model/config.json", "hf://team/model=all", options=CACHE)
+
+    assert set(run.files()) == {"config.json", "all/config.json", "all/model.safetensors"}
+    assert cache(run) == {**snapshot(hub), "models--team--model/refs/main": COMMIT.encode()}
+
+
 def test_without_the_option_there_is_no_cache(load: Loader, hub: Hub) -> None:
     assert not cache(load("hf://team/model"))
     assert (load.volume / "model").exists()

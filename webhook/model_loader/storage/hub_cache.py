@@ -4,6 +4,7 @@ The cache has hard links to the model's files, so it takes no space. Source: hug
 files in `snapshots` need no `blobs`.
 """
 
+import contextlib
 from collections.abc import Sequence
 
 from model_loader.plan.model import DEFAULT_REVISION, Snapshot
@@ -22,5 +23,6 @@ def write(snapshots: Sequence[Snapshot], files: SafeDir, cache: SafeDir) -> None
                     folder.write(name, snapshot.commit.encode())  # without a line end
             for path in snapshot.paths:
                 place, _, name = f"snapshots/{snapshot.commit}/{below(snapshot.inside, path)}".rpartition("/")
-                with repository.folder(place, make=True) as folder:
+                # Two of the models can be parts of one repository.
+                with repository.folder(place, make=True) as folder, contextlib.suppress(FileExistsError):
                     files.link(below(snapshot.folder, path), folder, name)

@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import unquote
 
+import model_uri
+from model_uri import URIError
 from serve_core.api import annotations
 from serve_core.api.annotations import path_of
 from serve_core.api.models import SUFFIX_FORMATS
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext
 from serve_core.policy.subject import Origin, RuntimeUse, Use
-from serve_core.subjects.origins import canonical
 from serve_core.workload import model_server
 
 
@@ -19,11 +20,20 @@ def formats_of(notes: Mapping[str, str], origins: Iterable[Origin]) -> Iterator[
     if written := notes.get(annotations.FORMAT):
         found[written.partition(":")[0]] = Use(written.partition(":")[0], path_of(annotations.FORMAT))
     for origin in origins:
-        path = unquote(canonical(origin.text).split("?", 1)[0]).lower()
+        path = _path_of(origin.text)
         for suffix, name in SUFFIX_FORMATS.items():
             if path.endswith(suffix):
                 found.setdefault(name, Use(name, origin.path))
     yield from found.values()
+
+
+def _path_of(text: str) -> str:
+    """What a URI names, decoded and in lower case: a revision or a tag behind the path does not hide its suffix."""
+    try:
+        uri = model_uri.parse(text)
+    except URIError:
+        return unquote(text.split("?", 1)[0]).lower()
+    return "/".join((uri.host, *uri.segments)).lower()
 
 
 def runtime_of(
