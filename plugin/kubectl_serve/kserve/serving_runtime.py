@@ -166,7 +166,8 @@ def choose(
 
     ``named``: the InferenceService's runtime. ``wanted``: name and version of the model's format, in KServe's words.
     """
-    here = [each for each in found if each.namespace is not None and (each.namespace or namespace) == namespace]
+    # Of two objects, one of which names no namespace, both are taken to be in the same one.
+    here = [each for each in found if each.namespace is not None and namespace in ("", each.namespace or namespace)]
     for candidates in (here, [each for each in found if each.namespace is None]):
         able = [
             each
@@ -234,6 +235,7 @@ class _Conversion:
     ledger: Ledger
     context: ClusterContext
     devices: set[str]
+    is_namespaced: bool = False
     formats: list[SupportedFormat] = field(default_factory=list)
     protocols: list[str] = field(default_factory=list)
     server_type: str = ""
@@ -246,6 +248,7 @@ class _Conversion:
         for key in ("apiVersion", "status"):
             root.at(key).use()
         kind, spec = root.at("kind").use(), root.at("spec")
+        self.is_namespaced = kind == NAMESPACED
         metadata = self._metadata(root.at("metadata"))
         self._refuse(spec)
         is_offered = not self.ledger.refused
@@ -255,7 +258,7 @@ class _Conversion:
             made, runtime = self._model_runtime(metadata, spec)
         if made is None:
             spec.use()  # the refusal stands for all of it
-        elif kind == NAMESPACED:
+        elif self.is_namespaced:
             root.at("kind").remark("becomes a ModelRuntime of the whole cluster, which only its administrators write.")
         self.ledger.report()
         return ConvertedRuntime(
@@ -359,18 +362,21 @@ class _Conversion:
             made = {"name": converted} | ({"version": number} if number is not None else {})
             if made not in found:
                 found.append(made)
-        priorities = {each.priority or 0 for each in self.formats if each.is_selected}
-        priority = min(priorities, default=_LOWEST)
+        return found, self._priority(listed)
+
+    def _priority(self, listed: Field) -> int:
+        """The one priority of all formats. A runtime of one namespace is behind those of the cluster: KServe chooses it
+        only there. So is one without a priority."""
+        priorities = {each.priority or _LOWEST for each in self.formats if each.is_selected}
+        priority = _LOWEST if self.is_namespaced else min(priorities, default=_LOWEST)
         by_name = ", ".join(dict.fromkeys(each.name for each in self.formats if not each.is_selected))
         if self.formats and not priorities:
-            listed.note(
-                f"autoSelect is not set: the ModelRuntime comes behind those of kubectl-serve (priority {priority})."
-            )
+            listed.remark(f"autoSelect is not set: the ModelRuntime comes behind those of kubectl-serve ({priority}).")
         elif by_name:
-            listed.note(f"the ModelRuntime can also be chosen for {by_name}, without being named.")
-        if len(priorities) > 1:
-            listed.note(f"a ModelRuntime has one priority for all formats: {priority}.")
-        return found, priority
+            listed.remark(f"the ModelRuntime can also be chosen for {by_name}, without being named.")
+        if len(priorities) > 1 or (self.is_namespaced and priorities - {_LOWEST}):
+            listed.remark(f"a ModelRuntime has one priority for all formats, in the whole cluster: {priority}.")
+        return priority
 
     def _server(self, containers: Field) -> Field | None:
         """The model server's container. The others go into the Deployments."""

@@ -223,11 +223,18 @@ def test_a_runtime_that_kserve_chooses_only_by_name_comes_behind_the_catalogue()
 
 
 def test_formats_with_other_priorities_and_without_choice_are_noted() -> None:
-    listed = "[{name: a, autoSelect: true, priority: 1}, {name: b, autoSelect: true, priority: 2}, {name: c}]"
+    listed = "[{name: a, autoSelect: true, priority: 1}, {name: b, autoSelect: true}, {name: c}]"
     found = convert(f"supportedModelFormats: {listed}\ncontainers: [{{name: kserve-container, image: a/b}}]")
-    assert spec_of(found)["priority"] == 1
-    assert "one priority for all formats: 1" in notes_at(found, "spec.supportedModelFormats")
+    assert spec_of(found)["priority"] == -1
+    assert "one priority for all formats, in the whole cluster: -1" in notes_at(found, "spec.supportedModelFormats")
     assert "can also be chosen for c" in notes_at(found, "spec.supportedModelFormats")
+
+
+def test_a_runtime_of_one_namespace_comes_behind_those_of_the_cluster() -> None:
+    found = convert(PLAIN, kind="ServingRuntime")
+    assert spec_of(found)["priority"] == -1
+    assert "in the whole cluster: -1" in notes_at(found, "spec.supportedModelFormats")
+    assert "whole cluster" in notes_at(found, "kind")
 
 
 @pytest.mark.parametrize(
@@ -476,6 +483,7 @@ class TestChoice:
             ([A], "team", None, ("sklearn", None), "grpc-v2", None),
             ([A, HIDDEN], "team", "hidden", ("sklearn", None), None, "hidden"),
             ([A, HIDDEN], "elsewhere", "hidden", ("sklearn", None), None, None),
+            ([A, HIDDEN], "", "hidden", ("sklearn", None), None, "hidden"),
         ],
     )
     def test_is_that_of_kserve(
