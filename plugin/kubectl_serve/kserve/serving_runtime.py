@@ -134,13 +134,15 @@ def convert_all(
     the users of each runtime request, by its name.
 
     ModelRuntimes have no namespace. Equal ones of several namespaces become one; of different ones with the same name,
-    all but the first, or the ClusterServingRuntime, get their namespace into the name.
+    all but the first, or the ClusterServingRuntime, get their namespace into the name. So do those with the name of a
+    runtime of kubectl-serve, which they would replace in the whole cluster.
     """
     users = devices or {}
     found = [convert(each, context, users.get(str(value_at(each, "metadata", "name")), ())) for each in documents]
+    catalogue = {each.name for each in context.runtimes}
     taken: dict[str, JsonObject] = {}
     for each in sorted(found, key=lambda each: each.namespace is not None):
-        if each.spec:
+        if each.spec and not (each.namespace is not None and each.name in catalogue):
             taken.setdefault(each.name, each.spec)
     return [each if each.spec in ({}, taken.get(each.name)) else _renamed(each) for each in found]
 
@@ -148,9 +150,9 @@ def convert_all(
 def _renamed(converted: ConvertedRuntime) -> ConvertedRuntime:
     if converted.document is None or converted.runtime is None:
         return converted
-    name = f"{converted.namespace or 'namespaced'}-{converted.name}"
+    name = f"{converted.namespace or 'kserve'}-{converted.name}"
     document = {**converted.document, "metadata": {**converted.document["metadata"], "name": name}}
-    why = Note("metadata.name", f"is the name of another runtime in these files: the ModelRuntime is {name}.")
+    why = Note("metadata.name", f"is the name of another runtime: the ModelRuntime is {name}.")
     runtime = replace(converted.runtime, name=name)
     return replace(converted, document=document, runtime=runtime, notes=(*converted.notes, why))
 
@@ -304,7 +306,7 @@ class _Conversion:
         for key, each in metadata.entries().items():
             if key not in ("labels", "annotations"):
                 each.use()  # the namespace, and what the API server sets
-        if any(each.name == name for each in self.context.runtimes):
+        if not self.is_namespaced and any(each.name == name for each in self.context.runtimes):
             why = "is also a runtime of kubectl-serve: this ModelRuntime replaces it in the whole cluster"
             metadata.at("name").note(f"{why}. Use another name to keep both.")
         return {"name": name} | {key: value for key, value in kept.items() if value}

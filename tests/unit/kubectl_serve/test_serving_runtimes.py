@@ -457,6 +457,15 @@ def test_a_runtime_that_no_deployment_could_use_is_reported(run: Run) -> None:
     assert "clusterservingruntime/ours: spec.containers: refused: Knative does not support this" in made.err
 
 
+def test_a_runtime_of_a_namespace_does_not_replace_one_of_the_catalogue() -> None:
+    own = document(PLAIN, name="vllm", kind="ServingRuntime", metadata="{namespace: team}")
+    (found,) = serving_runtime.convert_all([own], CONTEXT)
+    assert found.document is not None
+    assert found.runtime is not None
+    assert (found.document["metadata"]["name"], found.runtime.name) == ("team-vllm", "team-vllm")
+    assert notes_at(found, "metadata.name") == "is the name of another runtime: the ModelRuntime is team-vllm."
+
+
 class TestChoice:
     A = document(PLAIN, name="a", kind="ClusterServingRuntime")
     B = document(PLAIN.replace("priority: 3", "priority: 4"), name="b", kind="ClusterServingRuntime")
