@@ -99,6 +99,20 @@ def test_scaled_to_zero_is_said(run: Run, models: FakeCluster) -> None:
     ("words", "line"),
     [
         ({"event": "plan", "files": 2, "bytes": 12_300_000}, "downloading 11.7 MiB in 2 files"),
+        (
+            {
+                "event": "loaded",
+                "bytes": 9,
+                "seconds": 1,
+                "skipped": 1,
+                "skipped_bytes": 4096,
+                "skipped_first": "a.bin",
+            },
+            (
+                'model loaded: 9 B in 1.0 s. 1 file with copies of the weights (4.0 KiB) skipped, for example "a.bin": '
+                'kubectl-serve.dev/files "*" loads all.'
+            ),
+        ),
         ({"event": "failed", "code": "NotFound", "message": "answered 404"}, "failed: NotFound: answered 404."),
     ],
 )

@@ -44,6 +44,11 @@ SMALL = ("README.md", ".gitattributes", "config.json", "tokenizer.json", "genera
             id="parts in two formats",
         ),
         pytest.param(
+            ("model-00001-of-000001.safetensors", "model.safetensors.index.json"),
+            ("pytorch_model.bin",),
+            id="a number of parts with six digits",
+        ),
+        pytest.param(
             (
                 "model.safetensors.index.json",
                 "model-00000-of-00001.safetensors",

@@ -12,7 +12,7 @@ _INDEX = "model.safetensors.index.json"
 _WHOLE = "model.safetensors"
 _PIPELINE = "model_index.json"
 """Of diffusers: one repository has several models, each in its folder."""
-_PART = re.compile(r"(?P<name>.*)-\d{5}-of-(?P<parts>\d{5})(?P<suffix>\.\w+)", re.ASCII)
+_PART = re.compile(r"(?P<name>.*)-\d{5,6}-of-(?P<parts>\d{5,6})(?P<suffix>\.\w+)", re.ASCII)
 _COPY = re.compile(
     # PyTorch, TensorFlow, Flax and Rust, as transformers names them; Meta's and OpenAI's own files.
     r"pytorch_model[^/]*\.bin|tf_model[^/]*\.h5|flax_model[^/]*\.msgpack|rust_model\.ot|consolidated[^/]*\.pth"

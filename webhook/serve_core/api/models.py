@@ -27,6 +27,8 @@ SUFFIX_FORMATS = {
 
 _BLANK = " \t\r\n"
 _SPACE = re.compile(f"[{_BLANK}]+")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+"""A repository of a hub as its web site shows it."""
 _FOLDER = re.compile(r"[A-Za-z0-9._-]{1,255}\Z", re.ASCII)
 _TOP, _BELOW = ".", "./"
 """The folder of a model that is the model directory itself, and what can begin every other folder."""
@@ -207,7 +209,7 @@ def parse(text: str, path: str) -> ModelURI | Diagnostic:
             path,
             value=quote(_redacted(text)),
             why=f"it has no scheme ({allowed})",
-            example=SCHEMES["s3"],
+            example=f"hf://{text}" if _REPOSITORY.fullmatch(text) else SCHEMES["s3"],
         )
     if scheme not in SCHEMES:
         allowed = ", ".join(f"{name}://" for name in SCHEMES)

@@ -261,6 +261,11 @@ _REFUSALS = (
 )
 
 _WARNINGS = (
+    (
+        "RepositoryOfGGUF",
+        "the repository's name ends in -GGUF, and runtime {runtime} does not serve GGUF.",
+        "Name one file of it: {example}.",
+    ),
     ("NameInTheWay", "Service {taken} already exists, so the model is served as Service {service}.", ""),
     (
         "BoundsLost",

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from model_uri import ModelURI
 from model_uri.schemes import scheme_of
 from serve_core.admission.completion import completion_record, own_server, runtime_server, transformer
 from serve_core.admission.completion.own_server import OwnServer
@@ -120,6 +121,10 @@ def _server(workload: Workload, spec: ServingSpec, context: ClusterContext, find
     if runtime.single_file and spec.file_name is None:
         findings.problems.append(_file_unnamed(spec, runtime))
         return None
+    if spec.format is None and spec.model.scheme == "hf" and spec.model.path.lower().endswith("-gguf"):
+        example = _example_file(spec.model, ".gguf")
+        words = {"runtime": runtime.name, "example": example}
+        findings.warnings.append(diagnostic("RepositoryOfGGUF", path_of(MODEL), **words))
     variants = runtime.applying(spec.protocol, resources)
     findings.explanations += (
         explanation(
@@ -137,12 +142,16 @@ def _server(workload: Workload, spec: ServingSpec, context: ClusterContext, find
     return Server(found["name"] if found else SERVER_CONTAINER, runtime, variants)
 
 
+def _example_file(uri: ModelURI, suffix: str) -> ModelURI:
+    return replace(uri, segments=(*uri.segments, f"FILE{suffix}"), folder=False)
+
+
 def _file_unnamed(spec: ServingSpec, runtime: Runtime) -> Diagnostic:
     suffix = next((suffix for suffix, name in SUFFIX_FORMATS.items() if runtime.serves(Format(name), None)), "")
     uri = spec.model
     example = ""
     if scheme_of(uri.scheme).folders and uri.segments:
-        example = f", such as {replace(uri, segments=(*uri.segments, f'FILE{suffix}'), folder=False)}"
+        example = f", such as {_example_file(uri, suffix)}"
     elif uri.scheme == "oci":
         example = f", or a container with your own image that reads the artifact's file from {spec.mount}"
     words = {"runtime": runtime.name, "suffix": suffix, "example": example}
