@@ -514,6 +514,17 @@ def test_an_incomplete_client_is_refused_without_a_request(load: Loader, web: We
     assert (run.code, run.message["message"], web.requests) == ("InvalidSource", f"the credentials lack {lack}", [])
 
 
+@pytest.mark.parametrize(
+    "name", ["https://acme.blob.core.windows.net", "acme.blob.core.windows.net", "evil.example/", "Ä"]
+)
+def test_an_account_is_a_name(load: Loader, name: str) -> None:
+    load.credentials(AZURE_STORAGE_ACCOUNT=name)
+
+    run = load("az://models/iris")
+
+    assert (run.code, "AZURE_STORAGE_ACCOUNT is not the name" in str(run.message["message"])) == ("InvalidSource", True)
+
+
 def test_the_secret_of_the_user_precedes_the_pods_identity(
     load: Loader, web: WebServer, service: WebServer, token: Path
 ) -> None:

@@ -94,6 +94,12 @@ def harness_store(web: WebServer, authority: trustme.CA) -> tuple[str, ...]:
     ("keys", "found"),
     [
         ({}, "https://models.s3.us-east-1.amazonaws.com"),
+        ({"AWS_ENDPOINT_URL": "https://s3.amazonaws.com/"}, "https://models.s3.us-east-1.amazonaws.com"),
+        (
+            {"S3_ENDPOINT": "s3.amazonaws.com", "S3_USE_HTTPS": "1", "AWS_DEFAULT_REGION": "eu-west-3"},
+            "https://models.s3.eu-west-3.amazonaws.com",
+        ),
+        ({"AWS_ENDPOINT_URL": "https://s3.eu-west-3.amazonaws.com"}, "https://s3.eu-west-3.amazonaws.com/models"),
         ({"AWS_REGION": "cn-north-1"}, "https://models.s3.cn-north-1.amazonaws.com.cn"),
         ({"AWS_REGION": "eusc-de-east-1"}, "https://models.s3.eusc-de-east-1.amazonaws.eu"),
         ({"AWS_S3_ADDRESSING_STYLE": "path"}, "https://s3.us-east-1.amazonaws.com/models"),

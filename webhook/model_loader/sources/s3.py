@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from model_loader.http.authorizers import ANONYMOUS, Authorizer
 from model_loader.outcomes import Code, LoadError
-from model_loader.plan.model import Context, File, Listing, Secret, size_of
+from model_loader.plan.model import Context, File, Listing, Secret, Setting, size_of
 from model_loader.plan.paths import safe_path
 from model_loader.sources import aws_identity, documents, pages
 from model_loader.sources.aws_identity import Keys
@@ -24,6 +24,8 @@ _PUBLIC_REGION = re.compile(r"(af|ap|ca|eu|il|me|mx|sa|us)-[a-z]+-[0-9]{1,2}", r
 _REGION = re.compile(r"[a-z0-9-]{1,63}", re.ASCII)
 
 
+_GLOBAL = "https://s3.amazonaws.com"
+"""AWS's endpoint without a region, as in KServe's examples. It only redirects to the region of a bucket."""
 _STYLE = "AWS_S3_ADDRESSING_STYLE"
 _VIRTUAL = ("S3_USE_VIRTUAL_BUCKET", "S3_USER_VIRTUAL_BUCKET")
 """KServe's switch; some of its versions misspell it."""
@@ -202,7 +204,10 @@ def _endpoint(context: Context) -> str:
     if said.text and "://" not in said.text and known:
         scheme = "https" if secret.switch("S3_USE_HTTPS", default=True) else "http"
         said = said._replace(text=f"{scheme}://{said.text}")
-    return context.endpoint_of(said, "")
+    if said.text and said.url() == _GLOBAL:
+        said = Setting("", "")
+    endpoint = context.endpoint_of(said, "")
+    return "" if endpoint == _GLOBAL else endpoint
 
 
 def _style(secret: Secret) -> str:
