@@ -11,6 +11,7 @@ from kubectl_serve.kserve.draft import Draft
 from kubectl_serve.kserve.names import PORT, SERVER, STORAGE_URI, TRANSFORMER
 from serve_core.api import servers
 from serve_core.api.annotations import CUSTOM, MODEL, MOUNT, RUNTIME
+from serve_core.api.annotations import PORT as PORT_ANNOTATION
 from serve_core.base.constants import MODEL_MOUNT
 from serve_core.workload import command_line
 
@@ -54,7 +55,19 @@ def read(predictor: Field, draft: Draft) -> Custom | None:
         made = containers.name_server(made)
     if not any(each.at("ports") for each in elements):
         made["ports"] = [{"containerPort": PORT}]
-    return Custom(made, containers.port_of(server), beside)
+    port = containers.port_of(server)
+    _choose_port(server, port, draft)
+    return Custom(made, port, beside)
+
+
+def _choose_port(server: Field, port: int, draft: Draft) -> None:
+    """Of several ports, KServe sends the requests to the first."""
+    ports = server.at("ports").objects()
+    if len(ports) > 1:
+        draft.asked[PORT_ANNOTATION] = str(port)
+        for each in ports:
+            if each.at("containerPort").value != port:
+                each.remark(f"has no equivalent for clients: the model's URL leads to port {port}.")
 
 
 def container(written: Field, draft: Draft) -> dict[str, Any]:

@@ -22,7 +22,8 @@ _FINALIZER = "inferenceservice.finalizers"
 _INTERNAL = f"internal.{GROUP}/"
 """Prefix of what KServe itself writes."""
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-_QUEUE = "queue.sidecar.serving.knative.dev/"
+_OF_KNATIVE = "knative.dev"
+"""End of the domains of Knative's annotations."""
 _OWN = (f"{GROUP}/", "storage.kserve.io/", "prometheus.kserve.io/", "networking.kserve.io/")
 _MODEL_FORMAT = "modelFormat"
 _PASSTHROUGH = "serving.knative.openshift.io/enablePassthrough"
@@ -128,7 +129,7 @@ def _annotations(own: dict[str, Field], of_pods: dict[str, Field], draft: Draft)
             _of_kserve(key, each, draft)
         elif key in _GATED:
             each.note(_GATED[key])
-        elif draft.without_knative and (is_for_the_service(key) or key.startswith(_QUEUE)):
+        elif draft.without_knative and key.partition("/")[0].endswith(_OF_KNATIVE):
             each.note("has no effect in mode deployment: only Knative reads it.")
         elif is_for_the_service(key) or (key in own and _is_of_the_object(key)):
             draft.annotations[key] = each

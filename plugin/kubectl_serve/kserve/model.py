@@ -76,8 +76,9 @@ def source(text: str) -> Source:
 
 
 def of_hub(name: str, revision: str | None) -> str:
-    """The URI of a hub's repository."""
-    return f"hf://{name}" if revision is None else f"hf://{name}@{revision}"
+    """The URI of a hub's repository, which some servers take as a URI too."""
+    uri = source(name).uri if "://" in name else f"hf://{name}"
+    return uri if revision is None or "@" in uri or not uri.startswith("hf://") else f"{uri}@{revision}"
 
 
 def _with_registry(image: str) -> str:

@@ -9,6 +9,7 @@ from kubectl_serve.kserve.accounting import Field
 from kubectl_serve.kserve.arguments import Arguments, is_flag
 from kubectl_serve.kserve.draft import Draft
 from kubectl_serve.kserve.names import PORT
+from serve_core.api import models
 from serve_core.api.annotations import MODEL, RUNTIME
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import GROUP, MODEL_MOUNT
@@ -45,7 +46,7 @@ def read(server: Field, args: Arguments, runtime: Runtime | None, document: Fiel
         made["args"] = [*([] if is_added else own), *words]
     elif own and server.at("command"):
         made["args"] = own
-    _note_token(server, draft)
+    _note_hub(server, args, draft)
     return made
 
 
@@ -118,10 +119,15 @@ def _expanded(text: str, document: Field) -> str:
         return text
 
 
-def _note_token(server: Field, draft: Draft) -> None:
-    """The loader takes a hub's token from the Secret that the server names, but not from plain text."""
-    if not draft.asked.get(MODEL, "").startswith("hf://"):
-        return
+def _note_hub(server: Field, args: Arguments, draft: Draft) -> None:
+    """Say what the server cannot take from the hub itself. The loader takes a token from the Secret that the server
+    names, but not from plain text."""
+    loaded, _ = models.parse_all(draft.asked.get(MODEL, ""), "")
+    uris = [each.uri for each in loaded]
+    line = command_line.read({"args": [word.value for word in args.words if isinstance(word, Field)]})
+    flag = hub_access.other_repository(line, uris)
+    if flag is not None and (option := args.find(flag)) is not None:
+        option.words[0].remark(f"names a repository, but the server is offline; add its URI with a folder to {MODEL}.")
     for each in server.at("env").objects():
-        if each.at("name").value in hub_access.TOKENS and each.at("value"):
+        if each.at("name").value in hub_access.TOKENS and each.at("value") and any(uri.scheme == "hf" for uri in uris):
             each.remark("the loader does not read it; write the token into a Secret, and name it with secretKeyRef.")
