@@ -9,8 +9,9 @@ from dataclasses import replace
 from kubectl_serve.kserve import inference_service, llm_inference_service, serving_runtime
 from kubectl_serve.kserve.accounting import Note
 from kubectl_serve.kserve.converted import Converted
+from kubectl_serve.kserve.converted_runtime import ConvertedRuntime
 from kubectl_serve.kserve.names import GROUP, KIND, VERSION
-from kubectl_serve.kserve.serving_runtime import RUNTIME_KINDS, RUNTIME_VERSION, ConvertedRuntime
+from kubectl_serve.kserve.serving_runtime import RUNTIME_KINDS, RUNTIME_VERSION
 from serve_core.admission.decide import judge
 from serve_core.api import runtimes
 from serve_core.api.annotations import MODEL, RUNTIME

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubectl_serve.kserve.serving_runtime import ConvertedRuntime
+from kubectl_serve.kserve.converted_runtime import ConvertedRuntime
 from serve_core.api import annotations
 from serve_core.api.annotations import DEPLOYMENT, MODE
 from serve_core.base.json import JsonObject

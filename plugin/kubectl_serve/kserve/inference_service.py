@@ -24,9 +24,9 @@ from kubectl_serve.kserve import (
 from kubectl_serve.kserve.accounting import Field, Ledger
 from kubectl_serve.kserve.arguments import Arguments
 from kubectl_serve.kserve.converted import Converted
+from kubectl_serve.kserve.converted_runtime import ConvertedRuntime
 from kubectl_serve.kserve.draft import Draft
 from kubectl_serve.kserve.names import FRAMEWORKS, SERVER, TRANSFORMER
-from kubectl_serve.kserve.serving_runtime import ConvertedRuntime
 from serve_core.admission.decide import judge
 from serve_core.api.annotations import FORMAT, MODEL, PORT
 from serve_core.base.constants import SERVER_CONTAINER

@@ -5,12 +5,11 @@ Source: KServe 0.20, ``pkg/apis/serving/v1alpha2/llm_inference_service_types.go`
 """
 
 import copy
-import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kubectl_serve.kserve import llm_config, llm_metadata, llm_server, model
+from kubectl_serve.kserve import llm_adapters, llm_config, llm_devices, llm_metadata, llm_server, model
 from kubectl_serve.kserve import pod as pods
 from kubectl_serve.kserve.accounting import Field, Ledger, Note
 from kubectl_serve.kserve.converted import Converted
@@ -29,7 +28,7 @@ from serve_core.api.annotations import (
     TIMEOUT,
     VISIBILITY,
 )
-from serve_core.base.constants import MODEL_MOUNT, SERVER_CONTAINER
+from serve_core.api.runtimes import Runtime
 from serve_core.base.json import JsonObject, object_at, value_at
 from serve_core.base.reasons import Diagnostic, quote
 from serve_core.context.cluster import ClusterContext
@@ -41,13 +40,9 @@ VERSIONS = (f"{GROUP}/v1alpha1", f"{GROUP}/v1alpha2")
 
 _RUNTIME = "vllm"
 _MAIN = "main"
-_ADAPTERS = "/mnt/lora"
-_CLAIM = "pvc://"
 _INITIALIZER = "storage-initializer"
 _LONGEST_TIMEOUT = "10m"
 _NOT_SPREAD = "refused: kubectl-serve serves a model on one node."
-_DEVICES = f"{GROUP}/exp-dra-"
-_CLAIM_NAME, _CLAIM_SUFFIX = "managed-device", "-managed-dra"
 _WAYS = {
     "route": "the model gets a URL of its own, without KServe's path /NAMESPACE/NAME; a request can take at most "
     f"{_LONGEST_TIMEOUT}.",
@@ -83,7 +78,11 @@ class _Conversion:
     configs: Mapping[str, JsonObject]
     draft: Draft
     said: ModelArguments = field(default_factory=ModelArguments)
-    extras: list[JsonObject] = field(default_factory=list)
+
+    @property
+    def runtime(self) -> Runtime | None:
+        """vLLM of the catalogue."""
+        return next((each for each in self.draft.context.runtimes if each.name == _RUNTIME), None)
 
     def result(self, template: llm_config.Evaluated) -> Converted:
         root, draft = self.ledger.root, self.draft
@@ -102,12 +101,12 @@ class _Conversion:
         self._template(spec.at("template"))
         if draft.asked.get(RUNTIME) == CUSTOM:
             self._note_own_command(spec)
-        self._devices(root.at("metadata", "annotations"))
+        extras = llm_devices.read(root.at("metadata", "annotations"), self.runtime, self.ledger, draft)
         made = self.ledger.settled(draft.deployment())
         if self.ledger.refused:
             spec.use()  # the refusal stands for all of it
         self.ledger.report()
-        notes, extras = [*self.ledger.notes, *self.ledger.faults], self.ledger.settled(self.extras)
+        notes = [*self.ledger.notes, *self.ledger.faults]
         if self.ledger.refused or self.ledger.faults or MODEL not in draft.asked:
             return Converted(None, tuple(sorted(set(notes))))
         made, problems, lacking = _judged(made, draft.context)
@@ -117,7 +116,7 @@ class _Conversion:
         if lacking:
             why = f"Knative does not have {', '.join(lacking)}: the Deployment runs without Knative."
             notes.append(Note("spec.template", why))
-        return Converted(made, tuple(sorted(set(notes))), problems, tuple(extras))
+        return Converted(made, tuple(sorted(set(notes))), problems, tuple(self.ledger.settled(extras)))
 
     def _expressions(self, template: Field, found: llm_config.Evaluated) -> None:
         if found.unknown:
@@ -163,52 +162,10 @@ class _Conversion:
         draft.asked[PROTOCOL] = "openai"
         called = of_model.at("name").text() or draft.name
         self.said.served_name = "" if called == draft.name else called
-        self._adapters(of_model.at("lora"))
+        llm_adapters.read(of_model.at("lora"), self.said, draft)
         enabled = spec.at("storageInitializer", "enabled")
         if enabled.use() is False:
             enabled.note("has no equivalent: the loader downloads the model. Remove what else does so.")
-
-    def _adapters(self, lora: Field) -> None:
-        """Adapters are further models in folders of their own; those on claims are mounted beside."""
-        modules, places, draft = [], [], self.draft
-        for each in lora.at("adapters").objects():
-            name, uri = each.at("name").text(), each.at("uri").text()
-            if name is None or uri is None:
-                each.refuse("refused: an adapter needs a name and a uri.")
-                continue
-            folder = re.sub(r"[^A-Za-z0-9._-]", "-", name)
-            if folder in ("", ".", ".."):
-                folder = "adapter"
-            if uri.startswith(_CLAIM):
-                modules.append(llm_server.adapter(name, f"{_ADAPTERS}/{folder}"))
-                self._mount_claim(uri.removeprefix(_CLAIM), len(modules), f"{_ADAPTERS}/{folder}")
-            else:
-                modules.append(llm_server.adapter(name, f"{MODEL_MOUNT}/lora/{folder}"))
-                places.append(f"{model.source(uri).uri}=lora/{folder}")
-        if places and MODEL in draft.asked:
-            if draft.asked[MODEL].startswith(_CLAIM):
-                lora.refuse(
-                    "refused: a model on a claim has no downloaded models beside it. Put the adapters on claims."
-                )
-                return
-            draft.asked[MODEL] = " ".join([f"{draft.asked[MODEL]}=.", *places])
-        options = (
-            ("maxRank", "--max-lora-rank"),
-            ("maxAdapters", "--max-loras"),
-            ("maxCpuAdapters", "--max-cpu-loras"),
-        )
-        if modules:
-            numbers = [(option, lora.at(key).number()) for key, option in options]
-            limits = [f"{option}={number}" for option, number in numbers if number is not None]
-            self.said.words += ["--enable-lora", *limits, "--lora-modules", *modules]
-
-    def _mount_claim(self, place: str, number: int, path: str) -> None:
-        claim, _, inside = place.partition("/")
-        name = f"lora-{number}"
-        mount = {"name": name, "mountPath": path, "readOnly": True} | ({"subPath": inside.strip("/")} if inside else {})
-        self.said.mounts.append(mount)
-        volume = {"name": name, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
-        self.draft.pod.setdefault("volumes", []).append(volume)
 
     def _scale(self, spec: Field) -> None:
         replicas, scaling = spec.at("replicas"), spec.at("scaling")
@@ -261,12 +218,11 @@ class _Conversion:
                 initial.append(each)
         if initial:
             self.draft.pod["initContainers"] = initial
-        runtime = next((each for each in self.draft.context.runtimes if each.name == _RUNTIME), None)
         if main is None:
             main = template.at(_MAIN)  # absent: KServe's template gives all of it
-        if (self.said.tensor or 1) > max(llm_server.devices(main, runtime), 1):
+        if (self.said.tensor or 1) > max(llm_server.devices(main, self.runtime), 1):
             main.at("resources").remark(f"must request {self.said.tensor} accelerators for parallelism.tensor.")
-        server = llm_server.read(main, own_volumes, self.said, runtime, self.draft)
+        server = llm_server.read(main, own_volumes, self.said, self.runtime, self.draft)
         beside = [each for each in found if each is not main]
         self.draft.pod["containers"] = [server, *beside]
         model.note_credentials(template, self.draft)
@@ -282,50 +238,6 @@ class _Conversion:
             spec.at("parallelism", "tensor").note(why)
         if self.said.words and "--lora-modules" not in line.words:
             spec.at("model", "lora").note(f"the container has a command of its own: add {shlex.join(self.said.words)}.")
-
-    def _devices(self, annotations: Field) -> None:
-        """Devices by dynamic resource allocation: KServe makes a ResourceClaimTemplate, and Knative has no claims."""
-        device, draft = annotations.at(f"{_DEVICES}device-class").text(), self.draft
-        if not device:
-            return
-        name = f"{draft.name}{_CLAIM_SUFFIX}"
-        exactly: JsonObject = {"deviceClassName": device}
-        count = annotations.at(f"{_DEVICES}device-count").text()
-        if count is not None and count.isdecimal() and int(count) > 1:
-            exactly["count"] = int(count)
-        selectors = (annotations.at(f"{_DEVICES}cel-selector").text() or "").splitlines()
-        if any(each.strip() for each in selectors):
-            exactly["selectors"] = [{"cel": {"expression": each.strip()}} for each in selectors if each.strip()]
-        metadata = {key: value for key, value in draft.metadata.items() if key == "namespace"}
-        request = {"name": "device", "exactly": exactly}
-        self.extras.append(
-            {
-                "apiVersion": "resource.k8s.io/v1",
-                "kind": "ResourceClaimTemplate",
-                "metadata": {"name": name, **metadata},
-                "spec": {"spec": {"devices": {"requests": [request]}}},
-            }
-        )
-        draft.pod["resourceClaims"] = [{"name": _CLAIM_NAME, "resourceClaimTemplateName": name}]
-        target = annotations.at(f"{_DEVICES}container-name").text() or _MAIN
-        listed = [self.ledger.settled(each) for each in draft.pod["containers"]]
-        for each in listed:
-            if each.get("name") == (SERVER_CONTAINER if target == _MAIN else target):
-                resources = each.setdefault("resources", {})
-                resources["claims"] = [*resources.get("claims", []), {"name": _CLAIM_NAME}]
-        if "image" not in listed[0]:
-            # The runtime chooses its image by resources, and a claim names none.
-            listed[0] |= {"image": image} if (image := self._image_for(device)) else {}
-        draft.pod["containers"] = listed
-
-    def _image_for(self, device_class: str) -> str | None:
-        """The runtime's image for a class of devices, such as ``gpu.nvidia.com``."""
-        runtime = next((each for each in self.draft.context.runtimes if each.name == _RUNTIME), None)
-        for variant in runtime.variants if runtime is not None else ():
-            domain = (variant.resource or "").partition("/")[0]
-            if domain and f".{device_class}".endswith(f".{domain}"):
-                return str(variant.container["image"])
-        return None
 
 
 def _judged(made: JsonObject, context: ClusterContext) -> tuple[JsonObject, tuple[Diagnostic, ...], list[str]]:

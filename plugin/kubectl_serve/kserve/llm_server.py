@@ -4,7 +4,6 @@ Source: KServe 0.20, ``config/llmisvcconfig/config-llm-template.yaml``: a shell 
 ``VLLM_ADDITIONAL_ARGS`` and the arguments of the container into words.
 """
 
-import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -209,11 +208,6 @@ def _mounts(main: Field, own_volumes: Sequence[str]) -> list[Any]:
         for name, path in _MOUNTS.items()
         if name in own_volumes and name not in mounted
     ]
-
-
-def adapter(name: str, path: str) -> str:
-    """An adapter as vLLM's ``--lora-modules`` reads it."""
-    return json.dumps({"name": name, "path": path})
 
 
 def devices(main: Field, runtime: Runtime | None) -> int:

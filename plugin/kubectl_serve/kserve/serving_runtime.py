@@ -1,11 +1,11 @@
 """KServe's ServingRuntimes and ClusterServingRuntimes as ModelRuntimes. Pure: an object in, an object and notes out.
 
-A ModelRuntime has one container and empty folders. What else a ServingRuntime gives to its pods is in
-:class:`ConvertedRuntime`, for the Deployments of the InferenceServices that use it.
+A ModelRuntime has one container and empty folders. What else a ServingRuntime gives to its pods goes into the
+Deployments that use it: :mod:`kubectl_serve.kserve.given_runtime`.
 
-Source: KServe 0.20, ``pkg/apis/serving/v1alpha1/servingruntime_types.go``; ``pkg/apis/serving/v1beta1``:
-``predictor_model.go`` (the choice of a runtime), ``inference_service_defaults.go`` (what KServe adds for its own
-servers); ``pkg/controller/v1beta1/inferenceservice/utils/utils.go`` (merge, placeholders, tags of images).
+Source: KServe 0.20, ``pkg/apis/serving/v1alpha1/servingruntime_types.go``;
+``pkg/apis/serving/v1beta1/inference_service_defaults.go`` (what KServe adds for its own servers);
+``pkg/controller/v1beta1/inferenceservice/utils/utils.go`` (placeholders, tags of images).
 """
 
 import json
@@ -15,7 +15,8 @@ from typing import Any
 
 from kubectl_serve.kserve import model_formats, placeholders
 from kubectl_serve.kserve.accounting import Field, Ledger, Note
-from kubectl_serve.kserve.names import GROUP, PORT, SERVER, TRANSFORMER
+from kubectl_serve.kserve.converted_runtime import ConvertedRuntime, SupportedFormat
+from kubectl_serve.kserve.names import GROUP, PORT, SERVER
 from kubectl_serve.kserve.placeholders import Placeholder, UnknownPlaceholderError
 from serve_core.api import runtimes, servers
 from serve_core.api.annotations import PROTOCOLS
@@ -48,11 +49,6 @@ _OWN_VARIABLES = {"MODEL_NAME": "{{.Name}}", "MODEL_PATH": MODEL_MOUNT}
 """Variables that kubectl-serve sets, with what KServe's placeholders say for the same value."""
 _OF_TOOLS = ("kubectl.kubernetes.io/", "meta.helm.sh/", "app.kubernetes.io/managed-by")
 """Labels and annotations that belong to the object that a tool applied, and not to one that is made from it."""
-_CLASSES = {
-    "xgboost": "mlserver_xgboost.XGBoostModel",
-    "lightgbm": "mlserver_lightgbm.LightGBMModel",
-    "mlflow": "mlserver_mlflow.MLflowRuntime",
-}
 _SERVER_TYPES = {
     "kserve-mlserver": "mlserver",
     "kserve-torchserve": "torchserve",
@@ -65,59 +61,6 @@ _ACCELERATORS = "opendatahub.io/recommended-accelerators"
 _NVIDIA = "nvidia.com/*"
 _GPU_BY_TAG = frozenset({"tensorflow-serving", "torchserve", "huggingfaceserver"})
 """Servers of which KServe uses the image with the tag ``…-gpu`` for a GPU."""
-
-
-@dataclass(frozen=True)
-class SupportedFormat:
-    """A model format that a ServingRuntime lists, in KServe's words."""
-
-    name: str
-    version: str | None = None
-    is_selected: bool = False
-    """Whether KServe chooses the runtime for models of this format that name no runtime."""
-    priority: int | None = None
-
-
-@dataclass(frozen=True)
-class ConvertedRuntime:
-    name: str
-    namespace: str | None
-    """``None`` for a ClusterServingRuntime; empty if the document names none."""
-    document: JsonObject | None = None
-    """The ModelRuntime; ``None`` if the ServingRuntime cannot be one. A note says why."""
-    runtime: Runtime | None = None
-    """The same, read."""
-    formats: tuple[SupportedFormat, ...] = ()
-    protocols: tuple[str, ...] = ()
-    """In KServe's words."""
-    server_type: str = ""
-    is_offered: bool = True
-    """Whether KServe would use it: it is not disabled, and serves one model on one node."""
-    container: JsonObject = field(default_factory=dict)
-    """``env`` and ``volumeMounts`` of the model server's container in each Deployment; they can have placeholders."""
-    pod: JsonObject = field(default_factory=dict)
-    """Fields of the pod in each Deployment."""
-    labels: JsonObject = field(default_factory=dict)
-    annotations: JsonObject = field(default_factory=dict)
-    """Of the pods."""
-    notes: tuple[Note, ...] = ()
-
-    @property
-    def spec(self) -> JsonObject:
-        """Of the ModelRuntime; empty if there is none."""
-        return object_at(self.document, "spec")
-
-
-@dataclass(frozen=True)
-class Additions:
-    """What the Deployment of an InferenceService needs beside its ModelRuntime."""
-
-    container: JsonObject
-    """Fields of the model server's container."""
-    pod: JsonObject
-    labels: JsonObject
-    annotations: JsonObject
-    """Of the pods."""
 
 
 def convert(document: JsonObject, context: ClusterContext, devices: Collection[str] = ()) -> ConvertedRuntime:
@@ -155,81 +98,6 @@ def _renamed(converted: ConvertedRuntime) -> ConvertedRuntime:
     why = Note("metadata.name", f"is the name of another runtime: the ModelRuntime is {name}.")
     runtime = replace(converted.runtime, name=name)
     return replace(converted, document=document, runtime=runtime, notes=(*converted.notes, why))
-
-
-def choose(
-    found: Sequence[ConvertedRuntime],
-    namespace: str,
-    named: str | None,
-    wanted: tuple[str, str | None],
-    protocol: str | None,
-) -> ConvertedRuntime | None:
-    """The runtime among ``found`` that KServe uses for a model.
-
-    ``named``: the InferenceService's runtime. ``wanted``: name and version of the model's format, in KServe's words.
-    """
-    # Of two objects, one of which names no namespace, both are taken to be in the same one.
-    here = [each for each in found if each.namespace is not None and namespace in ("", each.namespace or namespace)]
-    for candidates in (here, [each for each in found if each.namespace is None]):
-        able = [
-            each
-            for each in candidates
-            if (each.name == named if named is not None else _selects(each, wanted, protocol or "v1"))
-        ]
-        if able:
-            return min(able, key=lambda each: _rank(each, wanted[0]))
-    return None
-
-
-def _selects(candidate: ConvertedRuntime, wanted: tuple[str, str | None], protocol: str) -> bool:
-    name, version = wanted
-    return (
-        candidate.is_offered
-        and (not candidate.protocols or protocol in candidate.protocols)
-        and any(
-            each.is_selected and each.name == name and (version is None or each.version == version)
-            for each in candidate.formats
-        )
-    )
-
-
-def _rank(candidate: ConvertedRuntime, name: str) -> tuple[bool, int, str]:
-    """The highest priority comes first, then the name. A runtime without a priority comes last."""
-    priority = next((each.priority for each in candidate.formats if each.name == name), None)
-    return priority is None, -(priority or 0), candidate.name
-
-
-def additions(chosen: ConvertedRuntime, metadata: JsonObject, wanted: str, protocol: str | None) -> Additions:
-    """What the Deployment of an InferenceService with this metadata needs. ``wanted``: the name of its model's format,
-    in KServe's words."""
-    labels, annotations = dict(object_at(metadata, "labels")), dict(object_at(metadata, "annotations"))
-    spoken = protocol or "v1"
-    added: list[JsonObject] = []
-    if chosen.server_type == "mlserver":
-        labels["modelClass"] = _CLASSES.get(wanted, "mlserver_sklearn.SKLearnModel")
-    elif chosen.server_type == "torchserve":
-        labels["serviceEnvelope"] = "kservev2" if spoken in ("v2", "grpc-v2") else "kserve"
-        added = [{"name": "PROTOCOL_VERSION", "value": spoken}]
-    elif chosen.server_type == "predictiveserver":
-        annotations.setdefault("modelFormat", wanted)
-    known = {**metadata, "labels": labels, "annotations": annotations}
-    container = placeholders.replace(chosen.container, lambda each: each.value(known))
-    if added:
-        container["env"] = [*container.get("env", []), *added]
-    beside = [_filled(each, known) for each in chosen.pod.get("containers", [])]
-    pod = {**chosen.pod, "containers": beside} if beside else chosen.pod
-    return Additions(container, pod, chosen.labels, chosen.annotations)
-
-
-def _filled(container: JsonObject, metadata: JsonObject) -> JsonObject:
-    """A container beside the server. KServe fills placeholders only into a transformer."""
-    if container.get("name") != TRANSFORMER:
-        return container
-    try:
-        filled: JsonObject = placeholders.replace(container, lambda each: each.value(metadata))
-    except UnknownPlaceholderError:
-        return container
-    return filled
 
 
 @dataclass

@@ -205,6 +205,13 @@ def test_adapters_are_loaded_into_folders_or_mounted() -> None:
     assert found.problems == ()
 
 
+def test_adapters_with_one_folder_are_refused() -> None:
+    found = convert(
+        "model: {uri: 'hf://a/b', lora: {adapters: [{name: a/b, uri: 'hf://a/c'}, {name: a-b, uri: 'hf://a/d'}]}}"
+    )
+    assert (found.deployment, "folder a-b" in notes_at(found, "spec.model.lora.adapters[1]")) == (None, True)
+
+
 def test_downloaded_adapters_of_a_model_on_a_claim_are_refused() -> None:
     found = convert("model: {uri: 'pvc://claim', lora: {adapters: [{name: a, uri: 'hf://a/b'}]}}")
     assert (found.deployment, "claim" in notes_at(found, "spec.model.lora")) == (None, True)
@@ -243,6 +250,10 @@ def test_devices_by_claims() -> None:
     assert pod["resourceClaims"] == [{"name": "managed-device", "resourceClaimTemplateName": "chat-managed-dra"}]
     assert pod["containers"][0]["resources"] == {"claims": [{"name": "managed-device"}]}
     assert (asked(found)["mode"], found.problems) == ("deployment", ())
+    more = "resourceClaims: [{name: nic, resourceClaimName: nic}]"
+    both = convert(f"{MODEL}\ntemplate: {{{more}, containers: [{{name: main, image: a/b}}]}}", metadata=metadata)
+    claims = deployment_of(both)["spec"]["template"]["spec"]["resourceClaims"]
+    assert [each["name"] for each in claims] == ["nic", "managed-device"]
 
 
 class TestConfigs:

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_serve.install import manifests
-from kubectl_serve.kserve import serving_runtime
-from kubectl_serve.kserve.serving_runtime import RUNTIME_KINDS, RUNTIME_VERSION, ConvertedRuntime
+from kubectl_serve.kserve import given_runtime, serving_runtime
+from kubectl_serve.kserve.converted_runtime import ConvertedRuntime
+from kubectl_serve.kserve.serving_runtime import RUNTIME_KINDS, RUNTIME_VERSION
 from serve_core.admission.decide import judge
 from serve_core.api import runtimes
 from serve_core.base.json import JsonObject
@@ -146,7 +147,7 @@ containers:
     assert container_of(found)["args"] == ["--framework=$(ANNOTATION_MODELFORMAT)"]
     assert "env" not in container_of(found)
     metadata = {"name": "iris", "labels": {"modelClass": "a.B"}, "annotations": {"modelFormat": "sklearn"}}
-    added = serving_runtime.additions(found, metadata, "sklearn", None)
+    added = given_runtime.additions(found, metadata, "sklearn", None)
     assert added.container["env"] == [
         {"name": "ANNOTATION_MODELFORMAT", "value": "sklearn"},
         {"name": "CLASS", "value": "a.B"},
@@ -165,7 +166,7 @@ def test_kserves_own_servers_get_what_its_webhook_adds() -> None:
         metadata="{annotations: {serving.kserve.io/server-type: torchserve}}",
     )
     for protocol, envelope in ((None, "kserve"), ("v2", "kservev2")):
-        env = serving_runtime.additions(torchserve, {"name": "a"}, "pytorch", protocol).container["env"]
+        env = given_runtime.additions(torchserve, {"name": "a"}, "pytorch", protocol).container["env"]
         assert env == [{"name": "E", "value": envelope}, {"name": "PROTOCOL_VERSION", "value": protocol or "v1"}]
 
 
@@ -505,7 +506,7 @@ class TestChoice:
         expected: str | None,
     ) -> None:
         found = serving_runtime.convert_all(documents, CONTEXT)
-        chosen = serving_runtime.choose(found, namespace, named, wanted, protocol)
+        chosen = given_runtime.choose(found, namespace, named, wanted, protocol)
         assert (chosen.name if chosen else None) == expected
 
 
