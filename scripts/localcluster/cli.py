@@ -72,7 +72,7 @@ async def _command(options: argparse.Namespace, product: Product) -> int:
             case "env":
                 _print_environment(lifecycle.existing(state))
             case "load-image":
-                await _load(state, options.images, progress)
+                await _load(state, options.images, options.tags, progress)
     return 0
 
 
@@ -83,7 +83,9 @@ def _print_environment(cluster: Cluster) -> None:
         print(f'export NO_PROXY="${{NO_PROXY:+$NO_PROXY,}}{cluster.network.block}"; export no_proxy="$NO_PROXY"')
 
 
-async def _load(state: State, wanted: list[str], progress: Progress) -> None:
+async def _load(state: State, wanted: list[str], tags: list[str], progress: Progress) -> None:
+    if tags and len(wanted) != 1:
+        raise ClusterError("--as names one image", "Load the images one by one.")
     here = lifecycle.running(state)
     for image, archive in [(image, containerfiles.archive_of(state.product.cache, image)) for image in wanted]:
         async with progress.step(f"loaded {image}"):
@@ -91,6 +93,8 @@ async def _load(state: State, wanted: list[str], progress: Progress) -> None:
                 await images.load(here, archive)
             else:
                 await images.load_built(here, image, archive)
+    for tag in tags:
+        await images.tag(here, wanted[0], tag)
 
 
 async def _build(options: argparse.Namespace, product: Product, progress: Progress) -> Path:
@@ -135,6 +139,9 @@ def _parser(name: str) -> argparse.ArgumentParser:
             added.add_argument("--name", type=_name, default=name, help="the cluster's name (default: %(default)s)")
         if verb == "load-image":
             added.add_argument("images", nargs="+", metavar="FILE|NAME:TAG", help="an archive, or a built image")
+            added.add_argument(
+                "--as", dest="tags", action="append", default=[], metavar="NAME:TAG", help="another name in the cluster"
+            )
         if verb == "build-image":
             added.add_argument("image", metavar="NAME:TAG")
             added.add_argument("context", metavar="CONTEXT_DIR", type=Path)

@@ -57,6 +57,11 @@ async def load_built(sandbox: Sandbox, reference: str, archive: Path) -> None:
         await run(*node.ctr(sandbox, "images", "label", reference, label))
 
 
+async def tag(sandbox: Sandbox, reference: str, other: str) -> None:
+    """Give a loaded image another name, such as the public one that a manifest has."""
+    await run(*node.ctr(sandbox, "images", "tag", "--force", reference, other))
+
+
 async def imported(product: Product, binaries: Binaries, progress: Progress) -> Path:
     """Return a containerd folder in the cache that has the cluster's own images; make it if needed."""
     parts = [await run("containerd", "--version"), *(folder.name for folder in binaries.folders.values())]

@@ -3,11 +3,13 @@
 They use the cluster of KUBECONFIG, with kubectl-serve installed (``scripts/test cluster`` does it).
 """
 
+import base64
 import itertools
 import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from cluster.support import (
     example_store,
     file_server,
     kubeconfig_is_set,
+    printed,
 )
 
 _FOLDER = Path(__file__).parent
@@ -85,9 +88,9 @@ def store(ingress: Ingress, iris: Trained, always_two: Trained) -> Iterator[Stor
 
 
 @contextmanager
-def _created(namespace: Namespace) -> Iterator[Namespace]:
-    """A namespace under the restricted Pod Security Standard, while the block runs."""
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+def _created(namespace: Namespace, standard: str = "restricted") -> Iterator[Namespace]:
+    """A namespace under a Pod Security Standard, while the block runs."""
+    labels = {"pod-security.kubernetes.io/enforce": standard}
     namespace.kubectl("delete", "namespace", namespace.name, "--ignore-not-found")
     namespace.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace.name, "labels": labels}})
     yield namespace
@@ -109,6 +112,41 @@ def namespace(empty: Namespace, store: Store) -> Namespace:
     """A namespace with the store's credentials in the Secret ``store``."""
     empty.apply(store.secret())
     return empty
+
+
+@pytest.fixture
+def open_namespace(store: Store) -> Iterator[Namespace]:
+    """A namespace in which containers can be root, as many images are, with the store's credentials."""
+    with _created(Namespace(f"test-{next(_numbers)}"), "privileged") as namespace:
+        namespace.apply(store.secret())
+        yield namespace
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A tiny language model, which is in the store as ``s3://models/rhyme`` and ``s3://models/rhyme-gguf``."""
+
+    files: dict[str, bytes]
+    """Of its directory, by name."""
+    answers: dict[str, str]
+    """What transformers answers, by prompt."""
+
+
+@pytest.fixture(scope="session")
+def rhyme(store: Store) -> LanguageModel:
+    """A language model that a pod with vLLM's image trains."""
+    learnt = printed(
+        Namespace("kubectl-serve-tests"),
+        "dev.local/kubectl-serve/vllm-tests:0.30.0",
+        ["/opt/vllm/bin/python", "-c", (_FOLDER / "vllm/train.py").read_text()],
+        280,
+    )
+    files = {name: base64.b64decode(content) for name, content in learnt["files"].items()}
+    for name, content in files.items():
+        folder = "rhyme-gguf" if name.endswith(".gguf") else "rhyme"
+        store.bucket.put(f"{folder}/{name}", content)
+    kept = {name: content for name, content in files.items() if not name.endswith(".gguf")}
+    return LanguageModel(kept, learnt["answers"])
 
 
 @pytest.fixture

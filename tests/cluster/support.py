@@ -239,6 +239,19 @@ def pod_template(container: Json, labels: dict[str, str]) -> Json:
     return {"selector": {"matchLabels": labels}, "template": template}
 
 
+def printed(namespace: Namespace, image: str, command: list[str], seconds: int = 120) -> Json:
+    """The last line that a pod prints, as JSON."""
+    container: Json = {"name": "program", "image": image, "command": command}
+    container["securityContext"] = RESTRICTED | {"runAsUser": 1000}
+    spec: Json = {"restartPolicy": "Never", "containers": [container]}
+    namespace.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "program"}, "spec": spec})
+    succeeded = "--for=jsonpath={.status.phase}=Succeeded"
+    namespace.kubectl("wait", succeeded, "pod/program", f"--timeout={seconds}s")
+    found: Json = json.loads(namespace.kubectl("logs", "program").splitlines()[-1])
+    namespace.kubectl("delete", "pod", "program", "--now")
+    return found
+
+
 def config_map(name: str, files: dict[str, bytes]) -> Json:
     data = {key: base64.b64encode(value).decode() for key, value in files.items()}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "binaryData": data}
@@ -369,6 +382,11 @@ def eventually(check: Callable[[], _T], seconds: float, why: str) -> _T:
         assert time.monotonic() < deadline, f"not within {seconds} s: {why}"
         time.sleep(0.25)
     return found
+
+
+def large_images_are_built() -> bool:
+    """Whether the images are there that take minutes to build: see CONTRIBUTING."""
+    return bool(os.environ.get("KUBECTL_SERVE_LANGUAGE_MODELS"))
 
 
 def kubeconfig_is_set() -> bool:

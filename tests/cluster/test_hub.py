@@ -1,14 +1,13 @@
 """A container that names its model's repository finds the loaded model, with the hub's own libraries and no way out."""
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cluster import hub
 from cluster.support import (
-    PYTHON_IMAGE,
     RESTRICTED,
     Ingress,
     Json,
@@ -21,8 +20,6 @@ from cluster.support import (
 
 HERE = Path(__file__).parent / "hub-client"
 IMAGE = "dev.local/kubectl-serve/hub-client-tests:2.4.0"
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-TOKEN = "hf_" + "tests"
 NOWHERE = "http://127.0.0.1:9"
 """Nothing listens there."""
 
@@ -47,51 +44,21 @@ FILES = {
 }
 
 
-def secret(name: str, **data: str) -> Json:
-    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}
-
-
 @pytest.fixture
-def hub(empty: Namespace) -> Iterator[str]:
-    """A hub with the repository ``team/tiny``, which requires a token; its address."""
-    siblings = [
-        {"rfilename": name, "size": len(body), "blobId": hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()}
-        for name, body in FILES.items()
-    ]
-    listing = json.dumps({"sha": COMMIT, "siblings": siblings}).encode()
-    places = {name: f"team/tiny/resolve/{COMMIT}/{name}" for name in FILES}
-    places["listing"] = "api/models/team/tiny/revision/main"
-    items = [{"key": key, "path": path} for key, path in places.items()]
-    container = {
-        "name": "hub",
-        "image": PYTHON_IMAGE,
-        "command": ["/opt/mlserver/bin/python", "-c", (HERE / "hub.py").read_text()],
-        "env": [{"name": "HUB_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub-token", "key": "reader"}}}],
-        "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
-        "securityContext": RESTRICTED,
-        "volumeMounts": [{"name": "files", "mountPath": "/hub"}],
-    }
-    pod = {"containers": [container], "volumes": [{"name": "files", "configMap": {"name": "hub", "items": items}}]}
-    labels = {"app": "hub"}
-    empty.apply(
-        secret("hub-token", reader=TOKEN),
-        config_map("hub", FILES | {"listing": listing}),
-        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "hub", "labels": labels}, "spec": pod},
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "hub"},
-            "spec": {"selector": labels, "ports": [{"port": 8080}]},
-        },
-    )
-    empty.kubectl("wait", "--for=condition=Ready", "pod/hub", "--timeout=2m")
-    yield f"http://hub.{empty.name}.svc:8080"
-    empty.kubectl("delete", "pod", "hub", "--now", "--wait=false")
+def hub_address(empty: Namespace) -> Iterator[str]:
+    """The address of a hub with the repository ``team/tiny``."""
+    with hub.served(empty, "team/tiny", FILES) as address:
+        yield address
 
 
-def test_the_hubs_libraries_find_the_loaded_model_by_its_name(empty: Namespace, hub: str, ingress: Ingress) -> None:
+def test_the_hubs_libraries_find_the_loaded_model_by_its_name(
+    empty: Namespace, hub_address: str, ingress: Ingress
+) -> None:
     # A file: admission reads the path in the program as one that the command line names.
-    empty.apply(secret("hub", HF_ENDPOINT=hub), config_map("program", {"serve.py": (HERE / "serve.py").read_bytes()}))
+    empty.apply(
+        hub.secret("hub", HF_ENDPOINT=hub_address),
+        config_map("program", {"serve.py": (HERE / "serve.py").read_bytes()}),
+    )
     token = {"secretKeyRef": {"name": "hub-token", "key": "reader"}}
     container: Json = {
         "name": "server",
@@ -117,7 +84,7 @@ def test_the_hubs_libraries_find_the_loaded_model_by_its_name(empty: Namespace, 
     url = annotation(served, "url")
     assert url
     assert json.loads(ingress.request(url, "/").body) == {
-        "commit": COMMIT,
+        "commit": hub.COMMIT,
         "loaded": True,
         "files": sorted(FILES),
         "by commit": True,

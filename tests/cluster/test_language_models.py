@@ -4,52 +4,31 @@ The images are large and take minutes to build, so these tests run where they ar
 servers come from PyPI in place of the catalogue's images, which are not at hand here; all else is the catalogue's.
 """
 
-import base64
 import http.client
 import json
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
-from cluster.support import RESTRICTED, Ingress, Json, Namespace, Store, annotation, deployment, pod_template
+from cluster.conftest import LanguageModel
+from cluster.support import Ingress, Json, Namespace, annotation, deployment, large_images_are_built, pod_template
+from support.paths import ROOT
 
-HERE = Path(__file__).parent
-RUNTIMES = HERE.parents[1] / "manifests/runtimes"
+RUNTIMES = ROOT / "manifests/runtimes"
 IMAGES = {
     "vllm": "dev.local/kubectl-serve/vllm-tests:0.30.0",
     "llama-cpp": "dev.local/kubectl-serve/llama-cpp-tests:b10773",
 }
 MODELS = {"vllm": "s3://models/rhyme", "llama-cpp": "s3://models/rhyme-gguf/model.gguf"}
-ASKED_FOR = os.environ.get("KUBECTL_SERVE_LANGUAGE_MODELS")
 SMALL = {"requests": {"cpu": "100m", "memory": "1Gi"}, "limits": {"memory": "6Gi"}}
 """Both ask for more than the tests' node has: they are made for larger models."""
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(ASKED_FOR is None, reason="KUBECTL_SERVE_LANGUAGE_MODELS is not set"),
+    pytest.mark.skipif(not large_images_are_built(), reason="KUBECTL_SERVE_LANGUAGE_MODELS is not set"),
 ]
-
-
-@pytest.fixture(scope="module")
-def answers(store: Store) -> dict[str, str]:
-    """What transformers says the model answers, by prompt; the model is in the store, for either server."""
-    namespace = Namespace("kubectl-serve-tests")
-    command = ["/opt/vllm/bin/python", "-c", (HERE / "vllm/train.py").read_text()]
-    container: Json = {"name": "trainer", "image": IMAGES["vllm"], "command": command}
-    container["securityContext"] = RESTRICTED | {"runAsUser": 1000}
-    spec: Json = {"restartPolicy": "Never", "containers": [container]}
-    namespace.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "trainer"}, "spec": spec})
-    namespace.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/trainer", "--timeout=280s")
-    learnt = json.loads(namespace.kubectl("logs", "trainer").splitlines()[-1])
-    for name, content in learnt["files"].items():
-        folder = "rhyme-gguf" if name.endswith(".gguf") else "rhyme"
-        store.bucket.put(f"{folder}/{name}", base64.b64decode(content))
-    found: dict[str, str] = learnt["answers"]
-    return found
 
 
 @pytest.fixture(params=sorted(IMAGES))
@@ -79,7 +58,7 @@ def streamed(ingress: Ingress, url: str, request: Json) -> list[str]:
 
 
 def test_a_language_model_answers_as_in_transformers(
-    runtime: str, namespace: Namespace, answers: dict[str, str], ingress: Ingress
+    runtime: str, namespace: Namespace, rhyme: LanguageModel, ingress: Ingress
 ) -> None:
     wanted = {"protocol": "openai", "scale": "0..1", "window": "6s", "timeout": "600s"}
     formats = {} if runtime == "llama-cpp" else {"format": "huggingface"}
@@ -90,7 +69,7 @@ def test_a_language_model_answers_as_in_transformers(
     assert json.loads(annotation(served, "completed-with") or "")["runtime"]["name"] == runtime
     url = annotation(served, "url") or ""
 
-    for prompt, answer in answers.items():
+    for prompt, answer in rhyme.answers.items():
         greedy = {"model": "llm", "temperature": 0, "max_tokens": 60}
         completed = ingress.request(url, "/v1/completions", json.dumps(greedy | {"prompt": prompt}), 120)
         assert completed.status == 200, completed.body
@@ -100,6 +79,6 @@ def test_a_language_model_answers_as_in_transformers(
         assert len(pieces) > 10
 
     namespace.wait_scaled_to_zero("llm")
-    prompt, answer = next(iter(answers.items()))
+    prompt, answer = next(iter(rhyme.answers.items()))
     said = namespace.run("kubectl", "serve", "predict", "llm", prompt, "--timeout", "10m")
     assert said.stdout == answer + "\n"

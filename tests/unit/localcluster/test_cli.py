@@ -50,3 +50,9 @@ def test_an_image_for_a_cluster_that_does_not_run_is_an_error(capsys: pytest.Cap
     state.facts.write_text(json.dumps({"block": "10.9.0.0/16", "version": "x"}))
     assert main(["load-image", "--name", "here", "dev.local/none:1"], PRODUCT) == 1
     assert "the cluster here does not run" in capsys.readouterr().err
+
+
+def test_another_name_is_for_one_image(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["load-image", "--as", "docker.io/a/b:1", "dev.local/none:1", "dev.local/none:2"]
+    assert main(arguments, PRODUCT) == 1
+    assert "--as names one image" in capsys.readouterr().err
