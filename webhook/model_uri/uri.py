@@ -262,6 +262,9 @@ def _check_repository(uri: ModelURI) -> None:
         raise URIError(f"models/ is not a part of the repository's name; write hf://{rest.removeprefix('models/')}")
     if (not uri.segments and "/" in rest) or not all(map(_MODEL.fullmatch, uri.segments[:1])):
         raise URIError("it names no model of the organisation")
+    page = hub.page((uri.host, *uri.segments))
+    if page.revision in ("main", "master") or _COMMIT.fullmatch(page.revision):
+        raise _of_web_site(page)  # hf://organisation/model/resolve/main/FILE
     if "@" not in rest and hub.is_quantization(uri.revision):
         raise URIError(
             f"{uri.revision} is a quantization and not a revision; name its file, as in hf://{uri.repository}/FILE"
