@@ -112,6 +112,7 @@ def _protocol(protocol: Field, name: str | None, kind: str, draft: Draft, *, is_
         if text == _GRPC and kind == "pytorch" and name is None:
             # KServe serves PyTorch's archives with TorchServe. Triton speaks the protocol too, but does not read them.
             draft.asked[RUNTIME] = "torchserve"
+            protocol.remark("KServe serves this format with TorchServe.")
     elif text is not None:
         protocol.remark(f"{text} has no equivalent.")
     elif name == _PREDICTIVE or (name is None and kind and kind not in _SPEAKS_V2):

@@ -131,7 +131,7 @@ def _template_annotations(workload: Workload, spec: ServingSpec, mapping: FieldM
     if deadline not in (None, PROGRESS_DEADLINE_DEFAULT):
         annotations.setdefault(limits.PROGRESS_DEADLINE, f"{deadline}s")
     limits.check_template_annotations(annotations, mapping)
-    return annotations
+    return {key: value for key, value in annotations.items() if not limits.is_for_the_service(key)}
 
 
 def _wanted(spec: ServingSpec) -> list[tuple[str, str, str]]:

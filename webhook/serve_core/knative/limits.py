@@ -144,8 +144,12 @@ def check_template_annotations(annotations: Mapping[str, str], mapping: FieldMap
             mapping.refuse(at, "this is an old spelling", f"Write {_OLD_SPELLINGS[key]}.")
         elif key.startswith((AUTOSCALING, _QUEUE)):
             mapping.refuse(at, "Knative does not know this annotation and would ignore it", "Correct or remove it.")
+        elif key in _SERVICE:
+            mapping.refuse(at, "Knative reads this annotation only on the Service", "Move it to metadata.annotations.")
         elif key.startswith(NETWORKING) and key not in _NETWORKING:
             mapping.refuse(at, "Knative does not know this annotation", "Correct or remove it.")
+        elif key.startswith(NETWORKING):
+            mapping.ignore(at, "Knative reads this annotation only on the Service; move it to metadata.annotations")
     _check_class(annotations, mapping)
     _check_scale(annotations, mapping)
 
