@@ -21,18 +21,19 @@ from serve_core.workload.model_server import extended_resources
 
 _TEMPLATE = ("template.openshift.io/v1", "v1"), "Template"
 _UNUSED = "becomes no object: no LLMInferenceService in these files refers to it."
-_WITHOUT_VALUES = "has parameters; replace them first: `oc process -f FILE -o yaml`."
+_UNPROCESSED = "the Template has parameters or labels for its objects; process it: `oc process -f FILE -o yaml`."
 
 
 def objects_of(documents: Sequence[JsonObject]) -> Iterator[JsonObject]:
-    """KServe's objects among ``documents``, and those in OpenShift's Templates without parameters. A Template of
-    KServe's objects with parameters is given as it is."""
+    """KServe's objects among ``documents``, and those in OpenShift's Templates. A Template that changes its objects,
+    with parameters or labels, is given as it is."""
     for document in documents:
         if str(document.get("apiVersion")).startswith(f"{GROUP}/"):
             yield document
         elif _is_template(document):
             inner = list(objects_of(objects_in(document.get("objects"))))
-            yield from [document] if inner and document.get("parameters") else inner
+            is_processed = not (document.get("parameters") or document.get("labels"))
+            yield from inner if is_processed or not inner else [document]
 
 
 def convert_all(documents: Sequence[JsonObject], context: ClusterContext) -> list[Converted]:
@@ -81,7 +82,7 @@ def _convert(
     if version in llm_inference_service.VERSIONS and kind == llm_inference_service.KIND:
         return llm_inference_service.convert(document, configs, context)
     if _is_template(document):
-        return Converted(None, (Note("parameters", _WITHOUT_VALUES),))
+        return Converted(None, (Note("objects", _UNPROCESSED),))
     return Converted(None, (Note("kind", f"{kind} of {version} has no equivalent."),))
 
 

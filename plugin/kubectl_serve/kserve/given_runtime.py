@@ -20,6 +20,8 @@ from serve_core.base.json import JsonObject, object_at
 
 _BY_NAME = ("volumes", "imagePullSecrets", "resourceClaims")
 """Lists of a pod that are merged by name."""
+_BY_KEY = ("nodeSelector", "affinity")
+"""Objects of a pod that are merged by key. Of all other fields, those of the InferenceService stay."""
 _CLASSES = {
     "xgboost": "mlserver_xgboost.XGBoostModel",
     "lightgbm": "mlserver_lightgbm.LightGBMModel",
@@ -73,7 +75,7 @@ def add(
             draft.pod[key] = value
         elif key in _BY_NAME:
             draft.pod[key] = _joined(present, value, "name")
-        elif key == "nodeSelector":
+        elif key in _BY_KEY:
             draft.pod[key] = {**value, **(dict(present.entries()) if isinstance(present, Field) else present)}
     draft.template_labels = {**added.labels, **draft.template_labels}
     draft.template_annotations = {**added.annotations, **draft.template_annotations}

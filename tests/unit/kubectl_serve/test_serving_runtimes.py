@@ -1,6 +1,7 @@
 """KServe's ServingRuntimes: the ModelRuntime that each becomes, and what goes into the Deployments that use it."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -351,18 +352,24 @@ metadata: {name: iris, namespace: team, labels: {owner: a}}
 spec:
   predictor:
     nodeSelector: {zone: b}
+    affinity: {podAffinity: {}}
+    tolerations: [{key: mine}]
     imagePullSecrets: [{name: mine}]
     model:
       modelFormat: {name: sklearn, version: "1"}
       storageUri: s3://bucket/iris
       env: [{name: WHO, value: me}]
 """
+PLACED_ANYWHERE = re.sub("    (nodeSelector|affinity|tolerations): .*\n", "", PREDICTOR)
+"""Without fields that need a feature flag of Knative."""
 GIVING = (
     PLAIN
     + """\
   env: [{name: WHO, value: "{{.Labels.owner}}"}, {name: ALSO, value: "{{.Labels.owner}}"}]
 - {name: agent, image: a/agent}
 nodeSelector: {disk: fast, zone: a}
+affinity: {podAntiAffinity: {}, nodeAffinity: {}}
+tolerations: [{key: theirs}]
 imagePullSecrets: [{name: theirs}]
 labels: {team: a}
 """
@@ -385,6 +392,8 @@ class TestDeployments:
         assert server["env"] == [{"name": "ALSO", "value": "a"}, {"name": "WHO", "value": "me"}]
         assert agent == {"name": "agent", "image": "a/agent"}
         assert template["spec"]["nodeSelector"] == {"disk": "fast", "zone": "b"}
+        assert set(template["spec"]["affinity"]) == {"podAntiAffinity", "nodeAffinity", "podAffinity"}
+        assert template["spec"]["tolerations"] == [{"key": "mine"}]
         assert template["spec"]["imagePullSecrets"] == [{"name": "theirs"}, {"name": "mine"}]
         assert template["metadata"]["labels"] == {"team": "a", "owner": "a"}
 
@@ -397,8 +406,7 @@ class TestDeployments:
         assert "kubectl-serve.dev/runtime" not in deployment["metadata"]["annotations"]
 
     def test_the_output_can_be_rendered(self, run: Run) -> None:
-        service = PREDICTOR.replace("    nodeSelector: {zone: b}\n", "")
-        converted = run("convert", "-f", "-", stdin=f"{yaml.safe_dump(document(PLAIN))}---\n{service}")
+        converted = run("convert", "-f", "-", stdin=f"{yaml.safe_dump(document(PLAIN))}---\n{PLACED_ANYWHERE}")
         rendered = run("render", "-f", "-", "--only", "service", stdin=converted.out)
         assert (converted.code, rendered.code) == (0, 0)
         (server,) = yaml.safe_load(rendered.out)["spec"]["template"]["spec"]["containers"]
@@ -435,10 +443,12 @@ class TestDeployments:
         assert made.code == 1
         assert "convert KServe's ServingRuntime absent together with this object" in made.err
 
-    @pytest.mark.parametrize(("more", "code"), [({}, 0), ({"args": ["--workers=2"]}, 1), ({"env": []}, 0)])
-    def test_policies_take_the_runtime_only_as_it_is(self, run: Run, more: JsonObject, code: int) -> None:
-        service = yaml.safe_load(PREDICTOR)
-        del service["spec"]["predictor"]["nodeSelector"], service["spec"]["predictor"]["model"]["env"]
+    @pytest.mark.parametrize(
+        ("more", "outcome"), [({}, "Pass"), ({"args": ["--workers=2"]}, "Deny"), ({"image": "a/other"}, "Deny")]
+    )
+    def test_policies_take_the_runtime_only_as_it_is(self, run: Run, more: JsonObject, outcome: str) -> None:
+        service = yaml.safe_load(PLACED_ANYWHERE)
+        del service["spec"]["predictor"]["model"]["env"]
         service["spec"]["predictor"]["model"] |= more
         converted = run("convert", "-f", "-", stdin=yaml.safe_dump_all([document(PLAIN), service])).out
         policy = {
@@ -447,7 +457,8 @@ class TestDeployments:
             "metadata": {"name": "ours"},
             "spec": {"rules": [{"name": "servers", "runtimes": {"allow": ["ours"]}}]},
         }
-        assert run("policy", "test", "-f", "-", stdin=f"{yaml.safe_dump(policy)}---\n{converted}").code == code
+        judged = run("policy", "test", "-f", "-", "--all", stdin=f"{yaml.safe_dump(policy)}---\n{converted}")
+        assert outcome in judged.out
 
 
 def test_a_runtime_that_no_deployment_could_use_is_reported(run: Run) -> None:
