@@ -343,3 +343,27 @@ def test_the_crd_has_the_fields_that_are_read() -> None:
     for field in ("protocols", "formats"):
         assert schema[field]["minItems"] == 1
     assert tuple(schema["protocols"]["items"]["enum"]) == annotations.PROTOCOLS
+
+
+@pytest.mark.parametrize(
+    ("notes", "files"),
+    [
+        ({"model": "hf://org/model"}, None),
+        ({"model": "hf://org/model", "format": "huggingface"}, None),
+        ({"model": "hf://org/model", "format": "onnx"}, "*"),
+        ({"model": "hf://org/model/onnx", "format": "onnx:1"}, "*"),
+        ({"model": "hf://org/model", "format": "gguf"}, None),
+        ({"model": "hf://org/model/x.onnx", "format": "onnx"}, None),
+        ({"model": "s3://models/a", "format": "onnx"}, None),
+        ({"model": "s3://models/a hf://org/model=b", "format": "onnx"}, "*"),
+        ({"model": "hf://org/model", "format": "onnx", "files": "*.onnx"}, "*.onnx"),
+    ],
+)
+def test_a_server_of_another_format_gets_all_files_of_a_hubs_repository(
+    notes: dict[str, str], files: str | None
+) -> None:
+    spec, problems = serving_spec.read({PREFIX + key: value for key, value in notes.items()})
+    assert problems == ()
+    assert spec is not None
+    found = runtimes.files_of(spec)
+    assert (None if found is None else str(found)) == files

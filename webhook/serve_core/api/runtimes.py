@@ -19,6 +19,8 @@ KIND = "ModelRuntime"
 
 HUB_FORMAT = "huggingface"
 """The format of a repository of a Hugging Face hub."""
+_BY_DEFAULT = (HUB_FORMAT, "gguf")
+"""Formats for which the loader's default selects files of a hub's repository."""
 
 LARGEST = 64 * 1024
 """The maximum of characters of a runtime's spec, which is stored while models use it."""
@@ -219,10 +221,11 @@ def format_of(spec: ServingSpec) -> tuple[Format | None, tuple[Explanation, ...]
 def files_of(spec: ServingSpec) -> FilePatterns | None:
     """The files to load. ``None``: the loader's default, which leaves out what a server of :data:`HUB_FORMAT` ignores.
 
-    A server of another format can read the copies that the default leaves out, so it gets all files.
+    A server of another format can read the copies that the default leaves out, so it gets all files. Not one of GGUF:
+    the default requires that the user names one of several models.
     """
-    is_of_hub = any(model.uri.scheme == "hf" for model in spec.models)
-    if spec.files is None and is_of_hub and spec.format is not None and spec.format.name != HUB_FORMAT:
+    is_whole = any(model.uri.scheme == "hf" and file_name(model.uri) is None for model in spec.models)
+    if spec.files is None and is_whole and spec.format is not None and spec.format.name not in _BY_DEFAULT:
         return FilePatterns((ALL,))
     return spec.files
 
