@@ -124,7 +124,7 @@ def _model_server(
     uri, storage = served.at("storageUri"), served.at("storage")
     if uri:
         model.read_uri(uri, draft)
-    elif storage:
+    if storage:
         storage.entries()
         model.read_storage(storage, draft)
     chosen = runtime.read(served, framework, draft)

@@ -142,25 +142,25 @@ def _common_mount(paths: list[str], *, of_catalogue: bool) -> str:
 
 def read_storage(storage: Field, draft: Draft) -> None:
     """The model of a storage entry: a path in a bucket, and an entry of Secret ``storage-config``."""
-    if MODEL in draft.asked:
-        storage.note(_SECOND)
-        return
     parameters = storage.at("parameters")
-    parameters.entries()
-    kind, bucket, key = parameters.at("type"), parameters.at("bucket").text(), storage.at("key")
-    path = (storage.at("path").text() or "").strip("/")
+    kind, bucket, path = parameters.at("type"), parameters.at("bucket"), storage.at("path")
+    storage.at("key").note(_STORAGE_SECRET)
+    for name, each in parameters.entries().items():
+        if name not in ("type", "bucket"):
+            each.note(f"belongs into the Secret that {CREDENTIALS} names.")
+    if MODEL in draft.asked:
+        for each in (kind, bucket, path):
+            each.note(_SECOND)
+        return
     scheme = _STORAGE_TYPES.get(str(kind.value or "s3"))
     if scheme is None:
         kind.refuse("has no equivalent; the stores are those of the model's URI.")
         return
     kind.use()
-    draft.asked[MODEL] = encode_path(f"{scheme}://{bucket or 'BUCKET'}/{path}")
-    if not bucket:
+    if not bucket.value:
         storage.remark(f"names no bucket; add the bucket from Secret storage-config to {MODEL}.")
-    key.note(_STORAGE_SECRET)
-    for name, each in parameters.entries().items():
-        if name not in ("type", "bucket"):
-            each.note(f"belongs into the Secret that {CREDENTIALS} names.")
+    where = f"{bucket.text() or 'BUCKET'}/{(path.text() or '').strip('/')}"
+    draft.asked[MODEL] = encode_path(f"{scheme}://{where}")
 
 
 def read_hub_arguments(server: Field, args: Arguments, draft: Draft) -> None:

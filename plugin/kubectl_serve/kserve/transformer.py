@@ -119,10 +119,10 @@ def _pod(transformer: Field, draft: Draft) -> None:
             continue
         if key in ("volumes", "imagePullSecrets", "initContainers"):
             own = present.objects() if isinstance(present, Field) else []
-            names = {element.at("name").value: element for element in own}
+            names = {str(element.at("name").value): element for element in own}
             added = []
             for element in each.objects():
-                same = names.get(element.at("name").value)
+                same = names.get(str(element.at("name").value))
                 if same is None:
                     added.append(element)
                 elif same.value == element.value:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kubectl_serve.install import manifests
 from kubectl_serve.kserve.accounting import Ledger
@@ -21,6 +22,11 @@ CONTEXT = replace(
     manifests.default_context(),
     runtimes=golden.runtimes(golden.runtime_files()),
     features=dict.fromkeys(FLAGS, "enabled"),
+)
+
+
+WRONG = st.sampled_from(
+    [0, -1, 10**30, 1.5, True, "", "\x1b[31m", "{{.Bad}}", [], {}, [[]], [{}], {"a": {}}, {"name": 3}]
 )
 
 
@@ -44,6 +50,16 @@ def test_the_webhook_accepts_the_deployment_or_the_messages_say_why(document: Js
         problems = judge(converted.deployment, CONTEXT).problems
         assert converted.problems == problems
         assert all(each.path and each.message for each in problems)
+
+
+@settings(max_examples=150)
+@given(inference_services(), st.data())
+def test_a_value_of_another_type_anywhere_never_raises(document: JsonObject, data: st.DataObject) -> None:
+    at = data.draw(st.sampled_from(list(leaves(document))))
+    place = at[: data.draw(st.integers(1, len(at)))]
+    _owner(document, place)[place[-1]] = data.draw(WRONG)
+    converted = convert(document, CONTEXT)
+    assert converted.deployment is not None or converted.notes
 
 
 def test_a_field_that_is_copied_and_removed_again_is_reported() -> None:
