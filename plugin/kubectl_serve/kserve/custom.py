@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from kubectl_serve.kserve import container as containers
@@ -92,9 +93,12 @@ def _read_own_download(server: Field, draft: Draft) -> None:
     known = servers.recognize(str(server.at("image").value or ""), line.words, draft.context.servers)
     if known is None or not known.hub_cache:
         return
-    said = line.flag(*known.model_flags) or next(
-        (line.variables[name] for name in known.model_variables if name in line.variables), None
+    said = (
+        line.flag(*known.model_flags),
+        *(line.variables.get(name) for name in known.model_variables),
+        *(word for before, word in pairwise(line.words) if before == "serve"),  # vllm serve MODEL
     )
-    if said is not None and _REPOSITORY.fullmatch(said):
-        draft.asked[MODEL] = model.of_hub(said, line.flag("--revision"))
+    named = next((each for each in said if each is not None and _REPOSITORY.fullmatch(each)), None)
+    if named is not None:
+        draft.asked[MODEL] = model.of_hub(named, line.flag("--revision"))
         server.remark("the loader downloads the model instead of the server.")

@@ -19,6 +19,9 @@ from serve_core.workload.model_server import PROBES
 
 _NAMES = ("--model_name", "--served-model-name")
 _MODEL_NAME = "$(MODEL_NAME)"
+_SUBCOMMAND = "serve"
+_VLLM = ("--port=8080", f"--served-model-name={_MODEL_NAME}", f"--model={MODEL_MOUNT}")
+"""KServe's arguments for vLLM."""
 _OWN_REGISTRY = f"{GROUP.partition('.')[0]}/"
 
 
@@ -33,7 +36,9 @@ def read(server: Field, args: Arguments, runtime: Runtime | None, document: Fiel
         _tag(made, tag, runtime)
     if "image" in made and runtime is not None:
         draft.asked[RUNTIME] = runtime.name
-    own = _own_arguments(runtime, draft)
+    own = _own_arguments(runtime)
+    if own[:1] == [_SUBCOMMAND] and server.at("command"):
+        own = list(_VLLM)  # the user's command has the subcommand, or none
     _read_name(server, args, runtime, document, draft)
     _drop_repeated(own, args, draft)
     words = [_word(each, document) for each in args.words]
@@ -72,7 +77,7 @@ def port(runtime: Runtime | None, server: Field, args: Arguments, draft: Draft) 
     number = runtimes.port(runtime, server, draft) if runtime is not None else None
     if runtime is None or number is None:
         return PORT
-    for word in _own_arguments(runtime, draft):
+    for word in _own_arguments(runtime):
         flag, _, value = word.partition("=")
         if is_flag(flag) and value == str(number) and (moved := args.find(flag)) is not None:
             return command_line.port_of(moved.value) or number
@@ -88,7 +93,7 @@ def _tag(made: dict[str, Any], tag: Field, runtime: Runtime) -> None:
     tag.remark(f"is the tag of image {image}; runtime {runtime.name} uses its own image.")
 
 
-def _own_arguments(runtime: Runtime | None, draft: Draft) -> list[str]:
+def _own_arguments(runtime: Runtime | None) -> list[str]:
     return [] if runtime is None else list(runtime.container.get("args") or [])
 
 
