@@ -57,6 +57,7 @@ def convert(document: JsonObject, context: ClusterContext, found: Sequence[Conve
     if made:
         draft.pod["containers"] = made
     model.note_credentials(predictor, draft)
+    model.read_access(root, draft)
     deployment = ledger.settled(draft.deployment())
     ledger.report()
     if ledger.faults:

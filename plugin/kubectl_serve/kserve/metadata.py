@@ -7,7 +7,7 @@ import re
 
 from kubectl_serve.kserve.accounting import Field
 from kubectl_serve.kserve.draft import Draft
-from kubectl_serve.kserve.names import GROUP
+from kubectl_serve.kserve.names import GROUP, READ_ONLY
 from serve_core.api.annotations import DEPLOYMENT, MODE, VISIBILITY
 from serve_core.knative.limits import AUTOSCALING, VISIBILITY_LABEL, is_for_the_service
 
@@ -36,13 +36,11 @@ _OF_THE_OBJECT = (
 _WITHOUT_KNATIVE, _WITH_KNATIVE = ("RawDeployment", "Standard"), ("Serverless", "Knative")
 _DEFAULTS = {
     ("enable-metric-aggregation", "false"), ("enable-prometheus-scraping", "false"), ("enable-tag-routing", "false"),
-    ("stop", "false"), ("storage.kserve.io/readonly", "true"),
+    ("stop", "false"),
 }  # fmt: skip
 """Annotations of KServe with the default behaviour."""
 _WHY_NOT = {
     "stop": "has no equivalent: the model runs as soon as the Deployment is applied.",
-    "storage.kserve.io/readonly": "has no equivalent: the model is mounted for reading only. "
-    "To write to a claim, mount it as a volume of your own.",
 }
 _GATED = {
     "security.opendatahub.io/enable-auth": "does not protect the model here; set kubectl-serve.dev/auth.",
@@ -149,7 +147,7 @@ def _is_of_the_object(key: str) -> bool:
 
 def _of_kserve(key: str, annotation: Field, draft: Draft) -> None:
     name = key.removeprefix(f"{GROUP}/")
-    if name in ("deploymentMode", "autoscalerClass", _MODEL_FORMAT):
+    if name in ("deploymentMode", "autoscalerClass", _MODEL_FORMAT, READ_ONLY):
         return  # read elsewhere
     if name == "gke-accelerator":
         draft.pod["nodeSelector"] = {"cloud.google.com/gke-accelerator": annotation}

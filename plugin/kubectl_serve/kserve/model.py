@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from kubectl_serve.kserve.accounting import Field
 from kubectl_serve.kserve.arguments import Arguments
 from kubectl_serve.kserve.draft import Draft
+from kubectl_serve.kserve.names import READ_ONLY
 from model_uri import encode_path
 from serve_core.api import models
-from serve_core.api.annotations import CREDENTIALS, MODEL, MOUNT
+from serve_core.api.annotations import CREDENTIALS, MODEL, MOUNT, WRITABLE
 from serve_core.base.constants import MODEL_MOUNT
 from serve_core.syntax import image_reference, mount_path
 
@@ -87,6 +88,18 @@ def _with_registry(image: str) -> str:
     if slash and ("." in first or ":" in first or first == "localhost"):
         return image
     return f"{image_reference.DEFAULT_REGISTRY}/{'' if slash else 'library/'}{image}"
+
+
+def read_access(document: Field, draft: Draft) -> None:
+    """Whether the server can write to the model's claim. Called after the model is read."""
+    annotation = document.at("metadata", "annotations", READ_ONLY)
+    if annotation.value == "false" and draft.asked.get(MODEL, "").startswith("pvc://"):
+        annotation.use()
+        draft.asked[WRITABLE] = "true"
+    elif annotation.value == "false":
+        annotation.note("has no equivalent: the server only reads what the loader downloads.")
+    elif annotation:
+        annotation.use()
 
 
 def read_uri(field: Field, draft: Draft) -> None:

@@ -17,3 +17,5 @@ STORAGE_URI = "STORAGE_URI"
 """Variable of a custom container with the URI of its model. KServe replaces its value by the model's path."""
 PORT = 8080
 """The port of a container that declares none."""
+READ_ONLY = "storage.kserve.io/readonly"
+"""The annotation for claims that the model server writes to, with the value ``false``."""

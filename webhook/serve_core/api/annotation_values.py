@@ -79,6 +79,11 @@ class OneOf:
         return text
 
 
+def switch(text: str) -> bool:
+    """Parse ``true`` or ``false``."""
+    return OneOf("true", "false")(text) == "true"
+
+
 def integer(minimum: int, maximum: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) or not minimum <= int(text) <= maximum:

@@ -75,6 +75,13 @@ USER: tuple[Annotation, ...] = (
         values.file_patterns,
     ),
     Annotation(
+        "writable",
+        "true, false",
+        "Whether the model server can write to the claim of a pvc:// model. Default: false.",
+        "setting",
+        values.switch,
+    ),
+    Annotation(
         "size",
         "a quantity from 1 to 1Pi, for example 140Gi",
         "Model size. Sets the download deadline and the ephemeral-storage request. Default: the previous model's size.",
@@ -312,6 +319,7 @@ MODEL = PREFIX + "model"
 DIGEST = PREFIX + "digest"
 SIGNATURE_KEY = PREFIX + "signature-key"
 FILES = PREFIX + "files"
+WRITABLE = PREFIX + "writable"
 SIZE = PREFIX + "size"
 RUNTIME = PREFIX + "runtime"
 FORMAT = PREFIX + "format"

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from model_uri.file_patterns import ALL, FilePatterns
+from serve_core.api import hub_on_claim
 from serve_core.api.annotation_values import Format
 from serve_core.api.annotations import FORMAT, MODEL, PROTOCOL, RUNTIME, path_of
 from serve_core.api.models import SUFFIX_FORMATS, file_name
@@ -212,7 +213,10 @@ def format_of(spec: ServingSpec) -> tuple[Format | None, tuple[Explanation, ...]
         return spec.format, ()
     name = file_name(spec.model)
     if name is None:
-        return (Format(HUB_FORMAT), (explanation("FormatFromHub"),)) if spec.model.scheme == "hf" else (None, ())
+        if spec.model.scheme == "hf":
+            return Format(HUB_FORMAT), (explanation("FormatFromHub"),)
+        is_cached = hub_on_claim.is_snapshot(spec.model) or hub_on_claim.repository(spec.model) is not None
+        return (Format(HUB_FORMAT), (explanation("FormatFromCache"),)) if is_cached else (None, ())
     suffix = next(suffix for suffix in SUFFIX_FORMATS if name.endswith(suffix))
     found = Format(SUFFIX_FORMATS[suffix])
     return found, (explanation("FormatFromURI", format=found, suffix=suffix),)

@@ -1,7 +1,7 @@
 """What a user asks for, read from the annotations of a Deployment and checked."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -40,6 +40,7 @@ from serve_core.api.annotations import (
     USER,
     VISIBILITY,
     WINDOW,
+    WRITABLE,
     Annotation,
     path_of,
 )
@@ -60,6 +61,8 @@ class ServingSpec:
     digest: str | None = None
     signature_key: str | None = None
     files: FilePatterns | None = None
+    writable: bool = False
+    """Whether the server can write to the model's claim."""
     size: int | None = None
     """Bytes."""
     runtime: str | None = None
@@ -234,32 +237,40 @@ def _incomplete(values: Mapping[str, Any], keys: Collection[str]) -> list[Diagno
     return [diagnostic("MissingAnnotation", path_of(one), one=one, other=other) for one, other in missing]
 
 
-def _conflicts(values: Mapping[str, Any]) -> list[Diagnostic]:
-    found = []
-
-    def exclude(key: str, other: str, why: str) -> None:
+def _exclude(values: Mapping[str, Any], keys: Iterable[str], other: str, why: str) -> Iterator[Diagnostic]:
+    for key in keys:
         if _field(key) in values:
-            found.append(diagnostic("ConflictingAnnotations", path_of(key), one=key, other=other, why=why))
+            yield diagnostic("ConflictingAnnotations", path_of(key), one=key, other=other, why=why)
 
+
+def _conflicts(values: Mapping[str, Any]) -> Iterator[Diagnostic]:
     spec = ServingSpec(values["models"], mount=values.get("mount", MODEL_MOUNT))
     if spec.models and models.has_file_suffix(spec.mount) and not spec.mounts_file:
         folder = spec.mount.rpartition("/")[0]
         folder = folder if mount_path.fault(folder) is None else MODEL_MOUNT
-        found.append(diagnostic("MountOfFile", path_of(MOUNT), mount=spec.mount, folder=folder))
+        yield diagnostic("MountOfFile", path_of(MOUNT), mount=spec.mount, folder=folder)
     if "pin" in values:
-        exclude(CANARY, PIN, "a pin sends all traffic to one revision")
+        yield from _exclude(values, [CANARY], PIN, "a pin sends all traffic to one revision")
     if values.get("visibility") == "cluster-local":
-        exclude(DOMAIN, "visibility cluster-local", "a custom host name is reachable from outside the cluster")
-    if any(model.uri.scheme == "pvc" for model in values["models"]):
-        for key in (DIGEST, SIGNATURE_KEY, FILES, SIZE, CREDENTIALS):
-            exclude(key, "a pvc:// model", "this model is mounted, not downloaded")
+        why = "a custom host name is reachable from outside the cluster"
+        yield from _exclude(values, [DOMAIN], "visibility cluster-local", why)
+    yield from _conflicts_with_model(values)
     if "auth_issuer" in values and "auth_jwks" not in values and not is_public(values["auth_issuer"]):
         issuer = quote(values["auth_issuer"])
-        found.append(diagnostic("IssuerNotPublic", path_of(AUTH_ISSUER), issuer=issuer))
+        yield diagnostic("IssuerNotPublic", path_of(AUTH_ISSUER), issuer=issuer)
     if values.get("mode") == DEPLOYMENT:
-        for key in (TARGET, METRIC, CONCURRENCY, WINDOW, TIMEOUT, CANARY, PIN, DOMAIN, VISIBILITY):
-            exclude(key, "mode deployment", "only Knative implements it")
+        of_knative = (TARGET, METRIC, CONCURRENCY, WINDOW, TIMEOUT, CANARY, PIN, DOMAIN, VISIBILITY)
+        yield from _exclude(values, of_knative, "mode deployment", "only Knative implements it")
         scale = values.get("scale")
         if scale is not None and (scale.minimum == 0 or scale.maximum is None):
-            exclude(SCALE, "mode deployment", "without Knative, it needs a minimum of at least 1, and a maximum")
-    return found
+            why = "without Knative, it needs a minimum of at least 1, and a maximum"
+            yield from _exclude(values, [SCALE], "mode deployment", why)
+
+
+def _conflicts_with_model(values: Mapping[str, Any]) -> Iterator[Diagnostic]:
+    if any(model.uri.scheme == "pvc" for model in values["models"]):
+        of_loader = (DIGEST, SIGNATURE_KEY, FILES, SIZE, CREDENTIALS)
+        yield from _exclude(values, of_loader, "a pvc:// model", "this model is mounted, not downloaded")
+    elif values["models"] and values.get("writable"):
+        why = "only the claim of a pvc:// model can be mounted for writing"
+        yield from _exclude(values, [WRITABLE], "a downloaded model", why)

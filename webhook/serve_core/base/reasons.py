@@ -88,6 +88,11 @@ _REFUSALS = (
         "Known: {known}. To use another model server, add its container to the Deployment.",
     ),
     (
+        "SnapshotUnnamed",
+        "runtime {runtime} reads one snapshot, and {uri} is a repository's folder in a cache of the Hugging Face Hub.",
+        "Write {uri}/snapshots/COMMIT: the file {reference} of the claim has the commit of main.",
+    ),
+    (
         "ModelFileUnnamed",
         "runtime {runtime} serves one file, and the model URI names none.",
         "Write a URI that ends in {suffix}{example}.",
@@ -371,6 +376,7 @@ _WARNINGS = (
 
 _CHOICES = (
     ("FormatFromHub", "format huggingface, because the model comes from a Hugging Face hub.", ""),
+    ("FormatFromCache", "format huggingface, because the URI has the form of a Hugging Face cache.", ""),
     ("FormatFromURI", "format {format}, because the model's name ends in {suffix}.", ""),
     ("RuntimeByFormat", "runtime {runtime}, because it serves {wanted} with the highest priority.", ""),
     ("RuntimeByName", "runtime {runtime}, because kubectl-serve.dev/runtime names it.", ""),
@@ -400,7 +406,7 @@ _CHOICES = (
     ("SeveralDevices", "{option}, because container {name} requests several devices.", ""),
     (
         "HubLayout",
-        "container {name} finds {repository} by its name, in a cache that the loader fills.",
+        "container {name} finds {repository} by its name, in {cache}.",
         "",
     ),
     (
@@ -414,7 +420,7 @@ _CHOICES = (
         "the Deployment keeps its recorded runtime and loader; `kubectl serve runtimes` shows newer ones.",
         "",
     ),
-    ("ModelFromClaim", "PersistentVolumeClaim {claim} is mounted read-only; nothing is downloaded.", ""),
+    ("ModelFromClaim", "PersistentVolumeClaim {claim} is mounted {how}; nothing is downloaded.", ""),
     ("ModelByLoader", "init container model-loader downloads the model before the server starts.", ""),
     ("SizedByModel", "{storage} of ephemeral storage and a longer deadline, because the model has {size}.", ""),
     ("ModelPathIsFile", "the server loads {path}, because the URI names one file.", ""),

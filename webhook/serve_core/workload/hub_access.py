@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from model_uri import ModelURI
+from serve_core.api import hub_on_claim
 from serve_core.api.servers import KnownServer
 from serve_core.base.constants import HUB_MOUNT, HUB_SUBPATH, MODEL_VOLUME
 from serve_core.base.json import JsonObject, object_at, objects_in, value_at
@@ -61,8 +62,8 @@ class SecretKey:
 
 
 def repository(uri: ModelURI) -> str | None:
-    """The repository of a hub's URI; ``None`` for another one."""
-    return uri.repository if uri.scheme == "hf" else None
+    """The repository of a hub's URI, or of a folder of the hub's cache on a claim; ``None`` for another URI."""
+    return uri.repository if uri.scheme == "hf" else hub_on_claim.repository(uri)
 
 
 def named_repository(line: CommandLine, uris: Collection[ModelURI]) -> str | None:
@@ -118,6 +119,8 @@ def other_repository(line: CommandLine, uris: Iterable[ModelURI]) -> str | None:
 def other_revision(line: CommandLine, uris: Collection[ModelURI]) -> str | None:
     """The flag or variable with which a container asks for another revision of the repository than the URI names,
     which the loader's cache does not have. ``None`` if there is none."""
+    if any(uri.scheme == "pvc" for uri in uris):
+        return None  # a user's own cache can have any revision
     name = named_repository(line, uris)
     loaded = {uri.revision or _DEFAULT_REVISION for uri in uris if repository(uri) == name}
     for flag in _REVISION_FLAGS:
@@ -132,8 +135,11 @@ def _names_another(text: str, loaded: Collection[str]) -> bool:
     return any(_REPOSITORY.fullmatch(each) and each.lower() not in loaded for each in named)
 
 
-def cache_fields() -> JsonObject:
-    """The fields of a container that reads the loader's cache. It downloads nothing."""
+def cache_fields(model: ModelURI) -> JsonObject:
+    """The fields of a container that reads the loader's cache, or a user's own on a claim. It downloads nothing."""
+    place = {"mountPath": HUB_MOUNT, "subPath": HUB_SUBPATH}
+    if model.scheme == "pvc":
+        place = {"mountPath": f"{HUB_MOUNT}/{model.segments[-1]}", "subPath": "/".join(model.segments)}
     return {
         "env": [
             {"name": "HF_HUB_CACHE", "value": HUB_MOUNT},
@@ -141,7 +147,7 @@ def cache_fields() -> JsonObject:
             {"name": "HUGGINGFACE_HUB_CACHE", "value": HUB_MOUNT},
             {"name": "HF_HUB_OFFLINE", "value": "1"},
         ],
-        "volumeMounts": [{"name": MODEL_VOLUME, "mountPath": HUB_MOUNT, "subPath": HUB_SUBPATH, "readOnly": True}],
+        "volumeMounts": [{"name": MODEL_VOLUME, **place, "readOnly": True}],
     }
 
 

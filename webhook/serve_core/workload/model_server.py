@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from serve_core.api import hub_on_claim
 from serve_core.api.annotations import CUSTOM
 from serve_core.api.runtimes import Runtime, RuntimeSettings, Variant
 from serve_core.base.constants import MODEL_MOUNT, MODEL_SUBPATH, MODEL_VOLUME, SERVER_CONTAINER
@@ -175,7 +176,7 @@ def render(runtime: Runtime, variants: Iterable[Variant], model_name: str, path:
         {"name": "MODEL_PATH", "value": path},
         *rendered.get("env", []),
     ]
-    rendered["volumeMounts"] = [mount, *rendered.get("volumeMounts", [])]
+    rendered["volumeMounts"] = [*hub_on_claim.mounts(mount), *rendered.get("volumeMounts", [])]
     return rendered
 
 
@@ -281,7 +282,10 @@ def _model_mounts(server: JsonObject, pod: JsonObject) -> Iterator[JsonObject]:
     held = [each for each in objects_in(pod.get("volumes")) if each.get("name") == MODEL_VOLUME]
     kinds = held[0].keys() - {"name"} if len(held) == 1 else set()
     for mount in objects_in(server.get("volumeMounts")):
-        if mount.get("name") != MODEL_VOLUME or mount.get("readOnly") is not True:
+        if mount.get("name") != MODEL_VOLUME:
+            continue
+        # A server can write to a claim on its user's request. Nothing verifies a claim's content in any case.
+        if mount.get("readOnly") is not True and kinds != {"persistentVolumeClaim"}:
             continue
         if not mount.keys() <= {"name", "mountPath", "readOnly", "subPath"}:
             continue

@@ -7,7 +7,7 @@ from model_uri.schemes import scheme_of
 from serve_core.admission.completion import completion_record, own_server, runtime_server, transformer
 from serve_core.admission.completion.own_server import OwnServer
 from serve_core.admission.working_set import Admission
-from serve_core.api import loader_protocol, runtimes, sizing
+from serve_core.api import hub_on_claim, loader_protocol, runtimes, sizing
 from serve_core.api.annotation_values import Format
 from serve_core.api.annotations import COMPLETED_WITH, CUSTOM, DEPLOYMENT, MODEL, PORT, RUNTIME, path_of
 from serve_core.api.models import SUFFIX_FORMATS
@@ -118,6 +118,9 @@ def _server(workload: Workload, spec: ServingSpec, context: ClusterContext, find
     runtime = runtimes.choose(spec, context.runtimes, resources, findings)
     if runtime is None:
         return None
+    if hub_on_claim.repository(spec.model) is not None:
+        findings.problems.append(_snapshot_unnamed(spec, runtime))
+        return None
     if runtime.single_file and spec.file_name is None:
         findings.problems.append(_file_unnamed(spec, runtime))
         return None
@@ -144,6 +147,11 @@ def _server(workload: Workload, spec: ServingSpec, context: ClusterContext, find
 
 def _example_file(uri: ModelURI, suffix: str) -> ModelURI:
     return replace(uri, segments=(*uri.segments, f"FILE{suffix}"), folder=False)
+
+
+def _snapshot_unnamed(spec: ServingSpec, runtime: Runtime) -> Diagnostic:
+    words = {"runtime": runtime.name, "uri": spec.model, "reference": f"{'/'.join(spec.model.segments)}/refs/main"}
+    return diagnostic("SnapshotUnnamed", path_of(MODEL), **words)
 
 
 def _file_unnamed(spec: ServingSpec, runtime: Runtime) -> Diagnostic:
@@ -186,10 +194,10 @@ def _overlay(
     mount = _mount(spec)
     pod: JsonObject = {}
     if spec.model.scheme == "pvc":
-        findings.explanations.append(explanation("ModelFromClaim", claim=spec.model.host))
-        volumes = [
-            {"name": MODEL_VOLUME, "persistentVolumeClaim": {"claimName": spec.model.host, "readOnly": True}},
-        ]
+        how = "for reading and writing" if spec.writable else "read-only"
+        findings.explanations.append(explanation("ModelFromClaim", claim=spec.model.host, how=how))
+        claim = {"claimName": spec.model.host, **_read_only(spec)}
+        volumes = [{"name": MODEL_VOLUME, "persistentVolumeClaim": claim}]
     else:
         findings.explanations.append(explanation("ModelByLoader"))
         masked = _has_token(workload, server)
@@ -199,8 +207,8 @@ def _overlay(
     container: JsonObject = {"name": server.name}
     beside: list[JsonObject] = []
     if server.runtime is None:
-        extra = hub_access.cache_fields() if hub_cache else {"volumeMounts": []}
-        container |= {**extra, "volumeMounts": [mount, *extra["volumeMounts"]]}
+        extra = hub_access.cache_fields(spec.model) if hub_cache else {"volumeMounts": []}
+        container |= {**extra, "volumeMounts": [*hub_on_claim.mounts(mount), *extra["volumeMounts"]]}
     else:
         rendered = model_server.render(server.runtime, server.variants, workload.name, spec.model_path, mount)
         if workload.namespace in context.user_ranges:
@@ -245,8 +253,12 @@ def _mount(spec: ServingSpec) -> JsonObject:
         part = part.rpartition("/")[0]
     elif spec.model.scheme != "pvc" and spec.mounts_file:
         part = f"{part}/{spec.file_name}"
-    mount = {"name": MODEL_VOLUME, "mountPath": spec.mount, "readOnly": True}
+    mount = {"name": MODEL_VOLUME, "mountPath": spec.mount, **_read_only(spec)}
     return {**mount, "subPath": part} if part else mount
+
+
+def _read_only(spec: ServingSpec) -> JsonObject:
+    return {} if spec.writable else {"readOnly": True}
 
 
 def _has_token(workload: Workload, server: Server) -> bool:

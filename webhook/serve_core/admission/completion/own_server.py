@@ -68,7 +68,9 @@ def read(container: JsonObject, path: str, spec: ServingSpec, known: Iterable[Kn
         )
     if reads_hub_cache and own_cache is None:
         repository = hub_access.named_repository(line, uris)
-        explanations += (explanation("HubLayout", name=container.get("name"), repository=repository),)
+        cache = "its cache on the claim" if spec.model.scheme == "pvc" else "a cache that the loader fills"
+        words = {"name": container.get("name"), "repository": repository, "cache": cache}
+        explanations += (explanation("HubLayout", **words),)
     elif not line.names_model(spec.mount, None if spec.mounts_file else spec.file_name):
         reads_hub_cache = False
         warnings = (_unseen(container, path, spec, line, server, own_cache),)
