@@ -79,6 +79,9 @@ def changed(case: Case, annotations: dict[str, str], pod: dict[tuple[str | int, 
         ("sglang-loaded-path", {"timeout": "600s"}, {("terminationGracePeriodSeconds",): None}),
         ("vllm-nfs", {}, {("volumes", 0): CLAIM}),
         ("tgi-gaudi", {}, {("volumes", 0, "emptyDir"): {"medium": "Memory"}}),
+        ("init-fills-node-folder", {}, {("volumes", 0): {"name": "nvme", "emptyDir": {}}}),
+        ("init-fills-node-folder", {}, {("initContainers", 0, "volumeMounts", 0, "readOnly"): True}),
+        ("ollama-host-devices", {}, {("containers", 0, "securityContext"): None, ("containers", 0, "resources"): GPU}),
         ("dynamic-resource-claims", {}, {("resourceClaims",): None, ("containers", 0, "resources"): GPU}),
     ],
 )
@@ -88,6 +91,58 @@ def test_what_a_hint_says_helps(name: str, annotations: dict[str, str], pod: dic
     followed = changed(case, annotations, pod)
     assert followed.with_all_flags.problems == ()
     assert followed.port(followed.with_all_flags) == case.listens
+
+
+@pytest.mark.parametrize(
+    ("pod", "codes"),
+    [
+        ({("volumes", 0, "hostPath", "type"): "Directory"}, {"FieldUnsupported", "MountReadOnly"}),
+        ({("volumes", 0, "hostPath", "type"): ""}, {"FieldUnsupported", "MountReadOnly"}),
+        ({("volumes", 0, "hostPath", "type"): None}, {"FieldUnsupported", "MountReadOnly"}),
+        ({("containers", 0, "volumeMounts"): [], ("containers", 1, "volumeMounts"): []}, {"FieldUnsupported"}),
+        ({("initContainers", 0, "volumeMounts", 0, "readOnly"): True}, {"MountReadOnly"}),
+        ({("containers", 0, "volumeMounts"): []}, {"HostPathReplaced"}),
+    ],
+)
+def test_only_a_folder_that_can_be_empty_and_is_filled_for_a_container_is_replaced(
+    pod: dict[tuple[str | int, ...], Any], codes: set[str]
+) -> None:
+    case = next(case for case in CASES if case.name == "init-fills-node-cache")
+    verdict = changed(case, {}, pod).with_all_flags
+    about_the_folder = {"FieldUnsupported", "MountReadOnly", "HostPathReplaced"}
+    assert {found.code for found in (*verdict.problems, *verdict.warnings)} & about_the_folder == codes
+
+
+def test_a_filled_folder_is_an_empty_one_of_the_pod() -> None:
+    case = next(case for case in CASES if case.name == "init-fills-node-cache")
+    verdict = case.with_all_flags
+    assert verdict.service is not None
+    pod = verdict.service["spec"]["template"]["spec"]
+    assert {"name": "cache", "emptyDir": {}} in pod["volumes"]
+    assert verdict.deployment is not None
+    submitted = case.deployment["spec"]["template"]["spec"]["volumes"]
+    assert submitted[0] in verdict.deployment["spec"]["template"]["spec"]["volumes"]
+
+
+def test_privileges_are_dropped_only_in_the_knative_service() -> None:
+    verdict = next(case for case in CASES if case.name == "tpu-privileged").with_all_flags
+    assert verdict.service is not None
+    assert verdict.deployment is not None
+    served, submitted = (
+        each["spec"]["template"]["spec"]["containers"][0] for each in (verdict.service, verdict.deployment)
+    )
+    assert "privileged" not in served.get("securityContext", {})
+    assert submitted["securityContext"]["privileged"] is True
+
+
+@pytest.mark.parametrize(
+    ("port", "on_host", "is_refused"), [(30000, True, False), (30000, False, True), (3, True, True)]
+)
+def test_a_host_port_on_the_nodes_network_only_repeats_the_port(port: int, on_host: bool, is_refused: bool) -> None:
+    case = next(case for case in CASES if case.name == "sglang-eight-gpus")
+    pod = {("containers", 0, "ports", 0, "hostPort"): port, ("hostNetwork",): on_host}
+    found = changed(case, {}, pod).with_all_flags.problems
+    assert any(problem.path.endswith("hostPort") for problem in found) is is_refused
 
 
 def proposed(case: Case) -> str | None:

@@ -19,9 +19,10 @@ from serve_core.knative.fields import FieldMapping
 from serve_core.knative.name_conflict import service_name
 from serve_core.knative.timeouts import Timeouts
 from serve_core.knative.traffic import targets
+from serve_core.syntax import mount_path
 from serve_core.syntax.object_name import is_service_name
 from serve_core.workload import serving_port
-from serve_core.workload.model_server import PROBES, requests_container
+from serve_core.workload.model_server import PROBES, extended_resources, requests_container
 from serve_core.workload.serving_port import ServingPort
 
 _GRACE, _GRACE_DEFAULT = "terminationGracePeriodSeconds", 30
@@ -42,7 +43,12 @@ _OWN_READ_ONLY = ("persistentVolumeClaim", "csi")
 """Volumes with a field ``readOnly`` of their own."""
 _READ_ONLY = ("csi", "hostPath")
 """Volumes that are writable, but not under Knative (Knative Serving 1.23, ``validateVolumeMounts``)."""
-_READ_ONLY_WAY_OUT = f"Set readOnly to true. If the container writes there, mount a claim, or {fields.KEEP_DEPLOYMENT}."
+_KEPT_FILES = f"mount a claim, or {fields.KEEP_DEPLOYMENT}."
+_READ_ONLY_WAY_OUT = f"Set readOnly to true. If the container writes there, {_KEPT_FILES}"
+_INIT_WAY_OUT = f"Set readOnly to true. If it writes there, mount an emptyDir or a claim, or {fields.KEEP_DEPLOYMENT}."
+_CREATED = "DirectoryOrCreate"
+"""The type of a host path whose folder may be empty."""
+_DEVICES = "/dev"
 _TEMPLATE_METADATA = frozenset({"labels", "annotations", "creationTimestamp"})
 
 
@@ -185,13 +191,23 @@ def _pod(workload: Workload, spec: ServingSpec, context: ClusterContext, mapping
     }
     if "serviceAccount" in rest and not rest.get("serviceAccountName"):
         rest["serviceAccountName"] = rest.pop("serviceAccount")  # as the API server does
+    written = {volume["name"]: volume for volume in workload.volumes}
+    if replaced := _filled_folders(containers, init, written):
+        rest["volumes"] = _with_empty_folders(workload.volumes, replaced, mapping)
+    volumes = {volume["name"]: volume for volume in rest.get("volumes") or []}
     pod = mapping.carry(rest, fields.POD, POD)
     _check_grace(template.get(_GRACE), spec.timeout, timeouts.read(context.knative_defaults), mapping)
     if len(containers) > 1:
         mapping.require("multi-container", f"{POD}.containers", exact=True)
-    volumes = {volume["name"]: volume for volume in workload.volumes}
     pod["containers"] = [
-        _container(container, f"{POD}.containers[{index}]", serving if container is server else None, volumes, mapping)
+        _container(
+            container,
+            f"{POD}.containers[{index}]",
+            serving if container is server else None,
+            volumes,
+            mapping,
+            is_on_host=template.get("hostNetwork") is True,
+        )
         for index, container in enumerate(containers)
     ]
     if init:
@@ -202,6 +218,40 @@ def _pod(workload: Workload, spec: ServingSpec, context: ClusterContext, mapping
         ]
     _claims(pod.get("volumes", []), mapping)
     return _without_unmounted(pod, mapping)
+
+
+def _filled_folders(
+    containers: list[JsonObject], init: list[JsonObject], volumes: Mapping[str, JsonObject]
+) -> dict[str, str]:
+    """The host paths that an init container fills for a container, by volume, with the init container's name.
+
+    Knative mounts host paths read-only. A folder that the kubelet creates where it is missing can be empty on any node,
+    so that the init container fills an empty folder as well.
+    """
+    mounted = {mount["name"] for container in containers for mount in container.get("volumeMounts") or []}
+    return {
+        mount["name"]: str(container.get("name"))
+        for container in init
+        for mount in container.get("volumeMounts") or []
+        if mount["name"] in mounted
+        and not mount.get("readOnly")
+        and value_at(volumes.get(mount["name"]), "hostPath", "type") == _CREATED
+    }
+
+
+def _with_empty_folders(
+    volumes: list[JsonObject], filled: Mapping[str, str], mapping: FieldMapping
+) -> list[JsonObject]:
+    """The volumes with an ``emptyDir`` in place of each host path of :func:`_filled_folders`."""
+    found = []
+    for index, volume in enumerate(volumes):
+        name = volume["name"]
+        if name in filled:
+            words = {"volume": name, "container": filled[name], "way_out": f"To keep them, {_KEPT_FILES}"}
+            mapping.warn("HostPathReplaced", f"{POD}.volumes[{index}].hostPath", **words)
+            volume = {"name": name, "emptyDir": {}}  # noqa: PLW2901
+        found.append(volume)
+    return found
 
 
 def _check_grace(seconds: Any, requested: int | None, cluster: Timeouts, mapping: FieldMapping) -> None:
@@ -237,11 +287,15 @@ def _container(
     serving: ServingPort | None,
     volumes: Mapping[str, JsonObject],
     mapping: FieldMapping,
+    *,
+    is_on_host: bool,
 ) -> JsonObject:
-    """``serving``: the port of the container that serves the model; ``None`` for the containers beside it."""
+    """``serving``: the port of the container that serves the model; ``None`` for the containers beside it.
+    ``is_on_host``: whether the pod uses the node's network."""
     is_server = serving is not None
     if serving is not None:
         container = _without_port_variable(container, path, serving, mapping)
+    container = _without_privileges(container, path, volumes, mapping)
     limits.check_container(container, path, is_server=is_server, mapping=mapping)
     carried = mapping.carry(container, fields.CONTAINER if is_server else fields.SIDE_CONTAINER, path)
     ports = container.get("ports") or []
@@ -251,7 +305,7 @@ def _container(
     if "readinessProbe" in carried:
         carried["readinessProbe"] = _timed(carried["readinessProbe"], eager=is_server)
     if serving is not None:
-        if found := _ports(ports, path, serving, mapping):
+        if found := _ports(ports, path, serving, mapping, is_on_host=is_on_host):
             carried["ports"] = found
         _check_liveness(carried.get("livenessProbe"), path, serving, mapping)
     return _read_only(carried, path, volumes, mapping)
@@ -282,6 +336,24 @@ def _with_port(variable: JsonObject, number: str) -> JsonObject:
     return {**variable, "value": _PORT_REFERENCE.sub(lambda found: found[0] if found[0] == "$$" else number, value)}
 
 
+def _without_privileges(
+    container: JsonObject, path: str, volumes: Mapping[str, JsonObject], mapping: FieldMapping
+) -> JsonObject:
+    """A container that requests devices without its privileges, which Knative refuses: its device plugin opens the
+    devices for it. Without such a request, or for a device that it mounts from the node, it needs them."""
+    devices = extended_resources(container)
+    if not devices or value_at(container, "securityContext", "privileged") is not True:
+        return container
+    mounted = (volumes.get(mount["name"]) for mount in container.get("volumeMounts") or [])
+    paths = (str(value_at(volume, "hostPath", "path") or "") for volume in mounted)
+    if any(mount_path.is_within(mount_path.normalized(each), _DEVICES) for each in paths if each.startswith("/")):
+        return container
+    words = {"name": container.get("name"), "devices": ", ".join(sorted(devices))}
+    mapping.warn("PrivilegesDropped", f"{path}.securityContext.privileged", **words)
+    context = {key: value for key, value in container["securityContext"].items() if key != "privileged"}
+    return {**container, "securityContext": context}
+
+
 def _check_liveness(probe: Any, path: str, serving: ServingPort, mapping: FieldMapping) -> None:
     """Knative moves a liveness probe to the serving port (``deploy.go``, ``rewriteUserLivenessProbe``)."""
     for handler in ("httpGet", "tcpSocket") if serving.number is not None else ():
@@ -289,8 +361,13 @@ def _check_liveness(probe: Any, path: str, serving: ServingPort, mapping: FieldM
             mapping.require("multi-container-probing", f"{path}.livenessProbe.{handler}.port", exact=True)
 
 
-def _ports(ports: list[JsonObject], path: str, serving: ServingPort, mapping: FieldMapping) -> list[JsonObject]:
-    """The one port that Knative takes; the others stay open in the pod, but no request comes through them."""
+def _ports(
+    ports: list[JsonObject], path: str, serving: ServingPort, mapping: FieldMapping, *, is_on_host: bool
+) -> list[JsonObject]:
+    """The one port that Knative takes; the others stay open in the pod, but no request comes through them.
+
+    On the node's network, the node has every port of the container: the host port only repeats its number.
+    """
     if serving.number is None:
         return []
     if serving.index is None:
@@ -301,7 +378,7 @@ def _ports(ports: list[JsonObject], path: str, serving: ServingPort, mapping: Fi
         if index in serving.others:
             mapping.ignore(at, f"Knative sends requests to one port, and {serving.number} serves the model")
             continue
-        if port.get("hostPort"):
+        if port.get("hostPort") and not (is_on_host and port["hostPort"] == port.get("containerPort")):
             mapping.refuse(f"{at}.hostPort", "Knative routes to the pod, not to the node")
         if port.get("hostIP"):
             mapping.refuse(f"{at}.hostIP", "Knative routes to the pod, not to the node")
@@ -374,7 +451,7 @@ def _read_only(
         if any(kind in volume for kind in _READ_ONLY) and not mount.get("readOnly"):
             at = f"{path}.volumeMounts[{index}].readOnly"
             if is_init:
-                mapping.refuse(at, "Knative mounts volumes of this type read-only", _READ_ONLY_WAY_OUT)
+                mapping.refuse(at, "Knative mounts volumes of this type read-only", _INIT_WAY_OUT)
             else:
                 mapping.warn("MountReadOnly", at, volume=mount["name"], way_out=_READ_ONLY_WAY_OUT)
             mounts.append({**mount, "readOnly": True})

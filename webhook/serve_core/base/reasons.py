@@ -345,6 +345,19 @@ _WARNINGS = (
         "Knative mounts volume {volume} read-only, so the container cannot write there.",
         "{way_out}",
     ),
+    (
+        "HostPathReplaced",
+        (
+            "Knative mounts host paths read-only, and init container {container} fills volume {volume}: it fills an "
+            "emptyDir instead, and its files do not stay on the node."
+        ),
+        "Each pod needs room for them in its ephemeral storage. {way_out}",
+    ),
+    (
+        "PrivilegesDropped",
+        "Knative runs no privileged containers, so container {name} only gets the devices that it requests: {devices}.",
+        "If it needs other devices of the node, set kubectl-serve.dev/mode: deployment.",
+    ),
     ("FieldIgnored", "this has no effect on a Knative Service and is omitted: {why}.", ""),
     (
         "StoreMayBeUnregistered",

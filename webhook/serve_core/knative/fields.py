@@ -204,7 +204,11 @@ _CONTAINER_SECURITY: Rules = {
     "allowPrivilegeEscalation": CARRY,
     "seccompProfile": CARRY,
     "capabilities": FieldRule(inner=_CAPABILITIES),
-    "privileged": FieldRule(only=(False,), refuse="Knative runs no privileged containers"),
+    "privileged": FieldRule(
+        only=(False,),
+        refuse="Knative runs no privileged containers",
+        way_out=f"Remove it, and request devices as resources, such as nvidia.com/gpu; or {KEEP_DEPLOYMENT}.",
+    ),
     "seLinuxOptions": _refused("a Knative Service has no such field", drop=({},)),
     "windowsOptions": _refused("a Knative Service has no such field", drop=({},)),
     "procMount": _refused("a Knative Service has no such field", drop=("Default",)),

@@ -19,7 +19,7 @@ from serve_core.base.constants import MODEL_MOUNT, MODEL_SUBPATH, MODEL_VOLUME, 
 from serve_core.base.json import JsonObject, objects_in, value_at
 from serve_core.base.workload import index_of
 from serve_core.syntax import image_reference, mount_path, object_name
-from serve_core.workload import arguments
+from serve_core.workload import arguments, command_line
 from serve_core.workload.loader_container import RESTRICTED, TERMINATION, is_of_the_platform
 
 # What the API server would default inside a probe (k8s.io/kubernetes, pkg/apis/core/v1/defaults.go).
@@ -56,15 +56,18 @@ class Known:
 
 
 def server_container(containers: list[JsonObject]) -> JsonObject | None:
-    """The container that serves the model: the one named ``model-server``, else the only one without an image (it waits
-    for a runtime), else the only one, else the only one with ports, else the only one of these that requests an
-    accelerator and has a probe on a port of its own, else the only one that another one's probe asks. Agents and
-    exporters beside a server have ports as well; a front that translates HTTP is asked in place of its engine."""
+    """The container that serves the model. The first of these rules that leaves one container decides:
+
+    the one named ``model-server``; the one without an image, which waits for a runtime; the only one; the one with
+    ports or, if none declares any, the one with a probe of a port; the one that requests an accelerator and has a
+    port of its own in a probe or as ``--port``; the one that another one's probe asks. Agents and exporters
+    beside a server have ports as well; a front that translates HTTP is asked in place of its engine.
+    """
     for candidates in (
         [c for c in containers if c.get("name") == SERVER_CONTAINER],
         [c for c in containers if not c.get("image")],
         containers,
-        [c for c in containers if c.get("ports")],
+        [c for c in containers if c.get("ports")] or [c for c in containers if _probed_ports(c)],
     ):
         if len(candidates) == 1:
             return candidates[0]
@@ -72,7 +75,9 @@ def server_container(containers: list[JsonObject]) -> JsonObject | None:
 
 
 def _by_probes(containers: list[JsonObject]) -> JsonObject | None:
-    with_accelerator = [c for c in containers if extended_resources(c) and _port_keys(c) & _probed_ports(c)]
+    with_accelerator = [
+        c for c in containers if extended_resources(c) and _port_keys(c) & (_probed_ports(c) | _said_ports(c))
+    ]
     if len(with_accelerator) == 1:
         return with_accelerator[0]
     probes = Counter(port for c in containers for port in _probed_ports(c))
@@ -126,6 +131,12 @@ def _probed_ports(container: JsonObject) -> frozenset[int | str]:
     """The ports that the probes of a container ask."""
     said = (value_at(container, probe, kind, "port") for probe in PROBES for kind in ("httpGet", "tcpSocket", "grpc"))
     return frozenset(each for each in said if isinstance(each, int | str))
+
+
+def _said_ports(container: JsonObject) -> frozenset[int | str]:
+    """The port that a container's command line names."""
+    port = command_line.port_of(command_line.read(container).flag("--port"))
+    return frozenset() if port is None else frozenset({port})
 
 
 def extended_resources(container: JsonObject | None) -> frozenset[str]:
