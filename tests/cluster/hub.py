@@ -51,6 +51,7 @@ def served(namespace: Namespace, repository: str, files: Mapping[str, bytes]) ->
             "metadata": {"name": "hub"},
             "spec": {"selector": labels, "ports": [{"port": 8080}]},
         },
+        flags=("--server-side",),  # the files are too large for the annotation of an apply by the client
     )
     namespace.kubectl("wait", "--for=condition=Ready", "pod/hub", "--timeout=2m")
     yield f"http://hub.{namespace.name}.svc:8080"
