@@ -48,3 +48,11 @@ def note_name(name: Field) -> None:
         name.use()
     else:
         name.note(f"is {SERVER_CONTAINER} here.")
+
+
+def note_further_ports(container: Field) -> None:
+    """Report the ports of a container that KServe's Service has beside the first."""
+    port = port_of(container)
+    for each in container.at("ports").objects():
+        if each.at("containerPort").value not in (port, None):
+            each.remark(f"has no equivalent for clients: the model's URL leads to port {port}.")

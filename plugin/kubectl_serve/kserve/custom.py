@@ -57,18 +57,10 @@ def read(predictor: Field, draft: Draft) -> Custom | None:
     if not any(each.at("ports") for each in elements):
         made["ports"] = [{"containerPort": PORT}]
     port = containers.port_of(server)
-    _choose_port(server, port, draft)
+    if len(server.at("ports").objects()) > 1:
+        draft.asked[PORT_ANNOTATION] = str(port)  # of several, KServe takes the first
+        containers.note_further_ports(server)
     return Custom(made, port, beside)
-
-
-def _choose_port(server: Field, port: int, draft: Draft) -> None:
-    """Of several ports, KServe sends the requests to the first."""
-    ports = server.at("ports").objects()
-    if len(ports) > 1:
-        draft.asked[PORT_ANNOTATION] = str(port)
-        for each in ports:
-            if each.at("containerPort").value != port:
-                each.remark(f"has no equivalent for clients: the model's URL leads to port {port}.")
 
 
 def container(written: Field, draft: Draft) -> dict[str, Any]:

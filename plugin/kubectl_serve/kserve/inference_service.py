@@ -73,9 +73,10 @@ def _refuse_others(spec: Field) -> None:
     spec.at("predictor", "workerSpec").refuse(
         "has no equivalent; kubectl-serve does not serve models across several nodes."
     )
-    confidential = spec.at("predictor", "model", "confidential")
-    if confidential.at("enabled").value is True:
-        confidential.refuse("has no equivalent; the loader does not decrypt models.")
+    for name in (*FRAMEWORKS, "model"):
+        confidential = spec.at("predictor", name, "confidential")
+        if confidential.at("enabled").value is True:
+            confidential.refuse("has no equivalent; the loader does not decrypt models.")
 
 
 def _containers(root: Field, draft: Draft) -> list[dict[str, Any]]:

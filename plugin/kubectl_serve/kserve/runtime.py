@@ -3,6 +3,8 @@
 Source: KServe 0.20, ``config/runtimes`` and ``pkg/apis/serving/v1beta1/inference_service_defaults.go``.
 """
 
+import re
+
 from kubectl_serve.kserve import given_runtime, model_formats
 from kubectl_serve.kserve.accounting import Field
 from kubectl_serve.kserve.draft import Draft
@@ -120,7 +122,8 @@ def _protocol(protocol: Field, name: str | None, kind: str, draft: Draft, *, is_
 
 
 def _port_of_grpc(server: Field) -> int | None:
-    for each in server.at("ports").objects():
+    """The port that gets the requests, which is the first, if its name says that it is for gRPC."""
+    for each in server.at("ports").objects()[:1]:
         name, number = str(each.at("name").value), each.at("containerPort").value
         if ("h2c" in name or "grpc" in name) and isinstance(number, int):
             return number
@@ -131,4 +134,4 @@ def _listens(runtime: Runtime, number: int) -> bool:
     """Whether a runtime's server listens on a port besides that of its default protocol."""
     words = canonical([runtime.container.get("args"), runtime.container.get("env")])
     is_python_server = "--http_port" in words
-    return (is_python_server and number == _GRPC_PORT) or str(number) in words
+    return (is_python_server and number == _GRPC_PORT) or re.search(rf"\b{number}\b", words) is not None

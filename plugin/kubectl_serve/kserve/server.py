@@ -30,6 +30,7 @@ def read(server: Field, args: Arguments, runtime: Runtime | None, document: Fiel
     made = containers.read(server, "name", "args", "image")
     image, tag = server.at("image"), server.at("runtimeVersion")
     containers.note_name(server.at("name"))
+    containers.note_further_ports(server)
     if image:
         made["image"] = image
     elif tag and tag.is_text() and runtime is not None:
