@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import socket
 import socketserver
 import ssl
@@ -15,12 +16,14 @@ import subprocess
 import tarfile
 import tempfile
 import threading
+import urllib.error
 import urllib.request
+import venv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import pytest
 import trustme
@@ -417,6 +420,79 @@ def azurite(folder: Path, certificate: Path) -> Iterator[Azurite]:
     finally:
         process.kill()  # it would end only after its clients' connections
         process.communicate()
+
+
+MLFLOW = "3.14.0"
+
+
+@dataclass(frozen=True)
+class MLflow:
+    """A running MLflow tracking server that serves artifacts itself."""
+
+    authority: str
+
+    @property
+    def url(self) -> str:
+        """The URL of the server."""
+        return f"http://{self.authority}"
+
+    def put(self, path: str, files: Mapping[str, bytes]) -> None:
+        """Upload files to the server, below `path`."""
+        for name, body in files.items():
+            url = f"{self.url}/api/2.0/mlflow-artifacts/artifacts/{quote(f'{path}/{name}')}"
+            with urllib.request.urlopen(urllib.request.Request(url, body, method="PUT")) as answer:
+                assert answer.status == 200
+
+    def register(self, name: str, source: str, alias: str = "") -> str:
+        """Register a version of a model whose files are at `source`, and return its number."""
+        with contextlib.suppress(urllib.error.HTTPError):  # it exists
+            self._post("registered-models/create", name=name)
+        found = self._post("model-versions/create", name=name, source=source)["model_version"]
+        assert isinstance(found, dict)
+        if alias:
+            self._post("registered-models/alias", name=name, alias=alias, version=found["version"])
+        return str(found["version"])
+
+    def _post(self, resource: str, **fields: str) -> dict[str, object]:
+        headers = {"Content-Type": "application/json"}
+        url = f"{self.url}/api/2.0/mlflow/{resource}"
+        with urllib.request.urlopen(urllib.request.Request(url, json.dumps(fields).encode(), headers)) as answer:
+            found: dict[str, object] = json.load(answer)
+        return found
+
+
+@contextlib.contextmanager
+def mlflow(folder: Path) -> Iterator[MLflow]:
+    """Run MLflow's tracking server on loopback during the block, with its content in `folder`.
+
+    It has an environment of its own (850 MB), made once.
+    """
+    home = cache() / "tests" / f"mlflow-{MLFLOW}"
+    if not home.exists():
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=home.parent) as draft:
+            venv.create(draft, with_pip=True, symlinks=True)
+            install = [f"{draft}/bin/python", "-m", "pip", "install", "--quiet", f"mlflow=={MLFLOW}"]
+            subprocess.run(install, check=True, capture_output=True)
+            with contextlib.suppress(FileExistsError):
+                shutil.copytree(draft, home, symlinks=True)
+    port = free_port()
+    stores = ["--backend-store-uri", f"sqlite:///{folder}/db", "--artifacts-destination", str(folder / "artifacts")]
+    listen = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command = [str(home / "bin" / "python"), "-m", "mlflow", "server", *listen, *stores]
+    with (folder / "log").open("w") as lines:
+        process = subprocess.Popen(command, stdout=lines, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        while True:
+            if process.poll() is not None:
+                raise RuntimeError(f"{command} has ended: {(folder / 'log').read_text()}")
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health"):
+                break
+            threading.Event().wait(0.1)  # its workers need polling
+        yield MLflow(f"127.0.0.1:{port}")
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)  # its workers too
+        process.wait()
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ def main(arguments: Sequence[str], environment: Mapping[str, str], out: TextIO, 
             digest=loaded.digest,
         )
         fields |= {"checked": loaded.checked}
+        if loaded.resolved:
+            fields |= {"resolved": loaded.resolved}
         if loaded.signed:
             fields |= {"signed": True}
         if loaded.runs_code:

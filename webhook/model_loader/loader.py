@@ -36,7 +36,7 @@ class Loaded(NamedTuple):
     `size`: bytes. `files`: number of files. `checked`: number of downloaded files with a checksum of the store's.
     `digest`: of the model, where it was computed. `signed`: whether its signature was verified. `runs_code`: number of
     files that may run code when a server loads them, and `runs_code_first`: the first of these. `skipped`: what was
-    not loaded.
+    not loaded. `resolved`: what names that can change stood for.
     """
 
     size: int
@@ -47,6 +47,7 @@ class Loaded(NamedTuple):
     runs_code: int
     runs_code_first: str
     skipped: Skipped
+    resolved: str
 
 
 def load(options: LoaderOptions, report: Report) -> Loaded:
@@ -153,7 +154,8 @@ class _Load:
                 fixed=bool(options.stores),
             )
             try:
-                plan = make_plan(options, Context(transport, secret), self._report, without_ranges)
+                context = Context(transport, secret, stores=options.stores)
+                plan = make_plan(options, context, self._report, without_ranges)
                 return self._execute(plan, transport)
             except RangesIgnoredError as failure:
                 without_ranges.add(failure.server)
@@ -209,6 +211,7 @@ class _Load:
             runs_code=len(programs),
             runs_code_first=programs[0] if programs else "",
             skipped=skipped,
+            resolved=plan.resolved,
         )
         record = {"order": self._order, "loaded": loaded._asdict()}
         volume.state.write(Volume.COMPLETE, json.dumps(record).encode())

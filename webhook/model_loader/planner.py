@@ -3,7 +3,6 @@
 import functools
 import threading
 from collections.abc import Sequence, Set
-from dataclasses import replace
 from typing import NamedTuple
 
 from model_loader import sources
@@ -14,7 +13,7 @@ from model_loader.plan.model import DEFAULT_REVISION, Context, File, Listing, Sn
 from model_loader.plan.options import LoaderOptions
 from model_loader.report import Report
 from model_loader.verify import signatures
-from model_uri import ModelURI, Store, find_store
+from model_uri import ModelURI
 from model_uri.file_patterns import FilePatterns
 
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
@@ -30,13 +29,15 @@ class Plan(NamedTuple):
     """The files of all sources.
 
     `single`: the first file is the model, so the model's digest is that file's. `snapshots`: the repositories of a hub,
-    for their cache. `left_out`: files of the sources that are not loaded.
+    for their cache. `left_out`: files of the sources that are not loaded. `resolved`: what names that can change stood
+    for.
     """
 
     files: list[File]
     single: bool
     snapshots: tuple[Snapshot, ...]
     left_out: list[File]
+    resolved: str = ""
 
     @property
     def packed(self) -> bool:
@@ -50,11 +51,12 @@ def make_plan(options: LoaderOptions, context: Context, report: Report, without_
     files: list[File] = []
     snapshots: list[Snapshot] = []
     left_out: list[File] = []
+    resolved: list[str] = []
     single = False
     unsigned: dict[str, tuple[ModelURI, Context]] = {}
     for load in options.loads:
         uri = sources.parse(load.uri)
-        bound = context._replace(store=_fixed_store(uri, options.stores))
+        bound = context.bound_to(uri)
         try:
             listing = retry_policy.run(functools.partial(sources.list_files, uri, bound))
         except LoadError as failure:
@@ -64,6 +66,8 @@ def make_plan(options: LoaderOptions, context: Context, report: Report, without_
                 f"{load.folder} was read as the model's folder; if it is a part of the path, write %3D for the = there."
             )
             raise LoadError(failure.code, failure.message, hint=f"{failure.hint} {read}") from None
+        if listing.resolved:
+            resolved.append(listing.resolved)
         single = listing.single and len(options.loads) == 1
         if listing.choices and options.files is None:
             raise _several(uri, listing)
@@ -84,7 +88,7 @@ def make_plan(options: LoaderOptions, context: Context, report: Report, without_
     if without_ranges:
         files = [file._replace(ranged=file.ranged and file.server not in without_ranges) for file in files]
     paths.check_clashes(file.path for file in files)
-    return Plan(files, single, tuple(snapshots), left_out)
+    return Plan(files, single, tuple(snapshots), left_out, "; ".join(resolved))
 
 
 def select(source: str, listing: Listing, folder: str, patterns: FilePatterns | None) -> tuple[list[File], list[File]]:
@@ -121,7 +125,7 @@ def _several(uri: ModelURI, listing: Listing) -> LoadError:
     size = {file.path: file.size for file in listing.files}
     found = _listed([f"{name} ({size[name] / 1e9:.1f} GB)" for name in listing.choices])
     best = next((name for name in listing.choices if _USUAL in name.upper()), listing.choices[0])
-    one = replace(uri, segments=(*uri.segments, *best.split("/")))
+    one = uri.below(best)
     return LoadError(
         Code.INVALID_SOURCE,
         f"{uri} has {len(listing.choices)} models: {found}",
@@ -135,16 +139,6 @@ def _listed(names: Sequence[str]) -> str:
     """Return the first names, for a message."""
     shown = [name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}…" for name in names[:_SHOWN]]
     return ", ".join(shown) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-
-
-def _fixed_store(uri: ModelURI, stores: Sequence[Store]) -> Store | None:
-    """Return the store of `uri`, if the arguments fix stores. Raises LoadError(Refused) when none of them holds it."""
-    if not stores:
-        return None
-    found = find_store(uri, stores)
-    if found is None or not found.is_fixed or uri.query:
-        raise LoadError(Code.REFUSED, f"the loader is not allowed to read from {uri}")
-    return found
 
 
 def _signature_file(uri: ModelURI, path: str, context: Context) -> File:

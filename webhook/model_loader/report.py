@@ -86,7 +86,7 @@ def termination_message(fields: Mapping[str, object]) -> str:
     """Return `fields` as JSON of at most TERMINATION_BYTES; shortens long texts."""
     fields = dict(fields)
     text = json.dumps(fields, separators=(",", ":"))
-    for key in ("file", "runs_code_first", "skipped_first", "message", "hint"):
+    for key in ("file", "resolved", "runs_code_first", "skipped_first", "message", "hint"):
         over = len(text) - TERMINATION_BYTES
         value = str(fields.get(key, ""))
         if over > 0 and len(value) > 16:

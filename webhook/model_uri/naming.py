@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from model_uri import hub
-from model_uri.uri import DOCKER_HUB, DOCKER_HUBS, WEB, ModelURI, URIError, parse, registry_port
+from model_uri.uri import DOCKER_HUB, DOCKER_HUBS, GIT, WEB, ModelURI, URIError, parse, registry_port
 
 _ACCOUNTS = ("s3", "gs", "az")
 """The schemes of stores whose users have accounts."""
@@ -22,6 +22,11 @@ _GOOGLE_API = re.compile(r"storage/v[0-9a-z]+/b/([^/]+)(?:/o(?:/(.+))?)?", re.AS
 _AZURE_DOMAINS = (
     ".core.windows.net", ".core.chinacloudapi.cn", ".core.usgovcloudapi.net", ".core.cloudapi.de", ".storage.azure.net",
 )  # fmt: skip
+_MLFLOW = ("api", "2.0", "mlflow-artifacts")
+"""Where a tracking server serves the files of all models."""
+_MLFLOW_PATHS = frozenset({"mlflow", "mlflow-artifacts", "get-artifact", "model-versions"})
+"""Segments of such addresses; a prefix can be before them."""
+_GITHUB, _RAW_GITHUB = "github.com", "raw.githubusercontent.com"
 _AZURE_SERVICES = frozenset({"blob", "dfs", "web"})
 
 
@@ -36,6 +41,11 @@ def aliases(uri: ModelURI) -> tuple[ModelURI, ...]:
                 found.append(replace(read, scheme="http" if uri.scheme == "https" else "https"))
     elif uri.scheme == "s3":
         found.append(_store("s3", uri.host, uri.segments))
+    elif uri.scheme == GIT:
+        web = ModelURI("", "https", uri.host, uri.port, uri.segments)
+        found += [web, *_stores_of(web)]
+    elif uri.scheme == "mlflow":
+        found.append(ModelURI("", "https", uri.host, uri.port, _MLFLOW))
     elif uri.scheme == "oci" and uri.host in hub.HOSTS and len(uri.segments) > 1:
         found.append(ModelURI(uri.text, "hf", uri.segments[0], None, uri.segments[1:], revision=uri.tag))
     return tuple(dict.fromkeys([*found, *(other for each in found for other in _addresses_of(each))]))
@@ -115,6 +125,9 @@ def _stores_of(uri: ModelURI) -> Iterator[ModelURI]:
         yield from _of_google(uri)
     if segments[:1] == ("v2",) and len(segments) > 1:
         yield from _of_registry(uri)
+    yield ModelURI("", GIT, _GITHUB if host == _RAW_GITHUB else host, uri.port, segments)
+    if _MLFLOW_PATHS & set(segments):
+        yield ModelURI("", "mlflow", host, uri.port, ())
 
 
 def in_store(scheme: str, path: tuple[str, ...]) -> Iterator[ModelURI]:

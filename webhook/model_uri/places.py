@@ -114,6 +114,8 @@ def parse_place(text: str) -> Place:
         uri = replace(uri, segments=uri.segments[1:] if path else ())
     else:
         uri = parse(f"{scheme}{separator}{host}{slash}{path}")
+    if uri.subdirectory:
+        raise URIError("a place contains a whole repository")
     if pattern and not pattern[1]:
         uri = replace(uri, host="")
     return Place(replace(uri, text=text), wild)

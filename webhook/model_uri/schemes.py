@@ -26,6 +26,10 @@ class Scheme(NamedTuple):
     """Whether the store's endpoint is configurable. A web address is its own endpoint."""
     folders: bool = False
     """Whether a URI names everything below it."""
+    named: bool = False
+    """Whether the path begins with the name of a repository or model; ``ModelURI.inside`` is the path behind it."""
+    format: str = ""
+    """The format of its models, if no file name and no annotation says another one."""
 
 
 SCHEMES = {
@@ -75,9 +79,30 @@ SCHEMES = {
             public=True,
             movable=True,
             folders=True,
+            named=True,
+            format="huggingface",
         ),
         Scheme(
-            "oci", "oci://registry/repository:tag", "registry", host="registry", port=443, public=True, movable=True
+            "oci",
+            "oci://registry/repository:tag",
+            "registry",
+            host="registry",
+            port=443,
+            public=True,
+            movable=True,
+            named=True,
+        ),
+        Scheme(
+            "mlflow",
+            "mlflow://server/model/version",
+            "mlflow",
+            host="tracking server",
+            port=443,
+            public=True,
+            movable=True,
+            folders=True,
+            named=True,
+            format="mlflow",
         ),
         Scheme(
             "pvc",

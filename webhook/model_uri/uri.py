@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from urllib.parse import quote, unquote, unquote_to_bytes
 
-from model_uri import hosts, hub
+from model_uri import hosts, hub, registered_models
 from model_uri.schemes import scheme_of
 
 MAX_LENGTH = 2048
 """Maximum characters of a URI."""
 WEB = ("http", "https")
+GIT = "git+https"
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,31}", re.ASCII)
 _TEXT = re.compile(r"[!-~]*", re.ASCII)
@@ -27,6 +28,12 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _MODEL = re.compile(r"[A-Za-z0-9_.-]{1,96}", re.ASCII)
 _PROPOSAL = re.compile(r"(refs/)?pr/.*", re.ASCII | re.DOTALL)
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
+_OF_GIT = re.compile(r"(?![/.-])[A-Za-z0-9_./+-]{1,200}", re.ASCII)
+"""A branch, a tag or a commit."""
+_SUBDIRECTORY = "#subdirectory="
+"""What begins the path of a folder or file in a git repository, as for pip."""
+_VIEWS_OF_GIT = frozenset({"-", "blob", "raw", "src", "tree"})
+"""What follows a repository's name in the address of a web page about a file or folder."""
 DOCKER_HUB = "docker.io"
 DOCKER_HUBS = (DOCKER_HUB, "registry-1.docker.io", "index.docker.io", "registry.hub.docker.com")
 """Hosts of Docker Hub's registry."""
@@ -83,10 +90,12 @@ class ModelURI:
     folder: bool = field(default=False, compare=False)
     """Whether the text ends in a slash."""
     revision: str = ""
-    """For a hub's model."""
+    """For a hub's model, or a git repository."""
     tag: str = ""
     digest: str = ""
     """For an artifact in a registry."""
+    subdirectory: tuple[str, ...] = ()
+    """For a git repository: the path of a folder or file in it, decoded."""
     query: str = field(default="", repr=False)
     """For a signed URL: a secret."""
     written: tuple[str, ...] = field(default=(), compare=False, repr=False)
@@ -103,20 +112,33 @@ class ModelURI:
         host, segments = self.host.lower(), self.segments
         if self.scheme == "hf" and segments:
             segments = (segments[0].lower().removesuffix(".git"), *segments[1:])
+        elif self.scheme == GIT and segments:
+            # GitHub, GitLab and others know a repository by both names, and in any case.
+            segments = tuple(segment.lower() for segment in segments)
+            segments = (*segments[:-1], segments[-1].removesuffix(".git"))
         elif self.scheme in WEB and host in hub.HOSTS:
             host = hub.HOST
         return self if (host, segments) == (self.host, self.segments) else replace(self, host=host, segments=segments)
 
     def beside(self, name: str) -> "ModelURI":
         """Return the URI of another file in the same folder, without a query."""
+        if self.subdirectory:
+            return replace(self, subdirectory=(*self.subdirectory[:-1], name))
         return replace(
             self, segments=(*self.segments[:-1], name), written=(*self.written[:-1], quote(name, safe="")), query=""
         )
 
+    def below(self, path: str) -> "ModelURI":
+        """Return the URI of a file below this one."""
+        if self.scheme == GIT:
+            return replace(self, subdirectory=(*self.subdirectory, *path.split("/")), folder=False)
+        return replace(self, segments=(*self.segments, *path.split("/")), folder=False)
+
     @property
     def is_immutable(self) -> bool:
-        """Whether the URI names one version for ever: a digest in a registry, a commit in a hub."""
-        return bool(self.digest) or (self.scheme == "hf" and _COMMIT.fullmatch(self.revision) is not None)
+        """Whether the URI names one version for ever: a digest in a registry, a commit in a hub or a git repository."""
+        is_commit = self.scheme in ("hf", GIT) and _COMMIT.fullmatch(self.revision) is not None
+        return bool(self.digest) or is_commit
 
     @property
     def is_proposal(self) -> bool:
@@ -130,8 +152,10 @@ class ModelURI:
 
     @property
     def inside(self) -> tuple[str, ...]:
-        """Of a hub's URI: the path of a file or folder in the repository. Empty for other URIs."""
-        return self.segments[1:] if self.scheme == "hf" else ()
+        """The path of a file or folder in a repository or a registered model. Empty for other URIs."""
+        if self.scheme == "mlflow":
+            return registered_models.split(self.segments)[1]
+        return self.segments[1:] if self.scheme == "hf" else self.subdirectory
 
     @property
     def authority(self) -> str:
@@ -153,7 +177,7 @@ class ModelURI:
         """
         if self._is_as_written:
             return tuple(quote(_ESCAPE.sub(_normal, each), safe=_SAFE + "%") for each in self.written)
-        safe = _SAFE_IN_HUB if self.scheme == "hf" else _SAFE
+        safe = _SAFE_IN_HUB if self.scheme in ("hf", "mlflow", GIT) else _SAFE
         return tuple(quote(segment, safe=safe) for segment in self.segments)
 
     @property
@@ -173,10 +197,14 @@ class ModelURI:
     def __str__(self) -> str:
         """The canonical text, without a query. :func:`parse` returns an equal URI for it."""
         path = "".join(f"/{segment}" for segment in self.encoded)
+        if self.scheme == "mlflow":
+            path = registered_models.joined(self.encoded)
         versions = (("@", hub.encoded(self.revision)), (":", self.tag), ("@", self.digest))
         version = "".join(f"{mark}{text}" for mark, text in versions if text)
         root = "/" if self.scheme == "file" and not path else ""
-        return f"{self.scheme}://{self.authority}{path}{version}{root}"
+        inside = "/".join(quote(segment, safe=_SAFE_IN_HUB) for segment in self.subdirectory)
+        inside = f"{_SUBDIRECTORY}{inside}" if inside else ""
+        return f"{self.scheme}://{self.authority}{path}{version}{inside}{root}"
 
 
 def parse(text: str, *, signed: bool = False) -> ModelURI:
@@ -187,6 +215,9 @@ def parse(text: str, *, signed: bool = False) -> ModelURI:
     scheme, rest = _scheme(text)
     if scheme == "oci":
         rest = _with_registry(rest)
+    rest, inside = _without_subdirectory(rest) if scheme == GIT else (rest, "")
+    if scheme == "mlflow" and "/" not in rest:
+        rest = registered_models.with_slash(rest)
     _check_text(scheme, rest, signed=signed)
     if scheme == "hf":
         return _of_hub(text, rest)
@@ -197,6 +228,10 @@ def parse(text: str, *, signed: bool = False) -> ModelURI:
     host, port = _host(scheme, authority)
     if scheme == "oci":
         return _of_registry(text, host, port, slash + raw)
+    if scheme == GIT:
+        return _of_git(text, host, port, raw, inside)
+    if scheme == "mlflow":
+        raw = registered_models.with_alias(raw)
     written = tuple(raw.removesuffix("/").split("/")) if scheme in WEB and raw else ()
     return ModelURI(text, scheme, host, port, _segments(raw), folder=raw.endswith("/"), query=query, written=written)
 
@@ -222,7 +257,24 @@ def parse_model(text: str, *, signed: bool = False) -> ModelURI:
         raise URIError(f'"{uri.host}" is not {scheme_of(uri.scheme).names}')
     if uri.scheme == "hf":
         _check_repository(uri)
+    elif uri.scheme in ("mlflow", GIT):
+        _check_host(uri)
     return uri
+
+
+def _check_host(uri: ModelURI) -> None:
+    """Refuse what cannot be a registered model, or a git repository. Raises URIError."""
+    if uri.scheme == "mlflow" and (fault := registered_models.fault(uri.authority, uri.segments)):
+        raise URIError(fault)
+    if not hosts.is_strict(uri.host):
+        raise URIError(f'"{uri.host}" is not a host name or an address')
+    if uri.scheme == GIT:
+        if not uri.segments:
+            raise URIError("it names no repository")
+        if _VIEWS_OF_GIT & set(uri.segments[2:]):
+            raise URIError(
+                "it is the address of a web page; write git+https://HOST/REPOSITORY@REVISION#subdirectory=PATH"
+            )
 
 
 def _check_pasted(text: str, *, signed: bool) -> None:
@@ -355,7 +407,7 @@ def _write(scheme: str, rest: str) -> str:
     if scheme == "oci":
         return "the name of an artifact cannot have it"
     # An @ can come after a password, and a query is a secret.
-    if {"@", "?"} & set(rest) or {"#", "%"} & set(authority):
+    if {"@", "?"} & set(rest) or {"#", "%"} & set(authority) or scheme == GIT:
         return "percent-encode the characters of its path"
     return f"write {scheme}://{authority}{slash}{quote(_LONE_PERCENT.sub('%25', path), safe=_SAFE + '/*%')}"
 
@@ -434,6 +486,30 @@ def _of_hub(text: str, rest: str) -> ModelURI:
     # The slash behind a repository's name means nothing.
     is_folder = raw.endswith("/") and len(segments) > 1
     return ModelURI(text, "hf", host, None, segments, folder=is_folder, revision=revision)
+
+
+def _without_subdirectory(rest: str) -> tuple[str, str]:
+    """Return what follows ``git+https://`` without the path in the repository, and that path. Raises URIError."""
+    rest, mark, fragment = rest.partition("#")
+    key, equals, inside = fragment.partition("=")
+    if mark and (f"#{key}=" != _SUBDIRECTORY or not equals or not inside.strip("/")):
+        raise URIError(f"what follows its # is not {_SUBDIRECTORY[1:]}PATH")
+    _check_text(GIT, f"host/{inside}", signed=False)
+    return rest, inside
+
+
+def _of_git(text: str, host: str, port: int | None, raw: str, inside: str) -> ModelURI:
+    path, mark, revision = raw.partition("@")
+    if "//" in f"/{path}":
+        raise URIError(
+            f"its path has an empty segment; write {_SUBDIRECTORY}PATH behind it for a path in the repository"
+        )
+    revision = unquote(revision)
+    if mark and (not _OF_GIT.fullmatch(revision) or ".." in revision or "//" in revision or revision[-1] in "/."):
+        raise URIError("its revision is not a branch, a tag or a commit")
+    below = _segments(inside) if inside else ()
+    is_folder = inside.endswith("/")
+    return ModelURI(text, GIT, host, port, _segments(path), folder=is_folder, revision=revision, subdirectory=below)
 
 
 def _of_registry(text: str, host: str, port: int | None, path: str) -> ModelURI:

@@ -48,10 +48,10 @@ _HINTS = {
     Code.NO_SPACE: "The model is read into a temporary directory: set TMPDIR to a directory with more space.",
 }
 """Hints that differ from those in a cluster."""
-_STORE_PREFIXES = ("AWS_", "AZURE_", "HF_")
+_STORE_PREFIXES = ("AWS_", "AZURE_", "HF_", "MLFLOW_TRACKING_", "GIT_")
 """Variables with a store's endpoint and credentials. With a Secret, only the Secret's values count, as in a pod:
 otherwise its author could send this user's own keys to any server."""
-_ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "hf": "HF_ENDPOINT"}
+_ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "hf": "HF_ENDPOINT", "mlflow": "MLFLOW_TRACKING_URI"}
 _WRONG_STORE = (Code.NOT_FOUND, Code.UNAUTHORIZED, Code.UNREACHABLE)
 """Error codes for a model that is in another store than the requested one."""
 

@@ -54,6 +54,10 @@ DIGEST = "sha256:" + "9f" * 32
         ("oci://[::1]/iris", "oci://[::1]/iris"),
         ("hf://Qwen/Qwen3@refs/pr/1", "hf://Qwen/Qwen3@refs/pr/1"),
         ("file://localhost/srv/a", "file:///srv/a"),
+        ("mlflow://MLflow.example.com:443/iris/3", "mlflow://mlflow.example.com/iris/3"),
+        ("mlflow://127.1:5000/iris@champion/a%2Bb", "mlflow://127.0.0.1:5000/iris@champion/a+b"),
+        ("mlflow://example.com/iris/%40champion", "mlflow://example.com/iris@champion"),
+        ("mlflow://example.com/a%40b@c", "mlflow://example.com/a%40b@c"),
     ],
 )
 @pytest.mark.attack(12, 34)
@@ -293,3 +297,34 @@ def test_reading_takes_time_in_proportion_to_the_text(begin: str, piece: str) ->
             for read in (model_uri.parse, parse_place.__wrapped__):
                 with contextlib.suppress(URIError):
                     read(text)
+
+
+@pytest.mark.parametrize(
+    ("place", "inside", "outside"),
+    [
+        ("mlflow://example.com", ["iris/3", "iris@champion", "m-" + "0" * 32], []),
+        ("mlflow://example.com/iris", ["iris/3", "iris@champion", "iris/3/a"], ["Iris/3", "iris-2/3", "m-" + "0" * 32]),
+        ("mlflow://example.com/iris/3", ["iris/3/a"], ["iris/30", "iris@3", "iris@champion/3"]),
+        ("mlflow://example.com/iris@champion", ["iris@champion/a"], ["iris/3", "iris@other", "iris@champion-2"]),
+    ],
+)
+@pytest.mark.attack(12)
+def test_a_place_of_registered_models(place: str, inside: list[str], outside: list[str]) -> None:
+    for path in inside:
+        assert parse_place(place).allows(model_uri.parse(f"mlflow://example.com/{path}"))
+        assert not parse_place(place).allows(model_uri.parse(f"mlflow://example.com:5000/{path}"))
+    for path in outside:
+        assert not parse_place(place).allows(model_uri.parse(f"mlflow://example.com/{path}"))
+
+
+@pytest.mark.parametrize(
+    ("denied", "uri"),
+    [
+        ("mlflow://example.com", "https://example.com/prefix/api/2.0/mlflow-artifacts/artifacts/1/model.pkl"),
+        ("mlflow://example.com/iris", "https://example.com/get-artifact"),
+        ("https://example.com", "mlflow://example.com/iris/3"),
+    ],
+)
+@pytest.mark.attack(34)
+def test_a_tracking_server_has_web_addresses(denied: str, uri: str) -> None:
+    assert parse_place(denied).names(model_uri.parse(uri))

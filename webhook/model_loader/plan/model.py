@@ -10,7 +10,7 @@ import model_uri
 from model_loader.http.authorizers import ANONYMOUS, Authorizer
 from model_loader.http.transport import Transport
 from model_loader.outcomes import Code, LoadError
-from model_uri import WEB, ModelURI, Store, URIError
+from model_uri import WEB, ModelURI, Store, URIError, find_store
 
 MAX_FILES = 100_000
 """Maximum number of files of a model: the loader keeps the list in memory."""
@@ -83,7 +83,8 @@ class Listing(NamedTuple):
 
     `single`: the source names one file, so the model's digest is that file's. `commit`: of a hub's repository, and
     `inside`: the folder of the repository that has the files (empty: its top). `copies`: the paths of weights that
-    other files have too. `choices`: the paths of models of which a server reads one, if there are several.
+    other files have too. `choices`: the paths of models of which a server reads one, if there are several. `resolved`:
+    what a name that can change stood for, such as the version of an alias.
     """
 
     files: tuple[File, ...]
@@ -92,6 +93,7 @@ class Listing(NamedTuple):
     inside: str = ""
     copies: frozenset[str] = frozenset()
     choices: tuple[str, ...] = ()
+    resolved: str = ""
 
 
 DEFAULT_REVISION = "main"
@@ -113,7 +115,7 @@ class Snapshot(NamedTuple):
     paths: tuple[str, ...]
 
 
-_SDKS = ("AWS_", "AZURE_", "HF_")
+_SDKS = ("AWS_", "AZURE_", "HF_", "MLFLOW_TRACKING_", "GIT_")
 _SWITCH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
 
 
@@ -208,11 +210,26 @@ class Secret(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What a source may use. `store`: where the source leads, if the loader's arguments fix that."""
+    """What a source may use. `store`: where the source leads, if the loader's arguments fix that.
+
+    `stores`: all stores that the arguments name. If there are any, no source may lead to another one. `scratch`: a
+    folder for temporary files.
+    """
 
     transport: Transport
     secret: Secret
     store: Store | None = None
+    stores: tuple[Store, ...] = ()
+    scratch: Path | None = None
+
+    def bound_to(self, uri: ModelURI) -> "Context":
+        """Return the context for `uri`, with its store. Raises LoadError(Refused) when no fixed store holds it."""
+        if not self.stores:
+            return self
+        found = find_store(uri, self.stores)
+        if found is None or not found.is_fixed or uri.query:
+            raise LoadError(Code.REFUSED, f"the loader is not allowed to read from {uri}")
+        return self._replace(store=found)
 
     def endpoint(self, public: str, *keys: str) -> str:
         """Return the URL of the store. `public`: the default of the scheme. `keys`: keys of the Secret for another one.

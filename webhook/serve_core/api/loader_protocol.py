@@ -67,6 +67,8 @@ class LoaderOutput:
     """Their bytes."""
     skipped_first: str = ""
     """The name of one of them."""
+    resolved: str = ""
+    """What names that can change stood for, such as the version of an alias."""
 
 
 NOTHING = LoaderOutput()
@@ -100,6 +102,7 @@ def from_object(document: Mapping[str, object]) -> LoaderOutput:
         skipped=_count(document.get("skipped")),
         skipped_size=_count(document.get("skipped_bytes")),
         skipped_first=_text(document.get("skipped_first")),
+        resolved=_text(document.get("resolved")),
     )
 
 
@@ -163,7 +166,7 @@ def loaded_text(output: LoaderOutput) -> str:
     """A summary of a successful load; empty if the message has no size or time.
 
     Bytes, files, seconds, how many files were verified with a checksum of the store, whether a signature was verified,
-    and the digest.
+    what names that can change stood for, and the digest.
     """
     if output.size is None or output.seconds is None:
         return ""
@@ -171,4 +174,5 @@ def loaded_text(output: LoaderOutput) -> str:
     digest = f", {output.digest}" if output.digest else ""
     checked = f", {output.checked} checked against the store's own checksum" if output.checked else ""
     signed = ", its signature verified" if output.signed else ""
-    return f"{size_text(output.size)}{files} in {output.seconds:.1f} s{checked}{signed}{digest}"
+    resolved = f", {quote(output.resolved)}" if output.resolved else ""
+    return f"{size_text(output.size)}{files} in {output.seconds:.1f} s{checked}{signed}{resolved}{digest}"

@@ -8,6 +8,7 @@ from urllib.parse import quote as percent_encoded
 import model_uri
 from model_uri import ModelURI, SecretError, URIError
 from model_uri.naming import folder_advice
+from model_uri.schemes import scheme_of
 from serve_core.base.reasons import Diagnostic, diagnostic, meant, quote
 
 SCHEMES = {scheme.name: scheme.example for scheme in model_uri.SCHEMES.values() if scheme.example}
@@ -59,8 +60,8 @@ class Placed:
 
 def file_name(uri: ModelURI) -> str | None:
     """The name of the file at the URI, if its suffix is that of a model file."""
-    path = uri.inside if uri.scheme == "hf" else uri.segments
-    if uri.scheme == "oci" or not path or uri.folder:
+    path = uri.inside if scheme_of(uri.scheme).named else uri.segments
+    if not path or uri.folder:
         return None  # a whole repository or artifact, whatever its name ends in
     name = path[-1]
     return name if has_file_suffix(name) else None

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from model_uri.file_patterns import ALL, FilePatterns
+from model_uri.schemes import scheme_of
 from serve_core.api import hub_on_claim
 from serve_core.api.annotation_values import Format
 from serve_core.api.annotations import FORMAT, MODEL, PROTOCOL, RUNTIME, path_of
@@ -213,8 +214,9 @@ def format_of(spec: ServingSpec) -> tuple[Format | None, tuple[Explanation, ...]
         return spec.format, ()
     name = file_name(spec.model)
     if name is None:
-        if spec.model.scheme == "hf":
-            return Format(HUB_FORMAT), (explanation("FormatFromHub"),)
+        scheme = scheme_of(spec.model.scheme)
+        if scheme.format:
+            return Format(scheme.format), (explanation("FormatFromScheme", format=scheme.format, scheme=scheme.name),)
         is_cached = hub_on_claim.is_snapshot(spec.model) or hub_on_claim.repository(spec.model) is not None
         return (Format(HUB_FORMAT), (explanation("FormatFromCache"),)) if is_cached else (None, ())
     suffix = next(suffix for suffix in SUFFIX_FORMATS if name.endswith(suffix))

@@ -388,8 +388,8 @@ _WARNINGS = (
 )
 
 _CHOICES = (
-    ("FormatFromHub", "format huggingface, because the model comes from a Hugging Face hub.", ""),
     ("FormatFromCache", "format huggingface, because the URI has the form of a Hugging Face cache.", ""),
+    ("FormatFromScheme", "format {format}, because the model's URI begins with {scheme}://.", ""),
     ("FormatFromURI", "format {format}, because the model's name ends in {suffix}.", ""),
     ("RuntimeByFormat", "runtime {runtime}, because it serves {wanted} with the highest priority.", ""),
     ("RuntimeByName", "runtime {runtime}, because kubectl-serve.dev/runtime names it.", ""),

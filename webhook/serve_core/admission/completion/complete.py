@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 
-from model_uri import ModelURI
 from model_uri.schemes import scheme_of
 from serve_core.admission.completion import completion_record, own_server, runtime_server, transformer
 from serve_core.admission.completion.own_server import OwnServer
@@ -125,7 +124,7 @@ def _server(workload: Workload, spec: ServingSpec, context: ClusterContext, find
         findings.problems.append(_file_unnamed(spec, runtime))
         return None
     if spec.format is None and spec.model.scheme == "hf" and spec.model.path.lower().endswith("-gguf"):
-        example = _example_file(spec.model, ".gguf")
+        example = spec.model.below("FILE.gguf")
         words = {"runtime": runtime.name, "example": example}
         findings.warnings.append(diagnostic("RepositoryOfGGUF", path_of(MODEL), **words))
     variants = runtime.applying(spec.protocol, resources)
@@ -145,10 +144,6 @@ def _server(workload: Workload, spec: ServingSpec, context: ClusterContext, find
     return Server(found["name"] if found else SERVER_CONTAINER, runtime, variants)
 
 
-def _example_file(uri: ModelURI, suffix: str) -> ModelURI:
-    return replace(uri, segments=(*uri.segments, f"FILE{suffix}"), folder=False)
-
-
 def _snapshot_unnamed(spec: ServingSpec, runtime: Runtime) -> Diagnostic:
     words = {"runtime": runtime.name, "uri": spec.model, "reference": f"{'/'.join(spec.model.segments)}/refs/main"}
     return diagnostic("SnapshotUnnamed", path_of(MODEL), **words)
@@ -159,7 +154,7 @@ def _file_unnamed(spec: ServingSpec, runtime: Runtime) -> Diagnostic:
     uri = spec.model
     example = ""
     if scheme_of(uri.scheme).folders and uri.segments:
-        example = f", such as {_example_file(uri, suffix)}"
+        example = f", such as {uri.below(f'FILE{suffix}')}"
     elif uri.scheme == "oci":
         example = f", or a container with your own image that reads the artifact's file from {spec.mount}"
     words = {"runtime": runtime.name, "suffix": suffix, "example": example}
