@@ -44,6 +44,8 @@ class Arguments:
         while (option := self.find(*names)) is not None:
             self.words = [word for word in self.words if not any(word is each for each in option.words)]
             option.use()
+            if taken is not None and option.value != taken.value:
+                option.words[0].remark("has no effect: a later argument replaces it.")
         return taken
 
     def _option(self, index: int, names: tuple[str, ...]) -> Option | None:

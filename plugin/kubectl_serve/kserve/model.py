@@ -98,7 +98,7 @@ def read_access(document: Field, draft: Draft) -> None:
         draft.asked[WRITABLE] = "true"
     elif annotation.value == "false":
         annotation.note("has no equivalent: the server only reads what the loader downloads.")
-    elif annotation:
+    elif annotation.value == "true":
         annotation.use()
 
 
