@@ -5,6 +5,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 import yaml
@@ -29,6 +30,19 @@ from cluster.support import (
     pod_template,
 )
 
+SLOW_SERVER = """
+import http.server, json, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *message):
+        print(json.dumps({"answered": time.time()}), flush=True)
+time.sleep(SECONDS)
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 8080), Handler)
+print(json.dumps({"listens": time.time()}), flush=True)
+server.serve_forever()
+"""
 IRIS = "s3://models/iris/model.joblib"
 ALWAYS_TWO = "s3://models/always-two/model.joblib"
 
@@ -79,6 +93,30 @@ def test_goes_to_zero_and_comes_back_on_a_request(namespace: Namespace, ingress:
     began = time.monotonic()
     assert ingress.predict(asleep, iris.rows).predicted == iris.answers
     print(f"cold start: {time.monotonic() - began:.1f} s")
+
+
+@pytest.mark.parametrize("seconds", [0.3, 2.5, 14])
+def test_a_pod_is_ready_when_its_server_is(namespace: Namespace, seconds: float) -> None:
+    """It does not wait for the next of Knative's probes, which come every 10 s; nor are there more of them later."""
+    server = file_server("server", "") | {"readinessProbe": {"httpGet": {"path": "/", "port": 8080}}}
+    server["command"] = ["/opt/mlserver/bin/python", "-c", SLOW_SERVER.replace("SECONDS", str(seconds))]
+    spec = pod_template(server, {"app": "slow"})
+    namespace.apply(deployment("slow", IRIS, spec, credentials="store", scale="1", runtime="custom"))
+    namespace.wait_ready("slow")
+    (pod,) = namespace.list("pods")
+    name, since = pod["metadata"]["name"], datetime.fromisoformat(condition(pod, "Ready")["lastTransitionTime"])
+
+    def printed() -> list[Json]:
+        return [json.loads(line) for line in namespace.kubectl("logs", name, "-c", "server").splitlines()]
+
+    listens = printed()[0]["listens"]
+    # The API has whole seconds.
+    assert since.timestamp() - listens < 2
+    assert all(each["restartCount"] == 0 for each in pod["status"]["containerStatuses"])
+    settled = since.timestamp() + 5
+    eventually(lambda: printed()[-1].get("answered", 0) > settled + 15, 60, "the kubelet probes it again")
+    answers = [line["answered"] for line in printed()[1:] if line["answered"] > settled]
+    assert len(answers) <= 1 + (answers[-1] - settled) / 5, "more often than every 5 s"
 
 
 def test_a_new_model_takes_over_without_a_failed_request(
