@@ -1,12 +1,15 @@
 """Sources of models, and the messages when a download fails."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from cluster.support import (
     LOADED,
+    PREFIX,
     PYTHON_IMAGE,
     READY,
     Ingress,
@@ -63,41 +66,91 @@ def test_a_prefix_of_a_bucket_pinned_from_the_desk(
     assert reported.endswith(f', {pinned}. "model.joblib" can run code when it is loaded.')
 
 
-def test_a_model_in_a_claim_is_mounted_without_a_loader(
-    empty: Namespace, ingress: Ingress, iris: Trained, tmp_path: Path
-) -> None:
-    # The node is this machine: a folder of the test is a volume there.
-    for parent in (tmp_path, *tmp_path.parents[:2]):
+@contextmanager
+def claim(namespace: Namespace, folder: Path, access: str) -> Iterator[None]:
+    """The claim ``models`` with a folder of the test: the node is this machine."""
+    for parent in (folder, *folder.parents[:2]):
         parent.chmod(0o755)
-    folder = tmp_path / "credit risk" / "50% #é"
-    folder.mkdir(parents=True)
-    (folder / "model.joblib").write_bytes(iris.content)
-    name = f"models-{empty.name}"
+    name = f"models-{namespace.name}"
     size = {"storage": "1Gi"}
-    access = {"accessModes": ["ReadOnlyMany"], "storageClassName": ""}
-    empty.apply(
+    spec = {"accessModes": [access], "storageClassName": ""}
+    namespace.apply(
         {
             "apiVersion": "v1",
             "kind": "PersistentVolume",
             "metadata": {"name": name},
-            "spec": {**access, "capacity": size, "hostPath": {"path": str(tmp_path)}},
+            "spec": {**spec, "capacity": size, "hostPath": {"path": str(folder)}},
         },
         {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
             "metadata": {"name": "models"},
-            "spec": {**access, "resources": {"requests": size}, "volumeName": name},
+            "spec": {**spec, "resources": {"requests": size}, "volumeName": name},
         },
     )
     try:
+        yield
+    finally:
+        namespace.kubectl("delete", "persistentvolume", name, "--wait=false")
+
+
+def test_a_model_in_a_claim_is_mounted_without_a_loader(
+    empty: Namespace, ingress: Ingress, iris: Trained, tmp_path: Path
+) -> None:
+    folder = tmp_path / "credit risk" / "50% #é"
+    folder.mkdir(parents=True)
+    (folder / "model.joblib").write_bytes(iris.content)
+    with claim(empty, tmp_path, "ReadOnlyMany"):
         empty.apply(deployment("iris", "pvc://models/credit%20risk/50%25%20%23%C3%A9/model.joblib"))
         served = empty.wait_ready("iris")
         assert ingress.predict(served, iris.rows).predicted == iris.answers
         assert condition(served, LOADED)["reason"] == "NotNeeded"
         (pod,) = empty.list("pods")
         assert "initContainers" not in pod["spec"]
-    finally:
-        empty.kubectl("delete", "persistentvolume", name, "--wait=false")
+
+
+def test_a_snapshot_of_a_hub_cache_on_a_claim(
+    empty: Namespace, ingress: Ingress, iris: Trained, tmp_path: Path
+) -> None:
+    # The layout is that of huggingface_hub; the format is one that can be served here.
+    snapshot = tmp_path / "hub" / "models--acme--iris" / "snapshots" / ("0" * 40)
+    blobs = snapshot.parents[1] / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    (blobs / "1234").write_bytes(iris.content)
+    (snapshot / "model.joblib").symlink_to("../../blobs/1234")
+    with claim(empty, tmp_path, "ReadOnlyMany"):
+        empty.apply(deployment("iris", f"pvc://models/{snapshot.relative_to(tmp_path)}/model.joblib"))
+        assert ingress.predict(empty.wait_ready("iris"), iris.rows).predicted == iris.answers
+
+
+def test_pods_share_a_download_on_a_claim(
+    empty: Namespace, web: str, ingress: Ingress, iris: Trained, tmp_path: Path
+) -> None:
+    with claim(empty, tmp_path, "ReadWriteMany"):
+        tmp_path.chmod(0o777)  # the loader is no administrator of the node
+        model = f"{web}/model.joblib"
+        cached = {"cache": "pvc://models/llm", "scale": "2..2"}
+        empty.apply(deployment("iris", model, **cached))
+        assert ingress.predict(empty.wait_ready("iris"), iris.rows).predicted == iris.answers
+        empty.watch("deployment", "iris", lambda _: len(loaders(empty)) == 2)
+        logs = [empty.kubectl("logs", name, "--container=model-loader") for name in loaders(empty)]
+        assert all('"event":"loaded"' in log for log in logs)
+        assert sum('"event":"progress"' in log for log in logs) == 1, logs
+        (request,) = (tmp_path / "llm").iterdir()
+        (version,) = (request / "versions").iterdir()
+        assert (version / "model" / "model.joblib").read_bytes() == iris.content
+        assert not list((request / "work").iterdir())
+
+
+def loaders(namespace: Namespace) -> list[str]:
+    """The names of the pods whose loader has ended."""
+    return [
+        pod["metadata"]["name"]
+        for pod in namespace.list("pods", f"{PREFIX}deployment=iris")
+        for status in pod["status"].get("initContainerStatuses", [])
+        if status["name"] == "model-loader" and "terminated" in status["state"]
+    ]
 
 
 def test_ones_own_container_gets_the_model_mounted(namespace: Namespace, ingress: Ingress) -> None:

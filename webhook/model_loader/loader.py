@@ -1,12 +1,13 @@
 """One load from start to end: plan, download, verify, unpack, publish."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from model_loader.download.range_requests import RangesIgnoredError
 from model_loader.download.scheduler import Scheduler
@@ -18,6 +19,7 @@ from model_loader.plan.options import LoaderOptions
 from model_loader.planner import Plan, make_plan, no_files_match
 from model_loader.report import Report, Skipped
 from model_loader.storage import hub_cache, journal
+from model_loader.storage.shared import RECORD, SharedFolder, by_descriptor, has_only_files, owner_of, read_small
 from model_loader.storage.volume import SafeDir, Volume, storage_failure, this_pod
 from model_loader.verify import digest as digests
 from model_loader.verify import signatures, unsafe_formats
@@ -26,6 +28,8 @@ from model_uri.file_patterns import FilePatterns
 
 _SPACE_FACTOR = 1.02
 """Free space that a model needs, times its size: the file system's metadata takes some."""
+_NOT_OURS = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""Errors for what no loader left on a claim, as against those of its file system."""
 _TRUST = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 """Variables that replace the system's certificate authorities for OpenSSL."""
 
@@ -53,13 +57,12 @@ class Loaded(NamedTuple):
 def load(options: LoaderOptions, report: Report) -> Loaded:
     """Put the model onto the volume. Raises LoadError; the model server then sees no model."""
     try:
+        if options.shared:
+            return _load_shared(options, report)
         with Volume(options.volume, this_pod()) as volume:
             key = _read_key(options, volume)
-            signer = "" if key is None else hashlib.sha256(key).hexdigest()
-            uris = [(redact(load.uri), load.folder) for load in options.loads]
-            stores = [store.argument for store in options.stores]
-            files = options.files and str(options.files)
-            order = json.dumps([options.digest, signer, uris, stores, options.hub_cache, files, journal.boot()])
+            # A crash of the node can lose the last writes.
+            order = _order(options, key, journal.boot())
             found = _find_complete(volume, order, options)
             if found is not None:
                 return found
@@ -70,6 +73,23 @@ def load(options: LoaderOptions, report: Report) -> Loaded:
             return _Load(options, report, volume, order, verifier).run()
     except OSError as error:
         raise storage_failure(error) from None
+
+
+def _load_shared(options: LoaderOptions, report: Report) -> Loaded:
+    """Put the model into the folder that pods share, or find it there."""
+    key = None if options.signature_key is None else signatures.read_key(options.signature_key)
+    verifier = None if key is None else signatures.Verifier(key)
+    with SharedFolder(options.volume, options.shared, this_pod()) as folder:
+        return _SharedLoad(options, report, folder, _order(options, key), verifier).run()
+
+
+def _order(options: LoaderOptions, key: bytes | None, boot: str = "") -> str:
+    """Return a text that changes with any argument that changes the model on the volume."""
+    signer = "" if key is None else hashlib.sha256(key).hexdigest()
+    uris = [(redact(load.uri), load.folder) for load in options.loads]
+    stores = [store.argument for store in options.stores]
+    files = options.files and str(options.files)
+    return json.dumps([options.digest, signer, uris, stores, options.hub_cache, files, boot])
 
 
 def _read_key(options: LoaderOptions, volume: Volume) -> bytes | None:
@@ -94,10 +114,14 @@ def _find_complete(volume: Volume, order: str, options: LoaderOptions) -> Loaded
             if not volume.is_own:
                 return None
             volume.publish()
-        loaded = record["loaded"]
-        return Loaded(**loaded | {"skipped": Skipped(*loaded["skipped"])})
+        return _of_record(record)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _of_record(record: Mapping[str, Any]) -> Loaded:
+    """Return the model that a record on the volume describes. Raises KeyError, TypeError."""
+    return Loaded(**record["loaded"] | {"skipped": Skipped(*record["loaded"]["skipped"])})
 
 
 def _authorities(secret: Secret, stores: Sequence[Store]) -> str:
@@ -125,18 +149,21 @@ def _authorities(secret: Secret, stores: Sequence[Store]) -> str:
 class _Load:
     """A load that has to read at least a part of the model."""
 
+    _volume: Volume
+
     def __init__(
         self,
         options: LoaderOptions,
         report: Report,
-        volume: Volume,
+        volume: Volume | None,
         order: str,
         verifier: signatures.Verifier | None,
     ) -> None:
         """`order`: identifies the arguments. A later start with the same order reuses the model."""
         self._options = options
         self._report = report
-        self._volume = volume
+        if volume is not None:
+            self._volume = volume
         self._order = order
         self._verifier = verifier
 
@@ -266,6 +293,102 @@ class _Load:
             if failure.code is Code.NOT_SIGNED:
                 self._volume.clear()
             raise
+
+
+class _SharedLoad(_Load):
+    """A load into a folder that pods share. It lists the files first, with the credentials of its own pod."""
+
+    def __init__(
+        self,
+        options: LoaderOptions,
+        report: Report,
+        folder: SharedFolder,
+        order: str,
+        verifier: signatures.Verifier | None,
+    ) -> None:
+        super().__init__(options, report, None, order, verifier)
+        self._shared = folder
+
+    def _execute(self, plan: Plan, transport: Transport) -> Loaded:
+        self._refuse_unverifiable(plan)
+        listed = f"{self._order} {journal.identity(plan.files)}"
+        version = hashlib.sha256(listed.encode()).hexdigest()
+        loaded: Loaded | None = None
+        while loaded is None:
+            loaded = self._found(version, plan)
+            if loaded is not None:
+                self._report.plan(len(plan.files), 0, loaded.skipped)
+                break
+            attempt = self._shared.attempt(version, self._report)
+            if attempt is None:
+                continue
+            with attempt:
+                with Volume(attempt.root, owner_of(version)) as self._volume:
+                    self._volume.require_own()
+                    # Of an attempt that was killed before it published. Another pod can have written it.
+                    if _find_complete(self._volume, self._order, self._options) is None:
+                        if self._volume.has_record():
+                            self._volume.clear()
+                        loaded = super()._execute(plan, transport)
+                if not attempt.publish():
+                    loaded = None  # another loader was faster
+        names = (Volume.MODEL, Volume.HUB) if self._options.hub_cache else (Volume.MODEL,)
+        self._shared.link(version, *names)
+        return loaded
+
+    def _refuse_unverifiable(self, plan: Plan) -> None:
+        """Refuse what could not be verified in an unpacked archive that another pod left."""
+        options = self._options
+        if plan.packed and ((options.digest and plan.single) or (self._verifier and options.files is not None)):
+            raise LoadError(
+                Code.REFUSED,
+                "what is unpacked from this archive cannot be verified on a claim that pods share",
+                hint="Unpack the archive in the store, or load it without kubectl-serve.dev/cache.",
+            )
+
+    def _found(self, version: str, plan: Plan) -> Loaded | None:
+        """Return the version that a loader of any pod completed, after verification if the options require any."""
+        with self._shared.version(version) as folder:
+            if folder is None:
+                return None
+            try:
+                record = json.loads(read_small(folder, RECORD))
+                found = _of_record(record) if record["order"] == self._order else None
+                if found is not None and self._is_verified(folder, plan):
+                    return found
+            except OSError as error:
+                if error.errno not in _NOT_OURS:
+                    raise
+            except (LoadError, ValueError, KeyError, TypeError, RecursionError):
+                pass  # not what a loader writes
+        failure = LoadError(Code.CORRUPTED, "a pod changed the model on the claim; it is downloaded again")
+        self._report.retry(failure, 1, 0.0)
+        self._shared.set_aside(version)
+        return None
+
+    def _is_verified(self, folder: SafeDir, plan: Plan) -> bool:
+        """Whether the files on the claim are what the digest and the signature say."""
+        with folder.folder(Volume.MODEL) as model:
+            options, verifier = self._options, self._verifier
+            if not options.digest and verifier is None:
+                return True
+            root = by_descriptor(model)
+            if not has_only_files(root):
+                return False
+            hashes = digests.hashes(root)
+            if not plan.packed and hashes.keys() != {file.path for file in plan.files}:
+                return False
+            digest = _digest(hashes, plan) or digests.of_manifest(hashes)
+            if options.digest and options.digest not in (digest, _whole_digest(hashes, plan)):
+                return False
+            if verifier is not None:
+                left_out = [file.path for file in plan.left_out]
+                verifier.check(model, hashes, [load.folder for load in options.loads], left_out)
+        if options.hub_cache:
+            with folder.folder(Volume.HUB) as cache:
+                root = by_descriptor(cache)
+                return has_only_files(root) and digests.hashes(root) == hub_cache.hashes(plan.snapshots, hashes)
+        return True
 
 
 def _skipped(plan: Plan) -> Skipped:

@@ -27,6 +27,8 @@ class Report:
     """Writes the events of one load to `out`; safe to use from several threads."""
 
     def __init__(self, out: TextIO) -> None:
+        self.done: dict[str, int] = {}
+        """The latest progress: bytes and total bytes, by these names."""
         self._out = out
         self._lock = threading.Lock()
 
@@ -44,6 +46,7 @@ class Report:
     def progress(self, done: int, total: int, files: int, seconds: float, rate: float) -> None:
         """Report progress: bytes, total bytes, finished files, seconds, and the present rate in bytes per second."""
         fields = {"bytes": done, "total": total, "files": files, "seconds": round(seconds, 1), "rate": int(rate)}
+        self.done = {"bytes": done, "total": total}
         self.event("progress", fields)
 
     def retry(self, failure: LoadError, attempt: int, wait: float) -> None:

@@ -35,6 +35,8 @@ class LoaderOptions(NamedTuple):
     environment: Mapping[str, str]
     stores: tuple[Store, ...] = ()
     """The stores of the sources. If there are any, the loader reads from no other place."""
+    shared: str = ""
+    """The folder of the volume that pods share; empty for a volume of the pod's own."""
     hub_cache: bool = False
     """Whether to lay out repositories of a hub as a cache of `huggingface_hub` too."""
     files: FilePatterns | None = None
@@ -50,6 +52,12 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line. It raises LoadError(InvalidSource)."""
     parser = _Parser(prog="model-loader", description="Download a complete, verified model onto a volume.")
     parser.add_argument("--volume", type=Path, required=True, metavar="DIR", help="the volume; the model is DIR/model")
+    parser.add_argument(
+        "--shared",
+        default="",
+        metavar="PATH",
+        help="share the model with other pods, in the folder DIR/PATH",
+    )
     parser.add_argument("--digest", default="", help="required digest of the model, as sha256:HEX")
     parser.add_argument(
         "--signature-key", type=Path, metavar="FILE", help="public key (PEM) for the required signature of the model"
@@ -103,6 +111,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> LoaderOpt
         patience=found.patience,
         environment=environment,
         stores=tuple(_store(text) for text in found.store),
+        shared=safe_path(found.shared) if found.shared else "",
         hub_cache=found.hub_cache,
         files=None if found.files is None else _patterns(found.files),
     )

@@ -1,1 +1,1 @@
-"""The model volume: its folders, and the journal of written parts."""
+"""The model volume: its folders, the folder of a claim that pods share, and the journal of written parts."""

@@ -5,7 +5,8 @@ files in `snapshots` need no `blobs`.
 """
 
 import contextlib
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 
 from model_loader.plan.model import DEFAULT_REVISION, Snapshot
 from model_loader.plan.paths import below
@@ -26,3 +27,16 @@ def write(snapshots: Sequence[Snapshot], files: SafeDir, cache: SafeDir) -> None
                 # Two of the models can be parts of one repository.
                 with repository.folder(place, make=True) as folder, contextlib.suppress(FileExistsError):
                     files.link(below(snapshot.folder, path), folder, name)
+
+
+def hashes(snapshots: Sequence[Snapshot], files: Mapping[str, str]) -> dict[str, str]:
+    """Return the sha256 in hex of each file that :func:`write` lays out, by path. `files`: those of the model."""
+    found: dict[str, str] = {}
+    for snapshot in snapshots:
+        repository = f"models--{snapshot.repository.replace('/', '--')}"
+        for reference in {snapshot.revision, DEFAULT_REVISION} - {snapshot.commit}:
+            found[f"{repository}/refs/{reference}"] = hashlib.sha256(snapshot.commit.encode()).hexdigest()
+        for path in snapshot.paths:
+            place = f"{repository}/snapshots/{snapshot.commit}/{below(snapshot.inside, path)}"
+            found.setdefault(place, files[below(snapshot.folder, path)])
+    return found

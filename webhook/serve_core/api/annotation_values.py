@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+import model_uri
+from model_uri import ModelURI, URIError
 from model_uri.file_patterns import FilePatterns, parse_patterns
 from serve_core.syntax import duration as durations
 from serve_core.syntax import mount_path, quantity
@@ -77,6 +79,17 @@ class OneOf:
         if text not in self.allowed:
             raise InvalidValueError
         return text
+
+
+def claim_folder(text: str) -> ModelURI:
+    """Parse the URI of a claim, or of a folder on it."""
+    try:
+        found = model_uri.parse(text)
+    except URIError as error:
+        raise InvalidValueError(f"{error}") from None
+    if found.scheme != "pvc" or "$" in found.path:  # Kubernetes expands it in arguments, and not in mounts
+        raise InvalidValueError
+    return found
 
 
 def switch(text: str) -> bool:

@@ -75,6 +75,14 @@ USER: tuple[Annotation, ...] = (
         values.file_patterns,
     ),
     Annotation(
+        "cache",
+        "pvc://CLAIM or pvc://CLAIM/PATH",
+        "Claim that keeps the downloaded model for all pods: the first pod downloads it, and the others use it. "
+        "Default: each pod downloads the model.",
+        "folder of a claim",
+        values.claim_folder,
+    ),
+    Annotation(
         "writable",
         "true, false",
         "Whether the model server can write to the claim of a pvc:// model. Default: false.",
@@ -319,6 +327,7 @@ MODEL = PREFIX + "model"
 DIGEST = PREFIX + "digest"
 SIGNATURE_KEY = PREFIX + "signature-key"
 FILES = PREFIX + "files"
+CACHE = PREFIX + "cache"
 WRITABLE = PREFIX + "writable"
 SIZE = PREFIX + "size"
 RUNTIME = PREFIX + "runtime"

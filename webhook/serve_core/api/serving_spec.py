@@ -17,6 +17,7 @@ from serve_core.api.annotations import (
     AUTH_CLAIMS,
     AUTH_ISSUER,
     AUTH_JWKS,
+    CACHE,
     CANARY,
     CONCURRENCY,
     CREDENTIALS,
@@ -61,6 +62,8 @@ class ServingSpec:
     digest: str | None = None
     signature_key: str | None = None
     files: FilePatterns | None = None
+    cache: ModelURI | None = None
+    """The folder of a claim that keeps the downloaded model."""
     writable: bool = False
     """Whether the server can write to the model's claim."""
     size: int | None = None
@@ -269,7 +272,7 @@ def _conflicts(values: Mapping[str, Any]) -> Iterator[Diagnostic]:
 
 def _conflicts_with_model(values: Mapping[str, Any]) -> Iterator[Diagnostic]:
     if any(model.uri.scheme == "pvc" for model in values["models"]):
-        of_loader = (DIGEST, SIGNATURE_KEY, FILES, SIZE, CREDENTIALS)
+        of_loader = (DIGEST, SIGNATURE_KEY, FILES, SIZE, CREDENTIALS, CACHE)
         yield from _exclude(values, of_loader, "a pvc:// model", "this model is mounted, not downloaded")
     elif values["models"] and values.get("writable"):
         why = "only the claim of a pvc:// model can be mounted for writing"

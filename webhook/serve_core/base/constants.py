@@ -41,6 +41,8 @@ SERVER_CONTAINER = "model-server"
 MODEL_VOLUME = "model"
 CREDENTIALS_VOLUME = "model-credentials"
 SIGNATURE_KEY_VOLUME = "model-signature-key"
+NO_TOKEN_VOLUME = "model-no-token"  # noqa: S105  # a name
+"""An empty folder that hides the pod's token from a loader whose volume is a claim."""
 
 MODEL_VOLUME_MOUNT = "/mnt/model-volume"
 """Where the loader mounts the whole volume; the server mounts its sub-path ``model``."""

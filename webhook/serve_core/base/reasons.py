@@ -434,6 +434,11 @@ _CHOICES = (
         "",
     ),
     ("ModelFromClaim", "PersistentVolumeClaim {claim} is mounted {how}; nothing is downloaded.", ""),
+    (
+        "ModelShared",
+        "the first pod downloads the model to PersistentVolumeClaim {claim}; the others use it from there.",
+        "",
+    ),
     ("ModelByLoader", "init container model-loader downloads the model before the server starts.", ""),
     ("SizedByModel", "{storage} of ephemeral storage and a longer deadline, because the model has {size}.", ""),
     ("ModelPathIsFile", "the server loads {path}, because the URI names one file.", ""),

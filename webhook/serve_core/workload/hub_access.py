@@ -135,9 +135,10 @@ def _names_another(text: str, loaded: Collection[str]) -> bool:
     return any(_REPOSITORY.fullmatch(each) and each.lower() not in loaded for each in named)
 
 
-def cache_fields(model: ModelURI) -> JsonObject:
-    """The fields of a container that reads the loader's cache, or a user's own on a claim. It downloads nothing."""
-    place = {"mountPath": HUB_MOUNT, "subPath": HUB_SUBPATH}
+def cache_fields(model: ModelURI, subpath: str = HUB_SUBPATH) -> JsonObject:
+    """The fields of a container that reads the loader's cache at ``subpath``, or a user's own on a claim. It downloads
+    nothing."""
+    place = {"mountPath": HUB_MOUNT, "subPath": subpath}
     if model.scheme == "pvc":
         place = {"mountPath": f"{HUB_MOUNT}/{model.segments[-1]}", "subPath": "/".join(model.segments)}
     return {

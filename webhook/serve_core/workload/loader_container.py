@@ -4,6 +4,8 @@ Anyone can write a container's name, image and arguments. So a container is the 
 its arguments gives the same container. The platform can add only what this module lists, such as :data:`_ENVIRONMENT`.
 """
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -19,6 +21,7 @@ from serve_core.base.constants import (
     LOADER_CONTAINER,
     MODEL_VOLUME,
     MODEL_VOLUME_MOUNT,
+    NO_TOKEN_VOLUME,
     SIGNATURE_KEY,
     SIGNATURE_KEY_MOUNT,
     SIGNATURE_KEY_VOLUME,
@@ -46,6 +49,14 @@ _KEY_FILE = f"{SIGNATURE_KEY_MOUNT}/{SIGNATURE_KEY}"
 
 
 @dataclass(frozen=True)
+class Cache:
+    """The claim on which pods share a model, and the user's folder there; empty for the whole claim."""
+
+    claim: str
+    folder: str
+
+
+@dataclass(frozen=True)
 class LoaderRequest:
     """Everything in which one loader container differs from another."""
 
@@ -66,6 +77,8 @@ class LoaderRequest:
     """
     stores: tuple[Store, ...] = ()
     """The stores that the loader is bound to, whatever the Secret names. Empty: the credentials decide."""
+    cache: Cache | None = None
+    """Where pods share the model; ``None`` for a volume of the pod's own."""
     hub_cache: bool = False
     """Whether to lay the models out as a cache of ``huggingface_hub`` too."""
     token: SecretKey | None = None
@@ -78,6 +91,25 @@ class LoaderRequest:
     def uris(self) -> tuple[str, ...]:
         return tuple(model.uri.text for model in self.models)
 
+    @property
+    def folder(self) -> str:
+        """The folder of the volume that has the loader's folders; empty for the volume itself.
+
+        On a claim, each request has its own, so that models of different requests never replace each other. The loader
+        lists the files with its own credentials before it uses what is there, so these do not count.
+        """
+        if self.cache is None:
+            return ""
+        models = [model.argument for model in self.models]
+        stores = [store.argument for store in self.stores]
+        files = None if self.files is None else str(self.files)
+        text = json.dumps([models, self.digest, self.signature_key, files, stores, self.hub_cache])
+        return "/".join(filter(None, [self.cache.folder, hashlib.sha256(text.encode()).hexdigest()[:32]]))
+
+    def subpath(self, name: str) -> str:
+        """The path of one of the loader's folders in the volume."""
+        return "/".join(filter(None, [self.folder, name]))
+
 
 def render(request: LoaderRequest) -> JsonObject:
     """The init container."""
@@ -85,7 +117,10 @@ def render(request: LoaderRequest) -> JsonObject:
     mounts: list[JsonObject] = [{"name": MODEL_VOLUME, "mountPath": MODEL_VOLUME_MOUNT}]
     if request.masked:
         # The API server mounts the token only if nothing else is mounted there.
-        mounts.append({"name": MODEL_VOLUME, "mountPath": _ACCOUNT_MOUNT, "subPath": "no-token", "readOnly": True})
+        name, part = (MODEL_VOLUME, {"subPath": "no-token"}) if request.cache is None else (NO_TOKEN_VOLUME, {})
+        mounts.append({"name": name, "mountPath": _ACCOUNT_MOUNT, **part, "readOnly": True})
+    if request.cache is not None:
+        args += [_SHARED, request.folder]
     for network in request.allow_networks:
         args += ["--allow-network", network]
     for store in request.stores:
@@ -104,7 +139,7 @@ def render(request: LoaderRequest) -> JsonObject:
         args.append(_HUB_CACHE)
     token = [] if request.token is None else [_token_variable(request.token)]
     requests = {"cpu": "100m", "memory": "128Mi"}
-    if storage := sizing.storage(request.size):
+    if request.cache is None and (storage := sizing.storage(request.size)):
         requests["ephemeral-storage"] = storage
     several = len(request.models) > 1
     return {
@@ -125,6 +160,10 @@ def render(request: LoaderRequest) -> JsonObject:
 def volumes(request: LoaderRequest) -> list[JsonObject]:
     """The volumes that the container mounts."""
     found: list[JsonObject] = [{"name": MODEL_VOLUME, "emptyDir": {}}]
+    if request.cache is not None:
+        found = [{"name": MODEL_VOLUME, "persistentVolumeClaim": {"claimName": request.cache.claim}}]
+        if request.masked:
+            found.append({"name": NO_TOKEN_VOLUME, "emptyDir": {}})
     if request.credentials is not None:
         secret = {"secretName": request.credentials, "defaultMode": 0o644}
         found.append({"name": CREDENTIALS_VOLUME, "secret": secret})
@@ -150,9 +189,20 @@ def read(container: JsonObject, pod: JsonObject, loaders: Iterable[LoaderConfig]
     return _difference(container, pod, request) or request
 
 
-_OPTIONS = ("--volume", "--allow-network", "--store", "--digest", "--signature-key", "--credentials", "--files")
+_OPTIONS = (
+    "--volume",
+    "--allow-network",
+    "--store",
+    "--digest",
+    "--signature-key",
+    "--credentials",
+    "--files",
+    "--shared",
+)
 
 _REPEATED = ("--allow-network", "--store")
+
+_SHARED = "--shared"
 
 _HUB_CACHE = "--hub-cache"
 """The option without a value."""
@@ -196,12 +246,23 @@ def _request_of(container: JsonObject, pod: JsonObject) -> LoaderRequest | str:
         digest=next(iter(values["--digest"]), None),
         signature_key=_volume_of(pod, SIGNATURE_KEY_VOLUME, "configMap", "name") if values["--signature-key"] else None,
         credentials=_volume_of(pod, CREDENTIALS_VOLUME, "secret", "secretName") if values["--credentials"] else None,
-        masked=any(mount.get("name") == MODEL_VOLUME and mount.get("mountPath") == _ACCOUNT_MOUNT for mount in mounts),
+        masked=any(
+            mount.get("name") in (MODEL_VOLUME, NO_TOKEN_VOLUME) and mount.get("mountPath") == _ACCOUNT_MOUNT
+            for mount in mounts
+        ),
         files=files,
+        cache=_cache_in(values[_SHARED], pod),
         hub_cache=_HUB_CACHE in args[:at],
         token=_token_in(container),
         uid=uid if isinstance(uid, int) and not isinstance(uid, bool) and uid > 0 else None,
     )
+
+
+def _cache_in(values: list[str], pod: JsonObject) -> Cache | None:
+    """The claim that pods share. The last segment of the path follows from the request."""
+    if not values:
+        return None
+    return Cache(_volume_of(pod, MODEL_VOLUME, "persistentVolumeClaim", "claimName"), values[0].rpartition("/")[0])
 
 
 def _token_variable(token: SecretKey) -> JsonObject:

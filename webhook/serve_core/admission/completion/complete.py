@@ -14,6 +14,7 @@ from serve_core.api.runtimes import Runtime, Variant
 from serve_core.api.serving_spec import ServingSpec
 from serve_core.base.constants import (
     DEPLOYMENT_LABEL,
+    HUB_SUBPATH,
     MODEL_SUBPATH,
     MODEL_VOLUME,
     SERVED_LABEL,
@@ -27,7 +28,7 @@ from serve_core.context.cluster import ClusterContext
 from serve_core.istio.injection import MeshDecision
 from serve_core.knative import limits
 from serve_core.workload import hub_access, loader_container, loader_stores, model_server
-from serve_core.workload.loader_container import LoaderRequest
+from serve_core.workload.loader_container import Cache, LoaderRequest
 from serve_core.workload.model_server import extended_resources, server_container
 
 PROGRESS_DEADLINE_DEFAULT = 600
@@ -186,23 +187,28 @@ def _overlay(
     if spec.file_name is not None and server.runtime is not None:
         findings.explanations.append(explanation("ModelPathIsFile", path=spec.model_path))
 
-    mount = _mount(spec)
     pod: JsonObject = {}
+    request: LoaderRequest | None = None
     if spec.model.scheme == "pvc":
         how = "for reading and writing" if spec.writable else "read-only"
         findings.explanations.append(explanation("ModelFromClaim", claim=spec.model.host, how=how))
         claim = {"claimName": spec.model.host, **_read_only(spec)}
         volumes = [{"name": MODEL_VOLUME, "persistentVolumeClaim": claim}]
     else:
-        findings.explanations.append(explanation("ModelByLoader"))
+        findings.explanations.append(
+            explanation("ModelByLoader") if spec.cache is None else explanation("ModelShared", claim=spec.cache.host)
+        )
         masked = _has_token(workload, server)
         request = _request(spec, context, workload, mesh, findings, masked=masked, hub_cache=hub_cache)
         volumes = loader_container.volumes(request)
         pod["initContainers"] = [loader_container.render(request)]
+    mount = _mount(spec, request)
     container: JsonObject = {"name": server.name}
     beside: list[JsonObject] = []
     if server.runtime is None:
-        extra = hub_access.cache_fields(spec.model) if hub_cache else {"volumeMounts": []}
+        extra = (
+            hub_access.cache_fields(spec.model, _subpath(request, HUB_SUBPATH)) if hub_cache else {"volumeMounts": []}
+        )
         container |= {**extra, "volumeMounts": [*hub_on_claim.mounts(mount), *extra["volumeMounts"]]}
     else:
         rendered = model_server.render(server.runtime, server.variants, workload.name, spec.model_path, mount)
@@ -224,7 +230,7 @@ def _overlay(
     if spec.mode == DEPLOYMENT:
         labels[DEPLOYMENT_LABEL] = workload.name  # a Knative Service's template gets it when it is rendered
     size = None if spec.model.scheme == "pvc" else spec.size
-    if storage := sizing.storage(size):
+    if spec.cache is None and (storage := sizing.storage(size)):
         findings.explanations.append(
             explanation("SizedByModel", size=loader_protocol.size_text(size or 0), storage=storage)
         )
@@ -241,9 +247,14 @@ def _overlay(
     return {"metadata": {"labels": {SERVED_LABEL: "true"}}, "spec": {**selector, "template": template}}
 
 
-def _mount(spec: ServingSpec) -> JsonObject:
+def _subpath(request: LoaderRequest | None, name: str) -> str:
+    """The path of one of the loader's folders in its volume."""
+    return name if request is None else request.subpath(name)
+
+
+def _mount(spec: ServingSpec, request: LoaderRequest | None) -> JsonObject:
     """The mount of the model: its folder in the volume, or its file."""
-    part = spec.model.path.strip("/") if spec.model.scheme == "pvc" else MODEL_SUBPATH
+    part = spec.model.path.strip("/") if spec.model.scheme == "pvc" else _subpath(request, MODEL_SUBPATH)
     if spec.model.scheme == "pvc" and spec.file_name is not None and not spec.mounts_file:
         part = part.rpartition("/")[0]
     elif spec.model.scheme != "pvc" and spec.mounts_file:
@@ -287,6 +298,7 @@ def _request(
         files=runtimes.files_of(spec),
         credentials=spec.credentials,
         masked=masked,
+        cache=None if spec.cache is None else Cache(spec.cache.host, "/".join(spec.cache.segments)),
         hub_cache=hub_cache,
         token=token,
         uid=mesh.loader_uid,

@@ -9,7 +9,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from serve_core.api.serving_spec import ServingSpec
-from serve_core.base.constants import CREDENTIALS_VOLUME, LOADER_CONTAINER, MODEL_VOLUME, SIGNATURE_KEY_VOLUME
+from serve_core.base.constants import (
+    CREDENTIALS_VOLUME,
+    LOADER_CONTAINER,
+    MODEL_VOLUME,
+    NO_TOKEN_VOLUME,
+    SIGNATURE_KEY_VOLUME,
+)
 from serve_core.base.json import JsonObject, list_of, value_at
 from serve_core.base.reasons import Diagnostic, capped, diagnostic
 from serve_core.base.workload import POD, index_of
@@ -55,8 +61,11 @@ def _lacks_place(mount: JsonObject, volume: Any, spec: ServingSpec) -> bool:
 def _volumes(pod: JsonObject, spec: ServingSpec) -> Iterator[Diagnostic]:
     for index, volume in enumerate(list_of(pod.get("volumes"))):
         name = value_at(volume, "name")
-        private = isinstance(volume, dict) and set(volume) in PRIVATE_KINDS and spec.model.scheme != "pvc"
-        if name in (CREDENTIALS_VOLUME, SIGNATURE_KEY_VOLUME) or (name == MODEL_VOLUME and not private):
+        private = isinstance(volume, dict) and set(volume) in PRIVATE_KINDS
+        private = private and spec.model.scheme != "pvc" and spec.cache is None
+        if name in (CREDENTIALS_VOLUME, SIGNATURE_KEY_VOLUME, NO_TOKEN_VOLUME) or (
+            name == MODEL_VOLUME and not private
+        ):
             yield diagnostic("NameReserved", f"{POD}.volumes[{index}].name", what="volume", name=name)
 
 
