@@ -181,7 +181,9 @@ class _Load:
                 fixed=bool(options.stores),
             )
             try:
-                context = Context(transport, secret, stores=options.stores)
+                self._volume.state.remove(Volume.SCRATCH)
+                scratch = options.volume / Volume.STATE / Volume.SCRATCH
+                context = Context(transport, secret, stores=options.stores, scratch=scratch)
                 plan = make_plan(options, context, self._report, without_ranges)
                 return self._execute(plan, transport)
             except RangesIgnoredError as failure:
@@ -194,6 +196,7 @@ class _Load:
                 self._report.retry(failure, 1, 0.0)
             finally:
                 transport.close()
+                self._volume.state.remove(Volume.SCRATCH)
 
     def _execute(self, plan: Plan, transport: Transport) -> Loaded:
         """Download, verify, unpack and publish the files of a plan."""

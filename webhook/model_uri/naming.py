@@ -26,6 +26,8 @@ _MLFLOW = ("api", "2.0", "mlflow-artifacts")
 """Where a tracking server serves the files of all models."""
 _MLFLOW_PATHS = frozenset({"mlflow", "mlflow-artifacts", "get-artifact", "model-versions"})
 """Segments of such addresses; a prefix can be before them."""
+_GIT_VIEWS = frozenset({"-", "archive", "blob", "info", "media", "raw", "resolve", "src"})
+"""What follows a repository's name in the addresses of its files."""
 _GITHUB, _RAW_GITHUB = "github.com", "raw.githubusercontent.com"
 _AZURE_SERVICES = frozenset({"blob", "dfs", "web"})
 
@@ -125,7 +127,10 @@ def _stores_of(uri: ModelURI) -> Iterator[ModelURI]:
         yield from _of_google(uri)
     if segments[:1] == ("v2",) and len(segments) > 1:
         yield from _of_registry(uri)
-    yield ModelURI("", GIT, _GITHUB if host == _RAW_GITHUB else host, uri.port, segments)
+    if host == _RAW_GITHUB:
+        yield ModelURI("", GIT, _GITHUB, None, segments)
+    elif _GIT_VIEWS & set(segments[1:]):
+        yield ModelURI("", GIT, host, uri.port, segments)
     if _MLFLOW_PATHS & set(segments):
         yield ModelURI("", "mlflow", host, uri.port, ())
 

@@ -105,6 +105,15 @@ SCHEMES = {
             format="mlflow",
         ),
         Scheme(
+            "git+https",
+            "git+https://host/organisation/repository@commit",
+            "git",
+            port=443,
+            public=True,
+            folders=True,
+            named=True,
+        ),
+        Scheme(
             "pvc",
             "pvc://claim/path",
             host="claim",

@@ -30,7 +30,7 @@ _PROPOSAL = re.compile(r"(refs/)?pr/.*", re.ASCII | re.DOTALL)
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _OF_GIT = re.compile(r"(?![/.-])[A-Za-z0-9_./+-]{1,200}", re.ASCII)
 """A branch, a tag or a commit."""
-_SUBDIRECTORY = "#subdirectory="
+SUBDIRECTORY = "#subdirectory="
 """What begins the path of a folder or file in a git repository, as for pip."""
 _VIEWS_OF_GIT = frozenset({"-", "blob", "raw", "src", "tree"})
 """What follows a repository's name in the address of a web page about a file or folder."""
@@ -203,7 +203,7 @@ class ModelURI:
         version = "".join(f"{mark}{text}" for mark, text in versions if text)
         root = "/" if self.scheme == "file" and not path else ""
         inside = "/".join(quote(segment, safe=_SAFE_IN_HUB) for segment in self.subdirectory)
-        inside = f"{_SUBDIRECTORY}{inside}" if inside else ""
+        inside = f"{SUBDIRECTORY}{inside}" if inside else ""
         return f"{self.scheme}://{self.authority}{path}{version}{inside}{root}"
 
 
@@ -492,8 +492,11 @@ def _without_subdirectory(rest: str) -> tuple[str, str]:
     """Return what follows ``git+https://`` without the path in the repository, and that path. Raises URIError."""
     rest, mark, fragment = rest.partition("#")
     key, equals, inside = fragment.partition("=")
-    if mark and (f"#{key}=" != _SUBDIRECTORY or not equals or not inside.strip("/")):
-        raise URIError(f"what follows its # is not {_SUBDIRECTORY[1:]}PATH")
+    if mark and (f"#{key}=" != SUBDIRECTORY or not equals or not inside.strip("/")):
+        # Of several URIs, the last = begins the folder.
+        several = "; one of several URIs with a path must end in =FOLDER, or in =. for none"
+        is_cut = f"#{fragment}=" == SUBDIRECTORY
+        raise URIError(f"what follows its # is not {SUBDIRECTORY[1:]}PATH{several if is_cut else ''}")
     _check_text(GIT, f"host/{inside}", signed=False)
     return rest, inside
 
@@ -502,7 +505,7 @@ def _of_git(text: str, host: str, port: int | None, raw: str, inside: str) -> Mo
     path, mark, revision = raw.partition("@")
     if "//" in f"/{path}":
         raise URIError(
-            f"its path has an empty segment; write {_SUBDIRECTORY}PATH behind it for a path in the repository"
+            f"its path has an empty segment; write {SUBDIRECTORY}PATH behind it for a path in the repository"
         )
     revision = unquote(revision)
     if mark and (not _OF_GIT.fullmatch(revision) or ".." in revision or "//" in revision or revision[-1] in "/."):

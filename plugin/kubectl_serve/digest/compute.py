@@ -48,7 +48,7 @@ _HINTS = {
     Code.NO_SPACE: "The model is read into a temporary directory: set TMPDIR to a directory with more space.",
 }
 """Hints that differ from those in a cluster."""
-_STORE_PREFIXES = ("AWS_", "AZURE_", "HF_", "MLFLOW_TRACKING_", "GIT_")
+_STORE_PREFIXES = ("AWS_", "AZURE_", "HF_", "MLFLOW_TRACKING_", "GIT_TOKEN", "GIT_USERNAME", "GIT_PASSWORD")
 """Variables with a store's endpoint and credentials. With a Secret, only the Secret's values count, as in a pod:
 otherwise its author could send this user's own keys to any server."""
 _ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "hf": "HF_ENDPOINT", "mlflow": "MLFLOW_TRACKING_URI"}

@@ -59,7 +59,7 @@ def test_files_in_a_store_with_the_same_secret(load: Loader, mlflow: str, s3: St
     assert load(f"{mlflow}/stored/1").files() == {"MLmodel": b"stored", "data/a": b"1"}
 
 
-@pytest.mark.attack(12)
+@pytest.mark.attack(33)
 def test_a_policys_stores_hold_for_where_the_server_leads(
     load: Loader, mlflow: str, tracking: MLflow, s3: Store
 ) -> None:
@@ -84,7 +84,7 @@ def test_places_that_the_loader_does_not_read(load: Loader, mlflow: str, name: s
     assert "--serve-artifacts" in str(run.message["hint"])
 
 
-@pytest.mark.attack(12)
+@pytest.mark.attack(33)
 def test_the_secret_cannot_lead_to_another_server(load: Loader, tracking: MLflow, web: WebServer) -> None:
     load.credentials(MLFLOW_TRACKING_URI=tracking.url, MLFLOW_TRACKING_TOKEN="the-token")
     run = load(f"mlflow://{web.url.removeprefix('http://')}/iris/1")
@@ -137,7 +137,7 @@ def test_credentials(load: Loader, web: WebServer, keys: dict[str, str], header:
         {"artifact_uri": "mlflow-artifacts:/a", "files": {}},
     ],
 )
-@pytest.mark.attack(12)
+@pytest.mark.attack(35)
 def test_a_hostile_server(load: Loader, web: WebServer, found: dict[str, object]) -> None:
     whole = {"model_version": {"version": "1"}} | found
     web.fault = lambda request, number: Reply(body=json.dumps(whole).encode())

@@ -308,7 +308,7 @@ def test_reading_takes_time_in_proportion_to_the_text(begin: str, piece: str) ->
         ("mlflow://example.com/iris@champion", ["iris@champion/a"], ["iris/3", "iris@other", "iris@champion-2"]),
     ],
 )
-@pytest.mark.attack(12)
+@pytest.mark.attack(34)
 def test_a_place_of_registered_models(place: str, inside: list[str], outside: list[str]) -> None:
     for path in inside:
         assert parse_place(place).allows(model_uri.parse(f"mlflow://example.com/{path}"))
@@ -328,3 +328,74 @@ def test_a_place_of_registered_models(place: str, inside: list[str], outside: li
 @pytest.mark.attack(34)
 def test_a_tracking_server_has_web_addresses(denied: str, uri: str) -> None:
     assert parse_place(denied).names(model_uri.parse(uri))
+
+
+@pytest.mark.parametrize(
+    ("place", "inside", "outside"),
+    [
+        ("git+https://example.com/team", ["team/a", "Team/a.git@v1#subdirectory=b"], ["team-2/a"]),
+        ("git+https://example.com/team/a", ["team/a.git", "team/a@main#subdirectory=b"], ["team/ab"]),
+        ("git+https://example.com/team/a@v1", ["team/a@v1#subdirectory=b"], ["team/a", "team/a@main", "team/a@v2"]),
+    ],
+)
+@pytest.mark.attack(34)
+def test_a_place_of_git_repositories(place: str, inside: list[str], outside: list[str]) -> None:
+    for path in inside:
+        assert parse_place(place).allows(model_uri.parse(f"git+https://example.com/{path}"))
+        assert not parse_place(place).allows(model_uri.parse(f"git+https://example.com:8443/{path}"))
+    for path in outside:
+        assert not parse_place(place).allows(model_uri.parse(f"git+https://example.com/{path}"))
+
+
+@pytest.mark.parametrize(
+    ("denied", "uri"),
+    [
+        ("git+https://github.com/Evil", "https://github.com/evil/model/raw/main/model.gguf"),
+        ("git+https://github.com/evil", "https://raw.githubusercontent.com/evil/model/main/model.gguf"),
+        ("https://github.com/evil", "git+https://github.com/evil/model.git@v1"),
+        ("hf://evil", "git+https://huggingface.co/evil/model"),
+        ("git+https://huggingface.co/evil", "hf://evil/model"),
+        ("git+https://github.com/evil/model", "git+https://github.com/EVIL/Model.git"),
+    ],
+)
+@pytest.mark.attack(34)
+def test_a_git_repository_has_other_names(denied: str, uri: str) -> None:
+    assert parse_place(denied).names(model_uri.parse(uri))
+
+
+@pytest.mark.parametrize(
+    ("text", "spelling"),
+    [
+        ("git+https://GitHub.com:443/a/b@v1", "git+https://github.com/a/b@v1"),
+        (
+            "git+https://github.com/a/b@feature/x#subdirectory=c/d%20e/",
+            "git+https://github.com/a/b@feature%2Fx#subdirectory=c/d%20e",
+        ),
+    ],
+)
+def test_a_git_repository_has_one_spelling(text: str, spelling: str) -> None:
+    uri = model_uri.parse_model(text)
+    assert str(uri) == spelling
+    assert model_uri.parse_model(spelling) == uri
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "git+https://token@github.com/a/b",
+        "git+https://github.com/a/b//c",
+        "git+https://github.com/a/b#c",
+        "git+https://github.com/a/b#subdirectory=",
+        "git+https://github.com/a/b#subdirectory=../c",
+        "git+https://github.com/a/b#subdirectory=c#d",
+        "git+https://github.com/a/b@",
+        "git+https://github.com/a/b@../c",
+        "git+https://github.com/a/b@v1?ref=c",
+        "git+https://github.com/a/b/tree/main",
+        "git+https://github.com/a/b@$(NAME)",
+        "git+https://github.com",
+    ],
+)
+def test_texts_that_name_no_git_repository(text: str) -> None:
+    with pytest.raises(URIError):
+        model_uri.parse_model(text)

@@ -19,6 +19,7 @@ from model_loader.http.http1 import Connection, ProtocolError, Response
 from model_loader.http.network import Network
 from model_loader.outcomes import Code, LoadError
 from model_uri import hub
+from model_uri.uri import GIT, SUBDIRECTORY
 
 if TYPE_CHECKING:
     import ssl
@@ -63,12 +64,13 @@ class HttpResponse(NamedTuple):
 
 
 def redact(url: str) -> str:
-    """Return `url` without user information, query and fragment, for messages."""
+    """Return `url` without user information, query and fragment, for messages. The path in a git repository stays."""
     scheme, _, rest = url.partition("://")
+    rest, mark, inside = rest.partition(SUBDIRECTORY) if scheme == GIT else (rest, "", "")
     if scheme == "hf" and hub.is_version(rest):
         return url
     authority, slash, path = rest.partition("?")[0].partition("#")[0].partition("/")
-    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}{mark}{inside}"
 
 
 def split(url: str) -> SplitResult:

@@ -115,7 +115,7 @@ class Snapshot(NamedTuple):
     paths: tuple[str, ...]
 
 
-_SDKS = ("AWS_", "AZURE_", "HF_", "MLFLOW_TRACKING_", "GIT_")
+_SDKS = ("AWS_", "AZURE_", "HF_", "MLFLOW_TRACKING_", "GIT_TOKEN", "GIT_USERNAME", "GIT_PASSWORD")
 _SWITCH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
 
 

@@ -169,6 +169,8 @@ class Volume:
     STATE = "state"
     FILES = "files"
     """In `state`: the model during the download."""
+    SCRATCH = "scratch"
+    """In `state`: temporary files of a source."""
     JOURNAL = "journal"
     COMPLETE = "complete.json"
     OWNER = "owner"
@@ -230,7 +232,7 @@ class Volume:
         # Not earlier: without this record, the next start takes the model for a user's.
         self.state.remove(self.COMPLETE)
         self.state.remove(self.JOURNAL)
-        for name in (*(f"old-{name}" for name in self._PUBLISHED), self.FILES, self.HUB):
+        for name in (*(f"old-{name}" for name in self._PUBLISHED), self.FILES, self.HUB, self.SCRATCH):
             self.state.remove(name)
 
     def publish(self) -> None:
