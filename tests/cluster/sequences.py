@@ -595,7 +595,7 @@ class Sequence:
             {key: value for key, value in each.items() if (key, value) != ("latestRevision", False)}
             for each in service["spec"].get("traffic", [])
         ]
-        wanted = traffic.targets(asked, notes) or [{"latestRevision": True, "percent": 100}]
+        wanted = traffic.targets(asked, notes, {}) or [{"latestRevision": True, "percent": 100}]
         if shares != wanted:
             yield f"traffic {shares}, not {wanted}"
         if ready.get("status") != "True":

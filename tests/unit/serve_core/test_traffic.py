@@ -2,7 +2,8 @@
 
 from serve_core.api.annotations import CANARY, MODEL, PIN, PREVIOUS, PROMOTED
 from serve_core.api.serving_spec import read
-from serve_core.knative.traffic import settled, targets
+from serve_core.base.json import JsonObject
+from serve_core.knative.traffic import MIN_SCALE, minimums, settled, targets
 
 
 def noted(latest: str, notes: dict[str, str], **asked: str) -> dict[str, str]:
@@ -35,7 +36,7 @@ def test_a_model_that_begins_with_a_canary_has_its_first_revision_to_stand_besid
     assert notes == {PROMOTED: "iris-00001"}
     spec, _ = read({MODEL: "s3://models/iris/model.joblib", **asked})
     assert spec is not None
-    assert [(each.get("revisionName"), each["percent"]) for each in targets(spec, notes)] == [
+    assert [(each.get("revisionName"), each["percent"]) for each in targets(spec, notes, {})] == [
         (None, 10),
         ("iris-00001", 90),
     ]
@@ -48,3 +49,64 @@ def test_a_pin_keeps_what_was_promoted() -> None:
 
 def test_before_anything_is_ready_nothing_is_promoted() -> None:
     assert noted("", {}) == {}
+
+
+def service(*traffic: tuple[str, int], minimum: str | None = "1") -> JsonObject:
+    """A Knative Service whose Route gives each revision this percentage; the first is the latest."""
+    annotations = {} if minimum is None else {MIN_SCALE: minimum}
+    return {
+        "spec": {"template": {"metadata": {"annotations": annotations}}},
+        "status": {
+            "latestReadyRevisionName": traffic[0][0],
+            "traffic": [{"revisionName": name, "percent": percent} for name, percent in traffic],
+        },
+    }
+
+
+def asked(
+    notes: dict[str, str], annotations: dict[str, str] | None = None, template: dict[str, str] | None = None
+) -> list[JsonObject]:
+    spec, problems = read({MODEL: "s3://models/iris/model.joblib", **(annotations or {})})
+    assert spec is not None, problems
+    return targets(spec, notes, template or {})
+
+
+UPDATED = {PROMOTED: "iris-00002", PREVIOUS: "iris-00001"}
+
+
+def test_the_revision_before_an_update_has_no_minimum() -> None:
+    moved = service(("iris-00002", 100))
+    assert minimums(moved, asked(UPDATED), is_ready=True) == {"iris-00002": "1", "iris-00001": "0"}
+    assert minimums(moved, asked({PROMOTED: "iris-00002"}), is_ready=True) == {}, "only one revision has a target"
+
+
+def test_no_revision_loses_its_minimum_before_its_traffic() -> None:
+    before = service(("iris-00002", 100), ("iris-00001", 0))
+    rollback = asked(UPDATED, {PIN: "iris-00001"})
+    assert minimums(before, rollback, is_ready=False) == {"iris-00001": "1", "iris-00002": "1"}
+    after = service(("iris-00002", 0), ("iris-00001", 100))
+    assert minimums(after, rollback, is_ready=True) == {"iris-00001": "1", "iris-00002": "0"}
+
+
+def test_both_have_their_minimum_while_both_have_traffic() -> None:
+    canary = asked({PROMOTED: "iris-00001"}, {CANARY: "10%"})
+    shared = service(("iris-00002", 10), ("iris-00001", 90), minimum="3")
+    assert minimums(shared, canary, is_ready=True) == {"iris-00002": "3", "iris-00001": "3"}
+
+
+def test_a_cluster_can_have_a_default_minimum() -> None:
+    updated = service(("iris-00002", 100), minimum=None)
+    assert minimums(updated, asked(UPDATED), is_ready=True) == {"iris-00002": None, "iris-00001": "0"}
+
+
+def test_before_a_revision_is_ready_there_is_nothing_to_set() -> None:
+    assert minimums({"spec": {"template": {}}}, asked({}, {PIN: "iris-00001"}), is_ready=False) == {"iris-00001": None}
+
+
+def test_an_autoscaler_that_keeps_a_replica_gets_no_tag_without_traffic() -> None:
+    hpa = {"autoscaling.knative.dev/class": "hpa.autoscaling.knative.dev"}
+    assert [each["percent"] for each in asked(UPDATED, {}, hpa)] == [100]
+    assert [each["percent"] for each in asked(UPDATED, {PIN: "iris-00001"}, hpa)] == [100]
+    assert [each["percent"] for each in asked(UPDATED, {CANARY: "10%"}, hpa)] == [10, 90]
+    kpa = {"autoscaling.knative.dev/class": "kpa.autoscaling.knative.dev"}
+    assert asked(UPDATED, {}, kpa) == asked(UPDATED)

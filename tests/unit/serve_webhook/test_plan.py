@@ -16,7 +16,7 @@ from serve_core.base.escaping import is_visible
 from serve_core.base.ownership import identity
 from serve_core.base.reasons import Diagnostic, diagnostic
 from serve_webhook.reconcile import plan
-from serve_webhook.reconcile.actions import Annotate, Apply, Delete, Merge, SetConditions
+from serve_webhook.reconcile.actions import Annotate, Apply, Delete, Merge, SetConditions, SetMinimum
 from serve_webhook.reconcile.conditions import MAX_MESSAGE, MAX_REASON, Condition
 from serve_webhook.reconcile.observed import LastApplied, Observed
 from serve_webhook.reconcile.plan import required_apply
@@ -512,12 +512,29 @@ def test_a_deleted_previous_revision_gets_no_traffic() -> None:
 def test_ready_is_said_once_knative_leads_to_the_revisions_as_it_is_noted() -> None:
     """The tag of the one before changes the Knative Service, which is then not ready for a moment."""
     newest = live(latest="iris-00002", serving="iris-00002")
-    (write,) = plan.status_writes(observed(deployment(notes={annotations.PROMOTED: "iris-00001"}), newest), NOW)
+    actions = plan.status_writes(observed(deployment(notes={annotations.PROMOTED: "iris-00001"}), newest), NOW)
+    *minimums, write = actions
     assert isinstance(write, Annotate)
     assert write.annotations[annotations.PROMOTED] == "iris-00002"
     assert write.annotations[annotations.PREVIOUS] == "iris-00001"
     again = observed(deployment(notes=dict(write.annotations)), newest)
     assert ready(again).status == "True"
+    # The tag would make Knative keep the minimum of the one before, so it loses that first.
+    assert SetMinimum("s-1", "iris-00001", "0") in minimums
+
+
+def test_a_minimum_is_set_once() -> None:
+    noted = {annotations.PROMOTED: "iris-00002", annotations.PREVIOUS: "iris-00001"}
+    newest = live(latest="iris-00002", serving="iris-00002")
+
+    def minimums(known: Any) -> list[SetMinimum]:
+        state = observed(deployment(notes=noted), newest, minimums=known)
+        return [each for each in plan.status_writes(state, NOW) if isinstance(each, SetMinimum)]
+
+    first = minimums({})
+    assert first == [SetMinimum("s-1", "iris-00002", None), SetMinimum("s-1", "iris-00001", "0")]
+    assert minimums({("s-1", each.revision): each.minimum for each in first}) == []
+    assert minimums({("s-0", each.revision): each.minimum for each in first}) == first, "of a deleted Knative Service"
 
 
 def test_only_a_new_knative_service_invalidates_the_annotations_of_revisions() -> None:

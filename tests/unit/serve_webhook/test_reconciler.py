@@ -11,8 +11,9 @@ import pytest
 
 from serve_core.admission.decide import judge, render_stored
 from serve_core.api import annotations
-from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, FIELD_MANAGER
+from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, DEPLOYMENT_LABEL, FIELD_MANAGER
 from serve_core.context.cluster import ClusterContext, LoaderConfig
+from serve_core.knative.traffic import MIN_SCALE
 from serve_kube.errors import ForbiddenError, InvalidError, NotFoundError, UnavailableError
 from serve_kube.resources import (
     AUTHORIZATION_POLICIES,
@@ -23,6 +24,7 @@ from serve_kube.resources import (
     KNATIVE_SERVICES,
     OWNED,
     PODS,
+    REVISIONS,
     Resource,
     key,
 )
@@ -200,6 +202,86 @@ async def test_a_new_knative_service_does_not_route_to_the_revisions_of_the_dele
     notes = deployment(api)["metadata"]["annotations"]
     assert not {annotations.PREVIOUS, annotations.PROMOTED, annotations.READY_REVISION} & notes.keys()
     assert notes[annotations.MODEL_SIZE] == "7", "the model is the same"
+
+
+def put_revision(api: MemoryApi, name: str, of: str = "iris") -> None:
+    made = REVISIONS.identity("default", name)
+    made["metadata"] |= {"labels": {DEPLOYMENT_LABEL: of}, "annotations": {MIN_SCALE: "2", "note": "x"}}
+    api.put(REVISIONS, made | {"spec": {"containers": [{"image": "app:1"}]}})
+
+
+def minimum(api: MemoryApi, revision: str) -> str:
+    found: str = api.objects["revisions", "default", revision]["metadata"]["annotations"][MIN_SCALE]
+    return found
+
+
+def knative_moves_the_traffic(api: MemoryApi, latest: str, **shares: int) -> None:
+    knative_makes_it_ready(api)
+    made = service(api)
+    traffic = [{"revisionName": name.replace("_", "-"), "percent": share} for name, share in shares.items()]
+    made["status"] |= {"latestCreatedRevisionName": latest, "latestReadyRevisionName": latest, "traffic": traffic}
+    api.put(KNATIVE_SERVICES, made)
+
+
+async def test_a_revision_has_its_minimum_while_it_has_traffic(api: MemoryApi, clock: Clock) -> None:
+    api.put(DEPLOYMENTS, served(**{annotations.SCALE: "2"}))
+    for name in ("iris-00001", "iris-00002"):
+        put_revision(api, name)
+    async with running(api, clock):
+        await until(lambda: service(api))
+        knative_makes_it_ready(api)
+        await until(lambda: settled(api))
+        knative_moves_the_traffic(api, "iris-00002", iris_00002=100)
+        await until(lambda: "traffic" in service(api)["spec"])
+        assert minimum(api, "iris-00001") == "0", "before the tag makes Knative keep it"
+        knative_moves_the_traffic(api, "iris-00002", iris_00002=100, iris_00001=0)
+        await until(lambda: settled(api))
+        assert minimum(api, "iris-00002") == "2"
+        # A rollback.
+        pinned = deployment(api)
+        pinned["metadata"]["annotations"][annotations.PIN] = "iris-00001"
+        api.put(DEPLOYMENTS, pinned)
+        await until(lambda: minimum(api, "iris-00001") == "2")
+        assert minimum(api, "iris-00002") == "2", "it has the traffic still"
+        knative_moves_the_traffic(api, "iris-00002", iris_00001=100, iris_00002=0)
+        await until(lambda: minimum(api, "iris-00002") == "0")
+        assert minimum(api, "iris-00001") == "2"
+    assert api.objects["revisions", "default", "iris-00001"]["metadata"]["annotations"]["note"] == "x"
+
+
+async def test_a_pin_gives_no_power_over_the_revision_of_another_model(api: MemoryApi, clock: Clock) -> None:
+    put_revision(api, "other-00001", of="other")
+    put_revision(api, "iris-00001")
+    api.put(DEPLOYMENTS, served(**{annotations.SCALE: "5", annotations.PIN: "other-00001"}))
+    async with running(api, clock):
+        await until(lambda: service(api))
+        knative_moves_the_traffic(api, "iris-00001", other_00001=100, iris_00001=0)
+        await until(lambda: minimum(api, "iris-00001") == "0")
+        await until(lambda: settled(api))
+    assert minimum(api, "other-00001") == "2"
+
+
+async def test_a_model_is_ready_although_a_revision_cannot_be_changed(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merge = api.merge
+
+    async def refused(resource: Resource, *arguments: Any, **options: Any) -> Any:
+        if resource is REVISIONS:
+            raise ForbiddenError("not allowed", 403)
+        return await merge(resource, *arguments, **options)
+
+    monkeypatch.setattr(api, "merge", refused)
+    put_revision(api, "iris-00001")
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api))
+        knative_makes_it_ready(api)
+        await until(lambda: settled(api))
+        knative_moves_the_traffic(api, "iris-00002", iris_00002=100)
+        await until(lambda: "traffic" in service(api)["spec"])
+        knative_moves_the_traffic(api, "iris-00002", iris_00002=100, iris_00001=0)
+        await until(lambda: settled(api))
 
 
 async def test_a_knative_service_of_another_owner_is_not_changed(api: MemoryApi, clock: Clock) -> None:

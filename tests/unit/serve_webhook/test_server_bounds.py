@@ -14,11 +14,13 @@ import yaml
 from serve_core.api.annotations import HANDOVER, NOTED
 from serve_core.base.constants import CONDITION_READY, DEPLOYMENT_LABEL, NEVER_JUDGED, SERVED_LABEL, SERVER_USERNAME
 from serve_core.base.json import JsonObject
+from serve_core.knative.traffic import MIN_SCALE
 from serve_webhook.failure_policy import GUARDED
 from support.bounds import FILE, POLICIES, Write, about, documents, refusals
 
 pytestmark = pytest.mark.attack(37)
 
+NOTE_OF_MINIMUM = MIN_SCALE.replace("/", "~")
 WRITING = {"create", "update", "patch", "delete", "deletecollection", "*"}
 NO_ENDPOINT = ("apps", "deployments/finalizers")
 """The API has no such subresource: the right is looked up where an owner reference blocks the owner's deletion."""
@@ -324,6 +326,56 @@ def test_objects_of_others_are_neither_changed_nor_deleted(at: str) -> None:
 def test_what_is_made_is_what_a_deployment_becomes(at: str, path: str, value: Any) -> None:
     assert make(at, changed(MADE[at], path, value))
     assert make(at, changed(MADE[at], path, value), "UPDATE", MADE[at])
+
+
+REVISION: JsonObject = {
+    "apiVersion": "serving.knative.dev/v1",
+    "kind": "Revision",
+    "metadata": {
+        "name": "iris-00001",
+        "namespace": "models",
+        "resourceVersion": "1",
+        "labels": {DEPLOYMENT_LABEL: "iris"},
+        "annotations": {MIN_SCALE: "1", "note": "x"},
+        "ownerReferences": [{"apiVersion": "serving.knative.dev/v1", "kind": "Configuration", "name": "iris"}],
+    },
+    "spec": {"containers": [{"image": "a"}]},
+}
+REVISIONS = "revisions.serving.knative.dev"
+
+
+@pytest.mark.parametrize("value", ["0", "3", None])
+def test_the_server_sets_the_minimum_of_a_revision(value: str | None) -> None:
+    assert (
+        make(REVISIONS, changed(REVISION, f"metadata/annotations/{NOTE_OF_MINIMUM}", value), "UPDATE", REVISION) == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("spec/containers/0/image", "evil:1"),
+        ("spec", None),
+        ("metadata/labels", {}),
+        ("metadata/labels/serving.knative.dev~routingState", "active"),
+        ("metadata/annotations/note", None),
+        ("metadata/annotations/autoscaling.knative.dev~max-scale", "99"),
+        ("metadata/finalizers", ["hold/it"]),
+        ("metadata/ownerReferences", []),
+        ("status", {"conditions": []}),
+    ],
+)
+def test_of_a_revision_the_server_changes_nothing_else(path: str, value: Any) -> None:
+    assert make(REVISIONS, changed(REVISION, path, value), "UPDATE", REVISION)
+
+
+def test_revisions_are_neither_made_nor_deleted_nor_are_those_of_others_changed() -> None:
+    assert make(REVISIONS, REVISION)
+    assert make(REVISIONS, REVISION, "DELETE", REVISION)
+    theirs = changed(REVISION, "metadata/labels", {"app": "theirs"})
+    assert make(REVISIONS, changed(theirs, f"metadata/annotations/{NOTE_OF_MINIMUM}", "0"), "UPDATE", theirs)
+    platform = changed(REVISION, "metadata/namespace", "knative-serving")
+    assert make(REVISIONS, changed(platform, f"metadata/annotations/{NOTE_OF_MINIMUM}", "0"), "UPDATE", platform)
 
 
 REGISTRATION = "admissionregistration.k8s.io"

@@ -89,7 +89,7 @@ def render(
             }
         },
     }
-    if traffic := targets(spec, workload.annotations):
+    if traffic := targets(spec, workload.annotations, workload.template_annotations):
         service["spec"]["traffic"] = traffic
     if workload.namespace:
         service["metadata"]["namespace"] = workload.namespace

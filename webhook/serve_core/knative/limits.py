@@ -24,7 +24,7 @@ PROGRESS_DEADLINE = "serving.knative.dev/progress-deadline"
 VISIBILITY_LABEL = f"{NETWORKING}visibility"
 
 _QUEUE = "queue.sidecar.serving.knative.dev/"
-_KPA, _HPA = "kpa.autoscaling.knative.dev", "hpa.autoscaling.knative.dev"
+KPA, _HPA = "kpa.autoscaling.knative.dev", "hpa.autoscaling.knative.dev"
 _HOUR = 3600
 _MOST = 2**31 - 1
 
@@ -78,8 +78,8 @@ def _duration(least: int, most: int | None, *, whole: bool = True) -> _Allowed:
 
 
 _CLASS = _Allowed(
-    f"{_KPA}, {_HPA}, or the class of another autoscaler",
-    lambda text: not text.endswith("autoscaling.knative.dev") or text in (_KPA, _HPA),
+    f"{KPA}, {_HPA}, or the class of another autoscaler",
+    lambda text: not text.endswith("autoscaling.knative.dev") or text in (KPA, _HPA),
 )
 _RESOURCE = _Allowed("a quantity, such as 100m or 64Mi", quantity.is_amount)
 
@@ -176,7 +176,7 @@ def _check(allowed: _Allowed, value: Any, at: str, mapping: FieldMapping) -> Non
 
 def _check_class(annotations: Mapping[str, str], mapping: FieldMapping) -> None:
     metric = annotations.get(f"{AUTOSCALING}metric")
-    if metric and annotations.get(f"{AUTOSCALING}class", _KPA) == _KPA and metric not in ("concurrency", "rps"):
+    if metric and annotations.get(f"{AUTOSCALING}class", KPA) == KPA and metric not in ("concurrency", "rps"):
         at = f"spec.template.metadata.annotations[{AUTOSCALING}metric]"
         mapping.refuse(at, f"{quote(metric)} is not allowed", "Write concurrency or rps.")
 

@@ -3,13 +3,17 @@
 "Latest" is Knative's latest *ready* revision: a revision that never becomes ready gets no traffic.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serve_core.api.annotations import PREVIOUS, PROMOTED
 from serve_core.api.serving_spec import ServingSpec
-from serve_core.base.json import JsonObject
+from serve_core.base.json import JsonObject, value_at
+from serve_core.knative.limits import AUTOSCALING, KPA
 
+MIN_SCALE = f"{AUTOSCALING}min-scale"
+NONE = "0"
+"""The ``min-scale`` of a revision without traffic."""
 LATEST_TAG = "latest"
 PREVIOUS_TAG = "previous"
 """A tag gives a revision its own URL: ``TAG-NAME.NAMESPACE.…``."""
@@ -19,11 +23,20 @@ MAX_NAME = 63 - len(f"{PREVIOUS_TAG}-")
 has 63 characters at most (RFC 1035). Knative checks each (``pkg/reconciler/route/domains``)."""
 
 
-def targets(spec: ServingSpec, notes: Mapping[str, str]) -> list[JsonObject]:
+def targets(spec: ServingSpec, notes: Mapping[str, str], template: Mapping[str, str]) -> list[JsonObject]:
     """The ``traffic`` of the Knative Service; empty for Knative's default, all to the latest.
 
-    ``notes`` are the Deployment's annotations, which have the promoted revision and the one promoted before it.
+    ``notes`` are the Deployment's annotations, which have the promoted revision and the one promoted before it;
+    ``template``: those of its pod template. Only Knative's own autoscaler scales to zero. With another one, a revision
+    without traffic gets no tag.
     """
+    found = _targets(spec, notes)
+    if template.get(f"{AUTOSCALING}class", KPA) == KPA:
+        return found
+    return [each for each in found if each["percent"]]
+
+
+def _targets(spec: ServingSpec, notes: Mapping[str, str]) -> list[JsonObject]:
     latest: JsonObject = {"latestRevision": True}
     if spec.pin is not None:
         return [{"revisionName": spec.pin, "percent": 100}, {**latest, "percent": 0, "tag": LATEST_TAG}]
@@ -36,6 +49,23 @@ def targets(spec: ServingSpec, notes: Mapping[str, str]) -> list[JsonObject]:
     if previous:
         return [{**latest, "percent": 100}, {"revisionName": previous, "percent": 0, "tag": PREVIOUS_TAG}]
     return []
+
+
+def minimums(service: JsonObject, traffic: Sequence[JsonObject], *, is_ready: bool) -> dict[str, str | None]:
+    """The ``min-scale`` of each revision in the traffic of a Knative Service; ``None`` for Knative's default.
+
+    A tag alone makes Knative keep a revision's minimum. So a revision without traffic gets 0: it starts when it is
+    asked. One with traffic gets the minimum of the Service's template. ``traffic``: as it will be next; without
+    targets, only the latest revision has traffic, and has its minimum. ``is_ready``: whether Knative has moved the
+    traffic; until then, no revision loses its minimum.
+    """
+    status = service.get("status") or {}
+    minimum = value_at(service, "spec", "template", "metadata", "annotations", MIN_SCALE)
+    has_traffic: dict[str, bool] = {}
+    for each in (*traffic, *(status.get("traffic") or [])) if traffic else ():
+        if name := each.get("revisionName") or status.get("latestReadyRevisionName"):
+            has_traffic[name] = has_traffic.get(name, False) or bool(each.get("percent"))
+    return {name: minimum if has else NONE for name, has in has_traffic.items() if has or is_ready}
 
 
 def settled(spec: ServingSpec, notes: Mapping[str, str], status: Mapping[str, Any]) -> dict[str, str]:

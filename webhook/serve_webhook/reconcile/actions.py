@@ -44,4 +44,14 @@ class SetConditions:
     events: Sequence[Condition] = ()
 
 
-Action = Delete | Merge | Annotate | SetConditions
+@dataclass(frozen=True)
+class SetMinimum:
+    """Set the minimum scale of a revision of the Deployment's Knative Service; ``None`` for Knative's default."""
+
+    service: str
+    """The UID of the Knative Service: a new one can have revisions of the same names."""
+    revision: str
+    minimum: str | None
+
+
+Action = Delete | Merge | Annotate | SetConditions | SetMinimum

@@ -4,16 +4,17 @@ import logging
 from collections.abc import Mapping
 
 from serve_core.api.annotations import NOTED
-from serve_core.base.constants import SERVED_LABEL
-from serve_core.base.json import JsonObject
+from serve_core.base.constants import DEPLOYMENT_LABEL, SERVED_LABEL
+from serve_core.base.json import JsonObject, value_at
 from serve_core.base.workload import Workload
+from serve_core.knative.traffic import MIN_SCALE
 from serve_kube.client import Client
-from serve_kube.errors import ConflictError, NotFoundError
-from serve_kube.resources import DEPLOYMENTS, Resource, key, owned_resource
+from serve_kube.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, UnreadableError
+from serve_kube.resources import DEPLOYMENTS, REVISIONS, Resource, key, owned_resource
 from serve_webhook.cache.informers import Informer
 from serve_webhook.metrics import Metrics
 from serve_webhook.reconcile import plan
-from serve_webhook.reconcile.actions import Action, Annotate, Apply, Delete, Merge, SetConditions
+from serve_webhook.reconcile.actions import Action, Annotate, Apply, Delete, Merge, SetConditions, SetMinimum
 from serve_webhook.reconcile.events import Recorder
 
 logger = logging.getLogger(__name__)
@@ -108,6 +109,27 @@ class Executor:
                 self._metrics.writes.labels("delete").inc()
                 await self._delete(manifest)
                 return None
+            case SetMinimum(_, revision, minimum):
+                await self._set_minimum(namespace, name, revision, minimum)
+                return None
+
+    async def _set_minimum(self, namespace: str, deployment: str, name: str, minimum: str | None) -> None:
+        """Set the minimum scale of a revision, if it is one of this Deployment: a user's pin can name any other."""
+        try:
+            revision = await self._api.get(REVISIONS, namespace, name)
+            metadata = revision["metadata"]
+            if value_at(metadata, "labels", DEPLOYMENT_LABEL) != deployment:
+                return
+            if value_at(metadata, "annotations", MIN_SCALE) == minimum:
+                return
+            self._metrics.writes.labels(REVISIONS.plural).inc()
+            change = {"metadata": {"uid": metadata["uid"], "annotations": {MIN_SCALE: minimum}}}
+            await self._api.merge(REVISIONS, namespace, name, change)
+        except NotFoundError:
+            logger.info("Revision %s/%s is already deleted.", namespace, name)
+        except (ForbiddenError, InvalidError, UnreadableError) as error:
+            # The model is served all the same; a replica too many runs.
+            logger.warning("The minimum scale of revision %s/%s stays: %s", namespace, name, error)
 
     async def _delete(self, manifest: JsonObject) -> None:
         try:

@@ -37,6 +37,8 @@ class Observed:
     warnings: Mapping[str, str] = field(default_factory=dict)
     """The node's warning about each pod that does not start, by pod."""
     applied: Mapping[Identity, LastApplied] = field(default_factory=dict)
+    minimums: Mapping[tuple[str, str], str | None] = field(default_factory=dict)
+    """The minimum scale that was set last, by the Knative Service's UID and the revision."""
     fault: Condition | None = None
     """Ready, where an apply failed."""
 

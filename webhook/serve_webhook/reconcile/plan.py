@@ -31,7 +31,7 @@ from serve_core.base.workload import Workload
 from serve_core.knative import traffic
 from serve_kube.resources import SERVICES, owned_resource
 from serve_webhook.reconcile import conditions, pods
-from serve_webhook.reconcile.actions import Action, Annotate, Apply, Delete, Merge, SetConditions
+from serve_webhook.reconcile.actions import Action, Annotate, Apply, Delete, Merge, SetConditions, SetMinimum
 from serve_webhook.reconcile.conditions import Condition, ServiceProgress
 from serve_webhook.reconcile.observed import Observed, is_knative_service
 
@@ -133,7 +133,8 @@ def deletions(observed: Observed) -> tuple[Delete, ...]:
 
 
 def status_writes(observed: Observed, now: datetime) -> tuple[Action, ...]:
-    """The writes of conditions and annotations, and of parking, that a served Deployment needs, in this order."""
+    """The writes that a served Deployment needs besides its objects, in this order: parking, the minimums of its
+    revisions, conditions and annotations."""
     deployment = observed.deployment
     if observed.is_deleting:
         return ()
@@ -145,6 +146,8 @@ def status_writes(observed: Observed, now: datetime) -> tuple[Action, ...]:
         return (parking,)
     before = [conditions.stored(deployment, condition.type) for condition in wanted]
     annotations = _annotations(observed, progress, wanted[0])
+    # Before a tag that makes Knative keep the minimum of a revision.
+    minimums = _minimums(observed, progress, annotations)
     writes: list[Action] = []
     if wanted != before:
         events = [new for new, old in zip(wanted, before, strict=True) if _is_event(new, old)]
@@ -155,10 +158,9 @@ def status_writes(observed: Observed, now: datetime) -> tuple[Action, ...]:
     if is_ready:
         writes.reverse()
         if _moves_traffic(observed, annotations):
-            return (
-                Annotate(annotations),
-            )  # Ready follows once Knative has moved the traffic; until then it would be False
-    return tuple(writes)
+            # Ready follows once Knative has moved the traffic; until then it would be False.
+            return (*minimums, Annotate(annotations))
+    return (*minimums, *writes)
 
 
 def release(deployment: JsonObject) -> tuple[Action, ...]:
@@ -177,10 +179,30 @@ def release(deployment: JsonObject) -> tuple[Action, ...]:
 
 def _moves_traffic(observed: Observed, notes: Mapping[str, str]) -> bool:
     """Whether these annotations change the traffic of the Knative Service: the revision promoted before gets a tag."""
-    spec, present = serving_spec.read_stored(observed.deployment), Workload(observed.deployment).annotations
-    if observed.verdict.service is None or spec is None or not notes:
-        return False
-    return traffic.targets(spec, present) != traffic.targets(spec, notes)
+    present = Workload(observed.deployment).annotations
+    return bool(notes) and _traffic(observed, present) != _traffic(observed, notes)
+
+
+def _traffic(observed: Observed, notes: Mapping[str, str]) -> list[JsonObject]:
+    """The traffic of the Knative Service with these annotations."""
+    spec = serving_spec.read_stored(observed.deployment)
+    if observed.verdict.service is None or spec is None:
+        return []
+    return traffic.targets(spec, notes, Workload(observed.deployment).template_annotations)
+
+
+def _minimums(observed: Observed, progress: ServiceProgress | None, notes: Mapping[str, str]) -> list[SetMinimum]:
+    """The minimums to set for the revisions of the Knative Service. ``notes``: our annotations, where they change."""
+    if progress is None:
+        return []
+    service, uid = progress.service, progress.service["metadata"]["uid"]
+    following = _traffic(observed, notes or Workload(observed.deployment).annotations)
+    wanted = traffic.minimums(service, following, is_ready=conditions.is_ready(service))
+    return [
+        SetMinimum(uid, revision, minimum)
+        for revision, minimum in wanted.items()
+        if observed.minimums.get((uid, revision), "") != minimum
+    ]
 
 
 def _parking(observed: Observed, is_ready: bool) -> Merge | None:

@@ -35,7 +35,7 @@ from serve_webhook.cache.index import DeploymentIndex
 from serve_webhook.cache.informers import Informer, NamespacedName
 from serve_webhook.metrics import Metrics
 from serve_webhook.reconcile import conditions, plan, pod_reports, pods, surroundings
-from serve_webhook.reconcile.actions import Apply, SetConditions
+from serve_webhook.reconcile.actions import Apply, SetConditions, SetMinimum
 from serve_webhook.reconcile.conditions import Condition
 from serve_webhook.reconcile.events import Recorder
 from serve_webhook.reconcile.executor import Executor
@@ -75,6 +75,7 @@ class Reconciler:
         self._executor = Executor(api, deployments=deployments, owned=owned, recorder=recorder, metrics=metrics)
         self._queue: WorkQueue[NamespacedName] = WorkQueue(owner=lambda name: name[0], most=WORKERS - 1)
         self._applied: dict[NamespacedName, dict[Identity, LastApplied]] = {}
+        self._minimums: dict[NamespacedName, dict[tuple[str, str], str | None]] = {}
         self._unread: dict[NamespacedName, str] = {}
         """Why a Deployment is not reconciled, as its condition says."""
         self._live_index: list[DeploymentIndex] = []
@@ -201,6 +202,7 @@ class Reconciler:
             live,
             self._pod_index.of(name) if self._pod_index else (),
             applied=self._applied.get(name, {}),
+            minimums=self._minimums.get(name, {}),
         )
         if deployment is None or not observed.served:
             return await self._release(name, observed)
@@ -213,6 +215,8 @@ class Reconciler:
         await self._report_neighbours(observed)
         actions = (*plan.deletions(observed), *plan.status_writes(observed, self._now()))
         await self._executor.execute(observed.deployment, actions)
+        if set_now := {(a.service, a.revision): a.minimum for a in actions if isinstance(a, SetMinimum)}:
+            self._minimums.setdefault(name, {}).update(set_now)
         if observed.fault or observed.name_conflict:
             return 0
         return reports.next_read
@@ -266,6 +270,7 @@ class Reconciler:
     async def _release(self, name: NamespacedName, observed: Observed) -> float | None:
         """Clean up after a Deployment that is deleted or no longer served."""
         self._applied.pop(name, None)
+        self._minimums.pop(name, None)
         watched = bool(observed.deployment)
         if not watched:
             if not observed.live:
