@@ -174,6 +174,53 @@ def test_a_bad_model_uri_is_refused_with_its_reason(why: str, texts: list[str]) 
         assert why in problem.message
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("s3a://models/iris", "Did you mean s3://bucket/path? "),
+        ("minio://models/iris", "Did you mean s3://bucket/path, with AWS_ENDPOINT_URL in the Secret? "),
+        ("gcs://models/iris", "Did you mean gs://bucket/path? "),
+        (
+            "abfss://models@acme.dfs.core.windows.net/iris",
+            "Did you mean az://container/path, with AZURE_STORAGE_ACCOUNT in the Secret? ",
+        ),
+        ("docker://acme/iris:v1", "Did you mean oci://registry/repository:tag? "),
+        ("HuggingFace://acme/tiny", "Did you mean hf://organisation/model@revision? "),
+        ("file:///srv/iris", "Did you mean pvc://claim/path? "),
+        ("HF://acme/tiny", "Did you mean hf? "),
+        ("/srv/iris", "Use the form pvc://claim/path."),
+        ("hf.co/acme/tiny-GGUF:Q4_K_M", "Use the form hf://organisation/model@revision."),
+        ("acme/tiny", "Use the form hf://acme/tiny."),
+    ],
+)
+def test_the_names_that_other_tools_give_a_store_are_answered_with_what_to_write(text: str, said: str) -> None:
+    problem = parse(text, "x")
+
+    assert not isinstance(problem, ModelURI)
+    assert said in problem.hint
+
+
+@pytest.mark.parametrize(
+    ("address", "instead"),
+    [
+        (
+            "https://acme.blob.core.windows.net/models/iris?sv=1&sig=hunter2",
+            "; write az://models/iris, with AZURE_STORAGE_ACCOUNT: acme in the Secret)",
+        ),
+        ("https://models.s3.eu-west-3.amazonaws.com/iris?X-Amz-Signature=hunter2", "; write s3://models/iris)"),
+        ("https://storage.googleapis.com/models/iris?X-Goog-Signature=hunter2", "; write gs://models/iris)"),
+        ("https://models.example.com/iris?token=hunter2", "(a query, as signed URLs have)"),
+        ("https://acme:hunter2@acme.blob.core.windows.net/models/iris?sig=x", "(a user name or password)"),
+    ],
+)
+def test_a_signed_address_of_a_store_is_refused_with_the_stores_own_uri(address: str, instead: str) -> None:
+    problem = parse(address, "x")
+
+    assert not isinstance(problem, ModelURI)
+    assert instead in problem.message
+    assert "hunter2" not in f"{problem.message} {problem.hint}"
+
+
 def test_a_uri_of_the_greatest_length_is_taken() -> None:
     assert isinstance(parse("s3://models/" + "a" * (2048 - len("s3://models/")), "x"), ModelURI)
 

@@ -6,13 +6,26 @@ from dataclasses import dataclass
 from urllib.parse import quote as percent_encoded
 
 import model_uri
-from model_uri import ModelURI, SecretError, URIError
-from model_uri.naming import folder_advice
+from model_uri import ModelURI, SecretError, URIError, hub
+from model_uri.naming import folder_advice, in_store_scheme
 from model_uri.schemes import scheme_of
 from serve_core.base.reasons import Diagnostic, diagnostic, meant, quote
 
 SCHEMES = {scheme.name: scheme.example for scheme in model_uri.SCHEMES.values() if scheme.example}
 """Scheme to an example URI."""
+
+_TO_S3 = f"{SCHEMES['s3']}, with AWS_ENDPOINT_URL in the Secret"
+_TO_AZURE = f"{SCHEMES['az']}, with AZURE_STORAGE_ACCOUNT in the Secret"
+_OTHER_NAMES = {
+    **dict.fromkeys(("s3a", "s3n"), SCHEMES["s3"]),
+    **dict.fromkeys(("b2", "ceph", "cos", "cosn", "minio", "obs", "oss", "r2"), _TO_S3),
+    **dict.fromkeys(("gcs", "gcp"), SCHEMES["gs"]),
+    **dict.fromkeys(("abfs", "abfss", "adl", "azure", "wasb", "wasbs"), _TO_AZURE),
+    **dict.fromkeys(("hub", "huggingface"), SCHEMES["hf"]),
+    **dict.fromkeys(("docker", "image", "oras"), SCHEMES["oci"]),
+    **dict.fromkeys(("file", "hostpath", "nfs"), SCHEMES["pvc"]),
+}
+"""What to write instead of the schemes of other tools for the same stores."""
 
 SUFFIX_FORMATS = {
     ".joblib": "sklearn",
@@ -210,18 +223,38 @@ def parse(text: str, path: str) -> ModelURI | Diagnostic:
             path,
             value=quote(_redacted(text)),
             why=f"it has no scheme ({allowed})",
-            example=f"hf://{text}" if _REPOSITORY.fullmatch(text) else SCHEMES["s3"],
+            example=_example(text),
         )
     if scheme not in SCHEMES:
         allowed = ", ".join(f"{name}://" for name in SCHEMES)
-        near = meant(scheme, SCHEMES)
+        other = _OTHER_NAMES.get(scheme.lower())
+        near = f"Did you mean {other}? " if other else meant(scheme, SCHEMES)
         return diagnostic("UnknownScheme", path, scheme=quote(_redacted(scheme) + "://"), allowed=allowed, meant=near)
     try:
         return model_uri.parse_model(text)
     except SecretError as error:
-        return diagnostic("SecretInURI", path, what=error.what)
+        return diagnostic("SecretInURI", path, what=f"{error.what}{_store_of_signed(text)}")
     except URIError as error:
         return _invalid(text, path, error.scheme or scheme, f"{error}{folder_advice(text)}")
+
+
+def _example(text: str) -> str:
+    """What to write instead of a text without a scheme."""
+    if text.partition("/")[0] in hub.HOSTS:
+        return SCHEMES["hf"]
+    if _REPOSITORY.fullmatch(text):
+        return f"hf://{text}"
+    return SCHEMES["pvc" if text.startswith("/") else "s3"]
+
+
+def _store_of_signed(text: str) -> str:
+    """The end of a sentence about a signed web address: what to write for the same object with a key of its store."""
+    address = text.partition("?")[0]
+    try:
+        meant = in_store_scheme(model_uri.parse(address)) if address.startswith(("http://", "https://")) else ""
+    except URIError:
+        return ""
+    return f"; write {meant}" if meant else ""
 
 
 def _redacted(text: str) -> str:

@@ -74,7 +74,7 @@ _REFUSALS = (
     (
         "SecretInURI",
         "the model URI contains a secret ({what}).",
-        "Put it into a Secret, and set kubectl-serve.dev/credentials to the Secret's name.",
+        "Remove it, put credentials into a Secret, and set kubectl-serve.dev/credentials to the Secret's name.",
     ),
     # The choice of the model server.
     (
