@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Callable
 
 import pytest
 
@@ -180,3 +181,37 @@ def test_a_folder_at_a_stores_web_address_is_reported_with_what_to_write(
     assert (wrong.code, f"for a folder, write {meant[:-1]}" in str(wrong.message["message"])) == (
         "InvalidSource", bool(meant),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("page", [b"<!DOCTYPE html><title>Sign in</title>", b"\n\n<html>"])
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_web_page_in_place_of_the_file_is_refused(load: Loader, web: WebServer, page: bytes, ranges: bool) -> None:
+    web.ranges = ranges
+    web.files["/team/iris/blob/main/model.joblib"] = page
+    web.fault = _as_html(web)
+
+    run = load(f"{web.url}/team/iris/blob/main/model.joblib")
+
+    assert (run.exit_code, run.code) == (2, "InvalidSource")
+    assert "is a web page" in str(run.message["message"])
+    assert "/raw/" in str(run.message["hint"])
+    assert "credentials" in str(run.message["hint"])
+
+
+@pytest.mark.parametrize(("name", "body"), [("model.joblib", b"\x80\x04weights"), ("card.HTML", b"<html>")])
+def test_a_file_that_a_server_calls_html_is_loaded_if_it_is_no_page(
+    load: Loader, web: WebServer, name: str, body: bytes
+) -> None:
+    web.files[f"/{name}"] = body
+    web.fault = _as_html(web)
+
+    assert load(f"{web.url}/{name}").files() == {name: body}
+
+
+def _as_html(web: WebServer) -> Callable[[Request, int], Reply]:
+    def answer(request: Request, _number: int) -> Reply:
+        reply = web.answer(request)
+        reply.headers["Content-Type"] = "text/html; charset=utf-8"
+        return reply
+
+    return answer

@@ -1,13 +1,21 @@
 """`https://host/path/file` and, if the operator allows the address, `http://`."""
 
 import base64
+from collections.abc import Mapping
 
 from model_loader.http.authorizers import ANONYMOUS, Authorizer, Header
+from model_loader.http.transport import redact
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Context, File, Listing
 from model_loader.plan.paths import safe_path
 from model_uri import ModelURI
 from model_uri.naming import in_store_scheme
+
+_PAGES = ("text/html", "application/xhtml+xml")
+"""Media types of web pages."""
+_PAGE_SUFFIXES = (".html", ".htm", ".xhtml")
+_PAGE_STARTS = ("<", " ", "\t", "\r", "\n", "\ufeff")
+"""First characters of a page. No format of weights begins with one of these."""
 
 
 def _authorizer(context: Context) -> Authorizer:
@@ -46,6 +54,12 @@ def _file(uri: ModelURI, context: Context) -> File:
         if failure.status != 416:
             raise
         response = context.transport.get(url, {}, authorizer)  # an empty file has no first byte
+    if _is_page(name, response.headers) and context.transport.drain(response.body).startswith(_PAGE_STARTS):
+        hint = (
+            "For a page about the file, write the address of its download: at GitHub and GitLab, with /raw/ instead of "
+            "/blob/. For a login page, set kubectl-serve.dev/credentials."
+        )
+        raise LoadError(Code.INVALID_SOURCE, f"{redact(response.url)!r} is a web page, not a model's file", hint=hint)
     etag = response.headers.get("etag", "")
     ranged = response.status == 206
     headers = response.headers
@@ -62,3 +76,9 @@ def _file(uri: ModelURI, context: Context) -> File:
         version=etag or response.headers.get("last-modified", ""),
         ranged=ranged and known >= 0,
     )
+
+
+def _is_page(name: str, headers: Mapping[str, str]) -> bool:
+    """Whether the server says that it sends a web page, and the URI names none."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind in _PAGES and not name.lower().endswith(_PAGE_SUFFIXES)
