@@ -251,10 +251,10 @@ def _store_of_signed(text: str) -> str:
     """The end of a sentence about a signed web address: what to write for the same object with a key of its store."""
     address = text.partition("?")[0]
     try:
-        meant = in_store_scheme(model_uri.parse(address)) if address.startswith(("http://", "https://")) else ""
+        instead = in_store_scheme(model_uri.parse(address)) if address.startswith(("http://", "https://")) else ""
     except URIError:
         return ""
-    return f"; write {meant}" if meant else ""
+    return f"; write {instead}" if instead else ""
 
 
 def _redacted(text: str) -> str:

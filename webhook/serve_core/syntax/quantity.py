@@ -42,6 +42,14 @@ def parse(value: object) -> Fraction:
     return -number if sign == "-" else number
 
 
+def is_zero(value: object) -> bool:
+    """Whether it is a quantity that requests nothing."""
+    try:
+        return parse(value) == 0
+    except ValueError:
+        return False
+
+
 def is_amount(value: object) -> bool:
     """Whether it is a quantity that a container can request: not negative."""
     try:

@@ -18,7 +18,7 @@ from serve_core.api.runtimes import Runtime, RuntimeSettings, Variant
 from serve_core.base.constants import MODEL_MOUNT, MODEL_SUBPATH, MODEL_VOLUME, SERVER_CONTAINER
 from serve_core.base.json import JsonObject, objects_in, value_at
 from serve_core.base.workload import index_of
-from serve_core.syntax import image_reference, mount_path, object_name
+from serve_core.syntax import image_reference, mount_path, object_name, quantity
 from serve_core.workload import arguments, command_line
 from serve_core.workload.loader_container import RESTRICTED, TERMINATION, is_of_the_platform
 
@@ -140,11 +140,14 @@ def _said_ports(container: JsonObject) -> frozenset[int | str]:
 
 
 def extended_resources(container: JsonObject | None) -> frozenset[str]:
-    """The extended resources of a container, such as GPUs: those with a domain in their names."""
+    """The extended resources of a container, such as GPUs: those with a domain in their names.
+
+    Charts write ``nvidia.com/gpu: 0`` for none.
+    """
     asked = (container or {}).get("resources")
     parts = [asked.get(part) for part in ("limits", "requests")] if isinstance(asked, dict) else []
-    names = {name for part in parts if isinstance(part, dict) for name in part}
-    return frozenset(name for name in names if "/" in name)
+    amounts = [pair for part in parts if isinstance(part, dict) for pair in part.items()]
+    return frozenset(name for name, amount in amounts if "/" in name and not quantity.is_zero(amount))
 
 
 def extended_resources_of(pod: JsonObject) -> frozenset[str]:
