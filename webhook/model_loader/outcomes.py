@@ -83,6 +83,7 @@ class LoadError(Exception):
 
     `file`: the file of the model, if the failure is about one. `wait`: seconds that the server asked to wait. `status`:
     the HTTP status. `headers`: the response's headers in lower case, if there are any. `reason`: the server's own code.
+    `answer`: the start of the response's body, which can repeat the request and is not for messages.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class LoadError(Exception):
         status: int = 0,
         headers: Mapping[str, str] | None = None,
         reason: str = "",
+        answer: str = "",
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -108,6 +110,7 @@ class LoadError(Exception):
         self.status = status
         self.headers: Mapping[str, str] = headers or {}
         self.reason = reason
+        self.answer = answer
 
     @property
     def transient(self) -> bool:

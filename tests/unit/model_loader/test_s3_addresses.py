@@ -267,3 +267,23 @@ def test_a_bucket_in_another_region_is_found_by_the_stores_answer(load: Loader, 
     web.fault = elsewhere
 
     assert load("s3://models/m").files() == {"model.bin": b"weights"}
+
+
+@pytest.mark.parametrize(
+    ("named", "loaded"), [("<Region>nl-ams</Region>", True), ("", False), ("<Region>nl.ams/</Region>", False)]
+)
+def test_a_store_can_name_its_region_in_the_error(load: Loader, web: WebServer, named: str, loaded: bool) -> None:
+    web.files["/models/m/model.bin"] = b"weights"
+    load.credentials(**harness.KEYS, AWS_ENDPOINT_URL=web.url)
+
+    def elsewhere(request: Request, number: int) -> Reply | None:
+        if "/nl-ams/s3/" not in request.headers["Authorization"]:
+            return Reply(400, body=f"<Error><Code>AuthorizationHeaderMalformed</Code>{named}</Error>".encode())
+        return Reply(body=listing("m/model.bin", size=7)) if "list-type" in request.path else None
+
+    web.fault = elsewhere
+
+    run = load("s3://models/m")
+
+    assert run.files() == ({"model.bin": b"weights"} if loaded else {})
+    assert loaded or (run.code, "AWS_REGION" in str(run.message["hint"])) == ("InvalidSource", True)

@@ -364,7 +364,7 @@ def _status_failure(url: str, status: int, headers: Mapping[str, str], text: str
         code = Code.UNAUTHORIZED
     message = f"{redact(url)} answered {status}{f' ({reason})' if reason else ''}"
     wait = _retry_after(headers.get("retry-after", ""))
-    return LoadError(code, message, wait=wait, status=status, headers=headers, reason=reason)
+    return LoadError(code, message, wait=wait, status=status, headers=headers, reason=reason, answer=text)
 
 
 def _reason(text: str) -> str:

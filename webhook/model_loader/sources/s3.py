@@ -24,6 +24,9 @@ _PUBLIC_REGION = re.compile(r"(af|ap|ca|eu|il|me|mx|sa|us)-[a-z]+-[0-9]{1,2}", r
 _REGION = re.compile(r"[a-z0-9-]{1,63}", re.ASCII)
 
 
+_OTHER_REGION = "AuthorizationHeaderMalformed"
+"""Code of stores for a signature for another region than theirs."""
+_NAMED_REGION = re.compile(r"<Region>([^<]*)</Region>")
 _GLOBAL = "https://s3.amazonaws.com"
 """AWS's endpoint without a region, as in KServe's examples. It only redirects to the region of a bucket."""
 _STYLE = "AWS_S3_ADDRESSING_STYLE"
@@ -120,10 +123,21 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
             hint = f"Add the key {_STYLE} with the value virtual to the Secret."
             raise LoadError(Code.INVALID_SOURCE, why, hint=hint) from None
         # A redirect to the bucket's region gets no credentials, so the store there refuses with 403.
-        region = failure.headers.get("x-amz-bucket-region", configured)
-        if failure.status in (301, 307, 400, 403) and region != configured and _REGION.fullmatch(region):
+        region = _region_in(failure)
+        if failure.status in (301, 307, 400, 403) and region not in ("", configured):
             return _list(name, path, prefix, context, region)
+        if failure.reason == _OTHER_REGION:
+            hint = "Add the key AWS_REGION with the region of the store to the Secret."
+            raise LoadError(Code.INVALID_SOURCE, failure.message, hint=hint, status=failure.status) from None
         raise
+
+
+def _region_in(failure: LoadError) -> str:
+    """Return the region of the bucket that a store names: AWS in a header, others in the error; empty without one."""
+    named = failure.headers.get("x-amz-bucket-region", "")
+    found = _NAMED_REGION.search(failure.answer) if not named and failure.reason == _OTHER_REGION else None
+    region = found[1] if found else named
+    return region if _REGION.fullmatch(region) else ""
 
 
 def _list(name: str, path: str, prefix: str, context: Context, region: str) -> Listing:
