@@ -56,6 +56,7 @@ def convert(document: JsonObject, context: ClusterContext, found: Sequence[Conve
     made = _containers(root, draft)
     if made:
         draft.pod["containers"] = made
+    model.read_secret(root, draft)
     model.note_credentials(predictor, draft)
     model.read_access(root, draft)
     deployment = ledger.settled(draft.deployment())

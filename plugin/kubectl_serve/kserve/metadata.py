@@ -7,7 +7,7 @@ import re
 
 from kubectl_serve.kserve.accounting import Field
 from kubectl_serve.kserve.draft import Draft
-from kubectl_serve.kserve.names import GROUP, READ_ONLY
+from kubectl_serve.kserve.names import GROUP, READ_ONLY, STORAGE_SECRETS
 from serve_core.api.annotations import DEPLOYMENT, MODE, VISIBILITY
 from serve_core.knative.limits import AUTOSCALING, VISIBILITY_LABEL, is_for_the_service
 
@@ -147,7 +147,7 @@ def _is_of_the_object(key: str) -> bool:
 
 def _of_kserve(key: str, annotation: Field, draft: Draft) -> None:
     name = key.removeprefix(f"{GROUP}/")
-    if name in ("deploymentMode", "autoscalerClass", _MODEL_FORMAT, READ_ONLY):
+    if name in ("deploymentMode", "autoscalerClass", _MODEL_FORMAT, READ_ONLY) or key in STORAGE_SECRETS:
         return  # read elsewhere
     if name == "gke-accelerator":
         draft.pod["nodeSelector"] = {"cloud.google.com/gke-accelerator": annotation}

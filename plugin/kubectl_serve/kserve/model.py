@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from kubectl_serve.kserve.accounting import Field
 from kubectl_serve.kserve.arguments import Arguments
 from kubectl_serve.kserve.draft import Draft
-from kubectl_serve.kserve.names import READ_ONLY
+from kubectl_serve.kserve.names import READ_ONLY, STORAGE_SECRETS
 from model_uri import encode_path
 from serve_core.api import models
 from serve_core.api.annotations import CREDENTIALS, MODEL, MOUNT, WRITABLE
@@ -42,6 +42,13 @@ _KEYS = {
     "oci": ".dockerconfigjson",
 }
 """Keys of the loader's Secret for each scheme."""
+_OF_SECRETS = frozenset({"s3", "gs", "az", "hf", "https"})
+"""The schemes for which KServe reads the Secret that an annotation names."""
+_SECRET_NOTES = {
+    "s3": "the loader reads the keys of this Secret, and not its annotations: write serving.kserve.io/s3-endpoint as "
+    "the key AWS_ENDPOINT_URL, and serving.kserve.io/s3-region as AWS_REGION.",
+    "https": f"the loader reads other keys of this Secret: {_KEYS['https']}.",
+}
 
 
 @dataclass(frozen=True)
@@ -200,6 +207,18 @@ def read_hub_arguments(server: Field, args: Arguments, draft: Draft) -> None:
         of_tokenizer.note("has no equivalent: the tokenizer has the revision of the model.")
 
 
+def read_secret(document: Field, draft: Draft) -> None:
+    """The Secret of the store, if an annotation names it. KServe then does not read those of the service account."""
+    scheme = draft.asked.get(MODEL, "").partition("://")[0]
+    for annotations in (document.at("spec", "predictor", "annotations"), document.at("metadata", "annotations")):
+        for each in map(annotations.at, STORAGE_SECRETS):
+            if not each or scheme not in _OF_SECRETS or CREDENTIALS in draft.asked or each.text() is None:
+                continue
+            draft.asked[CREDENTIALS] = str(each.value)
+            if scheme in _SECRET_NOTES:
+                each.remark(_SECRET_NOTES[scheme])
+
+
 def note_credentials(predictor: Field, draft: Draft) -> None:
     """Say what replaces the Secrets of the service account, and those that pull the image of a model."""
     scheme = draft.asked.get(MODEL, "").partition("://")[0]
@@ -207,7 +226,7 @@ def note_credentials(predictor: Field, draft: Draft) -> None:
     if scheme == "oci" and len(secrets) == 1 and secrets[0] is not None:
         draft.asked[CREDENTIALS] = secrets[0]
     account = predictor.at("serviceAccountName") or predictor.at("serviceAccount")
-    if account and scheme != "pvc":
+    if account and scheme != "pvc" and CREDENTIALS not in draft.asked:
         keys = f" with {_KEYS[scheme]}" if scheme in _KEYS else ""
         account.remark(
             f"the loader does not read its Secrets; set {CREDENTIALS} to a Secret{keys} if the store needs one."

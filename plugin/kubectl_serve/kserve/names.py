@@ -19,3 +19,5 @@ PORT = 8080
 """The port of a container that declares none."""
 READ_ONLY = "storage.kserve.io/readonly"
 """The annotation for claims that the model server writes to, with the value ``false``."""
+STORAGE_SECRETS = (f"{GROUP}/storageSecretName", f"{GROUP}/secretName")
+"""The annotation that names the Secret of the store, as KServe's manifests and its charts configure it."""
