@@ -287,3 +287,31 @@ def test_a_store_can_name_its_region_in_the_error(load: Loader, web: WebServer, 
 
     assert run.files() == ({"model.bin": b"weights"} if loaded else {})
     assert loaded or (run.code, "AWS_REGION" in str(run.message["hint"])) == ("InvalidSource", True)
+
+
+@pytest.mark.parametrize(
+    ("reply", "hint"),
+    [
+        (Reply(400, body=b"Client sent an HTTP request to an HTTPS server.\n"), "write https:// instead of http://"),
+        (
+            Reply(400, body=b"<center>The plain HTTP request was sent to HTTPS port</center>"),
+            "write https:// instead of http://",
+        ),
+        (Reply(403, body=b"<Error><Code>RequestTimeTooSkewed</Code></Error>"), "clock of the node"),
+        (Reply(403, body=b"<Error><Code>InvalidObjectState</Code></Error>"), "restore it"),
+    ],
+)
+def test_a_refusal_of_the_store_says_what_to_do(load: Loader, web: WebServer, reply: Reply, hint: str) -> None:
+    load.credentials(**harness.KEYS, AWS_ENDPOINT_URL=web.url)
+    web.fault = lambda request, number: reply
+
+    assert hint in str(load("s3://models/m").message["hint"])
+
+
+def test_the_console_of_a_store_is_not_its_endpoint(load: Loader, web: WebServer) -> None:
+    load.credentials(**harness.KEYS, AWS_ENDPOINT_URL=web.url)
+    web.fault = lambda request, number: Reply(headers={"Content-Type": "text/html"}, body=b"<!doctype html><p>")
+
+    run = load("s3://models/m")
+
+    assert "must be the store's API" in str(run.message["hint"])

@@ -50,6 +50,13 @@ _REASONS = tuple(
         r'"error"\s{0,8}:\s{0,8}"([a-z_]{1,64})"',  # OAuth: RFC 6749, section 5.2
     )
 )
+_HINTS = {
+    "RequestTimeTooSkewed": "Correct the clock of the node: it differs from the store's.",
+    "InvalidObjectState": "The object is in an archive: restore it first.",
+}
+"""What to do about some codes of stores."""
+_NEEDS_TLS = ("Client sent an HTTP request to an HTTPS server", "plain HTTP request was sent to HTTPS port")
+"""In the answers of Go's and nginx's servers to plain http at a port with TLS."""
 _ABOUT_CREDENTIALS = frozenset({"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "PublicAccessNotPermitted"})
 """Codes that stores send with the status 400 or 409."""
 
@@ -363,8 +370,11 @@ def _status_failure(url: str, status: int, headers: Mapping[str, str], text: str
     if reason in _ABOUT_CREDENTIALS:
         code = Code.UNAUTHORIZED
     message = f"{redact(url)} answered {status}{f' ({reason})' if reason else ''}"
+    hint = _HINTS.get(reason, "")
+    if status == 400 and any(each in text for each in _NEEDS_TLS):
+        hint = "The server expects TLS at this port: write https:// instead of http://."
     wait = _retry_after(headers.get("retry-after", ""))
-    return LoadError(code, message, wait=wait, status=status, headers=headers, reason=reason, answer=text)
+    return LoadError(code, message, hint=hint, wait=wait, status=status, headers=headers, reason=reason, answer=text)
 
 
 def _reason(text: str) -> str:

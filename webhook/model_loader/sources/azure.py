@@ -128,7 +128,7 @@ def _blobs(base: str, prefix: str, token: str, context: Context, authorizer: Aut
         try:
             found = documents.from_xml(context.transport.read(url, authorizer=authorizer))
         except ValueError:
-            raise LoadError(Code.SERVER_ERROR, f"{base} did not answer with a list of blobs") from None
+            raise pages.unreadable(base, "blobs") from None
         files: list[File] = []
         for entry in found.iterfind("Blobs/Blob"):
             name = _name_of(entry.find("Name"))

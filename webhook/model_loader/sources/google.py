@@ -48,11 +48,11 @@ def _objects(base: str, prefix: str, context: Context, authorizer: Authorizer) -
         found = _document(context, f"{base}?{urlencode(query, quote_via=quote)}", authorizer)
         entries = found.get("items", [])
         if not isinstance(entries, list):
-            raise _no_list(base)
+            raise pages.unreadable(base, "objects")
         try:
             names = [(str(entry["name"]), entry) for entry in entries]
         except (KeyError, TypeError):
-            raise _no_list(base) from None
+            raise pages.unreadable(base, "objects") from None
         if not all(name.startswith(prefix) for name, _ in names):
             raise LoadError(Code.SERVER_ERROR, f"{base} listed an object that is not below the prefix")
         files = [_file(base, entry, prefix.rstrip("/"), authorizer) for name, entry in names if not name.endswith("/")]
@@ -76,11 +76,7 @@ def _file(base: str, entry: dict[str, object], folder: str, authorizer: Authoriz
             or checksums.from_base64("crc32c", str(entry.get("crc32c") or "")),
         )
     except (KeyError, ValueError):
-        raise _no_list(base) from None
-
-
-def _no_list(base: str) -> LoadError:
-    return LoadError(Code.SERVER_ERROR, f"{base} did not answer with a list of objects")
+        raise pages.unreadable(base, "objects") from None
 
 
 def _document(context: Context, url: str, authorizer: Authorizer) -> dict[str, object]:

@@ -8,7 +8,7 @@ from model_loader.http.authorizers import ANONYMOUS, Authorizer, Header
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import DEFAULT_REVISION, Context, File, Listing, size_of
 from model_loader.plan.paths import check_clashes, safe_path
-from model_loader.sources import documents, hub_layouts
+from model_loader.sources import documents, hub_layouts, pages
 from model_uri import ModelURI
 
 _HUB = "https://huggingface.co"
@@ -41,7 +41,7 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
         base = f"{hub}/{repository}/resolve/{commit}"
         listed = [_file(base, entry, authorizer) for entry in found["siblings"]]
     except (ValueError, KeyError, TypeError):
-        raise LoadError(Code.SERVER_ERROR, f"{hub} did not answer with a list of files") from None
+        raise pages.unreadable(hub, "files") from None
     if not listed:
         raise LoadError(Code.NOT_FOUND, f"hf://{repository} holds no file")
     check_clashes(file.path for file in listed)

@@ -17,7 +17,7 @@ from model_loader.http.authorizers import ANONYMOUS, Authorizer, Header
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Context, File, Listing, check_count, size_of
 from model_loader.plan.paths import safe_path
-from model_loader.sources import documents
+from model_loader.sources import documents, pages
 from model_uri import ModelURI, URIError, registered_models, uri_of_path
 
 _SERVER = "MLFLOW_TRACKING_URI"
@@ -178,7 +178,7 @@ def _entries(server: _Server, folder: str) -> list[tuple[str, int | None]]:
             (str(each["path"]), None if each.get("is_dir") else size_of(each.get("file_size", 0))) for each in found
         ]
     except (KeyError, TypeError, AttributeError):
-        raise LoadError(Code.SERVER_ERROR, f"{server.base} did not answer with a list of files") from None
+        raise pages.unreadable(server.base, "files") from None
 
 
 def _file(server: _Server, root: str, path: str, size: int) -> File:

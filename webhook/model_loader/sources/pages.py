@@ -26,3 +26,9 @@ def read_all(page: Callable[[str], tuple[Sequence[File], str]]) -> list[File]:
             break
         token = following
     raise LoadError(Code.SERVER_ERROR, "the store's list of files does not end")
+
+
+def unreadable(store: str, of: str) -> LoadError:
+    """Return the failure for an answer that is not the list of a store: often that of its console, or of a proxy."""
+    hint = "Check the endpoint: it must be the store's API, and not its console, a login page or a proxy."
+    return LoadError(Code.SERVER_ERROR, f"{store} did not answer with a list of {of}", hint=hint)

@@ -269,7 +269,7 @@ def _objects(bucket: Bucket, prefix: str, context: Context) -> list[File]:
         try:
             found = documents.from_xml(body)
         except ValueError:
-            raise LoadError(Code.SERVER_ERROR, f"{bucket.base} did not answer with a list of objects") from None
+            raise pages.unreadable(bucket.base, "objects") from None
         space = found.tag.partition("}")[0] + "}" if found.tag.startswith("{") else ""
         files: list[File] = []
         for entry in found.iterfind(f"{space}Contents"):
