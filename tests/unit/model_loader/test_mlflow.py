@@ -77,6 +77,12 @@ def test_a_policys_stores_hold_for_where_the_server_leads(
     assert load(f"{mlflow}/stored/1", options=(*server, "--store", f"s3://models {s3.endpoint}")).code == "Loaded"
 
 
+def test_a_server_without_tls_must_be_named_in_the_secret(load: Loader, tracking: MLflow) -> None:
+    run = load(f"mlflow://{tracking.authority}/iris/1")
+    assert run.code == "Unreachable"
+    assert f"MLFLOW_TRACKING_URI in the Secret: http://{tracking.authority}" in str(run.message["hint"])
+
+
 @pytest.mark.parametrize("name", ["azure", "volume"])
 def test_places_that_the_loader_does_not_read(load: Loader, mlflow: str, name: str) -> None:
     run = load(f"{mlflow}/{name}/1")

@@ -51,7 +51,13 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
     Raises LoadError.
     """
     server = _server(uri, context)
-    place, resolved = _location(server, uri)
+    try:
+        place, resolved = _location(server, uri)
+    except LoadError as failure:
+        if failure.code is not Code.UNREACHABLE or context.store or context.secret.setting(_SERVER).text:
+            raise
+        hint = f"For a server without TLS, set {_SERVER} in the Secret: http://{uri.authority}."
+        raise LoadError(failure.code, failure.message, hint=hint) from None
     inside = "/".join(uri.inside)
     scheme, separator, rest = place.partition(":")
     if not separator:
