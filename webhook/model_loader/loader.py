@@ -314,7 +314,9 @@ class _SharedLoad(_Load):
 
     def _execute(self, plan: Plan, transport: Transport) -> Loaded:
         self._refuse_unverifiable(plan)
-        listed = f"{self._order} {journal.identity(plan.files)}"
+        # The cache of a hub has the commit in its names.
+        commits = [each[:3] for each in plan.snapshots] if self._options.hub_cache else []
+        listed = f"{self._order} {commits} {journal.identity(plan.files)}"
         version = hashlib.sha256(listed.encode()).hexdigest()
         loaded: Loaded | None = None
         while loaded is None:

@@ -1,10 +1,13 @@
 """A model on a claim that pods share: downloaded once, whole or absent, and verified where a digest pins it."""
 
+import hashlib
+import io
 import json
 import os
 import random
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections import Counter
@@ -18,6 +21,8 @@ import pytest
 from model_loader import loader
 from model_loader.storage import shared
 from support.loader_harness import Loader, Reply, Request, Run, WebServer, contents, manifest_digest
+from support.loader_hub import Hub
+from support.loader_signing import Key
 from support.paths import ROOT
 
 SHARED = "llm/0123"
@@ -179,6 +184,46 @@ def test_a_forged_attempt_is_not_published_for_a_pinned_model(pods: Pods) -> Non
     (pods.folder / "locks" / name).write_text('{"ended": true}')
     assert pods.start("two", *digest).code == "Loaded"
     assert pods.served() == MODEL
+
+
+def test_a_changed_cache_of_the_hub_is_not_served_for_a_pinned_model(load: Loader, hub: Hub) -> None:
+    options = ("--shared", SHARED, "--hub-cache", "--digest", manifest_digest(hub.files | hub.large))
+    assert load("hf://team/model", options=options).code == "Loaded"
+    folder = (load.volume / SHARED / "hub").resolve()
+    before = contents(folder)
+    reference = folder / "models--team--model" / "refs" / "main"
+    reference.write_text("another commit")
+    assert load("hf://team/model", options=options).code == "Loaded"
+    assert contents((load.volume / SHARED / "hub").resolve()) == before
+
+
+def test_a_signed_model_is_verified_by_each_pod(load: Loader, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "config.json").write_bytes(b"{}")
+    key = Key(tmp_path / "key")
+    key.sign(source)
+    options = ("--shared", SHARED, f"--signature-key={key.public}")
+    for _ in range(2):
+        run = load(source.as_uri(), options=options)
+        assert (run.code, run.message["signed"]) == ("Loaded", True)
+    versions = load.volume / SHARED / "versions"
+    assert len(list(versions.iterdir())) == 1
+    ((load.volume / SHARED / "model").resolve() / "config.json").write_bytes(b"[]")
+    assert load(source.as_uri(), options=options).code == "Loaded"
+    assert contents((load.volume / SHARED / "model").resolve()) == contents(source)
+    assert len(list(versions.iterdir())) == 2
+
+
+def test_a_pinned_archive_is_refused(load: Loader, web: WebServer) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("config.json"))
+    web.files["/model.tar.gz"] = packed.getvalue()
+    digest = f"sha256:{hashlib.sha256(packed.getvalue()).hexdigest()}"
+    uri = f"{web.url}/model.tar.gz"
+    assert load(uri, options=("--shared", SHARED)).code == "Loaded"
+    assert load(uri, options=("--shared", SHARED, "--digest", digest)).code == "Refused"
 
 
 def test_links_on_the_claim_lead_no_loader_elsewhere(pods: Pods, tmp_path: Path) -> None:
