@@ -181,9 +181,8 @@ class _Load:
                 fixed=bool(options.stores),
             )
             try:
-                self._volume.state.remove(Volume.SCRATCH)
-                scratch = options.volume / Volume.STATE / Volume.SCRATCH
-                context = Context(transport, secret, stores=options.stores, scratch=scratch)
+                self._remove_scratch()
+                context = Context(transport, secret, stores=options.stores, scratch=self._scratch)
                 plan = make_plan(options, context, self._report, without_ranges)
                 return self._execute(plan, transport)
             except RangesIgnoredError as failure:
@@ -196,7 +195,15 @@ class _Load:
                 self._report.retry(failure, 1, 0.0)
             finally:
                 transport.close()
-                self._volume.state.remove(Volume.SCRATCH)
+                self._remove_scratch()
+
+    @property
+    def _scratch(self) -> Path:
+        """The folder for what a source needs only during the load."""
+        return self._options.volume / Volume.STATE / Volume.SCRATCH
+
+    def _remove_scratch(self) -> None:
+        self._volume.state.remove(Volume.SCRATCH)
 
     def _execute(self, plan: Plan, transport: Transport) -> Loaded:
         """Download, verify, unpack and publish the files of a plan."""
@@ -341,6 +348,13 @@ class _SharedLoad(_Load):
         self._shared.link(version, *names)
         return loaded
 
+    @property
+    def _scratch(self) -> Path:
+        return by_descriptor(self._shared.folder) / self._shared.scratch
+
+    def _remove_scratch(self) -> None:
+        self._shared.folder.remove(self._shared.scratch)
+
     def _refuse_unverifiable(self, plan: Plan) -> None:
         """Refuse what could not be verified in an unpacked archive that another pod left."""
         options = self._options
@@ -360,7 +374,7 @@ class _SharedLoad(_Load):
                 record = json.loads(read_small(folder, RECORD))
                 found = _of_record(record) if record["order"] == self._order else None
                 if found is not None and self._is_verified(folder, plan):
-                    return found
+                    return found._replace(resolved=plan.resolved)
             except OSError as error:
                 if error.errno not in _NOT_OURS:
                     raise

@@ -5,6 +5,7 @@ The folder of one request has:
 - ``versions/ID``: a complete model, as a :class:`Volume`. ID covers the request and the list of its files.
 - ``work/ID.N``: the volume of attempt N to download it
 - ``locks/ID.N``: the lock of that attempt
+- ``scratch-POD``: what the loader of one pod needs during its load
 - ``model`` and ``hub``: links to the version that the pod which started last requested
 
 Every attempt has a folder of its own, and a rename makes it the version. So correctness needs no lock, and a version is
@@ -15,6 +16,7 @@ its file stays unchanged. This compares a file with itself over time, so that th
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -120,6 +122,8 @@ class SharedFolder:
     def __init__(self, claim: Path, path: str, pod: str) -> None:
         """Open the folder `path` of the volume mounted at `claim`, for a pod (`this_pod`)."""
         self.pod = pod
+        self.scratch = f"scratch-{hashlib.sha256(pod.encode()).hexdigest()[:16]}"
+        """The name of this pod's own folder, for the time of its load."""
         with contextlib.ExitStack() as opened:
             with SafeDir(os.open(claim, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
                 self.folder = opened.enter_context(root.folder(path, make=True))
