@@ -523,6 +523,30 @@ def test_ready_is_said_once_knative_leads_to_the_revisions_as_it_is_noted() -> N
     assert SetMinimum("s-1", "iris-00001", "0") in minimums
 
 
+def test_a_rollback_keeps_the_traffic_until_the_revision_has_a_pod() -> None:
+    """With its minimum, it has no pods before; its requests would wait for the download."""
+    asked = copy.deepcopy(WANTED)
+    asked["spec"]["template"]["metadata"] = {"annotations": {"autoscaling.knative.dev/min-scale": "1"}}
+    asked["spec"]["traffic"] = [{"revisionName": "iris-00001", "percent": 100}, {"latestRevision": True, "percent": 0}]
+    newest = live(latest="iris-00002", serving="iris-00002")
+    newest["spec"]["traffic"] = [{"latestRevision": True, "percent": 100}, {"revisionName": "iris-00001", "percent": 0}]
+    newest["status"]["traffic"] = [
+        {"revisionName": "iris-00002", "percent": 100},
+        {"revisionName": "iris-00001", "percent": 0},
+    ]
+    pinned = deployment(notes={annotations.PIN: "iris-00001", annotations.SCALE: "1.."})
+    starts = observed(pinned, newest, verdict=Verdict(service=asked))
+    assert plan.held_back(starts, asked)["spec"]["traffic"] == newest["spec"]["traffic"]
+    assert ready(starts).status == "Unknown"
+    assert [each.revision for each in plan.status_writes(starts, NOW) if isinstance(each, SetMinimum)]
+    pod = {"metadata": {"name": "p", "namespace": "default", **of_revision("iris-00001")}}
+    pod["status"] = {"conditions": [{"type": "Ready", "status": "True"}]}
+    assert plan.held_back(replace(starts, pods=[pod]), asked) == asked
+    # From zero, a request starts it.
+    asked["spec"]["template"]["metadata"]["annotations"]["autoscaling.knative.dev/min-scale"] = "0"
+    assert plan.held_back(replace(starts, verdict=Verdict(service=asked)), asked) == asked
+
+
 def test_a_minimum_is_set_once() -> None:
     noted = {annotations.PROMOTED: "iris-00002", annotations.PREVIOUS: "iris-00001"}
     newest = live(latest="iris-00002", serving="iris-00002")

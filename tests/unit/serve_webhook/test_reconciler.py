@@ -243,6 +243,12 @@ async def test_a_revision_has_its_minimum_while_it_has_traffic(api: MemoryApi, c
         api.put(DEPLOYMENTS, pinned)
         await until(lambda: minimum(api, "iris-00001") == "2")
         assert minimum(api, "iris-00002") == "2", "it has the traffic still"
+        await until(lambda: ready(api) == "Progressing")
+        assert service(api)["spec"]["traffic"][0] == {"latestRevision": True, "percent": 100}
+        pod = PODS.identity("default", "iris-1")
+        pod["metadata"] |= of_revision("iris-00001")
+        api.put(PODS, pod | {"status": {"conditions": [{"type": "Ready", "status": "True"}]}})
+        await until(lambda: service(api)["spec"]["traffic"][0] == {"revisionName": "iris-00001", "percent": 100})
         knative_moves_the_traffic(api, "iris-00002", iris_00001=100, iris_00002=0)
         await until(lambda: minimum(api, "iris-00002") == "0")
         assert minimum(api, "iris-00001") == "2"

@@ -68,6 +68,19 @@ def minimums(service: JsonObject, traffic: Sequence[JsonObject], *, is_ready: bo
     return {name: minimum if has else NONE for name, has in has_traffic.items() if has or is_ready}
 
 
+def starting(service: JsonObject, wanted: JsonObject) -> list[str]:
+    """The revisions that have a tag in a Knative Service, and are to get traffic and a minimum in the wanted one."""
+    if value_at(wanted, "spec", "template", "metadata", "annotations", MIN_SCALE) in (None, NONE):
+        return []
+    shares = {each.get("revisionName"): each.get("percent") for each in value_at(service, "status", "traffic") or []}
+    named = [
+        each["revisionName"]
+        for each in wanted["spec"].get("traffic") or []
+        if "revisionName" in each and each["percent"]
+    ]
+    return [name for name in named if name in shares and not shares[name]]
+
+
 def settled(spec: ServingSpec, notes: Mapping[str, str], status: Mapping[str, Any]) -> dict[str, str]:
     """The annotations to set on the Deployment when the Knative Service is ready with this ``status``.
 

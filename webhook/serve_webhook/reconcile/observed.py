@@ -7,6 +7,8 @@ from serve_core.admission.decide import Verdict
 from serve_core.api.loader_protocol import LoaderOutput
 from serve_core.base.json import JsonObject
 from serve_core.base.ownership import Identity, claims, identity, is_leaving, owns
+from serve_core.knative import traffic
+from serve_kube.conditions import find_condition
 from serve_kube.resources import DOMAIN_MAPPINGS, KNATIVE_SERVICES, owned_resource
 from serve_webhook.reconcile import pods
 from serve_webhook.reconcile.conditions import Condition
@@ -77,6 +79,16 @@ class Observed:
             return next(ours, None)
         found = self.live.get(identity(self.verdict.service))
         return found if found is not None and owns(self.deployment, found) else None
+
+    @property
+    def waits_for_a_revision(self) -> bool:
+        """Whether a revision that is to get traffic, such as after a rollback, has no pod that is ready."""
+        if self.service is None or self.verdict.service is None:
+            return False
+        return any(
+            not any(find_condition(pod, "Ready").get("status") == "True" for pod in pods.of_revision(self.pods, name))
+            for name in traffic.starting(self.service, self.verdict.service)
+        )
 
     @property
     def mapping(self) -> JsonObject | None:

@@ -36,6 +36,18 @@ from serve_webhook.reconcile.conditions import Condition, ServiceProgress
 from serve_webhook.reconcile.observed import Observed, is_knative_service
 
 
+def held_back(observed: Observed, wanted: JsonObject) -> JsonObject:
+    """A wanted object as it is applied: a Knative Service keeps its traffic until a revision that gets some is up.
+
+    A revision without traffic has no pods. With all the traffic at once, its requests would wait for its download.
+    """
+    if not is_knative_service(wanted) or not (live := observed.service) or not observed.waits_for_a_revision:
+        return wanted
+    spec = {key: value for key, value in wanted["spec"].items() if key != "traffic"}
+    traffic_now = live["spec"].get("traffic")
+    return wanted | {"spec": spec | ({"traffic": traffic_now} if traffic_now else {})}
+
+
 def required_apply(observed: Observed, wanted: JsonObject) -> Apply | None:
     """The apply that a wanted object needs, if any. An object of another owner needs none."""
     live = observed.live.get(identity(wanted))
@@ -267,6 +279,8 @@ def _conditions(observed: Observed, progress: ServiceProgress | None) -> list[Co
     if progress is None or (progress.lacks_its_name and _is_handover(observed.deployment)):
         return [loaded, conditions.from_code(CONDITION_READY, "Unknown", "Progressing")]
     ready = conditions.ready(progress, loaded, observed.verdict.warnings)
+    if ready.status == "True" and observed.waits_for_a_revision:
+        ready = conditions.from_code(CONDITION_READY, "Unknown", "Progressing")
     return [loaded, conditions.with_domain(ready, observed.mapping)]
 
 

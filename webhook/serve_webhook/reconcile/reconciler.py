@@ -233,7 +233,7 @@ class Reconciler:
 
         ``None`` where the Deployment had to be written first: the watch brings its new state.
         """
-        for wanted in observed.wanted:
+        for wanted in (plan.held_back(observed, each) for each in observed.wanted):
             at, change = identity(wanted), plan.required_apply(observed, wanted)
             if change is not None:
                 # The watch selects by label: an object of this name can exist without the label. And an object that the
