@@ -244,6 +244,8 @@ def _example(text: str) -> str:
         return SCHEMES["hf"]
     if _REPOSITORY.fullmatch(text):
         return f"hf://{text}"
+    if text.startswith("models:/"):
+        return SCHEMES["mlflow"]
     return SCHEMES["pvc" if text.startswith("/") else "s3"]
 
 
