@@ -198,7 +198,9 @@ async def _ask(
                 request = question.request(protocols.name_in(listed, name))
             path = args.path or request.path
             if request.shape is not None and args.path is None:
-                protocols.check_shape(request.shape, await http.metadata(url, request.metadata_path, way))
+                metadata = await http.metadata(url, request.metadata_path, way)
+                protocols.check_shape(request.shape, metadata)
+                request = replace(request, body=protocols.as_named(request.body, metadata))
             verbose(f"POST {url}/{path.lstrip('/')}")
             return await http.exchange(url, path, request.body, way, receive)
     except TimeoutError as error:

@@ -18,6 +18,11 @@ _OPENAI_PATHS = {"messages": "chat/completions", "prompt": "completions", "input
 _MAX_NAMES = 10
 """Names that a message lists."""
 
+_FLOATS = ("FP32", "FP64")
+_INTEGERS = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
+_ACCEPTED = {"FP64": _FLOATS, "INT64": (*_INTEGERS, *_FLOATS)}
+"""Types of tensors by the type of the values in JSON. JSON has no values for FP16 and BF16."""
+
 
 @dataclass(frozen=True)
 class InferenceRequest:
@@ -98,9 +103,7 @@ def check_shape(shape: tuple[int, ...], metadata: Any) -> None:
     Raises ServeError if they certainly differ. Metadata of another form is ignored, and a dimension of -1 is any
     number. A server without a dimension for rows accepts one row.
     """
-    inputs = metadata.get("inputs") if isinstance(metadata, dict) else None
-    only = inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else None
-    wanted = only.get("shape") if isinstance(only, dict) else None
+    wanted = _only_input(metadata).get("shape")
     if not isinstance(wanted, list) or not wanted or not all(isinstance(each, int) for each in wanted):
         return
     if _fits(shape, wanted) or (len(shape) == 2 and shape[0] == 1 and _fits(shape[1:], wanted)):
@@ -110,6 +113,28 @@ def check_shape(shape: tuple[int, ...], metadata: Any) -> None:
         ("-1 is any number. " if -1 in wanted else "")
         + "Nothing was sent. Correct the data, or write a whole request as a JSON object, which is sent unchanged.",
     )
+
+
+def as_named(body: JsonObject, metadata: Any) -> JsonObject:
+    """The body of wrapped rows, with the name and the numeric type of the only input in a server's metadata (v2).
+
+    Triton and OpenVINO Model Server refuse other names and types.
+    """
+    only, (rows,) = _only_input(metadata), body["inputs"]
+    name, datatype = only.get("name"), only.get("datatype")
+    known: JsonObject = {}
+    if name and isinstance(name, str):
+        known["name"] = name
+    if datatype in _ACCEPTED.get(rows["datatype"], ()):
+        known["datatype"] = datatype
+    return {**body, "inputs": [rows | known]}
+
+
+def _only_input(metadata: Any) -> JsonObject:
+    """The only input in a server's metadata; empty if there are several, or none."""
+    inputs = metadata.get("inputs") if isinstance(metadata, dict) else None
+    only = inputs[0] if isinstance(inputs, list) and len(inputs) == 1 else None
+    return only if isinstance(only, dict) else {}
 
 
 def _fits(shape: tuple[int, ...], wanted: list[int]) -> bool:

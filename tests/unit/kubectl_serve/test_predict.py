@@ -488,6 +488,13 @@ def test_data_of_a_shape_that_may_be_right_is_sent(
     assert len(model.asked) == 1
 
 
+def test_rows_have_the_name_of_the_models_input(run: Run, cluster: FakeCluster, model: Model) -> None:
+    model.metadata = metadata([-1, 4])
+    run("predict", "iris", ROWS, "--ingress", model.ingress, cluster=cluster)
+    ((_, _, body),) = model.asked
+    assert (body["inputs"][0]["name"], body["inputs"][0]["datatype"]) == ("x", "FP32")
+
+
 @pytest.mark.parametrize(
     "words",
     [

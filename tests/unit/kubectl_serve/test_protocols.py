@@ -36,6 +36,33 @@ def test_type_and_shape_follow_the_values(text: str, datatype: str, shape: list[
     assert (tensor["datatype"], tensor["shape"]) == (datatype, shape)
 
 
+@pytest.mark.parametrize(
+    ("text", "datatype", "sent"),
+    [
+        ("[[5.1, 3.5]]", "FP32", "FP32"),
+        ("[[5.1, 3.5]]", "INT32", "FP64"),
+        ("[[5.1, 3.5]]", "FP16", "FP64"),
+        ("[[5, 3]]", "FP32", "FP32"),
+        ("[[5, 3]]", "UINT8", "UINT8"),
+        ("[[5, 3]]", "BYTES", "INT64"),
+        ('[["yes"]]', "FP32", "BYTES"),
+        ("[[5, 3]]", ["FP32"], "INT64"),
+    ],
+)
+def test_rows_have_the_name_and_the_numeric_type_of_a_models_only_input(text: str, datatype: Any, sent: str) -> None:
+    rows = asked(text, "v2")
+    metadata = {"inputs": [{"name": "pixels", "datatype": datatype}]}
+    assert protocols.as_named(rows, metadata) == {"inputs": [rows["inputs"][0] | {"name": "pixels", "datatype": sent}]}
+
+
+@pytest.mark.parametrize(
+    "metadata", [None, {}, {"inputs": []}, {"inputs": [{}]}, {"inputs": [{"name": 7}]}, {"inputs": [{"name": "a"}] * 2}]
+)
+def test_rows_keep_their_name_without_the_metadata_of_one_input(metadata: Any) -> None:
+    rows = asked("[[1.5]]", "v2")
+    assert protocols.as_named(rows, metadata) == rows
+
+
 def test_rows_become_instances_of_the_v1_protocol() -> None:
     assert asked("[[1, 2]]", "v1") == {"instances": [[1, 2]]}
 
