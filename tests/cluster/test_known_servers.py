@@ -19,7 +19,7 @@ import yaml
 from cluster import hub
 from cluster.conftest import LanguageModel
 from cluster.support import PREFIX, Ingress, Json, Namespace, Store, large_images_are_built, printed
-from cluster.test_runtimes import MODELS, trained
+from cluster.test_runtimes import MODELS, ROWS, trained
 
 HERE = Path(__file__).parent
 RESOLVING = "registries-skipping-tag-resolving"
@@ -38,7 +38,7 @@ def _tags_are_not_resolved(ingress: Ingress) -> Iterator[None]:
         patch = json.dumps({"data": {RESOLVING: registries}})
         knative.kubectl("patch", "configmap", "config-deployment", "--type=merge", "-p", patch)
 
-    skip("dev.local,docker.io,index.docker.io,ghcr.io")
+    skip("dev.local,docker.io,index.docker.io,ghcr.io,nvcr.io")
     yield
     skip(before)
 
@@ -90,6 +90,17 @@ def test_mlserver(open_namespace: Namespace, store: Store) -> None:
     answer = predict(open_namespace, found, learnt["rows"])
     assert answer["model_name"] == "above"
     assert answer["outputs"][0]["data"] == pytest.approx(learnt["answers"], rel=1e-6)
+
+
+def test_triton(open_namespace: Namespace, store: Store) -> None:
+    store.bucket.put("sums/sums/config.pbtxt", (HERE / "triton/config.pbtxt").read_bytes())
+    store.bucket.put("sums/sums/1/model.py", (HERE / "triton/model.py").read_bytes())
+
+    found = served(open_namespace, "triton", "s3://models/sums")
+
+    assert probe(found) == "/v2/health/ready"
+    answer = predict(open_namespace, found, ROWS, "--model-name", "sums")
+    assert answer["outputs"][0]["data"] == [10.0, 0.75]
 
 
 @on_request

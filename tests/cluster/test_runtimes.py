@@ -1,20 +1,63 @@
-"""Runtimes other than scikit-learn's: a model answers as in the library that trained it.
+"""Runtimes other than scikit-learn's: a model answers as in the library that trained it, and over gRPC.
 
-Seldon's image is not available here: a ModelRuntime of the same name has MLServer from PyPI instead.
+The public images are not available here: a ModelRuntime of the same name has the server from PyPI instead.
 """
 
 import base64
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
-from cluster.support import RESTRICTED, Ingress, Json, Namespace, Store, annotation, deployment
+from cluster.support import (
+    READY,
+    RESTRICTED,
+    Ingress,
+    Json,
+    Namespace,
+    Store,
+    Trained,
+    annotation,
+    condition,
+    deployment,
+    pod_template,
+    printed,
+)
 from support.paths import ROOT
 
 RUNTIMES = ROOT / "manifests/runtimes"
+TRITON = Path(__file__).parent / "triton"
 IMAGE = "dev.local/kubectl-serve/mlserver-tests:1.7.1"
+TRITON_IMAGE = "dev.local/kubectl-serve/triton-tests:2.51.0"
+SMALL = {"requests": {"cpu": "100m", "memory": "256Mi"}}
+"""Triton's requests are for larger models."""
+ROWS = [[1.0, 2.0, 3.0, 4.0], [0.5, 0.0, 0.0, 0.25]]
+
+ASK_OVER_GRPC = """
+import json, sys
+import grpc, numpy
+from mlserver.grpc.dataplane_pb2 import ModelInferRequest
+from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
+
+address, host, model, rows = json.loads(sys.argv[1])
+tensor = ModelInferRequest.InferInputTensor(name="rows", datatype="FP64", shape=[len(rows), len(rows[0])])
+tensor.contents.fp64_contents.extend(value for row in rows for value in row)
+with grpc.insecure_channel(f"{address}:80", [("grpc.default_authority", host)]) as channel:
+    request = ModelInferRequest(model_name=model, inputs=[tensor])
+    answer = GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=60)
+(output,) = answer.outputs
+contents = output.contents
+if answer.raw_output_contents:
+    kinds = {"FP64": "<f8", "FP32": "<f4", "INT64": "<i8"}
+    values = numpy.frombuffer(answer.raw_output_contents[0], kinds[output.datatype]).tolist()
+else:
+    values = [*contents.fp64_contents, *contents.fp32_contents, *contents.int64_contents]
+print(json.dumps({"values": values}))
+"""
 
 TRAINING = """
 import base64, json, numpy, pathlib
@@ -66,14 +109,30 @@ fitted.save_model(folder / "model.json")
 }
 
 
+@contextmanager
+def with_image(namespace: Namespace, name: str, image: str) -> Iterator[None]:
+    """A runtime of the catalogue has an image that is at hand, while the block runs."""
+    document = yaml.safe_load((RUNTIMES / f"{name}.yaml").read_text())
+    document["spec"]["container"]["image"] = image
+    namespace.apply(document)
+    yield
+    namespace.kubectl("delete", "modelruntime", name)
+
+
 @pytest.fixture(params=sorted(MODELS))
 def runtime(request: pytest.FixtureRequest, namespace: Namespace) -> Iterator[str]:
-    """The name of a runtime of the catalogue, which has an image that is at hand."""
-    document = yaml.safe_load((RUNTIMES / f"{request.param}.yaml").read_text())
-    document["spec"]["container"]["image"] = IMAGE
-    namespace.apply(document)
-    yield request.param
-    namespace.kubectl("delete", "modelruntime", request.param)
+    """The name of a runtime of MLServer, of which the tests have the image."""
+    with with_image(namespace, request.param, IMAGE):
+        yield request.param
+
+
+@pytest.fixture
+def triton(namespace: Namespace, store: Store) -> Iterator[str]:
+    """The URI of a model repository for Triton. Its model ``sums`` adds up each row."""
+    store.bucket.put("repository/sums/config.pbtxt", (TRITON / "config.pbtxt").read_bytes())
+    store.bucket.put("repository/sums/1/model.py", (TRITON / "model.py").read_bytes())
+    with with_image(namespace, "triton", TRITON_IMAGE):
+        yield "s3://models/repository"
 
 
 def trained(namespace: Namespace, model: Json) -> Json:
@@ -101,5 +160,66 @@ def test_a_model_answers_as_in_its_library(runtime: str, namespace: Namespace, s
     namespace.apply(deployment("model", uri.rstrip("/"), credentials="store", format=model["format"]))
     served = namespace.wait_ready("model")
 
-    assert json.loads(annotation(served, "completed-with") or "")["runtime"]["name"] == runtime
+    assert name_of_runtime(served) == runtime
     assert ingress.predict(served, learnt["rows"]).predicted == pytest.approx(learnt["answers"], rel=1e-6)
+
+
+def name_of_runtime(found: Json) -> str:
+    """The runtime that admission chose."""
+    return str(json.loads(annotation(found, "completed-with") or "")["runtime"]["name"])
+
+
+def predicted_over_grpc(
+    namespace: Namespace, ingress: Ingress, found: Json, rows: list[list[float]], model: str
+) -> list[float]:
+    """What a served Deployment answers over gRPC to a pod that asks through the ingress."""
+    host = urlsplit(annotation(found, "url") or "").netloc
+    question = json.dumps([ingress.address, host, model, rows])
+    answer = printed(namespace, IMAGE, ["/opt/mlserver/bin/python", "-c", ASK_OVER_GRPC, question])
+    values: list[float] = answer["values"]
+    return values
+
+
+def test_scikit_learn_over_grpc(namespace: Namespace, iris: Trained, ingress: Ingress) -> None:
+    annotations = {"format": "sklearn", "protocol": "grpc-v2", "credentials": "store"}
+    namespace.apply(deployment("iris", "s3://models/iris/model.joblib", **annotations))
+    served = namespace.wait_ready("iris")
+
+    assert name_of_runtime(served) == "mlserver-sklearn"
+    assert predicted_over_grpc(namespace, ingress, served, iris.rows[::30], "iris") == iris.answers[::30]
+
+
+def test_a_broken_model_is_not_ready_over_grpc(namespace: Namespace, store: Store) -> None:
+    store.bucket.put("broken/model.joblib", b"not a model")
+    annotations = {"format": "sklearn", "protocol": "grpc-v2", "credentials": "store"}
+    namespace.apply(deployment("broken", "s3://models/broken/model.joblib", **annotations))
+
+    def is_decided(found: Json) -> bool:
+        return condition(found, READY).get("status") in ("True", "False")
+
+    decided = namespace.watch("deployment", "broken", is_decided, 180)
+    assert condition(decided, READY)["status"] == "False"
+
+
+def triton_deployment(uri: str, protocol: str) -> Json:
+    container = {"name": "model-server", "resources": SMALL}
+    spec = pod_template(container, {"app": "repository"})
+    return deployment("repository", uri, spec, format="triton", protocol=protocol, credentials="store")
+
+
+def test_triton(triton: str, namespace: Namespace, ingress: Ingress) -> None:
+    namespace.apply(triton_deployment(triton, "v2"))
+    served = namespace.wait_ready("repository")
+
+    assert name_of_runtime(served) == "triton"
+    tensor = {"name": "rows", "datatype": "FP64", "shape": [2, 4], "data": ROWS}
+    url = annotation(served, "url") or ""
+    answer = ingress.request(url, "/v2/models/sums/infer", json.dumps({"inputs": [tensor]}))
+    assert answer.predicted == [10.0, 0.75]
+
+
+def test_triton_over_grpc(triton: str, namespace: Namespace, ingress: Ingress) -> None:
+    namespace.apply(triton_deployment(triton, "grpc-v2"))
+    served = namespace.wait_ready("repository")
+
+    assert predicted_over_grpc(namespace, ingress, served, ROWS, "sums") == [10.0, 0.75]
