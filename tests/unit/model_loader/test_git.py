@@ -83,6 +83,17 @@ def test_branches_tags_commits_and_paths(load: Loader, server: GitServer) -> Non
     assert not (load.volume / "state/scratch").exists()
 
 
+def test_a_shared_claim_keeps_the_files_and_no_objects(load: Loader, server: GitServer) -> None:
+    server.commit(FILES, LARGE)
+    options = ("--shared", "llm/0123")
+    runs = [load(server.uri, options=options) for _ in range(2)]
+    folder = load.volume / "llm/0123"
+    assert [run.code for run in runs] == ["Loaded", "Loaded"]
+    assert (folder / "model" / "config.json").read_bytes() == FILES["config.json"]
+    assert len(list((folder / "versions").iterdir())) == 1
+    assert not list(folder.glob("scratch-*"))
+
+
 def test_only_the_blobs_of_the_folder_are_requested(load: Loader, tmp_path: Path, secured: WebServer) -> None:
     (tmp_path / "git").mkdir()
     server = GitServer(tmp_path / "git", secured)
