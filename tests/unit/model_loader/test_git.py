@@ -268,7 +268,10 @@ def test_a_commit_is_verified(load: Loader, server: GitServer) -> None:
 
 def test_a_file_that_is_no_git_repository(load: Loader, server: GitServer) -> None:
     server.web.fault = lambda request, number: Reply(body=b"<html>")
-    assert load(server.uri).code == "ServerError"
+    run = load(server.uri)
+    assert run.code == "InvalidSource"
+    assert "git clone" in str(run.message["hint"])
+    assert len(server.web.requests) == 1, "another attempt would not help"
 
 
 def entry(kind: int, body: bytes, size: int | None = None, prefix: bytes = b"") -> bytes:

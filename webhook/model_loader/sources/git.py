@@ -182,10 +182,16 @@ def _open(uri: ModelURI, context: Context) -> _Repository:
         context.transport.close()
         message = f"the git repository {base} is at another server now: {redact(moved)}"
         raise LoadError(Code.REFUSED, message, hint=f"Write git+{redact(moved)} if you trust that server.")
-    packets = _Packets(response, context)
-    lines = [packet.decode("utf-8", "replace").rstrip("\n") for packet in packets]
+    try:
+        lines = [packet.decode("utf-8", "replace").rstrip("\n") for packet in _Packets(response, context)]
+    except LoadError as failure:
+        if failure.code is not Code.SERVER_ERROR:
+            raise
+        lines = []
     if "version 2" not in lines:
-        raise packets.unreadable()
+        context.transport.close()
+        message = f"{base} is not a git repository, or its server does not know version 2 of git's protocol"
+        raise LoadError(Code.INVALID_SOURCE, message, hint="Write the URL that `git clone` takes, behind git+.")
     features = dict(line.partition("=")[::2] for line in lines[lines.index("version 2") + 1 :])
     if features.get("object-format", "sha1") != "sha1":
         raise LoadError(Code.INVALID_SOURCE, f"the git repository {base} has objects by SHA-256, not by SHA-1")
