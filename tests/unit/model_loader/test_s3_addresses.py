@@ -315,3 +315,15 @@ def test_the_console_of_a_store_is_not_its_endpoint(load: Loader, web: WebServer
     run = load("s3://models/m")
 
     assert "must be the store's API" in str(run.message["hint"])
+
+
+def test_a_pattern_in_a_uri_is_a_name_that_is_not_found(load: Loader, web: WebServer) -> None:
+    load.credentials(**harness.KEYS, AWS_ENDPOINT_URL=web.url)
+    web.fault = lambda request, number: Reply(body=b"<ListBucketResult/>") if "list-type" in request.path else None
+
+    run = load("s3://models/iris/*")
+    absent = load("s3://models/iris")
+
+    assert (run.code, absent.code) == ("NotFound", "NotFound")
+    assert "kubectl-serve.dev/files" in str(run.message["hint"])
+    assert "kubectl-serve.dev/files" not in str(absent.message["hint"])

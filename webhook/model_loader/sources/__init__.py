@@ -33,5 +33,11 @@ def parse(text: str) -> ModelURI:
 def list_files(uri: ModelURI, context: Context) -> Listing:
     """Return the files below `uri`. Raises LoadError."""
     module = importlib.import_module(f".{_MODULES[uri.scheme]}", __name__)
-    listing: Listing = module.list_files(uri, context)
+    try:
+        listing: Listing = module.list_files(uri, context)
+    except LoadError as failure:
+        if failure.code is not Code.NOT_FOUND or "*" not in uri.path:
+            raise
+        hint = "The * in the URI is a part of the name: write the folder, and the pattern into kubectl-serve.dev/files."
+        raise LoadError(failure.code, failure.message, hint=hint, status=failure.status) from None
     return listing
