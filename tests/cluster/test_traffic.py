@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from cluster.support import (
     LOADED,
     PREFIX,
@@ -118,6 +120,37 @@ def test_a_service_that_comes_with_its_deployment_is_got_out_of_the_way_of(
     assert names == ({"iris"} if "serving.knative.dev/route" in owned else {"iris-model"})
     described = namespace.kubectl("serve", "describe", "iris")
     assert f"Service:    {names.pop()}\n" in described
+
+
+@pytest.mark.parametrize(("scale", "minimum"), [("1..1", 1), ("2", 2)])
+def test_ten_updates_leave_no_replica_of_the_revisions_before(
+    namespace: Namespace, ingress: Ingress, iris: Trained, scale: str, minimum: int
+) -> None:
+    # Knative's autoscaler takes the window to see that there are no requests, and queue-proxy 30 s to end.
+    namespace.apply(deployment("iris", IRIS, credentials="store", scale=scale, window="15s"))
+    served = namespace.wait_ready("iris")
+    counts: list[int] = []
+
+    def revisions() -> list[str]:
+        """Those of all pods, with the ones that are ending."""
+        pods = namespace.list("pods", f"{PREFIX}deployment=iris")
+        counts.append(sum("deletionTimestamp" not in pod["metadata"] for pod in pods))
+        return [pod["metadata"]["labels"]["serving.knative.dev/revision"] for pod in pods]
+
+    def update(number: int) -> None:
+        change(namespace, f"model={(ALWAYS_TWO, IRIS)[number % 2]}")
+        alone = minimum * [f"iris-{number + 2:05}"]
+        eventually(
+            lambda: revisions() and is_ready(namespace.get("deployment", "iris")), 180, f"update {number} is ready"
+        )
+        eventually(lambda: revisions() == alone, 60, f"after update {number}, only the new revision has pods")
+
+    with constant_requests(lambda: ingress.predict(served, iris.rows[:1])) as requests:
+        for number in range(10):
+            update(number)
+    print(f"{len(requests.answers)} requests, {len(requests.failed)} failed; at most {max(counts)} pods")
+    assert requests.failed == []
+    assert max(counts) <= 2 * minimum
 
 
 def test_a_canary_its_promotion_the_way_back_and_a_revision_that_never_becomes_ready(
