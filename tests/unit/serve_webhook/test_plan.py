@@ -15,6 +15,7 @@ from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY
 from serve_core.base.escaping import is_visible
 from serve_core.base.ownership import identity
 from serve_core.base.reasons import Diagnostic, diagnostic
+from serve_webhook.cache import trimming
 from serve_webhook.reconcile import plan
 from serve_webhook.reconcile.actions import Annotate, Apply, Delete, Merge, SetConditions, SetMinimum
 from serve_webhook.reconcile.conditions import MAX_MESSAGE, MAX_REASON, Condition
@@ -541,7 +542,7 @@ def test_a_rollback_keeps_the_traffic_until_the_revision_has_a_pod() -> None:
     assert [each.revision for each in plan.status_writes(starts, NOW) if isinstance(each, SetMinimum)]
     pod = {"metadata": {"name": "p", "namespace": "default", **of_revision("iris-00001")}}
     pod["status"] = {"conditions": [{"type": "Ready", "status": "True"}]}
-    assert plan.held_back(replace(starts, pods=[pod]), asked) == asked
+    assert plan.held_back(replace(starts, pods=[trimming.pod(pod)]), asked) == asked, "as the cache has it"
     # From zero, a request starts it.
     asked["spec"]["template"]["metadata"]["annotations"]["autoscaling.knative.dev/min-scale"] = "0"
     assert plan.held_back(replace(starts, verdict=Verdict(service=asked)), asked) == asked

@@ -20,6 +20,7 @@ _POD_LABELS = (DEPLOYMENT_LABEL, REVISION_LABEL, TEMPLATE_LABEL)
 _REFERENCE_FIELDS = ("apiVersion", "kind", "name", "uid")
 _CONDITION_FIELDS = ("type", "status", "reason", "message", "lastTransitionTime")
 SCHEDULED = "PodScheduled"
+POD_READY = "Ready"
 _MAX_CONTAINERS = 50
 """Containers of one pod that are kept."""
 _MAX_TEXT = 4096
@@ -101,7 +102,7 @@ def pod(manifest: JsonObject) -> JsonObject:
             "conditions": [
                 {key: _text(each.get(key)) for key in _CONDITION_FIELDS}
                 for each in _objects(status.get("conditions"))
-                if each.get("type") == SCHEDULED
+                if each.get("type") in (SCHEDULED, POD_READY)
             ],
             **{
                 key: [_container_status(each) for each in _objects(status.get(key))]

@@ -10,6 +10,7 @@ from serve_core.base.ownership import Identity, claims, identity, is_leaving, ow
 from serve_core.knative import traffic
 from serve_kube.conditions import find_condition
 from serve_kube.resources import DOMAIN_MAPPINGS, KNATIVE_SERVICES, owned_resource
+from serve_webhook.cache.trimming import POD_READY
 from serve_webhook.reconcile import pods
 from serve_webhook.reconcile.conditions import Condition
 
@@ -86,7 +87,7 @@ class Observed:
         if self.service is None or self.verdict.service is None:
             return False
         return any(
-            not any(find_condition(pod, "Ready").get("status") == "True" for pod in pods.of_revision(self.pods, name))
+            not any(find_condition(pod, POD_READY).get("status") == "True" for pod in pods.of_revision(self.pods, name))
             for name in traffic.starting(self.service, self.verdict.service)
         )
 
