@@ -8,8 +8,8 @@ from kubectl_serve.cli.streams import Streams
 from kubectl_serve.install import manifests
 from kubectl_serve.io import documents
 from kubectl_serve.kserve import convert
-from kubectl_serve.kserve.accounting import Note
-from kubectl_serve.kserve.converted import Converted
+from kubectl_serve.kserve.base.accounting import Note
+from kubectl_serve.kserve.base.converted import Converted
 from serve_core.base.json import JsonObject
 
 EXAMPLES = """\

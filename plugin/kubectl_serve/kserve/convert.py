@@ -6,12 +6,14 @@ ServingRuntimes and LLMInferenceServiceConfigs say something about the other obj
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from kubectl_serve.kserve import inference_service, llm_inference_service, serving_runtime
-from kubectl_serve.kserve.accounting import Note
-from kubectl_serve.kserve.converted import Converted
-from kubectl_serve.kserve.converted_runtime import ConvertedRuntime
-from kubectl_serve.kserve.names import GROUP, KIND, VERSION
-from kubectl_serve.kserve.serving_runtime import RUNTIME_KINDS, RUNTIME_VERSION
+from kubectl_serve.kserve.base.accounting import Note
+from kubectl_serve.kserve.base.converted import Converted
+from kubectl_serve.kserve.base.converted_runtime import ConvertedRuntime
+from kubectl_serve.kserve.base.names import GROUP, KIND, VERSION
+from kubectl_serve.kserve.llm import inference_service as llm_inference_service
+from kubectl_serve.kserve.runtimes import serving_runtime
+from kubectl_serve.kserve.runtimes.serving_runtime import RUNTIME_KINDS, RUNTIME_VERSION
+from kubectl_serve.kserve.services import inference_service
 from serve_core.admission.decide import judge
 from serve_core.api import runtimes
 from serve_core.api.annotations import MODEL, RUNTIME

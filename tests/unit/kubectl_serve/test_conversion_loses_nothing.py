@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kubectl_serve.install import manifests
-from kubectl_serve.kserve.accounting import Ledger
-from kubectl_serve.kserve.converted import Converted
-from kubectl_serve.kserve.inference_service import convert
+from kubectl_serve.kserve.base.accounting import Ledger
+from kubectl_serve.kserve.base.converted import Converted
+from kubectl_serve.kserve.services.inference_service import convert
 from serve_core.admission.decide import judge
 from serve_core.base.json import JsonObject
 from serve_core.knative.features import FLAGS

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kubectl_serve.install import manifests
 from kubectl_serve.kserve import convert
-from kubectl_serve.kserve.names import KIND, VERSION
+from kubectl_serve.kserve.base.names import KIND, VERSION
 from support import golden
 from unit.kubectl_serve.conftest import Run
 

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_serve.install import manifests
-from kubectl_serve.kserve import llm_config, llm_inference_service
-from kubectl_serve.kserve.converted import Converted
-from kubectl_serve.kserve.llm_inference_service import KIND, VERSIONS
+from kubectl_serve.kserve.base.converted import Converted
+from kubectl_serve.kserve.llm import config as llm_config
+from kubectl_serve.kserve.llm import inference_service
+from kubectl_serve.kserve.llm.inference_service import KIND, VERSIONS
 from serve_core.admission.decide import judge
 from serve_core.base.json import JsonObject, value_at
 from serve_core.knative.features import FIELD_FLAGS
@@ -29,7 +30,7 @@ def service(spec: str, *, metadata: str = "{}", version: str = VERSIONS[1]) -> J
 
 
 def convert(spec: str, configs: Mapping[str, JsonObject] | None = None, **others: str) -> Converted:
-    return llm_inference_service.convert(service(spec, **others), configs or {}, CONTEXT)
+    return inference_service.convert(service(spec, **others), configs or {}, CONTEXT)
 
 
 def deployment_of(found: Converted) -> JsonObject:
@@ -364,7 +365,7 @@ def leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 @given(spec=SPEC)
 def test_no_field_is_lost(spec: JsonObject) -> None:
     document = {"apiVersion": VERSIONS[1], "kind": KIND, "metadata": {"name": "chat"}, "spec": spec}
-    found = llm_inference_service.convert(document, {}, CONTEXT)
+    found = inference_service.convert(document, {}, CONTEXT)
     noted = tuple(note.path for note in found.notes)
     if found.deployment is None:
         assert noted
@@ -394,7 +395,7 @@ ANYTHING = st.recursive(
 def test_malformed_input_is_reported_and_never_raises(metadata: object, spec: object, template: object) -> None:
     inner = {**spec, "template": template} if isinstance(spec, dict) else spec
     made = {"apiVersion": VERSIONS[0], "kind": KIND, "metadata": metadata, "spec": inner}
-    found = llm_inference_service.convert(made, {}, CONTEXT)
+    found = inference_service.convert(made, {}, CONTEXT)
     assert found.deployment is not None or found.notes
 
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubectl_serve.install import manifests
-from kubectl_serve.kserve import given_runtime, serving_runtime
-from kubectl_serve.kserve.converted_runtime import ConvertedRuntime
-from kubectl_serve.kserve.serving_runtime import RUNTIME_KINDS, RUNTIME_VERSION
+from kubectl_serve.kserve.base.converted_runtime import ConvertedRuntime
+from kubectl_serve.kserve.runtimes import given_runtime, serving_runtime
+from kubectl_serve.kserve.runtimes.serving_runtime import RUNTIME_KINDS, RUNTIME_VERSION
 from serve_core.admission.decide import judge
 from serve_core.api import runtimes
 from serve_core.base.json import JsonObject

@@ -1,7 +1,7 @@
 """How requests reach a predictor: timeout, concurrency, canary, and what KServe puts in front of it. Pure."""
 
-from kubectl_serve.kserve.accounting import Field
-from kubectl_serve.kserve.draft import Draft
+from kubectl_serve.kserve.base.accounting import Field
+from kubectl_serve.kserve.base.draft import Draft
 from serve_core.api.annotations import CANARY, CONCURRENCY, PIN, TIMEOUT
 
 _ONLY_KNATIVE = "has no effect in mode deployment: only Knative implements it."

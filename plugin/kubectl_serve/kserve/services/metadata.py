@@ -5,9 +5,9 @@ Source: KServe 0.20, ``pkg/constants/constants.go`` and ``pkg/controller/v1beta1
 
 import re
 
-from kubectl_serve.kserve.accounting import Field
-from kubectl_serve.kserve.draft import Draft
-from kubectl_serve.kserve.names import GROUP, READ_ONLY, STORAGE_SECRETS
+from kubectl_serve.kserve.base.accounting import Field
+from kubectl_serve.kserve.base.draft import Draft
+from kubectl_serve.kserve.base.names import GROUP, READ_ONLY, STORAGE_SECRETS
 from serve_core.api.annotations import DEPLOYMENT, MODE, VISIBILITY
 from serve_core.knative.limits import AUTOSCALING, VISIBILITY_LABEL, is_for_the_service
 

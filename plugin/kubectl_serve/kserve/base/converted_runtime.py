@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from kubectl_serve.kserve.accounting import Note
+from kubectl_serve.kserve.base.accounting import Note
 from serve_core.api.runtimes import Runtime
 from serve_core.base.json import JsonObject, object_at
 

@@ -1,7 +1,7 @@
 """The pod of a predictor: every field beside its containers. Pure."""
 
-from kubectl_serve.kserve.accounting import Field
-from kubectl_serve.kserve.draft import Draft
+from kubectl_serve.kserve.base.accounting import Field
+from kubectl_serve.kserve.base.draft import Draft
 from serve_core.knative import fields
 
 _FIELDS = frozenset({*fields.POD, "initContainers", "terminationGracePeriodSeconds"})

@@ -3,9 +3,9 @@
 Source: KServe 0.20, ``pkg/controller/v1alpha2/llmisvc/managed_dra.go``: the controller makes a ResourceClaimTemplate.
 """
 
-from kubectl_serve.kserve.accounting import Field, Ledger
-from kubectl_serve.kserve.draft import Draft
-from kubectl_serve.kserve.names import GROUP
+from kubectl_serve.kserve.base.accounting import Field, Ledger
+from kubectl_serve.kserve.base.draft import Draft
+from kubectl_serve.kserve.base.names import GROUP
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import SERVER_CONTAINER
 from serve_core.base.json import JsonObject

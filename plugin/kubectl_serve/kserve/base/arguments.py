@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_serve.kserve.accounting import Field
+from kubectl_serve.kserve.base.accounting import Field
 
 _TAKES_SEVERAL = ("--served-model-name",)
 """Options to which all words up to the next option belong."""

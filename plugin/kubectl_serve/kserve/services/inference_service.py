@@ -1,6 +1,6 @@
 """An InferenceService as an annotated Deployment. Pure.
 
-Every field is translated, copied, or reported in a note; :mod:`kubectl_serve.kserve.accounting` proves it. Source:
+Every field is translated, copied, or reported in a note; :mod:`kubectl_serve.kserve.base.accounting` proves it. Source:
 KServe 0.20, ``pkg/apis/serving/v1beta1`` (fields, defaults, and the runtimes of the old form with a field for each
 framework).
 """
@@ -8,25 +8,15 @@ framework).
 from collections.abc import Sequence
 from typing import Any
 
-from kubectl_serve.kserve import container as containers
-from kubectl_serve.kserve import (
-    custom,
-    given_runtime,
-    metadata,
-    model,
-    pod,
-    requests,
-    runtime,
-    scaling,
-    server,
-    transformer,
-)
-from kubectl_serve.kserve.accounting import Field, Ledger
-from kubectl_serve.kserve.arguments import Arguments
-from kubectl_serve.kserve.converted import Converted
-from kubectl_serve.kserve.converted_runtime import ConvertedRuntime
-from kubectl_serve.kserve.draft import Draft
-from kubectl_serve.kserve.names import FRAMEWORKS, SERVER, TRANSFORMER
+from kubectl_serve.kserve.base.accounting import Field, Ledger
+from kubectl_serve.kserve.base.arguments import Arguments
+from kubectl_serve.kserve.base.converted import Converted
+from kubectl_serve.kserve.base.converted_runtime import ConvertedRuntime
+from kubectl_serve.kserve.base.draft import Draft
+from kubectl_serve.kserve.base.names import FRAMEWORKS, SERVER, TRANSFORMER
+from kubectl_serve.kserve.runtimes import given_runtime
+from kubectl_serve.kserve.services import container as containers
+from kubectl_serve.kserve.services import custom, metadata, model, pod, requests, runtime, scaling, server, transformer
 from serve_core.admission.decide import judge
 from serve_core.api.annotations import FORMAT, MODEL, PORT
 from serve_core.base.constants import SERVER_CONTAINER

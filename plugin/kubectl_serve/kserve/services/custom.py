@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from kubectl_serve.kserve import container as containers
-from kubectl_serve.kserve import model
-from kubectl_serve.kserve.accounting import Field
-from kubectl_serve.kserve.draft import Draft
-from kubectl_serve.kserve.names import PORT, SERVER, STORAGE_URI, TRANSFORMER
+from kubectl_serve.kserve.base.accounting import Field
+from kubectl_serve.kserve.base.draft import Draft
+from kubectl_serve.kserve.base.names import PORT, SERVER, STORAGE_URI, TRANSFORMER
+from kubectl_serve.kserve.services import container as containers
+from kubectl_serve.kserve.services import model
 from serve_core.api import servers
 from serve_core.api.annotations import CUSTOM, MODEL, MOUNT, RUNTIME
 from serve_core.api.annotations import PORT as PORT_ANNOTATION

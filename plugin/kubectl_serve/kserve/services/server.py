@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from kubectl_serve.kserve import container as containers
-from kubectl_serve.kserve import placeholders
-from kubectl_serve.kserve import runtime as runtimes
-from kubectl_serve.kserve.accounting import Field
-from kubectl_serve.kserve.arguments import Arguments, is_flag
-from kubectl_serve.kserve.draft import Draft
-from kubectl_serve.kserve.names import PORT
+from kubectl_serve.kserve.base import placeholders
+from kubectl_serve.kserve.base.accounting import Field
+from kubectl_serve.kserve.base.arguments import Arguments, is_flag
+from kubectl_serve.kserve.base.draft import Draft
+from kubectl_serve.kserve.base.names import PORT
+from kubectl_serve.kserve.services import container as containers
+from kubectl_serve.kserve.services import runtime as runtimes
 from serve_core.api import models
 from serve_core.api.annotations import MODEL, RUNTIME
 from serve_core.api.runtimes import Runtime

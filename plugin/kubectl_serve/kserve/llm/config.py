@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_serve.kserve.placeholders import EXPRESSION
+from kubectl_serve.kserve.base.placeholders import EXPRESSION
 from serve_core.base.json import JsonObject, object_at, objects_in, value_at
 
 WELL_KNOWN = "kserve-config-llm-"

@@ -4,9 +4,9 @@ Source: KServe 0.20, ``pkg/controller/v1alpha1/utils/utils.go`` (Knative) and
 ``pkg/controller/v1beta1/inferenceservice/reconcilers/hpa`` (without Knative).
 """
 
-from kubectl_serve.kserve.accounting import Field
-from kubectl_serve.kserve.draft import Draft
-from kubectl_serve.kserve.names import GROUP
+from kubectl_serve.kserve.base.accounting import Field
+from kubectl_serve.kserve.base.draft import Draft
+from kubectl_serve.kserve.base.names import GROUP
 from serve_core.admission.deployment_mode import CPU_TARGET
 from serve_core.api.annotations import METRIC, SCALE, TARGET, WINDOW
 from serve_core.knative.limits import AUTOSCALING

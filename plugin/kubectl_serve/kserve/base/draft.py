@@ -1,10 +1,10 @@
-"""A Deployment in the making. Its values are plain, or fields of the input (:mod:`kubectl_serve.kserve.accounting`)."""
+"""A Deployment in the making, of plain values and fields of the input (:mod:`kubectl_serve.kserve.base.accounting`)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubectl_serve.kserve.converted_runtime import ConvertedRuntime
+from kubectl_serve.kserve.base.converted_runtime import ConvertedRuntime
 from serve_core.api import annotations
 from serve_core.api.annotations import DEPLOYMENT, MODE
 from serve_core.base.json import JsonObject

@@ -3,9 +3,9 @@
 Source: KServe 0.20, ``pkg/controller/v1alpha2/llmisvc/workload_single_node.go``: which of it the pods get.
 """
 
-from kubectl_serve.kserve.accounting import Field
-from kubectl_serve.kserve.draft import Draft
-from kubectl_serve.kserve.names import GROUP
+from kubectl_serve.kserve.base.accounting import Field
+from kubectl_serve.kserve.base.draft import Draft
+from kubectl_serve.kserve.base.names import GROUP
 
 _OF_PODS = ("k8s.v1.cni.cncf.io/", "kueue.x-k8s.io/", "prometheus.io/")
 """Annotations and labels that KServe copies to the pods."""

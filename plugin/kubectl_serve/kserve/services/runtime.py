@@ -5,9 +5,9 @@ Source: KServe 0.20, ``config/runtimes`` and ``pkg/apis/serving/v1beta1/inferenc
 
 import re
 
-from kubectl_serve.kserve import given_runtime, model_formats
-from kubectl_serve.kserve.accounting import Field
-from kubectl_serve.kserve.draft import Draft
+from kubectl_serve.kserve.base.accounting import Field
+from kubectl_serve.kserve.base.draft import Draft
+from kubectl_serve.kserve.runtimes import given_runtime, model_formats
 from serve_core.api import runtimes, serving_spec
 from serve_core.api.annotations import FORMAT, MODEL, PROTOCOL, PROTOCOLS, RUNTIME
 from serve_core.api.runtimes import Runtime

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kubectl_serve.kserve import placeholders
-from kubectl_serve.kserve.accounting import Field
-from kubectl_serve.kserve.converted_runtime import ConvertedRuntime
-from kubectl_serve.kserve.draft import Draft
-from kubectl_serve.kserve.names import TRANSFORMER
-from kubectl_serve.kserve.placeholders import UnknownPlaceholderError
+from kubectl_serve.kserve.base import placeholders
+from kubectl_serve.kserve.base.accounting import Field
+from kubectl_serve.kserve.base.converted_runtime import ConvertedRuntime
+from kubectl_serve.kserve.base.draft import Draft
+from kubectl_serve.kserve.base.names import TRANSFORMER
+from kubectl_serve.kserve.base.placeholders import UnknownPlaceholderError
 from serve_core.base.json import JsonObject, object_at
 
 _BY_NAME = ("volumes", "imagePullSecrets", "resourceClaims")

@@ -7,11 +7,11 @@ Source: KServe 0.20, ``pkg/apis/serving/v1beta1/transformer_custom.go``.
 
 from typing import Any
 
-from kubectl_serve.kserve import container as containers
-from kubectl_serve.kserve.accounting import Field
-from kubectl_serve.kserve.arguments import Arguments
-from kubectl_serve.kserve.draft import Draft
-from kubectl_serve.kserve.names import PORT, SERVER, STORAGE_URI, TRANSFORMER
+from kubectl_serve.kserve.base.accounting import Field
+from kubectl_serve.kserve.base.arguments import Arguments
+from kubectl_serve.kserve.base.draft import Draft
+from kubectl_serve.kserve.base.names import PORT, SERVER, STORAGE_URI, TRANSFORMER
+from kubectl_serve.kserve.services import container as containers
 from serve_core.workload import command_line
 from serve_core.workload.model_server import PROBES
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from kubectl_serve.kserve.accounting import Field
-from kubectl_serve.kserve.names import PORT, SERVER
+from kubectl_serve.kserve.base.accounting import Field
+from kubectl_serve.kserve.base.names import PORT, SERVER
 from serve_core.base.constants import SERVER_CONTAINER
 from serve_core.knative.fields import CONTAINER
 

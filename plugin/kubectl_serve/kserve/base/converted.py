@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from kubectl_serve.kserve.accounting import Note
+from kubectl_serve.kserve.base.accounting import Note
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import Diagnostic
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubectl_serve.kserve import container as containers
-from kubectl_serve.kserve.accounting import Field
-from kubectl_serve.kserve.draft import Draft
+from kubectl_serve.kserve.base.accounting import Field
+from kubectl_serve.kserve.base.draft import Draft
+from kubectl_serve.kserve.services import container as containers
 from serve_core.api.annotations import CUSTOM, RUNTIME
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import SERVER_CONTAINER

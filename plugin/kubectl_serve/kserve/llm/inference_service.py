@@ -9,25 +9,17 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kubectl_serve.kserve import llm_adapters, llm_config, llm_devices, llm_metadata, llm_server, model
-from kubectl_serve.kserve import pod as pods
-from kubectl_serve.kserve.accounting import Field, Ledger, Note
-from kubectl_serve.kserve.converted import Converted
-from kubectl_serve.kserve.draft import Draft
-from kubectl_serve.kserve.llm_server import ModelArguments
-from kubectl_serve.kserve.names import GROUP
+from kubectl_serve.kserve.base.accounting import Field, Ledger, Note
+from kubectl_serve.kserve.base.converted import Converted
+from kubectl_serve.kserve.base.draft import Draft
+from kubectl_serve.kserve.base.names import GROUP
+from kubectl_serve.kserve.llm import adapters, config, devices, metadata
+from kubectl_serve.kserve.llm import server as llm_server
+from kubectl_serve.kserve.llm.server import ModelArguments
+from kubectl_serve.kserve.services import model
+from kubectl_serve.kserve.services import pod as pods
 from serve_core.admission.decide import judge
-from serve_core.api.annotations import (
-    CUSTOM,
-    DEPLOYMENT,
-    MODE,
-    MODEL,
-    PROTOCOL,
-    RUNTIME,
-    SCALE,
-    TIMEOUT,
-    VISIBILITY,
-)
+from serve_core.api.annotations import CUSTOM, DEPLOYMENT, MODE, MODEL, PROTOCOL, RUNTIME, SCALE, TIMEOUT, VISIBILITY
 from serve_core.api.runtimes import Runtime
 from serve_core.base.json import JsonObject, object_at, value_at
 from serve_core.base.reasons import Diagnostic, quote
@@ -61,9 +53,9 @@ _NO_EQUIVALENT = {
 def convert(document: JsonObject, configs: Mapping[str, JsonObject], context: ClusterContext) -> Converted:
     """The Deployment for an LLMInferenceService. ``configs``: the LLMInferenceServiceConfigs, by name. The input is not
     changed."""
-    spec = llm_config.merged(object_at(document, "spec"), configs)
+    spec = config.merged(object_at(document, "spec"), configs)
     whole = {**document, "spec": spec} if isinstance(document.get("spec"), dict) else document
-    template = llm_config.evaluated(spec.get("template"), whole)
+    template = config.evaluated(spec.get("template"), whole)
     if template.value is not None:
         whole = {**whole, "spec": {**spec, "template": template.value}}
     ledger = Ledger(whole)
@@ -84,14 +76,14 @@ class _Conversion:
         """vLLM of the catalogue."""
         return next((each for each in self.draft.context.runtimes if each.name == _RUNTIME), None)
 
-    def result(self, template: llm_config.Evaluated) -> Converted:
+    def result(self, template: config.Evaluated) -> Converted:
         root, draft = self.ledger.root, self.draft
         for key in ("apiVersion", "kind", "status"):
             root.at(key).use()
         spec = root.at("spec")
         self._references(spec.at("baseRefs"))
         self._refuse(spec)
-        llm_metadata.read(root.at("metadata"), spec, draft)
+        metadata.read(root.at("metadata"), spec, draft)
         self._model(spec)
         self._scale(spec)
         self._router(spec.at("router"))
@@ -101,7 +93,7 @@ class _Conversion:
         self._template(spec.at("template"))
         if draft.asked.get(RUNTIME) == CUSTOM:
             self._note_own_command(spec)
-        extras = llm_devices.read(root.at("metadata", "annotations"), self.runtime, self.ledger, draft)
+        extras = devices.read(root.at("metadata", "annotations"), self.runtime, self.ledger, draft)
         made = self.ledger.settled(draft.deployment())
         if self.ledger.refused:
             spec.use()  # the refusal stands for all of it
@@ -118,12 +110,12 @@ class _Conversion:
             notes.append(Note("spec.template", why))
         return Converted(made, tuple(sorted(set(notes))), problems, tuple(self.ledger.settled(extras)))
 
-    def _expressions(self, template: Field, found: llm_config.Evaluated) -> None:
+    def _expressions(self, template: Field, found: config.Evaluated) -> None:
         if found.unknown:
             template.refuse(f"refused: the expression {quote(found.unknown[0])} cannot be evaluated here.")
         if found.assumes_namespace:
             why = "names the namespace of the service, which is missing"
-            template.remark(f"{why}: {llm_config.NAMESPACE} is assumed.")
+            template.remark(f"{why}: {config.NAMESPACE} is assumed.")
         if found.children:
             names = ", ".join(found.children)
             template.remark(f"names {names}, which KServe made and nothing makes here.")
@@ -131,7 +123,7 @@ class _Conversion:
     def _references(self, references: Field) -> None:
         for each in references.objects():
             name = each.at("name").text() or ""
-            if name not in self.configs and not name.startswith(llm_config.WELL_KNOWN):
+            if name not in self.configs and not name.startswith(config.WELL_KNOWN):
                 each.refuse(f"refused: these files have no {CONFIG_KIND} {name}. Add its file.")
 
     def _refuse(self, spec: Field) -> None:
@@ -162,7 +154,7 @@ class _Conversion:
         draft.asked[PROTOCOL] = "openai"
         called = of_model.at("name").text() or draft.name
         self.said.served_name = "" if called == draft.name else called
-        llm_adapters.read(of_model.at("lora"), self.said, draft)
+        adapters.read(of_model.at("lora"), self.said, draft)
         enabled = spec.at("storageInitializer", "enabled")
         if enabled.use() is False:
             enabled.note("has no equivalent: the loader downloads the model. Remove what else does so.")

@@ -7,10 +7,10 @@ import posixpath
 import re
 from dataclasses import dataclass
 
-from kubectl_serve.kserve.accounting import Field
-from kubectl_serve.kserve.arguments import Arguments
-from kubectl_serve.kserve.draft import Draft
-from kubectl_serve.kserve.names import READ_ONLY, STORAGE_SECRETS
+from kubectl_serve.kserve.base.accounting import Field
+from kubectl_serve.kserve.base.arguments import Arguments
+from kubectl_serve.kserve.base.draft import Draft
+from kubectl_serve.kserve.base.names import READ_ONLY, STORAGE_SECRETS
 from model_uri import encode_path
 from serve_core.api import models
 from serve_core.api.annotations import CREDENTIALS, MODEL, MOUNT, WRITABLE

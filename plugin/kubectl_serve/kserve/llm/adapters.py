@@ -6,10 +6,10 @@ Source: KServe 0.20, ``pkg/controller/v1alpha2/llmisvc/workload_lora.go``.
 import json
 import re
 
-from kubectl_serve.kserve import model
-from kubectl_serve.kserve.accounting import Field
-from kubectl_serve.kserve.draft import Draft
-from kubectl_serve.kserve.llm_server import ModelArguments
+from kubectl_serve.kserve.base.accounting import Field
+from kubectl_serve.kserve.base.draft import Draft
+from kubectl_serve.kserve.llm.server import ModelArguments
+from kubectl_serve.kserve.services import model
 from serve_core.api.annotations import MODEL
 from serve_core.base.constants import MODEL_MOUNT
 

@@ -1,7 +1,7 @@
 """KServe's ServingRuntimes and ClusterServingRuntimes as ModelRuntimes. Pure: an object in, an object and notes out.
 
 A ModelRuntime has one container and empty folders. What else a ServingRuntime gives to its pods goes into the
-Deployments that use it: :mod:`kubectl_serve.kserve.given_runtime`.
+Deployments that use it: :mod:`kubectl_serve.kserve.runtimes.given_runtime`.
 
 Source: KServe 0.20, ``pkg/apis/serving/v1alpha1/servingruntime_types.go``;
 ``pkg/apis/serving/v1beta1/inference_service_defaults.go`` (what KServe adds for its own servers);
@@ -13,11 +13,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kubectl_serve.kserve import model_formats, placeholders
-from kubectl_serve.kserve.accounting import Field, Ledger, Note
-from kubectl_serve.kserve.converted_runtime import ConvertedRuntime, SupportedFormat
-from kubectl_serve.kserve.names import GROUP, PORT, SERVER
-from kubectl_serve.kserve.placeholders import Placeholder, UnknownPlaceholderError
+from kubectl_serve.kserve.base import placeholders
+from kubectl_serve.kserve.base.accounting import Field, Ledger, Note
+from kubectl_serve.kserve.base.converted_runtime import ConvertedRuntime, SupportedFormat
+from kubectl_serve.kserve.base.names import GROUP, PORT, SERVER
+from kubectl_serve.kserve.base.placeholders import Placeholder, UnknownPlaceholderError
+from kubectl_serve.kserve.runtimes import model_formats
 from serve_core.api import runtimes, servers
 from serve_core.api.annotations import PROTOCOLS
 from serve_core.api.runtimes import Runtime

@@ -1,0 +1,1 @@
+"""LLMInferenceServices as annotated Deployments."""

@@ -1,0 +1,1 @@
+"""ServingRuntimes as ModelRuntimes, and what an InferenceService takes from one."""

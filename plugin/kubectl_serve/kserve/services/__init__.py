@@ -1,0 +1,1 @@
+"""InferenceServices as annotated Deployments."""
