@@ -1,11 +1,11 @@
 """The manifests of this command: ``install`` applies them, and ``render`` uses them without a cluster."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kubectl_serve import __version__
 from kubectl_serve.errors import ServeError
@@ -24,6 +24,7 @@ SERVERS_CONFIG_MAP = "kubectl-serve-servers"
 """The known servers."""
 SETTINGS_CONFIG_MAP = "kubectl-serve"
 
+_T = TypeVar("_T")
 _OURS = re.compile(rf"{re.escape(PREFIX)}/(server|model-loader):[A-Za-z0-9_.]+")
 """The version in a tag: a suffix after a dash distinguishes images of one version."""
 
@@ -101,11 +102,20 @@ def is_runtime(document: JsonObject) -> bool:
 
 def runtime_of(document: JsonObject) -> Runtime:
     """The runtime of a ModelRuntime. Raises ServeError."""
+    return _parsed(runtimes.parse, "ModelRuntime", document)
+
+
+def known_server_of(document: JsonObject) -> KnownServer:
+    """The model server of a KnownServer. Raises ServeError."""
+    return _parsed(servers.parse, servers.KIND, document)
+
+
+def _parsed(parse: Callable[[JsonObject], _T], kind: str, document: JsonObject) -> _T:
     try:
-        return runtimes.parse(document)
+        return parse(document)
     except ValueError as error:
         name = value_at(document, "metadata", "name")
-        raise ServeError(f"ModelRuntime {name} cannot be read: {error}.", "Correct it.") from error
+        raise ServeError(f"{kind} {name} cannot be read: {error}.", "Correct it.") from error
 
 
 def base_files() -> list[Path]:

@@ -11,7 +11,7 @@ from kubectl_serve.install import manifests
 from kubectl_serve.install.manifests import RUNTIMES_CONFIG_MAP, SERVERS_CONFIG_MAP, SETTINGS_CONFIG_MAP
 from kubectl_serve.io import documents
 from serve_core.admission.completion import snapshots
-from serve_core.api import runtimes, servers, serving_spec
+from serve_core.api import runtimes, serving_spec
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import COMPLETION_LABEL, NAMESPACE
 from serve_core.base.json import JsonObject
@@ -63,7 +63,9 @@ async def context(cluster: Cluster) -> tuple[ClusterContext, frozenset[str]]:
                 own,
             ),
             servers=tuple(
-                servers.parse(_document(text)) for name, text in sorted(known.items()) if name.endswith(".yaml")
+                manifests.known_server_of(_document(text))
+                for name, text in sorted(known.items())
+                if name.endswith(".yaml")
             ),
             features=features,
             knative_defaults=await _optional_config_map(cluster, _KNATIVE, _DEFAULTS),
