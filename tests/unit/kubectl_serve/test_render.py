@@ -132,6 +132,22 @@ def test_every_offline_command_reads_knatives_defaults(run: Run, verb: str, docu
     assert screen.code == 0, screen.err
 
 
+LLM = """\
+apiVersion: serving.kserve.io/v1alpha2
+kind: LLMInferenceService
+metadata: {name: chat}
+spec: {model: {uri: "hf://acme/tiny"}, router: {route: {}}}
+"""
+
+
+@pytest.mark.parametrize(("document", "expected"), [(LLM, "600s"), (LLM + DEFAULTS, "1800s")])
+def test_a_language_model_of_kserve_gets_the_maximum_timeout_of_the_cluster(
+    run: Run, document: str, expected: str
+) -> None:
+    (made,) = yaml.safe_load_all(run("convert", "-f", "-", stdin=document).out)
+    assert made["metadata"]["annotations"][annotations.TIMEOUT] == expected
+
+
 @pytest.mark.parametrize("verb", ["render", "diff", "convert"])
 def test_a_file_without_an_object_is_no_success(run: Run, verb: str) -> None:
     screen = run(verb, "-f", "-", stdin="# nothing yet\n---\n")

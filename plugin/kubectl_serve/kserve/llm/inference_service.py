@@ -24,6 +24,7 @@ from serve_core.api.runtimes import Runtime
 from serve_core.base.json import JsonObject, object_at, value_at
 from serve_core.base.reasons import Diagnostic, quote
 from serve_core.context.cluster import ClusterContext
+from serve_core.knative import timeouts
 from serve_core.workload import command_line
 
 KIND = "LLMInferenceService"
@@ -33,11 +34,9 @@ VERSIONS = (f"{GROUP}/v1alpha1", f"{GROUP}/v1alpha2")
 _RUNTIME = "vllm"
 _MAIN = "main"
 _INITIALIZER = "storage-initializer"
-_LONGEST_TIMEOUT = "10m"
 _NOT_SPREAD = "refused: kubectl-serve serves a model on one node."
 _WAYS = {
-    "route": "the model gets a URL of its own, without KServe's path /NAMESPACE/NAME; a request can take at most "
-    f"{_LONGEST_TIMEOUT}.",
+    "route": f"the model gets a URL of its own, without KServe's path /NAMESPACE/NAME; {TIMEOUT} limits a request.",
     "gateway": "has no equivalent: requests pass Knative's ingress.",
     "ingress": "has no equivalent: requests pass Knative's ingress.",
 }
@@ -181,7 +180,8 @@ class _Conversion:
         if not any(router.at(key) for key in _WAYS):
             self.draft.asked[VISIBILITY] = "cluster-local"
         else:
-            self.draft.asked[TIMEOUT] = _LONGEST_TIMEOUT  # KServe's routes have none
+            # KServe's routes have none.
+            self.draft.asked[TIMEOUT] = f"{timeouts.read(self.draft.context.knative_defaults).maximum}s"
         for key in _WAYS:
             router.at(key).use()
         router.at("scheduler").note(
