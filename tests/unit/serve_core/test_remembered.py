@@ -15,6 +15,7 @@ from serve_core.base import overlay
 from serve_core.base.constants import PREFIX
 from serve_core.base.json import JsonObject, canonical
 from serve_core.context.cluster import ClusterContext, LoaderConfig
+from serve_core.knative.features import ENABLED, FIELD_FLAGS
 
 OLD = Runtime("server", (Format("sklearn"),), ("v2",), {"image": "example.com/server:1"})
 NEW = replace(OLD, container={"image": "example.com/server:2"})
@@ -100,6 +101,26 @@ def test_who_asks_for_signatures_gets_the_loader_that_can_verify_them(stored: Js
 
     del asked["metadata"]["annotations"][annotations.SIGNATURE_KEY]
     assert images(judge(asked, now, asked))[0] == "example.com/loader:1"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cache": "pvc://models-cache"},
+        {"files": "*.joblib"},
+        {"model": "mlflow://mlflow.example.com/iris/3", "format": "sklearn"},
+        {"model": "git+https://git.example.com/team/models", "format": "sklearn"},
+        {"model": "hf://team/models/iris.joblib"},
+        {"model": "oci://team/iris:1", "format": "sklearn"},
+    ],
+    ids=lambda change: next(iter(change.values())),
+)
+def test_what_an_earlier_loader_may_not_know_gets_the_present_one(change: dict[str, str]) -> None:
+    stored = judge(user_wrote(format="sklearn"), THEN).deployment
+    assert stored is not None
+    stored["metadata"]["annotations"] |= {PREFIX + key: value for key, value in change.items()}
+    now = replace(NOW, features=dict.fromkeys(FIELD_FLAGS, ENABLED))
+    assert images(judge(stored, now, stored))[0] == "example.com/loader:2"
 
 
 def test_a_platform_without_that_loader_tries_the_one_that_it_has(stored: JsonObject) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from model_uri.uri import GIT, is_short
 from serve_core.admission.completion import snapshots
 from serve_core.api import runtimes
 from serve_core.api.annotations import COMPLETED_WITH, MODEL, MODEL_SIZE
@@ -27,6 +28,9 @@ RENEW = "renew"
 
 _LONGEST = 64 * 1024
 """Characters; a longer record is not read."""
+
+_LATER_SCHEMES = frozenset({"mlflow", GIT})
+"""Schemes that the first loaders did not read."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,17 @@ def asked(spec: ServingSpec, resources: Collection[str]) -> str:
     needed = [
         *(["signed"] if spec.signature_key is not None else []),
         *(["files"] if runtimes.files_of(spec) or any(map(_is_new_form, spec.models)) else []),
+        *(["shared"] if spec.cache is not None else []),
     ]
     return overlay.digest([spec.runtime, wanted and str(wanted), spec.protocol, sorted(resources), *needed])
 
 
 def _is_new_form(model: Placed) -> bool:
-    """Whether a hub's URI has another form than ``organisation/model@revision``, which every loader reads."""
+    """Whether the first loaders did not read such a URI: by its scheme, or by its form, which is another than
+    ``hf://organisation/model@revision`` or ``oci://registry/repository``."""
     uri = model.uri
+    if uri.scheme in _LATER_SCHEMES or (uri.scheme == "oci" and is_short(uri.text.split("/", 3)[2])):
+        return True
     first = f"hf://{uri.repository}{'@' if uri.revision else ''}{uri.revision}"
     return uri.scheme == "hf" and (not uri.segments or uri.text != first)
 
