@@ -9,11 +9,11 @@ from model_loader import sources
 from model_loader.download.retries import RetryPolicy
 from model_loader.outcomes import OUTCOMES, Code, LoadError
 from model_loader.plan import paths
-from model_loader.plan.model import DEFAULT_REVISION, Context, File, Listing, Snapshot, Unpack, check_count
+from model_loader.plan.model import Context, File, Listing, Snapshot, Unpack, check_count
 from model_loader.plan.options import LoaderOptions
 from model_loader.report import Report
 from model_loader.verify import signatures
-from model_uri import ModelURI
+from model_uri import ModelURI, hub
 from model_uri.file_patterns import FilePatterns
 
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip")
@@ -76,7 +76,7 @@ def make_plan(options: LoaderOptions, context: Context, report: Report, without_
         files += (file._replace(path=paths.below(load.folder, file.path)) for file in chosen)
         check_count(len(files) + len(left_out))
         if options.hub_cache and listing.commit:
-            revision = paths.safe_path(uri.revision or DEFAULT_REVISION)
+            revision = paths.safe_path(uri.revision or hub.DEFAULT_REVISION)
             listed = tuple(file.path for file in chosen)
             snapshots.append(Snapshot(uri.repository, revision, listing.commit, load.folder, listing.inside, listed))
         if options.signature_key and listing.single and files[-1].unpack is Unpack.NO:

@@ -1,4 +1,4 @@
-"""Repositories of a Hugging Face hub, in the forms in which people write them: ``hf://`` and web addresses."""
+"""Repositories of a Hugging Face hub: their ``hf://`` URIs, web addresses, and folders in a cache."""
 
 import re
 from typing import NamedTuple
@@ -9,6 +9,8 @@ HOSTS = frozenset({HOST, "hf.co", "www.huggingface.co", "www.hf.co", "hf-mirror.
 """Hosts of Hugging Face's hub, and mirrors of it."""
 KINDS = {"datasets": "dataset", "spaces": "Space", "buckets": "bucket", "collections": "collection", "papers": "paper"}
 """What a hub has besides models, by the first segment of its address."""
+DEFAULT_REVISION = "main"
+"""Of a repository."""
 DOWNLOAD = "?download=true"
 """The query of the link that the hub's web site shows for a file."""
 
@@ -18,6 +20,7 @@ _API = (
 )  # fmt: skip
 _VIEWS = frozenset({"resolve", "raw", "blob", "tree", "revision", "commit", "commits", "blame", "edit"})
 """Segments of an address before a revision."""
+_CACHE_FOLDER = re.compile(r"models--([A-Za-z0-9._-]+)", re.ASCII)
 _CACHE = "resolve-cache"
 """Behind it, the commit follows the name at once."""
 _REVISION = re.compile(r"[A-Za-z0-9_./+-]{1,200}", re.ASCII)
@@ -26,6 +29,17 @@ _REFERENCE = re.compile(r"(?:refs/)?pr/[^/]+|refs/[a-z]+/[^/]+", re.ASCII)
 _NAME_AND_VERSION = re.compile(r"[A-Za-z0-9][\w.-]*@[^:@]*", re.ASCII)
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{16}", re.ASCII)
 _QUANTIZATION = re.compile(r"(?:UD-)?(?:I?Q[1-8](?:_[0-9A-Z_]+)?|TQ[12]_0|B?F16|F32|MXFP4)", re.ASCII | re.IGNORECASE)
+
+
+def cache_folder(repository: str) -> str:
+    """Return the name of a repository's folder in a cache. Source: huggingface_hub, "Understand caching"."""
+    return f"models--{repository.replace('/', '--')}"
+
+
+def repository_of(cache_folder: str) -> str | None:
+    """Return the repository that has this folder in a cache; ``None`` for the name of another folder."""
+    found = _CACHE_FOLDER.fullmatch(cache_folder)
+    return None if found is None else found[1].replace("--", "/")
 
 
 def is_version(rest: str) -> bool:

@@ -103,7 +103,7 @@ def address_in_hub(uri: ModelURI) -> tuple[str, ...]:
     """Return the path of a repository, or of a file in it, at the web address of its hub."""
     if not uri.revision and not uri.inside:
         return (uri.host, *uri.segments)
-    return (uri.host, *uri.segments[:1], "resolve", uri.revision or "main", *uri.inside)
+    return (uri.host, *uri.segments[:1], "resolve", uri.revision or hub.DEFAULT_REVISION, *uri.inside)
 
 
 def _web(host: str, segments: tuple[str, ...]) -> ModelURI:

@@ -1,5 +1,6 @@
 """Authorizers: what adds credentials to requests. Stores with a signature of their own define another one."""
 
+import base64
 import threading
 import time
 from collections.abc import Callable
@@ -52,6 +53,11 @@ class Header:
     def refresh(self) -> bool:
         """Return False: the Secret does not change while the loader runs."""
         return False
+
+
+def basic(login: str) -> Header:
+    """Return the authorizer for a login: `user:password`. Raises LoadError(Unauthorized), as Header."""
+    return Header(f"Basic {base64.b64encode(login.encode()).decode()}")
 
 
 class Token:

@@ -96,10 +96,6 @@ class Listing(NamedTuple):
     resolved: str = ""
 
 
-DEFAULT_REVISION = "main"
-"""Of a hub's repository."""
-
-
 class Snapshot(NamedTuple):
     """A repository of a hub at one commit.
 

@@ -7,7 +7,6 @@ Sources: git's documentation, gitprotocol-v2, gitprotocol-pack and gitformat-pac
 docs/api/batch.md and docs/spec.md
 """
 
-import base64
 import json
 import os
 import re
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, urlsplit
 
-from model_loader.http.authorizers import ANONYMOUS, Authorizer, Header
+from model_loader.http.authorizers import ANONYMOUS, Authorizer, basic
 from model_loader.http.http1 import ProtocolError, Response
 from model_loader.http.transport import HttpResponse, redact
 from model_loader.outcomes import Code, LoadError
@@ -168,7 +167,7 @@ def _open(uri: ModelURI, context: Context) -> _Repository:
     if password:
         # Servers take a token as the password of any user.
         login = f"{secret.get('GIT_USERNAME', 'username') or 'x-access-token'}:{password}"
-        authorizer = Header(f"Basic {base64.b64encode(login.encode()).decode()}")
+        authorizer = basic(login)
     base = f"https://{uri.authority}/{'/'.join(quote(segment) for segment in uri.segments)}"
     try:
         response = context.transport.get(f"{base}/info/refs?service={_SERVICE}", _PROTOCOL, authorizer)

@@ -6,10 +6,11 @@ from urllib.parse import quote
 
 from model_loader.http.authorizers import ANONYMOUS, Authorizer, Header
 from model_loader.outcomes import Code, LoadError
-from model_loader.plan.model import DEFAULT_REVISION, Context, File, Listing, size_of
+from model_loader.plan.model import Context, File, Listing, size_of
 from model_loader.plan.paths import check_clashes, safe_path
 from model_loader.sources import documents, hub_layouts, pages
 from model_uri import ModelURI
+from model_uri.hub import DEFAULT_REVISION
 
 _HUB = "https://huggingface.co"
 _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}|git-blob:[0-9a-f]{40}")

@@ -6,14 +6,13 @@ Sources: https://mlflow.org/docs/latest/rest-api.html; github.com/mlflow/mlflow,
 `model_registry.proto` and `mlflow_artifacts.proto`
 """
 
-import base64
 import re
 from typing import NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 import model_uri
 from model_loader import sources
-from model_loader.http.authorizers import ANONYMOUS, Authorizer, Header
+from model_loader.http.authorizers import ANONYMOUS, Authorizer, Header, basic
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Context, File, Listing, check_count, size_of
 from model_loader.plan.paths import safe_path
@@ -90,8 +89,7 @@ def _server(uri: ModelURI, context: Context) -> _Server:
     if token:
         authorizer = Header(f"Bearer {token}")
     elif user:
-        login = f"{user}:{secret.get('MLFLOW_TRACKING_PASSWORD')}"
-        authorizer = Header(f"Basic {base64.b64encode(login.encode()).decode()}")
+        authorizer = basic(f"{user}:{secret.get('MLFLOW_TRACKING_PASSWORD')}")
     return _Server(base, authorizer, context)
 
 

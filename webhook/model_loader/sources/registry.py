@@ -9,7 +9,6 @@ github.com/modelpack/model-spec, which KitOps and Docker use too; the media type
 github.com/ollama/ollama.
 """
 
-import base64
 import hashlib
 import os
 import re
@@ -18,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import urlencode, urlsplit
 
-from model_loader.http.authorizers import ANONYMOUS, Authorizer, Header, Token
+from model_loader.http.authorizers import ANONYMOUS, Authorizer, Header, Token, basic
 from model_loader.http.transport import redact, split
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Context, File, Listing, Unpack, size_of
@@ -281,11 +280,11 @@ def _authorizer(repository: _Repository, challenge: str, login: Login) -> Author
     """
     if login.bearer:
         return Header(f"Bearer {login.bearer}")
-    basic = Header("Basic " + base64.b64encode(login.basic.encode()).decode()) if login.basic else ANONYMOUS
+    by_login = basic(login.basic) if login.basic else ANONYMOUS
     bearer = _BEARER.search(challenge[:4096])
     said = dict(reversed(re.findall(r'(\w{1,32})="([^"]*)"', bearer[1]))) if bearer else {}
     if "realm" not in said:
-        return basic
+        return by_login
     transport = repository.context.transport
     service = _token_service(said["realm"], repository, known=bool(login.basic or login.identity))
     query = {"scope": f"repository:{repository.name}:pull"}
@@ -297,7 +296,7 @@ def _authorizer(repository: _Repository, challenge: str, login: Login) -> Author
             answer = transport.read(service, form=urlencode(query | grant))
         else:
             mark = "&" if "?" in service else "?"
-            answer = transport.read(f"{service}{mark}{urlencode(query)}", authorizer=basic)
+            answer = transport.read(f"{service}{mark}{urlencode(query)}", authorizer=by_login)
         found = documents.from_json(answer)
         return str(found.get("token") or found["access_token"]), float(found.get("expires_in") or 60)
 

@@ -1,9 +1,8 @@
 """`https://host/path/file` and, if the operator allows the address, `http://`."""
 
-import base64
 from collections.abc import Mapping
 
-from model_loader.http.authorizers import ANONYMOUS, Authorizer, Header
+from model_loader.http.authorizers import ANONYMOUS, Authorizer, Header, basic
 from model_loader.http.transport import redact
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Context, File, Listing
@@ -22,10 +21,8 @@ def _authorizer(context: Context) -> Authorizer:
     """Return the Secret's `authorization`, else its `username` and `password`, else none."""
     value = context.secret.get("authorization")
     user, password = context.secret.get("username"), context.secret.get("password")
-    if not value and (user or password):
-        value = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
     if not value:
-        return ANONYMOUS
+        return basic(f"{user}:{password}") if user or password else ANONYMOUS
     if not value.isprintable() or not value.isascii():
         raise LoadError(Code.INVALID_SOURCE, "the Secret's authorization is not one line of ASCII text")
     return Header(value)

@@ -8,17 +8,15 @@ huggingface_hub, "Understand caching".
 import posixpath
 import re
 
-from model_uri import ModelURI
+from model_uri import ModelURI, hub
 from serve_core.base.json import JsonObject
 
-_REPOSITORY = re.compile(r"models--(?P<name>[A-Za-z0-9._-]+)", re.ASCII)
 _SNAPSHOT = re.compile(r"(?P<repository>(?:.*/)?models--[^/]+)/snapshots/[^/]+(?P<inside>(?:/[^/]+)*)")
 
 
 def repository(uri: ModelURI) -> str | None:
     """The repository, as the hub names it, if ``uri`` is its whole folder in a cache; ``None`` for another URI."""
-    found = _REPOSITORY.fullmatch(uri.segments[-1]) if uri.scheme == "pvc" and uri.segments else None
-    return None if found is None else found["name"].replace("--", "/")
+    return hub.repository_of(uri.segments[-1]) if uri.scheme == "pvc" and uri.segments else None
 
 
 def is_snapshot(uri: ModelURI) -> bool:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from model_uri import ModelURI
+from model_uri import ModelURI, hub
 from serve_core.api import hub_on_claim
 from serve_core.api.servers import KnownServer
 from serve_core.base.constants import HUB_MOUNT, HUB_SUBPATH, MODEL_VOLUME
@@ -30,7 +30,6 @@ _MORE_VARIABLES = ("LORA_ADAPTERS",)
 _REVISION_FLAGS = ("--revision", "--model-revision", "--model_revision")
 _REVISION_VARIABLE = "REVISION"
 """Of TGI and TEI."""
-_DEFAULT_REVISION = "main"
 _REPOSITORY = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 _LONGEST = 10_000
 
@@ -122,7 +121,7 @@ def other_revision(line: CommandLine, uris: Collection[ModelURI]) -> str | None:
     if any(uri.scheme == "pvc" for uri in uris):
         return None  # a user's own cache can have any revision
     name = named_repository(line, uris)
-    loaded = {uri.revision or _DEFAULT_REVISION for uri in uris if repository(uri) == name}
+    loaded = {uri.revision or hub.DEFAULT_REVISION for uri in uris if repository(uri) == name}
     for flag in _REVISION_FLAGS:
         if line.flag(flag) not in (None, *loaded):
             return flag

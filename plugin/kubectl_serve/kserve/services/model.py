@@ -11,7 +11,7 @@ from kubectl_serve.kserve.base.accounting import Field
 from kubectl_serve.kserve.base.arguments import Arguments
 from kubectl_serve.kserve.base.draft import Draft
 from kubectl_serve.kserve.base.names import READ_ONLY, STORAGE_SECRETS
-from model_uri import encode_path
+from model_uri import encode_path, hub
 from serve_core.api import models
 from serve_core.api.annotations import CREDENTIALS, MODEL, MOUNT, WRITABLE
 from serve_core.base.constants import MODEL_MOUNT
@@ -203,7 +203,8 @@ def read_hub_arguments(server: Field, args: Arguments, draft: Draft) -> None:
     args.take("--model_id", "--model")
     draft.asked[MODEL] = of_hub(named.value, revision.value if revision is not None else None)
     server.at("args").remark("the loader downloads the model instead of the server.")
-    if of_tokenizer is not None and of_tokenizer.value != (revision.value if revision is not None else "main"):
+    of_model = revision.value if revision is not None else hub.DEFAULT_REVISION
+    if of_tokenizer is not None and of_tokenizer.value != of_model:
         of_tokenizer.note("has no equivalent: the tokenizer has the revision of the model.")
 
 
