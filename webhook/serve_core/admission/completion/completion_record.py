@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from model_uri.uri import GIT, is_short
+from model_uri.uri import is_short
 from serve_core.admission.completion import snapshots
 from serve_core.api import runtimes
 from serve_core.api.annotations import COMPLETED_WITH, MODEL, MODEL_SIZE
@@ -29,8 +29,8 @@ RENEW = "renew"
 _LONGEST = 64 * 1024
 """Characters; a longer record is not read."""
 
-_LATER_SCHEMES = frozenset({"mlflow", GIT})
-"""Schemes that the first loaders did not read."""
+_FIRST_SCHEMES = frozenset({"http", "https", "s3", "gs", "az", "hf", "oci", "pvc"})
+"""Schemes that every loader reads."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _is_new_form(model: Placed) -> bool:
     """Whether the first loaders did not read such a URI: by its scheme, or by its form, which is another than
     ``hf://organisation/model@revision`` or ``oci://registry/repository``."""
     uri = model.uri
-    if uri.scheme in _LATER_SCHEMES or (uri.scheme == "oci" and is_short(uri.text.split("/", 3)[2])):
+    if uri.scheme not in _FIRST_SCHEMES or (uri.scheme == "oci" and is_short(uri.text.split("/", 3)[2])):
         return True
     first = f"hf://{uri.repository}{'@' if uri.revision else ''}{uri.revision}"
     return uri.scheme == "hf" and (not uri.segments or uri.text != first)
